@@ -1,0 +1,100 @@
+"""ONNX graph and rows to ranges: one streaming pass, nothing padded, memory that does not grow."""
+
+import json
+import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolchain import graph
+from toolchain.errors import InputError
+from toolchain.files import write_json, write_text
+from toolchain.quantize import calibrated_tensors
+from toolchain.ranges import Histogram
+from toolchain.runtimes.device import cpu_threads
+from toolchain.runtimes.ort import open_session
+from toolchain.tensors import Batch, Ranges, range_from_json
+from toolchain.tokens import Tokens, equal_length_batches
+
+CACHE_HEADER = "TRT-101601-EntropyCalibration2"
+"""TensorRT 10.16.1; a builder skips a cache of another version, so it is rewritten at build."""
+
+MAX_SLOTS = 512
+"""Tokens a batch: its tapped activations stay in the processor's cache and in few megabytes."""
+
+
+def collect(model: Path, tokens: Tokens) -> dict[str, Histogram]:
+    """Run the graph over every row and return a histogram for each tensor that is quantised.
+
+    Rows are batched by equal length: there is no padding whose values could enter a histogram.
+
+    Raises:
+        InputError: an activation is not finite.
+    """
+    tapped = graph.load(model)
+    names = calibrated_tensors(tapped)
+    session = open_session(graph.with_outputs(tapped, names))
+    histograms = {name: Histogram() for name in names}
+    with ThreadPoolExecutor(cpu_threads()) as pool:
+        for batch in _batches(tokens):
+            values = session.run(names, batch)
+            jobs = {name: pool.submit(histograms[name].add, value) for name, value in zip(names, values, strict=True)}
+            for name, job in jobs.items():
+                try:
+                    job.result()
+                except ValueError as error:
+                    raise InputError(f"{model}: {name}: {error}. The checkpoint gives infinities or NaN.") from None
+    return histograms
+
+
+def _batches(tokens: Tokens) -> Iterator[Batch]:
+    for rows in equal_length_batches(tokens.lengths, max_slots=MAX_SLOTS):
+        yield tokens.batch(rows)
+
+
+def calibrate(model: Path, tokens: Tokens, *, method: str) -> Ranges:
+    """Return the range of each tensor that is quantised.
+
+    Raises:
+        InputError: there are no rows, or an activation is not finite.
+    """
+    if not len(tokens):
+        raise InputError("calibration: no rows. Give a train split with at least one row.")
+    return {name: histogram.range(method) for name, histogram in collect(model, tokens).items()}
+
+
+def write_ranges(folder: Path, ranges: Ranges, about: dict[str, Any]) -> None:
+    """Write calibration.json and calibration.cache; `about` says with what they were made."""
+    entries = {name: known.to_json() for name, known in ranges.items()}
+    write_json(folder / "calibration.json", {**about, "ranges": entries})
+    write_text(folder / "calibration.cache", cache_text(ranges))
+
+
+def cache_text(ranges: Ranges, *, header: str = CACHE_HEADER) -> str:
+    """Return TensorRT 10's calibration cache: `<tensor>: <amax / 127 as big-endian float32, hex>`."""
+    lines = [f"{name}: {struct.pack('>f', known.scale).hex()}" for name, known in ranges.items()]
+    return "\n".join([header, *lines]) + "\n"
+
+
+def read_ranges(file: Path) -> Ranges:
+    """Read the ranges of a calibration.json.
+
+    Raises:
+        InputError: it is missing, no JSON, or a range is not finite and above zero.
+    """
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))["ranges"].items()
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror}. Give a calibration.json.") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file}: no calibration ({error}). Give a calibration.json that `calibrate` made.") from None
+    return {name: range_from_json(name, value) for name, value in entries}
+
+
+def sample_rows(count: int, *, samples: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return at most `samples` of `count` row indices, drawn without replacement, in file order."""
+    generator = np.random.default_rng(seed)
+    return np.sort(generator.choice(count, size=min(samples, count), replace=False))

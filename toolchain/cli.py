@@ -1,0 +1,207 @@
+"""The command line: parse, call one function, print. Nothing is decided here."""
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from toolchain import __version__
+from toolchain.errors import ToolchainError, UsageError
+from toolchain.recipe import Recipe
+
+log = logging.getLogger("toolchain")
+
+MODEL = ("model", "task", "data", "text_column", "label_column", "max_length", "output", "seed",
+         "allow_pickle", "trust_remote_code", "force", "dry_run", "atol")  # fmt: skip
+CALIBRATION = ("calib_samples", "calib_method", "calib_data", "calibration", "split")
+EVALUATION = ("model", "task", "data", "split", "text_column", "label_column", "max_length", "precision", "backend",
+              "device", "file", "limit", "trust", "seed", "allow_pickle", "trust_remote_code")  # fmt: skip
+
+INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code (see errors.py)."""
+    args = _parser().parse_args(argv)
+    _set_up_logging(args.verbose - args.quiet)
+    try:
+        args.run(args)
+    except ToolchainError as error:
+        return _fail(error, error.exit_code, args.verbose)
+    except KeyboardInterrupt:
+        print("interrupted: what was there before is as it was.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except OSError as error:
+        place = error.filename or "file system"
+        return _fail(f"{place}: {error.strerror or error}. Mend that and try again.", 1, args.verbose)
+    return 0
+
+
+def _fail(error: object, code: int, verbose: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    if verbose:
+        log.exception("where it came from")
+    return code
+
+
+def _set_up_logging(loudness: int) -> None:
+    level = {-1: logging.WARNING, 0: logging.INFO}.get(max(loudness, -1), logging.DEBUG)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(level)
+    log.propagate = False
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="toolchain",
+        description="Take a Hugging Face encoder from checkpoint to a checked, measured, quantised engine.",
+        epilog="First steps: toolchain demo. Then: toolchain build --precision int8; toolchain eval.",
+    )
+    parser.add_argument("--version", action="version", version=f"toolchain {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, (run, text, options, positional) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.set_defaults(run=run)
+        if positional:
+            command.add_argument("source", nargs="?", metavar=positional, help="a recipe (*.toml) or a bundle's folder")
+            command.add_argument("--config", metavar="FILE", help="a recipe; the same as RECIPE")
+            command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key of it")
+        _add_options(command, options)
+        command.add_argument("--json", action="store_true", help="print the result as one JSON object")
+        command.add_argument("-v", "--verbose", action="count", default=0, help="show more, and tracebacks")
+        command.add_argument("-q", "--quiet", action="count", default=0, help="show warnings and errors only")
+    report = commands.choices["report"]
+    report.add_argument("results", nargs="+", metavar="RESULT", help="results, or folders of them")
+    report.add_argument("--format", choices=("md", "csv", "json"), default="md", help="what to write (default md)")
+    return parser
+
+
+def _add_options(command: argparse.ArgumentParser, names: tuple[str, ...]) -> None:
+    """Add options from the recipe's table; all default to None, which means: not given."""
+    fields = {field.name: field for field in dataclasses.fields(Recipe)}
+    for name in names:
+        field, meta = fields[name], fields[name].metadata
+        flags = [*([meta["short"]] if meta["short"] else []), f"--{name.replace('_', '-')}"]
+        shown = meta["help"]
+        if field.default not in (None, False) and "default" not in shown:
+            shown += f" (default {field.default})"
+        if field.type is bool:
+            command.add_argument(*flags, action="store_true", default=None, help=shown)
+            continue
+        kind: Callable[[str], Any] = _whole if "int" in str(field.type) else float if field.type is float else str
+        command.add_argument(
+            *flags, default=None, help=shown, type=kind, metavar=meta["metavar"], choices=meta["choices"] or None
+        )
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the recipe options that stand on the command line."""
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    return {key: value for key, value in vars(args).items() if key in known and value is not None}
+
+
+def _choices(args: argparse.Namespace) -> tuple[dict[str, Any], Path | None]:
+    """Return recipe keys by precedence (flag, --set, file), and the bundle if the positional is one."""
+    place = Path(args.source) if args.source else None
+    bundle = place if place and place.suffix != ".toml" else None
+    file = Path(args.config) if args.config else place if bundle is None else None
+    if args.config and place and bundle is None:
+        raise UsageError(f"{args.source}: a recipe twice. Give it once, or with --config.")
+    return Recipe.values(_given(args), sets=args.set, file=file), bundle
+
+
+def _emit(args: argparse.Namespace, value: Any, show: Callable[[Any], None]) -> None:
+    if args.json:
+        print(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+        show(value)
+
+
+def _build(args: argparse.Namespace, goal: str | None = None) -> None:
+    from toolchain import show
+    from toolchain.build import build
+    from toolchain.bundle import open_bundle
+    from toolchain.subject import recorded
+
+    values, bundle = _choices(args)
+    recipe = recorded(open_bundle(bundle), values) if bundle else Recipe.make(values)
+    if goal and not bundle:
+        recipe = recipe.replace(precision={"export": "fp32", "calibrate": "int8"}[goal])
+    done = build(recipe, goal=None if bundle else goal, log=log.info)
+    _emit(args, done, show.built)
+    if recipe.backend == "trt" and not recipe.dry_run:
+        from toolchain.runtimes.trt import open_trt
+
+        open_trt(Path(done["bundle"]))
+
+
+def _export(args: argparse.Namespace) -> None:
+    _build(args, "export")
+
+
+def _calibrate(args: argparse.Namespace) -> None:
+    _build(args, "calibrate")
+
+
+def _eval(args: argparse.Namespace) -> None:
+    from toolchain import show
+    from toolchain.pipeline import evaluate
+
+    values, bundle = _choices(args)
+    _emit(args, evaluate(values, bundle=bundle, tell=log.info), show.result)
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from toolchain import show
+    from toolchain.pipeline import demo
+
+    _emit(args, demo(output=Path(args.output) if args.output else None, tell=log.info), show.demo)
+
+
+def _report(args: argparse.Namespace) -> None:
+    from toolchain.files import write_text
+    from toolchain.report import FORMATS
+    from toolchain.results import find_results
+
+    text = FORMATS["json" if args.json else args.format](find_results(map(Path, args.results)))
+    if args.output:
+        write_text(Path(args.output), text)
+        log.info("%s", args.output)
+    else:
+        print(text, end="")
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from toolchain import show
+    from toolchain.doctor import examine
+
+    findings = [dataclasses.asdict(finding) for finding in examine()]
+    _emit(args, {"findings": findings}, show.doctor)
+
+
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, tuple[str, ...], str | None]] = {
+    "demo": (_demo, "the whole path on the built-in model and data, offline", ("output",), None),
+    "export": (_export, "checkpoint to ONNX, checked against PyTorch", MODEL, "RECIPE|BUNDLE"),
+    "calibrate": (_calibrate, "ONNX and rows to ranges, and a TensorRT cache", MODEL + CALIBRATION, "RECIPE|BUNDLE"),
+    "build": (_build, "all of that up to the graphs and engines of one precision",
+              (*MODEL, *CALIBRATION, "precision", "backend"), "RECIPE|BUNDLE"),
+    "eval": (_eval, "one backend on one task: accuracy, latency, throughput, memory", EVALUATION, "RECIPE|BUNDLE"),
+    "report": (_report, "results as a table in Markdown, CSV or JSON", ("output",), None),
+    "doctor": (_doctor, "what this machine has and lacks, and how to get it", (), None),
+}  # fmt: skip

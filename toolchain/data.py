@@ -1,0 +1,138 @@
+"""Rows of text and label from a folder, the hub, or the package's own demo data."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.errors import InputError, MachineError
+from toolchain.files import sha256_json
+from toolchain.tasks import Task
+
+if TYPE_CHECKING:
+    import pandas
+
+SUFFIXES = ("tsv", "csv", "jsonl", "parquet")
+PACKAGE = Path(__file__).parent
+
+Text = tuple[str, ...]
+"""One sentence, or the two of a pair."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one split, in the file's order; `source` is for messages."""
+
+    source: str
+    texts: list[Text]
+    labels: list[Any]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> "Rows":
+        """Return the rows at `indices`, in that order."""
+        chosen = [int(index) for index in indices]
+        return Rows(
+            self.source,
+            [self.texts[index] for index in chosen],
+            [self.labels[index] for index in chosen],
+        )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of texts and labels: equal for equal rows, wherever they were read from."""
+        return sha256_json([self.texts, [str(label) for label in self.labels]])
+
+    @property
+    def text_keys(self) -> set[Text]:
+        """The texts without case and outer space, to find rows that two splits share."""
+        return {tuple(part.strip().lower() for part in text) for text in self.texts}
+
+
+def load_rows(task: Task, split: str, *, data: str | None = None) -> Rows:
+    """Read one split of a task from `data`, else from the task's own source.
+
+    Raises:
+        InputError: the folder has no such split, the file no such column, no rows, an empty
+            cell, or is not UTF-8.
+        MachineError: the hub is needed and cannot be reached.
+    """
+    if data is None and task.folder is None and task.hub:
+        table, source = _from_hub(task, split), f"{task.hub['path']}/{task.hub.get('config')} {split}"
+    elif data is None and task.folder is None:
+        raise InputError(f"--task {task.name}: has no data of its own. Name a folder with --data DIR.")
+    else:
+        file = _find(Path(data) if data else PACKAGE / str(task.folder), split)
+        table, source = _read(file), str(file)
+    wanted = [*task.text_columns, task.label_column]
+    if absent := [column for column in wanted if column not in table.columns]:
+        raise InputError(
+            f"{source}: no column {absent[0]!r}, only {', '.join(map(str, table.columns))}. "
+            "Name the columns with --task custom --text-column A[,B] --label-column L."
+        )
+    if not len(table):
+        raise InputError(f"{source}: no rows. Give a file with at least one row.")
+    holes = table[wanted].isna().any(axis=1).to_numpy()
+    if holes.any():
+        raise InputError(f"{source}: row {int(holes.argmax()) + 1} has an empty cell. Fill or remove it.")
+    texts = [table[column].astype(str).tolist() for column in task.text_columns]
+    return Rows(source, list(zip(*texts, strict=True)), table[task.label_column].tolist())
+
+
+def _find(folder: Path, split: str) -> Path:
+    if not folder.is_dir():
+        raise InputError(f"--data {folder}: no such folder. Give one that holds {split}.tsv or the like.")
+    found = [folder / f"{split}.{suffix}" for suffix in SUFFIXES]
+    found = [file for file in found if file.is_file()]
+    if not found:
+        wanted = ", ".join(f"{split}.{suffix}" for suffix in SUFFIXES)
+        raise InputError(f"{folder}: none of {wanted} is there. Add the split, or choose one with --split.")
+    return found[0]
+
+
+def _read(file: Path) -> "pandas.DataFrame":
+    """Read a table; cells of tsv and csv stay text. A tsv has no quoting: `"` is a character."""
+    import pandas
+    import pyarrow
+
+    table: pandas.DataFrame
+    plain: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8"}
+    try:
+        match file.suffix:
+            case ".tsv":
+                table = pandas.read_csv(file, sep="\t", quoting=3, **plain)
+            case ".csv":
+                table = pandas.read_csv(file, **plain)
+            case ".jsonl":
+                lines = file.read_text(encoding="utf-8").splitlines()
+                table = pandas.DataFrame([json.loads(line) for line in lines if line.strip()])
+            case _:
+                table = pandas.read_parquet(file)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 (byte {error.start}: {error.reason}). Convert it to UTF-8.") from None
+    except (ValueError, OSError, pyarrow.ArrowException) as error:
+        if isinstance(error, pandas.errors.EmptyDataError):
+            raise InputError(f"{file}: empty. Give a file with a header and rows.") from None
+        first = str(error).strip().split("\n")[0]
+        raise InputError(f"{file}: cannot be read as {file.suffix[1:]}: {first}. Mend the file.") from None
+    return table
+
+
+def _from_hub(task: Task, split: str) -> "pandas.DataFrame":
+    import datasets
+
+    name = task.hub.get("splits", {}).get(split, split)
+    try:
+        table = datasets.load_dataset(task.hub["path"], task.hub.get("config"), split=name)
+    except Exception as error:  # the hub's client has no common error for "cannot be reached"
+        raise MachineError(
+            f"--task {task.name}: split {split} of {task.hub['path']} cannot be fetched "
+            f"({type(error).__name__}). Give the data with --data DIR, or try `-m demo --task demo`."
+        ) from error
+    found: pandas.DataFrame = table.to_pandas()
+    return found

@@ -1,0 +1,149 @@
+"""What this machine has and lacks for each step, and how to get it."""
+
+import ctypes
+import importlib.util
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolchain.environment import cpu_name, gpu_facts, version_of
+from toolchain.runtimes.device import cpu_threads
+
+HUB_TIMEOUT_S = 3
+POWERCAP = Path("/sys/class/powercap")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked for: `state` is ok, missing or broken; `advice` says what to do if not ok."""
+
+    name: str
+    state: str
+    detail: str
+    advice: str = ""
+
+
+def examine(*, network: bool = True) -> list[Finding]:
+    """Look at everything; never raises, and changes nothing."""
+    return [
+        _python(),
+        Finding("CPU", "ok", f"{cpu_name()}, {cpu_threads()} threads, {_cpu_features()}"),
+        *(_package(name, extra) for name, extra in PACKAGES.items()),
+        _onnxruntime(),
+        *_gpu(),
+        _library(
+            "CUDA runtime", ("libcudart.so.13", "libcudart.so.12"), "comes with torch's CUDA build, or CUDA's own"
+        ),
+        _optional("tensorrt", "TensorRT", "pip install 'encoder-toolchain[cuda,tensorrt]'"),
+        _library("TensorRT library", ("libnvinfer.so.11", "libnvinfer.so.10"), "comes with the tensorrt package"),
+        _optional("pycuda", "PyCUDA", "install CUDA's headers, then pip install 'encoder-toolchain[tensorrt]'"),
+        _rapl(),
+        *([_hub()] if network else []),
+    ]
+
+
+PACKAGES = {
+    "torch": "",
+    "transformers": "",
+    "onnx": "",
+    "onnx-ir": "",
+    "onnxscript": "",
+    "datasets": "",
+    "evaluate": "",
+}
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    fits = (3, 11) <= tuple(map(int, version.split(".")[:2])) <= (3, 13)
+    return Finding("Python", "ok" if fits else "broken", version, "" if fits else "Use Python 3.11 to 3.13.")
+
+
+def _cpu_features() -> str:
+    flags = set()
+    with_flags = Path("/proc/cpuinfo")
+    if with_flags.exists():
+        flags = set(
+            next((line for line in with_flags.read_text().splitlines() if line.startswith("flags")), "").split()
+        )
+    known = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "VNNI", "avx_vnni": "AVX-VNNI", "amx_int8": "AMX"}
+    names = [name for flag, name in known.items() if flag in flags]
+    return ", ".join(names) or "no vector features known"
+
+
+def _package(name: str, extra: str) -> Finding:
+    version = version_of(name)
+    if version:
+        return Finding(name, "ok", version)
+    return Finding(name, "missing", "not installed", f"pip install 'encoder-toolchain{extra}'")
+
+
+def _onnxruntime() -> Finding:
+    cpu, gpu = version_of("onnxruntime"), version_of("onnxruntime-gpu")
+    if cpu and gpu:
+        return Finding(
+            "ONNX Runtime", "broken", f"onnxruntime {cpu} and onnxruntime-gpu {gpu}",
+            "They overwrite each other. pip uninstall -y onnxruntime onnxruntime-gpu, then install one: "
+            "'encoder-toolchain[cpu]' or [cuda].",
+        )  # fmt: skip
+    if not cpu and not gpu:
+        advice = "pip install 'encoder-toolchain[cpu]', or [cuda] with an NVIDIA GPU"
+        return Finding("ONNX Runtime", "missing", "neither package", advice)
+    import onnxruntime
+
+    short = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
+    return Finding("ONNX Runtime", "ok", f"{cpu or gpu} ({', '.join(short)})")
+
+
+def _gpu() -> list[Finding]:
+    facts = gpu_facts()
+    if facts["reason"] is None:
+        return [
+            Finding("GPU", "ok", facts["gpu"]),
+            Finding("NVML", "ok", f"driver {facts['driver']}, up to CUDA {facts['cuda']}"),
+        ]
+    smi = "nvidia-smi is there" if shutil.which("nvidia-smi") else "no nvidia-smi"
+    return [
+        Finding("GPU", "missing", smi, "needed for CUDA, TensorRT and GPU energy only"),
+        Finding("NVML", "missing", facts["reason"], "comes with NVIDIA's driver"),
+    ]
+
+
+def _library(name: str, candidates: tuple[str, ...], advice: str) -> Finding:
+    for candidate in candidates:
+        try:
+            ctypes.CDLL(candidate)
+        except OSError:
+            continue
+        return Finding(name, "ok", candidate)
+    return Finding(name, "missing", f"none of {', '.join(candidates)} can be loaded", advice)
+
+
+def _optional(module: str, name: str, advice: str) -> Finding:
+    if importlib.util.find_spec(module):
+        return Finding(name, "ok", version_of(module) or "installed")
+    return Finding(name, "missing", "not installed", advice)
+
+
+def _rapl() -> Finding:
+    counters = sorted(POWERCAP.glob("*-rapl:*/energy_uj"))
+    if not counters:
+        return Finding("RAPL", "missing", "no energy counters", "virtual machines have none; use real hardware")
+    if not os.access(counters[0], os.R_OK):
+        advice = f"as root: chmod a+r {POWERCAP}/*/energy_uj (until the next boot)"
+        return Finding("RAPL", "broken", "not readable by this user", advice)
+    return Finding("RAPL", "ok", f"{len(counters)} counters")
+
+
+def _hub() -> Finding:
+    from huggingface_hub import constants, get_session
+
+    endpoint = constants.ENDPOINT
+    try:
+        answer = get_session().head(endpoint, timeout=HUB_TIMEOUT_S)
+    except Exception as error:  # the client's errors have no common base across its versions
+        advice = "use local folders: -m DIR --data DIR, or -m demo --task demo"
+        return Finding("Hub", "missing", f"{endpoint}: {type(error).__name__}", advice)
+    return Finding("Hub", "ok", f"{endpoint} answers {answer.status_code}")

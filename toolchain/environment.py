@@ -1,0 +1,76 @@
+"""What this machine is: versions, processor, GPU. Absent is None."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from toolchain.runtimes.device import cpu_threads
+
+PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnx-ir", "onnxscript", "numpy", "scipy",
+            "scikit-learn", "datasets", "evaluate", "onnxruntime", "onnxruntime-gpu", "tensorrt",
+            "polygraphy", "pycuda", "nvidia-ml-py")  # fmt: skip
+
+
+def version_of(package: str) -> str | None:
+    """Return the installed version of a distribution, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def cpu_name() -> str:
+    """Return the processor's model name, or its architecture where /proc does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def gpu_facts() -> dict[str, Any]:
+    """Return driver, CUDA version and name of the first GPU as NVML says, or the reason for none."""
+    try:
+        import pynvml
+    except ImportError:
+        return {"driver": None, "cuda": None, "gpu": None, "reason": "no_nvml_package"}
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError_LibraryNotFound:
+        return {"driver": None, "cuda": None, "gpu": None, "reason": "no_nvml_library"}
+    except pynvml.NVMLError as error:
+        return {"driver": None, "cuda": None, "gpu": None, "reason": f"nvml_{error.value}"}
+    try:
+        cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        return {
+            "driver": pynvml.nvmlSystemGetDriverVersion(),
+            "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}",
+            "gpu": pynvml.nvmlDeviceGetName(handle),
+            "reason": None,
+        }
+    except pynvml.NVMLError as error:
+        return {"driver": None, "cuda": None, "gpu": None, "reason": f"nvml_{error.value}"}
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def describe() -> dict[str, Any]:
+    """Return the `environment` block of a result."""
+    gpu = gpu_facts()
+    return {
+        "python": platform.python_version(),
+        "torch": version_of("torch"),
+        "transformers": version_of("transformers"),
+        "onnxruntime": version_of("onnxruntime") or version_of("onnxruntime-gpu"),
+        "tensorrt": version_of("tensorrt"),
+        "cuda": gpu["cuda"],
+        "driver": gpu["driver"],
+        "gpu": gpu["gpu"],
+        "cpu": cpu_name(),
+        "threads": cpu_threads(),
+        "platform": f"{platform.system()} {os.uname().release}",
+    }

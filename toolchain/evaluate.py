@@ -1,0 +1,139 @@
+"""One runtime on one task: accuracy with its interval, latency, throughput, memory.
+
+Texts are tokenised once, batched by a budget of padded positions from length-sorted rows, and the
+logits are put back in the rows' order. Warm-up is outside every clock.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.data import Text
+from toolchain.errors import InputError
+from toolchain.meters.latency import measure_latency
+from toolchain.meters.memory import MemoryMeter
+from toolchain.metrics import METRICS, Values
+from toolchain.statistics import bootstrap_ci95
+from toolchain.tasks import Task
+from toolchain.tensors import Infer
+from toolchain.tokens import Tokens, budget_batches
+
+Logits = NDArray[np.float32]
+Encode = Callable[[list[Text]], Tokens]
+
+BUDGETS = (512, 1024, 2048, 4096)
+"""Padded positions a batch to choose from: processors like what fits the cache, GPUs what fills them."""
+
+TRIAL_ROWS = 256
+LATENCY_ROWS = 200
+WARMUP_CALLS = 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one pass over the rows gave and took."""
+
+    logits: Logits
+    runtime_s: float
+    slots: int
+
+
+def run(infer: Infer, tokens: Tokens, *, max_slots: int) -> Run:
+    """Infer every row in length-sorted batches; logits are float32 [rows, classes], in row order."""
+    parts, order, runtime_s, slots = [], [], 0.0, 0
+    for rows in budget_batches(tokens.lengths, max_slots=max_slots):
+        batch = tokens.batch(rows)
+        start = time.perf_counter()
+        parts.append(infer(batch))
+        runtime_s += time.perf_counter() - start
+        order.append(rows)
+        slots += batch["input_ids"].size
+    found = np.concatenate(parts)
+    logits = np.empty_like(found)
+    logits[np.concatenate(order)] = found
+    return Run(logits, runtime_s, slots)
+
+
+def choose_budget(infer: Infer, tokens: Tokens, *, seed: int) -> int:
+    """Return the budget of BUDGETS that runs a sample of the rows fastest."""
+    generator = np.random.default_rng(seed)
+    chosen = generator.choice(len(tokens), min(TRIAL_ROWS, len(tokens)), replace=False)
+    sample = tokens.take(chosen)
+    run(infer, sample, max_slots=BUDGETS[-1])  # the largest first, so that no arena grows later
+    times = {budget: run(infer, sample, max_slots=budget).runtime_s for budget in BUDGETS}
+    return min(times, key=times.__getitem__)
+
+
+def measure(
+    infer: Infer, encode: Encode, texts: list[Text], *, seed: int, log: Callable[[str], None]
+) -> tuple[Logits, dict[str, Any]]:
+    """Return the logits of `texts`, and the speed and memory keys of a result.
+
+    `latency_ms` and `throughput_per_s` are from text to logits; `runtime_throughput_per_s` is the
+    model alone.
+
+    Raises:
+        InputError: a logit is not finite.
+    """
+    memory = MemoryMeter()
+    memory.start()
+    log(f"warming up and choosing a batch size, {len(texts)} rows")
+    budget = choose_budget(infer, encode(texts), seed=seed)
+
+    log(f"running {len(texts)} rows")
+    start = time.perf_counter()
+    tokens = encode(texts)
+    done = run(infer, tokens, max_slots=budget)
+    wall_s = time.perf_counter() - start
+    if not np.isfinite(done.logits).all():
+        row = int(np.argmin(np.isfinite(done.logits).all(axis=1)))
+        raise InputError(f"row {row + 1}: the model gives {done.logits[row]}. Try another precision.")
+
+    sample = np.random.default_rng(seed).choice(len(texts), min(LATENCY_ROWS, len(texts)), replace=False)
+    singles = [[texts[int(row)]] for row in sample]
+    log(f"timing {len(singles)} rows one by one")
+
+    def one(single: list[Text]) -> None:
+        infer(encode(single).batch(np.array([0])))
+
+    for single in singles[:WARMUP_CALLS]:
+        one(single)
+    latency = measure_latency(one, singles)
+    real = int(tokens.lengths.sum())
+    return done.logits, {
+        "latency_ms": {**latency, "batch_size": 1},
+        "throughput_per_s": len(texts) / wall_s,
+        "runtime_throughput_per_s": len(texts) / done.runtime_s,
+        "tokens": {"real": real, "slots": done.slots, "padding_efficiency": real / done.slots, "batch_slots": budget},
+        "peak_memory_mb": memory.stop(),
+    }
+
+
+def predictions(logits: Logits, task: Task) -> Values:
+    """Return the predicted class of each row, int64 [rows], or the predicted number, float64."""
+    return logits[:, 0].astype(np.float64) if task.regression else logits.argmax(axis=1)
+
+
+def score(logits: Logits, references: Values, task: Task, *, seed: int) -> dict[str, Any]:
+    """Return `metrics` and `metrics_ci95` of a result."""
+    found = predictions(logits, task)
+    return {
+        "metrics": {name: METRICS[name](references, found) for name in task.metrics},
+        "metrics_ci95": {
+            name: list(bootstrap_ci95(METRICS[name], references, found, seed=seed)) for name in task.metrics
+        },
+    }
+
+
+def agreement(logits: Logits, reference: Logits, task: Task, *, name: str) -> dict[str, Any]:
+    """Return how far logits are from the reference's; a regression has no labels to agree on."""
+    same = None if task.regression else float((logits.argmax(axis=1) == reference.argmax(axis=1)).mean())
+    return {
+        "reference": name,
+        "label_agreement": same,
+        "max_abs_logit_difference": float(np.abs(logits - reference).max()),
+    }

@@ -1,0 +1,108 @@
+"""Digests, and folders that change all at once or not at all."""
+
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2  # linux/fs.h
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """Return the hex SHA-256 of a JSON value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` beside `path`, then rename: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        _sync(beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON; never half of it."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def carry(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source` without copying bytes, or a copy where links fail."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and folder below `folder` to the disk, so that a power cut loses none."""
+    for path in [*folder.rglob("*"), folder]:
+        _sync(path)
+
+
+def exchange(new: Path, current: Path) -> None:
+    """Put the folder `new` at `current`; what stood there is then at `new`, if anything did.
+
+    With renameat2(2) it is one step. Where the kernel or the file system has no exchange, the
+    old folder is first moved to `.<name>.old`; `recover` puts it back after a crash in between.
+    """
+    if not current.exists():
+        new.rename(current)
+    elif not _renameat2_exchange(new, current):
+        kept = _kept(current)
+        current.rename(kept)
+        new.rename(current)
+        kept.rename(new)
+    _sync(current.parent)
+
+
+def recover(current: Path) -> None:
+    """Undo what a crash left of an `exchange` to `current`."""
+    kept = _kept(current)
+    if kept.exists():
+        if current.exists():
+            shutil.rmtree(kept)
+        else:
+            kept.rename(current)
+
+
+def _kept(current: Path) -> Path:
+    return current.with_name(f".{current.name}.old")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _renameat2_exchange(one: Path, other: Path) -> bool:
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    done = renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    if done == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(other))

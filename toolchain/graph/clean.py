@@ -1,0 +1,208 @@
+"""Passes that leave every value as it is: fewer nodes, plain names, nothing of the exporter left."""
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from toolchain.graph import add_initializer, constant, linear_layers, nodes, tidy
+
+MASK_VALUE = -1e4
+"""What masked scores get. Finite in float16, and exp(-1e4) is 0 in every type."""
+
+LOWEST_FINITE = -3e4
+"""Constants below it stand for minus infinity: transformers writes -inf or -3.4e38."""
+
+
+def finite_masks(model: ir.Model) -> int:
+    """Raise scalar constants that stand for minus infinity to MASK_VALUE.
+
+    They become -inf in float16, and a row without any real token would be NaN after softmax.
+    """
+    count = 0
+    for value in list(model.graph.initializers.values()):
+        array = constant(value)
+        if array is None or array.dtype != np.float32 or array.size != 1 or not array.item() < LOWEST_FINITE:
+            continue
+        value.const_value = ir.tensor(np.full(array.shape, MASK_VALUE, np.float32), name=value.name)
+        count += 1
+    return count
+
+
+def plain_reshapes(model: ir.Model) -> int:
+    """Give each Reshape of [batch, sequence, ...] a constant shape, where 0 copies a dimension.
+
+    The exporter computes these shapes from Shape and Concat nodes; a constant lets a compiler see
+    that heads are split and joined.
+    """
+    count = 0
+    for node in nodes(model, "Reshape"):
+        before = node.inputs[0].shape if node.inputs[0] else None
+        after = node.outputs[0].shape
+        if before is None or after is None or constant(node.inputs[1]) is not None:
+            continue
+        target = [0 if index < len(before) and before[index] == size else size for index, size in enumerate(after)]
+        if all(isinstance(size, int) for size in target):
+            name = "shape_" + "_".join(map(str, target))
+            node.replace_input_with(1, add_initializer(model, name, np.array(target, np.int64)))
+            node.attributes["allowzero"] = ir.AttrInt64("allowzero", 0)
+            count += 1
+    return count
+
+
+def fold_attention_scale(model: ir.Model) -> int:
+    """Multiply 1/sqrt(head size) into the query's weight and bias.
+
+    It saves a Mul over [batch, heads, sequence, sequence], and TensorRT fuses attention only if
+    the scale comes before the first product.
+    """
+    count = 0
+    for scale in nodes(model, "Mul", "Div"):
+        factor = next((constant(value) for value in scale.inputs if constant(value) is not None), None)
+        product = next((value.producer() for value in scale.inputs if value and value.producer()), None)
+        if factor is None or factor.size != 1 or product is None or product.op_type != "MatMul":
+            continue
+        bias, linear = _linear_behind(product.inputs[0])
+        if bias is None or linear is None or constant(product.inputs[1]) is not None:
+            continue
+        ratio = factor.item() if scale.op_type == "Mul" else 1 / factor.item()
+        for value in (bias, linear):
+            array = constant(value)
+            assert array is not None
+            value.const_value = ir.tensor((array * ratio).astype(array.dtype), name=value.name)
+        scale.outputs[0].replace_all_uses_with(product.outputs[0])
+        count += 1
+    return count
+
+
+def _linear_behind(value: ir.Value | None) -> tuple[ir.Value | None, ir.Value | None]:
+    """Return bias and weight of the linear layer that `value` comes from, if only it reads them."""
+    node = value.producer() if value else None
+    while node and node.op_type in ("Transpose", "Reshape"):
+        source = node.inputs[0]
+        if source is None or len(node.outputs[0].uses()) != 1:
+            return None, None
+        node = source.producer()
+    if node is None or node.op_type != "Add":
+        return None, None
+    bias = next((entry for entry in node.inputs if constant(entry) is not None), None)
+    product = next((entry.producer() for entry in node.inputs if entry and entry.producer()), None)
+    if bias is None or product is None or product.op_type != "MatMul":
+        return None, None
+    weight = product.inputs[1]
+    sole = weight is not None and constant(weight) is not None and len(bias.uses()) == 1 and len(weight.uses()) == 1
+    return (bias, weight) if sole else (None, None)
+
+
+def plain_gelu(model: ir.Model) -> int:
+    """Write x * (0.5 * (1 + erf)) as (x * (1 + erf)) * 0.5, the order that compilers look for."""
+    count = 0
+    for erf in nodes(model, "Erf"):
+        plus_one = _sole_reader(erf, "Add")
+        half = _sole_reader(plus_one, "Mul")
+        gelu = _sole_reader(half, "Mul")
+        if plus_one is None or half is None or gelu is None:
+            continue
+        factor = next((value for value in half.inputs if constant(value) is not None), None)
+        x = next((value for value in gelu.inputs if value is not half.outputs[0]), None)
+        if factor is None or x is None:
+            continue
+        product = ir.node("Mul", [x, plus_one.outputs[0]])
+        product.outputs[0].shape, product.outputs[0].type = x.shape, x.type
+        model.graph.insert_before(gelu, product)
+        gelu.replace_input_with(0, product.outputs[0])
+        gelu.replace_input_with(1, factor)
+        count += 1
+    return count
+
+
+def _sole_reader(node: ir.Node | None, op_type: str) -> ir.Node | None:
+    uses = node.outputs[0].uses() if node else ()
+    reader = next(iter(uses)).node if len(uses) == 1 else None
+    return reader if reader is not None and reader.op_type == op_type else None
+
+
+def name_by_module(model: ir.Model) -> int:
+    """Name linear layers and attention products after the module that they come from.
+
+    `transformer.layer.0.ffn.lin1` instead of `node_MatMul_115`: these names are what a person
+    reads in calibration.json and in every report.
+    """
+    taken: set[str] = set()
+    linear = set(linear_layers(model))
+    for node in nodes(model, "MatMul", "LayerNormalization", "Softmax", "Gemm"):
+        scopes = [part for part in _scopes(node) if part]
+        stem = scopes[-1].removeprefix("model.") if scopes else node.op_type
+        if node.op_type in ("MatMul", "Softmax") and node not in linear:
+            stem += ".softmax" if node.op_type == "Softmax" else ".product"
+        name, number = stem, 1
+        while name in taken:
+            number += 1
+            name = f"{stem}{number}"
+        taken.add(name)
+        node.name = name
+    return len(taken)
+
+
+def _scopes(node: ir.Node) -> list[str]:
+    import ast
+
+    text = node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]")
+    return list(ast.literal_eval(text))[:-1]
+
+
+def name_tensors(model: ir.Model) -> int:
+    """Name what goes in and out of the named nodes after them: `.input`, `.output`, `.weight`.
+
+    The inputs of an attention product are `.left` and `.right`.
+    """
+    kept = {*model.graph.inputs, *model.graph.outputs}
+    named: set[ir.Value] = set(kept)
+    for node in nodes(model, "MatMul", "LayerNormalization", "Softmax", "Gemm"):
+        _name(node.outputs[0], f"{node.name}.output", named)
+    for node in nodes(model, "MatMul"):
+        left, right = node.inputs
+        assert left is not None
+        assert right is not None
+        linear = constant(right) is not None
+        _name(left, f"{node.name}.{'input' if linear else 'left'}", named)
+        if linear:
+            _rename(model, right, f"{node.name}.weight")
+        else:
+            _name(right, f"{node.name}.right", named)
+    for value in list(model.graph.initializers.values()):
+        _rename(model, value, str(value.name).removeprefix("model."))
+    return len(named) - len(kept)
+
+
+def _name(value: ir.Value, name: str, named: set[ir.Value]) -> None:
+    if value not in named:
+        value.name = name
+        named.add(value)
+
+
+def _rename(model: ir.Model, value: ir.Value, name: str) -> None:
+    if name in model.graph.initializers:
+        return
+    model.graph.initializers.pop(str(value.name))
+    value.name = name
+    if value.const_value is not None:
+        value.const_value.name = name
+    model.graph.initializers[name] = value
+
+
+PASSES: dict[str, Callable[[ir.Model], int]] = {
+    "finite_masks": finite_masks,
+    "plain_reshapes": plain_reshapes,
+    "fold_attention_scale": fold_attention_scale,
+    "plain_gelu": plain_gelu,
+    "name_by_module": name_by_module,
+    "name_tensors": name_tensors,
+    "tidy": tidy,
+}
+"""In the order in which `clean` runs them."""
+
+
+def clean(model: ir.Model) -> dict[str, int]:
+    """Run every pass; return how many places each one changed."""
+    return {name: run(model) for name, run in PASSES.items()}

@@ -1,0 +1,96 @@
+"""A float32 graph to a strongly typed mixed one: float16, but float32 where range or sums need it.
+
+Kept in float32 are LayerNorm (a sum of squares), softmax and the mask's addition before it (the
+mask is far below float16's small numbers), and the classification head (few operations, and all
+that the answer rests on). Inputs and logits keep their types.
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from toolchain.errors import InputError
+from toolchain.graph import add_initializer, constant, nodes, tidy
+
+HALF = ir.DataType.FLOAT16
+FLOAT = ir.DataType.FLOAT
+FULL_PRECISION = {"LayerNormalization", "Softmax", "Gemm"}
+
+
+def to_half(model: ir.Model) -> int:
+    """Type the graph in place and return how many nodes compute in float16.
+
+    Raises:
+        InputError: a weight does not fit float16.
+    """
+    kept = _kept_nodes(model)
+    casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+    count = 0
+    for node in list(model.graph):
+        wanted = FLOAT if node in kept else HALF
+        if not any(_is_float(value) for value in (*node.inputs, *node.outputs)):
+            continue
+        for index, value in enumerate(node.inputs):
+            if value is not None and _is_float(value) and value.dtype != wanted:
+                node.replace_input_with(index, _typed(model, value, wanted, casts))
+        if wanted is HALF:
+            count += 1
+            for value in node.outputs:
+                if _is_float(value):
+                    value.dtype = HALF
+    tidy(model)
+    return count
+
+
+def _is_float(value: ir.Value | None) -> bool:
+    return value is not None and value.dtype in (FLOAT, HALF)
+
+
+def _kept_nodes(model: ir.Model) -> set[ir.Node]:
+    """Return the nodes that stay in float32."""
+    kept = {node for node in model.graph if node.op_type in FULL_PRECISION}
+    kept |= {entry for node in nodes(model, "Softmax") if (entry := _producer(node)) is not None}
+    kept |= _downstream(model, {node for node in model.graph if node.op_type == "Gemm"})
+    embeddings = {node for node in nodes(model, "Gather") if _is_float(node.inputs[0])}
+    # What does not come from an embedding is the mask's own chain.
+    return kept | (set(model.graph) - _downstream(model, embeddings))
+
+
+def _producer(node: ir.Node) -> ir.Node | None:
+    value = node.inputs[0]
+    producer = value.producer() if value else None
+    return producer if producer is not None and producer.op_type == "Add" else None
+
+
+def _downstream(model: ir.Model, roots: set[ir.Node]) -> set[ir.Node]:
+    """Return `roots` and every node that depends on one of them."""
+    found = set(roots)
+    for node in model.graph:
+        if any(value is not None and value.producer() in found for value in node.inputs):
+            found.add(node)
+    return found
+
+
+def _typed(
+    model: ir.Model,
+    value: ir.Value,
+    wanted: ir.DataType,
+    casts: dict[tuple[ir.Value, ir.DataType], ir.Value],
+) -> ir.Value:
+    """Return `value` as `wanted`: a converted constant, or one Cast that all readers share."""
+    if (value, wanted) in casts:
+        return casts[value, wanted]
+    array = constant(value)
+    suffix = "fp16" if wanted is HALF else "fp32"
+    if array is not None:
+        if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
+            raise InputError(f"{value.name}: a value beyond float16. Build with --precision fp32 or int8.")
+        typed = add_initializer(model, f"{value.name}.{suffix}", array.astype(wanted.numpy()))
+    else:
+        cast = ir.node("Cast", [value], {"to": int(wanted)}, name=f"{value.name}.to_{suffix}")
+        typed = cast.outputs[0]
+        typed.name, typed.dtype, typed.shape = f"{value.name}.{suffix}", wanted, value.shape
+        producer = value.producer()
+        assert producer is not None  # the graph's inputs are integers
+        model.graph.insert_after(producer, cast)
+    casts[value, wanted] = typed
+    return typed

@@ -1,0 +1,132 @@
+"""Whole paths in order: evaluate a bundle, and the demo that goes from checkpoint to report."""
+
+import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from toolchain import evaluate as evaluation
+from toolchain import report
+from toolchain.build import build, row_digests
+from toolchain.bundle import RESULTS, Bundle
+from toolchain.data import Rows, load_rows
+from toolchain.environment import describe
+from toolchain.errors import InputError
+from toolchain.evaluate import Logits
+from toolchain.files import sha256_json, write_text
+from toolchain.labels import read_labels
+from toolchain.meters.energy import unavailable
+from toolchain.recipe import Recipe
+from toolchain.results import SCHEMA, Result, load_logits, save_logits, save_result
+from toolchain.runtimes import open_runtime
+from toolchain.subject import Subject, find_subject
+
+log = logging.getLogger(__name__)
+
+MAX_SHARED_ROWS = 0.01
+"""Share of evaluated rows that may by chance also have been calibrated with."""
+
+
+def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Callable[[str], None] = log.info) -> Result:
+    """Evaluate one backend on one task, save the result and return it (design: result keys).
+
+    `changes` are options as in a recipe; what they leave open comes from the bundle. Without a
+    bundle and with `model` in `changes`, the checkpoint itself runs on torch.
+
+    Raises:
+        ToolchainError: see errors.py.
+    """
+    subject = find_subject(changes, bundle)
+    job, recipe = subject.job, subject.job.recipe
+    rows = load_rows(job.task, recipe.split, data=recipe.data)
+    if recipe.limit:
+        rows = rows.take(range(min(recipe.limit, len(rows))))
+    references = read_labels(rows, job.task, job.source.labels)
+    if subject.bundle:
+        _refuse_calibrated(subject.bundle, rows)
+    tell(f"opening {subject.backend} on {subject.device}")
+    with open_runtime(subject.backend, subject.model, device=subject.device, precision=subject.precision) as infer:
+        logits, speed = evaluation.measure(infer, job.encode, rows.texts, seed=recipe.seed, log=tell)
+    tell("comparing with FP32")
+    reference, name = _reference(subject, rows, logits)
+    result: Result = {
+        "schema": SCHEMA,
+        "task": job.task.name,
+        "split": recipe.split,
+        "n": len(rows),
+        "data_sha256": rows.digest,
+        "predictions": None,
+        "model": job.source.name,
+        "backend": subject.backend,
+        "device": subject.device,
+        "precision": subject.precision,
+        "artefact": subject.artefact,
+        **evaluation.score(logits, references, job.task, seed=recipe.seed),
+        "agreement": evaluation.agreement(logits, reference, job.task, name=name),
+        **speed,
+        "energy": unavailable("not_requested", device=subject.device),
+        "max_length": job.max_length,
+        "environment": describe(),
+        "seed": recipe.seed,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    parts = [job.task.name, recipe.split, subject.backend, subject.device.replace(":", ""), subject.precision]
+    stem = "-".join([*parts, *([f"first{recipe.limit}"] if recipe.limit else [])])
+    result["file"] = str(save_result(subject.folder, stem, result, logits))
+    return result
+
+
+def _refuse_calibrated(bundle: Bundle, rows: Rows) -> None:
+    """Refuse to evaluate rows that the ranges were made from.
+
+    Raises:
+        InputError: more of them are shared than chance explains.
+    """
+    if "calibration.json" not in bundle.manifest["artefacts"]:
+        return
+    known = json.loads(bundle.file("calibration.json").read_text(encoding="utf-8")).get("row_sha256", [])
+    shared = len(row_digests(rows) & set(known))
+    if shared > MAX_SHARED_ROWS * len(rows):
+        raise InputError(
+            f"{rows.source}: {shared} of these rows were calibrated with. "
+            "Evaluate others, or calibrate with others (--calib-data)."
+        )
+    if shared:
+        log.warning("%d of %d rows are also among those calibrated with", shared, len(rows))
+
+
+def _reference(subject: Subject, rows: Rows, logits: Logits) -> tuple[Logits, str]:
+    """Return FP32 logits of these rows and whose they are: PyTorch's, or without it ONNX Runtime's.
+
+    Logits of an earlier run are taken if model, rows and length have the same digests.
+    """
+    if (subject.backend, subject.precision) == ("torch", "fp32"):
+        return logits, "torch-fp32"
+    name, backend, model = subject.reference
+    key = sha256_json([name, subject.model_digests, rows.digest, subject.job.max_length])
+    file = subject.folder / f"reference-{key[:16]}.npz"
+    found = load_logits(file)
+    if found is None or len(found) != len(rows):
+        tokens = subject.job.encode(rows.texts)
+        with open_runtime(backend, model, device="cpu") as infer:
+            found = evaluation.run(infer, tokens, max_slots=evaluation.BUDGETS[1]).logits
+        save_logits(file, found)
+    return found, name
+
+
+def demo(*, output: Path | None = None, tell: Callable[[str], None] = log.info) -> dict[str, Any]:
+    """Run the main job on the built-in model and data: build INT8, evaluate, report."""
+    options = {"model": "demo", "task": "demo", "precision": "int8"}
+    options |= {"output": str(output)} if output else {}
+    built = build(Recipe.make(options), log=tell)
+    folder = Path(built["bundle"])
+    results = []
+    for backend, precision in (("torch", "fp32"), ("ort", "fp32"), ("ort", "int8")):
+        tell(f"evaluating {backend} {precision}")
+        choices = {"backend": backend, "precision": precision, "device": "cpu"}
+        results.append(evaluate(choices, bundle=folder, tell=tell))
+    page = folder / RESULTS / "report.md"
+    write_text(page, report.markdown(results))
+    return {"build": built, "results": results, "report": str(page)}

@@ -1,0 +1,143 @@
+"""Ranges to Q/DQ nodes: what TensorRT takes, and what ONNX Runtime is fast at on a CPU.
+
+Both graphs come from one set of ranges. Quantised are the inputs of every linear layer in the
+encoder and of both attention products, and the linear layers' weights. Never quantised are
+embeddings, the mask's addition, LayerNorm and the classification head.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from toolchain import graph
+from toolchain.errors import InputError
+from toolchain.graph import add_initializer, constant
+from toolchain.tensors import INT8_LEVELS, Array, Range, Ranges
+
+PROBABILITIES = Range(amax=1.0, low=0.0, high=1.0)
+"""Softmax gives 0..1 whatever the data, so its range is never calibrated: scale 1/127."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whether a product's left input is uint8; its right input is int8 on every target."""
+
+    name: str
+    unsigned_left: bool
+
+
+TENSORRT = Target("tensorrt", unsigned_left=False)
+"""Symmetric int8 everywhere: explicit quantisation takes no zero point."""
+
+CPU = Target("cpu", unsigned_left=True)
+"""uint8 x int8: on x86 ONNX Runtime's int8 x int8 product is many times slower."""
+
+
+def calibrated_tensors(model: ir.Model) -> list[str]:
+    """Return the tensors that need a calibrated range, in graph order."""
+    found = (value for value, _, _ in _activations(model) if not _is_probabilities(value))
+    return list(dict.fromkeys(str(value.name) for value in found))
+
+
+def quantize(source: Path, ranges: Ranges, target: Target, output: Path) -> dict[str, Any]:
+    """Write `source` with Q/DQ nodes for `target` to `output`.
+
+    Returns:
+        A JSON record: how many linear layers and attention products are quantised.
+
+    Raises:
+        InputError: a tensor of the graph has no range.
+    """
+    model = graph.load(source)
+    linear, attention = graph.linear_layers(model), graph.attention_products(model)
+    for value, position, readers in _activations(model):
+        known = PROBABILITIES if _is_probabilities(value) else ranges.get(str(value.name))
+        if known is None:
+            raise InputError(f"calibration: no range for {value.name}. Calibrate this graph again.")
+        unsigned = target.unsigned_left and position == 0
+        replacement = _quantised(model, value, known, unsigned=unsigned)
+        for node in readers:
+            node.replace_input_with(position, replacement)
+    for node in linear:
+        node.replace_input_with(1, _quantised_weight(model, node))
+    graph.tidy(model)
+    graph.save(model, output)
+    return {"target": target.name, "linear": len(linear), "attention": len(attention)}
+
+
+def _activations(model: ir.Model) -> list[tuple[ir.Value, int, list[ir.Node]]]:
+    """Return each activation that a product reads, the input position, and the products there."""
+    found: dict[tuple[ir.Value, int], list[ir.Node]] = {}
+    for node in graph.nodes(model, "MatMul"):
+        for position, value in enumerate(node.inputs):
+            if value is not None and constant(value) is None:
+                found.setdefault((value, position), []).append(node)
+    return [(value, position, readers) for (value, position), readers in found.items()]
+
+
+def _is_probabilities(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and node.op_type == "Softmax"
+
+
+def _quantised(model: ir.Model, value: ir.Value, known: Range, *, unsigned: bool) -> ir.Value:
+    """Return `value` after a Q/DQ pair: int8 symmetric, or uint8 with a zero point of its own."""
+    if unsigned:
+        # Zero must be exact: padding, ReLU and masked probabilities are full of it.
+        low, high = min(known.low, 0.0), max(known.high, 0.0)
+        scale = (high - low) / 255 or known.scale
+        zero = np.array(round(-low / scale), np.uint8)
+    else:
+        scale, zero = known.scale, np.array(0, np.int8)
+    stem = f"{value.name}.{'uint8' if unsigned else 'int8'}"
+    return _pair(
+        model,
+        value,
+        after=value.producer(),
+        stem=stem,
+        scale=add_initializer(model, f"{stem}.scale", np.array(scale, np.float32)),
+        zero=add_initializer(model, f"{stem}.zero_point", zero),
+    )
+
+
+def _pair(
+    model: ir.Model, value: ir.Value, *, after: ir.Node | None, stem: str, scale: ir.Value, zero: ir.Value
+) -> ir.Value:
+    quantise = ir.node("QuantizeLinear", [value, scale, zero], name=f"{stem}.quantize")
+    quantise.outputs[0].name = f"{stem}.quantized"
+    dequantise = ir.node("DequantizeLinear", [quantise.outputs[0], scale, zero], name=f"{stem}.dequantize")
+    dequantise.outputs[0].name = f"{stem}.dequantized"
+    dequantise.outputs[0].shape, dequantise.outputs[0].type = value.shape, value.type
+    if after is None:
+        model.graph.insert_before(model.graph[0], [quantise, dequantise])
+    else:
+        model.graph.insert_after(after, [quantise, dequantise])
+    return dequantise.outputs[0]
+
+
+def quantize_weight(weight: Array) -> tuple[Array, Array]:
+    """Return int8 symmetric weights [in, out] and a float32 scale for each output channel [out]."""
+    amax = np.abs(weight).max(axis=0)
+    scale = np.where(amax > 0, amax / INT8_LEVELS, 1).astype(np.float32)
+    return np.clip(np.rint(weight / scale), -INT8_LEVELS, INT8_LEVELS).astype(np.int8), scale
+
+
+def _quantised_weight(model: ir.Model, node: ir.Node) -> ir.Value:
+    weight = node.inputs[1]
+    assert weight is not None
+    array = constant(weight)
+    assert array is not None
+    integers, scale = quantize_weight(array)
+    stem = f"{weight.name}.int8"
+    inputs = [
+        add_initializer(model, stem, integers),
+        add_initializer(model, f"{stem}.scale", scale),
+        add_initializer(model, f"{stem}.zero_point", np.zeros(scale.shape, np.int8)),
+    ]
+    dequantise = ir.node("DequantizeLinear", inputs, {"axis": 1}, name=f"{stem}.dequantize")
+    dequantise.outputs[0].name = f"{stem}.dequantized"
+    model.graph.insert_before(node, dequantise)
+    return dequantise.outputs[0]

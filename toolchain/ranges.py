@@ -1,0 +1,154 @@
+"""How far a tensor reaches: streaming histograms of |x|, and the methods that read a range off them.
+
+A method is a function from a histogram to the amax that int8's 127 stands for. To add one: a
+function here and its line in METHODS.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.tensors import INT8_LEVELS, Range
+
+BINS = 2048
+FIRST_CANDIDATE = 128
+"""The fewest bins a range may keep: one for each level of |x| that int8 has, and zero."""
+
+PERCENTILE = 99.99
+
+
+class Histogram:
+    """|x| of one tensor over any number of batches, in 2048 bins that grow with the values.
+
+    When a value lies beyond the last bin, the bin width doubles and neighbours merge, so memory
+    stays the same whatever is seen, and no second pass over the data is needed.
+    """
+
+    def __init__(self) -> None:
+        self.counts: NDArray[np.int64] = np.zeros(BINS, np.int64)
+        self.width = 0.0
+        self.low, self.high = np.inf, -np.inf
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Count every element of `values`, any shape."""
+        flat = values.reshape(-1)
+        low, high = float(flat.min()), float(flat.max())
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        amax = max(-low, high)
+        if not np.isfinite(amax):
+            raise ValueError("values are not finite")
+        if amax > 0:
+            self._reach(amax)
+            bins = np.abs(flat) * np.float32(1 / self.width)
+            index = np.minimum(bins.astype(np.int32), BINS - 1)
+            self.counts += np.bincount(index, minlength=BINS)
+        else:
+            self.counts[0] += flat.size
+
+    def _reach(self, amax: float) -> None:
+        if self.width == 0:
+            self.width = amax / BINS
+        while amax > self.width * BINS:
+            merged = self.counts.reshape(-1, 2).sum(axis=1)
+            self.counts = np.concatenate([merged, np.zeros(BINS // 2, np.int64)])
+            self.width *= 2
+
+    @property
+    def amax(self) -> float:
+        """The largest |x| seen."""
+        return max(-self.low, self.high)
+
+    def range(self, method: str) -> Range:
+        """Return the range that `method` chooses; a tensor that is always 0 gets amax 1.
+
+        Raises:
+            KeyError: `METHODS` has no such method.
+        """
+        amax = METHODS[method](self) if self.amax > 0 else 1.0
+        return Range(amax, max(float(self.low), -amax), min(float(self.high), amax))
+
+
+def minmax(histogram: Histogram) -> float:
+    """Clip nothing."""
+    return histogram.amax
+
+
+def percentile(histogram: Histogram) -> float:
+    """Clip the largest 0.01 % of |x|."""
+    cumulative = np.cumsum(histogram.counts)
+    index = int(np.searchsorted(cumulative, cumulative[-1] * PERCENTILE / 100))
+    return min((index + 1) * histogram.width, histogram.amax)
+
+
+def mse(histogram: Histogram) -> float:
+    """Minimise the mean squared error of rounding to 127 levels and clipping, over the histogram.
+
+    Each bin stands for its centre, so rounding inside the first few bins is approximate.
+    """
+    last = int(np.flatnonzero(histogram.counts).max()) + 1
+    centres = (np.arange(last) + 0.5) * histogram.width
+    weights = histogram.counts[:last].astype(np.float64)
+    candidates = np.arange(min(FIRST_CANDIDATE, last), last + 1) * histogram.width
+    errors = np.empty(len(candidates))
+    for position, amax in enumerate(candidates):
+        scale = amax / INT8_LEVELS
+        rounded = np.minimum(np.rint(centres / scale), INT8_LEVELS) * scale
+        errors[position] = weights @ (centres - rounded) ** 2
+    return float(min(candidates[errors.argmin()], histogram.amax))
+
+
+def entropy(histogram: Histogram) -> float:
+    """Minimise KL(P || Q) between the values and their 128-level quantisation.
+
+    The method of TensorRT's entropy calibrator (Migacz, "8-bit Inference with TensorRT", GTC 2017):
+    for each number of bins kept, P is the kept histogram with all that is clipped added to its last
+    bin, and Q is the kept histogram without that, averaged over the non-empty bins of each of 128
+    levels. The first bin takes the second's count, since zero is exact at every scale and would
+    drown the rest.
+    """
+    counts = histogram.counts.astype(np.float64)
+    counts[0] = counts[1]
+    last = int(np.flatnonzero(histogram.counts).max()) + 1
+    if last <= FIRST_CANDIDATE:
+        return histogram.amax
+    kept = np.arange(FIRST_CANDIDATE, last + 1)
+    best = int(kept[_divergences(counts, kept).argmin()])
+    return min(best * histogram.width, histogram.amax)
+
+
+def _divergences(counts: NDArray[np.float64], kept: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return KL(P || Q) for each number of bins kept, from prefix sums: 128 steps a candidate.
+
+    With p, q unnormalised and N, M their sums: KL = (sum p log p - sum p log q) / N + log(M / N).
+    """
+    total = np.concatenate([[0.0], np.cumsum(counts)])
+    filled = np.concatenate([[0.0], np.cumsum(counts > 0)])
+    own = np.concatenate([[0.0], np.cumsum(_xlogx(counts))])
+    edges = -(-kept[:, None] * np.arange(FIRST_CANDIDATE + 1) // FIRST_CANDIDATE)
+    level_sum, level_filled = np.diff(total[edges]), np.diff(filled[edges])
+    mean = np.divide(level_sum, level_filled, out=np.ones_like(level_sum), where=level_filled > 0)
+    cross = (level_sum * np.log(np.where(mean > 0, mean, 1))).sum(axis=1)
+
+    last = counts[kept - 1]
+    clipped = total[-1] - total[kept]
+    everything, inside = total[-1], total[kept]
+    p_log_p = own[kept] - _xlogx(last) + _xlogx(last + clipped)
+    p_log_q = cross + clipped * np.log(np.where(last > 0, mean[:, -1], 1))
+    with np.errstate(divide="ignore"):
+        divergence = (p_log_p - p_log_q) / everything + np.log(inside / everything)
+    # Clipped mass on a bin that Q leaves empty: Q says "impossible" of what P has.
+    divergence[(clipped > 0) & (last == 0)] = np.inf
+    return np.asarray(divergence)
+
+
+def _xlogx(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(values * np.log(np.where(values > 0, values, 1)))
+
+
+METHODS: dict[str, Callable[[Histogram], float]] = {
+    "entropy": entropy,
+    "minmax": minmax,
+    "percentile": percentile,
+    "mse": mse,
+}

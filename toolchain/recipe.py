@@ -1,0 +1,158 @@
+"""Recipes: every choice that changes a result, from flags, `--set` and TOML, in one place.
+
+A recipe is inert data. Its keys are the command line's options with `_` for `-`; precedence is
+flag, `--set`, recipe file, default. The command line is made from the table below, so that an
+option means the same wherever it stands.
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, get_args
+
+from toolchain.errors import InputError, UsageError
+
+DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+BACKENDS = ("torch", "ort", "trt")
+METHODS = ("entropy", "minmax", "percentile", "mse")
+
+
+def option(
+    default: Any,
+    text: str,
+    *,
+    short: str = "",
+    metavar: str | None = None,
+    choices: tuple[str, ...] = (),
+    least: int | None = None,
+) -> Any:
+    """Declare one option: its default, help text, and the values it may take."""
+    meta = {"help": text, "short": short, "metavar": metavar, "choices": choices, "least": least}
+    return dataclasses.field(default=default, metadata=meta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One run's choices. Unknown keys, wrong types and values out of range are refused.
+
+    Raises:
+        UsageError: on construction, naming the key and the value.
+    """
+
+    model: str | None = option(
+        None, f"hub id, local checkpoint or `demo` (default {DEFAULT_MODEL})", short="-m",
+        metavar="ID_OR_DIR",
+    )  # fmt: skip
+    task: str | None = option(None, "a GLUE task, demo, custom, or a TOML file (default sst2)", metavar="NAME_OR_TOML")
+    data: str | None = option(None, "folder with train.* and validation.* (tsv, csv, jsonl, parquet)", metavar="DIR")
+    split: str = option("validation", "split to evaluate", metavar="NAME")
+    text_column: str | None = option(None, "text column, or two for pairs (task custom)", metavar="A[,B]")
+    label_column: str | None = option(None, "label column (task custom)", metavar="L")
+    precision: str | None = option(
+        None, "number type (default fp16 to build; as built to evaluate)", choices=PRECISIONS
+    )
+    backend: str | None = option(None, "where to run", choices=BACKENDS)
+    device: str = option("auto", "auto, cpu or cuda[:N]", metavar="DEVICE")
+    file: str | None = option(None, "which artefact of the bundle to take", metavar="NAME")
+    output: str | None = option(
+        None, "the bundle (default engines/build/<model>-<task>-<precision>)", short="-o",
+        metavar="DIR",
+    )  # fmt: skip
+    calib_samples: int = option(512, "rows to calibrate with", metavar="N", least=1)
+    calib_method: str = option("entropy", "how a range is chosen", choices=METHODS)
+    calib_data: str | None = option(None, "folder whose train.* is calibrated with instead", metavar="DIR")
+    calibration: str | None = option(None, "ranges made before", metavar="FILE")
+    max_length: int | None = option(
+        None, "truncation length (default 128, or the model's if less)", metavar="N", least=2
+    )
+    atol: float = option(1e-4, "largest |logit difference| of the export", metavar="X")
+    limit: int | None = option(None, "evaluate the first N rows only", metavar="N", least=1)
+    trust: str | None = option(None, "refuse a bundle with another digest", metavar="DIGEST")
+    seed: int = option(0, "seed of every random choice", metavar="N", least=0)
+    allow_pickle: bool = option(False, "load pickle checkpoints, which can run code")
+    trust_remote_code: bool = option(False, "run the code that a hub repository brings")
+    force: bool = option(False, "redo what is up to date")
+    dry_run: bool = option(False, "print what would be done, and do nothing")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
+        if self.atol <= 0:
+            raise UsageError(f"--atol {self.atol}: not above 0. Give a tolerance such as 1e-4.")
+        if self.task == "custom" and not (self.text_column and self.label_column):
+            raise UsageError("--task custom: needs --text-column A[,B] and --label-column L. Name the columns.")
+
+    @classmethod
+    def values(cls, flags: Mapping[str, Any], *, sets: Sequence[str] = (), file: Path | None = None) -> dict[str, Any]:
+        """Combine a recipe file, `--set` assignments and flags, in rising precedence, and check them.
+
+        Raises:
+            InputError: the file cannot be read as TOML.
+            UsageError: a key is unknown or a value is not allowed.
+        """
+        values: dict[str, Any] = load_toml(file) if file else {}
+        for assignment in sets:
+            key, equals, text = assignment.partition("=")
+            if not equals:
+                raise UsageError(f"--set {assignment}: no '='. Write --set key=value.")
+            values[key.strip().replace("-", "_")] = _toml_value(text.strip())
+        values |= {key: value for key, value in flags.items() if value is not None}
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(values.keys() - known):
+            where = file if file and not sets else "recipe"
+            raise UsageError(f"{where}: unknown key {unknown[0]!r}. Known: {', '.join(sorted(known))}.")
+        cls(**values)
+        return values
+
+    @classmethod
+    def make(cls, values: Mapping[str, Any]) -> Self:
+        """Return the recipe that has these values, and defaults for the rest."""
+        return cls(**cls.values(values))
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with `changes`."""
+        return dataclasses.replace(self, **changes)
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        InputError: it is missing, not UTF-8, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}. Give the path of a TOML file.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a TOML file: {error}. Mend it.") from error
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
+    """Refuse a value of the wrong type, below the least, or outside the choices."""
+    flag, meta = f"--{field.name.replace('_', '-')}", field.metadata
+    optional = field.default is None
+    kind: Any = field.type if isinstance(field.type, type) else get_args(field.type)[0]
+    if value is None and optional:
+        return
+    if kind is float and type(value) is int:
+        return
+    if type(value) is not kind:
+        raise UsageError(f"{flag} {value}: not {_A[kind]}. Give {_A[kind]}.")
+    if meta["choices"] and value not in meta["choices"]:
+        raise UsageError(f"{flag} {value}: unknown. Choose one of {', '.join(meta['choices'])}.")
+    if meta["least"] is not None and value < meta["least"]:
+        raise UsageError(f"{flag} {value}: too small. Give {meta['least']} or more.")
+
+
+_A = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

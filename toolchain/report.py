@@ -1,0 +1,107 @@
+"""Results side by side: as a table on the terminal, Markdown, CSV or JSON."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from toolchain import __version__
+from toolchain.results import Result
+
+
+def _metric(result: Result) -> str:
+    name, value = next(iter(result["metrics"].items()))
+    low, high = result["metrics_ci95"][name]
+    return f"{value:.4f} [{low:.3f}, {high:.3f}]"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+METRIC = "metric"
+
+COLUMNS: dict[str, Callable[[Result], str]] = {
+    "runtime": lambda r: f"{r['backend']} {r['precision']} {r['device']}",
+    METRIC: _metric,
+    "agree": lambda r: _number(r["agreement"]["label_agreement"], 4),
+    "diff": lambda r: _number(r["agreement"]["max_abs_logit_difference"], 4),
+    "p50 ms": lambda r: _number(r["latency_ms"]["p50"], 2),
+    "p99 ms": lambda r: _number(r["latency_ms"]["p99"], 2),
+    "rows/s": lambda r: _number(r["throughput_per_s"], 0),
+    "MB": lambda r: _number(r["peak_memory_mb"]["host"], 0),
+    "J/row": lambda r: _number(r["energy"]["per_inference_j"], 4),
+}
+"""Column heading -> its text for a result; '-' stands for what was not measured."""
+
+
+def title(result: Result) -> str:
+    """Return what was evaluated, in a line."""
+    return f"{Path(result['model']).name} on {result['task']} {result['split']}, {result['n']} rows"
+
+
+def headings(results: list[Result]) -> list[str]:
+    """Return the column headings; the metric's is its name."""
+    name = next(iter(results[0]["metrics"]))
+    return [f"{name} [95 % CI]" if heading == METRIC else heading for heading in COLUMNS]
+
+
+def rows(results: list[Result]) -> list[list[str]]:
+    """Return the table's cells, a row a result."""
+    return [[cell(result) for cell in COLUMNS.values()] for result in results]
+
+
+def markdown(results: list[Result]) -> str:
+    """Return a Markdown page: the table, what is missing and why, and where it was measured."""
+    first = results[0]
+    lines = [
+        f"# {title(first)}",
+        "",
+        "| " + " | ".join(headings(results)) + " |",
+        "|" + " --- |" * len(COLUMNS),
+        *("| " + " | ".join(row) + " |" for row in rows(results)),
+        "",
+        "`agree` is the share of rows with the label that the FP32 checkpoint gives in PyTorch, `diff` the",
+        "largest difference of a logit. Latency is of one sentence, text to logits; rows/s is the whole set,",
+        "text to logits, at the best batch; MB is the peak of the process.",
+        "",
+        *(f"- Energy of {r['backend']} {r['precision']}: {r['energy']['status']} ({r['energy']['reason']})."
+          for r in results if r["energy"]["status"] == "unavailable"),
+        "",
+        "## Where",
+        "",
+        *(f"- {key}: {value}" for key, value in first["environment"].items() if value is not None),
+        f"- toolchain: {__version__}",
+        f"- measured: {first['created']}",
+        "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def comma_separated(results: list[Result]) -> str:
+    """Return the table as CSV, with the numbers as they are in the results."""
+    buffer = io.StringIO()
+    flat = [_flatten(result) for result in results]
+    heads = list(dict.fromkeys(key for row in flat for key in row))
+    writer = csv.DictWriter(buffer, heads, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return buffer.getvalue()
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested keys joined by dots; lists are left out."""
+    if isinstance(value, dict):
+        parts = (_flatten(entry, f"{prefix}.{key}" if prefix else key) for key, entry in value.items())
+        return {key: entry for part in parts for key, entry in part.items()}
+    return {} if isinstance(value, list) else {prefix: value}
+
+
+def as_json(results: list[Result]) -> str:
+    """Return the results as one JSON list."""
+    return json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+
+
+FORMATS: dict[str, Callable[[list[Result]], str]] = {"md": markdown, "csv": comma_separated, "json": as_json}

@@ -1,0 +1,83 @@
+"""Results: a JSON file and its logits beside it, so that any two can be compared row by row."""
+
+import io
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolchain.bundle import RESULTS
+from toolchain.errors import InputError
+from toolchain.evaluate import Logits
+from toolchain.files import sha256_file, write_json
+
+SCHEMA = 1
+
+Result = dict[str, Any]
+
+
+def save_result(folder: Path, stem: str, result: Result, logits: Logits) -> Path:
+    """Write `stem`.npz with row ids and logits, then `stem`.json with its digest; return the latter."""
+    arrays = folder / f"{stem}.npz"
+    save_logits(arrays, logits)
+    result["predictions"] = {"file": arrays.name, "sha256": sha256_file(arrays)}
+    write_json(folder / f"{stem}.json", result)
+    return folder / f"{stem}.json"
+
+
+def save_logits(file: Path, logits: Logits) -> None:
+    """Write row ids, int64 [rows], and logits, float32 [rows, classes]; never half of them."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.savez(buffer, ids=np.arange(len(logits)), logits=logits)
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(buffer.getvalue())
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load_logits(file: Path) -> Logits | None:
+    """Return the logits of a file that `save_logits` wrote, or None if there is none to read."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return np.asarray(arrays["logits"], np.float32)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def load_result(file: Path) -> Result:
+    """Read a result.
+
+    Raises:
+        InputError: it is missing or is no result.
+    """
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror}. Give a result that `eval` wrote.") from None
+    except ValueError:
+        raise InputError(f"{file}: not JSON. Give a result that `eval` wrote.") from None
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA or "metrics" not in result:
+        raise InputError(f"{file}: no result of this schema. Give one that `eval` wrote.")
+    return result
+
+
+def find_results(places: Iterable[Path]) -> list[Result]:
+    """Read results from files, and from bundles and folders that hold some.
+
+    Raises:
+        InputError: a place holds none.
+    """
+    found: list[Result] = []
+    for place in places:
+        folder = place / RESULTS if (place / RESULTS).is_dir() else place
+        files = sorted(folder.glob("*.json")) if folder.is_dir() else [place]
+        if not files:
+            raise InputError(f"{place}: no results in this folder. Make one: toolchain eval.")
+        found += [load_result(file) for file in files]
+    return found

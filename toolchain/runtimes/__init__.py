@@ -1,0 +1,31 @@
+"""Runtimes by name. To add one: write a module here and add its line to RUNTIMES.
+
+A runtime is a context manager that takes a path (a checkpoint for torch, a graph for ort, a plan
+for trt), a device and a precision, and yields `infer`: a batch in, float32 logits out. Nothing is
+loaded before it is entered, everything is freed when it is left, and the device is idle whenever
+`infer` returns, so that a meter needs to know nothing of frameworks. A runtime that would run
+elsewhere than asked raises MachineError instead.
+"""
+
+import importlib
+from contextlib import AbstractContextManager
+from typing import Any
+
+from toolchain.tensors import Infer
+
+RUNTIMES = {
+    "torch": "toolchain.runtimes.pytorch:open_torch",
+    "ort": "toolchain.runtimes.ort:open_ort",
+    "trt": "toolchain.runtimes.trt:open_trt",
+}
+
+
+def open_runtime(backend: str, model: Any, **choices: Any) -> AbstractContextManager[Infer]:
+    """Open `model` on `backend` with keyword `choices` (device, precision).
+
+    Raises:
+        MachineError: the backend or the device cannot be had here.
+    """
+    module, _, function = RUNTIMES[backend].partition(":")
+    runtime: AbstractContextManager[Infer] = getattr(importlib.import_module(module), function)(model, **choices)
+    return runtime

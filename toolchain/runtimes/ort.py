@@ -1,0 +1,86 @@
+"""ONNX Runtime on the CPU or on CUDA."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.errors import InputError, MachineError
+from toolchain.runtimes.device import choose_device, cpu_threads
+from toolchain.tensors import Batch, Infer
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+FATAL = 4
+"""onnxruntime's log level that keeps its own lines off the terminal; errors come as exceptions."""
+
+
+def import_onnxruntime() -> Any:
+    """Return the onnxruntime module.
+
+    Raises:
+        MachineError: neither its CPU nor its GPU package is installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MachineError(
+            "ONNX Runtime is not installed. Install it with: pip install 'encoder-toolchain[cpu]' "
+            "(or [cuda] on a machine with an NVIDIA GPU)."
+        ) from error
+    onnxruntime.set_default_logger_severity(FATAL)
+    return onnxruntime
+
+
+def open_session(
+    model: Path | bytes, *, device: str = "cpu", optimised: Path | None = None
+) -> "onnxruntime.InferenceSession":
+    """Return a session that really runs on `device`; write the optimised graph to `optimised`.
+
+    Raises:
+        InputError: the graph cannot be loaded.
+        MachineError: the provider for `device` is missing or fell back.
+    """
+    ort = import_onnxruntime()
+    place = choose_device(device, cuda="CUDAExecutionProvider" in ort.get_available_providers())
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = cpu_threads()
+    options.log_severity_level = FATAL
+    if optimised:
+        options.optimized_model_filepath = str(optimised)
+    provider: Any = "CPUExecutionProvider"
+    if place != "cpu":
+        provider = ("CUDAExecutionProvider", {"device_id": int(place.split(":")[1])})
+    try:
+        session = ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=[provider])
+    except Exception as error:  # onnxruntime raises classes of its own binding, with no common base
+        name = "graph" if isinstance(model, bytes) else str(model)
+        first = str(error).strip().split("\n")[0]
+        raise InputError(f"{name}: ONNX Runtime cannot load it: {first}. Build it again.") from error
+    wanted = provider if isinstance(provider, str) else provider[0]
+    if session.get_providers()[0] != wanted:
+        raise MachineError(
+            f"--device {device}: ONNX Runtime fell back to {session.get_providers()[0]}. "
+            "Install the CUDA libraries that its release notes name, or choose --device cpu."
+        )
+    return session
+
+
+@contextmanager
+def open_ort(model: Path, *, device: str = "auto", precision: str = "fp32") -> Iterator[Infer]:
+    """Yield `infer` of an ONNX graph; `precision` is the graph's own and changes nothing."""
+    opened = [open_session(model, device=device)]
+    names = {entry.name for entry in opened[0].get_inputs()}
+
+    def infer(batch: Batch) -> NDArray[np.float32]:
+        feeds = {name: array for name, array in batch.items() if name in names}
+        return np.asarray(opened[0].run(["logits"], feeds)[0], np.float32)
+
+    try:
+        yield infer
+    finally:
+        opened.clear()  # whoever still holds `infer` holds no session

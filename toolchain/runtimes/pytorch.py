@@ -1,0 +1,42 @@
+"""PyTorch: the checkpoint itself, the reference that everything else is compared with."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.errors import UsageError
+from toolchain.model import Source, load_model
+from toolchain.runtimes.device import choose_device, cpu_threads
+from toolchain.tensors import Batch, Infer
+
+
+@contextmanager
+def open_torch(source: Source, *, device: str = "auto", precision: str = "fp32") -> Iterator[Infer]:
+    """Yield `infer` of the checkpoint in float32, or with its weights cast to bf16 or fp16.
+
+    Raises:
+        UsageError: a precision that PyTorch runs no checkpoint in.
+    """
+    import torch
+
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision not in types:
+        raise UsageError(f"--precision {precision}: not with --backend torch. Choose fp32, bf16 or fp16.")
+    place = choose_device(device, cuda=torch.cuda.is_available())
+    torch.set_num_threads(cpu_threads())
+    opened = [load_model(source).to(place, types[precision])]
+
+    @torch.inference_mode()
+    def infer(batch: Batch) -> NDArray[np.float32]:
+        inputs = {name: torch.from_numpy(array).to(place) for name, array in batch.items()}
+        # Copying to the host waits for the device, so it is idle when this returns.
+        return np.asarray(opened[0](**inputs).logits.float().cpu().numpy())
+
+    try:
+        yield infer
+    finally:
+        opened.clear()  # whoever still holds `infer` holds no weights
+        if place != "cpu":
+            torch.cuda.empty_cache()

@@ -1,0 +1,80 @@
+"""What a person reads on the terminal: tables first, then the next step."""
+
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from toolchain import report
+
+MARKS = {"ok": "ok", "missing": "-", "broken": "!!"}
+
+
+WIDTH = 96
+"""What the table of results needs; a narrower terminal wraps it, rather than losing digits."""
+
+
+def _print(*things: object) -> None:
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.width = max(console.width, WIDTH)
+    for thing in things:
+        console.print(thing)
+
+
+def _results_table(results: list[dict[str, Any]]) -> Table:
+    """Return results side by side."""
+    table = Table(title=report.title(results[0]), title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    for index, heading in enumerate(report.headings(results)):
+        table.add_column(heading, justify="right" if index > 1 else "left", no_wrap=True)
+    for cells in report.rows(results):
+        table.add_row(*cells)
+    return table
+
+
+def result(one: dict[str, Any]) -> None:
+    """Print one result and where it was kept."""
+    energy = one["energy"]
+    note = f"energy: {energy['status']} ({energy['reason']})"
+    _print(_results_table([one]), note, f"kept in {one['file']}; side by side: toolchain report RESULT...")
+
+
+def built(done: dict[str, Any]) -> None:
+    """Print what a build made, or would make."""
+    if "would_do" in done:
+        _print(f"would make {done['bundle']}: {', '.join(done['would_do'])}")
+        return
+    if done["up_to_date"]:
+        _print(f"{done['bundle']} is up to date: nothing done ({', '.join(done['skipped'])}).")
+        return
+    _print(f"{done['bundle']}: {', '.join(done['done'])} done" + _and_skipped(done["skipped"]))
+    parity = done["export"]["parity"]
+    _print(f"  model.onnx differs from PyTorch by at most {parity['max_abs_logit_difference']:.1e}")
+    if "quantize" in done:
+        for file, found in done["quantize"]["products_on_cpu"].items():
+            total = found["integer"] + found["float"]
+            _print(f"  {file}: {found['integer']} of {total} matrix products in integers on this CPU")
+    _print(f"next: toolchain eval {done['bundle']}")
+
+
+def _and_skipped(skipped: list[str]) -> str:
+    return f"; {', '.join(skipped)} unchanged" if skipped else ""
+
+
+def demo(done: dict[str, Any]) -> None:
+    """Print the demo's table and what to try next."""
+    _print(
+        _results_table(done["results"]),
+        f"bundle: {done['build']['bundle']}   report: {done['report']}",
+        "next: toolchain build -m YOUR_CHECKPOINT --task sst2 --data DIR --precision int8",
+    )
+
+
+def doctor(found: dict[str, Any]) -> None:
+    """Print what was found, and advice for what was not."""
+    table = Table(title="This machine", title_justify="left", box=SIMPLE)
+    for heading in ("what", "", "found", "what to do"):
+        table.add_column(heading, overflow="fold")
+    for entry in found["findings"]:
+        table.add_row(entry["name"], MARKS[entry["state"]], entry["detail"], entry["advice"])
+    _print(table)

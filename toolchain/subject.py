@@ -1,0 +1,153 @@
+"""What is evaluated: a backend on an artefact of a bundle, or on a checkpoint without one."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolchain.build import Job, prepare
+from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle
+from toolchain.errors import InputError, ToolchainError
+from toolchain.files import sha256_json
+from toolchain.model import Source, find_model, read_config
+from toolchain.recipe import Recipe
+from toolchain.runtimes.device import choose_device
+from toolchain.tasks import load_task, task_from
+
+log = logging.getLogger(__name__)
+
+EVAL_RESULTS = Path("eval/results")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One runtime to evaluate. `file` is an artefact's name; None stands for the checkpoint."""
+
+    job: Job
+    bundle: Bundle | None
+    backend: str
+    device: str
+    precision: str
+    file: str | None
+
+    @property
+    def model(self) -> Source | Path:
+        """What the runtime opens.
+
+        Raises:
+            InputError: the bundle lacks the artefact, or its checkpoint is gone or another.
+        """
+        if self.bundle is None:
+            return self.job.source
+        return checkpoint(self.bundle) if self.file is None else self.bundle.file(self.file)
+
+    @property
+    def model_digests(self) -> dict[str, str]:
+        """File name -> SHA-256 of the checkpoint."""
+        return self.bundle.manifest["model"]["sha256"] if self.bundle else self.job.source.digests
+
+    @property
+    def artefact(self) -> dict[str, str]:
+        """Return name and digest of what runs."""
+        if self.bundle is None or self.file is None:
+            return {"file": "checkpoint", "sha256": sha256_json(self.model_digests)}
+        return {"file": self.file, "sha256": self.bundle.manifest["artefacts"][self.file]}
+
+    @property
+    def reference(self) -> tuple[str, str, Source | Path]:
+        """Return name, backend and model of the FP32 reference.
+
+        It is the checkpoint in PyTorch; a bundle that has left it behind is compared with its own
+        FP32 graph, which was compared with the checkpoint when it was built.
+        """
+        if self.bundle is None:
+            return "torch-fp32", "torch", self.job.source
+        try:
+            return "torch-fp32", "torch", checkpoint(self.bundle)
+        except ToolchainError as error:
+            log.warning("%s Comparing with the bundle's FP32 graph instead.", error)
+            return "ort-fp32", "ort", self.bundle.file("model.onnx")
+
+    @property
+    def folder(self) -> Path:
+        """Where its results go."""
+        return self.bundle.path / RESULTS if self.bundle else EVAL_RESULTS
+
+
+def checkpoint(bundle: Bundle) -> Source:
+    """Return the checkpoint that a bundle was built from.
+
+    Raises:
+        ToolchainError: it is gone, or has other files now.
+    """
+    recipe = bundle.manifest["recipe"]
+    source = find_model(
+        bundle.manifest["model"]["id"],
+        allow_pickle=recipe.get("allow_pickle", False),
+        trust_remote_code=recipe.get("trust_remote_code", False),
+    )
+    if source.digests != bundle.manifest["model"]["sha256"]:
+        raise InputError(
+            f"{source.folder}: not the checkpoint that {bundle.path} was built from. Build the bundle again."
+        )
+    return source
+
+
+def recorded(bundle: Bundle, changes: dict[str, Any]) -> Recipe:
+    """Return the recipe that a bundle was built from, with `changes`, to write to the same folder."""
+    asked = {key: value for key, value in changes.items() if value is not None}
+    kept = {"precision": bundle.manifest["precision"], **bundle.manifest["recipe"]}
+    return Recipe.make({**kept, "output": str(bundle.path), **asked})
+
+
+def find_subject(changes: dict[str, Any], path: Path | None) -> Subject:
+    """Resolve what to evaluate: `changes` first, then the bundle at `path` or the one built last.
+
+    Raises:
+        ToolchainError: see errors.py.
+    """
+    backend = changes.get("backend") or "ort"
+    if path is None and changes.get("model") and backend == "torch":
+        recipe = Recipe.make(changes)
+        job = prepare(recipe.replace(precision="fp32"))
+        return Subject(job, None, backend, _device(backend, recipe), recipe.precision or "fp32", None)
+    bundle = open_bundle(path or last_bundle(), trust=changes.get("trust"))
+    asked = changes.get("precision")
+    recipe = recorded(bundle, {**changes, "precision": None, "model": None})
+    job = _job_of(bundle, recipe, new_task=any(changes.get(key) for key in ("task", "text_column", "label_column")))
+    device = _device(backend, recipe)
+    if backend == "torch":
+        return Subject(job, bundle, backend, device, asked or "fp32", None)
+    file = recipe.file or _default_file(asked or bundle.manifest["precision"], device)
+    return Subject(job, bundle, backend, device, _precision_of(file), file)
+
+
+def _job_of(bundle: Bundle, recipe: Recipe, *, new_task: bool) -> Job:
+    """Return a job that needs nothing but the bundle's own files."""
+    source = Source(bundle.manifest["model"]["id"], bundle.path, read_config(bundle.path))
+    task = load_task(recipe, regression=source.regression) if new_task else task_from(bundle.manifest["task"])
+    return Job(recipe, source, task, bundle.manifest["max_length"], bundle.manifest["precision"])
+
+
+def _device(backend: str, recipe: Recipe) -> str:
+    if backend == "torch":
+        import torch
+
+        return choose_device(recipe.device, cuda=torch.cuda.is_available())
+    if backend == "trt":
+        return "cuda:0"
+    from toolchain.runtimes.ort import import_onnxruntime
+
+    providers = import_onnxruntime().get_available_providers()
+    return choose_device(recipe.device, cuda="CUDAExecutionProvider" in providers)
+
+
+def _default_file(precision: str, device: str) -> str:
+    if precision == "int8":
+        return "model.int8.cpu.onnx" if device == "cpu" else "model.int8.onnx"
+    return "model.onnx" if precision == "fp32" else f"model.{precision}.onnx"
+
+
+def _precision_of(file: str) -> str:
+    parts = file.split(".")
+    return parts[1] if len(parts) > 2 else "fp32"

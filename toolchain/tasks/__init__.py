@@ -1,0 +1,86 @@
+"""Tasks: which columns hold the text and the label, what the labels are called, what is measured.
+
+To add one: a TOML file here, or in `eval/` of the current folder, which wins.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolchain.errors import InputError, UsageError
+from toolchain.metrics import METRICS
+from toolchain.recipe import Recipe, load_toml
+
+FOLDER = Path(__file__).parent
+OVERRIDES = Path("eval")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """How to read and score a data set."""
+
+    name: str
+    text_columns: tuple[str, ...]
+    label_column: str
+    labels: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ("accuracy",)
+    primary: str = "accuracy"
+    folder: str | None = None
+    hub: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def regression(self) -> bool:
+        """Whether the label is a number to be met rather than a class."""
+        return self.primary in {"pearson", "spearman"}
+
+
+def load_task(recipe: Recipe, *, regression: bool) -> Task:
+    """Return the task that a recipe names; `regression` is what the model's head does.
+
+    Raises:
+        UsageError: no such task.
+        InputError: its TOML lacks a key, has an unknown one, or names an unknown metric.
+    """
+    name = recipe.task or "sst2"
+    if name == "custom":
+        return _custom(recipe, regression=regression)
+    places = [Path(name)] if name.endswith(".toml") else [folder / f"{name}.toml" for folder in (OVERRIDES, FOLDER)]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        known = sorted(path.stem for path in FOLDER.glob("*.toml"))
+        raise UsageError(f"--task {name}: unknown. Choose one of {', '.join(known)}, custom, or a TOML file.")
+    return _from_toml(file)
+
+
+def task_from(values: dict[str, Any]) -> Task:
+    """Return a task from TOML or JSON values, whose lists become tuples.
+
+    Raises:
+        TypeError: a key is unknown or missing.
+    """
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Task(**fields)
+
+
+def _from_toml(file: Path) -> Task:
+    try:
+        task = task_from({"name": file.stem, **load_toml(file)})
+    except TypeError as error:
+        raise InputError(f"{file}: {str(error).split('__init__() ')[-1]}. See toolchain/tasks/sst2.toml.") from None
+    if unknown := [name for name in (*task.metrics, task.primary) if name not in METRICS]:
+        raise InputError(f"{file}: unknown metric {unknown[0]!r}. Choose from {', '.join(METRICS)}.")
+    return task
+
+
+def _custom(recipe: Recipe, *, regression: bool) -> Task:
+    columns = tuple(column.strip() for column in str(recipe.text_column).split(","))
+    if len(columns) > 2 or not all(columns):
+        raise UsageError(f"--text-column {recipe.text_column}: one or two columns are needed. Write A or A,B.")
+    metrics = ("pearson", "spearman") if regression else ("accuracy",)
+    return Task(
+        name="custom",
+        text_columns=columns,
+        label_column=str(recipe.label_column),
+        metrics=metrics,
+        primary=metrics[0],
+    )

@@ -1,0 +1,67 @@
+"""What goes in and out of a model, and how far a tensor reaches."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.errors import InputError
+
+Array = NDArray[Any]
+
+Batch = dict[str, Array]
+"""Input name -> int32 [batch, sequence]."""
+
+Infer = Callable[[Batch], NDArray[np.float32]]
+"""A batch -> logits, float32 [batch, classes]. The device is idle when it returns."""
+
+INT8_LEVELS = 127
+"""Symmetric int8 uses -127..127, so that a range and its negative meet the same scale."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """How far one tensor reaches.
+
+    `amax` is the calibrated |x| that maps to 127; `low` and `high` are the calibrated ends,
+    each within [-amax, amax], that an asymmetric type uses.
+    """
+
+    amax: float
+    low: float
+    high: float
+
+    @property
+    def scale(self) -> float:
+        """The step of symmetric int8: amax / 127."""
+        return self.amax / INT8_LEVELS
+
+    def to_json(self) -> dict[str, float]:
+        """Return the form that calibration.json holds."""
+        return {"amax": self.amax, "min": self.low, "max": self.high}
+
+
+Ranges = dict[str, Range]
+"""Tensor name -> range."""
+
+
+def range_from_json(name: str, value: Any) -> Range:
+    """Read one entry of calibration.json.
+
+    Raises:
+        InputError: a bound is missing, not finite, or amax is not above zero.
+    """
+    try:
+        found = Range(float(value["amax"]), float(value["min"]), float(value["max"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"calibration: range of {name} is {value!r}. It needs amax, min and max; calibrate again."
+        ) from error
+    if not (all(map(math.isfinite, (found.amax, found.low, found.high))) and found.amax > 0):
+        raise InputError(
+            f"calibration: range of {name} is {value!r}. It must be finite and amax above zero; calibrate again."
+        )
+    return found

@@ -1,0 +1,101 @@
+"""Texts to token ids, and token ids to batches without waste."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.data import Text
+from toolchain.errors import UsageError
+from toolchain.tensors import Batch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of rows, unpadded. `columns`: input name -> one list of ints a row."""
+
+    columns: dict[str, list[list[int]]]
+    pad_values: dict[str, int]
+
+    @property
+    def lengths(self) -> Indices:
+        """Real tokens of each row, int64 [n]."""
+        return np.array([len(ids) for ids in self.columns["input_ids"]], np.int64)
+
+    def __len__(self) -> int:
+        return len(self.columns["input_ids"])
+
+    def take(self, indices: Indices) -> "Tokens":
+        """Return the rows at `indices`, in that order."""
+        columns = {name: [column[int(row)] for row in indices] for name, column in self.columns.items()}
+        return Tokens(columns, self.pad_values)
+
+    def batch(self, indices: Indices, *, length: int | None = None) -> Batch:
+        """Return the rows at `indices`, padded to the longest or to `length`: int32 [batch, length]."""
+        rows = [int(index) for index in indices]
+        longest = max(len(self.columns["input_ids"][row]) for row in rows)
+        shape = (len(rows), length or longest)
+        made: Batch = {}
+        for name, column in self.columns.items():
+            array = np.full(shape, self.pad_values[name], np.int32)
+            for position, row in enumerate(rows):
+                array[position, : len(column[row])] = column[row]
+            made[name] = array
+        return made
+
+
+def encode(
+    tokenizer: "PreTrainedTokenizerBase", texts: list[Text], *, max_length: int, inputs: tuple[str, ...]
+) -> Tokens:
+    """Tokenise one-sentence or two-sentence rows, truncated to `max_length` tokens.
+
+    Raises:
+        UsageError: the tokenizer has no padding token.
+    """
+    if tokenizer.pad_token_id is None:
+        raise UsageError("the tokenizer has no padding token. Add pad_token to tokenizer_config.json.")
+    parts = [list(part) for part in zip(*texts, strict=True)]
+    encoded = tokenizer(
+        *parts,
+        truncation=True,
+        max_length=max_length,
+        padding=False,
+        return_attention_mask=True,
+        return_token_type_ids="token_type_ids" in inputs,
+    )
+    pad_values = {
+        "input_ids": int(tokenizer.pad_token_id),
+        "attention_mask": 0,
+        "token_type_ids": int(tokenizer.pad_token_type_id),
+    }
+    return Tokens({name: encoded[name] for name in inputs}, pad_values)
+
+
+def budget_batches(lengths: Indices, *, max_slots: int) -> Iterator[Indices]:
+    """Yield batches of row indices, sorted by length, of at most `max_slots` padded positions.
+
+    A row longer than that makes a batch of its own. Longest first, so that the first batch asks
+    for the most memory and no later one makes an arena grow.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        count = max(1, max_slots // max(1, int(lengths[order[start]])))
+        yield order[start : start + count]
+        start += count
+
+
+def equal_length_batches(lengths: Indices, *, max_slots: int) -> Iterator[Indices]:
+    """Yield batches of rows of one length each: nothing is padded, so there is nothing to mask."""
+    for length in np.unique(lengths):
+        rows = np.flatnonzero(lengths == length)
+        count = max(1, max_slots // max(1, int(length)))
+        for start in range(0, len(rows), count):
+            yield rows[start : start + count]
