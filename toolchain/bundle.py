@@ -7,6 +7,7 @@ inputs have the digest they had before is skipped and its files are carried over
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from toolchain.errors import InputError, UsageError
 from toolchain.files import (
     carry,
     exchange,
+    interrupted,
     recover,
     sha256_file,
     sha256_json,
@@ -68,15 +70,19 @@ def open_bundle(path: Path, *, trust: str | None = None) -> Bundle:
         InputError: it is no bundle, of another schema, a file differs from its digest, or the
             whole differs from `trust`.
     """
-    recover(path)
+    if interrupted(path):
+        with contextlib.suppress(InputError, OSError), _locked(path):  # or a build is just at it
+            recover(path)
     manifest = _read_manifest(path)
-    if trust and manifest["sha256"] != trust:
+    if trust is not None and manifest["sha256"] != trust:
         raise InputError(
             f"{path}: digest {manifest['sha256']} is not the trusted {trust}. "
             "Get the bundle again from where you trust it."
         )
     for name, digest in manifest["artefacts"].items():
         file = path / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(f"{path}: names {name}, which is outside of it. Get the bundle again from its maker.")
         if not file.is_file():
             raise InputError(f"{file}: missing. Build the bundle again with --force.")
         if sha256_file(file) != digest:
@@ -90,7 +96,8 @@ def last_bundle(folder: Path = BUILD_FOLDER) -> Path:
     Raises:
         UsageError: there is none.
     """
-    found = sorted(folder.glob(f"*/{MANIFEST}"), key=lambda path: path.stat().st_mtime_ns)
+    found = [path for path in folder.glob(f"*/{MANIFEST}") if not path.parent.name.startswith(".")]
+    found.sort(key=lambda path: path.stat().st_mtime_ns)
     if not found:
         raise UsageError(f"{folder}: no bundle here. Name one, or make one first: toolchain build --precision int8.")
     return found[-1].parent
@@ -167,11 +174,19 @@ class Stage:
         manifest["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         manifest["sha256"] = _digest(manifest)
         write_json(self.folder / MANIFEST, manifest)
-        for result in (self.target / RESULTS).glob("*"):
-            carry(result, self.folder / RESULTS / result.name)
+        _carry_results(self.target, self.folder)
         sync_tree(self.folder)
         exchange(self.folder, self.target)
+        _carry_results(self.folder, self.target)  # what an evaluation wrote meanwhile
         return True
+
+
+def _carry_results(source: Path, target: Path) -> None:
+    """Carry those results that `target` has not."""
+    for file in (source / RESULTS).rglob("*"):
+        there = target / file.relative_to(source)
+        if file.is_file() and not file.name.startswith(".") and not there.exists():
+            carry(file, there)
 
 
 def _same(old: Manifest, new: Manifest) -> bool:
@@ -186,10 +201,11 @@ def stage(target: Path, *, force: bool = False, log: Callable[[str], None] = lam
     Raises:
         InputError: `target` is there and no bundle, or another build holds it.
     """
+    target = target.resolve()  # a link to a bundle stays a link
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target):
         recover(target)
-        for left in target.parent.glob(f".{target.name}.new-*"):
+        for left in target.parent.glob(f".{glob.escape(target.name)}.new-*"):
             shutil.rmtree(left, ignore_errors=True)
         old = _readable(target, force=force)
         folder = target.parent / f".{target.name}.new-{os.getpid()}"
@@ -203,11 +219,22 @@ def stage(target: Path, *, force: bool = False, log: Callable[[str], None] = lam
 def _readable(target: Path, *, force: bool) -> Bundle | None:
     if not target.exists():
         return None
-    if not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST).exists()):
+    if not target.is_dir() or (any(target.iterdir()) and not _was_bundle(target)):
         raise InputError(f"{target}: is there and is no bundle. Choose another folder with -o.")
     if force or not (target / MANIFEST).exists():
         return None
     return open_bundle(target)
+
+
+def _was_bundle(folder: Path) -> bool:
+    """Whether a folder is a bundle, if perhaps a broken one: only that may be replaced."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except OSError:
+        return False
+    except ValueError:
+        return True
+    return isinstance(manifest, dict) and {"schema", "artefacts"} <= manifest.keys()
 
 
 @contextlib.contextmanager

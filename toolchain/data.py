@@ -1,6 +1,8 @@
 """Rows of text and label from a folder, the hub, or the package's own demo data."""
 
+import csv
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,14 +71,14 @@ def load_rows(task: Task, split: str, *, data: str | None = None) -> Rows:
     else:
         file = _find(Path(data) if data else PACKAGE / str(task.folder), split)
         table, source = _read(file), str(file)
+    if not len(table):
+        raise InputError(f"{source}: no rows. Give a file with at least one row.")
     wanted = [*task.text_columns, task.label_column]
     if absent := [column for column in wanted if column not in table.columns]:
         raise InputError(
             f"{source}: no column {absent[0]!r}, only {', '.join(map(str, table.columns))}. "
             "Name the columns with --task custom --text-column A[,B] --label-column L."
         )
-    if not len(table):
-        raise InputError(f"{source}: no rows. Give a file with at least one row.")
     holes = table[wanted].isna().any(axis=1).to_numpy()
     if holes.any():
         raise InputError(f"{source}: row {int(holes.argmax()) + 1} has an empty cell. Fill or remove it.")
@@ -96,31 +98,55 @@ def _find(folder: Path, split: str) -> Path:
 
 
 def _read(file: Path) -> "pandas.DataFrame":
-    """Read a table; cells of tsv and csv stay text. A tsv has no quoting: `"` is a character."""
+    """Read a table. A tsv has no quoting: `"` is a character."""
     import pandas
     import pyarrow
 
     table: pandas.DataFrame
-    plain: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8"}
     try:
         match file.suffix:
             case ".tsv":
-                table = pandas.read_csv(file, sep="\t", quoting=3, **plain)
+                table = _delimited(file, sep="\t", quoting=csv.QUOTE_NONE)
             case ".csv":
-                table = pandas.read_csv(file, **plain)
+                table = _delimited(file)
             case ".jsonl":
-                lines = file.read_text(encoding="utf-8").splitlines()
+                lines = file.read_text(encoding="utf-8-sig").split("\n")  # a text may hold other line ends
                 table = pandas.DataFrame([json.loads(line) for line in lines if line.strip()])
             case _:
                 table = pandas.read_parquet(file)
+    except pandas.errors.EmptyDataError:
+        raise InputError(f"{file}: empty. Give a file with a header and rows.") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 (byte {error.start}: {error.reason}). Convert it to UTF-8.") from None
+        raise InputError(f"{file}: not UTF-8 in line {_not_utf8(file)} ({error.reason}). Convert it.") from None
+    except pandas.errors.ParserWarning:
+        raise InputError(f"{file}: row 1 has more cells than the header. Mend the file.") from None
     except (ValueError, OSError, pyarrow.ArrowException) as error:
-        if isinstance(error, pandas.errors.EmptyDataError):
-            raise InputError(f"{file}: empty. Give a file with a header and rows.") from None
-        first = str(error).strip().split("\n")[0]
+        first = str(error).strip().split("\n")[0].rstrip(".")
         raise InputError(f"{file}: cannot be read as {file.suffix[1:]}: {first}. Mend the file.") from None
     return table
+
+
+def _delimited(file: Path, **how: Any) -> "pandas.DataFrame":
+    """Read cells as text. An empty one is missing: a row that ends early cannot be told from it."""
+    import pandas
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pandas.errors.ParserWarning)  # cells beyond the header's are lost
+        table: pandas.DataFrame = pandas.read_csv(
+            file, dtype=str, keep_default_na=False, na_values=[""], index_col=False, encoding="utf-8", **how
+        )
+    return table
+
+
+def _not_utf8(file: Path) -> int:
+    """Return the number of the first line that is not UTF-8."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 0
 
 
 def _from_hub(task: Task, split: str) -> "pandas.DataFrame":

@@ -91,8 +91,11 @@ def _onnxruntime() -> Finding:
     if not cpu and not gpu:
         advice = "pip install 'encoder-toolchain[cpu]', or [cuda] with an NVIDIA GPU"
         return Finding("ONNX Runtime", "missing", "neither package", advice)
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except ImportError as error:
+        advice = "pip uninstall -y onnxruntime onnxruntime-gpu, then install 'encoder-toolchain[cpu]' or [cuda]"
+        return Finding("ONNX Runtime", "broken", f"{cpu or gpu}: {error}", advice)
     short = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
     return Finding("ONNX Runtime", "ok", f"{cpu or gpu} ({', '.join(short)})")
 

@@ -62,6 +62,7 @@ def exchange(new: Path, current: Path) -> None:
     With renameat2(2) it is one step. Where the kernel or the file system has no exchange, the
     old folder is first moved to `.<name>.old`; `recover` puts it back after a crash in between.
     """
+    new, current = new.resolve(), current.resolve()
     if not current.exists():
         new.rename(current)
     elif not _renameat2_exchange(new, current):
@@ -72,8 +73,14 @@ def exchange(new: Path, current: Path) -> None:
     _sync(current.parent)
 
 
+def interrupted(current: Path) -> bool:
+    """Return whether an `exchange` to `current` is under way, or was when it crashed."""
+    return _kept(current.resolve()).exists()
+
+
 def recover(current: Path) -> None:
     """Undo what a crash left of an `exchange` to `current`."""
+    current = current.resolve()
     kept = _kept(current)
     if kept.exists():
         if current.exists():
@@ -83,7 +90,7 @@ def recover(current: Path) -> None:
 
 
 def _kept(current: Path) -> Path:
-    return current.with_name(f".{current.name}.old")
+    return current.parent / f".{current.name}.old"
 
 
 def _sync(path: Path) -> None:

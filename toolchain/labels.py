@@ -1,6 +1,7 @@
 """Which of the model's outputs a label in the data means."""
 
 import logging
+import math
 import re
 from typing import Any
 
@@ -17,9 +18,10 @@ log = logging.getLogger(__name__)
 def read_labels(rows: Rows, task: Task, model_labels: list[str]) -> NDArray[Any]:
     """Turn the labels of rows into the model's: int64 [n] of output indices, float64 [n] if regression.
 
-    A number in the data is an index into the task's labels; a name is a name. Names are matched
-    with the model's `id2label` whatever their case and punctuation. Where the model has only
-    generic names (`LABEL_0`) the index is taken as it stands, with a warning.
+    A number in the data is an index into the task's labels, unless these are numbers themselves; a
+    name is a name. Names are matched with the model's `id2label` whatever their case and
+    punctuation. Where the model has only generic names (`LABEL_0`) the index is taken as it
+    stands, with a warning.
 
     Raises:
         InputError: the head has another size than the task, names do not match, or a row has a
@@ -46,10 +48,18 @@ def _numbers(rows: Rows, model_labels: list[str]) -> NDArray[np.float64]:
             f"{rows.source}: the task is regression, the model has {len(model_labels)} classes. "
             "Choose the task that it was trained for."
         )
+    numbers = np.array([_number(label) for label in rows.labels], np.float64)
+    if not np.isfinite(numbers).all():
+        row = int(np.argmin(np.isfinite(numbers)))
+        raise InputError(f"{rows.source}: row {row + 1} has the label {rows.labels[row]!r}. Give a finite number.")
+    return numbers
+
+
+def _number(label: Any) -> float:
     try:
-        return np.array([float(label) for label in rows.labels], np.float64)
-    except ValueError as error:
-        raise InputError(f"{rows.source}: a label is no number: {error}. Mend the file.") from None
+        return float(label)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def _mapping(task: Task, model_labels: list[str]) -> dict[str, int]:
@@ -68,8 +78,14 @@ def _mapping(task: Task, model_labels: list[str]) -> dict[str, int]:
             f", as {', '.join(task.labels)}" if task.labels else "",
         )
     if not task.labels:
-        return by_name | {str(index): index for index in range(len(model_labels))}
-    named = _task_order(task, model_labels, {} if generic else by_name)
+        return _with_positions(by_name)
+    return _with_positions(_task_order(task, model_labels, {} if generic else by_name))
+
+
+def _with_positions(named: dict[str, int]) -> dict[str, int]:
+    """Add the positions as further names, unless names are numbers themselves."""
+    if any(re.fullmatch(r"-?\d+", name) for name in named):
+        return named
     return named | {str(position): index for position, index in enumerate(named.values())}
 
 

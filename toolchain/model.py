@@ -1,6 +1,8 @@
 """A Hugging Face classifier: where its files are, what it takes, and its weights in float32."""
 
+import functools
 import json
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DEFAULT_MAX_LENGTH = 128
-TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model")
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "added_tokens.json", "special_tokens_map.json", "*.model")
+VOCABULARY_FILES = ("tokenizer.json", "vocab*", "*.model")
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 PICKLE_FILES = ("pytorch_model*.bin", "*.bin.index.json")
 CODE_FILES = ("*.py",)
@@ -32,7 +35,7 @@ class Source:
     allow_pickle: bool = False
     trust_remote_code: bool = False
 
-    @property
+    @functools.cached_property
     def digests(self) -> dict[str, str]:
         """File name -> SHA-256 of all that decides what the model computes."""
         patterns = ["config.json", *TOKENIZER_FILES, *WEIGHT_FILES]
@@ -117,7 +120,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read a checkpoint's or a bundle's config.json.
 
     Raises:
-        InputError: it is missing or not JSON.
+        InputError: it is missing or no JSON object, or labels have no index.
     """
     file = folder / "config.json"
     try:
@@ -126,7 +129,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: no config.json. Give a Hugging Face checkpoint's folder.") from None
     except ValueError as error:
         raise InputError(f"{file}: not JSON: {error}. Get the checkpoint again.") from None
-    return dict(config)
+    if not isinstance(config, dict):
+        raise InputError(f"{file}: no JSON object. Get the checkpoint again.")
+    if not all(str(key).isdecimal() for key in config.get("id2label") or {}):
+        raise InputError(f"{file}: id2label is {config['id2label']}. Its keys must be 0, 1, 2 ...")
+    return config
 
 
 def load_model(source: Source, *, attention: str | None = None) -> "PreTrainedModel":
@@ -138,7 +145,6 @@ def load_model(source: Source, *, attention: str | None = None) -> "PreTrainedMo
         InputError: transformers does not know it as a sequence classifier, or a file is broken.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification
 
     _quiet()
@@ -149,18 +155,24 @@ def load_model(source: Source, *, attention: str | None = None) -> "PreTrainedMo
             attn_implementation=attention,
             use_safetensors=not source.allow_pickle or None,
             trust_remote_code=source.trust_remote_code,
+            ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
         )
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
-        first = str(error).strip().split("\n")[0]
+    except Exception as error:  # transformers raises whatever the broken file led to
         raise InputError(
-            f"{source.folder}: cannot be loaded as a classifier: {first}. Get the checkpoint again, "
+            f"{source.folder}: cannot be loaded as a classifier: {_short(error)}. Get the checkpoint again, "
             "or give one with a sequence classification head."
         ) from error
     if missing := sorted(info["missing_keys"]):
         raise InputError(
-            f"{source.folder}: {missing[0]} and {len(missing) - 1} more weights are missing. "
+            f"{source.folder}: {len(missing)} weights are missing, {missing[0]} first. "
             "Give a checkpoint that was fine-tuned for classification."
+        )
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, stored, wanted = mismatched[0]
+        raise InputError(
+            f"{source.folder}: {name} is {list(stored)} in the weights and {list(wanted)} by config.json. "
+            "Get the checkpoint again."
         )
     return model.eval()
 
@@ -173,12 +185,16 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> "PreTrai
     """
     from transformers import AutoTokenizer
 
+    if not any(file for pattern in VOCABULARY_FILES for file in folder.glob(pattern)):
+        # Transformers would make one that knows no word, and say nothing.
+        raise InputError(f"{folder}: no tokenizer. Put tokenizer.json there.")
     _quiet()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # transformers raises whatever the broken file led to
-        first = str(error).strip().split("\n")[0]
-        raise InputError(f"{folder}: no tokenizer that can be loaded: {first}. Put tokenizer.json there.") from error
+        raise InputError(
+            f"{folder}: no tokenizer that can be loaded: {_short(error)}. Put tokenizer.json there."
+        ) from error
     tokenizer.padding_side = "right"
     return tokenizer
 
@@ -195,6 +211,11 @@ def choose_max_length(source: Source, asked: int | None) -> int:
     if asked is not None and asked > positions:
         raise UsageError(f"--max-length {asked}: {source.name} has {positions} positions. Give at most that.")
     return asked or min(DEFAULT_MAX_LENGTH, positions)
+
+
+def _short(error: Exception) -> str:
+    """Return the beginning of a message, in one line, or the error's name if it has none."""
+    return textwrap.shorten(str(error), 130, placeholder=" …").rstrip(".:") or type(error).__name__
 
 
 def _quiet() -> None:

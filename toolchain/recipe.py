@@ -6,6 +6,7 @@ option means the same wherever it stands.
 """
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,8 +81,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
-        if self.atol <= 0:
-            raise UsageError(f"--atol {self.atol}: not above 0. Give a tolerance such as 1e-4.")
+        if not 0 < self.atol < math.inf:
+            raise UsageError(f"--atol {self.atol}: not a number above 0. Give a tolerance such as 1e-4.")
         if self.task == "custom" and not (self.text_column and self.label_column):
             raise UsageError("--task custom: needs --text-column A[,B] and --label-column L. Name the columns.")
 

@@ -8,6 +8,8 @@ import numpy as np
 from toolchain.metrics import Values
 
 RESAMPLES = 1000
+DRAWS_AT_ONCE = 1_000_000
+"""Bounds the memory, whatever the number of rows."""
 
 
 def bootstrap_ci95(
@@ -31,6 +33,7 @@ def bootstrap_ci95(
             vectorized=False,
             method="percentile",
             n_resamples=RESAMPLES,
+            batch=max(1, DRAWS_AT_ONCE // len(references)),
             rng=np.random.default_rng(seed),
         )
     return float(found.confidence_interval.low), float(found.confidence_interval.high)

@@ -56,7 +56,7 @@ def range_from_json(name: str, value: Any) -> Range:
     """
     try:
         found = Range(float(value["amax"]), float(value["min"]), float(value["max"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"calibration: range of {name} is {value!r}. It needs amax, min and max; calibrate again."
         ) from error

@@ -57,11 +57,14 @@ def encode(
     """Tokenise one-sentence or two-sentence rows, truncated to `max_length` tokens.
 
     Raises:
-        UsageError: the tokenizer has no padding token.
+        UsageError: the tokenizer has no padding token, or `max_length` leaves no room for text.
     """
     if tokenizer.pad_token_id is None:
         raise UsageError("the tokenizer has no padding token. Add pad_token to tokenizer_config.json.")
     parts = [list(part) for part in zip(*texts, strict=True)]
+    special = tokenizer.num_special_tokens_to_add(pair=len(parts) == 2)
+    if max_length <= special:
+        raise UsageError(f"--max-length {max_length}: {special} tokens are special ones. Give {special + 1} or more.")
     encoded = tokenizer(
         *parts,
         truncation=True,

@@ -45,7 +45,7 @@ def add_initializer(model: ir.Model, name: str, array: Array) -> ir.Value:
     """Add a constant called `name` to the graph, or return the one that has that name."""
     if name in model.graph.initializers:
         return model.graph.initializers[name]
-    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
+    tensor = ir.tensor(np.asarray(array, order="C"), name=name)  # ascontiguousarray would give a scalar a dimension
     shape = ir.Shape(array.shape)
     value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
     model.graph.initializers[name] = value

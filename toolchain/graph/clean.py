@@ -58,40 +58,51 @@ def fold_attention_scale(model: ir.Model) -> int:
     """
     count = 0
     for scale in nodes(model, "Mul", "Div"):
-        factor = next((constant(value) for value in scale.inputs if constant(value) is not None), None)
-        product = next((value.producer() for value in scale.inputs if value and value.producer()), None)
-        if factor is None or factor.size != 1 or product is None or product.op_type != "MatMul":
+        factor, product = _split(scale)
+        if factor is None or product is None or product.op_type != "MatMul":
             continue
-        bias, linear = _linear_behind(product.inputs[0])
-        if bias is None or linear is None or constant(product.inputs[1]) is not None:
+        query = _linear_behind(product.inputs[0])
+        array = constant(factor)
+        if query is None or array is None or array.size != 1 or constant(product.inputs[1]) is not None:
             continue
-        ratio = factor.item() if scale.op_type == "Mul" else 1 / factor.item()
-        for value in (bias, linear):
-            array = constant(value)
-            assert array is not None
-            value.const_value = ir.tensor((array * ratio).astype(array.dtype), name=value.name)
+        ratio = array.item() if scale.op_type == "Mul" else 1 / array.item()
+        for node in query:
+            _scale_constant(model, node, ratio)
         scale.outputs[0].replace_all_uses_with(product.outputs[0])
         count += 1
     return count
 
 
-def _linear_behind(value: ir.Value | None) -> tuple[ir.Value | None, ir.Value | None]:
-    """Return bias and weight of the linear layer that `value` comes from, if only it reads them."""
+def _split(node: ir.Node) -> tuple[ir.Value | None, ir.Node | None]:
+    """Return the constant that a node reads, and the node that makes its other input."""
+    fixed = next((value for value in node.inputs if constant(value) is not None), None)
+    other = next((value.producer() for value in node.inputs if value is not None and value is not fixed), None)
+    return fixed, other
+
+
+def _linear_behind(value: ir.Value | None) -> tuple[ir.Node, ir.Node] | None:
+    """Return the MatMul and the Add of the linear layer behind `value`, if nothing else reads it."""
     node = value.producer() if value else None
-    while node and node.op_type in ("Transpose", "Reshape"):
+    while node is not None and node.op_type in ("Transpose", "Reshape"):
         source = node.inputs[0]
         if source is None or len(node.outputs[0].uses()) != 1:
-            return None, None
+            return None
         node = source.producer()
-    if node is None or node.op_type != "Add":
-        return None, None
-    bias = next((entry for entry in node.inputs if constant(entry) is not None), None)
-    product = next((entry.producer() for entry in node.inputs if entry and entry.producer()), None)
-    if bias is None or product is None or product.op_type != "MatMul":
-        return None, None
-    weight = product.inputs[1]
-    sole = weight is not None and constant(weight) is not None and len(bias.uses()) == 1 and len(weight.uses()) == 1
-    return (bias, weight) if sole else (None, None)
+    if node is None or node.op_type != "Add" or len(node.outputs[0].uses()) != 1:
+        return None
+    bias, product = _split(node)
+    if bias is None or product is None or product.op_type != "MatMul" or constant(product.inputs[1]) is None:
+        return None
+    return (product, node) if len(product.outputs[0].uses()) == 1 else None
+
+
+def _scale_constant(model: ir.Model, node: ir.Node, ratio: float) -> None:
+    """Let `node` read `ratio` times its constant; other readers keep the old one."""
+    for index, value in enumerate(node.inputs):
+        array = constant(value)
+        if value is not None and array is not None:
+            scaled = add_initializer(model, f"{value.name}.scaled", (array * ratio).astype(array.dtype))
+            node.replace_input_with(index, scaled)
 
 
 def plain_gelu(model: ir.Model) -> int:

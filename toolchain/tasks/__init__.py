@@ -67,8 +67,18 @@ def _from_toml(file: Path) -> Task:
         task = task_from({"name": file.stem, **load_toml(file)})
     except TypeError as error:
         raise InputError(f"{file}: {str(error).split('__init__() ')[-1]}. See toolchain/tasks/sst2.toml.") from None
+    for key in ("text_columns", "labels", "metrics"):
+        value = getattr(task, key)
+        if not (isinstance(value, tuple) and all(isinstance(entry, str) for entry in value)):
+            raise InputError(f"{file}: {key} is {value!r}. Write a list of texts, as in toolchain/tasks/sst2.toml.")
+    if len(task.text_columns) not in (1, 2):
+        raise InputError(f"{file}: text_columns are {', '.join(task.text_columns) or 'none'}. Name one or two.")
     if unknown := [name for name in (*task.metrics, task.primary) if name not in METRICS]:
         raise InputError(f"{file}: unknown metric {unknown[0]!r}. Choose from {', '.join(METRICS)}.")
+    if task.primary not in task.metrics:
+        raise InputError(f"{file}: the primary metric {task.primary} is not among metrics. Add it there.")
+    if task.hub and not (isinstance(task.hub, dict) and "path" in task.hub):
+        raise InputError(f"{file}: hub is {task.hub!r}. Write [hub] and path = ..., as in toolchain/tasks/sst2.toml.")
     return task
 
 

@@ -1,0 +1,140 @@
+"""What the tests share: tiny checkpoints, made once, and the real ones where they are."""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test needs the network
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModuleType:
+    """The module tests/tiny.py, which pytest's importlib mode keeps off the import path."""
+    spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("tiny.py"))
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny_distilbert(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made: Path = tiny.make_checkpoint(tmp_path_factory.mktemp("models") / "distilbert", "distilbert")
+    return made
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made: Path = tiny.make_checkpoint(tmp_path_factory.mktemp("models") / "bert", "bert")
+    return made
+
+
+@pytest.fixture(scope="session")
+def tiny_roberta(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made: Path = tiny.make_checkpoint(tmp_path_factory.mktemp("models") / "roberta", "roberta")
+    return made
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """Return a path below ../shared by its name; a clone has none of it, so its tests are skipped there."""
+
+    def find(name: str) -> Path:
+        path = ROOT.parent / "shared" / name
+        if not path.exists():
+            pytest.skip(f"{path} is absent: real models and data do not come with the repository")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tiny_distilbert: Path, tiny_bert: Path, tiny_roberta: Path) -> dict[str, Path]:
+    """Architecture -> checkpoint."""
+    return {"distilbert": tiny_distilbert, "bert": tiny_bert, "roberta": tiny_roberta}
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Architecture -> its float32 graph."""
+    from toolchain.export import export
+    from toolchain.model import find_model
+
+    made = {}
+    for kind, folder in checkpoints.items():
+        made[kind] = tmp_path_factory.mktemp("onnx") / f"{kind}.onnx"
+        export(find_model(str(folder)), made[kind])
+    return made
+
+
+@pytest.fixture(scope="session")
+def tokens_of(tiny: ModuleType, checkpoints: dict[str, Path]) -> Callable[[str, int], Any]:
+    """Return a number of tokenised random sentences of mixed length, for an architecture."""
+    from toolchain.model import find_model, load_tokenizer
+    from toolchain.tokens import encode
+
+    def make(kind: str, count: int) -> Any:
+        generator = np.random.default_rng(count)
+        texts = [(" ".join(generator.choice(tiny.WORDS, generator.integers(1, 40))),) for _ in range(count)]
+        source = find_model(str(checkpoints[kind]))
+        return encode(load_tokenizer(source.folder), texts, max_length=32, inputs=source.inputs)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def probe(tokens_of: Callable[[str, int], Any]) -> Callable[[str], Any]:
+    """Return one padded batch of eight rows for an architecture."""
+    return lambda kind: tokens_of(kind, 8).batch(np.arange(8))
+
+
+@pytest.fixture(scope="session")
+def random_batch(tiny: ModuleType) -> Callable[[str, int, int], dict[str, Any]]:
+    """Return a batch of random ids, right-padded to random lengths of at least one token."""
+
+    def make(kind: str, size: int, length: int) -> dict[str, Any]:
+        generator = np.random.default_rng(size * 1000 + length)
+        lengths = generator.integers(1, length + 1, size)
+        mask = (np.arange(length) < lengths[:, None]).astype(np.int32)
+        ids = generator.integers(5, len(tiny.vocabulary(kind)), (size, length)).astype(np.int32)
+        batch = {"input_ids": np.where(mask, ids, int(kind == "roberta")).astype(np.int32), "attention_mask": mask}
+        if kind == "bert":
+            batch["token_type_ids"] = generator.integers(0, 2, (size, length)).astype(np.int32)
+        return batch
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def reference(checkpoints: dict[str, Path]) -> Callable[[str, dict[str, Any]], Any]:
+    """Return the logits that transformers itself gives, in float32."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    loaded: dict[str, Any] = {}
+
+    def run(kind: str, batch: dict[str, Any]) -> Any:
+        if kind not in loaded:
+            model = AutoModelForSequenceClassification.from_pretrained(checkpoints[kind], dtype=torch.float32)
+            loaded[kind] = model.eval()
+        with torch.inference_mode():
+            tensors = {name: torch.from_numpy(array).long() for name, array in batch.items()}
+            return loaded[kind](**tensors).logits.numpy()
+
+    return run

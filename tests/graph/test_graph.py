@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+
+from toolchain import graph
+from toolchain.errors import InputError
+
+
+def test_load_says_what_is_no_graph(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"nothing of the kind")
+    with pytest.raises(InputError, match=r"m\.onnx: not an ONNX graph"):
+        graph.load(tmp_path / "m.onnx")
+    with pytest.raises(InputError, match="no such file"):
+        graph.load(tmp_path / "none.onnx")
+
+
+def test_products_are_told_apart(exported):
+    model = graph.load(exported["distilbert"])
+    assert len(graph.linear_layers(model)) == 2 * 6
+    assert len(graph.attention_products(model)) == 2 * 2
+
+
+def test_names_are_those_of_the_modules(exported):
+    model = graph.load(exported["bert"])
+    names = [node.name for node in graph.linear_layers(model)]
+    assert names[0] == "bert.encoder.layer.0.attention.self.query"
+    assert "bert.encoder.layer.1.output.dense" in names
+
+
+def test_nothing_of_the_exporter_is_left(exported):
+    data = exported["distilbert"].read_bytes()
+    assert b"site-packages" not in data
+    assert b"stack_trace" not in data
+
+
+def test_add_initializer_gives_the_same_value_for_the_same_name(exported):
+    model = graph.load(exported["distilbert"])
+    one = graph.add_initializer(model, "mine", np.ones(3, np.float32))
+    assert graph.add_initializer(model, "mine", np.ones(3, np.float32)) is one

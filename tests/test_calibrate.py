@@ -1,0 +1,79 @@
+"""Calibration sees real tokens only, keeps no rows, and writes formats others read."""
+
+import struct
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from toolchain import calibrate as calibration
+from toolchain import graph
+from toolchain.errors import InputError
+from toolchain.quantize import calibrated_tensors
+from toolchain.tensors import Range
+from toolchain.tokens import Tokens
+
+
+def test_ranges_are_those_of_each_row_alone(exported, tokens_of):
+    """Batched with others or not, minmax over unpadded rows is the same number."""
+    tokens = tokens_of("distilbert", 30)
+    ranges = calibration.calibrate(exported["distilbert"], tokens, method="minmax")
+    model = graph.load(exported["distilbert"])
+    names = calibrated_tensors(model)
+    session = onnxruntime.InferenceSession(graph.with_outputs(model, names))
+    alone = [session.run(names, tokens.batch(np.array([row]))) for row in range(len(tokens))]
+    for index, name in enumerate(names):
+        expected = max(np.abs(values[index]).max() for values in alone)
+        assert ranges[name].amax == pytest.approx(expected, rel=1e-4)
+
+
+def test_every_quantised_tensor_has_a_range_and_probabilities_need_none(exported):
+    names = calibrated_tensors(graph.load(exported["distilbert"]))
+    assert len(names) == 2 * 7  # input, q, k, v, context, feed-forward's two, a layer
+    assert not [name for name in names if "softmax" in name]
+
+
+def test_calibration_is_deterministic(exported, tokens_of):
+    first, second = (calibration.calibrate(exported["bert"], tokens_of("bert", 20), method="entropy") for _ in range(2))
+    assert first == second
+
+
+def test_no_rows_are_refused(exported):
+    empty = Tokens({"input_ids": [], "attention_mask": []}, {"input_ids": 0, "attention_mask": 0})
+    with pytest.raises(InputError, match="no rows"):
+        calibration.calibrate(exported["distilbert"], empty, method="entropy")
+
+
+def test_cache_is_tensorrts_text():
+    text = calibration.cache_text({"a: b": Range(127.0, -1, 1), "c": Range(1.0, -1, 1)})
+    header, first, second = text.splitlines()
+    assert header == "TRT-101601-EntropyCalibration2"
+    assert first == "a: b: 3f800000"
+    assert struct.unpack(">f", bytes.fromhex(second.rsplit(": ", 1)[1]))[0] == pytest.approx(1 / 127)
+    assert text.endswith("\n")
+
+
+def test_ranges_survive_the_disk(tmp_path):
+    ranges = {"x": Range(1.5, -1.5, 1.25)}
+    calibration.write_ranges(tmp_path, ranges, {"method": "mse", "samples": 3, "data_sha256": "0"})
+    assert calibration.read_ranges(tmp_path / "calibration.json") == ranges
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", '{"ranges": {"x": {"amax": NaN, "min": 0, "max": 1}}}',
+     '{"ranges": {"x": {"amax": 0, "min": 0, "max": 0}}}', '{"ranges": {"x": {"amax": Infinity, "min": 0, "max": 1}}}',
+     '{"ranges": {"x": {"amax": 1}}}'],
+)  # fmt: skip
+def test_broken_ranges_are_refused(tmp_path, text):
+    (tmp_path / "calibration.json").write_text(text)
+    with pytest.raises(InputError, match="calibrat"):
+        calibration.read_ranges(tmp_path / "calibration.json")
+
+
+def test_sample_is_seeded_sorted_and_without_repeats():
+    rows = calibration.sample_rows(1000, samples=50, seed=3)
+    assert len(set(rows.tolist())) == 50
+    assert (np.diff(rows) > 0).all()
+    assert (rows == calibration.sample_rows(1000, samples=50, seed=3)).all()
+    assert len(calibration.sample_rows(10, samples=50, seed=3)) == 10

@@ -1,0 +1,182 @@
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolchain import files
+
+
+@pytest.fixture(params=["renameat2", "fall-back"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to exchange folders; the first as the system has it."""
+    if request.param == "fall-back":
+        monkeypatch.setattr(files, "_renameat2_exchange", lambda one, other: False)
+    return str(request.param)
+
+
+def folder(path: Path, text: str) -> Path:
+    path.mkdir()
+    (path / "file").write_text(text)
+    return path
+
+
+def names(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.iterdir())
+
+
+@given(st.binary())
+def test_sha256_file_is_that_of_its_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "bytes"
+    path.write_bytes(data)
+    assert files.sha256_file(path) == hashlib.sha256(data).hexdigest()
+
+
+def test_sha256_json_ignores_key_order_and_nothing_else() -> None:
+    one = files.sha256_json({"a": 1, "b": [1, 2]})
+    assert one == files.sha256_json({"b": (1, 2), "a": 1})
+    assert one != files.sha256_json({"a": 1, "b": [2, 1]})
+
+
+def test_write_text_makes_folders_and_keeps_line_ends(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "new" / "file", "é\r\n")
+    assert (tmp_path / "new" / "file").read_bytes() == b"\xc3\xa9\r\n"
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8")), st.lists))
+def test_write_json_round_trips(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
+    path = tmp_path_factory.getbasetemp() / "value.json"
+    files.write_json(path, value)
+    assert json.loads(path.read_text(encoding="utf-8")) == value
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_write_json_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    files.write_json(tmp_path / "x.json", {"old": 1})
+    monkeypatch.setattr(*((os, "fsync", fail) if call == "fsync" else (Path, "replace", fail)))
+    with pytest.raises(OSError, match="Input/output"):
+        files.write_json(tmp_path / "x.json", {"new": 2})
+    assert names(tmp_path) == ["x.json"]
+    assert (tmp_path / "x.json").read_text() == '{\n  "old": 1\n}\n'
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount(8) here")
+    if done.returncode:
+        pytest.skip(f"this user may not mount a tmpfs: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_full_disk_is_an_os_error_and_leaves_the_old_file(small_disk: Path) -> None:
+    files.write_text(small_disk / "file", "old")
+    with pytest.raises(OSError, match="No space left"):
+        files.write_text(small_disk / "file", "new" * 1_000_000)
+    assert names(small_disk) == ["file"]
+    assert (small_disk / "file").read_text() == "old"
+
+
+def test_carry_links(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("text")
+    files.carry(tmp_path / "one", tmp_path / "deep" / "two")
+    assert (tmp_path / "deep" / "two").samefile(tmp_path / "one")
+
+
+def test_carry_copies_where_links_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", fail)
+    (tmp_path / "one").write_text("text")
+    files.carry(tmp_path / "one", tmp_path / "two")
+    assert (tmp_path / "two").read_text() == "text"
+    assert not (tmp_path / "two").samefile(tmp_path / "one")
+
+
+def test_sync_tree_flushes_every_file_and_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder(tmp_path / "a", "text")
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    files.sync_tree(tmp_path)
+    assert sorted(flushed) == [str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "file")]
+
+
+def test_exchange_swaps(tmp_path: Path, way: str) -> None:
+    new, current = folder(tmp_path / "new", "new"), folder(tmp_path / "current", "old")
+    files.exchange(new, current)
+    assert ((current / "file").read_text(), (new / "file").read_text()) == ("new", "old")
+    assert names(tmp_path) == ["current", "new"]
+
+
+def test_exchange_with_nothing_there_moves(tmp_path: Path, way: str) -> None:
+    files.exchange(folder(tmp_path / "new", "new"), tmp_path / "current")
+    assert names(tmp_path) == ["current"]
+
+
+def test_exchange_is_one_system_call_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Path, target: Path) -> None:
+        pytest.fail("renamed instead")
+
+    monkeypatch.setattr(Path, "rename", fail)
+    files.exchange(folder(tmp_path / "new", "new"), folder(tmp_path / "current", "old"))
+    assert (tmp_path / "current" / "file").read_text() == "new"
+
+
+def test_exchange_through_a_link_changes_what_it_points_to(tmp_path: Path, way: str) -> None:
+    real = folder(tmp_path / "real", "old")
+    (tmp_path / "link").symlink_to(real)
+    files.exchange(folder(tmp_path / "new", "new"), tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (real / "file").read_text() == "new"
+
+
+def test_exchange_reports_other_errors(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        files.exchange(tmp_path / "absent", folder(tmp_path / "current", "old"))
+
+
+@pytest.mark.parametrize(("crash_at", "left"), [(2, "old"), (3, "new")])
+def test_recover_after_a_crash_in_the_fall_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash_at: int, left: str
+) -> None:
+    monkeypatch.setattr(files, "_renameat2_exchange", lambda one, other: False)
+    renames, rename = iter(range(1, 9)), Path.rename
+
+    def crash(self: Path, target: Path) -> Path:
+        if next(renames) == crash_at:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    new, current = folder(tmp_path / "new", "new"), folder(tmp_path / "current", "old")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", crash)
+        files.exchange(new, current)
+    assert files.interrupted(current)
+    files.recover(current)
+    assert (current / "file").read_text() == left
+    assert not files.interrupted(current)
+
+
+def test_recover_changes_nothing_else(tmp_path: Path) -> None:
+    folder(tmp_path / "current", "old")
+    files.recover(tmp_path / "current")
+    files.recover(tmp_path / "absent")
+    assert names(tmp_path) == ["current"]
