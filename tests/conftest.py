@@ -138,3 +138,15 @@ def reference(checkpoints: dict[str, Path]) -> Callable[[str, dict[str, Any]], A
             return loaded[kind](**tensors).logits.numpy()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def sentences(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of labelled random sentences: train.csv with 60 rows and validation.csv with 40."""
+    folder = tmp_path_factory.mktemp("sentences")
+    generator = np.random.default_rng(5)
+    for split, count in (("train", 60), ("validation", 40)):
+        texts = [" ".join(generator.choice(tiny.WORDS, generator.integers(3, 30))) for _ in range(count)]
+        lines = [f"{text},{generator.integers(2)}" for text in texts]
+        (folder / f"{split}.csv").write_text("sentence,label\n" + "\n".join(lines) + "\n")
+    return folder

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolchain import files
@@ -48,6 +48,7 @@ def test_write_text_makes_folders_and_keeps_line_ends(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "file").read_bytes() == b"\xc3\xa9\r\n"
 
 
+@settings(max_examples=25)  # each waits for the disk
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8")), st.lists))
 def test_write_json_round_trips(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     path = tmp_path_factory.getbasetemp() / "value.json"
@@ -166,9 +167,10 @@ def test_recover_after_a_crash_in_the_fall_back(
         return rename(self, target)
 
     new, current = folder(tmp_path / "new", "new"), folder(tmp_path / "current", "old")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", crash)
-        files.exchange(new, current)
+        with pytest.raises(KeyboardInterrupt):
+            files.exchange(new, current)
     assert files.interrupted(current)
     files.recover(current)
     assert (current / "file").read_text() == left

@@ -100,15 +100,16 @@ def build(recipe: Recipe, *, goal: str | None = None, log: Log = lambda line: No
         return {"bundle": str(job.target), "precision": job.precision, "would_do": list(names)}
     with stage(job.target, force=recipe.force, log=log) as made:
         records = {name: STEPS[name](job, made) for name in names}
-        changed = made.finish(_about(job, records))
+        made.finish(_about(job, records))
+    done = [name for name in names if name not in made.skipped]
     return {
         "bundle": str(job.target),
         "precision": job.precision,
-        "up_to_date": not changed,
-        "done": [name for name in names if name not in made.skipped],
+        "up_to_date": not done,
+        "done": done,
         "skipped": made.skipped,
         "artefacts": sorted(made.artefacts),
-        **{name: record for name, record in records.items()},
+        **records,
     }
 
 

@@ -71,7 +71,7 @@ def open_bundle(path: Path, *, trust: str | None = None) -> Bundle:
             whole differs from `trust`.
     """
     if interrupted(path):
-        with contextlib.suppress(InputError, OSError), _locked(path):  # or a build is just at it
+        with contextlib.suppress(InputError, OSError), _locked(path.resolve()):  # or a build is just at it
             recover(path)
     manifest = _read_manifest(path)
     if trust is not None and manifest["sha256"] != trust:
@@ -239,11 +239,26 @@ def _was_bundle(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    with (target.parent / f".{target.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{target}: another build is writing it. Wait for it, or choose another folder with -o."
-            ) from None
-        yield
+    file = target.parent / f".{target.name}.lock"
+    while True:
+        with file.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"{target}: another build is writing it. Wait for it, or choose another folder with -o."
+                ) from None
+            # Whoever held it before may have removed the file that was opened here: then try again.
+            if _is(file, lock.fileno()):
+                try:
+                    yield
+                finally:
+                    file.unlink(missing_ok=True)
+                return
+
+
+def _is(file: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(file.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -25,9 +25,11 @@ def f1(references: Values, predictions: Values) -> float:
 
 
 def matthews_correlation(references: Values, predictions: Values) -> float:
-    """Matthews' correlation coefficient, as GLUE scores cola."""
+    """Matthews' correlation coefficient, as GLUE scores cola; 0 where one side is constant."""
     from sklearn.metrics import matthews_corrcoef
 
+    if np.ptp(references) == 0 or np.ptp(predictions) == 0:
+        return 0.0  # as scikit-learn says, which also warns
     return float(matthews_corrcoef(references, predictions))
 
 

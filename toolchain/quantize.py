@@ -120,8 +120,8 @@ def _pair(
 
 def quantize_weight(weight: Array) -> tuple[Array, Array]:
     """Return int8 symmetric weights [in, out] and a float32 scale for each output channel [out]."""
-    amax = np.abs(weight).max(axis=0)
-    scale = np.where(amax > 0, amax / INT8_LEVELS, 1).astype(np.float32)
+    scale = (np.abs(weight).max(axis=0) / INT8_LEVELS).astype(np.float32)
+    scale[scale == 0] = 1  # a channel of zeros, or of numbers so small that float32 loses them
     return np.clip(np.rint(weight / scale), -INT8_LEVELS, INT8_LEVELS).astype(np.int8), scale
 
 

@@ -92,11 +92,13 @@ def comma_separated(results: list[Result]) -> str:
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested keys joined by dots; lists are left out."""
+    """Return nested keys joined by dots; of lists those of numbers only, such as intervals."""
+    if isinstance(value, list):
+        value = dict(enumerate(value)) if all(isinstance(entry, int | float) for entry in value) else {}
     if isinstance(value, dict):
         parts = (_flatten(entry, f"{prefix}.{key}" if prefix else key) for key, entry in value.items())
         return {key: entry for part in parts for key, entry in part.items()}
-    return {} if isinstance(value, list) else {prefix: value}
+    return {prefix: value}
 
 
 def as_json(results: list[Result]) -> str:

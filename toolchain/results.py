@@ -45,9 +45,9 @@ def save_logits(file: Path, logits: Logits) -> None:
 def load_logits(file: Path) -> Logits | None:
     """Return the logits of a file that `save_logits` wrote, or None if there is none to read."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             return np.asarray(arrays["logits"], np.float32)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
 
 

@@ -3,6 +3,7 @@
 To add one: a TOML file here, or in `eval/` of the current folder, which wins.
 """
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,13 @@ def task_from(values: dict[str, Any]) -> Task:
 
 
 def _from_toml(file: Path) -> Task:
-    try:
-        task = task_from({"name": file.stem, **load_toml(file)})
-    except TypeError as error:
-        raise InputError(f"{file}: {str(error).split('__init__() ')[-1]}. See toolchain/tasks/sst2.toml.") from None
+    values = {"name": file.stem, **load_toml(file)}
+    known = [entry.name for entry in dataclasses.fields(Task)]
+    if extra := [key for key in values if key not in known]:
+        raise InputError(f"{file}: unknown key {extra[0]!r}. Known: {', '.join(known)}.")
+    if absent := [key for key in ("text_columns", "label_column") if key not in values]:
+        raise InputError(f"{file}: no {absent[0]}. Add it, as in toolchain/tasks/sst2.toml.")
+    task = task_from(values)
     for key in ("text_columns", "labels", "metrics"):
         value = getattr(task, key)
         if not (isinstance(value, tuple) and all(isinstance(entry, str) for entry in value)):

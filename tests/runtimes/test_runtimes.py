@@ -1,0 +1,79 @@
+"""What every runtime promises: float32 logits, nothing held after it is left, no silent fall-back."""
+
+import numpy as np
+import pytest
+
+from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.model import find_model
+from toolchain.runtimes import RUNTIMES, open_runtime
+from toolchain.runtimes.ort import open_session
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta"])
+def test_torch_and_ort_are_transformers(checkpoints, exported, probe, reference, kind):
+    batch = probe(kind)
+    models = {"torch": find_model(str(checkpoints[kind])), "ort": exported[kind]}
+    for backend, model in models.items():
+        with open_runtime(backend, model, device="cpu", precision="fp32") as infer:
+            logits = infer(batch)
+        assert logits.dtype == np.float32
+        np.testing.assert_allclose(logits, reference(kind, batch), atol=1e-5)
+
+
+def test_bf16_is_near(tiny_bert, probe, reference):
+    with open_runtime("torch", find_model(str(tiny_bert)), precision="bf16") as infer:
+        found = infer(probe("bert"))
+    difference = np.abs(found - reference("bert", probe("bert"))).max()
+    assert 0 < difference < 0.2
+
+
+def test_nothing_is_held_after_it_is_left(exported, probe):
+    with open_runtime("ort", exported["distilbert"]) as infer:
+        pass
+    with pytest.raises(IndexError):
+        infer(probe("distilbert"))
+
+
+def test_int8_is_not_a_precision_of_torch(tiny_bert):
+    with (
+        pytest.raises(UsageError, match="--precision int8: not with --backend torch"),
+        open_runtime("torch", find_model(str(tiny_bert)), precision="int8"),
+    ):
+        pass
+
+
+def test_a_gpu_that_is_not_there_is_exit_4(exported):
+    with pytest.raises(MachineError, match="--device cuda:3: no GPU"):
+        open_session(exported["bert"], device="cuda:3")
+
+
+def test_a_silent_fall_back_is_an_error(exported, monkeypatch):
+    """ONNX Runtime lists CUDA and then runs on the CPU when CUDA's libraries do not load."""
+    import onnxruntime
+
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda model, options, providers: real(model, providers=["CPUExecutionProvider"]),
+    )
+    with pytest.raises(MachineError, match="fell back to CPUExecutionProvider"):
+        open_session(exported["bert"], device="cuda")
+
+
+def test_a_graph_that_is_none_is_refused(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"x" * 100)
+    with pytest.raises(InputError, match=r"m\.onnx: ONNX Runtime cannot load it"):
+        open_session(tmp_path / "m.onnx")
+
+
+def test_trt_says_what_is_missing(tmp_path):
+    with pytest.raises(MachineError, match=r"TensorRT is not installed.*encoder-toolchain\[cuda,tensorrt\]"):
+        open_runtime("trt", tmp_path)
+
+
+def test_every_backend_of_the_command_line_is_a_runtime():
+    from toolchain.recipe import BACKENDS
+
+    assert set(BACKENDS) == set(RUNTIMES)

@@ -1,0 +1,162 @@
+"""The real command line: what it prints where, its exit codes, and that errors are one line."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from toolchain.cli import COMMANDS, main
+
+
+def run(*arguments, cwd=None, timeout=300):
+    """Run the command in a process of its own, without a hub."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "toolchain", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture(scope="module")
+def built(tiny_distilbert, sentences, tmp_path_factory):
+    home = tmp_path_factory.mktemp("cli")
+    options = ["--task", "sst2", "--data", sentences, "--calib-samples", "20"]
+    done = run("build", "-m", tiny_distilbert, *options, "--precision", "int8", cwd=home)
+    assert done.returncode == 0, done.stderr
+    return home
+
+
+def test_build_then_eval_take_no_more_than_the_two_commands(built):
+    done = run("eval", "--backend", "ort", "--json", cwd=built)
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["n"], result["precision"]) == (0, 40, "int8")
+    assert "running 40 rows" in done.stderr
+
+
+def test_json_is_the_whole_of_stdout(built, tiny_distilbert, sentences):
+    done = run("build", "-m", tiny_distilbert, "--data", sentences, "--precision", "int8", "--calib-samples", "20",
+               "--json", cwd=built)  # fmt: skip
+    assert json.loads(done.stdout)["up_to_date"]
+
+
+def test_a_second_build_says_that_nothing_was_done(built, tiny_distilbert, sentences):
+    done = run("build", "-m", tiny_distilbert, "--data", sentences, "--precision", "int8", "--calib-samples", "20",
+               cwd=built)  # fmt: skip
+    assert "up to date: nothing done" in done.stdout
+
+
+def test_trt_is_exit_4_after_the_rest_was_built(tmp_path, tiny_distilbert, sentences):
+    done = run("build", "-m", tiny_distilbert, "--precision", "fp16", "--backend", "trt", "-o", tmp_path / "b")
+    assert done.returncode == 4
+    assert "TensorRT is not installed" in done.stderr
+    assert (tmp_path / "b/model.fp16.onnx").exists()
+
+
+def test_quiet_and_loud(built):
+    assert run("eval", "--limit", "3", "-q", cwd=built).stderr == ""
+    assert "Traceback" in run("eval", "--task", "none", "-v", cwd=built).stderr
+
+
+def test_report_puts_results_side_by_side(built):
+    run("eval", "--backend", "torch", "-q", cwd=built)
+    done = run("report", *(built / "engines/build").iterdir(), cwd=built)
+    assert "| ort int8 cpu |" in done.stdout
+    assert "| torch fp32 cpu |" in done.stdout
+
+
+def broken_folder(tmp_path, checkpoint, change):
+    shutil.copytree(checkpoint, tmp_path / "m")
+    change(tmp_path / "m")
+    return ["export", "-m", tmp_path / "m", "-o", tmp_path / "b"]
+
+
+def cut_weights(folder):
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def pickle_weights(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
+     (pickle_weights, "pickled weights"), (cut_weights, "cannot be loaded"),
+     (lambda folder: (folder / "config.json").write_text("{"), "not JSON")],
+)  # fmt: skip
+def test_a_broken_checkpoint_is_one_line_and_exit_1(tmp_path, tiny_distilbert, change, message):
+    done = run(*broken_folder(tmp_path, tiny_distilbert, change))
+    assert done.returncode == 1
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [(["eval", "--limit", "0"], 2, "--limit 0: too small"),
+     (["eval", "--task", "sst3"], 2, "--task sst3: unknown"),
+     (["eval", "--backend", "trt"], 4, "TensorRT is not installed"),
+     (["eval", "--device", "tpu"], 2, "--device tpu: unknown"),
+     (["eval", "--device", "cuda"], 4, "no GPU"),
+     (["eval", "nowhere"], 1, "no bundle"),
+     (["eval", "--set", "precison=int8"], 2, "unknown key 'precison'"),
+     (["build", "-m", "./nowhere"], 2, "no such folder"),
+     (["build", "-m", "distilbert/nothing"], 4, "the hub cannot be reached"),
+     (["build", "--task", "custom", "-m", "demo"], 2, "needs --text-column"),
+     (["build", "nothing.toml"], 1, "No such file"),
+     (["report", "nothing.json"], 1, "No such file")],
+)  # fmt: skip
+def test_wrong_use_is_one_line_with_its_exit_code(built, monkeypatch, capsys, arguments, code, message):
+    monkeypatch.chdir(built)
+    assert main(arguments) == code
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("arguments", [["evaluate"], ["eval", "--backend", "tpu"], ["eval", "--limit", "x"], []])
+def test_what_the_parser_refuses_is_exit_2(arguments):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    assert COMMANDS[command][1][1:] in " ".join(capsys.readouterr().out.split())
+
+
+def test_doctor_finds_what_is_here_and_what_is_not(capsys):
+    assert main(["doctor", "--json"]) == 0
+    states = {entry["name"]: entry["state"] for entry in json.loads(capsys.readouterr().out)["findings"]}
+    assert states["ONNX Runtime"] == "ok"
+    assert states["torch"] == "ok"
+
+
+def test_recipe_set_and_flag_have_their_precedence(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r.toml").write_text('model = "demo"\ntask = "demo"\nprecision = "fp32"\noutput = "from-file"\n')
+    assert main(["build", "r.toml", "--set", "output=from-set", "--precision", "int8", "--dry-run", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["bundle"], said["precision"]) == ("from-set", "int8")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 128 KB: too small for a graph of even the tiny model."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("this user may not mount a tmpfs")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_bundle(small_disk, tiny_distilbert):
+    done = run("export", "-m", tiny_distilbert, "-o", small_disk / "b")
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in small_disk.iterdir()] == []

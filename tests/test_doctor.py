@@ -1,0 +1,155 @@
+import ctypes
+import importlib.util
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+
+from toolchain import doctor
+from toolchain.doctor import examine
+
+GPU = {"driver": "570.86", "cuda": "12.8", "gpu": "Tesla T4", "reason": None}
+
+
+def states() -> dict[str, str]:
+    return {finding.name: finding.state for finding in examine(network=False)}
+
+
+def finding(name: str, *, network: bool = False) -> doctor.Finding:
+    return next(found for found in examine(network=network) if found.name == name)
+
+
+@pytest.fixture
+def versions(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
+    """Installed packages, to be changed."""
+    known: dict[str, str | None] = {name: "1.0" for name in (*doctor.PACKAGES, "onnxruntime")}
+    monkeypatch.setattr(doctor, "version_of", known.get)
+    return known
+
+
+def test_every_finding_has_a_state_and_advice_where_it_is_not_ok() -> None:
+    for found in examine(network=False):
+        assert found.state in {"ok", "missing", "broken"}
+        assert found.detail
+        assert bool(found.advice) == (found.state != "ok")
+
+
+def test_what_this_project_needs_is_here() -> None:
+    wanted = ("Python", "CPU", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "datasets", "evaluate")
+    assert {states()[name] for name in wanted} == {"ok"}
+
+
+@pytest.mark.parametrize(("version", "state"), [("3.10.9", "broken"), ("3.11.0", "ok"), ("3.14.0rc1", "broken")])
+def test_python_is_of_a_version_that_works(monkeypatch: pytest.MonkeyPatch, version: str, state: str) -> None:
+    monkeypatch.setattr(platform, "python_version", lambda: version)
+    assert states()["Python"] == state
+
+
+def test_a_missing_package_is_named_with_its_command(versions: dict[str, str | None]) -> None:
+    versions["onnx"] = None
+    assert finding("onnx") == doctor.Finding("onnx", "missing", "not installed", "pip install 'encoder-toolchain'")
+
+
+def test_both_packages_of_onnx_runtime_at_once_are_broken(versions: dict[str, str | None]) -> None:
+    versions["onnxruntime-gpu"] = "1.0"
+    assert finding("ONNX Runtime").state == "broken"
+    assert "overwrite each other" in finding("ONNX Runtime").advice
+
+
+def test_no_onnx_runtime_is_missing(versions: dict[str, str | None]) -> None:
+    versions["onnxruntime"] = None
+    assert (finding("ONNX Runtime").state, finding("ONNX Runtime").detail) == ("missing", "neither package")
+
+
+def test_an_onnx_runtime_that_does_not_import_is_broken(
+    versions: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert finding("ONNX Runtime").state == "broken"
+
+
+def test_a_gpu_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "gpu_facts", lambda: GPU)
+    assert (finding("GPU").detail, finding("NVML").detail) == ("Tesla T4", "driver 570.86, up to CUDA 12.8")
+
+
+def test_without_a_gpu_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "gpu_facts", lambda: GPU | {"reason": "no_nvml_library"})
+    assert (finding("GPU").state, finding("NVML").detail) == ("missing", "no_nvml_library")
+
+
+@pytest.mark.parametrize("there", [(), ("libnvinfer.so.10",)])
+def test_a_library_is_found_by_any_of_its_names(monkeypatch: pytest.MonkeyPatch, there: tuple[str, ...]) -> None:
+    def load(name: str) -> object:
+        if name in there:
+            return object()
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    found = finding("TensorRT library")
+    assert (found.state, found.detail) == (
+        ("ok", there[0]) if there else ("missing", "none of libnvinfer.so.11, libnvinfer.so.10 can be loaded")
+    )
+
+
+def test_optional_packages_are_looked_for_and_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True if name == "tensorrt" else find(name))
+    assert finding("TensorRT").state == "ok"
+    assert "tensorrt" not in sys.modules
+
+
+@pytest.fixture
+def counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A RAPL counter of a processor."""
+    monkeypatch.setattr(doctor, "POWERCAP", tmp_path)
+    (tmp_path / "intel-rapl:0").mkdir()
+    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("1")
+    return tmp_path / "intel-rapl:0" / "energy_uj"
+
+
+def test_rapl_is_ok_missing_or_unreadable(counter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (finding("RAPL").state, finding("RAPL").detail) == ("ok", "1 counters")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
+    assert finding("RAPL").state == "broken"
+    assert f"chmod a+r {counter.parents[1]}/*/energy_uj" in finding("RAPL").advice
+    counter.unlink()
+    assert finding("RAPL").state == "missing"
+
+
+class Session:
+    """A client of the hub, with the answer that it gets."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def head(self, url: str, *, timeout: float) -> Any:
+        assert timeout == doctor.HUB_TIMEOUT_S
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class Answer:
+    status_code = 200
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "detail"),
+    [(Answer(), "ok", "answers 200"), (TimeoutError(), "missing", "TimeoutError")],
+)
+def test_the_hub_is_asked_once_and_may_be_away(
+    monkeypatch: pytest.MonkeyPatch, answer: Any, state: str, detail: str
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "get_session", lambda: Session(answer))
+    found = finding("Hub", network=True)
+    assert found.state == state
+    assert found.detail.endswith(detail)
+
+
+def test_without_network_nobody_is_asked() -> None:
+    assert "Hub" not in states()

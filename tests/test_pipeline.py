@@ -1,0 +1,152 @@
+"""From a bundle to a result: what design promises of its keys, its reference and its refusals."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from toolchain.build import build
+from toolchain.bundle import open_bundle
+from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.pipeline import evaluate
+from toolchain.recipe import Recipe
+from toolchain.subject import find_subject
+
+KEYS = {"schema", "task", "split", "n", "data_sha256", "predictions", "model", "backend", "device", "precision",
+        "artefact", "metrics", "metrics_ci95", "agreement", "latency_ms", "throughput_per_s",
+        "runtime_throughput_per_s", "tokens", "peak_memory_mb", "energy", "environment", "seed", "created"}  # fmt: skip
+
+
+def quiet(line):
+    pass
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny, sentences, tmp_path_factory):
+    home = tmp_path_factory.mktemp("pipeline")
+    checkpoint = tiny.make_checkpoint(home / "checkpoint", "distilbert")
+    build(Recipe.make({"model": str(checkpoint), "data": str(sentences), "precision": "int8", "calib_samples": 20,
+                       "output": str(home / "bundle")}))  # fmt: skip
+    return home / "bundle"
+
+
+def test_a_result_has_every_key_and_is_kept(bundle):
+    result = evaluate({"backend": "ort"}, bundle=bundle, tell=quiet)
+    kept = json.loads(Path(result["file"]).read_text())
+    assert set(result) >= KEYS
+    assert kept["metrics"] == result["metrics"]
+    assert (result["n"], result["precision"], result["artefact"]["file"]) == (40, "int8", "model.int8.cpu.onnx")
+    assert result["energy"]["status"] == "unavailable"
+    assert result["energy"]["total_j"] is None
+
+
+def test_predictions_hold_the_logits_row_by_row(bundle):
+    result = evaluate({"backend": "ort", "precision": "fp32"}, bundle=bundle, tell=quiet)
+    arrays = np.load(bundle / "results" / result["predictions"]["file"])
+    assert arrays["ids"].tolist() == list(range(40))
+    assert arrays["logits"].shape == (40, 2)
+
+
+def test_fp32_on_ort_agrees_with_torch(bundle):
+    result = evaluate({"backend": "ort", "precision": "fp32"}, bundle=bundle, tell=quiet)
+    assert result["agreement"]["reference"] == "torch-fp32"
+    assert result["agreement"]["max_abs_logit_difference"] < 1e-4
+
+
+def test_torch_runs_the_checkpoint(bundle):
+    result = evaluate({"backend": "torch", "limit": 7}, bundle=bundle, tell=quiet)
+    assert (result["n"], result["precision"], result["artefact"]["file"]) == (7, "fp32", "checkpoint")
+
+
+def test_a_checkpoint_is_evaluated_without_a_bundle(tiny_bert, sentences, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    choices = {"backend": "torch", "model": str(tiny_bert), "data": str(sentences), "precision": "bf16"}
+    result = evaluate(choices, tell=quiet)
+    assert Path(result["file"]).parent == Path("eval/results")
+    assert result["agreement"]["label_agreement"] > 0.8
+
+
+def test_a_bundle_that_left_its_checkpoint_is_compared_with_its_own_graph(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "moved")
+    (bundle.parent / "checkpoint").rename(bundle.parent / "gone")
+    try:
+        result = evaluate({"backend": "ort"}, bundle=tmp_path / "moved", tell=quiet)
+        with pytest.raises(UsageError, match="no such folder"):
+            evaluate({"backend": "torch"}, bundle=tmp_path / "moved", tell=quiet)
+    finally:
+        (bundle.parent / "gone").rename(bundle.parent / "checkpoint")
+    assert result["agreement"]["reference"] == "ort-fp32"
+
+
+def test_a_changed_checkpoint_is_not_taken_for_the_bundles(bundle, tiny, tmp_path):
+    shutil.copytree(bundle, tmp_path / "copy")
+    other = tiny.make_checkpoint(tmp_path / "other", "distilbert", seed=1)
+    saved = bundle.parent / "checkpoint"
+    saved.rename(bundle.parent / "kept")
+    shutil.copytree(other, saved)
+    try:
+        with pytest.raises(InputError, match="not the checkpoint that"):
+            evaluate({"backend": "torch"}, bundle=tmp_path / "copy", tell=quiet)
+    finally:
+        shutil.rmtree(saved)
+        (bundle.parent / "kept").rename(saved)
+
+
+def test_rows_that_were_calibrated_with_are_not_evaluated(bundle, sentences):
+    with pytest.raises(InputError, match="of these rows were calibrated with"):
+        evaluate({"backend": "ort", "split": "train", "data": str(sentences)}, bundle=bundle, tell=quiet)
+
+
+def test_a_changed_byte_is_found(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "b")
+    data = bytearray((tmp_path / "b/model.int8.cpu.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "b/model.int8.cpu.onnx").write_bytes(data)
+    with pytest.raises(InputError, match=r"model\.int8\.cpu\.onnx: changed since it was built"):
+        evaluate({"backend": "ort"}, bundle=tmp_path / "b", tell=quiet)
+
+
+def test_a_trusted_digest_is_asked_for(bundle):
+    digest = open_bundle(bundle).digest
+    assert find_subject({"trust": digest}, bundle).bundle.digest == digest
+    with pytest.raises(InputError, match="is not the trusted"):
+        find_subject({"trust": "0" * 64}, bundle)
+
+
+def test_tensorrt_is_asked_for_in_vain(bundle):
+    with pytest.raises(MachineError, match="--backend trt: TensorRT is not installed"):
+        evaluate({"backend": "trt"}, bundle=bundle, tell=quiet)
+
+
+def test_an_artefact_that_was_not_built_is_named(bundle):
+    with pytest.raises(InputError, match=r"has no model\.fp16\.onnx"):
+        evaluate({"backend": "ort", "precision": "fp16"}, bundle=bundle, tell=quiet)
+
+
+def test_five_classes_of_ones_own(tiny, tmp_path):
+    names = ("anger", "joy", "fear", "love", "surprise")
+    model = tiny.make_checkpoint(tmp_path / "m", "bert", labels=names)
+    rows = [f'"{tiny.WORDS[index]} {tiny.WORDS[index + 9]}, so",note,{names[index % 5].title()}' for index in range(40)]
+    (tmp_path / "validation.csv").write_text("body,extra,feeling\n" + "\n".join(rows) + "\n")
+    (tmp_path / "train.csv").write_text("body,extra,feeling\n" + "\n".join(f"word {i},n,joy" for i in range(30)) + "\n")
+    custom = {"model": str(model), "task": "custom", "text_column": "body", "label_column": "feeling",
+              "data": str(tmp_path), "precision": "int8", "output": str(tmp_path / "b")}  # fmt: skip
+    build(Recipe.make(custom))
+    result = evaluate({"backend": "ort"}, bundle=tmp_path / "b", tell=quiet)
+    assert result["n"] == 40
+    assert np.load(tmp_path / "b/results" / result["predictions"]["file"])["logits"].shape == (40, 5)
+
+
+def test_regression_of_pairs(tiny, tmp_path):
+    model = tiny.make_checkpoint(tmp_path / "m", "roberta", labels=1)
+    for split in ("train", "validation"):
+        rows = [f"{tiny.WORDS[index]} {split}\tgood {tiny.WORDS[-index]}\t{index / 8}" for index in range(1, 40)]
+        (tmp_path / f"{split}.tsv").write_text("a\tb\tscore\n" + "\n".join(rows) + "\n")
+    custom = {"model": str(model), "task": "custom", "text_column": "a,b", "label_column": "score",
+              "data": str(tmp_path), "precision": "int8", "output": str(tmp_path / "b")}  # fmt: skip
+    build(Recipe.make(custom))
+    result = evaluate({"backend": "ort"}, bundle=tmp_path / "b", tell=quiet)
+    assert set(result["metrics"]) == {"pearson", "spearman"}
+    assert result["agreement"]["label_agreement"] is None

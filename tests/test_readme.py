@@ -1,0 +1,34 @@
+"""The README's commands run as they stand, and it knows every command there is."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from toolchain.cli import COMMANDS
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```sh tested\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n")[0][:40])
+def test_its_commands_run(block, tmp_path, root):
+    (tmp_path / "engines").mkdir()
+    for recipe in (root / "engines").glob("*.toml"):
+        shutil.copy(recipe, tmp_path / "engines")
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-euc", block], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_it_names_every_command():
+    assert [name for name in COMMANDS if f"`toolchain {name}`" not in README] == []
+
+
+def test_paths_it_names_exist(root):
+    named = re.findall(r"\b(?:docs|engines|eval|toolchain)/[\w/.-]+\.(?:md|toml|py)\b", README)
+    assert [path for path in named if not (root / path).exists()] == []

@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from toolchain.errors import InputError
+from toolchain.files import sha256_file
+from toolchain.results import find_results, load_logits, load_result, save_logits, save_result
+
+RESULT: dict[str, Any] = {"schema": 1, "metrics": {"accuracy": 1.0}}
+LOGITS = np.array([[0.5, -1.0], [2.0, 3.0]], np.float32)
+shapes = hnp.array_shapes(min_dims=2, max_dims=2, max_side=5)
+
+
+@settings(max_examples=30)
+@given(hnp.arrays(np.float32, shapes, elements=st.floats(width=32)))
+def test_logits_survive(tmp_path_factory: pytest.TempPathFactory, logits: np.ndarray) -> None:
+    file = tmp_path_factory.getbasetemp() / "logits.npz"
+    save_logits(file, logits)
+    found = load_logits(file)
+    assert found is not None
+    assert np.array_equal(found, logits, equal_nan=True)
+
+
+def test_result_names_its_logits_by_digest_and_both_have_row_ids(tmp_path: Path) -> None:
+    file = save_result(tmp_path / "results", "sst2-ort", dict(RESULT), LOGITS)
+    found = load_result(file)["predictions"]
+    assert found == {"file": "sst2-ort.npz", "sha256": sha256_file(file.with_name("sst2-ort.npz"))}
+    with np.load(file.with_name(found["file"])) as arrays:
+        assert arrays["ids"].tolist() == [0, 1]
+
+
+def test_logits_that_cannot_be_written_leave_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    save_logits(tmp_path / "a.npz", LOGITS)
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="No space"):
+        save_logits(tmp_path / "a.npz", LOGITS + 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+    assert np.array_equal(load_logits(tmp_path / "a.npz"), LOGITS)
+
+
+def test_logits_that_are_missing_are_none(tmp_path: Path) -> None:
+    assert load_logits(tmp_path / "a.npz") is None
+
+
+@pytest.mark.parametrize("keep", [0, 1, 30, -1, -40])
+def test_logits_that_are_cut_off_are_none(tmp_path: Path, keep: int) -> None:
+    save_logits(tmp_path / "a.npz", LOGITS)
+    (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:keep])
+    assert load_logits(tmp_path / "a.npz") is None
+
+
+@settings(max_examples=50)
+@given(st.binary())
+def test_bytes_that_are_no_logits_are_none(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    file = tmp_path_factory.getbasetemp() / "bytes.npz"
+    file.write_bytes(data)
+    assert load_logits(file) is None
+
+
+def test_arrays_that_are_no_logits_are_none(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", other=LOGITS)
+    np.save(tmp_path / "b.npy", LOGITS)
+    assert load_logits(tmp_path / "a.npz") is None
+    assert load_logits(tmp_path / "b.npy") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"r\.json: not JSON\. Give a result that `eval` wrote\.$"),
+        ("[1]", r"r\.json: no result of this schema\. Give one"),
+        ('{"schema": 1}', "no result of this schema"),
+        ('{"schema": 2, "metrics": {}}', "no result of this schema"),
+    ],
+)
+def test_what_is_no_result_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        load_result(tmp_path / "r.json")
+
+
+def test_a_missing_result_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no\.json: No such file or directory\. Give a result that `eval` wrote\.$"):
+        find_results([tmp_path / "no.json"])
+
+
+def test_results_are_found_in_files_folders_and_bundles(tmp_path: Path) -> None:
+    for name in ("one.json", "folder/three.json", "folder/two.json", "bundle/results/four.json", "bundle/bundle.json"):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(RESULT | {"name": file.stem}))
+    found = find_results(tmp_path / name for name in ("one.json", "bundle", "folder"))
+    assert [result["name"] for result in found] == ["one", "four", "three", "two"]
+
+
+def test_a_folder_without_results_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r": no results in this folder\. Make one: toolchain eval\.$"):
+        find_results([tmp_path])

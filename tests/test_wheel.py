@@ -1,0 +1,47 @@
+"""The wheel holds one import package with its data, and nothing of the workspace around it."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+WORKSPACE = ("calibration", "engines", "eval")
+
+
+@pytest.fixture(scope="module")
+def names(root: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The names of the files in a fresh wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = folder.glob("*.whl")
+    return set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_wheel_has_one_top_level_name(names: set[str]) -> None:
+    tops = {name.split("/")[0] for name in names}
+    assert {name for name in tops if not name.endswith(".dist-info")} == {"toolchain"}
+
+
+def test_wheel_has_every_module_and_task_and_the_mark_of_types(names: set[str], root: Path) -> None:
+    wanted = [path for pattern in ("*.py", "*.toml", "py.typed") for path in (root / "toolchain").rglob(pattern)]
+    assert {str(path.relative_to(root)) for path in wanted} <= names
+    assert {"toolchain/py.typed", "toolchain/tasks/sst2.toml"} <= names
+
+
+def test_wheel_has_the_licence_and_the_command(names: set[str]) -> None:
+    ends = {name.split(".dist-info/")[1] for name in names if ".dist-info/" in name}
+    assert {"licenses/LICENSE", "entry_points.txt"} <= ends
+
+
+def test_wheel_has_no_caches(names: set[str]) -> None:
+    assert [name for name in names if "__pycache__" in name or name.endswith(".pyc")] == []
+
+
+@pytest.mark.parametrize("folder", WORKSPACE)
+def test_workspace_folders_hold_no_python(root: Path, folder: str) -> None:
+    assert (root / folder).is_dir()
+    assert list((root / folder).rglob("*.py")) == []
