@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.build import Job, build, prepare
-from toolchain.calibrate import calibrate, sample_rows
+from toolchain.calibrate import calibrate
 from toolchain.data import load_rows
 from toolchain.environment import describe
 from toolchain.evaluate import BUDGETS, run
@@ -113,7 +113,7 @@ def speed(job: Job, bundle: Path, *, rounds: int, limit: int | None) -> dict[str
 def calibration_cost(job: Job, model: Path, *, rounds: int) -> dict[str, float]:
     """Compare calibration of 512 rows with a plain forward pass over them in budget batches."""
     rows = load_rows(job.task, "train", data=job.recipe.data)
-    tokens = job.encode(rows.take(sample_rows(len(rows), samples=512, seed=0)).texts)
+    tokens = job.encode(rows.sample(512, seed=0).texts)
     with open_runtime("ort", model, device="cpu") as infer:
 
         def forward() -> None:
@@ -134,7 +134,7 @@ def calibration_peak_mb(recipe: Recipe, samples: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         build(recipe.replace(precision="fp32", output=f"{folder}/bundle"))
         rows = load_rows(job.task, "train", data=recipe.data)
-        tokens = job.encode(rows.take(sample_rows(len(rows), samples=samples, seed=0)).texts)
+        tokens = job.encode(rows.sample(samples, seed=0).texts)
         meter = MemoryMeter()
         meter.start()
         calibrate(Path(folder) / "bundle/model.onnx", tokens, method="entropy")

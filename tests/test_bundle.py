@@ -165,10 +165,12 @@ def test_the_current_folder_is_a_bundle_too(bundle: Path, monkeypatch: pytest.Mo
     assert open_bundle(Path()).file("model.onnx").read_text() == "1"
 
 
-def test_a_link_to_a_bundle_stays_a_link(bundle: Path) -> None:
-    link = bundle.with_name("link")
+def test_a_link_to_a_bundle_stays_a_link_and_is_written_on_the_disk_it_points_to(bundle: Path) -> None:
+    link = bundle.parent / "elsewhere" / "link"
+    link.parent.mkdir()
     link.symlink_to(bundle)
-    make(link, one="9")
+    made = make(link, one="9")
+    assert made.folder.parent == bundle.parent
     assert link.is_symlink()
     assert open_bundle(bundle).file("model.onnx").read_text() == "9"
 
@@ -214,6 +216,20 @@ def test_results_written_while_the_bundle_is_exchanged_survive(bundle: Path, mon
     monkeypatch.setattr("toolchain.bundle.exchange", exchange)
     make(bundle, one="9")
     assert (bundle / "results" / "late.json").read_text() == "1"
+
+
+def test_results_survive_a_death_right_after_the_exchange(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exchange(new: Path, current: Path) -> None:
+        files.exchange(new, current)
+        raise KeyboardInterrupt
+
+    (bundle / "results").mkdir()
+    (bundle / "results" / "one.json").write_text("1")
+    monkeypatch.setattr("toolchain.bundle.exchange", exchange)
+    with pytest.raises(KeyboardInterrupt):
+        make(bundle, one="9")
+    assert open_bundle(bundle).file("model.onnx").read_text() == "9"
+    assert (bundle / "results" / "one.json").read_text() == "1"
 
 
 def test_results_are_outside_of_the_digests(bundle: Path) -> None:

@@ -69,11 +69,3 @@ def test_broken_ranges_are_refused(tmp_path, text):
     (tmp_path / "calibration.json").write_text(text)
     with pytest.raises(InputError, match="calibrat"):
         calibration.read_ranges(tmp_path / "calibration.json")
-
-
-def test_sample_is_seeded_sorted_and_without_repeats():
-    rows = calibration.sample_rows(1000, samples=50, seed=3)
-    assert len(set(rows.tolist())) == 50
-    assert (np.diff(rows) > 0).all()
-    assert (rows == calibration.sample_rows(1000, samples=50, seed=3)).all()
-    assert len(calibration.sample_rows(10, samples=50, seed=3)) == 10

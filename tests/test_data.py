@@ -76,6 +76,13 @@ def test_jsonl_keeps_every_text(tmp_path_factory: pytest.TempPathFactory, texts:
     assert load_rows(ONE, "train", data=str(folder)).texts == [(text,) for text in texts]
 
 
+@pytest.mark.parametrize("end", ["\u2028", "\x85", "\x1e"])
+def test_a_text_of_jsonl_may_hold_what_python_calls_a_line_end(read: Read, end: str) -> None:
+    assert read(json.dumps({"sentence": f"a{end}b", "label": 1}, ensure_ascii=end < " "), "jsonl").texts == [
+        (f"a{end}b",)
+    ]
+
+
 def test_parquet_keeps_types(tmp_path: Path) -> None:
     rows = parquet(tmp_path, sentence=["a", ""], label=[0.5, 2.0])
     assert (rows.texts, rows.labels) == ([("a",), ("",)], [0.5, 2.0])

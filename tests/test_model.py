@@ -74,7 +74,7 @@ def test_an_old_bert_has_token_types_even_where_its_config_leaves_them_out() -> 
 @pytest.mark.parametrize(
     ("config", "labels"),
     [
-        ({"id2label": {"1": "b", "0": "a", "10": "k"}}, ["a", "b", "k"]),
+        ({"id2label": {"1": "b", "0": "a", "10": "k", "2": "c"}}, ["a", "b", "c", "k"]),
         ({"num_labels": 3}, ["LABEL_0", "LABEL_1", "LABEL_2"]),
         ({}, ["LABEL_0", "LABEL_1"]),
         ({"id2label": {"0": "LABEL_0"}}, ["LABEL_0"]),
@@ -173,6 +173,12 @@ def test_pickles_are_refused(pickled: Path) -> None:
 def test_pickles_are_loaded_when_asked(pickled: Path, tiny_distilbert: Path) -> None:
     one, other = load_model(find(pickled, allow_pickle=True)), load_model(find(tiny_distilbert))
     assert torch.equal(one.classifier.weight, other.classifier.weight)
+
+
+def test_a_pickle_is_not_loaded_instead_of_weights_that_are_none(pickled: Path) -> None:
+    (pickled / "other.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"pickled: cannot be loaded as a classifier: .*no file named model\.safeten"):
+        load_model(find(pickled))
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"cos\nsystem\n(S'false'\ntR."])

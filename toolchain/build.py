@@ -68,6 +68,23 @@ class Job:
         """The checkpoint's tokenizer, loaded when it is first needed."""
         return load_tokenizer(self.source.folder, trust_remote_code=self.source.trust_remote_code)
 
+    @functools.cached_property
+    def calibration_rows(self) -> Rows:
+        """Return the rows to calibrate with: a seeded sample of the train split, or of --calib-data.
+
+        Raises:
+            InputError: they would come from the very file that is evaluated.
+        """
+        recipe = self.recipe
+        rows = load_rows(self.task, "train", data=recipe.calib_data or recipe.data)
+        evaluated = Path(recipe.data or "") / f"{recipe.split}{Path(rows.source).suffix}"
+        if evaluated.exists() and Path(rows.source).exists() and evaluated.samefile(rows.source):
+            raise InputError(
+                f"{rows.source}: the rows to calibrate with are the rows to evaluate. "
+                "Give others in train.* or with --calib-data."
+            )
+        return rows.sample(recipe.calib_samples, seed=recipe.seed)
+
 
 def prepare(recipe: Recipe) -> Job:
     """Find the model and the task of a recipe; nothing heavy is loaded."""
@@ -98,6 +115,8 @@ def build(recipe: Recipe, *, goal: str | None = None, log: Log = lambda line: No
         names = {"export": ("export",), "calibrate": ("export", "calibrate")}[goal]
     if recipe.dry_run:
         return {"bundle": str(job.target), "precision": job.precision, "would_do": list(names)}
+    if "calibrate" in names and not recipe.calibration:
+        _ = job.calibration_rows  # what is wrong with the data shows before anything long is begun
     with stage(job.target, force=recipe.force, log=log) as made:
         records = {name: STEPS[name](job, made) for name in names}
         made.finish(_about(job, records))
@@ -184,7 +203,7 @@ def _calibrate(job: Job, made: Stage) -> dict[str, Any]:
         about: dict[str, Any] = {"method": "file", "sha256": sha256_file(file)}
         return made.step("calibrate", about, lambda folder: _written(write_ranges, folder, ranges, about))
 
-    rows = calibration_rows(job)
+    rows = job.calibration_rows
     about = {"method": recipe.calib_method, "samples": len(rows), "data_sha256": rows.digest}
     inputs = {
         "version": STEP_VERSIONS["calibrate"],
@@ -205,25 +224,6 @@ def _calibrate(job: Job, made: Stage) -> dict[str, Any]:
 def _written(write: Callable[..., None], folder: Path, ranges: Any, about: dict[str, Any]) -> dict[str, Any]:
     write(folder, ranges, about)
     return {key: value for key, value in about.items() if key != "row_sha256"}
-
-
-def calibration_rows(job: Job) -> Rows:
-    """Return the rows to calibrate with: a seeded sample of the train split, or of --calib-data.
-
-    Raises:
-        InputError: they would come from the very file that is evaluated.
-    """
-    from toolchain.calibrate import sample_rows
-
-    recipe = job.recipe
-    rows = load_rows(job.task, "train", data=recipe.calib_data or recipe.data)
-    evaluated = Path(recipe.data or "") / f"{recipe.split}{Path(rows.source).suffix}"
-    if evaluated.exists() and Path(rows.source).exists() and evaluated.samefile(rows.source):
-        raise InputError(
-            f"{rows.source}: the rows to calibrate with are the rows to evaluate. "
-            "Give others in train.* or with --calib-data."
-        )
-    return rows.take(sample_rows(len(rows), samples=recipe.calib_samples, seed=recipe.seed))
 
 
 def row_digests(rows: Rows) -> set[str]:

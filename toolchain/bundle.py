@@ -211,7 +211,7 @@ def stage(target: Path, *, force: bool = False, log: Callable[[str], None] = lam
         folder = target.parent / f".{target.name}.new-{os.getpid()}"
         folder.mkdir()
         try:
-            yield Stage(target, folder, None if force else old, log)
+            yield Stage(target, folder, old, log)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

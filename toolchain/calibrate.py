@@ -7,8 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from toolchain import graph
 from toolchain.errors import InputError
 from toolchain.files import write_json, write_text
@@ -92,9 +90,3 @@ def read_ranges(file: Path) -> Ranges:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: no calibration ({error}). Give a calibration.json that `calibrate` made.") from None
     return {name: range_from_json(name, value) for name, value in entries}
-
-
-def sample_rows(count: int, *, samples: int, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return at most `samples` of `count` row indices, drawn without replacement, in file order."""
-    generator = np.random.default_rng(seed)
-    return np.sort(generator.choice(count, size=min(samples, count), replace=False))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain import hub
 from toolchain.errors import InputError, MachineError
 from toolchain.files import sha256_json
 from toolchain.tasks import Task
@@ -44,6 +45,11 @@ class Rows:
             [self.texts[index] for index in chosen],
             [self.labels[index] for index in chosen],
         )
+
+    def sample(self, count: int, *, seed: int) -> "Rows":
+        """Return at most `count` rows, drawn without replacement, in the file's order."""
+        generator = np.random.default_rng(seed)
+        return self.take(np.sort(generator.choice(len(self), size=min(count, len(self)), replace=False)))
 
     @property
     def digest(self) -> str:
@@ -151,8 +157,11 @@ def _not_utf8(file: Path) -> int:
 
 def _from_hub(task: Task, split: str) -> "pandas.DataFrame":
     import datasets
+    from huggingface_hub import constants
 
     name = task.hub.get("splits", {}).get(split, split)
+    if hub.unreachable():  # then look into the local cache at once, rather than after half a minute of retries
+        datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
     try:
         table = datasets.load_dataset(task.hub["path"], task.hub.get("config"), split=name)
     except Exception as error:  # the hub's client has no common error for "cannot be reached"

@@ -8,10 +8,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolchain import hub
 from toolchain.environment import cpu_name, gpu_facts, version_of
 from toolchain.runtimes.device import cpu_threads
 
-HUB_TIMEOUT_S = 3
 POWERCAP = Path("/sys/class/powercap")
 
 
@@ -141,12 +141,6 @@ def _rapl() -> Finding:
 
 
 def _hub() -> Finding:
-    from huggingface_hub import constants, get_session
-
-    endpoint = constants.ENDPOINT
-    try:
-        answer = get_session().head(endpoint, timeout=HUB_TIMEOUT_S)
-    except Exception as error:  # the client's errors have no common base across its versions
-        advice = "use local folders: -m DIR --data DIR, or -m demo --task demo"
-        return Finding("Hub", "missing", f"{endpoint}: {type(error).__name__}", advice)
-    return Finding("Hub", "ok", f"{endpoint} answers {answer.status_code}")
+    if reason := hub.unreachable():
+        return Finding("Hub", "missing", reason, "use local folders: -m DIR --data DIR, or -m demo --task demo")
+    return Finding("Hub", "ok", "answers")

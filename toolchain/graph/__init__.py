@@ -15,6 +15,9 @@ from onnx_ir.passes import common
 from toolchain.errors import InputError
 from toolchain.tensors import Array
 
+MAX_BYTES = 2**31 - 2**20
+"""What a protobuf message holds, less room for the nodes."""
+
 
 def load(path: Path) -> ir.Model:
     """Read an ONNX file.
@@ -31,7 +34,14 @@ def load(path: Path) -> ir.Model:
 
 
 def save(model: ir.Model, path: Path) -> None:
-    """Write a graph as one file."""
+    """Write a graph as one file.
+
+    Raises:
+        InputError: it is larger than one ONNX file can be.
+    """
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+    if size > MAX_BYTES:
+        raise InputError(f"{path.name}: {size / 1e9:.1f} GB, and one ONNX file holds 2 GB. Choose a smaller model.")
     ir.save(model, path)
 
 
