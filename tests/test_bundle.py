@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import random
@@ -258,6 +259,19 @@ def test_a_bundle_that_another_process_writes_is_refused_until_it_ends(bundle: P
         assert open_bundle(bundle)  # reading goes on
         other.kill()
     assert make(bundle, one="9")
+
+
+def test_a_lock_that_its_holder_removed_meanwhile_is_taken_anew(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, first, flock = bundle.with_name(".bundle.lock"), iter([True]), fcntl.flock
+
+    def late(lock: Any, how: int) -> None:
+        if next(first, False):
+            file.unlink()
+        flock(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with stage(bundle):
+        assert file.exists()  # or the next build would lock another file
 
 
 def test_staging_folders_of_builds_that_died_are_removed(bundle: Path) -> None:

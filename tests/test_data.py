@@ -195,6 +195,20 @@ def test_take_keeps_the_order_asked_for() -> None:
     assert (taken.texts, taken.labels, len(taken)) == ([("c",), ("A ",), ("A ",)], [0, 0, 0], 3)
 
 
+@given(st.integers(1, 20), st.integers(1, 30), st.integers(0, 5))
+def test_a_sample_is_of_different_rows_in_the_file_s_order(total: int, count: int, seed: int) -> None:
+    rows = Rows("file", [(str(number),) for number in range(total)], list(range(total)))
+    sampled = rows.sample(count, seed=seed).labels
+    assert sampled == sorted(set(sampled))
+    assert len(sampled) == min(count, total)
+    assert sampled == rows.sample(count, seed=seed).labels
+
+
+def test_samples_differ_by_seed() -> None:
+    rows = Rows("file", [("a",)] * 100, list(range(100)))
+    assert rows.sample(10, seed=0).labels != rows.sample(10, seed=1).labels
+
+
 def test_digest_is_of_texts_and_labels_in_order_and_not_of_the_file() -> None:
     assert ROWS.digest == Rows("other", ROWS.texts, ["0", "1", "0"]).digest
     others = [ROWS.take([1, 0, 2]), ROWS.take([0, 1]), Rows("file", ROWS.texts, [1, 1, 0])]
