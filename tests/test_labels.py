@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from toolchain.data import Rows
 from toolchain.errors import InputError
-from toolchain.labels import read_labels
+from toolchain.labels import in_task_order, read_labels
 from toolchain.tasks import Task
 
 SST2 = Task(name="sst2", text_columns=("t",), label_column="l", labels=("negative", "positive"))
@@ -127,3 +127,16 @@ def test_regression_with_classes_is_refused_either_way() -> None:
         read([1.0], STSB, GENERIC)
     with pytest.raises(InputError, match=r"^--task sst2: has classes, the model gives one number\. Choose another"):
         read([1], SST2, ["score"])
+
+
+def test_f1_is_of_the_tasks_class_1_whatever_the_models_order() -> None:
+    from sklearn.metrics import f1_score
+
+    task = Task(name="mrpc", text_columns=("t",), label_column="l", labels=("not_equivalent", "equivalent"))
+    truth = np.array([1, 1, 1, 0, 0])
+    logits = np.array([[0, 1], [0, 1], [1, 0], [0, 1], [1, 0]], np.float32)
+    expected = f1_score(truth, logits.argmax(axis=1))
+    for names, columns in ((["not_equivalent", "equivalent"], [0, 1]), (["equivalent", "not_equivalent"], [1, 0])):
+        read_as = np.array(read(truth.tolist(), task, names))
+        references, ordered = in_task_order(read_as, logits[:, columns], task, names)
+        assert f1_score(references, ordered.argmax(axis=1)) == expected

@@ -18,6 +18,8 @@ RESULT: dict[str, Any] = {
     "backend": "ort",
     "device": "cpu",
     "precision": "int8",
+    "data_sha256": "0",
+    "primary": "accuracy",
     "metrics": {"accuracy": 0.8812, "f1": 0.5},
     "metrics_ci95": {"accuracy": [0.86, 0.9], "f1": [0.4, 0.6]},
     "agreement": {"reference": "torch-fp32", "label_agreement": 0.99136, "max_abs_logit_difference": 0.3125},
@@ -34,7 +36,7 @@ RESULT: dict[str, Any] = {
 def regression() -> dict[str, Any]:
     """A result of another kind: no labels to agree on, memory that could not be read."""
     result = copy.deepcopy(RESULT)
-    result |= {"metrics": {"pearson": 0.9}, "metrics_ci95": {"pearson": [0.8, 0.95]}}
+    result |= {"primary": "pearson", "metrics": {"pearson": 0.9}, "metrics_ci95": {"pearson": [0.8, 0.95]}}
     result["agreement"]["label_agreement"] = None
     result["peak_memory_mb"]["host"] = None
     return result

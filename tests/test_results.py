@@ -12,7 +12,7 @@ from toolchain.errors import InputError
 from toolchain.files import sha256_file
 from toolchain.results import find_results, load_logits, load_result, save_logits, save_result
 
-RESULT: dict[str, Any] = {"schema": 1, "metrics": {"accuracy": 1.0}}
+RESULT: dict[str, Any] = {"schema": 1, "primary": "accuracy", "metrics": {"accuracy": 1.0}}
 LOGITS = np.array([[0.5, -1.0], [2.0, 3.0]], np.float32)
 shapes = hnp.array_shapes(min_dims=2, max_dims=2, max_side=5)
 

@@ -96,6 +96,8 @@ def prepare(recipe: Recipe) -> Job:
         allow_pickle=recipe.allow_pickle,
         trust_remote_code=recipe.trust_remote_code,
     )
+    if source.config.get("problem_type") == "multi_label_classification":
+        raise InputError(f"{source.name}: gives several labels at once. Choose a model with one label a row.")
     task = load_task(recipe, regression=source.regression)
     return Job(recipe, source, task, choose_max_length(source, recipe.max_length), precision)
 

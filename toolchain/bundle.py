@@ -174,19 +174,25 @@ class Stage:
         manifest["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         manifest["sha256"] = _digest(manifest)
         write_json(self.folder / MANIFEST, manifest)
-        _carry_results(self.target, self.folder)
+        replaced = {MANIFEST, *(self.old.manifest["artefacts"] if self.old else ())}
+        _carry_others(self.target, self.folder, replaced)
         sync_tree(self.folder)
         exchange(self.folder, self.target)
-        _carry_results(self.folder, self.target)  # what an evaluation wrote meanwhile
+        _carry_others(self.folder, self.target, replaced)  # what an evaluation wrote meanwhile
         return True
 
 
-def _carry_results(source: Path, target: Path) -> None:
-    """Carry those results that `target` has not."""
-    for file in (source / RESULTS).rglob("*"):
-        there = target / file.relative_to(source)
-        if file.is_file() and not file.name.startswith(".") and not there.exists():
-            carry(file, there)
+def _carry_others(source: Path, target: Path, replaced: set[str]) -> None:
+    """Carry results, and what a person put beside the artefacts: whatever `target` has not."""
+    for file in source.rglob("*"):
+        name = file.relative_to(source)
+        if (
+            file.is_file()
+            and str(name) not in replaced
+            and not file.name.startswith(".")
+            and not (target / name).exists()
+        ):
+            carry(file, target / name)
 
 
 def _same(old: Manifest, new: Manifest) -> bool:
@@ -200,8 +206,11 @@ def stage(target: Path, *, force: bool = False, log: Callable[[str], None] = lam
 
     Raises:
         InputError: `target` is there and no bundle, or another build holds it.
+        UsageError: `target` is the current folder.
     """
     target = target.resolve()  # a link to a bundle stays a link
+    if target == Path.cwd():
+        raise UsageError(f"{target}: the current folder cannot be the bundle. Name one below it with -o.")
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target):
         recover(target)

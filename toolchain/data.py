@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain import hub
-from toolchain.errors import InputError, MachineError
+from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.files import sha256_json
 from toolchain.tasks import Task
 
@@ -164,6 +164,10 @@ def _from_hub(task: Task, split: str) -> "pandas.DataFrame":
         datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
     try:
         table = datasets.load_dataset(task.hub["path"], task.hub.get("config"), split=name)
+    except ValueError as error:
+        raise UsageError(
+            f"--split {split}: not in {task.hub['path']}: {error}. Choose another with --split."
+        ) from error
     except Exception as error:  # the hub's client has no common error for "cannot be reached"
         raise MachineError(
             f"--task {task.name}: split {split} of {task.hub['path']} cannot be fetched "

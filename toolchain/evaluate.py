@@ -118,7 +118,7 @@ def predictions(logits: Logits, task: Task) -> Values:
     return logits[:, 0].astype(np.float64) if task.regression else logits.argmax(axis=1)
 
 
-def score(logits: Logits, references: Values, task: Task, *, seed: int) -> dict[str, Any]:
+def score(references: Values, logits: Logits, task: Task, *, seed: int) -> dict[str, Any]:
     """Return `metrics` and `metrics_ci95` of a result."""
     found = predictions(logits, task)
     return {

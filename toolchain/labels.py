@@ -42,6 +42,19 @@ def read_labels(rows: Rows, task: Task, model_labels: list[str]) -> NDArray[Any]
     return np.array(indices, np.int64)
 
 
+def in_task_order(
+    references: NDArray[Any], logits: NDArray[np.float32], task: Task, model_labels: list[str]
+) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Return references and logits with the classes in the task's order, which a metric such as F1 needs.
+
+    A model may list the same labels in another order: its class 1 is then not the task's.
+    """
+    if task.regression or not task.labels:
+        return references, logits
+    order = list(_order(task, model_labels).values())
+    return np.argsort(order)[references], logits[:, order]
+
+
 def _numbers(rows: Rows, model_labels: list[str]) -> NDArray[np.float64]:
     if len(model_labels) != 1:
         raise InputError(
@@ -64,14 +77,8 @@ def _number(label: Any) -> float:
 
 def _mapping(task: Task, model_labels: list[str]) -> dict[str, int]:
     """Return folded label in the data -> index of the model's output."""
-    by_name = {_key(name): index for index, name in enumerate(model_labels)}
-    if len(by_name) < len(model_labels):
-        raise InputError(
-            f"the model's labels {', '.join(model_labels)} differ only in case or punctuation. "
-            "Give them distinct names in id2label of its config.json."
-        )
-    generic = all(re.fullmatch(r"label_?\d+", name, re.IGNORECASE) for name in model_labels)
-    if generic:
+    by_name = _by_name(model_labels)
+    if _generic(model_labels):
         log.warning(
             "the model names its labels only %s: they are taken by index%s",
             ", ".join(model_labels),
@@ -79,7 +86,21 @@ def _mapping(task: Task, model_labels: list[str]) -> dict[str, int]:
         )
     if not task.labels:
         return _with_positions(by_name)
-    return _with_positions(_task_order(task, model_labels, {} if generic else by_name))
+    return _with_positions(_order(task, model_labels))
+
+
+def _by_name(model_labels: list[str]) -> dict[str, int]:
+    by_name = {_key(name): index for index, name in enumerate(model_labels)}
+    if len(by_name) < len(model_labels):
+        raise InputError(
+            f"the model's labels {', '.join(model_labels)} differ only in case or punctuation. "
+            "Give them distinct names in id2label of its config.json."
+        )
+    return by_name
+
+
+def _generic(model_labels: list[str]) -> bool:
+    return all(re.fullmatch(r"label_?\d+", name, re.IGNORECASE) for name in model_labels)
 
 
 def _with_positions(named: dict[str, int]) -> dict[str, int]:
@@ -89,16 +110,17 @@ def _with_positions(named: dict[str, int]) -> dict[str, int]:
     return named | {str(position): index for position, index in enumerate(named.values())}
 
 
-def _task_order(task: Task, model_labels: list[str], by_name: dict[str, int]) -> dict[str, int]:
-    """Return folded task label -> model output, in the task's order; without `by_name`, by position."""
+def _order(task: Task, model_labels: list[str]) -> dict[str, int]:
+    """Return folded task label -> model output, in the task's order; by position for generic names."""
     if len(task.labels) != len(model_labels):
         raise InputError(
             f"--task {task.name}: has {len(task.labels)} labels, the model {len(model_labels)} "
             f"({', '.join(model_labels)}). Choose the task that the model was trained for."
         )
     keys = [_key(name) for name in task.labels]
-    if not by_name:
+    if _generic(model_labels):
         return {key: position for position, key in enumerate(keys)}
+    by_name = _by_name(model_labels)
     if any(key not in by_name for key in keys):
         raise InputError(
             f"--task {task.name}: its labels {', '.join(task.labels)} are not the model's "

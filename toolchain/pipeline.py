@@ -16,7 +16,7 @@ from toolchain.environment import describe
 from toolchain.errors import InputError
 from toolchain.evaluate import Logits
 from toolchain.files import sha256_json, write_text
-from toolchain.labels import read_labels
+from toolchain.labels import in_task_order, read_labels
 from toolchain.meters.energy import unavailable
 from toolchain.recipe import Recipe
 from toolchain.results import SCHEMA, Result, load_logits, save_logits, save_result
@@ -51,6 +51,7 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
         logits, speed = evaluation.measure(infer, job.encode, rows.texts, seed=recipe.seed, log=tell)
     tell("comparing with FP32")
     reference, name = _reference(subject, rows, logits)
+    scored = in_task_order(references, logits, job.task, job.source.labels)
     result: Result = {
         "schema": SCHEMA,
         "task": job.task.name,
@@ -63,7 +64,8 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
         "device": subject.device,
         "precision": subject.precision,
         "artefact": subject.artefact,
-        **evaluation.score(logits, references, job.task, seed=recipe.seed),
+        "primary": job.task.primary,
+        **evaluation.score(*scored, job.task, seed=recipe.seed),
         "agreement": evaluation.agreement(logits, reference, job.task, name=name),
         **speed,
         "energy": unavailable("not_requested", device=subject.device),

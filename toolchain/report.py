@@ -12,9 +12,8 @@ from toolchain.results import Result
 
 
 def _metric(result: Result) -> str:
-    name, value = next(iter(result["metrics"].items()))
-    low, high = result["metrics_ci95"][name]
-    return f"{value:.4f} [{low:.3f}, {high:.3f}]"
+    low, high = result["metrics_ci95"][result["primary"]]
+    return f"{result['metrics'][result['primary']]:.4f} [{low:.3f}, {high:.3f}]"
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -44,8 +43,7 @@ def title(result: Result) -> str:
 
 def headings(results: list[Result]) -> list[str]:
     """Return the column headings; the metric's is its name."""
-    name = next(iter(results[0]["metrics"]))
-    return [f"{name} [95 % CI]" if heading == METRIC else heading for heading in COLUMNS]
+    return [f"{results[0]['primary']} [95 % CI]" if heading == METRIC else heading for heading in COLUMNS]
 
 
 def rows(results: list[Result]) -> list[list[str]]:
@@ -53,8 +51,20 @@ def rows(results: list[Result]) -> list[list[str]]:
     return [[cell(result) for cell in COLUMNS.values()] for result in results]
 
 
+def groups(results: list[Result]) -> list[list[Result]]:
+    """Return the results that can stand in one table: those of the same model, task and rows."""
+    found: dict[tuple[str, ...], list[Result]] = {}
+    for result in results:
+        found.setdefault((result["model"], result["task"], result["data_sha256"]), []).append(result)
+    return list(found.values())
+
+
 def markdown(results: list[Result]) -> str:
-    """Return a Markdown page: the table, what is missing and why, and where it was measured."""
+    """Return a Markdown page: a table for each group, what is missing and why, and where it was measured."""
+    return "\n".join(_section(group) for group in groups(results))
+
+
+def _section(results: list[Result]) -> str:
     first = results[0]
     lines = [
         f"# {title(first)}",

@@ -63,7 +63,7 @@ def load_result(file: Path) -> Result:
         raise InputError(f"{file}: {error.strerror}. Give a result that `eval` wrote.") from None
     except ValueError:
         raise InputError(f"{file}: not JSON. Give a result that `eval` wrote.") from None
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA or "metrics" not in result:
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA or not result.keys() >= {"metrics", "primary"}:
         raise InputError(f"{file}: no result of this schema. Give one that `eval` wrote.")
     return result
 

@@ -60,8 +60,9 @@ def range_from_json(name: str, value: Any) -> Range:
         raise InputError(
             f"calibration: range of {name} is {value!r}. It needs amax, min and max; calibrate again."
         ) from error
-    if not (all(map(math.isfinite, (found.amax, found.low, found.high))) and found.amax > 0):
+    if not all(map(math.isfinite, (found.amax, found.low, found.high))) or found.amax <= 0 or found.low > found.high:
         raise InputError(
-            f"calibration: range of {name} is {value!r}. It must be finite and amax above zero; calibrate again."
+            f"calibration: range of {name} is {value!r}. It must be finite, amax above zero and min not above max; "
+            "calibrate again."
         )
     return found
