@@ -61,8 +61,8 @@ def test_quiet_and_loud(built):
 def test_report_puts_results_side_by_side(built):
     run("eval", "--backend", "torch", "-q", cwd=built)
     done = run("report", *(built / "engines/build").iterdir(), cwd=built)
-    assert "| ort int8 cpu |" in done.stdout
-    assert "| torch fp32 cpu |" in done.stdout
+    assert "| ort cpu | int8.cpu |" in done.stdout
+    assert "| torch cpu | fp32 |" in done.stdout
 
 
 def broken_folder(tmp_path, checkpoint, change):

@@ -18,6 +18,7 @@ RESULT: dict[str, Any] = {
     "backend": "ort",
     "device": "cpu",
     "precision": "int8",
+    "variant": "int8.cpu",
     "data_sha256": "0",
     "primary": "accuracy",
     "metrics": {"accuracy": 0.8812, "f1": 0.5},
@@ -48,7 +49,8 @@ def test_title_says_what_was_evaluated() -> None:
 
 def test_cells_are_rounded_in_the_order_of_the_headings() -> None:
     assert dict(zip(report.headings([RESULT]), report.rows([RESULT])[0], strict=True)) == {
-        "runtime": "ort int8 cpu",
+        "runtime": "ort cpu",
+        "variant": "int8.cpu",
         "accuracy [95 % CI]": "0.8812 [0.860, 0.900]",
         "agree": "0.9914",
         "diff": "0.3125",

@@ -40,12 +40,8 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
     """
     subject = find_subject(changes, bundle)
     job, recipe = subject.job, subject.job.recipe
-    rows = load_rows(job.task, recipe.split, data=recipe.data)
-    if recipe.limit:
-        rows = rows.take(range(min(recipe.limit, len(rows))))
+    rows = _rows(subject)
     references = read_labels(rows, job.task, job.source.labels)
-    if subject.bundle:
-        _refuse_calibrated(subject.bundle, rows)
     tell(f"opening {subject.backend} on {subject.device}")
     with open_runtime(subject.backend, subject.model, device=subject.device, precision=subject.precision) as infer:
         logits, speed = evaluation.measure(infer, job.encode, rows.texts, seed=recipe.seed, log=tell)
@@ -64,6 +60,7 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
         "device": subject.device,
         "precision": subject.precision,
         "artefact": subject.artefact,
+        "variant": subject.variant,
         "primary": job.task.primary,
         **evaluation.score(*scored, job.task, seed=recipe.seed),
         "agreement": evaluation.agreement(logits, reference, job.task, name=name),
@@ -74,10 +71,21 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
         "seed": recipe.seed,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    parts = [job.task.name, recipe.split, subject.backend, subject.device.replace(":", ""), subject.precision]
-    stem = "-".join([*parts, *([f"first{recipe.limit}"] if recipe.limit else [])])
-    result["file"] = str(save_result(subject.folder, stem, result, logits))
+    limited = [f"first{recipe.limit}"] if recipe.limit else []
+    parts = [job.task.name, recipe.split, subject.backend, subject.device.replace(":", ""), subject.variant]
+    result["file"] = str(save_result(subject.folder, "-".join([*parts, *limited]), result, logits))
     return result
+
+
+def _rows(subject: Subject) -> Rows:
+    """Return the rows to evaluate, none of which the ranges were made from."""
+    recipe = subject.job.recipe
+    rows = load_rows(subject.job.task, recipe.split, data=recipe.data)
+    if recipe.limit:
+        rows = rows.take(range(min(recipe.limit, len(rows))))
+    if subject.bundle:
+        _refuse_calibrated(subject.bundle, rows)
+    return rows
 
 
 def _refuse_calibrated(bundle: Bundle, rows: Rows) -> None:

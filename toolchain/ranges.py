@@ -17,6 +17,9 @@ FIRST_CANDIDATE = 128
 
 PERCENTILE = 99.99
 
+SMALLEST = 1e-30
+"""|x| that counts as zero: float32 loses the bin width of anything smaller."""
+
 
 class Histogram:
     """|x| of one tensor over any number of batches, in 2048 bins that grow with the values.
@@ -38,7 +41,7 @@ class Histogram:
         amax = max(-low, high)
         if not np.isfinite(amax):
             raise ValueError("values are not finite")
-        if amax > 0:
+        if amax > SMALLEST:
             self._reach(amax)
             bins = np.abs(flat) * np.float32(1 / self.width)
             index = np.minimum(bins.astype(np.int32), BINS - 1)
@@ -65,7 +68,7 @@ class Histogram:
         Raises:
             KeyError: `METHODS` has no such method.
         """
-        amax = METHODS[method](self) if self.amax > 0 else 1.0
+        amax = METHODS[method](self) if self.amax > SMALLEST else 1.0
         return Range(amax, max(float(self.low), -amax), min(float(self.high), amax))
 
 

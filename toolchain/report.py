@@ -23,7 +23,8 @@ def _number(value: float | None, digits: int) -> str:
 METRIC = "metric"
 
 COLUMNS: dict[str, Callable[[Result], str]] = {
-    "runtime": lambda r: f"{r['backend']} {r['precision']} {r['device']}",
+    "runtime": lambda r: f"{r['backend']} {r['device']}",
+    "variant": lambda r: str(r["variant"]),
     METRIC: _metric,
     "agree": lambda r: _number(r["agreement"]["label_agreement"], 4),
     "diff": lambda r: _number(r["agreement"]["max_abs_logit_difference"], 4),

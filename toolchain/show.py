@@ -26,7 +26,7 @@ def _results_table(results: list[dict[str, Any]]) -> Table:
     """Return results side by side."""
     table = Table(title=report.title(results[0]), title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     for index, heading in enumerate(report.headings(results)):
-        table.add_column(heading, justify="right" if index > 1 else "left", no_wrap=True)
+        table.add_column(heading, justify="right" if index > 2 else "left", no_wrap=True)
     for cells in report.rows(results):
         table.add_row(*cells)
     return table

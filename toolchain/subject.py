@@ -54,6 +54,13 @@ class Subject:
         return {"file": self.file, "sha256": self.bundle.manifest["artefacts"][self.file]}
 
     @property
+    def variant(self) -> str:
+        """What tells runs of one backend apart: the checkpoint's precision, or int8.cpu of model.int8.cpu.onnx."""
+        if self.file is None or self.file == "model.onnx":
+            return self.precision
+        return self.file.removeprefix("model.").removesuffix(".onnx")
+
+    @property
     def reference(self) -> tuple[str, str, Source | Path]:
         """Return name, backend and model of the FP32 reference.
 
