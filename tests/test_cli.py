@@ -160,3 +160,27 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_bundle(small_disk, tiny_dist
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in small_disk.iterdir()] == []
+
+
+def test_calibrate_makes_ranges_and_leaves_the_int8_bundle_alone(built, tiny_distilbert, sentences):
+    done = run("calibrate", "-m", tiny_distilbert, "--data", sentences, "--calib-samples", "9", "--json", cwd=built)
+    said = json.loads(done.stdout)
+    assert (said["bundle"].rsplit("-", 1)[1], said["done"]) == ("calibration", ["export", "calibrate"])
+    assert "calibration.cache" in said["artefacts"]
+    assert run("eval", built / "engines/build/distilbert-sst2-int8", "--limit", "3", "-q", cwd=built).returncode == 0
+
+
+def test_calibrate_of_a_bundle_redoes_what_follows(built, tmp_path):
+    shutil.copytree(built / "engines/build/distilbert-sst2-int8", tmp_path / "b")
+    done = run("calibrate", tmp_path / "b", "--calib-method", "mse", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["done"] == ["calibrate", "quantize"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--max-length", "64"], "was built with 128"), (["-m", "demo"], "demo-sst2-fp16: not built yet")],
+)  # fmt: skip
+def test_what_a_bundle_fixes_is_not_silently_ignored(built, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(built)
+    assert main(["eval", "--backend", "ort", *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -9,7 +9,7 @@ quantize   model.onnx + ranges -> model.int8.onnx, model.int8.cpu.onnx
 import dataclasses
 import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,7 @@ class Job:
     task: Task
     max_length: int
     precision: str
+    steps: tuple[str, ...]
 
     @property
     def target(self) -> Path:
@@ -57,7 +58,8 @@ class Job:
         if self.recipe.output:
             return Path(self.recipe.output)
         model = Path(self.source.name).name or self.source.folder.resolve().name
-        return BUILD_FOLDER / f"{model}-{self.task.name}-{self.precision}"
+        kind = "calibration" if self.steps[-1] == "calibrate" else self.precision
+        return BUILD_FOLDER / f"{model}-{self.task.name}-{kind}"
 
     def encode(self, texts: list[Text]) -> Tokens:
         """Tokenise as every backend will."""
@@ -86,8 +88,16 @@ class Job:
         return rows.sample(recipe.calib_samples, seed=recipe.seed)
 
 
-def prepare(recipe: Recipe) -> Job:
-    """Find the model and the task of a recipe; nothing heavy is loaded."""
+def prepare(recipe: Recipe, steps: Collection[str] | None = None) -> Job:
+    """Find the model and the task of a recipe; nothing heavy is loaded.
+
+    `steps` are those of STEPS that its precision asks for, if not given.
+
+    Raises:
+        InputError: the checkpoint cannot be used, or gives several labels at once.
+        UsageError: a name is unknown, or the precision is one that nothing is built in.
+        MachineError: the hub is needed and cannot be reached.
+    """
     precision = recipe.precision or "fp16"
     if precision not in PRECISION_STEPS:
         raise UsageError(f"--precision {precision}: only for eval --backend torch. Build fp32, fp16 or int8.")
@@ -99,30 +109,29 @@ def prepare(recipe: Recipe) -> Job:
     if source.config.get("problem_type") == "multi_label_classification":
         raise InputError(f"{source.name}: gives several labels at once. Choose a model with one label a row.")
     task = load_task(recipe, regression=source.regression)
-    return Job(recipe, source, task, choose_max_length(source, recipe.max_length), precision)
+    wanted = steps or PRECISION_STEPS[precision]
+    ordered = tuple(name for name in STEPS if name in wanted)
+    return Job(recipe, source, task, choose_max_length(source, recipe.max_length), precision, ordered)
 
 
-def build(recipe: Recipe, *, goal: str | None = None, log: Log = lambda line: None) -> dict[str, Any]:
-    """Make or bring up to date the bundle that a recipe describes, up to `goal` or its precision.
+def build(recipe: Recipe, *, steps: Collection[str] | None = None, log: Log = lambda line: None) -> dict[str, Any]:
+    """Make or bring up to date the bundle that a recipe describes, by `steps` or those of its precision.
 
     Returns:
-        A JSON record: bundle, digest, precision, steps done and skipped, artefacts, parity, coverage.
+        A JSON record: bundle, precision, steps done and skipped, artefacts, and the record of each step.
 
     Raises:
         ToolchainError: see errors.py; the bundle that was there is then as it was.
     """
-    job = prepare(recipe)
-    names = PRECISION_STEPS[job.precision]
-    if goal and goal not in names:
-        names = {"export": ("export",), "calibrate": ("export", "calibrate")}[goal]
+    job = prepare(recipe, steps)
     if recipe.dry_run:
-        return {"bundle": str(job.target), "precision": job.precision, "would_do": list(names)}
-    if "calibrate" in names and not recipe.calibration:
+        return {"bundle": str(job.target), "precision": job.precision, "would_do": list(job.steps)}
+    if "calibrate" in job.steps and not recipe.calibration:
         _ = job.calibration_rows  # what is wrong with the data shows before anything long is begun
     with stage(job.target, force=recipe.force, log=log) as made:
-        records = {name: STEPS[name](job, made) for name in names}
+        records = {name: STEPS[name](job, made) for name in job.steps}
         made.finish(_about(job, records))
-    done = [name for name in names if name not in made.skipped]
+    done = [name for name in job.steps if name not in made.skipped]
     return {
         "bundle": str(job.target),
         "precision": job.precision,

@@ -133,17 +133,24 @@ def _emit(args: argparse.Namespace, value: Any, show: Callable[[Any], None]) -> 
         show(value)
 
 
-def _build(args: argparse.Namespace, goal: str | None = None) -> None:
+def _build(args: argparse.Namespace, goal: tuple[str, ...] = ()) -> None:
+    """Build by precision or, for `export` and `calibrate`, the steps that are the goal."""
     from toolchain import show
     from toolchain.build import build
     from toolchain.bundle import open_bundle
     from toolchain.subject import recorded
 
-    values, bundle = _choices(args)
-    recipe = recorded(open_bundle(bundle), values) if bundle else Recipe.make(values)
-    if goal and not bundle:
-        recipe = recipe.replace(precision={"export": "fp32", "calibrate": "int8"}[goal])
-    done = build(recipe, goal=None if bundle else goal, log=log.info)
+    values, place = _choices(args)
+    steps: tuple[str, ...] | None = None
+    if place:
+        bundle = open_bundle(place)
+        recipe = recorded(bundle, values)
+        if "precision" not in values:
+            steps = (*bundle.manifest["steps"], *goal)
+    else:
+        recipe = Recipe.make(values | ({"precision": "fp32"} if goal else {}))
+        steps = goal or None
+    done = build(recipe, steps=steps, log=log.info)
     _emit(args, done, show.built)
     if recipe.backend == "trt" and not recipe.dry_run:
         from toolchain.runtimes.trt import open_trt
@@ -152,11 +159,11 @@ def _build(args: argparse.Namespace, goal: str | None = None) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    _build(args, "export")
+    _build(args, ("export",))
 
 
 def _calibrate(args: argparse.Namespace) -> None:
-    _build(args, "calibrate")
+    _build(args, ("export", "calibrate"))
 
 
 def _eval(args: argparse.Namespace) -> None:

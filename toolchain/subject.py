@@ -7,7 +7,7 @@ from typing import Any
 
 from toolchain.build import Job, prepare
 from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle
-from toolchain.errors import InputError, ToolchainError
+from toolchain.errors import InputError, ToolchainError, UsageError
 from toolchain.files import sha256_json
 from toolchain.model import Source, find_model, read_config
 from toolchain.recipe import Recipe
@@ -114,13 +114,16 @@ def find_subject(changes: dict[str, Any], path: Path | None) -> Subject:
         ToolchainError: see errors.py.
     """
     backend = changes.get("backend") or "ort"
-    if path is None and changes.get("model") and backend == "torch":
+    if path is None and changes.get("model"):
         recipe = Recipe.make(changes)
-        job = prepare(recipe.replace(precision="fp32"))
-        return Subject(job, None, backend, _device(backend, recipe), recipe.precision or "fp32", None)
+        if backend == "torch":
+            job = prepare(recipe.replace(precision="fp32"))
+            return Subject(job, None, backend, _device(backend, recipe), recipe.precision or "fp32", None)
+        path = _built(recipe)
     bundle = open_bundle(path or last_bundle(), trust=changes.get("trust"))
+    _refuse_fixed(bundle, changes)
     asked = changes.get("precision")
-    recipe = recorded(bundle, {**changes, "precision": None, "model": None})
+    recipe = recorded(bundle, {**changes, "precision": None, "model": None, "output": None})
     job = _job_of(bundle, recipe, new_task=any(changes.get(key) for key in ("task", "text_column", "label_column")))
     device = _device(backend, recipe)
     if backend == "torch":
@@ -129,11 +132,38 @@ def find_subject(changes: dict[str, Any], path: Path | None) -> Subject:
     return Subject(job, bundle, backend, device, _precision_of(file), file)
 
 
+def _built(recipe: Recipe) -> Path:
+    """Return the bundle that a recipe makes.
+
+    Raises:
+        UsageError: it has not been built.
+    """
+    target = prepare(recipe).target
+    if not target.exists():
+        raise UsageError(f"{target}: not built yet. Build it first, with the same options: toolchain build.")
+    return target
+
+
+def _refuse_fixed(bundle: Bundle, changes: dict[str, Any]) -> None:
+    """Refuse what only a new build can change.
+
+    Raises:
+        UsageError: a model or a length was asked for that is not the bundle's.
+    """
+    fixed = {"model": bundle.manifest["model"]["id"], "max_length": bundle.manifest["max_length"]}
+    for key, value in fixed.items():
+        asked = changes.get(key)
+        if asked not in (None, value) and not (key == "model" and Path(asked).resolve() == Path(value)):
+            flag = f"--{key.replace('_', '-')}"
+            raise UsageError(f"{flag} {asked}: {bundle.path} was built with {value}. Build another bundle.")
+
+
 def _job_of(bundle: Bundle, recipe: Recipe, *, new_task: bool) -> Job:
     """Return a job that needs nothing but the bundle's own files."""
     source = Source(bundle.manifest["model"]["id"], bundle.path, read_config(bundle.path))
     task = load_task(recipe, regression=source.regression) if new_task else task_from(bundle.manifest["task"])
-    return Job(recipe, source, task, bundle.manifest["max_length"], bundle.manifest["precision"])
+    manifest = bundle.manifest
+    return Job(recipe, source, task, manifest["max_length"], manifest["precision"], tuple(manifest["steps"]))
 
 
 def _device(backend: str, recipe: Recipe) -> str:
