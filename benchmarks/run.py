@@ -57,7 +57,7 @@ def main() -> None:
     for name, value in figures.items():
         print(f"{name:58} {value:8.2f}")
     if args.output:
-        write_json(args.output, {"model": job.source.name, "figures": figures, "environment": describe()})
+        write_json(args.output, {"model": Path(job.source.name).name, "figures": figures, "environment": describe()})
 
 
 def subject() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import json
 import struct
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,12 @@ from typing import Any
 from toolchain import graph
 from toolchain.errors import InputError
 from toolchain.files import write_json, write_text
+from toolchain.progress import track
 from toolchain.quantize import calibrated_tensors
 from toolchain.ranges import Histogram
 from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.ort import open_session
-from toolchain.tensors import Batch, Ranges, range_from_json
+from toolchain.tensors import Ranges, range_from_json
 from toolchain.tokens import Tokens, equal_length_batches
 
 CACHE_HEADER = "TRT-101601-EntropyCalibration2"
@@ -36,9 +36,10 @@ def collect(model: Path, tokens: Tokens) -> dict[str, Histogram]:
     names = calibrated_tensors(tapped)
     session = open_session(graph.with_outputs(tapped, names))
     histograms = {name: Histogram() for name in names}
+    batches = list(equal_length_batches(tokens.lengths, max_slots=MAX_SLOTS))
     with ThreadPoolExecutor(cpu_threads()) as pool:
-        for batch in _batches(tokens):
-            values = session.run(names, batch)
+        for rows in track(batches, total=len(batches), text="calibrating"):
+            values = session.run(names, tokens.batch(rows))
             jobs = {name: pool.submit(histograms[name].add, value) for name, value in zip(names, values, strict=True)}
             for name, job in jobs.items():
                 try:
@@ -46,11 +47,6 @@ def collect(model: Path, tokens: Tokens) -> dict[str, Histogram]:
                 except ValueError as error:
                     raise InputError(f"{model}: {name}: {error}. The checkpoint gives infinities or NaN.") from None
     return histograms
-
-
-def _batches(tokens: Tokens) -> Iterator[Batch]:
-    for rows in equal_length_batches(tokens.lengths, max_slots=MAX_SLOTS):
-        yield tokens.batch(rows)
 
 
 def calibrate(model: Path, tokens: Tokens, *, method: str) -> Ranges:

@@ -1,7 +1,6 @@
 """What this machine is: versions, processor, GPU. Absent is None."""
 
 import importlib.metadata
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -72,5 +71,5 @@ def describe() -> dict[str, Any]:
         "gpu": gpu["gpu"],
         "cpu": cpu_name(),
         "threads": cpu_threads(),
-        "platform": f"{platform.system()} {os.uname().release}",
+        "platform": f"{platform.system()} {platform.machine()}",
     }
