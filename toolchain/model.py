@@ -87,7 +87,10 @@ def find_model(name: str, *, allow_pickle: bool = False, trust_remote_code: bool
     if not any(file for pattern in WEIGHT_FILES for file in folder.glob(pattern)):
         pickled = [file.name for pattern in PICKLE_FILES for file in folder.glob(pattern)]
         if not pickled:
-            raise InputError(f"{folder}: no weights. Put model.safetensors there.")
+            raise InputError(
+                f"{folder}: no weights as safetensors. Put model.safetensors there, or allow pickled ones "
+                "with --allow-pickle."
+            )
         if not allow_pickle:
             raise InputError(
                 f"{folder}: only pickled weights ({pickled[0]}), which can run code when loaded. "
