@@ -17,12 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from toolchain.build import Job, build, prepare
+from toolchain.build import build
 from toolchain.calibrate import calibrate
 from toolchain.data import load_rows
 from toolchain.environment import describe
 from toolchain.evaluate import BUDGETS, run
 from toolchain.files import write_json
+from toolchain.job import Job, prepare
 from toolchain.recipe import Recipe
 from toolchain.runtimes import open_runtime
 from toolchain.tokens import budget_batches

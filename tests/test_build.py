@@ -99,11 +99,33 @@ def test_ranges_made_before_are_used_as_they_are(int8, tiny_distilbert, sentence
     assert ranges[0] == ranges[1]
 
 
-def test_ranges_of_another_graph_are_refused(int8, tiny_bert, tmp_path):
+def test_ranges_of_another_graph_are_refused(int8, tiny, tmp_path):
+    """Also one whose tensors have the same names."""
     file = f"{int8[1]['bundle']}/calibration.json"
-    with pytest.raises(InputError, match="no range for bert"):
-        build(recipe(model=str(tiny_bert), precision="int8", calibration=file, output=str(tmp_path / "b")))
-    assert list(tmp_path.glob("*")) == []
+    other = tiny.make_checkpoint(tmp_path / "other", "distilbert", seed=7)
+    with pytest.raises(InputError, match=r"calibration\.json: made for another graph"):
+        build(recipe(model=str(other), precision="int8", calibration=file, output=str(tmp_path / "b")))
+    assert not (tmp_path / "b").exists()
+
+
+def test_ranges_from_a_file_keep_what_they_were_made_from(int8, tiny_distilbert, tmp_path):
+    file = Path(int8[1]["bundle"]) / "calibration.json"
+    done = build(
+        recipe(model=str(tiny_distilbert), precision="int8", calibration=str(file), output=str(tmp_path / "b"))
+    )
+    assert (Path(done["bundle"]) / "calibration.json").read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_data_folder_that_is_not_there_is_refused_before_anything_is_done(tiny_distilbert, tmp_path, precision):
+    with pytest.raises(InputError, match="no such folder"):
+        build(recipe(model=str(tiny_distilbert), data=str(tmp_path / "none"), precision=precision))
+
+
+def test_a_head_that_does_not_fit_the_task_is_refused_at_once(tiny, tmp_path):
+    model = tiny.make_checkpoint(tmp_path / "m", "distilbert", labels=3)
+    with pytest.raises(InputError, match="--task sst2: has 2 labels, the model 3"):
+        build(recipe(model=str(model)))
 
 
 def test_a_difference_above_atol_is_exit_3_and_leaves_nothing(tiny_distilbert, tmp_path):

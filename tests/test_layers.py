@@ -19,7 +19,7 @@ LAYERS = (
     ("tasks", "graph", "runtimes", "meters", "ranges"),
     ("data", "quantize", "coverage", "export", "environment"),
     ("tokens", "labels", "doctor"),
-    ("calibrate", "parity"),
+    ("calibrate", "parity", "job"),
     ("build",),
     ("evaluate",),
     ("subject", "results"),

@@ -49,3 +49,15 @@ def test_nan_for_a_row_of_padding_is_found_out():
 def test_probes_come_as_pairs_for_a_task_of_pairs():
     assert {len(text) for text in parity.probe_texts(2)} == {2}
     assert len({len(text[0].split()) for text in parity.probe_texts(1)}) > 5
+
+
+def test_a_reference_of_nan_does_not_pass():
+    found = parity.compare(lambda batch: np.full((len(batch["input_ids"]), 2), np.nan), mean_logits, TOKENS)
+    assert not found.finite
+
+
+def test_a_relative_check_grows_with_the_logits():
+    found = parity.compare(lambda batch: mean_logits(batch) + 1, mean_logits, TOKENS)
+    assert parity.check_relative(found, where="here", rtol=0.2)
+    with pytest.raises(GateError, match="Build with --precision fp32 or int8"):
+        parity.check_relative(found, where="here", rtol=0.05)

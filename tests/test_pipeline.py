@@ -73,7 +73,7 @@ def test_a_bundle_that_left_its_checkpoint_is_compared_with_its_own_graph(bundle
     (bundle.parent / "checkpoint").rename(bundle.parent / "gone")
     try:
         result = evaluate({"backend": "ort"}, bundle=tmp_path / "moved", tell=quiet)
-        with pytest.raises(UsageError, match="no such folder"):
+        with pytest.raises(InputError, match="its checkpoint .* cannot be had"):
             evaluate({"backend": "torch"}, bundle=tmp_path / "moved", tell=quiet)
     finally:
         (bundle.parent / "gone").rename(bundle.parent / "checkpoint")
@@ -150,3 +150,28 @@ def test_regression_of_pairs(tiny, tmp_path):
     result = evaluate({"backend": "ort"}, bundle=tmp_path / "b", tell=quiet)
     assert set(result["metrics"]) == {"pearson", "spearman"}
     assert result["agreement"]["label_agreement"] is None
+
+
+def test_a_bundle_does_not_consent_for_its_user(tiny, sentences, tmp_path):
+    """Its checkpoint was pickled and allowed once; evaluating the bundle asks again."""
+    model = tiny.make_checkpoint(tmp_path / "m", "distilbert", safe=False)
+    made = {"model": str(model), "data": str(sentences), "precision": "fp32", "output": str(tmp_path / "b")}
+    build(Recipe.make({**made, "allow_pickle": True}))
+    assert evaluate({"backend": "ort"}, bundle=tmp_path / "b", tell=quiet)["agreement"]["reference"] == "ort-fp32"
+    with pytest.raises(InputError, match="Give --allow-pickle again if you trust it"):
+        evaluate({"backend": "torch"}, bundle=tmp_path / "b", tell=quiet)
+    result = evaluate({"backend": "torch", "allow_pickle": True}, bundle=tmp_path / "b", tell=quiet)
+    assert result["agreement"]["reference"] == "torch-fp32"
+
+
+def test_ranges_reused_from_a_file_are_still_refused_for_their_rows(bundle, sentences, tmp_path):
+    saved = str(bundle.parent / "checkpoint")
+    build(Recipe.make({"model": saved, "data": str(sentences), "precision": "int8",
+                       "calibration": str(bundle / "calibration.json"), "output": str(tmp_path / "b")}))  # fmt: skip
+    with pytest.raises(InputError, match="of these rows were calibrated with"):
+        evaluate({"backend": "ort", "split": "train"}, bundle=tmp_path / "b", tell=quiet)
+
+
+def test_a_file_is_not_for_torch(bundle):
+    with pytest.raises(UsageError, match=r"--file model\.onnx: torch runs the checkpoint"):
+        evaluate({"backend": "torch", "file": "model.onnx"}, bundle=bundle, tell=quiet)

@@ -99,3 +99,8 @@ def test_signs_and_degenerate_tensors(method):
 def test_infinity_is_refused():
     with pytest.raises(ValueError, match="not finite"):
         histogram_of([1.0, np.inf])
+
+
+def test_ends_never_cross_even_for_a_constant():
+    found = histogram_of(np.full(100, 3.0)).range("mse")
+    assert found.low <= found.high <= found.amax

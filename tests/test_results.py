@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from toolchain.bundle import stage
 from toolchain.errors import InputError
 from toolchain.files import sha256_file
-from toolchain.results import find_results, load_logits, load_result, save_logits, save_result
+from toolchain.results import REQUIRED, find_results, load_logits, load_result, save_logits, save_result
 
-RESULT: dict[str, Any] = {"schema": 1, "primary": "accuracy", "metrics": {"accuracy": 1.0}}
+RESULT: dict[str, Any] = {**dict.fromkeys(REQUIRED), "schema": 1, "artefact": {"file": "checkpoint", "sha256": "0"}}
 LOGITS = np.array([[0.5, -1.0], [2.0, 3.0]], np.float32)
 shapes = hnp.array_shapes(min_dims=2, max_dims=2, max_side=5)
 
@@ -94,7 +95,9 @@ def test_a_missing_result_is_refused(tmp_path: Path) -> None:
 
 
 def test_results_are_found_in_files_folders_and_bundles(tmp_path: Path) -> None:
-    for name in ("one.json", "folder/three.json", "folder/two.json", "bundle/results/four.json", "bundle/bundle.json"):
+    with stage(tmp_path / "bundle") as made:
+        made.finish({})
+    for name in ("one.json", "folder/three.json", "folder/two.json", "bundle/results/four.json"):
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(RESULT | {"name": file.stem}))
@@ -103,5 +106,17 @@ def test_results_are_found_in_files_folders_and_bundles(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_results_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r": no results in this folder\. Make one: toolchain eval\.$"):
+    with pytest.raises(InputError, match=r": no results here\. Make one: toolchain eval\.$"):
         find_results([tmp_path])
+
+
+def test_results_of_an_artefact_that_was_rebuilt_are_left_out(tmp_path: Path) -> None:
+    with stage(tmp_path / "b") as made:
+        made.step("s", {}, lambda folder: {"bytes": (folder / "model.onnx").write_bytes(b"new")})
+        made.finish({})
+    current = sha256_file(tmp_path / "b/model.onnx")
+    for name, digest in (("old", "0" * 64), ("new", current)):
+        result = RESULT | {"name": name, "artefact": {"file": "model.onnx", "sha256": digest}}
+        (tmp_path / "b/results").mkdir(exist_ok=True)
+        (tmp_path / f"b/results/{name}.json").write_text(json.dumps(result))
+    assert [result["name"] for result in find_results([tmp_path / "b"])] == ["new"]

@@ -73,16 +73,17 @@ def cache_text(ranges: Ranges, *, header: str = CACHE_HEADER) -> str:
     return "\n".join([header, *lines]) + "\n"
 
 
-def read_ranges(file: Path) -> Ranges:
-    """Read the ranges of a calibration.json.
+def read_ranges(file: Path) -> tuple[Ranges, dict[str, Any]]:
+    """Read the ranges of a calibration.json, and what it says of how they were made.
 
     Raises:
         InputError: it is missing, no JSON, or a range is not finite and above zero.
     """
     try:
-        entries = json.loads(file.read_text(encoding="utf-8"))["ranges"].items()
+        about = json.loads(file.read_text(encoding="utf-8"))
+        entries = about.pop("ranges").items()
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}. Give a calibration.json.") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: no calibration ({error}). Give a calibration.json that `calibrate` made.") from None
-    return {name: range_from_json(name, value) for name, value in entries}
+    return {name: range_from_json(name, value) for name, value in entries}, about

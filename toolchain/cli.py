@@ -79,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="print the result as one JSON object")
         command.add_argument("-v", "--verbose", action="count", default=0, help="show more, and tracebacks")
         command.add_argument("-q", "--quiet", action="count", default=0, help="show warnings and errors only")
+    for name in ("demo", "report"):
+        where = {"demo": "the bundle (default engines/build/demo-demo-int8)", "report": "the file (default stdout)"}
+        commands.choices[name].add_argument("-o", "--output", metavar="PATH", help=where[name])
     report = commands.choices["report"]
     report.add_argument("results", nargs="+", metavar="RESULT", help="results, or folders of them")
     report.add_argument("--format", choices=("md", "csv", "json"), default="md", help="what to write (default md)")
@@ -143,7 +146,7 @@ def _build(args: argparse.Namespace, goal: tuple[str, ...] = ()) -> None:
     values, place = _choices(args)
     steps: tuple[str, ...] | None = None
     if place:
-        bundle = open_bundle(place)
+        bundle = open_bundle(place, check_files=not values.get("force"))
         recipe = recorded(bundle, values)
         if "precision" not in values:
             steps = (*bundle.manifest["steps"], *goal)
@@ -203,12 +206,12 @@ def _doctor(args: argparse.Namespace) -> None:
 
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, tuple[str, ...], str | None]] = {
-    "demo": (_demo, "the whole path on the built-in model and data, offline", ("output",), None),
+    "demo": (_demo, "the whole path on the built-in model and data, offline", (), None),
     "export": (_export, "checkpoint to ONNX, checked against PyTorch", MODEL, "RECIPE|BUNDLE"),
     "calibrate": (_calibrate, "ONNX and rows to ranges, and a TensorRT cache", MODEL + CALIBRATION, "RECIPE|BUNDLE"),
     "build": (_build, "all of that up to the graphs and engines of one precision",
               (*MODEL, *CALIBRATION, "precision", "backend"), "RECIPE|BUNDLE"),
     "eval": (_eval, "one backend on one task: accuracy, latency, throughput, memory", EVALUATION, "RECIPE|BUNDLE"),
-    "report": (_report, "results as a table in Markdown, CSV or JSON", ("output",), None),
+    "report": (_report, "results as a table in Markdown, CSV or JSON", (), None),
     "doctor": (_doctor, "what this machine has and lacks, and how to get it", (), None),
 }  # fmt: skip

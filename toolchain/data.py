@@ -26,6 +26,10 @@ Text = tuple[str, ...]
 """One sentence, or the two of a pair."""
 
 
+class MissingSplitError(InputError):
+    """The folder is there, and a split that was asked for is not."""
+
+
 @dataclass(frozen=True)
 class Rows:
     """Rows of one split, in the file's order; `source` is for messages."""
@@ -99,7 +103,7 @@ def _find(folder: Path, split: str) -> Path:
     found = [file for file in found if file.is_file()]
     if not found:
         wanted = ", ".join(f"{split}.{suffix}" for suffix in SUFFIXES)
-        raise InputError(f"{folder}: none of {wanted} is there. Add the split, or choose one with --split.")
+        raise MissingSplitError(f"{folder}: none of {wanted} is there. Add the split, or choose one with --split.")
     return found[0]
 
 
@@ -116,8 +120,7 @@ def _read(file: Path) -> "pandas.DataFrame":
             case ".csv":
                 table = _delimited(file)
             case ".jsonl":
-                lines = file.read_text(encoding="utf-8-sig").split("\n")  # a text may hold other line ends
-                table = pandas.DataFrame([json.loads(line) for line in lines if line.strip()])
+                table = pandas.DataFrame(_read_jsonl(file))
             case _:
                 table = pandas.read_parquet(file)
     except pandas.errors.EmptyDataError:
@@ -142,6 +145,20 @@ def _delimited(file: Path, **how: Any) -> "pandas.DataFrame":
             file, dtype=str, keep_default_na=False, na_values=[""], index_col=False, encoding="utf-8", **how
         )
     return table
+
+
+def _read_jsonl(file: Path) -> list[dict[str, Any]]:
+    objects = []
+    # A text may hold other line ends, so only this one counts.
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1):
+        if line.strip():
+            try:
+                objects.append(json.loads(line))
+            except ValueError:
+                raise InputError(f"{file}: line {number} is not JSON. Mend the file.") from None
+            if not isinstance(objects[-1], dict):
+                raise InputError(f"{file}: line {number} is no JSON object. Mend the file.")
+    return objects
 
 
 def _not_utf8(file: Path) -> int:

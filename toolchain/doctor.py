@@ -29,7 +29,7 @@ def examine(*, network: bool = True) -> list[Finding]:
     """Look at everything; never raises, and changes nothing."""
     return [
         _python(),
-        Finding("CPU", "ok", f"{cpu_name()}, {cpu_threads()} threads, {_cpu_features()}"),
+        _cpu(),
         *(_package(name, extra) for name, extra in PACKAGES.items()),
         _onnxruntime(),
         *_gpu(),
@@ -59,6 +59,15 @@ def _python() -> Finding:
     version = platform.python_version()
     fits = (3, 11) <= tuple(map(int, version.split(".")[:2])) <= (3, 13)
     return Finding("Python", "ok" if fits else "broken", version, "" if fits else "Use Python 3.11 to 3.13.")
+
+
+def _cpu() -> Finding:
+    features = _cpu_features()
+    detail = f"{cpu_name()}, {cpu_threads()} threads, {features}"
+    if "AVX" in features and "VNNI" not in features:
+        # Without it, uint8 x int8 is summed in pairs of 16 bits, which can saturate.
+        return Finding("CPU", "ok", detail, "no VNNI: check the accuracy of INT8 here, its sums can saturate")
+    return Finding("CPU", "ok", detail)
 
 
 def _cpu_features() -> str:

@@ -32,6 +32,12 @@ def read_labels(rows: Rows, task: Task, model_labels: list[str]) -> NDArray[Any]
     if len(model_labels) == 1:
         raise InputError(f"--task {task.name}: has classes, the model gives one number. Choose another task.")
     mapping = _mapping(task, model_labels)
+    if not task.labels and not _generic(model_labels) and any(_key(label).isdecimal() for label in rows.labels):
+        log.warning(
+            "%s: numbers are taken as positions of the model's labels: %s",
+            rows.source,
+            ", ".join(f"{index} is {name}" for index, name in enumerate(model_labels)),
+        )
     indices = [mapping.get(_key(label), -1) for label in rows.labels]
     if -1 in indices:
         row = indices.index(-1)
@@ -87,6 +93,22 @@ def _mapping(task: Task, model_labels: list[str]) -> dict[str, int]:
     if not task.labels:
         return _with_positions(by_name)
     return _with_positions(_order(task, model_labels))
+
+
+def check_labels(task: Task, model_labels: list[str]) -> None:
+    """Refuse a model whose head does not fit a task that states its labels.
+
+    Raises:
+        InputError: one is a regression and the other not, or the labels' number or names differ.
+    """
+    if task.regression != (len(model_labels) == 1):
+        kind = "regression" if task.regression else "classes"
+        raise InputError(
+            f"--task {task.name}: {kind}, and the model gives {', '.join(model_labels)}. "
+            "Choose the task that the model was trained for."
+        )
+    if task.labels:
+        _order(task, model_labels)
 
 
 def _by_name(model_labels: list[str]) -> dict[str, int]:

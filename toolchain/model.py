@@ -53,7 +53,7 @@ class Source:
     def inputs(self) -> tuple[str, ...]:
         """The graph's inputs, in order."""
         # BERT has two token types even where an old config.json leaves them out; RoBERTa has one.
-        typed = int(self.config.get("type_vocab_size", 2 if self.type == "bert" else 0)) > 1
+        typed = _number(self, "type_vocab_size", 2 if self.type == "bert" else 0) > 1
         return ("input_ids", "attention_mask", *(["token_type_ids"] if typed else []))
 
     @property
@@ -208,12 +208,19 @@ def choose_max_length(source: Source, asked: int | None) -> int:
     Raises:
         UsageError: the model has fewer positions than asked.
     """
-    positions = int(source.config.get("max_position_embeddings", DEFAULT_MAX_LENGTH))
+    positions = _number(source, "max_position_embeddings", DEFAULT_MAX_LENGTH)
     if source.type in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
-        positions -= int(source.config.get("pad_token_id", 1)) + 1  # positions start behind padding
+        positions -= _number(source, "pad_token_id", 1) + 1  # positions start behind padding
     if asked is not None and asked > positions:
         raise UsageError(f"--max-length {asked}: {source.name} has {positions} positions. Give at most that.")
     return asked or min(DEFAULT_MAX_LENGTH, positions)
+
+
+def _number(source: Source, key: str, default: int) -> int:
+    value = source.config.get(key, default)
+    if not isinstance(value, int):
+        raise InputError(f"{source.folder / 'config.json'}: {key} is {value!r}, not a whole number. Mend it.")
+    return value
 
 
 def _short(error: Exception) -> str:

@@ -33,6 +33,7 @@ class Parity:
     rows: int
     max_abs_logit_difference: float
     label_agreement: float
+    largest_logit: float
     finite: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -59,19 +60,35 @@ def compare(reference: Infer, candidate: Infer, tokens: Tokens) -> Parity:
 
     A row without any real token has no reference: it must be finite, and is not compared.
     """
-    differences, agreements, finite = [0.0], [], True
+    differences, agreements, largest, finite = [0.0], [], 0.0, True
     for batch in probe_batches(tokens):
         real = batch["attention_mask"].any(axis=1)
         expected = reference({name: array[real] for name, array in batch.items()})
         found = candidate(batch)
-        finite = finite and bool(np.isfinite(found).all())
+        finite = finite and bool(np.isfinite(found).all() and np.isfinite(expected).all())
+        largest = max(largest, float(np.abs(expected).max()))
         differences.append(float(np.abs(found[real] - expected).max()))
         agreements.append(_labels(found[real]) == _labels(expected))
-    return Parity(len(tokens), max(differences), float(np.mean(np.concatenate(agreements))), finite)
+    return Parity(len(tokens), max(differences), float(np.mean(np.concatenate(agreements))), largest, finite)
 
 
 def _labels(logits: NDArray[np.float32]) -> NDArray[np.int64]:
     return logits.argmax(axis=1) if logits.shape[1] > 1 else np.zeros(len(logits), np.int64)
+
+
+def check_relative(parity: Parity, *, where: str, rtol: float) -> Parity:
+    """Return `parity` if it is finite and within `rtol` of the largest logit, or of 1 if that is less.
+
+    Raises:
+        GateError: it is not.
+    """
+    atol = rtol * max(1.0, parity.largest_logit)
+    if parity.finite and parity.max_abs_logit_difference > atol:
+        raise GateError(
+            f"{where}: logits differ from PyTorch by {parity.max_abs_logit_difference:.2g}, more than {atol:.2g}. "
+            "Build with --precision fp32 or int8."
+        )
+    return check(parity, where=where, atol=atol)
 
 
 def check(parity: Parity, *, where: str, atol: float) -> Parity:

@@ -69,7 +69,8 @@ class Histogram:
             KeyError: `METHODS` has no such method.
         """
         amax = METHODS[method](self) if self.amax > SMALLEST else 1.0
-        return Range(amax, max(float(self.low), -amax), min(float(self.high), amax))
+        low, high = np.clip([self.low, self.high], -amax, amax)
+        return Range(amax, float(low), float(high))
 
 
 def minmax(histogram: Histogram) -> float:

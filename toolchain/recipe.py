@@ -105,7 +105,10 @@ class Recipe:
         if unknown := sorted(values.keys() - known):
             where = file if file and not sets else "recipe"
             raise UsageError(f"{where}: unknown key {unknown[0]!r}. Known: {', '.join(sorted(known))}.")
-        cls(**values)
+        try:
+            cls(**values)
+        except UsageError as error:
+            raise UsageError(f"{file}: {error}" if file and not sets else str(error)) from None
         return values
 
     @classmethod

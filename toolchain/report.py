@@ -74,9 +74,9 @@ def _section(results: list[Result]) -> str:
         "|" + " --- |" * len(COLUMNS),
         *("| " + " | ".join(row) + " |" for row in rows(results)),
         "",
-        "`agree` is the share of rows with the label that the FP32 checkpoint gives in PyTorch, `diff` the",
+        f"`agree` is the share of rows with the label that {first['agreement']['reference']} gives, `diff` the",
         "largest difference of a logit. Latency is of one sentence, text to logits; rows/s is the whole set,",
-        "text to logits, at the best batch; MB is the peak of the process.",
+        "text to logits, at the best batch; MB is the peak of the whole process.",
         "",
         *(f"- Energy of {r['backend']} {r['precision']}: {r['energy']['status']} ({r['energy']['reason']})."
           for r in results if r["energy"]["status"] == "unavailable"),

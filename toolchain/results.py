@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import zipfile
 from collections.abc import Iterable
@@ -10,12 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.bundle import RESULTS
+from toolchain.bundle import MANIFEST, RESULTS, open_bundle
 from toolchain.errors import InputError
 from toolchain.evaluate import Logits
 from toolchain.files import sha256_file, write_json
 
+log = logging.getLogger(__name__)
+
 SCHEMA = 1
+
+REQUIRED = {"task", "split", "n", "data_sha256", "model", "backend", "device", "precision", "variant", "artefact",
+            "metrics", "metrics_ci95", "primary", "agreement", "latency_ms", "throughput_per_s", "peak_memory_mb",
+            "energy", "environment", "created"}  # fmt: skip
 
 Result = dict[str, Any]
 
@@ -63,7 +70,7 @@ def load_result(file: Path) -> Result:
         raise InputError(f"{file}: {error.strerror}. Give a result that `eval` wrote.") from None
     except ValueError:
         raise InputError(f"{file}: not JSON. Give a result that `eval` wrote.") from None
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA or not result.keys() >= {"metrics", "primary"}:
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA or not result.keys() >= REQUIRED:
         raise InputError(f"{file}: no result of this schema. Give one that `eval` wrote.")
     return result
 
@@ -71,14 +78,26 @@ def load_result(file: Path) -> Result:
 def find_results(places: Iterable[Path]) -> list[Result]:
     """Read results from files, and from bundles and folders that hold some.
 
+    Of a bundle, results of artefacts that it has no longer are left out.
+
     Raises:
         InputError: a place holds none.
     """
     found: list[Result] = []
     for place in places:
-        folder = place / RESULTS if (place / RESULTS).is_dir() else place
-        files = sorted(folder.glob("*.json")) if folder.is_dir() else [place]
-        if not files:
-            raise InputError(f"{place}: no results in this folder. Make one: toolchain eval.")
-        found += [load_result(file) for file in files]
+        artefacts = open_bundle(place, check_files=False).manifest["artefacts"] if (place / MANIFEST).exists() else None
+        folder = place if artefacts is None else place / RESULTS
+        files = [place] if place.is_file() or not place.exists() else sorted(folder.glob("*.json"))
+        results = [load_result(file) for file in files]
+        kept = [result for result in results if artefacts is None or _is_current(result, artefacts)]
+        if len(kept) < len(results):
+            log.warning("%s: %d results of artefacts that are no more are left out", place, len(results) - len(kept))
+        if not kept:
+            raise InputError(f"{place}: no results here. Make one: toolchain eval.")
+        found += kept
     return found
+
+
+def _is_current(result: Result, artefacts: dict[str, str]) -> bool:
+    name = result["artefact"]["file"]
+    return name not in artefacts or artefacts[name] == result["artefact"]["sha256"]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolchain.build import Job, prepare
 from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle
 from toolchain.errors import InputError, ToolchainError, UsageError
 from toolchain.files import sha256_json
+from toolchain.job import Job, prepare
 from toolchain.model import Source, find_model, read_config
 from toolchain.recipe import Recipe
 from toolchain.runtimes.device import choose_device
@@ -39,7 +39,7 @@ class Subject:
         """
         if self.bundle is None:
             return self.job.source
-        return checkpoint(self.bundle) if self.file is None else self.bundle.file(self.file)
+        return checkpoint(self.bundle, self.job.recipe) if self.file is None else self.bundle.file(self.file)
 
     @property
     def model_digests(self) -> dict[str, str]:
@@ -70,7 +70,7 @@ class Subject:
         if self.bundle is None:
             return "torch-fp32", "torch", self.job.source
         try:
-            return "torch-fp32", "torch", checkpoint(self.bundle)
+            return "torch-fp32", "torch", checkpoint(self.bundle, self.job.recipe)
         except ToolchainError as error:
             log.warning("%s Comparing with the bundle's FP32 graph instead.", error)
             return "ort-fp32", "ort", self.bundle.file("model.onnx")
@@ -81,18 +81,25 @@ class Subject:
         return self.bundle.path / RESULTS if self.bundle else EVAL_RESULTS
 
 
-def checkpoint(bundle: Bundle) -> Source:
-    """Return the checkpoint that a bundle was built from.
+CONSENT = ("allow_pickle", "trust_remote_code")
+"""What a person must agree to in each call: a bundle, perhaps a stranger's, cannot agree for them."""
+
+
+def checkpoint(bundle: Bundle, recipe: Recipe) -> Source:
+    """Return the checkpoint that a bundle was built from; `recipe` says what code may run.
 
     Raises:
-        ToolchainError: it is gone, or has other files now.
+        InputError: it is gone, has other files now, or needs a consent that was not given.
     """
-    recipe = bundle.manifest["recipe"]
-    source = find_model(
-        bundle.manifest["model"]["id"],
-        allow_pickle=recipe.get("allow_pickle", False),
-        trust_remote_code=recipe.get("trust_remote_code", False),
-    )
+    needed = [key for key in CONSENT if bundle.manifest["recipe"].get(key) and not getattr(recipe, key)]
+    if needed:
+        flag = f"--{needed[0].replace('_', '-')}"
+        raise InputError(f"{bundle.path}: its checkpoint was loaded with {flag}. Give {flag} again if you trust it.")
+    name = bundle.manifest["model"]["id"]
+    try:
+        source = find_model(name, allow_pickle=recipe.allow_pickle, trust_remote_code=recipe.trust_remote_code)
+    except ToolchainError as error:
+        raise InputError(f"{bundle.path}: its checkpoint {name} cannot be had. ({error})") from error
     if source.digests != bundle.manifest["model"]["sha256"]:
         raise InputError(
             f"{source.folder}: not the checkpoint that {bundle.path} was built from. Build the bundle again."
@@ -103,8 +110,8 @@ def checkpoint(bundle: Bundle) -> Source:
 def recorded(bundle: Bundle, changes: dict[str, Any]) -> Recipe:
     """Return the recipe that a bundle was built from, with `changes`, to write to the same folder."""
     asked = {key: value for key, value in changes.items() if value is not None}
-    kept = {"precision": bundle.manifest["precision"], **bundle.manifest["recipe"]}
-    return Recipe.make({**kept, "output": str(bundle.path), **asked})
+    known = {key: value for key, value in bundle.manifest["recipe"].items() if key not in CONSENT}
+    return Recipe.make({"precision": bundle.manifest["precision"], **known, "output": str(bundle.path), **asked})
 
 
 def find_subject(changes: dict[str, Any], path: Path | None) -> Subject:
@@ -114,6 +121,8 @@ def find_subject(changes: dict[str, Any], path: Path | None) -> Subject:
         ToolchainError: see errors.py.
     """
     backend = changes.get("backend") or "ort"
+    if backend == "torch" and changes.get("file"):
+        raise UsageError(f"--file {changes['file']}: torch runs the checkpoint. Leave it out, or choose --backend ort.")
     if path is None and changes.get("model"):
         recipe = Recipe.make(changes)
         if backend == "torch":

@@ -4,6 +4,7 @@ To add one: a TOML file here, or in `eval/` of the current folder, which wins.
 """
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ class Task:
     primary: str = "accuracy"
     folder: str | None = None
     hub: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.-]*", str(self.name)):  # it becomes part of file names
+            raise InputError(f"task {self.name!r}: not a name. Use letters, digits, '-' and '_'.")
 
     @property
     def regression(self) -> bool:

@@ -1,0 +1,97 @@
+"""A recipe with its names resolved: checkpoint, task, length, steps, and where the bundle goes."""
+
+import functools
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolchain.bundle import BUILD_FOLDER
+from toolchain.data import Rows, Text, load_rows
+from toolchain.errors import InputError, UsageError
+from toolchain.labels import check_labels
+from toolchain.model import Source, choose_max_length, find_model, load_tokenizer
+from toolchain.recipe import DEFAULT_MODEL, Recipe
+from toolchain.tasks import Task, load_task
+from toolchain.tokens import Tokens, encode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+STEP_ORDER = ("export", "half", "calibrate", "quantize")
+PRECISION_STEPS = {"fp32": ("export",), "fp16": ("export", "half"),
+                   "int8": ("export", "calibrate", "quantize")}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe with its names resolved: what every step needs to know."""
+
+    recipe: Recipe
+    source: Source
+    task: Task
+    max_length: int
+    precision: str
+    steps: tuple[str, ...]
+
+    @property
+    def target(self) -> Path:
+        """The bundle's folder."""
+        if self.recipe.output:
+            return Path(self.recipe.output)
+        model = Path(self.source.name).name or self.source.folder.resolve().name
+        kind = "calibration" if self.steps[-1] == "calibrate" else self.precision
+        return BUILD_FOLDER / f"{model}-{self.task.name}-{kind}"
+
+    def encode(self, texts: list[Text]) -> Tokens:
+        """Tokenise as every backend will."""
+        return encode(self.tokenizer, texts, max_length=self.max_length, inputs=self.source.inputs)
+
+    @functools.cached_property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The checkpoint's tokenizer, loaded when it is first needed."""
+        return load_tokenizer(self.source.folder, trust_remote_code=self.source.trust_remote_code)
+
+    @functools.cached_property
+    def calibration_rows(self) -> Rows:
+        """Return the rows to calibrate with: a seeded sample of the train split, or of --calib-data.
+
+        Raises:
+            InputError: they would come from the very file that is evaluated.
+        """
+        recipe = self.recipe
+        rows = load_rows(self.task, "train", data=recipe.calib_data or recipe.data)
+        evaluated = Path(recipe.data or "") / f"{recipe.split}{Path(rows.source).suffix}"
+        if evaluated.exists() and Path(rows.source).exists() and evaluated.samefile(rows.source):
+            raise InputError(
+                f"{rows.source}: the rows to calibrate with are the rows to evaluate. "
+                "Give others in train.* or with --calib-data."
+            )
+        return rows.sample(recipe.calib_samples, seed=recipe.seed)
+
+
+def prepare(recipe: Recipe, steps: Collection[str] | None = None) -> Job:
+    """Find the model and the task of a recipe; nothing heavy is loaded.
+
+    `steps` are those of STEP_ORDER that its precision asks for, if not given.
+
+    Raises:
+        InputError: the checkpoint cannot be used, or gives several labels at once.
+        UsageError: a name is unknown, or the precision is one that nothing is built in.
+        MachineError: the hub is needed and cannot be reached.
+    """
+    precision = recipe.precision or "fp16"
+    if precision not in PRECISION_STEPS:
+        raise UsageError(f"--precision {precision}: only for eval --backend torch. Build fp32, fp16 or int8.")
+    source = find_model(
+        recipe.model or DEFAULT_MODEL,
+        allow_pickle=recipe.allow_pickle,
+        trust_remote_code=recipe.trust_remote_code,
+    )
+    if source.config.get("problem_type") == "multi_label_classification":
+        raise InputError(f"{source.name}: gives several labels at once. Choose a model with one label a row.")
+    task = load_task(recipe, regression=source.regression)
+    check_labels(task, source.labels)
+    wanted = steps or PRECISION_STEPS[precision]
+    ordered = tuple(name for name in STEP_ORDER if name in wanted)
+    return Job(recipe, source, task, choose_max_length(source, recipe.max_length), precision, ordered)
