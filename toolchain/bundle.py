@@ -228,6 +228,9 @@ def stage(target: Path, *, force: bool = False, log: Callable[[str], None] = lam
         folder.mkdir()
         try:
             yield Stage(target, folder, old, log)
+        except OSError as error:
+            error.filename = error.filename or str(target)  # a full disk does not say which
+            raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -16,7 +16,7 @@ def integer_coverage(model: Path) -> dict[str, int]:
 
     The classification head's Gemm, one vector a row, is not counted.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=model.parent) as folder:
         optimised = Path(folder) / "optimised.onnx"
         open_session(model, optimised=optimised)
         types = [node.op_type for node in graph.load(optimised).graph]
