@@ -69,3 +69,15 @@ def test_agreement_counts_rows_and_regression_has_none():
     found = evaluation.agreement(one, other, CLASSES, name="torch-fp32")
     assert (found["label_agreement"], found["max_abs_logit_difference"]) == (0.5, 1.5)
     assert evaluation.agreement(one, other, NUMBER, name="torch-fp32")["label_agreement"] is None
+
+
+def test_the_whole_set_is_tokenised_once():
+    asked = []
+
+    def counting(texts):
+        asked.append(len(texts))
+        return encode(texts)
+
+    texts = texts_of(evaluation.TRIAL_ROWS + 50)
+    evaluation.measure(infer, counting, texts, seed=0, log=lambda line: None)
+    assert [count for count in asked if count > 1] == [evaluation.TRIAL_ROWS, len(texts)]

@@ -79,11 +79,6 @@ def test_batch_holds_the_rows_and_masks_the_rest(sizes: list[int], data: st.Data
     assert batch["attention_mask"].sum() == known.lengths[rows].sum()
 
 
-def test_take_keeps_the_order_asked_for() -> None:
-    taken = tokens(1, 2, 3).take(np.array([2, 0]))
-    assert (taken.lengths.tolist(), len(taken)) == ([3, 1], 2)
-
-
 def test_encode_gives_the_inputs_asked_for_without_padding(bert: Any) -> None:
     found = encode(bert, [("a good film",), ("no",)], max_length=128, inputs=BOTH)
     assert tuple(found.columns) == BOTH

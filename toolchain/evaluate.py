@@ -1,7 +1,7 @@
 """One runtime on one task: accuracy with its interval, latency, throughput, memory.
 
-Texts are tokenised once, batched by a budget of padded positions from length-sorted rows, and the
-logits are put back in the rows' order. Warm-up is outside every clock.
+The measured pass tokenises each text once, batches by a budget of padded positions from length-sorted rows, and
+puts the logits back in the rows' order. Warm-up is outside every clock.
 """
 
 import time
@@ -58,14 +58,17 @@ def run(infer: Infer, tokens: Tokens, *, max_slots: int) -> Run:
     return Run(logits, runtime_s, slots)
 
 
-def choose_budget(infer: Infer, tokens: Tokens, *, seed: int) -> int:
-    """Return the budget of BUDGETS that runs a sample of the rows fastest."""
-    generator = np.random.default_rng(seed)
-    chosen = generator.choice(len(tokens), min(TRIAL_ROWS, len(tokens)), replace=False)
-    sample = tokens.take(chosen)
+def choose_budget(infer: Infer, encode: Encode, texts: list[Text], *, seed: int) -> int:
+    """Return the budget of BUDGETS that runs a sample of the texts fastest."""
+    sample = encode(_sample(texts, TRIAL_ROWS, seed=seed))
     run(infer, sample, max_slots=BUDGETS[-1])  # the largest first, so that no arena grows later
     times = {budget: run(infer, sample, max_slots=budget).runtime_s for budget in BUDGETS}
     return min(times, key=times.__getitem__)
+
+
+def _sample(texts: list[Text], count: int, *, seed: int) -> list[Text]:
+    chosen = np.random.default_rng(seed).choice(len(texts), min(count, len(texts)), replace=False)
+    return [texts[int(row)] for row in chosen]
 
 
 def measure(
@@ -82,7 +85,7 @@ def measure(
     memory = MemoryMeter()
     memory.start()
     log(f"warming up and choosing a batch size, {len(texts)} rows")
-    budget = choose_budget(infer, encode(texts), seed=seed)
+    budget = choose_budget(infer, encode, texts, seed=seed)
 
     log(f"running {len(texts)} rows")
     start = time.perf_counter()
@@ -93,8 +96,7 @@ def measure(
         row = int(np.argmin(np.isfinite(done.logits).all(axis=1)))
         raise InputError(f"row {row + 1}: the model gives {done.logits[row]}. Try another precision.")
 
-    sample = np.random.default_rng(seed).choice(len(texts), min(LATENCY_ROWS, len(texts)), replace=False)
-    singles = [[texts[int(row)]] for row in sample]
+    singles = [[text] for text in _sample(texts, LATENCY_ROWS, seed=seed)]
     log(f"timing {len(singles)} rows one by one")
 
     def one(single: list[Text]) -> None:
