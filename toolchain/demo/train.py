@@ -36,7 +36,11 @@ INITIAL_ATTENTION_SPREAD: Final = 0.12
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training run depends on; the same settings give the same data and accuracy."""
+    """What a training run depends on.
+
+    The same settings give the same texts byte for byte. The tokenizer's trainer breaks ties by
+    chance, so vocabulary and weights differ: two runs gave an accuracy of 0.873 and 0.879.
+    """
 
     seed: int = 0
     train_rows: int = 4000
