@@ -17,12 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from toolchain import graph
 from toolchain.build import build
 from toolchain.calibrate import calibrate
 from toolchain.data import load_rows
 from toolchain.environment import describe
-from toolchain.evaluate import BUDGETS, run
+from toolchain.evaluate import BUDGETS
 from toolchain.files import write_json
+from toolchain.forward import run
 from toolchain.job import Job, prepare
 from toolchain.recipe import Recipe
 from toolchain.runtimes import open_runtime
@@ -122,7 +124,7 @@ def calibration_cost(job: Job, model: Path, *, rounds: int) -> dict[str, float]:
                 infer(tokens.batch(batch))
 
         times = interleaved(
-            {"calibrate": lambda: calibrate(model, tokens, method="entropy"), "forward": forward}, rounds
+            {"calibrate": lambda: calibrate(graph.load(model), tokens, method="entropy"), "forward": forward}, rounds
         )
     return {"calibrate 512 rows (entropy) / forward pass, time": ratio(times["calibrate"], times["forward"])}
 
@@ -138,7 +140,7 @@ def calibration_peak_mb(recipe: Recipe, samples: int) -> float:
         tokens = job.encode(rows.sample(samples, seed=0).texts)
         meter = MemoryMeter()
         meter.start()
-        calibrate(Path(folder) / "bundle/model.onnx", tokens, method="entropy")
+        calibrate(graph.load(Path(folder) / "bundle/model.onnx"), tokens, method="entropy")
         return float(meter.stop()["host"] or 0)
 
 

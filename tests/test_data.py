@@ -216,8 +216,13 @@ def test_digest_is_of_texts_and_labels_in_order_and_not_of_the_file() -> None:
     assert ROWS.digest not in {other.digest for other in others}
 
 
-def test_text_keys_fold_case_and_outer_space() -> None:
-    assert ROWS.text_keys == {("a",), ("b",), ("c",)}
+def test_text_digests_fold_case_and_outer_space() -> None:
+    assert ROWS.text_digests == Rows("another", [("a",), (" B",), ("c",)], [1, 1, 1]).text_digests
+
+
+def test_rows_without_others_hold_each_text_once() -> None:
+    rows = Rows("file", [("a",), ("b",), ("B ",), ("c",)], [0, 1, 2, 3])
+    assert rows.without(ROWS.take([0]).text_digests).texts == [("b",), ("c",)]
 
 
 @pytest.mark.shared

@@ -5,6 +5,7 @@ import pytest
 
 from toolchain import evaluate as evaluation
 from toolchain.errors import InputError
+from toolchain.forward import run
 from toolchain.tasks import Task
 from toolchain.tokens import Tokens
 
@@ -31,7 +32,7 @@ def texts_of(count):
 @pytest.mark.parametrize("max_slots", [1, 64, 100_000])
 def test_logits_come_back_in_the_order_of_rows(max_slots):
     texts = texts_of(50)
-    done = evaluation.run(infer, encode(texts), max_slots=max_slots)
+    done = run(infer, encode(texts), max_slots=max_slots)
     expected = [sum(len(word) for word in text[0].split()) for text in texts]
     assert done.logits[:, 0].tolist() == expected
     assert done.slots >= encode(texts).lengths.sum()

@@ -14,14 +14,15 @@ import toolchain
 
 # From the bottom to the top: each line may import from the lines above it only.
 LAYERS = (
-    ("errors", "files", "hub", "metrics", "progress", "demo"),  # what knows nothing of the rest
+    ("errors", "files", "hub", "metrics", "progress", "distance", "demo"),  # what knows nothing of the rest
     ("tensors", "recipe", "bundle", "model", "statistics"),
     ("tasks", "graph", "runtimes", "meters", "ranges"),
     ("data", "quantize", "coverage", "export", "environment"),
     ("tokens", "labels", "doctor"),
-    ("calibrate", "parity", "job"),
+    ("calibrate", "forward", "parity", "job"),
+    ("choose",),
     ("build",),
-    ("evaluate",),
+    ("evaluate", "compare"),
     ("subject", "results"),
     ("report",),
     ("pipeline", "show"),

@@ -10,8 +10,8 @@ from hypothesis.extra.numpy import arrays
 from toolchain import graph
 from toolchain.calibrate import calibrate
 from toolchain.coverage import integer_coverage
-from toolchain.errors import InputError
-from toolchain.quantize import CPU, TENSORRT, quantize, quantize_weight
+from toolchain.errors import InputError, UsageError
+from toolchain.quantize import CPU, TENSORRT, find_products, quantize, quantize_weight
 from toolchain.runtimes import open_runtime
 
 KINDS = ["distilbert", "bert", "roberta"]
@@ -21,10 +21,12 @@ KINDS = ["distilbert", "bert", "roberta"]
 def quantised(exported, tokens_of, tmp_path_factory):
     made = {}
     for kind in KINDS:
-        ranges = calibrate(exported[kind], tokens_of(kind, 60), method="minmax")
+        ranges = calibrate(graph.load(exported[kind]), tokens_of(kind, 60), method="minmax")
         for target in (TENSORRT, CPU):
             made[kind, target.name] = tmp_path_factory.mktemp("q") / f"{kind}.{target.name}.onnx"
-            quantize(exported[kind], ranges, target, made[kind, target.name])
+            model = graph.load(exported[kind])
+            quantize(model, ranges, target)
+            graph.save(model, made[kind, target.name])
     return made
 
 
@@ -81,6 +83,25 @@ def test_logits_stay_near(quantised, exported, probe, kind, target):
         assert np.abs(small(probe(kind)) - expected).max() < 0.15 * np.abs(expected).max()
 
 
-def test_a_graph_of_another_model_is_refused(exported, tmp_path):
+def test_a_graph_of_another_model_is_refused(exported):
     with pytest.raises(InputError, match=r"no range for .*LayerNorm\.output"):
-        quantize(exported["distilbert"], {}, TENSORRT, tmp_path / "q.onnx")
+        quantize(graph.load(exported["distilbert"]), {}, TENSORRT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_kept_stays_float_and_nothing_else_does(exported, tokens_of, kind):
+    model = graph.load(exported[kind])
+    ranges = calibrate(graph.load(exported[kind]), tokens_of(kind, 20), method="mse")
+    names = [node.name for node in graph.nodes(model, "MatMul")]
+    keep = find_products(model, "*.product2, *layer.0*q*")
+    done = quantize(model, ranges, TENSORRT, keep=keep)
+    assert (len(keep), done["linear"], done["attention"], done["kept"]) == (3, 11, 2, sorted(keep))
+    for node in graph.nodes(model, "MatMul"):
+        from_integers = {value.producer().op_type == "DequantizeLinear" for value in node.inputs if value.producer()}
+        assert from_integers <= {node.name not in keep}
+    assert [node.name for node in graph.nodes(model, "MatMul")] == names
+
+
+def test_a_pattern_that_matches_nothing_is_refused(exported):
+    with pytest.raises(UsageError, match=r"--keep \*\.lin9: no product is called that"):
+        find_products(graph.load(exported["bert"]), "*.lin9")

@@ -15,16 +15,16 @@ from typing import Any
 
 from toolchain import parity
 from toolchain.bundle import Stage, stage
-from toolchain.data import MissingSplitError, Rows, Text, load_rows
+from toolchain.data import MissingSplitError, Text, load_rows
 from toolchain.environment import version_of
 from toolchain.errors import GateError, InputError
-from toolchain.files import sha256_json
 from toolchain.job import Job, prepare
 from toolchain.model import TOKENIZER_FILES
 from toolchain.recipe import DEFAULT_MODEL, Recipe
 from toolchain.runtimes import open_runtime
+from toolchain.tensors import Ranges
 
-STEP_VERSIONS = {"export": 1, "half": 1, "calibrate": 1, "quantize": 1}
+STEP_VERSIONS = {"export": 1, "half": 1, "calibrate": 2, "quantize": 2}
 """Raised when a step's code changes what it writes, so that old outputs are not taken for new."""
 
 PARITY_ROWS = 32
@@ -49,7 +49,7 @@ def build(recipe: Recipe, *, steps: Collection[str] | None = None, log: Log = la
     # What is wrong with the data shows before anything long is begun.
     _parity_texts(job)
     if "calibrate" in job.steps and not recipe.calibration:
-        _ = job.calibration_rows
+        _ = job.held_rows if job.recipe.calib_method == "auto" else job.calibration_rows
     with stage(job.target, force=recipe.force, log=log) as made:
         records = {name: STEPS[name](job, made) for name in job.steps}
         made.finish(_about(job, records))
@@ -69,7 +69,8 @@ def _about(job: Job, records: dict[str, Any]) -> dict[str, Any]:
     """Return the part of the manifest that says what the bundle is."""
     fields = dataclasses.asdict(job.recipe)
     paths = ("model", "data", "calib_data", "calibration")
-    transient = ("output", "force", "dry_run", "backend", "device", "file", "limit", "trust")
+    transient = ("output", "force", "dry_run", "backend", "device", "file", "limit", "trust", "max_drop", "confidence",
+                 "strict")  # fmt: skip
     kept = {key: value for key, value in fields.items() if value is not None and key not in transient}
     for key in paths:  # a bundle is used from other folders than the one it was built in
         if kept.get(key) not in (None, "demo") and Path(kept[key]).exists():
@@ -127,25 +128,28 @@ def _half(job: Job, made: Stage) -> dict[str, Any]:
 
 
 def _calibrate(job: Job, made: Stage) -> dict[str, Any]:
-    from toolchain.calibrate import calibrate, read_ranges, write_ranges
+    from toolchain.calibrate import read_ranges, write_ranges
 
     recipe = job.recipe
-    graph = made.artefacts["model.onnx"]
+    graph_sha256 = made.artefacts["model.onnx"]
     if recipe.calibration:
         ranges, known = read_ranges(Path(recipe.calibration))
-        if known.get("graph_sha256") != graph:
+        if known.get("graph_sha256") != graph_sha256:
             raise InputError(
                 f"{recipe.calibration}: made for another graph. Calibrate this model: toolchain calibrate."
             )
         return made.step("calibrate", known, lambda folder: _written(write_ranges, folder, ranges, known))
 
     rows = job.calibration_rows
-    about = {
+    about: dict[str, Any] = {
         "method": recipe.calib_method,
+        "smooth": recipe.smooth,
         "samples": len(rows),
         "data_sha256": rows.digest,
-        "graph_sha256": graph,
+        "graph_sha256": graph_sha256,
     }
+    if recipe.calib_method == "auto":
+        about["chosen_on"] = {"rows": len(job.held_rows), "data_sha256": job.held_rows.digest}
     inputs = {
         "version": STEP_VERSIONS["calibrate"],
         "tokenizer": {name: digest for name, digest in job.source.digests.items() if name != "config.json"},
@@ -154,34 +158,62 @@ def _calibrate(job: Job, made: Stage) -> dict[str, Any]:
     }
 
     def run(folder: Path) -> dict[str, Any]:
-        ranges = calibrate(folder / "model.onnx", job.encode(rows.texts), method=recipe.calib_method)
-        extra = {"row_sha256": sorted(row_digests(rows))}
-        return _written(write_ranges, folder, ranges, about | extra) | {"tensors": len(ranges)}
+        ranges, found = _ranges(job, folder / "model.onnx")
+        return _written(write_ranges, folder, ranges, about | found) | {"tensors": len(ranges)}
 
     return made.step("calibrate", inputs, run)
 
 
+def _ranges(job: Job, model: Path) -> tuple[Ranges, dict[str, Any]]:
+    """Return the ranges by the recipe's method, and what else calibration.json says of them."""
+    from toolchain import graph
+    from toolchain.calibrate import calibrate, channel_amax
+    from toolchain.choose import choose
+    from toolchain.graph.smooth import exponents, smooth
+
+    recipe, rows = job.recipe, job.calibration_rows
+    tokens = job.encode(rows.texts)
+    used = rows.text_digests
+    if recipe.calib_method == "auto":
+        found = choose(lambda: graph.load(model), tokens, job.encode(job.held_rows.texts), alpha=recipe.smooth)
+        about = {
+            "method": found.best.method,
+            "smooth": found.best.alpha,
+            "trials": [trial.to_json() for trial in found.trials],
+        }
+        ranges, smoothing = found.ranges, found.smoothing
+        used = used + job.held_rows.text_digests
+    else:
+        full, about, smoothing = graph.load(model), {}, {}
+        if recipe.smooth is not None:
+            smoothing = exponents(full, channel_amax(full, tokens), recipe.smooth)
+            smooth(full, smoothing)
+        ranges = calibrate(full, tokens, method=recipe.calib_method, where=str(model))
+    return ranges, {**about, "smoothing": smoothing, "row_sha256": sorted(set(used))}
+
+
 def _written(write: Callable[..., None], folder: Path, ranges: Any, about: dict[str, Any]) -> dict[str, Any]:
     write(folder, ranges, about)
-    return {key: value for key, value in about.items() if key != "row_sha256"}
-
-
-def row_digests(rows: Rows) -> set[str]:
-    """Return a short digest of each row's text, to find rows again without keeping their text."""
-    return {sha256_json(text)[:16] for text in rows.text_keys}
+    return {key: value for key, value in about.items() if key not in ("row_sha256", "smoothing")}
 
 
 def _quantize(job: Job, made: Stage) -> dict[str, Any]:
     def run(folder: Path) -> dict[str, Any]:
+        from toolchain import graph
         from toolchain.calibrate import read_ranges
         from toolchain.coverage import integer_coverage
-        from toolchain.quantize import CPU, TENSORRT, quantize
+        from toolchain.graph.smooth import smooth
+        from toolchain.quantize import CPU, TENSORRT, find_products, quantize
 
-        ranges, _ = read_ranges(folder / "calibration.json")
+        ranges, about = read_ranges(folder / "calibration.json")
         views = {"model.int8.onnx": TENSORRT, "model.int8.cpu.onnx": CPU}
-        record = {
-            file: quantize(folder / "model.onnx", ranges, target, folder / file) for file, target in views.items()
-        }
+        record = {}
+        for file, target in views.items():
+            model = graph.load(folder / "model.onnx")
+            smoothing = {"smoothing_muls": smooth(model, about.get("smoothing", {}))}
+            keep = find_products(model, job.recipe.keep)
+            record[file] = quantize(model, ranges, target, keep=keep) | smoothing
+            graph.save(model, folder / file)
         found = _parity(job, folder / "model.int8.cpu.onnx")
         if not found.finite:
             raise GateError(f"{job.source.name}: model.int8.cpu.onnx gives NaN or infinity. Calibrate with more rows.")
@@ -192,6 +224,7 @@ def _quantize(job: Job, made: Stage) -> dict[str, Any]:
         "version": STEP_VERSIONS["quantize"],
         "graph": made.artefacts["model.onnx"],
         "ranges": made.artefacts["calibration.json"],
+        "keep": job.recipe.keep,
         "tools": _versions("onnx-ir", "onnxruntime", "onnxruntime-gpu"),
     }
     return made.step("quantize", inputs, run)

@@ -2,19 +2,25 @@
 
 import json
 import struct
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
 from toolchain import graph
 from toolchain.errors import InputError
 from toolchain.files import write_json, write_text
+from toolchain.graph.smooth import MAX_EXPONENT, folds
 from toolchain.progress import track
 from toolchain.quantize import calibrated_tensors
 from toolchain.ranges import Histogram
 from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.ort import open_session
-from toolchain.tensors import Ranges, range_from_json
+from toolchain.tensors import Array, Ranges, range_from_json
 from toolchain.tokens import Tokens, equal_length_batches
 
 CACHE_HEADER = "TRT-101601-EntropyCalibration2"
@@ -24,32 +30,46 @@ MAX_SLOTS = 512
 """Tokens a batch: its tapped activations stay in the processor's cache and in few megabytes."""
 
 
-def collect(model: Path, tokens: Tokens) -> dict[str, Histogram]:
+def collect(model: ir.Model, tokens: Tokens, *, where: str = "model.onnx") -> dict[str, Histogram]:
     """Run the graph over every row and return a histogram for each tensor that is quantised.
 
     Rows are batched by equal length: there is no padding whose values could enter a histogram.
 
     Raises:
-        InputError: an activation is not finite.
+        InputError: an activation is not finite; `where` names the graph.
     """
-    tapped = graph.load(model)
-    names = calibrated_tensors(tapped)
-    session = open_session(graph.with_outputs(tapped, names))
-    histograms = {name: Histogram() for name in names}
-    batches = list(equal_length_batches(tokens.lengths, max_slots=MAX_SLOTS))
+    histograms = {name: Histogram() for name in calibrated_tensors(model)}
     with ThreadPoolExecutor(cpu_threads()) as pool:
-        for rows in track(batches, total=len(batches), text="calibrating"):
-            values = session.run(names, tokens.batch(rows))
-            jobs = {name: pool.submit(histograms[name].add, value) for name, value in zip(names, values, strict=True)}
+        for values in _tapped(model, list(histograms), tokens):
+            jobs = {name: pool.submit(histograms[name].add, value) for name, value in values.items()}
             for name, job in jobs.items():
                 try:
                     job.result()
                 except ValueError as error:
-                    raise InputError(f"{model}: {name}: {error}. The checkpoint gives infinities or NaN.") from None
+                    raise InputError(f"{where}: {name}: {error}. The checkpoint gives infinities or NaN.") from None
     return histograms
 
 
-def calibrate(model: Path, tokens: Tokens, *, method: str) -> Ranges:
+def channel_amax(model: ir.Model, tokens: Tokens) -> dict[str, NDArray[np.float32]]:
+    """Return the largest |x| of each channel of the tensors that can be smoothed, float32 [hidden], by fold."""
+    names = {fold.name: str(fold.value.name) for fold in folds(model)}
+    found: dict[str, NDArray[np.float32]] = {}
+    for values in _tapped(model, list(names.values()), tokens):
+        for fold, name in names.items():
+            largest = np.abs(values[name]).max(axis=(0, 1))
+            found[fold] = np.maximum(found[fold], largest) if fold in found else largest
+    return found
+
+
+def _tapped(model: ir.Model, names: list[str], tokens: Tokens) -> Iterator[dict[str, Array]]:
+    """Yield the named tensors of each batch of rows."""
+    session = open_session(graph.with_outputs(model, names))
+    batches = list(equal_length_batches(tokens.lengths, max_slots=MAX_SLOTS))
+    for rows in track(batches, total=len(batches), text="calibrating"):
+        yield dict(zip(names, session.run(names, tokens.batch(rows)), strict=True))
+
+
+def calibrate(model: ir.Model, tokens: Tokens, *, method: str, where: str = "model.onnx") -> Ranges:
     """Return the range of each tensor that is quantised.
 
     Raises:
@@ -57,13 +77,17 @@ def calibrate(model: Path, tokens: Tokens, *, method: str) -> Ranges:
     """
     if not len(tokens):
         raise InputError("calibration: no rows. Give a train split with at least one row.")
-    return {name: histogram.range(method) for name, histogram in collect(model, tokens).items()}
+    return {name: histogram.range(method) for name, histogram in collect(model, tokens, where=where).items()}
 
 
 def write_ranges(folder: Path, ranges: Ranges, about: dict[str, Any]) -> None:
-    """Write calibration.json and calibration.cache; `about` says with what they were made."""
+    """Write calibration.json and calibration.cache; `about` says with what they were made.
+
+    Its `smoothing` (graph/smooth.py) becomes one line of whole numbers a fold.
+    """
+    smoothing = {name: " ".join(map(str, powers)) for name, powers in about.get("smoothing", {}).items()}
     entries = {name: known.to_json() for name, known in ranges.items()}
-    write_json(folder / "calibration.json", {**about, "ranges": entries})
+    write_json(folder / "calibration.json", {**about, "smoothing": smoothing, "ranges": entries})
     write_text(folder / "calibration.cache", cache_text(ranges))
 
 
@@ -77,13 +101,16 @@ def read_ranges(file: Path) -> tuple[Ranges, dict[str, Any]]:
     """Read the ranges of a calibration.json, and what it says of how they were made.
 
     Raises:
-        InputError: it is missing, no JSON, or a range is not finite and above zero.
+        InputError: it is missing, no JSON, a range is not finite and above zero, or it smooths by no whole numbers.
     """
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
         entries = about.pop("ranges").items()
+        smoothing = {name: [int(power) for power in text.split()] for name, text in about["smoothing"].items()}
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}. Give a calibration.json.") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: no calibration ({error}). Give a calibration.json that `calibrate` made.") from None
-    return {name: range_from_json(name, value) for name, value in entries}, about
+    if any(abs(power) > MAX_EXPONENT for powers in smoothing.values() for power in powers):
+        raise InputError(f"{file}: smooths by more than 2^{MAX_EXPONENT}. Calibrate again.")
+    return {name: range_from_json(name, value) for name, value in entries}, {**about, "smoothing": smoothing}

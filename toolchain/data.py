@@ -3,7 +3,7 @@
 import csv
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,9 +61,20 @@ class Rows:
         return sha256_json([self.texts, [str(label) for label in self.labels]])
 
     @property
-    def text_keys(self) -> set[Text]:
-        """The texts without case and outer space, to find rows that two splits share."""
-        return {tuple(part.strip().lower() for part in text) for text in self.texts}
+    def text_digests(self) -> list[str]:
+        """A short digest of each row's text, whatever its case, to find rows again without keeping their text."""
+        folded = ([part.strip().lower() for part in text] for text in self.texts)
+        return [sha256_json(text)[:16] for text in folded]
+
+    def without(self, digests: Collection[str]) -> "Rows":
+        """Return the rows whose text is not among `digests`, nor in an earlier row."""
+        seen = set(digests)
+        fresh = []
+        for index, digest in enumerate(self.text_digests):
+            if digest not in seen:
+                seen.add(digest)
+                fresh.append(index)
+        return self.take(fresh)
 
 
 def load_rows(task: Task, split: str, *, data: str | None = None) -> Rows:

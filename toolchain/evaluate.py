@@ -6,23 +6,22 @@ puts the logits back in the rows' order. Warm-up is outside every clock.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from toolchain.data import Text
+from toolchain.distance import Logits
 from toolchain.errors import InputError
+from toolchain.forward import run
 from toolchain.meters.latency import measure_latency
 from toolchain.meters.memory import MemoryMeter
 from toolchain.metrics import METRICS, Values
 from toolchain.statistics import bootstrap_ci95
 from toolchain.tasks import Task
 from toolchain.tensors import Infer
-from toolchain.tokens import Tokens, budget_batches
+from toolchain.tokens import Tokens
 
-Logits = NDArray[np.float32]
 Encode = Callable[[list[Text]], Tokens]
 
 BUDGETS = (512, 1024, 2048, 4096)
@@ -31,31 +30,6 @@ BUDGETS = (512, 1024, 2048, 4096)
 TRIAL_ROWS = 256
 LATENCY_ROWS = 200
 WARMUP_CALLS = 3
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one pass over the rows gave and took."""
-
-    logits: Logits
-    runtime_s: float
-    slots: int
-
-
-def run(infer: Infer, tokens: Tokens, *, max_slots: int) -> Run:
-    """Infer every row in length-sorted batches; logits are float32 [rows, classes], in row order."""
-    parts, order, runtime_s, slots = [], [], 0.0, 0
-    for rows in budget_batches(tokens.lengths, max_slots=max_slots):
-        batch = tokens.batch(rows)
-        start = time.perf_counter()
-        parts.append(infer(batch))
-        runtime_s += time.perf_counter() - start
-        order.append(rows)
-        slots += batch["input_ids"].size
-    found = np.concatenate(parts)
-    logits = np.empty_like(found)
-    logits[np.concatenate(order)] = found
-    return Run(logits, runtime_s, slots)
 
 
 def choose_budget(infer: Infer, encode: Encode, texts: list[Text], *, seed: int) -> int:

@@ -22,6 +22,13 @@ STEP_ORDER = ("export", "half", "calibrate", "quantize")
 PRECISION_STEPS = {"fp32": ("export",), "fp16": ("export", "half"),
                    "int8": ("export", "calibrate", "quantize")}  # fmt: skip
 
+MIN_ROWS = 8
+"""Fewer rows than this, a small batch, show nothing of how far a tensor reaches."""
+
+HELD_ROWS = 256
+HELD_SHARE = 3
+"""Choices are made on this many train rows that calibration leaves over, or a third of a small split."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -53,11 +60,11 @@ class Job:
         return load_tokenizer(self.source.folder, trust_remote_code=self.source.trust_remote_code)
 
     @functools.cached_property
-    def calibration_rows(self) -> Rows:
-        """Return the rows to calibrate with: a seeded sample of the train split, or of --calib-data.
+    def train_rows(self) -> Rows:
+        """Return the rows that may be calibrated with: the train split, or that of --calib-data.
 
         Raises:
-            InputError: they would come from the very file that is evaluated.
+            InputError: they would come from the very file that is evaluated, or are too few.
         """
         recipe = self.recipe
         rows = load_rows(self.task, "train", data=recipe.calib_data or recipe.data)
@@ -67,7 +74,36 @@ class Job:
                 f"{rows.source}: the rows to calibrate with are the rows to evaluate. "
                 "Give others in train.* or with --calib-data."
             )
-        return rows.sample(recipe.calib_samples, seed=recipe.seed)
+        if len(rows) < MIN_ROWS:
+            raise InputError(f"{rows.source}: {len(rows)} rows, too few to calibrate with. Give {MIN_ROWS} or more.")
+        return rows
+
+    @functools.cached_property
+    def calibration_rows(self) -> Rows:
+        """Return a seeded sample of the train rows; a method that is chosen leaves some of them over.
+
+        Raises:
+            InputError: as of `train_rows`.
+        """
+        rows, count = self.train_rows, self.recipe.calib_samples
+        if self.recipe.calib_method == "auto":
+            count = min(count, len(rows) - len(rows) // HELD_SHARE)
+        return rows.sample(count, seed=self.recipe.seed)
+
+    @functools.cached_property
+    def held_rows(self) -> Rows:
+        """Return train rows that were not calibrated with, to choose on.
+
+        Raises:
+            InputError: there are none.
+        """
+        left = self.train_rows.without(self.calibration_rows.text_digests)
+        if not len(left):
+            raise InputError(
+                f"{left.source}: every text in it was calibrated with, none is left to choose on. "
+                "Give more rows, or name a --calib-method."
+            )
+        return left.sample(HELD_ROWS, seed=self.recipe.seed)
 
 
 def prepare(recipe: Recipe, steps: Collection[str] | None = None) -> Job:

@@ -9,13 +9,14 @@ from typing import Any
 
 from toolchain import evaluate as evaluation
 from toolchain import report
-from toolchain.build import build, row_digests
+from toolchain.build import build
 from toolchain.bundle import RESULTS, Bundle
 from toolchain.data import Rows, load_rows
+from toolchain.distance import Logits
 from toolchain.environment import describe
 from toolchain.errors import InputError
-from toolchain.evaluate import Logits
 from toolchain.files import sha256_json, write_text
+from toolchain.forward import run
 from toolchain.labels import in_task_order, read_labels
 from toolchain.meters.energy import unavailable
 from toolchain.recipe import Recipe
@@ -98,7 +99,7 @@ def _refuse_calibrated(bundle: Bundle, rows: Rows) -> None:
     if "calibration.json" not in bundle.manifest["artefacts"]:
         return
     known = json.loads(bundle.file("calibration.json").read_text(encoding="utf-8")).get("row_sha256", [])
-    shared = len(row_digests(rows) & set(known))
+    shared = len(set(rows.text_digests) & set(known))
     if shared > max(CHANCE_ROWS, MAX_SHARED_ROWS * len(rows)):
         raise InputError(
             f"{rows.source}: {shared} of these rows were calibrated with. "
@@ -122,7 +123,7 @@ def _reference(subject: Subject, rows: Rows, logits: Logits) -> tuple[Logits, st
     if found is None or len(found) != len(rows):
         tokens = subject.job.encode(rows.texts)
         with open_runtime(backend, model, device="cpu") as infer:
-            found = evaluation.run(infer, tokens, max_slots=evaluation.BUDGETS[1]).logits
+            found = run(infer, tokens).logits
         save_logits(file, found)
     return found, name
 

@@ -5,15 +5,16 @@ encoder and of both attention products, and the linear layers' weights. Never qu
 embeddings, the mask's addition, LayerNorm and the classification head.
 """
 
+import fnmatch
+from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from toolchain import graph
-from toolchain.errors import InputError
+from toolchain.errors import InputError, UsageError
 from toolchain.graph import add_initializer, constant
 from toolchain.tensors import INT8_LEVELS, Array, Range, Ranges
 
@@ -38,22 +39,39 @@ CPU = Target("cpu", unsigned_left=True)
 
 def calibrated_tensors(model: ir.Model) -> list[str]:
     """Return the tensors that need a calibrated range, in graph order."""
-    found = (value for value, _, _ in _activations(model) if not _is_probabilities(value))
+    products = list(graph.nodes(model, "MatMul"))
+    found = (value for value, _, _ in _activations(products) if not _is_probabilities(value))
     return list(dict.fromkeys(str(value.name) for value in found))
 
 
-def quantize(source: Path, ranges: Ranges, target: Target, output: Path) -> dict[str, Any]:
-    """Write `source` with Q/DQ nodes for `target` to `output`.
+def find_products(model: ir.Model, patterns: str | None) -> list[str]:
+    """Return the names of the products that patterns such as `*.ffn.lin2` match, comma-separated.
+
+    Raises:
+        UsageError: a pattern matches none.
+    """
+    names = [str(node.name) for node in graph.nodes(model, "MatMul")]
+    found: list[str] = []
+    for pattern in (patterns or "").split(",") if patterns else ():
+        matched = fnmatch.filter(names, pattern.strip())
+        if not matched:
+            raise UsageError(f"--keep {pattern}: no product is called that. The first is {names[0]}; see `explain`.")
+        found += matched
+    return list(dict.fromkeys(found))
+
+
+def quantize(model: ir.Model, ranges: Ranges, target: Target, *, keep: Collection[str] = ()) -> dict[str, Any]:
+    """Put Q/DQ nodes for `target` around the products of a float graph, but those named in `keep`.
 
     Returns:
-        A JSON record: how many linear layers and attention products are quantised.
+        A JSON record: how many linear layers and attention products are quantised, and what was kept.
 
     Raises:
         InputError: a tensor of the graph has no range.
     """
-    model = graph.load(source)
-    linear, attention = graph.linear_layers(model), graph.attention_products(model)
-    for value, position, readers in _activations(model):
+    products = [node for node in graph.nodes(model, "MatMul") if node.name not in keep]
+    linear = [node for node in products if constant(node.inputs[1]) is not None]
+    for value, position, readers in _activations(products):
         known = PROBABILITIES if _is_probabilities(value) else ranges.get(str(value.name))
         if known is None:
             raise InputError(f"calibration: no range for {value.name}. Calibrate this graph again.")
@@ -64,14 +82,14 @@ def quantize(source: Path, ranges: Ranges, target: Target, output: Path) -> dict
     for node in linear:
         node.replace_input_with(1, _quantised_weight(model, node))
     graph.tidy(model)
-    graph.save(model, output)
-    return {"target": target.name, "linear": len(linear), "attention": len(attention)}
+    counts = {"linear": len(linear), "attention": len(products) - len(linear)}
+    return {"target": target.name, **counts, "kept": sorted(keep)}
 
 
-def _activations(model: ir.Model) -> list[tuple[ir.Value, int, list[ir.Node]]]:
+def _activations(products: list[ir.Node]) -> list[tuple[ir.Value, int, list[ir.Node]]]:
     """Return each activation that a product reads, the input position, and the products there."""
     found: dict[tuple[ir.Value, int], list[ir.Node]] = {}
-    for node in graph.nodes(model, "MatMul"):
+    for node in products:
         for position, value in enumerate(node.inputs):
             if value is not None and constant(value) is None:
                 found.setdefault((value, position), []).append(node)

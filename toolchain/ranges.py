@@ -4,6 +4,7 @@ A method is a function from a histogram to the amax that int8's 127 stands for. 
 function here and its line in METHODS.
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +16,7 @@ BINS = 2048
 FIRST_CANDIDATE = 128
 """The fewest bins a range may keep: one for each level of |x| that int8 has, and zero."""
 
-PERCENTILE = 99.99
+DEFAULT_PERCENTILE = 99.99
 
 SMALLEST = 1e-30
 """|x| that counts as zero: float32 loses the bin width of anything smaller."""
@@ -66,11 +67,14 @@ class Histogram:
         """Return the range that `method` chooses; a tensor that is always 0 gets amax 1.
 
         Raises:
-            KeyError: `METHODS` has no such method.
+            KeyError: there is no such method.
         """
-        amax = METHODS[method](self) if self.amax > SMALLEST else 1.0
+        amax = find_method(method)(self) if self.amax > SMALLEST else 1.0
         low, high = np.clip([self.low, self.high], -amax, amax)
         return Range(amax, float(low), float(high))
+
+
+Method = Callable[[Histogram], float]
 
 
 def minmax(histogram: Histogram) -> float:
@@ -78,10 +82,10 @@ def minmax(histogram: Histogram) -> float:
     return histogram.amax
 
 
-def percentile(histogram: Histogram) -> float:
-    """Clip the largest 0.01 % of |x|."""
+def percentile(histogram: Histogram, percent: float = DEFAULT_PERCENTILE) -> float:
+    """Clip the largest |x|: those above this percentile."""
     cumulative = np.cumsum(histogram.counts)
-    index = int(np.searchsorted(cumulative, cumulative[-1] * PERCENTILE / 100))
+    index = int(np.searchsorted(cumulative, cumulative[-1] * percent / 100))
     return min((index + 1) * histogram.width, histogram.amax)
 
 
@@ -150,7 +154,19 @@ def _xlogx(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(values * np.log(np.where(values > 0, values, 1)))
 
 
-METHODS: dict[str, Callable[[Histogram], float]] = {
+def find_method(name: str) -> Method:
+    """Return the method of that name; `percentile-99.9` is the percentile 99.9.
+
+    Raises:
+        KeyError: there is none.
+    """
+    base, dash, percent = name.partition("-")
+    if dash and METHODS[base] is percentile:
+        return functools.partial(percentile, percent=float(percent))
+    return METHODS[name]
+
+
+METHODS: dict[str, Method] = {
     "entropy": entropy,
     "minmax": minmax,
     "percentile": percentile,

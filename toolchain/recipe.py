@@ -7,6 +7,7 @@ option means the same wherever it stands.
 
 import dataclasses
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from toolchain.errors import InputError, UsageError
 DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 BACKENDS = ("torch", "ort", "trt")
-METHODS = ("entropy", "minmax", "percentile", "mse")
+METHODS = ("entropy", "minmax", "percentile", "mse", "auto")
+PERCENTILE = re.compile(r"percentile-(\d+(?:\.\d+)?)")
 
 
 def option(
@@ -63,13 +65,27 @@ class Recipe:
         metavar="DIR",
     )  # fmt: skip
     calib_samples: int = option(512, "rows to calibrate with", metavar="N", least=1)
-    calib_method: str = option("entropy", "how a range is chosen", choices=METHODS)
+    calib_method: str = option(
+        "entropy", "how a range is chosen: entropy, minmax, mse, percentile (of 99.99), percentile-P, "
+        "or auto: whatever comes nearest to FP32", metavar="METHOD",
+    )  # fmt: skip
+    smooth: float | None = option(
+        None, "SmoothQuant's alpha, 0 to 1 (default none; auto tries several)", metavar="ALPHA"
+    )
+    keep: str | None = option(
+        None, "products to leave out of INT8: names or patterns such as '*.ffn.lin2'", metavar="A[,B]"
+    )
     calib_data: str | None = option(None, "folder whose train.* is calibrated with instead", metavar="DIR")
     calibration: str | None = option(None, "ranges made before", metavar="FILE")
     max_length: int | None = option(
         None, "truncation length (default 128, or the model's if less)", metavar="N", least=2
     )
     atol: float = option(1e-4, "largest |logit difference| of the export", metavar="X")
+    max_drop: float | None = option(
+        None, "gate: refuse a larger drop of the task's metric, in points (1/100)", metavar="POINTS"
+    )
+    confidence: float = option(0.95, "of the gate's one-sided interval", metavar="SHARE")
+    strict: bool = option(False, "let a gate that cannot tell fail")
     limit: int | None = option(None, "evaluate the first N rows only", metavar="N", least=1)
     trust: str | None = option(None, "refuse a bundle with another digest", metavar="DIGEST")
     seed: int = option(0, "seed of every random choice", metavar="N", least=0)
@@ -83,6 +99,15 @@ class Recipe:
             _check(field, getattr(self, field.name))
         if not 0 < self.atol < math.inf:
             raise UsageError(f"--atol {self.atol}: not a number above 0. Give a tolerance such as 1e-4.")
+        if self.calib_method not in METHODS and not _is_percentile(self.calib_method):
+            known = ", ".join([*METHODS, "percentile-P with P above 50 and up to 100"])
+            raise UsageError(f"--calib-method {self.calib_method}: unknown. Choose one of {known}.")
+        if self.smooth is not None and not 0 <= self.smooth <= 1:
+            raise UsageError(f"--smooth {self.smooth}: not from 0 to 1. Give an alpha such as 0.5.")
+        if self.max_drop is not None and not 0 <= self.max_drop < math.inf:
+            raise UsageError(f"--max-drop {self.max_drop}: not a number from 0. Give points such as 0.5.")
+        if not 0.5 <= self.confidence < 1:
+            raise UsageError(f"--confidence {self.confidence}: not from 0.5 to below 1. Give a share such as 0.95.")
         if self.task == "custom" and not (self.text_column and self.label_column):
             raise UsageError("--task custom: needs --text-column A[,B] and --label-column L. Name the columns.")
 
@@ -100,6 +125,7 @@ class Recipe:
             if not equals:
                 raise UsageError(f"--set {assignment}: no '='. Write --set key=value.")
             values[key.strip().replace("-", "_")] = _toml_value(text.strip())
+        values = {key: _joined(value) for key, value in values.items()}
         values |= {key: value for key, value in flags.items() if value is not None}
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(values.keys() - known):
@@ -133,6 +159,17 @@ def load_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {error.strerror}. Give the path of a TOML file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a TOML file: {error}. Mend it.") from error
+
+
+def _is_percentile(method: str) -> bool:
+    found = PERCENTILE.fullmatch(method)
+    return found is not None and 50 < float(found[1]) <= 100
+
+
+def _joined(value: Any) -> Any:
+    """Return a list of texts as an option has it, `A,B`; a recipe may write either."""
+    names = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+    return ",".join(value) if names else value
 
 
 def _toml_value(text: str) -> Any:

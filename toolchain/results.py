@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from toolchain.bundle import MANIFEST, RESULTS, open_bundle
+from toolchain.distance import Logits
 from toolchain.errors import InputError
-from toolchain.evaluate import Logits
 from toolchain.files import sha256_file, write_json
 
 log = logging.getLogger(__name__)

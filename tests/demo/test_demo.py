@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from toolchain import graph
 from toolchain.calibrate import calibrate
 from toolchain.data import load_rows
 from toolchain.demo import FOLDER
-from toolchain.evaluate import run
 from toolchain.export import export
+from toolchain.forward import run
 from toolchain.model import find_model, load_tokenizer
 from toolchain.quantize import CPU, TENSORRT, quantize
 from toolchain.recipe import Recipe
@@ -41,9 +42,9 @@ def test_fp32_is_neither_perfect_nor_chance(setting):
 @pytest.mark.parametrize("target", [TENSORRT, CPU], ids=lambda target: target.name)
 def test_careful_int8_keeps_it(setting, target):
     folder, train, tokens, references = setting
-    quantize(
-        folder / "model.onnx", calibrate(folder / "model.onnx", train, method="entropy"), target, folder / "q.onnx"
-    )
+    model = graph.load(folder / "model.onnx")
+    quantize(model, calibrate(model, train, method="entropy"), target)
+    graph.save(model, folder / "q.onnx")
     lost = accuracy(folder / "model.onnx", tokens, references) - accuracy(folder / "q.onnx", tokens, references)
     assert lost <= 0.01
 

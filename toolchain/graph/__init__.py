@@ -92,7 +92,16 @@ def tidy(model: ir.Model) -> int:
 
 
 def with_outputs(model: ir.Model, names: list[str]) -> bytes:
-    """Return the graph, serialised, with these tensors as its only outputs."""
+    """Return the graph, serialised, with these tensors as its only outputs; the model stays as it is."""
     values = {str(value.name): value for node in model.graph for value in node.outputs}
+    kept = list(model.graph.outputs)
     model.graph.outputs[:] = [values[name] for name in names]
+    try:
+        return serialised(model)
+    finally:
+        model.graph.outputs[:] = kept
+
+
+def serialised(model: ir.Model) -> bytes:
+    """Return the graph as one ONNX message."""
     return bytes(ir.to_proto(model).SerializeToString())

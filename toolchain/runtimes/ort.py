@@ -71,7 +71,7 @@ def open_session(
 
 
 @contextmanager
-def open_ort(model: Path, *, device: str = "auto", precision: str = "fp32") -> Iterator[Infer]:
+def open_ort(model: Path | bytes, *, device: str = "auto", precision: str = "fp32") -> Iterator[Infer]:
     """Yield `infer` of an ONNX graph; `precision` is the graph's own and changes nothing."""
     opened = [open_session(model, device=device)]
     names = {entry.name for entry in opened[0].get_inputs()}

@@ -1,0 +1,41 @@
+"""The chosen combination is the nearest to FP32 of all that were tried."""
+
+import numpy as np
+import pytest
+
+from toolchain import graph
+from toolchain.choose import ALPHAS, CANDIDATES, choose
+from toolchain.distance import distance
+from toolchain.forward import logits_of
+from toolchain.graph.smooth import smooth
+from toolchain.quantize import TENSORRT, quantize
+
+
+@pytest.fixture(scope="module")
+def setting(exported, tokens_of):
+    return lambda: graph.load(exported["distilbert"]), tokens_of("distilbert", 30), tokens_of("distilbert", 25)
+
+
+@pytest.fixture(scope="module")
+def choice(setting):
+    return choose(*setting)
+
+
+def test_every_combination_is_tried_and_the_nearest_taken(choice):
+    tried = {(trial.alpha, trial.method) for trial in choice.trials}
+    assert tried == {(alpha, method) for alpha in ALPHAS for method in CANDIDATES}
+    assert choice.best.distance.rank == min(trial.distance.rank for trial in choice.trials)
+
+
+def test_ranges_and_smoothing_are_those_of_the_best(setting, choice):
+    load, _, held = setting
+    model = load()
+    smooth(model, choice.smoothing)
+    quantize(model, choice.ranges, TENSORRT)
+    assert distance(logits_of(load(), held), logits_of(model, held)) == choice.best.distance
+
+
+def test_a_given_alpha_is_the_only_one_tried(setting):
+    choice = choose(*setting, alpha=0.5)
+    assert {trial.alpha for trial in choice.trials} == {0.5}
+    assert any(np.any(powers) for powers in choice.smoothing.values())

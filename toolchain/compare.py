@@ -1,0 +1,137 @@
+"""Two sets of predictions for the same rows: how far the second drops, how sure that is, and a verdict.
+
+Drops are in points, 1/100 of the task's primary metric; a negative drop is a gain.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from toolchain.errors import InputError
+from toolchain.metrics import METRICS, Values
+from toolchain.statistics import bootstrap_drop, mcnemar, normal_quantile, paired_drop
+
+POWER = 0.8
+"""The chance of being seen that the minimum detectable difference is stated for."""
+
+PASSES, FAILS, UNKNOWN = "passes", "fails", "cannot tell"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Predictions beside what they should be: classes int64 [rows] in the task's order, or numbers float64."""
+
+    references: Values
+    predictions: Values
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Rows that went wrong, rows that came right, and rows whose label changed at all."""
+
+    lost: int
+    gained: int
+    changed: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The drop from a baseline to a candidate. `bounds_points` are one-sided, each at `confidence`."""
+
+    metric: str
+    n: int
+    baseline: float
+    candidate: float
+    drop_points: float
+    bounds_points: tuple[float, float]
+    confidence: float
+    flips: Flips | None
+    p_value: float | None
+    detectable_points: float | None
+    max_drop_points: float | None = None
+    verdict: str | None = None
+    rows_to_tell: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that `--json` prints; a bound that is not finite is null."""
+        bounds = [bound if math.isfinite(bound) else None for bound in self.bounds_points]
+        return {**asdict(self), "bounds_points": bounds}
+
+
+def compare(
+    baseline: Scored,
+    candidate: Scored,
+    metric: str,
+    *,
+    confidence: float = 0.95,
+    max_drop: float | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """Compare predictions for the same rows by one metric; with `max_drop`, in points, give a verdict.
+
+    Accuracy: Tango's interval and McNemar's exact test. Other metrics: paired bootstrap over rows.
+
+    Raises:
+        InputError: the rows are not the same.
+    """
+    references = baseline.references
+    if len(references) != len(candidate.references) or not np.array_equal(references, candidate.references):
+        raise InputError("compare: the labels differ, so the rows are not the same. Evaluate both on the same rows.")
+    function, n = METRICS[metric], len(references)
+    values = [function(references, scored.predictions) for scored in (baseline, candidate)]
+    drop = 100 * (values[0] - values[1])
+    flips = _flips(references, baseline.predictions, candidate.predictions)
+    if metric == "accuracy" or (flips and not flips.changed):
+        assert flips
+        bounds = paired_drop(flips.lost, flips.gained, n, confidence=confidence)
+    else:
+        predictions = baseline.predictions, candidate.predictions
+        bounds = bootstrap_drop(function, references, *predictions, confidence=confidence, seed=seed)
+    low, high = (100 * bound for bound in bounds)
+    return Comparison(
+        metric=metric,
+        n=n,
+        baseline=values[0],
+        candidate=values[1],
+        drop_points=drop,
+        bounds_points=(low, high),
+        confidence=confidence,
+        flips=flips,
+        p_value=mcnemar(flips.lost, flips.gained) if flips and metric == "accuracy" else None,
+        detectable_points=_detectable(high - low, confidence),
+        **_judge(drop, low, high, n, max_drop),
+    )
+
+
+def _flips(references: Values, baseline: Values, candidate: Values) -> Flips | None:
+    """Count flips of classes; a regression has none."""
+    if references.dtype.kind == "f":
+        return None
+    right, still = baseline == references, candidate == references
+    return Flips(int((right & ~still).sum()), int((~right & still).sum()), int((baseline != candidate).sum()))
+
+
+def _detectable(width: float, confidence: float) -> float | None:
+    """Return the smallest true drop that this many rows would show with a chance of POWER."""
+    if not math.isfinite(width):
+        return None
+    z = normal_quantile(confidence)
+    return width / 2 * (z + normal_quantile(POWER)) / z
+
+
+def _judge(drop: float, low: float, high: float, n: int, max_drop: float | None) -> dict[str, Any]:
+    """Return the verdict, and about how many rows would give a clear one if there is none.
+
+    A bound's distance from the drop shrinks with the square root of the rows.
+    """
+    if max_drop is None:
+        return {}
+    if drop > max_drop:
+        return {"max_drop_points": max_drop, "verdict": FAILS}
+    if high <= max_drop:
+        return {"max_drop_points": max_drop, "verdict": PASSES}
+    room = max_drop - drop
+    rows = math.ceil(n * ((high - drop) / room) ** 2) if room > 0 and math.isfinite(high) else None
+    return {"max_drop_points": max_drop, "verdict": UNKNOWN, "rows_to_tell": rows}
