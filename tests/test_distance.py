@@ -14,7 +14,7 @@ def test_classes_against_scipy():
     assert found.kl == pytest.approx(entropy(softmax(one, axis=1), softmax(other, axis=1), axis=1).mean(), rel=1e-5)
     assert found.rms == pytest.approx(np.sqrt(((one - other) ** 2).mean()), rel=1e-6)
     assert found.changed == (one.argmax(axis=1) != other.argmax(axis=1)).mean()
-    assert found.rank == found.kl
+    assert found.rank == pytest.approx((found.kl * found.rms**2) ** 0.25)
 
 
 def test_a_regression_ranks_by_difference():

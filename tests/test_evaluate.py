@@ -57,7 +57,7 @@ def test_a_logit_that_is_no_number_is_refused():
 def test_score_is_the_metric_within_its_interval():
     references = np.arange(200) % 2
     logits = np.eye(2, dtype=np.float32)[np.where(np.arange(200) < 180, references, 1 - references)]
-    scored = evaluation.score(references, logits, CLASSES, seed=0)
+    scored = evaluation.score(evaluation.predict(references, logits, CLASSES, []), CLASSES, seed=0)
     low, high = scored["metrics_ci95"]["accuracy"]
     assert scored["metrics"]["accuracy"] == 0.9
     assert low < 0.9 < high
@@ -66,7 +66,8 @@ def test_score_is_the_metric_within_its_interval():
 
 
 def test_agreement_counts_rows_and_regression_has_none():
-    one, other = np.array([[1, 0], [1, 0]], np.float32), np.array([[1, 0], [0, 1.5]], np.float32)
+    logits = np.array([[1, 0], [1, 0]], np.float32), np.array([[1, 0], [0, 1.5]], np.float32)
+    one, other = (evaluation.predict(np.zeros(2, int), each, CLASSES, []) for each in logits)
     found = evaluation.agreement(one, other, CLASSES, name="torch-fp32")
     assert (found["label_agreement"], found["max_abs_logit_difference"]) == (0.5, 1.5)
     assert evaluation.agreement(one, other, NUMBER, name="torch-fp32")["label_agreement"] is None

@@ -9,54 +9,77 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from toolchain.bundle import stage
+from toolchain.compare import Predictions
 from toolchain.errors import InputError
 from toolchain.files import sha256_file
-from toolchain.results import REQUIRED, find_results, load_logits, load_result, save_logits, save_result
+from toolchain.results import (
+    REQUIRED,
+    find_results,
+    load_predictions,
+    load_result,
+    read_predictions,
+    save_predictions,
+    save_result,
+)
 
 RESULT: dict[str, Any] = {**dict.fromkeys(REQUIRED), "schema": 1, "artefact": {"file": "checkpoint", "sha256": "0"}}
 LOGITS = np.array([[0.5, -1.0], [2.0, 3.0]], np.float32)
+FOUND = Predictions(np.array([0, 1]), np.array([0, 1]), LOGITS)
 shapes = hnp.array_shapes(min_dims=2, max_dims=2, max_side=5)
 
 
 @settings(max_examples=30)
 @given(hnp.arrays(np.float32, shapes, elements=st.floats(width=32)))
-def test_logits_survive(tmp_path_factory: pytest.TempPathFactory, logits: np.ndarray) -> None:
+def test_predictions_survive(tmp_path_factory: pytest.TempPathFactory, logits: np.ndarray) -> None:
     file = tmp_path_factory.getbasetemp() / "logits.npz"
-    save_logits(file, logits)
-    found = load_logits(file)
+    save_predictions(file, Predictions(logits[:, 0], logits[:, -1], logits))
+    found = read_predictions(file)
     assert found is not None
-    assert np.array_equal(found, logits, equal_nan=True)
+    assert np.array_equal(found.logits, logits, equal_nan=True)
+    assert np.array_equal(found.references, logits[:, 0], equal_nan=True)
+    assert np.array_equal(found.predicted, logits[:, -1], equal_nan=True)
 
 
-def test_result_names_its_logits_by_digest_and_both_have_row_ids(tmp_path: Path) -> None:
-    file = save_result(tmp_path / "results", "sst2-ort", dict(RESULT), LOGITS)
-    found = load_result(file)["predictions"]
-    assert found == {"file": "sst2-ort.npz", "sha256": sha256_file(file.with_name("sst2-ort.npz"))}
-    with np.load(file.with_name(found["file"])) as arrays:
+def test_result_names_its_predictions_by_digest_and_they_have_row_ids(tmp_path: Path) -> None:
+    kept = save_predictions(tmp_path / "results/sst2-ort.npz", FOUND)
+    file = save_result(tmp_path / "results", "sst2-ort", {**RESULT, "predictions": kept})
+    assert kept == {"file": "sst2-ort.npz", "sha256": sha256_file(file.with_name("sst2-ort.npz"))}
+    assert np.array_equal(load_predictions(load_result(file)).logits, LOGITS)
+    with np.load(file.with_name(kept["file"])) as arrays:
         assert arrays["ids"].tolist() == [0, 1]
 
 
-def test_logits_that_cannot_be_written_leave_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_that_changed_are_refused(tmp_path: Path) -> None:
+    kept = save_predictions(tmp_path / "a.npz", FOUND)
+    file = save_result(tmp_path, "a", {**RESULT, "predictions": kept, "agreement": {"predictions": None}})
+    save_predictions(tmp_path / "a.npz", Predictions(FOUND.references, FOUND.predicted, LOGITS + 1))
+    with pytest.raises(InputError, match="missing or changed"):
+        load_predictions(load_result(file))
+    with pytest.raises(InputError, match="missing or changed"):
+        load_predictions(load_result(file), of_reference=True)
+
+
+def test_predictions_that_cannot_be_written_leave_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    save_logits(tmp_path / "a.npz", LOGITS)
+    save_predictions(tmp_path / "a.npz", FOUND)
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="No space"):
-        save_logits(tmp_path / "a.npz", LOGITS + 1)
+        save_predictions(tmp_path / "a.npz", Predictions(FOUND.references, FOUND.predicted, LOGITS + 1))
     assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
-    assert np.array_equal(load_logits(tmp_path / "a.npz"), LOGITS)
+    assert np.array_equal(read_predictions(tmp_path / "a.npz").logits, LOGITS)
 
 
-def test_logits_that_are_missing_are_none(tmp_path: Path) -> None:
-    assert load_logits(tmp_path / "a.npz") is None
+def test_predictions_that_are_missing_are_none(tmp_path: Path) -> None:
+    assert read_predictions(tmp_path / "a.npz") is None
 
 
 @pytest.mark.parametrize("keep", [0, 1, 30, -1, -40])
 def test_logits_that_are_cut_off_are_none(tmp_path: Path, keep: int) -> None:
-    save_logits(tmp_path / "a.npz", LOGITS)
+    save_predictions(tmp_path / "a.npz", FOUND)
     (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:keep])
-    assert load_logits(tmp_path / "a.npz") is None
+    assert read_predictions(tmp_path / "a.npz") is None
 
 
 @settings(max_examples=50)
@@ -64,14 +87,14 @@ def test_logits_that_are_cut_off_are_none(tmp_path: Path, keep: int) -> None:
 def test_bytes_that_are_no_logits_are_none(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     file = tmp_path_factory.getbasetemp() / "bytes.npz"
     file.write_bytes(data)
-    assert load_logits(file) is None
+    assert read_predictions(file) is None
 
 
 def test_arrays_that_are_no_logits_are_none(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", other=LOGITS)
     np.save(tmp_path / "b.npy", LOGITS)
-    assert load_logits(tmp_path / "a.npz") is None
-    assert load_logits(tmp_path / "b.npy") is None
+    assert read_predictions(tmp_path / "a.npz") is None
+    assert read_predictions(tmp_path / "b.npy") is None
 
 
 @pytest.mark.parametrize(

@@ -112,5 +112,5 @@ def read_ranges(file: Path) -> tuple[Ranges, dict[str, Any]]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: no calibration ({error}). Give a calibration.json that `calibrate` made.") from None
     if any(abs(power) > MAX_EXPONENT for powers in smoothing.values() for power in powers):
-        raise InputError(f"{file}: smooths by more than 2^{MAX_EXPONENT}. Calibrate again.")
+        raise InputError(f"{file}: smooths by more than {MAX_EXPONENT} eighths of an octave. Calibrate again.")
     return {name: range_from_json(name, value) for name, value in entries}, {**about, "smoothing": smoothing}

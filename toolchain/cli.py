@@ -17,7 +17,8 @@ log = logging.getLogger("toolchain")
 
 MODEL = ("model", "task", "data", "text_column", "label_column", "max_length", "output", "seed",
          "allow_pickle", "trust_remote_code", "force", "dry_run", "atol")  # fmt: skip
-CALIBRATION = ("calib_samples", "calib_method", "calib_data", "calibration", "split")
+CALIBRATION = ("calib_samples", "calib_method", "smooth", "calib_data", "calibration", "split")
+GATE = ("max_drop", "confidence", "strict")
 EVALUATION = ("model", "task", "data", "split", "text_column", "label_column", "max_length", "precision", "backend",
               "device", "file", "limit", "trust", "seed", "allow_pickle", "trust_remote_code")  # fmt: skip
 
@@ -84,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
         commands.choices[name].add_argument("-o", "--output", metavar="PATH", help=where[name])
     report = commands.choices["report"]
     report.add_argument("results", nargs="+", metavar="RESULT", help="results, or folders of them")
+    commands.choices["compare"].add_argument(
+        "results", nargs="+", metavar="RESULT|BUNDLE", help="the baseline, then candidates; one alone: against its FP32"
+    )
     report.add_argument("--format", choices=("md", "csv", "json"), default="md", help="what to write (default md)")
     return parser
 
@@ -100,7 +104,8 @@ def _add_options(command: argparse.ArgumentParser, names: tuple[str, ...]) -> No
         if field.type is bool:
             command.add_argument(*flags, action="store_true", default=None, help=shown)
             continue
-        kind: Callable[[str], Any] = _whole if "int" in str(field.type) else float if field.type is float else str
+        kinds: dict[str, Callable[[str], Any]] = {"int": _whole, "float": float}
+        kind = next((kinds[name] for name in kinds if name in str(field.type)), str)
         command.add_argument(
             *flags, default=None, help=shown, type=kind, metavar=meta["metavar"], choices=meta["choices"] or None
         )
@@ -141,6 +146,7 @@ def _build(args: argparse.Namespace, goal: tuple[str, ...] = ()) -> None:
     from toolchain import show
     from toolchain.build import build
     from toolchain.bundle import open_bundle
+    from toolchain.gate import gate, judge
     from toolchain.subject import recorded
 
     values, place = _choices(args)
@@ -154,7 +160,11 @@ def _build(args: argparse.Namespace, goal: tuple[str, ...] = ()) -> None:
         recipe = Recipe.make(values | ({"precision": "fp32"} if goal else {}))
         steps = goal or None
     done = build(recipe, steps=steps, log=log.info)
+    gated = recipe.max_drop is not None and not recipe.dry_run
+    if gated:
+        done["gate"] = gate(Path(done["bundle"]), recipe, tell=log.info)
     _emit(args, done, show.built)
+    judge(done["gate"] if gated else [], strict=recipe.strict)
     if recipe.backend == "trt" and not recipe.dry_run:
         from toolchain.runtimes.trt import open_trt
 
@@ -184,6 +194,16 @@ def _demo(args: argparse.Namespace) -> None:
     _emit(args, demo(output=Path(args.output) if args.output else None, tell=log.info), show.demo)
 
 
+def _compare(args: argparse.Namespace) -> None:
+    from toolchain import show
+    from toolchain.gate import contest, judge
+
+    recipe = Recipe.make(_given(args))
+    records = contest([Path(place) for place in args.results], recipe, tell=log.info)
+    _emit(args, {"comparisons": records}, show.compared)
+    judge(records, strict=recipe.strict)
+
+
 def _report(args: argparse.Namespace) -> None:
     from toolchain.files import write_text
     from toolchain.report import FORMATS
@@ -210,8 +230,9 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, tuple[str, 
     "export": (_export, "checkpoint to ONNX, checked against PyTorch", MODEL, "RECIPE|BUNDLE"),
     "calibrate": (_calibrate, "ONNX and rows to ranges, and a TensorRT cache", MODEL + CALIBRATION, "RECIPE|BUNDLE"),
     "build": (_build, "all of that up to the graphs and engines of one precision",
-              (*MODEL, *CALIBRATION, "precision", "backend"), "RECIPE|BUNDLE"),
+              (*MODEL, *CALIBRATION, "keep", "precision", "backend", *GATE), "RECIPE|BUNDLE"),
     "eval": (_eval, "one backend on one task: accuracy, latency, throughput, memory", EVALUATION, "RECIPE|BUNDLE"),
+    "compare": (_compare, "results row by row: the drop, how sure it is, a verdict", (*GATE, "seed"), None),
     "report": (_report, "results as a table in Markdown, CSV or JSON", (), None),
     "doctor": (_doctor, "what this machine has and lacks, and how to get it", (), None),
 }  # fmt: skip

@@ -9,9 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.distance import Logits
 from toolchain.errors import InputError
 from toolchain.metrics import METRICS, Values
 from toolchain.statistics import bootstrap_drop, mcnemar, normal_quantile, paired_drop
+
+ROUNDING = 1e-9
+"""Points by which a difference of two floats may seem larger than it is."""
+
+MOST_TIMES = 1e4
+"""More rows than this many times those at hand are no advice."""
 
 POWER = 0.8
 """The chance of being seen that the minimum detectable difference is stated for."""
@@ -20,11 +27,16 @@ PASSES, FAILS, UNKNOWN = "passes", "fails", "cannot tell"
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Predictions beside what they should be: classes int64 [rows] in the task's order, or numbers float64."""
+class Predictions:
+    """What was predicted for each row, beside what it should be.
+
+    Both are classes int64 [rows] in the task's order, or numbers float64 [rows]; `logits` are float32
+    [rows, classes] in the model's order.
+    """
 
     references: Values
-    predictions: Values
+    predicted: Values
+    logits: Logits
 
 
 @dataclass(frozen=True)
@@ -61,8 +73,8 @@ class Comparison:
 
 
 def compare(
-    baseline: Scored,
-    candidate: Scored,
+    baseline: Predictions,
+    candidate: Predictions,
     metric: str,
     *,
     confidence: float = 0.95,
@@ -80,15 +92,15 @@ def compare(
     if len(references) != len(candidate.references) or not np.array_equal(references, candidate.references):
         raise InputError("compare: the labels differ, so the rows are not the same. Evaluate both on the same rows.")
     function, n = METRICS[metric], len(references)
-    values = [function(references, scored.predictions) for scored in (baseline, candidate)]
+    values = [function(references, found.predicted) for found in (baseline, candidate)]
     drop = 100 * (values[0] - values[1])
-    flips = _flips(references, baseline.predictions, candidate.predictions)
+    flips = _flips(references, baseline.predicted, candidate.predicted)
     if metric == "accuracy" or (flips and not flips.changed):
         assert flips
         bounds = paired_drop(flips.lost, flips.gained, n, confidence=confidence)
     else:
-        predictions = baseline.predictions, candidate.predictions
-        bounds = bootstrap_drop(function, references, *predictions, confidence=confidence, seed=seed)
+        both = baseline.predicted, candidate.predicted
+        bounds = bootstrap_drop(function, references, *both, confidence=confidence, seed=seed)
     low, high = (100 * bound for bound in bounds)
     return Comparison(
         metric=metric,
@@ -128,10 +140,10 @@ def _judge(drop: float, low: float, high: float, n: int, max_drop: float | None)
     """
     if max_drop is None:
         return {}
-    if drop > max_drop:
+    if drop > max_drop + ROUNDING:
         return {"max_drop_points": max_drop, "verdict": FAILS}
-    if high <= max_drop:
+    if high <= max_drop + ROUNDING:
         return {"max_drop_points": max_drop, "verdict": PASSES}
-    room = max_drop - drop
-    rows = math.ceil(n * ((high - drop) / room) ** 2) if room > 0 and math.isfinite(high) else None
+    times = ((high - drop) / max(max_drop - drop, ROUNDING)) ** 2
+    rows = math.ceil(n * times) if times < MOST_TIMES else None
     return {"max_drop_points": max_drop, "verdict": UNKNOWN, "rows_to_tell": rows}

@@ -25,8 +25,12 @@ class Distance:
 
     @property
     def rank(self) -> float:
-        """What is compared: the divergence, or for a regression the difference."""
-        return self.rms if self.kl is None else self.kl
+        """What is compared: for classes the geometric mean of sqrt(kl) and rms, both linear in the error.
+
+        The divergence knows which errors matter, but on rows that a model was trained on few rows make it up;
+        the difference counts every row.
+        """
+        return self.rms if self.kl is None else float(np.sqrt(np.sqrt(max(self.kl, 0.0)) * self.rms))
 
     def to_json(self) -> dict[str, Any]:
         """Return the record that is kept."""

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.compare import Predictions
 from toolchain.data import Text
 from toolchain.distance import Logits
 from toolchain.errors import InputError
 from toolchain.forward import run
+from toolchain.labels import in_task_order
 from toolchain.meters.latency import measure_latency
 from toolchain.meters.memory import MemoryMeter
 from toolchain.metrics import METRICS, Values
@@ -89,27 +91,28 @@ def measure(
     }
 
 
-def predictions(logits: Logits, task: Task) -> Values:
-    """Return the predicted class of each row, int64 [rows], or the predicted number, float64."""
-    return logits[:, 0].astype(np.float64) if task.regression else logits.argmax(axis=1)
+def predict(references: Values, logits: Logits, task: Task, model_labels: list[str]) -> Predictions:
+    """Return the predicted class of each row, or the predicted number, beside its reference in the model's labels."""
+    if task.regression:
+        return Predictions(references, logits[:, 0].astype(np.float64), logits)
+    ordered_references, ordered = in_task_order(references, logits, task, model_labels)
+    return Predictions(ordered_references, ordered.argmax(axis=1), logits)
 
 
-def score(references: Values, logits: Logits, task: Task, *, seed: int) -> dict[str, Any]:
+def score(found: Predictions, task: Task, *, seed: int) -> dict[str, Any]:
     """Return `metrics` and `metrics_ci95` of a result."""
-    found = predictions(logits, task)
+    both = found.references, found.predicted
     return {
-        "metrics": {name: METRICS[name](references, found) for name in task.metrics},
-        "metrics_ci95": {
-            name: list(bootstrap_ci95(METRICS[name], references, found, seed=seed)) for name in task.metrics
-        },
+        "metrics": {name: METRICS[name](*both) for name in task.metrics},
+        "metrics_ci95": {name: list(bootstrap_ci95(METRICS[name], *both, seed=seed)) for name in task.metrics},
     }
 
 
-def agreement(logits: Logits, reference: Logits, task: Task, *, name: str) -> dict[str, Any]:
-    """Return how far logits are from the reference's; a regression has no labels to agree on."""
-    same = None if task.regression else float((logits.argmax(axis=1) == reference.argmax(axis=1)).mean())
+def agreement(found: Predictions, reference: Predictions, task: Task, *, name: str) -> dict[str, Any]:
+    """Return how far predictions are from the reference's; a regression has no labels to agree on."""
+    same = None if task.regression else float((found.predicted == reference.predicted).mean())
     return {
         "reference": name,
         "label_agreement": same,
-        "max_abs_logit_difference": float(np.abs(logits - reference).max()),
+        "max_abs_logit_difference": float(np.abs(found.logits - reference.logits).max()),
     }

@@ -25,7 +25,7 @@ PRECISION_STEPS = {"fp32": ("export",), "fp16": ("export", "half"),
 MIN_ROWS = 8
 """Fewer rows than this, a small batch, show nothing of how far a tensor reaches."""
 
-HELD_ROWS = 256
+HELD_ROWS = 512
 HELD_SHARE = 3
 """Choices are made on this many train rows that calibration leaves over, or a third of a small split."""
 

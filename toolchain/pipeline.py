@@ -11,16 +11,17 @@ from toolchain import evaluate as evaluation
 from toolchain import report
 from toolchain.build import build
 from toolchain.bundle import RESULTS, Bundle
+from toolchain.compare import Predictions
 from toolchain.data import Rows, load_rows
-from toolchain.distance import Logits
 from toolchain.environment import describe
 from toolchain.errors import InputError
-from toolchain.files import sha256_json, write_text
+from toolchain.files import sha256_file, sha256_json, write_text
 from toolchain.forward import run
-from toolchain.labels import in_task_order, read_labels
+from toolchain.labels import read_labels
 from toolchain.meters.energy import unavailable
+from toolchain.metrics import Values
 from toolchain.recipe import Recipe
-from toolchain.results import SCHEMA, Result, load_logits, save_logits, save_result
+from toolchain.results import SCHEMA, Result, read_predictions, save_predictions, save_result
 from toolchain.runtimes import open_runtime
 from toolchain.subject import Subject, find_subject
 
@@ -48,15 +49,17 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
     with open_runtime(subject.backend, subject.model, device=subject.device, precision=subject.precision) as infer:
         logits, speed = evaluation.measure(infer, job.encode, rows.texts, seed=recipe.seed, log=tell)
     tell("comparing with FP32")
-    reference, name = _reference(subject, rows, logits)
-    scored = in_task_order(references, logits, job.task, job.source.labels)
+    found = evaluation.predict(references, logits, job.task, job.source.labels)
+    stem = _stem(subject)
+    kept = save_predictions(subject.folder / f"{stem}.npz", found)
+    reference, name, kept_reference = _reference(subject, rows, references) or (found, "torch-fp32", kept)
     result: Result = {
         "schema": SCHEMA,
         "task": job.task.name,
         "split": recipe.split,
         "n": len(rows),
         "data_sha256": rows.digest,
-        "predictions": None,
+        "predictions": kept,
         "model": job.source.name,
         "backend": subject.backend,
         "device": subject.device,
@@ -64,8 +67,8 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
         "artefact": subject.artefact,
         "variant": subject.variant,
         "primary": job.task.primary,
-        **evaluation.score(*scored, job.task, seed=recipe.seed),
-        "agreement": evaluation.agreement(logits, reference, job.task, name=name),
+        **evaluation.score(found, job.task, seed=recipe.seed),
+        "agreement": evaluation.agreement(found, reference, job.task, name=name) | {"predictions": kept_reference},
         **speed,
         "energy": unavailable("not_requested", device=subject.device),
         "max_length": job.max_length,
@@ -73,10 +76,16 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
         "seed": recipe.seed,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    limited = [f"first{recipe.limit}"] if recipe.limit else []
-    parts = [job.task.name, recipe.split, subject.backend, subject.device.replace(":", ""), subject.variant]
-    result["file"] = str(save_result(subject.folder, "-".join([*parts, *limited]), result, logits))
+    result["file"] = str(save_result(subject.folder, stem, result))
     return result
+
+
+def _stem(subject: Subject) -> str:
+    """Return the name of a result's files: what is evaluated, and where."""
+    recipe = subject.job.recipe
+    limited = [f"first{recipe.limit}"] if recipe.limit else []
+    parts = [subject.job.task.name, recipe.split, subject.backend, subject.device.replace(":", ""), subject.variant]
+    return "-".join([*parts, *limited])
 
 
 def _rows(subject: Subject) -> Rows:
@@ -109,23 +118,25 @@ def _refuse_calibrated(bundle: Bundle, rows: Rows) -> None:
         log.warning("%d of %d rows are also among those calibrated with", shared, len(rows))
 
 
-def _reference(subject: Subject, rows: Rows, logits: Logits) -> tuple[Logits, str]:
-    """Return FP32 logits of these rows and whose they are: PyTorch's, or without it ONNX Runtime's.
+def _reference(subject: Subject, rows: Rows, references: Values) -> tuple[Predictions, str, dict[str, str]] | None:
+    """Return FP32 predictions for these rows, whose they are, and where they are kept; None if the subject's are they.
 
-    Logits of an earlier run are taken if model, rows and length have the same digests.
+    They are PyTorch's, or without it ONNX Runtime's. Those of an earlier run are taken if model, rows and length
+    have the same digests.
     """
     if (subject.backend, subject.precision) == ("torch", "fp32"):
-        return logits, "torch-fp32"
+        return None
+    job = subject.job
     name, backend, model = subject.reference
-    key = sha256_json([name, subject.model_digests, rows.digest, subject.job.max_length])
+    key = sha256_json([name, subject.model_digests, rows.digest, job.max_length])
     file = subject.folder / f"reference-{key[:16]}.npz"
-    found = load_logits(file)
-    if found is None or len(found) != len(rows):
-        tokens = subject.job.encode(rows.texts)
+    found = read_predictions(file)
+    if found is None or len(found.logits) != len(rows):
         with open_runtime(backend, model, device="cpu") as infer:
-            found = run(infer, tokens).logits
-        save_logits(file, found)
-    return found, name
+            logits = run(infer, job.encode(rows.texts)).logits
+        found = evaluation.predict(references, logits, job.task, job.source.labels)
+        return found, name, save_predictions(file, found)
+    return found, name, {"file": file.name, "sha256": sha256_file(file)}
 
 
 def demo(*, output: Path | None = None, tell: Callable[[str], None] = log.info) -> dict[str, Any]:

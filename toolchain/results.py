@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from toolchain.bundle import MANIFEST, RESULTS, open_bundle
-from toolchain.distance import Logits
+from toolchain.compare import Predictions
 from toolchain.errors import InputError
 from toolchain.files import sha256_file, write_json
 
@@ -27,35 +27,50 @@ REQUIRED = {"task", "split", "n", "data_sha256", "model", "backend", "device", "
 Result = dict[str, Any]
 
 
-def save_result(folder: Path, stem: str, result: Result, logits: Logits) -> Path:
-    """Write `stem`.npz with row ids and logits, then `stem`.json with its digest; return the latter."""
-    arrays = folder / f"{stem}.npz"
-    save_logits(arrays, logits)
-    result["predictions"] = {"file": arrays.name, "sha256": sha256_file(arrays)}
-    write_json(folder / f"{stem}.json", result)
-    return folder / f"{stem}.json"
+def save_result(folder: Path, stem: str, result: Result) -> Path:
+    """Write `stem`.json and return it."""
+    file = folder / f"{stem}.json"
+    write_json(file, result)
+    return file
 
 
-def save_logits(file: Path, logits: Logits) -> None:
-    """Write row ids, int64 [rows], and logits, float32 [rows, classes]; never half of them."""
+def save_predictions(file: Path, found: Predictions) -> dict[str, str]:
+    """Write row ids, logits, references and predictions as .npz; return name and digest. Never half of them."""
     file.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
-    np.savez(buffer, ids=np.arange(len(logits)), logits=logits)
+    ids = np.arange(len(found.logits))
+    np.savez(buffer, ids=ids, logits=found.logits, references=found.references, predictions=found.predicted)
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         beside.write_bytes(buffer.getvalue())
         beside.replace(file)
     finally:
         beside.unlink(missing_ok=True)
+    return {"file": file.name, "sha256": sha256_file(file)}
 
 
-def load_logits(file: Path) -> Logits | None:
-    """Return the logits of a file that `save_logits` wrote, or None if there is none to read."""
+def read_predictions(file: Path) -> Predictions | None:
+    """Return what `save_predictions` wrote, or None if there is nothing of it to read."""
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-            return np.asarray(arrays["logits"], np.float32)
+            return Predictions(arrays["references"], arrays["predictions"], np.asarray(arrays["logits"], np.float32))
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
+
+
+def load_predictions(result: Result, *, of_reference: bool = False) -> Predictions:
+    """Return the predictions that a result names, or those of its FP32 reference.
+
+    Raises:
+        InputError: the file is missing, changed, or of an older version.
+    """
+    kept = (result["agreement"] if of_reference else result).get("predictions") or {}
+    where = Path(result["file"])
+    file = where.parent / Path(kept.get("file", "no predictions")).name
+    found = read_predictions(file)
+    if found is None or sha256_file(file) != kept["sha256"]:
+        raise InputError(f"{where}: its predictions in {file.name} are missing or changed. Evaluate again.")
+    return found
 
 
 def load_result(file: Path) -> Result:
@@ -72,7 +87,7 @@ def load_result(file: Path) -> Result:
         raise InputError(f"{file}: not JSON. Give a result that `eval` wrote.") from None
     if not isinstance(result, dict) or result.get("schema") != SCHEMA or not result.keys() >= REQUIRED:
         raise InputError(f"{file}: no result of this schema. Give one that `eval` wrote.")
-    return result
+    return {**result, "file": str(file)}
 
 
 def find_results(places: Iterable[Path]) -> list[Result]:

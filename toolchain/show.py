@@ -46,6 +46,8 @@ def built(done: dict[str, Any]) -> None:
         return
     if done["up_to_date"]:
         _print(f"{done['bundle']} is up to date: nothing done ({', '.join(done['skipped'])}).")
+        if "gate" in done:
+            compared({"comparisons": done["gate"]})
         return
     _print(f"{done['bundle']}: {', '.join(done['done'])} done" + _and_skipped(done["skipped"]))
     parity = done["export"]["parity"]
@@ -54,11 +56,51 @@ def built(done: dict[str, Any]) -> None:
         for file, found in done["quantize"]["products_on_cpu"].items():
             total = found["integer"] + found["float"]
             _print(f"  {file}: {found['integer']} of {total} matrix products in integers on this CPU")
+    if "gate" in done:
+        compared({"comparisons": done["gate"]})
     _print(f"next: toolchain eval {done['bundle']}")
 
 
 def _and_skipped(skipped: list[str]) -> str:
     return f"; {', '.join(skipped)} unchanged" if skipped else ""
+
+
+def compared(done: dict[str, Any]) -> None:
+    """Print drops with their bounds and verdicts, and what the rows can tell at all."""
+    records = done["comparisons"]
+    first = records[0]
+    title = f"{first['task']} {first['split']}, {first['n']} rows: {first['metric']} against {first['baseline_name']}"
+    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    bounds = f"drop, points [{100 * first['confidence']:g} % each side]"
+    for heading in ("candidate", "from", "to", bounds, "lost", "gained", "p", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("candidate", "verdict") else "right", no_wrap=True)
+    for record in records:
+        table.add_row(*_comparison(record))
+    _print(table, *dict.fromkeys(line for record in records for line in _reading(record)))
+
+
+def _comparison(record: dict[str, Any]) -> list[str]:
+    low, high = ("?" if bound is None else f"{bound:+.2f}" for bound in record["bounds_points"])
+    flips, p = record["flips"], record["p_value"]
+    return [
+        record["candidate_name"],
+        f"{record['baseline']:.4f}",
+        f"{record['candidate']:.4f}",
+        f"{record['drop_points']:+.2f} [{low}, {high}]",
+        str(flips["lost"]) if flips else "-",
+        str(flips["gained"]) if flips else "-",
+        "-" if p is None else f"{p:.3f}",
+        record["verdict"] or "-",
+    ]
+
+
+def _reading(record: dict[str, Any]) -> list[str]:
+    """Return what the rows can show at all."""
+    smallest = record["detectable_points"]
+    if smallest is None:
+        return []
+    return [f"{record['candidate_name']}: a true drop of {smallest:.2f} points would show 4 times in 5 "
+            f"with {record['n']} rows"]  # fmt: skip
 
 
 def demo(done: dict[str, Any]) -> None:

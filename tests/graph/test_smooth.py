@@ -1,4 +1,4 @@
-"""Smoothing changes no bit of a float graph, and leaves smaller outliers behind."""
+"""Smoothing changes a float graph by rounding only, and leaves smaller outliers behind."""
 
 import numpy as np
 import pytest
@@ -26,15 +26,15 @@ def smoothed(exported, tokens_of):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-def test_logits_are_the_same_bits(exported, tokens_of, smoothed, kind, alpha):
+def test_logits_stay_but_for_rounding(exported, tokens_of, smoothed, kind, alpha):
     model, chosen, muls = smoothed(kind, alpha)
     assert muls == len(chosen) == 6  # embeddings, attention, feed-forward, next attention: four norms, two activations
     assert any(any(powers) for powers in chosen.values())
     tokens = tokens_of(kind, 12)
-    assert np.array_equal(logits_of(model, tokens), logits_of(graph.load(exported[kind]), tokens))
+    np.testing.assert_allclose(logits_of(model, tokens), logits_of(graph.load(exported[kind]), tokens), atol=2e-5)
 
 
-def test_factors_are_those_of_the_paper_in_powers_of_two(exported, tokens_of):
+def test_factors_are_those_of_the_paper_to_a_sixteenth_of_an_octave(exported, tokens_of):
     model = graph.load(exported["bert"])
     amax = channel_amax(model, tokens_of("bert", 20))
     chosen = exponents(model, amax, 0.7)
@@ -42,8 +42,8 @@ def test_factors_are_those_of_the_paper_in_powers_of_two(exported, tokens_of):
         alpha = 0.7 if fold.norm else 1.0
         weight = np.abs(np.concatenate(fold.weights, axis=1)).max(axis=1)
         exact = amax[fold.name] ** alpha / weight ** (1 - alpha)
-        ratio = 2.0 ** np.array(chosen[fold.name]) / (exact / np.exp(np.log(exact).mean()))
-        assert (np.abs(np.log2(ratio)) <= 0.5 + 1e-5).all()
+        octaves = np.log2(exact) - np.log2(exact).mean()
+        assert (np.abs(np.array(chosen[fold.name]) / 8 - octaves) <= 1 / 16 + 1e-5).all()
 
 
 def test_channel_amax_is_numpys(exported, tokens_of):

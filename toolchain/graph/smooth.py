@@ -8,7 +8,7 @@ scale for the whole tensor loses less of `x / s`. Two places where the division 
 - `x` comes from the feed-forward's activation function: one Mul beside the others of that function. Its outliers
   are the worst of the model and its weights can take them whole, so there s = amax(x).
 
-Factors are powers of two, so float arithmetic gives the same bits as before.
+Factors are whole eighths of an octave, which whole numbers write down: 2^(k/8).
 """
 
 from dataclasses import dataclass
@@ -22,9 +22,12 @@ from toolchain.graph import add_initializer, constant, linear_layers
 from toolchain.tensors import Array
 
 Exponents = dict[str, list[int]]
-"""Node name (a Fold's) -> log2 of each channel's factor, [hidden]."""
+"""A fold's name -> log2 of each channel's factor in eighths, [hidden]."""
 
-MAX_EXPONENT = 8
+STEPS = 8
+"""Factors an octave. Powers of two alone would round nothing anew, but cost a sixth more error in INT8."""
+
+MAX_EXPONENT = 8 * STEPS
 """Factors stay within 2^-8..2^8, so that float16 neither overflows nor loses bits."""
 
 NO_ACTIVATIONS = ("LayerNormalization", "Reshape", "Transpose", "MatMul", "Add", "Gather")
@@ -76,7 +79,7 @@ def folds(model: ir.Model) -> list[Fold]:
 
 
 def exponents(model: ir.Model, amax: dict[str, NDArray[np.float32]], alpha: float) -> Exponents:
-    """Return log2 of s = amax(x)^alpha / amax(W)^(1 - alpha), rounded, for each fold.
+    """Return log2 of s = amax(x)^alpha / amax(W)^(1 - alpha) in eighths for each fold.
 
     Args:
         model: the graph.
@@ -94,7 +97,7 @@ def exponents(model: ir.Model, amax: dict[str, NDArray[np.float32]], alpha: floa
         power = np.zeros(len(w))
         power[alive] = share * np.log2(x[alive]) - (1 - share) * np.log2(w[alive])
         power[alive] -= power[alive].mean() if alive.any() else 0
-        chosen[fold.name] = np.rint(np.clip(power, -MAX_EXPONENT, MAX_EXPONENT)).astype(int).tolist()
+        chosen[fold.name] = np.rint(np.clip(STEPS * power, -MAX_EXPONENT, MAX_EXPONENT)).astype(int).tolist()
     return chosen
 
 
@@ -110,7 +113,7 @@ def smooth(model: ir.Model, chosen: Exponents) -> int:
         fold = known.get(name)
         if fold is None or len(powers) != len(fold.weights[0]):
             raise InputError(f"calibration: smooths {name}, which this graph has not like that. Calibrate it again.")
-        factor = np.exp2(np.array(powers, np.float32))
+        factor = np.exp2(np.array(powers, np.float32) / STEPS)
         for node in fold.linear:
             _replace(model, node, 1, fold.weights[fold.linear.index(node)] * factor[:, None])
         added += _divide_norm(model, fold, factor) if fold.norm else _divide(model, fold, factor)
