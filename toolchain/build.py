@@ -11,7 +11,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolchain import parity
 from toolchain.bundle import Stage, stage
@@ -23,9 +23,19 @@ from toolchain.model import TOKENIZER_FILES
 from toolchain.recipe import DEFAULT_MODEL, Recipe
 from toolchain.runtimes import open_runtime
 from toolchain.tensors import Ranges
+from toolchain.tokens import Tokens
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 STEP_VERSIONS = {"export": 1, "half": 1, "calibrate": 2, "quantize": 2}
 """Raised when a step's code changes what it writes, so that old outputs are not taken for new."""
+
+KEEP_MACS = 0.09
+"""Of the encoder's multiply-accumulates, what a build with a gate may leave out of INT8 by itself."""
+
+KEEP_BUDGET = 24
+"""Graphs that it may evaluate to find out which."""
 
 PARITY_ROWS = 32
 HALF_RTOL = 0.05
@@ -70,7 +80,7 @@ def _about(job: Job, records: dict[str, Any]) -> dict[str, Any]:
     fields = dataclasses.asdict(job.recipe)
     paths = ("model", "data", "calib_data", "calibration")
     transient = ("output", "force", "dry_run", "backend", "device", "file", "limit", "trust", "max_drop", "confidence",
-                 "strict")  # fmt: skip
+                 "strict", "budget")  # fmt: skip
     kept = {key: value for key, value in fields.items() if value is not None and key not in transient}
     for key in paths:  # a bundle is used from other folders than the one it was built in
         if kept.get(key) not in (None, "demo") and Path(kept[key]).exists():
@@ -149,6 +159,7 @@ def _calibrate(job: Job, made: Stage) -> dict[str, Any]:
         "graph_sha256": graph_sha256,
     }
     if recipe.calib_method == "auto":
+        about["max_drop"] = recipe.max_drop
         about["chosen_on"] = {"rows": len(job.held_rows), "data_sha256": job.held_rows.digest}
     inputs = {
         "version": STEP_VERSIONS["calibrate"],
@@ -168,28 +179,42 @@ def _ranges(job: Job, model: Path) -> tuple[Ranges, dict[str, Any]]:
     """Return the ranges by the recipe's method, and what else calibration.json says of them."""
     from toolchain import graph
     from toolchain.calibrate import calibrate, channel_amax
-    from toolchain.choose import choose
     from toolchain.graph.smooth import exponents, smooth
 
     recipe, rows = job.recipe, job.calibration_rows
     tokens = job.encode(rows.texts)
-    used = rows.text_digests
     if recipe.calib_method == "auto":
-        found = choose(lambda: graph.load(model), tokens, job.encode(job.held_rows.texts), alpha=recipe.smooth)
-        about = {
-            "method": found.best.method,
-            "smooth": found.best.alpha,
-            "trials": [trial.to_json() for trial in found.trials],
-        }
-        ranges, smoothing = found.ranges, found.smoothing
-        used = used + job.held_rows.text_digests
-    else:
-        full, about, smoothing = graph.load(model), {}, {}
-        if recipe.smooth is not None:
-            smoothing = exponents(full, channel_amax(full, tokens), recipe.smooth)
-            smooth(full, smoothing)
-        ranges = calibrate(full, tokens, method=recipe.calib_method, where=str(model))
-    return ranges, {**about, "smoothing": smoothing, "row_sha256": sorted(set(used))}
+        ranges, about = _chosen(job, lambda: graph.load(model), tokens)
+        used = {*rows.text_digests, *job.held_rows.text_digests}
+        return ranges, {**about, "row_sha256": sorted(used)}
+    full, smoothing = graph.load(model), {}
+    if recipe.smooth is not None:
+        smoothing = exponents(full, channel_amax(full, tokens), recipe.smooth)
+        smooth(full, smoothing)
+    ranges = calibrate(full, tokens, method=recipe.calib_method, where=str(model))
+    return ranges, {"smoothing": smoothing, "row_sha256": sorted(set(rows.text_digests))}
+
+
+def _chosen(job: Job, load: "Callable[[], ir.Model]", tokens: Tokens) -> tuple[Ranges, dict[str, Any]]:
+    """Return the ranges that come nearest to FP32; for a gate also what little to keep out of INT8."""
+    from toolchain.choose import choose, smoothed
+    from toolchain.held import hold
+    from toolchain.tune import Search
+
+    recipe = job.recipe
+    held = hold(load, job.encode(job.held_rows.texts), seed=recipe.seed)
+    found = choose(load, tokens, held, alpha=recipe.smooth)
+    about: dict[str, Any] = {
+        "method": found.best.method,
+        "smooth": found.best.alpha,
+        "trials": [trial.to_json() for trial in found.trials],
+        "smoothing": found.smoothing,
+    }
+    if recipe.max_drop is not None:
+        search = Search(lambda: smoothed(load, found.smoothing), found.ranges, held, KEEP_BUDGET, {})
+        kept = search.run(max_drop=recipe.max_drop, most_macs=KEEP_MACS).best
+        about |= {"keep": list(kept.keep), "kept": kept.to_json()}
+    return found.ranges, about
 
 
 def _written(write: Callable[..., None], folder: Path, ranges: Any, about: dict[str, Any]) -> dict[str, Any]:
@@ -211,7 +236,7 @@ def _quantize(job: Job, made: Stage) -> dict[str, Any]:
         for file, target in views.items():
             model = graph.load(folder / "model.onnx")
             smoothing = {"smoothing_muls": smooth(model, about.get("smoothing", {}))}
-            keep = find_products(model, job.recipe.keep)
+            keep = {*find_products(model, job.recipe.keep), *about.get("keep", [])}
             record[file] = quantize(model, ranges, target, keep=keep) | smoothing
             graph.save(model, folder / file)
         found = _parity(job, folder / "model.int8.cpu.onnx")

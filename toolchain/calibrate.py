@@ -40,7 +40,7 @@ def collect(model: ir.Model, tokens: Tokens, *, where: str = "model.onnx") -> di
     """
     histograms = {name: Histogram() for name in calibrated_tensors(model)}
     with ThreadPoolExecutor(cpu_threads()) as pool:
-        for values in _tapped(model, list(histograms), tokens):
+        for values in tapped(model, list(histograms), tokens):
             jobs = {name: pool.submit(histograms[name].add, value) for name, value in values.items()}
             for name, job in jobs.items():
                 try:
@@ -54,18 +54,20 @@ def channel_amax(model: ir.Model, tokens: Tokens) -> dict[str, NDArray[np.float3
     """Return the largest |x| of each channel of the tensors that can be smoothed, float32 [hidden], by fold."""
     names = {fold.name: str(fold.value.name) for fold in folds(model)}
     found: dict[str, NDArray[np.float32]] = {}
-    for values in _tapped(model, list(names.values()), tokens):
+    for values in tapped(model, list(names.values()), tokens):
         for fold, name in names.items():
             largest = np.abs(values[name]).max(axis=(0, 1))
             found[fold] = np.maximum(found[fold], largest) if fold in found else largest
     return found
 
 
-def _tapped(model: ir.Model, names: list[str], tokens: Tokens) -> Iterator[dict[str, Array]]:
-    """Yield the named tensors of each batch of rows."""
+def tapped(
+    model: ir.Model, names: list[str], tokens: Tokens, *, text: str = "calibrating"
+) -> Iterator[dict[str, Array]]:
+    """Yield the named tensors of each batch of rows; a batch holds rows of one length, so nothing is padded."""
     session = open_session(graph.with_outputs(model, names))
     batches = list(equal_length_batches(tokens.lengths, max_slots=MAX_SLOTS))
-    for rows in track(batches, total=len(batches), text="calibrating"):
+    for rows in track(batches, total=len(batches), text=text):
         yield dict(zip(names, session.run(names, tokens.batch(rows)), strict=True))
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import onnx_ir as ir
 
 from toolchain.calibrate import channel_amax, collect
-from toolchain.distance import Distance, distance
-from toolchain.forward import logits_of
+from toolchain.distance import Distance
 from toolchain.graph.smooth import Exponents, exponents, smooth
+from toolchain.held import Held
 from toolchain.progress import track
 from toolchain.quantize import TENSORRT, quantize
 from toolchain.tensors import Ranges
@@ -52,8 +52,8 @@ class Choice:
         return self.trials[0]
 
 
-def choose(load: Callable[[], ir.Model], calibration: Tokens, held: Tokens, *, alpha: float | None = None) -> Choice:
-    """Return the combination that is nearest to FP32 on the rows `held`.
+def choose(load: Callable[[], ir.Model], calibration: Tokens, held: Held, *, alpha: float | None = None) -> Choice:
+    """Return the combination that is nearest to FP32 on the rows held out.
 
     Args:
         load: gives a new copy of the FP32 graph.
@@ -61,7 +61,6 @@ def choose(load: Callable[[], ir.Model], calibration: Tokens, held: Tokens, *, a
         held: other rows, to compare on.
         alpha: try this smoothing only.
     """
-    reference = logits_of(load(), held)
     amax = channel_amax(load(), calibration)
     alphas = (alpha,) if alpha is not None else ALPHAS if amax else (None,)
     made: dict[Trial, tuple[Ranges, Exponents]] = {}
@@ -70,16 +69,17 @@ def choose(load: Callable[[], ir.Model], calibration: Tokens, held: Tokens, *, a
     for share, method in track(todo, total=len(todo), text="choosing a method"):
         if share not in histograms:
             powers[share] = exponents(load(), amax, share) if share is not None else {}
-            histograms[share] = collect(_smoothed(load, powers[share]), calibration)
+            histograms[share] = collect(smoothed(load, powers[share]), calibration)
         ranges = {name: histogram.range(method) for name, histogram in histograms[share].items()}
-        model = _smoothed(load, powers[share])
+        model = smoothed(load, powers[share])
         quantize(model, ranges, TENSORRT)
-        made[Trial(method, share, distance(reference, logits_of(model, held)))] = ranges, powers[share]
+        made[Trial(method, share, held.distance(model))] = ranges, powers[share]
     trials = sorted(made, key=lambda trial: trial.distance.rank)
     return Choice(*made[trials[0]], trials)
 
 
-def _smoothed(load: Callable[[], ir.Model], powers: Exponents) -> ir.Model:
+def smoothed(load: Callable[[], ir.Model], powers: Exponents) -> ir.Model:
+    """Return a new copy of the float graph with its factors folded in."""
     model = load()
     smooth(model, powers)
     return model

@@ -18,6 +18,8 @@ log = logging.getLogger("toolchain")
 MODEL = ("model", "task", "data", "text_column", "label_column", "max_length", "output", "seed",
          "allow_pickle", "trust_remote_code", "force", "dry_run", "atol")  # fmt: skip
 CALIBRATION = ("calib_samples", "calib_method", "smooth", "calib_data", "calibration", "split")
+LOOK = ("model", "data", "task", "text_column", "label_column", "device", "file", "trust", "seed", "max_length",
+        "trust_remote_code")  # fmt: skip
 GATE = ("max_drop", "confidence", "strict")
 EVALUATION = ("model", "task", "data", "split", "text_column", "label_column", "max_length", "precision", "backend",
               "device", "file", "limit", "trust", "seed", "allow_pickle", "trust_remote_code")  # fmt: skip
@@ -204,6 +206,33 @@ def _compare(args: argparse.Namespace) -> None:
     judge(records, strict=recipe.strict)
 
 
+def _verify(args: argparse.Namespace) -> None:
+    from toolchain import show, verify
+    from toolchain.artefact import open_artefact
+
+    values, place = _choices(args)
+    found = verify.verify(open_artefact(place, values), device=values.get("device", "cpu"))
+    _emit(args, found, show.verified)
+    verify.judge(found)
+
+
+def _explain(args: argparse.Namespace) -> None:
+    from toolchain import show
+    from toolchain.artefact import open_artefact
+    from toolchain.explain import explain
+
+    values, place = _choices(args)
+    _emit(args, explain(open_artefact(place, values)), show.explained)
+
+
+def _tune(args: argparse.Namespace) -> None:
+    from toolchain import show
+    from toolchain.tuning import tune
+
+    values, place = _choices(args)
+    _emit(args, tune(values, bundle=place, tell=log.info), show.tuned)
+
+
 def _report(args: argparse.Namespace) -> None:
     from toolchain.files import write_text
     from toolchain.report import FORMATS
@@ -233,6 +262,10 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, tuple[str, 
               (*MODEL, *CALIBRATION, "keep", "precision", "backend", *GATE), "RECIPE|BUNDLE"),
     "eval": (_eval, "one backend on one task: accuracy, latency, throughput, memory", EVALUATION, "RECIPE|BUNDLE"),
     "compare": (_compare, "results row by row: the drop, how sure it is, a verdict", (*GATE, "seed"), None),
+    "verify": (_verify, "batch, padding and order change nothing; parity with FP32", LOOK, "BUNDLE|FILE"),
+    "explain": (_explain, "why this INT8 is not faster or not accurate", LOOK, "BUNDLE|FILE"),
+    "tune": (_tune, "which products to keep out of INT8 to stay within a drop",
+             ("data", "max_drop", "budget", "seed", "trust"), "RECIPE|BUNDLE"),
     "report": (_report, "results as a table in Markdown, CSV or JSON", (), None),
     "doctor": (_doctor, "what this machine has and lacks, and how to get it", (), None),
 }  # fmt: skip

@@ -25,9 +25,9 @@ PRECISION_STEPS = {"fp32": ("export",), "fp16": ("export", "half"),
 MIN_ROWS = 8
 """Fewer rows than this, a small batch, show nothing of how far a tensor reaches."""
 
-HELD_ROWS = 512
+POOL_ROWS = 2048
 HELD_SHARE = 3
-"""Choices are made on this many train rows that calibration leaves over, or a third of a small split."""
+"""Choices are made on up to so many train rows that calibration leaves over, or a third of a small split."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +92,26 @@ class Job:
 
     @functools.cached_property
     def held_rows(self) -> Rows:
-        """Return train rows that were not calibrated with, to choose on.
+        """Return train rows that were not calibrated with: the pool to choose on.
 
         Raises:
             InputError: there are none.
         """
-        left = self.train_rows.without(self.calibration_rows.text_digests)
+        return self.rows_without(self.calibration_rows.text_digests)
+
+    def rows_without(self, digests: Collection[str]) -> Rows:
+        """Return a sample of the train rows whose text is not among `digests`.
+
+        Raises:
+            InputError: there are none.
+        """
+        left = self.train_rows.without(digests)
         if not len(left):
             raise InputError(
                 f"{left.source}: every text in it was calibrated with, none is left to choose on. "
-                "Give more rows, or name a --calib-method."
+                "Give more rows, or fewer --calib-samples."
             )
-        return left.sample(HELD_ROWS, seed=self.recipe.seed)
+        return left.sample(POOL_ROWS, seed=self.recipe.seed)
 
 
 def prepare(recipe: Recipe, steps: Collection[str] | None = None) -> Job:

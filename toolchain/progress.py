@@ -2,22 +2,41 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
 def track(items: Iterable[Item], *, total: int, text: str) -> Iterator[Item]:
-    """Yield `items`, with a bar on stderr if that is a terminal and not told to be quiet.
+    """Yield `items`, with a bar as `bar` draws it."""
+    with bar(total, text) as advance:
+        for item in items:
+            yield item
+            advance()
 
-    Never inside a measured window: the bar is drawn by a thread of its own.
+
+@contextmanager
+def bar(total: int, text: str) -> Iterator[Callable[[], None]]:
+    """Yield a function that moves a bar on by one; drawn if stderr is a terminal and not told to be quiet.
+
+    Never inside a measured window: the bar is drawn by a thread of its own. A bar within a bar is not drawn.
     """
-    if not sys.stderr.isatty() or not logging.getLogger("toolchain").isEnabledFor(logging.INFO):
-        yield from items
+    global _drawn
+    if _drawn or not sys.stderr.isatty() or not logging.getLogger("toolchain").isEnabledFor(logging.INFO):
+        yield lambda: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(items, total=total, description=text)
+    _drawn = True
+    try:
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(text, total=total)
+            yield lambda: progress.advance(task)
+    finally:
+        _drawn = False
+
+
+_drawn = False

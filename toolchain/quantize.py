@@ -72,11 +72,8 @@ def quantize(model: ir.Model, ranges: Ranges, target: Target, *, keep: Collectio
     products = [node for node in graph.nodes(model, "MatMul") if node.name not in keep]
     linear = [node for node in products if constant(node.inputs[1]) is not None]
     for value, position, readers in _activations(products):
-        known = PROBABILITIES if _is_probabilities(value) else ranges.get(str(value.name))
-        if known is None:
-            raise InputError(f"calibration: no range for {value.name}. Calibrate this graph again.")
         unsigned = target.unsigned_left and position == 0
-        replacement = _quantised(model, value, known, unsigned=unsigned)
+        replacement = _quantised(model, value, _range_of(value, ranges), unsigned=unsigned)
         for node in readers:
             node.replace_input_with(position, replacement)
     for node in linear:
@@ -84,6 +81,37 @@ def quantize(model: ir.Model, ranges: Ranges, target: Target, *, keep: Collectio
     graph.tidy(model)
     counts = {"linear": len(linear), "attention": len(products) - len(linear)}
     return {"target": target.name, **counts, "kept": sorted(keep)}
+
+
+def add_int8_copies(model: ir.Model, ranges: Ranges) -> dict[str, str]:
+    """Add beside each product a copy that reads the same float inputs in INT8; return product -> copy's output.
+
+    Raises:
+        InputError: an input has no range.
+    """
+    read: dict[ir.Value, ir.Value] = {}
+    outputs = {}
+    for node in graph.nodes(model, "MatMul"):
+        for value in node.inputs:
+            if value is not None and value not in read:
+                fixed = constant(value) is not None
+                read[value] = (
+                    _quantised_weight(model, node)
+                    if fixed
+                    else _quantised(model, value, _range_of(value, ranges), unsigned=False)
+                )
+        inputs = [read[value] for value in node.inputs if value is not None]
+        copy = ir.node("MatMul", inputs, name=f"{node.name}.int8")
+        copy.outputs[0].name = outputs[str(node.name)] = f"{node.name}.int8.output"
+        model.graph.insert_after(node, copy)
+    return outputs
+
+
+def _range_of(value: ir.Value, ranges: Ranges) -> Range:
+    known = PROBABILITIES if _is_probabilities(value) else ranges.get(str(value.name))
+    if known is None:
+        raise InputError(f"calibration: no range for {value.name}. Calibrate this graph again.")
+    return known
 
 
 def _activations(products: list[ir.Node]) -> list[tuple[ir.Value, int, list[ir.Node]]]:

@@ -86,6 +86,7 @@ class Recipe:
     )
     confidence: float = option(0.95, "of the gate's one-sided interval", metavar="SHARE")
     strict: bool = option(False, "let a gate that cannot tell fail")
+    budget: int = option(40, "graphs that a search may evaluate", metavar="N", least=2)
     limit: int | None = option(None, "evaluate the first N rows only", metavar="N", least=1)
     trust: str | None = option(None, "refuse a bundle with another digest", metavar="DIGEST")
     seed: int = option(0, "seed of every random choice", metavar="N", least=0)

@@ -1,5 +1,7 @@
 """What a person reads on the terminal: tables first, then the next step."""
 
+import re
+from collections import Counter
 from typing import Any
 
 from rich.box import SIMPLE
@@ -101,6 +103,111 @@ def _reading(record: dict[str, Any]) -> list[str]:
         return []
     return [f"{record['candidate_name']}: a true drop of {smallest:.2f} points would show 4 times in 5 "
             f"with {record['n']} rows"]  # fmt: skip
+
+
+def verified(found: dict[str, Any]) -> None:
+    """Print each case with its difference and tolerance."""
+    table = Table(title=f"{found['artefact']}, {found['rows']}", title_justify="left", box=SIMPLE)
+    for heading in ("case", "difference", "allowed", "", "note"):
+        table.add_column(heading, justify="right" if heading in ("difference", "allowed") else "left")
+    for case in found["cases"]:
+        numbers = ("-" if case[key] is None else f"{case[key]:.1e}" for key in ("difference", "tolerance"))
+        table.add_row(case["name"], *numbers, "ok" if case["passed"] else "FAILED", case["note"])
+    _print(table)
+
+
+def explained(found: dict[str, Any]) -> None:
+    """Print what stays out of integers and why, what is clipped, where the error is, the speed, and advice."""
+    work, speed = found["share_of_macs"], found["speed"]
+    lines = [
+        f"{found['artefact']}, on {found['rows']}, compared with {found['reference']}",
+        f"work in integers: {work['integers']:.1%} by the graph, {work['tensorrt']:.1%} as TensorRT wants it "
+        f"(int8, zero point 0), {work['on_this_cpu']:.1%} on this CPU",
+    ]
+    for title, kinds in (("in the graph", "graph"), ("as this CPU runs it", "on_this_cpu")):
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(found["conversions"][kinds].items()))
+        lines.append(f"nodes that only convert, {title}: {counts or 'none'}")
+    if found["smoothing_muls"]:
+        lines.append(f"SmoothQuant added {found['smoothing_muls']} Mul nodes")
+    if speed:
+        lines.append(f"speed-up over FP32 on this CPU: {speed['measured']:.2f} measured, {speed['predicted_best']:.2f} "
+                     f"at best ({speed['products_share_of_fp32_time']:.0%} of FP32's time is products, integer ones "
+                     f"are {speed['integer_to_float_product_speed']:.1f} times as fast)")  # fmt: skip
+    _print(*lines, *_uncovered(found["products"]), *_noisy(found["products"]), *_clipped(found["clipped"]))
+    _print(*(f"advice: {line}" for line in found["advice"]))
+
+
+def _uncovered(products: list[dict[str, Any]]) -> list[Table]:
+    """Return a table of the products that are not in integers everywhere, those of one reason together."""
+    reasons: dict[str, list[str]] = {}
+    for one in products:
+        if one["reason"]:
+            where = "TensorRT and this CPU" if not one["integers"] else "TensorRT" if one["on_this_cpu"] else "this CPU"
+            reasons.setdefault(f"{where}: {one['reason']}", []).append(one["name"])
+    if not reasons:
+        return []
+    table = Table(title="Not in integers", title_justify="left", box=SIMPLE)
+    table.add_column("where, and why", overflow="fold")
+    table.add_column("products", overflow="fold")
+    for reason, names in reasons.items():
+        table.add_row(reason, ", ".join(_folded(names)))
+    return [table]
+
+
+def _folded(names: list[str]) -> list[str]:
+    """Return names with their layer's number as *, and how many they are."""
+    found = Counter(re.sub(r"\.\d+\.", ".*.", name) for name in names)
+    return [f"{name} ({count})" if count > 1 else name for name, count in found.items()]
+
+
+def _noisy(products: list[dict[str, Any]]) -> list[Table]:
+    """Return a table of the products with the largest error."""
+    measured = sorted((one for one in products if one["snr_db"] is not None), key=lambda one: float(one["snr_db"]))
+    if not measured:
+        return []
+    table = Table(title="Largest error at the output", title_justify="left", box=SIMPLE)
+    table.add_column("product")
+    for heading in ("signal to noise, dB", "share of the work"):
+        table.add_column(heading, justify="right")
+    for one in measured[:5]:
+        table.add_row(one["name"], f"{one['snr_db']:.1f}", f"{one['macs']:.1%}")
+    return [table]
+
+
+def _clipped(tensors: list[dict[str, Any]]) -> list[Table]:
+    """Return a table of the tensors with values beyond their range."""
+    if not tensors:
+        return []
+    table = Table(title=f"Clipped ({len(tensors)} tensors)", title_justify="left", box=SIMPLE)
+    table.add_column("tensor")
+    for heading in ("values beyond the range", "largest, to the range"):
+        table.add_column(heading, justify="right")
+    for one in tensors[:10]:
+        table.add_row(one["tensor"], f"{one['share']:.3%}", f"{one['reach']:.1f}")
+    return [table]
+
+
+def tuned(found: dict[str, Any]) -> None:
+    """Print the products by their effect, the set that was found, and how to build it."""
+    measured = [one for one in found["products"] if one["effect"] is not None]
+    table = Table(title=f"{found['bundle']}: the noisiest products", title_justify="left", box=SIMPLE)
+    for heading in ("product", "SNR, dB", "effect", "work", "keep"):
+        table.add_column(heading, justify="left" if heading == "product" else "right", no_wrap=True)
+    for one in sorted(measured, key=lambda one: -float(one["effect"])):
+        kept = "yes" if one["name"] in found["keep"] else ""
+        table.add_row(one["name"], f"{one['snr_db']:.1f}", f"{one['effect']:.4f}", f"{one['macs']:.1%}", kept)
+    expected = f"{found['expected_drop_points']:.2f} points expected, {found['max_drop_points']:g} allowed"
+    verdict = (
+        f"keep {len(found['keep'])} products, {found['keep_share_of_macs']:.1%} of the work, out of INT8: {expected}"
+    )
+    if not found["keep"]:
+        verdict = f"nothing need be kept out of INT8: {expected}"
+    if not found["enough"]:
+        verdict = f"no set within the budget is enough; the nearest: {verdict}"
+    files = found["files"]
+    _print(table, "SNR: at its own output; effect: on the logits, when it alone is in INT8", verdict)
+    _print(f"{found['evaluations']} graphs evaluated; table {files['record']}, plot {files['plot']}")
+    _print(f"next: toolchain build {files['recipe']} --max-drop {found['max_drop_points']:g}")
 
 
 def demo(done: dict[str, Any]) -> None:

@@ -32,6 +32,11 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.columns["input_ids"])
 
+    def take(self, indices: Indices) -> "Tokens":
+        """Return the rows at `indices`, in that order."""
+        rows = [int(index) for index in indices]
+        return Tokens({name: [column[row] for row in rows] for name, column in self.columns.items()}, self.pad_values)
+
     def batch(self, indices: Indices, *, length: int | None = None) -> Batch:
         """Return the rows at `indices`, padded to the longest or to `length`: int32 [batch, length]."""
         rows = [int(index) for index in indices]

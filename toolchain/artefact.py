@@ -1,0 +1,158 @@
+"""One graph to look into, from a bundle or a bare ONNX file, and the rows to try it on."""
+
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from toolchain import graph
+from toolchain.bundle import MANIFEST, Bundle
+from toolchain.coverage import constant_behind
+from toolchain.data import Rows, Text, load_rows
+from toolchain.errors import InputError, ToolchainError, UsageError
+from toolchain.model import VOCABULARY_FILES, find_model, load_tokenizer
+from toolchain.parity import probe_texts
+from toolchain.recipe import Recipe
+from toolchain.subject import find_subject
+from toolchain.tokens import Tokens, encode
+
+ROWS = 64
+RANDOM_LENGTHS = (3, 40)
+RANDOM_MAX_LENGTH = 128
+NAMES = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A graph, the FP32 graph it came from if that is at hand, and rows to try both on."""
+
+    file: Path
+    precision: str
+    reference: Path | None
+    bundle: Bundle | None
+    tokens: Tokens
+    empty: Tokens
+    unknown_id: int
+    vocabulary: int
+    max_length: int
+    rows: str
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return str(self.file)
+
+
+def open_artefact(place: Path | None, changes: dict[str, Any]) -> Artefact:
+    """Return the artefact at `place`: of a bundle the one for this device or `file`, or an ONNX file as it is.
+
+    Rows are train rows that nothing was calibrated with, where the bundle's data are at hand; else built-in
+    sentences; of a bare file without a tokenizer (`model` names one) random token ids.
+
+    Raises:
+        ToolchainError: see errors.py.
+    """
+    if place is not None and place.suffix == ".onnx":
+        if (place.parent / MANIFEST).exists():
+            return open_artefact(place.parent, {**changes, "file": place.name})
+        return _bare(place, changes)
+    subject = find_subject({**changes, "backend": "ort"}, place)
+    if subject.bundle is None or subject.file is None:
+        raise UsageError("needs a bundle or an ONNX file. Name one, or make one: toolchain build --precision int8.")
+    job = subject.job
+    texts, rows = _texts(subject.bundle, job.recipe, len(job.task.text_columns), job.task)
+    tokenizer = job.tokenizer
+    return Artefact(
+        file=subject.bundle.file(subject.file),
+        precision=subject.precision,
+        reference=subject.bundle.file("model.onnx") if subject.file != "model.onnx" else None,
+        bundle=subject.bundle,
+        tokens=job.encode(texts),
+        empty=job.encode([("",) * len(job.task.text_columns)]),
+        unknown_id=_unknown(tokenizer),
+        vocabulary=vocabulary_size(graph.load(subject.bundle.file(subject.file))),
+        max_length=job.max_length,
+        rows=rows,
+    )
+
+
+def _texts(bundle: Bundle, recipe: Recipe, columns: int, task: Any) -> tuple[list[Text], str]:
+    if recipe.data is not None or task.folder is not None:
+        with contextlib.suppress(ToolchainError):
+            rows = uncalibrated(bundle, load_rows(task, "train", data=recipe.data)).sample(ROWS, seed=recipe.seed)
+            return rows.texts, f"{len(rows)} train rows that nothing was calibrated with"
+    texts = probe_texts(columns)
+    return texts, f"{len(texts)} built-in sentences"
+
+
+def uncalibrated(bundle: Bundle, rows: Rows) -> Rows:
+    """Return the rows that the bundle's ranges were not made from.
+
+    Raises:
+        InputError: there are none.
+    """
+    used: list[str] = []
+    if "calibration.json" in bundle.manifest["artefacts"]:
+        used = json.loads(bundle.file("calibration.json").read_text(encoding="utf-8")).get("row_sha256", [])
+    left = rows.without(used)
+    if not len(left):
+        raise InputError(f"{rows.source}: every row was calibrated with. Give more rows, or fewer --calib-samples.")
+    return left
+
+
+def _bare(file: Path, changes: dict[str, Any]) -> Artefact:
+    model = graph.load(file)
+    inputs = tuple(str(value.name) for value in model.graph.inputs)
+    if "input_ids" not in inputs or "attention_mask" not in inputs or set(inputs) - set(NAMES):
+        raise InputError(f"{file}: its inputs are {', '.join(inputs)}, not those of an encoder. Give another graph.")
+    vocabulary = vocabulary_size(model)
+
+    def artefact(tokens: Tokens, empty: Tokens, unknown_id: int, rows: str) -> Artefact:
+        return Artefact(file, _precision(model), None, None, tokens, empty, unknown_id, vocabulary, length, rows)
+
+    named = changes.get("model")
+    folder = find_model(named).folder if named else file.parent
+    length = changes.get("max_length") or RANDOM_MAX_LENGTH
+    if named or any(found for pattern in VOCABULARY_FILES for found in folder.glob(pattern)):
+        tokenizer = load_tokenizer(folder)
+        texts = probe_texts(1)
+
+        def tokens(texts: list[Text]) -> Tokens:
+            return encode(tokenizer, texts, max_length=length, inputs=inputs)
+
+        rows = f"{len(texts)} built-in sentences"
+        return artefact(tokens(texts), tokens([("",)]), _unknown(tokenizer), rows)
+    generator = np.random.default_rng(changes.get("seed") or 0)
+    sizes = [*generator.integers(*RANDOM_LENGTHS, ROWS), 2]
+    ids = [generator.integers(0, vocabulary, size).tolist() for size in sizes]
+    columns = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids],
+               "token_type_ids": [[0] * len(row) for row in ids]}  # fmt: skip
+    made = Tokens({name: columns[name] for name in inputs}, dict.fromkeys(inputs, 0))
+    rows = f"{ROWS} rows of random token ids (give -m CHECKPOINT for sentences)"
+    return artefact(made, made.take(np.array([ROWS])), 0, rows)
+
+
+def _unknown(tokenizer: Any) -> int:
+    return int(tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.pad_token_id)
+
+
+def vocabulary_size(model: ir.Model) -> int:
+    """Return the number of rows of the table that token ids look up."""
+    for node in graph.nodes(model, "Gather"):
+        table, source = constant_behind(node.inputs[0]), node.inputs[1]
+        while source is not None and (maker := source.producer()) is not None and maker.op_type == "Cast":
+            source = maker.inputs[0]
+        if table is not None and source is not None and source.name == "input_ids":
+            return len(table)
+    return 1
+
+
+def _precision(model: ir.Model) -> str:
+    if any(True for _ in graph.nodes(model, "DequantizeLinear")):
+        return "int8"
+    half = any(value.dtype == ir.DataType.FLOAT16 for value in model.graph.initializers.values())
+    return "fp16" if half else "fp32"
