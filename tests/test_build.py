@@ -148,3 +148,64 @@ def test_dry_run_does_nothing(tiny_distilbert, tmp_path):
 def test_a_model_that_needs_the_hub_is_exit_4(tmp_path):
     with pytest.raises(MachineError, match="the hub cannot be reached"):
         build(recipe(model="nobody/nothing-of-that-name", output=str(tmp_path / "b")))
+
+
+@pytest.fixture(scope="module")
+def auto(tiny_distilbert, sentences, tmp_path_factory):
+    target = tmp_path_factory.mktemp("auto") / "bundle"
+    made = recipe(model=str(tiny_distilbert), data=str(sentences), precision="int8", calib_method="auto",
+                  max_drop=0.5, output=str(target))  # fmt: skip
+    return made, build(made)
+
+
+def test_auto_chooses_on_rows_that_it_did_not_calibrate_with_and_says_why(auto):
+    _, done = auto
+    about = json.loads((Path(done["bundle"]) / "calibration.json").read_text())
+    assert (about["samples"], about["chosen_on"]["rows"]) == (24, 36)
+    assert len(about["row_sha256"]) == 60
+    nearest, *others = about["trials"]
+    assert (about["method"], about["smooth"]) == (nearest["method"], nearest["smooth"])
+    assert len(others) == 19
+    assert about["kept"]["macs"] <= 0.09
+    assert done["quantize"]["views"]["model.int8.onnx"]["kept"] == about["keep"]
+
+
+def test_ranges_that_were_chosen_are_taken_whole_with_calibration(auto, tmp_path):
+    made, done = auto
+    first = Path(done["bundle"])
+    again = recipe(model=made.model, data=made.data, precision="int8", calibration=str(first / "calibration.json"),
+                   output=str(tmp_path / "b"))  # fmt: skip
+    build(again)
+    ours, theirs = (open_bundle(place).manifest["artefacts"] for place in (first, tmp_path / "b"))
+    assert ours["model.int8.onnx"] == theirs["model.int8.onnx"]
+
+
+def test_auto_is_up_to_date_the_second_time(auto):
+    assert build(auto[0])["up_to_date"]
+
+
+def test_smooth_and_keep_redo_only_what_depends_on_them(int8, tmp_path):
+    made, done = int8
+    shutil.copytree(done["bundle"], tmp_path / "copy")
+    kept = made.replace(keep="*.lin2", output=str(tmp_path / "copy"))
+    assert build(kept)["done"] == ["quantize"]
+    smoothed = build(kept.replace(smooth=0.5))
+    assert smoothed["done"] == ["calibrate", "quantize"]
+    assert smoothed["quantize"]["views"]["model.int8.onnx"]["smoothing_muls"] == 6
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_fewer_rows_than_a_batch_are_refused(tiny_distilbert, tmp_path, rows):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/train.csv").write_text("sentence,label\n" + "a good film,1\n" * rows)
+    with pytest.raises(InputError, match=rf"train\.csv: {rows} rows, too few to calibrate with\. Give 8 or more\."):
+        build(recipe(model=str(tiny_distilbert), data=str(tmp_path / "data"), precision="int8",
+                     output=str(tmp_path / "b")))  # fmt: skip
+
+
+def test_rows_that_all_say_the_same_leave_none_to_choose_on(tiny_distilbert, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/train.csv").write_text("sentence,label\n" + "a good film,1\n" * 30)
+    with pytest.raises(InputError, match="none is left to choose on"):
+        build(recipe(model=str(tiny_distilbert), data=str(tmp_path / "data"), precision="int8", calib_method="auto",
+                     output=str(tmp_path / "b")))  # fmt: skip

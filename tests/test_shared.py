@@ -60,3 +60,43 @@ def test_pairs_and_regression_stay_within_three_points(made, task):
     primary = PRIMARY[task]
     assert measure(bundle, backend="ort")["metrics"][primary] >= FP32[task] - 0.03
     assert measure(bundle, backend="torch")["metrics"][primary] == pytest.approx(FP32[task], abs=1e-4)
+
+
+@pytest.mark.parametrize(("task", "most"), [("sst2", 0.3), ("mrpc", 0.5), ("stsb", 0.5)])
+def test_a_chosen_int8_keeps_accuracy_with_nine_tenths_of_the_work_in_int8(made, task, most):
+    """The graph for TensorRT, by `build --precision int8 --calib-method auto --max-drop 0.5` alone."""
+    from toolchain.artefact import open_artefact
+    from toolchain.explain import explain
+
+    bundle = made(task, precision="int8", calib_method="auto", max_drop=0.5)
+    result = measure(bundle, backend="ort", file="model.int8.onnx")
+    assert 100 * (FP32[task] - result["metrics"][PRIMARY[task]]) <= most + 0.01
+    assert task == "stsb" or result["agreement"]["label_agreement"] >= 0.97
+    assert explain(open_artefact(bundle, {"file": "model.int8.onnx"}))["share_of_macs"]["tensorrt"] >= 0.9
+
+
+def test_onnx_runtimes_own_int8_is_explained(made, shared, tmp_path):
+    """Its quantize_static leaves MatMuls in float on this CPU, and entropy ranges of few rows clip."""
+    import numpy as np
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
+
+    from toolchain.artefact import open_artefact
+    from toolchain.explain import explain
+
+    artefact = open_artefact(made("sst2", precision="int8"), {"file": "model.onnx"})
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            self.batches = iter([artefact.tokens.batch(np.arange(start, start + 16), length=48) for start in (0, 16)])
+
+        def get_next(self):
+            return next(self.batches, None)
+
+    types = {"activation_type": QuantType.QInt8, "weight_type": QuantType.QInt8}
+    quantize_static(artefact.file, tmp_path / "q.onnx", Reader(), calibrate_method=CalibrationMethod.Entropy,
+                    extra_options={"ActivationSymmetric": True}, **types)  # fmt: skip
+    found = explain(open_artefact(tmp_path / "q.onnx", {"model": str(shared("models/distilbert-l6-h384-sst2"))}))
+    uncovered = [one["name"] for one in found["products"] if not one["on_this_cpu"]]
+    assert len(uncovered) >= 12
+    assert any(name.endswith("q_lin") for name in uncovered)
+    assert len(found["clipped"]) >= 5
