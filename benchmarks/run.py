@@ -19,7 +19,7 @@ from typing import Any
 
 from toolchain import graph
 from toolchain.build import build
-from toolchain.calibrate import calibrate
+from toolchain.calibrate import MAX_SLOTS, calibrate
 from toolchain.data import load_rows
 from toolchain.environment import describe
 from toolchain.evaluate import BUDGETS
@@ -28,7 +28,7 @@ from toolchain.forward import run
 from toolchain.job import Job, prepare
 from toolchain.recipe import Recipe
 from toolchain.runtimes import open_runtime
-from toolchain.tokens import budget_batches
+from toolchain.tokens import budget_batches, equal_length_batches
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
@@ -114,19 +114,22 @@ def speed(job: Job, bundle: Path, *, rounds: int, limit: int | None) -> dict[str
 
 
 def calibration_cost(job: Job, model: Path, *, rounds: int) -> dict[str, float]:
-    """Compare calibration of 512 rows with a plain forward pass over them in budget batches."""
+    """Compare calibration of 512 rows with a plain forward pass over them, in its own batches and in the evaluator's."""
     rows = load_rows(job.task, "train", data=job.recipe.data)
     tokens = job.encode(rows.sample(512, seed=0).texts)
+    own = list(equal_length_batches(tokens.lengths, max_slots=MAX_SLOTS))
+    budgeted = list(budget_batches(tokens.lengths, max_slots=BUDGET))
     with open_runtime("ort", model, device="cpu") as infer:
-
-        def forward() -> None:
-            for batch in budget_batches(tokens.lengths, max_slots=BUDGET):
-                infer(tokens.batch(batch))
-
-        times = interleaved(
-            {"calibrate": lambda: calibrate(graph.load(model), tokens, method="entropy"), "forward": forward}, rounds
-        )
-    return {"calibrate 512 rows (entropy) / forward pass, time": ratio(times["calibrate"], times["forward"])}
+        contenders: dict[str, Callable[[], object]] = {
+            "calibrate": lambda: calibrate(graph.load(model), tokens, method="entropy"),
+            "same": lambda: [infer(tokens.batch(batch)) for batch in own],
+            "budget": lambda: [infer(tokens.batch(batch)) for batch in budgeted],
+        }
+        times = interleaved(contenders, rounds)
+    return {
+        "calibrate 512 rows (entropy) / forward pass, same batches, time": ratio(times["calibrate"], times["same"]),
+        "calibrate 512 rows (entropy) / forward pass, time": ratio(times["calibrate"], times["budget"]),
+    }
 
 
 def calibration_peak_mb(recipe: Recipe, samples: int) -> float:

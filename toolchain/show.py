@@ -54,6 +54,8 @@ def built(done: dict[str, Any]) -> None:
     _print(f"{done['bundle']}: {', '.join(done['done'])} done" + _and_skipped(done["skipped"]))
     parity = done["export"]["parity"]
     _print(f"  model.onnx differs from PyTorch by at most {parity['max_abs_logit_difference']:.1e}")
+    if "trials" in done.get("calibrate", {}):
+        _print(*_chosen(done["calibrate"]))
     if "quantize" in done:
         for file, found in done["quantize"]["products_on_cpu"].items():
             total = found["integer"] + found["float"]
@@ -61,6 +63,19 @@ def built(done: dict[str, Any]) -> None:
     if "gate" in done:
         compared({"comparisons": done["gate"]})
     _print(f"next: toolchain eval {done['bundle']}")
+
+
+def _chosen(calibration: dict[str, Any]) -> list[str]:
+    """Return what `auto` chose and why."""
+    best, *others = calibration["trials"]
+    smoothing = "no smoothing" if best["smooth"] is None else f"smoothing {best['smooth']:g}"
+    far = f"KL {best['kl']:.2g}, " if best["kl"] is not None else ""
+    lines = [f"  ranges: {best['method']}, {smoothing}: the nearest to FP32 of {len(others) + 1} on "
+             f"{calibration['chosen_on']['rows']} train rows ({far}logits {best['rms']:.2g} off)"]  # fmt: skip
+    if calibration.get("keep"):
+        lines.append(f"  kept out of INT8 for the gate: {', '.join(_folded(calibration['keep']))}, "
+                     f"{calibration['kept']['macs']:.1%} of the work")  # fmt: skip
+    return lines
 
 
 def _and_skipped(skipped: list[str]) -> str:
