@@ -114,7 +114,7 @@ def speed(job: Job, bundle: Path, *, rounds: int, limit: int | None) -> dict[str
 
 
 def calibration_cost(job: Job, model: Path, *, rounds: int) -> dict[str, float]:
-    """Compare calibration of 512 rows with a plain forward pass over them, in its own batches and in the evaluator's."""
+    """Compare calibration of 512 rows with a plain forward pass over them, in its own batches and the evaluator's."""
     rows = load_rows(job.task, "train", data=job.recipe.data)
     tokens = job.encode(rows.sample(512, seed=0).texts)
     own = list(equal_length_batches(tokens.lengths, max_slots=MAX_SLOTS))

@@ -162,7 +162,7 @@ def test_auto_chooses_on_rows_that_it_did_not_calibrate_with_and_says_why(auto):
     _, done = auto
     about = json.loads((Path(done["bundle"]) / "calibration.json").read_text())
     assert (about["samples"], about["chosen_on"]["rows"]) == (24, 36)
-    assert len(about["row_sha256"]) == 60
+    assert len({*about["row_sha256"], *about["chosen_sha256"]}) == 60
     nearest, *others = about["trials"]
     assert (about["method"], about["smooth"]) == (nearest["method"], nearest["smooth"])
     assert len(others) == 19
@@ -209,3 +209,47 @@ def test_rows_that_all_say_the_same_leave_none_to_choose_on(tiny_distilbert, tmp
     with pytest.raises(InputError, match="none is left to choose on"):
         build(recipe(model=str(tiny_distilbert), data=str(tmp_path / "data"), precision="int8", calib_method="auto",
                      output=str(tmp_path / "b")))  # fmt: skip
+
+
+def test_a_calibration_file_that_changed_is_taken_anew(int8, tmp_path):
+    made, done = int8
+    shutil.copy(Path(done["bundle"]) / "calibration.json", tmp_path / "c.json")
+    given = made.replace(calibration=str(tmp_path / "c.json"), output=str(tmp_path / "b"))
+    build(given)
+    before = open_bundle(tmp_path / "b").manifest["artefacts"]["model.int8.onnx"]
+    about = json.loads((tmp_path / "c.json").read_text())
+    about["ranges"] = {name: {key: value / 4 for key, value in one.items()} for name, one in about["ranges"].items()}
+    (tmp_path / "c.json").write_text(json.dumps(about))
+    assert build(given)["done"] == ["calibrate", "quantize"]
+    assert open_bundle(tmp_path / "b").manifest["artefacts"]["model.int8.onnx"] != before
+    del about["ranges"][next(iter(about["ranges"]))]
+    (tmp_path / "c.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match="no range for"):
+        build(given)
+
+
+def test_a_bundle_with_a_gate_is_rebuilt_by_itself_to_the_same(auto):
+    from toolchain.subject import recorded
+
+    bundle = open_bundle(Path(auto[1]["bundle"]))
+    assert build(recorded(bundle, {}))["up_to_date"]
+
+
+def test_a_bundle_that_was_built_from_its_own_ranges_can_move(auto, tmp_path):
+    from toolchain.subject import recorded
+
+    shutil.copytree(auto[1]["bundle"], tmp_path / "a")
+    build(recorded(open_bundle(tmp_path / "a"), {"calibration": str(tmp_path / "a/calibration.json"), "keep": ""}))
+    (tmp_path / "a").rename(tmp_path / "b")
+    again = recorded(open_bundle(tmp_path / "b"), {})
+    assert (again.calibration, again.keep) == (str(tmp_path / "b/calibration.json"), "")
+    assert build(again)["up_to_date"]
+
+
+def test_a_gate_without_rows_to_look_at_fails_before_anything_is_built(tiny_distilbert, sentences, tmp_path):
+    (tmp_path / "data").mkdir()
+    shutil.copy(sentences / "train.csv", tmp_path / "data")
+    with pytest.raises(InputError, match="none of validation"):
+        build(recipe(model=str(tiny_distilbert), data=str(tmp_path / "data"), precision="int8", max_drop=1.0,
+                     output=str(tmp_path / "b")))  # fmt: skip
+    assert not (tmp_path / "b").exists()

@@ -65,7 +65,7 @@ def test_ranges_survive_the_disk(tmp_path):
 ONE = '{"smoothing": {}, "ranges": {"x": {"amax": %s, "min": 0, "max": 1}}}'
 
 
-@pytest.mark.parametrize("amax", ["NaN", "Infinity", "0", "-1", '"wide"', "null", "1e999"])
+@pytest.mark.parametrize("amax", ["NaN", "Infinity", "0", "-1", '"wide"', "null", "1e999", "1e-44", "1e308"])
 def test_a_range_that_is_none_is_refused(tmp_path, amax):
     (tmp_path / "calibration.json").write_text(ONE % amax)
     with pytest.raises(InputError, match="range of x is"):
@@ -75,6 +75,7 @@ def test_a_range_that_is_none_is_refused(tmp_path, amax):
 @pytest.mark.parametrize(
     "text",
     ["", "{}", "[]", '{"smoothing": {}, "ranges": {"x": {"amax": 1}}}', '{"smoothing": {}, "ranges": 3}',
+     '{"keep": 5, "ranges": {}}', '{"row_sha256": [5], "ranges": {}}',
      '{"smoothing": {"n": "0 x"}, "ranges": {}}', '{"smoothing": {"n": "0 99"}, "ranges": {}}'],
 )  # fmt: skip
 def test_a_broken_file_is_refused(tmp_path, text):

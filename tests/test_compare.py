@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from toolchain.compare import FAILS, PASSES, UNKNOWN, Predictions, compare
 from toolchain.errors import InputError
 from toolchain.metrics import METRICS
+from toolchain.statistics import paired_drop
 
 
 def predictions(references, predicted):
@@ -45,13 +46,14 @@ def test_verdicts(lost, gained, n, limit, verdict):
     assert compare(*table(lost, gained, n), "accuracy", max_drop=limit).verdict == verdict
 
 
-def test_as_many_rows_as_it_says_would_tell():
-    found = compare(*table(9, 8, 872), "accuracy", max_drop=0.5)
+@pytest.mark.parametrize(("lost", "gained", "n"), [(9, 8, 872), (0, 0, 100), (2, 2, 300)])
+def test_as_many_rows_as_it_says_would_tell(lost, gained, n):
+    found = compare(*table(lost, gained, n), "accuracy", max_drop=0.5)
     assert found.verdict == UNKNOWN
-    times = found.rows_to_tell / 872
-    scaled = table(round(9 * times), round(8 * times), round(872 * times * 1.02))
-    assert compare(*scaled, "accuracy", max_drop=0.5).verdict == PASSES
-    assert compare(*table(18, 16, 1744), "accuracy", max_drop=0.5).verdict == UNKNOWN
+    for share, passes in ((1.02, True), (0.95, False)):
+        rows = found.rows_to_tell * share
+        bounds = paired_drop(lost * rows / n, gained * rows / n, rows, confidence=0.95)
+        assert (100 * bounds[1] <= 0.5) == passes
 
 
 def test_the_detectable_drop_is_found_four_times_in_five():

@@ -90,4 +90,6 @@ def test_the_command_line_gates(bundle, capsys, monkeypatch):
     assert "cannot tell" in (shown := capsys.readouterr()).out + shown.err
     assert main(["compare", str(bundle), "--max-drop", "0.001", "--strict"]) == 3
     assert main(["compare", str(bundle), "--max-drop", "nan"]) == 2
+    assert main(["compare", str(bundle), "--max-drop", "1", "--confidence", "0.5"]) == 2
+    assert main(["compare", str(bundle), "--strict"]) == 2
     assert main(["compare", str(bundle / "nothing.json")]) == 1

@@ -59,6 +59,15 @@ def test_predictions_that_changed_are_refused(tmp_path: Path) -> None:
         load_predictions(load_result(file), of_reference=True)
 
 
+@pytest.mark.parametrize("kept", [None, [1], {"file": "a.npz"}, {"sha256": 3}, "a.npz"])
+def test_a_result_that_was_edited_is_refused(tmp_path: Path, kept: object) -> None:
+    save_predictions(tmp_path / "a.npz", FOUND)
+    for change in ({"predictions": kept}, {"agreement": kept}):
+        file = save_result(tmp_path, "a", {**RESULT, **change})
+        with pytest.raises(InputError, match="missing or changed"):
+            load_predictions(load_result(file), of_reference="agreement" in change)
+
+
 def test_predictions_that_cannot_be_written_leave_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")

@@ -10,6 +10,7 @@ from toolchain.build import build
 from toolchain.bundle import open_bundle
 from toolchain.cli import main
 from toolchain.errors import InputError
+from toolchain.pipeline import evaluate
 from toolchain.recipe import Recipe
 from toolchain.tuning import tune
 
@@ -41,6 +42,18 @@ def test_the_recipe_builds_what_was_found(bundle, capsys):
     built = json.loads(capsys.readouterr().out)
     assert built["quantize"]["views"]["model.int8.onnx"]["kept"] == done["keep"]
     assert built["skipped"][:1] == ["export"]
+    with pytest.raises(InputError, match="of these rows were calibrated with"):
+        evaluate({"split": "train", "backend": "ort"}, bundle=bundle, tell=quiet)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"evaluations": {}, "noise": 5}', '{"evaluations": {"a": 1}, "noise": []}']
+)
+def test_a_damaged_search_starts_afresh(bundle, text):
+    done = tune({"budget": 4, "max_drop": 1e9, "seed": 7}, bundle=bundle, tell=quiet)
+    file = max((bundle / "results/tune").glob("search-*.json"), key=lambda path: path.stat().st_mtime)
+    file.write_text(text)
+    assert tune({"budget": 4, "max_drop": 1e9, "seed": 7}, bundle=bundle, tell=quiet) == done
 
 
 def test_a_stopped_search_goes_on(bundle):

@@ -88,6 +88,26 @@ def test_a_bare_graph_without_a_tokenizer_is_tried_on_random_ids(bundle, tmp_pat
     assert verify(artefact)["passed"]
 
 
+def test_what_is_not_finite_fails_without_breaking_json(bundle, tmp_path, capsys):
+    def broken(model):
+        head = list(graph.nodes(model, "Gemm"))[-1]
+        head.replace_input_with(1, add_initializer(model, "nan", np.full((2, 32), np.nan, np.float32)))
+
+    file = spoil(bundle, tmp_path / "nan", broken)
+    assert main(["verify", str(file), "--json"]) == 3
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert {case["note"] for case in found["cases"] if not case["passed"]} >= {"not finite"}
+    assert main(["explain", str(file), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert "gives NaN or infinity" in found["advice"][0]
+
+
+def test_lengths_that_the_model_has_not_are_one_line(bundle, tmp_path, capsys):
+    file = spoil(bundle, tmp_path / "long", lambda model: None)
+    assert main(["verify", str(file), "--max-length", "5000"]) == 1
+    assert "ONNX Runtime cannot run it on this batch" in capsys.readouterr().err
+
+
 def test_a_graph_of_something_else_is_refused(tmp_path):
     value = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1]))
     node = ir.node("Identity", [value])

@@ -106,9 +106,16 @@ def uncalibrated(bundle: Bundle, rows: Rows) -> Rows:
 
 def _bare(file: Path, changes: dict[str, Any]) -> Artefact:
     model = graph.load(file)
+    if not len(model.graph):
+        raise InputError(f"{file}: an empty graph. Give another.")
     inputs = tuple(str(value.name) for value in model.graph.inputs)
     if "input_ids" not in inputs or "attention_mask" not in inputs or set(inputs) - set(NAMES):
         raise InputError(f"{file}: its inputs are {', '.join(inputs)}, not those of an encoder. Give another graph.")
+    logits = next((value for value in model.graph.outputs if value.name == "logits"), None)
+    if logits is None or (logits.shape is not None and len(logits.shape) != 2):
+        raise InputError(f"{file}: has no output logits [batch, classes]. Give the graph of a classifier.")
+    if any(isinstance(size, int) for value in model.graph.inputs for size in value.shape or ()):
+        raise InputError(f"{file}: its batch or length is fixed. Export it with both dynamic.")
     vocabulary = vocabulary_size(model)
 
     def artefact(tokens: Tokens, empty: Tokens, unknown_id: int, rows: str) -> Artefact:

@@ -19,6 +19,7 @@ from toolchain.data import MissingSplitError, Text, load_rows
 from toolchain.environment import version_of
 from toolchain.errors import GateError, InputError
 from toolchain.job import Job, prepare
+from toolchain.labels import read_labels
 from toolchain.model import TOKENIZER_FILES
 from toolchain.recipe import DEFAULT_MODEL, Recipe
 from toolchain.runtimes import open_runtime
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 STEP_VERSIONS = {"export": 1, "half": 1, "calibrate": 2, "quantize": 2}
 """Raised when a step's code changes what it writes, so that old outputs are not taken for new."""
+
+OWN_CALIBRATION = "calibration.json"
 
 KEEP_MACS = 0.09
 """Of the encoder's multiply-accumulates, what a build with a gate may leave out of INT8 by itself."""
@@ -60,6 +63,8 @@ def build(recipe: Recipe, *, steps: Collection[str] | None = None, log: Log = la
     _parity_texts(job)
     if "calibrate" in job.steps and not recipe.calibration:
         _ = job.held_rows if job.recipe.calib_method == "auto" else job.calibration_rows
+    if recipe.max_drop is not None:
+        read_labels(load_rows(job.task, recipe.split, data=recipe.data), job.task, job.source.labels)
     with stage(job.target, force=recipe.force, log=log) as made:
         records = {name: STEPS[name](job, made) for name in job.steps}
         made.finish(_about(job, records))
@@ -78,10 +83,13 @@ def build(recipe: Recipe, *, steps: Collection[str] | None = None, log: Log = la
 def _about(job: Job, records: dict[str, Any]) -> dict[str, Any]:
     """Return the part of the manifest that says what the bundle is."""
     fields = dataclasses.asdict(job.recipe)
-    paths = ("model", "data", "calib_data", "calibration")
-    transient = ("output", "force", "dry_run", "backend", "device", "file", "limit", "trust", "max_drop", "confidence",
-                 "strict", "budget")  # fmt: skip
+    paths = ["model", "data", "calib_data", "calibration"]
+    transient = ("output", "force", "dry_run", "backend", "device", "file", "limit", "trust", "confidence", "strict",
+                 "budget")  # fmt: skip
     kept = {key: value for key, value in fields.items() if value is not None and key not in transient}
+    if kept.get("calibration") and Path(kept["calibration"]).resolve() == (job.target / OWN_CALIBRATION).resolve():
+        kept["calibration"] = OWN_CALIBRATION  # it moves with the bundle
+        paths.remove("calibration")
     for key in paths:  # a bundle is used from other folders than the one it was built in
         if kept.get(key) not in (None, "demo") and Path(kept[key]).exists():
             kept[key] = str(Path(kept[key]).resolve())
@@ -148,7 +156,9 @@ def _calibrate(job: Job, made: Stage) -> dict[str, Any]:
             raise InputError(
                 f"{recipe.calibration}: made for another graph. Calibrate this model: toolchain calibrate."
             )
-        return made.step("calibrate", known, lambda folder: _written(write_ranges, folder, ranges, known))
+        entries = {name: one.to_json() for name, one in ranges.items()}
+        given = {"version": STEP_VERSIONS["calibrate"], "ranges": entries, **known}
+        return made.step("calibrate", given, lambda folder: _written(write_ranges, folder, ranges, known))
 
     rows = job.calibration_rows
     about: dict[str, Any] = {
@@ -185,8 +195,8 @@ def _ranges(job: Job, model: Path) -> tuple[Ranges, dict[str, Any]]:
     tokens = job.encode(rows.texts)
     if recipe.calib_method == "auto":
         ranges, about = _chosen(job, lambda: graph.load(model), tokens)
-        used = {*rows.text_digests, *job.held_rows.text_digests}
-        return ranges, {**about, "row_sha256": sorted(used)}
+        chosen = {"chosen_sha256": sorted(set(job.held_rows.text_digests))}
+        return ranges, {**about, **chosen, "row_sha256": sorted(set(rows.text_digests))}
     full, smoothing = graph.load(model), {}
     if recipe.smooth is not None:
         smoothing = exponents(full, channel_amax(full, tokens), recipe.smooth)
@@ -219,7 +229,7 @@ def _chosen(job: Job, load: "Callable[[], ir.Model]", tokens: Tokens) -> tuple[R
 
 def _written(write: Callable[..., None], folder: Path, ranges: Any, about: dict[str, Any]) -> dict[str, Any]:
     write(folder, ranges, about)
-    return {key: value for key, value in about.items() if key not in ("row_sha256", "smoothing")}
+    return {key: value for key, value in about.items() if key not in ("row_sha256", "chosen_sha256", "smoothing")}
 
 
 def _quantize(job: Job, made: Stage) -> dict[str, Any]:
@@ -236,7 +246,9 @@ def _quantize(job: Job, made: Stage) -> dict[str, Any]:
         for file, target in views.items():
             model = graph.load(folder / "model.onnx")
             smoothing = {"smoothing_muls": smooth(model, about.get("smoothing", {}))}
-            keep = {*find_products(model, job.recipe.keep), *about.get("keep", [])}
+            # What a person names, if only nothing, replaces what the calibration has chosen.
+            chosen = ",".join(about.get("keep", [])) if job.recipe.keep is None else job.recipe.keep
+            keep = find_products(model, chosen)
             record[file] = quantize(model, ranges, target, keep=keep) | smoothing
             graph.save(model, folder / file)
         found = _parity(job, folder / "model.int8.cpu.onnx")

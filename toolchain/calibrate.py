@@ -19,7 +19,7 @@ from toolchain.progress import track
 from toolchain.quantize import calibrated_tensors
 from toolchain.ranges import Histogram
 from toolchain.runtimes.device import cpu_threads
-from toolchain.runtimes.ort import open_session
+from toolchain.runtimes.ort import cannot_run, open_session
 from toolchain.tensors import Array, Ranges, range_from_json
 from toolchain.tokens import Tokens, equal_length_batches
 
@@ -68,7 +68,11 @@ def tapped(
     session = open_session(graph.with_outputs(model, names))
     batches = list(equal_length_batches(tokens.lengths, max_slots=MAX_SLOTS))
     for rows in track(batches, total=len(batches), text=text):
-        yield dict(zip(names, session.run(names, tokens.batch(rows)), strict=True))
+        try:
+            values = session.run(names, tokens.batch(rows))
+        except Exception as error:
+            raise cannot_run(b"", error) from error
+        yield dict(zip(names, values, strict=True))
 
 
 def calibrate(model: ir.Model, tokens: Tokens, *, method: str, where: str = "model.onnx") -> Ranges:
@@ -108,11 +112,15 @@ def read_ranges(file: Path) -> tuple[Ranges, dict[str, Any]]:
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
         entries = about.pop("ranges").items()
-        smoothing = {name: [int(power) for power in text.split()] for name, text in about["smoothing"].items()}
+        smoothing = {name: [int(power) for power in text.split()] for name, text in about.get("smoothing", {}).items()}
+        for key in ("keep", "row_sha256", "chosen_sha256"):
+            if not all(isinstance(entry, str) for entry in about.get(key, [])):
+                raise TypeError(f"{key} is no list of texts")
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}. Give a calibration.json.") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{file}: no calibration ({error}). Give a calibration.json that `calibrate` made.") from None
     if any(abs(power) > MAX_EXPONENT for powers in smoothing.values() for power in powers):
         raise InputError(f"{file}: smooths by more than {MAX_EXPONENT} eighths of an octave. Calibrate again.")
-    return {name: range_from_json(name, value) for name, value in entries}, {**about, "smoothing": smoothing}
+    ranges = {name: range_from_json(name, value, where=str(file)) for name, value in entries}
+    return ranges, {**about, "smoothing": smoothing}

@@ -83,7 +83,8 @@ def compare(
 ) -> Comparison:
     """Compare predictions for the same rows by one metric; with `max_drop`, in points, give a verdict.
 
-    Accuracy: Tango's interval and McNemar's exact test. Other metrics: paired bootstrap over rows.
+    Accuracy: Tango's interval and McNemar's exact test. Other metrics: paired bootstrap over rows; where no label
+    changed at all a bootstrap would be certain, so they get accuracy's interval.
 
     Raises:
         InputError: the rows are not the same.
@@ -113,7 +114,7 @@ def compare(
         flips=flips,
         p_value=mcnemar(flips.lost, flips.gained) if flips and metric == "accuracy" else None,
         detectable_points=_detectable(high - low, confidence),
-        **_judge(drop, low, high, n, max_drop),
+        **_judge(drop, high, n, max_drop, flips if metric == "accuracy" else None, confidence),
     )
 
 
@@ -133,17 +134,29 @@ def _detectable(width: float, confidence: float) -> float | None:
     return width / 2 * (z + normal_quantile(POWER)) / z
 
 
-def _judge(drop: float, low: float, high: float, n: int, max_drop: float | None) -> dict[str, Any]:
-    """Return the verdict, and about how many rows would give a clear one if there is none.
-
-    A bound's distance from the drop shrinks with the square root of the rows.
-    """
+def _judge(
+    drop: float, high: float, n: int, max_drop: float | None, flips: Flips | None, confidence: float
+) -> dict[str, Any]:
+    """Return the verdict, and about how many rows would give a clear one if there is none."""
     if max_drop is None:
         return {}
     if drop > max_drop + ROUNDING:
         return {"max_drop_points": max_drop, "verdict": FAILS}
     if high <= max_drop + ROUNDING:
         return {"max_drop_points": max_drop, "verdict": PASSES}
-    times = ((high - drop) / max(max_drop - drop, ROUNDING)) ** 2
-    rows = math.ceil(n * times) if times < MOST_TIMES else None
-    return {"max_drop_points": max_drop, "verdict": UNKNOWN, "rows_to_tell": rows}
+
+    def bound(times: float) -> float:
+        """Return the upper bound if there were so many times the rows, and all went on as before."""
+        if flips:
+            return 100 * paired_drop(flips.lost * times, flips.gained * times, n * times, confidence=confidence)[1]
+        return drop + (high - drop) / math.sqrt(times)
+
+    low, times = 1.0, 2.0
+    while bound(times) > max_drop and times < MOST_TIMES:
+        low, times = times, 2 * times
+    if times >= MOST_TIMES:
+        return {"max_drop_points": max_drop, "verdict": UNKNOWN, "rows_to_tell": None}
+    while (times - low) * n > 1:
+        middle = (low + times) / 2
+        low, times = (low, middle) if bound(middle) <= max_drop else (middle, times)
+    return {"max_drop_points": max_drop, "verdict": UNKNOWN, "rows_to_tell": math.ceil(n * times)}

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+FAR = 1e9
+"""JSON knows no infinity."""
+
 Logits = NDArray[np.float32]
 
 
@@ -40,10 +43,11 @@ class Distance:
 def distance(reference: Logits, candidate: Logits) -> Distance:
     """Return how far `candidate` is from `reference`, both float32 [rows, classes].
 
-    Logits that are not finite are infinitely far.
+    Logits that are not finite are FAR away.
     """
     if not np.isfinite(candidate).all():
-        return Distance(np.inf if reference.shape[1] > 1 else None, np.inf, None)
+        classes = reference.shape[1] > 1
+        return Distance(FAR if classes else None, FAR, 1.0 if classes else None)
     rms = float(np.sqrt(np.square(reference.astype(np.float64) - candidate).mean()))
     if reference.shape[1] == 1:
         return Distance(None, rms, None)

@@ -48,15 +48,22 @@ def explain(artefact: Artefact) -> dict[str, Any]:
         "artefact": str(artefact.file),
         "precision": artefact.precision,
         "rows": artefact.rows,
-        "reference": "model.onnx" if artefact.reference else "this graph without its activations' Q/DQ",
+        "reference": _against(artefact),
         "products": products,
         "share_of_macs": work,
+        "not_finite": flows["broken"],
         "clipped": flows["clipped"],
         "conversions": {"graph": conversions(model), "on_this_cpu": conversions(run)},
         "smoothing_muls": sum(str(node.name).endswith((".residual", ".smooth")) for node in graph.nodes(model, "Mul")),
         "speed": _speed(artefact, work["on_this_cpu"]) if artefact.reference else None,
     }
     return {**found, "advice": advise(found)}
+
+
+def _against(artefact: Artefact) -> str:
+    if artefact.reference:
+        return "model.onnx"
+    return "itself without Q/DQ of activations" if artefact.precision == "int8" else "nothing: no other graph is here"
 
 
 def _products(model: ir.Model, run: ir.Model, macs: dict[str, float], errors: dict[str, float]) -> list[dict[str, Any]]:
@@ -70,16 +77,10 @@ def _products(model: ir.Model, run: ir.Model, macs: dict[str, float], errors: di
         in_float = one.name in floats or made.get(one.name) in outputs or not one.integers
         reason = one.reason
         if one.integers and in_float:
-            reason = _joined(
-                reason, "ONNX Runtime has no integer kernel for it on this CPU (it wants a uint8 left input)"
-            )
+            reason = f"{reason}; {NO_KERNEL}" if reason else NO_KERNEL
         products.append({**one.to_json(), "on_this_cpu": not in_float, "reason": reason,
                          "macs": macs.get(one.name, 0.0) / total, "snr_db": errors.get(one.name)})  # fmt: skip
     return products
-
-
-def _joined(one: str | None, other: str) -> str:
-    return f"{one}; {other}" if one else other
 
 
 def _flows(model: ir.Model, artefact: Artefact) -> dict[str, Any]:
@@ -89,12 +90,14 @@ def _flows(model: ir.Model, artefact: Artefact) -> dict[str, Any]:
                  if (value := _produced(node)) and _limits(node)}  # fmt: skip
     left = {name: first for name, node in products.items() if (first := _produced(node))}
     output = {name: str(node.outputs[0].name) for name, node in products.items()}
-    macs = dict.fromkeys(products, 0.0)
+    macs, broken = dict.fromkeys(products, 0.0), set()
     beyond, count, reach = (dict.fromkeys(quantised, 0.0) for _ in range(3))
     wanted = list(dict.fromkeys([*output.values(), *left.values(), *quantised]))
     for values in tapped(model, wanted, artefact.tokens, text="looking at values"):
         for name in left:
             macs[name] += values[output[name]].size * values[left[name]].shape[-1]
+            if not np.isfinite(values[output[name]]).all():
+                broken.add(name)
         for name, limits in quantised.items():
             assert limits
             low, high = limits
@@ -105,7 +108,7 @@ def _flows(model: ir.Model, artefact: Artefact) -> dict[str, Any]:
             reach[name] = max(reach[name], float(edge))
     clipped = [{"tensor": name, "share": beyond[name] / count[name], "reach": reach[name]}
                for name in quantised if beyond[name] / count[name] >= CLIPPED]  # fmt: skip
-    return {"macs": macs, "clipped": sorted(clipped, key=lambda one: -float(one["share"]))}
+    return {"macs": macs, "broken": sorted(broken), "clipped": sorted(clipped, key=lambda one: -float(one["share"]))}
 
 
 def _produced(node: ir.Node) -> str | None:
@@ -179,12 +182,16 @@ def advise(found: dict[str, Any]) -> list[str]:
     """Return what to do, most important first."""
     work, speed = found["share_of_macs"], found["speed"]
     advice = []
+    if found["not_finite"]:
+        advice.append(f"{found['not_finite'][0]} gives NaN or infinity: do not use this graph; build it again.")
     if found["precision"] != "int8":
         advice.append(f"{found['precision']}: no product is in integers. For INT8: toolchain build --precision int8.")
     elif work["integers"] < 0.9:
         advice.append(
             "Less than nine tenths of the work is in integers: build it with toolchain build --precision int8."
         )
+    elif work["tensorrt"] < 0.1:
+        advice.append("For this CPU only: TensorRT takes int8 with zero point 0, as in a bundle's model.int8.onnx.")
     if found["clipped"] and found["clipped"][0]["share"] > 10 * CLIPPED:
         worst = found["clipped"][0]
         advice.append(f"{worst['tensor']} loses {worst['share']:.1%} of its values beyond its range: "

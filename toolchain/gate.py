@@ -40,8 +40,8 @@ def gate(bundle: Path, recipe: Recipe, *, tell: Tell) -> list[Record]:
 def contest(places: Iterable[Path], recipe: Recipe, *, tell: Tell) -> list[Record]:
     """Compare results with the first of them; those of a single place each with its FP32 reference.
 
-    A place is a result or a bundle. Among others, a bundle stands for its newest result in its own precision,
-    and is evaluated if it has none.
+    A place is a result or a bundle. Among others, a bundle stands for the result in its own precision that is of most
+    rows, then of the graph that its device is fast at, then newest; it is evaluated if it has none.
 
     Raises:
         InputError: a place holds no result, or they are not of the same task and rows.
@@ -92,7 +92,12 @@ def _one(place: Path, tell: Tell) -> Result:
         return load_result(place)
     precision = open_bundle(place, check_files=False).manifest["precision"]
     own = [result for result in _current(place) if result["precision"] == precision]
-    return max(own, key=lambda result: result["created"]) if own else evaluate({}, bundle=place, tell=tell)
+    return max(own, key=_preference) if own else evaluate({}, bundle=place, tell=tell)
+
+
+def _preference(result: Result) -> tuple[int, bool, str]:
+    """Rank results of one bundle: of most rows, of the graph that this device is fast at, newest."""
+    return result["n"], (result["device"] == "cpu") == result["variant"].endswith(".cpu"), result["created"]
 
 
 def _current(bundle: Path) -> list[Result]:

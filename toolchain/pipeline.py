@@ -1,5 +1,6 @@
 """Whole paths in order: evaluate a bundle, and the demo that goes from checkpoint to report."""
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from toolchain.metrics import Values
 from toolchain.recipe import Recipe
 from toolchain.results import SCHEMA, Result, read_predictions, save_predictions, save_result
 from toolchain.runtimes import open_runtime
-from toolchain.subject import Subject, find_subject
+from toolchain.subject import CHOSEN_ROWS, Subject, find_subject
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +108,12 @@ def _refuse_calibrated(bundle: Bundle, rows: Rows) -> None:
     """
     if "calibration.json" not in bundle.manifest["artefacts"]:
         return
-    known = json.loads(bundle.file("calibration.json").read_text(encoding="utf-8")).get("row_sha256", [])
-    shared = len(set(rows.text_digests) & set(known))
+    about = json.loads(bundle.file("calibration.json").read_text(encoding="utf-8"))
+    known = {*about.get("row_sha256", []), *about.get("chosen_sha256", [])}
+    if bundle.manifest["recipe"].get("keep"):
+        with contextlib.suppress(OSError, ValueError):
+            known |= set(json.loads((bundle.path / RESULTS / CHOSEN_ROWS).read_text(encoding="utf-8")))
+    shared = len(set(rows.text_digests) & known)
     if shared > max(CHANCE_ROWS, MAX_SHARED_ROWS * len(rows)):
         raise InputError(
             f"{rows.source}: {shared} of these rows were calibrated with. "

@@ -52,8 +52,8 @@ def find_products(model: ir.Model, patterns: str | None) -> list[str]:
     """
     names = [str(node.name) for node in graph.nodes(model, "MatMul")]
     found: list[str] = []
-    for pattern in (patterns or "").split(",") if patterns else ():
-        matched = fnmatch.filter(names, pattern.strip())
+    for pattern in map(str.strip, patterns.split(",") if patterns else ()):
+        matched = fnmatch.filter(names, pattern)
         if not matched:
             raise UsageError(f"--keep {pattern}: no product is called that. The first is {names[0]}; see `explain`.")
         found += matched

@@ -107,8 +107,10 @@ class Recipe:
             raise UsageError(f"--smooth {self.smooth}: not from 0 to 1. Give an alpha such as 0.5.")
         if self.max_drop is not None and not 0 <= self.max_drop < math.inf:
             raise UsageError(f"--max-drop {self.max_drop}: not a number from 0. Give points such as 0.5.")
-        if not 0.5 <= self.confidence < 1:
-            raise UsageError(f"--confidence {self.confidence}: not from 0.5 to below 1. Give a share such as 0.95.")
+        if not 0.5 < self.confidence < 1:
+            raise UsageError(f"--confidence {self.confidence}: not above 0.5 and below 1. Give a share such as 0.95.")
+        if self.strict and self.max_drop is None:
+            raise UsageError("--strict: there is no gate to be strict about. Give --max-drop POINTS.")
         if self.task == "custom" and not (self.text_column and self.label_column):
             raise UsageError("--task custom: needs --text-column A[,B] and --label-column L. Name the columns.")
 

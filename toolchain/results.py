@@ -15,6 +15,7 @@ from toolchain.bundle import MANIFEST, RESULTS, open_bundle
 from toolchain.compare import Predictions
 from toolchain.errors import InputError
 from toolchain.files import sha256_file, write_json
+from toolchain.metrics import METRICS
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +65,13 @@ def load_predictions(result: Result, *, of_reference: bool = False) -> Predictio
     Raises:
         InputError: the file is missing, changed, or of an older version.
     """
-    kept = (result["agreement"] if of_reference else result).get("predictions") or {}
+    holder = result["agreement"] if of_reference else result
+    kept = holder.get("predictions") if isinstance(holder, dict) else None
     where = Path(result["file"])
-    file = where.parent / Path(kept.get("file", "no predictions")).name
+    name, digest = (str(kept.get(key)) for key in ("file", "sha256")) if isinstance(kept, dict) else ("none", "")
+    file = where.parent / Path(name).name
     found = read_predictions(file)
-    if found is None or sha256_file(file) != kept["sha256"]:
+    if found is None or sha256_file(file) != digest:
         raise InputError(f"{where}: its predictions in {file.name} are missing or changed. Evaluate again.")
     return found
 
@@ -87,6 +90,8 @@ def load_result(file: Path) -> Result:
         raise InputError(f"{file}: not JSON. Give a result that `eval` wrote.") from None
     if not isinstance(result, dict) or result.get("schema") != SCHEMA or not result.keys() >= REQUIRED:
         raise InputError(f"{file}: no result of this schema. Give one that `eval` wrote.")
+    if result["primary"] not in (None, *METRICS):
+        raise InputError(f"{file}: its metric {result['primary']!r} is unknown. Evaluate again.")
     return {**result, "file": str(file)}
 
 

@@ -13,6 +13,9 @@ from toolchain import report
 MARKS = {"ok": "ok", "missing": "-", "broken": "!!"}
 
 
+MUCH = 0.3
+"""Share of the work from which keeping it out of INT8 is no remedy."""
+
 WIDTH = 100
 """What the table of results needs; a narrower terminal wraps it, rather than losing digits."""
 
@@ -56,6 +59,8 @@ def built(done: dict[str, Any]) -> None:
     _print(f"  model.onnx differs from PyTorch by at most {parity['max_abs_logit_difference']:.1e}")
     if "trials" in done.get("calibrate", {}):
         _print(*_chosen(done["calibrate"]))
+    if "quantize" in done and (kept := done["quantize"]["views"]["model.int8.onnx"]["kept"]):
+        _print(f"  kept out of INT8: {', '.join(_folded(kept))}")
     if "quantize" in done:
         for file, found in done["quantize"]["products_on_cpu"].items():
             total = found["integer"] + found["float"]
@@ -70,12 +75,8 @@ def _chosen(calibration: dict[str, Any]) -> list[str]:
     best, *others = calibration["trials"]
     smoothing = "no smoothing" if best["smooth"] is None else f"smoothing {best['smooth']:g}"
     far = f"KL {best['kl']:.2g}, " if best["kl"] is not None else ""
-    lines = [f"  ranges: {best['method']}, {smoothing}: the nearest to FP32 of {len(others) + 1} on "
+    return [f"  ranges: {best['method']}, {smoothing}: the nearest to FP32 of {len(others) + 1} on "
              f"{calibration['chosen_on']['rows']} train rows ({far}logits {best['rms']:.2g} off)"]  # fmt: skip
-    if calibration.get("keep"):
-        lines.append(f"  kept out of INT8 for the gate: {', '.join(_folded(calibration['keep']))}, "
-                     f"{calibration['kept']['macs']:.1%} of the work")  # fmt: skip
-    return lines
 
 
 def _and_skipped(skipped: list[str]) -> str:
@@ -217,6 +218,8 @@ def tuned(found: dict[str, Any]) -> None:
     )
     if not found["keep"]:
         verdict = f"nothing need be kept out of INT8: {expected}"
+    if found["keep_share_of_macs"] > MUCH:
+        verdict += ". That is much: calibrate with --calib-method auto first"
     if not found["enough"]:
         verdict = f"no set within the budget is enough; the nearest: {verdict}"
     files = found["files"]

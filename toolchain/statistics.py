@@ -70,7 +70,7 @@ def mcnemar(lost: int, gained: int) -> float:
     return float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
 
 
-def paired_drop(lost: int, gained: int, rows: int, *, confidence: float) -> tuple[float, float]:
+def paired_drop(lost: float, gained: float, rows: float, *, confidence: float) -> tuple[float, float]:
     """Return the one-sided bounds, each at `confidence`, of (lost - gained) / rows.
 
     Tango's score interval for paired proportions (Statistics in Medicine 17, 1998, 891-908). Unlike Wald's it
@@ -89,7 +89,7 @@ def paired_drop(lost: int, gained: int, rows: int, *, confidence: float) -> tupl
     return low, high
 
 
-def _score(drop: float, lost: int, gained: int, rows: int) -> float:
+def _score(drop: float, lost: float, gained: float, rows: float) -> float:
     """Return Tango's score statistic of a supposed drop: standard normal if it is the true one."""
     linear = -lost - gained + (2 * rows - lost + gained) * drop
     constant = -gained * drop * (1 - drop)

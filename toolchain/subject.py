@@ -81,6 +81,9 @@ class Subject:
         return self.bundle.path / RESULTS if self.bundle else EVAL_RESULTS
 
 
+CHOSEN_ROWS = "tune/rows.json"
+"""Below a bundle's results: digests of the rows that `tune` chose on."""
+
 CONSENT = ("allow_pickle", "trust_remote_code")
 """What a person must agree to in each call: a bundle, perhaps a stranger's, cannot agree for them."""
 
@@ -111,6 +114,8 @@ def recorded(bundle: Bundle, changes: dict[str, Any]) -> Recipe:
     """Return the recipe that a bundle was built from, with `changes`, to write to the same folder."""
     asked = {key: value for key, value in changes.items() if value is not None}
     known = {key: value for key, value in bundle.manifest["recipe"].items() if key not in CONSENT}
+    if known.get("calibration") == "calibration.json":  # the bundle's own, wherever it is now
+        known["calibration"] = str(bundle.path / "calibration.json")
     return Recipe.make({"precision": bundle.manifest["precision"], **known, "output": str(bundle.path), **asked})
 
 

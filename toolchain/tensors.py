@@ -44,11 +44,14 @@ class Range:
         return {"amax": self.amax, "min": self.low, "max": self.high}
 
 
+SMALLEST_SCALE, LARGEST_SCALE = 1.2e-38, 3e38
+"""Between them float32 has its full precision."""
+
 Ranges = dict[str, Range]
 """Tensor name -> range."""
 
 
-def range_from_json(name: str, value: Any) -> Range:
+def range_from_json(name: str, value: Any, *, where: str = "calibration") -> Range:
     """Read one entry of calibration.json.
 
     Raises:
@@ -58,11 +61,13 @@ def range_from_json(name: str, value: Any) -> Range:
         found = Range(float(value["amax"]), float(value["min"]), float(value["max"]))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
-            f"calibration: range of {name} is {value!r}. It needs amax, min and max; calibrate again."
+            f"{where}: range of {name} is {value!r}. It needs amax, min and max; calibrate again."
         ) from error
-    if not all(map(math.isfinite, (found.amax, found.low, found.high))) or found.amax <= 0 or found.low > found.high:
+    finite = all(map(math.isfinite, (found.amax, found.low, found.high)))
+    # The scale becomes a float32, which must hold it.
+    if not finite or found.low > found.high or not SMALLEST_SCALE < found.scale < LARGEST_SCALE:
         raise InputError(
-            f"calibration: range of {name} is {value!r}. It must be finite, amax above zero and min not above max; "
+            f"{where}: range of {name} is {value!r}. It must be finite, amax above zero and min not above max; "
             "calibrate again."
         )
     return found

@@ -95,13 +95,15 @@ class Search:
         if not names:
             return
         size, low = 1, 0
-        while True:
+        while not self._spent():
             size = min(size, len(names))
             found = self._set(names[:size])
             yield found
-            if enough(found) or size == len(names) or self._spent():
+            if enough(found) or size == len(names):
                 break
             low, size = size, 2 * size
+        else:
+            return
         if not enough(found):
             return
         while size - low > 1 and not self._spent():

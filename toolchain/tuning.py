@@ -10,15 +10,20 @@ from toolchain.artefact import uncalibrated
 from toolchain.bundle import RESULTS, Bundle
 from toolchain.calibrate import read_ranges
 from toolchain.choose import smoothed
+from toolchain.distance import Distance
+from toolchain.environment import version_of
 from toolchain.errors import InputError
 from toolchain.files import sha256_json, write_json, write_text
 from toolchain.held import hold
 from toolchain.job import POOL_ROWS
-from toolchain.subject import find_subject
+from toolchain.sensitivity import Product
+from toolchain.subject import CHOSEN_ROWS, find_subject
 from toolchain.tune import Search, Tuned
 
 DEFAULT_MAX_DROP = 0.5
 FOLDER = "tune"
+VERSION = 1
+"""Raised when the code changes what an evaluation gives, so that old ones are not taken for new."""
 
 
 def tune(changes: dict[str, Any], *, bundle: Path | None = None, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -36,8 +41,9 @@ def tune(changes: dict[str, Any], *, bundle: Path | None = None, tell: Callable[
     max_drop = DEFAULT_MAX_DROP if recipe.max_drop is None else recipe.max_drop
     rows = uncalibrated(found, job.train_rows).sample(POOL_ROWS, seed=recipe.seed)
 
-    key = sha256_json([found.manifest["artefacts"][name] for name in ("model.onnx", "calibration.json")]
-                      + [rows.digest, job.max_length, recipe.seed])[:16]  # fmt: skip
+    graphs = [found.manifest["artefacts"][name] for name in ("model.onnx", "calibration.json")]
+    tools = [VERSION, version_of("onnxruntime"), version_of("onnxruntime-gpu")]
+    key = sha256_json([*graphs, *tools, rows.digest, job.max_length, recipe.seed])[:16]
     file = found.path / RESULTS / FOLDER / f"search-{key}.json"
     memory = _memory(file)
     tell(f"at most {recipe.budget} graphs on {len(rows)} train rows' hardest and others; "
@@ -50,15 +56,17 @@ def tune(changes: dict[str, Any], *, bundle: Path | None = None, tell: Callable[
     search = Search(load, ranges, held, recipe.budget, memory, lambda: write_json(file, memory))
     tuned = search.run(max_drop=max_drop)
     record = _record(found, tuned, max_drop=max_drop, rows=len(rows))
-    return record | {"files": _write(found, recipe, record)}
+    write_json(found.path / RESULTS / CHOSEN_ROWS, rows.text_digests)
+    return record | {"files": _write(found, record)}
 
 
 def _memory(file: Path) -> dict[str, Any]:
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) and isinstance(known.get("evaluations"), dict) else {}
+        _ = [Product(**one) for one in known["noise"]], [Distance(**one) for one in known["evaluations"].values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}  # none, or a damaged one: the search starts afresh
+    return dict(known)
 
 
 def _record(bundle: Bundle, tuned: Tuned, *, max_drop: float, rows: int) -> dict[str, Any]:
@@ -76,15 +84,13 @@ def _record(bundle: Bundle, tuned: Tuned, *, max_drop: float, rows: int) -> dict
     }
 
 
-def _write(bundle: Bundle, recipe: Any, record: dict[str, Any]) -> dict[str, str]:
+def _write(bundle: Bundle, record: dict[str, Any]) -> dict[str, str]:
     """Write the recipe that `build` reads, the record and the plot; return their paths."""
     folder = bundle.path / RESULTS / FOLDER
     files = {"recipe": folder / "keep.toml", "record": folder / "tune.json", "plot": folder / "tune.svg"}
     values = {**bundle.manifest["recipe"], "precision": "int8", "output": str(bundle.path.resolve()),
               "calibration": str((bundle.path / "calibration.json").resolve()), "keep": record["keep"]}  # fmt: skip
     values = {key: value for key, value in values.items() if key not in ("allow_pickle", "trust_remote_code")}
-    if not record["keep"]:
-        del values["keep"]
     lines = [f"# What toolchain tune found: {len(record['keep'])} products stay out of INT8.",
              "# Build it, and let the gate say whether it is enough: toolchain build THIS_FILE --max-drop "
              f"{record['max_drop_points']:g}"]  # fmt: skip

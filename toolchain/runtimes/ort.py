@@ -70,6 +70,13 @@ def open_session(
     return session
 
 
+def cannot_run(model: Path | bytes, error: Exception) -> InputError:
+    """Return the error to raise where a session fails on a batch: onnxruntime's own have no common base."""
+    first = str(error).strip().split("\n")[0].rstrip(".")
+    name = "graph" if isinstance(model, bytes) else str(model)
+    return InputError(f"{name}: ONNX Runtime cannot run it on this batch: {first}. Give ids and lengths that it takes.")
+
+
 @contextmanager
 def open_ort(model: Path | bytes, *, device: str = "auto", precision: str = "fp32") -> Iterator[Infer]:
     """Yield `infer` of an ONNX graph; `precision` is the graph's own and changes nothing."""
@@ -78,7 +85,10 @@ def open_ort(model: Path | bytes, *, device: str = "auto", precision: str = "fp3
 
     def infer(batch: Batch) -> NDArray[np.float32]:
         feeds = {name: array for name, array in batch.items() if name in names}
-        return np.asarray(opened[0].run(["logits"], feeds)[0], np.float32)
+        try:
+            return np.asarray(opened[0].run(["logits"], feeds)[0], np.float32)
+        except Exception as error:
+            raise cannot_run(model, error) from error
 
     try:
         yield infer
