@@ -220,7 +220,7 @@ def _chosen(job: Job, load: "Callable[[], ir.Model]", tokens: Tokens) -> tuple[R
         "trials": [trial.to_json() for trial in found.trials],
         "smoothing": found.smoothing,
     }
-    if recipe.max_drop is not None:
+    if recipe.max_drop is not None and held.expected_drop(found.best.distance) > recipe.max_drop:
         search = Search(lambda: smoothed(load, found.smoothing), found.ranges, held, KEEP_BUDGET, {})
         kept = search.run(max_drop=recipe.max_drop, most_macs=KEEP_MACS).best
         about |= {"keep": list(kept.keep), "kept": kept.to_json()}

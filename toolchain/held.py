@@ -34,7 +34,8 @@ class Held:
     def expected_drop(self, found: Distance) -> float:
         """Return the drop to expect of the task's metric, in points: an estimate for choosing, and no proof.
 
-        Classes: the share of the pool whose label changed, times SAFETY. A regression: what the error takes off a
+        Classes: the share of the pool whose label changed, times SAFETY; what lies between the hard rows and the
+        others is taken to have kept its label, as nearly all of it does. A regression: what the error takes off a
         correlation, half its share of the variance.
         """
         if found.changed is None:
