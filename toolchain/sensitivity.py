@@ -20,8 +20,8 @@ class Product:
     """One matrix product of the encoder.
 
     `macs`: its share of all multiply-accumulates. `snr_db`: signal to noise at its own output when it alone is in
-    INT8 and reads FP32 inputs. `effect`: distance of the logits from FP32's (Distance.rank) when it alone is in
-    INT8; None where that was not measured.
+    INT8 and reads FP32 inputs. `effect` and `drop_points`, None where not measured: distance of the logits from
+    FP32's (Distance.rank), and drop of the task's metric to expect, when it alone is in INT8.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Product:
     macs: float
     snr_db: float
     effect: float | None = None
+    drop_points: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record that is kept."""

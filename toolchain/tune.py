@@ -79,7 +79,8 @@ class Search:
             noisiest = sorted(products, key=lambda product: product.snr_db)
             for product in noisiest[: int(self.budget * EXACT_SHARE)]:
                 alone = self._distance(f"alone: {product.name}", [name for name in self.macs if name != product.name])
-                products[products.index(product)] = replace(product, effect=alone.rank)
+                found = replace(product, effect=alone.rank, drop_points=self.held.expected_drop(alone))
+                products[products.index(product)] = found
             if tried[0].expected_drop_points > max_drop:
                 tried += self._grow(_within(_ordered(products), self.macs, most_macs), max_drop)
         passing = [one for one in tried if one.expected_drop_points <= max_drop]
