@@ -85,8 +85,9 @@ def open_ort(model: Path | bytes, *, device: str = "auto", precision: str = "fp3
 
     def infer(batch: Batch) -> NDArray[np.float32]:
         feeds = {name: array for name, array in batch.items() if name in names}
+        session = opened[0]
         try:
-            return np.asarray(opened[0].run(["logits"], feeds)[0], np.float32)
+            return np.asarray(session.run(["logits"], feeds)[0], np.float32)
         except Exception as error:
             raise cannot_run(model, error) from error
 
