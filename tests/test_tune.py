@@ -1,124 +1,78 @@
-"""The search on real graphs, and on a made-up one whose best answer is known."""
+"""tune on a bundle: what it writes can be built, and a stopped search goes on."""
 
-import numpy as np
+import json
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
 import pytest
 
-from toolchain import graph
-from toolchain.calibrate import calibrate
-from toolchain.distance import Distance
-from toolchain.held import Held, hold
-from toolchain.quantize import TENSORRT, quantize
-from toolchain.sensitivity import Product, measure_noise
-from toolchain.tensors import Range
-from toolchain.tune import Search
+from toolchain.build import build
+from toolchain.bundle import open_bundle
+from toolchain.cli import main
+from toolchain.errors import InputError
+from toolchain.pipeline import evaluate
+from toolchain.recipe import Recipe
+from toolchain.tune import tune
+
+
+def quiet(line):
+    pass
 
 
 @pytest.fixture(scope="module")
-def setting(exported, tokens_of):
-    def load():
-        return graph.load(exported["distilbert"])
-
-    tokens = tokens_of("distilbert", 40)
-    ranges = calibrate(load(), tokens, method="minmax")
-    # One tensor whose range is far too small: its product must be the first to be kept.
-    broken = "distilbert.transformer.layer.1.ffn.lin2.input"
-    ranges[broken] = Range(ranges[broken].amax / 200, 0, ranges[broken].amax / 200)
-    return load, ranges, hold(load, tokens_of("distilbert", 30), seed=0)
+def bundle(tiny, sentences, tmp_path_factory):
+    """A regression, whose every error counts, with ranges that are far too small."""
+    home = tmp_path_factory.mktemp("tuning")
+    checkpoint = tiny.make_checkpoint(home / "checkpoint", "distilbert", labels=1)
+    build(Recipe.make({"model": str(checkpoint), "task": "custom", "text_column": "sentence", "label_column": "label",
+                       "data": str(sentences), "precision": "int8", "calib_samples": 20,
+                       "calib_method": "percentile-60", "output": str(home / "bundle")}))  # fmt: skip
+    return home / "bundle"
 
 
-def test_noise_is_that_of_each_product_alone(setting):
-    load, ranges, held = setting
-    products = measure_noise(load, ranges, held.tokens)
-    assert sum(product.macs for product in products) == pytest.approx(1)
-    assert min(products, key=lambda product: product.snr_db).name == "distilbert.transformer.layer.1.ffn.lin2"
-    assert {product.kind for product in products} == {"linear", "attention"}
-    by_name = {product.name.split("layer.0.")[-1]: product for product in products}
-    assert by_name["ffn.lin1"].macs == pytest.approx(2 * by_name["attention.q_lin"].macs)
+def test_the_recipe_builds_what_was_found(bundle, capsys):
+    digest = open_bundle(bundle).digest
+    done = tune({"budget": 12, "max_drop": 0.01}, bundle=bundle, tell=quiet)
+    assert open_bundle(bundle).digest == digest
+    assert done["keep"]
+    assert done["evaluations"] <= 13
+    assert ElementTree.parse(done["files"]["plot"]).getroot().tag.endswith("svg")
+    assert json.loads(Path(done["files"]["record"]).read_text())["keep"] == done["keep"]
+    assert main(["build", done["files"]["recipe"], "--json"]) == 0
+    built = json.loads(capsys.readouterr().out)
+    assert built["quantize"]["views"]["model.int8.onnx"]["kept"] == done["keep"]
+    assert built["skipped"][:1] == ["export"]
+    with pytest.raises(InputError, match="of these rows were calibrated with"):
+        evaluate({"split": "train", "backend": "ort"}, bundle=bundle, tell=quiet)
 
 
-class ByDistance(Held):
-    """Few rows change their label; here the distance itself stands for the drop."""
-
-    def expected_drop(self, found):
-        return found.rank
-
-
-def test_the_broken_product_is_kept_and_nothing_else(setting):
-    load, ranges, held = setting
-    held = ByDistance(held.tokens, held.reference, held.pool)
-    search = Search(load, ranges, held, 20, {})
-    before = search.run(max_drop=1e9)
-    assert before.best.keep == ()
-    limit = before.best.expected_drop_points * 0.5
-    tuned = Search(load, ranges, held, 20, search.memory).run(max_drop=limit)
-    assert tuned.enough
-    assert tuned.best.keep == ("distilbert.transformer.layer.1.ffn.lin2",)
-    model = load()
-    quantize(model, ranges, TENSORRT, keep=tuned.best.keep)
-    assert held.distance(model) == tuned.best.distance
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"evaluations": {}, "noise": 5}', '{"evaluations": {"a": 1}, "noise": []}']
+)
+def test_a_damaged_search_starts_afresh(bundle, text):
+    done = tune({"budget": 4, "max_drop": 1e9, "seed": 7}, bundle=bundle, tell=quiet)
+    file = max((bundle / "results/tune").glob("search-*.json"), key=lambda path: path.stat().st_mtime)
+    file.write_text(text)
+    assert tune({"budget": 4, "max_drop": 1e9, "seed": 7}, bundle=bundle, tell=quiet) == done
 
 
-class Known(Search):
-    """A search in a world where every product's error is known and errors add up."""
-
-    def __init__(self, errors, budget, memory=None):
-        super().__init__(None, {}, None, budget, {} if memory is None else memory)
-        self.errors, self.fresh = errors, 0
-
-    def _noise(self):
-        self.memory.setdefault("evaluations", {})
-        return [Product(name, "linear", 1 / len(self.errors), -error) for name, error in self.errors.items()]
-
-    def _distance(self, key, keep):
-        if key not in self.memory["evaluations"]:
-            self.fresh += 1
-            left = sum(error for name, error in self.errors.items() if name not in set(keep))
-            self.memory["evaluations"][key] = Distance(None, left, None).to_json()
-        self.asked.add(key)
-        return Distance(**self.memory["evaluations"][key])
-
-    def _set(self, keep):
-        self.held = type("H", (), {"expected_drop": staticmethod(lambda found: found.rms)})
-        return super()._set(keep)
+def test_a_stopped_search_goes_on(bundle):
+    first = tune({"budget": 8, "max_drop": 0.01, "seed": 3}, bundle=bundle, tell=quiet)
+    told = []
+    again = tune({"budget": 8, "max_drop": 0.01, "seed": 3}, bundle=bundle, tell=told.append)
+    assert again == first
+    assert any(f"{first['evaluations']} known from before" in line for line in told)
 
 
-ERRORS = {f"p{index}": 2.0 ** -abs(index - 7) for index in range(16)}
+def test_only_int8_can_be_tuned(tiny_distilbert, tmp_path):
+    build(Recipe.make({"model": str(tiny_distilbert), "precision": "fp32", "output": str(tmp_path / "b")}))
+    with pytest.raises(InputError, match="is not in INT8"):
+        tune({}, bundle=tmp_path / "b", tell=quiet)
 
 
-@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0, 1.7])
-def test_the_smallest_set_is_found(limit):
-    found = Known(ERRORS, 60).run(max_drop=limit)
-    largest_first = sorted(ERRORS.values(), reverse=True)
-    fewest = next(count for count in range(17) if sum(largest_first[count:]) <= limit)
-    assert len(found.best.keep) == fewest
-    assert found.enough
-
-
-def test_the_budget_holds_and_a_stopped_search_goes_on_where_it_was():
-    whole = Known(ERRORS, 24)
-    expected = whole.run(max_drop=0.3)
-    assert expected.evaluations <= 24
-    kept = dict(list(whole.memory["evaluations"].items())[:10])
-    again = Known(ERRORS, 24, {"evaluations": kept})
-    assert again.run(max_drop=0.3) == expected
-    assert again.fresh == whole.fresh - 10
-
-
-def test_no_more_work_is_kept_than_allowed():
-    found = Known(ERRORS, 60).run(max_drop=0.01, most_macs=0.2)
-    assert not found.enough
-    assert found.best.macs <= 0.2
-    assert set(found.best.keep) == {"p7", "p8", "p6"}
-
-
-def test_hard_rows_are_those_near_the_boundary(exported, tokens_of):
-    def load():
-        return graph.load(exported["bert"])
-
-    pool = tokens_of("bert", 600)
-    held = hold(load, pool, seed=0)
-    assert (len(held.reference), held.pool) == (512, 600)
-    margin = np.abs(held.reference[:, 0] - held.reference[:, 1])
-    assert np.isfinite(margin).all()
-    assert held.distance(load()).rms < 1e-5
-    assert held.expected_drop(Distance(0.1, 0.1, 3 / 512)) == pytest.approx(100 * 2 * 3 / 600)
+def test_the_command_line(bundle, capsys):
+    assert main(["tune", str(bundle), "--budget", "6", "--max-drop", "1e9"]) == 0
+    shown = capsys.readouterr()
+    assert "nothing need be kept out of INT8" in shown.out
+    assert "at most 6 graphs" in shown.err
+    assert main(["tune", str(bundle), "--budget", "1"]) == 2

@@ -1,7 +1,6 @@
 """One graph to look into, from a bundle or a bare ONNX file, and the rows to try it on."""
 
 import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,13 @@ import onnx_ir as ir
 
 from toolchain import graph
 from toolchain.bundle import MANIFEST, Bundle
+from toolchain.calibrate import read_ranges
 from toolchain.coverage import constant_behind
-from toolchain.data import Rows, Text, load_rows
+from toolchain.data import Text
 from toolchain.errors import InputError, ToolchainError, UsageError
+from toolchain.job import Job
 from toolchain.model import VOCABULARY_FILES, find_model, load_tokenizer
 from toolchain.parity import probe_texts
-from toolchain.recipe import Recipe
 from toolchain.subject import find_subject
 from toolchain.tokens import Tokens, encode
 
@@ -33,18 +33,12 @@ class Artefact:
     file: Path
     precision: str
     reference: Path | None
-    bundle: Bundle | None
     tokens: Tokens
     empty: Tokens
     unknown_id: int
     vocabulary: int
     max_length: int
     rows: str
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return str(self.file)
 
 
 def open_artefact(place: Path | None, changes: dict[str, Any]) -> Artefact:
@@ -64,13 +58,12 @@ def open_artefact(place: Path | None, changes: dict[str, Any]) -> Artefact:
     if subject.bundle is None or subject.file is None:
         raise UsageError("needs a bundle or an ONNX file. Name one, or make one: toolchain build --precision int8.")
     job = subject.job
-    texts, rows = _texts(subject.bundle, job.recipe, len(job.task.text_columns), job.task)
+    texts, rows = _texts(subject.bundle, job)
     tokenizer = job.tokenizer
     return Artefact(
         file=subject.bundle.file(subject.file),
         precision=subject.precision,
         reference=subject.bundle.file("model.onnx") if subject.file != "model.onnx" else None,
-        bundle=subject.bundle,
         tokens=job.encode(texts),
         empty=job.encode([("",) * len(job.task.text_columns)]),
         unknown_id=_unknown(tokenizer),
@@ -80,28 +73,16 @@ def open_artefact(place: Path | None, changes: dict[str, Any]) -> Artefact:
     )
 
 
-def _texts(bundle: Bundle, recipe: Recipe, columns: int, task: Any) -> tuple[list[Text], str]:
-    if recipe.data is not None or task.folder is not None:
+def _texts(bundle: Bundle, job: Job) -> tuple[list[Text], str]:
+    if job.recipe.data is not None or job.task.folder is not None:
         with contextlib.suppress(ToolchainError):
-            rows = uncalibrated(bundle, load_rows(task, "train", data=recipe.data)).sample(ROWS, seed=recipe.seed)
+            used: list[str] = []
+            if "calibration.json" in bundle.manifest["artefacts"]:
+                used = read_ranges(bundle.file("calibration.json"))[1].get("row_sha256", [])
+            rows = job.rows_without(used).sample(ROWS, seed=job.recipe.seed)
             return rows.texts, f"{len(rows)} train rows that nothing was calibrated with"
-    texts = probe_texts(columns)
+    texts = probe_texts(len(job.task.text_columns))
     return texts, f"{len(texts)} built-in sentences"
-
-
-def uncalibrated(bundle: Bundle, rows: Rows) -> Rows:
-    """Return the rows that the bundle's ranges were not made from.
-
-    Raises:
-        InputError: there are none.
-    """
-    used: list[str] = []
-    if "calibration.json" in bundle.manifest["artefacts"]:
-        used = json.loads(bundle.file("calibration.json").read_text(encoding="utf-8")).get("row_sha256", [])
-    left = rows.without(used)
-    if not len(left):
-        raise InputError(f"{rows.source}: every row was calibrated with. Give more rows, or fewer --calib-samples.")
-    return left
 
 
 def _bare(file: Path, changes: dict[str, Any]) -> Artefact:
@@ -119,7 +100,7 @@ def _bare(file: Path, changes: dict[str, Any]) -> Artefact:
     vocabulary = vocabulary_size(model)
 
     def artefact(tokens: Tokens, empty: Tokens, unknown_id: int, rows: str) -> Artefact:
-        return Artefact(file, _precision(model), None, None, tokens, empty, unknown_id, vocabulary, length, rows)
+        return Artefact(file, _precision(model), None, tokens, empty, unknown_id, vocabulary, length, rows)
 
     named = changes.get("model")
     folder = find_model(named).folder if named else file.parent

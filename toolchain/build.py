@@ -209,7 +209,7 @@ def _chosen(job: Job, load: "Callable[[], ir.Model]", tokens: Tokens) -> tuple[R
     """Return the ranges that come nearest to FP32; for a gate also what little to keep out of INT8."""
     from toolchain.choose import choose, smoothed
     from toolchain.held import hold
-    from toolchain.tune import Search
+    from toolchain.search import Search
 
     recipe = job.recipe
     held = hold(load, job.encode(job.held_rows.texts), seed=recipe.seed)

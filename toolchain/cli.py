@@ -227,7 +227,7 @@ def _explain(args: argparse.Namespace) -> None:
 
 def _tune(args: argparse.Namespace) -> None:
     from toolchain import show
-    from toolchain.tuning import tune
+    from toolchain.tune import tune
 
     values, place = _choices(args)
     _emit(args, tune(values, bundle=place, tell=log.info), show.tuned)

@@ -15,11 +15,10 @@ from toolchain.coverage import FLOAT_PRODUCTS, INTEGER_PRODUCTS, conversions, co
 from toolchain.graph import constant
 from toolchain.profile import gemm_ratio, share_of_time
 from toolchain.runtimes import open_runtime
-from toolchain.tensors import Array
+from toolchain.sensitivity import decibel, energy
 from toolchain.tokens import Tokens
 
 ROUNDS = 5
-WORST = 5
 CLIPPED = 1e-4
 """Share of a tensor's values beyond its range from which it is named: a percentile of 99.99 clips that many."""
 
@@ -146,13 +145,9 @@ def _errors(model: ir.Model, reference: ir.Model, tokens: Tokens) -> dict[str, f
     both = (tapped(one, list(dict.fromkeys(names.values())), tokens, text="comparing") for one in (model, reference))
     for found, expected in zip(*both, strict=True):
         for name, output in names.items():
-            signal[name] += _energy(expected[output])
-            noise[name] += _energy(found[output] - expected[output])
-    return {name: float(10 * np.log10(signal[name] / noise[name])) for name in names if noise[name] > 0 < signal[name]}
-
-
-def _energy(array: Array) -> float:
-    return float(np.square(array, dtype=np.float64).sum())
+            signal[name] += energy(expected[output])
+            noise[name] += energy(found[output] - expected[output])
+    return {name: decibel(signal[name], noise[name]) for name in names if noise[name] > 0}
 
 
 def _speed(artefact: Artefact, integer_share: float) -> dict[str, float]:

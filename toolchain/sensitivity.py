@@ -11,7 +11,7 @@ from toolchain import graph
 from toolchain.calibrate import tapped
 from toolchain.graph import constant
 from toolchain.quantize import add_int8_copies
-from toolchain.tensors import Ranges
+from toolchain.tensors import Array, Ranges
 from toolchain.tokens import Tokens
 
 
@@ -52,15 +52,18 @@ def measure_noise(load: Callable[[], ir.Model], ranges: Ranges, tokens: Tokens) 
     for values in tapped(model, wanted, tokens, text="measuring noise"):
         for name in kinds:
             true = values[exact[name]]
-            signal[name] += float(np.square(true, dtype=np.float64).sum())
-            noise[name] += float(np.square(values[noisy[name]] - true, dtype=np.float64).sum())
+            signal[name] += energy(true)
+            noise[name] += energy(values[noisy[name]] - true)
             macs[name] += true.size * values[left[name]].shape[-1]
     total = sum(macs.values())
-    return [
-        Product(name, kind, macs[name] / total, _decibel(signal[name], noise[name])) for name, kind in kinds.items()
-    ]
+    return [Product(name, kind, macs[name] / total, decibel(signal[name], noise[name])) for name, kind in kinds.items()]
 
 
-def _decibel(signal: float, noise: float) -> float:
+def decibel(signal: float, noise: float) -> float:
     """Return 10 log10 of their ratio; a product without noise, or without signal, counts as 150 dB."""
     return float(10 * np.log10(signal / noise)) if signal > 0 and noise > 0 else 150.0
+
+
+def energy(array: Array) -> float:
+    """Return the sum of squares."""
+    return float(np.square(array, dtype=np.float64).sum())

@@ -12,7 +12,6 @@ from toolchain import report
 
 MARKS = {"ok": "ok", "missing": "-", "broken": "!!"}
 
-
 MUCH = 0.3
 """Share of the work from which keeping it out of INT8 is no remedy."""
 
@@ -59,9 +58,9 @@ def built(done: dict[str, Any]) -> None:
     _print(f"  model.onnx differs from PyTorch by at most {parity['max_abs_logit_difference']:.1e}")
     if "trials" in done.get("calibrate", {}):
         _print(*_chosen(done["calibrate"]))
-    if "quantize" in done and (kept := done["quantize"]["views"]["model.int8.onnx"]["kept"]):
-        _print(f"  kept out of INT8: {', '.join(_folded(kept))}")
     if "quantize" in done:
+        if kept := done["quantize"]["views"]["model.int8.onnx"]["kept"]:
+            _print(f"  kept out of INT8: {', '.join(_folded(kept))}")
         for file, found in done["quantize"]["products_on_cpu"].items():
             total = found["integer"] + found["float"]
             _print(f"  {file}: {found['integer']} of {total} matrix products in integers on this CPU")
@@ -181,10 +180,7 @@ def _noisy(products: list[dict[str, Any]]) -> list[Table]:
     measured = sorted((one for one in products if one["snr_db"] is not None), key=lambda one: float(one["snr_db"]))
     if not measured:
         return []
-    table = Table(title="Largest error at the output", title_justify="left", box=SIMPLE)
-    table.add_column("product")
-    for heading in ("signal to noise, dB", "share of the work"):
-        table.add_column(heading, justify="right")
+    table = _ranking("Largest error at the output", "product", "signal to noise, dB", "share of the work")
     for one in measured[:5]:
         table.add_row(one["name"], f"{one['snr_db']:.1f}", f"{one['macs']:.1%}")
     return [table]
@@ -194,13 +190,19 @@ def _clipped(tensors: list[dict[str, Any]]) -> list[Table]:
     """Return a table of the tensors with values beyond their range."""
     if not tensors:
         return []
-    table = Table(title=f"Clipped ({len(tensors)} tensors)", title_justify="left", box=SIMPLE)
-    table.add_column("tensor")
-    for heading in ("values beyond the range", "largest, to the range"):
-        table.add_column(heading, justify="right")
+    title = f"Clipped ({len(tensors)} tensors)"
+    table = _ranking(title, "tensor", "values beyond the range", "largest, to the range")
     for one in tensors[:10]:
         table.add_row(one["tensor"], f"{one['share']:.3%}", f"{one['reach']:.1f}")
     return [table]
+
+
+def _ranking(title: str, what: str, *numbers: str) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    table.add_column(what)
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    return table
 
 
 def tuned(found: dict[str, Any]) -> None:

@@ -1,171 +1,123 @@
-"""Which products to keep out of INT8: few, cheap in work, and enough to stay within a drop.
+"""`tune` on a bundle: the search with its memory on disk, and what comes of it: a recipe, a table, a plot."""
 
-Cheap first: one pass gives every product's noise at its own output. Then the logits with one product alone in INT8,
-for the noisiest. Then the smallest set in order of effect for the work: doubled until it is enough, halved down to
-the least, and every member that is not needed let go. All on train rows that calibration did not see (held.py);
-whether the result really stays within the drop is for the gate to say, on validation rows.
-"""
-
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx_ir as ir
-
+from toolchain import graph
+from toolchain.bundle import RESULTS, Bundle
+from toolchain.calibrate import read_ranges
+from toolchain.choose import smoothed
 from toolchain.distance import Distance
-from toolchain.held import Held
-from toolchain.progress import bar
-from toolchain.quantize import TENSORRT, quantize
-from toolchain.sensitivity import Product, measure_noise
-from toolchain.tensors import Ranges
+from toolchain.environment import version_of
+from toolchain.errors import InputError
+from toolchain.files import sha256_json, write_json, write_text
+from toolchain.held import hold
+from toolchain.search import Search, Tuned
+from toolchain.sensitivity import Product
+from toolchain.subject import CHOSEN_ROWS, find_subject
 
-NOISE_ROWS = 64
-EXACT_SHARE = 0.5
-"""Of the budget, the part spent on products one by one; the rest is for sets of them."""
-
-Memory = dict[str, Any]
-"""Every evaluation by what it evaluated, as JSON: what a stopped search goes on from."""
-
-
-@dataclass(frozen=True)
-class Set:
-    """Products kept out of INT8, how far the logits then are from FP32's, and the drop to expect, in points."""
-
-    keep: tuple[str, ...]
-    macs: float
-    distance: Distance
-    expected_drop_points: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record that is kept."""
-        return {"keep": list(self.keep), "macs": self.macs, "expected_drop_points": self.expected_drop_points,
-                **self.distance.to_json()}  # fmt: skip
+DEFAULT_MAX_DROP = 0.5
+FOLDER = "tune"
+VERSION = 1
+"""Raised when the code changes what an evaluation gives, so that old ones are not taken for new."""
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """The set that was found, whether it is enough, and what was measured on the way."""
+def tune(changes: dict[str, Any], *, bundle: Path | None = None, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Find which products of an INT8 bundle to keep out of INT8; return the record, and write recipe and plot.
 
-    best: Set
-    enough: bool
-    products: list[Product]
-    sets: list[Set]
-    evaluations: int
-
-
-@dataclass
-class Search:
-    """One search. `load` gives a new copy of the float graph that `ranges` were made from.
-
-    `memory` holds earlier evaluations and gets new ones; `save` is called after each.
+    Raises:
+        ToolchainError: see errors.py; among them InputError if the bundle is not INT8.
     """
+    subject = find_subject({**changes, "backend": "ort"}, bundle)
+    found = subject.bundle
+    if found is None or "calibration.json" not in found.manifest["artefacts"]:
+        raise InputError(f"{found.path if found else bundle}: is not in INT8. Tune one that is: toolchain build.")
+    ranges, about = read_ranges(found.file("calibration.json"))
+    recipe, job = subject.job.recipe, subject.job
+    max_drop = DEFAULT_MAX_DROP if recipe.max_drop is None else recipe.max_drop
+    rows = job.rows_without(about.get("row_sha256", []))
 
-    load: Callable[[], ir.Model]
-    ranges: Ranges
-    held: Held
-    budget: int
-    memory: Memory
-    save: Callable[[], None] = lambda: None
-    macs: dict[str, float] = field(default_factory=dict, init=False)
-    asked: set[str] = field(default_factory=set, init=False)
+    graphs = [found.manifest["artefacts"][name] for name in ("model.onnx", "calibration.json")]
+    tools = [VERSION, version_of("onnxruntime"), version_of("onnxruntime-gpu")]
+    key = sha256_json([*graphs, *tools, rows.digest, job.max_length, recipe.seed])[:16]
+    file = found.path / RESULTS / FOLDER / f"search-{key}.json"
+    memory = _memory(file)
+    tell(f"at most {recipe.budget} graphs on {len(rows)} train rows' hardest and others; "
+         f"{len(memory.get('evaluations', {}))} known from before ({file})")  # fmt: skip
 
-    def run(self, *, max_drop: float, most_macs: float = 1.0) -> Tuned:
-        """Return the smallest set that is enough, of at most `most_macs` of the work; else the nearest to FP32."""
-        with bar(self.budget, "tuning") as self._advance:
-            products = self._noise()
-            self.macs = {product.name: product.macs for product in products}
-            tried = [self._set(())]
-            noisiest = sorted(products, key=lambda product: product.snr_db)
-            for product in noisiest[: int(self.budget * EXACT_SHARE)]:
-                alone = self._distance(f"alone: {product.name}", [name for name in self.macs if name != product.name])
-                found = replace(product, effect=alone.rank, drop_points=self.held.expected_drop(alone))
-                products[products.index(product)] = found
-            if tried[0].expected_drop_points > max_drop:
-                tried += self._grow(_within(_ordered(products), self.macs, most_macs), max_drop)
-        passing = [one for one in tried if one.expected_drop_points <= max_drop]
-        best = min(passing, key=lambda one: (len(one.keep), one.macs)) if passing else min(tried, key=_rank)
-        return Tuned(best, bool(passing), products, tried, len(self.asked))
+    def load() -> Any:
+        return smoothed(lambda: graph.load(found.file("model.onnx")), about["smoothing"])
 
-    def _grow(self, names: list[str], max_drop: float) -> Iterator[Set]:
-        """Yield the sets that are tried: prefixes of `names`, doubled, then halved down, then thinned out."""
-
-        def enough(one: Set) -> bool:
-            return one.expected_drop_points <= max_drop
-
-        if not names:
-            return
-        size, low = 1, 0
-        while not self._spent():
-            size = min(size, len(names))
-            found = self._set(names[:size])
-            yield found
-            if enough(found) or size == len(names):
-                break
-            low, size = size, 2 * size
-        else:
-            return
-        if not enough(found):
-            return
-        while size - low > 1 and not self._spent():
-            middle = (low + size) // 2
-            found = self._set(names[:middle])
-            yield found
-            low, size = (low, middle) if enough(found) else (middle, size)
-        kept = names[:size]
-        for name in sorted(kept, key=lambda name: -self.macs[name]):
-            if len(kept) > 1 and not self._spent():
-                found = self._set([one for one in kept if one != name])
-                yield found
-                kept = list(found.keep) if enough(found) else kept
-
-    def _spent(self) -> bool:
-        # What was known from before counts too, so that a search that was stopped goes on the same way.
-        return len(self.asked) >= self.budget
-
-    def _noise(self) -> list[Product]:
-        if "noise" not in self.memory:
-            rows = self.held.tokens.take(np.arange(min(NOISE_ROWS, len(self.held.tokens))))
-            self.memory["noise"] = [one.to_json() for one in measure_noise(self.load, self.ranges, rows)]
-            self.memory.setdefault("evaluations", {})
-            self.save()
-        return [Product(**one) for one in self.memory["noise"]]
-
-    def _set(self, keep: Iterable[str]) -> Set:
-        kept = sorted(keep)
-        found = self._distance("kept: " + " ".join(kept), kept)
-        macs = sum(self.macs[name] for name in kept)
-        return Set(tuple(kept), macs, found, self.held.expected_drop(found))
-
-    def _distance(self, key: str, keep: Iterable[str]) -> Distance:
-        done = self.memory["evaluations"]
-        if key not in done:
-            model = self.load()
-            quantize(model, self.ranges, TENSORRT, keep=list(keep))
-            done[key] = self.held.distance(model).to_json()
-            self.save()
-        self.asked.add(key)
-        self._advance()
-        return Distance(**done[key])
+    held = hold(load, job.encode(rows.texts), seed=recipe.seed)
+    search = Search(load, ranges, held, recipe.budget, memory, lambda: write_json(file, memory))
+    tuned = search.run(max_drop=max_drop)
+    record = _record(found, tuned, max_drop=max_drop, rows=len(rows))
+    write_json(found.path / RESULTS / CHOSEN_ROWS, rows.text_digests)
+    return record | {"files": _write(found, record)}
 
 
-def _ordered(products: list[Product]) -> list[str]:
-    """Return names, most effect for the work first; those whose effect was not measured last, noisiest first."""
-    measured = [product for product in products if product.effect is not None]
-    others = [product for product in products if product.effect is None]
-    measured.sort(key=lambda product: -(float(product.effect or 0) ** 2) / product.macs)
-    return [product.name for product in (*measured, *sorted(others, key=lambda product: product.snr_db))]
+def _memory(file: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        _ = [Product(**one) for one in known["noise"]], [Distance(**one) for one in known["evaluations"].values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}  # none, or a damaged one: the search starts afresh
+    return dict(known)
 
 
-def _rank(one: Set) -> float:
-    return one.distance.rank
+def _record(bundle: Bundle, tuned: Tuned, *, max_drop: float, rows: int) -> dict[str, Any]:
+    return {
+        "bundle": str(bundle.path),
+        "max_drop_points": max_drop,
+        "enough": tuned.enough,
+        "keep": list(tuned.best.keep),
+        "keep_share_of_macs": tuned.best.macs,
+        "expected_drop_points": tuned.best.expected_drop_points,
+        "evaluations": tuned.evaluations,
+        "rows": rows,
+        "products": [product.to_json() for product in tuned.products],
+        "sets": [one.to_json() for one in tuned.sets],
+    }
 
 
-def _within(names: list[str], macs: dict[str, float], most: float) -> list[str]:
-    """Return the names, in order, that fit together into `most` of the work."""
-    kept, total = [], 0.0
-    for name in names:
-        if total + macs[name] <= most:
-            kept.append(name)
-            total += macs[name]
-    return kept
+def _write(bundle: Bundle, record: dict[str, Any]) -> dict[str, str]:
+    """Write the recipe that `build` reads, the record and the plot; return their paths."""
+    folder = bundle.path / RESULTS / FOLDER
+    files = {"recipe": folder / "keep.toml", "record": folder / "tune.json", "plot": folder / "tune.svg"}
+    values = {**bundle.manifest["recipe"], "precision": "int8", "output": str(bundle.path.resolve()),
+              "calibration": str((bundle.path / "calibration.json").resolve()), "keep": record["keep"]}  # fmt: skip
+    values = {key: value for key, value in values.items() if key not in ("allow_pickle", "trust_remote_code")}
+    lines = [f"# What toolchain tune found: {len(record['keep'])} products stay out of INT8.",
+             "# Build it, and let the gate say whether it is enough: toolchain build THIS_FILE --max-drop "
+             f"{record['max_drop_points']:g}"]  # fmt: skip
+    lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    write_text(files["recipe"], "\n".join(lines) + "\n")
+    write_json(files["record"], record)
+    write_text(files["plot"], plot(record))
+    return {name: str(file) for name, file in files.items()}
+
+
+def plot(record: dict[str, Any]) -> str:
+    """Return an SVG: the effect of each product alone in INT8, and the expected drop of each set that was tried."""
+    import io
+
+    from matplotlib.figure import Figure
+
+    measured = sorted((one for one in record["products"] if one["effect"] is not None), key=lambda one: one["effect"])
+    figure = Figure(figsize=(11, 1.5 + 0.25 * len(measured)), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    kept = set(record["keep"])
+    left.barh([one["name"] for one in measured], [one["effect"] for one in measured],
+              color=["tab:red" if one["name"] in kept else "tab:blue" for one in measured])  # fmt: skip
+    left.set(xlabel="distance of the logits from FP32, this product alone in INT8", title="red: kept out of INT8")
+    left.tick_params(axis="y", labelsize=7)
+    sets = sorted(record["sets"], key=lambda one: one["macs"])
+    right.plot([100 * one["macs"] for one in sets], [one["expected_drop_points"] for one in sets], "o-")
+    right.axhline(record["max_drop_points"], color="tab:red", linestyle="--", label="allowed")
+    right.set(xlabel="work kept out of INT8, %", ylabel="drop to expect, points (on train rows)", title="sets tried")
+    right.legend()
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg")
+    return buffer.getvalue()

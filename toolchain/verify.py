@@ -5,13 +5,14 @@ A row alone and unpadded is what it is compared with. Differences are the larges
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from toolchain.artefact import Artefact
 from toolchain.distance import Logits
-from toolchain.errors import GateError, InputError
+from toolchain.errors import GateError
 from toolchain.runtimes import open_runtime
 from toolchain.tensors import Batch, Infer
 from toolchain.tokens import Tokens
@@ -99,7 +100,7 @@ def _cases(artefact: Artefact, infer: Infer) -> Iterator[Case]:
     yield from _odd_rows(artefact, infer, same)
     yield _beyond_the_vocabulary(artefact, infer, same)
     if artefact.reference:
-        yield _parity(artefact, alone)
+        yield _parity(artefact, artefact.reference, alone)
     elif artefact.precision != "fp32":
         yield Case("parity with FP32", None, None, True, "not looked at: no FP32 graph beside it")
 
@@ -151,10 +152,8 @@ def _beyond_the_vocabulary(artefact: Artefact, infer: Infer, same: Callable[...,
     return Case(name, after.difference, after.tolerance, after.passed and note != "taken, and not finite", note)
 
 
-def _parity(artefact: Artefact, alone: Logits) -> Case:
-    if artefact.reference is None:
-        raise InputError(f"{artefact.name}: no FP32 graph beside it. Verify a bundle.")
-    with open_runtime("ort", artefact.reference, device="cpu") as infer:
+def _parity(artefact: Artefact, reference: Path, alone: Logits) -> Case:
+    with open_runtime("ort", reference, device="cpu") as infer:
         expected = _alone(infer, artefact.tokens)
     scale = max(1.0, float(np.sqrt(np.square(expected).mean())))
     allowed = PARITY[artefact.precision] * scale
