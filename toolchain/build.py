@@ -29,7 +29,7 @@ from toolchain.tokens import Tokens
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-STEP_VERSIONS = {"export": 1, "half": 1, "calibrate": 2, "quantize": 2}
+STEP_VERSIONS = {"export": 1, "half": 1, "calibrate": 2, "quantize": 3}
 """Raised when a step's code changes what it writes, so that old outputs are not taken for new."""
 
 OWN_CALIBRATION = "calibration.json"
@@ -237,6 +237,7 @@ def _quantize(job: Job, made: Stage) -> dict[str, Any]:
         from toolchain import graph
         from toolchain.calibrate import read_ranges
         from toolchain.coverage import integer_coverage
+        from toolchain.graph.half import to_half
         from toolchain.graph.smooth import smooth
         from toolchain.quantize import CPU, TENSORRT, find_products, quantize
 
@@ -250,6 +251,8 @@ def _quantize(job: Job, made: Stage) -> dict[str, Any]:
             chosen = ",".join(about.get("keep", [])) if job.recipe.keep is None else job.recipe.keep
             keep = find_products(model, chosen)
             record[file] = quantize(model, ranges, target, keep=keep) | smoothing
+            if target is TENSORRT:
+                record[file]["float16_nodes"] = to_half(model)
             graph.save(model, folder / file)
         found = _parity(job, folder / "model.int8.cpu.onnx")
         if not found.finite:

@@ -119,7 +119,7 @@ def plain_gelu(model: ir.Model) -> int:
         if factor is None or x is None:
             continue
         product = ir.node("Mul", [x, plus_one.outputs[0]])
-        product.outputs[0].shape, product.outputs[0].type = x.shape, x.type
+        product.outputs[0].shape, product.outputs[0].type = x.shape, ir.TensorType(ir.DataType.FLOAT)
         model.graph.insert_before(gelu, product)
         gelu.replace_input_with(0, product.outputs[0])
         gelu.replace_input_with(1, factor)

@@ -2,7 +2,8 @@
 
 Kept in float32 are LayerNorm (a sum of squares), softmax and the mask's addition before it (the
 mask is far below float16's small numbers), and the classification head (few operations, and all
-that the answer rests on). Inputs and logits keep their types.
+that the answer rests on). Inputs and logits keep their types. A Q node takes what it is given, in
+either type, and a DQ node gives float16: the type of its scale says which.
 """
 
 import numpy as np
@@ -14,6 +15,8 @@ from toolchain.graph import add_initializer, constant, nodes, tidy
 HALF = ir.DataType.FLOAT16
 FLOAT = ir.DataType.FLOAT
 FULL_PRECISION = {"LayerNormalization", "Softmax", "Gemm"}
+QDQ_OPSET = 19
+"""The first in which QuantizeLinear and DequantizeLinear know float16; our other operators are as in 18."""
 
 
 def to_half(model: ir.Model) -> int:
@@ -27,6 +30,8 @@ def to_half(model: ir.Model) -> int:
     count = 0
     for node in list(model.graph):
         wanted = FLOAT if node in kept else HALF
+        if node.op_type == "QuantizeLinear" and node.inputs[0] is not None and node.inputs[0].dtype is not None:
+            wanted = node.inputs[0].dtype
         if not any(_is_float(value) for value in (*node.inputs, *node.outputs)):
             continue
         for index, value in enumerate(node.inputs):
@@ -37,6 +42,8 @@ def to_half(model: ir.Model) -> int:
             for value in node.outputs:
                 if _is_float(value):
                     value.dtype = HALF
+    if any(True for _ in nodes(model, "QuantizeLinear", "DequantizeLinear")):
+        model.graph.opset_imports[""] = max(QDQ_OPSET, model.graph.opset_imports[""])
     tidy(model)
     return count
 
@@ -51,8 +58,9 @@ def _kept_nodes(model: ir.Model) -> set[ir.Node]:
     kept |= {entry for node in nodes(model, "Softmax") if (entry := _producer(node)) is not None}
     kept |= _downstream(model, {node for node in model.graph if node.op_type == "Gemm"})
     embeddings = {node for node in nodes(model, "Gather") if _is_float(node.inputs[0])}
-    # What does not come from an embedding is the mask's own chain.
-    return kept | (set(model.graph) - _downstream(model, embeddings))
+    # What does not come from an embedding is the mask's own chain, or a weight.
+    weights = set(nodes(model, "DequantizeLinear"))
+    return kept | (set(model.graph) - _downstream(model, embeddings) - weights)
 
 
 def _producer(node: ir.Node) -> ir.Node | None:

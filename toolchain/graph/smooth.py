@@ -155,7 +155,7 @@ def _replace(model: ir.Model, node: ir.Node, position: int, array: Array) -> Non
 def _times(model: ir.Model, value: ir.Value, factor: Array, name: str) -> ir.Value:
     product = ir.node("Mul", [value, add_initializer(model, f"{name}.factor", factor)], name=name)
     made = product.outputs[0]
-    made.name, made.shape, made.type = f"{name}.output", value.shape, value.type
+    made.name, made.shape, made.type = f"{name}.output", value.shape, ir.TensorType(ir.DataType.FLOAT)
     after = value.producer()
     assert after
     model.graph.insert_after(after, product)
