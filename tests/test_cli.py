@@ -49,7 +49,7 @@ def test_a_second_build_says_that_nothing_was_done(built, tiny_distilbert, sente
 def test_trt_is_exit_4_after_the_rest_was_built(tmp_path, tiny_distilbert, sentences):
     done = run("build", "-m", tiny_distilbert, "--precision", "fp16", "--backend", "trt", "-o", tmp_path / "b")
     assert done.returncode == 4
-    assert "TensorRT is not installed" in done.stderr
+    assert "TensorRT: not installed" in done.stderr
     assert (tmp_path / "b/model.fp16.onnx").exists()
 
 
@@ -98,7 +98,7 @@ def test_a_broken_checkpoint_is_one_line_and_exit_1(tmp_path, tiny_distilbert, c
     ("arguments", "code", "message"),
     [(["eval", "--limit", "0"], 2, "--limit 0: too small"),
      (["eval", "--task", "sst3"], 2, "--task sst3: unknown"),
-     (["eval", "--backend", "trt"], 4, "TensorRT is not installed"),
+     (["eval", "--backend", "trt"], 4, "TensorRT: not installed"),
      (["eval", "--device", "tpu"], 2, "--device tpu: unknown"),
      (["eval", "--device", "cuda"], 4, "no GPU"),
      (["eval", "nowhere"], 1, "no bundle"),

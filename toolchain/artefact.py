@@ -13,6 +13,7 @@ from toolchain.bundle import MANIFEST, Bundle
 from toolchain.calibrate import read_ranges
 from toolchain.coverage import constant_behind
 from toolchain.data import Text
+from toolchain.engine.plan import is_plan
 from toolchain.errors import InputError, ToolchainError, UsageError
 from toolchain.job import Job
 from toolchain.model import VOCABULARY_FILES, find_model, load_tokenizer
@@ -28,9 +29,11 @@ NAMES = ("input_ids", "attention_mask", "token_type_ids")
 
 @dataclass(frozen=True)
 class Artefact:
-    """A graph, the FP32 graph it came from if that is at hand, and rows to try both on."""
+    """A graph or plan, the FP32 graph it came from if that is at hand, and rows to try both on."""
 
     file: Path
+    backend: str
+    device: str
     precision: str
     reference: Path | None
     tokens: Tokens
@@ -42,7 +45,7 @@ class Artefact:
 
 
 def open_artefact(place: Path | None, changes: dict[str, Any]) -> Artefact:
-    """Return the artefact at `place`: of a bundle the one for this device or `file`, or an ONNX file as it is.
+    """Return the artefact at `place`: of a bundle the one for `backend`, this device or `file`, or an ONNX file.
 
     Rows are train rows that nothing was calibrated with, where the bundle's data are at hand; else built-in
     sentences; of a bare file without a tokenizer (`model` names one) random token ids.
@@ -54,7 +57,10 @@ def open_artefact(place: Path | None, changes: dict[str, Any]) -> Artefact:
         if (place.parent / MANIFEST).exists():
             return open_artefact(place.parent, {**changes, "file": place.name})
         return _bare(place, changes)
-    subject = find_subject({**changes, "backend": "ort"}, place)
+    asked = changes.get("backend") or ("trt" if is_plan(changes.get("file") or "") else "ort")
+    if asked == "torch":
+        raise UsageError("--backend torch: the checkpoint is what artefacts are compared with. Choose ort or trt.")
+    subject = find_subject({**changes, "backend": asked}, place)
     if subject.bundle is None or subject.file is None:
         raise UsageError("needs a bundle or an ONNX file. Name one, or make one: toolchain build --precision int8.")
     job = subject.job
@@ -62,12 +68,14 @@ def open_artefact(place: Path | None, changes: dict[str, Any]) -> Artefact:
     tokenizer = job.tokenizer
     return Artefact(
         file=subject.bundle.file(subject.file),
+        backend=subject.backend,
+        device=subject.device,
         precision=subject.precision,
         reference=subject.bundle.file("model.onnx") if subject.file != "model.onnx" else None,
         tokens=job.encode(texts),
         empty=job.encode([("",) * len(job.task.text_columns)]),
         unknown_id=_unknown(tokenizer),
-        vocabulary=vocabulary_size(graph.load(subject.bundle.file(subject.file))),
+        vocabulary=vocabulary_size(graph.load(subject.bundle.file("model.onnx"))),
         max_length=job.max_length,
         rows=rows,
     )
@@ -100,7 +108,10 @@ def _bare(file: Path, changes: dict[str, Any]) -> Artefact:
     vocabulary = vocabulary_size(model)
 
     def artefact(tokens: Tokens, empty: Tokens, unknown_id: int, rows: str) -> Artefact:
-        return Artefact(file, _precision(model), None, tokens, empty, unknown_id, vocabulary, length, rows)
+        device = changes.get("device") or "cpu"
+        return Artefact(
+            file, "ort", device, _precision(model), None, tokens, empty, unknown_id, vocabulary, length, rows
+        )
 
     named = changes.get("model")
     folder = find_model(named).folder if named else file.parent

@@ -1,73 +1,115 @@
 """Recipe to bundle: the steps in order, each skipped when its inputs are what they were.
 
-export     checkpoint -> model.onnx, checked against PyTorch
-half       model.onnx -> model.fp16.onnx
-calibrate  model.onnx + rows -> calibration.json, calibration.cache
-quantize   model.onnx + ranges -> model.int8.onnx, model.int8.cpu.onnx
+First all graphs; then, into the bundle that already stands, an engine for this machine if it can make one.
 """
 
-import contextlib
 import dataclasses
-import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from toolchain import parity
-from toolchain.bundle import Stage, stage
-from toolchain.data import MissingSplitError, Text, load_rows
-from toolchain.environment import version_of
-from toolchain.errors import GateError, InputError
-from toolchain.job import Job, prepare
+from toolchain.bundle import Bundle, Stage, stage
+from toolchain.compile import compile_plan, find_machine, job_profiles
+from toolchain.data import load_rows
+from toolchain.engine.plan import PLANS
+from toolchain.errors import MachineError
+from toolchain.job import Job, job_of, prepare
 from toolchain.labels import read_labels
-from toolchain.model import TOKENIZER_FILES
-from toolchain.recipe import DEFAULT_MODEL, Recipe
-from toolchain.runtimes import open_runtime
-from toolchain.tensors import Ranges
-from toolchain.tokens import Tokens
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
-STEP_VERSIONS = {"export": 1, "half": 1, "calibrate": 2, "quantize": 3}
-"""Raised when a step's code changes what it writes, so that old outputs are not taken for new."""
+from toolchain.recipe import DEFAULT_MODEL, ENGINE, Recipe
+from toolchain.steps import STEPS, parity_texts, versions
 
 OWN_CALIBRATION = "calibration.json"
 
-KEEP_MACS = 0.09
-"""Of the encoder's multiply-accumulates, what a build with a gate may leave out of INT8 by itself."""
-
-KEEP_BUDGET = 24
-"""Graphs that it may evaluate to find out which."""
-
-PARITY_ROWS = 32
-HALF_RTOL = 0.05
-"""float16 keeps 11 bits; sound conversions of such encoders differ by 1e-4 to 1e-2 of the largest logit."""
+TRANSIENT = ("output", "force", "dry_run", "backend", "device", "file", "limit", "trust", "confidence", "strict",
+             "budget", "cuda_graphs", *ENGINE)  # fmt: skip
+"""Options of one call, not of the bundle; those of an engine stand in its plan.json."""
 
 Log = Callable[[str], None]
 
 
-def build(recipe: Recipe, *, steps: Collection[str] | None = None, log: Log = lambda line: None) -> dict[str, Any]:
+def build(
+    recipe: Recipe, *, steps: Collection[str] | None = None, engine: bool = True, log: Log = lambda line: None
+) -> dict[str, Any]:
     """Make or bring up to date the bundle that a recipe describes, by `steps` or those of its precision.
 
+    With `engine`, an engine is made of its graph too: if `--backend trt` asks for it, or leaves it open and this
+    machine can.
+
     Returns:
-        A JSON record: bundle, precision, steps done and skipped, artefacts, and the record of each step.
+        A JSON record: bundle, precision, steps done and skipped, artefacts, the record of each step, the engine's
+        record as `engine`, and as `lacks` why there is none although `--backend trt` asked for it.
 
     Raises:
-        ToolchainError: see errors.py; the bundle that was there is then as it was.
+        ToolchainError: see errors.py; the bundle that was there is then as it was, but for graphs that were made
+            before an engine failed.
     """
     job = prepare(recipe, steps)
     if recipe.dry_run:
         return {"bundle": str(job.target), "precision": job.precision, "would_do": list(job.steps)}
-    # What is wrong with the data shows before anything long is begun.
-    _parity_texts(job)
+    # What is wrong with the data or the shapes shows before anything long is begun.
+    parity_texts(job)
+    job_profiles(job)
     if "calibrate" in job.steps and not recipe.calibration:
         _ = job.held_rows if job.recipe.calib_method == "auto" else job.calibration_rows
     if recipe.max_drop is not None:
         read_labels(load_rows(job.task, recipe.split, data=recipe.data), job.task, job.source.labels)
     with stage(job.target, force=recipe.force, log=log) as made:
         records = {name: STEPS[name](job, made) for name in job.steps}
+        _retain_plans(made)
         made.finish(_about(job, records))
+    done = _summary(job, made, records)
+    return _with_engine(job, done, log) if engine else done
+
+
+def build_engine(bundle: Bundle, recipe: Recipe, *, log: Log = lambda line: None) -> dict[str, Any]:
+    """Make or bring up to date the engine of a bundle for this machine; the checkpoint need not be here.
+
+    Returns:
+        A JSON record as of `build`.
+
+    Raises:
+        ToolchainError: see errors.py; the bundle is then as it was.
+    """
+    job = job_of(bundle, recipe)
+    job_profiles(job)
+    done = {"bundle": str(bundle.path), "precision": job.precision, "done": [], "up_to_date": True,
+            "skipped": [name for name in bundle.manifest["steps"] if name in STEPS],
+            "artefacts": sorted(bundle.manifest["artefacts"])}  # fmt: skip
+    return _with_engine(job, done, log)
+
+
+def _with_engine(job: Job, done: dict[str, Any], log: Log) -> dict[str, Any]:
+    """Add the engine to a bundle that stands, if it is wanted and can be had, and tell so in `done`."""
+    asked = job.recipe.backend
+    if asked not in (None, "trt"):
+        return done
+    try:
+        machine = find_machine(job.recipe.device)
+    except MachineError as error:
+        return done | ({"lacks": str(error)} if asked else {})
+    with stage(job.target, log=log) as made:
+        assert made.old is not None
+        for name in made.old.manifest["steps"]:
+            if name != machine.tag.folder:
+                made.retain(name)
+        record = compile_plan(job, made, machine)
+        keys = ("schema", "sha256", "created", "steps", "artefacts")
+        made.finish({key: value for key, value in made.old.manifest.items() if key not in keys})
+    was = [machine.tag.folder]
+    change = {"skipped": done["skipped"] + was} if made.skipped else {"done": done["done"] + was, "up_to_date": False}
+    return done | change | {"engine": record, "artefacts": sorted(made.artefacts)}
+
+
+def _retain_plans(made: Stage) -> None:
+    """Carry engines over whose graph is what it was, those of other machines too."""
+    steps = made.old.manifest["steps"] if made.old else {}
+    for name in steps:
+        graph = steps[name]["record"].get("graph")
+        if name.startswith(f"{PLANS}/") and graph and made.artefacts.get(graph["file"]) == graph["sha256"]:
+            made.retain(name)
+
+
+def _summary(job: Job, made: Stage, records: dict[str, Any]) -> dict[str, Any]:
     done = [name for name in job.steps if name not in made.skipped]
     return {
         "bundle": str(job.target),
@@ -84,9 +126,7 @@ def _about(job: Job, records: dict[str, Any]) -> dict[str, Any]:
     """Return the part of the manifest that says what the bundle is."""
     fields = dataclasses.asdict(job.recipe)
     paths = ["model", "data", "calib_data", "calibration"]
-    transient = ("output", "force", "dry_run", "backend", "device", "file", "limit", "trust", "confidence", "strict",
-                 "budget")  # fmt: skip
-    kept = {key: value for key, value in fields.items() if value is not None and key not in transient}
+    kept = {key: value for key, value in fields.items() if value is not None and key not in TRANSIENT}
     if kept.get("calibration") and Path(kept["calibration"]).resolve() == (job.target / OWN_CALIBRATION).resolve():
         kept["calibration"] = OWN_CALIBRATION  # it moves with the bundle
         paths.remove("calibration")
@@ -104,193 +144,5 @@ def _about(job: Job, records: dict[str, Any]) -> dict[str, Any]:
         "parity": {name: record["parity"] for name, record in records.items() if "parity" in record},
         "calibration": records.get("calibrate"),
         "recipe": kept,
-        "versions": _versions("torch", "transformers", "onnx-ir", "onnxruntime", "onnxruntime-gpu"),
+        "versions": versions("torch", "transformers", "onnx-ir", "onnxruntime", "onnxruntime-gpu"),
     }  # fmt: skip
-
-
-def _versions(*packages: str) -> dict[str, str | None]:
-    return {package: version_of(package) for package in packages}
-
-
-def _export(job: Job, made: Stage) -> dict[str, Any]:
-    def run(folder: Path) -> dict[str, Any]:
-        from toolchain.export import export
-
-        record = export(job.source, folder / "model.onnx")
-        for pattern in ("config.json", *TOKENIZER_FILES):
-            for file in job.source.folder.glob(pattern):
-                shutil.copyfile(file, folder / file.name)
-        found = _parity(job, folder / "model.onnx")
-        parity.check(found, where=f"{job.source.name}: model.onnx", atol=job.recipe.atol)
-        return {**record, "parity": found.to_json()}
-
-    inputs = {"model": job.source.digests, "atol": job.recipe.atol, "columns": len(job.task.text_columns),
-              "tools": _versions("torch", "transformers", "onnxscript", "onnx-ir")}  # fmt: skip
-    return made.step("export", {"version": STEP_VERSIONS["export"], **inputs}, run)
-
-
-def _half(job: Job, made: Stage) -> dict[str, Any]:
-    def run(folder: Path) -> dict[str, Any]:
-        from toolchain import graph
-        from toolchain.graph.half import to_half
-
-        model = graph.load(folder / "model.onnx")
-        nodes = to_half(model)
-        graph.save(model, folder / "model.fp16.onnx")
-        found = _parity(job, folder / "model.fp16.onnx")
-        parity.check_relative(found, where=f"{job.source.name}: model.fp16.onnx", rtol=HALF_RTOL)
-        return {"float16_nodes": nodes, "parity": found.to_json()}
-
-    inputs = {"version": STEP_VERSIONS["half"], "graph": made.artefacts["model.onnx"]}
-    return made.step("half", inputs, run)
-
-
-def _calibrate(job: Job, made: Stage) -> dict[str, Any]:
-    from toolchain.calibrate import read_ranges, write_ranges
-
-    recipe = job.recipe
-    graph_sha256 = made.artefacts["model.onnx"]
-    if recipe.calibration:
-        ranges, known = read_ranges(Path(recipe.calibration))
-        if known.get("graph_sha256") != graph_sha256:
-            raise InputError(
-                f"{recipe.calibration}: made for another graph. Calibrate this model: toolchain calibrate."
-            )
-        entries = {name: one.to_json() for name, one in ranges.items()}
-        given = {"version": STEP_VERSIONS["calibrate"], "ranges": entries, **known}
-        return made.step("calibrate", given, lambda folder: _written(write_ranges, folder, ranges, known))
-
-    rows = job.calibration_rows
-    about: dict[str, Any] = {
-        "method": recipe.calib_method,
-        "smooth": recipe.smooth,
-        "samples": len(rows),
-        "data_sha256": rows.digest,
-        "graph_sha256": graph_sha256,
-    }
-    if recipe.calib_method == "auto":
-        about["max_drop"] = recipe.max_drop
-        about["chosen_on"] = {"rows": len(job.held_rows), "data_sha256": job.held_rows.digest}
-    inputs = {
-        "version": STEP_VERSIONS["calibrate"],
-        "tokenizer": {name: digest for name, digest in job.source.digests.items() if name != "config.json"},
-        "max_length": job.max_length,
-        **about,
-    }
-
-    def run(folder: Path) -> dict[str, Any]:
-        ranges, found = _ranges(job, folder / "model.onnx")
-        return _written(write_ranges, folder, ranges, about | found) | {"tensors": len(ranges)}
-
-    return made.step("calibrate", inputs, run)
-
-
-def _ranges(job: Job, model: Path) -> tuple[Ranges, dict[str, Any]]:
-    """Return the ranges by the recipe's method, and what else calibration.json says of them."""
-    from toolchain import graph
-    from toolchain.calibrate import calibrate, channel_amax
-    from toolchain.graph.smooth import exponents, smooth
-
-    recipe, rows = job.recipe, job.calibration_rows
-    tokens = job.encode(rows.texts)
-    if recipe.calib_method == "auto":
-        ranges, about = _chosen(job, lambda: graph.load(model), tokens)
-        chosen = {"chosen_sha256": sorted(set(job.held_rows.text_digests))}
-        return ranges, {**about, **chosen, "row_sha256": sorted(set(rows.text_digests))}
-    full, smoothing = graph.load(model), {}
-    if recipe.smooth is not None:
-        smoothing = exponents(full, channel_amax(full, tokens), recipe.smooth)
-        smooth(full, smoothing)
-    ranges = calibrate(full, tokens, method=recipe.calib_method, where=str(model))
-    return ranges, {"smoothing": smoothing, "row_sha256": sorted(set(rows.text_digests))}
-
-
-def _chosen(job: Job, load: "Callable[[], ir.Model]", tokens: Tokens) -> tuple[Ranges, dict[str, Any]]:
-    """Return the ranges that come nearest to FP32; for a gate also what little to keep out of INT8."""
-    from toolchain.choose import choose, smoothed
-    from toolchain.held import hold
-    from toolchain.search import Search
-
-    recipe = job.recipe
-    held = hold(load, job.encode(job.held_rows.texts), seed=recipe.seed)
-    found = choose(load, tokens, held, alpha=recipe.smooth)
-    about: dict[str, Any] = {
-        "method": found.best.method,
-        "smooth": found.best.alpha,
-        "trials": [trial.to_json() for trial in found.trials],
-        "smoothing": found.smoothing,
-    }
-    if recipe.max_drop is not None and held.expected_drop(found.best.distance) > recipe.max_drop:
-        search = Search(lambda: smoothed(load, found.smoothing), found.ranges, held, KEEP_BUDGET, {})
-        kept = search.run(max_drop=recipe.max_drop, most_macs=KEEP_MACS).best
-        about |= {"keep": list(kept.keep), "kept": kept.to_json()}
-    return found.ranges, about
-
-
-def _written(write: Callable[..., None], folder: Path, ranges: Any, about: dict[str, Any]) -> dict[str, Any]:
-    write(folder, ranges, about)
-    return {key: value for key, value in about.items() if key not in ("row_sha256", "chosen_sha256", "smoothing")}
-
-
-def _quantize(job: Job, made: Stage) -> dict[str, Any]:
-    def run(folder: Path) -> dict[str, Any]:
-        from toolchain import graph
-        from toolchain.calibrate import read_ranges
-        from toolchain.coverage import integer_coverage
-        from toolchain.graph.half import to_half
-        from toolchain.graph.smooth import smooth
-        from toolchain.quantize import CPU, TENSORRT, find_products, quantize
-
-        ranges, about = read_ranges(folder / "calibration.json")
-        views = {"model.int8.onnx": TENSORRT, "model.int8.cpu.onnx": CPU}
-        record = {}
-        for file, target in views.items():
-            model = graph.load(folder / "model.onnx")
-            smoothing = {"smoothing_muls": smooth(model, about.get("smoothing", {}))}
-            # What a person names, if only nothing, replaces what the calibration has chosen.
-            chosen = ",".join(about.get("keep", [])) if job.recipe.keep is None else job.recipe.keep
-            keep = find_products(model, chosen)
-            record[file] = quantize(model, ranges, target, keep=keep) | smoothing
-            if target is TENSORRT:
-                record[file]["float16_nodes"] = to_half(model)
-            graph.save(model, folder / file)
-        found = _parity(job, folder / "model.int8.cpu.onnx")
-        if not found.finite:
-            raise GateError(f"{job.source.name}: model.int8.cpu.onnx gives NaN or infinity. Calibrate with more rows.")
-        products = {file: integer_coverage(folder / file) for file in views}
-        return {"views": record, "products_on_cpu": products, "parity": found.to_json()}
-
-    inputs = {
-        "version": STEP_VERSIONS["quantize"],
-        "graph": made.artefacts["model.onnx"],
-        "ranges": made.artefacts["calibration.json"],
-        "keep": job.recipe.keep,
-        "tools": _versions("onnx-ir", "onnxruntime", "onnxruntime-gpu"),
-    }
-    return made.step("quantize", inputs, run)
-
-
-def _parity(job: Job, model: Path) -> parity.Parity:
-    """Compare a graph with the checkpoint in PyTorch, on the task's own rows where there are any."""
-    tokens = job.encode(_parity_texts(job))
-    with (
-        open_runtime("torch", job.source, device="cpu") as reference,
-        open_runtime("ort", model, device="cpu") as candidate,
-    ):
-        return parity.compare(reference, candidate, tokens)
-
-
-def _parity_texts(job: Job) -> list[Text]:
-    """Return rows of the task's own train split, or built-in sentences where it has none at hand."""
-    if job.recipe.data is not None or job.task.folder is not None:
-        with contextlib.suppress(MissingSplitError):  # a folder needs only the splits that a command uses
-            return load_rows(job.task, "train", data=job.recipe.data).texts[:PARITY_ROWS]
-    return parity.probe_texts(len(job.task.text_columns))
-
-
-STEPS: dict[str, Callable[[Job, Stage], dict[str, Any]]] = {
-    "export": _export,
-    "half": _half,
-    "calibrate": _calibrate,
-    "quantize": _quantize,
-}

@@ -139,23 +139,16 @@ class Stage:
     artefacts: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
 
-    def step(self, name: str, inputs: dict[str, Any], run: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-        """Run one step, or carry its files over if `inputs` are what they were last time.
+    def step(
+        self, name: str, inputs: dict[str, Any], run: Callable[[Path], dict[str, Any]], *, redo: bool = False
+    ) -> dict[str, Any]:
+        """Run one step, or carry its files over if `inputs` are what they were last time and not to `redo`.
 
         `run` writes files into the folder it is given and returns a JSON record about them.
         """
         key = sha256_json(inputs)
         known = self.old.manifest["steps"].get(name) if self.old else None
-        if (
-            self.old
-            and known
-            and known["inputs_sha256"] == key
-            and set(known["files"]) <= self.old.manifest["artefacts"].keys()
-        ):
-            for file in known["files"]:
-                carry(self.old.path / file, self.folder / file)
-                self.artefacts[file] = self.old.manifest["artefacts"][file]
-            self.steps[name] = known
+        if known and known["inputs_sha256"] == key and not redo and self.retain(name):
             self.skipped.append(name)
             return dict(known["record"])
         before = self._files()
@@ -165,6 +158,18 @@ class Stage:
         self.artefacts |= {file: sha256_file(self.folder / file) for file in made}
         self.steps[name] = {"inputs_sha256": key, "files": made, "record": record}
         return record
+
+    def retain(self, name: str) -> bool:
+        """Carry a step of the old bundle over as it is; False if its files are not all there."""
+        assert self.old is not None
+        known, artefacts = self.old.manifest["steps"][name], self.old.manifest["artefacts"]
+        if not set(known["files"]) <= artefacts.keys():
+            return False
+        for file in known["files"]:
+            carry(self.old.path / file, self.folder / file)
+            self.artefacts[file] = artefacts[file]
+        self.steps[name] = known
+        return True
 
     def _files(self) -> set[str]:
         files = (path for path in self.folder.rglob("*") if path.is_file())

@@ -1,7 +1,6 @@
 """ONNX graph and rows to ranges: one streaming pass, nothing padded, memory that does not grow."""
 
 import json
-import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from toolchain import graph
+from toolchain.engine.cache import cache_text
 from toolchain.errors import InputError
 from toolchain.files import write_json, write_text
 from toolchain.graph.smooth import MAX_EXPONENT, folds
@@ -22,9 +22,6 @@ from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.ort import cannot_run, open_session
 from toolchain.tensors import Array, Ranges, range_from_json
 from toolchain.tokens import Tokens, equal_length_batches
-
-CACHE_HEADER = "TRT-101601-EntropyCalibration2"
-"""TensorRT 10.16.1; a builder skips a cache of another version, so it is rewritten at build."""
 
 MAX_SLOTS = 512
 """Tokens a batch: its tapped activations stay in the processor's cache and in few megabytes."""
@@ -94,13 +91,8 @@ def write_ranges(folder: Path, ranges: Ranges, about: dict[str, Any]) -> None:
     smoothing = {name: " ".join(map(str, powers)) for name, powers in about.get("smoothing", {}).items()}
     entries = {name: known.to_json() for name, known in ranges.items()}
     write_json(folder / "calibration.json", {**about, "smoothing": smoothing, "ranges": entries})
-    write_text(folder / "calibration.cache", cache_text(ranges))
-
-
-def cache_text(ranges: Ranges, *, header: str = CACHE_HEADER) -> str:
-    """Return TensorRT 10's calibration cache: `<tensor>: <amax / 127 as big-endian float32, hex>`."""
-    lines = [f"{name}: {struct.pack('>f', known.scale).hex()}" for name, known in ranges.items()]
-    return "\n".join([header, *lines]) + "\n"
+    # For the TensorRT that the header names; another version's builder skips it, so a build writes its own.
+    write_text(folder / "calibration.cache", cache_text({name: known.amax for name, known in ranges.items()}))
 
 
 def read_ranges(file: Path) -> tuple[Ranges, dict[str, Any]]:

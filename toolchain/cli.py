@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from toolchain import __version__
-from toolchain.errors import ToolchainError, UsageError
-from toolchain.recipe import Recipe
+from toolchain.errors import MachineError, ToolchainError, UsageError
+from toolchain.recipe import ENGINE, Recipe
 
 log = logging.getLogger("toolchain")
 
 MODEL = ("model", "task", "data", "text_column", "label_column", "max_length", "output", "seed",
          "allow_pickle", "trust_remote_code", "force", "dry_run", "atol")  # fmt: skip
 CALIBRATION = ("calib_samples", "calib_method", "smooth", "calib_data", "calibration", "split")
-LOOK = ("model", "data", "task", "text_column", "label_column", "device", "file", "trust", "seed", "max_length",
-        "trust_remote_code")  # fmt: skip
+LOOK = ("model", "data", "task", "text_column", "label_column", "backend", "device", "file", "trust", "seed",
+        "max_length", "trust_remote_code")  # fmt: skip
 GATE = ("max_drop", "confidence", "strict")
 EVALUATION = ("model", "task", "data", "split", "text_column", "label_column", "max_length", "precision", "backend",
-              "device", "file", "limit", "trust", "seed", "allow_pickle", "trust_remote_code")  # fmt: skip
+              "device", "file", "cuda_graphs", "limit", "trust", "seed", "allow_pickle",
+              "trust_remote_code")  # fmt: skip
 
 INTERRUPTED = 130
 
@@ -146,7 +147,7 @@ def _emit(args: argparse.Namespace, value: Any, show: Callable[[Any], None]) -> 
 def _build(args: argparse.Namespace, goal: tuple[str, ...] = ()) -> None:
     """Build by precision or, for `export` and `calibrate`, the steps that are the goal."""
     from toolchain import show
-    from toolchain.build import build
+    from toolchain.build import build, build_engine
     from toolchain.bundle import open_bundle
     from toolchain.gate import gate, judge
     from toolchain.subject import recorded
@@ -161,16 +162,23 @@ def _build(args: argparse.Namespace, goal: tuple[str, ...] = ()) -> None:
     else:
         recipe = Recipe.make(values | ({"precision": "fp32"} if goal else {}))
         steps = goal or None
-    done = build(recipe, steps=steps, log=log.info)
+    if place and _only_engine(values):
+        done = build_engine(bundle, recipe, log=log.info)
+    else:
+        done = build(recipe, steps=steps, engine=not goal, log=log.info)
     gated = recipe.max_drop is not None and not recipe.dry_run
     if gated:
-        done["gate"] = gate(Path(done["bundle"]), recipe, tell=log.info)
+        engines = [done["engine"]["file"]] if "engine" in done else []
+        done["gate"] = gate(Path(done["bundle"]), recipe, engines=engines, tell=log.info)
     _emit(args, done, show.built)
     judge(done["gate"] if gated else [], strict=recipe.strict)
-    if recipe.backend == "trt" and not recipe.dry_run:
-        from toolchain.runtimes.trt import open_trt
+    if "lacks" in done:
+        raise MachineError(done["lacks"])
 
-        open_trt(Path(done["bundle"]))
+
+def _only_engine(values: dict[str, Any]) -> bool:
+    """Whether nothing is asked of a bundle but its engine: then its checkpoint need not be here."""
+    return values.get("backend") == "trt" and values.keys() <= {"backend", "device", "force", "calibration", *ENGINE}
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -211,7 +219,7 @@ def _verify(args: argparse.Namespace) -> None:
     from toolchain.artefact import open_artefact
 
     values, place = _choices(args)
-    found = verify.verify(open_artefact(place, values), device=values.get("device", "cpu"))
+    found = verify.verify(open_artefact(place, {"device": "cpu", **values}))
     _emit(args, found, show.verified)
     verify.judge(found)
 
@@ -219,9 +227,13 @@ def _verify(args: argparse.Namespace) -> None:
 def _explain(args: argparse.Namespace) -> None:
     from toolchain import show
     from toolchain.artefact import open_artefact
-    from toolchain.explain import explain
+    from toolchain.engine.plan import is_plan
+    from toolchain.explain import explain, explain_plan
 
     values, place = _choices(args)
+    if values.get("backend") == "trt" or is_plan(values.get("file", "")):
+        _emit(args, explain_plan(place, values.get("file"), trust=values.get("trust")), show.explained_plan)
+        return
     _emit(args, explain(open_artefact(place, values)), show.explained)
 
 
@@ -259,7 +271,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, tuple[str, 
     "export": (_export, "checkpoint to ONNX, checked against PyTorch", MODEL, "RECIPE|BUNDLE"),
     "calibrate": (_calibrate, "ONNX and rows to ranges, and a TensorRT cache", MODEL + CALIBRATION, "RECIPE|BUNDLE"),
     "build": (_build, "all of that up to the graphs and engines of one precision",
-              (*MODEL, *CALIBRATION, "keep", "precision", "backend", *GATE), "RECIPE|BUNDLE"),
+              (*MODEL, *CALIBRATION, "keep", "precision", "backend", "device", *ENGINE, *GATE), "RECIPE|BUNDLE"),
     "eval": (_eval, "one backend on one task: accuracy, latency, throughput, memory", EVALUATION, "RECIPE|BUNDLE"),
     "compare": (_compare, "results row by row: the drop, how sure it is, a verdict", (*GATE, "seed"), None),
     "verify": (_verify, "batch, padding and order change nothing; parity with FP32", LOOK, "BUNDLE|FILE"),

@@ -10,8 +10,11 @@ import onnx_ir as ir
 
 from toolchain import graph
 from toolchain.artefact import Artefact
+from toolchain.bundle import last_bundle, open_bundle
 from toolchain.calibrate import tapped
 from toolchain.coverage import FLOAT_PRODUCTS, INTEGER_PRODUCTS, conversions, cover, optimised
+from toolchain.engine.plan import is_plan, read_record, rebuild
+from toolchain.errors import InputError
 from toolchain.graph import constant
 from toolchain.profile import gemm_ratio, share_of_time
 from toolchain.runtimes import open_runtime
@@ -57,6 +60,52 @@ def explain(artefact: Artefact) -> dict[str, Any]:
         "speed": _speed(artefact, work["on_this_cpu"]) if artefact.reference else None,
     }
     return {**found, "advice": advise(found)}
+
+
+def explain_plan(place: Path | None, file: str | None, *, trust: str | None) -> dict[str, Any]:
+    """Return what is known of a bundle's engine: the inspector's counts of the day it was built, with advice.
+
+    It is read from plan.json, so neither a GPU nor TensorRT is needed, and nothing of the plan is run.
+
+    Raises:
+        InputError: the bundle has no such plan.
+    """
+    bundle = open_bundle(place or last_bundle(), trust=trust)
+    plans = sorted(name for name in bundle.manifest["artefacts"] if is_plan(name))
+    if not plans:
+        raise InputError(f"{bundle.path}: has no engine. {rebuild(bundle.path)}")
+    record = read_record(bundle.file(file or plans[0]))
+    keys = (
+        "precision",
+        "gpu",
+        "sm",
+        "tensorrt",
+        "layout",
+        "profiles",
+        "options",
+        "layers",
+        "missing_scales",
+        "build_s",
+    )
+    found = {"artefact": str(bundle.path / (file or plans[0])), **{key: record.get(key) for key in keys}}
+    return {**found, "advice": _advise_plan(record)}
+
+
+def _advise_plan(record: dict[str, Any]) -> list[str]:
+    layers, advice = record["layers"], list(record.get("unfused_because") or [])
+    if layers["products"] is None:
+        return [*advice, "The engine lists bare names only: build it with detailed profiling verbosity to see more."]
+    if record["precision"] == "int8" and layers["int8_products"] < layers["products"] / 2:
+        advice.append(
+            f"{layers['int8_products']} of {layers['products']} products are in INT8: see layers.json for the others."
+        )
+    if not layers["fused_attention"]:
+        advice.append(
+            "No fused attention kernel was chosen. Try --attention plugin (TensorRT 10), or a later TensorRT."
+        )
+    if layers["reformats"] > layers["products"] / 4:
+        advice.append(f"{layers['reformats']} layers only change formats; each reads and writes its tensor once more.")
+    return advice or ["Nothing stands out."]
 
 
 def _against(artefact: Artefact) -> str:

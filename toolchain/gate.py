@@ -1,12 +1,13 @@
 """The gate: an artefact against FP32, and results against each other, on the same rows."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from toolchain.bundle import MANIFEST, open_bundle
 from toolchain.compare import FAILS, UNKNOWN, compare
+from toolchain.engine.plan import is_plan
 from toolchain.errors import GateError, InputError
 from toolchain.pipeline import evaluate
 from toolchain.recipe import Recipe
@@ -20,8 +21,8 @@ Record = dict[str, Any]
 Tell = Callable[[str], None]
 
 
-def gate(bundle: Path, recipe: Recipe, *, tell: Tell) -> list[Record]:
-    """Compare each graph of the bundle's precision with FP32 on the split of the recipe.
+def gate(bundle: Path, recipe: Recipe, *, engines: Sequence[str] = (), tell: Tell) -> list[Record]:
+    """Compare each graph of the bundle's precision, and its `engines` for this machine, with FP32.
 
     Raises:
         ToolchainError: see errors.py.
@@ -29,9 +30,10 @@ def gate(bundle: Path, recipe: Recipe, *, tell: Tell) -> list[Record]:
     manifest = open_bundle(bundle, check_files=False).manifest
     graphs = [name for name in manifest["artefacts"] if name.endswith(".onnx") and name != "model.onnx"]
     results = []
-    for file in graphs or ["model.onnx"]:
+    for file in [*(graphs or ["model.onnx"]), *engines]:
         tell(f"gate: {file}")
-        choices = {"file": file, "split": recipe.split, "data": recipe.data, "seed": recipe.seed, "backend": "ort",
+        backend = "trt" if is_plan(file) else "ort"
+        choices = {"file": file, "split": recipe.split, "data": recipe.data, "seed": recipe.seed, "backend": backend,
                    "allow_pickle": recipe.allow_pickle, "trust_remote_code": recipe.trust_remote_code}  # fmt: skip
         results.append(evaluate(choices, bundle=bundle, tell=lambda line: None))
     return [_record(result, result, recipe, of_reference=True) for result in results]

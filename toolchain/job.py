@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain.bundle import BUILD_FOLDER
+from toolchain.bundle import BUILD_FOLDER, Bundle
 from toolchain.data import Rows, Text, load_rows
 from toolchain.errors import InputError, UsageError
 from toolchain.labels import check_labels
-from toolchain.model import Source, choose_max_length, find_model, load_tokenizer
+from toolchain.model import Source, choose_max_length, find_model, load_tokenizer, read_config
 from toolchain.recipe import DEFAULT_MODEL, Recipe
-from toolchain.tasks import Task, load_task
+from toolchain.tasks import Task, load_task, task_from
 from toolchain.tokens import Tokens, encode
 
 if TYPE_CHECKING:
@@ -139,3 +139,16 @@ def prepare(recipe: Recipe, steps: Collection[str] | None = None) -> Job:
     wanted = steps or PRECISION_STEPS[precision]
     ordered = tuple(name for name in STEP_ORDER if name in wanted)
     return Job(recipe, source, task, choose_max_length(source, recipe.max_length), precision, ordered)
+
+
+def job_of(bundle: Bundle, recipe: Recipe, *, new_task: bool = False) -> Job:
+    """Return a job that needs nothing but the bundle's own files; `new_task` takes the task from the recipe.
+
+    Raises:
+        ToolchainError: see errors.py.
+    """
+    source = Source(bundle.manifest["model"]["id"], bundle.path, read_config(bundle.path))
+    task = load_task(recipe, regression=source.regression) if new_task else task_from(bundle.manifest["task"])
+    manifest = bundle.manifest
+    steps = tuple(name for name in STEP_ORDER if name in manifest["steps"])
+    return Job(recipe, source, task, manifest["max_length"], manifest["precision"], steps)

@@ -47,7 +47,7 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
     rows = _rows(subject)
     references = read_labels(rows, job.task, job.source.labels)
     tell(f"opening {subject.backend} on {subject.device}")
-    with open_runtime(subject.backend, subject.model, device=subject.device, precision=subject.precision) as infer:
+    with open_runtime(subject.backend, subject.model, **subject.choices) as infer:
         logits, speed = evaluation.measure(infer, job.encode, rows.texts, seed=recipe.seed, log=tell)
     tell("comparing with FP32")
     found = evaluation.predict(references, logits, job.task, job.source.labels)

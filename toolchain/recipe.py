@@ -18,7 +18,12 @@ from toolchain.errors import InputError, UsageError
 
 DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-BACKENDS = ("torch", "ort", "trt")
+BACKENDS = ("torch", "ort", "trt", "ort-trt")
+HARDWARE = ("none", "same-compute-capability", "ampere-plus")
+ENGINE = ("calibrator", "attention", "batch_size", "seq_len", "buckets", "workspace_mb", "optimization_level",
+          "version_compatible", "hardware_compatible")  # fmt: skip
+"""Options of a TensorRT engine: they change no graph."""
+
 METHODS = ("entropy", "minmax", "percentile", "mse", "auto")
 PERCENTILE = re.compile(r"percentile-(\d+(?:\.\d+)?)")
 
@@ -81,6 +86,24 @@ class Recipe:
         None, "truncation length (default 128, or the model's if less)", metavar="N", least=2
     )
     atol: float = option(1e-4, "largest |logit difference| of the export", metavar="X")
+    calibrator: str = option("own", "whose ranges INT8 takes: own, or TensorRT 10's", choices=("own", "tensorrt"))
+    attention: str = option(
+        "native",
+        "how an engine's attention is fused: by TensorRT itself, or by its plugins",
+        choices=("native", "plugin"),
+    )
+    batch_size: str | None = option(
+        None, "rows a batch of an engine, or one number for all three (default 1,32,128)", metavar="MIN,OPT,MAX"
+    )
+    seq_len: str | None = option(None, "tokens a row of an engine (default 1,64,<max length>)", metavar="MIN,OPT,MAX")
+    buckets: str | None = option(None, "one optimisation profile a length instead", metavar="16,32,64,128")
+    workspace_mb: int | None = option(None, "memory that TensorRT may work in", metavar="MB", least=1)
+    optimization_level: int | None = option(
+        None, "0 to 5: how long TensorRT may look (its default 3)", metavar="N", least=0
+    )
+    version_compatible: bool = option(False, "a plan that later TensorRT versions load too, somewhat slower")
+    hardware_compatible: str = option("none", "a plan for other GPUs too", choices=HARDWARE)
+    cuda_graphs: bool = option(False, "record each shape's work once and replay it (trt)")
     max_drop: float | None = option(
         None, "gate: refuse a larger drop of the task's metric, in points (1/100)", metavar="POINTS"
     )
@@ -100,11 +123,8 @@ class Recipe:
             _check(field, getattr(self, field.name))
         if not 0 < self.atol < math.inf:
             raise UsageError(f"--atol {self.atol}: not a number above 0. Give a tolerance such as 1e-4.")
-        if self.calib_method not in METHODS and not _is_percentile(self.calib_method):
-            known = ", ".join([*METHODS, "percentile-P with P above 50 and up to 100"])
-            raise UsageError(f"--calib-method {self.calib_method}: unknown. Choose one of {known}.")
-        if self.smooth is not None and not 0 <= self.smooth <= 1:
-            raise UsageError(f"--smooth {self.smooth}: not from 0 to 1. Give an alpha such as 0.5.")
+        self._check_calibration()
+        self._check_engine()
         if self.max_drop is not None and not 0 <= self.max_drop < math.inf:
             raise UsageError(f"--max-drop {self.max_drop}: not a number from 0. Give points such as 0.5.")
         if not 0.5 < self.confidence < 1:
@@ -113,6 +133,24 @@ class Recipe:
             raise UsageError("--strict: there is no gate to be strict about. Give --max-drop POINTS.")
         if self.task == "custom" and not (self.text_column and self.label_column):
             raise UsageError("--task custom: needs --text-column A[,B] and --label-column L. Name the columns.")
+
+    def _check_calibration(self) -> None:
+        if self.calib_method not in METHODS and not _is_percentile(self.calib_method):
+            known = ", ".join([*METHODS, "percentile-P with P above 50 and up to 100"])
+            raise UsageError(f"--calib-method {self.calib_method}: unknown. Choose one of {known}.")
+        if self.smooth is not None and not 0 <= self.smooth <= 1:
+            raise UsageError(f"--smooth {self.smooth}: not from 0 to 1. Give an alpha such as 0.5.")
+
+    def _check_engine(self) -> None:
+        if self.optimization_level is not None and self.optimization_level > 5:
+            raise UsageError(f"--optimization-level {self.optimization_level}: above 5. Give 0 to 5.")
+        if self.calibrator == "tensorrt" and self.attention != "plugin":
+            raise UsageError(
+                "--calibrator tensorrt: TensorRT ignores it where it fuses a transformer's attention itself, and would "
+                "run in floating point. Add --attention plugin, or leave it out for ranges of our own."
+            )
+        if self.cuda_graphs and self.backend not in (None, "trt"):
+            raise UsageError(f"--cuda-graphs: not with --backend {self.backend}. Choose --backend trt.")
 
     @classmethod
     def values(cls, flags: Mapping[str, Any], *, sets: Sequence[str] = (), file: Path | None = None) -> dict[str, Any]:

@@ -54,19 +54,62 @@ def built(done: dict[str, Any]) -> None:
             compared({"comparisons": done["gate"]})
         return
     _print(f"{done['bundle']}: {', '.join(done['done'])} done" + _and_skipped(done["skipped"]))
-    parity = done["export"]["parity"]
-    _print(f"  model.onnx differs from PyTorch by at most {parity['max_abs_logit_difference']:.1e}")
+    if "export" in done:
+        parity = done["export"]["parity"]
+        _print(f"  model.onnx differs from PyTorch by at most {parity['max_abs_logit_difference']:.1e}")
     if "trials" in done.get("calibrate", {}):
         _print(*_chosen(done["calibrate"]))
     if "quantize" in done:
-        if kept := done["quantize"]["views"]["model.int8.onnx"]["kept"]:
-            _print(f"  kept out of INT8: {', '.join(_folded(kept))}")
-        for file, found in done["quantize"]["products_on_cpu"].items():
-            total = found["integer"] + found["float"]
-            _print(f"  {file}: {found['integer']} of {total} matrix products in integers on this CPU")
+        _print(*_quantised(done["quantize"]))
+    if "engine" in done:
+        _print(*_engine(done["engine"]))
     if "gate" in done:
         compared({"comparisons": done["gate"]})
-    _print(f"next: toolchain eval {done['bundle']}")
+    _print(f"next: toolchain eval {done['bundle']}{' --backend trt' if 'engine' in done else ''}")
+
+
+def _quantised(record: dict[str, Any]) -> list[str]:
+    """Return what runs in integers on this CPU, and what was kept out of INT8."""
+    kept = record["views"]["model.int8.onnx"]["kept"]
+    lines = [f"  kept out of INT8: {', '.join(_folded(kept))}"] if kept else []
+    for file, found in record["products_on_cpu"].items():
+        total = found["integer"] + found["float"]
+        lines.append(f"  {file}: {found['integer']} of {total} matrix products in integers on this CPU")
+    return lines
+
+
+def _engine(record: dict[str, Any]) -> list[str]:
+    """Return what an engine is and what its layers became."""
+    layers = record["layers"]
+    lines = [f"  {record['file']}: {record['precision']} for {record['gpu']}, {record['plan_bytes'] / 1e6:.0f} MB, "
+             f"built in {record['build_s']:.0f} s"]  # fmt: skip
+    if layers["products"] is not None:
+        lines.append(
+            f"  {layers['layers']} layers: {layers['int8_products']} of {layers['products']} products in INT8, "
+            f"{layers['fused_attention']} fused attentions, {layers['reformats']} changes of format"
+        )
+    return lines
+
+
+def explained_plan(found: dict[str, Any]) -> None:
+    """Print what an engine became, and advice."""
+    table = Table(title=f"{found['artefact']}", title_justify="left", box=SIMPLE)
+    table.add_column("what")
+    table.add_column("found")
+    layers = found["layers"]
+    sm = f"{found['sm'] // 10}.{found['sm'] % 10}"
+    table.add_row("built for", f"{found['gpu']}, compute capability {sm}, TensorRT {found['tensorrt']}")
+    table.add_row("precision", f"{found['precision']}, {found['layout']}, attention {found['options']['attention']}")
+    for profile in found["profiles"]:
+        table.add_row("profile", f"batch {profile['batch']}, length {profile['length']}")
+    for key in ("by_type", "by_precision"):
+        table.add_row(
+            key.replace("_", " "), ", ".join(f"{name} {count}" for name, count in (layers[key] or {}).items())
+        )
+    for key in ("layers", "products", "int8_products", "fused_attention", "reformats"):
+        table.add_row(key.replace("_", " "), "not known" if layers[key] is None else str(layers[key]))
+    table.add_row("missing scales", str(found["missing_scales"]))
+    _print(table, *found["advice"])
 
 
 def _chosen(calibration: dict[str, Any]) -> list[str]:

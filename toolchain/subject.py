@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle
+from toolchain.compile import find_machine
+from toolchain.engine.plan import check_plan, find_plan, is_plan, read_record
 from toolchain.errors import InputError, ToolchainError, UsageError
 from toolchain.files import sha256_json
-from toolchain.job import Job, prepare
-from toolchain.model import Source, find_model, read_config
+from toolchain.job import Job, job_of, prepare
+from toolchain.model import Source, find_model
 from toolchain.recipe import Recipe
 from toolchain.runtimes.device import choose_device
-from toolchain.tasks import load_task, task_from
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,12 @@ class Subject:
         return checkpoint(self.bundle, self.job.recipe) if self.file is None else self.bundle.file(self.file)
 
     @property
+    def choices(self) -> dict[str, Any]:
+        """How the runtime opens it."""
+        graphs = {"cuda_graphs": True} if self.job.recipe.cuda_graphs else {}
+        return {"device": self.device, "precision": self.precision, **graphs}
+
+    @property
     def model_digests(self) -> dict[str, str]:
         """File name -> SHA-256 of the checkpoint."""
         return self.bundle.manifest["model"]["sha256"] if self.bundle else self.job.source.digests
@@ -55,9 +62,13 @@ class Subject:
 
     @property
     def variant(self) -> str:
-        """What tells runs of one backend apart: the checkpoint's precision, or int8.cpu of model.int8.cpu.onnx."""
+        """What tells runs of one backend apart: precision, int8.cpu of model.int8.cpu.onnx, int8.plugin of a plan."""
         if self.file is None or self.file == "model.onnx":
             return self.precision
+        if is_plan(self.file):
+            assert self.bundle is not None
+            packed = read_record(self.bundle.path / self.file)["layout"] == "packed"
+            return f"{self.precision}.plugin" if packed else self.precision
         return self.file.removeprefix("model.").removesuffix(".onnx")
 
     @property
@@ -138,12 +149,33 @@ def find_subject(changes: dict[str, Any], path: Path | None) -> Subject:
     _refuse_fixed(bundle, changes)
     asked = changes.get("precision")
     recipe = recorded(bundle, {**changes, "precision": None, "model": None, "output": None})
-    job = _job_of(bundle, recipe, new_task=any(changes.get(key) for key in ("task", "text_column", "label_column")))
+    job = job_of(bundle, recipe, new_task=any(changes.get(key) for key in ("task", "text_column", "label_column")))
+    if backend == "trt":
+        return _planned(job, bundle, asked)
     device = _device(backend, recipe)
     if backend == "torch":
         return Subject(job, bundle, backend, device, asked or "fp32", None)
     file = recipe.file or _default_file(asked or bundle.manifest["precision"], device)
     return Subject(job, bundle, backend, device, _precision_of(file), file)
+
+
+def _planned(job: Job, bundle: Bundle, asked: str | None) -> Subject:
+    """Return the plan of a bundle that runs on this machine.
+
+    Raises:
+        MachineError: this machine lacks TensorRT or a GPU, or the bundle a plan for them.
+        UsageError: the plan has another precision than was asked for, or `--file` names no plan.
+    """
+    machine = find_machine(job.recipe.device)
+    file = job.recipe.file or find_plan(list(bundle.manifest["artefacts"]), machine.tag, where=bundle.path)
+    if not is_plan(file):
+        raise UsageError(f"--file {file}: no plan. Leave it out, or choose --backend ort.")
+    record = check_plan(bundle.file(file), machine.tag, digest=False)  # the bundle's digests were checked
+    if asked not in (None, record["precision"]):
+        raise UsageError(
+            f"--precision {asked}: {bundle.path} has a plan in {record['precision']}. Build another bundle."
+        )
+    return Subject(job, bundle, "trt", machine.device, record["precision"], file)
 
 
 def _built(recipe: Recipe) -> Path:
@@ -172,21 +204,13 @@ def _refuse_fixed(bundle: Bundle, changes: dict[str, Any]) -> None:
             raise UsageError(f"{flag} {asked}: {bundle.path} was built with {value}. Build another bundle.")
 
 
-def _job_of(bundle: Bundle, recipe: Recipe, *, new_task: bool) -> Job:
-    """Return a job that needs nothing but the bundle's own files."""
-    source = Source(bundle.manifest["model"]["id"], bundle.path, read_config(bundle.path))
-    task = load_task(recipe, regression=source.regression) if new_task else task_from(bundle.manifest["task"])
-    manifest = bundle.manifest
-    return Job(recipe, source, task, manifest["max_length"], manifest["precision"], tuple(manifest["steps"]))
-
-
 def _device(backend: str, recipe: Recipe) -> str:
     if backend == "torch":
         import torch
 
         return choose_device(recipe.device, cuda=torch.cuda.is_available())
-    if backend == "trt":
-        return "cuda:0"
+    if backend == "ort-trt":
+        return recipe.device if recipe.device.startswith("cuda:") else "cuda:0"
     from toolchain.runtimes.ort import import_onnxruntime
 
     providers = import_onnxruntime().get_available_providers()

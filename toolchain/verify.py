@@ -39,13 +39,14 @@ class Case:
     note: str = ""
 
 
-def verify(artefact: Artefact, *, device: str = "cpu") -> dict[str, Any]:
+def verify(artefact: Artefact) -> dict[str, Any]:
     """Run every case and return them as JSON.
 
     Raises:
         ToolchainError: the artefact cannot be run at all.
     """
-    with open_runtime("ort", artefact.file, device=device, precision=artefact.precision) as infer:
+    choices = {"device": artefact.device, "precision": artefact.precision}
+    with open_runtime(artefact.backend, artefact.file, **choices) as infer:
         cases = list(_cases(artefact, infer))
     return {
         "artefact": str(artefact.file),

@@ -17,6 +17,7 @@ RUNTIMES = {
     "torch": "toolchain.runtimes.pytorch:open_torch",
     "ort": "toolchain.runtimes.ort:open_ort",
     "trt": "toolchain.runtimes.trt:open_trt",
+    "ort-trt": "toolchain.runtimes.ort_trt:open_ort_trt",
 }
 
 

@@ -1,24 +1,252 @@
-"""TensorRT: for now, only what is missing for it."""
+"""TensorRT: a plan, run through PyCUDA; torch is not needed.
 
-import importlib.util
+A lane is a stream with buffers of its own, made once for the largest shape. Batches that
+are larger than the plan takes are split, and the pieces alternate between lanes, so that one is copied while
+another computes.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
-from toolchain.errors import MachineError
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.cuda import Gpu, Graph, nbytes, open_gpu
+from toolchain.engine.api import Heard, import_tensorrt, make_logger
+from toolchain.engine.plan import Tag, check_plan
+from toolchain.engine.shapes import Profile, choose_profile
+from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.graph.packed import pack
+from toolchain.tensors import Batch, Infer
+
+LANES = 2
+"""One computes while the other copies; more help only where several callers wait (serving)."""
+
+Key = tuple[Any, ...]
+"""Profile and input shapes: what a recorded graph holds for."""
 
 
-def open_trt(plan: Path, **choices: str) -> NoReturn:
-    """Refuse, and say what this machine or this version lacks to build and run plans.
+@contextmanager
+def open_trt(
+    plan: Path, *, device: str = "cuda:0", precision: str = "fp32", cuda_graphs: bool = False, lanes: int = LANES
+) -> Iterator[Infer]:
+    """Yield `infer` of a plan whose digest and tag were checked; `precision` is the plan's own.
+
+    With `cuda_graphs`, each shape is recorded once and replayed: lengths are padded to their bucket's end and rows
+    to a power of two, so that shapes are few.
 
     Raises:
-        MachineError: always; it names the first thing that is missing.
+        InputError: the plan or its record is broken.
+        MachineError: there is no TensorRT or GPU, or the plan is for another.
+        UsageError: CUDA graphs of a plan without padding, in which no two batches have one shape.
     """
-    if importlib.util.find_spec("tensorrt") is None:
-        raise MachineError(
-            "--backend trt: TensorRT is not installed. On a machine with an NVIDIA GPU: "
-            "pip install 'encoder-toolchain[cuda,tensorrt]'. `toolchain doctor` shows what else is missing."
-        )
-    raise MachineError(
-        "--backend trt: this version makes the ONNX graphs that TensorRT takes, but no engines yet. "
-        "Build one yourself: trtexec --stronglyTyped --onnx=model.int8.onnx."
-    )
+    trt = import_tensorrt()
+    with open_gpu(device) as gpu:
+        record = check_plan(plan, Tag(gpu.sm, trt.__version__))
+        if cuda_graphs and record["layout"] == "packed":
+            raise UsageError(
+                f"--cuda-graphs: {plan} has no padding, so every batch has a shape of its own. Leave it out."
+            )
+        runner = Runner(trt, gpu, plan, record, cuda_graphs=cuda_graphs, lanes=lanes)
+        try:
+            yield runner.infer
+        finally:
+            runner.close()
+
+
+class Runner:
+    """An engine and its lanes."""
+
+    def __init__(
+        self, trt: Any, gpu: Gpu, plan: Path, record: dict[str, Any], *, cuda_graphs: bool, lanes: int
+    ) -> None:
+        """Deserialise a plan that `check_plan` has passed, and allocate all that its largest shape needs."""
+        self._where = str(plan)
+        self._profiles = [Profile(tuple(one["batch"]), tuple(one["length"])) for one in record["profiles"]]
+        self._packed = record["layout"] == "packed"
+        self._graphs = cuda_graphs
+        logger, self._heard = make_logger(trt)
+        trt.init_libnvinfer_plugins(logger, "")
+        runtime = trt.Runtime(logger)
+        if record["version_compatible"]:
+            runtime.engine_host_code_allowed = True  # only of a plan whose digest is right
+        self._engine = runtime.deserialize_cuda_engine(plan.read_bytes())
+        if self._engine is None:
+            raise InputError(f"{plan}: TensorRT cannot load it: {self._heard.why}. Build it again.")
+        self._kept: Any = (logger, runtime)  # the engine holds no reference to either
+        self._lanes = [Lane(trt, gpu, self._engine, self._heard, self._where) for _ in range(lanes)]
+
+    def infer(self, batch: Batch) -> NDArray[np.float32]:
+        """Return the logits of a batch, float32 [batch, classes]; the device is idle then."""
+        rows = len(batch["input_ids"])
+        if not self._lanes:
+            raise InputError(f"{self._where}: was closed. Open it again.")
+        most = max(profile.batch[2] for profile in self._profiles)
+        pieces = [slice(start, start + most) for start in range(0, rows, most)]
+        found: list[NDArray[np.float32]] = []
+        waiting: deque[Lane] = deque()
+        try:
+            for index, piece in enumerate(pieces):
+                if len(waiting) == len(self._lanes):
+                    found.append(waiting.popleft().result())
+                lane = self._lanes[index % len(self._lanes)]
+                self._enqueue(lane, {name: array[piece] for name, array in batch.items()})
+                waiting.append(lane)
+            found += [lane.result() for lane in waiting]
+        except BaseException:
+            for lane in self._lanes:  # their buffers are written to next time
+                lane.wait()
+            raise
+        return np.concatenate(found)
+
+    def _enqueue(self, lane: "Lane", batch: Batch) -> None:
+        rows, length = batch["input_ids"].shape
+        if self._packed:
+            batch = _with_a_token(batch)
+            longest = int(batch["attention_mask"].sum(axis=1).max())
+            index = choose_profile(self._profiles, rows=rows, length=longest)
+            lane.enqueue(index, pack(batch), rows=rows, graph=False)
+            return
+        index = choose_profile(self._profiles, rows=rows, length=length)
+        profile = self._profiles[index]
+        wide, deep = max(length, profile.length[0]), max(rows, profile.batch[0])
+        if self._graphs:
+            wide, deep = profile.length[2], min(1 << (deep - 1).bit_length(), profile.batch[2])
+        inputs = {name: _padded(name, array, deep, wide) for name, array in batch.items()}
+        lane.enqueue(index, inputs, rows=rows, graph=self._graphs)
+
+    def close(self) -> None:
+        """Free everything; whoever still holds `infer` holds no engine."""
+        for lane in self._lanes:
+            lane.close()
+        self._lanes.clear()
+        self._engine = self._kept = None
+
+
+def _with_a_token(batch: Batch) -> Batch:
+    """Return the batch with one token in rows that have none: what they give is defined then, and unused."""
+    mask = batch["attention_mask"].copy()
+    mask[:, 0] |= (mask.sum(axis=1) == 0).astype(mask.dtype)
+    return {**batch, "attention_mask": mask}
+
+
+def _padded(name: str, array: NDArray[Any], rows: int, length: int) -> NDArray[Any]:
+    """Return the array with rows of one token and columns of padding added; their results are dropped.
+
+    A mask of an added row begins with 1: a row without any token has no defined softmax.
+    """
+    if array.shape == (rows, length):
+        return array
+    padded = np.zeros((rows, length), array.dtype)
+    padded[: array.shape[0], : array.shape[1]] = array
+    if name == "attention_mask":
+        padded[array.shape[0] :, 0] = 1
+    return padded
+
+
+class Lane:
+    """A stream, its buffers on both sides, and execution contexts that share one workspace.
+
+    Without graphs there is one context. A recorded graph stays valid only while its context keeps the shape it was
+    recorded with, so each has a context of its own; they run one after another and may share the workspace.
+    """
+
+    def __init__(self, trt: Any, gpu: Gpu, engine: Any, heard: Heard, where: str) -> None:
+        """Make buffers for the largest shape of any profile."""
+        self._trt, self._gpu, self._engine, self._heard, self._where = trt, gpu, engine, heard, where
+        self._stream = gpu.stream()
+        self._workspace_size = int(engine.device_memory_size_v2)
+        self._workspace = gpu.buffer(self._workspace_size)
+        self._contexts: dict[Key | None, Any] = {}
+        self._recorded: dict[Key, Graph] = {}
+        self._profile: int | None = None
+        self._rows = 0
+        self._host: dict[str, NDArray[Any]] = {}
+        self._device: dict[str, Any] = {}
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        self._inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        profiles = range(engine.num_optimization_profiles)
+        most_rows = 0
+        for name in self._inputs:
+            largest = [tuple(engine.get_tensor_profile_shape(name, index)[2]) for index in profiles]
+            most_rows = max([most_rows, *(shape[0] for shape in largest)])
+            self._make(name, max(largest, key=np.prod))
+        self._classes = int(tuple(engine.get_tensor_shape("logits"))[-1])
+        self._make("logits", (most_rows, self._classes))
+
+    def _make(self, name: str, shape: tuple[int, ...]) -> None:
+        dtype = self._trt.nptype(self._engine.get_tensor_dtype(name))
+        self._host[name] = self._gpu.pinned((int(np.prod(shape)),), dtype)
+        self._device[name] = self._gpu.buffer(nbytes(shape, dtype))
+
+    def enqueue(self, profile: int, inputs: dict[str, NDArray[Any]], *, rows: int, graph: bool) -> None:
+        """Begin to run `inputs` in a profile; `result` waits for it and keeps `rows` of it."""
+        self._rows = rows
+        for name in self._inputs:
+            array = inputs[name]
+            self._host[name][: array.size] = array.reshape(-1)  # converts to the binding's type too
+        shapes = {name: inputs[name].shape for name in self._inputs}
+        key = (profile, *shapes.values())
+        if key in self._recorded:
+            self._recorded[key].launch()
+            return
+        context = self._set_up(key if graph else None, profile, shapes)
+        computed = len(inputs["input_ids"]) if graph else rows
+        self._work(context, shapes, computed)
+        if graph:
+            self._stream.synchronize()  # what a first run allocates must not be recorded
+            self._recorded[key] = Graph(self._stream, lambda: self._work(context, shapes, computed))
+
+    def _set_up(self, key: "Key | None", profile: int, shapes: dict[str, tuple[int, ...]]) -> Any:
+        """Return the context for these shapes, every address and shape set."""
+        new = key not in self._contexts
+        if new:
+            strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            context = self._engine.create_execution_context(strategy)
+            if context is None:
+                raise MachineError(f"{self._where}: no execution context: {self._heard.why}. Free the GPU.")
+            context.set_device_memory(int(self._workspace), self._workspace_size)
+            self._contexts[key] = context
+        context = self._contexts[key]
+        if new or (key is None and profile != self._profile):
+            if not context.set_optimization_profile_async(profile, self._stream.handle):
+                self._fail(f"profile {profile}")
+            self._profile = profile
+        for name, shape in shapes.items():
+            if not context.set_input_shape(name, shape):
+                self._fail(f"{name} of shape {list(shape)}")
+        for name, memory in self._device.items():
+            context.set_tensor_address(name, int(memory))
+        return context
+
+    def _work(self, context: Any, shapes: dict[str, tuple[int, ...]], rows: int) -> None:
+        for name, shape in shapes.items():
+            self._gpu.upload(self._device[name], self._host[name][: int(np.prod(shape))], self._stream)
+        if not context.execute_async_v3(self._stream.handle):
+            self._fail("this batch")
+        self._gpu.download(self._host["logits"][: rows * self._classes], self._device["logits"], self._stream)
+
+    def wait(self) -> None:
+        """Return when nothing runs on the stream any more."""
+        self._stream.synchronize()
+
+    def result(self) -> NDArray[np.float32]:
+        """Wait, and return the logits of the rows that were asked for."""
+        self.wait()
+        logits = self._host["logits"][: self._rows * self._classes]
+        return logits.reshape(self._rows, self._classes).astype(np.float32)
+
+    def close(self) -> None:
+        """Free graphs, contexts and buffers, once nothing runs any more."""
+        self.wait()
+        for graph in self._recorded.values():
+            graph.close()
+        for held in (self._recorded, self._contexts, self._device, self._host):
+            held.clear()
+        self._workspace = self._engine = None
+
+    def _fail(self, what: str) -> None:
+        raise InputError(f"{self._where}: TensorRT does not run {what}: {self._heard.why}. See `toolchain doctor`.")

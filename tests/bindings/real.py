@@ -1,0 +1,81 @@
+"""The real Python bindings of TensorRT on a machine without TensorRT: their own wheels over empty libraries.
+
+Both majors use one import name and one process can load one of them, so whatever needs them runs in a
+process of its own.
+"""
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+VERSIONS = {10: "10.16.1.11", 11: "11.4.0.106"}
+LIBRARIES = {"libnvinfer": "CORE", "libnvinfer_plugin": "PLUGIN", "libnvonnxparser": "PARSER"}
+SHIM = "from tensorrt_bindings import *\nfrom tensorrt_bindings import __version__\n"
+
+
+def run(major: int, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run python with `arguments` where `import tensorrt` gives the real bindings of `major`."""
+    libraries = stubs(major)
+    added = {
+        "LD_LIBRARY_PATH": str(libraries),
+        "PYTHONPATH": os.pathsep.join(map(str, (libraries, find(major), HERE, ROOT))),
+    }
+    return subprocess.run(
+        [sys.executable, *arguments], env=os.environ | added | (env or {}), capture_output=True, text=True, timeout=120
+    )
+
+
+def find(major: int) -> Path:
+    """Return the folder of the bindings, or skip the test; where CI is set they must be there."""
+    folder = Path(os.environ.get("TOOLCHAIN_BINDINGS") or ROOT / ".venv" / "bindings") / str(major)
+    if not (folder / "tensorrt_bindings").is_dir():
+        _give_up(
+            f"no bindings of TensorRT {major}: pip install --target {folder} --no-deps "
+            f"tensorrt-cu12-bindings=={VERSIONS[major]}"
+        )
+    return folder
+
+
+@functools.cache
+def stubs(major: int) -> Path:
+    """Return a folder with the three empty libraries and the package `tensorrt`, made once a process."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        _give_up("no C compiler for the empty libraries: apt-get install gcc libc6-dev")
+    folder = Path(_scratch().name) / str(major)
+    (folder / "tensorrt").mkdir(parents=True)
+    (folder / "tensorrt" / "__init__.py").write_text(SHIM)
+    for name, macro in LIBRARIES.items():
+        file = f"{name}.so.{major}"
+        options = ["-shared", "-fPIC", f"-D{macro}", f"-Wl,-soname,{file}"]
+        subprocess.run([compiler, *options, "-o", folder / file, HERE / "stubs.c"], check=True)
+    return folder
+
+
+@functools.cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="tensorrt-stubs-")  # removed when the process ends
+
+
+@functools.cache
+def surface(major: int) -> dict[str, Any]:
+    """Return what the real module of a major has, as `surface.dump` describes it."""
+    done = run(major, str(HERE / "surface.py"))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def _give_up(reason: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)

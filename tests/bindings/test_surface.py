@@ -1,0 +1,103 @@
+"""Every name that the code uses of TensorRT is in the real bindings of the majors that it is written for."""
+
+from pathlib import Path
+
+import pytest
+import real
+import surface
+
+import toolchain
+
+MODULES = sorted(Path(toolchain.__file__).parent.rglob("*.py"))
+
+
+def missing(source: str, majors: tuple[int, ...]) -> list[str]:
+    return surface.missing(source, majors, {major: real.surface(major) for major in real.VERSIONS})
+
+
+def users() -> list[Path]:
+    return [path for path in MODULES if surface.uses_tensorrt(path.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.parametrize("path", users(), ids=lambda path: str(path.relative_to(MODULES[0].parent)))
+def test_a_module_uses_only_what_is_there(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert missing(source, surface.claimed(source)) == []
+
+
+@pytest.mark.parametrize("major", real.VERSIONS)
+def test_the_bindings_are_those_that_we_mean(major: int) -> None:
+    done = real.run(major, "-c", "import tensorrt; print(tensorrt.__version__)")
+    assert done.stdout.strip() == real.VERSIONS[major]
+
+
+@pytest.mark.parametrize("major", real.VERSIONS)
+def test_nothing_can_be_built_with_empty_libraries(major: int) -> None:
+    done = real.run(major, "-c", "import tensorrt as trt; trt.Builder(trt.Logger())")
+    assert "factory function returned nullptr" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        ("trt.Bilder(logger)", "trt.Bilder"),
+        ("trt.DataType.HALVE", "trt.DataType.HALVE"),
+        ("self.trt.DataType.HALVE", "self.trt.DataType.HALVE"),
+        ("self._trt.Bilder(logger)", "self._trt.Bilder"),
+        ("config.set_flags(1)", "config.set_flags"),
+        ("self._context.execute(stream)", "self._context.execute"),
+        ("config.builder_optimisation_level = 5", "config.builder_optimisation_level"),
+        ("layer.sort", "layer.sort"),
+        ("hasattr(trt, 'IInt8EntropyCalibrater2')", "trt.IInt8EntropyCalibrater2"),
+        ("'INT9' in trt.BuilderFlag.__members__ and trt.BuilderFlag.INT9", "trt.BuilderFlag.INT9"),
+    ],
+)
+def test_a_made_up_name_is_found(code: str, fault: str) -> None:
+    assert any(f"{fault} is not in TensorRT 10 and 11" in line for line in missing(code, (10, 11)))
+
+
+@pytest.mark.parametrize(
+    "code", ["trt.BuilderFlag.INT8", "trt.IInt8EntropyCalibrator2", "config.int8_calibrator = this", "layer.precision"]
+)
+def test_what_only_10_has_is_found_where_11_is_claimed(code: str) -> None:
+    assert missing(code, (10,)) == []
+    assert [line[-len("is not in TensorRT 11") :] for line in missing(code, (10, 11))] == ["is not in TensorRT 11"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "if 'INT8' in trt.BuilderFlag.__members__: config.set_flag(trt.BuilderFlag.INT8)",
+        "if hasattr(config, 'int8_calibrator'): config.int8_calibrator = this",
+        "make(trt.IInt8EntropyCalibrator2) if hasattr(trt, 'IInt8EntropyCalibrator2') else None",
+    ],
+)
+def test_what_is_asked_for_first_may_be_missing_in_one(code: str) -> None:
+    assert missing(code, (10, 11)) == []
+
+
+def test_names_that_are_there_pass() -> None:
+    code = """
+builder = trt.Builder(trt.Logger(trt.Logger.WARNING))
+network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+config = builder.create_builder_config()
+config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, 1)
+layer.axes, layer.name, creator.plugin_version, trt.float16, trt.__version__, trt.DataType.__members__
+"""
+    assert missing(code, (10, 11)) == []
+
+
+def test_a_module_states_its_majors() -> None:
+    assert surface.claimed("MAJORS = (10,)\ntrt.BuilderFlag.INT8") == (10,)
+    assert surface.claimed("def build(trt): ...") == (10, 11)
+
+
+def test_a_module_that_only_takes_tensorrt_as_an_argument_is_scanned() -> None:
+    assert surface.uses_tensorrt("def version(trt): ...")
+    assert not surface.uses_tensorrt("from toolchain.runtimes.trt import open_trt")
+
+
+def test_a_variable_named_after_what_the_module_imports_is_not_tensorrts() -> None:
+    code = "profile.batch"
+    assert len(missing(code, (10, 11))) == 1
+    assert missing(f"from toolchain.engine.shapes import Profile\n{code}", (10, 11)) == []

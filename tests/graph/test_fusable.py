@@ -1,0 +1,229 @@
+"""Our typed graphs are of the one form that TensorRT fuses, and each way to spoil it is named."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from toolchain import graph
+from toolchain.calibrate import calibrate
+from toolchain.graph.fusable import attention_faults
+from toolchain.graph.half import to_half
+from toolchain.quantize import TENSORRT, find_products, quantize
+
+KINDS = ["distilbert", "bert", "roberta"]
+
+
+@pytest.fixture(scope="module")
+def ranges(exported, tokens_of):
+    return {kind: calibrate(graph.load(exported[kind]), tokens_of(kind, 20), method="minmax") for kind in KINDS}
+
+
+@pytest.fixture
+def half(exported):
+    def make(kind="distilbert"):
+        model = graph.load(exported[kind])
+        to_half(model)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def int8(exported, ranges):
+    def make(kind="distilbert", keep=None):
+        model = graph.load(exported[kind])
+        quantize(model, ranges[kind], TENSORRT, keep=find_products(model, keep))
+        to_half(model)
+        return model
+
+    return make
+
+
+def faults(model, max_length=128):
+    return attention_faults(model, max_length=max_length)
+
+
+def softmax_of(model):
+    return next(graph.nodes(model, "Softmax"))
+
+
+def products_of(model):
+    """Return the two products of the first attention."""
+    named = {str(node.name): node for node in graph.nodes(model, "MatMul")}
+    return next(node for name, node in named.items() if name.endswith(".product")), next(
+        node for name, node in named.items() if name.endswith(".product2")
+    )
+
+
+def insert(model, operator, value, *others, name="added"):
+    """Put a node between a value and all that reads it."""
+    uses = list(value.uses())
+    node = ir.node(operator, [value, *others], name=name)
+    node.outputs[0].name, node.outputs[0].type, node.outputs[0].shape = f"{name}.output", value.type, value.shape
+    for use in uses:
+        use.node.replace_input_with(use.idx, node.outputs[0])
+    model.graph.insert_after(value.producer(), node)
+    return node
+
+
+def number(model, value, dtype=np.float16):
+    return graph.add_initializer(model, f"number {value}", np.array(value, dtype))
+
+
+def without_qdq(value):
+    """Let what reads a dequantised value read the value from before."""
+    dequantise = value.producer()
+    quantise = dequantise.inputs[0].producer()
+    for use in list(value.uses()):
+        use.node.replace_input_with(use.idx, quantise.inputs[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_our_typed_graphs_can_be_fused(half, int8, kind):
+    assert faults(half(kind), 4096) == []
+    assert faults(int8(kind), 512) == []
+
+
+def test_attention_in_float16_inside_an_int8_graph_can_be_fused(int8):
+    assert faults(int8(keep="*.product,*.product2")) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_float32_graph_has_one_fault(exported, kind):
+    assert faults(graph.load(exported[kind])) == ["float32 products are not fused: type the graph as float16 first"]
+
+
+def test_a_graph_without_attention_says_so(half):
+    model = half()
+    for node in graph.attention_products(model):
+        node.replace_input_with(1, number(model, 1.0))
+    assert faults(model) == ["no attention: the graph has no product of two activations"]
+
+
+def test_one_float32_input_is_named(half):
+    model = half()
+    first, _ = products_of(model)
+    insert(model, "Cast", first.inputs[0]).outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    assert faults(model) == [f"{first.name}: Q is FLOAT, and only FLOAT16, BFLOAT16 and dequantised INT8 are fused"]
+
+
+@pytest.mark.parametrize("operator", ["Mul", "Div"])
+def test_scaling_after_the_first_product_is_named(half, operator):
+    model = half()
+    first, _ = products_of(model)
+    insert(model, operator, first.outputs[0], number(model, 8.0))
+    assert faults(model) == [f"{first.name}: added scales after the first product; Q or K must be scaled before it"]
+
+
+def test_scaling_of_q_before_the_first_product_is_no_fault(half):
+    model = half()
+    first, _ = products_of(model)
+    insert(model, "Mul", first.inputs[0], number(model, 0.25))
+    assert faults(model) == []
+
+
+@pytest.mark.parametrize("operator", ["Clip", "QuantizeLinear"])
+def test_anything_else_before_softmax_is_named(half, operator):
+    model = half()
+    first, _ = products_of(model)
+    insert(model, operator, first.outputs[0], number(model, 8.0))
+    assert faults(model) == [f"{first.name}: added ({operator}) stands between the first product and softmax"]
+
+
+def test_a_second_addition_before_softmax_is_named(half):
+    model = half()
+    first, _ = products_of(model)
+    insert(model, "Add", softmax_of(model).inputs[0], number(model, 8.0, np.float32))
+    assert faults(model) == [f"{first.name}: 2 additions before softmax, and only the mask's is expected"]
+
+
+def test_a_guard_after_softmax_is_named(half):
+    model = half()
+    first, _ = products_of(model)
+    insert(model, "Relu", softmax_of(model).outputs[0], name="guard")
+    assert faults(model) == [f"{first.name}: guard (Relu) stands between softmax and the second product"]
+
+
+@pytest.mark.parametrize(
+    ("size", "half_fault", "int8_fault"),
+    [(16, 0, 0), (32, 0, 0), (48, 0, 1), (64, 0, 0), (128, 0, 1), (256, 0, 1), (8, 1, 1), (20, 1, 1), (264, 1, 1)],
+)
+def test_head_sizes_without_a_kernel_are_named(half, int8, size, half_fault, int8_fault):
+    for model, expected in ((half(), half_fault), (int8(), int8_fault)):
+        first, _ = products_of(model)
+        first.inputs[0].shape = ir.Shape(["batch", 2, "sequence", size])
+        assert len(faults(model)) == expected
+        assert all(f"head size {size} of Q" in fault for fault in faults(model))
+
+
+def test_an_unknown_head_size_is_named(half):
+    model = half()
+    first, second = products_of(model)
+    second.inputs[1].shape = None
+    assert faults(model) == [f"{first.name}: the head size of V is not known"]
+
+
+def test_int8_stops_at_512_tokens(int8):
+    found = faults(int8(), 513)
+    assert len(found) == 2  # one for each layer
+    assert all("length 513: in INT8 at most 512 tokens" in fault for fault in found)
+
+
+@pytest.mark.parametrize(
+    ("product", "position", "name"), [(0, 0, "Q"), (0, 1, "K"), (1, 0, "probabilities"), (1, 1, "V")]
+)
+def test_an_input_without_qdq_is_named(int8, product, position, name):
+    model = int8()
+    both = products_of(model)
+    without_qdq(both[product].inputs[position])
+    both[product].inputs[position].dtype = ir.DataType.FLOAT16  # softmax has float32 before its Q
+    assert faults(model) == [f"{both[0].name}: INT8 without Q/DQ on {name}"]
+
+
+def test_an_output_without_qdq_is_named(int8):
+    model = int8(keep="*layer.0*out_lin")
+    first, _ = products_of(model)
+    assert faults(model) == [f"{first.name}: INT8 without Q/DQ on the second product's output"]
+
+
+def test_one_product_in_int8_alone_is_named(int8):
+    model = int8(keep="*layer.0*.product2")
+    first, _ = products_of(model)
+    assert faults(model) == [f"{first.name}: INT8 without Q/DQ on {name}" for name in ("probabilities", "V")]
+
+
+def qdq(model, node, position):
+    """Let a node read one of its inputs in INT8."""
+    scale = number(model, 0.1, node.inputs[position].dtype.numpy())
+    zero = graph.add_initializer(model, "zero", np.array(0, np.int8))
+    quantise = ir.node("QuantizeLinear", [node.inputs[position], scale, zero])
+    dequantise = ir.node("DequantizeLinear", [quantise.outputs[0], scale, zero])
+    model.graph.insert_before(node, [quantise, dequantise])
+    node.replace_input_with(position, dequantise.outputs[0])
+
+
+def test_int8_on_the_mask_is_named(int8):
+    model = int8()
+    first, _ = products_of(model)
+    qdq(model, softmax_of(model).inputs[0].producer(), 1)
+    assert faults(model) == [f"{first.name}: the mask's addition reads INT8"]
+
+
+def test_int8_on_a_residual_is_named(int8):
+    model = int8()
+    norm = list(graph.nodes(model, "LayerNormalization"))[1]
+    addition = norm.inputs[0].producer()
+    while addition.op_type != "Add":
+        addition = addition.inputs[0].producer()
+    qdq(model, addition, 1)
+    assert faults(model) == [f"{addition.name}: a residual addition reads INT8"]
+
+
+def test_a_product_without_softmax_is_named(half):
+    model = half()
+    softmax = softmax_of(model)
+    for use in list(softmax.outputs[0].uses()):
+        use.node.replace_input_with(use.idx, softmax.inputs[0])
+    graph.tidy(model)
+    first, second = products_of(model)
+    assert faults(model) == [f"{node.name}: not part of product, softmax, product" for node in (first, second)]

@@ -1,0 +1,165 @@
+"""A GPU through PyCUDA: its primary context, which torch may share, memory, streams, and graphs.
+
+PyCUDA wraps all of the driver that is needed but graphs; those are six functions of libcuda (cuda.h, CUDA 12).
+"""
+
+import ctypes
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toolchain.errors import MachineError
+from toolchain.tensors import Array
+
+THREAD_LOCAL = 1
+"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads do meanwhile does not spoil the capture."""
+
+
+def import_pycuda() -> Any:
+    """Return the module pycuda.driver, initialised.
+
+    Raises:
+        MachineError: it is not installed, or there is no driver or no GPU.
+    """
+    try:
+        driver = importlib.import_module("pycuda.driver")
+    except ImportError as error:
+        raise MachineError(
+            f"PyCUDA: not installed, or without CUDA ({error}). Install CUDA's headers, then "
+            "pip install 'encoder-toolchain[tensorrt]'."
+        ) from error
+    try:
+        driver.init()
+        count = driver.Device.count()
+    except driver.Error as error:
+        raise MachineError(f"CUDA: no GPU can be used ({error}). See `toolchain doctor`.") from error
+    if count == 0:
+        raise MachineError("CUDA: no GPU is visible. See `toolchain doctor`, and CUDA_VISIBLE_DEVICES.")
+    return driver
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU whose primary context is current in this thread."""
+
+    driver: Any
+    name: str
+    sm: int
+    """Compute capability as one number: 75 is 7.5."""
+
+    total_mb: int
+    cuda: str
+    """Version that the driver supports, such as 12.4."""
+
+    def stream(self) -> Any:
+        """Return a new stream."""
+        return self.driver.Stream()
+
+    def buffer(self, nbytes: int) -> Any:
+        """Return device memory; it is freed with the object.
+
+        Raises:
+            MachineError: there is not so much left.
+        """
+        try:
+            return self.driver.mem_alloc(max(1, nbytes))
+        except self.driver.MemoryError as error:
+            raise MachineError(
+                f"{self.name}: no {nbytes / 2**20:.0f} MB left. Build for a smaller --batch-size, or free the GPU."
+            ) from error
+
+    def pinned(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return page-locked host memory, from and to which copies run beside compute."""
+        array: Array = self.driver.pagelocked_empty(shape, dtype)
+        return array
+
+    def upload(self, target: Any, source: Array, stream: Any) -> None:
+        """Begin to copy a contiguous array to device memory."""
+        self.driver.memcpy_htod_async(target, source, stream)
+
+    def download(self, target: Array, source: Any, stream: Any) -> None:
+        """Begin to copy device memory to a contiguous array."""
+        self.driver.memcpy_dtoh_async(target, source, stream)
+
+
+@contextmanager
+def open_gpu(device: str = "cuda:0") -> Iterator[Gpu]:
+    """Make the primary context of a GPU current, and let it go again.
+
+    Raises:
+        MachineError: there is no such GPU.
+    """
+    driver = import_pycuda()
+    index = int(device.partition(":")[2] or 0)
+    if index >= driver.Device.count():
+        raise MachineError(
+            f"--device {device}: there are {driver.Device.count()} GPUs, counted from 0. Choose another."
+        )
+    found = driver.Device(index)
+    major, minor = found.compute_capability()
+    version = driver.get_driver_version()
+    context = found.retain_primary_context()
+    context.push()
+    try:
+        yield Gpu(driver, found.name(), major * 10 + minor, found.total_memory() // 2**20,
+                  f"{version // 1000}.{version % 1000 // 10}")  # fmt: skip
+    finally:
+        context.pop()
+
+
+class Graph:
+    """Work of one stream, recorded once and launched with one call."""
+
+    def __init__(self, stream: Any, work: Callable[[], None]) -> None:
+        """Record what `work` enqueues on `stream`; it must have run once before, so that nothing is allocated in it.
+
+        Raises:
+            MachineError: the driver refuses to record or to instantiate it.
+        """
+        self._library = driver_library()
+        self._stream = ctypes.c_void_p(stream.handle)
+        recorded, self._executable = ctypes.c_void_p(), ctypes.c_void_p()
+        self._call("cuStreamBeginCapture_v2", self._stream, ctypes.c_int(THREAD_LOCAL))
+        try:
+            work()
+        finally:
+            self._call("cuStreamEndCapture", self._stream, ctypes.byref(recorded))
+        try:
+            flags = ctypes.c_ulonglong(0)
+            self._call("cuGraphInstantiateWithFlags", ctypes.byref(self._executable), recorded, flags)
+        finally:
+            self._call("cuGraphDestroy", recorded)
+
+    def launch(self) -> None:
+        """Enqueue the whole of it on its stream."""
+        self._call("cuGraphLaunch", self._executable, self._stream)
+
+    def close(self) -> None:
+        """Free it."""
+        self._call("cuGraphExecDestroy", self._executable)
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        status = getattr(self._library, name)(*arguments)
+        if status != 0:
+            raise MachineError(f"CUDA graph: {name} gives CUresult {status}. Run without --cuda-graphs.")
+
+
+def driver_library() -> Any:
+    """Return libcuda.
+
+    Raises:
+        MachineError: there is none.
+    """
+    try:
+        return ctypes.CDLL("libcuda.so.1")
+    except OSError as error:
+        raise MachineError(f"CUDA graph: {error}. Run without --cuda-graphs.") from error
+
+
+def nbytes(shape: tuple[int, ...], dtype: Any) -> int:
+    """Return the bytes of a contiguous array."""
+    return int(np.prod(shape, dtype=np.int64)) * int(np.dtype(dtype).itemsize)

@@ -1,0 +1,182 @@
+"""Whether TensorRT can fuse the attention of a typed graph into one kernel, without a plugin.
+
+It recognises one pattern: a product of Q and K that are scaled already, at most a mask's addition, softmax, and the
+product with V, in float16, bfloat16 or INT8 and at head sizes that it has kernels for. One node too many and it
+runs the parts one by one, without a word. The conditions are those that NVIDIA documents; a graph that meets them
+all may still not be fused, which only the engine's layers tell.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from toolchain.graph import attention_products, constant, nodes
+
+HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+HALF_HEADS = range(16, 257, 8)
+INT8_HEADS = (16, 32, 64)
+INT8_LENGTH = 512
+
+QDQ = {"QuantizeLinear", "DequantizeLinear"}
+MOVES = {"Transpose", "Reshape", "Cast"}
+"""What changes the place or the type of numbers only, so that Q/DQ may stand on either side."""
+DEPTH = 8
+"""How many nodes there may be between a product and softmax before we say that they do not belong together."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One attention: its two products and softmax, and what stands between them."""
+
+    first: ir.Node
+    before: list[ir.Node]
+    softmax: ir.Node
+    after: list[ir.Node]
+    second: ir.Node
+
+    @property
+    def inputs(self) -> dict[str, ir.Value]:
+        """What the two products read, by the names that papers give it."""
+        values = (*self.first.inputs[:2], *self.second.inputs[:2])
+        return {name: value for name, value in zip(("Q", "K", "probabilities", "V"), values, strict=True) if value}
+
+
+def attention_faults(model: ir.Model, *, max_length: int) -> list[str]:
+    """Return why TensorRT would not fuse the attention of this graph; nothing if nothing stands in the way.
+
+    Scaling that is folded into weights cannot be told from scaling that was forgotten, so only scaling in the wrong
+    place is a fault.
+    """
+    products = [node for node in attention_products(model) if not _is_linear(node)]
+    if not products:
+        return ["no attention: the graph has no product of two activations"]
+    if not any(_is_fast(value) for node in products for value in node.inputs):
+        return ["float32 products are not fused: type the graph as float16 first"]
+    blocks = list(_blocks(model, products))
+    found = {node for block in blocks for node in (block.first, block.second)}
+    faults = [f"{node.name}: not part of product, softmax, product" for node in products if node not in found]
+    for block in blocks:
+        reasons = [*_type_faults(block), *_size_faults(block, max_length), *_pattern_faults(block), *_qdq_faults(block)]
+        faults += [f"{block.first.name}: {reason}" for reason in reasons]
+    return faults + list(_residual_faults(model, {node for block in blocks for node in block.before}))
+
+
+def _blocks(model: ir.Model, products: list[ir.Node]) -> Iterator[Block]:
+    for softmax in nodes(model, "Softmax"):
+        above = _path(softmax, products, up=True, depth=DEPTH)
+        below = _path(softmax, products, up=False, depth=DEPTH)
+        if above and below:
+            yield Block(above[-1], above[:-1], softmax, below[:-1], below[-1])
+
+
+def _path(node: ir.Node, products: list[ir.Node], *, up: bool, depth: int) -> list[ir.Node] | None:
+    """Return the nodes from here to the nearest product above or below, which is the last of them."""
+    if up:
+        nearby = [value.producer() for value in node.inputs if value is not None]
+    else:
+        nearby = [use.node for value in node.outputs for use in value.uses()]
+    for other in nearby:
+        if other in products:
+            return [other]
+    for other in nearby:
+        if depth and other is not None and other.op_type not in {"MatMul", "Softmax"}:
+            rest = _path(other, products, up=up, depth=depth - 1)
+            if rest:
+                return [other, *rest]
+    return None
+
+
+def _type_faults(block: Block) -> Iterator[str]:
+    for name, value in block.inputs.items():
+        if not _is_fast(value):
+            dtype = value.dtype.name if value.dtype else "of unknown type"
+            yield f"{name} is {dtype}, and only FLOAT16, BFLOAT16 and dequantised INT8 are fused"
+
+
+def _size_faults(block: Block, max_length: int) -> Iterator[str]:
+    int8 = _uses_int8(block)
+    for name in ("Q", "V"):
+        size = _last(block.inputs[name])
+        if size is None:
+            yield f"the head size of {name} is not known"
+        elif int8 and size not in INT8_HEADS:
+            yield f"head size {size} of {name}: in INT8 it must be one of {', '.join(map(str, INT8_HEADS))}"
+        elif size not in HALF_HEADS:
+            yield f"head size {size} of {name}: it must be a multiple of 8 from 16 to 256"
+    if int8 and max_length > INT8_LENGTH:
+        yield f"length {max_length}: in INT8 at most {INT8_LENGTH} tokens"
+
+
+def _pattern_faults(block: Block) -> Iterator[str]:
+    additions = [node for node in block.before if node.op_type == "Add"]
+    if len(additions) > 1:
+        yield f"{len(additions)} additions before softmax, and only the mask's is expected"
+    for node in block.before:
+        if node.op_type in {"Mul", "Div"}:
+            yield f"{node.name} scales after the first product; Q or K must be scaled before it"
+        elif node.op_type not in {"Add", "Cast"}:
+            yield f"{node.name} ({node.op_type}) stands between the first product and softmax"
+    for node in block.after:
+        if node.op_type not in QDQ | {"Cast"}:
+            yield f"{node.name} ({node.op_type}) stands between softmax and the second product"
+    if any(_is_dequantised(value) for node in additions for value in node.inputs):
+        yield "the mask's addition reads INT8"
+
+
+def _qdq_faults(block: Block) -> Iterator[str]:
+    if not _uses_int8(block):
+        return
+    for name, value in block.inputs.items():
+        if not _is_dequantised(value):
+            yield f"INT8 without Q/DQ on {name}"
+    if not _is_quantised_later(block.second.outputs[0]):
+        yield "INT8 without Q/DQ on the second product's output"
+
+
+def _residual_faults(model: ir.Model, masks: set[ir.Node]) -> Iterator[str]:
+    for node in nodes(model, "Add"):
+        if node not in masks and any(_is_dequantised(value) for value in node.inputs):
+            yield f"{node.name}: a residual addition reads INT8"
+
+
+def _uses_int8(block: Block) -> bool:
+    return any(_is_dequantised(value) for value in block.inputs.values())
+
+
+def _is_fast(value: ir.Value | None) -> bool:
+    return value is not None and (value.dtype in HALF or _is_dequantised(value))
+
+
+def _is_linear(node: ir.Node) -> bool:
+    """Whether a product reads a constant that was quantised: a linear layer."""
+    source = _source(node.inputs[1])
+    return source is not None and source.op_type == "DequantizeLinear" and constant(source.inputs[0]) is not None
+
+
+def _is_dequantised(value: ir.Value | None) -> bool:
+    """Whether an activation was INT8 before it came here."""
+    source = _source(value)
+    return source is not None and source.op_type == "DequantizeLinear" and constant(source.inputs[0]) is None
+
+
+def _source(value: ir.Value | None) -> ir.Node | None:
+    """Return the node that computed a value, leaving out what only moved it."""
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type in MOVES:
+        value = node.inputs[0]
+        node = value.producer() if value is not None else None
+    return node
+
+
+def _is_quantised_later(value: ir.Value) -> bool:
+    readers = [use.node for use in value.uses()]
+    return any(
+        node.op_type == "QuantizeLinear" or (node.op_type in MOVES and _is_quantised_later(node.outputs[0]))
+        for node in readers
+    )
+
+
+def _last(value: ir.Value) -> int | None:
+    size = value.shape[-1] if value.shape is not None and len(value.shape) else None
+    return size if isinstance(size, int) else None

@@ -1,0 +1,169 @@
+"""Reading a graph by its structure: what makes a value, and what a part of the graph computes."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from toolchain.errors import InputError
+from toolchain.graph import constant, serialised
+from toolchain.runtimes.ort import open_session
+from toolchain.tensors import Array
+
+Weight = NDArray[np.float32]
+
+ACTIVATIONS: dict[str, Callable[[Weight], Weight]] = {
+    "gelu": lambda x: (x * (1 + np.vectorize(math.erf)(x / np.sqrt(2))) / 2).astype(np.float32),
+    "relu": lambda x: np.maximum(x, 0),
+}
+"""Name -> the function. The tanh form of GELU differs by up to 5e-4 and is not among them."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """x @ weight + bias: weight float32 [in, out], bias float32 [out]."""
+
+    weight: Weight
+    bias: Weight
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A LayerNorm over the hidden dimension: gamma and beta float32 [hidden]."""
+
+    gamma: Weight
+    beta: Weight
+    epsilon: float
+
+
+def copy_nodes(nodes: list[ir.Node], known: dict[ir.Value, ir.Value]) -> list[ir.Node]:
+    """Return copies of `nodes`, in order; `known` maps the values that they read, and is filled with what they make.
+
+    Constants that `known` lacks are copied too: into new values, which the caller makes initializers.
+    """
+    copies = []
+    for node in nodes:
+        for value in node.inputs:
+            if value is not None and value not in known and value.const_value is not None:
+                copy = ir.Value(name=value.name, type=value.type, shape=value.shape, const_value=value.const_value)
+                known[value] = copy
+        inputs = [None if value is None else known[value] for value in node.inputs]
+        made = ir.Node(node.domain, node.op_type, inputs, node.attributes.values(), num_outputs=len(node.outputs))
+        made.name = node.name
+        for old, new in zip(node.outputs, made.outputs, strict=True):
+            new.name, new.type, new.shape = old.name, old.type, old.shape
+            known[old] = new
+        copies.append(made)
+    return copies
+
+
+class Matcher:
+    """Walks one graph against the flow of data; whatever is not as expected is refused in words."""
+
+    def __init__(self, model: ir.Model, where: str) -> None:
+        self.model, self.where = model, where
+
+    def refuse(self, what: str) -> NoReturn:
+        raise InputError(
+            f"{self.where}: {what}, so it does not fit the attention plugin. Build it with --attention native."
+        )
+
+    def step(self, at: str, value: ir.Value | None, op_type: str, order: tuple[int, ...] | None = None) -> ir.Value:
+        """Return what the node behind `value` reads; it must have this type and order of dimensions."""
+        node = value.producer() if value else None
+        source = node.inputs[0] if node is not None and node.op_type == op_type else None
+        if node is None or source is None or (order is not None and tuple(node.attributes["perm"].as_ints()) != order):
+            self.refuse(f"{at}: attention has another form ({op_type} expected)")
+        return source
+
+    def linear(self, at: str, what: str, value: ir.Value | None) -> tuple[Linear, ir.Value]:
+        """Read the linear layer that makes `value`; return it and what it reads."""
+        node = value.producer() if value else None
+        bias: Array | None = None
+        if node is not None and node.op_type == "Add":
+            left, right = node.inputs
+            bias, product = (constant(right), left) if constant(right) is not None else (constant(left), right)
+            node = product.producer() if product and bias is not None else None
+        weight = constant(node.inputs[1]) if node is not None and node.op_type == "MatMul" else None
+        source = node.inputs[0] if node is not None else None
+        if weight is None or weight.ndim != 2 or source is None:
+            self.refuse(f"{at}: {what} is no linear layer")
+        return Linear(weight, np.zeros(weight.shape[1], np.float32) if bias is None else bias.reshape(-1)), source
+
+    def biased(self, product: ir.Node) -> ir.Value:
+        """Return the output of a linear layer: behind its bias, if it has one."""
+        uses = list(product.outputs[0].uses())
+        add = uses[0].node if len(uses) == 1 and uses[0].node.op_type == "Add" else None
+        fixed = add is not None and any(constant(value) is not None for value in add.inputs)
+        return add.outputs[0] if add is not None and fixed else product.outputs[0]
+
+    def residual(self, at: str, norm: ir.Node, kept: ir.Value) -> ir.Value:
+        """Return what a LayerNorm reads besides `kept`."""
+        node = norm.inputs[0].producer() if norm.inputs[0] else None
+        if node is None or node.op_type != "Add" or kept not in node.inputs:
+            self.refuse(f"{at}: {norm.name} does not normalise the sum of a block's input and output")
+        other = node.inputs[1] if node.inputs[0] is kept else node.inputs[0]
+        assert other is not None
+        return other
+
+    def norm(self, node: ir.Node) -> Norm:
+        gamma, beta = (constant(value) for value in (*node.inputs[1:], None)[:2])
+        if gamma is None or axis(node, -1) not in (-1, 2):
+            self.refuse(f"{node.name} is no LayerNorm over the hidden dimension")
+        epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
+        return Norm(gamma, np.zeros_like(gamma) if beta is None else beta, epsilon)
+
+    def activation(self, at: str, inner: ir.Value, activated: ir.Value, size: int) -> str:
+        """Name the function between the feed-forward layers, by its values from -8 to 8."""
+        x = np.linspace(-8, 8, size, dtype=np.float32).reshape(1, 1, size)
+        found = self.run([inner], activated, {str(inner.name): x})
+        for name, function in ACTIVATIONS.items():
+            if np.abs(found - function(x)).max() < 1e-5:
+                return name
+        self.refuse(f"{at}: the activation is none of {', '.join(ACTIVATIONS)}")
+
+    def run(self, inputs: list[ir.Value], output: ir.Value, feeds: dict[str, Array]) -> Array:
+        """Return what the part of the graph between `inputs` and `output` computes."""
+        needed, pending = set(), [output]
+        while pending:
+            value = pending.pop()
+            node = value.producer()
+            if value in inputs or value.const_value is not None or node in needed:
+                continue
+            if node is None:
+                self.refuse(f"{output.name} depends on {value.name}")
+            needed.add(node)
+            pending += [source for source in node.inputs if source is not None]
+        known = {value: ir.Value(name=value.name, type=value.type, shape=value.shape) for value in inputs}
+        kept = list(known.values())
+        nodes = copy_nodes([node for node in self.model.graph if node in needed], known)
+        fixed = [value for value in known.values() if value.const_value is not None]
+        part = ir.Graph(
+            kept, [known[output]], nodes=nodes, initializers=fixed, opset_imports=self.model.opset_imports, name="part"
+        )
+        proto = serialised(ir.Model(part, ir_version=self.model.ir_version))
+        try:
+            result: Array = open_session(proto).run(None, feeds)[0]
+        except Exception as error:  # onnxruntime's classes have no common base
+            self.refuse(f"{output.name} cannot be computed alone ({type(error).__name__})")
+        return result
+
+
+def axis(node: ir.Node, default: int) -> int:
+    """Return the dimension that a node works on."""
+    return node.attributes["axis"].as_int() if "axis" in node.attributes else default
+
+
+def for_every_query(value: ir.Value) -> bool:
+    """Tell whether a tensor is [batch, 1, 1, sequence]: the same for every head and query."""
+    return value.shape is not None and len(value.shape) == 4 and (value.shape[1], value.shape[2]) == (1, 1)
+
+
+def hidden_size(value: ir.Value) -> int | None:
+    """Return the last dimension of a tensor, if it is fixed."""
+    size = value.shape[-1] if value.shape is not None else None
+    return size if isinstance(size, int) else None

@@ -1,0 +1,96 @@
+"""Whether TensorRT's parser takes every operator of a graph, by the table in operators.toml.
+
+The parser needs a GPU to run, so this tells on any machine what it would refuse. What it takes may still be slow,
+or fail later in the builder.
+"""
+
+import functools
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from toolchain.graph import constant
+
+TABLE = Path(__file__).with_name("operators.toml")
+PLUGINS = "trt.plugins"
+"""The domain of nodes that TensorRT's plugins run; what those take is for them to say."""
+
+
+def check_operators(model: ir.Model, *, major: int) -> list[str]:
+    """Return what TensorRT's parser of this major would not take, each with its node's name.
+
+    A tensor without a type in the graph is not judged.
+    """
+    table = _table()
+    known = _operators(major)
+    faults = list(_opset_faults(model, table["tables"][str(major)], major))
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.domain == PLUGINS:
+            continue
+        if node.domain not in ("", "ai.onnx") or node.op_type not in known:
+            faults.append(f"{_name(node)}: {_operator(node)} is not in the table of TensorRT {major}'s operators")
+        else:
+            faults += [f"{_name(node)}: {node.op_type} {fault}" for fault in _node_faults(node, known[node.op_type])]
+    return faults
+
+
+@functools.cache
+def _table() -> dict[str, Any]:
+    return tomllib.loads(TABLE.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _operators(major: int) -> dict[str, frozenset[str]]:
+    """Return operator -> names of the types that it takes."""
+    table = _table()
+    types = {name: frozenset(members) for name, members in table["types"].items()}
+    found = {operator: types[name] for name, operators in table["operators"].items() for operator in operators}
+    later = {operator: entry for operator, entry in table["since"].items() if major >= entry["major"]}
+    changed = later | table["beyond"]
+    return found | {operator: types[entry["types"]] for operator, entry in changed.items()}
+
+
+def _opset_faults(model: ir.Model, facts: dict[str, Any], major: int) -> Iterator[str]:
+    lowest, highest = facts["opsets"]
+    opset = model.graph.opset_imports.get("")
+    if opset is not None and not lowest <= opset <= highest:
+        yield f"opset {opset}: TensorRT {major} takes {lowest} to {highest}"
+
+
+def _node_faults(node: ir.Node, types: frozenset[str]) -> Iterator[str]:
+    table = _table()
+    for dtype in dict.fromkeys(value.dtype for value in _data(node) if value is not None and value.dtype is not None):
+        if dtype.name not in types:
+            yield f"of {dtype.name}, and it takes {', '.join(sorted(types))}"
+    if node.op_type in table["constant_inputs"]:
+        value = _input(node, table["constant_inputs"][node.op_type])
+        if value is not None and constant(value) is None:
+            yield f"with {value.name}, which must be a constant"
+    if node.op_type in table["zero_inputs"]:
+        value = _input(node, table["zero_inputs"][node.op_type])
+        array = constant(value)
+        if value is not None and (array is None or array.any()):
+            yield f"with {value.name}, which must be zero"
+    if node.op_type in table["one_output"]["operators"] and any(value.uses() for value in node.outputs[1:]):
+        yield "with more than one output"
+
+
+def _data(node: ir.Node) -> list[ir.Value | None]:
+    """Return the tensors whose type is the operator's."""
+    places = _table()["data"].get(node.op_type, {"inputs": [0], "outputs": []})
+    return [*(_input(node, index) for index in places["inputs"]), *(node.outputs[index] for index in places["outputs"])]
+
+
+def _input(node: ir.Node, index: int) -> ir.Value | None:
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def _operator(node: ir.Node) -> str:
+    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+
+
+def _name(node: ir.Node) -> str:
+    return str(node.name or node.outputs[0].name)

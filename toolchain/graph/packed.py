@@ -1,0 +1,295 @@
+"""An encoder as an ONNX graph without padding, around TensorRT's attention and LayerNorm plugins.
+
+All rows of a batch stand one after another, so nothing is computed for padding. Activations are
+[tokens, channels, 1, 1] and linear layers 1x1 convolutions: the form that NVIDIA's BERT sample
+found to keep INT8 from the first layer to the last (TensorRT's demo/BERT, builder_varseqlen.py).
+Documented in plugin/bertQKVToContextPlugin and plugin/skipLayerNormPlugin of NVIDIA/TensorRT.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from toolchain.errors import InputError, MachineError
+from toolchain.graph.encoder import EMBEDDED, Encoder, Layer, tensor_name
+from toolchain.graph.match import Linear, Norm, copy_nodes
+from toolchain.tensors import INT8_LEVELS, Array, Batch
+
+OPSET, IR_VERSION = 18, 10
+DOMAIN = "trt.plugins"
+"""TensorRT finds plugins by their type alone; onnx.checker wants a domain for what ONNX has not."""
+
+QKV = "CustomQKVToContextPluginDynamic"
+SKIP_NORM = "CustomSkipLayerNormPluginDynamic"
+FP32, FP16, INT8 = 0, 1, 2
+"""What `type_id` means: TensorRT's DataType."""
+
+HEAD_SIZES = (32, 64)
+MAX_LENGTH = 512
+ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 120)
+"""Those that the attention kernels were compiled for, as compute capability times ten."""
+
+Shape = Sequence[Any] | ir.Shape
+"""Sizes, and names of those that vary."""
+
+
+def check_packable(encoder: Encoder, *, max_length: int, sm: int, precision: str) -> None:
+    """Refuse what the attention plugin has no kernel for; `sm` is the compute capability times ten.
+
+    Raises:
+        InputError: the model or its longest row does not fit.
+        MachineError: the GPU does not.
+    """
+    native = "Build it with --attention native"
+    if encoder.head_size not in HEAD_SIZES:
+        raise InputError(f"attention: a head size of {encoder.head_size}, and the plugin has 32 and 64. {native}.")
+    if precision not in ("fp16", "int8"):
+        raise InputError(f"attention: the plugin has fp16 and int8, not {precision}. {native}.")
+    most = min(MAX_LENGTH, len(encoder.positions))
+    if max_length > most:
+        raise InputError(f"attention: rows of {max_length} tokens, and {most} is the most here. {native}.")
+    if sm not in ARCHITECTURES:
+        known = ", ".join(f"{one // 10}.{one % 10}" for one in ARCHITECTURES)
+        raise MachineError(
+            f"attention: this GPU has compute capability {sm // 10}.{sm % 10}, and the plugin {known}. {native}."
+        )
+
+
+def pack(batch: Batch) -> dict[str, Array]:
+    """Return the inputs of a packed graph for a padded batch, all int32.
+
+    input_ids, position_ids and, where the batch has them, token_type_ids are [tokens]; cu_seqlens
+    [batch + 1] holds where each row begins and the last one ends; the length of max_seqlen is
+    that of the longest row, and its values are not read.
+
+    Raises:
+        InputError: a mask is not 1s and then 0s, or a row has no token.
+    """
+    mask = batch["attention_mask"]
+    lengths = mask.sum(axis=1)
+    places = np.arange(mask.shape[1], dtype=np.int32)
+    kept = places < lengths[:, None]
+    wrong = np.flatnonzero((mask != kept).any(axis=1) | (lengths == 0))
+    if wrong.size:
+        why = "has no token" if not mask[wrong[0]].any() else "is not padded on the right alone"
+        raise InputError(f"row {wrong[0]} of the batch: {why}. Give masks of 1s and then 0s.")
+    made = {"input_ids": batch["input_ids"][kept], "position_ids": np.broadcast_to(places, mask.shape)[kept]}
+    if "token_type_ids" in batch:
+        made["token_type_ids"] = batch["token_type_ids"][kept]
+    made["cu_seqlens"] = np.concatenate([[0], np.cumsum(lengths)])
+    made["max_seqlen"] = np.zeros(lengths.max(initial=1), np.int32)
+    return {name: np.ascontiguousarray(array, np.int32) for name, array in made.items()}
+
+
+def head_by_head(query: Array, key: Array, value: Array, heads: int) -> Array:
+    """Join [width, ...] of query, key and value so that each head's three stand together: [3 * width, ...].
+
+    The plugin's kernels read a head's query, key and value side by side, [heads, 3, head size].
+    """
+    parts = np.stack([query, key, value])
+    split = parts.reshape(3, heads, parts.shape[1] // heads, *parts.shape[2:])
+    return np.ascontiguousarray(np.moveaxis(split, 0, 1).reshape(-1, *parts.shape[2:]))
+
+
+def join(layer: Layer, heads: int) -> Linear:
+    """Return query, key and value of a layer as one linear layer, in the plugin's order: weight [in, 3 * width]."""
+    parts = (layer.query, layer.key, layer.value)
+    query, key, value = (part.weight.T for part in parts)
+    weight = head_by_head(query, key, value, heads).T
+    return Linear(weight, head_by_head(parts[0].bias, parts[1].bias, parts[2].bias, heads))
+
+
+def packed(encoder: Encoder, *, dtype: str, attention_type: int, norm_type: int, versions: dict[str, str]) -> ir.Model:
+    """Return the graph.
+
+    Args:
+        encoder: what `dissect` found.
+        dtype: "float16" types every tensor, for a strongly typed network; "float32" leaves the types
+            to TensorRT, for implicit quantisation.
+        attention_type: the attention plugin's type_id: FP16 or INT8; FP32 is for reference alone.
+        norm_type: the same of the residual LayerNorms, FP32 or FP16. The embedding's is always FP32:
+            float16's epsilon of 9.8e-4 is as large as the variances there.
+        versions: plugin name -> the version that this TensorRT has.
+
+    Raises:
+        ValueError: the types contradict each other.
+    """
+    if dtype not in ("float16", "float32") or (dtype == "float16" and attention_type != FP16):
+        raise ValueError(f"no graph of {dtype} with attention of type {attention_type}")
+    return _Writer(encoder, ir.DataType[dtype.upper().replace("FLOAT32", "FLOAT")], versions).write(
+        attention_type, norm_type
+    )
+
+
+class _Writer:
+    """Writes one graph, node after node; `width` is the type of activations and weights."""
+
+    def __init__(self, encoder: Encoder, width: ir.DataType, versions: dict[str, str]) -> None:
+        self.encoder, self.width, self.versions = encoder, width, versions
+        self.nodes: list[ir.Node] = []
+        self.constants: dict[str, ir.Value] = {}
+        names = ["input_ids", "position_ids", *(["token_type_ids"] if encoder.types is not None else [])]
+        self.inputs = {name: _value(name, ir.DataType.INT32, ["tokens"]) for name in names}
+        self.inputs["cu_seqlens"] = _value("cu_seqlens", ir.DataType.INT32, ["offsets"])
+        self.inputs["max_seqlen"] = _value("max_seqlen", ir.DataType.INT32, ["longest"])
+
+    def write(self, attention_type: int, norm_type: int) -> ir.Model:
+        hidden = self.embeddings()
+        for index, layer in enumerate(self.encoder.layers):
+            hidden = self.layer(index, layer, hidden, attention_type, norm_type)
+        logits = self.head(hidden)
+        part = ir.Graph(
+            list(self.inputs.values()),
+            [logits],
+            nodes=self.nodes,
+            initializers=list(self.constants.values()),
+            opset_imports={"": OPSET, DOMAIN: 1},
+            name="packed",
+        )
+        return ir.Model(part, ir_version=IR_VERSION, producer_name="encoder-toolchain")
+
+    def add(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value],
+        name: str,
+        shape: Shape,
+        attributes: dict[str, Any] | None = None,
+        *,
+        dtype: ir.DataType | None = None,
+        domain: str = "",
+    ) -> ir.Value:
+        """Append a node called as its one output; return the output, of the first input's type if none is given."""
+        node = ir.node(op_type, inputs, attributes, domain=domain, name=name)
+        made = node.outputs[0]
+        made.name, made.type, made.shape = name, ir.TensorType(dtype) if dtype else inputs[0].type, ir.Shape(shape)
+        self.nodes.append(node)
+        return made
+
+    def constant(self, name: str, array: Array) -> ir.Value:
+        """Return the constant of this name; a float becomes `width`.
+
+        Raises:
+            InputError: it does not fit float16.
+        """
+        if name not in self.constants:
+            if array.dtype == np.float32 and self.width == ir.DataType.FLOAT16:
+                if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
+                    raise InputError(f"{name}: a value beyond float16. Build with --precision fp32 or int8.")
+                array = array.astype(np.float16)
+            tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
+            self.constants[name] = ir.Value(
+                name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor
+            )
+        return self.constants[name]
+
+    def embeddings(self) -> ir.Value:
+        """Add up table rows and normalise them; the tables end in 1, 1, so that the rows come out as activations."""
+        encoder = self.encoder
+        words = self.rows("words", encoder.words, "input_ids")
+        positions = self.rows("positions", encoder.positions, "position_ids")
+        if encoder.types is not None:
+            types = self.rows("types", encoder.types, "token_type_ids")
+            shape = ["tokens", encoder.hidden, 1, 1]
+            positions = self.add("Add", [positions, types], "embeddings.placed", shape)
+        return self.norm(EMBEDDED, encoder.norm, words, positions, FP32)
+
+    def rows(self, kind: str, table: Array, index: str) -> ir.Value:
+        weight = self.constant(f"embeddings.{kind}.weight", table[:, :, None, None])
+        shape = ["tokens", table.shape[1], 1, 1]
+        return self.add("Gather", [weight, self.inputs[index]], f"embeddings.{kind}", shape, {"axis": 0})
+
+    def norm(self, name: str, norm: Norm, x: ir.Value, skip: ir.Value, type_id: int) -> ir.Value:
+        """Normalise x + skip in the plugin's own type; a typed graph has its casts around it."""
+        full = type_id == FP32 and self.width == ir.DataType.FLOAT16
+        size = norm.gamma.size
+        shape = ["tokens", size, 1, 1]
+        if full:
+            x, skip = (self.cast(value, ir.DataType.FLOAT, f"{value.name}.fp32.{name}") for value in (x, skip))
+        attributes = {
+            **self.version(SKIP_NORM),
+            "type_id": type_id,
+            "ld": size,
+            "beta": ir.tensor(norm.beta),
+            "gamma": ir.tensor(norm.gamma),
+        }
+        made = self.add(SKIP_NORM, [x, skip], f"{name}.fp32" if full else name, shape, attributes, domain=DOMAIN)
+        return self.cast(made, self.width, name) if full else made
+
+    def cast(self, value: ir.Value, dtype: ir.DataType, name: str) -> ir.Value:
+        return self.add("Cast", [value], name, value.shape or (), {"to": int(dtype)}, dtype=dtype)
+
+    def version(self, plugin: str) -> dict[str, str]:
+        """Return the attributes by which TensorRT finds a plugin."""
+        return {"plugin_version": self.versions[plugin], "plugin_namespace": ""}
+
+    def layer(self, index: int, layer: Layer, hidden: ir.Value, attention_type: int, norm_type: int) -> ir.Value:
+        def name(role: str) -> str:
+            return tensor_name(index, role)
+
+        qkv = self.linear(name("qkv"), join(layer, self.encoder.heads), hidden)
+        context = self.attention(name("context"), qkv, attention_type)
+        attended = self.linear(name("attended"), layer.output, context)
+        normed = self.norm(name("normed"), layer.attention_norm, attended, hidden, norm_type)
+        inner = self.linear(name("inner"), layer.inner, normed)
+        activated = self.activation(name("activated"), layer.activation, inner)
+        outer = self.linear(name("outer"), layer.outer, activated)
+        return self.norm(name("output"), layer.output_norm, outer, normed, norm_type)
+
+    def linear(self, name: str, linear: Linear, x: ir.Value) -> ir.Value:
+        """Apply a linear layer as a 1x1 convolution: weight [out, in, 1, 1]."""
+        weight = self.constant(f"{name}.weight", linear.weight.T[:, :, None, None])
+        bias = self.constant(f"{name}.bias", linear.bias)
+        return self.add("Conv", [x, weight, bias], name, ["tokens", linear.bias.size, 1, 1], {"kernel_shape": [1, 1]})
+
+    def attention(self, name: str, qkv: ir.Value, type_id: int) -> ir.Value:
+        attributes = {
+            **self.version(QKV),
+            "type_id": type_id,
+            "hidden_size": self.encoder.hidden,
+            "num_heads": self.encoder.heads,
+            "has_mask": 1,
+            "var_seqlen": 1,
+        }
+        if type_id == INT8:  # the step of the probabilities, which lie from 0 to 1
+            attributes |= {"dq_probs": 1 / INT8_LEVELS, "use_int8_scale_max": 1}
+        # The second input is a mask of other layouts: it must be there, and is not read in this one.
+        offsets, longest = self.inputs["cu_seqlens"], self.inputs["max_seqlen"]
+        shape = ["tokens", self.encoder.hidden, 1, 1]
+        return self.add(QKV, [qkv, offsets, offsets, longest], name, shape, attributes, domain=DOMAIN)
+
+    def activation(self, name: str, function: str, x: ir.Value) -> ir.Value:
+        """Apply GELU in the order that compilers look for, as graph/clean.py writes it, or ReLU."""
+        shape = x.shape or ()
+        if function == "relu":
+            return self.add("Relu", [x], name, shape)
+        root, one, half = (
+            self.constant(f"gelu.{word}", np.full((1, 1, 1, 1), number, np.float32))
+            for word, number in (("sqrt2", 2**0.5), ("one", 1), ("half", 0.5))
+        )
+        erf = self.add("Erf", [self.add("Div", [x, root], f"{name}.divided", shape)], f"{name}.erf", shape)
+        product = self.add("Mul", [x, self.add("Add", [erf, one], f"{name}.plus_one", shape)], f"{name}.product", shape)
+        return self.add("Mul", [product, half], name, shape)
+
+    def head(self, hidden: ir.Value) -> ir.Value:
+        """Take each row's first token, and apply the encoder's own head to it in float32."""
+        size = self.encoder.hidden
+        flat = self.add(
+            "Reshape", [hidden, self.constant("head.shape", np.array([-1, size]))], "head.tokens", ["tokens", size]
+        )
+        ends = [self.constant(f"head.{word}", np.array([number])) for word, number in (("zero", 0), ("last", -1))]
+        starts = self.add("Slice", [self.inputs["cu_seqlens"], *ends], "head.starts", ["batch"])
+        first = self.add("Gather", [flat, starts], "head.first", ["batch", size], {"axis": 0})
+        if self.width != ir.DataType.FLOAT:
+            first = self.cast(first, ir.DataType.FLOAT, "head.first.fp32")
+        select, *rest = self.encoder.head
+        known = {select.outputs[0]: first}
+        self.nodes += copy_nodes(rest, known)
+        self.constants |= {str(value.name): value for value in known.values() if value.const_value is not None}
+        return known[rest[-1].outputs[0]]
+
+
+def _value(name: str, dtype: ir.DataType, shape: Shape) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))

@@ -1,0 +1,135 @@
+"""The scales of an INT8 plugin engine: a calibration cache, made by ourselves or by TensorRT 10's calibrator.
+
+TensorRT's own way takes two networks. Plugins of variable length cannot be calibrated, and those of fixed length fit
+neither ONNX's convolutions nor, in INT8, a head size of 32. So a static FP32 network of the fixed-length kind is
+calibrated, as NVIDIA's BERT sample did, and its cache then gives the scales of the network that is shipped. Both take
+their tensors' names from one table (graph/encoder.py).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolchain.calibrate import read_ranges
+from toolchain.cuda import open_gpu
+from toolchain.engine import cache
+from toolchain.engine.builder import Builder, Options
+from toolchain.engine.calibrator import entropy_calibrator
+from toolchain.engine.plan import Tag
+from toolchain.engine.plugins import FIXED_LENGTH, probe
+from toolchain.engine.shapes import Profile
+from toolchain.engine.static import static_network
+from toolchain.errors import InputError
+from toolchain.files import sha256_file, sha256_json
+from toolchain.graph.encoder import Encoder, plugin_ranges, tensor_name
+from toolchain.job import Job
+from toolchain.recipe import Recipe
+from toolchain.tensors import Batch
+from toolchain.tokens import encode
+
+CACHE = "calibration.cache"
+ROLES = ("input", "qkv", "context", "normed", "activated")
+"""What linear layers and attention read: without a scale of one of these, a product leaves INT8."""
+
+
+def needed_tensors(encoder: Encoder) -> list[str]:
+    """Return the names of the tensors that must have a scale."""
+    return [tensor_name(index, role) for index in range(len(encoder.layers)) for role in ROLES]
+
+
+def given_cache(recipe: Recipe) -> bool:
+    """Whether the recipe names a TensorRT cache, and not a calibration.json."""
+    return recipe.calibration is not None and recipe.calibration.endswith(".cache")
+
+
+def find_scales(job: Job, stage: Path, trt: Any, tag: Tag, encoder: Encoder, profile: Profile, device: str) -> bytes:
+    """Return the cache that the engine takes its scales from, and keep it with its side-car beside the plan.
+
+    Raises:
+        InputError: a cache that was given does not fit, or TensorRT's calibration is not whole.
+    """
+    recipe, needed = job.recipe, needed_tensors(encoder)
+    target = stage / tag.folder / CACHE
+    fits = {
+        "tensorrt": tag.tensorrt,
+        "model_sha256": sha256_file(stage / "model.onnx"),
+        "tokenizer_sha256": sha256_json({path.name: sha256_file(path) for path in sorted(stage.glob("token*"))}),
+        "max_length": job.max_length,
+        "tensors_sha256": sha256_json(needed),
+    }
+    if recipe.calibrator == "own":
+        ranges, _ = read_ranges(stage / "calibration.json")
+        data = cache.cache_text(plugin_ranges(encoder, ranges), version=tag.tensorrt).encode()
+        about = {**fits, "calibrator": "own", "calibration_sha256": sha256_file(stage / "calibration.json")}
+    elif given_cache(recipe):
+        file = Path(str(recipe.calibration))
+        data, known = cache.read_cache(file)
+        cache.check_cache(data, where=str(file), version=tag.tensorrt, needed=needed, about=known, fits=fits)
+        about = known or {}
+    else:
+        data, fed = calibrate_static(job, trt, encoder, profile, device)
+        about = {**fits, **fed, "calibrator": "tensorrt"}
+    cache.write_cache(target, data, about)
+    data, known = cache.read_cache(target)  # what TensorRT wrote is checked like a stranger's
+    cache.check_cache(data, where=CACHE, version=tag.tensorrt, needed=needed, about=known, fits=fits)
+    return data
+
+
+def calibrate_static(
+    job: Job, trt: Any, encoder: Encoder, profile: Profile, device: str
+) -> tuple[bytes, dict[str, Any]]:
+    """Let TensorRT calibrate the static network on the job's rows; return its cache and what it was fed.
+
+    Rows are cut and padded to the profile's OPT shape, since TensorRT reads that many bytes whatever it is given. The
+    plugins leave padding out of attention, but padded positions do enter TensorRT's histograms.
+
+    Raises:
+        InputError: there are fewer rows than one batch, or TensorRT gives no cache or stops early.
+    """
+    rows = job.calibration_rows
+    size, length = profile.batch[1], profile.length[1]
+    batches = list(_batches(job, size, length, with_types=encoder.types is not None))
+    if not batches:
+        raise InputError(
+            f"{rows.source}: {len(rows)} rows, and a batch has {size}. Give more, or a smaller --batch-size."
+        )
+    builder = Builder(trt, "calibration network")
+    network = builder.empty(strongly_typed=False)
+    held = static_network(trt, network, encoder, batch=size, length=length, versions=probe(trt, FIXED_LENGTH))
+    with open_gpu(device) as gpu:
+        buffers = {name: gpu.buffer(array.nbytes) for name, array in batches[0].items()}
+
+        def upload(name: str, array: Any) -> int:
+            gpu.driver.memcpy_htod(buffers[name], array)
+            return int(buffers[name])
+
+        shapes = {name: array.shape for name, array in batches[0].items()}
+        calibrator = entropy_calibrator(trt, batches, cache=None, upload=upload, shapes=shapes)
+        builder.build(network, [], Options(), timing=None, calibrator=calibrator, implicit=("INT8",))
+    del held  # the network reads weights from it until here
+    if calibrator.cache_written is None:
+        raise InputError(f"calibration: TensorRT wrote no cache ({builder.heard.why}). See -vv.")
+    if calibrator.batches_seen != len(batches):
+        raise InputError(
+            f"calibration: TensorRT took {calibrator.batches_seen} of {len(batches)} batches, so its ranges are not "
+            "those of your rows. See -vv."
+        )
+    fed = {"rows": len(batches) * size, "batches": len(batches), "shape": [size, length], "data_sha256": rows.digest,
+           "missing_scales": len(builder.heard.missing_scales)}  # fmt: skip
+    return calibrator.cache_written, fed
+
+
+def _batches(job: Job, size: int, length: int, *, with_types: bool) -> Iterator[Batch]:
+    """Yield whole batches as the static network takes them: ids int32 [length, size], lengths int32 [size, 1]."""
+    tokens = encode(job.tokenizer, job.calibration_rows.texts, max_length=length, inputs=job.source.inputs)
+    for start in range(0, len(tokens) - size + 1, size):
+        rows = tokens.take(np.arange(start, start + size))
+        padded = {name: np.full((size, length), rows.pad_values[name], np.int32) for name in rows.columns}
+        for name, column in rows.columns.items():
+            for index, values in enumerate(column):
+                padded[name][index, : len(values)] = values
+        names = ["input_ids", *(["token_type_ids"] if with_types else [])]
+        batch = {name: np.ascontiguousarray(padded[name].T) for name in names}
+        yield batch | {"lengths": rows.lengths.astype(np.int32)[:, None]}

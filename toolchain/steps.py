@@ -1,0 +1,232 @@
+"""The steps of a build up to the typed graphs; each is skipped when its inputs are what they were.
+
+export     checkpoint -> model.onnx, checked against PyTorch
+half       model.onnx -> model.fp16.onnx
+calibrate  model.onnx + rows -> calibration.json, calibration.cache
+quantize   model.onnx + ranges -> model.int8.onnx, model.int8.cpu.onnx
+
+A step is a function of a job and a stage: it names its inputs, writes files and returns a JSON record about them.
+What makes engines of the graphs is in compile.py.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolchain import parity
+from toolchain.bundle import Stage
+from toolchain.data import MissingSplitError, Text, load_rows
+from toolchain.environment import version_of
+from toolchain.errors import GateError, InputError
+from toolchain.job import Job
+from toolchain.model import TOKENIZER_FILES
+from toolchain.runtimes import open_runtime
+from toolchain.tensors import Ranges
+from toolchain.tokens import Tokens
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+STEP_VERSIONS = {"export": 1, "half": 1, "calibrate": 2, "quantize": 3}
+"""Raised when a step's code changes what it writes, so that old outputs are not taken for new."""
+
+KEEP_MACS = 0.09
+"""Of the encoder's multiply-accumulates, what a build with a gate may leave out of INT8 by itself."""
+
+KEEP_BUDGET = 24
+"""Graphs that it may evaluate to find out which."""
+
+PARITY_ROWS = 32
+HALF_RTOL = 0.05
+"""float16 keeps 11 bits; sound conversions of such encoders differ by 1e-4 to 1e-2 of the largest logit."""
+
+
+def versions(*packages: str) -> dict[str, str | None]:
+    """Return the installed version of each package, None if it is absent."""
+    return {package: version_of(package) for package in packages}
+
+
+def _export(job: Job, made: Stage) -> dict[str, Any]:
+    def run(folder: Path) -> dict[str, Any]:
+        from toolchain.export import export
+
+        record = export(job.source, folder / "model.onnx")
+        for pattern in ("config.json", *TOKENIZER_FILES):
+            for file in job.source.folder.glob(pattern):
+                shutil.copyfile(file, folder / file.name)
+        found = _parity(job, folder / "model.onnx")
+        parity.check(found, where=f"{job.source.name}: model.onnx", atol=job.recipe.atol)
+        return {**record, "parity": found.to_json()}
+
+    inputs = {"model": job.source.digests, "atol": job.recipe.atol, "columns": len(job.task.text_columns),
+              "tools": versions("torch", "transformers", "onnxscript", "onnx-ir")}  # fmt: skip
+    return made.step("export", {"version": STEP_VERSIONS["export"], **inputs}, run)
+
+
+def _half(job: Job, made: Stage) -> dict[str, Any]:
+    def run(folder: Path) -> dict[str, Any]:
+        from toolchain import graph
+        from toolchain.graph.half import to_half
+
+        model = graph.load(folder / "model.onnx")
+        nodes = to_half(model)
+        graph.save(model, folder / "model.fp16.onnx")
+        found = _parity(job, folder / "model.fp16.onnx")
+        parity.check_relative(found, where=f"{job.source.name}: model.fp16.onnx", rtol=HALF_RTOL)
+        return {"float16_nodes": nodes, "parity": found.to_json()}
+
+    inputs = {"version": STEP_VERSIONS["half"], "graph": made.artefacts["model.onnx"]}
+    return made.step("half", inputs, run)
+
+
+def _calibrate(job: Job, made: Stage) -> dict[str, Any]:
+    from toolchain.calibrate import read_ranges, write_ranges
+
+    recipe = job.recipe
+    graph_sha256 = made.artefacts["model.onnx"]
+    if recipe.calibration:
+        ranges, known = read_ranges(Path(recipe.calibration))
+        if known.get("graph_sha256") != graph_sha256:
+            raise InputError(
+                f"{recipe.calibration}: made for another graph. Calibrate this model: toolchain calibrate."
+            )
+        entries = {name: one.to_json() for name, one in ranges.items()}
+        given = {"version": STEP_VERSIONS["calibrate"], "ranges": entries, **known}
+        return made.step("calibrate", given, lambda folder: _written(write_ranges, folder, ranges, known))
+
+    rows = job.calibration_rows
+    about: dict[str, Any] = {
+        "method": recipe.calib_method,
+        "smooth": recipe.smooth,
+        "samples": len(rows),
+        "data_sha256": rows.digest,
+        "graph_sha256": graph_sha256,
+    }
+    if recipe.calib_method == "auto":
+        about["max_drop"] = recipe.max_drop
+        about["chosen_on"] = {"rows": len(job.held_rows), "data_sha256": job.held_rows.digest}
+    inputs = {
+        "version": STEP_VERSIONS["calibrate"],
+        "tokenizer": {name: digest for name, digest in job.source.digests.items() if name != "config.json"},
+        "max_length": job.max_length,
+        **about,
+    }
+
+    def run(folder: Path) -> dict[str, Any]:
+        ranges, found = _ranges(job, folder / "model.onnx")
+        return _written(write_ranges, folder, ranges, about | found) | {"tensors": len(ranges)}
+
+    return made.step("calibrate", inputs, run)
+
+
+def _ranges(job: Job, model: Path) -> tuple[Ranges, dict[str, Any]]:
+    """Return the ranges by the recipe's method, and what else calibration.json says of them."""
+    from toolchain import graph
+    from toolchain.calibrate import calibrate, channel_amax
+    from toolchain.graph.smooth import exponents, smooth
+
+    recipe, rows = job.recipe, job.calibration_rows
+    tokens = job.encode(rows.texts)
+    if recipe.calib_method == "auto":
+        ranges, about = _chosen(job, lambda: graph.load(model), tokens)
+        chosen = {"chosen_sha256": sorted(set(job.held_rows.text_digests))}
+        return ranges, {**about, **chosen, "row_sha256": sorted(set(rows.text_digests))}
+    full, smoothing = graph.load(model), {}
+    if recipe.smooth is not None:
+        smoothing = exponents(full, channel_amax(full, tokens), recipe.smooth)
+        smooth(full, smoothing)
+    ranges = calibrate(full, tokens, method=recipe.calib_method, where=str(model))
+    return ranges, {"smoothing": smoothing, "row_sha256": sorted(set(rows.text_digests))}
+
+
+def _chosen(job: Job, load: "Callable[[], ir.Model]", tokens: Tokens) -> tuple[Ranges, dict[str, Any]]:
+    """Return the ranges that come nearest to FP32; for a gate also what little to keep out of INT8."""
+    from toolchain.choose import choose, smoothed
+    from toolchain.held import hold
+    from toolchain.search import Search
+
+    recipe = job.recipe
+    held = hold(load, job.encode(job.held_rows.texts), seed=recipe.seed)
+    found = choose(load, tokens, held, alpha=recipe.smooth)
+    about: dict[str, Any] = {
+        "method": found.best.method,
+        "smooth": found.best.alpha,
+        "trials": [trial.to_json() for trial in found.trials],
+        "smoothing": found.smoothing,
+    }
+    if recipe.max_drop is not None and held.expected_drop(found.best.distance) > recipe.max_drop:
+        search = Search(lambda: smoothed(load, found.smoothing), found.ranges, held, KEEP_BUDGET, {})
+        kept = search.run(max_drop=recipe.max_drop, most_macs=KEEP_MACS).best
+        about |= {"keep": list(kept.keep), "kept": kept.to_json()}
+    return found.ranges, about
+
+
+def _written(write: Callable[..., None], folder: Path, ranges: Any, about: dict[str, Any]) -> dict[str, Any]:
+    write(folder, ranges, about)
+    return {key: value for key, value in about.items() if key not in ("row_sha256", "chosen_sha256", "smoothing")}
+
+
+def _quantize(job: Job, made: Stage) -> dict[str, Any]:
+    def run(folder: Path) -> dict[str, Any]:
+        from toolchain import graph
+        from toolchain.calibrate import read_ranges
+        from toolchain.coverage import integer_coverage
+        from toolchain.graph.half import to_half
+        from toolchain.graph.smooth import smooth
+        from toolchain.quantize import CPU, TENSORRT, find_products, quantize
+
+        ranges, about = read_ranges(folder / "calibration.json")
+        views = {"model.int8.onnx": TENSORRT, "model.int8.cpu.onnx": CPU}
+        record = {}
+        for file, target in views.items():
+            model = graph.load(folder / "model.onnx")
+            smoothing = {"smoothing_muls": smooth(model, about.get("smoothing", {}))}
+            # What a person names, if only nothing, replaces what the calibration has chosen.
+            chosen = ",".join(about.get("keep", [])) if job.recipe.keep is None else job.recipe.keep
+            keep = find_products(model, chosen)
+            record[file] = quantize(model, ranges, target, keep=keep) | smoothing
+            if target is TENSORRT:
+                record[file]["float16_nodes"] = to_half(model)
+            graph.save(model, folder / file)
+        found = _parity(job, folder / "model.int8.cpu.onnx")
+        if not found.finite:
+            raise GateError(f"{job.source.name}: model.int8.cpu.onnx gives NaN or infinity. Calibrate with more rows.")
+        products = {file: integer_coverage(folder / file) for file in views}
+        return {"views": record, "products_on_cpu": products, "parity": found.to_json()}
+
+    inputs = {
+        "version": STEP_VERSIONS["quantize"],
+        "graph": made.artefacts["model.onnx"],
+        "ranges": made.artefacts["calibration.json"],
+        "keep": job.recipe.keep,
+        "tools": versions("onnx-ir", "onnxruntime", "onnxruntime-gpu"),
+    }
+    return made.step("quantize", inputs, run)
+
+
+def _parity(job: Job, model: Path) -> parity.Parity:
+    """Compare a graph with the checkpoint in PyTorch, on the task's own rows where there are any."""
+    tokens = job.encode(parity_texts(job))
+    with (
+        open_runtime("torch", job.source, device="cpu") as reference,
+        open_runtime("ort", model, device="cpu") as candidate,
+    ):
+        return parity.compare(reference, candidate, tokens)
+
+
+def parity_texts(job: Job) -> list[Text]:
+    """Return rows of the task's own train split, or built-in sentences where it has none at hand."""
+    if job.recipe.data is not None or job.task.folder is not None:
+        with contextlib.suppress(MissingSplitError):  # a folder needs only the splits that a command uses
+            return load_rows(job.task, "train", data=job.recipe.data).texts[:PARITY_ROWS]
+    return parity.probe_texts(len(job.task.text_columns))
+
+
+STEPS: dict[str, Callable[[Job, Stage], dict[str, Any]]] = {
+    "export": _export,
+    "half": _half,
+    "calibrate": _calibrate,
+    "quantize": _quantize,
+}
