@@ -2,6 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+# The real TensorRT bindings of both majors, for tests that hold our code to them; they run nothing.
+BINDINGS := .venv/bindings
+BINDINGS_10 := tensorrt-cu12-bindings==10.16.1.11
+BINDINGS_11 := tensorrt-cu12-bindings==11.4.0.106
 # Where pip gets torch from, such as: --index-url URL-of-the-CPU-builds
 PIP_TORCH ?=
 
@@ -9,7 +13,7 @@ PIP_TORCH ?=
 demo: $(INSTALLED)
 	$(BIN)/toolchain demo
 
-test: $(INSTALLED)
+test: $(INSTALLED) $(BINDINGS)/installed
 	$(BIN)/python -m pytest
 
 lint: $(INSTALLED)
@@ -26,6 +30,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt $(PIP_TORCH) torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+# Each in a folder of its own: both are imported as tensorrt_bindings.
+$(BINDINGS)/installed: $(INSTALLED) Makefile
+	rm -rf $(BINDINGS)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(BINDINGS)/10 $(BINDINGS_10)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(BINDINGS)/11 $(BINDINGS_11)
 	touch $@
 
 clean:

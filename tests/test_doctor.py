@@ -4,6 +4,7 @@ import os
 import platform
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_without_a_gpu_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     assert (finding("GPU").state, finding("NVML").detail) == ("missing", "no_nvml_library")
 
 
-@pytest.mark.parametrize("there", [(), ("libnvinfer.so.10",)])
+@pytest.mark.parametrize("there", [(), ("libcudart.so.12",)])
 def test_a_library_is_found_by_any_of_its_names(monkeypatch: pytest.MonkeyPatch, there: tuple[str, ...]) -> None:
     def load(name: str) -> object:
         if name in there:
@@ -88,17 +89,27 @@ def test_a_library_is_found_by_any_of_its_names(monkeypatch: pytest.MonkeyPatch,
         raise OSError(name)
 
     monkeypatch.setattr(ctypes, "CDLL", load)
-    found = finding("TensorRT library")
+    found = finding("CUDA runtime")
     assert (found.state, found.detail) == (
-        ("ok", there[0]) if there else ("missing", "none of libnvinfer.so.11, libnvinfer.so.10 can be loaded")
+        ("ok", there[0]) if there else ("missing", "none of libcudart.so.13, libcudart.so.12 can be loaded")
     )
 
 
 def test_optional_packages_are_looked_for_and_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True if name == "pycuda" else find(name))
+    assert finding("PyCUDA").state == "ok"
+    assert "pycuda" not in sys.modules
+
+
+def test_tensorrt_is_asked_what_it_can_do_and_broken_without_its_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert finding("TensorRT").state == "missing"
+    find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True if name == "tensorrt" else find(name))
-    assert finding("TensorRT").state == "ok"
-    assert "tensorrt" not in sys.modules
+    assert finding("TensorRT").state == "broken"
+    later = SimpleNamespace(__version__="11.4.0.106", BuilderFlag=SimpleNamespace(__members__={}))
+    monkeypatch.setitem(sys.modules, "tensorrt", later)
+    assert finding("TensorRT").detail == "11.4.0.106: INT8 by Q/DQ only"
 
 
 @pytest.fixture

@@ -31,7 +31,8 @@ LAYERS = (
     ("subject", "results"),
     ("report", "artefact"),
     ("pipeline", "show", "verify", "explain", "tune"),
-    ("gate",),
+    ("gate", "show_engine"),
+    ("accept",),
     ("cli",),
     ("__main__",),
 )

@@ -225,14 +225,14 @@ def _verify(args: argparse.Namespace) -> None:
 
 
 def _explain(args: argparse.Namespace) -> None:
-    from toolchain import show
+    from toolchain import show, show_engine
     from toolchain.artefact import open_artefact
     from toolchain.engine.plan import is_plan
     from toolchain.explain import explain, explain_plan
 
     values, place = _choices(args)
     if values.get("backend") == "trt" or is_plan(values.get("file", "")):
-        _emit(args, explain_plan(place, values.get("file"), trust=values.get("trust")), show.explained_plan)
+        _emit(args, explain_plan(place, values.get("file"), trust=values.get("trust")), show_engine.explained_plan)
         return
     _emit(args, explain(open_artefact(place, values)), show.explained)
 
@@ -243,6 +243,19 @@ def _tune(args: argparse.Namespace) -> None:
 
     values, place = _choices(args)
     _emit(args, tune(values, bundle=place, tell=log.info), show.tuned)
+
+
+def _accept(args: argparse.Namespace) -> None:
+    from toolchain import accept, show_engine
+
+    values, place = _choices(args)
+    if place:
+        raise UsageError(f"{place}: accept builds its own bundles. Name a recipe (*.toml), or a model with -m.")
+    recipe = Recipe.make(values)
+    folder = Path(recipe.output) if recipe.output else accept.FOLDER
+    found = accept.accept(recipe, folder=folder, tell=log.info)
+    _emit(args, found, show_engine.accepted)
+    accept.judge(found)
 
 
 def _report(args: argparse.Namespace) -> None:
@@ -278,6 +291,8 @@ COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], str, tuple[str, 
     "explain": (_explain, "why this INT8 is not faster or not accurate", LOOK, "BUNDLE|FILE"),
     "tune": (_tune, "which products to keep out of INT8 to stay within a drop",
              ("data", "max_drop", "budget", "seed", "trust"), "RECIPE|BUNDLE"),
+    "accept": (_accept, "with a GPU and TensorRT: every check there is, one report",
+               (*MODEL, *CALIBRATION, "device", "batch_size", "seq_len", "buckets", "limit", *GATE), "RECIPE"),
     "report": (_report, "results as a table in Markdown, CSV or JSON", (), None),
     "doctor": (_doctor, "what this machine has and lacks, and how to get it", (), None),
 }  # fmt: skip

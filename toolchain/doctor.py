@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolchain import hub
+from toolchain.engine.api import has_implicit_int8, import_tensorrt
 from toolchain.environment import cpu_name, gpu_facts, version_of
+from toolchain.errors import MachineError
 from toolchain.runtimes.device import cpu_threads
 
 POWERCAP = Path("/sys/class/powercap")
@@ -36,8 +38,8 @@ def examine(*, network: bool = True) -> list[Finding]:
         _library(
             "CUDA runtime", ("libcudart.so.13", "libcudart.so.12"), "comes with torch's CUDA build, or CUDA's own"
         ),
-        _optional("tensorrt", "TensorRT", "pip install 'encoder-toolchain[cuda,tensorrt]'"),
-        _library("TensorRT library", ("libnvinfer.so.11", "libnvinfer.so.10"), "comes with the tensorrt package"),
+        *_tensorrt(),
+        _optional("polygraphy", "Polygraphy", "pip install 'encoder-toolchain[tensorrt]'"),
         _optional("pycuda", "PyCUDA", "install CUDA's headers, then pip install 'encoder-toolchain[tensorrt]'"),
         _rapl(),
         *([_hub()] if network else []),
@@ -137,6 +139,19 @@ def _optional(module: str, name: str, advice: str) -> Finding:
     if importlib.util.find_spec(module):
         return Finding(name, "ok", version_of(module) or "installed")
     return Finding(name, "missing", "not installed", advice)
+
+
+def _tensorrt() -> list[Finding]:
+    """Import it, since its package can be there without the libraries that it loads; ask what its release can do."""
+    advice = "on a machine with an NVIDIA GPU: pip install 'encoder-toolchain[cuda,tensorrt]'"
+    if not importlib.util.find_spec("tensorrt"):
+        return [Finding("TensorRT", "missing", "not installed", advice)]
+    try:
+        trt = import_tensorrt()
+    except MachineError as error:
+        return [Finding("TensorRT", "broken", str(error), advice)]
+    roads = "Q/DQ and native INT8 calibration" if has_implicit_int8(trt) else "INT8 by Q/DQ only"
+    return [Finding("TensorRT", "ok", f"{trt.__version__}: {roads}")]
 
 
 def _rapl() -> Finding:

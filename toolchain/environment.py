@@ -8,7 +8,7 @@ from typing import Any
 from toolchain.runtimes.device import cpu_threads
 
 PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnx-ir", "onnxscript", "numpy", "scipy",
-            "scikit-learn", "datasets", "evaluate", "onnxruntime", "onnxruntime-gpu", "tensorrt",
+            "scikit-learn", "datasets", "evaluate", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-cu12",
             "polygraphy", "pycuda", "nvidia-ml-py")  # fmt: skip
 
 
@@ -18,6 +18,11 @@ def version_of(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def tensorrt_version() -> str | None:
+    """Return TensorRT's version, by whichever of its packages is installed."""
+    return next(filter(None, map(version_of, ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"))), None)
 
 
 def cpu_name() -> str:
@@ -65,7 +70,7 @@ def describe() -> dict[str, Any]:
         "torch": version_of("torch"),
         "transformers": version_of("transformers"),
         "onnxruntime": version_of("onnxruntime") or version_of("onnxruntime-gpu"),
-        "tensorrt": version_of("tensorrt"),
+        "tensorrt": tensorrt_version(),
         "cuda": gpu["cuda"],
         "driver": gpu["driver"],
         "gpu": gpu["gpu"],

@@ -19,7 +19,8 @@ WIDTH = 100
 """What the table of results needs; a narrower terminal wraps it, rather than losing digits."""
 
 
-def _print(*things: object) -> None:
+def put(*things: object) -> None:
+    """Print things as wide as the widest table needs."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.width = max(console.width, WIDTH)
     for thing in things:
@@ -40,32 +41,32 @@ def result(one: dict[str, Any]) -> None:
     """Print one result and where it was kept."""
     energy = one["energy"]
     note = f"energy: {energy['status']} ({energy['reason']})"
-    _print(_results_table([one]), note, f"kept in {one['file']}; side by side: toolchain report RESULT...")
+    put(_results_table([one]), note, f"kept in {one['file']}; side by side: toolchain report RESULT...")
 
 
 def built(done: dict[str, Any]) -> None:
     """Print what a build made, or would make."""
     if "would_do" in done:
-        _print(f"would make {done['bundle']}: {', '.join(done['would_do'])}")
+        put(f"would make {done['bundle']}: {', '.join(done['would_do'])}")
         return
     if done["up_to_date"]:
-        _print(f"{done['bundle']} is up to date: nothing done ({', '.join(done['skipped'])}).")
+        put(f"{done['bundle']} is up to date: nothing done ({', '.join(done['skipped'])}).")
         if "gate" in done:
             compared({"comparisons": done["gate"]})
         return
-    _print(f"{done['bundle']}: {', '.join(done['done'])} done" + _and_skipped(done["skipped"]))
+    put(f"{done['bundle']}: {', '.join(done['done'])} done" + _and_skipped(done["skipped"]))
     if "export" in done:
         parity = done["export"]["parity"]
-        _print(f"  model.onnx differs from PyTorch by at most {parity['max_abs_logit_difference']:.1e}")
+        put(f"  model.onnx differs from PyTorch by at most {parity['max_abs_logit_difference']:.1e}")
     if "trials" in done.get("calibrate", {}):
-        _print(*_chosen(done["calibrate"]))
+        put(*_chosen(done["calibrate"]))
     if "quantize" in done:
-        _print(*_quantised(done["quantize"]))
+        put(*_quantised(done["quantize"]))
     if "engine" in done:
-        _print(*_engine(done["engine"]))
+        put(*_engine(done["engine"]))
     if "gate" in done:
         compared({"comparisons": done["gate"]})
-    _print(f"next: toolchain eval {done['bundle']}{' --backend trt' if 'engine' in done else ''}")
+    put(f"next: toolchain eval {done['bundle']}{' --backend trt' if 'engine' in done else ''}")
 
 
 def _quantised(record: dict[str, Any]) -> list[str]:
@@ -89,27 +90,6 @@ def _engine(record: dict[str, Any]) -> list[str]:
             f"{layers['fused_attention']} fused attentions, {layers['reformats']} changes of format"
         )
     return lines
-
-
-def explained_plan(found: dict[str, Any]) -> None:
-    """Print what an engine became, and advice."""
-    table = Table(title=f"{found['artefact']}", title_justify="left", box=SIMPLE)
-    table.add_column("what")
-    table.add_column("found")
-    layers = found["layers"]
-    sm = f"{found['sm'] // 10}.{found['sm'] % 10}"
-    table.add_row("built for", f"{found['gpu']}, compute capability {sm}, TensorRT {found['tensorrt']}")
-    table.add_row("precision", f"{found['precision']}, {found['layout']}, attention {found['options']['attention']}")
-    for profile in found["profiles"]:
-        table.add_row("profile", f"batch {profile['batch']}, length {profile['length']}")
-    for key in ("by_type", "by_precision"):
-        table.add_row(
-            key.replace("_", " "), ", ".join(f"{name} {count}" for name, count in (layers[key] or {}).items())
-        )
-    for key in ("layers", "products", "int8_products", "fused_attention", "reformats"):
-        table.add_row(key.replace("_", " "), "not known" if layers[key] is None else str(layers[key]))
-    table.add_row("missing scales", str(found["missing_scales"]))
-    _print(table, *found["advice"])
 
 
 def _chosen(calibration: dict[str, Any]) -> list[str]:
@@ -136,7 +116,7 @@ def compared(done: dict[str, Any]) -> None:
         table.add_column(heading, justify="left" if heading in ("candidate", "verdict") else "right", no_wrap=True)
     for record in records:
         table.add_row(*_comparison(record))
-    _print(table, *dict.fromkeys(line for record in records for line in _reading(record)))
+    put(table, *dict.fromkeys(line for record in records for line in _reading(record)))
 
 
 def _comparison(record: dict[str, Any]) -> list[str]:
@@ -171,7 +151,7 @@ def verified(found: dict[str, Any]) -> None:
     for case in found["cases"]:
         numbers = ("-" if case[key] is None else f"{case[key]:.1e}" for key in ("difference", "tolerance"))
         table.add_row(case["name"], *numbers, "ok" if case["passed"] else "FAILED", case["note"])
-    _print(table)
+    put(table)
 
 
 def explained(found: dict[str, Any]) -> None:
@@ -191,8 +171,8 @@ def explained(found: dict[str, Any]) -> None:
         lines.append(f"speed-up over FP32 on this CPU: {speed['measured']:.2f} measured, {speed['predicted_best']:.2f} "
                      f"at best ({speed['products_share_of_fp32_time']:.0%} of FP32's time is products, integer ones "
                      f"are {speed['integer_to_float_product_speed']:.1f} times as fast)")  # fmt: skip
-    _print(*lines, *_uncovered(found["products"]), *_noisy(found["products"]), *_clipped(found["clipped"]))
-    _print(*(f"advice: {line}" for line in found["advice"]))
+    put(*lines, *_uncovered(found["products"]), *_noisy(found["products"]), *_clipped(found["clipped"]))
+    put(*(f"advice: {line}" for line in found["advice"]))
 
 
 def _uncovered(products: list[dict[str, Any]]) -> list[Table]:
@@ -269,18 +249,18 @@ def tuned(found: dict[str, Any]) -> None:
     if not found["enough"]:
         verdict = f"no set within the budget is enough; the nearest: {verdict}"
     files = found["files"]
-    _print(
+    put(
         table,
         "SNR: at its own output. Effect on the logits, and points of drop to expect, when it alone is in INT8",
         verdict,
     )
-    _print(f"{found['evaluations']} graphs evaluated; table {files['record']}, plot {files['plot']}")
-    _print(f"next: toolchain build {files['recipe']} --max-drop {found['max_drop_points']:g}")
+    put(f"{found['evaluations']} graphs evaluated; table {files['record']}, plot {files['plot']}")
+    put(f"next: toolchain build {files['recipe']} --max-drop {found['max_drop_points']:g}")
 
 
 def demo(done: dict[str, Any]) -> None:
     """Print the demo's table and what to try next."""
-    _print(
+    put(
         _results_table(done["results"]),
         f"bundle: {done['build']['bundle']}   report: {done['report']}",
         "next: toolchain build -m YOUR_CHECKPOINT --task sst2 --data DIR --precision int8",
@@ -294,4 +274,4 @@ def doctor(found: dict[str, Any]) -> None:
         table.add_column(heading, overflow="fold")
     for entry in found["findings"]:
         table.add_row(entry["name"], MARKS[entry["state"]], entry["detail"], entry["advice"])
-    _print(table)
+    put(table)

@@ -34,6 +34,13 @@ def double():
     return by_path("network_double")
 
 
+@pytest.fixture(scope="module")
+def files(tiny, tmp_path_factory):
+    """Architecture -> its graph."""
+    make = by_path("encoders").make
+    return {kind: make(tiny, tmp_path_factory.mktemp(kind), kind) / "model.onnx" for kind in KINDS}
+
+
 @pytest.fixture
 def fill(double):
     def make(encoder, batch, versions=NEW):
@@ -53,8 +60,8 @@ def feeds(batch):
 
 @pytest.mark.parametrize("versions", [OLD, NEW])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_last_hidden_state_is_the_models(exported, fill, random_batch, kind, versions):
-    model, batch = graph.load(exported[kind]), random_batch(kind, 5, 17)
+def test_the_last_hidden_state_is_the_models(files, fill, random_batch, kind, versions):
+    model, batch = graph.load(files[kind]), random_batch(kind, 5, 17)
     network, _ = fill(dissect(model), batch, versions)
     assert {network.get_input(index).name for index in range(network.num_inputs)} == set(feeds(batch))
     assert network.num_outputs == 1
@@ -66,8 +73,8 @@ def test_the_last_hidden_state_is_the_models(exported, fill, random_batch, kind,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_both_networks_have_every_tensor_of_the_table_and_the_same_values_there(exported, fill, random_batch, kind):
-    encoder, batch = dissect(graph.load(exported[kind])), random_batch(kind, 4, 13)
+def test_both_networks_have_every_tensor_of_the_table_and_the_same_values_there(files, fill, random_batch, kind):
+    encoder, batch = dissect(graph.load(files[kind])), random_batch(kind, 4, 13)
     network, _ = fill(encoder, batch)
     values = network.evaluate(feeds(batch))
     assert len(values) == network.num_inputs + network.num_layers  # no two tensors have one name
@@ -84,12 +91,12 @@ def test_both_networks_have_every_tensor_of_the_table_and_the_same_values_there(
     assert network.get_output(0).name == names[-1] == tensor_name(1, "output")
 
 
-def test_weights_outlive_the_call(exported, double, fill, random_batch):
+def test_weights_outlive_the_call(files, double, fill, random_batch):
     created = []
     double.Weights, original = type("Weights", (double.Weights,), {}), double.Weights
     try:
         double.Weights.__init__ = lambda self, array: (original.__init__(self, array), created.append(self))[0]
-        _, kept = fill(dissect(graph.load(exported["bert"])), random_batch("bert", 2, 5))
+        _, kept = fill(dissect(graph.load(files["bert"])), random_batch("bert", 2, 5))
     finally:
         double.Weights = original
     held = {id(one) for one in kept}
@@ -97,10 +104,10 @@ def test_weights_outlive_the_call(exported, double, fill, random_batch):
     assert all(id(one.array) in held for one in created)
 
 
-def test_relu_and_pickling(exported, double, fill, random_batch, monkeypatch):
+def test_relu_and_pickling(files, double, fill, random_batch, monkeypatch):
     import dataclasses
 
-    encoder, batch = dissect(graph.load(exported["distilbert"])), random_batch("distilbert", 2, 5)
+    encoder, batch = dissect(graph.load(files["distilbert"])), random_batch("distilbert", 2, 5)
     layers = tuple(dataclasses.replace(layer, activation="relu") for layer in encoder.layers)
     network, _ = fill(dataclasses.replace(encoder, layers=layers), batch)
     values = network.evaluate(feeds(batch))
@@ -111,21 +118,21 @@ def test_relu_and_pickling(exported, double, fill, random_batch, monkeypatch):
     np.testing.assert_array_equal(again[name], values[name])
 
 
-def test_a_missing_plugin_is_a_missing_machine(exported, double):
-    encoder = dissect(graph.load(exported["distilbert"]))
+def test_a_missing_plugin_is_a_missing_machine(files, double):
+    encoder = dissect(graph.load(files["distilbert"]))
     with pytest.raises(MachineError, match="no plugin CustomSkipLayerNormPluginDynamic of version 5"):
         static_network(double.tensorrt(["1"]), double.Network(), encoder, batch=1, length=4, versions=NEW)
 
 
-def test_a_refused_layer_is_named(exported, double):
+def test_a_refused_layer_is_named(files, double):
     network = double.Network()
     network.add_unary = lambda *_: None
-    encoder = dissect(graph.load(exported["distilbert"]))
+    encoder = dissect(graph.load(files["distilbert"]))
     with pytest.raises(MachineError, match=r"refuses the layer layer\.0\.activated\.erf"):
         static_network(double.tensorrt(), network, encoder, batch=1, length=4, versions=NEW)
 
 
-def test_rows_longer_than_the_position_table_are_refused(exported, double):
-    encoder = dissect(graph.load(exported["roberta"]))
+def test_rows_longer_than_the_position_table_are_refused(files, double):
+    encoder = dissect(graph.load(files["roberta"]))
     with pytest.raises(InputError, match="513 tokens, and the model has 512 positions"):
         static_network(double.tensorrt(), double.Network(), encoder, batch=1, length=513, versions=NEW)

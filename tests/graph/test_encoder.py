@@ -1,6 +1,8 @@
-"""The anatomy is the checkpoint's: its parts, put together in numpy, give the exported graph's own tensors."""
+"""The anatomy is the checkpoint's: its parts, put together in numpy, give the files graph's own tensors."""
 
+import importlib.util
 import math
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -9,16 +11,30 @@ from safetensors.numpy import load_file
 
 from toolchain import graph
 from toolchain.errors import InputError
-from toolchain.export import export
 from toolchain.graph.encoder import dissect, plugin_ranges, tensor_name, tensor_names
 from toolchain.graph.half import to_half
-from toolchain.model import find_model
 from toolchain.quantize import calibrated_tensors
 from toolchain.runtimes.ort import open_session
 from toolchain.tensors import Range
 
 KINDS = ["distilbert", "bert", "roberta"]
 RATIO = math.sqrt(16)  # the tiny models' head size
+
+
+@pytest.fixture(scope="module")
+def make(tiny):
+    """Return a function from a folder, an architecture and changes to its configuration to the graph's file."""
+    path = Path(__file__).parent.parent / "encoders.py"
+    spec = importlib.util.spec_from_file_location("encoders", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda folder, kind, **config: module.make(tiny, folder, kind, **config) / "model.onnx"
+
+
+@pytest.fixture(scope="module")
+def files(make, tmp_path_factory):
+    """Architecture -> its graph; the checkpoint lies beside it."""
+    return {kind: make(tmp_path_factory.mktemp(kind), kind) for kind in KINDS}
 
 
 def normalise(x, norm):
@@ -66,26 +82,26 @@ def assert_same_as_graph(model, batch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_parts_make_the_hidden_state(exported, random_batch, kind):
-    encoder = assert_same_as_graph(graph.load(exported[kind]), random_batch(kind, 5, 19))
+def test_the_parts_make_the_hidden_state(files, random_batch, kind):
+    encoder = assert_same_as_graph(graph.load(files[kind]), random_batch(kind, 5, 19))
     assert (encoder.heads, encoder.head_size, encoder.hidden, len(encoder.layers)) == (2, 16, 32, 2)
     assert (encoder.types is not None) == (kind == "bert")
     assert encoder.head[0].op_type == "Gather"
     assert encoder.head[-1].outputs[0].name == "logits"
 
 
-def test_the_query_is_the_checkpoints(checkpoints, exported):
-    weights = load_file(checkpoints["distilbert"] / "model.safetensors")
-    query = dissect(graph.load(exported["distilbert"])).layers[1].query
+def test_the_query_is_the_checkpoints(files):
+    weights = load_file(files["distilbert"].parent / "model.safetensors")
+    query = dissect(graph.load(files["distilbert"])).layers[1].query
     np.testing.assert_allclose(
         query.weight.T, weights["distilbert.transformer.layer.1.attention.q_lin.weight"], rtol=1e-6
     )
 
 
-def test_positions_begin_behind_robertas_padding_and_hold_its_only_type(checkpoints, exported):
-    weights = load_file(checkpoints["roberta"] / "model.safetensors")
+def test_positions_begin_behind_robertas_padding_and_hold_its_only_type(files):
+    weights = load_file(files["roberta"].parent / "model.safetensors")
     table, types = (weights[f"roberta.embeddings.{name}_embeddings.weight"] for name in ("position", "token_type"))
-    encoder = dissect(graph.load(exported["roberta"]))
+    encoder = dissect(graph.load(files["roberta"]))
     np.testing.assert_array_equal(encoder.positions, table[2:] + types[0])
 
 
@@ -101,31 +117,30 @@ def scale_scores(model, factor):
             scaled.replace_input_with(0, value)
 
 
-def test_a_scale_left_behind_the_product_goes_into_the_query(exported, random_batch):
-    model = graph.load(exported["bert"])
+def test_a_scale_left_behind_the_product_goes_into_the_query(files, random_batch):
+    model = graph.load(files["bert"])
     scale_scores(model, 0.25)
     encoder = assert_same_as_graph(model, random_batch("bert", 3, 9))
     assert encoder.layers[0].query_ratio == pytest.approx(0.25 * RATIO)
 
 
-def test_relu_is_known(tiny, tmp_path, random_batch):
-    tiny.make_checkpoint(tmp_path / "relu", "distilbert", activation="relu")
-    export(find_model(str(tmp_path / "relu")), tmp_path / "relu.onnx")
-    encoder = assert_same_as_graph(graph.load(tmp_path / "relu.onnx"), random_batch("distilbert", 3, 9))
+def test_relu_is_known(make, tmp_path, random_batch):
+    model = graph.load(make(tmp_path, "distilbert", activation="relu"))
+    encoder = assert_same_as_graph(model, random_batch("distilbert", 3, 9))
     assert encoder.layers[0].activation == "relu"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_sources_are_calibrated(exported, kind):
-    model = graph.load(exported[kind])
+def test_sources_are_calibrated(files, kind):
+    model = graph.load(files[kind])
     layers = dissect(model).layers
     names = {name for layer in layers for name in layer.sources.values()}
     assert names == set(calibrated_tensors(model))
     assert set(layers[0].sources) == {"input", "query", "key", "value", "context", "normed", "activated"}
 
 
-def test_the_range_of_qkv_is_the_widest_and_the_querys_is_unscaled(exported):
-    encoder = dissect(graph.load(exported["bert"]))
+def test_the_range_of_qkv_is_the_widest_and_the_querys_is_unscaled(files):
+    encoder = dissect(graph.load(files["bert"]))
     names = [name for layer in encoder.layers for name in layer.sources.values()]
     ranges = {name: Range(1.0, -1.0, 1.0) for name in names}
     first, second = (layer.sources for layer in encoder.layers)
@@ -222,19 +237,18 @@ def another_input(model):
         (another_input, "inputs are .*pixels"),
     ],
 )
-def test_another_graph_is_refused(exported, change, why):
-    model = graph.load(exported["distilbert"])
+def test_another_graph_is_refused(files, change, why):
+    model = graph.load(files["distilbert"])
     change(model)
     with pytest.raises(InputError, match=rf"^some.onnx: .*{why}.*--attention native\.$"):
         dissect(model, where="some.onnx")
 
 
 @pytest.mark.parametrize("kind", ["gelu_new", "silu"])
-def test_another_activation_is_refused(tiny, tmp_path, kind):
-    tiny.make_checkpoint(tmp_path / "other", "bert", hidden_act=kind)
-    export(find_model(str(tmp_path / "other")), tmp_path / "other.onnx")
+def test_another_activation_is_refused(make, tmp_path, kind):
+    model = graph.load(make(tmp_path, "bert", hidden_act=kind))
     with pytest.raises(InputError, match="none of gelu, relu"):
-        dissect(graph.load(tmp_path / "other.onnx"))
+        dissect(model)
 
 
 def test_only_the_tables_roles_have_names():

@@ -13,23 +13,25 @@ from onnx.reference import ReferenceEvaluator
 from toolchain import graph
 from toolchain.calibrate import collect
 from toolchain.errors import InputError, MachineError
-from toolchain.export import export
 from toolchain.graph.encoder import dissect, plugin_ranges, tensor_names
 from toolchain.graph.packed import QKV, SKIP_NORM, check_packable, head_by_head, pack, packed
-from toolchain.model import find_model
 from toolchain.runtimes.ort import open_session
 
 KINDS = ["distilbert", "bert", "roberta"]
 VERSIONS = {QKV: "5", SKIP_NORM: "6"}
 
 
-@pytest.fixture(scope="module")
-def plugins():
-    path = Path(__file__).parent.parent / "plugin_reference.py"
-    spec = importlib.util.spec_from_file_location("plugin_reference", path)
+def by_path(name):
+    path = Path(__file__).parent.parent / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def plugins():
+    return by_path("plugin_reference")
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +39,11 @@ def sized(tiny, tmp_path_factory):
     """Return the checkpoint's folder and its graph, for an architecture with two heads of a size."""
     made = {}
 
-    def make(kind, head_size):
+    def make(kind, head_size=32):
         if (kind, head_size) not in made:
             folder = tmp_path_factory.mktemp(f"{kind}{head_size}")
             names = ("dim", "n_heads") if kind == "distilbert" else ("hidden_size", "num_attention_heads")
-            tiny.make_checkpoint(folder, kind, **dict(zip(names, (2 * head_size, 2), strict=True)))
-            export(find_model(str(folder)), folder / "model.onnx")
+            by_path("encoders").make(tiny, folder, kind, **dict(zip(names, (2 * head_size, 2), strict=True)))
             made[kind, head_size] = folder, graph.load(folder / "model.onnx")
         return made[kind, head_size]
 

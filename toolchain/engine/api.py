@@ -4,10 +4,13 @@ What a release can do is asked of it by name, never concluded from its version: 
 and its enumerations other numbers.
 """
 
-import importlib
+import contextlib
+import ctypes
+import importlib.util
 import logging
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from toolchain.errors import MachineError
@@ -33,6 +36,21 @@ def import_tensorrt() -> Any:
     except ImportError as error:
         missing = "not installed" if getattr(error, "name", None) == "tensorrt" else f"cannot be loaded ({error})"
         raise MachineError(f"TensorRT: {missing}. {INSTALL}.") from error
+
+
+def preload_cublas() -> bool:
+    """Load the cuBLAS of its own pip package, if that is installed; return whether it was.
+
+    The attention plugin opens libcublas by its bare name, which the loader finds only if it is loaded already or lies
+    on its path.
+    """
+    spec = importlib.util.find_spec("nvidia")
+    folders = [Path(place) / "cublas" / "lib" for place in (spec.submodule_search_locations or ())] if spec else []
+    found = [file for folder in folders for file in sorted(folder.glob("libcublas*.so.*"), reverse=True)]
+    for file in found:  # libcublasLt first: the other needs it
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(str(file), mode=ctypes.RTLD_GLOBAL)
+    return bool(found)
 
 
 @dataclass

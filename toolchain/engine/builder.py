@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolchain.engine.api import Heard, make_logger, network_flags
+from toolchain.engine.api import Heard, make_logger, network_flags, preload_cublas
 from toolchain.engine.inspector import summarise
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.files import write_bytes
@@ -61,6 +61,7 @@ class Builder:
         """Register the stock plugins and make a builder; `where` names the graph in messages."""
         self.trt, self.where = trt, where
         self.logger, self.heard = make_logger(trt)
+        preload_cublas()
         trt.init_libnvinfer_plugins(self.logger, "")  # before anything is parsed or deserialised
         self._builder = trt.Builder(self.logger)
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.cuda import Gpu, Graph, nbytes, open_gpu
-from toolchain.engine.api import Heard, import_tensorrt, make_logger
+from toolchain.engine.api import Heard, import_tensorrt, make_logger, preload_cublas
 from toolchain.engine.plan import Tag, check_plan
 from toolchain.engine.shapes import Profile, choose_profile
 from toolchain.errors import InputError, MachineError, UsageError
@@ -69,7 +69,8 @@ class Runner:
         self._packed = record["layout"] == "packed"
         self._graphs = cuda_graphs
         logger, self._heard = make_logger(trt)
-        trt.init_libnvinfer_plugins(logger, "")
+        preload_cublas()
+        trt.init_libnvinfer_plugins(logger, "")  # a plan with plugins does not load without them
         runtime = trt.Runtime(logger)
         if record["version_compatible"]:
             runtime.engine_host_code_allowed = True  # only of a plan whose digest is right
