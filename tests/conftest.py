@@ -2,6 +2,9 @@
 
 import importlib.util
 import os
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -154,3 +157,65 @@ def sentences(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pat
         lines = [f"{text},{generator.integers(2)}" for text in texts]
         (folder / f"{split}.csv").write_text("sentence,label\n" + "\n".join(lines) + "\n")
     return folder
+
+
+def run_double(*arguments: object, cwd: Path | None = None, double: bool = True, **chosen: str) -> Any:
+    """Run Python in a process of its own, which alone sees the stand-ins for TensorRT and PyCUDA."""
+    site = [str(ROOT / "tests/double/site")] if double else []
+    names = {f"TRT_DOUBLE_{name.upper()}": value for name, value in chosen.items()}
+    environment = os.environ | names | {"PYTHONPATH": os.pathsep.join([str(ROOT), *site])}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.fixture(scope="session")
+def toolchain() -> Callable[..., Any]:
+    """Return what runs the command line with the stand-ins; keywords are TRT_DOUBLE_*."""
+    return lambda *arguments, **chosen: run_double("-m", "toolchain", *arguments, **chosen)
+
+
+@pytest.fixture(scope="session")
+def snippet() -> Callable[..., None]:
+    """Return what runs a piece of Python with the stand-ins, and fails where it fails."""
+
+    def run(code: str, **chosen: Any) -> None:
+        found = run_double("-c", textwrap.dedent(code), **chosen)
+        assert found.returncode == 0, found.stderr
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def typed_bundles(tiny: ModuleType, sentences: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Precision -> a bundle of graphs alone, whose heads are as large as the attention plugin wants, and its logits.
+
+    Each has been evaluated by ONNX Runtime on the graph that TensorRT takes; read only.
+    """
+    import shutil
+
+    from toolchain.build import build
+    from toolchain.pipeline import evaluate
+    from toolchain.recipe import Recipe
+
+    home = tmp_path_factory.mktemp("typed")
+    checkpoint = tiny.make_checkpoint(home / "model", dim=64, hidden_dim=128)
+    made: dict[str, Path] = {}
+    for precision in ("fp32", "fp16", "int8"):
+        target = home / precision
+        if made:
+            shutil.copytree(made["fp32"], target)  # what is exported once is carried over
+        build(Recipe.make({"model": str(checkpoint), "data": str(sentences), "precision": precision,
+                           "calib_samples": 24, "output": str(target)}), engine=False)  # fmt: skip
+        file = {"fp32": "model.onnx"}.get(precision, f"model.{precision}.onnx")
+        evaluate({"backend": "ort", "device": "cpu", "file": file}, bundle=target, tell=lambda line: None)
+        made[precision] = target
+    shutil.rmtree(checkpoint)  # nothing that follows needs it
+    return made
+
+
+@pytest.fixture
+def bundle_of(typed_bundles: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that copies the bundle of a precision to where a test may change it."""
+    import shutil
+
+    return lambda precision: shutil.copytree(typed_bundles[precision], tmp_path / precision)

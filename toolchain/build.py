@@ -49,13 +49,13 @@ def build(
     # What is wrong with the data or the shapes shows before anything long is begun.
     parity_texts(job)
     job_profiles(job)
-    if "calibrate" in job.steps and not recipe.calibration:
+    if "calibrate" in job.steps and (not recipe.calibration or recipe.gives_cache):
         _ = job.held_rows if job.recipe.calib_method == "auto" else job.calibration_rows
     if recipe.max_drop is not None:
         read_labels(load_rows(job.task, recipe.split, data=recipe.data), job.task, job.source.labels)
     with stage(job.target, force=recipe.force, log=log) as made:
         records = {name: STEPS[name](job, made) for name in job.steps}
-        _retain_plans(made)
+        _retain_plans(made, job.precision)
         made.finish(_about(job, records))
     done = _summary(job, made, records)
     return _with_engine(job, done, log) if engine else done
@@ -87,7 +87,8 @@ def _with_engine(job: Job, done: dict[str, Any], log: Log) -> dict[str, Any]:
         machine = find_machine(job.recipe.device)
     except MachineError as error:
         return done | ({"lacks": str(error)} if asked else {})
-    with stage(job.target, log=log) as made:
+    redo = machine.tag.folder if job.recipe.force else None
+    with stage(job.target, redo=redo, log=log) as made:
         assert made.old is not None
         for name in made.old.manifest["steps"]:
             if name != machine.tag.folder:
@@ -100,12 +101,14 @@ def _with_engine(job: Job, done: dict[str, Any], log: Log) -> dict[str, Any]:
     return done | change | {"engine": record, "artefacts": sorted(made.artefacts)}
 
 
-def _retain_plans(made: Stage) -> None:
-    """Carry engines over whose graph is what it was, those of other machines too."""
+def _retain_plans(made: Stage, precision: str) -> None:
+    """Carry engines over whose graph and ranges are what they were, those of other machines too."""
     steps = made.old.manifest["steps"] if made.old else {}
-    for name in steps:
-        graph = steps[name]["record"].get("graph")
-        if name.startswith(f"{PLANS}/") and graph and made.artefacts.get(graph["file"]) == graph["sha256"]:
+    for name in (name for name in steps if name.startswith(f"{PLANS}/")):
+        record = steps[name]["record"]
+        sources = [one for one in (record["graph"], record["calibration"]) if one and "file" in one]
+        current = all(made.artefacts.get(one["file"]) == one["sha256"] for one in sources)
+        if current and record["precision"] == precision:
             made.retain(name)
 
 
@@ -127,6 +130,8 @@ def _about(job: Job, records: dict[str, Any]) -> dict[str, Any]:
     fields = dataclasses.asdict(job.recipe)
     paths = ["model", "data", "calib_data", "calibration"]
     kept = {key: value for key, value in fields.items() if value is not None and key not in TRANSIENT}
+    if job.recipe.gives_cache:
+        del kept["calibration"]  # an engine's, like its calibrator
     if kept.get("calibration") and Path(kept["calibration"]).resolve() == (job.target / OWN_CALIBRATION).resolve():
         kept["calibration"] = OWN_CALIBRATION  # it moves with the bundle
         paths.remove("calibration")

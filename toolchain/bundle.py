@@ -63,8 +63,8 @@ class Bundle:
         return str(self.manifest["sha256"])
 
 
-def open_bundle(path: Path, *, trust: str | None = None, check_files: bool = True) -> Bundle:
-    """Read a bundle and check the digest of every file in it, or of bundle.json alone.
+def open_bundle(path: Path, *, trust: str | None = None, check_files: bool = True, redo: str | None = None) -> Bundle:
+    """Read a bundle and check the digest of every file in it but those of the folder `redo`, or of bundle.json alone.
 
     Raises:
         InputError: it is no bundle, of another schema, a file differs from its digest, or the
@@ -81,6 +81,8 @@ def open_bundle(path: Path, *, trust: str | None = None, check_files: bool = Tru
         )
     for name, digest in manifest["artefacts"].items() if check_files else ():
         file = path / name
+        if redo and name.startswith(f"{redo}/"):
+            continue
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InputError(f"{path}: names {name}, which is outside of it. Get the bundle again from its maker.")
         if not file.is_file():
@@ -213,8 +215,12 @@ def _same(old: Manifest, new: Manifest) -> bool:
 
 
 @contextlib.contextmanager
-def stage(target: Path, *, force: bool = False, log: Callable[[str], None] = lambda line: None) -> Iterator[Stage]:
+def stage(
+    target: Path, *, force: bool = False, redo: str | None = None, log: Callable[[str], None] = lambda line: None
+) -> Iterator[Stage]:
     """Open a new version of the bundle at `target`; nothing shows until `Stage.finish`.
+
+    What is in its folder `redo` will be made again, and so may be broken; with `force` all of it may.
 
     Raises:
         InputError: `target` is there and no bundle, or another build holds it.
@@ -228,7 +234,7 @@ def stage(target: Path, *, force: bool = False, log: Callable[[str], None] = lam
         recover(target)
         for left in target.parent.glob(f".{glob.escape(target.name)}.new-*"):
             shutil.rmtree(left, ignore_errors=True)
-        old = _readable(target, force=force)
+        old = _readable(target, force=force, redo=redo)
         folder = target.parent / f".{target.name}.new-{os.getpid()}"
         folder.mkdir()
         try:
@@ -240,14 +246,14 @@ def stage(target: Path, *, force: bool = False, log: Callable[[str], None] = lam
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _readable(target: Path, *, force: bool) -> Bundle | None:
+def _readable(target: Path, *, force: bool, redo: str | None) -> Bundle | None:
     if not target.exists():
         return None
     if not target.is_dir() or (any(target.iterdir()) and not _was_bundle(target)):
         raise InputError(f"{target}: is there and is no bundle. Choose another folder with -o.")
     if force or not (target / MANIFEST).exists():
         return None
-    return open_bundle(target)
+    return open_bundle(target, redo=redo)
 
 
 def _was_bundle(folder: Path) -> bool:

@@ -178,7 +178,8 @@ def _build(args: argparse.Namespace, goal: tuple[str, ...] = ()) -> None:
 
 def _only_engine(values: dict[str, Any]) -> bool:
     """Whether nothing is asked of a bundle but its engine: then its checkpoint need not be here."""
-    return values.get("backend") == "trt" and values.keys() <= {"backend", "device", "force", "calibration", *ENGINE}
+    cache = {"calibration"} if Recipe.make(values).gives_cache else set()  # a calibration.json changes the graph too
+    return values.get("backend") == "trt" and values.keys() <= {"backend", "device", "force", *cache, *ENGINE}
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -29,13 +29,14 @@ from toolchain.engine.shapes import Profile, make_profiles
 from toolchain.environment import version_of
 from toolchain.errors import InputError, MachineError
 from toolchain.files import sha256_file, write_bytes, write_json, write_text
-from toolchain.graph.encoder import dissect
+from toolchain.graph.encoder import dissect, tensor_names
 from toolchain.graph.fusable import attention_faults
 from toolchain.graph.operators import check_operators
 from toolchain.graph.packed import check_packable, packed
 from toolchain.job import Job
 from toolchain.recipe import ENGINE
-from toolchain.scales import CACHE, find_scales, given_cache, needed_tensors
+from toolchain.runtimes.device import choose_device
+from toolchain.scales import CACHE, find_scales
 
 COMPILE_VERSION = 1
 """Raised when this step's code changes what it writes."""
@@ -63,10 +64,11 @@ def find_machine(device: str) -> Machine:
 
     Raises:
         MachineError: one of them is missing; the message says which, and what to do.
+        UsageError: no such device name.
     """
+    place = choose_device("auto" if device == "cpu" else device, cuda=True)
     trt = import_tensorrt()
     import_pycuda()
-    place = "cuda:0" if device in ("auto", "cpu") else device
     with open_gpu(place) as gpu:
         return Machine(trt, Tag(gpu.sm, trt.__version__), gpu.name, gpu.cuda, place)
 
@@ -99,9 +101,9 @@ def compile_plan(job: Job, made: Stage, machine: Machine) -> dict[str, Any]:
         "graph": {"file": source, "sha256": made.artefacts[source]},
         "options": {name: getattr(recipe, name) for name in ENGINE},
         "profiles": [profile.to_json() for profile in job_profiles(job)],
+        "calibration": _calibration_key(job, made),
     }
-    inputs = {"version": COMPILE_VERSION, "gpu": machine.gpu, "tag": str(machine.tag), **about,
-              "calibration": _calibration_key(job, made)}  # fmt: skip
+    inputs = {"version": COMPILE_VERSION, "gpu": machine.gpu, "tag": str(machine.tag), **about}
 
     def run(stage: Path) -> dict[str, Any]:
         place = stage / folder
@@ -119,15 +121,15 @@ def compile_plan(job: Job, made: Stage, machine: Machine) -> dict[str, Any]:
 
 
 def _calibration_key(job: Job, made: Stage) -> Any:
-    """Return what an INT8 engine's scales come from, apart from the graph."""
+    """Return what an INT8 plugin engine's scales come from, apart from the graph."""
     recipe = job.recipe
     if recipe.attention != "plugin" or job.precision != "int8":
         return None
-    if recipe.calibrator == "own":
-        return made.artefacts.get("calibration.json")
-    if given_cache(recipe):
-        return sha256_file(Path(str(recipe.calibration)))
-    return {"samples": len(job.calibration_rows), "data_sha256": job.calibration_rows.digest}
+    if recipe.gives_cache:
+        return {"cache_sha256": sha256_file(Path(str(recipe.calibration)))}
+    rows = {"samples": len(job.calibration_rows), "data_sha256": job.calibration_rows.digest}
+    own = recipe.calibrator == "own"
+    return rows | ({"ranges_sha256": made.artefacts.get("calibration.json")} if own else {})
 
 
 def _native(job: Job, stage: Path, machine: Machine, options: Options) -> tuple[Built, dict[str, Any]]:
@@ -172,7 +174,7 @@ def _plugin(job: Job, stage: Path, machine: Machine, options: Options) -> tuple[
     calibrator = entropy_calibrator(trt, (), cache=scales) if integer else None
     implicit = ("FP16", "INT8") if integer else ()
     built = builder.build(network, profiles, options, timing=_timing(machine), calibrator=calibrator, implicit=implicit)
-    needed = set(needed_tensors(encoder)) if integer else set()
+    needed = set(tensor_names(encoder)) if integer else set()
     if lost := sorted(needed & set(built.heard.missing_scales)):
         raise InputError(f"{CACHE}: TensorRT finds no scale for {lost[0]} ({len(lost)} missing). Report this bug.")
     _look(built, job.precision, "model.plugin.onnx")

@@ -73,8 +73,18 @@ class Gpu:
             ) from error
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return page-locked host memory, from and to which copies run beside compute."""
-        array: Array = self.driver.pagelocked_empty(shape, dtype)
+        """Return page-locked host memory, from and to which copies run beside compute.
+
+        Raises:
+            MachineError: there is not so much left.
+        """
+        try:
+            array: Array = self.driver.pagelocked_empty(shape, dtype)
+        except self.driver.MemoryError as error:
+            raise MachineError(
+                f"{self.name}: no {nbytes(shape, dtype) / 2**20:.0f} MB of page-locked memory left. "
+                "Build for a smaller --batch-size."
+            ) from error
         return array
 
     def upload(self, target: Any, source: Array, stream: Any) -> None:

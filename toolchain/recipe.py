@@ -149,8 +149,18 @@ class Recipe:
                 "--calibrator tensorrt: TensorRT ignores it where it fuses a transformer's attention itself, and would "
                 "run in floating point. Add --attention plugin, or leave it out for ranges of our own."
             )
+        if self.gives_cache and self.calibrator != "tensorrt":
+            raise UsageError(
+                f"--calibration {self.calibration}: a TensorRT cache goes with --calibrator tensorrt and "
+                "--attention plugin. Add them, or give a calibration.json."
+            )
         if self.cuda_graphs and self.backend not in (None, "trt"):
             raise UsageError(f"--cuda-graphs: not with --backend {self.backend}. Choose --backend trt.")
+
+    @property
+    def gives_cache(self) -> bool:
+        """Whether `calibration` names a TensorRT cache, and not a calibration.json."""
+        return self.calibration is not None and self.calibration.endswith(".cache")
 
     @classmethod
     def values(cls, flags: Mapping[str, Any], *, sets: Sequence[str] = (), file: Path | None = None) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.calibrate import read_ranges
+from toolchain import graph
+from toolchain.calibrate import read_ranges, tapped
 from toolchain.cuda import open_gpu
 from toolchain.engine import cache
 from toolchain.engine.builder import Builder, Options
@@ -23,25 +24,12 @@ from toolchain.engine.shapes import Profile
 from toolchain.engine.static import static_network
 from toolchain.errors import InputError
 from toolchain.files import sha256_file, sha256_json
-from toolchain.graph.encoder import Encoder, plugin_ranges, tensor_name
+from toolchain.graph.encoder import Encoder, plugin_ranges, tensor_name, tensor_names
 from toolchain.job import Job
-from toolchain.recipe import Recipe
 from toolchain.tensors import Batch
 from toolchain.tokens import encode
 
 CACHE = "calibration.cache"
-ROLES = ("input", "qkv", "context", "normed", "activated")
-"""What linear layers and attention read: without a scale of one of these, a product leaves INT8."""
-
-
-def needed_tensors(encoder: Encoder) -> list[str]:
-    """Return the names of the tensors that must have a scale."""
-    return [tensor_name(index, role) for index in range(len(encoder.layers)) for role in ROLES]
-
-
-def given_cache(recipe: Recipe) -> bool:
-    """Whether the recipe names a TensorRT cache, and not a calibration.json."""
-    return recipe.calibration is not None and recipe.calibration.endswith(".cache")
 
 
 def find_scales(job: Job, stage: Path, trt: Any, tag: Tag, encoder: Encoder, profile: Profile, device: str) -> bytes:
@@ -50,7 +38,7 @@ def find_scales(job: Job, stage: Path, trt: Any, tag: Tag, encoder: Encoder, pro
     Raises:
         InputError: a cache that was given does not fit, or TensorRT's calibration is not whole.
     """
-    recipe, needed = job.recipe, needed_tensors(encoder)
+    recipe, needed = job.recipe, tensor_names(encoder)
     target = stage / tag.folder / CACHE
     fits = {
         "tensorrt": tag.tensorrt,
@@ -60,21 +48,42 @@ def find_scales(job: Job, stage: Path, trt: Any, tag: Tag, encoder: Encoder, pro
         "tensors_sha256": sha256_json(needed),
     }
     if recipe.calibrator == "own":
-        ranges, _ = read_ranges(stage / "calibration.json")
-        data = cache.cache_text(plugin_ranges(encoder, ranges), version=tag.tensorrt).encode()
+        data = cache.cache_text(own_ranges(job, stage, encoder), version=tag.tensorrt).encode()
         about = {**fits, "calibrator": "own", "calibration_sha256": sha256_file(stage / "calibration.json")}
-    elif given_cache(recipe):
+    elif recipe.gives_cache:
         file = Path(str(recipe.calibration))
         data, known = cache.read_cache(file)
         cache.check_cache(data, where=str(file), version=tag.tensorrt, needed=needed, about=known, fits=fits)
         about = known or {}
     else:
         data, fed = calibrate_static(job, trt, encoder, profile, device)
+        # Of the tensors between those of the table, none may get a scale, or TensorRT might run it in INT8.
+        data = cache.only(data, needed, where="TensorRT's cache")
         about = {**fits, **fed, "calibrator": "tensorrt"}
     cache.write_cache(target, data, about)
     data, known = cache.read_cache(target)  # what TensorRT wrote is checked like a stranger's
     cache.check_cache(data, where=CACHE, version=tag.tensorrt, needed=needed, about=known, fits=fits)
     return data
+
+
+def own_ranges(job: Job, stage: Path, encoder: Encoder) -> dict[str, float]:
+    """Return the amax of every tensor of the table, from calibration.json and one more pass over the rows.
+
+    TensorRT leaves a product out of INT8 if what it reads or what it gives has no scale. What products read is
+    calibrated; of what they give, which stays in float16, the largest |x| is enough.
+
+    Raises:
+        InputError: calibration.json or the rows are missing or of another graph.
+    """
+    ranges, _ = read_ranges(stage / "calibration.json")
+    found = plugin_ranges(encoder, ranges)
+    names = {tensor_name(index, role): name for index, part in enumerate(encoder.layers)
+             for role, name in part.results.items() if tensor_name(index, role) not in found}  # fmt: skip
+    tokens = job.encode(job.calibration_rows.texts)
+    for values in tapped(graph.load(stage / "model.onnx"), list(names.values()), tokens):
+        for name, source in names.items():
+            found[name] = max(found.get(name, 0.0), float(np.abs(values[source]).max()))
+    return {name: found[name] for name in tensor_names(encoder)}
 
 
 def calibrate_static(

@@ -100,3 +100,24 @@ def test_fold_attention_scale_leaves_a_query_that_others_read():
     reader = ir.node("Identity", [query])
     model.graph.append(reader)
     assert clean.fold_attention_scale(model) == 0
+
+
+def test_float_sums_counts_as_before_in_float():
+    ids = np.array([[3, 1, 0, 4]], np.int64)
+    made = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("CumSum", ["ids", "axis"], ["sums"]), helper.make_node("Identity", ["sums"], ["counted"])],
+            "test",
+            [helper.make_tensor_value_info("ids", TensorProto.INT64, [1, 4])],
+            [helper.make_tensor_value_info("counted", TensorProto.INT64, [1, 4])],
+            [numpy_helper.from_array(np.array(1), "axis")],
+        ),
+        opset_imports=[helper.make_opsetid("", 18)],
+    )
+    model = ir.from_proto(made)
+    assert clean.float_sums(model) == 1
+    assert clean.float_sums(model) == 0
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+    found = run(model, ids=ids)
+    assert found.dtype == np.int64
+    assert found.tolist() == np.cumsum(ids, axis=1).tolist()

@@ -136,6 +136,7 @@ def test_sources_are_calibrated(files, kind):
     layers = dissect(model).layers
     names = {name for layer in layers for name in layer.sources.values()}
     assert names == set(calibrated_tensors(model))
+    assert set(layers[0].results) == {"attended", "inner", "outer", "output"}
     assert set(layers[0].sources) == {"input", "query", "key", "value", "context", "normed", "activated"}
 
 

@@ -33,7 +33,7 @@ def import_tensorrt() -> Any:
     """
     try:
         return importlib.import_module("tensorrt")
-    except ImportError as error:
+    except (ImportError, OSError) as error:
         missing = "not installed" if getattr(error, "name", None) == "tensorrt" else f"cannot be loaded ({error})"
         raise MachineError(f"TensorRT: {missing}. {INSTALL}.") from error
 

@@ -1,6 +1,8 @@
 """A graph to a plan: network, configuration, build, and what is heard and seen of it."""
 
 import contextlib
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -9,6 +11,7 @@ from typing import Any
 
 from toolchain.engine.api import Heard, make_logger, network_flags, preload_cublas
 from toolchain.engine.inspector import summarise
+from toolchain.engine.plan import AMPERE
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.files import write_bytes
 from toolchain.progress import bar
@@ -17,7 +20,6 @@ Shapes = dict[str, tuple[tuple[int, ...], ...]]
 """Input name -> its shapes at kMIN, kOPT and kMAX."""
 
 TURING = 75
-AMPERE = 80
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ class Builder:
         start = time.perf_counter()
         with _progress(trt) as monitor:
             config.progress_monitor = monitor
-            plan = self._builder.build_serialized_network(network, config)
+            with _noted(monitor):
+                plan = self._builder.build_serialized_network(network, config)
         seconds = time.perf_counter() - start
         if monitor.interrupted:
             raise KeyboardInterrupt
@@ -201,12 +204,27 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _progress(trt: Any) -> Iterator[Any]:
-    """Yield a progress monitor that draws a bar, and through which Ctrl-C ends a build.
-
-    Python sees the signal only while a call back into Python runs, and TensorRT would swallow the exception there.
-    """
+    """Yield a progress monitor that draws a bar, and through which Ctrl-C ends a build."""
     with bar(100, "building the engine") as advance:
         yield _monitor(trt, advance)
+
+
+@contextlib.contextmanager
+def _noted(monitor: Any) -> Iterator[None]:
+    """Let Ctrl-C be noted, and the next step stop the build.
+
+    Python would raise KeyboardInterrupt in whatever call back into Python runs next, where TensorRT swallows it.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: setattr(monitor, "interrupted", True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
 def _monitor(trt: Any, advance: Callable[[], None]) -> Any:
@@ -220,10 +238,7 @@ def _monitor(trt: Any, advance: Callable[[], None]) -> Any:
             self._steps = max(self._steps, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            try:
-                advance()
-            except KeyboardInterrupt:
-                self.interrupted = True
+            advance()
             return not self.interrupted
 
         def phase_finish(self, phase_name: str) -> None:

@@ -57,6 +57,17 @@ def parse_cache(text: str, *, where: str) -> tuple[str, dict[str, float]]:
     return lines[0], scales
 
 
+def only(data: bytes, names: Collection[str], *, where: str) -> bytes:
+    """Return a cache with the lines of these tensors alone.
+
+    Raises:
+        InputError: it is no cache.
+    """
+    first, scales = parse_cache(data.decode("utf-8", "replace"), where=where)
+    lines = [f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in scales.items() if name in names]
+    return "\n".join([first, *lines, ""]).encode()
+
+
 def check_cache(
     data: bytes, *, where: str, version: str, needed: Collection[str], about: Mapping[str, Any] | None, fits: Any
 ) -> None:

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from typing import Any
 
-PRODUCT = re.compile(r"gemm|conv|matrix_?multiply|matmul|fully_?connected|mha|attention", re.IGNORECASE)
+PRODUCT = re.compile(r"gemm|conv|matrix_?multiply|matmul|fully_?connected|mha", re.IGNORECASE)
 """Layer types, names and kernels in which numbers are multiplied and summed."""
 
 FUSED_ATTENTION = re.compile(r"mha|fmha|qkvtocontext|fused_?attention|flash", re.IGNORECASE)
@@ -54,7 +54,9 @@ def _words(layer: dict[str, Any]) -> str:
 
 def is_product(layer: dict[str, Any]) -> bool:
     """Whether a layer multiplies matrices; one that only changes a format does not, whatever its name."""
-    return bool(PRODUCT.search(_words(layer))) and not REFORMAT.search(str(layer.get("LayerType", "")))
+    words = _words(layer)
+    multiplies = PRODUCT.search(words) or FUSED_ATTENTION.search(words)
+    return bool(multiplies) and not REFORMAT.search(str(layer.get("LayerType", "")))
 
 
 def is_int8(layer: dict[str, Any]) -> bool:

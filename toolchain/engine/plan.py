@@ -15,6 +15,7 @@ from toolchain.files import sha256_file
 PLANS = "plans"
 PLAN, RECORD, LAYERS = "model.plan", "plan.json", "layers.json"
 SCHEMA = 1
+AMPERE = 80
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def find_plan(artefacts: list[str], tag: Tag, *, where: Path) -> str:
     plans = sorted(name for name in artefacts if is_plan(name))
     if f"{tag.folder}/{PLAN}" in plans:
         return f"{tag.folder}/{PLAN}"
-    for name in plans:  # a version-compatible plan has another tag and may still run
+    for name in plans:  # a compatible plan has another tag and may still run
         try:
             check_plan(where / name, tag, digest=False)
         except (InputError, MachineError):
@@ -67,11 +68,17 @@ def check_plan(plan: Path, tag: Tag, *, digest: bool = True) -> dict[str, Any]:
     record = read_record(plan)
     bundle = plan.parent.parent.parent
     built = Tag(record["sm"], record["tensorrt"])
-    if built.sm != tag.sm or not _runs(record, built.tensorrt, tag.tensorrt):
+    if not (_fits(record, built.sm, tag.sm) and _runs(record, built.tensorrt, tag.tensorrt)):
         raise MachineError(f"{plan}: built for {built}, and this machine has {tag}. {rebuild(bundle)}")
     if digest and sha256_file(plan) != record["plan_sha256"]:
         raise InputError(f"{plan}: changed since it was built, and a plan is code. {rebuild(bundle)}")
     return record
+
+
+def _fits(record: dict[str, Any], built: int, here: int) -> bool:
+    """A plan runs on its own compute capability; one for Ampere and later on any of those."""
+    everywhere = record.get("options", {}).get("hardware_compatible") == "ampere-plus"
+    return built == here or (everywhere and here >= AMPERE)
 
 
 def _runs(record: dict[str, Any], built: str, here: str) -> bool:

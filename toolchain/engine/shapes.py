@@ -25,10 +25,14 @@ class Profile:
         return dict.fromkeys(inputs, shapes)
 
     def packed(self, inputs: list[str]) -> dict[str, tuple[tuple[int, ...], ...]]:
-        """Return the same for a graph without padding: all tokens in one row (graph/packed.py)."""
-        tokens = tuple((batch * length,) for batch, length in zip(self.batch, self.length, strict=True))
-        own = {"cu_seqlens": tuple((size + 1,) for size in self.batch),
-               "max_seqlen": tuple((size,) for size in self.length)}  # fmt: skip
+        """Return the same for a graph without padding: all tokens in one row (graph/packed.py).
+
+        The least is one token always: rows need not be long, nor many, where none is padded.
+        """
+        _, rows, most_rows = self.batch
+        _, length, longest = self.length
+        tokens = (1,), (rows * length,), (most_rows * longest,)
+        own = {"cu_seqlens": ((2,), (rows + 1,), (most_rows + 1,)), "max_seqlen": ((1,), (length,), (longest,))}
         return {name: own.get(name, tokens) for name in inputs}
 
     def to_json(self) -> dict[str, list[int]]:

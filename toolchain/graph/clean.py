@@ -133,6 +133,28 @@ def _sole_reader(node: ir.Node | None, op_type: str) -> ir.Node | None:
     return reader if reader is not None and reader.op_type == op_type else None
 
 
+def float_sums(model: ir.Model) -> int:
+    """Let CumSum add float32, in which RoBERTa's positions are exact: TensorRT's parser has it for floats alone."""
+    count = 0
+    for node in nodes(model, "CumSum"):
+        source, result = node.inputs[0], node.outputs[0]
+        if source is None or source.dtype is None or not source.dtype.is_integer():
+            continue
+        before, after = (ir.node("Cast", [value], {"to": int(kind)}, name=f"{node.name}.{name}")
+                         for value, kind, name in ((source, ir.DataType.FLOAT, "float"),
+                                                   (result, source.dtype, "integer")))  # fmt: skip
+        before.outputs[0].shape, before.outputs[0].type = source.shape, ir.TensorType(ir.DataType.FLOAT)
+        after.outputs[0].shape, after.outputs[0].type = result.shape, ir.TensorType(source.dtype)
+        result.replace_all_uses_with(after.outputs[0])
+        after.replace_input_with(0, result)
+        result.dtype = ir.DataType.FLOAT
+        node.replace_input_with(0, before.outputs[0])
+        model.graph.insert_before(node, before)
+        model.graph.insert_after(node, after)
+        count += 1
+    return count
+
+
 def name_by_module(model: ir.Model) -> int:
     """Name linear layers and attention products after the module that they come from.
 
@@ -207,6 +229,7 @@ PASSES: dict[str, Callable[[ir.Model], int]] = {
     "plain_reshapes": plain_reshapes,
     "fold_attention_scale": fold_attention_scale,
     "plain_gelu": plain_gelu,
+    "float_sums": float_sums,
     "name_by_module": name_by_module,
     "name_tensors": name_tensors,
     "tidy": tidy,

@@ -25,8 +25,8 @@ class Layer:
 
     The query is without attention's scale: whoever multiplies query and key divides by
     sqrt(head size) himself. `query_ratio` is the query here over the query in the ONNX graph.
-    `sources` maps the roles input, query, key, value, context, normed and activated to the names
-    of those tensors in the ONNX graph, which are the names that calibration.json has.
+    `sources` maps input, query, key, value, context, normed and activated to their tensors in the
+    ONNX graph, named as in calibration.json; `results` the others, which calibration.json lacks.
     """
 
     query: Linear
@@ -40,6 +40,7 @@ class Layer:
     activation: str
     query_ratio: float
     sources: dict[str, str]
+    results: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -201,9 +202,11 @@ class _Reader(Matcher):
 
     def layer(self, at: str, hidden: ir.Value, first: ir.Node, second: ir.Node) -> tuple[Layer, int]:
         """Read one layer, from `hidden` over the LayerNorm `first` to the LayerNorm `second`."""
-        output, context = self.linear(at, "attention's output", self.residual(at, first, hidden))
+        attended = self.residual(at, first, hidden)
+        output, context = self.linear(at, "attention's output", attended)
         normed = first.outputs[0]
-        outer, activated = self.linear(at, "the feed-forward output", self.residual(at, second, normed))
+        outer_value = self.residual(at, second, normed)
+        outer, activated = self.linear(at, "the feed-forward output", outer_value)
         readers = [use.node for use in normed.uses() if use.node.op_type == "MatMul"]
         if len(readers) != 1:
             self.refuse(f"{at}: {len(readers)} linear layers read the attention's LayerNorm, where one does")
@@ -211,11 +214,13 @@ class _Reader(Matcher):
         inner, _ = self.linear(at, "the feed-forward input", inner_value)
         query, key, value, sources, ratio, heads = self.attention(at, hidden, context)
         names = {"context": context, "normed": normed, "activated": activated, "input": hidden} | sources
+        made = {"attended": attended, "inner": inner_value, "outer": outer_value, "output": second.outputs[0]}
         layer = Layer(
             *(query, key, value, output, self.norm(first), inner, outer, self.norm(second)),
             activation=self.activation(at, inner_value, activated, inner.bias.size),
             query_ratio=ratio,
             sources={role: str(source.name) for role, source in names.items()},
+            results={role: str(source.name) for role, source in made.items()},
         )
         return layer, heads
 

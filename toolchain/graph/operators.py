@@ -49,8 +49,7 @@ def _operators(major: int) -> dict[str, frozenset[str]]:
     types = {name: frozenset(members) for name, members in table["types"].items()}
     found = {operator: types[name] for name, operators in table["operators"].items() for operator in operators}
     later = {operator: entry for operator, entry in table["since"].items() if major >= entry["major"]}
-    changed = later | table["beyond"]
-    return found | {operator: types[entry["types"]] for operator, entry in changed.items()}
+    return found | {operator: types[entry["types"]] for operator, entry in later.items()}
 
 
 def _opset_faults(model: ir.Model, facts: dict[str, Any], major: int) -> Iterator[str]:

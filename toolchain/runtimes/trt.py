@@ -7,7 +7,7 @@ another computes.
 
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Runner:
         self._where = str(plan)
         self._profiles = [Profile(tuple(one["batch"]), tuple(one["length"])) for one in record["profiles"]]
         self._packed = record["layout"] == "packed"
-        self._graphs = cuda_graphs
+        self._graphs, self._error = cuda_graphs, gpu.driver.Error
         logger, self._heard = make_logger(trt)
         preload_cublas()
         trt.init_libnvinfer_plugins(logger, "")  # a plan with plugins does not load without them
@@ -82,6 +82,12 @@ class Runner:
 
     def infer(self, batch: Batch) -> NDArray[np.float32]:
         """Return the logits of a batch, float32 [batch, classes]; the device is idle then."""
+        try:
+            return self._infer(batch)
+        except self._error as error:
+            raise MachineError(f"{self._where}: the GPU stopped ({error}). See `toolchain doctor`.") from error
+
+    def _infer(self, batch: Batch) -> NDArray[np.float32]:
         rows = len(batch["input_ids"])
         if not self._lanes:
             raise InputError(f"{self._where}: was closed. Open it again.")
@@ -242,7 +248,8 @@ class Lane:
 
     def close(self) -> None:
         """Free graphs, contexts and buffers, once nothing runs any more."""
-        self.wait()
+        with suppress(self._gpu.driver.Error):  # a GPU that stopped has been told of
+            self.wait()
         for graph in self._recorded.values():
             graph.close()
         for held in (self._recorded, self._contexts, self._device, self._host):

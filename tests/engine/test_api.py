@@ -1,0 +1,61 @@
+"""What TensorRT can do is asked by name, and what it says is kept."""
+
+import builtins
+import enum
+import importlib
+from types import SimpleNamespace
+
+import pytest
+
+from toolchain.engine.api import Heard, has_implicit_int8, import_tensorrt, major_of, network_flags, version_number
+from toolchain.errors import MachineError
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [(ModuleNotFoundError("No module named 'tensorrt'", name="tensorrt"), "TensorRT: not installed"),
+     (ImportError("libnvinfer.so.10: no such file"), r"cannot be loaded \(libnvinfer"),
+     (FileNotFoundError("Could not find: libnvinfer.so.10"), r"cannot be loaded \(Could not find")],
+)  # fmt: skip
+def test_a_tensorrt_that_cannot_be_had_is_a_missing_machine(monkeypatch, error, message):
+    def fail(name):
+        raise error
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(MachineError, match=message):
+        import_tensorrt()
+
+
+def test_what_is_heard_is_sorted():
+    heard = Heard()
+    assert heard.why == "it does not say why (see -vv)"
+    for level, line in (
+        ("INFO", "out of memory"), ("WARNING", "Missing scale and zero-point for tensor a.b: c, expect fall back"),
+        ("INTERNAL_ERROR", "Assertion\n  failed."), ("ERROR", "CUDA error"),
+    ):  # fmt: skip
+        heard.add(level, line)
+    assert (heard.errors, heard.missing_scales) == (["Assertion\n  failed.", "CUDA error"], ["a.b: c"])
+    assert heard.why == "Assertion failed"
+    assert not heard.out_of_memory
+    heard.add("ERROR", "Error Code 2: OutOfMemory (Requested size was 1 bytes.)")
+    assert heard.out_of_memory
+
+
+def test_abilities_are_asked_by_name():
+    both = enum.IntEnum("BuilderFlag", {"FP16": 0, "INT8": 1})
+    neither = enum.IntEnum("BuilderFlag", {"TF32": 0})
+    ten = SimpleNamespace(IInt8EntropyCalibrator2=builtins.object, BuilderFlag=both)
+    assert has_implicit_int8(ten)
+    assert not has_implicit_int8(SimpleNamespace(BuilderFlag=both))
+    assert not has_implicit_int8(SimpleNamespace(IInt8EntropyCalibrator2=builtins.object, BuilderFlag=neither))
+    for number in (0, 1):
+        flags = enum.IntEnum("NetworkDefinitionCreationFlag", {"STRONGLY_TYPED": number, "OTHER": 5})
+        trt = SimpleNamespace(NetworkDefinitionCreationFlag=flags)
+        assert network_flags(trt, strongly_typed=True) == 1 << number
+        assert network_flags(trt, strongly_typed=False) == 0
+
+
+def test_versions():
+    assert version_number("10.16.1.11") == 101601
+    assert version_number("8.6.1") == 80601
+    assert major_of("11.4.0.106") == 11

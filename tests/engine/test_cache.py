@@ -1,0 +1,93 @@
+"""TensorRT's cache as text: what is written is read back, and what its builder would pass over is refused."""
+
+import json
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolchain.engine.cache import cache_text, check_cache, header, parse_cache, read_cache, write_cache
+from toolchain.errors import InputError
+
+VERSION = "10.16.1.11"
+names = st.text(st.characters(exclude_characters="\r\n", exclude_categories=("Cs",)), min_size=1)
+amax = st.floats(1e-20, 1e30)
+
+
+def test_the_text_is_tensorrts():
+    first, *lines = cache_text({"a: b": 127.0, "c": 1.0}).splitlines()
+    assert first == "TRT-101601-EntropyCalibration2"
+    assert lines[0] == "a: b: 3f800000"
+    assert struct.unpack(">f", bytes.fromhex(lines[1].rsplit(": ", 1)[1]))[0] == pytest.approx(1 / 127)
+    assert cache_text({}, version="10.14.1.48") == "TRT-101401-EntropyCalibration2\n"
+
+
+@given(st.dictionaries(names, amax))
+def test_what_is_written_is_read_back(ranges):
+    first, scales = parse_cache(cache_text(ranges, version=VERSION), where="x")
+    assert first == header(VERSION)
+    assert scales == {name: pytest.approx(value / 127, rel=1e-6) for name, value in ranges.items()}
+
+
+@given(st.dictionaries(names, amax, min_size=1), st.data())
+def test_a_cache_cut_off_anywhere_is_never_taken_for_whole(ranges, data):
+    text = cache_text(ranges, version=VERSION)
+    part = text[: data.draw(st.integers(0, len(text) - 1))]
+    with pytest.raises(InputError):
+        check_cache(part.encode(), where="x", version=VERSION, needed=list(ranges), about={}, fits={})
+
+
+@pytest.mark.parametrize("word", ["00000000", "7f800000", "7fc00000", "bf800000", "3F800000", "3f8000", "00000001"])
+def test_a_scale_that_is_no_number_above_zero_is_refused(word):
+    with pytest.raises(InputError, match=r"line 2 is 'a: .*', not a tensor and its scale"):
+        parse_cache(f"{header(VERSION)}\na: {word}\n", where="x")
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """A cache of two tensors and its side-car."""
+    file = tmp_path / "c.cache"
+    write_cache(file, cache_text({"a": 1.0, "b": 2.0}, version=VERSION).encode(), {"model": "m"})
+    return file
+
+
+def check(file, **changes):
+    data, about = read_cache(file)
+    wanted = {"version": VERSION, "needed": ["a", "b"], "fits": {"model": "m"}, "where": str(file)}
+    check_cache(data, about=about, **(wanted | changes))
+
+
+def rewrite(change):
+    return lambda file: file.write_bytes(change(file.read_bytes()))
+
+
+def recar(**changes):
+    def change(file):
+        car = file.with_name("c.cache.json")
+        car.write_text(json.dumps(json.loads(car.read_text()) | changes))
+
+    return change
+
+
+def test_a_good_cache_passes(cache):
+    check(cache)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(rewrite(lambda data: data[:-4]), "cut off after 'b: 3"),
+     (rewrite(lambda data: b"\xff\xfe"), "it is not text"), (rewrite(lambda data: b""), "no calibration cache"),
+     (rewrite(lambda data: data.replace(b"a: 3c", b"a: 3d")), "changed since it was written"),
+     (rewrite(lambda data: data.replace(b"101601", b"101401")), "its header is TRT-101401-.* takes TRT-101601-"),
+     (rewrite(lambda data: data.replace(b"Entropy", b"MinMax")), "its header is TRT-101601-MinMax"),
+     (rewrite(lambda data: data.replace(b"b: ", b"q: ")), r"no scale for b \(1 missing\)"),
+     (lambda file: file.with_name("c.cache.json").unlink(), r"no side-car c\.cache\.json"),
+     (lambda file: file.with_name("c.cache.json").write_text("[]"), r"no side-car"),
+     (lambda file: file.with_name("c.cache.json").write_text("{"), r"c\.cache\.json: broken"),
+     (recar(model="other"), "made for model 'other', this is 'm'"), (lambda file: file.unlink(), "No such file")],
+)  # fmt: skip
+def test_what_the_builder_would_pass_over_is_refused(cache, change, message):
+    change(cache)
+    with pytest.raises(InputError, match=message):
+        check(cache)

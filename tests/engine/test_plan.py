@@ -1,0 +1,96 @@
+"""A plan is run by the GPU and the TensorRT that it was built for, or not at all."""
+
+import hashlib
+import json
+
+import pytest
+
+from toolchain.engine.plan import Tag, check_plan, find_plan, is_plan
+from toolchain.errors import InputError, MachineError
+
+T4 = Tag(75, "10.16.1.11")
+
+
+@pytest.fixture
+def plan(tmp_path):
+    return make(tmp_path / "bundle", T4)
+
+
+def make(bundle, tag, **changes):
+    file = bundle / tag.folder / "model.plan"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"a plan")
+    record = {"schema": 1, "sm": tag.sm, "tensorrt": tag.tensorrt, "version_compatible": False, "profiles": [],
+              "layout": "padded", "precision": "fp16", "options": {"hardware_compatible": "none"},
+              "plan_sha256": hashlib.sha256(b"a plan").hexdigest()}  # fmt: skip
+    (file.parent / "plan.json").write_text(json.dumps(record | changes))
+    return file
+
+
+def test_a_tag_names_its_folder_and_itself():
+    assert T4.folder == "plans/sm75-trt10.16.1.11"
+    assert str(T4) == "compute capability 7.5 with TensorRT 10.16.1.11"
+    assert is_plan(f"{T4.folder}/model.plan")
+    assert not is_plan("model.onnx")
+
+
+def test_a_plan_that_was_built_here_passes(plan):
+    assert check_plan(plan, T4)["precision"] == "fp16"
+
+
+@pytest.mark.parametrize("here", [Tag(86, "10.16.1.11"), Tag(75, "10.16.1.12"), Tag(75, "10.14.1.48")])
+def test_a_foreign_plan_names_both_machines_and_the_remedy(plan, here):
+    with pytest.raises(MachineError) as refused:
+        check_plan(plan, here)
+    assert all(text in str(refused.value) for text in (str(T4), str(here), "toolchain build"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "here", "runs"),
+    [({"version_compatible": True}, Tag(75, "10.17.0.1"), True),
+     ({"version_compatible": True}, Tag(75, "11.4.0.106"), True),
+     ({"version_compatible": True}, Tag(75, "10.9.0.34"), False),
+     ({"version_compatible": True}, Tag(80, "10.17.0.1"), False),
+     ({"options": {"hardware_compatible": "ampere-plus"}}, Tag(90, "10.16.1.11"), True),
+     ({"options": {"hardware_compatible": "ampere-plus"}}, Tag(75, "10.16.1.11"), False),
+     ({"options": {"hardware_compatible": "same-compute-capability"}}, Tag(90, "10.16.1.11"), False)],
+)  # fmt: skip
+def test_a_compatible_plan_runs_where_its_kind_says(tmp_path, changes, here, runs):
+    built = Tag(80 if "options" in changes else 75, T4.tensorrt)
+    file = make(tmp_path, built, **changes)
+    if runs:
+        assert find_plan([f"{built.folder}/model.plan"], here, where=tmp_path) == str(file.relative_to(tmp_path))
+    else:
+        with pytest.raises(MachineError, match=rf"there: sm{built.sm}-trt10\.16\.1\.11"):
+            find_plan([f"{built.folder}/model.plan"], here, where=tmp_path)
+
+
+def test_the_plan_of_this_very_machine_comes_first(tmp_path):
+    make(tmp_path, Tag(75, "10.10.0.1"), version_compatible=True)
+    make(tmp_path, T4)
+    names = [f"plans/{name}/model.plan" for name in ("sm75-trt10.10.0.1", "sm75-trt10.16.1.11")]
+    assert find_plan(names, T4, where=tmp_path) == names[1]
+
+
+def test_a_bundle_without_a_plan_says_so(tmp_path):
+    with pytest.raises(MachineError, match=r"there: none\)\. Build one here"):
+        find_plan(["model.onnx"], T4, where=tmp_path)
+
+
+def test_changed_bytes_are_refused(plan):
+    plan.write_bytes(b"b plan")
+    assert check_plan(plan, T4, digest=False)
+    with pytest.raises(InputError, match="changed since it was built, and a plan is code"):
+        check_plan(plan, T4)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "plan.json: missing"), ("{", "plan.json: broken"), ("[]", "plan.json: broken"), ("{}", "broken"),
+     ('{"schema": 2}', "schema 2"), ('{"schema": 1}', "lacks .'sm'")],
+)  # fmt: skip
+def test_a_broken_record_is_refused(plan, text, message):
+    record = plan.parent / "plan.json"
+    record.unlink() if text is None else record.write_text(text)
+    with pytest.raises(InputError, match=message):
+        check_plan(plan, T4)
