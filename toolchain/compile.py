@@ -27,7 +27,7 @@ from toolchain.engine.plan import LAYERS, PLAN, RECORD, SCHEMA, Tag
 from toolchain.engine.plugins import VARIABLE_LENGTH, probe
 from toolchain.engine.shapes import Profile, make_profiles
 from toolchain.environment import version_of
-from toolchain.errors import InputError, MachineError
+from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.files import sha256_file, write_bytes, write_json, write_text
 from toolchain.graph.encoder import dissect, tensor_names
 from toolchain.graph.fusable import attention_faults
@@ -128,8 +128,8 @@ def _calibration_key(job: Job, made: Stage) -> Any:
     if recipe.gives_cache:
         return {"cache_sha256": sha256_file(Path(str(recipe.calibration)))}
     rows = {"samples": len(job.calibration_rows), "data_sha256": job.calibration_rows.digest}
-    own = recipe.calibrator == "own"
-    return rows | ({"ranges_sha256": made.artefacts.get("calibration.json")} if own else {})
+    own = {"file": "calibration.json", "sha256": made.artefacts.get("calibration.json")}
+    return rows | (own if recipe.calibrator == "own" else {})
 
 
 def _native(job: Job, stage: Path, machine: Machine, options: Options) -> tuple[Built, dict[str, Any]]:
@@ -153,7 +153,7 @@ def _plugin(job: Job, stage: Path, machine: Machine, options: Options) -> tuple[
     """Build the graph without padding, its attention in plugins."""
     trt, integer = machine.trt, job.precision == "int8"
     if job.precision == "fp32":
-        raise InputError("--attention plugin: its kernels are FP16 and INT8. Build --precision fp16 or int8.")
+        raise UsageError("--attention plugin: its kernels are FP16 and INT8. Build --precision fp16 or int8.")
     if integer and not has_implicit_int8(trt):
         raise MachineError(
             f"--attention plugin: TensorRT {machine.tag.tensorrt} takes no scales from outside the graph, so plugins "

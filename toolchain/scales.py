@@ -75,7 +75,12 @@ def own_ranges(job: Job, stage: Path, encoder: Encoder) -> dict[str, float]:
     Raises:
         InputError: calibration.json or the rows are missing or of another graph.
     """
-    ranges, _ = read_ranges(stage / "calibration.json")
+    ranges, about = read_ranges(stage / "calibration.json")
+    if about.get("smoothing"):
+        raise InputError(
+            "calibration.json: its ranges are those of a smoothed graph, and the plugins' has no smoothing. "
+            "Calibrate without --smooth and auto, or give --calibrator tensorrt."
+        )
     found = plugin_ranges(encoder, ranges)
     names = {tensor_name(index, role): name for index, part in enumerate(encoder.layers)
              for role, name in part.results.items() if tensor_name(index, role) not in found}  # fmt: skip

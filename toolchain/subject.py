@@ -210,7 +210,7 @@ def _device(backend: str, recipe: Recipe) -> str:
 
         return choose_device(recipe.device, cuda=torch.cuda.is_available())
     if backend == "ort-trt":
-        return recipe.device if recipe.device.startswith("cuda:") else "cuda:0"
+        return choose_device("auto" if recipe.device == "cpu" else recipe.device, cuda=True)
     from toolchain.runtimes.ort import import_onnxruntime
 
     providers = import_onnxruntime().get_available_providers()

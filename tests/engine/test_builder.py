@@ -83,8 +83,7 @@ def test_kernels_are_timed_once(code):
 @pytest.mark.parametrize(
     ("fault", "kind", "message"),
     [("none_plan", "InputError", "g.onnx: TensorRT gives no engine: .*Could not find any implementation"),
-     ("cancel", "InputError", "it does not say why"), ("oom", "MachineError", "ran out of memory: .*--batch-size"),
-     ("parser", "InputError", "g.onnx: TensorRT cannot parse it: .*Report this bug with the graph")],
+     ("cancel", "InputError", "it does not say why")],
 )  # fmt: skip
 def test_no_plan_is_one_error_and_no_timing_cache(code, fault, kind, message):
     code(f"""
