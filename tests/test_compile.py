@@ -87,7 +87,7 @@ def test_plugins_become_a_plan(make, bundle_of, precision, calibrator, chosen, p
      (("--device", "tpu"), {}, 2, "--device tpu: unknown"), (("--device", "cuda:x"), {}, 2, "cuda:x: unknown"),
      (("--seq-len", "1,64,256"), {}, 2, "the model takes 128"),
      (("--hardware-compatible", "ampere-plus"), {}, 2, "needs compute capability 8.0, and this GPU has 7.5"),
-     (("--attention", "plugin"), {"sm": "7.0"}, 4, "compute capability 7.0, and the plugin"),
+     ((), {"sm": "7.0"}, 4, "compute capability 7.0, and TensorRT needs 7.5"),
      (("--attention", "plugin"), {"fault": "no_plugins"}, 4, "has no CustomQKVToContextPluginDynamic of version 5 or"),
      (("--attention", "plugin"), {"fault": "missing_scales"}, 1, r"finds no scale for layer\.0\."),
      ((), {"fault": "no_int8"}, 1, "INT8 was asked for, and the engine multiplies nothing in INT8"),

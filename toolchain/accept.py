@@ -14,19 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from toolchain import report, verify
+from toolchain import graph, report, verify
 from toolchain.artefact import open_artefact
 from toolchain.build import build
 from toolchain.bundle import open_bundle
 from toolchain.compare import FAILS
 from toolchain.compile import Machine, find_machine
 from toolchain.doctor import examine
-from toolchain.engine.api import has_implicit_int8
+from toolchain.engine.api import has_implicit_int8, make_logger
 from toolchain.engine.plan import Tag, check_plan
+from toolchain.engine.plugins import VARIABLE_LENGTH, probe
 from toolchain.environment import describe
 from toolchain.errors import GateError, InputError, MachineError, ToolchainError
 from toolchain.files import write_json, write_text
 from toolchain.gate import contest
+from toolchain.graph.encoder import dissect
+from toolchain.graph.packed import check_packable
 from toolchain.pipeline import evaluate
 from toolchain.recipe import Recipe
 from toolchain.results import Result
@@ -95,25 +98,29 @@ def accept(recipe: Recipe, *, folder: Path = FOLDER, tell: Callable[[str], None]
     """
     machine = find_machine(recipe.device)
     bench = Bench(machine, recipe, folder)
-    checks = []
-    for name, run in CHECKS.items():
-        tell(f"{name} ...")
-        found = _run(name, run, bench)
-        tell(f"{name}: {found.outcome}{f' ({found.detail})' if found.detail else ''}")
-        checks.append(found)
-    record = {
+    record: dict[str, Any] = {
         "schema": SCHEMA,
         "gpu": machine.gpu,
         "tag": str(machine.tag),
         "environment": describe() | {"tensorrt": machine.tag.tensorrt},
-        "checks": [asdict(check) for check in checks],
+        "checks": [],
         "plans": bench.plans,
         "results": bench.results,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    for name, run in CHECKS.items():
+        tell(f"{name} ...")
+        _write(folder, record | {"running": name})  # a check that takes the process with it is then known by name
+        found = _run(name, run, bench)
+        tell(f"{name}: {found.outcome}{f' ({found.detail})' if found.detail else ''}")
+        record["checks"].append(asdict(found))
+    return record | {"files": _write(folder, record | {"running": None})}
+
+
+def _write(folder: Path, record: dict[str, Any]) -> list[str]:
     write_json(folder / "accept.json", record)
-    write_text(folder / "accept.md", markdown(record))
-    return record | {"files": [str(folder / "accept.json"), str(folder / "accept.md")]}
+    write_text(folder / "accept.md", report.acceptance(record))
+    return [str(folder / "accept.json"), str(folder / "accept.md")]
 
 
 def judge(record: dict[str, Any]) -> None:
@@ -153,8 +160,8 @@ def _doctor(bench: Bench) -> str:
 def _build(name: str) -> Callable[[Bench], str]:
     def check(bench: Bench) -> str:
         options = ENGINES[name]
-        if options == ENGINES["int8"] | {"attention": "plugin"} or "calibrator" in options:
-            _need_implicit_int8(bench)
+        if "attention" in options:
+            _need_plugins(bench, options["precision"])
         recipe = bench.recipe.replace(**options, backend="trt", output=str(bench.folder / name))
         done = build(recipe)
         if "lacks" in done:
@@ -169,9 +176,19 @@ def _build(name: str) -> Callable[[Bench], str]:
     return check
 
 
-def _need_implicit_int8(bench: Bench) -> None:
-    if not has_implicit_int8(bench.machine.trt):
-        raise Skip(f"TensorRT {bench.machine.tag.tensorrt} has no implicit quantisation")
+def _need_plugins(bench: Bench, precision: str) -> None:
+    """Skip what this TensorRT has no plugins for, or what they do not take."""
+    trt, tag = bench.machine.trt, bench.machine.tag
+    if precision == "int8" and not has_implicit_int8(trt):
+        raise Skip(f"TensorRT {tag.tensorrt} has no implicit quantisation")
+    try:
+        trt.init_libnvinfer_plugins(make_logger(trt)[0], "")
+        probe(trt, VARIABLE_LENGTH)
+        place = open_bundle(bench.bundle("fp32"))
+        encoder = dissect(graph.load(place.file("model.onnx")))
+        check_packable(encoder, max_length=place.manifest["max_length"], sm=tag.sm, precision=precision)
+    except (InputError, MachineError) as error:
+        raise Skip(str(error)) from error
 
 
 def _verify(name: str) -> Callable[[Bench], str]:
@@ -273,17 +290,3 @@ CHECKS: dict[str, Callable[[Bench], str] | None] = {
     "HTML report": None,
 }
 """In order; None stands for what this version cannot do yet."""
-
-
-def markdown(record: dict[str, Any]) -> str:
-    """Return the record as a page: the machine, the checks, and the results side by side."""
-    facts = {"GPU": record["gpu"], "for": record["tag"], **record["environment"]}
-    lines = [f"# Acceptance: {record['gpu']}, {record['created']}", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {value if value is not None else '-'} |" for name, value in facts.items()]
-    lines += ["", "| check | outcome | found | s |", "|---|---|---|---|"]
-    for check in record["checks"]:
-        detail = check["detail"].replace("|", "\\|").replace("\n", " ")
-        lines.append(f"| {check['name']} | {check['outcome']} | {detail} | {check['seconds']:g} |")
-    if record["results"]:
-        lines += ["", report.markdown(record["results"])]
-    return "\n".join(lines) + "\n"

@@ -44,11 +44,14 @@ def build(
             before an engine failed.
     """
     job = prepare(recipe, steps)
+    profiles = job_profiles(job)
     if recipe.dry_run:
-        return {"bundle": str(job.target), "precision": job.precision, "would_do": list(job.steps)}
+        return {"bundle": str(job.target), "precision": job.precision, "would_do": [*job.steps, *_planned(job, engine)]}
     # What is wrong with the data or the shapes shows before anything long is begun.
     parity_texts(job)
-    job_profiles(job)
+    if engine and recipe.backend == "trt" and profiles[-1].length[2] < job.max_length:
+        longest = profiles[-1].length[2]
+        log(f"rows of more than {longest} tokens will not run on this engine; the model takes {job.max_length}")
     if "calibrate" in job.steps and (not recipe.calibration or recipe.gives_cache):
         _ = job.held_rows if job.recipe.calib_method == "auto" else job.calibration_rows
     if recipe.max_drop is not None:
@@ -59,6 +62,16 @@ def build(
         made.finish(_about(job, records))
     done = _summary(job, made, records)
     return _with_engine(job, done, log) if engine else done
+
+
+def _planned(job: Job, engine: bool) -> list[str]:
+    """Return what a dry run says of the engine."""
+    if not engine or job.recipe.backend not in (None, "trt"):
+        return []
+    try:
+        return [find_machine(job.recipe.device).tag.folder]
+    except MachineError as error:
+        return [f"no engine ({error})"] if job.recipe.backend else []
 
 
 def build_engine(bundle: Bundle, recipe: Recipe, *, log: Log = lambda line: None) -> dict[str, Any]:

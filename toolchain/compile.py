@@ -11,6 +11,7 @@ After the build the engine is looked at: one that was to be INT8 and multiplies 
 """
 
 import hashlib
+import logging
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,25 +28,29 @@ from toolchain.engine.plan import LAYERS, PLAN, RECORD, SCHEMA, Tag
 from toolchain.engine.plugins import VARIABLE_LENGTH, probe
 from toolchain.engine.shapes import Profile, make_profiles
 from toolchain.environment import version_of
-from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.errors import InputError, MachineError
 from toolchain.files import sha256_file, write_bytes, write_json, write_text
 from toolchain.graph.encoder import dissect, tensor_names
 from toolchain.graph.fusable import attention_faults
 from toolchain.graph.operators import check_operators
-from toolchain.graph.packed import check_packable, packed
+from toolchain.graph.packed import FP16, INT8, check_packable, packed
 from toolchain.job import Job
 from toolchain.recipe import ENGINE
 from toolchain.runtimes.device import choose_device
-from toolchain.scales import CACHE, find_scales
+from toolchain.scales import find_scales
+
+log = logging.getLogger(__name__)
 
 COMPILE_VERSION = 1
 """Raised when this step's code changes what it writes."""
 
 GRAPHS = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 TIMING = Path("engines/build/.timing")
+REFUSED = Path("engines/build/.refused")
+"""Layers and log of an engine that was refused, by its tag."""
 
-FP16, INT8 = 1, 2
-"""TensorRT's DataType numbers, as the plugins take them for type_id."""
+LEAST_SM = 75
+"""Turing: the oldest that TensorRT 10 and 11 build for."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,11 @@ def find_machine(device: str) -> Machine:
     trt = import_tensorrt()
     import_pycuda()
     with open_gpu(place) as gpu:
+        if gpu.sm < LEAST_SM:
+            raise MachineError(
+                f"{gpu.name}: compute capability {gpu.sm // 10}.{gpu.sm % 10}, and TensorRT needs 7.5 (Turing). "
+                "Use another GPU, or --backend ort."
+            )
         return Machine(trt, Tag(gpu.sm, trt.__version__), gpu.name, gpu.cuda, place)
 
 
@@ -110,7 +120,9 @@ def compile_plan(job: Job, made: Stage, machine: Machine) -> dict[str, Any]:
         place.mkdir(parents=True, exist_ok=True)
         road = _plugin if recipe.attention == "plugin" else _native
         with open_gpu(machine.device):
-            built, layout = road(job, stage, machine, options)
+            built, layout, needed = road(job, stage, machine, options)
+        if fault := _fault(built, job.precision, needed):
+            raise InputError(f"{source}: {fault} {_evidence(built, machine)}")
         record = {"file": f"{folder}/{PLAN}", **_record(built, about, machine), **layout}
         write_bytes(place / PLAN, built.plan)
         write_text(place / LAYERS, built.layers)
@@ -132,7 +144,11 @@ def _calibration_key(job: Job, made: Stage) -> Any:
     return rows | (own if recipe.calibrator == "own" else {})
 
 
-def _native(job: Job, stage: Path, machine: Machine, options: Options) -> tuple[Built, dict[str, Any]]:
+Made = tuple[Built, dict[str, Any], set[str]]
+"""An engine, what plan.json says of its inputs, and the tensors that must have a scale."""
+
+
+def _native(job: Job, stage: Path, machine: Machine, options: Options) -> Made:
     """Build the typed graph as it is."""
     file = GRAPHS[job.precision]
     model = graph.load(stage / file)
@@ -145,15 +161,12 @@ def _native(job: Job, stage: Path, machine: Machine, options: Options) -> tuple[
     names = [str(value.name) for value in model.graph.inputs]
     profiles: list[Shapes] = [profile.padded(names) for profile in job_profiles(job)]
     built = builder.build(network, profiles, options, timing=_timing(machine))
-    _look(built, job.precision, file)
-    return built, {"layout": "padded", "inputs": names, "unfused_because": faults}
+    return built, {"layout": "padded", "inputs": names, "unfused_because": faults}, set()
 
 
-def _plugin(job: Job, stage: Path, machine: Machine, options: Options) -> tuple[Built, dict[str, Any]]:
+def _plugin(job: Job, stage: Path, machine: Machine, options: Options) -> Made:
     """Build the graph without padding, its attention in plugins."""
     trt, integer = machine.trt, job.precision == "int8"
-    if job.precision == "fp32":
-        raise UsageError("--attention plugin: its kernels are FP16 and INT8. Build --precision fp16 or int8.")
     if integer and not has_implicit_int8(trt):
         raise MachineError(
             f"--attention plugin: TensorRT {machine.tag.tensorrt} takes no scales from outside the graph, so plugins "
@@ -175,21 +188,30 @@ def _plugin(job: Job, stage: Path, machine: Machine, options: Options) -> tuple[
     implicit = ("FP16", "INT8") if integer else ()
     built = builder.build(network, profiles, options, timing=_timing(machine), calibrator=calibrator, implicit=implicit)
     needed = set(tensor_names(encoder)) if integer else set()
+    return built, {"layout": "packed", "inputs": names, "plugins": versions}, needed
+
+
+def _fault(built: Built, precision: str, needed: set[str]) -> str | None:
+    """Return why an engine is not what was asked for, or None; what the inspector does not tell is no fault."""
     if lost := sorted(needed & set(built.heard.missing_scales)):
-        raise InputError(f"{CACHE}: TensorRT finds no scale for {lost[0]} ({len(lost)} missing). Report this bug.")
-    _look(built, job.precision, "model.plugin.onnx")
-    return built, {"layout": "packed", "inputs": names, "plugins": versions}
+        return f"TensorRT finds no scale for {lost[0]} ({len(lost)} missing)."
+    layers = built.summary
+    if precision != "int8" or layers["products"] is None or layers["int8_products"]:
+        return None
+    if layers["unknown_products"]:
+        log.warning("the inspector does not tell the types of %d products", layers["unknown_products"])
+        return None
+    missing = len(built.heard.missing_scales)
+    return f"INT8 was asked for, and the engine multiplies nothing in INT8 ({missing} tensors without a scale)."
 
 
-def _look(built: Built, precision: str, where: str) -> None:
-    """Refuse an engine that is not what was asked for."""
-    count = built.summary["int8_products"]
-    if precision == "int8" and count == 0:
-        missing = len(built.heard.missing_scales)
-        raise InputError(
-            f"{where}: INT8 was asked for, and the engine multiplies nothing in INT8 ({missing} tensors without a "
-            "scale). It would be no faster than FP16: build --precision fp16, and report this with layers.json."
-        )
+def _evidence(built: Built, machine: Machine) -> str:
+    """Keep what tells why an engine was refused, and return the sentence that names it."""
+    folder = REFUSED / Path(machine.tag.folder).name
+    write_text(folder / LAYERS, built.layers)
+    write_json(folder / "heard.json", {"gpu": machine.gpu, "tag": str(machine.tag), "layers": built.summary,
+                                       "errors": built.heard.errors, "warnings": built.heard.warnings})  # fmt: skip
+    return f"Build --precision fp16 meanwhile, and send in {folder}."
 
 
 def _timing(machine: Machine) -> Path:

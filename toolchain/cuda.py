@@ -136,8 +136,10 @@ class Graph:
         self._call("cuStreamBeginCapture_v2", self._stream, ctypes.c_int(THREAD_LOCAL))
         try:
             work()
-        finally:
-            self._call("cuStreamEndCapture", self._stream, ctypes.byref(recorded))
+        except BaseException:
+            self._library.cuStreamEndCapture(self._stream, ctypes.byref(recorded))  # the first error is the one to see
+            raise
+        self._call("cuStreamEndCapture", self._stream, ctypes.byref(recorded))
         try:
             flags = ctypes.c_ulonglong(0)
             self._call("cuGraphInstantiateWithFlags", ctypes.byref(self._executable), recorded, flags)

@@ -18,8 +18,10 @@ def track(items: Iterable[Item], *, total: int, text: str) -> Iterator[Item]:
 
 
 @contextmanager
-def bar(total: int, text: str) -> Iterator[Callable[[], None]]:
+def bar(total: int | None, text: str) -> Iterator[Callable[[], None]]:
     """Yield a function that moves a bar on by one; drawn if stderr is a terminal and not told to be quiet.
+
+    A `total` of None stands for an unknown number.
 
     Never inside a measured window: the bar is drawn by a thread of its own. A bar within a bar is not drawn.
     """

@@ -19,22 +19,21 @@ from toolchain.graph import add_initializer, constant
 from toolchain.tensors import INT8_LEVELS, Array, Range, Ranges
 
 PROBABILITIES = Range(amax=1.0, low=0.0, high=1.0)
-"""Softmax gives 0..1 whatever the data, so its range is never calibrated: scale 1/127, and nothing to clip."""
+"""Softmax gives 0..1 whatever the data, so its range is never calibrated: scale 1/127."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Whether a product's left input is uint8 (its right one is int8 everywhere), and scales fit float16."""
+    """Whether a product's left input is uint8; its right input is int8 on every target."""
 
     name: str
     unsigned_left: bool
-    half_scales: bool
 
 
-TENSORRT = Target("tensorrt", unsigned_left=False, half_scales=True)
-"""Symmetric int8 everywhere: explicit quantisation takes no zero point. Around it the graph is float16."""
+TENSORRT = Target("tensorrt", unsigned_left=False)
+"""Symmetric int8 everywhere: explicit quantisation takes no zero point."""
 
-CPU = Target("cpu", unsigned_left=True, half_scales=False)
+CPU = Target("cpu", unsigned_left=True)
 """uint8 x int8: on x86 ONNX Runtime's int8 x int8 product is many times slower."""
 
 
@@ -74,11 +73,11 @@ def quantize(model: ir.Model, ranges: Ranges, target: Target, *, keep: Collectio
     linear = [node for node in products if constant(node.inputs[1]) is not None]
     for value, position, readers in _activations(products):
         unsigned = target.unsigned_left and position == 0
-        replacement = _quantised(model, value, _range_of(value, ranges), unsigned=unsigned, half=target.half_scales)
+        replacement = _quantised(model, value, _range_of(value, ranges), unsigned=unsigned)
         for node in readers:
             node.replace_input_with(position, replacement)
     for node in linear:
-        node.replace_input_with(1, _quantised_weight(model, node, half=target.half_scales))
+        node.replace_input_with(1, _quantised_weight(model, node))
     graph.tidy(model)
     counts = {"linear": len(linear), "attention": len(products) - len(linear)}
     return {"target": target.name, **counts, "kept": sorted(keep)}
@@ -97,9 +96,9 @@ def add_int8_copies(model: ir.Model, ranges: Ranges) -> dict[str, str]:
             if value is not None and value not in read:
                 fixed = constant(value) is not None
                 read[value] = (
-                    _quantised_weight(model, node, half=True)
+                    _quantised_weight(model, node)
                     if fixed
-                    else _quantised(model, value, _range_of(value, ranges), unsigned=False, half=True)
+                    else _quantised(model, value, _range_of(value, ranges), unsigned=False)
                 )
         inputs = [read[value] for value in node.inputs if value is not None]
         copy = ir.node("MatMul", inputs, name=f"{node.name}.int8")
@@ -130,22 +129,7 @@ def _is_probabilities(value: ir.Value) -> bool:
     return node is not None and node.op_type == "Softmax"
 
 
-def half_up(scale: Array) -> Array:
-    """Return float32 scales as the next larger float16 holds them: a larger step clips nothing.
-
-    Below float16's normal numbers the step grows in relation, but stays under 6e-8 in all.
-
-    Raises:
-        InputError: a scale is beyond float16.
-    """
-    rounded = scale.astype(np.float16)
-    rounded = np.where(rounded.astype(np.float32) < scale, np.nextafter(rounded, np.float16(np.inf)), rounded)
-    if not np.isfinite(rounded).all():
-        raise InputError(f"calibration: a scale of {scale.max():.3g} is beyond float16. Calibrate with other rows.")
-    return rounded.astype(np.float32)
-
-
-def _quantised(model: ir.Model, value: ir.Value, known: Range, *, unsigned: bool, half: bool) -> ir.Value:
+def _quantised(model: ir.Model, value: ir.Value, known: Range, *, unsigned: bool) -> ir.Value:
     """Return `value` after a Q/DQ pair: int8 symmetric, or uint8 with a zero point of its own."""
     if unsigned:
         # Zero must be exact: padding, ReLU and masked probabilities are full of it.
@@ -154,14 +138,13 @@ def _quantised(model: ir.Model, value: ir.Value, known: Range, *, unsigned: bool
         zero = np.array(round(-low / scale), np.uint8)
     else:
         scale, zero = known.scale, np.array(0, np.int8)
-    step = np.array(scale, np.float32)
     stem = f"{value.name}.{'uint8' if unsigned else 'int8'}"
     return _pair(
         model,
         value,
         after=value.producer(),
         stem=stem,
-        scale=add_initializer(model, f"{stem}.scale", half_up(step) if half and known is not PROBABILITIES else step),
+        scale=add_initializer(model, f"{stem}.scale", np.array(scale, np.float32)),
         zero=add_initializer(model, f"{stem}.zero_point", zero),
     )
 
@@ -181,23 +164,19 @@ def _pair(
     return dequantise.outputs[0]
 
 
-def quantize_weight(weight: Array, *, half: bool = False) -> tuple[Array, Array]:
-    """Return int8 symmetric weights [in, out] and a float32 scale for each output channel [out].
-
-    With `half`, the scales are numbers that float16 holds.
-    """
+def quantize_weight(weight: Array) -> tuple[Array, Array]:
+    """Return int8 symmetric weights [in, out] and a float32 scale for each output channel [out]."""
     scale = (np.abs(weight).max(axis=0) / INT8_LEVELS).astype(np.float32)
     scale[scale == 0] = 1  # a channel of zeros, or of numbers so small that float32 loses them
-    scale = half_up(scale) if half else scale
     return np.clip(np.rint(weight / scale), -INT8_LEVELS, INT8_LEVELS).astype(np.int8), scale
 
 
-def _quantised_weight(model: ir.Model, node: ir.Node, *, half: bool) -> ir.Value:
+def _quantised_weight(model: ir.Model, node: ir.Node) -> ir.Value:
     weight = node.inputs[1]
     assert weight is not None
     array = constant(weight)
     assert array is not None
-    integers, scale = quantize_weight(array, half=half)
+    integers, scale = quantize_weight(array)
     stem = f"{weight.name}.int8"
     inputs = [
         add_initializer(model, stem, integers),

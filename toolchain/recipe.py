@@ -149,6 +149,11 @@ class Recipe:
                 "--calibrator tensorrt: TensorRT ignores it where it fuses a transformer's attention itself, and would "
                 "run in floating point. Add --attention plugin, or leave it out for ranges of our own."
             )
+        if self.version_compatible and self.attention == "plugin":
+            raise UsageError(
+                "--version-compatible: not with --attention plugin: later TensorRT versions need not have its plugins. "
+                "Leave one of them out."
+            )
         if self.gives_cache and self.calibrator != "tensorrt":
             raise UsageError(
                 f"--calibration {self.calibration}: a TensorRT cache goes with --calibrator tensorrt and "

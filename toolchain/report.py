@@ -117,4 +117,18 @@ def as_json(results: list[Result]) -> str:
     return json.dumps(results, indent=2, ensure_ascii=False) + "\n"
 
 
+def acceptance(record: dict[str, Any]) -> str:
+    """Return the record of `accept` as a page: the machine, the checks, and the results side by side."""
+    facts = {"GPU": record["gpu"], "for": record["tag"], **record["environment"]}
+    lines = [f"# Acceptance: {record['gpu']}, {record['created']}", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value if value is not None else '-'} |" for name, value in facts.items()]
+    lines += ["", "| check | outcome | found | s |", "|---|---|---|---|"]
+    for check in record["checks"]:
+        detail = check["detail"].replace("|", "\\|").replace("\n", " ")
+        lines.append(f"| {check['name']} | {check['outcome']} | {detail} | {check['seconds']:g} |")
+    if record["results"]:
+        lines += ["", markdown(record["results"])]
+    return "\n".join(lines) + "\n"
+
+
 FORMATS: dict[str, Callable[[list[Result]], str]] = {"md": markdown, "csv": comma_separated, "json": as_json}

@@ -16,7 +16,7 @@ from toolchain import graph
 from toolchain.calibrate import read_ranges, tapped
 from toolchain.cuda import open_gpu
 from toolchain.engine import cache
-from toolchain.engine.builder import Builder, Options
+from toolchain.engine.builder import Builder
 from toolchain.engine.calibrator import entropy_calibrator
 from toolchain.engine.plan import Tag
 from toolchain.engine.plugins import FIXED_LENGTH, probe
@@ -121,7 +121,7 @@ def calibrate_static(
 
         shapes = {name: array.shape for name, array in batches[0].items()}
         calibrator = entropy_calibrator(trt, batches, cache=None, upload=upload, shapes=shapes)
-        builder.build(network, [], Options(), timing=None, calibrator=calibrator, implicit=("INT8",))
+        builder.calibrate(network, calibrator)
     del held  # the network reads weights from it until here
     if calibrator.cache_written is None:
         raise InputError(f"calibration: TensorRT wrote no cache ({builder.heard.why}). See -vv.")

@@ -34,6 +34,7 @@ def test_products_fused_attention_and_types_are_counted():
         "by_precision": {"fp16": 3, "fp32": 1, "int8": 1},
         "products": 3,
         "int8_products": 2,
+        "unknown_products": 0,
         "fused_attention": 1,
         "reformats": 1,
         "int8_names": ["q_lin/MatMul", "_gemm_mha_v2_myl0_3"],
@@ -57,7 +58,8 @@ def test_no_layers_are_no_products():
      (layer("kgen", "layer.0.attention.self/Softmax", "__myl_MaxSubExp"), False, False),
      (layer("Reformat", "Reformatting CopyNode for MatMul", "", [INT8]), False, True),
      (layer("MatrixMultiply", "MatMul", "sm90_imma_s8s8"), True, True),
-     ({"Name": "bare"}, False, False)],
+     ({"Name": "bare"}, False, None),
+     (layer("gemm", "lin1", "sm75_gemm_0x1", ["N/A due to dynamic shapes"]), True, None)],
 )  # fmt: skip
 def test_what_is_a_product_and_what_is_int8(one, product, int8):
     assert (is_product(one), is_int8(one)) == (product, int8)

@@ -106,7 +106,10 @@ def test_float_sums_counts_as_before_in_float():
     ids = np.array([[3, 1, 0, 4]], np.int64)
     made = helper.make_model(
         helper.make_graph(
-            [helper.make_node("CumSum", ["ids", "axis"], ["sums"]), helper.make_node("Identity", ["sums"], ["counted"])],
+            [
+                helper.make_node("CumSum", ["ids", "axis"], ["sums"]),
+                helper.make_node("Identity", ["sums"], ["counted"]),
+            ],
             "test",
             [helper.make_tensor_value_info("ids", TensorProto.INT64, [1, 4])],
             [helper.make_tensor_value_info("counted", TensorProto.INT64, [1, 4])],

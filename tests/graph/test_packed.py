@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from toolchain import graph
 from toolchain.calibrate import collect
-from toolchain.errors import InputError, MachineError
+from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.graph.encoder import dissect, plugin_ranges, tensor_names
 from toolchain.graph.packed import QKV, SKIP_NORM, check_packable, head_by_head, pack, packed
 from toolchain.runtimes.ort import open_session
@@ -211,7 +211,7 @@ def test_what_the_plugin_cannot_is_refused(exported, sized):
     short = replace(encoder, positions=encoder.positions[:128])
     with pytest.raises(InputError, match="129 tokens, and 128"):
         check_packable(short, max_length=129, sm=75, precision="fp16")
-    with pytest.raises(InputError, match="not fp32"):
+    with pytest.raises(UsageError, match="not fp32"):
         check_packable(encoder, max_length=128, sm=75, precision="fp32")
     with pytest.raises(MachineError, match=r"capability 7\.0"):
         check_packable(encoder, max_length=128, sm=70, precision="fp16")

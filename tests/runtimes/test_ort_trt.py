@@ -53,6 +53,7 @@ def runtime(monkeypatch, tmp_path):
     Session.made = []
     fake = SimpleNamespace(InferenceSession=Session, SessionOptions=Options, get_available_providers=lambda: [PROVIDER])
     monkeypatch.setattr(ort_trt, "import_onnxruntime", lambda: fake)
+    monkeypatch.setattr(ort_trt, "input_names", lambda model: ["input_ids", "attention_mask"])
     return fake
 
 
@@ -70,6 +71,9 @@ def test_the_options_are_the_providers(runtime, tmp_path, precision, types):
         "trt_timing_cache_path": "engines/build/.ort-trt",
         "trt_fp16_enable": types[0],
         "trt_int8_enable": types[1],
+        "trt_profile_min_shapes": "input_ids:1x1,attention_mask:1x1",
+        "trt_profile_opt_shapes": "input_ids:32x64,attention_mask:32x64",
+        "trt_profile_max_shapes": "input_ids:128x512,attention_mask:128x512",
     }
     assert session.entries == {"session.disable_cpu_ep_fallback": "1"}
     assert not session.fallback
@@ -81,9 +85,15 @@ def test_logits_are_float32_and_inputs_that_the_graph_lacks_are_left_out(runtime
     with open_runtime("ort-trt", tmp_path / "m.onnx") as infer:
         found = infer({"input_ids": ids, "attention_mask": ids, "token_type_ids": ids})
         with pytest.raises(InputError, match="empty"):
-            infer({"input_ids": ids[:0], "attention_mask": ids})
+            infer({"input_ids": ids[:, :0], "attention_mask": ids})
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, ids[:, :2])
+
+
+def test_a_batch_beyond_the_profile_is_split(runtime, tmp_path):
+    ids = np.arange(600, dtype=np.int32).reshape(300, 2)
+    with open_runtime("ort-trt", tmp_path / "m.onnx") as infer:
+        np.testing.assert_array_equal(infer({"input_ids": ids, "attention_mask": ids}), ids)
 
 
 def test_a_graph_that_is_not_taken_whole_is_refused(runtime, tmp_path, monkeypatch):

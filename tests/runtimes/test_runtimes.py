@@ -69,8 +69,9 @@ def test_a_graph_that_is_none_is_refused(tmp_path):
 
 
 def test_trt_says_what_is_missing(tmp_path):
-    with pytest.raises(MachineError, match=r"TensorRT is not installed.*encoder-toolchain\[cuda,tensorrt\]"):
-        open_runtime("trt", tmp_path)
+    wanted = r"TensorRT: not installed.*encoder-toolchain\[cuda,tensorrt\]"
+    with pytest.raises(MachineError, match=wanted), open_runtime("trt", tmp_path):
+        pass
 
 
 def test_every_backend_of_the_command_line_is_a_runtime():

@@ -73,8 +73,8 @@ class Heard:
 
     @property
     def why(self) -> str:
-        """The first error, on one line, or what to do where there is none."""
-        return " ".join(self.errors[0].split()).rstrip(".") if self.errors else "it does not say why (see -vv)"
+        """The first error, on one line."""
+        return " ".join(self.errors[0].split()).rstrip(".") if self.errors else "it does not say why"
 
     @property
     def out_of_memory(self) -> bool:
@@ -94,6 +94,24 @@ def make_logger(trt: Any) -> tuple[Any, Heard]:
             heard.add(severity.name, msg)
 
     return Logger(), heard
+
+
+def start(kind: Any, logger: Any, heard: Heard) -> Any:
+    """Return a Builder or a Runtime.
+
+    Raises:
+        MachineError: TensorRT cannot start: a driver too old for it, or a GPU that it does not know.
+    """
+    try:
+        made = kind(logger)
+    except TypeError:  # what the bindings raise for a null pointer
+        made = None
+    if made is None:
+        raise MachineError(
+            f"TensorRT: cannot start: {heard.why}. Check that the driver is new enough for it (r535 for CUDA 12, r580 "
+            "for CUDA 13) and that it supports this GPU: `toolchain doctor`."
+        )
+    return made
 
 
 def has_implicit_int8(trt: Any) -> bool:

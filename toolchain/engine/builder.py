@@ -1,20 +1,23 @@
 """A graph to a plan: network, configuration, build, and what is heard and seen of it."""
 
 import contextlib
+import logging
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolchain.engine.api import Heard, make_logger, network_flags, preload_cublas
+from toolchain.engine.api import Heard, make_logger, network_flags, preload_cublas, start
 from toolchain.engine.inspector import summarise
 from toolchain.engine.plan import AMPERE
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.files import write_bytes
 from toolchain.progress import bar
+
+log = logging.getLogger(__name__)
 
 Shapes = dict[str, tuple[tuple[int, ...], ...]]
 """Input name -> its shapes at kMIN, kOPT and kMAX."""
@@ -53,7 +56,7 @@ class Built:
     layers: str
     heard: Heard
     seconds: float
-    summary: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any]
 
 
 class Builder:
@@ -65,7 +68,7 @@ class Builder:
         self.logger, self.heard = make_logger(trt)
         preload_cublas()
         trt.init_libnvinfer_plugins(self.logger, "")  # before anything is parsed or deserialised
-        self._builder = trt.Builder(self.logger)
+        self._builder = start(trt.Builder, self.logger, self.heard)
 
     def parse(self, graph: bytes, *, strongly_typed: bool) -> Any:
         """Return the network of an ONNX graph; when strongly typed, its types are exactly the graph's.
@@ -103,25 +106,39 @@ class Builder:
             MachineError: it ran out of memory.
             KeyboardInterrupt: a person stopped it.
         """
-        trt = self.trt
         config = self._config(network, profiles, options, timing=timing, calibrator=calibrator, implicit=implicit)
-        start = time.perf_counter()
-        with _progress(trt) as monitor:
+        began = time.perf_counter()
+        plan = self._serialize(network, config, calibrator)
+        seconds = time.perf_counter() - began
+        if plan is None:
+            self._refuse()
+        if timing is not None:
+            _keep_timing(config, timing)
+        data = bytes(plan)
+        layers = self.inspect(data)
+        return Built(data, layers, self.heard, seconds, summarise(layers))
+
+    def calibrate(self, network: Any, calibrator: Any) -> None:
+        """Build a static network for its calibration alone; whether it then makes a good engine does not matter.
+
+        Raises:
+            Exception: what went wrong in the calibrator.
+            KeyboardInterrupt: a person stopped it.
+        """
+        config = self._config(network, [], Options(), timing=None, calibrator=calibrator, implicit=("INT8",))
+        self._serialize(network, config, calibrator)
+
+    def _serialize(self, network: Any, config: Any, calibrator: Any) -> Any:
+        with bar(None, "building the engine") as advance:
+            monitor = _monitor(self.trt, advance)
             config.progress_monitor = monitor
             with _noted(monitor):
                 plan = self._builder.build_serialized_network(network, config)
-        seconds = time.perf_counter() - start
         if monitor.interrupted:
             raise KeyboardInterrupt
         if calibrator is not None and calibrator.error is not None:
             raise calibrator.error
-        if plan is None:
-            self._refuse()
-        if timing is not None:
-            write_bytes(timing, bytes(config.get_timing_cache().serialize()))
-        data = bytes(plan)
-        layers = self.inspect(data)
-        return Built(data, layers, self.heard, seconds, summarise(layers))
+        return plan
 
     def _refuse(self) -> None:
         if self.heard.out_of_memory:
@@ -129,7 +146,7 @@ class Builder:
                 f"{self.where}: TensorRT ran out of memory: {self.heard.why}. "
                 "Free the GPU, or build for less: --batch-size, --seq-len, --workspace-mb."
             )
-        raise InputError(f"{self.where}: TensorRT gives no engine: {self.heard.why}. `-vv` shows all that it says.")
+        raise InputError(f"{self.where}: TensorRT gives no engine: {self.heard.why}. See all that it says with -vv.")
 
     def _config(
         self,
@@ -177,13 +194,20 @@ class Builder:
         Raises:
             InputError: TensorRT does not load what it has just built.
         """
-        runtime = self.trt.Runtime(self.logger)
+        runtime = start(self.trt.Runtime, self.logger, self.heard)
         if hasattr(runtime, "engine_host_code_allowed"):
             runtime.engine_host_code_allowed = True  # it was made a moment ago, by us
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise InputError(f"{self.where}: TensorRT does not load its own plan: {self.heard.why}. Report this bug.")
         inspector = engine.create_engine_inspector()
+        context = engine.create_execution_context()
+        if context is not None:  # without shapes, types and formats are not known to it
+            names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+            for name in names:
+                if engine.get_tensor_mode(name) == self.trt.TensorIOMode.INPUT:
+                    context.set_input_shape(name, tuple(engine.get_tensor_profile_shape(name, 0)[1]))
+            inspector.execution_context = context
         return str(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON))
 
 
@@ -202,11 +226,15 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _progress(trt: Any) -> Iterator[Any]:
-    """Yield a progress monitor that draws a bar, and through which Ctrl-C ends a build."""
-    with bar(100, "building the engine") as advance:
-        yield _monitor(trt, advance)
+def _keep_timing(config: Any, file: Path) -> None:
+    """Keep the timing cache for the next build; a plan is not lost for want of it."""
+    cache = config.get_timing_cache()
+    if cache is None:
+        return
+    try:
+        write_bytes(file, bytes(cache.serialize()))
+    except OSError as error:
+        log.warning("%s: the timing cache was not kept (%s)", file, error.strerror)
 
 
 @contextlib.contextmanager
@@ -219,8 +247,14 @@ def _noted(monitor: Any) -> Iterator[None]:
         yield
         return
     before = signal.getsignal(signal.SIGINT)
+
+    def note(*_: Any) -> None:
+        monitor.interrupted = True
+        log.warning("stopping at TensorRT's next step; again ends it at once")
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     if before is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, lambda *_: setattr(monitor, "interrupted", True))
+        signal.signal(signal.SIGINT, note)
     try:
         yield
     finally:
@@ -232,10 +266,9 @@ def _monitor(trt: Any, advance: Callable[[], None]) -> Any:
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.interrupted = False
-            self._steps = 0
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self._steps = max(self._steps, num_steps)
+            pass
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             advance()

@@ -63,9 +63,10 @@ def only(data: bytes, names: Collection[str], *, where: str) -> bytes:
     Raises:
         InputError: it is no cache.
     """
-    first, scales = parse_cache(data.decode("utf-8", "replace"), where=where)
-    lines = [f"{name}: {struct.pack('>f', scale).hex()}" for name, scale in scales.items() if name in names]
-    return "\n".join([first, *lines, ""]).encode()
+    first, *lines = data.decode("utf-8", "replace").split("\n")
+    kept = "\n".join([first, *(line for line in lines if line.rpartition(": ")[0] in names), ""])
+    parse_cache(kept, where=where)  # of the others, constants may have scales that are none
+    return kept.encode()
 
 
 def check_cache(

@@ -23,29 +23,40 @@ DATATYPES = (("int8", re.compile(r"\bint8\b|\bi8\b", re.IGNORECASE)),
 def summarise(text: str) -> dict[str, Any]:
     """Return what the inspector's JSON of an engine says, as counts.
 
-    Keys: layers, by_type, by_precision (of a layer's first output), products, int8_products, fused_attention,
-    reformats, and int8_names, up to ten of the INT8 products. Without detailed profiling verbosity an engine lists
-    bare names; then only their number is known and the rest is null.
+    Keys: layers, by_type, by_precision (of a layer's first output), products, int8_products, unknown_products (whose
+    types the inspector does not tell), fused_attention, reformats, and int8_names, up to ten of the INT8 products.
+    Without detailed profiling verbosity an engine lists bare names; then only their number is known, the rest is null.
     """
     layers = json.loads(text).get("Layers", [])
     detailed = [layer for layer in layers if isinstance(layer, dict)]
     if layers and not detailed:
         return {"layers": len(layers), **dict.fromkeys(KEYS)}
     products = [layer for layer in detailed if is_product(layer)]
-    integer = [str(layer.get("Name", "")) for layer in products if is_int8(layer)]
+    verdicts = [(str(layer.get("Name", "")), is_int8(layer)) for layer in products]
+    integer = [name for name, verdict in verdicts if verdict]
     return {
         "layers": len(layers),
         "by_type": dict(Counter(str(layer.get("LayerType", "unknown")) for layer in detailed).most_common()),
         "by_precision": dict(Counter(precision_of(layer) for layer in detailed).most_common()),
         "products": len(products),
         "int8_products": len(integer),
+        "unknown_products": sum(verdict is None for _, verdict in verdicts),
         "fused_attention": sum(bool(FUSED_ATTENTION.search(_words(layer))) for layer in detailed),
         "reformats": sum(bool(REFORMAT.search(_words(layer))) for layer in detailed),
         "int8_names": integer[:10],
     }
 
 
-KEYS = ("by_type", "by_precision", "products", "int8_products", "fused_attention", "reformats", "int8_names")
+KEYS = (
+    "by_type",
+    "by_precision",
+    "products",
+    "int8_products",
+    "unknown_products",
+    "fused_attention",
+    "reformats",
+    "int8_names",
+)
 
 
 def _words(layer: dict[str, Any]) -> str:
@@ -59,10 +70,15 @@ def is_product(layer: dict[str, Any]) -> bool:
     return bool(multiplies) and not REFORMAT.search(str(layer.get("LayerType", "")))
 
 
-def is_int8(layer: dict[str, Any]) -> bool:
-    """Whether a product reads int8, or runs in a kernel that is named after it."""
-    reads = any(datatype(entry) == "int8" for entry in layer.get("Inputs", []))
-    return reads or bool(INT8_KERNEL.search(str(layer.get("TacticName", ""))))
+def is_int8(layer: dict[str, Any]) -> bool | None:
+    """Whether a product reads int8 or runs in a kernel named after it; None if neither its types nor its name tell.
+
+    Of a layer whose shapes vary, the inspector may write `N/A due to dynamic shapes` instead of a type.
+    """
+    types = {datatype(entry) for entry in layer.get("Inputs", [])}
+    if "int8" in types or INT8_KERNEL.search(str(layer.get("TacticName", ""))):
+        return True
+    return None if types <= {"other"} else False
 
 
 def precision_of(layer: dict[str, Any]) -> str:

@@ -1,8 +1,7 @@
 """The anatomy of a post-LayerNorm encoder classifier, read off its clean float32 graph.
 
-Everything is found by structure: what reads what, and which values come out. Nothing depends on
-module names, so DistilBERT, BERT, RoBERTa and their like all fit. What does not fit is refused
-before anything is built from it.
+Everything is found by structure, nothing by module names, so DistilBERT, BERT, RoBERTa and their
+like all fit. What does not fit is refused before anything is built from it.
 """
 
 import math

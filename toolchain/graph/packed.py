@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from toolchain.errors import InputError, MachineError
+from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.graph.encoder import EMBEDDED, Encoder, Layer, tensor_name
 from toolchain.graph.match import Linear, Norm, copy_nodes
 from toolchain.tensors import INT8_LEVELS, Array, Batch
@@ -40,13 +40,14 @@ def check_packable(encoder: Encoder, *, max_length: int, sm: int, precision: str
 
     Raises:
         InputError: the model or its longest row does not fit.
+        UsageError: the precision does not.
         MachineError: the GPU does not.
     """
     native = "Build it with --attention native"
     if encoder.head_size not in HEAD_SIZES:
         raise InputError(f"attention: a head size of {encoder.head_size}, and the plugin has 32 and 64. {native}.")
     if precision not in ("fp16", "int8"):
-        raise InputError(f"attention: the plugin has fp16 and int8, not {precision}. {native}.")
+        raise UsageError(f"--attention plugin: its kernels are FP16 and INT8, not {precision}. {native}.")
     most = min(MAX_LENGTH, len(encoder.positions))
     if max_length > most:
         raise InputError(f"attention: rows of {max_length} tokens, and {most} is the most here. {native}.")

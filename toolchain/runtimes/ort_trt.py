@@ -4,20 +4,25 @@ A comparison for our own engines. Whatever the provider would leave to another o
 an engine is a figure of nothing.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain import graph
+from toolchain.engine.api import import_tensorrt
 from toolchain.errors import InputError, MachineError
 from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.ort import FATAL, cannot_run, import_onnxruntime
 from toolchain.tensors import Batch, Infer
 
 PROVIDER = "TensorrtExecutionProvider"
+MOST_ROWS, MOST_TOKENS = 128, 512
+"""Of its one profile; larger batches are split."""
+
 CACHE = Path("engines/build/.ort-trt")
 """Engines and timings that the provider keeps; it names them after graph, GPU and version itself."""
 
@@ -36,14 +41,18 @@ def open_ort_trt(model: Path, *, device: str = "cuda:0", precision: str = "fp32"
             "--backend ort-trt: this ONNX Runtime has no TensorRT provider. "
             "Install 'encoder-toolchain[cuda,tensorrt]' on a machine with an NVIDIA GPU."
         )
+    with suppress(MachineError):
+        import_tensorrt()  # its pip package lies off the loader's path, where the provider looks for the library
     opened = [_session(ort, model, device, precision)]
     names = {entry.name for entry in opened[0].get_inputs()}
 
     def infer(batch: Batch) -> NDArray[np.float32]:
         session = opened[0]
+        feeds = {name: array for name, array in batch.items() if name in names}
+        starts = range(0, len(batch["input_ids"]), MOST_ROWS)
+        parts = [{name: array[start : start + MOST_ROWS] for name, array in feeds.items()} for start in starts]
         try:
-            feeds = {name: array for name, array in batch.items() if name in names}
-            return np.asarray(session.run(["logits"], feeds)[0], np.float32)
+            return np.concatenate([np.asarray(session.run(["logits"], part)[0], np.float32) for part in parts])
         except Exception as error:
             raise cannot_run(model, error) from error
 
@@ -53,10 +62,17 @@ def open_ort_trt(model: Path, *, device: str = "cuda:0", precision: str = "fp32"
         opened.clear()
 
 
-def provider_options(device: str, precision: str) -> dict[str, str]:
-    """Return the provider's options: caches on, and the types that the graph is in allowed."""
+def provider_options(device: str, precision: str, inputs: Sequence[str]) -> dict[str, str]:
+    """Return the provider's options: one profile, caches on, and the types that the graph is in allowed.
+
+    Without a profile it builds an engine anew whenever a batch leaves what it has seen, inside measured windows too.
+    """
     CACHE.mkdir(parents=True, exist_ok=True)
+    shapes = {"min": (1, 1), "opt": (32, 64), "max": (MOST_ROWS, MOST_TOKENS)}
+    profile = {f"trt_profile_{end}_shapes": ",".join(f"{name}:{rows}x{length}" for name in inputs)
+               for end, (rows, length) in shapes.items()}  # fmt: skip
     return {
+        **profile,
         "device_id": device.partition(":")[2] or "0",
         "trt_engine_cache_enable": "1",
         "trt_engine_cache_path": str(CACHE),
@@ -68,13 +84,18 @@ def provider_options(device: str, precision: str) -> dict[str, str]:
     }
 
 
+def input_names(model: Path) -> list[str]:
+    """Return what a graph reads, without a session, which needs them to be opened."""
+    return [str(value.name) for value in graph.load(model).graph.inputs]
+
+
 def _session(ort: Any, model: Path, device: str, precision: str) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = cpu_threads()
     options.log_severity_level = FATAL
     # Without this, nodes that the provider does not take run on the CPU in silence.
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    provider: Any = (PROVIDER, provider_options(device, precision))
+    provider: Any = (PROVIDER, provider_options(device, precision, input_names(model)))
     try:
         session = ort.InferenceSession(str(model), options, providers=[provider])
     except Exception as error:  # onnxruntime raises classes of its own binding, with no common base

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.cuda import Gpu, Graph, nbytes, open_gpu
-from toolchain.engine.api import Heard, import_tensorrt, make_logger, preload_cublas
+from toolchain.engine.api import Heard, import_tensorrt, make_logger, preload_cublas, start
 from toolchain.engine.plan import Tag, check_plan
 from toolchain.engine.shapes import Profile, choose_profile
 from toolchain.errors import InputError, MachineError, UsageError
@@ -71,7 +71,7 @@ class Runner:
         logger, self._heard = make_logger(trt)
         preload_cublas()
         trt.init_libnvinfer_plugins(logger, "")  # a plan with plugins does not load without them
-        runtime = trt.Runtime(logger)
+        runtime = start(trt.Runtime, logger, self._heard)
         if record["version_compatible"]:
             runtime.engine_host_code_allowed = True  # only of a plan whose digest is right
         self._engine = runtime.deserialize_cuda_engine(plan.read_bytes())
@@ -226,7 +226,8 @@ class Lane:
             if not context.set_input_shape(name, shape):
                 self._fail(f"{name} of shape {list(shape)}")
         for name, memory in self._device.items():
-            context.set_tensor_address(name, int(memory))
+            if not context.set_tensor_address(name, int(memory)):
+                self._fail(f"an address for {name}")
         return context
 
     def _work(self, context: Any, shapes: dict[str, tuple[int, ...]], rows: int) -> None:
@@ -251,7 +252,8 @@ class Lane:
         with suppress(self._gpu.driver.Error):  # a GPU that stopped has been told of
             self.wait()
         for graph in self._recorded.values():
-            graph.close()
+            with suppress(MachineError):  # of a GPU that has stopped, the first error is the one to see
+                graph.close()
         for held in (self._recorded, self._contexts, self._device, self._host):
             held.clear()
         self._workspace = self._engine = None
