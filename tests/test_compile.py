@@ -109,6 +109,14 @@ def test_what_makes_no_engine_leaves_the_bundle_as_it_was(
     assert {path.name for path in tmp_path.iterdir()} - {"engines"} == {"b"}
 
 
+def test_a_refused_engine_leaves_what_tells_why(make, bundle_of, tmp_path):
+    done = make(bundle_of("int8"), "-q", fault="no_int8")
+    named = re.search(r"send in (.*)\.$", done.stderr.splitlines()[-1])[1]
+    (place,) = tmp_path.rglob(named)
+    assert json.loads((place / "layers.json").read_text())["Layers"]
+    assert json.loads((place / "heard.json").read_text())["layers"]["int8_products"] == 0
+
+
 def test_fp32_has_no_plugin(make, bundle_of):
     done = make(bundle_of("fp32"), "--attention", "plugin", "-q")
     assert (done.returncode, "its kernels are FP16 and INT8" in done.stderr) == (2, True)

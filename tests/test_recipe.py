@@ -127,3 +127,10 @@ RECIPES = sorted(path for folder in ("engines", "calibration") for path in (ROOT
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_recipe_in_the_repository_loads(path: Path) -> None:
     assert Recipe.make(Recipe.values({}, file=path))
+
+
+def test_what_tensorrt_would_pass_over_or_cannot_load_later_is_refused() -> None:
+    with pytest.raises(UsageError, match="--calibrator tensorrt: TensorRT ignores it"):
+        Recipe(calibrator="tensorrt")
+    with pytest.raises(UsageError, match="--version-compatible: not with --attention plugin"):
+        Recipe(version_compatible=True, attention="plugin")

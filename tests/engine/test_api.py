@@ -7,7 +7,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from toolchain.engine.api import Heard, has_implicit_int8, import_tensorrt, major_of, network_flags, version_number
+from toolchain.engine.api import (
+    Heard,
+    has_implicit_int8,
+    import_tensorrt,
+    major_of,
+    network_flags,
+    start,
+    version_number,
+)
 from toolchain.errors import MachineError
 
 
@@ -59,3 +67,15 @@ def test_versions():
     assert version_number("10.16.1.11") == 101601
     assert version_number("8.6.1") == 80601
     assert major_of("11.4.0.106") == 11
+
+
+def test_a_builder_that_cannot_start_is_a_missing_machine():
+    """A driver too old gives a null pointer, which the bindings raise as TypeError."""
+    heard = Heard(errors=["CUDA initialization failure with error: 35."])
+
+    def null(logger):
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    for kind in (null, lambda logger: None):
+        with pytest.raises(MachineError, match=r"cannot start: CUDA initialization failure with error: 35\. .*driver"):
+            start(kind, None, heard)

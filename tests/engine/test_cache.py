@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolchain.engine.cache import cache_text, check_cache, header, parse_cache, read_cache, write_cache
+from toolchain.engine.cache import cache_text, check_cache, header, only, parse_cache, read_cache, write_cache
 from toolchain.errors import InputError
 
 VERSION = "10.16.1.11"
@@ -91,3 +91,15 @@ def test_what_the_builder_would_pass_over_is_refused(cache, change, message):
     change(cache)
     with pytest.raises(InputError, match=message):
         check(cache)
+
+
+def test_of_tensors_that_are_not_kept_nothing_is_asked():
+    """A constant of zeros has a scale of zero in TensorRT's own cache."""
+    text = (
+        "TRT-101601-EntropyCalibration2\nnumber.1: 0\nlayer.0.qkv: 3c010a14\n(Unnamed Layer* 3) [Constant]: 7f800000\n"
+    )
+    assert (
+        only(text.encode(), ["layer.0.qkv"], where="c") == f"{text.splitlines()[0]}\nlayer.0.qkv: 3c010a14\n".encode()
+    )
+    with pytest.raises(InputError, match="number.1"):
+        only(text.encode(), ["number.1", "layer.0.qkv"], where="c")

@@ -140,6 +140,13 @@ class ICudaEngine(_NoConstructor):
 _only_in_10(ICudaEngine, "device_memory_size", "has_implicit_batch_dimension")
 
 
+def _untold(layer):
+    """Return a layer as it is told without a context that has its shapes."""
+    ports = {key: [one | {"Format/Datatype": "N/A due to dynamic shapes"} for one in layer[key]]
+             for key in ("Inputs", "Outputs") if key in layer}  # fmt: skip
+    return layer | ports
+
+
 class EngineInspector(_NoConstructor):
     execution_context = property(lambda self: self._context, lambda self, value: setattr(self, "_context", value))
 
@@ -156,4 +163,7 @@ class EngineInspector(_NoConstructor):
         """All about each layer, or as much as the build was told to keep."""
         layers = self._engine._header["layers"]
         kept = self._engine._header["verbosity"]
+        varies = any(-1 in entry["shape"] for entry in self._engine._io.values())
+        if varies and (self._context is None or self._context.infer_shapes()):
+            layers = [_untold(layer) for layer in layers]
         return layers if kept == "DETAILED" else [layer["Name"] for layer in layers if kept == "LAYER_NAMES_ONLY"]
