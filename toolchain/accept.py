@@ -49,10 +49,11 @@ ENGINES: dict[str, dict[str, str]] = {
     "fp16": {"precision": "fp16"},
     "int8": {"precision": "int8"},
     "fp16-plugin": {"precision": "fp16", "attention": "plugin"},
-    "int8-plugin": {"precision": "int8", "attention": "plugin"},
-    "int8-plugin-tensorrt": {"precision": "int8", "attention": "plugin", "calibrator": "tensorrt"},
-}
-"""Bundle's name -> the options that make it: both roads, and both calibrators of the second."""
+    "int8-plugin": {"precision": "int8", "attention": "plugin", "calib_method": "entropy"},
+    "int8-plugin-tensorrt": {"precision": "int8", "attention": "plugin", "calib_method": "entropy",
+                             "calibrator": "tensorrt"},
+}  # fmt: skip
+"""Bundle's name -> the options that make it: both roads, both calibrators of the second (it takes no smoothing)."""
 
 
 class Skip(Exception):  # noqa: N818  # it is no error

@@ -60,7 +60,8 @@ def open_artefact(place: Path | None, changes: dict[str, Any]) -> Artefact:
     asked = changes.get("backend") or ("trt" if is_plan(changes.get("file") or "") else "ort")
     if asked == "torch":
         raise UsageError("--backend torch: the checkpoint is what artefacts are compared with. Choose ort or trt.")
-    subject = find_subject({**changes, "backend": asked}, place)
+    here = {"device": "cpu"} if asked == "ort" else {}  # a graph is looked at on the CPU, where nobody says otherwise
+    subject = find_subject({**here, **changes, "backend": asked}, place)
     if subject.bundle is None or subject.file is None:
         raise UsageError("needs a bundle or an ONNX file. Name one, or make one: toolchain build --precision int8.")
     job = subject.job

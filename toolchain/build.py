@@ -64,9 +64,18 @@ def build(
     return _with_engine(job, done, log) if engine else done
 
 
+def _wants_engine(recipe: Recipe) -> bool:
+    """Whether an engine is asked for, or left open where there may be a GPU."""
+    return recipe.backend == "trt" or (recipe.backend is None and recipe.device != "cpu")
+
+
 def _planned(job: Job, engine: bool) -> list[str]:
     """Return what a dry run says of the engine."""
-    if not engine or job.recipe.backend not in (None, "trt"):
+    if (
+        not engine
+        or job.recipe.backend not in (None, "trt")
+        or (job.recipe.backend, job.recipe.device) == (None, "cpu")
+    ):
         return []
     try:
         return [find_machine(job.recipe.device).tag.folder]
@@ -94,7 +103,7 @@ def build_engine(bundle: Bundle, recipe: Recipe, *, log: Log = lambda line: None
 def _with_engine(job: Job, done: dict[str, Any], log: Log) -> dict[str, Any]:
     """Add the engine to a bundle that stands, if it is wanted and can be had, and tell so in `done`."""
     asked = job.recipe.backend
-    if asked not in (None, "trt"):
+    if not _wants_engine(job.recipe):
         return done
     try:
         machine = find_machine(job.recipe.device)

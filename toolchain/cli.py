@@ -220,7 +220,7 @@ def _verify(args: argparse.Namespace) -> None:
     from toolchain.artefact import open_artefact
 
     values, place = _choices(args)
-    found = verify.verify(open_artefact(place, {"device": "cpu", **values}))
+    found = verify.verify(open_artefact(place, values))
     _emit(args, found, show.verified)
     verify.judge(found)
 

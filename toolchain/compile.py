@@ -28,7 +28,7 @@ from toolchain.engine.plan import LAYERS, PLAN, RECORD, SCHEMA, Tag
 from toolchain.engine.plugins import VARIABLE_LENGTH, probe
 from toolchain.engine.shapes import Profile, make_profiles
 from toolchain.environment import version_of
-from toolchain.errors import InputError, MachineError
+from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.files import sha256_file, write_bytes, write_json, write_text
 from toolchain.graph.encoder import dissect, tensor_names
 from toolchain.graph.fusable import attention_faults
@@ -69,9 +69,11 @@ def find_machine(device: str) -> Machine:
 
     Raises:
         MachineError: one of them is missing; the message says which, and what to do.
-        UsageError: no such device name.
+        UsageError: no such device name, or the CPU.
     """
-    place = choose_device("auto" if device == "cpu" else device, cuda=True)
+    if device == "cpu":
+        raise UsageError("--device cpu: TensorRT runs on GPUs only. Choose cuda[:N], or --backend ort.")
+    place = choose_device(device, cuda=True)
     trt = import_tensorrt()
     import_pycuda()
     with open_gpu(place) as gpu:

@@ -107,7 +107,8 @@ def calibrate_static(
     batches = list(_batches(job, size, length, with_types=encoder.types is not None))
     if not batches:
         raise InputError(
-            f"{rows.source}: {len(rows)} rows, and a batch has {size}. Give more, or a smaller --batch-size."
+            f"{rows.source}: {len(rows)} rows, and a batch has {size}. "
+            "Give more (--calib-samples), or a smaller --batch-size."
         )
     builder = Builder(trt, "calibration network")
     network = builder.empty(strongly_typed=False)
