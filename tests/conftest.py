@@ -30,14 +30,24 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny() -> ModuleType:
-    """The module tests/tiny.py, which pytest's importlib mode keeps off the import path."""
-    spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("tiny.py"))
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def by_path() -> Callable[[str], ModuleType]:
+    """Return a module of this folder by its name; pytest's importlib mode keeps them off the import path."""
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        assert spec
+        assert spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def tiny(by_path: Callable[[str], ModuleType]) -> ModuleType:
+    """The module tests/tiny.py."""
+    return by_path("tiny")
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,7 @@
 """The network that a calibrator runs computes what the model does, under the names of the graph without padding."""
 
-import importlib.util
 import pickle
 import sys
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -21,21 +19,13 @@ KINDS = ["distilbert", "bert", "roberta"]
 OLD, NEW = {QKV: "1", SKIP_NORM: "1"}, {QKV: "4", SKIP_NORM: "5"}
 
 
-def by_path(name):
-    path = Path(__file__).parent.parent / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def double():
+def double(by_path):
     return by_path("network_double")
 
 
 @pytest.fixture(scope="module")
-def files(tiny, tmp_path_factory):
+def files(by_path, tiny, tmp_path_factory):
     """Architecture -> its graph."""
     make = by_path("encoders").make
     return {kind: make(tiny, tmp_path_factory.mktemp(kind), kind) / "model.onnx" for kind in KINDS}
@@ -73,7 +63,7 @@ def test_the_last_hidden_state_is_the_models(files, fill, random_batch, kind, ve
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_both_networks_have_every_tensor_of_the_table_and_the_same_values_there(files, fill, random_batch, kind):
+def test_both_networks_have_every_tensor_of_the_table_and_the_same_values(by_path, files, fill, random_batch, kind):
     encoder, batch = dissect(graph.load(files[kind])), random_batch(kind, 4, 13)
     network, _ = fill(encoder, batch)
     values = network.evaluate(feeds(batch))

@@ -1,8 +1,6 @@
 """The graph without padding gives its model's logits; the plugins in it are those of plugin_reference."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -21,21 +19,13 @@ KINDS = ["distilbert", "bert", "roberta"]
 VERSIONS = {QKV: "5", SKIP_NORM: "6"}
 
 
-def by_path(name):
-    path = Path(__file__).parent.parent / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
-def plugins():
+def plugins(by_path):
     return by_path("plugin_reference")
 
 
 @pytest.fixture(scope="module")
-def sized(tiny, tmp_path_factory):
+def sized(by_path, tiny, tmp_path_factory):
     """Return the checkpoint's folder and its graph, for an architecture with two heads of a size."""
     made = {}
 
