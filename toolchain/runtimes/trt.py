@@ -36,7 +36,7 @@ def open_trt(
     """Yield `infer` of a plan whose digest and tag were checked; `precision` is the plan's own.
 
     With `cuda_graphs`, each shape is recorded once and replayed: lengths are padded to their bucket's end and rows
-    to a power of two, so that shapes are few.
+    to a power of two, so that shapes are few. `infer` works in the thread that opened it, whose CUDA context it needs.
 
     Raises:
         InputError: the plan or its record is broken.
@@ -77,7 +77,7 @@ class Runner:
         self._engine = runtime.deserialize_cuda_engine(plan.read_bytes())
         if self._engine is None:
             raise InputError(f"{plan}: TensorRT cannot load it: {self._heard.why}. Build it again.")
-        self._kept: Any = (logger, runtime)  # the engine holds no reference to either
+        self._kept: Any = (logger, runtime)  # must outlive the engine
         self._lanes = [Lane(trt, gpu, self._engine, self._heard, self._where) for _ in range(lanes)]
 
     def infer(self, batch: Batch) -> NDArray[np.float32]:
