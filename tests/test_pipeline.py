@@ -116,7 +116,7 @@ def test_a_trusted_digest_is_asked_for(bundle):
 
 
 def test_tensorrt_is_asked_for_in_vain(bundle):
-    with pytest.raises(MachineError, match="--backend trt: TensorRT is not installed"):
+    with pytest.raises(MachineError, match="TensorRT: not installed"):
         evaluate({"backend": "trt"}, bundle=bundle, tell=quiet)
 
 

@@ -1,13 +1,17 @@
 """A typed graph is float16 where it should be, float32 where it must be, and near the original."""
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
 from toolchain import graph
+from toolchain.calibrate import calibrate
 from toolchain.errors import InputError
-from toolchain.graph.half import to_half
+from toolchain.graph.half import round_scales, to_half
+from toolchain.quantize import TENSORRT, quantize
 from toolchain.runtimes import open_runtime
+from toolchain.runtimes.ort import is_half_qdq
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +57,48 @@ def test_a_weight_beyond_float16_is_refused(exported):
     weight.const_value = ir.tensor(graph.constant(weight) * 1e6 + 1e6)
     with pytest.raises(InputError, match="beyond float16"):
         to_half(model)
+
+
+@pytest.fixture(scope="module")
+def quantised(exported, tokens_of, tmp_path_factory):
+    """An INT8 graph, in float32 and typed."""
+    tokens = tokens_of("bert", 32)
+    ranges = calibrate(graph.load(exported["bert"]), tokens, method="minmax")
+    made = {}
+    for name in ("full", "half"):
+        model = graph.load(exported["bert"])
+        quantize(model, ranges, TENSORRT)
+        if name == "half":
+            to_half(model)
+        made[name] = tmp_path_factory.mktemp(name) / "model.onnx"
+        graph.save(model, made[name])
+    return made
+
+
+def test_a_q_node_takes_either_type_and_a_dq_node_gives_float16(quantised):
+    model = graph.load(quantised["half"])
+    onnx.checker.check_model(onnx.load(quantised["half"]), full_check=True)
+    assert model.graph.opset_imports[""] == 19
+    assert types(model, "DequantizeLinear") == {ir.DataType.FLOAT16}
+    for node in graph.nodes(model, "QuantizeLinear"):
+        source, scale = node.inputs[0], node.inputs[1]
+        assert source.dtype == scale.dtype
+        (reader,) = (use.node for use in node.outputs[0].uses())
+        assert graph.constant(reader.inputs[1]).astype("float32") == graph.constant(scale).astype("float32")
+
+
+def test_float16_around_int8_changes_little_and_is_known_by_its_types(quantised, probe):
+    found = {}
+    for name, file in quantised.items():
+        assert is_half_qdq(file) == (name == "half")
+        with open_runtime("ort", file, device="cpu") as infer:
+            found[name] = infer(probe("bert"))
+    assert 0 < np.abs(found["half"] - found["full"]).max() < 0.05
+
+
+def test_a_scale_below_float16_stays_above_zero(quantised):
+    model = graph.load(quantised["full"])
+    scale = next(graph.nodes(model, "DequantizeLinear")).inputs[1]
+    scale.const_value = ir.tensor(np.full_like(graph.constant(scale), 1e-12), name=scale.name)
+    assert round_scales(model) > 0
+    assert (graph.constant(scale) == np.float32(2**-24)).all()

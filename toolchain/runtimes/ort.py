@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
+from toolchain import graph
 from toolchain.errors import InputError, MachineError
 from toolchain.runtimes.device import choose_device, cpu_threads
 from toolchain.tensors import Batch, Infer
@@ -52,6 +54,9 @@ def open_session(
     options.log_severity_level = FATAL
     if optimised:
         options.optimized_model_filepath = str(optimised)
+    if place == "cpu" and is_half_qdq(model):
+        # There is no integer kernel around float16; looking for one keeps weights from being dequantised once for all.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     provider: Any = "CPUExecutionProvider"
     if place != "cpu":
         provider = ("CUDAExecutionProvider", {"device_id": int(place.split(":")[1])})
@@ -68,6 +73,17 @@ def open_session(
             "Install the CUDA libraries that its release notes name, or choose --device cpu."
         )
     return session
+
+
+def is_half_qdq(model: Path | bytes) -> bool:
+    """Whether a file is a graph of Q/DQ nodes with float16 between them, made for GPUs (graph/half.py)."""
+    if isinstance(model, bytes):
+        return False
+    try:
+        nodes = graph.load(model).graph
+    except InputError:
+        return False  # the session says what is wrong with it
+    return any(node.op_type == "DequantizeLinear" and node.outputs[0].dtype == ir.DataType.FLOAT16 for node in nodes)
 
 
 def cannot_run(model: Path | bytes, error: Exception) -> InputError:
