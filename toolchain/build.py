@@ -71,11 +71,7 @@ def _wants_engine(recipe: Recipe) -> bool:
 
 def _planned(job: Job, engine: bool) -> list[str]:
     """Return what a dry run says of the engine."""
-    if (
-        not engine
-        or job.recipe.backend not in (None, "trt")
-        or (job.recipe.backend, job.recipe.device) == (None, "cpu")
-    ):
+    if not engine or not _wants_engine(job.recipe):
         return []
     try:
         return [find_machine(job.recipe.device).tag.folder]
