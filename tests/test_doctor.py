@@ -1,6 +1,5 @@
 import ctypes
 import importlib.util
-import os
 import platform
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from toolchain import doctor, hub
 from toolchain.doctor import examine
+from toolchain.meters import rapl
 
 GPU = {"driver": "570.86", "cuda": "12.8", "gpu": "Tesla T4", "reason": None}
 
@@ -112,22 +112,16 @@ def test_tensorrt_is_asked_what_it_can_do_and_broken_without_its_libraries(monke
     assert finding("TensorRT").detail == "11.4.0.106: INT8 by Q/DQ only"
 
 
-@pytest.fixture
-def counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A RAPL counter of a processor."""
+def test_rapl_is_ok_missing_or_unreadable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(doctor, "POWERCAP", tmp_path)
-    (tmp_path / "intel-rapl:0").mkdir()
-    (tmp_path / "intel-rapl:0" / "energy_uj").write_text("1")
-    return tmp_path / "intel-rapl:0" / "energy_uj"
-
-
-def test_rapl_is_ok_missing_or_unreadable(counter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (finding("RAPL").state, finding("RAPL").detail) == ("ok", "1 counters")
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read everything
-    assert finding("RAPL").state == "broken"
-    assert f"chmod a+r {counter.parents[1]}/*/energy_uj" in finding("RAPL").advice
-    counter.unlink()
     assert finding("RAPL").state == "missing"
+    (tmp_path / "intel-rapl:0").mkdir()
+    for name, text in (("name", "package-0"), ("energy_uj", "1"), ("max_energy_range_uj", "9")):
+        (tmp_path / "intel-rapl:0" / name).write_text(text)
+    assert (finding("RAPL").state, finding("RAPL").detail) == ("ok", "package-0")
+    monkeypatch.setattr(rapl, "find_zones", lambda root: ([], rapl.PERMISSION))
+    assert finding("RAPL").state == "broken"
+    assert f"chmod a+r {tmp_path}/*/energy_uj" in finding("RAPL").advice
 
 
 @pytest.mark.parametrize(

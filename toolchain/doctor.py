@@ -2,7 +2,6 @@
 
 import ctypes
 import importlib.util
-import os
 import platform
 import shutil
 from dataclasses import dataclass
@@ -12,9 +11,10 @@ from toolchain import hub
 from toolchain.engine.api import has_implicit_int8, import_tensorrt
 from toolchain.environment import cpu_name, gpu_facts, version_of
 from toolchain.errors import MachineError
+from toolchain.meters import rapl
 from toolchain.runtimes.device import cpu_threads
 
-POWERCAP = Path("/sys/class/powercap")
+POWERCAP = rapl.ROOT
 
 
 @dataclass(frozen=True)
@@ -155,13 +155,13 @@ def _tensorrt() -> list[Finding]:
 
 
 def _rapl() -> Finding:
-    counters = sorted(POWERCAP.glob("*-rapl:*/energy_uj"))
-    if not counters:
+    zones, reason = rapl.find_zones(POWERCAP)
+    if reason == rapl.ABSENT:
         return Finding("RAPL", "missing", "no energy counters", "virtual machines have none; use real hardware")
-    if not os.access(counters[0], os.R_OK):
+    if reason == rapl.PERMISSION:
         advice = f"as root: chmod a+r {POWERCAP}/*/energy_uj (until the next boot)"
         return Finding("RAPL", "broken", "not readable by this user", advice)
-    return Finding("RAPL", "ok", f"{len(counters)} counters")
+    return Finding("RAPL", "ok", ", ".join(zone.name for zone in zones))
 
 
 def _hub() -> Finding:
