@@ -86,7 +86,8 @@ def _without_mirrors(zones: list[Zone]) -> list[Zone]:
 class Counter:
     """What a zone used since the counter was made.
 
-    `update` it at least once a minute: at 200 W a counter of 262 kJ wraps every 22 minutes, and two wraps look like one.
+    `update` it at least once a minute: at 200 W a counter of 262 kJ wraps every 22 minutes, and of two wraps
+    only one is seen.
     """
 
     zone: Zone
