@@ -20,7 +20,8 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     """Replace what NVIDIA's driver answers; an exception is raised instead."""
 
     def answer(**calls: Any) -> None:
-        known = {"nvmlInit": None, "nvmlShutdown": None, "nvmlDeviceGetHandleByIndex": "handle"}
+        known = {"nvmlInit": None, "nvmlShutdown": None, "nvmlDeviceGetCount": 1, "nvmlDeviceGetUUID": "GPU-1",
+                 "nvmlDeviceGetHandleByIndex": "handle"}  # fmt: skip
         for name, value in (known | calls).items():
 
             def call(*_: object, value: Any = value) -> Any:
@@ -50,7 +51,7 @@ def test_a_gpu_is_described(driver: Driver) -> None:
 def test_no_library_no_driver_and_no_gpu_each_have_their_reason(driver: Driver) -> None:
     cases = [
         ({"nvmlInit": pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)}, "no_nvml_library"),
-        ({"nvmlInit": pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)}, "nvml_9"),
+        ({"nvmlInit": pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)}, "driver_not_loaded"),
         ({"nvmlSystemGetCudaDriverVersion_v2": pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)}, "nvml_6"),
     ]
     for calls, reason in cases:

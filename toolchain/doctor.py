@@ -11,7 +11,7 @@ from toolchain import hub
 from toolchain.engine.api import has_implicit_int8, import_tensorrt
 from toolchain.environment import cpu_name, gpu_facts, version_of
 from toolchain.errors import MachineError
-from toolchain.meters import rapl
+from toolchain.meters import nvml, rapl
 from toolchain.runtimes.device import cpu_threads
 
 POWERCAP = rapl.ROOT
@@ -35,6 +35,7 @@ def examine(*, network: bool = True) -> list[Finding]:
         *(_package(name, extra) for name, extra in PACKAGES.items()),
         _onnxruntime(),
         *_gpu(),
+        _gpu_energy(),
         _library(
             "CUDA runtime", ("libcudart.so.13", "libcudart.so.12"), "comes with torch's CUDA build, or CUDA's own"
         ),
@@ -123,6 +124,18 @@ def _gpu() -> list[Finding]:
         Finding("GPU", "missing", smi, "needed for CUDA, TensorRT and GPU energy only"),
         Finding("NVML", "missing", facts["reason"], "comes with NVIDIA's driver"),
     ]
+
+
+def _gpu_energy() -> Finding:
+    """Read the counter: that NVML loads does not say that it measures."""
+    try:
+        with nvml.open_nvml():
+            for device in nvml.visible_devices():
+                device.energy_mj()
+            names = ", ".join(device.name for device in nvml.visible_devices())
+    except nvml.Unavailable as why:
+        return Finding("GPU energy", "missing", str(why), "GPU energy will be null; guests and slices often have none")
+    return Finding("GPU energy", "ok", f"the counter of {names} can be read")
 
 
 def _library(name: str, candidates: tuple[str, ...], advice: str) -> Finding:

@@ -5,6 +5,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from toolchain.meters import nvml
 from toolchain.runtimes.device import cpu_threads
 
 PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnx-ir", "onnxscript", "numpy", "scipy",
@@ -38,28 +39,11 @@ def cpu_name() -> str:
 def gpu_facts() -> dict[str, Any]:
     """Return driver, CUDA version and name of the first GPU as NVML says, or the reason for none."""
     try:
-        import pynvml
-    except ImportError:
-        return {"driver": None, "cuda": None, "gpu": None, "reason": "no_nvml_package"}
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError_LibraryNotFound:
-        return {"driver": None, "cuda": None, "gpu": None, "reason": "no_nvml_library"}
-    except pynvml.NVMLError as error:
-        return {"driver": None, "cuda": None, "gpu": None, "reason": f"nvml_{error.value}"}
-    try:
-        cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        return {
-            "driver": pynvml.nvmlSystemGetDriverVersion(),
-            "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}",
-            "gpu": pynvml.nvmlDeviceGetName(handle),
-            "reason": None,
-        }
-    except pynvml.NVMLError as error:
-        return {"driver": None, "cuda": None, "gpu": None, "reason": f"nvml_{error.value}"}
-    finally:
-        pynvml.nvmlShutdown()
+        with nvml.open_nvml():
+            driver, cuda = nvml.driver_versions()
+            return {"driver": driver, "cuda": cuda, "gpu": nvml.all_devices()[0].name, "reason": None}
+    except nvml.Unavailable as why:
+        return {"driver": None, "cuda": None, "gpu": None, "reason": why.reason}
 
 
 def describe() -> dict[str, Any]:

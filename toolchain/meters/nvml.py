@@ -1,0 +1,174 @@
+"""NVML: what GPUs used, by the driver's energy counter and by instantaneous power.
+
+The counter (millijoules since the driver was loaded) and the power are the whole board's; on a MIG device those of all
+slices. That a library loads says nothing: Jetson's does and reads nothing, so what is available shows when it is read.
+Calls and fields as nvml.h documents them.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
+
+POWER_INSTANT = 186
+"""NVML_FI_DEV_POWER_INSTANT: supported on all architectures; nvmlDeviceGetPowerUsage is a 1 s average on many."""
+
+REASONS = {
+    "LIBRARY_NOT_FOUND": "no_nvml_library",
+    "DRIVER_NOT_LOADED": "driver_not_loaded",
+    "LIB_RM_VERSION_MISMATCH": "driver_mismatch",
+    "FUNCTION_NOT_FOUND": "driver_too_old",
+    "NOT_SUPPORTED": "not_supported",
+    "NO_PERMISSION": "no_permission",
+    "GPU_IS_LOST": "gpu_lost",
+    "UNKNOWN": "nvml_unknown",
+}
+"""NVML's error -> our reason code; others are nvml_<number>."""
+
+NO_DEVICE, MIG, AMBIGUOUS = "no_device", "mig_shared", "ambiguous_index"
+
+
+class Unavailable(Exception):  # noqa: N818  # not an error: a reading that cannot be had, and why
+    """A reading cannot be had; `reason` is a code such as not_supported."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        """Take the code, and what NVML said."""
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+def _call(function: Callable[..., Value], *arguments: Any) -> Value:
+    import pynvml
+
+    try:
+        return function(*arguments)
+    except pynvml.NVMLError as error:
+        codes = {getattr(pynvml, f"NVML_ERROR_{name}"): reason for name, reason in REASONS.items()}
+        raise Unavailable(codes.get(error.value, f"nvml_{error.value}"), str(error)) from error
+
+
+@contextmanager
+def open_nvml() -> Iterator[None]:
+    """Hold an NVML session open: without one, the driver may unload between two readings and reset its counter.
+
+    Raises:
+        Unavailable: no package, no library, or no driver.
+    """
+    try:
+        import pynvml
+    except ImportError as error:
+        raise Unavailable("no_nvml_package", str(error)) from error
+    _call(pynvml.nvmlInit)
+    try:
+        yield
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def driver_versions() -> tuple[str, str]:
+    """Return the driver's version and the CUDA version that it supports, such as 580.95.05 and 13.0.
+
+    Raises:
+        Unavailable: the driver does not say.
+    """
+    import pynvml
+
+    cuda = _call(pynvml.nvmlSystemGetCudaDriverVersion_v2)
+    return str(_call(pynvml.nvmlSystemGetDriverVersion)), f"{cuda // 1000}.{cuda % 1000 // 10}"
+
+
+@dataclass(frozen=True)
+class Device:
+    """One GPU, in an open session."""
+
+    index: int
+    uuid: str
+    name: str
+    handle: Any
+
+    def energy_mj(self) -> int:
+        """Return the counter, in millijoules; it falls only if the driver was loaded again or the GPU was reset.
+
+        Raises:
+            Unavailable: there is no counter (before Volta, some guests), or the GPU is lost.
+        """
+        import pynvml
+
+        return int(_call(pynvml.nvmlDeviceGetTotalEnergyConsumption, self.handle))
+
+    def power_mw(self) -> int:
+        """Return the board's power now, in milliwatts.
+
+        Raises:
+            Unavailable: it has no sensor that can be read.
+        """
+        import pynvml
+
+        try:
+            (field,) = _call(pynvml.nvmlDeviceGetFieldValues, self.handle, [POWER_INSTANT])
+            if field.nvmlReturn == pynvml.NVML_SUCCESS:
+                return int(field.value.uiVal)
+        except Unavailable as missing:
+            if missing.reason not in ("driver_too_old", "not_supported"):
+                raise
+        return int(_call(pynvml.nvmlDeviceGetPowerUsage, self.handle))
+
+    def is_mig(self) -> bool:
+        """Whether it is cut into slices, whose readings are all the whole GPU's."""
+        import pynvml
+
+        try:
+            return bool(_call(pynvml.nvmlDeviceGetMigMode, self.handle)[0])
+        except Unavailable:
+            return False  # it cannot be
+
+
+def all_devices() -> list[Device]:
+    """Return every GPU, in NVML's order, which is that of the PCI bus.
+
+    Raises:
+        Unavailable: there is none.
+    """
+    import pynvml
+
+    found = []
+    for index in range(_call(pynvml.nvmlDeviceGetCount)):
+        handle = _call(pynvml.nvmlDeviceGetHandleByIndex, index)
+        uuid, name = _call(pynvml.nvmlDeviceGetUUID, handle), _call(pynvml.nvmlDeviceGetName, handle)
+        found.append(Device(index, uuid, name, handle))
+    if not found:
+        raise Unavailable(NO_DEVICE)
+    return found
+
+
+def visible_devices(chosen: str | None = None, order: str | None = None) -> list[Device]:
+    """Return the GPUs that CUDA shows this process, in CUDA's order.
+
+    `chosen` and `order` are CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER, by default the environment's. CUDA counts the
+    fastest first unless told to go by the PCI bus, so among unlike GPUs an index does not say which one is meant.
+
+    Raises:
+        Unavailable: none is visible, an index could mean several, or a slice is meant.
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES") if chosen is None else chosen
+    order = os.environ.get("CUDA_DEVICE_ORDER", "") if order is None else order
+    devices = all_devices()
+    alike = len({device.name for device in devices}) == 1 or order == "PCI_BUS_ID"
+    if chosen is None:
+        return devices
+    found: list[Device] = []
+    for part in map(str.strip, chosen.split(",")):
+        if part.startswith("MIG-"):
+            raise Unavailable(MIG, part)
+        if part.isdecimal() and int(part) < len(devices) and not alike:
+            raise Unavailable(AMBIGUOUS, f"CUDA_VISIBLE_DEVICES={chosen}; set CUDA_DEVICE_ORDER=PCI_BUS_ID")
+        matching = [one for one in devices if (part == str(one.index) or (part and one.uuid.startswith(part)))]
+        if len(matching) != 1:
+            break  # as CUDA does: what stands behind an invalid entry is not visible
+        found += matching
+    if not found:
+        raise Unavailable(NO_DEVICE, f"CUDA_VISIBLE_DEVICES={chosen}")
+    return found
