@@ -16,7 +16,7 @@ from toolchain.graph import constant
 
 TABLE = Path(__file__).with_name("operators.toml")
 PLUGINS = "trt.plugins"
-"""The domain of nodes that TensorRT's plugins run; what those take is for them to say."""
+"""The domain of nodes that TensorRT's plugins run: it finds those by type alone, but onnx.checker wants a domain."""
 
 
 def check_operators(model: ir.Model, *, major: int) -> list[str]:

@@ -15,12 +15,10 @@ import onnx_ir as ir
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.graph.encoder import EMBEDDED, Encoder, Layer, tensor_name
 from toolchain.graph.match import Linear, Norm, copy_nodes
+from toolchain.graph.operators import PLUGINS
 from toolchain.tensors import INT8_LEVELS, Array, Batch
 
 OPSET, IR_VERSION = 18, 10
-DOMAIN = "trt.plugins"
-"""TensorRT finds plugins by their type alone; onnx.checker wants a domain for what ONNX has not."""
-
 QKV = "CustomQKVToContextPluginDynamic"
 SKIP_NORM = "CustomSkipLayerNormPluginDynamic"
 FP32, FP16, INT8 = 0, 1, 2
@@ -146,7 +144,7 @@ class _Writer:
             [logits],
             nodes=self.nodes,
             initializers=list(self.constants.values()),
-            opset_imports={"": OPSET, DOMAIN: 1},
+            opset_imports={"": OPSET, PLUGINS: 1},
             name="packed",
         )
         return ir.Model(part, ir_version=IR_VERSION, producer_name="encoder-toolchain")
@@ -216,7 +214,7 @@ class _Writer:
             "beta": ir.tensor(norm.beta),
             "gamma": ir.tensor(norm.gamma),
         }
-        made = self.add(SKIP_NORM, [x, skip], f"{name}.fp32" if full else name, shape, attributes, domain=DOMAIN)
+        made = self.add(SKIP_NORM, [x, skip], f"{name}.fp32" if full else name, shape, attributes, domain=PLUGINS)
         return self.cast(made, self.width, name) if full else made
 
     def cast(self, value: ir.Value, dtype: ir.DataType, name: str) -> ir.Value:
@@ -259,7 +257,7 @@ class _Writer:
         # The second input is a mask of other layouts: it must be there, and is not read in this one.
         offsets, longest = self.inputs["cu_seqlens"], self.inputs["max_seqlen"]
         shape = ["tokens", self.encoder.hidden, 1, 1]
-        return self.add(QKV, [qkv, offsets, offsets, longest], name, shape, attributes, domain=DOMAIN)
+        return self.add(QKV, [qkv, offsets, offsets, longest], name, shape, attributes, domain=PLUGINS)
 
     def activation(self, name: str, function: str, x: ir.Value) -> ir.Value:
         """Apply GELU in the order that compilers look for, as graph/clean.py writes it, or ReLU."""

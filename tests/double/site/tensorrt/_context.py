@@ -126,7 +126,7 @@ class IExecutionContext(_NoConstructor):
             feeds = {n: _np.ones(s, _nptype(self._engine.get_tensor_dtype(n))) for n, s in self._shapes.items()}
             try:
                 found = self._engine._run(feeds)
-            except Exception:
+            except Exception:  # whatever ONNX Runtime raises: the run itself then says what is wrong
                 found = {}
             self._known_shapes[key] = {name: _np.shape(value) for name, value in found.items()}
         return self._known_shapes[key]
