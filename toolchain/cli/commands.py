@@ -1,0 +1,160 @@
+"""The table of commands: to add one is an entry here, and the function that it runs."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolchain.cli.build import build, calibrate, export
+from toolchain.cli.options import CALIBRATION, EVALUATION, GATE, LOOK, MODEL, choices, given
+from toolchain.cli.output import emit, log
+from toolchain.errors import UsageError
+from toolchain.recipe import ENGINE, Recipe
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what runs it, its line of help, and what it takes from the command line."""
+
+    run: Callable[[argparse.Namespace], None]
+    text: str
+    options: tuple[str, ...] = ()
+    """Keys of the recipe that are options of it."""
+    positional: str | None = None
+    """What it may be given first, a recipe or a bundle; without it, it takes no --config and no --set either."""
+    extra: Callable[[argparse.ArgumentParser], None] | None = None
+    """Adds the arguments that are its alone."""
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from toolchain.pipeline import demo
+    from toolchain.show import results
+
+    emit(args, demo(output=Path(args.output) if args.output else None, tell=log.info), results.demo)
+
+
+def _eval(args: argparse.Namespace) -> None:
+    from toolchain.pipeline import evaluate
+    from toolchain.show.results import result
+
+    values, bundle = choices(args)
+    emit(args, evaluate(values, bundle=bundle, tell=log.info), result)
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from toolchain.gate import contest, judge
+    from toolchain.show.compare import compared
+
+    recipe = Recipe.make(given(args))
+    records = contest([Path(place) for place in args.results], recipe, tell=log.info)
+    emit(args, {"comparisons": records}, compared)
+    judge(records, strict=recipe.strict)
+
+
+def _verify(args: argparse.Namespace) -> None:
+    from toolchain import verify
+    from toolchain.artefact import open_artefact
+    from toolchain.show.verify import verified
+
+    values, place = choices(args)
+    found = verify.verify(open_artefact(place, values))
+    emit(args, found, verified)
+    verify.judge(found)
+
+
+def _explain(args: argparse.Namespace) -> None:
+    from toolchain.artefact import open_artefact
+    from toolchain.engine.plan import is_plan
+    from toolchain.explain import explain, explain_plan
+    from toolchain.show.explain import explained, explained_plan
+
+    values, place = choices(args)
+    if values.get("backend") == "trt" or is_plan(values.get("file", "")):
+        emit(args, explain_plan(place, values.get("file"), trust=values.get("trust")), explained_plan)
+        return
+    emit(args, explain(open_artefact(place, values)), explained)
+
+
+def _tune(args: argparse.Namespace) -> None:
+    from toolchain.show.tune import tuned
+    from toolchain.tune import tune
+
+    values, place = choices(args)
+    emit(args, tune(values, bundle=place, tell=log.info), tuned)
+
+
+def _accept(args: argparse.Namespace) -> None:
+    from toolchain import accept
+    from toolchain.show.accept import accepted
+
+    values, place = choices(args)
+    if place:
+        raise UsageError(f"{place}: accept builds its own bundles. Name a recipe (*.toml), or a model with -m.")
+    recipe = Recipe.make(values)
+    folder = Path(recipe.output) if recipe.output else accept.FOLDER
+    found = accept.accept(recipe, folder=folder, tell=log.info)
+    emit(args, found, accepted)
+    accept.judge(found)
+
+
+def _report(args: argparse.Namespace) -> None:
+    from toolchain.files import write_text
+    from toolchain.report import FORMATS
+    from toolchain.results import find_results
+
+    text = FORMATS["json" if args.json else args.format](find_results(map(Path, args.results)))
+    if args.output:
+        write_text(Path(args.output), text)
+        log.info("%s", args.output)
+    else:
+        print(text, end="")
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from toolchain.doctor import examine
+    from toolchain.show.doctor import examined
+
+    findings = [dataclasses.asdict(finding) for finding in examine()]
+    emit(args, {"findings": findings}, examined)
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    _output(parser, "the bundle (default engines/build/demo-demo-int8)")
+
+
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    shown = "the baseline, then candidates; one alone: against its FP32"
+    parser.add_argument("results", nargs="+", metavar="RESULT|BUNDLE", help=shown)
+
+
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    _output(parser, "the file (default stdout)")
+    parser.add_argument("results", nargs="+", metavar="RESULT", help="results, or folders of them")
+    parser.add_argument("--format", choices=("md", "csv", "json"), default="md", help="what to write (default md)")
+
+
+def _output(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("-o", "--output", metavar="PATH", help=what)
+
+
+COMMANDS = {
+    "demo": Command(_demo, "the whole path on the built-in model and data, offline", extra=_demo_arguments),
+    "export": Command(export, "checkpoint to ONNX, checked against PyTorch", MODEL, "RECIPE|BUNDLE"),
+    "calibrate": Command(calibrate, "ONNX and rows to ranges, and a TensorRT cache", MODEL + CALIBRATION,
+                         "RECIPE|BUNDLE"),
+    "build": Command(build, "all of that up to the graphs and engines of one precision",
+                     (*MODEL, *CALIBRATION, "keep", "precision", "backend", "device", *ENGINE, *GATE), "RECIPE|BUNDLE"),
+    "eval": Command(_eval, "one backend on one task: accuracy, latency, throughput, memory", EVALUATION,
+                    "RECIPE|BUNDLE"),
+    "compare": Command(_compare, "results row by row: the drop, how sure it is, a verdict", (*GATE, "seed"),
+                       extra=_compare_arguments),
+    "verify": Command(_verify, "batch, padding and order change nothing; parity with FP32", LOOK, "BUNDLE|FILE"),
+    "explain": Command(_explain, "why this INT8 is not faster or not accurate", LOOK, "BUNDLE|FILE"),
+    "tune": Command(_tune, "which products to keep out of INT8 to stay within a drop",
+                    ("data", "max_drop", "budget", "seed", "trust"), "RECIPE|BUNDLE"),
+    "accept": Command(_accept, "with a GPU and TensorRT: every check there is, one report",
+                      (*MODEL, *CALIBRATION, "device", "batch_size", "seq_len", "buckets", "limit", *GATE), "RECIPE"),
+    "report": Command(_report, "results as a table in Markdown, CSV or JSON", extra=_report_arguments),
+    "doctor": Command(_doctor, "what this machine has and lacks, and how to get it"),
+}  # fmt: skip

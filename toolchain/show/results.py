@@ -1,0 +1,34 @@
+"""Results, side by side."""
+
+from typing import Any
+
+from rich.table import Table
+
+from toolchain import report
+from toolchain.show import put, titled
+
+
+def result(one: dict[str, Any]) -> None:
+    """Print one result and where it was kept."""
+    energy = one["energy"]
+    note = f"energy: {energy['status']} ({energy['reason']})"
+    put(_table([one]), note, f"kept in {one['file']}; side by side: toolchain report RESULT...")
+
+
+def demo(done: dict[str, Any]) -> None:
+    """Print the demo's table and what to try next."""
+    put(
+        _table(done["results"]),
+        f"bundle: {done['build']['bundle']}   report: {done['report']}",
+        "next: toolchain build -m YOUR_CHECKPOINT --task sst2 --data DIR --precision int8",
+    )
+
+
+def _table(results: list[dict[str, Any]]) -> Table:
+    """Return results side by side."""
+    table = titled(report.title(results[0]), narrow=True)
+    for index, heading in enumerate(report.headings(results)):
+        table.add_column(heading, justify="right" if index > 2 else "left", no_wrap=True)
+    for cells in report.rows(results):
+        table.add_row(*cells)
+    return table
