@@ -57,6 +57,6 @@ def _parser() -> argparse.ArgumentParser:
         its.add_argument("--json", action="store_true", help="print the result as one JSON object")
         its.add_argument("-v", "--verbose", action="count", default=0, help="show more, and tracebacks")
         its.add_argument("-q", "--quiet", action="count", default=0, help="show warnings and errors only")
-        if command.extra:
-            command.extra(its)  # noqa: S610  # ours, not Django's
+        if command.arguments:
+            command.arguments(its)
     return parser

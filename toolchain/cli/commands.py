@@ -23,7 +23,7 @@ class Command:
     """Keys of the recipe that are options of it."""
     positional: str | None = None
     """What it may be given first, a recipe or a bundle; without it, it takes no --config and no --set either."""
-    extra: Callable[[argparse.ArgumentParser], None] | None = None
+    arguments: Callable[[argparse.ArgumentParser], None] | None = None
     """Adds the arguments that are its alone."""
 
 
@@ -139,7 +139,7 @@ def _output(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 COMMANDS = {
-    "demo": Command(_demo, "the whole path on the built-in model and data, offline", extra=_demo_arguments),
+    "demo": Command(_demo, "the whole path on the built-in model and data, offline", arguments=_demo_arguments),
     "export": Command(export, "checkpoint to ONNX, checked against PyTorch", MODEL, "RECIPE|BUNDLE"),
     "calibrate": Command(calibrate, "ONNX and rows to ranges, and a TensorRT cache", MODEL + CALIBRATION,
                          "RECIPE|BUNDLE"),
@@ -148,13 +148,13 @@ COMMANDS = {
     "eval": Command(_eval, "one backend on one task: accuracy, latency, throughput, memory", EVALUATION,
                     "RECIPE|BUNDLE"),
     "compare": Command(_compare, "results row by row: the drop, how sure it is, a verdict", (*GATE, "seed"),
-                       extra=_compare_arguments),
+                       arguments=_compare_arguments),
     "verify": Command(_verify, "batch, padding and order change nothing; parity with FP32", LOOK, "BUNDLE|FILE"),
     "explain": Command(_explain, "why this INT8 is not faster or not accurate", LOOK, "BUNDLE|FILE"),
     "tune": Command(_tune, "which products to keep out of INT8 to stay within a drop",
                     ("data", "max_drop", "budget", "seed", "trust"), "RECIPE|BUNDLE"),
     "accept": Command(_accept, "with a GPU and TensorRT: every check there is, one report",
                       (*MODEL, *CALIBRATION, "device", "batch_size", "seq_len", "buckets", "limit", *GATE), "RECIPE"),
-    "report": Command(_report, "results as a table in Markdown, CSV or JSON", extra=_report_arguments),
+    "report": Command(_report, "results as a table in Markdown, CSV or JSON", arguments=_report_arguments),
     "doctor": Command(_doctor, "what this machine has and lacks, and how to get it"),
 }  # fmt: skip
