@@ -1,10 +1,4 @@
-"""NVML through the real nvidia-ml-py on a scripted libnvidia-ml (tests/nvml), in processes of their own."""
-
-import os
-import shutil
-import subprocess
-import sys
-import textwrap
+"""NVML through the real nvidia-ml-py, on the scripted library of conftest.py."""
 
 import pytest
 
@@ -12,47 +6,6 @@ from toolchain.meters.nvml import Unavailable, open_nvml
 
 T4 = "device 0 6 GPU-11111111-aaaa Tesla T4\n"
 TWO = f"{T4}device 1 4 GPU-22222222-bbbb Tesla P4\n"
-PRELUDE = """
-import ctypes, sys
-library = ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)
-library.fakenvml_advance_us.argtypes = [ctypes.c_uint64]
-assert library.fakenvml_load(sys.argv[2].encode()) == 0
-def advance(seconds): library.fakenvml_advance_us(round(seconds * 1e6))
-from toolchain.meters.nvml import Unavailable, all_devices, open_nvml, visible_devices
-def reason(call, *arguments):
-    try:
-        call(*arguments)
-    except Unavailable as why:
-        return why.reason
-"""
-
-
-@pytest.fixture(scope="session")
-def library(root, tmp_path_factory):
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        assert "CI" not in os.environ
-        pytest.skip("no C compiler to build the scripted libnvidia-ml with")
-    made = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
-    options = ["-O2", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", "-lpthread"]
-    subprocess.run([compiler, *options, "-o", str(made), str(root / "tests/nvml/fakenvml.c")], check=True)
-    return made
-
-
-@pytest.fixture
-def run(library, root, tmp_path):
-    """Run a snippet in a process in which NVML answers as a scenario says."""
-
-    def go(scenario, code, **environment):
-        script = tmp_path / "scenario"
-        script.write_text(f"clock manual\n{scenario}")
-        done = subprocess.run(
-            [sys.executable, "-c", PRELUDE + textwrap.dedent(code), str(library), str(script)],
-            env=os.environ | environment | {"PYTHONPATH": str(root)}, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-
-    return go
 
 
 def test_counter_and_power_are_the_boards(run):
@@ -70,12 +23,126 @@ def test_counter_and_power_are_the_boards(run):
 
 
 @pytest.mark.parametrize(
+    ("profile", "joules"),
+    [("power 0 0 40000\n", 240.0), ("power 0 0 10000\npower 0 1000 70000\npower 0 4500 20000\n", 10 + 245 + 30),
+     ("square 0 0 30 10000 70000\n", 240.0),
+     ("square 0 0 400 10000 70000\npower 0 1100 30000\n", 16 + 16 + 2 + 7 + 147)],
+)  # fmt: skip
+@pytest.mark.parametrize("update_ms", [20, 100])
+def test_the_counter_is_the_true_energy_on_every_profile(run, profile, joules, update_ms):
+    code = f"""
+    with open_nvml():
+        (gpu,) = all_devices()
+        advance(6)
+        assert gpu.energy_mj() / 1000 == true_joules(0, 0, 6) == {joules}
+    """
+    run(f"{T4}update_ms 0 {update_ms}\n{profile}", code)
+
+
+@pytest.mark.parametrize(("update_ms", "ticks"), [(20, 50), (100, 10)])
+def test_the_counter_moves_once_an_update(run, update_ms, ticks):
+    code = f"""
+    with open_nvml():
+        (gpu,) = all_devices()
+        read = []
+        for _ in range(1000):
+            advance(0.001)
+            read.append(gpu.energy_mj())
+        assert len(set(read)) == {ticks} + 1 and read == sorted(read)
+    """
+    run(f"{T4}update_ms 0 {update_ms}\npower 0 0 50000\n", code)
+
+
+def test_a_reset_and_a_counter_that_stands_still_are_seen_as_such(run):
+    scenario = f"{TWO}power 0 0 30000\npower 1 0 30000\nbase_mj 0 5000\nreset 0 1500 0\nstuck 1 1000\n"
+    code = """
+    with open_nvml():
+        reset, stuck = all_devices()
+        read = []
+        for _ in range(4):
+            read.append((reset.energy_mj(), stuck.energy_mj()))
+            advance(1)
+        assert read == [(5000, 0), (35000, 30000), (15000, 30000), (45000, 30000)]
+    """
+    run(scenario, code)
+
+
+def test_the_wall_clock_drives_it_too(run):
+    code = """
+    import time
+    with open_nvml():
+        (gpu,) = all_devices()
+        before, start = gpu.energy_mj(), time.monotonic()
+        time.sleep(0.2)
+        used, seconds = gpu.energy_mj() - before, time.monotonic() - start
+        assert 0.2 * 30000 <= used + 30 <= seconds * 30000 + 60
+    """
+    run(f"clock real\n{T4}update_ms 0 1\npower 0 0 30000\n", code)
+
+
+HOPPER = "device 0 9 GPU-11111111-aaaa NVIDIA H100\npower 0 0 300000\n"
+
+
+@pytest.mark.parametrize(
+    ("scenario", "found"),
+    [("memory 0 average 10\n", 30_000), ("memory 0 average 10\nmemory 0 instant 20\n", 60_000),
+     ("memory 0 average 10\nmemory 0 instant 0\n", 30_000), ("", "not_supported"),
+     ("memory 0 average 0\n", "reads_zero"), ("memory 0 instant 0\n", "reads_zero"),
+     ("error 0 field186 2 0 -1\nerror 0 field185 2 0 -1\n", "nvml_2"),
+     ("memory 0 average 10\nerror 0 field186 999 0 -1\n", "nvml_unknown"),
+     ("memory 0 average 10\nerror 0 field185 15 0 -1\n", "gpu_lost")],
+)  # fmt: skip
+def test_memory_power_is_read_where_it_is_told(run, scenario, found):
+    code = f"""
+    with open_nvml():
+        (gpu,) = all_devices()
+        read = gpu.memory_power_mw() if isinstance({found!r}, int) else reason(gpu.memory_power_mw)
+        assert read == {found!r}
+    """
+    run(HOPPER + scenario, code)
+
+
+def test_no_watts_are_no_reading(run):
+    code = """
+    with open_nvml():
+        by_field, by_usage = all_devices()
+        assert reason(by_field.power_mw) == reason(by_usage.power_mw) == "reads_zero"
+    """
+    run(f"{TWO}power 0 0 0\npower 1 0 0\nerror 1 nvmlDeviceGetFieldValues 3 0 -1\n", code)
+
+
+def test_the_power_of_a_module_is_not_taken_for_its_gpus(run):
+    code = """
+    with open_nvml():
+        (gpu,) = all_devices()
+        assert gpu.is_superchip()
+        assert reason(gpu.power_mw) == "module_only"
+        advance(2)  # what might be a superchip is not taken for none either
+        assert reason(gpu.power_mw) == "nvml_unknown"
+    """
+    run(f"{HOPPER}superchip 0\nerror 0 nvmlDeviceGetC2cModeInfoV 999 1000 -1\n", code)
+
+
+def test_of_two_gpus_each_has_its_own_figures(run):
+    scenario = f"{TWO}power 0 0 30000\npower 1 0 50000\nbase_mj 1 7\nmig 1 1\nno_counter 0\n"
+    code = """
+    with open_nvml():
+        one, other = all_devices()
+        advance(1)
+        assert (one.power_mw(), other.power_mw(), one.is_mig(), other.is_mig()) == (30000, 50000, False, True)
+        assert (reason(one.energy_mj), other.energy_mj()) == ("not_supported", 50007)
+    """
+    run(scenario, code)
+
+
+@pytest.mark.parametrize(
     ("scenario", "code", "reason"),
     [("no_counter 0\n", "gpu.energy_mj", "not_supported"),
      ("error 0 nvmlDeviceGetTotalEnergyConsumption 4 0 -1\n", "gpu.energy_mj", "no_permission"),
      ("error 0 * 15 1000 -1\n", "gpu.energy_mj", "gpu_lost"), ("error 0 * 15 1000 -1\n", "gpu.power_mw", "gpu_lost"),
-     ("error_after 0 nvmlDeviceGetTotalEnergyConsumption 999 0\nerror 0 nvmlDeviceGetTotalEnergyConsumption 999 0 -1\n",
-      "gpu.energy_mj", "nvml_unknown"),
+     ("error_after 0 nvmlDeviceGetTotalEnergyConsumption 999 0\n", "gpu.energy_mj", "nvml_unknown"),
+     ("error 0 field186 4 0 -1\n", "gpu.power_mw", "no_permission"),
+     ("error 0 * 16 1000 -1\n", "gpu.power_mw", "gpu_needs_reset"),
      ("error 0 nvmlDeviceGetFieldValues 3 0 -1\nerror 0 nvmlDeviceGetPowerUsage 3 0 -1\n", "gpu.power_mw",
       "not_supported")],
 )  # fmt: skip
@@ -89,9 +156,39 @@ def test_each_fault_has_its_reason_and_gives_no_number(run, scenario, code, reas
     run(f"{T4}power 0 0 30000\n{scenario}", snippet)
 
 
-def test_an_old_driver_without_field_values_gives_power_all_the_same(run):
-    scenario = f"{T4}power 0 0 30000\nerror 0 nvmlDeviceGetFieldValues 13 0 -1\n"
-    run(scenario, "with open_nvml():\n    assert all_devices()[0].power_mw() == 30000")
+def test_a_fault_in_the_middle_passes_or_stays(run):
+    scenario = "error 0 nvmlDeviceGetTotalEnergyConsumption 999 1000 2000\nerror 0 * 15 3000 -1\n"
+    code = """
+    with open_nvml():
+        (gpu,) = all_devices()
+        read = []
+        for _ in range(5):
+            read.append(reason(gpu.energy_mj))
+            advance(1)
+        assert read == [None, "nvml_unknown", None, "gpu_lost", "gpu_lost"]
+    """
+    run(f"{T4}power 0 0 30000\n{scenario}", code)
+
+
+@pytest.mark.parametrize("code", [3, 13, 2])
+def test_a_driver_without_the_field_gives_power_all_the_same(run, code):
+    snippet = "with open_nvml():\n    assert [gpu.power_mw() for gpu in all_devices()] == [30000, 30000]"
+    faults = f"error 0 nvmlDeviceGetFieldValues {code} 0 -1\nerror 1 field186 {code} 0 -1\n"
+    run(f"{TWO}power 0 0 30000\npower 1 0 30000\n{faults}", snippet)
+
+
+def test_functions_that_an_old_drivers_library_lacks(run, old_library):
+    code = """
+    with open_nvml():
+        (gpu,) = all_devices()
+        assert (gpu.power_mw(), gpu.is_mig(), gpu.is_superchip()) == (30000, False, False)
+        assert reason(gpu.energy_mj) == reason(gpu.memory_power_mw) == "driver_too_old"
+    """
+    run(f"{T4}power 0 0 30000\n", code, library=old_library)
+
+
+def test_a_call_outside_a_session_is_told_apart(run):
+    run(T4, "with open_nvml():\n    (gpu,) = all_devices()\nassert reason(gpu.energy_mj) == 'nvml_closed'")
 
 
 @pytest.mark.parametrize(("code", "reason"), [(9, "driver_not_loaded"), (18, "driver_mismatch"), (77, "nvml_77")])

@@ -13,10 +13,8 @@ from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 
-POWER_INSTANT = 186
-"""NVML_FI_DEV_POWER_INSTANT: supported on all architectures; nvmlDeviceGetPowerUsage is a 1 s average on many."""
-
 REASONS = {
+    "UNINITIALIZED": "nvml_closed",
     "LIBRARY_NOT_FOUND": "no_nvml_library",
     "DRIVER_NOT_LOADED": "driver_not_loaded",
     "LIB_RM_VERSION_MISMATCH": "driver_mismatch",
@@ -24,11 +22,16 @@ REASONS = {
     "NOT_SUPPORTED": "not_supported",
     "NO_PERMISSION": "no_permission",
     "GPU_IS_LOST": "gpu_lost",
+    "RESET_REQUIRED": "gpu_needs_reset",
     "UNKNOWN": "nvml_unknown",
 }
 """NVML's error -> our reason code; others are nvml_<number>."""
 
 NO_DEVICE, MIG, AMBIGUOUS = "no_device", "mig_shared", "ambiguous_index"
+READS_ZERO, MODULE_ONLY = "reads_zero", "module_only"
+
+ABSENT = ("driver_too_old", "not_supported", "nvml_2")
+"""There is no such reading here; drivers from before a field call its number an invalid argument (2)."""
 
 
 class Unavailable(Exception):  # noqa: N818  # not an error: a reading that cannot be had, and why
@@ -40,7 +43,12 @@ class Unavailable(Exception):  # noqa: N818  # not an error: a reading that cann
         self.reason = reason
 
 
-def _call(function: Callable[..., Value], *arguments: Any) -> Value:
+def call(function: Callable[..., Value], *arguments: Any) -> Value:
+    """Return what a function of nvidia-ml-py gives.
+
+    Raises:
+        Unavailable: it raises an NVMLError.
+    """
     import pynvml
 
     try:
@@ -61,7 +69,7 @@ def open_nvml() -> Iterator[None]:
         import pynvml
     except ImportError as error:
         raise Unavailable("no_nvml_package", str(error)) from error
-    _call(pynvml.nvmlInit)
+    call(pynvml.nvmlInit)
     try:
         yield
     finally:
@@ -76,8 +84,8 @@ def driver_versions() -> tuple[str, str]:
     """
     import pynvml
 
-    cuda = _call(pynvml.nvmlSystemGetCudaDriverVersion_v2)
-    return str(_call(pynvml.nvmlSystemGetDriverVersion)), f"{cuda // 1000}.{cuda % 1000 // 10}"
+    cuda = call(pynvml.nvmlSystemGetCudaDriverVersion_v2)
+    return str(call(pynvml.nvmlSystemGetDriverVersion)), f"{cuda // 1000}.{cuda % 1000 // 10}"
 
 
 @dataclass(frozen=True)
@@ -92,38 +100,102 @@ class Device:
     def energy_mj(self) -> int:
         """Return the counter, in millijoules; it falls only if the driver was loaded again or the GPU was reset.
 
+        On a superchip it is the whole module's (see `is_superchip`).
+
         Raises:
             Unavailable: there is no counter (before Volta, some guests), or the GPU is lost.
         """
         import pynvml
 
-        return int(_call(pynvml.nvmlDeviceGetTotalEnergyConsumption, self.handle))
+        return int(call(pynvml.nvmlDeviceGetTotalEnergyConsumption, self.handle))
 
     def power_mw(self) -> int:
         """Return the board's power now, in milliwatts.
 
+        The field is instantaneous on all architectures; nvmlDeviceGetPowerUsage, for drivers from before the field, is
+        an average over 1 s from Ampere on.
+
         Raises:
-            Unavailable: it has no sensor that can be read.
+            Unavailable: it has no sensor that can be read, it reads zero, or it reads the whole module (GPU and
+                processor together) only.
         """
         import pynvml
 
         try:
-            (field,) = _call(pynvml.nvmlDeviceGetFieldValues, self.handle, [POWER_INSTANT])
-            if field.nvmlReturn == pynvml.NVML_SUCCESS:
-                return int(field.value.uiVal)
+            return self._power_field_mw(pynvml.NVML_FI_DEV_POWER_INSTANT, pynvml.NVML_POWER_SCOPE_GPU)
         except Unavailable as missing:
-            if missing.reason not in ("driver_too_old", "not_supported"):
+            if missing.reason not in ABSENT:
                 raise
-        return int(_call(pynvml.nvmlDeviceGetPowerUsage, self.handle))
+        if self.is_superchip():
+            raise Unavailable(MODULE_ONLY, "the GPU's own power cannot be read")
+        return _above_zero(call(pynvml.nvmlDeviceGetPowerUsage, self.handle))
 
-    def is_mig(self) -> bool:
-        """Whether it is cut into slices, whose readings are all the whole GPU's."""
+    def memory_power_mw(self) -> int:
+        """Return the power of the GPU's memory, in milliwatts: part of the board's, never to be added to it.
+
+        Instantaneous, or else the driver's average over 1 s: the one that Hopper and Blackwell are known to give.
+
+        Raises:
+            Unavailable: it is not told, as before Hopper, or reads zero, as on some boards without it.
+        """
         import pynvml
 
+        missing = []
+        for field in (pynvml.NVML_FI_DEV_POWER_INSTANT, pynvml.NVML_FI_DEV_POWER_AVERAGE):
+            try:
+                return self._power_field_mw(field, pynvml.NVML_POWER_SCOPE_MEMORY)
+            except Unavailable as why:
+                if why.reason not in (*ABSENT, READS_ZERO):
+                    raise
+                missing.append(why)
+        raise max(missing, key=lambda why: why.reason == READS_ZERO)
+
+    def _power_field_mw(self, field: int, scope: int) -> int:
+        import pynvml
+
+        def read() -> int:
+            (found,) = pynvml.nvmlDeviceGetFieldValues(self.handle, [(field, scope)])
+            if found.nvmlReturn != pynvml.NVML_SUCCESS:  # the call itself succeeds all the same
+                raise pynvml.NVMLError(found.nvmlReturn)
+            return int(found.value.uiVal)
+
+        return _above_zero(call(read))
+
+    def is_mig(self) -> bool:
+        """Whether it is cut into slices, whose readings are all the whole GPU's.
+
+        Raises:
+            Unavailable: it does not say, though it can be.
+        """
+        import pynvml
+
+        return self._has(lambda: pynvml.nvmlDeviceGetMigMode(self.handle)[0])
+
+    def is_superchip(self) -> bool:
+        """Whether GPU and processor are one module, as on Grace Hopper, whose counter is the module's.
+
+        So Zeus found it (ml-energy/zeus, pull request 172), and tells it by the link between the two.
+
+        Raises:
+            Unavailable: it does not say, though it can be.
+        """
+        import pynvml
+
+        return self._has(lambda: pynvml.nvmlDeviceGetC2cModeInfoV(self.handle).isC2cEnabled)
+
+    def _has(self, feature: Callable[[], int]) -> bool:
         try:
-            return bool(_call(pynvml.nvmlDeviceGetMigMode, self.handle)[0])
-        except Unavailable:
-            return False  # it cannot be
+            return bool(call(feature))
+        except Unavailable as why:
+            if why.reason not in ABSENT:
+                raise
+            return False  # what it knows nothing of it has not
+
+
+def _above_zero(mw: int) -> int:
+    if mw == 0:
+        raise Unavailable(READS_ZERO, "0 mW")  # no board that runs uses none
+    return mw
 
 
 def all_devices() -> list[Device]:
@@ -135,9 +207,9 @@ def all_devices() -> list[Device]:
     import pynvml
 
     found = []
-    for index in range(_call(pynvml.nvmlDeviceGetCount)):
-        handle = _call(pynvml.nvmlDeviceGetHandleByIndex, index)
-        uuid, name = _call(pynvml.nvmlDeviceGetUUID, handle), _call(pynvml.nvmlDeviceGetName, handle)
+    for index in range(call(pynvml.nvmlDeviceGetCount)):
+        handle = call(pynvml.nvmlDeviceGetHandleByIndex, index)
+        uuid, name = call(pynvml.nvmlDeviceGetUUID, handle), call(pynvml.nvmlDeviceGetName, handle)
         found.append(Device(index, uuid, name, handle))
     if not found:
         raise Unavailable(NO_DEVICE)
