@@ -1,0 +1,134 @@
+import os
+import textwrap
+
+import pynvml
+import pytest
+
+from toolchain.meters.gpu_state import THROTTLES, State, summarise
+
+T4 = "device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 30000\n"
+IMPORTS = "from toolchain.meters.gpu_state import State, describe, other_processes, read_state\n"
+UNKNOWN = State(None, None, None, None, None)
+
+
+def opened(code):
+    """The code, in an open session with `gpu`."""
+    return f"{IMPORTS}with open_nvml():\n    (gpu,) = all_devices()\n{textwrap.indent(textwrap.dedent(code), '    ')}"
+
+
+def test_a_gpu_is_described_by_what_does_not_change(run):
+    expected = {
+        "name": "Tesla T4", "uuid": "GPU-11111111-aaaa", "index": 0, "architecture": "turing", "power_limit_w": 65.0,
+        "power_limit_range_w": [60.0, 70.0], "power_limit_default_w": 70.0, "sm_clock_max_mhz": 1590,
+        "memory_clock_max_mhz": 5001, "persistence": False, "ecc": True, "mig": False, "superchip": False,
+    }  # fmt: skip
+    run(f"{T4}limit 0 65000\necc 0 1\npersistence 0 0\n", opened(f"assert describe(gpu) == {expected!r}"))
+
+
+def test_what_is_not_told_is_null(run):
+    functions = ("Architecture", "EnforcedPowerLimit", "PowerManagementLimit", "PowerManagementLimitConstraints",
+                 "PowerManagementDefaultLimit", "MigMode", "MaxClockInfo", "PersistenceMode",
+                 "C2cModeInfoV")  # fmt: skip
+    faults = "".join(f"error 0 nvmlDeviceGet{name} 999 0 -1\n" for name in functions)
+    code = """
+    found = describe(gpu)
+    assert {name for name, value in found.items() if value is not None} == {"name", "uuid", "index"}
+    """
+    run(f"{T4}ecc 0 -1\n{faults}", opened(code))
+
+
+@pytest.mark.parametrize(("missing", "limit_w"), [("", 62.5), ("missing 0 nvmlDeviceGetEnforcedPowerLimit\n", 70.0)])
+def test_the_limit_is_the_enforced_one_or_else_the_one_asked_for(run, missing, limit_w):
+    run(f"{T4}limit 0 62500\n{missing}", opened(f"assert describe(gpu)['power_limit_w'] == {limit_w}"))
+
+
+def test_a_state_is_that_of_its_moment(run):
+    scenario = (
+        "temp 0 35\ntemp 0 1000 71\nsm_clock 0 1590\nsm_clock 0 1000 1005\nmemory_clock 0 5000\n"
+        "pstate 0 8\npstate 0 1000 0\nthrottle 0 1\nthrottle 0 1000 24\n"
+    )
+    code = """
+    assert read_state(gpu) == State(35, 1590, 5000, 8, 0x01)
+    advance(1)
+    assert read_state(gpu) == State(71, 1005, 5000, 0, 0x24)
+    """
+    run(T4 + scenario, opened(code))
+
+
+def test_an_old_driver_tells_by_its_old_functions(run, old_library):
+    code = """
+    assert read_state(gpu) == State(71, 1590, 5000, 0, 0x4)
+    assert describe(gpu)["power_limit_w"] == 70
+    """
+    run(f"{T4}temp 0 71\nthrottle 0 4\n", opened(code), library=old_library)
+
+
+def test_an_unknown_p_state_is_none(run):
+    run(f"{T4}pstate 0 32\n", opened("assert read_state(gpu).p_state is None"))
+
+
+@pytest.mark.parametrize("code", [3, 4, 13, 999])
+def test_a_state_that_is_not_told_is_none_throughout(run, code):
+    run(f"{T4}error 0 * {code} 1000 -1\n", opened("advance(1)\nassert read_state(gpu) == State(*[None] * 5)"))
+
+
+@pytest.mark.parametrize(("code", "reason"), [(15, "gpu_lost"), (16, "gpu_needs_reset"), (9, "driver_not_loaded")])
+def test_a_gpu_that_is_gone_is_no_row_of_nulls(run, code, reason):
+    checks = f"""
+    advance(1)
+    assert {{reason(ask, gpu) for ask in (describe, read_state, other_processes)}} == {{{reason!r}}}
+    """
+    run(f"{T4}error 0 * {code} 1000 -1\n", opened(checks))
+
+
+SEEN, UNSEEN = os.getpid(), 2**22 + 1  # a process that all tests' processes see; a number above the kernel's highest
+
+
+@pytest.mark.parametrize(
+    ("listed", "own", "others"),
+    [("", None, []), (f"{SEEN}", SEEN, []), (f"{SEEN}", None, [SEEN]), (f"{SEEN},1", SEEN, [1]),
+     (f"{UNSEEN}", None, None), (f"{UNSEEN},{SEEN}", SEEN, [UNSEEN])],
+)  # fmt: skip
+def test_other_processes_are_those_that_cannot_be_this_one(run, listed, own, others):
+    run(f"{T4}processes 0 {listed}\n", opened(f"assert other_processes(gpu, {own}) == {others}"))
+
+
+def test_this_process_is_no_other(run):
+    code = """
+    import os
+    with open(sys.argv[2], "a") as scenario:
+        scenario.write(f"processes 0 {os.getpid()}\\n")
+    assert library.fakenvml_load(sys.argv[2].encode()) == 0
+    """
+    run(T4, textwrap.dedent(code) + opened("assert other_processes(gpu) == []"))
+
+
+def test_where_processes_are_not_told_there_is_no_list_of_none(run):
+    run(f"{T4}missing 0 nvmlDeviceGetComputeRunningProcesses_v3\n", opened("assert other_processes(gpu) is None"))
+
+
+def test_a_series_of_states_is_summed_up():
+    states = [State(40, 1590, 5001, 0, 0x01), State(70, 1000, 5001, 2, 0x04), State(66, 1200, 5001, 0, 0x2C), UNKNOWN,
+              State(65, 1100, 5001, 0, 0x04)]  # fmt: skip
+    assert summarise(states) == {
+        "states": 5,
+        "temperature_c": {"first": 40, "last": 65, "max": 70},
+        "sm_clock_mhz": {"median": 1150, "min": 1000, "max": 1590},
+        "memory_clock_mhz": {"median": 5001, "min": 5001, "max": 5001},
+        "p_states": [0, 2],
+        "throttled": {"sw_power_cap": 0.75, "hw_slowdown": 0.25, "sw_thermal": 0.25, "hw_thermal": 0, "power_brake": 0},
+    }
+
+
+@pytest.mark.parametrize("states", [[], [UNKNOWN, UNKNOWN]])
+def test_nothing_known_is_null_and_no_share_of_0(states):
+    found = summarise(states)
+    assert found.pop("states") == len(states)
+    leaves = [leaf for value in found.values() for leaf in (value.values() if isinstance(value, dict) else [value])]
+    assert len(leaves) == 15
+    assert set(leaves) == {None}
+
+
+def test_the_bits_are_those_of_nvidia_ml_py():
+    names = ("SwPowerCap", "HwSlowdown", "SwThermalSlowdown", "HwThermalSlowdown", "HwPowerBrakeSlowdown")
+    assert list(THROTTLES.values()) == [getattr(pynvml, f"nvmlClocksEventReason{name}") for name in names]
