@@ -1,10 +1,15 @@
-"""On an NVIDIA GPU, for real: PyCUDA's memory, streams and the driver's graphs; TensorRT's lean runtime."""
+"""On an NVIDIA GPU, for real: PyCUDA's memory, streams and the driver's graphs; TensorRT's lean runtime; NVML."""
+
+import os
+import time
 
 import numpy as np
 import pytest
 
 from toolchain.cuda import Graph, open_gpu
 from toolchain.errors import MachineError
+from toolchain.meters.gpu_state import describe, other_processes, read_state
+from toolchain.meters.nvml import Unavailable, open_nvml, visible_devices
 
 pytestmark = pytest.mark.gpu
 
@@ -16,6 +21,15 @@ def gpu():
             yield found
     except MachineError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def board():
+    try:
+        with open_nvml():
+            yield visible_devices()[0]
+    except Unavailable as why:
+        pytest.skip(str(why))
 
 
 def test_what_is_uploaded_comes_back(gpu):
@@ -68,3 +82,31 @@ def test_the_lean_runtime_loads_and_refuses_foreign_bytes(gpu):
     lean = pytest.importorskip("tensorrt_lean")
     runtime = lean.Runtime(lean.Logger(lean.Logger.INTERNAL_ERROR))
     assert runtime.deserialize_cuda_engine(b"not a plan") is None
+
+
+def test_the_counter_rises_and_power_reads(board):
+    before, deadline = board.energy_mj(), time.monotonic() + 10
+    while board.energy_mj() == before and time.monotonic() < deadline:
+        pass
+    assert board.energy_mj() > before
+    assert 1_000 < board.power_mw() < 2_000_000
+
+
+def test_the_memorys_power_is_part_of_the_boards(board):
+    try:
+        memory_mw = board.memory_power_mw()
+    except Unavailable as why:
+        pytest.skip(str(why))
+    assert 0 < memory_mw < board.power_mw()
+
+
+def test_a_real_gpu_is_described(board):
+    found, state = describe(board), read_state(board)
+    basics = ("name", "uuid", "index", "architecture", "power_limit_w", "sm_clock_max_mhz", "mig", "superchip")
+    assert [name for name in basics if found[name] is None] == []
+    assert found["power_limit_w"] <= found["power_limit_range_w"][1]
+    assert 0 < state.temperature_c < 120
+    assert 0 < state.sm_clock_mhz <= found["sm_clock_max_mhz"]
+    assert state.memory_clock_mhz > 0
+    assert state.event_reasons is not None
+    assert os.getpid() not in (other_processes(board) or [])
