@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -201,8 +202,6 @@ def typed_bundles(tiny: ModuleType, sentences: Path, tmp_path_factory: pytest.Te
 
     Each has been evaluated by ONNX Runtime on the graph that TensorRT takes; read only.
     """
-    import shutil
-
     from toolchain.build import build
     from toolchain.pipeline import evaluate
     from toolchain.recipe import Recipe
@@ -226,6 +225,32 @@ def typed_bundles(tiny: ModuleType, sentences: Path, tmp_path_factory: pytest.Te
 @pytest.fixture
 def bundle_of(typed_bundles: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
     """Return a function that copies the bundle of a precision to where a test may change it."""
-    import shutil
-
     return lambda precision: shutil.copytree(typed_bundles[precision], tmp_path / precision)
+
+
+@pytest.fixture(scope="session")
+def compile_nvml(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return what builds the scripted library, with options for the compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        assert "CI" not in os.environ
+        pytest.skip("no C compiler to build the scripted libnvidia-ml with")
+
+    def build(*options: str) -> Path:
+        made = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
+        command = [compiler, "-O2", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", *options, "-o", str(made)]
+        subprocess.run([*command, str(root / "tests/nvml/fakenvml.c")], check=True)
+        return made
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def library(compile_nvml: Callable[..., Path]) -> Path:
+    return compile_nvml()
+
+
+@pytest.fixture(scope="session")
+def old_library(compile_nvml: Callable[..., Path]) -> Path:
+    """The library of a driver that lacks the newer functions."""
+    return compile_nvml("-DOLD_DRIVER")

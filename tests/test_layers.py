@@ -23,7 +23,7 @@ LAYERS = (
     ("tokens", "labels", "doctor", "profile"),
     ("calibrate", "forward", "parity", "job"),
     ("held", "sensitivity"),
-    ("choose", "search"),
+    ("choose", "search", "energy"),
     ("steps", "scales", "compare"),
     ("compile",),
     ("build",),

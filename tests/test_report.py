@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from toolchain import report
-from toolchain.meters.energy import unavailable
+from toolchain.energy.block import unavailable
 
 RESULT: dict[str, Any] = {
     "schema": 1,
@@ -58,13 +58,13 @@ def test_cells_are_rounded_in_the_order_of_the_headings() -> None:
         "p99 ms": "3.88",
         "rows/s": "1,234",
         "MB": "256",
-        "J/row": "-",
+        "mJ/row": "-",
     }
 
 
 def test_what_was_not_measured_is_a_dash_and_never_0(regression: dict[str, Any]) -> None:
     cells = dict(zip(report.COLUMNS, report.rows([regression])[0], strict=True))
-    assert {name for name, cell in cells.items() if cell == "-"} == {"agree", "MB", "J/row"}
+    assert {name for name, cell in cells.items() if cell == "-"} == {"agree", "MB", "mJ/row"}
 
 
 def test_markdown_is_one_table_of_equal_rows() -> None:
@@ -75,7 +75,7 @@ def test_markdown_is_one_table_of_equal_rows() -> None:
 
 def test_markdown_says_why_energy_is_missing_and_where_it_was_measured() -> None:
     page = report.markdown([RESULT])
-    assert "- Energy of ort int8: unavailable (not_requested)." in page
+    assert "- ort int8.cpu, energy: not measured: it was not asked for (--energy)" in page
     assert "- python: 3.12\n- toolchain: " in page
     assert "gpu" not in page
 

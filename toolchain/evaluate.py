@@ -99,6 +99,11 @@ def predict(references: Values, logits: Logits, task: Task, model_labels: list[s
     return Predictions(ordered_references, ordered.argmax(axis=1), logits)
 
 
+def share_correct(found: Predictions, task: Task) -> float | None:
+    """Return the share of rows that were predicted as they should be; a regression has none."""
+    return None if task.regression else float((found.predicted == found.references).mean())
+
+
 def score(found: Predictions, task: Task, *, seed: int) -> dict[str, Any]:
     """Return `metrics` and `metrics_ci95` of a result."""
     both = found.references, found.predicted

@@ -14,12 +14,13 @@ from toolchain.build import build
 from toolchain.bundle import RESULTS, Bundle
 from toolchain.compare import Predictions
 from toolchain.data import Rows, load_rows
+from toolchain.energy.block import Block
+from toolchain.energy.evaluation import open_session, require
 from toolchain.environment import describe
 from toolchain.errors import InputError
 from toolchain.files import sha256_file, sha256_json, write_text
 from toolchain.forward import run
 from toolchain.labels import read_labels
-from toolchain.meters.energy import unavailable
 from toolchain.metrics import Values
 from toolchain.recipe import Recipe
 from toolchain.results import SCHEMA, Result, read_predictions, save_predictions, save_result
@@ -46,11 +47,8 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
     job, recipe = subject.job, subject.job.recipe
     rows = _rows(subject)
     references = read_labels(rows, job.task, job.source.labels)
-    tell(f"opening {subject.backend} on {subject.device}")
-    with open_runtime(subject.backend, subject.model, **subject.choices) as infer:
-        logits, speed = evaluation.measure(infer, job.encode, rows.texts, seed=recipe.seed, log=tell)
+    found, speed, energy = _measure(subject, rows, references, tell)
     tell("comparing with FP32")
-    found = evaluation.predict(references, logits, job.task, job.source.labels)
     stem = _stem(subject)
     kept = save_predictions(subject.folder / f"{stem}.npz", found)
     reference, name, kept_reference = _reference(subject, rows, references) or (found, "torch-fp32", kept)
@@ -71,14 +69,31 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
         **evaluation.score(found, job.task, seed=recipe.seed),
         "agreement": evaluation.agreement(found, reference, job.task, name=name) | {"predictions": kept_reference},
         **speed,
-        "energy": unavailable("not_requested", device=subject.device),
+        "energy": energy,
         "max_length": job.max_length,
         "environment": describe(),
         "seed": recipe.seed,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     result["file"] = str(save_result(subject.folder, stem, result))
+    if recipe.require_energy:
+        require(energy)
     return result
+
+
+def _measure(
+    subject: Subject, rows: Rows, references: Values, tell: Callable[[str], None]
+) -> tuple[Predictions, dict[str, Any], Block]:
+    """Run the subject on the rows; return what it predicts, the speed and memory keys of a result, and its energy."""
+    job, seed = subject.job, subject.job.recipe.seed
+    with open_session(job.recipe, subject.device, tell=tell) as session:
+        tell(f"opening {subject.backend} on {subject.device}")
+        with open_runtime(subject.backend, subject.model, **subject.choices) as infer:
+            logits, speed = evaluation.measure(infer, job.encode, rows.texts, seed=seed, log=tell)
+            slots = speed["tokens"]["batch_slots"]
+            session.measure(infer, job.encode, rows.texts, max_slots=slots, tell=tell)
+        found = evaluation.predict(references, logits, job.task, job.source.labels)
+        return found, speed, session.block(evaluation.share_correct(found, job.task))
 
 
 def _stem(subject: Subject) -> str:

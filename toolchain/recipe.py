@@ -24,6 +24,10 @@ ENGINE = ("calibrator", "attention", "batch_size", "seq_len", "buckets", "worksp
           "version_compatible", "hardware_compatible")  # fmt: skip
 """Options of a TensorRT engine: they change no graph."""
 
+ENERGY = ("energy", "energy_window", "energy_windows", "energy_warmup", "energy_batch_sizes", "rate", "require_energy",
+          "carbon_intensity", "pue")  # fmt: skip
+"""Options of measuring energy."""
+
 METHODS = ("entropy", "minmax", "percentile", "mse", "auto")
 PERCENTILE = re.compile(r"percentile-(\d+(?:\.\d+)?)")
 
@@ -111,6 +115,15 @@ class Recipe:
     strict: bool = option(False, "let a gate that cannot tell fail")
     budget: int = option(40, "graphs that a search may evaluate", metavar="N", least=2)
     limit: int | None = option(None, "evaluate the first N rows only", metavar="N", least=1)
+    energy: bool = option(False, "measure energy too, under a load of its own")
+    energy_window: float = option(30.0, "length of a window, at least 5", metavar="S")
+    energy_windows: int | None = option(None, "how many windows (default 5; compare 10)", metavar="N", least=1)
+    energy_warmup: float = option(120.0, "longest warm-up", metavar="S")
+    energy_batch_sizes: str | None = option(None, "measure batches of these sizes too", metavar="1,8,32")
+    rate: float | None = option(None, "energy at so many requests a second, with the idle between", metavar="R")
+    require_energy: bool = option(False, "end with 4 where energy cannot be measured")
+    carbon_intensity: float | None = option(None, "of your electricity, to show grams of CO2", metavar="G_PER_KWH")
+    pue: float = option(1.0, "power usage effectiveness of your data centre", metavar="X")
     trust: str | None = option(None, "refuse a bundle with another digest", metavar="DIGEST")
     seed: int = option(0, "seed of every random choice", metavar="N", least=0)
     allow_pickle: bool = option(False, "load pickle checkpoints, which can run code")
@@ -131,6 +144,7 @@ class Recipe:
             raise UsageError(f"--confidence {self.confidence}: not above 0.5 and below 1. Give a share such as 0.95.")
         if self.strict and self.max_drop is None:
             raise UsageError("--strict: there is no gate to be strict about. Give --max-drop POINTS.")
+        self._check_energy()
         if self.task == "custom" and not (self.text_column and self.label_column):
             raise UsageError("--task custom: needs --text-column A[,B] and --label-column L. Name the columns.")
 
@@ -161,6 +175,35 @@ class Recipe:
             )
         if self.cuda_graphs and self.backend not in (None, "trt"):
             raise UsageError(f"--cuda-graphs: not with --backend {self.backend}. Choose --backend trt.")
+
+    def _check_energy(self) -> None:
+        least = {"energy_window": 5, "energy_warmup": 0, "rate": 0, "carbon_intensity": 0, "pue": 1}
+        for name, low in least.items():
+            value, flag = getattr(self, name), f"--{name.replace('_', '-')}"
+            if value is not None and not (low <= value < math.inf and (value or name != "rate")):
+                raise UsageError(f"{flag} {value:g}: too small or not a number. Give {low} or more.")
+        _ = self.batch_sizes
+        if not self.wants_energy and (self.rate is not None or self.batch_sizes):
+            raise UsageError("--rate and --energy-batch-sizes: only with --energy. Add it, or leave them out.")
+        if self.rate is not None and self.batch_sizes:
+            raise UsageError("--rate: not with --energy-batch-sizes: requests at a fixed rate come one by one.")
+
+    @property
+    def wants_energy(self) -> bool:
+        """Whether energy is to be measured."""
+        return self.energy or self.require_energy
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """The sizes of `energy_batch_sizes`.
+
+        Raises:
+            UsageError: they are not numbers from 1.
+        """
+        parts = [part.strip() for part in (self.energy_batch_sizes or "").split(",") if part.strip()]
+        if not all(part.isdecimal() and int(part) for part in parts):
+            raise UsageError(f"--energy-batch-sizes {self.energy_batch_sizes}: not numbers from 1. Write 1,8,32.")
+        return tuple(map(int, parts))
 
     @property
     def gives_cache(self) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toolchain import __version__
+from toolchain.energy import words
 from toolchain.results import Result
 
 
@@ -18,6 +19,10 @@ def _metric(result: Result) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def _milli(value: float | None) -> float | None:
+    return None if value is None else 1e3 * value
 
 
 METRIC = "metric"
@@ -32,7 +37,7 @@ COLUMNS: dict[str, Callable[[Result], str]] = {
     "p99 ms": lambda r: _number(r["latency_ms"]["p99"], 2),
     "rows/s": lambda r: _number(r["throughput_per_s"], 0),
     "MB": lambda r: _number(r["peak_memory_mb"]["host"], 0),
-    "J/row": lambda r: _number(r["energy"]["per_inference_j"], 4),
+    "mJ/row": lambda r: _number(_milli(r["energy"]["per_inference_j"]), 2),
 }
 """Column heading -> its text for a result; '-' stands for what was not measured."""
 
@@ -78,8 +83,7 @@ def _section(results: list[Result]) -> str:
         "largest difference of a logit. Latency is of one sentence, text to logits; rows/s is the whole set,",
         "text to logits, at the best batch; MB is the peak of the whole process.",
         "",
-        *(f"- Energy of {r['backend']} {r['precision']}: {r['energy']['status']} ({r['energy']['reason']})."
-          for r in results if r["energy"]["status"] == "unavailable"),
+        *(line for result in results for line in _energy(result)),
         "",
         "## Where",
         "",
@@ -89,6 +93,11 @@ def _section(results: list[Result]) -> str:
         "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _energy(result: Result) -> list[str]:
+    first, *rest = words.describe(result["energy"])
+    return [f"- {result['backend']} {result['variant']}, {first}", *(f"  - {line.strip()}" for line in rest)]
 
 
 def comma_separated(results: list[Result]) -> str:

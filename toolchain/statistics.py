@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,12 @@ def bootstrap_drop(
     found = _bootstrap((references, baseline, candidate), drop, seed=seed).bootstrap_distribution
     low, high = np.quantile(found, [1 - confidence, confidence])
     return float(low), float(high)
+
+
+def bootstrap_mean_ci95(values: Sequence[float], *, seed: int) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of the mean."""
+    found = _bootstrap((np.asarray(values, np.float64),), lambda drawn: float(np.mean(drawn)), seed=seed)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def _bootstrap(samples: tuple[Values, ...], statistic: Callable[..., float], *, seed: int) -> Any:

@@ -1,7 +1,6 @@
 """NVML as a scenario says: the real nvidia-ml-py on a scripted libnvidia-ml (tests/nvml), in processes of their own."""
 
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -26,34 +25,6 @@ def reason(call, *arguments):
     except Unavailable as why:
         return why.reason
 """
-
-
-@pytest.fixture(scope="session")
-def compile_nvml(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return what builds the scripted library, with options for the compiler."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        assert "CI" not in os.environ
-        pytest.skip("no C compiler to build the scripted libnvidia-ml with")
-
-    def build(*options: str) -> Path:
-        made = tmp_path_factory.mktemp("nvml") / "libnvidia-ml.so.1"
-        command = [compiler, "-O2", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", *options, "-o", str(made)]
-        subprocess.run([*command, str(root / "tests/nvml/fakenvml.c")], check=True)
-        return made
-
-    return build
-
-
-@pytest.fixture(scope="session")
-def library(compile_nvml: Callable[..., Path]) -> Path:
-    return compile_nvml()
-
-
-@pytest.fixture(scope="session")
-def old_library(compile_nvml: Callable[..., Path]) -> Path:
-    """The library of a driver that lacks the newer functions."""
-    return compile_nvml("-DOLD_DRIVER")
 
 
 @pytest.fixture

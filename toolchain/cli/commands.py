@@ -145,7 +145,7 @@ COMMANDS = {
                          "RECIPE|BUNDLE"),
     "build": Command(build, "all of that up to the graphs and engines of one precision",
                      (*MODEL, *CALIBRATION, "keep", "precision", "backend", "device", *ENGINE, *GATE), "RECIPE|BUNDLE"),
-    "eval": Command(_eval, "one backend on one task: accuracy, latency, throughput, memory", EVALUATION,
+    "eval": Command(_eval, "one backend on one task: accuracy, latency, throughput, memory, energy", EVALUATION,
                     "RECIPE|BUNDLE"),
     "compare": Command(_compare, "results row by row: the drop, how sure it is, a verdict", (*GATE, "seed"),
                        arguments=_compare_arguments),
@@ -154,7 +154,8 @@ COMMANDS = {
     "tune": Command(_tune, "which products to keep out of INT8 to stay within a drop",
                     ("data", "max_drop", "budget", "seed", "trust"), "RECIPE|BUNDLE"),
     "accept": Command(_accept, "with a GPU and TensorRT: every check there is, one report",
-                      (*MODEL, *CALIBRATION, "device", "batch_size", "seq_len", "buckets", "limit", *GATE), "RECIPE"),
+                      (*MODEL, *CALIBRATION, "device", "batch_size", "seq_len", "buckets", "limit", *GATE,
+                       "energy_window", "energy_windows", "energy_warmup"), "RECIPE"),
     "report": Command(_report, "results as a table in Markdown, CSV or JSON", arguments=_report_arguments),
     "doctor": Command(_doctor, "what this machine has and lacks, and how to get it"),
 }  # fmt: skip

@@ -12,8 +12,8 @@ from pathlib import Path
 
 ROOT = Path("/sys/class/powercap")
 
-ABSENT, PERMISSION = "rapl_absent", "rapl_permission"
-"""Why there is no figure: no such zone, or not readable by this user."""
+ABSENT, PERMISSION, LOST = "rapl_absent", "rapl_permission", "rapl_lost"
+"""Why there is no figure: no such zone, not readable by this user, or not any more."""
 
 PACKAGE = re.compile(r"package-\d+(-die-\d+)?")
 

@@ -5,14 +5,17 @@ from typing import Any
 from rich.table import Table
 
 from toolchain import report
+from toolchain.energy import words
 from toolchain.show import put, titled
 
 
 def result(one: dict[str, Any]) -> None:
     """Print one result and where it was kept."""
-    energy = one["energy"]
-    note = f"energy: {energy['status']} ({energy['reason']})"
-    put(_table([one]), note, f"kept in {one['file']}; side by side: toolchain report RESULT...")
+    put(
+        _table([one]),
+        *words.describe(one["energy"]),
+        f"kept in {one['file']}; side by side: toolchain report RESULT...",
+    )
 
 
 def demo(done: dict[str, Any]) -> None:

@@ -1,45 +1,26 @@
-"""Acceptance on a machine with a GPU and TensorRT: everything there is, tried in one go, and one report to send in.
+"""Checks of engines: each road built, verified, evaluated and gated; CUDA graphs, repeated builds, foreign plans."""
 
-A check is a function that returns what it found in a few words, or raises. One that fails does not stop the others.
-To add one: a function here and its line in CHECKS.
-"""
-
-import logging
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from toolchain import graph, report, verify
+from toolchain import graph, verify
+from toolchain.accept.bench import Bench, Check, Skip
 from toolchain.artefact import open_artefact
 from toolchain.build import build
 from toolchain.bundle import open_bundle
 from toolchain.compare import FAILS
-from toolchain.compile import Machine, find_machine
 from toolchain.doctor import examine
 from toolchain.engine.api import has_implicit_int8, make_logger
 from toolchain.engine.plan import Tag, check_plan
 from toolchain.engine.plugins import VARIABLE_LENGTH, probe
-from toolchain.environment import describe
-from toolchain.errors import GateError, InputError, MachineError, ToolchainError
-from toolchain.files import write_json, write_text
+from toolchain.errors import GateError, InputError, MachineError
 from toolchain.gate import contest
 from toolchain.graph.encoder import dissect
 from toolchain.graph.packed import check_packable
 from toolchain.pipeline import evaluate
-from toolchain.recipe import Recipe
-from toolchain.results import Result
 from toolchain.runtimes import open_runtime
-
-log = logging.getLogger(__name__)
-
-SCHEMA = 1
-FOLDER = Path("eval/results/accept")
-PASS, FAIL, SKIPPED, UNBUILT = "pass", "fail", "skipped", "not built yet"
 
 MAX_DROP = 1.0
 """Points that an engine may lose where `--max-drop` says nothing."""
@@ -56,101 +37,6 @@ ENGINES: dict[str, dict[str, str]] = {
 """Bundle's name -> the options that make it: both roads, both calibrators of the second (it takes no smoothing)."""
 
 
-class Skip(Exception):  # noqa: N818  # it is no error
-    """This machine cannot have the check, and need not."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check and how it went; `detail` is what was found, or why not."""
-
-    name: str
-    outcome: str
-    detail: str
-    seconds: float
-
-
-@dataclass
-class Bench:
-    """What the checks share: the machine, the recipe, where bundles go, and what was found so far."""
-
-    machine: Machine
-    recipe: Recipe
-    folder: Path
-    results: list[Result] = field(default_factory=list)
-    plans: dict[str, Any] = field(default_factory=dict)
-
-    def bundle(self, name: str) -> Path:
-        """Return a bundle that an earlier check has built.
-
-        Raises:
-            Skip: it has not been built.
-        """
-        if name not in self.plans:
-            raise Skip(f"{name} was not built")
-        return self.folder / name
-
-
-def accept(recipe: Recipe, *, folder: Path = FOLDER, tell: Callable[[str], None] = log.info) -> dict[str, Any]:
-    """Run every check and return the record that is also written to accept.json and accept.md in `folder`.
-
-    Raises:
-        MachineError: this machine has no GPU or no TensorRT, so there is nothing to accept.
-    """
-    machine = find_machine(recipe.device)
-    bench = Bench(machine, recipe, folder)
-    record: dict[str, Any] = {
-        "schema": SCHEMA,
-        "gpu": machine.gpu,
-        "tag": str(machine.tag),
-        "environment": describe() | {"tensorrt": machine.tag.tensorrt},
-        "checks": [],
-        "plans": bench.plans,
-        "results": bench.results,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    for name, run in CHECKS.items():
-        tell(f"{name} ...")
-        _write(folder, record | {"running": name})  # a check that takes the process with it is then known by name
-        found = _run(name, run, bench)
-        tell(f"{name}: {found.outcome}{f' ({found.detail})' if found.detail else ''}")
-        record["checks"].append(asdict(found))
-    return record | {"files": _write(folder, record | {"running": None})}
-
-
-def _write(folder: Path, record: dict[str, Any]) -> list[str]:
-    write_json(folder / "accept.json", record)
-    write_text(folder / "accept.md", report.acceptance(record))
-    return [str(folder / "accept.json"), str(folder / "accept.md")]
-
-
-def judge(record: dict[str, Any]) -> None:
-    """Refuse a machine on which a check failed.
-
-    Raises:
-        GateError: naming the checks.
-    """
-    failed = [check["name"] for check in record["checks"] if check["outcome"] == FAIL]
-    if failed:
-        raise GateError(f"{record['files'][1]}: {len(failed)} checks failed: {', '.join(failed)}. Send both files in.")
-
-
-def _run(name: str, check: Callable[[Bench], str] | None, bench: Bench) -> Check:
-    start = time.perf_counter()
-    if check is None:
-        return Check(name, UNBUILT, "", 0.0)
-    try:
-        outcome, detail = PASS, check(bench)
-    except Skip as reason:
-        outcome, detail = SKIPPED, str(reason)
-    except ToolchainError as error:
-        outcome, detail = FAIL, str(error)
-    except Exception as error:  # a bug of ours is what this is here to find: the next check must still run
-        log.debug("%s", name, exc_info=True)
-        outcome, detail = FAIL, f"{type(error).__name__}: {error}"
-    return Check(name, outcome, detail, round(time.perf_counter() - start, 1))
-
-
 def _doctor(bench: Bench) -> str:
     broken = [finding.name for finding in examine() if finding.state == "broken"]
     if broken:
@@ -158,7 +44,7 @@ def _doctor(bench: Bench) -> str:
     return f"{bench.machine.gpu}, {bench.machine.tag}"
 
 
-def _build(name: str) -> Callable[[Bench], str]:
+def _build(name: str) -> Check:
     def check(bench: Bench) -> str:
         options = ENGINES[name]
         if "attention" in options:
@@ -192,7 +78,7 @@ def _need_plugins(bench: Bench, precision: str) -> None:
         raise Skip(str(error)) from error
 
 
-def _verify(name: str) -> Callable[[Bench], str]:
+def _verify(name: str) -> Check:
     def check(bench: Bench) -> str:
         found = verify.verify(open_artefact(bench.bundle(name), {"backend": "trt"}))
         verify.judge(found)
@@ -201,7 +87,7 @@ def _verify(name: str) -> Callable[[Bench], str]:
     return check
 
 
-def _eval(name: str, backend: str, **choices: Any) -> Callable[[Bench], str]:
+def _eval(name: str, backend: str, **choices: Any) -> Check:
     def check(bench: Bench) -> str:
         place = bench.bundle(name)
         if backend == "ort-trt":
@@ -219,7 +105,7 @@ def _eval(name: str, backend: str, **choices: Any) -> Callable[[Bench], str]:
     return check
 
 
-def _gate(name: str) -> Callable[[Bench], str]:
+def _gate(name: str) -> Check:
     def check(bench: Bench) -> str:
         place = bench.bundle(name)
         limit = bench.recipe.max_drop if bench.recipe.max_drop is not None else MAX_DROP
@@ -273,7 +159,7 @@ def _foreign_plan(bench: Bench) -> str:
     return "refused"
 
 
-CHECKS: dict[str, Callable[[Bench], str] | None] = {
+CHECKS: dict[str, Check] = {
     "doctor": _doctor,
     **{f"build {name}": _build(name) for name in ENGINES},
     **{f"verify {name}": _verify(name) for name in ENGINES},
@@ -287,7 +173,5 @@ CHECKS: dict[str, Callable[[Bench], str] | None] = {
     "CUDA graphs": _cuda_graphs,
     "second build": _repeat,
     "foreign plan": _foreign_plan,
-    "energy": None,
-    "HTML report": None,
 }
-"""In order; None stands for what this version cannot do yet."""
+"""In order: those of bundles come after what builds them."""

@@ -1,0 +1,140 @@
+"""`eval --energy` as a user runs it: without anything to measure with, and on a scripted machine in real time."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from toolchain.build import build
+from toolchain.energy.evaluation import LOAD_ROWS, batches_of, load_rows_of
+from toolchain.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny, sentences, tmp_path_factory):
+    home = tmp_path_factory.mktemp("energy")
+    checkpoint = tiny.make_checkpoint(home / "checkpoint", "distilbert")
+    build(Recipe.make({"model": str(checkpoint), "data": str(sentences), "precision": "fp32",
+                       "output": str(home / "bundle")}))  # fmt: skip
+    return home / "bundle"
+
+
+def toolchain(root, *arguments, **environment):
+    command = [sys.executable, "-m", "toolchain", *map(str, arguments)]
+    return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(root)} | environment, capture_output=True,
+                          text=True, check=False)  # fmt: skip
+
+
+@pytest.fixture
+def nothing_here():
+    """Skip where there is something to measure with."""
+    from toolchain.meters.sources import open_sources
+
+    with open_sources() as found:
+        if found.sources:
+            pytest.skip("this machine has energy counters")
+
+
+@pytest.mark.usefixtures("nothing_here")
+def test_without_meters_the_result_says_so_and_that_is_no_failure(root, bundle):
+    done = toolchain(root, "eval", bundle, "--energy", "--json")
+    energy = json.loads(done.stdout)["energy"]
+    assert done.returncode == 0
+    assert (energy["status"], energy["reason"], energy["total_j"]) == ("unavailable", "rapl_absent", None)
+    assert {name: part["reason"] for name, part in energy["components"].items()} == {
+        "gpu_board": "no_nvml_library", "gpu_memory": "no_nvml_library", "cpu_package": "rapl_absent",
+        "cpu_dram": "rapl_absent"}  # fmt: skip
+    page = toolchain(root, "report", bundle).stdout
+    assert "energy: not measured: this machine shows no RAPL counter" in page
+    assert "this machine has no NVIDIA driver" in page
+
+
+@pytest.mark.usefixtures("nothing_here")
+def test_required_energy_that_cannot_be_had_ends_with_4(root, bundle):
+    done = toolchain(root, "eval", bundle, "--require-energy", "--json")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "rapl_absent" in done.stderr
+    assert "toolchain doctor" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--energy", "--energy-window", "4"], "--energy-window 4"), (["--rate", "10"], "only with --energy"),
+     (["--energy", "--rate", "0"], "--rate 0"), (["--energy", "--energy-batch-sizes", "1,x"], "1,x"),
+     (["--energy", "--pue", "0.5"], "--pue 0.5"), (["--energy", "--energy-windows", "0"], "--energy-windows 0"),
+     (["--energy", "--carbon-intensity", "-1"], "--carbon-intensity -1"),
+     (["--energy", "--energy-window", "nan"], "--energy-window nan")],
+)  # fmt: skip
+def test_wrong_options_are_refused(root, bundle, options, message):
+    done = toolchain(root, "eval", bundle, *options)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+WHOLE = """
+import functools, os, sys, threading, time
+from pathlib import Path
+from toolchain.energy import evaluation, protocol
+from toolchain.meters.energy import open_meter
+
+root, power_w = Path(sys.argv[1]), 90.0
+begun, over = time.monotonic(), threading.Event()
+
+def count():
+    while not over.wait(0.002):
+        beside = root / "beside"
+        beside.write_text(str(round((time.monotonic() - begun) * power_w * 1e6) % 262_143_328_850))
+        os.replace(beside, root / "intel-rapl:0/energy_uj")
+
+threading.Thread(target=count, daemon=True).start()
+evaluation.open_meter = functools.partial(open_meter, powercap=root)
+evaluation.idle = protocol.idle = functools.partial(protocol.idle, seconds=2)
+from toolchain.cli import main
+code = main(["eval", sys.argv[2], "--require-energy", "--energy-window", "6", "--energy-windows", "1",
+             "--energy-warmup", "0", "--json", "--carbon-intensity", "400"])
+over.set()
+sys.exit(code)
+"""
+
+
+def test_a_whole_run_in_real_time_is_within_two_hundredths_of_the_truth(root, bundle, library, tmp_path):
+    (tmp_path / "intel-rapl:0").mkdir()
+    for name, value in (("name", "package-0"), ("energy_uj", 0), ("max_energy_range_uj", 262_143_328_850)):
+        (tmp_path / "intel-rapl:0" / name).write_text(str(value))
+    scenario = tmp_path / "scenario"
+    scenario.write_text("device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 33000\nprocesses 0 1\n")
+    environment = os.environ | {"PYTHONPATH": str(root), "LD_LIBRARY_PATH": str(library.parent),
+                                "FAKENVML_SCENARIO": str(scenario)}  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", WHOLE, str(tmp_path), str(bundle)], env=environment, text=True,
+                          capture_output=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    energy = json.loads(done.stdout)["energy"]
+    package, board = (energy["components"][name] for name in ("cpu_package", "gpu_board"))
+    assert (energy["status"], energy["reason"]) == ("partial", "rapl_absent")  # of its memory
+    assert package["method"] == "rapl"
+    assert package["joules"] == pytest.approx(90 * energy["window_s"], rel=0.02)
+    assert energy["total_j"] == package["joules"]
+    assert (board["counted"], board["method"]) == (False, "nvml_counter")
+    assert board["joules"] == pytest.approx(33 * energy["window_s"], rel=0.02)
+    assert energy["per_inference_j"] * energy["inferences"] == pytest.approx(energy["total_j"])
+    assert energy["net"]["reason"] in ("not_above_idle", None)
+    assert energy["carbon"]["total_g"] == pytest.approx(energy["total_j"] / 3.6e6 * 400)
+    assert energy["context"]["gpus"][0]["power_limit_w"] == 70
+    assert energy["protocol"]["tick_ms"] == pytest.approx(100, rel=0.2)
+
+
+def test_batches_of_a_size_hold_every_row_once(tokens_of):
+    lengths = tokens_of("distilbert", 21).lengths
+    found = list(batches_of(lengths, 8))
+    assert [len(batch) for batch in found] == [8, 8, 5]
+    assert sorted(row for batch in found for row in batch) == list(range(21))
+
+
+def test_a_large_set_is_sampled_in_its_order():
+    texts = [(str(number),) for number in range(LOAD_ROWS + 1000)]
+    found = load_rows_of(texts, seed=1)
+    assert len(found) == LOAD_ROWS
+    assert found == sorted(found, key=lambda text: int(text[0]))
+    assert load_rows_of(texts[:10], seed=1) == texts[:10]

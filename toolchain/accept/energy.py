@@ -1,0 +1,61 @@
+"""Checks of energy: the counter agrees with power, and what engines use a row is measured and plausible."""
+
+from toolchain.accept.bench import Bench, Check, Skip
+from toolchain.energy.block import DISAGREE
+from toolchain.energy.words import describe, reason
+from toolchain.errors import GateError, MachineError
+from toolchain.meters.energy import open_meter
+from toolchain.meters.gpu_state import describe as describe_gpu
+from toolchain.meters.sources import BOARD, COUNTER
+from toolchain.pipeline import evaluate
+
+OVER_CAP = 1.1
+"""Mean power above the cap by more than this is a sensor that is wrong."""
+
+
+def _counter(bench: Bench) -> str:
+    """Compare the counter with integrated power, while nothing runs."""
+    with open_meter(bench.machine.device) as meter:
+        if BOARD not in meter.components:
+            raise Skip(reason(meter.missing[BOARD][0]))
+        window = meter.window(bench.recipe.energy_window)
+        track = next(track for key, track in meter.tracks.items() if key[0] == BOARD)
+    joules, integral = window.component_j(BOARD), sum(window.integral_j.values())
+    if joules is None:
+        raise MachineError(f"energy of {bench.machine.gpu}: {reason(window.reason(BOARD))}. See `toolchain doctor`.")
+    power = f"{joules / window.seconds:.1f} W"
+    if track.source.method != COUNTER:
+        return f"{power} by integrated power; the counter cannot be used"
+    ratio = joules / integral if integral else None
+    if ratio is not None and abs(ratio - 1) > DISAGREE:
+        raise GateError(f"the counter says {ratio:.2f} times what integrated power says. Do not trust either.")
+    return f"{power}, ticks of {1e3 * (track.tick_s or 0):.0f} ms, counter / integral {ratio and round(ratio, 3)}"
+
+
+def _energy(name: str) -> Check:
+    def check(bench: Bench) -> str:
+        place, recipe = bench.bundle(name), bench.recipe
+        with open_meter(bench.machine.device) as meter:
+            if BOARD not in meter.components:
+                raise Skip(reason(meter.missing[BOARD][0]))
+            cap_w = [describe_gpu(gpu)["power_limit_w"] for gpu in meter.inventory.gpus]
+        options = {"energy_window": recipe.energy_window, "energy_windows": recipe.energy_windows,
+                   "energy_warmup": recipe.energy_warmup}  # fmt: skip
+        result = evaluate({"backend": "trt", "limit": recipe.limit, "energy": True, **options}, bundle=place)
+        bench.results[:] = [one for one in bench.results if one["file"] != result["file"]] + [result]
+        energy = result["energy"]
+        board = energy["components"][BOARD]
+        if energy["status"] == "unavailable" or board["joules"] is None:
+            raise MachineError(f"{result['file']}: {'; '.join(describe(energy))}.")
+        if None not in cap_w and board["mean_power_w"] > OVER_CAP * sum(cap_w):
+            raise GateError(f"{board['mean_power_w']:.0f} W, and the cap is {sum(cap_w):.0f}. The sensor is wrong.")
+        return describe(energy)[0].removeprefix("energy: ")
+
+    return check
+
+
+CHECKS: dict[str, Check] = {
+    "energy counter": _counter,
+    "energy fp16": _energy("fp16"),
+    "energy int8": _energy("int8"),
+}
