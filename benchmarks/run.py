@@ -17,10 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from metering import metering_cost
+
 from toolchain import graph
 from toolchain.build import build
 from toolchain.calibrate import MAX_SLOTS, calibrate
 from toolchain.data import load_rows
+from toolchain.energy.load import pieces
 from toolchain.environment import describe
 from toolchain.evaluate import BUDGETS
 from toolchain.files import write_json
@@ -35,6 +38,7 @@ SHARED = ROOT.parent / "shared"
 PIPELINE_BATCH = 32
 BUDGET = BUDGETS[1]
 MEMORY_ROWS = (256, 2048)
+METERED_ROWS, METERED_PAIRS = 1024, 120
 
 
 def main() -> None:
@@ -56,9 +60,10 @@ def main() -> None:
             **speed(job, Path(folder) / "bundle", rounds=args.rounds, limit=args.rows),
             **calibration_cost(job, Path(folder) / "bundle/model.onnx", rounds=args.rounds),
             **memory(),
+            **metering(job, Path(folder) / "bundle/model.int8.cpu.onnx"),
         }
     for name, value in figures.items():
-        print(f"{name:58} {value:8.2f}")
+        print(f"{name:58} {value:9.3f}")
     if args.output:
         write_json(args.output, {"model": Path(job.source.name).name, "figures": figures, "environment": describe()})
 
@@ -145,6 +150,15 @@ def calibration_peak_mb(recipe: Recipe, samples: int) -> float:
         meter.start()
         calibrate(graph.load(Path(folder) / "bundle/model.onnx"), tokens, method="entropy")
         return float(meter.stop()["host"] or 0)
+
+
+def metering(job: Job, model: Path) -> dict[str, float]:
+    """Compare throughput under an energy meter with that without."""
+    rows = load_rows(job.task, "validation", data=job.recipe.data)
+    tokens = job.encode(rows.texts[:METERED_ROWS])
+    with open_runtime("ort", model, device="cpu") as infer:
+        work = pieces(tokens, budget_batches(tokens.lengths, max_slots=BUDGET))
+        return metering_cost(infer, work, pairs=METERED_PAIRS)
 
 
 def memory() -> dict[str, float]:

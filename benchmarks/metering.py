@@ -1,0 +1,78 @@
+"""What measuring energy costs: throughput with and without it, interleaved, and the polling thread's share of a core.
+
+Where there is no NVIDIA driver, NVML is the scripted library of tests/nvml, whose calls cost less than a driver's.
+"""
+
+import contextlib
+import ctypes
+import math
+import random
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from toolchain.energy.load import Piece, Progress, drive, shuffled
+from toolchain.meters.energy import EnergyMeter, open_meter
+from toolchain.meters.nvml import Unavailable, open_nvml
+from toolchain.tensors import Infer
+
+ROOT = Path(__file__).parent.parent
+SCENARIO = "device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 68000\n"
+LEAD_IN_S, SLOT_S = 2.0, 0.5
+
+
+@contextlib.contextmanager
+def open_any_meter() -> Iterator[tuple[EnergyMeter, str]]:
+    """Yield a meter of this machine's GPU, or of the scripted one, and which it is."""
+    try:
+        with open_nvml():
+            name = "NVML"
+    except Unavailable:
+        name = "scripted NVML"
+        load_scripted()
+    with open_meter() as meter:
+        yield meter, name
+
+
+def load_scripted() -> None:
+    """Compile and load the scripted library into this process, under the name that nvidia-ml-py looks for."""
+    with tempfile.TemporaryDirectory() as folder:
+        made, scenario = Path(folder) / "libnvidia-ml.so.1", Path(folder) / "scenario"
+        scenario.write_text(SCENARIO)
+        source = ROOT / "tests/nvml/fakenvml.c"
+        flags = ["-O2", "-shared", "-fPIC", f"-Wl,-soname,{made.name}"]
+        subprocess.run(["cc", *flags, "-o", str(made), str(source)], check=True)
+        assert ctypes.CDLL(str(made), mode=ctypes.RTLD_GLOBAL).fakenvml_load(str(scenario).encode()) == 0
+
+
+def metering_cost(infer: Infer, work: list[Piece], *, pairs: int) -> dict[str, float]:
+    """Return rows per second with polling over without, its standard error, and the polling thread's share of a core.
+
+    One load runs throughout, and slots with and without polling alternate in random order within it.
+    """
+    done: dict[bool, list[float]] = {True: [], False: []}
+    shares: list[float] = []
+    with open_any_meter() as (meter, name):
+
+        def alternate(progress: Progress) -> None:
+            meter.wait(LEAD_IN_S)
+            order = random.Random(0)
+            for _ in range(pairs):
+                for polling in order.sample([True, False], 2):
+                    opened_s, begun_s = meter.clock(), time.thread_time()
+                    (meter.wait if polling else time.sleep)(SLOT_S)
+                    closed_s = meter.clock()
+                    if polling:
+                        shares.append((time.thread_time() - begun_s) / (closed_s - opened_s))
+                    done[polling].append(progress.between(opened_s, closed_s).rows / (closed_s - opened_s))
+
+        drive(infer, shuffled(work, seed=0), alternate)
+    ratios = [math.log(one / other) for one, other in zip(done[True], done[False], strict=True)]
+    return {
+        f"with energy metering / without, rows per second ({name})": math.exp(statistics.mean(ratios)),
+        "  its standard error": statistics.stdev(ratios) / math.sqrt(pairs),
+        f"polling thread, share of a core ({name})": statistics.median(shares),
+    }
