@@ -7,7 +7,14 @@ import scipy.special
 import scipy.stats
 
 from toolchain.metrics import METRICS, accuracy, pearson
-from toolchain.statistics import bootstrap_ci95, bootstrap_drop, mcnemar, normal_quantile, paired_drop
+from toolchain.statistics import (
+    bootstrap_ci95,
+    bootstrap_drop,
+    bootstrap_mean_ci95,
+    mcnemar,
+    normal_quantile,
+    paired_drop,
+)
 
 
 def rows(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -143,3 +150,19 @@ def test_a_drop_is_surer_than_the_two_intervals_apart() -> None:
 def test_one_row_tells_nothing_of_a_drop() -> None:
     one = np.array([1])
     assert bootstrap_drop(accuracy, one, one, one, confidence=0.9, seed=0) == (-np.inf, np.inf)
+
+
+@pytest.mark.parametrize(("count", "least"), [(5, 0.89), (10, 0.93), (30, 0.93)])
+def test_interval_of_a_mean_covers_the_truth_even_of_few_values(count: int, least: float) -> None:
+    generator = np.random.default_rng(count)
+    intervals = (bootstrap_mean_ci95(generator.normal(3, 1, count), seed=seed) for seed in range(400))
+    covered = sum(low <= 3 <= high for low, high in intervals)
+    assert scipy.stats.binom(400, least).ppf(0.001) <= covered <= scipy.stats.binom(400, 0.97).ppf(0.999)
+
+
+@pytest.mark.parametrize(("count", "off"), [(5, 0.12), (10, 0.04), (30, 0.03)])
+def test_interval_of_a_mean_is_as_wide_as_student_s(count: int, off: float) -> None:
+    """The plain percentile interval is narrower by 0.37, 0.17 and 0.07."""
+    values = scipy.stats.norm.ppf((np.arange(count) + 0.5) / count)
+    low, high = scipy.stats.t.interval(0.95, count - 1, 0.0, scipy.stats.sem(values))
+    assert bootstrap_mean_ci95(values, seed=0) == pytest.approx((low, high), rel=off)

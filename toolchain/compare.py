@@ -12,16 +12,13 @@ import numpy as np
 from toolchain.distance import Logits
 from toolchain.errors import InputError
 from toolchain.metrics import METRICS, Values
-from toolchain.statistics import bootstrap_drop, mcnemar, normal_quantile, paired_drop
+from toolchain.statistics import POWER, bootstrap_drop, mcnemar, normal_quantile, paired_drop
 
 ROUNDING = 1e-9
 """Points by which a difference of two floats may seem larger than it is."""
 
 MOST_TIMES = 1e4
 """More rows than this many times those at hand are no advice."""
-
-POWER = 0.8
-"""The chance of being seen that the minimum detectable difference is stated for."""
 
 PASSES, FAILS, UNKNOWN = "passes", "fails", "cannot tell"
 
