@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from toolchain.energy.load import Piece, Progress, Work, arrivals, drive, shuffled
+from toolchain.energy.load import Found, Piece, Progress, Work, arrivals, drive, shuffled
 from toolchain.errors import UsageError
 from toolchain.meters.energy import EnergyMeter, Window
 from toolchain.tensors import Infer
@@ -134,12 +134,12 @@ def measure(
 
 
 def under_load(
-    infer: Infer, work: list[Piece], meter: EnergyMeter, protocol: Protocol, watch: Callable[[Progress], None]
-) -> None:
-    """Run `watch` while the load runs as the protocol says."""
+    infer: Infer, work: list[Piece], meter: EnergyMeter, protocol: Protocol, watch: Callable[[Progress], Found]
+) -> Found:
+    """Run `watch` while the load runs as the protocol says; return what it returns."""
     arriving = arrivals(protocol.rate, seed=protocol.seed) if protocol.rate else None
     stream = shuffled(work, seed=protocol.seed)
-    drive(infer, stream, watch, cancel=meter.cancel, arriving=arriving, clock=meter.clock)
+    return drive(infer, stream, watch, cancel=meter.cancel, arriving=arriving, clock=meter.clock)
 
 
 def trial(meter: EnergyMeter, progress: Progress, protocol: Protocol, *, delay_s: float = 0.0) -> Trial:
