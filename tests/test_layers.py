@@ -29,7 +29,7 @@ LAYERS = (
     ("build",),
     ("evaluate",),
     ("subject", "results"),
-    ("report", "artefact"),
+    ("report", "artefact", "contest"),
     ("pipeline", "show", "verify", "explain", "tune"),
     ("gate",),
     ("accept",),
