@@ -292,3 +292,15 @@ def test_it_is_no_result_of_eval(bundle, without_meters, tmp_path):
     contest([bundle], ["torch", "ort"], {"device": "cpu"}, tell=quiet)
     with pytest.raises(InputError, match="no results here"):
         find_results([bundle])
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [(["--energy", "--max-drop", "1"], 2, "--max-drop"), (["--energy"], 2, "one contender"),
+     (["--energy", "--backend", "ort,tpu"], 2, "'tpu' is unknown")],
+)  # fmt: skip
+def test_wrong_uses_of_compare_energy(bundle, capsys, options, code, message):
+    from toolchain.cli import main
+
+    assert main(["compare", str(bundle), *options]) == code
+    assert message in capsys.readouterr().err

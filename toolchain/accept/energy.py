@@ -1,6 +1,7 @@
 """Checks of energy: the counter agrees with power, and what engines use a row is measured and plausible."""
 
 from toolchain.accept.bench import Bench, Check, Skip
+from toolchain.contest import contest
 from toolchain.energy.block import DISAGREE
 from toolchain.energy.words import describe, reason
 from toolchain.errors import GateError, MachineError
@@ -54,8 +55,23 @@ def _energy(name: str) -> Check:
     return check
 
 
+def _comparison(bench: Bench) -> str:
+    """Compare INT8 with FP16, in blocks of random order."""
+    with open_meter(bench.machine.device) as meter:
+        if BOARD not in meter.components:
+            raise Skip(reason(meter.missing[BOARD][0]))
+    options = {name: getattr(bench.recipe, name) for name in ("energy_window", "energy_windows", "energy_warmup")}
+    places = [bench.bundle("fp16"), bench.bundle("int8")]
+    (found,) = contest(places, ["trt"], {**options, "energy": True}, tell=lambda line: None)["comparisons"]
+    if found["ratio"] is None:
+        raise MachineError(f"energy of int8 and fp16: {reason(found['reason'])}. See `toolchain doctor`.")
+    seen = f"{found['mdd_percent']:.1f} % could be seen" if found["mdd_percent"] is not None else "one block"
+    return f"{found['ratio']:.3f} times the energy of FP16: {found['verdict']} ({seen})"
+
+
 CHECKS: dict[str, Check] = {
     "energy counter": _counter,
     "energy fp16": _energy("fp16"),
     "energy int8": _energy("int8"),
+    "energy int8 to fp16": _comparison,
 }

@@ -47,9 +47,26 @@ def _compare(args: argparse.Namespace) -> None:
     from toolchain.show.compare import compared
 
     recipe = Recipe.make(given(args))
+    if recipe.wants_energy:
+        _compare_energy(args, recipe)
+        return
     records = contest([Path(place) for place in args.results], recipe, tell=log.info)
     emit(args, {"comparisons": records}, compared)
     judge(records, strict=recipe.strict)
+
+
+def _compare_energy(args: argparse.Namespace, recipe: Recipe) -> None:
+    from toolchain.contest import contest, judge
+    from toolchain.contest.contenders import parse_backends
+    from toolchain.show.pairs import compared_energy
+
+    if recipe.max_drop is not None:
+        raise UsageError("--max-drop: of accuracy, and --energy compares energy. Leave one of them out.")
+    places = [Path(place) for place in args.results]
+    record = contest(places, parse_backends(args.backends), given(args), tell=log.info)
+    emit(args, record, compared_energy)
+    if recipe.require_energy:
+        judge(record)
 
 
 def _verify(args: argparse.Namespace) -> None:
@@ -126,6 +143,13 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
 def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     shown = "the baseline, then candidates; one alone: against its FP32"
     parser.add_argument("results", nargs="+", metavar="RESULT|BUNDLE", help=shown)
+    parser.add_argument(
+        "--backend",
+        dest="backends",
+        default="ort",
+        metavar="A[,B]",
+        help="with --energy: where each bundle runs, such as torch,ort,trt (default ort)",
+    )
 
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
@@ -147,7 +171,9 @@ COMMANDS = {
                      (*MODEL, *CALIBRATION, "keep", "precision", "backend", "device", *ENGINE, *GATE), "RECIPE|BUNDLE"),
     "eval": Command(_eval, "one backend on one task: accuracy, latency, throughput, memory, energy", EVALUATION,
                     "RECIPE|BUNDLE"),
-    "compare": Command(_compare, "results row by row: the drop, how sure it is, a verdict", (*GATE, "seed"),
+    "compare": Command(_compare, "results row by row: the drop, how sure it is, a verdict; or bundles by energy",
+                       (*GATE, "energy", "energy_window", "energy_windows", "energy_warmup", "rate", "require_energy",
+                        "data", "split", "device", "cuda_graphs", "allow_pickle", "trust_remote_code", "seed"),
                        arguments=_compare_arguments),
     "verify": Command(_verify, "batch, padding and order change nothing; parity with FP32", LOOK, "BUNDLE|FILE"),
     "explain": Command(_explain, "why this INT8 is not faster or not accurate", LOOK, "BUNDLE|FILE"),

@@ -17,7 +17,7 @@ FIGURES = ("window_s", "inferences", "total_j", "per_inference_j", "per_token_j"
            "throughput_per_s", "mean_power_w", "peak_power_w", "energy_delay_product_js", "counter_to_integral",
            "ci95", "range", "net", "carbon")  # fmt: skip
 
-NOT_REQUESTED = "not_requested"
+NOT_REQUESTED, NOT_RUN = "not_requested", "not_run"
 LEAST_WINDOWS = 5
 """Fewer do not tell how they vary: no interval is given."""
 
@@ -59,11 +59,12 @@ def _absent(name: str, reason: str, detail: str | None, device: str) -> Block:
 
 
 def nothing(meter: EnergyMeter, device: str) -> Block:
-    """Return the block of a machine on which nothing can be measured: the reason is that of the device itself."""
+    """Return the block of a device that cannot be measured, for the reason of its own component."""
     reasons = meter.missing
     reason, detail = reasons[BOARD if device != "cpu" else "cpu_package"]
     block = unavailable(reason, device=device, detail=detail)
-    for name, (code, why) in reasons.items():
+    for name in COMPONENTS:
+        code, why = reasons.get(name, (NOT_RUN, None))
         block["components"][name] |= {"reason": code, "detail": why}
     return block
 

@@ -1,10 +1,11 @@
 """An energy block in words: the figures with their uncertainty, what is missing and why."""
 
-from toolchain.energy.block import NOT_REQUESTED, SENSOR, Block
+from toolchain.energy.block import NOT_REQUESTED, NOT_RUN, SENSOR, Block
 from toolchain.meters.sources import BOARD
 
 REASONS = {
     NOT_REQUESTED: "it was not asked for (--energy)",
+    NOT_RUN: "nothing was run, as the backend's own device cannot be measured",
     "no_nvml_package": "nvidia-ml-py is not installed",
     "no_nvml_library": "this machine has no NVIDIA driver",
     "driver_not_loaded": "NVIDIA's driver is not loaded",
