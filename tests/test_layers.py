@@ -20,7 +20,7 @@ LAYERS = (
     ("engine",),
     ("runtimes",),
     ("data", "quantize", "coverage", "export", "environment"),
-    ("tokens", "labels", "doctor", "profile"),
+    ("tokens", "labels", "doctor", "kernel_speed"),
     ("calibrate", "forward", "parity", "job"),
     ("held", "sensitivity"),
     ("choose", "search", "energy"),

@@ -16,7 +16,7 @@ from toolchain.coverage import FLOAT_PRODUCTS, INTEGER_PRODUCTS, conversions, co
 from toolchain.engine.plan import is_plan, read_record, rebuild
 from toolchain.errors import InputError
 from toolchain.graph import constant
-from toolchain.profile import gemm_ratio, share_of_time
+from toolchain.kernel_speed import gemm_ratio, share_of_time
 from toolchain.runtimes import open_runtime
 from toolchain.sensitivity import decibel, energy
 from toolchain.tokens import Tokens

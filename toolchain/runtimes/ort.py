@@ -39,9 +39,11 @@ def import_onnxruntime() -> Any:
 
 
 def open_session(
-    model: Path | bytes, *, device: str = "cpu", optimised: Path | None = None
+    model: Path | bytes, *, device: str = "cpu", optimised: Path | None = None, profile: Path | None = None
 ) -> "onnxruntime.InferenceSession":
     """Return a session that really runs on `device`; write the optimised graph to `optimised`.
+
+    With `profile`, the beginning of a file's name, ONNX Runtime's profiler is on until `end_profiling` is called.
 
     Raises:
         InputError: the graph cannot be loaded.
@@ -54,6 +56,8 @@ def open_session(
     options.log_severity_level = FATAL
     if optimised:
         options.optimized_model_filepath = str(optimised)
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     if place == "cpu" and is_half_qdq(model):
         # There is no integer kernel around float16; looking for one keeps weights from being dequantised once for all.
         options.add_session_config_entry("session.disable_quant_qdq", "1")

@@ -11,8 +11,7 @@ import onnx_ir as ir
 
 from toolchain.coverage import FLOAT_PRODUCTS, INTEGER_PRODUCTS
 from toolchain.graph import add_initializer, serialised
-from toolchain.runtimes.device import cpu_threads
-from toolchain.runtimes.ort import import_onnxruntime, open_session
+from toolchain.runtimes.ort import open_session
 from toolchain.tensors import Array, Batch
 
 SIZE = 512
@@ -23,12 +22,8 @@ ROUNDS = 7
 
 def share_of_time(model: Path, batch: Batch) -> float:
     """Return the share of ONNX Runtime's time that a graph spends in matrix products, by its own profiler."""
-    ort = import_onnxruntime()
     with tempfile.TemporaryDirectory() as folder:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = cpu_threads()
-        options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
-        session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        session = open_session(model, profile=Path(folder) / "profile")
         names = {entry.name for entry in session.get_inputs()}
         for _ in range(2):
             session.run(None, {name: array for name, array in batch.items() if name in names})
