@@ -9,6 +9,7 @@ import ctypes
 import importlib.util
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,19 @@ def make_logger(trt: Any) -> tuple[Any, Heard]:
             heard.add(severity.name, msg)
 
     return Logger(), heard
+
+
+def make_profiler(trt: Any, report: Callable[[str, float], None]) -> Any:
+    """Return what a context tells the milliseconds of each layer, by name, as soon as it has run."""
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc]  # the base is only known here
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            report(layer_name, ms)
+
+    return Profiler()
 
 
 def start(kind: Any, logger: Any, heard: Heard) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +12,24 @@ from toolchain.model import Source, load_model
 from toolchain.runtimes.device import choose_device, cpu_threads
 from toolchain.tensors import Batch, Infer
 
+if TYPE_CHECKING:
+    import torch
+
 
 @contextmanager
 def open_torch(source: Source, *, device: str = "auto", precision: str = "fp32") -> Iterator[Infer]:
     """Yield `infer` of the checkpoint in float32, or with its weights cast to bf16 or fp16.
+
+    Raises:
+        UsageError: a precision that PyTorch runs no checkpoint in.
+    """
+    with open_module(source, device=device, precision=precision) as module:
+        yield lambda batch: forward(module, batch)
+
+
+@contextmanager
+def open_module(source: Source, *, device: str = "auto", precision: str = "fp32") -> Iterator["torch.nn.Module"]:
+    """Yield the module itself, on its device, for `forward`; whoever still holds it then holds no weights.
 
     Raises:
         UsageError: a precision that PyTorch runs no checkpoint in.
@@ -26,17 +41,21 @@ def open_torch(source: Source, *, device: str = "auto", precision: str = "fp32")
         raise UsageError(f"--precision {precision}: not with --backend torch. Choose fp32, bf16 or fp16.")
     place = choose_device(device, cuda=torch.cuda.is_available())
     torch.set_num_threads(cpu_threads())
-    opened = [load_model(source).to(place, types[precision])]
-
-    @torch.inference_mode()
-    def infer(batch: Batch) -> NDArray[np.float32]:
-        inputs = {name: torch.from_numpy(array).to(place) for name, array in batch.items()}
-        # Copying to the host waits for the device, so it is idle when this returns.
-        return np.asarray(opened[0](**inputs).logits.float().cpu().numpy())
-
+    module = load_model(source).to(place, types[precision])
     try:
-        yield infer
+        yield module
     finally:
-        opened.clear()  # whoever still holds `infer` holds no weights
+        module.to("meta")
         if place != "cpu":
             torch.cuda.empty_cache()
+
+
+def forward(module: "torch.nn.Module", batch: Batch) -> NDArray[np.float32]:
+    """Return the logits of a batch, float32 [batch, classes]; the device is idle then."""
+    import torch
+
+    place = next(module.parameters()).device
+    with torch.inference_mode():
+        inputs = {name: torch.from_numpy(array).to(place) for name, array in batch.items()}
+        # Copying to the host waits for the device, so it is idle when this returns.
+        return np.asarray(module(**inputs).logits.float().cpu().numpy())

@@ -5,8 +5,9 @@ are larger than the plan takes are split, and the pieces alternate between lanes
 another computes.
 """
 
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.cuda import Gpu, Graph, nbytes, open_gpu
-from toolchain.engine.api import Heard, import_tensorrt, make_logger, preload_cublas, start
+from toolchain.engine.api import Heard, import_tensorrt, make_logger, make_profiler, preload_cublas, start
 from toolchain.engine.plan import Tag, check_plan
 from toolchain.engine.shapes import Profile, choose_profile
 from toolchain.errors import InputError, MachineError, UsageError
@@ -25,18 +26,30 @@ from toolchain.tensors import Batch, Infer
 LANES = 2
 """One computes while the other copies; more help only where several callers wait (serving)."""
 
+UPLOAD, DOWNLOAD = "batch to device", "logits to host"
+
 Key = tuple[Any, ...]
 """Profile and input shapes: what a recorded graph holds for."""
+
+Report = Callable[[str, float], None]
+"""Takes the milliseconds of a layer, of UPLOAD or of DOWNLOAD."""
 
 
 @contextmanager
 def open_trt(
-    plan: Path, *, device: str = "cuda:0", precision: str = "fp32", cuda_graphs: bool = False, lanes: int = LANES
+    plan: Path,
+    *,
+    device: str = "cuda:0",
+    precision: str = "fp32",
+    cuda_graphs: bool = False,
+    lanes: int = LANES,
+    report: Report | None = None,
 ) -> Iterator[Infer]:
     """Yield `infer` of a plan whose digest and tag were checked; `precision` is the plan's own.
 
     With `cuda_graphs`, each shape is recorded once and replayed: lengths are padded to their bucket's end and rows
     to a power of two, so that shapes are few. `infer` works in the thread that opened it, whose CUDA context it needs.
+    With `report`, TensorRT's profiler is on, and nothing runs beside anything else.
 
     Raises:
         InputError: the plan or its record is broken.
@@ -50,7 +63,7 @@ def open_trt(
             raise UsageError(
                 f"--cuda-graphs: {plan} has no padding, so every batch has a shape of its own. Leave it out."
             )
-        runner = Runner(trt, gpu, plan, record, cuda_graphs=cuda_graphs, lanes=lanes)
+        runner = Runner(trt, gpu, plan, record, cuda_graphs=cuda_graphs, lanes=1 if report else lanes, report=report)
         try:
             yield runner.infer
         finally:
@@ -61,7 +74,15 @@ class Runner:
     """An engine and its lanes."""
 
     def __init__(
-        self, trt: Any, gpu: Gpu, plan: Path, record: dict[str, Any], *, cuda_graphs: bool, lanes: int
+        self,
+        trt: Any,
+        gpu: Gpu,
+        plan: Path,
+        record: dict[str, Any],
+        *,
+        cuda_graphs: bool,
+        lanes: int,
+        report: Report | None,
     ) -> None:
         """Deserialise a plan that `check_plan` has passed, and allocate all that its largest shape needs."""
         self._where = str(plan)
@@ -78,7 +99,7 @@ class Runner:
         if self._engine is None:
             raise InputError(f"{plan}: TensorRT cannot load it: {self._heard.why}. Build it again.")
         self._kept: Any = (logger, runtime)  # must outlive the engine
-        self._lanes = [Lane(trt, gpu, self._engine, self._heard, self._where) for _ in range(lanes)]
+        self._lanes = [Lane(trt, gpu, self._engine, self._heard, self._where, report) for _ in range(lanes)]
 
     def infer(self, batch: Batch) -> NDArray[np.float32]:
         """Return the logits of a batch, float32 [batch, classes]; the device is idle then."""
@@ -161,9 +182,11 @@ class Lane:
     recorded with, so each has a context of its own; they run one after another and may share the workspace.
     """
 
-    def __init__(self, trt: Any, gpu: Gpu, engine: Any, heard: Heard, where: str) -> None:
+    def __init__(self, trt: Any, gpu: Gpu, engine: Any, heard: Heard, where: str, report: Report | None) -> None:
         """Make buffers for the largest shape of any profile."""
         self._trt, self._gpu, self._engine, self._heard, self._where = trt, gpu, engine, heard, where
+        self._report = report
+        self._profiler = make_profiler(trt, report) if report else None  # a context does not keep it alive
         self._stream = gpu.stream()
         self._workspace_size = int(engine.device_memory_size_v2)
         self._workspace = gpu.buffer(self._workspace_size)
@@ -216,6 +239,8 @@ class Lane:
             if context is None:
                 raise MachineError(f"{self._where}: no execution context: {self._heard.why}. Free the GPU.")
             context.set_device_memory(int(self._workspace), self._workspace_size)
+            if self._profiler is not None:
+                context.profiler = self._profiler
             self._contexts[key] = context
         context = self._contexts[key]
         if new or (key is None and profile != self._profile):
@@ -231,11 +256,22 @@ class Lane:
         return context
 
     def _work(self, context: Any, shapes: dict[str, tuple[int, ...]], rows: int) -> None:
-        for name, shape in shapes.items():
-            self._gpu.upload(self._device[name], self._host[name][: int(np.prod(shape))], self._stream)
+        with self._timed(UPLOAD):
+            for name, shape in shapes.items():
+                self._gpu.upload(self._device[name], self._host[name][: int(np.prod(shape))], self._stream)
         if not context.execute_async_v3(self._stream.handle):
             self._fail("this batch")
-        self._gpu.download(self._host["logits"][: rows * self._classes], self._device["logits"], self._stream)
+        with self._timed(DOWNLOAD):
+            self._gpu.download(self._host["logits"][: rows * self._classes], self._device["logits"], self._stream)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        """Report how long a copy takes, and wait for it; without a report nothing waits."""
+        start = time.perf_counter()
+        yield
+        if self._report:
+            self.wait()
+            self._report(name, 1000 * (time.perf_counter() - start))
 
     def wait(self) -> None:
         """Return when nothing runs on the stream any more."""

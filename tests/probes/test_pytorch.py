@@ -1,0 +1,42 @@
+"""PyTorch's parts are marked without a gap, on the host's clock or on events of a GPU."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from toolchain.groups import Place
+from toolchain.model import find_model
+from toolchain.probes import open_probe
+from toolchain.probes.pytorch import Marks
+from toolchain.spans import Ranges
+
+IN_ORDER = ["copy", "embedding", "attention", "attention.0", "feed_forward.0", "attention.1", "feed_forward.1", "head",
+            "copy"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta"])
+def test_every_part_is_marked_in_the_order_in_which_it_runs(checkpoints, probe, reference, kind):
+    with open_probe("torch", find_model(str(checkpoints[kind])), device="cpu", precision="fp32") as opened:
+        found = [opened.infer(probe(kind)) for _ in range(2)]
+        calls = opened.spans()
+    np.testing.assert_allclose(found[0], reference(kind, probe(kind)), atol=1e-5)
+    for call in calls:
+        assert [str(span.place) for span in call] == IN_ORDER
+        ends = [span.start_us + span.dur_us for span in call]
+        assert [span.start_us for span in call[1:]] == ends[:-1]
+        assert all(span.dur_us > 0 for span in call)
+    assert len(calls) == 2
+
+
+def test_marks_take_any_clock_and_ranges_do_not_overlap():
+    shown = []
+    ticks = itertools.count()
+    ranges = Ranges(lambda name: shown.append(f"+{name}"), lambda: shown.append("-"))
+    marks = Marks(lambda: next(ticks), lambda one, other: 5.0 * (other - one), ranges)
+    marks.mark("q", Place("attention", 0))
+    marks.mark("lin", Place("feed_forward", 0))
+    spans = marks.end()
+    assert [(span.name, span.start_us, span.dur_us) for span in spans] == [("q", 0, 5), ("lin", 5, 5)]
+    assert shown == ["+attention.0", "-", "+feed_forward.0", "-"]
+    assert marks.found == []

@@ -1,0 +1,120 @@
+"""The parts of an encoder in PyTorch, found by what runs when, with no name of any architecture.
+
+The layers are the list of like modules with the most parameters, the embedding is what holds tables and runs before
+them, the head what runs after them. Within a layer, LayerNorms tell attention and feed-forward part apart.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toolchain.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One encoder layer, and its LayerNorm that parts attention from feed-forward.
+
+    `post`: attention ends behind that LayerNorm, as in BERT; else the feed-forward part begins with it. `attention`
+    and `feed_forward` are the layer's own modules in the order in which they run, the LayerNorms among them.
+    """
+
+    module: "nn.Module"
+    border: "nn.Module"
+    post: bool
+    attention: tuple["nn.Module", ...]
+    feed_forward: tuple["nn.Module", ...]
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The parts of an encoder classifier."""
+
+    embedding: "nn.Module"
+    layers: tuple[Layer, ...]
+    head: tuple["nn.Module", ...]
+
+
+def find_anatomy(module: "nn.Module", run: Callable[[], Any]) -> Anatomy:
+    """Return the parts of a classifier; `run` runs it once, and the order of its modules is watched.
+
+    Raises:
+        InputError: it has no list of layers with two LayerNorms each, or no tables of embeddings before them.
+    """
+    stack = _stack(module)
+    with _watched(module) as order:
+        run()
+    around = {one for one in module.modules() if stack in one.modules()}
+    tops = [one for one in module.modules() if one not in around and _parent(module, one) in around - {stack}]
+    last = max(order.index(layer) for layer in stack.children())
+    return Anatomy(
+        embedding=_embedding(tops),
+        layers=tuple(_layer(layer, order) for layer in stack.children()),
+        head=tuple(one for one in order if one in tops and order.index(one) > last),
+    )
+
+
+@contextmanager
+def _watched(module: "nn.Module") -> Iterator[list["nn.Module"]]:
+    """Yield the list of what ran, each module once, in the order in which it was left."""
+    order: dict[nn.Module, None] = {}
+    hooks = [one.register_forward_hook(lambda one, *_: order.setdefault(one)) for one in module.modules()]
+    found: list[nn.Module] = []
+    try:
+        yield found
+    finally:
+        found.extend(order)
+        for hook in hooks:
+            hook.remove()
+
+
+def _stack(module: "nn.Module") -> "nn.Module":
+    from torch import nn
+
+    lists = [one for one in module.modules() if isinstance(one, nn.ModuleList) and len(set(map(type, one))) == 1]
+    if not lists:
+        raise InputError(f"{type(module).__name__}: has no list of layers. Profile its graph: --backend ort.")
+    return max(lists, key=_size)
+
+
+def _size(module: "nn.Module") -> int:
+    return sum(weight.numel() for weight in module.parameters())
+
+
+def _parent(root: "nn.Module", module: "nn.Module") -> "nn.Module | None":
+    return next((one for one in root.modules() if any(child is module for child in one.children())), None)
+
+
+def _embedding(tops: list["nn.Module"]) -> "nn.Module":
+    from torch import nn
+
+    for one in tops:
+        if any(isinstance(part, nn.Embedding) for part in one.modules()):
+            return one
+    raise InputError("the checkpoint has no tables of embeddings. Profile its graph: --backend ort.")
+
+
+def _layer(layer: "nn.Module", order: list["nn.Module"]) -> Layer:
+    leaves = [one for one in order if one in set(layer.modules()) and not list(one.children()) and _counts(one)]
+    norms = [one for one in leaves if is_norm(one)]
+    if len(norms) < 2:
+        raise InputError(f"{type(layer).__name__}: has {len(norms)} LayerNorms. Profile its graph: --backend ort.")
+    post = not is_norm(leaves[0])
+    border = norms[0] if post else norms[1]
+    parts = [one for one in order if one in set(layer.children())]
+    cut = next(index for index, one in enumerate(parts) if border in one.modules()) + post
+    return Layer(layer, border, post, tuple(parts[:cut]), tuple(parts[cut:]))
+
+
+def _counts(module: "nn.Module") -> bool:
+    """Whether a leaf does something of its own: dropout and activations have no weights."""
+    return any(True for _ in module.parameters())
+
+
+def is_norm(module: "nn.Module") -> bool:
+    """Whether a module is a LayerNorm, or one of its like: those that models bring are called so."""
+    return type(module).__name__.endswith("Norm")

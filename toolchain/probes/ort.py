@@ -1,0 +1,90 @@
+"""ONNX Runtime: its own profiler on the very session that is evaluated, nodes placed in the graph that it made."""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain import graph
+from toolchain.groups import NOWHERE, Place, place_nodes
+from toolchain.probes import Probe
+from toolchain.runtimes.ort import cannot_run, open_session
+from toolchain.spans import US, Span
+from toolchain.tensors import Batch
+
+Event = dict[str, Any]
+
+SUFFIX = "_kernel_time"
+"""Of the event that times a node; it is called after the node."""
+
+
+@contextmanager
+def probe_ort(model: Path, *, device: str = "auto", precision: str = "fp32") -> Iterator[Probe]:
+    """Yield a probe of an ONNX graph; `precision` is the graph's own and changes nothing.
+
+    On a GPU, nodes return as soon as their kernels are queued. Only an ONNX Runtime that was built with its CUDA
+    profiler times the kernels themselves; of another the clock is "launches".
+
+    Raises:
+        InputError: the graph cannot be loaded.
+        MachineError: the provider for `device` is missing or fell back.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        rewritten = Path(folder) / "optimised.onnx"
+        opened = [open_session(model, device=device, optimised=rewritten, profile=Path(folder) / "profile")]
+        names = {entry.name for entry in opened[0].get_inputs()}
+        places = place_nodes(graph.load(rewritten))
+        walls: list[float] = []
+
+        def infer(batch: Batch) -> NDArray[np.float32]:
+            feeds = {name: array for name, array in batch.items() if name in names}
+            start = time.perf_counter()
+            try:
+                logits = np.asarray(opened[0].run(["logits"], feeds)[0], np.float32)
+            except Exception as error:
+                raise cannot_run(model, error) from error
+            walls.append((time.perf_counter() - start) * US)
+            return logits
+
+        def spans() -> list[list[Span]]:
+            events = json.loads(Path(opened[0].end_profiling()).read_text(encoding="utf-8"))
+            return calls_of(events, walls, places)
+
+        kernels = "CUDAExecutionProvider" not in opened[0].get_providers()
+        try:
+            yield Probe(infer, spans, "onnxruntime_kernels" if kernels else "launches")
+        finally:
+            opened.clear()
+
+
+def calls_of(events: list[Event], walls: list[float], places: dict[str, Place]) -> list[list[Span]]:
+    """Return the nodes of each run as spans, from a profile's events and the microseconds that each call took.
+
+    The profiler's clock is another than the host's: each run is put into the middle of its call.
+    """
+    runs = sorted((event for event in events if event.get("name") == "model_run"), key=_start)
+    kernels = [event for event in events if event.get("cat") == "Kernel"]
+    nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(SUFFIX)]
+    timed = sorted(kernels or nodes, key=_start)
+    calls = []
+    for run, wall in zip(runs, walls, strict=True):
+        begin, end = run["ts"], run["ts"] + run["dur"]
+        offset = max(0.0, wall - run["dur"]) / 2 - begin
+        inside = [event for event in timed if begin <= event["ts"] <= end]
+        calls.append([_span(event, offset, places) for event in inside])
+    return calls
+
+
+def _start(event: Event) -> float:
+    return float(event["ts"])
+
+
+def _span(event: Event, offset: float, places: dict[str, Place]) -> Span:
+    name = str(event["args"].get("parent_name") or event["name"]).removesuffix(SUFFIX)
+    return Span(name, places.get(name, NOWHERE), event["ts"] + offset, float(event["dur"]))

@@ -1,0 +1,78 @@
+"""TensorRT: its profiler's time of each layer, placed by the ONNX nodes that the inspector names."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from toolchain import graph
+from toolchain.engine.plan import LAYERS, read_record
+from toolchain.errors import InputError
+from toolchain.graph.encoder import dissect
+from toolchain.graph.packed import FP16, INT8, packed
+from toolchain.groups import NOWHERE, Place, place_layers
+from toolchain.probes import Probe
+from toolchain.runtimes.trt import DOWNLOAD, UPLOAD, open_trt
+from toolchain.spans import Span, end_to_end
+from toolchain.tensors import Batch
+
+
+@contextmanager
+def probe_trt(plan: Path, *, device: str = "cuda:0", precision: str = "fp32") -> Iterator[Probe]:
+    """Yield a probe of a plan in a bundle; recorded CUDA graphs are not used, as TensorRT does not time them.
+
+    Raises:
+        InputError: the plan, its record or the list of its layers is broken.
+        MachineError: there is no TensorRT or GPU, or the plan is for another.
+    """
+    places = plan_places(plan) | dict.fromkeys((UPLOAD, DOWNLOAD), Place("copy"))
+    heard: list[tuple[str, Place, float]] = []
+    calls: list[list[Span]] = []
+
+    def report(name: str, ms: float) -> None:
+        heard.append((name, places.get(name, NOWHERE), 1000 * ms))
+
+    with open_trt(plan, device=device, precision=precision, report=report) as run:
+
+        def infer(batch: Batch) -> NDArray[np.float32]:
+            logits = run(batch)
+            calls.append(end_to_end(heard))
+            heard.clear()
+            return logits
+
+        yield Probe(infer, lambda: calls, "tensorrt_profiler")
+
+
+def plan_places(plan: Path) -> dict[str, Place]:
+    """Return name -> place of a plan's layers, from the inspector's list beside it and the graph it was built from.
+
+    Raises:
+        InputError: the list is missing or broken.
+    """
+    file = plan.parent / LAYERS
+    try:
+        listed = json.loads(file.read_text(encoding="utf-8")).get("Layers", [])
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read ({type(error).__name__}). Build the plan again.") from None
+    layers = [layer if isinstance(layer, dict) else {"Name": layer} for layer in listed]
+    return place_layers(layers, _graph_of(plan))
+
+
+def _graph_of(plan: Path) -> ir.Model:
+    """Return the graph that a plan was built from; the one without padding is written anew."""
+    record = read_record(plan)
+    model = graph.load(plan.parent.parent.parent / record["graph"]["file"])
+    if record["layout"] != "packed":
+        return model
+    integer = record["precision"] == "int8"
+    return packed(
+        dissect(model),
+        dtype="float32" if integer else "float16",
+        attention_type=INT8 if integer else FP16,
+        norm_type=FP16,
+        versions=record["plugins"],
+    )

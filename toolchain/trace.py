@@ -1,0 +1,44 @@
+"""Spans as a Chrome trace, which chrome://tracing and Perfetto open (ui.perfetto.dev).
+
+The Trace Event Format's JSON object: complete events (ph X) with ts and dur in microseconds, and metadata events
+(ph M) that name process and thread.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from toolchain.files import write_text
+from toolchain.spans import Span
+
+THREAD = 1
+FRAME = "call"
+"""Category of what is only a frame around the groups."""
+
+
+def chrome_trace(calls: list[list[Span]], *, title: str) -> dict[str, Any]:
+    """Return the spans of calls as one trace that begins at 0, called `title`.
+
+    Events are sorted by start, and of those that begin together the longer first, so that frames come before what is
+    in them.
+    """
+    process = os.getpid()
+    spans = [span for call in calls for span in call]
+    spans.sort(key=lambda span: (span.start_us, -span.dur_us))
+    begin = spans[0].start_us if spans else 0.0
+    names = {"process_name": title, "thread_name": "calls"}
+    events: list[dict[str, Any]] = [
+        {"name": kind, "ph": "M", "pid": process, "tid": THREAD, "args": {"name": name}} for kind, name in names.items()
+    ]
+    for span in spans:
+        layer = {} if span.place is None or span.place.layer is None else {"layer": span.place.layer}
+        events.append({"name": span.name, "cat": span.place.group if span.place else FRAME, "ph": "X",
+                       "ts": span.start_us - begin, "dur": span.dur_us, "pid": process, "tid": THREAD,
+                       "args": layer})  # fmt: skip
+    return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+
+def write_trace(file: Path, calls: list[list[Span]], *, title: str) -> None:
+    """Write `chrome_trace` as JSON."""
+    write_text(file, json.dumps(chrome_trace(calls, title=title)))
