@@ -1,0 +1,148 @@
+"""Graphs without a part of the encoder, and with a part that runs several times: what a part costs is the difference.
+
+The graph that is evaluated is changed, in whatever type it is. Every variant runs, and gives logits of the same shape;
+they are worth nothing.
+"""
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from toolchain.errors import InputError
+from toolchain.graph import add_initializer
+from toolchain.graph.match import copy_nodes
+from toolchain.groups import NORMS, name_of, place_nodes
+
+REMOVABLE = ("attention", "feed_forward")
+REPEATABLE = ("embedding", "head")
+
+CONVERSIONS = {"Cast", "QuantizeLinear", "DequantizeLinear", "Identity"}
+"""What may stand between a LayerNorm and the sum that its output is added to."""
+
+
+def without(model: ir.Model, group: str) -> int:
+    """Take attention or the feed-forward part out of every layer, in place; return how many were taken out.
+
+    A part is what lies between two LayerNorms, with the latter: it is replaced by its residual input, which is what
+    the former gives.
+
+    Raises:
+        InputError: a LayerNorm does not normalise the sum of a part's input and output.
+    """
+    places = place_nodes(model)
+    norms = [node for node in model.graph if node.op_type in NORMS]
+    count = 0
+    for before, norm in itertools.pairwise(norms):
+        if places[name_of(norm)].group == group:
+            if not _adds(norm, before.outputs[0]):
+                raise InputError(f"{name_of(norm)}: does not normalise a sum with its part's input, so {group} stays.")
+            norm.outputs[0].replace_all_uses_with(before.outputs[0])
+            count += 1
+    common.RemoveUnusedNodesPass()(model)
+    return count
+
+
+def _adds(norm: ir.Node, kept: ir.Value) -> bool:
+    """Whether a LayerNorm reads the sum of `kept` and something else."""
+    total = _before_conversions(norm.inputs[0])
+    add = total.producer() if total is not None else None
+    return add is not None and add.op_type == "Add" and kept in map(_before_conversions, add.inputs)
+
+
+def _before_conversions(value: ir.Value | None) -> ir.Value | None:
+    while value is not None and (node := value.producer()) is not None and node.op_type in CONVERSIONS:
+        value = node.inputs[0]
+    return value
+
+
+def repeated(model: ir.Model, group: str, times: int) -> int:
+    """Let the embedding or the head run `times` more, in place; return the number of nodes that were added.
+
+    No two copies compute the same, or a runtime would merge them: each embedding has the batch's rows in another
+    order, and each head a first input that is scaled by another number. What they give are further outputs of the
+    graph, so that none is dropped as unused.
+
+    Raises:
+        InputError: the graph has no such part.
+    """
+    places = place_nodes(model)
+    nodes = [node for node in model.graph if places[name_of(node)].group == group]
+    start = _ids(model) if group == "embedding" else _first_token(nodes)
+    if start is None or not nodes:
+        raise InputError(f"the graph has no {group} that can be told apart. Name one that `build` made.")
+    nodes = _downstream(nodes, start)
+    before = len(model.graph)
+    for number in range(1, times + 1):
+        turned = _turned(model, start, number) if group == "embedding" else _scaled(model, start, number)
+        _copy(model, nodes, {start: turned}, f".again{number}")
+    return len(model.graph) - before
+
+
+def _ids(model: ir.Model) -> ir.Value | None:
+    return next((value for value in model.graph.inputs if value.name == "input_ids"), None)
+
+
+def _first_token(head: list[ir.Node]) -> ir.Value | None:
+    """Return what the head makes of the sequence: the first of its tensors that has no dimension for tokens."""
+    made = (value for node in head for value in node.outputs)
+    return next((value for value in made if value.shape is not None and len(value.shape) == 2), None)
+
+
+def _downstream(nodes: list[ir.Node], start: ir.Value) -> list[ir.Node]:
+    made = {start}
+    found = []
+    for node in nodes:
+        if any(value in made for value in node.inputs):
+            found.append(node)
+            made.update(node.outputs)
+    return found
+
+
+def _copy(model: ir.Model, nodes: list[ir.Node], known: dict[ir.Value, ir.Value], suffix: str) -> None:
+    """Append copies of `nodes` that read `known` instead; what no other node reads becomes an output of the graph."""
+    inside = {value for node in nodes for value in node.outputs}
+    read = (value for node in nodes for value in node.inputs if value is not None)
+    known |= {value: value for value in read if value not in inside and value not in known}
+    ends = [known_end for known_end in inside if not any(use.node in nodes for use in known_end.uses())]
+    for made in copy_nodes(nodes, known):
+        made.name = f"{made.name}{suffix}"
+        for value in made.outputs:
+            value.name = f"{value.name}{suffix}"
+        model.graph.append(made)
+    model.graph.outputs.extend(known[value] for value in ends)
+
+
+def _turned(model: ir.Model, ids: ir.Value, number: int) -> ir.Value:
+    """Return the ids with that many rows moved from the beginning to the end of the batch."""
+    ends = {name: add_initializer(model, f"again.{name}", np.array([at], np.int64))
+            for name, at in {"first": 0, str(number): number, "last": np.iinfo(np.int64).max}.items()}  # fmt: skip
+    parts = [_add(model, "Slice", [ids, ends[start], ends[end], ends["first"]], f"{ids.name}.{name}{number}", ids)
+             for name, start, end in (("behind", str(number), "last"), ("before", "first", str(number)))]  # fmt: skip
+    for part in parts:
+        part.shape = ir.Shape([None, *(ids.shape or [None])[1:]])  # fewer rows than the batch has
+    return _add(model, "Concat", parts, f"{ids.name}.turned{number}", ids, {"axis": 0})
+
+
+def _scaled(model: ir.Model, value: ir.Value, number: int) -> ir.Value:
+    dtype = np.float32 if value.dtype is None else value.dtype.numpy()
+    factor = add_initializer(model, f"again.scale{number}", np.array(1 + number / 1024, dtype))
+    return _add(model, "Mul", [value, factor], f"{value.name}.scaled{number}", value)
+
+
+def _add(
+    model: ir.Model,
+    op_type: str,
+    inputs: Iterable[ir.Value],
+    name: str,
+    like: ir.Value,
+    attributes: dict[str, int] | None = None,
+) -> ir.Value:
+    """Append a node called as its one output, which has the type and the number of dimensions of `like`."""
+    node = ir.node(op_type, list(inputs), attributes, name=name)
+    made = node.outputs[0]
+    made.name, made.type, made.shape = name, like.type, like.shape
+    model.graph.append(node)
+    return made

@@ -1,0 +1,149 @@
+"""Time and energy of a backend by part of the model: where a call goes, from text to logits."""
+
+import logging
+import statistics
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from toolchain.apportion import Measure, Rounds, apportion, measure_variants
+from toolchain.data import Text, load_rows
+from toolchain.environment import describe
+from toolchain.errors import ToolchainError, UsageError
+from toolchain.evaluate import choose_budget
+from toolchain.groups import GROUPS
+from toolchain.job import Job
+from toolchain.nsys import nsys_command
+from toolchain.parity import probe_texts
+from toolchain.probes import PROBES
+from toolchain.runtimes import open_runtime
+from toolchain.spans import rows
+from toolchain.subject import Subject, find_subject
+from toolchain.timed import LAUNCHES, Timed, milliseconds, time_calls
+from toolchain.tokens import budget_batches
+from toolchain.trace import write_trace
+from toolchain.variants import Load, open_variants, whole
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+ROWS = 512
+"""Texts to make batches of: the middle one of these batches is profiled."""
+
+
+def profile(
+    place: Path | None,
+    changes: dict[str, Any],
+    *,
+    joules_per_call: Measure | None = None,
+    trace: Path | None = None,
+    tell: Callable[[str], None] = log.info,
+) -> dict[str, Any]:
+    """Return where the time and the energy of one batch go, by group and by node.
+
+    Args:
+        place: a bundle; the one built last if None.
+        changes: options as in a recipe: backend, device, file and the like.
+        joules_per_call: runs work in continuous load and returns (joules a call, None) or (None, reason code).
+        trace: where to write the profiled calls as a Chrome trace.
+        tell: takes lines on how far it is.
+
+    Raises:
+        ToolchainError: see errors.py.
+    """
+    subject = find_subject(changes, place)
+    if subject.backend not in PROBES:
+        raise UsageError(f"--backend {subject.backend}: has no profiler here. Choose {', '.join(PROBES)}.")
+    load, about = _load(subject, tell)
+    tell(f"timing {subject.backend} on {subject.device}, with its profiler and without")
+    timed = time_calls(subject, load)
+    if trace:
+        write_trace(trace, timed.calls, title=f"toolchain: {subject.backend} {subject.precision} on {subject.device}")
+    by_profiler = timed.clock != LAUNCHES
+    with open_variants(subject, load, timed.groups) as variants:
+
+        def ablate(measure: Measure) -> Rounds:
+            opened = whole(subject, load)
+            return measure_variants(opened, variants, measure, seed=subject.job.recipe.seed, tell=tell)
+
+        ms = timed.groups if by_profiler else _ablated_ms(ablate(_milliseconds), timed)
+        energy = apportion(ms, ablate(joules_per_call) if joules_per_call else None)
+    return {
+        "schema": SCHEMA,
+        **_about(subject),
+        **about,
+        **timed.sums(),
+        "clock": timed.clock,
+        "time_method": "profiler" if by_profiler else "ablation",
+        **_joined(ms, energy),
+        "layers": rows(timed.calls) if by_profiler else [],
+        "trace": str(trace) if trace else None,
+        "nsys_command": nsys_command(_command(subject)) if subject.device != "cpu" else None,
+        "environment": describe(),
+        "seed": subject.job.recipe.seed,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _load(subject: Subject, tell: Callable[[str], None]) -> tuple[Load, dict[str, Any]]:
+    """Return the batch in the middle of those that an evaluation makes, and what it is."""
+    job = subject.job
+    texts, origin = _texts(job)
+    tell(f"choosing a batch size, {len(texts)} rows")
+    choices = {"device": subject.device, "precision": subject.precision}
+    with open_runtime(subject.backend, subject.model, **choices) as infer:
+        budget = choose_budget(infer, job.encode, texts, seed=job.recipe.seed)
+    tokens = job.encode(texts)
+    batches = list(budget_batches(tokens.lengths, max_slots=budget))
+    middle = batches[len(batches) // 2]
+    lengths = tokens.lengths[middle]
+    load = Load(job.encode, [texts[int(row)] for row in middle])
+    slots = int(lengths.max()) * len(middle)
+    return load, {"rows": len(middle), "rows_from": origin,
+                  "tokens": {"real": int(lengths.sum()), "slots": slots, "length": int(lengths.max()),
+                             "batch_slots": budget}}  # fmt: skip
+
+
+def _texts(job: Job) -> tuple[list[Text], str]:
+    """Return texts of the split that is evaluated, or built-in ones where its data are not at hand."""
+    if job.recipe.data is not None or job.task.folder is not None:
+        with suppress(ToolchainError):
+            found = load_rows(job.task, job.recipe.split, data=job.recipe.data).sample(ROWS, seed=job.recipe.seed)
+            return found.texts, f"the {job.recipe.split} split"
+    texts = probe_texts(len(job.task.text_columns))
+    return texts * (ROWS // len(texts)), "built-in sentences"
+
+
+def _milliseconds(work: Callable[[], object]) -> tuple[float | None, str | None]:
+    """Return the median time of a call: what is measured where a profiler cannot see kernels run."""
+    return statistics.median(milliseconds(work)), None
+
+
+def _ablated_ms(found: Rounds, timed: Timed) -> dict[str, float]:
+    """Return milliseconds a call by group from differences; one below 0 is too small to be seen."""
+    known = {group: [value for value in values if value is not None] for group, values in found.groups.items()}
+    ms = {group: max(0.0, statistics.fmean(values)) for group, values in known.items() if values}
+    ms["other"] = max(0.0, statistics.median(timed.wall_ms) - sum(ms.values()))
+    return ms
+
+
+def _joined(ms: dict[str, float], energy: dict[str, Any]) -> dict[str, Any]:
+    """Return the groups in their order, with share and energy, the remainder, and the whole."""
+    total = sum(ms.values())
+    groups = [{"group": group, "ms": ms[group], "share": ms[group] / total, **energy["groups"][group]}
+              for group in GROUPS if group in ms]  # fmt: skip
+    return {"groups": groups, "remainder": energy["remainder"], "whole": energy["whole"]}
+
+
+def _about(subject: Subject) -> dict[str, Any]:
+    return {"model": subject.job.source.name, "task": subject.job.task.name, "backend": subject.backend,
+            "device": subject.device, "precision": subject.precision, "artefact": subject.artefact,
+            "bundle": str(subject.bundle.path) if subject.bundle else None}  # fmt: skip
+
+
+def _command(subject: Subject) -> list[str]:
+    """Return the command line that profiles the subject again."""
+    where = [str(subject.bundle.path)] if subject.bundle else ["-m", subject.job.source.name]
+    return ["toolchain", "profile", *where, "--backend", subject.backend, "--device", subject.device]
