@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from toolchain.apportion import Measure, Rounds, apportion, measure_variants
+from toolchain.apportion import ROUNDS, Measure, Rounds, apportion, measure_variants
 from toolchain.data import Text, load_rows
 from toolchain.environment import describe
 from toolchain.errors import ToolchainError, UsageError
@@ -38,6 +38,7 @@ def profile(
     changes: dict[str, Any],
     *,
     joules_per_call: Measure | None = None,
+    rounds: int = ROUNDS,
     trace: Path | None = None,
     tell: Callable[[str], None] = log.info,
 ) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def profile(
         place: a bundle; the one built last if None.
         changes: options as in a recipe: backend, device, file and the like.
         joules_per_call: runs work in continuous load and returns (joules a call, None) or (None, reason code).
+        rounds: how often each part is taken away.
         trace: where to write the profiled calls as a Chrome trace.
         tell: takes lines on how far it is.
 
@@ -61,12 +63,12 @@ def profile(
     timed = time_calls(subject, load)
     if trace:
         write_trace(trace, timed.calls, title=f"toolchain: {subject.backend} {subject.precision} on {subject.device}")
-    by_profiler = timed.clock != LAUNCHES
+    by_profiler, seed = timed.clock != LAUNCHES, subject.job.recipe.seed
     with open_variants(subject, load, timed.groups) as variants:
 
         def ablate(measure: Measure) -> Rounds:
             opened = whole(subject, load)
-            return measure_variants(opened, variants, measure, seed=subject.job.recipe.seed, tell=tell)
+            return measure_variants(opened, variants, measure, rounds=rounds, seed=seed, tell=tell)
 
         ms = timed.groups if by_profiler else _ablated_ms(ablate(_milliseconds), timed)
         energy = apportion(ms, ablate(joules_per_call) if joules_per_call else None)
@@ -82,7 +84,7 @@ def profile(
         "trace": str(trace) if trace else None,
         "nsys_command": nsys_command(_command(subject)) if subject.device != "cpu" else None,
         "environment": describe(),
-        "seed": subject.job.recipe.seed,
+        "seed": seed,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -1,0 +1,94 @@
+"""TensorRT's layers are timed by its profiler and placed by the inspector's list, on stand-ins for the libraries."""
+
+import json
+
+import pytest
+
+pytest.importorskip("polygraphy")
+
+PLAN = "plans/sm75-trt10.16.1.11/model.plan"
+
+CODE = """
+    import json
+    from pathlib import Path
+    import numpy as np, onnxruntime, pytest
+    from toolchain.errors import InputError
+    from toolchain.probes import open_probe
+    from toolchain.probes.trt import plan_places
+    from toolchain.profile import profile
+    from toolchain.spans import group_ms
+
+    bundle = Path(r"{bundle}")
+    plan = bundle / "{plan}"
+    mask = np.tril(np.ones((6, 12), np.int32))[:, :12]
+    batch = {{"input_ids": mask * 7, "attention_mask": mask}}
+"""
+
+
+@pytest.fixture
+def built(toolchain, bundle_of, snippet, tmp_path):
+    """Return what builds a plan of a precision and runs a snippet beside it."""
+
+    def run(precision, code, *options):
+        bundle = bundle_of(precision)
+        shapes = ("--buckets", "16,128", "--batch-size", "1,8,128", *options)
+        done = toolchain("build", bundle, "--backend", "trt", "-q", *shapes, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        snippet(CODE.format(bundle=bundle, plan=PLAN) + code)
+        return bundle
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("precision", "options"),
+    [("fp32", ()), ("int8", ()), ("fp16", ("--attention", "plugin")), ("int8", ("--attention", "plugin"))],
+)
+def test_layers_are_placed_and_copies_are_timed(built, precision, options):
+    built(precision, """
+    with open_probe("trt", plan) as probe:
+        logits = [probe.infer(batch) for _ in range(2)]
+        calls = probe.spans()
+    expected = onnxruntime.InferenceSession(bundle / "model.onnx").run(["logits"], batch)[0]
+    np.testing.assert_allclose(logits[1], expected, atol=0.15)
+    assert len(calls) == 2
+    for call in calls:
+        assert (call[0].name, call[-1].name) == ("batch to device", "logits to host")
+        assert [span.start_us + span.dur_us for span in call][:-1] == [span.start_us for span in call[1:]]
+    ms = group_ms(calls)
+    assert set(ms) - {"other"} == {"copy", "embedding", "attention", "feed_forward", "head"}
+    layers = {span.place.layer for span in calls[0] if span.place.group == "attention"}
+    assert layers >= {0, 1}
+    listed = json.loads((plan.parent / "layers.json").read_text())["Layers"]
+    places = plan_places(plan)
+    assert len(places) == len({layer["Name"] for layer in listed})
+    assert sum(place.group == "other" for place in places.values()) <= 0.1 * len(places)
+    """, *options)  # fmt: skip
+
+
+def test_a_plan_whose_list_of_layers_is_gone_is_refused(built):
+    built("fp32", """
+    (plan.parent / "layers.json").unlink()
+    with pytest.raises(InputError, match="layers.json: cannot be read"), open_probe("trt", plan):
+        pass
+    """)  # fmt: skip
+
+
+def test_energy_of_a_plans_parts_is_by_time_and_says_so(built, tmp_path):
+    bundle = built("fp32", """
+    def joules(work):
+        work()
+        return 1.5, None
+
+    record = profile(bundle, {"backend": "trt"}, joules_per_call=joules, tell=lambda line: None)
+    (bundle.parent / "record.json").write_text(json.dumps(record, allow_nan=False))
+    """)  # fmt: skip
+    record = json.loads((tmp_path / "record.json").read_text())
+    methods = {one["group"]: one["method"] for one in record["groups"]}
+    assert methods["tokenise"] == "ablation"
+    assert {methods[group] for group in ("copy", "embedding", "attention", "feed_forward", "head")} == {"by_time"}
+    assert record["remainder"]["reason"] == "by_time"
+    assert sum(one["energy_j"] for one in record["groups"]) == pytest.approx(1.5)
+    assert record["clock"] == "tensorrt_profiler"
+    assert record["nsys_command"].startswith("nsys profile -t cuda,nvtx -o toolchain-profile toolchain profile ")
+    assert str(bundle) in record["nsys_command"]

@@ -1,0 +1,140 @@
+"""A profile accounts for the whole of a call, on each backend, and says of every number how it was come by."""
+
+import dataclasses
+import json
+
+import pytest
+
+from toolchain import profile as profiling
+from toolchain.build import build
+from toolchain.errors import UsageError
+from toolchain.groups import GROUPS, NOWHERE, Place
+from toolchain.profile import profile
+from toolchain.recipe import Recipe
+from toolchain.spans import Span
+from toolchain.timed import LAUNCHES, Timed
+from toolchain.variants import Load, open_variants
+
+PARTS = ["embedding", "attention", "feed_forward", "head"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_distilbert, sentences, tmp_path_factory):
+    target = tmp_path_factory.mktemp("profile") / "bundle"
+    build(Recipe.make({"model": str(tiny_distilbert), "data": str(sentences), "precision": "int8", "calib_samples": 20,
+                       "output": str(target)}))  # fmt: skip
+    return target
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toolchain.timed.CALLS", 2)
+        yield
+
+
+def quiet(line):
+    pass
+
+
+@pytest.mark.parametrize("changes", [{"backend": "ort"}, {"backend": "ort", "file": "model.onnx"},
+                                     {"backend": "torch"}], ids=["int8", "fp32", "torch"])  # fmt: skip
+def test_the_groups_add_up_to_the_profiled_call(bundle, changes, tmp_path):
+    record = profile(bundle, {**changes, "device": "cpu"}, trace=tmp_path / "t.json", tell=quiet)
+    ms = {one["group"]: one["ms"] for one in record["groups"]}
+    assert list(ms) == list(GROUPS)
+    assert sum(ms.values()) == pytest.approx(record["profiled_ms"])
+    assert sum(one["share"] for one in record["groups"]) == pytest.approx(1)
+    assert record["overhead"] == pytest.approx(record["profiled_ms"] / record["wall_ms"] - 1)
+    assert record["placed_share"] >= 0.97
+    assert (record["calls"], record["rows_from"]) == (4, "the validation split")
+    for part in PARTS:
+        assert ms[part] == pytest.approx(sum(one["ms"] for one in record["layers"] if one["group"] == part))
+    assert {one["reason"] for one in record["groups"]} == {"not_requested"}
+    assert {one["energy_j"] for one in record["groups"]} == {None}
+    assert record["nsys_command"] is None
+    json.dumps(record, allow_nan=False)
+
+
+def test_the_trace_of_a_profile_keeps_the_format(bundle, by_path, tmp_path):
+    profile(bundle, {"backend": "ort", "device": "cpu"}, trace=tmp_path / "trace.json", tell=quiet)
+    events = by_path("test_trace").check(json.loads((tmp_path / "trace.json").read_text()))
+    assert {event["cat"] for event in events} >= {"call", "tokenise", "copy", *PARTS}
+    assert sum(event["name"] == "call" for event in events) == 4
+
+
+@pytest.mark.parametrize("backend", ["ort", "torch"])
+def test_energy_of_every_part_is_by_ablation_on_work_that_runs(bundle, backend):
+    calls = []
+
+    def joules(work):
+        calls.append(work())
+        return 10.0 - 0.01 * len(calls), None
+
+    told = []
+    changes = {"backend": backend, "device": "cpu"}
+    record = profile(bundle, changes, joules_per_call=joules, rounds=2, tell=told.append)
+    assert len(calls) == 2 * 7
+    methods = {one["group"]: one["method"] for one in record["groups"]}
+    assert methods == {**dict.fromkeys(GROUPS, "ablation"), "other": "unavailable"}
+    assert record["whole"]["energy_j"] == pytest.approx(10, abs=0.2)
+    assert record["remainder"]["energy_ci95_j"] is not None
+    assert "round 1 of 2: without attention" in told
+    assert any(line.startswith("round 2 of 2: with head ") for line in told)
+
+
+def test_a_meter_that_cannot_measure_says_why_and_times_stay(bundle):
+    changes = {"backend": "ort", "device": "cpu"}
+    record = profile(bundle, changes, joules_per_call=lambda work: (None, "no_nvml_library"), tell=quiet)
+    assert {one["reason"] for one in record["groups"]} == {"no_nvml_library"}
+    assert all(one["ms"] > 0 for one in record["groups"])
+
+
+def test_a_profiler_that_sees_launches_only_gives_way_to_differences_of_time(bundle, monkeypatch):
+    real = profiling.time_calls
+
+    def launches(subject, load):
+        return dataclasses.replace(real(subject, load), clock=LAUNCHES)
+
+    monkeypatch.setattr(profiling, "time_calls", launches)
+    record = profile(bundle, {"backend": "ort", "device": "cpu"}, rounds=2, tell=quiet)
+    assert record["time_method"] == "ablation"
+    assert record["layers"] == []
+    assert {one["group"] for one in record["groups"]} == set(GROUPS)
+    assert sum(one["ms"] for one in record["groups"]) >= 0.9 * record["wall_ms"]
+
+
+def test_what_lies_between_the_spans_is_other_and_never_lost():
+    call = [Span("tokenise", Place("tokenise"), 0, 100), Span("infer", None, 100, 800), Span("call", None, 0, 1000),
+            Span("q", Place("attention", 0), 200, 300), Span("x", NOWHERE, 600, 100)]  # fmt: skip
+    timed = Timed([call], [0.5, 0.8, 9.0], "host")
+    assert timed.groups == {"tokenise": 0.1, "attention": 0.3, "other": pytest.approx(0.6)}
+    assert timed.sums() == {"calls": 1, "wall_ms": 0.8, "profiled_ms": 1.0, "overhead": pytest.approx(0.25),
+                            "placed_share": 0.75}  # fmt: skip
+
+
+def test_a_backend_without_a_profiler_is_refused(bundle, monkeypatch):
+    subject = dataclasses.replace(
+        profiling.find_subject({"backend": "ort", "device": "cpu"}, bundle), backend="ort-trt"
+    )
+    monkeypatch.setattr(profiling, "find_subject", lambda changes, place: subject)
+    with pytest.raises(UsageError, match="--backend ort-trt: has no profiler here"):
+        profile(bundle, {})
+
+
+def test_built_in_sentences_serve_where_the_data_are_not_at_hand(bundle, monkeypatch):
+    job = profiling.find_subject({"backend": "ort", "device": "cpu"}, bundle).job
+    gone = dataclasses.replace(job, recipe=job.recipe.replace(data="/nowhere"))
+    texts, origin = profiling._texts(gone)
+    assert (len(texts), origin) == (512, "built-in sentences")
+
+
+def test_parts_that_take_little_are_repeated_more_and_a_gpus_copies_stay(bundle):
+    subject = profiling.find_subject({"backend": "ort", "device": "cpu"}, bundle)
+    load = Load(subject.job.encode, [("a good film",)] * 4)
+    ms = {"tokenise": 1.0, "copy": 1.0, "embedding": 1.0, "attention": 3.0, "feed_forward": 3.9, "head": 0.1}
+    with open_variants(subject, load, ms) as variants:
+        assert {one.group: one.times for one in variants} == {
+            "tokenise": -1, "copy": -1, "attention": -1, "feed_forward": -1, "embedding": 2, "head": 16}  # fmt: skip
+    with open_variants(dataclasses.replace(subject, device="cuda:0", backend="trt"), load, ms) as variants:
+        assert [one.group for one in variants] == ["tokenise"]
