@@ -10,6 +10,9 @@ from toolchain.cuda import Graph, open_gpu
 from toolchain.errors import MachineError
 from toolchain.meters.gpu_state import describe, other_processes, read_state
 from toolchain.meters.nvml import Unavailable, open_nvml, visible_devices
+from toolchain.model import find_model
+from toolchain.probes import open_probe
+from toolchain.spans import group_ms
 
 pytestmark = pytest.mark.gpu
 
@@ -65,6 +68,20 @@ def test_a_recorded_graph_repeats_its_copies_with_what_the_buffer_holds_then(gpu
 def test_more_memory_than_there_is_is_refused_with_advice(gpu):
     with pytest.raises(MachineError, match="--batch-size"):
         gpu.buffer(gpu.total_mb * 2**21)
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "bert"])
+def test_pytorchs_parts_fill_a_call_on_the_gpu(checkpoints, probe, kind):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("torch has no CUDA here")
+    with open_probe("torch", find_model(str(checkpoints[kind])), device="cuda:0") as opened:
+        for _ in range(5):
+            opened.infer(probe(kind))
+        ms = group_ms(opened.spans()[1:])
+    assert opened.clock == "cuda_events"
+    assert set(ms) == {"copy", "embedding", "attention", "feed_forward", "head"}
+    assert all(0 < value < 1000 for value in ms.values())
 
 
 def test_torch_lives_in_the_same_context(gpu):

@@ -13,7 +13,7 @@ from toolchain.data import Text, load_rows
 from toolchain.environment import describe
 from toolchain.errors import ToolchainError, UsageError
 from toolchain.evaluate import choose_budget
-from toolchain.groups import GROUPS
+from toolchain.groups import GROUPS, HOST, PARTS
 from toolchain.job import Job
 from toolchain.nsys import nsys_command
 from toolchain.parity import probe_texts
@@ -55,38 +55,26 @@ def profile(
     Raises:
         ToolchainError: see errors.py.
     """
+    if (asked := changes.get("backend") or "ort") not in PROBES:
+        raise UsageError(f"--backend {asked}: has no profiler here. Choose {', '.join(PROBES)}.")
     subject = find_subject(changes, place)
-    if subject.backend not in PROBES:
-        raise UsageError(f"--backend {subject.backend}: has no profiler here. Choose {', '.join(PROBES)}.")
     load, about = _load(subject, tell)
     tell(f"timing {subject.backend} on {subject.device}, with its profiler and without")
     timed = time_calls(subject, load)
     if trace:
         write_trace(trace, timed.calls, title=f"toolchain: {subject.backend} {subject.precision} on {subject.device}")
     by_profiler, seed = timed.clock != LAUNCHES, subject.job.recipe.seed
-    with open_variants(subject, load, timed.groups) as variants:
 
-        def ablate(measure: Measure) -> Rounds:
-            opened = whole(subject, load)
-            return measure_variants(opened, variants, measure, rounds=rounds, seed=seed, tell=tell)
+    def ablate(measure: Measure) -> Rounds:
+        with open_variants(subject, load, timed.groups) as variants:
+            return measure_variants(whole(subject, load), variants, measure, rounds=rounds, seed=seed, tell=tell)
 
-        ms = timed.groups if by_profiler else _ablated_ms(ablate(_milliseconds), timed)
-        energy = apportion(ms, ablate(joules_per_call) if joules_per_call else None)
-    return {
-        "schema": SCHEMA,
-        **_about(subject),
-        **about,
-        **timed.sums(),
-        "clock": timed.clock,
-        "time_method": "profiler" if by_profiler else "ablation",
-        **_joined(ms, energy),
-        "layers": rows(timed.calls) if by_profiler else [],
-        "trace": str(trace) if trace else None,
-        "nsys_command": nsys_command(_command(subject)) if subject.device != "cpu" else None,
-        "environment": describe(),
-        "seed": seed,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    ms = timed.groups if by_profiler else _ablated_ms(ablate(_milliseconds), timed)
+    energy = apportion(ms, ablate(joules_per_call) if joules_per_call else None)
+    how = {"time_method": "profiler" if by_profiler else "ablation", "seed": seed}
+    layers = rows(timed.calls) if by_profiler else []
+    return {**_about(subject), **about, **timed.sums(), **how, **_joined(ms, energy), "layers": layers,
+            "trace": str(trace) if trace else None}  # fmt: skip
 
 
 def _load(subject: Subject, tell: Callable[[str], None]) -> tuple[Load, dict[str, Any]]:
@@ -124,9 +112,13 @@ def _milliseconds(work: Callable[[], object]) -> tuple[float | None, str | None]
 
 
 def _ablated_ms(found: Rounds, timed: Timed) -> dict[str, float]:
-    """Return milliseconds a call by group from differences; one below 0 is too small to be seen."""
-    known = {group: [value for value in values if value is not None] for group, values in found.groups.items()}
-    ms = {group: max(0.0, statistics.fmean(values)) for group, values in known.items() if values}
+    """Return milliseconds a call by group: the host's by its clock, the model's by differences.
+
+    A difference below 0 is too small to be seen.
+    """
+    known = {group: [value for value in found.groups.get(group, []) if value is not None] for group in PARTS}
+    ms = {group: timed.groups[group] for group in HOST}
+    ms |= {group: max(0.0, statistics.fmean(values)) for group, values in known.items() if values}
     ms["other"] = max(0.0, statistics.median(timed.wall_ms) - sum(ms.values()))
     return ms
 
@@ -140,12 +132,20 @@ def _joined(ms: dict[str, float], energy: dict[str, Any]) -> dict[str, Any]:
 
 
 def _about(subject: Subject) -> dict[str, Any]:
-    return {"model": subject.job.source.name, "task": subject.job.task.name, "backend": subject.backend,
-            "device": subject.device, "precision": subject.precision, "artefact": subject.artefact,
-            "bundle": str(subject.bundle.path) if subject.bundle else None}  # fmt: skip
-
-
-def _command(subject: Subject) -> list[str]:
-    """Return the command line that profiles the subject again."""
-    where = [str(subject.bundle.path)] if subject.bundle else ["-m", subject.job.source.name]
-    return ["toolchain", "profile", *where, "--backend", subject.backend, "--device", subject.device]
+    """Return what was profiled, where and when, and how to profile it under Nsight Systems."""
+    bundle = str(subject.bundle.path) if subject.bundle else None
+    command = ["toolchain", "profile", *([bundle] if bundle else ["-m", subject.job.source.name]), "--backend",
+               subject.backend, "--device", subject.device]  # fmt: skip
+    return {
+        "schema": SCHEMA,
+        "model": subject.job.source.name,
+        "task": subject.job.task.name,
+        "bundle": bundle,
+        "backend": subject.backend,
+        "device": subject.device,
+        "precision": subject.precision,
+        "artefact": subject.artefact,
+        "nsys_command": nsys_command(command) if subject.device != "cpu" else None,
+        "environment": describe(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

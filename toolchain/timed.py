@@ -58,6 +58,7 @@ class Timed:
             "profiled_ms": self.profiled_ms,
             "overhead": self.profiled_ms / wall - 1,
             "placed_share": placed / total if total else None,
+            "clock": self.clock,
         }
 
 

@@ -8,7 +8,7 @@ import pytest
 from toolchain.groups import Place
 from toolchain.model import find_model
 from toolchain.probes import open_probe
-from toolchain.probes.pytorch import Marks
+from toolchain.probes.pytorch import Marks, on_gpu
 from toolchain.spans import Ranges
 
 IN_ORDER = ["copy", "embedding", "attention", "attention.0", "feed_forward.0", "attention.1", "feed_forward.1", "head",
@@ -27,6 +27,31 @@ def test_every_part_is_marked_in_the_order_in_which_it_runs(checkpoints, probe, 
         assert [span.start_us for span in call[1:]] == ends[:-1]
         assert all(span.dur_us > 0 for span in call)
     assert len(calls) == 2
+
+
+def test_on_a_gpu_moments_are_events_and_their_milliseconds_become_microseconds(monkeypatch):
+    import torch
+
+    ticks = itertools.count()
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at, self.ready = next(ticks), False
+
+        def synchronize(self):
+            self.ready = True
+
+        def elapsed_time(self, other):
+            assert other.ready, "asked for the time of an event that may not have happened"
+            return 0.25 * (other.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    marks = on_gpu("cuda")
+    marks.mark("q", Place("attention", 0))
+    assert [(span.name, span.dur_us) for span in marks.end()] == [("q", 250)]
 
 
 def test_marks_take_any_clock_and_ranges_do_not_overlap():

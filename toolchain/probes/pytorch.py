@@ -65,7 +65,7 @@ def probe_torch(source: Source, *, device: str = "auto", precision: str = "fp32"
     """
     with open_module(source, device=device, precision=precision) as module:
         place = next(module.parameters()).device.type
-        marks = _on_gpu(place) if place != "cpu" else Marks(time.perf_counter, lambda one, other: (other - one) * US)
+        marks = on_gpu(place) if place != "cpu" else Marks(time.perf_counter, lambda one, other: (other - one) * US)
         calls: list[list[Span]] = []
         hooked: list[Any] = []
 
@@ -81,7 +81,8 @@ def probe_torch(source: Source, *, device: str = "auto", precision: str = "fp32"
         yield Probe(infer, lambda: calls, "host" if place == "cpu" else "cuda_events")
 
 
-def _on_gpu(device: str) -> Marks:
+def on_gpu(device: str) -> Marks:
+    """Return marks by CUDA events, which nothing waits for until the call has ended."""
     import torch
 
     def stamp() -> torch.cuda.Event:
