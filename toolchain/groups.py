@@ -145,8 +145,3 @@ def _place_of(names: list[str], heavy: Collection[str], places: Mapping[str, Pla
     group = max(groups, key=groups.count)
     numbers = {place.layer for place in found if place.group == group}
     return Place(group, numbers.pop() if len(numbers) == 1 else None)
-
-
-def is_encoder(places: Mapping[str, Place]) -> bool:
-    """Whether a graph has every part of an encoder classifier."""
-    return {place.group for place in places.values()} >= set(PARTS)

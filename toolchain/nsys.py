@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -20,7 +21,7 @@ CALL, INFER = "call", "infer"
 
 def nsys_command(command: list[str]) -> str:
     """Return the line to type so that Nsight Systems records `command`."""
-    return " ".join(["nsys profile -t cuda,nvtx -o toolchain-profile", *command])
+    return f"nsys profile -t cuda,nvtx -o toolchain-profile {shlex.join(command)}"
 
 
 def read_nsys(file: Path) -> dict[str, Any]:

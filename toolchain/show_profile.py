@@ -7,7 +7,7 @@ from rich.table import Table
 
 from toolchain.show import put
 
-BAR = 24
+BAR = 16
 """Characters of a share of 1."""
 
 
@@ -16,7 +16,7 @@ def profiled(record: dict[str, Any]) -> None:
     tokens = record["tokens"]
     title = (f"{record['artefact']['file']} on {record['backend']}, {record['device']}: {record['rows']} rows of "
              f"{record['rows_from']}, {tokens['slots']} positions, {tokens['real']} of them tokens")  # fmt: skip
-    table = _table(title, "J/call", "95 % interval", "by")
+    table = _table(title, "J/call [95 %]", "by")
     for one in record["groups"]:
         table.add_row(*_time(one), *_energy(one))
     for name in ("remainder", "whole"):
@@ -47,11 +47,11 @@ def _time(one: dict[str, Any]) -> list[str]:
 
 def _energy(one: dict[str, Any]) -> list[str]:
     if one["energy_j"] is None:
-        return [f"n/a ({one['reason']})", "", ""]
+        return [f"n/a ({one['reason']})", ""]
     interval = one["energy_ci95_j"]
-    shown = "-" if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g}"
+    spread = "" if interval is None else f" ± {(interval[1] - interval[0]) / 2:.2g}"
     method = one["method"].replace("_", " ")
-    return [f"{one['energy_j']:.4g}", shown, method if one["resolved"] else f"{method}, not resolved"]
+    return [f"{one['energy_j']:.3g}{spread}", method if one["resolved"] else f"{method}, not resolved"]
 
 
 def _notes(record: dict[str, Any]) -> list[str]:
