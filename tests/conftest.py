@@ -35,7 +35,7 @@ def by_path() -> Callable[[str], ModuleType]:
     """Return a module of this folder by its name; pytest's importlib mode keeps them off the import path."""
 
     def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
         assert spec
         assert spec.loader
         module = importlib.util.module_from_spec(spec)

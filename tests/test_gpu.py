@@ -11,8 +11,8 @@ from toolchain.errors import MachineError
 from toolchain.meters.gpu_state import describe, other_processes, read_state
 from toolchain.meters.nvml import Unavailable, open_nvml, visible_devices
 from toolchain.model import find_model
-from toolchain.probes import open_probe
-from toolchain.spans import group_ms
+from toolchain.profile.probes import open_probe
+from toolchain.profile.spans import group_ms
 
 pytestmark = pytest.mark.gpu
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolchain.cli import profile
 from toolchain.cli.build import build, calibrate, export
 from toolchain.cli.options import CALIBRATION, EVALUATION, GATE, LOOK, MODEL, choices, given
 from toolchain.cli.output import emit, log
@@ -179,6 +180,9 @@ COMMANDS = {
     "explain": Command(_explain, "why this INT8 is not faster or not accurate", LOOK, "BUNDLE|FILE"),
     "tune": Command(_tune, "which products to keep out of INT8 to stay within a drop",
                     ("data", "max_drop", "budget", "seed", "trust"), "RECIPE|BUNDLE"),
+    "profile": Command(profile.profile, "time and energy by part of the model: where a call goes",
+                       (*LOOK, "precision", "split", "allow_pickle", "energy", "energy_window"), "BUNDLE",
+                       arguments=profile.arguments),
     "accept": Command(_accept, "with a GPU and TensorRT: every check there is, one report",
                       (*MODEL, *CALIBRATION, "device", "batch_size", "seq_len", "buckets", "limit", *GATE,
                        "energy_window", "energy_windows", "energy_warmup"), "RECIPE"),

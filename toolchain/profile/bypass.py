@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from toolchain.anatomy import Anatomy, is_norm
 from toolchain.errors import InputError
+from toolchain.profile.anatomy import Anatomy, is_norm
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.files import write_text
-from toolchain.spans import Span
+from toolchain.profile.spans import Span
 
 THREAD = 1
 FRAME = "call"

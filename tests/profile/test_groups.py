@@ -8,7 +8,7 @@ import pytest
 from toolchain import graph
 from toolchain.coverage import optimised
 from toolchain.graph.half import to_half
-from toolchain.groups import GROUPS, NOWHERE, Place, place_layers, place_nodes
+from toolchain.profile.groups import GROUPS, NOWHERE, Place, place_layers, place_nodes
 
 KINDS = ("distilbert", "bert", "roberta")
 

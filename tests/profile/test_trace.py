@@ -2,9 +2,9 @@
 
 import json
 
-from toolchain.groups import GROUPS, Place
-from toolchain.spans import Span
-from toolchain.trace import chrome_trace, write_trace
+from toolchain.profile.groups import GROUPS, Place
+from toolchain.profile.spans import Span
+from toolchain.profile.trace import chrome_trace, write_trace
 
 CALLS = [
     [Span("tokenise", Place("tokenise"), 1000, 10), Span("call", None, 1000, 100), Span("infer", None, 1010, 85),

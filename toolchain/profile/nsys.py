@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.errors import InputError, MachineError
-from toolchain.groups import GROUPS
+from toolchain.profile.groups import GROUPS
 
 REPORT = "nvtx_sum"
 COLUMNS = ("Total Time (ns)", "Instances", "Range")

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from toolchain.anatomy import find_anatomy
 from toolchain.errors import InputError
 from toolchain.model import find_model, load_model
+from toolchain.profile.anatomy import find_anatomy
 
 
 def names(module, parts):

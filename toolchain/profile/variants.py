@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from toolchain import ablate, bypass, graph
-from toolchain.anatomy import find_anatomy
-from toolchain.apportion import Opened, Variant, Work
+from toolchain import graph
 from toolchain.data import Text
 from toolchain.errors import InputError
 from toolchain.evaluate import Encode
 from toolchain.model import Source
+from toolchain.profile import ablate, bypass
+from toolchain.profile.anatomy import find_anatomy
+from toolchain.profile.apportion import Opened, Variant, Work
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.pytorch import forward, open_module
 from toolchain.subject import Subject

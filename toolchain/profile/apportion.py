@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.energy.block import NOT_REQUESTED
+from toolchain.energy.calls import Measure
+
 ROUNDS = 5
 IN_REMAINDER = "in_remainder"
 BY_TIME = "by_time"
-NOT_REQUESTED = "not_requested"
 TOO_FEW = "too_few_rounds"
 
 Work = Callable[[], object]
@@ -23,9 +25,6 @@ Work = Callable[[], object]
 
 Opened = Callable[[], AbstractContextManager[Work]]
 """Loads what the work needs, and frees it when the context is left."""
-
-Measure = Callable[[Work], tuple[float | None, str | None]]
-"""Runs work in continuous load; returns what one call cost, or None and the reason code."""
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.anatomy import Anatomy, find_anatomy
-from toolchain.groups import Place
 from toolchain.model import Source
-from toolchain.probes import Probe
+from toolchain.profile.anatomy import Anatomy, find_anatomy
+from toolchain.profile.groups import Place
+from toolchain.profile.probes import Probe
+from toolchain.profile.spans import US, Ranges, Span, end_to_end, nvtx_ranges
 from toolchain.runtimes.pytorch import forward, open_module
-from toolchain.spans import US, Ranges, Span, end_to_end, nvtx_ranges
 from toolchain.tensors import Batch
 
 if TYPE_CHECKING:

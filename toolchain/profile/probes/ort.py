@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain import graph
-from toolchain.groups import NOWHERE, Place, place_nodes
-from toolchain.probes import Probe
+from toolchain.profile.groups import NOWHERE, Place, place_nodes
+from toolchain.profile.probes import Probe
+from toolchain.profile.spans import US, Span
 from toolchain.runtimes.ort import cannot_run, open_session
-from toolchain.spans import US, Span
 from toolchain.tensors import Batch
 
 Event = dict[str, Any]

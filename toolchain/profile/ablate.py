@@ -14,7 +14,7 @@ from onnx_ir.passes import common
 from toolchain.errors import InputError
 from toolchain.graph import add_initializer
 from toolchain.graph.match import copy_nodes
-from toolchain.groups import NORMS, name_of, place_nodes
+from toolchain.profile.groups import NORMS, name_of, place_nodes
 
 REMOVABLE = ("attention", "feed_forward")
 REPEATABLE = ("embedding", "head")

@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from toolchain.groups import Place
 from toolchain.model import find_model
-from toolchain.probes import open_probe
-from toolchain.probes.pytorch import Marks, on_gpu
-from toolchain.spans import Ranges
+from toolchain.profile.groups import Place
+from toolchain.profile.probes import open_probe
+from toolchain.profile.probes.pytorch import Marks, on_gpu
+from toolchain.profile.spans import Ranges
 
 IN_ORDER = ["copy", "embedding", "attention", "attention.0", "feed_forward.0", "attention.1", "feed_forward.1", "head",
             "copy"]  # fmt: skip

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from toolchain.groups import Place
-from toolchain.spans import Ranges, Span, Watch, end_to_end, group_ms, nvtx_ranges, rows
+from toolchain.profile.groups import Place
+from toolchain.profile.spans import Ranges, Span, Watch, end_to_end, group_ms, nvtx_ranges, rows
 
 ATTENTION, COPY = Place("attention", 1), Place("copy")
 

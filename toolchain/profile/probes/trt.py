@@ -14,10 +14,10 @@ from toolchain.engine.plan import LAYERS, read_record
 from toolchain.errors import InputError
 from toolchain.graph.encoder import dissect
 from toolchain.graph.packed import FP16, INT8, packed
-from toolchain.groups import NOWHERE, Place, place_layers
-from toolchain.probes import Probe
+from toolchain.profile.groups import NOWHERE, Place, place_layers
+from toolchain.profile.probes import Probe
+from toolchain.profile.spans import Span, end_to_end
 from toolchain.runtimes.trt import DOWNLOAD, UPLOAD, open_trt
-from toolchain.spans import Span, end_to_end
 from toolchain.tensors import Batch
 
 

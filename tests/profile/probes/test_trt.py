@@ -13,10 +13,10 @@ CODE = """
     from pathlib import Path
     import numpy as np, onnxruntime, pytest
     from toolchain.errors import InputError
-    from toolchain.probes import open_probe
-    from toolchain.probes.trt import plan_places
+    from toolchain.profile.probes import open_probe
+    from toolchain.profile.probes.trt import plan_places
     from toolchain.profile import profile
-    from toolchain.spans import group_ms
+    from toolchain.profile.spans import group_ms
 
     bundle = Path(r"{bundle}")
     plan = bundle / "{plan}"

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from toolchain import graph
-from toolchain.ablate import repeated, without
 from toolchain.calibrate import calibrate
 from toolchain.coverage import optimised
 from toolchain.errors import InputError
 from toolchain.graph.half import to_half
-from toolchain.groups import NORMS
 from toolchain.model import find_model, load_model
+from toolchain.profile.ablate import repeated, without
+from toolchain.profile.groups import NORMS
 from toolchain.quantize import CPU, quantize
 from toolchain.runtimes.ort import open_ort
 

@@ -7,11 +7,11 @@ from toolchain import graph
 from toolchain.calibrate import calibrate
 from toolchain.errors import InputError
 from toolchain.graph.half import to_half
-from toolchain.groups import NOWHERE, Place
-from toolchain.probes import open_probe
-from toolchain.probes.ort import calls_of
+from toolchain.profile.groups import NOWHERE, Place
+from toolchain.profile.probes import open_probe
+from toolchain.profile.probes.ort import calls_of
+from toolchain.profile.spans import group_ms
 from toolchain.quantize import CPU, TENSORRT, quantize
-from toolchain.spans import group_ms
 
 PARTS = {"embedding", "attention", "feed_forward", "head"}
 

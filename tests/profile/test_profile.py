@@ -8,12 +8,12 @@ import pytest
 from toolchain import profile as profiling
 from toolchain.build import build
 from toolchain.errors import UsageError
-from toolchain.groups import GROUPS, NOWHERE, Place
 from toolchain.profile import profile
+from toolchain.profile.groups import GROUPS, NOWHERE, Place
+from toolchain.profile.spans import Span
+from toolchain.profile.timed import LAUNCHES, Timed
+from toolchain.profile.variants import Load, open_variants
 from toolchain.recipe import Recipe
-from toolchain.spans import Span
-from toolchain.timed import LAUNCHES, Timed
-from toolchain.variants import Load, open_variants
 
 PARTS = ["embedding", "attention", "feed_forward", "head"]
 
@@ -29,7 +29,7 @@ def bundle(tiny_distilbert, sentences, tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("toolchain.timed.CALLS", 2)
+        patch.setattr("toolchain.profile.timed.CALLS", 2)
         yield
 
 
@@ -58,7 +58,7 @@ def test_the_groups_add_up_to_the_profiled_call(bundle, changes, tmp_path):
 
 def test_the_trace_of_a_profile_keeps_the_format(bundle, by_path, tmp_path):
     profile(bundle, {"backend": "ort", "device": "cpu"}, trace=tmp_path / "trace.json", tell=quiet)
-    events = by_path("test_trace").check(json.loads((tmp_path / "trace.json").read_text()))
+    events = by_path("profile/test_trace").check(json.loads((tmp_path / "trace.json").read_text()))
     assert {event["cat"] for event in events} >= {"call", "tokenise", "copy", *PARTS}
     assert sum(event["name"] == "call" for event in events) == 4
 

@@ -8,23 +8,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from toolchain.apportion import ROUNDS, Measure, Rounds, apportion, measure_variants
 from toolchain.data import Text, load_rows
+from toolchain.energy.calls import Measure
 from toolchain.environment import describe
 from toolchain.errors import ToolchainError, UsageError
 from toolchain.evaluate import choose_budget
-from toolchain.groups import GROUPS, HOST, PARTS
 from toolchain.job import Job
-from toolchain.nsys import nsys_command
 from toolchain.parity import probe_texts
-from toolchain.probes import PROBES
+from toolchain.profile.apportion import ROUNDS, Rounds, apportion, measure_variants
+from toolchain.profile.groups import GROUPS, HOST, PARTS
+from toolchain.profile.nsys import nsys_command
+from toolchain.profile.probes import PROBES
+from toolchain.profile.spans import rows
+from toolchain.profile.timed import LAUNCHES, Timed, milliseconds, time_calls
+from toolchain.profile.trace import write_trace
+from toolchain.profile.variants import Load, open_variants, whole
 from toolchain.runtimes import open_runtime
-from toolchain.spans import rows
 from toolchain.subject import Subject, find_subject
-from toolchain.timed import LAUNCHES, Timed, milliseconds, time_calls
 from toolchain.tokens import budget_batches
-from toolchain.trace import write_trace
-from toolchain.variants import Load, open_variants, whole
 
 log = logging.getLogger(__name__)
 

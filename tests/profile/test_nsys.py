@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from toolchain.errors import InputError, MachineError
-from toolchain.nsys import nsys_command, read_nsys
+from toolchain.profile.nsys import nsys_command, read_nsys
 
 HEAD = "Time (%),Total Time (ns),Instances,Avg (ns),Med (ns),Min (ns),Max (ns),StdDev (ns),Style,Range"
 ROWS = [

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from toolchain import bypass, graph
-from toolchain.ablate import without
-from toolchain.anatomy import find_anatomy
+from toolchain import graph
 from toolchain.errors import InputError
 from toolchain.graph import serialised
 from toolchain.model import find_model
+from toolchain.profile import bypass
+from toolchain.profile.ablate import without
+from toolchain.profile.anatomy import find_anatomy
 from toolchain.runtimes.ort import open_ort
 from toolchain.runtimes.pytorch import forward, open_module
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from toolchain.groups import GROUPS, Place
+from toolchain.profile.groups import GROUPS, Place
 
 US = 1e6
 """Microseconds in a second."""

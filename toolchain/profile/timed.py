@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from toolchain.groups import NOWHERE, Place
-from toolchain.nsys import CALL, INFER
-from toolchain.probes import open_probe
+from toolchain.profile.groups import NOWHERE, Place
+from toolchain.profile.nsys import CALL, INFER
+from toolchain.profile.probes import open_probe
+from toolchain.profile.spans import Span, Watch, group_ms, nvtx_ranges
+from toolchain.profile.variants import Load
 from toolchain.runtimes import open_runtime
-from toolchain.spans import Span, Watch, group_ms, nvtx_ranges
 from toolchain.subject import Subject
 from toolchain.tensors import Infer
-from toolchain.variants import Load
 
 BLOCKS, CALLS, WARMUP = 2, 8, 3
 """So many blocks of each kind, each of so many calls behind so many that are not counted."""

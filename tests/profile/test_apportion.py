@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from toolchain.apportion import Variant, apportion, measure_variants
+from toolchain.profile.apportion import Variant, apportion, measure_variants
 
 TRUE = {
     "tokenise": 0.5,

@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from toolchain.spans import Span
+from toolchain.profile.spans import Span
 from toolchain.tensors import Infer
 
 PROBES = {
-    "torch": "toolchain.probes.pytorch:probe_torch",
-    "ort": "toolchain.probes.ort:probe_ort",
-    "trt": "toolchain.probes.trt:probe_trt",
+    "torch": "toolchain.profile.probes.pytorch:probe_torch",
+    "ort": "toolchain.profile.probes.ort:probe_ort",
+    "trt": "toolchain.profile.probes.trt:probe_trt",
 }
 
 

@@ -1,0 +1,43 @@
+"""`toolchain profile`."""
+
+import argparse
+from pathlib import Path
+
+from toolchain.cli.options import choices
+from toolchain.cli.output import emit, log
+from toolchain.recipe import Recipe
+
+WINDOW_S = 10.0
+"""Of a part's energy, unless --energy-window says otherwise: there are seven of them in each of five rounds."""
+
+
+def profile(args: argparse.Namespace) -> None:
+    """Time parts of the model, with --energy measure them too; or read a report of Nsight Systems."""
+    from toolchain.profile import profile
+    from toolchain.profile.nsys import read_nsys
+    from toolchain.show.profile import from_nsys, profiled
+
+    if args.nsys:
+        emit(args, read_nsys(Path(args.nsys)), from_nsys)
+        return
+    values, place = choices(args)
+    trace = Path(args.trace) if args.trace else None
+    if not Recipe.make(values).wants_energy:
+        emit(args, profile(place, values, trace=trace, tell=log.info), profiled)
+        return
+    from toolchain.energy.calls import joules_per_call
+    from toolchain.energy.protocol import Protocol
+    from toolchain.meters.energy import open_meter
+    from toolchain.subject import find_subject
+
+    device = find_subject(values, place).device
+    protocol = Protocol(window_s=values.get("energy_window", WINDOW_S), seed=values.get("seed", 0))
+    with open_meter(device) as meter:
+        measure = joules_per_call(meter, protocol, device=device)
+        emit(args, profile(place, values, joules_per_call=measure, trace=trace, tell=log.info), profiled)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what is its alone."""
+    parser.add_argument("--trace", metavar="FILE", help="write the calls as a Chrome trace, for Perfetto")
+    parser.add_argument("--nsys", metavar="FILE", help="read a report of Nsight Systems (.nsys-rep, .csv) instead")
