@@ -14,7 +14,7 @@ from toolchain.build import build
 from toolchain.bundle import RESULTS, Bundle
 from toolchain.compare import Predictions
 from toolchain.data import Rows, load_rows
-from toolchain.energy.block import Block
+from toolchain.energy.component import Block
 from toolchain.energy.evaluation import open_session, require
 from toolchain.environment import describe
 from toolchain.errors import InputError

@@ -2,7 +2,7 @@
 
 from toolchain.accept.bench import Bench, Check, Skip
 from toolchain.contest import contest
-from toolchain.energy.block import DISAGREE
+from toolchain.energy.context import DISAGREE
 from toolchain.energy.words import describe, reason
 from toolchain.errors import GateError, MachineError
 from toolchain.meters.energy import open_meter

@@ -7,6 +7,7 @@ from typing import Any
 
 from toolchain.contest.contenders import Contender
 from toolchain.energy import block as figures
+from toolchain.energy.context import context
 from toolchain.energy.evaluation import device_component
 from toolchain.energy.pairs import NOT_RESOLVED, Measured, Pairing, pair
 from toolchain.energy.protocol import Protocol, Run
@@ -59,7 +60,7 @@ def record_of(match: Match, meter: EnergyMeter) -> Record:
         "contenders": [_entry(match, one, blocks[one.name]) for one in match.contenders],
         "comparisons": [_comparison(first, other, blocks, seed=match.protocol.seed) for other in others],
         "protocol": _protocol(match, meter),
-        "context": figures.context(meter),
+        "context": context(meter),
         "flags": _flags(match.contenders, blocks),
         "components": _components(meter),
     }

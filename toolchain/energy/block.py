@@ -2,16 +2,13 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
+from toolchain.energy.component import Block, absent, component, counted
+from toolchain.energy.context import context, flags
 from toolchain.energy.protocol import Idle, Protocol, Run, Trial
-from toolchain.meters import gpu_state
 from toolchain.meters.energy import EnergyMeter
-from toolchain.meters.nvml import Device, Unavailable
-from toolchain.meters.sources import BOARD, COMPONENTS, INTEGRAL, MEMORY
+from toolchain.meters.sources import BOARD, COMPONENTS
 from toolchain.statistics import bootstrap_mean_ci95
-
-Block = dict[str, Any]
 
 FIGURES = ("window_s", "inferences", "total_j", "per_inference_j", "per_token_j", "per_slot_j", "per_correct_j",
            "throughput_per_s", "mean_power_w", "peak_power_w", "energy_delay_product_js", "counter_to_integral",
@@ -20,9 +17,6 @@ FIGURES = ("window_s", "inferences", "total_j", "per_inference_j", "per_token_j"
 NOT_REQUESTED, NOT_RUN = "not_requested", "not_run"
 LEAST_WINDOWS = 5
 """Fewer do not tell how they vary: no interval is given."""
-
-DISAGREE = 0.05
-"""Counter and integrated power that differ by more are flagged: both have been seen to be wrong."""
 
 SENSOR = 0.05
 """Of a board's energy, whatever the windows say: sensors are off by about this, seldom by 0.13 (source: protocol)."""
@@ -41,21 +35,11 @@ class Carbon:
     pue: float = 1.0
 
 
-def counted(device: str) -> tuple[str, ...]:
-    """Return the components that a backend on this device uses; GPU memory is part of its board."""
-    return tuple(name for name in COMPONENTS if name != MEMORY and (name != BOARD or device != "cpu"))
-
-
 def unavailable(reason: str, *, device: str, detail: str | None = None) -> Block:
     """Return the block of a run that measured nothing; `reason` is a code such as not_requested."""
-    components = {name: _absent(name, reason, detail, device) for name in COMPONENTS}
+    components = {name: absent(name, reason, detail, device) for name in COMPONENTS}
     return {"status": "unavailable", "reason": reason, "detail": detail, "components": components,
             "windows": [], **dict.fromkeys(FIGURES)}  # fmt: skip
-
-
-def _absent(name: str, reason: str, detail: str | None, device: str) -> Block:
-    return {"joules": None, "method": "unavailable", "reason": reason, "detail": detail,
-            "counted": name in counted(device), "devices": []}  # fmt: skip
 
 
 def nothing(meter: EnergyMeter, device: str) -> Block:
@@ -85,10 +69,11 @@ def block(
     used = [name for name in counted(device) if name in meter.components]
     windows = [_window(number, trial, used) for number, trial in enumerate(run.trials)]
     kept = [trial for trial, window in zip(run.trials, windows, strict=True) if window["accepted"]]
+    tried = [trial.window for trial in kept or run.trials]
     made: Block = {
         "status": "unavailable", "reason": None, "detail": None, "mode": "fixed_load" if protocol.rate else
         "max_throughput", "rate_per_s": protocol.rate,
-        "components": {name: _component(name, kept or run.trials, meter, device) for name in COMPONENTS},
+        "components": {name: component(name, tried, meter, device) for name in COMPONENTS},
         "windows": windows, "windows_dropped": len(windows) - len(kept), **dict.fromkeys(FIGURES),
     }  # fmt: skip
     made |= _status(made, used, windows, device)
@@ -101,7 +86,7 @@ def block(
                            "systematic": {BOARD: SENSOR}}  # fmt: skip
     made["protocol"] = _protocol(run, meter, protocol)
     made["context"] = context(meter)
-    made["flags"] = _flags(made, run, meter)
+    made["flags"] = _flags(made, run)
     return made
 
 
@@ -133,41 +118,6 @@ def _window(number: int, trial: Trial, used: list[str]) -> Block:
         "slots": work.slots, "calls": work.calls, "mean_power_w": total and total / window.seconds,
         "integral_j": window.integral_j, "peak_power_w": window.peak_w, "gpu_states": window.states,
     }  # fmt: skip
-
-
-def _component(name: str, trials: list[Trial], meter: EnergyMeter, device: str) -> Block:
-    """Return a component's sum over windows in which it was measured, and how."""
-    tracks = {key: track for key, track in meter.tracks.items() if key[0] == name}
-    if not tracks:
-        reason, detail = meter.missing[name]
-        return _absent(name, reason, detail, device)
-    whole = [trial.window for trial in trials if trial.window.component_j(name) is not None]
-    first = next(iter(tracks.values()))
-    made: Block = {
-        "joules": None, "method": first.source.method, "reason": None, "detail": None,
-        "counted": name in counted(device), "part_of": BOARD if name == MEMORY else None,
-        "tick_ms": first.tick_s and 1e3 * first.tick_s, "devices": [],
-    }  # fmt: skip
-    if not whole:
-        reasons = Counter(trial.window.reason(name) for trial in trials)
-        return made | {"method": "unavailable", "reason": reasons.most_common(1)[0][0] if reasons else "no_window"}
-    seconds = sum(window.seconds for window in whole)
-    made["joules"] = sum(window.component_j(name) or 0.0 for window in whole)
-    made["mean_power_w"] = made["joules"] / seconds
-    made["devices"] = [{"device": key[1], "joules": sum(window.joules[key] for window in whole)} for key in tracks]
-    if name == BOARD:
-        made |= _cross_check(whole, first.source.method)
-    return made
-
-
-def _cross_check(windows: list[Any], method: str) -> Block:
-    """Return the counter's joules over the integral's, of windows and boards that have both, and the highest power."""
-    pairs = [(window.joules[BOARD, uuid], joules) for window in windows for uuid, joules in window.integral_j.items()]
-    peak = max((sum(window.peak_w.values()) for window in windows), default=None)
-    if method == INTEGRAL or not pairs:
-        return {"integral_j": None, "counter_to_integral": None, "peak_power_w": peak}
-    counters, integrals = map(sum, zip(*pairs, strict=True))
-    return {"integral_j": integrals, "counter_to_integral": counters / integrals, "peak_power_w": peak}
 
 
 def _figures(windows: list[Block], share_correct: float | None, protocol: Protocol) -> Block:
@@ -228,32 +178,9 @@ def _protocol(run: Run, meter: EnergyMeter, protocol: Protocol) -> Block:
     }  # fmt: skip
 
 
-def context(meter: EnergyMeter) -> Block:
-    """Return what the GPUs were measured under, over all readings of the meter."""
-    return {"gpus": [_gpu(gpu, [state for _, state in meter.states[gpu.uuid]]) for gpu in meter.inventory.gpus]}
-
-
-def _gpu(gpu: Device, states: list[gpu_state.State]) -> Block:
-    try:
-        fixed, others = gpu_state.describe(gpu), gpu_state.other_processes(gpu)
-    except Unavailable as why:
-        fixed, others = {"name": gpu.name, "uuid": gpu.uuid, "reason": why.reason}, None
-    return {**fixed, **gpu_state.summarise(states), "other_processes": others}
-
-
-def _flags(made: Block, run: Run, meter: EnergyMeter) -> list[str]:
+def _flags(made: Block, run: Run) -> list[str]:
     """Return in words what a reader must know before believing the figures."""
-    flags = []
-    ratio = made["components"][BOARD].get("counter_to_integral")
-    if ratio and abs(ratio - 1) > DISAGREE:
-        flags.append(f"the energy counter says {ratio:.2f} times what integrated power says")
-    for gpu in made["context"]["gpus"]:
-        if gpu["other_processes"]:
-            flags.append(f"{len(gpu['other_processes'])} other processes on {gpu['name']}: its energy is theirs too")
-        flags += [f"{gpu['name']} was held back ({why.replace('_', ' ')}) in {share:.0%} of the samples"
-                  for why, share in (gpu["throttled"] or {}).items() if share]  # fmt: skip
+    found = flags(made["components"], made["context"])
     if run.warm_up and not run.warm_up.steady:
-        flags.append(f"not steady after {run.warm_up.seconds:.0f} s of warm-up")
-    if any(name.startswith("cpu") for name in meter.components):
-        flags.append("processor and memory energy are the whole machine's")
-    return flags
+        found.append(f"not steady after {run.warm_up.seconds:.0f} s of warm-up")
+    return found

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from toolchain.data import Text
-from toolchain.energy.block import NOT_REQUESTED, Block, Carbon, block, nothing, unavailable
+from toolchain.energy.block import NOT_REQUESTED, Carbon, block, nothing, unavailable
+from toolchain.energy.component import Block
 from toolchain.energy.load import pieces
 from toolchain.energy.protocol import Idle, Protocol, Run, idle, measure
 from toolchain.errors import MachineError

@@ -1,6 +1,7 @@
 """An energy block in words: the figures with their uncertainty, what is missing and why."""
 
-from toolchain.energy.block import NOT_REQUESTED, NOT_RUN, SENSOR, Block
+from toolchain.energy.block import NOT_REQUESTED, NOT_RUN, SENSOR
+from toolchain.energy.component import Block
 from toolchain.meters.sources import BOARD
 
 REASONS = {
