@@ -48,7 +48,7 @@ def component(name: str, windows: list[Window], meter: EnergyMeter, device: str)
 def _cross_check(windows: list[Window], method: str) -> Block:
     """Return the counter's joules over the integral's, of windows and boards that have both, and the highest power."""
     pairs = [(window.joules[BOARD, uuid], joules) for window in windows for uuid, joules in window.integral_j.items()]
-    peak = max((sum(window.peak_w.values()) for window in windows), default=None)
+    peak = max((sum(window.peak_w.values()) for window in windows if window.peak_w), default=None)
     if method == INTEGRAL or not pairs:
         return {"integral_j": None, "counter_to_integral": None, "peak_power_w": peak}
     counters, integrals = map(sum, zip(*pairs, strict=True))
