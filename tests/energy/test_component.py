@@ -35,6 +35,11 @@ def test_a_component_that_no_window_has_gives_the_reason(meter):
     assert (found["joules"], found["method"], found["reason"]) == (None, "unavailable", "gpu_lost")
 
 
+def test_a_device_that_is_not_in_it_is_told(meter):
+    meter.missing[BOARD] = ("not_supported", "not_supported: GPU-2")
+    assert "GPU-2" in component(BOARD, [window(10)], meter, "cuda:0")["detail"]
+
+
 @pytest.mark.parametrize(("peak_w", "expected"), [({}, None), ({"GPU-1": 70.0, "GPU-2": 30.0}, 100.0)])
 def test_a_board_without_a_sensor_has_no_peak(meter, peak_w, expected):
     assert component(BOARD, [window(10, peak_w=peak_w)], meter, "cuda:0")["peak_power_w"] == expected

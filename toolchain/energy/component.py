@@ -26,10 +26,11 @@ def component(name: str, windows: list[Window], meter: EnergyMeter, device: str)
     if not tracks:
         reason, detail = meter.missing[name]
         return absent(name, reason, detail, device)
+    lacking = f"not of all its devices: {meter.missing[name][1]}" if name in meter.missing else None
     whole = [window for window in windows if window.component_j(name) is not None]
     first = next(iter(tracks.values()))
     made: Block = {
-        "joules": None, "method": first.source.method, "reason": None, "detail": None,
+        "joules": None, "method": first.source.method, "reason": None, "detail": lacking,
         "counted": name in counted(device), "part_of": BOARD if name == MEMORY else None,
         "tick_ms": first.tick_s and 1e3 * first.tick_s, "devices": [],
     }  # fmt: skip
