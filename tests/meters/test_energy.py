@@ -126,7 +126,7 @@ with meter() as found:
 
 @pytest.mark.parametrize(
     ("scenario", "reason"),
-    [(f"{T4}{CONSTANT}mig 0 1\n", "mig_shared"),
+    [(f"{T4}{CONSTANT}mig 0 1\n", "mig_shared"), (f"{T4}error 0 nvmlDeviceGetMigMode 15 0 -1\n", "gpu_lost"),
      (f"{T4}power 0 0 0\nno_counter 0\n", "reads_zero"),
      (f"{T4}error 0 nvmlDeviceGetTotalEnergyConsumption 3 0 -1\nerror 0 nvmlDeviceGetFieldValues 3 0 -1\n"
       "error 0 nvmlDeviceGetPowerUsage 3 0 -1\n", "not_supported"),
