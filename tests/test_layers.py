@@ -15,7 +15,7 @@ import toolchain
 # From the bottom to the top: each line may import from the lines above it only.
 LAYERS = (
     ("errors", "files", "hub", "metrics", "progress", "distance", "demo"),  # what knows nothing of the rest
-    ("tensors", "recipe", "bundle", "model", "statistics"),
+    ("tensors", "recipe", "bundle", "model", "statistics", "power_file"),
     ("tasks", "graph", "cuda", "meters", "ranges"),
     ("engine",),
     ("runtimes",),
@@ -24,7 +24,7 @@ LAYERS = (
     ("calibrate", "forward", "parity", "job"),
     ("held", "sensitivity"),
     ("choose", "search", "energy"),
-    ("steps", "scales", "compare"),
+    ("steps", "scales", "compare", "power"),
     ("compile",),
     ("build",),
     ("evaluate",),

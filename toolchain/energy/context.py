@@ -26,8 +26,9 @@ def _gpu(gpu: Device, states: list[gpu_state.State]) -> Block:
 def flags(components: Block, context: Block) -> list[str]:
     """Return in words what the components and their context are to be read with."""
     found = []
-    ratio = components[BOARD].get("counter_to_integral")
-    if ratio and abs(ratio - 1) > DISAGREE:
+    board = components[BOARD]
+    ratio = board.get("counter_to_integral")
+    if ratio and abs(ratio - 1) > DISAGREE + board.get("edge_error_j", 0.0) / board["joules"]:
         found.append(f"the energy counter says {ratio:.2f} times what integrated power says")
     for gpu in context["gpus"]:
         if gpu["other_processes"]:

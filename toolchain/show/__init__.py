@@ -14,9 +14,9 @@ WIDTH = 100
 """What the table of results needs; a narrower terminal wraps it, rather than losing digits."""
 
 
-def put(*things: object) -> None:
-    """Print things as wide as the widest table needs."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+def put(*things: object, stderr: bool = False) -> None:
+    """Print things as wide as the widest table needs; to stderr where stdout is somebody else's."""
+    console = Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
     console.width = max(console.width, WIDTH)
     for thing in things:
         console.print(thing)
