@@ -11,7 +11,7 @@ import numpy as np
 
 from toolchain.meters.energy import EnergyMeter, Key, Window
 from toolchain.meters.nvml import Unavailable
-from toolchain.meters.track import STUCK, Track
+from toolchain.meters.track import STUCK, TOO_SHORT, Track
 
 SENSOR_S = 0.1
 """How old a power may be when it is read: the slowest known sensors are published so often."""
@@ -36,10 +36,16 @@ def measured(meter: EnergyMeter, opened_s: float, closed_s: float) -> tuple[Wind
     for key, track in meter.tracks.items():
         read = _counted if track.source.is_counter else _integrated
         try:
-            joules[key], open_j[key] = read(track, opened_s, closed_s)
+            joules[key], open_j[key] = _sure(*read(track, opened_s, closed_s))
         except Unavailable as why:
             reasons[key] = why.reason
     return replace(meter.between(opened_s, closed_s), joules=joules, reasons=reasons), open_j
+
+
+def _sure(joules: float, open_j: float) -> Joules:
+    if open_j >= joules:
+        raise Unavailable(TOO_SHORT)  # less than nothing, or twice as much: no figure at all
+    return joules, open_j
 
 
 def _counted(track: Track, opened_s: float, closed_s: float) -> Joules:

@@ -26,7 +26,7 @@ def recorded(record: dict[str, Any], *, file: str | None = None) -> None:
     else:
         after = "next: toolchain power -o FILE.svg -- COMMAND draws it; .csv and .json keep the samples"
     if record["command"] is None and sys.stderr.isatty():
-        put(stderr=True)  # the line of `live` has no end
+        put("", stderr=True)  # the line of `live` has no end
     put(_table(record), _total(record), *_power(record), *(f"note: {flag}" for flag in record["flags"]), after,
         stderr=True)  # fmt: skip
 
