@@ -23,6 +23,24 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 hypothesis.settings.register_profile("here", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("here")
 
+NVML = """
+import ctypes, sys
+library = ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)
+library.fakenvml_advance_us.argtypes = [ctypes.c_uint64]
+library.fakenvml_true_joules.argtypes = [ctypes.c_int, ctypes.c_uint64, ctypes.c_uint64]
+library.fakenvml_true_joules.restype = ctypes.c_double
+assert (wrong_line := library.fakenvml_load(sys.argv[2].encode())) == 0, wrong_line
+def advance(seconds): library.fakenvml_advance_us(round(seconds * 1e6))
+def true_joules(index, start, end): return library.fakenvml_true_joules(index, round(start * 1e6), round(end * 1e6))
+from toolchain.meters.nvml import Unavailable, all_devices, open_nvml, visible_devices
+def reason(call, *arguments):
+    try:
+        call(*arguments)
+    except Unavailable as why:
+        return why.reason
+"""
+"""What a snippet on the scripted NVML begins with."""
+
 
 @pytest.fixture(scope="session")
 def root() -> Path:
@@ -254,3 +272,19 @@ def library(compile_nvml: Callable[..., Path]) -> Path:
 def old_library(compile_nvml: Callable[..., Path]) -> Path:
     """The library of a driver that lacks the newer functions."""
     return compile_nvml("-DOLD_DRIVER")
+
+
+@pytest.fixture
+def run(library: Path, root: Path, tmp_path: Path) -> Callable[..., None]:
+    """Run a snippet in a process in which NVML answers as a scenario says; keywords are its environment."""
+
+    def go(scenario: str, code: str, *, library: Path = library, **environment: str) -> None:
+        script = tmp_path / "scenario"
+        script.write_text(f"clock manual\n{scenario}")
+        done = subprocess.run(
+            [sys.executable, "-c", NVML + textwrap.dedent(code), str(library), str(script)],
+            env=os.environ | environment | {"PYTHONPATH": str(root)}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    return go
