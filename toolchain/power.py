@@ -1,7 +1,10 @@
 """Energy of anything: of a block of Python, of a command, or of the machine while one watches.
 
-What is measured begins and ends when it likes, so its figures come with what their edges leave open. For a runtime on
-a task, with windows, a baseline and intervals, there is `toolchain eval --energy`.
+Opening takes about a second: every counter is watched until its period is known, and what is measured begins on a tick
+of the slowest. It ends anywhere: the joules of the tick that its end cuts are shared out evenly, which leaves open at
+most all of them, `edge_error_j`. With a period T and a length L that is about T / L of the total; T is 20 to 100 ms on
+GPUs, so up to 5 % of two seconds and 0.2 % of a minute. Counters out of step with the slowest leave open as much at the
+beginning. For a runtime on a task, with windows on ticks, a baseline and intervals, there is `toolchain eval --energy`.
 """
 
 import os
@@ -56,12 +59,9 @@ def measure(
             work()
         print(reading.total_j, reading.missing)
 
-    Opening takes about a second: every counter is watched until its period is known, and the body begins on a tick of
-    the slowest. It ends anywhere: the joules of the tick that its end cuts are shared out evenly, which leaves open at
-    most all of them, `edge_error_j`. With a period T and a length L that is about T / L of the total; T is 20 to 100 ms
-    on GPUs, so up to 5 % of two seconds and 0.2 % of a minute. Counters out of step with the slowest leave open as
-    much at the beginning. Work that is queued on a GPU counts only if it is done in the body: synchronise there. An
-    exception of the body goes through, and the reading is of the time until it was raised.
+    The body begins about a second later, on a tick; its end leaves open what `edge_error_j` says (see above). Work that
+    is queued on a GPU counts only if it is done in the body: synchronise there. An exception of the body goes through,
+    and the reading is of the time until it was raised.
 
     Args:
         device: auto adds up every GPU that CUDA shows, cuda:N takes that one, cpu leaves them out of the total.

@@ -21,8 +21,8 @@ Joules = tuple[float, float]
 
 
 def close(meter: EnergyMeter) -> float:
-    """Return a moment from which on nothing counts any more, with every counter's last tick before it and its next."""
-    meter.poll()
+    """Return the moment of the end, once every counter has ticked after it."""
+    meter.poll()  # or a tick from before the end, seen after it, would be taken for the next
     closed_s = meter.clock()
     meter.edge()
     return closed_s
