@@ -42,7 +42,7 @@ with measure() as reading:
     work(6.283)
 assert reading.seconds >= 6.283
 assert abs(reading.total_j / ({watts} * reading.seconds) - 1) < 0.002, (reading.total_j, reading.seconds)
-assert 0 <= reading.relative_edge_error < 0.05
+assert 0 < reading.relative_edge_error < 0.05
 assert reading.components["gpu_board"]["method"] == {method!r}
 assert abs(reading.peak_power_w - {watts}) < 0.12 * {watts}
 assert abs(reading.samples.power_w["gpu_board"] - {watts}).max() < 0.12 * {watts}
@@ -73,7 +73,7 @@ def test_the_device_says_what_is_in_the_total(run, device, total):
 with measure(device={device!r}) as reading:
     work(4)
 total = {total}
-assert reading.total_j is total or abs(reading.total_j / total - 1) < 0.002
+assert reading.total_j is total or abs(reading.total_j / total - 1) < 0.002, (total, reading.total_j, reading.missing)
 """,
     )
 

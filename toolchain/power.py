@@ -83,18 +83,18 @@ def measure(
         if require_energy:
             _require(meter, "--require-energy")
 
-        def poll() -> float:
-            meter.watch(ended.is_set)
-            return close(meter)
-
-        reading = Reading(device)
-        opened_s = meter.edge()
-        closed = pool.submit(poll)
+        reading, opened_s = Reading(device), meter.edge()
+        closed = pool.submit(_poll, meter, ended)
         try:
             yield reading
         finally:
             ended.set()
             reading.end(meter, opened_s, closed.result())
+
+
+def _poll(meter: EnergyMeter, ended: threading.Event) -> float:
+    meter.watch(ended.is_set)
+    return close(meter)
 
 
 @contextmanager
@@ -138,25 +138,25 @@ def run(
     """
     if shutil.which(command[0]) is None:
         raise InputError(f"{command[0]}: no such command. Check its name, or give its path.")
-    with measure(device, require_energy=require_energy, powercap=powercap) as reading:
-        exit_code = _run(command, stdout)
-    return record(reading, command=command, exit_code=exit_code)
-
-
-def _run(command: Sequence[str], stdout: int | None) -> int:
     child: subprocess.Popen[bytes] | None = None
 
     def hand_on(number: int) -> None:
-        if child is not None and not (number == signal.SIGINT and _terminal_interrupts()):
+        if child is None:
+            raise KeyboardInterrupt
+        if number != signal.SIGINT or not _terminal_interrupts():
             child.send_signal(number)
 
-    with _handled(hand_on):
-        try:
-            child = subprocess.Popen(command, stdout=stdout)  # noqa: S603  # the user's own command
-        except OSError as error:
-            raise InputError(f"{command[0]}: cannot be started ({error.strerror}). Try it alone.") from error
+    with _handled(hand_on), measure(device, require_energy=require_energy, powercap=powercap) as reading:
+        child = _start(command, stdout)
         code = child.wait()
-    return code if code >= 0 else 128 - code
+    return record(reading, command=command, exit_code=code if code >= 0 else 128 - code)
+
+
+def _start(command: Sequence[str], stdout: int | None) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(command, stdout=stdout)  # noqa: S603  # the user's own command
+    except OSError as error:
+        raise InputError(f"{command[0]}: cannot be started ({error.strerror}). Try it alone.") from error
 
 
 def _terminal_interrupts() -> bool:

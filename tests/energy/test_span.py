@@ -20,9 +20,9 @@ POLL_S = 0.05
 
 
 def polled(closed_s: float) -> np.ndarray:
-    """Return when the meter reads: closely up to 2 s, then in passing, and closely again from just before the end."""
+    """Return when the meter reads: closely up to 2 s, then in passing, and closely again from the end on."""
     passing = np.arange(2, closed_s - EDGE_S, POLL_S)
-    return np.concatenate([np.arange(0, 2, EDGE_S), passing, closed_s + EDGE_S * np.arange(-0.5, 300)])
+    return np.concatenate([np.arange(0, 2, EDGE_S), passing, closed_s + EDGE_S * np.arange(300)])
 
 
 def tracked(values, times_s, *, method=NVML_COUNTER):

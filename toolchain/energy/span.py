@@ -4,7 +4,7 @@ The evaluator's windows begin and end on ticks. A command cannot be made to end 
 tick before its end and at the next one behind it, and in between are taken to grow evenly.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from dataclasses import replace
 
 import numpy as np
@@ -51,7 +51,7 @@ def _sure(joules: float, open_j: float) -> Joules:
 def _counted(track: Track, opened_s: float, closed_s: float) -> Joules:
     """Return joules from tick to tick less those outside; they are off by no more than the ticks that are cut."""
     times = track.times_s
-    first, last = bisect_right(times, opened_s) - 1, bisect_left(times, closed_s)
+    first, last = bisect_right(times, opened_s) - 1, bisect_right(times, closed_s)
     if last == len(times):
         raise Unavailable(next((reason for when, reason in track.faults if when >= opened_s), STUCK))
     joules, open_j = track.joules(times[first], times[last]), 0.0
