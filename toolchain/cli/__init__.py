@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     set_up_logging(args.verbose - args.quiet)
     try:
-        args.run(args)
+        code: int | None = args.run(args)
     except ToolchainError as error:
         return _fail(error, error.exit_code, args.verbose)
     except KeyboardInterrupt:
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         place = error.filename or "file system"
         return _fail(f"{place}: {error.strerror or error}. Mend that and try again.", 1, args.verbose)
-    return 0
+    return code or 0
 
 
 def _fail(error: object, code: int, verbose: int) -> int:

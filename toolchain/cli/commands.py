@@ -10,6 +10,7 @@ from toolchain.cli import profile
 from toolchain.cli.build import build, calibrate, export
 from toolchain.cli.options import CALIBRATION, EVALUATION, GATE, LOOK, MODEL, choices, given
 from toolchain.cli.output import emit, log
+from toolchain.cli.power import power, power_arguments
 from toolchain.errors import UsageError
 from toolchain.recipe import ENGINE, Recipe
 
@@ -18,7 +19,8 @@ from toolchain.recipe import ENGINE, Recipe
 class Command:
     """One command: what runs it, its line of help, and what it takes from the command line."""
 
-    run: Callable[[argparse.Namespace], None]
+    run: Callable[[argparse.Namespace], int | None]
+    """May return an exit code that is not ours."""
     text: str
     options: tuple[str, ...] = ()
     """Keys of the recipe that are options of it."""
@@ -187,5 +189,7 @@ COMMANDS = {
                       (*MODEL, *CALIBRATION, "device", "batch_size", "seq_len", "buckets", "limit", *GATE,
                        "energy_window", "energy_windows", "energy_warmup"), "RECIPE"),
     "report": Command(_report, "results as a table in Markdown, CSV or JSON", arguments=_report_arguments),
+    "power": Command(power, "energy of any command; without one, of this machine until Ctrl-C",
+                     ("device", "require_energy"), arguments=power_arguments),
     "doctor": Command(_doctor, "what this machine has and lacks, and how to get it"),
 }  # fmt: skip
