@@ -3,7 +3,7 @@ import pytest
 from toolchain.show.power import bars, live, recorded
 
 BOARD = {"joules": 100.0, "mean_power_w": 50.0, "peak_power_w": 70.0, "method": "nvml_counter", "counted": True,
-         "part_of": None}  # fmt: skip
+         "part_of": None, "detail": None}  # fmt: skip
 MEMORY = BOARD | {"joules": 25.0, "counted": False, "part_of": "gpu_board"}
 ABSENT = {"joules": None, "method": "unavailable", "reason": "rapl_absent", "counted": True}
 RECORD = {
@@ -27,6 +27,11 @@ def test_nothing_measured_shows_no_number(capsys: pytest.CaptureFixture[str]) ->
     shown = capsys.readouterr().err
     assert "nothing could be measured" in shown
     assert " 0 " not in shown
+
+
+def test_a_device_that_is_not_in_it_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    recorded(RECORD | {"components": {"gpu_board": BOARD | {"detail": "not of all its devices: mig_shared"}}})
+    assert "nvml_counter, not of all its devices: mig_shared" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("values", "expected"), [([0, 4, 8], "▁▅█"), ([0, 0], "▁▁"), ([5, 5], "██"), ([], "")])

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from toolchain.meters.sources import MEMORY
+from toolchain.meters.track import TOO_SHORT
 from toolchain.show import put, titled
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -39,15 +40,17 @@ def _table(record: dict[str, Any]) -> Table:
         if one["joules"] is None:
             table.add_row(name, "n/a", "n/a", "n/a", f"not measured: {one['reason']}")
             continue
-        part = f", part of {one['part_of']}" if one["part_of"] else "" if one["counted"] else ", not in the total"
-        table.add_row(name, *(f"{one[key]:.4g}" for key in ("joules", "mean_power_w", "peak_power_w")),
-                      one["method"] + part)  # fmt: skip
+        part = f"part of {one['part_of']}" if one["part_of"] else None if one["counted"] else "not in the total"
+        how = ", ".join(filter(None, (one["method"], part, one["detail"])))
+        table.add_row(name, *(f"{one[key]:.4g}" for key in ("joules", "mean_power_w", "peak_power_w")), how)
     return table
 
 
 def _total(record: dict[str, Any]) -> str:
     if record["total_j"] is None:
-        return f"nothing could be measured in {record['seconds']:.4g} s; what this machine lacks: toolchain doctor"
+        too_short = any(one["reason"] == TOO_SHORT for one in record["components"].values())
+        why = "it was too short" if too_short else "what this machine lacks: toolchain doctor"
+        return f"nothing could be measured in {record['seconds']:.4g} s; {why}"
     without = [name for name, one in record["components"].items() if one["counted"] and one["joules"] is None]
     return (
         f"total {record['total_j']:.4g} J in {record['seconds']:.4g} s: mean {record['mean_power_w']:.4g} W, "
