@@ -44,7 +44,7 @@ def test_input_output_and_exit_code_are_the_commands(begin):
     process = begin("", sys.executable, "-c", "print(input()[::-1]); raise SystemExit(7)")
     out, errors = process.communicate("abc")
     assert (process.returncode, out) == (7, "cba\n")
-    assert "not measured: no_device" in errors
+    assert "not measured: no GPU can be seen" in errors
 
 
 def test_samples_and_plot_are_kept(begin, tmp_path):

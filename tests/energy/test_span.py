@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from toolchain.energy.span import SENSOR_S, close, measured
 from toolchain.meters.energy import EnergyMeter, Window
 from toolchain.meters.nvml import Unavailable
-from toolchain.meters.sources import BOARD, NVML_COUNTER, NVML_POWER, Inventory, Source
+from toolchain.meters.sources import BOARD, COUNTER, INTEGRAL, Inventory, Source
 from toolchain.meters.track import RESET, STUCK, TOO_SHORT, Track
 
 KEY = (BOARD, "GPU-1")
@@ -25,7 +25,7 @@ def polled(closed_s: float) -> np.ndarray:
     return np.concatenate([np.arange(0, 2, EDGE_S), passing, closed_s + EDGE_S * np.arange(300)])
 
 
-def tracked(values, times_s, *, method=NVML_COUNTER):
+def tracked(values, times_s, *, method=COUNTER):
     """Return a track of readings; an exception among them is raised when its turn comes."""
     turns = iter(values)
 
@@ -102,7 +102,7 @@ def test_a_tick_between_the_last_reading_and_the_end_is_from_before_the_end():
         nonlocal now_s
         now_s += seconds
 
-    source = Source(*KEY, NVML_COUNTER, lambda: 50 * np.floor(now_s / TICK_S) * TICK_S)
+    source = Source(*KEY, COUNTER, lambda: 50 * np.floor(now_s / TICK_S) * TICK_S)
     meter = EnergyMeter(Inventory([source]), clock, sleep)
     opened_s = meter.edge()
     sleep(0.73)
@@ -112,7 +112,7 @@ def test_a_tick_between_the_last_reading_and_the_end_is_from_before_the_end():
 
 def test_power_is_integrated_and_as_uncertain_as_its_sensor_is_old():
     times = polled(4.0)
-    window, open_j = span(tracked([60.0] * len(times), times, method=NVML_POWER), 1.9, 4.0)
+    window, open_j = span(tracked([60.0] * len(times), times, method=INTEGRAL), 1.9, 4.0)
     assert window.joules[KEY] == pytest.approx(60 * 2.1)
     assert open_j[KEY] == pytest.approx(SENSOR_S * 120)
 

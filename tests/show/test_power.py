@@ -17,7 +17,7 @@ def test_a_record_goes_to_stderr_with_what_is_missing(capsys: pytest.CaptureFixt
     recorded(RECORD)
     found = capsys.readouterr()
     assert found.out == ""
-    for part in ("nvml_counter, part of gpu_board", "not measured: rapl_absent", "total 100 J in 2 s", "5.00%",
+    for part in ("nvml_counter, part of gpu_board", "this machine shows no RAPL counter", "total 100 J in 2 s", "5.00%",
                  "without cpu_package", f"{bars([30, 70])} 30 to 70 W", "note: warm"):  # fmt: skip
         assert part in found.err
 

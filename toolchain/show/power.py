@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from toolchain.energy import words
 from toolchain.meters.sources import MEMORY
 from toolchain.meters.track import TOO_SHORT
 from toolchain.show import put, titled
@@ -35,10 +36,11 @@ def recorded(record: dict[str, Any], *, file: str | None = None) -> None:
 def _table(record: dict[str, Any]) -> Table:
     table = titled("Energy")
     for heading in ("component", "J", "mean W", "peak W", "how"):
-        table.add_column(heading, justify="left" if heading in ("component", "how") else "right", no_wrap=True)
+        text = heading in ("component", "how")
+        table.add_column(heading, justify="left" if text else "right", no_wrap=heading != "how")
     for name, one in record["components"].items():
         if one["joules"] is None:
-            table.add_row(name, "n/a", "n/a", "n/a", f"not measured: {one['reason']}")
+            table.add_row(name, "n/a", "n/a", "n/a", f"not measured: {words.reason(one['reason'])}")
             continue
         part = f"part of {one['part_of']}" if one["part_of"] else None if one["counted"] else "not in the total"
         how = ", ".join(filter(None, (one["method"], part, one["detail"])))
