@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from toolchain.energy.block import counted
+from toolchain.energy.component import counted
 from toolchain.energy.evaluation import device_component
 from toolchain.energy.load import Piece
 from toolchain.energy.protocol import Protocol, trial, under_load
