@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from toolchain.errors import InputError, UsageError
-from toolchain.recipe import Recipe, load_toml
+from toolchain.options import load_toml
+from toolchain.recipe import Recipe
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
 

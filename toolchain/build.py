@@ -12,10 +12,10 @@ from toolchain.bundle import Bundle, Stage, stage
 from toolchain.compile import compile_plan, find_machine, job_profiles
 from toolchain.data import load_rows
 from toolchain.engine.plan import PLANS
-from toolchain.errors import MachineError
+from toolchain.errors import MachineError, UsageError
 from toolchain.job import Job, job_of, prepare
 from toolchain.labels import read_labels
-from toolchain.recipe import DEFAULT_MODEL, ENGINE, Recipe
+from toolchain.recipe import ATTENTIONS, DEFAULT_MODEL, ENGINE, Recipe
 from toolchain.steps import STEPS, parity_texts, versions
 
 OWN_CALIBRATION = "calibration.json"
@@ -43,6 +43,8 @@ def build(
         ToolchainError: see errors.py; the bundle that was there is then as it was, but for graphs that were made
             before an engine failed.
     """
+    if recipe.attention in ATTENTIONS:
+        raise UsageError(f"--attention {recipe.attention}: how PyTorch runs, for eval. Choose native or plugin.")
     job = prepare(recipe, steps)
     profiles = job_profiles(job)
     if recipe.dry_run:

@@ -8,17 +8,20 @@ option means the same wherever it stands.
 import dataclasses
 import math
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
-from toolchain.errors import InputError, UsageError
+from toolchain.errors import UsageError
+from toolchain.options import check, joined, load_toml, option, toml_value
 
 DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 BACKENDS = ("torch", "ort", "trt", "ort-trt")
+ATTENTIONS = ("eager", "sdpa", "flash", "flex", "packed")
+"""How PyTorch may attend: see runtimes/attention.py."""
+
 HARDWARE = ("none", "same-compute-capability", "ampere-plus")
 ENGINE = ("calibrator", "attention", "batch_size", "seq_len", "buckets", "workspace_mb", "optimization_level",
           "version_compatible", "hardware_compatible")  # fmt: skip
@@ -30,20 +33,6 @@ ENERGY = ("energy", "energy_window", "energy_windows", "energy_warmup", "energy_
 
 METHODS = ("entropy", "minmax", "percentile", "mse", "auto")
 PERCENTILE = re.compile(r"percentile-(\d+(?:\.\d+)?)")
-
-
-def option(
-    default: Any,
-    text: str,
-    *,
-    short: str = "",
-    metavar: str | None = None,
-    choices: tuple[str, ...] = (),
-    least: int | None = None,
-) -> Any:
-    """Declare one option: its default, help text, and the values it may take."""
-    meta = {"help": text, "short": short, "metavar": metavar, "choices": choices, "least": least}
-    return dataclasses.field(default=default, metadata=meta)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +82,9 @@ class Recipe:
     calibrator: str = option("own", "whose ranges INT8 takes: own, or TensorRT 10's", choices=("own", "tensorrt"))
     attention: str = option(
         "native",
-        "how an engine's attention is fused: by TensorRT itself, or by its plugins",
-        choices=("native", "plugin"),
+        "build: native, by TensorRT itself, or plugin, by its plugins; eval on torch: eager, sdpa, or without padding "
+        "flash, flex, packed",
+        choices=("native", "plugin", *ATTENTIONS),
     )
     batch_size: str | None = option(
         None, "rows a batch of an engine, or one number for all three (default 1,32,128)", metavar="MIN,OPT,MAX"
@@ -133,7 +123,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check(field, getattr(self, field.name))
+            check(field, getattr(self, field.name))
         if not 0 < self.atol < math.inf:
             raise UsageError(f"--atol {self.atol}: not a number above 0. Give a tolerance such as 1e-4.")
         self._check_calibration()
@@ -145,6 +135,10 @@ class Recipe:
         if self.strict and self.max_drop is None:
             raise UsageError("--strict: there is no gate to be strict about. Give --max-drop POINTS.")
         self._check_energy()
+        if self.attention in ATTENTIONS and self.backend not in (None, "torch"):
+            raise UsageError(
+                f"--attention {self.attention}: not with --backend {self.backend}. Choose --backend torch."
+            )
         if self.task == "custom" and not (self.text_column and self.label_column):
             raise UsageError("--task custom: needs --text-column A[,B] and --label-column L. Name the columns.")
 
@@ -223,8 +217,8 @@ class Recipe:
             key, equals, text = assignment.partition("=")
             if not equals:
                 raise UsageError(f"--set {assignment}: no '='. Write --set key=value.")
-            values[key.strip().replace("-", "_")] = _toml_value(text.strip())
-        values = {key: _joined(value) for key, value in values.items()}
+            values[key.strip().replace("-", "_")] = toml_value(text.strip())
+        values = {key: joined(value) for key, value in values.items()}
         values |= {key: value for key, value in flags.items() if value is not None}
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(values.keys() - known):
@@ -246,53 +240,6 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
 
-def load_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Raises:
-        InputError: it is missing, not UTF-8, or not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}. Give the path of a TOML file.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}. Mend it.") from error
-
-
 def _is_percentile(method: str) -> bool:
     found = PERCENTILE.fullmatch(method)
     return found is not None and 50 < float(found[1]) <= 100
-
-
-def _joined(value: Any) -> Any:
-    """Return a list of texts as an option has it, `A,B`; a recipe may write either."""
-    names = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-    return ",".join(value) if names else value
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _check(field: "dataclasses.Field[Any]", value: Any) -> None:
-    """Refuse a value of the wrong type, below the least, or outside the choices."""
-    flag, meta = f"--{field.name.replace('_', '-')}", field.metadata
-    optional = field.default is None
-    kind: Any = field.type if isinstance(field.type, type) else get_args(field.type)[0]
-    if value is None and optional:
-        return
-    if kind is float and type(value) is int:
-        return
-    if type(value) is not kind:
-        raise UsageError(f"{flag} {value}: not {_A[kind]}. Give {_A[kind]}.")
-    if meta["choices"] and value not in meta["choices"]:
-        raise UsageError(f"{flag} {value}: unknown. Choose one of {', '.join(meta['choices'])}.")
-    if meta["least"] is not None and value < meta["least"]:
-        raise UsageError(f"{flag} {value}: too small. Give {meta['least']} or more.")
-
-
-_A = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

@@ -12,7 +12,7 @@ from toolchain.errors import InputError, ToolchainError, UsageError
 from toolchain.files import sha256_json
 from toolchain.job import Job, job_of, prepare
 from toolchain.model import Source, find_model
-from toolchain.recipe import Recipe
+from toolchain.recipe import ATTENTIONS, Recipe
 from toolchain.runtimes.device import choose_device
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,14 @@ class Subject:
     def choices(self) -> dict[str, Any]:
         """How the runtime opens it."""
         graphs = {"cuda_graphs": True} if self.job.recipe.cuda_graphs else {}
-        return {"device": self.device, "precision": self.precision, **graphs}
+        attention = {"attention": self.attention} if self.attention else {}
+        return {"device": self.device, "precision": self.precision, **graphs, **attention}
+
+    @property
+    def attention(self) -> str | None:
+        """How PyTorch attends, if that was asked for; what a bundle was built with concerns its engine alone."""
+        asked = self.job.recipe.attention
+        return asked if self.backend == "torch" and asked in ATTENTIONS else None
 
     @property
     def model_digests(self) -> dict[str, str]:
@@ -62,7 +69,9 @@ class Subject:
 
     @property
     def variant(self) -> str:
-        """What tells runs of one backend apart: precision, int8.cpu of model.int8.cpu.onnx, int8.plugin of a plan."""
+        """What tells runs of one backend apart: precision, fp16.packed, int8.cpu, int8.plugin of a plan."""
+        if self.attention:
+            return f"{self.precision}.{self.attention}"
         if self.file is None or self.file == "model.onnx":
             return self.precision
         if is_plan(self.file):
@@ -137,6 +146,8 @@ def find_subject(changes: dict[str, Any], path: Path | None) -> Subject:
         ToolchainError: see errors.py.
     """
     backend = changes.get("backend") or "ort"
+    if changes.get("attention") in ATTENTIONS and backend != "torch":
+        raise UsageError(f"--attention {changes['attention']}: only with --backend torch. Add it.")
     if backend == "torch" and changes.get("file"):
         raise UsageError(f"--file {changes['file']}: torch runs the checkpoint. Leave it out, or choose --backend ort.")
     if path is None and changes.get("model"):

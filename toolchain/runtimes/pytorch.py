@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from toolchain.errors import UsageError
 from toolchain.model import Source, load_model
+from toolchain.runtimes.attention import PADDED, use
 from toolchain.runtimes.device import choose_device, cpu_threads
 from toolchain.tensors import Batch, Infer
 
@@ -17,18 +18,25 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_torch(source: Source, *, device: str = "auto", precision: str = "fp32") -> Iterator[Infer]:
+def open_torch(
+    source: Source, *, device: str = "auto", precision: str = "fp32", attention: str | None = None
+) -> Iterator[Infer]:
     """Yield `infer` of the checkpoint in float32, or with its weights cast to bf16 or fp16.
 
+    `attention` is a name of runtimes/attention.py; None is the model's own choice.
+
     Raises:
-        UsageError: a precision that PyTorch runs no checkpoint in.
+        MachineError: the attention cannot be had here.
+        UsageError: a precision or attention that PyTorch runs no checkpoint in.
     """
-    with open_module(source, device=device, precision=precision) as module:
+    with open_module(source, device=device, precision=precision, attention=attention) as module:
         yield lambda batch: forward(module, batch)
 
 
 @contextmanager
-def open_module(source: Source, *, device: str = "auto", precision: str = "fp32") -> Iterator["torch.nn.Module"]:
+def open_module(
+    source: Source, *, device: str = "auto", precision: str = "fp32", attention: str | None = None
+) -> Iterator["torch.nn.Module"]:
     """Yield the module itself, on its device, for `forward`; whoever still holds it then holds no weights.
 
     Raises:
@@ -41,7 +49,10 @@ def open_module(source: Source, *, device: str = "auto", precision: str = "fp32"
         raise UsageError(f"--precision {precision}: not with --backend torch. Choose fp32, bf16 or fp16.")
     place = choose_device(device, cuda=torch.cuda.is_available())
     torch.set_num_threads(cpu_threads())
-    module = load_model(source).to(place, types[precision])
+    padded = attention if attention in PADDED else None
+    module = load_model(source, attention=padded).to(place, types[precision])
+    if attention != padded:
+        use(module, str(attention))
     try:
         yield module
     finally:

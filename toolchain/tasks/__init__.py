@@ -11,7 +11,8 @@ from typing import Any
 
 from toolchain.errors import InputError, UsageError
 from toolchain.metrics import METRICS
-from toolchain.recipe import Recipe, load_toml
+from toolchain.options import load_toml
+from toolchain.recipe import Recipe
 
 FOLDER = Path(__file__).parent
 OVERRIDES = Path("eval")

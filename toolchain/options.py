@@ -1,0 +1,74 @@
+"""One option at a time: its declaration as a field of a data class, its check, and its value as TOML."""
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any, get_args
+
+from toolchain.errors import InputError, UsageError
+
+
+def option(
+    default: Any,
+    text: str,
+    *,
+    short: str = "",
+    metavar: str | None = None,
+    choices: tuple[str, ...] = (),
+    least: int | None = None,
+) -> Any:
+    """Declare one option: its default, help text, and the values it may take."""
+    meta = {"help": text, "short": short, "metavar": metavar, "choices": choices, "least": least}
+    return dataclasses.field(default=default, metadata=meta)
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        InputError: it is missing, not UTF-8, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}. Give the path of a TOML file.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a TOML file: {error}. Mend it.") from error
+
+
+def joined(value: Any) -> Any:
+    """Return a list of texts as an option has it, `A,B`; a recipe may write either."""
+    names = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+    return ",".join(value) if names else value
+
+
+def toml_value(text: str) -> Any:
+    """Return the value that a text stands for in TOML, or the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def check(field: "dataclasses.Field[Any]", value: Any) -> None:
+    """Refuse a value of the wrong type, below the least, or outside the choices.
+
+    Raises:
+        UsageError: naming the option and the value.
+    """
+    flag, meta = f"--{field.name.replace('_', '-')}", field.metadata
+    optional = field.default is None
+    kind: Any = field.type if isinstance(field.type, type) else get_args(field.type)[0]
+    if value is None and optional:
+        return
+    if kind is float and type(value) is int:
+        return
+    if type(value) is not kind:
+        raise UsageError(f"{flag} {value}: not {_A[kind]}. Give {_A[kind]}.")
+    if meta["choices"] and value not in meta["choices"]:
+        raise UsageError(f"{flag} {value}: unknown. Choose one of {', '.join(meta['choices'])}.")
+    if meta["least"] is not None and value < meta["least"]:
+        raise UsageError(f"{flag} {value}: too small. Give {meta['least']} or more.")
+
+
+_A = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
