@@ -92,7 +92,7 @@ def compare(
     function, n = METRICS[metric], len(references)
     values = [function(references, found.predicted) for found in (baseline, candidate)]
     drop = 100 * (values[0] - values[1])
-    flips = _flips(references, baseline.predicted, candidate.predicted)
+    flips = count_flips(references, baseline.predicted, candidate.predicted)
     if metric == "accuracy" or (flips and not flips.changed):
         assert flips
         bounds = paired_drop(flips.lost, flips.gained, n, confidence=confidence)
@@ -115,7 +115,7 @@ def compare(
     )
 
 
-def _flips(references: Values, baseline: Values, candidate: Values) -> Flips | None:
+def count_flips(references: Values, baseline: Values, candidate: Values) -> Flips | None:
     """Count flips of classes; a regression has none."""
     if references.dtype.kind == "f":
         return None

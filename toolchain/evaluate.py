@@ -53,7 +53,7 @@ def measure(
     """Return the logits of `texts`, and the speed and memory keys of a result.
 
     `latency_ms` and `throughput_per_s` are from text to logits; `runtime_throughput_per_s` is the
-    model alone.
+    model alone. `tokens.lengths` are pairs: so many tokens, so many rows.
 
     Raises:
         InputError: a logit is not finite.
@@ -82,13 +82,15 @@ def measure(
         one(single)
     latency = measure_latency(one, singles)
     real = int(tokens.lengths.sum())
+    lengths, rows = np.unique(tokens.lengths, return_counts=True)
     return done.logits, {
         "latency_ms": {**latency, "batch_size": 1},
         "throughput_per_s": len(texts) / wall_s,
         "runtime_throughput_per_s": len(texts) / done.runtime_s,
-        "tokens": {"real": real, "slots": done.slots, "padding_efficiency": real / done.slots, "batch_slots": budget},
+        "tokens": {"real": real, "slots": done.slots, "padding_efficiency": real / done.slots, "batch_slots": budget,
+                   "lengths": [[int(length), int(count)] for length, count in zip(lengths, rows, strict=True)]},
         "peak_memory_mb": memory.stop(),
-    }
+    }  # fmt: skip
 
 
 def predict(references: Values, logits: Logits, task: Task, model_labels: list[str]) -> Predictions:

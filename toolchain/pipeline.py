@@ -3,13 +3,13 @@
 import contextlib
 import json
 import logging
+import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from toolchain import evaluate as evaluation
-from toolchain import report
 from toolchain.build import build
 from toolchain.bundle import RESULTS, Bundle
 from toolchain.compare import Predictions
@@ -23,6 +23,9 @@ from toolchain.forward import run
 from toolchain.labels import read_labels
 from toolchain.metrics import Values
 from toolchain.recipe import Recipe
+from toolchain.report.html import html
+from toolchain.report.markdown import markdown
+from toolchain.report.material import Material
 from toolchain.results import SCHEMA, Result, read_predictions, save_predictions, save_result
 from toolchain.runtimes import open_runtime
 from toolchain.subject import CHOSEN_ROWS, Subject, find_subject
@@ -73,12 +76,20 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
         "max_length": job.max_length,
         "environment": describe(),
         "seed": recipe.seed,
+        "command": _command(changes, bundle or (subject.bundle.path if subject.bundle else None)),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     result["file"] = str(save_result(subject.folder, stem, result))
     if recipe.require_energy:
         require(energy)
     return result
+
+
+def _command(changes: dict[str, Any], bundle: Path | None) -> str:
+    """Return the command that evaluates the same again: with --set, which takes whatever a recipe may hold."""
+    asked = {key: value for key, value in changes.items() if value is not None and not (bundle and key == "model")}
+    sets = [part for key, value in asked.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    return shlex.join(["toolchain", "eval", *([str(bundle)] if bundle else []), *sets])
 
 
 def _measure(
@@ -170,6 +181,7 @@ def demo(*, output: Path | None = None, tell: Callable[[str], None] = log.info) 
         tell(f"evaluating {backend} {precision}")
         choices = {"backend": backend, "precision": precision, "device": "cpu"}
         results.append(evaluate(choices, bundle=folder, tell=tell))
-    page = folder / RESULTS / "report.md"
-    write_text(page, report.markdown(results))
-    return {"build": built, "results": results, "report": str(page)}
+    report, page = folder / RESULTS / "report.md", folder / RESULTS / "report.html"
+    write_text(report, markdown(results))
+    write_text(page, html(Material(results)))
+    return {"build": built, "results": results, "report": str(report), "page": str(page)}

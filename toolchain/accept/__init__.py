@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from toolchain import report
 from toolchain.accept import energy, engines
 from toolchain.accept.bench import Bench, Check, Skip
 from toolchain.compile import find_machine
@@ -20,6 +19,7 @@ from toolchain.environment import describe
 from toolchain.errors import GateError, ToolchainError
 from toolchain.files import write_json, write_text
 from toolchain.recipe import Recipe
+from toolchain.report.markdown import acceptance
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def accept(recipe: Recipe, *, folder: Path = FOLDER, tell: Callable[[str], None]
 
 def _write(folder: Path, record: dict[str, Any]) -> list[str]:
     write_json(folder / "accept.json", record)
-    write_text(folder / "accept.md", report.acceptance(record))
+    write_text(folder / "accept.md", acceptance(record))
     return [str(folder / "accept.json"), str(folder / "accept.md")]
 
 

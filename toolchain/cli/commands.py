@@ -120,13 +120,15 @@ def _accept(args: argparse.Namespace) -> None:
 
 def _report(args: argparse.Namespace) -> None:
     from toolchain.files import write_text
-    from toolchain.report import FORMATS
-    from toolchain.results import find_results
+    from toolchain.report.formats import format_for, render
+    from toolchain.report.material import find_material
 
-    text = FORMATS["json" if args.json else args.format](find_results(map(Path, args.results)))
-    if args.output:
-        write_text(Path(args.output), text)
-        log.info("%s", args.output)
+    output = Path(args.output) if args.output else None
+    chosen = "json" if args.json else args.format or format_for(output)
+    text = render(find_material(map(Path, args.results)), chosen)
+    if output:
+        write_text(output, text)
+        log.info("%s", output)
     else:
         print(text, end="")
 
@@ -157,8 +159,13 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     _output(parser, "the file (default stdout)")
-    parser.add_argument("results", nargs="+", metavar="RESULT", help="results, or folders of them")
-    parser.add_argument("--format", choices=("md", "csv", "json"), default="md", help="what to write (default md)")
+    shown = "results, bundles or folders of them; for html also records of tune and power"
+    parser.add_argument("results", nargs="+", metavar="RESULT", help=shown)
+    parser.add_argument(
+        "--format",
+        choices=("md", "html", "csv", "json", "optimum-benchmark"),
+        help="what to write (default: by the suffix of -o, else md)",
+    )
 
 
 def _output(parser: argparse.ArgumentParser, what: str) -> None:
@@ -188,7 +195,7 @@ COMMANDS = {
     "accept": Command(_accept, "with a GPU and TensorRT: every check there is, one report",
                       (*MODEL, *CALIBRATION, "device", "batch_size", "seq_len", "buckets", "limit", *GATE,
                        "energy_window", "energy_windows", "energy_warmup"), "RECIPE"),
-    "report": Command(_report, "results as a table in Markdown, CSV or JSON", arguments=_report_arguments),
+    "report": Command(_report, "results side by side: HTML, Markdown, CSV or JSON", arguments=_report_arguments),
     "power": Command(power, "energy of any command; without one, of this machine until Ctrl-C",
                      ("device", "require_energy"), arguments=power_arguments),
     "doctor": Command(_doctor, "what this machine has and lacks, and how to get it"),

@@ -4,8 +4,8 @@ from typing import Any
 
 from rich.table import Table
 
-from toolchain import report
 from toolchain.energy import words
+from toolchain.report.table import headings, rows, title
 from toolchain.show import put, titled
 
 
@@ -22,16 +22,16 @@ def demo(done: dict[str, Any]) -> None:
     """Print the demo's table and what to try next."""
     put(
         _table(done["results"]),
-        f"bundle: {done['build']['bundle']}   report: {done['report']}",
+        f"bundle: {done['build']['bundle']}   report: {done['report']}   page: {done['page']}",
         "next: toolchain build -m YOUR_CHECKPOINT --task sst2 --data DIR --precision int8",
     )
 
 
 def _table(results: list[dict[str, Any]]) -> Table:
     """Return results side by side."""
-    table = titled(report.title(results[0]), narrow=True)
-    for index, heading in enumerate(report.headings(results)):
+    table = titled(title(results[0]), narrow=True)
+    for index, heading in enumerate(headings(results)):
         table.add_column(heading, justify="right" if index > 2 else "left", no_wrap=True)
-    for cells in report.rows(results):
+    for cells in rows(results):
         table.add_row(*cells)
     return table

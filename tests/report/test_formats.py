@@ -1,0 +1,41 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolchain.cli import _parser
+from toolchain.cli.commands import COMMANDS
+from toolchain.errors import UsageError
+from toolchain.report.formats import HTML, TABLES, format_for, render
+from toolchain.report.material import Material
+
+NAMES = (*TABLES, HTML)
+
+
+@pytest.mark.parametrize(("name", "found"), [("a.html", HTML), ("b.HTM", HTML), ("c.csv", "csv"), ("d.txt", "md")])
+def test_the_suffix_names_the_format(name: str, found: str) -> None:
+    assert format_for(Path(name)) == found
+    assert format_for(None) == "md"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_format_ends_in_one_line_end(name: str, result: dict[str, Any]) -> None:
+    text = render(Material([result]), name)
+    assert text.endswith("\n")
+    assert not text.endswith("\n\n")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_line_offers_it(name: str) -> None:
+    assert _parser().parse_args(["report", "r.json", "--format", name]).format == name
+    assert "report" in COMMANDS
+
+
+def test_json_is_the_results(result: dict[str, Any]) -> None:
+    assert json.loads(render(Material([result]), "json")) == [result]
+
+
+def test_a_table_of_no_results_is_refused(power: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="--format csv: shows results, and none was given"):
+        render(Material([], powers=[power]), "csv")

@@ -1,0 +1,33 @@
+from typing import Any
+
+from toolchain.report.table import COLUMNS, headings, names_of, rows, title
+
+
+def test_title_says_what_was_evaluated(result: dict[str, Any]) -> None:
+    assert title(result) == "some-model on sst2 validation, 872 rows"
+
+
+def test_cells_are_rounded_in_the_order_of_the_headings(result: dict[str, Any]) -> None:
+    assert dict(zip(headings([result]), rows([result])[0], strict=True)) == {
+        "runtime": "ort cpu",
+        "variant": "int8.cpu",
+        "accuracy [95 % CI]": "0.8812 [0.860, 0.900]",
+        "agree": "0.9914",
+        "diff": "0.3125",
+        "p50 ms": "1.25",
+        "p99 ms": "3.88",
+        "rows/s": "1,234",
+        "MB": "256",
+        "mJ/row": "-",
+    }
+
+
+def test_what_was_not_measured_is_a_dash_and_never_0(regression: dict[str, Any]) -> None:
+    cells = dict(zip(COLUMNS, rows([regression])[0], strict=True))
+    assert {name for name, cell in cells.items() if cell == "-"} == {"agree", "MB", "mJ/row"}
+
+
+def test_names_tell_results_apart(result: dict[str, Any], measured: dict[str, Any]) -> None:
+    assert names_of([result, measured]) == ["ort int8.cpu", "trt fp16 cuda:0"]
+    twins = [result | {"file": f"{bundle}/results/ort.json"} for bundle in ("one", "other")]
+    assert names_of(twins) == ["ort int8.cpu of one", "ort int8.cpu of other"]

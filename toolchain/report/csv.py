@@ -1,0 +1,28 @@
+"""Results as CSV, with every number as it is."""
+
+import csv
+import io
+from typing import Any
+
+from toolchain.results import Result
+
+
+def comma_separated(results: list[Result]) -> str:
+    """Return the table as CSV, with the numbers as they are in the results."""
+    buffer = io.StringIO()
+    flat = [_flatten(result) for result in results]
+    heads = list(dict.fromkeys(key for row in flat for key in row))
+    writer = csv.DictWriter(buffer, heads, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return buffer.getvalue()
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested keys joined by dots; of lists those of numbers only, such as intervals."""
+    if isinstance(value, list):
+        value = dict(enumerate(value)) if all(isinstance(entry, int | float) for entry in value) else {}
+    if isinstance(value, dict):
+        parts = (_flatten(entry, f"{prefix}.{key}" if prefix else key) for key, entry in value.items())
+        return {key: entry for part in parts for key, entry in part.items()}
+    return {prefix: value}

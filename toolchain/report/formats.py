@@ -1,0 +1,43 @@
+"""What a report can be written as, by name and by the suffix of its file."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from toolchain.errors import UsageError
+from toolchain.report.csv import comma_separated
+from toolchain.report.html import html
+from toolchain.report.markdown import markdown
+from toolchain.report.material import Material
+from toolchain.report.optimum import optimum_benchmark
+from toolchain.results import Result
+
+
+def as_json(results: list[Result]) -> str:
+    """Return the results as one JSON list."""
+    return json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+
+
+TABLES: dict[str, Callable[[list[Result]], str]] = {
+    "md": markdown, "csv": comma_separated, "json": as_json, "optimum-benchmark": optimum_benchmark,
+}  # fmt: skip
+HTML = "html"
+SUFFIXES = {".md": "md", ".csv": "csv", ".json": "json", ".html": HTML, ".htm": HTML}
+
+
+def format_for(output: Path | None) -> str:
+    """Return the format that a file's suffix names; Markdown if it names none."""
+    return SUFFIXES.get(output.suffix.lower(), "md") if output else "md"
+
+
+def render(material: Material, name: str) -> str:
+    """Return a report in the format `name`.
+
+    Raises:
+        UsageError: there are no results, and this format shows nothing else.
+    """
+    if name == HTML:
+        return html(material)
+    if not material.results:
+        raise UsageError(f"--format {name}: shows results, and none was given. Choose html, or give a result.")
+    return TABLES[name](material.results)

@@ -1,0 +1,53 @@
+"""The GLUE score: the mean over its tasks of what was evaluated, with the tasks that are missing.
+
+As the benchmark has it (Wang et al., 2018): a task with two metrics counts by their mean, and all is times 100. A score
+of some of the tasks is no GLUE score, so what is missing is always named.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from toolchain.report.cells import Number
+from toolchain.report.table import names_of
+from toolchain.results import Result
+
+TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One runtime's score; None with a reason where a task has several results, so that none can be chosen."""
+
+    name: str
+    tasks: dict[str, Number]
+    missing: list[str]
+    mean: Number | None
+    reason: str | None = None
+
+
+def scores(results: list[Result]) -> list[Score]:
+    """Return a score for every runtime and variant that ran tasks of GLUE on their validation rows."""
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        if result["task"] in TASKS and result["split"] == "validation":
+            (name,) = names_of([result])
+            found.setdefault(name, []).append(result)
+    return [_score(name, its) for name, its in found.items()]
+
+
+def _score(name: str, results: list[Result]) -> Score:
+    tasks = {result["task"]: _points(result) for result in results}
+    missing = [task for task in TASKS if task not in tasks]
+    counts = Counter(result["task"] for result in results)
+    if twice := sorted(task for task, times in counts.items() if times > 1):
+        return Score(name, tasks, missing, None, f"several results for {', '.join(twice)}: give one for each task")
+    value = sum(one.value for one in tasks.values()) / len(tasks)
+    sources = " and ".join(one.source for one in tasks.values())
+    return Score(name, tasks, missing, Number(f"{value:.1f}", value, "mean of the tasks", sources))
+
+
+def _points(result: Result) -> Number:
+    """Return a task's points: 100 times the mean of its metrics."""
+    value = 100 * sum(result["metrics"].values()) / len(result["metrics"])
+    keys = " and ".join(f"metrics.{name}" for name in result["metrics"])
+    return Number(f"{value:.1f}", value, keys, result["file"])
