@@ -20,7 +20,7 @@ def test_less_cost_is_better() -> None:
 
 
 def draw_all(results: list[dict[str, Any]], tuned: dict[str, Any], power: dict[str, Any]) -> list[Any]:
-    cost = Axis("rows/s", "throughput_per_s", (1.0,) * len(results), ((1.0, 1.0),) * len(results))
+    cost = Axis("rows/s", "throughput_per_s", ((1.0, 1.0, 1.0),) * len(results))
     return [
         plots.against(results, cost, name="a", caption=""), plots.latency(results, name="l"),
         plots.padding(results, name="p"), plots.lengths(results, name="h"), plots.sensitivity(tuned, name="s"),
@@ -70,3 +70,12 @@ def test_what_there_is_not_is_not_drawn(result: dict[str, Any], tuned: dict[str,
 def test_a_scale_holds_every_value(result: dict[str, Any], far: float) -> None:
     other = result | {"latency_ms": {**result["latency_ms"], "p99": far}}
     assert f"p99 {far:.3g} ms" in plots.latency([result, other], name="l").svg
+
+
+def test_a_result_keeps_its_colour_where_others_were_not_measured(result: dict[str, Any]) -> None:
+    twins = [result | {"variant": name} for name in ("a", "b")]
+    axis = Axis("energy", "energy.per_inference_j", (None, (1.0, 0.9, 1.1)))
+    plot = plots.against(twins, axis, name="a", caption="")
+    assert "--series-1" in plot.svg
+    assert "--series-0" not in plot.svg
+    assert plot.sources == (twins[1]["file"],)

@@ -68,15 +68,15 @@ def metric(result: Result) -> Cell:
     primary = result["primary"]
     ends = (number(result, f"metrics_ci95.{primary}.{end}", ".3f") for end in (0, 1))
     low, high = ends
-    return Cell((number(result, f"metrics.{primary}", ".4f"), " [", low, ", ", high, "]"))
+    return Cell((number(result, f"metrics.{primary}", ".4f"), " [", low, GLUED, high, "]"))
 
 
 def flips(result: Result) -> Cell:
     """Return how many rows changed their label from FP32's, where both predictions are at hand."""
     try:
         found, reference = load_predictions(result), load_predictions(result, of_reference=True)
-    except InputError as error:
-        return Cell(reason=str(error))
+    except InputError:
+        return Cell(reason="its predictions or FP32's are not at hand, or changed since")
     counts = count_flips(reference.references, reference.predicted, found.predicted)
     if counts is None:
         return Cell(reason="a regression has no labels that could change")
@@ -85,7 +85,7 @@ def flips(result: Result) -> Cell:
         Number(f"{value:,}", value, name, source)
         for name, value in (("changed", counts.changed), ("lost", counts.lost), ("gained", counts.gained))
     )
-    return Cell((changed, " (", lost, " lost, ", gained, " gained)"))
+    return Cell((changed, " (", lost, "\u00a0lost,\u00a0", gained, "\u00a0gained)"))
 
 
 def energy(result: Result) -> Cell:
@@ -96,7 +96,7 @@ def energy(result: Result) -> Cell:
         return Cell(reason=f"energy was not measured: {why}")
     ends = "ci95" if block["ci95"] else "range"
     low, high = (number(result, f"energy.{ends}.{end}", words.joules) for end in (0, 1))
-    between = (" [", low, ", ", high, "]") if ends == "ci95" else (" (from ", low, " to ", high, ")")
+    between = (" [", low, GLUED, high, "]") if ends == "ci95" else (" (from ", low, " to ", high, ")")
     parts = (number(result, "energy.per_inference_j", words.joules), *between)
     return Cell(parts, f"a part of the energy is missing: {why}" if why else None)
 
@@ -120,6 +120,9 @@ def memory(result: Result) -> Cell:
     first, *others = known
     return Cell((*first, *(part for pair in others for part in (", ", *pair))))
 
+
+GLUED = ",\u00a0"
+"""Between the ends of an interval, so that no line ends there."""
 
 NOT_KEPT = "the result is of a version that did not keep it"
 METRIC = "metric"

@@ -156,35 +156,31 @@ def _beside(shown: Number, baseline: Result, name: str) -> tuple[Number | str, .
 
 
 def _plots(results: list[Result], anchor: str) -> list[Plot]:
-    made = [
-        plots.against(those, cost, name=f"{anchor}-{name}", caption=caption)
-        for name, those, cost, caption in _costs(results)
-    ]
-    made.append(plots.latency(results, name=f"{anchor}-latency"))
-    made += [plot for plot in (plots.padding(results, name=f"{anchor}-padding"),
-                               plots.lengths(results, name=f"{anchor}-lengths")) if plot]  # fmt: skip
-    return made
+    made = [plots.against(results, cost, name=f"{anchor}-{at}", caption=caption)
+            for at, (cost, caption) in enumerate(_costs(results))]  # fmt: skip
+    more = (plots.padding(results, name=f"{anchor}-padding"), plots.lengths(results, name=f"{anchor}-lengths"))
+    return [*made, plots.latency(results, name=f"{anchor}-latency"), *(plot for plot in more if plot)]
 
 
-def _costs(results: list[Result]) -> list[tuple[str, list[Result], Axis, str]]:
-    """Return what the metric is plotted against; energy only for those whose was measured."""
+def _costs(results: list[Result]) -> list[tuple[Axis, str]]:
+    """Return what the metric is plotted against; energy if that of any was measured."""
     bars = "Upright: the 95 % interval."
-    speeds = tuple(result["throughput_per_s"] for result in results)
-    times = tuple(result["latency_ms"]["p50"] for result in results)
+    speeds = tuple((result["throughput_per_s"],) * 3 for result in results)
+    times = tuple((ms["p50"], ms["p50"], ms["p99"]) for ms in (result["latency_ms"] for result in results))
+    joules = tuple(_joules(result["energy"]) for result in results)
     found = [
-        ("speed", results, Axis("rows/s", "throughput_per_s", speeds, tuple((one, one) for one in speeds), less=False),
-         f"Quality against throughput. {bars}"),
-        ("time", results, Axis("median latency, ms", "latency_ms.p50", times,
-                               tuple((result["latency_ms"]["p50"], result["latency_ms"]["p99"]) for result in results)),
+        (Axis("rows/s", "throughput_per_s", speeds, less=False), f"Quality against throughput. {bars}"),
+        (Axis("median latency, ms", "latency_ms.p50", times),
          f"Quality against latency; across: up to the 99th percentile. {bars}"),
+        (Axis("energy a row, J", "energy.per_inference_j", joules),
+         f"Quality against energy; across: the 95 % interval, or the range of few windows. {bars}"),
     ]  # fmt: skip
-    measured = [result for result in results if result["energy"]["per_inference_j"] is not None]
-    if measured:
-        each = tuple(result["energy"]["per_inference_j"] for result in measured)
-        ends = tuple(tuple(result["energy"]["ci95"] or result["energy"]["range"]) for result in measured)
-        caption = f"Quality against energy; across: the 95 % interval, or the range of few windows. {bars}"
-        found.append(("energy", measured, Axis("energy a row, J", "energy.per_inference_j", each, ends), caption))
-    return found
+    return [(axis, caption) for axis, caption in found if any(axis.values)]
+
+
+def _joules(block: Record) -> tuple[float, float, float] | None:
+    each = block["per_inference_j"]
+    return None if each is None else (each, *(block["ci95"] or block["range"]))
 
 
 def _power(record: Record) -> list[Number]:

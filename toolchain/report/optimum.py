@@ -9,7 +9,8 @@ of one row here, so that energy is a row's; throughput is that of the best batch
 import json
 from typing import Any
 
-from toolchain.energy.block import JOULES_PER_KWH, Block
+from toolchain.energy.block import JOULES_PER_KWH
+from toolchain.energy.component import Block
 from toolchain.meters.sources import BOARD, DRAM, PACKAGE
 from toolchain.results import Result
 

@@ -34,44 +34,47 @@ class Plot:
 
 @dataclass(frozen=True)
 class Axis:
-    """What one direction of a plot shows: a value and its lower and upper end; `less` is better, or more."""
+    """What one direction of a plot shows: of each result a value and its lower and upper end, None if unmeasured.
+
+    `less` is better, or more.
+    """
 
     label: str
     key: str
-    values: tuple[float, ...]
-    ends: tuple[tuple[float, float], ...]
+    values: tuple[tuple[float, float, float] | None, ...]
     less: bool = True
 
 
 def against(results: list[Result], cost: Axis, *, name: str, caption: str) -> Plot:
-    """Plot the metric with its interval against a cost or a speed, and join those that none beats in both."""
-    primary, names = results[0]["primary"], names_of(results)
-    metric = [result["metrics"][primary] for result in results]
-    ends = [result["metrics_ci95"][primary] for result in results]
+    """Plot the metric with its interval against a cost or a speed, and join those that none beats in both.
 
-    front = pareto(cost.values, metric, less=cost.less)
+    A result has the same colour and mark in every plot, so those that were not measured only leave theirs unused.
+    """
+    primary, names = results[0]["primary"], names_of(results)
+    known = [(at, *ends) for at, ends in enumerate(cost.values) if ends is not None]
+    metric = [results[at]["metrics"][primary] for at, *_ in known]
+    front = pareto([x for _, x, *_ in known], metric, less=cost.less)
 
     def paint(figure: Any) -> None:
         axes = figure.subplots()
-        axes.plot([cost.values[at] for at in front], [metric[at] for at in front], "--", color=SOFT, linewidth=1)
-        for at, label in enumerate(names):
-            x, y = cost.values[at], metric[at]
-            across = [[x - cost.ends[at][0]], [cost.ends[at][1] - x]]
-            up = [[max(0.0, y - ends[at][0])], [max(0.0, ends[at][1] - y)]]
-            colour = SERIES[at % len(SERIES)]
-            axes.errorbar(x, y, yerr=up, xerr=across, fmt="none", ecolor=colour, capsize=2.5, elinewidth=1)
-            axes.plot(x, y, MARKERS[at % len(MARKERS)], color=colour, label=label)
-        _spread(axes, [end for pair in cost.ends for end in pair])
+        axes.plot([known[at][1] for at in front], [metric[at] for at in front], "--", color=SOFT, linewidth=1)
+        for (at, x, left, right), y in zip(known, metric, strict=True):
+            low, high = results[at]["metrics_ci95"][primary]
+            colour, up = SERIES[at % len(SERIES)], [[max(0.0, y - low)], [max(0.0, high - y)]]
+            axes.errorbar(x, y, yerr=up, xerr=[[x - left], [right - x]], fmt="none", ecolor=colour, capsize=2.5,
+                          elinewidth=1)  # fmt: skip
+            axes.plot(x, y, MARKERS[at % len(MARKERS)], color=colour, label=names[at])
+        _spread(axes, [end for _, *ends in known for end in ends])
         axes.set(xlabel=f"{cost.label} ({'less' if cost.less else 'more'} is better)", ylabel=primary)
         figure.legend(loc="outside upper left", ncols=2, fontsize="small")
 
-    pairs = zip(names, cost.values, metric, strict=True)
-    said = "; ".join(f"{label}: {primary} {y:.4f} at {x:.4g}" for label, x, y in pairs)
-    height = 2.9 + ROW * ((len(results) + 1) // 2)
+    said = "; ".join(f"{names[at]}: {primary} {y:.4f} at {x:.4g}" for (at, x, *_), y in zip(known, metric, strict=True))
+    height = 2.9 + ROW * ((len(known) + 1) // 2)
     svg = draw(paint, name=name, size=(WIDTH, height), title=f"{primary} against {cost.label}", description=said)
     if len(front) > 1:
         caption += " Dashed: those that no other beats in both."
-    return Plot(svg, caption, (f"metrics.{primary}", f"metrics_ci95.{primary}", cost.key), _files(results))
+    keys = (f"metrics.{primary}", f"metrics_ci95.{primary}", cost.key)
+    return Plot(svg, caption, keys, _files([results[at] for at, *_ in known]))
 
 
 def pareto(costs: Sequence[float], gains: Sequence[float], *, less: bool) -> list[int]:

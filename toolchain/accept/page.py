@@ -1,0 +1,23 @@
+"""Check of an acceptance: the results as the page that people look at."""
+
+from toolchain.accept.bench import Bench, Check, Skip
+from toolchain.files import write_text
+from toolchain.report.html import html
+from toolchain.report.material import Material
+
+PAGE = "accept.html"
+
+
+def show(bench: Bench) -> str:
+    """Write the page of the results so far, and return its name.
+
+    Raises:
+        Skip: there are none.
+    """
+    if not bench.results:
+        raise Skip("there are no results to show")
+    write_text(bench.folder / PAGE, html(Material(bench.results)))
+    return PAGE
+
+
+CHECKS: dict[str, Check] = {"HTML report": show}
