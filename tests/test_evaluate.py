@@ -1,5 +1,7 @@
 """The evaluator gives each row its own logits, whatever the batches."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,7 @@ def test_measure_gives_the_keys_of_a_result():
     assert {"latency_ms", "throughput_per_s", "runtime_throughput_per_s", "tokens", "peak_memory_mb"} <= set(speed)
     assert speed["tokens"]["real"] == encode(texts_of(20)).lengths.sum()
     assert 0 < speed["tokens"]["padding_efficiency"] <= 1
+    assert dict(speed["tokens"]["lengths"]) == Counter(encode(texts_of(20)).lengths.tolist())
 
 
 def test_a_logit_that_is_no_number_is_refused():

@@ -1,6 +1,7 @@
 """From a bundle to a result: what design promises of its keys, its reference and its refusals."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -9,14 +10,17 @@ import pytest
 
 from toolchain.build import build
 from toolchain.bundle import open_bundle
+from toolchain.cli import parser
+from toolchain.cli.options import choices
 from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.pipeline import evaluate
+from toolchain.pipeline import command_of, evaluate
 from toolchain.recipe import Recipe
 from toolchain.subject import find_subject
 
 KEYS = {"schema", "task", "split", "n", "data_sha256", "predictions", "model", "backend", "device", "precision",
         "artefact", "metrics", "metrics_ci95", "agreement", "latency_ms", "throughput_per_s",
-        "runtime_throughput_per_s", "tokens", "peak_memory_mb", "energy", "environment", "seed", "created"}  # fmt: skip
+        "runtime_throughput_per_s", "tokens", "peak_memory_mb", "energy", "environment", "seed", "command",
+        "created"}  # fmt: skip
 
 
 def quiet(line):
@@ -40,6 +44,13 @@ def test_a_result_has_every_key_and_is_kept(bundle):
     assert (result["n"], result["precision"], result["artefact"]["file"]) == (40, "int8", "model.int8.cpu.onnx")
     assert result["energy"]["status"] == "unavailable"
     assert result["energy"]["total_j"] is None
+
+
+def test_the_command_that_is_kept_asks_for_the_same():
+    asked = {"backend": "ort", "precision": "int8", "limit": 7, "allow_pickle": True, "data": "my rows/it's"}
+    command = shlex.split(command_of({**asked, "file": None}, Path("a bundle")))
+    assert command[:2] == ["toolchain", "eval"]
+    assert choices(parser().parse_args(command[1:])) == (asked, Path("a bundle"))
 
 
 def test_predictions_hold_the_logits_row_by_row(bundle):

@@ -76,7 +76,7 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
         "max_length": job.max_length,
         "environment": describe(),
         "seed": recipe.seed,
-        "command": _command(changes, bundle or (subject.bundle.path if subject.bundle else None)),
+        "command": command_of(changes, bundle or (subject.bundle.path if subject.bundle else None)),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     result["file"] = str(save_result(subject.folder, stem, result))
@@ -85,7 +85,7 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
     return result
 
 
-def _command(changes: dict[str, Any], bundle: Path | None) -> str:
+def command_of(changes: dict[str, Any], bundle: Path | None) -> str:
     """Return the command that evaluates the same again: with --set, which takes whatever a recipe may hold."""
     asked = {key: value for key, value in changes.items() if value is not None and not (bundle and key == "model")}
     sets = [part for key, value in asked.items() for part in ("--set", f"{key}={json.dumps(value)}")]

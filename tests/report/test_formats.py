@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from toolchain.cli import _parser
+from toolchain.cli import main, parser
 from toolchain.cli.commands import COMMANDS
 from toolchain.errors import UsageError
 from toolchain.report.formats import HTML, TABLES, format_for, render
@@ -26,9 +26,16 @@ def test_every_format_ends_in_one_line_end(name: str, result: dict[str, Any]) ->
     assert not text.endswith("\n\n")
 
 
+def test_the_command_writes_what_the_suffix_names(result: dict[str, Any], tmp_path: Path) -> None:
+    file, page = tmp_path / "ort.json", tmp_path / "report.html"
+    file.write_text(json.dumps(result))
+    assert main(["report", str(file), "-o", str(page)]) == 0
+    assert page.read_text().startswith("<!doctype html>")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_command_line_offers_it(name: str) -> None:
-    assert _parser().parse_args(["report", "r.json", "--format", name]).format == name
+    assert parser().parse_args(["report", "r.json", "--format", name]).format == name
     assert "report" in COMMANDS
 
 

@@ -14,7 +14,7 @@ INTERRUPTED = 130
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code (see errors.py)."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     set_up_logging(args.verbose - args.quiet)
     try:
         code: int | None = args.run(args)
@@ -39,7 +39,8 @@ def _fail(error: object, code: int, verbose: int) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="toolchain",
         description="Take a Hugging Face encoder from checkpoint to a checked, measured, quantised engine.",
