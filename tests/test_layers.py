@@ -30,7 +30,7 @@ LAYERS = (
     ("build",),
     ("evaluate",),
     ("subject", "results"),
-    ("report", "artefact", "contest"),
+    ("report", "artefact", "contest", "roofline"),
     ("pipeline", "show", "verify", "explain", "tune"),
     ("gate", "profile"),
     ("accept",),

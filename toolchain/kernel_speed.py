@@ -40,8 +40,8 @@ def gemm_ratio() -> float:
     """Return how many times faster uint8 x int8 is than float32 x float32 for one product of SIZE cubed."""
     generator = np.random.default_rng(0)
     left, right = generator.integers(0, 255, (2, SIZE, SIZE))
-    floats = _product("MatMul", right.astype(np.float32) / 255)
-    integers = _product("MatMulInteger", (right - 127).astype(np.int8))
+    floats = product_session("MatMul", right.astype(np.float32) / 255)
+    integers = product_session("MatMulInteger", (right - 127).astype(np.int8))
     feeds = (left.astype(np.float32), left.astype(np.uint8))
     times: list[list[float]] = [[], []]
     for _ in range(ROUNDS):
@@ -52,12 +52,13 @@ def gemm_ratio() -> float:
     return min(times[0]) / min(times[1])  # the least disturbed of each
 
 
-def _product(kind: str, right: Array):  # type: ignore[no-untyped-def]  # a session, whose package may be absent
+def product_session(kind: str, right: Array):  # type: ignore[no-untyped-def]  # a session, whose package may be absent
+    """Open a session of one product, `left` [n, n] by the constant `right` [n, n]: MatMul, or uint8 MatMulInteger."""
     dtype = ir.DataType.FLOAT if kind == "MatMul" else ir.DataType.UINT8
-    left = ir.Value(name="left", type=ir.TensorType(dtype), shape=ir.Shape([SIZE, SIZE]))
+    left = ir.Value(name="left", type=ir.TensorType(dtype), shape=ir.Shape(right.shape))
     node = ir.node(kind, [left, ir.Value(name="none")])
     made = node.outputs[0]
-    made.name, made.shape = "product", ir.Shape([SIZE, SIZE])
+    made.name, made.shape = "product", ir.Shape(right.shape)
     made.type = ir.TensorType(ir.DataType.FLOAT if kind == "MatMul" else ir.DataType.INT32)
     model = ir.Model(ir.Graph([left], [made], nodes=[node], opset_imports={"": 18}, name="product"), ir_version=10)
     node.replace_input_with(1, add_initializer(model, "right", right))

@@ -1,0 +1,54 @@
+"""What data sheets promise of GPUs, from gpus.toml. To add one: an entry there, with its source."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolchain.errors import UsageError
+from toolchain.options import load_toml
+from toolchain.roofline.ceiling import Ceiling
+
+TABLE = Path(__file__).with_name("gpus.toml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One card: dense peaks in 10^12 operations a second by precision, and what else bounds it."""
+
+    name: str
+    devices: list[str]
+    tera_per_s: dict[str, float]
+    gb_per_s: float
+    memory_gb: float
+    cache_mb: float
+    tdp_w: float
+    source: str
+
+    @property
+    def ceiling(self) -> Ceiling:
+        """What it can do at most."""
+        peaks = {precision: tera * 1e12 for precision, tera in self.tera_per_s.items()}
+        return Ceiling(peaks, self.gb_per_s * 1e9)
+
+
+@functools.cache
+def load_gpus() -> dict[str, Gpu]:
+    """Return short name -> GPU."""
+    return {name: Gpu(**values) for name, values in load_toml(TABLE).items()}
+
+
+def find_gpu(name: str) -> Gpu:
+    """Return a GPU by its short name.
+
+    Raises:
+        UsageError: the table has none of that name.
+    """
+    known = load_gpus()
+    if name.lower() not in known:
+        raise UsageError(f"--gpu {name}: no data sheet of it here. Choose one of {', '.join(known)}.")
+    return known[name.lower()]
+
+
+def gpu_of(device_name: str) -> Gpu | None:
+    """Return the GPU that the driver calls `device_name`, or None."""
+    return next((gpu for gpu in load_gpus().values() if device_name in gpu.devices), None)
