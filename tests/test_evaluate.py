@@ -47,6 +47,15 @@ def test_measure_gives_the_keys_of_a_result():
     assert speed["tokens"]["real"] == encode(texts_of(20)).lengths.sum()
     assert 0 < speed["tokens"]["padding_efficiency"] <= 1
     assert dict(speed["tokens"]["lengths"]) == Counter(encode(texts_of(20)).lengths.tolist())
+    assert speed["tokens"]["real_pairs"] == (encode(texts_of(20)).lengths ** 2).sum()
+    assert speed["tokens"]["slot_pairs"] > speed["tokens"]["real_pairs"]
+
+
+@pytest.mark.parametrize(("max_slots", "batches", "pairs"), [(6, 3, 5 * 5 + 3 * 3 * 2 + 1), (100, 1, 4 * 5 * 5)])
+def test_a_run_counts_its_batches_and_the_pairs_in_them(max_slots, batches, pairs):
+    texts = [(" ".join("x" * length),) for length in (1, 3, 5, 3)]
+    done = run(infer, encode(texts), max_slots=max_slots)
+    assert (done.batches, done.pairs) == (batches, pairs)
 
 
 def test_a_logit_that_is_no_number_is_refused():

@@ -19,7 +19,8 @@ from toolchain.subject import find_subject
 
 KEYS = {"schema", "task", "split", "n", "data_sha256", "predictions", "model", "backend", "device", "precision",
         "artefact", "metrics", "metrics_ci95", "agreement", "latency_ms", "throughput_per_s",
-        "runtime_throughput_per_s", "tokens", "peak_memory_mb", "energy", "environment", "seed", "command",
+        "runtime_throughput_per_s", "tokens", "peak_memory_mb", "roofline", "energy", "environment",
+        "seed", "command",
         "created"}  # fmt: skip
 
 
@@ -51,6 +52,14 @@ def test_the_command_that_is_kept_asks_for_the_same():
     command = shlex.split(command_of({**asked, "file": None}, Path("a bundle")))
     assert command[:2] == ["toolchain", "eval"]
     assert choices(parser().parse_args(command[1:])) == (asked, Path("a bundle"))
+
+
+def test_a_result_says_how_near_the_limit_it_is(bundle):
+    found = evaluate({"backend": "ort"}, bundle=bundle, tell=quiet)["roofline"]
+    assert found["model_flop_utilisation"] == pytest.approx(found["achieved_flop_per_s"] / found["ceiling_flop_per_s"])
+    assert found["useful_flop"] <= found["executed_flop"]
+    assert set(found["ceiling"]["flop_per_s"]) == {"int8", "fp32"}
+    assert (found["bound"] in ("compute", "memory"), found["reason"]) == (True, None)
 
 
 def test_predictions_hold_the_logits_row_by_row(bundle):

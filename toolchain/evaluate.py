@@ -14,7 +14,7 @@ from toolchain.compare import Predictions
 from toolchain.data import Text
 from toolchain.distance import Logits
 from toolchain.errors import InputError
-from toolchain.forward import run
+from toolchain.forward import Run, run
 from toolchain.labels import in_task_order
 from toolchain.meters.latency import measure_latency
 from toolchain.meters.memory import MemoryMeter
@@ -81,16 +81,22 @@ def measure(
     for single in singles[:WARMUP_CALLS]:
         one(single)
     latency = measure_latency(one, singles)
-    real = int(tokens.lengths.sum())
-    lengths, rows = np.unique(tokens.lengths, return_counts=True)
     return done.logits, {
         "latency_ms": {**latency, "batch_size": 1},
         "throughput_per_s": len(texts) / wall_s,
         "runtime_throughput_per_s": len(texts) / done.runtime_s,
-        "tokens": {"real": real, "slots": done.slots, "padding_efficiency": real / done.slots, "batch_slots": budget,
-                   "lengths": [[int(length), int(count)] for length, count in zip(lengths, rows, strict=True)]},
+        "tokens": {**_tokens(tokens, done), "batch_slots": budget},
         "peak_memory_mb": memory.stop(),
     }  # fmt: skip
+
+
+def _tokens(tokens: Tokens, done: Run) -> dict[str, Any]:
+    """Return what was real of what ran; attention's work goes by pairs of positions in a row, all else by positions."""
+    real = int(tokens.lengths.sum())
+    pairs = {"real_pairs": int((tokens.lengths**2).sum()), "slot_pairs": done.pairs, "batches": done.batches}
+    lengths, rows = np.unique(tokens.lengths, return_counts=True)
+    return {"real": real, "slots": done.slots, "padding_efficiency": real / done.slots, **pairs,
+            "lengths": [[int(length), int(count)] for length, count in zip(lengths, rows, strict=True)]}  # fmt: skip
 
 
 def predict(references: Values, logits: Logits, task: Task, model_labels: list[str]) -> Predictions:

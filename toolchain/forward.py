@@ -18,16 +18,18 @@ DEFAULT_SLOTS = 1024
 
 @dataclass(frozen=True)
 class Run:
-    """What one pass over the rows gave and took."""
+    """What one pass over the rows gave and took: `slots` padded positions, `pairs` of them in the same row."""
 
     logits: Logits
     runtime_s: float
     slots: int
+    pairs: int
+    batches: int
 
 
 def run(infer: Infer, tokens: Tokens, *, max_slots: int = DEFAULT_SLOTS) -> Run:
     """Infer every row in length-sorted batches; logits are float32 [rows, classes], in row order."""
-    parts, order, runtime_s, slots = [], [], 0.0, 0
+    parts, order, runtime_s, slots, pairs = [], [], 0.0, 0, 0
     for rows in budget_batches(tokens.lengths, max_slots=max_slots):
         batch = tokens.batch(rows)
         start = time.perf_counter()
@@ -35,10 +37,11 @@ def run(infer: Infer, tokens: Tokens, *, max_slots: int = DEFAULT_SLOTS) -> Run:
         runtime_s += time.perf_counter() - start
         order.append(rows)
         slots += batch["input_ids"].size
+        pairs += batch["input_ids"].size * batch["input_ids"].shape[1]
     found = np.concatenate(parts)
     logits = np.empty_like(found)
     logits[np.concatenate(order)] = found
-    return Run(logits, runtime_s, slots)
+    return Run(logits, runtime_s, slots, pairs, len(order))
 
 
 def logits_of(model: ir.Model, tokens: Tokens) -> Logits:

@@ -27,6 +27,7 @@ from toolchain.report.html import html
 from toolchain.report.markdown import markdown
 from toolchain.report.material import Material
 from toolchain.results import SCHEMA, Result, read_predictions, save_predictions, save_result
+from toolchain.roofline import assess
 from toolchain.runtimes import open_runtime
 from toolchain.subject import CHOSEN_ROWS, Subject, find_subject
 
@@ -95,7 +96,11 @@ def command_of(changes: dict[str, Any], bundle: Path | None) -> str:
 def _measure(
     subject: Subject, rows: Rows, references: Values, tell: Callable[[str], None]
 ) -> tuple[Predictions, dict[str, Any], Block]:
-    """Run the subject on the rows; return what it predicts, the speed and memory keys of a result, and its energy."""
+    """Run the subject on the rows.
+
+    Returns:
+        What it predicts, the speed, memory and roofline keys of a result, and its energy.
+    """
     job, seed = subject.job, subject.job.recipe.seed
     with open_session(job.recipe, subject.device, tell=tell) as session:
         tell(f"opening {subject.backend} on {subject.device}")
@@ -104,7 +109,11 @@ def _measure(
             slots = speed["tokens"]["batch_slots"]
             session.measure(infer, job.encode, rows.texts, max_slots=slots, tell=tell)
         found = evaluation.predict(references, logits, job.task, job.source.labels)
-        return found, speed, session.block(evaluation.share_correct(found, job.task))
+        energy = session.block(evaluation.share_correct(found, job.task))
+    tell("measuring what this machine can do")
+    at = {"backend": subject.backend, "device": subject.device, "precision": subject.precision}
+    speed["roofline"] = assess(subject.graph, speed, rows=len(rows), **at)
+    return found, speed, energy
 
 
 def _stem(subject: Subject) -> str:

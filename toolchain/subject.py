@@ -43,6 +43,16 @@ class Subject:
         return checkpoint(self.bundle, self.job.recipe) if self.file is None else self.bundle.file(self.file)
 
     @property
+    def graph(self) -> Path | None:
+        """The ONNX graph that has the work of what runs, or None for a checkpoint that no bundle was built from."""
+        if self.bundle is None:
+            return None
+        if self.file is None or not is_plan(self.file):
+            return self.bundle.file(self.file or "model.onnx")
+        typed = f"model.{self.precision}.onnx"
+        return self.bundle.file(typed if typed in self.bundle.manifest["artefacts"] else "model.onnx")
+
+    @property
     def choices(self) -> dict[str, Any]:
         """How the runtime opens it."""
         graphs = {"cuda_graphs": True} if self.job.recipe.cuda_graphs else {}

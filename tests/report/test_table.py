@@ -17,6 +17,7 @@ def test_cells_are_rounded_in_the_order_of_the_headings(result: dict[str, Any]) 
         "p50 ms": "1.25",
         "p99 ms": "3.88",
         "rows/s": "1,234",
+        "util": "42.8",
         "MB": "256",
         "mJ/row": "-",
     }
@@ -25,6 +26,13 @@ def test_cells_are_rounded_in_the_order_of_the_headings(result: dict[str, Any]) 
 def test_what_was_not_measured_is_a_dash_and_never_0(regression: dict[str, Any]) -> None:
     cells = dict(zip(COLUMNS, rows([regression])[0], strict=True))
     assert {name for name, cell in cells.items() if cell == "-"} == {"agree", "MB", "mJ/row"}
+
+
+def test_results_without_a_roofline_have_no_utilisation(result: dict[str, Any]) -> None:
+    old = {key: value for key, value in result.items() if key != "roofline"}
+    unknown = result | {"roofline": {"model_flop_utilisation": None, "reason": "no_graph"}}
+    column = list(COLUMNS).index("util")
+    assert [row[column] for row in rows([old, unknown])] == ["-", "-"]
 
 
 def test_names_tell_results_apart(result: dict[str, Any], measured: dict[str, Any]) -> None:

@@ -16,6 +16,12 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
+def _utilisation(result: Result) -> str:
+    """Return the share of the machine's speed that the real tokens took, %; results of older versions have none."""
+    share = result.get("roofline", {}).get("model_flop_utilisation")
+    return _number(None if share is None else 100 * share, 1)
+
+
 def _milli(value: float | None) -> float | None:
     return None if value is None else 1e3 * value
 
@@ -31,6 +37,7 @@ COLUMNS: dict[str, Callable[[Result], str]] = {
     "p50 ms": lambda r: _number(r["latency_ms"]["p50"], 2),
     "p99 ms": lambda r: _number(r["latency_ms"]["p99"], 2),
     "rows/s": lambda r: _number(r["throughput_per_s"], 0),
+    "util": _utilisation,
     "MB": lambda r: _number(r["peak_memory_mb"]["host"], 0),
     "mJ/row": lambda r: _number(_milli(r["energy"]["per_inference_j"]), 2),
 }

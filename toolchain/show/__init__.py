@@ -10,7 +10,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 116
+WIDTH = 124
 """What the table of results needs; a narrower terminal wraps it, rather than losing digits."""
 
 
