@@ -96,6 +96,14 @@ def _explain(args: argparse.Namespace) -> None:
     emit(args, explain(open_artefact(place, values)), explained)
 
 
+def _predict(args: argparse.Namespace) -> None:
+    from toolchain.roofline.predict import predict
+    from toolchain.show.predict import predicted
+
+    values, place = choices(args)
+    emit(args, predict(values, gpu=args.gpu, bundle=place, idle_w=args.idle_power), predicted)
+
+
 def _tune(args: argparse.Namespace) -> None:
     from toolchain.show.tune import tuned
     from toolchain.tune import tune
@@ -157,6 +165,12 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _predict_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--gpu", metavar="NAME", required=True, help="whose data sheet: t4, l4, a100-80, h200, ...")
+    shown = "what it draws at rest, if you know it: energy then has a floor"
+    parser.add_argument("--idle-power", metavar="W", type=float, help=shown)
+
+
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     _output(parser, "the file (default stdout)")
     shown = "results, bundles or folders of them; for html also records of tune and power"
@@ -192,6 +206,9 @@ COMMANDS = {
     "profile": Command(profile.profile, "time and energy by part of the model: where a call goes",
                        (*LOOK, "precision", "split", "allow_pickle", "energy", "energy_window"), "BUNDLE",
                        arguments=profile.arguments),
+    "predict": Command(_predict, "the least time on a GPU that one does not have: a bound, not a measurement",
+                       ("precision", "data", "split", "task", "text_column", "label_column", "trust", "seed"), "BUNDLE",
+                       arguments=_predict_arguments),
     "accept": Command(_accept, "with a GPU and TensorRT: every check there is, one report",
                       (*MODEL, *CALIBRATION, "device", "batch_size", "seq_len", "buckets", "limit", *GATE,
                        "energy_window", "energy_windows", "energy_warmup"), "RECIPE"),

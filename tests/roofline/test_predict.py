@@ -1,0 +1,101 @@
+"""Bounds on a GPU that is not here: by hand from its data sheet, and never taken for a measurement."""
+
+import json
+
+import pytest
+
+from toolchain import graph
+from toolchain.cli import main
+from toolchain.errors import InputError, UsageError
+from toolchain.roofline.predict import KIND, predict
+from toolchain.roofline.work import Extent, count
+
+
+def test_the_bound_is_the_longer_of_products_and_memory(typed_bundles):
+    found = predict({"precision": "fp16"}, gpu="t4", bundle=typed_bundles["fp16"])
+    work = count(graph.load(typed_bundles["fp16"] / "model.fp16.onnx"))
+    for one in found["bounds"]:
+        flop = work.operations(Extent.of([found["length"]["tokens"]] * one["batch"]))
+        compute_ms = 1e3 * (flop["fp16"] / 65e12 + flop["fp32"] / 8.1e12)
+        memory_ms = 1e3 * one["bytes_lower_bound"] / 320e9
+        assert one["time_ms"] == pytest.approx(max(compute_ms, memory_ms))
+        assert one["rows_per_s"] == pytest.approx(1e3 * one["batch"] / one["time_ms"])
+    assert [one["batch"] for one in found["bounds"]] == [1, 8, 32]
+    assert found["kind"] == KIND == "bound by data sheet, not a measurement"
+
+
+def test_weights_beyond_the_cache_bound_a_small_batch(typed_bundles, monkeypatch):
+    """A model that does not fit the cache is read once a batch: one row waits for memory, many for the products."""
+    from toolchain.roofline import predict as module
+
+    work = count(graph.load(typed_bundles["fp16"] / "model.fp16.onnx"))
+    large = type(work)({"fp16": (0.0, 85e6, 18432.0)}, {"fp16": 42_500_000}, inputs=2, outputs=2)  # DistilBERT-base
+    monkeypatch.setattr(module, "_work", lambda bundle, precision: ("model.fp16.onnx", large))
+    monkeypatch.setattr(module, "_length", lambda bundle, changes: (128, "a test"))
+    one, _, many = predict({}, gpu="t4", bundle=typed_bundles["fp16"])["bounds"]
+    assert (one["bound"], many["bound"]) == ("memory", "compute")
+    assert one["memory_ms"] == pytest.approx(0.265, rel=0.06)  # 85 MB at 320 GB/s, less 4 MB of cache
+    assert one["compute_ms"] == pytest.approx(0.172, rel=0.01)  # 11.17 GFLOP at 65 TFLOP/s
+
+
+def test_energy_is_bounded_from_above_at_that_speed_and_from_below_by_rest(typed_bundles):
+    unknown = predict({}, gpu="t4", bundle=typed_bundles["int8"])
+    known = predict({}, gpu="t4", bundle=typed_bundles["int8"], idle_w=10.0)
+    assert (unknown["at_least_reason"], known["at_least_reason"]) == ("idle_power_not_in_data_sheet", None)
+    for one, other in zip(unknown["bounds"], known["bounds"], strict=True):
+        assert one["mj_per_row_at_least"] is None
+        assert one["mj_per_row_at_most_at_this_speed"] == pytest.approx(1e3 * 70 / one["rows_per_s"])
+        assert other["mj_per_row_at_least"] == pytest.approx(1e3 * 10 / one["rows_per_s"])
+
+
+def test_rows_are_as_long_as_the_tasks(typed_bundles, sentences, tmp_path):
+    found = predict({"data": str(sentences)}, gpu="t4", bundle=typed_bundles["int8"])["length"]
+    words = [len(line.split(",")[0].split()) for line in (sentences / "validation.csv").read_text().splitlines()[1:]]
+    assert found["from"] == "mean of 40 validation rows"
+    assert found["tokens"] == pytest.approx(sum(words) / len(words) + 2, abs=1)  # [CLS] and [SEP]
+    with pytest.raises(InputError):
+        predict({"data": str(tmp_path)}, gpu="t4", bundle=typed_bundles["int8"])
+
+
+def test_without_data_rows_have_128_tokens(typed_bundles, monkeypatch):
+    from toolchain.errors import MachineError
+    from toolchain.roofline import predict as module
+
+    def load_rows(*_, **__):
+        raise MachineError("gone")
+
+    monkeypatch.setattr(module, "load_rows", load_rows)
+    found = predict({}, gpu="t4", bundle=typed_bundles["int8"])["length"]
+    assert found == {"tokens": 128, "from": "no data at hand"}
+
+
+def test_a_precision_that_was_not_built_is_as_if_all_were_in_it(typed_bundles):
+    found = predict({"precision": "bf16"}, gpu="l4", bundle=typed_bundles["int8"])
+    assert (found["artefact"], found["precision"]) == ("model.onnx", "bf16")
+    slow, fast = (predict({"precision": one}, gpu="l4", bundle=typed_bundles["fp32"]) for one in ("fp32", "int8"))
+    assert slow["bounds"][2]["compute_ms"] == pytest.approx(242 / 60 * fast["bounds"][2]["compute_ms"])  # TF32
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gpu": "gtx-970"}, r"--gpu gtx-970: no data sheet of it here\. Choose one of t4,"),
+        ({"gpu": "t4", "precision": "bf16"}, r"bf16: NVIDIA T4 has no units for bf16\. Choose one of fp32, fp16, int8"),
+        ({"gpu": "t4", "idle_w": 70.0}, r"--idle-power 70: not between 0 and the 70 W of NVIDIA T4"),
+        ({"gpu": "t4", "idle_w": float("nan")}, r"--idle-power nan: not between 0 and the 70 W"),
+    ],
+)
+def test_what_cannot_be_is_refused(typed_bundles, options, message):
+    changes = {"precision": options.pop("precision", None)}
+    with pytest.raises(UsageError, match=message):
+        predict(changes, bundle=typed_bundles["int8"], **options)
+
+
+def test_the_command_line(typed_bundles, capsys):
+    assert main(["predict", str(typed_bundles["int8"]), "--gpu", "t4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["gpu"]["name"] == "NVIDIA T4"
+    assert main(["predict", str(typed_bundles["int8"]), "--gpu", "h200", "--idle-power", "70", "-q"]) == 0
+    shown = capsys.readouterr().out
+    assert "bound by data sheet, not a measurement" in " ".join(shown.split())
+    assert "700/r J a row" in shown
+    assert main(["predict", str(typed_bundles["int8"]), "--gpu", "x"]) == 2
