@@ -31,7 +31,6 @@ RESULT: dict[str, Any] = {
     "agreement": {"reference": "torch-fp32", "label_agreement": 0.99136, "max_abs_logit_difference": 0.3125},
     "latency_ms": {"mean": 1.5, "p50": 1.25, "p90": 2.0, "p95": 2.0, "p99": 3.875, "batch_size": 1},
     "throughput_per_s": 1234.5,
-    "roofline": {"model_flop_utilisation": 0.4275},
     "tokens": {
         "real": 900,
         "slots": 1000,

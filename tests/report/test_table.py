@@ -17,7 +17,7 @@ def test_cells_are_rounded_in_the_order_of_the_headings(result: dict[str, Any]) 
         "p50 ms": "1.25",
         "p99 ms": "3.88",
         "rows/s": "1,234",
-        "util": "42.8",
+        "util": "-",
         "MB": "256",
         "mJ/row": "-",
     }
@@ -25,14 +25,14 @@ def test_cells_are_rounded_in_the_order_of_the_headings(result: dict[str, Any]) 
 
 def test_what_was_not_measured_is_a_dash_and_never_0(regression: dict[str, Any]) -> None:
     cells = dict(zip(COLUMNS, rows([regression])[0], strict=True))
-    assert {name for name, cell in cells.items() if cell == "-"} == {"agree", "MB", "mJ/row"}
+    assert {name for name, cell in cells.items() if cell == "-"} == {"agree", "util", "MB", "mJ/row"}
 
 
-def test_results_without_a_roofline_have_no_utilisation(result: dict[str, Any]) -> None:
-    old = {key: value for key, value in result.items() if key != "roofline"}
+def test_utilisation_is_in_hundredths_and_unknown_without_a_roofline(result: dict[str, Any]) -> None:
+    known = result | {"roofline": {"model_flop_utilisation": 0.4275}}
     unknown = result | {"roofline": {"model_flop_utilisation": None, "reason": "no_graph"}}
     column = list(COLUMNS).index("util")
-    assert [row[column] for row in rows([old, unknown])] == ["-", "-"]
+    assert [row[column] for row in rows([known, unknown, result])] == ["42.8", "-", "-"]
 
 
 def test_names_tell_results_apart(result: dict[str, Any], measured: dict[str, Any]) -> None:
