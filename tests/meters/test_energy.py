@@ -81,6 +81,22 @@ with meter(device="cuda:2") as found:
     )
 
 
+@pytest.mark.parametrize("update_ms", [63, 97])
+def test_a_counter_out_of_step_with_the_slowest_is_off_by_less_than_a_tick(run, update_ms):
+    """Its ticks around each edge are seen when they come, not when the meter next reads in passing."""
+    run(
+        f"{T4}{CONSTANT}{SECOND}power 1 0 43210\nupdate_ms 1 {update_ms}\n",
+        f"""{METER}
+with meter() as found:
+    for number in range(6):
+        sleep(0.0137 * number)
+        window = found.window(5)
+        for index, joules in enumerate(window.joules.values()):
+            assert abs(joules / true_joules(index, window.opened_s, window.closed_s) - 1) < 0.0005, (index, window)
+""",
+    )
+
+
 def test_a_counter_that_stands_still_gives_way_to_power(run):
     run(
         f"{T4}{CONSTANT}stuck 0 0\n",
@@ -113,13 +129,16 @@ with meter() as found:
     )
 
 
-def test_a_gpu_that_is_lost_gives_no_number_again(run):
+@pytest.mark.parametrize(
+    ("fault", "reason"), [("error 0 * 15 5000 -1\n", "gpu_lost"), ("stuck 0 5000\n", "counter_stuck")]
+)
+def test_a_gpu_that_is_lost_or_stands_still_gives_no_number_again(run, fault, reason):
     run(
-        f"{T4}{CONSTANT}error 0 * 15 5000 -1\n",
+        f"{T4}{CONSTANT}{fault}",
         f"""{METER}
 with meter() as found:
     for window in (found.window(6), found.window(6)):
-        assert (window.component_j("gpu_board"), window.reason("gpu_board")) == (None, "gpu_lost")
+        assert (window.component_j("gpu_board"), window.reason("gpu_board")) == (None, {reason!r})
 """,
     )
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from toolchain.meters.nvml import Unavailable
 from toolchain.meters.sources import BOARD, COUNTER, INTEGRAL, Source
-from toolchain.meters.track import RESET, TOO_SHORT, Track
+from toolchain.meters.track import RESET, STUCK, TOO_SHORT, Track
 
 
 def recorded(values, *, method=COUNTER, step_s=0.001):
@@ -83,6 +83,20 @@ def test_without_two_ticks_there_is_no_figure(edges):
     track = recorded(ticking(50, tick_s=0.1, seconds=1))
     with pytest.raises(Unavailable, match=rf"^{TOO_SHORT}"):
         track.joules(*edges)
+
+
+@pytest.mark.parametrize("edges", [(0.5, 4.0), (2.5, 4.0), (3.2, 4.9)])
+def test_a_counter_that_stands_still_at_an_edge_gives_no_joules(edges):
+    moving = ticking(50, tick_s=0.1, seconds=2)
+    track = recorded(moving + [moving[-1]] * 2500 + ticking(50, tick_s=0.1, seconds=1, start_j=200))
+    with pytest.raises(Unavailable, match=rf"^{STUCK}"):
+        track.joules(*edges)
+
+
+def test_within_a_tick_joules_grow_evenly_and_behind_the_last_as_they_did():
+    track = recorded([0.0] * 100 + [1.0] * 100 + [3.0] * 100 + [13.0] * 50)  # 10, 20 and 100 W, seen at 0.1, 0.2, 0.3 s
+    assert track.joules(0.15, 0.28) == pytest.approx(0.05 * 20 + 0.08 * 100)
+    assert track.joules(0.1, 0.35) == pytest.approx(12 * 0.25 / 0.2)
 
 
 def test_power_outside_the_readings_is_not_guessed():

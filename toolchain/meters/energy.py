@@ -172,19 +172,26 @@ class EnergyMeter:
         self.watch(lambda: self.clock() >= end_s)
 
     def edge(self) -> float:
-        """Wait until every counter has moved, and return when the slowest did; without counters, now."""
+        """Wait for a tick of the slowest counter between two of every other, and return it; without counters, now."""
         self.poll()
-        counters, start_s = self._counters(), self.clock()
-        limit_s = start_s + EDGE_LIMIT_S
-        while self.clock() < limit_s and any(
-            track.last_tick_s <= start_s and not (track.faults and track.faults[-1][0] > start_s) for track in counters
-        ):
-            self.rest(HUNT_S)
-            self._read(counters)
-        slowest = max(counters, key=lambda track: track.tick_s or 0.0, default=None)
-        edge_s = slowest.last_tick_s if slowest and slowest.last_tick_s > start_s else self.clock()
+        counters = sorted(self._counters(), key=lambda track: track.tick_s or 0.0)
+        slowest, others = counters[-1:], counters[:-1]
+        self._hunt(others)
+        start_s = self._hunt(slowest)
+        edge_s = max((track.last_tick_s for track in slowest if track.last_tick_s > start_s), default=self.clock())
+        self._hunt(others)
         self.poll()
         return edge_s
+
+    def _hunt(self, tracks: list[Track]) -> float:
+        """Wait until these have moved, reading all counters closely; return since when."""
+        start_s = self.clock()
+        while self.clock() < start_s + EDGE_LIMIT_S and any(
+            track.last_tick_s <= start_s and not (track.faults and track.faults[-1][0] > start_s) for track in tracks
+        ):
+            self.rest(HUNT_S)
+            self._read(self._counters())
+        return start_s
 
     def window(self, seconds: float, *, enough: Callable[[float], bool] = lambda opened_s: True) -> Window:
         """Measure from a tick to a tick, at least so many seconds and until it is `enough` for what runs."""

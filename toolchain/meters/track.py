@@ -15,6 +15,9 @@ from toolchain.meters.sources import Source
 
 RESET, TOO_SHORT, STUCK = "counter_reset", "window_too_short", "counter_stuck"
 
+STILL_S = 1.0
+"""A counter that did not move for so long before an edge stood still; the slowest known ticks take 100 ms."""
+
 
 @dataclass
 class Track:
@@ -50,11 +53,11 @@ class Track:
     def joules(self, opened_s: float, closed_s: float) -> float:
         """Return the joules between two moments.
 
-        Of a counter, its mean power between the last ticks at or before them, times the time between them; exact where
-        they are its own ticks. Of a power, the trapezoidal integral.
+        Of a counter, exact where they are its own ticks, and in between linear within a tick; behind its last one, its
+        mean power goes on. Of a power, the trapezoidal integral.
 
         Raises:
-            Unavailable: a reading failed in between, the counter fell, or there are not two readings.
+            Unavailable: a reading failed in between, the counter fell or stood still, or there are not two readings.
         """
         for when, reason in self.faults:
             if opened_s <= when <= closed_s:
@@ -63,13 +66,20 @@ class Track:
 
     def _counted(self, opened_s: float, closed_s: float) -> float:
         first, last = (bisect_right(self.times_s, moment) - 1 for moment in (opened_s, closed_s))
-        values = self.values[max(first, 0) : last + 1]
+        times, values = (series[max(first, 0) : last + 2] for series in (self.times_s, self.values))
+        if times[-2:-1] == [closed_s]:
+            times, values = times[:-1], values[:-1]  # what comes behind an edge that is a tick is no concern
         if any(later < earlier for earlier, later in itertools.pairwise(values)):
             raise Unavailable(RESET)  # the driver was loaded again, or the GPU was reset
-        if first < 1 or last <= first:
+        if first < 1:
             raise Unavailable(TOO_SHORT)
-        power_w = (values[-1] - values[0]) / (self.times_s[last] - self.times_s[first])
-        return power_w * (closed_s - opened_s)
+        if max(opened_s - self.times_s[first], closed_s - self.times_s[last]) > STILL_S:
+            raise Unavailable(STUCK)
+        if last <= first:
+            raise Unavailable(TOO_SHORT)
+        end_s = min(closed_s, times[-1])
+        opened_j, closed_j = np.interp([opened_s, end_s], times, values)
+        return float(closed_j - opened_j) * (closed_s - opened_s) / (end_s - opened_s)
 
     def _integral(self, opened_s: float, closed_s: float) -> float:
         times, watts = np.array(self.times_s), np.array(self.values)
