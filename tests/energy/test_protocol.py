@@ -65,7 +65,7 @@ def loaded(*, per_s):
 
     def sleep(seconds):
         machine.sleep(seconds)
-        while progress.calls < int(machine.now_s * per_s):
+        while progress.calls + 1 <= machine.now_s * per_s:
             progress.add(PIECE, (progress.calls + 1) / per_s)
 
     return machine.meter(sleep=sleep), progress
@@ -78,10 +78,24 @@ def test_a_window_waits_for_enough_calls():
     assert found.work.calls == pytest.approx(found.window.seconds, abs=0.1)
 
 
+@pytest.mark.parametrize("per_s", [5.3, 10.7])
+def test_the_call_that_a_window_ends_in_counts_by_its_share(per_s):
+    meter, progress = loaded(per_s=per_s)
+    for _ in range(3):
+        found = trial(meter, progress, Protocol(window_s=5))
+        assert found.work.calls == pytest.approx(found.window.seconds * per_s, rel=1e-6)
+
+
+def test_long_calls_can_be_steady():
+    meter, progress = loaded(per_s=1.9)
+    meter.wait(20.4)  # the last call was done at 20, the next will be at 20.5
+    assert _is_steady(meter, progress, 0.0, fixed=False)
+
+
 def test_a_rate_that_is_not_kept_is_refused_with_what_is():
     meter, progress = loaded(per_s=10)
     progress.late_s = 3.0
-    with pytest.raises(UsageError, match="--rate 100: this backend does 39"):
+    with pytest.raises(UsageError, match="--rate 100: this backend does 40 "):
         trial(meter, progress, Protocol(window_s=5, rate=100))
 
 
