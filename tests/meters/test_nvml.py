@@ -217,6 +217,25 @@ def test_gpus_are_those_that_cuda_shows(run, chosen, order, found):
     run(TWO, code, CUDA_VISIBLE_DEVICES=chosen, CUDA_DEVICE_ORDER=order)
 
 
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [({}, "ambiguous_index"), ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, 1), ({"CUDA_VISIBLE_DEVICES": "GPU-2,GPU-1"}, 0),
+     ({"CUDA_VISIBLE_DEVICES": "GPU-1"}, "no_device")],
+)  # fmt: skip
+def test_a_number_means_cudas_gpu_or_nothing(run, environment, found):
+    code = f"""
+    from toolchain.meters.nvml import visible_device
+    with open_nvml():
+        found = {found!r}
+        assert reason(visible_device, 1) == found if isinstance(found, str) else visible_device(1).index == found
+    """
+    run(TWO, code, **environment)
+
+
+def test_a_session_that_cannot_be_closed_loses_nothing(run):
+    run("", "import pynvml\nwith open_nvml():\n    pynvml.nvmlShutdown()")  # closing it again is NVML's error 1
+
+
 def test_without_the_library_it_says_so():
     with pytest.raises(Unavailable, match=r"^no_nvml_library"), open_nvml():
         pytest.skip("this machine has NVIDIA's driver")

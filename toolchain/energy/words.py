@@ -21,7 +21,7 @@ REASONS = {
     "nvml_closed": "NVML was closed",
     "module_only": "only the power of a module with more than the GPU can be read",
     "no_device": "no GPU can be seen",
-    "ambiguous_index": "CUDA_VISIBLE_DEVICES does not say which GPU: set CUDA_DEVICE_ORDER=PCI_BUS_ID",
+    "ambiguous_index": "the GPUs are unlike, and a number does not say which: set CUDA_DEVICE_ORDER=PCI_BUS_ID",
     "mig_shared": "the GPU is cut into slices (MIG), and its readings are of all of them",
     "counter_stuck": "its counter does not move",
     "counter_reset": "its counter was reset",

@@ -7,7 +7,7 @@ Calls and fields as nvml.h documents them.
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -73,7 +73,8 @@ def open_nvml() -> Iterator[None]:
     try:
         yield
     finally:
-        pynvml.nvmlShutdown()
+        with suppress(Unavailable):  # it may fail as the GPU did, and what was measured before is kept
+            call(pynvml.nvmlShutdown)
 
 
 def driver_versions() -> tuple[str, str]:
@@ -226,16 +227,15 @@ def visible_devices(chosen: str | None = None, order: str | None = None) -> list
         Unavailable: none is visible, an index could mean several, or a slice is meant.
     """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES") if chosen is None else chosen
-    order = os.environ.get("CUDA_DEVICE_ORDER", "") if order is None else order
     devices = all_devices()
-    alike = len({device.name for device in devices}) == 1 or order == "PCI_BUS_ID"
     if chosen is None:
         return devices
+    numbered = _are_numbered(devices, order)
     found: list[Device] = []
     for part in map(str.strip, chosen.split(",")):
         if part.startswith("MIG-"):
             raise Unavailable(MIG, part)
-        if part.isdecimal() and int(part) < len(devices) and not alike:
+        if part.isdecimal() and int(part) < len(devices) and not numbered:
             raise Unavailable(AMBIGUOUS, f"CUDA_VISIBLE_DEVICES={chosen}; set CUDA_DEVICE_ORDER=PCI_BUS_ID")
         matching = [one for one in devices if (part == str(one.index) or (part and one.uuid.startswith(part)))]
         if len(matching) != 1:
@@ -244,3 +244,23 @@ def visible_devices(chosen: str | None = None, order: str | None = None) -> list
     if not found:
         raise Unavailable(NO_DEVICE, f"CUDA_VISIBLE_DEVICES={chosen}")
     return found
+
+
+def visible_device(number: int) -> Device:
+    """Return the GPU that CUDA calls by this number in this process.
+
+    Raises:
+        Unavailable: it is not visible, the number could mean several, or a slice is meant.
+    """
+    devices = visible_devices()
+    if number >= len(devices):
+        raise Unavailable(NO_DEVICE, f"cuda:{number} of {len(devices)} that can be seen")
+    if "CUDA_VISIBLE_DEVICES" not in os.environ and not _are_numbered(devices):
+        raise Unavailable(AMBIGUOUS, f"cuda:{number} of unlike GPUs; set CUDA_DEVICE_ORDER=PCI_BUS_ID")
+    return devices[number]
+
+
+def _are_numbered(devices: list[Device], order: str | None = None) -> bool:
+    """Whether CUDA's numbers are NVML's, or it does not matter which is meant."""
+    order = os.environ.get("CUDA_DEVICE_ORDER", "") if order is None else order
+    return order == "PCI_BUS_ID" or len({device.name for device in devices}) == 1

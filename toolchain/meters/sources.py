@@ -62,13 +62,9 @@ def open_sources(device: str | None = None, *, powercap: Path = rapl.ROOT) -> It
 
 
 def _chosen(device: str | None) -> list[Device]:
-    devices = nvml.visible_devices()
     if device is None or ":" not in device:
-        return devices
-    number = int(device.split(":")[1])
-    if number >= len(devices):
-        raise Unavailable(nvml.NO_DEVICE, f"{device} of {len(devices)} that can be seen")
-    return [devices[number]]
+        return nvml.visible_devices()
+    return [nvml.visible_device(int(device.split(":")[1]))]
 
 
 def _add_gpu(found: Inventory, gpu: Device) -> None:
