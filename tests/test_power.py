@@ -78,6 +78,28 @@ assert reading.total_j is total or abs(reading.total_j / total - 1) < 0.002, (to
     )
 
 
+def test_what_one_gpu_lacks_makes_it_a_part(run, tmp_path):
+    for folder, name in (("intel-rapl:0", "package-0"), ("intel-rapl:0:0", "dram")):
+        (tmp_path / folder).mkdir()
+        for file, text in (("name", name), ("energy_uj", 0), ("max_energy_range_uj", 262_143_328_850)):
+            (tmp_path / folder / file).write_text(str(text))
+    none = "no_counter 1\nerror 1 nvmlDeviceGetFieldValues 3 0 -1\nerror 1 nvmlDeviceGetPowerUsage 3 0 -1\n"
+    run(
+        T4 + SECOND + none,
+        f"""{SIMULATED}
+def sleep(seconds):
+    now[0] += seconds
+    advance(seconds)
+    for file in pathlib.Path({str(tmp_path)!r}).glob("*/energy_uj"):
+        file.write_text(str(round(8e7 * now[0])))
+with measure({str(tmp_path)!r}) as reading:
+    work(3)
+assert reading.status == "partial" and "GPU-2" not in str(reading.components["gpu_board"]["devices"])
+assert "cpu_package" not in reading.missing and "gpu_board" not in reading.missing
+""",
+    )
+
+
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [("reset 0 5000 0\nbase_mj 0 9000000\n", "counter_reset"), ("error 0 * 15 5000 -1\n", "gpu_lost"),

@@ -67,6 +67,17 @@ class Meter:
         self.components = {BOARD}
 
 
+class WholeMeter(Meter):
+    """The same, of a machine whose processor is measured too, at no watts to speak of."""
+
+    def __init__(self, *, lacks: str | None = None) -> None:
+        super().__init__()
+        self.missing = {BOARD: ("not_supported", f"not_supported: {lacks}")} if lacks else {}
+        for name in ("gpu_memory", "cpu_package", "cpu_dram"):
+            self.tracks[name, "package-0"] = Track(Source(name, "package-0", "rapl", lambda: 0.0))
+        self.components = {name for name, _ in self.tracks}
+
+
 def trial(joules: float | None, *, rows: float = 1000, seconds: float = 6, integral_j: float | None = None) -> Trial:
     key = (BOARD, "GPU-1")
     window = Window(
@@ -102,6 +113,24 @@ def test_what_is_missing_makes_it_partial_and_is_not_in_the_total() -> None:
     found = made([trial(300)] * 5)
     assert (found["status"], found["reason"]) == ("partial", "rapl_absent")
     assert "cpu_package" in found["detail"]
+
+
+@pytest.mark.parametrize(("lacks", "status"), [(None, "measured"), ("GPU-2", "partial")])
+def test_a_component_that_one_of_its_devices_is_not_in_is_a_part(lacks: str | None, status: str) -> None:
+    one = trial(300)
+    one.window.joules.update({(name, "package-0"): 30.0 for name in ("gpu_memory", "cpu_package", "cpu_dram")})
+    found = block(Run([one] * 5), WholeMeter(lacks=lacks), Protocol(), device="cuda:0")  # type: ignore[arg-type]
+    assert (found["status"], found["reason"]) == (status, "not_supported" if lacks else None)
+    assert not lacks or "a part of gpu_board" in found["detail"]
+    assert ("not of all its devices: not_supported: GPU-2" in "\n".join(describe(found))) is bool(lacks)
+    assert found["total_j"] == 5 * 360  # the memory is in the board
+    assert found["peak_power_w"] is None  # of the board alone it would be less than the mean can be
+    assert found["components"][BOARD]["peak_power_w"] == 70
+
+
+def test_the_peak_is_that_of_what_is_in_the_total() -> None:
+    assert made([trial(300)] * 5)["peak_power_w"] == 70
+    assert made([trial(300)] * 5, device="cpu")["peak_power_w"] is None
 
 
 def test_a_gpu_that_the_backend_does_not_use_is_shown_and_not_counted() -> None:

@@ -76,9 +76,10 @@ def block(
         "components": {name: component(name, tried, meter, device) for name in COMPONENTS},
         "windows": windows, "windows_dropped": len(windows) - len(kept), **dict.fromkeys(FIGURES),
     }  # fmt: skip
-    made |= _status(made, used, windows, device)
+    made |= _status(made, used, windows, meter, device)
     if made["status"] != "unavailable":
         made |= _figures([window for window in windows if window["accepted"]], share_correct, protocol)
+        made["peak_power_w"] = made["components"][BOARD].get("peak_power_w") if used == [BOARD] else None
         made["counter_to_integral"] = made["components"][BOARD].get("counter_to_integral")
         made["net"] = _net(made, run, used)
         made["carbon"] = _carbon(made, carbon)
@@ -90,8 +91,8 @@ def block(
     return made
 
 
-def _status(made: Block, used: list[str], windows: list[Block], device: str) -> Block:
-    missing = [name for name in counted(device) if name not in used]
+def _status(made: Block, used: list[str], windows: list[Block], meter: EnergyMeter, device: str) -> Block:
+    missing = [name for name in counted(device) if name in meter.missing]
     dropped = Counter(window["reason"] for window in windows if not window["accepted"])
     if not used:
         first = made["components"][missing[0]]
@@ -101,8 +102,9 @@ def _status(made: Block, used: list[str], windows: list[Block], device: str) -> 
         return {"status": "unavailable", "reason": reason,
                 "detail": f"{dropped.total()} of {len(windows)} windows dropped, {times} for this"}  # fmt: skip
     if missing:
-        return {"status": "partial", "reason": made["components"][missing[0]]["reason"],
-                "detail": f"not in the total: {', '.join(missing)}"}  # fmt: skip
+        parts = [f"a part of {name}" if name in used else name for name in missing]
+        return {"status": "partial", "reason": meter.missing[missing[0]][0],
+                "detail": f"not in the total: {', '.join(parts)}"}  # fmt: skip
     return {"status": "measured"}
 
 
@@ -125,13 +127,12 @@ def _figures(windows: list[Block], share_correct: float | None, protocol: Protoc
         sum(window[key] for window in windows) for key in ("total_j", "seconds", "inferences", "tokens", "slots")
     )
     each = total / rows
-    peaks = [sum(window["peak_power_w"].values()) for window in windows if window["peak_power_w"]]
     found = [window["per_inference_j"] for window in windows]
     return {
         "window_s": seconds, "inferences": rows, "total_j": total, "per_inference_j": each,
         "per_token_j": total / tokens, "per_slot_j": total / slots,
         "per_correct_j": each / share_correct if share_correct else None,
-        "mean_power_w": total / seconds, "peak_power_w": max(peaks, default=None),
+        "mean_power_w": total / seconds,
         "energy_delay_product_js": each * seconds / rows, "throughput_per_s": rows / seconds,
         "ci95": list(bootstrap_mean_ci95(found, seed=protocol.seed)) if len(found) >= LEAST_WINDOWS else None,
         "range": [min(found), max(found)],

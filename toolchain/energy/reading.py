@@ -83,7 +83,7 @@ class Reading:
     @property
     def status(self) -> str:
         """Whether everything that counts was measured, a part of it, or nothing: as in a result."""
-        lacking = [name for name in counted(self.device) if name in self.missing]
+        lacking = [name for name in counted(self.device) if name in self.missing or self.components[name]["detail"]]
         return "unavailable" if self.total_j is None else "partial" if lacking else "measured"
 
     def _sum_of(self, key: str) -> float | None:

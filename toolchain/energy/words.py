@@ -102,6 +102,8 @@ def _parts(block: Block) -> list[str]:
             extra.append(f"ticks of {part['tick_ms']:.0f} ms")
         if ratio := part.get("counter_to_integral"):
             extra.append(f"{ratio:.3f} of integrated power")
+        if part["detail"]:
+            extra.append(part["detail"])
         if not part["counted"]:
             extra.append(
                 f"part of {part['part_of']}" if part["part_of"] else "not used by this backend, not in the total"
