@@ -1,5 +1,7 @@
 """RAPL from a folder of files: which zones count, and joules across wraps."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +47,14 @@ def test_dies_that_mirror_one_counter_count_once(zone, tmp_path):
     zone("intel-rapl:1", "package-0-die-1", 123_456)
     zone("intel-rapl:2", "package-1-die-0", 123_457)
     assert names(tmp_path) == {("cpu_package", "package-0-die-0"), ("cpu_package", "package-1-die-0")}
+
+
+def test_a_mirror_is_known_though_it_moves_between_two_readings(zone, tmp_path, monkeypatch):
+    zone("intel-rapl:0", "package-0-die-0", 1)
+    zone("intel-rapl:1", "package-0-die-1", 1)
+    numbers = itertools.count(1)
+    monkeypatch.setattr(Zone, "read_uj", lambda self: 1000 + next(numbers) // 4)  # both: it moves every four readings
+    assert names(tmp_path) == {("cpu_package", "package-0-die-0")}
 
 
 def test_absence_and_permission_are_told_apart(zone, tmp_path, monkeypatch):

@@ -15,6 +15,9 @@ ROOT = Path("/sys/class/powercap")
 ABSENT, PERMISSION, LOST = "rapl_absent", "rapl_permission", "rapl_lost"
 """Why there is no figure: no such zone, not readable by this user, or not any more."""
 
+MIRROR_READINGS = 10
+"""Of which one is between two ticks."""
+
 PACKAGE = re.compile(r"package-\d+(-die-\d+)?")
 
 
@@ -72,14 +75,20 @@ def _zone(folder: Path) -> Zone | None:
 
 def _without_mirrors(zones: list[Zone]) -> list[Zone]:
     """Drop zones whose counter stands, to the microjoule, where one before it does."""
-    seen: set[tuple[str, int]] = set()
-    kept = []
+    kept: list[Zone] = []
     for zone in zones:
-        value = zone.read_uj()
-        if value == 0 or (zone.component, value) not in seen:
+        if not any(_is_mirror(zone, other) for other in kept if other.component == zone.component):
             kept.append(zone)
-        seen.add((zone.component, value))
     return kept
+
+
+def _is_mirror(zone: Zone, other: Zone) -> bool:
+    """Whether two counters say the same; read in one millisecond, as they move a thousand times a second."""
+    for _ in range(MIRROR_READINGS):
+        before, value, after = other.read_uj(), zone.read_uj(), other.read_uj()
+        if before == after:
+            break
+    return value == before != 0
 
 
 @dataclass
