@@ -136,3 +136,19 @@ def test_the_hub_may_be_away(monkeypatch: pytest.MonkeyPatch, reason: str | None
 def test_without_network_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "unreachable", lambda: pytest.fail("asked"))
     assert "Hub" not in states()
+
+
+@pytest.mark.parametrize(
+    ("scenario", "state", "detail"),
+    [("", "ok", "Tesla T4: its counter"), ("no_counter 0\n", "ok", "Tesla T4: its power, which is integrated"),
+     ("mig 0 1\n", "missing", "mig_shared: readings are the whole GPU's, not the slice's")],
+)  # fmt: skip
+def test_gpu_energy_is_there_where_the_meter_would_read_it(run, scenario, state, detail):
+    run(
+        f"device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 30000\n{scenario}",
+        f"""
+from toolchain.doctor import _gpu_energy
+found = _gpu_energy()
+assert (found.state, found.detail) == ({state!r}, {detail!r}), found
+""",
+    )

@@ -11,7 +11,8 @@ from toolchain import hub
 from toolchain.engine.api import has_implicit_int8, import_tensorrt
 from toolchain.environment import cpu_name, gpu_facts, version_of
 from toolchain.errors import MachineError
-from toolchain.meters import nvml, rapl
+from toolchain.meters import rapl
+from toolchain.meters.sources import BOARD, COUNTER, INTEGRAL, open_sources
 from toolchain.runtimes.device import cpu_threads
 
 POWERCAP = rapl.ROOT
@@ -127,15 +128,15 @@ def _gpu() -> list[Finding]:
 
 
 def _gpu_energy() -> Finding:
-    """Read the counter: that NVML loads does not say that it measures."""
-    try:
-        with nvml.open_nvml():
-            for device in nvml.visible_devices():
-                device.energy_mj()
-            names = ", ".join(device.name for device in nvml.visible_devices())
-    except nvml.Unavailable as why:
-        return Finding("GPU energy", "missing", str(why), "GPU energy will be null; guests and slices often have none")
-    return Finding("GPU energy", "ok", f"the counter of {names} can be read")
+    """Read what `eval --energy` would: that NVML loads does not say that it measures."""
+    with open_sources(powercap=POWERCAP) as found:
+        methods = {source.device: source.method for source in reversed(found.sources) if source.component == BOARD}
+        shown = {COUNTER: "its counter", INTEGRAL: "its power, which is integrated"}
+        boards = [f"{gpu.name}: {shown[methods[gpu.uuid]]}" for gpu in found.gpus if gpu.uuid in methods]
+    if BOARD in found.missing:
+        detail = "; ".join([*boards, found.missing[BOARD][1]])
+        return Finding("GPU energy", "missing", detail, "GPU energy will be null; guests and slices often have none")
+    return Finding("GPU energy", "ok", "; ".join(boards))
 
 
 def _library(name: str, candidates: tuple[str, ...], advice: str) -> Finding:
