@@ -188,6 +188,13 @@ def test_words_name_every_figure_and_what_is_missing() -> None:
     ]
 
 
+def test_the_sensor_of_a_board_that_is_not_in_the_total_is_no_doubt() -> None:
+    one = trial(300)
+    one.window.joules.update({(name, "package-0"): 30.0 for name in ("gpu_memory", "cpu_package", "cpu_dram")})
+    lines = describe(block(Run([one]), WholeMeter(), Protocol(), device="cpu"))  # type: ignore[arg-type]
+    assert "  1 window, too few for an interval" in lines
+
+
 def test_every_reason_code_has_words(root: Path) -> None:
     text = "".join(file.read_text() for file in (root / "toolchain/meters").glob("*.py"))
     known = "gpu|rapl|counter|window|driver|no|mig|reads|not|ambiguous|nvml|module"

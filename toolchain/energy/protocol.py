@@ -123,7 +123,7 @@ def measure(
         run.warm_up = warm_up(meter, progress, protocol)
         phase = np.random.default_rng(protocol.seed)
         for number in range(protocol.windows):
-            tell(f"energy: window {number + 1} of {protocol.windows}, {protocol.length_s(meter):g} s")
+            tell(f"energy: window {number + 1} of {protocol.windows}, {protocol.length_s(meter):.3g} s")
             run.trials.append(trial(meter, progress, protocol, delay_s=phase.uniform(0, meter.tick_s)))
         meter.wait(LEAD_OUT_S)
 

@@ -114,9 +114,11 @@ def _parts(block: Block) -> list[str]:
 
 def _uncertainty(block: Block) -> str:
     windows = len(block["windows"]) - block["windows_dropped"]
-    spread = f"95 % over {windows} windows" if block["ci95"] else f"{windows} windows, too few for an interval"
+    counted = "1 window" if windows == 1 else f"{windows} windows"
+    spread = f"95 % over {counted}" if block["ci95"] else f"{counted}, too few for an interval"
     dropped = f", {block['windows_dropped']} dropped" if block["windows_dropped"] else ""
-    sensor = f"; a board's sensor is off by about {SENSOR:.0%} besides" if block["components"][BOARD]["joules"] else ""
+    board = block["components"][BOARD]
+    sensor = f"; a board's sensor is off by about {SENSOR:.0%} besides" if board["counted"] and board["joules"] else ""
     return f"  {spread}{dropped}{sensor}"
 
 
