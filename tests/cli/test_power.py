@@ -89,6 +89,8 @@ def test_under_json_stdout_is_the_record_alone(begin):
     [(["--require-energy", "--", "touch", "made"], 4, "--require-energy: nothing can be measured here (gpu_board: no"),
      ([], 4, "power: nothing can be measured here"), (["no-such-thing"], 1, "no-such-thing: no such command."),
      (["-o", "power.txt", "touch", "made"], 2, "power.txt: not a name by which to know what to write."),
+     (["--seconds", "nan"], 2, "--seconds nan: not a number above 0."),
+     (["--seconds", "0"], 2, "--seconds 0: not a number above 0."),
      (["--seconds", "3", "touch", "made"], 2, "--seconds: only without a command")],
 )  # fmt: skip
 def test_what_cannot_be_is_told_before_anything_runs(begin, tmp_path, arguments, code, message):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ def power(args: argparse.Namespace) -> int:
 
     if args.command and args.seconds is not None:
         raise UsageError("--seconds: only without a command, which takes as long as it takes. Leave one of them out.")
+    if args.seconds is not None and not 0 < args.seconds < math.inf:
+        raise UsageError(f"--seconds {args.seconds:g}: not a number above 0. Give one, or none to watch until Ctrl-C.")
     write = writer(Path(args.output)) if args.output else None
     device, needed, command = args.device or "auto", bool(args.require_energy), _command(args.command)
     if command:
