@@ -94,6 +94,7 @@ def test_an_error_of_either_ends_both():
 
     with pytest.raises(ValueError, match="infer"):
         drive(fail, itertools.repeat(piece(1)), lambda progress: cancelled.wait(60), cancel=cancelled.set)
+    assert cancelled.is_set()
 
     def wrong(progress):
         raise KeyError("measure")
