@@ -18,9 +18,6 @@ Found = TypeVar("Found")
 RESOLUTION_S = 0.001
 """Between entries of what was done: bounds the memory of a long run of short calls."""
 
-JITTER = 0.5
-"""Gaps between requests vary evenly by this share, so that they do not lock to the sensor's own period."""
-
 
 @dataclass(frozen=True)
 class Piece:
@@ -99,9 +96,12 @@ def shuffled(items: list[Piece], *, seed: int) -> Iterator[Piece]:
 
 
 def arrivals(rate: float, *, seed: int) -> Iterator[float]:
-    """Yield seconds from the start at which requests arrive, `rate` a second, with jittered gaps."""
-    gaps = np.random.default_rng(seed)
-    return itertools.accumulate(iter(lambda: gaps.uniform(1 - JITTER, 1 + JITTER) / rate, None))
+    """Yield seconds from the start at which requests arrive: one in each 1 / rate, at a random moment of it.
+
+    So gaps do not lock to the sensor's period, and yet a window has its `rate` requests a second to within one.
+    """
+    moments = np.random.default_rng(seed)
+    return ((number + moments.uniform()) / rate for number in itertools.count())
 
 
 def drive(
