@@ -42,7 +42,7 @@ def test_the_cpu_view_is_no_food_for_tensorrt(bundle):
     found = explain(open_artefact(bundle, {}))
     assert found["share_of_macs"]["tensorrt"] == 0
     assert found["share_of_macs"]["on_this_cpu"] == found["share_of_macs"]["integers"]
-    assert "its left input is uint8: TensorRT takes int8 only" in {one["reason"] for one in found["products"]}
+    assert "an integer operator of ONNX Runtime, which TensorRT has not" in {one["reason"] for one in found["products"]}
 
 
 def test_fp32_is_told_to_build_int8(bundle):

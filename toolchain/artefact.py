@@ -152,7 +152,7 @@ def vocabulary_size(model: ir.Model) -> int:
 
 
 def _precision(model: ir.Model) -> str:
-    if any(True for _ in graph.nodes(model, "DequantizeLinear")):
+    if any(True for _ in graph.nodes(model, "QuantizeLinear", "DequantizeLinear")):
         return "int8"
     half = any(value.dtype == ir.DataType.FLOAT16 for value in model.graph.initializers.values())
     return "fp16" if half else "fp32"

@@ -185,7 +185,8 @@ def stripped(model: ir.Model) -> ir.Model:
 
 def _errors(model: ir.Model, reference: ir.Model, tokens: Tokens) -> dict[str, float]:
     """Return the signal-to-noise ratio of each product's output, dB, against the reference's of the same name."""
-    outputs = {str(node.name): str(node.outputs[0].name) for node in graph.nodes(model, "MatMul", "Gemm")}
+    kinds = ("MatMul", "Gemm", *sorted(INTEGER_PRODUCTS))
+    outputs = {str(node.name): str(node.outputs[0].name) for node in graph.nodes(model, *kinds)}
     known = {str(value.name) for node in reference.graph for value in node.outputs}
     names = {name: output for name, output in outputs.items() if output in known}
     if not names:
@@ -194,8 +195,9 @@ def _errors(model: ir.Model, reference: ir.Model, tokens: Tokens) -> dict[str, f
     both = (tapped(one, list(dict.fromkeys(names.values())), tokens, text="comparing") for one in (model, reference))
     for found, expected in zip(*both, strict=True):
         for name, output in names.items():
-            signal[name] += energy(expected[output])
-            noise[name] += energy(found[output] - expected[output])
+            wanted = expected[output][tuple(map(slice, found[output].shape))]  # or only the first token of it
+            signal[name] += energy(wanted)
+            noise[name] += energy(found[output] - wanted)
     return {name: decibel(signal[name], noise[name]) for name in names if noise[name] > 0}
 
 

@@ -153,7 +153,8 @@ def _pair(
     model: ir.Model, value: ir.Value, *, after: ir.Node | None, stem: str, scale: ir.Value, zero: ir.Value
 ) -> ir.Value:
     quantise = ir.node("QuantizeLinear", [value, scale, zero], name=f"{stem}.quantize")
-    quantise.outputs[0].name = f"{stem}.quantized"
+    quantise.outputs[0].name, quantise.outputs[0].shape = f"{stem}.quantized", value.shape
+    quantise.outputs[0].type = ir.TensorType(zero.dtype or ir.DataType.INT8)
     dequantise = ir.node("DequantizeLinear", [quantise.outputs[0], scale, zero], name=f"{stem}.dequantize")
     dequantise.outputs[0].name = f"{stem}.dequantized"
     dequantise.outputs[0].shape, dequantise.outputs[0].type = value.shape, ir.TensorType(ir.DataType.FLOAT)

@@ -1,6 +1,7 @@
 """The steps of a build up to the typed graphs; each is skipped when its inputs are what they were.
 
 export     checkpoint -> model.onnx, checked against PyTorch
+cpu        model.onnx -> model.fp32.cpu.onnx, the same for ONNX Runtime on a CPU
 half       model.onnx -> model.fp16.onnx
 calibrate  model.onnx + rows -> calibration.json, calibration.cache
 quantize   model.onnx + ranges -> model.int8.onnx, model.int8.cpu.onnx
@@ -29,7 +30,9 @@ from toolchain.tokens import Tokens
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-STEP_VERSIONS = {"export": 2, "half": 1, "calibrate": 2, "quantize": 3}
+    from toolchain.quantize import Target
+
+STEP_VERSIONS = {"export": 2, "half": 1, "calibrate": 2, "quantize": 4, "cpu": 1}
 """Raised when a step's code changes what it writes, so that old outputs are not taken for new."""
 
 KEEP_MACS = 0.09
@@ -63,6 +66,22 @@ def _export(job: Job, made: Stage) -> dict[str, Any]:
     inputs = {"model": job.source.digests, "atol": job.recipe.atol, "columns": len(job.task.text_columns),
               "tools": versions("torch", "transformers", "onnxscript", "onnx-ir")}  # fmt: skip
     return made.step("export", {"version": STEP_VERSIONS["export"], **inputs}, run)
+
+
+def _cpu(job: Job, made: Stage) -> dict[str, Any]:
+    def run(folder: Path) -> dict[str, Any]:
+        from toolchain import graph
+        from toolchain.graph.cpu import for_cpu
+
+        model = graph.load(folder / "model.onnx")
+        passes = for_cpu(model)
+        graph.save(model, folder / "model.fp32.cpu.onnx")
+        found = _parity(job, folder / "model.fp32.cpu.onnx")
+        parity.check(found, where=f"{job.source.name}: model.fp32.cpu.onnx", atol=job.recipe.atol)
+        return {"passes": passes, "parity": found.to_json()}
+
+    inputs = {"version": STEP_VERSIONS["cpu"], "graph": made.artefacts["model.onnx"], "atol": job.recipe.atol}
+    return made.step("cpu", inputs, run)
 
 
 def _half(job: Job, made: Stage) -> dict[str, Any]:
@@ -173,9 +192,10 @@ def _quantize(job: Job, made: Stage) -> dict[str, Any]:
         from toolchain import graph
         from toolchain.calibrate import read_ranges
         from toolchain.coverage import integer_coverage
+        from toolchain.graph.cpu import for_cpu
         from toolchain.graph.half import to_half
         from toolchain.graph.smooth import smooth
-        from toolchain.quantize import CPU, TENSORRT, find_products, quantize
+        from toolchain.quantize import CPU, TENSORRT, quantize
 
         ranges, about = read_ranges(folder / "calibration.json")
         views = {"model.int8.onnx": TENSORRT, "model.int8.cpu.onnx": CPU}
@@ -183,12 +203,12 @@ def _quantize(job: Job, made: Stage) -> dict[str, Any]:
         for file, target in views.items():
             model = graph.load(folder / "model.onnx")
             smoothing = {"smoothing_muls": smooth(model, about.get("smoothing", {}))}
-            # What a person names, if only nothing, replaces what the calibration has chosen.
-            chosen = ",".join(about.get("keep", [])) if job.recipe.keep is None else job.recipe.keep
-            keep = find_products(model, chosen)
+            keep = _kept(model, job.recipe.keep, about.get("keep", []), target)
             record[file] = quantize(model, ranges, target, keep=keep) | smoothing
             if target is TENSORRT:
                 record[file]["float16_nodes"] = to_half(model)
+            else:
+                record[file]["passes"] = for_cpu(model)
             graph.save(model, folder / file)
         found = _parity(job, folder / "model.int8.cpu.onnx")
         if not found.finite:
@@ -204,6 +224,21 @@ def _quantize(job: Job, made: Stage) -> dict[str, Any]:
         "tools": versions("onnx-ir", "onnxruntime", "onnxruntime-gpu"),
     }
     return made.step("quantize", inputs, run)
+
+
+def _kept(model: "ir.Model", named: str | None, chosen: list[str], target: "Target") -> list[str]:
+    """Return the products that stay in float.
+
+    What a person names, if only nothing, replaces what the calibration has chosen. It chose by the error of the graph
+    for TensorRT, most of which attention makes; on a CPU attention is in float, where it is faster too.
+    """
+    from toolchain.graph import attention_products
+    from toolchain.quantize import TENSORRT, find_products
+
+    if target is TENSORRT:
+        return find_products(model, ",".join(chosen) if named is None else named)
+    attention = [str(node.name) for node in attention_products(model)]
+    return list(dict.fromkeys([*attention, *find_products(model, named)]))
 
 
 def _parity(job: Job, model: Path) -> parity.Parity:
@@ -226,6 +261,7 @@ def parity_texts(job: Job) -> list[Text]:
 
 STEPS: dict[str, Callable[[Job, Stage], dict[str, Any]]] = {
     "export": _export,
+    "cpu": _cpu,
     "half": _half,
     "calibrate": _calibrate,
     "quantize": _quantize,

@@ -39,13 +39,13 @@ def test_backends_are_a_list():
 
 def test_every_bundle_on_every_backend_the_first_is_the_baseline(bundles):
     assert names(bundles[1:], ["torch", "ort"]) == ["torch fp32", "ort int8.cpu"]
-    assert names(bundles, ["ort"]) == ["fp32: ort fp32", "int8: ort int8.cpu"]
+    assert names(bundles, ["ort"]) == ["fp32: ort fp32.cpu", "int8: ort int8.cpu"]
 
 
 def test_a_checkpoint_that_two_bundles_share_competes_once(bundles):
     told = []
     found = find_contenders(bundles, ["torch", "ort"], CPU, tell=told.append)
-    assert [one.name for one in found] == ["fp32: torch fp32", "fp32: ort fp32", "int8: ort int8.cpu"]
+    assert [one.name for one in found] == ["fp32: torch fp32", "fp32: ort fp32.cpu", "int8: ort int8.cpu"]
     assert told == [f"{bundles[1]}: torch runs what it runs for an earlier bundle, so it competes once"]
 
 
@@ -57,7 +57,7 @@ def test_one_contender_is_none(bundles):
 def test_bundles_of_one_name_are_told_apart_by_their_place(bundles, tmp_path):
     shutil.copytree(bundles[0], tmp_path / "int8")
     assert names([tmp_path / "int8", bundles[1]], ["ort"]) == [
-        f"{tmp_path / 'int8'}: ort fp32", f"{bundles[1]}: ort int8.cpu",
+        f"{tmp_path / 'int8'}: ort fp32.cpu", f"{bundles[1]}: ort int8.cpu",
     ]  # fmt: skip
 
 

@@ -273,7 +273,7 @@ def bundle(tiny_distilbert, sentences, tmp_path_factory):
 def test_where_nothing_can_be_measured_nothing_runs_and_that_is_kept(bundle, without_meters, monkeypatch):
     monkeypatch.setattr(toolchain.contest, "opened", None)
     record = contest([bundle], ["torch", "ort"], {"device": "cpu"}, tell=quiet)
-    assert [one["name"] for one in record["contenders"]] == ["torch fp32", "ort fp32"]
+    assert [one["name"] for one in record["contenders"]] == ["torch fp32", "ort fp32.cpu"]
     assert (record["status"], record["reason"], record["n"]) == ("unavailable", "rapl_absent", 40)
     file = Path(record["file"])
     assert file.parent == bundle / "results/energy"

@@ -49,7 +49,7 @@ def test_two_bundles_on_a_gpu(gpu, tiny_distilbert, sentences, tmp_path):
                           text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
-    assert [sorted(block) for block in record["blocks"]] == [["one: ort fp32", "other: ort fp32"]] * 2
+    assert [sorted(block) for block in record["blocks"]] == [["one: ort fp32.cpu", "other: ort fp32.cpu"]] * 2
     for contender in record["contenders"]:
         assert contender["mean_power_w"] == pytest.approx(60, rel=0.02)
         assert contender["counter_to_integral"] == pytest.approx(1, rel=0.02)

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from toolchain.coverage import FLOAT_PRODUCTS, INTEGER_PRODUCTS, cover
 from toolchain.errors import InputError
+from toolchain.graph.integer import PRODUCT
 
 Flop = dict[str, float]
 """Precision -> operations."""
@@ -100,9 +101,9 @@ def count(model: ir.Model, *, integers: bool = True, runs_as: Mapping[str, str] 
     quantised = {one.name for one in cover(model) if integers and one.integers}
     flop: dict[str, list[float]] = {}
     for node in model.graph:
-        if node.op_type in (FLOAT_PRODUCTS | INTEGER_PRODUCTS) - {"MatMul"}:
+        if node.op_type in (FLOAT_PRODUCTS | INTEGER_PRODUCTS) - {"MatMul", PRODUCT}:
             raise InputError(f"{node.name}: a {node.op_type}, whose work is not known. Count that of the graph before.")
-        if node.op_type in ("MatMul", "Gemm"):
+        if node.op_type in ("MatMul", "Gemm", PRODUCT):
             kind = "int8" if str(node.name) in quantised else NAMES[node.outputs[0].dtype or ir.DataType.FLOAT]
             kind = (runs_as or {}).get(kind, kind)
             factor, power = _macs(node, *names)

@@ -1,0 +1,115 @@
+"""The graphs for ONNX Runtime on a CPU: the same logits, and the kernels that were measured to be fast."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from toolchain import graph
+from toolchain.calibrate import calibrate
+from toolchain.coverage import optimised
+from toolchain.graph.cpu import for_cpu, separate_norms
+from toolchain.graph.first_token import first_token
+from toolchain.graph.integer import integer_products
+from toolchain.quantize import CPU, quantize
+from toolchain.runtimes.ort import open_session
+
+KINDS = ["distilbert", "bert", "roberta"]
+LAYERS = 2  # as in tests/tiny.py
+
+
+def run(model, batch):
+    return open_session(graph.serialised(model)).run(["logits"], batch)[0]
+
+
+@pytest.fixture(scope="module")
+def quantised(exported, tokens_of):
+    """Return a new Q/DQ graph of an architecture, attention left in float."""
+    ranges = {kind: calibrate(graph.load(exported[kind]), tokens_of(kind, 60), method="minmax") for kind in KINDS}
+
+    def make(kind):
+        model = graph.load(exported[kind])
+        quantize(model, ranges[kind], CPU, keep=[node.name for node in graph.attention_products(model)])
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("run_pass", [first_token, separate_norms, for_cpu])
+def test_float_passes_keep_the_logits_of_padded_rows(kind, run_pass, exported, random_batch, reference):
+    model, batch = graph.load(exported[kind]), random_batch(kind, 6, 19)
+    assert run_pass(model)
+    assert (batch["attention_mask"] == 0).any()
+    np.testing.assert_allclose(run(model, batch), reference(kind, batch), atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_keeps_its_logits_whatever_the_padding(kind, exported, tokens_of):
+    model, tokens = graph.load(exported[kind]), tokens_of(kind, 8)
+    for_cpu(model)
+    alone = [run(model, tokens.batch(np.array([row]))) for row in range(8)]
+    padded = run(model, tokens.batch(np.arange(8), length=40))
+    np.testing.assert_allclose(np.concatenate(alone), padded, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_the_first_token_of_the_last_layer_is_computed(kind, exported, random_batch):
+    model, batch = graph.load(exported[kind]), random_batch(kind, 3, 7)
+    names = {node.name: str(node.outputs[0].name) for node in graph.nodes(model, "MatMul")}
+    first_token(model)
+    names = {name: output for name, output in names.items() if name in {node.name for node in model.graph}}
+    shapes = [array.shape for array in open_session(graph.with_outputs(model, [*names.values()])).run(None, batch)]
+    lengths = [shape[-2] for shape in shapes]
+    per_layer = len(names) // LAYERS
+    assert set(lengths[:-per_layer]) == {7}
+    # Keys and values are needed of every token; query, two attention products and three linear layers of the first.
+    assert Counter(lengths[-per_layer:]) == {7: 2, 1: 6}
+
+
+def test_nothing_is_narrowed_where_the_head_reads_every_token(exported):
+    model = graph.load(exported["distilbert"])
+    choice = next(node for node in graph.nodes(model, "Gather") if node.inputs[0].producer() is not None)
+    choice.replace_input_with(1, graph.add_initializer(model, "second", np.array(1)))
+    assert first_token(model) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_integer_product_gives_what_its_qdq_nodes_gave(kind, quantised, random_batch):
+    model, batch = quantised(kind), random_batch(kind, 6, 19)
+    expected = run(model, batch)
+    assert integer_products(model) == 6 * LAYERS
+    np.testing.assert_allclose(run(model, batch), expected, atol=1e-4 * np.abs(expected).max())
+    assert not list(graph.nodes(model, "DequantizeLinear"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_int8_graph_stays_within_its_noise(kind, quantised, random_batch, reference):
+    model, batch = quantised(kind), random_batch(kind, 32, 19)
+    expected = run(model, batch)
+    assert for_cpu(model)["integer_products"] == 6 * LAYERS
+    found = run(model, batch)
+    noise = np.abs(expected - reference(kind, batch)).max()
+    assert np.abs(found - expected).max() <= 0.05 * noise + 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_products_that_do_not_fit_stay_as_they_are(kind, quantised):
+    model = quantised(kind)
+    for node in graph.nodes(model, "DequantizeLinear"):
+        if graph.constant(node.inputs[0]) is not None:  # a weight, now with zero points
+            zero = graph.constant(node.inputs[2])
+            node.replace_input_with(2, graph.add_initializer(model, f"{node.name}.zero", zero + np.int8(1)))
+    assert integer_products(model) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_onnx_runtime_takes_the_fast_kernels(kind, quantised, tmp_path):
+    """Its optimiser must neither fuse Add and LayerNorm, nor take the bias from the product into GELU."""
+    model = quantised(kind)
+    for_cpu(model)
+    graph.save(model, tmp_path / "model.onnx")
+    found = Counter(node.op_type for node in optimised(tmp_path / "model.onnx").graph)
+    assert (found["MatMulIntegerToFloat"], found["Gelu"]) == (6 * LAYERS, LAYERS)
+    assert found["LayerNormalization"] == 1 + 2 * LAYERS
+    assert not {"SkipLayerNormalization", "BiasGelu", "DequantizeLinear"} & set(found)

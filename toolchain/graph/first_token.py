@@ -1,0 +1,114 @@
+"""Compute the last layer for the first token alone, where the head reads no other.
+
+Each token's own work there is then done once a row instead of once a token: the query, attention's output layer
+and the feed-forward layers of one layer; keys and values are still those of all tokens. Exact.
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from toolchain.graph import add_initializer, constant, nodes
+from toolchain.graph.integer import PRODUCT
+from toolchain.graph.match import axis
+
+EACH_VALUE = {"Add", "Sum", "Sub", "Mul", "Div", "Erf", "Relu", "Tanh", "Gelu", "FastGelu"}
+"""Operators whose result at one place depends on that place of their inputs alone."""
+
+Places = dict[ir.Value, int]
+"""Values of which only the first token is needed -> the dimension of their tokens."""
+
+Read = tuple[ir.Node, int]
+"""A node and which of its inputs."""
+
+FIRST = ".first"
+"""Ends the name of a tensor that holds the first token of another."""
+
+
+def first_token(model: ir.Model) -> int:
+    """Move the choice of the first token up as far as the graph allows; return how many nodes have less work."""
+    count = 0
+    for choice in nodes(model, "Gather"):
+        hidden, index = choice.inputs[0], constant(choice.inputs[1])
+        whole = hidden is None or hidden.shape is None or len(hidden.shape) != 3
+        if whole or axis(choice, 0) != 1 or index is None or index.size != 1 or index.item() != 0:
+            continue
+        assert hidden is not None
+        count += _narrow(model, choice, hidden)
+    return count
+
+
+def _narrow(model: ir.Model, choice: ir.Node, hidden: ir.Value) -> int:
+    places: Places = {hidden: 1}
+    reads: set[Read] = {(choice, 0)}
+    for node in reversed(list(model.graph)):
+        made = node.outputs[0]
+        # What is read in another role too, such as a query that is also a key, is needed whole.
+        if made in places and all((use.node, use.idx) in reads for use in made.uses()):
+            needed = _needed(node, places[made])
+            if needed and all(places.get(value, place) == place for value, place in needed.items()):
+                places |= needed
+                reads |= {(node, index) for index, value in enumerate(node.inputs) if value in needed}
+    narrowed = {node for node, _ in reads} - {choice}
+    for value, place in places.items():
+        if value.producer() in narrowed:
+            value.shape = _first_shape(value, place)
+        else:
+            _take_first(model, value, place, reads - {(choice, 0)})
+    return len(narrowed)
+
+
+def _needed(node: ir.Node, place: int) -> Places | None:
+    """Return which inputs need only their first token if the output does; None if nothing is known of the operator."""
+    first, shape = node.inputs[0], node.outputs[0].shape
+    if first is None or first.shape is None or shape is None:
+        return None
+    last = len(shape) - 1
+    if node.op_type in EACH_VALUE:
+        return _broadcast(node, place, len(shape))
+    if node.op_type in ("LayerNormalization", "Softmax"):
+        return {first: place} if axis(node, -1) in (-1, last) and place != last else None
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        scale = constant(node.inputs[1])
+        return {first: place} if scale is not None and scale.size == 1 else None
+    if node.op_type in ("MatMul", PRODUCT):
+        # A row of the product needs a row of the left side, and all of the right.
+        rows = place == last - 1 and len(first.shape) == len(shape)
+        return {first: place} if rows and first is not node.inputs[1] else None
+    if node.op_type == "Transpose":
+        return {first: node.attributes["perm"].as_ints()[place]}
+    if node.op_type == "Reshape":
+        target = constant(node.inputs[1])
+        return {first: place} if target is not None and not target[: place + 1].any() else None
+    return None
+
+
+def _broadcast(node: ir.Node, place: int, rank: int) -> Places | None:
+    needed: Places = {}
+    for value in node.inputs:
+        if value is None or value.shape is None:
+            return None
+        own = place - (rank - len(value.shape))  # shapes are aligned at their ends
+        if own >= 0 and value.shape[own] != 1:
+            needed[value] = own
+    return needed
+
+
+def _first_shape(value: ir.Value, place: int) -> ir.Shape:
+    assert value.shape is not None  # or its node would not have been narrowed
+    return ir.Shape([1 if dimension == place else size for dimension, size in enumerate(value.shape)])
+
+
+def _take_first(model: ir.Model, value: ir.Value, place: int, reads: set[Read]) -> None:
+    """Let `reads` read the first token of `value` only, under a name that tells what it is of."""
+    source = value.producer()
+    index = add_initializer(model, "first_token", np.zeros(1, np.int64))
+    take = ir.node("Gather", [value, index], {"axis": place}, name=f"{value.name}{FIRST}")
+    made = take.outputs[0]
+    made.name, made.type, made.shape = f"{value.name}{FIRST}", value.type, _first_shape(value, place)
+    if source is None:
+        model.graph.insert_before(model.graph[0], take)
+    else:
+        model.graph.insert_after(source, take)
+    for use in list(value.uses()):
+        if (use.node, use.idx) in reads:
+            use.node.replace_input_with(use.idx, made)
