@@ -11,6 +11,7 @@ from toolchain import graph
 from toolchain.calibrate import calibrate
 from toolchain.coverage import optimised
 from toolchain.errors import InputError
+from toolchain.graph.cpu import for_cpu
 from toolchain.graph.half import to_half
 from toolchain.model import find_model, load_model
 from toolchain.profile.ablate import repeated, without
@@ -49,8 +50,10 @@ def written_out(module, kind, group, batch):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("group", ["attention", "feed_forward"])
-def test_a_graph_without_a_part_is_the_model_without_it(checkpoints, exported, probe, reference, kind, group):
+@pytest.mark.parametrize("prepare", [lambda model: None, for_cpu], ids=["plain", "for_cpu"])
+def test_a_graph_without_a_part_is_the_model_without_it(checkpoints, exported, probe, reference, kind, group, prepare):
     model, batch = graph.load(exported[kind]), probe(kind)
+    prepare(model)
     assert without(model, group) == 2
     found = run(model, batch)
     with torch.inference_mode():

@@ -19,6 +19,7 @@ from toolchain.profile.groups import NORMS, name_of, place_nodes
 REMOVABLE = ("attention", "feed_forward")
 REPEATABLE = ("embedding", "head")
 
+ADDITIONS = {"Add", "Sum"}
 CONVERSIONS = {"Cast", "QuantizeLinear", "DequantizeLinear", "Identity"}
 """What may stand between a LayerNorm and the sum that its output is added to."""
 
@@ -37,19 +38,26 @@ def without(model: ir.Model, group: str) -> int:
     count = 0
     for before, norm in itertools.pairwise(norms):
         if places[name_of(norm)].group == group:
-            if not _adds(norm, before.outputs[0]):
+            residual = _residual(norm, before.outputs[0])
+            if residual is None:
                 raise InputError(f"{name_of(norm)}: does not normalise a sum with its part's input, so {group} stays.")
-            norm.outputs[0].replace_all_uses_with(before.outputs[0])
+            norm.outputs[0].replace_all_uses_with(residual)
             count += 1
     common.RemoveUnusedNodesPass()(model)
     return count
 
 
-def _adds(norm: ir.Node, kept: ir.Value) -> bool:
-    """Whether a LayerNorm reads the sum of `kept` and something else."""
+def _residual(norm: ir.Node, kept: ir.Value) -> ir.Value | None:
+    """Return `kept`, or its first token, if a LayerNorm reads the sum of that and something else."""
     total = _before_conversions(norm.inputs[0])
     add = total.producer() if total is not None else None
-    return add is not None and add.op_type == "Add" and kept in map(_before_conversions, add.inputs)
+    for value in map(_before_conversions, add.inputs) if add is not None and add.op_type in ADDITIONS else ():
+        if value is kept:
+            return value
+        choice = value.producer() if value is not None else None  # of the first token: see graph/first_token.py
+        if choice is not None and choice.op_type == "Gather" and _before_conversions(choice.inputs[0]) is kept:
+            return value
+    return None
 
 
 def _before_conversions(value: ir.Value | None) -> ir.Value | None:
