@@ -5,7 +5,6 @@ Where there is no NVIDIA driver, NVML is the scripted library of tests/nvml, who
 
 import contextlib
 import ctypes
-import math
 import random
 import statistics
 import subprocess
@@ -14,6 +13,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+from scipy.stats import bootstrap
+
 from toolchain.energy.load import Piece, Progress, drive, shuffled
 from toolchain.meters.energy import EnergyMeter, open_meter
 from toolchain.meters.nvml import Unavailable, open_nvml
@@ -21,7 +23,7 @@ from toolchain.tensors import Infer
 
 ROOT = Path(__file__).parent.parent
 SCENARIO = "device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 68000\n"
-LEAD_IN_S, SLOT_S = 2.0, 0.5
+LEAD_IN_S, SLOT_S = 2.0, 0.25
 
 
 @contextlib.contextmanager
@@ -70,9 +72,9 @@ def metering_cost(infer: Infer, work: list[Piece], *, pairs: int) -> dict[str, f
                     done[polling].append(progress.between(opened_s, closed_s).rows / (closed_s - opened_s))
 
         drive(infer, shuffled(work, seed=0), alternate)
-    ratios = [math.log(one / other) for one, other in zip(done[True], done[False], strict=True)]
+    ratios = [one / other for one, other in zip(done[True], done[False], strict=True)]
     return {
-        f"with energy metering / without, rows per second ({name})": math.exp(statistics.mean(ratios)),
-        "  its standard error": statistics.stdev(ratios) / math.sqrt(pairs),
+        f"with energy metering / without, rows per second ({name})": statistics.median(ratios),
+        "  its standard error": float(bootstrap((ratios,), np.median, rng=0).standard_error),
         f"polling thread, share of a core ({name})": statistics.median(shares),
     }
