@@ -23,7 +23,7 @@ from toolchain.tensors import Infer
 
 ROOT = Path(__file__).parent.parent
 SCENARIO = "device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 68000\n"
-LEAD_IN_S, SLOT_S = 2.0, 0.25
+LEAD_IN_S, SLOT_S = 2.0, 0.5
 
 
 @contextlib.contextmanager

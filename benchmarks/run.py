@@ -38,7 +38,7 @@ SHARED = ROOT.parent / "shared"
 PIPELINE_BATCH = 32
 BUDGET = BUDGETS[1]
 MEMORY_ROWS = (256, 2048)
-METERED_ROWS, METERED_PAIRS = 1024, 400
+METERED_ROWS, METERED_PAIRS = 512, 130
 
 
 def main() -> None:
@@ -158,7 +158,7 @@ def metering(job: Job, model: Path) -> dict[str, float]:
     tokens = job.encode(rows.texts[:METERED_ROWS])
     with open_runtime("ort", model, device="cpu") as infer:
         work = pieces(tokens, budget_batches(tokens.lengths, max_slots=BUDGET))
-        return metering_cost(infer, work, pairs=METERED_PAIRS)
+        return metering_cost(infer, work[len(work) // 2 :][:1], pairs=METERED_PAIRS)  # one batch: calls alike
 
 
 def memory() -> dict[str, float]:
