@@ -22,9 +22,7 @@ from toolchain.metrics import METRICS, Values
 from toolchain.statistics import bootstrap_ci95
 from toolchain.tasks import Task
 from toolchain.tensors import Infer
-from toolchain.tokens import Tokens
-
-Encode = Callable[[list[Text]], Tokens]
+from toolchain.tokens import Encode, Tokens
 
 BUDGETS = (512, 1024, 2048, 4096)
 """Padded positions a batch to choose from: processors like what fits the cache, GPUs what fills them."""

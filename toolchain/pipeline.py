@@ -15,7 +15,7 @@ from toolchain.bundle import RESULTS, Bundle
 from toolchain.compare import Predictions
 from toolchain.data import Rows, load_rows
 from toolchain.energy.component import Block
-from toolchain.energy.evaluation import open_session, require
+from toolchain.energy.evaluation import LOAD_ROWS, open_session, require
 from toolchain.environment import describe
 from toolchain.errors import InputError
 from toolchain.files import sha256_file, sha256_json, write_text
@@ -107,7 +107,7 @@ def _measure(
         with open_runtime(subject.backend, subject.model, **subject.choices) as infer:
             logits, speed = evaluation.measure(infer, job.encode, rows.texts, seed=seed, log=tell)
             slots = speed["tokens"]["batch_slots"]
-            session.measure(infer, job.encode, rows.texts, max_slots=slots, tell=tell)
+            session.measure(infer, job.encode, rows.sample(LOAD_ROWS, seed=seed).texts, max_slots=slots, tell=tell)
         found = evaluation.predict(references, logits, job.task, job.source.labels)
         energy = session.block(evaluation.share_correct(found, job.task))
     tell("measuring what this machine can do")

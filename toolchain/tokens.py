@@ -1,6 +1,6 @@
 """Texts to token ids, and token ids to batches without waste."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,10 @@ class Tokens:
                 array[position, : len(column[row])] = column[row]
             made[name] = array
         return made
+
+
+Encode = Callable[[list[Text]], Tokens]
+"""Texts to tokens, as every backend has them."""
 
 
 def encode(

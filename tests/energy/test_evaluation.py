@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from toolchain.build import build
-from toolchain.energy.evaluation import LOAD_ROWS, batches_of, load_rows_of
+from toolchain.energy.evaluation import batches_of
 from toolchain.recipe import Recipe
 
 
@@ -130,11 +130,3 @@ def test_batches_of_a_size_hold_every_row_once(tokens_of):
     found = list(batches_of(lengths, 8))
     assert [len(batch) for batch in found] == [8, 8, 5]
     assert sorted(row for batch in found for row in batch) == list(range(21))
-
-
-def test_a_large_set_is_sampled_in_its_order():
-    texts = [(str(number),) for number in range(LOAD_ROWS + 1000)]
-    found = load_rows_of(texts, seed=1)
-    assert len(found) == LOAD_ROWS
-    assert found == sorted(found, key=lambda text: int(text[0]))
-    assert load_rows_of(texts[:10], seed=1) == texts[:10]

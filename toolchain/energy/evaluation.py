@@ -16,12 +16,13 @@ from toolchain.meters.energy import EnergyMeter, open_meter
 from toolchain.meters.sources import BOARD, PACKAGE
 from toolchain.recipe import Recipe
 from toolchain.tensors import Infer
-from toolchain.tokens import Indices, Tokens, budget_batches
+from toolchain.tokens import Encode, Indices, budget_batches
 
-Encode = Callable[[list[Text]], Tokens]
 Tell = Callable[[str], None]
 
 WINDOWS = 5
+"""By default: as many as an interval needs."""
+
 LOAD_ROWS = 4096
 """Rows that the load goes round: a seeded sample of more, since they are padded beforehand."""
 
@@ -35,14 +36,6 @@ def protocol_of(recipe: Recipe) -> Protocol:
         rate=recipe.rate,
         seed=recipe.seed,
     )
-
-
-def load_rows_of(texts: list[Text], *, seed: int) -> list[Text]:
-    """Return the rows that a load goes round."""
-    if len(texts) <= LOAD_ROWS:
-        return texts
-    chosen = np.random.default_rng(seed).choice(len(texts), LOAD_ROWS, replace=False)
-    return [texts[int(row)] for row in np.sort(chosen)]
 
 
 @dataclass
@@ -63,7 +56,7 @@ class Session:
         """
         if self.meter is None or not self.meter.tracks:
             return
-        tokens = encode(load_rows_of(texts, seed=self.recipe.seed))
+        tokens = encode(texts)
         lengths = tokens.lengths
         plans: dict[int | None, Iterable[Indices]] = {None: budget_batches(lengths, max_slots=max_slots)}
         if self.recipe.rate:

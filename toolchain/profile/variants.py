@@ -13,7 +13,6 @@ import numpy as np
 from toolchain import graph
 from toolchain.data import Text
 from toolchain.errors import InputError
-from toolchain.evaluate import Encode
 from toolchain.model import Source
 from toolchain.profile import ablate, bypass
 from toolchain.profile.anatomy import find_anatomy
@@ -22,7 +21,7 @@ from toolchain.runtimes import open_runtime
 from toolchain.runtimes.pytorch import forward, open_module
 from toolchain.subject import Subject
 from toolchain.tensors import Batch, Infer
-from toolchain.tokens import Tokens
+from toolchain.tokens import Encode, Tokens
 
 log = logging.getLogger(__name__)
 
