@@ -32,7 +32,7 @@ LAYERS = (
     ("subject", "results"),
     ("report", "artefact", "contest", "roofline"),
     ("pipeline", "show", "verify", "explain", "tune"),
-    ("gate", "profile"),
+    ("gate", "profile", "serve", "ship"),
     ("accept",),
     ("cli",),
     ("__main__",),
