@@ -17,7 +17,7 @@ LAYERS = (
     ("errors", "files", "hub", "metrics", "progress", "distance", "demo"),  # what knows nothing of the rest
     ("options",),
     ("tensors", "recipe", "bundle", "model", "statistics", "power_file"),
-    ("tasks", "graph", "cuda", "meters", "ranges"),
+    ("stage", "tasks", "graph", "cuda", "meters", "ranges"),
     ("engine",),
     ("runtimes",),
     ("data", "quantize", "coverage", "export", "environment"),
