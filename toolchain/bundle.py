@@ -1,4 +1,4 @@
-"""The bundle: one folder with all that is needed to run, check and rebuild a model, read with its digests checked."""
+"""The bundle: one folder with all that is needed to run, check and rebuild a model; digests are checked."""
 
 import contextlib
 import fcntl
