@@ -14,7 +14,7 @@ import toolchain
 
 # From the bottom to the top: each line may import from the lines above it only.
 LAYERS = (
-    ("errors", "files", "hub", "metrics", "progress", "distance", "demo"),  # what knows nothing of the rest
+    ("errors", "files", "hub", "metrics", "progress", "distance", "ragged", "demo"),  # what knows nothing of the rest
     ("options",),
     ("tensors", "recipe", "bundle", "model", "statistics", "power_file"),
     ("stage", "tasks", "graph", "cuda", "meters", "ranges"),

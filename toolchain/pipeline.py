@@ -19,9 +19,10 @@ from toolchain.energy.evaluation import LOAD_ROWS, open_session, require
 from toolchain.environment import describe
 from toolchain.errors import InputError
 from toolchain.files import sha256_file, sha256_json, write_text
-from toolchain.forward import run
+from toolchain.forward import run_texts
 from toolchain.labels import read_labels
 from toolchain.metrics import Values
+from toolchain.progress import bar
 from toolchain.recipe import Recipe
 from toolchain.report.html import html
 from toolchain.report.markdown import markdown
@@ -172,8 +173,8 @@ def _reference(subject: Subject, rows: Rows, references: Values) -> tuple[Predic
     file = subject.folder / f"reference-{key[:16]}.npz"
     found = read_predictions(file)
     if found is None or len(found.logits) != len(rows):
-        with open_runtime(backend, model, device="cpu") as infer:
-            logits = run(infer, job.encode(rows.texts)).logits
+        with open_runtime(backend, model, device="cpu") as infer, bar(len(rows), name, unit="rows") as advance:
+            logits = run_texts(infer, job.encode, rows.texts, advance=advance).logits
         found = evaluation.predict(references, logits, job.task, job.source.labels)
         return found, name, save_predictions(file, found)
     return found, name, {"file": file.name, "sha256": sha256_file(file)}
