@@ -46,19 +46,20 @@ class Run:
 def run(infer: Infer, tokens: Tokens, *, max_slots: int = DEFAULT_SLOTS, advance: Advance = lambda rows: None) -> Run:
     """Infer every row in length-sorted batches."""
     parts, order, runtime_s, slots, pairs = [], [], 0.0, 0, 0
-    for rows in budget_batches(tokens.lengths, max_slots=max_slots):
-        batch = tokens.batch(rows)
+    lengths = tokens.lengths
+    for rows in budget_batches(lengths, max_slots=max_slots):
+        batch, padded = tokens.batch(rows), int(lengths[rows].max())
         start = time.perf_counter()
         parts.append(infer(batch))
         runtime_s += time.perf_counter() - start
         order.append(rows)
-        slots += batch["input_ids"].size
-        pairs += batch["input_ids"].size * batch["input_ids"].shape[1]
+        slots += len(rows) * padded
+        pairs += len(rows) * padded**2
         advance(len(rows))
     found = np.concatenate(parts)
     logits = np.empty_like(found)
     logits[np.concatenate(order)] = found
-    return Run(logits, tokens.lengths, runtime_s, slots, pairs, len(order))
+    return Run(logits, lengths, runtime_s, slots, pairs, len(order))
 
 
 def run_texts(

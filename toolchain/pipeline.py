@@ -106,12 +106,15 @@ def _measure(
     with open_session(job.recipe, subject.device, tell=tell) as session:
         tell(f"opening {subject.backend} on {subject.device}")
         with open_runtime(subject.backend, subject.model, **subject.choices) as infer:
-            logits, speed = evaluation.measure(infer, job.encode, rows.texts, seed=seed, log=tell)
+            logits, speed = evaluation.measure(infer, subject.encode, rows.texts, seed=seed, log=tell)
             slots = speed["tokens"]["batch_slots"]
             session.measure(infer, job.encode, rows.sample(LOAD_ROWS, seed=seed).texts, max_slots=slots, tell=tell)
         found = evaluation.predict(references, logits, job.task, job.source.labels)
         energy = session.block(evaluation.share_correct(found, job.task))
-    tell("measuring what this machine can do")
+    if subject.remote:
+        speed["peak_memory_mb"] = {"host": None, "device": None}  # the client's says nothing of the server's
+    else:
+        tell("measuring what this machine can do")
     at = {"backend": subject.backend, "device": subject.device, "precision": subject.precision}
     speed["roofline"] = assess(subject.graph, speed, rows=len(rows), **at)
     return found, speed, energy

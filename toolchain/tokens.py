@@ -1,5 +1,6 @@
 """Texts to token ids, and token ids to batches without waste."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ import numpy as np
 from toolchain.data import Text
 from toolchain.errors import UsageError
 from toolchain.ragged import Indices, Ragged
-from toolchain.tensors import Batch
+from toolchain.tensors import TEXT_INPUTS, Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,6 +50,34 @@ class Tokens:
             made[name] = np.full(real.shape, self.pad_values[name], np.int32)
             made[name][real] = column.values
         return made
+
+
+class Sent(Tokens):
+    """Texts that are sent as they are, to a server that makes its own tokens; ours are made when they are asked for."""
+
+    def __init__(self, texts: list[Text], encode: "Encode") -> None:
+        self._texts, self._encode = texts, encode
+
+    @functools.cached_property
+    def _tokens(self) -> Tokens:
+        return self._encode(self._texts)
+
+    @property
+    def columns(self) -> dict[str, Ragged]:  # type: ignore[override]  # as of tokens, and made late
+        """Input name -> rows."""
+        return self._tokens.columns
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def take(self, indices: Indices) -> "Sent":
+        """Return the rows at `indices`, in that order."""
+        return Sent([self._texts[int(row)] for row in indices], self._encode)
+
+    def batch(self, indices: Indices, *, length: int | None = None) -> Batch:
+        """Return the texts at `indices`: objects [batch, 1] for each text of a row."""
+        parts = zip(*(self._texts[int(row)] for row in indices), strict=True)
+        return {name: np.array(part, object)[:, None] for name, part in zip(TEXT_INPUTS, parts, strict=False)}
 
 
 Encode = Callable[[list[Text]], Tokens]
