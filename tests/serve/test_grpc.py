@@ -19,10 +19,11 @@ import grpc
 import numpy as np
 import pytest
 
-from toolchain.errors import InputError, UsageError
+from toolchain.errors import InputError
 from toolchain.serve.grpc import Door, Methods, serve_grpc
 from toolchain.serve.proto import HEALTH, INFERENCE, MESSAGES
 from toolchain.serve.protocol import Reason, RefusedError
+from toolchain.serve.server import Tls
 
 
 @pytest.fixture(scope="module")
@@ -327,13 +328,13 @@ def certificate(tmp_path_factory):
     command = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem -out certificate.pem"
     name = ["-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
     subprocess.run([openssl, *command.split(), *name], cwd=folder, check=True, capture_output=True)
-    return folder / "certificate.pem", folder / "key.pem"
+    return Tls(folder / "certificate.pem", folder / "key.pem")
 
 
 def test_tls_lets_in_who_trusts_the_certificate_and_nobody_in_plain_text(wire, double, certificate):
     async def ask():
         server = await serve_grpc(double(), "127.0.0.1", 0, tls=certificate)
-        trusted = grpc.ssl_channel_credentials(certificate[0].read_bytes())
+        trusted = grpc.ssl_channel_credentials(certificate.cert.read_bytes())
         async with grpc.aio.secure_channel(f"localhost:{server.port}", trusted) as channel:
             secure = await wire.Client(channel).outcome("ModelInfer", wire.text())
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -348,18 +349,20 @@ def test_what_cannot_be_listened_at_or_read_is_one_message(wire, double, tmp_pat
     async def start(port=0, tls=None):
         return await serve_grpc(double(), "127.0.0.1", port, tls=tls)
 
+    pair = Tls(tmp_path / "certificate.pem", tmp_path / "key.pem")
+
     async def twice():
         async with wire.serving(double()) as client:
             await start(client.server.port)
 
-    with pytest.raises(UsageError, match="cannot be listened at"):
+    with pytest.raises(InputError, match="cannot be listened at"):
         asyncio.run(twice())
-    with pytest.raises(InputError, match=r"key\.pem: cannot be read: No such file"):
-        asyncio.run(start(tls=(tmp_path / "certificate.pem", tmp_path / "key.pem")))
+    with pytest.raises(InputError, match=r"key\.pem: No such file"):
+        asyncio.run(start(tls=pair))
     for name in ("certificate.pem", "key.pem"):
         (tmp_path / name).write_text("no certificate")
-    with pytest.raises(InputError, match=r"certificate\.pem: with .*key\.pem no certificate"):
-        asyncio.run(start(tls=(tmp_path / "certificate.pem", tmp_path / "key.pem")))
+    with pytest.raises(InputError, match=r"certificate\.pem: .*Give PEM files"):
+        asyncio.run(start(tls=pair))
 
 
 def test_stopping_lets_what_is_under_way_finish(wire, double):

@@ -11,19 +11,19 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
-from toolchain.errors import InputError, UsageError
+from toolchain.errors import InputError
 from toolchain.serve.proto import HEALTH, INFERENCE, MESSAGES, SERVICES
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.serve.translate import to_message, to_request
 
 if TYPE_CHECKING:
+    from toolchain.serve.server import Tls
     from toolchain.serve.service import Service
 
 log = logging.getLogger(__name__)
@@ -61,13 +61,13 @@ class GrpcServer:
     server: Any
     port: int
 
-    async def stop(self, grace_s: float) -> None:
-        """Take no more calls, and cancel those that are not done after so many seconds."""
-        await self.server.stop(grace_s)
+    async def stop(self, grace: float) -> None:
+        """Take no more calls, and cancel those that are not done after `grace` seconds."""
+        await self.server.stop(grace)
 
 
 async def serve_grpc(
-    service: "Service", host: str, port: int, *, token: str | None = None, tls: tuple[Path, Path] | None = None
+    service: "Service", host: str, port: int, *, token: str | None = None, tls: "Tls | None" = None
 ) -> GrpcServer:
     """Start to answer gRPC.
 
@@ -76,11 +76,10 @@ async def serve_grpc(
         host: the address to listen at.
         port: 0 for any that is free.
         token: what callers must show as metadata `authorization: Bearer <token>`, but for health and readiness.
-        tls: the files of the certificate chain and of its key, both PEM.
+        tls: the certificate chain and its key.
 
     Raises:
-        InputError: a file of `tls` cannot be used.
-        UsageError: the address cannot be had.
+        InputError: a file of `tls` cannot be used, or the port cannot be had.
     """
     limits = service.limits
     server = grpc.aio.server(
@@ -93,22 +92,23 @@ async def serve_grpc(
     server.add_generic_rpc_handlers((door.handlers(INFERENCE, methods), door.handlers(HEALTH, methods)))
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        bound = server.add_secure_port(address, _credentials(*tls)) if tls else server.add_insecure_port(address)
+        bound = server.add_secure_port(address, _credentials(tls)) if tls else server.add_insecure_port(address)
     except RuntimeError as error:
-        raise UsageError(f"gRPC: {address} cannot be listened at. Choose another host or port.") from error
+        what = "cannot be listened at. Choose another port with --grpc-port, or 0 for any free one."
+        raise InputError(f"{address}: {what}") from error
     await server.start()
     return GrpcServer(server, bound)
 
 
-def _credentials(certificate: Path, key: Path) -> Any:
+def _credentials(tls: "Tls") -> Any:
     try:
-        pair = key.read_bytes(), certificate.read_bytes()
+        pair = tls.key.read_bytes(), tls.cert.read_bytes()
         # gRPC takes anything, and says only that the port cannot be had. A key with a password is not asked for it.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
-    except ssl.SSLError as error:
-        raise InputError(f"{certificate}: with {key} no certificate and its key. Give two PEM files.") from error
-    except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read: {error.strerror}. Give a PEM file.") from error
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key, password="")
+    except OSError as error:  # of ssl too, which has no words for a user
+        what = "with its key no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        where = error.filename or tls.cert
+        raise InputError(f"{where}: {what}. Give PEM files with --tls-cert and --tls-key.") from error
     return grpc.ssl_server_credentials([pair])
 
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from toolchain.serve import classify, codec, guard, openapi, pages
+from toolchain.serve import classify, codec, guard, metrics, openapi, pages
 from toolchain.serve.binary import HEADER
 from toolchain.serve.connection import CONNECTION
+from toolchain.serve.gpus import Gpus
 from toolchain.serve.protocol import Reason, RefusedError
 
 if TYPE_CHECKING:
@@ -76,9 +77,16 @@ def refusal(error: RefusedError) -> Answer:
 class Application:
     """The ASGI application of one service."""
 
-    def __init__(self, service: "Service", *, token: str | None = None, connections: Collection[Any] = ()) -> None:
-        """Make it; `connections` are those that are open, which the server counts."""
-        self.service, self.token, self.connections = service, token, connections
+    def __init__(
+        self,
+        service: "Service",
+        *,
+        token: str | None = None,
+        connections: Collection[Any] = (),
+        gpus: Gpus | None = None,
+    ) -> None:
+        """Make it; `connections` are those that are open, which the server counts; /metrics tells of `gpus`."""
+        self.service, self.token, self.connections, self.gpus = service, token, connections, gpus
         self.most_body_bytes = service.limits.max_body_bytes
         self.closing = False
         """Set while draining: clients are asked to connect anew, which leads them elsewhere."""
@@ -213,9 +221,7 @@ class Application:
         return json_answer([{"name": self.service.name, "version": self.service.version, "state": state}])
 
     async def _metrics(self, _: Request) -> Answer:
-        from toolchain.serve import metrics
-
-        return Answer(metrics.text(self.service), kind=PROMETHEUS)
+        return Answer(await metrics.scrape(self.service, self.gpus), kind=PROMETHEUS)
 
 
 def _constant(answer: Answer) -> Handler:

@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 
 from toolchain.errors import InputError, UsageError
 from toolchain.serve.connection import Connection, sweep
+from toolchain.serve.gpus import Gpus, open_gpus
 from toolchain.serve.guard import is_loopback
 from toolchain.serve.http import Application
 
@@ -76,14 +77,14 @@ class Server(Protocol):
 class HttpServer:
     """uvicorn's connections behind a listener of our own, which opens and closes when we say so."""
 
-    def __init__(self, service: "Service", listener: socket.socket, options: Options) -> None:
+    def __init__(self, service: "Service", listener: socket.socket, options: Options, gpus: Gpus | None = None) -> None:
         """Make it for a bound socket.
 
         Raises:
             InputError: the certificate or its key cannot be used.
         """
         self.state, self.socket = ServerState(), listener
-        self.application = Application(service, token=options.token, connections=self.state.connections)
+        self.application = Application(service, token=options.token, connections=self.state.connections, gpus=gpus)
         tls = options.tls
         self.config = uvicorn.Config(
             self.application,
@@ -154,20 +155,21 @@ async def serve(
         )
     with bind(options.host, options.http_port) as listener:
         async with opened as service:
-            http = HttpServer(service, listener, options)
-            servers: list[Server] = [http]
-            grpc_address = None
-            if options.grpc_port is not None:
-                from toolchain.serve.grpc import serve_grpc
+            with open_gpus(service.device) as gpus:
+                http = HttpServer(service, listener, options, gpus)
+                servers: list[Server] = [http]
+                grpc_address = None
+                if options.grpc_port is not None:
+                    from toolchain.serve.grpc import serve_grpc
 
-                host, port = options.host, options.grpc_port
-                grpc = await serve_grpc(service, host, port, token=options.token, tls=options.tls)
-                servers.append(grpc)
-                grpc_address = f"{_shown(host)}:{grpc.port}"
-            await http.start()
-            scheme, port = "https" if options.tls else "http", listener.getsockname()[1]
-            started(Started(service.name, f"{scheme}://{_shown(options.host)}:{port}", grpc_address))
-            await _until_signalled(service, http.application, servers, options.drain_s)
+                    host, port = options.host, options.grpc_port
+                    grpc = await serve_grpc(service, host, port, token=options.token, tls=options.tls)
+                    servers.append(grpc)
+                    grpc_address = f"{_shown(host)}:{grpc.port}"
+                await http.start()
+                scheme, port = "https" if options.tls else "http", listener.getsockname()[1]
+                started(Started(service.name, f"{scheme}://{_shown(options.host)}:{port}", grpc_address))
+                await _until_signalled(service, http.application, servers, options.drain_s)
 
 
 async def _until_signalled(service: "Service", application: Application, servers: list[Server], drain_s: float) -> None:
