@@ -1,17 +1,21 @@
 """A service that answers at once, for tests of its wires: the model says how long each text is."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import uvloop
 
+from toolchain.serve.answers import tensors
+from toolchain.serve.checks import Checks, check_model
+from toolchain.serve.http import Application
 from toolchain.serve.limits import Limits
-from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError, Tensor
+from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError
 from toolchain.serve.server import HttpServer, Options, bind
 
 NAME = "sentiment"
@@ -49,9 +53,7 @@ class FakeService:
         return {"model_stats": [{"name": self.name, "version": "1"}]}
 
     def check(self, model: str, version: str = "") -> None:
-        if model != self.name or version not in ("", "1"):
-            of_version = f" version {version}" if version else ""
-            raise RefusedError(Reason.NOT_FOUND, f"Request for unknown model: '{model}'{of_version} is not found")
+        check_model(self.name, model, version)
 
     async def _wait(self) -> None:
         if self.failure:
@@ -65,13 +67,12 @@ class FakeService:
 
     async def infer(self, request: InferRequest) -> InferResponse:
         self.seen.append(request)
+        checks = Checks(self.name, self.texts, {"input_ids": 100, "attention_mask": 2}, 128, {}, self.limits)
+        names, rows = checks.outputs(request), checks.rows(request)
         await self._wait()
-        texts = request.inputs[0].array.reshape(-1)
-        label = np.array([[b"%d" % len(text)] for text in texts], object)
-        logits = np.array([[len(text), np.nan] for text in texts], np.float32)
-        outputs = (Tensor("LABEL", "BYTES", label), Tensor("LOGITS", "FP32", logits))
-        wanted = tuple(one for one in outputs if not request.outputs or one.name in request.outputs)
-        return InferResponse(self.name, "1", request.id, wanted)
+        sizes = [len(row[0]) for row in rows] if isinstance(rows, list) else [len(rows)]
+        logits = np.array([[size, np.nan] for size in sizes], np.float32)
+        return InferResponse(self.name, "1", request.id, tensors(logits, ["short", "long"], names))
 
     async def classify(self, texts: list[tuple[str, ...]]) -> list[dict[str, Any]]:
         if any(len(part) > self.limits.max_characters for text in texts for part in text):
@@ -82,6 +83,37 @@ class FakeService:
 
     async def close(self) -> None:
         self.closed = True
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(application: Application, method: str, path: str, body: Any = b"", headers: Any = None) -> Answer:
+    """Give a request to an application, without a server; a body of bytes goes as it is, a tuple of them in parts."""
+    parts = body if isinstance(body, tuple) else (body if isinstance(body, bytes) else json.dumps(body).encode(),)
+    events = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
+    events[-1]["more_body"] = False
+    sent: list[dict[str, Any]] = []
+    given = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
+    scope = {"type": "http", "method": method, "path": path, "headers": given}
+
+    async def receive() -> dict[str, Any]:
+        return events.pop(0) if events else {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(application(scope, receive, send))
+    start, *rest = sent
+    shown = {name.decode(): value.decode() for name, value in start["headers"]}
+    return Answer(start["status"], shown, b"".join(one["body"] for one in rest))
 
 
 @contextmanager

@@ -133,7 +133,7 @@ def _form(outputs: list[dict[str, Any]], *, binary: bool) -> Form:
 def _input(record: dict[str, Any], blobs: Blobs, model: str) -> Tensor:
     name, datatype = _member(record, "name", str), _member(record, "datatype", str)
     shape = _member(record, "shape", list)
-    if not all(type(size) is int and size >= 0 for size in shape):
+    if not set(map(type, shape)) <= {int}:  # numbers that no size can be are refused with the shape
         raise _wrong("shape", int)
     parameters = _member(record, "parameters", dict, {})
     _no_shared_memory(parameters)
@@ -147,15 +147,15 @@ def _input(record: dict[str, Any], blobs: Blobs, model: str) -> Tensor:
 
 
 def _from_json(name: str, datatype: str, shape: list[int], data: list[Any], model: str) -> Array:
+    values, kinds = _flat(data)
+    if datatype == BYTES:
+        _check_elements(kinds, "O")
+        return datatypes.from_strings(name, shape, [text.encode() for text in values], model=model)
     count = datatypes.count_elements(name, datatype, shape, model=model)
     if datatype in _BINARY_ONLY:
         raise _refused(f"receiving {datatype} data via JSON is not supported. Send it as bytes for input '{name}'")
-    values, found = _flat(data), datatypes.NUMPY[datatype]
-    kinds, word = _ELEMENTS[found.kind]
-    if not set(map(type, values)) <= kinds:
-        raise _refused(f"Unable to parse 'data': attempt to access JSON non-{word} as {word}")
-    if datatype == BYTES:
-        return datatypes.from_strings(name, shape, [text.encode() for text in values], model=model)
+    found = datatypes.NUMPY[datatype]
+    _check_elements(kinds, found.kind)
     if len(values) != count:
         sizes = f"Expected {count * found.itemsize}, got {len(values) * found.itemsize}"
         raise _refused(f"input byte size mismatch for input '{name}' for model '{model}'. {sizes}")
@@ -166,11 +166,17 @@ def _from_json(name: str, datatype: str, shape: list[int], data: list[Any], mode
         raise _refused(f"Unable to parse 'data': a number of input '{name}' is outside {datatype}") from None
 
 
-def _flat(values: list[Any]) -> list[Any]:
-    """Return the elements of an array of arrays of one depth; any other is left as it is."""
-    while set(map(type, values)) == {list}:
+def _flat(values: list[Any]) -> tuple[list[Any], set[type]]:
+    """Return the elements of an array of arrays of one depth, any other as it is, and their types."""
+    while (kinds := set(map(type, values))) == {list}:
         values = list(chain.from_iterable(values))
-    return values
+    return values, kinds
+
+
+def _check_elements(found: set[type], kind: str) -> None:
+    allowed, word = _ELEMENTS[kind]
+    if not found <= allowed:
+        raise _refused(f"Unable to parse 'data': attempt to access JSON non-{word} as {word}")
 
 
 def _best(tensor: Tensor, count: int) -> Tensor:
