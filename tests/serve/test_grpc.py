@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from toolchain.errors import InputError
-from toolchain.serve.grpc import Door, Methods, serve_grpc
+from toolchain.serve.grpc import STREAMS, Door, Methods, serve_grpc
 from toolchain.serve.proto import HEALTH, INFERENCE, MESSAGES
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.serve.server import Tls
@@ -257,7 +257,7 @@ def test_a_stream_answers_in_order_and_goes_on_after_what_it_refuses(wire, doubl
     }
 
 
-def test_a_stream_that_is_cancelled_drops_what_it_asked_for(wire, double):
+def test_a_stream_that_is_cancelled_drops_what_it_asked_for(wire, double, caplog):
     service = double()
 
     async def ask():
@@ -272,6 +272,31 @@ def test_a_stream_that_is_cancelled_drops_what_it_asked_for(wire, double):
             await asyncio.wait_for(service.dropped.wait(), 20)
 
     asyncio.run(ask())
+    assert caplog.text == ""  # a client that goes is no fault
+
+
+def test_calls_under_way_are_bounded_whatever_the_service_allows(wire, double):
+    service = double(max_queue=1)
+    most = 2 * 1 + STREAMS
+
+    async def ask():
+        service.gate.clear()
+        async with wire.serving(service) as client:
+            address, options = f"127.0.0.1:{client.server.port}", [("grpc.use_local_subchannel_pool", 1)]
+            channels = [grpc.aio.insecure_channel(address, options=options) for _ in range(2)]
+            clients = [wire.Client(channel) for channel in channels]
+            calls = [one.outcome("ModelInfer", wire.text()) for one in clients for _ in range(STREAMS // 2 + 10)]
+            tasks = [asyncio.create_task(call) for call in calls]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)  # the first that finds no room
+            service.gate.set()
+            found = Counter(status for status, _ in await asyncio.gather(*tasks))
+            for channel in channels:
+                await channel.close()
+            return found
+
+    found = asyncio.run(ask())
+    assert set(found) == {"OK", "RESOURCE_EXHAUSTED"}
+    assert found["OK"] >= most
 
 
 def test_a_message_larger_than_the_bound_is_refused_also_when_it_is_packed_small(wire, double):

@@ -5,7 +5,6 @@ goes wrong, the client sees one of our messages and never an exception's text.
 """
 
 import asyncio
-import hmac
 import logging
 import re
 import ssl
@@ -18,6 +17,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
 from toolchain.errors import InputError
+from toolchain.serve.guard import allowed
 from toolchain.serve.proto import HEALTH, INFERENCE, MESSAGES, SERVICES
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.serve.translate import to_message, to_request
@@ -181,7 +181,7 @@ class Door:
     """Lets calls in: looks at the token, parses what comes and packs what leaves."""
 
     def __init__(self, token: str | None) -> None:
-        self._token = None if token is None else f"Bearer {token}".encode()
+        self._token = token
 
     def handlers(self, name: str, methods: Methods) -> Any:
         """Return gRPC's handlers of a service of the protocol."""
@@ -241,13 +241,14 @@ class Door:
 
     def _refused(self, context: Any) -> RefusedError | None:
         """Return the refusal of a caller who does not show the token."""
-        if self._token is None:
+        if not self._token:
             return None
-        shown = next((value for key, value in context.invocation_metadata() if key == "authorization"), "")
-        shown = shown if isinstance(shown, bytes) else shown.encode()
-        if hmac.compare_digest(shown, self._token):  # in a time that does not tell how much of it is right
+        metadata = {key.encode(): str(value).encode() for key, value in context.invocation_metadata()}
+        if allowed(metadata, self._token):
             return None
-        return RefusedError(Reason.UNAUTHENTICATED, "metadata 'authorization: Bearer <token>' is missing or wrong")
+        return RefusedError(
+            Reason.UNAUTHENTICATED, "this service needs its token: metadata authorization: Bearer TOKEN"
+        )
 
 
 def _parse(asked: Any, blob: bytes) -> Any:
