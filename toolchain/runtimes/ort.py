@@ -39,11 +39,19 @@ def import_onnxruntime() -> Any:
 
 
 def open_session(
-    model: Path | bytes, *, device: str = "cpu", optimised: Path | None = None, profile: Path | None = None
+    model: Path | bytes,
+    *,
+    device: str = "cpu",
+    optimised: Path | None = None,
+    profile: Path | None = None,
+    threads: int | None = None,
+    spin: bool = True,
 ) -> "onnxruntime.InferenceSession":
     """Return a session that really runs on `device`; write the optimised graph to `optimised`.
 
-    With `profile`, the beginning of a file's name, ONNX Runtime's profiler is on until `end_profiling` is called.
+    It runs on `threads` processors, or on all; with `spin` they stay busy between calls, which is faster where
+    nothing else needs them. With `profile`, the beginning of a file's name, ONNX Runtime's profiler is on until
+    `end_profiling` is called.
 
     Raises:
         InputError: the graph cannot be loaded.
@@ -52,7 +60,9 @@ def open_session(
     ort = import_onnxruntime()
     place = choose_device(device, cuda="CUDAExecutionProvider" in ort.get_available_providers())
     options = ort.SessionOptions()
-    options.intra_op_num_threads = cpu_threads()
+    options.intra_op_num_threads = threads or cpu_threads()
+    if not spin:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = FATAL
     if optimised:
         options.optimized_model_filepath = str(optimised)
@@ -98,9 +108,16 @@ def cannot_run(model: Path | bytes, error: Exception) -> InputError:
 
 
 @contextmanager
-def open_ort(model: Path | bytes, *, device: str = "auto", precision: str = "fp32") -> Iterator[Infer]:
-    """Yield `infer` of an ONNX graph; `precision` is the graph's own and changes nothing."""
-    opened = [open_session(model, device=device)]
+def open_ort(
+    model: Path | bytes,
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    threads: int | None = None,
+    spin: bool = True,
+) -> Iterator[Infer]:
+    """Yield `infer` of an ONNX graph; `precision` is the graph's own and changes nothing, `threads` and `spin` do."""
+    opened = [open_session(model, device=device, threads=threads, spin=spin)]
     names = {entry.name for entry in opened[0].get_inputs()}
 
     def infer(batch: Batch) -> NDArray[np.float32]:

@@ -7,6 +7,8 @@ starves. Everything here runs on the event loop, in one thread; engines run else
 
 import asyncio
 import bisect
+import contextlib
+import itertools
 import math
 import time
 from collections import deque
@@ -49,6 +51,8 @@ class Request:
 
     tokens: Tokens
     answer: "asyncio.Future[Logits]"
+    number: int
+    """Counts up, in the order of arrival."""
     submitted_ns: int
     deadline_ns: int
     waiting: int
@@ -98,7 +102,7 @@ class Batcher:
         self._capacities = [capacity(end, limits) for end in ends]
         self._counters, self._clock = counters, clock
         self._queues: list[deque[tuple[Request, int]]] = [deque() for _ in ends]
-        self._rows = 0
+        self._rows, self._numbers = 0, itertools.count()
         self._scheduled = self._closing = False
         self._earliest_ns: float = math.inf  # no deadline of a request that waits is before it
         self._alarm: asyncio.TimerHandle | None = None
@@ -127,31 +131,38 @@ class Batcher:
         try:
             return await request.answer, request.times
         finally:
-            self._forget(request)  # cancelled, or refused: what still waits is not run
+            if request.waiting:  # the caller gave up
+                self._forget({request})
 
     async def close(self) -> None:
-        """Take nothing more and return when all that was taken is answered."""
+        """Take nothing more and return when all that was taken is answered, or the longest time that it may wait over.
+
+        An engine that hangs is left alone then: nothing can end it but the end of the process.
+        """
         self._closing = True
         self._note_quiet()
-        await self._quiet.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._quiet.wait(), self._limits.timeout_s)
 
     def expire(self) -> None:
         """Refuse the requests that have waited for their whole time."""
         now = self._clock()
         if now < self._earliest_ns:
             return
-        waiting = {request: None for queue in self._queues for request, _ in queue}
-        for request in [request for request in waiting if request.deadline_ns <= now]:
-            del waiting[request]
-            self._refuse(request, RefusedError(Reason.UNAVAILABLE, "Request timeout expired"))
-        self._earliest_ns = min((request.deadline_ns for request in waiting), default=math.inf)
+        waiting = self._waiting()
+        late = {request for request in waiting if request.deadline_ns <= now}
+        self._refuse(late, RefusedError(Reason.UNAVAILABLE, "Request timeout expired"))
+        self._earliest_ns = min((request.deadline_ns for request in waiting - late), default=math.inf)
+
+    def _waiting(self) -> set[Request]:
+        return {request for queue in self._queues for request, _ in queue}
 
     def _enqueue(self, tokens: Tokens, timeout_us: int) -> Request:
         loop, now, rows = asyncio.get_running_loop(), self._clock(), len(tokens)
         longest_us = round(self._limits.timeout_s * 1e6)
         deadline = now + 1000 * min(timeout_us or longest_us, longest_us)
         logits = np.empty((rows, self._classes), np.float32)
-        request = Request(tokens, loop.create_future(), now, deadline, rows, rows, logits)
+        request = Request(tokens, loop.create_future(), next(self._numbers), now, deadline, rows, rows, logits)
         for row, ids in enumerate(tokens.columns["input_ids"]):
             self._queues[bisect.bisect_left(self._ends, len(ids))].append((request, row))
         self._rows += rows
@@ -179,7 +190,7 @@ class Batcher:
     def _gather(self) -> list[Group]:
         """Take the next batch: from the bucket whose first row has waited longest."""
         filled = [bucket for bucket, queue in enumerate(self._queues) if queue]
-        bucket = min(filled, key=lambda index: self._queues[index][0][0].submitted_ns)
+        bucket = min(filled, key=lambda index: self._queues[index][0][0].number)
         queue = self._queues[bucket]
         groups: list[Group] = []
         for _ in range(min(len(queue), self._capacities[bucket])):
@@ -202,39 +213,47 @@ class Batcher:
         for (request, rows), logits in zip(groups, done.logits, strict=True):
             self._answer(request, rows, logits, done)
         if self.broken:
-            for request in {request: None for queue in self._queues for request, _ in queue}:
-                self._refuse(request, _engine_is_gone())
+            self._refuse(self._waiting(), _engine_is_gone())
         self._note_quiet()
 
     def _answer(self, request: Request, rows: list[int], logits: Logits | None, done: Done) -> None:
         if request.answer.done():  # cancelled, or another of its rows failed
             return
         if logits is None:
-            self._refuse(request, RefusedError(Reason.INTERNAL, "The model failed on this request"))
+            self._refuse({request}, RefusedError(Reason.INTERNAL, "The model failed on this request"))
             return
         request.logits[rows] = logits
+        if len(rows) == len(request.tokens):
+            request.logits = logits
+        else:
+            request.logits[rows] = logits
         request.left -= len(rows)
         request.times.input_ns += done.input_ns
         request.times.infer_ns += done.infer_ns
         if not request.left:
             request.answer.set_result(request.logits)
 
-    def _refuse(self, request: Request, error: RefusedError) -> None:
-        self._forget(request)
-        if not request.answer.done():
-            request.answer.set_exception(error)
+    def _refuse(self, requests: set[Request], error: RefusedError) -> None:
+        self._forget(requests)
+        for request in requests:
+            if not request.answer.done():
+                request.answer.set_exception(RefusedError(error.reason, str(error)))  # each its own traceback
 
-    def _forget(self, request: Request) -> None:
-        """Take a request's rows out of the queues, where it still has some."""
-        if request.waiting:
-            self._queues = [deque(row for row in queue if row[0] is not request) for queue in self._queues]
+    def _forget(self, requests: set[Request]) -> None:
+        """Take the rows of requests out of the queues."""
+        waiting = [request for request in requests if request.waiting]
+        if not waiting:
+            return
+        self._queues = [deque(row for row in queue if row[0] not in requests) for queue in self._queues]
+        for request in waiting:
             self._leave(request, request.waiting)
-            self._note_quiet()
+        self._note_quiet()
 
     def _leave(self, request: Request, rows: int) -> None:
         request.waiting -= rows
         self._rows -= rows
-        self._counters.pending -= not request.waiting
+        if not request.waiting:
+            self._counters.pending -= 1
 
     def _set_alarm(self) -> None:
         """See to it that a request does not wait for longer than it may, even if no engine becomes idle."""

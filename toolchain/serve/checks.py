@@ -8,7 +8,6 @@ import numpy as np
 from toolchain.data import Text
 from toolchain.serve.limits import Limits
 from toolchain.serve.protocol import InferRequest, Reason, RefusedError, Tensor
-from toolchain.tensors import Array
 from toolchain.tokens import Tokens
 
 TEXTS = ("TEXT", "TEXT_PAIR")
@@ -193,13 +192,15 @@ class Checks:
         for tensor in tensors:
             self._check_range(tensor, refuse)
         mask = next(tensor.array for tensor in tensors if tensor.name == "attention_mask")
-        if not mask.any(axis=1).all():
-            # The evaluator has no reference for such a row either: no answer to it would be right.
-            raise refuse(f"input 'attention_mask' has a row without any token for model '{self.name}'")
-        ends = _ends(mask)
-        columns = {
-            tensor.name: [row[:end] for row, end in zip(tensor.array.tolist(), ends, strict=True)] for tensor in tensors
-        }
+        lengths = mask.sum(axis=1)
+        # Such rows alone mean the same to every engine. One without a token has no answer that would be right.
+        if not lengths.all() or (mask != (np.arange(length) < lengths[:, None])).any():
+            raise refuse(
+                f"input 'attention_mask' has a row that is not 1s and then 0s, with one 1 or more, for model "
+                f"'{self.name}'"
+            )
+        ends = lengths.tolist()
+        columns = {one.name: [row[:end] for row, end in zip(one.array.tolist(), ends, strict=True)] for one in tensors}
         return Tokens(columns, self.pad_values)
 
     def _check_range(self, tensor: Tensor, refuse: "_Refusal") -> None:
@@ -210,12 +211,6 @@ class Checks:
                 f"input '{tensor.name}' has the value {int(values[wrong][0])}, out of range [0,{size - 1}] of model "
                 f"'{self.name}'"
             )
-
-
-def _ends(mask: Array) -> list[int]:
-    """Return where the last real token of each row ends; what is behind it is padding."""
-    ends: list[int] = (mask.shape[1] - np.argmax(mask[:, ::-1] != 0, axis=1)).tolist()
-    return ends
 
 
 class _Refusal:

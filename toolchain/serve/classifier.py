@@ -17,6 +17,7 @@ from toolchain.engine.plan import is_plan, read_record
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.parity import probe_texts
 from toolchain.runtimes import open_runtime
+from toolchain.runtimes.device import cpu_threads
 from toolchain.serve.batcher import Batcher, bucket_ends, capacity
 from toolchain.serve.counters import Counters
 from toolchain.serve.limits import Limits
@@ -27,6 +28,9 @@ from toolchain.tensors import Batch
 from toolchain.tokens import Tokens
 
 log = logging.getLogger(__name__)
+
+SMALL_BYTES = 8 << 20
+"""A graph of less has so little to do that waking a second thread costs more than it saves."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +63,19 @@ def find_served(bundle: Path, *, backend: str | None, **changes: Any) -> Subject
     Raises:
         ToolchainError: see errors.py.
     """
-    if backend is None:
-        file, device = changes.get("file"), changes.get("device")
-        artefacts = [file] if file else open_bundle(bundle, check_files=False).manifest["artefacts"]
-        backend = "trt" if device != "cpu" and any(map(is_plan, artefacts)) else "ort"
-        if backend == "trt" and not file:
+    if backend is None and changes.get("file"):
+        backend = "trt" if is_plan(changes["file"]) else "ort"
+    elif backend is None:
+        artefacts = open_bundle(bundle, check_files=False).manifest["artefacts"]
+        if changes.get("device") != "cpu" and any(map(is_plan, artefacts)):
             try:
-                return find_subject({"backend": "trt", **changes}, bundle)
+                return find_subject({**changes, "backend": "trt"}, bundle)
             except MachineError as error:
                 log.warning("%s Serving with ONNX Runtime instead.", error)
-                backend = "ort"
+        backend = "ort"
     if backend not in ("ort", "trt", "ort-trt"):
         raise UsageError(f"--backend {backend}: cannot be served. Choose ort, trt or ort-trt.")
-    return find_subject({"backend": backend, **changes}, bundle)
+    return find_subject({**changes, "backend": backend}, bundle)
 
 
 @asynccontextmanager
@@ -88,7 +92,7 @@ async def open_classifier(
     ends, limits = _shapes(subject, limits)
     encoder = Encoder(job.tokenizer, columns=columns, max_length=job.max_length, inputs=job.source.inputs)
     batches = _warm_up(encoder(probe_texts(columns)), ends, limits, every=job.recipe.cuda_graphs)
-    opener = partial(open_runtime, subject.backend, subject.model, **subject.choices)
+    opener = partial(open_runtime, subject.backend, subject.model, **_choices(subject, instances))
     workers = [Worker(opener, batches) for _ in range(instances)]
     try:
         for worker in workers:
@@ -98,6 +102,15 @@ async def open_classifier(
         yield Classifier(subject, encoder, batcher, limits)
     finally:
         await asyncio.gather(*(worker.close() for worker in workers))
+
+
+def _choices(subject: Subject, instances: int) -> dict[str, Any]:
+    """Return how the runtime opens it where processors are shared with the event loop and with other engines."""
+    if (subject.backend, subject.device) != ("ort", "cpu"):
+        return subject.choices
+    assert isinstance(subject.model, Path)
+    small = subject.model.stat().st_size < SMALL_BYTES
+    return {**subject.choices, "threads": 1 if small else max(1, cpu_threads() // instances), "spin": False}
 
 
 def _shapes(subject: Subject, limits: Limits) -> tuple[tuple[int, ...], Limits]:

@@ -15,11 +15,14 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from toolchain.distance import Logits
+from toolchain.errors import InputError
 from toolchain.serve.batcher import Done
 from toolchain.tensors import Batch, Infer
 from toolchain.tokens import Tokens
 
 log = logging.getLogger(__name__)
+
+CLOSE_S = 10.0
 
 Job = tuple[list[Tokens], Callable[[Done], object]]
 
@@ -49,9 +52,9 @@ class Worker:
         self._jobs.put((groups, done))
 
     async def close(self) -> None:
-        """Let the batch that runs finish, and close the engine."""
+        """Close the engine, unless it hangs in a batch."""
         self._jobs.put(None)
-        await self._closed
+        await asyncio.wait([self._closed], timeout=CLOSE_S)
 
     def _work(self) -> None:
         try:
@@ -120,7 +123,7 @@ def joined(groups: list[Tokens]) -> Tokens:
 def _checked(infer: Infer, batch: Batch) -> Logits:
     logits = infer(batch)
     if not np.isfinite(logits).all():
-        raise ArithmeticError("logits that are not finite")
+        raise InputError("the model gives logits that are not finite. Try another precision.")
     return logits
 
 
