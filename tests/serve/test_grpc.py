@@ -24,6 +24,7 @@ from toolchain.serve.grpc import STREAMS, Door, Methods, serve_grpc
 from toolchain.serve.proto import HEALTH, INFERENCE, MESSAGES
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.serve.server import Tls
+from toolchain.serve.service import open_service
 
 
 @pytest.fixture(scope="module")
@@ -468,6 +469,21 @@ def test_mutations_that_come_over_the_wire_are_answered_or_refused(wire, double)
     found = Counter(status for status, _ in asyncio.run(ask()))
     assert set(found) <= ALLOWED
     assert found["OK"] > 50 < found["INVALID_ARGUMENT"]
+
+
+def test_logits_over_the_wire_are_those_of_the_evaluator(wire, typed_bundles, sentences):
+    bundle = typed_bundles["fp32"]
+    texts = [line.rsplit(",", 1)[0] for line in (sentences / "validation.csv").read_text().splitlines()[1:]]
+    with np.load(next((bundle / "results").glob("*.npz"))) as kept:
+        logits = kept["logits"]
+
+    async def ask():
+        async with open_service(bundle, name="demo", device="cpu") as service, wire.serving(service) as client:
+            requests = [wire.text(text.encode(), outputs=[{"name": "LOGITS"}]) for text in texts]
+            return await asyncio.gather(*(client.call("ModelInfer", request) for request in requests))
+
+    found = [np.frombuffer(answer.raw_output_contents[0], "<f4") for answer in asyncio.run(ask())]
+    np.testing.assert_allclose(found, logits, atol=1e-5)
 
 
 TRITON = Path(os.environ.get("TOOLCHAIN_TRITON", Path(__file__).parents[2] / ".venv/triton"))
