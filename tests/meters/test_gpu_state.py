@@ -7,7 +7,8 @@ import pytest
 from toolchain.meters.gpu_state import THROTTLES, State, summarise
 
 T4 = "device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 30000\n"
-IMPORTS = "from toolchain.meters.gpu_state import State, describe, other_processes, read_state\n"
+NAMES = "State, Usage, describe, other_processes, read_state, read_usage"
+IMPORTS = f"from toolchain.meters.gpu_state import {NAMES}\n"
 UNKNOWN = State(None, None, None, None, None)
 
 
@@ -76,9 +77,18 @@ def test_a_state_that_is_not_told_is_none_throughout(run, code):
 def test_a_gpu_that_is_gone_is_no_row_of_nulls(run, code, reason):
     checks = f"""
     advance(1)
-    assert {{reason(ask, gpu) for ask in (describe, read_state, other_processes)}} == {{{reason!r}}}
+    assert {{reason(ask, gpu) for ask in (describe, read_state, read_usage, other_processes)}} == {{{reason!r}}}
     """
     run(f"{T4}error 0 * {code} 1000 -1\n", opened(checks))
+
+
+def test_usage_is_shares_bytes_and_watts(run):
+    checks = "assert read_usage(gpu) == Usage(0.37, 3_000_000_000, 15_000_000_000, 65)"
+    run(f"{T4}utilisation 0 37\nframe_buffer 0 3000000000 15000000000\nlimit 0 65000\n", opened(checks))
+
+
+def test_usage_that_is_not_told_is_null(run):
+    run(T4, opened("assert read_usage(gpu) == Usage(None, None, None, 70)"))
 
 
 SEEN, UNSEEN = os.getpid(), 2**22 + 1  # a process that all tests' processes see; a number above the kernel's highest

@@ -11,6 +11,7 @@ from toolchain.cli.build import build, calibrate, export
 from toolchain.cli.options import CALIBRATION, EVALUATION, GATE, LOOK, MODEL, choices, given
 from toolchain.cli.output import emit, log
 from toolchain.cli.power import power, power_arguments
+from toolchain.cli.serve import serve, serve_arguments
 from toolchain.errors import UsageError
 from toolchain.recipe import ENGINE, Recipe
 
@@ -213,6 +214,8 @@ COMMANDS = {
                       (*MODEL, *CALIBRATION, "device", "batch_size", "seq_len", "buckets", "limit", *GATE,
                        "energy_window", "energy_windows", "energy_warmup"), "RECIPE"),
     "report": Command(_report, "results side by side: HTML, Markdown, CSV or JSON", arguments=_report_arguments),
+    "serve": Command(serve, "a bundle behind HTTP and gRPC, as Triton's clients speak, with a page to try it",
+                     ("device", "file"), arguments=serve_arguments),
     "power": Command(power, "energy of any command; without one, of this machine until Ctrl-C",
                      ("device", "require_energy"), arguments=power_arguments),
     "doctor": Command(_doctor, "what this machine has and lacks, and how to get it"),

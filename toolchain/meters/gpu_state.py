@@ -87,6 +87,34 @@ def read_state(device: Device) -> State:
     )
 
 
+@dataclass(frozen=True)
+class Usage:
+    """How much of a GPU is in use at one moment; None where it is not told.
+
+    `utilisation`: share, 0 to 1, of the driver's last sample period (up to 1 s) in which a kernel ran.
+    """
+
+    utilisation: float | None
+    memory_used_bytes: int | None
+    memory_total_bytes: int | None
+    power_limit_w: float | None
+
+
+def read_usage(device: Device) -> Usage:
+    """Return what is in use now, by all processes.
+
+    Raises:
+        Unavailable: the GPU is lost.
+    """
+    rates, memory = _told(device, "nvmlDeviceGetUtilizationRates"), _told(device, "nvmlDeviceGetMemoryInfo")
+    return Usage(
+        utilisation=None if rates is None else rates.gpu / 100,
+        memory_used_bytes=None if memory is None else memory.used,
+        memory_total_bytes=None if memory is None else memory.total,
+        power_limit_w=_watts(_told(device, "nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetPowerManagementLimit")),
+    )
+
+
 def summarise(states: Sequence[State]) -> dict[str, Any]:
     """Return what a series of states, in the order of time, comes to.
 

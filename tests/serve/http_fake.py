@@ -1,0 +1,139 @@
+"""A service that answers at once, for tests of its wires: the model says how long each text is."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import uvloop
+
+from toolchain.serve.answers import tensors
+from toolchain.serve.checks import Checks, check_model
+from toolchain.serve.http import Application
+from toolchain.serve.limits import Limits
+from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError
+from toolchain.serve.server import HttpServer, Options, bind
+
+NAME = "sentiment"
+
+
+@dataclass
+class FakeService:
+    name: str = NAME
+    version: str = "1"
+    ready: bool = True
+    texts: int = 1
+    limits: Limits = field(default_factory=Limits)
+    seen: list[InferRequest] = field(default_factory=list)
+    failure: Exception | None = None
+    gate: asyncio.Event | None = None
+    """Where there is one, nothing is answered before it is set."""
+    cancelled: int = 0
+    closed: bool = False
+
+    def drain(self) -> None:
+        self.ready = False
+
+    def server_metadata(self) -> dict[str, Any]:
+        return {"name": "toolchain", "version": "0", "extensions": ["binary_tensor_data"]}
+
+    def model_metadata(self) -> dict[str, Any]:
+        inputs = [{"name": name, "datatype": "BYTES", "shape": [-1, 1]} for name in ("TEXT", "TEXT_PAIR")[: self.texts]]
+        outputs = [{"name": "LABEL", "datatype": "BYTES", "shape": [-1, 1]}]
+        return {"name": self.name, "versions": ["1"], "platform": "toolchain", "inputs": inputs, "outputs": outputs}
+
+    def model_config(self) -> dict[str, Any]:
+        return {"name": self.name, "max_batch_size": self.limits.max_batch}
+
+    def statistics(self) -> dict[str, Any]:
+        return {"model_stats": [{"name": self.name, "version": "1"}]}
+
+    def check(self, model: str, version: str = "") -> None:
+        check_model(self.name, model, version)
+
+    async def _wait(self) -> None:
+        if self.failure:
+            raise self.failure
+        try:
+            if self.gate:
+                await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        self.seen.append(request)
+        checks = Checks(self.name, self.texts, {"input_ids": 100, "attention_mask": 2}, 128, {}, self.limits)
+        names, rows = checks.outputs(request), checks.rows(request)
+        await self._wait()
+        sizes = [len(row[0]) for row in rows] if isinstance(rows, list) else [len(rows)]
+        logits = np.array([[size, np.nan] for size in sizes], np.float32)
+        return InferResponse(self.name, "1", request.id, tensors(logits, ["short", "long"], names))
+
+    async def classify(self, texts: list[tuple[str, ...]]) -> list[dict[str, Any]]:
+        if any(len(part) > self.limits.max_characters for text in texts for part in text):
+            raise RefusedError(Reason.INVALID, "a text is too long")
+        await self._wait()
+        labels = [str(sum(map(len, text))) for text in texts]
+        return [{"label": label, "score": 0.75, "scores": {label: 0.75, "other": 0.25}} for label in labels]
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def ask(application: Application, method: str, path: str, body: Any = b"", headers: Any = None) -> Answer:
+    """Give a request to an application, without a server; a body of bytes goes as it is, a tuple of them in parts."""
+    parts = body if isinstance(body, tuple) else (body if isinstance(body, bytes) else json.dumps(body).encode(),)
+    events = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
+    events[-1]["more_body"] = False
+    sent: list[dict[str, Any]] = []
+    given = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
+    scope = {"type": "http", "method": method, "path": path, "headers": given}
+
+    async def receive() -> dict[str, Any]:
+        return events.pop(0) if events else {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(application(scope, receive, send))
+    start, *rest = sent
+    shown = {name.decode(): value.decode() for name, value in start["headers"]}
+    return Answer(start["status"], shown, b"".join(one["body"] for one in rest))
+
+
+@contextmanager
+def running(service: FakeService, **options: Any) -> Iterator[str]:
+    """Yield host:port of a real server of it, which runs in a thread."""
+    loop = uvloop.new_event_loop()
+
+    async def start() -> HttpServer:
+        server = HttpServer(service, listener, Options(**options))
+        await server.start()
+        return server
+
+    with bind("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        server = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            asyncio.run_coroutine_threadsafe(server.stop(0.2), loop).result(30)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()

@@ -1,0 +1,90 @@
+"""The parser of tensors against numpy, tritonclient's own codec, and bytes that nobody sends in earnest."""
+
+import math
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from toolchain.serve.datatypes import BYTES, NUMPY, decode, encode
+from toolchain.serve.protocol import Reason, RefusedError
+
+FIXED = sorted(set(NUMPY) - {BYTES})
+HI = struct.pack("<I", 2) + b"hi"
+
+
+def take(datatype, shape, blob):
+    return decode("TEXT", datatype, shape, blob, model="demo")
+
+
+@pytest.mark.parametrize("datatype", FIXED)
+def test_a_fixed_type_is_read_and_written_as_numpy_lays_it_out(datatype):
+    array = np.array([[0, 1, 1], [1, 0, 1]], NUMPY[datatype])
+    blob = encode(array.T, datatype)  # an array that does not lie in one piece
+    assert blob == array.T.astype(NUMPY[datatype].newbyteorder("<")).tobytes()
+    np.testing.assert_array_equal(take(datatype, [3, 2], memoryview(blob)), array.T)
+
+
+@pytest.mark.parametrize("texts", [[b""], [b"hi", "Käse ☕".encode()], [b"a" * 70_000, b"\x00", b"\xff"]])
+def test_strings_are_as_tritonclient_writes_and_reads_them(texts):
+    utils = pytest.importorskip("tritonclient.utils")
+    array = np.array(texts, object).reshape(-1, 1)
+    blob = utils.serialize_byte_tensor(array).item()
+    assert encode(array, BYTES) == blob
+    found = take(BYTES, [len(texts), 1], blob)
+    assert found.shape == array.shape
+    assert found.tolist() == array.tolist()
+    assert utils.deserialize_bytes_tensor(encode(array, BYTES)).tolist() == texts
+
+
+@pytest.mark.parametrize(
+    ("datatype", "shape", "blob", "words"),
+    [(BYTES, [1, 1], HI[:-1], "incomplete string data for inference input 'TEXT' for model 'demo', expecting string "
+      "of length 2 but only 1 bytes available"),
+     (BYTES, [1, 1], struct.pack("<I", 2**32 - 1) + b"hi", "string of length 4294967295 but only 2 bytes available"),
+     (BYTES, [2, 1], HI + b"\0\0", "incomplete string length indicator .*, expecting 4 bytes but only 2 bytes"),
+     (BYTES, [2, 1], HI, "expected 2 string elements for inference input 'TEXT' for model 'demo', got 1"),
+     (BYTES, [2**62, 1], HI, "expected 4611686018427387904 string elements"),
+     (BYTES, [1, 1], HI + HI, "unexpected number of string elements 2 for inference input 'TEXT'.*, expecting 1"),
+     ("FP32", [1, 4], b"\0" * 12, "input byte size mismatch for input 'TEXT' for model 'demo'. Expected 16, got 12"),
+     ("INT64", [2**62, 2**62], b"", "byte size mismatch"),
+     ("WAT", [1], b"", "invalid datatype for input TEXT"),
+     (BYTES, [-1, 1], HI, r"unexpected shape for input 'TEXT' for model 'demo'.*got \[-1,1\]"),
+     (BYTES, [0, 1], b"", "at least 1"), (BYTES, [2**62] * 100_000, b"", "at most 8 dimensions")],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_in_tritons_words(datatype, shape, blob, words):
+    with pytest.raises(RefusedError, match=words) as refused:
+        take(datatype, shape, blob)
+    assert refused.value.reason is Reason.INVALID
+
+
+def mutations(whole, count):
+    """Yield the bytes with up to three of them changed, every other time cut short, and a shape that is mostly true."""
+    random = np.random.default_rng(7)
+    for _ in range(count):
+        blob = bytearray(whole)
+        for at in random.integers(0, len(blob), random.integers(0, 4)):
+            blob[at] = random.integers(256)
+        end = random.integers(len(blob) // 2, len(blob) + 1) if random.integers(2) else len(blob)
+        yield bytes(blob[:end]), [4, 1] if random.integers(4) else random.integers(-2, 2**40, 2).tolist()
+
+
+def test_ten_thousand_mutations_are_parsed_or_refused_within_the_memory_of_their_bytes():
+    whole = encode(np.array([b"a sentence", b"", b"another one", b"x" * 300], object), BYTES)
+    read, refused = 0, set()
+    tracemalloc.start()
+    for blob, shape in mutations(whole, 10_000):
+        try:
+            found = take(BYTES, shape, blob)
+        except RefusedError as error:
+            refused.add(error.reason)
+            continue
+        read += 1
+        assert found.size == math.prod(shape) == 4
+        assert encode(found, BYTES) == blob
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 500 < read < 9_500
+    assert refused == {Reason.INVALID}
+    assert peak < 1_000_000

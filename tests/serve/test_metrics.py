@@ -1,0 +1,163 @@
+"""The page /metrics, read by prometheus-client's own parser; GPUs are those of the scripted NVML."""
+
+import re
+from textwrap import dedent
+from types import SimpleNamespace
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from toolchain.meters.gpu_state import Usage
+from toolchain.serve.counters import Counters, Times
+from toolchain.serve.gpus import Reading
+from toolchain.serve.metrics import text
+
+PAIR = {"model": "demo", "version": "1"}
+GPU = Reading("GPU-1", Usage(0.5, 3_000_000_000, 15_000_000_000, 70.0), 31.5, 120.0)
+
+
+def service(device="cpu", name="demo"):
+    return SimpleNamespace(name=name, version="1", device=device, counters=Counters())
+
+
+def read(page):
+    """Return (name, labels) -> value, and the type of each name, without the ending that the parser gives counters."""
+    assert not re.search(rb"_total[ {]", page)
+    families = list(text_string_to_metric_families(page.decode()))
+    samples = [(sample, family.type) for family in families for sample in family.samples]
+    return (
+        {(sample.name.removesuffix("_total"), tuple(sample.labels.items())): sample.value for sample, _ in samples},
+        {sample.name.removesuffix("_total"): kind for sample, kind in samples},
+    )
+
+
+def of_model(page):
+    return {name: value for (name, labels), value in read(page)[0].items() if dict(labels) == PAIR}
+
+
+def test_a_script_of_requests_is_counted_under_tritons_names():
+    served = service()
+    for rows in (1, 7):
+        served.counters.answered(rows, 9_000_000, Times(1_000_000, 2_000_000, 3_000_000, 500_000))
+    served.counters.executions, served.counters.pending = 1, 4
+    for reason in ("REJECTED", "REJECTED", "BACKEND"):
+        served.counters.failed(reason, 5_000)
+    page = text(served)
+    assert of_model(page) == {
+        "nv_inference_request_success": 2,
+        "nv_inference_count": 8,
+        "nv_inference_exec_count": 1,
+        "nv_inference_request_duration_us": 18_000,
+        "nv_inference_queue_duration_us": 2_000,
+        "nv_inference_compute_input_duration_us": 4_000,
+        "nv_inference_compute_infer_duration_us": 6_000,
+        "nv_inference_compute_output_duration_us": 1_000,
+        "nv_inference_pending_request_count": 4,
+    }
+    failures = {dict(labels)["reason"]: value for (name, labels), value in read(page)[0].items() if "failure" in name}
+    assert failures == {"OTHER": 0, "REJECTED": 2, "CANCELED": 0, "BACKEND": 1}
+
+
+def test_types_are_tritons_though_no_name_ends_in_total():
+    kinds = read(text(service(), [GPU]))[1]
+    gauges = {"nv_inference_pending_request_count", "nv_gpu_utilization", "nv_gpu_power_usage", "nv_gpu_power_limit",
+              "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes"}  # fmt: skip
+    assert {name for name, kind in kinds.items() if kind == "gauge"} == gauges
+    assert set(kinds.values()) == {"counter", "gauge"}
+
+
+def test_a_name_of_any_characters_is_one_label():
+    name = 'a "b" \\n\nc'
+    assert {dict(labels)["model"] for _, labels in read(text(service(name=name)))[0]} == {name}
+
+
+def test_a_gpu_is_told_by_its_uuid():
+    found = read(text(service(), [GPU]))[0]
+    told = {name: value for (name, labels), value in found.items() if dict(labels) == {"gpu_uuid": "GPU-1"}}
+    assert told == {
+        "nv_gpu_utilization": 0.5,
+        "nv_gpu_power_usage": 31.5,
+        "nv_gpu_power_limit": 70,
+        "nv_gpu_memory_used_bytes": 3e9,
+        "nv_gpu_memory_total_bytes": 15e9,
+        "nv_energy_consumption": 120,
+    }
+
+
+def test_what_a_gpu_does_not_tell_is_left_out_with_its_name():
+    page = text(service(), [Reading("GPU-1", Usage(None, None, None, 70.0), None, None)])
+    assert [name for name, labels in read(page)[0] if "gpu_uuid" in dict(labels)] == ["nv_gpu_power_limit"]
+    assert b"nv_gpu_power_usage" not in page
+
+
+@pytest.mark.parametrize(
+    ("device", "answered", "gpus", "joules"),
+    [("cuda:0", 4, [GPU], 30), ("cuda:0", 4, [GPU, GPU], 60), ("cuda:0", 0, [GPU], None), ("cpu", 4, [GPU], None),
+     ("cuda:0", 4, [], None), ("cuda:0", 4, [GPU, Reading("GPU-2", GPU.usage, 31.5, None)], None)],
+)  # fmt: skip
+def test_joules_per_request_are_told_where_the_engines_gpu_is_measured(device, answered, gpus, joules):
+    served = service(device)
+    for _ in range(answered):
+        served.counters.answered(1, 1000, Times())
+    assert of_model(text(served, gpus)).get("toolchain_energy_joules_per_request") == joules
+
+
+T4 = "device 0 6 GPU-11111111-aaaa Tesla T4\nupdate_ms 0 20\nbase_mj 0 7000000\npower 0 0 30000\n"
+OPEN = """
+from toolchain.serve.gpus import open_gpus
+def joules(gpus):
+    return [gpu.energy_j for gpu in gpus.read()]
+"""
+
+
+def test_energy_is_counted_from_when_the_service_started(run):
+    code = """
+    with open_gpus("cuda:0") as gpus:
+        assert joules(gpus) == [None]  # the counter has not moved
+        advance(3)
+        assert joules(gpus) == [true_joules(0, 5, 8)] == [90]
+        (gpu,) = gpus.read()
+        assert (gpu.uuid, gpu.power_w) == ("GPU-11111111-aaaa", 30)
+        assert (gpu.usage.utilisation, gpu.usage.memory_used_bytes) == (0.37, 3000)
+    """
+    run(f"{T4}utilisation 0 37\nframe_buffer 0 3000 15000\n", f"advance(5)\n{OPEN}{dedent(code)}")
+
+
+def test_a_counter_that_falls_tells_nothing_any_more(run):
+    code = """
+    with open_gpus("cuda:0") as gpus:
+        advance(1)
+        assert joules(gpus) == [30]
+        advance(2)
+        assert joules(gpus) == [None]
+        advance(10**6)
+        assert joules(gpus) == [None]
+    """
+    run(f"{T4}reset 0 2000 0\n", OPEN + dedent(code))
+
+
+def test_a_gpu_that_is_lost_leaves_nothing_but_its_uuid(run):
+    code = """
+    from toolchain.meters.gpu_state import Usage
+    with open_gpus("cpu") as gpus:
+        advance(2)
+        (gpu,) = gpus.read()
+        assert (gpu.usage, gpu.power_w, gpu.energy_j) == (Usage(None, None, None, None), None, None)
+    """
+    run(f"{T4}error 0 * 15 1000 -1\n", OPEN + dedent(code))
+
+
+@pytest.mark.parametrize(
+    "scenario", [f"{T4}mig 0 1\n", f"{T4}no_counter 0\nmissing 0 nvmlDeviceGetPowerUsage\nerror 0 field186 3 0 -1\n"]
+)
+def test_power_and_energy_of_other_slices_or_of_no_meter_are_not_told(run, scenario):
+    code = """
+    with open_gpus("cuda:0") as gpus:
+        advance(2)
+        assert [(gpu.power_w, gpu.energy_j) for gpu in gpus.read()] == [(None, None)]
+    """
+    run(scenario, OPEN + dedent(code))
+
+
+def test_without_nvml_there_are_no_gpus(run):
+    run("init_error 9\n", OPEN + 'with open_gpus("cuda:0") as gpus:\n    assert gpus.read() == []\n')

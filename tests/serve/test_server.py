@@ -1,0 +1,207 @@
+"""The real server: Triton's own client, bad clients, TLS, and an end that loses nothing."""
+
+import asyncio
+import contextlib
+import http.client
+import socket
+import ssl
+import subprocess
+import threading
+import time
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+
+from toolchain.errors import InputError, UsageError
+from toolchain.serve.connection import HEAD_BYTES, sweep
+from toolchain.serve.guard import is_loopback, read_token
+from toolchain.serve.server import Options, Tls, bind
+
+INFER = "/v2/models/sentiment/infer"
+
+
+@pytest.fixture(scope="module")
+def fake(by_path):
+    return by_path("serve/http_fake")
+
+
+@pytest.fixture
+def service(fake):
+    return fake.FakeService()
+
+
+@pytest.fixture
+def at(fake, service):
+    with fake.running(service) as address:
+        yield address
+
+
+def exchange(address, data):
+    """Send bytes as they are, and return all that comes back until the server hangs up."""
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), 20) as client:
+        client.settimeout(20)
+        with contextlib.suppress(ConnectionError):
+            client.sendall(data)
+            return b"".join(iter(lambda: client.recv(65536), b""))
+    return b""
+
+
+@pytest.mark.parametrize("packing", [None, "gzip", "deflate"])
+@pytest.mark.parametrize("binary", [True, False])
+def test_tritons_client(at, packing, binary):
+    with triton.InferenceServerClient(at) as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("sentiment", "1")
+        assert client.get_model_repository_index()[0]["state"] == "READY"
+        texts = triton.InferInput("TEXT", [2, 1], "BYTES")
+        texts.set_data_from_numpy(np.array([["ab"], ["héllo"]], object), binary_data=binary)
+        outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("LABEL", "LOGITS")]
+        found = client.infer("sentiment", [texts], outputs=outputs, request_id="q7",
+                             request_compression_algorithm=packing, response_compression_algorithm=packing)  # fmt: skip
+        assert found.get_response()["id"] == "q7"
+        assert found.as_numpy("LABEL").tolist() in ([["short"]] * 2, [[b"short"]] * 2, [["long"]] * 2, [[b"long"]] * 2)
+        assert found.as_numpy("LOGITS")[:, 0].tolist() == [2, 5]
+
+
+def test_tritons_client_is_told_what_is_wrong(at):
+    with triton.InferenceServerClient(at) as client:
+        with pytest.raises(triton.InferenceServerException, match="'nope' is not found"):
+            client.get_model_metadata("nope")
+        with pytest.raises(triton.InferenceServerException, match="load / unload is not allowed"):
+            client.unload_model("sentiment")
+
+
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+ALIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+POST = b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" % INFER.encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [(POST + CHUNKED + b"2\r\n{}\r\n0\r\n\r\n", 400), (POST + b"Content-Length: 2\r\n\r\n{}", 400),
+     (POST + b"Content-Length: abc\r\n\r\n{}", 400), (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+     (POST + b"Content-Length: 99999999999\r\n\r\n", 413), (b"GET /\xff\xfe HTTP/1.1\r\n\r\n", 400),
+     (POST + b"Content-Length: 2\r\n" + CHUNKED + b"{}", 400), (b"GET / HTTP/9.9\r\n\r\n", 400),
+     (POST + CHUNKED + (b"10000\r\n" + bytes(1 << 16) + b"\r\n") * 20, 413)],
+    ids=["chunked", "plain", "no length", "TLS", "huge", "bytes", "smuggled", "version", "endless"],
+)  # fmt: skip
+def test_what_is_sent_raw(at, data, status):
+    assert exchange(at, data).startswith(b"HTTP/1.1 %d " % status)
+
+
+@pytest.mark.parametrize("head", [b"GET /" + b"a" * (1 << 20), b"GET / HTTP/1.1\r\nX: " + b"a" * (1 << 20)])
+def test_an_endless_head_is_hung_up_on(at, head):
+    assert len(head) > HEAD_BYTES
+    assert exchange(at, head) == b""
+
+
+def test_ten_thousand_bytes_of_noise_stop_nobody(at):
+    generator = np.random.default_rng(3)
+    for _ in range(50):
+        exchange(at, POST[: generator.integers(len(POST))] + generator.bytes(200) + b"\r\n\r\n")
+    assert exchange(at, b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").startswith(
+        b"HTTP/1.1 200"
+    )
+
+
+class Client:
+    """A connection as a sweep sees it."""
+
+    def __init__(self, **state):
+        self.cycle = type("Cycle", (), {"response_complete": False, "more_body": False} | state)()
+        self.flow = type("Flow", (), {"write_paused": state.get("write_paused", False)})()
+        self.transport, self.aborted = self, False
+
+    def abort(self):
+        self.aborted = True
+
+
+@pytest.mark.parametrize("state", [{"more_body": True}, {"response_complete": True}, {"write_paused": True}])
+def test_a_client_is_hung_up_on_at_the_second_sweep_in_which_nothing_came(state):
+    slow, worked_on, quick = Client(**state), Client(), Client(**state)
+    before = sweep([slow, worked_on, quick], {})
+    assert not slow.aborted
+    quick.cycle = Client(**state).cycle  # its next request
+    sweep([slow, worked_on, quick], before)
+    assert (slow.aborted, worked_on.aborted, quick.aborted) == (True, False, False)
+
+
+def test_the_work_for_a_client_that_leaves_is_ended(at, service):
+    started = threading.Event()
+
+    class Gate:
+        async def wait(self):
+            started.set()
+            await asyncio.Event().wait()
+
+    service.gate = Gate()
+    host, port = at.split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b'POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n{"text":"a"}')
+        assert started.wait(20)
+    deadline = time.monotonic() + 20
+    while not service.cancelled and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert service.cancelled == 1
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if made.returncode:
+        pytest.skip("openssl cannot make a certificate here")
+    return Tls(cert, key)
+
+
+def test_tls(fake, service, tls):
+    with fake.running(service, tls=tls) as address:
+        context = ssl.create_default_context(cafile=str(tls.cert))
+        client = http.client.HTTPSConnection(address, context=context, timeout=20)
+        client.request("GET", "/v2/health/ready")
+        assert client.getresponse().status == 200
+        client.close()
+
+
+def test_a_certificate_that_is_none(fake, service, tmp_path):
+    (tmp_path / "cert.pem").write_text("not PEM")
+    files = Tls(tmp_path / "cert.pem", tmp_path / "cert.pem")
+    with pytest.raises(InputError, match=r"cert.pem: .*--tls-cert"), fake.running(service, tls=files):
+        pass
+
+
+def test_a_port_in_use_and_a_host_that_is_none():
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"127.0.0.1:{port}: Address already in use. Choose another"):
+            bind("127.0.0.1", port)
+    with pytest.raises(UsageError, match=r"--host nowhere.invalid: no such host"):
+        bind("nowhere.invalid", 0)
+
+
+@pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", True), ("::1", True), ("localhost", True),
+                                                ("0.0.0.0", False), ("::", False), ("example.org", False)])  # fmt: skip
+def test_what_only_this_machine_can_reach(host, expected):
+    assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize("text", ["", "short", "two words that are long", "\N{SNOWMAN}" * 20])
+def test_a_file_that_holds_no_token(tmp_path, text):
+    (tmp_path / "token").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="token"):
+        read_token(tmp_path / "token")
+
+
+def test_a_token_is_read_without_its_line_end(tmp_path):
+    (tmp_path / "token").write_text("a" * 16 + "\n")
+    assert read_token(tmp_path / "token") == "a" * 16
+    assert Options().host == "127.0.0.1"

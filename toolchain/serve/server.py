@@ -1,0 +1,228 @@
+"""One process that serves: the service, HTTP and gRPC in one event loop, from the first listener to the last answer.
+
+A signal first makes readiness answer 503, so that load balancers send no more; for a while all that still comes is
+answered; then the listeners close, what is in flight ends, and the process with it. A second signal ends it at once.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from email.utils import formatdate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from toolchain.errors import InputError, UsageError
+from toolchain.serve.connection import Connection, sweep
+from toolchain.serve.gpus import Gpus, open_gpus
+from toolchain.serve.guard import is_loopback
+from toolchain.serve.http import Application
+
+if TYPE_CHECKING:
+    from toolchain.serve.service import Service
+
+log = logging.getLogger("toolchain")
+
+IDLE_S = 20
+"""How long a client may be silent, in a request or between two."""
+GRACE_S = 10.0
+"""For what is in flight when the listeners close, above the longest that a request may wait."""
+_LAST_S = 1.0
+"""For requests that are on their way when the listener closes."""
+_TICK_S = 0.01
+
+
+@dataclass(frozen=True)
+class Tls:
+    """A certificate chain and its key, both PEM."""
+
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where to listen, and what to ask of clients. Port 0 is any free one; no gRPC port is no gRPC."""
+
+    host: str = "127.0.0.1"
+    http_port: int = 8000
+    grpc_port: int | None = 8001
+    token: str | None = None
+    tls: Tls | None = None
+    drain_s: float = 5.0
+
+
+@dataclass(frozen=True)
+class Started:
+    """What is served where: the name of the model, the URL of the page, and the address of gRPC."""
+
+    name: str
+    http: str
+    grpc: str | None
+
+
+class Server(Protocol):
+    """A listener that ends what is in flight before it stops."""
+
+    async def stop(self, grace: float) -> None:
+        """Take no more, and return when all is answered, or after `grace` seconds."""
+
+
+class HttpServer:
+    """uvicorn's connections behind a listener of our own, which opens and closes when we say so."""
+
+    def __init__(self, service: "Service", listener: socket.socket, options: Options, gpus: Gpus | None = None) -> None:
+        """Make it for a bound socket.
+
+        Raises:
+            InputError: the certificate or its key cannot be used.
+        """
+        self.state, self.socket = ServerState(), listener
+        self.application = Application(service, token=options.token, connections=self.state.connections, gpus=gpus)
+        tls = options.tls
+        self.config = uvicorn.Config(
+            self.application,
+            http=Connection, ws="none", interface="asgi3", lifespan="off", log_config=None, log_level="error",
+            access_log=False, proxy_headers=False, timeout_keep_alive=IDLE_S,
+            ssl_certfile=tls.cert if tls else None, ssl_keyfile=tls.key if tls else None,
+        )  # fmt: skip
+        try:
+            self.config.load()
+        except OSError as error:  # of ssl too
+            what = f"{error.strerror or 'not a certificate and its key'}. Give PEM files with --tls-cert and --tls-key."
+            raise InputError(f"{tls.cert if tls else ''}: {what}") from error
+
+    async def start(self) -> None:
+        """Listen."""
+        loop, tls = asyncio.get_running_loop(), self.config.ssl
+        self.listener = await loop.create_server(
+            self._connect, sock=self.socket, ssl=tls, backlog=2048, ssl_handshake_timeout=IDLE_S if tls else None
+        )
+        self.chores = asyncio.create_task(self._chores())
+
+    def _connect(self) -> asyncio.Protocol:
+        return Connection(self.config, self.state, {})
+
+    async def _chores(self) -> None:
+        """Keep the header Date, and hang up on clients that do nothing."""
+        silent: dict[Any, Any] = {}
+        seconds = 0
+        while True:
+            self.state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+            await asyncio.sleep(1)
+            seconds += 1
+            if seconds % IDLE_S == 0:
+                silent = sweep(list(self.state.connections), silent)
+
+    async def stop(self, grace: float) -> None:
+        """Take no more, and return when all is answered, or after `grace` seconds; then nobody is connected."""
+        self.listener.close()
+        await self._emptied(min(grace, _LAST_S))
+        for connection in list(self.state.connections):
+            connection.shutdown()
+        await self._emptied(grace)
+        for connection in list(self.state.connections):
+            connection.transport.abort()
+        self.chores.cancel()
+
+    async def _emptied(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while self.state.connections and loop.time() < end:
+            await asyncio.sleep(_TICK_S)
+
+
+async def serve(
+    opened: AbstractAsyncContextManager["Service"], options: Options, *, started: Callable[[Started], None]
+) -> None:
+    """Serve until a signal ends it, and return when all that was taken is answered.
+
+    `started` is told once both listeners are open.
+
+    Raises:
+        InputError: a port cannot be had, or the certificate cannot be used.
+        UsageError: the host has no address.
+    """
+    if not is_loopback(options.host) and not options.token:
+        log.warning(
+            "%s: whoever can reach this machine can use the model. Give --token-file, or a proxy.", options.host
+        )
+    with bind(options.host, options.http_port) as listener:
+        async with opened as service:
+            with open_gpus(service.device) as gpus:
+                http = HttpServer(service, listener, options, gpus)
+                servers: list[Server] = [http]
+                grpc_address = None
+                if options.grpc_port is not None:
+                    from toolchain.serve.grpc import serve_grpc
+
+                    host, port = options.host, options.grpc_port
+                    grpc = await serve_grpc(service, host, port, token=options.token, tls=options.tls)
+                    servers.append(grpc)
+                    grpc_address = f"{_shown(host)}:{grpc.port}"
+                await http.start()
+                scheme, port = "https" if options.tls else "http", listener.getsockname()[1]
+                started(Started(service.name, f"{scheme}://{_shown(options.host)}:{port}", grpc_address))
+                await _until_signalled(service, http.application, servers, options.drain_s)
+
+
+async def _until_signalled(service: "Service", application: Application, servers: list[Server], drain_s: float) -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+
+    def signalled() -> None:
+        (second if first.is_set() else first).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, signalled)
+    await first.wait()
+    service.drain()
+    application.closing = True
+    log.info("ending: answering for %g s more; once again to end at once", drain_s)
+
+    async def drain() -> None:
+        await asyncio.sleep(drain_s)
+        await _stop(servers, service.limits.timeout_s + GRACE_S)
+
+    draining, again = asyncio.create_task(drain()), asyncio.create_task(second.wait())
+    await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
+    again.cancel()
+    if not draining.done():
+        draining.cancel()
+        await _stop(servers, 0)
+
+
+async def _stop(servers: list[Server], grace_s: float) -> None:
+    await asyncio.gather(*(server.stop(grace_s) for server in servers))
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that has the port but does not listen yet: until the model is loaded, clients are refused.
+
+    Raises:
+        InputError: the port cannot be had.
+        UsageError: the host has no address.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise UsageError(f"--host {host}: no such host. Give a name or an address of this machine.") from error
+    bound = socket.socket(family, kind)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        what = f"{error.strerror}. Choose another port with --http-port, or 0 for any free one."
+        raise InputError(f"{_shown(host)}:{port}: {what}") from error
+    return bound
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
