@@ -1,12 +1,13 @@
 """What the tests share: tiny checkpoints, made once, and the real ones where they are."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -255,6 +256,21 @@ def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("demo") / "demo"
     build(Recipe.make({"model": "demo", "task": "demo", "precision": "int8", "output": str(target)}), engine=False)
     return target
+
+
+@pytest.fixture(scope="session")
+def served(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """What `toolchain serve` of that bundle says of itself, with a token that is in `token_file`."""
+    token = tmp_path_factory.mktemp("served") / "token"
+    token.write_text("a-token-that-nobody-guesses-" + 32 * "0")
+    command = [sys.executable, "-m", "toolchain", "serve", str(demo_bundle), "--http-port", "0", "--grpc-port", "0",
+               "--name", "demo", "--token-file", str(token), "--drain", "0", "--json"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            yield {**json.loads(process.stdout.readline()), "token_file": str(token)}
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """A server that speaks the Open Inference Protocol, through Triton's own client: texts go out, logits come back."""
 
+import re
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,12 +37,8 @@ class Server:
             UsageError: it is not one of a server.
         """
         found = urllib.parse.urlsplit(self.url)
-        named = found.path.strip("/").split("/")
-        if (
-            found.scheme not in ("http", "https")
-            or not found.netloc
-            or (named != [""] and named[:2] != ["v2", "models"])
-        ):
+        path = found.path.strip("/")
+        if found.scheme not in ("http", "https") or not found.netloc or not re.fullmatch("(v2/models/[^/]+)?", path):
             raise UsageError(f"--url {self.url}: not a server's. Give http://HOST:PORT, or add /v2/models/NAME.")
         return found
 

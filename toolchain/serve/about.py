@@ -37,6 +37,11 @@ class Card:
     def _platform(self) -> str:
         return f"toolchain_{self.subject.backend}"
 
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        """What a client may hold the server to: which bundle it is."""
+        return {"bundle_sha256": {"string_value": self.subject.bundle.digest}} if self.subject.bundle else {}
+
     def metadata(self) -> dict[str, Any]:
         """Return the protocol's model metadata; -1 is a size that the client chooses."""
         return {
@@ -78,4 +83,5 @@ class Card:
             ],
             "dynamic_batching": {"max_queue_delay_microseconds": 0, "default_queue_policy": queue},
             "model_transaction_policy": {"decoupled": False},
+            "parameters": self._parameters,
         }

@@ -1,0 +1,115 @@
+"""Through the wire the evaluator sees what it sees without."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.pipeline import evaluate
+from toolchain.recipe import Recipe
+from toolchain.results import read_predictions
+from toolchain.runtimes import open_runtime
+from toolchain.runtimes.remote import Server
+from toolchain.tokens import Sent
+
+
+@pytest.fixture
+def bundle(demo_bundle, tmp_path):
+    return shutil.copytree(demo_bundle, tmp_path / "bundle")
+
+
+def options(served, **changes):
+    return {"backend": "service", "url": served["http"], "token_file": served["token_file"], "limit": 48} | changes
+
+
+def test_accuracy_and_logits_are_those_of_the_same_graph_without_a_server(served, bundle):
+    here = evaluate({"backend": "ort", "device": "cpu", "limit": 48}, bundle=bundle)
+    there = evaluate(options(served), bundle=bundle)
+    logits = [read_predictions(bundle / "results" / one["predictions"]["file"]).logits for one in (here, there)]
+    np.testing.assert_allclose(*logits, atol=2e-5)
+    assert there["metrics"] == here["metrics"]
+    assert there["tokens"]["lengths"] == here["tokens"]["lengths"]
+    assert there["tokens"]["slots"] > 0
+    assert (there["device"], there["artefact"]) == ("remote", {"file": served["http"], "sha256": None})
+    assert there["throughput_per_s"] > 0
+    assert there["peak_memory_mb"] == {"host": None, "device": None}
+    assert there["roofline"]["reason"] == "no_graph"
+
+
+def test_more_rows_than_the_server_takes_at_once_go_in_several_requests(served):
+    server = Server(served["http"], 1, "", served["token_file"])
+    sent = Sent([(f"film number {row}",) for row in range(150)], encode=lambda texts: pytest.fail("no need of tokens"))
+    with open_runtime("service", Server(server.url, 1, digest(served), server.token_file)) as infer:
+        together = infer(sent.batch(np.arange(150)))
+        alone = infer(sent.batch(np.array([149])))
+    assert together.shape == (150, 2)
+    np.testing.assert_allclose(together[149:], alone, atol=2e-5)
+
+
+def digest(served):
+    import tritonclient.http as triton
+
+    client = triton.InferenceServerClient(served["http"].removeprefix("http://"))
+    with open(served["token_file"]) as file:
+        config = client.get_model_config("demo", headers={"Authorization": f"Bearer {file.read().strip()}"})
+    return config["parameters"]["bundle_sha256"]["string_value"]
+
+
+def test_a_server_of_another_bundle_is_refused(served, bundle):
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    with (
+        pytest.raises(InputError, match=f"serves the bundle {manifest['sha256'][:12]}, not 0123"),
+        open_runtime("service", Server(served["http"], 1, "0123", served["token_file"])),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("path", "texts", "message"),
+    [("/v2/models/nope", 1, "unknown model: 'nope'"), ("", 2, "models that take TEXT and TEXT_PAIR .*: none")],
+)
+def test_a_model_that_is_not_there(served, path, texts, message):
+    server = Server(served["http"] + path, texts, "", served["token_file"])
+    with pytest.raises(InputError, match=message), open_runtime("service", server):
+        pass
+
+
+def test_a_wrong_token_and_no_token(served, tmp_path):
+    (tmp_path / "wrong").write_text("guess")
+    for file in (str(tmp_path / "wrong"), None):
+        with (
+            pytest.raises(InputError, match=served["http"]),
+            open_runtime("service", Server(served["http"], 1, "", file)),
+        ):
+            pass
+    server = Server(served["http"], 1, "", str(tmp_path / "absent"))
+    with pytest.raises(InputError, match="--token-file"), open_runtime("service", server):
+        pass
+
+
+def test_no_server_is_what_the_machine_lacks(bundle):
+    with pytest.raises(MachineError, match=r"127\.0\.0\.1:9: no server answers"):
+        evaluate({"backend": "triton", "url": "http://127.0.0.1:9", "limit": 8}, bundle=bundle)
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8000", "ftp://host", "http://", "http://host/other", "http://host/v2/models/a/b"]
+)
+def test_what_is_no_address(url):
+    with pytest.raises(UsageError, match="--url"):
+        _ = Server(url, 1, "").model
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backend": "service"}, "needs a server"),
+        ({"backend": "ort", "url": "http://host"}, "only with --backend triton or service"),
+        ({"backend": "triton", "url": "http://host", "energy": True}, "where the server runs"),
+    ],
+)
+def test_options_that_do_not_go_together(changes, message):
+    with pytest.raises(UsageError, match=message):
+        Recipe.make(changes)
