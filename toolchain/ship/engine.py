@@ -110,7 +110,7 @@ def _planned(bundle: Bundle, names: list[str], options: Options) -> Engine:
         "instance_group": [group],
     }
     return Engine("trt", files, inputs, outputs, tuple(_buckets(profiles)), min(one.batch[2] for one in profiles),
-                  config, profiles, version, first["version_compatible"])  # fmt: skip
+                  config, profiles, version, any(one["version_compatible"] for one in records.values()))  # fmt: skip
 
 
 def _version(bundle: Bundle, records: dict[str, Any], asked: str | None) -> str:

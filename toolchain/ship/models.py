@@ -15,6 +15,9 @@ from toolchain.ship.signature import Tensor, Tensors, to_json
 
 TEXT = Tensor("TYPE_STRING", (1,))
 
+PROVENANCE = "provenance.json"
+"""In each version of the ensemble: what it was made from."""
+
 
 def names(name: str) -> dict[str, str]:
     """Return the role of each model -> its name, the ensemble last."""

@@ -14,7 +14,7 @@ from toolchain.files import sha256_file
 from toolchain.job import Job, job_of
 from toolchain.ship.config import Values, config_text
 from toolchain.ship.engine import Engine, find_engine
-from toolchain.ship.models import configurations, names
+from toolchain.ship.models import PROVENANCE, configurations, names
 from toolchain.ship.options import Options, check_name
 from toolchain.ship.place import Model, place
 from toolchain.ship.signature import to_json
@@ -22,7 +22,6 @@ from toolchain.ship.start import REQUIREMENTS, readme, requirements, start
 from toolchain.ship.tokens import settings, standalone
 from toolchain.subject import recorded
 
-PROVENANCE = "provenance.json"
 SCHEMA = 1
 CODE = Path(__file__).parent / "repository"
 

@@ -109,9 +109,7 @@ def _within(model: Loaded, where: str, profiles: list[Profile]) -> Iterator[Find
                for shape in one.input.values()]  # fmt: skip
     for what, rows, dims in shapes:
         if len(dims) == 1 and not any(_takes(one, max(rows, 1), dims[0]) for one in profiles):
-            yield model.error(
-                f"{what} of {rows} rows of {dims[0]} tokens, for which {where} has no profile", "Change it"
-            )
+            yield model.error(f"{what} of {rows} rows of {dims[0]} tokens: no profile of {where} has it", "Change it")
             return
 
 

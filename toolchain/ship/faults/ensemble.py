@@ -1,10 +1,13 @@
 """Faults between the models of an ensemble: tensors that do not join, types that differ, batches that are too large."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from toolchain.files import sha256_file
 from toolchain.ship.faults import Check, Finding, Loaded, Models, listed, type_name
+from toolchain.ship.models import PROVENANCE, names
 
 
 @dataclass(frozen=True)
@@ -87,4 +90,22 @@ def _same(model: Loaded, name: str, source: Source, taken: Any, taker: str) -> I
                           "Write the same dims")  # fmt: skip
 
 
-CHECKS: tuple[Check, ...] = (joints,)
+def provenance(model: Loaded, models: Models) -> Iterator[Finding]:
+    """The engine of an ensemble that we made is still the one that we put there."""
+    classifier = models.get(names(model.name)["classifier"])
+    if classifier is None:
+        return
+    for version in model.served:
+        try:
+            shipped = json.loads((model.folder / str(version) / PROVENANCE).read_text(encoding="utf-8"))["files"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        for name, file in shipped.items():
+            place = classifier.folder / str(version) / name
+            if not place.is_file():
+                yield classifier.error(f"{version}/{name} is missing", "Ship the bundle again")
+            elif sha256_file(place) != file["sha256"]:
+                yield classifier.error(f"{version}/{name} is not the file that was shipped", "Ship the bundle again")
+
+
+CHECKS: tuple[Check, ...] = (joints, provenance)
