@@ -1,10 +1,8 @@
 """Bundles to ship: the built-in model, and a tiny regression on pairs whose graph stands as a plan."""
 
 import hashlib
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -98,21 +96,3 @@ def shipped(demo_bundle, pairs_bundle, tmp_path_factory):
 def repository(shipped, tmp_path):
     """A copy of it, to be changed."""
     return Path(shutil.copytree(shipped, tmp_path / "models"))
-
-
-@pytest.fixture(scope="session")
-def triton(root):
-    """The module tests/triton/server.py."""
-    spec = importlib.util.spec_from_file_location("triton_server", root / "tests/triton/server.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["triton_server"] = module  # its data classes look themselves up
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def environment(triton, root):
-    try:
-        return triton.find_environment(root)
-    except triton.NoTritonError as why:
-        pytest.skip(str(why))

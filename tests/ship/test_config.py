@@ -76,10 +76,11 @@ def fields(message, seen):
 """
 
 
-def test_every_field_is_that_of_tritons_own_client(environment):
+def test_every_field_is_that_of_tritons_own_client(triton_environment):
     """An independent reference: the messages that are generated from Triton's sources."""
     code = FIELDS + "print(json.dumps(fields(pb.ModelConfig.DESCRIPTOR, frozenset())))"
-    done = subprocess.run([environment.folder / "bin/python", "-c", code], capture_output=True, text=True, check=True)
+    command = [triton_environment.folder / "bin/python", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     scope = {"pb": None}
     exec(FIELDS.replace("from tritonclient.grpc import model_config_pb2 as pb", ""), scope)
     own = scope["fields"](message_class().DESCRIPTOR, frozenset())

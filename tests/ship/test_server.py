@@ -1,9 +1,6 @@
 """The repositories, verbatim, in a real Triton, asked by its own client over both wires."""
 
 import json
-import os
-import subprocess
-import zipfile
 
 import numpy as np
 import pytest
@@ -21,8 +18,8 @@ STATUS = {"http": {400: "400", 503: "503"}, "grpc": {400: "StatusCode.INVALID_AR
 
 
 @pytest.fixture(scope="module")
-def server(triton, environment, shipped, tmp_path_factory):
-    with triton.serve(shipped, tmp_path_factory.mktemp("triton"), environment, CACHE) as running:
+def server(triton, triton_environment, shipped, tmp_path_factory):
+    with triton.serve(shipped, tmp_path_factory.mktemp("triton"), triton_environment, CACHE) as running:
         yield running
 
 
@@ -132,38 +129,14 @@ def test_it_says_what_the_configuration_says(server):
     assert server.get("/v2/models/plan")["versions"] == ["1"]
 
 
-@pytest.fixture(scope="module")
-def analyzer(root, environment, tmp_path_factory):
-    """Return what runs perf_analyzer, which is in a wheel of an older tritonclient."""
-    named = os.environ.get("TOOLCHAIN_PERF_ANALYZER")
-    wheels = [named] if named else sorted((root / ".venv/perf_analyzer").glob("tritonclient-2.50.0-*.whl"))
-    if not wheels:
-        pytest.skip(".venv/perf_analyzer: no wheel of tritonclient 2.50.0, which has perf_analyzer (make test gets it)")
-    folder = tmp_path_factory.mktemp("perf")
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        (folder / "perf_analyzer").write_bytes(wheel.read("tritonclient-2.50.0.data/data/bin/perf_analyzer"))
-    (folder / "perf_analyzer").chmod(0o755)
-    for library in environment.libraries.glob("libcudart-*.so.12*"):
-        (folder / "libcudart.so.12").symlink_to(library)
-    variables = os.environ | {"LD_LIBRARY_PATH": str(folder)}
-
-    def run(*arguments):
-        command = [folder / "perf_analyzer", *map(str, arguments)]
-        return subprocess.run(command, env=variables, cwd=folder, capture_output=True, text=True, timeout=240)
-
-    why = run("--version").stderr
-    if "error while loading shared libraries" in why:
-        pytest.skip(f"perf_analyzer does not start: {why.strip()} (apt: libb64-0d)")
-    return run
-
-
 @pytest.mark.parametrize("wire", WIRES)
-def test_perf_analyzer_runs_against_it(server, analyzer, tmp_path, wire):
+def test_perf_analyzer_runs_against_it(server, perf_analyzer, tmp_path, wire):
     (tmp_path / "in.json").write_text(json.dumps({"data": [{"TEXT": [text]} for text in PROBES]}))
-    found = analyzer("-m", "sentiment", "-i", wire, "-u", getattr(server, wire), "--input-data", tmp_path / "in.json",
-                     "--concurrency-range", "4", "--measurement-mode", "count_windows",
-                     "--measurement-request-count", "50", "-s", "999", "-r", "3",
-                     "-f", tmp_path / "out.csv")  # fmt: skip
+    found = perf_analyzer(
+        "-m", "sentiment", "-i", wire, "-u", getattr(server, wire), "--input-data", tmp_path / "in.json",
+        "--concurrency-range", "4", "--measurement-mode", "count_windows", "--measurement-request-count", "50",
+        "-s", "999", "-r", "3", "-f", tmp_path / "out.csv",
+    )  # fmt: skip
     assert found.returncode == 0, found.stdout + found.stderr
     header, row, *_ = (tmp_path / "out.csv").read_text().splitlines()
     assert float(dict(zip(header.split(","), row.split(","), strict=False))["Inferences/Second"]) > 0
