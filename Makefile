@@ -6,6 +6,11 @@ INSTALLED := .venv/installed
 BINDINGS := .venv/bindings
 BINDINGS_10 := tensorrt-cu12-bindings==10.16.1.11
 BINDINGS_11 := tensorrt-cu12-bindings==11.4.0.106
+# A real Triton, whose python backend answers nothing right with numpy 2, so it has an environment of its own; and the
+# load generator that only older wheels of its client hold.
+TRITON := .venv/triton
+TRITON_PACKAGES := nvidia-pytriton==0.7.0 'numpy<2' onnxruntime tokenizers 'tritonclient[http,grpc]'
+PERF_ANALYZER := .venv/perf_analyzer
 # Where pip gets torch from, such as: --index-url URL-of-the-CPU-builds
 PIP_TORCH ?=
 
@@ -13,7 +18,7 @@ PIP_TORCH ?=
 demo: $(INSTALLED)
 	$(BIN)/toolchain demo
 
-test: $(INSTALLED) $(BINDINGS)/installed
+test: $(INSTALLED) $(BINDINGS)/installed $(TRITON)/installed $(PERF_ANALYZER)/installed
 	$(BIN)/python -m pytest
 
 lint: $(INSTALLED)
@@ -38,6 +43,16 @@ $(BINDINGS)/installed: $(INSTALLED) Makefile
 	{ $(BIN)/python -m pip install --quiet --no-deps --target $(BINDINGS)/10 $(BINDINGS_10) \
 	&& $(BIN)/python -m pip install --quiet --no-deps --target $(BINDINGS)/11 $(BINDINGS_11) \
 	&& touch $@; } || echo "No TensorRT bindings for this machine: their tests are skipped."
+
+$(TRITON)/installed: $(INSTALLED) Makefile
+	rm -rf $(TRITON)
+	{ $(PYTHON) -m venv $(TRITON) && $(TRITON)/bin/python -m pip install --quiet $(TRITON_PACKAGES) && touch $@; } \
+	|| echo "No Triton for this machine: its tests are skipped."
+
+$(PERF_ANALYZER)/installed: $(INSTALLED) Makefile
+	rm -rf $(PERF_ANALYZER)
+	{ $(BIN)/python -m pip download --quiet --no-deps --dest $(PERF_ANALYZER) tritonclient==2.50.0 && touch $@; } \
+	|| echo "No perf_analyzer for this machine: its tests are skipped."
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache

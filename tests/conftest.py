@@ -315,3 +315,33 @@ def run(library: Path, root: Path, tmp_path: Path) -> Callable[..., None]:
         assert done.returncode == 0, done.stderr
 
     return go
+
+
+@pytest.fixture(scope="session")
+def triton(by_path: Callable[[str], ModuleType]) -> ModuleType:
+    """The module tests/triton/server.py."""
+    return by_path("triton/server")
+
+
+@pytest.fixture(scope="session")
+def triton_environment(triton: ModuleType) -> Any:
+    """The virtual environment of a real Triton and its client."""
+    try:
+        return triton.find_environment(ROOT)
+    except triton.NoTritonError as why:
+        pytest.skip(str(why))
+
+
+@pytest.fixture(scope="session")
+def perf_analyzer(
+    by_path: Callable[[str], ModuleType], triton_environment: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Any]:
+    """Return what runs Triton's load generator."""
+    module = by_path("triton/perf")
+    try:
+        found: Callable[..., Any] = module.find_analyzer(
+            ROOT, triton_environment.libraries, tmp_path_factory.mktemp("perf")
+        )
+    except module.NoAnalyzerError as why:
+        pytest.skip(str(why))
+    return found

@@ -196,7 +196,7 @@ def find_subject(changes: dict[str, Any], path: Path | None) -> Subject:
     device = _device(backend, recipe)
     if backend == "torch":
         return Subject(job, bundle, backend, device, asked or "fp32", None)
-    file = recipe.file or _default_file(asked or bundle.manifest["precision"], device, bundle)
+    file = recipe.file or default_file(asked or bundle.manifest["precision"], device, bundle)
     return Subject(job, bundle, backend, device, _precision_of(file), file)
 
 
@@ -258,7 +258,7 @@ def _device(backend: str, recipe: Recipe) -> str:
     return choose_device(recipe.device, cuda="CUDAExecutionProvider" in providers)
 
 
-def _default_file(precision: str, device: str, bundle: Bundle) -> str:
+def default_file(precision: str, device: str, bundle: Bundle) -> str:
     """Return the graph made for the device, where the bundle has one for it."""
     own = f"model.{precision}.cpu.onnx"
     if device == "cpu" and (own in bundle.manifest["artefacts"] or precision == "int8"):

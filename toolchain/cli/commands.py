@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolchain.cli import profile
+from toolchain.cli import profile, ship
 from toolchain.cli.build import build, calibrate, export
 from toolchain.cli.options import CALIBRATION, EVALUATION, GATE, LOOK, MODEL, choices, given
 from toolchain.cli.output import emit, log
@@ -216,6 +216,7 @@ COMMANDS = {
     "report": Command(_report, "results side by side: HTML, Markdown, CSV or JSON", arguments=_report_arguments),
     "serve": Command(serve, "a bundle behind HTTP and gRPC, as Triton's clients speak, with a page to try it",
                      ("device", "file"), arguments=serve_arguments),
+    "ship": Command(ship.ship, "what a server needs, from a bundle", arguments=ship.arguments),
     "power": Command(power, "energy of any command; without one, of this machine until Ctrl-C",
                      ("device", "require_energy"), arguments=power_arguments),
     "doctor": Command(_doctor, "what this machine has and lacks, and how to get it"),

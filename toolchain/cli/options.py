@@ -27,9 +27,9 @@ def add_source(parser: argparse.ArgumentParser, shown: str) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key of it")
 
 
-def add_options(parser: argparse.ArgumentParser, names: tuple[str, ...]) -> None:
-    """Add options from the recipe's table; all default to None, which means: not given."""
-    fields = {field.name: field for field in dataclasses.fields(Recipe)}
+def add_options(parser: argparse.ArgumentParser, names: tuple[str, ...], table: Any = Recipe) -> None:
+    """Add options from a table, that of the recipe or another; all default to None, which means: not given."""
+    fields = {field.name: field for field in dataclasses.fields(table)}
     for name in names:
         field, meta = fields[name], fields[name].metadata
         flags = [*([meta["short"]] if meta["short"] else []), f"--{name.replace('_', '-')}"]
@@ -53,9 +53,9 @@ def _whole(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
-def given(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the recipe options that stand on the command line."""
-    known = {field.name for field in dataclasses.fields(Recipe)}
+def given(args: argparse.Namespace, table: Any = Recipe) -> dict[str, Any]:
+    """Return the options of a table that stand on the command line."""
+    known = {field.name for field in dataclasses.fields(table)}
     return {key: value for key, value in vars(args).items() if key in known and value is not None}
 
 

@@ -1,0 +1,98 @@
+"""Bundles to ship: the built-in model, and a tiny regression on pairs whose graph stands as a plan."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from toolchain.bundle import stage
+from toolchain.ship.options import Options
+from toolchain.ship.triton import ship
+
+BUCKETS = (16, 32)
+TENSORRT = "10.16.1.11"
+
+
+@pytest.fixture(scope="session")
+def demo_bundle(tmp_path_factory):
+    """The built-in model: one text, two classes."""
+    from toolchain.build import build
+    from toolchain.recipe import Recipe
+
+    target = tmp_path_factory.mktemp("bundles") / "demo"
+    build(Recipe.make({"model": "demo", "task": "demo", "precision": "fp32", "output": str(target)}), engine=False)
+    return target
+
+
+@pytest.fixture(scope="session")
+def pairs_bundle(tiny, tmp_path_factory):
+    """A random BERT, with token types: two texts, one number; its float16 graph also stands as a plan."""
+    from toolchain.build import build
+    from toolchain.recipe import Recipe
+
+    home = tmp_path_factory.mktemp("bundles")
+    checkpoint = tiny.make_checkpoint(home / "model", "bert", labels=1)
+    values = {"model": str(checkpoint), "task": "stsb", "precision": "fp16", "max_length": 32}
+    build(Recipe.make(values | {"output": str(home / "pairs")}), engine=False)
+    add_plan(home / "pairs", 75)
+    return home / "pairs"
+
+
+def add_plan(bundle, sm, *, tensorrt=TENSORRT, **changes):
+    """Add a plan to a bundle, as `compile` does: the typed graph itself, which only a stand-in runs."""
+    with stage(bundle) as made:
+        manifest = made.old.manifest
+        file = f"model.{manifest['precision']}.onnx"
+        for name in manifest["steps"]:
+            made.retain(name)
+        starts = (1, *(end + 1 for end in BUCKETS[:-1]))
+        record = {
+            "schema": 1, "sm": sm, "tensorrt": tensorrt, "version_compatible": False, "layout": "padded",
+            "precision": manifest["precision"], "calibration": None, "options": {},
+            "graph": {"file": file, "sha256": manifest["artefacts"][file]}, "inputs": manifest["inputs"],
+            "profiles": [{"batch": [1, 4, 8], "length": [start, end, end]}
+                         for start, end in zip(starts, BUCKETS, strict=True)], **changes,
+        }  # fmt: skip
+        folder = f"plans/sm{sm}-trt{tensorrt}"
+
+        def run(place):
+            (place / folder).mkdir(parents=True)
+            shutil.copy(place / file, place / folder / "model.plan")
+            record["plan_sha256"] = hashlib.sha256((place / file).read_bytes()).hexdigest()
+            (place / folder / "plan.json").write_text(json.dumps(record))
+            return record
+
+        made.step(folder, {"plan": record}, run)
+        keys = ("schema", "sha256", "created", "steps", "artefacts")
+        made.finish({key: value for key, value in manifest.items() if key not in keys})
+
+
+@pytest.fixture
+def planned(pairs_bundle, tmp_path):
+    """Return a function that copies the bundle with a plan, where a test may add another."""
+
+    def copy(sm=None, **changes):
+        bundle = Path(shutil.copytree(pairs_bundle, tmp_path / "bundle"))
+        if sm:
+            add_plan(bundle, sm, **changes)
+        return bundle
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def shipped(demo_bundle, pairs_bundle, tmp_path_factory):
+    """A repository with all three kinds, as the command line makes it: read only."""
+    repository = tmp_path_factory.mktemp("shipped") / "models"
+    ship(demo_bundle, repository, Options(name="sentiment", backend="python", max_batch=8, response_cache=True))
+    ship(pairs_bundle, repository, Options(name="plan", backend="trt", queue=2, cuda_graphs=True, instances=2))
+    ship(pairs_bundle, repository, Options(name="graph", backend="ort", max_batch=4, timeout_ms=60_000))
+    return repository
+
+
+@pytest.fixture
+def repository(shipped, tmp_path):
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(shipped, tmp_path / "models"))

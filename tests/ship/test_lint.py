@@ -1,0 +1,135 @@
+"""Every fault is found, with its place and what to do; and nothing in what we make ourselves."""
+
+import re
+import shutil
+
+import pytest
+
+from toolchain.errors import InputError
+from toolchain.ship.config import config_text, read_config
+from toolchain.ship.lint import judge, lint
+
+
+def test_our_own_have_none(shipped):
+    found = lint(shipped)
+    assert (found["models"], found["findings"]) == (12, [])
+    judge(found)
+
+
+def rewrite(repository, model, *changes):
+    """Change a configuration by (pattern, text) once each."""
+    file = repository / model / "config.pbtxt"
+    text = file.read_text()
+    for pattern, new in changes:
+        text, count = re.subn(pattern, new, text, count=1, flags=re.DOTALL)
+        assert count, pattern
+    file.write_text(text)
+
+
+CHANGES = [
+    ("sentiment_classifier", ("name: .*?\n", 'name: "other"\n'), "error", "its configuration says 'other'"),
+    ("sentiment_classifier", ("$", "max_batch_sz: 4\n"), "error", 'no field named "max_batch_sz"'),
+    ("sentiment_decoder", ('backend: "python"\n', ""), "error", "neither backend nor platform"),
+    ("sentiment_classifier", ("versions: 1", "versions: 3"), "error", "version 3 is to be served and is not there"),
+    ("plan_classifier", ('value: "model.sm75.plan"', 'value: "model.t4.plan"'), "error", "1/model.t4.plan is missing"),
+    ("graph_classifier", ("TYPE_INT32", "TYPE_INT64"), "error",
+     "input input_ids is TYPE_INT64, in 1/model.onnx TYPE_INT32"),
+    ("plan_classifier", ("TYPE_INT32", "TYPE_INT64"), "error",
+     "input input_ids is TYPE_INT64, in 1/model.sm75.plan TYPE_INT32"),
+    ("graph_classifier", ("dims: -1", "dims: [ -1, -1 ]"), "error",
+     "input input_ids has dims [-1, -1], in 1/model.onnx [-1]"),
+    ("sentiment_classifier", ("dims: 2", "dims: 3"), "error", "output logits has dims [3], in 1/model.onnx [2] behind"),
+    ("graph_classifier", ('name: "input_ids"', 'name: "ids"'), "error", "1/model.onnx has no input ids"),
+    ("graph_classifier", ("input {.*?}\n", ""), "error", "1/model.onnx needs the input input_ids"),
+    ("plan_classifier", ("max_batch_size: 8", "max_batch_size: 64"), "error",
+     "max_batch_size 64, and 1/model.sm75.plan takes 8"),
+    ("plan_classifier", ('profile: "1"', 'profile: "2"'), "error", "profile 2, and 1/model.sm75.plan has 2"),
+    ("plan_classifier", ('  profile: "1"\n', ""), "warning", "instances have 1 of 2 profiles"),
+    ("plan_classifier", ("dims: 16", "dims: 48"), "error", "model_warmup of 1 rows of 48 tokens: no profile"),
+    ("plan_classifier", ("kind: KIND_GPU|count: 2", "count: 2 kind: KIND_GPU"), "warning", "KIND_GPU does not load"),
+    ("sentiment", ("$", "instance_group { count: 2 }\n"), "error", "an ensemble has no instances"),
+    ("sentiment", ("$", "response_cache { enable: true }\n"), "warning", "a cache on an ensemble"),
+    ("graph_classifier", ("zero_data", "random_data"), "error", "at random: ids that no vocabulary has"),
+    ("graph_classifier", ("batch_size: 1\n", "batch_size: 9\n"), "error", "has 9 rows, and max_batch_size is 4"),
+    ("graph_classifier", ('key: "input_ids"', 'key: "ids"'), "error", "has ids, which is no input"),
+    ("graph_classifier", ("zero_data: true", 'input_data_file: "ids"'), "error", "warmup/ids is missing"),
+    ("graph_classifier", ("max_batch_size: 4", "max_batch_size: 1"), "warning", "a delay only costs time"),
+    ("plan_classifier", ("preferred_batch_size: 4", "preferred_batch_size: 16"), "error",
+     "16 is above max_batch_size 8"),
+    ("sentiment_decoder", ("max_queue_size: 256", "max_queue_size: 0"), "warning", "its queue has no end"),
+    ("sentiment_tokenizer", ('name: "attention_mask"', 'name: "input_ids"'), "error", "output 'input_ids' twice"),
+    ("sentiment_tokenizer", ("data_type: TYPE_INT32", ""), "error", "output input_ids: no data_type"),
+    ("sentiment_tokenizer", ("dims: -1", ""), "error", "output input_ids: no dims"),
+    ("sentiment_tokenizer", ("dims: -1", "dims: -2"), "error", "output input_ids: dims [-2]"),
+    ("sentiment", ('key: "TEXT"', 'key: "TXT"'), "error", "sentiment_tokenizer has no input TXT"),
+    ("sentiment", ('value: "TEXT"', 'value: "TXT"'), "error", "takes TXT, which nothing makes"),
+    ("sentiment", ('key: "LABEL"', 'key: "CLASS"'), "error", "sentiment_decoder has no output CLASS"),
+    ("sentiment", ('value: "SCORE"', 'value: "LOGITS"'), "error", "LOGITS is made by sentiment_classifier and by"),
+    ("sentiment", ('value: "LABEL"', 'value: "CLASS"'), "error", "no step makes the output LABEL"),
+    ("sentiment", ('model_name: "sentiment_decoder"', 'model_name: "gone"'), "error", "step 'gone' is no model"),
+    ("sentiment", ("model_version: 1", "model_version: 2"), "error",
+     "takes version 2 of sentiment_tokenizer, which serves 1"),
+    ("sentiment", ("max_batch_size: 8", "max_batch_size: 64"), "error",
+     "max_batch_size 64, and sentiment_tokenizer takes 8"),
+    ("sentiment", ("TYPE_STRING", "TYPE_FP32"), "error", "TEXT is TYPE_FP32 from the request and TYPE_STRING in"),
+    ("sentiment_tokenizer", ("TYPE_INT32", "TYPE_INT64"), "error",
+     "input_ids is TYPE_INT64 from sentiment_tokenizer and TYPE_INT32 in sentiment_classifier"),
+    ("sentiment", ("dims: 2", "dims: 3"), "error", "SCORE has dims [2] from sentiment_decoder and [3] in"),
+    ("sentiment", ("input_map {.*?}\n", ""), "error", "sentiment_tokenizer needs TEXT, and its step maps nothing"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "change", "level", "what"), CHANGES, ids=[one[3][:40] for one in CHANGES])
+def test_each_fault_is_found(repository, model, change, level, what):
+    rewrite(repository, model, change)
+    found = lint(repository)["findings"]
+    assert [one for one in found if one["level"] == level and what in one["what"]], found
+    assert all(one["do"] and not one["do"].endswith(".") and one["where"] for one in found)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "what"),
+    [("sentiment_decoder/1/model.py", "def (:", "1/model.py is no Python"),
+     ("sentiment_decoder/1/model.py", "x = 1", "no class TritonPythonModel"),
+     ("graph_classifier/1/model.onnx", "no graph", "not an ONNX graph"),
+     ("sentiment_classifier/1/model.onnx", "", "1/model.onnx is not the file that was shipped"),
+     ("sentiment_tokenizer/requirements.txt", "tokenizers\nnumpy>=2\n", "lets numpy 2 in"),
+     ("plan_classifier/1/model.sm75.plan.json", "{", "nothing beside 1/model.sm75.plan says what it takes")],
+)  # fmt: skip
+def test_faults_of_files_are_found(repository, file, text, what):
+    (repository / file).write_text(text)
+    assert [one for one in lint(repository)["findings"] if what in one["what"]]
+
+
+def test_a_version_without_its_folder(repository):
+    shutil.rmtree(repository / "sentiment/1")
+    assert "no folder of a version" in [one["what"] for one in lint(repository)["findings"]]
+
+
+def test_a_model_without_configuration_is_not_checked(repository):
+    (repository / "graph/config.pbtxt").unlink()
+    (finding,) = lint(repository)["findings"]
+    assert (finding["level"], finding["where"]) == ("warning", "graph")
+
+
+def test_an_ensemble_without_steps(tmp_path):
+    (tmp_path / "m/1").mkdir(parents=True)
+    (tmp_path / "m/config.pbtxt").write_text(config_text({"name": "m", "platform": "ensemble"}))
+    assert [one["what"] for one in lint(tmp_path)["findings"]] == ["an ensemble without steps"]
+
+
+def test_errors_are_an_error(repository):
+    (repository / "graph_classifier/1/model.onnx").unlink()
+    with pytest.raises(InputError, match="Mend the errors named above"):
+        judge(lint(repository))
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_no_repository_is_said_to_be_none(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no folder|no model in it"):
+        lint(tmp_path / name)
+
+
+def test_a_full_configuration_of_tritons_is_read(shared):
+    assert read_config(shared("examples/triton_ci/trt_ok.pbtxt")).optimization.cuda.graphs

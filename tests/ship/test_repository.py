@@ -1,0 +1,169 @@
+"""The python models of a repository, run here as Triton's stub runs them."""
+
+import ast
+import importlib.util
+import json
+import sys
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.special
+
+import toolchain.ship.triton
+from toolchain.bundle import open_bundle
+from toolchain.job import job_of
+from toolchain.subject import recorded
+
+CODE = sorted(toolchain.ship.triton.CODE.glob("*.py"))
+ALLOWED = {"__future__", "json", "os", "typing", "numpy", "tokenizers", "onnxruntime", "triton_python_backend_utils"}
+
+
+@dataclass
+class Tensor:
+    name: str
+    array: np.ndarray
+
+    def as_numpy(self):
+        return self.array
+
+
+class TritonError(Exception):
+    INVALID_ARG, INTERNAL = "INVALID_ARG", "INTERNAL"
+
+    def __init__(self, message, code):
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass
+class InferenceResponse:
+    output_tensors: list
+    error: TritonError | None = None
+
+    def __getitem__(self, name):
+        return next(one.array for one in self.output_tensors if one.name == name)
+
+
+@pytest.fixture
+def model(shipped, monkeypatch):
+    """Return what loads a model of the repository with a stand-in for the module that Triton gives it."""
+    logged = []
+    stub = SimpleNamespace(
+        Tensor=Tensor, InferenceResponse=InferenceResponse, TritonError=TritonError, logged=logged,
+        Logger=SimpleNamespace(log_error=logged.append),
+        get_input_tensor_by_name=lambda request, name: Tensor(name, request[name]),
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", stub)
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(name, shipped / name / "1/model.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        loaded = module.TritonPythonModel()
+        args = {"model_repository": str(shipped / name), "model_version": "1", "model_config": "{}"}
+        loaded.initialize(args)
+        loaded.logged = logged
+        return loaded
+
+    return load
+
+
+def request(**columns):
+    return {name: np.array([[one] for one in texts], np.object_) for name, texts in columns.items()}
+
+
+def evaluated(path, texts):
+    bundle = open_bundle(path)
+    return job_of(bundle, recorded(bundle, {})).encode(texts)
+
+
+@pytest.mark.parametrize("file", CODE, ids=lambda file: file.name)
+def test_they_are_python_3_8_and_import_little(file):
+    tree = ast.parse(file.read_text(), feature_version=(3, 8))
+    imported = [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
+    imported += [str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert {name.split(".")[0] for name in imported} <= ALLOWED
+
+
+def test_they_are_copied_verbatim(shipped):
+    for file in CODE:
+        assert (shipped / f"sentiment_{file.stem}/1/model.py").read_bytes() == file.read_bytes()
+
+
+TEXTS = ["A fine film.", "", "naïve café \u202e 日本 🙂", "word " * 500, "[SEP] [MASK] x\0y"]
+
+
+def test_ids_are_those_of_the_evaluator(model, demo_bundle):
+    wanted = evaluated(demo_bundle, [(text,) for text in TEXTS])
+    (found,) = model("sentiment_tokenizer").execute([request(TEXT=[text.encode() for text in TEXTS])])
+    batch = wanted.batch(np.arange(len(TEXTS)), length=128)
+    for name, ids in batch.items():
+        np.testing.assert_array_equal(found[name], ids)
+        assert found[name].dtype == np.int32
+
+
+def test_ids_of_pairs_are_too_token_types_included(model, pairs_bundle):
+    pairs = [("a good day", "the dog"), ("word " * 90, "x " * 10), ("", "see")]
+    wanted = evaluated(pairs_bundle, pairs).batch(np.arange(3), length=32)
+    columns = {"TEXT": [one.encode() for one, _ in pairs], "TEXT_PAIR": [other.encode() for _, other in pairs]}
+    (found,) = model("plan_tokenizer").execute([request(**columns)])
+    assert found["token_type_ids"].any()
+    for name, ids in wanted.items():
+        np.testing.assert_array_equal(found[name], ids)
+
+
+def test_each_request_has_its_own_bucket(model):
+    found = model("sentiment_tokenizer").execute([request(TEXT=[b"ok"]), request(TEXT=[b"good " * 20, b"x"])])
+    assert [one["input_ids"].shape for one in found] == [(1, 16), (2, 32)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(b"\xff", "TEXT is not UTF-8"), (b"x" * 16_385, "TEXT has 16385 characters; at most 16384 are taken")],
+)
+def test_what_is_wrong_with_one_request_concerns_it_alone(model, text, message):
+    good, bad, other = model("sentiment_tokenizer").execute(
+        [request(TEXT=[b"fine"]), request(TEXT=[b"fine", text]), request(TEXT=[b"fine"])]
+    )
+    assert (str(bad.error), bad.error.code, bad.output_tensors) == (message, "INVALID_ARG", [])
+    np.testing.assert_array_equal(good["input_ids"], other["input_ids"])
+
+
+def test_characters_are_counted_and_not_bytes(model):
+    (found,) = model("sentiment_tokenizer").execute([request(TEXT=["日".encode() * 16_384])])
+    assert found.error is None
+
+
+def test_labels_and_scores(model):
+    logits = np.array([[1, -2], [90, 100], [-1000, 1000]], np.float32)
+    (found,) = model("sentiment_decoder").execute([{"logits": logits}])
+    assert found["LABEL"].tolist() == [[b"negative"], [b"positive"], [b"positive"]]
+    np.testing.assert_allclose(found["SCORE"], scipy.special.softmax(logits, axis=1), rtol=1e-6)
+    assert found["SCORE"].dtype == np.float32
+
+
+def test_regression_gives_the_number_as_text(model):
+    values = np.array([[0.1], [-3.25], [1e-8]], np.float32)
+    (found,) = model("plan_decoder").execute([{"logits": values}])
+    assert [np.float32(text) for (text,) in found["LABEL"]] == values[:, 0].tolist()
+    assert found["LABEL"][0, 0] == b"0.1"
+    np.testing.assert_array_equal(found["SCORE"], values)
+
+
+def test_the_classifier_runs_requests_as_one_batch_and_hides_why_it_fails(model, demo_bundle):
+    tokens = evaluated(demo_bundle, [("good",), ("bad bad",), ("fine",)])
+    batches = [tokens.batch(rows, length=16) for rows in (np.array([0, 1]), np.array([2]))]
+    classifier = model("sentiment_classifier")
+    found = classifier.execute(batches)
+    assert [one["logits"].shape for one in found] == [(2, 2), (1, 2)]
+    (failed,) = classifier.execute([{name: ids + 10**6 for name, ids in batches[1].items()}])
+    assert (str(failed.error), failed.error.code) == ("the engine failed on this batch", "INTERNAL")
+    assert classifier.logged
+
+
+def test_settings_are_json(shipped):
+    settings = json.loads((shipped / "plan_tokenizer/1/settings.json").read_text())
+    assert settings["buckets"] == [16, 32]
+    assert [one["name"] for one in settings["outputs"]] == ["input_ids", "attention_mask", "token_type_ids"]

@@ -1,0 +1,142 @@
+"""The repositories, verbatim, in a real Triton, asked by its own client over both wires."""
+
+import json
+
+import numpy as np
+import pytest
+import scipy.special
+
+from toolchain.bundle import open_bundle
+from toolchain.job import job_of
+from toolchain.parity import PROBES
+from toolchain.runtimes import open_runtime
+from toolchain.subject import recorded
+
+CACHE = "--cache-config=local,size=1048576"
+WIRES = ("http", "grpc")
+STATUS = {"http": {400: "400", 503: "503"}, "grpc": {400: "StatusCode.INVALID_ARGUMENT", 503: "StatusCode.UNAVAILABLE"}}
+
+
+@pytest.fixture(scope="module")
+def server(triton, triton_environment, shipped, tmp_path_factory):
+    with triton.serve(shipped, tmp_path_factory.mktemp("triton"), triton_environment, CACHE) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def logits_of():
+    """Return what the evaluator gives: each text by itself, without padding."""
+
+    def run(path, file, texts):
+        bundle = open_bundle(path)
+        tokens = job_of(bundle, recorded(bundle, {})).encode(texts)
+        with open_runtime("ort", bundle.file(file), device="cpu", precision="fp32") as infer:
+            return np.concatenate([infer(tokens.batch(np.array([row]))) for row in range(len(tokens))])
+
+    return run
+
+
+def column(texts):
+    return [[text] for text in texts]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_one_text_has_the_evaluators_logits(server, logits_of, demo_bundle, wire):
+    (found,) = server.ask({"wire": wire, "model": "sentiment", "inputs": {"TEXT": column(PROBES)}})
+    wanted = logits_of(demo_bundle, "model.fp32.cpu.onnx", column(PROBES))
+    np.testing.assert_allclose(found["LOGITS"], wanted, atol=1e-5)
+    np.testing.assert_allclose(found["SCORE"], scipy.special.softmax(wanted, axis=1), atol=1e-5)
+    assert found["LABEL"] == column(["negative", "positive"][index] for index in wanted.argmax(axis=1))
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("model", ["plan", "graph"])
+def test_pairs_and_regression_do_by_a_plan_and_by_onnx_runtime(server, logits_of, pairs_bundle, model, wire):
+    texts = [("a good film", "the plot"), ("cold soup " * 30, "x"), ("see", "the dog and the cat")]
+    inputs = {"TEXT": column(one for one, _ in texts), "TEXT_PAIR": column(other for _, other in texts)}
+    (found,) = server.ask({"wire": wire, "model": model, "inputs": inputs})
+    wanted = logits_of(pairs_bundle, "model.fp16.onnx", texts)
+    np.testing.assert_allclose(found["LOGITS"], wanted, atol=1e-4, rtol=1e-3)
+    assert found["SCORE"] == found["LOGITS"]
+    assert [np.float32(label) for (label,) in found["LABEL"]] == [np.float32(row[0]) for row in found["LOGITS"]]
+
+
+def test_json_and_binary_tensors_agree(server):
+    call = {"wire": "http", "model": "sentiment", "inputs": {"TEXT": column(PROBES)}}
+    binary, plain = server.ask(call, call | {"json": True})
+    np.testing.assert_allclose(plain["LOGITS"], binary["LOGITS"], atol=1e-6)
+    assert plain["LABEL"] == binary["LABEL"]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"hex": {"TEXT": [["ff"]]}}, "TEXT is not UTF-8"),
+     ({"inputs": {"TEXT": [["x" * 20_000]]}}, "TEXT has 20000 characters; at most 16384 are taken"),
+     ({"inputs": {"TEXT": [["x"]] * 9}}, "batch-size must be <= 8")],
+    ids=["not UTF-8", "too long", "too many"],
+)  # fmt: skip
+def test_a_wrong_request_is_the_clients_fault_and_the_next_is_answered(server, wire, given, message):
+    call = {"wire": wire, "model": "sentiment"}
+    refused, answered = server.ask(call | given, call | {"inputs": {"TEXT": [["fine"]]}})
+    assert message in refused["message"]
+    assert refused["status"] == STATUS[wire][400]
+    assert "/" not in refused["message"].replace("TEXT", "").partition("NOTE")[0]  # no path of a file
+    assert answered["LABEL"]
+
+
+def statistics(server, model):
+    return server.get(f"/v2/models/{model}/stats")["model_stats"][0]
+
+
+def test_it_was_warm_before_it_was_ready(server):
+    """Each length bucket alone, and the largest batch."""
+    for model, most in (("sentiment", 8), ("plan", 8), ("graph", 4)):
+        sizes = {one["batch_size"] for one in statistics(server, f"{model}_classifier")["batch_stats"]}
+        assert {1, most} <= sizes
+
+
+def test_requests_of_one_length_are_merged(server):
+    before = statistics(server, "graph_classifier")
+    texts = {"TEXT": [["a good film"]], "TEXT_PAIR": [["the plot"]]}
+    (found,) = server.ask({"wire": "grpc", "model": "graph", "inputs": texts, "clients": 16, "each": 25})
+    after = statistics(server, "graph_classifier")
+    rows, runs = (after[key] - before[key] for key in ("inference_count", "execution_count"))
+    assert found == {"ok": 400}
+    assert rows == 400
+    assert runs < rows
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_more_than_the_queue_holds_is_refused(server, wire):
+    texts = {"TEXT": [["a good film " * 20]] * 8, "TEXT_PAIR": [["the plot"]] * 8}
+    (found,) = server.ask({"wire": wire, "model": "plan", "inputs": texts, "clients": 24, "each": 8})
+    assert found.pop("ok") > 0
+    assert set(found) == {STATUS[wire][503]}
+
+
+def test_a_repeated_text_comes_from_the_cache(server):
+    call = {"wire": "grpc", "model": "sentiment", "inputs": {"TEXT": [["an answer that is kept"]]}}
+    first, again = server.ask(call, call)
+    assert first == again
+    assert statistics(server, "sentiment_classifier")["inference_stats"]["cache_hit"]["count"] > 0
+
+
+def test_it_says_what_the_configuration_says(server):
+    config = server.get("/v2/models/plan_classifier/config")
+    assert config["instance_group"][0]["count"] == 2
+    assert len(config["optimization"]["cuda"]["graph_spec"]) == 2 * 4  # two lengths, batches of 1, 2, 4 and 8
+    assert server.get("/v2/models/plan")["versions"] == ["1"]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_perf_analyzer_runs_against_it(server, perf_analyzer, tmp_path, wire):
+    (tmp_path / "in.json").write_text(json.dumps({"data": [{"TEXT": [text]} for text in PROBES]}))
+    found = perf_analyzer(
+        "-m", "sentiment", "-i", wire, "-u", getattr(server, wire), "--input-data", tmp_path / "in.json",
+        "--concurrency-range", "4", "--measurement-mode", "count_windows", "--measurement-request-count", "50",
+        "-s", "999", "-r", "3", "-f", tmp_path / "out.csv",
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout + found.stderr
+    header, row, *_ = (tmp_path / "out.csv").read_text().splitlines()
+    assert float(dict(zip(header.split(","), row.split(","), strict=False))["Inferences/Second"]) > 0

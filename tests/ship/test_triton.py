@@ -1,0 +1,220 @@
+"""A repository from a bundle: what is chosen, what is kept, what is refused."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from toolchain.bundle import open_bundle
+from toolchain.cli import main
+from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.ship import place as placing
+from toolchain.ship.config import read_config
+from toolchain.ship.options import Options
+from toolchain.ship.triton import ship
+
+
+def config(repository, model):
+    return read_config(repository / model / "config.pbtxt")
+
+
+def warmed(one):
+    return [(warm.batch_size, warm.inputs["input_ids"].dims[0]) for warm in one.model_warmup]
+
+
+def test_a_plan_has_its_capability_its_profiles_and_graphs(shipped):
+    found = config(shipped, "plan_classifier")
+    assert (found.platform, found.max_batch_size) == ("tensorrt_plan", 8)
+    assert dict(found.cc_model_filenames) == {"7.5": "model.sm75.plan"}
+    assert found.default_model_filename == "model.sm75.plan"
+    (group,) = found.instance_group
+    assert (group.count, group.kind, list(group.profile)) == (2, 0, ["0", "1"])  # 0 is KIND_AUTO
+    assert list(found.dynamic_batching.preferred_batch_size) == [4]
+    assert warmed(found) == [(1, 16), (1, 32), (8, 32)]
+    specs = found.optimization.cuda.graph_spec
+    assert {(one.batch_size, one.input["input_ids"].dim[0]) for one in specs} == {
+        (rows, length) for rows in (1, 2, 4, 8) for length in (16, 32)
+    }
+    assert not any(one.HasField("graph_lower_bound") for one in specs)
+
+
+def test_a_queue_has_an_end_and_nothing_waits_for_more_unless_asked(shipped, demo_bundle, tmp_path):
+    for model in ("sentiment", "plan", "graph"):
+        for part in ("tokenizer", "classifier", "decoder"):
+            batching = config(shipped, f"{model}_{part}").dynamic_batching
+            assert batching.default_queue_policy.max_queue_size == {"plan": 2}.get(model, 256)
+            assert batching.max_queue_delay_microseconds == 0
+    assert config(shipped, "graph_tokenizer").dynamic_batching.default_queue_policy.default_timeout_microseconds == 6e7
+    ship(demo_bundle, tmp_path / "r", Options(name="m", delay_us=500))
+    assert config(tmp_path / "r", "m_classifier").dynamic_batching.max_queue_delay_microseconds == 500
+
+
+@pytest.mark.parametrize(
+    ("options", "backend", "kind", "file"),
+    [({"backend": "python"}, "python", 2, "model.fp16.onnx"), ({"backend": "ort"}, "onnxruntime", 0, "model.fp16.onnx"),
+     ({"backend": "ort", "device": "cpu", "file": "model.onnx"}, "onnxruntime", 2, "model.onnx"), ({}, "", 0, None)],
+)  # fmt: skip
+def test_each_backend_takes_its_own_file(pairs_bundle, tmp_path, options, backend, kind, file):
+    done = ship(pairs_bundle, tmp_path / "r", Options(name="m", **options))
+    found = config(tmp_path / "r", "m_classifier")
+    assert (found.backend, found.instance_group[0].kind) == (backend, kind)
+    if file:
+        assert {one["from"] for one in done["files"].values()} == {file}
+        assert (tmp_path / "r/m_classifier/1/model.onnx").read_bytes() == (pairs_bundle / file).read_bytes()
+
+
+def test_provenance_names_bundle_and_files(shipped, pairs_bundle):
+    about = json.loads((shipped / "plan/1/provenance.json").read_text())
+    assert about["bundle_sha256"] == open_bundle(pairs_bundle).digest
+    assert about["tensorrt"] == "10.16.1.11"
+    for name, file in about["files"].items():
+        data = (shipped / "plan_classifier/1" / name).read_bytes()
+        assert file["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+def test_the_line_that_starts_it_has_the_plans_tensorrt_and_what_the_options_need(shipped, demo_bundle, tmp_path):
+    page = (shipped / "plan/README.md").read_text()
+    assert "--gpus=all" in page
+    assert "toolchain-triton:trt10.16.1.11" in page
+    started = ship(demo_bundle, tmp_path / "r", Options(name="m", response_cache=True))["start"]
+    assert "--cache-config=local" in started["line"]
+    assert "--gpus" not in started["line"]
+    assert "-p 127.0.0.1:8000:8000" in started["line"]
+
+
+def test_python_that_a_server_needs_is_pinned(shipped):
+    assert "numpy<2" in (shipped / "sentiment_classifier/requirements.txt").read_text().splitlines()
+    assert not (shipped / "plan_classifier/requirements.txt").exists()
+
+
+def files_of(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_second_version_keeps_the_first_and_other_models(repository, demo_bundle):
+    before = files_of(repository)
+    done = ship(demo_bundle, repository, Options(name="sentiment", version=2, max_batch=4))
+    after = files_of(repository)
+    assert done["kept_versions"] == [1]
+    assert {name: data for name, data in after.items() if "/1/" in name} == {
+        name: data for name, data in before.items() if "/1/" in name
+    }
+    assert config(repository, "plan_classifier").max_batch_size == 8
+    for part in ("", "_tokenizer", "_classifier", "_decoder"):
+        assert list(config(repository, f"sentiment{part}").version_policy.specific.versions) == [2]
+    assert {step.model_version for step in config(repository, "sentiment").ensemble_scheduling.step} == {2}
+
+
+def test_the_repositorys_folder_stays_the_same_one(repository, demo_bundle):
+    """A container that has it mounted must see what changes."""
+    was = repository.stat().st_ino
+    ship(demo_bundle, repository, Options(name="sentiment", version=2))
+    assert repository.stat().st_ino == was
+    assert [path.name for path in repository.parent.iterdir()] == [repository.name]
+
+
+def test_other_tensors_are_no_new_version(repository, pairs_bundle):
+    before = files_of(repository)
+    with pytest.raises(InputError, match=r"sentiment_tokenizer: its inputs are TEXT \[1\].* Choose another --name"):
+        ship(pairs_bundle, repository, Options(name="sentiment", version=2))
+    assert files_of(repository) == before
+
+
+def test_what_fails_half_way_leaves_nothing(demo_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(placing, "sync_tree", lambda folder: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ship(demo_bundle, tmp_path / "r", Options(name="m"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_something_else_is_refused(demo_bundle, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match=r"is no model repository \(letter.txt is in it\)"):
+        ship(demo_bundle, tmp_path, Options(name="m"))
+
+
+def test_plans_of_several_gpus_go_by_capability(planned, tmp_path):
+    ship(planned(86, options={"hardware_compatible": "ampere-plus"}), tmp_path / "r", Options(name="m"))
+    found = config(tmp_path / "r", "m_classifier")
+    assert dict(found.cc_model_filenames) == {"7.5": "model.sm75.plan", "8.6": "model.sm86.plan"}
+    assert found.default_model_filename == "model.sm86.plan"  # which runs on what has no plan of its own
+
+
+def test_a_server_has_one_tensorrt(planned, tmp_path):
+    bundle = planned(75, tensorrt="11.4.0.106")
+    with pytest.raises(UsageError, match=r"TensorRT 10\.16\.1\.11 and 11\.4\.0\.106.*--tensorrt 11\.4\.0\.106"):
+        ship(bundle, tmp_path / "r", Options(name="m"))
+    assert ship(bundle, tmp_path / "r", Options(name="m", tensorrt="11.4.0.106"))["start"]["tensorrt"] == "11.4.0.106"
+    with pytest.raises(UsageError, match=r"--tensorrt 9: .* has plans for 10\.16"):
+        ship(bundle, tmp_path / "r", Options(name="m", tensorrt="9"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"layout": "packed"}, "rows without padding.* --attention native"),
+     ({"profiles": [{"batch": [1, 4, 8], "length": [1, 16, 16]}]}, "takes 16 tokens, and texts are cut at 32"),
+     ({"profiles": [{"batch": [4, 4, 8], "length": [1, 32, 32]}]}, "no batch below 4")],
+)  # fmt: skip
+def test_a_plan_that_no_batcher_can_feed_is_refused(planned, tmp_path, changes, message):
+    bundle = planned(75, tensorrt="11.4.0.106", **changes)
+    with pytest.raises(InputError, match=message):
+        ship(bundle, tmp_path / "r", Options(name="m", tensorrt="11.4.0.106"))
+
+
+def test_plans_with_other_profiles_are_no_one_model(planned, tmp_path):
+    bundle = planned(86, profiles=[{"batch": [1, 4, 8], "length": [1, 32, 32]}])
+    with pytest.raises(InputError, match="differ in their profiles"):
+        ship(bundle, tmp_path / "r", Options(name="m"))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [({"backend": "trt"}, MachineError, "no plan. Build one"),
+     ({"max_batch": 9, "bundle": "pairs"}, UsageError, "takes 8"),
+     ({"cuda_graphs": True}, UsageError, "--cuda-graphs: only with --backend trt"),
+     ({"device": "cpu"}, UsageError, "--device cpu: only with --backend ort"),
+     ({"file": "model.int8.onnx"}, InputError, r"has no model\.int8\.onnx"),
+     ({"file": "model.onnx", "bundle": "pairs"}, UsageError, "takes every plan")],
+)  # fmt: skip
+def test_what_cannot_be_says_what_to_do(demo_bundle, pairs_bundle, tmp_path, options, error, message):
+    bundle = pairs_bundle if options.pop("bundle", None) else demo_bundle
+    with pytest.raises(error, match=message):
+        ship(bundle, tmp_path / "r", Options(name="m", **options))
+    assert not (tmp_path / "r").exists()
+
+
+def test_one_profile_for_all_lengths_is_padded_to_the_usual_ones(planned, tmp_path):
+    bundle = planned(75, tensorrt="11.4.0.106", profiles=[{"batch": [1, 8, 8], "length": [1, 24, 32]}])
+    done = ship(bundle, tmp_path / "r", Options(name="m", tensorrt="11.4.0.106"))
+    assert done["buckets"] == [16, 32]
+    assert not config(tmp_path / "r", "m_classifier").dynamic_batching.preferred_batch_size  # tuned for the most
+
+
+def test_a_bundle_that_changed_is_refused(pairs_bundle, tmp_path):
+    bundle = Path(shutil.copytree(pairs_bundle, tmp_path / "b"))
+    (bundle / "tokenizer.json").write_text("{}")
+    with pytest.raises(InputError, match="changed since it was built"):
+        ship(bundle, tmp_path / "r", Options())
+
+
+def test_the_command_line_ships_and_lints(demo_bundle, tmp_path, capsys):
+    place = tmp_path / "r"
+    assert main(["ship", "triton", str(demo_bundle), "-o", str(place), "--max-batch", "4", "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert (done["model"], done["backend"], done["max_batch"]) == ("demo", "python", 4)
+    assert main(["ship", "--json", "triton", "--lint", str(place)]) == 0
+    assert json.loads(capsys.readouterr().out)["findings"] == []
+    (place / "demo_classifier/1/model.onnx").unlink()
+    assert main(["ship", "triton", "--lint", str(place)]) == 1
+    assert "error: demo_classifier: 1/model.onnx is missing. Ship the bundle again" in capsys.readouterr().out
+    assert main(["ship", "triton", str(demo_bundle)]) == 2
+    assert "Name the model repository's folder with -o DIR" in capsys.readouterr().err
+
+
+def test_a_kind_explains_itself(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["ship", "triton", "--help"])
+    shown = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')}" in shown for name in Options.names())

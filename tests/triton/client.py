@@ -1,0 +1,66 @@
+"""Calls a server of the V2 protocol by tritonclient, in a Python of its own: calls in on stdin, answers out on stdout.
+
+A call has `wire` (http, grpc), `model`, `inputs` (name -> rows, each a list of texts; or `hex`, the same as hex of
+bytes), and perhaps `json` (no binary tensors), `clients` and `each` (so many threads make so many calls each).
+An answer has the outputs by name, or `error` with `status` and `message`; of many calls their number by status.
+"""
+
+import collections
+import concurrent.futures
+import json
+import sys
+
+import numpy as np
+import tritonclient.grpc
+import tritonclient.http
+
+WIRES = {"http": (tritonclient.http, sys.argv[1]), "grpc": (tritonclient.grpc, sys.argv[2])}
+
+
+def tensors(module, call):
+    made = []
+    decode = bytes.fromhex if "hex" in call else str.encode
+    for name, rows in (call.get("hex") or call["inputs"]).items():
+        array = np.array([[decode(one) for one in row] for row in rows], dtype=np.object_)
+        tensor = module.InferInput(name, list(array.shape), "BYTES")
+        if call["wire"] == "http":
+            tensor.set_data_from_numpy(array, binary_data=not call.get("json"))
+        else:
+            tensor.set_data_from_numpy(array)
+        made.append(tensor)
+    return made
+
+
+def infer(client, module, call):
+    options = {}
+    if call.get("json"):
+        options["outputs"] = [module.InferRequestedOutput(name, binary_data=False) for name in ("LABEL", "LOGITS")]
+    try:
+        found = client.infer(call["model"], tensors(module, call), **options)
+    except Exception as error:
+        return {"status": str(getattr(error, "status", lambda: "")()), "message": str(error)}
+    return {name: plain(found.as_numpy(name)) for name in ("LABEL", "SCORE", "LOGITS")}
+
+
+def plain(array):
+    if array is None or array.dtype != np.object_:
+        return None if array is None else array.tolist()
+    return [[one if isinstance(one, str) else one.decode() for one in row] for row in array.tolist()]
+
+
+def answer(call):
+    module, address = WIRES[call["wire"]]
+    clients = call.get("clients", 0)
+    with module.InferenceServerClient(address) as client:
+        if not clients:
+            return infer(client, module, call)
+
+    def work(_):
+        with module.InferenceServerClient(address) as client:
+            return [infer(client, module, call).get("status", "ok") for _ in range(call["each"])]
+
+    with concurrent.futures.ThreadPoolExecutor(clients) as threads:
+        return dict(collections.Counter(one for many in threads.map(work, range(clients)) for one in many))
+
+
+json.dump([answer(call) for call in json.load(sys.stdin)], sys.stdout)

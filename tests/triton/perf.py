@@ -1,0 +1,45 @@
+"""perf_analyzer, Triton's load generator: a binary that only older wheels of tritonclient hold."""
+
+import os
+import subprocess
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+BINARY = "tritonclient-2.50.0.data/data/bin/perf_analyzer"
+
+
+class NoAnalyzerError(Exception):
+    """It cannot be had here; the message says why."""
+
+
+def find_analyzer(root: Path, libraries: Path, work: Path) -> Callable[..., Any]:
+    """Return what runs perf_analyzer with the arguments that it is given.
+
+    `make test` gets the wheel into .venv/perf_analyzer; TOOLCHAIN_PERF_ANALYZER names another. The CUDA runtime that it
+    links is that of Triton's wheel, in `libraries`.
+
+    Raises:
+        NoAnalyzerError: there is no wheel, or the binary does not start.
+    """
+    named = os.environ.get("TOOLCHAIN_PERF_ANALYZER")
+    wheels = [Path(named)] if named else sorted((root / ".venv/perf_analyzer").glob("tritonclient-2.50.0-*.whl"))
+    if not wheels:
+        raise NoAnalyzerError(".venv/perf_analyzer: no wheel of tritonclient 2.50.0 (make it with `make test`)")
+    binary = work / "perf_analyzer"
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        binary.write_bytes(wheel.read(BINARY))
+    binary.chmod(0o755)
+    for library in libraries.glob("libcudart-*.so.12*"):
+        (work / "libcudart.so.12").symlink_to(library)
+    seen = os.environ | {"LD_LIBRARY_PATH": str(work)}
+
+    def run(*arguments: object) -> Any:
+        command = [binary, *map(str, arguments)]
+        return subprocess.run(command, env=seen, cwd=work, capture_output=True, text=True, check=False, timeout=240)
+
+    why = run("--version").stderr
+    if "error while loading shared libraries" in why:
+        raise NoAnalyzerError(f"perf_analyzer does not start: {why.strip()} (apt: libb64-0d)")
+    return run

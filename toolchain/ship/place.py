@@ -1,0 +1,100 @@
+"""Models put into a repository: each appears whole, beside what is there already."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolchain.errors import InputError
+from toolchain.files import carry, exchange, sync_tree
+from toolchain.ship.config import CONFIG, parse, read_config
+
+Content = Path | str
+"""A file to be copied, or a text."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of a repository. `files` go into its version's folder, `beside` next to its configuration."""
+
+    name: str
+    config: str
+    files: dict[str, Content]
+    beside: dict[str, Content] = field(default_factory=dict)
+
+
+def place(models: list[Model], repository: Path, *, version: int) -> list[int]:
+    """Write `models` as `version`, in their order; return the other versions that were there and are kept.
+
+    A new repository appears all at once. In one that is there each model's folder is exchanged as a whole, and the
+    repository's own folder stays the same one: a container that has it mounted sees the new models.
+
+    Raises:
+        InputError: `repository` is a file or holds something else, or its models take or give other tensors.
+    """
+    repository = repository.resolve()
+    _check_place(repository)
+    for model in models:
+        _check_same(model, repository / model.name)
+    beside = repository.parent / f".{repository.name}.new-{os.getpid()}"
+    kept: set[int] = set()
+    try:
+        for model in models:
+            kept |= _write(model, beside / model.name, repository / model.name, version)
+        sync_tree(beside)
+        if not repository.exists():
+            exchange(beside, repository)
+        else:
+            for model in models:
+                exchange(beside / model.name, repository / model.name)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return sorted(kept)
+
+
+def _check_place(repository: Path) -> None:
+    if not repository.exists():
+        return
+    if not repository.is_dir():
+        raise InputError(f"{repository}: is a file. Choose a folder with -o.")
+    there = [path.name for path in repository.iterdir() if not path.name.startswith(".")]
+    if there and not any(repository.glob(f"*/{CONFIG}")):
+        raise InputError(f"{repository}: is there and is no model repository ({there[0]} is in it). Choose another.")
+
+
+def _check_same(model: Model, place: Path) -> None:
+    """Refuse to change what a model takes and gives: its clients, and its older versions, go by it."""
+    if not place.exists():
+        return
+    old, new = read_config(place / CONFIG), parse(model.config)
+    for what in ("input", "output"):
+        before, after = (_tensors(getattr(one, what)) for one in (old, new))
+        if before != after:
+            raise InputError(
+                f"{place}: its {what}s are {before}, and those of the new version {after}. "
+                "Choose another --name, or another folder with -o."
+            )
+
+
+def _tensors(values: Iterable[Any]) -> str:
+    return ", ".join(sorted(f"{one.name} {list(one.dims)}" for one in values))
+
+
+def _write(model: Model, folder: Path, old: Path, version: int) -> set[int]:
+    """Write a model into a new folder, with the other versions of the old one; return these."""
+    target = folder / str(version)
+    target.mkdir(parents=True)
+    (folder / CONFIG).write_text(model.config, encoding="utf-8")
+    for place, contents in ((target, model.files), (folder, model.beside)):
+        for name, content in contents.items():
+            if isinstance(content, Path):
+                shutil.copyfile(content, place / name)
+            else:
+                (place / name).write_text(content, encoding="utf-8")
+    others = {int(path.name) for path in old.glob("*") if path.name.isdecimal() and int(path.name) != version}
+    for other in others:
+        for file in filter(Path.is_file, (old / str(other)).rglob("*")):
+            carry(file, folder / file.relative_to(old))
+    return others

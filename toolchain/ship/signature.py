@@ -1,0 +1,61 @@
+"""What a graph takes and gives, in Triton's words."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from toolchain import graph
+
+TYPES = {
+    "BOOL": "TYPE_BOOL", "UINT8": "TYPE_UINT8", "INT8": "TYPE_INT8", "UINT16": "TYPE_UINT16", "INT16": "TYPE_INT16",
+    "UINT32": "TYPE_UINT32", "INT32": "TYPE_INT32", "UINT64": "TYPE_UINT64", "INT64": "TYPE_INT64",
+    "FLOAT16": "TYPE_FP16", "BFLOAT16": "TYPE_BF16", "FLOAT": "TYPE_FP32", "DOUBLE": "TYPE_FP64",
+    "STRING": "TYPE_STRING",
+}  # fmt: skip
+"""ONNX's name of a type -> Triton's."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output: Triton's data type, and every dimension with -1 where it is free."""
+
+    type: str
+    dims: tuple[int, ...]
+
+
+Tensors = dict[str, Tensor]
+
+
+def signature(file: Path) -> tuple[Tensors, Tensors]:
+    """Return inputs and outputs of an ONNX graph, in its order.
+
+    Raises:
+        InputError: it is no ONNX graph.
+    """
+    model = graph.load(file)
+    return _tensors(model.graph.inputs), _tensors(model.graph.outputs)
+
+
+def to_json(tensors: Tensors) -> list[dict[str, Any]]:
+    """Return tensors as records have them."""
+    return [{"name": name, "data_type": one.type, "dims": list(one.dims)} for name, one in tensors.items()]
+
+
+def from_json(values: list[dict[str, Any]]) -> Tensors:
+    """Return what `to_json` gave."""
+    return {value["name"]: Tensor(value["data_type"], tuple(value["dims"])) for value in values}
+
+
+def _tensors(values: Iterable[ir.Value]) -> Tensors:
+    return {str(value.name): Tensor(_type(value), _dims(value)) for value in values}
+
+
+def _type(value: ir.Value) -> str:
+    return TYPES.get(value.dtype.name if value.dtype else "", "TYPE_INVALID")
+
+
+def _dims(value: ir.Value) -> tuple[int, ...]:
+    return tuple(size if isinstance(size, int) else -1 for size in value.shape or ())

@@ -1,0 +1,112 @@
+"""A Triton model repository, made from a bundle."""
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from toolchain import __version__
+from toolchain.bundle import Bundle, open_bundle
+from toolchain.environment import version_of
+from toolchain.errors import InputError
+from toolchain.files import sha256_file
+from toolchain.job import Job, job_of
+from toolchain.ship.config import Values, config_text
+from toolchain.ship.engine import Engine, find_engine
+from toolchain.ship.models import PROVENANCE, configurations, names
+from toolchain.ship.options import Options, check_name
+from toolchain.ship.place import Model, place
+from toolchain.ship.signature import to_json
+from toolchain.ship.start import REQUIREMENTS, readme, requirements, start
+from toolchain.ship.tokens import settings, standalone
+from toolchain.subject import recorded
+
+SCHEMA = 1
+CODE = Path(__file__).parent / "repository"
+
+
+def ship(path: Path, repository: Path, options: Options, *, trust: str | None = None) -> dict[str, Any]:
+    """Write the bundle at `path` into `repository`, which may have other models and versions; say how to start it.
+
+    Raises:
+        ToolchainError: see errors.py.
+    """
+    bundle = open_bundle(path, trust=trust)
+    job = job_of(bundle, recorded(bundle, {}))
+    name = options.name or re.sub(r"[^A-Za-z0-9_.-]", "-", Path(job.source.name).name)
+    check_name(name)
+    engine = find_engine(bundle, options)
+    _check_head(engine, job)
+    own = settings(job, engine.inputs, engine.buckets, max_characters=options.max_characters)
+    configs = configurations(name, own["texts"], len(job.source.labels), engine, options)
+    called = names(name)
+    pips = {"tokenizer": requirements("tokenizers")}
+    if engine.backend == "python":
+        pips["classifier"] = requirements("onnxruntime")
+    started = start(name, engine, options, repository=str(repository.resolve()), models=[called[role] for role in pips])
+    about = _provenance(bundle, job, engine, options, started)
+    files: dict[str, dict[str, Path | str]] = {
+        "tokenizer": {
+            "model.py": CODE / "tokenizer.py",
+            "tokenizer.json": standalone(job),
+            "settings.json": _json(own),
+        },
+        "classifier": dict(engine.files),
+        "decoder": {"model.py": CODE / "decoder.py", "labels.json": _json(job.source.labels)},
+        "ensemble": {PROVENANCE: _json(about)},  # which also keeps the folder where empty ones get lost
+    }
+    if engine.backend == "python":
+        files["classifier"]["model.py"] = CODE / "classifier.py"
+    beside: dict[str, dict[str, Path | str]] = {role: {REQUIREMENTS: text} for role, text in pips.items()}
+    beside["ensemble"] = {"README.md": readme(name, started, own["texts"])}
+    models = [Model(called[role], config_text(configs[role]), files[role], beside.get(role, {})) for role in called]
+    kept = place(models, repository, version=options.version)
+    return {"repository": str(repository), "model": name, "version": options.version, "kept_versions": kept,
+            "backend": engine.backend, "max_batch": engine.max_batch, "buckets": list(engine.buckets),
+            "files": about["files"], "start": started}  # fmt: skip
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _check_head(engine: Engine, job: Job) -> None:
+    logits = engine.outputs.get("logits")
+    if logits is None or logits.type != "TYPE_FP32" or len(logits.dims) != 2:
+        raise InputError(
+            f"{next(iter(engine.files.values()))}: its outputs are {', '.join(engine.outputs)}, not float32 logits "
+            "[batch, classes]. Build it again."
+        )
+    if logits.dims[1] not in (-1, len(job.source.labels)):
+        raise InputError(
+            f"{next(iter(engine.files.values()))}: gives {logits.dims[1]} logits, and config.json names "
+            f"{len(job.source.labels)} labels. Build it again."
+        )
+
+
+def _provenance(bundle: Bundle, job: Job, engine: Engine, options: Options, started: Values) -> dict[str, Any]:
+    """Return what a version was made from, and what its engine takes and gives."""
+    return {
+        "schema": SCHEMA,
+        "bundle_sha256": bundle.digest,
+        "model": {"id": job.source.name, "sha256": bundle.manifest["model"]["sha256"]},
+        "task": job.task.name,
+        "precision": bundle.manifest["precision"],
+        "max_length": job.max_length,
+        "labels": job.source.labels,
+        "version": options.version,
+        "backend": engine.backend,
+        "tensorrt": engine.tensorrt,
+        "image": started["image"],
+        "files": {
+            name: {"from": str(file.relative_to(bundle.path)), "sha256": sha256_file(file)}
+            for name, file in engine.files.items()
+            if isinstance(file, Path)
+        },
+        "profiles": [profile.to_json() for profile in engine.profiles],
+        "inputs": to_json(engine.inputs),
+        "outputs": to_json(engine.outputs),
+        "versions": {"toolchain": __version__} | {name: version_of(name) for name in ("tokenizers", "onnxruntime")},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
