@@ -54,6 +54,11 @@ class Service:
         """Whether requests should be sent here: False while draining, and when no engine runs any more."""
         return not self._draining and not self._classifier.batcher.broken
 
+    @property
+    def device(self) -> str:
+        """Where the engines run: cpu, or cuda:N."""
+        return self._classifier.subject.device
+
     def drain(self) -> None:
         """Be no longer ready; requests that still come are answered until `close`."""
         self._draining = True
