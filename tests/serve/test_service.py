@@ -6,11 +6,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from toolchain.build import build
 from toolchain.data import load_rows
 from toolchain.errors import InputError, UsageError
 from toolchain.forward import run
-from toolchain.recipe import Recipe
 from toolchain.runtimes import open_runtime
 from toolchain.serve import classifier
 from toolchain.serve.limits import Limits
@@ -19,24 +17,6 @@ from toolchain.serve.service import open_service
 from toolchain.subject import find_subject
 
 ROWS = 64
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    """The demo as a float32 bundle; read only."""
-    folder = tmp_path_factory.mktemp("demo") / "sentiment"
-    build(Recipe.make({"model": "demo", "task": "demo", "precision": "fp32", "output": str(folder)}), engine=False)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def pairs(tiny, tmp_path_factory):
-    """A bundle that gives one number for two texts."""
-    home = tmp_path_factory.mktemp("pairs")
-    checkpoint = tiny.make_checkpoint(home / "model", "bert", labels=1)
-    build(Recipe.make({"model": str(checkpoint), "task": "stsb", "precision": "fp32", "output": str(home / "pairs")}),
-          engine=False)  # fmt: skip
-    return home / "pairs"
 
 
 def serve(bundle, scenario, **choices):
@@ -74,8 +54,8 @@ def evaluated(bundle):
         return rows, alone, run(infer, tokens).logits
 
 
-def test_answers_are_the_evaluators(demo):
-    rows, alone, together = evaluated(demo)
+def test_answers_are_the_evaluators(demo_bundle):
+    rows, alone, together = evaluated(demo_bundle)
 
     async def one_by_one(service):
         return [output(await service.infer(request(service, texts(row[0]))), "LOGITS")[0] for row in rows]
@@ -88,33 +68,37 @@ def test_answers_are_the_evaluators(demo):
     async def in_one_request(service):
         return output(await service.infer(request(service, texts(*(row[0] for row in rows)))), "LOGITS")
 
-    np.testing.assert_array_equal(serve(demo, one_by_one), alone)
-    np.testing.assert_allclose(serve(demo, at_once), together, atol=1e-5)
-    np.testing.assert_allclose(serve(demo, in_one_request), together, atol=1e-5)
+    np.testing.assert_array_equal(serve(demo_bundle, one_by_one), alone)
+    np.testing.assert_allclose(serve(demo_bundle, at_once), together, atol=1e-5)
+    np.testing.assert_allclose(serve(demo_bundle, in_one_request), together, atol=1e-5)
 
 
-def test_ids_and_texts_have_the_same_answer(demo):
-    rows, alone, _ = evaluated(demo)
-    batch = find_subject({"backend": "ort", "device": "cpu"}, demo).job.encode(rows[:1]).batch(np.array([0]), length=99)
+def test_ids_and_texts_have_the_same_answer(demo_bundle):
+    rows, alone, _ = evaluated(demo_bundle)
+    batch = (
+        find_subject({"backend": "ort", "device": "cpu"}, demo_bundle)
+        .job.encode(rows[:1])
+        .batch(np.array([0]), length=99)
+    )
 
     async def scenario(service):
         ids = [Tensor(name, "INT32", array) for name, array in batch.items()]
         return await service.infer(request(service, *ids, outputs=("LOGITS",), id="7"))
 
-    answer = serve(demo, scenario, name="other")
+    answer = serve(demo_bundle, scenario, name="other")
     assert (answer.model, answer.version, answer.id, len(answer.outputs)) == ("other", "1", "7", 1)
     np.testing.assert_array_equal(answer.outputs[0].array[0], alone[0])
 
 
-def test_a_person_reads_labels(demo):
+def test_a_person_reads_labels(demo_bundle):
     async def scenario(service):
         return await service.classify([("a fine film, warm and funny",), ("dull and far too long",)])
 
-    found = serve(demo, scenario)
+    found = serve(demo_bundle, scenario)
     assert [row["label"] for row in found] == ["positive", "negative"]
 
 
-def test_pairs_have_two_texts_and_a_regression_its_number(pairs):
+def test_pairs_have_two_texts_and_a_regression_its_number(pair_bundle):
     async def scenario(service):
         assert service.texts == 2
         assert [one["name"] for one in service.model_metadata()["inputs"]] == ["TEXT", "TEXT_PAIR"]
@@ -126,10 +110,10 @@ def test_pairs_have_two_texts_and_a_regression_its_number(pairs):
         with pytest.raises(RefusedError, match=r"missing required input\(s\) \['TEXT_PAIR'\]"):
             await service.infer(request(service, texts("warm room")))
 
-    serve(pairs, scenario)
+    serve(pair_bundle, scenario)
 
 
-def test_what_it_says_of_itself_is_what_it_takes_and_gives(demo):
+def test_what_it_says_of_itself_is_what_it_takes_and_gives(demo_bundle):
     async def scenario(service):
         assert service.check(service.name, "1") is None
         metadata, config = service.model_metadata(), service.model_config()
@@ -144,7 +128,7 @@ def test_what_it_says_of_itself_is_what_it_takes_and_gives(demo):
         assert (model["inference_count"], model["execution_count"]) == (2, 1)
         assert service.counters.request_us > service.counters.compute_infer_us > 0
 
-    serve(demo, scenario, limits=Limits(max_batch=7))
+    serve(demo_bundle, scenario, limits=Limits(max_batch=7))
 
 
 @contextmanager
@@ -166,7 +150,7 @@ def zeros(batch):
     return np.zeros((len(batch["input_ids"]), 2), np.float32)
 
 
-def test_a_failure_tells_nothing_and_is_counted(demo, engine):
+def test_a_failure_tells_nothing_and_is_counted(demo_bundle, engine):
     def infer(batch):
         if batch["input_ids"].shape[1] == 3:  # one word; no batch of the warm-up is as short
             raise RuntimeError("/secret/model.onnx: Traceback")
@@ -183,10 +167,10 @@ def test_a_failure_tells_nothing_and_is_counted(demo, engine):
         assert service.ready
 
     engine(infer)
-    serve(demo, scenario)
+    serve(demo_bundle, scenario)
 
 
-def test_an_engine_that_fails_for_good_is_not_ready(demo, engine):
+def test_an_engine_that_fails_for_good_is_not_ready(demo_bundle, engine):
     broken = []
 
     def infer(batch):
@@ -204,10 +188,10 @@ def test_an_engine_that_fails_for_good_is_not_ready(demo, engine):
         assert not service.ready
 
     engine(infer)
-    serve(demo, scenario)
+    serve(demo_bundle, scenario)
 
 
-def test_draining_answers_and_closing_refuses(demo):
+def test_draining_answers_and_closing_refuses(demo_bundle):
     async def scenario(service):
         service.drain()
         assert not service.ready
@@ -218,10 +202,10 @@ def test_draining_answers_and_closing_refuses(demo):
         with pytest.raises(RefusedError, match="stopping"):
             await service.infer(request(service, texts("good")))
 
-    serve(demo, scenario)
+    serve(demo_bundle, scenario)
 
 
-def test_a_caller_who_leaves_is_counted(demo):
+def test_a_caller_who_leaves_is_counted(demo_bundle):
     async def scenario(service):
         task = asyncio.ensure_future(service.infer(request(service, texts("good"))))
         await asyncio.sleep(0)
@@ -230,16 +214,16 @@ def test_a_caller_who_leaves_is_counted(demo):
             await task
         assert service.counters.failures["CANCELED"] == 1
 
-    serve(demo, scenario)
+    serve(demo_bundle, scenario)
 
 
-def test_a_long_text_is_answered_like_a_short_one(demo):
+def test_a_long_text_is_answered_like_a_short_one(demo_bundle):
     async def scenario(service):
         found = await service.infer(request(service, texts("good " * 3000)))
         short = await service.infer(request(service, texts("good " * 126)))
         np.testing.assert_array_equal(output(found, "LOGITS"), output(short, "LOGITS"))
 
-    serve(demo, scenario)
+    serve(demo_bundle, scenario)
 
 
 @pytest.mark.parametrize(
@@ -252,17 +236,17 @@ def test_a_long_text_is_answered_like_a_short_one(demo):
         ({"trust": "0" * 64}, InputError, "is not the trusted"),
     ],
 )
-def test_what_cannot_be_served_is_said_at_once(demo, choices, error, words):
+def test_what_cannot_be_served_is_said_at_once(demo_bundle, choices, error, words):
     async def scenario(service):
         pass
 
     with pytest.raises(error, match=words):
-        serve(demo, scenario, **choices)
+        serve(demo_bundle, scenario, **choices)
 
 
-def test_two_engines_share_the_work(demo):
+def test_two_engines_share_the_work(demo_bundle):
     async def scenario(service):
         found = await asyncio.gather(*(service.infer(request(service, texts("good " * n))) for n in range(1, 40)))
         assert all(np.isfinite(output(answer, "LOGITS")).all() for answer in found)
 
-    serve(demo, scenario, instances=2, limits=Limits(max_batch=2))
+    serve(demo_bundle, scenario, instances=2, limits=Limits(max_batch=2))
