@@ -20,13 +20,12 @@ def server() -> dict[str, Any]:
 class Card:
     """A model's name, what it runs, the inputs of ids that it also takes, and how many classes it has.
 
-    The metadata name the texts alone, for a client that fills every input it reads of would otherwise send ids beside
-    them. The configuration names the ids too, as optional.
+    Every input is optional, since a request brings texts or ids, never both; only the configuration can say so.
     """
 
     name: str
     subject: Subject
-    token_inputs: tuple[str, ...]
+    ids: tuple[str, ...]
     classes: int
 
     @property
@@ -43,7 +42,10 @@ class Card:
             "name": self.name,
             "versions": [VERSION],
             "platform": self._platform,
-            "inputs": [{"name": name, "datatype": "BYTES", "shape": [-1, 1]} for name in self._texts],
+            "inputs": [
+                *({"name": name, "datatype": "BYTES", "shape": [-1, 1]} for name in self._texts),
+                *({"name": name, "datatype": "INT64", "shape": [-1, -1]} for name in self.ids),
+            ],
             "outputs": [
                 {"name": "LABEL", "datatype": "BYTES", "shape": [-1, 1]},
                 {"name": "SCORE", "datatype": "FP32", "shape": [-1, self.classes]},
@@ -66,10 +68,7 @@ class Card:
             "max_batch_size": limits.max_batch,
             "input": [
                 *({"name": name, "data_type": "TYPE_STRING", "dims": [1], "optional": True} for name in self._texts),
-                *(
-                    {"name": name, "data_type": "TYPE_INT64", "dims": [-1], "optional": True}
-                    for name in self.token_inputs
-                ),
+                *({"name": name, "data_type": "TYPE_INT64", "dims": [-1], "optional": True} for name in self.ids),
             ],
             "output": [
                 {"name": "LABEL", "data_type": "TYPE_STRING", "dims": [1]},

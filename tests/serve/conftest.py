@@ -1,0 +1,24 @@
+"""Bundles that are served; made once and read only."""
+
+import pytest
+
+from toolchain.build import build
+from toolchain.recipe import Recipe
+
+
+@pytest.fixture(scope="session")
+def demo_bundle(tmp_path_factory):
+    """The demo in float32, which takes one text and names two classes."""
+    folder = tmp_path_factory.mktemp("demo") / "sentiment"
+    build(Recipe.make({"model": "demo", "task": "demo", "precision": "fp32", "output": str(folder)}), engine=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pair_bundle(tiny, tmp_path_factory):
+    """A tiny BERT, which gives one number for two texts."""
+    home = tmp_path_factory.mktemp("pairs")
+    checkpoint = tiny.make_checkpoint(home / "model", "bert", labels=1)
+    build(Recipe.make({"model": str(checkpoint), "task": "stsb", "precision": "fp32", "output": str(home / "pairs")}),
+          engine=False)  # fmt: skip
+    return home / "pairs"

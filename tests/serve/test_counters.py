@@ -1,0 +1,30 @@
+"""Counts as Triton has them."""
+
+import pytest
+
+from toolchain.errors import UsageError
+from toolchain.serve.counters import Counters, Times
+from toolchain.serve.limits import Limits
+
+
+def test_sums_grow_with_every_request():
+    counters = Counters(clock=lambda: 0)
+    counters.answered(3, 5000, Times(1000, 2000, 1500, 500))
+    counters.answered(1, 7999, Times(1000, 2000, 1500, 500))
+    counters.failed("REJECTED", 40)
+    counters.executions = 1
+    found = counters.statistics()
+    assert (found["inference_count"], found["execution_count"]) == (4, 1)
+    stats = found["inference_stats"]
+    assert stats["success"] == {"count": 2, "ns": 12999}
+    assert stats["fail"] == {"count": 1, "ns": 40}
+    assert stats["compute_input"] == {"count": 2, "ns": 4000}
+    assert counters.failures == {"OTHER": 0, "REJECTED": 1, "CANCELED": 0, "BACKEND": 0}
+    assert (counters.request_us, counters.queue_us, counters.compute_input_us) == (12, 2, 4)
+    assert (counters.compute_infer_us, counters.compute_output_us) == (3, 1)
+
+
+@pytest.mark.parametrize("name", vars(Limits()))
+def test_a_limit_of_nothing_is_refused(name):
+    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} 0: not above zero"):
+        Limits(**{name: 0})

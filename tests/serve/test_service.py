@@ -1,0 +1,252 @@
+"""A bundle really served: its answers are the evaluator's, and whatever goes wrong is a refusal."""
+
+import asyncio
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from toolchain.data import load_rows
+from toolchain.errors import InputError, UsageError
+from toolchain.forward import run
+from toolchain.runtimes import open_runtime
+from toolchain.serve import classifier
+from toolchain.serve.limits import Limits
+from toolchain.serve.protocol import InferRequest, Reason, RefusedError, Tensor
+from toolchain.serve.service import open_service
+from toolchain.subject import find_subject
+
+ROWS = 64
+
+
+def serve(bundle, scenario, **choices):
+    """Run a scenario on the open service of a bundle."""
+
+    async def main():
+        async with open_service(bundle, **{"device": "cpu", **choices}) as service:
+            return await scenario(service)
+
+    return asyncio.run(main())
+
+
+def texts(*values, name="TEXT"):
+    column = np.empty((len(values), 1), object)
+    column[:, 0] = [value.encode() for value in values]
+    return Tensor(name, "BYTES", column)
+
+
+def request(service, *inputs, **choices):
+    return InferRequest(service.name, inputs, **choices)
+
+
+def output(answer, name):
+    (found,) = [one.array for one in answer.outputs if one.name == name]
+    return found
+
+
+def evaluated(bundle):
+    """Return texts of the validation rows, and the evaluator's logits of them: one by one, and in its batches."""
+    subject = find_subject({"backend": "ort", "device": "cpu"}, bundle)
+    rows = load_rows(subject.job.task, "validation").texts[:ROWS]
+    tokens = subject.job.encode(rows)
+    with open_runtime("ort", subject.model, **subject.choices) as infer:
+        alone = np.concatenate([infer(tokens.batch(np.array([row]))) for row in range(ROWS)])
+        return rows, alone, run(infer, tokens).logits
+
+
+def test_answers_are_the_evaluators(demo_bundle):
+    rows, alone, together = evaluated(demo_bundle)
+
+    async def one_by_one(service):
+        return [output(await service.infer(request(service, texts(row[0]))), "LOGITS")[0] for row in rows]
+
+    async def at_once(service):
+        found = await asyncio.gather(*(service.infer(request(service, texts(row[0]))) for row in rows))
+        assert service.counters.executions < ROWS
+        return [output(answer, "LOGITS")[0] for answer in found]
+
+    async def in_one_request(service):
+        return output(await service.infer(request(service, texts(*(row[0] for row in rows)))), "LOGITS")
+
+    np.testing.assert_array_equal(serve(demo_bundle, one_by_one), alone)
+    np.testing.assert_allclose(serve(demo_bundle, at_once), together, atol=1e-5)
+    np.testing.assert_allclose(serve(demo_bundle, in_one_request), together, atol=1e-5)
+
+
+def test_ids_and_texts_have_the_same_answer(demo_bundle):
+    rows, alone, _ = evaluated(demo_bundle)
+    batch = (
+        find_subject({"backend": "ort", "device": "cpu"}, demo_bundle)
+        .job.encode(rows[:1])
+        .batch(np.array([0]), length=99)
+    )
+
+    async def scenario(service):
+        ids = [Tensor(name, "INT32", array) for name, array in batch.items()]
+        return await service.infer(request(service, *ids, outputs=("LOGITS",), id="7"))
+
+    answer = serve(demo_bundle, scenario, name="other")
+    assert (answer.model, answer.version, answer.id, len(answer.outputs)) == ("other", "1", "7", 1)
+    np.testing.assert_array_equal(answer.outputs[0].array[0], alone[0])
+
+
+def test_a_person_reads_labels(demo_bundle):
+    async def scenario(service):
+        return await service.classify([("a fine film, warm and funny",), ("dull and far too long",)])
+
+    found = serve(demo_bundle, scenario)
+    assert [row["label"] for row in found] == ["positive", "negative"]
+
+
+def test_pairs_have_two_texts_and_a_regression_its_number(pair_bundle):
+    async def scenario(service):
+        assert service.texts == 2
+        assert [one["name"] for one in service.model_metadata()["inputs"]] == ["TEXT", "TEXT_PAIR"]
+        answer = await service.infer(request(service, texts("warm room"), texts("cold meal", name="TEXT_PAIR")))
+        label, score = output(answer, "LABEL")[0, 0].decode(), output(answer, "SCORE")[0, 0]
+        assert np.float32(label) == score
+        (row,) = await service.classify([("warm room", "cold meal")])
+        assert row["score"] == pytest.approx(score)
+        with pytest.raises(RefusedError, match=r"missing required input\(s\) \['TEXT_PAIR'\]"):
+            await service.infer(request(service, texts("warm room")))
+
+    serve(pair_bundle, scenario)
+
+
+def test_what_it_says_of_itself_is_what_it_takes_and_gives(demo_bundle):
+    async def scenario(service):
+        assert service.check(service.name, "1") is None
+        metadata, config = service.model_metadata(), service.model_config()
+        assert metadata["inputs"] == [{"name": "TEXT", "datatype": "BYTES", "shape": [-1, 1]}]
+        answer = await service.infer(request(service, texts("good", "bad")))
+        stated = {one["name"]: (one["datatype"], one["shape"]) for one in metadata["outputs"]}
+        assert stated == {one.name: (one.datatype, [-1, one.array.shape[1]]) for one in answer.outputs}
+        assert [one["name"] for one in config["input"]] == ["TEXT", "input_ids", "attention_mask"]
+        assert all(one["dims"] == stated[one["name"]][1][1:] for one in config["output"])
+        assert (config["max_batch_size"], service.server_metadata()["name"]) == (7, "toolchain")
+        (model,) = service.statistics()["model_stats"]
+        assert (model["inference_count"], model["execution_count"]) == (2, 1)
+        assert service.counters.request_us > service.counters.compute_infer_us > 0
+
+    serve(demo_bundle, scenario, limits=Limits(max_batch=7))
+
+
+@contextmanager
+def scripted(infer):
+    yield infer
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """Put a function in the engine's place; it is only warmed up until `wait` is given."""
+
+    def put(infer):
+        monkeypatch.setattr(classifier, "open_runtime", lambda *model, **choices: scripted(infer))
+
+    return put
+
+
+def zeros(batch):
+    return np.zeros((len(batch["input_ids"]), 2), np.float32)
+
+
+def test_a_failure_tells_nothing_and_is_counted(demo_bundle, engine):
+    def infer(batch):
+        if batch["input_ids"].shape[1] == 3:  # one word; no batch of the warm-up is as short
+            raise RuntimeError("/secret/model.onnx: Traceback")
+        return zeros(batch)
+
+    async def scenario(service):
+        with pytest.raises(RefusedError) as caught:
+            await service.infer(request(service, texts("good")))
+        assert (caught.value.reason, str(caught.value)) == (Reason.INTERNAL, "The model failed on this request")
+        with pytest.raises(RefusedError):
+            await service.infer(request(service))
+        await service.infer(request(service, texts("a good film")))
+        assert service.counters.failures == {"OTHER": 1, "REJECTED": 0, "CANCELED": 0, "BACKEND": 1}
+        assert service.ready
+
+    engine(infer)
+    serve(demo_bundle, scenario)
+
+
+def test_an_engine_that_fails_for_good_is_not_ready(demo_bundle, engine):
+    broken = []
+
+    def infer(batch):
+        if batch["input_ids"].shape[1] == 3 or broken:
+            broken.append(True)
+            raise RuntimeError
+        return zeros(batch)
+
+    async def scenario(service):
+        assert service.ready
+        for reason in (Reason.INTERNAL, Reason.UNAVAILABLE):
+            with pytest.raises(RefusedError) as caught:
+                await service.infer(request(service, texts("good")))
+            assert caught.value.reason == reason
+        assert not service.ready
+
+    engine(infer)
+    serve(demo_bundle, scenario)
+
+
+def test_draining_answers_and_closing_refuses(demo_bundle):
+    async def scenario(service):
+        service.drain()
+        assert not service.ready
+        tasks = [asyncio.ensure_future(service.infer(request(service, texts("good")))) for _ in range(20)]
+        await asyncio.sleep(0)
+        await service.close()
+        assert all(len(answer.outputs) == 3 for answer in await asyncio.gather(*tasks))
+        with pytest.raises(RefusedError, match="stopping"):
+            await service.infer(request(service, texts("good")))
+
+    serve(demo_bundle, scenario)
+
+
+def test_a_caller_who_leaves_is_counted(demo_bundle):
+    async def scenario(service):
+        task = asyncio.ensure_future(service.infer(request(service, texts("good"))))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert service.counters.failures["CANCELED"] == 1
+
+    serve(demo_bundle, scenario)
+
+
+def test_a_long_text_is_answered_like_a_short_one(demo_bundle):
+    async def scenario(service):
+        found = await service.infer(request(service, texts("good " * 3000)))
+        short = await service.infer(request(service, texts("good " * 126)))
+        np.testing.assert_array_equal(output(found, "LOGITS"), output(short, "LOGITS"))
+
+    serve(demo_bundle, scenario)
+
+
+@pytest.mark.parametrize(
+    ("choices", "error", "words"),
+    [
+        ({"instances": 0}, UsageError, "--instances 0"),
+        ({"name": "../x"}, UsageError, "--name ../x: not a name"),
+        ({"backend": "torch"}, UsageError, "--backend torch: cannot be served"),
+        ({"file": "model.int8.onnx"}, InputError, "has no model.int8.onnx"),
+        ({"trust": "0" * 64}, InputError, "is not the trusted"),
+    ],
+)
+def test_what_cannot_be_served_is_said_at_once(demo_bundle, choices, error, words):
+    async def scenario(service):
+        pass
+
+    with pytest.raises(error, match=words):
+        serve(demo_bundle, scenario, **choices)
+
+
+def test_two_engines_share_the_work(demo_bundle):
+    async def scenario(service):
+        found = await asyncio.gather(*(service.infer(request(service, texts("good " * n))) for n in range(1, 40)))
+        assert all(np.isfinite(output(answer, "LOGITS")).all() for answer in found)
+
+    serve(demo_bundle, scenario, instances=2, limits=Limits(max_batch=2))
