@@ -13,6 +13,7 @@ import uvloop
 
 from toolchain.serve.answers import tensors
 from toolchain.serve.checks import Checks, check_model
+from toolchain.serve.counters import Counters
 from toolchain.serve.http import Application
 from toolchain.serve.limits import Limits
 from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError
@@ -34,6 +35,7 @@ class FakeService:
     """Where there is one, nothing is answered before it is set."""
     cancelled: int = 0
     closed: bool = False
+    counters: Counters = field(default_factory=Counters)
 
     def drain(self) -> None:
         self.ready = False

@@ -5,6 +5,7 @@ answered; then the listeners close, what is in flight ends, and the process with
 """
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +23,7 @@ from uvicorn.server import ServerState
 from toolchain.errors import InputError, UsageError
 from toolchain.serve.connection import Connection, sweep
 from toolchain.serve.gpus import Gpus, open_gpus
+from toolchain.serve.grpc import serve_grpc
 from toolchain.serve.guard import is_loopback
 from toolchain.serve.http import Application
 
@@ -33,7 +36,7 @@ IDLE_S = 20
 """How long a client may be silent, in a request or between two."""
 GRACE_S = 10.0
 """For what is in flight when the listeners close, above the longest that a request may wait."""
-_LAST_S = 1.0
+_LAST_S = 2.0
 """For requests that are on their way when the listener closes."""
 _TICK_S = 0.01
 
@@ -122,7 +125,7 @@ class HttpServer:
 
     async def stop(self, grace: float) -> None:
         """Take no more, and return when all is answered, or after `grace` seconds; then nobody is connected."""
-        self.listener.close()
+        await self._close()
         await self._emptied(min(grace, _LAST_S))
         for connection in list(self.state.connections):
             connection.shutdown()
@@ -130,6 +133,21 @@ class HttpServer:
         for connection in list(self.state.connections):
             connection.transport.abort()
         self.chores.cancel()
+
+    async def _close(self) -> None:
+        """Close the listener, but first take the clients that the system has let in already: closing resets them."""
+        with self.socket.dup() as rest:
+            self.listener.close()
+            rest.setblocking(False)
+            rest.listen(0)  # who comes now is refused when he tries again
+            taken = []
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    taken.append(rest.accept()[0])
+        for one in taken:
+            one.setblocking(False)
+        join = partial(asyncio.get_running_loop().connect_accepted_socket, self._connect, ssl=self.config.ssl)
+        await asyncio.gather(*map(join, taken), return_exceptions=True)
 
     async def _emptied(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -158,44 +176,54 @@ async def serve(
             with open_gpus(service.device) as gpus:
                 http = HttpServer(service, listener, options, gpus)
                 servers: list[Server] = [http]
-                grpc_address = None
+                address = None
                 if options.grpc_port is not None:
-                    from toolchain.serve.grpc import serve_grpc
-
-                    host, port = options.host, options.grpc_port
-                    grpc = await serve_grpc(service, host, port, token=options.token, tls=options.tls)
+                    grpc = await serve_grpc(
+                        service, options.host, options.grpc_port, token=options.token, tls=options.tls
+                    )
                     servers.append(grpc)
-                    grpc_address = f"{_shown(host)}:{grpc.port}"
+                    address = f"{_shown(options.host)}:{grpc.port}"
                 await http.start()
-                scheme, port = "https" if options.tls else "http", listener.getsockname()[1]
-                started(Started(service.name, f"{scheme}://{_shown(options.host)}:{port}", grpc_address))
-                await _until_signalled(service, http.application, servers, options.drain_s)
+                signals = Signals()
+                started(Started(service.name, _url(options, listener), address))
+                await signals.first.wait()
+                service.drain()
+                http.application.closing = True
+                log.info("ending: answering for %g s more; once again to end at once", options.drain_s)
+                await _end(servers, signals, options.drain_s, service.limits.timeout_s + GRACE_S)
 
 
-async def _until_signalled(service: "Service", application: Application, servers: list[Server], drain_s: float) -> None:
-    first, second = asyncio.Event(), asyncio.Event()
+def _url(options: Options, listener: socket.socket) -> str:
+    return f"{'https' if options.tls else 'http'}://{_shown(options.host)}:{listener.getsockname()[1]}"
 
-    def signalled() -> None:
-        (second if first.is_set() else first).set()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, signalled)
-    await first.wait()
-    service.drain()
-    application.closing = True
-    log.info("ending: answering for %g s more; once again to end at once", drain_s)
+class Signals:
+    """The first and the second signal that asks for the end."""
+
+    def __init__(self) -> None:
+        """Listen to them from now on."""
+        self.first, self.second = asyncio.Event(), asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._came)
+
+    def _came(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+
+async def _end(servers: list[Server], signals: Signals, drain_s: float, grace_s: float) -> None:
+    """Go on for a while, then end what is in flight; at the second signal, at once."""
 
     async def drain() -> None:
         await asyncio.sleep(drain_s)
-        await _stop(servers, service.limits.timeout_s + GRACE_S)
+        await _stop(servers, grace_s)
 
-    draining, again = asyncio.create_task(drain()), asyncio.create_task(second.wait())
+    draining, again = asyncio.create_task(drain()), asyncio.create_task(signals.second.wait())
     await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
     again.cancel()
-    if not draining.done():
-        draining.cancel()
-        await _stop(servers, 0)
+    if draining.done():
+        return await draining
+    draining.cancel()
+    return await _stop(servers, 0)
 
 
 async def _stop(servers: list[Server], grace_s: float) -> None:
