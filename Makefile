@@ -8,6 +8,8 @@ BINDINGS_10 := tensorrt-cu12-bindings==10.16.1.11
 BINDINGS_11 := tensorrt-cu12-bindings==11.4.0.106
 # Where pip gets torch from, such as: --index-url URL-of-the-CPU-builds
 PIP_TORCH ?=
+# Options of the benchmark, such as: --only 'ort INT8' -o FILE.json
+BENCH ?=
 
 .PHONY: demo test lint bench clean
 demo: $(INSTALLED)
@@ -22,7 +24,9 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]' \
+	|| echo "No OpenVINO for this machine: it is left out."
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 # torch comes first and by itself: where a CPU build is on offer (see README), it is kept.
 $(INSTALLED): pyproject.toml constraints.txt
