@@ -1,11 +1,11 @@
-"""The peak memory of calibrating many rows against few, each in a fresh process: this file with a number of rows."""
+"""The peak memory of calibrating many rows against few, each in a fresh process: this file with a number and a task."""
 
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from subject import make, recipe
+from subject import Subject, make, recipe
 
 from toolchain import graph
 from toolchain.calibrate import calibrate
@@ -14,18 +14,17 @@ from toolchain.meters.memory import MemoryMeter
 FEW, MANY = 256, 2048
 
 
-def memory_cost() -> dict[str, float]:
+def memory_cost(subject: Subject) -> dict[str, float]:
     """Compare the peaks of two processes."""
-    few, many = (
-        float(subprocess.check_output([sys.executable, __file__, str(rows)], text=True)) for rows in (FEW, MANY)
-    )
+    command = [sys.executable, __file__, subject.job.task.name]
+    few, many = (float(subprocess.check_output([*command, str(rows)], text=True)) for rows in (FEW, MANY))
     return {f"calibrate {MANY} / {FEW} rows, peak memory": many / few}
 
 
-def calibration_peak_mb(rows: int) -> float:
+def calibration_peak_mb(task: str, rows: int) -> float:
     """Return the peak memory of calibrating so many rows, in this process, from just before it."""
     with tempfile.TemporaryDirectory() as folder:
-        subject = make(recipe(), Path(folder), steps=("export",))
+        subject = make(recipe(demo=task == "demo"), Path(folder), steps=("export",))
         tokens = subject.job.encode(subject.rows("train").sample(rows, seed=0).texts)
         meter = MemoryMeter()
         meter.start()
@@ -34,4 +33,4 @@ def calibration_peak_mb(rows: int) -> float:
 
 
 if __name__ == "__main__":
-    print(calibration_peak_mb(int(sys.argv[1])))
+    print(calibration_peak_mb(sys.argv[1], int(sys.argv[2])))

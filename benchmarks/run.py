@@ -29,7 +29,7 @@ from toolchain.files import write_json
 
 COSTS: dict[str, Callable[[Subject, int], dict[str, float]]] = {
     "calibration": lambda subject, rounds: calibration_cost(subject, rounds=rounds),
-    "memory": lambda subject, rounds: memory_cost(),
+    "memory": lambda subject, rounds: memory_cost(subject),
     "metering": lambda subject, rounds: metering_cost(subject),  # last: it may bring a scripted driver into the process
 }
 PACKAGES = ("openvino", "optimum-onnx")
@@ -42,22 +42,34 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         subject = make(recipe(demo=args.demo).replace(calib_method=args.calib_method), Path(folder))
         speed = measure(subject, args.only, rounds=args.rounds, limit=args.rows)
-        found = targets.figures(speed)
-        verdicts = targets.judge(found, targets.cpu_flags())
+        verdicts = targets.judge(targets.figures(speed), targets.cpu_flags())
         tell(speed, verdicts, as_markdown=args.markdown)
-        costs = {}
+        costs: dict[str, float] = {}
         for name in (name for name in COSTS if name in args.costs):
             costs |= COSTS[name](subject, args.rounds)
     for name, value in costs.items():
         print(f"{name:68} {value:9.3f}")
     if args.output:
-        kept = {"model": Path(subject.job.source.name).name, "task": subject.job.task.name, "rows": speed.texts,
-                "rounds": args.rounds, "calib_method": args.calib_method, "figures": found | costs,
-                "ranges": {name: [one.low, one.high] for name, one in targets.ratios(speed).items()},
-                "targets": [recorded(one) for one in verdicts], "left_out": speed.left_out, **about}  # fmt: skip
-        write_json(args.output, kept)
+        options = {"rounds": args.rounds, "calib_method": args.calib_method}
+        write_json(args.output, {**named(subject), **options, **numbers(speed, costs, verdicts), **about})
     if args.strict and any(one.met is False for one in verdicts):
         sys.exit(GateError.exit_code)
+
+
+def named(subject: Subject) -> dict[str, str]:
+    """Return which model and task this is of."""
+    return {"model": Path(subject.job.source.name).name, "task": subject.job.task.name}
+
+
+def numbers(speed: Speed, costs: dict[str, float], verdicts: list[targets.Verdict]) -> dict[str, Any]:
+    """Return what was found, as it is kept."""
+    return {
+        "rows": speed.texts,
+        "figures": targets.figures(speed) | costs,
+        "ranges": {name: [one.low, one.high] for name, one in targets.ratios(speed).items()},
+        "targets": [recorded(one) for one in verdicts],
+        "left_out": speed.left_out,
+    }
 
 
 def arguments() -> argparse.Namespace:
