@@ -13,6 +13,8 @@ TRITON_PACKAGES := nvidia-pytriton==0.7.0 'numpy<2' onnxruntime tokenizers 'trit
 PERF_ANALYZER := .venv/perf_analyzer
 # Where pip gets torch from, such as: --index-url URL-of-the-CPU-builds
 PIP_TORCH ?=
+# Options of the benchmark, such as: --only 'ort INT8' -o FILE.json
+BENCH ?=
 
 .PHONY: demo test lint bench clean
 demo: $(INSTALLED)
@@ -27,7 +29,9 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]' \
+	|| echo "No OpenVINO for this machine: it is left out."
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 # torch comes first and by itself: where a CPU build is on offer (see README), it is kept.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -6,168 +6,115 @@ With ../shared the rows are GLUE's sst2 and the model a fine-tuned DistilBERT; w
 """
 
 import argparse
-import json
-import random
-import statistics
-import subprocess
+import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import table
+import targets
+from contenders import CONTENDERS
+from memory import memory_cost
 from metering import metering_cost
+from speed import Speed, measure
+from subject import Subject, make, recipe
 
-from toolchain import graph
-from toolchain.build import build
-from toolchain.calibrate import MAX_SLOTS, calibrate
-from toolchain.data import load_rows
-from toolchain.energy.load import pieces
-from toolchain.environment import describe
-from toolchain.evaluate import BUDGETS
+from calibration import calibration_cost
+from toolchain.environment import describe, version_of
+from toolchain.errors import GateError
 from toolchain.files import write_json
-from toolchain.forward import run
-from toolchain.job import Job, prepare
-from toolchain.recipe import Recipe
-from toolchain.runtimes import open_runtime
-from toolchain.tokens import budget_batches, equal_length_batches
 
-ROOT = Path(__file__).parent.parent
-SHARED = ROOT.parent / "shared"
-PIPELINE_BATCH = 32
-BUDGET = BUDGETS[1]
-MEMORY_ROWS = (256, 2048)
-METERED_ROWS, METERED_PAIRS = 512, 130
+COSTS: dict[str, Callable[[Subject, int], dict[str, float]]] = {
+    "calibration": lambda subject, rounds: calibration_cost(subject, rounds=rounds),
+    "memory": lambda subject, rounds: memory_cost(subject),
+    "metering": lambda subject, rounds: metering_cost(subject),  # last: it may bring a scripted driver into the process
+}
+PACKAGES = ("openvino", "optimum-onnx")
 
 
 def main() -> None:
-    """Run every comparison, print the table, keep it if asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=None, help="first N validation rows")
-    parser.add_argument("-o", "--output", type=Path, help="keep the figures as JSON")
-    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    recipe = Recipe.make(subject())
-    if args.peak:
-        print(json.dumps(calibration_peak_mb(recipe, args.peak)))
-        return
+    """Run the comparison and what else is asked for, print it, keep it."""
+    args = arguments()
+    about = described()
     with tempfile.TemporaryDirectory() as folder:
-        job = prepare(recipe.replace(output=f"{folder}/bundle"))
-        build(job.recipe)
-        figures = {
-            **speed(job, Path(folder) / "bundle", rounds=args.rounds, limit=args.rows),
-            **calibration_cost(job, Path(folder) / "bundle/model.onnx", rounds=args.rounds),
-            **memory(),
-            **metering(job, Path(folder) / "bundle/model.int8.cpu.onnx"),
-        }
-    for name, value in figures.items():
-        print(f"{name:58} {value:9.3f}")
+        subject = make(recipe(demo=args.demo).replace(calib_method=args.calib_method), Path(folder))
+        speed = measure(subject, args.only, rounds=args.rounds, limit=args.rows)
+        verdicts = targets.judge(targets.figures(speed), targets.cpu_flags())
+        tell(speed, verdicts, as_markdown=args.markdown)
+        costs: dict[str, float] = {}
+        for name in (name for name in COSTS if name in args.costs):
+            costs |= COSTS[name](subject, args.rounds)
+    for name, value in costs.items():
+        print(f"{name:68} {value:9.3f}")
     if args.output:
-        write_json(args.output, {"model": Path(job.source.name).name, "figures": figures, "environment": describe()})
+        options = {"rounds": args.rounds, "calib_method": args.calib_method}
+        write_json(args.output, {**named(subject), **options, **numbers(speed, costs, verdicts), **about})
+    if args.strict and any(one.met is False for one in verdicts):
+        sys.exit(GateError.exit_code)
 
 
-def subject() -> dict[str, Any]:
-    """Return the recipe to measure: the real model and data where they are, else the demo's."""
-    model, data = SHARED / "models/distilbert-l6-h384-sst2", SHARED / "glue/sst2"
-    if model.exists() and data.exists():
-        return {"model": str(model), "task": "sst2", "data": str(data), "precision": "int8"}
-    return {"model": "demo", "task": "demo", "precision": "int8"}
+def named(subject: Subject) -> dict[str, str]:
+    """Return which model and task this is of."""
+    return {"model": Path(subject.job.source.name).name, "task": subject.job.task.name}
 
 
-def interleaved(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Time each contender once a round, in random order, after one untimed round."""
-    times_s: dict[str, list[float]] = {name: [] for name in contenders}
-    generator = random.Random(0)
-    for number in range(rounds + 1):
-        for name in generator.sample(list(contenders), len(contenders)):
-            start = time.perf_counter()
-            contenders[name]()
-            if number:
-                times_s[name].append(time.perf_counter() - start)
-    return times_s
-
-
-def ratio(slow: list[float], fast: list[float]) -> float:
-    """Return the median over rounds of how many times longer `slow` takes."""
-    return statistics.median(one / other for one, other in zip(slow, fast, strict=True))
-
-
-def speed(job: Job, bundle: Path, *, rounds: int, limit: int | None) -> dict[str, float]:
-    """Compare text-to-logits throughput with a plain transformers pipeline."""
-    from transformers import pipeline
-
-    rows = load_rows(job.task, "validation", data=job.recipe.data)
-    texts = rows.texts[:limit]
-    plain = pipeline("text-classification", model=str(job.source.folder), device="cpu", dtype="float32")
-    with (
-        open_runtime("torch", job.source, device="cpu") as torch_fp32,
-        open_runtime("ort", bundle / "model.onnx", device="cpu") as ort_fp32,
-        open_runtime("ort", bundle / "model.int8.cpu.onnx", device="cpu") as ort_int8,
-    ):
-        evaluated = {"torch FP32": torch_fp32, "ort FP32": ort_fp32, "ort INT8": ort_int8}
-        contenders: dict[str, Callable[[], object]] = {
-            name: lambda infer=infer: run(infer, job.encode(texts), max_slots=BUDGET)
-            for name, infer in evaluated.items()
-        }
-        contenders["pipeline"] = lambda: plain([text[0] for text in texts], batch_size=PIPELINE_BATCH)
-        times = interleaved(contenders, rounds)
-    found = {f"{name} / pipeline FP32 at batch 32, rows per second": ratio(times["pipeline"], times[name])
-             for name in evaluated}  # fmt: skip
-    return found | {f"{name}, rows/s": len(texts) / statistics.median(times[name]) for name in times}
-
-
-def calibration_cost(job: Job, model: Path, *, rounds: int) -> dict[str, float]:
-    """Compare calibration of 512 rows with a plain forward pass over them, in its own batches and the evaluator's."""
-    rows = load_rows(job.task, "train", data=job.recipe.data)
-    tokens = job.encode(rows.sample(512, seed=0).texts)
-    own = list(equal_length_batches(tokens.lengths, max_slots=MAX_SLOTS))
-    budgeted = list(budget_batches(tokens.lengths, max_slots=BUDGET))
-    with open_runtime("ort", model, device="cpu") as infer:
-        contenders: dict[str, Callable[[], object]] = {
-            "calibrate": lambda: calibrate(graph.load(model), tokens, method="entropy"),
-            "same": lambda: [infer(tokens.batch(batch)) for batch in own],
-            "budget": lambda: [infer(tokens.batch(batch)) for batch in budgeted],
-        }
-        times = interleaved(contenders, rounds)
+def numbers(speed: Speed, costs: dict[str, float], verdicts: list[targets.Verdict]) -> dict[str, Any]:
+    """Return what was found, as it is kept."""
     return {
-        "calibrate 512 rows (entropy) / forward pass, same batches, time": ratio(times["calibrate"], times["same"]),
-        "calibrate 512 rows (entropy) / forward pass, time": ratio(times["calibrate"], times["budget"]),
+        "rows": speed.texts,
+        "figures": targets.figures(speed) | costs,
+        "ranges": {name: [one.low, one.high] for name, one in targets.ratios(speed).items()},
+        "targets": [recorded(one) for one in verdicts],
+        "left_out": speed.left_out,
     }
 
 
-def calibration_peak_mb(recipe: Recipe, samples: int) -> float:
-    """Return the peak memory of calibrating `samples` rows, in this process, from just before it."""
-    from toolchain.meters.memory import MemoryMeter
-
-    job = prepare(recipe)
-    with tempfile.TemporaryDirectory() as folder:
-        build(recipe.replace(precision="fp32", output=f"{folder}/bundle"))
-        rows = load_rows(job.task, "train", data=recipe.data)
-        tokens = job.encode(rows.sample(samples, seed=0).texts)
-        meter = MemoryMeter()
-        meter.start()
-        calibrate(graph.load(Path(folder) / "bundle/model.onnx"), tokens, method="entropy")
-        return float(meter.stop()["host"] or 0)
-
-
-def metering(job: Job, model: Path) -> dict[str, float]:
-    """Compare throughput under an energy meter with that without."""
-    rows = load_rows(job.task, "validation", data=job.recipe.data)
-    tokens = job.encode(rows.texts[:METERED_ROWS])
-    with open_runtime("ort", model, device="cpu") as infer:
-        work = pieces(tokens, budget_batches(tokens.lengths, max_slots=BUDGET))
-        return metering_cost(infer, work[len(work) // 2 :][:1], pairs=METERED_PAIRS)  # one batch: calls alike
+def arguments() -> argparse.Namespace:
+    """Return what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    parser.add_argument("--rows", type=int, metavar="N", help="the first N validation rows (default all)")
+    parser.add_argument("--demo", action="store_true", help="the demo's model and rows, whatever is in ../shared")
+    parser.add_argument("--only", nargs="+", default=list(CONTENDERS), choices=CONTENDERS, metavar="NAME",
+                        help=f"these contenders, and the pipeline: {', '.join(CONTENDERS)}")  # fmt: skip
+    parser.add_argument("--costs", nargs="*", default=list(COSTS), choices=COSTS, metavar="NAME",
+                        help=f"what else to measure (default all): {', '.join(COSTS)}")  # fmt: skip
+    parser.add_argument("--calib-method", default="auto", metavar="METHOD", help="of our INT8 (default auto)")
+    parser.add_argument("--markdown", action="store_true", help="print the table for the README")
+    parser.add_argument("--strict", action="store_true", help="end with 3 where a target is not met")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="keep the figures as JSON")
+    return parser.parse_args()
 
 
-def memory() -> dict[str, float]:
-    """Compare the peak memory of calibrating many rows and few, each in a fresh process."""
-    few, many = (
-        json.loads(subprocess.check_output([sys.executable, __file__, "--peak", str(samples)]))
-        for samples in MEMORY_ROWS
-    )
-    return {f"calibrate {MEMORY_ROWS[1]} / {MEMORY_ROWS[0]} rows, peak memory": many / few}
+def described() -> dict[str, Any]:
+    """Return when and where this runs, and how busy the machine is before it does."""
+    extra = {package: version_of(package) for package in PACKAGES}
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "load_1min": os.getloadavg()[0],
+        "environment": {**describe(), **extra, "amx": "amx_bf16" in targets.cpu_flags()},
+    }
+
+
+def tell(speed: Speed, verdicts: list[targets.Verdict], *, as_markdown: bool) -> None:
+    """Print the table, what is not in it, and the targets."""
+    for cells in (table.cells(speed.rows), table.verdicts(verdicts)):
+        if as_markdown:
+            print(table.markdown(cells))
+        else:
+            table.show(cells)
+    for name, why in speed.left_out.items():
+        print(f"left out: {name}: {why}")
+    print(f"AMX: {'yes' if 'amx_bf16' in targets.cpu_flags() else 'no'}; {speed.texts} rows")
+
+
+def recorded(one: targets.Verdict) -> dict[str, Any]:
+    """Return a verdict as it is kept."""
+    bound = {"most" if one.target.most else "least": one.target.bound}
+    return {"figure": one.target.figure, **bound, "found": one.found, "met": one.met, "verdict": one.word}
 
 
 if __name__ == "__main__":

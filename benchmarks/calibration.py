@@ -1,0 +1,34 @@
+"""What calibration costs: its time against a plain forward pass over the same rows."""
+
+from collections.abc import Callable
+
+from contenders import BUDGET
+from interleave import interleaved, ratio
+from subject import Subject
+
+from toolchain import graph
+from toolchain.calibrate import MAX_SLOTS, calibrate
+from toolchain.runtimes import open_runtime
+from toolchain.tokens import budget_batches, equal_length_batches
+
+ROWS = 512
+
+
+def calibration_cost(subject: Subject, *, rounds: int) -> dict[str, float]:
+    """Compare calibration with a plain forward pass, in its own batches and in the evaluator's."""
+    model = subject.bundle / "model.onnx"
+    tokens = subject.job.encode(subject.rows("train").sample(ROWS, seed=0).texts)
+    own = list(equal_length_batches(tokens.lengths, max_slots=MAX_SLOTS))
+    budgeted = list(budget_batches(tokens.lengths, max_slots=BUDGET))
+    with open_runtime("ort", model, device="cpu") as infer:
+        contenders: dict[str, Callable[[], object]] = {
+            "calibrate": lambda: calibrate(graph.load(model), tokens, method="entropy"),
+            "same": lambda: [infer(tokens.batch(batch)) for batch in own],
+            "budget": lambda: [infer(tokens.batch(batch)) for batch in budgeted],
+        }
+        calls = interleaved(contenders, rounds)
+    what = f"calibrate {ROWS} rows (entropy) / forward pass"
+    return {
+        f"{what}, same batches, time": ratio(calls["calibrate"], calls["same"]).median,
+        f"{what}, time": ratio(calls["calibrate"], calls["budget"]).median,
+    }

@@ -1,0 +1,176 @@
+"""Who runs: each contender is a context manager that yields a pass, texts in and logits out.
+
+To add one: a function here and its line in CONTENDERS. One that needs what is not installed raises LeftOut.
+All but pipelines run through this evaluator: the same tokens in the same length-sorted batches, on as many threads.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import quantised
+from numpy.typing import NDArray
+from subject import Subject
+
+from toolchain.data import Text
+from toolchain.environment import version_of
+from toolchain.evaluate import BUDGETS
+from toolchain.forward import run
+from toolchain.runtimes import open_runtime
+from toolchain.runtimes.device import cpu_threads
+from toolchain.tensors import Infer
+
+BUDGET = BUDGETS[1]
+PIPELINE_BATCH = 32
+PIPELINE, OPTIMUM = "pipeline", "optimum ORTModel"
+DYNAMIC = "ort dynamic INT8"
+
+
+class LeftOut(Exception):  # noqa: N818  # nothing went wrong
+    """A contender cannot be had here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over the rows: float32 logits [rows, classes], and the time within the runtime where it shows."""
+
+    logits: NDArray[np.float32]
+    runtime_s: float | None = None
+
+
+Contender = Callable[[list[Text]], Pass]
+Opened = AbstractContextManager[Contender]
+
+
+def in_batches(subject: Subject, infer: Infer) -> Contender:
+    """Return the pass of a runtime through this evaluator."""
+
+    def once(texts: list[Text]) -> Pass:
+        done = run(infer, subject.job.encode(texts), max_slots=BUDGET)
+        return Pass(done.logits, done.runtime_s)
+
+    return once
+
+
+def in_file_order(subject: Subject, pipe: Any) -> Contender:
+    """Return the pass of a transformers pipeline as it is called by everyone; the winning label alone has a score."""
+    columns = {name: index for index, name in enumerate(subject.job.source.labels)}
+
+    def once(texts: list[Text]) -> Pass:
+        found = pipe([text[0] for text in texts], batch_size=PIPELINE_BATCH)
+        scores = np.zeros((len(found), len(columns)), np.float32)
+        for row, best in enumerate(found):
+            scores[row, columns[best["label"]]] = best["score"]
+        return Pass(scores)
+
+    return once
+
+
+@contextmanager
+def pipeline(subject: Subject) -> Iterator[Contender]:
+    """Yield `transformers.pipeline` in FP32."""
+    import torch
+    from transformers import pipeline as make
+
+    torch.set_num_threads(cpu_threads())
+    model = str(subject.job.source.folder)
+    yield in_file_order(subject, make("text-classification", model=model, device="cpu", dtype="float32"))
+
+
+@contextmanager
+def ours_torch(subject: Subject, precision: str) -> Iterator[Contender]:
+    """Yield the checkpoint on PyTorch."""
+    with open_runtime("torch", subject.job.source, device="cpu", precision=precision) as infer:
+        yield in_batches(subject, infer)
+
+
+@contextmanager
+def ort(subject: Subject, graph: Callable[[Subject], Path]) -> Iterator[Contender]:
+    """Yield a graph on ONNX Runtime."""
+    with open_runtime("ort", graph(subject), device="cpu") as infer:
+        yield in_batches(subject, infer)
+
+
+def ours_ort(file: str) -> Callable[[Subject], Opened]:
+    """Return what opens a graph of the bundle."""
+    return partial(ort, graph=lambda subject: subject.bundle / file)
+
+
+def ort_dynamic(subject: Subject) -> Path:
+    """Return the graph that ONNX Runtime's own dynamic quantisation makes of ours."""
+    return quantised.dynamic(subject.bundle / "model.onnx", subject.folder / "dynamic.onnx")
+
+
+def ort_static(subject: Subject, method: str) -> Path:
+    """Return the graph that ONNX Runtime's own static quantisation makes of ours, with the rows that ours took."""
+    tokens = subject.job.encode(subject.job.calibration_rows.texts)
+    return quantised.static(subject.bundle / "model.onnx", subject.folder / f"{method}.onnx", tokens, method=method)
+
+
+@contextmanager
+def openvino(subject: Subject, file: str, **properties: str) -> Iterator[Contender]:
+    """Yield a graph of ours on OpenVINO's runtime."""
+    try:
+        from openvino import Core
+    except ImportError:
+        raise LeftOut("OpenVINO is not installed: pip install 'encoder-toolchain[bench]'") from None
+    wanted = {"INFERENCE_NUM_THREADS": cpu_threads(), "PERFORMANCE_HINT": "LATENCY", **properties}
+    try:
+        compiled = Core().compile_model(subject.bundle / file, "CPU", wanted)
+    except RuntimeError as error:
+        raise LeftOut(f"OpenVINO does not take {file}: {str(error).strip().splitlines()[-1]}") from error
+    names = {name for port in compiled.inputs for name in port.names}
+    request = compiled.create_infer_request()
+
+    def infer(batch: dict[str, NDArray[np.int32]]) -> NDArray[np.float32]:
+        feeds = {name: array for name, array in batch.items() if name in names}
+        return np.array(request.infer(feeds)["logits"], np.float32)  # a copy: the request writes there again
+
+    yield in_batches(subject, infer)
+
+
+@contextmanager
+def optimum(subject: Subject) -> Iterator[Contender]:
+    """Yield `transformers.pipeline` over Optimum's model on ONNX Runtime, which it exports itself."""
+    try:
+        from optimum.onnxruntime import ORTModelForSequenceClassification
+    except ImportError as error:
+        found, here = version_of("optimum-onnx"), version_of("transformers")
+        why = f"optimum-onnx {found} does not import beside transformers {here}: {error}" if found else (
+            f"Optimum is not installed: optimum-onnx 0.1.0 wants transformers below 4.58, and this is {here}"
+        )  # fmt: skip
+        raise LeftOut(why) from None
+    import onnxruntime
+    from transformers import pipeline as make
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = cpu_threads()
+    source = subject.job.source.folder
+    model = ORTModelForSequenceClassification.from_pretrained(source, export=True, session_options=options)
+    yield in_file_order(
+        subject, make("text-classification", model=model, tokenizer=subject.job.tokenizer, device="cpu")
+    )
+
+
+TORCH, TORCH_BF16 = "torch FP32", "torch BF16"
+ORT, ORT_CPU, ORT_INT8 = "ort FP32", "ort FP32 cpu", "ort INT8"
+OURS = (TORCH, TORCH_BF16, ORT, ORT_CPU, ORT_INT8)
+CONTENDERS: dict[str, Callable[[Subject], Opened]] = {
+    PIPELINE: pipeline,
+    OPTIMUM: optimum,
+    DYNAMIC: partial(ort, graph=ort_dynamic),
+    "ort static INT8 minmax": partial(ort, graph=partial(ort_static, method="minmax")),
+    "ort static INT8 percentile": partial(ort, graph=partial(ort_static, method="percentile")),
+    "openvino FP32": partial(openvino, file="model.onnx", INFERENCE_PRECISION_HINT="f32"),  # else BF16 where it can
+    "openvino INT8": partial(openvino, file="model.int8.onnx"),
+    TORCH: partial(ours_torch, precision="fp32"),
+    TORCH_BF16: partial(ours_torch, precision="bf16"),
+    ORT: ours_ort("model.onnx"),
+    ORT_CPU: ours_ort("model.fp32.cpu.onnx"),
+    ORT_INT8: ours_ort("model.int8.cpu.onnx"),
+}
+"""Others first, then ours."""

@@ -1,0 +1,36 @@
+"""The peak memory of calibrating many rows against few, each in a fresh process: this file with a number and a task."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from subject import Subject, make, recipe
+
+from toolchain import graph
+from toolchain.calibrate import calibrate
+from toolchain.meters.memory import MemoryMeter
+
+FEW, MANY = 256, 2048
+
+
+def memory_cost(subject: Subject) -> dict[str, float]:
+    """Compare the peaks of two processes."""
+    command = [sys.executable, __file__, subject.job.task.name]
+    few, many = (float(subprocess.check_output([*command, str(rows)], text=True)) for rows in (FEW, MANY))
+    return {f"calibrate {MANY} / {FEW} rows, peak memory": many / few}
+
+
+def calibration_peak_mb(task: str, rows: int) -> float:
+    """Return the peak memory of calibrating so many rows, in this process, from just before it."""
+    with tempfile.TemporaryDirectory() as folder:
+        subject = make(recipe(demo=task == "demo"), Path(folder), steps=("export",))
+        tokens = subject.job.encode(subject.rows("train").sample(rows, seed=0).texts)
+        meter = MemoryMeter()
+        meter.start()
+        calibrate(graph.load(subject.bundle / "model.onnx"), tokens, method="entropy")
+        return float(meter.stop()["host"] or 0)
+
+
+if __name__ == "__main__":
+    print(calibration_peak_mb(sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,87 @@
+"""Figures by name, and what they are meant to reach."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from contenders import DYNAMIC, ORT, ORT_CPU, ORT_INT8, PIPELINE, TORCH_BF16
+from interleave import Ratio, ratio
+from speed import Speed
+
+FASTER = "rows per second"
+BELOW, OUTSIDE = "points below the pipeline", "share of time outside the runtime"
+AGAINST = ((ORT_INT8, DYNAMIC), (ORT_CPU, ORT))
+"""Pairs in the same batches whose ratio is a figure of its own."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure and its bound, the least or the most; `needs` is a flag of the CPU without which it is none."""
+
+    figure: str
+    bound: float
+    most: bool = False
+    needs: str | None = None
+
+
+TARGETS = (
+    Target(f"{ORT_INT8} / {PIPELINE} FP32 at batch 32, {FASTER}", 5.0),
+    Target(f"{TORCH_BF16} / {PIPELINE} FP32 at batch 32, {FASTER}", 4.0, needs="amx_bf16"),
+    Target(f"{ORT_INT8} / {DYNAMIC}, {FASTER}", 1.1),
+    Target(f"{ORT_CPU} / {ORT}, {FASTER}", 1.1),
+    Target(f"{ORT_INT8}, {OUTSIDE}", 0.10, most=True),
+    Target(f"{ORT_INT8}, {BELOW}", 0.5, most=True),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A target, what was found, and whether it is met: None where it cannot be told, for the reason in `word`."""
+
+    target: Target
+    found: float | None
+    met: bool | None
+    word: str
+
+
+def ratios(speed: Speed) -> dict[str, Ratio]:
+    """Return the ratios of a table by name."""
+    found = {f"{row.name} / {PIPELINE} FP32 at batch 32, {FASTER}": row.to_pipeline
+             for row in speed.rows if row.name != PIPELINE}  # fmt: skip
+    for fast, slow in AGAINST:
+        if {fast, slow} <= speed.calls.keys():
+            found[f"{fast} / {slow}, {FASTER}"] = ratio(speed.calls[slow], speed.calls[fast])
+    return found
+
+
+def figures(speed: Speed) -> dict[str, float]:
+    """Return every number of a table by name."""
+    found = {name: one.median for name, one in ratios(speed).items()}
+    for row in speed.rows:
+        found[f"{row.name}, rows/s"] = row.rows_per_s
+        found[f"{row.name}, accuracy"] = row.accuracy
+        found[f"{row.name}, {BELOW}"] = row.points_below
+        if row.outside is not None:
+            found[f"{row.name}, {OUTSIDE}"] = row.outside
+    return found
+
+
+def judge(found: Mapping[str, float], flags: frozenset[str]) -> list[Verdict]:
+    """Hold figures to the targets on a CPU that has these flags."""
+    return [_verdict(target, found.get(target.figure), flags) for target in TARGETS]
+
+
+def _verdict(target: Target, found: float | None, flags: frozenset[str]) -> Verdict:
+    if found is None:
+        return Verdict(target, None, None, "not measured")
+    if target.needs and target.needs not in flags:
+        return Verdict(target, found, None, f"no target here: the CPU has no {target.needs}")
+    met = found <= target.bound if target.most else found >= target.bound
+    return Verdict(target, found, met, "met" if met else "not met")
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return what /proc/cpuinfo says that the first processor can; nothing where there is no such file."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())

@@ -1,0 +1,106 @@
+"""`make bench`: its arithmetic on made-up times, the graphs of others, and a short run of the whole."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def bench(root, monkeypatch):
+    """Return a module of benchmarks/ by its name."""
+    monkeypatch.syspath_prepend(str(root / "benchmarks"))
+    return importlib.import_module
+
+
+@pytest.fixture
+def timed(bench):
+    """Return calls that took so long, each having given the same."""
+    return lambda times, gave=None: [bench("interleave").Timed(wall_s, gave) for wall_s in times]
+
+
+def test_a_ratio_is_taken_within_each_round(bench, timed):
+    found = bench("interleave").ratio(timed([4.0, 80.0, 6.0]), timed([2.0, 20.0, 2.0]))
+    assert (found.median, found.low, found.high) == (3.0, 2.0, 4.0)
+
+
+def test_every_contender_runs_once_a_round_after_one_that_does_not_count(bench):
+    order = []
+    found = bench("interleave").interleaved({name: lambda name=name: order.append(name) or name for name in "abc"}, 4)
+    assert [sorted(order[start : start + 3]) for start in range(0, 15, 3)] == [["a", "b", "c"]] * 5
+    assert {name: [call.gave for call in calls] for name, calls in found.items()} == {
+        name: [name] * 4 for name in "abc"
+    }
+
+
+def test_the_table_has_accuracy_beside_speed_and_what_is_outside_the_runtime(bench, timed):
+    speed = bench("speed")
+    right, wrong = speed.Pass(np.eye(4)), speed.Pass(np.zeros((4, 4)), runtime_s=0.5)
+    calls = {"pipeline": timed([4.0, 4.0], right), "ort INT8": timed([1.0, 2.0], wrong)}
+    first, ours = speed.tabulate(calls, lambda found: float(found.logits.argmax(1).tolist() == [0, 1, 2, 3]), 40)
+    assert (first.rows_per_s, first.points_below, first.outside, first.ours) == (10, 0, None, False)
+    assert (ours.rows_per_s, ours.to_pipeline.median, ours.points_below, ours.ours) == (40 / 1.5, 3.0, 100, True)
+    assert ours.outside == pytest.approx((0.5 + 0.75) / 2, abs=0.01)
+
+
+def test_a_target_is_met_or_not_or_none(bench):
+    targets = bench("targets")
+    names = [target.figure for target in targets.TARGETS]
+    found = dict(zip(names, (5.0, 1.0, 1.09, 1.2, 0.11, 0.5), strict=True))
+    with_amx = targets.judge(found, frozenset({"amx_bf16"}))
+    assert [one.met for one in with_amx] == [True, False, False, True, False, True]
+    del found[names[2]]
+    without = targets.judge(found, frozenset())
+    assert [one.met for one in without] == [True, None, None, True, False, True]
+    assert [one.word for one in without if one.met is None] == [
+        "no target here: the CPU has no amx_bf16",
+        "not measured",
+    ]
+
+
+def test_tables_line_up_and_numbers_stand_right(bench):
+    table = bench("table")
+    cells = [("", "rows/s"), ("pipeline", "9"), ("ours", "1234")]
+    assert table.plain(cells) == "          rows/s\npipeline       9\nours        1234\n"
+    assert table.markdown(cells) == "|  | rows/s |\n| --- | ---: |\n| pipeline | 9 |\n| ours | 1234 |\n"
+
+
+@pytest.mark.parametrize("method", ["dynamic", "minmax", "percentile"])
+def test_onnx_runtimes_own_tools_give_graphs_that_run_with_a_scale_per_channel(
+    bench, exported, tokens_of, tmp_path, method
+):
+    from toolchain.forward import run
+    from toolchain.runtimes.ort import open_ort
+
+    quantised, made, tokens = bench("quantised"), tmp_path / "made.onnx", tokens_of("distilbert", 40)
+    if method == "dynamic":
+        quantised.dynamic(exported["distilbert"], made)
+    else:
+        quantised.static(exported["distilbert"], made, tokens, method=method)
+    with open_ort(made, device="cpu") as infer:
+        assert np.isfinite(run(infer, tokens).logits).all()
+    model = quantised.onnx.load(made)
+    assert ("MatMulInteger" if method == "dynamic" else "QuantizeLinear") in {node.op_type for node in model.graph.node}
+    arrays = {one.name: quantised.onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+    weights = [name for name, array in arrays.items() if array.dtype == np.int8 and array.ndim == 2]
+    scales = [arrays[name.replace("_quantized", "_scale")] for name in weights]
+    assert len(weights) >= 12
+    assert sum(scale.ndim == 1 and len(scale) > 1 for scale in scales) >= 12
+
+
+def test_it_runs_on_the_demo_and_keeps_what_it_found(root, tmp_path):
+    kept = tmp_path / "bench.json"
+    only = ("optimum ORTModel", "ort dynamic INT8", "openvino FP32", "ort FP32 cpu", "ort INT8")
+    options = ("--rounds", "1", "--rows", "16", "--calib-method", "minmax", "--demo", "--costs")
+    command = [sys.executable, str(root / "benchmarks/run.py"), *options, "--only", *only, "-o", str(kept)]
+    done = subprocess.run(command, cwd=root, env={"PYTHONPATH": str(root)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(kept.read_text())
+    ran = {name.removesuffix(", rows/s") for name in found["figures"] if name.endswith(", rows/s")}
+    assert ran | set(found["left_out"]) == {"pipeline", *only}
+    assert {"pipeline", "ort dynamic INT8", "ort FP32 cpu", "ort INT8"} <= ran
+    assert found["figures"]["ort FP32 cpu, points below the pipeline"] == 0
+    assert all(name in done.stdout for name in ran)
