@@ -247,6 +247,17 @@ def bundle_of(typed_bundles: dict[str, Path], tmp_path: Path) -> Callable[[str],
 
 
 @pytest.fixture(scope="session")
+def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's bundle in INT8; read only."""
+    from toolchain.build import build
+    from toolchain.recipe import Recipe
+
+    target = tmp_path_factory.mktemp("demo") / "demo"
+    build(Recipe.make({"model": "demo", "task": "demo", "precision": "int8", "output": str(target)}), engine=False)
+    return target
+
+
+@pytest.fixture(scope="session")
 def compile_nvml(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Return what builds the scripted library, with options for the compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from toolchain import files
-from toolchain.bundle import Stage, last_bundle, open_bundle, stage
+from toolchain.bundle import last_bundle, open_bundle
 from toolchain.errors import InputError, UsageError
 from toolchain.files import sha256_file, sha256_json
+from toolchain.stage import Stage, stage
 
 
 def writer(name: str, text: str) -> Callable[[Path], dict[str, Any]]:
@@ -214,7 +215,7 @@ def test_results_written_while_the_bundle_is_exchanged_survive(bundle: Path, mon
         (current / "results" / "late.json").write_text("1")
         files.exchange(new, current)
 
-    monkeypatch.setattr("toolchain.bundle.exchange", exchange)
+    monkeypatch.setattr("toolchain.stage.exchange", exchange)
     make(bundle, one="9")
     assert (bundle / "results" / "late.json").read_text() == "1"
 
@@ -226,7 +227,7 @@ def test_results_survive_a_death_right_after_the_exchange(bundle: Path, monkeypa
 
     (bundle / "results").mkdir()
     (bundle / "results" / "one.json").write_text("1")
-    monkeypatch.setattr("toolchain.bundle.exchange", exchange)
+    monkeypatch.setattr("toolchain.stage.exchange", exchange)
     with pytest.raises(KeyboardInterrupt):
         make(bundle, one="9")
     assert open_bundle(bundle).file("model.onnx").read_text() == "9"
@@ -243,7 +244,7 @@ def test_results_are_outside_of_the_digests(bundle: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from toolchain.bundle import stage
+from toolchain.stage import stage
 with stage(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -324,7 +325,7 @@ def test_without_a_bundle_there_is_no_last_one(tmp_path: Path) -> None:
 REWRITE = """
 import os, sys
 from pathlib import Path
-from toolchain.bundle import stage
+from toolchain.stage import stage
 os.fsync = lambda descriptor: None  # waiting for the disk would be most of the time, and most of the kills
 print("ready", flush=True)
 while True:
@@ -361,3 +362,12 @@ def test_a_kill_at_any_moment_leaves_one_whole_version(tmp_path: Path, child: li
             texts = [opened.file(f"{number}.txt").read_text() for number in range(20)]
             assert texts == [seen[-1] * (number + 1) for number in range(20)]
     assert set(seen) == {"A", "B"}
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [("org/Distil_BERT.base", "distil-bert-base"), ("/some/where/demo", "demo"), ("...", "model")]
+)
+def test_a_server_has_a_name_for_it(bundle: Path, model: str, name: str) -> None:
+    opened = open_bundle(bundle)
+    opened.manifest["model"] = {"id": model}
+    assert opened.name == name

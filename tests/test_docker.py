@@ -1,9 +1,17 @@
-"""The image's versions agree with each other and with what the tests run against; it runs as nobody special."""
+"""Images, compose file and manifests agree with each other and with the tests; nothing runs as root."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
+
+STANDARD = ("apps/v1", "v1", "policy/v1", "autoscaling/v2")
+"""Kinds of Kubernetes itself, whose schemas there are."""
 
 
 @pytest.fixture
@@ -12,33 +20,106 @@ def dockerfile(root):
 
 
 @pytest.fixture
+def stages(dockerfile):
+    """Name of each stage -> its lines."""
+    return {text.split("\n")[0].split()[-1]: text for text in re.split(r"^FROM ", dockerfile, flags=re.MULTILINE)[1:]}
+
+
+@pytest.fixture
 def services(root):
     return yaml.safe_load((root / "docker/compose.yaml").read_text())["services"]
+
+
+@pytest.fixture
+def manifests(root):
+    files = sorted((root / "docker/kubernetes").glob("*.yaml"))
+    return [found for file in files for found in yaml.safe_load_all(file.read_text())]
+
+
+def pod(manifests, name):
+    (found,) = (each for each in manifests if each["kind"] == "Deployment" and each["metadata"]["name"] == name)
+    return found["spec"]["template"]["spec"]
+
+
+def test_the_linter_finds_nothing(root):
+    linter = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if not linter:
+        pytest.skip("hadolint is not installed")
+    command = [linter, "--config", root / "docker/.hadolint.yaml", "--no-color", root / "docker/Dockerfile"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout + done.stderr == ""
 
 
 def test_one_tensorrt_for_package_bindings_libraries_and_tests(root, dockerfile, services):
     pinned = re.findall(r'"(tensorrt-cu12[a-z-]*)==\$\{TENSORRT\}"', dockerfile)
     assert sorted(pinned) == ["tensorrt-cu12", "tensorrt-cu12-bindings", "tensorrt-cu12-libs"]
-    built = {service["build"]["args"]["TENSORRT"] for service in services.values()}
+    builders = [service for service in services.values() if service["build"]["target"] == "builder"]
+    built = {service["build"]["args"]["TENSORRT"] for service in builders}
     tested = set(re.findall(r"tensorrt-cu12-bindings==([\d.]+)", (root / "Makefile").read_text()))
     assert built == tested
     assert re.search(r"ARG TENSORRT=(.*)", dockerfile)[1] in tested
-    assert {service["image"].partition("trt")[2] for service in services.values()} == tested
+    assert {service["image"].partition("trt")[2] for service in builders} == tested
 
 
-def test_everything_it_is_made_from_has_a_version(dockerfile):
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ("10.16.1.11-1+cuda13.2", ["tensorrt-cu13==10.16.1.11", "tensorrt-cu13-bindings==10.16.1.11"]),
+        ("10.13.2.6-1+cuda12.9", ["tensorrt-cu12==10.13.2.6", "tensorrt-cu12-bindings==10.13.2.6"]),
+        ("", None),
+    ],
+)
+def test_the_engine_is_built_with_the_tensorrt_of_its_server(root, tmp_path, found, expected):
+    query = tmp_path / "dpkg-query"
+    query.write_text(f"#!/bin/sh\necho '{found}'\n")
+    query.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    script = ["bash", root / "docker/server_tensorrt.sh"]
+    done = subprocess.run(script, env=env, capture_output=True, text=True)
+    assert (done.returncode == 0) == (expected is not None)
+    assert done.stdout.split() == (expected or [])
+    assert expected or "TRITON=" in done.stderr
+
+
+def test_everything_it_is_made_from_has_a_version(dockerfile, stages, services):
     images = [line.split()[1] for line in dockerfile.splitlines() if line.startswith("FROM")]
-    assert images
-    assert all("${CUDA}" in image and "latest" not in image for image in images)
+    assert len(images) == 6
+    assert all("${" in image for image in images if image not in stages)
+    given = re.findall(r"^ARG (\w+)=\S", dockerfile, re.MULTILINE)
+    assert {"CUDA", "UBUNTU", "PYTHON", "TRITON"} <= set(given)
+    assert "latest" not in dockerfile
     assert re.search(r"pycuda==[\d.]+", dockerfile)
+    version = re.search(r"ARG TRITON=(\S+)", dockerfile)[1]
+    assert services["triton"]["build"]["args"]["TRITON"] == version
+    assert services["triton"]["image"].endswith(f":{version}")
 
 
-def test_it_runs_without_rights(dockerfile, services):
-    last = [line for line in dockerfile.splitlines() if line.startswith(("USER", "ENTRYPOINT"))]
-    assert last == ["USER toolchain", 'ENTRYPOINT ["toolchain"]']
+def test_the_server_has_the_tokenizers_and_the_runtime_that_the_tests_have(root, stages):
+    constraints = (root / "constraints.txt").read_text().split()
+    pinned = re.findall(r"(?:tokenizers|onnxruntime)==\S+", stages["triton"])
+    assert len(pinned) == 2
+    assert set(pinned) <= set(constraints)
+
+
+def test_it_runs_without_rights(stages, services, manifests):
+    for name, lines in stages.items():
+        users = re.findall(r"^USER (\S+)", lines, re.MULTILINE)
+        assert name == "wheels" or users[-1] == "10001"
     for service in services.values():
         assert service["cap_drop"] == ["ALL"]
         assert "no-new-privileges:true" in service["security_opt"]
+    for name in ("sst2-triton", "sst2-service"):
+        assert pod(manifests, name)["securityContext"]["runAsNonRoot"]
+        (container,) = pod(manifests, name)["containers"]
+        rights = container["securityContext"]
+        assert (rights["allowPrivilegeEscalation"], rights["capabilities"]) == (False, {"drop": ["ALL"]})
+
+
+def test_servers_are_seen_by_this_machine_alone_and_write_nothing(services):
+    for name in ("triton", "service"):
+        assert services[name]["read_only"]
+        assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
+        assert all(volume.endswith(":ro") for volume in services[name]["volumes"])
 
 
 def test_what_it_copies_is_there(root, dockerfile):
@@ -47,8 +128,47 @@ def test_what_it_copies_is_there(root, dockerfile):
         assert [source for source in sources if not (root / source).exists()] == []
 
 
-def test_every_service_has_the_gpu_and_accepts(services):
-    for service in services.values():
-        assert service["command"][0] == "accept"
-        devices = service["deploy"]["resources"]["reservations"]["devices"]
+def test_every_builder_has_the_gpu_and_accepts(services):
+    for name in ("trt10", "trt11"):
+        assert services[name]["command"][0] == "accept"
+    for name in ("trt10", "trt11", "triton"):
+        devices = services[name]["deploy"]["resources"]["reservations"]["devices"]
         assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+
+
+def test_every_server_says_whether_it_is_well(stages):
+    for name in ("service", "service-trt", "triton"):
+        assert "/v2/health/ready" in re.search(r"HEALTHCHECK .*\n.*", stages[name])[0]
+
+
+def test_manifests_fit_the_schemas_of_kubernetes(manifests):
+    validator = pytest.importorskip("kubernetes_validate")
+    mine = [found for found in manifests if found["apiVersion"] in STANDARD]
+    assert {found["kind"] for found in mine} >= {"Deployment", "Service", "HorizontalPodAutoscaler", "ConfigMap"}
+    for found in mine:
+        validator.validate(found, "1.31", strict=True)
+        validator.validate(found, validator.latest_version(), strict=True)
+
+
+def test_manifests_name_each_other(manifests):
+    names = {(found["kind"], found["metadata"]["name"]) for found in manifests}
+    (rules,) = (found for found in manifests if found["kind"] == "ConfigMap")
+    made = {rule["name"]["as"] for rule in yaml.safe_load(rules["data"]["config.yaml"])["rules"]}
+    for found in manifests:
+        spec = found.get("spec", {})
+        if found["kind"] == "HorizontalPodAutoscaler":
+            assert ("Deployment", spec["scaleTargetRef"]["name"]) in names
+            assert {metric["pods"]["metric"]["name"] for metric in spec["metrics"]} <= made
+        if found["kind"] in ("Service", "PodMonitor", "PodDisruptionBudget"):
+            chosen = spec["selector"].get("matchLabels", spec["selector"])
+            assert ("Deployment", chosen["app"]) in names
+        if found["kind"] == "InferenceService":
+            assert ("ServingRuntime", spec["predictor"]["model"]["runtime"]) in names
+
+
+def test_a_pod_goes_only_after_everybody_knows(manifests):
+    (triton,) = pod(manifests, "sst2-triton")["containers"]
+    assert triton["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "15"]
+    service = pod(manifests, "sst2-service")
+    arguments = service["containers"][0]["args"]
+    assert 0 < float(arguments[arguments.index("--drain") + 1]) < service["terminationGracePeriodSeconds"]

@@ -14,10 +14,10 @@ import toolchain
 
 # From the bottom to the top: each line may import from the lines above it only.
 LAYERS = (
-    ("errors", "files", "hub", "metrics", "progress", "distance", "demo"),  # what knows nothing of the rest
+    ("errors", "files", "hub", "metrics", "progress", "distance", "ragged", "demo"),  # what knows nothing of the rest
     ("options",),
     ("tensors", "recipe", "bundle", "model", "statistics", "power_file"),
-    ("tasks", "graph", "cuda", "meters", "ranges"),
+    ("stage", "tasks", "graph", "cuda", "meters", "ranges"),
     ("engine",),
     ("runtimes",),
     ("data", "quantize", "coverage", "export", "environment"),

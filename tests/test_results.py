@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from toolchain.bundle import stage
 from toolchain.compare import Predictions
 from toolchain.errors import InputError
 from toolchain.files import sha256_file
@@ -21,6 +20,7 @@ from toolchain.results import (
     save_predictions,
     save_result,
 )
+from toolchain.stage import stage
 
 RESULT: dict[str, Any] = {**dict.fromkeys(REQUIRED), "schema": 1, "artefact": {"file": "checkpoint", "sha256": "0"}}
 LOGITS = np.array([[0.5, -1.0], [2.0, 3.0]], np.float32)

@@ -87,7 +87,7 @@ def test_encode_gives_the_inputs_asked_for_without_padding(bert: Any) -> None:
 
 def test_encode_of_pairs_tells_their_parts_apart(bert: Any) -> None:
     found = encode(bert, [("a good film", "no")], max_length=128, inputs=ALL)
-    assert found.columns["token_type_ids"] == [[0, 0, 0, 0, 0, 1, 1]]
+    assert list(found.columns["token_type_ids"]) == [[0, 0, 0, 0, 0, 1, 1]]
 
 
 @pytest.mark.parametrize("max_length", [4, 7, 12])

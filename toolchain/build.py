@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from toolchain.bundle import Bundle, Stage, stage
+from toolchain.bundle import Bundle
 from toolchain.compile import compile_plan, find_machine, job_profiles
 from toolchain.data import load_rows
 from toolchain.engine.plan import PLANS
@@ -16,6 +16,7 @@ from toolchain.errors import MachineError, UsageError
 from toolchain.job import Job, job_of, prepare
 from toolchain.labels import read_labels
 from toolchain.recipe import ATTENTIONS, DEFAULT_MODEL, ENGINE, Recipe
+from toolchain.stage import Stage, stage
 from toolchain.steps import STEPS, parity_texts, versions
 
 OWN_CALIBRATION = "calibration.json"

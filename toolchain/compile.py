@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from toolchain import graph
-from toolchain.bundle import Stage
 from toolchain.cuda import import_pycuda, open_gpu
 from toolchain.engine.api import has_implicit_int8, import_tensorrt, major_of
 from toolchain.engine.builder import Builder, Built, Options, Shapes
@@ -38,6 +37,7 @@ from toolchain.job import Job
 from toolchain.recipe import ENGINE
 from toolchain.runtimes.device import choose_device
 from toolchain.scales import find_scales
+from toolchain.stage import Stage
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """One runtime on one task: accuracy with its interval, latency, throughput, memory.
 
-The measured pass tokenises each text once, batches by a budget of padded positions from length-sorted rows, and
-puts the logits back in the rows' order. Warm-up is outside every clock.
+The measured pass tokenises each text once, window by window, batches by a budget of padded positions from rows sorted
+by length, and puts the logits back in the rows' order. Warm-up is outside every clock.
 """
 
 import time
@@ -14,15 +14,16 @@ from toolchain.compare import Predictions
 from toolchain.data import Text
 from toolchain.distance import Logits
 from toolchain.errors import InputError
-from toolchain.forward import Run, run
+from toolchain.forward import Run, run, run_texts
 from toolchain.labels import in_task_order
 from toolchain.meters.latency import measure_latency
 from toolchain.meters.memory import MemoryMeter
 from toolchain.metrics import METRICS, Values
+from toolchain.progress import bar
 from toolchain.statistics import bootstrap_ci95
 from toolchain.tasks import Task
 from toolchain.tensors import Infer
-from toolchain.tokens import Encode, Tokens
+from toolchain.tokens import Encode
 
 BUDGETS = (512, 1024, 2048, 4096)
 """Padded positions a batch to choose from: processors like what fits the cache, GPUs what fills them."""
@@ -62,10 +63,10 @@ def measure(
     budget = choose_budget(infer, encode, texts, seed=seed)
 
     log(f"running {len(texts)} rows")
-    start = time.perf_counter()
-    tokens = encode(texts)
-    done = run(infer, tokens, max_slots=budget)
-    wall_s = time.perf_counter() - start
+    with bar(len(texts), "evaluating", unit="rows") as advance:
+        start = time.perf_counter()
+        done = run_texts(infer, encode, texts, max_slots=budget, advance=advance)
+        wall_s = time.perf_counter() - start
     if not np.isfinite(done.logits).all():
         row = int(np.argmin(np.isfinite(done.logits).all(axis=1)))
         raise InputError(f"row {row + 1}: the model gives {done.logits[row]}. Try another precision.")
@@ -83,16 +84,16 @@ def measure(
         "latency_ms": {**latency, "batch_size": 1},
         "throughput_per_s": len(texts) / wall_s,
         "runtime_throughput_per_s": len(texts) / done.runtime_s,
-        "tokens": {**_tokens(tokens, done), "batch_slots": budget},
+        "tokens": {**_tokens(done), "batch_slots": budget},
         "peak_memory_mb": memory.stop(),
     }  # fmt: skip
 
 
-def _tokens(tokens: Tokens, done: Run) -> dict[str, Any]:
+def _tokens(done: Run) -> dict[str, Any]:
     """Return what was real of what ran; attention's work goes by pairs of positions in a row, all else by positions."""
-    real = int(tokens.lengths.sum())
-    pairs = {"real_pairs": int((tokens.lengths**2).sum()), "slot_pairs": done.pairs, "batches": done.batches}
-    lengths, rows = np.unique(tokens.lengths, return_counts=True)
+    real = int(done.lengths.sum())
+    pairs = {"real_pairs": int((done.lengths**2).sum()), "slot_pairs": done.pairs, "batches": done.batches}
+    lengths, rows = np.unique(done.lengths, return_counts=True)
     return {"real": real, "slots": done.slots, "padding_efficiency": real / done.slots, **pairs,
             "lengths": [[int(length), int(count)] for length, count in zip(lengths, rows, strict=True)]}  # fmt: skip
 

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,20 @@ def carry(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `folder`, which takes its place when the block ends without an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder.parent / f".{folder.name}.{os.getpid()}"
+    beside.mkdir()
+    try:
+        yield beside
+        sync_tree(beside)
+        exchange(beside, folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)  # by now what stood there before, if anything did
 
 
 def sync_tree(folder: Path) -> None:

@@ -19,11 +19,12 @@ from toolchain.energy.evaluation import LOAD_ROWS, open_session, require
 from toolchain.environment import describe
 from toolchain.errors import InputError
 from toolchain.files import sha256_file, sha256_json, write_text
-from toolchain.forward import run
+from toolchain.forward import run_texts
 from toolchain.labels import read_labels
 from toolchain.metrics import Values
 from toolchain.mlperf.ask import require_loadgen
 from toolchain.mlperf.scenario import Scenario, run_scenario
+from toolchain.progress import bar
 from toolchain.recipe import Recipe
 from toolchain.report.html import html
 from toolchain.report.markdown import markdown
@@ -111,14 +112,17 @@ def _measure(
     with open_session(job.recipe, subject.device, tell=tell) as session:
         tell(f"opening {subject.backend} on {subject.device}")
         with open_runtime(subject.backend, subject.model, **subject.choices) as infer:
-            logits, speed = evaluation.measure(infer, job.encode, rows.texts, seed=seed, log=tell)
+            logits, speed = evaluation.measure(infer, subject.encode, rows.texts, seed=seed, log=tell)
             slots = speed["tokens"]["batch_slots"]
             session.measure(infer, job.encode, rows.sample(LOAD_ROWS, seed=seed).texts, max_slots=slots, tell=tell)
             asked = job.recipe.scenario is not None
-            scenario = run_scenario(job.recipe, infer, job.encode, rows.texts, speed, tell=tell) if asked else None
+            scenario = run_scenario(job.recipe, infer, subject.encode, rows.texts, speed, tell=tell) if asked else None
         found = evaluation.predict(references, logits, job.task, job.source.labels)
         energy = session.block(evaluation.share_correct(found, job.task))
-    tell("measuring what this machine can do")
+    if subject.remote:
+        speed["peak_memory_mb"] = {"host": None, "device": None}  # the client's says nothing of the server's
+    else:
+        tell("measuring what this machine can do")
     at = {"backend": subject.backend, "device": subject.device, "precision": subject.precision}
     speed["roofline"] = assess(subject.graph, speed, rows=len(rows), **at)
     return found, speed, energy, scenario
@@ -181,8 +185,8 @@ def _reference(subject: Subject, rows: Rows, references: Values) -> tuple[Predic
     file = subject.folder / f"reference-{key[:16]}.npz"
     found = read_predictions(file)
     if found is None or len(found.logits) != len(rows):
-        with open_runtime(backend, model, device="cpu") as infer:
-            logits = run(infer, job.encode(rows.texts)).logits
+        with open_runtime(backend, model, device="cpu") as infer, bar(len(rows), name, unit="rows") as advance:
+            logits = run_texts(infer, job.encode, rows.texts, advance=advance).logits
         found = evaluation.predict(references, logits, job.task, job.source.labels)
         return found, name, save_predictions(file, found)
     return found, name, {"file": file.name, "sha256": sha256_file(file)}

@@ -18,7 +18,10 @@ from toolchain.options import check, joined, load_toml, option, toml_value
 
 DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-BACKENDS = ("torch", "ort", "trt", "ort-trt")
+BACKENDS = ("torch", "ort", "trt", "ort-trt", "triton", "service")
+REMOTE = ("triton", "service")
+"""Backends that are servers, elsewhere perhaps."""
+
 ATTENTIONS = ("eager", "sdpa", "flash", "flex", "packed")
 """How PyTorch may attend: see runtimes/attention.py."""
 
@@ -62,6 +65,8 @@ class Recipe:
         None, "number type (default fp16 to build; as built to evaluate)", choices=PRECISIONS
     )
     backend: str | None = option(None, "where to run", choices=BACKENDS)
+    url: str | None = option(None, "of the server (triton, service): http://HOST:PORT[/v2/models/NAME]", metavar="URL")
+    token_file: str | None = option(None, "file with the server's bearer token", metavar="FILE")
     device: str = option("auto", "auto, cpu or cuda[:N]", metavar="DEVICE")
     file: str | None = option(None, "which artefact of the bundle to take", metavar="NAME")
     output: str | None = option(
@@ -152,6 +157,7 @@ class Recipe:
             raise UsageError(
                 f"--attention {self.attention}: not with --backend {self.backend}. Choose --backend torch."
             )
+        self._check_server()
         if self.task == "custom" and not (self.text_column and self.label_column):
             raise UsageError("--task custom: needs --text-column A[,B] and --label-column L. Name the columns.")
 
@@ -182,6 +188,16 @@ class Recipe:
             )
         if self.cuda_graphs and self.backend not in (None, "trt"):
             raise UsageError(f"--cuda-graphs: not with --backend {self.backend}. Choose --backend trt.")
+
+    def _check_server(self) -> None:
+        remote = self.backend in REMOTE
+        if remote and not self.url:
+            raise UsageError(f"--backend {self.backend}: needs a server. Give --url http://HOST:PORT.")
+        if not remote and (self.url or self.token_file):
+            raise UsageError("--url, --token-file: only with --backend triton or service. Add it, or leave them out.")
+        if remote and self.wants_energy:
+            raise UsageError(f"--energy: not with --backend {self.backend}: joules are spent where the server runs. "
+                             "Look at its /metrics, or run `toolchain power` there.")  # fmt: skip
 
     def _check_energy(self) -> None:
         least = {"energy_window": 5, "energy_warmup": 0, "rate": 0, "carbon_intensity": 0, "pue": 1}

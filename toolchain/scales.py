@@ -140,11 +140,8 @@ def _batches(job: Job, size: int, length: int, *, with_types: bool) -> Iterator[
     """Yield whole batches as the static network takes them: ids int32 [length, size], lengths int32 [size, 1]."""
     tokens = encode(job.tokenizer, job.calibration_rows.texts, max_length=length, inputs=job.source.inputs)
     for start in range(0, len(tokens) - size + 1, size):
-        rows = tokens.take(np.arange(start, start + size))
-        padded = {name: np.full((size, length), rows.pad_values[name], np.int32) for name in rows.columns}
-        for name, column in rows.columns.items():
-            for index, values in enumerate(column):
-                padded[name][index, : len(values)] = values
+        rows = np.arange(start, start + size)
+        padded = tokens.batch(rows, length=length)
         names = ["input_ids", *(["token_type_ids"] if with_types else [])]
         batch = {name: np.ascontiguousarray(padded[name].T) for name in names}
-        yield batch | {"lengths": rows.lengths.astype(np.int32)[:, None]}
+        yield batch | {"lengths": tokens.lengths[rows].astype(np.int32)[:, None]}

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolchain import parity
-from toolchain.bundle import Stage
 from toolchain.data import MissingSplitError, Text, load_rows
 from toolchain.environment import version_of
 from toolchain.errors import GateError, InputError
 from toolchain.job import Job
 from toolchain.model import TOKENIZER_FILES
 from toolchain.runtimes import open_runtime
+from toolchain.stage import Stage
 from toolchain.tensors import Ranges
 from toolchain.tokens import Tokens
 

@@ -1,5 +1,6 @@
 """What is evaluated: a backend on an artefact of a bundle, or on a checkpoint without one."""
 
+import functools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,10 @@ from toolchain.errors import InputError, ToolchainError, UsageError
 from toolchain.files import sha256_json
 from toolchain.job import Job, job_of, prepare
 from toolchain.model import Source, find_model
-from toolchain.recipe import ATTENTIONS, Recipe
+from toolchain.recipe import ATTENTIONS, REMOTE, Recipe
 from toolchain.runtimes.device import choose_device
+from toolchain.runtimes.remote import Server
+from toolchain.tokens import Encode, Sent
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +35,17 @@ class Subject:
     file: str | None
 
     @property
-    def model(self) -> Source | Path:
+    def remote(self) -> bool:
+        """Whether it runs in a server, so that nothing of this machine tells about it."""
+        return self.backend in REMOTE
+
+    @property
+    def encode(self) -> Encode:
+        """Texts to what the runtime takes."""
+        return functools.partial(Sent, encode=self.job.encode) if self.remote else self.job.encode
+
+    @property
+    def model(self) -> Source | Path | Server:
         """What the runtime opens.
 
         Raises:
@@ -40,12 +53,15 @@ class Subject:
         """
         if self.bundle is None:
             return self.job.source
+        if self.remote:
+            recipe = self.job.recipe
+            return Server(str(recipe.url), len(self.job.task.text_columns), self.bundle.digest, recipe.token_file)
         return checkpoint(self.bundle, self.job.recipe) if self.file is None else self.bundle.file(self.file)
 
     @property
     def graph(self) -> Path | None:
         """The ONNX graph that has the work of what runs, or None for a checkpoint that no bundle was built from."""
-        if self.bundle is None:
+        if self.bundle is None or self.remote:
             return None
         if self.file is None or not is_plan(self.file):
             return self.bundle.file(self.file or "model.onnx")
@@ -71,8 +87,10 @@ class Subject:
         return self.bundle.manifest["model"]["sha256"] if self.bundle else self.job.source.digests
 
     @property
-    def artefact(self) -> dict[str, str]:
+    def artefact(self) -> dict[str, str | None]:
         """Return name and digest of what runs."""
+        if self.remote:
+            return {"file": str(self.job.recipe.url), "sha256": None}  # a server need not say what it runs
         if self.bundle is None or self.file is None:
             return {"file": "checkpoint", "sha256": sha256_json(self.model_digests)}
         return {"file": self.file, "sha256": self.bundle.manifest["artefacts"][self.file]}
@@ -171,6 +189,8 @@ def find_subject(changes: dict[str, Any], path: Path | None) -> Subject:
     asked = changes.get("precision")
     recipe = recorded(bundle, {**changes, "precision": None, "model": None, "output": None})
     job = job_of(bundle, recipe, new_task=any(changes.get(key) for key in ("task", "text_column", "label_column")))
+    if backend in REMOTE:
+        return Subject(job, bundle, backend, "remote", asked or bundle.manifest["precision"], None)
     if backend == "trt":
         return _planned(job, bundle, asked)
     device = _device(backend, recipe)

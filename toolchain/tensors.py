@@ -18,6 +18,9 @@ Batch = dict[str, Array]
 Infer = Callable[[Batch], NDArray[np.float32]]
 """A batch -> logits, float32 [batch, classes]. The device is idle when it returns."""
 
+TEXT_INPUTS = ("TEXT", "TEXT_PAIR")
+"""What a server calls the texts of a row: BYTES [n, 1] each."""
+
 INT8_LEVELS = 127
 """Symmetric int8 uses -127..127, so that a range and its negative meet the same scale."""
 

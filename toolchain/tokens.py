@@ -1,54 +1,83 @@
 """Texts to token ids, and token ids to batches without waste."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from toolchain.data import Text
 from toolchain.errors import UsageError
-from toolchain.tensors import Batch
+from toolchain.ragged import Indices, Ragged
+from toolchain.tensors import TEXT_INPUTS, Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Indices = NDArray[np.int64]
 
-
-@dataclass(frozen=True)
 class Tokens:
-    """Token ids of rows, unpadded. `columns`: input name -> one list of ints a row."""
+    """Token ids of rows, unpadded. `columns`: input name -> rows, each a list of ints when looked at."""
 
-    columns: dict[str, list[list[int]]]
-    pad_values: dict[str, int]
+    def __init__(self, columns: Mapping[str, Sequence[Sequence[int]]], pad_values: dict[str, int]) -> None:
+        self.columns = {
+            name: column if isinstance(column, Ragged) else Ragged.of(column) for name, column in columns.items()
+        }
+        self.pad_values = pad_values
 
     @property
     def lengths(self) -> Indices:
         """Real tokens of each row, int64 [n]."""
-        return np.array([len(ids) for ids in self.columns["input_ids"]], np.int64)
+        return self.columns["input_ids"].lengths
 
     def __len__(self) -> int:
         return len(self.columns["input_ids"])
 
     def take(self, indices: Indices) -> "Tokens":
         """Return the rows at `indices`, in that order."""
-        rows = [int(index) for index in indices]
-        return Tokens({name: [column[row] for row in rows] for name, column in self.columns.items()}, self.pad_values)
+        return Tokens({name: column.take(indices) for name, column in self.columns.items()}, self.pad_values)
 
     def batch(self, indices: Indices, *, length: int | None = None) -> Batch:
-        """Return the rows at `indices`, padded to the longest or to `length`: int32 [batch, length]."""
-        rows = [int(index) for index in indices]
-        longest = max(len(self.columns["input_ids"][row]) for row in rows)
-        shape = (len(rows), length or longest)
+        """Return the rows at `indices`, padded to the longest or to `length`: int32 [batch, length].
+
+        Raises:
+            ValueError: a row is longer than `length`.
+        """
+        chosen = self.take(indices)
+        lengths = chosen.lengths
+        real = np.arange(length or lengths.max()) < lengths[:, None]
         made: Batch = {}
-        for name, column in self.columns.items():
-            array = np.full(shape, self.pad_values[name], np.int32)
-            for position, row in enumerate(rows):
-                array[position, : len(column[row])] = column[row]
-            made[name] = array
+        for name, column in chosen.columns.items():
+            made[name] = np.full(real.shape, self.pad_values[name], np.int32)
+            made[name][real] = column.values
         return made
+
+
+class Sent(Tokens):
+    """Texts that are sent as they are, to a server that makes its own tokens; ours are made when they are asked for."""
+
+    def __init__(self, texts: list[Text], encode: "Encode") -> None:
+        self._texts, self._encode = texts, encode
+
+    @functools.cached_property
+    def _tokens(self) -> Tokens:
+        return self._encode(self._texts)
+
+    @property
+    def columns(self) -> dict[str, Ragged]:  # type: ignore[override]  # as of tokens, and made late
+        """Input name -> rows."""
+        return self._tokens.columns
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def take(self, indices: Indices) -> "Sent":
+        """Return the rows at `indices`, in that order."""
+        return Sent([self._texts[int(row)] for row in indices], self._encode)
+
+    def batch(self, indices: Indices, *, length: int | None = None) -> Batch:
+        """Return the texts at `indices`: objects [batch, 1] for each text of a row."""
+        parts = zip(*(self._texts[int(row)] for row in indices), strict=True)
+        return {name: np.array(part, object)[:, None] for name, part in zip(TEXT_INPUTS, parts, strict=False)}
 
 
 Encode = Callable[[list[Text]], Tokens]

@@ -10,12 +10,18 @@ from typing import Any
 log = logging.getLogger("toolchain")
 
 
+class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # it takes none when it runs
+    """Writes to what stderr is now: a bar stands in for it, to keep lines above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def set_up_logging(loudness: int) -> None:
     """Log to stderr, from debugging (1 and more) over what is done (0) to warnings (-1 and less)."""
     level = {-1: logging.WARNING, 0: logging.INFO}.get(max(loudness, -1), logging.DEBUG)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.handlers[:] = [handler]
+    log.handlers[:] = [_Stderr()]
     log.setLevel(level)
     log.propagate = False
 

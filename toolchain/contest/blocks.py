@@ -10,6 +10,7 @@ from toolchain.energy.load import Progress
 from toolchain.energy.protocol import LEAD_OUT_S, Protocol, Run, Trial, trial, under_load, warm_up
 from toolchain.errors import UsageError
 from toolchain.meters.energy import EnergyMeter
+from toolchain.progress import track
 
 Order = list[list[str]]
 """Names of the contenders in the order of each block."""
@@ -65,7 +66,7 @@ def _windows(loads: dict[str, Load], meter: EnergyMeter, protocol: Protocol) -> 
 def play(order: Order, window: Callable[[str, int], Trial], *, tell: Tell) -> dict[str, list[Trial]]:
     """Return each contender's trials, a block each, measured in this order."""
     trials: dict[str, list[Trial]] = {name: [] for name in order[0]}
-    for block, names in enumerate(order):
+    for block, names in enumerate(track(order, total=len(order), text="blocks")):
         for name in names:
             found = window(name, block)
             trials[name].append(found)

@@ -14,9 +14,10 @@ from toolchain.energy.protocol import Idle, Protocol, Run, idle, measure
 from toolchain.errors import MachineError
 from toolchain.meters.energy import EnergyMeter, open_meter
 from toolchain.meters.sources import BOARD, PACKAGE
+from toolchain.ragged import Indices
 from toolchain.recipe import Recipe
 from toolchain.tensors import Infer
-from toolchain.tokens import Encode, Indices, budget_batches
+from toolchain.tokens import Encode, budget_batches
 
 Tell = Callable[[str], None]
 

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from toolchain.ragged import Indices
 from toolchain.tensors import Batch, Infer
-from toolchain.tokens import Indices, Tokens
+from toolchain.tokens import Tokens
 
 Found = TypeVar("Found")
 

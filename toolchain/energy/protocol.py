@@ -14,6 +14,7 @@ import numpy as np
 from toolchain.energy.load import Found, Piece, Progress, Work, arrivals, drive, shuffled
 from toolchain.errors import UsageError
 from toolchain.meters.energy import EnergyMeter, Window
+from toolchain.progress import track
 from toolchain.tensors import Infer
 
 LEAST_WINDOW_S, LEAST_TICKS, LEAST_CALLS = 5.0, 50, 32
@@ -122,9 +123,12 @@ def measure(
         tell(f"energy: warming up until steady, {protocol.warmup_s:g} s at most")
         run.warm_up = warm_up(meter, progress, protocol)
         phase = np.random.default_rng(protocol.seed)
-        for number in range(protocol.windows):
-            tell(f"energy: window {number + 1} of {protocol.windows}, {protocol.length_s(meter):.3g} s")
-            run.trials.append(trial(meter, progress, protocol, delay_s=phase.uniform(0, meter.tick_s)))
+        tell(f"energy: {protocol.windows} windows of {protocol.length_s(meter):.3g} s")
+        for number in track(range(protocol.windows), total=protocol.windows, text="energy"):
+            found = trial(meter, progress, protocol, delay_s=phase.uniform(0, meter.tick_s))
+            run.trials.append(found)
+            speed = found.work.rows / found.window.seconds
+            tell(f"energy: window {number + 1} of {protocol.windows}, {speed:,.0f} rows/s")
         meter.wait(LEAD_OUT_S)
 
     under_load(infer, work, meter, protocol, windows)

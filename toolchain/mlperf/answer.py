@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from toolchain.data import Text
+from toolchain.ragged import Indices
 from toolchain.tensors import Infer
-from toolchain.tokens import Encode, Indices, budget_batches
+from toolchain.tokens import Encode, budget_batches
 
 Answer = Callable[[Indices], Iterator[Indices]]
 """Rows, int64 [n] -> which of them are answered now, as positions in [n], until all are."""

@@ -10,7 +10,7 @@ from toolchain.files import write_bytes
 from toolchain.mlperf.answer import in_batches, one_by_one
 from toolchain.mlperf.ask import DETAIL, SUMMARY, ask
 from toolchain.mlperf.log import Log, outcome
-from toolchain.recipe import Recipe
+from toolchain.recipe import REMOTE, Recipe
 from toolchain.tensors import Infer
 from toolchain.tokens import Encode
 
@@ -51,8 +51,8 @@ def run_scenario(
 ) -> Scenario:
     """Run the scenario that a recipe asks for over the rows.
 
-    Single-stream goes from text to logits; offline and server from tokens, in batches as large as the evaluation's.
-    `speed` is what the evaluation measured: LoadGen prepares its queries by it.
+    Single-stream goes from text to logits; offline and server from tokens, in batches as large as the evaluation's. To
+    a server of models they all go as text. `speed` is what the evaluation measured: LoadGen prepares its queries by it.
 
     Raises:
         MachineError: LoadGen is not installed, or ends without a result.
@@ -67,7 +67,8 @@ def run_scenario(
     found = outcome(Log(asked.logs[DETAIL].decode(errors="replace"), where=DETAIL))
     assert found["samples"] == asked.samples, "LoadGen waits for every answer"
     found["settings"] |= {"rules_min_duration_s": RULES_S, "shortened": found["settings"]["min_duration_s"] < RULES_S}
-    block = {"scenario": name, "from": "text" if alone else "tokens", **found, "batches": asked.batches}
+    origin = "text" if alone or recipe.backend in REMOTE else "tokens"
+    block = {"scenario": name, "from": origin, **found, "batches": asked.batches}
     return Scenario(block, asked.logs)
 
 

@@ -32,7 +32,9 @@ def _single_stream(block: Block) -> str:
 
 
 def _offline(block: Block) -> str:
-    return f"{block['performance']['samples_per_s']:,.0f} rows/s from tokens, {block['samples']:,} rows at once"
+    return (
+        f"{block['performance']['samples_per_s']:,.0f} rows/s from {block['from']}, {block['samples']:,} rows at once"
+    )
 
 
 def _server(block: Block) -> str:

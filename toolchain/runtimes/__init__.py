@@ -1,10 +1,10 @@
 """Runtimes by name. To add one: write a module here and add its line to RUNTIMES.
 
-A runtime is a context manager that takes a path (a checkpoint for torch, a graph for ort, a plan
-for trt), a device and a precision, and yields `infer`: a batch in, float32 logits out. Nothing is
-loaded before it is entered, everything is freed when it is left, and the device is idle whenever
-`infer` returns, so that a meter needs to know nothing of frameworks. A runtime that would run
-elsewhere than asked raises MachineError instead.
+A runtime is a context manager that takes what runs (a checkpoint for torch, a graph for ort, a plan for trt, a server's
+address for triton and service), a device and a precision, and yields `infer`: a batch in, float32 logits out. Nothing
+is loaded before it is entered, everything is freed when it is left, and the device is idle whenever `infer` returns, so
+that a meter needs to know nothing of frameworks. A runtime that would run elsewhere than asked raises MachineError
+instead.
 """
 
 import importlib
@@ -18,6 +18,8 @@ RUNTIMES = {
     "ort": "toolchain.runtimes.ort:open_ort",
     "trt": "toolchain.runtimes.trt:open_trt",
     "ort-trt": "toolchain.runtimes.ort_trt:open_ort_trt",
+    "triton": "toolchain.runtimes.remote:open_remote",
+    "service": "toolchain.runtimes.remote:open_remote",
 }
 
 

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Prints what pip shall install for the TensorRT library of this image: tensorrt-cu13==10.16.1.11 and its bindings.
+# Debian's version is 10.16.1.11-1+cuda13.2: library, revision, CUDA.
+set -euo pipefail
+version=$(dpkg-query --show --showformat='${Version}\n' 'libnvinfer[0-9]*' | head -1)
+if [[ ! $version =~ ^([0-9.]+)-[0-9]+\+cuda([0-9]+) ]]; then
+    echo "libnvinfer: its version is '$version', not LIBRARY-REVISION+cudaCUDA. Choose another image with TRITON=." >&2
+    exit 1
+fi
+for package in "" -bindings; do
+    echo "tensorrt-cu${BASH_REMATCH[2]}$package==${BASH_REMATCH[1]}"
+done

@@ -1,0 +1,95 @@
+"""The folder of a service is whole, names the bundle by digest, and its files pass the linters of their kind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from toolchain.bundle import open_bundle
+from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.ship.service import ship_image, ship_service
+
+
+@pytest.fixture
+def shipped(demo_bundle, tmp_path):
+    return ship_service(demo_bundle, tmp_path / "made", name="demo")
+
+
+def test_the_bundle_is_in_it_whole_without_results(shipped, demo_bundle):
+    inside = open_bundle(Path(shipped["path"]) / "bundle", trust=shipped["sha256"])
+    assert inside.manifest == open_bundle(demo_bundle).manifest
+    assert not (inside.path / "results").exists()
+
+
+def test_the_compose_file_and_the_image_serve_it_to_this_machine_alone(root, shipped):
+    folder = Path(shipped["path"])
+    (service,) = yaml.safe_load((folder / "compose.yaml").read_text())["services"].values()
+    assert service["image"] == shipped["image"]
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    lines = (folder / "Dockerfile").read_text().splitlines()
+    assert json.loads(lines[-1].removeprefix("CMD "))[:4] == ["serve", "/bundle", "--name", "demo"]
+    linter = Path(sys.executable).parent / "hadolint"
+    if linter.exists():
+        command = [linter, "--config", root / "docker/.hadolint.yaml", "--no-color", folder / "Dockerfile"]
+        assert subprocess.run(command, capture_output=True, text=True).stdout == ""
+
+
+def test_no_word_is_left_to_fill_in(shipped):
+    for name in ("Dockerfile", "compose.yaml", "README.md"):
+        assert "$" not in (Path(shipped["path"]) / name).read_text()
+    assert shipped["sha256"] in (Path(shipped["path"]) / "README.md").read_text()
+
+
+def test_it_is_made_again_in_its_place_and_nothing_else_is_overwritten(demo_bundle, shipped, tmp_path):
+    again = ship_service(demo_bundle, Path(shipped["path"]), name="other")
+    assert "other" in (Path(again["path"]) / "README.md").read_text()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/kept").touch()
+    with pytest.raises(InputError, match="Give a new folder"):
+        ship_service(demo_bundle, tmp_path / "mine")
+    assert [file.name for file in (tmp_path / "mine").iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize(("choice", "message"), [({"name": "Not A Name"}, "--name"), ({"backend": "trt"}, "no plan")])
+def test_what_cannot_be_shipped(demo_bundle, tmp_path, choice, message):
+    with pytest.raises(UsageError, match=message):
+        ship_service(demo_bundle, tmp_path / "made", **choice)
+    assert list(tmp_path.iterdir()) == []
+
+
+DOCKER = """#!/bin/sh
+echo "$@" >> {log}
+[ "$1" != {fails} ] || {{ echo "cannot $1" >&2; exit 1; }}
+for last; do :; done
+[ "$1" != build ] || [ -f "$last/bundle/bundle.json" ]
+"""
+
+
+def docker(tmp_path, monkeypatch, *, fails="nothing"):
+    program, log = tmp_path / "docker", tmp_path / "log"
+    program.write_text(DOCKER.format(log=log, fails=fails))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return log
+
+
+def test_an_image_is_built_from_that_folder(demo_bundle, tmp_path, monkeypatch):
+    log = docker(tmp_path, monkeypatch)
+    made = ship_image(demo_bundle, tag="sentiment:1", name="demo")
+    assert made["image"] == "sentiment:1"
+    assert log.read_text().splitlines()[-1].startswith("build --tag sentiment:1 /")
+
+
+def test_without_docker_it_says_what_to_do(demo_bundle, tmp_path, monkeypatch):
+    docker(tmp_path, monkeypatch, fails="info")
+    with pytest.raises(MachineError, match="ship service"):
+        ship_image(demo_bundle)
+
+
+def test_a_build_that_fails_says_why(demo_bundle, tmp_path, monkeypatch):
+    docker(tmp_path, monkeypatch, fails="build")
+    with pytest.raises(Exception, match=r"cannot build.*--target service"):
+        ship_image(demo_bundle)

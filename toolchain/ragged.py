@@ -1,0 +1,63 @@
+"""Rows of differing length in one array: an eighth of what lists of numbers take, and cut without a loop."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged(Sequence[list[int]]):
+    """Rows end to end: row i is `values[starts[i] : starts[i + 1]]`.
+
+    `values` are int32 [numbers], `starts` int64 [rows + 1]. Seen from outside it is a sequence of lists.
+    """
+
+    values: NDArray[np.int32]
+    starts: Indices
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> "Ragged":
+        """Put lists of numbers end to end.
+
+        Raises:
+            OverflowError: a number is too large for int32.
+        """
+        starts = _starts(np.fromiter(map(len, rows), np.int64, len(rows)))
+        return cls(np.fromiter(itertools.chain.from_iterable(rows), np.int32, int(starts[-1])), starts)
+
+    @property
+    def lengths(self) -> Indices:
+        """Numbers in each row, int64 [rows]."""
+        return np.diff(self.starts)
+
+    def take(self, indices: Indices) -> "Ragged":
+        """Return the rows at `indices`, in that order."""
+        lengths = self.lengths[indices]
+        starts = _starts(lengths)
+        # A number's place is as far behind its row's first one here as there.
+        places = np.arange(starts[-1]) + np.repeat(self.starts[:-1][indices] - starts[:-1], lengths)
+        return Ragged(self.values[places], starts)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> list[int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[list[int]]: ...
+    def __getitem__(self, index: int | slice) -> list[int] | list[list[int]]:
+        if isinstance(index, slice):
+            return [self[row] for row in range(len(self))[index]]
+        row = range(len(self))[index]
+        numbers: list[int] = self.values[self.starts[row] : self.starts[row + 1]].tolist()
+        return numbers
+
+
+def _starts(lengths: Indices) -> Indices:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])

@@ -1,0 +1,153 @@
+"""A server that speaks the Open Inference Protocol, through Triton's own client: texts go out, logits come back."""
+
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.tensors import TEXT_INPUTS, Batch, Infer
+
+TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where a model is served: `http://HOST:PORT`, with `/v2/models/NAME` where it serves several.
+
+    `texts` are the texts of a row, and `bundle_sha256` is what it should serve, if it says what it does.
+    """
+
+    url: str
+    texts: int
+    bundle_sha256: str
+    token_file: str | None = None
+
+    @property
+    def parts(self) -> urllib.parse.SplitResult:
+        """The parts of the URL.
+
+        Raises:
+            UsageError: it is not one of a server.
+        """
+        found = urllib.parse.urlsplit(self.url)
+        named = found.path.strip("/").split("/")
+        if (
+            found.scheme not in ("http", "https")
+            or not found.netloc
+            or (named != [""] and named[:2] != ["v2", "models"])
+        ):
+            raise UsageError(f"--url {self.url}: not a server's. Give http://HOST:PORT, or add /v2/models/NAME.")
+        return found
+
+    @property
+    def model(self) -> str | None:
+        """The model's name, where the URL has it."""
+        return self.parts.path.strip("/").rpartition("/")[2] or None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What proves who asks.
+
+        Raises:
+            InputError: the token's file cannot be read.
+        """
+        if self.token_file is None:
+            return {}
+        try:
+            return {"Authorization": f"Bearer {Path(self.token_file).read_text(encoding='utf-8').strip()}"}
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--token-file {self.token_file}: cannot be read ({error}). Give another.") from None
+
+
+def import_client() -> Any:
+    """Return Triton's HTTP client.
+
+    Raises:
+        MachineError: it is not installed.
+    """
+    try:
+        from tritonclient import http
+    except ImportError as error:
+        raise MachineError(
+            "Triton's client is not installed. Install it with: pip install 'encoder-toolchain[client]'."
+        ) from error
+    return http
+
+
+@contextmanager
+def open_remote(server: Server, **_: Any) -> Iterator[Infer]:
+    """Yield `infer` of batches that `tokens.Sent` makes: so many texts, in requests of what the server takes at once.
+
+    Raises:
+        MachineError: the client is not installed, or nobody answers.
+        InputError: the server has no such model, or several, or refuses a request.
+    """
+    http = import_client()
+    address = server.parts
+    client = http.InferenceServerClient(
+        address.netloc, ssl=address.scheme == "https", connection_timeout=TIMEOUT_S, network_timeout=TIMEOUT_S
+    )
+
+    def ask(name: str, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            return getattr(client, name)(*arguments, headers=server.headers, **keywords)
+        except http.InferenceServerException as error:
+            raise InputError(f"{server.url}: {error.message()}. Look into the server's own log.") from None
+        except OSError as error:
+            raise MachineError(f"{server.url}: no server answers ({error}). Start it, or give another --url.") from None
+
+    try:
+        model = server.model or _only_model(server, ask)
+        config = ask("get_model_config", model)
+        _check_bundle(server, config)
+        most = max(1, int(config.get("max_batch_size", 0)))
+
+        def infer(batch: Batch) -> NDArray[np.float32]:
+            texts = [batch[name] for name in TEXT_INPUTS[: server.texts]]
+            parts = [_logits(http, ask, model, [part[start : start + most] for part in texts])
+                     for start in range(0, len(texts[0]), most)]  # fmt: skip
+            return np.concatenate(parts)
+
+        yield infer
+    finally:
+        client.close()
+
+
+def _check_bundle(server: Server, config: dict[str, Any]) -> None:
+    """Refuse a server that says that it serves another bundle than the one at hand."""
+    stated = config.get("parameters", {}).get("bundle_sha256", {}).get("string_value")
+    if stated not in (None, server.bundle_sha256):
+        raise InputError(f"{server.url}: serves the bundle {stated[:12]}, not {server.bundle_sha256[:12]}. "
+                         "Name the bundle that is served.")  # fmt: skip
+
+
+def _only_model(server: Server, ask: Any) -> str:
+    """Return the model that takes the texts of a row and gives logits, if there is just one."""
+    wanted = set(TEXT_INPUTS[: server.texts])
+    found = []
+    for entry in ask("get_model_repository_index"):
+        if entry.get("state", "READY") == "READY":
+            about = ask("get_model_metadata", entry["name"])
+            takes, gives = ({tensor["name"] for tensor in about[side]} for side in ("inputs", "outputs"))
+            if takes == wanted and "LOGITS" in gives:
+                found.append(entry["name"])
+    if len(found) != 1:
+        shown = ", ".join(found) or "none"
+        raise InputError(f"{server.url}: models that take {' and '.join(sorted(wanted))} and give LOGITS: {shown}. "
+                         "Name one: --url .../v2/models/NAME.")  # fmt: skip
+    return str(found[0])
+
+
+def _logits(http: Any, ask: Any, model: str, texts: list[NDArray[Any]]) -> NDArray[np.float32]:
+    inputs = []
+    for name, part in zip(TEXT_INPUTS, texts, strict=False):
+        inputs.append(http.InferInput(name, list(part.shape), "BYTES"))
+        inputs[-1].set_data_from_numpy(part)
+    answer = ask("infer", model, inputs, outputs=[http.InferRequestedOutput("LOGITS")])
+    return np.asarray(answer.as_numpy("LOGITS"), np.float32)

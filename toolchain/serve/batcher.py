@@ -1,0 +1,254 @@
+"""Rows of many requests, gathered into batches for the engines that are idle.
+
+A row goes to an engine as soon as one is idle; rows gather only while all are at work. Rows of one batch are of one
+length bucket, so that little is padded, and the bucket whose first row has waited longest is next, so that none
+starves. Everything here runs on the event loop, in one thread; engines run elsewhere (worker.py) and call back.
+"""
+
+import asyncio
+import bisect
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from toolchain.distance import Logits
+from toolchain.serve.counters import Counters, Times
+from toolchain.serve.limits import Limits
+from toolchain.serve.protocol import Reason, RefusedError
+from toolchain.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Done:
+    """What an engine made of a batch: logits [rows, classes] of each group, None of one that it failed on."""
+
+    logits: Sequence[Logits | None]
+    input_ns: int
+    infer_ns: int
+    executions: int
+    broken: bool = False
+    """Whether the engine will not run again."""
+
+
+class Engine(Protocol):
+    """Runs one batch at a time, outside the event loop."""
+
+    def begin(self, groups: list[Tokens], done: Callable[[Done], object]) -> None:
+        """Begin to run groups of rows as one batch; `done` is called on the event loop, once."""
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """One caller's rows: `waiting` of them are in the queue, `left` have no answer yet."""
+
+    tokens: Tokens
+    answer: "asyncio.Future[Logits]"
+    submitted_ns: int
+    deadline_ns: int
+    waiting: int
+    left: int
+    logits: Logits
+    times: Times = field(default_factory=Times)
+
+    def part(self, rows: list[int]) -> Tokens:
+        """Return the tokens of some of its rows, which are in rising order."""
+        return self.tokens if len(rows) == len(self.tokens) else self.tokens.take(np.array(rows))
+
+
+Group = tuple[Request, list[int]]
+"""Rows of one request that run together."""
+
+
+def bucket_ends(max_length: int) -> tuple[int, ...]:
+    """Return the length buckets 16, 32, 64 ... up to `max_length`, by their largest length."""
+    ends = [16]
+    while ends[-1] < max_length:
+        ends.append(2 * ends[-1])
+    return (*ends[:-1], max_length)
+
+
+def capacity(end: int, limits: Limits) -> int:
+    """Return how many rows of up to `end` tokens run together."""
+    return max(1, min(limits.max_batch, limits.max_tokens // end))
+
+
+class Batcher:
+    """The queue before the engines, bounded in rows; one for each length bucket of `ends`."""
+
+    def __init__(
+        self,
+        engines: list[Engine],
+        *,
+        classes: int,
+        ends: tuple[int, ...],
+        limits: Limits,
+        counters: Counters,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """Take rows of up to `ends[-1]` tokens for engines that are open; `clock` counts nanoseconds."""
+        self._idle = list(engines)
+        self._running, self._broken, self._engines = 0, 0, len(engines)
+        self._classes, self._ends, self._limits = classes, ends, limits
+        self._capacities = [capacity(end, limits) for end in ends]
+        self._counters, self._clock = counters, clock
+        self._queues: list[deque[tuple[Request, int]]] = [deque() for _ in ends]
+        self._rows = 0
+        self._scheduled = self._closing = False
+        self._earliest_ns: float = math.inf  # no deadline of a request that waits is before it
+        self._alarm: asyncio.TimerHandle | None = None
+        self._quiet = asyncio.Event()
+
+    @property
+    def broken(self) -> bool:
+        """Whether no engine is left that runs."""
+        return self._broken == self._engines
+
+    async def submit(self, tokens: Tokens, *, timeout_us: int = 0) -> tuple[Logits, Times]:
+        """Return the logits of one request's rows, float32 [rows, classes], and where their time went.
+
+        A request may wait for less than the default time, not for more; 0 is the default.
+
+        Raises:
+            RefusedError: the queue is full or the time is over (UNAVAILABLE), or the engine failed on it (INTERNAL).
+        """
+        if self._closing:
+            raise RefusedError(Reason.UNAVAILABLE, "Server is stopping, no new inference requests are accepted")
+        if self.broken:
+            raise _engine_is_gone()
+        if self._rows + len(tokens) > self._limits.max_queue:
+            raise RefusedError(Reason.UNAVAILABLE, "Exceeds maximum queue size")
+        request = self._enqueue(tokens, timeout_us)
+        try:
+            return await request.answer, request.times
+        finally:
+            self._forget(request)  # cancelled, or refused: what still waits is not run
+
+    async def close(self) -> None:
+        """Take nothing more and return when all that was taken is answered."""
+        self._closing = True
+        self._note_quiet()
+        await self._quiet.wait()
+
+    def expire(self) -> None:
+        """Refuse the requests that have waited for their whole time."""
+        now = self._clock()
+        if now < self._earliest_ns:
+            return
+        waiting = {request: None for queue in self._queues for request, _ in queue}
+        for request in [request for request in waiting if request.deadline_ns <= now]:
+            del waiting[request]
+            self._refuse(request, RefusedError(Reason.UNAVAILABLE, "Request timeout expired"))
+        self._earliest_ns = min((request.deadline_ns for request in waiting), default=math.inf)
+
+    def _enqueue(self, tokens: Tokens, timeout_us: int) -> Request:
+        loop, now, rows = asyncio.get_running_loop(), self._clock(), len(tokens)
+        longest_us = round(self._limits.timeout_s * 1e6)
+        deadline = now + 1000 * min(timeout_us or longest_us, longest_us)
+        logits = np.empty((rows, self._classes), np.float32)
+        request = Request(tokens, loop.create_future(), now, deadline, rows, rows, logits)
+        for row, ids in enumerate(tokens.columns["input_ids"]):
+            self._queues[bisect.bisect_left(self._ends, len(ids))].append((request, row))
+        self._rows += rows
+        self._counters.pending += 1
+        self._earliest_ns = min(self._earliest_ns, deadline)
+        if not self._scheduled:  # behind all that has arrived by now, so that it runs together
+            self._scheduled = True
+            loop.call_soon(self._dispatch)
+        return request
+
+    def _dispatch(self) -> None:
+        """Give batches to the engines that are idle, while there are rows."""
+        self._scheduled = False
+        self.expire()
+        while self._idle and self._rows:
+            groups, now = self._gather(), self._clock()
+            for request, rows in groups:
+                self._leave(request, len(rows))
+                request.times.queue_ns = now - request.submitted_ns
+            engine = self._idle.pop()
+            self._running += 1
+            engine.begin([request.part(rows) for request, rows in groups], partial(self._finish, engine, groups))
+        self._set_alarm()
+
+    def _gather(self) -> list[Group]:
+        """Take the next batch: from the bucket whose first row has waited longest."""
+        filled = [bucket for bucket, queue in enumerate(self._queues) if queue]
+        bucket = min(filled, key=lambda index: self._queues[index][0][0].submitted_ns)
+        queue = self._queues[bucket]
+        groups: list[Group] = []
+        for _ in range(min(len(queue), self._capacities[bucket])):
+            request, row = queue.popleft()
+            if groups and groups[-1][0] is request:
+                groups[-1][1].append(row)
+            else:
+                groups.append((request, [row]))
+        return groups
+
+    def _finish(self, engine: Engine, groups: list[Group], done: Done) -> None:
+        """Take the engine's next batch first, so that it runs while the answers of this one are written."""
+        self._running -= 1
+        self._counters.executions += done.executions
+        if done.broken:
+            self._broken += 1
+        else:
+            self._idle.append(engine)
+        self._dispatch()
+        for (request, rows), logits in zip(groups, done.logits, strict=True):
+            self._answer(request, rows, logits, done)
+        if self.broken:
+            for request in {request: None for queue in self._queues for request, _ in queue}:
+                self._refuse(request, _engine_is_gone())
+        self._note_quiet()
+
+    def _answer(self, request: Request, rows: list[int], logits: Logits | None, done: Done) -> None:
+        if request.answer.done():  # cancelled, or another of its rows failed
+            return
+        if logits is None:
+            self._refuse(request, RefusedError(Reason.INTERNAL, "The model failed on this request"))
+            return
+        request.logits[rows] = logits
+        request.left -= len(rows)
+        request.times.input_ns += done.input_ns
+        request.times.infer_ns += done.infer_ns
+        if not request.left:
+            request.answer.set_result(request.logits)
+
+    def _refuse(self, request: Request, error: RefusedError) -> None:
+        self._forget(request)
+        if not request.answer.done():
+            request.answer.set_exception(error)
+
+    def _forget(self, request: Request) -> None:
+        """Take a request's rows out of the queues, where it still has some."""
+        if request.waiting:
+            self._queues = [deque(row for row in queue if row[0] is not request) for queue in self._queues]
+            self._leave(request, request.waiting)
+            self._note_quiet()
+
+    def _leave(self, request: Request, rows: int) -> None:
+        request.waiting -= rows
+        self._rows -= rows
+        self._counters.pending -= not request.waiting
+
+    def _set_alarm(self) -> None:
+        """See to it that a request does not wait for longer than it may, even if no engine becomes idle."""
+        if self._alarm:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._rows:
+            seconds = max(0.0, (self._earliest_ns - self._clock()) / 1e9)
+            self._alarm = asyncio.get_running_loop().call_later(seconds, self._dispatch)
+
+    def _note_quiet(self) -> None:
+        if self._closing and not self._rows and not self._running:
+            self._quiet.set()
+
+
+def _engine_is_gone() -> RefusedError:
+    return RefusedError(Reason.UNAVAILABLE, "The model's engine has failed and is not available")

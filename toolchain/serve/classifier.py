@@ -1,0 +1,140 @@
+"""A bundle's classifier behind one batcher: texts or token ids in, logits out; a worker for each engine context."""
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolchain.bundle import open_bundle
+from toolchain.engine.plan import is_plan, read_record
+from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.parity import probe_texts
+from toolchain.runtimes import open_runtime
+from toolchain.serve.batcher import Batcher, bucket_ends, capacity
+from toolchain.serve.counters import Counters
+from toolchain.serve.limits import Limits
+from toolchain.serve.texts import Encoder
+from toolchain.serve.worker import Worker
+from toolchain.subject import Subject, find_subject
+from toolchain.tensors import Batch
+from toolchain.tokens import Tokens
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """What the service asks of a bundle that is ready to run."""
+
+    subject: Subject
+    encode: Encoder
+    batcher: Batcher
+    limits: Limits
+    """What was asked, and not more than the engine takes."""
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the classes, or of the one number, in the order of the logits."""
+        return self.subject.job.source.labels
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Token input -> number of its values, so that every id is below it."""
+        config = self.subject.job.source.config
+        known = {"input_ids": int(config["vocab_size"]), "attention_mask": 2,
+                 "token_type_ids": int(config.get("type_vocab_size", 2))}  # fmt: skip
+        return {name: known[name] for name in self.subject.job.source.inputs}
+
+
+def find_served(bundle: Path, *, backend: str | None, **changes: Any) -> Subject:
+    """Return what of a bundle is served: its plan for this machine where it has one, or a graph on ONNX Runtime.
+
+    Raises:
+        ToolchainError: see errors.py.
+    """
+    if backend is None:
+        file, device = changes.get("file"), changes.get("device")
+        artefacts = [file] if file else open_bundle(bundle, check_files=False).manifest["artefacts"]
+        backend = "trt" if device != "cpu" and any(map(is_plan, artefacts)) else "ort"
+        if backend == "trt" and not file:
+            try:
+                return find_subject({"backend": "trt", **changes}, bundle)
+            except MachineError as error:
+                log.warning("%s Serving with ONNX Runtime instead.", error)
+                backend = "ort"
+    if backend not in ("ort", "trt", "ort-trt"):
+        raise UsageError(f"--backend {backend}: cannot be served. Choose ort, trt or ort-trt.")
+    return find_subject({"backend": backend, **changes}, bundle)
+
+
+@asynccontextmanager
+async def open_classifier(
+    subject: Subject, *, limits: Limits, instances: int, counters: Counters
+) -> AsyncIterator[Classifier]:
+    """Open so many engines, warm them up, and yield the classifier; what runs is finished when it is left.
+
+    Raises:
+        ToolchainError: the bundle or the machine lacks something; see errors.py.
+    """
+    job = subject.job
+    columns = len(job.task.text_columns)
+    ends, limits = _shapes(subject, limits)
+    encoder = Encoder(job.tokenizer, columns=columns, max_length=job.max_length, inputs=job.source.inputs)
+    batches = _warm_up(encoder(probe_texts(columns)), ends, limits, every=job.recipe.cuda_graphs)
+    opener = partial(open_runtime, subject.backend, subject.model, **subject.choices)
+    workers = [Worker(opener, batches) for _ in range(instances)]
+    try:
+        for worker in workers:
+            await worker.opened()
+        classes = len(job.source.labels)
+        batcher = Batcher(list(workers), classes=classes, ends=ends, limits=limits, counters=counters)
+        yield Classifier(subject, encoder, batcher, limits)
+    finally:
+        await asyncio.gather(*(worker.close() for worker in workers))
+
+
+def _shapes(subject: Subject, limits: Limits) -> tuple[tuple[int, ...], Limits]:
+    """Return the length buckets, which are a plan's own where it has several, and the limits that a plan keeps to.
+
+    Raises:
+        InputError: the plan takes shorter rows than the bundle's.
+    """
+    longest = subject.job.max_length
+    if subject.file is None or subject.bundle is None or not is_plan(subject.file):
+        return bucket_ends(longest), limits
+    plan = subject.bundle.path / subject.file
+    record = read_record(plan)
+    profiles = record["profiles"]
+    ends = sorted({profile["length"][2] for profile in profiles})
+    if ends[-1] < longest:
+        raise InputError(
+            f"{plan}: takes {ends[-1]} tokens a row, and the bundle's texts have up to {longest}. "
+            f"Build it again with --seq-len 1,{ends[-1]},{longest}, or without."
+        )
+    rows = min(limits.max_batch, min(profile["batch"][2] for profile in profiles))
+    if len(ends) == 1:  # a plan without padding has nothing to group for
+        ends = [longest] if record["layout"] == "packed" else list(bucket_ends(longest))
+    return tuple(ends), dataclasses.replace(limits, max_batch=rows)
+
+
+def _warm_up(tokens: Tokens, ends: tuple[int, ...], limits: Limits, *, every: bool) -> list[Batch]:
+    """Return batches of real ids, smallest first: one row and as many as run together, for each length bucket.
+
+    With `every` also the powers of two between, each of which is a CUDA graph of its own.
+    """
+    flat = {name: np.array([value for row in column for value in row], np.int32)
+            for name, column in tokens.columns.items()}  # fmt: skip
+    made = []
+    for end in ends:
+        most = capacity(end, limits)
+        between = {1 << power for power in range(most.bit_length())} if every else {1}
+        for rows in sorted({*between, most}):
+            made.append({name: np.tile(np.resize(values, end), (rows, 1)) for name, values in flat.items()})
+    return sorted(made, key=lambda batch: batch["input_ids"].size)

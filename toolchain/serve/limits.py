@@ -1,0 +1,30 @@
+"""What one request, and all that wait, may ask of the service."""
+
+from dataclasses import dataclass
+
+from toolchain.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds; what is over one is refused before any work is done for it.
+
+    `max_batch`: rows a request, and rows that run together; `max_tokens`: padded positions that run together;
+    `max_characters`: of one text; `max_queue`: rows that wait; `max_body_bytes`: of a request, and of what it
+    unpacks to; `timeout_s`: longest wait before the engine.
+    """
+
+    max_batch: int = 64
+    max_tokens: int = 4096
+    max_characters: int = 16_384
+    max_queue: int = 1024
+    max_body_bytes: int = 1 << 20
+    timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: not above zero. Give a larger number.")
+
+
+DEFAULTS = Limits()

@@ -1,0 +1,190 @@
+"""One bundle as a service: what both wires call. Nothing but RefusedError comes out of `infer` and `classify`."""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from toolchain.data import Text
+from toolchain.distance import Logits
+from toolchain.errors import UsageError
+from toolchain.serve import about, answers
+from toolchain.serve.checks import VERSION, Checks, check_model
+from toolchain.serve.classifier import Classifier, find_served, open_classifier
+from toolchain.serve.counters import Counters, Times
+from toolchain.serve.limits import DEFAULTS, Limits
+from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError
+from toolchain.tokens import Tokens
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Answered = tuple[T, int, Times]
+"""An answer, how many rows it is of, and where its time went."""
+
+LONG_CHARACTERS = 4096
+"""Texts of more are made tokens of beside the event loop, where others would wait for it."""
+
+FAILURES = {Reason.INTERNAL: "BACKEND", Reason.UNAVAILABLE: "REJECTED"}
+"""Triton's reasons of a failure; all else is OTHER."""
+
+
+class Service:
+    """One model, ready to answer."""
+
+    version = VERSION
+
+    def __init__(self, name: str, classifier: Classifier, counters: Counters) -> None:
+        """Answer as the model `name`."""
+        self.name, self.counters, self.limits = name, counters, classifier.limits
+        self.texts = len(classifier.subject.job.task.text_columns)
+        self._classifier, self._draining = classifier, False
+        self._labels = classifier.labels
+        self._card = about.Card(name, classifier.subject, tuple(classifier.sizes), len(self._labels))
+        self._checks = Checks(
+            name, self.texts, classifier.sizes, classifier.subject.job.max_length, classifier.encode.pad_values,
+            self.limits,
+        )  # fmt: skip
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests should be sent here: False while draining, and when no engine runs any more."""
+        return not self._draining and not self._classifier.batcher.broken
+
+    def drain(self) -> None:
+        """Be no longer ready; requests that still come are answered until `close`."""
+        self._draining = True
+
+    async def close(self) -> None:
+        """Take nothing more, and return when all that was taken is answered, or its time is over."""
+        self.drain()
+        await self._classifier.batcher.close()
+
+    def check(self, model: str, version: str = "") -> None:
+        """Refuse another model or version than this one.
+
+        Raises:
+            RefusedError: NOT_FOUND, or INVALID for a version that is no number.
+        """
+        check_model(self.name, model, version)
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        """Answer a request.
+
+        Raises:
+            RefusedError: it is not what the model takes, there is no room or time for it, or the engine failed on it.
+        """
+        check_model(self.name, request.model, request.version)
+        return await self._counted(self._infer(request))
+
+    async def classify(self, texts: list[Text]) -> list[dict[str, Any]]:
+        """Return label, its score and the scores of all labels of each row, for people.
+
+        Raises:
+            RefusedError: as of `infer`.
+        """
+        return await self._counted(self._classify(texts))
+
+    def server_metadata(self) -> dict[str, Any]:
+        """Return the server's metadata as the protocol has it."""
+        return about.server()
+
+    def model_metadata(self) -> dict[str, Any]:
+        """Return the model's metadata as the protocol has it."""
+        return self._card.metadata()
+
+    def model_config(self) -> dict[str, Any]:
+        """Return the model's configuration as Triton writes it in JSON."""
+        return self._card.config(self.limits)
+
+    def statistics(self) -> dict[str, Any]:
+        """Return what was counted as Triton's model statistics."""
+        return {"model_stats": [{"name": self.name, "version": VERSION, **self.counters.statistics()}]}
+
+    async def _infer(self, request: InferRequest) -> Answered[InferResponse]:
+        outputs = self._checks.outputs(request)
+        logits, times = await self._logits(self._checks.rows(request), request.timeout_us)
+        before = self.counters.clock()
+        made = answers.tensors(logits, self._labels, outputs)
+        times.output_ns = self.counters.clock() - before
+        return InferResponse(self.name, VERSION, request.id, made), len(logits), times
+
+    async def _classify(self, texts: list[Text]) -> Answered[list[dict[str, Any]]]:
+        self._checks.check_texts(texts)
+        logits, times = await self._logits(texts, 0)
+        before = self.counters.clock()
+        made = answers.readable(logits, self._labels)
+        times.output_ns = self.counters.clock() - before
+        return made, len(logits), times
+
+    async def _logits(self, rows: list[Text] | Tokens, timeout_us: int) -> tuple[Logits, Times]:
+        """Return the logits of texts or tokens, and where their time went."""
+        before = self.counters.clock()
+        tokens = rows if isinstance(rows, Tokens) else await self._encode(rows)
+        encoded_ns = self.counters.clock() - before
+        logits, times = await self._classifier.batcher.submit(tokens, timeout_us=timeout_us)
+        times.input_ns += encoded_ns
+        return logits, times
+
+    async def _encode(self, texts: list[Text]) -> Tokens:
+        if sum(len(part) for text in texts for part in text) > LONG_CHARACTERS:
+            return await asyncio.to_thread(self._classifier.encode, texts)
+        return self._classifier.encode(texts)
+
+    async def _counted(self, work: Coroutine[Any, Any, Answered[T]]) -> T:
+        """Return what `work` makes, and count how it went."""
+        start = self.counters.clock()
+        try:
+            made, rows, times = await work
+        except RefusedError as error:
+            self.counters.failed(FAILURES.get(error.reason, "OTHER"), self.counters.clock() - start)
+            raise
+        except asyncio.CancelledError:
+            self.counters.failed("CANCELED", self.counters.clock() - start)
+            raise
+        except Exception as error:  # ours, and not for the client to read
+            log.exception("a request could not be answered")
+            self.counters.failed("OTHER", self.counters.clock() - start)
+            raise RefusedError(Reason.INTERNAL, "The request could not be answered") from error
+        self.counters.answered(rows, self.counters.clock() - start, times)
+        return made
+
+
+@asynccontextmanager
+async def open_service(
+    bundle: Path,
+    *,
+    name: str | None = None,
+    backend: str | None = None,
+    file: str | None = None,
+    device: str = "auto",
+    trust: str | None = None,
+    cuda_graphs: bool | None = None,
+    limits: Limits = DEFAULTS,
+    instances: int = 1,
+) -> AsyncIterator[Service]:
+    """Open a bundle, whose digests are checked, and yield its service when every engine is warm.
+
+    The model is called `name`, or as the bundle's folder. What runs is `file`, or what was made for `backend` and
+    `device`; a backend that is not named is trt where the bundle has a plan for this machine, else ort. When it is
+    left, what was taken is answered first.
+
+    Raises:
+        ToolchainError: see errors.py.
+    """
+    if instances < 1:
+        raise UsageError(f"--instances {instances}: no engine would run. Give 1 or more.")
+    name = name or re.sub(r"[^\w.-]", "-", bundle.resolve().name, flags=re.ASCII)
+    if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name, flags=re.ASCII):
+        raise UsageError(f"--name {name}: not a name. Use letters, digits, '-', '_' and '.'.")
+    subject = find_served(bundle, backend=backend, file=file, device=device, trust=trust, cuda_graphs=cuda_graphs)
+    counters = Counters()
+    async with open_classifier(subject, limits=limits, instances=instances, counters=counters) as classifier:
+        service = Service(name, classifier, counters)
+        try:
+            yield service
+        finally:
+            await service.close()

@@ -1,0 +1,92 @@
+"""A bundle as a service of its own: a folder for `docker compose up`, and the image that it describes."""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from toolchain.bundle import MANIFEST, RESULTS, open_bundle
+from toolchain.engine.plan import is_plan
+from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
+from toolchain.files import replacing
+
+TEMPLATES = Path(__file__).parent / "image"
+NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
+"""What Docker takes as the name of an image."""
+TAG = re.compile(r"[a-z0-9]+(?:[._/:-][a-zA-Z0-9]+)*")
+
+BASES = {"ort": ("service", "toolchain-service:cpu"), "trt": ("service-trt", "toolchain-service:trt")}
+"""Backend -> the target of docker/Dockerfile that has its libraries, and the image that it makes."""
+
+
+def ship_service(
+    place: Path, output: Path, *, name: str | None = None, backend: str = "ort", trust: str | None = None
+) -> dict[str, Any]:
+    """Write a folder with the bundle, a Dockerfile, a compose file and a page that says how to run it.
+
+    Returns:
+        Its path, the model's name, the image that the compose file builds, the bundle's digest and the next step.
+
+    Raises:
+        InputError: no whole bundle, or `output` holds something else.
+        UsageError: a name that servers do not take, or the bundle has no plan for `trt`.
+    """
+    bundle = open_bundle(place, trust=trust)
+    about = bundle.manifest
+    chosen = name or bundle.name
+    if not NAME.fullmatch(chosen):
+        raise UsageError(f"--name {chosen}: no name for an image. Give small letters and digits, with - _ . between.")
+    if backend == "trt" and not any(map(is_plan, about["artefacts"])):
+        raise UsageError(f"--backend trt: {place} has no plan. Build one first: toolchain build --backend trt.")
+    if output.exists() and not (output / "bundle" / MANIFEST).exists():
+        raise InputError(f"-o {output}: is there, and no such service. Give a new folder.")
+    target, base = BASES[backend]
+    words = {"name": chosen, "base": base, "target": target, "image": f"{chosen}-service:{bundle.digest[:12]}",
+             "backend": ', "--backend", "trt"' if backend == "trt" else "", "digest": bundle.digest,
+             "model": about["model"]["id"], "task": about["task"]["name"], "precision": about["precision"]}  # fmt: skip
+    with replacing(output) as folder:
+        for file in sorted(TEMPLATES.iterdir()):
+            (folder / file.name).write_text(Template(file.read_text(encoding="utf-8")).substitute(words))
+        shutil.copytree(bundle.path, folder / "bundle", ignore=lambda *_: [RESULTS])
+    next_step = f"docker compose --project-directory {output} up"
+    return {"path": str(output), "name": chosen, "image": words["image"], "sha256": bundle.digest, "next": next_step}
+
+
+def ship_image(place: Path, *, tag: str | None = None, **choices: Any) -> dict[str, Any]:
+    """Build that image with Docker, named `tag`.
+
+    Returns:
+        As `ship_service`, without a folder.
+
+    Raises:
+        MachineError: there is no Docker, or it does not answer.
+        ToolchainError: the build failed.
+    """
+    if tag is not None and not TAG.fullmatch(tag):
+        raise UsageError(f"--tag {tag}: no name of an image. Give one such as sentiment:1.")
+    docker = shutil.which("docker")
+    if docker is None or _run(docker, "info").returncode:
+        raise MachineError(
+            "ship image: Docker is not here, or does not answer. Install and start it, or take the folder "
+            "that `toolchain ship service` makes to a machine that has it."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        made = ship_service(place, Path(folder) / "service", **choices)
+        image = tag or made["image"]
+        done = _run(docker, "build", "--tag", image, made["path"])
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        target, base = BASES[choices.get("backend", "ort")]
+        raise ToolchainError(
+            f"docker build: failed: {last}. If {base} is not there, make it in the toolchain's own folder: "
+            f"docker build -f docker/Dockerfile --target {target} -t {base} ."
+        )
+    return {"name": made["name"], "image": image, "sha256": made["sha256"],
+            "next": f"docker run --rm -p 127.0.0.1:8000:8000 {image}"}  # fmt: skip
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # no word of it is free
