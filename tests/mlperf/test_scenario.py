@@ -109,6 +109,7 @@ def test_scenarios_stand_side_by_side_in_a_report(bundle, capsys):
     page = html(material)
     for scenario in ("offline", "server"):
         assert f"MLPerf {scenario}: LoadGen says" in page
+        assert f"ort fp32.cpu {scenario}" in page
         assert f"MLPerf {scenario}: LoadGen says" in markdown(material.results)
 
 

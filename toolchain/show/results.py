@@ -15,7 +15,7 @@ def result(one: dict[str, Any]) -> None:
     put(
         _table([one]),
         *words.describe(one["energy"]),
-        *(mlperf.describe(one["mlperf"]) if one["mlperf"] else []),
+        *(mlperf.describe(one["mlperf"]) if one.get("mlperf") else []),
         f"kept in {one['file']}; side by side: toolchain report RESULT...",
     )
 
