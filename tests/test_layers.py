@@ -24,7 +24,7 @@ LAYERS = (
     ("tokens", "labels", "doctor", "kernel_speed"),
     ("calibrate", "forward", "parity", "job"),
     ("held", "sensitivity"),
-    ("choose", "search", "energy"),
+    ("choose", "search", "energy", "mlperf"),
     ("steps", "scales", "compare", "power"),
     ("compile",),
     ("build",),
@@ -139,5 +139,5 @@ for module in pkgutil.walk_packages(toolchain.__path__, "toolchain."):
 
 def test_every_module_imports_without_what_only_some_steps_need(root: Path) -> None:
     names = ("torch", "transformers", "tokenizers", "onnxruntime", "tensorrt", "pynvml", "pycuda", "datasets",
-             "evaluate", "scipy", "sklearn", "pandas", "pyarrow", "huggingface_hub")  # fmt: skip
+             "evaluate", "scipy", "sklearn", "pandas", "pyarrow", "huggingface_hub", "mlperf_loadgen")  # fmt: skip
     assert run(root, "-c", WITHOUT.format(names=names)) == ""

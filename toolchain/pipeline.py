@@ -22,6 +22,8 @@ from toolchain.files import sha256_file, sha256_json, write_text
 from toolchain.forward import run_texts
 from toolchain.labels import read_labels
 from toolchain.metrics import Values
+from toolchain.mlperf.ask import require_loadgen
+from toolchain.mlperf.scenario import Scenario, run_scenario
 from toolchain.progress import bar
 from toolchain.recipe import Recipe
 from toolchain.report.html import html
@@ -50,9 +52,11 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
     """
     subject = find_subject(changes, bundle)
     job, recipe = subject.job, subject.job.recipe
+    if recipe.scenario:
+        require_loadgen()
     rows = _rows(subject)
     references = read_labels(rows, job.task, job.source.labels)
-    found, speed, energy = _measure(subject, rows, references, tell)
+    found, speed, energy, scenario = _measure(subject, rows, references, tell)
     tell("comparing with FP32")
     stem = _stem(subject)
     kept = save_predictions(subject.folder / f"{stem}.npz", found)
@@ -75,6 +79,7 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
         "agreement": evaluation.agreement(found, reference, job.task, name=name) | {"predictions": kept_reference},
         **speed,
         "energy": energy,
+        "mlperf": scenario and scenario.keep(subject.folder, stem),
         "max_length": job.max_length,
         "environment": describe(),
         "seed": recipe.seed,
@@ -96,11 +101,12 @@ def command_of(changes: dict[str, Any], bundle: Path | None) -> str:
 
 def _measure(
     subject: Subject, rows: Rows, references: Values, tell: Callable[[str], None]
-) -> tuple[Predictions, dict[str, Any], Block]:
+) -> tuple[Predictions, dict[str, Any], Block, Scenario | None]:
     """Run the subject on the rows.
 
     Returns:
-        What it predicts, the speed, memory and roofline keys of a result, and its energy.
+        What it predicts, the speed, memory and roofline keys of a result, its energy, and the scenario that was
+        asked for.
     """
     job, seed = subject.job, subject.job.recipe.seed
     with open_session(job.recipe, subject.device, tell=tell) as session:
@@ -109,6 +115,8 @@ def _measure(
             logits, speed = evaluation.measure(infer, subject.encode, rows.texts, seed=seed, log=tell)
             slots = speed["tokens"]["batch_slots"]
             session.measure(infer, job.encode, rows.sample(LOAD_ROWS, seed=seed).texts, max_slots=slots, tell=tell)
+            asked = job.recipe.scenario is not None
+            scenario = run_scenario(job.recipe, infer, subject.encode, rows.texts, speed, tell=tell) if asked else None
         found = evaluation.predict(references, logits, job.task, job.source.labels)
         energy = session.block(evaluation.share_correct(found, job.task))
     if subject.remote:
@@ -117,15 +125,16 @@ def _measure(
         tell("measuring what this machine can do")
     at = {"backend": subject.backend, "device": subject.device, "precision": subject.precision}
     speed["roofline"] = assess(subject.graph, speed, rows=len(rows), **at)
-    return found, speed, energy
+    return found, speed, energy, scenario
 
 
 def _stem(subject: Subject) -> str:
     """Return the name of a result's files: what is evaluated, and where."""
     recipe = subject.job.recipe
     limited = [f"first{recipe.limit}"] if recipe.limit else []
+    scenario = [recipe.scenario] if recipe.scenario else []
     parts = [subject.job.task.name, recipe.split, subject.backend, subject.device.replace(":", ""), subject.variant]
-    return "-".join([*parts, *limited])
+    return "-".join([*parts, *limited, *scenario])
 
 
 def _rows(subject: Subject) -> Rows:

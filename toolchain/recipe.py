@@ -34,6 +34,12 @@ ENERGY = ("energy", "energy_window", "energy_windows", "energy_warmup", "energy_
           "carbon_intensity", "pue")  # fmt: skip
 """Options of measuring energy."""
 
+SCENARIOS = ("single-stream", "offline", "server")
+"""Of MLPerf."""
+
+MLPERF = ("scenario", "min_duration", "target_qps", "target_latency_ms")
+"""Options of a run under MLPerf's LoadGen."""
+
 METHODS = ("entropy", "minmax", "percentile", "mse", "auto")
 PERCENTILE = re.compile(r"percentile-(\d+(?:\.\d+)?)")
 
@@ -119,6 +125,12 @@ class Recipe:
     require_energy: bool = option(False, "end with 4 where energy cannot be measured")
     carbon_intensity: float | None = option(None, "of your electricity, to show grams of CO2", metavar="G_PER_KWH")
     pue: float = option(1.0, "power usage effectiveness of your data centre", metavar="X")
+    scenario: str | None = option(None, "run one of MLPerf's scenarios too, under its LoadGen", choices=SCENARIOS)
+    min_duration: float | None = option(None, "of the scenario, from 1 (default 600, as MLPerf asks)", metavar="S")
+    target_qps: float | None = option(
+        None, "server: rows that arrive a second; offline: rows a second to expect (default as measured)", metavar="R"
+    )
+    target_latency_ms: float | None = option(None, "server: bound of the 99th percentile (default 10)", metavar="MS")
     trust: str | None = option(None, "refuse a bundle with another digest", metavar="DIGEST")
     seed: int = option(0, "seed of every random choice", metavar="N", least=0)
     allow_pickle: bool = option(False, "load pickle checkpoints, which can run code")
@@ -140,6 +152,7 @@ class Recipe:
         if self.strict and self.max_drop is None:
             raise UsageError("--strict: there is no gate to be strict about. Give --max-drop POINTS.")
         self._check_energy()
+        self._check_scenario()
         if self.attention in ATTENTIONS and self.backend not in (None, "torch"):
             raise UsageError(
                 f"--attention {self.attention}: not with --backend {self.backend}. Choose --backend torch."
@@ -197,6 +210,19 @@ class Recipe:
             raise UsageError("--rate and --energy-batch-sizes: only with --energy. Add it, or leave them out.")
         if self.rate is not None and self.batch_sizes:
             raise UsageError("--rate: not with --energy-batch-sizes: requests at a fixed rate come one by one.")
+
+    def _check_scenario(self) -> None:
+        given = {name: getattr(self, name) for name in MLPERF[1:] if getattr(self, name) is not None}
+        users = {"min_duration": SCENARIOS, "target_qps": ("offline", "server"), "target_latency_ms": ("server",)}
+        for name, value in given.items():
+            flag = f"--{name.replace('_', '-')}"
+            if self.scenario not in users[name]:
+                raise UsageError(f"{flag} {value:g}: only with --scenario {' or '.join(users[name])}. Add it.")
+            least = 1 if name == "min_duration" else 0.001
+            if not least <= value < math.inf:
+                raise UsageError(f"{flag} {value:g}: too small or not a number. Give {least} or more.")
+        if self.scenario == "server" and self.target_qps is None:
+            raise UsageError("--scenario server: at which rate? Give --target-qps R, below the rows/s that eval shows.")
 
     @property
     def wants_energy(self) -> bool:

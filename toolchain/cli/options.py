@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.errors import UsageError
-from toolchain.recipe import ENERGY, Recipe
+from toolchain.recipe import ENERGY, MLPERF, Recipe
 
 MODEL = ("model", "task", "data", "text_column", "label_column", "max_length", "output", "seed",
          "allow_pickle", "trust_remote_code", "force", "dry_run", "atol")  # fmt: skip
@@ -17,7 +17,7 @@ LOOK = ("model", "data", "task", "text_column", "label_column", "backend", "devi
 GATE = ("max_drop", "confidence", "strict")
 EVALUATION = ("model", "task", "data", "split", "text_column", "label_column", "max_length", "precision", "backend",
               "url", "token_file", "device", "file", "attention", "cuda_graphs", "limit", "trust", "seed",
-              "allow_pickle", "trust_remote_code", *ENERGY)  # fmt: skip
+              "allow_pickle", "trust_remote_code", *ENERGY, *MLPERF)  # fmt: skip
 
 
 def add_source(parser: argparse.ArgumentParser, shown: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from toolchain import __version__
 from toolchain.energy import words
+from toolchain.mlperf import words as mlperf
 from toolchain.report import glue, plots
 from toolchain.report.cells import COLUMNS, METRIC, Cell, Number, look, metric, number
 from toolchain.report.material import Material, Record
@@ -56,6 +57,7 @@ class Section:
     cards: list[Card]
     plots: list[Plot]
     energies: list[tuple[list[str], list[Row]]]
+    scenarios: list[tuple[list[str], Row]]
     environments: list[tuple[dict[str, Any], list[Row]]]
 
 
@@ -106,6 +108,7 @@ def _section(results: list[Result], anchor: str, anchors: dict[int, str]) -> Sec
     return Section(anchor, title(results[0]), results[0], headings, rows, list(dict.fromkeys(reasons)),
                    _cards(results, names), _plots(results, anchor),
                    _alike(rows, lambda row: words.describe(row.result["energy"])),
+                   [(mlperf.describe(row.result["mlperf"]), row) for row in rows if row.result.get("mlperf")],
                    _alike(rows, lambda row: row.result["environment"]))  # fmt: skip
 
 

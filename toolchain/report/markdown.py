@@ -4,6 +4,7 @@ from typing import Any
 
 from toolchain import __version__
 from toolchain.energy import words
+from toolchain.mlperf import words as mlperf
 from toolchain.report.table import COLUMNS, groups, headings, rows, title
 from toolchain.results import Result
 
@@ -27,7 +28,8 @@ def _section(results: list[Result]) -> str:
         "text to logits, at the best batch; util is the share, %, of the device's speed in matrix products that",
         "the real tokens take while the model runs; MB is the peak of the whole process.",
         "",
-        *(line for result in results for line in _energy(result)),
+        *(line for result in results for line in _named(result, words.describe(result["energy"]))),
+        *(line for result in results for line in _scenario(result)),
         "",
         "## Where",
         "",
@@ -39,8 +41,12 @@ def _section(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def _energy(result: Result) -> list[str]:
-    first, *rest = words.describe(result["energy"])
+def _scenario(result: Result) -> list[str]:
+    return _named(result, mlperf.describe(result["mlperf"])) if result.get("mlperf") else []
+
+
+def _named(result: Result, described: list[str]) -> list[str]:
+    first, *rest = described
     return [f"- {result['backend']} {result['variant']}, {first}", *(f"  - {line.strip()}" for line in rest)]
 
 

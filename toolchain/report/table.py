@@ -60,7 +60,8 @@ def names_of(results: list[Result]) -> list[str]:
 
 def _name(result: Result) -> str:
     device = "" if result["device"] == "cpu" else f" {result['device']}"
-    return f"{result['backend']} {result['variant']}{device}"
+    scenario = f" {result['mlperf']['scenario']}" if result.get("mlperf") else ""
+    return f"{result['backend']} {result['variant']}{device}{scenario}"
 
 
 def headings(results: list[Result]) -> list[str]:

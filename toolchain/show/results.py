@@ -5,6 +5,7 @@ from typing import Any
 from rich.table import Table
 
 from toolchain.energy import words
+from toolchain.mlperf import words as mlperf
 from toolchain.report.table import headings, rows, title
 from toolchain.show import put, titled
 
@@ -14,6 +15,7 @@ def result(one: dict[str, Any]) -> None:
     put(
         _table([one]),
         *words.describe(one["energy"]),
+        *(mlperf.describe(one["mlperf"]) if one.get("mlperf") else []),
         f"kept in {one['file']}; side by side: toolchain report RESULT...",
     )
 
