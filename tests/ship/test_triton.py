@@ -77,7 +77,7 @@ def test_provenance_names_bundle_and_files(shipped, pairs_bundle):
 def test_the_line_that_starts_it_has_the_plans_tensorrt_and_what_the_options_need(shipped, demo_bundle, tmp_path):
     page = (shipped / "plan/README.md").read_text()
     assert "--gpus=all" in page
-    assert "toolchain-triton:trt10.16.1.11" in page
+    assert "toolchain-triton:26.06" in page
     started = ship(demo_bundle, tmp_path / "r", Options(name="m", response_cache=True))["start"]
     assert "--cache-config=local" in started["line"]
     assert "--gpus" not in started["line"]

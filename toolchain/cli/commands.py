@@ -215,7 +215,7 @@ COMMANDS = {
                        "energy_window", "energy_windows", "energy_warmup"), "RECIPE"),
     "report": Command(_report, "results side by side: HTML, Markdown, CSV or JSON", arguments=_report_arguments),
     "serve": Command(serve, "a bundle behind HTTP and gRPC, as Triton's clients speak, with a page to try it",
-                     ("device", "file"), arguments=serve_arguments),
+                     ("backend", "device", "file", "cuda_graphs", "trust"), arguments=serve_arguments),
     "ship": Command(ship.ship, "what a server needs, from a bundle", arguments=ship.arguments),
     "power": Command(power, "energy of any command; without one, of this machine until Ctrl-C",
                      ("device", "require_energy"), arguments=power_arguments),

@@ -38,6 +38,7 @@ def serve(args: argparse.Namespace) -> None:
     units = {"max_body": "max_body_bytes", "timeout": "timeout_s"}
     given = {units.get(name, name): value for name in LIMITS if (value := getattr(args, name)) is not None}
     opened = open_service(Path(args.bundle), name=args.name, file=args.file, device=args.device or "auto",
+                          backend=args.backend, trust=args.trust, cuda_graphs=args.cuda_graphs,
                           limits=Limits(**given), instances=args.instances)  # fmt: skip
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(opened, options, started=lambda found: _tell(args, found)))
@@ -80,7 +81,7 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
     for wire, port in (("http", 8000), ("grpc", 8001)):
         add(f"--{wire}-port", type=_port, default=port, metavar="PORT", help=f"default {port}; 0 for any free one")
     add("--no-grpc", action="store_true", help="HTTP alone")
-    add("--name", metavar="NAME", help="the model's name on the wire (default by the bundle)")
+    add("--name", metavar="NAME", help="the model's name on the wire (default the checkpoint's)")
     add("--instances", type=_above_zero, default=1, metavar="N", help="engines that run side by side (default 1)")
     for name, (metavar, text) in LIMITS.items():
         kind = _seconds if name == "timeout" else _above_zero

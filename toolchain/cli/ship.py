@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from toolchain.cli.options import add_options, given
 from toolchain.cli.output import emit
@@ -20,7 +21,6 @@ class Kind:
 
 
 def _triton(args: argparse.Namespace) -> None:
-    from toolchain.bundle import last_bundle
     from toolchain.ship.options import Options
     from toolchain.ship.triton import ship
     from toolchain.show.ship import shipped
@@ -30,8 +30,7 @@ def _triton(args: argparse.Namespace) -> None:
         return
     if not args.output:
         raise UsageError("--output: missing. Name the model repository's folder with -o DIR.")
-    place = Path(args.source) if args.source else last_bundle()
-    emit(args, ship(place, Path(args.output), Options(**given(args, Options)), trust=args.trust), shipped)
+    emit(args, ship(_bundle(args), Path(args.output), Options(**given(args, Options)), trust=args.trust), shipped)
 
 
 def _lint(args: argparse.Namespace) -> None:
@@ -55,8 +54,55 @@ def _triton_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lint", metavar="DIR", help="look for faults in an existing repository instead")
 
 
+def _service(args: argparse.Namespace) -> None:
+    from toolchain.ship.service import ship_service
+    from toolchain.show.ship import packed
+
+    if not args.output:
+        raise UsageError("--output: missing. Name the service's folder with -o DIR.")
+    emit(args, ship_service(_bundle(args), Path(args.output), **_choices(args)), packed)
+
+
+def _image(args: argparse.Namespace) -> None:
+    from toolchain.ship.service import ship_image
+    from toolchain.show.ship import packed
+
+    emit(args, ship_image(_bundle(args), tag=args.tag, **_choices(args)), packed)
+
+
+def _bundle(args: argparse.Namespace) -> Path:
+    from toolchain.bundle import last_bundle
+
+    return Path(args.source) if args.source else last_bundle()
+
+
+def _choices(args: argparse.Namespace) -> dict[str, Any]:
+    return {"name": args.name, "backend": args.backend, "trust": args.trust}
+
+
+def _service_arguments(parser: argparse.ArgumentParser) -> None:
+    from toolchain.ship.service import BASES
+
+    parser.add_argument("source", nargs="?", metavar="BUNDLE", help="a bundle's folder (default the one built last)")
+    parser.add_argument("--name", metavar="NAME", help="the model's name on the wire (default the checkpoint's)")
+    parser.add_argument("--backend", choices=BASES, default="ort", help="what runs it (default ort)")
+    parser.add_argument("--trust", metavar="DIGEST", help="the digest that the bundle must have")
+
+
+def _folder_arguments(parser: argparse.ArgumentParser) -> None:
+    _service_arguments(parser)
+    parser.add_argument("-o", "--output", metavar="DIR", help="the folder; one that is such a service is made again")
+
+
+def _image_arguments(parser: argparse.ArgumentParser) -> None:
+    _service_arguments(parser)
+    parser.add_argument("--tag", metavar="IMAGE", help="the image's name (default by name and digest)")
+
+
 KINDS = {
     "triton": Kind(_triton, "a Triton model repository: text in, label out", _triton_arguments),
+    "service": Kind(_service, "a folder for `docker compose up`: toolchain serve with a bundle", _folder_arguments),
+    "image": Kind(_image, "that service as an image, by Docker", _image_arguments),
 }
 
 

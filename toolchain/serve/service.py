@@ -173,7 +173,7 @@ async def open_service(
 ) -> AsyncIterator[Service]:
     """Open a bundle, whose digests are checked, and yield its service when every engine is warm.
 
-    The model is called `name`, or as the bundle's folder. What runs is `file`, or what was made for `backend` and
+    The model is called `name`, or as the checkpoint. What runs is `file`, or what was made for `backend` and
     `device`; a backend that is not named is trt where the bundle has a plan for this machine, else ort. When it is
     left, what was taken is answered first.
 
@@ -182,10 +182,11 @@ async def open_service(
     """
     if instances < 1:
         raise UsageError(f"--instances {instances}: no engine would run. Give 1 or more.")
-    name = name or re.sub(r"[^\w.-]", "-", bundle.resolve().name, flags=re.ASCII)
+    subject = find_served(bundle, backend=backend, file=file, device=device, trust=trust, cuda_graphs=cuda_graphs)
+    assert subject.bundle is not None
+    name = name or subject.bundle.name
     if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name, flags=re.ASCII):
         raise UsageError(f"--name {name}: not a name. Use letters, digits, '-', '_' and '.'.")
-    subject = find_served(bundle, backend=backend, file=file, device=device, trust=trust, cuda_graphs=cuda_graphs)
     counters = Counters()
     async with open_classifier(subject, limits=limits, instances=instances, counters=counters) as classifier:
         service = Service(name, classifier, counters)

@@ -12,8 +12,8 @@ NVIDIA = "nvcr.io/nvidia/tritonserver"
 LATEST = "26.06"
 """Of the images that need no particular TensorRT, a recent one; every `-py3` image has both other backends."""
 
-OWN = "toolchain-triton:trt{version}"
-"""The image of docker/README.md, which is built for one TensorRT."""
+OWN = f"toolchain-triton:{LATEST}"
+"""The image of docker/README.md, whose `triton-builder` builds plans with the TensorRT that is in it."""
 
 CACHE_BYTES = 1 << 28
 SHARED_MEMORY = "512m"
@@ -33,7 +33,7 @@ def requirements(*packages: str) -> str:
 
 def start(name: str, engine: Engine, options: Options, *, repository: str, models: Sequence[str]) -> dict[str, Any]:
     """Return the image, the arguments of `tritonserver` that the repository needs, and the whole line."""
-    image = OWN.format(version=engine.tensorrt) if engine.tensorrt else f"{NVIDIA}:{LATEST}-py3"
+    image = OWN if engine.tensorrt else f"{NVIDIA}:{LATEST}-py3"
     flags = ["--model-repository=/models"]
     if options.response_cache:
         flags.append(f"--cache-config=local,size={CACHE_BYTES}")
@@ -58,9 +58,9 @@ def readme(name: str, started: dict[str, Any], texts: Sequence[str]) -> str:
     checked = ""
     if started["tensorrt"]:
         checked = (
-            f"\nA plan runs in the TensorRT that built it and in no other: {started['tensorrt']} here. The toolchain's "
-            f"docker/README.md builds {started['image']};\nof another image, see "
-            "`docker run --rm IMAGE dpkg-query -W 'libnvinfer*'`.\n"
+            f"\nA plan runs in the TensorRT that built it and in no other: {started['tensorrt']} here. What an "
+            "image has:\n`docker run --rm IMAGE dpkg-query -W 'libnvinfer*'`. The toolchain's docker/README.md builds "
+            f"{started['image']}, and engines with its TensorRT.\n"
         )
     return f"""# {name}
 

@@ -1,7 +1,6 @@
 """A Triton model repository, made from a bundle."""
 
 import json
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,12 +33,13 @@ def ship(path: Path, repository: Path, options: Options, *, trust: str | None = 
     """
     bundle = open_bundle(path, trust=trust)
     job = job_of(bundle, recorded(bundle, {}))
-    name = options.name or re.sub(r"[^A-Za-z0-9_.-]", "-", Path(job.source.name).name)
+    name = options.name or bundle.name
     check_name(name)
     engine = find_engine(bundle, options)
     _check_head(engine, job)
     own = settings(job, engine.inputs, engine.buckets, max_characters=options.max_characters)
     configs = configurations(name, own["texts"], len(job.source.labels), engine, options)
+    configs["ensemble"]["parameters"] = {"bundle_sha256": {"string_value": bundle.digest}}
     called = names(name)
     pips = {"tokenizer": requirements("tokenizers")}
     if engine.backend == "python":

@@ -23,3 +23,9 @@ def linted(found: dict[str, Any]) -> None:
     for one in found["findings"]:
         put(f"{one['level']}: {one['where']}: {one['what']}. {one['do']}.")
     put(f"{found['repository']}: {found['models']} models, {found['errors']} errors, {found['warnings']} warnings")
+
+
+def packed(done: dict[str, Any]) -> None:
+    """Print what became of a bundle as a service, and how to run it."""
+    put(f"{done.get('path') or done['image']}: {done['name']}, bundle {done['sha256'][:12]}")
+    put(f"next: {done['next']}")
