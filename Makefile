@@ -28,10 +28,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED)
+bench: $(INSTALLED) $(TRITON)/installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]' \
 	|| echo "No OpenVINO for this machine: it is left out."
 	$(BIN)/python benchmarks/run.py $(BENCH)
+	$(BIN)/python benchmarks/serving/run.py $(BENCH_SERVING)
 
 # torch comes first and by itself: where a CPU build is on offer (see README), it is kept.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -1,0 +1,52 @@
+"""What one writes in an afternoon: FastAPI, a tokenizer, a session of ONNX Runtime. It takes and gives what ours does.
+
+Run by uvicorn in a process of its own: `plain:app`, with the bundle in BUNDLE and its graph in FILE.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from fastapi import FastAPI
+from tokenizers import Tokenizer
+
+BUNDLE = Path(os.environ["BUNDLE"])
+LABELS = json.loads(os.environ["LABELS"])
+session = onnxruntime.InferenceSession(BUNDLE / os.environ["FILE"], providers=["CPUExecutionProvider"])
+names = [entry.name for entry in session.get_inputs()]
+tokenizer = Tokenizer.from_file(str(BUNDLE / "tokenizer.json"))
+tokenizer.enable_truncation(int(os.environ["MAX_LENGTH"]))
+tokenizer.enable_padding()
+app = FastAPI()
+
+
+@app.get("/v2/health/ready")
+def ready() -> None:
+    pass
+
+
+@app.post("/v2/models/{name}/infer")
+def infer(name: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Answer one request; in a thread of the pool, as FastAPI runs what is not async."""
+    encoded = tokenizer.encode_batch(request["inputs"][0]["data"])
+    feeds = {
+        "input_ids": np.array([row.ids for row in encoded], np.int32),
+        "attention_mask": np.array([row.attention_mask for row in encoded], np.int32),
+        "token_type_ids": np.array([row.type_ids for row in encoded], np.int32),
+    }
+    logits = session.run(["logits"], {name: feeds[name] for name in names})[0]
+    scores = np.exp(logits - logits.max(axis=1, keepdims=True))
+    scores /= scores.sum(axis=1, keepdims=True)
+    rows, classes = logits.shape
+    return {
+        "model_name": name,
+        "outputs": [
+            {"name": "LABEL", "datatype": "BYTES", "shape": [rows, 1],
+             "data": [LABELS[index] for index in logits.argmax(axis=1)]},
+            {"name": "SCORE", "datatype": "FP32", "shape": [rows, classes], "data": scores.ravel().tolist()},
+            {"name": "LOGITS", "datatype": "FP32", "shape": [rows, classes], "data": logits.ravel().tolist()},
+        ],
+    }  # fmt: skip

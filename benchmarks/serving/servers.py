@@ -1,0 +1,86 @@
+"""The contenders: our service, a real Triton, and a plain application, each with the same graph, on the loopback."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from toolchain.bundle import open_bundle
+
+ROOT = Path(__file__).parent.parent.parent
+NAME = "model"
+INFER = f"/v2/models/{NAME}/infer"
+READY_S = 120.0
+OURS, TRITON, PLAIN = "toolchain serve", "Triton (python backend)", "plain FastAPI"
+
+sys.path.insert(0, str(ROOT / "tests/triton"))
+import server as triton  # noqa: E402  # the tests' own way to a real Triton
+
+
+@contextlib.contextmanager
+def ours(bundle: Path) -> Iterator[str]:
+    """Yield the address of `toolchain serve`."""
+    command = [sys.executable, "-m", "toolchain", "serve", str(bundle), "--name", NAME, "--no-grpc", "--http-port"]
+    with _process([*command, str(port := triton.free_ports(1)[0])], port) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def plain(bundle: Path) -> Iterator[str]:
+    """Yield the address of the plain application."""
+    about = open_bundle(bundle).manifest
+    graph = next(file for file in about["artefacts"] if file.endswith(".cpu.onnx"))
+    told = {"BUNDLE": str(bundle), "FILE": graph, "LABELS": json.dumps(about["model"]["labels"]),
+            "MAX_LENGTH": str(about["max_length"])}  # fmt: skip
+    port = triton.free_ports(1)[0]
+    command = [sys.executable, "-m", "uvicorn", "plain:app", "--app-dir", str(Path(__file__).parent),
+               "--port", str(port), "--log-level", "warning", "--no-access-log"]  # fmt: skip
+    with _process(command, port, **told) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def real_triton(bundle: Path) -> Iterator[str]:
+    """Yield the address of Triton on the repository that `ship triton --backend python` makes.
+
+    Raises:
+        triton.NoTritonError: there is none here.
+    """
+    environment = triton.find_environment(ROOT)
+    with tempfile.TemporaryDirectory() as folder:
+        repository = Path(folder) / "repository"
+        command = [sys.executable, "-m", "toolchain", "ship", "triton", str(bundle), "-o", str(repository),
+                   "--backend", "python", "--name", NAME]  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True)
+        (work := Path(folder) / "work").mkdir()
+        with triton.serve(repository, work, environment) as server:
+            yield f"http://{server.http}"
+
+
+SERVERS = {OURS: ours, TRITON: real_triton, PLAIN: plain}
+
+
+@contextlib.contextmanager
+def _process(command: list[str], port: int, **told: str) -> Iterator[str]:
+    address = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(command, env=os.environ | told, stdout=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + READY_S
+        while True:
+            assert process.poll() is None, f"{command}: ended"
+            assert time.monotonic() < end, f"{command}: not ready"
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{address}/v2/health/ready", timeout=5).close()
+                break
+            time.sleep(0.1)
+        yield address
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,95 @@
+"""The two models that servers are compared on, and their engine without a server."""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from load import Load
+from subject import SHARED
+
+from toolchain.build import build
+from toolchain.data import load_rows
+from toolchain.demo import FOLDER
+from toolchain.recipe import Recipe
+from toolchain.runtimes import open_runtime
+from toolchain.subject import find_subject
+from toolchain.tasks import load_task
+from toolchain.tensors import Infer
+from toolchain.tokens import Encode
+
+TEXTS = 256
+
+
+def embedded(folder: Path) -> tuple[Path, list[str]]:
+    """Return the demo's bundle in INT8, which is so small that the server is the cost, and its texts."""
+    return _built("demo", folder), _texts("demo", None)
+
+
+def base(folder: Path) -> tuple[Path, list[str]]:
+    """Return a bundle of DistilBERT-base's shapes with random weights, and sst2's texts where they are."""
+    import torch
+    from transformers import AutoTokenizer, DistilBertConfig, DistilBertForSequenceClassification
+
+    real = SHARED / "glue/sst2"
+    source = SHARED / "models/distilbert-l6-h384-sst2" if real.exists() else FOLDER
+    tokenizer = AutoTokenizer.from_pretrained(str(source))
+    torch.manual_seed(0)
+    config = DistilBertConfig(vocab_size=len(tokenizer), num_labels=2)
+    DistilBertForSequenceClassification(config).save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    texts = _texts("sst2", str(real)) if real.exists() else _texts("demo", None)
+    return _built(str(folder / "base"), folder), texts
+
+
+SUBJECTS: dict[str, Callable[[Path], tuple[Path, list[str]]]] = {"base": base, "embedded": embedded}
+
+
+def _built(model: str, folder: Path) -> Path:
+    recipe = Recipe.make({"model": model, "task": "demo", "precision": "int8", "calib_samples": 64,
+                          "output": str(folder / "bundle")})  # fmt: skip
+    build(recipe, engine=False)
+    return folder / "bundle"
+
+
+def _texts(task: str, data: str | None) -> list[str]:
+    return [
+        text[0]
+        for text in load_rows(load_task(Recipe(task=task), regression=False), "validation", data=data).texts[:TEXTS]
+    ]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The runtime that all servers have inside, and texts for it."""
+
+    infer: Infer
+    encode: Encode
+    texts: list[str]
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, bundle: Path, texts: list[str]) -> Iterator["Engine"]:
+        """Open a bundle's graph for ONNX Runtime on the CPU."""
+        subject = find_subject({"backend": "ort", "device": "cpu"}, bundle)
+        with open_runtime("ort", subject.model, device="cpu") as infer:
+            yield cls(infer, subject.job.encode, texts)
+
+
+def bare_rows_per_s(engine: Engine, *, batch: int, seconds: float) -> Load:
+    """Run texts in the order they come, so many at a time, for so long."""
+    rows, took_ms = 0, []
+    start = time.perf_counter()
+    for first in itertools.cycle(range(0, len(engine.texts), batch)):
+        before = time.perf_counter()
+        tokens = engine.encode([(text,) for text in engine.texts[first : first + batch]])
+        engine.infer(tokens.batch(np.arange(len(tokens))))
+        rows += len(tokens)
+        took_ms.append((time.perf_counter() - before) * 1e3)
+        if time.perf_counter() - start >= seconds:
+            break
+    p50, p99 = np.percentile(took_ms, [50, 99])
+    return Load(rows / (time.perf_counter() - start), float(p50), float(p99), 0)
