@@ -131,11 +131,13 @@ def running(service: FakeService, **options: Any) -> Iterator[str]:
     with bind("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=loop.run_forever)
         thread.start()
-        server = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
         try:
-            yield f"127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            asyncio.run_coroutine_threadsafe(server.stop(0.2), loop).result(30)
+            server = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+            try:
+                yield f"127.0.0.1:{listener.getsockname()[1]}"
+            finally:
+                asyncio.run_coroutine_threadsafe(server.stop(0.2), loop).result(30)
+        finally:  # also of a server that did not start: a loop that runs on would keep the tests from ending
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
