@@ -1,0 +1,43 @@
+"""A plan, served on the stand-ins for TensorRT and PyCUDA: it is opened and run in the worker's thread."""
+
+import pytest
+
+pytest.importorskip("polygraphy")
+
+SERVE = """
+import asyncio
+from pathlib import Path
+import numpy as np
+from toolchain.runtimes import open_runtime
+from toolchain.serve.protocol import InferRequest, Tensor
+from toolchain.serve.service import open_service
+from toolchain.subject import find_subject
+
+bundle = Path({bundle!r})
+texts = ["good", "a good bright film " * 5, "a slow sad story " * 20]
+column = np.array([[text.encode()] for text in texts], object)
+subject = find_subject(dict(backend="trt"), bundle)
+tokens = subject.job.encode([(text,) for text in texts])
+with open_runtime("trt", subject.model, **subject.choices) as infer:
+    expected = np.concatenate([infer(tokens.batch(np.array([row]))) for row in range(3)])
+
+async def main():
+    async with open_service(bundle) as service:
+        assert service.model_metadata()["platform"] == "toolchain_trt"
+        assert service.device == "cuda:0"
+        answer = await service.infer(InferRequest(service.name, (Tensor("TEXT", "BYTES", column),), ("LOGITS",)))
+        np.testing.assert_allclose(answer.outputs[0].array, expected, rtol=1e-3, atol=1e-3)
+        assert (service.limits.max_batch, service.counters.executions) == (16, {batches})
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "batches"), [(("--buckets", "16,128"), 2), (("--attention", "plugin"), 1)], ids=["buckets", "packed"]
+)
+def test_a_plan_is_served_with_its_own_shapes(toolchain, snippet, bundle_of, options, batches):
+    bundle = bundle_of("fp16")
+    done = toolchain("build", bundle, "--backend", "trt", "--batch-size", "1,4,16", *options)
+    assert done.returncode == 0, done.stderr
+    snippet(SERVE.format(bundle=str(bundle), batches=batches))
