@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,44 @@ def test_encode_needs_room_for_text(bert: Any, text: tuple[str, ...], least: int
     ):
         encode(bert, [text], max_length=least - 1, inputs=BOTH)
     assert encode(bert, [text], max_length=least, inputs=BOTH).lengths.tolist() == [least]
+
+
+SENTENCES = (
+    "a good film",
+    "",
+    "no [SEP] a  film",
+    "\u00dcn\u4e2d\U0001f600 x",
+    "a good film and a bad film and a dull one",
+)
+
+
+@pytest.mark.parametrize("kind", ["tiny_bert", "tiny_roberta", "tiny_distilbert"])
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("split", [False, True])
+def test_encode_gives_what_transformers_gives(request: Any, kind: str, parts: int, split: bool) -> None:
+    tokenizer = load_tokenizer(request.getfixturevalue(kind))
+    tokenizer.split_special_tokens = split
+    texts = list(itertools.product(SENTENCES, repeat=parts))
+    columns = [list(part) for part in zip(*texts, strict=True)]
+    expected = tokenizer(*columns, truncation=True, max_length=9, return_token_type_ids=True)
+    tokenizer.backend_tokenizer.enable_padding(length=50)
+    found = encode(tokenizer, texts, max_length=9, inputs=ALL)
+    assert {name: list(found.columns[name]) for name in ALL} == {name: expected[name] for name in ALL}
+
+
+def test_encode_takes_a_tokenizer_that_is_not_in_rust(bert: Any) -> None:
+    class Slow:
+        is_fast = False
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(bert, name)
+
+        def __call__(self, *parts: Any, **options: Any) -> Any:
+            return bert(*parts, **options)
+
+    slow: Any = Slow()
+    found = encode(slow, [("a good film",), ("no",)], max_length=128, inputs=BOTH)
+    assert list(found.columns["input_ids"]) == bert(["a good film", "no"])["input_ids"]
 
 
 def test_encode_pads_as_the_tokenizer_says(tiny_roberta: Path) -> None:
