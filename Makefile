@@ -9,7 +9,7 @@ BINDINGS_11 := tensorrt-cu12-bindings==11.4.0.106
 # Where pip gets torch from, such as: --index-url URL-of-the-CPU-builds
 PIP_TORCH ?=
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-gpu clean
 demo: $(INSTALLED)
 	$(BIN)/toolchain demo
 
@@ -23,6 +23,9 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run.py
+
+bench-gpu: $(INSTALLED)
+	$(BIN)/python benchmarks/gpu.py
 
 # torch comes first and by itself: where a CPU build is on offer (see README), it is kept.
 $(INSTALLED): pyproject.toml constraints.txt
