@@ -55,7 +55,6 @@ class Place:
     def half_graph(self) -> Path:
         """The fused float16 graph for ONNX Runtime on CUDA."""
         from toolchain.graph.cuda import for_cuda
-
         from toolchain.graph.half import to_half
 
         made, model = self.source.folder / "model.fp16.cuda.onnx", graph.load(self.full_graph)

@@ -19,6 +19,9 @@ from toolchain.options import check, joined, load_toml, option, toml_value
 DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 BACKENDS = ("torch", "ort", "trt", "ort-trt")
+RECORDING = ("torch", "ort", "trt")
+"""Backends that record CUDA graphs."""
+
 ATTENTIONS = ("eager", "sdpa", "flash", "flex", "packed")
 """How PyTorch may attend: see runtimes/attention.py."""
 
@@ -97,7 +100,7 @@ class Recipe:
     )
     version_compatible: bool = option(False, "a plan that later TensorRT versions load too, somewhat slower")
     hardware_compatible: str = option("none", "a plan for other GPUs too", choices=HARDWARE)
-    cuda_graphs: bool = option(False, "record each shape's work once and replay it (trt)")
+    cuda_graphs: bool = option(False, "record each shape's work once and replay it")
     max_drop: float | None = option(
         None, "gate: refuse a larger drop of the task's metric, in points (1/100)", metavar="POINTS"
     )
@@ -167,8 +170,8 @@ class Recipe:
                 f"--calibration {self.calibration}: a TensorRT cache goes with --calibrator tensorrt and "
                 "--attention plugin. Add them, or give a calibration.json."
             )
-        if self.cuda_graphs and self.backend not in (None, "trt"):
-            raise UsageError(f"--cuda-graphs: not with --backend {self.backend}. Choose --backend trt.")
+        if self.cuda_graphs and self.backend not in (None, *RECORDING):
+            raise UsageError(f"--cuda-graphs: not with --backend {self.backend}. Choose {', '.join(RECORDING)}.")
 
     def _check_energy(self) -> None:
         least = {"energy_window": 5, "energy_warmup": 0, "rate": 0, "carbon_intensity": 0, "pue": 1}

@@ -176,7 +176,7 @@ def find_subject(changes: dict[str, Any], path: Path | None) -> Subject:
     device = _device(backend, recipe)
     if backend == "torch":
         return Subject(job, bundle, backend, device, asked or "fp32", None)
-    file = recipe.file or _default_file(asked or bundle.manifest["precision"], device, bundle)
+    file = recipe.file or _default_file(asked or bundle.manifest["precision"], device, bundle, backend)
     return Subject(job, bundle, backend, device, _precision_of(file), file)
 
 
@@ -238,10 +238,11 @@ def _device(backend: str, recipe: Recipe) -> str:
     return choose_device(recipe.device, cuda="CUDAExecutionProvider" in providers)
 
 
-def _default_file(precision: str, device: str, bundle: Bundle) -> str:
-    """Return the graph made for the device, where the bundle has one for it."""
-    own = f"model.{precision}.cpu.onnx"
-    if device == "cpu" and (own in bundle.manifest["artefacts"] or precision == "int8"):
+def _default_file(precision: str, device: str, bundle: Bundle, backend: str) -> str:
+    """Return the graph made for the device, where the bundle has one for it: ONNX Runtime's own providers alone."""
+    kind = device.partition(":")[0]
+    own = f"model.{precision}.{kind}.onnx"
+    if backend == "ort" and (own in bundle.manifest["artefacts"] or (kind, precision) == ("cpu", "int8")):
         return own
     return "model.onnx" if precision == "fp32" else f"model.{precision}.onnx"
 
