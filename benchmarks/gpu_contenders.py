@@ -145,6 +145,7 @@ CONTENDERS = {
     BASELINE: Contender(_transformers, "fp16", gpu_only=False, as_filed=True),
     "torch fp32": REFERENCE,
     "torch bf16": _torch("bf16", gpu_only=False),
+    "torch fp32 compiled": _torch("fp32", gpu_only=False, compiled=True),
     "torch fp16": _torch(attention="sdpa"),
     "torch fp16 graphs": _torch(attention="sdpa", cuda_graphs=True),
     "torch fp16 compiled": _torch(attention="sdpa", compiled=True),

@@ -17,6 +17,7 @@ from toolchain.model import find_model
 from toolchain.profile.probes import open_probe
 from toolchain.profile.spans import group_ms
 from toolchain.runtimes.ort import open_ort
+from toolchain.runtimes.pytorch import open_torch
 
 pytestmark = pytest.mark.gpu
 
@@ -162,3 +163,19 @@ def test_fp32_on_onnx_runtime_is_no_tf32(ort_cuda, exported, random_batch, refer
     batch = random_batch("bert", 8, 32)
     with open_ort(exported["bert"], device="cuda:0") as infer:
         np.testing.assert_allclose(infer(batch), reference("bert", batch), atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta"])
+@pytest.mark.parametrize(
+    "choices",
+    [{"attention": "flash"}, {"attention": "flex"}, {"attention": "packed"}, {"cuda_graphs": True},
+     {"compiled": True}, {"compiled": True, "cuda_graphs": True}],
+)  # fmt: skip
+def test_every_road_of_pytorch_gives_the_models_logits(checkpoints, random_batch, reference, kind, choices):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("torch has no CUDA here")
+    with open_torch(find_model(str(checkpoints[kind])), device="cuda:0", precision="fp16", **choices) as infer:
+        for rows, length in ((5, 23), (8, 32), (5, 17), (1, 7)):
+            batch = random_batch(kind, rows, length)
+            np.testing.assert_allclose(infer(batch), reference(kind, batch), atol=0.05)

@@ -101,6 +101,7 @@ class Recipe:
     version_compatible: bool = option(False, "a plan that later TensorRT versions load too, somewhat slower")
     hardware_compatible: str = option("none", "a plan for other GPUs too", choices=HARDWARE)
     cuda_graphs: bool = option(False, "record each shape's work once and replay it")
+    compile: bool = option(False, "let torch.compile write the kernels (torch)")
     max_drop: float | None = option(
         None, "gate: refuse a larger drop of the task's metric, in points (1/100)", metavar="POINTS"
     )
@@ -170,6 +171,8 @@ class Recipe:
                 f"--calibration {self.calibration}: a TensorRT cache goes with --calibrator tensorrt and "
                 "--attention plugin. Add them, or give a calibration.json."
             )
+        if self.compile and self.backend not in (None, "torch"):
+            raise UsageError(f"--compile: not with --backend {self.backend}. Choose --backend torch.")
         if self.cuda_graphs and self.backend not in (None, *RECORDING):
             raise UsageError(f"--cuda-graphs: not with --backend {self.backend}. Choose {', '.join(RECORDING)}.")
 

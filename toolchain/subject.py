@@ -56,8 +56,9 @@ class Subject:
     def choices(self) -> dict[str, Any]:
         """How the runtime opens it."""
         graphs = {"cuda_graphs": True} if self.job.recipe.cuda_graphs else {}
+        compiled = {"compiled": True} if self.job.recipe.compile else {}
         attention = {"attention": self.attention} if self.attention else {}
-        return {"device": self.device, "precision": self.precision, **graphs, **attention}
+        return {"device": self.device, "precision": self.precision, **graphs, **compiled, **attention}
 
     @property
     def attention(self) -> str | None:
@@ -80,8 +81,9 @@ class Subject:
     @property
     def variant(self) -> str:
         """What tells runs of one backend apart: precision, fp16.packed, int8.cpu, int8.plugin of a plan."""
-        if self.attention:
-            return f"{self.precision}.{self.attention}"
+        if self.backend == "torch":
+            parts = [self.precision, self.attention, "compiled" if self.job.recipe.compile else None]
+            return ".".join(filter(None, parts))
         if self.file is None or self.file == "model.onnx":
             return self.precision
         if is_plan(self.file):
@@ -158,6 +160,8 @@ def find_subject(changes: dict[str, Any], path: Path | None) -> Subject:
     backend = changes.get("backend") or "ort"
     if changes.get("attention") in ATTENTIONS and backend != "torch":
         raise UsageError(f"--attention {changes['attention']}: only with --backend torch. Add it.")
+    if changes.get("compile") and backend != "torch":
+        raise UsageError("--compile: only with --backend torch. Add it.")
     if backend == "torch" and changes.get("file"):
         raise UsageError(f"--file {changes['file']}: torch runs the checkpoint. Leave it out, or choose --backend ort.")
     if path is None and changes.get("model"):
