@@ -16,7 +16,7 @@ PIP_TORCH ?=
 # Options of the benchmark, such as: --only 'ort INT8' -o FILE.json
 BENCH ?=
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-gpu clean
 demo: $(INSTALLED)
 	$(BIN)/toolchain demo
 
@@ -33,6 +33,9 @@ bench: $(INSTALLED) $(TRITON)/installed
 	|| echo "No OpenVINO for this machine: it is left out."
 	$(BIN)/python benchmarks/run.py $(BENCH)
 	$(BIN)/python benchmarks/serving/run.py $(BENCH_SERVING)
+
+bench-gpu: $(INSTALLED)
+	$(BIN)/python benchmarks/gpu.py
 
 # torch comes first and by itself: where a CPU build is on offer (see README), it is kept.
 $(INSTALLED): pyproject.toml constraints.txt

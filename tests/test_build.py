@@ -75,6 +75,26 @@ def test_fp16_needs_no_data_and_stays_near(tiny_bert, tmp_path, probe):
         assert np.abs(full(probe("bert")) - half(probe("bert"))).max() < 0.05
 
 
+def test_fp16_has_a_graph_for_cuda_too_and_does_without_where_it_cannot_be_fused(tiny_bert, tmp_path, monkeypatch):
+    from toolchain.graph import cuda
+    from toolchain.subject import _default_file
+
+    made = recipe(model=str(tiny_bert), precision="fp16", output=str(tmp_path / "b"))
+    record = build(made)["cuda"]
+    assert record["passes"]["attention"] == 2
+    assert record["parity_in_float32"]["max_abs_logit_difference"] < 1e-4
+    bundle = open_bundle(tmp_path / "b")
+    chosen = {(device, backend): _default_file("fp16", device, bundle, backend)
+              for device in ("cpu", "cuda:0") for backend in ("ort", "ort-trt")}  # fmt: skip
+    fused = [place for place, file in chosen.items() if file == "model.fp16.cuda.onnx"]
+    assert fused == [("cuda:0", "ort")]
+    monkeypatch.setitem(cuda.FUSIONS, "attention", lambda model: 1)
+    record = build(made.replace(force=True))["cuda"]
+    assert record["passes"] is None
+    assert "attention: 1 of 2" in record["reason"]
+    assert set(chosen.values()) - set(open_bundle(tmp_path / "b").manifest["artefacts"]) == {"model.fp16.cuda.onnx"}
+
+
 def test_calibration_never_reads_the_validation_file(tiny_distilbert, sentences, tmp_path):
     shutil.copytree(sentences, tmp_path / "data")
     (tmp_path / "data/validation.csv").write_bytes(b"\xff\xfe\x00 unreadable as a table")

@@ -6,13 +6,18 @@ import time
 import numpy as np
 import pytest
 
+from toolchain import graph
 from toolchain.cuda import Graph, open_gpu
 from toolchain.errors import MachineError
+from toolchain.graph.cuda import for_cuda
+from toolchain.graph.half import to_half
 from toolchain.meters.gpu_state import describe, other_processes, read_state
 from toolchain.meters.nvml import Unavailable, open_nvml, visible_devices
 from toolchain.model import find_model
 from toolchain.profile.probes import open_probe
 from toolchain.profile.spans import group_ms
+from toolchain.runtimes.ort import open_ort
+from toolchain.runtimes.pytorch import open_torch
 
 pytestmark = pytest.mark.gpu
 
@@ -56,13 +61,13 @@ def test_a_recorded_graph_repeats_its_copies_with_what_the_buffer_holds_then(gpu
 
     work()
     stream.synchronize()
-    graph = Graph(stream, work)
+    recorded = Graph(stream, work)
     for value in (3, 7):
         sent[:] = value
-        graph.launch()
+        recorded.launch()
         stream.synchronize()
         assert (got == value).all()
-    graph.close()
+    recorded.close()
 
 
 def test_more_memory_than_there_is_is_refused_with_advice(gpu):
@@ -127,3 +132,50 @@ def test_a_real_gpu_is_described(board):
     assert state.memory_clock_mhz > 0
     assert state.event_reasons is not None
     assert os.getpid() not in (other_processes(board) or [])
+
+
+@pytest.fixture
+def ort_cuda():
+    """ONNX Runtime with CUDA, and a graph that is fused for it, in float16."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has no CUDA")
+
+    def made(source):
+        model = graph.load(source)
+        for_cuda(model)
+        to_half(model)
+        return graph.serialised(model)
+
+    return made
+
+
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+@pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta"])
+def test_the_fused_graph_gives_the_models_logits(ort_cuda, exported, random_batch, reference, kind, cuda_graphs):
+    with open_ort(ort_cuda(exported[kind]), device="cuda:0", cuda_graphs=cuda_graphs) as infer:
+        for rows, length in ((5, 23), (8, 32), (5, 23), (1, 7)):
+            batch = random_batch(kind, rows, length)
+            np.testing.assert_allclose(infer(batch), reference(kind, batch), atol=0.05)
+
+
+def test_fp32_on_onnx_runtime_is_no_tf32(ort_cuda, exported, random_batch, reference):
+    batch = random_batch("bert", 8, 32)
+    with open_ort(exported["bert"], device="cuda:0") as infer:
+        np.testing.assert_allclose(infer(batch), reference("bert", batch), atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta"])
+@pytest.mark.parametrize(
+    "choices",
+    [{"attention": "flash"}, {"attention": "flex"}, {"attention": "packed"}, {"cuda_graphs": True},
+     {"compiled": True}, {"compiled": True, "cuda_graphs": True}],
+)  # fmt: skip
+def test_every_road_of_pytorch_gives_the_models_logits(checkpoints, random_batch, reference, kind, choices):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("torch has no CUDA here")
+    with open_torch(find_model(str(checkpoints[kind])), device="cuda:0", precision="fp16", **choices) as infer:
+        for rows, length in ((5, 23), (8, 32), (5, 17), (1, 7)):
+            batch = random_batch(kind, rows, length)
+            np.testing.assert_allclose(infer(batch), reference(kind, batch), atol=0.05)

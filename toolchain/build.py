@@ -22,7 +22,7 @@ from toolchain.steps import STEPS, parity_texts, versions
 OWN_CALIBRATION = "calibration.json"
 
 TRANSIENT = ("output", "force", "dry_run", "backend", "device", "file", "limit", "trust", "confidence", "strict",
-             "budget", "cuda_graphs", *ENGINE)  # fmt: skip
+             "budget", "cuda_graphs", "compile", *ENGINE)  # fmt: skip
 """Options of one call, not of the bundle; those of an engine stand in its plan.json."""
 
 Log = Callable[[str], None]

@@ -47,17 +47,17 @@ def _sample(texts: list[Text], count: int, *, seed: int) -> list[Text]:
 
 
 def measure(
-    infer: Infer, encode: Encode, texts: list[Text], *, seed: int, log: Callable[[str], None]
+    infer: Infer, encode: Encode, texts: list[Text], *, seed: int, log: Callable[[str], None], device: str = "cpu"
 ) -> tuple[Logits, dict[str, Any]]:
     """Return the logits of `texts`, and the speed and memory keys of a result.
 
-    `latency_ms` and `throughput_per_s` are from text to logits; `runtime_throughput_per_s` is the
-    model alone. `tokens.lengths` are pairs: so many tokens, so many rows.
+    `device` is where `infer` runs. `latency_ms` and `throughput_per_s` are from text to logits;
+    `runtime_throughput_per_s` is the model alone. `tokens.lengths` are pairs: so many tokens, so many rows.
 
     Raises:
         InputError: a logit is not finite.
     """
-    memory = MemoryMeter()
+    memory = MemoryMeter(device)
     memory.start()
     log(f"warming up and choosing a batch size, {len(texts)} rows")
     budget = choose_budget(infer, encode, texts, seed=seed)

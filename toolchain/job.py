@@ -18,8 +18,8 @@ from toolchain.tokens import Tokens, encode
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-STEP_ORDER = ("export", "cpu", "half", "calibrate", "quantize")
-PRECISION_STEPS = {"fp32": ("export", "cpu"), "fp16": ("export", "half"),
+STEP_ORDER = ("export", "cpu", "half", "cuda", "calibrate", "quantize")
+PRECISION_STEPS = {"fp32": ("export", "cpu"), "fp16": ("export", "half", "cuda"),
                    "int8": ("export", "calibrate", "quantize")}  # fmt: skip
 
 MIN_ROWS = 8

@@ -112,7 +112,9 @@ def _measure(
     with open_session(job.recipe, subject.device, tell=tell) as session:
         tell(f"opening {subject.backend} on {subject.device}")
         with open_runtime(subject.backend, subject.model, **subject.choices) as infer:
-            logits, speed = evaluation.measure(infer, subject.encode, rows.texts, seed=seed, log=tell)
+            logits, speed = evaluation.measure(
+                infer, subject.encode, rows.texts, seed=seed, log=tell, device=subject.device
+            )
             slots = speed["tokens"]["batch_slots"]
             session.measure(infer, job.encode, rows.sample(LOAD_ROWS, seed=seed).texts, max_slots=slots, tell=tell)
             asked = job.recipe.scenario is not None

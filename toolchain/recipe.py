@@ -22,6 +22,9 @@ BACKENDS = ("torch", "ort", "trt", "ort-trt", "triton", "service")
 REMOTE = ("triton", "service")
 """Backends that are servers, elsewhere perhaps."""
 
+RECORDING = ("torch", "ort", "trt")
+"""Backends that record CUDA graphs."""
+
 ATTENTIONS = ("eager", "sdpa", "flash", "flex", "packed")
 """How PyTorch may attend: see runtimes/attention.py."""
 
@@ -108,7 +111,8 @@ class Recipe:
     )
     version_compatible: bool = option(False, "a plan that later TensorRT versions load too, somewhat slower")
     hardware_compatible: str = option("none", "a plan for other GPUs too", choices=HARDWARE)
-    cuda_graphs: bool = option(False, "record each shape's work once and replay it (trt)")
+    cuda_graphs: bool = option(False, "record each shape's work once and replay it")
+    compile: bool = option(False, "let torch.compile write the kernels (torch)")
     max_drop: float | None = option(
         None, "gate: refuse a larger drop of the task's metric, in points (1/100)", metavar="POINTS"
     )
@@ -186,8 +190,10 @@ class Recipe:
                 f"--calibration {self.calibration}: a TensorRT cache goes with --calibrator tensorrt and "
                 "--attention plugin. Add them, or give a calibration.json."
             )
-        if self.cuda_graphs and self.backend not in (None, "trt"):
-            raise UsageError(f"--cuda-graphs: not with --backend {self.backend}. Choose --backend trt.")
+        if self.compile and self.backend not in (None, "torch"):
+            raise UsageError(f"--compile: not with --backend {self.backend}. Choose --backend torch.")
+        if self.cuda_graphs and self.backend not in (None, *RECORDING):
+            raise UsageError(f"--cuda-graphs: not with --backend {self.backend}. Choose {', '.join(RECORDING)}.")
 
     def _check_server(self) -> None:
         remote = self.backend in REMOTE

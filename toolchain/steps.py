@@ -3,6 +3,7 @@
 export     checkpoint -> model.onnx, checked against PyTorch
 cpu        model.onnx -> model.fp32.cpu.onnx, the same for ONNX Runtime on a CPU
 half       model.onnx -> model.fp16.onnx
+cuda       model.onnx -> model.fp16.cuda.onnx, fused for ONNX Runtime on CUDA
 calibrate  model.onnx + rows -> calibration.json, calibration.cache
 quantize   model.onnx + ranges -> model.int8.onnx, model.int8.cpu.onnx
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from toolchain.quantize import Target
 
-STEP_VERSIONS = {"export": 2, "half": 1, "calibrate": 2, "quantize": 4, "cpu": 1}
+STEP_VERSIONS = {"export": 2, "half": 1, "calibrate": 2, "quantize": 4, "cpu": 1, "cuda": 1}
 """Raised when a step's code changes what it writes, so that old outputs are not taken for new."""
 
 KEEP_MACS = 0.09
@@ -98,6 +99,30 @@ def _half(job: Job, made: Stage) -> dict[str, Any]:
 
     inputs = {"version": STEP_VERSIONS["half"], "graph": made.artefacts["model.onnx"]}
     return made.step("half", inputs, run)
+
+
+def _cuda(job: Job, made: Stage) -> dict[str, Any]:
+    where = f"{job.source.name}: model.fp16.cuda.onnx"
+
+    def run(folder: Path) -> dict[str, Any]:
+        from toolchain import graph
+        from toolchain.graph.cuda import for_cuda
+        from toolchain.graph.half import to_half
+
+        model = graph.load(folder / "model.onnx")
+        try:
+            passes = for_cuda(model, where=where)
+        except InputError as why:  # ONNX Runtime runs model.fp16.onnx there, which is right, if slower
+            made.log(f"not made: {why}")
+            return {"passes": None, "reason": str(why)}
+        # Compared before it is typed: no CPU has the fused operators in float16.
+        found = parity.check(_parity(job, graph.serialised(model)), where=where, atol=job.recipe.atol)
+        nodes = to_half(model)
+        graph.save(model, folder / "model.fp16.cuda.onnx")
+        return {"passes": passes, "float16_nodes": nodes, "parity_in_float32": found.to_json()}
+
+    inputs = {"version": STEP_VERSIONS["cuda"], "graph": made.artefacts["model.onnx"], "atol": job.recipe.atol}
+    return made.step("cuda", inputs, run)
 
 
 def _calibrate(job: Job, made: Stage) -> dict[str, Any]:
@@ -241,7 +266,7 @@ def _kept(model: "ir.Model", named: str | None, chosen: list[str], target: "Targ
     return list(dict.fromkeys([*attention, *find_products(model, named)]))
 
 
-def _parity(job: Job, model: Path) -> parity.Parity:
+def _parity(job: Job, model: Path | bytes) -> parity.Parity:
     """Compare a graph with the checkpoint in PyTorch, on the task's own rows where there are any."""
     tokens = job.encode(parity_texts(job))
     with (
@@ -263,6 +288,7 @@ STEPS: dict[str, Callable[[Job, Stage], dict[str, Any]]] = {
     "export": _export,
     "cpu": _cpu,
     "half": _half,
+    "cuda": _cuda,
     "calibrate": _calibrate,
     "quantize": _quantize,
 }

@@ -72,8 +72,9 @@ class Subject:
     def choices(self) -> dict[str, Any]:
         """How the runtime opens it."""
         graphs = {"cuda_graphs": True} if self.job.recipe.cuda_graphs else {}
+        compiled = {"compiled": True} if self.job.recipe.compile else {}
         attention = {"attention": self.attention} if self.attention else {}
-        return {"device": self.device, "precision": self.precision, **graphs, **attention}
+        return {"device": self.device, "precision": self.precision, **graphs, **compiled, **attention}
 
     @property
     def attention(self) -> str | None:
@@ -98,8 +99,9 @@ class Subject:
     @property
     def variant(self) -> str:
         """What tells runs of one backend apart: precision, fp16.packed, int8.cpu, int8.plugin of a plan."""
-        if self.attention:
-            return f"{self.precision}.{self.attention}"
+        if self.backend == "torch":
+            parts = [self.precision, self.attention, "compiled" if self.job.recipe.compile else None]
+            return ".".join(filter(None, parts))
         if self.file is None or self.file == "model.onnx":
             return self.precision
         if is_plan(self.file):
@@ -176,6 +178,8 @@ def find_subject(changes: dict[str, Any], path: Path | None) -> Subject:
     backend = changes.get("backend") or "ort"
     if changes.get("attention") in ATTENTIONS and backend != "torch":
         raise UsageError(f"--attention {changes['attention']}: only with --backend torch. Add it.")
+    if changes.get("compile") and backend != "torch":
+        raise UsageError("--compile: only with --backend torch. Add it.")
     if backend == "torch" and changes.get("file"):
         raise UsageError(f"--file {changes['file']}: torch runs the checkpoint. Leave it out, or choose --backend ort.")
     if path is None and changes.get("model"):
@@ -196,7 +200,7 @@ def find_subject(changes: dict[str, Any], path: Path | None) -> Subject:
     device = _device(backend, recipe)
     if backend == "torch":
         return Subject(job, bundle, backend, device, asked or "fp32", None)
-    file = recipe.file or default_file(asked or bundle.manifest["precision"], device, bundle)
+    file = recipe.file or default_file(asked or bundle.manifest["precision"], device, bundle, backend=backend)
     return Subject(job, bundle, backend, device, _precision_of(file), file)
 
 
@@ -258,10 +262,11 @@ def _device(backend: str, recipe: Recipe) -> str:
     return choose_device(recipe.device, cuda="CUDAExecutionProvider" in providers)
 
 
-def default_file(precision: str, device: str, bundle: Bundle) -> str:
-    """Return the graph made for the device, where the bundle has one for it."""
-    own = f"model.{precision}.cpu.onnx"
-    if device == "cpu" and (own in bundle.manifest["artefacts"] or precision == "int8"):
+def default_file(precision: str, device: str, bundle: Bundle, *, backend: str = "ort") -> str:
+    """Return the graph made for the device, where the bundle has one for it: ONNX Runtime's own providers alone."""
+    kind = device.partition(":")[0]
+    own = f"model.{precision}.{kind}.onnx"
+    if backend == "ort" and (own in bundle.manifest["artefacts"] or (kind, precision) == ("cpu", "int8")):
         return own
     return "model.onnx" if precision == "fp32" else f"model.{precision}.onnx"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from toolchain.engine.shapes import Profile, choose_profile, make_profiles, parse_triple
 from toolchain.errors import InputError, UsageError
 from toolchain.graph.packed import pack
-from toolchain.runtimes.trt import _padded
+from toolchain.runtimes.buckets import padded
 
 MOST = 128
 triples = st.lists(st.integers(1, 40), min_size=3, max_size=3).map(lambda numbers: tuple(sorted(numbers)))
@@ -52,11 +52,11 @@ def test_a_batch_padded_up_to_a_profile_fits_it_and_is_otherwise_as_it_was(made)
     deep, wide = max(rows, profile.batch[0]), max(length, profile.length[0])
     shapes = profile.padded(list(batch))
     for name, array in batch.items():
-        padded = _padded(name, array, deep, wide)
-        assert fits(padded.shape, shapes[name])
-        np.testing.assert_array_equal(padded[:rows, :length], array)
-        assert padded.sum() - array.sum() == (deep - rows if name == "attention_mask" else 0)
-    assert (_padded("attention_mask", batch["attention_mask"], deep, wide).sum(axis=1) > 0).all()
+        larger = padded(name, array, deep, wide)
+        assert fits(larger.shape, shapes[name])
+        np.testing.assert_array_equal(larger[:rows, :length], array)
+        assert larger.sum() - array.sum() == (deep - rows if name == "attention_mask" else 0)
+    assert (padded("attention_mask", batch["attention_mask"], deep, wide).sum(axis=1) > 0).all()
 
 
 @given(profiled())

@@ -34,10 +34,10 @@ def test_nothing_is_held_after_it_is_left(exported, probe):
         infer(probe("distilbert"))
 
 
-def test_int8_is_not_a_precision_of_torch(tiny_bert):
+def test_torch_has_no_other_precision(tiny_bert):
     with (
-        pytest.raises(UsageError, match="--precision int8: not with --backend torch"),
-        open_runtime("torch", find_model(str(tiny_bert)), precision="int8"),
+        pytest.raises(UsageError, match="--precision int4: not with --backend torch"),
+        open_runtime("torch", find_model(str(tiny_bert)), precision="int4"),
     ):
         pass
 

@@ -16,7 +16,7 @@ LOOK = ("model", "data", "task", "text_column", "label_column", "backend", "devi
         "max_length", "trust_remote_code")  # fmt: skip
 GATE = ("max_drop", "confidence", "strict")
 EVALUATION = ("model", "task", "data", "split", "text_column", "label_column", "max_length", "precision", "backend",
-              "url", "token_file", "device", "file", "attention", "cuda_graphs", "limit", "trust", "seed",
+              "url", "token_file", "device", "file", "attention", "cuda_graphs", "compile", "limit", "trust", "seed",
               "allow_pickle", "trust_remote_code", *ENERGY, *MLPERF)  # fmt: skip
 
 

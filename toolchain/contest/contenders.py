@@ -12,7 +12,7 @@ from toolchain.energy.evaluation import LOAD_ROWS, batches_of
 from toolchain.energy.load import Piece, pieces
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.evaluate import choose_budget
-from toolchain.recipe import BACKENDS
+from toolchain.recipe import BACKENDS, RECORDING
 from toolchain.runtimes import open_runtime
 from toolchain.subject import Subject, find_subject
 from toolchain.tensors import Infer
@@ -70,7 +70,7 @@ def find_contenders(
     found: dict[tuple[Any, ...], Subject] = {}
     for place in places:
         for backend in backends:
-            chosen = {key: value for key, value in changes.items() if key != "cuda_graphs" or backend == "trt"}
+            chosen = {key: value for key, value in changes.items() if key != "cuda_graphs" or backend in RECORDING}
             subject = find_subject({**chosen, "backend": backend}, place)
             same = (backend, subject.device, subject.precision, subject.artefact["sha256"], subject.job.max_length)
             if same in found:

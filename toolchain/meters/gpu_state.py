@@ -16,6 +16,8 @@ from toolchain.meters.nvml import Device, Unavailable, call
 GONE = ("gpu_lost", "gpu_needs_reset", "driver_not_loaded", "nvml_closed")
 """Reasons for which nothing more can be told, unlike those that concern one reading."""
 
+PROCESS_NOT_SEEN = "process_not_seen"
+
 THROTTLES = {
     "sw_power_cap": 0x04,
     "hw_slowdown": 0x08,
@@ -149,14 +151,36 @@ def other_processes(device: Device, own_pid: int | None = None) -> list[int] | N
     Raises:
         Unavailable: the GPU is lost.
     """
-    # The versions by name: without one, nvidia-ml-py's plain name raises what is no NVMLError.
-    found = _told(device, "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2")
+    found = _processes(device)
     if found is None:
         return None
     pids, own = {process.pid for process in found}, os.getpid() if own_pid is None else own_pid
     if own not in pids and not all(Path(f"/proc/{pid}").exists() for pid in pids):
         return None
     return sorted(pids - {own})
+
+
+def own_memory_mb(device: Device, own_pid: int | None = None) -> float:
+    """Return what the process `own_pid` (default: this one) has allocated on the GPU, in MB (10^6 bytes).
+
+    Raises:
+        Unavailable: the driver does not tell, or not under this number, as in many containers; or the GPU is lost.
+    """
+    own = os.getpid() if own_pid is None else own_pid
+    used = [process.usedGpuMemory for process in _processes(device) or () if process.pid == own]
+    if not used:
+        raise Unavailable(PROCESS_NOT_SEEN, f"process {own}")
+    if used[0] is None:
+        raise Unavailable("not_supported", "memory of processes")
+    return float(used[0]) / 1e6
+
+
+def _processes(device: Device) -> list[Any] | None:
+    # The versions by name: without one, nvidia-ml-py's plain name raises what is no NVMLError.
+    found: list[Any] | None = _told(
+        device, "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2"
+    )
+    return found
 
 
 def _told(device: Device, *names: str, argument: int | None = None) -> Any:

@@ -1,25 +1,76 @@
-"""Peak memory of a window, from the kernel's own high-water mark."""
+"""Peak memory of a window: the kernel's own high-water mark, and samples of what NVML says of the GPU."""
 
+import threading
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+
+from toolchain.meters.gpu_state import own_memory_mb
+from toolchain.meters.nvml import Device, Unavailable, open_nvml, visible_device
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"  # proc(5): reset the peak resident set size to its current value
 
+SAMPLE_S = 0.05
+"""Between samples of the GPU's memory: what is held for less may be missed, but pools of memory do not shrink."""
+
+METHOD = "nvml_samples"
+NO_DEVICE_USED = "no_device_used"
+
 
 class MemoryMeter:
-    """Peak resident memory of this process in MB (10^6 bytes); device memory is not measured yet."""
+    """Peak memory of this process in MB (10^6 bytes): resident on the host, and allocated on `cuda:N`."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        """Take the device that the work runs on."""
+        self._number = None if device == "cpu" else int(device.partition(":")[2] or 0)
+        self._gpu: Device | None = None
+        self._peak_mb: float | None = None
+        self._reason: str | None = NO_DEVICE_USED
+        self._session, self._over = ExitStack(), threading.Event()
 
     def start(self) -> None:
-        """Reset the kernel's mark; where that is not allowed, the peak is that of the process."""
+        """Reset the kernel's mark (where that is not allowed, the peak is that of the process); begin to sample."""
+        if self._number is not None:
+            self._open(self._number)
         try:
             _CLEAR.write_text(_RESET_PEAK)
         except OSError:
             return
 
-    def stop(self) -> dict[str, float | None]:
-        """Return {"host": MB or null, "device": null}."""
-        return {"host": _peak_mb(), "device": None}
+    def stop(self) -> dict[str, Any]:
+        """Return {"host": MB or null, "device": MB or null, "device_method": its method, "device_reason": why none}."""
+        self.sample()
+        self._over.set()
+        self._session.close()
+        method = METHOD if self._peak_mb is not None else None
+        reason = self._reason if method is None else None
+        return {"host": _peak_mb(), "device": self._peak_mb, "device_method": method, "device_reason": reason}
+
+    def sample(self) -> None:
+        """Read the GPU's memory once; a reading that cannot be had leaves its reason."""
+        if self._gpu is None:
+            return
+        try:
+            self._peak_mb = max(self._peak_mb or 0.0, own_memory_mb(self._gpu))
+        except Unavailable as why:
+            self._reason = why.reason
+
+    def _open(self, number: int) -> None:
+        try:
+            self._session.enter_context(open_nvml())
+            self._gpu = visible_device(number)
+        except Unavailable as why:
+            self._reason = why.reason
+            return
+        thread = threading.Thread(target=self._watch, name="memory", daemon=True)
+        thread.start()
+        self._session.callback(thread.join)
+
+    def _watch(self) -> None:
+        while not self._over.wait(SAMPLE_S):
+            self.sample()
 
 
 def _peak_mb() -> float | None:

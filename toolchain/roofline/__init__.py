@@ -75,9 +75,8 @@ def work_of(file: Path, *, backend: str, device: str, precision: str) -> Work:
         return count(model).retyped(precision)
     if device == "cpu":
         return count(model, integers=not is_half_qdq(file), runs_as={"fp16": "fp32"})
-    # On GPUs both ONNX Runtime and TensorRT run float32 products as TF32 unless told not to; ONNX Runtime has no
-    # integer product there.
-    return count(model, integers=backend != "ort", runs_as={"fp32": "tf32"})
+    # On GPUs TensorRT runs float32 products as TF32; ONNX Runtime is told not to, and has no integer product there.
+    return count(model, integers=backend != "ort", runs_as={} if backend == "ort" else {"fp32": "tf32"})
 
 
 def compare(work: Work, extent: Extent, runtime_s: float, ceiling: Ceiling) -> dict[str, Any]:

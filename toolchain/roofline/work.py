@@ -10,6 +10,7 @@ import operator
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -24,6 +25,9 @@ Flop = dict[str, float]
 BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 NAMES = {ir.DataType.FLOAT: "fp32", ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
 ID_BYTES, LOGIT_BYTES = 4, 4
+
+ATTENTION = "MultiHeadAttention"
+"""ONNX Runtime's, of query, key and value [batch, length, width]."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,9 @@ def count(model: ir.Model, *, integers: bool = True, runs_as: Mapping[str, str] 
     quantised = {one.name for one in cover(model) if integers and one.integers}
     flop: dict[str, list[float]] = {}
     for node in model.graph:
-        if node.op_type in (FLOAT_PRODUCTS | INTEGER_PRODUCTS) - {"MatMul", PRODUCT}:
+        if node.op_type in (FLOAT_PRODUCTS | INTEGER_PRODUCTS) - {"MatMul", PRODUCT, ATTENTION}:
             raise InputError(f"{node.name}: a {node.op_type}, whose work is not known. Count that of the graph before.")
-        if node.op_type in ("MatMul", "Gemm", PRODUCT):
+        if node.op_type in ("MatMul", "Gemm", PRODUCT, ATTENTION):
             kind = "int8" if str(node.name) in quantised else NAMES[node.outputs[0].dtype or ir.DataType.FLOAT]
             kind = (runs_as or {}).get(kind, kind)
             factor, power = _macs(node, *names)
@@ -122,11 +126,17 @@ def _macs(node: ir.Node, batch: str, length: str) -> tuple[int, int]:
     if left is None or left.shape is None or output.shape is None or str(output.shape[0]) != batch:
         raise InputError(f"{node.name}: the graph does not say how large it is. Build the bundle again.")
     sizes = [*output.shape[1:], left.shape[-1]]
+    if node.op_type == ATTENTION:  # queries by keys by width, for the scores and again for the sums of values
+        sizes = [2, *output.shape[1:], _length_of(node.inputs[1])]
     known = [size for size in sizes if isinstance(size, int)]
     lengths = [size for size in sizes if str(size) == length]
     if len(known) + len(lengths) != len(sizes) or len(lengths) > 2:
         raise InputError(f"{node.name}: a product of {list(map(str, sizes))}, not of lengths. Build the bundle again.")
     return math.prod(known), len(lengths)
+
+
+def _length_of(keys: ir.Value | None) -> Any:
+    return keys.shape[1] if keys is not None and keys.shape is not None else None
 
 
 def _size(value: ir.Value, batch: str) -> list[int]:

@@ -21,6 +21,7 @@ from toolchain.engine.plan import Tag, check_plan
 from toolchain.engine.shapes import Profile, choose_profile
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.graph.packed import pack
+from toolchain.runtimes.buckets import padded_batch
 from toolchain.tensors import Batch, Infer
 
 LANES = 2
@@ -143,7 +144,7 @@ class Runner:
         wide, deep = max(length, profile.length[0]), max(rows, profile.batch[0])
         if self._graphs:
             wide, deep = profile.length[2], min(1 << (deep - 1).bit_length(), profile.batch[2])
-        inputs = {name: _padded(name, array, deep, wide) for name, array in batch.items()}
+        inputs = padded_batch(batch, deep, wide)
         lane.enqueue(index, inputs, rows=rows, graph=self._graphs)
 
     def close(self) -> None:
@@ -159,20 +160,6 @@ def _with_a_token(batch: Batch) -> Batch:
     mask = batch["attention_mask"].copy()
     mask[:, 0] |= (mask.sum(axis=1) == 0).astype(mask.dtype)
     return {**batch, "attention_mask": mask}
-
-
-def _padded(name: str, array: NDArray[Any], rows: int, length: int) -> NDArray[Any]:
-    """Return the array with rows of one token and columns of padding added; their results are dropped.
-
-    A mask of an added row begins with 1: a row without any token has no defined softmax.
-    """
-    if array.shape == (rows, length):
-        return array
-    padded = np.zeros((rows, length), array.dtype)
-    padded[: array.shape[0], : array.shape[1]] = array
-    if name == "attention_mask":
-        padded[array.shape[0] :, 0] = 1
-    return padded
 
 
 class Lane:

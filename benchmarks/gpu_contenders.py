@@ -1,0 +1,162 @@
+"""Who runs in benchmarks/gpu.py: DistilBERT-base of random weights, on rows as long as those of sst2.
+
+To add one: its line in CONTENDERS. All are given ids that are padded in batches already.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolchain import graph
+from toolchain.energy.load import Piece, pieces
+from toolchain.export import export
+from toolchain.model import Source, find_model
+from toolchain.runtimes import open_runtime
+from toolchain.tensors import Infer
+from toolchain.tokens import Tokens, budget_batches
+
+LENGTHS = Path(__file__).with_name("sst2_lengths.json")
+BASE = {"initializer_range": 0.04}  # of transformers' sizes; at its 0.02 the logits of all rows are nearly one
+SMALL = {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128, "initializer_range": 0.1}
+CLS, SEP, WORDS = 101, 102, (1000, 30522)
+BASELINE = "transformers eager, batch 32"
+BASELINE_BATCH = 32
+BUDGETS = {"cpu": (1024,), "cuda": (4096, 16384, 65536)}
+"""Padded positions a batch, of which each of ours takes the fastest."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where all of them run, and what they run: the checkpoint, the folder for its graphs, the rows."""
+
+    device: str
+    source: Source
+    tokens: Tokens
+
+    @property
+    def kind(self) -> str:
+        """The type of the device."""
+        return self.device.partition(":")[0]
+
+    @functools.cached_property
+    def full_graph(self) -> Path:
+        """The float32 graph."""
+        made = self.source.folder / "model.onnx"
+        export(self.source, made)
+        return made
+
+    @functools.cached_property
+    def half_graph(self) -> Path:
+        """The fused float16 graph for ONNX Runtime on CUDA."""
+        from toolchain.graph.cuda import for_cuda
+        from toolchain.graph.half import to_half
+
+        made, model = self.source.folder / "model.fp16.cuda.onnx", graph.load(self.full_graph)
+        for_cuda(model)
+        to_half(model)
+        graph.save(model, made)
+        return made
+
+
+@dataclass(frozen=True)
+class Contender:
+    """How one is opened; its precision on a GPU and its backend, as utilisation is counted; where it runs."""
+
+    open: Callable[[Place], AbstractContextManager[Infer]]
+    precision: str
+    backend: str = "torch"
+    gpu_only: bool = True
+    as_filed: bool = False
+
+    def precision_on(self, place: Place) -> str:
+        """Return the precision that it runs in there: the baseline's is float32 on a CPU, which has no fast float16."""
+        return "fp32" if self.as_filed and place.kind == "cpu" else self.precision
+
+    def work(self, place: Place) -> list[list[Piece]]:
+        """Return the ways to batch the rows that it may choose from, padded."""
+        if self.as_filed:
+            return [pieces(place.tokens, batches_of_file(len(place.tokens)))]
+        lengths = place.tokens.lengths
+        return [pieces(place.tokens, budget_batches(lengths, max_slots=slots)) for slots in BUDGETS[place.kind]]
+
+
+def batches_of_file(rows: int) -> list[np.ndarray]:
+    """Return the rows in file order, 32 at a time."""
+    return [np.arange(start, min(start + BASELINE_BATCH, rows)) for start in range(0, rows, BASELINE_BATCH)]
+
+
+def make_place(folder: Path, device: str, *, rows: int, small: bool = False) -> Place:
+    """Write the checkpoint into `folder`, and make `rows` rows of random words, as long as sst2's in file order."""
+    import torch
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    torch.manual_seed(0)
+    DistilBertForSequenceClassification(DistilBertConfig(**(SMALL if small else BASE))).save_pretrained(folder)
+    known, words = json.loads(LENGTHS.read_text())["lengths"], np.random.default_rng(0)
+    lengths = [known[row % len(known)] for row in range(rows)]
+    ids = [[CLS, *words.integers(*WORDS, length - 2).tolist(), SEP] for length in lengths]
+    columns = {"input_ids": ids, "attention_mask": [[1] * length for length in lengths]}
+    return Place(device, find_model(str(folder)), Tokens(columns, {"input_ids": 0, "attention_mask": 0}))
+
+
+@contextmanager
+def _transformers(place: Place) -> Iterator[Infer]:
+    """What a user writes: the model in float16, each batch moved to it, the logits moved back."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    dtype = {"fp32": torch.float32, "fp16": torch.float16}[CONTENDERS[BASELINE].precision_on(place)]
+    folder = place.source.folder
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+    model = model.eval().to(place.device)
+
+    def infer(batch: Any) -> Any:
+        with torch.no_grad():
+            inputs = {name: torch.from_numpy(array).long().to(place.device) for name, array in batch.items()}
+            return model(**inputs).logits.float().cpu().numpy()
+
+    yield infer
+
+
+def _torch(precision: str = "fp16", *, gpu_only: bool = True, **choices: Any) -> Contender:
+    def opened(place: Place) -> AbstractContextManager[Infer]:
+        return open_runtime("torch", place.source, device=place.device, precision=precision, **choices)
+
+    return Contender(opened, precision, gpu_only=gpu_only)
+
+
+def _ort(precision: str, *, gpu_only: bool = True, **choices: Any) -> Contender:
+    def opened(place: Place) -> AbstractContextManager[Infer]:
+        file = place.full_graph if precision == "fp32" else place.half_graph
+        return open_runtime("ort", file, device=place.device, precision=precision, **choices)
+
+    return Contender(opened, precision, backend="ort", gpu_only=gpu_only)
+
+
+REFERENCE = _torch("fp32", gpu_only=False)
+
+CONTENDERS = {
+    BASELINE: Contender(_transformers, "fp16", gpu_only=False, as_filed=True),
+    "torch fp32": REFERENCE,
+    "torch bf16": _torch("bf16", gpu_only=False),
+    "torch fp32 compiled": _torch("fp32", gpu_only=False, compiled=True),
+    "torch fp16": _torch(attention="sdpa"),
+    "torch fp16 graphs": _torch(attention="sdpa", cuda_graphs=True),
+    "torch fp16 compiled": _torch(attention="sdpa", compiled=True),
+    "torch fp16 compiled graphs": _torch(attention="sdpa", compiled=True, cuda_graphs=True),
+    "torch fp16 flash": _torch(attention="flash"),
+    "torch fp16 flex": _torch(attention="flex"),
+    "torch fp16 packed": _torch(attention="packed"),
+    "torch int8 compiled": _torch("int8", compiled=True),
+    "torch fp8 compiled": _torch("fp8", compiled=True),
+    "ort fp32": _ort("fp32", gpu_only=False),
+    "ort fp16 fused": _ort("fp16"),
+    "ort fp16 fused graphs": _ort("fp16", cuda_graphs=True),
+}
+"""Name -> contender; the first that runs in the same interleaved rounds is what all are compared with."""

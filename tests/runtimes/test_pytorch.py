@@ -1,0 +1,127 @@
+"""PyTorch compiled, quantised, and recorded: near the plain model; recording is tried with a stand-in for CUDA's."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from toolchain.errors import MachineError, UsageError
+from toolchain.model import find_model
+from toolchain.runtimes import recorded
+from toolchain.runtimes.pytorch import _logits, _longest, open_module, open_torch
+from toolchain.runtimes.quantised import quantise
+from toolchain.runtimes.recorded import Recorder
+
+
+def repeat(work):
+    """Record by running again: as a graph does, it writes to the tensor that the first run made."""
+    logits = work().clone()
+    return lambda: logits.copy_(work()), logits
+
+
+@pytest.fixture
+def recorder(checkpoints):
+    """A recorder of an architecture on the CPU, and how often it recorded."""
+    opened = []
+
+    def make(kind):
+        source, shapes = find_model(str(checkpoints[kind])), []
+
+        def capture(work):
+            shapes.append(1)
+            return repeat(work)
+
+        module = open_module(source, device="cpu")
+        opened.append(module)
+        return Recorder(partial(_logits, module.__enter__()), "cpu", capture, _longest(source)), shapes
+
+    yield make
+    for module in opened:
+        module.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta"])
+def test_a_recorder_gives_the_models_logits_and_records_a_bucket_once(kind, recorder, random_batch, reference):
+    recorder, shapes = recorder(kind)
+    for rows, length in ((5, 17), (5, 23), (1, 1), (5, 17), (17, 9)):
+        batch = random_batch(kind, rows, length)
+        np.testing.assert_allclose(recorder.run(batch), reference(kind, batch), atol=2e-5)
+    assert len(shapes) == 3
+
+
+def test_of_many_recordings_the_oldest_is_dropped(recorder, random_batch, monkeypatch):
+    monkeypatch.setattr(recorded, "MOST_GRAPHS", 2)
+    recorder, shapes = recorder("bert")
+    for rows in (1, 2, 1, 3, 1):
+        recorder.run(random_batch("bert", rows, 8))
+    assert list(recorder._kept) == [(3, 8), (1, 8)]
+    assert len(shapes) == 3
+
+
+def test_the_longest_row_is_what_the_table_of_positions_has(checkpoints):
+    assert {kind: _longest(find_model(str(path))) for kind, path in checkpoints.items()} == {
+        "distilbert": 512, "bert": 512, "roberta": 512}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [({"cuda_graphs": True}, "there are none on a CPU"),
+     ({"cuda_graphs": True, "attention": "packed"}, "--cuda-graphs: not with --attention packed"),
+     ({"compiled": True, "attention": "flex"}, "--compile: not with --attention flex")],
+)  # fmt: skip
+def test_what_does_not_go_together_is_refused(tiny_bert, choices, message):
+    with (
+        pytest.raises(UsageError, match=message),
+        open_torch(find_model(str(tiny_bert)), device="cpu", **choices),
+    ):
+        pass
+
+
+def test_a_compiled_model_gives_the_same_logits_for_any_shape(tiny_distilbert, random_batch, reference, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.nn.Module, "compile", partial_eager(torch.nn.Module.compile))
+    with open_torch(find_model(str(tiny_distilbert)), device="cpu", compiled=True) as infer:
+        for rows, length in ((5, 17), (8, 32), (1, 9)):
+            batch = random_batch("distilbert", rows, length)
+            np.testing.assert_allclose(infer(batch), reference("distilbert", batch), atol=2e-5)
+
+
+def partial_eager(plain):
+    """Trace and guard as torch.compile does, but run what was traced as it is: no compiler, so in seconds."""
+    return lambda module, **choices: plain(module, backend="aot_eager", **choices)
+
+
+def test_where_compiling_fails_it_says_so(tiny_bert, random_batch, monkeypatch):
+    import torch
+
+    def fail(graph, inputs):
+        raise RuntimeError("no compiler here")
+
+    plain = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **choices: plain(module, backend=fail, **choices))
+    with (
+        open_torch(find_model(str(tiny_bert)), device="cpu", compiled=True) as infer,
+        pytest.raises(MachineError, match="--compile: PyTorch cannot"),
+    ):
+        infer(random_batch("bert", 2, 9))
+
+
+@pytest.mark.filterwarnings("ignore")  # torchao's own, of kernels for other machines
+@pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta"])
+def test_int8_is_of_the_encoder_alone_and_near(kind, checkpoints, random_batch, reference):
+    pytest.importorskip("torchao")
+    source, batch = find_model(str(checkpoints[kind])), random_batch(kind, 6, 19)
+    with open_module(source, device="cpu") as module:
+        assert quantise(module, "int8") == 6 * 2  # linear layers of a layer, layers
+    with open_torch(source, device="cpu", precision="int8") as infer:
+        difference = np.abs(infer(batch) - reference(kind, batch)).max()
+    assert 0 < difference < 0.2
+
+
+def test_without_torchao_it_says_what_to_install(tiny_bert, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "torchao.quantization", None)
+    with (
+        pytest.raises(MachineError, match="pip install torchao"),
+        open_torch(find_model(str(tiny_bert)), device="cpu", precision="int8"),
+    ):
+        pass

@@ -1,0 +1,227 @@
+"""A graph as ONNX Runtime runs it on CUDA: attention, LayerNorm and GELU as one operator each, of its own domain.
+
+ONNX Runtime's own optimiser matches no attention of an export by transformers 5. The operators are those of its
+ContribOperators.md; in float16 they sum in float32 inside, so that no casts stand between them as graph/half.py needs
+around their parts. Left as they are: the embeddings, whose LayerNorm in float16 would square numbers below float16's
+normal ones; and attention over packed rows, whose operators exist on CUDA alone and cannot be checked elsewhere.
+"""
+
+from collections.abc import Callable
+from typing import NoReturn
+
+import numpy as np
+import onnx_ir as ir
+
+from toolchain.errors import InputError
+from toolchain.graph import add_initializer, constant, nodes, tidy
+from toolchain.graph.clean import MASK_VALUE
+from toolchain.graph.first_token import first_token
+from toolchain.graph.match import Matcher, axis, for_every_query
+
+DOMAIN = "com.microsoft"
+LENGTHS = "attention_mask.lengths"
+"""Real tokens of each row, int32 [batch]: the one mask that every fused kernel takes; rows are padded on the right."""
+
+RIGHT_PADDED = "toolchain.right_padded"
+"""Key of a graph's metadata: its rows must be padded on the right, as our tokenizers do."""
+
+
+def for_cuda(model: ir.Model, *, where: str = "model.onnx") -> dict[str, int]:
+    """Fuse a clean float32 graph in place, to be typed by half.to_half; return how many places each pass changed.
+
+    Raises:
+        InputError: a layer's attention or LayerNorms were not fused, so that the rest would be as slow as before.
+    """
+    layers = sum(1 for _ in nodes(model, "Softmax"))
+    counts = {"first_token": first_token(model)}
+    counts |= {name: run(model) for name, run in FUSIONS.items()}
+    for name, wanted in (("attention", layers), ("skip_norms", 2 * layers)):
+        if not wanted or counts[name] != wanted:
+            raise InputError(
+                f"{where}: {name}: {counts[name]} of {wanted} are of a form that can be fused for CUDA. Run model.onnx."
+            )
+    model.graph.opset_imports[DOMAIN] = 1
+    tidy(model)
+    model.metadata_props[RIGHT_PADDED] = "1"
+    return counts
+
+
+def fuse_attention(model: ir.Model) -> int:
+    """Compute attention from its three products on to its joined heads by one node; return how many there are.
+
+    The scale must be in the query already (clean.fold_attention_scale). A row without any token attends to its first.
+    """
+    matcher, count = _Attention(model, "attention"), 0
+    for softmax in nodes(model, "Softmax"):
+        try:
+            joined, operands, heads = matcher.parts(softmax)
+        except InputError:
+            continue  # for_cuda counts
+        lengths = _lengths(model)
+        query, key, value = (product for product, _ in operands)
+        biases = [constant(bias) for _, bias in operands]
+        bias = add_initializer(model, f"{softmax.name}.bias", np.concatenate(biases))  # type: ignore[arg-type]
+        known = {"num_heads": heads, "scale": 1.0}
+        fused = ir.node("MultiHeadAttention", [query, key, value, bias, lengths], known, domain=DOMAIN)
+        _replace(model, joined, fused, name=str(softmax.name).removesuffix(".softmax"))
+        count += 1
+    return count
+
+
+def fuse_skip_norms(model: ir.Model) -> int:
+    """Compute the addition before a LayerNorm, and the bias before that, within it; return how many there are."""
+    count = 0
+    for norm in nodes(model, "LayerNormalization"):
+        addition = _maker(norm.inputs[0], "Add")
+        if addition is None or axis(norm, -1) not in (-1, 2) or len(addition.outputs[0].uses()) != 1:
+            continue
+        x, skip = addition.inputs
+        if x is None or skip is None or x.shape is None or x.shape != skip.shape or _is_embedding(x, skip):
+            continue
+        product, bias = _biased(x)
+        if bias is None:
+            product, bias = _biased(skip)
+            product, skip = (product, x) if bias is not None else (x, skip)
+        known = {"epsilon": norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else 1e-5}
+        inputs = [product, skip, norm.inputs[1], norm.inputs[2] if len(norm.inputs) > 2 else None, bias]
+        fused = ir.node("SkipLayerNormalization", inputs, known, domain=DOMAIN)
+        _replace(model, norm, fused, name=str(norm.name))
+        count += 1
+    return count
+
+
+def fuse_gelu(model: ir.Model) -> int:
+    """Compute a linear layer's bias and the exact GELU behind it by one node; return how many there are."""
+    count = 0
+    for half in nodes(model, "Mul"):
+        product = _maker(half.inputs[0], "Mul")
+        plus_one = _maker(product.inputs[1], "Add") if product is not None and _is(half.inputs[1], 0.5) else None
+        erf = _maker(plus_one.inputs[0], "Erf") if plus_one is not None and _is(plus_one.inputs[1], 1.0) else None
+        divided = _maker(erf.inputs[0], "Div") if erf is not None else None
+        if product is None or divided is None or not _is(divided.inputs[1], 2**0.5):
+            continue
+        x, bias = _biased(product.inputs[0], readers=2)
+        if bias is None or divided.inputs[0] is not product.inputs[0]:
+            continue
+        _replace(model, half, ir.node("BiasGelu", [x, bias], domain=DOMAIN), name=f"{half.outputs[0].name}.gelu")
+        count += 1
+    return count
+
+
+FUSIONS: dict[str, Callable[[ir.Model], int]] = {
+    "attention": fuse_attention,
+    "skip_norms": fuse_skip_norms,
+    "gelu": fuse_gelu,  # none where the activation is another
+}
+
+
+class _Attention(Matcher):
+    """Reads attention around its softmax."""
+
+    def refuse(self, what: str) -> NoReturn:
+        raise InputError(f"{self.where}: {what}. Run it without fusing.")
+
+    def parts(self, softmax: ir.Node) -> tuple[ir.Node, list[tuple[ir.Value, ir.Value]], int]:
+        """Return the node that joins the heads; query, key and value before their bias, and the bias; the heads."""
+        at = str(softmax.name)
+        add = _maker(softmax.inputs[0], "Add")
+        masks = [part for part in add.inputs if part is not None and for_every_query(part)] if add is not None else []
+        if add is None or len(masks) != 1 or not self.is_mask(masks[0]):
+            self.refuse(f"{at}: no mask of the padding is added to the scores")
+        scores = _maker(next(part for part in add.inputs if part is not masks[0]), "MatMul")
+        joined = _only_reader(softmax, "MatMul")
+        moved = _only_reader(joined, "Transpose")
+        end = _only_reader(moved, "Reshape")
+        if scores is None or joined is None or end is None or joined.inputs[0] is not softmax.outputs[0]:
+            self.refuse(f"{at}: not between two products")
+        self.step(at, end.inputs[0], "Transpose", (0, 2, 1, 3))
+        operands, heads = [], set()
+        orders = ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3))
+        for value, order in zip((*scores.inputs[:2], joined.inputs[1]), orders, strict=True):
+            split = self.step(at, value, "Transpose", order)
+            heads.add(split.shape[2] if split.shape is not None and len(split.shape) == 4 else None)
+            product, bias = _biased(self.step(at, split, "Reshape"))
+            if product is None or bias is None:
+                self.refuse(f"{at}: not behind three linear layers")
+            operands.append((product, bias))
+        count = heads.pop()
+        if heads or not isinstance(count, int):
+            self.refuse(f"{at}: its heads are not known")
+        return end, operands, count
+
+    def is_mask(self, value: ir.Value) -> bool:
+        """Whether a tensor is 0 at each token and far below it at padding, made of attention_mask alone."""
+        source = next((one for one in self.model.graph.inputs if one.name == "attention_mask"), None)
+        feed = np.array([[1, 1, 1], [1, 0, 0]], np.int32)
+        if source is None or value.const_value is not None:
+            return False
+        found = self.run([source], value, {"attention_mask": feed}).reshape(2, 3)
+        return not found[feed == 1].any() and bool((found[feed == 0] <= MASK_VALUE).all())
+
+
+def _lengths(model: ir.Model) -> ir.Value:
+    """Return the real tokens of each row, but 1 at least, computed once at the graph's beginning."""
+    known = next((value for node in nodes(model, "Max") for value in node.outputs if value.name == LENGTHS), None)
+    if known is not None:
+        return known
+    mask = next(value for value in model.graph.inputs if value.name == "attention_mask")
+    dimension = add_initializer(model, "mask_dimension", np.array([1], np.int64))
+    least = add_initializer(model, "least_length", np.array(1, np.int32))
+    total = ir.node("ReduceSum", [mask, dimension], {"keepdims": 0}, name=f"{LENGTHS}.sum")
+    made = ir.node("Max", [total.outputs[0], least], name=LENGTHS)
+    for node, name in ((total, f"{LENGTHS}.sum"), (made, LENGTHS)):
+        value = node.outputs[0]
+        value.name, value.type = name, ir.TensorType(ir.DataType.INT32)
+        value.shape = ir.Shape([mask.shape[0] if mask.shape is not None else None])
+    model.graph.insert_before(model.graph[0], [total, made])
+    return made.outputs[0]
+
+
+def _biased(value: ir.Value | None, *, readers: int = 1) -> tuple[ir.Value | None, ir.Value | None]:
+    """Return what a linear layer's bias is added to, and the bias, if that makes `value` for so many readers alone."""
+    add = _maker(value, "Add")
+    if add is None or len(add.outputs[0].uses()) != readers:
+        return value, None
+    for bias, other in (add.inputs, reversed(add.inputs)):
+        array = constant(bias)
+        if array is not None and array.ndim == 1:
+            return other, bias
+    return value, None
+
+
+def _is_embedding(*values: ir.Value) -> bool:
+    """Whether one of the values is looked up, or a sum of what is."""
+    makers = [value.producer() for value in values]
+    return any(
+        node is not None
+        and (
+            (node.op_type == "Gather" and constant(node.inputs[0]) is not None)
+            or (node.op_type == "Add" and _is_embedding(*[value for value in node.inputs if value is not None]))
+        )
+        for node in makers
+    )
+
+
+def _maker(value: ir.Value | None, op_type: str) -> ir.Node | None:
+    node = value.producer() if value is not None else None
+    return node if node is not None and node.op_type == op_type else None
+
+
+def _only_reader(node: ir.Node | None, op_type: str) -> ir.Node | None:
+    uses = list(node.outputs[0].uses()) if node is not None else []
+    return uses[0].node if len(uses) == 1 and uses[0].node.op_type == op_type else None
+
+
+def _is(value: ir.Value | None, number: float) -> bool:
+    array = constant(value)
+    return array is not None and array.size == 1 and abs(array.item() - number) < 1e-6
+
+
+def _replace(model: ir.Model, old: ir.Node, new: ir.Node, *, name: str) -> None:
+    """Put `new` in the place of `old`, under a name of its own, its output under the old one's."""
+    made, known = new.outputs[0], old.outputs[0]
+    new.name, made.shape, made.type = name, known.shape, known.type
+    model.graph.insert_before(old, new)
+    known.replace_all_uses_with(made)
+    made.name, known.name = known.name, f"{known.name}.replaced"
+    model.graph.remove(old, safe=True)
