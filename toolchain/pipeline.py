@@ -113,7 +113,12 @@ def _measure(
         tell(f"opening {subject.backend} on {subject.device}")
         with open_runtime(subject.backend, subject.model, **subject.choices) as infer:
             logits, speed = evaluation.measure(
-                infer, subject.encode, rows.texts, seed=seed, log=tell, device=subject.device
+                infer,
+                subject.encode,
+                rows.texts,
+                seed=seed,
+                log=tell,
+                device="cpu" if subject.remote else subject.device,
             )
             slots = speed["tokens"]["batch_slots"]
             session.measure(infer, job.encode, rows.sample(LOAD_ROWS, seed=seed).texts, max_slots=slots, tell=tell)
