@@ -32,7 +32,8 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def verdicts(found: list[Verdict]) -> Cells:
     """Return targets and what became of them as text, headings first."""
-    return [("target", "", "found", "")] + [
+    headings: Cells = [("target", "", "found", "")]
+    return headings + [
         (
             one.target.figure,
             f"{'<=' if one.target.most else '>='} {one.target.bound:g}",
