@@ -249,12 +249,12 @@ def bundle_of(typed_bundles: dict[str, Path], tmp_path: Path) -> Callable[[str],
 
 @pytest.fixture(scope="session")
 def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's bundle in INT8; read only."""
+    """The demo's bundle in FP32, which takes one text and names two classes; read only."""
     from toolchain.build import build
     from toolchain.recipe import Recipe
 
     target = tmp_path_factory.mktemp("demo") / "demo"
-    build(Recipe.make({"model": "demo", "task": "demo", "precision": "int8", "output": str(target)}), engine=False)
+    build(Recipe.make({"model": "demo", "task": "demo", "precision": "fp32", "output": str(target)}), engine=False)
     return target
 
 

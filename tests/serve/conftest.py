@@ -7,14 +7,6 @@ from toolchain.recipe import Recipe
 
 
 @pytest.fixture(scope="session")
-def demo_bundle(tmp_path_factory):
-    """The demo in float32, which takes one text and names two classes."""
-    folder = tmp_path_factory.mktemp("demo") / "sentiment"
-    build(Recipe.make({"model": "demo", "task": "demo", "precision": "fp32", "output": str(folder)}), engine=False)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def pair_bundle(tiny, tmp_path_factory):
     """A tiny BERT, which gives one number for two texts."""
     home = tmp_path_factory.mktemp("pairs")

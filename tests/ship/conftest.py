@@ -7,23 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.bundle import stage
 from toolchain.ship.options import Options
 from toolchain.ship.triton import ship
+from toolchain.stage import stage
 
 BUCKETS = (16, 32)
 TENSORRT = "10.16.1.11"
-
-
-@pytest.fixture(scope="session")
-def demo_bundle(tmp_path_factory):
-    """The built-in model: one text, two classes."""
-    from toolchain.build import build
-    from toolchain.recipe import Recipe
-
-    target = tmp_path_factory.mktemp("bundles") / "demo"
-    build(Recipe.make({"model": "demo", "task": "demo", "precision": "fp32", "output": str(target)}), engine=False)
-    return target
 
 
 @pytest.fixture(scope="session")

@@ -132,7 +132,7 @@ def _only_model(server: Server, ask: Any) -> str:
         if entry.get("state", "READY") == "READY":
             about = ask("get_model_metadata", entry["name"])
             takes, gives = ({tensor["name"] for tensor in about[side]} for side in ("inputs", "outputs"))
-            if takes == wanted and "LOGITS" in gives:
+            if takes & set(TEXT_INPUTS) == wanted and "LOGITS" in gives:
                 found.append(entry["name"])
     if len(found) != 1:
         shown = ", ".join(found) or "none"

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolchain import __version__
-from toolchain.serve.checks import TEXTS, VERSION
+from toolchain.serve.checks import VERSION
 from toolchain.serve.limits import Limits
 from toolchain.subject import Subject
+from toolchain.tensors import TEXT_INPUTS
 
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "parameters", "statistics")
 
@@ -30,7 +31,7 @@ class Card:
 
     @property
     def _texts(self) -> tuple[str, ...]:
-        return TEXTS[: len(self.subject.job.task.text_columns)]
+        return TEXT_INPUTS[: len(self.subject.job.task.text_columns)]
 
     @property
     def _platform(self) -> str:

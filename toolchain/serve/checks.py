@@ -10,7 +10,6 @@ from toolchain.serve.limits import Limits
 from toolchain.serve.protocol import InferRequest, Reason, RefusedError, Tensor
 from toolchain.tokens import Tokens
 
-TEXTS = ("TEXT", "TEXT_PAIR")
 OUTPUTS = ("LABEL", "SCORE", "LOGITS")
 INTEGERS = ("INT64", "INT32")
 VERSION = "1"
@@ -88,7 +87,7 @@ class Checks:
         wanted = self._wanted(given)
         self._check_names(given, wanted, refuse)
         ordered = [given[name] for name in wanted]
-        if wanted[0] in TEXTS:
+        if wanted[0] in TEXT_INPUTS:
             self._check_shapes(ordered, ("BYTES",), "[-1,1]", refuse)
             return self._texts(ordered, refuse)
         self._check_shapes(ordered, INTEGERS, "[-1,-1]", refuse)
@@ -111,7 +110,9 @@ class Checks:
     def _wanted(self, given: Iterable[str]) -> tuple[str, ...]:
         """Ids are meant where an input of ids is there and none of text."""
         names = set(given)
-        return tuple(self.sizes) if names & set(self.sizes) and not names & set(TEXTS) else TEXTS[: self.texts]
+        return (
+            tuple(self.sizes) if names & set(self.sizes) and not names & set(TEXT_INPUTS) else TEXT_INPUTS[: self.texts]
+        )
 
     def _check_names(self, given: dict[str, Tensor], wanted: tuple[str, ...], refuse: "_Refusal") -> None:
         if len(given) != len(wanted):
