@@ -8,6 +8,7 @@ import numpy as np
 from toolchain.data import Text
 from toolchain.serve.limits import Limits
 from toolchain.serve.protocol import InferRequest, Reason, RefusedError, Tensor
+from toolchain.tensors import TEXT_INPUTS
 from toolchain.tokens import Tokens
 
 OUTPUTS = ("LABEL", "SCORE", "LOGITS")
@@ -110,9 +111,8 @@ class Checks:
     def _wanted(self, given: Iterable[str]) -> tuple[str, ...]:
         """Ids are meant where an input of ids is there and none of text."""
         names = set(given)
-        return (
-            tuple(self.sizes) if names & set(self.sizes) and not names & set(TEXT_INPUTS) else TEXT_INPUTS[: self.texts]
-        )
+        ids = names & set(self.sizes) and not names & set(TEXT_INPUTS)
+        return tuple(self.sizes) if ids else TEXT_INPUTS[: self.texts]
 
     def _check_names(self, given: dict[str, Tensor], wanted: tuple[str, ...], refuse: "_Refusal") -> None:
         if len(given) != len(wanted):

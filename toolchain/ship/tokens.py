@@ -9,8 +9,8 @@ from toolchain.errors import GateError, InputError
 from toolchain.job import Job
 from toolchain.parity import PROBES, probe_texts
 from toolchain.ship.signature import Tensors
+from toolchain.tensors import TEXT_INPUTS
 
-TEXTS = ("TEXT", "TEXT_PAIR")
 COLUMNS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
 """Input of the graph -> attribute of an encoding of `tokenizers`."""
 
@@ -70,7 +70,7 @@ def settings(job: Job, inputs: Tensors, buckets: Sequence[int], *, max_character
         )
     pad_values = job.encode([("",) * len(job.task.text_columns)]).pad_values
     return {
-        "texts": list(TEXTS[: len(job.task.text_columns)]),
+        "texts": list(TEXT_INPUTS[: len(job.task.text_columns)]),
         "outputs": [
             {"name": name, "attribute": COLUMNS[name], "dtype": tensor.type.removeprefix("TYPE_").lower(),
              "pad": pad_values[name]} for name, tensor in inputs.items()
