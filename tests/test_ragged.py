@@ -34,3 +34,8 @@ def test_there_is_no_row_behind_the_last() -> None:
 def test_a_number_too_large_for_a_model_is_refused() -> None:
     with pytest.raises(OverflowError):
         Ragged.of([[2**31]])
+
+
+@given(st.lists(rows, min_size=1, max_size=4))
+def test_rows_of_several_are_put_below_each_other(parts: list[list[list[int]]]) -> None:
+    assert Ragged.joined([Ragged.of(part) for part in parts]) == [row for part in parts for row in part]

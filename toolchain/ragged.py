@@ -31,6 +31,12 @@ class Ragged(Sequence[list[int]]):
         starts = _starts(np.fromiter(map(len, rows), np.int64, len(rows)))
         return cls(np.fromiter(itertools.chain.from_iterable(rows), np.int32, int(starts[-1])), starts)
 
+    @classmethod
+    def joined(cls, parts: Sequence["Ragged"]) -> "Ragged":
+        """Put the rows of several below each other."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        return cls(np.concatenate([part.values for part in parts]), _starts(lengths))
+
     @property
     def lengths(self) -> Indices:
         """Numbers in each row, int64 [rows]."""
@@ -43,6 +49,9 @@ class Ragged(Sequence[list[int]]):
         # A number's place is as far behind its row's first one here as there.
         places = np.arange(starts[-1]) + np.repeat(self.starts[:-1][indices] - starts[:-1], lengths)
         return Ragged(self.values[places], starts)
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
 
     def __len__(self) -> int:
         return len(self.starts) - 1

@@ -36,6 +36,11 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.columns["input_ids"])
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tokens):
+            return NotImplemented
+        return (self.columns, self.pad_values) == (other.columns, other.pad_values)
+
     def take(self, indices: Indices) -> "Tokens":
         """Return the rows at `indices`, in that order."""
         return Tokens({name: column.take(indices) for name, column in self.columns.items()}, self.pad_values)

@@ -163,8 +163,8 @@ class Batcher:
         deadline = now + 1000 * min(timeout_us or longest_us, longest_us)
         logits = np.empty((rows, self._classes), np.float32)
         request = Request(tokens, loop.create_future(), next(self._numbers), now, deadline, rows, rows, logits)
-        for row, ids in enumerate(tokens.columns["input_ids"]):
-            self._queues[bisect.bisect_left(self._ends, len(ids))].append((request, row))
+        for row, length in enumerate(tokens.lengths.tolist()):
+            self._queues[bisect.bisect_left(self._ends, length)].append((request, row))
         self._rows += rows
         self._counters.pending += 1
         self._earliest_ns = min(self._earliest_ns, deadline)

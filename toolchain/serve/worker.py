@@ -16,6 +16,7 @@ import numpy as np
 
 from toolchain.distance import Logits
 from toolchain.errors import InputError
+from toolchain.ragged import Ragged
 from toolchain.serve.batcher import Done
 from toolchain.tensors import Batch, Infer
 from toolchain.tokens import Tokens
@@ -116,7 +117,7 @@ def joined(groups: list[Tokens]) -> Tokens:
     """Return the rows of several requests as one."""
     if len(groups) == 1:
         return groups[0]
-    columns = {name: [row for group in groups for row in group.columns[name]] for name in groups[0].columns}
+    columns = {name: Ragged.joined([group.columns[name] for group in groups]) for name in groups[0].columns}
     return Tokens(columns, groups[0].pad_values)
 
 
