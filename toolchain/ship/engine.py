@@ -68,7 +68,9 @@ def find_engine(bundle: Bundle, options: Options) -> Engine:
 def _graph(bundle: Bundle, backend: str, options: Options) -> Engine:
     """Return a graph for ONNX Runtime, in Triton's own backend on a GPU or a CPU, or in Python on a CPU."""
     device = "cpu" if backend == "python" else options.device or "cuda"
-    name = options.file or default_file(bundle.manifest["precision"], device, bundle)
+    # What is fused for CUDA runs nowhere else, and an instance of KIND_AUTO may land on a CPU: --file can name it.
+    own = "ort" if device == "cpu" else "triton"
+    name = options.file or default_file(bundle.manifest["precision"], device, bundle, backend=own)
     if is_plan(name):
         raise UsageError(f"--file {name}: a plan. Leave it out, or choose --backend trt.")
     file = bundle.file(name)
