@@ -1,0 +1,92 @@
+"""The real service under load: Triton's own load generator, and ten times more than it can do."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import aiohttp
+import numpy as np
+import pytest
+
+from toolchain.forward import run
+from toolchain.parity import PROBES
+from toolchain.runtimes import open_runtime
+from toolchain.subject import find_subject
+
+OVERLOAD_S, CLIENTS, QUEUE = 30, 320, 32
+GROWTH_MB = 64
+
+
+@pytest.fixture(scope="module")
+def server(demo_bundle):
+    """A process of its own with a short queue: its addresses and its number."""
+    command = [sys.executable, "-m", "toolchain", "serve", str(demo_bundle), "--http-port", "0", "--grpc-port", "0",
+               "--name", "sentiment", "--max-queue", str(QUEUE), "--drain", "0", "--json"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield {**json.loads(process.stdout.readline()), "pid": process.pid}
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize("wire", ["http", "grpc"])
+def test_perf_analyzer_runs_against_it(server, perf_analyzer, tmp_path, wire):
+    (tmp_path / "in.json").write_text(json.dumps({"data": [{"TEXT": [text]} for text in PROBES]}))
+    found = perf_analyzer(
+        "-m", "sentiment", "-i", wire, "-u", server[wire].removeprefix("http://"), "--input-data", tmp_path / "in.json",
+        "--concurrency-range", "4", "--measurement-mode", "count_windows", "--measurement-request-count", "50",
+        "-s", "999", "-r", "3", "-f", tmp_path / "out.csv",
+    )  # fmt: skip
+    assert found.returncode == 0, found.stdout + found.stderr
+    header, row, *_ = (tmp_path / "out.csv").read_text().splitlines()
+    assert float(dict(zip(header.split(","), row.split(","), strict=False))["Inferences/Second"]) > 0
+
+
+def expected(bundle):
+    subject = find_subject({"backend": "ort", "device": "cpu"}, bundle)
+    with open_runtime("ort", subject.model, device="cpu") as infer:
+        return run(infer, subject.job.encode([(text,) for text in PROBES])).logits
+
+
+def resident_mb(pid):
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) / 1000 for line in status if line.startswith("VmRSS"))
+
+
+def body(text):
+    return {"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1, 1], "data": [text]}],
+            "outputs": [{"name": "LOGITS"}]}  # fmt: skip
+
+
+async def overload(url, logits):
+    """Ask without a pause from far more clients than the queue has room for; return what came of it."""
+    found, wrong = Counter(), []
+    end = time.monotonic() + OVERLOAD_S
+
+    async def client(session, number):
+        while time.monotonic() < end:
+            number = (number + 1) % len(PROBES)
+            async with session.post(url, json=body(PROBES[number])) as answer:
+                found[answer.status] += 1
+                if answer.status == 200:
+                    (output,) = (await answer.json())["outputs"]
+                    if not np.allclose(output["data"], logits[number], atol=1e-4):
+                        wrong.append((number, output["data"]))
+                elif answer.headers.get("Retry-After") != "1" or "queue size" not in (await answer.text()):
+                    wrong.append((number, answer.headers))
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        await asyncio.gather(*(client(session, number) for number in range(CLIENTS)))
+    return found, wrong
+
+
+def test_ten_times_too_much_is_turned_away_and_what_is_taken_is_answered_right(server, demo_bundle):
+    logits, url = expected(demo_bundle), f"{server['http']}/v2/models/sentiment/infer"
+    before = resident_mb(server["pid"])
+    found, wrong = asyncio.run(overload(url, logits))
+    assert wrong == []
+    assert set(found) == {200, 503}
+    assert resident_mb(server["pid"]) - before < GROWTH_MB
