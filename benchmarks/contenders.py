@@ -19,7 +19,7 @@ from subject import Subject
 from toolchain.data import Text
 from toolchain.environment import version_of
 from toolchain.evaluate import BUDGETS
-from toolchain.forward import run
+from toolchain.forward import run_texts
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.device import cpu_threads
 from toolchain.tensors import Infer
@@ -50,7 +50,7 @@ def in_batches(subject: Subject, infer: Infer) -> Contender:
     """Return the pass of a runtime through this evaluator."""
 
     def once(texts: list[Text]) -> Pass:
-        done = run(infer, subject.job.encode(texts), max_slots=BUDGET)
+        done = run_texts(infer, subject.job.encode, texts, max_slots=BUDGET)
         return Pass(done.logits, done.runtime_s)
 
     return once
@@ -158,7 +158,7 @@ def optimum(subject: Subject) -> Iterator[Contender]:
 
 TORCH, TORCH_BF16 = "torch FP32", "torch BF16"
 ORT, ORT_CPU, ORT_INT8 = "ort FP32", "ort FP32 cpu", "ort INT8"
-OURS = (TORCH, TORCH_BF16, ORT, ORT_CPU, ORT_INT8)
+OURS = (TORCH, TORCH_BF16, ORT_CPU, ORT_INT8)
 CONTENDERS: dict[str, Callable[[Subject], Opened]] = {
     PIPELINE: pipeline,
     OPTIMUM: optimum,

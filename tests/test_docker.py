@@ -101,6 +101,10 @@ def test_the_server_has_the_tokenizers_and_the_runtime_that_the_tests_have(root,
     assert set(pinned) <= set(constraints)
 
 
+def test_no_service_asks_for_what_another_needs(root):
+    assert ":?" not in (root / "docker/compose.yaml").read_text()  # compose fills in the whole file, whatever is run
+
+
 def test_it_runs_without_rights(stages, services, manifests):
     for name, lines in stages.items():
         users = re.findall(r"^USER (\S+)", lines, re.MULTILINE)
@@ -171,4 +175,5 @@ def test_a_pod_goes_only_after_everybody_knows(manifests):
     assert triton["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "15"]
     service = pod(manifests, "sst2-service")
     arguments = service["containers"][0]["args"]
+    assert arguments[arguments.index("--name") + 1] == "sst2"  # as the rules of its metrics name it
     assert 0 < float(arguments[arguments.index("--drain") + 1]) < service["terminationGracePeriodSeconds"]

@@ -44,12 +44,12 @@ def test_a_stream_s_work_is_that_of_its_windows(rows, window):
 
 
 def test_two_windows_of_token_ids_are_alive_at_most():
-    alive, counts, made = weakref.WeakSet(), [], threading.Semaphore(0)
+    alive, counts, made = weakref.WeakValueDictionary(), [], threading.Semaphore(0)
     to_come = [2, *[1] * 8, 0]  # each window runs until the next has been made, which is the worst case
 
     def counted(rows):
         counts.append(len(alive) + 1)
-        alive.add(found := encode(rows))
+        alive[len(counts)] = found = encode(rows)
         made.release()
         return found
 

@@ -34,9 +34,10 @@ WARMUP_CALLS = 3
 
 
 def choose_budget(infer: Infer, encode: Encode, texts: list[Text], *, seed: int) -> int:
-    """Return the budget of BUDGETS that runs a sample of the texts fastest."""
+    """Return the budget of BUDGETS that runs a sample of the texts fastest, once each of its shapes has been seen."""
     sample = encode(_sample(texts, TRIAL_ROWS, seed=seed))
-    run(infer, sample, max_slots=BUDGETS[-1])  # the largest first, so that no arena grows later
+    for budget in reversed(BUDGETS):  # the largest first, so that no arena grows later
+        run(infer, sample, max_slots=budget)
     times = {budget: run(infer, sample, max_slots=budget).runtime_s for budget in BUDGETS}
     return min(times, key=times.__getitem__)
 
@@ -47,21 +48,42 @@ def _sample(texts: list[Text], count: int, *, seed: int) -> list[Text]:
 
 
 def measure(
-    infer: Infer, encode: Encode, texts: list[Text], *, seed: int, log: Callable[[str], None], device: str = "cpu"
+    infer: Infer,
+    encode: Encode,
+    texts: list[Text],
+    *,
+    seed: int,
+    log: Callable[[str], None],
+    device: str = "cpu",
+    recording: bool = False,
 ) -> tuple[Logits, dict[str, Any]]:
     """Return the logits of `texts`, and the speed and memory keys of a result.
 
     `device` is where `infer` runs. `latency_ms` and `throughput_per_s` are from text to logits;
-    `runtime_throughput_per_s` is the model alone. `tokens.lengths` are pairs: so many tokens, so many rows.
+    `runtime_throughput_per_s` is the model alone. `tokens.lengths` are pairs: so many tokens, so many rows. With
+    `recording`, every shape is run once beforehand, for the first time costs what no later one does.
 
     Raises:
         InputError: a logit is not finite.
     """
     memory = MemoryMeter(device)
     memory.start()
+    try:
+        logits, speed = _speed(infer, encode, texts, seed=seed, log=log, recording=recording)
+    finally:
+        peak = memory.stop()
+    return logits, speed | {"peak_memory_mb": peak}
+
+
+def _speed(
+    infer: Infer, encode: Encode, texts: list[Text], *, seed: int, log: Callable[[str], None], recording: bool
+) -> tuple[Logits, dict[str, Any]]:
     log(f"warming up and choosing a batch size, {len(texts)} rows")
     budget = choose_budget(infer, encode, texts, seed=seed)
 
+    if recording:
+        log("recording every shape")
+        run_texts(infer, encode, texts, max_slots=budget)
     log(f"running {len(texts)} rows")
     with bar(len(texts), "evaluating", unit="rows") as advance:
         start = time.perf_counter()
@@ -77,7 +99,7 @@ def measure(
     def one(single: list[Text]) -> None:
         infer(encode(single).batch(np.array([0])))
 
-    for single in singles[:WARMUP_CALLS]:
+    for single in singles if recording else singles[:WARMUP_CALLS]:
         one(single)
     latency = measure_latency(one, singles)
     return done.logits, {
@@ -85,7 +107,6 @@ def measure(
         "throughput_per_s": len(texts) / wall_s,
         "runtime_throughput_per_s": len(texts) / done.runtime_s,
         "tokens": {**_tokens(done), "batch_slots": budget},
-        "peak_memory_mb": memory.stop(),
     }  # fmt: skip
 
 

@@ -95,12 +95,19 @@ def _ahead(pool: Executor, encode: Encode, texts: Iterable[Text], window: int) -
 
     def start() -> Future[Tokens] | None:
         rows = list(itertools.islice(unread, window))
-        return pool.submit(encode, rows) if rows else None
+        return pool.submit(_prepared, encode, rows) if rows else None
 
     coming = start()
     while ready := coming:
         coming = start()
         yield ready.result()
+
+
+def _prepared(encode: Encode, texts: list[Text]) -> Tokens:
+    """Return tokens that are made: those of texts for a server are made when their lengths are asked for."""
+    tokens = encode(texts)
+    _ = tokens.lengths
+    return tokens
 
 
 def logits_of(model: ir.Model, tokens: Tokens) -> Logits:

@@ -119,6 +119,7 @@ def _measure(
                 seed=seed,
                 log=tell,
                 device="cpu" if subject.remote else subject.device,
+                recording=job.recipe.cuda_graphs,
             )
             slots = speed["tokens"]["batch_slots"]
             session.measure(infer, job.encode, rows.sample(LOAD_ROWS, seed=seed).texts, max_slots=slots, tell=tell)
@@ -140,6 +141,7 @@ def _stem(subject: Subject) -> str:
     recipe = subject.job.recipe
     limited = [f"first{recipe.limit}"] if recipe.limit else []
     scenario = [recipe.scenario] if recipe.scenario else []
+    scenario += [f"{recipe.target_qps:g}qps"] if recipe.target_qps else []
     parts = [subject.job.task.name, recipe.split, subject.backend, subject.device.replace(":", ""), subject.variant]
     return "-".join([*parts, *limited, *scenario])
 
@@ -184,7 +186,7 @@ def _reference(subject: Subject, rows: Rows, references: Values) -> tuple[Predic
     They are PyTorch's, or without it ONNX Runtime's. Those of an earlier run are taken if model, rows and length
     have the same digests.
     """
-    if (subject.backend, subject.precision) == ("torch", "fp32"):
+    if subject.is_reference:
         return None
     job = subject.job
     name, backend, model = subject.reference

@@ -40,6 +40,11 @@ class Subject:
         return self.backend in REMOTE
 
     @property
+    def is_reference(self) -> bool:
+        """Whether it is what all else is compared with: the checkpoint in FP32 on the CPU, run as it stands."""
+        return (self.backend, self.variant, self.device) == ("torch", "fp32", "cpu")
+
+    @property
     def encode(self) -> Encode:
         """Texts to what the runtime takes."""
         return functools.partial(Sent, encode=self.job.encode) if self.remote else self.job.encode
@@ -98,7 +103,12 @@ class Subject:
 
     @property
     def variant(self) -> str:
-        """What tells runs of one backend apart: precision, fp16.packed, int8.cpu, int8.plugin of a plan."""
+        """What tells runs of one backend apart: fp16.packed, int8.cpu, int8.plugin of a plan, int8.graphs."""
+        recorded = "graphs" if self.job.recipe.cuda_graphs else None
+        return ".".join(filter(None, [self._kind, recorded]))
+
+    @property
+    def _kind(self) -> str:
         if self.backend == "torch":
             parts = [self.precision, self.attention, "compiled" if self.job.recipe.compile else None]
             return ".".join(filter(None, parts))
@@ -176,12 +186,7 @@ def find_subject(changes: dict[str, Any], path: Path | None) -> Subject:
         ToolchainError: see errors.py.
     """
     backend = changes.get("backend") or "ort"
-    if changes.get("attention") in ATTENTIONS and backend != "torch":
-        raise UsageError(f"--attention {changes['attention']}: only with --backend torch. Add it.")
-    if changes.get("compile") and backend != "torch":
-        raise UsageError("--compile: only with --backend torch. Add it.")
-    if backend == "torch" and changes.get("file"):
-        raise UsageError(f"--file {changes['file']}: torch runs the checkpoint. Leave it out, or choose --backend ort.")
+    _refuse_options(backend, changes)
     if path is None and changes.get("model"):
         recipe = Recipe.make(changes)
         if backend == "torch":
@@ -194,6 +199,8 @@ def find_subject(changes: dict[str, Any], path: Path | None) -> Subject:
     recipe = recorded(bundle, {**changes, "precision": None, "model": None, "output": None})
     job = job_of(bundle, recipe, new_task=any(changes.get(key) for key in ("task", "text_column", "label_column")))
     if backend in REMOTE:
+        if asked not in (None, bundle.manifest["precision"]):
+            raise UsageError(f"--precision {asked}: the server runs what it runs. Leave it out.")
         return Subject(job, bundle, backend, "remote", asked or bundle.manifest["precision"], None)
     if backend == "trt":
         return _planned(job, bundle, asked)
@@ -201,7 +208,23 @@ def find_subject(changes: dict[str, Any], path: Path | None) -> Subject:
     if backend == "torch":
         return Subject(job, bundle, backend, device, asked or "fp32", None)
     file = recipe.file or default_file(asked or bundle.manifest["precision"], device, bundle, backend=backend)
+    if recipe.file and asked not in (None, _precision_of(file)):
+        raise UsageError(f"--precision {asked}: {file} is in {_precision_of(file)}. Leave one of them out.")
     return Subject(job, bundle, backend, device, _precision_of(file), file)
+
+
+def _refuse_options(backend: str, changes: dict[str, Any]) -> None:
+    """Refuse what only another backend does.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    if changes.get("attention") in ATTENTIONS and backend != "torch":
+        raise UsageError(f"--attention {changes['attention']}: only with --backend torch. Add it.")
+    if changes.get("compile") and backend != "torch":
+        raise UsageError("--compile: only with --backend torch. Add it.")
+    if backend == "torch" and changes.get("file"):
+        raise UsageError(f"--file {changes['file']}: torch runs the checkpoint. Leave it out, or choose --backend ort.")
 
 
 def _planned(job: Job, bundle: Bundle, asked: str | None) -> Subject:

@@ -1,4 +1,4 @@
-"""Servers side by side, the same graph in each: `make bench-serving`.
+"""Servers side by side, the same graph in each: part of `make bench`.
 
 On the shapes of DistilBERT-base the engine is the cost, on the embedded model the server is. Loads follow each other in
 rounds of random order; a ratio is the median over rounds. Needs wrk, and Triton in .venv/triton as `make test` has it.

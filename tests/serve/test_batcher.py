@@ -141,6 +141,20 @@ def test_the_times_are_those_of_the_queue_and_of_the_batches():
     run(scenario)
 
 
+def test_rows_that_are_still_made_tokens_of_have_their_room_and_their_time():
+    async def scenario(here):
+        with here.batcher.coming(LIMITS.max_queue):
+            assert await refusal(await here.submit([1])) == (Reason.UNAVAILABLE, "Exceeds maximum queue size")
+            with pytest.raises(RefusedError), here.batcher.coming(1):
+                pass
+        here.now = 3_000_000
+        late = here.batcher.submit(tokens([1]), timeout_us=2_000, arrived_ns=0)
+        assert await refusal(asyncio.ensure_future(late)) == (Reason.UNAVAILABLE, "Request timeout expired")
+        assert here.engines[0].seen == []
+
+    run(scenario)
+
+
 def test_a_full_queue_refuses_and_gives_room_when_a_caller_leaves():
     async def scenario(here):
         tasks = [await here.submit([0]), await here.submit(*[[1]] * 11), await here.submit([2])]

@@ -26,5 +26,6 @@ def test_sums_grow_with_every_request():
 
 @pytest.mark.parametrize("name", vars(Limits()))
 def test_a_limit_of_nothing_is_refused(name):
-    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} 0: not above zero"):
+    option = {"max_body_bytes": "--max-body", "timeout_s": "--timeout"}.get(name, f"--{name.replace('_', '-')}")
+    with pytest.raises(UsageError, match=f"{option} 0: not above zero"):
         Limits(**{name: 0})

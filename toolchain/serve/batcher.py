@@ -12,7 +12,8 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -103,6 +104,7 @@ class Batcher:
         self._counters, self._clock = counters, clock
         self._queues: list[deque[tuple[Request, int]]] = [deque() for _ in ends]
         self._rows, self._numbers = 0, itertools.count()
+        self._coming = 0  # rows that are made tokens of
         self._scheduled = self._closing = False
         self._earliest_ns: float = math.inf  # no deadline of a request that waits is before it
         self._alarm: asyncio.TimerHandle | None = None
@@ -113,21 +115,33 @@ class Batcher:
         """Whether no engine is left that runs."""
         return self._broken == self._engines
 
-    async def submit(self, tokens: Tokens, *, timeout_us: int = 0) -> tuple[Logits, Times]:
+    @contextmanager
+    def coming(self, rows: int) -> Iterator[None]:
+        """Keep room for rows while they are made tokens of.
+
+        Raises:
+            RefusedError: there is none (UNAVAILABLE).
+        """
+        self._check_room(rows)
+        self._coming += rows
+        try:
+            yield
+        finally:
+            self._coming -= rows
+
+    async def submit(
+        self, tokens: Tokens, *, timeout_us: int = 0, arrived_ns: int | None = None
+    ) -> tuple[Logits, Times]:
         """Return the logits of one request's rows, float32 [rows, classes], and where their time went.
 
-        A request may wait for less than the default time, not for more; 0 is the default.
+        A request may wait for less than the default time, counted from `arrived_ns` or from now, not for more; 0 is
+        the default.
 
         Raises:
             RefusedError: the queue is full or the time is over (UNAVAILABLE), or the engine failed on it (INTERNAL).
         """
-        if self._closing:
-            raise RefusedError(Reason.UNAVAILABLE, "Server is stopping, no new inference requests are accepted")
-        if self.broken:
-            raise _engine_is_gone()
-        if self._rows + len(tokens) > self._limits.max_queue:
-            raise RefusedError(Reason.UNAVAILABLE, "Exceeds maximum queue size")
-        request = self._enqueue(tokens, timeout_us)
+        self._check_room(len(tokens))
+        request = self._enqueue(tokens, timeout_us, arrived_ns)
         try:
             return await request.answer, request.times
         finally:
@@ -157,10 +171,18 @@ class Batcher:
     def _waiting(self) -> set[Request]:
         return {request for queue in self._queues for request, _ in queue}
 
-    def _enqueue(self, tokens: Tokens, timeout_us: int) -> Request:
+    def _check_room(self, rows: int) -> None:
+        if self._closing:
+            raise RefusedError(Reason.UNAVAILABLE, "Server is stopping, no new inference requests are accepted")
+        if self.broken:
+            raise _engine_is_gone()
+        if self._rows + self._coming + rows > self._limits.max_queue:
+            raise RefusedError(Reason.UNAVAILABLE, "Exceeds maximum queue size")
+
+    def _enqueue(self, tokens: Tokens, timeout_us: int, arrived_ns: int | None) -> Request:
         loop, now, rows = asyncio.get_running_loop(), self._clock(), len(tokens)
         longest_us = round(self._limits.timeout_s * 1e6)
-        deadline = now + 1000 * min(timeout_us or longest_us, longest_us)
+        deadline = (now if arrived_ns is None else arrived_ns) + 1000 * min(timeout_us or longest_us, longest_us)
         logits = np.empty((rows, self._classes), np.float32)
         request = Request(tokens, loop.create_future(), next(self._numbers), now, deadline, rows, rows, logits)
         for row, length in enumerate(tokens.lengths.tolist()):
@@ -181,7 +203,7 @@ class Batcher:
             groups, now = self._gather(), self._clock()
             for request, rows in groups:
                 self._leave(request, len(rows))
-                request.times.queue_ns = now - request.submitted_ns
+                request.times.queue_ns = request.times.queue_ns or now - request.submitted_ns  # its first rows'
             engine = self._idle.pop()
             self._running += 1
             engine.begin([request.part(rows) for request, rows in groups], partial(self._finish, engine, groups))
@@ -222,7 +244,6 @@ class Batcher:
         if logits is None:
             self._refuse({request}, RefusedError(Reason.INTERNAL, "The model failed on this request"))
             return
-        request.logits[rows] = logits
         if len(rows) == len(request.tokens):
             request.logits = logits
         else:

@@ -167,8 +167,8 @@ class Checks:
         for tensor in tensors:
             try:
                 columns.append([value.decode() for value in tensor.array[:, 0].tolist()])
-            except UnicodeDecodeError as error:
-                raise refuse(f"{tensor.name} is not UTF-8: {error}") from None
+            except UnicodeDecodeError:
+                raise refuse(f"{tensor.name} is not UTF-8") from None
         texts = list(zip(*columns, strict=True))
         for text in texts:
             self._check_lengths(text)

@@ -24,7 +24,8 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not value > 0:
-                raise UsageError(f"--{name.replace('_', '-')} {value}: not above zero. Give a larger number.")
+                option = name.removesuffix("_s").removesuffix("_bytes").replace("_", "-")
+                raise UsageError(f"--{option} {value}: not above zero. Give a larger number.")
 
 
 DEFAULTS = Limits()

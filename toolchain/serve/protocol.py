@@ -20,7 +20,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class InferRequest:
-    """One request; no `outputs` asks for all, no `version` for the newest, and `timeout_us` 0 waits without end."""
+    """One request; no `outputs` asks for all, no `version` for the newest, `timeout_us` 0 for the default time."""
 
     model: str
     inputs: tuple[Tensor, ...]

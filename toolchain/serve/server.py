@@ -136,6 +136,8 @@ class HttpServer:
 
     async def _close(self) -> None:
         """Close the listener, but first take the clients that the system has let in already: closing resets them."""
+        if not self.listener.is_serving():
+            return
         with self.socket.dup() as rest:
             self.listener.close()
             rest.setblocking(False)
@@ -223,6 +225,8 @@ async def _end(servers: list[Server], signals: Signals, drain_s: float, grace_s:
     if draining.done():
         return await draining
     draining.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await draining
     return await _stop(servers, 0)
 
 

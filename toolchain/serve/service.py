@@ -128,9 +128,14 @@ class Service:
     async def _logits(self, rows: list[Text] | Tokens, timeout_us: int) -> tuple[Logits, Times]:
         """Return the logits of texts or tokens, and where their time went."""
         before = self.counters.clock()
-        tokens = rows if isinstance(rows, Tokens) else await self._encode(rows)
+        batcher = self._classifier.batcher
+        if isinstance(rows, Tokens):
+            tokens = rows
+        else:
+            with batcher.coming(len(rows)):
+                tokens = await self._encode(rows)
         encoded_ns = self.counters.clock() - before
-        logits, times = await self._classifier.batcher.submit(tokens, timeout_us=timeout_us)
+        logits, times = await batcher.submit(tokens, timeout_us=timeout_us, arrived_ns=before)
         times.input_ns += encoded_ns
         return logits, times
 

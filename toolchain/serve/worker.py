@@ -89,10 +89,10 @@ def run(infer: Infer, groups: list[Tokens], *, probe: Batch) -> Done:
 
     An engine that fails on a single group, and then on `probe` too, which it has run before, is broken.
     """
-    start = time.monotonic_ns()
-    batch = joined(groups).batch(np.arange(sum(map(len, groups))))
-    ready = time.monotonic_ns()
+    start = ready = time.monotonic_ns()
     try:
+        batch = joined(groups).batch(np.arange(sum(map(len, groups))))
+        ready = time.monotonic_ns()
         logits = _checked(infer, batch)
     except Exception as error:
         log.warning("a batch of %d requests failed: %s: %s", len(groups), type(error).__name__, error)
