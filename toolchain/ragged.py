@@ -1,5 +1,6 @@
 """Rows of differing length in one array: an eighth of what lists of numbers take, and cut without a loop."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Ragged(Sequence[list[int]]):
         starts = _starts(np.fromiter(map(len, rows), np.int64, len(rows)))
         return cls(np.fromiter(itertools.chain.from_iterable(rows), np.int32, int(starts[-1])), starts)
 
-    @property
+    @functools.cached_property
     def lengths(self) -> Indices:
         """Numbers in each row, int64 [rows]."""
         return np.diff(self.starts)
