@@ -70,6 +70,11 @@ def test_batch_pads_to_a_given_length_and_keeps_the_order_asked_for() -> None:
     assert tokens(1, 2).batch(np.array([1, 0]), length=3)["input_ids"].tolist() == [[5, 6, 3], [5, 3, 3]]
 
 
+def test_batch_cuts_no_row() -> None:
+    with pytest.raises(ValueError, match="4 tokens"):
+        tokens(1, 4).batch(np.array([0, 1]), length=3)
+
+
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=20), st.data())
 def test_batch_holds_the_rows_and_masks_the_rest(sizes: list[int], data: st.DataObject) -> None:
     known = tokens(*sizes)

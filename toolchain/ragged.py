@@ -1,5 +1,6 @@
 """Rows of differing length in one array: an eighth of what lists of numbers take, and cut without a loop."""
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class Ragged(Sequence[list[int]]):
         lengths = np.concatenate([part.lengths for part in parts])
         return cls(np.concatenate([part.values for part in parts]), _starts(lengths))
 
-    @property
+    @functools.cached_property
     def lengths(self) -> Indices:
         """Numbers in each row, int64 [rows]."""
         return np.diff(self.starts)

@@ -20,7 +20,10 @@ Columns = Mapping[str, Sequence[Sequence[int]]]
 
 
 class Tokens:
-    """Token ids of rows, unpadded. `columns`: input name -> rows, each a list of ints when looked at."""
+    """Token ids of rows, unpadded.
+
+    `columns`: input name -> rows, each a list of ints when looked at, as long as that row's in every column.
+    """
 
     def __init__(self, columns: Columns, pad_values: dict[str, int]) -> None:
         self.columns = {
@@ -51,13 +54,17 @@ class Tokens:
         Raises:
             ValueError: a row is longer than `length`.
         """
-        chosen = self.take(indices)
-        lengths = chosen.lengths
-        real = np.arange(length or lengths.max()) < lengths[:, None]
+        first, lengths = self.columns["input_ids"].starts[:-1][indices], self.lengths[indices]
+        longest = int(lengths.max())
+        if length and length < longest:
+            raise ValueError(f"a row of {longest} tokens does not fit into {length}")
+        positions = np.arange(length or longest)
+        real = positions < lengths[:, None]
+        places = (first[:, None] + positions)[real]
         made: Batch = {}
-        for name, column in chosen.columns.items():
+        for name, column in self.columns.items():
             made[name] = np.full(real.shape, self.pad_values[name], np.int32)
-            made[name][real] = column.values
+            made[name][real] = column.values[places]
         return made
 
 
@@ -130,7 +137,7 @@ def _in_python(tokenizer: "PreTrainedTokenizerBase", texts: list[Text], max_leng
 
 
 def _in_rust(tokenizer: "PreTrainedTokenizerBase", texts: list[Text], max_length: int) -> Columns:
-    """Ask the Rust library itself for the same: what transformers puts around it takes as long again.
+    """Ask the Rust library itself for the same, without what transformers puts around it: three quarters of the time.
 
     The library works without Python's lock, so that a model can run meanwhile.
     """
