@@ -60,6 +60,8 @@ def main(arguments: list[str] | None = None) -> Record:
         place = make_place(Path(folder), device, rows=args.rows, small=args.small)
         chosen = {name: one for name, one in CONTENDERS.items() if name == BASELINE or fnmatch.fnmatch(name, args.only)}
         entries, left_out = open_all(chosen, place, stack)
+        if BASELINE not in entries:
+            raise SystemExit(f"{BASELINE}: {left_out[BASELINE]}. Without it there is nothing to compare with.")
         rounds(entries, seconds=args.seconds)
         joules, energy = measure_energy(entries, place, seconds=args.energy_seconds)
         record = {

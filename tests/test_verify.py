@@ -12,7 +12,7 @@ from toolchain import graph
 from toolchain.artefact import open_artefact
 from toolchain.build import build
 from toolchain.cli import main
-from toolchain.errors import GateError, InputError
+from toolchain.errors import GateError, InputError, UsageError
 from toolchain.graph import add_initializer
 from toolchain.recipe import Recipe
 from toolchain.verify import judge, verify
@@ -33,8 +33,28 @@ def test_sound_artefacts_pass_every_case(bundle, file):
     names = {case["name"] for case in found["cases"]}
     assert {"in batches of 7", "padded to 128", "beside a row of padding", "a row of 128 tokens"} <= names
     assert {"a row of an empty text", "a row of unknown words", "an id beyond the vocabulary"} <= names
-    assert ("parity" in found["cases"][-1]["name"]) == (file != "model.onnx")
+    assert found["cases"][-1]["name"] == "parity with torch-fp32 (root mean square)"
     json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize("choice", [{"precision": "bf16"}, *({"attention": name} for name in ("eager", "packed"))])
+def test_pytorch_as_it_was_asked_for_passes_every_case(bundle, choice):
+    found = verify(open_artefact(bundle, {"backend": "torch", "device": "cpu", **choice}))
+    assert [case["name"] for case in found["cases"] if not case["passed"]] == []
+    parity = found["cases"][-1]
+    assert parity["name"] == "parity with torch-fp32 (root mean square)"
+    assert (parity["difference"] > 1e-6) == ("precision" in choice)
+
+
+def test_pytorch_as_it_stands_has_nothing_to_be_compared_with(bundle):
+    found = verify(open_artefact(bundle, {"backend": "torch", "device": "cpu"}))
+    assert not [case for case in found["cases"] if "parity" in case["name"]]
+
+
+def test_what_has_no_graph_cannot_be_explained(bundle):
+    for backend in ("torch", "service"):
+        with pytest.raises(UsageError, match=f"--backend {backend}: has no graph"):
+            open_artefact(bundle, {"backend": backend}, graphs_only=True)
 
 
 def spoil(bundle, folder, change):

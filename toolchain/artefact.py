@@ -16,8 +16,10 @@ from toolchain.data import Text
 from toolchain.engine.plan import is_plan
 from toolchain.errors import InputError, ToolchainError, UsageError
 from toolchain.job import Job
-from toolchain.model import VOCABULARY_FILES, find_model, load_tokenizer
+from toolchain.model import VOCABULARY_FILES, Source, find_model, load_tokenizer
 from toolchain.parity import probe_texts
+from toolchain.recipe import REMOTE
+from toolchain.runtimes.remote import Server
 from toolchain.subject import find_subject
 from toolchain.tokens import Tokens, encode
 
@@ -29,13 +31,19 @@ NAMES = ("input_ids", "attention_mask", "token_type_ids")
 
 @dataclass(frozen=True)
 class Artefact:
-    """A graph or plan, the FP32 graph it came from if that is at hand, and rows to try both on."""
+    """A graph, a plan or a checkpoint, what it came from if that is at hand, and rows to try both on.
+
+    `reference` is the FP32 graph, `fp32` the name, backend and model of what is compared with: PyTorch where it can be.
+    """
 
     file: Path
+    model: Source | Path
+    choices: dict[str, Any]
     backend: str
     device: str
     precision: str
     reference: Path | None
+    fp32: tuple[str, str, Source | Path] | None
     tokens: Tokens
     empty: Tokens
     unknown_id: int
@@ -44,7 +52,7 @@ class Artefact:
     rows: str
 
 
-def open_artefact(place: Path | None, changes: dict[str, Any]) -> Artefact:
+def open_artefact(place: Path | None, changes: dict[str, Any], *, graphs_only: bool = False) -> Artefact:
     """Return the artefact at `place`: of a bundle the one for `backend`, this device or `file`, or an ONNX file.
 
     Rows are train rows that nothing was calibrated with, where the bundle's data are at hand; else built-in
@@ -55,24 +63,29 @@ def open_artefact(place: Path | None, changes: dict[str, Any]) -> Artefact:
     """
     if place is not None and place.suffix == ".onnx":
         if (place.parent / MANIFEST).exists():
-            return open_artefact(place.parent, {**changes, "file": place.name})
+            return open_artefact(place.parent, {**changes, "file": place.name}, graphs_only=graphs_only)
         return _bare(place, changes)
     asked = changes.get("backend") or ("trt" if is_plan(changes.get("file") or "") else "ort")
-    if asked == "torch":
-        raise UsageError("--backend torch: the checkpoint is what artefacts are compared with. Choose ort or trt.")
+    if asked in REMOTE or (graphs_only and asked == "torch"):
+        raise UsageError(f"--backend {asked}: has no graph to look into. Choose ort or trt.")
     here = {"device": "cpu"} if asked == "ort" else {}  # a graph is looked at on the CPU, where nobody says otherwise
     subject = find_subject({**here, **changes, "backend": asked}, place)
-    if subject.bundle is None or subject.file is None:
+    if subject.bundle is None:
         raise UsageError("needs a bundle or an ONNX file. Name one, or make one: toolchain build --precision int8.")
     job = subject.job
     texts, rows = _texts(subject.bundle, job)
     tokenizer = job.tokenizer
+    model = subject.model
+    assert not isinstance(model, Server)
     return Artefact(
-        file=subject.bundle.file(subject.file),
+        file=model if isinstance(model, Path) else model.folder,
+        model=model,
+        choices=subject.choices,
         backend=subject.backend,
         device=subject.device,
         precision=subject.precision,
         reference=subject.bundle.file("model.onnx") if subject.file != "model.onnx" else None,
+        fp32=None if subject.is_reference else subject.reference,
         tokens=job.encode(texts),
         empty=job.encode([("",) * len(job.task.text_columns)]),
         unknown_id=_unknown(tokenizer),
@@ -111,8 +124,9 @@ def _bare(file: Path, changes: dict[str, Any]) -> Artefact:
     def artefact(tokens: Tokens, empty: Tokens, unknown_id: int, rows: str) -> Artefact:
         device = changes.get("device") or "cpu"
         return Artefact(
-            file, "ort", device, _precision(model), None, tokens, empty, unknown_id, vocabulary, length, rows
-        )
+            file, file, {"device": device}, "ort", device, _precision(model), None, None, tokens, empty, unknown_id,
+            vocabulary, length, rows,
+        )  # fmt: skip
 
     named = changes.get("model")
     folder = find_model(named).folder if named else file.parent

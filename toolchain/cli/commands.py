@@ -94,7 +94,7 @@ def _explain(args: argparse.Namespace) -> None:
     if values.get("backend") == "trt" or is_plan(values.get("file", "")):
         emit(args, explain_plan(place, values.get("file"), trust=values.get("trust")), explained_plan)
         return
-    emit(args, explain(open_artefact(place, values)), explained)
+    emit(args, explain(open_artefact(place, values, graphs_only=True)), explained)
 
 
 def _predict(args: argparse.Namespace) -> None:
@@ -200,7 +200,8 @@ COMMANDS = {
                        (*GATE, "energy", "energy_window", "energy_windows", "energy_warmup", "rate", "require_energy",
                         "data", "split", "device", "cuda_graphs", "allow_pickle", "trust_remote_code", "seed"),
                        arguments=_compare_arguments),
-    "verify": Command(_verify, "batch, padding and order change nothing; parity with FP32", LOOK, "BUNDLE|FILE"),
+    "verify": Command(_verify, "batch, padding and order change nothing; parity with FP32",
+                      (*LOOK, "precision", "attention", "compile", "cuda_graphs", "allow_pickle"), "BUNDLE|FILE"),
     "explain": Command(_explain, "why this INT8 is not faster or not accurate", LOOK, "BUNDLE|FILE"),
     "tune": Command(_tune, "which products to keep out of INT8 to stay within a drop",
                     ("data", "max_drop", "budget", "seed", "trust"), "RECIPE|BUNDLE"),
