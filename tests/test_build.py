@@ -77,14 +77,14 @@ def test_fp16_needs_no_data_and_stays_near(tiny_bert, tmp_path, probe):
 
 def test_fp16_has_a_graph_for_cuda_too_and_does_without_where_it_cannot_be_fused(tiny_bert, tmp_path, monkeypatch):
     from toolchain.graph import cuda
-    from toolchain.subject import _default_file
+    from toolchain.subject import default_file
 
     made = recipe(model=str(tiny_bert), precision="fp16", output=str(tmp_path / "b"))
     record = build(made)["cuda"]
     assert record["passes"]["attention"] == 2
     assert record["parity_in_float32"]["max_abs_logit_difference"] < 1e-4
     bundle = open_bundle(tmp_path / "b")
-    chosen = {(device, backend): _default_file("fp16", device, bundle, backend)
+    chosen = {(device, backend): default_file("fp16", device, bundle, backend=backend)
               for device in ("cpu", "cuda:0") for backend in ("ort", "ort-trt")}  # fmt: skip
     fused = [place for place, file in chosen.items() if file == "model.fp16.cuda.onnx"]
     assert fused == [("cuda:0", "ort")]
