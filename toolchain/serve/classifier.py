@@ -18,9 +18,10 @@ from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.parity import probe_texts
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.device import cpu_threads
-from toolchain.serve.batcher import Batcher, bucket_ends, capacity
+from toolchain.serve.batcher import Batcher
 from toolchain.serve.counters import Counters
 from toolchain.serve.limits import Limits
+from toolchain.serve.line import bucket_ends, capacity
 from toolchain.serve.texts import Encoder
 from toolchain.serve.worker import Worker
 from toolchain.subject import Subject, find_subject
