@@ -94,11 +94,11 @@ async def open_classifier(
     encoder = Encoder(job.tokenizer, columns=columns, max_length=job.max_length, inputs=job.source.inputs)
     batches = _warm_up(encoder(probe_texts(columns)), ends, limits, every=job.recipe.cuda_graphs)
     opener = partial(open_runtime, subject.backend, subject.model, **_choices(subject, instances))
-    workers = [Worker(opener, batches) for _ in range(instances)]
+    classes = len(job.source.labels)
+    workers = [Worker(opener, batches, classes=classes) for _ in range(instances)]
     try:
         for worker in workers:
             await worker.opened()
-        classes = len(job.source.labels)
         batcher = Batcher(list(workers), classes=classes, ends=ends, limits=limits, counters=counters)
         yield Classifier(subject, encoder, batcher, limits)
     finally:
