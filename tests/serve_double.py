@@ -19,7 +19,7 @@ SIZES = {"input_ids": 100, "attention_mask": 2}
 
 
 class Double:
-    name, version, texts, ready = "demo", "1", 1, True
+    name, version, texts, ready, alive = "demo", "1", 1, True, True
 
     def __init__(self, **limits):
         self.limits = Limits(**limits)

@@ -27,6 +27,7 @@ class FakeService:
     name: str = NAME
     version: str = "1"
     ready: bool = True
+    alive: bool = True
     texts: int = 1
     limits: Limits = field(default_factory=Limits)
     seen: list[InferRequest] = field(default_factory=list)

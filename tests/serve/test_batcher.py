@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolchain.serve.batcher import Batcher, Done, bucket_ends
+from toolchain.serve.batcher import Batcher, Done
 from toolchain.serve.counters import Counters
 from toolchain.serve.limits import Limits
+from toolchain.serve.line import bucket_ends
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.tokens import Tokens
 
@@ -195,6 +196,22 @@ def test_an_engine_that_hangs_keeps_no_one_waiting_beyond_its_time():
         here.batcher._clock = Counters().clock  # the real one: the alarm is a loop's timer
         await here.submit([1])
         assert (await refusal(await here.submit([2], timeout_us=20_000)))[1] == "Request timeout expired"
+
+    run(scenario)
+
+
+def test_an_engine_that_takes_too_long_is_given_up_and_with_the_last_all_that_waits():
+    async def scenario(here):
+        at_work, waiting = await here.submit([1]), await here.submit([2])
+        here.now = round(LIMITS.timeout_s * 1e9)
+        here.batcher.expire()
+        gone = (Reason.UNAVAILABLE, "The model's engine has failed and is not available")
+        assert (await refusal(at_work), await refusal(waiting)) == (gone, gone)
+        assert here.batcher.broken
+        assert await refusal(await here.submit([3])) == gone
+        here.engines[0].finish()  # too late: nobody takes it back
+        assert await refusal(await here.submit([4])) == gone
+        assert here.counters.pending == 0
 
     run(scenario)
 

@@ -224,10 +224,9 @@ def test_too_busy_says_when_to_ask_again(ask, service):
     assert answer.json == {"error": "Exceeds maximum queue size"}
 
 
-def test_too_many_connections(ask):
-    crowd = range(2000)
-    assert ask("POST", "/classify", {"text": "a"}, {}, connections=crowd).status == 503
-    assert ask("GET", "/v2/health/live", b"", {}, connections=crowd).status == 200
+def test_with_no_engine_left_it_asks_to_be_started_anew(ask, service):
+    service.alive = service.ready = False
+    assert ask("GET", "/v2/health/live").status == 503
 
 
 def test_a_bug_tells_the_client_nothing(ask, service, caplog, monkeypatch):

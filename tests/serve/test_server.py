@@ -74,6 +74,23 @@ def test_tritons_client_is_told_what_is_wrong(at):
             client.unload_model("sentiment")
 
 
+def test_too_many_connections_are_told_and_those_that_are_there_go_on(at, monkeypatch):
+    monkeypatch.setattr("toolchain.serve.server.MOST", 2)
+    host, port = at.split(":")
+    first, second, third = (http.client.HTTPConnection(host, int(port), timeout=20) for _ in range(3))
+    for known in (first, second):
+        known.request("GET", "/v2/health/live")
+        assert known.getresponse().read() == b""
+    third.connect()
+    answer = third.response_class(third.sock, method="GET")
+    answer.begin()
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    first.request("GET", "/v2")
+    assert first.getresponse().status == 200
+    for one in (first, second, third):
+        one.close()
+
+
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 ALIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 POST = b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" % INFER.encode()

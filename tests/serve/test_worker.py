@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from toolchain.errors import MachineError
+from toolchain.errors import InputError, MachineError
 from toolchain.serve.worker import Worker, run
 from toolchain.tokens import Tokens
 
@@ -76,7 +76,7 @@ def test_an_engine_lives_in_one_thread():
         seen.append(threading.get_ident())
 
     async def scenario():
-        worker = Worker(opened, [PROBE])
+        worker = Worker(opened, [PROBE], classes=1)
         await worker.opened()
         done = asyncio.get_running_loop().create_future()
         worker.begin([tokens([1])], done.set_result)
@@ -98,8 +98,22 @@ def test_an_engine_that_does_not_start_says_why(where):
         yield fail() if where == "open" else fail
 
     async def scenario():
-        worker = Worker(opened, [PROBE])
+        worker = Worker(opened, [PROBE], classes=1)
         with pytest.raises(MachineError, match="no GPU"):
+            await worker.opened()
+        await worker.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_of_another_model_is_refused_before_anyone_asks():
+    @contextmanager
+    def opened():
+        yield Engine()
+
+    async def scenario():
+        worker = Worker(opened, [PROBE], classes=2)
+        with pytest.raises(InputError, match="has 2 labels"):
             await worker.opened()
         await worker.close()
 

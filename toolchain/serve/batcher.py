@@ -6,15 +6,13 @@ starves. Everything here runs on the event loop, in one thread; engines run else
 """
 
 import asyncio
-import bisect
 import contextlib
 import itertools
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -23,6 +21,7 @@ import numpy as np
 from toolchain.distance import Logits
 from toolchain.serve.counters import Counters, Times
 from toolchain.serve.limits import Limits
+from toolchain.serve.line import Group, Line, Request
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.tokens import Tokens
 
@@ -46,43 +45,6 @@ class Engine(Protocol):
         """Begin to run groups of rows as one batch; `done` is called on the event loop, once."""
 
 
-@dataclass(eq=False, slots=True)
-class Request:
-    """One caller's rows: `waiting` of them are in the queue, `left` have no answer yet."""
-
-    tokens: Tokens
-    answer: "asyncio.Future[Logits]"
-    number: int
-    """Counts up, in the order of arrival."""
-    submitted_ns: int
-    deadline_ns: int
-    waiting: int
-    left: int
-    logits: Logits
-    times: Times = field(default_factory=Times)
-
-    def part(self, rows: list[int]) -> Tokens:
-        """Return the tokens of some of its rows, which are in rising order."""
-        return self.tokens if len(rows) == len(self.tokens) else self.tokens.take(np.array(rows))
-
-
-Group = tuple[Request, list[int]]
-"""Rows of one request that run together."""
-
-
-def bucket_ends(max_length: int) -> tuple[int, ...]:
-    """Return the length buckets 16, 32, 64 ... up to `max_length`, by their largest length."""
-    ends = [16]
-    while ends[-1] < max_length:
-        ends.append(2 * ends[-1])
-    return (*ends[:-1], max_length)
-
-
-def capacity(end: int, limits: Limits) -> int:
-    """Return how many rows of up to `end` tokens run together."""
-    return max(1, min(limits.max_batch, limits.max_tokens // end))
-
-
 class Batcher:
     """The queue before the engines, bounded in rows; one for each length bucket of `ends`."""
 
@@ -97,23 +59,22 @@ class Batcher:
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Take rows of up to `ends[-1]` tokens for engines that are open; `clock` counts nanoseconds."""
-        self._idle = list(engines)
-        self._running, self._broken, self._engines = 0, 0, len(engines)
-        self._classes, self._ends, self._limits = classes, ends, limits
-        self._capacities = [capacity(end, limits) for end in ends]
+        self._idle, self._left = list(engines), len(engines)
+        self._running: dict[Engine, tuple[list[Group], int]] = {}
+        """What each engine is at, and until when it may be."""
+        self._line, self._numbers = Line(ends, limits), itertools.count()
+        self._classes, self._limits = classes, limits
         self._counters, self._clock = counters, clock
-        self._queues: list[deque[tuple[Request, int]]] = [deque() for _ in ends]
-        self._rows, self._numbers = 0, itertools.count()
         self._coming = 0  # rows that are made tokens of
         self._scheduled = self._closing = False
-        self._earliest_ns: float = math.inf  # no deadline of a request that waits is before it
+        self._earliest_ns: float = math.inf  # nothing is over before
         self._alarm: asyncio.TimerHandle | None = None
         self._quiet = asyncio.Event()
 
     @property
     def broken(self) -> bool:
         """Whether no engine is left that runs."""
-        return self._broken == self._engines
+        return not self._left
 
     @contextmanager
     def coming(self, rows: int) -> Iterator[None]:
@@ -159,24 +120,32 @@ class Batcher:
             await asyncio.wait_for(self._quiet.wait(), self._limits.timeout_s)
 
     def expire(self) -> None:
-        """Refuse the requests that have waited for their whole time."""
+        """Refuse the requests that have waited for their whole time, and give up engines that hang."""
         now = self._clock()
         if now < self._earliest_ns:
             return
-        waiting = self._waiting()
+        for engine in [engine for engine, (_, end_ns) in self._running.items() if end_ns <= now]:
+            groups, _ = self._running.pop(engine)
+            self._lose_engine()
+            self._refuse({request for request, _ in groups}, _engine_is_gone())
+        waiting = self._line.requests()
         late = {request for request in waiting if request.deadline_ns <= now}
         self._refuse(late, RefusedError(Reason.UNAVAILABLE, "Request timeout expired"))
-        self._earliest_ns = min((request.deadline_ns for request in waiting - late), default=math.inf)
+        ends = [*(request.deadline_ns for request in waiting - late), *(end for _, end in self._running.values())]
+        self._earliest_ns = min(ends, default=math.inf)
+        self._note_quiet()
 
-    def _waiting(self) -> set[Request]:
-        return {request for queue in self._queues for request, _ in queue}
+    def _lose_engine(self) -> None:
+        self._left -= 1
+        if self.broken:
+            self._refuse(self._line.requests(), _engine_is_gone())
 
     def _check_room(self, rows: int) -> None:
         if self._closing:
             raise RefusedError(Reason.UNAVAILABLE, "Server is stopping, no new inference requests are accepted")
         if self.broken:
             raise _engine_is_gone()
-        if self._rows + self._coming + rows > self._limits.max_queue:
+        if self._line.rows + self._coming + rows > self._limits.max_queue:
             raise RefusedError(Reason.UNAVAILABLE, "Exceeds maximum queue size")
 
     def _enqueue(self, tokens: Tokens, timeout_us: int, arrived_ns: int | None) -> Request:
@@ -185,9 +154,7 @@ class Batcher:
         deadline = (now if arrived_ns is None else arrived_ns) + 1000 * min(timeout_us or longest_us, longest_us)
         logits = np.empty((rows, self._classes), np.float32)
         request = Request(tokens, loop.create_future(), next(self._numbers), now, deadline, rows, rows, logits)
-        for row, length in enumerate(tokens.lengths.tolist()):
-            self._queues[bisect.bisect_left(self._ends, length)].append((request, row))
-        self._rows += rows
+        self._line.join(request)
         self._counters.pending += 1
         self._earliest_ns = min(self._earliest_ns, deadline)
         if not self._scheduled:  # behind all that has arrived by now, so that it runs together
@@ -199,43 +166,29 @@ class Batcher:
         """Give batches to the engines that are idle, while there are rows."""
         self._scheduled = False
         self.expire()
-        while self._idle and self._rows:
-            groups, now = self._gather(), self._clock()
-            for request, rows in groups:
-                self._leave(request, len(rows))
+        while self._idle and self._line.rows:
+            groups, now = self._line.next_batch(), self._clock()
+            for request, _ in groups:
+                self._counters.pending -= not request.waiting
                 request.times.queue_ns = request.times.queue_ns or now - request.submitted_ns  # its first rows'
-            engine = self._idle.pop()
-            self._running += 1
+            engine, end_ns = self._idle.pop(), now + round(self._limits.timeout_s * 1e9)
+            self._running[engine] = groups, end_ns
+            self._earliest_ns = min(self._earliest_ns, end_ns)
             engine.begin([request.part(rows) for request, rows in groups], partial(self._finish, engine, groups))
         self._set_alarm()
 
-    def _gather(self) -> list[Group]:
-        """Take the next batch: from the bucket whose first row has waited longest."""
-        filled = [bucket for bucket, queue in enumerate(self._queues) if queue]
-        bucket = min(filled, key=lambda index: self._queues[index][0][0].number)
-        queue = self._queues[bucket]
-        groups: list[Group] = []
-        for _ in range(min(len(queue), self._capacities[bucket])):
-            request, row = queue.popleft()
-            if groups and groups[-1][0] is request:
-                groups[-1][1].append(row)
-            else:
-                groups.append((request, [row]))
-        return groups
-
     def _finish(self, engine: Engine, groups: list[Group], done: Done) -> None:
         """Take the engine's next batch first, so that it runs while the answers of this one are written."""
-        self._running -= 1
+        if self._running.pop(engine, None) is None:
+            return  # it was given up
         self._counters.executions += done.executions
-        if done.broken:
-            self._broken += 1
-        else:
+        if not done.broken:
             self._idle.append(engine)
         self._dispatch()
         for (request, rows), logits in zip(groups, done.logits, strict=True):
             self._answer(request, rows, logits, done)
-        if self.broken:
-            self._refuse(self._waiting(), _engine_is_gone())
+        if done.broken:
+            self._lose_engine()
         self._note_quiet()
 
     def _answer(self, request: Request, rows: list[int], logits: Logits | None, done: Done) -> None:
@@ -261,32 +214,23 @@ class Batcher:
                 request.answer.set_exception(RefusedError(error.reason, str(error)))  # each its own traceback
 
     def _forget(self, requests: set[Request]) -> None:
-        """Take the rows of requests out of the queues."""
-        waiting = [request for request in requests if request.waiting]
-        if not waiting:
-            return
-        self._queues = [deque(row for row in queue if row[0] not in requests) for queue in self._queues]
-        for request in waiting:
-            self._leave(request, request.waiting)
-        self._note_quiet()
-
-    def _leave(self, request: Request, rows: int) -> None:
-        request.waiting -= rows
-        self._rows -= rows
-        if not request.waiting:
-            self._counters.pending -= 1
+        """Take the rows of requests out of the line."""
+        if waiting := {request for request in requests if request.waiting}:
+            self._line.leave(waiting)
+            self._counters.pending -= len(waiting)
+            self._note_quiet()
 
     def _set_alarm(self) -> None:
-        """See to it that a request does not wait for longer than it may, even if no engine becomes idle."""
+        """See to it that nothing takes longer than it may, even if no engine becomes idle."""
         if self._alarm:
             self._alarm.cancel()
             self._alarm = None
-        if self._rows:
+        if self._line.rows or self._running:
             seconds = max(0.0, (self._earliest_ns - self._clock()) / 1e9)
             self._alarm = asyncio.get_running_loop().call_later(seconds, self._dispatch)
 
     def _note_quiet(self) -> None:
-        if self._closing and not self._rows and not self._running:
+        if self._closing and not self._line.rows and not self._running:
             self._quiet.set()
 
 

@@ -18,9 +18,10 @@ from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.parity import probe_texts
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.device import cpu_threads
-from toolchain.serve.batcher import Batcher, bucket_ends, capacity
+from toolchain.serve.batcher import Batcher
 from toolchain.serve.counters import Counters
 from toolchain.serve.limits import Limits
+from toolchain.serve.line import bucket_ends, capacity
 from toolchain.serve.texts import Encoder
 from toolchain.serve.worker import Worker
 from toolchain.subject import Subject, find_subject
@@ -93,11 +94,11 @@ async def open_classifier(
     encoder = Encoder(job.tokenizer, columns=columns, max_length=job.max_length, inputs=job.source.inputs)
     batches = _warm_up(encoder(probe_texts(columns)), ends, limits, every=job.recipe.cuda_graphs)
     opener = partial(open_runtime, subject.backend, subject.model, **_choices(subject, instances))
-    workers = [Worker(opener, batches) for _ in range(instances)]
+    classes = len(job.source.labels)
+    workers = [Worker(opener, batches, classes=classes) for _ in range(instances)]
     try:
         for worker in workers:
             await worker.opened()
-        classes = len(job.source.labels)
         batcher = Batcher(list(workers), classes=classes, ends=ends, limits=limits, counters=counters)
         yield Classifier(subject, encoder, batcher, limits)
     finally:

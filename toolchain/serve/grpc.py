@@ -119,7 +119,7 @@ class Methods:
     service: "Service"
 
     async def server_live(self, _: Any, __: Any) -> Any:
-        return {"live": True}
+        return {"live": self.service.alive}
 
     async def server_ready(self, _: Any, __: Any) -> Any:
         return {"ready": self.service.ready}

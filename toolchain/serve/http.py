@@ -7,7 +7,7 @@ request for inference meets nothing else on its way.
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +26,6 @@ log = logging.getLogger("toolchain")
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
-MOST_CONNECTIONS = 1000
 JSON, OCTETS, TEXT = b"application/json", b"application/octet-stream", b"text/plain; charset=utf-8"
 PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 _CLOSE = (b"connection", b"close")
@@ -82,11 +81,10 @@ class Application:
         service: "Service",
         *,
         token: str | None = None,
-        connections: Collection[Any] = (),
         gpus: Gpus | None = None,
     ) -> None:
-        """Make it; `connections` are those that are open, which the server counts; /metrics tells of `gpus`."""
-        self.service, self.token, self.connections, self.gpus = service, token, connections, gpus
+        """Make it; /metrics tells of `gpus`."""
+        self.service, self.token, self.gpus = service, token, gpus
         self.most_body_bytes = service.limits.max_body_bytes
         self.closing = False
         """Set while draining: clients are asked to connect anew, which leads them elsewhere."""
@@ -96,7 +94,7 @@ class Application:
         """Return what needs no token: health, and pages that say nothing of the model."""
         document = openapi.document(self.service.limits)
         return {
-            "/v2/health/live": {"GET": _constant(Answer(kind=TEXT))},
+            "/v2/health/live": {"GET": self._live},
             "/v2/health/ready": {"GET": self._ready},
             "/": {"GET": _page(pages.load("page.html"))},
             "/docs": {"GET": _page(pages.docs(document))},
@@ -165,8 +163,6 @@ class Application:
         if methods is None:
             if self.token and not guard.allowed(request.headers, self.token):
                 raise RefusedError(Reason.UNAUTHENTICATED, "this service needs its token: Authorization: Bearer TOKEN")
-            if len(self.connections) > MOST_CONNECTIONS:
-                raise RefusedError(Reason.UNAVAILABLE, "too many connections")
             methods = self.routes.get(request.path)
         if methods is None:
             return self._unknown(request.path)
@@ -210,6 +206,11 @@ class Application:
         texts, several = classify.decode(body, self.service.texts)
         found = await self.service.classify(texts)
         return json_answer(found if several else found[0])
+
+    async def _live(self, _: Request) -> Answer:
+        if not self.service.alive:
+            raise RefusedError(Reason.UNAVAILABLE, "no engine runs any more")
+        return Answer(kind=TEXT)
 
     async def _ready(self, _: Request) -> Answer:
         if not self.service.ready:

@@ -21,7 +21,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from toolchain.errors import InputError, UsageError
-from toolchain.serve.connection import Connection, sweep
+from toolchain.serve.connection import MOST, Busy, Connection, sweep
 from toolchain.serve.gpus import Gpus, open_gpus
 from toolchain.serve.grpc import serve_grpc
 from toolchain.serve.guard import is_loopback
@@ -87,7 +87,7 @@ class HttpServer:
             InputError: the certificate or its key cannot be used.
         """
         self.state, self.socket = ServerState(), listener
-        self.application = Application(service, token=options.token, connections=self.state.connections, gpus=gpus)
+        self.application = Application(service, token=options.token, gpus=gpus)
         tls = options.tls
         self.config = uvicorn.Config(
             self.application,
@@ -110,6 +110,8 @@ class HttpServer:
         self.chores = asyncio.create_task(self._chores())
 
     def _connect(self) -> asyncio.Protocol:
+        if len(self.state.connections) >= MOST:
+            return Busy()
         return Connection(self.config, self.state, {})
 
     async def _chores(self) -> None:

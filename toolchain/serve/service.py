@@ -59,6 +59,11 @@ class Service:
         """Where the engines run: cpu, or cuda:N."""
         return self._classifier.subject.device
 
+    @property
+    def alive(self) -> bool:
+        """Whether starting anew would be no help: False when no engine runs any more."""
+        return not self._classifier.batcher.broken
+
     def drain(self) -> None:
         """Be no longer ready; requests that still come are answered until `close`."""
         self._draining = True

@@ -31,8 +31,14 @@ Job = tuple[list[Tokens], Callable[[Done], object]]
 class Worker:
     """An engine in a thread of its own; made on the event loop that it calls back on."""
 
-    def __init__(self, open_engine: Callable[[], AbstractContextManager[Infer]], warm_up: list[Batch]) -> None:
-        """Begin to open an engine and to run `warm_up` on it; the first of these batches is what it must always run."""
+    def __init__(
+        self, open_engine: Callable[[], AbstractContextManager[Infer]], warm_up: list[Batch], *, classes: int
+    ) -> None:
+        """Begin to open an engine and to run `warm_up` on it; the first of these batches is what it must always run.
+
+        It must give so many logits a row.
+        """
+        self._classes = classes
         self._loop = asyncio.get_running_loop()
         self._open_engine, self._warm_up = open_engine, warm_up
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -61,7 +67,12 @@ class Worker:
         try:
             with self._open_engine() as infer:
                 for batch in reversed(self._warm_up):  # the largest first, so that no arena grows later
-                    _checked(infer, batch)
+                    found = _checked(infer, batch)
+                    if found.shape != (len(batch["input_ids"]), self._classes):
+                        raise InputError(
+                            f"the engine gives logits {list(found.shape)} for {len(batch['input_ids'])} rows, and the "
+                            f"model has {self._classes} labels. Build the bundle again."
+                        )
                 self._tell(self._opened, None)
                 while job := self._jobs.get():
                     groups, done = job
