@@ -19,6 +19,7 @@ REASONS = {
     "nvml_unknown": "NVML failed without saying why",
     "reads_zero": "it reads 0 W, which is no measurement",
     "nvml_closed": "NVML was closed",
+    "no_device_used": "it ran on the processor",
     "module_only": "only the power of a module with more than the GPU can be read",
     "no_device": "no GPU can be seen",
     "ambiguous_index": "the GPUs are unlike, and a number does not say which: set CUDA_DEVICE_ORDER=PCI_BUS_ID",
