@@ -20,6 +20,7 @@ REASONS = {
     "reads_zero": "it reads 0 W, which is no measurement",
     "nvml_closed": "NVML was closed",
     "no_device_used": "it ran on the processor",
+    "process_not_seen": "the driver does not know this process by its number, as in a container",
     "module_only": "only the power of a module with more than the GPU can be read",
     "no_device": "no GPU can be seen",
     "ambiguous_index": "the GPUs are unlike, and a number does not say which: set CUDA_DEVICE_ORDER=PCI_BUS_ID",
