@@ -144,8 +144,8 @@ def _beyond_the_vocabulary(artefact: Artefact, infer: Infer, same: Callable[...,
     ids = batch["input_ids"].copy()
     ids[0, -1] = artefact.vocabulary
     name = "an id beyond the vocabulary"
-    if artefact.backend == "torch" and artefact.device != "cpu":
-        return Case(name, None, None, True, "not looked at: on a GPU PyTorch ends all of CUDA in this process")
+    if artefact.backend == "torch" and (artefact.device != "cpu" or artefact.choices.get("compiled")):
+        return Case(name, None, None, True, "not looked at: PyTorch, compiled or on a GPU, ends with the process")
     try:
         found = infer({**batch, "input_ids": ids})
         note = "taken, and finite" if np.isfinite(found).all() else "taken, and not finite"
