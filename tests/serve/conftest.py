@@ -6,6 +6,17 @@ from toolchain.build import build
 from toolchain.recipe import Recipe
 
 
+@pytest.fixture(scope="module")
+def fake(by_path):
+    """The module http_fake.py."""
+    return by_path("serve/http_fake")
+
+
+@pytest.fixture
+def service(fake):
+    return fake.FakeService()
+
+
 @pytest.fixture(scope="session")
 def pair_bundle(tiny, tmp_path_factory):
     """A tiny BERT, which gives one number for two texts."""

@@ -21,16 +21,6 @@ from toolchain.serve.server import Options, Tls, bind
 INFER = "/v2/models/sentiment/infer"
 
 
-@pytest.fixture(scope="module")
-def fake(by_path):
-    return by_path("serve/http_fake")
-
-
-@pytest.fixture
-def service(fake):
-    return fake.FakeService()
-
-
 @pytest.fixture
 def at(fake, service):
     with fake.running(service) as address:
