@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import uvicorn
 from uvicorn.server import ServerState
 
-from toolchain.errors import InputError, UsageError
+from toolchain.errors import InputError
 from toolchain.serve.connection import MOST, Busy, Connection, sweep
 from toolchain.serve.gpus import Gpus, open_gpus
 from toolchain.serve.grpc import serve_grpc
 from toolchain.serve.guard import is_loopback
 from toolchain.serve.http import Application
+from toolchain.serve.listener import bind, let_no_more_in, shown, waiting
 
 if TYPE_CHECKING:
     from toolchain.serve.service import Service
@@ -38,6 +39,8 @@ GRACE_S = 10.0
 """For what is in flight when the listeners close, above the longest that a request may wait."""
 _LAST_S = 2.0
 """For requests that are on their way when the listener closes."""
+_HANDSHAKE_S = 0.2
+"""For clients whose connection is being made when the listener closes: more than the way there and back."""
 _TICK_S = 0.01
 
 
@@ -127,7 +130,7 @@ class HttpServer:
 
     async def stop(self, grace: float) -> None:
         """Take no more, and return when all is answered, or after `grace` seconds; then nobody is connected."""
-        await self._close()
+        await self._close(min(grace, _HANDSHAKE_S))
         await self._emptied(min(grace, _LAST_S))
         for connection in list(self.state.connections):
             connection.shutdown()
@@ -136,20 +139,17 @@ class HttpServer:
             connection.transport.abort()
         self.chores.cancel()
 
-    async def _close(self) -> None:
-        """Close the listener, but first take the clients that the system has let in already: closing resets them."""
+    async def _close(self, seconds: float) -> None:
+        """Close the listener, once all clients that the system has let in are accepted: closing resets the others."""
         if not self.listener.is_serving():
             return
+        let_no_more_in(self.socket)
+        await asyncio.sleep(seconds)
+        if not self.listener.is_serving():
+            return  # closed meanwhile, at a second signal
         with self.socket.dup() as rest:
             self.listener.close()
-            rest.setblocking(False)
-            rest.listen(0)  # who comes now is refused when he tries again
-            taken = []
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    taken.append(rest.accept()[0])
-        for one in taken:
-            one.setblocking(False)
+            taken = waiting(rest)
         join = partial(asyncio.get_running_loop().connect_accepted_socket, self._connect, ssl=self.config.ssl)
         await asyncio.gather(*map(join, taken), return_exceptions=True)
 
@@ -186,7 +186,7 @@ async def serve(
                         service, options.host, options.grpc_port, token=options.token, tls=options.tls
                     )
                     servers.append(grpc)
-                    address = f"{_shown(options.host)}:{grpc.port}"
+                    address = f"{shown(options.host)}:{grpc.port}"
                 await http.start()
                 signals = Signals()
                 started(Started(service.name, _url(options, listener), address))
@@ -198,7 +198,7 @@ async def serve(
 
 
 def _url(options: Options, listener: socket.socket) -> str:
-    return f"{'https' if options.tls else 'http'}://{_shown(options.host)}:{listener.getsockname()[1]}"
+    return f"{'https' if options.tls else 'http'}://{shown(options.host)}:{listener.getsockname()[1]}"
 
 
 class Signals:
@@ -234,29 +234,3 @@ async def _end(servers: list[Server], signals: Signals, drain_s: float, grace_s:
 
 async def _stop(servers: list[Server], grace_s: float) -> None:
     await asyncio.gather(*(server.stop(grace_s) for server in servers))
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that has the port but does not listen yet: until the model is loaded, clients are refused.
-
-    Raises:
-        InputError: the port cannot be had.
-        UsageError: the host has no address.
-    """
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as error:
-        raise UsageError(f"--host {host}: no such host. Give a name or an address of this machine.") from error
-    bound = socket.socket(family, kind)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind(address)
-    except OSError as error:
-        bound.close()
-        what = f"{error.strerror}. Choose another port with --http-port, or 0 for any free one."
-        raise InputError(f"{_shown(host)}:{port}: {what}") from error
-    return bound
-
-
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,69 @@
+"""A listening socket whose port is taken at once, and which closes without resetting a client that it let in."""
+
+import contextlib
+import ctypes
+import socket
+import struct
+import sys
+
+from toolchain.errors import InputError, UsageError
+
+_SO_ATTACH_FILTER = 26
+"""asm-generic/socket.h; Python has no name for it."""
+_NO_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
+"""Classic BPF of linux/filter.h (code, jt, jf, k): load byte 13 of the TCP header, its flags; drop if SYN is set."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that has the port but does not listen yet: until the model is loaded, clients are refused.
+
+    Raises:
+        InputError: the port cannot be had.
+        UsageError: the host has no address.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise UsageError(f"--host {host}: no such host. Give a name or an address of this machine.") from error
+    bound = socket.socket(family, kind)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        what = f"{error.strerror}. Choose another port with --http-port, or 0 for any free one."
+        raise InputError(f"{shown(host)}:{port}: {what}") from error
+    return bound
+
+
+def let_no_more_in(listener: socket.socket) -> None:
+    """Ignore who knocks from now on; who has been let in can still be accepted.
+
+    Closing resets whom the system let in between the last accept and the close. So the close comes last: first the
+    packets that ask for a connection are dropped; the client asks again a second later, and is refused by then. Where
+    the system has no such filter, the short gap remains.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    steps = b"".join(struct.pack("HBBI", *step) for step in _NO_SYN)
+    held = ctypes.create_string_buffer(steps)
+    program = struct.pack("HP", len(_NO_SYN), ctypes.addressof(held))  # struct sock_fprog
+    with contextlib.suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def waiting(listener: socket.socket) -> list[socket.socket]:
+    """Return the connections that the system has let in and nobody has accepted."""
+    taken = []
+    listener.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            taken.append(listener.accept()[0])
+    for one in taken:
+        one.setblocking(False)
+    return taken
+
+
+def shown(host: str) -> str:
+    """Return a host as it stands before a port."""
+    return f"[{host}]" if ":" in host else host
