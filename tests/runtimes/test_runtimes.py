@@ -83,4 +83,4 @@ def test_every_backend_of_the_command_line_is_a_runtime():
 def test_a_session_leaves_processors_to_others_where_it_is_told(exported):
     options = open_session(exported["distilbert"], threads=1, spin=False).get_session_options()
     assert options.intra_op_num_threads == 1
-    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"

@@ -51,13 +51,15 @@ class Engine:
 class Setting:
     """A batcher, its engines, and a clock in nanoseconds."""
 
-    def __init__(self, engines=1, limits=LIMITS):
+    def __init__(self, engines=1, limits=LIMITS, solo=False):
         self.now = 0
+        self.solo = Engine() if solo else None
         self.engines = [Engine() for _ in range(engines)]
         self.counters = Counters()
         self.batcher = Batcher(
-            list(self.engines), classes=2, ends=ENDS, limits=limits, counters=self.counters, clock=lambda: self.now
-        )
+            list(self.engines), solo=self.solo, classes=2, ends=ENDS, limits=limits, counters=self.counters,
+            clock=lambda: self.now,
+        )  # fmt: skip
 
     async def submit(self, *rows, timeout_us=0):
         task = asyncio.ensure_future(self.batcher.submit(tokens(*rows), timeout_us=timeout_us))
@@ -86,6 +88,7 @@ def test_lengths_double_up_to_the_longest():
     assert bucket_ends(128) == (16, 32, 64, 128)
     assert bucket_ends(100) == (16, 32, 64, 100)
     assert bucket_ends(12) == (12,)
+    assert bucket_ends(60, per_octave=4) == (16, 20, 24, 28, 32, 40, 48, 56, 60)
 
 
 def test_a_row_runs_at_once_and_others_gather_while_it_does():
@@ -114,6 +117,57 @@ def test_what_arrives_in_one_pass_of_the_loop_runs_together():
         await asyncio.gather(*tasks)
 
     run(scenario)
+
+
+def test_engines_that_are_idle_share_what_waits():
+    async def scenario(here):
+        await here.submit([1])
+        await here.submit([2])  # both are busy
+        tasks = [await here.submit([value]) for value in (3, 4, 5)]
+        here.engines[0].finish()
+        assert here.engines[0].seen[1] == [[3], [4], [5]]  # one is idle, and takes all
+        here.engines[1].finish()
+        here.engines[0].finish()
+        tasks = [asyncio.ensure_future(here.batcher.submit(tokens([value]))) for value in (6, 7, 8)]
+        await passes()
+        assert sorted(len(engine.seen[-1]) for engine in here.engines) == [1, 2]
+        for engine in here.engines:
+            engine.finish()
+        await asyncio.gather(*tasks)
+
+    run(scenario, engines=2)
+
+
+def test_who_is_alone_gets_the_whole_machine():
+    async def scenario(here):
+        first = await here.submit([1])
+        assert here.solo.seen == [[[1]]]
+        second = await here.submit([2])  # not alone
+        assert [engine.seen for engine in here.engines].count([[[2]]]) == 1
+        for engine in (here.solo, *here.engines):
+            if engine.jobs:
+                engine.finish()
+        both = [asyncio.ensure_future(here.batcher.submit(tokens([value]))) for value in (3, 4)]
+        await passes()  # enough for all that stand side by side
+        assert len(here.solo.seen) == 1
+        for engine in here.engines:
+            engine.finish()
+        await asyncio.gather(first, second, *both)
+
+    run(scenario, engines=2, solo=True)
+
+
+def test_one_for_the_whole_machine_that_fails_for_good_is_done_without():
+    async def scenario(here):
+        first = await here.submit([1])
+        here.solo.finish(failed=[0], broken=True)
+        assert (await refusal(first))[0] == Reason.INTERNAL
+        second = await here.submit([2])
+        next(engine for engine in here.engines if engine.jobs).finish()
+        assert (await second)[0].tolist() == [[2, 1]]
+        assert not here.batcher.broken
+
+    run(scenario, engines=2, solo=True)
 
 
 def test_rows_of_one_request_go_to_their_own_buckets_and_come_back_in_order():

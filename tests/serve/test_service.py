@@ -10,7 +10,7 @@ from toolchain.data import load_rows
 from toolchain.errors import InputError, UsageError
 from toolchain.forward import run
 from toolchain.runtimes import open_runtime
-from toolchain.serve import classifier
+from toolchain.serve import engines
 from toolchain.serve.limits import Limits
 from toolchain.serve.protocol import InferRequest, Reason, RefusedError, Tensor
 from toolchain.serve.service import open_service
@@ -147,7 +147,7 @@ def engine(monkeypatch):
     """Put a function in the engine's place; it is only warmed up until `wait` is given."""
 
     def put(infer):
-        monkeypatch.setattr(classifier, "open_runtime", lambda *model, **choices: scripted(infer))
+        monkeypatch.setattr(engines, "open_runtime", lambda *model, **choices: scripted(infer))
 
     return put
 

@@ -82,7 +82,8 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
         add(f"--{wire}-port", type=_port, default=port, metavar="PORT", help=f"default {port}; 0 for any free one")
     add("--no-grpc", action="store_true", help="HTTP alone")
     add("--name", metavar="NAME", help="the model's name on the wire (default the checkpoint's)")
-    add("--instances", type=_above_zero, default=1, metavar="N", help="engines that run side by side (default 1)")
+    add("--instances", type=_above_zero, metavar="N",
+        help="engines that run side by side (default 1; on a CPU one for each processor, up to 4)")  # fmt: skip
     for name, (metavar, text) in LIMITS.items():
         kind = _seconds if name == "timeout" else _above_zero
         add(f"--{name.replace('_', '-')}", type=kind, metavar=metavar, help=text)

@@ -64,7 +64,7 @@ def open_session(
 ) -> "onnxruntime.InferenceSession":
     """Return a session that really runs on `device`; write the optimised graph to `optimised`.
 
-    It runs on `threads` processors, or on all; with `spin` they stay busy between calls, which is faster where
+    It runs on `threads` processors, or on all; with `spin` they stay busy between calls too, which is faster where
     nothing else needs them. With `profile`, the beginning of a file's name, ONNX Runtime's profiler is on until
     `end_profiling` is called. With `cuda_graphs`, work is recorded and replayed for runs whose options have a
     `gpu_graph_id` (see bound.py).
@@ -78,7 +78,7 @@ def open_session(
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or cpu_threads()
     if not spin:
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = FATAL
     if optimised:
         options.optimized_model_filepath = str(optimised)

@@ -52,14 +52,18 @@ class Batcher:
         self,
         engines: list[Engine],
         *,
+        solo: Engine | None = None,
         classes: int,
         ends: tuple[int, ...],
         limits: Limits,
         counters: Counters,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """Take rows of up to `ends[-1]` tokens for engines that are open; `clock` counts nanoseconds."""
-        self._idle, self._left = list(engines), len(engines)
+        """Take rows of up to `ends[-1]` tokens for engines that are open; `clock` counts nanoseconds.
+
+        `solo` is an engine that takes the processors of all others: it runs when they would have nothing to do.
+        """
+        self._idle, self._left, self._solo = list(engines), len(engines), solo
         self._running: dict[Engine, tuple[list[Group], int]] = {}
         """What each engine is at, and until when it may be."""
         self._line, self._numbers = Line(ends, limits), itertools.count()
@@ -126,7 +130,7 @@ class Batcher:
             return
         for engine in [engine for engine, (_, end_ns) in self._running.items() if end_ns <= now]:
             groups, _ = self._running.pop(engine)
-            self._lose_engine()
+            self._lose(engine)
             self._refuse({request for request, _ in groups}, _engine_is_gone())
         waiting = self._line.requests()
         late = {request for request in waiting if request.deadline_ns <= now}
@@ -135,7 +139,10 @@ class Batcher:
         self._earliest_ns = min(ends, default=math.inf)
         self._note_quiet()
 
-    def _lose_engine(self) -> None:
+    def _lose(self, engine: Engine) -> None:
+        if engine is self._solo:
+            self._solo = None
+            return
         self._left -= 1
         if self.broken:
             self._refuse(self._line.requests(), _engine_is_gone())
@@ -163,15 +170,18 @@ class Batcher:
         return request
 
     def _dispatch(self) -> None:
-        """Give batches to the engines that are idle, while there are rows."""
+        """Give batches to the engines that are idle, while there are rows, to each its share."""
         self._scheduled = False
         self.expire()
         while self._idle and self._line.rows:
-            groups, now = self._line.next_batch(), self._clock()
+            alone = self._solo and not self._running and self._line.rows < len(self._idle)
+            share = self._line.rows if alone else math.ceil(self._line.rows / len(self._idle))
+            engine = self._solo if self._solo and alone else self._idle.pop()
+            groups, now = self._line.next_batch(share), self._clock()
             for request, _ in groups:
                 self._counters.pending -= not request.waiting
                 request.times.queue_ns = request.times.queue_ns or now - request.submitted_ns  # its first rows'
-            engine, end_ns = self._idle.pop(), now + round(self._limits.timeout_s * 1e9)
+            end_ns = now + round(self._limits.timeout_s * 1e9)
             self._running[engine] = groups, end_ns
             self._earliest_ns = min(self._earliest_ns, end_ns)
             engine.begin([request.part(rows) for request, rows in groups], partial(self._finish, engine, groups))
@@ -182,13 +192,13 @@ class Batcher:
         if self._running.pop(engine, None) is None:
             return  # it was given up
         self._counters.executions += done.executions
-        if not done.broken:
+        if not done.broken and engine is not self._solo:
             self._idle.append(engine)
         self._dispatch()
         for (request, rows), logits in zip(groups, done.logits, strict=True):
             self._answer(request, rows, logits, done)
         if done.broken:
-            self._lose_engine()
+            self._lose(engine)
         self._note_quiet()
 
     def _answer(self, request: Request, rows: list[int], logits: Logits | None, done: Done) -> None:

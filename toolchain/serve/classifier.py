@@ -6,7 +6,6 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from toolchain.bundle import open_bundle
 from toolchain.engine.plan import is_plan, read_record
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.parity import probe_texts
-from toolchain.runtimes import open_runtime
-from toolchain.runtimes.device import cpu_threads
 from toolchain.serve.batcher import Batcher
 from toolchain.serve.counters import Counters
+from toolchain.serve.engines import CPU_TOKENS, find_engines, on_cpu
 from toolchain.serve.limits import Limits
 from toolchain.serve.line import bucket_ends, capacity
 from toolchain.serve.texts import Encoder
@@ -29,9 +27,6 @@ from toolchain.tensors import Batch
 from toolchain.tokens import Tokens
 
 log = logging.getLogger(__name__)
-
-SMALL_BYTES = 8 << 20
-"""A graph of less has so little to do that waking a second thread costs more than it saves."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +76,9 @@ def find_served(bundle: Path, *, backend: str | None, **changes: Any) -> Subject
 
 @asynccontextmanager
 async def open_classifier(
-    subject: Subject, *, limits: Limits, instances: int, counters: Counters
+    subject: Subject, *, limits: Limits, instances: int | None, counters: Counters
 ) -> AsyncIterator[Classifier]:
-    """Open so many engines, warm them up, and yield the classifier; what runs is finished when it is left.
+    """Open engines, warm them up, and yield the classifier; what runs is finished when it is left.
 
     Raises:
         ToolchainError: the bundle or the machine lacks something; see errors.py.
@@ -92,26 +87,20 @@ async def open_classifier(
     columns = len(job.task.text_columns)
     ends, limits = _shapes(subject, limits)
     encoder = Encoder(job.tokenizer, columns=columns, max_length=job.max_length, inputs=job.source.inputs)
-    batches = _warm_up(encoder(probe_texts(columns)), ends, limits, every=job.recipe.cuda_graphs)
-    opener = partial(open_runtime, subject.backend, subject.model, **_choices(subject, instances))
+    shapes = (ends[0], ends[-1]) if on_cpu(subject) else ends  # nothing is made for those between
+    batches = _warm_up(encoder(probe_texts(columns)), shapes, limits, every=job.recipe.cuda_graphs)
     classes = len(job.source.labels)
-    workers = [Worker(opener, batches, classes=classes) for _ in range(instances)]
-    try:
-        for worker in workers:
-            await worker.opened()
-        batcher = Batcher(list(workers), classes=classes, ends=ends, limits=limits, counters=counters)
-        yield Classifier(subject, encoder, batcher, limits)
-    finally:
-        await asyncio.gather(*(worker.close() for worker in workers))
-
-
-def _choices(subject: Subject, instances: int) -> dict[str, Any]:
-    """Return how the runtime opens it where processors are shared with the event loop and with other engines."""
-    if (subject.backend, subject.device) != ("ort", "cpu"):
-        return subject.choices
-    assert isinstance(subject.model, Path)
-    small = subject.model.stat().st_size < SMALL_BYTES
-    return {**subject.choices, "threads": 1 if small else max(1, cpu_threads() // instances), "spin": False}
+    with find_engines(subject, instances) as engines:
+        workers = [Worker(opened, batches, classes=classes) for opened in engines.side_by_side]
+        solo = Worker(engines.solo, batches, classes=classes) if engines.solo else None
+        everyone = [*workers, solo] if solo else workers
+        try:
+            for worker in everyone:
+                await worker.opened()
+            batcher = Batcher(list(workers), solo=solo, classes=classes, ends=ends, limits=limits, counters=counters)
+            yield Classifier(subject, encoder, batcher, limits)
+        finally:
+            await asyncio.gather(*(worker.close() for worker in everyone))
 
 
 def _shapes(subject: Subject, limits: Limits) -> tuple[tuple[int, ...], Limits]:
@@ -121,6 +110,10 @@ def _shapes(subject: Subject, limits: Limits) -> tuple[tuple[int, ...], Limits]:
         InputError: the plan takes shorter rows than the bundle's.
     """
     longest = subject.job.max_length
+    if on_cpu(subject):
+        return bucket_ends(longest, per_octave=4), dataclasses.replace(
+            limits, max_tokens=min(limits.max_tokens, CPU_TOKENS)
+        )
     if subject.file is None or subject.bundle is None or not is_plan(subject.file):
         return bucket_ends(longest), limits
     plan = subject.bundle.path / subject.file

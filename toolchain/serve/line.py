@@ -37,12 +37,13 @@ Group = tuple[Request, list[int]]
 """Rows of one request that run together."""
 
 
-def bucket_ends(max_length: int) -> tuple[int, ...]:
-    """Return the length buckets 16, 32, 64 ... up to `max_length`, by their largest length."""
+def bucket_ends(max_length: int, *, per_octave: int = 1) -> tuple[int, ...]:
+    """Return the length buckets 16, 32, 64 ... up to `max_length` by their largest length, some more between each."""
     ends = [16]
     while ends[-1] < max_length:
-        ends.append(2 * ends[-1])
-    return (*ends[:-1], max_length)
+        first = ends[-1]
+        ends += [first + first * step // per_octave for step in range(1, per_octave + 1)]
+    return (*(end for end in ends if end < max_length), max_length)
 
 
 def capacity(end: int, limits: Limits) -> int:
@@ -70,13 +71,13 @@ class Line:
             self._queues[bisect.bisect_left(self._ends, length)].append((request, row))
         self.rows += request.waiting
 
-    def next_batch(self) -> list[Group]:
-        """Take rows from the bucket whose first row has waited longest."""
+    def next_batch(self, most: int) -> list[Group]:
+        """Take at most so many rows from the bucket whose first row has waited longest."""
         filled = [bucket for bucket, queue in enumerate(self._queues) if queue]
         bucket = min(filled, key=lambda index: self._queues[index][0][0].number)
         queue = self._queues[bucket]
         groups: list[Group] = []
-        for _ in range(min(len(queue), self._capacities[bucket])):
+        for _ in range(min(len(queue), self._capacities[bucket], most)):
             request, row = queue.popleft()
             if groups and groups[-1][0] is request:
                 groups[-1][1].append(row)

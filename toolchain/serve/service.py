@@ -179,7 +179,7 @@ async def open_service(
     trust: str | None = None,
     cuda_graphs: bool | None = None,
     limits: Limits = DEFAULTS,
-    instances: int = 1,
+    instances: int | None = None,
 ) -> AsyncIterator[Service]:
     """Open a bundle, whose digests are checked, and yield its service when every engine is warm.
 
@@ -190,7 +190,7 @@ async def open_service(
     Raises:
         ToolchainError: see errors.py.
     """
-    if instances < 1:
+    if instances is not None and instances < 1:
         raise UsageError(f"--instances {instances}: no engine would run. Give 1 or more.")
     subject = find_served(bundle, backend=backend, file=file, device=device, trust=trust, cuda_graphs=cuda_graphs)
     assert subject.bundle is not None
