@@ -1,6 +1,6 @@
 """Figures by name, and what they are meant to reach."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,9 +66,9 @@ def figures(speed: Speed) -> dict[str, float]:
     return found
 
 
-def judge(found: Mapping[str, float], flags: frozenset[str]) -> list[Verdict]:
+def judge(found: Mapping[str, float], flags: frozenset[str], targets: Iterable[Target] = TARGETS) -> list[Verdict]:
     """Hold figures to the targets on a CPU that has these flags."""
-    return [_verdict(target, found.get(target.figure), flags) for target in TARGETS]
+    return [_verdict(target, found.get(target.figure), flags) for target in targets]
 
 
 def _verdict(target: Target, found: float | None, flags: frozenset[str]) -> Verdict:

@@ -13,35 +13,46 @@ import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from load import Load, at_rate, closed, has_wrk
 from servers import INFER, OURS, PLAIN, SERVERS, TRITON
 from subjects import SUBJECTS, Engine, bare_rows_per_s
-from table import show
+from table import show, verdicts
+from targets import Target, cpu_flags, judge
 
 from toolchain.environment import describe
 from toolchain.errors import MachineError, ToolchainError
 from toolchain.files import write_json
 
 CLIENTS = (1, 8, 32)
+ENGINE = "engine alone"
+"""Without a server, its rows already tokens; as many at a time as there are clients elsewhere."""
 BUSY = 0.8
 
+P50, P99 = f"p50 of {OURS} / {PLAIN}, 1 client", f"p99 / p50 at {BUSY:.0%} load"
+
+
+def versus(other: str, clients: int) -> str:
+    """Return the name of a ratio of throughputs."""
+    return f"{OURS} / {other}, {clients} clients"
+
+
 TARGETS = {
-    ("base", f"{OURS} / engine, 8 clients"): 0.9,
-    ("base", f"{OURS} / engine, 32 clients"): 0.9,
-    ("base", f"{OURS} / {TRITON}, 8 clients"): 1.0,
-    ("base", f"{OURS} / {TRITON}, 32 clients"): 1.0,
-    ("base", f"{OURS} / {PLAIN}, 8 clients"): 1.15,
-    ("base", f"{OURS} / {PLAIN}, 32 clients"): 1.15,
-    ("embedded", f"{OURS} / {TRITON}, 32 clients"): 1.3,
-    ("embedded", f"{OURS} / {PLAIN}, 32 clients"): 2.0,
-}
-MOST = {
-    ("base", f"p50 of {OURS} / {PLAIN}, 1 client"): 1.1,
-    ("embedded", f"p50 of {OURS} / {PLAIN}, 1 client"): 1.1,
-    ("base", "p99 / p50 at 80 % load"): 3.0,
+    "base": (
+        *(Target(versus(ENGINE, clients), 0.9) for clients in CLIENTS[1:]),
+        *(Target(versus(TRITON, clients), 1.0) for clients in CLIENTS[1:]),
+        *(Target(versus(PLAIN, clients), 1.15) for clients in CLIENTS[1:]),
+        Target(P50, 1.1, most=True),
+        Target(P99, 3.0, most=True),
+    ),
+    "embedded": (
+        Target(versus(TRITON, CLIENTS[-1]), 1.3),
+        Target(versus(PLAIN, CLIENTS[-1]), 2.0),
+        Target(P50, 1.1, most=True),
+    ),
 }
 
 
@@ -49,7 +60,7 @@ def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
-    parser.add_argument("--seconds", type=float, default=4.0, metavar="S", help="of one load")
+    parser.add_argument("--seconds", type=int, default=4, metavar="S", help="of one load")
     parser.add_argument("--only", nargs="+", default=list(SUBJECTS), choices=SUBJECTS)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="keep the figures as JSON")
     args = parser.parse_args()
@@ -65,7 +76,7 @@ def main() -> None:
         write_json(args.output, {**about, "rounds": args.rounds, "seconds": args.seconds, "servers": kept})
 
 
-def contest(name: str, folder: Path, *, rounds: int, seconds: float) -> dict[str, object]:
+def contest(name: str, folder: Path, *, rounds: int, seconds: int) -> dict[str, Any]:
     """Return the figures of every server and of the bare engine on one model, and why some are left out."""
     bundle, texts = SUBJECTS[name](folder)
     bodies = folder / "bodies"
@@ -91,10 +102,9 @@ def body(text: str) -> dict[str, object]:
 
 
 Runs = dict[tuple[str, int], list[Load]]
-ENGINE = "engine"
 
 
-def interleaved(addresses: dict[str, str], bodies: Path, engine: Engine, *, rounds: int, seconds: float) -> Runs:
+def interleaved(addresses: dict[str, str], bodies: Path, engine: Engine, *, rounds: int, seconds: int) -> Runs:
     """Load each server with each number of clients, and run the engine at that batch size, once a round."""
     generator = random.Random(0)
     slots = [(server, clients) for server in (*addresses, ENGINE) for clients in CLIENTS]
@@ -114,43 +124,32 @@ def figures(runs: Runs, busy: Load | None) -> dict[str, float]:
     """Return every number by name; ratios are medians over rounds of the ratio within a round."""
     found: dict[str, float] = {}
     for (server, clients), loads in runs.items():
-        named = "batch" if server == ENGINE else "clients"
-        found[f"{server}, {clients} {named}, per second"] = statistics.median(load.per_s for load in loads)
-        if server != ENGINE:
-            found[f"{server}, {clients} clients, p50_ms"] = statistics.median(load.p50_ms for load in loads)
-            found[f"{server}, {clients} clients, p99_ms"] = statistics.median(load.p99_ms for load in loads)
-            found[f"{server}, {clients} clients, lost"] = sum(load.lost for load in loads)
-        if server != OURS and clients > 1:
-            pairs = zip(runs[OURS, clients], loads, strict=True)
-            ratio = statistics.median(mine.per_s / other.per_s for mine, other in pairs)
-            found[f"{OURS} / {server}, {clients} clients"] = ratio
-    if (PLAIN, 1) in runs:
-        pairs = zip(runs[OURS, 1], runs[PLAIN, 1], strict=True)
-        found[f"p50 of {OURS} / {PLAIN}, 1 client"] = statistics.median(
-            one.p50_ms / other.p50_ms for one, other in pairs
-        )
+        for name in ("per_s", "p50_ms", "p99_ms", "lost"):
+            found[f"{server}, {clients} clients, {name}"] = statistics.median(getattr(load, name) for load in loads)
+        if server != OURS:
+            pairs = list(zip(runs[OURS, clients], loads, strict=True))
+            found[versus(server, clients)] = statistics.median(mine.per_s / other.per_s for mine, other in pairs)
+            if (server, clients) == (PLAIN, 1):
+                found[P50] = statistics.median(mine.p50_ms / other.p50_ms for mine, other in pairs)
     if busy:
-        found["p99 / p50 at 80 % load"] = busy.p99_ms / busy.p50_ms
-        found["lost at 80 % load"] = busy.lost
+        found |= {P99: busy.p99_ms / busy.p50_ms, f"lost at {BUSY:.0%} load": busy.lost}
     return found
 
 
-def tell(name: str, found: dict[str, object]) -> None:
+def tell(name: str, found: dict[str, Any]) -> None:
     """Print one model's figures, and what became of the targets."""
     numbers = found["figures"]
-    assert isinstance(numbers, dict)
-    show([(name, ""), *((key, f"{value:.2f}") for key, value in numbers.items())])
-    judged = [("target", "", "found", "")]
-    for bounds, sign in ((TARGETS, ">="), (MOST, "<=")):
-        for (subject, figure), bound in bounds.items():
-            if subject == name and figure in numbers:
-                value = numbers[figure]
-                met = value >= bound if sign == ">=" else value <= bound
-                judged.append((figure, f"{sign} {bound:g}", f"{value:.2f}", "met" if met else "not met"))
-    show(judged)
-    left = found["left_out"]
-    assert isinstance(left, dict)
-    for server, why in left.items():
+    table = [(name, "clients", "requests/s", "p50 ms", "p99 ms", "lost", "ours to it")]
+    for server in (OURS, TRITON, PLAIN, ENGINE):
+        for clients in CLIENTS:
+            if (per_s := numbers.get((slot := f"{server}, {clients} clients") + ", per_s")) is not None:
+                p50, p99, lost = (numbers[f"{slot}, {one}"] for one in ("p50_ms", "p99_ms", "lost"))
+                ratio = numbers.get(versus(server, clients))
+                table.append((server, str(clients), f"{per_s:.0f}", f"{p50:.2f}", f"{p99:.2f}", f"{lost:.0f}",
+                              "" if ratio is None else f"{ratio:.2f}"))  # fmt: skip
+    show(table)
+    show(verdicts(judge(numbers, cpu_flags(), TARGETS[name])))
+    for server, why in found["left_out"].items():
         print(f"left out: {server}: {why}")
 
 

@@ -19,7 +19,7 @@ from toolchain.runtimes import open_runtime
 from toolchain.subject import find_subject
 from toolchain.tasks import load_task
 from toolchain.tensors import Infer
-from toolchain.tokens import Encode
+from toolchain.tokens import Tokens
 
 TEXTS = 256
 
@@ -64,11 +64,10 @@ def _texts(task: str, data: str | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Engine:
-    """The runtime that all servers have inside, and texts for it."""
+    """The runtime that all servers have inside, as `eval` opens it, and rows for it."""
 
     infer: Infer
-    encode: Encode
-    texts: list[str]
+    tokens: Tokens
 
     @classmethod
     @contextlib.contextmanager
@@ -76,18 +75,18 @@ class Engine:
         """Open a bundle's graph for ONNX Runtime on the CPU."""
         subject = find_subject({"backend": "ort", "device": "cpu"}, bundle)
         with open_runtime("ort", subject.model, device="cpu") as infer:
-            yield cls(infer, subject.job.encode, texts)
+            yield cls(infer, subject.job.encode([(text,) for text in texts]))
 
 
 def bare_rows_per_s(engine: Engine, *, batch: int, seconds: float) -> Load:
-    """Run texts in the order they come, so many at a time, for so long."""
+    """Run rows in the order they come, so many at a time, for so long."""
     rows, took_ms = 0, []
     start = time.perf_counter()
-    for first in itertools.cycle(range(0, len(engine.texts), batch)):
+    for first in itertools.cycle(range(0, len(engine.tokens), batch)):
         before = time.perf_counter()
-        tokens = engine.encode([(text,) for text in engine.texts[first : first + batch]])
-        engine.infer(tokens.batch(np.arange(len(tokens))))
-        rows += len(tokens)
+        chosen = np.arange(first, min(first + batch, len(engine.tokens)))
+        engine.infer(engine.tokens.batch(chosen))
+        rows += len(chosen)
         took_ms.append((time.perf_counter() - before) * 1e3)
         if time.perf_counter() - start >= seconds:
             break

@@ -134,7 +134,7 @@ def test_what_it_says_of_itself_is_what_it_takes_and_gives(demo_bundle):
         assert (model["inference_count"], model["execution_count"]) == (2, 1)
         assert service.counters.request_us > service.counters.compute_infer_us > 0
 
-    serve(demo_bundle, scenario, limits=Limits(max_batch=7))
+    serve(demo_bundle, scenario, limits=Limits(max_batch=7), instances=1)
 
 
 @contextmanager
@@ -194,7 +194,7 @@ def test_an_engine_that_fails_for_good_is_not_ready(demo_bundle, engine):
         assert not service.ready
 
     engine(infer)
-    serve(demo_bundle, scenario)
+    serve(demo_bundle, scenario, instances=1)
 
 
 def test_draining_answers_and_closing_refuses(demo_bundle):

@@ -50,7 +50,7 @@ def find_engines(subject: Subject, instances: int | None) -> Iterator[Engines]:
         return
     assert isinstance(subject.model, Path)
     small, processors = subject.model.stat().st_size < SMALL_BYTES, cpu_threads()
-    count = instances or (1 if small else min(MOST, processors))
+    count = instances or min(MOST, processors)
     threads = 1 if small else max(1, processors // count)
     with opened(threads=threads, spin=False) as shared:
         solo = partial(opened, threads=processors, spin=False) if processors > threads and not small else None

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ _LAST_S = 2.0
 _HANDSHAKE_S = 0.2
 """For clients whose connection is being made when the listener closes: more than the way there and back."""
 _TICK_S = 0.01
+SWITCH_S = 1e-4
+"""How long a thread keeps Python's lock from another: an engine that is done with a small batch waits for it, and
+Python's own 5 ms are longer than the batch."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,7 @@ async def serve(
         log.warning(
             "%s: whoever can reach this machine can use the model. Give --token-file, or a proxy.", options.host
         )
+    sys.setswitchinterval(SWITCH_S)
     with bind(options.host, options.http_port) as listener:
         async with opened as service:
             with open_gpus(service.device) as gpus:

@@ -21,7 +21,7 @@ class TritonPythonModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = max(1, len(os.sched_getaffinity(0)) // instances)
         # Threads that spin between requests would take the processor from the server and the tokenizer.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         path = os.path.join(args["model_repository"], args["model_version"], "model.onnx")
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.inputs = [value.name for value in self.session.get_inputs()]

@@ -1,0 +1,29 @@
+"""The contest of servers, as short as it can be: every figure there, and ratios those of the figures."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
+def test_a_short_contest(root, tmp_path):
+    done = subprocess.run(
+        [sys.executable, root / "benchmarks/serving/run.py", "--only", "embedded", "--rounds", "1", "--seconds", "1",
+         "-o", tmp_path / "found.json"],
+        cwd=root, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    kept = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert kept["rounds"] == 1
+    assert kept["environment"]["onnxruntime"]
+    about = kept["servers"]["embedded"]
+    found = about["figures"]
+    for clients in (1, 8, 32):
+        ours = found[f"toolchain serve, {clients} clients, per_s"]
+        other = found[f"plain FastAPI, {clients} clients, per_s"]
+        assert found[f"toolchain serve / plain FastAPI, {clients} clients"] == pytest.approx(ours / other)
+        assert found[f"toolchain serve, {clients} clients, lost"] == 0
+    assert "p50 of toolchain serve / plain FastAPI, 1 client" in done.stdout
+    assert ("Triton" in str(about["left_out"])) == ("not measured" in done.stdout)
