@@ -37,6 +37,12 @@ def test_the_compose_file_and_the_image_serve_it_to_this_machine_alone(root, shi
         assert subprocess.run(command, capture_output=True, text=True).stdout == ""
 
 
+def test_a_name_that_is_none_of_an_image_is_served_all_the_same(demo_bundle, tmp_path):
+    made = ship_service(demo_bundle, tmp_path / "made", name="SST_2")
+    assert made["image"].startswith("sst-2-service:")
+    assert '"--name", "SST_2"' in (tmp_path / "made/Dockerfile").read_text()
+
+
 def test_no_word_is_left_to_fill_in(shipped):
     for name in ("Dockerfile", "compose.yaml", "README.md"):
         assert "$" not in (Path(shipped["path"]) / name).read_text()
@@ -53,7 +59,7 @@ def test_it_is_made_again_in_its_place_and_nothing_else_is_overwritten(demo_bund
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["kept"]
 
 
-@pytest.mark.parametrize(("choice", "message"), [({"name": "Not A Name"}, "--name"), ({"backend": "trt"}, "no plan")])
+@pytest.mark.parametrize(("choice", "message"), [({"name": "not a name"}, "--name"), ({"backend": "trt"}, "no plan")])
 def test_what_cannot_be_shipped(demo_bundle, tmp_path, choice, message):
     with pytest.raises(UsageError, match=message):
         ship_service(demo_bundle, tmp_path / "made", **choice)

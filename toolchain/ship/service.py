@@ -12,10 +12,9 @@ from toolchain.bundle import MANIFEST, RESULTS, open_bundle
 from toolchain.engine.plan import is_plan
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
 from toolchain.files import replacing
+from toolchain.names import check_name, image_name
 
 TEMPLATES = Path(__file__).parent / "image"
-NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
-"""What Docker takes as the name of an image."""
 TAG = re.compile(r"[a-z0-9]+(?:[._/:-][a-zA-Z0-9]+)*")
 
 BASES = {"ort": ("service", "toolchain-service:cpu"), "trt": ("service-trt", "toolchain-service:trt")}
@@ -32,19 +31,18 @@ def ship_service(
 
     Raises:
         InputError: no whole bundle, or `output` holds something else.
-        UsageError: a name that servers do not take, or the bundle has no plan for `trt`.
+        UsageError: a name that no server takes, or the bundle has no plan for `trt`.
     """
     bundle = open_bundle(place, trust=trust)
     about = bundle.manifest
     chosen = name or bundle.name
-    if not NAME.fullmatch(chosen):
-        raise UsageError(f"--name {chosen}: no name for an image. Give small letters and digits, with - _ . between.")
+    check_name(chosen)
     if backend == "trt" and not any(map(is_plan, about["artefacts"])):
         raise UsageError(f"--backend trt: {place} has no plan. Build one first: toolchain build --backend trt.")
     if output.exists() and not (output / "bundle" / MANIFEST).exists():
         raise InputError(f"-o {output}: is there, and no such service. Give a new folder.")
     target, base = BASES[backend]
-    words = {"name": chosen, "base": base, "target": target, "image": f"{chosen}-service:{bundle.digest[:12]}",
+    words = {"name": chosen, "base": base, "target": target, "image": f"{image_name(chosen)}-service:{bundle.digest[:12]}",
              "backend": ', "--backend", "trt"' if backend == "trt" else "", "digest": bundle.digest,
              "model": about["model"]["id"], "task": about["task"]["name"], "precision": about["precision"]}  # fmt: skip
     with replacing(output) as folder:

@@ -11,10 +11,11 @@ from toolchain.environment import version_of
 from toolchain.errors import InputError
 from toolchain.files import sha256_file
 from toolchain.job import Job, job_of
+from toolchain.names import check_name
 from toolchain.ship.config import Values, config_text
 from toolchain.ship.engine import Engine, find_engine
 from toolchain.ship.models import PROVENANCE, configurations, names
-from toolchain.ship.options import Options, check_name
+from toolchain.ship.options import Options
 from toolchain.ship.place import Model, place
 from toolchain.ship.signature import to_json
 from toolchain.ship.start import REQUIREMENTS, readme, requirements, start
