@@ -120,7 +120,7 @@ def test_it_runs_without_rights(stages, services, manifests):
 
 
 def test_servers_are_seen_by_this_machine_alone_and_write_nothing(services):
-    for name in ("triton", "service"):
+    for name in ("triton", "triton-gpu", "service"):
         assert services[name]["read_only"]
         assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
         assert all(volume.endswith(":ro") for volume in services[name]["volumes"])
@@ -135,9 +135,31 @@ def test_what_it_copies_is_there(root, dockerfile):
 def test_every_builder_has_the_gpu_and_accepts(services):
     for name in ("trt10", "trt11"):
         assert services[name]["command"][0] == "accept"
-    for name in ("trt10", "trt11", "triton"):
+    for name in ("trt10", "trt11", "triton-gpu"):
         devices = services[name]["deploy"]["resources"]["reservations"]["devices"]
         assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+
+
+def test_triton_with_a_gpu_and_without_are_one(services):
+    assert "deploy" not in services["triton"]
+    assert services["triton-gpu"] == services["triton"] | {"deploy": services["trt10"]["deploy"]}
+
+
+def test_the_compose_file_fits_its_schema(root):
+    pytest.importorskip("check_jsonschema")
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    for file in (root / "docker/compose.yaml", root / "toolchain/ship/image/compose.yaml"):
+        done = subprocess.run([*command, file], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+def test_compose_itself_reads_it(root):
+    docker = shutil.which("docker")
+    if not docker or subprocess.run([docker, "compose", "version"], capture_output=True).returncode:
+        pytest.skip("there is no docker compose here")
+    for name in ("triton", "triton-gpu", "service", "trt10"):
+        command = [docker, "compose", "-f", root / "docker/compose.yaml", "config", "--quiet", name]
+        assert subprocess.run(command, capture_output=True, text=True).stderr == ""
 
 
 def test_every_server_says_whether_it_is_well(stages):

@@ -12,14 +12,13 @@ from toolchain.parity import PROBES
 from toolchain.runtimes import open_runtime
 from toolchain.subject import recorded
 
-CACHE = "--cache-config=local,size=1048576"
 WIRES = ("http", "grpc")
 STATUS = {"http": {400: "400", 503: "503"}, "grpc": {400: "StatusCode.INVALID_ARGUMENT", 503: "StatusCode.UNAVAILABLE"}}
 
 
 @pytest.fixture(scope="module")
 def server(triton, triton_environment, shipped, tmp_path_factory):
-    with triton.serve(shipped, tmp_path_factory.mktemp("triton"), triton_environment, CACHE) as running:
+    with triton.serve(shipped, tmp_path_factory.mktemp("triton"), triton_environment) as running:
         yield running
 
 
