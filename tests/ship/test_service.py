@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from toolchain.bundle import open_bundle
+from toolchain.bundle import locked, open_bundle
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.ship.service import ship_image, ship_service
 
@@ -57,6 +57,15 @@ def test_it_is_made_again_in_its_place_and_nothing_else_is_overwritten(demo_bund
     with pytest.raises(InputError, match="Give a new folder"):
         ship_service(demo_bundle, tmp_path / "mine")
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["kept"]
+
+
+def test_it_is_written_by_one_run_alone_and_after_one_that_was_killed(demo_bundle, shipped):
+    place = Path(shipped["path"])
+    with locked(place), pytest.raises(InputError, match="another run is writing it"):
+        ship_service(demo_bundle, place)
+    (place.parent / ".made.new").mkdir()
+    ship_service(demo_bundle, place)
+    assert [path.name for path in place.parent.iterdir()] == ["made"]
 
 
 @pytest.mark.parametrize(("choice", "message"), [({"name": "not a name"}, "--name"), ({"backend": "trt"}, "no plan")])

@@ -1,4 +1,4 @@
-"""What a repository needs is said once; the printed line and the image's command give it to Triton, whatever is there."""
+"""What a repository needs is said once, and both the printed line and the image's command tell Triton all of it."""
 
 import os
 import shlex
