@@ -65,6 +65,19 @@ def test_each_backend_takes_its_own_file(pairs_bundle, tmp_path, options, backen
         assert (tmp_path / "r/m_classifier/1/model.onnx").read_bytes() == (pairs_bundle / file).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("options", "slow"),
+    [({"backend": "python"}, True), ({"backend": "ort", "device": "cpu"}, True), ({"backend": "ort"}, False),
+     ({"backend": "python", "file": "model.onnx"}, False)],
+)  # fmt: skip
+def test_float16_on_a_cpu_is_said_to_be_slow_with_the_way_out(pairs_bundle, tmp_path, caplog, options, slow):
+    ship(pairs_bundle, tmp_path / "r", Options(name="m", **options))
+    said = [
+        one for one in caplog.messages if "float16, which a CPU does slowly. Ship the FP32 graph with --file" in one
+    ]
+    assert len(said) == slow
+
+
 def test_provenance_names_bundle_and_files(shipped, pairs_bundle):
     about = json.loads((shipped / "plan/1/provenance.json").read_text())
     assert about["bundle_sha256"] == open_bundle(pairs_bundle).digest
