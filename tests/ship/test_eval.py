@@ -62,9 +62,13 @@ def test_a_triton_with_another_bundle_is_refused(server, bundle):
 
 @pytest.mark.parametrize(
     ("model", "message"),
-    [("nope", r"'nope' is not found.*"), ("sentiment_tokenizer", "sentiment_tokenizer")],
+    [
+        ("nope", r"nope.*\. Name one that it has"),
+        ("plan", r"plan takes TEXT, TEXT_PAIR .* and LOGITS\. Name one"),
+        ("sentiment_tokenizer", r"gives input_ids, attention_mask, not TEXT and LOGITS\. Name one that it has"),
+    ],
 )
-def test_a_model_that_is_not_there_or_gives_no_logits(server, bundle, model, message):
+def test_a_model_that_is_not_there_or_another_kind(server, bundle, model, message):
     with pytest.raises(InputError, match=message):
         evaluate({"backend": "triton", "url": f"http://{server.http}/v2/models/{model}", "limit": 8}, bundle=bundle)
 

@@ -2,9 +2,11 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 
 import pytest
+import yaml
 
 from toolchain.ship.options import Options
 from toolchain.ship.start import OWN, STOCK
@@ -68,6 +70,17 @@ def test_the_key_of_what_is_closed_is_another_at_each_start(root, shipped, start
             for _ in range(2)}  # fmt: skip
     assert len(keys) == 2
     assert all(len(one.rpartition("admin=")[2]) == 32 for pair in keys for one in pair)
+
+
+def test_kserves_arguments_start_a_real_triton(root, triton, triton_environment, shipped, tmp_path):
+    runtime, _ = yaml.safe_load_all((root / "docker/kubernetes/kserve.yaml").read_text())
+    (container,) = runtime["spec"]["containers"]
+    first, *rest = container["args"]
+    shutil.copytree(shipped / "sentiment_decoder", tmp_path / "models/sentiment_decoder")
+    with triton.serve(tmp_path / "models", tmp_path, triton_environment, *rest) as server:
+        assert server.get("/v2/models/sentiment_decoder")["versions"] == ["1"]
+        assert "GRPCInferenceService" not in server.log.read_text()
+    assert first == "serve_repository"
 
 
 @pytest.mark.parametrize(
