@@ -11,6 +11,8 @@ BINDINGS_11 := tensorrt-cu12-bindings==11.4.0.106
 TRITON := .venv/triton
 TRITON_PACKAGES := nvidia-pytriton==0.7.0 'numpy<2' onnxruntime tokenizers 'tritonclient[http,grpc]'
 PERF_ANALYZER := .venv/perf_analyzer
+# KServe's own description of its kinds; its package needs too much to be installed, and is only read.
+KSERVE := .venv/kserve
 # Where pip gets torch from, such as: --index-url URL-of-the-CPU-builds
 PIP_TORCH ?=
 # Options of the benchmark, such as: --only 'ort INT8' -o FILE.json
@@ -20,7 +22,7 @@ BENCH ?=
 demo: $(INSTALLED)
 	$(BIN)/toolchain demo
 
-test: $(INSTALLED) $(BINDINGS)/installed $(TRITON)/installed $(PERF_ANALYZER)/installed
+test: $(INSTALLED) $(BINDINGS)/installed $(TRITON)/installed $(PERF_ANALYZER)/installed $(KSERVE)/installed
 	$(BIN)/python -m pytest
 
 lint: $(INSTALLED)
@@ -61,6 +63,11 @@ $(PERF_ANALYZER)/installed: $(INSTALLED) Makefile
 	rm -rf $(PERF_ANALYZER)
 	{ $(BIN)/python -m pip download --quiet --no-deps --dest $(PERF_ANALYZER) tritonclient==2.50.0 && touch $@; } \
 	|| echo "No perf_analyzer for this machine: its tests are skipped."
+
+$(KSERVE)/installed: $(INSTALLED) Makefile
+	rm -rf $(KSERVE)
+	{ $(BIN)/python -m pip install --quiet --no-deps --target $(KSERVE) kserve==0.21.0 && touch $@; } \
+	|| echo "No KServe for this machine: its test is skipped."
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache

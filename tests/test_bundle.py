@@ -255,7 +255,7 @@ def test_a_bundle_that_another_process_writes_is_refused_until_it_ends(bundle: P
     with subprocess.Popen([*child, HOLD, str(bundle)], stdin=-1, stdout=-1) as other:
         assert other.stdout
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(InputError, match=r"bundle: another build is writing it\. Wait for it, or choose another"):
+        with pytest.raises(InputError, match=r"bundle: another run is writing it\. Wait for it, or choose another"):
             make(bundle, one="9")
         assert open_bundle(bundle)  # reading goes on
         other.kill()

@@ -15,7 +15,7 @@ import toolchain
 # From the bottom to the top: each line may import from the lines above it only.
 LAYERS = (
     ("errors", "files", "hub", "metrics", "progress", "distance", "ragged", "demo"),  # what knows nothing of the rest
-    ("options",),
+    ("options", "names"),
     ("tensors", "recipe", "bundle", "model", "statistics", "power_file"),
     ("stage", "tasks", "graph", "cuda", "meters", "ranges"),
     ("engine",),

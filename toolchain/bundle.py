@@ -127,7 +127,7 @@ def digest_of(manifest: Manifest) -> str:
 
 @contextlib.contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Hold the lock of whoever writes the bundle at `target`.
+    """Hold the lock of whoever writes the bundle, or another folder of ours, at `target`.
 
     Raises:
         InputError: somebody else holds it.
@@ -139,7 +139,7 @@ def locked(target: Path) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InputError(
-                    f"{target}: another build is writing it. Wait for it, or choose another folder with -o."
+                    f"{target}: another run is writing it. Wait for it, or choose another folder with -o."
                 ) from None
             # Whoever held it before may have removed the file that was opened here: then try again.
             if _is(file, lock.fileno()):

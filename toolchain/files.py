@@ -59,9 +59,13 @@ def carry(source: Path, target: Path) -> None:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder`, which takes its place when the block ends without an error."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.parent / f".{folder.name}.{os.getpid()}"
+    """Yield an empty folder beside `folder`, which takes its place when the block ends without an error.
+
+    What a run left that was killed is cleared away first: whoever calls this holds the folder's lock.
+    """
+    recover(folder)
+    beside = folder.parent / f".{folder.name}.new"
+    shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     try:
         yield beside

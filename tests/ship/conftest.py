@@ -81,6 +81,13 @@ def shipped(demo_bundle, pairs_bundle, tmp_path_factory):
     return repository
 
 
+@pytest.fixture(scope="session")
+def server(triton, triton_environment, shipped, tmp_path_factory):
+    """A real Triton with that repository."""
+    with triton.serve(shipped, tmp_path_factory.mktemp("triton"), triton_environment) as running:
+        yield running
+
+
 @pytest.fixture
 def repository(shipped, tmp_path):
     """A copy of it, to be changed."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from toolchain.errors import InputError, UsageError
 from toolchain.ship.config import config_text, parse, read_config
-from toolchain.ship.options import Options, check_name
+from toolchain.ship.options import Options
 from toolchain.ship.schema import message_class
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -44,12 +44,6 @@ def test_what_triton_does_not_read_is_refused(tmp_path, text, message):
     with pytest.raises(InputError, match=r"config\.pbtxt: not a model's configuration: .*\. Mend it\.$") as caught:
         read_config(file)
     assert message in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["", "a b", "a/b", "..", ".hidden", "é", "a\n"])
-def test_a_name_is_a_folder_and_a_part_of_a_url(name):
-    with pytest.raises(UsageError, match="no name of a model"):
-        check_name(name)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ CHANGES = [
     ("sentiment", ('key: "TEXT"', 'key: "TXT"'), "error", "sentiment_tokenizer has no input TXT"),
     ("sentiment", ('value: "TEXT"', 'value: "TXT"'), "error", "takes TXT, which nothing makes"),
     ("sentiment", ('key: "LABEL"', 'key: "CLASS"'), "error", "sentiment_decoder has no output CLASS"),
-    ("sentiment", ('value: "SCORE"', 'value: "LOGITS"'), "error", "LOGITS is made by sentiment_classifier and by"),
+    ("sentiment", ('value: "SCORE"', 'value: "LOGITS"'), "error", "LOGITS is made by sentiment_decoder and by"),
     ("sentiment", ('value: "LABEL"', 'value: "CLASS"'), "error", "no step makes the output LABEL"),
     ("sentiment", ('model_name: "sentiment_decoder"', 'model_name: "gone"'), "error", "step 'gone' is no model"),
     ("sentiment", ("model_version: 1", "model_version: 2"), "error",
@@ -85,6 +85,13 @@ def test_each_fault_is_found(repository, model, change, level, what):
     found = lint(repository)["findings"]
     assert [one for one in found if one["level"] == level and what in one["what"]], found
     assert all(one["do"] and not one["do"].endswith(".") and one["where"] for one in found)
+
+
+def test_an_output_that_is_an_input_too_is_found(repository):
+    rewrite(repository, "sentiment", ('key: "LOGITS"\n *value: "LOGITS"', 'key: "LOGITS" value: "copy"'),
+            ('value: "logits"', 'value: "LOGITS"'), ('value: "logits"', 'value: "LOGITS"'))  # fmt: skip
+    (finding,) = lint(repository)["findings"]
+    assert finding["what"].startswith("the output LOGITS is a step's input too: who asks for other outputs alone")
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,7 @@ def test_labels_and_scores(model):
     assert found["LABEL"].tolist() == [[b"negative"], [b"positive"], [b"positive"]]
     np.testing.assert_allclose(found["SCORE"], scipy.special.softmax(logits, axis=1), rtol=1e-6)
     assert found["SCORE"].dtype == np.float32
+    np.testing.assert_array_equal(found["LOGITS"], logits)
 
 
 def test_regression_gives_the_number_as_text(model):

@@ -12,15 +12,9 @@ from toolchain.parity import PROBES
 from toolchain.runtimes import open_runtime
 from toolchain.subject import recorded
 
-CACHE = "--cache-config=local,size=1048576"
 WIRES = ("http", "grpc")
+OUTPUTS = ["LABEL", "SCORE", "LOGITS"]
 STATUS = {"http": {400: "400", 503: "503"}, "grpc": {400: "StatusCode.INVALID_ARGUMENT", 503: "StatusCode.UNAVAILABLE"}}
-
-
-@pytest.fixture(scope="module")
-def server(triton, triton_environment, shipped, tmp_path_factory):
-    with triton.serve(shipped, tmp_path_factory.mktemp("triton"), triton_environment, CACHE) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +53,15 @@ def test_pairs_and_regression_do_by_a_plan_and_by_onnx_runtime(server, logits_of
     np.testing.assert_allclose(found["LOGITS"], wanted, atol=1e-4, rtol=1e-3)
     assert found["SCORE"] == found["LOGITS"]
     assert [np.float32(label) for (label,) in found["LABEL"]] == [np.float32(row[0]) for row in found["LOGITS"]]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_outputs_may_be_asked_for_one_by_one(server, wire):
+    call = {"wire": wire, "model": "sentiment", "inputs": {"TEXT": column(PROBES)}}
+    alone = [[name] for name in OUTPUTS]
+    whole, *found = server.ask(call, *(call | {"outputs": names} for names in [*alone, OUTPUTS[:2], OUTPUTS[1:]]))
+    for names, some in zip([*alone, OUTPUTS[:2], OUTPUTS[1:]], found, strict=True):
+        assert some == {name: whole[name] if name in names else None for name in OUTPUTS}
 
 
 def test_json_and_binary_tensors_agree(server):

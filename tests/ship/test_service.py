@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from toolchain.bundle import open_bundle
+from toolchain.bundle import locked, open_bundle
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.ship.service import ship_image, ship_service
 
@@ -37,6 +37,12 @@ def test_the_compose_file_and_the_image_serve_it_to_this_machine_alone(root, shi
         assert subprocess.run(command, capture_output=True, text=True).stdout == ""
 
 
+def test_a_name_that_is_none_of_an_image_is_served_all_the_same(demo_bundle, tmp_path):
+    made = ship_service(demo_bundle, tmp_path / "made", name="SST_2")
+    assert made["image"].startswith("sst-2-service:")
+    assert '"--name", "SST_2"' in (tmp_path / "made/Dockerfile").read_text()
+
+
 def test_no_word_is_left_to_fill_in(shipped):
     for name in ("Dockerfile", "compose.yaml", "README.md"):
         assert "$" not in (Path(shipped["path"]) / name).read_text()
@@ -53,7 +59,16 @@ def test_it_is_made_again_in_its_place_and_nothing_else_is_overwritten(demo_bund
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["kept"]
 
 
-@pytest.mark.parametrize(("choice", "message"), [({"name": "Not A Name"}, "--name"), ({"backend": "trt"}, "no plan")])
+def test_it_is_written_by_one_run_alone_and_after_one_that_was_killed(demo_bundle, shipped):
+    place = Path(shipped["path"])
+    with locked(place), pytest.raises(InputError, match="another run is writing it"):
+        ship_service(demo_bundle, place)
+    (place.parent / ".made.new").mkdir()
+    ship_service(demo_bundle, place)
+    assert [path.name for path in place.parent.iterdir()] == ["made"]
+
+
+@pytest.mark.parametrize(("choice", "message"), [({"name": "not a name"}, "--name"), ({"backend": "trt"}, "no plan")])
 def test_what_cannot_be_shipped(demo_bundle, tmp_path, choice, message):
     with pytest.raises(UsageError, match=message):
         ship_service(demo_bundle, tmp_path / "made", **choice)

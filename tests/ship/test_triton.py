@@ -65,6 +65,19 @@ def test_each_backend_takes_its_own_file(pairs_bundle, tmp_path, options, backen
         assert (tmp_path / "r/m_classifier/1/model.onnx").read_bytes() == (pairs_bundle / file).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("options", "slow"),
+    [({"backend": "python"}, True), ({"backend": "ort", "device": "cpu"}, True), ({"backend": "ort"}, False),
+     ({"backend": "python", "file": "model.onnx"}, False)],
+)  # fmt: skip
+def test_float16_on_a_cpu_is_said_to_be_slow_with_the_way_out(pairs_bundle, tmp_path, caplog, options, slow):
+    ship(pairs_bundle, tmp_path / "r", Options(name="m", **options))
+    said = [
+        one for one in caplog.messages if "float16, which a CPU does slowly. Ship the FP32 graph with --file" in one
+    ]
+    assert len(said) == slow
+
+
 def test_provenance_names_bundle_and_files(shipped, pairs_bundle):
     about = json.loads((shipped / "plan/1/provenance.json").read_text())
     assert about["bundle_sha256"] == open_bundle(pairs_bundle).digest
@@ -74,13 +87,9 @@ def test_provenance_names_bundle_and_files(shipped, pairs_bundle):
         assert file["sha256"] == hashlib.sha256(data).hexdigest()
 
 
-def test_the_line_that_starts_it_has_the_plans_tensorrt_and_what_the_options_need(shipped, demo_bundle, tmp_path):
-    page = (shipped / "plan/README.md").read_text()
-    assert "--gpus=all" in page
-    assert "toolchain-triton:26.06" in page
-    started = ship(demo_bundle, tmp_path / "r", Options(name="m", response_cache=True))["start"]
-    assert "--cache-config=local" in started["line"]
-    assert "--gpus" not in started["line"]
+def test_the_page_beside_it_has_the_line_that_starts_it(demo_bundle, tmp_path):
+    started = ship(demo_bundle, tmp_path / "r", Options(name="m"))["start"]
+    assert f"    {started['line']}\n" in (tmp_path / "r/m/README.md").read_text()
     assert "-p 127.0.0.1:8000:8000" in started["line"]
 
 

@@ -1,7 +1,8 @@
 """Calls a server of the V2 protocol by tritonclient, in a Python of its own: calls in on stdin, answers out on stdout.
 
 A call has `wire` (http, grpc), `model`, `inputs` (name -> rows, each a list of texts; or `hex`, the same as hex of
-bytes), and perhaps `json` (no binary tensors), `clients` and `each` (so many threads make so many calls each).
+bytes), and perhaps `outputs` (names; else all), `json` (no binary tensors), `clients` and `each` (so many threads make
+so many calls each).
 An answer has the outputs by name, or `error` with `status` and `message`; of many calls their number by status.
 """
 
@@ -33,6 +34,8 @@ def tensors(module, call):
 
 def infer(client, module, call):
     options = {}
+    if call.get("outputs"):
+        options["outputs"] = [module.InferRequestedOutput(name) for name in call["outputs"]]
     if call.get("json"):
         options["outputs"] = [module.InferRequestedOutput(name, binary_data=False) for name in ("LABEL", "LOGITS")]
     try:

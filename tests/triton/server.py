@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+SERVE = HERE.parent.parent / "docker/serve_repository.sh"
+"""What the image starts with, and the tests too."""
+
 READY_S = 120.0
 STOP_S = 20.0
 
@@ -101,14 +104,17 @@ def serve(repository: Path, work: Path, environment: Environment, *flags: str) -
     backends, caches = _backends(environment, work), environment.server / "caches"
     ports = free_ports(3)
     addresses = [f"127.0.0.1:{port}" for port in ports]
-    command = [str(environment.server / "bin/tritonserver"), f"--model-repository={repository}",
-               f"--backend-directory={backends}", f"--cache-directory={caches}", *flags]  # fmt: skip
+    command = ["sh", str(SERVE), f"--backend-directory={backends}", f"--cache-directory={caches}", *flags]
     for wire, port in zip(("http", "grpc", "metrics"), ports, strict=True):
         command += [f"--{wire}-address=127.0.0.1", f"--{wire}-port={port}"]
     log = work / "triton.log"
     with log.open("w") as file:
         process = subprocess.Popen(
-            command, stdout=file, stderr=file, env=variables(environment), start_new_session=True
+            command,
+            stdout=file,
+            stderr=file,
+            env=variables(environment) | {"MODELS": str(repository)},
+            start_new_session=True,
         )
     try:
         _wait(process, addresses[0], log)
@@ -119,7 +125,7 @@ def serve(repository: Path, work: Path, environment: Environment, *flags: str) -
 
 def variables(environment: Environment) -> dict[str, str]:
     """Return what the server's process must see: its libraries, and the Python that its models run in."""
-    path = f"{environment.folder / 'bin'}:{os.environ['PATH']}"
+    path = f"{environment.folder / 'bin'}:{environment.server / 'bin'}:{os.environ['PATH']}"
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return clean | {"LD_LIBRARY_PATH": str(environment.libraries), "PATH": path}
 

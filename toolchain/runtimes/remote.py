@@ -16,6 +16,8 @@ from toolchain.tensors import TEXT_INPUTS, Batch, Infer
 
 TIMEOUT_S = 120.0
 
+NAME_ONE = "Name one that it has: --url .../v2/models/NAME."
+
 
 @dataclass(frozen=True)
 class Server:
@@ -95,14 +97,15 @@ def open_remote(server: Server, **_: Any) -> Iterator[Infer]:
         try:
             return getattr(client, name)(*arguments, headers=server.headers, **keywords)
         except http.InferenceServerException as error:
-            raise InputError(f"{server.url}: {error.message()}. Look into the server's own log.") from None
+            do = NAME_ONE if str(error.status()) == "404" else "Look into the server's own log."
+            raise InputError(f"{server.url}: {error.message().rstrip('.')}. {do}") from None
         except OSError as error:
             raise MachineError(f"{server.url}: no server answers ({error}). Start it, or give another --url.") from None
 
     try:
         model = server.model or _only_model(server, ask)
         config = ask("get_model_config", model)
-        _check_bundle(server, config)
+        _check_model(server, model, config)
         most = max(1, int(config.get("max_batch_size", 0)))
 
         def infer(batch: Batch) -> NDArray[np.float32]:
@@ -116,8 +119,13 @@ def open_remote(server: Server, **_: Any) -> Iterator[Infer]:
         client.close()
 
 
-def _check_bundle(server: Server, config: dict[str, Any]) -> None:
-    """Refuse a server that says that it serves another bundle than the one at hand."""
+def _check_model(server: Server, model: str, config: dict[str, Any]) -> None:
+    """Refuse a model that takes or gives something else, or that says that it is of another bundle."""
+    takes, gives = ([tensor["name"] for tensor in config.get(side, [])] for side in ("input", "output"))
+    wanted = TEXT_INPUTS[: server.texts]
+    if set(takes) & set(TEXT_INPUTS) != set(wanted) or "LOGITS" not in gives:
+        raise InputError(f"{server.url}: {model} takes {', '.join(takes)} and gives {', '.join(gives)}, "
+                         f"not {' and '.join(wanted)} and LOGITS. {NAME_ONE}")  # fmt: skip
     stated = config.get("parameters", {}).get("bundle_sha256", {}).get("string_value")
     if stated not in (None, server.bundle_sha256):
         raise InputError(f"{server.url}: serves the bundle {stated[:12]}, not {server.bundle_sha256[:12]}. "
@@ -127,17 +135,17 @@ def _check_bundle(server: Server, config: dict[str, Any]) -> None:
 def _only_model(server: Server, ask: Any) -> str:
     """Return the model that takes the texts of a row and gives logits, if there is just one."""
     wanted = set(TEXT_INPUTS[: server.texts])
+    entries = ask("get_model_repository_index")  # one for each version
     found = []
-    for entry in ask("get_model_repository_index"):
-        if entry.get("state", "READY") == "READY":
-            about = ask("get_model_metadata", entry["name"])
-            takes, gives = ({tensor["name"] for tensor in about[side]} for side in ("inputs", "outputs"))
-            if takes & set(TEXT_INPUTS) == wanted and "LOGITS" in gives:
-                found.append(entry["name"])
+    for name in sorted({entry["name"] for entry in entries if entry.get("state", "READY") == "READY"}):
+        about = ask("get_model_metadata", name)
+        takes, gives = ({tensor["name"] for tensor in about[side]} for side in ("inputs", "outputs"))
+        if takes & set(TEXT_INPUTS) == wanted and "LOGITS" in gives:
+            found.append(name)
     if len(found) != 1:
         shown = ", ".join(found) or "none"
         raise InputError(f"{server.url}: models that take {' and '.join(sorted(wanted))} and give LOGITS: {shown}. "
-                         "Name one: --url .../v2/models/NAME.")  # fmt: skip
+                         f"{NAME_ONE}")  # fmt: skip
     return str(found[0])
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 from toolchain.data import Text
 from toolchain.distance import Logits
 from toolchain.errors import UsageError
+from toolchain.names import check_name
 from toolchain.serve import about, answers
 from toolchain.serve.checks import VERSION, Checks, check_model
 from toolchain.serve.classifier import Classifier, find_served, open_classifier
@@ -195,8 +195,7 @@ async def open_service(
     subject = find_served(bundle, backend=backend, file=file, device=device, trust=trust, cuda_graphs=cuda_graphs)
     assert subject.bundle is not None
     name = name or subject.bundle.name
-    if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name, flags=re.ASCII):
-        raise UsageError(f"--name {name}: not a name. Use letters, digits, '-', '_' and '.'.")
+    check_name(name)
     counters = Counters()
     async with open_classifier(subject, limits=limits, instances=instances, counters=counters) as classifier:
         service = Service(name, classifier, counters)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from toolchain.engine.shapes import Profile
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.ship.config import Values
 from toolchain.ship.options import Options
-from toolchain.ship.signature import Tensors, signature, to_json
+from toolchain.ship.signature import Tensors, computes_in_float16, signature, to_json
 from toolchain.subject import default_file
+
+log = logging.getLogger(__name__)
 
 DEFAULT_BATCH = 64
 """Rows a batch where no plan sets a limit."""
@@ -74,6 +77,11 @@ def _graph(bundle: Bundle, backend: str, options: Options) -> Engine:
     if is_plan(name):
         raise UsageError(f"--file {name}: a plan. Leave it out, or choose --backend trt.")
     file = bundle.file(name)
+    if device == "cpu" and computes_in_float16(file):
+        log.warning(
+            "%s: computes in float16, which a CPU does slowly. Ship the FP32 graph with --file model.onnx, or a bundle "
+            "that was built with --precision int8.", file
+        )  # fmt: skip
     inputs, outputs = signature(file)
     kind = "KIND_CPU" if device == "cpu" else "KIND_AUTO"
     length = bundle.manifest["max_length"]

@@ -8,6 +8,7 @@ from typing import Any
 from toolchain.errors import InputError
 from toolchain.ship.config import CONFIG, read_config
 from toolchain.ship.faults import Finding, Loaded, Models, engine, ensemble, model
+from toolchain.ship.place import interrupted
 
 CHECKS = (*model.CHECKS, *engine.CHECKS, *ensemble.CHECKS)
 
@@ -24,6 +25,8 @@ def lint(repository: Path) -> dict[str, Any]:
     if not folders:
         raise InputError(f"{repository}: no model in it. Make one: toolchain ship triton BUNDLE -o {repository}.")
     findings: list[Finding] = []
+    if interrupted(repository):
+        findings.append(Finding("error", repository.name, "a run was stopped among its models", "Ship once more"))
     models: Models = {}
     for folder in folders:
         if not (folder / CONFIG).exists():

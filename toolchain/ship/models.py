@@ -50,10 +50,9 @@ def configurations(
     return {
         "tokenizer": model("tokenizer", takes, inputs, dynamic_batching=_batching(options), **on_cpu),
         "classifier": model("classifier", inputs, {"logits": logits}, **_classifier(engine, options), **cached),
-        "decoder": model("decoder", {"logits": logits}, {name: gives[name] for name in ("LABEL", "SCORE")},
-                         dynamic_batching=_batching(options), **on_cpu),
+        "decoder": model("decoder", {"logits": logits}, gives, dynamic_batching=_batching(options), **on_cpu),
         "ensemble": model("ensemble", takes, gives, platform="ensemble",
-                          ensemble_scheduling={"step": _steps(called, takes, inputs, options.version)}),
+                          ensemble_scheduling={"step": _steps(called, takes, inputs, gives, options.version)}),
     }  # fmt: skip
 
 
@@ -119,13 +118,15 @@ def _cuda_graphs(engine: Engine) -> Values:
     return {"graphs": True, "graph_spec": specs}
 
 
-def _steps(called: dict[str, str], takes: Tensors, inputs: Tensors, version: int) -> list[Values]:
+def _steps(called: dict[str, str], takes: Tensors, inputs: Tensors, gives: Tensors, version: int) -> list[Values]:
     def step(role: str, given: dict[str, str], found: dict[str, str]) -> Values:
         return {"model_name": called[role], "model_version": version, "input_map": given, "output_map": found}
 
     same = {name: name for name in inputs}
     return [
         step("tokenizer", {name: name for name in takes}, same),
-        step("classifier", same, {"logits": "LOGITS"}),
-        step("decoder", {"logits": "LOGITS"}, {"LABEL": "LABEL", "SCORE": "SCORE"}),
+        # LOGITS is not what the decoder takes: of an output that is also an input Triton drops the maker when a request
+        # does not ask for it (server issue 7482).
+        step("classifier", same, {"logits": "logits"}),
+        step("decoder", {"logits": "logits"}, {name: name for name in gives}),
     ]

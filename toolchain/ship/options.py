@@ -1,13 +1,10 @@
 """What may be chosen of a model repository: the options of `ship triton`, in one table."""
 
 import dataclasses
-import re
 from dataclasses import dataclass
 
-from toolchain.errors import UsageError
+from toolchain.names import check_name
 from toolchain.options import check, option
-
-NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +43,3 @@ class Options:
             check(field, getattr(self, field.name))
         if self.name is not None:
             check_name(self.name)
-
-
-def check_name(name: str) -> None:
-    """Refuse a model's name that is no safe folder and no safe part of a URL.
-
-    Raises:
-        UsageError: it is.
-    """
-    if not NAME.fullmatch(name) or name.startswith("."):
-        raise UsageError(f"--name {name}: no name of a model. Use letters, digits, '.', '_' and '-'.")

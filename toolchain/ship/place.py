@@ -1,18 +1,23 @@
-"""Models put into a repository: each appears whole, beside what is there already."""
+"""Models put into a repository: all of them or none, beside what is there already."""
 
-import os
+import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from toolchain.bundle import locked
 from toolchain.errors import InputError
-from toolchain.files import carry, exchange, sync_tree
+from toolchain.files import carry, exchange, recover, sync_tree, write_json
 from toolchain.ship.config import CONFIG, parse, read_config
 
 Content = Path | str
 """A file to be copied, or a text."""
+
+
+EXCHANGES = "exchanges.json"
+"""In the folder that new models are made in, once all are: a model's name -> the inode of its folder."""
 
 
 @dataclass(frozen=True)
@@ -29,29 +34,58 @@ def place(models: list[Model], repository: Path, *, version: int) -> list[int]:
     """Write `models` as `version`, in their order; return the other versions that were there and are kept.
 
     A new repository appears all at once. In one that is there each model's folder is exchanged as a whole, and the
-    repository's own folder stays the same one: a container that has it mounted sees the new models.
+    repository's own folder stays the same one: a container that has it mounted sees the new models. A run that is
+    killed among the exchanges is finished by the next one.
 
     Raises:
-        InputError: `repository` is a file or holds something else, or its models take or give other tensors.
+        InputError: `repository` is a file or holds something else, its models take or give other tensors, or another
+            run is writing it.
     """
     repository = repository.resolve()
-    _check_place(repository)
-    for model in models:
-        _check_same(model, repository / model.name)
-    beside = repository.parent / f".{repository.name}.new-{os.getpid()}"
-    kept: set[int] = set()
-    try:
+    repository.parent.mkdir(parents=True, exist_ok=True)
+    with locked(repository):
+        _finish(repository)
+        _check_place(repository)
         for model in models:
-            kept |= _write(model, beside / model.name, repository / model.name, version)
-        sync_tree(beside)
-        if not repository.exists():
-            exchange(beside, repository)
-        else:
+            _check_same(model, repository / model.name)
+        beside = _beside(repository)
+        kept: set[int] = set()
+        try:
             for model in models:
-                exchange(beside / model.name, repository / model.name)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+                kept |= _write(model, beside / model.name, repository / model.name, version)
+            sync_tree(beside)
+            if repository.exists():
+                write_json(beside / EXCHANGES, {model.name: _inode(beside / model.name) for model in models})
+            else:
+                exchange(beside, repository)
+        finally:
+            _finish(repository)
     return sorted(kept)
+
+
+def interrupted(repository: Path) -> bool:
+    """Return whether models are being exchanged, or were when a run was killed: old ones may stand beside new ones."""
+    return (_beside(repository.resolve()) / EXCHANGES).exists()
+
+
+def _finish(repository: Path) -> None:
+    """Exchange the models that are ready and not yet in their place, and clear away what was made beside them."""
+    beside = _beside(repository)
+    if interrupted(repository):
+        for name, inode in json.loads((beside / EXCHANGES).read_text()).items():
+            recover(repository / name)
+            if not (repository / name).exists() or _inode(repository / name) != inode:
+                exchange(beside / name, repository / name)
+    shutil.rmtree(beside, ignore_errors=True)
+
+
+def _beside(repository: Path) -> Path:
+    return repository.parent / f".{repository.name}.new"
+
+
+def _inode(folder: Path) -> int:
+    """Return what a folder keeps when it is renamed."""
+    return folder.stat().st_ino
 
 
 def _check_place(repository: Path) -> None:

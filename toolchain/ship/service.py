@@ -8,14 +8,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from toolchain.bundle import MANIFEST, RESULTS, open_bundle
+from toolchain.bundle import MANIFEST, RESULTS, locked, open_bundle
 from toolchain.engine.plan import is_plan
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
 from toolchain.files import replacing
+from toolchain.names import check_name, image_name
 
 TEMPLATES = Path(__file__).parent / "image"
-NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
-"""What Docker takes as the name of an image."""
 TAG = re.compile(r"[a-z0-9]+(?:[._/:-][a-zA-Z0-9]+)*")
 
 BASES = {"ort": ("service", "toolchain-service:cpu"), "trt": ("service-trt", "toolchain-service:trt")}
@@ -31,28 +30,29 @@ def ship_service(
         Its path, the model's name, the image that the compose file builds, the bundle's digest and the next step.
 
     Raises:
-        InputError: no whole bundle, or `output` holds something else.
-        UsageError: a name that servers do not take, or the bundle has no plan for `trt`.
+        InputError: no whole bundle, `output` holds something else, or another run is writing it.
+        UsageError: a name that no server takes, or the bundle has no plan for `trt`.
     """
     bundle = open_bundle(place, trust=trust)
     about = bundle.manifest
     chosen = name or bundle.name
-    if not NAME.fullmatch(chosen):
-        raise UsageError(f"--name {chosen}: no name for an image. Give small letters and digits, with - _ . between.")
+    check_name(chosen)
     if backend == "trt" and not any(map(is_plan, about["artefacts"])):
         raise UsageError(f"--backend trt: {place} has no plan. Build one first: toolchain build --backend trt.")
     if output.exists() and not (output / "bundle" / MANIFEST).exists():
         raise InputError(f"-o {output}: is there, and no such service. Give a new folder.")
     target, base = BASES[backend]
-    words = {"name": chosen, "base": base, "target": target, "image": f"{chosen}-service:{bundle.digest[:12]}",
+    image = f"{image_name(chosen)}-service:{bundle.digest[:12]}"
+    words = {"name": chosen, "base": base, "target": target, "image": image,
              "backend": ', "--backend", "trt"' if backend == "trt" else "", "digest": bundle.digest,
              "model": about["model"]["id"], "task": about["task"]["name"], "precision": about["precision"]}  # fmt: skip
-    with replacing(output) as folder:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with locked(output.resolve()), replacing(output.resolve()) as folder:
         for file in sorted(TEMPLATES.iterdir()):
             (folder / file.name).write_text(Template(file.read_text(encoding="utf-8")).substitute(words))
         shutil.copytree(bundle.path, folder / "bundle", ignore=lambda *_: [RESULTS])
     next_step = f"docker compose --project-directory {output} up"
-    return {"path": str(output), "name": chosen, "image": words["image"], "sha256": bundle.digest, "next": next_step}
+    return {"path": str(output), "name": chosen, "image": image, "sha256": bundle.digest, "next": next_step}
 
 
 def ship_image(place: Path, *, tag: str | None = None, **choices: Any) -> dict[str, Any]:

@@ -39,6 +39,16 @@ def signature(file: Path) -> tuple[Tensors, Tensors]:
     return _tensors(model.graph.inputs), _tensors(model.graph.outputs)
 
 
+def computes_in_float16(file: Path) -> bool:
+    """Return whether a graph's weights, or some of them, are float16.
+
+    Raises:
+        InputError: it is no ONNX graph.
+    """
+    values = graph.load(file).graph.initializers.values()
+    return any(value.dtype == ir.DataType.FLOAT16 for value in values)
+
+
 def to_json(tensors: Tensors) -> list[dict[str, Any]]:
     """Return tensors as records have them."""
     return [{"name": name, "data_type": one.type, "dims": list(one.dims)} for name, one in tensors.items()]

@@ -11,13 +11,14 @@ from toolchain.environment import version_of
 from toolchain.errors import InputError
 from toolchain.files import sha256_file
 from toolchain.job import Job, job_of
+from toolchain.names import check_name
 from toolchain.ship.config import Values, config_text
 from toolchain.ship.engine import Engine, find_engine
 from toolchain.ship.models import PROVENANCE, configurations, names
-from toolchain.ship.options import Options, check_name
+from toolchain.ship.options import Options
 from toolchain.ship.place import Model, place
 from toolchain.ship.signature import to_json
-from toolchain.ship.start import REQUIREMENTS, readme, requirements, start
+from toolchain.ship.start import ARGUMENTS, REQUIREMENTS, readme, requirements, start
 from toolchain.ship.tokens import settings, standalone
 from toolchain.subject import recorded
 
@@ -44,7 +45,7 @@ def ship(path: Path, repository: Path, options: Options, *, trust: str | None = 
     pips = {"tokenizer": requirements("tokenizers")}
     if engine.backend == "python":
         pips["classifier"] = requirements("onnxruntime")
-    started = start(name, engine, options, repository=str(repository.resolve()), models=[called[role] for role in pips])
+    started = start(name, engine, options, repository)
     about = _provenance(bundle, job, engine, options, started)
     files: dict[str, dict[str, Path | str]] = {
         "tokenizer": {
@@ -59,7 +60,8 @@ def ship(path: Path, repository: Path, options: Options, *, trust: str | None = 
     if engine.backend == "python":
         files["classifier"]["model.py"] = CODE / "classifier.py"
     beside: dict[str, dict[str, Path | str]] = {role: {REQUIREMENTS: text} for role, text in pips.items()}
-    beside["ensemble"] = {"README.md": readme(name, started, own["texts"])}
+    told = "".join(f"{one}\n" for one in started["flags"])
+    beside["ensemble"] = {"README.md": readme(name, started, own["texts"]), ARGUMENTS: told}
     models = [Model(called[role], config_text(configs[role]), files[role], beside.get(role, {})) for role in called]
     kept = place(models, repository, version=options.version)
     return {"repository": str(repository), "model": name, "version": options.version, "kept_versions": kept,

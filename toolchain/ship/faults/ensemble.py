@@ -32,7 +32,11 @@ def joints(model: Loaded, models: Models) -> Iterator[Finding]:
         yield from _outputs(model, step, models[step.model_name], made)
     for step in steps:
         yield from _inputs(model, step, models[step.model_name], made)
+    taken = {tensor for step in steps for tensor in step.input_map.values()}
     for output in model.config.output:
+        if output.name in taken and output.name in made:
+            yield model.error(f"the output {output.name} is a step's input too: who asks for other outputs alone gets "
+                              "an error (server issue 7482)", "Let the last step pass it on")  # fmt: skip
         if output.name not in made:
             yield model.error(f"no step makes the output {output.name}", "Map a step's output to it")
         else:

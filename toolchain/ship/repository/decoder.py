@@ -1,4 +1,4 @@
-"""Triton's model NAME_decoder: logits to a label and scores.
+"""Triton's model NAME_decoder: logits to a label and scores, and the logits themselves.
 
 Copied as it is into the repository; needs numpy. Python 3.8 and later.
 """
@@ -28,7 +28,8 @@ class TritonPythonModel:
         else:
             score, labels = softmax(logits), [self.labels[index] for index in logits.argmax(axis=1)]
         label = np.array(labels, dtype=np.object_).reshape(-1, 1)
-        return pb_utils.InferenceResponse([pb_utils.Tensor("LABEL", label), pb_utils.Tensor("SCORE", score)])
+        made = {"LABEL": label, "SCORE": score, "LOGITS": logits}
+        return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in made.items()])
 
 
 def softmax(logits: Any) -> Any:

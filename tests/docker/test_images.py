@@ -1,4 +1,4 @@
-"""Images, compose file and manifests agree with each other and with the tests; nothing runs as root."""
+"""Images and the compose file agree with each other and with the tests; nothing runs as root."""
 
 import os
 import re
@@ -8,37 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
-
-STANDARD = ("apps/v1", "v1", "policy/v1", "autoscaling/v2")
-"""Kinds of Kubernetes itself, whose schemas there are."""
-
-
-@pytest.fixture
-def dockerfile(root):
-    return (root / "docker/Dockerfile").read_text()
-
-
-@pytest.fixture
-def stages(dockerfile):
-    """Name of each stage -> its lines."""
-    return {text.split("\n")[0].split()[-1]: text for text in re.split(r"^FROM ", dockerfile, flags=re.MULTILINE)[1:]}
-
-
-@pytest.fixture
-def services(root):
-    return yaml.safe_load((root / "docker/compose.yaml").read_text())["services"]
-
-
-@pytest.fixture
-def manifests(root):
-    files = sorted((root / "docker/kubernetes").glob("*.yaml"))
-    return [found for file in files for found in yaml.safe_load_all(file.read_text())]
-
-
-def pod(manifests, name):
-    (found,) = (each for each in manifests if each["kind"] == "Deployment" and each["metadata"]["name"] == name)
-    return found["spec"]["template"]["spec"]
 
 
 def test_the_linter_finds_nothing(root):
@@ -105,22 +74,17 @@ def test_no_service_asks_for_what_another_needs(root):
     assert ":?" not in (root / "docker/compose.yaml").read_text()  # compose fills in the whole file, whatever is run
 
 
-def test_it_runs_without_rights(stages, services, manifests):
+def test_it_runs_without_rights(stages, services):
     for name, lines in stages.items():
         users = re.findall(r"^USER (\S+)", lines, re.MULTILINE)
         assert name == "wheels" or users[-1] == "10001"
     for service in services.values():
         assert service["cap_drop"] == ["ALL"]
         assert "no-new-privileges:true" in service["security_opt"]
-    for name in ("sst2-triton", "sst2-service"):
-        assert pod(manifests, name)["securityContext"]["runAsNonRoot"]
-        (container,) = pod(manifests, name)["containers"]
-        rights = container["securityContext"]
-        assert (rights["allowPrivilegeEscalation"], rights["capabilities"]) == (False, {"drop": ["ALL"]})
 
 
 def test_servers_are_seen_by_this_machine_alone_and_write_nothing(services):
-    for name in ("triton", "service"):
+    for name in ("triton", "triton-gpu", "service"):
         assert services[name]["read_only"]
         assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
         assert all(volume.endswith(":ro") for volume in services[name]["volumes"])
@@ -135,45 +99,33 @@ def test_what_it_copies_is_there(root, dockerfile):
 def test_every_builder_has_the_gpu_and_accepts(services):
     for name in ("trt10", "trt11"):
         assert services[name]["command"][0] == "accept"
-    for name in ("trt10", "trt11", "triton"):
+    for name in ("trt10", "trt11", "triton-gpu"):
         devices = services[name]["deploy"]["resources"]["reservations"]["devices"]
         assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+
+
+def test_triton_with_a_gpu_and_without_are_one(services):
+    assert "deploy" not in services["triton"]
+    assert services["triton-gpu"] == services["triton"] | {"deploy": services["trt10"]["deploy"]}
+
+
+def test_the_compose_file_fits_its_schema(root):
+    pytest.importorskip("check_jsonschema")
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    for file in (root / "docker/compose.yaml", root / "toolchain/ship/image/compose.yaml"):
+        done = subprocess.run([*command, file], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+def test_compose_itself_reads_it(root):
+    docker = shutil.which("docker")
+    if not docker or subprocess.run([docker, "compose", "version"], capture_output=True).returncode:
+        pytest.skip("there is no docker compose here")
+    for name in ("triton", "triton-gpu", "service", "trt10"):
+        command = [docker, "compose", "-f", root / "docker/compose.yaml", "config", "--quiet", name]
+        assert subprocess.run(command, capture_output=True, text=True).stderr == ""
 
 
 def test_every_server_says_whether_it_is_well(stages):
     for name in ("service", "service-trt", "triton"):
         assert "/v2/health/ready" in re.search(r"HEALTHCHECK .*\n.*", stages[name])[0]
-
-
-def test_manifests_fit_the_schemas_of_kubernetes(manifests):
-    validator = pytest.importorskip("kubernetes_validate")
-    mine = [found for found in manifests if found["apiVersion"] in STANDARD]
-    assert {found["kind"] for found in mine} >= {"Deployment", "Service", "HorizontalPodAutoscaler", "ConfigMap"}
-    for found in mine:
-        validator.validate(found, "1.31", strict=True)
-        validator.validate(found, validator.latest_version(), strict=True)
-
-
-def test_manifests_name_each_other(manifests):
-    names = {(found["kind"], found["metadata"]["name"]) for found in manifests}
-    (rules,) = (found for found in manifests if found["kind"] == "ConfigMap")
-    made = {rule["name"]["as"] for rule in yaml.safe_load(rules["data"]["config.yaml"])["rules"]}
-    for found in manifests:
-        spec = found.get("spec", {})
-        if found["kind"] == "HorizontalPodAutoscaler":
-            assert ("Deployment", spec["scaleTargetRef"]["name"]) in names
-            assert {metric["pods"]["metric"]["name"] for metric in spec["metrics"]} <= made
-        if found["kind"] in ("Service", "PodMonitor", "PodDisruptionBudget"):
-            chosen = spec["selector"].get("matchLabels", spec["selector"])
-            assert ("Deployment", chosen["app"]) in names
-        if found["kind"] == "InferenceService":
-            assert ("ServingRuntime", spec["predictor"]["model"]["runtime"]) in names
-
-
-def test_a_pod_goes_only_after_everybody_knows(manifests):
-    (triton,) = pod(manifests, "sst2-triton")["containers"]
-    assert triton["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "15"]
-    service = pod(manifests, "sst2-service")
-    arguments = service["containers"][0]["args"]
-    assert arguments[arguments.index("--name") + 1] == "sst2"  # as the rules of its metrics name it
-    assert 0 < float(arguments[arguments.index("--drain") + 1]) < service["terminationGracePeriodSeconds"]

@@ -1,0 +1,79 @@
+"""`eval --backend triton` asks a real Triton, and finds what the same graph gives without one."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from toolchain.build import build
+from toolchain.errors import InputError
+from toolchain.pipeline import evaluate
+from toolchain.recipe import Recipe
+from toolchain.results import read_predictions
+
+PAIRS = ["a good film,the plot,3.5", "cold soup,the dog and the cat,1", "see,the day,0.5", "the cat,a good day,4"]
+
+
+@pytest.fixture
+def bundle(demo_bundle, tmp_path):
+    return shutil.copytree(demo_bundle, tmp_path / "bundle")
+
+
+@pytest.fixture
+def pairs(pairs_bundle, tmp_path):
+    """A copy of the bundle of pairs, and rows for it."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "validation.csv").write_text("sentence1,sentence2,label\n" + "\n".join(PAIRS) + "\n")
+    return shutil.copytree(pairs_bundle, tmp_path / "pairs"), data
+
+
+def logits(bundle, result):
+    return read_predictions(bundle / "results" / result["predictions"]["file"]).logits
+
+
+def test_labels_and_accuracy_are_those_of_the_same_graph_without_a_server(server, bundle):
+    here = evaluate({"backend": "ort", "device": "cpu", "limit": 64}, bundle=bundle)
+    there = evaluate({"backend": "triton", "url": f"http://{server.http}", "limit": 64}, bundle=bundle)
+    np.testing.assert_allclose(logits(bundle, there), logits(bundle, here), atol=1e-5)
+    np.testing.assert_array_equal(logits(bundle, there).argmax(axis=1), logits(bundle, here).argmax(axis=1))
+    assert there["metrics"] == here["metrics"]
+    assert there["latency_ms"]["p50"] > 0
+    assert (there["backend"], there["device"]) == ("triton", "remote")
+
+
+@pytest.mark.parametrize("model", ["plan", "graph"])
+def test_pairs_and_regression_too(server, pairs, model):
+    bundle, data = pairs
+    choices = {"data": str(data)}
+    here = evaluate(choices | {"backend": "ort", "device": "cpu", "file": "model.fp16.onnx"}, bundle=bundle)
+    url = f"http://{server.http}/v2/models/{model}"
+    there = evaluate(choices | {"backend": "triton", "url": url}, bundle=bundle)
+    np.testing.assert_allclose(logits(bundle, there), logits(bundle, here), atol=1e-4, rtol=1e-3)
+    assert there["metrics"] == pytest.approx(here["metrics"], abs=1e-3)
+
+
+def test_a_triton_with_another_bundle_is_refused(server, bundle):
+    build(Recipe.make({"model": "demo", "task": "demo", "precision": "fp32", "max_length": 64, "output": str(bundle)}),
+          engine=False)  # fmt: skip
+    with pytest.raises(InputError, match=r"serves the bundle [0-9a-f]{12}, not [0-9a-f]{12}\. Name the bundle"):
+        evaluate({"backend": "triton", "url": f"http://{server.http}/v2/models/sentiment", "limit": 8}, bundle=bundle)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("nope", r"nope.*\. Name one that it has"),
+        ("plan", r"plan takes TEXT, TEXT_PAIR .* and LOGITS\. Name one"),
+        ("sentiment_tokenizer", r"gives input_ids, attention_mask, not TEXT and LOGITS\. Name one that it has"),
+    ],
+)
+def test_a_model_that_is_not_there_or_another_kind(server, bundle, model, message):
+    with pytest.raises(InputError, match=message):
+        evaluate({"backend": "triton", "url": f"http://{server.http}/v2/models/{model}", "limit": 8}, bundle=bundle)
+
+
+def test_several_models_for_such_rows_must_be_told_apart(server, pairs):
+    bundle, data = pairs
+    with pytest.raises(InputError, match=r"models that take TEXT and TEXT_PAIR and give LOGITS: graph, plan\. Name"):
+        evaluate({"backend": "triton", "url": f"http://{server.http}", "data": str(data)}, bundle=bundle)

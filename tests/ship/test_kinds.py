@@ -1,0 +1,80 @@
+"""One text or two, labels or a number: a real Triton and `toolchain serve` give the same answers for one bundle."""
+
+import contextlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from toolchain.build import build
+from toolchain.parity import PROBES
+from toolchain.recipe import Recipe
+from toolchain.ship.options import Options
+from toolchain.ship.triton import ship
+
+CUSTOM = {"task": "custom", "text_column": "sentence", "label_column": "label"}
+MADE = {
+    "two_texts": (("equal", "other", "neither"), CUSTOM | {"text_column": "one,two"}),
+    "number": (1, CUSTOM),
+    "two_texts_number": (1, {"task": "stsb"}),
+}
+"""Kind -> the labels of its model's head, and its task."""
+
+KINDS = ("text", *MADE)
+
+
+@pytest.fixture(scope="module")
+def bundles(tiny, demo_bundle, tmp_path_factory):
+    home = tmp_path_factory.mktemp("kinds")
+    made = {"text": demo_bundle}
+    for kind, (labels, task) in MADE.items():
+        model = tiny.make_checkpoint(home / f"{kind}-model", "bert", labels=labels)
+        made[kind] = home / kind
+        build(Recipe.make(task | {"model": str(model), "precision": "fp32", "output": str(made[kind])}), engine=False)
+    return made
+
+
+@pytest.fixture(scope="module")
+def real(triton, triton_environment, bundles, tmp_path_factory):
+    """A Triton that has them all."""
+    work = tmp_path_factory.mktemp("triton")
+    for kind, bundle in bundles.items():
+        ship(bundle, work / "models", Options(name=kind, backend="python", max_batch=16))
+    with triton.serve(work / "models", work, triton_environment) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def own(triton, triton_environment, bundles, tmp_path_factory):
+    """Kind -> a service of our own."""
+    log = tmp_path_factory.mktemp("own") / "log"
+    ports = ["--http-port", "0", "--grpc-port", "0", "--drain", "0", "--json"]
+    with contextlib.ExitStack() as stack:
+        begun = {}
+        for kind, bundle in bundles.items():
+            command = [sys.executable, "-m", "toolchain", "serve", str(bundle), "--name", kind, *ports]
+            begun[kind] = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            stack.callback(begun[kind].terminate)
+        said = {kind: json.loads(process.stdout.readline()) for kind, process in begun.items()}
+        yield {kind: triton.Server(one["http"].removeprefix("http://"), one["grpc"], "", log, triton_environment)
+               for kind, one in said.items()}  # fmt: skip
+
+
+@pytest.mark.parametrize("wire", ["http", "grpc"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_scores_and_logits_are_the_same(real, own, kind, wire):
+    texts = [[text] for text in PROBES]
+    inputs = {"TEXT": texts} | ({"TEXT_PAIR": texts[::-1]} if "two_texts" in kind else {})
+    call = {"wire": wire, "model": kind, "inputs": inputs}
+    (theirs,), (ours,) = real.ask(call), own[kind].ask(call)
+    for name in ("SCORE", "LOGITS"):
+        np.testing.assert_allclose(theirs[name], ours[name], atol=1e-5, rtol=1e-5)
+        assert np.shape(theirs[name]) == np.shape(ours[name])
+    assert len({tuple(row) for row in ours["LOGITS"]}) > 1  # not one answer for all texts
+    if "number" in kind:
+        for found in (theirs, ours):
+            assert [[np.float32(label)] for (label,) in found["LABEL"]] == np.float32(found["SCORE"]).tolist()
+    else:
+        assert theirs["LABEL"] == ours["LABEL"]

@@ -1,0 +1,98 @@
+"""Models appear in a repository all together, whoever else writes it and whenever a run is killed."""
+
+import subprocess
+import sys
+
+import pytest
+
+from toolchain.bundle import locked
+from toolchain.errors import InputError
+from toolchain.ship import place as placing
+from toolchain.ship.config import config_text
+from toolchain.ship.lint import lint
+from toolchain.ship.place import Model, interrupted, place
+
+NAMES = ("m_tokenizer", "m_classifier", "m_decoder", "m")
+
+
+def models(text, *names):
+    return [Model(name, config_text({"name": name, "backend": "python"}), {"model.py": text}) for name in names]
+
+
+def texts(repository):
+    return {path.parent.parent.name: path.read_text() for path in repository.glob("*/1/model.py")}
+
+
+@pytest.fixture
+def repository(tmp_path):
+    place(models("old", *NAMES), tmp_path / "r", version=1)
+    return tmp_path / "r"
+
+
+KILLED = """
+import os, pathlib, sys
+from toolchain.ship import place as placing
+from toolchain.ship.config import config_text
+repository, names = pathlib.Path(sys.argv[1]), sys.argv[2].split()
+left, after = int(sys.argv[3]), sys.argv[4] == "after"
+exchange = placing.exchange
+def counted(new, current):
+    global left
+    left -= 1
+    if left < 0 and not after:
+        os._exit(9)
+    exchange(new, current)
+    if left < 0:
+        os._exit(9)
+placing.exchange = counted
+models = [placing.Model(name, config_text({"name": name, "backend": "python"}), {"model.py": "new"}) for name in names]
+placing.place(models, repository, version=1)
+"""
+
+
+def kill(repository, left, when):
+    command = [sys.executable, "-c", KILLED, str(repository), " ".join(NAMES), str(left), when]
+    assert subprocess.run(command).returncode == 9
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("left", range(len(NAMES)))
+def test_a_run_that_is_killed_is_finished_by_the_next(repository, left, when):
+    kill(repository, left, when)
+    assert len(texts(repository)) == len(NAMES)  # each is there, the old one or the new one
+    assert interrupted(repository)
+    assert "a run was stopped among its models" in [one["what"] for one in lint(repository)["findings"]]
+    place(models("other", "other"), repository, version=1)
+    assert texts(repository) == dict.fromkeys(NAMES, "new") | {"other": "other"}
+    assert [path.name for path in repository.parent.iterdir()] == ["r"]
+
+
+def test_without_an_exchange_in_one_step_too(repository):
+    """The old folder is out of the way and the new one not yet there."""
+    kill(repository, 1, "before")
+    (repository / NAMES[1]).rename(repository / f".{NAMES[1]}.old")
+    place(models("other", "other"), repository, version=1)
+    assert texts(repository) == dict.fromkeys(NAMES, "new") | {"other": "other"}
+    assert not list(repository.glob(".*"))
+
+
+def test_a_new_repository_that_was_not_finished_is_none(tmp_path):
+    kill(tmp_path / "r", 0, "before")
+    assert not (tmp_path / "r").exists()
+    place(models("new", "m"), tmp_path / "r", version=1)
+    assert texts(tmp_path / "r") == {"m": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+
+
+def test_what_fails_before_all_is_made_changes_nothing(repository, monkeypatch):
+    monkeypatch.setattr(placing, "sync_tree", lambda folder: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        place(models("new", *NAMES), repository, version=1)
+    assert texts(repository) == dict.fromkeys(NAMES, "old")
+    assert [path.name for path in repository.parent.iterdir()] == ["r"]
+
+
+def test_two_runs_do_not_write_one_repository(repository):
+    with locked(repository), pytest.raises(InputError, match=r"r: another run is writing it\. Wait for it"):
+        place(models("new", *NAMES), repository, version=1)
+    assert texts(repository) == dict.fromkeys(NAMES, "old")
