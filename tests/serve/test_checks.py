@@ -105,6 +105,9 @@ def test_outputs_are_those_asked_for_or_all():
     assert ONE.outputs(request(outputs=("LOGITS", "LABEL", "LOGITS"))) == ("LOGITS", "LABEL")
     with pytest.raises(RefusedError, match="unexpected inference output 'zzz' for model 'sentiment'"):
         ONE.outputs(request(outputs=("zzz",)))
+    assert ONE.outputs(request(outputs=("SCORE",), classes={"SCORE": 1})) == ("SCORE",)
+    with pytest.raises(RefusedError, match="class result not available for output 'LABEL' due to unsupported type"):
+        ONE.outputs(request(outputs=("LABEL",), classes={"LABEL": 1}))
 
 
 @pytest.mark.parametrize(

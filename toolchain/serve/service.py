@@ -118,7 +118,7 @@ class Service:
         outputs = self._checks.outputs(request)
         logits, times = await self._logits(self._checks.rows(request), request.timeout_us)
         before = self.counters.clock()
-        made = answers.tensors(logits, self._labels, outputs)
+        made = answers.tensors(logits, self._labels, outputs, request.classes)
         times.output_ns = self.counters.clock() - before
         return InferResponse(self.name, VERSION, request.id, made), len(logits), times
 

@@ -59,6 +59,7 @@ def to_request(message: Any, *, left_us: int) -> InferRequest:
         version=message.model_version,
         id=message.id,
         timeout_us=_timeout_us(message, left_us),
+        classes={one.name: _classes(one) for one in message.outputs if "classification" in one.parameters},
     )
 
 
@@ -111,10 +112,18 @@ def _check_parameters(tensor: Any) -> None:
     if "shared_memory_region" in tensor.parameters:
         region = tensor.parameters["shared_memory_region"].string_param
         raise RefusedError(Reason.NOT_FOUND, f"Unable to find shared memory region: '{region}'")
-    if "classification" in tensor.parameters:
+
+
+def _classes(output: Any) -> int:
+    """Return how many of an output's best classes are wanted."""
+    count: int = output.parameters["classification"].int64_param
+    if count < 1:
         raise RefusedError(
-            Reason.INVALID, f"classification of output '{tensor.name}' is not supported; ask for LABEL and SCORE"
+            Reason.INVALID,
+            f"invalid value for 'classification' parameter of output '{output.name}': {count}, expected "
+            "an int64_param above 0",
         )
+    return count
 
 
 def _timeout_us(message: Any, left_us: int) -> int:
