@@ -17,6 +17,7 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
 from toolchain.errors import InputError
+from toolchain.serve.checks import check_statistics
 from toolchain.serve.guard import allowed
 from toolchain.serve.proto import HEALTH, INFERENCE, MESSAGES, SERVICES
 from toolchain.serve.protocol import Reason, RefusedError
@@ -60,9 +61,11 @@ class GrpcServer:
 
     server: Any
     port: int
+    door: "Door"
 
     async def stop(self, grace: float) -> None:
-        """Take no more calls, and cancel those that are not done after `grace` seconds."""
+        """Take no more calls nor more of a stream, and cancel what is not done after `grace` seconds."""
+        self.door.close()
         await self.server.stop(grace)
 
 
@@ -97,7 +100,7 @@ async def serve_grpc(
         what = "cannot be listened at. Choose another port with --grpc-port, or 0 for any free one."
         raise InputError(f"{address}: {what}") from error
     await server.start()
-    return GrpcServer(server, bound)
+    return GrpcServer(server, bound, door)
 
 
 def _credentials(tls: "Tls") -> Any:
@@ -145,12 +148,7 @@ class Methods:
         return {"config": self.service.model_config()}
 
     async def model_statistics(self, request: Any, _: Any) -> Any:
-        try:
-            self.service.check(request.name or self.service.name, request.version)
-        except RefusedError as refused:
-            if refused.reason is not Reason.NOT_FOUND:
-                raise
-            raise RefusedError(Reason.INVALID, f"requested model '{request.name}' is not available") from refused
+        check_statistics(self.service.name, request.name or self.service.name, request.version)
         return self.service.statistics()
 
     async def model_infer(self, request: Any, context: Any) -> Any:
@@ -182,6 +180,13 @@ class Door:
 
     def __init__(self, token: str | None) -> None:
         self._token = token
+        self._reading: set[asyncio.Task[None]] = set()
+        """What waits for the next request of a stream."""
+
+    def close(self) -> None:
+        """Take no more of the streams that are open: each ends once what it asked so far is answered."""
+        for task in self._reading:
+            task.cancel()
 
     def handlers(self, name: str, methods: Methods) -> Any:
         """Return gRPC's handlers of a service of the protocol."""
@@ -223,19 +228,31 @@ class Door:
                 found = given(error_message=_words(_as_refusal(error)), infer_response={"id": request.id})
             return bytes(found.SerializeToString())
 
-        async def write(answers: asyncio.Queue[asyncio.Task[bytes] | None], context: Any) -> None:
-            while (task := await answers.get()) is not None:
-                await context.write(await task)
-
         async def handle(requests: AsyncIterator[bytes], context: Any) -> None:
             if refused := self._refused(context):
                 await context.abort(grpc.StatusCode[refused.reason.grpc], _words(refused))
-            answers: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(STREAM_WINDOW)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(write(answers, context))
+            answers: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
+            room = asyncio.Semaphore(STREAM_WINDOW)
+
+            async def read() -> None:
                 async for blob in requests:
-                    await answers.put(group.create_task(one(blob, context)))
-                await answers.put(None)
+                    answers.put_nowait(group.create_task(one(blob, context)))  # at once: `close` may come at any await
+                    await room.acquire()
+
+            async def write() -> None:
+                while (task := await answers.get()) is not None:
+                    await context.write(await task)
+                    room.release()
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(write())
+                reading = group.create_task(read())
+                self._reading.add(reading)
+                reading.add_done_callback(self._reading.discard)
+                await asyncio.wait([reading])
+                answers.put_nowait(None)
+            if reading.cancelled():
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "Server is stopping, no new inference requests")
 
         return handle
 
