@@ -39,7 +39,8 @@ class Served:
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=60) as answer:
             families = list(text_string_to_metric_families(answer.read().decode()))
         samples = [sample for family in families for sample in family.samples]
-        return {sample.labels.get("reason", sample.name): sample.value for sample in samples}
+        names = (sample.labels.get("reason", sample.name.removesuffix("_total")) for sample in samples)  # the parser's
+        return dict(zip(names, (sample.value for sample in samples), strict=True))
 
     def resident_mb(self) -> float:
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()

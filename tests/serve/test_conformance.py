@@ -54,6 +54,28 @@ def test_grpc_answers_as_triton_does_or_as_the_table_says(served_demo, recorded,
     assert unlike(asyncio.run(ask()), wanted(recorded.GRPC, recorded.GRPC_DIFFERS)) == {}
 
 
+def test_what_is_wrong_in_itself_is_counted_nowhere(served_demo, recorded, wire):
+    """As a real Triton that was asked the same: neither what is refused while it is read, nor by the model's checks."""
+    names = ("OTHER", "REJECTED", "CANCELED", "BACKEND", "nv_inference_request_success")
+    before = served_demo.metrics()
+    client = http.client.HTTPConnection(served_demo.address, timeout=60)
+    for name in ("bad json", "no inputs", "bogus dtype", "bin lying length", "wrong input name", "wrong rank",
+                 "batch > max", "unknown output", "unknown model"):  # fmt: skip
+        case = recorded.HTTP[name]
+        client.request(case.method, case.path, case.body, case.headers)
+        assert 400 <= client.getresponse().status < 500
+        client.close()
+
+    async def ask():
+        async with grpc.aio.insecure_channel(served_demo.grpc) as channel:
+            cases = [recorded.GRPC[name] for name in ("lying len", "wrong name", "unknown model")]
+            return [(await wire.Client(channel).outcome(case.method, case.request))[0] for case in cases]
+
+    assert asyncio.run(ask()) == ["INVALID_ARGUMENT", "INVALID_ARGUMENT", "NOT_FOUND"]
+    after = served_demo.metrics()
+    assert {name: after[name] for name in names} == {name: before[name] for name in names}
+
+
 @pytest.mark.parametrize("wire_name", ["HTTP", "GRPC"])
 def test_every_difference_is_one(recorded, wire_name):
     cases, differences = getattr(recorded, wire_name), getattr(recorded, f"{wire_name}_DIFFERS")

@@ -54,7 +54,8 @@ def check_statistics(name: str, model: str, version: str) -> None:
     except RefusedError as refused:
         if refused.reason is not Reason.NOT_FOUND:
             raise
-        raise RefusedError(Reason.INVALID, f"requested model '{shown(model)}' is not available") from refused
+        what = f"version is not available for model '{name}'" if model == name else f"'{shown(model)}' is not available"
+        raise RefusedError(Reason.INVALID, f"requested model {what}") from refused
 
 
 def shown(name: str) -> str:

@@ -116,14 +116,14 @@ def _check_parameters(tensor: Any) -> None:
 
 def _classes(output: Any) -> int:
     """Return how many of an output's best classes are wanted."""
-    count: int = output.parameters["classification"].int64_param
-    if count < 1:
+    asked = output.parameters["classification"]
+    if not asked.HasField("int64_param"):
+        raise RefusedError(Reason.INVALID, "invalid value type for 'classification' parameter, expected int64_param")
+    if asked.int64_param < 1:
         raise RefusedError(
-            Reason.INVALID,
-            f"invalid value for 'classification' parameter of output '{output.name}': {count}, expected "
-            "an int64_param above 0",
+            Reason.INVALID, f"invalid value for 'classification' parameter, expected above 0, got {asked.int64_param}"
         )
-    return count
+    return int(asked.int64_param)
 
 
 def _timeout_us(message: Any, left_us: int) -> int:
