@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from toolchain.errors import InputError
-from toolchain.serve.grpc import STREAMS, Door, Methods, serve_grpc
+from toolchain.serve.door import Door
+from toolchain.serve.grpc import STREAMS, Methods, serve_grpc
 from toolchain.serve.proto import HEALTH, INFERENCE, MESSAGES
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.serve.server import Tls
@@ -367,6 +368,8 @@ def test_stopping_lets_what_is_under_way_finish(wire, double):
             stopped = asyncio.create_task(client.server.stop(20))
             await asyncio.sleep(0)
             service.gate.set()
+            late = await client.outcome("ModelInfer", wire.text())
+            assert late == ("UNAVAILABLE", "Server is stopping, no new requests are accepted")
             await stopped
             return await call, (await client.outcome("ServerLive", timeout=5))[0]
 
