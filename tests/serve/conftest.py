@@ -18,6 +18,19 @@ def service(fake):
 
 
 @pytest.fixture(scope="session")
+def processes(by_path):
+    """The module process.py."""
+    return by_path("serve/process")
+
+
+@pytest.fixture(scope="session")
+def served_demo(processes, demo_bundle):
+    """A real service of the embedded model, as it comes."""
+    with processes.running(demo_bundle) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
 def pair_bundle(tiny, tmp_path_factory):
     """A tiny BERT, which gives one number for two texts."""
     home = tmp_path_factory.mktemp("pairs")

@@ -75,7 +75,7 @@ class FakeService:
         await self._wait()
         sizes = [len(row[0]) for row in rows] if isinstance(rows, list) else [len(rows)]
         logits = np.array([[size, np.nan] for size in sizes], np.float32)
-        return InferResponse(self.name, "1", request.id, tensors(logits, ["short", "long"], names))
+        return InferResponse(self.name, "1", request.id, tensors(logits, ["short", "long"], names, request.classes))
 
     async def classify(self, texts: list[tuple[str, ...]]) -> list[dict[str, Any]]:
         if any(len(part) > self.limits.max_characters for text in texts for part in text):

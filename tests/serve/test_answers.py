@@ -16,12 +16,21 @@ def test_scores_are_the_softmax():
 
 
 def test_outputs_have_the_protocols_shapes_and_types():
-    label, score, logits = tensors(LOGITS, NAMES, ("LABEL", "SCORE", "LOGITS"))
+    label, score, logits = tensors(LOGITS, NAMES, ("LABEL", "SCORE", "LOGITS"), {})
     assert label.array.tolist() == [[b"bad"], ["schön".encode()], [b"bad"]]
     assert [(one.name, one.datatype, one.array.shape) for one in (label, score, logits)] == [
         ("LABEL", "BYTES", (3, 1)), ("SCORE", "FP32", (3, 3)), ("LOGITS", "FP32", (3, 3)),
     ]  # fmt: skip
-    assert [one.name for one in tensors(LOGITS, NAMES, ("LOGITS",))] == ["LOGITS"]
+    assert [one.name for one in tensors(LOGITS, NAMES, ("LOGITS",), {})] == ["LOGITS"]
+
+
+def test_the_best_classes_are_written_as_triton_writes_them():
+    array = np.array([[-0.0871, -0.1621], [0.5, 2.0]], np.float32)
+    best, label = tensors(array, NAMES, ("LOGITS", "LABEL"), {"LOGITS": 1})
+    assert (best.name, best.datatype, best.array.tolist()) == ("LOGITS", "BYTES", [[b"-0.087100:0"], [b"2.000000:1"]])
+    assert label.array.tolist() == [[b"bad"], [b"sch\xc3\xb6n"]]
+    (more,) = tensors(array, NAMES, ("LOGITS",), {"LOGITS": 9})
+    assert more.array.tolist() == [[b"-0.087100:0", b"-0.162100:1"], [b"2.000000:1", b"0.500000:0"]]
 
 
 def test_a_regression_gives_its_number():

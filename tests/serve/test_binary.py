@@ -160,19 +160,10 @@ def test_bytes_too_few_or_too_many_are_said():
             decode(change, model="m", version="", json_length=length)
 
 
-def test_the_best_classes_are_written_as_triton_writes_them():
-    array = np.array([[-0.0871, -0.1621], [0.5, 2.0]], np.float32)
-    response = InferResponse("m", "1", "", (Tensor("LOGITS", "FP32", array),))
-    output = json.loads(encode(response, Form(classes={"LOGITS": 1})).data)["outputs"][0]
-    assert output == {"name": "LOGITS", "datatype": "BYTES", "shape": [2, 1], "data": ["-0.087100:0", "2.000000:1"]}
-    label = InferResponse("m", "1", "", (Tensor("LABEL", "BYTES", np.array([[b"a"]], object)),))
-    with pytest.raises(RefusedError, match="unsupported type 'BYTES'"):
-        encode(label, Form(classes={"LABEL": 1}))
-
-
 def test_form_of_each_output():
-    record = {"inputs": [], "outputs": [{"name": "a"}, {"name": "b", "parameters": {"binary_data": False}}],
+    chosen = {"binary_data": False, "classification": 3}
+    record = {"inputs": [], "outputs": [{"name": "a"}, {"name": "b", "parameters": chosen}],
               "parameters": {"binary_data_output": True, "timeout": 5, "unknown": "kept out"}}  # fmt: skip
     request, form = decode(json.dumps(record).encode(), model="m", version="1")
-    assert (request.outputs, request.timeout_us, request.version) == (("a", "b"), 5, "1")
+    assert (request.outputs, request.classes, request.timeout_us, request.version) == (("a", "b"), {"b": 3}, 5, "1")
     assert form == codec.Form(binary=True, chosen={"b": False})

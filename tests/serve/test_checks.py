@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from toolchain.serve.checks import Checks, check_model
+from toolchain.serve.checks import Checks, check_model, check_statistics
 from toolchain.serve.limits import Limits
 from toolchain.serve.protocol import InferRequest, Reason, RefusedError, Tensor
 
@@ -105,6 +105,9 @@ def test_outputs_are_those_asked_for_or_all():
     assert ONE.outputs(request(outputs=("LOGITS", "LABEL", "LOGITS"))) == ("LOGITS", "LABEL")
     with pytest.raises(RefusedError, match="unexpected inference output 'zzz' for model 'sentiment'"):
         ONE.outputs(request(outputs=("zzz",)))
+    assert ONE.outputs(request(outputs=("SCORE",), classes={"SCORE": 1})) == ("SCORE",)
+    with pytest.raises(RefusedError, match="class result not available for output 'LABEL' due to unsupported type"):
+        ONE.outputs(request(outputs=("LABEL",), classes={"LABEL": 1}))
 
 
 @pytest.mark.parametrize(
@@ -121,6 +124,19 @@ def test_another_model_is_not_found(model, version, reason, words):
     with pytest.raises(RefusedError) as caught:
         check_model("sentiment", model, version)
     assert (caught.value.reason, words in str(caught.value)) == (reason, True)
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "words"),
+    [("nope", "", "^requested model 'nope' is not available"), ("nope", "9", "requested model 'nope' is not available"),
+     ("sentiment", "9", "^requested model version is not available for model 'sentiment'"),
+     ("sentiment", "abc", "specified version string 'abc'")],
+)  # fmt: skip
+def test_statistics_of_another_model_are_invalid(model, version, words):
+    check_statistics("sentiment", "sentiment", "1")
+    with pytest.raises(RefusedError, match=words) as caught:
+        check_statistics("sentiment", model, version)
+    assert caught.value.reason == Reason.INVALID
 
 
 @pytest.mark.parametrize("texts", [[], [("a", "b")], [("a",)] * 65, [("x" * 11,)]])

@@ -4,14 +4,20 @@ import contextlib
 import http.client
 import json
 import os
+import queue
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 
+import grpc
 import pytest
+
+from toolchain.serve.proto import INFERENCE, MESSAGES
 
 
 @pytest.fixture
@@ -37,54 +43,126 @@ def serve(typed_bundles, root, tmp_path):
 
 
 class Crowd:
-    """Clients that ask until nobody listens; `wrong` is what was taken and not answered with 200."""
+    """Clients that ask until nobody listens; `wrong` is what was asked and not answered, and when that was."""
 
-    def __init__(self, url, size=6):
-        self.address, self.answered, self.wrong = url.removeprefix("http://"), 0, []
-        self.threads = [threading.Thread(target=self._ask) for _ in range(size)]
+    def __init__(self, ask, address, size=4):
+        self.answered, self.wrong = 0, []
+        self.threads = [threading.Thread(target=ask, args=(address, self._note)) for _ in range(size)]
         for thread in self.threads:
             thread.start()
 
-    def _ask(self):
-        client = http.client.HTTPConnection(self.address, timeout=60)
-        while True:
-            try:
-                client.connect()
-            except ConnectionRefusedError:
-                return
+    def _note(self, outcome):
+        self.answered += 1
+        if outcome is not True:
+            self.wrong.append((outcome, time.monotonic()))
+
+    def join(self):
+        for thread in self.threads:
+            thread.join()
+        return self
+
+
+def ask_over_http(address, note):
+    """Ask on one connection until the server says that it closes it, then on the next."""
+    client = http.client.HTTPConnection(address, timeout=60)
+    while True:
+        try:
+            client.connect()
+        except ConnectionRefusedError:
+            return
+        is_open = True
+        while is_open:
             try:
                 client.request("POST", "/classify", json.dumps({"text": "some words " * 20}))
                 answer = client.getresponse()
-                ok = answer.status == 200 and "label" in json.loads(answer.read())
+                outcome = answer.status == 200 and "label" in json.loads(answer.read())
+                is_open = answer.headers["Connection"] != "close"
             except OSError as error:
-                ok = error
-            self.answered += 1
-            if ok is not True:
-                self.wrong.append(ok)
-            client.close()
+                outcome, is_open = error, False
+            note(outcome)
+        client.close()
 
 
-def test_an_end_under_load_loses_no_request(serve):
-    process = serve("--json", "--drain", "1")
-    found = json.loads(process.stdout.readline())
-    crowd = Crowd(found["http"])
-    with contextlib.closing(http.client.HTTPConnection(crowd.address, timeout=60)) as kept:
-        kept.request("GET", "/v2/health/ready")
-        assert kept.getresponse().read() == b""
-        process.send_signal(signal.SIGTERM)
-        statuses = set()
-        with contextlib.suppress(OSError):
-            while 503 not in statuses:
-                kept.request("GET", "/v2/health/ready")
-                answer = kept.getresponse()
-                answer.read()
-                statuses.add(answer.status)
-    for thread in crowd.threads:
-        thread.join()
-    assert process.wait(60) == 0
-    assert 503 in statuses
-    assert crowd.answered > len(crowd.threads)
-    assert crowd.wrong == []
+def ask_with_a_connection_each(address, note):
+    client = http.client.HTTPConnection(address, timeout=60)
+    while True:
+        try:
+            client.connect()
+        except ConnectionRefusedError:
+            return
+        try:
+            client.request("POST", "/classify", json.dumps({"text": "some words " * 20}))
+            answer = client.getresponse()
+            note(answer.status == 200 and "label" in json.loads(answer.read()))
+        except OSError as error:
+            note(error)
+        client.close()
+
+
+def question():
+    """Return a ModelInferRequest as bytes."""
+    blob = b"some words " * 20
+    tensor = {"name": "TEXT", "datatype": "BYTES", "shape": [1, 1]}
+    request = MESSAGES["inference.ModelInferRequest"](
+        model_name="sentiment", inputs=[tensor], raw_input_contents=[struct.pack("<I", len(blob)) + blob]
+    )
+    return request.SerializeToString()
+
+
+def ask_over_grpc(address, note):
+    with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        call = channel.unary_unary(f"/{INFERENCE}/ModelInfer")
+        outcome = True
+        while outcome is True:
+            try:
+                outcome = b"LABEL" in call(question(), timeout=60)
+            except grpc.RpcError as error:
+                outcome = error.code().name
+            note(outcome)
+
+
+def ask_over_a_stream(address, note):
+    """Ask the next as soon as the last is answered."""
+    asked = queue.SimpleQueue()
+    asked.put(question())
+    with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        try:
+            for answer in channel.stream_stream(f"/{INFERENCE}/ModelStreamInfer")(iter(asked.get, None)):
+                note(b"LABEL" in answer)
+                asked.put(question())
+        except grpc.RpcError as error:
+            note(error.code().name)
+        asked.put(None)
+
+
+DRAIN_S = 1
+
+
+def test_an_end_under_load_loses_no_request(processes, typed_bundles):
+    with processes.running(typed_bundles["fp32"], "--drain", DRAIN_S) as served:
+        over_http = [Crowd(ask, served.address) for ask in (ask_with_a_connection_each, ask_over_http)]
+        over_grpc = [Crowd(ask, served.grpc) for ask in (ask_over_grpc, ask_over_a_stream)]
+        with contextlib.closing(http.client.HTTPConnection(served.address, timeout=60)) as kept:
+            kept.request("GET", "/v2/health/ready")
+            assert kept.getresponse().read() == b""
+            ended = time.monotonic()
+            served.process.send_signal(signal.SIGTERM)
+            statuses = set()
+            with contextlib.suppress(OSError):
+                while 503 not in statuses:
+                    kept.request("GET", "/v2/health/ready")
+                    answer = kept.getresponse()
+                    answer.read()
+                    statuses.add(answer.status)
+        crowds = [crowd.join() for crowd in (*over_http, *over_grpc)]
+        assert served.process.wait(60) == 0
+        assert 503 in statuses
+        assert all(crowd.answered > len(crowd.threads) for crowd in crowds)
+        assert [crowd.wrong for crowd in over_http] == [[], []]
+        refused = [one for crowd in over_grpc for one in crowd.wrong]
+        assert {outcome for outcome, _ in refused} == {"UNAVAILABLE"}  # each client's last call: nobody listens
+        assert min(moment for _, moment in refused) > ended + DRAIN_S
+        assert "Traceback" not in served.said()
 
 
 def test_what_it_says_when_it_starts(serve):
@@ -109,6 +187,29 @@ def test_a_second_signal_ends_it_at_once(serve):
     assert any("once again to end at once" in line for line in iter(process.stderr.readline, ""))
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
+    assert "Traceback" not in process.communicate()[1]
+
+
+def wait_until_nobody_listens(address):
+    host, port = address.split(":")
+    with contextlib.suppress(ConnectionRefusedError):
+        while True:
+            socket.create_connection((host, int(port)), 60).close()
+
+
+def test_a_second_signal_ends_at_once_also_what_is_in_flight(processes, typed_bundles):
+    """For clients that have not sent all, the first signal would wait for half a minute."""
+    with processes.running(typed_bundles["fp32"], "--drain", 0) as served:
+        host, port = served.address.split(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+            served.process.send_signal(signal.SIGTERM)
+            wait_until_nobody_listens(served.address)
+            with pytest.raises(subprocess.TimeoutExpired):
+                served.process.wait(3)  # longer than it waits for requests that are on their way
+            served.process.send_signal(signal.SIGTERM)
+            assert served.process.wait(60) == 0
+        assert "Traceback" not in served.said()
 
 
 def test_a_host_of_the_network_without_a_token_is_warned_of(serve):

@@ -1,6 +1,6 @@
 """The gRPC service over a real socket: its methods, the door with token and TLS, deadlines, and ten thousand mutations.
 
-The table holds every gRPC row that a real Triton 2.51 answered, with its status and the heart of its words.
+What a real Triton answers to wrong requests is held to in test_conformance.py.
 """
 
 import asyncio
@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from toolchain.errors import InputError
-from toolchain.serve.grpc import STREAMS, Door, Methods, serve_grpc
+from toolchain.serve.door import Door
+from toolchain.serve.grpc import STREAMS, Methods, serve_grpc
 from toolchain.serve.proto import HEALTH, INFERENCE, MESSAGES
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.serve.server import Tls
@@ -42,52 +43,20 @@ def typed(wire, datatype="BYTES", shape=(1, 1), name="TEXT", **contents):
     return wire.text(tensor=tensor, raw_input_contents=[])
 
 
-CASES = {
-    "ok raw": (lambda wire: wire.text(), "OK", ""),
-    "ok typed": (lambda wire: typed(wire, bytes_contents=[b"hi"]), "OK", ""),
-    "ok tokens": (lambda wire: wire.tokens(), "OK", ""),
-    "unknown model": (lambda wire: wire.text(model_name="nope"), "NOT_FOUND",
-                      "Request for unknown model: 'nope' is not found"),
-    "unknown version": (lambda wire: wire.text(model_version="9"), "NOT_FOUND", "'demo' version 9 is not found"),
-    "bad version": (lambda wire: wire.text(model_version="abc"), "INVALID_ARGUMENT",
-                    "failed to get model version from specified version string 'abc'"),
-    "no inputs": (lambda wire: wire.text(inputs=[], raw_input_contents=[]), "INVALID_ARGUMENT",
-                  "[request id: g1] expected 1 inputs but got 0 inputs for model 'demo'"),
-    "missing raw": (lambda wire: wire.text(raw_input_contents=[]), "INVALID_ARGUMENT",
-                    "unable to find data for input tensor 'TEXT' for model 'demo' in request."),
-    "too many raw": (lambda wire: wire.text(raw_input_contents=[wire.HI, wire.HI]), "OK", ""),
-    "typed+raw": (lambda wire: wire.text(tensor={"contents": {"bytes_contents": [b"hi"]}}), "INVALID_ARGUMENT",
-                  "contents field must not be specified when using raw_input_contents for 'TEXT' for model 'demo'"),
-    "wrong name": (lambda wire: wire.text(tensor={"name": "X"}), "INVALID_ARGUMENT",
-                   "unexpected inference input 'X' for model 'demo'"),
-    "wrong dtype": (lambda wire: wire.text(tensor={"datatype": "INT32"}, raw_input_contents=[b"\0" * 4]),
-                    "INVALID_ARGUMENT", "input 'TEXT' data-type is 'INT32', but model 'demo' expects 'BYTES'"),
-    "bogus dtype": (lambda wire: wire.text(tensor={"datatype": "WAT"}), "INVALID_ARGUMENT",
-                    "data-type is '<invalid>'"),
-    "wrong rank": (lambda wire: wire.text(tensor={"shape": [1]}), "INVALID_ARGUMENT",
-                   "unexpected shape for input 'TEXT' for model 'demo'. Expected [-1,1], got [1]. NOTE: Setting"),
-    "neg dim": (lambda wire: wire.text(tensor={"shape": [-1, 1]}), "INVALID_ARGUMENT",
-                "for model 'demo'. Expected dimensions of at least 1, got [-1,1]"),  # Triton: 4294967295 strings
-    "batch > max": (lambda wire: wire.text(tensor={"shape": [65, 1]}, raw_input_contents=[wire.HI * 65]),
-                    "INVALID_ARGUMENT", "[request id: g1] inference request batch-size must be <= 64 for 'demo'"),
-    "truncated str": (lambda wire: wire.text(raw_input_contents=[wire.HI[:-1]]), "INVALID_ARGUMENT",
-                      "expecting string of length 2 but only 1 bytes available"),
-    "lying len": (lambda wire: wire.text(raw_input_contents=[struct.pack("<I", 1000) + b"hi"]), "INVALID_ARGUMENT",
-                  "incomplete string data for inference input 'TEXT'"),
-    "unknown output": (lambda wire: wire.text(outputs=[{"name": "zz"}]), "INVALID_ARGUMENT",
-                       "unexpected inference output 'zz' for model 'demo'"),
-    "one input missing": (lambda wire: wire.text(inputs=[{"name": "input_ids", "datatype": "INT64", "shape": [1, 2]}],
-                                                 raw_input_contents=[b"\0" * 16]),
-                          "INVALID_ARGUMENT", "missing required input(s) ['attention_mask']"),
-    "short raw int64": (lambda wire: wire.tokens(input_ids=b"\0" * 8), "INVALID_ARGUMENT",
-                        "input byte size mismatch for input 'input_ids' for model 'demo'. Expected 16, got 8"),
-    "backend error": (lambda wire: wire.tokens(input_ids=struct.pack("<qq", 1, 99_999_999)), "INVALID_ARGUMENT",
-                      "99999999"),  # Triton: INTERNAL with a traceback; ids are checked before they reach the engine
-    "not utf8": (lambda wire: wire.text(b"\xff\xfe"), "INVALID_ARGUMENT", "TEXT is not UTF-8"),
+def best(wire, output, **count):
+    """Return a ModelInferRequest for the best classes of an output."""
+    return wire.text(outputs=[{"name": output, "parameters": {"classification": count}}])
+
+
+REFUSED = {
     "shared memory": (lambda wire: wire.text(tensor={"parameters": {"shared_memory_region": {"string_param": "zz"}}}),
                       "NOT_FOUND", "Unable to find shared memory region: 'zz'"),
-    "classification": (lambda wire: wire.text(outputs=[{"name": "LOGITS", "parameters": {"classification":
-                       {"int64_param": 1}}}]), "INVALID_ARGUMENT", "classification"),  # Triton offers it; LABEL is here
+    "classes of text": (lambda wire: best(wire, "LABEL", int64_param=1), "INVALID_ARGUMENT",
+                        "class result not available for output 'LABEL' due to unsupported type 'BYTES'"),
+    "no classes": (lambda wire: best(wire, "LOGITS", int64_param=0), "INVALID_ARGUMENT",
+                   "invalid value for 'classification' parameter, expected above 0, got 0"),
+    "classes in words": (lambda wire: best(wire, "LOGITS", string_param="2"), "INVALID_ARGUMENT",
+                         "invalid value type for 'classification' parameter, expected int64_param"),
     "typed, too few": (lambda wire: typed(wire, "INT64", (1, 2), int64_contents=[1]), "INVALID_ARGUMENT",
                        "Expected 16, got 8"),
     "typed, other field": (lambda wire: typed(wire, "INT64", (1, 1), int_contents=[1]), "INVALID_ARGUMENT",
@@ -102,30 +71,25 @@ CASES = {
     "no message": (lambda wire: b"\xff" * 9, "INVALID_ARGUMENT", "the bytes are no ModelInferRequest"),
 }  # fmt: skip
 
-OTHERS = {
-    "meta unknown": ("ModelMetadata", {"name": "nope"}, "NOT_FOUND", "unknown model: 'nope' is not found"),
-    "ready unknown": ("ModelReady", {"name": "nope"}, "OK", ""),
-    "config unknown": ("ModelConfig", {"name": "nope"}, "NOT_FOUND", "unknown model: 'nope' is not found"),
-    "stats unknown": ("ModelStatistics", {"name": "nope"}, "INVALID_ARGUMENT",
-                      "requested model 'nope' is not available"),
-    "ready bad version": ("ModelReady", {"name": "demo", "version": "abc"}, "INVALID_ARGUMENT", "integral value > 0"),
-    "load": ("RepositoryModelLoad", {"model_name": "demo"}, "UNAVAILABLE", "explicit model load / unload is not"),
-    "unload": ("RepositoryModelUnload", {"model_name": "demo"}, "UNAVAILABLE", "explicit model load / unload is not"),
-}  # fmt: skip
 
-
-def test_every_request_has_the_status_and_the_words_of_a_real_triton(wire, double):
+def test_what_triton_was_not_asked_is_refused_in_words(wire, double):
     async def ask():
         async with wire.serving(double()) as client:
-            found = {case: await client.outcome("ModelInfer", make(wire)) for case, (make, *_) in CASES.items()}
-            others = {case: await client.outcome(method, fields) for case, (method, fields, *_) in OTHERS.items()}
-            return found | others
+            return {case: await client.outcome("ModelInfer", make(wire)) for case, (make, *_) in REFUSED.items()}
 
-    wanted = {case: row[-2:] for case, row in (CASES | OTHERS).items()}
     found = asyncio.run(ask())
-    assert {case: status for case, (status, _) in found.items()} == {
-        case: status for case, (status, _) in wanted.items()
-    }
+    assert {case: status for case, (status, _) in found.items()} == {case: row[1] for case, row in REFUSED.items()}
+    assert [case for case, (*_, words) in REFUSED.items() if words not in found[case][1]] == []
+
+
+def test_the_best_classes_are_written_as_triton_writes_them(wire, double):
+    async def ask():
+        async with wire.serving(double()) as client:
+            return await client.call("ModelInfer", best(wire, "LOGITS", int64_param=1))
+
+    found = asyncio.run(ask())
+    assert (found.outputs[0].datatype, list(found.outputs[0].shape)) == ("BYTES", [1, 1])
+    assert list(found.raw_output_contents) == [struct.pack("<I", 10) + b"2.000000:0"]
 
 
 def test_an_answer_holds_the_outputs_that_were_asked_for(wire, double):
@@ -404,10 +368,35 @@ def test_stopping_lets_what_is_under_way_finish(wire, double):
             stopped = asyncio.create_task(client.server.stop(20))
             await asyncio.sleep(0)
             service.gate.set()
+            late = await client.outcome("ModelInfer", wire.text())
+            assert late == ("UNAVAILABLE", "Server is stopping, no new requests are accepted")
             await stopped
             return await call, (await client.outcome("ServerLive", timeout=5))[0]
 
     assert asyncio.run(ask()) == (("OK", ""), "UNAVAILABLE")
+
+
+def test_stopping_ends_a_stream_that_is_open_and_answers_what_it_asked(wire, double):
+    service = double()
+
+    async def ask():
+        service.gate.clear()
+        async with wire.serving(service) as client:
+            call = client.channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")()
+            for _ in range(3):
+                await call.write(wire.text().SerializeToString())
+            while len(service.seen) < 3:
+                await asyncio.sleep(0)
+            stopped = asyncio.create_task(client.server.stop(600))
+            await asyncio.sleep(0)
+            service.gate.set()
+            answers = [await call.read() for _ in range(3)]
+            await stopped
+            return [bool(answer) for answer in answers], await call.code(), await call.details()
+
+    found, code, words = asyncio.run(ask())
+    assert found == [True] * 3
+    assert (code.name, words.startswith("Server is stopping")) == ("UNAVAILABLE", True)
 
 
 def mutations(wire, count):

@@ -9,7 +9,14 @@ from toolchain.serve.limits import Limits
 from toolchain.subject import Subject
 from toolchain.tensors import TEXT_INPUTS
 
-EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "parameters", "statistics")
+EXTENSIONS = (
+    "classification",
+    "binary_tensor_data",
+    "model_configuration",
+    "model_repository",
+    "parameters",
+    "statistics",
+)
 
 
 def server() -> dict[str, Any]:

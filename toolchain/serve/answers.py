@@ -1,6 +1,6 @@
 """Logits to what a client reads: labels and scores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,14 +26,26 @@ def labels(logits: Logits, names: list[str]) -> list[str]:
     return [names[index] for index in logits.argmax(axis=1).tolist()]
 
 
-def tensors(logits: Logits, names: list[str], outputs: tuple[str, ...]) -> tuple[Tensor, ...]:
-    """Return the outputs that were asked for: LABEL [n, 1], SCORE and LOGITS [n, classes]."""
+def tensors(
+    logits: Logits, names: list[str], outputs: tuple[str, ...], classes: Mapping[str, int]
+) -> tuple[Tensor, ...]:
+    """Return the outputs that were asked for: LABEL [n, 1], SCORE and LOGITS [n, classes].
+
+    Of an output in `classes` only so many of the best, as BYTES [n, so many].
+    """
     make: dict[str, Callable[[], Tensor]] = {
         "LABEL": lambda: Tensor("LABEL", "BYTES", _bytes(labels(logits, names))),
         "SCORE": lambda: Tensor("SCORE", "FP32", scores(logits)),
         "LOGITS": lambda: Tensor("LOGITS", "FP32", logits),
     }
-    return tuple(make[name]() for name in outputs)
+    return tuple(_best(make[name](), classes[name]) if name in classes else make[name]() for name in outputs)
+
+
+def _best(tensor: Tensor, count: int) -> Tensor:
+    """Return the best classes of each row as Triton writes them, `value:index`."""
+    order = np.argsort(-tensor.array, axis=1, kind="stable")[:, :count]
+    texts = [[b"%f:%d" % (row[index], index) for index in best] for row, best in zip(tensor.array, order, strict=True)]
+    return Tensor(tensor.name, "BYTES", np.array(texts, object))
 
 
 def _bytes(texts: list[str]) -> Array:

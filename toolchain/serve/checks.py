@@ -43,6 +43,21 @@ def check_model(name: str, model: str, version: str) -> None:
     raise RefusedError(Reason.NOT_FOUND, f"Request for unknown model: '{name}' version {shown(version)} is not found")
 
 
+def check_statistics(name: str, model: str, version: str) -> None:
+    """Refuse as check_model does, but what is not found as Triton does where its statistics are asked for.
+
+    Raises:
+        RefusedError: another name or version (INVALID).
+    """
+    try:
+        check_model(name, model, version)
+    except RefusedError as refused:
+        if refused.reason is not Reason.NOT_FOUND:
+            raise
+        what = f"version is not available for model '{name}'" if model == name else f"'{shown(model)}' is not available"
+        raise RefusedError(Reason.INVALID, f"requested model {what}") from refused
+
+
 def shown(name: str) -> str:
     """Return a name as a message shows it: not longer than a header holds."""
     return name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}..."
@@ -64,13 +79,17 @@ class Checks:
         """Return the outputs that were asked for, each once.
 
         Raises:
-            RefusedError: one that the model does not give.
+            RefusedError: one that the model does not give, or the classes of one that is text.
         """
         for name in request.outputs:
             if name not in OUTPUTS:
                 raise RefusedError(
                     Reason.INVALID, f"unexpected inference output '{shown(name)}' for model '{self.name}'"
                 )
+        if "LABEL" in request.classes:
+            raise RefusedError(
+                Reason.INVALID, "class result not available for output 'LABEL' due to unsupported type 'BYTES'"
+            )
         return tuple(dict.fromkeys(request.outputs)) or OUTPUTS
 
     def rows(self, request: InferRequest) -> list[Text] | Tokens:

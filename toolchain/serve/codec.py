@@ -39,8 +39,6 @@ class Form:
     """Where an output does not say itself."""
     chosen: dict[str, bool] = field(default_factory=dict)
     """Output -> as bytes."""
-    classes: dict[str, int] = field(default_factory=dict)
-    """Output -> how many of its best classes are wanted instead of its values."""
 
 
 class Body(NamedTuple):
@@ -75,7 +73,7 @@ def decode(body: bytes, *, model: str, version: str, json_length: bytes | None =
     """
     text, blobs = split(body, json_length, model=model)
     record = load(text)
-    parameters = _member(record, "parameters", dict, {})
+    parameters = _parameters(record)
     inputs = tuple(_input(_object(one, "inputs"), blobs, model) for one in _member(record, "inputs", list))
     blobs.finish()
     outputs = [_object(one, "outputs") for one in _member(record, "outputs", list, [])]
@@ -86,26 +84,22 @@ def decode(body: bytes, *, model: str, version: str, json_length: bytes | None =
         version,
         _member(record, "id", str, ""),
         _count(parameters, "timeout", 0),
+        {one["name"]: count for one in outputs if (count := _count(_parameters(one), "classification", 0))},
     )
     return request, _form(outputs, binary=_member(parameters, "binary_data_output", bool, False))
 
 
 def encode(response: InferResponse, form: Form) -> Body:
-    """Return the body of an answer. What is not finite is null in its JSON, which has no such numbers.
-
-    Raises:
-        RefusedError: classes are wanted of texts.
-    """
+    """Return the body of an answer. What is not finite is null in its JSON, which has no such numbers."""
     outputs: list[dict[str, Any]] = []
     blobs = [b""]
     for tensor in response.outputs:
-        shown = _best(tensor, form.classes[tensor.name]) if tensor.name in form.classes else tensor
-        array = shown.array
-        record: dict[str, Any] = {"name": shown.name, "datatype": shown.datatype, "shape": array.shape}
-        if form.chosen.get(shown.name, form.binary):
-            blobs.append(datatypes.encode(array, shown.datatype))
+        array = tensor.array
+        record: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": array.shape}
+        if form.chosen.get(tensor.name, form.binary):
+            blobs.append(datatypes.encode(array, tensor.datatype))
             record["parameters"] = {"binary_data_size": len(blobs[-1])}
-        elif shown.datatype == BYTES:
+        elif tensor.datatype == BYTES:
             record["data"] = [text.decode(errors="replace") for text in array.ravel().tolist()]
         else:
             record["data"] = array.ravel()
@@ -119,15 +113,13 @@ def encode(response: InferResponse, form: Form) -> Body:
 
 
 def _form(outputs: list[dict[str, Any]], *, binary: bool) -> Form:
-    chosen, classes = {}, {}
+    chosen = {}
     for output in outputs:
-        name, parameters = output["name"], _member(output, "parameters", dict, {})
+        parameters = _parameters(output)
         _no_shared_memory(parameters)
         if "binary_data" in parameters:
-            chosen[name] = _member(parameters, "binary_data", bool)
-        if count := _count(parameters, "classification", 0):
-            classes[name] = count
-    return Form(binary, chosen, classes)
+            chosen[output["name"]] = _member(parameters, "binary_data", bool)
+    return Form(binary, chosen)
 
 
 def _input(record: dict[str, Any], blobs: Blobs, model: str) -> Tensor:
@@ -135,7 +127,7 @@ def _input(record: dict[str, Any], blobs: Blobs, model: str) -> Tensor:
     shape = _member(record, "shape", list)
     if not set(map(type, shape)) <= {int}:  # numbers that no size can be are refused with the shape
         raise _wrong("shape", int)
-    parameters = _member(record, "parameters", dict, {})
+    parameters = _parameters(record)
     _no_shared_memory(parameters)
     binary, data = "binary_data_size" in parameters, "data" in record
     if binary == data:
@@ -179,20 +171,15 @@ def _check_elements(found: set[type], kind: str) -> None:
         raise _refused(f"Unable to parse 'data': attempt to access JSON non-{word} as {word}")
 
 
-def _best(tensor: Tensor, count: int) -> Tensor:
-    """Return the best classes of each row as Triton writes them, `value:index`, BYTES [rows, count]."""
-    if tensor.datatype == BYTES:
-        raise _refused(f"class result not available for output '{tensor.name}' due to unsupported type 'BYTES'")
-    rows = tensor.array.reshape(len(tensor.array), -1)
-    order = np.argsort(-rows, axis=1, kind="stable")[:, :count]
-    texts = [[b"%f:%d" % (row[index], index) for index in best] for row, best in zip(rows, order, strict=True)]
-    return Tensor(tensor.name, BYTES, np.array(texts, object))
-
-
 def _no_shared_memory(parameters: dict[str, Any]) -> None:
     if "shared_memory_region" in parameters:
         named = str(parameters["shared_memory_region"])[:100]
         raise RefusedError(Reason.NOT_FOUND, f"Unable to find shared memory region: '{named}'")
+
+
+def _parameters(record: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = _member(record, "parameters", dict, {})
+    return found
 
 
 _REQUIRED: Any = object()

@@ -2,7 +2,11 @@
 
 A request that runs in a batch adds the whole batch's time to the sums, so a sum divided by `success` is what a request
 saw. Failures are counted apart: REJECTED never reached the engine (queue full, time-out), CANCELED is the client's
-own, BACKEND the engine's, OTHER is a request that could not be understood.
+own, BACKEND the engine's, OTHER a fault of the service.
+
+A request that is wrong in itself, such as bad JSON, tensors that the model does not take or a model that is not there,
+is counted nowhere, whichever part of the service finds it out: so does Triton 2.51 (it was asked). REJECTED is counted
+here as its documentation says; a Triton that turned requests away from a full queue left it at 0.
 """
 
 import time

@@ -1,24 +1,16 @@
-"""The service over gRPC: the Open Inference Protocol with Triton's extensions, and gRPC's own health check.
-
-A call's bytes are parsed here and not by the library, so that bytes which are no message are refused as such. Whatever
-goes wrong, the client sees one of our messages and never an exception's text.
-"""
+"""The service over gRPC: the Open Inference Protocol with Triton's extensions, and gRPC's own health check."""
 
 import asyncio
-import logging
-import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from google.protobuf.json_format import ParseDict
-from google.protobuf.message import DecodeError
 
 from toolchain.errors import InputError
-from toolchain.serve.guard import allowed
-from toolchain.serve.proto import HEALTH, INFERENCE, MESSAGES, SERVICES
+from toolchain.serve.checks import check_statistics
+from toolchain.serve.door import Door
+from toolchain.serve.proto import HEALTH, INFERENCE
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.serve.translate import to_message, to_request
 
@@ -26,19 +18,12 @@ if TYPE_CHECKING:
     from toolchain.serve.server import Tls
     from toolchain.serve.service import Service
 
-log = logging.getLogger(__name__)
-
-OPEN = {"ServerLive", "ServerReady", "Check"}
-"""What needs no token: an orchestrator asks it."""
-
-STREAM_WINDOW = 64
-"""Requests of one stream that are under way together; the rest waits in the client."""
-
 STREAMS = 1024
 """Calls of one connection that are under way together."""
 
-MESSAGE_BYTES = 1300
-"""Of a refusal: it travels in a header of 8 KiB, where a byte may become three."""
+REFUSING_S = 0.2
+"""How long calls are refused in words before the connections are ended: whose call crosses that end hears CANCELLED,
+which looks like an own doing and which no client asks again after."""
 
 OPTIONS = (
     ("grpc.so_reuseport", 0),  # else a second server takes half the calls of a port that is in use
@@ -50,9 +35,6 @@ OPTIONS = (
     ("grpc.server_handshake_timeout_ms", 10_000),
 )
 
-Answer = Callable[[Any, Any], Awaitable[Any]]
-"""A request's message and its context -> the answer as a message, or as what JSON would have for it."""
-
 
 @dataclass(frozen=True)
 class GrpcServer:
@@ -60,9 +42,12 @@ class GrpcServer:
 
     server: Any
     port: int
+    door: Door
 
     async def stop(self, grace: float) -> None:
-        """Take no more calls, and cancel those that are not done after `grace` seconds."""
+        """Take no more calls nor more of a stream, and cancel what is not done after `grace` seconds."""
+        self.door.close()
+        await asyncio.sleep(min(grace, REFUSING_S))
         await self.server.stop(grace)
 
 
@@ -97,7 +82,7 @@ async def serve_grpc(
         what = "cannot be listened at. Choose another port with --grpc-port, or 0 for any free one."
         raise InputError(f"{address}: {what}") from error
     await server.start()
-    return GrpcServer(server, bound)
+    return GrpcServer(server, bound, door)
 
 
 def _credentials(tls: "Tls") -> Any:
@@ -145,12 +130,7 @@ class Methods:
         return {"config": self.service.model_config()}
 
     async def model_statistics(self, request: Any, _: Any) -> Any:
-        try:
-            self.service.check(request.name or self.service.name, request.version)
-        except RefusedError as refused:
-            if refused.reason is not Reason.NOT_FOUND:
-                raise
-            raise RefusedError(Reason.INVALID, f"requested model '{request.name}' is not available") from refused
+        check_statistics(self.service.name, request.name or self.service.name, request.version)
         return self.service.statistics()
 
     async def model_infer(self, request: Any, context: Any) -> Any:
@@ -175,100 +155,3 @@ class Methods:
         if request.service not in ("", INFERENCE, HEALTH):
             raise RefusedError(Reason.NOT_FOUND, "unknown service")
         return {"status": "SERVING" if self.service.ready else "NOT_SERVING"}
-
-
-class Door:
-    """Lets calls in: looks at the token, parses what comes and packs what leaves."""
-
-    def __init__(self, token: str | None) -> None:
-        self._token = token
-
-    def handlers(self, name: str, methods: Methods) -> Any:
-        """Return gRPC's handlers of a service of the protocol."""
-        found = {method.name: self._handler(method, methods) for method in SERVICES[name].methods}
-        return grpc.method_handlers_generic_handler(name, found)
-
-    def _handler(self, method: Any, methods: Methods) -> Any:
-        asked = MESSAGES[method.input_type.full_name]
-        if method.name == "ModelStreamInfer":
-            return grpc.stream_stream_rpc_method_handler(self._stream(asked, methods.model_infer))
-        answer = getattr(methods, re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower())
-        return grpc.unary_unary_rpc_method_handler(self._unary(method, asked, answer))
-
-    def _unary(self, method: Any, asked: Any, answer: Answer) -> Callable[[bytes, Any], Awaitable[bytes]]:
-        given, is_open = MESSAGES[method.output_type.full_name], method.name in OPEN
-
-        async def handle(blob: bytes, context: Any) -> bytes:
-            refused = None if is_open else self._refused(context)
-            if refused is None:
-                try:
-                    return _pack(await answer(_parse(asked, blob), context), given)
-                except Exception as error:
-                    refused = _as_refusal(error)
-            await context.abort(grpc.StatusCode[refused.reason.grpc], _words(refused))
-            raise AssertionError  # abort has raised
-
-        return handle
-
-    def _stream(self, asked: Any, answer: Answer) -> Callable[[AsyncIterator[bytes], Any], Awaitable[None]]:
-        """Return the handler of a stream: answers in the order of requests, each of which fails by itself."""
-        given = MESSAGES["inference.ModelStreamInferResponse"]
-
-        async def one(blob: bytes, context: Any) -> bytes:
-            request = asked()
-            try:
-                request = _parse(asked, blob)
-                found = given(infer_response=await answer(request, context))
-            except Exception as error:
-                found = given(error_message=_words(_as_refusal(error)), infer_response={"id": request.id})
-            return bytes(found.SerializeToString())
-
-        async def write(answers: asyncio.Queue[asyncio.Task[bytes] | None], context: Any) -> None:
-            while (task := await answers.get()) is not None:
-                await context.write(await task)
-
-        async def handle(requests: AsyncIterator[bytes], context: Any) -> None:
-            if refused := self._refused(context):
-                await context.abort(grpc.StatusCode[refused.reason.grpc], _words(refused))
-            answers: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(STREAM_WINDOW)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(write(answers, context))
-                async for blob in requests:
-                    await answers.put(group.create_task(one(blob, context)))
-                await answers.put(None)
-
-        return handle
-
-    def _refused(self, context: Any) -> RefusedError | None:
-        """Return the refusal of a caller who does not show the token."""
-        if not self._token:
-            return None
-        metadata = {key.encode(): str(value).encode() for key, value in context.invocation_metadata()}
-        if allowed(metadata, self._token):
-            return None
-        return RefusedError(
-            Reason.UNAUTHENTICATED, "this service needs its token: metadata authorization: Bearer TOKEN"
-        )
-
-
-def _parse(asked: Any, blob: bytes) -> Any:
-    try:
-        return asked.FromString(blob)
-    except DecodeError as error:
-        raise RefusedError(Reason.INVALID, f"the bytes are no {asked.DESCRIPTOR.name}") from error
-
-
-def _pack(found: Any, given: Any) -> bytes:
-    message = ParseDict(found, given(), ignore_unknown_fields=True) if isinstance(found, dict) else found
-    return bytes(message.SerializeToString())
-
-
-def _as_refusal(error: Exception) -> RefusedError:
-    if isinstance(error, RefusedError):
-        return error
-    log.error("gRPC: a call failed", exc_info=error)
-    return RefusedError(Reason.INTERNAL, "the service failed; its log says why")
-
-
-def _words(refused: RefusedError) -> str:
-    return str(refused).encode()[:MESSAGE_BYTES].decode(errors="ignore")

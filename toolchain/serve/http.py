@@ -15,6 +15,7 @@ import orjson
 
 from toolchain.serve import classify, codec, guard, metrics, openapi, pages
 from toolchain.serve.binary import HEADER
+from toolchain.serve.checks import check_model, check_statistics
 from toolchain.serve.connection import CONNECTION
 from toolchain.serve.gpus import Gpus
 from toolchain.serve.protocol import Reason, RefusedError
@@ -29,7 +30,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 JSON, OCTETS, TEXT = b"application/json", b"application/octet-stream", b"text/plain; charset=utf-8"
 PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 _CLOSE = (b"connection", b"close")
-_MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]+))?(?:/(?:ready|config|stats|infer))?")
+_MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]+))?(?:/(ready|config|stats|infer))?")
 _CONTROL = re.compile(r"/v2/repository/models/[^/]+/(?:load|unload)")
 
 
@@ -173,7 +174,8 @@ class Application:
 
     def _unknown(self, path: str) -> Answer:
         if named := _MODEL.fullmatch(path):
-            self.service.check(named[1], named[2] or "")
+            check = check_statistics if named[3] == "stats" else check_model
+            check(self.service.name, named[1], named[2] or "")
         if _CONTROL.fullmatch(path):
             raise RefusedError(Reason.UNAVAILABLE, "explicit model load / unload is not allowed")
         return json_answer({"error": "Not Found"}, 404)

@@ -3,7 +3,8 @@
 Source: the KServe V2 / Open Inference Protocol, with Triton's extensions (binary tensors, statistics, configuration).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from toolchain.tensors import Array
@@ -20,7 +21,10 @@ class Tensor:
 
 @dataclass(frozen=True)
 class InferRequest:
-    """One request; no `outputs` asks for all, no `version` for the newest, `timeout_us` 0 for the default time."""
+    """One request; no `outputs` asks for all, no `version` for the newest, `timeout_us` 0 for the default time.
+
+    Of an output in `classes`, so many of the best classes are wanted instead of its values.
+    """
 
     model: str
     inputs: tuple[Tensor, ...]
@@ -28,6 +32,7 @@ class InferRequest:
     version: str = ""
     id: str = ""
     timeout_us: int = 0
+    classes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ LONG_CHARACTERS = 4096
 """Texts of more are made tokens of beside the event loop, where others would wait for it."""
 
 FAILURES = {Reason.INTERNAL: "BACKEND", Reason.UNAVAILABLE: "REJECTED"}
-"""Triton's reasons of a failure; all else is OTHER."""
+"""Triton's reasons of a failure; what is refused for another is the client's affair and counted nowhere."""
 
 
 class Service:
@@ -118,7 +118,7 @@ class Service:
         outputs = self._checks.outputs(request)
         logits, times = await self._logits(self._checks.rows(request), request.timeout_us)
         before = self.counters.clock()
-        made = answers.tensors(logits, self._labels, outputs)
+        made = answers.tensors(logits, self._labels, outputs, request.classes)
         times.output_ns = self.counters.clock() - before
         return InferResponse(self.name, VERSION, request.id, made), len(logits), times
 
@@ -155,7 +155,8 @@ class Service:
         try:
             made, rows, times = await work
         except RefusedError as error:
-            self.counters.failed(FAILURES.get(error.reason, "OTHER"), self.counters.clock() - start)
+            if error.reason in FAILURES:
+                self.counters.failed(FAILURES[error.reason], self.counters.clock() - start)
             raise
         except asyncio.CancelledError:
             self.counters.failed("CANCELED", self.counters.clock() - start)

@@ -59,6 +59,7 @@ def to_request(message: Any, *, left_us: int) -> InferRequest:
         version=message.model_version,
         id=message.id,
         timeout_us=_timeout_us(message, left_us),
+        classes={one.name: _classes(one) for one in message.outputs if "classification" in one.parameters},
     )
 
 
@@ -111,10 +112,18 @@ def _check_parameters(tensor: Any) -> None:
     if "shared_memory_region" in tensor.parameters:
         region = tensor.parameters["shared_memory_region"].string_param
         raise RefusedError(Reason.NOT_FOUND, f"Unable to find shared memory region: '{region}'")
-    if "classification" in tensor.parameters:
+
+
+def _classes(output: Any) -> int:
+    """Return how many of an output's best classes are wanted."""
+    asked = output.parameters["classification"]
+    if not asked.HasField("int64_param"):
+        raise RefusedError(Reason.INVALID, "invalid value type for 'classification' parameter, expected int64_param")
+    if asked.int64_param < 1:
         raise RefusedError(
-            Reason.INVALID, f"classification of output '{tensor.name}' is not supported; ask for LABEL and SCORE"
+            Reason.INVALID, f"invalid value for 'classification' parameter, expected above 0, got {asked.int64_param}"
         )
+    return int(asked.int64_param)
 
 
 def _timeout_us(message: Any, left_us: int) -> int:

@@ -1,0 +1,75 @@
+"""`toolchain serve` in a process of its own, as a user runs it, and what can be seen of it from outside."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+ROOT = Path(__file__).parents[2]
+RUN = "import sys; from toolchain.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A service that runs; `url` is http://host:port, `grpc` host:port."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+    grpc: str
+    log: IO[str]
+
+    @property
+    def address(self) -> str:
+        return self.url.removeprefix("http://")
+
+    def infer_url(self, name: str = "sentiment") -> str:
+        return f"{self.url}/v2/models/{name}/infer"
+
+    def metrics(self) -> dict[str, float]:
+        """Return its counters; a failure's name is that of its reason."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=60) as answer:
+            families = list(text_string_to_metric_families(answer.read().decode()))
+        samples = [sample for family in families for sample in family.samples]
+        names = (sample.labels.get("reason", sample.name.removesuffix("_total")) for sample in samples)  # the parser's
+        return dict(zip(names, (sample.value for sample in samples), strict=True))
+
+    def resident_mb(self) -> float:
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmRSS"))
+
+    def said(self) -> str:
+        """Return all that it has written to stderr."""
+        self.log.seek(0)
+        return self.log.read()
+
+
+@contextlib.contextmanager
+def running(bundle: Path, *options: Any, script: str = "") -> Iterator[Served]:
+    """Serve a bundle as `sentiment` on free ports of the loopback; `script` runs first, in the same process."""
+    command = [sys.executable, "-c", script + RUN, "serve", bundle, "--http-port", 0, "--grpc-port", 0, "--device",
+               "cpu", "--name", "sentiment", "--drain", 0, "--json", *options]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(
+            [*map(str, command)], env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as process,
+    ):
+        try:
+            assert process.stdout
+            told = process.stdout.readline()
+            log.seek(0)
+            assert told, log.read()
+            found = json.loads(told)
+            yield Served(process, found["http"], found["grpc"], log)
+        finally:
+            process.terminate()
