@@ -1,4 +1,4 @@
-"""The README's commands run as they stand, and it knows every command there is."""
+"""The commands of the README and the guides run as they stand, and the README knows every command there is."""
 
 import os
 import re
@@ -11,8 +11,10 @@ import pytest
 
 from toolchain.cli import COMMANDS
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```sh tested\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+GUIDES = "".join(guide.read_text() for guide in sorted((ROOT / "docs/guides").glob("*.md")))
+BLOCKS = re.findall(r"```sh tested\n(.*?)```", README + GUIDES, re.DOTALL)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n")[0][:40])

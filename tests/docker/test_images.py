@@ -109,6 +109,18 @@ def test_triton_with_a_gpu_and_without_are_one(services):
     assert services["triton-gpu"] == services["triton"] | {"deploy": services["trt10"]["deploy"]}
 
 
+def test_what_is_to_be_typed_is_there(root, services, stages):
+    """Services, stages and files that README, guides and the compose file itself name behind `docker`."""
+    files = [root / "README.md", root / "CHANGELOG.md", *root.glob("docs/**/*.md"), *root.glob("docker/*")]
+    texts = [file.read_text() for file in files if file.is_file()]
+    lines = [line for text in texts for line in re.findall(r"docker (?:compose|build) [^`\n#]*", text)]
+    named = [line.split()[-1] for line in lines if "compose -f docker/compose.yaml" in line]
+    assert {"triton", "triton-gpu", "service", "trt10"} <= set(named) <= services.keys()
+    targets = {found for line in lines for found in re.findall(r"--target (\S+)", line)}
+    assert {"service-trt", "triton-builder"} <= targets <= stages.keys()
+    assert all((root / file).exists() for line in lines for file in re.findall(r"-f (\S+)", line))
+
+
 def test_the_compose_file_fits_its_schema(root):
     pytest.importorskip("check_jsonschema")
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]

@@ -38,7 +38,7 @@ def test_perf_analyzer_runs_against_it(server, perf_analyzer, tmp_path, wire):
     found = perf_analyzer(
         "-m", "sentiment", "-i", wire, "-u", server[wire].removeprefix("http://"), "--input-data", tmp_path / "in.json",
         "--concurrency-range", "4", "--measurement-mode", "count_windows", "--measurement-request-count", "50",
-        "-s", "999", "-r", "3", "-f", tmp_path / "out.csv",
+        "-s", "999", "-r", "10", "-f", tmp_path / "out.csv",
     )  # fmt: skip
     assert found.returncode == 0, found.stdout + found.stderr
     header, row, *_ = (tmp_path / "out.csv").read_text().splitlines()

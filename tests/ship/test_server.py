@@ -1,6 +1,9 @@
 """The repositories, verbatim, in a real Triton, asked by its own client over both wires."""
 
 import json
+import re
+import subprocess
+import urllib.request
 
 import numpy as np
 import pytest
@@ -132,13 +135,29 @@ def test_it_says_what_the_configuration_says(server):
     assert server.get("/v2/models/plan")["versions"] == ["1"]
 
 
+@pytest.mark.parametrize("model", ["sentiment", "plan"])
+def test_the_page_beside_it_says_how_to_ask(server, shipped, model):
+    (line,) = (line for line in (shipped / model / "README.md").read_text().splitlines() if "curl" in line)
+    command = line.replace("localhost:8000", server.http)
+    found = json.loads(subprocess.run(command, shell=True, check=True, capture_output=True).stdout)
+    assert {one["name"] for one in found["outputs"]} == set(OUTPUTS)
+
+
+def test_it_counts_what_the_autoscaler_goes_by(root, server):
+    with urllib.request.urlopen(f"http://{server.metrics}/metrics") as answer:
+        counted = answer.read().decode()
+    series = set(re.findall(r"nv_inference_\w+", (root / "docker/kubernetes/monitoring.yaml").read_text()))
+    assert len(series) == 2
+    assert all(f'{name}{{model="sentiment_classifier"' in counted for name in series)
+
+
 @pytest.mark.parametrize("wire", WIRES)
 def test_perf_analyzer_runs_against_it(server, perf_analyzer, tmp_path, wire):
     (tmp_path / "in.json").write_text(json.dumps({"data": [{"TEXT": [text]} for text in PROBES]}))
     found = perf_analyzer(
         "-m", "sentiment", "-i", wire, "-u", getattr(server, wire), "--input-data", tmp_path / "in.json",
         "--concurrency-range", "4", "--measurement-mode", "count_windows", "--measurement-request-count", "50",
-        "-s", "999", "-r", "3", "-f", tmp_path / "out.csv",
+        "-s", "999", "-r", "10", "-f", tmp_path / "out.csv",
     )  # fmt: skip
     assert found.returncode == 0, found.stdout + found.stderr
     header, row, *_ = (tmp_path / "out.csv").read_text().splitlines()
