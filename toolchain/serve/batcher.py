@@ -170,13 +170,11 @@ class Batcher:
         return request
 
     def _dispatch(self) -> None:
-        """Give batches to the engines that are idle, while there are rows, to each its share."""
+        """Give batches to the engines that are idle, while there are rows."""
         self._scheduled = False
         self.expire()
         while self._idle and self._line.rows:
-            alone = self._solo and not self._running and self._line.rows < len(self._idle)
-            share = self._line.rows if alone else math.ceil(self._line.rows / len(self._idle))
-            engine = self._solo if self._solo and alone else self._idle.pop()
+            engine, share = self._next()
             groups, now = self._line.next_batch(share), self._clock()
             for request, _ in groups:
                 self._counters.pending -= not request.waiting
@@ -186,6 +184,13 @@ class Batcher:
             self._earliest_ns = min(self._earliest_ns, end_ns)
             engine.begin([request.part(rows) for request, rows in groups], partial(self._finish, engine, groups))
         self._set_alarm()
+
+    def _next(self) -> tuple[Engine, int]:
+        """Return the engine that is next, and how many rows it may take: those that are idle share what waits."""
+        rows, idle = self._line.rows, len(self._idle)
+        if self._solo and not self._running and rows < idle:
+            return self._solo, rows
+        return self._idle.pop(), math.ceil(rows / idle)
 
     def _finish(self, engine: Engine, groups: list[Group], done: Done) -> None:
         """Take the engine's next batch first, so that it runs while the answers of this one are written."""
