@@ -46,6 +46,13 @@ class Served:
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmRSS"))
 
+    def clients(self) -> set[int]:
+        """Return the ports of the clients whose connections it holds open."""
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        ends = [(*(int(end.split(":")[1], 16) for end in row[1:3]), row[3]) for row in rows]
+        ours = int(self.address.split(":")[1])
+        return {theirs for local, theirs, state in ends if (local, state) == (ours, "01")}  # established
+
     def said(self) -> str:
         """Return all that it has written to stderr."""
         self.log.seek(0)

@@ -263,9 +263,23 @@ def test_an_engine_that_takes_too_long_is_given_up_and_with_the_last_all_that_wa
         assert (await refusal(at_work), await refusal(waiting)) == (gone, gone)
         assert here.batcher.broken
         assert await refusal(await here.submit([3])) == gone
-        here.engines[0].finish()  # too late: nobody takes it back
-        assert await refusal(await here.submit([4])) == gone
         assert here.counters.pending == 0
+
+    run(scenario)
+
+
+def test_an_engine_that_was_given_up_and_ends_after_all_is_taken_back():
+    async def scenario(here):
+        given_up = await here.submit([1])
+        here.now = round(LIMITS.timeout_s * 1e9)
+        here.batcher.expire()
+        here.engines[0].finish()  # as after a pause of the whole machine
+        assert (await refusal(given_up))[0] == Reason.UNAVAILABLE
+        assert not here.batcher.broken
+        answered = await here.submit([2])
+        here.engines[0].finish(broken=True)
+        assert (await answered)[0].tolist() == [logits([2])]
+        assert here.batcher.broken
 
     run(scenario)
 

@@ -194,8 +194,8 @@ class Batcher:
 
     def _finish(self, engine: Engine, groups: list[Group], done: Done) -> None:
         """Take the engine's next batch first, so that it runs while the answers of this one are written."""
-        if self._running.pop(engine, None) is None:
-            return  # it was given up
+        if self._running.pop(engine, None) is None:  # it was given up; the machine may have stood still, not the engine
+            self._left += 1
         self._counters.executions += done.executions
         if not done.broken and engine is not self._solo:
             self._idle.append(engine)

@@ -43,6 +43,8 @@ class Connection(HttpToolsProtocol):
     bound = HEAD_BYTES
     task: asyncio.Task[Any] | None = None
     """Set by the application while it works on a request."""
+    running: Any = None
+    """The request that the application works on, of those that a client sent without waiting for answers."""
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and hang up on what is longer than any request may be."""
@@ -62,9 +64,15 @@ class Connection(HttpToolsProtocol):
         self.bound = HEAD_BYTES + _BODY_TIMES * cast("Any", self.app).most_body_bytes
         super().on_headers_complete()
 
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self.running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """End the work for a client that has left."""
         super().connection_lost(exc)
+        if self.running is not None:
+            self.running.disconnected = True  # uvicorn tells the last that came alone; this one would answer nobody
         if self.task is not None:
             self.task.cancel()
 
