@@ -1,5 +1,6 @@
 """Models appear in a repository all together, whoever else writes it and whenever a run is killed."""
 
+import shutil
 import subprocess
 import sys
 
@@ -74,6 +75,20 @@ def test_without_an_exchange_in_one_step_too(repository):
     place(models("other", "other"), repository, version=1)
     assert texts(repository) == dict.fromkeys(NAMES, "new") | {"other": "other"}
     assert not list(repository.glob(".*"))
+
+
+def test_a_repository_that_was_removed_meanwhile_is_made_anew(repository):
+    kill(repository, 2, "before")
+    shutil.rmtree(repository)
+    place(models("other", "other"), repository, version=1)
+    assert texts(repository) == {"other": "other"}
+
+
+def test_a_model_that_was_removed_meanwhile_stays_away(repository):
+    kill(repository, 0, "after")
+    shutil.rmtree(repository / NAMES[0])
+    place(models("other", "other"), repository, version=1)
+    assert texts(repository) == dict.fromkeys(NAMES[1:], "new") | {"other": "other"}
 
 
 def test_a_new_repository_that_was_not_finished_is_none(tmp_path):

@@ -71,10 +71,10 @@ def interrupted(repository: Path) -> bool:
 def _finish(repository: Path) -> None:
     """Exchange the models that are ready and not yet in their place, and clear away what was made beside them."""
     beside = _beside(repository)
-    if interrupted(repository):
+    if interrupted(repository) and repository.exists():
         for name, inode in json.loads((beside / EXCHANGES).read_text()).items():
             recover(repository / name)
-            if not (repository / name).exists() or _inode(repository / name) != inode:
+            if (beside / name).exists() and _inode(beside / name) == inode:
                 exchange(beside / name, repository / name)
     shutil.rmtree(beside, ignore_errors=True)
 
