@@ -63,7 +63,9 @@ class Batcher:
 
         `solo` is an engine that takes the processors of all others: it runs when they would have nothing to do.
         """
-        self._idle, self._left, self._solo = list(engines), len(engines), solo
+        self._idle, self._engines, self._solo = list(engines), frozenset(engines), solo
+        self._lost: set[Engine] = set()
+        """Those that failed for good, or that hang: what hangs may end after all."""
         self._running: dict[Engine, tuple[list[Group], int]] = {}
         """What each engine is at, and until when it may be."""
         self._line, self._numbers = Line(ends, limits), itertools.count()
@@ -78,7 +80,7 @@ class Batcher:
     @property
     def broken(self) -> bool:
         """Whether no engine is left that runs."""
-        return not self._left
+        return self._lost >= self._engines
 
     @contextmanager
     def coming(self, rows: int) -> Iterator[None]:
@@ -140,10 +142,7 @@ class Batcher:
         self._note_quiet()
 
     def _lose(self, engine: Engine) -> None:
-        if engine is self._solo:
-            self._solo = None
-            return
-        self._left -= 1
+        self._lost.add(engine)
         if self.broken:
             self._refuse(self._line.requests(), _engine_is_gone())
 
@@ -188,14 +187,14 @@ class Batcher:
     def _next(self) -> tuple[Engine, int]:
         """Return the engine that is next, and how many rows it may take: those that are idle share what waits."""
         rows, idle = self._line.rows, len(self._idle)
-        if self._solo and not self._running and rows < idle:
+        if self._solo and self._solo not in self._lost and not self._running and rows < idle:
             return self._solo, rows
         return self._idle.pop(), math.ceil(rows / idle)
 
     def _finish(self, engine: Engine, groups: list[Group], done: Done) -> None:
         """Take the engine's next batch first, so that it runs while the answers of this one are written."""
         if self._running.pop(engine, None) is None:  # it was given up; the machine may have stood still, not the engine
-            self._left += 1
+            self._lost.discard(engine)
         self._counters.executions += done.executions
         if not done.broken and engine is not self._solo:
             self._idle.append(engine)
