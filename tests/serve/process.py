@@ -31,8 +31,8 @@ class Served:
     def address(self) -> str:
         return self.url.removeprefix("http://")
 
-    def infer_url(self, name: str = "sentiment") -> str:
-        return f"{self.url}/v2/models/{name}/infer"
+    def infer_url(self) -> str:
+        return f"{self.url}/v2/models/sentiment/infer"
 
     def metrics(self) -> dict[str, float]:
         """Return its counters; a failure's name is that of its reason."""

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 import time
 from collections import Counter
 
@@ -21,22 +19,18 @@ GROWTH_MB = 64
 
 
 @pytest.fixture(scope="module")
-def server(demo_bundle):
-    """A process of its own with a short queue: its addresses and its number."""
-    command = [sys.executable, "-m", "toolchain", "serve", str(demo_bundle), "--http-port", "0", "--grpc-port", "0",
-               "--name", "sentiment", "--max-queue", str(QUEUE), "--drain", "0", "--json"]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield {**json.loads(process.stdout.readline()), "pid": process.pid}
-        finally:
-            process.terminate()
+def server(processes, demo_bundle):
+    """A process of its own with a short queue."""
+    with processes.running(demo_bundle, "--max-queue", QUEUE) as found:
+        yield found
 
 
 @pytest.mark.parametrize("wire", ["http", "grpc"])
 def test_perf_analyzer_runs_against_it(server, perf_analyzer, tmp_path, wire):
     (tmp_path / "in.json").write_text(json.dumps({"data": [{"TEXT": [text]} for text in PROBES]}))
+    address = server.address if wire == "http" else server.grpc
     found = perf_analyzer(
-        "-m", "sentiment", "-i", wire, "-u", server[wire].removeprefix("http://"), "--input-data", tmp_path / "in.json",
+        "-m", "sentiment", "-i", wire, "-u", address, "--input-data", tmp_path / "in.json",
         "--concurrency-range", "4", "--measurement-mode", "count_windows", "--measurement-request-count", "50",
         "-s", "999", "-r", "10", "-f", tmp_path / "out.csv",
     )  # fmt: skip
@@ -49,11 +43,6 @@ def expected(bundle):
     subject = find_subject({"backend": "ort", "device": "cpu"}, bundle)
     with open_runtime("ort", subject.model, device="cpu") as infer:
         return run(infer, subject.job.encode([(text,) for text in PROBES])).logits
-
-
-def resident_mb(pid):
-    with open(f"/proc/{pid}/status") as status:
-        return next(int(line.split()[1]) / 1000 for line in status if line.startswith("VmRSS"))
 
 
 def body(text):
@@ -84,9 +73,9 @@ async def overload(url, logits):
 
 
 def test_ten_times_too_much_is_turned_away_and_what_is_taken_is_answered_right(server, demo_bundle):
-    logits, url = expected(demo_bundle), f"{server['http']}/v2/models/sentiment/infer"
-    before = resident_mb(server["pid"])
-    found, wrong = asyncio.run(overload(url, logits))
+    logits = expected(demo_bundle)
+    before = server.resident_mb()
+    found, wrong = asyncio.run(overload(server.infer_url(), logits))
     assert wrong == []
     assert set(found) == {200, 503}
-    assert resident_mb(server["pid"]) - before < GROWTH_MB
+    assert server.resident_mb() - before < GROWTH_MB

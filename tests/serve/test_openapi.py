@@ -1,4 +1,4 @@
-"""Requests made from the OpenAPI document: what it promises holds, and nothing makes the service fail."""
+"""Requests made from the real service's OpenAPI document: what it promises holds, and nothing makes it fail."""
 
 import pytest
 import schemathesis
@@ -23,18 +23,12 @@ WRONG = [("/classify", "post"), ("/v2/models/{model}/infer", "post")]
 """Those that can be asked wrongly at all."""
 
 
-@pytest.fixture(scope="module")
-def address(by_path):
-    fake = by_path("serve/http_fake")
-    with fake.running(fake.FakeService()) as found:
-        yield f"http://{found}"
-
-
 @pytest.mark.parametrize(
     ("path", "verb", "mode"),
     [(*one, GenerationMode.POSITIVE) for one in OPERATIONS] + [(*one, GenerationMode.NEGATIVE) for one in WRONG],
 )
-def test_what_is_promised_holds(address, path, verb, mode):
+def test_what_is_promised_holds(served_demo, path, verb, mode):
+    address = served_demo.url
     operation = schemathesis.openapi.from_url(f"{address}/openapi.json")[path][verb]
     statuses = set()
 

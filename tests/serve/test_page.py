@@ -1,7 +1,9 @@
 """The page in a real browser, and both pages' policy: a sentence is typed, a label is seen, nobody else is asked."""
 
+import json
 import re
 import time
+import urllib.request
 
 import pytest
 
@@ -40,9 +42,13 @@ def until(tab, condition):
         time.sleep(0.02)
 
 
-def type_and_enter(tab, text, field="text"):
+def type_into(tab, text, field="text"):
     tab.evaluate(f"document.getElementById('{field}').focus()")
     tab.call("Input.insertText", text=text)
+
+
+def type_and_enter(tab, text, field="text"):
+    type_into(tab, text, field)
     tab.call("Input.dispatchKeyEvent", type="keyDown", key="Enter", text="\r")
 
 
@@ -64,6 +70,22 @@ def test_a_sentence_is_typed_and_its_label_seen(tab, fake, tmp_path, width, dark
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         asked = {event["request"]["url"] for event in tab.happened("Network.requestWillBeSent")}
         assert {url.split("/")[2] for url in asked} == {address}
+        assert complaints(tab) == []
+
+
+def test_the_page_of_the_real_service_shows_the_label_that_classify_gives(tab, served_demo):
+    for sentence in ("a fine film, warm and funny", "dull and far too long"):
+        body = json.dumps({"text": sentence}).encode()
+        with urllib.request.urlopen(f"{served_demo.url}/classify", body, timeout=60) as answer:
+            found = json.load(answer)
+        visit(tab, f"{served_demo.url}/")
+        type_into(tab, sentence)
+        tab.evaluate("document.getElementById('ask').click()")
+        until(tab, "!document.getElementById('answer').hidden")
+        assert tab.evaluate("document.getElementById('label').textContent") == found["label"]
+        bars = tab.evaluate("[...document.querySelectorAll('meter')].map(bar => bar.value)")
+        assert sorted(bars) == pytest.approx(sorted(found["scores"].values()), abs=1e-3)
+        assert tab.evaluate("document.getElementById('model').textContent") == "sentiment"
         assert complaints(tab) == []
 
 
