@@ -29,9 +29,9 @@ GROWTH = 1.15
 SCRIPT = f"""
 import asyncio, signal
 from contextlib import contextmanager
-from toolchain.serve import classifier, server
+from toolchain.serve import engines, server
 
-open_runtime, server.IDLE_S = classifier.open_runtime, 10**6
+open_runtime, server.IDLE_S = engines.open_runtime, 10**6
 
 class HttpServer(server.HttpServer):
     silent = {{}}
@@ -52,7 +52,7 @@ def failing(*model, **choices):
             return infer(batch)
         yield run
 
-classifier.open_runtime, server.HttpServer = failing, HttpServer
+engines.open_runtime, server.HttpServer = failing, HttpServer
 """
 
 
