@@ -16,8 +16,9 @@ from toolchain.serve.checks import Checks, check_model
 from toolchain.serve.counters import Counters
 from toolchain.serve.http import Application
 from toolchain.serve.limits import Limits
+from toolchain.serve.listener import bind
 from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError
-from toolchain.serve.server import HttpServer, Options, bind
+from toolchain.serve.server import HttpServer, Options
 
 NAME = "sentiment"
 

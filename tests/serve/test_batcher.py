@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from toolchain.serve.batcher import Batcher, Done
 from toolchain.serve.counters import Counters
-from toolchain.serve.limits import Limits
+from toolchain.serve.limits import HANG_S, Limits
 from toolchain.serve.line import bucket_ends
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.tokens import Tokens
@@ -160,11 +160,17 @@ def test_who_is_alone_gets_the_whole_machine():
 def test_one_for_the_whole_machine_that_fails_for_good_is_done_without():
     async def scenario(here):
         first = await here.submit([1])
+        tasks = [await here.submit([value]) for value in (2, 3, 4)]  # two more engines at work, and one row waits
+        for engine in here.engines:
+            engine.finish()
         here.solo.finish(failed=[0], broken=True)
         assert (await refusal(first))[0] == Reason.INTERNAL
-        second = await here.submit([2])
-        next(engine for engine in here.engines if engine.jobs).finish()
-        assert (await second)[0].tolist() == [[2, 1]]
+        for engine in here.engines:
+            while engine.jobs:
+                engine.finish()
+        assert [(await task)[0].tolist() for task in tasks] == [[[2, 1]], [[3, 1]], [[4, 1]]]
+        await here.submit([5])
+        assert len(here.solo.seen) == 1
         assert not here.batcher.broken
 
     run(scenario, engines=2, solo=True)
@@ -256,8 +262,13 @@ def test_an_engine_that_hangs_keeps_no_one_waiting_beyond_its_time():
 
 def test_an_engine_that_takes_too_long_is_given_up_and_with_the_last_all_that_waits():
     async def scenario(here):
-        at_work, waiting = await here.submit([1]), await here.submit([2])
-        here.now = round(LIMITS.timeout_s * 1e9)
+        at_work = await here.submit([1])
+        here.now = round(LIMITS.timeout_s * 1e9)  # a request may wait as long, an engine may run for longer
+        here.batcher.expire()
+        assert not at_work.done()
+        here.now = round((HANG_S - 1) * 1e9)
+        waiting = await here.submit([2])
+        here.now = round(HANG_S * 1e9)
         here.batcher.expire()
         gone = (Reason.UNAVAILABLE, "The model's engine has failed and is not available")
         assert (await refusal(at_work), await refusal(waiting)) == (gone, gone)
@@ -271,7 +282,7 @@ def test_an_engine_that_takes_too_long_is_given_up_and_with_the_last_all_that_wa
 def test_an_engine_that_was_given_up_and_ends_after_all_is_taken_back():
     async def scenario(here):
         given_up = await here.submit([1])
-        here.now = round(LIMITS.timeout_s * 1e9)
+        here.now = round(HANG_S * 1e9)
         here.batcher.expire()
         here.engines[0].finish()  # as after a pause of the whole machine
         assert (await refusal(given_up))[0] == Reason.UNAVAILABLE

@@ -29,3 +29,8 @@ def test_a_limit_of_nothing_is_refused(name):
     option = {"max_body_bytes": "--max-body", "timeout_s": "--timeout"}.get(name, f"--{name.replace('_', '-')}")
     with pytest.raises(UsageError, match=f"{option} 0: not above zero"):
         Limits(**{name: 0})
+
+
+def test_a_queue_without_room_for_one_request_is_refused():
+    with pytest.raises(UsageError, match="--max-queue 63: a request of --max-batch 64 rows would never fit"):
+        Limits(max_queue=63)

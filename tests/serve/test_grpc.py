@@ -241,7 +241,7 @@ def test_a_stream_that_is_cancelled_drops_what_it_asked_for(wire, double, caplog
 
 
 def test_calls_under_way_are_bounded_whatever_the_service_allows(wire, double):
-    service = double(max_queue=1)
+    service = double(max_queue=1, max_batch=1)
     most = 2 * 1 + STREAMS
 
     async def ask():

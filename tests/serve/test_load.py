@@ -21,7 +21,7 @@ GROWTH_MB = 64
 @pytest.fixture(scope="module")
 def server(processes, demo_bundle):
     """A process of its own with a short queue."""
-    with processes.running(demo_bundle, "--max-queue", QUEUE) as found:
+    with processes.running(demo_bundle, "--max-queue", QUEUE, "--max-batch", QUEUE) as found:
         yield found
 
 

@@ -8,6 +8,7 @@ starves. Everything here runs on the event loop, in one thread; engines run else
 import asyncio
 import contextlib
 import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +21,12 @@ import numpy as np
 
 from toolchain.distance import Logits
 from toolchain.serve.counters import Counters, Times
-from toolchain.serve.limits import Limits
+from toolchain.serve.limits import GRACE_S, HANG_S, Limits
 from toolchain.serve.line import Group, Line, Request
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.tokens import Tokens
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -116,14 +119,14 @@ class Batcher:
                 self._forget({request})
 
     async def close(self) -> None:
-        """Take nothing more and return when all that was taken is answered, or the longest time that it may wait over.
+        """Take nothing more and return when all that was taken is answered, or the time for it is over.
 
         An engine that hangs is left alone then: nothing can end it but the end of the process.
         """
         self._closing = True
         self._note_quiet()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._quiet.wait(), self._limits.timeout_s)
+            await asyncio.wait_for(self._quiet.wait(), self._limits.timeout_s + GRACE_S)
 
     def expire(self) -> None:
         """Refuse the requests that have waited for their whole time, and give up engines that hang."""
@@ -132,6 +135,7 @@ class Batcher:
             return
         for engine in [engine for engine, (_, end_ns) in self._running.items() if end_ns <= now]:
             groups, _ = self._running.pop(engine)
+            log.error("an engine has been at one batch for %g s: it gets no more unless it ends that", HANG_S)
             self._lose(engine)
             self._refuse({request for request, _ in groups}, _engine_is_gone())
         waiting = self._line.requests()
@@ -178,7 +182,7 @@ class Batcher:
             for request, _ in groups:
                 self._counters.pending -= not request.waiting
                 request.times.queue_ns = request.times.queue_ns or now - request.submitted_ns  # its first rows'
-            end_ns = now + round(self._limits.timeout_s * 1e9)
+            end_ns = now + round(HANG_S * 1e9)
             self._running[engine] = groups, end_ns
             self._earliest_ns = min(self._earliest_ns, end_ns)
             engine.begin([request.part(rows) for request, rows in groups], partial(self._finish, engine, groups))
@@ -196,13 +200,14 @@ class Batcher:
         if self._running.pop(engine, None) is None:  # it was given up; the machine may have stood still, not the engine
             self._lost.discard(engine)
         self._counters.executions += done.executions
-        if not done.broken and engine is not self._solo:
+        if done.broken:
+            log.error("an engine fails on what it could run before: it gets no more")
+            self._lose(engine)
+        elif engine is not self._solo:
             self._idle.append(engine)
         self._dispatch()
         for (request, rows), logits in zip(groups, done.logits, strict=True):
             self._answer(request, rows, logits, done)
-        if done.broken:
-            self._lose(engine)
         self._note_quiet()
 
     def _answer(self, request: Request, rows: list[int], logits: Logits | None, done: Done) -> None:

@@ -26,6 +26,16 @@ class Limits:
             if not value > 0:
                 option = name.removesuffix("_s").removesuffix("_bytes").replace("_", "-")
                 raise UsageError(f"--{option} {value}: not above zero. Give a larger number.")
+        if self.max_queue < self.max_batch:
+            raise UsageError(
+                f"--max-queue {self.max_queue}: a request of --max-batch {self.max_batch} rows would never fit. "
+                f"Give {self.max_batch} or more."
+            )
 
+
+HANG_S = 60.0
+"""An engine that is at one batch for longer will hardly end it: those who wait for it are told, and it gets no more."""
+GRACE_S = 10.0
+"""At the end, for what runs then: above the longest that a request may wait."""
 
 DEFAULTS = Limits()

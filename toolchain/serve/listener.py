@@ -8,14 +8,17 @@ import sys
 
 from toolchain.errors import InputError, UsageError
 
-_SO_ATTACH_FILTER = 26
-"""asm-generic/socket.h; Python has no name for it."""
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
+"""asm-generic/socket.h; Python has no names for them."""
 _NO_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 """Classic BPF of linux/filter.h (code, jt, jf, k): load byte 13 of the TCP header, its flags; drop if SYN is set."""
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that has the port but does not listen yet: until the model is loaded, clients are refused.
+    """Return a socket that has the port, so that nobody else gets it, and ignores clients until they are let in.
+
+    It listens: two sockets that do not may have one port. Who asks while the model is loaded is not answered and asks
+    again (RFC 6298: after a second, then two); where the system has no such filter, he waits.
 
     Raises:
         InputError: the port cannot be had.
@@ -29,6 +32,8 @@ def bind(host: str, port: int) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind(address)
+        ignore_clients(bound)
+        bound.listen()
     except OSError as error:
         bound.close()
         what = f"{error.strerror}. Choose another port with --http-port, or 0 for any free one."
@@ -36,12 +41,11 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def let_no_more_in(listener: socket.socket) -> None:
-    """Ignore who knocks from now on; who has been let in can still be accepted.
+def ignore_clients(listener: socket.socket) -> None:
+    """Drop the packets that ask for a connection; who has been let in can still be accepted.
 
-    Closing resets whom the system let in between the last accept and the close. So the close comes last: first the
-    packets that ask for a connection are dropped; the client asks again a second later, and is refused by then. Where
-    the system has no such filter, the short gap remains.
+    Closing resets whom the system let in between the last accept and the close. So the close comes last: the client
+    asks again a second later, and is refused by then.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -50,6 +54,13 @@ def let_no_more_in(listener: socket.socket) -> None:
     program = struct.pack("HP", len(_NO_SYN), ctypes.addressof(held))  # struct sock_fprog
     with contextlib.suppress(OSError):
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def let_clients_in(listener: socket.socket) -> None:
+    """Undo `ignore_clients`."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError):  # there was none
+            listener.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
 def waiting(listener: socket.socket) -> list[socket.socket]:

@@ -27,7 +27,8 @@ from toolchain.serve.gpus import Gpus, open_gpus
 from toolchain.serve.grpc import serve_grpc
 from toolchain.serve.guard import is_loopback
 from toolchain.serve.http import Application
-from toolchain.serve.listener import bind, let_no_more_in, shown, waiting
+from toolchain.serve.limits import GRACE_S
+from toolchain.serve.listener import bind, ignore_clients, let_clients_in, shown, waiting
 
 if TYPE_CHECKING:
     from toolchain.serve.service import Service
@@ -36,8 +37,6 @@ log = logging.getLogger("toolchain")
 
 IDLE_S = 20
 """How long a client may be silent, in a request or between two."""
-GRACE_S = 10.0
-"""For what is in flight when the listeners close, above the longest that a request may wait."""
 _LAST_S = 2.0
 """For requests that are on their way when the listener closes."""
 _HANDSHAKE_S = 0.2
@@ -114,6 +113,7 @@ class HttpServer:
         self.listener = await loop.create_server(
             self._connect, sock=self.socket, ssl=tls, backlog=2048, ssl_handshake_timeout=IDLE_S if tls else None
         )
+        let_clients_in(self.socket)
         self.chores = asyncio.create_task(self._chores())
 
     def _connect(self) -> asyncio.Protocol:
@@ -147,7 +147,7 @@ class HttpServer:
         """Close the listener, once all clients that the system has let in are accepted: closing resets the others."""
         if not self.listener.is_serving():
             return
-        let_no_more_in(self.socket)
+        ignore_clients(self.socket)
         await asyncio.sleep(seconds)
         if not self.listener.is_serving():
             return  # closed meanwhile, at a second signal
