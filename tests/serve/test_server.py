@@ -193,6 +193,8 @@ def test_a_port_in_use_and_a_host_that_is_none():
             bind("127.0.0.1", port)
     with pytest.raises(UsageError, match=r"--host nowhere.invalid: no such host"):
         bind("nowhere.invalid", 0)
+    with pytest.raises(UsageError, match=r"--host a{70}: no such host"):
+        bind("a" * 70, 0)
 
 
 @pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", True), ("::1", True), ("localhost", True),
