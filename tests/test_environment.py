@@ -1,4 +1,3 @@
-import os
 import platform
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ import pytest
 
 from toolchain import environment
 from toolchain.environment import cpu_name, describe, gpu_facts, version_of
+from toolchain.runtimes.device import cpu_threads
 
 Driver = Callable[..., None]
 
@@ -93,7 +93,7 @@ def test_describe_has_the_keys_of_the_design_and_null_for_what_is_absent(monkeyp
         "onnxruntime": "1.31",
         **dict.fromkeys(("tensorrt", "cuda", "driver", "gpu")),
         "cpu": cpu_name(),
-        "threads": len(os.sched_getaffinity(0)),
+        "threads": cpu_threads(),
     }
 
 

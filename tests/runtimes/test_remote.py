@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
@@ -80,7 +83,7 @@ def test_a_wrong_token_and_no_token(served, tmp_path):
     (tmp_path / "wrong").write_text("guess")
     for file in (str(tmp_path / "wrong"), None):
         with (
-            pytest.raises(InputError, match=served["http"]),
+            pytest.raises(InputError, match=rf"{served['http']}: .*\. Give the server's token with --token-file\.$"),
             open_runtime("service", Server(served["http"], 1, "", file)),
         ):
             pass
@@ -89,14 +92,85 @@ def test_a_wrong_token_and_no_token(served, tmp_path):
         pass
 
 
+@pytest.mark.parametrize("held", [b"se\ncret", "sécret".encode(), b"se cret", b"\xff\xfesecret", b""])
+def test_what_is_no_token_is_told_without_showing_it(tmp_path, held):
+    (tmp_path / "token").write_bytes(held)
+    with pytest.raises(InputError, match=r"--token-file .*token: not one word of ASCII") as caught:
+        _ = Server("http://host", 1, "", str(tmp_path / "token")).headers
+    assert "cret" not in str(caught.value)
+
+
+@contextmanager
+def answering(status, body):
+    """Yield the URL of a server that answers all with one body."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self):
+            self.do_GET()
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [(200, b"<html>", "does not speak the Open Inference Protocol"),
+     (200, b"[1, 2]", "does not speak the Open Inference Protocol"),
+     (200, b"7", "does not speak the Open Inference Protocol"),
+     (200, b'{"input": 3}', "does not speak the Open Inference Protocol"),
+     (200, b"\xff", "does not speak the Open Inference Protocol"),
+     (502, b"<html>\nBad gateway", r"answers 502\. Look into"), (500, b'{"error": null}', r"None\. Look into"),
+     (401, b"", r"--token-file\.$"), (403, b"<html>", r"answers 403\. Give the server's token with --token-file\.$")],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["", "/v2/models/demo"])
+def test_what_is_no_answer_of_the_protocol(path, status, body, message):
+    with (
+        answering(status, body) as url,
+        pytest.raises(InputError, match=f"^{url}{path}: .*{message}"),
+        open_runtime("service", Server(url + path, 1, "")),
+    ):
+        pass
+
+
+TAKES_TEXT = {"input": [{"name": "TEXT"}], "output": [{"name": "LOGITS"}], "max_batch_size": 8}
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [[], [{"name": "LOGITS", "datatype": "FP32", "shape": [1, 2], "data": [0.5, 1]}],
+     [{"name": "LOGITS", "datatype": "FP32", "shape": [3], "data": [0, 1, 2]}], [{"name": "LOGITS"}], 3],
+)  # fmt: skip
+def test_logits_of_other_rows_than_were_sent(outputs):
+    sent = Sent([("a",)] * 3, encode=lambda texts: pytest.fail("no need of tokens"))
+    with (
+        answering(200, json.dumps({**TAKES_TEXT, "outputs": outputs}).encode()) as url,
+        open_runtime("service", Server(f"{url}/v2/models/demo", 1, "")) as infer,
+        pytest.raises(InputError, match="does not speak the Open Inference Protocol"),
+    ):
+        infer(sent.batch(np.arange(3)))
+
+
 def test_no_server_is_what_the_machine_lacks(bundle):
     with pytest.raises(MachineError, match=r"127\.0\.0\.1:9: no server answers"):
         evaluate({"backend": "triton", "url": "http://127.0.0.1:9", "limit": 8}, bundle=bundle)
 
 
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:8000", "ftp://host", "http://", "http://host/other", "http://host/v2/models/a/b"]
-)
+    "url",
+    ["127.0.0.1:8000", "ftp://host", "http://", "http://host/other", "http://host/v2/models/a/b", "http://:8000",
+     "http://127.0.0.1:99999", "http://host:abc", "http://[::1", f"http://{'a' * 70}"],
+)  # fmt: skip
 def test_what_is_no_address(url):
     with pytest.raises(UsageError, match="--url"):
         _ = Server(url, 1, "").model

@@ -348,7 +348,7 @@ def test_what_cannot_be_listened_at_or_read_is_one_message(wire, double, tmp_pat
 
     with pytest.raises(InputError, match="cannot be listened at"):
         asyncio.run(twice())
-    with pytest.raises(InputError, match=r"key\.pem: No such file"):
+    with pytest.raises(InputError, match=r"certificate\.pem: No such file"):
         asyncio.run(start(tls=pair))
     for name in ("certificate.pem", "key.pem"):
         (tmp_path / name).write_text("no certificate")

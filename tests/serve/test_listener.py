@@ -25,9 +25,10 @@ def test_a_port_is_had_from_the_beginning(listener):
         bind("127.0.0.1", port)
 
 
-def test_a_host_that_is_none():
-    with pytest.raises(UsageError, match=r"--host nowhere.invalid: no such host"):
-        bind("nowhere.invalid", 0)
+@pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 70])
+def test_a_host_that_is_none(host):
+    with pytest.raises(UsageError, match=f"--host {host}: no such host"):
+        bind(host, 0)
 
 
 def test_clients_are_ignored_until_they_are_let_in_and_again_at_the_end(listener):

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING
 
 from toolchain.cli.output import log
 from toolchain.errors import MachineError, UsageError
+from toolchain.serve.limits import DEFAULTS
 
 if TYPE_CHECKING:
     from toolchain.serve.server import Options, Started
 
 LIMITS = {
-    "max_batch": ("ROWS", "rows of one request"),
-    "max_queue": ("ROWS", "rows that may wait; above, 503"),
-    "max_characters": ("N", "characters of a text"),
-    "max_body": ("BYTES", "of a request, packed and unpacked"),
-    "timeout": ("S", "how long a request may wait in the queue"),
+    "max_batch": ("max_batch", "ROWS", "rows of one request"),
+    "max_queue": ("max_queue", "ROWS", "rows that may wait; above, 503"),
+    "max_characters": ("max_characters", "N", "characters of a text"),
+    "max_body": ("max_body_bytes", "BYTES", "of a request, packed and unpacked"),
+    "timeout": ("timeout_s", "S", "how long a request may wait in the queue"),
 }
-"""Option -> its metavar and help; the defaults are those of serve/limits.py."""
+"""Option -> what it sets in serve/limits.py, its metavar and help."""
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -35,8 +36,7 @@ def serve(args: argparse.Namespace) -> None:
         what = f"{error.name} is not installed. Install it: pip install 'encoder-toolchain[serve]'."
         raise MachineError(f"serve: {what}") from error
     options = _options(args)
-    units = {"max_body": "max_body_bytes", "timeout": "timeout_s"}
-    given = {units.get(name, name): value for name in LIMITS if (value := getattr(args, name)) is not None}
+    given = {limit: value for name, (limit, *_) in LIMITS.items() if (value := getattr(args, name)) is not None}
     opened = open_service(Path(args.bundle), name=args.name, file=args.file, device=args.device or "auto",
                           backend=args.backend, trust=args.trust, cuda_graphs=args.cuda_graphs,
                           limits=Limits(**given), instances=args.instances)  # fmt: skip
@@ -84,23 +84,28 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", metavar="NAME", help="the model's name on the wire (default the checkpoint's)")
     add("--instances", type=_above_zero, metavar="N",
         help="engines that run side by side (default 1; on a CPU one for each processor, up to 4)")  # fmt: skip
-    for name, (metavar, text) in LIMITS.items():
-        kind = _seconds if name == "timeout" else _above_zero
-        add(f"--{name.replace('_', '-')}", type=kind, metavar=metavar, help=text)
+    for name, (limit, metavar, text) in LIMITS.items():
+        kind, default = _seconds if name == "timeout" else _above_zero, str(getattr(DEFAULTS, limit))
+        add(f"--{name.replace('_', '-')}", type=kind, metavar=metavar,
+            help=f"{text} (default {default.removesuffix('.0')})")  # fmt: skip
     add("--token-file", metavar="FILE", help="ask clients for the token in it: Authorization: Bearer TOKEN")
     add("--tls-cert", metavar="FILE", help="serve with TLS: the certificate, PEM")
     add("--tls-key", metavar="FILE", help="and its key")
     add("--drain", type=_seconds, default=5.0, metavar="S", help="after SIGTERM, go on answering so long (default 5)")
 
 
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 20  # Python takes more digits, of any script
+
+
 def _port(text: str) -> int:
-    if not text.isdigit() or int(text) > 65535:
+    if not _is_count(text) or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: give 0 to 65535")
     return int(text)
 
 
 def _above_zero(text: str) -> int:
-    if not text.isdigit() or not int(text):
+    if not _is_count(text) or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 

@@ -1,10 +1,12 @@
 """A server that speaks the Open Inference Protocol, through Triton's own client: texts go out, logits come back."""
 
 import re
+import textwrap
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,10 @@ from toolchain.tensors import TEXT_INPUTS, Batch, Infer
 TIMEOUT_S = 120.0
 
 NAME_ONE = "Name one that it has: --url .../v2/models/NAME."
+
+ADVICE = {"401": "Give the server's token with --token-file.",
+          "403": "Give the server's token with --token-file.", "404": NAME_ONE}  # fmt: skip
+"""HTTP status -> what to do."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +44,9 @@ class Server:
         Raises:
             UsageError: it is not one of a server.
         """
-        found = urllib.parse.urlsplit(self.url)
-        path = found.path.strip("/")
-        if found.scheme not in ("http", "https") or not found.netloc or not re.fullmatch("(v2/models/[^/]+)?", path):
+        if not _is_server(self.url):
             raise UsageError(f"--url {self.url}: not a server's. Give http://HOST:PORT, or add /v2/models/NAME.")
-        return found
+        return urllib.parse.urlsplit(self.url)
 
     @property
     def model(self) -> str | None:
@@ -54,14 +58,29 @@ class Server:
         """What proves who asks.
 
         Raises:
-            InputError: the token's file cannot be read.
+            InputError: the token's file cannot be read, or what it holds is no token.
         """
         if self.token_file is None:
             return {}
         try:
-            return {"Authorization": f"Bearer {Path(self.token_file).read_text(encoding='utf-8').strip()}"}
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--token-file {self.token_file}: cannot be read ({error}). Give another.") from None
+            token = Path(self.token_file).read_bytes().strip()
+        except OSError as error:
+            raise InputError(f"--token-file {self.token_file}: {error.strerror}. Give another.") from None
+        if not re.fullmatch(rb"[!-~]+", token):  # what a header cannot carry would be shown by whoever refuses it
+            what = "not one word of ASCII letters, digits and signs. Give the file that the server has."
+            raise InputError(f"--token-file {self.token_file}: {what}")
+        return {"Authorization": f"Bearer {token.decode()}"}
+
+
+def _is_server(url: str) -> bool:
+    try:
+        found = urllib.parse.urlsplit(url)
+        host = found.hostname or ""
+        _ = found.port, host.encode("idna")  # each raises what cannot be
+    except ValueError:
+        return False
+    known = re.fullmatch("(v2/models/[^/]+)?", found.path.strip("/"))
+    return found.scheme in ("http", "https") and bool(host and known)
 
 
 def import_client() -> Any:
@@ -85,7 +104,7 @@ def open_remote(server: Server, **_: Any) -> Iterator[Infer]:
 
     Raises:
         MachineError: the client is not installed, or nobody answers.
-        InputError: the server has no such model, or several, or refuses a request.
+        InputError: the server has no such model, or several, or refuses a request, or speaks something else.
     """
     http = import_client()
     address = server.parts
@@ -97,26 +116,40 @@ def open_remote(server: Server, **_: Any) -> Iterator[Infer]:
         try:
             return getattr(client, name)(*arguments, headers=server.headers, **keywords)
         except http.InferenceServerException as error:
-            do = NAME_ONE if str(error.status()) == "404" else "Look into the server's own log."
-            raise InputError(f"{server.url}: {error.message().rstrip('.')}. {do}") from None
-        except OSError as error:
+            status = str(error.status())
+            said = f"answers {status}" if error.debug_details() else textwrap.shorten(str(error.message()), 300)
+            do = ADVICE.get(status, "Look into the server's own log.")
+            raise InputError(f"{server.url}: {said.rstrip('.')}. {do}") from None
+        except (OSError, HTTPException) as error:
             raise MachineError(f"{server.url}: no server answers ({error}). Start it, or give another --url.") from None
 
     try:
-        model = server.model or _only_model(server, ask)
-        config = ask("get_model_config", model)
-        _check_model(server, model, config)
-        most = max(1, int(config.get("max_batch_size", 0)))
+        with _understood(server):
+            model = server.model or _only_model(server, ask)
+            config = ask("get_model_config", model)
+            _check_model(server, model, config)
+            most = max(1, int(config.get("max_batch_size", 0)))
 
         def infer(batch: Batch) -> NDArray[np.float32]:
             texts = [batch[name] for name in TEXT_INPUTS[: server.texts]]
-            parts = [_logits(http, ask, model, [part[start : start + most] for part in texts])
-                     for start in range(0, len(texts[0]), most)]  # fmt: skip
+            with _understood(server):
+                parts = [_logits(http, ask, model, [part[start : start + most] for part in texts])
+                         for start in range(0, len(texts[0]), most)]  # fmt: skip
             return np.concatenate(parts)
 
         yield infer
     finally:
         client.close()
+
+
+@contextmanager
+def _understood(server: Server) -> Iterator[None]:
+    """Refuse answers of another kind than the protocol's: a page, or JSON of another shape."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        what = "what answers does not speak the Open Inference Protocol. Give the --url of a server that does."
+        raise InputError(f"{server.url}: {what}") from error
 
 
 def _check_model(server: Server, model: str, config: dict[str, Any]) -> None:
@@ -155,4 +188,7 @@ def _logits(http: Any, ask: Any, model: str, texts: list[NDArray[Any]]) -> NDArr
         inputs.append(http.InferInput(name, list(part.shape), "BYTES"))
         inputs[-1].set_data_from_numpy(part)
     answer = ask("infer", model, inputs, outputs=[http.InferRequestedOutput("LOGITS")])
-    return np.asarray(answer.as_numpy("LOGITS"), np.float32)
+    logits = np.asarray(answer.as_numpy("LOGITS"), np.float32)
+    if logits.ndim != 2 or len(logits) != len(texts[0]):
+        raise ValueError(f"logits of shape {logits.shape} for {len(texts[0])} rows")
+    return logits

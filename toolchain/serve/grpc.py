@@ -1,7 +1,6 @@
 """The service over gRPC: the Open Inference Protocol with Triton's extensions, and gRPC's own health check."""
 
 import asyncio
-import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from toolchain.serve.checks import check_statistics
 from toolchain.serve.door import Door
 from toolchain.serve.proto import HEALTH, INFERENCE
 from toolchain.serve.protocol import Reason, RefusedError
+from toolchain.serve.tls import open_tls
 from toolchain.serve.translate import to_message, to_request
 
 if TYPE_CHECKING:
@@ -86,15 +86,8 @@ async def serve_grpc(
 
 
 def _credentials(tls: "Tls") -> Any:
-    try:
-        pair = tls.key.read_bytes(), tls.cert.read_bytes()
-        # gRPC takes anything, and says only that the port cannot be had. A key with a password is not asked for it.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key, password="")
-    except OSError as error:  # of ssl too, which has no words for a user
-        what = "with its key no certificate" if isinstance(error, ssl.SSLError) else error.strerror
-        where = error.filename or tls.cert
-        raise InputError(f"{where}: {what}. Give PEM files with --tls-cert and --tls-key.") from error
-    return grpc.ssl_server_credentials([pair])
+    open_tls(tls.cert, tls.key)  # gRPC takes anything, and says only that the port cannot be had
+    return grpc.ssl_server_credentials([(tls.key.read_bytes(), tls.cert.read_bytes())])
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import uvicorn
 from uvicorn.server import ServerState
 
-from toolchain.errors import InputError
 from toolchain.serve.connection import MOST, Busy, Connection, sweep
 from toolchain.serve.gpus import Gpus, open_gpus
 from toolchain.serve.grpc import serve_grpc
@@ -29,6 +28,7 @@ from toolchain.serve.guard import is_loopback
 from toolchain.serve.http import Application
 from toolchain.serve.limits import GRACE_S
 from toolchain.serve.listener import bind, ignore_clients, let_clients_in, shown, waiting
+from toolchain.serve.tls import open_tls
 
 if TYPE_CHECKING:
     from toolchain.serve.service import Service
@@ -99,13 +99,9 @@ class HttpServer:
             self.application,
             http=Connection, ws="none", interface="asgi3", lifespan="off", log_config=None, log_level="error",
             access_log=False, proxy_headers=False, timeout_keep_alive=IDLE_S,
-            ssl_certfile=tls.cert if tls else None, ssl_keyfile=tls.key if tls else None,
         )  # fmt: skip
-        try:
-            self.config.load()
-        except OSError as error:  # of ssl too
-            what = f"{error.strerror or 'not a certificate and its key'}. Give PEM files with --tls-cert and --tls-key."
-            raise InputError(f"{tls.cert if tls else ''}: {what}") from error
+        self.config.load()
+        self.config.ssl = open_tls(tls.cert, tls.key) if tls else None
 
     async def start(self) -> None:
         """Listen."""

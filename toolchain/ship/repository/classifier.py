@@ -19,7 +19,7 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         instances = sum(int(group.get("count", 1)) or 1 for group in config.get("instance_group", [])) or 1
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = max(1, len(os.sched_getaffinity(0)) // instances)
+        options.intra_op_num_threads = max(1, processors() // instances)
         # Threads that spin between requests would take the processor from the server and the tokenizer.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         path = os.path.join(args["model_repository"], args["model_version"], "model.onnx")
@@ -42,6 +42,17 @@ class TritonPythonModel:
             answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("logits", logits[start:end])]))
             start = end
         return answers
+
+
+def processors(limit: str = "/sys/fs/cgroup/cpu.max") -> int:
+    """Return how many processors this container may use: of those it may run on, what its limit grants."""
+    found = len(os.sched_getaffinity(0))
+    try:
+        with open(limit, encoding="ascii") as file:
+            quota_us, period_us = file.read().split()
+    except OSError:  # the machine itself, or cgroups of version 1
+        return found
+    return found if quota_us == "max" else max(1, min(found, -(-int(quota_us) // int(period_us))))
 
 
 def column(request: Any, name: str) -> Any:

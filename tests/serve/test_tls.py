@@ -1,0 +1,57 @@
+"""What is wrong with a certificate and its key is told in words, and nobody is asked a password."""
+
+import re
+import shutil
+import ssl
+import subprocess
+
+import pytest
+
+from toolchain.errors import InputError
+from toolchain.serve.tls import open_tls
+
+MAKE = """
+req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost -keyout key -out cert
+ecparam -name prime256v1 -genkey -noout -out other
+pkcs8 -topk8 -in key -passout pass:secret -out locked
+ec -in key -aes128 -passout pass:secret -out locked-of-old
+x509 -in cert -outform DER -out binary
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("no openssl to make a certificate with")
+    folder = tmp_path_factory.mktemp("tls")
+    for line in MAKE.split("\n")[1:-1]:
+        subprocess.run([openssl, *line.split()], cwd=folder, check=True, capture_output=True)
+    (folder / "cut").write_bytes((folder / "cert").read_bytes()[:200])
+    (folder / "both").write_bytes((folder / "key").read_bytes() + (folder / "cert").read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize(("cert", "key"), [("cert", "key"), ("both", "both")])
+def test_a_pair(folder, cert, key):
+    assert isinstance(open_tls(folder / cert, folder / key), ssl.SSLContext)
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "message"),
+    [
+        ("cert", "locked", "locked: locked by a password. Give one without: openssl pkey"),
+        ("cert", "locked-of-old", "locked-of-old: locked by a password. Give one without: openssl pkey"),
+        ("cert", "absent", "absent: No such file or directory. Give PEM files with --tls-cert and --tls-key."),
+        ("absent", "key", "absent: No such file or directory. Give PEM"),
+        ("cert", ".", "Is a directory. Give PEM"),
+        ("key", "cert", "key: no certificate, but a key. Give PEM"),
+        ("cert", "cert", "cert: no key, but a certificate. Give PEM"),
+        ("binary", "key", "binary: no certificate. Give PEM"),
+        ("cert", "binary", "binary: no key. Give PEM"),
+        ("cert", "other", "other: the key of another certificate than "),
+        ("cut", "key", "cut: with "),
+    ],
+)
+def test_what_is_no_pair(folder, cert, key, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        open_tls(folder / cert, folder / key)
