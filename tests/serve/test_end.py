@@ -230,6 +230,7 @@ def test_a_port_in_use_is_one_message(serve):
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [(["--tls-cert", "a"], 2, "--tls-cert and --tls-key: one without the other"),
+     (["--tls-cert", "none", "--tls-key", "none"], 1, "none: No such file"),
      (["--token-file", "none"], 1, "none: No such file"), (["--http-port", "70000"], 2, "'70000' is not a port"),
      (["--max-batch", "0"], 2, "not a whole number above 0"), (["--drain", "-1"], 2, "not a number of seconds")],
 )  # fmt: skip

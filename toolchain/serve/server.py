@@ -175,6 +175,8 @@ async def serve(
         log.warning(
             "%s: whoever can reach this machine can use the model. Give --token-file, or a proxy.", options.host
         )
+    if options.tls:  # told before the model is loaded
+        open_tls(options.tls.cert, options.tls.key)
     sys.setswitchinterval(SWITCH_S)
     with bind(options.host, options.http_port) as listener:
         async with opened as service:
