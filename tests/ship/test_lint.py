@@ -119,6 +119,12 @@ def test_a_model_without_configuration_is_not_checked(repository):
     assert (finding["level"], finding["where"]) == ("warning", "graph")
 
 
+def test_a_hidden_folder_keeps_triton_from_starting(repository):
+    (repository / ".ipynb_checkpoints").mkdir()
+    (finding,) = lint(repository)["findings"]
+    assert (finding["level"], finding["where"]) == ("error", ".ipynb_checkpoints")
+
+
 def test_an_ensemble_without_steps(tmp_path):
     (tmp_path / "m/1").mkdir(parents=True)
     (tmp_path / "m/config.pbtxt").write_text(config_text({"name": "m", "platform": "ensemble"}))
