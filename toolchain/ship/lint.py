@@ -8,10 +8,10 @@ from typing import Any
 
 from toolchain.errors import InputError
 from toolchain.ship.config import CONFIG, read_config
-from toolchain.ship.faults import Finding, Loaded, Models, engine, ensemble, model
+from toolchain.ship.faults import Finding, Loaded, Models, engine, ensemble, model, ours
 from toolchain.ship.place import WITHIN, interrupted
 
-CHECKS = (*model.CHECKS, *engine.CHECKS, *ensemble.CHECKS)
+CHECKS = (*model.CHECKS, *engine.CHECKS, *ours.CHECKS, *ensemble.CHECKS)
 
 
 def lint(repository: Path) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def lint(repository: Path) -> dict[str, Any]:
     for one in models.values():
         for check in CHECKS:
             findings += check(one, models)
+    findings = list(dict.fromkeys(findings))  # a file may be missed by two checks
     findings.sort(key=lambda finding: (finding.level, finding.where))
     counts = Counter(finding.level for finding in findings)
     return {"repository": str(repository), "models": len(folders), "errors": counts["error"],
