@@ -164,3 +164,27 @@ def test_two_runs_do_not_write_one_volume(repository):
     with placing._locked(repository, near=False), pytest.raises(InputError, match="another run is writing it"):
         place(models("new", *NAMES), repository, version=1)
     place(models("new", *NAMES), repository, version=1)
+
+
+def decoder(labels, kind="TYPE_FP32"):
+    config = {"name": "d", "backend": "python", "input": [{"name": "logits", "data_type": kind, "dims": [2]}]}
+    return [Model("d", config_text(config), {"model.py": "", "labels.json": labels})]
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "message"),
+    [('["no", "yes"]', "TYPE_FP16", r"its inputs are logits TYPE_FP32 \[2\], and .* TYPE_FP16 \[2\]\. Choose"),
+     ('["yes", "no"]', "TYPE_FP32", r'd: its labels are \["no", "yes"\], and .* version \["yes", "no"\]\. Choose'),
+     ('[ "no",\n "yes" ]', "TYPE_FP32", None)],
+)  # fmt: skip
+def test_a_new_version_keeps_types_and_labels(tmp_path, labels, kind, message):
+    """The labels are those of the newest version: an older one may have had others."""
+    place(decoder('["no", "yes"]'), tmp_path / "r", version=10)
+    shutil.copytree(tmp_path / "r/d/10", tmp_path / "r/d/9")
+    (tmp_path / "r/d/9/labels.json").write_text('["yes", "no"]')
+    if message is None:
+        assert place(decoder(labels), tmp_path / "r", version=11) == [9, 10]
+        return
+    with pytest.raises(InputError, match=message):
+        place(decoder(labels, kind), tmp_path / "r", version=11)
+    assert sorted(path.name for path in (tmp_path / "r/d").iterdir()) == ["10", "9", "config.pbtxt"]

@@ -126,7 +126,9 @@ def test_the_repositorys_folder_stays_the_same_one(repository, demo_bundle):
 
 def test_other_tensors_are_no_new_version(repository, pairs_bundle):
     before = files_of(repository)
-    with pytest.raises(InputError, match=r"sentiment_tokenizer: its inputs are TEXT \[1\].* Choose another --name"):
+    with pytest.raises(
+        InputError, match=r"sentiment_tokenizer: its inputs are TEXT TYPE_STRING \[1\].* Choose another"
+    ):
         ship(pairs_bundle, repository, Options(name="sentiment", version=2))
     assert files_of(repository) == before
 

@@ -15,10 +15,13 @@ from toolchain.bundle import locked
 from toolchain.errors import InputError
 from toolchain.files import carry, exchange, recover, sync_tree, write_json
 from toolchain.ship.config import CONFIG, parse, read_config
+from toolchain.ship.faults import type_name
 
 Content = Path | str
 """A file to be copied, or a text."""
 
+LABELS = "labels.json"
+"""In each version of a decoder: what it calls each class."""
 
 EXCHANGES = "exchanges.json"
 """In the folder that new models are made in, once all are: a model's name -> the inode of its folder."""
@@ -156,12 +159,15 @@ def _check_place(repository: Path) -> None:
 
 
 def _check_same(model: Model, place: Path) -> None:
-    """Refuse to change what a model takes and gives: its clients, and its older versions, go by it."""
+    """Refuse to change what a model takes, gives and says: its clients, and its older versions, go by it."""
     if not place.exists():
         return
     old, new = read_config(place / CONFIG), parse(model.config)
-    for what in ("input", "output"):
-        before, after = (_tensors(getattr(one, what)) for one in (old, new))
+    said = {what: [_tensors(getattr(one, what)) for one in (old, new)] for what in ("input", "output")}
+    versions = _versions(place)
+    if versions and LABELS in model.files and (newest := place / str(max(versions)) / LABELS).is_file():
+        said["label"] = [_labels(newest), _labels(model.files[LABELS])]
+    for what, (before, after) in said.items():
         if before != after:
             raise InputError(
                 f"{place}: its {what}s are {before}, and those of the new version {after}. "
@@ -170,7 +176,20 @@ def _check_same(model: Model, place: Path) -> None:
 
 
 def _tensors(values: Iterable[Any]) -> str:
-    return ", ".join(sorted(f"{one.name} {list(one.dims)}" for one in values))
+    return ", ".join(sorted(f"{one.name} {type_name(one.data_type)} {list(one.dims)}" for one in values))
+
+
+def _labels(content: Content) -> str:
+    """Return the labels that a decoder reads, in one line; what is no JSON as it stands."""
+    text = content.read_text(encoding="utf-8", errors="replace") if isinstance(content, Path) else content
+    try:
+        return json.dumps(json.loads(text), ensure_ascii=False)
+    except ValueError:
+        return repr(text)
+
+
+def _versions(place: Path) -> set[int]:
+    return {int(path.name) for path in place.glob("*") if path.name.isdecimal()}
 
 
 def _write(model: Model, folder: Path, old: Path, version: int) -> set[int]:
@@ -184,7 +203,7 @@ def _write(model: Model, folder: Path, old: Path, version: int) -> set[int]:
                 shutil.copyfile(content, place / name)
             else:
                 (place / name).write_text(content, encoding="utf-8")
-    others = {int(path.name) for path in old.glob("*") if path.name.isdecimal() and int(path.name) != version}
+    others = _versions(old) - {version}
     for other in others:
         for file in filter(Path.is_file, (old / str(other)).rglob("*")):
             carry(file, folder / file.relative_to(old))
