@@ -49,8 +49,8 @@ def place(models: list[Model], repository: Path, *, version: int) -> list[int]:
     what is mounted, nothing outside it is written. A run that is killed among the exchanges is finished by the next.
 
     Raises:
-        InputError: `repository` is a file or holds something else, its models take or give other tensors, or another
-            run is writing it.
+        InputError: `repository` is a file or holds something else, its models take or give other tensors or labels, or
+            another run is writing it.
     """
     repository = repository.resolve()
     repository.parent.mkdir(parents=True, exist_ok=True)
