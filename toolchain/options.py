@@ -16,9 +16,10 @@ def option(
     metavar: str | None = None,
     choices: tuple[str, ...] = (),
     least: int | None = None,
+    most: int | None = None,
 ) -> Any:
     """Declare one option: its default, help text, and the values it may take."""
-    meta = {"help": text, "short": short, "metavar": metavar, "choices": choices, "least": least}
+    meta = {"help": text, "short": short, "metavar": metavar, "choices": choices, "least": least, "most": most}
     return dataclasses.field(default=default, metadata=meta)
 
 
@@ -51,7 +52,7 @@ def toml_value(text: str) -> Any:
 
 
 def check(field: "dataclasses.Field[Any]", value: Any) -> None:
-    """Refuse a value of the wrong type, below the least, or outside the choices.
+    """Refuse a value of the wrong type, below the least, above the most, or outside the choices.
 
     Raises:
         UsageError: naming the option and the value.
@@ -69,6 +70,8 @@ def check(field: "dataclasses.Field[Any]", value: Any) -> None:
         raise UsageError(f"{flag} {value}: unknown. Choose one of {', '.join(meta['choices'])}.")
     if meta["least"] is not None and value < meta["least"]:
         raise UsageError(f"{flag} {value}: too small. Give {meta['least']} or more.")
+    if meta["most"] is not None and value > meta["most"]:
+        raise UsageError(f"{flag} {value}: too large. Give {meta['most']} or less.")
 
 
 _A = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

@@ -108,6 +108,42 @@ def test_faults_of_files_are_found(repository, file, text, what):
     assert [one for one in lint(repository)["findings"] if what in one["what"]]
 
 
+@pytest.mark.parametrize(
+    "file",
+    ["sentiment_tokenizer/1/tokenizer.json", "sentiment_tokenizer/1/settings.json", "sentiment_decoder/1/labels.json",
+     "sentiment_classifier/1/model.onnx"],
+)  # fmt: skip
+def test_what_a_model_of_ours_reads_is_missed_once(repository, file):
+    folder, _, name = file.partition("/")
+    (repository / file).unlink()
+    assert [(one["where"], one["what"]) for one in lint(repository)["findings"]] == [(folder, f"{name} is missing")]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "what"),
+    [("tokenizer/1/tokenizer.json", "{}", "tokenizer.json is no tokenizer"),
+     ("tokenizer/1/settings.json", "", "settings.json is not what model.py reads"),
+     ("tokenizer/1/settings.json", "{}", "settings.json is not what model.py reads"),
+     ("tokenizer/1/settings.json", '{"texts": ["TEXT"], "outputs": [], "buckets": [16], "max_characters": 9}',
+      "has the outputs none, and its configuration attention_mask, input_ids"),
+     ("decoder/1/labels.json", "{}", "labels.json is no list of labels"),
+     ("decoder/1/labels.json", '["a", "b", "c"]', "has 3 labels, and there are 2 logits")],
+)  # fmt: skip
+def test_what_a_model_of_ours_cannot_read_is_found(repository, file, text, what):
+    (repository / f"sentiment_{file}").write_text(text)
+    (finding,) = lint(repository)["findings"]
+    assert (finding["level"], what in finding["what"]) == ("error", True), finding
+
+
+def test_one_configuration_that_cannot_be_read_leaves_the_others_checked(repository):
+    for model in ("graph", "plan"):
+        (repository / model / "config.pbtxt").unlink()
+    (repository / "graph/config.pbtxt").mkdir()
+    found = {one["where"]: one["what"] for one in lint(repository)["findings"]}
+    assert found["graph/config.pbtxt"] == "cannot be read: Is a directory"
+    assert found["plan"].startswith("no config.pbtxt")
+
+
 def test_a_version_without_its_folder(repository):
     shutil.rmtree(repository / "sentiment/1")
     assert "no folder of a version" in [one["what"] for one in lint(repository)["findings"]]
@@ -117,6 +153,12 @@ def test_a_model_without_configuration_is_not_checked(repository):
     (repository / "graph/config.pbtxt").unlink()
     (finding,) = lint(repository)["findings"]
     assert (finding["level"], finding["where"]) == ("warning", "graph")
+
+
+def test_a_hidden_folder_keeps_triton_from_starting(repository):
+    (repository / ".ipynb_checkpoints").mkdir()
+    (finding,) = lint(repository)["findings"]
+    assert (finding["level"], finding["where"]) == ("error", ".ipynb_checkpoints")
 
 
 def test_an_ensemble_without_steps(tmp_path):

@@ -1,6 +1,8 @@
 """The folder of a service is whole, names the bundle by digest, and its files pass the linters of their kind."""
 
 import json
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +59,37 @@ def test_it_is_made_again_in_its_place_and_nothing_else_is_overwritten(demo_bund
     with pytest.raises(InputError, match="Give a new folder"):
         ship_service(demo_bundle, tmp_path / "mine")
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_folder_with_anything_of_the_users_is_left_alone(demo_bundle, shipped, tmp_path, whole):
+    """Also one that has a bundle, or all of a service, beside it."""
+    place = Path(shipped["path"]) if whole else tmp_path / "mine"
+    if not whole:
+        shutil.copytree(demo_bundle, place / "bundle")
+    (place / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"thesis\.txt in it is not of a service\. Give a new folder"):
+        ship_service(place / "bundle", place)
+    assert (place / "thesis.txt").read_text() == "mine"
+    (place / "thesis.txt").unlink()
+    if not whole:
+        with pytest.raises(InputError, match="it has no Dockerfile"):
+            ship_service(demo_bundle, place)
+
+
+@pytest.mark.parametrize("inside", ["", "service", "deep/service"])
+def test_a_bundle_is_not_copied_into_itself(demo_bundle, tmp_path, inside):
+    bundle = Path(shutil.copytree(demo_bundle, tmp_path / "in"))
+    there = sorted(bundle.rglob("*"))
+    with pytest.raises(InputError, match=r"is in the bundle.* Give a folder outside"):
+        ship_service(bundle, bundle / inside)
+    assert sorted(bundle.rglob("*")) == there
+
+
+def test_the_line_that_starts_it_is_quoted(demo_bundle, tmp_path):
+    place = tmp_path / "my svc"
+    words = shlex.split(ship_service(demo_bundle, place)["next"])
+    assert words == ["docker", "compose", "--project-directory", str(place), "up"]
 
 
 def test_it_is_written_by_one_run_alone_and_after_one_that_was_killed(demo_bundle, shipped):

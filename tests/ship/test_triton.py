@@ -126,7 +126,9 @@ def test_the_repositorys_folder_stays_the_same_one(repository, demo_bundle):
 
 def test_other_tensors_are_no_new_version(repository, pairs_bundle):
     before = files_of(repository)
-    with pytest.raises(InputError, match=r"sentiment_tokenizer: its inputs are TEXT \[1\].* Choose another --name"):
+    with pytest.raises(
+        InputError, match=r"sentiment_tokenizer: its inputs are TEXT TYPE_STRING \[1\].* Choose another"
+    ):
         ship(pairs_bundle, repository, Options(name="sentiment", version=2))
     assert files_of(repository) == before
 
@@ -192,6 +194,16 @@ def test_what_cannot_be_says_what_to_do(demo_bundle, pairs_bundle, tmp_path, opt
     with pytest.raises(error, match=message):
         ship(bundle, tmp_path / "r", Options(name="m", **options))
     assert not (tmp_path / "r").exists()
+
+
+def test_numbers_are_as_large_as_a_configuration_holds(demo_bundle, tmp_path):
+    largest = {"version": 2**63 - 1, "max_batch": 2**31 - 1, "instances": 2**31 - 1, "queue": 2**32 - 1,
+               "timeout_ms": (2**64 - 1) // 1000, "delay_us": 2**64 - 1}  # fmt: skip
+    ship(demo_bundle, tmp_path / "r", Options(name="m", **largest))
+    assert list(config(tmp_path / "r", "m").version_policy.specific.versions) == [2**63 - 1]
+    for name, most in largest.items():
+        with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} {most + 1}: too large. Give {most} or less"):
+            Options(**{name: most + 1})
 
 
 def test_one_profile_for_all_lengths_is_padded_to_the_usual_ones(planned, tmp_path):

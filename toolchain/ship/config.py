@@ -30,12 +30,15 @@ def read_config(file: Path) -> Any:
     """Return the ModelConfig message of a config.pbtxt.
 
     Raises:
-        InputError: it is missing, no text, has a field that Triton does not know or a value of the wrong type.
+        InputError: it is missing, cannot be read, is no text, or has a field that Triton does not know or a value of
+            the wrong type.
     """
     try:
         return parse(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{file}: missing. Write it, or make the repository again.") from None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}. Mend it.") from None
     except (UnicodeDecodeError, text_format.ParseError) as error:
         what = re.sub(r'"inference\.(\w+)"', r"\1", str(error)).rstrip(".")
         raise InputError(f"{file}: not a model's configuration: {what}. Mend it.") from None

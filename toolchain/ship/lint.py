@@ -2,15 +2,16 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from toolchain.errors import InputError
 from toolchain.ship.config import CONFIG, read_config
-from toolchain.ship.faults import Finding, Loaded, Models, engine, ensemble, model
-from toolchain.ship.place import interrupted
+from toolchain.ship.faults import Finding, Loaded, Models, engine, ensemble, model, ours
+from toolchain.ship.place import WITHIN, interrupted
 
-CHECKS = (*model.CHECKS, *engine.CHECKS, *ensemble.CHECKS)
+CHECKS = (*model.CHECKS, *engine.CHECKS, *ours.CHECKS, *ensemble.CHECKS)
 
 
 def lint(repository: Path) -> dict[str, Any]:
@@ -24,9 +25,7 @@ def lint(repository: Path) -> dict[str, Any]:
     folders = [path for path in sorted(repository.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     if not folders:
         raise InputError(f"{repository}: no model in it. Make one: toolchain ship triton BUNDLE -o {repository}.")
-    findings: list[Finding] = []
-    if interrupted(repository):
-        findings.append(Finding("error", repository.name, "a run was stopped among its models", "Ship once more"))
+    findings = list(_hidden(repository))
     models: Models = {}
     for folder in folders:
         if not (folder / CONFIG).exists():
@@ -40,10 +39,21 @@ def lint(repository: Path) -> dict[str, Any]:
     for one in models.values():
         for check in CHECKS:
             findings += check(one, models)
+    findings = list(dict.fromkeys(findings))  # a file may be missed by two checks
     findings.sort(key=lambda finding: (finding.level, finding.where))
     counts = Counter(finding.level for finding in findings)
     return {"repository": str(repository), "models": len(folders), "errors": counts["error"],
             "warnings": counts["warning"], "findings": [dataclasses.asdict(one) for one in findings]}  # fmt: skip
+
+
+def _hidden(repository: Path) -> Iterator[Finding]:
+    """Look at what is not to be seen: folders that are no models, and those that a run has left."""
+    if interrupted(repository):
+        yield Finding("error", repository.name, "a run was stopped among its models", "Ship once more")
+    for path in sorted(repository.glob(".*/")):
+        if path.name != WITHIN:
+            what = "Triton takes a hidden folder for a model too, and does not start"
+            yield Finding("error", path.name, what, "Move it elsewhere")
 
 
 def judge(found: dict[str, Any]) -> None:

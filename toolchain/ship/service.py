@@ -1,6 +1,7 @@
 """A bundle as a service of its own: a folder for `docker compose up`, and the image that it describes."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -8,7 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from toolchain.bundle import MANIFEST, RESULTS, locked, open_bundle
+from toolchain.bundle import RESULTS, Bundle, locked, open_bundle
 from toolchain.engine.plan import is_plan
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
 from toolchain.files import replacing
@@ -16,6 +17,9 @@ from toolchain.names import check_name, image_name
 
 TEMPLATES = Path(__file__).parent / "image"
 TAG = re.compile(r"[a-z0-9]+(?:[._/:-][a-zA-Z0-9]+)*")
+
+BUNDLE = "bundle"
+"""The folder in a service's that has the bundle; beside it are the templates, filled in, and nothing else."""
 
 BASES = {"ort": ("service", "toolchain-service:cpu"), "trt": ("service-trt", "toolchain-service:trt")}
 """Backend -> the target of docker/Dockerfile that has its libraries, and the image that it makes."""
@@ -39,8 +43,7 @@ def ship_service(
     check_name(chosen)
     if backend == "trt" and not any(map(is_plan, about["artefacts"])):
         raise UsageError(f"--backend trt: {place} has no plan. Build one first: toolchain build --backend trt.")
-    if output.exists() and not (output / "bundle" / MANIFEST).exists():
-        raise InputError(f"-o {output}: is there, and no such service. Give a new folder.")
+    _check_output(output, bundle)
     target, base = BASES[backend]
     image = f"{image_name(chosen)}-service:{bundle.digest[:12]}"
     words = {"name": chosen, "base": base, "target": target, "image": image,
@@ -50,9 +53,25 @@ def ship_service(
     with locked(output.resolve()), replacing(output.resolve()) as folder:
         for file in sorted(TEMPLATES.iterdir()):
             (folder / file.name).write_text(Template(file.read_text(encoding="utf-8")).substitute(words))
-        shutil.copytree(bundle.path, folder / "bundle", ignore=lambda *_: [RESULTS])
-    next_step = f"docker compose --project-directory {output} up"
+        shutil.copytree(bundle.path, folder / BUNDLE, ignore=lambda *_: [RESULTS])
+    next_step = shlex.join(["docker", "compose", "--project-directory", str(output), "up"])
     return {"path": str(output), "name": chosen, "image": image, "sha256": bundle.digest, "next": next_step}
+
+
+def _check_output(output: Path, bundle: Bundle) -> None:
+    """Refuse to replace a folder with anything in it that we do not write, and to copy a bundle into itself."""
+    if output.resolve().is_relative_to(bundle.path.resolve()):
+        raise InputError(f"-o {output}: is in the bundle, which would be copied into itself. Give a folder outside.")
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise InputError(f"-o {output}: is a file. Give a new folder.")
+    ours = {file.name for file in TEMPLATES.iterdir()} | {BUNDLE}
+    there = {file.name for file in output.iterdir()}
+    if others := sorted(there - ours):
+        raise InputError(f"-o {output}: is there, and {others[0]} in it is not of a service. Give a new folder.")
+    if missing := sorted(ours - there):
+        raise InputError(f"-o {output}: is there, and no such service: it has no {missing[0]}. Give a new folder.")
 
 
 def ship_image(place: Path, *, tag: str | None = None, **choices: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from toolchain.ship.config import Values, config_text
 from toolchain.ship.engine import Engine, find_engine
 from toolchain.ship.models import PROVENANCE, configurations, names
 from toolchain.ship.options import Options
-from toolchain.ship.place import Model, place
+from toolchain.ship.place import LABELS, Model, place
 from toolchain.ship.signature import to_json
 from toolchain.ship.start import ARGUMENTS, REQUIREMENTS, readme, requirements, start
 from toolchain.ship.tokens import settings, standalone
@@ -54,7 +54,7 @@ def ship(path: Path, repository: Path, options: Options, *, trust: str | None = 
             "settings.json": _json(own),
         },
         "classifier": dict(engine.files),
-        "decoder": {"model.py": CODE / "decoder.py", "labels.json": _json(job.source.labels)},
+        "decoder": {"model.py": CODE / "decoder.py", LABELS: _json(job.source.labels)},
         "ensemble": {PROVENANCE: _json(about)},  # which also keeps the folder where empty ones get lost
     }
     if engine.backend == "python":
