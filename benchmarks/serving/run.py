@@ -127,7 +127,9 @@ def figures(runs: Runs, busy: Load | None) -> dict[str, float]:
         for name in ("per_s", "p50_ms", "p99_ms", "lost"):
             found[f"{server}, {clients} clients, {name}"] = statistics.median(getattr(load, name) for load in loads)
         if server != OURS:
-            pairs = list(zip(runs[OURS, clients], loads, strict=True))
+            pairs = [pair for pair in zip(runs[OURS, clients], loads, strict=True) if all(load.per_s for load in pair)]
+            if not pairs:  # one stood still all the time
+                continue
             found[versus(server, clients)] = statistics.median(mine.per_s / other.per_s for mine, other in pairs)
             if (server, clients) == (PLAIN, 1):
                 found[P50] = statistics.median(mine.p50_ms / other.p50_ms for mine, other in pairs)
