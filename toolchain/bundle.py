@@ -125,6 +125,20 @@ def digest_of(manifest: Manifest) -> str:
     return sha256_json({key: value for key, value in manifest.items() if key != "sha256"})
 
 
+def take(descriptor: int, target: Path) -> None:
+    """Take the lock of an open file or folder, which whoever writes `target` holds until it is closed.
+
+    Raises:
+        InputError: somebody else holds it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(
+            f"{target}: another run is writing it. Wait for it, or choose another folder with -o."
+        ) from None
+
+
 @contextlib.contextmanager
 def locked(target: Path) -> Iterator[None]:
     """Hold the lock of whoever writes the bundle, or another folder of ours, at `target`.
@@ -135,12 +149,7 @@ def locked(target: Path) -> Iterator[None]:
     file = target.parent / f".{target.name}.lock"
     while True:
         with file.open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(
-                    f"{target}: another run is writing it. Wait for it, or choose another folder with -o."
-                ) from None
+            take(lock.fileno(), target)
             # Whoever held it before may have removed the file that was opened here: then try again.
             if _is(file, lock.fileno()):
                 try:

@@ -62,6 +62,14 @@ class Crowd:
         return self
 
 
+def classified(client):
+    """Ask once; return whether the answer is a label, and whether the connection stays open."""
+    client.request("POST", "/classify", json.dumps({"text": "some words " * 20}))
+    answer = client.getresponse()
+    right = answer.status == 200 and "label" in json.loads(answer.read())
+    return right, answer.headers["Connection"] != "close"
+
+
 def ask_over_http(address, note):
     """Ask on one connection until the server says that it closes it, then on the next."""
     client = http.client.HTTPConnection(address, timeout=60)
@@ -73,10 +81,7 @@ def ask_over_http(address, note):
         is_open = True
         while is_open:
             try:
-                client.request("POST", "/classify", json.dumps({"text": "some words " * 20}))
-                answer = client.getresponse()
-                outcome = answer.status == 200 and "label" in json.loads(answer.read())
-                is_open = answer.headers["Connection"] != "close"
+                outcome, is_open = classified(client)
             except OSError as error:
                 outcome, is_open = error, False
             note(outcome)
@@ -91,9 +96,7 @@ def ask_with_a_connection_each(address, note):
         except ConnectionRefusedError:
             return
         try:
-            client.request("POST", "/classify", json.dumps({"text": "some words " * 20}))
-            answer = client.getresponse()
-            note(answer.status == 200 and "label" in json.loads(answer.read()))
+            note(classified(client)[0])
         except OSError as error:
             note(error)
         client.close()

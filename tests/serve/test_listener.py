@@ -47,7 +47,10 @@ def test_clients_are_ignored_until_they_are_let_in_and_again_at_the_end(listener
             assert taken.recv(100) == b"asked before"
 
 
-def test_who_is_already_let_in_twice_harms_nothing(listener):
+def test_letting_in_who_was_not_kept_out_changes_nothing(listener):
     let_clients_in(listener)
     let_clients_in(listener)
-    ask(listener).close()
+    with ask(listener) as client:
+        (taken,) = waiting(listener)
+        with taken:
+            assert taken.getpeername() == client.getsockname()

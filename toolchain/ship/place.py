@@ -1,7 +1,6 @@
 """Models put into a repository: all of them or none, beside what is there already."""
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolchain.bundle import locked
+from toolchain.bundle import locked, take
 from toolchain.errors import InputError
 from toolchain.files import carry, exchange, recover, sync_tree, write_json
 from toolchain.ship.config import CONFIG, parse, read_config
@@ -110,12 +109,7 @@ def _locked(repository: Path, *, near: bool) -> Iterator[None]:
             return
         descriptor = os.open(repository, os.O_RDONLY)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(
-                    f"{repository}: another run is writing it. Wait for it, or choose another folder with -o."
-                ) from None
+            take(descriptor, repository)
             yield
         finally:
             os.close(descriptor)
