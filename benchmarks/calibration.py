@@ -7,9 +7,9 @@ from interleave import interleaved, ratio
 from subject import Subject
 
 from toolchain import graph
-from toolchain.calibrate import MAX_SLOTS, calibrate
+from toolchain.checkpoint.tokenize import budget_batches, equal_length_batches
+from toolchain.int8.calibrate import MAX_SLOTS, calibrate
 from toolchain.runtimes import open_runtime
-from toolchain.tokens import budget_batches, equal_length_batches
 
 ROWS = 512
 

@@ -16,12 +16,12 @@ import quantised
 from numpy.typing import NDArray
 from subject import Subject
 
-from toolchain.data import Text
-from toolchain.environment import version_of
-from toolchain.evaluate import BUDGETS
-from toolchain.forward import run_texts
+from toolchain.data.rows import Text
+from toolchain.evaluation.measure import BUDGETS
 from toolchain.runtimes import open_runtime
+from toolchain.runtimes.batched import run_texts
 from toolchain.runtimes.device import cpu_threads
+from toolchain.runtimes.environment import version_of
 from toolchain.tensors import Infer
 
 BUDGET = BUDGETS[1]

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from toolchain import graph
+from toolchain.checkpoint.export import export
+from toolchain.checkpoint.model import Source, find_model
+from toolchain.checkpoint.tokenize import Tokens, budget_batches
 from toolchain.energy.load import Piece, pieces
-from toolchain.export import export
-from toolchain.model import Source, find_model
 from toolchain.runtimes import open_runtime
 from toolchain.tensors import Infer
-from toolchain.tokens import Tokens, budget_batches
 
 LENGTHS = Path(__file__).with_name("sst2_lengths.json")
 BASE = {"initializer_range": 0.04}  # of transformers' sizes; at its 0.02 the logits of all rows are nearly one
@@ -55,7 +55,7 @@ class Place:
     def half_graph(self) -> Path:
         """The fused float16 graph for ONNX Runtime on CUDA."""
         from toolchain.graph.cuda import for_cuda
-        from toolchain.graph.half import to_half
+        from toolchain.graph.fp16 import to_half
 
         made, model = self.source.folder / "model.fp16.cuda.onnx", graph.load(self.full_graph)
         for_cuda(model)

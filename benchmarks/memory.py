@@ -8,7 +8,7 @@ from pathlib import Path
 from subject import Subject, make, recipe
 
 from toolchain import graph
-from toolchain.calibrate import calibrate
+from toolchain.int8.calibrate import calibrate
 from toolchain.meters.memory import MemoryMeter
 
 FEW, MANY = 256, 2048

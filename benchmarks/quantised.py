@@ -17,8 +17,8 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from toolchain.checkpoint.tokenize import Tokens, equal_length_batches
 from toolchain.tensors import Batch
-from toolchain.tokens import Tokens, equal_length_batches
 
 METHODS = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}
 MAX_SLOTS = 1024

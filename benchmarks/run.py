@@ -23,9 +23,9 @@ from speed import Speed, measure
 from subject import Subject, make, recipe
 
 from calibration import calibration_cost
-from toolchain.environment import describe, version_of
 from toolchain.errors import GateError
 from toolchain.files import write_json
+from toolchain.runtimes.environment import describe, version_of
 
 COSTS: dict[str, Callable[[Subject, int], dict[str, float]]] = {
     "calibration": lambda subject, rounds: calibration_cost(subject, rounds=rounds),

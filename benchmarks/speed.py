@@ -11,9 +11,9 @@ from contenders import CONTENDERS, OURS, PIPELINE, Contender, LeftOut, Pass
 from interleave import Ratio, Timed, interleaved, ratio
 from subject import Subject
 
-from toolchain.compare import Predictions
-from toolchain.evaluate import predict, score
-from toolchain.labels import read_labels
+from toolchain.data.labels import read_labels
+from toolchain.evaluation.compare import Predictions
+from toolchain.evaluation.measure import predict, score
 
 Calls = dict[str, list[Timed[Pass]]]
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolchain.build import build
-from toolchain.data import Rows, load_rows
-from toolchain.job import Job, prepare
+from toolchain.bundle.build import build
+from toolchain.bundle.job import Job, prepare
+from toolchain.data.rows import Rows, load_rows
 from toolchain.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent

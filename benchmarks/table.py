@@ -6,7 +6,7 @@ from contenders import PIPELINE
 from speed import Row
 from targets import Verdict
 
-from toolchain.show import put, titled
+from toolchain.cli.show import put, titled
 
 HEADINGS = ("", "whose", "rows/s", "to the pipeline", "accuracy", "points below", "outside the runtime")
 Cells = list[tuple[str, ...]]

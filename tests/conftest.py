@@ -110,8 +110,8 @@ def checkpoints(tiny_distilbert: Path, tiny_bert: Path, tiny_roberta: Path) -> d
 @pytest.fixture(scope="session")
 def exported(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Architecture -> its float32 graph."""
-    from toolchain.export import export
-    from toolchain.model import find_model
+    from toolchain.checkpoint.export import export
+    from toolchain.checkpoint.model import find_model
 
     made = {}
     for kind, folder in checkpoints.items():
@@ -123,8 +123,8 @@ def exported(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="session")
 def tokens_of(tiny: ModuleType, checkpoints: dict[str, Path]) -> Callable[[str, int], Any]:
     """Return a number of tokenised random sentences of mixed length, for an architecture."""
-    from toolchain.model import find_model, load_tokenizer
-    from toolchain.tokens import encode
+    from toolchain.checkpoint.model import find_model, load_tokenizer
+    from toolchain.checkpoint.tokenize import encode
 
     def make(kind: str, count: int) -> Any:
         generator = np.random.default_rng(count)
@@ -221,7 +221,7 @@ def typed_bundles(tiny: ModuleType, sentences: Path, tmp_path_factory: pytest.Te
 
     Each has been evaluated by ONNX Runtime on the graph that TensorRT takes; read only.
     """
-    from toolchain.build import build
+    from toolchain.bundle.build import build
     from toolchain.pipeline import evaluate
     from toolchain.recipe import Recipe
 
@@ -250,7 +250,7 @@ def bundle_of(typed_bundles: dict[str, Path], tmp_path: Path) -> Callable[[str],
 @pytest.fixture(scope="session")
 def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's bundle in FP32, which takes one text and names two classes; read only."""
-    from toolchain.build import build
+    from toolchain.bundle.build import build
     from toolchain.recipe import Recipe
 
     target = tmp_path_factory.mktemp("demo") / "demo"

@@ -6,8 +6,8 @@ from safetensors.numpy import load_file, save_file
 
 def make(tiny, folder, kind, **config):
     """Save a checkpoint and its graph, model.onnx, into `folder` and return the folder."""
-    from toolchain.export import export
-    from toolchain.model import find_model
+    from toolchain.checkpoint.export import export
+    from toolchain.checkpoint.model import find_model
 
     tiny.make_checkpoint(folder, kind, **config)
     generator = np.random.default_rng(1)

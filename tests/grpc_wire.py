@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 
-from toolchain.serve.grpc import serve_grpc
+from toolchain.serve.grpc.servicer import serve_grpc
 from toolchain.serve.proto import INFERENCE, MESSAGES, SERVICES
 
 HI = struct.pack("<I", 2) + b"hi"

@@ -8,7 +8,7 @@ import asyncio
 
 import numpy as np
 
-from toolchain.serve import answers
+from toolchain.serve import outputs as answers
 from toolchain.serve.checks import Checks, check_model
 from toolchain.serve.counters import Counters
 from toolchain.serve.limits import Limits

@@ -72,7 +72,7 @@ def test_tables_line_up_and_numbers_stand_right(bench):
 def test_onnx_runtimes_own_tools_give_graphs_that_run_with_a_scale_per_channel(
     bench, exported, tokens_of, tmp_path, method
 ):
-    from toolchain.forward import run
+    from toolchain.runtimes.batched import run
     from toolchain.runtimes.ort import open_ort
 
     quantised, made, tokens = bench("quantised"), tmp_path / "made.onnx", tokens_of("distilbert", 40)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from toolchain import graph
-from toolchain.cuda import Graph, open_gpu
+from toolchain.checkpoint.model import find_model
+from toolchain.engine.cuda import Graph, open_gpu
 from toolchain.errors import MachineError
 from toolchain.graph.cuda import for_cuda
-from toolchain.graph.half import to_half
+from toolchain.graph.fp16 import to_half
 from toolchain.meters.gpu_state import describe, other_processes, read_state
 from toolchain.meters.nvml import Unavailable, open_nvml, visible_devices
-from toolchain.model import find_model
 from toolchain.profile.probes import open_probe
 from toolchain.profile.spans import group_ms
 from toolchain.runtimes.ort import open_ort

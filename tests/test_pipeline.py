@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toolchain.build import build
 from toolchain.bundle import open_bundle
+from toolchain.bundle.build import build
 from toolchain.cli import parser
 from toolchain.cli.options import choices
 from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.evaluation.target import find_subject
 from toolchain.pipeline import command_of, evaluate
 from toolchain.recipe import Recipe
-from toolchain.subject import find_subject
 
 KEYS = {"schema", "task", "split", "n", "data_sha256", "predictions", "model", "backend", "device", "precision",
         "artefact", "metrics", "metrics_ci95", "agreement", "latency_ms", "throughput_per_s",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from toolchain.build import build
+from toolchain.bundle.build import build
 from toolchain.pipeline import evaluate
 from toolchain.recipe import Recipe
 
@@ -65,8 +65,8 @@ def test_pairs_and_regression_stay_within_three_points(made, task):
 @pytest.mark.parametrize(("task", "most"), [("sst2", 0.3), ("mrpc", 0.5), ("stsb", 0.5)])
 def test_a_chosen_int8_keeps_accuracy_with_nine_tenths_of_the_work_in_int8(made, task, most):
     """The graph for TensorRT, by `build --precision int8 --calib-method auto --max-drop 0.5` alone."""
-    from toolchain.artefact import open_artefact
-    from toolchain.explain import explain
+    from toolchain.diagnose.explain import explain
+    from toolchain.diagnose.probe import open_artefact
 
     bundle = made(task, precision="int8", calib_method="auto", max_drop=0.5)
     result = measure(bundle, backend="ort", file="model.int8.onnx")
@@ -80,8 +80,8 @@ def test_onnx_runtimes_own_int8_is_explained(made, shared, tmp_path):
     import numpy as np
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
 
-    from toolchain.artefact import open_artefact
-    from toolchain.explain import explain
+    from toolchain.diagnose.explain import explain
+    from toolchain.diagnose.probe import open_artefact
 
     artefact = open_artefact(made("sst2", precision="int8"), {"file": "model.onnx"})
 

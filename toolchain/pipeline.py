@@ -9,30 +9,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from toolchain import evaluate as evaluation
-from toolchain.build import build
 from toolchain.bundle import RESULTS, Bundle
-from toolchain.compare import Predictions
-from toolchain.data import Rows, load_rows
+from toolchain.bundle.build import build
+from toolchain.data.labels import read_labels
+from toolchain.data.metrics import Values
+from toolchain.data.rows import Rows, load_rows
 from toolchain.energy.component import Block
 from toolchain.energy.evaluation import LOAD_ROWS, open_session, require
-from toolchain.environment import describe
 from toolchain.errors import InputError
+from toolchain.evaluation import measure as evaluation
+from toolchain.evaluation.compare import Predictions
+from toolchain.evaluation.results import SCHEMA, Result, read_predictions, save_predictions, save_result
+from toolchain.evaluation.target import CHOSEN_ROWS, Subject, find_subject
 from toolchain.files import sha256_file, sha256_json, write_text
-from toolchain.forward import run_texts
-from toolchain.labels import read_labels
-from toolchain.metrics import Values
 from toolchain.mlperf.ask import require_loadgen
 from toolchain.mlperf.scenario import Scenario, run_scenario
 from toolchain.progress import bar
 from toolchain.recipe import Recipe
 from toolchain.report.html import html
+from toolchain.report.inputs import Material
 from toolchain.report.markdown import markdown
-from toolchain.report.material import Material
-from toolchain.results import SCHEMA, Result, read_predictions, save_predictions, save_result
 from toolchain.roofline import assess
 from toolchain.runtimes import open_runtime
-from toolchain.subject import CHOSEN_ROWS, Subject, find_subject
+from toolchain.runtimes.batched import run_texts
+from toolchain.runtimes.environment import describe
 
 log = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ from subjects import SUBJECTS, Engine, bare_rows_per_s
 from table import show, verdicts
 from targets import Target, cpu_flags, judge
 
-from toolchain.environment import describe
 from toolchain.errors import MachineError, ToolchainError
 from toolchain.files import write_json
+from toolchain.runtimes.environment import describe
 
 CLIENTS = (1, 8, 32)
 ENGINE = "engine alone"

@@ -11,15 +11,15 @@ import numpy as np
 from load import Load
 from subject import SHARED
 
-from toolchain.build import build
-from toolchain.data import load_rows
-from toolchain.demo import FOLDER
+from toolchain.bundle.build import build
+from toolchain.checkpoint.tokenize import Tokens
+from toolchain.data.demo import FOLDER
+from toolchain.data.rows import load_rows
+from toolchain.data.tasks import load_task
+from toolchain.evaluation.target import find_subject
 from toolchain.recipe import Recipe
 from toolchain.runtimes import open_runtime
-from toolchain.subject import find_subject
-from toolchain.tasks import load_task
 from toolchain.tensors import Infer
-from toolchain.tokens import Tokens
 
 TEXTS = 256
 

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from toolchain.cli import parser
+from toolchain.ship.launch import OWN, SHARED_MEMORY, STOCK
 from toolchain.ship.models import names
-from toolchain.ship.start import OWN, SHARED_MEMORY, STOCK
 
 STANDARD = ("apps/v1", "v1", "policy/v1", "autoscaling/v2")
 """Kinds of Kubernetes itself."""

@@ -8,7 +8,7 @@ import pytest
 from toolchain.energy.block import Carbon, block, unavailable
 from toolchain.energy.load import Work
 from toolchain.energy.protocol import Idle, Protocol, Run, Trial
-from toolchain.energy.words import REASONS, describe
+from toolchain.energy.text import REASONS, describe
 from toolchain.meters.energy import Window
 from toolchain.meters.sources import BOARD, COUNTER, Inventory, Source
 from toolchain.meters.track import Track

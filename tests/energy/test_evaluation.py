@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from toolchain.build import build
+from toolchain.bundle.build import build
 from toolchain.energy.evaluation import batches_of
 from toolchain.recipe import Recipe
 

@@ -6,7 +6,7 @@ import pytest
 
 from toolchain.engine.plugins import FIXED_LENGTH, VARIABLE_LENGTH, probe
 from toolchain.errors import MachineError
-from toolchain.graph.packed import QKV, SKIP_NORM
+from toolchain.graph.plugin_graph import QKV, SKIP_NORM
 
 
 def tensorrt(*known):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from toolchain.engine.shapes import Profile, choose_profile, make_profiles, parse_triple
 from toolchain.errors import InputError, UsageError
-from toolchain.graph.packed import pack
+from toolchain.graph.plugin_graph import pack
 from toolchain.runtimes.buckets import padded
 
 MOST = 128

@@ -12,7 +12,7 @@ from toolchain import graph
 from toolchain.engine.static import static_network
 from toolchain.errors import InputError, MachineError
 from toolchain.graph.encoder import dissect, tensor_name, tensor_names
-from toolchain.graph.packed import QKV, SKIP_NORM, pack, packed
+from toolchain.graph.plugin_graph import QKV, SKIP_NORM, pack, packed
 from toolchain.runtimes.ort import open_session
 
 KINDS = ["distilbert", "bert", "roberta"]

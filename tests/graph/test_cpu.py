@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from toolchain import graph
-from toolchain.calibrate import calibrate
-from toolchain.coverage import optimised
 from toolchain.graph.cpu import for_cpu, separate_norms
 from toolchain.graph.first_token import first_token
 from toolchain.graph.integer import integer_products
-from toolchain.quantize import CPU, quantize
+from toolchain.int8.calibrate import calibrate
+from toolchain.int8.coverage import optimised
+from toolchain.int8.quantize import CPU, quantize
 from toolchain.runtimes.ort import open_session
 
 KINDS = ["distilbert", "bert", "roberta"]

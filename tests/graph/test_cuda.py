@@ -10,7 +10,7 @@ from toolchain import graph
 from toolchain.errors import InputError
 from toolchain.graph.cuda import FUSIONS, for_cuda, fuse_skip_norms
 from toolchain.graph.first_token import first_token
-from toolchain.graph.half import to_half
+from toolchain.graph.fp16 import to_half
 from toolchain.roofline.work import Extent, count
 from toolchain.runtimes.ort import open_ort, open_session
 

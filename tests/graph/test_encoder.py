@@ -12,8 +12,8 @@ from safetensors.numpy import load_file
 from toolchain import graph
 from toolchain.errors import InputError
 from toolchain.graph.encoder import dissect, plugin_ranges, tensor_name, tensor_names
-from toolchain.graph.half import to_half
-from toolchain.quantize import calibrated_tensors
+from toolchain.graph.fp16 import to_half
+from toolchain.int8.quantize import calibrated_tensors
 from toolchain.runtimes.ort import open_session
 from toolchain.tensors import Range
 

@@ -5,10 +5,10 @@ import onnx_ir as ir
 import pytest
 
 from toolchain import graph
-from toolchain.calibrate import calibrate
+from toolchain.graph.fp16 import to_half
 from toolchain.graph.fusable import attention_faults
-from toolchain.graph.half import to_half
-from toolchain.quantize import TENSORRT, find_products, quantize
+from toolchain.int8.calibrate import calibrate
+from toolchain.int8.quantize import TENSORRT, find_products, quantize
 
 KINDS = ["distilbert", "bert", "roberta"]
 

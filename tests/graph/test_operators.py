@@ -7,10 +7,10 @@ import onnx_ir as ir
 import pytest
 
 from toolchain import graph
-from toolchain.calibrate import calibrate
-from toolchain.graph.half import to_half
+from toolchain.graph.fp16 import to_half
 from toolchain.graph.operators import TABLE, check_operators
-from toolchain.quantize import CPU, TENSORRT, quantize
+from toolchain.int8.calibrate import calibrate
+from toolchain.int8.quantize import CPU, TENSORRT, quantize
 
 KINDS = ["distilbert", "bert", "roberta"]
 MAJORS = [10, 11]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from toolchain import graph
-from toolchain.calibrate import channel_amax, collect
 from toolchain.errors import InputError
-from toolchain.forward import logits_of
 from toolchain.graph.smooth import MAX_EXPONENT, exponents, folds, smooth
+from toolchain.int8.calibrate import channel_amax, collect
+from toolchain.runtimes.batched import logits_of
 
 KINDS = ["distilbert", "bert", "roberta"]
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from toolchain.checkpoint.tokenize import Tokens
 from toolchain.mlperf.answer import in_batches, one_by_one
-from toolchain.tokens import Tokens
 
 TEXTS = [(" ".join("x" * (row + 1)),) for row in range(6)]  # row n has n + 1 tokens
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from toolchain.checkpoint.tokenize import Tokens
 from toolchain.cli import main
 from toolchain.errors import UsageError
 from toolchain.mlperf.scenario import loadgen_settings, run_scenario
-from toolchain.mlperf.words import describe
+from toolchain.mlperf.text import describe
 from toolchain.recipe import Recipe
 from toolchain.report.html import html
+from toolchain.report.inputs import find_material
 from toolchain.report.markdown import markdown
-from toolchain.report.material import find_material
-from toolchain.tokens import Tokens
 
 SPEED = {"latency_ms": {"p50": 0.05}, "runtime_throughput_per_s": 1000.0, "tokens": {"batch_slots": 64}}
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from toolchain import graph
-from toolchain.calibrate import calibrate
-from toolchain.coverage import optimised
+from toolchain.checkpoint.model import find_model, load_model
 from toolchain.errors import InputError
 from toolchain.graph.cpu import for_cpu
-from toolchain.graph.half import to_half
-from toolchain.model import find_model, load_model
+from toolchain.graph.fp16 import to_half
+from toolchain.int8.calibrate import calibrate
+from toolchain.int8.coverage import optimised
+from toolchain.int8.quantize import CPU, quantize
 from toolchain.profile.ablate import repeated, without
 from toolchain.profile.groups import NORMS
-from toolchain.quantize import CPU, quantize
 from toolchain.runtimes.ort import open_ort
 
 KINDS = ("distilbert", "bert", "roberta")

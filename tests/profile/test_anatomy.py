@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from toolchain.checkpoint.model import find_model, load_model
 from toolchain.errors import InputError
-from toolchain.model import find_model, load_model
 from toolchain.profile.anatomy import find_anatomy
 
 

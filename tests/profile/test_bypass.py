@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from toolchain import graph
+from toolchain.checkpoint.model import find_model
 from toolchain.errors import InputError
 from toolchain.graph import serialised
-from toolchain.model import find_model
 from toolchain.profile import bypass
 from toolchain.profile.ablate import without
 from toolchain.profile.anatomy import find_anatomy

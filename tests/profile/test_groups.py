@@ -6,8 +6,8 @@ import onnx_ir as ir
 import pytest
 
 from toolchain import graph
-from toolchain.coverage import optimised
-from toolchain.graph.half import to_half
+from toolchain.graph.fp16 import to_half
+from toolchain.int8.coverage import optimised
 from toolchain.profile.groups import GROUPS, NOWHERE, Place, place_layers, place_nodes
 
 KINDS = ("distilbert", "bert", "roberta")

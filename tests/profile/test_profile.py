@@ -6,7 +6,7 @@ import json
 import pytest
 
 from toolchain import profile as profiling
-from toolchain.build import build
+from toolchain.bundle.build import build
 from toolchain.errors import UsageError
 from toolchain.profile import profile
 from toolchain.profile.groups import GROUPS, NOWHERE, Place

@@ -2,7 +2,7 @@
 
 import pytest
 
-from toolchain.show.profile import from_nsys, profiled
+from toolchain.cli.show.profile import from_nsys, profiled
 
 
 def energy(joules, interval=None, *, method="ablation", reason=None):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from toolchain.report.html import html
-from toolchain.report.material import Material
+from toolchain.report.inputs import Material
 
 SIZES = {"phone": (390, 844), "desk": (1280, 1600)}
 

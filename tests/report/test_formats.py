@@ -8,7 +8,7 @@ from toolchain.cli import main, parser
 from toolchain.cli.commands import COMMANDS
 from toolchain.errors import UsageError
 from toolchain.report.formats import HTML, TABLES, format_for, render
-from toolchain.report.material import Material
+from toolchain.report.inputs import Material
 
 NAMES = (*TABLES, HTML)
 

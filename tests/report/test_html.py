@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from toolchain.report.html import html
-from toolchain.report.material import Material
+from toolchain.report.inputs import Material
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 EVIL = "<script>alert(1)</script>&\"'"

@@ -5,10 +5,10 @@ import onnx_ir as ir
 import pytest
 
 from toolchain import graph
-from toolchain.calibrate import calibrate
 from toolchain.errors import InputError
-from toolchain.graph.half import to_half
-from toolchain.quantize import CPU, TENSORRT, quantize
+from toolchain.graph.fp16 import to_half
+from toolchain.int8.calibrate import calibrate
+from toolchain.int8.quantize import CPU, TENSORRT, quantize
 from toolchain.roofline.work import Extent, Work, count
 
 KINDS = ("distilbert", "bert", "roberta")
@@ -103,8 +103,8 @@ def test_retyped_keeps_operations_and_numbers():
 
 
 def test_the_shared_model_takes_21_megaflop_a_token(shared, tmp_path):
-    from toolchain.export import export
-    from toolchain.model import find_model
+    from toolchain.checkpoint.export import export
+    from toolchain.checkpoint.model import find_model
 
     export(find_model(str(shared("models/distilbert-l6-h384-sst2"))), tmp_path / "m.onnx")
     _, token, pair = count(graph.load(tmp_path / "m.onnx")).flop["fp32"]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from toolchain.checkpoint.model import find_model
 from toolchain.errors import MachineError, UsageError
-from toolchain.model import find_model
 from toolchain.recipe import ATTENTIONS
 from toolchain.runtimes.attention import KERNELS, PADDED
 from toolchain.runtimes.pytorch import open_torch

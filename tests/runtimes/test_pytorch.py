@@ -5,12 +5,12 @@ from functools import partial
 import numpy as np
 import pytest
 
+from toolchain.checkpoint.model import find_model
 from toolchain.errors import MachineError, UsageError
-from toolchain.model import find_model
-from toolchain.runtimes import recorded
+from toolchain.runtimes import cuda_graphs
+from toolchain.runtimes.cuda_graphs import Recorder
 from toolchain.runtimes.pytorch import _logits, _longest, open_module, open_torch
-from toolchain.runtimes.quantised import quantise
-from toolchain.runtimes.recorded import Recorder
+from toolchain.runtimes.quantized import quantise
 
 
 def repeat(work):
@@ -50,7 +50,7 @@ def test_a_recorder_gives_the_models_logits_and_records_a_bucket_once(kind, reco
 
 
 def test_of_many_recordings_the_oldest_is_dropped(recorder, random_batch, monkeypatch):
-    monkeypatch.setattr(recorded, "MOST_GRAPHS", 2)
+    monkeypatch.setattr(cuda_graphs, "MOST_GRAPHS", 2)
     recorder, shapes = recorder("bert")
     for rows in (1, 2, 1, 3, 1):
         recorder.run(random_batch("bert", rows, 8))

@@ -9,13 +9,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import numpy as np
 import pytest
 
+from toolchain.checkpoint.tokenize import Sent
 from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.evaluation.results import read_predictions
 from toolchain.pipeline import evaluate
 from toolchain.recipe import Recipe
-from toolchain.results import read_predictions
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.remote import Server
-from toolchain.tokens import Sent
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from toolchain.checkpoint.model import find_model
 from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.model import find_model
 from toolchain.runtimes import RUNTIMES, open_runtime
 from toolchain.runtimes.ort import open_session
 

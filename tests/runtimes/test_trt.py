@@ -47,7 +47,7 @@ PRELUDE = """
     import ctypes, sys
     from pathlib import Path
     import numpy as np, onnxruntime, pycuda.driver as cuda, pytest, tensorrt as trt
-    import toolchain.cuda
+    import toolchain.engine.cuda
     from toolchain.errors import InputError, MachineError, UsageError
     from toolchain.runtimes import open_runtime
 
@@ -144,7 +144,7 @@ FAKE = """
             return 0
 
     library = Library()
-    toolchain.cuda.driver_library = lambda: library
+    toolchain.engine.cuda.driver_library = lambda: library
 """
 
 

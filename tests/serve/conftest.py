@@ -2,7 +2,7 @@
 
 import pytest
 
-from toolchain.build import build
+from toolchain.bundle.build import build
 from toolchain.recipe import Recipe
 
 

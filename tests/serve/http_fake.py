@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import uvloop
 
-from toolchain.serve.answers import tensors
 from toolchain.serve.checks import Checks, check_model
 from toolchain.serve.counters import Counters
-from toolchain.serve.http import Application
+from toolchain.serve.http.app import Application
 from toolchain.serve.limits import Limits
 from toolchain.serve.listener import bind
+from toolchain.serve.outputs import tensors
 from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError
 from toolchain.serve.server import HttpServer, Options
 

@@ -17,7 +17,7 @@ import grpc
 import numpy as np
 import pytest
 
-from toolchain.build import build
+from toolchain.bundle.build import build
 from toolchain.recipe import Recipe
 from toolchain.serve.proto import MESSAGES
 

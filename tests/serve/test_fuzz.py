@@ -11,7 +11,7 @@ from collections import Counter
 import grpc
 import pytest
 
-from toolchain.serve.binary import HEADER
+from toolchain.serve.http.binary import HEADER
 
 CASES = 3000
 GROWTH = 1.1

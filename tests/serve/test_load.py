@@ -9,10 +9,10 @@ import aiohttp
 import numpy as np
 import pytest
 
-from toolchain.forward import run
-from toolchain.parity import PROBES
+from toolchain.evaluation.target import find_subject
 from toolchain.runtimes import open_runtime
-from toolchain.subject import find_subject
+from toolchain.runtimes.batched import run
+from toolchain.runtimes.parity import PROBES
 
 OVERLOAD_S, CLIENTS, QUEUE = 30, 320, 32
 GROWTH_MB = 64

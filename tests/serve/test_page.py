@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 
-from toolchain.serve import openapi, pages
+from toolchain.serve.http import openapi, pages
 from toolchain.serve.limits import Limits
 
 

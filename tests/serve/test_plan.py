@@ -11,7 +11,7 @@ import numpy as np
 from toolchain.runtimes import open_runtime
 from toolchain.serve.protocol import InferRequest, Tensor
 from toolchain.serve.service import open_service
-from toolchain.subject import find_subject
+from toolchain.evaluation.target import find_subject
 
 bundle = Path({bundle!r})
 texts = ["good", "a good bright film " * 5, "a slow sad story " * 20]

@@ -14,8 +14,8 @@ import pytest
 import tritonclient.http as triton
 
 from toolchain.errors import InputError
-from toolchain.serve.connection import HEAD_BYTES, sweep
 from toolchain.serve.guard import is_loopback, read_token
+from toolchain.serve.http.connection import HEAD_BYTES, sweep
 from toolchain.serve.server import Options, Tls
 
 INFER = "/v2/models/sentiment/infer"

@@ -6,15 +6,15 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from toolchain.data import load_rows
+from toolchain.data.rows import load_rows
 from toolchain.errors import InputError, UsageError
-from toolchain.forward import run
+from toolchain.evaluation.target import find_subject
 from toolchain.runtimes import open_runtime
-from toolchain.serve import engines
+from toolchain.runtimes.batched import run
+from toolchain.serve.batching import engines
 from toolchain.serve.limits import Limits
 from toolchain.serve.protocol import InferRequest, Reason, RefusedError, Tensor
 from toolchain.serve.service import open_service
-from toolchain.subject import find_subject
 
 ROWS = 64
 

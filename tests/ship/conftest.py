@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from toolchain.bundle.writer import stage
 from toolchain.ship.options import Options
 from toolchain.ship.triton import ship
-from toolchain.stage import stage
 
 BUCKETS = (16, 32)
 TENSORRT = "10.16.1.11"
@@ -18,7 +18,7 @@ TENSORRT = "10.16.1.11"
 @pytest.fixture(scope="session")
 def pairs_bundle(tiny, tmp_path_factory):
     """A random BERT, with token types: two texts, one number; its float16 graph also stands as a plan."""
-    from toolchain.build import build
+    from toolchain.bundle.build import build
     from toolchain.recipe import Recipe
 
     home = tmp_path_factory.mktemp("bundles")

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from toolchain.build import build
-from toolchain.parity import PROBES
+from toolchain.bundle.build import build
 from toolchain.recipe import Recipe
+from toolchain.runtimes.parity import PROBES
 from toolchain.ship.options import Options
 from toolchain.ship.triton import ship
 

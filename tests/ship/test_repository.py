@@ -13,8 +13,8 @@ import scipy.special
 
 import toolchain.ship.triton
 from toolchain.bundle import open_bundle
-from toolchain.job import job_of
-from toolchain.subject import recorded
+from toolchain.bundle.job import job_of
+from toolchain.evaluation.target import recorded
 
 CODE = sorted(toolchain.ship.triton.CODE.glob("*.py"))
 ALLOWED = {"__future__", "json", "os", "typing", "numpy", "tokenizers", "onnxruntime", "triton_python_backend_utils"}

@@ -10,10 +10,10 @@ import pytest
 import scipy.special
 
 from toolchain.bundle import open_bundle
-from toolchain.job import job_of
-from toolchain.parity import PROBES
+from toolchain.bundle.job import job_of
+from toolchain.evaluation.target import recorded
 from toolchain.runtimes import open_runtime
-from toolchain.subject import recorded
+from toolchain.runtimes.parity import PROBES
 
 WIRES = ("http", "grpc")
 OUTPUTS = ["LABEL", "SCORE", "LOGITS"]

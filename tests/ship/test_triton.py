@@ -10,7 +10,7 @@ import pytest
 from toolchain.bundle import open_bundle
 from toolchain.cli import main
 from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.ship import place as placing
+from toolchain.ship import install as placing
 from toolchain.ship.config import read_config
 from toolchain.ship.options import Options
 from toolchain.ship.triton import ship

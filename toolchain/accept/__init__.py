@@ -14,12 +14,12 @@ from typing import Any
 
 from toolchain.accept import energy, engines, page
 from toolchain.accept.bench import Bench, Check, Skip
-from toolchain.compile import find_machine
-from toolchain.environment import describe
+from toolchain.bundle.engine_step import find_machine
 from toolchain.errors import GateError, ToolchainError
 from toolchain.files import write_json, write_text
 from toolchain.recipe import Recipe
 from toolchain.report.markdown import acceptance
+from toolchain.runtimes.environment import describe
 
 log = logging.getLogger(__name__)
 

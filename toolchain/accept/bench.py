@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolchain.compile import Machine
+from toolchain.bundle.engine_step import Machine
+from toolchain.evaluation.results import Result
 from toolchain.recipe import Recipe
-from toolchain.results import Result
 
 
 class Skip(Exception):  # noqa: N818  # it is no error

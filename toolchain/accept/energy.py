@@ -1,9 +1,9 @@
 """Checks of energy: the counter agrees with power, and what engines use a row is measured and plausible."""
 
 from toolchain.accept.bench import Bench, Check, Skip
-from toolchain.contest import contest
+from toolchain.energy.compare import contest
 from toolchain.energy.context import DISAGREE
-from toolchain.energy.words import describe, reason
+from toolchain.energy.text import describe, reason
 from toolchain.errors import GateError, MachineError
 from toolchain.meters.energy import open_meter
 from toolchain.meters.gpu_state import describe as describe_gpu

@@ -5,20 +5,21 @@ from typing import Any
 
 import numpy as np
 
-from toolchain import graph, verify
+from toolchain import graph
 from toolchain.accept.bench import Bench, Check, Skip
-from toolchain.artefact import open_artefact
-from toolchain.build import build
 from toolchain.bundle import open_bundle
-from toolchain.compare import FAILS
-from toolchain.doctor import examine
+from toolchain.bundle.build import build
+from toolchain.diagnose import verify
+from toolchain.diagnose.doctor import examine
+from toolchain.diagnose.gate import contest
+from toolchain.diagnose.probe import open_artefact
 from toolchain.engine.api import has_implicit_int8, make_logger
 from toolchain.engine.plan import Tag, check_plan
 from toolchain.engine.plugins import VARIABLE_LENGTH, probe
 from toolchain.errors import GateError, InputError, MachineError
-from toolchain.gate import contest
+from toolchain.evaluation.compare import FAILS
 from toolchain.graph.encoder import dissect
-from toolchain.graph.packed import check_packable
+from toolchain.graph.plugin_graph import check_packable
 from toolchain.pipeline import evaluate
 from toolchain.runtimes import open_runtime
 

@@ -3,7 +3,7 @@
 from toolchain.accept.bench import Bench, Check, Skip
 from toolchain.files import write_text
 from toolchain.report.html import html
-from toolchain.report.material import Material
+from toolchain.report.inputs import Material
 
 PAGE = "accept.html"
 

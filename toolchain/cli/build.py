@@ -20,11 +20,11 @@ def calibrate(args: argparse.Namespace) -> None:
 
 def build(args: argparse.Namespace, goal: tuple[str, ...] = ()) -> None:
     """Build by precision or, for `export` and `calibrate`, the steps that are the goal."""
-    from toolchain import build as bundles
+    from toolchain.bundle import build as bundles
     from toolchain.bundle import open_bundle
-    from toolchain.gate import gate, judge
-    from toolchain.show.build import built
-    from toolchain.subject import recorded
+    from toolchain.cli.show.build import built
+    from toolchain.diagnose.gate import gate, judge
+    from toolchain.evaluation.target import recorded
 
     values, place = choices(args)
     steps: tuple[str, ...] | None = None

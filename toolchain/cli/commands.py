@@ -32,23 +32,23 @@ class Command:
 
 
 def _demo(args: argparse.Namespace) -> None:
+    from toolchain.cli.show import results
     from toolchain.pipeline import demo
-    from toolchain.show import results
 
     emit(args, demo(output=Path(args.output) if args.output else None, tell=log.info), results.demo)
 
 
 def _eval(args: argparse.Namespace) -> None:
+    from toolchain.cli.show.results import result
     from toolchain.pipeline import evaluate
-    from toolchain.show.results import result
 
     values, bundle = choices(args)
     emit(args, evaluate(values, bundle=bundle, tell=log.info), result)
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from toolchain.gate import contest, judge
-    from toolchain.show.compare import compared
+    from toolchain.cli.show.compare import compared
+    from toolchain.diagnose.gate import contest, judge
 
     recipe = Recipe.make(given(args))
     if recipe.wants_energy:
@@ -60,9 +60,9 @@ def _compare(args: argparse.Namespace) -> None:
 
 
 def _compare_energy(args: argparse.Namespace, recipe: Recipe) -> None:
-    from toolchain.contest import contest, judge
-    from toolchain.contest.contenders import parse_backends
-    from toolchain.show.pairs import compared_energy
+    from toolchain.cli.show.pairs import compared_energy
+    from toolchain.energy.compare import contest, judge
+    from toolchain.energy.compare.contenders import parse_backends
 
     if recipe.max_drop is not None:
         raise UsageError("--max-drop: of accuracy, and --energy compares energy. Leave one of them out.")
@@ -74,9 +74,9 @@ def _compare_energy(args: argparse.Namespace, recipe: Recipe) -> None:
 
 
 def _verify(args: argparse.Namespace) -> None:
-    from toolchain import verify
-    from toolchain.artefact import open_artefact
-    from toolchain.show.verify import verified
+    from toolchain.cli.show.verify import verified
+    from toolchain.diagnose import verify
+    from toolchain.diagnose.probe import open_artefact
 
     values, place = choices(args)
     found = verify.verify(open_artefact(place, values))
@@ -85,10 +85,10 @@ def _verify(args: argparse.Namespace) -> None:
 
 
 def _explain(args: argparse.Namespace) -> None:
-    from toolchain.artefact import open_artefact
+    from toolchain.cli.show.explain import explained, explained_plan
+    from toolchain.diagnose.explain import explain, explain_plan
+    from toolchain.diagnose.probe import open_artefact
     from toolchain.engine.plan import is_plan
-    from toolchain.explain import explain, explain_plan
-    from toolchain.show.explain import explained, explained_plan
 
     values, place = choices(args)
     if values.get("backend") == "trt" or is_plan(values.get("file", "")):
@@ -98,16 +98,16 @@ def _explain(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
+    from toolchain.cli.show.predict import predicted
     from toolchain.roofline.predict import predict
-    from toolchain.show.predict import predicted
 
     values, place = choices(args)
     emit(args, predict(values, gpu=args.gpu, bundle=place, idle_w=args.idle_power), predicted)
 
 
 def _tune(args: argparse.Namespace) -> None:
-    from toolchain.show.tune import tuned
-    from toolchain.tune import tune
+    from toolchain.cli.show.tune import tuned
+    from toolchain.diagnose.tune import tune
 
     values, place = choices(args)
     emit(args, tune(values, bundle=place, tell=log.info), tuned)
@@ -115,7 +115,7 @@ def _tune(args: argparse.Namespace) -> None:
 
 def _accept(args: argparse.Namespace) -> None:
     from toolchain import accept
-    from toolchain.show.accept import accepted
+    from toolchain.cli.show.accept import accepted
 
     values, place = choices(args)
     if place:
@@ -130,7 +130,7 @@ def _accept(args: argparse.Namespace) -> None:
 def _report(args: argparse.Namespace) -> None:
     from toolchain.files import write_text
     from toolchain.report.formats import format_for, render
-    from toolchain.report.material import find_material
+    from toolchain.report.inputs import find_material
 
     output = Path(args.output) if args.output else None
     chosen = "json" if args.json else args.format or format_for(output)
@@ -143,8 +143,8 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _doctor(args: argparse.Namespace) -> None:
-    from toolchain.doctor import examine
-    from toolchain.show.doctor import examined
+    from toolchain.cli.show.doctor import examined
+    from toolchain.diagnose.doctor import examine
 
     findings = [dataclasses.asdict(finding) for finding in examine()]
     emit(args, {"findings": findings}, examined)

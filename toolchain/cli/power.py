@@ -11,9 +11,9 @@ from toolchain.errors import UsageError
 
 def power(args: argparse.Namespace) -> int:
     """Measure a command, or without one watch the machine; return the command's exit code."""
-    from toolchain import power as meter
-    from toolchain.power_file import writer
-    from toolchain.show.power import live, recorded
+    from toolchain.cli.show.power import live, recorded
+    from toolchain.energy import power as meter
+    from toolchain.energy.power_file import writer
 
     if args.command and args.seconds is not None:
         raise UsageError("--seconds: only without a command, which takes as long as it takes. Leave one of them out.")

@@ -13,9 +13,9 @@ WINDOW_S = 10.0
 
 def profile(args: argparse.Namespace) -> None:
     """Time parts of the model, with --energy measure them too; or read a report of Nsight Systems."""
+    from toolchain.cli.show.profile import from_nsys, profiled
     from toolchain.profile import profile
     from toolchain.profile.nsys import read_nsys
-    from toolchain.show.profile import from_nsys, profiled
 
     if args.nsys:
         emit(args, read_nsys(Path(args.nsys)), from_nsys)
@@ -27,8 +27,8 @@ def profile(args: argparse.Namespace) -> None:
         return
     from toolchain.energy.calls import joules_per_call
     from toolchain.energy.protocol import Protocol
+    from toolchain.evaluation.target import find_subject
     from toolchain.meters.energy import open_meter
-    from toolchain.subject import find_subject
 
     device = find_subject(values, place).device
     protocol = Protocol(window_s=values.get("energy_window", WINDOW_S), seed=values.get("seed", 0))

@@ -21,9 +21,9 @@ class Kind:
 
 
 def _triton(args: argparse.Namespace) -> None:
+    from toolchain.cli.show.ship import shipped
     from toolchain.ship.options import Options
     from toolchain.ship.triton import ship
-    from toolchain.show.ship import shipped
 
     if args.lint:
         _lint(args)
@@ -34,8 +34,8 @@ def _triton(args: argparse.Namespace) -> None:
 
 
 def _lint(args: argparse.Namespace) -> None:
+    from toolchain.cli.show.ship import linted
     from toolchain.ship.lint import judge, lint
-    from toolchain.show.ship import linted
 
     if args.source or args.output:
         raise UsageError(f"--lint {args.lint}: looks at a repository and makes none. Leave BUNDLE and -o out.")
@@ -55,8 +55,8 @@ def _triton_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _service(args: argparse.Namespace) -> None:
+    from toolchain.cli.show.ship import packed
     from toolchain.ship.service import ship_service
-    from toolchain.show.ship import packed
 
     if not args.output:
         raise UsageError("--output: missing. Name the service's folder with -o DIR.")
@@ -64,8 +64,8 @@ def _service(args: argparse.Namespace) -> None:
 
 
 def _image(args: argparse.Namespace) -> None:
+    from toolchain.cli.show.ship import packed
     from toolchain.ship.service import ship_image
-    from toolchain.show.ship import packed
 
     emit(args, ship_image(_bundle(args), tag=args.tag, **_choices(args)), packed)
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from toolchain.energy.component import Block, absent, component, counted
 from toolchain.energy.context import context, flags
 from toolchain.energy.protocol import Idle, Protocol, Run, Trial
+from toolchain.evaluation.statistics import bootstrap_mean_ci95
 from toolchain.meters.energy import EnergyMeter
 from toolchain.meters.sources import BOARD, COMPONENTS
-from toolchain.statistics import bootstrap_mean_ci95
 
 FIGURES = ("window_s", "inferences", "total_j", "per_inference_j", "per_token_j", "per_slot_j", "per_correct_j",
            "throughput_per_s", "mean_power_w", "peak_power_w", "energy_delay_product_js", "counter_to_integral",

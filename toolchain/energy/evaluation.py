@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from toolchain.data import Text
+from toolchain.checkpoint.ragged import Indices
+from toolchain.checkpoint.tokenize import Encode, budget_batches
+from toolchain.data.rows import Text
 from toolchain.energy.block import NOT_REQUESTED, Carbon, block, nothing, unavailable
 from toolchain.energy.component import Block
 from toolchain.energy.load import pieces
@@ -14,10 +16,8 @@ from toolchain.energy.protocol import Idle, Protocol, Run, idle, measure
 from toolchain.errors import MachineError
 from toolchain.meters.energy import EnergyMeter, open_meter
 from toolchain.meters.sources import BOARD, PACKAGE
-from toolchain.ragged import Indices
 from toolchain.recipe import Recipe
 from toolchain.tensors import Infer
-from toolchain.tokens import Encode, budget_batches
 
 Tell = Callable[[str], None]
 

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from toolchain.ragged import Indices
+from toolchain.checkpoint.ragged import Indices
+from toolchain.checkpoint.tokenize import Tokens
 from toolchain.tensors import Batch, Infer
-from toolchain.tokens import Tokens
 
 Found = TypeVar("Found")
 

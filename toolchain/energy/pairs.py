@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolchain.energy.block import LEAST_WINDOWS
-from toolchain.statistics import bootstrap_mean_ci95, detectable_mean
+from toolchain.evaluation.statistics import bootstrap_mean_ci95, detectable_mean
 
 RESOLVED, NOT_RESOLVED = "resolved", "not resolved"
 

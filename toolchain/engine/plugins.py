@@ -6,7 +6,7 @@ Each kind exists twice: as IPluginV3, which later releases keep, and as the olde
 from typing import Any
 
 from toolchain.errors import MachineError
-from toolchain.graph.packed import QKV, SKIP_NORM
+from toolchain.graph.plugin_graph import QKV, SKIP_NORM
 
 Kinds = dict[str, tuple[str, ...]]
 """Plugin name -> its versions, the one to prefer first."""

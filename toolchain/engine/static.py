@@ -12,7 +12,7 @@ import numpy as np
 from toolchain.errors import InputError, MachineError
 from toolchain.graph.encoder import EMBEDDED, Encoder, tensor_name
 from toolchain.graph.match import Linear, Norm
-from toolchain.graph.packed import FP32, QKV, SKIP_NORM, join
+from toolchain.graph.plugin_graph import FP32, QKV, SKIP_NORM, join
 from toolchain.tensors import Array
 
 MAJORS = (10,)

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from toolchain.data import Text
-from toolchain.ragged import Indices
+from toolchain.checkpoint.ragged import Indices
+from toolchain.checkpoint.tokenize import Encode, budget_batches
+from toolchain.data.rows import Text
 from toolchain.tensors import Infer
-from toolchain.tokens import Encode, budget_batches
 
 Answer = Callable[[Indices], Iterator[Indices]]
 """Rows, int64 [n] -> which of them are answered now, as positions in [n], until all are."""

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolchain.data import Text
+from toolchain.checkpoint.tokenize import Encode
+from toolchain.data.rows import Text
 from toolchain.files import write_bytes
 from toolchain.mlperf.answer import in_batches, one_by_one
 from toolchain.mlperf.ask import DETAIL, SUMMARY, ask
 from toolchain.mlperf.log import Log, outcome
 from toolchain.recipe import REMOTE, Recipe
 from toolchain.tensors import Infer
-from toolchain.tokens import Encode
 
 NAMES = {"single-stream": "SingleStream", "offline": "Offline", "server": "Server"}
 

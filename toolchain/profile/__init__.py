@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from toolchain.data import Text, load_rows
+from toolchain.bundle.job import Job
+from toolchain.checkpoint.tokenize import budget_batches
+from toolchain.data.rows import Text, load_rows
 from toolchain.energy.calls import Measure
-from toolchain.environment import describe
 from toolchain.errors import ToolchainError, UsageError
-from toolchain.evaluate import choose_budget
-from toolchain.job import Job
-from toolchain.parity import probe_texts
+from toolchain.evaluation.measure import choose_budget
+from toolchain.evaluation.target import Subject, find_subject
 from toolchain.profile.apportion import ROUNDS, Rounds, apportion, measure_variants
 from toolchain.profile.groups import GROUPS, HOST, PARTS
 from toolchain.profile.nsys import nsys_command
@@ -24,8 +24,8 @@ from toolchain.profile.timed import LAUNCHES, Timed, milliseconds, time_calls
 from toolchain.profile.trace import write_trace
 from toolchain.profile.variants import Load, open_variants, whole
 from toolchain.runtimes import open_runtime
-from toolchain.subject import Subject, find_subject
-from toolchain.tokens import budget_batches
+from toolchain.runtimes.environment import describe
+from toolchain.runtimes.parity import probe_texts
 
 log = logging.getLogger(__name__)
 

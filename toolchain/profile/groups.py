@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from toolchain.graph.packed import QKV, SKIP_NORM
+from toolchain.graph.plugin_graph import QKV, SKIP_NORM
 
 HOST = ("tokenise", "copy")
 PARTS = ("embedding", "attention", "feed_forward", "head")

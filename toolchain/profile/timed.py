@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from toolchain.evaluation.target import Subject
 from toolchain.profile.groups import NOWHERE, Place
 from toolchain.profile.nsys import CALL, INFER
 from toolchain.profile.probes import open_probe
 from toolchain.profile.spans import Span, Watch, group_ms, nvtx_ranges
 from toolchain.profile.variants import Load
 from toolchain.runtimes import open_runtime
-from toolchain.subject import Subject
 from toolchain.tensors import Infer
 
 BLOCKS, CALLS, WARMUP = 2, 8, 3

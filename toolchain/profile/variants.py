@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from toolchain import graph
-from toolchain.data import Text
+from toolchain.checkpoint.model import Source
+from toolchain.checkpoint.tokenize import Encode, Tokens
+from toolchain.data.rows import Text
 from toolchain.errors import InputError
-from toolchain.model import Source
+from toolchain.evaluation.target import Subject
 from toolchain.profile import ablate, bypass
 from toolchain.profile.anatomy import find_anatomy
 from toolchain.profile.apportion import Opened, Variant, Work
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.pytorch import forward, open_module
-from toolchain.subject import Subject
 from toolchain.tensors import Batch, Infer
-from toolchain.tokens import Encode, Tokens
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from toolchain.compare import count_flips
-from toolchain.energy import words
+from toolchain.energy import text as words
 from toolchain.errors import InputError
-from toolchain.results import Result, load_predictions
+from toolchain.evaluation.compare import count_flips
+from toolchain.evaluation.results import Result, load_predictions
 
 
 @dataclass(frozen=True)

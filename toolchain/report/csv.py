@@ -4,7 +4,7 @@ import csv
 import io
 from typing import Any
 
-from toolchain.results import Result
+from toolchain.evaluation.results import Result
 
 
 def comma_separated(results: list[Result]) -> str:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from toolchain.errors import UsageError
+from toolchain.evaluation.results import Result
 from toolchain.report.csv import comma_separated
 from toolchain.report.html import html
+from toolchain.report.inputs import Material
 from toolchain.report.markdown import markdown
-from toolchain.report.material import Material
 from toolchain.report.optimum import optimum_benchmark
-from toolchain.results import Result
 
 
 def as_json(results: list[Result]) -> str:

@@ -7,9 +7,9 @@ of some of the tasks is no GLUE score, so what is missing is always named.
 from collections import Counter
 from dataclasses import dataclass
 
+from toolchain.evaluation.results import Result
 from toolchain.report.cells import Number
 from toolchain.report.table import names_of
-from toolchain.results import Result
 
 TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from toolchain import __version__
-from toolchain.energy import words
-from toolchain.mlperf import words as mlperf
+from toolchain.energy import text as words
+from toolchain.evaluation.results import Result
+from toolchain.mlperf import text as mlperf
 from toolchain.report import glue, plots
 from toolchain.report.cells import COLUMNS, METRIC, Cell, Number, look, metric, number
-from toolchain.report.material import Material, Record
+from toolchain.report.inputs import Material, Record
 from toolchain.report.plots import Axis, Plot
 from toolchain.report.table import groups, names_of, title
-from toolchain.results import Result
 
 T = TypeVar("T")
 

@@ -3,10 +3,10 @@
 from typing import Any
 
 from toolchain import __version__
-from toolchain.energy import words
-from toolchain.mlperf import words as mlperf
+from toolchain.energy import text
+from toolchain.evaluation.results import Result
+from toolchain.mlperf import text as mlperf
 from toolchain.report.table import COLUMNS, groups, headings, rows, title
-from toolchain.results import Result
 
 
 def markdown(results: list[Result]) -> str:
@@ -28,7 +28,7 @@ def _section(results: list[Result]) -> str:
         "text to logits, at the best batch; util is the share, %, of the device's speed in matrix products that",
         "the real tokens take while the model runs; MB is the peak of the whole process.",
         "",
-        *(line for result in results for line in _named(result, words.describe(result["energy"]))),
+        *(line for result in results for line in _named(result, text.describe(result["energy"]))),
         *(line for result in results for line in _scenario(result)),
         "",
         "## Where",

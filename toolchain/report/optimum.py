@@ -11,8 +11,8 @@ from typing import Any
 
 from toolchain.energy.block import JOULES_PER_KWH
 from toolchain.energy.component import Block
+from toolchain.evaluation.results import Result
 from toolchain.meters.sources import BOARD, DRAM, PACKAGE
-from toolchain.results import Result
 
 VERSION = "0.6.0"
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolchain.report.material import Record
+from toolchain.evaluation.results import Result
+from toolchain.report.inputs import Record
 from toolchain.report.svg import INK, SERIES, SOFT, draw
 from toolchain.report.table import names_of
-from toolchain.results import Result
 
 WIDTH = 4.6
 """Inches. A plot is about as wide as a phone, so that its letters stay readable there."""

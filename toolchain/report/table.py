@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from toolchain.bundle import RESULTS
-from toolchain.results import Result
+from toolchain.evaluation.results import Result
 
 
 def _metric(result: Result) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from toolchain.errors import MachineError
-from toolchain.kernel_speed import product_session
+from toolchain.roofline.kernel_speed import product_session
 from toolchain.roofline.work import Flop
 from toolchain.runtimes.device import cpu_threads
 

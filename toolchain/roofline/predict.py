@@ -6,12 +6,12 @@ from typing import Any
 
 from toolchain import graph
 from toolchain.bundle import Bundle, last_bundle, open_bundle
-from toolchain.data import load_rows
+from toolchain.bundle.job import job_of
+from toolchain.data.rows import load_rows
 from toolchain.errors import ToolchainError, UsageError
-from toolchain.job import job_of
+from toolchain.evaluation.target import recorded
 from toolchain.roofline.gpus import Gpu, find_gpu
 from toolchain.roofline.work import Extent, Work, count
-from toolchain.subject import recorded
 
 BATCHES = (1, 8, 32)
 LENGTH, SAMPLE = 128, 2048

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from toolchain.coverage import FLOAT_PRODUCTS, INTEGER_PRODUCTS, cover
 from toolchain.errors import InputError
 from toolchain.graph.integer import PRODUCT
+from toolchain.int8.coverage import FLOAT_PRODUCTS, INTEGER_PRODUCTS, cover
 
 Flop = dict[str, float]
 """Precision -> operations."""

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from toolchain import graph
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.graph.cuda import RIGHT_PADDED
-from toolchain.runtimes.bound import Bound
 from toolchain.runtimes.device import choose_device, cpu_threads
+from toolchain.runtimes.io_binding import Bound
 from toolchain.tensors import Batch, Infer
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.checkpoint.model import Source, load_model
 from toolchain.errors import MachineError, UsageError
-from toolchain.model import Source, load_model
 from toolchain.runtimes.attention import PADDED, use
+from toolchain.runtimes.cuda_graphs import Recorder, cuda_capture
 from toolchain.runtimes.device import choose_device, cpu_threads
-from toolchain.runtimes.quantised import QUANTISED, quantise
-from toolchain.runtimes.recorded import Recorder, cuda_capture
+from toolchain.runtimes.quantized import QUANTISED, quantise
 from toolchain.tensors import Batch, Infer
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.cuda import Gpu, Graph, nbytes, open_gpu
 from toolchain.engine.api import Heard, import_tensorrt, make_logger, make_profiler, preload_cublas, start
+from toolchain.engine.cuda import Gpu, Graph, nbytes, open_gpu
 from toolchain.engine.plan import Tag, check_plan
 from toolchain.engine.shapes import Profile, choose_profile
 from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.graph.packed import pack
+from toolchain.graph.plugin_graph import pack
 from toolchain.runtimes.buckets import padded_batch
 from toolchain.tensors import Batch, Infer
 

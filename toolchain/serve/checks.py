@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolchain.data import Text
+from toolchain.checkpoint.tokenize import Tokens
+from toolchain.data.rows import Text
 from toolchain.serve.limits import Limits
 from toolchain.serve.protocol import InferRequest, Reason, RefusedError, Tensor
 from toolchain.tensors import TEXT_INPUTS
-from toolchain.tokens import Tokens
 
 OUTPUTS = ("LABEL", "SCORE", "LOGITS")
 INTEGERS = ("INT64", "INT32")

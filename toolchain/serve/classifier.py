@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from toolchain.bundle import open_bundle
+from toolchain.checkpoint.tokenize import Tokens
 from toolchain.engine.plan import is_plan, read_record
 from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.parity import probe_texts
-from toolchain.serve.batcher import Batcher
+from toolchain.evaluation.target import Subject, find_subject
+from toolchain.runtimes.parity import probe_texts
+from toolchain.serve.batching.batcher import Batcher
+from toolchain.serve.batching.engines import CPU_TOKENS, find_engines, on_cpu
+from toolchain.serve.batching.queue import bucket_ends, capacity
+from toolchain.serve.batching.worker import Worker
 from toolchain.serve.counters import Counters
-from toolchain.serve.engines import CPU_TOKENS, find_engines, on_cpu
 from toolchain.serve.limits import Limits
-from toolchain.serve.line import bucket_ends, capacity
-from toolchain.serve.texts import Encoder
-from toolchain.serve.worker import Worker
-from toolchain.subject import Subject, find_subject
+from toolchain.serve.tokenizer import Encoder
 from toolchain.tensors import Batch
-from toolchain.tokens import Tokens
 
 log = logging.getLogger(__name__)
 

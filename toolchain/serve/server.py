@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import uvicorn
 from uvicorn.server import ServerState
 
-from toolchain.serve.connection import MOST, Busy, Connection, sweep
 from toolchain.serve.gpus import Gpus, open_gpus
-from toolchain.serve.grpc import serve_grpc
+from toolchain.serve.grpc.servicer import serve_grpc
 from toolchain.serve.guard import is_loopback
-from toolchain.serve.http import Application
+from toolchain.serve.http.app import Application
+from toolchain.serve.http.connection import MOST, Busy, Connection, sweep
 from toolchain.serve.limits import GRACE_S
 from toolchain.serve.listener import bind, ignore_clients, let_clients_in, shown, waiting
 from toolchain.serve.tls import open_tls

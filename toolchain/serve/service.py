@@ -7,17 +7,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from toolchain.data import Text
-from toolchain.distance import Logits
+from toolchain.bundle.names import check_name
+from toolchain.checkpoint.tokenize import Tokens
+from toolchain.data.rows import Text
 from toolchain.errors import UsageError
-from toolchain.names import check_name
-from toolchain.serve import about, answers
+from toolchain.runtimes.distance import Logits
+from toolchain.serve import metadata
+from toolchain.serve import outputs as answers
 from toolchain.serve.checks import VERSION, Checks, check_model
 from toolchain.serve.classifier import Classifier, find_served, open_classifier
 from toolchain.serve.counters import Counters, Times
 from toolchain.serve.limits import DEFAULTS, Limits
 from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError
-from toolchain.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Service:
         self.texts = len(classifier.subject.job.task.text_columns)
         self._classifier, self._draining = classifier, False
         self._labels = classifier.labels
-        self._card = about.Card(name, classifier.subject, tuple(classifier.sizes), len(self._labels))
+        self._card = metadata.Card(name, classifier.subject, tuple(classifier.sizes), len(self._labels))
         self._checks = Checks(
             name, self.texts, classifier.sizes, classifier.subject.job.max_length, classifier.encode.pad_values,
             self.limits,
@@ -100,7 +101,7 @@ class Service:
 
     def server_metadata(self) -> dict[str, Any]:
         """Return the server's metadata as the protocol has it."""
-        return about.server()
+        return metadata.server()
 
     def model_metadata(self) -> dict[str, Any]:
         """Return the model's metadata as the protocol has it."""

@@ -11,10 +11,10 @@ from toolchain.bundle import Bundle
 from toolchain.engine.plan import is_plan, read_record, rebuild
 from toolchain.engine.shapes import Profile
 from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.evaluation.target import default_file
 from toolchain.ship.config import Values
 from toolchain.ship.options import Options
 from toolchain.ship.signature import Tensors, computes_in_float16, signature, to_json
-from toolchain.subject import default_file
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from toolchain.errors import InputError
 from toolchain.ship.config import CONFIG, read_config
-from toolchain.ship.faults import Finding, Loaded, Models, engine, ensemble, model, ours
-from toolchain.ship.place import WITHIN, interrupted
+from toolchain.ship.faults import Finding, Loaded, Models, engine, ensemble, model, own_models
+from toolchain.ship.install import WITHIN, interrupted
 
-CHECKS = (*model.CHECKS, *engine.CHECKS, *ours.CHECKS, *ensemble.CHECKS)
+CHECKS = (*model.CHECKS, *engine.CHECKS, *own_models.CHECKS, *ensemble.CHECKS)
 
 
 def lint(repository: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from toolchain.names import check_name
+from toolchain.bundle.names import check_name
 from toolchain.options import check, option
 
 INT32, INT64, UINT32, UINT64 = 2**31 - 1, 2**63 - 1, 2**32 - 1, 2**64 - 1

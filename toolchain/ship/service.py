@@ -10,10 +10,10 @@ from string import Template
 from typing import Any
 
 from toolchain.bundle import RESULTS, Bundle, locked, open_bundle
+from toolchain.bundle.names import check_name, image_name
 from toolchain.engine.plan import is_plan
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
 from toolchain.files import replacing
-from toolchain.names import check_name, image_name
 
 TEMPLATES = Path(__file__).parent / "image"
 TAG = re.compile(r"[a-z0-9]+(?:[._/:-][a-zA-Z0-9]+)*")

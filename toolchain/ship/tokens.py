@@ -4,10 +4,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from toolchain.data import Text
+from toolchain.bundle.job import Job
+from toolchain.data.rows import Text
 from toolchain.errors import GateError, InputError
-from toolchain.job import Job
-from toolchain.parity import PROBES, probe_texts
+from toolchain.runtimes.parity import PROBES, probe_texts
 from toolchain.ship.signature import Tensors
 from toolchain.tensors import TEXT_INPUTS
 

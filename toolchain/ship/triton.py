@@ -7,20 +7,20 @@ from typing import Any
 
 from toolchain import __version__
 from toolchain.bundle import Bundle, open_bundle
-from toolchain.environment import version_of
+from toolchain.bundle.job import Job, job_of
+from toolchain.bundle.names import check_name
 from toolchain.errors import InputError
+from toolchain.evaluation.target import recorded
 from toolchain.files import sha256_file
-from toolchain.job import Job, job_of
-from toolchain.names import check_name
+from toolchain.runtimes.environment import version_of
 from toolchain.ship.config import Values, config_text
 from toolchain.ship.engine import Engine, find_engine
+from toolchain.ship.install import LABELS, Model, place
+from toolchain.ship.launch import ARGUMENTS, REQUIREMENTS, readme, requirements, start
 from toolchain.ship.models import PROVENANCE, configurations, names
 from toolchain.ship.options import Options
-from toolchain.ship.place import LABELS, Model, place
 from toolchain.ship.signature import to_json
-from toolchain.ship.start import ARGUMENTS, REQUIREMENTS, readme, requirements, start
 from toolchain.ship.tokens import settings, standalone
-from toolchain.subject import recorded
 
 SCHEMA = 1
 CODE = Path(__file__).parent / "repository"

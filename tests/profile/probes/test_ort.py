@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from toolchain import graph
-from toolchain.calibrate import calibrate
 from toolchain.errors import InputError
-from toolchain.graph.half import to_half
+from toolchain.graph.fp16 import to_half
+from toolchain.int8.calibrate import calibrate
+from toolchain.int8.quantize import CPU, TENSORRT, quantize
 from toolchain.profile.groups import NOWHERE, Place
 from toolchain.profile.probes import open_probe
 from toolchain.profile.probes.ort import calls_of
 from toolchain.profile.spans import group_ms
-from toolchain.quantize import CPU, TENSORRT, quantize
 
 PARTS = {"embedding", "attention", "feed_forward", "head"}
 

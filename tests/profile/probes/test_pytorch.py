@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from toolchain.model import find_model
+from toolchain.checkpoint.model import find_model
 from toolchain.profile.groups import Place
 from toolchain.profile.probes import open_probe
 from toolchain.profile.probes.pytorch import Marks, on_gpu

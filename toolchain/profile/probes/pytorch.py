@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.model import Source
+from toolchain.checkpoint.model import Source
 from toolchain.profile.anatomy import Anatomy, find_anatomy
 from toolchain.profile.groups import Place
 from toolchain.profile.probes import Probe

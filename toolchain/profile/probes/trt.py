@@ -13,7 +13,7 @@ from toolchain import graph
 from toolchain.engine.plan import LAYERS, read_record
 from toolchain.errors import InputError
 from toolchain.graph.encoder import dissect
-from toolchain.graph.packed import FP16, INT8, packed
+from toolchain.graph.plugin_graph import FP16, INT8, packed
 from toolchain.profile.groups import NOWHERE, Place, place_layers
 from toolchain.profile.probes import Probe
 from toolchain.profile.spans import Span, end_to_end

@@ -1,0 +1,316 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import huggingface_hub
+import huggingface_hub.errors
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from toolchain.checkpoint.model import (
+    DEMO,
+    Source,
+    choose_max_length,
+    find_model,
+    load_model,
+    load_tokenizer,
+    read_config,
+)
+from toolchain.errors import InputError, MachineError, UsageError
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def copy(tiny_distilbert: Path, tmp_path: Path) -> Path:
+    """A checkpoint to spoil."""
+    return Path(shutil.copytree(tiny_distilbert, tmp_path / "model"))
+
+
+def configure(folder: Path, **changes: Any) -> Path:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    return folder
+
+
+def find(folder: Path, **choices: bool) -> Source:
+    return find_model(str(folder), **choices)
+
+
+def source(**config: Any) -> Source:
+    return Source("name", Path(), config)
+
+
+def test_a_folder_is_found(tiny_distilbert: Path) -> None:
+    found = find(tiny_distilbert)
+    assert (found.folder, found.type, found.labels) == (tiny_distilbert, "distilbert", ["negative", "positive"])
+
+
+def test_demo_is_the_built_in_one() -> None:
+    if not (DEMO / "config.json").exists():
+        pytest.skip("the demo's files are not in this tree")
+    assert find_model("demo").folder == DEMO
+
+
+def test_inputs_per_architecture(tiny_distilbert: Path, tiny_bert: Path, tiny_roberta: Path) -> None:
+    both = ("input_ids", "attention_mask")
+    assert find(tiny_distilbert).inputs == both
+    assert find(tiny_bert).inputs == (*both, "token_type_ids")
+    assert find(tiny_roberta).inputs == both
+
+
+def test_an_old_bert_has_token_types_even_where_its_config_leaves_them_out() -> None:
+    assert "token_type_ids" in source(model_type="bert").inputs
+
+
+@pytest.mark.parametrize(
+    ("config", "labels"),
+    [
+        ({"id2label": {"1": "b", "0": "a", "10": "k", "2": "c"}}, ["a", "b", "c", "k"]),
+        ({"num_labels": 3}, ["LABEL_0", "LABEL_1", "LABEL_2"]),
+        ({}, ["LABEL_0", "LABEL_1"]),
+        ({"id2label": {"0": "LABEL_0"}}, ["LABEL_0"]),
+    ],
+)
+def test_labels_are_in_the_order_of_their_index(config: dict[str, Any], labels: list[str]) -> None:
+    assert source(**config).labels == labels
+    assert source(**config).regression == (len(labels) == 1)
+
+
+def test_default_max_length_is_128_or_the_model_s_own_if_less(tiny_roberta: Path) -> None:
+    assert choose_max_length(find(tiny_roberta), None) == 128
+    assert choose_max_length(source(max_position_embeddings=64), None) == 64
+
+
+def test_roberta_has_512_positions_of_514(tiny_roberta: Path) -> None:
+    found = find(tiny_roberta)
+    assert choose_max_length(found, 512) == 512
+    with pytest.raises(UsageError, match=r"^--max-length 513: .* has 512 positions\. Give at most that\.$"):
+        choose_max_length(found, 513)
+
+
+def test_the_longest_that_is_allowed_runs(tiny_roberta: Path) -> None:
+    ids = torch.full((1, 512), 7)
+    with torch.inference_mode():
+        assert load_model(find(tiny_roberta))(input_ids=ids).logits.shape == (1, 2)
+
+
+def test_digests_are_of_all_that_decides_what_the_model_computes(copy: Path) -> None:
+    (copy / "README.md").write_text("words")
+    (copy / "added_tokens.json").write_text("{}")
+    assert sorted(find(copy).digests) == [
+        "added_tokens.json",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_digests_change_with_a_byte(copy: Path, name: str) -> None:
+    before = find(copy).digests
+    data = bytearray((copy / name).read_bytes())
+    data[-2] ^= 1
+    (copy / name).write_bytes(data)
+    after = Source("name", copy, {}).digests
+    assert [file for file in before if before[file] != after[file]] == [name]
+
+
+def test_digests_hold_pickles_and_code_only_where_they_are_used(copy: Path) -> None:
+    (copy / "pytorch_model.bin").write_bytes(b"")
+    (copy / "modeling.py").write_bytes(b"")
+    assert not {"pytorch_model.bin", "modeling.py"} & find(copy).digests.keys()
+    assert {"pytorch_model.bin", "modeling.py"} <= find(copy, allow_pickle=True, trust_remote_code=True).digests.keys()
+
+
+def test_a_folder_without_weights_is_refused(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"model: no weights as safetensors\. Put model\.safetensors there, or allow"):
+        find(copy)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"model: no config\.json\. Give a Hugging Face checkpoint's folder\.$"),
+        ("{", r"config\.json: not JSON: .*\. Get the checkpoint again\.$"),
+        ("\udcff", r"config\.json: not JSON: 'utf-8' codec"),
+        ("[1]", r"config\.json: no JSON object\. Get"),
+        ('{"id2label": {"a": "b"}}', r"config\.json: id2label is \{'a': 'b'\}\. Its keys must be 0, 1, 2"),
+    ],
+)
+def test_a_broken_config_is_refused(copy: Path, text: str | None, message: str) -> None:
+    (copy / "config.json").unlink()
+    if text is not None:
+        (copy / "config.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=message):
+        read_config(copy)
+
+
+@pytest.fixture
+def pickled(tiny: ModuleType, tmp_path: Path) -> Path:
+    """A checkpoint whose weights are a pickle."""
+    made: Path = tiny.make_checkpoint(tmp_path / "pickled", safe=False)
+    return made
+
+
+def test_pickles_are_refused(pickled: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"only pickled weights \(pytorch_model\.bin\), which can run .* --allow-pickle\.$"
+    ):
+        find(pickled)
+
+
+def test_pickles_are_loaded_when_asked(pickled: Path, tiny_distilbert: Path) -> None:
+    one, other = load_model(find(pickled, allow_pickle=True)), load_model(find(tiny_distilbert))
+    assert torch.equal(one.classifier.weight, other.classifier.weight)
+
+
+def test_a_pickle_is_not_loaded_instead_of_weights_that_are_none(pickled: Path) -> None:
+    (pickled / "other.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"pickled: cannot be loaded as a classifier: .*no file named model\.safeten"):
+        load_model(find(pickled))
+
+
+@pytest.mark.parametrize("data", [b"", b"garbage", b"cos\nsystem\n(S'false'\ntR."])
+def test_pickles_that_are_broken_or_run_code_are_refused(pickled: Path, data: bytes) -> None:
+    (pickled / "pytorch_model.bin").write_bytes(data)
+    with pytest.raises(InputError, match=r"pickled: cannot be loaded as a classifier: "):
+        load_model(find(pickled, allow_pickle=True))
+
+
+@pytest.mark.parametrize("keep", [0, 7, 0.5, -1])
+def test_truncated_weights_are_refused(copy: Path, keep: float) -> None:
+    data = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(data[: int(keep * len(data)) if keep == 0.5 else int(keep)])
+    with pytest.raises(InputError, match=r"model: cannot be loaded as a classifier: .*\. Get the checkpoint again"):
+        load_model(find(copy))
+
+
+def test_a_model_without_its_head_is_refused(copy: Path) -> None:
+    tensors = safetensors.numpy.load_file(copy / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(("classifier", "pre_"))}
+    safetensors.numpy.save_file(kept, copy / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        InputError, match=r"model: 4 weights are missing, classifier\.bias first\. Give a checkpoint that was"
+    ):
+        load_model(find(copy))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dim": 64}, r"model: \S+ is \[.*32\] in the weights and \[.*64\] by config\.json\. Get the checkpoint"),
+        ({"n_layers": 3}, r"model: 16 weights are missing, distilbert\.transformer\.layer\.2\S+ first\."),
+        ({"n_layers": "two"}, r"cannot be loaded as a classifier: .*'n_layers'.* expected int"),
+        ({"model_type": "nonsense"}, r"cannot be loaded as a classifier: .*nonsense"),
+        ({"model_type": "gpt2"}, r"weights are missing"),
+        ({"dim": 33}, r"cannot be loaded as a classifier: .*divide"),
+    ],
+)
+def test_a_config_that_does_not_fit_the_weights_is_refused(copy: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_model(find(configure(copy, **change)))
+
+
+def test_half_weights_are_loaded_as_float32(tiny: ModuleType, tmp_path: Path) -> None:
+    folder = tiny.make_checkpoint(tmp_path / "half", dtype="float16")
+    stored = safetensors.numpy.load_file(folder / "model.safetensors")["classifier.weight"]
+    model = load_model(find(folder))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert stored.dtype == np.float16
+    assert np.array_equal(model.classifier.weight.detach().numpy(), stored.astype(np.float32))
+    assert not model.training
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_attention_is_as_asked(tiny_bert: Path, attention: str) -> None:
+    assert load_model(find(tiny_bert), attention=attention).config._attn_implementation == attention
+
+
+@pytest.mark.parametrize("kind", ["tiny_distilbert", "tiny_bert", "tiny_roberta"])
+def test_tokenizer_pads_on_the_right_with_the_model_s_token(request: pytest.FixtureRequest, kind: str) -> None:
+    folder = request.getfixturevalue(kind)
+    tokenizer = load_tokenizer(folder)
+    assert (tokenizer.padding_side, tokenizer.pad_token_id) == ("right", read_config(folder)["pad_token_id"])
+
+
+def test_a_vocabulary_alone_makes_a_tokenizer(copy: Path, tiny: ModuleType) -> None:
+    (copy / "tokenizer.json").unlink()
+    (copy / "tokenizer_config.json").unlink()
+    (copy / "vocab.txt").write_text("\n".join(tiny.vocabulary("distilbert")))
+    words = ["[CLS]", "a", "good", "film", "[SEP]"]
+    assert load_tokenizer(copy)("a good film")["input_ids"] == [tiny.vocabulary("distilbert")[word] for word in words]
+
+
+def test_no_tokenizer_is_not_one_that_knows_no_word(copy: Path) -> None:
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"model: no tokenizer\. Put tokenizer\.json there\.$"):
+        load_tokenizer(copy)
+
+
+def test_a_broken_tokenizer_is_refused(copy: Path) -> None:
+    (copy / "tokenizer.json").write_text("{")
+    with pytest.raises(InputError, match=r"model: no tokenizer that can be loaded: .*\. Put tokenizer\.json there\.$"):
+        load_tokenizer(copy)
+
+
+@pytest.mark.parametrize("name", ["no/such/folder", "./absent", "/absent", "~/absent"])
+def test_a_path_that_is_none_is_not_looked_for_on_the_hub(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"^--model {name}: no such folder\. Give a checkpoint's folder or a hub id"):
+        find_model(name)
+
+
+def test_a_file_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="no such folder"):
+        find(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["bad id!", "org/", "a--b..c"])
+def test_a_name_that_cannot_be_a_hub_id_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"^--model {name}: no such folder, and not on the hub\. Give"):
+        find_model(name)
+
+
+Download = Callable[..., str]
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Download], None]:
+    """Replace what asks the hub."""
+    return lambda download: monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+
+
+@pytest.mark.parametrize("error", [ConnectionError, TimeoutError, huggingface_hub.errors.LocalEntryNotFoundError])
+def test_a_hub_that_cannot_be_reached_is_the_machine_s_lack(hub: Any, error: type[Exception]) -> None:
+    def download(name: str, *, allow_patterns: list[str]) -> str:
+        raise error("no route to host")
+
+    hub(download)
+    with pytest.raises(
+        MachineError, match=rf"^--model org/name: the hub cannot be reached .* \({error.__name__}\)\. Give a local"
+    ):
+        find_model("org/name")
+
+
+def test_only_what_is_needed_is_fetched(hub: Any, tiny_distilbert: Path) -> None:
+    asked = {}
+
+    def download(name: str, *, allow_patterns: list[str]) -> str:
+        asked[name] = allow_patterns
+        return str(tiny_distilbert)
+
+    hub(download)
+    assert find_model("org/name").folder == tiny_distilbert
+    assert {"config.json", "*.safetensors", "tokenizer*"} <= set(asked["org/name"])
+    assert not {"pytorch_model*.bin", "*.py"} & set(asked["org/name"])

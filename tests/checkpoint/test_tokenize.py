@@ -1,0 +1,164 @@
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolchain.checkpoint.model import load_tokenizer
+from toolchain.checkpoint.tokenize import Tokens, budget_batches, encode, equal_length_batches
+from toolchain.errors import UsageError
+
+BOTH = ("input_ids", "attention_mask")
+ALL = (*BOTH, "token_type_ids")
+
+lengths = st.lists(st.integers(0, 40), max_size=60).map(lambda values: np.array(values, np.int64))
+slots = st.integers(1, 200)
+
+
+def tokens(*sizes: int) -> Tokens:
+    ids = [list(range(5, 5 + size)) for size in sizes]
+    ones = [[1] * size for size in sizes]
+    return Tokens({"input_ids": ids, "attention_mask": ones}, {"input_ids": 3, "attention_mask": 0})
+
+
+@pytest.fixture(scope="module")
+def bert(tiny_bert: Path) -> Any:
+    return load_tokenizer(tiny_bert)
+
+
+@given(lengths, slots)
+def test_budget_batches_hold_every_row_once(sizes: np.ndarray, budget: int) -> None:
+    found = [int(row) for rows in budget_batches(sizes, max_slots=budget) for row in rows]
+    assert sorted(found) == list(range(len(sizes)))
+
+
+@given(lengths, slots)
+def test_budget_batches_stay_in_the_budget_or_hold_one_row(sizes: np.ndarray, budget: int) -> None:
+    for rows in budget_batches(sizes, max_slots=budget):
+        assert len(rows) == 1 or len(rows) * sizes[rows].max() <= budget
+
+
+@given(lengths, slots)
+def test_budget_batches_come_longest_first(sizes: np.ndarray, budget: int) -> None:
+    found = [sizes[row] for rows in budget_batches(sizes, max_slots=budget) for row in rows]
+    assert found == sorted(sizes, reverse=True)
+
+
+def test_budget_batches_are_as_large_as_they_may_be() -> None:
+    assert [rows.tolist() for rows in budget_batches(np.array([2, 5, 2, 2]), max_slots=6)] == [[1], [0, 2, 3]]
+
+
+@given(lengths, slots)
+def test_equal_length_batches_hold_every_row_once_and_no_padding(sizes: np.ndarray, budget: int) -> None:
+    batches = list(equal_length_batches(sizes, max_slots=budget))
+    assert sorted(int(row) for rows in batches for row in rows) == list(range(len(sizes)))
+    assert all(len(set(sizes[rows])) == 1 for rows in batches)
+    assert all(len(rows) == 1 or sizes[rows].sum() <= budget for rows in batches)
+
+
+def test_batch_pads_on_the_right_with_each_input_s_value() -> None:
+    batch = tokens(2, 4).batch(np.array([0, 1]))
+    assert batch["input_ids"].tolist() == [[5, 6, 3, 3], [5, 6, 7, 8]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
+    assert {array.dtype for array in batch.values()} == {np.dtype(np.int32)}
+
+
+def test_batch_pads_to_a_given_length_and_keeps_the_order_asked_for() -> None:
+    assert tokens(1, 2).batch(np.array([1, 0]), length=3)["input_ids"].tolist() == [[5, 6, 3], [5, 3, 3]]
+
+
+def test_batch_cuts_no_row() -> None:
+    with pytest.raises(ValueError, match="4 tokens"):
+        tokens(1, 4).batch(np.array([0, 1]), length=3)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=20), st.data())
+def test_batch_holds_the_rows_and_masks_the_rest(sizes: list[int], data: st.DataObject) -> None:
+    known = tokens(*sizes)
+    rows = np.array(data.draw(st.lists(st.integers(0, len(sizes) - 1), min_size=1)))
+    batch = known.batch(rows)
+    for ids, mask, row in zip(batch["input_ids"], batch["attention_mask"], rows, strict=True):
+        assert ids[mask == 1].tolist() == known.columns["input_ids"][row]
+    assert batch["attention_mask"].sum() == known.lengths[rows].sum()
+
+
+def test_encode_gives_the_inputs_asked_for_without_padding(bert: Any) -> None:
+    found = encode(bert, [("a good film",), ("no",)], max_length=128, inputs=BOTH)
+    assert tuple(found.columns) == BOTH
+    assert found.lengths.tolist() == [5, 3]
+
+
+def test_encode_of_pairs_tells_their_parts_apart(bert: Any) -> None:
+    found = encode(bert, [("a good film", "no")], max_length=128, inputs=ALL)
+    assert list(found.columns["token_type_ids"]) == [[0, 0, 0, 0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("max_length", [4, 7, 12])
+def test_encode_truncates(bert: Any, max_length: int) -> None:
+    text = "a good film and a bad film and a dull film"
+    one = encode(bert, [(text,)], max_length=max_length, inputs=BOTH).columns["input_ids"][0]
+    two = encode(bert, [(text, text)], max_length=max_length, inputs=BOTH).columns["input_ids"][0]
+    assert len(one) == len(two) == max_length
+    assert one[-1] == two[-1] == bert.sep_token_id
+
+
+@pytest.mark.parametrize(("text", "least"), [(("good",), 3), (("good", "bad"), 4)])
+def test_encode_needs_room_for_text(bert: Any, text: tuple[str, ...], least: int) -> None:
+    with pytest.raises(
+        UsageError, match=rf"^--max-length {least - 1}: {least - 1} tokens are special ones\. Give {least}"
+    ):
+        encode(bert, [text], max_length=least - 1, inputs=BOTH)
+    assert encode(bert, [text], max_length=least, inputs=BOTH).lengths.tolist() == [least]
+
+
+SENTENCES = (
+    "a good film",
+    "",
+    "no [SEP] a  film",
+    "\u00dcn\u4e2d\U0001f600 x",
+    "a good film and a bad film and a dull one",
+)
+
+
+@pytest.mark.parametrize("kind", ["tiny_bert", "tiny_roberta", "tiny_distilbert"])
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("split", [False, True])
+def test_encode_gives_what_transformers_gives(request: Any, kind: str, parts: int, split: bool) -> None:
+    tokenizer = load_tokenizer(request.getfixturevalue(kind))
+    tokenizer.split_special_tokens = split
+    texts = list(itertools.product(SENTENCES, repeat=parts))
+    columns = [list(part) for part in zip(*texts, strict=True)]
+    expected = tokenizer(*columns, truncation=True, max_length=9, return_token_type_ids=True)
+    tokenizer.backend_tokenizer.enable_padding(length=50)
+    found = encode(tokenizer, texts, max_length=9, inputs=ALL)
+    assert {name: list(found.columns[name]) for name in ALL} == {name: expected[name] for name in ALL}
+
+
+def test_encode_takes_a_tokenizer_that_is_not_in_rust(bert: Any) -> None:
+    class Slow:
+        is_fast = False
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(bert, name)
+
+        def __call__(self, *parts: Any, **options: Any) -> Any:
+            return bert(*parts, **options)
+
+    slow: Any = Slow()
+    found = encode(slow, [("a good film",), ("no",)], max_length=128, inputs=BOTH)
+    assert list(found.columns["input_ids"]) == bert(["a good film", "no"])["input_ids"]
+
+
+def test_encode_pads_as_the_tokenizer_says(tiny_roberta: Path) -> None:
+    found = encode(load_tokenizer(tiny_roberta), [("a",), ("a good film",)], max_length=9, inputs=BOTH)
+    assert found.batch(np.array([0, 1]))["input_ids"][0].tolist()[-2:] == [1, 1]
+
+
+def test_encode_without_a_padding_token_is_refused(tiny_bert: Path) -> None:
+    tokenizer = load_tokenizer(tiny_bert)
+    tokenizer.pad_token = None
+    with pytest.raises(UsageError, match=r"^the tokenizer has no padding token\. Add pad_token to tokenizer_config"):
+        encode(tokenizer, [("a",)], max_length=9, inputs=BOTH)

@@ -1,0 +1,142 @@
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolchain.data.labels import in_task_order, read_labels
+from toolchain.data.rows import Rows
+from toolchain.data.tasks import Task
+from toolchain.errors import InputError
+
+SST2 = Task(name="sst2", text_columns=("t",), label_column="l", labels=("negative", "positive"))
+MNLI = Task(name="mnli", text_columns=("t",), label_column="l", labels=("entailment", "neutral", "contradiction"))
+CUSTOM = Task(name="custom", text_columns=("t",), label_column="l")
+STSB = Task(name="stsb", text_columns=("t",), label_column="l", metrics=("pearson",), primary="pearson")
+GENERIC = ["LABEL_0", "LABEL_1"]
+
+
+def read(labels: list[Any], task: Task, model_labels: list[str]) -> list[Any]:
+    found: list[Any] = read_labels(Rows("file.tsv", [("t",)] * len(labels), labels), task, model_labels).tolist()
+    return found
+
+
+@pytest.mark.parametrize("model", [["negative", "positive"], ["NEGATIVE", "POSITIVE"], ["Negative!", " positive"]])
+def test_names_are_matched_in_any_case(model: list[str]) -> None:
+    assert read(["negative", "POSITIVE", "Positive"], SST2, model) == [0, 1, 1]
+
+
+def test_names_are_matched_in_any_order() -> None:
+    model = ["contradiction", "entailment", "neutral"]
+    assert read(["entailment", "neutral", "contradiction"], MNLI, model) == [1, 2, 0]
+
+
+def test_punctuation_does_not_part_names() -> None:
+    task = Task(name="rte", text_columns=("t",), label_column="l", labels=("entailment", "not_entailment"))
+    assert read(["not_entailment", "not entailment"], task, ["Not-Entailment", "Entailment"]) == [0, 0]
+
+
+@pytest.mark.parametrize("form", [int, float, str, lambda n: f"{n}.0", lambda n: f" {n} "])
+def test_numbers_are_indices_into_the_task_s_labels(form: Any) -> None:
+    model = ["contradiction", "entailment", "neutral"]
+    assert read([form(0), form(1), form(2)], MNLI, model) == [1, 2, 0]
+
+
+@given(st.permutations(MNLI.labels), st.lists(st.integers(0, 2), min_size=1))
+def test_a_number_means_what_its_name_means(model: list[str], numbers: list[int]) -> None:
+    assert read(numbers, MNLI, model) == read([MNLI.labels[number] for number in numbers], MNLI, model)
+
+
+def test_generic_names_are_taken_by_index_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert read(["positive", "0", 1], SST2, GENERIC) == [1, 0, 1]
+    assert "LABEL_0, LABEL_1: they are taken by index, as negative, positive" in caplog.text
+
+
+def test_names_that_match_give_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    read(["positive"], SST2, ["negative", "positive"])
+    assert not caplog.text
+
+
+def test_custom_tasks_take_the_model_s_names_or_indices() -> None:
+    assert read(["joy", "ANGER", "1", 0], CUSTOM, ["anger", "joy"]) == [1, 0, 1, 0]
+
+
+def test_names_that_are_numbers_are_names() -> None:
+    assert read(["1", 2, "3.0"], CUSTOM, ["1", "2", "3"]) == [0, 1, 2]
+    with pytest.raises(InputError, match="row 1 has the label '0'"):
+        read(["0"], CUSTOM, ["1", "2", "3"])
+
+
+def test_names_of_punctuation_are_told_apart() -> None:
+    assert read(["+", "-"], CUSTOM, ["-", "+"]) == [1, 0]
+
+
+def test_negative_numbers_keep_their_sign() -> None:
+    assert read(["-1", 1], CUSTOM, ["-1", "1"]) == [0, 1]
+    with pytest.raises(InputError, match=r"row 1 has the label -1, which"):
+        read([-1], SST2, GENERIC)
+
+
+def test_an_unknown_label_is_refused_with_its_row() -> None:
+    with pytest.raises(
+        InputError, match=r"^file\.tsv: row 3 has the label 'meh', which the model does not know\. Its labels: neg"
+    ):
+        read(["negative", "1", "meh"], SST2, ["negative", "positive"])
+
+
+@pytest.mark.parametrize("label", [2, "2", 0.5, True, "", "nan", "1e400"])
+def test_what_is_no_label_is_refused(label: Any) -> None:
+    with pytest.raises(InputError, match=r"row 1 has the label"):
+        read([label], SST2, ["negative", "positive"])
+
+
+def test_names_that_do_not_match_are_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"^--task sst2: its labels negative, positive are not the model's bad, good\. Name them"
+    ):
+        read([0], SST2, ["bad", "good"])
+
+
+def test_a_head_of_another_size_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^--task sst2: has 2 labels, the model 3 \(a, b, c\)\. Choose the task"):
+        read([0], SST2, ["a", "b", "c"])
+
+
+def test_names_that_fold_to_the_same_are_refused() -> None:
+    with pytest.raises(InputError, match=r"^the model's labels c, c\+\+ differ only in case or punctuation\. Give"):
+        read(["c"], CUSTOM, ["c", "c++"])
+
+
+def test_regression_is_read_as_numbers() -> None:
+    labels = read_labels(Rows("f", [("t",)] * 3, ["5.000", 2, -0.5]), STSB, ["score"])
+    assert labels.dtype == np.float64
+    assert labels.tolist() == [5.0, 2.0, -0.5]
+
+
+@pytest.mark.parametrize("label", ["high", "nan", float("inf"), None, [1]])
+def test_regression_on_what_is_no_number_is_refused_with_its_row(label: Any) -> None:
+    with pytest.raises(InputError, match=r"^file\.tsv: row 2 has the label .*\. Give a finite number\.$"):
+        read([1, label], STSB, ["score"])
+
+
+def test_regression_with_classes_is_refused_either_way() -> None:
+    with pytest.raises(InputError, match=r"the task is regression, the model has 2 classes\. Choose the task"):
+        read([1.0], STSB, GENERIC)
+    with pytest.raises(InputError, match=r"^--task sst2: has classes, the model gives one number\. Choose another"):
+        read([1], SST2, ["score"])
+
+
+def test_f1_is_of_the_tasks_class_1_whatever_the_models_order() -> None:
+    from sklearn.metrics import f1_score
+
+    task = Task(name="mrpc", text_columns=("t",), label_column="l", labels=("not_equivalent", "equivalent"))
+    truth = np.array([1, 1, 1, 0, 0])
+    logits = np.array([[0, 1], [0, 1], [1, 0], [0, 1], [1, 0]], np.float32)
+    expected = f1_score(truth, logits.argmax(axis=1))
+    for names, columns in ((["not_equivalent", "equivalent"], [0, 1]), (["equivalent", "not_equivalent"], [1, 0])):
+        read_as = np.array(read(truth.tolist(), task, names))
+        references, ordered = in_task_order(read_as, logits[:, columns], task, names)
+        assert f1_score(references, ordered.argmax(axis=1)) == expected

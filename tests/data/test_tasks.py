@@ -1,0 +1,139 @@
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolchain.data.metrics import METRICS
+from toolchain.data.tasks import FOLDER, Task, load_task, task_from
+from toolchain.errors import InputError, UsageError
+from toolchain.recipe import Recipe
+
+SHIPPED = sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+# Wang et al., GLUE, table 1, and the columns and labels of nyu-mll/glue.
+GLUE = {
+    "cola": (("sentence",), 2, ("matthews_correlation",)),
+    "sst2": (("sentence",), 2, ("accuracy",)),
+    "mrpc": (("sentence1", "sentence2"), 2, ("accuracy", "f1")),
+    "stsb": (("sentence1", "sentence2"), 0, ("pearson", "spearman")),
+    "qqp": (("question1", "question2"), 2, ("accuracy", "f1")),
+    "mnli": (("premise", "hypothesis"), 3, ("accuracy",)),
+    "qnli": (("question", "sentence"), 2, ("accuracy",)),
+    "rte": (("sentence1", "sentence2"), 2, ("accuracy",)),
+    "wnli": (("sentence1", "sentence2"), 2, ("accuracy",)),
+}
+
+
+def load(name: str | None = None, *, regression: bool = False, **values: Any) -> Task:
+    return load_task(Recipe.make({**values, "task": name} if name else values), regression=regression)
+
+
+def test_glue_and_the_demo_are_shipped() -> None:
+    assert sorted([*GLUE, "demo"]) == SHIPPED
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_glue_tasks_are_as_glue_defines_them(name: str) -> None:
+    task = load(name)
+    assert (task.text_columns, len(task.labels), task.metrics) == GLUE[name]
+    assert (task.hub["path"], task.hub["config"], task.label_column) == ("nyu-mll/glue", name, "label")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_task_has_known_metrics_and_one_source(name: str) -> None:
+    task = load(name)
+    assert set(task.metrics) <= set(METRICS)
+    assert task.primary in task.metrics
+    assert bool(task.hub) != bool(task.folder)
+
+
+def test_the_default_is_sst2() -> None:
+    assert load().name == "sst2"
+
+
+def test_only_stsb_is_a_regression() -> None:
+    assert [name for name in SHIPPED if load(name).regression] == ["stsb"]
+
+
+def test_unknown_task_names_the_known() -> None:
+    with pytest.raises(UsageError, match=r"^--task sst3: unknown\. Choose one of cola, demo, .*, custom, or a TOML"):
+        load("sst3")
+
+
+def test_custom_is_any_columns() -> None:
+    task = load("custom", text_column="a, b", label_column="c")
+    assert (task.text_columns, task.label_column, task.metrics) == (("a", "b"), "c", ("accuracy",))
+
+
+def test_custom_is_a_regression_if_the_head_is() -> None:
+    task = load("custom", text_column="a", label_column="c", regression=True)
+    assert (task.regression, task.metrics) == (True, ("pearson", "spearman"))
+
+
+@pytest.mark.parametrize("columns", ["a,b,c", "a,", ",", " "])
+def test_custom_needs_one_or_two_columns(columns: str) -> None:
+    with pytest.raises(UsageError, match=rf"^--text-column {columns}: one or two columns are needed\. Write A or A,B"):
+        load("custom", text_column=columns, label_column="c")
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Go to a folder whose eval/ has a task of one's own."""
+    (tmp_path / "eval").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def with_text(text: str) -> Path:
+        (tmp_path / "eval" / "own.toml").write_text(text)
+        return tmp_path / "eval" / "own.toml"
+
+    return with_text
+
+
+OWN = 'text_columns = ["t"]\nlabel_column = "l"\n'
+
+
+def test_a_task_in_eval_is_known_by_its_name(write: Callable[[str], Path]) -> None:
+    write(OWN)
+    assert load("own") == Task(name="own", text_columns=("t",), label_column="l")
+
+
+def test_a_task_in_eval_wins(write: Callable[[str], Path]) -> None:
+    write(OWN).rename("eval/sst2.toml")
+    assert load("sst2").text_columns == ("t",)
+
+
+def test_a_task_may_be_any_file(write: Callable[[str], Path]) -> None:
+    assert load(str(write(OWN))).name == "own"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('text_columns = ["t"]', "no label_column. Add it, as in"),
+        (OWN + "colour = 1", "unknown key 'colour'. Known: name, text_columns"),
+        (OWN + 'metrics = ["bleu"]', "unknown metric 'bleu'. Choose from accuracy, f1"),
+        (OWN + 'metrics = ["f1"]', "the primary metric accuracy is not among metrics"),
+        (OWN + 'metrics = "f1"', "metrics is 'f1'. Write a list of texts"),
+        (OWN + "labels = [0, 1]", "labels is (0, 1). Write a list of texts"),
+        ('text_columns = "t"\nlabel_column = "l"', "text_columns is 't'. Write a list of texts"),
+        ('text_columns = []\nlabel_column = "l"', "text_columns are none. Name one or two."),
+        (OWN + 'hub = "glue"', "hub is 'glue'. Write [hub]"),
+        (OWN + '[hub]\nconfig = "x"', "hub is {'config': 'x'}. Write [hub]"),
+        ("text", "not a TOML file"),
+    ],
+)
+def test_a_broken_task_says_what_is_wrong(write: Callable[[str], Path], text: str, message: str) -> None:
+    file = write(text)
+    with pytest.raises(InputError) as error:
+        load("own")
+    assert str(error.value).startswith(f"{file.relative_to(Path.cwd())}: {message}")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_task_survives_the_manifest(name: str) -> None:
+
+    task = load(name)
+    assert task_from(json.loads(json.dumps(dataclasses.asdict(task)))) == task

@@ -1,0 +1,113 @@
+"""Explanations name what is uncovered, clipped and noisy, also of graphs that others made."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from toolchain import graph
+from toolchain.bundle.build import build
+from toolchain.cli import main
+from toolchain.diagnose.explain import explain
+from toolchain.diagnose.probe import open_artefact
+from toolchain.int8.calibrate import calibrate
+from toolchain.int8.quantize import CPU, TENSORRT, quantize
+from toolchain.recipe import Recipe
+from toolchain.tensors import Range
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_distilbert, sentences, tmp_path_factory):
+    target = tmp_path_factory.mktemp("explain") / "bundle"
+    build(Recipe.make({"model": str(tiny_distilbert), "data": str(sentences), "precision": "int8", "calib_samples": 20,
+                       "smooth": 0.5, "keep": "*.layer.0.ffn.lin2", "output": str(target)}))  # fmt: skip
+    return target
+
+
+def test_what_is_kept_and_the_head_are_not_in_integers(bundle):
+    found = explain(open_artefact(bundle, {"file": "model.int8.onnx"}))
+    out = {one["name"]: one["reason"] for one in found["products"] if not one["integers"]}
+    assert set(out) == {"distilbert.transformer.layer.0.ffn.lin2", "pre_classifier", "classifier"}
+    assert "no Q/DQ before it" in out["distilbert.transformer.layer.0.ffn.lin2"]
+    assert "on purpose" in out["classifier"]
+    assert 0.8 < found["share_of_macs"]["tensorrt"] == found["share_of_macs"]["integers"] < 0.95
+    assert found["smoothing_muls"] == 6
+    assert found["speed"]["measured"] > 0
+    assert found["speed"]["predicted_best"] >= 1
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_cpu_view_is_no_food_for_tensorrt(bundle):
+    found = explain(open_artefact(bundle, {}))
+    assert found["share_of_macs"]["tensorrt"] == 0
+    assert found["share_of_macs"]["on_this_cpu"] == found["share_of_macs"]["integers"]
+    assert "an integer operator of ONNX Runtime, which TensorRT has not" in {one["reason"] for one in found["products"]}
+
+
+def test_fp32_is_told_to_build_int8(bundle):
+    found = explain(open_artefact(bundle, {"file": "model.onnx"}))
+    assert found["share_of_macs"]["integers"] == 0
+    assert any("toolchain build --precision int8" in line for line in found["advice"])
+
+
+def test_a_clipped_tensor_and_the_noise_that_it_makes_are_named(exported, tokens_of, tmp_path):
+    model, tokens = graph.load(exported["distilbert"]), tokens_of("distilbert", 40)
+    ranges = calibrate(graph.load(exported["distilbert"]), tokens, method="minmax")
+    name = "distilbert.transformer.layer.1.ffn.lin2.input"
+    ranges[name] = Range(ranges[name].amax / 20, ranges[name].low / 20, ranges[name].high / 20)
+    quantize(model, ranges, TENSORRT)
+    graph.save(model, tmp_path / "q.onnx")
+    found = explain(open_artefact(tmp_path / "q.onnx", {}))
+    worst = found["clipped"][0]
+    assert worst["tensor"] == name
+    assert worst["share"] > 0.05
+    assert worst["reach"] > 2
+    noisiest = min((one for one in found["products"] if one["snr_db"] is not None), key=lambda one: one["snr_db"])
+    assert noisiest["name"] == "distilbert.transformer.layer.1.ffn.lin2"
+    assert any(name in line for line in found["advice"])
+
+
+@pytest.mark.parametrize("target", [TENSORRT, CPU], ids=lambda target: target.name)
+def test_nothing_is_clipped_by_the_ranges_of_the_same_rows(exported, tokens_of, tmp_path, target):
+    model = graph.load(exported["bert"])
+    tokens = tokens_of("bert", 40)
+    quantize(model, calibrate(graph.load(exported["bert"]), tokens, method="minmax"), target)
+    graph.save(model, tmp_path / "q.onnx")
+    artefact = open_artefact(tmp_path / "q.onnx", {})
+    found = explain(artefact.__class__(**{**vars(artefact), "tokens": tokens}))
+    assert found["clipped"] == []
+
+
+def test_onnx_runtimes_own_quantizer(exported, tokens_of, tmp_path):
+    """Its int8 MatMuls that this CPU leaves in float, and tensors beyond the range of the few rows it saw."""
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
+
+    tokens = tokens_of("distilbert", 40)
+
+    class Reader(CalibrationDataReader):
+        def __init__(self):
+            self.batches = iter([tokens.batch(np.arange(4), length=40)])
+
+        def get_next(self):
+            return next(self.batches, None)
+
+    types = {"activation_type": QuantType.QInt8, "weight_type": QuantType.QInt8}
+    file = tmp_path / "theirs.onnx"
+    quantize_static(exported["distilbert"], file, Reader(), calibrate_method=CalibrationMethod.MinMax, **types)
+    found = explain(open_artefact(file, {}))
+    assert found["precision"] == "int8"
+    assert len(found["products"]) == 18
+    assert {one["reason"] for one in found["products"]} != {None}
+    assert found["clipped"]
+    assert all(one["tensor"] for one in found["clipped"])
+
+
+def test_the_command_line(bundle, capsys):
+    assert main(["explain", str(bundle)]) == 0
+    shown = capsys.readouterr().out
+    for text in ("work in integers", "Not in integers", "Largest error", "advice: "):
+        assert text in shown
+    assert main(["explain", str(bundle), "--file", "model.int8.onnx", "--json", "-q"]) == 0
+    assert json.loads(capsys.readouterr().out)["share_of_macs"]["tensorrt"] > 0.8
+    assert main(["explain", os.devnull]) == 1

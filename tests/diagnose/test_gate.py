@@ -1,0 +1,95 @@
+"""The gate on real bundles: what it compares, and how it ends."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from toolchain.bundle.build import build
+from toolchain.cli import main
+from toolchain.diagnose.gate import contest, gate, judge
+from toolchain.errors import GateError, InputError
+from toolchain.pipeline import evaluate
+from toolchain.recipe import Recipe
+
+
+def quiet(line):
+    pass
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_distilbert, sentences, tmp_path_factory):
+    target = tmp_path_factory.mktemp("gate") / "bundle"
+    build(Recipe.make({"model": str(tiny_distilbert), "data": str(sentences), "precision": "int8", "calib_samples": 20,
+                       "output": str(target)}))  # fmt: skip
+    return target
+
+
+def test_both_int8_graphs_are_compared_with_pytorch(bundle):
+    records = gate(bundle, Recipe(max_drop=50.0), tell=quiet)
+    assert [record["candidate_name"] for record in records] == ["ort int8.cpu", "ort int8"]
+    assert {record["baseline_name"] for record in records} == {"torch-fp32"}
+    assert {record["n"] for record in records} == {40}
+    json.dumps(records, allow_nan=False)
+
+
+def test_one_place_is_compared_with_its_reference_and_several_with_the_first(bundle):
+    evaluate({"backend": "torch"}, bundle=bundle, tell=quiet)
+    alone = contest([bundle], Recipe(), tell=quiet)
+    torch = next(record for record in alone if record["candidate_name"] == "torch fp32")
+    assert (torch["drop_points"], torch["flips"]) == (0, {"lost": 0, "gained": 0, "changed": 0})
+    files = [bundle / f"results/sst2-validation-{name}.json" for name in ("torch-cpu-fp32", "ort-cpu-int8.cpu")]
+    pair = contest(files, Recipe(), tell=quiet)
+    assert pair[0]["baseline_name"] == "torch fp32"
+    assert pair[0]["drop_points"] == next(r for r in alone if r["candidate_name"] == "ort int8.cpu")["drop_points"]
+
+
+def test_a_bundle_without_results_is_evaluated(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "other", ignore=shutil.ignore_patterns("results"))
+    records = contest([bundle, tmp_path / "other"], Recipe(), tell=quiet)
+    assert records[0]["candidate_name"] == "other: ort int8.cpu"
+    assert (tmp_path / "other/results").exists()
+
+
+@pytest.mark.parametrize("change", [{"limit": 10}, {"split": "train"}, {"task": "custom"}])
+def test_other_rows_or_another_task_are_refused(bundle, sentences, tmp_path, change):
+    if "split" in change:
+        data = tmp_path / "data"
+        data.mkdir()
+        lines = (sentences / "validation.csv").read_text().splitlines()
+        (data / "validation.csv").write_text("\n".join([lines[0], *reversed(lines[1:])]))
+        change = {"data": str(data)}
+    if "task" in change:
+        change |= {"text_column": "sentence", "label_column": "label"}
+    other = evaluate({"backend": "torch", **change}, bundle=bundle, tell=quiet)
+    kept = Path(other["file"]).rename(tmp_path / "other.json")
+    first = evaluate({"backend": "torch"}, bundle=bundle, tell=quiet)
+    with pytest.raises(InputError, match=r"rows of .*, and .* is of \d+ rows of sst2"):
+        contest([Path(first["file"]), kept], Recipe(), tell=quiet)
+
+
+def record(verdict, **changes):
+    return {"candidate_name": "ort int8", "metric": "accuracy", "drop_points": 0.69, "max_drop_points": 0.5, "n": 872,
+            "rows_to_tell": 4100, "verdict": verdict, **changes}  # fmt: skip
+
+
+def test_judging(caplog):
+    judge([record("passes"), record("cannot tell")], strict=False)
+    with pytest.raises(GateError, match=r"accuracy drops 0\.69 points, 0\.5 allowed\. See why: toolchain explain"):
+        judge([record("passes"), record("fails")], strict=False)
+    with pytest.raises(GateError, match=r"with 872 rows one cannot tell .* within 0\.5\. About 4,100 would tell\."):
+        judge([record("cannot tell")], strict=True)
+
+
+def test_the_command_line_gates(bundle, capsys, monkeypatch):
+    assert main(["build", str(bundle), "--max-drop", "90", "--json"]) == 0
+    gated = json.loads(capsys.readouterr().out)["gate"]
+    assert [entry["verdict"] for entry in gated] == ["passes", "passes"]
+    assert main(["compare", str(bundle), "--max-drop", "0.001"]) in (0, 3)
+    assert "cannot tell" in (shown := capsys.readouterr()).out + shown.err
+    assert main(["compare", str(bundle), "--max-drop", "0.001", "--strict"]) == 3
+    assert main(["compare", str(bundle), "--max-drop", "nan"]) == 2
+    assert main(["compare", str(bundle), "--max-drop", "1", "--confidence", "0.5"]) == 2
+    assert main(["compare", str(bundle), "--strict"]) == 2
+    assert main(["compare", str(bundle / "nothing.json")]) == 1

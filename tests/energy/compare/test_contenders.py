@@ -1,0 +1,121 @@
+"""Who competes, under what name, on which rows, and what is said when they do not fit."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from toolchain.bundle.build import build
+from toolchain.energy.compare.contenders import find_contenders, find_rows, fitting, opened, parse_backends
+from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.recipe import Recipe
+
+CPU = {"device": "cpu"}
+
+
+def quiet(line):
+    pass
+
+
+@pytest.fixture(scope="module")
+def bundles(tiny_distilbert, sentences, tmp_path_factory):
+    """Return a bundle in FP32 and one in INT8, of one checkpoint."""
+    home = tmp_path_factory.mktemp("contenders")
+    for precision in ("fp32", "int8"):
+        build(Recipe.make({"model": str(tiny_distilbert), "data": str(sentences), "precision": precision,
+                           "calib_samples": 20, "output": str(home / precision)}), engine=False)  # fmt: skip
+    return [home / "fp32", home / "int8"]
+
+
+def names(places, backends):
+    return [one.name for one in find_contenders(places, backends, CPU, tell=quiet)]
+
+
+def test_backends_are_a_list():
+    assert parse_backends("torch, ort,trt,ort") == ["torch", "ort", "trt"]
+    with pytest.raises(UsageError, match=r"--backend torch,onnx: 'onnx' is unknown\. Choose from torch, ort, trt"):
+        parse_backends("torch,onnx")
+
+
+def test_every_bundle_on_every_backend_the_first_is_the_baseline(bundles):
+    assert names(bundles[1:], ["torch", "ort"]) == ["torch fp32", "ort int8.cpu"]
+    assert names(bundles, ["ort"]) == ["fp32: ort fp32.cpu", "int8: ort int8.cpu"]
+
+
+def test_a_checkpoint_that_two_bundles_share_competes_once(bundles):
+    told = []
+    found = find_contenders(bundles, ["torch", "ort"], CPU, tell=told.append)
+    assert [one.name for one in found] == ["fp32: torch fp32", "fp32: ort fp32.cpu", "int8: ort int8.cpu"]
+    assert told == [f"{bundles[1]}: torch runs what it runs for an earlier bundle, so it competes once"]
+
+
+def test_one_contender_is_none(bundles):
+    with pytest.raises(UsageError, match="there is one contender"):
+        names(bundles[:1], ["ort"])
+
+
+def test_bundles_of_one_name_are_told_apart_by_their_place(bundles, tmp_path):
+    shutil.copytree(bundles[0], tmp_path / "int8")
+    assert names([tmp_path / "int8", bundles[1]], ["ort"]) == [
+        f"{tmp_path / 'int8'}: ort fp32.cpu", f"{bundles[1]}: ort int8.cpu",
+    ]  # fmt: skip
+
+
+def test_all_run_the_same_rows(bundles):
+    rows = find_rows(find_contenders(bundles, ["ort"], CPU, tell=quiet), seed=0)
+    assert len(rows) == 40
+
+
+def test_other_rows_are_refused(bundles, tmp_path, sentences, tiny_distilbert):
+    data = Path(shutil.copytree(sentences, tmp_path / "data"))
+    lines = (data / "validation.csv").read_text().splitlines()
+    (data / "validation.csv").write_text("\n".join(lines[:20]) + "\n")
+    build(Recipe.make({"model": str(tiny_distilbert), "data": str(data), "precision": "fp32",
+                       "output": str(tmp_path / "other")}), engine=False)  # fmt: skip
+    contenders = find_contenders([bundles[1], tmp_path / "other"], ["ort"], CPU, tell=quiet)
+    with pytest.raises(InputError, match=r"other: runs .*, and .*int8 runs .*\. Give both the same rows with --data\."):
+        find_rows(contenders, seed=0)
+
+
+def test_all_are_open_at_once_with_every_row_in_batches_of_their_own(bundles):
+    contenders = find_contenders(bundles[1:], ["torch", "ort"], CPU, tell=quiet)
+    rows = find_rows(contenders, seed=0)
+    told = []
+    with opened(contenders, rows, single=False, seed=0, tell=told.append) as loads:
+        for load in loads.values():
+            assert sum(piece.rows for piece in load.work) == 40
+            assert all(piece.slots <= load.batch_slots for piece in load.work)
+            assert load.infer(load.work[0].batch).shape == (load.work[0].rows, 2)
+    assert told == ["opening torch fp32 on cpu", "opening ort int8.cpu on cpu"]
+
+
+def test_at_a_fixed_rate_a_request_is_a_row(bundles):
+    contenders = find_contenders(bundles, ["ort"], CPU, tell=quiet)
+    with opened(contenders, find_rows(contenders, seed=0), single=True, seed=0, tell=quiet) as loads:
+        assert {piece.rows for load in loads.values() for piece in load.work} == {1}
+        assert {len(load.work) for load in loads.values()} == {40}
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch names it."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MachineError("Tesla T4: no 900 MB left. Build for a smaller --batch-size, or free the GPU."),
+     InputError("x.onnx: ONNX Runtime cannot load it: Failed to allocate memory for requested buffer of size 9."),
+     InputError("x.plan: TensorRT cannot load it: Out of memory. Build it again."), MemoryError(),
+     OutOfMemoryError("CUDA: tried to allocate 2 GiB")],
+)  # fmt: skip
+def test_what_does_not_fit_is_said_plainly(error):
+    def run():
+        with fitting("trt int8", beside=["torch fp32", "ort fp16"]):
+            raise error
+
+    with pytest.raises(MachineError, match=r"^trt int8: does not fit into memory beside torch fp32, ort fp16 \("):
+        run()
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(InputError, match="broken"), fitting("ort fp32", beside=[]):
+        raise InputError("x.onnx: broken. Build it again.")

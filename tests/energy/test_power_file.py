@@ -1,0 +1,54 @@
+"""Files of a power record are read back by what reads such files."""
+
+import io
+import json
+import xml.etree.ElementTree as ET
+
+import pandas as pd
+import pytest
+
+from toolchain.energy.power_file import plot, samples_csv, writer
+from toolchain.errors import UsageError
+
+ABSENT = {"joules": None, "reason": "rapl_absent"}
+SAMPLES = {"time_s": [0.05, 0.1], "gpu_board_w": [30.0, 50.0], "gpu_board_j": [1.5, 4.0]}
+RECORD = {
+    "command": ["python", "-c", "print('$x$ < $y$')"], "seconds": 0.1, "total_j": 4.0, "mean_power_w": 40.0,
+    "peak_power_w": 50.0, "samples": SAMPLES, "components": {"gpu_board": {"joules": 4.0}, "cpu_package": ABSENT},
+}  # fmt: skip
+NOTHING = RECORD | {"total_j": None, "samples": None, "components": {"cpu_package": ABSENT}, "command": None}
+
+
+def shown(svg):
+    return " ".join(ET.fromstring(svg).itertext())
+
+
+def test_csv_has_a_row_for_each_sample():
+    assert pd.read_csv(io.StringIO(samples_csv(RECORD))).to_dict("list") == SAMPLES
+    assert list(pd.read_csv(io.StringIO(samples_csv(NOTHING))).columns) == ["time_s"]
+
+
+def test_the_plot_tells_what_it_is_of_and_what_is_missing():
+    text = shown(plot(RECORD))
+    for part in (
+        "$x$ < $y$",
+        "4 J in 0.1 s, mean 40 W, peak 50 W",
+        "not measured: cpu_package (rapl_absent)",
+        "gpu_board",
+    ):
+        assert part in text
+    assert "this machine" in shown(plot(NOTHING))
+    assert "nothing could be measured" in shown(plot(NOTHING))
+
+
+def test_the_suffix_says_what_is_written(tmp_path):
+    for suffix in ("json", "csv", "svg"):
+        writer(tmp_path / "new" / f"power.{suffix}")(RECORD)
+    assert json.loads((tmp_path / "new/power.json").read_text()) == RECORD
+    assert (tmp_path / "new/power.csv").read_text() == samples_csv(RECORD)
+    ET.parse(tmp_path / "new/power.svg")
+
+
+def test_another_suffix_is_refused_beforehand(tmp_path):
+    with pytest.raises(UsageError, match=r"power\.txt: .* End it in \.json, \.csv, \.svg\.$"):
+        writer(tmp_path / "power.txt")

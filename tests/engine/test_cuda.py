@@ -1,0 +1,160 @@
+"""The GPU as PyCUDA shows it, and graphs by six functions of the driver."""
+
+import ctypes
+import importlib
+from types import SimpleNamespace
+
+import pytest
+
+from toolchain.engine import cuda
+from toolchain.errors import MachineError
+
+
+class Error(Exception):
+    pass
+
+
+class NoMemoryError(Error):
+    pass
+
+
+class Context:
+    depth = 0
+
+    def push(self):
+        Context.depth += 1
+
+    def pop(self):
+        Context.depth -= 1
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """A driver with two GPUs."""
+
+    def no_room(*_):
+        raise NoMemoryError("cuMemAlloc failed")
+
+    class Device:
+        count = staticmethod(lambda: 2)
+
+        def __init__(self, index):
+            self.index = index
+
+        def name(self):
+            return f"GPU {self.index}"
+
+        def compute_capability(self):
+            return 8, 6
+
+        def total_memory(self):
+            return 16 << 30
+
+        def retain_primary_context(self):
+            return Context()
+
+    found = SimpleNamespace(Device=Device, Error=Error, MemoryError=NoMemoryError, init=lambda: None, mem_alloc=no_room,
+                            get_driver_version=lambda: 12040, pagelocked_empty=no_room)  # fmt: skip
+    monkeypatch.setattr(importlib, "import_module", lambda name: found)
+    return found
+
+
+def test_a_gpu_is_described_and_its_context_let_go(driver):
+    with cuda.open_gpu("cuda:1") as gpu:
+        assert Context.depth == 1
+        assert (gpu.name, gpu.sm, gpu.total_mb, gpu.cuda) == ("GPU 1", 86, 16384, "12.4")
+    assert Context.depth == 0
+    with pytest.raises(ZeroDivisionError), cuda.open_gpu():
+        raise ZeroDivisionError
+    assert Context.depth == 0
+
+
+def test_memory_that_is_not_there_is_one_error(driver):
+    with cuda.open_gpu() as gpu:
+        with pytest.raises(MachineError, match="GPU 0: no 3 MB left"):
+            gpu.buffer(3 << 20)
+        with pytest.raises(MachineError, match="no 2 MB of page-locked memory left"):
+            gpu.pinned((1 << 19,), "float32")
+
+
+def test_a_gpu_that_is_not_there(driver):
+    with pytest.raises(MachineError, match="--device cuda:2: there are 2 GPUs"), cuda.open_gpu("cuda:2"):
+        pass
+    driver.Device.count = staticmethod(lambda: 0)
+    with pytest.raises(MachineError, match="no GPU is visible"), cuda.open_gpu():
+        pass
+
+    def broken():
+        raise Error("cuInit failed: no CUDA-capable device is detected")
+
+    driver.init = broken
+    with pytest.raises(MachineError, match=r"no GPU can be used .*no CUDA-capable device"):
+        cuda.import_pycuda()
+
+
+def test_no_pycuda(monkeypatch):
+    def absent(name):
+        raise ImportError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    with pytest.raises(MachineError, match=r"PyCUDA: not installed, or without CUDA .libcuda"):
+        cuda.import_pycuda()
+
+
+class Library:
+    """libcuda: every call is noted; `refuses` gives 900."""
+
+    def __init__(self, refuses=None):
+        self.calls, self.refuses = [], refuses
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            self.calls.append(name)
+            return 900 if name == self.refuses else 0
+
+        return call
+
+
+@pytest.fixture
+def library(monkeypatch):
+    made = Library()
+    monkeypatch.setattr(cuda, "driver_library", lambda: made)
+    return made
+
+
+def test_a_graph_is_recorded_launched_and_freed(library):
+    graph = cuda.Graph(SimpleNamespace(handle=5), lambda: library.calls.append("work"))
+    graph.launch()
+    graph.close()
+    assert library.calls == ["cuStreamBeginCapture_v2", "work", "cuStreamEndCapture", "cuGraphInstantiateWithFlags",
+                             "cuGraphDestroy", "cuGraphLaunch", "cuGraphExecDestroy"]  # fmt: skip
+
+
+def test_work_that_fails_still_ends_the_capture(library):
+    def work():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        cuda.Graph(SimpleNamespace(handle=5), work)
+    assert library.calls == ["cuStreamBeginCapture_v2", "cuStreamEndCapture"]
+
+
+@pytest.mark.parametrize("name", ["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"])
+def test_what_the_driver_refuses_is_named(library, name):
+    library.refuses = name
+    with pytest.raises(MachineError, match=f"{name} gives CUresult 900"):
+        cuda.Graph(SimpleNamespace(handle=5), lambda: None)
+    assert ("cuGraphDestroy" in library.calls) == (name == "cuGraphInstantiateWithFlags")
+
+
+def test_no_driver_library(monkeypatch):
+    def absent(name):
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", absent)
+    with pytest.raises(MachineError, match=r"libcuda\.so\.1: cannot open .* Run without --cuda-graphs"):
+        cuda.driver_library()
+
+
+def test_bytes_of_large_arrays_do_not_overflow():
+    assert cuda.nbytes((1 << 20, 1 << 20), "float32") == 1 << 42

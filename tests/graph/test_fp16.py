@@ -1,0 +1,104 @@
+"""A typed graph is float16 where it should be, float32 where it must be, and near the original."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from toolchain import graph
+from toolchain.errors import InputError
+from toolchain.graph.fp16 import round_scales, to_half
+from toolchain.int8.calibrate import calibrate
+from toolchain.int8.quantize import TENSORRT, quantize
+from toolchain.runtimes import open_runtime
+from toolchain.runtimes.ort import is_half_qdq
+
+
+@pytest.fixture(scope="module")
+def typed(exported):
+    model = graph.load(exported["distilbert"])
+    to_half(model)
+    return model
+
+
+def types(model, *op_types):
+    return {node.outputs[0].dtype for node in graph.nodes(model, *op_types)}
+
+
+def test_products_are_float16_and_sums_of_squares_float32(typed):
+    assert types(typed, "MatMul") == {ir.DataType.FLOAT16}
+    assert types(typed, "LayerNormalization", "Softmax", "Gemm") == {ir.DataType.FLOAT}
+
+
+def test_the_mask_is_added_in_float32(typed):
+    assert {node.inputs[0].producer().outputs[0].dtype for node in graph.nodes(typed, "Softmax")} == {ir.DataType.FLOAT}
+
+
+def test_logits_and_inputs_keep_their_types(typed):
+    assert [value.dtype for value in typed.graph.inputs] == [ir.DataType.INT32] * 2
+    assert [value.dtype for value in typed.graph.outputs] == [ir.DataType.FLOAT]
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta"])
+def test_every_node_is_typed_consistently(exported, probe, tmp_path, kind):
+    model = graph.load(exported[kind])
+    to_half(model)
+    graph.save(model, tmp_path / "half.onnx")
+    onnx.checker.check_model(tmp_path / "half.onnx", full_check=True)
+    batch = probe(kind)
+    with open_runtime("ort", exported[kind]) as full, open_runtime("ort", tmp_path / "half.onnx") as half:
+        expected = full(batch)
+        assert abs(half(batch) - expected).max() < 0.02 * max(1, abs(expected).max())
+
+
+def test_a_weight_beyond_float16_is_refused(exported):
+    model = graph.load(exported["distilbert"])
+    weight = graph.linear_layers(model)[0].inputs[1]
+    weight.const_value = ir.tensor(graph.constant(weight) * 1e6 + 1e6)
+    with pytest.raises(InputError, match="beyond float16"):
+        to_half(model)
+
+
+@pytest.fixture(scope="module")
+def quantised(exported, tokens_of, tmp_path_factory):
+    """An INT8 graph, in float32 and typed."""
+    tokens = tokens_of("bert", 32)
+    ranges = calibrate(graph.load(exported["bert"]), tokens, method="minmax")
+    made = {}
+    for name in ("full", "half"):
+        model = graph.load(exported["bert"])
+        quantize(model, ranges, TENSORRT)
+        if name == "half":
+            to_half(model)
+        made[name] = tmp_path_factory.mktemp(name) / "model.onnx"
+        graph.save(model, made[name])
+    return made
+
+
+def test_a_q_node_takes_either_type_and_a_dq_node_gives_float16(quantised):
+    model = graph.load(quantised["half"])
+    onnx.checker.check_model(onnx.load(quantised["half"]), full_check=True)
+    assert model.graph.opset_imports[""] == 19
+    assert types(model, "DequantizeLinear") == {ir.DataType.FLOAT16}
+    for node in graph.nodes(model, "QuantizeLinear"):
+        source, scale = node.inputs[0], node.inputs[1]
+        assert source.dtype == scale.dtype
+        (reader,) = (use.node for use in node.outputs[0].uses())
+        assert graph.constant(reader.inputs[1]).astype("float32") == graph.constant(scale).astype("float32")
+
+
+def test_float16_around_int8_changes_little_and_is_known_by_its_types(quantised, probe):
+    found = {}
+    for name, file in quantised.items():
+        assert is_half_qdq(file) == (name == "half")
+        with open_runtime("ort", file, device="cpu") as infer:
+            found[name] = infer(probe("bert"))
+    assert 0 < np.abs(found["half"] - found["full"]).max() < 0.05
+
+
+def test_a_scale_below_float16_stays_above_zero(quantised):
+    model = graph.load(quantised["full"])
+    scale = next(graph.nodes(model, "DequantizeLinear")).inputs[1]
+    scale.const_value = ir.tensor(np.full_like(graph.constant(scale), 1e-12), name=scale.name)
+    assert round_scales(model) > 0
+    assert (graph.constant(scale) == np.float32(2**-24)).all()

@@ -1,0 +1,45 @@
+"""The chosen combination is the nearest to FP32 of all that were tried."""
+
+import numpy as np
+import pytest
+
+from toolchain import graph
+from toolchain.graph.smooth import smooth
+from toolchain.int8.auto import ALPHAS, CANDIDATES, choose
+from toolchain.int8.holdout import hold
+from toolchain.int8.quantize import TENSORRT, quantize
+from toolchain.runtimes.batched import logits_of
+from toolchain.runtimes.distance import distance
+
+
+@pytest.fixture(scope="module")
+def setting(exported, tokens_of):
+    def load():
+        return graph.load(exported["distilbert"])
+
+    return load, tokens_of("distilbert", 30), hold(load, tokens_of("distilbert", 25), seed=0)
+
+
+@pytest.fixture(scope="module")
+def choice(setting):
+    return choose(*setting)
+
+
+def test_every_combination_is_tried_and_the_nearest_taken(choice):
+    tried = {(trial.alpha, trial.method) for trial in choice.trials}
+    assert tried == {(alpha, method) for alpha in ALPHAS for method in CANDIDATES}
+    assert choice.best.distance.rank == min(trial.distance.rank for trial in choice.trials)
+
+
+def test_ranges_and_smoothing_are_those_of_the_best(setting, choice):
+    load, _, held = setting
+    model = load()
+    smooth(model, choice.smoothing)
+    quantize(model, choice.ranges, TENSORRT)
+    assert distance(logits_of(load(), held.tokens), logits_of(model, held.tokens)) == choice.best.distance
+
+
+def test_a_given_alpha_is_the_only_one_tried(setting):
+    choice = choose(*setting, alpha=0.5)
+    assert {trial.alpha for trial in choice.trials} == {0.5}
+    assert any(np.any(powers) for powers in choice.smoothing.values())

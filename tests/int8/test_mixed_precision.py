@@ -1,0 +1,124 @@
+"""The search on real graphs, and on a made-up one whose best answer is known."""
+
+import numpy as np
+import pytest
+
+from toolchain import graph
+from toolchain.int8.calibrate import calibrate
+from toolchain.int8.holdout import Held, hold
+from toolchain.int8.mixed_precision import Search
+from toolchain.int8.quantize import TENSORRT, quantize
+from toolchain.int8.sensitivity import Product, measure_noise
+from toolchain.runtimes.distance import Distance
+from toolchain.tensors import Range
+
+
+@pytest.fixture(scope="module")
+def setting(exported, tokens_of):
+    def load():
+        return graph.load(exported["distilbert"])
+
+    tokens = tokens_of("distilbert", 40)
+    ranges = calibrate(load(), tokens, method="minmax")
+    # One tensor whose range is far too small: its product must be the first to be kept.
+    broken = "distilbert.transformer.layer.1.ffn.lin2.input"
+    ranges[broken] = Range(ranges[broken].amax / 200, 0, ranges[broken].amax / 200)
+    return load, ranges, hold(load, tokens_of("distilbert", 30), seed=0)
+
+
+def test_noise_is_that_of_each_product_alone(setting):
+    load, ranges, held = setting
+    products = measure_noise(load, ranges, held.tokens)
+    assert sum(product.macs for product in products) == pytest.approx(1)
+    assert min(products, key=lambda product: product.snr_db).name == "distilbert.transformer.layer.1.ffn.lin2"
+    assert {product.kind for product in products} == {"linear", "attention"}
+    by_name = {product.name.split("layer.0.")[-1]: product for product in products}
+    assert by_name["ffn.lin1"].macs == pytest.approx(2 * by_name["attention.q_lin"].macs)
+
+
+class ByDistance(Held):
+    """Few rows change their label; here the distance itself stands for the drop."""
+
+    def expected_drop(self, found):
+        return found.rank
+
+
+def test_the_broken_product_is_kept_and_nothing_else(setting):
+    load, ranges, held = setting
+    held = ByDistance(held.tokens, held.reference, held.pool)
+    search = Search(load, ranges, held, 20, {})
+    before = search.run(max_drop=1e9)
+    assert before.best.keep == ()
+    limit = before.best.expected_drop_points * 0.5
+    tuned = Search(load, ranges, held, 20, search.memory).run(max_drop=limit)
+    assert tuned.enough
+    assert tuned.best.keep == ("distilbert.transformer.layer.1.ffn.lin2",)
+    model = load()
+    quantize(model, ranges, TENSORRT, keep=tuned.best.keep)
+    assert held.distance(model) == tuned.best.distance
+
+
+class Known(Search):
+    """A search in a world where every product's error is known and errors add up."""
+
+    def __init__(self, errors, budget, memory=None):
+        super().__init__(None, {}, None, budget, {} if memory is None else memory)
+        self.errors, self.fresh = errors, 0
+
+    def _noise(self):
+        self.memory.setdefault("evaluations", {})
+        return [Product(name, "linear", 1 / len(self.errors), -error) for name, error in self.errors.items()]
+
+    def _distance(self, key, keep):
+        if key not in self.memory["evaluations"]:
+            self.fresh += 1
+            left = sum(error for name, error in self.errors.items() if name not in set(keep))
+            self.memory["evaluations"][key] = Distance(None, left, None).to_json()
+        self.asked.add(key)
+        return Distance(**self.memory["evaluations"][key])
+
+    def _set(self, keep):
+        self.held = type("H", (), {"expected_drop": staticmethod(lambda found: found.rms)})
+        return super()._set(keep)
+
+
+ERRORS = {f"p{index}": 2.0 ** -abs(index - 7) for index in range(16)}
+
+
+@pytest.mark.parametrize("limit", [0.05, 0.3, 1.0, 1.7])
+def test_the_smallest_set_is_found(limit):
+    found = Known(ERRORS, 60).run(max_drop=limit)
+    largest_first = sorted(ERRORS.values(), reverse=True)
+    fewest = next(count for count in range(17) if sum(largest_first[count:]) <= limit)
+    assert len(found.best.keep) == fewest
+    assert found.enough
+
+
+def test_the_budget_holds_and_a_stopped_search_goes_on_where_it_was():
+    whole = Known(ERRORS, 24)
+    expected = whole.run(max_drop=0.3)
+    assert expected.evaluations <= 24
+    kept = dict(list(whole.memory["evaluations"].items())[:10])
+    again = Known(ERRORS, 24, {"evaluations": kept})
+    assert again.run(max_drop=0.3) == expected
+    assert again.fresh == whole.fresh - 10
+
+
+def test_no_more_work_is_kept_than_allowed():
+    found = Known(ERRORS, 60).run(max_drop=0.01, most_macs=0.2)
+    assert not found.enough
+    assert found.best.macs <= 0.2
+    assert set(found.best.keep) == {"p7", "p8", "p6"}
+
+
+def test_hard_rows_are_those_near_the_boundary(exported, tokens_of):
+    def load():
+        return graph.load(exported["bert"])
+
+    pool = tokens_of("bert", 600)
+    held = hold(load, pool, seed=0)
+    assert (len(held.reference), held.pool) == (512, 600)
+    margin = np.abs(held.reference[:, 0] - held.reference[:, 1])
+    assert np.isfinite(margin).all()
+    assert held.distance(load()).rms < 1e-5
+    assert held.expected_drop(Distance(0.1, 0.1, 3 / 512)) == pytest.approx(100 * 2 * 3 / 600)

@@ -1,0 +1,107 @@
+"""Q/DQ graphs: types and places as promised, arithmetic that of numpy, logits near the original."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from toolchain import graph
+from toolchain.errors import InputError, UsageError
+from toolchain.int8.calibrate import calibrate
+from toolchain.int8.coverage import integer_coverage
+from toolchain.int8.quantize import CPU, TENSORRT, find_products, quantize, quantize_weight
+from toolchain.runtimes import open_runtime
+
+KINDS = ["distilbert", "bert", "roberta"]
+
+
+@pytest.fixture(scope="module")
+def quantised(exported, tokens_of, tmp_path_factory):
+    made = {}
+    for kind in KINDS:
+        ranges = calibrate(graph.load(exported[kind]), tokens_of(kind, 60), method="minmax")
+        for target in (TENSORRT, CPU):
+            made[kind, target.name] = tmp_path_factory.mktemp("q") / f"{kind}.{target.name}.onnx"
+            model = graph.load(exported[kind])
+            quantize(model, ranges, target)
+            graph.save(model, made[kind, target.name])
+    return made
+
+
+@given(arrays(np.float32, (6, 4), elements=st.floats(-100, 100, width=32)))
+def test_weights_round_to_the_nearest_of_255_levels(weight):
+    integers, scale = quantize_weight(weight)
+    assert integers.dtype == np.int8
+    assert np.abs(integers).max() <= 127
+    assert (np.abs(integers * scale - weight) <= scale / 2 + 1e-5).all()
+
+
+def test_products_read_int8_with_zero_point_0_for_tensorrt(quantised):
+    model = graph.load(quantised["distilbert", "tensorrt"])
+    for node in graph.nodes(model, "MatMul"):
+        for value in node.inputs:
+            source = value.producer()
+            assert source.op_type == "DequantizeLinear"
+            assert source.inputs[0].dtype == ir.DataType.INT8 or source.inputs[2].dtype == ir.DataType.INT8
+            assert not graph.constant(source.inputs[2]).any()
+
+
+def test_probabilities_have_the_fixed_scale(quantised):
+    model = graph.load(quantised["distilbert", "tensorrt"])
+    readers = [next(iter(node.outputs[0].uses())).node for node in graph.nodes(model, "Softmax")]
+    assert {node.op_type for node in readers} == {"QuantizeLinear"}
+    assert {graph.constant(node.inputs[1]).item() for node in readers} == {float(np.float32(1 / 127))}
+
+
+def test_weights_have_a_scale_for_each_output_channel(quantised):
+    model = graph.load(quantised["bert", "tensorrt"])
+    for node in graph.nodes(model, "MatMul"):
+        source = node.inputs[1].producer()
+        if graph.constant(source.inputs[0]) is not None:
+            assert source.attributes["axis"].as_int() == 1
+            assert graph.constant(source.inputs[1]).shape == (graph.constant(source.inputs[0]).shape[1],)
+
+
+def test_what_must_stay_float_does(quantised):
+    model = graph.load(quantised["distilbert", "tensorrt"])
+    for node in graph.nodes(model, "LayerNormalization", "Gather", "Gemm", "Softmax", "Add"):
+        assert "DequantizeLinear" not in {value.producer().op_type for value in node.inputs if value.producer()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_cpu_view_runs_wholly_in_integers(quantised, kind):
+    assert integer_coverage(quantised[kind, "cpu"]) == {"integer": 16, "float": 0}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("target", ["tensorrt", "cpu"])
+def test_logits_stay_near(quantised, exported, probe, kind, target):
+    with open_runtime("ort", exported[kind]) as full, open_runtime("ort", quantised[kind, target]) as small:
+        expected = full(probe(kind))
+        assert np.abs(small(probe(kind)) - expected).max() < 0.15 * np.abs(expected).max()
+
+
+def test_a_graph_of_another_model_is_refused(exported):
+    with pytest.raises(InputError, match=r"no range for .*LayerNorm\.output"):
+        quantize(graph.load(exported["distilbert"]), {}, TENSORRT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_kept_stays_float_and_nothing_else_does(exported, tokens_of, kind):
+    model = graph.load(exported[kind])
+    ranges = calibrate(graph.load(exported[kind]), tokens_of(kind, 20), method="mse")
+    names = [node.name for node in graph.nodes(model, "MatMul")]
+    keep = find_products(model, "*.product2, *layer.0*q*")
+    done = quantize(model, ranges, TENSORRT, keep=keep)
+    assert (len(keep), done["linear"], done["attention"], done["kept"]) == (3, 11, 2, sorted(keep))
+    for node in graph.nodes(model, "MatMul"):
+        from_integers = {value.producer().op_type == "DequantizeLinear" for value in node.inputs if value.producer()}
+        assert from_integers <= {node.name not in keep}
+    assert [node.name for node in graph.nodes(model, "MatMul")] == names
+
+
+def test_a_pattern_that_matches_nothing_is_refused(exported):
+    with pytest.raises(UsageError, match=r"--keep \*\.lin9: no product is called that"):
+        find_products(graph.load(exported["bert"]), "*.lin9")

@@ -1,0 +1,102 @@
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pynvml
+import pytest
+
+from toolchain.runtimes import environment
+from toolchain.runtimes.device import cpu_threads
+from toolchain.runtimes.environment import cpu_name, describe, gpu_facts, version_of
+
+Driver = Callable[..., None]
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
+    """Replace what NVIDIA's driver answers; an exception is raised instead."""
+
+    def answer(**calls: Any) -> None:
+        known = {"nvmlInit": None, "nvmlShutdown": None, "nvmlDeviceGetCount": 1, "nvmlDeviceGetUUID": "GPU-1",
+                 "nvmlDeviceGetHandleByIndex": "handle"}  # fmt: skip
+        for name, value in (known | calls).items():
+
+            def call(*_: object, value: Any = value) -> Any:
+                if isinstance(value, Exception):
+                    raise value
+                return value
+
+            monkeypatch.setattr(pynvml, name, call)
+
+    return answer
+
+
+def test_version_is_that_of_the_distribution_or_none() -> None:
+    assert version_of("pytest") == pytest.__version__
+    assert version_of("no-such-package") is None
+
+
+def test_a_gpu_is_described(driver: Driver) -> None:
+    driver(
+        nvmlSystemGetCudaDriverVersion_v2=12080,
+        nvmlSystemGetDriverVersion="570.86",
+        nvmlDeviceGetName="Tesla T4",
+    )
+    assert gpu_facts() == {"driver": "570.86", "cuda": "12.8", "gpu": "Tesla T4", "reason": None}
+
+
+def test_no_library_no_driver_and_no_gpu_each_have_their_reason(driver: Driver) -> None:
+    cases = [
+        ({"nvmlInit": pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)}, "no_nvml_library"),
+        ({"nvmlInit": pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)}, "driver_not_loaded"),
+        ({"nvmlSystemGetCudaDriverVersion_v2": pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)}, "nvml_6"),
+    ]
+    for calls, reason in cases:
+        driver(**calls)
+        assert gpu_facts() == {"driver": None, "cuda": None, "gpu": None, "reason": reason}
+
+
+def test_nvml_is_closed_whatever_happens(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+    driver(nvmlSystemGetCudaDriverVersion_v2=pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN))
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: closed.append(True))
+    gpu_facts()
+    assert closed == [True]
+
+
+def test_without_its_package_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert gpu_facts()["reason"] == "no_nvml_package"
+
+
+def test_the_processor_is_named_or_else_its_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(self: Path) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", lambda self: "processor\t: 0\nmodel name\t: Some CPU: fast\n")
+    assert cpu_name() == "Some CPU: fast"
+    monkeypatch.setattr(Path, "read_text", absent)
+    assert cpu_name() == platform.machine()
+
+
+def test_describe_has_the_keys_of_the_design_and_null_for_what_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "gpu_facts", lambda: dict.fromkeys(("driver", "cuda", "gpu", "reason")))
+    monkeypatch.setattr(environment, "version_of", {"torch": "2.13", "onnxruntime-gpu": "1.31"}.get)
+    found = describe()
+    keys = ("python", "torch", "onnxruntime", "tensorrt", "cuda", "driver", "gpu", "cpu", "threads")
+    assert {key: found[key] for key in keys} == {
+        "python": platform.python_version(),
+        "torch": "2.13",
+        "onnxruntime": "1.31",
+        **dict.fromkeys(("tensorrt", "cuda", "driver", "gpu")),
+        "cpu": cpu_name(),
+        "threads": cpu_threads(),
+    }
+
+
+def test_pynvml_is_the_maintained_one() -> None:
+    assert isinstance(pynvml, ModuleType)
+    assert version_of("nvidia-ml-py")

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from toolchain.checkpoint.tokenize import Tokens
+from toolchain.errors import GateError
+from toolchain.runtimes import parity
+
+TOKENS = Tokens(
+    {"input_ids": [[5, 6], [7, 8, 9]], "attention_mask": [[1, 1], [1, 1, 1]]},
+    dict.fromkeys(("input_ids", "attention_mask"), 0),
+)
+
+
+def mean_logits(batch):
+    total = (batch["input_ids"] * batch["attention_mask"]).sum(axis=1) / np.maximum(
+        1, batch["attention_mask"].sum(axis=1)
+    )
+    return np.stack([total, -total], axis=1).astype(np.float32)
+
+
+def test_equal_runtimes_are_at_zero():
+    found = parity.compare(mean_logits, mean_logits, TOKENS)
+    assert (found.max_abs_logit_difference, found.label_agreement, found.finite) == (0, 1, True)
+
+
+def test_one_that_looks_at_padding_is_found_out():
+    def careless(batch):
+        return mean_logits({**batch, "attention_mask": np.ones_like(batch["attention_mask"])})
+
+    found = parity.compare(mean_logits, careless, TOKENS)
+    with pytest.raises(
+        GateError, match=r"here: logits differ from PyTorch by .* more than 0\.0001\. Allow it with --atol"
+    ):
+        parity.check(found, where="here", atol=1e-4)
+
+
+def test_nan_for_a_row_of_padding_is_found_out():
+    def fragile(batch):
+        with np.errstate(invalid="ignore"):
+            real = batch["attention_mask"].any(axis=1, keepdims=True)
+            return np.where(real, mean_logits(batch), np.float32(np.nan))
+
+    found = parity.compare(mean_logits, fragile, TOKENS)
+    assert not found.finite
+    with pytest.raises(GateError, match="NaN or infinity"):
+        parity.check(found, where="here", atol=1)
+
+
+def test_probes_come_as_pairs_for_a_task_of_pairs():
+    assert {len(text) for text in parity.probe_texts(2)} == {2}
+    assert len({len(text[0].split()) for text in parity.probe_texts(1)}) > 5
+
+
+def test_a_reference_of_nan_does_not_pass():
+    found = parity.compare(lambda batch: np.full((len(batch["input_ids"]), 2), np.nan), mean_logits, TOKENS)
+    assert not found.finite
+
+
+def test_a_relative_check_grows_with_the_logits():
+    found = parity.compare(lambda batch: mean_logits(batch) + 1, mean_logits, TOKENS)
+    assert parity.check_relative(found, where="here", rtol=0.2)
+    with pytest.raises(GateError, match="Build with --precision fp32 or int8"):
+        parity.check_relative(found, where="here", rtol=0.05)

@@ -1,0 +1,460 @@
+"""The batcher on a clock and engines that the test moves by hand; no thread and no sleep."""
+
+import asyncio
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolchain.checkpoint.tokenize import Tokens
+from toolchain.serve.batching.batcher import Batcher, Done
+from toolchain.serve.batching.queue import bucket_ends
+from toolchain.serve.counters import Counters
+from toolchain.serve.limits import HANG_S, Limits
+from toolchain.serve.protocol import Reason, RefusedError
+
+LIMITS = Limits(max_batch=4, max_tokens=64, max_queue=12, timeout_s=10.0)
+ENDS = (4, 16, 32)
+
+
+def tokens(*rows):
+    return Tokens({"input_ids": [list(row) for row in rows], "attention_mask": [[1] * len(row) for row in rows]}, {})
+
+
+def logits(row):
+    """What the scripted engine makes of a row; no two rows have the same."""
+    return [row[0], len(row)]
+
+
+class Engine:
+    """Keeps what it is given until the test finishes it."""
+
+    def __init__(self):
+        self.jobs = []
+        self.seen = []
+
+    def begin(self, groups, done):
+        assert not self.jobs, "an engine that was busy"
+        self.jobs.append((groups, done))
+        self.seen.append([row for group in groups for row in group.columns["input_ids"]])
+
+    def finish(self, *, failed=(), broken=False):
+        groups, done = self.jobs.pop()
+        rows = [group.columns["input_ids"] for group in groups]
+        made = [None if index in failed else np.array([logits(row) for row in group], np.float32)
+                for index, group in enumerate(rows)]  # fmt: skip
+        done(Done(made, 2, 5, 1, broken))
+
+
+class Setting:
+    """A batcher, its engines, and a clock in nanoseconds."""
+
+    def __init__(self, engines=1, limits=LIMITS, solo=False):
+        self.now = 0
+        self.solo = Engine() if solo else None
+        self.engines = [Engine() for _ in range(engines)]
+        self.counters = Counters()
+        self.batcher = Batcher(
+            list(self.engines), solo=self.solo, classes=2, ends=ENDS, limits=limits, counters=self.counters,
+            clock=lambda: self.now,
+        )  # fmt: skip
+
+    async def submit(self, *rows, timeout_us=0):
+        task = asyncio.ensure_future(self.batcher.submit(tokens(*rows), timeout_us=timeout_us))
+        await passes()
+        return task
+
+
+async def passes():
+    """Let the event loop do all that is ready."""
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
+def run(scenario, **choices):
+    """Run a scenario on a new setting."""
+    return asyncio.run(scenario(Setting(**choices)))
+
+
+async def refusal(task):
+    with pytest.raises(RefusedError) as caught:
+        await task
+    return caught.value.reason, str(caught.value)
+
+
+def test_lengths_double_up_to_the_longest():
+    assert bucket_ends(128) == (16, 32, 64, 128)
+    assert bucket_ends(100) == (16, 32, 64, 100)
+    assert bucket_ends(12) == (12,)
+    assert bucket_ends(60, per_octave=4) == (16, 20, 24, 28, 32, 40, 48, 56, 60)
+
+
+def test_a_row_runs_at_once_and_others_gather_while_it_does():
+    async def scenario(here):
+        engine = here.engines[0]
+        tasks = [await here.submit([1, 2])]
+        assert engine.seen == [[[1, 2]]]
+        tasks += [await here.submit([value]) for value in (3, 4, 5)]
+        assert len(engine.seen) == 1
+        engine.finish()
+        assert engine.seen[1] == [[3], [4], [5]]
+        engine.finish()
+        found = [(await task)[0].tolist() for task in tasks]
+        assert found == [[[1, 2]], [[3, 1]], [[4, 1]], [[5, 1]]]
+        assert here.counters.executions == 2
+
+    run(scenario)
+
+
+def test_what_arrives_in_one_pass_of_the_loop_runs_together():
+    async def scenario(here):
+        tasks = [asyncio.ensure_future(here.batcher.submit(tokens([value]))) for value in (1, 2, 3)]
+        await passes()
+        assert here.engines[0].seen == [[[1], [2], [3]]]
+        here.engines[0].finish()
+        await asyncio.gather(*tasks)
+
+    run(scenario)
+
+
+def test_engines_that_are_idle_share_what_waits():
+    async def scenario(here):
+        await here.submit([1])
+        await here.submit([2])  # both are busy
+        tasks = [await here.submit([value]) for value in (3, 4, 5)]
+        here.engines[0].finish()
+        assert here.engines[0].seen[1] == [[3], [4], [5]]  # one is idle, and takes all
+        here.engines[1].finish()
+        here.engines[0].finish()
+        tasks = [asyncio.ensure_future(here.batcher.submit(tokens([value]))) for value in (6, 7, 8)]
+        await passes()
+        assert sorted(len(engine.seen[-1]) for engine in here.engines) == [1, 2]
+        for engine in here.engines:
+            engine.finish()
+        await asyncio.gather(*tasks)
+
+    run(scenario, engines=2)
+
+
+def test_who_is_alone_gets_the_whole_machine():
+    async def scenario(here):
+        first = await here.submit([1])
+        assert here.solo.seen == [[[1]]]
+        second = await here.submit([2])  # not alone
+        assert [engine.seen for engine in here.engines].count([[[2]]]) == 1
+        for engine in (here.solo, *here.engines):
+            if engine.jobs:
+                engine.finish()
+        both = [asyncio.ensure_future(here.batcher.submit(tokens([value]))) for value in (3, 4)]
+        await passes()  # enough for all that stand side by side
+        assert len(here.solo.seen) == 1
+        for engine in here.engines:
+            engine.finish()
+        await asyncio.gather(first, second, *both)
+
+    run(scenario, engines=2, solo=True)
+
+
+def test_one_for_the_whole_machine_that_fails_for_good_is_done_without():
+    async def scenario(here):
+        first = await here.submit([1])
+        tasks = [await here.submit([value]) for value in (2, 3, 4)]  # two more engines at work, and one row waits
+        for engine in here.engines:
+            engine.finish()
+        here.solo.finish(failed=[0], broken=True)
+        assert (await refusal(first))[0] == Reason.INTERNAL
+        for engine in here.engines:
+            while engine.jobs:
+                engine.finish()
+        assert [(await task)[0].tolist() for task in tasks] == [[[2, 1]], [[3, 1]], [[4, 1]]]
+        await here.submit([5])
+        assert len(here.solo.seen) == 1
+        assert not here.batcher.broken
+
+    run(scenario, engines=2, solo=True)
+
+
+def test_rows_of_one_request_go_to_their_own_buckets_and_come_back_in_order():
+    async def scenario(here):
+        rows = [[1] * 9, [2], [3] * 20, [4] * 8, [5]]
+        task = await here.submit(*rows)
+        engine = here.engines[0]
+        while engine.jobs:
+            engine.finish()
+        await passes()
+        assert sorted(map(len, engine.seen)) == [1, 2, 2]
+        assert (await task)[0].tolist() == [logits(row) for row in rows]
+
+    run(scenario)
+
+
+def test_the_times_are_those_of_the_queue_and_of_the_batches():
+    async def scenario(here):
+        first, second = await here.submit([1]), await here.submit([2])
+        here.now = 700
+        here.engines[0].finish()
+        here.engines[0].finish()
+        assert [(await task)[1].queue_ns for task in (first, second)] == [0, 700]
+        assert ((await second)[1].input_ns, (await second)[1].infer_ns) == (2, 5)
+
+    run(scenario)
+
+
+def test_rows_that_are_still_made_tokens_of_have_their_room_and_their_time():
+    async def scenario(here):
+        with here.batcher.coming(LIMITS.max_queue):
+            assert await refusal(await here.submit([1])) == (Reason.UNAVAILABLE, "Exceeds maximum queue size")
+            with pytest.raises(RefusedError), here.batcher.coming(1):
+                pass
+        here.now = 3_000_000
+        late = here.batcher.submit(tokens([1]), timeout_us=2_000, arrived_ns=0)
+        assert await refusal(asyncio.ensure_future(late)) == (Reason.UNAVAILABLE, "Request timeout expired")
+        assert here.engines[0].seen == []
+
+    run(scenario)
+
+
+def test_a_full_queue_refuses_and_gives_room_when_a_caller_leaves():
+    async def scenario(here):
+        tasks = [await here.submit([0]), await here.submit(*[[1]] * 11), await here.submit([2])]
+        assert await refusal(await here.submit([3])) == (Reason.UNAVAILABLE, "Exceeds maximum queue size")
+        assert here.counters.pending == 2
+        tasks[1].cancel()
+        await passes()
+        assert here.counters.pending == 1
+        tasks.append(await here.submit(*[[4]] * 11))
+        here.engines[0].finish()
+        assert here.engines[0].seen[1] == [[2], [4], [4], [4]]  # nothing of who left
+        while here.engines[0].jobs:
+            here.engines[0].finish()
+        await asyncio.gather(tasks[2], tasks[3])
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("timeout_us", "late_ns"), [(3, 3000), (0, 10_000_000_000), (60_000_000, 10_000_000_000)])
+def test_who_waits_too_long_is_refused_before_an_engine_sees_it(timeout_us, late_ns):
+    async def scenario(here):
+        await here.submit([1])
+        task = await here.submit([2], timeout_us=timeout_us)
+        here.now = late_ns - 1
+        here.batcher.expire()
+        await passes()
+        assert not task.done()
+        here.now = late_ns
+        here.engines[0].finish()
+        assert len(here.engines[0].seen) == 1
+        assert await refusal(task) == (Reason.UNAVAILABLE, "Request timeout expired")
+
+    run(scenario)
+
+
+def test_an_engine_that_hangs_keeps_no_one_waiting_beyond_its_time():
+    async def scenario(here):
+        here.batcher._clock = Counters().clock  # the real one: the alarm is a loop's timer
+        await here.submit([1])
+        assert (await refusal(await here.submit([2], timeout_us=20_000)))[1] == "Request timeout expired"
+
+    run(scenario)
+
+
+def test_an_engine_that_takes_too_long_is_given_up_and_with_the_last_all_that_waits():
+    async def scenario(here):
+        at_work = await here.submit([1])
+        here.now = round(LIMITS.timeout_s * 1e9)  # a request may wait as long, an engine may run for longer
+        here.batcher.expire()
+        assert not at_work.done()
+        here.now = round((HANG_S - 1) * 1e9)
+        waiting = await here.submit([2])
+        here.now = round(HANG_S * 1e9)
+        here.batcher.expire()
+        gone = (Reason.UNAVAILABLE, "The model's engine has failed and is not available")
+        assert (await refusal(at_work), await refusal(waiting)) == (gone, gone)
+        assert here.batcher.broken
+        assert await refusal(await here.submit([3])) == gone
+        assert here.counters.pending == 0
+
+    run(scenario)
+
+
+def test_an_engine_that_was_given_up_and_ends_after_all_is_taken_back():
+    async def scenario(here):
+        given_up = await here.submit([1])
+        here.now = round(HANG_S * 1e9)
+        here.batcher.expire()
+        here.engines[0].finish()  # as after a pause of the whole machine
+        assert (await refusal(given_up))[0] == Reason.UNAVAILABLE
+        assert not here.batcher.broken
+        answered = await here.submit([2])
+        here.engines[0].finish(broken=True)
+        assert (await answered)[0].tolist() == [logits([2])]
+        assert here.batcher.broken
+
+    run(scenario)
+
+
+def test_a_failure_concerns_its_own_request_and_what_waits_of_it_is_dropped():
+    async def scenario(here):
+        await here.submit([9])
+        good, bad = await here.submit([1]), await here.submit([2], [3] * 9)
+        here.engines[0].finish()
+        here.engines[0].finish(failed=[1])
+        assert await refusal(bad) == (Reason.INTERNAL, "The model failed on this request")
+        while here.engines[0].jobs:
+            here.engines[0].finish()
+        assert (await good)[0].tolist() == [[1, 1]]
+        assert here.counters.pending == 0
+
+    run(scenario)
+
+
+def test_an_answer_to_who_has_left_harms_no_one():
+    async def scenario(here):
+        tasks = [asyncio.ensure_future(here.batcher.submit(tokens([value]))) for value in (1, 2)]
+        await passes()
+        tasks[0].cancel()
+        await passes()
+        here.engines[0].finish()
+        assert (await tasks[1])[0].tolist() == [[2, 1]]
+
+    run(scenario)
+
+
+def test_without_an_engine_left_everyone_is_refused():
+    async def scenario(here):
+        tasks = [await here.submit([value]) for value in (1, 2, 3)]
+        for engine in here.engines:
+            assert not here.batcher.broken
+            engine.finish(failed=[0], broken=True)
+        assert here.batcher.broken
+        reasons = [(await refusal(task))[0] for task in (*tasks, await here.submit([4]))]
+        assert reasons == [Reason.INTERNAL, Reason.INTERNAL, Reason.UNAVAILABLE, Reason.UNAVAILABLE]
+
+    run(scenario, engines=2)
+
+
+def test_closing_answers_what_was_taken_and_takes_nothing_more():
+    async def scenario(here):
+        rows = ([1], [2] * 9)  # of two buckets; no engine has them yet
+        tasks = [asyncio.ensure_future(here.batcher.submit(tokens(row))) for row in rows]
+        closing = asyncio.ensure_future(here.batcher.close())
+        await passes()
+        assert not closing.done()
+        assert "stopping" in (await refusal(await here.submit([3])))[1]
+        here.engines[0].finish()
+        await passes()
+        assert not closing.done()
+        here.engines[0].finish()
+        await asyncio.gather(closing, *tasks)
+
+    run(scenario)
+
+
+LENGTHS = st.lists(st.integers(1, 32), min_size=1, max_size=6)
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("submit"), LENGTHS, st.sampled_from([0, 5, 50])),
+        st.tuples(st.just("finish"), st.integers(0, 1), st.booleans()),
+        st.tuples(st.just("cancel"), st.integers(0, 6)),
+        st.tuples(st.just("later"), st.integers(1, 40)),
+    ),
+    max_size=40,
+)
+
+
+class History:
+    """What a run of actions did, checked as it goes."""
+
+    def __init__(self, here):
+        self.here, self.tasks, self.rows, self.late_ns = here, [], [], []
+        self.dispatched, self.failed = set(), set()
+
+    async def submit(self, lengths, timeout_us):
+        number = len(self.tasks)
+        rows = [[number * 10 + index] * length for index, length in enumerate(lengths)]
+        self.rows.append(rows)
+        self.late_ns.append(self.here.now + 1000 * (timeout_us or 10_000_000))
+        self.tasks.append(await self.here.submit(*rows, timeout_us=timeout_us))
+
+    async def finish(self, which, fail):
+        engine = self.here.engines[which]
+        if engine.jobs:
+            if fail:
+                self.failed.add(engine.jobs[0][0][0].columns["input_ids"][0][0] // 10)
+            engine.finish(failed=[0] if fail else ())
+            await passes()
+
+    async def cancel(self, number):
+        if number < len(self.tasks):
+            self.tasks[number].cancel()
+            await passes()
+
+    async def later(self, microseconds):
+        self.here.now += 1000 * microseconds
+
+    def check_batches(self):
+        for engine in self.here.engines:
+            for batch in engine.seen:
+                longest = max(map(len, batch))
+                assert len(batch) <= LIMITS.max_batch
+                assert len(batch) * longest <= LIMITS.max_tokens
+                bucket = {next(end for end in ENDS if len(row) <= end) for row in batch}
+                assert len(bucket) == 1
+                assert [row[0] for row in batch] == sorted(row[0] for row in batch)  # in the order of arrival
+                values = {row[0] for row in batch}
+                assert not values & self.dispatched  # no row runs twice
+                self.dispatched |= values
+
+    def check_answer(self, number):
+        task, rows = self.tasks[number], self.rows[number]
+        assert task.done()
+        if task.cancelled():
+            return
+        if task.exception() is None:
+            assert task.result()[0].tolist() == [logits(row) for row in rows]
+            return
+        allowed = {
+            "The model failed on this request": number in self.failed,
+            "Request timeout expired": self.here.now >= self.late_ns[number],
+            "Exceeds maximum queue size": not {row[0] for row in rows} & self.dispatched,
+        }
+        assert allowed[str(task.exception())]
+
+
+@given(ACTIONS)
+def test_every_request_has_one_answer_and_it_is_its_own(actions):
+    async def scenario(here):
+        history = History(here)
+        for name, *values in actions:
+            await getattr(history, name)(*values)
+        while any(engine.jobs for engine in here.engines):
+            for engine in here.engines:
+                with suppress(IndexError):
+                    engine.finish()
+            await passes()
+        history.check_batches()
+        for number in range(len(history.tasks)):
+            history.check_answer(number)
+        assert here.counters.pending == 0
+        await here.batcher.close()
+
+    run(scenario, engines=2)
+
+
+@given(st.lists(st.integers(1, 32), min_size=1, max_size=12))
+def test_the_next_batch_begins_with_who_has_waited_longest(lengths):
+    async def scenario(here):
+        tasks = [await here.submit([0])]
+        tasks += [await here.submit([number + 1] * length) for number, length in enumerate(lengths)]
+        waiting, engine = set(range(1, len(tasks))), here.engines[0]
+        while waiting:
+            engine.finish()
+            batch = [row[0] for row in engine.seen[-1]]
+            assert batch[0] == min(waiting)
+            waiting -= set(batch)
+        engine.finish()
+        await asyncio.gather(*tasks)
+
+    run(scenario)

@@ -1,0 +1,54 @@
+"""Which engines a machine gets: how many, on how many threads, and one for who is alone."""
+
+import contextlib
+from types import SimpleNamespace
+
+import pytest
+
+from toolchain.serve.batching import engines
+from toolchain.serve.batching.engines import find_engines
+
+
+@pytest.fixture
+def opened(monkeypatch, tmp_path):
+    """Return a function: the subject and the machine in, the threads of what was opened out."""
+
+    def find(processors, instances=None, *, megabytes=9, backend="ort", device="cpu"):
+        (graph := tmp_path / "model.onnx").write_bytes(b"")
+        with graph.open("rb+") as file:
+            file.truncate(megabytes << 20)
+        monkeypatch.setattr(engines, "cpu_threads", lambda: processors)
+        asked = []
+
+        @contextlib.contextmanager
+        def open_runtime(backend, model, **choices):
+            asked.append(choices.get("threads"))
+            yield choices.get("threads")
+
+        monkeypatch.setattr(engines, "open_runtime", open_runtime)
+        subject = SimpleNamespace(backend=backend, device=device, model=graph, choices={"device": device})
+        with find_engines(subject, instances) as found, contextlib.ExitStack() as stack:
+            side_by_side = [stack.enter_context(one()) for one in found.side_by_side]
+            solo = stack.enter_context(found.solo()) if found.solo else None
+        return side_by_side, solo, len(asked)
+
+    return find
+
+
+@pytest.mark.parametrize(
+    ("processors", "instances", "side_by_side", "solo"),
+    [(1, None, [1], None), (2, None, [1, 1], 2), (4, None, [1] * 4, 4), (16, None, [4] * 4, 16), (2, 1, [2], None),
+     (2, 5, [1] * 5, 2)],
+)  # fmt: skip
+def test_a_cpu_is_shared_out(opened, processors, instances, side_by_side, solo):
+    sessions = 2 if solo else 1  # those side by side share theirs
+    assert opened(processors, instances) == (side_by_side, solo, sessions)
+
+
+def test_a_small_graph_wakes_no_second_thread(opened):
+    assert opened(2, megabytes=2) == ([1, 1], None, 1)
+
+
+def test_a_gpu_has_one_context_unless_told(opened):
+    assert opened(8, backend="trt", device="cuda:0") == ([None], None, 1)
+    assert opened(8, 2, device="cuda:0") == ([None, None], None, 2)

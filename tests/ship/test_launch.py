@@ -1,0 +1,106 @@
+"""What a repository needs is said once, and both the printed line and the image's command tell Triton all of it."""
+
+import os
+import shlex
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from toolchain.ship.launch import OWN, STOCK
+from toolchain.ship.options import Options
+from toolchain.ship.triton import ship
+
+CACHE = "--cache-config=local,size=268435456"
+COMPLETE = "--disable-auto-complete-config"
+COMPATIBLE = "--backend-config=tensorrt,version-compatible=true"
+
+
+@pytest.fixture
+def started(tmp_path):
+    """Return what runs a command where `pip` and `tritonserver` only note their arguments; by program."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("pip", "tritonserver"):
+        (programs / name).write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/{name}.log\n')
+        (programs / name).chmod(0o755)
+
+    def run(*command, **variables):
+        seen = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"} | variables
+        subprocess.run(command, env=seen, check=True, cwd=tmp_path)
+        return {file.stem: file.read_text().split() for file in tmp_path.glob("*.log")}
+
+    return run
+
+
+def words(done):
+    return shlex.split(done["start"]["line"])
+
+
+def test_a_stock_image_installs_and_is_told_what_every_model_there_needs(demo_bundle, started, tmp_path):
+    repository = tmp_path / "models"
+    ship(demo_bundle, repository, Options(name="first", response_cache=True))
+    done = ship(demo_bundle, repository, Options(name="second", backend="ort", device="cpu"))
+    *_, shell, flag, script = words(done)
+    needed = tmp_path / "needed.txt"
+    script = script.replace("/tmp/needed.txt", str(needed)).replace("/models", str(repository))
+    found = started(shell, flag, script)
+    assert found["pip"] == ["install", "--quiet", "-r", str(needed)]
+    lines = needed.read_text().split()
+    assert sorted(set(lines)) == lines
+    assert [line.partition("==")[0] for line in lines] == ["numpy<2", "onnxruntime", "tokenizers"]
+    assert found["tritonserver"] == [f"--model-repository={repository}", CACHE, COMPLETE]  # a cache for the first
+
+
+def test_our_own_image_brings_all_and_finds_what_to_tell_triton(root, repository, pairs_bundle, started):
+    done = ship(pairs_bundle, repository, Options(name="plan", backend="trt"))
+    assert words(done)[-1] == OWN
+    assert "pip" not in done["start"]["line"]
+    (first, *told) = started("sh", root / "docker/serve_repository.sh", "--http-port=8080",
+                             MODELS=str(repository))["tritonserver"]  # fmt: skip
+    assert first == f"--model-repository={repository}"
+    assert told[:2] == [CACHE, COMPLETE]
+    assert told[-1] == "--http-port=8080"
+    assert [one.partition("=")[0] for one in told[2:-1]] == ["--http-restricted-api", "--grpc-restricted-protocol"]
+
+
+def test_the_key_of_what_is_closed_is_another_at_each_start(root, shipped, started):
+    keys = {tuple(started("sh", root / "docker/serve_repository.sh", MODELS=str(shipped))["tritonserver"][-2:])
+            for _ in range(2)}  # fmt: skip
+    assert len(keys) == 2
+    assert all(len(one.rpartition("admin=")[2]) == 32 for pair in keys for one in pair)
+
+
+def test_kserves_arguments_start_a_real_triton(root, triton, triton_environment, shipped, tmp_path):
+    runtime, _ = yaml.safe_load_all((root / "docker/kubernetes/kserve.yaml").read_text())
+    (container,) = runtime["spec"]["containers"]
+    first, *rest = container["args"]
+    shutil.copytree(shipped / "sentiment_decoder", tmp_path / "models/sentiment_decoder")
+    with triton.serve(tmp_path / "models", tmp_path, triton_environment, *rest) as server:
+        assert server.get("/v2/models/sentiment_decoder")["versions"] == ["1"]
+        assert "GRPCInferenceService" not in server.log.read_text()
+    assert first == "serve_repository"
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "told"),
+    [({}, {}, [COMPLETE]), ({"response_cache": True}, {}, [COMPLETE, CACHE]),
+     ({"tensorrt": "11.4.0.106"}, {"tensorrt": "11.4.0.106", "version_compatible": True}, [COMPLETE, COMPATIBLE])],
+)  # fmt: skip
+def test_what_triton_is_told_goes_by_options_and_plans(planned, tmp_path, options, changes, told):
+    bundle = planned(75, **changes) if changes else planned()
+    options = {"tensorrt": "10.16.1.11"} | options if changes else options
+    done = ship(bundle, tmp_path / "r", Options(name="m", **options))
+    assert done["start"]["flags"] == told
+    assert (tmp_path / "r/m/tritonserver.txt").read_text().splitlines() == told
+
+
+def test_the_line_serves_the_other_models_too(shipped, repository, demo_bundle, tmp_path):
+    alone = words(ship(demo_bundle, tmp_path / "alone", Options(name="m", backend="python")))
+    beside = words(ship(demo_bundle, repository, Options(name="m", backend="python")))
+    assert STOCK in alone
+    assert "--gpus=all" not in alone
+    assert beside[-1] == OWN  # for the plan that is there
+    assert "--gpus=all" in beside
+    assert f"{repository}:/models:ro" in beside

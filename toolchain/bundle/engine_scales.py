@@ -1,0 +1,147 @@
+"""The scales of an INT8 plugin engine: a calibration cache, made by ourselves or by TensorRT 10's calibrator.
+
+TensorRT's own way takes two networks. Plugins of variable length cannot be calibrated, and those of fixed length fit
+neither ONNX's convolutions nor, in INT8, a head size of 32. So a static FP32 network of the fixed-length kind is
+calibrated, as NVIDIA's BERT sample did, and its cache then gives the scales of the network that is shipped. Both take
+their tensors' names from one table (graph/encoder.py).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolchain import graph
+from toolchain.bundle.job import Job
+from toolchain.checkpoint.tokenize import encode
+from toolchain.engine import cache
+from toolchain.engine.builder import Builder
+from toolchain.engine.calibrator import entropy_calibrator
+from toolchain.engine.cuda import open_gpu
+from toolchain.engine.plan import Tag
+from toolchain.engine.plugins import FIXED_LENGTH, probe
+from toolchain.engine.shapes import Profile
+from toolchain.engine.static import static_network
+from toolchain.errors import InputError
+from toolchain.files import sha256_file, sha256_json
+from toolchain.graph.encoder import Encoder, plugin_ranges, tensor_name, tensor_names
+from toolchain.int8.calibrate import read_ranges, tapped
+from toolchain.tensors import Batch
+
+CACHE = "calibration.cache"
+
+
+def find_scales(job: Job, stage: Path, trt: Any, tag: Tag, encoder: Encoder, profile: Profile, device: str) -> bytes:
+    """Return the cache that the engine takes its scales from, and keep it with its side-car beside the plan.
+
+    Raises:
+        InputError: a cache that was given does not fit, or TensorRT's calibration is not whole.
+    """
+    recipe, needed = job.recipe, tensor_names(encoder)
+    target = stage / tag.folder / CACHE
+    fits = {
+        "tensorrt": tag.tensorrt,
+        "model_sha256": sha256_file(stage / "model.onnx"),
+        "tokenizer_sha256": sha256_json({path.name: sha256_file(path) for path in sorted(stage.glob("token*"))}),
+        "max_length": job.max_length,
+        "tensors_sha256": sha256_json(needed),
+    }
+    if recipe.calibrator == "own":
+        data = cache.cache_text(own_ranges(job, stage, encoder), version=tag.tensorrt).encode()
+        about = {**fits, "calibrator": "own", "calibration_sha256": sha256_file(stage / "calibration.json")}
+    elif recipe.gives_cache:
+        file = Path(str(recipe.calibration))
+        data, known = cache.read_cache(file)
+        cache.check_cache(data, where=str(file), version=tag.tensorrt, needed=needed, about=known, fits=fits)
+        about = known or {}
+    else:
+        data, fed = calibrate_static(job, trt, encoder, profile, device)
+        # Of the tensors between those of the table, none may get a scale, or TensorRT might run it in INT8.
+        data = cache.only(data, needed, where="TensorRT's cache")
+        about = {**fits, **fed, "calibrator": "tensorrt"}
+    cache.write_cache(target, data, about)
+    data, known = cache.read_cache(target)  # what TensorRT wrote is checked like a stranger's
+    cache.check_cache(data, where=CACHE, version=tag.tensorrt, needed=needed, about=known, fits=fits)
+    return data
+
+
+def own_ranges(job: Job, stage: Path, encoder: Encoder) -> dict[str, float]:
+    """Return the amax of every tensor of the table, from calibration.json and one more pass over the rows.
+
+    TensorRT leaves a product out of INT8 if what it reads or what it gives has no scale. What products read is
+    calibrated; of what they give, which stays in float16, the largest |x| is enough.
+
+    Raises:
+        InputError: calibration.json or the rows are missing or of another graph.
+    """
+    ranges, about = read_ranges(stage / "calibration.json")
+    if about.get("smoothing"):
+        raise InputError(
+            "calibration.json: its ranges are those of a smoothed graph, and the plugins' has no smoothing. "
+            "Calibrate without --smooth and auto, or give --calibrator tensorrt."
+        )
+    found = plugin_ranges(encoder, ranges)
+    names = {tensor_name(index, role): name for index, part in enumerate(encoder.layers)
+             for role, name in part.results.items() if tensor_name(index, role) not in found}  # fmt: skip
+    tokens = job.encode(job.calibration_rows.texts)
+    for values in tapped(graph.load(stage / "model.onnx"), list(names.values()), tokens):
+        for name, source in names.items():
+            found[name] = max(found.get(name, 0.0), float(np.abs(values[source]).max()))
+    return {name: found[name] for name in tensor_names(encoder)}
+
+
+def calibrate_static(
+    job: Job, trt: Any, encoder: Encoder, profile: Profile, device: str
+) -> tuple[bytes, dict[str, Any]]:
+    """Let TensorRT calibrate the static network on the job's rows; return its cache and what it was fed.
+
+    Rows are cut and padded to the profile's OPT shape, since TensorRT reads that many bytes whatever it is given. The
+    plugins leave padding out of attention, but padded positions do enter TensorRT's histograms.
+
+    Raises:
+        InputError: there are fewer rows than one batch, or TensorRT gives no cache or stops early.
+    """
+    rows = job.calibration_rows
+    size, length = profile.batch[1], profile.length[1]
+    batches = list(_batches(job, size, length, with_types=encoder.types is not None))
+    if not batches:
+        raise InputError(
+            f"{rows.source}: {len(rows)} rows, and a batch has {size}. "
+            "Give more (--calib-samples), or a smaller --batch-size."
+        )
+    builder = Builder(trt, "calibration network")
+    network = builder.empty(strongly_typed=False)
+    held = static_network(trt, network, encoder, batch=size, length=length, versions=probe(trt, FIXED_LENGTH))
+    with open_gpu(device) as gpu:
+        buffers = {name: gpu.buffer(array.nbytes) for name, array in batches[0].items()}
+
+        def upload(name: str, array: Any) -> int:
+            gpu.driver.memcpy_htod(buffers[name], array)
+            return int(buffers[name])
+
+        shapes = {name: array.shape for name, array in batches[0].items()}
+        calibrator = entropy_calibrator(trt, batches, cache=None, upload=upload, shapes=shapes)
+        builder.calibrate(network, calibrator)
+    del held  # the network reads weights from it until here
+    if calibrator.cache_written is None:
+        raise InputError(f"calibration: TensorRT wrote no cache ({builder.heard.why}). See -vv.")
+    if calibrator.batches_seen != len(batches):
+        raise InputError(
+            f"calibration: TensorRT took {calibrator.batches_seen} of {len(batches)} batches, so its ranges are not "
+            "those of your rows. See -vv."
+        )
+    fed = {"rows": len(batches) * size, "batches": len(batches), "shape": [size, length], "data_sha256": rows.digest,
+           "missing_scales": len(builder.heard.missing_scales)}  # fmt: skip
+    return calibrator.cache_written, fed
+
+
+def _batches(job: Job, size: int, length: int, *, with_types: bool) -> Iterator[Batch]:
+    """Yield whole batches as the static network takes them: ids int32 [length, size], lengths int32 [size, 1]."""
+    tokens = encode(job.tokenizer, job.calibration_rows.texts, max_length=length, inputs=job.source.inputs)
+    for start in range(0, len(tokens) - size + 1, size):
+        rows = np.arange(start, start + size)
+        padded = tokens.batch(rows, length=length)
+        names = ["input_ids", *(["token_type_ids"] if with_types else [])]
+        batch = {name: np.ascontiguousarray(padded[name].T) for name in names}
+        yield batch | {"lengths": tokens.lengths[rows].astype(np.int32)[:, None]}

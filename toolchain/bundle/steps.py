@@ -1,0 +1,293 @@
+"""The steps of a build up to the typed graphs; each is skipped when its inputs are what they were.
+
+export     checkpoint -> model.onnx, checked against PyTorch
+cpu        model.onnx -> model.fp32.cpu.onnx, the same for ONNX Runtime on a CPU
+half       model.onnx -> model.fp16.onnx
+cuda       model.onnx -> model.fp16.cuda.onnx, fused for ONNX Runtime on CUDA
+calibrate  model.onnx + rows -> calibration.json, calibration.cache
+quantize   model.onnx + ranges -> model.int8.onnx, model.int8.cpu.onnx
+
+A step is a function of a job and a stage: it names its inputs, writes files and returns a JSON record about them.
+What makes engines of the graphs is in compile.py.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolchain.bundle.job import Job
+from toolchain.bundle.writer import Stage
+from toolchain.checkpoint.model import TOKENIZER_FILES
+from toolchain.checkpoint.tokenize import Tokens
+from toolchain.data.rows import MissingSplitError, Text, load_rows
+from toolchain.errors import GateError, InputError
+from toolchain.runtimes import open_runtime, parity
+from toolchain.runtimes.environment import version_of
+from toolchain.tensors import Ranges
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from toolchain.int8.quantize import Target
+
+STEP_VERSIONS = {"export": 2, "half": 1, "calibrate": 2, "quantize": 4, "cpu": 1, "cuda": 1}
+"""Raised when a step's code changes what it writes, so that old outputs are not taken for new."""
+
+KEEP_MACS = 0.09
+"""Of the encoder's multiply-accumulates, what a build with a gate may leave out of INT8 by itself."""
+
+KEEP_BUDGET = 24
+"""Graphs that it may evaluate to find out which."""
+
+PARITY_ROWS = 32
+HALF_RTOL = 0.05
+"""float16 keeps 11 bits; sound conversions of such encoders differ by 1e-4 to 1e-2 of the largest logit."""
+
+
+def versions(*packages: str) -> dict[str, str | None]:
+    """Return the installed version of each package, None if it is absent."""
+    return {package: version_of(package) for package in packages}
+
+
+def _export(job: Job, made: Stage) -> dict[str, Any]:
+    def run(folder: Path) -> dict[str, Any]:
+        from toolchain.checkpoint.export import export
+
+        record = export(job.source, folder / "model.onnx")
+        for pattern in ("config.json", *TOKENIZER_FILES):
+            for file in job.source.folder.glob(pattern):
+                shutil.copyfile(file, folder / file.name)
+        found = _parity(job, folder / "model.onnx")
+        parity.check(found, where=f"{job.source.name}: model.onnx", atol=job.recipe.atol)
+        return {**record, "parity": found.to_json()}
+
+    inputs = {"model": job.source.digests, "atol": job.recipe.atol, "columns": len(job.task.text_columns),
+              "tools": versions("torch", "transformers", "onnxscript", "onnx-ir")}  # fmt: skip
+    return made.step("export", {"version": STEP_VERSIONS["export"], **inputs}, run)
+
+
+def _cpu(job: Job, made: Stage) -> dict[str, Any]:
+    def run(folder: Path) -> dict[str, Any]:
+        from toolchain import graph
+        from toolchain.graph.cpu import for_cpu
+
+        model = graph.load(folder / "model.onnx")
+        passes = for_cpu(model)
+        graph.save(model, folder / "model.fp32.cpu.onnx")
+        found = _parity(job, folder / "model.fp32.cpu.onnx")
+        parity.check(found, where=f"{job.source.name}: model.fp32.cpu.onnx", atol=job.recipe.atol)
+        return {"passes": passes, "parity": found.to_json()}
+
+    inputs = {"version": STEP_VERSIONS["cpu"], "graph": made.artefacts["model.onnx"], "atol": job.recipe.atol}
+    return made.step("cpu", inputs, run)
+
+
+def _half(job: Job, made: Stage) -> dict[str, Any]:
+    def run(folder: Path) -> dict[str, Any]:
+        from toolchain import graph
+        from toolchain.graph.fp16 import to_half
+
+        model = graph.load(folder / "model.onnx")
+        nodes = to_half(model)
+        graph.save(model, folder / "model.fp16.onnx")
+        found = _parity(job, folder / "model.fp16.onnx")
+        parity.check_relative(found, where=f"{job.source.name}: model.fp16.onnx", rtol=HALF_RTOL)
+        return {"float16_nodes": nodes, "parity": found.to_json()}
+
+    inputs = {"version": STEP_VERSIONS["half"], "graph": made.artefacts["model.onnx"]}
+    return made.step("half", inputs, run)
+
+
+def _cuda(job: Job, made: Stage) -> dict[str, Any]:
+    where = f"{job.source.name}: model.fp16.cuda.onnx"
+
+    def run(folder: Path) -> dict[str, Any]:
+        from toolchain import graph
+        from toolchain.graph.cuda import for_cuda
+        from toolchain.graph.fp16 import to_half
+
+        model = graph.load(folder / "model.onnx")
+        try:
+            passes = for_cuda(model, where=where)
+        except InputError as why:  # ONNX Runtime runs model.fp16.onnx there, which is right, if slower
+            made.log(f"not made: {why}")
+            return {"passes": None, "reason": str(why)}
+        # Compared before it is typed: no CPU has the fused operators in float16.
+        found = parity.check(_parity(job, graph.serialised(model)), where=where, atol=job.recipe.atol)
+        nodes = to_half(model)
+        graph.save(model, folder / "model.fp16.cuda.onnx")
+        return {"passes": passes, "float16_nodes": nodes, "parity_in_float32": found.to_json()}
+
+    inputs = {"version": STEP_VERSIONS["cuda"], "graph": made.artefacts["model.onnx"], "atol": job.recipe.atol}
+    return made.step("cuda", inputs, run)
+
+
+def _calibrate(job: Job, made: Stage) -> dict[str, Any]:
+    from toolchain.int8.calibrate import read_ranges, write_ranges
+
+    recipe = job.recipe
+    graph_sha256 = made.artefacts["model.onnx"]
+    if recipe.calibration and not recipe.gives_cache:
+        ranges, known = read_ranges(Path(recipe.calibration))
+        if known.get("graph_sha256") != graph_sha256:
+            raise InputError(
+                f"{recipe.calibration}: made for another graph. Calibrate this model: toolchain calibrate."
+            )
+        entries = {name: one.to_json() for name, one in ranges.items()}
+        given = {"version": STEP_VERSIONS["calibrate"], "ranges": entries, **known}
+        return made.step("calibrate", given, lambda folder: _written(write_ranges, folder, ranges, known))
+
+    rows = job.calibration_rows
+    about: dict[str, Any] = {
+        "method": recipe.calib_method,
+        "smooth": recipe.smooth,
+        "samples": len(rows),
+        "data_sha256": rows.digest,
+        "graph_sha256": graph_sha256,
+    }
+    if recipe.calib_method == "auto":
+        about["max_drop"] = recipe.max_drop
+        about["chosen_on"] = {"rows": len(job.held_rows), "data_sha256": job.held_rows.digest}
+    inputs = {
+        "version": STEP_VERSIONS["calibrate"],
+        "tokenizer": {name: digest for name, digest in job.source.digests.items() if name != "config.json"},
+        "max_length": job.max_length,
+        **about,
+    }
+
+    def run(folder: Path) -> dict[str, Any]:
+        ranges, found = _ranges(job, folder / "model.onnx")
+        return _written(write_ranges, folder, ranges, about | found) | {"tensors": len(ranges)}
+
+    return made.step("calibrate", inputs, run)
+
+
+def _ranges(job: Job, model: Path) -> tuple[Ranges, dict[str, Any]]:
+    """Return the ranges by the recipe's method, and what else calibration.json says of them."""
+    from toolchain import graph
+    from toolchain.graph.smooth import exponents, smooth
+    from toolchain.int8.calibrate import calibrate, channel_amax
+
+    recipe, rows = job.recipe, job.calibration_rows
+    tokens = job.encode(rows.texts)
+    if recipe.calib_method == "auto":
+        ranges, about = _chosen(job, lambda: graph.load(model), tokens)
+        chosen = {"chosen_sha256": sorted(set(job.held_rows.text_digests))}
+        return ranges, {**about, **chosen, "row_sha256": sorted(set(rows.text_digests))}
+    full, smoothing = graph.load(model), {}
+    if recipe.smooth is not None:
+        smoothing = exponents(full, channel_amax(full, tokens), recipe.smooth)
+        smooth(full, smoothing)
+    ranges = calibrate(full, tokens, method=recipe.calib_method, where=str(model))
+    return ranges, {"smoothing": smoothing, "row_sha256": sorted(set(rows.text_digests))}
+
+
+def _chosen(job: Job, load: "Callable[[], ir.Model]", tokens: Tokens) -> tuple[Ranges, dict[str, Any]]:
+    """Return the ranges that come nearest to FP32; for a gate also what little to keep out of INT8."""
+    from toolchain.int8.auto import choose, smoothed
+    from toolchain.int8.holdout import hold
+    from toolchain.int8.mixed_precision import Search
+
+    recipe = job.recipe
+    held = hold(load, job.encode(job.held_rows.texts), seed=recipe.seed)
+    found = choose(load, tokens, held, alpha=recipe.smooth)
+    about: dict[str, Any] = {
+        "method": found.best.method,
+        "smooth": found.best.alpha,
+        "trials": [trial.to_json() for trial in found.trials],
+        "smoothing": found.smoothing,
+    }
+    if recipe.max_drop is not None and held.expected_drop(found.best.distance) > recipe.max_drop:
+        search = Search(lambda: smoothed(load, found.smoothing), found.ranges, held, KEEP_BUDGET, {})
+        kept = search.run(max_drop=recipe.max_drop, most_macs=KEEP_MACS).best
+        about |= {"keep": list(kept.keep), "kept": kept.to_json()}
+    return found.ranges, about
+
+
+def _written(write: Callable[..., None], folder: Path, ranges: Any, about: dict[str, Any]) -> dict[str, Any]:
+    write(folder, ranges, about)
+    return {key: value for key, value in about.items() if key not in ("row_sha256", "chosen_sha256", "smoothing")}
+
+
+def _quantize(job: Job, made: Stage) -> dict[str, Any]:
+    def run(folder: Path) -> dict[str, Any]:
+        from toolchain import graph
+        from toolchain.graph.cpu import for_cpu
+        from toolchain.graph.fp16 import to_half
+        from toolchain.graph.smooth import smooth
+        from toolchain.int8.calibrate import read_ranges
+        from toolchain.int8.coverage import integer_coverage
+        from toolchain.int8.quantize import CPU, TENSORRT, quantize
+
+        ranges, about = read_ranges(folder / "calibration.json")
+        views = {"model.int8.onnx": TENSORRT, "model.int8.cpu.onnx": CPU}
+        record = {}
+        for file, target in views.items():
+            model = graph.load(folder / "model.onnx")
+            smoothing = {"smoothing_muls": smooth(model, about.get("smoothing", {}))}
+            keep = _kept(model, job.recipe.keep, about.get("keep", []), target)
+            record[file] = quantize(model, ranges, target, keep=keep) | smoothing
+            if target is TENSORRT:
+                record[file]["float16_nodes"] = to_half(model)
+            else:
+                record[file]["passes"] = for_cpu(model)
+            graph.save(model, folder / file)
+        found = _parity(job, folder / "model.int8.cpu.onnx")
+        if not found.finite:
+            raise GateError(f"{job.source.name}: model.int8.cpu.onnx gives NaN or infinity. Calibrate with more rows.")
+        products = {file: integer_coverage(folder / file) for file in views}
+        return {"views": record, "products_on_cpu": products, "parity": found.to_json()}
+
+    inputs = {
+        "version": STEP_VERSIONS["quantize"],
+        "graph": made.artefacts["model.onnx"],
+        "ranges": made.artefacts["calibration.json"],
+        "keep": job.recipe.keep,
+        "tools": versions("onnx-ir", "onnxruntime", "onnxruntime-gpu"),
+    }
+    return made.step("quantize", inputs, run)
+
+
+def _kept(model: "ir.Model", named: str | None, chosen: list[str], target: "Target") -> list[str]:
+    """Return the products that stay in float.
+
+    What a person names, if only nothing, replaces what the calibration has chosen. It chose by the error of the graph
+    for TensorRT, most of which attention makes; on a CPU attention is in float, where it is faster too.
+    """
+    from toolchain.graph import attention_products
+    from toolchain.int8.quantize import TENSORRT, find_products
+
+    if target is TENSORRT:
+        return find_products(model, ",".join(chosen) if named is None else named)
+    attention = [str(node.name) for node in attention_products(model)]
+    return list(dict.fromkeys([*attention, *find_products(model, named)]))
+
+
+def _parity(job: Job, model: Path | bytes) -> parity.Parity:
+    """Compare a graph with the checkpoint in PyTorch, on the task's own rows where there are any."""
+    tokens = job.encode(parity_texts(job))
+    with (
+        open_runtime("torch", job.source, device="cpu") as reference,
+        open_runtime("ort", model, device="cpu") as candidate,
+    ):
+        return parity.compare(reference, candidate, tokens)
+
+
+def parity_texts(job: Job) -> list[Text]:
+    """Return rows of the task's own train split, or built-in sentences where it has none at hand."""
+    if job.recipe.data is not None or job.task.folder is not None:
+        with contextlib.suppress(MissingSplitError):  # a folder needs only the splits that a command uses
+            return load_rows(job.task, "train", data=job.recipe.data).texts[:PARITY_ROWS]
+    return parity.probe_texts(len(job.task.text_columns))
+
+
+STEPS: dict[str, Callable[[Job, Stage], dict[str, Any]]] = {
+    "export": _export,
+    "cpu": _cpu,
+    "half": _half,
+    "cuda": _cuda,
+    "calibrate": _calibrate,
+    "quantize": _quantize,
+}

@@ -1,0 +1,1 @@
+"""A checkpoint: its weights, its tokenizer, its export to ONNX."""

@@ -1,0 +1,152 @@
+"""The generator of the demo's review sentences, with their sentiment."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Container, Iterator
+from typing import Final, NamedTuple
+
+from toolchain.data.demo.make import domains, templates, words
+
+NEGATIVE: Final = 0
+POSITIVE: Final = 1
+CLUTTER_COUNTS: Final = (0, 0, 0, 0, 1, 1, 1, 3)
+TYPO_SHARE: Final = 0.06
+SHORTEST_MISTYPED_WORD: Final = 5
+ATTEMPTS_PER_ROW: Final = 200
+
+_CLAUSE: Final = re.compile(r"\{([+-])(remark|verdict)\}")
+_SLOT: Final = re.compile(r"\{([+-]?)(\w+)\}")
+_OTHER_SIGNS: Final = str.maketrans("+-", "-+")
+_ARTICLE: Final = re.compile(r"\b([Aa]) (?=[aeio]|u(?!s))")
+_SENTENCE_START: Final = re.compile(r"(?:^|(?<=[.!?] ))[a-z]")
+
+
+class Row(NamedTuple):
+    """One review, its label, and the template that it was made from."""
+
+    sentence: str
+    label: int
+    template: str
+
+
+def generate(split: str, n: int, seed: int) -> list[Row]:
+    """Return n different rows of the split ("train" or "validation"), the same for a seed.
+
+    Fewer rows are the beginning of more rows.
+    """
+    rng = random.Random(f"{split} {seed}")
+    rows: dict[str, Row] = {}
+    for _ in range(n):
+        row = _new_row(rng, split, rows)
+        rows[row.sentence] = row
+    return list(rows.values())
+
+
+def tsv(rows: list[Row]) -> str:
+    """Return the rows as the text of a tab-separated file with a header."""
+    lines = [f"{row.sentence}\t{row.label}" for row in rows]
+    return "\n".join(["sentence\tlabel", *lines]) + "\n"
+
+
+def _new_row(rng: random.Random, split: str, seen: Container[str]) -> Row:
+    for _ in range(ATTEMPTS_PER_ROW):
+        row = _row(rng, split, rng.choice((NEGATIVE, POSITIVE)))
+        if row.sentence not in seen:
+            return row
+    raise ValueError(f"the {split} templates give no more new sentences")
+
+
+def _row(rng: random.Random, split: str, label: int) -> Row:
+    filler = _Filler(rng, split, label)
+    template = filler.template()
+    parts = [template]
+    for clutter in filler.clutter(rng.choice(CLUTTER_COUNTS)):
+        parts.insert(rng.randrange(len(parts) + 1), clutter)
+    sentence = _polished(filler.fill(" ".join(parts)))
+    if rng.random() < TYPO_SHARE:
+        sentence = _mistyped(rng, sentence)
+    return Row(sentence, label, template)
+
+
+class _Filler:
+    """Fills the slots of one review, all about one subject and no word drawn twice."""
+
+    def __init__(self, rng: random.Random, split: str, label: int) -> None:
+        self._rng = rng
+        self._split = split
+        self._label = label
+        held_out = domains.HELD_OUT if split == "validation" else ()
+        self._domain = rng.choice(domains.SHARED + held_out)
+        self._used: set[str] = set()
+
+    def template(self) -> str:
+        """Return a template of the split, its clauses put in and only words left to fill."""
+        groups = templates.TRAIN if self._split == "train" else templates.VALIDATION
+        (group,) = self._rng.choices(list(templates.SHARES), list(templates.SHARES.values()))
+        return _CLAUSE.sub(self._clause, self._rng.choice(groups[group]))
+
+    def fill(self, template: str) -> str:
+        """Return the template with a word in every slot."""
+        return _SLOT.sub(self._word, template)
+
+    def clutter(self, count: int) -> list[str]:
+        """Return count sentence templates that say nothing about quality."""
+        return self._rng.sample(words.CLUTTER[self._domain.kind].words(self._split), count)
+
+    def _clause(self, slot: re.Match[str]) -> str:
+        sign, name = slot.groups()
+        direct, negated = templates.CLAUSES[name]
+        pool = negated if self._rng.random() < templates.NEGATED_SHARE else direct
+        clause = self._fresh(pool.words(self._split))
+        return clause if sign == "+" else clause.translate(_OTHER_SIGNS)
+
+    def _word(self, slot: re.Match[str]) -> str:
+        sign, name = slot.groups()
+        label = 1 - self._label if sign == "-" else self._label
+        return self._fresh(self._choices(name, label))
+
+    def _fresh(self, choices: tuple[str, ...]) -> str:
+        drawn = self._rng.choice([choice for choice in choices if choice not in self._used])
+        self._used.update(self._spoilt_by(drawn))
+        return drawn
+
+    def _choices(self, slot: str, label: int) -> tuple[str, ...]:
+        if slot == "fact":
+            return tuple(fact[label] for fact in self._domain.facts)
+        if slot == "name":
+            return self._domain.names
+        if slot == "aspect":
+            return self._domain.aspects
+        if slot in words.NEUTRAL:
+            return words.NEUTRAL[slot].words(self._split)
+        opinions = words.ACTIONS[self._domain.kind] if slot == "action" else words.OPINIONS[slot]
+        return opinions[label].words(self._split)
+
+    def _spoilt_by(self, word: str) -> Iterator[str]:
+        """Yield the word, and for a fact its opposite: a review does not contradict itself."""
+        yield word
+        for fact in self._domain.facts:
+            if word in fact:
+                yield from fact
+
+
+def _polished(sentence: str) -> str:
+    """Return the sentence with its articles and its capitals put right."""
+    sentence = _ARTICLE.sub(r"\1n ", sentence)
+    return _SENTENCE_START.sub(lambda start: start[0].upper(), sentence)
+
+
+def _mistyped(rng: random.Random, sentence: str) -> str:
+    """Return the sentence with two inner letters of one longer word swapped."""
+    tokens = sentence.split(" ")
+    longer = [place for place, token in enumerate(tokens) if token.isalpha() and len(token) >= SHORTEST_MISTYPED_WORD]
+    if longer:
+        place = rng.choice(longer)
+        tokens[place] = _swapped(tokens[place], rng.randrange(1, len(tokens[place]) - 2))
+    return " ".join(tokens)
+
+
+def _swapped(word: str, at: int) -> str:
+    return word[:at] + word[at + 1] + word[at] + word[at + 2 :]

@@ -1,0 +1,106 @@
+"""Tasks: which columns hold the text and the label, what the labels are called, what is measured.
+
+To add one: a TOML file here, or in `eval/` of the current folder, which wins.
+"""
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolchain.data.metrics import METRICS
+from toolchain.errors import InputError, UsageError
+from toolchain.options import load_toml
+from toolchain.recipe import Recipe
+
+FOLDER = Path(__file__).parent
+OVERRIDES = Path("eval")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """How to read and score a data set."""
+
+    name: str
+    text_columns: tuple[str, ...]
+    label_column: str
+    labels: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ("accuracy",)
+    primary: str = "accuracy"
+    folder: str | None = None
+    hub: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.-]*", str(self.name)):  # it becomes part of file names
+            raise InputError(f"task {self.name!r}: not a name. Use letters, digits, '-' and '_'.")
+
+    @property
+    def regression(self) -> bool:
+        """Whether the label is a number to be met rather than a class."""
+        return self.primary in {"pearson", "spearman"}
+
+
+def load_task(recipe: Recipe, *, regression: bool) -> Task:
+    """Return the task that a recipe names; `regression` is what the model's head does.
+
+    Raises:
+        UsageError: no such task.
+        InputError: its TOML lacks a key, has an unknown one, or names an unknown metric.
+    """
+    name = recipe.task or "sst2"
+    if name == "custom":
+        return _custom(recipe, regression=regression)
+    places = [Path(name)] if name.endswith(".toml") else [folder / f"{name}.toml" for folder in (OVERRIDES, FOLDER)]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        known = sorted(path.stem for path in FOLDER.glob("*.toml"))
+        raise UsageError(f"--task {name}: unknown. Choose one of {', '.join(known)}, custom, or a TOML file.")
+    return _from_toml(file)
+
+
+def task_from(values: dict[str, Any]) -> Task:
+    """Return a task from TOML or JSON values, whose lists become tuples.
+
+    Raises:
+        TypeError: a key is unknown or missing.
+    """
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Task(**fields)
+
+
+def _from_toml(file: Path) -> Task:
+    values = {"name": file.stem, **load_toml(file)}
+    known = [entry.name for entry in dataclasses.fields(Task)]
+    if extra := [key for key in values if key not in known]:
+        raise InputError(f"{file}: unknown key {extra[0]!r}. Known: {', '.join(known)}.")
+    if absent := [key for key in ("text_columns", "label_column") if key not in values]:
+        raise InputError(f"{file}: no {absent[0]}. Add it, as in toolchain/tasks/sst2.toml.")
+    task = task_from(values)
+    for key in ("text_columns", "labels", "metrics"):
+        value = getattr(task, key)
+        if not (isinstance(value, tuple) and all(isinstance(entry, str) for entry in value)):
+            raise InputError(f"{file}: {key} is {value!r}. Write a list of texts, as in toolchain/tasks/sst2.toml.")
+    if len(task.text_columns) not in (1, 2):
+        raise InputError(f"{file}: text_columns are {', '.join(task.text_columns) or 'none'}. Name one or two.")
+    if unknown := [name for name in (*task.metrics, task.primary) if name not in METRICS]:
+        raise InputError(f"{file}: unknown metric {unknown[0]!r}. Choose from {', '.join(METRICS)}.")
+    if task.primary not in task.metrics:
+        raise InputError(f"{file}: the primary metric {task.primary} is not among metrics. Add it there.")
+    if task.hub and not (isinstance(task.hub, dict) and "path" in task.hub):
+        raise InputError(f"{file}: hub is {task.hub!r}. Write [hub] and path = ..., as in toolchain/tasks/sst2.toml.")
+    return task
+
+
+def _custom(recipe: Recipe, *, regression: bool) -> Task:
+    columns = tuple(column.strip() for column in str(recipe.text_column).split(","))
+    if len(columns) > 2 or not all(columns):
+        raise UsageError(f"--text-column {recipe.text_column}: one or two columns are needed. Write A or A,B.")
+    metrics = ("pearson", "spearman") if regression else ("accuracy",)
+    return Task(
+        name="custom",
+        text_columns=columns,
+        label_column=str(recipe.label_column),
+        metrics=metrics,
+        primary=metrics[0],
+    )

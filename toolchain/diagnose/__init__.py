@@ -1,0 +1,1 @@
+"""Questions about an artefact: verify, explain, tune, doctor, and the accuracy gate."""

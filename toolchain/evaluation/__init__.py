@@ -1,0 +1,1 @@
+"""One evaluator for every backend, its results and the statistics that compare them."""

@@ -1,0 +1,123 @@
+"""Results: a JSON file and its logits beside it, so that any two can be compared row by row."""
+
+import io
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from toolchain.bundle import MANIFEST, RESULTS, open_bundle
+from toolchain.data.metrics import METRICS
+from toolchain.errors import InputError
+from toolchain.evaluation.compare import Predictions
+from toolchain.files import sha256_file, write_json
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+
+REQUIRED = {"task", "split", "n", "data_sha256", "model", "backend", "device", "precision", "variant", "artefact",
+            "metrics", "metrics_ci95", "primary", "agreement", "latency_ms", "throughput_per_s", "peak_memory_mb",
+            "energy", "environment", "created"}  # fmt: skip
+
+Result = dict[str, Any]
+
+
+def save_result(folder: Path, stem: str, result: Result) -> Path:
+    """Write `stem`.json and return it."""
+    file = folder / f"{stem}.json"
+    write_json(file, result)
+    return file
+
+
+def save_predictions(file: Path, found: Predictions) -> dict[str, str]:
+    """Write row ids, logits, references and predictions as .npz; return name and digest. Never half of them."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    ids = np.arange(len(found.logits))
+    np.savez(buffer, ids=ids, logits=found.logits, references=found.references, predictions=found.predicted)
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(buffer.getvalue())
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
+    return {"file": file.name, "sha256": sha256_file(file)}
+
+
+def read_predictions(file: Path) -> Predictions | None:
+    """Return what `save_predictions` wrote, or None if there is nothing of it to read."""
+    try:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+            return Predictions(arrays["references"], arrays["predictions"], np.asarray(arrays["logits"], np.float32))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def load_predictions(result: Result, *, of_reference: bool = False) -> Predictions:
+    """Return the predictions that a result names, or those of its FP32 reference.
+
+    Raises:
+        InputError: the file is missing, changed, or of an older version.
+    """
+    holder = result["agreement"] if of_reference else result
+    kept = holder.get("predictions") if isinstance(holder, dict) else None
+    where = Path(result["file"])
+    name, digest = (str(kept.get(key)) for key in ("file", "sha256")) if isinstance(kept, dict) else ("none", "")
+    file = where.parent / Path(name).name
+    found = read_predictions(file)
+    if found is None or sha256_file(file) != digest:
+        raise InputError(f"{where}: its predictions in {file.name} are missing or changed. Evaluate again.")
+    return found
+
+
+def load_result(file: Path) -> Result:
+    """Read a result.
+
+    Raises:
+        InputError: it is missing or is no result.
+    """
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror}. Give a result that `eval` wrote.") from None
+    except ValueError:
+        raise InputError(f"{file}: not JSON. Give a result that `eval` wrote.") from None
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA or not result.keys() >= REQUIRED:
+        raise InputError(f"{file}: no result of this schema. Give one that `eval` wrote.")
+    if result["primary"] not in (None, *METRICS):
+        raise InputError(f"{file}: its metric {result['primary']!r} is unknown. Evaluate again.")
+    return {**result, "file": str(file)}
+
+
+def find_results(places: Iterable[Path]) -> list[Result]:
+    """Read results from files, and from bundles and folders that hold some.
+
+    Of a bundle, results of artefacts that it has no longer are left out.
+
+    Raises:
+        InputError: a place holds none.
+    """
+    found: list[Result] = []
+    for place in places:
+        artefacts = open_bundle(place, check_files=False).manifest["artefacts"] if (place / MANIFEST).exists() else None
+        folder = place if artefacts is None else place / RESULTS
+        files = [place] if place.is_file() or not place.exists() else sorted(folder.glob("*.json"))
+        results = [load_result(file) for file in files]
+        kept = [result for result in results if artefacts is None or _is_current(result, artefacts)]
+        if len(kept) < len(results):
+            log.warning("%s: %d results of artefacts that are no more are left out", place, len(results) - len(kept))
+        if not kept:
+            raise InputError(f"{place}: no results here. Make one: toolchain eval.")
+        found += kept
+    return found
+
+
+def _is_current(result: Result, artefacts: dict[str, str]) -> bool:
+    name = result["artefact"]["file"]
+    return name not in artefacts or artefacts[name] == result["artefact"]["sha256"]

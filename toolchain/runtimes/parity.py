@@ -1,0 +1,107 @@
+"""How far a graph's logits are from its model's, on real sentences of mixed length."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.checkpoint.tokenize import Tokens
+from toolchain.data.rows import Text
+from toolchain.errors import GateError
+from toolchain.tensors import Batch, Infer
+
+PROBES = (
+    "A quiet film that stays with you.",
+    "The battery died after two days and nobody answered the phone.",
+    "Not bad.",
+    "I wanted to like it, and for the first half I did; then the plot gave up and so did I.",
+    "ok",
+    "The clerk was kind, the room was clean, and the view over the harbour made up for the stairs, "
+    "the lift that never came, and a breakfast that could have been served warmer than it was.",
+    "Three of four keys stuck on arrival.",
+    "Would buy again? Yes, but only at half the price, and only in blue.",
+)
+"""Sentences of 1 to some 40 words, for steps that are given no data."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Largest differences from the reference over the rows that were compared."""
+
+    rows: int
+    max_abs_logit_difference: float
+    label_agreement: float
+    largest_logit: float
+    finite: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record that the manifest keeps."""
+        return asdict(self)
+
+
+def probe_texts(columns: int) -> list[Text]:
+    """Return built-in sentences, or pairs of them."""
+    return [tuple(PROBES[(index + shift) % len(PROBES)] for shift in range(columns)) for index in range(len(PROBES))]
+
+
+def probe_batches(tokens: Tokens) -> Iterable[Batch]:
+    """Yield each row alone, then all in one batch padded by 5 more, with a last row of padding only."""
+    for index in range(len(tokens)):
+        yield tokens.batch(np.array([index]))
+    mixed = tokens.batch(np.arange(len(tokens)), length=int(tokens.lengths.max()) + 5)
+    empty = {name: np.full_like(array[:1], tokens.pad_values[name]) for name, array in mixed.items()}
+    yield {name: np.concatenate([array, empty[name]]) for name, array in mixed.items()}
+
+
+def compare(reference: Infer, candidate: Infer, tokens: Tokens) -> Parity:
+    """Run both on the probe batches and return how far they are apart.
+
+    A row without any real token has no reference: it must be finite, and is not compared.
+    """
+    differences, agreements, largest, finite = [0.0], [], 0.0, True
+    for batch in probe_batches(tokens):
+        real = batch["attention_mask"].any(axis=1)
+        expected = reference({name: array[real] for name, array in batch.items()})
+        found = candidate(batch)
+        finite = finite and bool(np.isfinite(found).all() and np.isfinite(expected).all())
+        largest = max(largest, float(np.abs(expected).max()))
+        differences.append(float(np.abs(found[real] - expected).max()))
+        agreements.append(_labels(found[real]) == _labels(expected))
+    return Parity(len(tokens), max(differences), float(np.mean(np.concatenate(agreements))), largest, finite)
+
+
+def _labels(logits: NDArray[np.float32]) -> NDArray[np.int64]:
+    return logits.argmax(axis=1) if logits.shape[1] > 1 else np.zeros(len(logits), np.int64)
+
+
+def check_relative(parity: Parity, *, where: str, rtol: float) -> Parity:
+    """Return `parity` if it is finite and within `rtol` of the largest logit, or of 1 if that is less.
+
+    Raises:
+        GateError: it is not.
+    """
+    atol = rtol * max(1.0, parity.largest_logit)
+    if parity.finite and parity.max_abs_logit_difference > atol:
+        raise GateError(
+            f"{where}: logits differ from PyTorch by {parity.max_abs_logit_difference:.2g}, more than {atol:.2g}. "
+            "Build with --precision fp32 or int8."
+        )
+    return check(parity, where=where, atol=atol)
+
+
+def check(parity: Parity, *, where: str, atol: float) -> Parity:
+    """Return `parity` if it is within `atol` and finite.
+
+    Raises:
+        GateError: it is not.
+    """
+    if not parity.finite:
+        raise GateError(f"{where}: gives NaN or infinity on a probe sentence. Report the model's architecture.")
+    if parity.max_abs_logit_difference > atol:
+        raise GateError(
+            f"{where}: logits differ from PyTorch by {parity.max_abs_logit_difference:.2g}, more than "
+            f"{atol:g}. Allow it with --atol {parity.max_abs_logit_difference * 2:.1g}, or report the architecture."
+        )
+    return parity

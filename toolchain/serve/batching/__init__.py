@@ -1,0 +1,1 @@
+"""Dynamic batching: queues, batches and the engines that run them."""

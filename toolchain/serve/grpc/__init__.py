@@ -1,0 +1,1 @@
+"""gRPC: the servicer, its calls, and its messages."""

@@ -1,0 +1,1 @@
+"""HTTP: the ASGI application, its codecs and its pages."""

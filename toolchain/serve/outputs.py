@@ -1,0 +1,62 @@
+"""Logits to what a client reads: labels and scores."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from toolchain.runtimes.distance import Logits
+from toolchain.serve.protocol import Tensor
+from toolchain.tensors import Array
+
+
+def scores(logits: Logits) -> Logits:
+    """Return the softmax of each row, reckoned in float64; one number a row is its own score."""
+    if logits.shape[1] == 1:
+        return logits
+    wide = logits.astype(np.float64)
+    raised = np.exp(wide - wide.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)
+
+
+def labels(logits: Logits, names: list[str]) -> list[str]:
+    """Return the name of each row's class, or its number as text."""
+    if logits.shape[1] == 1:
+        return [str(value) for value in logits[:, 0]]
+    return [names[index] for index in logits.argmax(axis=1).tolist()]
+
+
+def tensors(
+    logits: Logits, names: list[str], outputs: tuple[str, ...], classes: Mapping[str, int]
+) -> tuple[Tensor, ...]:
+    """Return the outputs that were asked for: LABEL [n, 1], SCORE and LOGITS [n, classes].
+
+    Of an output in `classes` only so many of the best, as BYTES [n, so many].
+    """
+    make: dict[str, Callable[[], Tensor]] = {
+        "LABEL": lambda: Tensor("LABEL", "BYTES", _bytes(labels(logits, names))),
+        "SCORE": lambda: Tensor("SCORE", "FP32", scores(logits)),
+        "LOGITS": lambda: Tensor("LOGITS", "FP32", logits),
+    }
+    return tuple(_best(make[name](), classes[name]) if name in classes else make[name]() for name in outputs)
+
+
+def _best(tensor: Tensor, count: int) -> Tensor:
+    """Return the best classes of each row as Triton writes them, `value:index`."""
+    order = np.argsort(-tensor.array, axis=1, kind="stable")[:, :count]
+    texts = [[b"%f:%d" % (row[index], index) for index in best] for row, best in zip(tensor.array, order, strict=True)]
+    return Tensor(tensor.name, "BYTES", np.array(texts, object))
+
+
+def _bytes(texts: list[str]) -> Array:
+    column = np.empty((len(texts), 1), object)
+    column[:, 0] = [text.encode() for text in texts]
+    return column
+
+
+def readable(logits: Logits, names: list[str]) -> list[dict[str, Any]]:
+    """Return label, its score and the scores of all labels of each row, as JSON has them."""
+    made = []
+    for label, row in zip(labels(logits, names), scores(logits).tolist(), strict=True):
+        made.append({"label": label, "score": max(row), "scores": dict(zip(names, row, strict=True))})
+    return made
