@@ -17,7 +17,7 @@ ROWS = 512
 def calibration_cost(subject: Subject, *, rounds: int) -> dict[str, float]:
     """Compare calibration with a plain forward pass, in its own batches and in the evaluator's."""
     model = subject.bundle / "model.onnx"
-    tokens = subject.job.encode(subject.rows("train").sample(ROWS, seed=0).texts)
+    tokens = subject.resolved.encode(subject.rows("train").sample(ROWS, seed=0).texts)
     own = list(equal_length_batches(tokens.lengths, max_slots=MAX_SLOTS))
     budgeted = list(budget_batches(tokens.lengths, max_slots=BUDGET))
     with open_runtime("ort", model, device="cpu") as infer:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import quantised
+import quantized
 from numpy.typing import NDArray
 from subject import Subject
 
@@ -50,7 +50,7 @@ def in_batches(subject: Subject, infer: Infer) -> Contender:
     """Return the pass of a runtime through this evaluator."""
 
     def once(texts: list[Text]) -> Pass:
-        done = run_texts(infer, subject.job.encode, texts, max_slots=BUDGET)
+        done = run_texts(infer, subject.resolved.encode, texts, max_slots=BUDGET)
         return Pass(done.logits, done.runtime_s)
 
     return once
@@ -58,7 +58,7 @@ def in_batches(subject: Subject, infer: Infer) -> Contender:
 
 def in_file_order(subject: Subject, pipe: Any) -> Contender:
     """Return the pass of a transformers pipeline as it is called by everyone; the winning label alone has a score."""
-    columns = {name: index for index, name in enumerate(subject.job.source.labels)}
+    columns = {name: index for index, name in enumerate(subject.resolved.source.labels)}
 
     def once(texts: list[Text]) -> Pass:
         found = pipe([text[0] for text in texts], batch_size=PIPELINE_BATCH)
@@ -77,14 +77,14 @@ def pipeline(subject: Subject) -> Iterator[Contender]:
     from transformers import pipeline as make
 
     torch.set_num_threads(cpu_threads())
-    model = str(subject.job.source.folder)
+    model = str(subject.resolved.source.folder)
     yield in_file_order(subject, make("text-classification", model=model, device="cpu", dtype="float32"))
 
 
 @contextmanager
 def ours_torch(subject: Subject, precision: str) -> Iterator[Contender]:
     """Yield the checkpoint on PyTorch."""
-    with open_runtime("torch", subject.job.source, device="cpu", precision=precision) as infer:
+    with open_runtime("torch", subject.resolved.source, device="cpu", precision=precision) as infer:
         yield in_batches(subject, infer)
 
 
@@ -102,13 +102,13 @@ def ours_ort(file: str) -> Callable[[Subject], Opened]:
 
 def ort_dynamic(subject: Subject) -> Path:
     """Return the graph that ONNX Runtime's own dynamic quantisation makes of ours."""
-    return quantised.dynamic(subject.bundle / "model.onnx", subject.folder / "dynamic.onnx")
+    return quantized.dynamic(subject.bundle / "model.onnx", subject.folder / "dynamic.onnx")
 
 
 def ort_static(subject: Subject, method: str) -> Path:
     """Return the graph that ONNX Runtime's own static quantisation makes of ours, with the rows that ours took."""
-    tokens = subject.job.encode(subject.job.calibration_rows.texts)
-    return quantised.static(subject.bundle / "model.onnx", subject.folder / f"{method}.onnx", tokens, method=method)
+    tokens = subject.resolved.encode(subject.resolved.calibration_rows.texts)
+    return quantized.static(subject.bundle / "model.onnx", subject.folder / f"{method}.onnx", tokens, method=method)
 
 
 @contextmanager
@@ -140,19 +140,21 @@ def optimum(subject: Subject) -> Iterator[Contender]:
         from optimum.onnxruntime import ORTModelForSequenceClassification
     except ImportError as error:
         found, here = version_of("optimum-onnx"), version_of("transformers")
-        why = f"optimum-onnx {found} does not import beside transformers {here}: {error}" if found else (
-            f"Optimum is not installed: optimum-onnx 0.1.0 wants transformers below 4.58, and this is {here}"
-        )  # fmt: skip
+        why = (
+            f"optimum-onnx {found} does not import beside transformers {here}: {error}"
+            if found
+            else (f"Optimum is not installed: optimum-onnx 0.1.0 wants transformers below 4.58, and this is {here}")
+        )
         raise LeftOut(why) from None
     import onnxruntime
     from transformers import pipeline as make
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cpu_threads()
-    source = subject.job.source.folder
+    source = subject.resolved.source.folder
     model = ORTModelForSequenceClassification.from_pretrained(source, export=True, session_options=options)
     yield in_file_order(
-        subject, make("text-classification", model=model, tokenizer=subject.job.tokenizer, device="cpu")
+        subject, make("text-classification", model=model, tokenizer=subject.resolved.tokenizer, device="cpu")
     )
 
 

@@ -182,9 +182,13 @@ def describe_one(
 def _utilisation(contender: Contender, entry: Entry, seconds: float, place: Place) -> Record:
     lengths = place.tokens.lengths
     shapes = [piece.batch["input_ids"].shape for piece in entry.work]
-    tokens = {"real": int(lengths.sum()), "real_pairs": int((lengths**2).sum()), "batches": len(shapes),
-              "slots": sum(rows * length for rows, length in shapes),
-              "slot_pairs": sum(rows * length**2 for rows, length in shapes)}  # fmt: skip
+    tokens = {
+        "real": int(lengths.sum()),
+        "real_pairs": int((lengths**2).sum()),
+        "batches": len(shapes),
+        "slots": sum(rows * length for rows, length in shapes),
+        "slot_pairs": sum(rows * length**2 for rows, length in shapes),
+    }
     speed = {"tokens": tokens, "runtime_throughput_per_s": len(lengths) / seconds}
     at = {"backend": contender.backend, "device": place.device, "precision": contender.precision_on(place)}
     try:
@@ -222,10 +226,14 @@ def table(record: Record) -> str:
     lines = [f"{'':34}{'rows/s':>10}{'ratio':>7}{'J/row':>10}{'ratio':>7}{'MFU':>7}{'|d|':>9}{'agree':>7}"]
     for one in sorted(record["contenders"], key=lambda one: -one["rows_per_s"]):
         figures = (
-            (one["rows_per_s"], "10,.0f"), (one["rows_per_s_ratio"], "7.2f"), (one["j_per_row"], "10.2g"),
-            (one["energy_ratio"], "7.2f"), (one["roofline"]["model_flop_utilisation"], "7.3f"),
-            (one["max_abs_logit_difference"], "9.1e"), (one["label_agreement"], "7.3f"),
-        )  # fmt: skip
+            (one["rows_per_s"], "10,.0f"),
+            (one["rows_per_s_ratio"], "7.2f"),
+            (one["j_per_row"], "10.2g"),
+            (one["energy_ratio"], "7.2f"),
+            (one["roofline"]["model_flop_utilisation"], "7.3f"),
+            (one["max_abs_logit_difference"], "9.1e"),
+            (one["label_agreement"], "7.3f"),
+        )
         lines.append(f"{one['name']:34}" + "".join(_cell(*figure) for figure in figures))
     lines += [f"left out: {name}: {why}" for name, why in record["left_out"].items()]
     lines.append(f"energy: {record['energy']['status']} ({record['energy']['reason']})")

@@ -16,7 +16,7 @@ FEW, MANY = 256, 2048
 
 def memory_cost(subject: Subject) -> dict[str, float]:
     """Compare the peaks of two processes."""
-    command = [sys.executable, __file__, subject.job.task.name]
+    command = [sys.executable, __file__, subject.resolved.task.name]
     few, many = (float(subprocess.check_output([*command, str(rows)], text=True)) for rows in (FEW, MANY))
     return {f"calibrate {MANY} / {FEW} rows, peak memory": many / few}
 
@@ -25,7 +25,7 @@ def calibration_peak_mb(task: str, rows: int) -> float:
     """Return the peak memory of calibrating so many rows, in this process, from just before it."""
     with tempfile.TemporaryDirectory() as folder:
         subject = make(recipe(demo=task == "demo"), Path(folder), steps=("export",))
-        tokens = subject.job.encode(subject.rows("train").sample(rows, seed=0).texts)
+        tokens = subject.resolved.encode(subject.rows("train").sample(rows, seed=0).texts)
         meter = MemoryMeter()
         meter.start()
         calibrate(graph.load(subject.bundle / "model.onnx"), tokens, method="entropy")

@@ -59,7 +59,7 @@ def metering_cost(subject: Subject) -> dict[str, float]:
 
     The scripted NVML stays in the process, which then says that it has a GPU.
     """
-    tokens = subject.job.encode(subject.rows("validation").texts[:ROWS])
+    tokens = subject.resolved.encode(subject.rows("validation").texts[:ROWS])
     with open_runtime("ort", subject.bundle / "model.int8.cpu.onnx", device="cpu") as infer:
         work = pieces(tokens, budget_batches(tokens.lengths, max_slots=BUDGET))
         return compare(infer, work[len(work) // 2 :][:1], pairs=PAIRS)  # one batch: calls alike

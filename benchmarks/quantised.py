@@ -37,10 +37,16 @@ def static(model: Path, made: Path, tokens: Tokens, *, method: str) -> Path:
     """Quantise to Q/DQ with uint8 activations, the fast ones on a CPU, by the ranges of some rows."""
     with silent():
         quantize_static(
-            plain(model), made, Batches(tokens), quant_format=QuantFormat.QDQ, per_channel=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, calibrate_method=METHODS[method],
+            plain(model),
+            made,
+            Batches(tokens),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=METHODS[method],
             extra_options={"CalibStridedMinMax": STRIDE},
-        )  # fmt: skip
+        )
     return made
 
 

@@ -58,7 +58,7 @@ def main() -> None:
 
 def named(subject: Subject) -> dict[str, str]:
     """Return which model and task this is of."""
-    return {"model": Path(subject.job.source.name).name, "task": subject.job.task.name}
+    return {"model": Path(subject.resolved.source.name).name, "task": subject.resolved.task.name}
 
 
 def numbers(speed: Speed, costs: dict[str, float], verdicts: list[targets.Verdict]) -> dict[str, Any]:
@@ -78,10 +78,22 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--rows", type=int, metavar="N", help="the first N validation rows (default all)")
     parser.add_argument("--demo", action="store_true", help="the demo's model and rows, whatever is in ../shared")
-    parser.add_argument("--only", nargs="+", default=list(CONTENDERS), choices=CONTENDERS, metavar="NAME",
-                        help=f"these contenders, and the pipeline: {', '.join(CONTENDERS)}")  # fmt: skip
-    parser.add_argument("--costs", nargs="*", default=list(COSTS), choices=COSTS, metavar="NAME",
-                        help=f"what else to measure (default all): {', '.join(COSTS)}")  # fmt: skip
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=list(CONTENDERS),
+        choices=CONTENDERS,
+        metavar="NAME",
+        help=f"these contenders, and the pipeline: {', '.join(CONTENDERS)}",
+    )
+    parser.add_argument(
+        "--costs",
+        nargs="*",
+        default=list(COSTS),
+        choices=COSTS,
+        metavar="NAME",
+        help=f"what else to measure (default all): {', '.join(COSTS)}",
+    )
     parser.add_argument("--calib-method", default="auto", metavar="METHOD", help="of our INT8 (default auto)")
     parser.add_argument("--markdown", action="store_true", help="print the table for the README")
     parser.add_argument("--strict", action="store_true", help="end with 3 where a target is not met")

@@ -54,15 +54,15 @@ def measure(subject: Subject, names: Collection[str], *, rounds: int, limit: int
             except LeftOut as why:
                 left_out[name] = str(why)
         calls = interleaved({name: partial(once, rows.texts) for name, once in opened.items()}, rounds)
-    job = subject.job
-    references = read_labels(rows, job.task, job.source.labels)
+    resolved = subject.resolved
+    references = read_labels(rows, resolved.task, resolved.source.labels)
 
     def judge(found: Pass) -> Predictions:
-        return predict(references, found.logits, job.task, job.source.labels)
+        return predict(references, found.logits, resolved.task, resolved.source.labels)
 
     def judged(found: Pass) -> float:
         """Return the task's metric, with all that the evaluator computes beside it."""
-        return float(score(judge(found), job.task, seed=0)["metrics"][job.task.primary])
+        return float(score(judge(found), resolved.task, seed=0)["metrics"][resolved.task.primary])
 
     return Speed(tabulate(calls, judged, len(rows)), left_out, calls, len(rows))
 
@@ -73,15 +73,17 @@ def tabulate(calls: Calls, judged: Callable[[Pass], float], texts: int) -> list[
     made = []
     for name, own in calls.items():
         metric = judged(own[0].gave)
-        made.append(Row(
-            name=name,
-            ours=name in OURS,
-            rows_per_s=texts / statistics.median(call.wall_s for call in own),
-            to_pipeline=ratio(calls[PIPELINE], own),
-            accuracy=metric,
-            points_below=100 * (first - metric),
-            outside=outside(own, judged),
-        ))  # fmt: skip
+        made.append(
+            Row(
+                name=name,
+                ours=name in OURS,
+                rows_per_s=texts / statistics.median(call.wall_s for call in own),
+                to_pipeline=ratio(calls[PIPELINE], own),
+                accuracy=metric,
+                points_below=100 * (first - metric),
+                outside=outside(own, judged),
+            )
+        )
     return made
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolchain.bundle.build import build
-from toolchain.bundle.job import Job, prepare
+from toolchain.bundle.resolved import ResolvedRecipe, resolve
 from toolchain.data.rows import Rows, load_rows
 from toolchain.recipe import Recipe
 
@@ -18,13 +18,13 @@ STEPS = ("export", "cpu", "calibrate", "quantize")
 class Subject:
     """A job, the bundle of all its graphs, and a folder for the graphs of others."""
 
-    job: Job
+    resolved: ResolvedRecipe
     bundle: Path
     folder: Path
 
     def rows(self, split: str) -> Rows:
         """Return the rows of a split."""
-        return load_rows(self.job.task, split, data=self.job.recipe.data)
+        return load_rows(self.resolved.task, split, data=self.resolved.recipe.data)
 
 
 def recipe(*, demo: bool = False) -> Recipe:
@@ -37,6 +37,6 @@ def recipe(*, demo: bool = False) -> Recipe:
 
 def make(chosen: Recipe, folder: Path, *, steps: tuple[str, ...] = STEPS) -> Subject:
     """Build the graphs of a recipe below `folder`."""
-    job = prepare(chosen.replace(precision="int8", output=str(folder / "bundle")), steps)
-    build(job.recipe, steps=steps, engine=False)
-    return Subject(job, job.target, folder)
+    resolved = resolve(chosen.replace(precision="int8", output=str(folder / "bundle")), steps)
+    build(resolved.recipe, steps=steps, engine=False)
+    return Subject(resolved, resolved.target, folder)

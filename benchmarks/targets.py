@@ -46,8 +46,11 @@ class Verdict:
 
 def ratios(speed: Speed) -> dict[str, Ratio]:
     """Return the ratios of a table by name."""
-    found = {f"{row.name} / {PIPELINE} FP32 at batch 32, {FASTER}": row.to_pipeline
-             for row in speed.rows if row.name != PIPELINE}  # fmt: skip
+    found = {
+        f"{row.name} / {PIPELINE} FP32 at batch 32, {FASTER}": row.to_pipeline
+        for row in speed.rows
+        if row.name != PIPELINE
+    }
     for fast, slow in AGAINST:
         if {fast, slow} <= speed.calls.keys():
             found[f"{fast} / {slow}, {FASTER}"] = ratio(speed.calls[slow], speed.calls[fast])

@@ -13,9 +13,21 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-         "--disable-extensions", "--disable-default-apps", "--remote-debugging-pipe")  # fmt: skip
+QUIET = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--disable-extensions",
+    "--disable-default-apps",
+    "--remote-debugging-pipe",
+)
 ANSWER_S = 60
 
 
@@ -91,8 +103,13 @@ def browser(path: str, folder: Path) -> Iterator[Browser]:
         os.dup2(theirs[1], 4)
 
     with (folder / "chromium.log").open("wb") as log:
-        process = subprocess.Popen([path, *QUIET, f"--user-data-dir={folder / 'profile'}"], stdout=log, stderr=log,
-                                   preexec_fn=place, close_fds=False)  # fmt: skip
+        process = subprocess.Popen(
+            [path, *QUIET, f"--user-data-dir={folder / 'profile'}"],
+            stdout=log,
+            stderr=log,
+            preexec_fn=place,
+            close_fds=False,
+        )
     for end in (read, write, *theirs):
         os.close(end)
     try:

@@ -232,8 +232,18 @@ def typed_bundles(tiny: ModuleType, sentences: Path, tmp_path_factory: pytest.Te
         target = home / precision
         if made:
             shutil.copytree(made["fp32"], target)  # what is exported once is carried over
-        build(Recipe.make({"model": str(checkpoint), "data": str(sentences), "precision": precision,
-                           "calib_samples": 24, "output": str(target)}), engine=False)  # fmt: skip
+        build(
+            Recipe.make(
+                {
+                    "model": str(checkpoint),
+                    "data": str(sentences),
+                    "precision": precision,
+                    "calib_samples": 24,
+                    "output": str(target),
+                }
+            ),
+            engine=False,
+        )
         file = {"fp32": "model.onnx"}.get(precision, f"model.{precision}.onnx")
         evaluate({"backend": "ort", "device": "cpu", "file": file}, bundle=target, tell=lambda line: None)
         made[precision] = target
@@ -263,8 +273,24 @@ def served(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """What `toolchain serve` of that bundle says of itself, with a token that is in `token_file`."""
     token = tmp_path_factory.mktemp("served") / "token"
     token.write_text("a-token-that-nobody-guesses-" + 32 * "0")
-    command = [sys.executable, "-m", "toolchain", "serve", str(demo_bundle), "--http-port", "0", "--grpc-port", "0",
-               "--name", "demo", "--token-file", str(token), "--drain", "0", "--json"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "toolchain",
+        "serve",
+        str(demo_bundle),
+        "--http-port",
+        "0",
+        "--grpc-port",
+        "0",
+        "--name",
+        "demo",
+        "--token-file",
+        str(token),
+        "--drain",
+        "0",
+        "--json",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout
@@ -310,8 +336,10 @@ def run(library: Path, root: Path, tmp_path: Path) -> Callable[..., None]:
         script.write_text(f"clock manual\n{scenario}")
         done = subprocess.run(
             [sys.executable, "-c", NVML + textwrap.dedent(code), str(library), str(script)],
-            env=os.environ | environment | {"PYTHONPATH": str(root)}, capture_output=True, text=True,
-        )  # fmt: skip
+            env=os.environ | environment | {"PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stderr
 
     return go

@@ -62,12 +62,15 @@ class Double:
     def model_config(self):
         policy = {"timeout_action": "REJECT", "default_timeout_microseconds": 30_000_000, "max_queue_size": 1024}
         return {
-            "name": "demo", "platform": "toolchain", "backend": "toolchain", "max_batch_size": 64,
+            "name": "demo",
+            "platform": "toolchain",
+            "backend": "toolchain",
+            "max_batch_size": 64,
             "input": [{"name": "TEXT", "data_type": "TYPE_STRING", "dims": [1], "optional": True}],
             "output": [{"name": "LOGITS", "data_type": "TYPE_FP32", "dims": [2]}],
             "dynamic_batching": {"default_queue_policy": policy},
             "model_transaction_policy": {"decoupled": False},
-        }  # fmt: skip
+        }
 
     def statistics(self):
         return {"model_stats": [{"name": "demo", "version": "1", **self.counters.statistics()}]}

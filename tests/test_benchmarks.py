@@ -75,16 +75,16 @@ def test_onnx_runtimes_own_tools_give_graphs_that_run_with_a_scale_per_channel(
     from toolchain.runtimes.batched import run
     from toolchain.runtimes.ort import open_ort
 
-    quantised, made, tokens = bench("quantised"), tmp_path / "made.onnx", tokens_of("distilbert", 40)
+    quantized, made, tokens = bench("quantised"), tmp_path / "made.onnx", tokens_of("distilbert", 40)
     if method == "dynamic":
-        quantised.dynamic(exported["distilbert"], made)
+        quantized.dynamic(exported["distilbert"], made)
     else:
-        quantised.static(exported["distilbert"], made, tokens, method=method)
+        quantized.static(exported["distilbert"], made, tokens, method=method)
     with open_ort(made, device="cpu") as infer:
         assert np.isfinite(run(infer, tokens).logits).all()
-    model = quantised.onnx.load(made)
+    model = quantized.onnx.load(made)
     assert ("MatMulInteger" if method == "dynamic" else "QuantizeLinear") in {node.op_type for node in model.graph.node}
-    arrays = {one.name: quantised.onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+    arrays = {one.name: quantized.onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
     weights = [name for name, array in arrays.items() if array.dtype == np.int8 and array.ndim == 2]
     scales = [arrays[name.replace("_quantized", "_scale")] for name in weights]
     assert len(weights) >= 12

@@ -168,9 +168,15 @@ def test_fp32_on_onnx_runtime_is_no_tf32(ort_cuda, exported, random_batch, refer
 @pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta"])
 @pytest.mark.parametrize(
     "choices",
-    [{"attention": "flash"}, {"attention": "flex"}, {"attention": "packed"}, {"cuda_graphs": True},
-     {"compiled": True}, {"compiled": True, "cuda_graphs": True}],
-)  # fmt: skip
+    [
+        {"attention": "flash"},
+        {"attention": "flex"},
+        {"attention": "packed"},
+        {"cuda_graphs": True},
+        {"compiled": True},
+        {"compiled": True, "cuda_graphs": True},
+    ],
+)
 def test_every_road_of_pytorch_gives_the_models_logits(checkpoints, random_batch, reference, kind, choices):
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():

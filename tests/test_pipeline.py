@@ -13,15 +13,37 @@ from toolchain.bundle.build import build
 from toolchain.cli import parser
 from toolchain.cli.options import choices
 from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.evaluation.target import find_subject
+from toolchain.evaluation.target import find_target
 from toolchain.pipeline import command_of, evaluate
 from toolchain.recipe import Recipe
 
-KEYS = {"schema", "task", "split", "n", "data_sha256", "predictions", "model", "backend", "device", "precision",
-        "artefact", "metrics", "metrics_ci95", "agreement", "latency_ms", "throughput_per_s",
-        "runtime_throughput_per_s", "tokens", "peak_memory_mb", "roofline", "energy", "environment",
-        "seed", "command",
-        "created"}  # fmt: skip
+KEYS = {
+    "schema",
+    "task",
+    "split",
+    "n",
+    "data_sha256",
+    "predictions",
+    "model",
+    "backend",
+    "device",
+    "precision",
+    "artefact",
+    "metrics",
+    "metrics_ci95",
+    "agreement",
+    "latency_ms",
+    "throughput_per_s",
+    "runtime_throughput_per_s",
+    "tokens",
+    "peak_memory_mb",
+    "roofline",
+    "energy",
+    "environment",
+    "seed",
+    "command",
+    "created",
+}
 
 
 def quiet(line):
@@ -32,8 +54,17 @@ def quiet(line):
 def bundle(tiny, sentences, tmp_path_factory):
     home = tmp_path_factory.mktemp("pipeline")
     checkpoint = tiny.make_checkpoint(home / "checkpoint", "distilbert")
-    build(Recipe.make({"model": str(checkpoint), "data": str(sentences), "precision": "int8", "calib_samples": 20,
-                       "output": str(home / "bundle")}))  # fmt: skip
+    build(
+        Recipe.make(
+            {
+                "model": str(checkpoint),
+                "data": str(sentences),
+                "precision": "int8",
+                "calib_samples": 20,
+                "output": str(home / "bundle"),
+            }
+        )
+    )
     return home / "bundle"
 
 
@@ -130,9 +161,9 @@ def test_a_changed_byte_is_found(bundle, tmp_path):
 
 def test_a_trusted_digest_is_asked_for(bundle):
     digest = open_bundle(bundle).digest
-    assert find_subject({"trust": digest}, bundle).bundle.digest == digest
+    assert find_target({"trust": digest}, bundle).bundle.digest == digest
     with pytest.raises(InputError, match="is not the trusted"):
-        find_subject({"trust": "0" * 64}, bundle)
+        find_target({"trust": "0" * 64}, bundle)
 
 
 def test_tensorrt_is_asked_for_in_vain(bundle):
@@ -151,8 +182,15 @@ def test_five_classes_of_ones_own(tiny, tmp_path):
     rows = [f'"{tiny.WORDS[index]} {tiny.WORDS[index + 9]}, so",note,{names[index % 5].title()}' for index in range(40)]
     (tmp_path / "validation.csv").write_text("body,extra,feeling\n" + "\n".join(rows) + "\n")
     (tmp_path / "train.csv").write_text("body,extra,feeling\n" + "\n".join(f"word {i},n,joy" for i in range(30)) + "\n")
-    custom = {"model": str(model), "task": "custom", "text_column": "body", "label_column": "feeling",
-              "data": str(tmp_path), "precision": "int8", "output": str(tmp_path / "b")}  # fmt: skip
+    custom = {
+        "model": str(model),
+        "task": "custom",
+        "text_column": "body",
+        "label_column": "feeling",
+        "data": str(tmp_path),
+        "precision": "int8",
+        "output": str(tmp_path / "b"),
+    }
     build(Recipe.make(custom))
     result = evaluate({"backend": "ort"}, bundle=tmp_path / "b", tell=quiet)
     assert result["n"] == 40
@@ -164,8 +202,15 @@ def test_regression_of_pairs(tiny, tmp_path):
     for split in ("train", "validation"):
         rows = [f"{tiny.WORDS[index]} {split}\tgood {tiny.WORDS[-index]}\t{index / 8}" for index in range(1, 40)]
         (tmp_path / f"{split}.tsv").write_text("a\tb\tscore\n" + "\n".join(rows) + "\n")
-    custom = {"model": str(model), "task": "custom", "text_column": "a,b", "label_column": "score",
-              "data": str(tmp_path), "precision": "int8", "output": str(tmp_path / "b")}  # fmt: skip
+    custom = {
+        "model": str(model),
+        "task": "custom",
+        "text_column": "a,b",
+        "label_column": "score",
+        "data": str(tmp_path),
+        "precision": "int8",
+        "output": str(tmp_path / "b"),
+    }
     build(Recipe.make(custom))
     result = evaluate({"backend": "ort"}, bundle=tmp_path / "b", tell=quiet)
     assert set(result["metrics"]) == {"pearson", "spearman"}
@@ -186,8 +231,17 @@ def test_a_bundle_does_not_consent_for_its_user(tiny, sentences, tmp_path):
 
 def test_ranges_reused_from_a_file_are_still_refused_for_their_rows(bundle, sentences, tmp_path):
     saved = str(bundle.parent / "checkpoint")
-    build(Recipe.make({"model": saved, "data": str(sentences), "precision": "int8",
-                       "calibration": str(bundle / "calibration.json"), "output": str(tmp_path / "b")}))  # fmt: skip
+    build(
+        Recipe.make(
+            {
+                "model": saved,
+                "data": str(sentences),
+                "precision": "int8",
+                "calibration": str(bundle / "calibration.json"),
+                "output": str(tmp_path / "b"),
+            }
+        )
+    )
     with pytest.raises(InputError, match="of these rows were calibrated with"):
         evaluate({"backend": "ort", "split": "train"}, bundle=tmp_path / "b", tell=quiet)
 

@@ -20,8 +20,17 @@ def made(shared, tmp_path_factory):
         key = (task, *changes.items())
         if key not in bundles:
             target = tmp_path_factory.mktemp(task) / "bundle"
-            build(Recipe.make({"model": str(shared(f"models/distilbert-l6-h384-{task}")), "task": task,
-                               "data": str(shared(f"glue/{task}")), "output": str(target), **changes}))  # fmt: skip
+            build(
+                Recipe.make(
+                    {
+                        "model": str(shared(f"models/distilbert-l6-h384-{task}")),
+                        "task": task,
+                        "data": str(shared(f"glue/{task}")),
+                        "output": str(target),
+                        **changes,
+                    }
+                )
+            )
             bundles[key] = target
         return bundles[key]
 
@@ -66,13 +75,13 @@ def test_pairs_and_regression_stay_within_three_points(made, task):
 def test_a_chosen_int8_keeps_accuracy_with_nine_tenths_of_the_work_in_int8(made, task, most):
     """The graph for TensorRT, by `build --precision int8 --calib-method auto --max-drop 0.5` alone."""
     from toolchain.diagnose.explain import explain
-    from toolchain.diagnose.probe import open_artefact
+    from toolchain.diagnose.probe import open_probe_graph
 
     bundle = made(task, precision="int8", calib_method="auto", max_drop=0.5)
     result = measure(bundle, backend="ort", file="model.int8.onnx")
     assert 100 * (FP32[task] - result["metrics"][PRIMARY[task]]) <= most + 0.01
     assert task == "stsb" or result["agreement"]["label_agreement"] >= 0.97
-    assert explain(open_artefact(bundle, {"file": "model.int8.onnx"}))["share_of_macs"]["tensorrt"] >= 0.9
+    assert explain(open_probe_graph(bundle, {"file": "model.int8.onnx"}))["share_of_macs"]["tensorrt"] >= 0.9
 
 
 def test_onnx_runtimes_own_int8_is_explained(made, shared, tmp_path):
@@ -81,21 +90,27 @@ def test_onnx_runtimes_own_int8_is_explained(made, shared, tmp_path):
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
 
     from toolchain.diagnose.explain import explain
-    from toolchain.diagnose.probe import open_artefact
+    from toolchain.diagnose.probe import open_probe_graph
 
-    artefact = open_artefact(made("sst2", precision="int8"), {"file": "model.onnx"})
+    probe = open_probe_graph(made("sst2", precision="int8"), {"file": "model.onnx"})
 
     class Reader(CalibrationDataReader):
         def __init__(self):
-            self.batches = iter([artefact.tokens.batch(np.arange(start, start + 16), length=48) for start in (0, 16)])
+            self.batches = iter([probe.tokens.batch(np.arange(start, start + 16), length=48) for start in (0, 16)])
 
         def get_next(self):
             return next(self.batches, None)
 
     types = {"activation_type": QuantType.QInt8, "weight_type": QuantType.QInt8}
-    quantize_static(artefact.file, tmp_path / "q.onnx", Reader(), calibrate_method=CalibrationMethod.Entropy,
-                    extra_options={"ActivationSymmetric": True}, **types)  # fmt: skip
-    found = explain(open_artefact(tmp_path / "q.onnx", {"model": str(shared("models/distilbert-l6-h384-sst2"))}))
+    quantize_static(
+        probe.file,
+        tmp_path / "q.onnx",
+        Reader(),
+        calibrate_method=CalibrationMethod.Entropy,
+        extra_options={"ActivationSymmetric": True},
+        **types,
+    )
+    found = explain(open_probe_graph(tmp_path / "q.onnx", {"model": str(shared("models/distilbert-l6-h384-sst2"))}))
     uncovered = [one["name"] for one in found["products"] if not one["on_this_cpu"]]
     assert len(uncovered) >= 12
     assert any(name.endswith("q_lin") for name in uncovered)

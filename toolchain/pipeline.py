@@ -20,7 +20,7 @@ from toolchain.errors import InputError
 from toolchain.evaluation import measure as evaluation
 from toolchain.evaluation.compare import Predictions
 from toolchain.evaluation.results import SCHEMA, Result, read_predictions, save_predictions, save_result
-from toolchain.evaluation.target import CHOSEN_ROWS, Subject, find_subject
+from toolchain.evaluation.target import CHOSEN_ROWS, Target, find_target
 from toolchain.files import sha256_file, sha256_json, write_text
 from toolchain.mlperf.ask import require_loadgen
 from toolchain.mlperf.scenario import Scenario, run_scenario
@@ -50,43 +50,43 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
     Raises:
         ToolchainError: see errors.py.
     """
-    subject = find_subject(changes, bundle)
-    job, recipe = subject.job, subject.job.recipe
+    target = find_target(changes, bundle)
+    resolved, recipe = target.resolved, target.resolved.recipe
     if recipe.scenario:
         require_loadgen()
-    rows = _rows(subject)
-    references = read_labels(rows, job.task, job.source.labels)
-    found, speed, energy, scenario = _measure(subject, rows, references, tell)
+    rows = _rows(target)
+    references = read_labels(rows, resolved.task, resolved.source.labels)
+    found, speed, energy, scenario = _measure(target, rows, references, tell)
     tell("comparing with FP32")
-    stem = _stem(subject)
-    kept = save_predictions(subject.folder / f"{stem}.npz", found)
-    reference, name, kept_reference = _reference(subject, rows, references) or (found, "torch-fp32", kept)
+    stem = _stem(target)
+    kept = save_predictions(target.folder / f"{stem}.npz", found)
+    reference, name, kept_reference = _reference(target, rows, references) or (found, "torch-fp32", kept)
     result: Result = {
         "schema": SCHEMA,
-        "task": job.task.name,
+        "task": resolved.task.name,
         "split": recipe.split,
         "n": len(rows),
         "data_sha256": rows.digest,
         "predictions": kept,
-        "model": job.source.name,
-        "backend": subject.backend,
-        "device": subject.device,
-        "precision": subject.precision,
-        "artefact": subject.artefact,
-        "variant": subject.variant,
-        "primary": job.task.primary,
-        **evaluation.score(found, job.task, seed=recipe.seed),
-        "agreement": evaluation.agreement(found, reference, job.task, name=name) | {"predictions": kept_reference},
+        "model": resolved.source.name,
+        "backend": target.backend,
+        "device": target.device,
+        "precision": target.precision,
+        "artefact": target.artefact,
+        "variant": target.variant,
+        "primary": resolved.task.primary,
+        **evaluation.score(found, resolved.task, seed=recipe.seed),
+        "agreement": evaluation.agreement(found, reference, resolved.task, name=name) | {"predictions": kept_reference},
         **speed,
         "energy": energy,
-        "mlperf": scenario and scenario.keep(subject.folder, stem),
-        "max_length": job.max_length,
+        "mlperf": scenario and scenario.keep(target.folder, stem),
+        "max_length": resolved.max_length,
         "environment": describe(),
         "seed": recipe.seed,
-        "command": command_of(changes, bundle or (subject.bundle.path if subject.bundle else None)),
+        "command": command_of(changes, bundle or (target.bundle.path if target.bundle else None)),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    result["file"] = str(save_result(subject.folder, stem, result))
+    result["file"] = str(save_result(target.folder, stem, result))
     if recipe.require_energy:
         require(energy)
     return result
@@ -100,7 +100,7 @@ def command_of(changes: dict[str, Any], bundle: Path | None) -> str:
 
 
 def _measure(
-    subject: Subject, rows: Rows, references: Values, tell: Callable[[str], None]
+    target: Target, rows: Rows, references: Values, tell: Callable[[str], None]
 ) -> tuple[Predictions, dict[str, Any], Block, Scenario | None]:
     """Run the subject on the rows.
 
@@ -108,52 +108,54 @@ def _measure(
         What it predicts, the speed, memory and roofline keys of a result, its energy, and the scenario that was
         asked for.
     """
-    job, seed = subject.job, subject.job.recipe.seed
-    with open_session(job.recipe, subject.device, tell=tell) as session:
-        tell(f"opening {subject.backend} on {subject.device}")
-        with open_runtime(subject.backend, subject.model, **subject.choices) as infer:
+    resolved, seed = target.resolved, target.resolved.recipe.seed
+    with open_session(resolved.recipe, target.device, tell=tell) as session:
+        tell(f"opening {target.backend} on {target.device}")
+        with open_runtime(target.backend, target.model, **target.choices) as infer:
             logits, speed = evaluation.measure(
                 infer,
-                subject.encode,
+                target.encode,
                 rows.texts,
                 seed=seed,
                 log=tell,
-                device="cpu" if subject.remote else subject.device,
-                recording=job.recipe.cuda_graphs,
+                device="cpu" if target.remote else target.device,
+                recording=resolved.recipe.cuda_graphs,
             )
             slots = speed["tokens"]["batch_slots"]
-            session.measure(infer, job.encode, rows.sample(LOAD_ROWS, seed=seed).texts, max_slots=slots, tell=tell)
-            asked = job.recipe.scenario is not None
-            scenario = run_scenario(job.recipe, infer, subject.encode, rows.texts, speed, tell=tell) if asked else None
-        found = evaluation.predict(references, logits, job.task, job.source.labels)
-        energy = session.block(evaluation.share_correct(found, job.task))
-    if subject.remote:
+            session.measure(infer, resolved.encode, rows.sample(LOAD_ROWS, seed=seed).texts, max_slots=slots, tell=tell)
+            asked = resolved.recipe.scenario is not None
+            scenario = (
+                run_scenario(resolved.recipe, infer, target.encode, rows.texts, speed, tell=tell) if asked else None
+            )
+        found = evaluation.predict(references, logits, resolved.task, resolved.source.labels)
+        energy = session.block(evaluation.share_correct(found, resolved.task))
+    if target.remote:
         speed["peak_memory_mb"] = {"host": None, "device": None}  # the client's says nothing of the server's
     else:
         tell("measuring what this machine can do")
-    at = {"backend": subject.backend, "device": subject.device, "precision": subject.precision}
-    speed["roofline"] = assess(subject.graph, speed, rows=len(rows), **at)
+    at = {"backend": target.backend, "device": target.device, "precision": target.precision}
+    speed["roofline"] = assess(target.graph, speed, rows=len(rows), **at)
     return found, speed, energy, scenario
 
 
-def _stem(subject: Subject) -> str:
+def _stem(target: Target) -> str:
     """Return the name of a result's files: what is evaluated, and where."""
-    recipe = subject.job.recipe
+    recipe = target.resolved.recipe
     limited = [f"first{recipe.limit}"] if recipe.limit else []
     scenario = [recipe.scenario] if recipe.scenario else []
     scenario += [f"{recipe.target_qps:g}qps"] if recipe.target_qps else []
-    parts = [subject.job.task.name, recipe.split, subject.backend, subject.device.replace(":", ""), subject.variant]
+    parts = [target.resolved.task.name, recipe.split, target.backend, target.device.replace(":", ""), target.variant]
     return "-".join([*parts, *limited, *scenario])
 
 
-def _rows(subject: Subject) -> Rows:
+def _rows(target: Target) -> Rows:
     """Return the rows to evaluate, none of which the ranges were made from."""
-    recipe = subject.job.recipe
-    rows = load_rows(subject.job.task, recipe.split, data=recipe.data)
+    recipe = target.resolved.recipe
+    rows = load_rows(target.resolved.task, recipe.split, data=recipe.data)
     if recipe.limit:
         rows = rows.take(range(min(recipe.limit, len(rows))))
-    if subject.bundle:
-        _refuse_calibrated(subject.bundle, rows)
+    if target.bundle:
+        _refuse_calibrated(target.bundle, rows)
     return rows
 
 
@@ -180,23 +182,23 @@ def _refuse_calibrated(bundle: Bundle, rows: Rows) -> None:
         log.warning("%d of %d rows are also among those calibrated with", shared, len(rows))
 
 
-def _reference(subject: Subject, rows: Rows, references: Values) -> tuple[Predictions, str, dict[str, str]] | None:
+def _reference(target: Target, rows: Rows, references: Values) -> tuple[Predictions, str, dict[str, str]] | None:
     """Return FP32 predictions for these rows, whose they are, and where they are kept; None if the subject's are they.
 
     They are PyTorch's, or without it ONNX Runtime's. Those of an earlier run are taken if model, rows and length
     have the same digests.
     """
-    if subject.is_reference:
+    if target.is_reference:
         return None
-    job = subject.job
-    name, backend, model = subject.reference
-    key = sha256_json([name, subject.model_digests, rows.digest, job.max_length])
-    file = subject.folder / f"reference-{key[:16]}.npz"
+    resolved = target.resolved
+    name, backend, model = target.reference
+    key = sha256_json([name, target.model_digests, rows.digest, resolved.max_length])
+    file = target.folder / f"reference-{key[:16]}.npz"
     found = read_predictions(file)
     if found is None or len(found.logits) != len(rows):
         with open_runtime(backend, model, device="cpu") as infer, bar(len(rows), name, unit="rows") as advance:
-            logits = run_texts(infer, job.encode, rows.texts, advance=advance).logits
-        found = evaluation.predict(references, logits, job.task, job.source.labels)
+            logits = run_texts(infer, resolved.encode, rows.texts, advance=advance).logits
+        found = evaluation.predict(references, logits, resolved.task, resolved.source.labels)
         return found, name, save_predictions(file, found)
     return found, name, {"file": file.name, "sha256": sha256_file(file)}
 

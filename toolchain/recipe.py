@@ -29,12 +29,30 @@ ATTENTIONS = ("eager", "sdpa", "flash", "flex", "packed")
 """How PyTorch may attend: see runtimes/attention.py."""
 
 HARDWARE = ("none", "same-compute-capability", "ampere-plus")
-ENGINE = ("calibrator", "attention", "batch_size", "seq_len", "buckets", "workspace_mb", "optimization_level",
-          "version_compatible", "hardware_compatible")  # fmt: skip
+ENGINE = (
+    "calibrator",
+    "attention",
+    "batch_size",
+    "seq_len",
+    "buckets",
+    "workspace_mb",
+    "optimization_level",
+    "version_compatible",
+    "hardware_compatible",
+)
 """Options of a TensorRT engine: they change no graph."""
 
-ENERGY = ("energy", "energy_window", "energy_windows", "energy_warmup", "energy_batch_sizes", "rate", "require_energy",
-          "carbon_intensity", "pue")  # fmt: skip
+ENERGY = (
+    "energy",
+    "energy_window",
+    "energy_windows",
+    "energy_warmup",
+    "energy_batch_sizes",
+    "rate",
+    "require_energy",
+    "carbon_intensity",
+    "pue",
+)
 """Options of measuring energy."""
 
 SCENARIOS = ("single-stream", "offline", "server")
@@ -56,9 +74,11 @@ class Recipe:
     """
 
     model: str | None = option(
-        None, f"hub id, local checkpoint or `demo` (default {DEFAULT_MODEL})", short="-m",
+        None,
+        f"hub id, local checkpoint or `demo` (default {DEFAULT_MODEL})",
+        short="-m",
         metavar="ID_OR_DIR",
-    )  # fmt: skip
+    )
     task: str | None = option(None, "a GLUE task, demo, custom, or a TOML file (default sst2)", metavar="NAME_OR_TOML")
     data: str | None = option(None, "folder with train.* and validation.* (tsv, csv, jsonl, parquet)", metavar="DIR")
     split: str = option("validation", "split to evaluate", metavar="NAME")
@@ -73,14 +93,18 @@ class Recipe:
     device: str = option("auto", "auto, cpu or cuda[:N]", metavar="DEVICE")
     file: str | None = option(None, "which artefact of the bundle to take", metavar="NAME")
     output: str | None = option(
-        None, "the bundle (default engines/build/<model>-<task>-<precision>)", short="-o",
+        None,
+        "the bundle (default engines/build/<model>-<task>-<precision>)",
+        short="-o",
         metavar="DIR",
-    )  # fmt: skip
+    )
     calib_samples: int = option(512, "rows to calibrate with", metavar="N", least=1)
     calib_method: str = option(
-        "entropy", "how a range is chosen: entropy, minmax, mse, percentile (of 99.99), percentile-P, "
-        "or auto: whatever comes nearest to FP32", metavar="METHOD",
-    )  # fmt: skip
+        "entropy",
+        "how a range is chosen: entropy, minmax, mse, percentile (of 99.99), percentile-P, "
+        "or auto: whatever comes nearest to FP32",
+        metavar="METHOD",
+    )
     smooth: float | None = option(
         None, "SmoothQuant's alpha, 0 to 1 (default none; auto tries several)", metavar="ALPHA"
     )
@@ -202,8 +226,10 @@ class Recipe:
         if not remote and (self.url or self.token_file):
             raise UsageError("--url, --token-file: only with --backend triton or service. Add it, or leave them out.")
         if remote and self.wants_energy:
-            raise UsageError(f"--energy: not with --backend {self.backend}: joules are spent where the server runs. "
-                             "Look at its /metrics, or run `toolchain power` there.")  # fmt: skip
+            raise UsageError(
+                f"--energy: not with --backend {self.backend}: joules are spent where the server runs. "
+                "Look at its /metrics, or run `toolchain power` there."
+            )
 
     def _check_energy(self) -> None:
         least = {"energy_window": 5, "energy_warmup": 0, "rate": 0, "carbon_intensity": 0, "pue": 1}

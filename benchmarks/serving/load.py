@@ -36,8 +36,9 @@ def closed(url: str, bodies: Path, *, clients: int, seconds: float) -> Load:
     command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "--latency", "-s", str(SCRIPT), url, "--", str(bodies)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.strip().splitlines()[-1])
-    return Load(found["requests"] / found["duration_us"] * 1e6, found["p50_us"] / 1e3, found["p99_us"] / 1e3,
-                found["lost"])  # fmt: skip
+    return Load(
+        found["requests"] / found["duration_us"] * 1e6, found["p50_us"] / 1e3, found["p99_us"] / 1e3, found["lost"]
+    )
 
 
 def at_rate(url: str, bodies: Path, *, per_s: float, seconds: float) -> Load:

@@ -44,9 +44,13 @@ def infer(name: str, request: dict[str, Any]) -> dict[str, Any]:
     return {
         "model_name": name,
         "outputs": [
-            {"name": "LABEL", "datatype": "BYTES", "shape": [rows, 1],
-             "data": [LABELS[index] for index in logits.argmax(axis=1)]},
+            {
+                "name": "LABEL",
+                "datatype": "BYTES",
+                "shape": [rows, 1],
+                "data": [LABELS[index] for index in logits.argmax(axis=1)],
+            },
             {"name": "SCORE", "datatype": "FP32", "shape": [rows, classes], "data": scores.ravel().tolist()},
             {"name": "LOGITS", "datatype": "FP32", "shape": [rows, classes], "data": logits.ravel().tolist()},
         ],
-    }  # fmt: skip
+    }

@@ -147,8 +147,17 @@ def tell(name: str, found: dict[str, Any]) -> None:
             if (per_s := numbers.get((slot := f"{server}, {clients} clients") + ", per_s")) is not None:
                 p50, p99, lost = (numbers[f"{slot}, {one}"] for one in ("p50_ms", "p99_ms", "lost"))
                 ratio = numbers.get(versus(server, clients))
-                table.append((server, str(clients), f"{per_s:.0f}", f"{p50:.2f}", f"{p99:.2f}", f"{lost:.0f}",
-                              "" if ratio is None else f"{ratio:.2f}"))  # fmt: skip
+                table.append(
+                    (
+                        server,
+                        str(clients),
+                        f"{per_s:.0f}",
+                        f"{p50:.2f}",
+                        f"{p99:.2f}",
+                        f"{lost:.0f}",
+                        "" if ratio is None else f"{ratio:.2f}",
+                    )
+                )
     show(table)
     show(verdicts(judge(numbers, cpu_flags(), TARGETS[name])))
     for server, why in found["left_out"].items():

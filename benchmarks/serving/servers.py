@@ -37,11 +37,26 @@ def plain(bundle: Path) -> Iterator[str]:
     """Yield the address of the plain application."""
     about = open_bundle(bundle).manifest
     graph = next(file for file in about["artefacts"] if file.endswith(".cpu.onnx"))
-    told = {"BUNDLE": str(bundle), "FILE": graph, "LABELS": json.dumps(about["model"]["labels"]),
-            "MAX_LENGTH": str(about["max_length"])}  # fmt: skip
+    told = {
+        "BUNDLE": str(bundle),
+        "FILE": graph,
+        "LABELS": json.dumps(about["model"]["labels"]),
+        "MAX_LENGTH": str(about["max_length"]),
+    }
     port = triton.free_ports(1)[0]
-    command = [sys.executable, "-m", "uvicorn", "plain:app", "--app-dir", str(Path(__file__).parent),
-               "--port", str(port), "--log-level", "warning", "--no-access-log"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "plain:app",
+        "--app-dir",
+        str(Path(__file__).parent),
+        "--port",
+        str(port),
+        "--log-level",
+        "warning",
+        "--no-access-log",
+    ]
     with _process(command, port, **told) as address:
         yield address
 
@@ -56,8 +71,20 @@ def real_triton(bundle: Path) -> Iterator[str]:
     environment = triton.find_environment(ROOT)
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "repository"
-        command = [sys.executable, "-m", "toolchain", "ship", "triton", str(bundle), "-o", str(repository),
-                   "--backend", "python", "--name", NAME]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "toolchain",
+            "ship",
+            "triton",
+            str(bundle),
+            "-o",
+            str(repository),
+            "--backend",
+            "python",
+            "--name",
+            NAME,
+        ]
         subprocess.run(command, check=True, capture_output=True)
         (work := Path(folder) / "work").mkdir()
         with triton.serve(repository, work, environment) as server:

@@ -16,7 +16,7 @@ from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.demo import FOLDER
 from toolchain.data.rows import load_rows
 from toolchain.data.tasks import load_task
-from toolchain.evaluation.target import find_subject
+from toolchain.evaluation.target import find_target
 from toolchain.recipe import Recipe
 from toolchain.runtimes import open_runtime
 from toolchain.tensors import Infer
@@ -49,8 +49,9 @@ SUBJECTS: dict[str, Callable[[Path], tuple[Path, list[str]]]] = {"base": base, "
 
 
 def _built(model: str, folder: Path) -> Path:
-    recipe = Recipe.make({"model": model, "task": "demo", "precision": "int8", "calib_samples": 64,
-                          "output": str(folder / "bundle")})  # fmt: skip
+    recipe = Recipe.make(
+        {"model": model, "task": "demo", "precision": "int8", "calib_samples": 64, "output": str(folder / "bundle")}
+    )
     build(recipe, engine=False)
     return folder / "bundle"
 
@@ -73,9 +74,9 @@ class Engine:
     @contextlib.contextmanager
     def of(cls, bundle: Path, texts: list[str]) -> Iterator["Engine"]:
         """Open a bundle's graph for ONNX Runtime on the CPU."""
-        subject = find_subject({"backend": "ort", "device": "cpu"}, bundle)
+        subject = find_target({"backend": "ort", "device": "cpu"}, bundle)
         with open_runtime("ort", subject.model, device="cpu") as infer:
-            yield cls(infer, subject.job.encode([(text,) for text in texts]))
+            yield cls(infer, subject.resolved.encode([(text,) for text in texts]))
 
 
 def bare_rows_per_s(engine: Engine, *, batch: int, seconds: float) -> Load:

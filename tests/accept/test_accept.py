@@ -21,8 +21,11 @@ def accept(root, folder, *arguments, **chosen):
     path = os.pathsep.join([str(root / SITE), str(root)])
     return subprocess.run(
         [sys.executable, "-m", "toolchain", "accept", *map(str, arguments), "-o", "report"],
-        cwd=folder, env=os.environ | names | {"PYTHONPATH": path}, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=folder,
+        env=os.environ | names | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,22 @@ import pytest
 @pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
 def test_a_short_contest(root, tmp_path):
     done = subprocess.run(
-        [sys.executable, root / "benchmarks/serving/run.py", "--only", "embedded", "--rounds", "1", "--seconds", "1",
-         "-o", tmp_path / "found.json"],
-        cwd=root, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            root / "benchmarks/serving/run.py",
+            "--only",
+            "embedded",
+            "--rounds",
+            "1",
+            "--seconds",
+            "1",
+            "-o",
+            tmp_path / "found.json",
+        ],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     kept = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert kept["rounds"] == 1

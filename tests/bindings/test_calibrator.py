@@ -170,8 +170,11 @@ show(asked=asked, uploads=uploads, cache=builder.read(), **facts(calibrator))
 """)
     assert facts["asked"] == [[1001, 1002], [1003, 1004], None, None]
     assert [entry[:2] for entry in facts["uploads"]] == [
-        ["attention_mask", [[1, 1]]], ["input_ids", [[0, 0]]], ["attention_mask", [[1, 1]]], ["input_ids", [[1, 1]]],
-    ]  # fmt: skip
+        ["attention_mask", [[1, 1]]],
+        ["input_ids", [[0, 0]]],
+        ["attention_mask", [[1, 1]]],
+        ["input_ids", [[1, 1]]],
+    ]
     assert {tuple(entry[2:]) for entry in facts["uploads"]} == {("int32", True)}
     assert (facts["seen"], facts["error"], facts["cache"], facts["written"]) == (2, "None", None, None)
     assert printed == ""

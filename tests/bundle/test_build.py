@@ -28,8 +28,16 @@ def int8(tiny_distilbert, sentences, tmp_path_factory):
 def test_an_int8_bundle_has_all_that_is_promised(int8):
     _, done = int8
     bundle = open_bundle(Path(done["bundle"]))
-    expected = {"model.onnx", "model.int8.onnx", "model.int8.cpu.onnx", "calibration.json", "calibration.cache",
-                "config.json", "tokenizer.json", "tokenizer_config.json"}  # fmt: skip
+    expected = {
+        "model.onnx",
+        "model.int8.onnx",
+        "model.int8.cpu.onnx",
+        "calibration.json",
+        "calibration.cache",
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
     assert expected <= set(bundle.manifest["artefacts"])
     assert bundle.manifest["calibration"]["samples"] == 24
     assert bundle.manifest["parity"]["export"]["max_abs_logit_difference"] < 1e-4
@@ -84,8 +92,11 @@ def test_fp16_has_a_graph_for_cuda_too_and_does_without_where_it_cannot_be_fused
     assert record["passes"]["attention"] == 2
     assert record["parity_in_float32"]["max_abs_logit_difference"] < 1e-4
     bundle = open_bundle(tmp_path / "b")
-    chosen = {(device, backend): default_file("fp16", device, bundle, backend=backend)
-              for device in ("cpu", "cuda:0") for backend in ("ort", "ort-trt")}  # fmt: skip
+    chosen = {
+        (device, backend): default_file("fp16", device, bundle, backend=backend)
+        for device in ("cpu", "cuda:0")
+        for backend in ("ort", "ort-trt")
+    }
     fused = [place for place, file in chosen.items() if file == "model.fp16.cuda.onnx"]
     assert fused == [("cuda:0", "ort")]
     monkeypatch.setitem(cuda.FUSIONS, "attention", lambda model: 1)
@@ -98,8 +109,9 @@ def test_fp16_has_a_graph_for_cuda_too_and_does_without_where_it_cannot_be_fused
 def test_calibration_never_reads_the_validation_file(tiny_distilbert, sentences, tmp_path):
     shutil.copytree(sentences, tmp_path / "data")
     (tmp_path / "data/validation.csv").write_bytes(b"\xff\xfe\x00 unreadable as a table")
-    done = build(recipe(model=str(tiny_distilbert), data=str(tmp_path / "data"), precision="int8",
-                        output=str(tmp_path / "b")))  # fmt: skip
+    done = build(
+        recipe(model=str(tiny_distilbert), data=str(tmp_path / "data"), precision="int8", output=str(tmp_path / "b"))
+    )
     assert done["calibrate"]["samples"] == 24
 
 
@@ -107,8 +119,15 @@ def test_rows_to_evaluate_are_not_calibrated_with(tiny_distilbert, sentences, tm
     (tmp_path / "calib").mkdir()
     (tmp_path / "calib/train.csv").symlink_to(sentences / "validation.csv")
     with pytest.raises(InputError, match="are the rows to evaluate"):
-        build(recipe(model=str(tiny_distilbert), data=str(sentences), calib_data=str(tmp_path / "calib"),
-                     precision="int8", output=str(tmp_path / "b")))  # fmt: skip
+        build(
+            recipe(
+                model=str(tiny_distilbert),
+                data=str(sentences),
+                calib_data=str(tmp_path / "calib"),
+                precision="int8",
+                output=str(tmp_path / "b"),
+            )
+        )
     assert not (tmp_path / "b").exists()
 
 
@@ -173,8 +192,14 @@ def test_a_model_that_needs_the_hub_is_exit_4(tmp_path):
 @pytest.fixture(scope="module")
 def auto(tiny_distilbert, sentences, tmp_path_factory):
     target = tmp_path_factory.mktemp("auto") / "bundle"
-    made = recipe(model=str(tiny_distilbert), data=str(sentences), precision="int8", calib_method="auto",
-                  max_drop=0.5, output=str(target))  # fmt: skip
+    made = recipe(
+        model=str(tiny_distilbert),
+        data=str(sentences),
+        precision="int8",
+        calib_method="auto",
+        max_drop=0.5,
+        output=str(target),
+    )
     return made, build(made)
 
 
@@ -192,9 +217,18 @@ def test_auto_chooses_on_rows_that_it_did_not_calibrate_with_and_says_why(auto):
 
 def test_a_gate_that_int8_would_miss_keeps_a_little_out_of_it(tiny, sentences, tmp_path):
     checkpoint = tiny.make_checkpoint(tmp_path / "checkpoint", "distilbert", labels=1)  # where every error counts
-    made = recipe(model=str(checkpoint), task="custom", text_column="sentence", label_column="label",
-                  data=str(sentences), precision="int8", calib_method="auto", smooth=0.5, max_drop=1e-6,
-                  output=str(tmp_path / "b"))  # fmt: skip
+    made = recipe(
+        model=str(checkpoint),
+        task="custom",
+        text_column="sentence",
+        label_column="label",
+        data=str(sentences),
+        precision="int8",
+        calib_method="auto",
+        smooth=0.5,
+        max_drop=1e-6,
+        output=str(tmp_path / "b"),
+    )
     kept = build(made)["quantize"]["views"]["model.int8.onnx"]["kept"]
     about = json.loads((tmp_path / "b/calibration.json").read_text())
     assert kept == about["keep"] != []
@@ -204,8 +238,13 @@ def test_a_gate_that_int8_would_miss_keeps_a_little_out_of_it(tiny, sentences, t
 def test_ranges_that_were_chosen_are_taken_whole_with_calibration(auto, tmp_path):
     made, done = auto
     first = Path(done["bundle"])
-    again = recipe(model=made.model, data=made.data, precision="int8", calibration=str(first / "calibration.json"),
-                   output=str(tmp_path / "b"))  # fmt: skip
+    again = recipe(
+        model=made.model,
+        data=made.data,
+        precision="int8",
+        calibration=str(first / "calibration.json"),
+        output=str(tmp_path / "b"),
+    )
     build(again)
     ours, theirs = (open_bundle(place).manifest["artefacts"] for place in (first, tmp_path / "b"))
     assert ours["model.int8.onnx"] == theirs["model.int8.onnx"]
@@ -230,16 +269,26 @@ def test_fewer_rows_than_a_batch_are_refused(tiny_distilbert, tmp_path, rows):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/train.csv").write_text("sentence,label\n" + "a good film,1\n" * rows)
     with pytest.raises(InputError, match=rf"train\.csv: {rows} rows, too few to calibrate with\. Give 8 or more\."):
-        build(recipe(model=str(tiny_distilbert), data=str(tmp_path / "data"), precision="int8",
-                     output=str(tmp_path / "b")))  # fmt: skip
+        build(
+            recipe(
+                model=str(tiny_distilbert), data=str(tmp_path / "data"), precision="int8", output=str(tmp_path / "b")
+            )
+        )
 
 
 def test_rows_that_all_say_the_same_leave_none_to_choose_on(tiny_distilbert, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/train.csv").write_text("sentence,label\n" + "a good film,1\n" * 30)
     with pytest.raises(InputError, match="none is left to choose on"):
-        build(recipe(model=str(tiny_distilbert), data=str(tmp_path / "data"), precision="int8", calib_method="auto",
-                     output=str(tmp_path / "b")))  # fmt: skip
+        build(
+            recipe(
+                model=str(tiny_distilbert),
+                data=str(tmp_path / "data"),
+                precision="int8",
+                calib_method="auto",
+                output=str(tmp_path / "b"),
+            )
+        )
 
 
 def test_a_calibration_file_that_changed_is_taken_anew(int8, tmp_path):
@@ -281,6 +330,13 @@ def test_a_gate_without_rows_to_look_at_fails_before_anything_is_built(tiny_dist
     (tmp_path / "data").mkdir()
     shutil.copy(sentences / "train.csv", tmp_path / "data")
     with pytest.raises(InputError, match="none of validation"):
-        build(recipe(model=str(tiny_distilbert), data=str(tmp_path / "data"), precision="int8", max_drop=1.0,
-                     output=str(tmp_path / "b")))  # fmt: skip
+        build(
+            recipe(
+                model=str(tiny_distilbert),
+                data=str(tmp_path / "data"),
+                precision="int8",
+                max_drop=1.0,
+                output=str(tmp_path / "b"),
+            )
+        )
     assert not (tmp_path / "b").exists()

@@ -15,7 +15,7 @@ import pytest
 
 from toolchain import files
 from toolchain.bundle import last_bundle, open_bundle
-from toolchain.bundle.writer import Stage, stage
+from toolchain.bundle.writer import BundleWriter, open_writer
 from toolchain.errors import InputError, UsageError
 from toolchain.files import sha256_file, sha256_json
 
@@ -28,9 +28,9 @@ def writer(name: str, text: str) -> Callable[[Path], dict[str, Any]]:
     return run
 
 
-def make(target: Path, one: str = "1", two: str = "2", *, force: bool = False) -> Stage:
+def make(target: Path, one: str = "1", two: str = "2", *, force: bool = False) -> BundleWriter:
     """Build a bundle of two steps, the second of which takes the first's file."""
-    with stage(target, force=force) as made:
+    with open_writer(target, force=force) as made:
         made.step("first", {"value": one}, writer("model.onnx", one))
         made.step("second", {"value": two, "file": made.artefacts["model.onnx"]}, writer("ranges.json", one + two))
         made.finish({"precision": "fp32"})
@@ -79,14 +79,14 @@ def test_a_step_redone_with_another_file_redoes_the_next(bundle: Path) -> None:
 
 
 def test_a_step_redone_with_the_same_file_spares_the_next(bundle: Path) -> None:
-    with stage(bundle) as made:
+    with open_writer(bundle) as made:
         made.step("first", {"value": "other"}, writer("model.onnx", "1"))
         made.step("second", {"value": "2", "file": made.artefacts["model.onnx"]}, writer("ranges.json", "12"))
         assert made.skipped == ["second"]
 
 
 def test_a_skipped_step_gives_its_record(bundle: Path) -> None:
-    with stage(bundle) as made:
+    with open_writer(bundle) as made:
         assert made.step("first", {"value": "1"}, lambda folder: pytest.fail("ran")) == {"wrote": "1"}
 
 
@@ -96,7 +96,7 @@ def test_force_redoes_all(bundle: Path) -> None:
 
 def test_a_step_that_fails_leaves_the_old_bundle_and_no_other_folder(bundle: Path) -> None:
     before = open_bundle(bundle)
-    with pytest.raises(ZeroDivisionError), stage(bundle) as made:
+    with pytest.raises(ZeroDivisionError), open_writer(bundle) as made:
         made.step("first", {"value": "new"}, lambda folder: {"x": 1 / 0})
     assert open_bundle(bundle) == before
     assert sorted(path.name for path in bundle.parent.iterdir()) == ["bundle"]
@@ -156,8 +156,11 @@ def test_trust_pins_the_digest(bundle: Path) -> None:
 
 def test_what_is_no_bundle_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for path, message in ((tmp_path, "no bundle: it has no bundle.json"), (tmp_path / "absent", "no bundle"),
-                          (tmp_path / "file", "a file, not a bundle")):  # fmt: skip
+    for path, message in (
+        (tmp_path, "no bundle: it has no bundle.json"),
+        (tmp_path / "absent", "no bundle"),
+        (tmp_path / "file", "a file, not a bundle"),
+    ):
         with pytest.raises(InputError, match=message):
             open_bundle(path)
 
@@ -244,8 +247,8 @@ def test_results_are_outside_of_the_digests(bundle: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from toolchain.bundle.writer import stage
-with stage(Path(sys.argv[1])):
+from toolchain.bundle.writer import open_writer
+with open_writer(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -271,7 +274,7 @@ def test_a_lock_that_its_holder_removed_meanwhile_is_taken_anew(bundle: Path, mo
         flock(lock, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with stage(bundle):
+    with open_writer(bundle):
         assert file.exists()  # or the next build would lock another file
 
 
@@ -325,12 +328,12 @@ def test_without_a_bundle_there_is_no_last_one(tmp_path: Path) -> None:
 REWRITE = """
 import os, sys
 from pathlib import Path
-from toolchain.bundle.writer import stage
+from toolchain.bundle.writer import open_writer
 os.fsync = lambda descriptor: None  # waiting for the disk would be most of the time, and most of the kills
 print("ready", flush=True)
 while True:
     for version in "AB":
-        with stage(Path(sys.argv[1])) as made:
+        with open_writer(Path(sys.argv[1])) as made:
             for number in range(20):
                 def run(folder, number=number):
                     (folder / f"{number}.txt").write_text(version * (number + 1))

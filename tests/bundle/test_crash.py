@@ -16,8 +16,18 @@ def rebuild(model, data, target, method):
     from toolchain.bundle.build import build
     from toolchain.recipe import Recipe
 
-    build(Recipe.make({"model": model, "data": data, "precision": "int8", "calib_samples": 20, "output": target,
-                       "calib_method": method}))  # fmt: skip
+    build(
+        Recipe.make(
+            {
+                "model": model,
+                "data": data,
+                "precision": "int8",
+                "calib_samples": 20,
+                "output": target,
+                "calib_method": method,
+            }
+        )
+    )
 
 
 def test_sigkill_leaves_the_old_bundle_or_the_new_one(tiny_distilbert, sentences, tmp_path):

@@ -51,8 +51,11 @@ def test_both_calibrators_give_every_tensor_a_scale_of_its_size(make, toolchain,
     bundle = bundle_of("int8")
     encoder = dissect(graph.load(bundle / "model.onnx"))
     names = set(tensor_names(encoder))
-    sources = {f"layer.{index}.{role}": name for index, layer in enumerate(encoder.layers)
-               for role, name in (layer.sources | layer.results).items()}  # fmt: skip
+    sources = {
+        f"layer.{index}.{role}": name
+        for index, layer in enumerate(encoder.layers)
+        for role, name in (layer.sources | layer.results).items()
+    }
     looked = {name: sources[name] for name in ("layer.0.normed", "layer.1.context", "layer.1.outer", "layer.0.inner")}
     session = onnxruntime.InferenceSession(graph.with_outputs(graph.load(bundle / "model.onnx"), [*looked.values()]))
     seen = [session.run(list(looked.values()), row) for row in real_rows(bundle, sentences)]
@@ -75,7 +78,8 @@ def test_both_calibrators_give_every_tensor_a_scale_of_its_size(make, toolchain,
 
 
 def test_the_calibrator_is_fed_whole_batches_of_opt_shape_in_int32(snippet, bundle_of, tmp_path):
-    snippet(f"""
+    snippet(
+        f"""
         import numpy as np, tensorrt as trt
         import toolchain.bundle.engine_scales as scales
         from toolchain.cli import main
@@ -96,11 +100,14 @@ def test_the_calibrator_is_fed_whole_batches_of_opt_shape_in_int32(snippet, bund
         for batch in seen:  # 0 pads, and no real token is 0
             assert (np.count_nonzero(batch["input_ids"], axis=0) == batch["lengths"][:, 0]).all()
         assert ("get_batch", 6) in trt.double_calls
-    """, cwd=tmp_path)  # fmt: skip
+    """,
+        cwd=tmp_path,
+    )
 
 
 def test_an_upload_that_fails_ends_the_build_with_that_error(snippet, bundle_of, tmp_path):
-    snippet(f"""
+    snippet(
+        f"""
         import pycuda.driver as cuda, pytest
         from toolchain.cli import main
 
@@ -110,7 +117,9 @@ def test_an_upload_that_fails_ends_the_build_with_that_error(snippet, bundle_of,
         cuda.memcpy_htod = fail
         with pytest.raises(ZeroDivisionError, match="of the copy"):
             main(["build", {str(bundle_of("int8"))!r}, "--backend", "trt", "-q", *{TENSORRT!r}])
-    """, cwd=tmp_path)  # fmt: skip
+    """,
+        cwd=tmp_path,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -137,14 +146,17 @@ def cache(given, tmp_path):
 
 def test_a_good_cache_is_taken_without_calibrating_again(snippet, cache, bundle_of, tmp_path):
     bundle = bundle_of("int8")
-    snippet(f"""
+    snippet(
+        f"""
         import tensorrt as trt
         from toolchain.cli import main
         options = [*{TENSORRT!r}, "--calibration", {str(cache)!r}]
         assert main(["build", {str(bundle)!r}, "--backend", "trt", "-q", *options]) == 0
         assert not [call for call in trt.double_calls if call[0] == "get_batch"]
         assert len([call for call in trt.double_calls if call[0] == "build"]) == 1
-    """, cwd=tmp_path)  # fmt: skip
+    """,
+        cwd=tmp_path,
+    )
     assert (bundle / PLACE / "calibration.cache").read_bytes() == cache.read_bytes()
 
 
@@ -162,14 +174,16 @@ def recar(key, value):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(lambda file: file.write_bytes(file.read_bytes()[:-5]), "calibration.cache: cut off after"),
-     (edit("context: 3", "context: 2"), "changed since it was written"),
-     (edit("TRT-101601", "TRT-101501"), "its header is TRT-101501-EntropyCalibration2, and TensorRT 10.16.1.11"),
-     (edit("layer.1.qkv", "layer.9.qkv"), r"no scale for layer\.1\.qkv \(1 missing\)"),
-     (lambda file: file.with_name(f"{file.name}.json").unlink(), "no side-car"),
-     (recar("model_sha256", "another"), "made for model_sha256 'another'"),
-     (recar("max_length", 64), "made for max_length 64, this is 128")],
-)  # fmt: skip
+    [
+        (lambda file: file.write_bytes(file.read_bytes()[:-5]), "calibration.cache: cut off after"),
+        (edit("context: 3", "context: 2"), "changed since it was written"),
+        (edit("TRT-101601", "TRT-101501"), "its header is TRT-101501-EntropyCalibration2, and TensorRT 10.16.1.11"),
+        (edit("layer.1.qkv", "layer.9.qkv"), r"no scale for layer\.1\.qkv \(1 missing\)"),
+        (lambda file: file.with_name(f"{file.name}.json").unlink(), "no side-car"),
+        (recar("model_sha256", "another"), "made for model_sha256 'another'"),
+        (recar("max_length", 64), "made for max_length 64, this is 128"),
+    ],
+)
 def test_a_cache_that_does_not_fit_is_refused(make, cache, bundle_of, change, message):
     change(cache)
     done = make(bundle_of("int8"), *TENSORRT, "--calibration", cache, "-q")

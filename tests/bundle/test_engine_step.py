@@ -19,8 +19,11 @@ SMALL = ("--batch-size", "1,4,16")
 
 def files(bundle):
     """Path -> digest of all that is in a bundle."""
-    return {str(path.relative_to(bundle)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in bundle.rglob("*") if path.is_file()}  # fmt: skip
+    return {
+        str(path.relative_to(bundle)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in bundle.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -51,8 +54,10 @@ def test_the_typed_graph_becomes_a_plan_in_both_majors(make, bundle_of, precisio
         "Tesla T4",
         precision,
     )
-    assert record["profiles"] == [{"batch": [1, 32, 128], "length": [1, 16, 16]},
-                                  {"batch": [1, 32, 128], "length": [17, 128, 128]}]  # fmt: skip
+    assert record["profiles"] == [
+        {"batch": [1, 32, 128], "length": [1, 16, 16]},
+        {"batch": [1, 32, 128], "length": [17, 128, 128]},
+    ]
     options = record["options"]
     assert (options["attention"], options["workspace_mb"], options["hardware_compatible"]) == ("native", 64, "none")
     assert record["plan_sha256"] == files(bundle)[record["file"]]
@@ -64,10 +69,14 @@ def test_the_typed_graph_becomes_a_plan_in_both_majors(make, bundle_of, precisio
 
 @pytest.mark.parametrize(
     ("precision", "calibrator", "chosen", "plugins"),
-    [("fp16", "own", {"version": TEN}, ["5", "6"]), ("fp16", "own", {"version": ELEVEN}, ["5", "6"]),
-     ("fp16", "own", {"fault": "v2_plugins"}, ["2", "2"]), ("int8", "own", {}, ["5", "6"]),
-     ("int8", "tensorrt", {"fault": "v2_plugins"}, ["2", "2"])],
-)  # fmt: skip
+    [
+        ("fp16", "own", {"version": TEN}, ["5", "6"]),
+        ("fp16", "own", {"version": ELEVEN}, ["5", "6"]),
+        ("fp16", "own", {"fault": "v2_plugins"}, ["2", "2"]),
+        ("int8", "own", {}, ["5", "6"]),
+        ("int8", "tensorrt", {"fault": "v2_plugins"}, ["2", "2"]),
+    ],
+)
 def test_plugins_become_a_plan(make, bundle_of, precision, calibrator, chosen, plugins):
     bundle = bundle_of(precision)
     done = make(bundle, *SMALL, "--attention", "plugin", "--calibrator", calibrator, "--json", **chosen)
@@ -81,21 +90,32 @@ def test_plugins_become_a_plan(make, bundle_of, precision, calibrator, chosen, p
 
 @pytest.mark.parametrize(
     ("options", "chosen", "code", "message"),
-    [(("--attention", "plugin"), {"version": ELEVEN}, 4, "takes no scales from outside the graph"),
-     (("--calibrator", "tensorrt"), {}, 2, "--calibrator tensorrt: .* Add --attention plugin"),
-     ((), {"double": False}, 4, "TensorRT: not installed"), (("--device", "cuda:1"), {}, 4, "there are 1 GPUs"),
-     (("--device", "tpu"), {}, 2, "--device tpu: unknown"), (("--device", "cuda:x"), {}, 2, "cuda:x: unknown"),
-     (("--seq-len", "1,64,256"), {}, 2, "the model takes 128"),
-     (("--hardware-compatible", "ampere-plus"), {}, 2, "needs compute capability 8.0, and this GPU has 7.5"),
-     ((), {"sm": "7.0"}, 4, "compute capability 7.0, and TensorRT needs 7.5"),
-     (("--attention", "plugin"), {"fault": "no_plugins"}, 4, "has no CustomQKVToContextPluginDynamic of version 5 or"),
-     (("--attention", "plugin"), {"fault": "missing_scales"}, 1, r"finds no scale for layer\.0\."),
-     ((), {"fault": "no_int8"}, 1, "INT8 was asked for, and the engine multiplies nothing in INT8"),
-     ((), {"fault": "none_plan"}, 1, "TensorRT gives no engine: "), ((), {"fault": "oom"}, 4, "ran out of memory"),
-     ((), {"fault": "parser"}, 1, "cannot parse it"), ((), {"fault": "interrupt"}, 130, "interrupted: what was there"),
-     (("--attention", "plugin", "--calibrator", "tensorrt", *SMALL), {"fault": "interrupt"}, 130, "interrupted"),
-     (("--attention", "plugin", "--calibrator", "tensorrt", *SMALL), {"fault": "mem"}, 4, "Tesla T4: no 0 MB left")],
-)  # fmt: skip
+    [
+        (("--attention", "plugin"), {"version": ELEVEN}, 4, "takes no scales from outside the graph"),
+        (("--calibrator", "tensorrt"), {}, 2, "--calibrator tensorrt: .* Add --attention plugin"),
+        ((), {"double": False}, 4, "TensorRT: not installed"),
+        (("--device", "cuda:1"), {}, 4, "there are 1 GPUs"),
+        (("--device", "tpu"), {}, 2, "--device tpu: unknown"),
+        (("--device", "cuda:x"), {}, 2, "cuda:x: unknown"),
+        (("--seq-len", "1,64,256"), {}, 2, "the model takes 128"),
+        (("--hardware-compatible", "ampere-plus"), {}, 2, "needs compute capability 8.0, and this GPU has 7.5"),
+        ((), {"sm": "7.0"}, 4, "compute capability 7.0, and TensorRT needs 7.5"),
+        (
+            ("--attention", "plugin"),
+            {"fault": "no_plugins"},
+            4,
+            "has no CustomQKVToContextPluginDynamic of version 5 or",
+        ),
+        (("--attention", "plugin"), {"fault": "missing_scales"}, 1, r"finds no scale for layer\.0\."),
+        ((), {"fault": "no_int8"}, 1, "INT8 was asked for, and the engine multiplies nothing in INT8"),
+        ((), {"fault": "none_plan"}, 1, "TensorRT gives no engine: "),
+        ((), {"fault": "oom"}, 4, "ran out of memory"),
+        ((), {"fault": "parser"}, 1, "cannot parse it"),
+        ((), {"fault": "interrupt"}, 130, "interrupted: what was there"),
+        (("--attention", "plugin", "--calibrator", "tensorrt", *SMALL), {"fault": "interrupt"}, 130, "interrupted"),
+        (("--attention", "plugin", "--calibrator", "tensorrt", *SMALL), {"fault": "mem"}, 4, "Tesla T4: no 0 MB left"),
+    ],
+)
 def test_what_makes_no_engine_leaves_the_bundle_as_it_was(
     make, typed_bundles, tmp_path, options, chosen, code, message
 ):
@@ -176,8 +196,19 @@ def test_plans_live_as_long_as_what_they_were_made_of(make, bundle_of, typed_bun
     native, plugin = "sm75-trt10.16.1.11", "sm80-trt10.16.1.11"
 
     def rebuilt(**changes):
-        build(Recipe.make({"model": str(checkpoint), "data": str(sentences), "precision": "int8", "calib_samples": 24,
-                           "output": str(bundle), **changes}), engine=False)  # fmt: skip
+        build(
+            Recipe.make(
+                {
+                    "model": str(checkpoint),
+                    "data": str(sentences),
+                    "precision": "int8",
+                    "calib_samples": 24,
+                    "output": str(bundle),
+                    **changes,
+                }
+            ),
+            engine=False,
+        )
         known = open_bundle(bundle).manifest["artefacts"]
         folders = {path.name for path in bundle.glob("plans/*")}
         assert {name.split("/")[1] for name in known if name.startswith("plans/")} == folders

@@ -35,14 +35,26 @@ def test_build_then_eval_take_no_more_than_the_two_commands(built):
 
 
 def test_json_is_the_whole_of_stdout(built, tiny_distilbert, sentences):
-    done = run("build", "-m", tiny_distilbert, "--data", sentences, "--precision", "int8", "--calib-samples", "20",
-               "--json", cwd=built)  # fmt: skip
+    done = run(
+        "build",
+        "-m",
+        tiny_distilbert,
+        "--data",
+        sentences,
+        "--precision",
+        "int8",
+        "--calib-samples",
+        "20",
+        "--json",
+        cwd=built,
+    )
     assert json.loads(done.stdout)["up_to_date"]
 
 
 def test_a_second_build_says_that_nothing_was_done(built, tiny_distilbert, sentences):
-    done = run("build", "-m", tiny_distilbert, "--data", sentences, "--precision", "int8", "--calib-samples", "20",
-               cwd=built)  # fmt: skip
+    done = run(
+        "build", "-m", tiny_distilbert, "--data", sentences, "--precision", "int8", "--calib-samples", "20", cwd=built
+    )
     assert "up to date: nothing done" in done.stdout
 
 
@@ -82,10 +94,13 @@ def pickle_weights(folder):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
-     (pickle_weights, "pickled weights"), (cut_weights, "cannot be loaded"),
-     (lambda folder: (folder / "config.json").write_text("{"), "not JSON")],
-)  # fmt: skip
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
+        (pickle_weights, "pickled weights"),
+        (cut_weights, "cannot be loaded"),
+        (lambda folder: (folder / "config.json").write_text("{"), "not JSON"),
+    ],
+)
 def test_a_broken_checkpoint_is_one_line_and_exit_1(tmp_path, tiny_distilbert, change, message):
     done = run(*broken_folder(tmp_path, tiny_distilbert, change))
     assert done.returncode == 1
@@ -96,19 +111,21 @@ def test_a_broken_checkpoint_is_one_line_and_exit_1(tmp_path, tiny_distilbert, c
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
-    [(["eval", "--limit", "0"], 2, "--limit 0: too small"),
-     (["eval", "--task", "sst3"], 2, "--task sst3: unknown"),
-     (["eval", "--backend", "trt"], 4, "TensorRT: not installed"),
-     (["eval", "--device", "tpu"], 2, "--device tpu: unknown"),
-     (["eval", "--device", "cuda"], 4, "no GPU"),
-     (["eval", "nowhere"], 1, "no bundle"),
-     (["eval", "--set", "precison=int8"], 2, "unknown key 'precison'"),
-     (["build", "-m", "./nowhere"], 2, "no such folder"),
-     (["build", "-m", "distilbert/nothing"], 4, "the hub cannot be reached"),
-     (["build", "--task", "custom", "-m", "demo"], 2, "needs --text-column"),
-     (["build", "nothing.toml"], 1, "No such file"),
-     (["report", "nothing.json"], 1, "No such file")],
-)  # fmt: skip
+    [
+        (["eval", "--limit", "0"], 2, "--limit 0: too small"),
+        (["eval", "--task", "sst3"], 2, "--task sst3: unknown"),
+        (["eval", "--backend", "trt"], 4, "TensorRT: not installed"),
+        (["eval", "--device", "tpu"], 2, "--device tpu: unknown"),
+        (["eval", "--device", "cuda"], 4, "no GPU"),
+        (["eval", "nowhere"], 1, "no bundle"),
+        (["eval", "--set", "precison=int8"], 2, "unknown key 'precison'"),
+        (["build", "-m", "./nowhere"], 2, "no such folder"),
+        (["build", "-m", "distilbert/nothing"], 4, "the hub cannot be reached"),
+        (["build", "--task", "custom", "-m", "demo"], 2, "needs --text-column"),
+        (["build", "nothing.toml"], 1, "No such file"),
+        (["report", "nothing.json"], 1, "No such file"),
+    ],
+)
 def test_wrong_use_is_one_line_with_its_exit_code(built, monkeypatch, capsys, arguments, code, message):
     monkeypatch.chdir(built)
     assert main(arguments) == code
@@ -179,7 +196,7 @@ def test_calibrate_of_a_bundle_redoes_what_follows(built, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(["--max-length", "64"], "was built with 128"), (["-m", "demo"], "demo-sst2-fp16: not built yet")],
-)  # fmt: skip
+)
 def test_what_a_bundle_fixes_is_not_silently_ignored(built, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(built)
     assert main(["eval", "--backend", "ort", *arguments]) == 2

@@ -23,10 +23,15 @@ def begin(library, root, tmp_path):
         (tmp_path / "scenario").write_text(scenario)
         driver = {"LD_LIBRARY_PATH": str(library.parent), "FAKENVML_SCENARIO": str(tmp_path / "scenario")}
         return subprocess.Popen(
-            [sys.executable, "-m", "toolchain", "power", *map(str, arguments)], cwd=tmp_path, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            [sys.executable, "-m", "toolchain", "power", *map(str, arguments)],
+            cwd=tmp_path,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
             env=os.environ | driver | {"PYTHONPATH": str(root)},
-        )  # fmt: skip
+        )
 
     return start
 
@@ -86,13 +91,20 @@ def test_under_json_stdout_is_the_record_alone(begin):
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
-    [(["--require-energy", "--", "touch", "made"], 4, "--require-energy: nothing can be measured here (gpu_board: no"),
-     ([], 4, "power: nothing can be measured here"), (["no-such-thing"], 1, "no-such-thing: no such command."),
-     (["-o", "power.txt", "touch", "made"], 2, "power.txt: not a name by which to know what to write."),
-     (["--seconds", "nan"], 2, "--seconds nan: not a number above 0."),
-     (["--seconds", "0"], 2, "--seconds 0: not a number above 0."),
-     (["--seconds", "3", "touch", "made"], 2, "--seconds: only without a command")],
-)  # fmt: skip
+    [
+        (
+            ["--require-energy", "--", "touch", "made"],
+            4,
+            "--require-energy: nothing can be measured here (gpu_board: no",
+        ),
+        ([], 4, "power: nothing can be measured here"),
+        (["no-such-thing"], 1, "no-such-thing: no such command."),
+        (["-o", "power.txt", "touch", "made"], 2, "power.txt: not a name by which to know what to write."),
+        (["--seconds", "nan"], 2, "--seconds nan: not a number above 0."),
+        (["--seconds", "0"], 2, "--seconds 0: not a number above 0."),
+        (["--seconds", "3", "touch", "made"], 2, "--seconds: only without a command"),
+    ],
+)
 def test_what_cannot_be_is_told_before_anything_runs(begin, tmp_path, arguments, code, message):
     process = begin("", *arguments)
     assert process.communicate()[1].startswith(f"error: {message}")

@@ -141,9 +141,12 @@ def test_without_network_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(
     ("scenario", "state", "detail"),
-    [("", "ok", "Tesla T4: its counter"), ("no_counter 0\n", "ok", "Tesla T4: its power, which is integrated"),
-     ("mig 0 1\n", "missing", "mig_shared: readings are the whole GPU's, not the slice's")],
-)  # fmt: skip
+    [
+        ("", "ok", "Tesla T4: its counter"),
+        ("no_counter 0\n", "ok", "Tesla T4: its power, which is integrated"),
+        ("mig 0 1\n", "missing", "mig_shared: readings are the whole GPU's, not the slice's"),
+    ],
+)
 def test_gpu_energy_is_there_where_the_meter_would_read_it(run, scenario, state, detail):
     run(
         f"device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 30000\n{scenario}",

@@ -10,7 +10,7 @@ from toolchain import graph
 from toolchain.bundle.build import build
 from toolchain.cli import main
 from toolchain.diagnose.explain import explain
-from toolchain.diagnose.probe import open_artefact
+from toolchain.diagnose.probe import open_probe_graph
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.quantize import CPU, TENSORRT, quantize
 from toolchain.recipe import Recipe
@@ -20,13 +20,24 @@ from toolchain.tensors import Range
 @pytest.fixture(scope="module")
 def bundle(tiny_distilbert, sentences, tmp_path_factory):
     target = tmp_path_factory.mktemp("explain") / "bundle"
-    build(Recipe.make({"model": str(tiny_distilbert), "data": str(sentences), "precision": "int8", "calib_samples": 20,
-                       "smooth": 0.5, "keep": "*.layer.0.ffn.lin2", "output": str(target)}))  # fmt: skip
+    build(
+        Recipe.make(
+            {
+                "model": str(tiny_distilbert),
+                "data": str(sentences),
+                "precision": "int8",
+                "calib_samples": 20,
+                "smooth": 0.5,
+                "keep": "*.layer.0.ffn.lin2",
+                "output": str(target),
+            }
+        )
+    )
     return target
 
 
 def test_what_is_kept_and_the_head_are_not_in_integers(bundle):
-    found = explain(open_artefact(bundle, {"file": "model.int8.onnx"}))
+    found = explain(open_probe_graph(bundle, {"file": "model.int8.onnx"}))
     out = {one["name"]: one["reason"] for one in found["products"] if not one["integers"]}
     assert set(out) == {"distilbert.transformer.layer.0.ffn.lin2", "pre_classifier", "classifier"}
     assert "no Q/DQ before it" in out["distilbert.transformer.layer.0.ffn.lin2"]
@@ -39,14 +50,14 @@ def test_what_is_kept_and_the_head_are_not_in_integers(bundle):
 
 
 def test_the_cpu_view_is_no_food_for_tensorrt(bundle):
-    found = explain(open_artefact(bundle, {}))
+    found = explain(open_probe_graph(bundle, {}))
     assert found["share_of_macs"]["tensorrt"] == 0
     assert found["share_of_macs"]["on_this_cpu"] == found["share_of_macs"]["integers"]
     assert "an integer operator of ONNX Runtime, which TensorRT has not" in {one["reason"] for one in found["products"]}
 
 
 def test_fp32_is_told_to_build_int8(bundle):
-    found = explain(open_artefact(bundle, {"file": "model.onnx"}))
+    found = explain(open_probe_graph(bundle, {"file": "model.onnx"}))
     assert found["share_of_macs"]["integers"] == 0
     assert any("toolchain build --precision int8" in line for line in found["advice"])
 
@@ -58,7 +69,7 @@ def test_a_clipped_tensor_and_the_noise_that_it_makes_are_named(exported, tokens
     ranges[name] = Range(ranges[name].amax / 20, ranges[name].low / 20, ranges[name].high / 20)
     quantize(model, ranges, TENSORRT)
     graph.save(model, tmp_path / "q.onnx")
-    found = explain(open_artefact(tmp_path / "q.onnx", {}))
+    found = explain(open_probe_graph(tmp_path / "q.onnx", {}))
     worst = found["clipped"][0]
     assert worst["tensor"] == name
     assert worst["share"] > 0.05
@@ -74,8 +85,8 @@ def test_nothing_is_clipped_by_the_ranges_of_the_same_rows(exported, tokens_of, 
     tokens = tokens_of("bert", 40)
     quantize(model, calibrate(graph.load(exported["bert"]), tokens, method="minmax"), target)
     graph.save(model, tmp_path / "q.onnx")
-    artefact = open_artefact(tmp_path / "q.onnx", {})
-    found = explain(artefact.__class__(**{**vars(artefact), "tokens": tokens}))
+    probe = open_probe_graph(tmp_path / "q.onnx", {})
+    found = explain(probe.__class__(**{**vars(probe), "tokens": tokens}))
     assert found["clipped"] == []
 
 
@@ -95,7 +106,7 @@ def test_onnx_runtimes_own_quantizer(exported, tokens_of, tmp_path):
     types = {"activation_type": QuantType.QInt8, "weight_type": QuantType.QInt8}
     file = tmp_path / "theirs.onnx"
     quantize_static(exported["distilbert"], file, Reader(), calibrate_method=CalibrationMethod.MinMax, **types)
-    found = explain(open_artefact(file, {}))
+    found = explain(open_probe_graph(file, {}))
     assert found["precision"] == "int8"
     assert len(found["products"]) == 18
     assert {one["reason"] for one in found["products"]} != {None}

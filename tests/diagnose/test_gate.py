@@ -8,7 +8,7 @@ import pytest
 
 from toolchain.bundle.build import build
 from toolchain.cli import main
-from toolchain.diagnose.gate import contest, gate, judge
+from toolchain.diagnose.gate import compare_results, gate, judge
 from toolchain.errors import GateError, InputError
 from toolchain.pipeline import evaluate
 from toolchain.recipe import Recipe
@@ -21,8 +21,17 @@ def quiet(line):
 @pytest.fixture(scope="module")
 def bundle(tiny_distilbert, sentences, tmp_path_factory):
     target = tmp_path_factory.mktemp("gate") / "bundle"
-    build(Recipe.make({"model": str(tiny_distilbert), "data": str(sentences), "precision": "int8", "calib_samples": 20,
-                       "output": str(target)}))  # fmt: skip
+    build(
+        Recipe.make(
+            {
+                "model": str(tiny_distilbert),
+                "data": str(sentences),
+                "precision": "int8",
+                "calib_samples": 20,
+                "output": str(target),
+            }
+        )
+    )
     return target
 
 
@@ -36,18 +45,18 @@ def test_both_int8_graphs_are_compared_with_pytorch(bundle):
 
 def test_one_place_is_compared_with_its_reference_and_several_with_the_first(bundle):
     evaluate({"backend": "torch"}, bundle=bundle, tell=quiet)
-    alone = contest([bundle], Recipe(), tell=quiet)
+    alone = compare_results([bundle], Recipe(), tell=quiet)
     torch = next(record for record in alone if record["candidate_name"] == "torch fp32")
     assert (torch["drop_points"], torch["flips"]) == (0, {"lost": 0, "gained": 0, "changed": 0})
     files = [bundle / f"results/sst2-validation-{name}.json" for name in ("torch-cpu-fp32", "ort-cpu-int8.cpu")]
-    pair = contest(files, Recipe(), tell=quiet)
+    pair = compare_results(files, Recipe(), tell=quiet)
     assert pair[0]["baseline_name"] == "torch fp32"
     assert pair[0]["drop_points"] == next(r for r in alone if r["candidate_name"] == "ort int8.cpu")["drop_points"]
 
 
 def test_a_bundle_without_results_is_evaluated(bundle, tmp_path):
     shutil.copytree(bundle, tmp_path / "other", ignore=shutil.ignore_patterns("results"))
-    records = contest([bundle, tmp_path / "other"], Recipe(), tell=quiet)
+    records = compare_results([bundle, tmp_path / "other"], Recipe(), tell=quiet)
     assert records[0]["candidate_name"] == "other: ort int8.cpu"
     assert (tmp_path / "other/results").exists()
 
@@ -66,12 +75,20 @@ def test_other_rows_or_another_task_are_refused(bundle, sentences, tmp_path, cha
     kept = Path(other["file"]).rename(tmp_path / "other.json")
     first = evaluate({"backend": "torch"}, bundle=bundle, tell=quiet)
     with pytest.raises(InputError, match=r"rows of .*, and .* is of \d+ rows of sst2"):
-        contest([Path(first["file"]), kept], Recipe(), tell=quiet)
+        compare_results([Path(first["file"]), kept], Recipe(), tell=quiet)
 
 
 def record(verdict, **changes):
-    return {"candidate_name": "ort int8", "metric": "accuracy", "drop_points": 0.69, "max_drop_points": 0.5, "n": 872,
-            "rows_to_tell": 4100, "verdict": verdict, **changes}  # fmt: skip
+    return {
+        "candidate_name": "ort int8",
+        "metric": "accuracy",
+        "drop_points": 0.69,
+        "max_drop_points": 0.5,
+        "n": 872,
+        "rows_to_tell": 4100,
+        "verdict": verdict,
+        **changes,
+    }
 
 
 def test_judging(caplog):

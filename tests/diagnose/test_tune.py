@@ -24,9 +24,21 @@ def bundle(tiny, sentences, tmp_path_factory):
     """A regression, whose every error counts, with ranges that are far too small."""
     home = tmp_path_factory.mktemp("tuning")
     checkpoint = tiny.make_checkpoint(home / "checkpoint", "distilbert", labels=1)
-    build(Recipe.make({"model": str(checkpoint), "task": "custom", "text_column": "sentence", "label_column": "label",
-                       "data": str(sentences), "precision": "int8", "calib_samples": 20,
-                       "calib_method": "percentile-60", "output": str(home / "bundle")}))  # fmt: skip
+    build(
+        Recipe.make(
+            {
+                "model": str(checkpoint),
+                "task": "custom",
+                "text_column": "sentence",
+                "label_column": "label",
+                "data": str(sentences),
+                "precision": "int8",
+                "calib_samples": 20,
+                "calib_method": "percentile-60",
+                "output": str(home / "bundle"),
+            }
+        )
+    )
     return home / "bundle"
 
 

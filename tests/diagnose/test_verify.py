@@ -11,7 +11,7 @@ import pytest
 from toolchain import graph
 from toolchain.bundle.build import build
 from toolchain.cli import main
-from toolchain.diagnose.probe import open_artefact
+from toolchain.diagnose.probe import open_probe_graph
 from toolchain.diagnose.verify import judge, verify
 from toolchain.errors import GateError, InputError, UsageError
 from toolchain.graph import add_initializer
@@ -21,14 +21,24 @@ from toolchain.recipe import Recipe
 @pytest.fixture(scope="module")
 def bundle(tiny_distilbert, sentences, tmp_path_factory):
     target = tmp_path_factory.mktemp("verify") / "bundle"
-    build(Recipe.make({"model": str(tiny_distilbert), "data": str(sentences), "precision": "int8", "calib_samples": 20,
-                       "calib_method": "minmax", "output": str(target)}))  # fmt: skip
+    build(
+        Recipe.make(
+            {
+                "model": str(tiny_distilbert),
+                "data": str(sentences),
+                "precision": "int8",
+                "calib_samples": 20,
+                "calib_method": "minmax",
+                "output": str(target),
+            }
+        )
+    )
     return target
 
 
 @pytest.mark.parametrize("file", ["model.onnx", "model.int8.onnx", "model.int8.cpu.onnx"])
 def test_sound_artefacts_pass_every_case(bundle, file):
-    found = verify(open_artefact(bundle, {"file": file}))
+    found = verify(open_probe_graph(bundle, {"file": file}))
     assert [case["name"] for case in found["cases"] if not case["passed"]] == []
     names = {case["name"] for case in found["cases"]}
     assert {"in batches of 7", "padded to 128", "beside a row of padding", "a row of 128 tokens"} <= names
@@ -39,7 +49,7 @@ def test_sound_artefacts_pass_every_case(bundle, file):
 
 @pytest.mark.parametrize("choice", [{"precision": "bf16"}, *({"attention": name} for name in ("eager", "packed"))])
 def test_pytorch_as_it_was_asked_for_passes_every_case(bundle, choice):
-    found = verify(open_artefact(bundle, {"backend": "torch", "device": "cpu", **choice}))
+    found = verify(open_probe_graph(bundle, {"backend": "torch", "device": "cpu", **choice}))
     assert [case["name"] for case in found["cases"] if not case["passed"]] == []
     parity = found["cases"][-1]
     assert parity["name"] == "parity with torch-fp32 (root mean square)"
@@ -47,14 +57,14 @@ def test_pytorch_as_it_was_asked_for_passes_every_case(bundle, choice):
 
 
 def test_pytorch_as_it_stands_has_nothing_to_be_compared_with(bundle):
-    found = verify(open_artefact(bundle, {"backend": "torch", "device": "cpu"}))
+    found = verify(open_probe_graph(bundle, {"backend": "torch", "device": "cpu"}))
     assert not [case for case in found["cases"] if "parity" in case["name"]]
 
 
 def test_what_has_no_graph_cannot_be_explained(bundle):
     for backend in ("torch", "service"):
         with pytest.raises(UsageError, match=f"--backend {backend}: has no graph"):
-            open_artefact(bundle, {"backend": backend}, graphs_only=True)
+            open_probe_graph(bundle, {"backend": backend}, graphs_only=True)
 
 
 def spoil(bundle, folder, change):
@@ -93,7 +103,7 @@ def mixing_rows(model):
 @pytest.mark.parametrize(("change", "first"), [(without_mask, "padded to 64"), (mixing_rows, "in batches of 2")])
 def test_the_first_failing_case_is_named(bundle, tmp_path, change, first):
     file = spoil(bundle, tmp_path / "spoilt", change)
-    found = verify(open_artefact(file, {}))
+    found = verify(open_probe_graph(file, {}))
     with pytest.raises(GateError, match=rf"spoilt\.onnx: (?:{first}|in batches of 2|padded to 16): logits differ"):
         judge(found)
     failed = {case["name"] for case in found["cases"] if not case["passed"]}
@@ -103,9 +113,9 @@ def test_the_first_failing_case_is_named(bundle, tmp_path, change, first):
 
 def test_a_bare_graph_without_a_tokenizer_is_tried_on_random_ids(bundle, tmp_path):
     shutil.copy(bundle / "model.int8.onnx", tmp_path / "bare.onnx")
-    artefact = open_artefact(tmp_path / "bare.onnx", {})
-    assert (artefact.precision, "random token ids" in artefact.rows) == ("int8", True)
-    assert verify(artefact)["passed"]
+    probe = open_probe_graph(tmp_path / "bare.onnx", {})
+    assert (probe.precision, "random token ids" in probe.rows) == ("int8", True)
+    assert verify(probe)["passed"]
 
 
 def test_what_is_not_finite_fails_without_breaking_json(bundle, tmp_path, capsys):
@@ -135,7 +145,7 @@ def test_a_graph_of_something_else_is_refused(tmp_path):
     model = ir.Model(ir.Graph([value], node.outputs, nodes=[node], opset_imports={"": 18}, name="g"), ir_version=10)
     graph.save(model, tmp_path / "g.onnx")
     with pytest.raises(InputError, match=r"its inputs are x, not those of an encoder"):
-        open_artefact(tmp_path / "g.onnx", {})
+        open_probe_graph(tmp_path / "g.onnx", {})
 
 
 def test_the_command_line(bundle, tmp_path, capsys):

@@ -109,8 +109,10 @@ def test_ports_are_those_of_the_image_and_have_names_that_are_used(manifests, st
     assert sorted(ports.values()) == sorted(map(int, exposed.split()))
     probes = [container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")]
     assert [(probe["port"], probe["path"].rpartition("/")[2]) for probe in probes] == [
-        ("http", "ready"), ("http", "ready"), ("http", "live"),
-    ]  # fmt: skip
+        ("http", "ready"),
+        ("http", "ready"),
+        ("http", "live"),
+    ]
     for port in one(manifests, "Service", name)["spec"]["ports"]:
         assert port["port"] == ports[port["targetPort"]]
     for endpoint in one(manifests, "PodMonitor", name)["spec"]["podMetricsEndpoints"]:

@@ -55,7 +55,7 @@ def conv():
     return model(nodes, {"axes": np.array([2, 3]), "k": WEIGHT.reshape(8, 8, 1, 1)})
 
 
-def quantised():
+def quantized():
     """x -> int8 -> product -> attention of the rows among themselves -> y."""
 
     def pair(name):

@@ -47,7 +47,7 @@ def test_eleven_has_not_what_only_ten_has(run):
     )
 
 
-def test_kernels_of_a_quantised_graph(run):
+def test_kernels_of_a_quantized_graph(run):
     run(
         """
         import json

@@ -81,9 +81,14 @@ class WholeMeter(Meter):
 def trial(joules: float | None, *, rows: float = 1000, seconds: float = 6, integral_j: float | None = None) -> Trial:
     key = (BOARD, "GPU-1")
     window = Window(
-        0, seconds, {} if joules is None else {key: joules}, {key: "counter_reset"} if joules is None else {},
-        {"GPU-1": integral_j if integral_j is not None else joules or 0}, {"GPU-1": 70.0}, {},
-    )  # fmt: skip
+        0,
+        seconds,
+        {} if joules is None else {key: joules},
+        {key: "counter_reset"} if joules is None else {},
+        {"GPU-1": integral_j if integral_j is not None else joules or 0},
+        {"GPU-1": 70.0},
+        {},
+    )
     return Trial(window, Work(calls=rows / 10, rows=rows, tokens=20 * rows, slots=25 * rows))
 
 
@@ -178,10 +183,20 @@ def test_carbon_is_what_the_user_says() -> None:
 
 def test_words_name_every_figure_and_what_is_missing() -> None:
     lines = "\n".join(describe(made([trial(300)] * 5, share_correct=0.8)))
-    for piece in ("300 mJ a row [300 mJ, 300 mJ] at full load of what could be measured", "15 mJ a real token",
-                  "12 mJ a slot", "375 mJ a correct row", "1,500 J in 30.0 s, 50.0 W", "ticks of 100 ms",
-                  "1.000 of integrated power", "cpu_package: n/a", "rapl_absent", "95 % over 5 windows",
-                  "off by about 5%", "net of idle: n/a"):  # fmt: skip
+    for piece in (
+        "300 mJ a row [300 mJ, 300 mJ] at full load of what could be measured",
+        "15 mJ a real token",
+        "12 mJ a slot",
+        "375 mJ a correct row",
+        "1,500 J in 30.0 s, 50.0 W",
+        "ticks of 100 ms",
+        "1.000 of integrated power",
+        "cpu_package: n/a",
+        "rapl_absent",
+        "95 % over 5 windows",
+        "off by about 5%",
+        "net of idle: n/a",
+    ):
         assert piece in lines
     assert describe(unavailable("not_requested", device="cpu")) == [
         "energy: not measured: it was not asked for (--energy)"

@@ -16,15 +16,19 @@ from toolchain.recipe import Recipe
 def bundle(tiny, sentences, tmp_path_factory):
     home = tmp_path_factory.mktemp("energy")
     checkpoint = tiny.make_checkpoint(home / "checkpoint", "distilbert")
-    build(Recipe.make({"model": str(checkpoint), "data": str(sentences), "precision": "fp32",
-                       "output": str(home / "bundle")}))  # fmt: skip
+    build(
+        Recipe.make(
+            {"model": str(checkpoint), "data": str(sentences), "precision": "fp32", "output": str(home / "bundle")}
+        )
+    )
     return home / "bundle"
 
 
 def toolchain(root, *arguments, **environment):
     command = [sys.executable, "-m", "toolchain", *map(str, arguments)]
-    return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(root)} | environment, capture_output=True,
-                          text=True, check=False)  # fmt: skip
+    return subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(root)} | environment, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture
@@ -44,8 +48,11 @@ def test_without_meters_the_result_says_so_and_that_is_no_failure(root, bundle):
     assert done.returncode == 0
     assert (energy["status"], energy["reason"], energy["total_j"]) == ("unavailable", "rapl_absent", None)
     assert {name: part["reason"] for name, part in energy["components"].items()} == {
-        "gpu_board": "no_nvml_library", "gpu_memory": "no_nvml_library", "cpu_package": "rapl_absent",
-        "cpu_dram": "rapl_absent"}  # fmt: skip
+        "gpu_board": "no_nvml_library",
+        "gpu_memory": "no_nvml_library",
+        "cpu_package": "rapl_absent",
+        "cpu_dram": "rapl_absent",
+    }
     page = toolchain(root, "report", bundle).stdout
     assert "energy: not measured: this machine shows no RAPL counter" in page
     assert "this machine has no NVIDIA driver" in page
@@ -61,12 +68,17 @@ def test_required_energy_that_cannot_be_had_ends_with_4(root, bundle):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--energy", "--energy-window", "4"], "--energy-window 4"), (["--rate", "10"], "only with --energy"),
-     (["--energy", "--rate", "0"], "--rate 0"), (["--energy", "--energy-batch-sizes", "1,x"], "1,x"),
-     (["--energy", "--pue", "0.5"], "--pue 0.5"), (["--energy", "--energy-windows", "0"], "--energy-windows 0"),
-     (["--energy", "--carbon-intensity", "-1"], "--carbon-intensity -1"),
-     (["--energy", "--energy-window", "nan"], "--energy-window nan")],
-)  # fmt: skip
+    [
+        (["--energy", "--energy-window", "4"], "--energy-window 4"),
+        (["--rate", "10"], "only with --energy"),
+        (["--energy", "--rate", "0"], "--rate 0"),
+        (["--energy", "--energy-batch-sizes", "1,x"], "1,x"),
+        (["--energy", "--pue", "0.5"], "--pue 0.5"),
+        (["--energy", "--energy-windows", "0"], "--energy-windows 0"),
+        (["--energy", "--carbon-intensity", "-1"], "--carbon-intensity -1"),
+        (["--energy", "--energy-window", "nan"], "--energy-window nan"),
+    ],
+)
 def test_wrong_options_are_refused(root, bundle, options, message):
     done = toolchain(root, "eval", bundle, *options)
     assert done.returncode == 2
@@ -105,10 +117,18 @@ def test_a_whole_run_in_real_time_is_within_two_hundredths_of_the_truth(root, bu
         (tmp_path / "intel-rapl:0" / name).write_text(str(value))
     scenario = tmp_path / "scenario"
     scenario.write_text("device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 33000\nprocesses 0 1\n")
-    environment = os.environ | {"PYTHONPATH": str(root), "LD_LIBRARY_PATH": str(library.parent),
-                                "FAKENVML_SCENARIO": str(scenario)}  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", WHOLE, str(tmp_path), str(bundle)], env=environment, text=True,
-                          capture_output=True, check=False)  # fmt: skip
+    environment = os.environ | {
+        "PYTHONPATH": str(root),
+        "LD_LIBRARY_PATH": str(library.parent),
+        "FAKENVML_SCENARIO": str(scenario),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", WHOLE, str(tmp_path), str(bundle)],
+        env=environment,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     energy = json.loads(done.stdout)["energy"]
     package, board = (energy["components"][name] for name in ("cpu_package", "gpu_board"))

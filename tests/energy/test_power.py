@@ -30,9 +30,13 @@ def work(seconds):
 
 @pytest.mark.parametrize(
     ("scenario", "watts", "method"),
-    [(T4, 50, "nvml_counter"), (f"{T4}no_counter 0\n", 50, "nvml_power_integral"),
-     (T4 + SECOND, 70, "nvml_counter"), (T4 + NO_SENSOR, 50, "nvml_counter")],
-)  # fmt: skip
+    [
+        (T4, 50, "nvml_counter"),
+        (f"{T4}no_counter 0\n", 50, "nvml_power_integral"),
+        (T4 + SECOND, 70, "nvml_counter"),
+        (T4 + NO_SENSOR, 50, "nvml_counter"),
+    ],
+)
 def test_figures_and_samples_are_those_of_the_power(run, scenario, watts, method):
     run(
         scenario,
@@ -102,10 +106,13 @@ assert "cpu_package" not in reading.missing and "gpu_board" not in reading.missi
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("reset 0 5000 0\nbase_mj 0 9000000\n", "counter_reset"), ("error 0 * 15 5000 -1\n", "gpu_lost"),
-     ("error 0 nvmlDeviceGetTotalEnergyConsumption 999 5000 5200\n", "nvml_unknown"),
-     ("stuck 0 5000\n", "counter_stuck")],
-)  # fmt: skip
+    [
+        ("reset 0 5000 0\nbase_mj 0 9000000\n", "counter_reset"),
+        ("error 0 * 15 5000 -1\n", "gpu_lost"),
+        ("error 0 nvmlDeviceGetTotalEnergyConsumption 999 5000 5200\n", "nvml_unknown"),
+        ("stuck 0 5000\n", "counter_stuck"),
+    ],
+)
 def test_a_fault_on_the_way_is_a_reason_and_no_number(run, fault, reason):
     run(
         T4 + fault,

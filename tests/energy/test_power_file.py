@@ -13,9 +13,14 @@ from toolchain.errors import UsageError
 ABSENT = {"joules": None, "reason": "rapl_absent"}
 SAMPLES = {"time_s": [0.05, 0.1], "gpu_board_w": [30.0, 50.0], "gpu_board_j": [1.5, 4.0]}
 RECORD = {
-    "command": ["python", "-c", "print('$x$ < $y$')"], "seconds": 0.1, "total_j": 4.0, "mean_power_w": 40.0,
-    "peak_power_w": 50.0, "samples": SAMPLES, "components": {"gpu_board": {"joules": 4.0}, "cpu_package": ABSENT},
-}  # fmt: skip
+    "command": ["python", "-c", "print('$x$ < $y$')"],
+    "seconds": 0.1,
+    "total_j": 4.0,
+    "mean_power_w": 40.0,
+    "peak_power_w": 50.0,
+    "samples": SAMPLES,
+    "components": {"gpu_board": {"joules": 4.0}, "cpu_package": ABSENT},
+}
 NOTHING = RECORD | {"total_j": None, "samples": None, "components": {"cpu_package": ABSENT}, "command": None}
 
 

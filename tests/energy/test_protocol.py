@@ -108,9 +108,13 @@ def test_idle_power_that_falls_is_waited_for_and_else_marked():
 
 @pytest.mark.parametrize(
     ("rates", "celsius", "clock", "steady"),
-    [((100, 100), (60, 61), (1590, 1590), True), ((100, 103), (60, 60), (1590, 1590), False),
-     ((100, 100), (60, 63), (1590, 1590), False), ((100, 100), (60, 60), (1590, 1400), False)],
-)  # fmt: skip
+    [
+        ((100, 100), (60, 61), (1590, 1590), True),
+        ((100, 103), (60, 60), (1590, 1590), False),
+        ((100, 100), (60, 63), (1590, 1590), False),
+        ((100, 100), (60, 60), (1590, 1400), False),
+    ],
+)
 def test_it_is_steady_when_throughput_temperature_and_clocks_are(rates, celsius, clock, steady):
     machine, progress = Machine(), Progress()
     progress.start(0.0)

@@ -49,8 +49,10 @@ def test_a_board_without_a_sensor_is_drawn_by_its_counter_though_ticks_are_seen_
 
 def test_boards_and_packages_add_up_and_memory_does_not():
     times = np.arange(0, 13, 0.05)
-    tracks = {key: track(key, INTEGRAL, times, np.full(len(times), watts))
-              for key, watts in ((GPU, 40.0), (OTHER, 20.0), (MEMORY_KEY, 9.0))}  # fmt: skip
+    tracks = {
+        key: track(key, INTEGRAL, times, np.full(len(times), watts))
+        for key, watts in ((GPU, 40.0), (OTHER, 20.0), (MEMORY_KEY, 9.0))
+    }
     tracks[CPU] = track(CPU, RAPL, times, 15 * times, tick_s=0.001)
     joules = {GPU: 400.0, OTHER: 200.0, MEMORY_KEY: 90.0, CPU: 150.0}
     found = sample(Meter(tracks, {}), window(joules), "auto")

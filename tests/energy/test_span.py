@@ -119,10 +119,13 @@ def test_power_is_integrated_and_as_uncertain_as_its_sensor_is_old():
 
 @pytest.mark.parametrize(
     ("closed_s", "at_s", "what", "reason"),
-    [(4.0, 3.0, lambda before, now: Unavailable("gpu_lost"), "gpu_lost"),
-     (4.0, 3.0, lambda before, now: now - 99, RESET), (4.0, 4.0, lambda before, now: before, STUCK),
-     (1.95, 9.0, None, TOO_SHORT)],
-)  # fmt: skip
+    [
+        (4.0, 3.0, lambda before, now: Unavailable("gpu_lost"), "gpu_lost"),
+        (4.0, 3.0, lambda before, now: now - 99, RESET),
+        (4.0, 4.0, lambda before, now: before, STUCK),
+        (1.95, 9.0, None, TOO_SHORT),
+    ],
+)
 def test_no_figure_without_two_sound_ends(closed_s, at_s, what, reason):
     """From `at_s` on, the GPU is lost, its counter starts anew, or it stands still; or all is well, but too short."""
     times = polled(closed_s)

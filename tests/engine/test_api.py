@@ -21,10 +21,12 @@ from toolchain.errors import MachineError
 
 @pytest.mark.parametrize(
     ("error", "message"),
-    [(ModuleNotFoundError("No module named 'tensorrt'", name="tensorrt"), "TensorRT: not installed"),
-     (ImportError("libnvinfer.so.10: no such file"), r"cannot be loaded \(libnvinfer"),
-     (FileNotFoundError("Could not find: libnvinfer.so.10"), r"cannot be loaded \(Could not find")],
-)  # fmt: skip
+    [
+        (ModuleNotFoundError("No module named 'tensorrt'", name="tensorrt"), "TensorRT: not installed"),
+        (ImportError("libnvinfer.so.10: no such file"), r"cannot be loaded \(libnvinfer"),
+        (FileNotFoundError("Could not find: libnvinfer.so.10"), r"cannot be loaded \(Could not find"),
+    ],
+)
 def test_a_tensorrt_that_cannot_be_had_is_a_missing_machine(monkeypatch, error, message):
     def fail(name):
         raise error
@@ -38,9 +40,11 @@ def test_what_is_heard_is_sorted():
     heard = Heard()
     assert heard.why == "it does not say why"
     for level, line in (
-        ("INFO", "out of memory"), ("WARNING", "Missing scale and zero-point for tensor a.b: c, expect fall back"),
-        ("INTERNAL_ERROR", "Assertion\n  failed."), ("ERROR", "CUDA error"),
-    ):  # fmt: skip
+        ("INFO", "out of memory"),
+        ("WARNING", "Missing scale and zero-point for tensor a.b: c, expect fall back"),
+        ("INTERNAL_ERROR", "Assertion\n  failed."),
+        ("ERROR", "CUDA error"),
+    ):
         heard.add(level, line)
     assert (heard.errors, heard.missing_scales) == (["Assertion\n  failed.", "CUDA error"], ["a.b: c"])
     assert heard.why == "Assertion failed"

@@ -40,9 +40,14 @@ def code(typed_bundles, snippet, tmp_path):
 
 @pytest.mark.parametrize(
     ("hardware", "sm", "allowed"),
-    [("none", 61, True), ("ampere-plus", 75, False), ("ampere-plus", 80, True), ("same-compute-capability", 75, True),
-     ("same-compute-capability", 70, False)],
-)  # fmt: skip
+    [
+        ("none", 61, True),
+        ("ampere-plus", 75, False),
+        ("ampere-plus", 80, True),
+        ("same-compute-capability", 75, True),
+        ("same-compute-capability", 70, False),
+    ],
+)
 def test_compatibility_that_excludes_this_gpu_is_refused(hardware, sm, allowed):
     options = Options(hardware=hardware)
     if allowed:
@@ -82,15 +87,20 @@ def test_kernels_are_timed_once(code):
 
 @pytest.mark.parametrize(
     ("fault", "kind", "message"),
-    [("none_plan", "InputError", "g.onnx: TensorRT gives no engine: .*Could not find any implementation"),
-     ("cancel", "InputError", "it does not say why")],
-)  # fmt: skip
+    [
+        ("none_plan", "InputError", "g.onnx: TensorRT gives no engine: .*Could not find any implementation"),
+        ("cancel", "InputError", "it does not say why"),
+    ],
+)
 def test_no_plan_is_one_error_and_no_timing_cache(code, fault, kind, message):
-    code(f"""
+    code(
+        f"""
     with pytest.raises({kind}, match={message!r}):
         build()
     assert not timing.exists()
-    """, fault=fault)  # fmt: skip
+    """,
+        fault=fault,
+    )
 
 
 def test_ctrl_c_ends_the_build_and_the_handler_is_put_back(code):

@@ -76,17 +76,21 @@ def test_a_good_cache_passes(cache):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(rewrite(lambda data: data[:-4]), "cut off after 'b: 3"),
-     (rewrite(lambda data: b"\xff\xfe"), "it is not text"), (rewrite(lambda data: b""), "no calibration cache"),
-     (rewrite(lambda data: data.replace(b"a: 3c", b"a: 3d")), "changed since it was written"),
-     (rewrite(lambda data: data.replace(b"101601", b"101401")), "its header is TRT-101401-.* takes TRT-101601-"),
-     (rewrite(lambda data: data.replace(b"Entropy", b"MinMax")), "its header is TRT-101601-MinMax"),
-     (rewrite(lambda data: data.replace(b"b: ", b"q: ")), r"no scale for b \(1 missing\)"),
-     (lambda file: file.with_name("c.cache.json").unlink(), r"no side-car c\.cache\.json"),
-     (lambda file: file.with_name("c.cache.json").write_text("[]"), r"no side-car"),
-     (lambda file: file.with_name("c.cache.json").write_text("{"), r"c\.cache\.json: broken"),
-     (recar(model="other"), "made for model 'other', this is 'm'"), (lambda file: file.unlink(), "No such file")],
-)  # fmt: skip
+    [
+        (rewrite(lambda data: data[:-4]), "cut off after 'b: 3"),
+        (rewrite(lambda data: b"\xff\xfe"), "it is not text"),
+        (rewrite(lambda data: b""), "no calibration cache"),
+        (rewrite(lambda data: data.replace(b"a: 3c", b"a: 3d")), "changed since it was written"),
+        (rewrite(lambda data: data.replace(b"101601", b"101401")), "its header is TRT-101401-.* takes TRT-101601-"),
+        (rewrite(lambda data: data.replace(b"Entropy", b"MinMax")), "its header is TRT-101601-MinMax"),
+        (rewrite(lambda data: data.replace(b"b: ", b"q: ")), r"no scale for b \(1 missing\)"),
+        (lambda file: file.with_name("c.cache.json").unlink(), r"no side-car c\.cache\.json"),
+        (lambda file: file.with_name("c.cache.json").write_text("[]"), r"no side-car"),
+        (lambda file: file.with_name("c.cache.json").write_text("{"), r"c\.cache\.json: broken"),
+        (recar(model="other"), "made for model 'other', this is 'm'"),
+        (lambda file: file.unlink(), "No such file"),
+    ],
+)
 def test_what_the_builder_would_pass_over_is_refused(cache, change, message):
     change(cache)
     with pytest.raises(InputError, match=message):

@@ -53,8 +53,15 @@ def driver(monkeypatch):
         def retain_primary_context(self):
             return Context()
 
-    found = SimpleNamespace(Device=Device, Error=Error, MemoryError=NoMemoryError, init=lambda: None, mem_alloc=no_room,
-                            get_driver_version=lambda: 12040, pagelocked_empty=no_room)  # fmt: skip
+    found = SimpleNamespace(
+        Device=Device,
+        Error=Error,
+        MemoryError=NoMemoryError,
+        init=lambda: None,
+        mem_alloc=no_room,
+        get_driver_version=lambda: 12040,
+        pagelocked_empty=no_room,
+    )
     monkeypatch.setattr(importlib, "import_module", lambda name: found)
     return found
 
@@ -126,8 +133,15 @@ def test_a_graph_is_recorded_launched_and_freed(library):
     graph = cuda.Graph(SimpleNamespace(handle=5), lambda: library.calls.append("work"))
     graph.launch()
     graph.close()
-    assert library.calls == ["cuStreamBeginCapture_v2", "work", "cuStreamEndCapture", "cuGraphInstantiateWithFlags",
-                             "cuGraphDestroy", "cuGraphLaunch", "cuGraphExecDestroy"]  # fmt: skip
+    assert library.calls == [
+        "cuStreamBeginCapture_v2",
+        "work",
+        "cuStreamEndCapture",
+        "cuGraphInstantiateWithFlags",
+        "cuGraphDestroy",
+        "cuGraphLaunch",
+        "cuGraphExecDestroy",
+    ]
 
 
 def test_work_that_fails_still_ends_the_capture(library):

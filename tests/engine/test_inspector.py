@@ -12,8 +12,13 @@ def port(kind):
 
 
 def layer(kind, name, tactic="", inputs=("Row major linear FP16 format",), output="Row major linear FP16 format"):
-    return {"Name": name, "LayerType": kind, "TacticName": tactic, "Inputs": [port(one) for one in inputs],
-            "Outputs": [port(output)]}  # fmt: skip
+    return {
+        "Name": name,
+        "LayerType": kind,
+        "TacticName": tactic,
+        "Inputs": [port(one) for one in inputs],
+        "Outputs": [port(output)],
+    }
 
 
 INT8 = "Thirty-two wide channel vectorized row major Int8 format"
@@ -53,24 +58,37 @@ def test_no_layers_are_no_products():
 
 @pytest.mark.parametrize(
     ("one", "product", "int8"),
-    [(layer("CaskConvolution", "layer.0.qkv", "sm80_xmma_fprop_implicit_gemm_interleaved_i8i8_i8i32_f32"), True, True),
-     (layer("PluginV3", "context", "CustomQKVToContextPluginDynamic", [INT8]), True, True),
-     (layer("kgen", "layer.0.attention.self/Softmax", "__myl_MaxSubExp"), False, False),
-     (layer("Reformat", "Reformatting CopyNode for MatMul", "", [INT8]), False, True),
-     (layer("MatrixMultiply", "MatMul", "sm90_imma_s8s8"), True, True),
-     ({"Name": "bare"}, False, None),
-     (layer("gemm", "lin1", "sm75_gemm_0x1", ["N/A due to dynamic shapes"]), True, None)],
-)  # fmt: skip
+    [
+        (
+            layer("CaskConvolution", "layer.0.qkv", "sm80_xmma_fprop_implicit_gemm_interleaved_i8i8_i8i32_f32"),
+            True,
+            True,
+        ),
+        (layer("PluginV3", "context", "CustomQKVToContextPluginDynamic", [INT8]), True, True),
+        (layer("kgen", "layer.0.attention.self/Softmax", "__myl_MaxSubExp"), False, False),
+        (layer("Reformat", "Reformatting CopyNode for MatMul", "", [INT8]), False, True),
+        (layer("MatrixMultiply", "MatMul", "sm90_imma_s8s8"), True, True),
+        ({"Name": "bare"}, False, None),
+        (layer("gemm", "lin1", "sm75_gemm_0x1", ["N/A due to dynamic shapes"]), True, None),
+    ],
+)
 def test_what_is_a_product_and_what_is_int8(one, product, int8):
     assert (is_product(one), is_int8(one)) == (product, int8)
 
 
 @pytest.mark.parametrize(
     ("text", "name"),
-    [("Row major Int8 format", "int8"), ("Two wide channel vectorized row major FP16 format", "fp16"),
-     ("Row major linear BFloat16 format", "bf16"), ("Row major linear FP32", "fp32"), ("Float", "fp32"),
-     ("Half", "fp16"), ("Row major linear Int32 format", "int32"), ("Bool", "other")],
-)  # fmt: skip
+    [
+        ("Row major Int8 format", "int8"),
+        ("Two wide channel vectorized row major FP16 format", "fp16"),
+        ("Row major linear BFloat16 format", "bf16"),
+        ("Row major linear FP32", "fp32"),
+        ("Float", "fp32"),
+        ("Half", "fp16"),
+        ("Row major linear Int32 format", "int32"),
+        ("Bool", "other"),
+    ],
+)
 def test_types_by_the_words_of_the_inspector(text, name):
     assert datatype({"Format/Datatype": text}) == name
     assert datatype({"Datatype": text}) == name

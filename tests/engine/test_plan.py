@@ -20,9 +20,17 @@ def make(bundle, tag, **changes):
     file = bundle / tag.folder / "model.plan"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"a plan")
-    record = {"schema": 1, "sm": tag.sm, "tensorrt": tag.tensorrt, "version_compatible": False, "profiles": [],
-              "layout": "padded", "precision": "fp16", "options": {"hardware_compatible": "none"},
-              "plan_sha256": hashlib.sha256(b"a plan").hexdigest()}  # fmt: skip
+    record = {
+        "schema": 1,
+        "sm": tag.sm,
+        "tensorrt": tag.tensorrt,
+        "version_compatible": False,
+        "profiles": [],
+        "layout": "padded",
+        "precision": "fp16",
+        "options": {"hardware_compatible": "none"},
+        "plan_sha256": hashlib.sha256(b"a plan").hexdigest(),
+    }
     (file.parent / "plan.json").write_text(json.dumps(record | changes))
     return file
 
@@ -47,14 +55,16 @@ def test_a_foreign_plan_names_both_machines_and_the_remedy(plan, here):
 
 @pytest.mark.parametrize(
     ("changes", "here", "runs"),
-    [({"version_compatible": True}, Tag(75, "10.17.0.1"), True),
-     ({"version_compatible": True}, Tag(75, "11.4.0.106"), True),
-     ({"version_compatible": True}, Tag(75, "10.9.0.34"), False),
-     ({"version_compatible": True}, Tag(80, "10.17.0.1"), False),
-     ({"options": {"hardware_compatible": "ampere-plus"}}, Tag(90, "10.16.1.11"), True),
-     ({"options": {"hardware_compatible": "ampere-plus"}}, Tag(75, "10.16.1.11"), False),
-     ({"options": {"hardware_compatible": "same-compute-capability"}}, Tag(90, "10.16.1.11"), False)],
-)  # fmt: skip
+    [
+        ({"version_compatible": True}, Tag(75, "10.17.0.1"), True),
+        ({"version_compatible": True}, Tag(75, "11.4.0.106"), True),
+        ({"version_compatible": True}, Tag(75, "10.9.0.34"), False),
+        ({"version_compatible": True}, Tag(80, "10.17.0.1"), False),
+        ({"options": {"hardware_compatible": "ampere-plus"}}, Tag(90, "10.16.1.11"), True),
+        ({"options": {"hardware_compatible": "ampere-plus"}}, Tag(75, "10.16.1.11"), False),
+        ({"options": {"hardware_compatible": "same-compute-capability"}}, Tag(90, "10.16.1.11"), False),
+    ],
+)
 def test_a_compatible_plan_runs_where_its_kind_says(tmp_path, changes, here, runs):
     built = Tag(80 if "options" in changes else 75, T4.tensorrt)
     file = make(tmp_path, built, **changes)
@@ -86,9 +96,15 @@ def test_changed_bytes_are_refused(plan):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "plan.json: missing"), ("{", "plan.json: broken"), ("[]", "plan.json: broken"), ("{}", "broken"),
-     ('{"schema": 2}', "schema 2"), ('{"schema": 1}', "lacks .'sm'")],
-)  # fmt: skip
+    [
+        (None, "plan.json: missing"),
+        ("{", "plan.json: broken"),
+        ("[]", "plan.json: broken"),
+        ("{}", "broken"),
+        ('{"schema": 2}', "schema 2"),
+        ('{"schema": 1}', "lacks .'sm'"),
+    ],
+)
 def test_a_broken_record_is_refused(plan, text, message):
     record = plan.parent / "plan.json"
     record.unlink() if text is None else record.write_text(text)

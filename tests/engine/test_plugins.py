@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from toolchain.engine.plugins import FIXED_LENGTH, VARIABLE_LENGTH, probe
+from toolchain.engine.plugins import FIXED_LENGTH, VARIABLE_LENGTH, plugin_versions
 from toolchain.errors import MachineError
 from toolchain.graph.plugin_graph import QKV, SKIP_NORM
 
@@ -20,11 +20,11 @@ def tensorrt(*known):
 @pytest.mark.parametrize("kinds", [VARIABLE_LENGTH, FIXED_LENGTH])
 def test_the_first_known_version_of_each_is_taken(kinds):
     every = [(name, version) for name, versions in kinds.items() for version in versions]
-    assert probe(tensorrt(*every), kinds) == {name: versions[0] for name, versions in kinds.items()}
+    assert plugin_versions(tensorrt(*every), kinds) == {name: versions[0] for name, versions in kinds.items()}
     old = [(name, versions[-1]) for name, versions in kinds.items()]
-    assert probe(tensorrt(*old), kinds) == dict(old)
+    assert plugin_versions(tensorrt(*old), kinds) == dict(old)
 
 
 def test_one_that_is_missing_is_named():
     with pytest.raises(MachineError, match=f"has no {SKIP_NORM} of version 6 or 2"):
-        probe(tensorrt((QKV, "5")), VARIABLE_LENGTH)
+        plugin_versions(tensorrt((QKV, "5")), VARIABLE_LENGTH)

@@ -84,13 +84,19 @@ def test_what_the_options_make():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(("1,x,3", None, None), "--batch-size 1,x,3: not whole numbers"),
-     (("0", None, None), "--batch-size 0: not whole numbers from 1"),
-     (("3,2,1", None, None), "not MIN,OPT,MAX in rising order"), (("1,2", None, None), "not MIN,OPT,MAX"),
-     ((None, "1,2,129", None), "--seq-len 1,2,129: the model takes 128"), ((None, None, "16,16"), "not in rising"),
-     ((None, None, "16,256"), "--buckets 16,256: the model takes 128"), ((None, "8", "16"), "same thing twice"),
-     ((None, None, ""), "not whole numbers"), (("-1,1,1", None, None), "not whole numbers")],
-)  # fmt: skip
+    [
+        (("1,x,3", None, None), "--batch-size 1,x,3: not whole numbers"),
+        (("0", None, None), "--batch-size 0: not whole numbers from 1"),
+        (("3,2,1", None, None), "not MIN,OPT,MAX in rising order"),
+        (("1,2", None, None), "not MIN,OPT,MAX"),
+        ((None, "1,2,129", None), "--seq-len 1,2,129: the model takes 128"),
+        ((None, None, "16,16"), "not in rising"),
+        ((None, None, "16,256"), "--buckets 16,256: the model takes 128"),
+        ((None, "8", "16"), "same thing twice"),
+        ((None, None, ""), "not whole numbers"),
+        (("-1,1,1", None, None), "not whole numbers"),
+    ],
+)
 def test_what_makes_no_profile_is_refused(options, message):
     with pytest.raises(UsageError, match=message):
         make_profiles(*options, max_length=MOST)

@@ -39,9 +39,17 @@ def test_accuracy_counts_flips_both_ways():
 
 @pytest.mark.parametrize(
     ("lost", "gained", "n", "limit", "verdict"),
-    [(0, 0, 872, 0.5, PASSES), (5, 5, 872, 0.5, UNKNOWN), (50, 50, 100_000, 0.5, PASSES), (5, 1, 872, 0.4, FAILS),
-     (10, 0, 872, 5, PASSES), (0, 0, 100, 0.5, UNKNOWN), (0, 40, 872, 0, PASSES), (1, 0, 200, 0.5, UNKNOWN)],
-)  # fmt: skip
+    [
+        (0, 0, 872, 0.5, PASSES),
+        (5, 5, 872, 0.5, UNKNOWN),
+        (50, 50, 100_000, 0.5, PASSES),
+        (5, 1, 872, 0.4, FAILS),
+        (10, 0, 872, 5, PASSES),
+        (0, 0, 100, 0.5, UNKNOWN),
+        (0, 40, 872, 0, PASSES),
+        (1, 0, 200, 0.5, UNKNOWN),
+    ],
+)
 def test_verdicts(lost, gained, n, limit, verdict):
     assert compare(*table(lost, gained, n), "accuracy", max_drop=limit).verdict == verdict
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from toolchain.bundle.writer import stage
+from toolchain.bundle.writer import open_writer
 from toolchain.errors import InputError
 from toolchain.evaluation.compare import Predictions
 from toolchain.evaluation.results import (
@@ -127,7 +127,7 @@ def test_a_missing_result_is_refused(tmp_path: Path) -> None:
 
 
 def test_results_are_found_in_files_folders_and_bundles(tmp_path: Path) -> None:
-    with stage(tmp_path / "bundle") as made:
+    with open_writer(tmp_path / "bundle") as made:
         made.finish({})
     for name in ("one.json", "folder/three.json", "folder/two.json", "bundle/results/four.json"):
         file = tmp_path / name
@@ -143,7 +143,7 @@ def test_a_folder_without_results_says_how_to_make_one(tmp_path: Path) -> None:
 
 
 def test_results_of_an_artefact_that_was_rebuilt_are_left_out(tmp_path: Path) -> None:
-    with stage(tmp_path / "b") as made:
+    with open_writer(tmp_path / "b") as made:
         made.step("s", {}, lambda folder: {"bytes": (folder / "model.onnx").write_bytes(b"new")})
         made.finish({})
     current = sha256_file(tmp_path / "b/model.onnx")

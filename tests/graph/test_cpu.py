@@ -23,7 +23,7 @@ def run(model, batch):
 
 
 @pytest.fixture(scope="module")
-def quantised(exported, tokens_of):
+def quantized(exported, tokens_of):
     """Return a new Q/DQ graph of an architecture, attention left in float."""
     ranges = {kind: calibrate(graph.load(exported[kind]), tokens_of(kind, 60), method="minmax") for kind in KINDS}
 
@@ -75,8 +75,8 @@ def test_nothing_is_narrowed_where_the_head_reads_every_token(exported):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_integer_product_gives_what_its_qdq_nodes_gave(kind, quantised, random_batch):
-    model, batch = quantised(kind), random_batch(kind, 6, 19)
+def test_an_integer_product_gives_what_its_qdq_nodes_gave(kind, quantized, random_batch):
+    model, batch = quantized(kind), random_batch(kind, 6, 19)
     expected = run(model, batch)
     assert integer_products(model) == 6 * LAYERS
     np.testing.assert_allclose(run(model, batch), expected, atol=1e-4 * np.abs(expected).max())
@@ -84,8 +84,8 @@ def test_an_integer_product_gives_what_its_qdq_nodes_gave(kind, quantised, rando
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_int8_graph_stays_within_its_noise(kind, quantised, random_batch, reference):
-    model, batch = quantised(kind), random_batch(kind, 32, 19)
+def test_the_int8_graph_stays_within_its_noise(kind, quantized, random_batch, reference):
+    model, batch = quantized(kind), random_batch(kind, 32, 19)
     expected = run(model, batch)
     assert for_cpu(model)["integer_products"] == 6 * LAYERS
     found = run(model, batch)
@@ -94,8 +94,8 @@ def test_the_int8_graph_stays_within_its_noise(kind, quantised, random_batch, re
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_products_that_do_not_fit_stay_as_they_are(kind, quantised):
-    model = quantised(kind)
+def test_products_that_do_not_fit_stay_as_they_are(kind, quantized):
+    model = quantized(kind)
     for node in graph.nodes(model, "DequantizeLinear"):
         if graph.constant(node.inputs[0]) is not None:  # a weight, now with zero points
             zero = graph.constant(node.inputs[2])
@@ -104,9 +104,9 @@ def test_products_that_do_not_fit_stay_as_they_are(kind, quantised):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_onnx_runtime_takes_the_fast_kernels(kind, quantised, tmp_path):
+def test_onnx_runtime_takes_the_fast_kernels(kind, quantized, tmp_path):
     """Its optimiser must neither fuse Add and LayerNorm, nor take the bias from the product into GELU."""
-    model = quantised(kind)
+    model = quantized(kind)
     for_cpu(model)
     graph.save(model, tmp_path / "model.onnx")
     found = Counter(node.op_type for node in optimised(tmp_path / "model.onnx").graph)

@@ -16,8 +16,11 @@ from toolchain.runtimes.ort import open_ort, open_session
 
 KINDS = ["distilbert", "bert", "roberta"]
 LAYERS = 2  # as in tests/tiny.py
-FUSED = {"attention": ("MultiHeadAttention", LAYERS), "skip_norms": ("SkipLayerNormalization", 2 * LAYERS),
-         "gelu": ("BiasGelu", LAYERS)}  # fmt: skip
+FUSED = {
+    "attention": ("MultiHeadAttention", LAYERS),
+    "skip_norms": ("SkipLayerNormalization", 2 * LAYERS),
+    "gelu": ("BiasGelu", LAYERS),
+}
 
 
 def run(model, batch):
@@ -77,7 +80,9 @@ def test_in_float16_only_embeddings_and_head_have_casts(kind, exported):
     half, full = ir.DataType.FLOAT16, ir.DataType.FLOAT
     for operator in ("MatMul", *(operator for operator, _ in FUSED.values())):
         assert {value.dtype for node in graph.nodes(model, operator) for value in node.inputs if value is not None} <= {
-            half, ir.DataType.INT32}  # fmt: skip
+            half,
+            ir.DataType.INT32,
+        }
     assert {node.outputs[0].dtype for node in graph.nodes(model, "LayerNormalization", "Gemm")} == {full}
     halves = [
         node for node in graph.nodes(model, "Cast") if {half, full} == {node.inputs[0].dtype, node.outputs[0].dtype}

@@ -166,7 +166,7 @@ def half(model):
     to_half(model)
 
 
-def quantised(model):
+def quantized(model):
     node = graph.linear_layers(model)[0]
     scale = graph.add_initializer(model, "scale", np.float32(1).reshape(()))
     pair = ir.node("QuantizeLinear", [node.inputs[0], scale])
@@ -228,7 +228,7 @@ def another_input(model):
     ("change", "why"),
     [
         (half, "a float16 graph"),
-        (quantised, "Q/DQ nodes"),
+        (quantized, "Q/DQ nodes"),
         (before_norm, "layer 0: .* does not normalise the sum"),
         (positions_in_scores, "layer 0: the scores are no product"),
         (another_mask, "layer 0: .* no mask of the padding"),

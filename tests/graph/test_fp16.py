@@ -60,7 +60,7 @@ def test_a_weight_beyond_float16_is_refused(exported):
 
 
 @pytest.fixture(scope="module")
-def quantised(exported, tokens_of, tmp_path_factory):
+def quantized(exported, tokens_of, tmp_path_factory):
     """An INT8 graph, in float32 and typed."""
     tokens = tokens_of("bert", 32)
     ranges = calibrate(graph.load(exported["bert"]), tokens, method="minmax")
@@ -75,9 +75,9 @@ def quantised(exported, tokens_of, tmp_path_factory):
     return made
 
 
-def test_a_q_node_takes_either_type_and_a_dq_node_gives_float16(quantised):
-    model = graph.load(quantised["half"])
-    onnx.checker.check_model(onnx.load(quantised["half"]), full_check=True)
+def test_a_q_node_takes_either_type_and_a_dq_node_gives_float16(quantized):
+    model = graph.load(quantized["half"])
+    onnx.checker.check_model(onnx.load(quantized["half"]), full_check=True)
     assert model.graph.opset_imports[""] == 19
     assert types(model, "DequantizeLinear") == {ir.DataType.FLOAT16}
     for node in graph.nodes(model, "QuantizeLinear"):
@@ -87,17 +87,17 @@ def test_a_q_node_takes_either_type_and_a_dq_node_gives_float16(quantised):
         assert graph.constant(reader.inputs[1]).astype("float32") == graph.constant(scale).astype("float32")
 
 
-def test_float16_around_int8_changes_little_and_is_known_by_its_types(quantised, probe):
+def test_float16_around_int8_changes_little_and_is_known_by_its_types(quantized, probe):
     found = {}
-    for name, file in quantised.items():
+    for name, file in quantized.items():
         assert is_half_qdq(file) == (name == "half")
         with open_runtime("ort", file, device="cpu") as infer:
             found[name] = infer(probe("bert"))
     assert 0 < np.abs(found["half"] - found["full"]).max() < 0.05
 
 
-def test_a_scale_below_float16_stays_above_zero(quantised):
-    model = graph.load(quantised["full"])
+def test_a_scale_below_float16_stays_above_zero(quantized):
+    model = graph.load(quantized["full"])
     scale = next(graph.nodes(model, "DequantizeLinear")).inputs[1]
     scale.const_value = ir.tensor(np.full_like(graph.constant(scale), 1e-12), name=scale.name)
     assert round_scales(model) > 0

@@ -72,10 +72,10 @@ def number(model, value, dtype=np.float16):
 
 def without_qdq(value):
     """Let what reads a dequantised value read the value from before."""
-    dequantise = value.producer()
-    quantise = dequantise.inputs[0].producer()
+    dequantize = value.producer()
+    quantize = dequantize.inputs[0].producer()
     for use in list(value.uses()):
-        use.node.replace_input_with(use.idx, quantise.inputs[0])
+        use.node.replace_input_with(use.idx, quantize.inputs[0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -196,10 +196,10 @@ def qdq(model, node, position):
     """Let a node read one of its inputs in INT8."""
     scale = number(model, 0.1, node.inputs[position].dtype.numpy())
     zero = graph.add_initializer(model, "zero", np.array(0, np.int8))
-    quantise = ir.node("QuantizeLinear", [node.inputs[position], scale, zero])
-    dequantise = ir.node("DequantizeLinear", [quantise.outputs[0], scale, zero])
-    model.graph.insert_before(node, [quantise, dequantise])
-    node.replace_input_with(position, dequantise.outputs[0])
+    quantize = ir.node("QuantizeLinear", [node.inputs[position], scale, zero])
+    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero])
+    model.graph.insert_before(node, [quantize, dequantize])
+    node.replace_input_with(position, dequantize.outputs[0])
 
 
 def test_int8_on_the_mask_is_named(int8):

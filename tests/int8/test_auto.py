@@ -6,7 +6,7 @@ import pytest
 from toolchain import graph
 from toolchain.graph.smooth import smooth
 from toolchain.int8.auto import ALPHAS, CANDIDATES, choose
-from toolchain.int8.holdout import hold
+from toolchain.int8.holdout import choose_holdout
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.runtimes.batched import logits_of
 from toolchain.runtimes.distance import distance
@@ -17,7 +17,7 @@ def setting(exported, tokens_of):
     def load():
         return graph.load(exported["distilbert"])
 
-    return load, tokens_of("distilbert", 30), hold(load, tokens_of("distilbert", 25), seed=0)
+    return load, tokens_of("distilbert", 30), choose_holdout(load, tokens_of("distilbert", 25), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +32,11 @@ def test_every_combination_is_tried_and_the_nearest_taken(choice):
 
 
 def test_ranges_and_smoothing_are_those_of_the_best(setting, choice):
-    load, _, held = setting
+    load, _, holdout = setting
     model = load()
     smooth(model, choice.smoothing)
     quantize(model, choice.ranges, TENSORRT)
-    assert distance(logits_of(load(), held.tokens), logits_of(model, held.tokens)) == choice.best.distance
+    assert distance(logits_of(load(), holdout.tokens), logits_of(model, holdout.tokens)) == choice.best.distance
 
 
 def test_a_given_alpha_is_the_only_one_tried(setting):

@@ -25,7 +25,7 @@ def test_ranges_are_those_of_each_row_alone(exported, tokens_of):
         assert ranges[name].amax == pytest.approx(expected, rel=1e-4)
 
 
-def test_every_quantised_tensor_has_a_range_and_probabilities_need_none(exported):
+def test_every_quantized_tensor_has_a_range_and_probabilities_need_none(exported):
     names = calibrated_tensors(graph.load(exported["distilbert"]))
     assert len(names) == 2 * 7  # input, q, k, v, context, feed-forward's two, a layer
     assert not [name for name in names if "softmax" in name]
@@ -63,10 +63,18 @@ def test_a_range_that_is_none_is_refused(tmp_path, amax):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{}", "[]", '{"smoothing": {}, "ranges": {"x": {"amax": 1}}}', '{"smoothing": {}, "ranges": 3}',
-     '{"keep": 5, "ranges": {}}', '{"row_sha256": [5], "ranges": {}}',
-     '{"smoothing": {"n": "0 x"}, "ranges": {}}', '{"smoothing": {"n": "0 99"}, "ranges": {}}'],
-)  # fmt: skip
+    [
+        "",
+        "{}",
+        "[]",
+        '{"smoothing": {}, "ranges": {"x": {"amax": 1}}}',
+        '{"smoothing": {}, "ranges": 3}',
+        '{"keep": 5, "ranges": {}}',
+        '{"row_sha256": [5], "ranges": {}}',
+        '{"smoothing": {"n": "0 x"}, "ranges": {}}',
+        '{"smoothing": {"n": "0 99"}, "ranges": {}}',
+    ],
+)
 def test_a_broken_file_is_refused(tmp_path, text):
     (tmp_path / "calibration.json").write_text(text)
     with pytest.raises(InputError, match="alibrat"):

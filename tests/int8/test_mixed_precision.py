@@ -5,7 +5,7 @@ import pytest
 
 from toolchain import graph
 from toolchain.int8.calibrate import calibrate
-from toolchain.int8.holdout import Held, hold
+from toolchain.int8.holdout import Holdout, choose_holdout
 from toolchain.int8.mixed_precision import Search
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.int8.sensitivity import Product, measure_noise
@@ -23,12 +23,12 @@ def setting(exported, tokens_of):
     # One tensor whose range is far too small: its product must be the first to be kept.
     broken = "distilbert.transformer.layer.1.ffn.lin2.input"
     ranges[broken] = Range(ranges[broken].amax / 200, 0, ranges[broken].amax / 200)
-    return load, ranges, hold(load, tokens_of("distilbert", 30), seed=0)
+    return load, ranges, choose_holdout(load, tokens_of("distilbert", 30), seed=0)
 
 
 def test_noise_is_that_of_each_product_alone(setting):
-    load, ranges, held = setting
-    products = measure_noise(load, ranges, held.tokens)
+    load, ranges, holdout = setting
+    products = measure_noise(load, ranges, holdout.tokens)
     assert sum(product.macs for product in products) == pytest.approx(1)
     assert min(products, key=lambda product: product.snr_db).name == "distilbert.transformer.layer.1.ffn.lin2"
     assert {product.kind for product in products} == {"linear", "attention"}
@@ -36,7 +36,7 @@ def test_noise_is_that_of_each_product_alone(setting):
     assert by_name["ffn.lin1"].macs == pytest.approx(2 * by_name["attention.q_lin"].macs)
 
 
-class ByDistance(Held):
+class ByDistance(Holdout):
     """Few rows change their label; here the distance itself stands for the drop."""
 
     def expected_drop(self, found):
@@ -44,18 +44,18 @@ class ByDistance(Held):
 
 
 def test_the_broken_product_is_kept_and_nothing_else(setting):
-    load, ranges, held = setting
-    held = ByDistance(held.tokens, held.reference, held.pool)
-    search = Search(load, ranges, held, 20, {})
+    load, ranges, holdout = setting
+    holdout = ByDistance(holdout.tokens, holdout.reference, holdout.pool)
+    search = Search(load, ranges, holdout, 20, {})
     before = search.run(max_drop=1e9)
     assert before.best.keep == ()
     limit = before.best.expected_drop_points * 0.5
-    tuned = Search(load, ranges, held, 20, search.memory).run(max_drop=limit)
+    tuned = Search(load, ranges, holdout, 20, search.memory).run(max_drop=limit)
     assert tuned.enough
     assert tuned.best.keep == ("distilbert.transformer.layer.1.ffn.lin2",)
     model = load()
     quantize(model, ranges, TENSORRT, keep=tuned.best.keep)
-    assert held.distance(model) == tuned.best.distance
+    assert holdout.distance(model) == tuned.best.distance
 
 
 class Known(Search):
@@ -78,7 +78,7 @@ class Known(Search):
         return Distance(**self.memory["evaluations"][key])
 
     def _set(self, keep):
-        self.held = type("H", (), {"expected_drop": staticmethod(lambda found: found.rms)})
+        self.holdout = type("H", (), {"expected_drop": staticmethod(lambda found: found.rms)})
         return super()._set(keep)
 
 
@@ -116,9 +116,9 @@ def test_hard_rows_are_those_near_the_boundary(exported, tokens_of):
         return graph.load(exported["bert"])
 
     pool = tokens_of("bert", 600)
-    held = hold(load, pool, seed=0)
-    assert (len(held.reference), held.pool) == (512, 600)
-    margin = np.abs(held.reference[:, 0] - held.reference[:, 1])
+    holdout = choose_holdout(load, pool, seed=0)
+    assert (len(holdout.reference), holdout.pool) == (512, 600)
+    margin = np.abs(holdout.reference[:, 0] - holdout.reference[:, 1])
     assert np.isfinite(margin).all()
-    assert held.distance(load()).rms < 1e-5
-    assert held.expected_drop(Distance(0.1, 0.1, 3 / 512)) == pytest.approx(100 * 2 * 3 / 600)
+    assert holdout.distance(load()).rms < 1e-5
+    assert holdout.expected_drop(Distance(0.1, 0.1, 3 / 512)) == pytest.approx(100 * 2 * 3 / 600)

@@ -18,7 +18,7 @@ KINDS = ["distilbert", "bert", "roberta"]
 
 
 @pytest.fixture(scope="module")
-def quantised(exported, tokens_of, tmp_path_factory):
+def quantized(exported, tokens_of, tmp_path_factory):
     made = {}
     for kind in KINDS:
         ranges = calibrate(graph.load(exported[kind]), tokens_of(kind, 60), method="minmax")
@@ -38,8 +38,8 @@ def test_weights_round_to_the_nearest_of_255_levels(weight):
     assert (np.abs(integers * scale - weight) <= scale / 2 + 1e-5).all()
 
 
-def test_products_read_int8_with_zero_point_0_for_tensorrt(quantised):
-    model = graph.load(quantised["distilbert", "tensorrt"])
+def test_products_read_int8_with_zero_point_0_for_tensorrt(quantized):
+    model = graph.load(quantized["distilbert", "tensorrt"])
     for node in graph.nodes(model, "MatMul"):
         for value in node.inputs:
             source = value.producer()
@@ -48,15 +48,15 @@ def test_products_read_int8_with_zero_point_0_for_tensorrt(quantised):
             assert not graph.constant(source.inputs[2]).any()
 
 
-def test_probabilities_have_the_fixed_scale(quantised):
-    model = graph.load(quantised["distilbert", "tensorrt"])
+def test_probabilities_have_the_fixed_scale(quantized):
+    model = graph.load(quantized["distilbert", "tensorrt"])
     readers = [next(iter(node.outputs[0].uses())).node for node in graph.nodes(model, "Softmax")]
     assert {node.op_type for node in readers} == {"QuantizeLinear"}
     assert {graph.constant(node.inputs[1]).item() for node in readers} == {float(np.float32(1 / 127))}
 
 
-def test_weights_have_a_scale_for_each_output_channel(quantised):
-    model = graph.load(quantised["bert", "tensorrt"])
+def test_weights_have_a_scale_for_each_output_channel(quantized):
+    model = graph.load(quantized["bert", "tensorrt"])
     for node in graph.nodes(model, "MatMul"):
         source = node.inputs[1].producer()
         if graph.constant(source.inputs[0]) is not None:
@@ -64,21 +64,21 @@ def test_weights_have_a_scale_for_each_output_channel(quantised):
             assert graph.constant(source.inputs[1]).shape == (graph.constant(source.inputs[0]).shape[1],)
 
 
-def test_what_must_stay_float_does(quantised):
-    model = graph.load(quantised["distilbert", "tensorrt"])
+def test_what_must_stay_float_does(quantized):
+    model = graph.load(quantized["distilbert", "tensorrt"])
     for node in graph.nodes(model, "LayerNormalization", "Gather", "Gemm", "Softmax", "Add"):
         assert "DequantizeLinear" not in {value.producer().op_type for value in node.inputs if value.producer()}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_cpu_view_runs_wholly_in_integers(quantised, kind):
-    assert integer_coverage(quantised[kind, "cpu"]) == {"integer": 16, "float": 0}
+def test_the_cpu_view_runs_wholly_in_integers(quantized, kind):
+    assert integer_coverage(quantized[kind, "cpu"]) == {"integer": 16, "float": 0}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("target", ["tensorrt", "cpu"])
-def test_logits_stay_near(quantised, exported, probe, kind, target):
-    with open_runtime("ort", exported[kind]) as full, open_runtime("ort", quantised[kind, target]) as small:
+def test_logits_stay_near(quantized, exported, probe, kind, target):
+    with open_runtime("ort", exported[kind]) as full, open_runtime("ort", quantized[kind, target]) as small:
         expected = full(probe(kind))
         assert np.abs(small(probe(kind)) - expected).max() < 0.15 * np.abs(expected).max()
 

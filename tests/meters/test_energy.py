@@ -112,10 +112,12 @@ with meter() as found:
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("reset 0 5000 0\n", "counter_reset"),
-     ("error 0 nvmlDeviceGetTotalEnergyConsumption 999 5000 5200\n", "nvml_unknown"),
-     ("error 0 nvmlDeviceGetTotalEnergyConsumption 4 5000 5200\n", "no_permission")],
-)  # fmt: skip
+    [
+        ("reset 0 5000 0\n", "counter_reset"),
+        ("error 0 nvmlDeviceGetTotalEnergyConsumption 999 5000 5200\n", "nvml_unknown"),
+        ("error 0 nvmlDeviceGetTotalEnergyConsumption 4 5000 5200\n", "no_permission"),
+    ],
+)
 def test_a_fault_drops_the_window_it_hits_and_no_other(run, fault, reason):
     run(
         f"{T4}{CONSTANT}base_mj 0 9000000\n{fault}",
@@ -145,12 +147,19 @@ with meter() as found:
 
 @pytest.mark.parametrize(
     ("scenario", "reason"),
-    [(f"{T4}{CONSTANT}mig 0 1\n", "mig_shared"), (f"{T4}error 0 nvmlDeviceGetMigMode 15 0 -1\n", "gpu_lost"),
-     (f"{T4}power 0 0 0\nno_counter 0\n", "reads_zero"),
-     (f"{T4}error 0 nvmlDeviceGetTotalEnergyConsumption 3 0 -1\nerror 0 nvmlDeviceGetFieldValues 3 0 -1\n"
-      "error 0 nvmlDeviceGetPowerUsage 3 0 -1\n", "not_supported"),
-     ("init_error 9\n", "driver_not_loaded"), ("", "no_device")],
-)  # fmt: skip
+    [
+        (f"{T4}{CONSTANT}mig 0 1\n", "mig_shared"),
+        (f"{T4}error 0 nvmlDeviceGetMigMode 15 0 -1\n", "gpu_lost"),
+        (f"{T4}power 0 0 0\nno_counter 0\n", "reads_zero"),
+        (
+            f"{T4}error 0 nvmlDeviceGetTotalEnergyConsumption 3 0 -1\nerror 0 nvmlDeviceGetFieldValues 3 0 -1\n"
+            "error 0 nvmlDeviceGetPowerUsage 3 0 -1\n",
+            "not_supported",
+        ),
+        ("init_error 9\n", "driver_not_loaded"),
+        ("", "no_device"),
+    ],
+)
 def test_what_cannot_be_measured_has_its_reason(run, scenario, reason):
     run(
         scenario,
@@ -192,8 +201,11 @@ def test_a_zone_that_never_moves_is_no_measurement(run, tmp_path):
     (tmp_path / "intel-rapl:0").mkdir()
     for file, text in (("name", "package-0"), ("energy_uj", 0), ("max_energy_range_uj", 262_143_328_850)):
         (tmp_path / "intel-rapl:0" / file).write_text(str(text))
-    run("", f"{METER}\nwith meter(powercap={str(tmp_path)!r}) as found:\n"
-            "    assert found.missing['cpu_package'][0] == 'counter_stuck'\n    assert found.tracks == {}")  # fmt: skip
+    run(
+        "",
+        f"{METER}\nwith meter(powercap={str(tmp_path)!r}) as found:\n"
+        "    assert found.missing['cpu_package'][0] == 'counter_stuck'\n    assert found.tracks == {}",
+    )
 
 
 def test_with_the_real_clock_a_window_of_six_seconds_is_within_two_hundredths(run):

@@ -19,17 +19,35 @@ def opened(code):
 
 def test_a_gpu_is_described_by_what_does_not_change(run):
     expected = {
-        "name": "Tesla T4", "uuid": "GPU-11111111-aaaa", "index": 0, "architecture": "turing", "power_limit_w": 65.0,
-        "power_limit_range_w": [60.0, 70.0], "power_limit_default_w": 70.0, "sm_clock_max_mhz": 1590,
-        "memory_clock_max_mhz": 5001, "persistence": False, "ecc": True, "mig": False, "superchip": False,
-    }  # fmt: skip
+        "name": "Tesla T4",
+        "uuid": "GPU-11111111-aaaa",
+        "index": 0,
+        "architecture": "turing",
+        "power_limit_w": 65.0,
+        "power_limit_range_w": [60.0, 70.0],
+        "power_limit_default_w": 70.0,
+        "sm_clock_max_mhz": 1590,
+        "memory_clock_max_mhz": 5001,
+        "persistence": False,
+        "ecc": True,
+        "mig": False,
+        "superchip": False,
+    }
     run(f"{T4}limit 0 65000\necc 0 1\npersistence 0 0\n", opened(f"assert describe(gpu) == {expected!r}"))
 
 
 def test_what_is_not_told_is_null(run):
-    functions = ("Architecture", "EnforcedPowerLimit", "PowerManagementLimit", "PowerManagementLimitConstraints",
-                 "PowerManagementDefaultLimit", "MigMode", "MaxClockInfo", "PersistenceMode",
-                 "C2cModeInfoV")  # fmt: skip
+    functions = (
+        "Architecture",
+        "EnforcedPowerLimit",
+        "PowerManagementLimit",
+        "PowerManagementLimitConstraints",
+        "PowerManagementDefaultLimit",
+        "MigMode",
+        "MaxClockInfo",
+        "PersistenceMode",
+        "C2cModeInfoV",
+    )
     faults = "".join(f"error 0 nvmlDeviceGet{name} 999 0 -1\n" for name in functions)
     code = """
     found = describe(gpu)
@@ -96,9 +114,16 @@ SEEN, UNSEEN = os.getpid(), 2**22 + 1  # a process that all tests' processes see
 
 @pytest.mark.parametrize(
     ("listed", "own", "others"),
-    [("", None, []), (f"{SEEN}", SEEN, []), (f"{SEEN}", None, [SEEN]), (f"{SEEN},1", SEEN, [1]),
-     (f"{UNSEEN}", None, None), (f"{UNSEEN},{SEEN}", SEEN, [UNSEEN])],
-)  # fmt: skip
+    [
+        ("", None, []),
+        (f"{SEEN}", SEEN, []),
+        (f"{SEEN}", None, [SEEN]),
+        (f"{SEEN},1", SEEN, [1]),
+        (f"{UNSEEN}", None, None),
+        (f"{UNSEEN},{SEEN}", SEEN, [UNSEEN]),
+    ],
+    ids=["none", "itself", "one", "itself and another", "unseen", "unseen and itself"],
+)
 def test_other_processes_are_those_that_cannot_be_this_one(run, listed, own, others):
     run(f"{T4}processes 0 {listed}\n", opened(f"assert other_processes(gpu, {own}) == {others}"))
 
@@ -118,8 +143,13 @@ def test_where_processes_are_not_told_there_is_no_list_of_none(run):
 
 
 def test_a_series_of_states_is_summed_up():
-    states = [State(40, 1590, 5001, 0, 0x01), State(70, 1000, 5001, 2, 0x04), State(66, 1200, 5001, 0, 0x2C), UNKNOWN,
-              State(65, 1100, 5001, 0, 0x04)]  # fmt: skip
+    states = [
+        State(40, 1590, 5001, 0, 0x01),
+        State(70, 1000, 5001, 2, 0x04),
+        State(66, 1200, 5001, 0, 0x2C),
+        UNKNOWN,
+        State(65, 1100, 5001, 0, 0x04),
+    ]
     assert summarise(states) == {
         "states": 5,
         "temperature_c": {"first": 40, "last": 65, "max": 70},

@@ -24,10 +24,13 @@ def test_counter_and_power_are_the_boards(run):
 
 @pytest.mark.parametrize(
     ("profile", "joules"),
-    [("power 0 0 40000\n", 240.0), ("power 0 0 10000\npower 0 1000 70000\npower 0 4500 20000\n", 10 + 245 + 30),
-     ("square 0 0 30 10000 70000\n", 240.0),
-     ("square 0 0 400 10000 70000\npower 0 1100 30000\n", 16 + 16 + 2 + 7 + 147)],
-)  # fmt: skip
+    [
+        ("power 0 0 40000\n", 240.0),
+        ("power 0 0 10000\npower 0 1000 70000\npower 0 4500 20000\n", 10 + 245 + 30),
+        ("square 0 0 30 10000 70000\n", 240.0),
+        ("square 0 0 400 10000 70000\npower 0 1100 30000\n", 16 + 16 + 2 + 7 + 147),
+    ],
+)
 @pytest.mark.parametrize("update_ms", [20, 100])
 def test_the_counter_is_the_true_energy_on_every_profile(run, profile, joules, update_ms):
     code = f"""
@@ -85,13 +88,18 @@ HOPPER = "device 0 9 GPU-11111111-aaaa NVIDIA H100\npower 0 0 300000\n"
 
 @pytest.mark.parametrize(
     ("scenario", "found"),
-    [("memory 0 average 10\n", 30_000), ("memory 0 average 10\nmemory 0 instant 20\n", 60_000),
-     ("memory 0 average 10\nmemory 0 instant 0\n", 30_000), ("", "not_supported"),
-     ("memory 0 average 0\n", "reads_zero"), ("memory 0 instant 0\n", "reads_zero"),
-     ("error 0 field186 2 0 -1\nerror 0 field185 2 0 -1\n", "nvml_2"),
-     ("memory 0 average 10\nerror 0 field186 999 0 -1\n", "nvml_unknown"),
-     ("memory 0 average 10\nerror 0 field185 15 0 -1\n", "gpu_lost")],
-)  # fmt: skip
+    [
+        ("memory 0 average 10\n", 30_000),
+        ("memory 0 average 10\nmemory 0 instant 20\n", 60_000),
+        ("memory 0 average 10\nmemory 0 instant 0\n", 30_000),
+        ("", "not_supported"),
+        ("memory 0 average 0\n", "reads_zero"),
+        ("memory 0 instant 0\n", "reads_zero"),
+        ("error 0 field186 2 0 -1\nerror 0 field185 2 0 -1\n", "nvml_2"),
+        ("memory 0 average 10\nerror 0 field186 999 0 -1\n", "nvml_unknown"),
+        ("memory 0 average 10\nerror 0 field185 15 0 -1\n", "gpu_lost"),
+    ],
+)
 def test_memory_power_is_read_where_it_is_told(run, scenario, found):
     code = f"""
     with open_nvml():
@@ -137,15 +145,21 @@ def test_of_two_gpus_each_has_its_own_figures(run):
 
 @pytest.mark.parametrize(
     ("scenario", "code", "reason"),
-    [("no_counter 0\n", "gpu.energy_mj", "not_supported"),
-     ("error 0 nvmlDeviceGetTotalEnergyConsumption 4 0 -1\n", "gpu.energy_mj", "no_permission"),
-     ("error 0 * 15 1000 -1\n", "gpu.energy_mj", "gpu_lost"), ("error 0 * 15 1000 -1\n", "gpu.power_mw", "gpu_lost"),
-     ("error_after 0 nvmlDeviceGetTotalEnergyConsumption 999 0\n", "gpu.energy_mj", "nvml_unknown"),
-     ("error 0 field186 4 0 -1\n", "gpu.power_mw", "no_permission"),
-     ("error 0 * 16 1000 -1\n", "gpu.power_mw", "gpu_needs_reset"),
-     ("error 0 nvmlDeviceGetFieldValues 3 0 -1\nerror 0 nvmlDeviceGetPowerUsage 3 0 -1\n", "gpu.power_mw",
-      "not_supported")],
-)  # fmt: skip
+    [
+        ("no_counter 0\n", "gpu.energy_mj", "not_supported"),
+        ("error 0 nvmlDeviceGetTotalEnergyConsumption 4 0 -1\n", "gpu.energy_mj", "no_permission"),
+        ("error 0 * 15 1000 -1\n", "gpu.energy_mj", "gpu_lost"),
+        ("error 0 * 15 1000 -1\n", "gpu.power_mw", "gpu_lost"),
+        ("error_after 0 nvmlDeviceGetTotalEnergyConsumption 999 0\n", "gpu.energy_mj", "nvml_unknown"),
+        ("error 0 field186 4 0 -1\n", "gpu.power_mw", "no_permission"),
+        ("error 0 * 16 1000 -1\n", "gpu.power_mw", "gpu_needs_reset"),
+        (
+            "error 0 nvmlDeviceGetFieldValues 3 0 -1\nerror 0 nvmlDeviceGetPowerUsage 3 0 -1\n",
+            "gpu.power_mw",
+            "not_supported",
+        ),
+    ],
+)
 def test_each_fault_has_its_reason_and_gives_no_number(run, scenario, code, reason):
     snippet = f"""
     with open_nvml():
@@ -202,10 +216,19 @@ def test_no_gpu_is_a_reason(run):
 
 @pytest.mark.parametrize(
     ("chosen", "order", "found"),
-    [("0", "", "ambiguous_index"), ("1", "PCI_BUS_ID", [1]), ("1,0", "PCI_BUS_ID", [1, 0]),
-     ("GPU-2222", "", [1]), ("GPU-11111111-aaaa,GPU-2", "", [0, 1]), ("GPU-2,9,GPU-1", "", [1]),
-     ("", "", "no_device"), ("-1", "", "no_device"), ("MIG-1234", "", "mig_shared"), ("GPU-", "", "no_device")],
-)  # fmt: skip
+    [
+        ("0", "", "ambiguous_index"),
+        ("1", "PCI_BUS_ID", [1]),
+        ("1,0", "PCI_BUS_ID", [1, 0]),
+        ("GPU-2222", "", [1]),
+        ("GPU-11111111-aaaa,GPU-2", "", [0, 1]),
+        ("GPU-2,9,GPU-1", "", [1]),
+        ("", "", "no_device"),
+        ("-1", "", "no_device"),
+        ("MIG-1234", "", "mig_shared"),
+        ("GPU-", "", "no_device"),
+    ],
+)
 def test_gpus_are_those_that_cuda_shows(run, chosen, order, found):
     code = f"""
     with open_nvml():
@@ -219,9 +242,13 @@ def test_gpus_are_those_that_cuda_shows(run, chosen, order, found):
 
 @pytest.mark.parametrize(
     ("environment", "found"),
-    [({}, "ambiguous_index"), ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, 1), ({"CUDA_VISIBLE_DEVICES": "GPU-2,GPU-1"}, 0),
-     ({"CUDA_VISIBLE_DEVICES": "GPU-1"}, "no_device")],
-)  # fmt: skip
+    [
+        ({}, "ambiguous_index"),
+        ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, 1),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-2,GPU-1"}, 0),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-1"}, "no_device"),
+    ],
+)
 def test_a_number_means_cudas_gpu_or_nothing(run, environment, found):
     code = f"""
     from toolchain.meters.nvml import visible_device

@@ -31,15 +31,23 @@ def names(root):
 
 def test_packages_and_their_memory_count_and_nothing_else(zone, tmp_path):
     for folder, name, energy in (
-        ("intel-rapl:0", "package-0", 1), ("intel-rapl:0:0", "core", 2), ("intel-rapl:0:1", "uncore", 3),
-        ("intel-rapl:0:2", "dram", 4), ("intel-rapl:1", "package-1", 5), ("intel-rapl:1:0", "dram", 6),
-        ("intel-rapl:2", "psys", 7), ("intel-rapl-mmio:0", "package-0", 8), ("intel-rapl-mmio:0:0", "dram", 9),
-    ):  # fmt: skip
+        ("intel-rapl:0", "package-0", 1),
+        ("intel-rapl:0:0", "core", 2),
+        ("intel-rapl:0:1", "uncore", 3),
+        ("intel-rapl:0:2", "dram", 4),
+        ("intel-rapl:1", "package-1", 5),
+        ("intel-rapl:1:0", "dram", 6),
+        ("intel-rapl:2", "psys", 7),
+        ("intel-rapl-mmio:0", "package-0", 8),
+        ("intel-rapl-mmio:0:0", "dram", 9),
+    ):
         zone(folder, name, energy)
     assert names(tmp_path) == {
-        ("cpu_package", "package-0"), ("cpu_package", "package-1"),
-        ("cpu_dram", "intel-rapl:0 dram"), ("cpu_dram", "intel-rapl:1 dram"),
-    }  # fmt: skip
+        ("cpu_package", "package-0"),
+        ("cpu_package", "package-1"),
+        ("cpu_dram", "intel-rapl:0 dram"),
+        ("cpu_dram", "intel-rapl:1 dram"),
+    }
 
 
 def test_dies_that_mirror_one_counter_count_once(zone, tmp_path):

@@ -52,8 +52,11 @@ def test_latencies_are_those_of_the_summary_in_milliseconds(name):
 
 
 def test_rates_are_those_of_the_summary():
-    rates = {"single-stream-valid": "QPS w/o loadgen overhead", "offline-short": "Samples per second",
-             "server-late": "Completed samples per second"}  # fmt: skip
+    rates = {
+        "single-stream-valid": "QPS w/o loadgen overhead",
+        "offline-short": "Samples per second",
+        "server-late": "Completed samples per second",
+    }
     for name, label in rates.items():
         assert found(name)["performance"]["samples_per_s"] == pytest.approx(float(said(name, label)), rel=1e-4)
 

@@ -15,11 +15,15 @@ def names(module, parts):
 
 
 EXPECTED = {
-    "distilbert": ("distilbert.embeddings", ["attention", "sa_layer_norm"], ["ffn", "output_layer_norm"],
-                   ["pre_classifier", "dropout", "classifier"]),
+    "distilbert": (
+        "distilbert.embeddings",
+        ["attention", "sa_layer_norm"],
+        ["ffn", "output_layer_norm"],
+        ["pre_classifier", "dropout", "classifier"],
+    ),
     "bert": ("bert.embeddings", ["attention"], ["intermediate", "output"], ["bert.pooler", "dropout", "classifier"]),
     "roberta": ("roberta.embeddings", ["attention"], ["intermediate", "output"], ["classifier"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", EXPECTED)

@@ -57,8 +57,13 @@ def test_exact_measurements_give_the_true_costs_and_the_rest_is_the_remainder():
         assert found["groups"][group]["energy_j"] == pytest.approx(TRUE[group])
         assert found["groups"][group]["method"] == "ablation"
         assert found["groups"][group]["resolved"]
-    assert found["groups"]["other"] == {"energy_j": None, "energy_ci95_j": None, "resolved": False,
-                                        "method": "unavailable", "reason": "in_remainder"}  # fmt: skip
+    assert found["groups"]["other"] == {
+        "energy_j": None,
+        "energy_ci95_j": None,
+        "resolved": False,
+        "method": "unavailable",
+        "reason": "in_remainder",
+    }
     assert found["remainder"]["energy_j"] == pytest.approx(TRUE["other"])
     assert found["whole"]["energy_j"] == pytest.approx(sum(TRUE.values()))
 

@@ -83,8 +83,16 @@ def test_an_engines_layers_are_where_their_products_are(exported):
         ],
         model,
     )
-    assert list(map(str, found.values())) == ["attention.0", "feed_forward.1", "attention.0", "other", "attention",
-                                              "feed_forward.1", "other", "other"]  # fmt: skip
+    assert list(map(str, found.values())) == [
+        "attention.0",
+        "feed_forward.1",
+        "attention.0",
+        "other",
+        "attention",
+        "feed_forward.1",
+        "other",
+        "other",
+    ]
 
 
 def test_the_groups_are_the_documented_ones():

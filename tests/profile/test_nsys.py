@@ -32,7 +32,12 @@ def test_ranges_become_groups_a_call_and_others_are_counted_nowhere(tmp_path):
     found = read_nsys(file)
     assert found["calls"] == 2
     assert {one["group"]: one["ms"] for one in found["groups"]} == {
-        "tokenise": 0.5, "copy": 1.5, "attention": 3.5, "feed_forward": 2.5, "other": 2.0}  # fmt: skip
+        "tokenise": 0.5,
+        "copy": 1.5,
+        "attention": 3.5,
+        "feed_forward": 2.5,
+        "other": 2.0,
+    }
     assert sum(one["share"] for one in found["groups"]) == pytest.approx(1)
     assert found["layers"][1] == {
         "name": "feed_forward.11",
@@ -46,10 +51,12 @@ def test_ranges_become_groups_a_call_and_others_are_counted_nowhere(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a,b\n1,2\n", r"has no columns Total Time \(ns\), Instances, Range"),
-     (table(ROWS[1:]), "holds no range of toolchain profile"),
-     (table([("1", "n/a", 2, "PushPop", ":call")]), "not a report of nsys")],
-)  # fmt: skip
+    [
+        ("a,b\n1,2\n", r"has no columns Total Time \(ns\), Instances, Range"),
+        (table(ROWS[1:]), "holds no range of toolchain profile"),
+        (table([("1", "n/a", 2, "PushPop", ":call")]), "not a report of nsys"),
+    ],
+)
 def test_what_is_no_such_report_is_refused(tmp_path, text, message):
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(InputError, match=message):
@@ -69,8 +76,10 @@ def test_a_recording_is_converted_by_nsys(tmp_path, monkeypatch):
         read_nsys(recording)
     (tmp_path / "table.csv").write_text(table())
     tool = tmp_path / "nsys"
-    tool.write_text(f'#!/bin/sh\n[ "$*" = "stats --report nvtx_sum --format csv --output - {recording}" ] || exit 3\n'
-                    f'while read -r line; do echo "$line"; done < {tmp_path}/table.csv\n')  # fmt: skip
+    tool.write_text(
+        f'#!/bin/sh\n[ "$*" = "stats --report nvtx_sum --format csv --output - {recording}" ] || exit 3\n'
+        f'while read -r line; do echo "$line"; done < {tmp_path}/table.csv\n'
+    )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}/bin")
     assert read_nsys(recording)["calls"] == 2

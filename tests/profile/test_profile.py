@@ -21,8 +21,17 @@ PARTS = ["embedding", "attention", "feed_forward", "head"]
 @pytest.fixture(scope="module")
 def bundle(tiny_distilbert, sentences, tmp_path_factory):
     target = tmp_path_factory.mktemp("profile") / "bundle"
-    build(Recipe.make({"model": str(tiny_distilbert), "data": str(sentences), "precision": "int8", "calib_samples": 20,
-                       "output": str(target)}))  # fmt: skip
+    build(
+        Recipe.make(
+            {
+                "model": str(tiny_distilbert),
+                "data": str(sentences),
+                "precision": "int8",
+                "calib_samples": 20,
+                "output": str(target),
+            }
+        )
+    )
     return target
 
 
@@ -37,8 +46,11 @@ def quiet(line):
     pass
 
 
-@pytest.mark.parametrize("changes", [{"backend": "ort"}, {"backend": "ort", "file": "model.onnx"},
-                                     {"backend": "torch"}], ids=["int8", "fp32", "torch"])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [{"backend": "ort"}, {"backend": "ort", "file": "model.onnx"}, {"backend": "torch"}],
+    ids=["int8", "fp32", "torch"],
+)
 def test_the_groups_add_up_to_the_profiled_call(bundle, changes, tmp_path):
     record = profile(bundle, {**changes, "device": "cpu"}, trace=tmp_path / "t.json", tell=quiet)
     ms = {one["group"]: one["ms"] for one in record["groups"]}
@@ -93,8 +105,8 @@ def test_a_meter_that_cannot_measure_says_why_and_times_stay(bundle):
 def test_a_profiler_that_sees_launches_only_gives_way_to_differences_of_time(bundle, monkeypatch):
     real = profiling.time_calls
 
-    def launches(subject, load):
-        return dataclasses.replace(real(subject, load), clock=LAUNCHES)
+    def launches(target, load):
+        return dataclasses.replace(real(target, load), clock=LAUNCHES)
 
     monkeypatch.setattr(profiling, "time_calls", launches)
     record = profile(bundle, {"backend": "ort", "device": "cpu"}, rounds=2, tell=quiet)
@@ -105,12 +117,23 @@ def test_a_profiler_that_sees_launches_only_gives_way_to_differences_of_time(bun
 
 
 def test_what_lies_between_the_spans_is_other_and_never_lost():
-    call = [Span("tokenise", Place("tokenise"), 0, 100), Span("infer", None, 100, 800), Span("call", None, 0, 1000),
-            Span("q", Place("attention", 0), 200, 300), Span("x", NOWHERE, 600, 100)]  # fmt: skip
+    call = [
+        Span("tokenise", Place("tokenise"), 0, 100),
+        Span("infer", None, 100, 800),
+        Span("call", None, 0, 1000),
+        Span("q", Place("attention", 0), 200, 300),
+        Span("x", NOWHERE, 600, 100),
+    ]
     timed = Timed([call], [0.5, 0.8, 9.0], "host")
     assert timed.groups == {"tokenise": 0.1, "attention": 0.3, "other": pytest.approx(0.6)}
-    assert timed.sums() == {"calls": 1, "wall_ms": 0.8, "profiled_ms": 1.0, "overhead": pytest.approx(0.25),
-                            "placed_share": 0.75, "clock": "host"}  # fmt: skip
+    assert timed.sums() == {
+        "calls": 1,
+        "wall_ms": 0.8,
+        "profiled_ms": 1.0,
+        "overhead": pytest.approx(0.25),
+        "placed_share": 0.75,
+        "clock": "host",
+    }
 
 
 def test_a_backend_without_a_profiler_is_refused_before_anything_is_looked_for():
@@ -119,18 +142,24 @@ def test_a_backend_without_a_profiler_is_refused_before_anything_is_looked_for()
 
 
 def test_built_in_sentences_serve_where_the_data_are_not_at_hand(bundle, monkeypatch):
-    job = profiling.find_subject({"backend": "ort", "device": "cpu"}, bundle).job
-    gone = dataclasses.replace(job, recipe=job.recipe.replace(data="/nowhere"))
+    resolved = profiling.find_target({"backend": "ort", "device": "cpu"}, bundle).resolved
+    gone = dataclasses.replace(resolved, recipe=resolved.recipe.replace(data="/nowhere"))
     texts, origin = profiling._texts(gone)
     assert (len(texts), origin) == (512, "built-in sentences")
 
 
 def test_parts_that_take_little_are_repeated_more_and_a_gpus_copies_stay(bundle):
-    subject = profiling.find_subject({"backend": "ort", "device": "cpu"}, bundle)
-    load = Load(subject.job.encode, [("a good film",)] * 4)
+    target = profiling.find_target({"backend": "ort", "device": "cpu"}, bundle)
+    load = Load(target.resolved.encode, [("a good film",)] * 4)
     ms = {"tokenise": 1.0, "copy": 1.0, "embedding": 1.0, "attention": 3.0, "feed_forward": 3.9, "head": 0.1}
-    with open_variants(subject, load, ms) as variants:
+    with open_variants(target, load, ms) as variants:
         assert {one.group: one.times for one in variants} == {
-            "tokenise": -1, "copy": -1, "attention": -1, "feed_forward": -1, "embedding": 2, "head": 16}  # fmt: skip
-    with open_variants(dataclasses.replace(subject, device="cuda:0", backend="trt"), load, ms) as variants:
+            "tokenise": -1,
+            "copy": -1,
+            "attention": -1,
+            "feed_forward": -1,
+            "embedding": 2,
+            "head": 16,
+        }
+    with open_variants(dataclasses.replace(target, device="cuda:0", backend="trt"), load, ms) as variants:
         assert [one.group for one in variants] == ["tokenise"]

@@ -6,8 +6,13 @@ from toolchain.cli.show.profile import from_nsys, profiled
 
 
 def energy(joules, interval=None, *, method="ablation", reason=None):
-    return {"energy_j": joules, "energy_ci95_j": interval, "resolved": bool(interval and interval[0] > 0),
-            "method": method, "reason": reason}  # fmt: skip
+    return {
+        "energy_j": joules,
+        "energy_ci95_j": interval,
+        "resolved": bool(interval and interval[0] > 0),
+        "method": method,
+        "reason": reason,
+    }
 
 
 NOTHING = energy(None, method="unavailable", reason="not_requested")
@@ -16,21 +21,39 @@ NOTHING = energy(None, method="unavailable", reason="not_requested")
 def record(**changes):
     groups = [{"group": "tokenise", "ms": 6.0, "share": 0.6}, {"group": "attention", "ms": 4.0, "share": 0.4}]
     made = {
-        "artefact": {"file": "model.onnx"}, "backend": "ort", "device": "cpu", "rows": 32,
-        "rows_from": "the validation split", "tokens": {"slots": 1024, "real": 900, "length": 32},
-        "groups": [one | NOTHING for one in groups], "remainder": NOTHING, "whole": NOTHING, "wall_ms": 8.0,
-        "profiled_ms": 10.0, "overhead": 0.25, "placed_share": 0.994, "time_method": "profiler", "trace": None,
+        "artefact": {"file": "model.onnx"},
+        "backend": "ort",
+        "device": "cpu",
+        "rows": 32,
+        "rows_from": "the validation split",
+        "tokens": {"slots": 1024, "real": 900, "length": 32},
+        "groups": [one | NOTHING for one in groups],
+        "remainder": NOTHING,
+        "whole": NOTHING,
+        "wall_ms": 8.0,
+        "profiled_ms": 10.0,
+        "overhead": 0.25,
+        "placed_share": 0.994,
+        "time_method": "profiler",
+        "trace": None,
         "nsys_command": None,
-    }  # fmt: skip
+    }
     return made | changes
 
 
 def test_times_alone(capsys):
     profiled(record())
     shown = capsys.readouterr().out
-    for text in ("model.onnx on ort, cpu: 32 rows of the validation split, 1024 positions, 900 of them tokens",
-                 "6.000", "60.0%", "█" * 10, "n/a (not_requested)", "8.00 ms, and 10.00 ms with the profiler (+25.0%)",
-                 "99.4% of the model's time has a place", "toolchain profile --energy"):  # fmt: skip
+    for text in (
+        "model.onnx on ort, cpu: 32 rows of the validation split, 1024 positions, 900 of them tokens",
+        "6.000",
+        "60.0%",
+        "█" * 10,
+        "n/a (not_requested)",
+        "8.00 ms, and 10.00 ms with the profiler (+25.0%)",
+        "99.4% of the model's time has a place",
+        "toolchain profile --energy",
+    ):
         assert text in shown
     assert "remainder" not in shown
 
@@ -40,8 +63,10 @@ def test_energy_with_what_is_not_resolved(capsys):
     groups = [found["groups"][0] | energy(0.1, [-0.1, 0.3]), found["groups"][1] | energy(2.0, [1.9, 2.1])]
     profiled(record(groups=groups, whole=energy(3.0, [2.9, 3.1], method="measured"), remainder=energy(0.9, [0.8, 1.0])))
     lines = capsys.readouterr().out.splitlines()
-    line = {name: next(line for line in lines if line.strip().startswith(name)) for name in
-            ("tokenise", "attention", "remainder", "whole")}  # fmt: skip
+    line = {
+        name: next(line for line in lines if line.strip().startswith(name))
+        for name in ("tokenise", "attention", "remainder", "whole")
+    }
     assert "ablation, not resolved" in line["tokenise"]
     assert "2 ± 0.1" in line["attention"]
     assert "not resolved" not in line["attention"]
@@ -51,11 +76,13 @@ def test_energy_with_what_is_not_resolved(capsys):
 
 @pytest.mark.parametrize(
     ("changes", "text"),
-    [({"trace": "t.json"}, "open t.json in https://ui.perfetto.dev"),
-     ({"nsys_command": "nsys profile X"}, "then: toolchain profile --nsys toolchain-profile.nsys-rep"),
-     ({"time_method": "ablation"}, "times are differences to graphs without each part"),
-     ({}, "the tokenizer takes the most time")],
-)  # fmt: skip
+    [
+        ({"trace": "t.json"}, "open t.json in https://ui.perfetto.dev"),
+        ({"nsys_command": "nsys profile X"}, "then: toolchain profile --nsys toolchain-profile.nsys-rep"),
+        ({"time_method": "ablation"}, "times are differences to graphs without each part"),
+        ({}, "the tokenizer takes the most time"),
+    ],
+)
 def test_what_to_do_next(capsys, changes, text):
     profiled(record(**changes))
     assert text in " ".join(capsys.readouterr().out.split())

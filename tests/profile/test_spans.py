@@ -12,8 +12,12 @@ ATTENTION, COPY = Place("attention", 1), Place("copy")
 
 def test_totals_are_a_calls_mean_and_frames_count_for_nothing():
     one = [Span("call", None, 0, 10_000), Span("batch", COPY, 0, 1000), Span("q", ATTENTION, 2000, 3000)]
-    other = [Span("call", None, 0, 20_000), Span("batch", COPY, 0, 2000), Span("q", ATTENTION, 2000, 5000),
-             Span("q", ATTENTION, 9000, 1000)]  # fmt: skip
+    other = [
+        Span("call", None, 0, 20_000),
+        Span("batch", COPY, 0, 2000),
+        Span("q", ATTENTION, 2000, 5000),
+        Span("q", ATTENTION, 9000, 1000),
+    ]
     assert group_ms([one, other]) == {"copy": 1.5, "attention": 4.5}
     assert rows([one, other]) == [
         {"name": "batch", "group": "copy", "layer": None, "calls": 1.0, "ms": 1.5},

@@ -7,10 +7,15 @@ from toolchain.profile.spans import Span
 from toolchain.profile.trace import chrome_trace, write_trace
 
 CALLS = [
-    [Span("tokenise", Place("tokenise"), 1000, 10), Span("call", None, 1000, 100), Span("infer", None, 1010, 85),
-     Span("q", Place("attention", 2), 1012, 40), Span("lin1", Place("feed_forward", 2), 1052, 40)],
+    [
+        Span("tokenise", Place("tokenise"), 1000, 10),
+        Span("call", None, 1000, 100),
+        Span("infer", None, 1010, 85),
+        Span("q", Place("attention", 2), 1012, 40),
+        Span("lin1", Place("feed_forward", 2), 1052, 40),
+    ],
     [Span("call", None, 1200, 50)],
-]  # fmt: skip
+]
 
 
 def check(trace):
@@ -39,8 +44,16 @@ def test_events_begin_at_0_and_frames_come_before_what_is_in_them():
     events = check(chrome_trace(CALLS, title="ort fp32 on cpu"))
     assert [event["name"] for event in events] == ["call", "tokenise", "infer", "q", "lin1", "call"]
     assert [event["ts"] for event in events] == [0, 0, 10, 12, 52, 200]
-    assert events[3] | {"pid": 0} == {"name": "q", "cat": "attention", "ph": "X", "ts": 12, "dur": 40, "pid": 0,
-                                      "tid": 1, "args": {"layer": 2}}  # fmt: skip
+    assert events[3] | {"pid": 0} == {
+        "name": "q",
+        "cat": "attention",
+        "ph": "X",
+        "ts": 12,
+        "dur": 40,
+        "pid": 0,
+        "tid": 1,
+        "args": {"layer": 2},
+    }
 
 
 def test_it_is_written_as_json(tmp_path):

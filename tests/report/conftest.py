@@ -67,10 +67,14 @@ def regression(result: dict[str, Any]) -> dict[str, Any]:
 def reference() -> dict[str, Any]:
     """A result of the FP32 checkpoint, slower."""
     return copy.deepcopy(RESULT) | {
-        "backend": "torch", "precision": "fp32", "variant": "fp32", "throughput_per_s": 411.5,
+        "backend": "torch",
+        "precision": "fp32",
+        "variant": "fp32",
+        "throughput_per_s": 411.5,
         "latency_ms": {"mean": 5.5, "p50": 5.0, "p90": 6.0, "p95": 7.0, "p99": 8.0, "batch_size": 1},
-        "metrics": {"accuracy": 0.8851, "f1": 0.5}, "file": "results/torch.json",
-    }  # fmt: skip
+        "metrics": {"accuracy": 0.8851, "f1": 0.5},
+        "file": "results/torch.json",
+    }
 
 
 @pytest.fixture
@@ -79,13 +83,21 @@ def measured(result: dict[str, Any]) -> dict[str, Any]:
 
     missing = dict.fromkeys(("cpu_package", "cpu_dram"), ("rapl_absent", "")) | {"gpu_memory": ("no_such", "")}
     counter = Track(Source(BOARD, "GPU-1", COUNTER, lambda: 0.0), tick_s=0.1)
-    meter: Any = SimpleNamespace(tick_s=0.1, inventory=Inventory(), states={}, missing=missing,
-                                 tracks={(BOARD, "GPU-1"): counter}, components={BOARD})  # fmt: skip
+    meter: Any = SimpleNamespace(
+        tick_s=0.1,
+        inventory=Inventory(),
+        states={},
+        missing=missing,
+        tracks={(BOARD, "GPU-1"): counter},
+        components={BOARD},
+    )
     trials = [
-        Trial(Window(0, 6, {(BOARD, "GPU-1"): joules}, {}, {"GPU-1": joules}, {"GPU-1": 70.0}, {}),
-              Work(calls=100, rows=1000, tokens=20_000, slots=25_000))
+        Trial(
+            Window(0, 6, {(BOARD, "GPU-1"): joules}, {}, {"GPU-1": joules}, {"GPU-1": 70.0}, {}),
+            Work(calls=100, rows=1000, tokens=20_000, slots=25_000),
+        )
         for joules in (300.0, 310.0, 290.0, 305.0, 295.0)
-    ]  # fmt: skip
+    ]
     found = block(Run(trials), meter, Protocol(), device="cuda:0")
     return result | {
         "energy": found,
@@ -99,8 +111,10 @@ def measured(result: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def tuned() -> dict[str, Any]:
     """What `tune` found, of three products, one of which was not measured alone."""
-    products = [{"name": f"bert.layer.{at}.q", "effect": effect, "snr_db": 30.0, "macs": 0.3}
-                for at, effect in enumerate((0.5, 0.1, None))]  # fmt: skip
+    products = [
+        {"name": f"bert.layer.{at}.q", "effect": effect, "snr_db": 30.0, "macs": 0.3}
+        for at, effect in enumerate((0.5, 0.1, None))
+    ]
     return {
         "bundle": "b",
         "products": products,
@@ -115,6 +129,16 @@ def power() -> dict[str, Any]:
     """A record of `toolchain power`: a GPU's board, and no processor."""
     parts = {"gpu_board": {"joules": 12.0, "reason": None}, "cpu_package": {"joules": None, "reason": "rapl_absent"}}
     samples = {"time_s": [0.1, 0.2, 0.3], "gpu_board_w": [40.0, 41.5, 39.0], "gpu_board_j": [4.0, 8.0, 12.0]}
-    return {"schema": 1, "command": ["sleep", "<b>1</b>"], "seconds": 0.3, "status": "partial", "components": parts,
-            "total_j": 12.0, "mean_power_w": 40.0, "peak_power_w": 41.5, "samples": samples,
-            "created": "2026-01-02T00:00:00+00:00", "file": "power.json"}  # fmt: skip
+    return {
+        "schema": 1,
+        "command": ["sleep", "<b>1</b>"],
+        "seconds": 0.3,
+        "status": "partial",
+        "components": parts,
+        "total_j": 12.0,
+        "mean_power_w": 40.0,
+        "peak_power_w": 41.5,
+        "samples": samples,
+        "created": "2026-01-02T00:00:00+00:00",
+        "file": "power.json",
+    }

@@ -46,8 +46,11 @@ class Page(HTMLParser):
             element["text"] += data
 
     def all(self, tag: str, **attributes: str) -> list[dict[str, Any]]:
-        return [one for one in self.elements
-                if one["tag"] == tag and all(one.get(key) == value for key, value in attributes.items())]  # fmt: skip
+        return [
+            one
+            for one in self.elements
+            if one["tag"] == tag and all(one.get(key) == value for key, value in attributes.items())
+        ]
 
 
 @pytest.fixture
@@ -113,8 +116,11 @@ def test_the_glue_score_is_there_with_what_is_missing(page: Page) -> None:
 
 
 def test_no_cell_has_a_number_without_a_source(page: Page) -> None:
-    cells = [one for one in page.elements if one["tag"] in ("td", "span") and "figures" in
-             str([outer.get("class") for outer in one["within"]])]  # fmt: skip
+    cells = [
+        one
+        for one in page.elements
+        if one["tag"] in ("td", "span") and "figures" in str([outer.get("class") for outer in one["within"]])
+    ]
     assert cells
     assert [one["text"] for one in cells if re.search(r"\d", one["text"])] == []
 
@@ -175,5 +181,6 @@ def test_it_is_the_same_each_time(records: Material) -> None:
 def test_results_of_other_rows_have_a_section_of_their_own(result: dict[str, Any]) -> None:
     page = Page(html(Material([result, result | {"task": "mrpc", "data_sha256": "1" * 32, "file": "m.json"}])))
     assert [one["text"] for one in page.all("h2")][1:3] == [
-        "some-model on sst2 validation, 872 rows", "some-model on mrpc validation, 872 rows",
-    ]  # fmt: skip
+        "some-model on sst2 validation, 872 rows",
+        "some-model on mrpc validation, 872 rows",
+    ]

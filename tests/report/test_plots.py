@@ -22,10 +22,13 @@ def test_less_cost_is_better() -> None:
 def draw_all(results: list[dict[str, Any]], tuned: dict[str, Any], power: dict[str, Any]) -> list[Any]:
     cost = Axis("rows/s", "throughput_per_s", ((1.0, 1.0, 1.0),) * len(results))
     return [
-        plots.against(results, cost, name="a", caption=""), plots.latency(results, name="l"),
-        plots.padding(results, name="p"), plots.lengths(results, name="h"), plots.sensitivity(tuned, name="s"),
+        plots.against(results, cost, name="a", caption=""),
+        plots.latency(results, name="l"),
+        plots.padding(results, name="p"),
+        plots.lengths(results, name="h"),
+        plots.sensitivity(tuned, name="s"),
         plots.power(power, name="w"),
-    ]  # fmt: skip
+    ]
 
 
 def test_they_are_plain_well_formed_and_the_same_each_time(

@@ -14,8 +14,10 @@ from toolchain.roofline.work import Extent, Work, count
 CPU = {"backend": "ort", "device": "cpu", "precision": "fp32"}
 CUDA = {"backend": "ort", "device": "cuda:0", "precision": "fp32"}
 LENGTHS = [4, 9, 9]
-SPEED = {"runtime_throughput_per_s": 6.0, "tokens": {"real": 22, "real_pairs": 16 + 81 + 81, "slots": 27,
-         "slot_pairs": 3 * 81, "batches": 2}}  # fmt: skip
+SPEED = {
+    "runtime_throughput_per_s": 6.0,
+    "tokens": {"real": 22, "real_pairs": 16 + 81 + 81, "slots": 27, "slot_pairs": 3 * 81, "batches": 2},
+}
 """Three rows in half a second."""
 
 

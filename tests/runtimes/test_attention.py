@@ -78,10 +78,12 @@ def test_every_name_has_a_kernel():
 
 @pytest.mark.parametrize(
     ("command", "message"),
-    [(["eval", "--attention", "flash"], "only with --backend torch"),
-     (["eval", "--attention", "flash", "--backend", "ort"], "not with --backend ort"),
-     (["build", "-m", "demo", "--task", "demo", "--attention", "packed"], "for eval")],
-)  # fmt: skip
+    [
+        (["eval", "--attention", "flash"], "only with --backend torch"),
+        (["eval", "--attention", "flash", "--backend", "ort"], "not with --backend ort"),
+        (["build", "-m", "demo", "--task", "demo", "--attention", "packed"], "for eval"),
+    ],
+)
 def test_it_is_for_eval_on_torch_alone(command, message, capsys, tmp_path, monkeypatch):
     from toolchain.cli import main
 

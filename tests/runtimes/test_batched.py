@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.runtimes.batched import run, run_texts
 
-texts = st.lists(st.lists(st.integers(1, 99), max_size=9).map(lambda row: (" ".join(map(str, row)),)), min_size=1,
-                 max_size=40)  # fmt: skip
+texts = st.lists(
+    st.lists(st.integers(1, 99), max_size=9).map(lambda row: (" ".join(map(str, row)),)), min_size=1, max_size=40
+)
 
 
 def encode(rows):

@@ -20,8 +20,13 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     """Replace what NVIDIA's driver answers; an exception is raised instead."""
 
     def answer(**calls: Any) -> None:
-        known = {"nvmlInit": None, "nvmlShutdown": None, "nvmlDeviceGetCount": 1, "nvmlDeviceGetUUID": "GPU-1",
-                 "nvmlDeviceGetHandleByIndex": "handle"}  # fmt: skip
+        known = {
+            "nvmlInit": None,
+            "nvmlShutdown": None,
+            "nvmlDeviceGetCount": 1,
+            "nvmlDeviceGetUUID": "GPU-1",
+            "nvmlDeviceGetHandleByIndex": "handle",
+        }
         for name, value in (known | calls).items():
 
             def call(*_: object, value: Any = value) -> Any:

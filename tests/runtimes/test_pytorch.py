@@ -10,7 +10,7 @@ from toolchain.errors import MachineError, UsageError
 from toolchain.runtimes import cuda_graphs
 from toolchain.runtimes.cuda_graphs import Recorder
 from toolchain.runtimes.pytorch import _logits, _longest, open_module, open_torch
-from toolchain.runtimes.quantized import quantise
+from toolchain.runtimes.quantized import quantize
 
 
 def repeat(work):
@@ -60,15 +60,20 @@ def test_of_many_recordings_the_oldest_is_dropped(recorder, random_batch, monkey
 
 def test_the_longest_row_is_what_the_table_of_positions_has(checkpoints):
     assert {kind: _longest(find_model(str(path))) for kind, path in checkpoints.items()} == {
-        "distilbert": 512, "bert": 512, "roberta": 512}  # fmt: skip
+        "distilbert": 512,
+        "bert": 512,
+        "roberta": 512,
+    }
 
 
 @pytest.mark.parametrize(
     ("choices", "message"),
-    [({"cuda_graphs": True}, "there are none on a CPU"),
-     ({"cuda_graphs": True, "attention": "packed"}, "--cuda-graphs: not with --attention packed"),
-     ({"compiled": True, "attention": "flex"}, "--compile: not with --attention flex")],
-)  # fmt: skip
+    [
+        ({"cuda_graphs": True}, "there are none on a CPU"),
+        ({"cuda_graphs": True, "attention": "packed"}, "--cuda-graphs: not with --attention packed"),
+        ({"compiled": True, "attention": "flex"}, "--compile: not with --attention flex"),
+    ],
+)
 def test_what_does_not_go_together_is_refused(tiny_bert, choices, message):
     with (
         pytest.raises(UsageError, match=message),
@@ -112,7 +117,7 @@ def test_int8_is_of_the_encoder_alone_and_near(kind, checkpoints, random_batch, 
     pytest.importorskip("torchao")
     source, batch = find_model(str(checkpoints[kind])), random_batch(kind, 6, 19)
     with open_module(source, device="cpu") as module:
-        assert quantise(module, "int8") == 6 * 2  # linear layers of a layer, layers
+        assert quantize(module, "int8") == 6 * 2  # linear layers of a layer, layers
     with open_torch(source, device="cpu", precision="int8") as infer:
         difference = np.abs(infer(batch) - reference(kind, batch)).max()
     assert 0 < difference < 0.2

@@ -125,14 +125,18 @@ def answering(status, body):
 
 @pytest.mark.parametrize(
     ("status", "body", "message"),
-    [(200, b"<html>", "does not speak the Open Inference Protocol"),
-     (200, b"[1, 2]", "does not speak the Open Inference Protocol"),
-     (200, b"7", "does not speak the Open Inference Protocol"),
-     (200, b'{"input": 3}', "does not speak the Open Inference Protocol"),
-     (200, b"\xff", "does not speak the Open Inference Protocol"),
-     (502, b"<html>\nBad gateway", r"answers 502\. Look into"), (500, b'{"error": null}', r"None\. Look into"),
-     (401, b"", r"--token-file\.$"), (403, b"<html>", r"answers 403\. Give the server's token with --token-file\.$")],
-)  # fmt: skip
+    [
+        (200, b"<html>", "does not speak the Open Inference Protocol"),
+        (200, b"[1, 2]", "does not speak the Open Inference Protocol"),
+        (200, b"7", "does not speak the Open Inference Protocol"),
+        (200, b'{"input": 3}', "does not speak the Open Inference Protocol"),
+        (200, b"\xff", "does not speak the Open Inference Protocol"),
+        (502, b"<html>\nBad gateway", r"answers 502\. Look into"),
+        (500, b'{"error": null}', r"None\. Look into"),
+        (401, b"", r"--token-file\.$"),
+        (403, b"<html>", r"answers 403\. Give the server's token with --token-file\.$"),
+    ],
+)
 @pytest.mark.parametrize("path", ["", "/v2/models/demo"])
 def test_what_is_no_answer_of_the_protocol(path, status, body, message):
     with (
@@ -148,9 +152,14 @@ TAKES_TEXT = {"input": [{"name": "TEXT"}], "output": [{"name": "LOGITS"}], "max_
 
 @pytest.mark.parametrize(
     "outputs",
-    [[], [{"name": "LOGITS", "datatype": "FP32", "shape": [1, 2], "data": [0.5, 1]}],
-     [{"name": "LOGITS", "datatype": "FP32", "shape": [3], "data": [0, 1, 2]}], [{"name": "LOGITS"}], 3],
-)  # fmt: skip
+    [
+        [],
+        [{"name": "LOGITS", "datatype": "FP32", "shape": [1, 2], "data": [0.5, 1]}],
+        [{"name": "LOGITS", "datatype": "FP32", "shape": [3], "data": [0, 1, 2]}],
+        [{"name": "LOGITS"}],
+        3,
+    ],
+)
 def test_logits_of_other_rows_than_were_sent(outputs):
     sent = Sent([("a",)] * 3, encode=lambda texts: pytest.fail("no need of tokens"))
     with (
@@ -168,9 +177,19 @@ def test_no_server_is_what_the_machine_lacks(bundle):
 
 @pytest.mark.parametrize(
     "url",
-    ["127.0.0.1:8000", "ftp://host", "http://", "http://host/other", "http://host/v2/models/a/b", "http://:8000",
-     "http://127.0.0.1:99999", "http://host:abc", "http://[::1", f"http://{'a' * 70}"],
-)  # fmt: skip
+    [
+        "127.0.0.1:8000",
+        "ftp://host",
+        "http://",
+        "http://host/other",
+        "http://host/v2/models/a/b",
+        "http://:8000",
+        "http://127.0.0.1:99999",
+        "http://host:abc",
+        "http://[::1",
+        f"http://{'a' * 70}",
+    ],
+)
 def test_what_is_no_address(url):
     with pytest.raises(UsageError, match="--url"):
         _ = Server(url, 1, "").model

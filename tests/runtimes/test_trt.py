@@ -25,10 +25,12 @@ def logits(file):
 
 @pytest.mark.parametrize(
     ("precision", "built", "chosen", "atol"),
-    [("fp32", ("--buckets", "16,64,128", "--batch-size", "2,4,8", "--version-compatible"), {}, 1e-5),
-     ("int8", ("--batch-size", "3"), {"version": "11.4.0.106", "streams": "lazy"}, 0.15),
-     ("fp16", ("--attention", "plugin", "--batch-size", "2,4,5", "--buckets", "16,128"), {}, 2e-2)],
-)  # fmt: skip
+    [
+        ("fp32", ("--buckets", "16,64,128", "--batch-size", "2,4,8", "--version-compatible"), {}, 1e-5),
+        ("int8", ("--batch-size", "3"), {"version": "11.4.0.106", "streams": "lazy"}, 0.15),
+        ("fp16", ("--attention", "plugin", "--batch-size", "2,4,5", "--buckets", "16,128"), {}, 2e-2),
+    ],
+)
 def test_eval_gives_the_logits_of_onnx_runtime(make, toolchain, bundle_of, precision, built, chosen, atol):
     versions = {key: value for key, value in chosen.items() if key != "streams"}
     bundle = make(bundle_of(precision), *built, **versions)
@@ -181,9 +183,11 @@ def test_a_driver_that_refuses_to_record_is_told_of(native):
 
 @pytest.mark.parametrize(
     ("fault", "kind", "message"),
-    [("mem", "MachineError", "no 1 MB left. Build for a smaller --batch-size"),
-     ("enqueue", "InputError", "TensorRT does not run this batch: .*illegal memory access")],
-)  # fmt: skip
+    [
+        ("mem", "MachineError", "no 1 MB left. Build for a smaller --batch-size"),
+        ("enqueue", "InputError", "TensorRT does not run this batch: .*illegal memory access"),
+    ],
+)
 def test_faults_are_one_error_and_leave_nothing_behind(native, fault, kind, message):
     native(
         f"""
@@ -222,7 +226,9 @@ def test_a_plan_is_checked_before_it_is_deserialised(native):
 
 def test_rows_without_padding_however_they_are_mixed(make, bundle_of, snippet):
     bundle = make(bundle_of("fp16"), "--attention", "plugin", "--batch-size", "4,4,8", "--seq-len", "8,16,64")
-    snippet(PRELUDE.format(bundle=bundle, atol=2e-2) + """
+    snippet(
+        PRELUDE.format(bundle=bundle, atol=2e-2)
+        + """
     with open_runtime("trt", plan) as infer:
         for rows, length in ((1, 1), (4, 8), (8, 64), (9, 30), (30, 5)):
             one = batch(rows, length)
@@ -237,16 +243,20 @@ def test_rows_without_padding_however_they_are_mixed(make, bundle_of, snippet):
     with pytest.raises(UsageError, match="has no padding, so every batch has a shape of its own"):
         with open_runtime("trt", plan, cuda_graphs=True):
             pass
-    """)  # fmt: skip
+    """
+    )
 
 
 @pytest.mark.parametrize(
     ("options", "chosen", "code", "message"),
-    [(("--precision", "int8"), {}, 2, "has a plan in fp16"), (("--file", "model.onnx"), {}, 2, "no plan"),
-     (("--file", "plans/sm99-trt1/model.plan"), {}, 1, "has no plans/sm99-trt1/model.plan"),
-     (("--device", "cuda:3"), {}, 4, "there are 1 GPUs"),
-     ((), {"double": False}, 4, "TensorRT: not installed")],
-)  # fmt: skip
+    [
+        (("--precision", "int8"), {}, 2, "has a plan in fp16"),
+        (("--file", "model.onnx"), {}, 2, "no plan"),
+        (("--file", "plans/sm99-trt1/model.plan"), {}, 1, "has no plans/sm99-trt1/model.plan"),
+        (("--device", "cuda:3"), {}, 4, "there are 1 GPUs"),
+        ((), {"double": False}, 4, "TensorRT: not installed"),
+    ],
+)
 def test_what_cannot_be_evaluated(make, toolchain, bundle_of, options, chosen, code, message):
     bundle = make(bundle_of("fp16"))
     done = toolchain("eval", bundle, "--backend", "trt", "-q", *options, **chosen)

@@ -35,6 +35,8 @@ def pair_bundle(tiny, tmp_path_factory):
     """A tiny BERT, which gives one number for two texts."""
     home = tmp_path_factory.mktemp("pairs")
     checkpoint = tiny.make_checkpoint(home / "model", "bert", labels=1)
-    build(Recipe.make({"model": str(checkpoint), "task": "stsb", "precision": "fp32", "output": str(home / "pairs")}),
-          engine=False)  # fmt: skip
+    build(
+        Recipe.make({"model": str(checkpoint), "task": "stsb", "precision": "fp32", "output": str(home / "pairs")}),
+        engine=False,
+    )
     return home / "pairs"

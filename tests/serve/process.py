@@ -62,8 +62,25 @@ class Served:
 @contextlib.contextmanager
 def running(bundle: Path, *options: Any, script: str = "") -> Iterator[Served]:
     """Serve a bundle as `sentiment` on free ports of the loopback; `script` runs first, in the same process."""
-    command = [sys.executable, "-c", script + RUN, "serve", bundle, "--http-port", 0, "--grpc-port", 0, "--device",
-               "cpu", "--name", "sentiment", "--drain", 0, "--json", *options]  # fmt: skip
+    command = [
+        sys.executable,
+        "-c",
+        script + RUN,
+        "serve",
+        bundle,
+        "--http-port",
+        0,
+        "--grpc-port",
+        0,
+        "--device",
+        "cpu",
+        "--name",
+        "sentiment",
+        "--drain",
+        0,
+        "--json",
+        *options,
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with (
         tempfile.TemporaryFile("w+") as log,

@@ -36,23 +36,32 @@ def request(*inputs, **choices):
 
 NOTE = "NOTE: Setting a non-zero max_batch_size"
 REFUSED = {
-    "none": ((), "expected 1 inputs but got 0 inputs for model 'sentiment'. Got input(s) [], but missing required "
-                 "input(s) ['TEXT']. Please provide all required input(s)."),
+    "none": (
+        (),
+        "expected 1 inputs but got 0 inputs for model 'sentiment'. Got input(s) [], but missing required "
+        "input(s) ['TEXT']. Please provide all required input(s).",
+    ),
     "wrong name": ((text(name="TXT"),), "unexpected inference input 'TXT' for model 'sentiment'"),
     "extra": ((text(), text(name="X")), "expected 1 inputs but got 2 inputs"),
     "both kinds": ((text(), ids([[1]])), "expected 1 inputs but got 2 inputs"),
     "twice": ((text(), text()), "input 'TEXT' already exists in request"),
-    "wrong type": ((ids([[1]], "TEXT", "INT32"),),
-                   "inference input 'TEXT' data-type is 'INT32', but model 'sentiment' expects 'BYTES'"),
-    "wrong rank": ((text(shape=(1,)),),
-                   f"unexpected shape for input 'TEXT' for model 'sentiment'. Expected [-1,1], got [1]. {NOTE}"),
+    "wrong type": (
+        (ids([[1]], "TEXT", "INT32"),),
+        "inference input 'TEXT' data-type is 'INT32', but model 'sentiment' expects 'BYTES'",
+    ),
+    "wrong rank": (
+        (text(shape=(1,)),),
+        f"unexpected shape for input 'TEXT' for model 'sentiment'. Expected [-1,1], got [1]. {NOTE}",
+    ),
     "wrong size": ((text((b"a", b"b"), shape=(1, 2)),), "Expected [-1,1], got [1,2]. "),
     "no rows": ((text(()),), "expected 1 string elements for inference input 'TEXT' for model 'sentiment', got 0"),
     "many rows": ((text([b"a"] * 65),), "inference request batch-size must be <= 64 for 'sentiment'"),
     "no UTF-8": ((text((b"\xff\xfe",)),), "TEXT is not UTF-8"),
-    "one missing": ((ids([[1, 2, 3]]),),
-                    "expected 2 inputs but got 1 inputs for model 'sentiment'. Got input(s) ['input_ids'], but missing "
-                    "required input(s) ['attention_mask']"),
+    "one missing": (
+        (ids([[1, 2, 3]]),),
+        "expected 2 inputs but got 1 inputs for model 'sentiment'. Got input(s) ['input_ids'], but missing "
+        "required input(s) ['attention_mask']",
+    ),
     "floats": ((ids([[1.0]], datatype="FP32"), mask([[1]])), "data-type is 'FP32', but model"),
     "rows differ": ((ids([[1, 2, 3]]), mask([[1, 1, 1]] * 2)), "batch size does not match other inputs for"),
     "lengths differ": ((ids([[1, 2, 3]]), mask([[1, 1, 1, 1]])), "Expected [1,3], got [1,4]"),
@@ -63,7 +72,7 @@ REFUSED = {
     "a hole": ((ids([[1, 2, 3]]), mask([[1, 0, 1]])), "not 1s and then 0s"),
     "too long": ((ids([[1] * 9]), mask([[1] * 9])), "has 9 tokens a row, more than the 8 of model 'sentiment'"),
     "no length": ((ids(np.ones((1, 0))), mask(np.ones((1, 0)))), "not 1s and then 0s"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -128,10 +137,13 @@ def test_another_model_is_not_found(model, version, reason, words):
 
 @pytest.mark.parametrize(
     ("model", "version", "words"),
-    [("nope", "", "^requested model 'nope' is not available"), ("nope", "9", "requested model 'nope' is not available"),
-     ("sentiment", "9", "^requested model version is not available for model 'sentiment'"),
-     ("sentiment", "abc", "specified version string 'abc'")],
-)  # fmt: skip
+    [
+        ("nope", "", "^requested model 'nope' is not available"),
+        ("nope", "9", "requested model 'nope' is not available"),
+        ("sentiment", "9", "^requested model version is not available for model 'sentiment'"),
+        ("sentiment", "abc", "specified version string 'abc'"),
+    ],
+)
 def test_statistics_of_another_model_are_invalid(model, version, words):
     check_statistics("sentiment", "sentiment", "1")
     with pytest.raises(RefusedError, match=words) as caught:

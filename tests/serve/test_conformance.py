@@ -30,8 +30,11 @@ def wanted(cases, differences):
 
 def unlike(found, expected):
     """Return the cases whose status is another, or whose answer lacks the phrase."""
-    return {name: (found[name], expected[name]) for name in expected
-            if found[name][0] != expected[name][0] or expected[name][1] not in found[name][1]}  # fmt: skip
+    return {
+        name: (found[name], expected[name])
+        for name in expected
+        if found[name][0] != expected[name][0] or expected[name][1] not in found[name][1]
+    }
 
 
 def test_http_answers_as_triton_does_or_as_the_table_says(served_demo, recorded):
@@ -59,8 +62,17 @@ def test_what_is_wrong_in_itself_is_counted_nowhere(served_demo, recorded, wire)
     names = ("OTHER", "REJECTED", "CANCELED", "BACKEND", "nv_inference_request_success")
     before = served_demo.metrics()
     client = http.client.HTTPConnection(served_demo.address, timeout=60)
-    for name in ("bad json", "no inputs", "bogus dtype", "bin lying length", "wrong input name", "wrong rank",
-                 "batch > max", "unknown output", "unknown model"):  # fmt: skip
+    for name in (
+        "bad json",
+        "no inputs",
+        "bogus dtype",
+        "bin lying length",
+        "wrong input name",
+        "wrong rank",
+        "batch > max",
+        "unknown output",
+        "unknown model",
+    ):
         case = recorded.HTTP[name]
         client.request(case.method, case.path, case.body, case.headers)
         assert 400 <= client.getresponse().status < 500
@@ -80,8 +92,11 @@ def test_what_is_wrong_in_itself_is_counted_nowhere(served_demo, recorded, wire)
 def test_every_difference_is_one(recorded, wire_name):
     cases, differences = getattr(recorded, wire_name), getattr(recorded, f"{wire_name}_DIFFERS")
     assert set(differences) <= set(cases)
-    same = [name for name, ours in differences.items()
-            if ours.status == cases[name].status and ours.phrase in (None, cases[name].phrase)]  # fmt: skip
+    same = [
+        name
+        for name, ours in differences.items()
+        if ours.status == cases[name].status and ours.phrase in (None, cases[name].phrase)
+    ]
     assert same == []
 
 

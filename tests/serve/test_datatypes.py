@@ -40,19 +40,27 @@ def test_strings_are_as_tritonclient_writes_and_reads_them(texts):
 
 @pytest.mark.parametrize(
     ("datatype", "shape", "blob", "words"),
-    [(BYTES, [1, 1], HI[:-1], "incomplete string data for inference input 'TEXT' for model 'demo', expecting string "
-      "of length 2 but only 1 bytes available"),
-     (BYTES, [1, 1], struct.pack("<I", 2**32 - 1) + b"hi", "string of length 4294967295 but only 2 bytes available"),
-     (BYTES, [2, 1], HI + b"\0\0", "incomplete string length indicator .*, expecting 4 bytes but only 2 bytes"),
-     (BYTES, [2, 1], HI, "expected 2 string elements for inference input 'TEXT' for model 'demo', got 1"),
-     (BYTES, [2**62, 1], HI, "expected 4611686018427387904 string elements"),
-     (BYTES, [1, 1], HI + HI, "unexpected number of string elements 2 for inference input 'TEXT'.*, expecting 1"),
-     ("FP32", [1, 4], b"\0" * 12, "input byte size mismatch for input 'TEXT' for model 'demo'. Expected 16, got 12"),
-     ("INT64", [2**62, 2**62], b"", "byte size mismatch"),
-     ("WAT", [1], b"", "invalid datatype for input TEXT"),
-     (BYTES, [-1, 1], HI, r"unexpected shape for input 'TEXT' for model 'demo'.*got \[-1,1\]"),
-     (BYTES, [0, 1], b"", "at least 1"), (BYTES, [2**62] * 100_000, b"", "at most 8 dimensions")],
-)  # fmt: skip
+    [
+        (
+            BYTES,
+            [1, 1],
+            HI[:-1],
+            "incomplete string data for inference input 'TEXT' for model 'demo', expecting string "
+            "of length 2 but only 1 bytes available",
+        ),
+        (BYTES, [1, 1], struct.pack("<I", 2**32 - 1) + b"hi", "string of length 4294967295 but only 2 bytes available"),
+        (BYTES, [2, 1], HI + b"\0\0", "incomplete string length indicator .*, expecting 4 bytes but only 2 bytes"),
+        (BYTES, [2, 1], HI, "expected 2 string elements for inference input 'TEXT' for model 'demo', got 1"),
+        (BYTES, [2**62, 1], HI, "expected 4611686018427387904 string elements"),
+        (BYTES, [1, 1], HI + HI, "unexpected number of string elements 2 for inference input 'TEXT'.*, expecting 1"),
+        ("FP32", [1, 4], b"\0" * 12, "input byte size mismatch for input 'TEXT' for model 'demo'. Expected 16, got 12"),
+        ("INT64", [2**62, 2**62], b"", "byte size mismatch"),
+        ("WAT", [1], b"", "invalid datatype for input TEXT"),
+        (BYTES, [-1, 1], HI, r"unexpected shape for input 'TEXT' for model 'demo'.*got \[-1,1\]"),
+        (BYTES, [0, 1], b"", "at least 1"),
+        (BYTES, [2**62] * 100_000, b"", "at most 8 dimensions"),
+    ],
+)
 def test_what_does_not_fit_is_refused_in_tritons_words(datatype, shape, blob, words):
     with pytest.raises(RefusedError, match=words) as refused:
         take(datatype, shape, blob)

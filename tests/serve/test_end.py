@@ -27,11 +27,26 @@ def serve(typed_bundles, root, tmp_path):
 
     def start(*options):
         process = subprocess.Popen(
-            [sys.executable, "-m", "toolchain", "serve", typed_bundles["fp32"], "--http-port", "0", "--grpc-port", "0",
-             "--device", "cpu", *options],
-            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root)}, text=True, stdout=subprocess.PIPE,
+            [
+                sys.executable,
+                "-m",
+                "toolchain",
+                "serve",
+                typed_bundles["fp32"],
+                "--http-port",
+                "0",
+                "--grpc-port",
+                "0",
+                "--device",
+                "cpu",
+                *options,
+            ],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(root)},
+            text=True,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-        )  # fmt: skip
+        )
         started.append(process)
         return process
 
@@ -232,11 +247,15 @@ def test_a_port_in_use_is_one_message(serve):
 
 @pytest.mark.parametrize(
     ("options", "code", "message"),
-    [(["--tls-cert", "a"], 2, "--tls-cert and --tls-key: one without the other"),
-     (["--tls-cert", "none", "--tls-key", "none"], 1, "none: No such file"),
-     (["--token-file", "none"], 1, "none: No such file"), (["--http-port", "70000"], 2, "'70000' is not a port"),
-     (["--max-batch", "0"], 2, "not a whole number above 0"), (["--drain", "-1"], 2, "not a number of seconds")],
-)  # fmt: skip
+    [
+        (["--tls-cert", "a"], 2, "--tls-cert and --tls-key: one without the other"),
+        (["--tls-cert", "none", "--tls-key", "none"], 1, "none: No such file"),
+        (["--token-file", "none"], 1, "none: No such file"),
+        (["--http-port", "70000"], 2, "'70000' is not a port"),
+        (["--max-batch", "0"], 2, "not a whole number above 0"),
+        (["--drain", "-1"], 2, "not a number of seconds"),
+    ],
+)
 def test_what_cannot_be_is_told_at_once(serve, options, code, message):
     process = serve(*options)
     assert message in process.communicate(timeout=60)[1]

@@ -60,8 +60,19 @@ engines.open_runtime, server.HttpServer = failing, HttpServer
 def bundle(tiny, tmp_path_factory):
     home = tmp_path_factory.mktemp("wide")
     checkpoint = tiny.make_checkpoint(home / "model", labels=CLASSES)
-    build(Recipe.make({"model": str(checkpoint), "task": "custom", "text_column": "sentence", "label_column": "label",
-                       "precision": "fp32", "output": str(home / "wide")}), engine=False)  # fmt: skip
+    build(
+        Recipe.make(
+            {
+                "model": str(checkpoint),
+                "task": "custom",
+                "text_column": "sentence",
+                "label_column": "label",
+                "precision": "fp32",
+                "output": str(home / "wide"),
+            }
+        ),
+        engine=False,
+    )
     return home / "wide"
 
 
@@ -77,8 +88,12 @@ def asked(texts, output="LOGITS"):
     return {"inputs": [tensor], "outputs": [{"name": output}]}
 
 
-GUILTY_ONE = {"inputs": [{"name": name, "datatype": "INT64", "shape": [1, 3], "data": data} for name, data in
-                         (("input_ids", [2, GUILTY, 3]), ("attention_mask", [1, 1, 1]))]}  # fmt: skip
+GUILTY_ONE = {
+    "inputs": [
+        {"name": name, "datatype": "INT64", "shape": [1, 3], "data": data}
+        for name, data in (("input_ids", [2, GUILTY, 3]), ("attention_mask", [1, 1, 1]))
+    ]
+}
 GOOD = [f"a {word} film" for word in ("good", "bad", "great", "poor", "fine", "dull", "warm", "cold")]
 LARGE = json.dumps({"inputs": asked(GOOD * (ROWS // len(GOOD)))["inputs"]}).encode()
 

@@ -73,9 +73,11 @@ def over_grpc(served, whole, generator):
 
 @pytest.mark.parametrize(
     ("ask", "right", "wrong", "allowed"),
-    [(over_http, "200", "400", {"200", "400", "404", "413", "503"}),
-     (over_grpc, "OK", "INVALID_ARGUMENT", {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "UNAVAILABLE"})],
-)  # fmt: skip
+    [
+        (over_http, "200", "400", {"200", "400", "404", "413", "503"}),
+        (over_grpc, "OK", "INVALID_ARGUMENT", {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "UNAVAILABLE"}),
+    ],
+)
 def test_damaged_requests_are_answered_or_refused(served_demo, whole, ask, right, wrong, allowed):
     generator = random.Random(13)
     resident = []

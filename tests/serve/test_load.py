@@ -9,7 +9,7 @@ import aiohttp
 import numpy as np
 import pytest
 
-from toolchain.evaluation.target import find_subject
+from toolchain.evaluation.target import find_target
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run
 from toolchain.runtimes.parity import PROBES
@@ -30,24 +30,43 @@ def test_perf_analyzer_runs_against_it(server, perf_analyzer, tmp_path, wire):
     (tmp_path / "in.json").write_text(json.dumps({"data": [{"TEXT": [text]} for text in PROBES]}))
     address = server.address if wire == "http" else server.grpc
     found = perf_analyzer(
-        "-m", "sentiment", "-i", wire, "-u", address, "--input-data", tmp_path / "in.json",
-        "--concurrency-range", "4", "--measurement-mode", "count_windows", "--measurement-request-count", "50",
-        "-s", "999", "-r", "10", "-f", tmp_path / "out.csv",
-    )  # fmt: skip
+        "-m",
+        "sentiment",
+        "-i",
+        wire,
+        "-u",
+        address,
+        "--input-data",
+        tmp_path / "in.json",
+        "--concurrency-range",
+        "4",
+        "--measurement-mode",
+        "count_windows",
+        "--measurement-request-count",
+        "50",
+        "-s",
+        "999",
+        "-r",
+        "10",
+        "-f",
+        tmp_path / "out.csv",
+    )
     assert found.returncode == 0, found.stdout + found.stderr
     header, row, *_ = (tmp_path / "out.csv").read_text().splitlines()
     assert float(dict(zip(header.split(","), row.split(","), strict=False))["Inferences/Second"]) > 0
 
 
 def expected(bundle):
-    subject = find_subject({"backend": "ort", "device": "cpu"}, bundle)
-    with open_runtime("ort", subject.model, device="cpu") as infer:
-        return run(infer, subject.job.encode([(text,) for text in PROBES])).logits
+    target = find_target({"backend": "ort", "device": "cpu"}, bundle)
+    with open_runtime("ort", target.model, device="cpu") as infer:
+        return run(infer, target.resolved.encode([(text,) for text in PROBES])).logits
 
 
 def body(text):
-    return {"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1, 1], "data": [text]}],
-            "outputs": [{"name": "LOGITS"}]}  # fmt: skip
+    return {
+        "inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1, 1], "data": [text]}],
+        "outputs": [{"name": "LOGITS"}],
+    }
 
 
 async def overload(url, logits):

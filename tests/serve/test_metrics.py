@@ -60,8 +60,14 @@ def test_a_script_of_requests_is_counted_under_tritons_names():
 
 def test_types_are_tritons_though_no_name_ends_in_total():
     kinds = read(text(service(), [GPU]))[1]
-    gauges = {"nv_inference_pending_request_count", "nv_gpu_utilization", "nv_gpu_power_usage", "nv_gpu_power_limit",
-              "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes"}  # fmt: skip
+    gauges = {
+        "nv_inference_pending_request_count",
+        "nv_gpu_utilization",
+        "nv_gpu_power_usage",
+        "nv_gpu_power_limit",
+        "nv_gpu_memory_used_bytes",
+        "nv_gpu_memory_total_bytes",
+    }
     assert {name for name, kind in kinds.items() if kind == "gauge"} == gauges
     assert set(kinds.values()) == {"counter", "gauge"}
 
@@ -92,9 +98,15 @@ def test_what_a_gpu_does_not_tell_is_left_out_with_its_name():
 
 @pytest.mark.parametrize(
     ("device", "answered", "gpus", "joules"),
-    [("cuda:0", 4, [GPU], 30), ("cuda:0", 4, [GPU, GPU], 60), ("cuda:0", 0, [GPU], None), ("cpu", 4, [GPU], None),
-     ("cuda:0", 4, [], None), ("cuda:0", 4, [GPU, Reading("GPU-2", GPU.usage, 31.5, None)], None)],
-)  # fmt: skip
+    [
+        ("cuda:0", 4, [GPU], 30),
+        ("cuda:0", 4, [GPU, GPU], 60),
+        ("cuda:0", 0, [GPU], None),
+        ("cpu", 4, [GPU], None),
+        ("cuda:0", 4, [], None),
+        ("cuda:0", 4, [GPU, Reading("GPU-2", GPU.usage, 31.5, None)], None),
+    ],
+)
 def test_joules_per_request_are_told_where_the_engines_gpu_is_measured(device, answered, gpus, joules):
     served = service(device)
     for _ in range(answered):

@@ -19,8 +19,10 @@ def test_outputs_have_the_protocols_shapes_and_types():
     label, score, logits = tensors(LOGITS, NAMES, ("LABEL", "SCORE", "LOGITS"), {})
     assert label.array.tolist() == [[b"bad"], ["schön".encode()], [b"bad"]]
     assert [(one.name, one.datatype, one.array.shape) for one in (label, score, logits)] == [
-        ("LABEL", "BYTES", (3, 1)), ("SCORE", "FP32", (3, 3)), ("LOGITS", "FP32", (3, 3)),
-    ]  # fmt: skip
+        ("LABEL", "BYTES", (3, 1)),
+        ("SCORE", "FP32", (3, 3)),
+        ("LOGITS", "FP32", (3, 3)),
+    ]
     assert [one.name for one in tensors(LOGITS, NAMES, ("LOGITS",), {})] == ["LOGITS"]
 
 

@@ -11,14 +11,14 @@ import numpy as np
 from toolchain.runtimes import open_runtime
 from toolchain.serve.protocol import InferRequest, Tensor
 from toolchain.serve.service import open_service
-from toolchain.evaluation.target import find_subject
+from toolchain.evaluation.target import find_target
 
 bundle = Path({bundle!r})
 texts = ["good", "a good bright film " * 5, "a slow sad story " * 20]
 column = np.array([[text.encode()] for text in texts], object)
-subject = find_subject(dict(backend="trt"), bundle)
-tokens = subject.job.encode([(text,) for text in texts])
-with open_runtime("trt", subject.model, **subject.choices) as infer:
+target = find_target(dict(backend="trt"), bundle)
+tokens = target.resolved.encode([(text,) for text in texts])
+with open_runtime("trt", target.model, **target.choices) as infer:
     expected = np.concatenate([infer(tokens.batch(np.array([row]))) for row in range(3)])
 
 async def main():

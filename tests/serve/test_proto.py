@@ -12,8 +12,15 @@ from google.protobuf.runtime_version import VersionError
 from toolchain.serve import proto
 
 FOLDER = Path(proto.__file__).parent
-PARTS = ("ModelConfig", "ModelInput", "ModelOutput", "ModelInstanceGroup", "ModelVersionPolicy", "ModelDynamicBatching",
-         "ModelStatistics")  # fmt: skip
+PARTS = (
+    "ModelConfig",
+    "ModelInput",
+    "ModelOutput",
+    "ModelInstanceGroup",
+    "ModelVersionPolicy",
+    "ModelDynamicBatching",
+    "ModelStatistics",
+)
 """What we have some fields of only; the rest of a message is dropped when a client reads it."""
 
 
@@ -57,8 +64,12 @@ def nested(message):
     return [message, *(inner for child in message.nested_types for inner in nested(child))]
 
 
-OURS = [message for name, kind in proto.MESSAGES.items() if name.startswith("inference.") for message in
-        nested(kind.DESCRIPTOR)]  # fmt: skip
+OURS = [
+    message
+    for name, kind in proto.MESSAGES.items()
+    if name.startswith("inference.")
+    for message in nested(kind.DESCRIPTOR)
+]
 
 
 @pytest.mark.parametrize("message", OURS, ids=lambda message: message.full_name)

@@ -49,8 +49,14 @@ def test_tritons_client(at, packing, binary):
         texts = triton.InferInput("TEXT", [2, 1], "BYTES")
         texts.set_data_from_numpy(np.array([["ab"], ["héllo"]], object), binary_data=binary)
         outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("LABEL", "LOGITS")]
-        found = client.infer("sentiment", [texts], outputs=outputs, request_id="q7",
-                             request_compression_algorithm=packing, response_compression_algorithm=packing)  # fmt: skip
+        found = client.infer(
+            "sentiment",
+            [texts],
+            outputs=outputs,
+            request_id="q7",
+            request_compression_algorithm=packing,
+            response_compression_algorithm=packing,
+        )
         assert found.get_response()["id"] == "q7"
         assert found.as_numpy("LABEL").tolist() in ([["short"]] * 2, [[b"short"]] * 2, [["long"]] * 2, [[b"long"]] * 2)
         assert found.as_numpy("LOGITS")[:, 0].tolist() == [2, 5]
@@ -88,13 +94,19 @@ POST = b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" % INFER.encode()
 
 @pytest.mark.parametrize(
     ("data", "status"),
-    [(POST + CHUNKED + b"2\r\n{}\r\n0\r\n\r\n", 400), (POST + b"Content-Length: 2\r\n\r\n{}", 400),
-     (POST + b"Content-Length: abc\r\n\r\n{}", 400), (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
-     (POST + b"Content-Length: 99999999999\r\n\r\n", 413), (b"GET /\xff\xfe HTTP/1.1\r\n\r\n", 400),
-     (POST + b"Content-Length: 2\r\n" + CHUNKED + b"{}", 400), (b"GET / HTTP/9.9\r\n\r\n", 400),
-     (POST + CHUNKED + (b"10000\r\n" + bytes(1 << 16) + b"\r\n") * 20, 413)],
+    [
+        (POST + CHUNKED + b"2\r\n{}\r\n0\r\n\r\n", 400),
+        (POST + b"Content-Length: 2\r\n\r\n{}", 400),
+        (POST + b"Content-Length: abc\r\n\r\n{}", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        (POST + b"Content-Length: 99999999999\r\n\r\n", 413),
+        (b"GET /\xff\xfe HTTP/1.1\r\n\r\n", 400),
+        (POST + b"Content-Length: 2\r\n" + CHUNKED + b"{}", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (POST + CHUNKED + (b"10000\r\n" + bytes(1 << 16) + b"\r\n") * 20, 413),
+    ],
     ids=["chunked", "plain", "no length", "TLS", "huge", "bytes", "smuggled", "version", "endless"],
-)  # fmt: skip
+)
 def test_what_is_sent_raw(at, data, status):
     assert exchange(at, data).startswith(b"HTTP/1.1 %d " % status)
 
@@ -160,10 +172,29 @@ def tls(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tls")
     cert, key = folder / "cert.pem", folder / "key.pem"
     made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
-        capture_output=True, check=False,
-    )  # fmt: skip
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+            key,
+            "-out",
+            cert,
+        ],
+        capture_output=True,
+        check=False,
+    )
     if made.returncode:
         pytest.skip("openssl cannot make a certificate here")
     return Tls(cert, key)
@@ -185,8 +216,17 @@ def test_a_certificate_that_is_none(fake, service, tmp_path):
         pass
 
 
-@pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", True), ("::1", True), ("localhost", True),
-                                                ("0.0.0.0", False), ("::", False), ("example.org", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("example.org", False),
+    ],
+)
 def test_what_only_this_machine_can_reach(host, expected):
     assert is_loopback(host) is expected
 

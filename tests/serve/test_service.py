@@ -8,7 +8,7 @@ import pytest
 
 from toolchain.data.rows import load_rows
 from toolchain.errors import InputError, UsageError
-from toolchain.evaluation.target import find_subject
+from toolchain.evaluation.target import find_target
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run
 from toolchain.serve.batching import engines
@@ -46,10 +46,10 @@ def output(answer, name):
 
 def evaluated(bundle):
     """Return texts of the validation rows, and the evaluator's logits of them: one by one, and in its batches."""
-    subject = find_subject({"backend": "ort", "device": "cpu"}, bundle)
-    rows = load_rows(subject.job.task, "validation").texts[:ROWS]
-    tokens = subject.job.encode(rows)
-    with open_runtime("ort", subject.model, **subject.choices) as infer:
+    target = find_target({"backend": "ort", "device": "cpu"}, bundle)
+    rows = load_rows(target.resolved.task, "validation").texts[:ROWS]
+    tokens = target.resolved.encode(rows)
+    with open_runtime("ort", target.model, **target.choices) as infer:
         alone = np.concatenate([infer(tokens.batch(np.array([row]))) for row in range(ROWS)])
         return rows, alone, run(infer, tokens).logits
 
@@ -76,8 +76,8 @@ def test_answers_are_the_evaluators(demo_bundle):
 def test_ids_and_texts_have_the_same_answer(demo_bundle):
     rows, alone, _ = evaluated(demo_bundle)
     batch = (
-        find_subject({"backend": "ort", "device": "cpu"}, demo_bundle)
-        .job.encode(rows[:1])
+        find_target({"backend": "ort", "device": "cpu"}, demo_bundle)
+        .resolved.encode(rows[:1])
         .batch(np.array([0]), length=99)
     )
 

@@ -34,8 +34,10 @@ def both(checkpoints):
     def make(kind, columns):
         source = find_model("demo" if kind == "demo" else str(checkpoints[kind]))
         tokenizer = load_tokenizer(source.folder)
-        return (Encoder(tokenizer, columns=columns, max_length=24, inputs=source.inputs),
-                lambda texts: encode(tokenizer, texts, max_length=24, inputs=source.inputs))  # fmt: skip
+        return (
+            Encoder(tokenizer, columns=columns, max_length=24, inputs=source.inputs),
+            lambda texts: encode(tokenizer, texts, max_length=24, inputs=source.inputs),
+        )
 
     return make
 

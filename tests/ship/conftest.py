@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.bundle.writer import stage
+from toolchain.bundle.writer import open_writer
 from toolchain.ship.options import Options
 from toolchain.ship.triton import ship
 
@@ -31,19 +31,28 @@ def pairs_bundle(tiny, tmp_path_factory):
 
 def add_plan(bundle, sm, *, tensorrt=TENSORRT, **changes):
     """Add a plan to a bundle, as `compile` does: the typed graph itself, which only a stand-in runs."""
-    with stage(bundle) as made:
+    with open_writer(bundle) as made:
         manifest = made.old.manifest
         file = f"model.{manifest['precision']}.onnx"
         for name in manifest["steps"]:
             made.retain(name)
         starts = (1, *(end + 1 for end in BUCKETS[:-1]))
         record = {
-            "schema": 1, "sm": sm, "tensorrt": tensorrt, "version_compatible": False, "layout": "padded",
-            "precision": manifest["precision"], "calibration": None, "options": {},
-            "graph": {"file": file, "sha256": manifest["artefacts"][file]}, "inputs": manifest["inputs"],
-            "profiles": [{"batch": [1, 4, 8], "length": [start, end, end]}
-                         for start, end in zip(starts, BUCKETS, strict=True)], **changes,
-        }  # fmt: skip
+            "schema": 1,
+            "sm": sm,
+            "tensorrt": tensorrt,
+            "version_compatible": False,
+            "layout": "padded",
+            "precision": manifest["precision"],
+            "calibration": None,
+            "options": {},
+            "graph": {"file": file, "sha256": manifest["artefacts"][file]},
+            "inputs": manifest["inputs"],
+            "profiles": [
+                {"batch": [1, 4, 8], "length": [start, end, end]} for start, end in zip(starts, BUCKETS, strict=True)
+            ],
+            **changes,
+        }
         folder = f"plans/sm{sm}-trt{tensorrt}"
 
         def run(place):

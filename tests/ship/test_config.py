@@ -24,8 +24,14 @@ def test_any_text_comes_back(name, files):
 
 
 def test_it_is_written_as_a_person_would():
-    text = config_text({"name": "m", "max_batch_size": 8, "input": [{"name": "x", "data_type": "TYPE_INT32",
-                        "dims": [-1]}], "parameters": {"k": {"string_value": 'a"b'}}})  # fmt: skip
+    text = config_text(
+        {
+            "name": "m",
+            "max_batch_size": 8,
+            "input": [{"name": "x", "data_type": "TYPE_INT32", "dims": [-1]}],
+            "parameters": {"k": {"string_value": 'a"b'}},
+        }
+    )
     assert text == (
         'name: "m"\nmax_batch_size: 8\ninput {\n  name: "x"\n  data_type: TYPE_INT32\n  dims: -1\n}\n'
         'parameters {\n  key: "k"\n  value {\n    string_value: "a\\"b"\n  }\n}\n'
@@ -34,10 +40,14 @@ def test_it_is_written_as_a_person_would():
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("max_batch_sz: 8", 'no field named "max_batch_sz"'), ('max_batch_size: "8"', "1:17"),
-     ("input { data_type: TYPE_INT33 }", "TYPE_INT33"), ("input [ {", "Expected"),
-     ("dynamic_batching { } ensemble_scheduling { }", "oneof")],
-)  # fmt: skip
+    [
+        ("max_batch_sz: 8", 'no field named "max_batch_sz"'),
+        ('max_batch_size: "8"', "1:17"),
+        ("input { data_type: TYPE_INT33 }", "TYPE_INT33"),
+        ("input [ {", "Expected"),
+        ("dynamic_batching { } ensemble_scheduling { }", "oneof"),
+    ],
+)
 def test_what_triton_does_not_read_is_refused(tmp_path, text, message):
     file = tmp_path / "config.pbtxt"
     file.write_text(text)

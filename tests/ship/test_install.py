@@ -173,10 +173,12 @@ def decoder(labels, kind="TYPE_FP32"):
 
 @pytest.mark.parametrize(
     ("labels", "kind", "message"),
-    [('["no", "yes"]', "TYPE_FP16", r"its inputs are logits TYPE_FP32 \[2\], and .* TYPE_FP16 \[2\]\. Choose"),
-     ('["yes", "no"]', "TYPE_FP32", r'd: its labels are \["no", "yes"\], and .* version \["yes", "no"\]\. Choose'),
-     ('[ "no",\n "yes" ]', "TYPE_FP32", None)],
-)  # fmt: skip
+    [
+        ('["no", "yes"]', "TYPE_FP16", r"its inputs are logits TYPE_FP32 \[2\], and .* TYPE_FP16 \[2\]\. Choose"),
+        ('["yes", "no"]', "TYPE_FP32", r'd: its labels are \["no", "yes"\], and .* version \["yes", "no"\]\. Choose'),
+        ('[ "no",\n "yes" ]', "TYPE_FP32", None),
+    ],
+)
 def test_a_new_version_keeps_types_and_labels(tmp_path, labels, kind, message):
     """The labels are those of the newest version: an older one may have had others."""
     place(decoder('["no", "yes"]'), tmp_path / "r", version=10)

@@ -58,8 +58,10 @@ def own(triton, triton_environment, bundles, tmp_path_factory):
             begun[kind] = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
             stack.callback(begun[kind].terminate)
         said = {kind: json.loads(process.stdout.readline()) for kind, process in begun.items()}
-        yield {kind: triton.Server(one["http"].removeprefix("http://"), one["grpc"], "", log, triton_environment)
-               for kind, one in said.items()}  # fmt: skip
+        yield {
+            kind: triton.Server(one["http"].removeprefix("http://"), one["grpc"], "", log, triton_environment)
+            for kind, one in said.items()
+        }
 
 
 @pytest.mark.parametrize("wire", ["http", "grpc"])

@@ -57,8 +57,9 @@ def test_our_own_image_brings_all_and_finds_what_to_tell_triton(root, repository
     done = ship(pairs_bundle, repository, Options(name="plan", backend="trt"))
     assert words(done)[-1] == OWN
     assert "pip" not in done["start"]["line"]
-    (first, *told) = started("sh", root / "docker/serve_repository.sh", "--http-port=8080",
-                             MODELS=str(repository))["tritonserver"]  # fmt: skip
+    (first, *told) = started("sh", root / "docker/serve_repository.sh", "--http-port=8080", MODELS=str(repository))[
+        "tritonserver"
+    ]
     assert first == f"--model-repository={repository}"
     assert told[:2] == [CACHE, COMPLETE]
     assert told[-1] == "--http-port=8080"
@@ -66,8 +67,10 @@ def test_our_own_image_brings_all_and_finds_what_to_tell_triton(root, repository
 
 
 def test_the_key_of_what_is_closed_is_another_at_each_start(root, shipped, started):
-    keys = {tuple(started("sh", root / "docker/serve_repository.sh", MODELS=str(shipped))["tritonserver"][-2:])
-            for _ in range(2)}  # fmt: skip
+    keys = {
+        tuple(started("sh", root / "docker/serve_repository.sh", MODELS=str(shipped))["tritonserver"][-2:])
+        for _ in range(2)
+    }
     assert len(keys) == 2
     assert all(len(one.rpartition("admin=")[2]) == 32 for pair in keys for one in pair)
 
@@ -85,9 +88,12 @@ def test_kserves_arguments_start_a_real_triton(root, triton, triton_environment,
 
 @pytest.mark.parametrize(
     ("options", "changes", "told"),
-    [({}, {}, [COMPLETE]), ({"response_cache": True}, {}, [COMPLETE, CACHE]),
-     ({"tensorrt": "11.4.0.106"}, {"tensorrt": "11.4.0.106", "version_compatible": True}, [COMPLETE, COMPATIBLE])],
-)  # fmt: skip
+    [
+        ({}, {}, [COMPLETE]),
+        ({"response_cache": True}, {}, [COMPLETE, CACHE]),
+        ({"tensorrt": "11.4.0.106"}, {"tensorrt": "11.4.0.106", "version_compatible": True}, [COMPLETE, COMPATIBLE]),
+    ],
+)
 def test_what_triton_is_told_goes_by_options_and_plans(planned, tmp_path, options, changes, told):
     bundle = planned(75, **changes) if changes else planned()
     options = {"tensorrt": "10.16.1.11"} | options if changes else options

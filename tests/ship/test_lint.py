@@ -32,17 +32,33 @@ CHANGES = [
     ("sentiment_decoder", ('backend: "python"\n', ""), "error", "neither backend nor platform"),
     ("sentiment_classifier", ("versions: 1", "versions: 3"), "error", "version 3 is to be served and is not there"),
     ("plan_classifier", ('value: "model.sm75.plan"', 'value: "model.t4.plan"'), "error", "1/model.t4.plan is missing"),
-    ("graph_classifier", ("TYPE_INT32", "TYPE_INT64"), "error",
-     "input input_ids is TYPE_INT64, in 1/model.onnx TYPE_INT32"),
-    ("plan_classifier", ("TYPE_INT32", "TYPE_INT64"), "error",
-     "input input_ids is TYPE_INT64, in 1/model.sm75.plan TYPE_INT32"),
-    ("graph_classifier", ("dims: -1", "dims: [ -1, -1 ]"), "error",
-     "input input_ids has dims [-1, -1], in 1/model.onnx [-1]"),
+    (
+        "graph_classifier",
+        ("TYPE_INT32", "TYPE_INT64"),
+        "error",
+        "input input_ids is TYPE_INT64, in 1/model.onnx TYPE_INT32",
+    ),
+    (
+        "plan_classifier",
+        ("TYPE_INT32", "TYPE_INT64"),
+        "error",
+        "input input_ids is TYPE_INT64, in 1/model.sm75.plan TYPE_INT32",
+    ),
+    (
+        "graph_classifier",
+        ("dims: -1", "dims: [ -1, -1 ]"),
+        "error",
+        "input input_ids has dims [-1, -1], in 1/model.onnx [-1]",
+    ),
     ("sentiment_classifier", ("dims: 2", "dims: 3"), "error", "output logits has dims [3], in 1/model.onnx [2] behind"),
     ("graph_classifier", ('name: "input_ids"', 'name: "ids"'), "error", "1/model.onnx has no input ids"),
     ("graph_classifier", ("input {.*?}\n", ""), "error", "1/model.onnx needs the input input_ids"),
-    ("plan_classifier", ("max_batch_size: 8", "max_batch_size: 64"), "error",
-     "max_batch_size 64, and 1/model.sm75.plan takes 8"),
+    (
+        "plan_classifier",
+        ("max_batch_size: 8", "max_batch_size: 64"),
+        "error",
+        "max_batch_size 64, and 1/model.sm75.plan takes 8",
+    ),
     ("plan_classifier", ('profile: "1"', 'profile: "2"'), "error", "profile 2, and 1/model.sm75.plan has 2"),
     ("plan_classifier", ('  profile: "1"\n', ""), "warning", "instances have 1 of 2 profiles"),
     ("plan_classifier", ("dims: 16", "dims: 48"), "error", "model_warmup of 1 rows of 48 tokens: no profile"),
@@ -54,8 +70,12 @@ CHANGES = [
     ("graph_classifier", ('key: "input_ids"', 'key: "ids"'), "error", "has ids, which is no input"),
     ("graph_classifier", ("zero_data: true", 'input_data_file: "ids"'), "error", "warmup/ids is missing"),
     ("graph_classifier", ("max_batch_size: 4", "max_batch_size: 1"), "warning", "a delay only costs time"),
-    ("plan_classifier", ("preferred_batch_size: 4", "preferred_batch_size: 16"), "error",
-     "16 is above max_batch_size 8"),
+    (
+        "plan_classifier",
+        ("preferred_batch_size: 4", "preferred_batch_size: 16"),
+        "error",
+        "16 is above max_batch_size 8",
+    ),
     ("sentiment_decoder", ("max_queue_size: 256", "max_queue_size: 0"), "warning", "its queue has no end"),
     ("sentiment_tokenizer", ('name: "attention_mask"', 'name: "input_ids"'), "error", "output 'input_ids' twice"),
     ("sentiment_tokenizer", ("data_type: TYPE_INT32", ""), "error", "output input_ids: no data_type"),
@@ -67,16 +87,28 @@ CHANGES = [
     ("sentiment", ('value: "SCORE"', 'value: "LOGITS"'), "error", "LOGITS is made by sentiment_decoder and by"),
     ("sentiment", ('value: "LABEL"', 'value: "CLASS"'), "error", "no step makes the output LABEL"),
     ("sentiment", ('model_name: "sentiment_decoder"', 'model_name: "gone"'), "error", "step 'gone' is no model"),
-    ("sentiment", ("model_version: 1", "model_version: 2"), "error",
-     "takes version 2 of sentiment_tokenizer, which serves 1"),
-    ("sentiment", ("max_batch_size: 8", "max_batch_size: 64"), "error",
-     "max_batch_size 64, and sentiment_tokenizer takes 8"),
+    (
+        "sentiment",
+        ("model_version: 1", "model_version: 2"),
+        "error",
+        "takes version 2 of sentiment_tokenizer, which serves 1",
+    ),
+    (
+        "sentiment",
+        ("max_batch_size: 8", "max_batch_size: 64"),
+        "error",
+        "max_batch_size 64, and sentiment_tokenizer takes 8",
+    ),
     ("sentiment", ("TYPE_STRING", "TYPE_FP32"), "error", "TEXT is TYPE_FP32 from the request and TYPE_STRING in"),
-    ("sentiment_tokenizer", ("TYPE_INT32", "TYPE_INT64"), "error",
-     "input_ids is TYPE_INT64 from sentiment_tokenizer and TYPE_INT32 in sentiment_classifier"),
+    (
+        "sentiment_tokenizer",
+        ("TYPE_INT32", "TYPE_INT64"),
+        "error",
+        "input_ids is TYPE_INT64 from sentiment_tokenizer and TYPE_INT32 in sentiment_classifier",
+    ),
     ("sentiment", ("dims: 2", "dims: 3"), "error", "SCORE has dims [2] from sentiment_decoder and [3] in"),
     ("sentiment", ("input_map {.*?}\n", ""), "error", "sentiment_tokenizer needs TEXT, and its step maps nothing"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("model", "change", "level", "what"), CHANGES, ids=[one[3][:40] for one in CHANGES])
@@ -88,21 +120,28 @@ def test_each_fault_is_found(repository, model, change, level, what):
 
 
 def test_an_output_that_is_an_input_too_is_found(repository):
-    rewrite(repository, "sentiment", ('key: "LOGITS"\n *value: "LOGITS"', 'key: "LOGITS" value: "copy"'),
-            ('value: "logits"', 'value: "LOGITS"'), ('value: "logits"', 'value: "LOGITS"'))  # fmt: skip
+    rewrite(
+        repository,
+        "sentiment",
+        ('key: "LOGITS"\n *value: "LOGITS"', 'key: "LOGITS" value: "copy"'),
+        ('value: "logits"', 'value: "LOGITS"'),
+        ('value: "logits"', 'value: "LOGITS"'),
+    )
     (finding,) = lint(repository)["findings"]
     assert finding["what"].startswith("the output LOGITS is a step's input too: who asks for other outputs alone")
 
 
 @pytest.mark.parametrize(
     ("file", "text", "what"),
-    [("sentiment_decoder/1/model.py", "def (:", "1/model.py is no Python"),
-     ("sentiment_decoder/1/model.py", "x = 1", "no class TritonPythonModel"),
-     ("graph_classifier/1/model.onnx", "no graph", "not an ONNX graph"),
-     ("sentiment_classifier/1/model.onnx", "", "1/model.onnx is not the file that was shipped"),
-     ("sentiment_tokenizer/requirements.txt", "tokenizers\nnumpy>=2\n", "lets numpy 2 in"),
-     ("plan_classifier/1/model.sm75.plan.json", "{", "nothing beside 1/model.sm75.plan says what it takes")],
-)  # fmt: skip
+    [
+        ("sentiment_decoder/1/model.py", "def (:", "1/model.py is no Python"),
+        ("sentiment_decoder/1/model.py", "x = 1", "no class TritonPythonModel"),
+        ("graph_classifier/1/model.onnx", "no graph", "not an ONNX graph"),
+        ("sentiment_classifier/1/model.onnx", "", "1/model.onnx is not the file that was shipped"),
+        ("sentiment_tokenizer/requirements.txt", "tokenizers\nnumpy>=2\n", "lets numpy 2 in"),
+        ("plan_classifier/1/model.sm75.plan.json", "{", "nothing beside 1/model.sm75.plan says what it takes"),
+    ],
+)
 def test_faults_of_files_are_found(repository, file, text, what):
     (repository / file).write_text(text)
     assert [one for one in lint(repository)["findings"] if what in one["what"]]
@@ -110,9 +149,13 @@ def test_faults_of_files_are_found(repository, file, text, what):
 
 @pytest.mark.parametrize(
     "file",
-    ["sentiment_tokenizer/1/tokenizer.json", "sentiment_tokenizer/1/settings.json", "sentiment_decoder/1/labels.json",
-     "sentiment_classifier/1/model.onnx"],
-)  # fmt: skip
+    [
+        "sentiment_tokenizer/1/tokenizer.json",
+        "sentiment_tokenizer/1/settings.json",
+        "sentiment_decoder/1/labels.json",
+        "sentiment_classifier/1/model.onnx",
+    ],
+)
 def test_what_a_model_of_ours_reads_is_missed_once(repository, file):
     folder, _, name = file.partition("/")
     (repository / file).unlink()
@@ -121,14 +164,19 @@ def test_what_a_model_of_ours_reads_is_missed_once(repository, file):
 
 @pytest.mark.parametrize(
     ("file", "text", "what"),
-    [("tokenizer/1/tokenizer.json", "{}", "tokenizer.json is no tokenizer"),
-     ("tokenizer/1/settings.json", "", "settings.json is not what model.py reads"),
-     ("tokenizer/1/settings.json", "{}", "settings.json is not what model.py reads"),
-     ("tokenizer/1/settings.json", '{"texts": ["TEXT"], "outputs": [], "buckets": [16], "max_characters": 9}',
-      "has the outputs none, and its configuration attention_mask, input_ids"),
-     ("decoder/1/labels.json", "{}", "labels.json is no list of labels"),
-     ("decoder/1/labels.json", '["a", "b", "c"]', "has 3 labels, and there are 2 logits")],
-)  # fmt: skip
+    [
+        ("tokenizer/1/tokenizer.json", "{}", "tokenizer.json is no tokenizer"),
+        ("tokenizer/1/settings.json", "", "settings.json is not what model.py reads"),
+        ("tokenizer/1/settings.json", "{}", "settings.json is not what model.py reads"),
+        (
+            "tokenizer/1/settings.json",
+            '{"texts": ["TEXT"], "outputs": [], "buckets": [16], "max_characters": 9}',
+            "has the outputs none, and its configuration attention_mask, input_ids",
+        ),
+        ("decoder/1/labels.json", "{}", "labels.json is no list of labels"),
+        ("decoder/1/labels.json", '["a", "b", "c"]', "has 3 labels, and there are 2 logits"),
+    ],
+)
 def test_what_a_model_of_ours_cannot_read_is_found(repository, file, text, what):
     (repository / f"sentiment_{file}").write_text(text)
     (finding,) = lint(repository)["findings"]

@@ -13,7 +13,7 @@ import scipy.special
 
 import toolchain.ship.triton
 from toolchain.bundle import open_bundle
-from toolchain.bundle.job import job_of
+from toolchain.bundle.resolved import resolve_bundle
 from toolchain.evaluation.target import recorded
 
 CODE = sorted(toolchain.ship.triton.CODE.glob("*.py"))
@@ -51,10 +51,13 @@ def model(shipped, monkeypatch):
     """Return what loads a model of the repository with a stand-in for the module that Triton gives it."""
     logged = []
     stub = SimpleNamespace(
-        Tensor=Tensor, InferenceResponse=InferenceResponse, TritonError=TritonError, logged=logged,
+        Tensor=Tensor,
+        InferenceResponse=InferenceResponse,
+        TritonError=TritonError,
+        logged=logged,
         Logger=SimpleNamespace(log_error=logged.append),
         get_input_tensor_by_name=lambda request, name: Tensor(name, request[name]),
-    )  # fmt: skip
+    )
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", stub)
 
     def load(name):
@@ -76,7 +79,7 @@ def request(**columns):
 
 def evaluated(path, texts):
     bundle = open_bundle(path)
-    return job_of(bundle, recorded(bundle, {})).encode(texts)
+    return resolve_bundle(bundle, recorded(bundle, {})).encode(texts)
 
 
 @pytest.mark.parametrize("file", CODE, ids=lambda file: file.name)

@@ -10,7 +10,7 @@ import pytest
 import scipy.special
 
 from toolchain.bundle import open_bundle
-from toolchain.bundle.job import job_of
+from toolchain.bundle.resolved import resolve_bundle
 from toolchain.evaluation.target import recorded
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.parity import PROBES
@@ -26,7 +26,7 @@ def logits_of():
 
     def run(path, file, texts):
         bundle = open_bundle(path)
-        tokens = job_of(bundle, recorded(bundle, {})).encode(texts)
+        tokens = resolve_bundle(bundle, recorded(bundle, {})).encode(texts)
         with open_runtime("ort", bundle.file(file), device="cpu", precision="fp32") as infer:
             return np.concatenate([infer(tokens.batch(np.array([row]))) for row in range(len(tokens))])
 
@@ -77,11 +77,13 @@ def test_json_and_binary_tensors_agree(server):
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({"hex": {"TEXT": [["ff"]]}}, "TEXT is not UTF-8"),
-     ({"inputs": {"TEXT": [["x" * 20_000]]}}, "TEXT has 20000 characters; at most 16384 are taken"),
-     ({"inputs": {"TEXT": [["x"]] * 9}}, "batch-size must be <= 8")],
+    [
+        ({"hex": {"TEXT": [["ff"]]}}, "TEXT is not UTF-8"),
+        ({"inputs": {"TEXT": [["x" * 20_000]]}}, "TEXT has 20000 characters; at most 16384 are taken"),
+        ({"inputs": {"TEXT": [["x"]] * 9}}, "batch-size must be <= 8"),
+    ],
     ids=["not UTF-8", "too long", "too many"],
-)  # fmt: skip
+)
 def test_a_wrong_request_is_the_clients_fault_and_the_next_is_answered(server, wire, given, message):
     call = {"wire": wire, "model": "sentiment"}
     refused, answered = server.ask(call | given, call | {"inputs": {"TEXT": [["fine"]]}})
@@ -155,10 +157,27 @@ def test_it_counts_what_the_autoscaler_goes_by(root, server):
 def test_perf_analyzer_runs_against_it(server, perf_analyzer, tmp_path, wire):
     (tmp_path / "in.json").write_text(json.dumps({"data": [{"TEXT": [text]} for text in PROBES]}))
     found = perf_analyzer(
-        "-m", "sentiment", "-i", wire, "-u", getattr(server, wire), "--input-data", tmp_path / "in.json",
-        "--concurrency-range", "4", "--measurement-mode", "count_windows", "--measurement-request-count", "50",
-        "-s", "999", "-r", "10", "-f", tmp_path / "out.csv",
-    )  # fmt: skip
+        "-m",
+        "sentiment",
+        "-i",
+        wire,
+        "-u",
+        getattr(server, wire),
+        "--input-data",
+        tmp_path / "in.json",
+        "--concurrency-range",
+        "4",
+        "--measurement-mode",
+        "count_windows",
+        "--measurement-request-count",
+        "50",
+        "-s",
+        "999",
+        "-r",
+        "10",
+        "-f",
+        tmp_path / "out.csv",
+    )
     assert found.returncode == 0, found.stdout + found.stderr
     header, row, *_ = (tmp_path / "out.csv").read_text().splitlines()
     assert float(dict(zip(header.split(","), row.split(","), strict=False))["Inferences/Second"]) > 0

@@ -53,9 +53,13 @@ def test_a_queue_has_an_end_and_nothing_waits_for_more_unless_asked(shipped, dem
 
 @pytest.mark.parametrize(
     ("options", "backend", "kind", "file"),
-    [({"backend": "python"}, "python", 2, "model.fp16.onnx"), ({"backend": "ort"}, "onnxruntime", 0, "model.fp16.onnx"),
-     ({"backend": "ort", "device": "cpu", "file": "model.onnx"}, "onnxruntime", 2, "model.onnx"), ({}, "", 0, None)],
-)  # fmt: skip
+    [
+        ({"backend": "python"}, "python", 2, "model.fp16.onnx"),
+        ({"backend": "ort"}, "onnxruntime", 0, "model.fp16.onnx"),
+        ({"backend": "ort", "device": "cpu", "file": "model.onnx"}, "onnxruntime", 2, "model.onnx"),
+        ({}, "", 0, None),
+    ],
+)
 def test_each_backend_takes_its_own_file(pairs_bundle, tmp_path, options, backend, kind, file):
     done = ship(pairs_bundle, tmp_path / "r", Options(name="m", **options))
     found = config(tmp_path / "r", "m_classifier")
@@ -67,9 +71,13 @@ def test_each_backend_takes_its_own_file(pairs_bundle, tmp_path, options, backen
 
 @pytest.mark.parametrize(
     ("options", "slow"),
-    [({"backend": "python"}, True), ({"backend": "ort", "device": "cpu"}, True), ({"backend": "ort"}, False),
-     ({"backend": "python", "file": "model.onnx"}, False)],
-)  # fmt: skip
+    [
+        ({"backend": "python"}, True),
+        ({"backend": "ort", "device": "cpu"}, True),
+        ({"backend": "ort"}, False),
+        ({"backend": "python", "file": "model.onnx"}, False),
+    ],
+)
 def test_float16_on_a_cpu_is_said_to_be_slow_with_the_way_out(pairs_bundle, tmp_path, caplog, options, slow):
     ship(pairs_bundle, tmp_path / "r", Options(name="m", **options))
     said = [
@@ -164,10 +172,12 @@ def test_a_server_has_one_tensorrt(planned, tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"layout": "packed"}, "rows without padding.* --attention native"),
-     ({"profiles": [{"batch": [1, 4, 8], "length": [1, 16, 16]}]}, "takes 16 tokens, and texts are cut at 32"),
-     ({"profiles": [{"batch": [4, 4, 8], "length": [1, 32, 32]}]}, "no batch below 4")],
-)  # fmt: skip
+    [
+        ({"layout": "packed"}, "rows without padding.* --attention native"),
+        ({"profiles": [{"batch": [1, 4, 8], "length": [1, 16, 16]}]}, "takes 16 tokens, and texts are cut at 32"),
+        ({"profiles": [{"batch": [4, 4, 8], "length": [1, 32, 32]}]}, "no batch below 4"),
+    ],
+)
 def test_a_plan_that_no_batcher_can_feed_is_refused(planned, tmp_path, changes, message):
     bundle = planned(75, tensorrt="11.4.0.106", **changes)
     with pytest.raises(InputError, match=message):
@@ -182,13 +192,15 @@ def test_plans_with_other_profiles_are_no_one_model(planned, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
-    [({"backend": "trt"}, MachineError, "no plan. Build one"),
-     ({"max_batch": 9, "bundle": "pairs"}, UsageError, "takes 8"),
-     ({"cuda_graphs": True}, UsageError, "--cuda-graphs: only with --backend trt"),
-     ({"device": "cpu"}, UsageError, "--device cpu: only with --backend ort"),
-     ({"file": "model.int8.onnx"}, InputError, r"has no model\.int8\.onnx"),
-     ({"file": "model.onnx", "bundle": "pairs"}, UsageError, "takes every plan")],
-)  # fmt: skip
+    [
+        ({"backend": "trt"}, MachineError, "no plan. Build one"),
+        ({"max_batch": 9, "bundle": "pairs"}, UsageError, "takes 8"),
+        ({"cuda_graphs": True}, UsageError, "--cuda-graphs: only with --backend trt"),
+        ({"device": "cpu"}, UsageError, "--device cpu: only with --backend ort"),
+        ({"file": "model.int8.onnx"}, InputError, r"has no model\.int8\.onnx"),
+        ({"file": "model.onnx", "bundle": "pairs"}, UsageError, "takes every plan"),
+    ],
+)
 def test_what_cannot_be_says_what_to_do(demo_bundle, pairs_bundle, tmp_path, options, error, message):
     bundle = pairs_bundle if options.pop("bundle", None) else demo_bundle
     with pytest.raises(error, match=message):
@@ -197,8 +209,14 @@ def test_what_cannot_be_says_what_to_do(demo_bundle, pairs_bundle, tmp_path, opt
 
 
 def test_numbers_are_as_large_as_a_configuration_holds(demo_bundle, tmp_path):
-    largest = {"version": 2**63 - 1, "max_batch": 2**31 - 1, "instances": 2**31 - 1, "queue": 2**32 - 1,
-               "timeout_ms": (2**64 - 1) // 1000, "delay_us": 2**64 - 1}  # fmt: skip
+    largest = {
+        "version": 2**63 - 1,
+        "max_batch": 2**31 - 1,
+        "instances": 2**31 - 1,
+        "queue": 2**32 - 1,
+        "timeout_ms": (2**64 - 1) // 1000,
+        "delay_us": 2**64 - 1,
+    }
     ship(demo_bundle, tmp_path / "r", Options(name="m", **largest))
     assert list(config(tmp_path / "r", "m").version_policy.specific.versions) == [2**63 - 1]
     for name, most in largest.items():

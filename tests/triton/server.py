@@ -81,9 +81,13 @@ class Server:
         """Make calls by tritonclient in the environment's own Python, and return what came of each (client.py)."""
         python = self.environment.folder / "bin/python"
         done = subprocess.run(
-            [python, HERE / "client.py", self.http, self.grpc], input=json.dumps(calls), text=True,
-            capture_output=True, check=False, timeout=300,
-        )  # fmt: skip
+            [python, HERE / "client.py", self.http, self.grpc],
+            input=json.dumps(calls),
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=300,
+        )
         assert done.returncode == 0, done.stderr
         answers: list[dict[str, Any]] = json.loads(done.stdout)
         return answers

@@ -1,7 +1,7 @@
 """Checks of energy: the counter agrees with power, and what engines use a row is measured and plausible."""
 
 from toolchain.accept.bench import Bench, Check, Skip
-from toolchain.energy.compare import contest
+from toolchain.energy.compare import compare_energy
 from toolchain.energy.context import DISAGREE
 from toolchain.energy.text import describe, reason
 from toolchain.errors import GateError, MachineError
@@ -40,8 +40,11 @@ def _energy(name: str) -> Check:
             if BOARD not in meter.components:
                 raise Skip(reason(meter.missing[BOARD][0]))
             cap_w = [describe_gpu(gpu)["power_limit_w"] for gpu in meter.inventory.gpus]
-        options = {"energy_window": recipe.energy_window, "energy_windows": recipe.energy_windows,
-                   "energy_warmup": recipe.energy_warmup}  # fmt: skip
+        options = {
+            "energy_window": recipe.energy_window,
+            "energy_windows": recipe.energy_windows,
+            "energy_warmup": recipe.energy_warmup,
+        }
         result = evaluate({"backend": "trt", "limit": recipe.limit, "energy": True, **options}, bundle=place)
         bench.results[:] = [one for one in bench.results if one["file"] != result["file"]] + [result]
         energy = result["energy"]
@@ -62,7 +65,7 @@ def _comparison(bench: Bench) -> str:
             raise Skip(reason(meter.missing[BOARD][0]))
     options = {name: getattr(bench.recipe, name) for name in ("energy_window", "energy_windows", "energy_warmup")}
     places = [bench.bundle("fp16"), bench.bundle("int8")]
-    (found,) = contest(places, ["trt"], {**options, "energy": True}, tell=lambda line: None)["comparisons"]
+    (found,) = compare_energy(places, ["trt"], {**options, "energy": True}, tell=lambda line: None)["comparisons"]
     if found["ratio"] is None:
         raise MachineError(f"energy of int8 and fp16: {reason(found['reason'])}. See `toolchain doctor`.")
     seen = f"{found['mdd_percent']:.1f} % could be seen" if found["mdd_percent"] is not None else "one block"

@@ -11,11 +11,11 @@ from toolchain.bundle import open_bundle
 from toolchain.bundle.build import build
 from toolchain.diagnose import verify
 from toolchain.diagnose.doctor import examine
-from toolchain.diagnose.gate import contest
-from toolchain.diagnose.probe import open_artefact
+from toolchain.diagnose.gate import compare_results
+from toolchain.diagnose.probe import open_probe_graph
 from toolchain.engine.api import has_implicit_int8, make_logger
 from toolchain.engine.plan import Tag, check_plan
-from toolchain.engine.plugins import VARIABLE_LENGTH, probe
+from toolchain.engine.plugins import VARIABLE_LENGTH, plugin_versions
 from toolchain.errors import GateError, InputError, MachineError
 from toolchain.evaluation.compare import FAILS
 from toolchain.graph.encoder import dissect
@@ -32,9 +32,13 @@ ENGINES: dict[str, dict[str, str]] = {
     "int8": {"precision": "int8"},
     "fp16-plugin": {"precision": "fp16", "attention": "plugin"},
     "int8-plugin": {"precision": "int8", "attention": "plugin", "calib_method": "entropy"},
-    "int8-plugin-tensorrt": {"precision": "int8", "attention": "plugin", "calib_method": "entropy",
-                             "calibrator": "tensorrt"},
-}  # fmt: skip
+    "int8-plugin-tensorrt": {
+        "precision": "int8",
+        "attention": "plugin",
+        "calib_method": "entropy",
+        "calibrator": "tensorrt",
+    },
+}
 """Bundle's name -> the options that make it: both roads, both calibrators of the second (it takes no smoothing)."""
 
 
@@ -71,7 +75,7 @@ def _need_plugins(bench: Bench, precision: str) -> None:
         raise Skip(f"TensorRT {tag.tensorrt} has no implicit quantisation")
     try:
         trt.init_libnvinfer_plugins(make_logger(trt)[0], "")
-        probe(trt, VARIABLE_LENGTH)
+        plugin_versions(trt, VARIABLE_LENGTH)
         place = open_bundle(bench.bundle("fp32"))
         encoder = dissect(graph.load(place.file("model.onnx")))
         check_packable(encoder, max_length=place.manifest["max_length"], sm=tag.sm, precision=precision)
@@ -81,7 +85,7 @@ def _need_plugins(bench: Bench, precision: str) -> None:
 
 def _verify(name: str) -> Check:
     def check(bench: Bench) -> str:
-        found = verify.verify(open_artefact(bench.bundle(name), {"backend": "trt"}))
+        found = verify.verify(open_probe_graph(bench.bundle(name), {"backend": "trt"}))
         verify.judge(found)
         return f"{len(found['cases'])} cases"
 
@@ -115,7 +119,7 @@ def _gate(name: str) -> Check:
         )
         if found is None:
             raise Skip("was not evaluated")
-        record = contest([Path(found["file"])], bench.recipe.replace(max_drop=limit), tell=lambda line: None)[0]
+        record = compare_results([Path(found["file"])], bench.recipe.replace(max_drop=limit), tell=lambda line: None)[0]
         if record["verdict"] == FAILS:
             raise GateError(f"drops {record['drop_points']:.2f} points, {limit:g} allowed. See `toolchain explain`.")
         return f"{record['drop_points']:+.2f} points: {record['verdict']}"
@@ -125,12 +129,12 @@ def _gate(name: str) -> Check:
 
 def _cuda_graphs(bench: Bench) -> str:
     """Replayed graphs give what one call at a time gives, at every shape twice."""
-    artefact = open_artefact(bench.bundle("fp16"), {"backend": "trt"})
-    batches = [artefact.tokens.batch(np.arange(count)) for count in (1, 3, 8)]
-    choices = {"device": artefact.device, "precision": artefact.precision}
-    with open_runtime("trt", artefact.file, **choices) as infer:
+    probe = open_probe_graph(bench.bundle("fp16"), {"backend": "trt"})
+    batches = [probe.tokens.batch(np.arange(count)) for count in (1, 3, 8)]
+    choices = {"device": probe.device, "precision": probe.precision}
+    with open_runtime("trt", probe.file, **choices) as infer:
         expected = [infer(batch) for batch in batches]
-    with open_runtime("trt", artefact.file, cuda_graphs=True, **choices) as infer:
+    with open_runtime("trt", probe.file, cuda_graphs=True, **choices) as infer:
         found = [infer(batch) for batch in batches * 2]
     largest = max(float(np.abs(one - other).max()) for one, other in zip(found, expected * 2, strict=True))
     allowed = verify.INVARIANCE["fp16"] * max(1.0, *(float(np.abs(one).max()) for one in expected))

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from toolchain import graph
-from toolchain.bundle.job import Job
+from toolchain.bundle.resolved import ResolvedRecipe
 from toolchain.checkpoint.tokenize import encode
 from toolchain.engine import cache
 from toolchain.engine.builder import Builder
 from toolchain.engine.calibrator import entropy_calibrator
 from toolchain.engine.cuda import open_gpu
 from toolchain.engine.plan import Tag
-from toolchain.engine.plugins import FIXED_LENGTH, probe
+from toolchain.engine.plugins import FIXED_LENGTH, plugin_versions
 from toolchain.engine.shapes import Profile
 from toolchain.engine.static import static_network
 from toolchain.errors import InputError
@@ -32,31 +32,33 @@ from toolchain.tensors import Batch
 CACHE = "calibration.cache"
 
 
-def find_scales(job: Job, stage: Path, trt: Any, tag: Tag, encoder: Encoder, profile: Profile, device: str) -> bytes:
+def find_scales(
+    resolved: ResolvedRecipe, staging: Path, trt: Any, tag: Tag, encoder: Encoder, profile: Profile, device: str
+) -> bytes:
     """Return the cache that the engine takes its scales from, and keep it with its side-car beside the plan.
 
     Raises:
         InputError: a cache that was given does not fit, or TensorRT's calibration is not whole.
     """
-    recipe, needed = job.recipe, tensor_names(encoder)
-    target = stage / tag.folder / CACHE
+    recipe, needed = resolved.recipe, tensor_names(encoder)
+    target = staging / tag.folder / CACHE
     fits = {
         "tensorrt": tag.tensorrt,
-        "model_sha256": sha256_file(stage / "model.onnx"),
-        "tokenizer_sha256": sha256_json({path.name: sha256_file(path) for path in sorted(stage.glob("token*"))}),
-        "max_length": job.max_length,
+        "model_sha256": sha256_file(staging / "model.onnx"),
+        "tokenizer_sha256": sha256_json({path.name: sha256_file(path) for path in sorted(staging.glob("token*"))}),
+        "max_length": resolved.max_length,
         "tensors_sha256": sha256_json(needed),
     }
     if recipe.calibrator == "own":
-        data = cache.cache_text(own_ranges(job, stage, encoder), version=tag.tensorrt).encode()
-        about = {**fits, "calibrator": "own", "calibration_sha256": sha256_file(stage / "calibration.json")}
+        data = cache.cache_text(own_ranges(resolved, staging, encoder), version=tag.tensorrt).encode()
+        about = {**fits, "calibrator": "own", "calibration_sha256": sha256_file(staging / "calibration.json")}
     elif recipe.gives_cache:
         file = Path(str(recipe.calibration))
         data, known = cache.read_cache(file)
         cache.check_cache(data, where=str(file), version=tag.tensorrt, needed=needed, about=known, fits=fits)
         about = known or {}
     else:
-        data, fed = calibrate_static(job, trt, encoder, profile, device)
+        data, fed = calibrate_static(resolved, trt, encoder, profile, device)
         # Of the tensors between those of the table, none may get a scale, or TensorRT might run it in INT8.
         data = cache.only(data, needed, where="TensorRT's cache")
         about = {**fits, **fed, "calibrator": "tensorrt"}
@@ -66,7 +68,7 @@ def find_scales(job: Job, stage: Path, trt: Any, tag: Tag, encoder: Encoder, pro
     return data
 
 
-def own_ranges(job: Job, stage: Path, encoder: Encoder) -> dict[str, float]:
+def own_ranges(resolved: ResolvedRecipe, staging: Path, encoder: Encoder) -> dict[str, float]:
     """Return the amax of every tensor of the table, from calibration.json and one more pass over the rows.
 
     TensorRT leaves a product out of INT8 if what it reads or what it gives has no scale. What products read is
@@ -75,24 +77,28 @@ def own_ranges(job: Job, stage: Path, encoder: Encoder) -> dict[str, float]:
     Raises:
         InputError: calibration.json or the rows are missing or of another graph.
     """
-    ranges, about = read_ranges(stage / "calibration.json")
+    ranges, about = read_ranges(staging / "calibration.json")
     if about.get("smoothing"):
         raise InputError(
             "calibration.json: its ranges are those of a smoothed graph, and the plugins' has no smoothing. "
             "Calibrate without --smooth and auto, or give --calibrator tensorrt."
         )
     found = plugin_ranges(encoder, ranges)
-    names = {tensor_name(index, role): name for index, part in enumerate(encoder.layers)
-             for role, name in part.results.items() if tensor_name(index, role) not in found}  # fmt: skip
-    tokens = job.encode(job.calibration_rows.texts)
-    for values in tapped(graph.load(stage / "model.onnx"), list(names.values()), tokens):
+    names = {
+        tensor_name(index, role): name
+        for index, part in enumerate(encoder.layers)
+        for role, name in part.results.items()
+        if tensor_name(index, role) not in found
+    }
+    tokens = resolved.encode(resolved.calibration_rows.texts)
+    for values in tapped(graph.load(staging / "model.onnx"), list(names.values()), tokens):
         for name, source in names.items():
             found[name] = max(found.get(name, 0.0), float(np.abs(values[source]).max()))
     return {name: found[name] for name in tensor_names(encoder)}
 
 
 def calibrate_static(
-    job: Job, trt: Any, encoder: Encoder, profile: Profile, device: str
+    resolved: ResolvedRecipe, trt: Any, encoder: Encoder, profile: Profile, device: str
 ) -> tuple[bytes, dict[str, Any]]:
     """Let TensorRT calibrate the static network on the job's rows; return its cache and what it was fed.
 
@@ -102,9 +108,9 @@ def calibrate_static(
     Raises:
         InputError: there are fewer rows than one batch, or TensorRT gives no cache or stops early.
     """
-    rows = job.calibration_rows
+    rows = resolved.calibration_rows
     size, length = profile.batch[1], profile.length[1]
-    batches = list(_batches(job, size, length, with_types=encoder.types is not None))
+    batches = list(_batches(resolved, size, length, with_types=encoder.types is not None))
     if not batches:
         raise InputError(
             f"{rows.source}: {len(rows)} rows, and a batch has {size}. "
@@ -112,7 +118,9 @@ def calibrate_static(
         )
     builder = Builder(trt, "calibration network")
     network = builder.empty(strongly_typed=False)
-    held = static_network(trt, network, encoder, batch=size, length=length, versions=probe(trt, FIXED_LENGTH))
+    network_weights = static_network(
+        trt, network, encoder, batch=size, length=length, versions=plugin_versions(trt, FIXED_LENGTH)
+    )
     with open_gpu(device) as gpu:
         buffers = {name: gpu.buffer(array.nbytes) for name, array in batches[0].items()}
 
@@ -123,7 +131,7 @@ def calibrate_static(
         shapes = {name: array.shape for name, array in batches[0].items()}
         calibrator = entropy_calibrator(trt, batches, cache=None, upload=upload, shapes=shapes)
         builder.calibrate(network, calibrator)
-    del held  # the network reads weights from it until here
+    del network_weights  # the network reads weights from it until here
     if calibrator.cache_written is None:
         raise InputError(f"calibration: TensorRT wrote no cache ({builder.heard.why}). See -vv.")
     if calibrator.batches_seen != len(batches):
@@ -131,14 +139,21 @@ def calibrate_static(
             f"calibration: TensorRT took {calibrator.batches_seen} of {len(batches)} batches, so its ranges are not "
             "those of your rows. See -vv."
         )
-    fed = {"rows": len(batches) * size, "batches": len(batches), "shape": [size, length], "data_sha256": rows.digest,
-           "missing_scales": len(builder.heard.missing_scales)}  # fmt: skip
+    fed = {
+        "rows": len(batches) * size,
+        "batches": len(batches),
+        "shape": [size, length],
+        "data_sha256": rows.digest,
+        "missing_scales": len(builder.heard.missing_scales),
+    }
     return calibrator.cache_written, fed
 
 
-def _batches(job: Job, size: int, length: int, *, with_types: bool) -> Iterator[Batch]:
+def _batches(resolved: ResolvedRecipe, size: int, length: int, *, with_types: bool) -> Iterator[Batch]:
     """Yield whole batches as the static network takes them: ids int32 [length, size], lengths int32 [size, 1]."""
-    tokens = encode(job.tokenizer, job.calibration_rows.texts, max_length=length, inputs=job.source.inputs)
+    tokens = encode(
+        resolved.tokenizer, resolved.calibration_rows.texts, max_length=length, inputs=resolved.source.inputs
+    )
     for start in range(0, len(tokens) - size + 1, size):
         rows = np.arange(start, start + size)
         padded = tokens.batch(rows, length=length)

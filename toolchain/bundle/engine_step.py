@@ -20,14 +20,14 @@ from typing import Any
 
 from toolchain import graph
 from toolchain.bundle.engine_scales import find_scales
-from toolchain.bundle.job import Job
-from toolchain.bundle.writer import Stage
+from toolchain.bundle.resolved import ResolvedRecipe
+from toolchain.bundle.writer import BundleWriter
 from toolchain.engine.api import has_implicit_int8, import_tensorrt, major_of
 from toolchain.engine.builder import Builder, Built, Options, Shapes
 from toolchain.engine.calibrator import entropy_calibrator
 from toolchain.engine.cuda import import_pycuda, open_gpu
 from toolchain.engine.plan import LAYERS, PLAN, RECORD, SCHEMA, Tag
-from toolchain.engine.plugins import VARIABLE_LENGTH, probe
+from toolchain.engine.plugins import VARIABLE_LENGTH, plugin_versions
 from toolchain.engine.shapes import Profile, make_profiles
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.files import sha256_file, write_bytes, write_json, write_text
@@ -85,17 +85,17 @@ def find_machine(device: str) -> Machine:
         return Machine(trt, Tag(gpu.sm, trt.__version__), gpu.name, gpu.cuda, place)
 
 
-def job_profiles(job: Job) -> list[Profile]:
+def resolved_profiles(resolved: ResolvedRecipe) -> list[Profile]:
     """Return the optimisation profiles that a job asks for.
 
     Raises:
         UsageError: they cannot be read, or exceed the model's length.
     """
-    recipe = job.recipe
-    return make_profiles(recipe.batch_size, recipe.seq_len, recipe.buckets, max_length=job.max_length)
+    recipe = resolved.recipe
+    return make_profiles(recipe.batch_size, recipe.seq_len, recipe.buckets, max_length=resolved.max_length)
 
 
-def compile_plan(job: Job, made: Stage, machine: Machine) -> dict[str, Any]:
+def compile_plan(resolved: ResolvedRecipe, made: BundleWriter, machine: Machine) -> dict[str, Any]:
     """Build the plan for this machine into the stage's folder, or carry it over; return its record.
 
     Raises:
@@ -103,27 +103,28 @@ def compile_plan(job: Job, made: Stage, machine: Machine) -> dict[str, Any]:
         MachineError: memory ran out, or this TensorRT lacks what was asked for.
         UsageError: an option excludes this GPU.
     """
-    recipe, folder = job.recipe, machine.tag.folder
-    options = Options(recipe.workspace_mb, recipe.optimization_level, recipe.version_compatible,
-                      recipe.hardware_compatible)  # fmt: skip
+    recipe, folder = resolved.recipe, machine.tag.folder
+    options = Options(
+        recipe.workspace_mb, recipe.optimization_level, recipe.version_compatible, recipe.hardware_compatible
+    )
     options.check(machine.tag.sm)
-    source = "model.onnx" if recipe.attention == "plugin" else GRAPHS[job.precision]
+    source = "model.onnx" if recipe.attention == "plugin" else GRAPHS[resolved.precision]
     about = {
-        "precision": job.precision,
+        "precision": resolved.precision,
         "graph": {"file": source, "sha256": made.artefacts[source]},
         "options": {name: getattr(recipe, name) for name in ENGINE},
-        "profiles": [profile.to_json() for profile in job_profiles(job)],
-        "calibration": _calibration_key(job, made),
+        "profiles": [profile.to_json() for profile in resolved_profiles(resolved)],
+        "calibration": _calibration_key(resolved, made),
     }
     inputs = {"version": COMPILE_VERSION, "gpu": machine.gpu, "tag": str(machine.tag), **about}
 
-    def run(stage: Path) -> dict[str, Any]:
-        place = stage / folder
+    def run(staging: Path) -> dict[str, Any]:
+        place = staging / folder
         place.mkdir(parents=True, exist_ok=True)
         road = _plugin if recipe.attention == "plugin" else _native
         with open_gpu(machine.device):
-            built, layout, needed = road(job, stage, machine, options)
-        if fault := _fault(built, job.precision, needed):
+            built, layout, needed = road(resolved, staging, machine, options)
+        if fault := _fault(built, resolved.precision, needed):
             raise InputError(f"{source}: {fault} {_evidence(built, machine)}")
         record = {"file": f"{folder}/{PLAN}", **_record(built, about, machine), **layout}
         write_bytes(place / PLAN, built.plan)
@@ -134,14 +135,14 @@ def compile_plan(job: Job, made: Stage, machine: Machine) -> dict[str, Any]:
     return made.step(folder, inputs, run, redo=recipe.force)
 
 
-def _calibration_key(job: Job, made: Stage) -> Any:
+def _calibration_key(resolved: ResolvedRecipe, made: BundleWriter) -> Any:
     """Return what an INT8 plugin engine's scales come from, apart from the graph."""
-    recipe = job.recipe
-    if recipe.attention != "plugin" or job.precision != "int8":
+    recipe = resolved.recipe
+    if recipe.attention != "plugin" or resolved.precision != "int8":
         return None
     if recipe.gives_cache:
         return {"cache_sha256": sha256_file(Path(str(recipe.calibration)))}
-    rows = {"samples": len(job.calibration_rows), "data_sha256": job.calibration_rows.digest}
+    rows = {"samples": len(resolved.calibration_rows), "data_sha256": resolved.calibration_rows.digest}
     own = {"file": "calibration.json", "sha256": made.artefacts.get("calibration.json")}
     return rows | (own if recipe.calibrator == "own" else {})
 
@@ -150,42 +151,49 @@ Made = tuple[Built, dict[str, Any], set[str]]
 """An engine, what plan.json says of its inputs, and the tensors that must have a scale."""
 
 
-def _native(job: Job, stage: Path, machine: Machine, options: Options) -> Made:
+def _native(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: Options) -> Made:
     """Build the typed graph as it is."""
-    file = GRAPHS[job.precision]
-    model = graph.load(stage / file)
+    file = GRAPHS[resolved.precision]
+    model = graph.load(staging / file)
     unknown = check_operators(model, major=major_of(machine.tag.tensorrt))
     if unknown:
         raise InputError(f"{file}: TensorRT {machine.tag.tensorrt} has no parser for {unknown[0]}. Report this bug.")
-    faults = attention_faults(model, max_length=job.max_length)
+    faults = attention_faults(model, max_length=resolved.max_length)
     builder = Builder(machine.trt, file)
-    network = builder.parse((stage / file).read_bytes(), strongly_typed=True)
+    network = builder.parse((staging / file).read_bytes(), strongly_typed=True)
     names = [str(value.name) for value in model.graph.inputs]
-    profiles: list[Shapes] = [profile.padded(names) for profile in job_profiles(job)]
+    profiles: list[Shapes] = [profile.padded(names) for profile in resolved_profiles(resolved)]
     built = builder.build(network, profiles, options, timing=_timing(machine))
     return built, {"layout": "padded", "inputs": names, "unfused_because": faults}, set()
 
 
-def _plugin(job: Job, stage: Path, machine: Machine, options: Options) -> Made:
+def _plugin(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: Options) -> Made:
     """Build the graph without padding, its attention in plugins."""
-    trt, integer = machine.trt, job.precision == "int8"
+    trt, integer = machine.trt, resolved.precision == "int8"
     if integer and not has_implicit_int8(trt):
         raise MachineError(
             f"--attention plugin: TensorRT {machine.tag.tensorrt} takes no scales from outside the graph, so plugins "
             "cannot be INT8. Leave it out (Q/DQ and TensorRT's own fusion), or install TensorRT 10."
         )
-    encoder = dissect(graph.load(stage / "model.onnx"))
-    check_packable(encoder, max_length=job.max_length, sm=machine.tag.sm, precision=job.precision)
+    encoder = dissect(graph.load(staging / "model.onnx"))
+    check_packable(encoder, max_length=resolved.max_length, sm=machine.tag.sm, precision=resolved.precision)
     builder = Builder(trt, "model.plugin.onnx")
-    versions = probe(trt, VARIABLE_LENGTH)
+    versions = plugin_versions(trt, VARIABLE_LENGTH)
     scales = None
     if integer:
-        scales = find_scales(job, stage, trt, machine.tag, encoder, job_profiles(job)[-1], machine.device)
-    model = packed(encoder, dtype="float32" if integer else "float16", attention_type=INT8 if integer else FP16,
-                   norm_type=FP16, versions=versions)  # fmt: skip
+        scales = find_scales(
+            resolved, staging, trt, machine.tag, encoder, resolved_profiles(resolved)[-1], machine.device
+        )
+    model = packed(
+        encoder,
+        dtype="float32" if integer else "float16",
+        attention_type=INT8 if integer else FP16,
+        norm_type=FP16,
+        versions=versions,
+    )
     network = builder.parse(graph.serialised(model), strongly_typed=not integer)
     names = [str(value.name) for value in model.graph.inputs]
-    profiles: list[Shapes] = [profile.packed(names) for profile in job_profiles(job)]
+    profiles: list[Shapes] = [profile.packed(names) for profile in resolved_profiles(resolved)]
     calibrator = entropy_calibrator(trt, (), cache=scales) if integer else None
     implicit = ("FP16", "INT8") if integer else ()
     built = builder.build(network, profiles, options, timing=_timing(machine), calibrator=calibrator, implicit=implicit)
@@ -211,8 +219,16 @@ def _evidence(built: Built, machine: Machine) -> str:
     """Keep what tells why an engine was refused, and return the sentence that names it."""
     folder = REFUSED / Path(machine.tag.folder).name
     write_text(folder / LAYERS, built.layers)
-    write_json(folder / "heard.json", {"gpu": machine.gpu, "tag": str(machine.tag), "layers": built.summary,
-                                       "errors": built.heard.errors, "warnings": built.heard.warnings})  # fmt: skip
+    write_json(
+        folder / "heard.json",
+        {
+            "gpu": machine.gpu,
+            "tag": str(machine.tag),
+            "layers": built.summary,
+            "errors": built.heard.errors,
+            "warnings": built.heard.warnings,
+        },
+    )
     return f"Build --precision fp16 meanwhile, and send in {folder}."
 
 

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolchain.bundle.job import Job
-from toolchain.bundle.writer import Stage
+from toolchain.bundle.resolved import ResolvedRecipe
+from toolchain.bundle.writer import BundleWriter
 from toolchain.checkpoint.model import TOKENIZER_FILES
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import MissingSplitError, Text, load_rows
@@ -30,7 +30,7 @@ from toolchain.tensors import Ranges
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from toolchain.int8.quantize import Target
+    from toolchain.int8.quantize import QdqScheme
 
 STEP_VERSIONS = {"export": 2, "half": 1, "calibrate": 2, "quantize": 4, "cpu": 1, "cuda": 1}
 """Raised when a step's code changes what it writes, so that old outputs are not taken for new."""
@@ -51,24 +51,28 @@ def versions(*packages: str) -> dict[str, str | None]:
     return {package: version_of(package) for package in packages}
 
 
-def _export(job: Job, made: Stage) -> dict[str, Any]:
+def _export(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
     def run(folder: Path) -> dict[str, Any]:
         from toolchain.checkpoint.export import export
 
-        record = export(job.source, folder / "model.onnx")
+        record = export(resolved.source, folder / "model.onnx")
         for pattern in ("config.json", *TOKENIZER_FILES):
-            for file in job.source.folder.glob(pattern):
+            for file in resolved.source.folder.glob(pattern):
                 shutil.copyfile(file, folder / file.name)
-        found = _parity(job, folder / "model.onnx")
-        parity.check(found, where=f"{job.source.name}: model.onnx", atol=job.recipe.atol)
+        found = _parity(resolved, folder / "model.onnx")
+        parity.check(found, where=f"{resolved.source.name}: model.onnx", atol=resolved.recipe.atol)
         return {**record, "parity": found.to_json()}
 
-    inputs = {"model": job.source.digests, "atol": job.recipe.atol, "columns": len(job.task.text_columns),
-              "tools": versions("torch", "transformers", "onnxscript", "onnx-ir")}  # fmt: skip
+    inputs = {
+        "model": resolved.source.digests,
+        "atol": resolved.recipe.atol,
+        "columns": len(resolved.task.text_columns),
+        "tools": versions("torch", "transformers", "onnxscript", "onnx-ir"),
+    }
     return made.step("export", {"version": STEP_VERSIONS["export"], **inputs}, run)
 
 
-def _cpu(job: Job, made: Stage) -> dict[str, Any]:
+def _cpu(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
     def run(folder: Path) -> dict[str, Any]:
         from toolchain import graph
         from toolchain.graph.cpu import for_cpu
@@ -76,15 +80,15 @@ def _cpu(job: Job, made: Stage) -> dict[str, Any]:
         model = graph.load(folder / "model.onnx")
         passes = for_cpu(model)
         graph.save(model, folder / "model.fp32.cpu.onnx")
-        found = _parity(job, folder / "model.fp32.cpu.onnx")
-        parity.check(found, where=f"{job.source.name}: model.fp32.cpu.onnx", atol=job.recipe.atol)
+        found = _parity(resolved, folder / "model.fp32.cpu.onnx")
+        parity.check(found, where=f"{resolved.source.name}: model.fp32.cpu.onnx", atol=resolved.recipe.atol)
         return {"passes": passes, "parity": found.to_json()}
 
-    inputs = {"version": STEP_VERSIONS["cpu"], "graph": made.artefacts["model.onnx"], "atol": job.recipe.atol}
+    inputs = {"version": STEP_VERSIONS["cpu"], "graph": made.artefacts["model.onnx"], "atol": resolved.recipe.atol}
     return made.step("cpu", inputs, run)
 
 
-def _half(job: Job, made: Stage) -> dict[str, Any]:
+def _half(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
     def run(folder: Path) -> dict[str, Any]:
         from toolchain import graph
         from toolchain.graph.fp16 import to_half
@@ -92,16 +96,16 @@ def _half(job: Job, made: Stage) -> dict[str, Any]:
         model = graph.load(folder / "model.onnx")
         nodes = to_half(model)
         graph.save(model, folder / "model.fp16.onnx")
-        found = _parity(job, folder / "model.fp16.onnx")
-        parity.check_relative(found, where=f"{job.source.name}: model.fp16.onnx", rtol=HALF_RTOL)
+        found = _parity(resolved, folder / "model.fp16.onnx")
+        parity.check_relative(found, where=f"{resolved.source.name}: model.fp16.onnx", rtol=HALF_RTOL)
         return {"float16_nodes": nodes, "parity": found.to_json()}
 
     inputs = {"version": STEP_VERSIONS["half"], "graph": made.artefacts["model.onnx"]}
     return made.step("half", inputs, run)
 
 
-def _cuda(job: Job, made: Stage) -> dict[str, Any]:
-    where = f"{job.source.name}: model.fp16.cuda.onnx"
+def _cuda(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
+    where = f"{resolved.source.name}: model.fp16.cuda.onnx"
 
     def run(folder: Path) -> dict[str, Any]:
         from toolchain import graph
@@ -115,19 +119,19 @@ def _cuda(job: Job, made: Stage) -> dict[str, Any]:
             made.log(f"not made: {why}")
             return {"passes": None, "reason": str(why)}
         # Compared before it is typed: no CPU has the fused operators in float16.
-        found = parity.check(_parity(job, graph.serialised(model)), where=where, atol=job.recipe.atol)
+        found = parity.check(_parity(resolved, graph.serialised(model)), where=where, atol=resolved.recipe.atol)
         nodes = to_half(model)
         graph.save(model, folder / "model.fp16.cuda.onnx")
         return {"passes": passes, "float16_nodes": nodes, "parity_in_float32": found.to_json()}
 
-    inputs = {"version": STEP_VERSIONS["cuda"], "graph": made.artefacts["model.onnx"], "atol": job.recipe.atol}
+    inputs = {"version": STEP_VERSIONS["cuda"], "graph": made.artefacts["model.onnx"], "atol": resolved.recipe.atol}
     return made.step("cuda", inputs, run)
 
 
-def _calibrate(job: Job, made: Stage) -> dict[str, Any]:
+def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
     from toolchain.int8.calibrate import read_ranges, write_ranges
 
-    recipe = job.recipe
+    recipe = resolved.recipe
     graph_sha256 = made.artefacts["model.onnx"]
     if recipe.calibration and not recipe.gives_cache:
         ranges, known = read_ranges(Path(recipe.calibration))
@@ -139,7 +143,7 @@ def _calibrate(job: Job, made: Stage) -> dict[str, Any]:
         given = {"version": STEP_VERSIONS["calibrate"], "ranges": entries, **known}
         return made.step("calibrate", given, lambda folder: _written(write_ranges, folder, ranges, known))
 
-    rows = job.calibration_rows
+    rows = resolved.calibration_rows
     about: dict[str, Any] = {
         "method": recipe.calib_method,
         "smooth": recipe.smooth,
@@ -149,32 +153,32 @@ def _calibrate(job: Job, made: Stage) -> dict[str, Any]:
     }
     if recipe.calib_method == "auto":
         about["max_drop"] = recipe.max_drop
-        about["chosen_on"] = {"rows": len(job.held_rows), "data_sha256": job.held_rows.digest}
+        about["chosen_on"] = {"rows": len(resolved.holdout_rows), "data_sha256": resolved.holdout_rows.digest}
     inputs = {
         "version": STEP_VERSIONS["calibrate"],
-        "tokenizer": {name: digest for name, digest in job.source.digests.items() if name != "config.json"},
-        "max_length": job.max_length,
+        "tokenizer": {name: digest for name, digest in resolved.source.digests.items() if name != "config.json"},
+        "max_length": resolved.max_length,
         **about,
     }
 
     def run(folder: Path) -> dict[str, Any]:
-        ranges, found = _ranges(job, folder / "model.onnx")
+        ranges, found = _ranges(resolved, folder / "model.onnx")
         return _written(write_ranges, folder, ranges, about | found) | {"tensors": len(ranges)}
 
     return made.step("calibrate", inputs, run)
 
 
-def _ranges(job: Job, model: Path) -> tuple[Ranges, dict[str, Any]]:
+def _ranges(resolved: ResolvedRecipe, model: Path) -> tuple[Ranges, dict[str, Any]]:
     """Return the ranges by the recipe's method, and what else calibration.json says of them."""
     from toolchain import graph
     from toolchain.graph.smooth import exponents, smooth
     from toolchain.int8.calibrate import calibrate, channel_amax
 
-    recipe, rows = job.recipe, job.calibration_rows
-    tokens = job.encode(rows.texts)
+    recipe, rows = resolved.recipe, resolved.calibration_rows
+    tokens = resolved.encode(rows.texts)
     if recipe.calib_method == "auto":
-        ranges, about = _chosen(job, lambda: graph.load(model), tokens)
-        chosen = {"chosen_sha256": sorted(set(job.held_rows.text_digests))}
+        ranges, about = _chosen(resolved, lambda: graph.load(model), tokens)
+        chosen = {"chosen_sha256": sorted(set(resolved.holdout_rows.text_digests))}
         return ranges, {**about, **chosen, "row_sha256": sorted(set(rows.text_digests))}
     full, smoothing = graph.load(model), {}
     if recipe.smooth is not None:
@@ -184,23 +188,23 @@ def _ranges(job: Job, model: Path) -> tuple[Ranges, dict[str, Any]]:
     return ranges, {"smoothing": smoothing, "row_sha256": sorted(set(rows.text_digests))}
 
 
-def _chosen(job: Job, load: "Callable[[], ir.Model]", tokens: Tokens) -> tuple[Ranges, dict[str, Any]]:
+def _chosen(resolved: ResolvedRecipe, load: "Callable[[], ir.Model]", tokens: Tokens) -> tuple[Ranges, dict[str, Any]]:
     """Return the ranges that come nearest to FP32; for a gate also what little to keep out of INT8."""
     from toolchain.int8.auto import choose, smoothed
-    from toolchain.int8.holdout import hold
+    from toolchain.int8.holdout import choose_holdout
     from toolchain.int8.mixed_precision import Search
 
-    recipe = job.recipe
-    held = hold(load, job.encode(job.held_rows.texts), seed=recipe.seed)
-    found = choose(load, tokens, held, alpha=recipe.smooth)
+    recipe = resolved.recipe
+    holdout = choose_holdout(load, resolved.encode(resolved.holdout_rows.texts), seed=recipe.seed)
+    found = choose(load, tokens, holdout, alpha=recipe.smooth)
     about: dict[str, Any] = {
         "method": found.best.method,
         "smooth": found.best.alpha,
         "trials": [trial.to_json() for trial in found.trials],
         "smoothing": found.smoothing,
     }
-    if recipe.max_drop is not None and held.expected_drop(found.best.distance) > recipe.max_drop:
-        search = Search(lambda: smoothed(load, found.smoothing), found.ranges, held, KEEP_BUDGET, {})
+    if recipe.max_drop is not None and holdout.expected_drop(found.best.distance) > recipe.max_drop:
+        search = Search(lambda: smoothed(load, found.smoothing), found.ranges, holdout, KEEP_BUDGET, {})
         kept = search.run(max_drop=recipe.max_drop, most_macs=KEEP_MACS).best
         about |= {"keep": list(kept.keep), "kept": kept.to_json()}
     return found.ranges, about
@@ -211,7 +215,7 @@ def _written(write: Callable[..., None], folder: Path, ranges: Any, about: dict[
     return {key: value for key, value in about.items() if key not in ("row_sha256", "chosen_sha256", "smoothing")}
 
 
-def _quantize(job: Job, made: Stage) -> dict[str, Any]:
+def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
     def run(folder: Path) -> dict[str, Any]:
         from toolchain import graph
         from toolchain.graph.cpu import for_cpu
@@ -224,19 +228,21 @@ def _quantize(job: Job, made: Stage) -> dict[str, Any]:
         ranges, about = read_ranges(folder / "calibration.json")
         views = {"model.int8.onnx": TENSORRT, "model.int8.cpu.onnx": CPU}
         record = {}
-        for file, target in views.items():
+        for file, scheme in views.items():
             model = graph.load(folder / "model.onnx")
             smoothing = {"smoothing_muls": smooth(model, about.get("smoothing", {}))}
-            keep = _kept(model, job.recipe.keep, about.get("keep", []), target)
-            record[file] = quantize(model, ranges, target, keep=keep) | smoothing
-            if target is TENSORRT:
+            keep = _kept(model, resolved.recipe.keep, about.get("keep", []), scheme)
+            record[file] = quantize(model, ranges, scheme, keep=keep) | smoothing
+            if scheme is TENSORRT:
                 record[file]["float16_nodes"] = to_half(model)
             else:
                 record[file]["passes"] = for_cpu(model)
             graph.save(model, folder / file)
-        found = _parity(job, folder / "model.int8.cpu.onnx")
+        found = _parity(resolved, folder / "model.int8.cpu.onnx")
         if not found.finite:
-            raise GateError(f"{job.source.name}: model.int8.cpu.onnx gives NaN or infinity. Calibrate with more rows.")
+            raise GateError(
+                f"{resolved.source.name}: model.int8.cpu.onnx gives NaN or infinity. Calibrate with more rows."
+            )
         products = {file: integer_coverage(folder / file) for file in views}
         return {"views": record, "products_on_cpu": products, "parity": found.to_json()}
 
@@ -244,13 +250,13 @@ def _quantize(job: Job, made: Stage) -> dict[str, Any]:
         "version": STEP_VERSIONS["quantize"],
         "graph": made.artefacts["model.onnx"],
         "ranges": made.artefacts["calibration.json"],
-        "keep": job.recipe.keep,
+        "keep": resolved.recipe.keep,
         "tools": versions("onnx-ir", "onnxruntime", "onnxruntime-gpu"),
     }
     return made.step("quantize", inputs, run)
 
 
-def _kept(model: "ir.Model", named: str | None, chosen: list[str], target: "Target") -> list[str]:
+def _kept(model: "ir.Model", named: str | None, chosen: list[str], scheme: "QdqScheme") -> list[str]:
     """Return the products that stay in float.
 
     What a person names, if only nothing, replaces what the calibration has chosen. It chose by the error of the graph
@@ -259,31 +265,31 @@ def _kept(model: "ir.Model", named: str | None, chosen: list[str], target: "Targ
     from toolchain.graph import attention_products
     from toolchain.int8.quantize import TENSORRT, find_products
 
-    if target is TENSORRT:
+    if scheme is TENSORRT:
         return find_products(model, ",".join(chosen) if named is None else named)
     attention = [str(node.name) for node in attention_products(model)]
     return list(dict.fromkeys([*attention, *find_products(model, named)]))
 
 
-def _parity(job: Job, model: Path | bytes) -> parity.Parity:
+def _parity(resolved: ResolvedRecipe, model: Path | bytes) -> parity.Parity:
     """Compare a graph with the checkpoint in PyTorch, on the task's own rows where there are any."""
-    tokens = job.encode(parity_texts(job))
+    tokens = resolved.encode(parity_texts(resolved))
     with (
-        open_runtime("torch", job.source, device="cpu") as reference,
+        open_runtime("torch", resolved.source, device="cpu") as reference,
         open_runtime("ort", model, device="cpu") as candidate,
     ):
         return parity.compare(reference, candidate, tokens)
 
 
-def parity_texts(job: Job) -> list[Text]:
+def parity_texts(resolved: ResolvedRecipe) -> list[Text]:
     """Return rows of the task's own train split, or built-in sentences where it has none at hand."""
-    if job.recipe.data is not None or job.task.folder is not None:
+    if resolved.recipe.data is not None or resolved.task.folder is not None:
         with contextlib.suppress(MissingSplitError):  # a folder needs only the splits that a command uses
-            return load_rows(job.task, "train", data=job.recipe.data).texts[:PARITY_ROWS]
-    return parity.probe_texts(len(job.task.text_columns))
+            return load_rows(resolved.task, "train", data=resolved.recipe.data).texts[:PARITY_ROWS]
+    return parity.probe_texts(len(resolved.task.text_columns))
 
 
-STEPS: dict[str, Callable[[Job, Stage], dict[str, Any]]] = {
+STEPS: dict[str, Callable[[ResolvedRecipe, BundleWriter], dict[str, Any]]] = {
     "export": _export,
     "cpu": _cpu,
     "half": _half,

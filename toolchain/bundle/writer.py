@@ -21,7 +21,7 @@ from toolchain.files import carry, exchange, recover, sha256_file, sha256_json, 
 
 
 @dataclass
-class Stage:
+class BundleWriter:
     """A bundle in the making: a sibling folder that becomes the bundle when all steps are done."""
 
     target: Path
@@ -106,9 +106,9 @@ def _same(old: Manifest, new: Manifest) -> bool:
 
 
 @contextlib.contextmanager
-def stage(
+def open_writer(
     target: Path, *, force: bool = False, redo: str | None = None, log: Callable[[str], None] = lambda line: None
-) -> Iterator[Stage]:
+) -> Iterator[BundleWriter]:
     """Open a new version of the bundle at `target`; nothing shows until `Stage.finish`.
 
     What is in its folder `redo` will be made again, and so may be broken; with `force` all of it may.
@@ -129,7 +129,7 @@ def stage(
         folder = target.parent / f".{target.name}.new-{os.getpid()}"
         folder.mkdir()
         try:
-            yield Stage(target, folder, old, log)
+            yield BundleWriter(target, folder, old, log)
         except OSError as error:
             error.filename = error.filename or str(target)  # a full disk does not say which
             raise

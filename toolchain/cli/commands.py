@@ -48,26 +48,26 @@ def _eval(args: argparse.Namespace) -> None:
 
 def _compare(args: argparse.Namespace) -> None:
     from toolchain.cli.show.compare import compared
-    from toolchain.diagnose.gate import contest, judge
+    from toolchain.diagnose.gate import compare_results, judge
 
     recipe = Recipe.make(given(args))
     if recipe.wants_energy:
         _compare_energy(args, recipe)
         return
-    records = contest([Path(place) for place in args.results], recipe, tell=log.info)
+    records = compare_results([Path(place) for place in args.results], recipe, tell=log.info)
     emit(args, {"comparisons": records}, compared)
     judge(records, strict=recipe.strict)
 
 
 def _compare_energy(args: argparse.Namespace, recipe: Recipe) -> None:
     from toolchain.cli.show.pairs import compared_energy
-    from toolchain.energy.compare import contest, judge
+    from toolchain.energy.compare import compare_energy, judge
     from toolchain.energy.compare.contenders import parse_backends
 
     if recipe.max_drop is not None:
         raise UsageError("--max-drop: of accuracy, and --energy compares energy. Leave one of them out.")
     places = [Path(place) for place in args.results]
-    record = contest(places, parse_backends(args.backends), given(args), tell=log.info)
+    record = compare_energy(places, parse_backends(args.backends), given(args), tell=log.info)
     emit(args, record, compared_energy)
     if recipe.require_energy:
         judge(record)
@@ -76,10 +76,10 @@ def _compare_energy(args: argparse.Namespace, recipe: Recipe) -> None:
 def _verify(args: argparse.Namespace) -> None:
     from toolchain.cli.show.verify import verified
     from toolchain.diagnose import verify
-    from toolchain.diagnose.probe import open_artefact
+    from toolchain.diagnose.probe import open_probe_graph
 
     values, place = choices(args)
-    found = verify.verify(open_artefact(place, values))
+    found = verify.verify(open_probe_graph(place, values))
     emit(args, found, verified)
     verify.judge(found)
 
@@ -87,14 +87,14 @@ def _verify(args: argparse.Namespace) -> None:
 def _explain(args: argparse.Namespace) -> None:
     from toolchain.cli.show.explain import explained, explained_plan
     from toolchain.diagnose.explain import explain, explain_plan
-    from toolchain.diagnose.probe import open_artefact
+    from toolchain.diagnose.probe import open_probe_graph
     from toolchain.engine.plan import is_plan
 
     values, place = choices(args)
     if values.get("backend") == "trt" or is_plan(values.get("file", "")):
         emit(args, explain_plan(place, values.get("file"), trust=values.get("trust")), explained_plan)
         return
-    emit(args, explain(open_artefact(place, values, graphs_only=True)), explained)
+    emit(args, explain(open_probe_graph(place, values, graphs_only=True)), explained)
 
 
 def _predict(args: argparse.Namespace) -> None:
@@ -190,35 +190,97 @@ def _output(parser: argparse.ArgumentParser, what: str) -> None:
 COMMANDS = {
     "demo": Command(_demo, "the whole path on the built-in model and data, offline", arguments=_demo_arguments),
     "export": Command(export, "checkpoint to ONNX, checked against PyTorch", MODEL, "RECIPE|BUNDLE"),
-    "calibrate": Command(calibrate, "ONNX and rows to ranges, and a TensorRT cache", MODEL + CALIBRATION,
-                         "RECIPE|BUNDLE"),
-    "build": Command(build, "all of that up to the graphs and engines of one precision",
-                     (*MODEL, *CALIBRATION, "keep", "precision", "backend", "device", *ENGINE, *GATE), "RECIPE|BUNDLE"),
-    "eval": Command(_eval, "one backend on one task: accuracy, latency, throughput, memory, energy", EVALUATION,
-                    "RECIPE|BUNDLE"),
-    "compare": Command(_compare, "results row by row: the drop, how sure it is, a verdict; or bundles by energy",
-                       (*GATE, "energy", "energy_window", "energy_windows", "energy_warmup", "rate", "require_energy",
-                        "data", "split", "device", "cuda_graphs", "allow_pickle", "trust_remote_code", "seed"),
-                       arguments=_compare_arguments),
-    "verify": Command(_verify, "batch, padding and order change nothing; parity with FP32",
-                      (*LOOK, "precision", "attention", "compile", "cuda_graphs", "allow_pickle"), "BUNDLE|FILE"),
+    "calibrate": Command(
+        calibrate, "ONNX and rows to ranges, and a TensorRT cache", MODEL + CALIBRATION, "RECIPE|BUNDLE"
+    ),
+    "build": Command(
+        build,
+        "all of that up to the graphs and engines of one precision",
+        (*MODEL, *CALIBRATION, "keep", "precision", "backend", "device", *ENGINE, *GATE),
+        "RECIPE|BUNDLE",
+    ),
+    "eval": Command(
+        _eval, "one backend on one task: accuracy, latency, throughput, memory, energy", EVALUATION, "RECIPE|BUNDLE"
+    ),
+    "compare": Command(
+        _compare,
+        "results row by row: the drop, how sure it is, a verdict; or bundles by energy",
+        (
+            *GATE,
+            "energy",
+            "energy_window",
+            "energy_windows",
+            "energy_warmup",
+            "rate",
+            "require_energy",
+            "data",
+            "split",
+            "device",
+            "cuda_graphs",
+            "allow_pickle",
+            "trust_remote_code",
+            "seed",
+        ),
+        arguments=_compare_arguments,
+    ),
+    "verify": Command(
+        _verify,
+        "batch, padding and order change nothing; parity with FP32",
+        (*LOOK, "precision", "attention", "compile", "cuda_graphs", "allow_pickle"),
+        "BUNDLE|FILE",
+    ),
     "explain": Command(_explain, "why this INT8 is not faster or not accurate", LOOK, "BUNDLE|FILE"),
-    "tune": Command(_tune, "which products to keep out of INT8 to stay within a drop",
-                    ("data", "max_drop", "budget", "seed", "trust"), "RECIPE|BUNDLE"),
-    "profile": Command(profile.profile, "time and energy by part of the model: where a call goes",
-                       (*LOOK, "precision", "split", "allow_pickle", "energy", "energy_window"), "BUNDLE",
-                       arguments=profile.arguments),
-    "predict": Command(_predict, "the least time on a GPU that one does not have: a bound, not a measurement",
-                       ("precision", "data", "split", "task", "text_column", "label_column", "trust", "seed"), "BUNDLE",
-                       arguments=_predict_arguments),
-    "accept": Command(_accept, "with a GPU and TensorRT: every check there is, one report",
-                      (*MODEL, *CALIBRATION, "device", "batch_size", "seq_len", "buckets", "limit", *GATE,
-                       "energy_window", "energy_windows", "energy_warmup"), "RECIPE"),
+    "tune": Command(
+        _tune,
+        "which products to keep out of INT8 to stay within a drop",
+        ("data", "max_drop", "budget", "seed", "trust"),
+        "RECIPE|BUNDLE",
+    ),
+    "profile": Command(
+        profile.profile,
+        "time and energy by part of the model: where a call goes",
+        (*LOOK, "precision", "split", "allow_pickle", "energy", "energy_window"),
+        "BUNDLE",
+        arguments=profile.arguments,
+    ),
+    "predict": Command(
+        _predict,
+        "the least time on a GPU that one does not have: a bound, not a measurement",
+        ("precision", "data", "split", "task", "text_column", "label_column", "trust", "seed"),
+        "BUNDLE",
+        arguments=_predict_arguments,
+    ),
+    "accept": Command(
+        _accept,
+        "with a GPU and TensorRT: every check there is, one report",
+        (
+            *MODEL,
+            *CALIBRATION,
+            "device",
+            "batch_size",
+            "seq_len",
+            "buckets",
+            "limit",
+            *GATE,
+            "energy_window",
+            "energy_windows",
+            "energy_warmup",
+        ),
+        "RECIPE",
+    ),
     "report": Command(_report, "results side by side: HTML, Markdown, CSV or JSON", arguments=_report_arguments),
-    "serve": Command(serve, "a bundle behind HTTP and gRPC, as Triton's clients speak, with a page to try it",
-                     ("backend", "device", "file", "cuda_graphs", "trust"), arguments=serve_arguments),
+    "serve": Command(
+        serve,
+        "a bundle behind HTTP and gRPC, as Triton's clients speak, with a page to try it",
+        ("backend", "device", "file", "cuda_graphs", "trust"),
+        arguments=serve_arguments,
+    ),
     "ship": Command(ship.ship, "what a server needs, from a bundle", arguments=ship.arguments),
-    "power": Command(power, "energy of any command; without one, of this machine until Ctrl-C",
-                     ("device", "require_energy"), arguments=power_arguments),
+    "power": Command(
+        power,
+        "energy of any command; without one, of this machine until Ctrl-C",
+        ("device", "require_energy"),
+        arguments=power_arguments,
+    ),
     "doctor": Command(_doctor, "what this machine has and lacks, and how to get it"),
-}  # fmt: skip
+}

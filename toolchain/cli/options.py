@@ -9,15 +9,62 @@ from typing import Any
 from toolchain.errors import UsageError
 from toolchain.recipe import ENERGY, MLPERF, Recipe
 
-MODEL = ("model", "task", "data", "text_column", "label_column", "max_length", "output", "seed",
-         "allow_pickle", "trust_remote_code", "force", "dry_run", "atol")  # fmt: skip
+MODEL = (
+    "model",
+    "task",
+    "data",
+    "text_column",
+    "label_column",
+    "max_length",
+    "output",
+    "seed",
+    "allow_pickle",
+    "trust_remote_code",
+    "force",
+    "dry_run",
+    "atol",
+)
 CALIBRATION = ("calib_samples", "calib_method", "smooth", "calib_data", "calibration", "split")
-LOOK = ("model", "data", "task", "text_column", "label_column", "backend", "device", "file", "trust", "seed",
-        "max_length", "trust_remote_code")  # fmt: skip
+LOOK = (
+    "model",
+    "data",
+    "task",
+    "text_column",
+    "label_column",
+    "backend",
+    "device",
+    "file",
+    "trust",
+    "seed",
+    "max_length",
+    "trust_remote_code",
+)
 GATE = ("max_drop", "confidence", "strict")
-EVALUATION = ("model", "task", "data", "split", "text_column", "label_column", "max_length", "precision", "backend",
-              "url", "token_file", "device", "file", "attention", "cuda_graphs", "compile", "limit", "trust", "seed",
-              "allow_pickle", "trust_remote_code", *ENERGY, *MLPERF)  # fmt: skip
+EVALUATION = (
+    "model",
+    "task",
+    "data",
+    "split",
+    "text_column",
+    "label_column",
+    "max_length",
+    "precision",
+    "backend",
+    "url",
+    "token_file",
+    "device",
+    "file",
+    "attention",
+    "cuda_graphs",
+    "compile",
+    "limit",
+    "trust",
+    "seed",
+    "allow_pickle",
+    "trust_remote_code",
+    *ENERGY,
+    *MLPERF,
+)
 
 
 def add_source(parser: argparse.ArgumentParser, shown: str) -> None:

@@ -46,5 +46,9 @@ def power_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what is to be measured, how long to watch, and where to keep it."""
     parser.add_argument("-o", "--output", metavar="FILE", help="keep it: .json whole, .csv samples, .svg plot")
     parser.add_argument("--seconds", type=float, metavar="S", help="without a command: how long (default until Ctrl-C)")
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run and measure; "
-                        "with --json what it prints goes to stderr")  # fmt: skip
+    parser.add_argument(
+        "command",
+        nargs=argparse.REMAINDER,
+        metavar="-- COMMAND",
+        help="what to run and measure; with --json what it prints goes to stderr",
+    )

@@ -27,10 +27,10 @@ def profile(args: argparse.Namespace) -> None:
         return
     from toolchain.energy.calls import joules_per_call
     from toolchain.energy.protocol import Protocol
-    from toolchain.evaluation.target import find_subject
+    from toolchain.evaluation.target import find_target
     from toolchain.meters.energy import open_meter
 
-    device = find_subject(values, place).device
+    device = find_target(values, place).device
     protocol = Protocol(window_s=values.get("energy_window", WINDOW_S), seed=values.get("seed", 0))
     with open_meter(device) as meter:
         measure = joules_per_call(meter, protocol, device=device)

@@ -37,9 +37,17 @@ def serve(args: argparse.Namespace) -> None:
         raise MachineError(f"serve: {what}") from error
     options = _options(args)
     given = {limit: value for name, (limit, *_) in LIMITS.items() if (value := getattr(args, name)) is not None}
-    opened = open_service(Path(args.bundle), name=args.name, file=args.file, device=args.device or "auto",
-                          backend=args.backend, trust=args.trust, cuda_graphs=args.cuda_graphs,
-                          limits=Limits(**given), instances=args.instances)  # fmt: skip
+    opened = open_service(
+        Path(args.bundle),
+        name=args.name,
+        file=args.file,
+        device=args.device or "auto",
+        backend=args.backend,
+        trust=args.trust,
+        cuda_graphs=args.cuda_graphs,
+        limits=Limits(**given),
+        instances=args.instances,
+    )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(opened, options, started=lambda found: _tell(args, found)))
 
@@ -82,12 +90,20 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
         add(f"--{wire}-port", type=_port, default=port, metavar="PORT", help=f"default {port}; 0 for any free one")
     add("--no-grpc", action="store_true", help="HTTP alone")
     add("--name", metavar="NAME", help="the model's name on the wire (default the checkpoint's)")
-    add("--instances", type=_above_zero, metavar="N",
-        help="engines that run side by side (default 1; on a CPU one for each processor, up to 4)")  # fmt: skip
+    add(
+        "--instances",
+        type=_above_zero,
+        metavar="N",
+        help="engines that run side by side (default 1; on a CPU one for each processor, up to 4)",
+    )
     for name, (limit, metavar, text) in LIMITS.items():
         kind, default = _seconds if name == "timeout" else _above_zero, str(getattr(DEFAULTS, limit))
-        add(f"--{name.replace('_', '-')}", type=kind, metavar=metavar,
-            help=f"{text} (default {default.removesuffix('.0')})")  # fmt: skip
+        add(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            metavar=metavar,
+            help=f"{text} (default {default.removesuffix('.0')})",
+        )
     add("--token-file", metavar="FILE", help="ask clients for the token in it: Authorization: Bearer TOKEN")
     add("--tls-cert", metavar="FILE", help="serve with TLS: the certificate, PEM")
     add("--tls-key", metavar="FILE", help="and its key")

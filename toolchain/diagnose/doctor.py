@@ -97,10 +97,12 @@ def _onnxruntime() -> Finding:
     cpu, gpu = version_of("onnxruntime"), version_of("onnxruntime-gpu")
     if cpu and gpu:
         return Finding(
-            "ONNX Runtime", "broken", f"onnxruntime {cpu} and onnxruntime-gpu {gpu}",
+            "ONNX Runtime",
+            "broken",
+            f"onnxruntime {cpu} and onnxruntime-gpu {gpu}",
             "They overwrite each other. pip uninstall -y onnxruntime onnxruntime-gpu, then install one: "
             "'encoder-toolchain[cpu]' or [cuda].",
-        )  # fmt: skip
+        )
     if not cpu and not gpu:
         advice = "pip install 'encoder-toolchain[cpu]', or [cuda] with an NVIDIA GPU"
         return Finding("ONNX Runtime", "missing", "neither package", advice)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from toolchain import graph
 from toolchain.bundle import last_bundle, open_bundle
 from toolchain.checkpoint.tokenize import Tokens
-from toolchain.diagnose.probe import Artefact
+from toolchain.diagnose.probe import ProbeGraph
 from toolchain.engine.plan import is_plan, read_record, rebuild
 from toolchain.errors import InputError
 from toolchain.graph import constant
@@ -34,30 +34,30 @@ WIN = 1.1
 """A speed-up below it is none."""
 
 
-def explain(artefact: Artefact) -> dict[str, Any]:
+def explain(probe: ProbeGraph) -> dict[str, Any]:
     """Look into an artefact on the CPU and return what was found, with advice, as JSON.
 
     Raises:
         ToolchainError: it cannot be loaded or run.
     """
-    model = graph.load(artefact.file)
-    run = optimised(artefact.file)
-    flows = _flows(model, artefact)
-    reference = graph.load(artefact.reference) if artefact.reference else stripped(graph.load(artefact.file))
-    products = _products(model, run, flows["macs"], _errors(model, reference, artefact.tokens))
+    model = graph.load(probe.file)
+    run = optimised(probe.file)
+    flows = _flows(model, probe)
+    reference = graph.load(probe.reference) if probe.reference else stripped(graph.load(probe.file))
+    products = _products(model, run, flows["macs"], _errors(model, reference, probe.tokens))
     work = {key: sum(one["macs"] for one in products if one[key]) for key in ("integers", "tensorrt", "on_this_cpu")}
     found: dict[str, Any] = {
-        "artefact": str(artefact.file),
-        "precision": artefact.precision,
-        "rows": artefact.rows,
-        "reference": _against(artefact),
+        "artefact": str(probe.file),
+        "precision": probe.precision,
+        "rows": probe.rows,
+        "reference": _against(probe),
         "products": products,
         "share_of_macs": work,
         "not_finite": flows["broken"],
         "clipped": flows["clipped"],
         "conversions": {"graph": conversions(model), "on_this_cpu": conversions(run)},
         "smoothing_muls": sum(str(node.name).endswith((".residual", ".smooth")) for node in graph.nodes(model, "Mul")),
-        "speed": _speed(artefact, work["on_this_cpu"]) if artefact.reference else None,
+        "speed": _speed(probe, work["on_this_cpu"]) if probe.reference else None,
     }
     return {**found, "advice": advise(found)}
 
@@ -108,10 +108,10 @@ def _advise_plan(record: dict[str, Any]) -> list[str]:
     return advice or ["Nothing stands out."]
 
 
-def _against(artefact: Artefact) -> str:
-    if artefact.reference:
+def _against(probe: ProbeGraph) -> str:
+    if probe.reference:
         return "model.onnx"
-    return "itself without Q/DQ of activations" if artefact.precision == "int8" else "nothing: no other graph is here"
+    return "itself without Q/DQ of activations" if probe.precision == "int8" else "nothing: no other graph is here"
 
 
 def _products(model: ir.Model, run: ir.Model, macs: dict[str, float], errors: dict[str, float]) -> list[dict[str, Any]]:
@@ -126,27 +126,37 @@ def _products(model: ir.Model, run: ir.Model, macs: dict[str, float], errors: di
         reason = one.reason
         if one.integers and in_float:
             reason = f"{reason}; {NO_KERNEL}" if reason else NO_KERNEL
-        products.append({**one.to_json(), "on_this_cpu": not in_float, "reason": reason,
-                         "macs": macs.get(one.name, 0.0) / total, "snr_db": errors.get(one.name)})  # fmt: skip
+        products.append(
+            {
+                **one.to_json(),
+                "on_this_cpu": not in_float,
+                "reason": reason,
+                "macs": macs.get(one.name, 0.0) / total,
+                "snr_db": errors.get(one.name),
+            }
+        )
     return products
 
 
-def _flows(model: ir.Model, artefact: Artefact) -> dict[str, Any]:
+def _flows(model: ir.Model, probe: ProbeGraph) -> dict[str, Any]:
     """Run the rows; return the work of each product, and the tensors that go beyond the range they are quantised in."""
     products = {str(node.name): node for node in graph.nodes(model, "MatMul", "Gemm", *sorted(INTEGER_PRODUCTS))}
-    quantised = {value: _limits(node) for node in graph.nodes(model, "QuantizeLinear")
-                 if (value := _produced(node)) and _limits(node)}  # fmt: skip
+    quantized = {
+        value: _limits(node)
+        for node in graph.nodes(model, "QuantizeLinear")
+        if (value := _produced(node)) and _limits(node)
+    }
     left = {name: first for name, node in products.items() if (first := _produced(node))}
     output = {name: str(node.outputs[0].name) for name, node in products.items()}
     macs, broken = dict.fromkeys(products, 0.0), set()
-    beyond, count, reach = (dict.fromkeys(quantised, 0.0) for _ in range(3))
-    wanted = list(dict.fromkeys([*output.values(), *left.values(), *quantised]))
-    for values in tapped(model, wanted, artefact.tokens, text="looking at values"):
+    beyond, count, reach = (dict.fromkeys(quantized, 0.0) for _ in range(3))
+    wanted = list(dict.fromkeys([*output.values(), *left.values(), *quantized]))
+    for values in tapped(model, wanted, probe.tokens, text="looking at values"):
         for name in left:
             macs[name] += values[output[name]].size * values[left[name]].shape[-1]
             if not np.isfinite(values[output[name]]).all():
                 broken.add(name)
-        for name, limits in quantised.items():
+        for name, limits in quantized.items():
             assert limits
             low, high = limits
             array = values[name]
@@ -154,8 +164,11 @@ def _flows(model: ir.Model, artefact: Artefact) -> dict[str, Any]:
             beyond[name] += float(((array < low) | (array > high)).sum())
             edge = array.max() / high if array.max() > -array.min() or not low else array.min() / low
             reach[name] = max(reach[name], float(edge))
-    clipped = [{"tensor": name, "share": beyond[name] / count[name], "reach": reach[name]}
-               for name in quantised if beyond[name] / count[name] >= CLIPPED]  # fmt: skip
+    clipped = [
+        {"tensor": name, "share": beyond[name] / count[name], "reach": reach[name]}
+        for name in quantized
+        if beyond[name] / count[name] >= CLIPPED
+    ]
     return {"macs": macs, "broken": sorted(broken), "clipped": sorted(clipped, key=lambda one: -float(one["share"]))}
 
 
@@ -201,23 +214,23 @@ def _errors(model: ir.Model, reference: ir.Model, tokens: Tokens) -> dict[str, f
     return {name: decibel(signal[name], noise[name]) for name in names if noise[name] > 0}
 
 
-def _speed(artefact: Artefact, integer_share: float) -> dict[str, float]:
+def _speed(probe: ProbeGraph, integer_share: float) -> dict[str, float]:
     """Measure the speed-up over FP32 on these rows, and predict the best by Amdahl's law (AFIPS, 1967)."""
-    assert artefact.reference
-    tokens = artefact.tokens
+    assert probe.reference
+    tokens = probe.tokens
     batch = tokens.batch(np.argsort(tokens.lengths)[-min(32, len(tokens)) :])
-    times: dict[Path, list[float]] = {artefact.reference: [], artefact.file: []}
-    for file in (artefact.reference, artefact.file) * 2:  # twice, the other way round as it were: interleaved
+    times: dict[Path, list[float]] = {probe.reference: [], probe.file: []}
+    for file in (probe.reference, probe.file) * 2:  # twice, the other way round as it were: interleaved
         with open_runtime("ort", file, device="cpu") as infer:
             infer(batch)
             for _ in range(ROUNDS):
                 start = time.perf_counter()
                 infer(batch)
                 times[file].append(time.perf_counter() - start)
-    products = share_of_time(artefact.reference, batch)
+    products = share_of_time(probe.reference, batch)
     ratio, moved = gemm_ratio(), products * integer_share
     return {
-        "measured": statistics.median(times[artefact.reference]) / statistics.median(times[artefact.file]),
+        "measured": statistics.median(times[probe.reference]) / statistics.median(times[probe.file]),
         "products_share_of_fp32_time": products,
         "integer_to_float_product_speed": ratio,
         "predicted_best": 1 / (1 - moved + moved / ratio),
@@ -240,17 +253,23 @@ def advise(found: dict[str, Any]) -> list[str]:
         advice.append("For this CPU only: TensorRT takes int8 with zero point 0, as in a bundle's model.int8.onnx.")
     if found["clipped"] and found["clipped"][0]["share"] > 10 * CLIPPED:
         worst = found["clipped"][0]
-        advice.append(f"{worst['tensor']} loses {worst['share']:.1%} of its values beyond its range: "
-                      "calibrate with --calib-method auto, or on rows like those that are served.")  # fmt: skip
+        advice.append(
+            f"{worst['tensor']} loses {worst['share']:.1%} of its values beyond its range: "
+            "calibrate with --calib-method auto, or on rows like those that are served."
+        )
     noisy = [one for one in found["products"] if one["integers"] and (one["snr_db"] or np.inf) < LOW_SNR_DB]
     if noisy:
         worst = min(noisy, key=lambda one: float(one["snr_db"]))
-        advice.append(f"The error is largest at {worst['name']} ({worst['snr_db']:.0f} dB): smooth with --smooth 0.7 "
-                      "or --calib-method auto; toolchain tune says what to keep out of INT8.")  # fmt: skip
+        advice.append(
+            f"The error is largest at {worst['name']} ({worst['snr_db']:.0f} dB): smooth with --smooth 0.7 "
+            "or --calib-method auto; toolchain tune says what to keep out of INT8."
+        )
     if speed and found["precision"] == "int8" and speed["measured"] < WIN:
         if work["on_this_cpu"] < work["integers"]:
-            advice.append("Not faster on this CPU, which runs int8 x int8 in float: evaluate model.int8.cpu.onnx here; "
-                          "TensorRT runs this graph in integers.")  # fmt: skip
+            advice.append(
+                "Not faster on this CPU, which runs int8 x int8 in float: evaluate model.int8.cpu.onnx here; "
+                "TensorRT runs this graph in integers."
+            )
         else:
             advice.append("Not faster here: use FP16 on a GPU or FP32 on this CPU, unless memory is what counts.")
     return advice or ["Nothing to mend was found."]

@@ -33,13 +33,20 @@ def gate(bundle: Path, recipe: Recipe, *, engines: Sequence[str] = (), tell: Tel
     for file in [*(graphs or ["model.onnx"]), *engines]:
         tell(f"gate: {file}")
         backend = "trt" if is_plan(file) else "ort"
-        choices = {"file": file, "split": recipe.split, "data": recipe.data, "seed": recipe.seed, "backend": backend,
-                   "allow_pickle": recipe.allow_pickle, "trust_remote_code": recipe.trust_remote_code}  # fmt: skip
+        choices = {
+            "file": file,
+            "split": recipe.split,
+            "data": recipe.data,
+            "seed": recipe.seed,
+            "backend": backend,
+            "allow_pickle": recipe.allow_pickle,
+            "trust_remote_code": recipe.trust_remote_code,
+        }
         results.append(evaluate(choices, bundle=bundle, tell=lambda line: None))
     return [_record(result, result, recipe, of_reference=True) for result in results]
 
 
-def contest(places: Iterable[Path], recipe: Recipe, *, tell: Tell) -> list[Record]:
+def compare_results(places: Iterable[Path], recipe: Recipe, *, tell: Tell) -> list[Record]:
     """Compare results with the first of them; those of a single place each with its FP32 reference.
 
     A place is a result or a bundle. Among others, a bundle stands for the result in its own precision that is of most

@@ -10,13 +10,13 @@ import onnx_ir as ir
 
 from toolchain import graph
 from toolchain.bundle import MANIFEST, Bundle
-from toolchain.bundle.job import Job
+from toolchain.bundle.resolved import ResolvedRecipe
 from toolchain.checkpoint.model import VOCABULARY_FILES, Source, find_model, load_tokenizer
 from toolchain.checkpoint.tokenize import Tokens, encode
 from toolchain.data.rows import Text
 from toolchain.engine.plan import is_plan
 from toolchain.errors import InputError, ToolchainError, UsageError
-from toolchain.evaluation.target import find_subject
+from toolchain.evaluation.target import find_target
 from toolchain.int8.calibrate import read_ranges
 from toolchain.int8.coverage import constant_behind
 from toolchain.recipe import REMOTE
@@ -30,7 +30,7 @@ NAMES = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True)
-class Artefact:
+class ProbeGraph:
     """A graph, a plan or a checkpoint, what it came from if that is at hand, and rows to try both on.
 
     `reference` is the FP32 graph, `fp32` the name, backend and model of what is compared with: PyTorch where it can be.
@@ -52,7 +52,7 @@ class Artefact:
     rows: str
 
 
-def open_artefact(place: Path | None, changes: dict[str, Any], *, graphs_only: bool = False) -> Artefact:
+def open_probe_graph(place: Path | None, changes: dict[str, Any], *, graphs_only: bool = False) -> ProbeGraph:
     """Return the artefact at `place`: of a bundle the one for `backend`, this device or `file`, or an ONNX file.
 
     Rows are train rows that nothing was calibrated with, where the bundle's data are at hand; else built-in
@@ -63,51 +63,51 @@ def open_artefact(place: Path | None, changes: dict[str, Any], *, graphs_only: b
     """
     if place is not None and place.suffix == ".onnx":
         if (place.parent / MANIFEST).exists():
-            return open_artefact(place.parent, {**changes, "file": place.name}, graphs_only=graphs_only)
+            return open_probe_graph(place.parent, {**changes, "file": place.name}, graphs_only=graphs_only)
         return _bare(place, changes)
     asked = changes.get("backend") or ("trt" if is_plan(changes.get("file") or "") else "ort")
     if asked in REMOTE or (graphs_only and asked == "torch"):
         raise UsageError(f"--backend {asked}: has no graph to look into. Choose ort or trt.")
     here = {"device": "cpu"} if asked == "ort" else {}  # a graph is looked at on the CPU, where nobody says otherwise
-    subject = find_subject({**here, **changes, "backend": asked}, place)
-    if subject.bundle is None:
+    target = find_target({**here, **changes, "backend": asked}, place)
+    if target.bundle is None:
         raise UsageError("needs a bundle or an ONNX file. Name one, or make one: toolchain build --precision int8.")
-    job = subject.job
-    texts, rows = _texts(subject.bundle, job)
-    tokenizer = job.tokenizer
-    model = subject.model
+    resolved = target.resolved
+    texts, rows = _texts(target.bundle, resolved)
+    tokenizer = resolved.tokenizer
+    model = target.model
     assert not isinstance(model, Server)
-    return Artefact(
+    return ProbeGraph(
         file=model if isinstance(model, Path) else model.folder,
         model=model,
-        choices=subject.choices,
-        backend=subject.backend,
-        device=subject.device,
-        precision=subject.precision,
-        reference=subject.bundle.file("model.onnx") if subject.file != "model.onnx" else None,
-        fp32=None if subject.is_reference else subject.reference,
-        tokens=job.encode(texts),
-        empty=job.encode([("",) * len(job.task.text_columns)]),
+        choices=target.choices,
+        backend=target.backend,
+        device=target.device,
+        precision=target.precision,
+        reference=target.bundle.file("model.onnx") if target.file != "model.onnx" else None,
+        fp32=None if target.is_reference else target.reference,
+        tokens=resolved.encode(texts),
+        empty=resolved.encode([("",) * len(resolved.task.text_columns)]),
         unknown_id=_unknown(tokenizer),
-        vocabulary=vocabulary_size(graph.load(subject.bundle.file("model.onnx"))),
-        max_length=job.max_length,
+        vocabulary=vocabulary_size(graph.load(target.bundle.file("model.onnx"))),
+        max_length=resolved.max_length,
         rows=rows,
     )
 
 
-def _texts(bundle: Bundle, job: Job) -> tuple[list[Text], str]:
-    if job.recipe.data is not None or job.task.folder is not None:
+def _texts(bundle: Bundle, resolved: ResolvedRecipe) -> tuple[list[Text], str]:
+    if resolved.recipe.data is not None or resolved.task.folder is not None:
         with contextlib.suppress(ToolchainError):
             used: list[str] = []
             if "calibration.json" in bundle.manifest["artefacts"]:
                 used = read_ranges(bundle.file("calibration.json"))[1].get("row_sha256", [])
-            rows = job.rows_without(used).sample(ROWS, seed=job.recipe.seed)
+            rows = resolved.rows_without(used).sample(ROWS, seed=resolved.recipe.seed)
             return rows.texts, f"{len(rows)} train rows that nothing was calibrated with"
-    texts = probe_texts(len(job.task.text_columns))
+    texts = probe_texts(len(resolved.task.text_columns))
     return texts, f"{len(texts)} built-in sentences"
 
 
-def _bare(file: Path, changes: dict[str, Any]) -> Artefact:
+def _bare(file: Path, changes: dict[str, Any]) -> ProbeGraph:
     model = graph.load(file)
     if not len(model.graph):
         raise InputError(f"{file}: an empty graph. Give another.")
@@ -121,12 +121,24 @@ def _bare(file: Path, changes: dict[str, Any]) -> Artefact:
         raise InputError(f"{file}: its batch or length is fixed. Export it with both dynamic.")
     vocabulary = vocabulary_size(model)
 
-    def artefact(tokens: Tokens, empty: Tokens, unknown_id: int, rows: str) -> Artefact:
+    def probe(tokens: Tokens, empty: Tokens, unknown_id: int, rows: str) -> ProbeGraph:
         device = changes.get("device") or "cpu"
-        return Artefact(
-            file, file, {"device": device}, "ort", device, _precision(model), None, None, tokens, empty, unknown_id,
-            vocabulary, length, rows,
-        )  # fmt: skip
+        return ProbeGraph(
+            file,
+            file,
+            {"device": device},
+            "ort",
+            device,
+            _precision(model),
+            None,
+            None,
+            tokens,
+            empty,
+            unknown_id,
+            vocabulary,
+            length,
+            rows,
+        )
 
     named = changes.get("model")
     folder = find_model(named).folder if named else file.parent
@@ -139,15 +151,18 @@ def _bare(file: Path, changes: dict[str, Any]) -> Artefact:
             return encode(tokenizer, texts, max_length=length, inputs=inputs)
 
         rows = f"{len(texts)} built-in sentences"
-        return artefact(tokens(texts), tokens([("",)]), _unknown(tokenizer), rows)
+        return probe(tokens(texts), tokens([("",)]), _unknown(tokenizer), rows)
     generator = np.random.default_rng(changes.get("seed") or 0)
     sizes = [*generator.integers(*RANDOM_LENGTHS, ROWS), 2]
     ids = [generator.integers(0, vocabulary, size).tolist() for size in sizes]
-    columns = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids],
-               "token_type_ids": [[0] * len(row) for row in ids]}  # fmt: skip
+    columns = {
+        "input_ids": ids,
+        "attention_mask": [[1] * len(row) for row in ids],
+        "token_type_ids": [[0] * len(row) for row in ids],
+    }
     made = Tokens({name: columns[name] for name in inputs}, dict.fromkeys(inputs, 0))
     rows = f"{ROWS} rows of random token ids (give -m CHECKPOINT for sentences)"
-    return artefact(made, made.take(np.array([ROWS])), 0, rows)
+    return probe(made, made.take(np.array([ROWS])), 0, rows)
 
 
 def _unknown(tokenizer: Any) -> int:

@@ -8,11 +8,11 @@ from typing import Any
 from toolchain import graph
 from toolchain.bundle import RESULTS, Bundle
 from toolchain.errors import InputError
-from toolchain.evaluation.target import CHOSEN_ROWS, find_subject
+from toolchain.evaluation.target import CHOSEN_ROWS, find_target
 from toolchain.files import sha256_json, write_json, write_text
 from toolchain.int8.auto import smoothed
 from toolchain.int8.calibrate import read_ranges
-from toolchain.int8.holdout import hold
+from toolchain.int8.holdout import choose_holdout
 from toolchain.int8.mixed_precision import Search, Tuned
 from toolchain.int8.sensitivity import Product
 from toolchain.runtimes.distance import Distance
@@ -30,28 +30,30 @@ def tune(changes: dict[str, Any], *, bundle: Path | None = None, tell: Callable[
     Raises:
         ToolchainError: see errors.py; among them InputError if the bundle is not INT8.
     """
-    subject = find_subject({**changes, "backend": "ort"}, bundle)
-    found = subject.bundle
+    target = find_target({**changes, "backend": "ort"}, bundle)
+    found = target.bundle
     if found is None or "calibration.json" not in found.manifest["artefacts"]:
         raise InputError(f"{found.path if found else bundle}: is not in INT8. Tune one that is: toolchain build.")
     ranges, about = read_ranges(found.file("calibration.json"))
-    recipe, job = subject.job.recipe, subject.job
+    recipe, resolved = target.resolved.recipe, target.resolved
     max_drop = DEFAULT_MAX_DROP if recipe.max_drop is None else recipe.max_drop
-    rows = job.rows_without(about.get("row_sha256", []))
+    rows = resolved.rows_without(about.get("row_sha256", []))
 
     graphs = [found.manifest["artefacts"][name] for name in ("model.onnx", "calibration.json")]
     tools = [VERSION, version_of("onnxruntime"), version_of("onnxruntime-gpu")]
-    key = sha256_json([*graphs, *tools, rows.digest, job.max_length, recipe.seed])[:16]
+    key = sha256_json([*graphs, *tools, rows.digest, resolved.max_length, recipe.seed])[:16]
     file = found.path / RESULTS / FOLDER / f"search-{key}.json"
     memory = _memory(file)
-    tell(f"at most {recipe.budget} graphs on {len(rows)} train rows' hardest and others; "
-         f"{len(memory.get('evaluations', {}))} known from before ({file})")  # fmt: skip
+    tell(
+        f"at most {recipe.budget} graphs on {len(rows)} train rows' hardest and others; "
+        f"{len(memory.get('evaluations', {}))} known from before ({file})"
+    )
 
     def load() -> Any:
         return smoothed(lambda: graph.load(found.file("model.onnx")), about["smoothing"])
 
-    held = hold(load, job.encode(rows.texts), seed=recipe.seed)
-    search = Search(load, ranges, held, recipe.budget, memory, lambda: write_json(file, memory))
+    holdout = choose_holdout(load, resolved.encode(rows.texts), seed=recipe.seed)
+    search = Search(load, ranges, holdout, recipe.budget, memory, lambda: write_json(file, memory))
     tuned = search.run(max_drop=max_drop)
     record = _record(found, tuned, max_drop=max_drop, rows=len(rows))
     write_json(found.path / RESULTS / CHOSEN_ROWS, rows.text_digests)
@@ -86,12 +88,19 @@ def _write(bundle: Bundle, record: dict[str, Any]) -> dict[str, str]:
     """Write the recipe that `build` reads, the record and the plot; return their paths."""
     folder = bundle.path / RESULTS / FOLDER
     files = {"recipe": folder / "keep.toml", "record": folder / "tune.json", "plot": folder / "tune.svg"}
-    values = {**bundle.manifest["recipe"], "precision": "int8", "output": str(bundle.path.resolve()),
-              "calibration": str((bundle.path / "calibration.json").resolve()), "keep": record["keep"]}  # fmt: skip
+    values = {
+        **bundle.manifest["recipe"],
+        "precision": "int8",
+        "output": str(bundle.path.resolve()),
+        "calibration": str((bundle.path / "calibration.json").resolve()),
+        "keep": record["keep"],
+    }
     values = {key: value for key, value in values.items() if key not in ("allow_pickle", "trust_remote_code")}
-    lines = [f"# What toolchain tune found: {len(record['keep'])} products stay out of INT8.",
-             "# Build it, and let the gate say whether it is enough: toolchain build THIS_FILE --max-drop "
-             f"{record['max_drop_points']:g}"]  # fmt: skip
+    lines = [
+        f"# What toolchain tune found: {len(record['keep'])} products stay out of INT8.",
+        "# Build it, and let the gate say whether it is enough: toolchain build THIS_FILE --max-drop "
+        f"{record['max_drop_points']:g}",
+    ]
     lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
     write_text(files["recipe"], "\n".join(lines) + "\n")
     write_json(files["record"], record)
@@ -109,8 +118,11 @@ def plot(record: dict[str, Any]) -> str:
     figure = Figure(figsize=(11, 1.5 + 0.25 * len(measured)), layout="constrained")
     left, right = figure.subplots(1, 2)
     kept = set(record["keep"])
-    left.barh([one["name"] for one in measured], [one["effect"] for one in measured],
-              color=["tab:red" if one["name"] in kept else "tab:blue" for one in measured])  # fmt: skip
+    left.barh(
+        [one["name"] for one in measured],
+        [one["effect"] for one in measured],
+        color=["tab:red" if one["name"] in kept else "tab:blue" for one in measured],
+    )
     left.set(xlabel="distance of the logits from FP32, this product alone in INT8", title="red: kept out of INT8")
     left.tick_params(axis="y", labelsize=7)
     sets = sorted(record["sets"], key=lambda one: one["macs"])

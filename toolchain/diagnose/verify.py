@@ -12,7 +12,7 @@ import numpy as np
 
 from toolchain.checkpoint.model import Source
 from toolchain.checkpoint.tokenize import Tokens
-from toolchain.diagnose.probe import Artefact
+from toolchain.diagnose.probe import ProbeGraph
 from toolchain.errors import GateError
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.distance import Logits
@@ -40,18 +40,18 @@ class Case:
     note: str = ""
 
 
-def verify(artefact: Artefact) -> dict[str, Any]:
+def verify(probe: ProbeGraph) -> dict[str, Any]:
     """Run every case and return them as JSON.
 
     Raises:
         ToolchainError: the artefact cannot be run at all.
     """
-    with open_runtime(artefact.backend, artefact.model, **artefact.choices) as infer:
-        cases = list(_cases(artefact, infer))
+    with open_runtime(probe.backend, probe.model, **probe.choices) as infer:
+        cases = list(_cases(probe, infer))
     return {
-        "artefact": str(artefact.file),
-        "precision": artefact.precision,
-        "rows": artefact.rows,
+        "artefact": str(probe.file),
+        "precision": probe.precision,
+        "rows": probe.rows,
         "cases": [asdict(case) for case in cases],
         "passed": all(case.passed for case in cases),
     }
@@ -72,11 +72,11 @@ def judge(found: dict[str, Any]) -> None:
         )
 
 
-def _cases(artefact: Artefact, infer: Infer) -> Iterator[Case]:
-    tokens = artefact.tokens
+def _cases(probe: ProbeGraph, infer: Infer) -> Iterator[Case]:
+    tokens = probe.tokens
     alone = _alone(infer, tokens)
     largest = max(1.0, float(np.abs(alone[np.isfinite(alone)]).max(initial=0)))
-    allowed = INVARIANCE[artefact.precision] * largest
+    allowed = INVARIANCE[probe.precision] * largest
 
     def same(name: str, found: Logits, expected: Logits = alone) -> Case:
         finite = bool(np.isfinite(found).all())
@@ -90,7 +90,7 @@ def _cases(artefact: Artefact, infer: Infer) -> Iterator[Case]:
         rows = np.resize(everyone, max(size, len(tokens)) // size * size)
         parts = [infer(tokens.batch(part)) for part in rows.reshape(-1, size)]
         yield same(f"in batches of {size}", np.concatenate(parts), alone[rows])
-    for length in (*[length for length in LENGTHS if length < artefact.max_length], artefact.max_length):
+    for length in (*[length for length in LENGTHS if length < probe.max_length], probe.max_length):
         rows = everyone[tokens.lengths <= length]
         if len(rows):
             padded = [infer(tokens.batch(np.array([row]), length=length)) for row in rows]
@@ -98,11 +98,11 @@ def _cases(artefact: Artefact, infer: Infer) -> Iterator[Case]:
     shuffled = np.random.default_rng(0).permutation(everyone)
     yield same("in another order", infer(tokens.batch(shuffled)), alone[shuffled])
     yield _row_of_padding(tokens, infer, same)
-    yield from _odd_rows(artefact, infer, same)
-    yield _beyond_the_vocabulary(artefact, infer, same)
-    if artefact.fp32:
-        yield _parity(artefact, artefact.fp32, alone)
-    elif artefact.precision != "fp32":
+    yield from _odd_rows(probe, infer, same)
+    yield _beyond_the_vocabulary(probe, infer, same)
+    if probe.fp32:
+        yield _parity(probe, probe.fp32, alone)
+    elif probe.precision != "fp32":
         yield Case("parity with FP32", None, None, True, "not looked at: nothing in FP32 beside it")
 
 
@@ -120,47 +120,50 @@ def _row_of_padding(tokens: Tokens, infer: Infer, same: Callable[..., Case]) -> 
     return same("beside a row of padding", found[1:])
 
 
-def _odd_rows(artefact: Artefact, infer: Infer, same: Callable[..., Case]) -> Iterator[Case]:
+def _odd_rows(probe: ProbeGraph, infer: Infer, same: Callable[..., Case]) -> Iterator[Case]:
     """Try the longest row, an empty text and words that the vocabulary lacks, alone and in one batch with others."""
-    ids = artefact.tokens.columns["input_ids"]
+    ids = probe.tokens.columns["input_ids"]
     first, last = ids[0][0], ids[0][-1]
     middle = [token for row in ids for token in row[1:-1]] or [first]
-    longest = [first, *np.resize(middle, max(0, artefact.max_length - 2)).tolist(), last]
+    longest = [first, *np.resize(middle, max(0, probe.max_length - 2)).tolist(), last]
     rows = {
-        f"of {artefact.max_length} tokens": longest,
-        "of an empty text": artefact.empty.columns["input_ids"][0],
-        "of unknown words": [first, *[artefact.unknown_id] * 5, last],
+        f"of {probe.max_length} tokens": longest,
+        "of an empty text": probe.empty.columns["input_ids"][0],
+        "of unknown words": [first, *[probe.unknown_id] * 5, last],
     }
     for name, row in rows.items():
-        columns = {"input_ids": [row, ids[0]], "attention_mask": [[1] * len(row), [1] * len(ids[0])],
-                   "token_type_ids": [[0] * len(row), [0] * len(ids[0])]}  # fmt: skip
-        both = Tokens({key: columns[key] for key in artefact.tokens.columns}, artefact.tokens.pad_values)
+        columns = {
+            "input_ids": [row, ids[0]],
+            "attention_mask": [[1] * len(row), [1] * len(ids[0])],
+            "token_type_ids": [[0] * len(row), [0] * len(ids[0])],
+        }
+        both = Tokens({key: columns[key] for key in probe.tokens.columns}, probe.tokens.pad_values)
         yield same(f"a row {name}", infer(both.batch(np.arange(2))), _alone(infer, both))
 
 
-def _beyond_the_vocabulary(artefact: Artefact, infer: Infer, same: Callable[..., Case]) -> Case:
+def _beyond_the_vocabulary(probe: ProbeGraph, infer: Infer, same: Callable[..., Case]) -> Case:
     """Try an id that the vocabulary has not: it must be refused, or be finite, and leave the next call as it was."""
-    batch: Batch = artefact.tokens.batch(np.array([0]))
+    batch: Batch = probe.tokens.batch(np.array([0]))
     ids = batch["input_ids"].copy()
-    ids[0, -1] = artefact.vocabulary
+    ids[0, -1] = probe.vocabulary
     name = "an id beyond the vocabulary"
-    if artefact.backend == "torch" and (artefact.device != "cpu" or artefact.choices.get("compiled")):
+    if probe.backend == "torch" and (probe.device != "cpu" or probe.choices.get("compiled")):
         return Case(name, None, None, True, "not looked at: PyTorch, compiled or on a GPU, ends with the process")
     try:
         found = infer({**batch, "input_ids": ids})
         note = "taken, and finite" if np.isfinite(found).all() else "taken, and not finite"
     except Exception:  # each runtime has an error of its own
         note = "refused"
-    after = same(name, infer(batch), _alone(infer, artefact.tokens.take(np.array([0]))))
+    after = same(name, infer(batch), _alone(infer, probe.tokens.take(np.array([0]))))
     return Case(name, after.difference, after.tolerance, after.passed and note != "taken, and not finite", note)
 
 
-def _parity(artefact: Artefact, reference: tuple[str, str, Source | Path], alone: Logits) -> Case:
+def _parity(probe: ProbeGraph, reference: tuple[str, str, Source | Path], alone: Logits) -> Case:
     name, backend, model = reference
     with open_runtime(backend, model, device="cpu") as infer:
-        expected = _alone(infer, artefact.tokens)
+        expected = _alone(infer, probe.tokens)
     scale = max(1.0, float(np.sqrt(np.square(expected).mean())))
-    allowed = PARITY[artefact.precision] * scale
+    allowed = PARITY[probe.precision] * scale
     name = f"parity with {name} (root mean square)"
     if not np.isfinite(alone).all():
         return Case(name, None, allowed, False, "not finite")

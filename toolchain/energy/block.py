@@ -10,9 +10,24 @@ from toolchain.evaluation.statistics import bootstrap_mean_ci95
 from toolchain.meters.energy import EnergyMeter
 from toolchain.meters.sources import BOARD, COMPONENTS
 
-FIGURES = ("window_s", "inferences", "total_j", "per_inference_j", "per_token_j", "per_slot_j", "per_correct_j",
-           "throughput_per_s", "mean_power_w", "peak_power_w", "energy_delay_product_js", "counter_to_integral",
-           "ci95", "range", "net", "carbon")  # fmt: skip
+FIGURES = (
+    "window_s",
+    "inferences",
+    "total_j",
+    "per_inference_j",
+    "per_token_j",
+    "per_slot_j",
+    "per_correct_j",
+    "throughput_per_s",
+    "mean_power_w",
+    "peak_power_w",
+    "energy_delay_product_js",
+    "counter_to_integral",
+    "ci95",
+    "range",
+    "net",
+    "carbon",
+)
 
 NOT_REQUESTED, NOT_RUN = "not_requested", "not_run"
 LEAST_WINDOWS = 5
@@ -38,8 +53,14 @@ class Carbon:
 def unavailable(reason: str, *, device: str, detail: str | None = None) -> Block:
     """Return the block of a run that measured nothing; `reason` is a code such as not_requested."""
     components = {name: absent(name, reason, detail, device) for name in COMPONENTS}
-    return {"status": "unavailable", "reason": reason, "detail": detail, "components": components,
-            "windows": [], **dict.fromkeys(FIGURES)}  # fmt: skip
+    return {
+        "status": "unavailable",
+        "reason": reason,
+        "detail": detail,
+        "components": components,
+        "windows": [],
+        **dict.fromkeys(FIGURES),
+    }
 
 
 def nothing(meter: EnergyMeter, device: str) -> Block:
@@ -71,11 +92,16 @@ def block(
     kept = [trial for trial, window in zip(run.trials, windows, strict=True) if window["accepted"]]
     tried = [trial.window for trial in kept or run.trials]
     made: Block = {
-        "status": "unavailable", "reason": None, "detail": None, "mode": "fixed_load" if protocol.rate else
-        "max_throughput", "rate_per_s": protocol.rate,
+        "status": "unavailable",
+        "reason": None,
+        "detail": None,
+        "mode": "fixed_load" if protocol.rate else "max_throughput",
+        "rate_per_s": protocol.rate,
         "components": {name: component(name, tried, meter, device) for name in COMPONENTS},
-        "windows": windows, "windows_dropped": len(windows) - len(kept), **dict.fromkeys(FIGURES),
-    }  # fmt: skip
+        "windows": windows,
+        "windows_dropped": len(windows) - len(kept),
+        **dict.fromkeys(FIGURES),
+    }
     made |= _status(made, used, windows, meter, device)
     if made["status"] != "unavailable":
         made |= _figures([window for window in windows if window["accepted"]], share_correct, protocol)
@@ -83,8 +109,7 @@ def block(
         made["counter_to_integral"] = made["components"][BOARD].get("counter_to_integral")
         made["net"] = _net(made, run, used)
         made["carbon"] = _carbon(made, carbon)
-    made["uncertainty"] = {"statistical": f"ci95: bootstrap over {len(kept)} windows",
-                           "systematic": {BOARD: SENSOR}}  # fmt: skip
+    made["uncertainty"] = {"statistical": f"ci95: bootstrap over {len(kept)} windows", "systematic": {BOARD: SENSOR}}
     made["protocol"] = _protocol(run, meter, protocol)
     made["context"] = context(meter)
     made["flags"] = _flags(made, run)
@@ -99,12 +124,18 @@ def _status(made: Block, used: list[str], windows: list[Block], meter: EnergyMet
         return {"status": "unavailable", "reason": first["reason"], "detail": first["detail"]}
     if 2 * dropped.total() > len(windows):
         reason, times = dropped.most_common(1)[0]
-        return {"status": "unavailable", "reason": reason,
-                "detail": f"{dropped.total()} of {len(windows)} windows dropped, {times} for this"}  # fmt: skip
+        return {
+            "status": "unavailable",
+            "reason": reason,
+            "detail": f"{dropped.total()} of {len(windows)} windows dropped, {times} for this",
+        }
     if missing:
         parts = [f"a part of {name}" if name in used else name for name in missing]
-        return {"status": "partial", "reason": meter.missing[missing[0]][0],
-                "detail": f"not in the total: {', '.join(parts)}"}  # fmt: skip
+        return {
+            "status": "partial",
+            "reason": meter.missing[missing[0]][0],
+            "detail": f"not in the total: {', '.join(parts)}",
+        }
     return {"status": "measured"}
 
 
@@ -115,11 +146,22 @@ def _window(number: int, trial: Trial, used: list[str]) -> Block:
     total = sum(joules[name] or 0.0 for name in used) if used and reason is None else None
     each = None if total is None or not work.rows else total / work.rows
     return {
-        "number": number, "accepted": total is not None, "reason": reason, "seconds": window.seconds,
-        "joules": joules, "total_j": total, "per_inference_j": each, "inferences": work.rows, "tokens": work.tokens,
-        "slots": work.slots, "calls": work.calls, "mean_power_w": total and total / window.seconds,
-        "integral_j": window.integral_j, "peak_power_w": window.peak_w, "gpu_states": window.states,
-    }  # fmt: skip
+        "number": number,
+        "accepted": total is not None,
+        "reason": reason,
+        "seconds": window.seconds,
+        "joules": joules,
+        "total_j": total,
+        "per_inference_j": each,
+        "inferences": work.rows,
+        "tokens": work.tokens,
+        "slots": work.slots,
+        "calls": work.calls,
+        "mean_power_w": total and total / window.seconds,
+        "integral_j": window.integral_j,
+        "peak_power_w": window.peak_w,
+        "gpu_states": window.states,
+    }
 
 
 def _figures(windows: list[Block], share_correct: float | None, protocol: Protocol) -> Block:
@@ -129,14 +171,19 @@ def _figures(windows: list[Block], share_correct: float | None, protocol: Protoc
     each = total / rows
     found = [window["per_inference_j"] for window in windows]
     return {
-        "window_s": seconds, "inferences": rows, "total_j": total, "per_inference_j": each,
-        "per_token_j": total / tokens, "per_slot_j": total / slots,
+        "window_s": seconds,
+        "inferences": rows,
+        "total_j": total,
+        "per_inference_j": each,
+        "per_token_j": total / tokens,
+        "per_slot_j": total / slots,
         "per_correct_j": each / share_correct if share_correct else None,
         "mean_power_w": total / seconds,
-        "energy_delay_product_js": each * seconds / rows, "throughput_per_s": rows / seconds,
+        "energy_delay_product_js": each * seconds / rows,
+        "throughput_per_s": rows / seconds,
         "ci95": list(bootstrap_mean_ci95(found, seed=protocol.seed)) if len(found) >= LEAST_WINDOWS else None,
         "range": [min(found), max(found)],
-    }  # fmt: skip
+    }
 
 
 def _net(made: Block, run: Run, used: list[str]) -> Block:
@@ -172,11 +219,13 @@ def _carbon(made: Block, carbon: Carbon | None) -> Block | None:
 def _protocol(run: Run, meter: EnergyMeter, protocol: Protocol) -> Block:
     idles = {"cold": run.cold, "hot_before": run.hot_before, "hot_after": run.hot_after}
     return {
-        "window_s": protocol.length_s(meter), "windows": protocol.windows, "seed": protocol.seed,
+        "window_s": protocol.length_s(meter),
+        "windows": protocol.windows,
+        "seed": protocol.seed,
         "tick_ms": 1e3 * meter.tick_s or None,
         "warm_up": run.warm_up and {"seconds": run.warm_up.seconds, "steady": run.warm_up.steady},
         "idle_w": {name: idle and {**idle.power_w, "flat": idle.flat} for name, idle in idles.items()},
-    }  # fmt: skip
+    }
 
 
 def _flags(made: Block, run: Run) -> list[str]:

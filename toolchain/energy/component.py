@@ -16,8 +16,14 @@ def counted(device: str) -> tuple[str, ...]:
 
 def absent(name: str, reason: str, detail: str | None, device: str) -> Block:
     """Return the record of a component without figures; `reason` is a code, `detail` says it in words."""
-    return {"joules": None, "method": "unavailable", "reason": reason, "detail": detail,
-            "counted": name in counted(device), "devices": []}  # fmt: skip
+    return {
+        "joules": None,
+        "method": "unavailable",
+        "reason": reason,
+        "detail": detail,
+        "counted": name in counted(device),
+        "devices": [],
+    }
 
 
 def component(name: str, windows: list[Window], meter: EnergyMeter, device: str) -> Block:
@@ -30,10 +36,15 @@ def component(name: str, windows: list[Window], meter: EnergyMeter, device: str)
     whole = [window for window in windows if window.component_j(name) is not None]
     first = next(iter(tracks.values()))
     made: Block = {
-        "joules": None, "method": first.source.method, "reason": None, "detail": lacking,
-        "counted": name in counted(device), "part_of": BOARD if name == MEMORY else None,
-        "tick_ms": first.tick_s and 1e3 * first.tick_s, "devices": [],
-    }  # fmt: skip
+        "joules": None,
+        "method": first.source.method,
+        "reason": None,
+        "detail": lacking,
+        "counted": name in counted(device),
+        "part_of": BOARD if name == MEMORY else None,
+        "tick_ms": first.tick_s and 1e3 * first.tick_s,
+        "devices": [],
+    }
     if not whole:
         reasons = Counter(window.reason(name) for window in windows)
         return made | {"method": "unavailable", "reason": reasons.most_common(1)[0][0] if reasons else "no_window"}

@@ -33,8 +33,11 @@ def flags(components: Block, context: Block) -> list[str]:
     for gpu in context["gpus"]:
         if gpu["other_processes"]:
             found.append(f"{len(gpu['other_processes'])} other processes on {gpu['name']}: its energy is theirs too")
-        found += [f"{gpu['name']} was held back ({why.replace('_', ' ')}) in {share:.0%} of the samples"
-                  for why, share in (gpu["throttled"] or {}).items() if share]  # fmt: skip
+        found += [
+            f"{gpu['name']} was held back ({why.replace('_', ' ')}) in {share:.0%} of the samples"
+            for why, share in (gpu["throttled"] or {}).items()
+            if share
+        ]
     if any(name.startswith("cpu") and one["method"] != "unavailable" for name, one in components.items()):
         found.append("processor and memory energy are the whole machine's")
     return found

@@ -79,10 +79,11 @@ class Session:
         recipe = self.recipe
         carbon = Carbon(recipe.carbon_intensity, recipe.pue) if recipe.carbon_intensity is not None else None
         made = {
-            size: block(run, self.meter, protocol_of(recipe), device=self.device, share_correct=share_correct,
-                        carbon=carbon)
+            size: block(
+                run, self.meter, protocol_of(recipe), device=self.device, share_correct=share_correct, carbon=carbon
+            )
             for size, run in self.runs.items()
-        }  # fmt: skip
+        }
         return {**made.pop(None), "by_batch_size": [{"batch_size": size, **one} for size, one in made.items()]}
 
 

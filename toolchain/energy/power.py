@@ -229,10 +229,13 @@ def record(reading: Reading, *, command: Sequence[str] | None = None, exit_code:
     """Return a reading as a record to keep, with what it is of and where it was made."""
     here = describe()
     return {
-        "schema": SCHEMA, "command": None if command is None else list(command), "exit_code": exit_code,
-        **reading.to_json(), "environment": {key: here[key] for key in ENVIRONMENT},
+        "schema": SCHEMA,
+        "command": None if command is None else list(command),
+        "exit_code": exit_code,
+        **reading.to_json(),
+        "environment": {key: here[key] for key in ENVIRONMENT},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }  # fmt: skip
+    }
 
 
 def judge(found: Block) -> None:

@@ -87,15 +87,25 @@ class Reading:
         return "unavailable" if self.total_j is None else "partial" if lacking else "measured"
 
     def _sum_of(self, key: str) -> float | None:
-        found = [self.components[name][key] for name in counted(self.device)
-                 if name in self.components and self.components[name]["joules"] is not None]  # fmt: skip
+        found = [
+            self.components[name][key]
+            for name in counted(self.device)
+            if name in self.components and self.components[name]["joules"] is not None
+        ]
         return sum(found) if found else None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record: units in the keys, null for what was not measured."""
         return {
-            "seconds": self.seconds, "status": self.status, "components": self.components, "total_j": self.total_j,
-            "mean_power_w": self.mean_power_w, "peak_power_w": self.peak_power_w, "edge_error_j": self.edge_error_j,
-            "relative_edge_error": self.relative_edge_error, "samples": self.samples and self.samples.to_json(),
-            "context": self.context, "flags": self.flags,
-        }  # fmt: skip
+            "seconds": self.seconds,
+            "status": self.status,
+            "components": self.components,
+            "total_j": self.total_j,
+            "mean_power_w": self.mean_power_w,
+            "peak_power_w": self.peak_power_w,
+            "edge_error_j": self.edge_error_j,
+            "relative_edge_error": self.relative_edge_error,
+            "samples": self.samples and self.samples.to_json(),
+            "context": self.context,
+            "flags": self.flags,
+        }

@@ -71,8 +71,11 @@ def _unavailable(block: Block) -> list[str]:
     if block["reason"] == NOT_REQUESTED:
         return [line]
     parts = [f"{name}: {reason(part['reason'])}" for name, part in block["components"].items() if part["reason"]]
-    shown = [f"  {name}: {joules(part['joules'])}, not used by this backend" for name, part in
-             block["components"].items() if part["joules"] is not None]  # fmt: skip
+    shown = [
+        f"  {name}: {joules(part['joules'])}, not used by this backend"
+        for name, part in block["components"].items()
+        if part["joules"] is not None
+    ]
     return [f"{line} ({block['reason']})", *(f"  {part}" for part in parts), *shown]
 
 
@@ -83,8 +86,10 @@ def _headline(block: Block) -> str:
     interval = f"[{joules(low)}, {joules(high)}]" if block["ci95"] else f"(from {joules(low)} to {joules(high)})"
     mode = f"at {block['rate_per_s']:g} rows/s" if block["rate_per_s"] else "at full load"
     part = " of what could be measured" if block["status"] == "partial" else ""
-    return (f"energy: {joules(block['per_inference_j'])} a row {interval} {mode}{part}; "
-            f"{joules(block['total_j'])} in {block['window_s']:.1f} s, {block['mean_power_w']:.1f} W")  # fmt: skip
+    return (
+        f"energy: {joules(block['per_inference_j'])} a row {interval} {mode}{part}; "
+        f"{joules(block['total_j'])} in {block['window_s']:.1f} s, {block['mean_power_w']:.1f} W"
+    )
 
 
 def _each(block: Block) -> str:

@@ -115,8 +115,13 @@ def open_gpu(device: str = "cuda:0") -> Iterator[Gpu]:
     context = found.retain_primary_context()
     context.push()
     try:
-        yield Gpu(driver, found.name(), major * 10 + minor, found.total_memory() // 2**20,
-                  f"{version // 1000}.{version % 1000 // 10}")  # fmt: skip
+        yield Gpu(
+            driver,
+            found.name(),
+            major * 10 + minor,
+            found.total_memory() // 2**20,
+            f"{version // 1000}.{version % 1000 // 10}",
+        )
     finally:
         context.pop()
 

@@ -13,11 +13,13 @@ REFORMAT = re.compile(r"reformat", re.IGNORECASE)
 INT8_KERNEL = re.compile(r"i8i8|int8|_i8_|imma|s8s8|i8816|i8832", re.IGNORECASE)
 """What the names of INT8 tensor-core kernels hold, such as sm75_xmma_gemm_i8i8_i8i32_f32."""
 
-DATATYPES = (("int8", re.compile(r"\bint8\b|\bi8\b", re.IGNORECASE)),
-             ("fp16", re.compile(r"\bhalf\b|\bfp16\b|\bfloat16\b|\bf16\b", re.IGNORECASE)),
-             ("bf16", re.compile(r"\bbf16\b|\bbfloat16\b", re.IGNORECASE)),
-             ("fp32", re.compile(r"\bfloat\b|\bfp32\b|\bfloat32\b|\bf32\b", re.IGNORECASE)),
-             ("int32", re.compile(r"\bint32\b|\bi32\b|\bint64\b", re.IGNORECASE)))  # fmt: skip
+DATATYPES = (
+    ("int8", re.compile(r"\bint8\b|\bi8\b", re.IGNORECASE)),
+    ("fp16", re.compile(r"\bhalf\b|\bfp16\b|\bfloat16\b|\bf16\b", re.IGNORECASE)),
+    ("bf16", re.compile(r"\bbf16\b|\bbfloat16\b", re.IGNORECASE)),
+    ("fp32", re.compile(r"\bfloat\b|\bfp32\b|\bfloat32\b|\bf32\b", re.IGNORECASE)),
+    ("int32", re.compile(r"\bint32\b|\bi32\b|\bint64\b", re.IGNORECASE)),
+)
 
 
 def summarise(text: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ FIXED_LENGTH: Kinds = {QKV: ("4", "1"), SKIP_NORM: ("5", "1")}
 """Rows of one length, and in float32 too: what can be calibrated (static.py)."""
 
 
-def probe(trt: Any, kinds: Kinds) -> dict[str, str]:
+def plugin_versions(trt: Any, kinds: Kinds) -> dict[str, str]:
     """Return plugin name -> the first version of it that the registry has; plugins must have been initialised.
 
     Raises:

@@ -107,7 +107,7 @@ def _speed(
         "throughput_per_s": len(texts) / wall_s,
         "runtime_throughput_per_s": len(texts) / done.runtime_s,
         "tokens": {**_tokens(done), "batch_slots": budget},
-    }  # fmt: skip
+    }
 
 
 def _tokens(done: Run) -> dict[str, Any]:
@@ -115,8 +115,13 @@ def _tokens(done: Run) -> dict[str, Any]:
     real = int(done.lengths.sum())
     pairs = {"real_pairs": int((done.lengths**2).sum()), "slot_pairs": done.pairs, "batches": done.batches}
     lengths, rows = np.unique(done.lengths, return_counts=True)
-    return {"real": real, "slots": done.slots, "padding_efficiency": real / done.slots, **pairs,
-            "lengths": [[int(length), int(count)] for length, count in zip(lengths, rows, strict=True)]}  # fmt: skip
+    return {
+        "real": real,
+        "slots": done.slots,
+        "padding_efficiency": real / done.slots,
+        **pairs,
+        "lengths": [[int(length), int(count)] for length, count in zip(lengths, rows, strict=True)],
+    }
 
 
 def predict(references: Values, logits: Logits, task: Task, model_labels: list[str]) -> Predictions:

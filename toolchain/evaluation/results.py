@@ -21,9 +21,28 @@ log = logging.getLogger(__name__)
 
 SCHEMA = 1
 
-REQUIRED = {"task", "split", "n", "data_sha256", "model", "backend", "device", "precision", "variant", "artefact",
-            "metrics", "metrics_ci95", "primary", "agreement", "latency_ms", "throughput_per_s", "peak_memory_mb",
-            "energy", "environment", "created"}  # fmt: skip
+REQUIRED = {
+    "task",
+    "split",
+    "n",
+    "data_sha256",
+    "model",
+    "backend",
+    "device",
+    "precision",
+    "variant",
+    "artefact",
+    "metrics",
+    "metrics_ci95",
+    "primary",
+    "agreement",
+    "latency_ms",
+    "throughput_per_s",
+    "peak_memory_mb",
+    "energy",
+    "environment",
+    "created",
+}
 
 Result = dict[str, Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle
 from toolchain.bundle.engine_step import find_machine
-from toolchain.bundle.job import Job, job_of, prepare
+from toolchain.bundle.resolved import ResolvedRecipe, resolve, resolve_bundle
 from toolchain.checkpoint.model import Source, find_model
 from toolchain.checkpoint.tokenize import Encode, Sent
 from toolchain.engine.plan import check_plan, find_plan, is_plan, read_record
@@ -24,10 +24,10 @@ EVAL_RESULTS = Path("eval/results")
 
 
 @dataclass(frozen=True)
-class Subject:
+class Target:
     """One runtime to evaluate. `file` is an artefact's name; None stands for the checkpoint."""
 
-    job: Job
+    resolved: ResolvedRecipe
     bundle: Bundle | None
     backend: str
     device: str
@@ -47,7 +47,7 @@ class Subject:
     @property
     def encode(self) -> Encode:
         """Texts to what the runtime takes."""
-        return functools.partial(Sent, encode=self.job.encode) if self.remote else self.job.encode
+        return functools.partial(Sent, encode=self.resolved.encode) if self.remote else self.resolved.encode
 
     @property
     def model(self) -> Source | Path | Server:
@@ -57,11 +57,11 @@ class Subject:
             InputError: the bundle lacks the artefact, or its checkpoint is gone or another.
         """
         if self.bundle is None:
-            return self.job.source
+            return self.resolved.source
         if self.remote:
-            recipe = self.job.recipe
-            return Server(str(recipe.url), len(self.job.task.text_columns), self.bundle.digest, recipe.token_file)
-        return checkpoint(self.bundle, self.job.recipe) if self.file is None else self.bundle.file(self.file)
+            recipe = self.resolved.recipe
+            return Server(str(recipe.url), len(self.resolved.task.text_columns), self.bundle.digest, recipe.token_file)
+        return checkpoint(self.bundle, self.resolved.recipe) if self.file is None else self.bundle.file(self.file)
 
     @property
     def graph(self) -> Path | None:
@@ -76,27 +76,27 @@ class Subject:
     @property
     def choices(self) -> dict[str, Any]:
         """How the runtime opens it."""
-        graphs = {"cuda_graphs": True} if self.job.recipe.cuda_graphs else {}
-        compiled = {"compiled": True} if self.job.recipe.compile else {}
+        graphs = {"cuda_graphs": True} if self.resolved.recipe.cuda_graphs else {}
+        compiled = {"compiled": True} if self.resolved.recipe.compile else {}
         attention = {"attention": self.attention} if self.attention else {}
         return {"device": self.device, "precision": self.precision, **graphs, **compiled, **attention}
 
     @property
     def attention(self) -> str | None:
         """How PyTorch attends, if that was asked for; what a bundle was built with concerns its engine alone."""
-        asked = self.job.recipe.attention
+        asked = self.resolved.recipe.attention
         return asked if self.backend == "torch" and asked in ATTENTIONS else None
 
     @property
     def model_digests(self) -> dict[str, str]:
         """File name -> SHA-256 of the checkpoint."""
-        return self.bundle.manifest["model"]["sha256"] if self.bundle else self.job.source.digests
+        return self.bundle.manifest["model"]["sha256"] if self.bundle else self.resolved.source.digests
 
     @property
     def artefact(self) -> dict[str, str | None]:
         """Return name and digest of what runs."""
         if self.remote:
-            return {"file": str(self.job.recipe.url), "sha256": None}  # a server need not say what it runs
+            return {"file": str(self.resolved.recipe.url), "sha256": None}  # a server need not say what it runs
         if self.bundle is None or self.file is None:
             return {"file": "checkpoint", "sha256": sha256_json(self.model_digests)}
         return {"file": self.file, "sha256": self.bundle.manifest["artefacts"][self.file]}
@@ -104,13 +104,13 @@ class Subject:
     @property
     def variant(self) -> str:
         """What tells runs of one backend apart: fp16.packed, int8.cpu, int8.plugin of a plan, int8.graphs."""
-        recorded = "graphs" if self.job.recipe.cuda_graphs else None
+        recorded = "graphs" if self.resolved.recipe.cuda_graphs else None
         return ".".join(filter(None, [self._kind, recorded]))
 
     @property
     def _kind(self) -> str:
         if self.backend == "torch":
-            parts = [self.precision, self.attention, "compiled" if self.job.recipe.compile else None]
+            parts = [self.precision, self.attention, "compiled" if self.resolved.recipe.compile else None]
             return ".".join(filter(None, parts))
         if self.file is None or self.file == "model.onnx":
             return self.precision
@@ -128,9 +128,9 @@ class Subject:
         FP32 graph, which was compared with the checkpoint when it was built.
         """
         if self.bundle is None:
-            return "torch-fp32", "torch", self.job.source
+            return "torch-fp32", "torch", self.resolved.source
         try:
-            return "torch-fp32", "torch", checkpoint(self.bundle, self.job.recipe)
+            return "torch-fp32", "torch", checkpoint(self.bundle, self.resolved.recipe)
         except ToolchainError as error:
             log.warning("%s Comparing with the bundle's FP32 graph instead.", error)
             return "ort-fp32", "ort", self.bundle.file("model.onnx")
@@ -179,7 +179,7 @@ def recorded(bundle: Bundle, changes: dict[str, Any]) -> Recipe:
     return Recipe.make({"precision": bundle.manifest["precision"], **known, "output": str(bundle.path), **asked})
 
 
-def find_subject(changes: dict[str, Any], path: Path | None) -> Subject:
+def find_target(changes: dict[str, Any], path: Path | None) -> Target:
     """Resolve what to evaluate: `changes` first, then the bundle at `path` or the one built last.
 
     Raises:
@@ -190,27 +190,29 @@ def find_subject(changes: dict[str, Any], path: Path | None) -> Subject:
     if path is None and changes.get("model"):
         recipe = Recipe.make(changes)
         if backend == "torch":
-            job = prepare(recipe.replace(precision="fp32"))
-            return Subject(job, None, backend, _device(backend, recipe), recipe.precision or "fp32", None)
+            resolved = resolve(recipe.replace(precision="fp32"))
+            return Target(resolved, None, backend, _device(backend, recipe), recipe.precision or "fp32", None)
         path = _built(recipe)
     bundle = open_bundle(path or last_bundle(), trust=changes.get("trust"))
     _refuse_fixed(bundle, changes)
     asked = changes.get("precision")
     recipe = recorded(bundle, {**changes, "precision": None, "model": None, "output": None})
-    job = job_of(bundle, recipe, new_task=any(changes.get(key) for key in ("task", "text_column", "label_column")))
+    resolved = resolve_bundle(
+        bundle, recipe, new_task=any(changes.get(key) for key in ("task", "text_column", "label_column"))
+    )
     if backend in REMOTE:
         if asked not in (None, bundle.manifest["precision"]):
             raise UsageError(f"--precision {asked}: the server runs what it runs. Leave it out.")
-        return Subject(job, bundle, backend, "remote", asked or bundle.manifest["precision"], None)
+        return Target(resolved, bundle, backend, "remote", asked or bundle.manifest["precision"], None)
     if backend == "trt":
-        return _planned(job, bundle, asked)
+        return _planned(resolved, bundle, asked)
     device = _device(backend, recipe)
     if backend == "torch":
-        return Subject(job, bundle, backend, device, asked or "fp32", None)
+        return Target(resolved, bundle, backend, device, asked or "fp32", None)
     file = recipe.file or default_file(asked or bundle.manifest["precision"], device, bundle, backend=backend)
     if recipe.file and asked not in (None, _precision_of(file)):
         raise UsageError(f"--precision {asked}: {file} is in {_precision_of(file)}. Leave one of them out.")
-    return Subject(job, bundle, backend, device, _precision_of(file), file)
+    return Target(resolved, bundle, backend, device, _precision_of(file), file)
 
 
 def _refuse_options(backend: str, changes: dict[str, Any]) -> None:
@@ -227,15 +229,15 @@ def _refuse_options(backend: str, changes: dict[str, Any]) -> None:
         raise UsageError(f"--file {changes['file']}: torch runs the checkpoint. Leave it out, or choose --backend ort.")
 
 
-def _planned(job: Job, bundle: Bundle, asked: str | None) -> Subject:
+def _planned(resolved: ResolvedRecipe, bundle: Bundle, asked: str | None) -> Target:
     """Return the plan of a bundle that runs on this machine.
 
     Raises:
         MachineError: this machine lacks TensorRT or a GPU, or the bundle a plan for them.
         UsageError: the plan has another precision than was asked for, or `--file` names no plan.
     """
-    machine = find_machine(job.recipe.device)
-    file = job.recipe.file or find_plan(list(bundle.manifest["artefacts"]), machine.tag, where=bundle.path)
+    machine = find_machine(resolved.recipe.device)
+    file = resolved.recipe.file or find_plan(list(bundle.manifest["artefacts"]), machine.tag, where=bundle.path)
     if not is_plan(file):
         raise UsageError(f"--file {file}: no plan. Leave it out, or choose --backend ort.")
     record = check_plan(bundle.file(file), machine.tag, digest=False)  # the bundle's digests were checked
@@ -243,7 +245,7 @@ def _planned(job: Job, bundle: Bundle, asked: str | None) -> Subject:
         raise UsageError(
             f"--precision {asked}: {bundle.path} has a plan in {record['precision']}. Build another bundle."
         )
-    return Subject(job, bundle, "trt", machine.device, record["precision"], file)
+    return Target(resolved, bundle, "trt", machine.device, record["precision"], file)
 
 
 def _built(recipe: Recipe) -> Path:
@@ -252,10 +254,10 @@ def _built(recipe: Recipe) -> Path:
     Raises:
         UsageError: it has not been built.
     """
-    target = prepare(recipe).target
-    if not target.exists():
-        raise UsageError(f"{target}: not built yet. Build it first, with the same options: toolchain build.")
-    return target
+    bundle_folder = resolve(recipe).bundle_folder
+    if not bundle_folder.exists():
+        raise UsageError(f"{bundle_folder}: not built yet. Build it first, with the same options: toolchain build.")
+    return bundle_folder
 
 
 def _refuse_fixed(bundle: Bundle, changes: dict[str, Any]) -> None:

@@ -140,9 +140,10 @@ def float_sums(model: ir.Model) -> int:
         source, result = node.inputs[0], node.outputs[0]
         if source is None or source.dtype is None or not source.dtype.is_integer():
             continue
-        before, after = (ir.node("Cast", [value], {"to": int(kind)}, name=f"{node.name}.{name}")
-                         for value, kind, name in ((source, ir.DataType.FLOAT, "float"),
-                                                   (result, source.dtype, "integer")))  # fmt: skip
+        before, after = (
+            ir.node("Cast", [value], {"to": int(kind)}, name=f"{node.name}.{name}")
+            for value, kind, name in ((source, ir.DataType.FLOAT, "float"), (result, source.dtype, "integer"))
+        )
         before.outputs[0].shape, before.outputs[0].type = source.shape, ir.TensorType(ir.DataType.FLOAT)
         after.outputs[0].shape, after.outputs[0].type = result.shape, ir.TensorType(source.dtype)
         result.replace_all_uses_with(after.outputs[0])

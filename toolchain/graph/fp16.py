@@ -25,7 +25,7 @@ def to_half(model: ir.Model) -> int:
     Raises:
         InputError: a weight does not fit float16.
     """
-    quantised = round_scales(model)
+    quantized = round_scales(model)
     kept = _kept_nodes(model)
     casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
     count = 0
@@ -43,7 +43,7 @@ def to_half(model: ir.Model) -> int:
             for value in node.outputs:
                 if _is_float(value):
                     value.dtype = HALF
-    if quantised:
+    if quantized:
         model.graph.opset_imports[""] = max(QDQ_OPSET, model.graph.opset_imports[""])
     tidy(model)
     return count

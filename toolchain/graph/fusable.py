@@ -120,7 +120,7 @@ def _pattern_faults(block: Block) -> Iterator[str]:
     for node in block.after:
         if node.op_type not in QDQ | {"Cast"}:
             yield f"{node.name} ({node.op_type}) stands between softmax and the second product"
-    if any(_is_dequantised(value) for node in additions for value in node.inputs):
+    if any(_is_dequantized(value) for node in additions for value in node.inputs):
         yield "the mask's addition reads INT8"
 
 
@@ -128,24 +128,24 @@ def _qdq_faults(block: Block) -> Iterator[str]:
     if not _uses_int8(block):
         return
     for name, value in block.inputs.items():
-        if not _is_dequantised(value):
+        if not _is_dequantized(value):
             yield f"INT8 without Q/DQ on {name}"
-    if not _is_quantised_later(block.second.outputs[0]):
+    if not _is_quantized_later(block.second.outputs[0]):
         yield "INT8 without Q/DQ on the second product's output"
 
 
 def _residual_faults(model: ir.Model, masks: set[ir.Node]) -> Iterator[str]:
     for node in nodes(model, "Add"):
-        if node not in masks and any(_is_dequantised(value) for value in node.inputs):
+        if node not in masks and any(_is_dequantized(value) for value in node.inputs):
             yield f"{node.name}: a residual addition reads INT8"
 
 
 def _uses_int8(block: Block) -> bool:
-    return any(_is_dequantised(value) for value in block.inputs.values())
+    return any(_is_dequantized(value) for value in block.inputs.values())
 
 
 def _is_fast(value: ir.Value | None) -> bool:
-    return value is not None and (value.dtype in HALF or _is_dequantised(value))
+    return value is not None and (value.dtype in HALF or _is_dequantized(value))
 
 
 def _is_linear(node: ir.Node) -> bool:
@@ -154,7 +154,7 @@ def _is_linear(node: ir.Node) -> bool:
     return source is not None and source.op_type == "DequantizeLinear" and constant(source.inputs[0]) is not None
 
 
-def _is_dequantised(value: ir.Value | None) -> bool:
+def _is_dequantized(value: ir.Value | None) -> bool:
     """Whether an activation was INT8 before it came here."""
     source = _source(value)
     return source is not None and source.op_type == "DequantizeLinear" and constant(source.inputs[0]) is None
@@ -169,10 +169,10 @@ def _source(value: ir.Value | None) -> ir.Node | None:
     return node
 
 
-def _is_quantised_later(value: ir.Value) -> bool:
+def _is_quantized_later(value: ir.Value) -> bool:
     readers = [use.node for use in value.uses()]
     return any(
-        node.op_type == "QuantizeLinear" or (node.op_type in MOVES and _is_quantised_later(node.outputs[0]))
+        node.op_type == "QuantizeLinear" or (node.op_type in MOVES and _is_quantized_later(node.outputs[0]))
         for node in readers
     )
 

@@ -17,7 +17,7 @@ def integer_products(model: ir.Model) -> int:
     """Compute each linear layer of uint8 x int8 by one node, in place; return how many there are."""
     count = 0
     for node in nodes(model, "MatMul"):
-        left, right = (_dequantised(value) for value in node.inputs[:2])
+        left, right = (_dequantized(value) for value in node.inputs[:2])
         if left is None or right is None or constant(right.inputs[0]) is None or not _fits(left, right):
             continue
         bias, end = _bias(node)
@@ -40,7 +40,7 @@ def integer_products(model: ir.Model) -> int:
     return count
 
 
-def _dequantised(value: ir.Value | None) -> ir.Node | None:
+def _dequantized(value: ir.Value | None) -> ir.Node | None:
     node = value.producer() if value is not None else None
     return node if node is not None and node.op_type == "DequantizeLinear" and len(node.inputs) > 2 else None
 

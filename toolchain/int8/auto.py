@@ -13,7 +13,7 @@ import onnx_ir as ir
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.graph.smooth import Exponents, exponents, smooth
 from toolchain.int8.calibrate import channel_amax, collect
-from toolchain.int8.holdout import Held
+from toolchain.int8.holdout import Holdout
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.progress import track
 from toolchain.runtimes.distance import Distance
@@ -52,13 +52,15 @@ class Choice:
         return self.trials[0]
 
 
-def choose(load: Callable[[], ir.Model], calibration: Tokens, held: Held, *, alpha: float | None = None) -> Choice:
+def choose(
+    load: Callable[[], ir.Model], calibration: Tokens, holdout: Holdout, *, alpha: float | None = None
+) -> Choice:
     """Return the combination that is nearest to FP32 on the rows held out.
 
     Args:
         load: gives a new copy of the FP32 graph.
         calibration: rows that ranges are made from.
-        held: other rows, to compare on.
+        holdout: other rows, to compare on.
         alpha: try this smoothing only.
     """
     amax = channel_amax(load(), calibration)
@@ -73,7 +75,7 @@ def choose(load: Callable[[], ir.Model], calibration: Tokens, held: Held, *, alp
         ranges = {name: histogram.range(method) for name, histogram in histograms[share].items()}
         model = smoothed(load, powers[share])
         quantize(model, ranges, TENSORRT)
-        made[Trial(method, share, held.distance(model))] = ranges, powers[share]
+        made[Trial(method, share, holdout.distance(model))] = ranges, powers[share]
     trials = sorted(made, key=lambda trial: trial.distance.rank)
     return Choice(*made[trials[0]], trials)
 

@@ -39,9 +39,9 @@ def collect(model: ir.Model, tokens: Tokens, *, where: str = "model.onnx") -> di
     with ThreadPoolExecutor(cpu_threads()) as pool:
         for values in tapped(model, list(histograms), tokens):
             jobs = {name: pool.submit(histograms[name].add, value) for name, value in values.items()}
-            for name, job in jobs.items():
+            for name, resolved in jobs.items():
                 try:
-                    job.result()
+                    resolved.result()
                 except ValueError as error:
                     raise InputError(f"{where}: {name}: {error}. The checkpoint gives infinities or NaN.") from None
     return histograms

@@ -12,11 +12,22 @@ from toolchain import graph
 from toolchain.graph import constant
 from toolchain.runtimes.ort import open_session
 
-INTEGER_PRODUCTS = {"QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul",
-                    "QGemm", "QAttention"}  # fmt: skip
+INTEGER_PRODUCTS = {
+    "QLinearMatMul",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+    "QGemm",
+    "QAttention",
+}
 FLOAT_PRODUCTS = {"MatMul", "FusedMatMul", "Attention", "MultiHeadAttention"}
-CONVERSIONS = {"QuantizeLinear": "quantize", "DequantizeLinear": "dequantize", "Cast": "cast",
-               "Transpose": "transpose", "Reshape": "reshape"}  # fmt: skip
+CONVERSIONS = {
+    "QuantizeLinear": "quantize",
+    "DequantizeLinear": "dequantize",
+    "Cast": "cast",
+    "Transpose": "transpose",
+    "Reshape": "reshape",
+}
 """Nodes that move or convert numbers and compute nothing."""
 
 

@@ -20,7 +20,7 @@ SAFETY = 2.0
 
 
 @dataclass(frozen=True)
-class Held:
+class Holdout:
     """Rows, their FP32 logits, float32 [rows, classes], and the size of the pool they stand for."""
 
     tokens: Tokens
@@ -43,7 +43,7 @@ class Held:
         return 100 * SAFETY * found.changed * len(self.reference) / self.pool
 
 
-def hold(load: Callable[[], ir.Model], pool: Tokens, *, seed: int) -> Held:
+def choose_holdout(load: Callable[[], ir.Model], pool: Tokens, *, seed: int) -> Holdout:
     """Return ROWS rows of the pool: of classes, half with the smallest margin between the two best.
 
     `load` gives a new copy of the FP32 graph.
@@ -56,4 +56,4 @@ def hold(load: Callable[[], ir.Model], pool: Tokens, *, seed: int) -> Held:
         hardest = np.argsort(best[:, -1] - best[:, -2], kind="stable")[: count // 2]
         order = np.concatenate([hardest, order[~np.isin(order, hardest)]])
     rows = np.sort(order[:count])
-    return Held(pool.take(rows), logits[rows], len(pool))
+    return Holdout(pool.take(rows), logits[rows], len(pool))

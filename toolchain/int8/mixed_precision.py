@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from toolchain.int8.holdout import Held
+from toolchain.int8.holdout import Holdout
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.int8.sensitivity import Product, measure_noise
 from toolchain.progress import bar
@@ -39,8 +39,12 @@ class Set:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record that is kept."""
-        return {"keep": list(self.keep), "macs": self.macs, "expected_drop_points": self.expected_drop_points,
-                **self.distance.to_json()}  # fmt: skip
+        return {
+            "keep": list(self.keep),
+            "macs": self.macs,
+            "expected_drop_points": self.expected_drop_points,
+            **self.distance.to_json(),
+        }
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Search:
 
     load: Callable[[], ir.Model]
     ranges: Ranges
-    held: Held
+    holdout: Holdout
     budget: int
     memory: Memory
     save: Callable[[], None] = lambda: None
@@ -79,7 +83,7 @@ class Search:
             noisiest = sorted(products, key=lambda product: product.snr_db)
             for product in noisiest[: int(self.budget * EXACT_SHARE)]:
                 alone = self._distance(f"alone: {product.name}", [name for name in self.macs if name != product.name])
-                found = replace(product, effect=alone.rank, drop_points=self.held.expected_drop(alone))
+                found = replace(product, effect=alone.rank, drop_points=self.holdout.expected_drop(alone))
                 products[products.index(product)] = found
             if tried[0].expected_drop_points > max_drop:
                 tried += self._grow(_within(_ordered(products), self.macs, most_macs), max_drop)
@@ -125,7 +129,7 @@ class Search:
 
     def _noise(self) -> list[Product]:
         if "noise" not in self.memory:
-            rows = self.held.tokens.take(np.arange(min(NOISE_ROWS, len(self.held.tokens))))
+            rows = self.holdout.tokens.take(np.arange(min(NOISE_ROWS, len(self.holdout.tokens))))
             self.memory["noise"] = [one.to_json() for one in measure_noise(self.load, self.ranges, rows)]
             self.memory.setdefault("evaluations", {})
             self.save()
@@ -135,14 +139,14 @@ class Search:
         kept = sorted(keep)
         found = self._distance("kept: " + " ".join(kept), kept)
         macs = sum(self.macs[name] for name in kept)
-        return Set(tuple(kept), macs, found, self.held.expected_drop(found))
+        return Set(tuple(kept), macs, found, self.holdout.expected_drop(found))
 
     def _distance(self, key: str, keep: Iterable[str]) -> Distance:
         done = self.memory["evaluations"]
         if key not in done:
             model = self.load()
             quantize(model, self.ranges, TENSORRT, keep=list(keep))
-            done[key] = self.held.distance(model).to_json()
+            done[key] = self.holdout.distance(model).to_json()
             self.save()
         self.asked.add(key)
         self._advance()

@@ -23,17 +23,17 @@ PROBABILITIES = Range(amax=1.0, low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)
-class Target:
+class QdqScheme:
     """Whether a product's left input is uint8; its right input is int8 on every target."""
 
     name: str
     unsigned_left: bool
 
 
-TENSORRT = Target("tensorrt", unsigned_left=False)
+TENSORRT = QdqScheme("tensorrt", unsigned_left=False)
 """Symmetric int8 everywhere: explicit quantisation takes no zero point."""
 
-CPU = Target("cpu", unsigned_left=True)
+CPU = QdqScheme("cpu", unsigned_left=True)
 """uint8 x int8: on x86 ONNX Runtime's int8 x int8 product is many times slower."""
 
 
@@ -60,7 +60,7 @@ def find_products(model: ir.Model, patterns: str | None) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def quantize(model: ir.Model, ranges: Ranges, target: Target, *, keep: Collection[str] = ()) -> dict[str, Any]:
+def quantize(model: ir.Model, ranges: Ranges, scheme: QdqScheme, *, keep: Collection[str] = ()) -> dict[str, Any]:
     """Put Q/DQ nodes for `target` around the products of a float graph, but those named in `keep`.
 
     Returns:
@@ -72,15 +72,15 @@ def quantize(model: ir.Model, ranges: Ranges, target: Target, *, keep: Collectio
     products = [node for node in graph.nodes(model, "MatMul") if node.name not in keep]
     linear = [node for node in products if constant(node.inputs[1]) is not None]
     for value, position, readers in _activations(products):
-        unsigned = target.unsigned_left and position == 0
-        replacement = _quantised(model, value, _range_of(value, ranges), unsigned=unsigned)
+        unsigned = scheme.unsigned_left and position == 0
+        replacement = _quantized(model, value, _range_of(value, ranges), unsigned=unsigned)
         for node in readers:
             node.replace_input_with(position, replacement)
     for node in linear:
-        node.replace_input_with(1, _quantised_weight(model, node))
+        node.replace_input_with(1, _quantized_weight(model, node))
     graph.tidy(model)
     counts = {"linear": len(linear), "attention": len(products) - len(linear)}
-    return {"target": target.name, **counts, "kept": sorted(keep)}
+    return {"target": scheme.name, **counts, "kept": sorted(keep)}
 
 
 def add_int8_copies(model: ir.Model, ranges: Ranges) -> dict[str, str]:
@@ -96,9 +96,9 @@ def add_int8_copies(model: ir.Model, ranges: Ranges) -> dict[str, str]:
             if value is not None and value not in read:
                 fixed = constant(value) is not None
                 read[value] = (
-                    _quantised_weight(model, node)
+                    _quantized_weight(model, node)
                     if fixed
-                    else _quantised(model, value, _range_of(value, ranges), unsigned=False)
+                    else _quantized(model, value, _range_of(value, ranges), unsigned=False)
                 )
         inputs = [read[value] for value in node.inputs if value is not None]
         copy = ir.node("MatMul", inputs, name=f"{node.name}.int8")
@@ -129,7 +129,7 @@ def _is_probabilities(value: ir.Value) -> bool:
     return node is not None and node.op_type == "Softmax"
 
 
-def _quantised(model: ir.Model, value: ir.Value, known: Range, *, unsigned: bool) -> ir.Value:
+def _quantized(model: ir.Model, value: ir.Value, known: Range, *, unsigned: bool) -> ir.Value:
     """Return `value` after a Q/DQ pair: int8 symmetric, or uint8 with a zero point of its own."""
     if unsigned:
         # Zero must be exact: padding, ReLU and masked probabilities are full of it.
@@ -152,17 +152,17 @@ def _quantised(model: ir.Model, value: ir.Value, known: Range, *, unsigned: bool
 def _pair(
     model: ir.Model, value: ir.Value, *, after: ir.Node | None, stem: str, scale: ir.Value, zero: ir.Value
 ) -> ir.Value:
-    quantise = ir.node("QuantizeLinear", [value, scale, zero], name=f"{stem}.quantize")
-    quantise.outputs[0].name, quantise.outputs[0].shape = f"{stem}.quantized", value.shape
-    quantise.outputs[0].type = ir.TensorType(zero.dtype or ir.DataType.INT8)
-    dequantise = ir.node("DequantizeLinear", [quantise.outputs[0], scale, zero], name=f"{stem}.dequantize")
-    dequantise.outputs[0].name = f"{stem}.dequantized"
-    dequantise.outputs[0].shape, dequantise.outputs[0].type = value.shape, ir.TensorType(ir.DataType.FLOAT)
+    quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{stem}.quantize")
+    quantize.outputs[0].name, quantize.outputs[0].shape = f"{stem}.quantized", value.shape
+    quantize.outputs[0].type = ir.TensorType(zero.dtype or ir.DataType.INT8)
+    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero], name=f"{stem}.dequantize")
+    dequantize.outputs[0].name = f"{stem}.dequantized"
+    dequantize.outputs[0].shape, dequantize.outputs[0].type = value.shape, ir.TensorType(ir.DataType.FLOAT)
     if after is None:
-        model.graph.insert_before(model.graph[0], [quantise, dequantise])
+        model.graph.insert_before(model.graph[0], [quantize, dequantize])
     else:
-        model.graph.insert_after(after, [quantise, dequantise])
-    return dequantise.outputs[0]
+        model.graph.insert_after(after, [quantize, dequantize])
+    return dequantize.outputs[0]
 
 
 def quantize_weight(weight: Array) -> tuple[Array, Array]:
@@ -172,7 +172,7 @@ def quantize_weight(weight: Array) -> tuple[Array, Array]:
     return np.clip(np.rint(weight / scale), -INT8_LEVELS, INT8_LEVELS).astype(np.int8), scale
 
 
-def _quantised_weight(model: ir.Model, node: ir.Node) -> ir.Value:
+def _quantized_weight(model: ir.Model, node: ir.Node) -> ir.Value:
     weight = node.inputs[1]
     assert weight is not None
     array = constant(weight)
@@ -184,8 +184,8 @@ def _quantised_weight(model: ir.Model, node: ir.Node) -> ir.Value:
         add_initializer(model, f"{stem}.scale", scale),
         add_initializer(model, f"{stem}.zero_point", np.zeros(scale.shape, np.int8)),
     ]
-    dequantise = ir.node("DequantizeLinear", inputs, {"axis": 1}, name=f"{stem}.dequantize")
-    dequantise.outputs[0].name = f"{stem}.dequantized"
-    dequantise.outputs[0].shape, dequantise.outputs[0].type = weight.shape, ir.TensorType(ir.DataType.FLOAT)
-    model.graph.insert_before(node, dequantise)
-    return dequantise.outputs[0]
+    dequantize = ir.node("DequantizeLinear", inputs, {"axis": 1}, name=f"{stem}.dequantize")
+    dequantize.outputs[0].name = f"{stem}.dequantized"
+    dequantize.outputs[0].shape, dequantize.outputs[0].type = weight.shape, ir.TensorType(ir.DataType.FLOAT)
+    model.graph.insert_before(node, dequantize)
+    return dequantize.outputs[0]

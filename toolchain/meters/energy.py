@@ -216,11 +216,17 @@ class EnergyMeter:
                 continue
         peaks = {uuid: track.peak(opened_s, closed_s) for uuid, track in self.powers.items()}
         return Window(
-            opened_s, closed_s, joules, reasons, integrals,
+            opened_s,
+            closed_s,
+            joules,
+            reasons,
+            integrals,
             peak_w={uuid: peak for uuid, peak in peaks.items() if peak is not None},
-            states={uuid: gpu_state.summarise([state for when, state in kept if opened_s <= when <= closed_s])
-                    for uuid, kept in self.states.items()},
-        )  # fmt: skip
+            states={
+                uuid: gpu_state.summarise([state for when, state in kept if opened_s <= when <= closed_s])
+                for uuid, kept in self.states.items()
+            },
+        )
 
 
 @contextmanager

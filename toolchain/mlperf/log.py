@@ -9,8 +9,11 @@ from toolchain.errors import InputError
 MARK = ":::MLLOG "
 NS_PER_MS = 1e6
 PERCENTILES = {"p50": "50.00", "p90": "90.00", "p95": "95.00", "p97": "97.00", "p99": "99.00", "p99_9": "99.90"}
-RATES = {"SingleStream": "result_qps_without_loadgen_overhead", "Offline": "result_samples_per_second",
-         "Server": "result_completed_samples_per_sec"}  # fmt: skip
+RATES = {
+    "SingleStream": "result_qps_without_loadgen_overhead",
+    "Offline": "result_samples_per_second",
+    "Server": "result_completed_samples_per_sec",
+}
 
 
 class Log:
@@ -109,12 +112,17 @@ def _early_stopping(log: Log, scenario: str) -> dict[str, Any]:
     LoadGen calls the second of them multi-stream's: it stands for that scenario, too.
     """
     keys = {"p90_ms": "early_stopping_latency_ss", "p99_ms": "early_stopping_latency_ms"}
-    estimates = {name: log.number(key) / NS_PER_MS if scenario == "SingleStream" and log.all(key) else None
-                 for name, key in keys.items()}  # fmt: skip
+    estimates = {
+        name: log.number(key) / NS_PER_MS if scenario == "SingleStream" and log.all(key) else None
+        for name, key in keys.items()
+    }
     message = " ".join(log.text("early_stopping_result").replace(" * ", " ").split())
     # LoadGen writes 0 for an estimate that too few queries allow.
-    return {"satisfied": log.flag("early_stopping_met"), "message": message,
-            **{name: value or None for name, value in estimates.items()}}  # fmt: skip
+    return {
+        "satisfied": log.flag("early_stopping_met"),
+        "message": message,
+        **{name: value or None for name, value in estimates.items()},
+    }
 
 
 def _performance(log: Log, scenario: str) -> dict[str, Any]:
@@ -123,9 +131,7 @@ def _performance(log: Log, scenario: str) -> dict[str, Any]:
     if scenario != "Offline":
         names = {name: f"{rank}_percentile" for name, rank in PERCENTILES.items()}
         keys = {"mean": "mean", "min": "min", "max": "max", **names}
-        found["latency_ms"] = {
-            name: log.number(f"result_{key}_latency_ns") / NS_PER_MS for name, key in keys.items()
-        }  # fmt: skip
+        found["latency_ms"] = {name: log.number(f"result_{key}_latency_ns") / NS_PER_MS for name, key in keys.items()}
     if scenario == "Server":
         found["scheduled_samples_per_s"] = log.number("result_scheduled_samples_per_sec")
         found["over_latency_queries"] = log.whole("result_overlatency_query_count")

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from toolchain.bundle.job import Job
+from toolchain.bundle.resolved import ResolvedRecipe
 from toolchain.checkpoint.tokenize import budget_batches
 from toolchain.data.rows import Text, load_rows
 from toolchain.energy.calls import Measure
 from toolchain.errors import ToolchainError, UsageError
 from toolchain.evaluation.measure import choose_budget
-from toolchain.evaluation.target import Subject, find_subject
+from toolchain.evaluation.target import Target, find_target
 from toolchain.profile.apportion import ROUNDS, Rounds, apportion, measure_variants
 from toolchain.profile.groups import GROUPS, HOST, PARTS
 from toolchain.profile.nsys import nsys_command
@@ -58,52 +58,63 @@ def profile(
     """
     if (asked := changes.get("backend") or "ort") not in PROBES:
         raise UsageError(f"--backend {asked}: has no profiler here. Choose {', '.join(PROBES)}.")
-    subject = find_subject(changes, place)
-    load, about = _load(subject, tell)
-    tell(f"timing {subject.backend} on {subject.device}, with its profiler and without")
-    timed = time_calls(subject, load)
+    target = find_target(changes, place)
+    load, about = _load(target, tell)
+    tell(f"timing {target.backend} on {target.device}, with its profiler and without")
+    timed = time_calls(target, load)
     if trace:
-        write_trace(trace, timed.calls, title=f"toolchain: {subject.backend} {subject.precision} on {subject.device}")
-    by_profiler, seed = timed.clock != LAUNCHES, subject.job.recipe.seed
+        write_trace(trace, timed.calls, title=f"toolchain: {target.backend} {target.precision} on {target.device}")
+    by_profiler, seed = timed.clock != LAUNCHES, target.resolved.recipe.seed
 
     def ablate(measure: Measure) -> Rounds:
-        with open_variants(subject, load, timed.groups) as variants:
-            return measure_variants(whole(subject, load), variants, measure, rounds=rounds, seed=seed, tell=tell)
+        with open_variants(target, load, timed.groups) as variants:
+            return measure_variants(whole(target, load), variants, measure, rounds=rounds, seed=seed, tell=tell)
 
     ms = timed.groups if by_profiler else _ablated_ms(ablate(_milliseconds), timed)
     energy = apportion(ms, ablate(joules_per_call) if joules_per_call else None)
     how = {"time_method": "profiler" if by_profiler else "ablation", "seed": seed}
     layers = rows(timed.calls) if by_profiler else []
-    return {**_about(subject), **about, **timed.sums(), **how, **_joined(ms, energy), "layers": layers,
-            "trace": str(trace) if trace else None}  # fmt: skip
+    return {
+        **_about(target),
+        **about,
+        **timed.sums(),
+        **how,
+        **_joined(ms, energy),
+        "layers": layers,
+        "trace": str(trace) if trace else None,
+    }
 
 
-def _load(subject: Subject, tell: Callable[[str], None]) -> tuple[Load, dict[str, Any]]:
+def _load(target: Target, tell: Callable[[str], None]) -> tuple[Load, dict[str, Any]]:
     """Return the batch in the middle of those that an evaluation makes, and what it is."""
-    job = subject.job
-    texts, origin = _texts(job)
+    resolved = target.resolved
+    texts, origin = _texts(resolved)
     tell(f"choosing a batch size, {len(texts)} rows")
-    choices = {"device": subject.device, "precision": subject.precision}
-    with open_runtime(subject.backend, subject.model, **choices) as infer:
-        budget = choose_budget(infer, job.encode, texts, seed=job.recipe.seed)
-    tokens = job.encode(texts)
+    choices = {"device": target.device, "precision": target.precision}
+    with open_runtime(target.backend, target.model, **choices) as infer:
+        budget = choose_budget(infer, resolved.encode, texts, seed=resolved.recipe.seed)
+    tokens = resolved.encode(texts)
     batches = list(budget_batches(tokens.lengths, max_slots=budget))
     middle = batches[len(batches) // 2]
     lengths = tokens.lengths[middle]
-    load = Load(job.encode, [texts[int(row)] for row in middle])
+    load = Load(resolved.encode, [texts[int(row)] for row in middle])
     slots = int(lengths.max()) * len(middle)
-    return load, {"rows": len(middle), "rows_from": origin,
-                  "tokens": {"real": int(lengths.sum()), "slots": slots, "length": int(lengths.max()),
-                             "batch_slots": budget}}  # fmt: skip
+    return load, {
+        "rows": len(middle),
+        "rows_from": origin,
+        "tokens": {"real": int(lengths.sum()), "slots": slots, "length": int(lengths.max()), "batch_slots": budget},
+    }
 
 
-def _texts(job: Job) -> tuple[list[Text], str]:
+def _texts(resolved: ResolvedRecipe) -> tuple[list[Text], str]:
     """Return texts of the split that is evaluated, or built-in ones where its data are not at hand."""
-    if job.recipe.data is not None or job.task.folder is not None:
+    if resolved.recipe.data is not None or resolved.task.folder is not None:
         with suppress(ToolchainError):
-            found = load_rows(job.task, job.recipe.split, data=job.recipe.data).sample(ROWS, seed=job.recipe.seed)
-            return found.texts, f"the {job.recipe.split} split"
-    texts = probe_texts(len(job.task.text_columns))
+            found = load_rows(resolved.task, resolved.recipe.split, data=resolved.recipe.data).sample(
+                ROWS, seed=resolved.recipe.seed
+            )
+            return found.texts, f"the {resolved.recipe.split} split"
+    texts = probe_texts(len(resolved.task.text_columns))
     return texts * (ROWS // len(texts)), "built-in sentences"
 
 
@@ -127,26 +138,36 @@ def _ablated_ms(found: Rounds, timed: Timed) -> dict[str, float]:
 def _joined(ms: dict[str, float], energy: dict[str, Any]) -> dict[str, Any]:
     """Return the groups in their order, with share and energy, the remainder, and the whole."""
     total = sum(ms.values())
-    groups = [{"group": group, "ms": ms[group], "share": ms[group] / total, **energy["groups"][group]}
-              for group in GROUPS if group in ms]  # fmt: skip
+    groups = [
+        {"group": group, "ms": ms[group], "share": ms[group] / total, **energy["groups"][group]}
+        for group in GROUPS
+        if group in ms
+    ]
     return {"groups": groups, "remainder": energy["remainder"], "whole": energy["whole"]}
 
 
-def _about(subject: Subject) -> dict[str, Any]:
+def _about(target: Target) -> dict[str, Any]:
     """Return what was profiled, where and when, and how to profile it under Nsight Systems."""
-    bundle = str(subject.bundle.path) if subject.bundle else None
-    command = ["toolchain", "profile", *([bundle] if bundle else ["-m", subject.job.source.name]), "--backend",
-               subject.backend, "--device", subject.device]  # fmt: skip
+    bundle = str(target.bundle.path) if target.bundle else None
+    command = [
+        "toolchain",
+        "profile",
+        *([bundle] if bundle else ["-m", target.resolved.source.name]),
+        "--backend",
+        target.backend,
+        "--device",
+        target.device,
+    ]
     return {
         "schema": SCHEMA,
-        "model": subject.job.source.name,
-        "task": subject.job.task.name,
+        "model": target.resolved.source.name,
+        "task": target.resolved.task.name,
         "bundle": bundle,
-        "backend": subject.backend,
-        "device": subject.device,
-        "precision": subject.precision,
-        "artefact": subject.artefact,
-        "nsys_command": nsys_command(command) if subject.device != "cpu" else None,
+        "backend": target.backend,
+        "device": target.device,
+        "precision": target.precision,
+        "artefact": target.artefact,
+        "nsys_command": nsys_command(command) if target.device != "cpu" else None,
         "environment": describe(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

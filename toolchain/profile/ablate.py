@@ -125,10 +125,14 @@ def _copy(model: ir.Model, nodes: list[ir.Node], known: dict[ir.Value, ir.Value]
 
 def _turned(model: ir.Model, ids: ir.Value, number: int) -> ir.Value:
     """Return the ids with that many rows moved from the beginning to the end of the batch."""
-    ends = {name: add_initializer(model, f"again.{name}", np.array([at], np.int64))
-            for name, at in {"first": 0, str(number): number, "last": np.iinfo(np.int64).max}.items()}  # fmt: skip
-    parts = [_add(model, "Slice", [ids, ends[start], ends[end], ends["first"]], f"{ids.name}.{name}{number}", ids)
-             for name, start, end in (("behind", str(number), "last"), ("before", "first", str(number)))]  # fmt: skip
+    ends = {
+        name: add_initializer(model, f"again.{name}", np.array([at], np.int64))
+        for name, at in {"first": 0, str(number): number, "last": np.iinfo(np.int64).max}.items()
+    }
+    parts = [
+        _add(model, "Slice", [ids, ends[start], ends[end], ends["first"]], f"{ids.name}.{name}{number}", ids)
+        for name, start, end in (("behind", str(number), "last"), ("before", "first", str(number)))
+    ]
     for part in parts:
         part.shape = ir.Shape([None, *(ids.shape or [None])[1:]])  # fewer rows than the batch has
     return _add(model, "Concat", parts, f"{ids.name}.turned{number}", ids, {"axis": 0})

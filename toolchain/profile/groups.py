@@ -19,8 +19,15 @@ GROUPS = (*HOST, *PARTS, "other")
 """What time and energy are told by. `copy` is the batch's assembly and its way to the device and back; `other` is what
 cannot be placed."""
 
-NORMS = {"LayerNormalization", "SkipLayerNormalization", "EmbedLayerNormalization", "RMSNormalization",
-         "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization", SKIP_NORM}  # fmt: skip
+NORMS = {
+    "LayerNormalization",
+    "SkipLayerNormalization",
+    "EmbedLayerNormalization",
+    "RMSNormalization",
+    "SimplifiedLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
+    SKIP_NORM,
+}
 MIXERS = {"Softmax", "Attention", "MultiHeadAttention", "QAttention", "PackedAttention", QKV}
 """What stands in each attention and nowhere else before the head."""
 

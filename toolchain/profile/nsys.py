@@ -39,8 +39,10 @@ def read_nsys(file: Path) -> dict[str, Any]:
     """
     text = _stats(file) if file.suffix in (".nsys-rep", ".qdrep") else _text(file)
     try:
-        found = {_name(row["Range"]): (int(_plain(row["Instances"])), float(_plain(row["Total Time (ns)"])) / 1e6)
-                 for row in _rows(file, text)}  # fmt: skip
+        found = {
+            _name(row["Range"]): (int(_plain(row["Instances"])), float(_plain(row["Total Time (ns)"])) / 1e6)
+            for row in _rows(file, text)
+        }
     except ValueError as error:
         raise InputError(f"{file}: not a report of nsys ({error}). Make it with: nsys stats --format csv.") from None
     if CALL not in found:
@@ -54,8 +56,15 @@ def read_nsys(file: Path) -> dict[str, Any]:
             others.append(name)
             continue
         ms[group] += total_ms / calls
-        layers.append({"name": name, "group": group, "layer": int(layer) if layer else None,
-                       "calls": count / calls, "ms": total_ms / calls})  # fmt: skip
+        layers.append(
+            {
+                "name": name,
+                "group": group,
+                "layer": int(layer) if layer else None,
+                "calls": count / calls,
+                "ms": total_ms / calls,
+            }
+        )
     ms["other"] += max(0.0, wall_ms / calls - sum(ms.values()))
     whole = sum(ms.values())
     groups = [{"group": group, "ms": time, "share": time / whole} for group, time in ms.items() if time]
@@ -77,8 +86,9 @@ def _rows(file: Path, text: str) -> list[dict[str, str]]:
     lines = text.splitlines()
     start = next((index for index, line in enumerate(lines) if COLUMNS[0] in line and "Range" in line), None)
     if start is None:
-        raise InputError(f"{file}: has no columns {', '.join(COLUMNS)}. Make it with: nsys stats --report {REPORT} "
-                         "--format csv.")  # fmt: skip
+        raise InputError(
+            f"{file}: has no columns {', '.join(COLUMNS)}. Make it with: nsys stats --report {REPORT} --format csv."
+        )
     table = csv.DictReader(io.StringIO("\n".join(lines[start:])))
     return [row for row in table if row.get("Range")]
 

@@ -95,5 +95,13 @@ def rows(calls: list[list[Span]]) -> list[dict[str, Any]]:
         for span in call:
             if span.place:
                 total[span.name, span.place].append(span.dur_us / 1000)
-    return [{"name": name, "group": place.group, "layer": place.layer, "calls": len(found) / len(calls),
-             "ms": sum(found) / len(calls)} for (name, place), found in total.items()]  # fmt: skip
+    return [
+        {
+            "name": name,
+            "group": place.group,
+            "layer": place.layer,
+            "calls": len(found) / len(calls),
+            "ms": sum(found) / len(calls),
+        }
+        for (name, place), found in total.items()
+    ]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from toolchain.evaluation.target import Subject
+from toolchain.evaluation.target import Target
 from toolchain.profile.groups import NOWHERE, Place
 from toolchain.profile.nsys import CALL, INFER
 from toolchain.profile.probes import open_probe
@@ -66,21 +66,21 @@ TOKENISE, BATCH = "tokenise", "batch"
 """What the host does before the runtime."""
 
 
-def time_calls(subject: Subject, load: Load) -> Timed:
+def time_calls(target: Target, load: Load) -> Timed:
     """Time the load on the subject's backend, CUDA graphs apart.
 
     Raises:
         ToolchainError: see errors.py.
     """
-    choices = {"device": subject.device, "precision": subject.precision}
+    choices = {"device": target.device, "precision": target.precision}
     wall_ms: list[float] = []
     calls: list[list[Span]] = []
     clock = ""
     for _ in range(BLOCKS):
-        with open_runtime(subject.backend, subject.model, **choices) as infer:
+        with open_runtime(target.backend, target.model, **choices) as infer:
             wall_ms += milliseconds(load.work(infer))
-        with open_probe(subject.backend, subject.model, **choices) as probe:
-            clock, ranges = probe.clock, nvtx_ranges(subject.device)
+        with open_probe(target.backend, target.model, **choices) as probe:
+            clock, ranges = probe.clock, nvtx_ranges(target.device)
             frames = [_call(load, probe.infer, Watch(ranges=ranges)) for _ in range(WARMUP + CALLS)]
             inner = probe.spans()
         calls += [_joined(*both) for both in zip(frames[WARMUP:], inner[WARMUP:], strict=True)]

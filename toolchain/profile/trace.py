@@ -33,9 +33,18 @@ def chrome_trace(calls: list[list[Span]], *, title: str) -> dict[str, Any]:
     ]
     for span in spans:
         layer = {} if span.place is None or span.place.layer is None else {"layer": span.place.layer}
-        events.append({"name": span.name, "cat": span.place.group if span.place else FRAME, "ph": "X",
-                       "ts": span.start_us - begin, "dur": span.dur_us, "pid": process, "tid": THREAD,
-                       "args": layer})  # fmt: skip
+        events.append(
+            {
+                "name": span.name,
+                "cat": span.place.group if span.place else FRAME,
+                "ph": "X",
+                "ts": span.start_us - begin,
+                "dur": span.dur_us,
+                "pid": process,
+                "tid": THREAD,
+                "args": layer,
+            }
+        )
     return {"traceEvents": events, "displayTimeUnit": "ms"}
 
 

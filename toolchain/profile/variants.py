@@ -15,7 +15,7 @@ from toolchain.checkpoint.model import Source
 from toolchain.checkpoint.tokenize import Encode, Tokens
 from toolchain.data.rows import Text
 from toolchain.errors import InputError
-from toolchain.evaluation.target import Subject
+from toolchain.evaluation.target import Target
 from toolchain.profile import ablate, bypass
 from toolchain.profile.anatomy import find_anatomy
 from toolchain.profile.apportion import Opened, Variant, Work
@@ -57,35 +57,35 @@ class Load:
         return lambda: infer(self.batch(self.tokens()))
 
 
-def whole(subject: Subject, load: Load, without: str | None = None) -> Opened:
+def whole(target: Target, load: Load, without: str | None = None) -> Opened:
     """Return what opens the work on the subject's backend as it is evaluated, CUDA graphs apart."""
 
     @contextmanager
     def opened() -> Iterator[Work]:
-        choices = {"device": subject.device, "precision": subject.precision}
-        with open_runtime(subject.backend, subject.model, **choices) as infer:
+        choices = {"device": target.device, "precision": target.precision}
+        with open_runtime(target.backend, target.model, **choices) as infer:
             yield load.work(infer, without)
 
     return opened
 
 
 @contextmanager
-def open_variants(subject: Subject, load: Load, ms: dict[str, float]) -> Iterator[list[Variant]]:
+def open_variants(target: Target, load: Load, ms: dict[str, float]) -> Iterator[list[Variant]]:
     """Yield a variant for each group that can be taken away or repeated; `ms` is what each takes of a call.
 
     The host's groups can be left out on any backend, but a GPU's copies cannot. Of a plan nothing can be changed.
     """
-    host = ["tokenise", *(["copy"] if subject.device == "cpu" else [])]
-    found = [Variant(group, -1, whole(subject, load, group)) for group in host if group in ms]
+    host = ["tokenise", *(["copy"] if target.device == "cpu" else [])]
+    found = [Variant(group, -1, whole(target, load, group)) for group in host if group in ms]
     times = {group: -1 for group in ablate.REMOVABLE if group in ms}
     times |= {group: _times(group, ms) for group in ablate.REPEATABLE if group in ms}
     makers: dict[str, Callable[..., Opened]] = {"ort": _graph_without, "torch": _module_without}
     with ExitStack() as stack:
-        if subject.backend in makers:
+        if target.backend in makers:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             for group, count in times.items():
                 try:
-                    found.append(Variant(group, count, makers[subject.backend](subject, load, group, count, folder)))
+                    found.append(Variant(group, count, makers[target.backend](target, load, group, count, folder)))
                 except InputError as error:
                     log.warning("%s", error)
         yield found
@@ -95,9 +95,9 @@ def _times(group: str, ms: dict[str, float]) -> int:
     return min(MOST, max(1, round(SHARE * sum(ms.values()) / max(ms[group], 1e-6))))
 
 
-def _graph_without(subject: Subject, load: Load, group: str, times: int, folder: Path) -> Opened:
+def _graph_without(target: Target, load: Load, group: str, times: int, folder: Path) -> Opened:
     """Write the graph's variant and return what opens it: from a file, as the graph itself is."""
-    file = subject.model
+    file = target.model
     assert isinstance(file, Path)
     model = graph.load(file)
     if times < 0:
@@ -109,21 +109,21 @@ def _graph_without(subject: Subject, load: Load, group: str, times: int, folder:
 
     @contextmanager
     def opened() -> Iterator[Work]:
-        with open_runtime("ort", place, device=subject.device) as infer:
+        with open_runtime("ort", place, device=target.device) as infer:
             yield load.work(infer)
 
     return opened
 
 
-def _module_without(subject: Subject, load: Load, group: str, times: int, folder: Path) -> Opened:
+def _module_without(target: Target, load: Load, group: str, times: int, folder: Path) -> Opened:
     """Return what opens the checkpoint and changes its modules; they are changed once here, to see that they can be."""
-    source: Any = subject.model
+    source: Any = target.model
     assert isinstance(source, Source)
     first = load.batch(load.tokens())
 
     @contextmanager
     def opened() -> Iterator[Work]:
-        with open_module(source, device=subject.device, precision=subject.precision) as module:
+        with open_module(source, device=target.device, precision=target.precision) as module:
             anatomy = find_anatomy(module, lambda: forward(module, first))
             changed = (
                 bypass.without(anatomy, group, lambda: forward(module, first))

@@ -113,8 +113,11 @@ def utilisation(result: Result) -> Cell:
 def memory(result: Result) -> Cell:
     """Return the peak of the process, and of the GPU where it is known."""
     names = {"host": "", "device": " on the GPU"}
-    known = [(number(result, f"peak_memory_mb.{key}", ",.0f"), text) for key, text in names.items()
-             if look(result, f"peak_memory_mb.{key}") is not None]  # fmt: skip
+    known = [
+        (number(result, f"peak_memory_mb.{key}", ",.0f"), text)
+        for key, text in names.items()
+        if look(result, f"peak_memory_mb.{key}") is not None
+    ]
     if not known:
         return Cell(reason="the system does not tell")
     first, *others = known

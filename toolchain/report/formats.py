@@ -19,8 +19,11 @@ def as_json(results: list[Result]) -> str:
 
 
 TABLES: dict[str, Callable[[list[Result]], str]] = {
-    "md": markdown, "csv": comma_separated, "json": as_json, "optimum-benchmark": optimum_benchmark,
-}  # fmt: skip
+    "md": markdown,
+    "csv": comma_separated,
+    "json": as_json,
+    "optimum-benchmark": optimum_benchmark,
+}
 HTML = "html"
 SUFFIXES = {".md": "md", ".csv": "csv", ".json": "json", ".html": HTML, ".htm": HTML}
 

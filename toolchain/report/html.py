@@ -65,28 +65,38 @@ def html(material: Material) -> str:
     """Return the page. Texts of others, such as a model's name, are escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     style = (FOLDER / STYLE).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     records = [*material.results, *material.tuned, *material.powers]
     anchors = {id(record): f"record-{at}" for at, record in enumerate(records)}
     sections = [_section(group, f"group-{at}", anchors) for at, group in enumerate(groups(material.results))]
-    return environment.get_template(TEMPLATE).render(
-        style=style,
-        digest=digest,
-        version=__version__,
-        created=max((record["created"] for record in records if record.get("created")), default=None),
-        sections=sections,
-        scores=glue.scores(material.results),
-        tuned=[(record, plots.sensitivity(record, name=f"tuned-{at}")) for at, record in enumerate(material.tuned)],
-        powers=[(record, plots.power(record, name=f"power-{at}"), _power(record))
-                for at, record in enumerate(material.powers)],
-        records=[(anchors[id(record)], record["file"], _compact(record)) for record in records],
-        number=number,
-        reason=words.reason,
-        is_number=lambda part: isinstance(part, Number),
-    ) + "\n"  # fmt: skip
+    return (
+        environment.get_template(TEMPLATE).render(
+            style=style,
+            digest=digest,
+            version=__version__,
+            created=max((record["created"] for record in records if record.get("created")), default=None),
+            sections=sections,
+            scores=glue.scores(material.results),
+            tuned=[(record, plots.sensitivity(record, name=f"tuned-{at}")) for at, record in enumerate(material.tuned)],
+            powers=[
+                (record, plots.power(record, name=f"power-{at}"), _power(record))
+                for at, record in enumerate(material.powers)
+            ],
+            records=[(anchors[id(record)], record["file"], _compact(record)) for record in records],
+            number=number,
+            reason=words.reason,
+            is_number=lambda part: isinstance(part, Number),
+        )
+        + "\n"
+    )
 
 
 def _compact(record: Record) -> str:
@@ -105,11 +115,19 @@ def _section(results: list[Result], anchor: str, anchors: dict[int, str]) -> Sec
         notes = [reasons.index(cell.reason) + 1 if cell.reason else None for cell in cells]
         rows.append(Row(name, anchors[id(result)], result, cells, notes))
     headings = [results[0]["primary"] if column.heading == METRIC else column.heading for column in COLUMNS]
-    return Section(anchor, title(results[0]), results[0], headings, rows, list(dict.fromkeys(reasons)),
-                   _cards(results, names), _plots(results, anchor),
-                   _alike(rows, lambda row: words.describe(row.result["energy"])),
-                   [(mlperf.describe(row.result["mlperf"]), row) for row in rows if row.result.get("mlperf")],
-                   _alike(rows, lambda row: row.result["environment"]))  # fmt: skip
+    return Section(
+        anchor,
+        title(results[0]),
+        results[0],
+        headings,
+        rows,
+        list(dict.fromkeys(reasons)),
+        _cards(results, names),
+        _plots(results, anchor),
+        _alike(rows, lambda row: words.describe(row.result["energy"])),
+        [(mlperf.describe(row.result["mlperf"]), row) for row in rows if row.result.get("mlperf")],
+        _alike(rows, lambda row: row.result["environment"]),
+    )
 
 
 def _alike(rows: list[Row], of: Callable[[Row], T]) -> list[tuple[T, list[Row]]]:
@@ -159,8 +177,10 @@ def _beside(shown: Number, baseline: Result, name: str) -> tuple[Number | str, .
 
 
 def _plots(results: list[Result], anchor: str) -> list[Plot]:
-    made = [plots.against(results, cost, name=f"{anchor}-{at}", caption=caption)
-            for at, (cost, caption) in enumerate(_costs(results))]  # fmt: skip
+    made = [
+        plots.against(results, cost, name=f"{anchor}-{at}", caption=caption)
+        for at, (cost, caption) in enumerate(_costs(results))
+    ]
     more = (plots.padding(results, name=f"{anchor}-padding"), plots.lengths(results, name=f"{anchor}-lengths"))
     return [*made, plots.latency(results, name=f"{anchor}-latency"), *(plot for plot in more if plot)]
 
@@ -173,11 +193,15 @@ def _costs(results: list[Result]) -> list[tuple[Axis, str]]:
     joules = tuple(_joules(result["energy"]) for result in results)
     found = [
         (Axis("rows/s", "throughput_per_s", speeds, less=False), f"Quality against throughput. {bars}"),
-        (Axis("median latency, ms", "latency_ms.p50", times),
-         f"Quality against latency; across: up to the 99th percentile. {bars}"),
-        (Axis("energy a row, J", "energy.per_inference_j", joules),
-         f"Quality against energy; across: the 95 % interval, or the range of few windows. {bars}"),
-    ]  # fmt: skip
+        (
+            Axis("median latency, ms", "latency_ms.p50", times),
+            f"Quality against latency; across: up to the 99th percentile. {bars}",
+        ),
+        (
+            Axis("energy a row, J", "energy.per_inference_j", joules),
+            f"Quality against energy; across: the 95 % interval, or the range of few windows. {bars}",
+        ),
+    ]
     return [(axis, caption) for axis, caption in found if any(axis.values)]
 
 

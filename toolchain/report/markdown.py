@@ -37,7 +37,7 @@ def _section(results: list[Result]) -> str:
         f"- toolchain: {__version__}",
         f"- measured: {first['created']}",
         "",
-    ]  # fmt: skip
+    ]
     return "\n".join(lines)
 
 

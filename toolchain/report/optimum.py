@@ -48,14 +48,19 @@ def _config(result: Result) -> dict[str, Any]:
     return {
         "name": f"{result['task']}-{result['backend']}-{result['variant']}",
         "backend": {
-            "name": BACKENDS.get(result["backend"], result["backend"]), "version": _version(result),
-            "model": result["model"], "task": "text-classification", "device": device[0],
-            "device_ids": device[2] or None, "torch_dtype": None, "precision": result["precision"],
+            "name": BACKENDS.get(result["backend"], result["backend"]),
+            "version": _version(result),
+            "model": result["model"],
+            "task": "text-classification",
+            "device": device[0],
+            "device_ids": device[2] or None,
+            "torch_dtype": None,
+            "precision": result["precision"],
         },
         "scenario": {"name": "inference", "input_shapes": {"batch_size": result["latency_ms"].get("batch_size")}},
         "launcher": {"name": "inline"},
         "environment": {**result["environment"], "optimum_benchmark_version": None},
-    }  # fmt: skip
+    }
 
 
 def _version(result: Result) -> str | None:
@@ -66,8 +71,14 @@ def _version(result: Result) -> str | None:
 
 def _memory(result: Result) -> dict[str, Any]:
     peak = result["peak_memory_mb"]
-    return {"unit": "MB", "max_ram": peak["host"], "max_global_vram": None, "max_process_vram": peak["device"],
-            "max_reserved": None, "max_allocated": None}  # fmt: skip
+    return {
+        "unit": "MB",
+        "max_ram": peak["host"],
+        "max_global_vram": None,
+        "max_process_vram": peak["device"],
+        "max_reserved": None,
+        "max_allocated": None,
+    }
 
 
 def _latency(result: Result) -> dict[str, Any]:

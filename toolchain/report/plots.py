@@ -61,8 +61,9 @@ def against(results: list[Result], cost: Axis, *, name: str, caption: str) -> Pl
         for (at, x, left, right), y in zip(known, metric, strict=True):
             low, high = results[at]["metrics_ci95"][primary]
             colour, up = SERIES[at % len(SERIES)], [[max(0.0, y - low)], [max(0.0, high - y)]]
-            axes.errorbar(x, y, yerr=up, xerr=[[x - left], [right - x]], fmt="none", ecolor=colour, capsize=2.5,
-                          elinewidth=1)  # fmt: skip
+            axes.errorbar(
+                x, y, yerr=up, xerr=[[x - left], [right - x]], fmt="none", ecolor=colour, capsize=2.5, elinewidth=1
+            )
             axes.plot(x, y, MARKERS[at % len(MARKERS)], color=colour, label=names[at])
         _spread(axes, [end for _, *ends in known for end in ends])
         axes.set(xlabel=f"{cost.label} ({'less' if cost.less else 'more'} is better)", ylabel=primary)
@@ -174,8 +175,10 @@ def sensitivity(record: Record, *, name: str) -> Plot | None:
     said = "; ".join(f"{one['name']}: {one['effect']:.3g}" for one in worst[:5])
     size = (WIDTH, 0.8 + ROW * len(worst))
     svg = draw(paint, name=name, size=size, title="Sensitivity to INT8", description=f"most: {said}")
-    caption = (f"Each product alone in INT8, the {len(worst)} of {len(record['products'])} that were measured and move "
-               f"the logits most{f', below {prefix}' if prefix else ''}.")  # fmt: skip
+    caption = (
+        f"Each product alone in INT8, the {len(worst)} of {len(record['products'])} that were measured and move "
+        f"the logits most{f', below {prefix}' if prefix else ''}."
+    )
     if kept:
         caption += " The second colour: kept out of INT8."
     return Plot(svg, caption, ("products.effect",), (record["file"],))

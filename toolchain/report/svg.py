@@ -14,11 +14,25 @@ COLOURS = {INK: "currentColor", SOFT: "var(--soft)"} | {
 """Colour to draw with -> what stands for it in the page, so that it follows light and dark."""
 
 STYLE = {
-    "svg.fonttype": "none", "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": SOFT, "xtick.color": SOFT,
-    "ytick.color": SOFT, "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.grid": True, "grid.color": SOFT, "grid.alpha": 0.3, "grid.linewidth": 0.6,
-    "legend.frameon": False, "font.size": 10, "axes.axisbelow": True, "text.parse_math": False,
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": SOFT,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": SOFT,
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "font.size": 10,
+    "axes.axisbelow": True,
+    "text.parse_math": False,
+}
 
 NAMESPACES = re.compile(r"\{[^}]*\}")
 REFERENCE = re.compile(r"#(\w+)")
@@ -68,7 +82,10 @@ def _clean(element: ElementTree.Element, name: str, wanted: set[str]) -> None:
         elif key and key != "font-family":
             given[key] = COLOURS.get(value, value)
     identity = given.pop("id", None)
-    given = {key: REFERENCE.sub(rf"#{name}-\1", value) if "href" in key or "url(" in value else value
-             for key, value in given.items() if key != "version"}  # fmt: skip
+    given = {
+        key: REFERENCE.sub(rf"#{name}-\1", value) if "href" in key or "url(" in value else value
+        for key, value in given.items()
+        if key != "version"
+    }
     element.attrib.clear()
     element.attrib.update(given | ({"id": f"{name}-{identity}"} if identity in wanted else {}))

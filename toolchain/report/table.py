@@ -54,8 +54,9 @@ def names_of(results: list[Result]) -> list[str]:
     names = [_name(result) for result in results]
     folders = [Path(result.get("file", "")).parent for result in results]
     bundles = [folder.parent.name if folder.name == RESULTS else folder.name for folder in folders]
-    return [f"{name} of {bundle}" if names.count(name) > 1 else name
-            for name, bundle in zip(names, bundles, strict=True)]  # fmt: skip
+    return [
+        f"{name} of {bundle}" if names.count(name) > 1 else name for name, bundle in zip(names, bundles, strict=True)
+    ]
 
 
 def _name(result: Result) -> str:

@@ -22,9 +22,19 @@ NO_GRAPH = "no_graph"
 NOT_COUNTED, NOT_MEASURED = "not_counted", "not_measured"
 """The graph's work is not known; or what the machine can do is not, and no data sheet of it is here."""
 
-KEYS = ("flop_per_row_mean", "useful_flop", "executed_flop", "achieved_flop_per_s", "ceiling_flop_per_s",
-        "model_flop_utilisation", "bytes_lower_bound", "bandwidth_utilisation", "bound", "ceiling",
-        "datasheet")  # fmt: skip
+KEYS = (
+    "flop_per_row_mean",
+    "useful_flop",
+    "executed_flop",
+    "achieved_flop_per_s",
+    "ceiling_flop_per_s",
+    "model_flop_utilisation",
+    "bytes_lower_bound",
+    "bandwidth_utilisation",
+    "bound",
+    "ceiling",
+    "datasheet",
+)
 
 
 def assess(

@@ -6,7 +6,7 @@ from typing import Any
 
 from toolchain import graph
 from toolchain.bundle import Bundle, last_bundle, open_bundle
-from toolchain.bundle.job import job_of
+from toolchain.bundle.resolved import resolve_bundle
 from toolchain.data.rows import load_rows
 from toolchain.errors import ToolchainError, UsageError
 from toolchain.evaluation.target import recorded
@@ -70,18 +70,20 @@ def _work(bundle: Bundle, precision: str) -> tuple[str, Work]:
 def _length(bundle: Bundle, changes: dict[str, Any]) -> tuple[int, str]:
     """Return how many tokens a row has, and where that is from; the hub is not asked."""
     recipe = recorded(bundle, {**changes, "precision": None})
-    job = job_of(bundle, recipe, new_task=any(changes.get(key) for key in ("task", "text_column", "label_column")))
-    default = min(LENGTH, job.max_length), "no data at hand"
-    if recipe.data is None and job.task.folder is None:
+    resolved = resolve_bundle(
+        bundle, recipe, new_task=any(changes.get(key) for key in ("task", "text_column", "label_column"))
+    )
+    default = min(LENGTH, resolved.max_length), "no data at hand"
+    if recipe.data is None and resolved.task.folder is None:
         return default
     try:
-        rows = load_rows(job.task, recipe.split, data=recipe.data)
+        rows = load_rows(resolved.task, recipe.split, data=recipe.data)
     except ToolchainError:
         if changes.get("data"):
             raise
         return default
     rows = rows.sample(min(SAMPLE, len(rows)), seed=recipe.seed)
-    return math.ceil(job.encode(rows.texts).lengths.mean()), f"mean of {len(rows)} {recipe.split} rows"
+    return math.ceil(resolved.encode(rows.texts).lengths.mean()), f"mean of {len(rows)} {recipe.split} rows"
 
 
 def _bound(work: Work, card: Gpu, batch: int, length: int, idle_w: float | None) -> dict[str, Any]:

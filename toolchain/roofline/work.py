@@ -82,8 +82,12 @@ class Work:
     def retyped(self, precision: str) -> "Work":
         """Return the same work with every product and every parameter in one precision."""
         flop = tuple(map(sum, zip(*self.flop.values(), strict=True)))
-        return Work({precision: (flop[0], flop[1], flop[2])}, {precision: sum(self.parameters.values())},
-                    self.inputs, self.outputs)  # fmt: skip
+        return Work(
+            {precision: (flop[0], flop[1], flop[2])},
+            {precision: sum(self.parameters.values())},
+            self.inputs,
+            self.outputs,
+        )
 
 
 def _width(name: str) -> int:
@@ -102,13 +106,13 @@ def count(model: ir.Model, *, integers: bool = True, runs_as: Mapping[str, str] 
     first = next(value for value in model.graph.inputs if value.name == "input_ids")
     assert first.shape is not None
     names = [str(size) for size in first.shape]
-    quantised = {one.name for one in cover(model) if integers and one.integers}
+    quantized = {one.name for one in cover(model) if integers and one.integers}
     flop: dict[str, list[float]] = {}
     for node in model.graph:
         if node.op_type in (FLOAT_PRODUCTS | INTEGER_PRODUCTS) - {"MatMul", PRODUCT, ATTENTION}:
             raise InputError(f"{node.name}: a {node.op_type}, whose work is not known. Count that of the graph before.")
         if node.op_type in ("MatMul", "Gemm", PRODUCT, ATTENTION):
-            kind = "int8" if str(node.name) in quantised else NAMES[node.outputs[0].dtype or ir.DataType.FLOAT]
+            kind = "int8" if str(node.name) in quantized else NAMES[node.outputs[0].dtype or ir.DataType.FLOAT]
             kind = (runs_as or {}).get(kind, kind)
             factor, power = _macs(node, *names)
             flop.setdefault(kind, [0.0, 0.0, 0.0])[power] += 2 * factor

@@ -8,9 +8,26 @@ from typing import Any
 from toolchain.meters import nvml
 from toolchain.runtimes.device import cpu_threads
 
-PACKAGES = ("torch", "transformers", "tokenizers", "onnx", "onnx-ir", "onnxscript", "numpy", "scipy",
-            "scikit-learn", "datasets", "evaluate", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-cu12",
-            "polygraphy", "pycuda", "nvidia-ml-py")  # fmt: skip
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "datasets",
+    "evaluate",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt-cu12",
+    "polygraphy",
+    "pycuda",
+    "nvidia-ml-py",
+)
 
 
 def version_of(package: str) -> str | None:

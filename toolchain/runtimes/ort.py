@@ -29,9 +29,25 @@ FATAL = 4
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
-COMPUTING = {"MatMul", "FusedMatMul", "Gemm", "FusedGemm", "MatMulInteger", "Attention", "MultiHeadAttention",
-             "LayerNormalization", "SkipLayerNormalization", "Softmax", "Erf", "Gelu", "BiasGelu", "FastGelu", "Tanh",
-             "QuantizeLinear", "DequantizeLinear"}  # fmt: skip
+COMPUTING = {
+    "MatMul",
+    "FusedMatMul",
+    "Gemm",
+    "FusedGemm",
+    "MatMulInteger",
+    "Attention",
+    "MultiHeadAttention",
+    "LayerNormalization",
+    "SkipLayerNormalization",
+    "Softmax",
+    "Erf",
+    "Gelu",
+    "BiasGelu",
+    "FastGelu",
+    "Tanh",
+    "QuantizeLinear",
+    "DequantizeLinear",
+}
 """Operators whose place is where the time goes; the others of an encoder move numbers or compute shapes."""
 
 

@@ -69,8 +69,10 @@ def provider_options(device: str, precision: str, inputs: Sequence[str]) -> dict
     """
     CACHE.mkdir(parents=True, exist_ok=True)
     shapes = {"min": (1, 1), "opt": (32, 64), "max": (MOST_ROWS, MOST_TOKENS)}
-    profile = {f"trt_profile_{end}_shapes": ",".join(f"{name}:{rows}x{length}" for name in inputs)
-               for end, (rows, length) in shapes.items()}  # fmt: skip
+    profile = {
+        f"trt_profile_{end}_shapes": ",".join(f"{name}:{rows}x{length}" for name in inputs)
+        for end, (rows, length) in shapes.items()
+    }
     return {
         **profile,
         "device_id": device.partition(":")[2] or "0",

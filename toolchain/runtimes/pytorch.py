@@ -13,7 +13,7 @@ from toolchain.errors import MachineError, UsageError
 from toolchain.runtimes.attention import PADDED, use
 from toolchain.runtimes.cuda_graphs import Recorder, cuda_capture
 from toolchain.runtimes.device import choose_device, cpu_threads
-from toolchain.runtimes.quantized import QUANTISED, quantise
+from toolchain.runtimes.quantized import QUANTIZED, quantize
 from toolchain.tensors import Batch, Infer
 
 if TYPE_CHECKING:
@@ -48,8 +48,11 @@ def open_torch(
         place = str(next(module.parameters()).device)
         if cuda_graphs and place == "cpu":
             raise UsageError("--cuda-graphs: there are none on a CPU. Leave it out, or choose --device cuda.")
-        runs = [Recorder(partial(_logits, module), place, cuda_capture(place), _longest(source)).run
-                if cuda_graphs else partial(forward, module)]  # fmt: skip
+        runs = [
+            Recorder(partial(_logits, module), place, cuda_capture(place), _longest(source)).run
+            if cuda_graphs
+            else partial(forward, module)
+        ]
 
         def infer(batch: Batch) -> NDArray[np.float32]:
             with _told(compiled=compiled):
@@ -99,14 +102,14 @@ def open_module(
 
     place = choose_device(device, cuda=torch.cuda.is_available())
     types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    types |= dict.fromkeys(QUANTISED, _around_products(place))
+    types |= dict.fromkeys(QUANTIZED, _around_products(place))
     if precision not in types:
         raise UsageError(f"--precision {precision}: not with --backend torch. Choose fp32, bf16, fp16 or int8.")
     torch.set_num_threads(cpu_threads())
     padded = attention if attention in PADDED else None
     module = load_model(source, attention=padded).to(place, types[precision])
-    if precision in QUANTISED:
-        quantise(module, precision)
+    if precision in QUANTIZED:
+        quantize(module, precision)
     if attention != padded:
         use(module, str(attention))
     try:

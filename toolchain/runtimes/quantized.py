@@ -11,10 +11,10 @@ from toolchain.errors import MachineError
 if TYPE_CHECKING:
     import torch
 
-QUANTISED = ("int8", "fp8")
+QUANTIZED = ("int8", "fp8")
 
 
-def quantise(module: "torch.nn.Module", precision: str) -> int:
+def quantize(module: "torch.nn.Module", precision: str) -> int:
     """Quantise the encoder's linear layers in place; return how many there are.
 
     Raises:

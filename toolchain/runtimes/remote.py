@@ -20,8 +20,11 @@ TIMEOUT_S = 120.0
 
 NAME_ONE = "Name one that it has: --url .../v2/models/NAME."
 
-ADVICE = {"401": "Give the server's token with --token-file.",
-          "403": "Give the server's token with --token-file.", "404": NAME_ONE}  # fmt: skip
+ADVICE = {
+    "401": "Give the server's token with --token-file.",
+    "403": "Give the server's token with --token-file.",
+    "404": NAME_ONE,
+}
 """HTTP status -> what to do."""
 
 
@@ -133,8 +136,10 @@ def open_remote(server: Server, **_: Any) -> Iterator[Infer]:
         def infer(batch: Batch) -> NDArray[np.float32]:
             texts = [batch[name] for name in TEXT_INPUTS[: server.texts]]
             with _understood(server):
-                parts = [_logits(http, ask, model, [part[start : start + most] for part in texts])
-                         for start in range(0, len(texts[0]), most)]  # fmt: skip
+                parts = [
+                    _logits(http, ask, model, [part[start : start + most] for part in texts])
+                    for start in range(0, len(texts[0]), most)
+                ]
             return np.concatenate(parts)
 
         yield infer
@@ -157,12 +162,16 @@ def _check_model(server: Server, model: str, config: dict[str, Any]) -> None:
     takes, gives = ([tensor["name"] for tensor in config.get(side, [])] for side in ("input", "output"))
     wanted = TEXT_INPUTS[: server.texts]
     if set(takes) & set(TEXT_INPUTS) != set(wanted) or "LOGITS" not in gives:
-        raise InputError(f"{server.url}: {model} takes {', '.join(takes)} and gives {', '.join(gives)}, "
-                         f"not {' and '.join(wanted)} and LOGITS. {NAME_ONE}")  # fmt: skip
+        raise InputError(
+            f"{server.url}: {model} takes {', '.join(takes)} and gives {', '.join(gives)}, "
+            f"not {' and '.join(wanted)} and LOGITS. {NAME_ONE}"
+        )
     stated = config.get("parameters", {}).get("bundle_sha256", {}).get("string_value")
     if stated not in (None, server.bundle_sha256):
-        raise InputError(f"{server.url}: serves the bundle {stated[:12]}, not {server.bundle_sha256[:12]}. "
-                         "Name the bundle that is served.")  # fmt: skip
+        raise InputError(
+            f"{server.url}: serves the bundle {stated[:12]}, not {server.bundle_sha256[:12]}. "
+            "Name the bundle that is served."
+        )
 
 
 def _only_model(server: Server, ask: Any) -> str:
@@ -177,8 +186,9 @@ def _only_model(server: Server, ask: Any) -> str:
             found.append(name)
     if len(found) != 1:
         shown = ", ".join(found) or "none"
-        raise InputError(f"{server.url}: models that take {' and '.join(sorted(wanted))} and give LOGITS: {shown}. "
-                         f"{NAME_ONE}")  # fmt: skip
+        raise InputError(
+            f"{server.url}: models that take {' and '.join(sorted(wanted))} and give LOGITS: {shown}. {NAME_ONE}"
+        )
     return str(found[0])
 
 

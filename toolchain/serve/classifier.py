@@ -15,7 +15,7 @@ from toolchain.bundle import open_bundle
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.engine.plan import is_plan, read_record
 from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.evaluation.target import Subject, find_subject
+from toolchain.evaluation.target import Target, find_target
 from toolchain.runtimes.parity import probe_texts
 from toolchain.serve.batching.batcher import Batcher
 from toolchain.serve.batching.engines import CPU_TOKENS, find_engines, on_cpu
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 class Classifier:
     """What the service asks of a bundle that is ready to run."""
 
-    subject: Subject
+    target: Target
     encode: Encoder
     batcher: Batcher
     limits: Limits
@@ -42,18 +42,21 @@ class Classifier:
     @property
     def labels(self) -> list[str]:
         """The names of the classes, or of the one number, in the order of the logits."""
-        return self.subject.job.source.labels
+        return self.target.resolved.source.labels
 
     @property
     def sizes(self) -> dict[str, int]:
         """Token input -> number of its values, so that every id is below it."""
-        config = self.subject.job.source.config
-        known = {"input_ids": int(config["vocab_size"]), "attention_mask": 2,
-                 "token_type_ids": int(config.get("type_vocab_size", 2))}  # fmt: skip
-        return {name: known[name] for name in self.subject.job.source.inputs}
+        config = self.target.resolved.source.config
+        known = {
+            "input_ids": int(config["vocab_size"]),
+            "attention_mask": 2,
+            "token_type_ids": int(config.get("type_vocab_size", 2)),
+        }
+        return {name: known[name] for name in self.target.resolved.source.inputs}
 
 
-def find_served(bundle: Path, *, backend: str | None, **changes: Any) -> Subject:
+def find_served(bundle: Path, *, backend: str | None, **changes: Any) -> Target:
     """Return what of a bundle is served: its plan for this machine where it has one, or a graph on ONNX Runtime.
 
     Raises:
@@ -65,32 +68,34 @@ def find_served(bundle: Path, *, backend: str | None, **changes: Any) -> Subject
         artefacts = open_bundle(bundle, check_files=False).manifest["artefacts"]
         if changes.get("device") != "cpu" and any(map(is_plan, artefacts)):
             try:
-                return find_subject({**changes, "backend": "trt"}, bundle)
+                return find_target({**changes, "backend": "trt"}, bundle)
             except MachineError as error:
                 log.warning("%s Serving with ONNX Runtime instead.", error)
         backend = "ort"
     if backend not in ("ort", "trt", "ort-trt"):
         raise UsageError(f"--backend {backend}: cannot be served. Choose ort, trt or ort-trt.")
-    return find_subject({**changes, "backend": backend}, bundle)
+    return find_target({**changes, "backend": backend}, bundle)
 
 
 @asynccontextmanager
 async def open_classifier(
-    subject: Subject, *, limits: Limits, instances: int | None, counters: Counters
+    target: Target, *, limits: Limits, instances: int | None, counters: Counters
 ) -> AsyncIterator[Classifier]:
     """Open engines, warm them up, and yield the classifier; what runs is finished when it is left.
 
     Raises:
         ToolchainError: the bundle or the machine lacks something; see errors.py.
     """
-    job = subject.job
-    columns = len(job.task.text_columns)
-    ends, limits = _shapes(subject, limits)
-    encoder = Encoder(job.tokenizer, columns=columns, max_length=job.max_length, inputs=job.source.inputs)
-    shapes = (ends[0], ends[-1]) if on_cpu(subject) else ends  # nothing is made for those between
-    batches = _warm_up(encoder(probe_texts(columns)), shapes, limits, every=job.recipe.cuda_graphs)
-    classes = len(job.source.labels)
-    with find_engines(subject, instances) as engines:
+    resolved = target.resolved
+    columns = len(resolved.task.text_columns)
+    ends, limits = _shapes(target, limits)
+    encoder = Encoder(
+        resolved.tokenizer, columns=columns, max_length=resolved.max_length, inputs=resolved.source.inputs
+    )
+    shapes = (ends[0], ends[-1]) if on_cpu(target) else ends  # nothing is made for those between
+    batches = _warm_up(encoder(probe_texts(columns)), shapes, limits, every=resolved.recipe.cuda_graphs)
+    classes = len(resolved.source.labels)
+    with find_engines(target, instances) as engines:
         workers = [Worker(opened, batches, classes=classes) for opened in engines.side_by_side]
         solo = Worker(engines.solo, batches, classes=classes) if engines.solo else None
         everyone = [*workers, solo] if solo else workers
@@ -98,25 +103,25 @@ async def open_classifier(
             for worker in everyone:
                 await worker.opened()
             batcher = Batcher(list(workers), solo=solo, classes=classes, ends=ends, limits=limits, counters=counters)
-            yield Classifier(subject, encoder, batcher, limits)
+            yield Classifier(target, encoder, batcher, limits)
         finally:
             await asyncio.gather(*(worker.close() for worker in everyone))
 
 
-def _shapes(subject: Subject, limits: Limits) -> tuple[tuple[int, ...], Limits]:
+def _shapes(target: Target, limits: Limits) -> tuple[tuple[int, ...], Limits]:
     """Return the length buckets, which are a plan's own where it has several, and the limits that a plan keeps to.
 
     Raises:
         InputError: the plan takes shorter rows than the bundle's.
     """
-    longest = subject.job.max_length
-    if on_cpu(subject):
+    longest = target.resolved.max_length
+    if on_cpu(target):
         return bucket_ends(longest, per_octave=4), dataclasses.replace(
             limits, max_tokens=min(limits.max_tokens, CPU_TOKENS)
         )
-    if subject.file is None or subject.bundle is None or not is_plan(subject.file):
+    if target.file is None or target.bundle is None or not is_plan(target.file):
         return bucket_ends(longest), limits
-    plan = subject.bundle.path / subject.file
+    plan = target.bundle.path / target.file
     record = read_record(plan)
     profiles = record["profiles"]
     ends = sorted({profile["length"][2] for profile in profiles})
@@ -136,8 +141,9 @@ def _warm_up(tokens: Tokens, ends: tuple[int, ...], limits: Limits, *, every: bo
 
     With `every` also the powers of two between, each of which is a CUDA graph of its own.
     """
-    flat = {name: np.array([value for row in column for value in row], np.int32)
-            for name, column in tokens.columns.items()}  # fmt: skip
+    flat = {
+        name: np.array([value for row in column for value in row], np.int32) for name, column in tokens.columns.items()
+    }
     made = []
     for end in ends:
         most = capacity(end, limits)

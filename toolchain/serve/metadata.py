@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolchain import __version__
-from toolchain.evaluation.target import Subject
+from toolchain.evaluation.target import Target
 from toolchain.serve.checks import VERSION
 from toolchain.serve.limits import Limits
 from toolchain.tensors import TEXT_INPUTS
@@ -32,22 +32,22 @@ class Card:
     """
 
     name: str
-    subject: Subject
+    target: Target
     ids: tuple[str, ...]
     classes: int
 
     @property
     def _texts(self) -> tuple[str, ...]:
-        return TEXT_INPUTS[: len(self.subject.job.task.text_columns)]
+        return TEXT_INPUTS[: len(self.target.resolved.task.text_columns)]
 
     @property
     def _platform(self) -> str:
-        return f"toolchain_{self.subject.backend}"
+        return f"toolchain_{self.target.backend}"
 
     @property
     def _parameters(self) -> dict[str, Any]:
         """What a client may hold the server to: which bundle it is."""
-        return {"bundle_sha256": {"string_value": self.subject.bundle.digest}} if self.subject.bundle else {}
+        return {"bundle_sha256": {"string_value": self.target.bundle.digest}} if self.target.bundle else {}
 
     def metadata(self) -> dict[str, Any]:
         """Return the protocol's model metadata; -1 is a size that the client chooses."""

@@ -97,9 +97,16 @@ class HttpServer:
         tls = options.tls
         self.config = uvicorn.Config(
             self.application,
-            http=Connection, ws="none", interface="asgi3", lifespan="off", log_config=None, log_level="error",
-            access_log=False, proxy_headers=False, timeout_keep_alive=IDLE_S,
-        )  # fmt: skip
+            http=Connection,
+            ws="none",
+            interface="asgi3",
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            proxy_headers=False,
+            timeout_keep_alive=IDLE_S,
+        )
         self.config.load()
         self.config.ssl = open_tls(tls.cert, tls.key) if tls else None
 

@@ -41,14 +41,18 @@ class Service:
     def __init__(self, name: str, classifier: Classifier, counters: Counters) -> None:
         """Answer as the model `name`."""
         self.name, self.counters, self.limits = name, counters, classifier.limits
-        self.texts = len(classifier.subject.job.task.text_columns)
+        self.texts = len(classifier.target.resolved.task.text_columns)
         self._classifier, self._draining = classifier, False
         self._labels = classifier.labels
-        self._card = metadata.Card(name, classifier.subject, tuple(classifier.sizes), len(self._labels))
+        self._card = metadata.Card(name, classifier.target, tuple(classifier.sizes), len(self._labels))
         self._checks = Checks(
-            name, self.texts, classifier.sizes, classifier.subject.job.max_length, classifier.encode.pad_values,
+            name,
+            self.texts,
+            classifier.sizes,
+            classifier.target.resolved.max_length,
+            classifier.encode.pad_values,
             self.limits,
-        )  # fmt: skip
+        )
 
     @property
     def ready(self) -> bool:
@@ -58,7 +62,7 @@ class Service:
     @property
     def device(self) -> str:
         """Where the engines run: cpu, or cuda:N."""
-        return self._classifier.subject.device
+        return self._classifier.target.device
 
     @property
     def alive(self) -> bool:
@@ -194,12 +198,12 @@ async def open_service(
     """
     if instances is not None and instances < 1:
         raise UsageError(f"--instances {instances}: no engine would run. Give 1 or more.")
-    subject = find_served(bundle, backend=backend, file=file, device=device, trust=trust, cuda_graphs=cuda_graphs)
-    assert subject.bundle is not None
-    name = name or subject.bundle.name
+    target = find_served(bundle, backend=backend, file=file, device=device, trust=trust, cuda_graphs=cuda_graphs)
+    assert target.bundle is not None
+    name = name or target.bundle.name
     check_name(name)
     counters = Counters()
-    async with open_classifier(subject, limits=limits, instances=instances, counters=counters) as classifier:
+    async with open_classifier(target, limits=limits, instances=instances, counters=counters) as classifier:
         service = Service(name, classifier, counters)
         try:
             yield service

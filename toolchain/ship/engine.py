@@ -80,8 +80,9 @@ def _graph(bundle: Bundle, backend: str, options: Options) -> Engine:
     if device == "cpu" and computes_in_float16(file):
         log.warning(
             "%s: computes in float16, which a CPU does slowly. Ship the FP32 graph with --file model.onnx, or a bundle "
-            "that was built with --precision int8.", file
-        )  # fmt: skip
+            "that was built with --precision int8.",
+            file,
+        )
     inputs, outputs = signature(file)
     kind = "KIND_CPU" if device == "cpu" else "KIND_AUTO"
     length = bundle.manifest["max_length"]
@@ -119,8 +120,18 @@ def _planned(bundle: Bundle, names: list[str], options: Options) -> Engine:
         "cc_model_filenames": by_capability,
         "instance_group": [group],
     }
-    return Engine("trt", files, inputs, outputs, tuple(_buckets(profiles)), min(one.batch[2] for one in profiles),
-                  config, profiles, version, any(one["version_compatible"] for one in records.values()))  # fmt: skip
+    return Engine(
+        "trt",
+        files,
+        inputs,
+        outputs,
+        tuple(_buckets(profiles)),
+        min(one.batch[2] for one in profiles),
+        config,
+        profiles,
+        version,
+        any(one["version_compatible"] for one in records.values()),
+    )
 
 
 def _version(bundle: Bundle, records: dict[str, Any], asked: str | None) -> str:

@@ -67,9 +67,22 @@ def start(name: str, engine: Engine, options: Options, repository: Path) -> dict
     kinds = {group.kind for one in others for group in one.instance_group}
     on_gpu = engine.config["instance_group"][0]["kind"] != "KIND_CPU" or bool(kinds - {KIND_CPU})
     image = OWN if plans else STOCK
-    words = ["docker", "run", "--rm", *(["--gpus=all"] if on_gpu else []), f"--shm-size={SHARED_MEMORY}",
-             "-p", "127.0.0.1:8000:8000", "-p", "127.0.0.1:8001:8001", "-p", "127.0.0.1:8002:8002",
-             "-v", f"{repository.resolve()}:/models:ro", image]  # fmt: skip
+    words = [
+        "docker",
+        "run",
+        "--rm",
+        *(["--gpus=all"] if on_gpu else []),
+        f"--shm-size={SHARED_MEMORY}",
+        "-p",
+        "127.0.0.1:8000:8000",
+        "-p",
+        "127.0.0.1:8001:8001",
+        "-p",
+        "127.0.0.1:8002:8002",
+        "-v",
+        f"{repository.resolve()}:/models:ro",
+        image,
+    ]
     words += [] if image == OWN else ["sh", "-c", INSTALL_AND_SERVE]
     told = arguments(engine, options)
     return {"image": image, "tensorrt": engine.tensorrt, "flags": told, "line": shlex.join(words)}

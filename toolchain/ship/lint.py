@@ -42,8 +42,13 @@ def lint(repository: Path) -> dict[str, Any]:
     findings = list(dict.fromkeys(findings))  # a file may be missed by two checks
     findings.sort(key=lambda finding: (finding.level, finding.where))
     counts = Counter(finding.level for finding in findings)
-    return {"repository": str(repository), "models": len(folders), "errors": counts["error"],
-            "warnings": counts["warning"], "findings": [dataclasses.asdict(one) for one in findings]}  # fmt: skip
+    return {
+        "repository": str(repository),
+        "models": len(folders),
+        "errors": counts["error"],
+        "warnings": counts["warning"],
+        "findings": [dataclasses.asdict(one) for one in findings],
+    }
 
 
 def _hidden(repository: Path) -> Iterator[Finding]:

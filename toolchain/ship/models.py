@@ -51,9 +51,14 @@ def configurations(
         "tokenizer": model("tokenizer", takes, inputs, dynamic_batching=_batching(options), **on_cpu),
         "classifier": model("classifier", inputs, {"logits": logits}, **_classifier(engine, options), **cached),
         "decoder": model("decoder", {"logits": logits}, gives, dynamic_batching=_batching(options), **on_cpu),
-        "ensemble": model("ensemble", takes, gives, platform="ensemble",
-                          ensemble_scheduling={"step": _steps(called, takes, inputs, gives, options.version)}),
-    }  # fmt: skip
+        "ensemble": model(
+            "ensemble",
+            takes,
+            gives,
+            platform="ensemble",
+            ensemble_scheduling={"step": _steps(called, takes, inputs, gives, options.version)},
+        ),
+    }
 
 
 def _batching(options: Options) -> Values:

@@ -19,9 +19,10 @@ class Options:
     """
 
     backend: str | None = option(
-        None, "what runs the model (default trt where the bundle has plans, else python)",
+        None,
+        "what runs the model (default trt where the bundle has plans, else python)",
         choices=("trt", "ort", "python"),
-    )  # fmt: skip
+    )
     name: str | None = option(None, "the model's name on the wire (default that of the checkpoint)", metavar="NAME")
     version: int = option(1, "its version; versions that are there already are kept", metavar="N", least=1, most=INT64)
     max_batch: int | None = option(

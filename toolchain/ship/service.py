@@ -46,9 +46,17 @@ def ship_service(
     _check_output(output, bundle)
     target, base = BASES[backend]
     image = f"{image_name(chosen)}-service:{bundle.digest[:12]}"
-    words = {"name": chosen, "base": base, "target": target, "image": image,
-             "backend": ', "--backend", "trt"' if backend == "trt" else "", "digest": bundle.digest,
-             "model": about["model"]["id"], "task": about["task"]["name"], "precision": about["precision"]}  # fmt: skip
+    words = {
+        "name": chosen,
+        "base": base,
+        "target": target,
+        "image": image,
+        "backend": ', "--backend", "trt"' if backend == "trt" else "",
+        "digest": bundle.digest,
+        "model": about["model"]["id"],
+        "task": about["task"]["name"],
+        "precision": about["precision"],
+    }
     output.parent.mkdir(parents=True, exist_ok=True)
     with locked(output.resolve()), replacing(output.resolve()) as folder:
         for file in sorted(TEMPLATES.iterdir()):
@@ -103,8 +111,12 @@ def ship_image(place: Path, *, tag: str | None = None, **choices: Any) -> dict[s
             f"docker build: failed: {last}. If {base} is not there, make it in the toolchain's own folder: "
             f"docker build -f docker/Dockerfile --target {target} -t {base} ."
         )
-    return {"name": made["name"], "image": image, "sha256": made["sha256"],
-            "next": f"docker run --rm -p 127.0.0.1:8000:8000 {image}"}  # fmt: skip
+    return {
+        "name": made["name"],
+        "image": image,
+        "sha256": made["sha256"],
+        "next": f"docker run --rm -p 127.0.0.1:8000:8000 {image}",
+    }
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:

@@ -10,11 +10,21 @@ import onnx_ir as ir
 from toolchain import graph
 
 TYPES = {
-    "BOOL": "TYPE_BOOL", "UINT8": "TYPE_UINT8", "INT8": "TYPE_INT8", "UINT16": "TYPE_UINT16", "INT16": "TYPE_INT16",
-    "UINT32": "TYPE_UINT32", "INT32": "TYPE_INT32", "UINT64": "TYPE_UINT64", "INT64": "TYPE_INT64",
-    "FLOAT16": "TYPE_FP16", "BFLOAT16": "TYPE_BF16", "FLOAT": "TYPE_FP32", "DOUBLE": "TYPE_FP64",
+    "BOOL": "TYPE_BOOL",
+    "UINT8": "TYPE_UINT8",
+    "INT8": "TYPE_INT8",
+    "UINT16": "TYPE_UINT16",
+    "INT16": "TYPE_INT16",
+    "UINT32": "TYPE_UINT32",
+    "INT32": "TYPE_INT32",
+    "UINT64": "TYPE_UINT64",
+    "INT64": "TYPE_INT64",
+    "FLOAT16": "TYPE_FP16",
+    "BFLOAT16": "TYPE_BF16",
+    "FLOAT": "TYPE_FP32",
+    "DOUBLE": "TYPE_FP64",
     "STRING": "TYPE_STRING",
-}  # fmt: skip
+}
 """ONNX's name of a type -> Triton's."""
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from toolchain.bundle.job import Job
+from toolchain.bundle.resolved import ResolvedRecipe
 from toolchain.data.rows import Text
 from toolchain.errors import GateError, InputError
 from toolchain.runtimes.parity import PROBES, probe_texts
@@ -15,7 +15,7 @@ COLUMNS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_i
 """Input of the graph -> attribute of an encoding of `tokenizers`."""
 
 
-def standalone(job: Job) -> str:
+def standalone(resolved: ResolvedRecipe) -> str:
     """Return a tokenizer.json that truncates as the evaluator does and needs nothing else.
 
     It is what transformers made of the bundle's files, which may differ from the tokenizer.json among them: options in
@@ -27,29 +27,29 @@ def standalone(job: Job) -> str:
     """
     from tokenizers import Tokenizer
 
-    known = job.tokenizer
+    known = resolved.tokenizer
     if not getattr(known, "is_fast", False):
         raise InputError(
-            f"{job.source.folder}: its tokenizer runs in Python alone, and the repository has no transformers. "
+            f"{resolved.source.folder}: its tokenizer runs in Python alone, and the repository has no transformers. "
             "Convert it to a tokenizer.json."
         )
     alone: Any = Tokenizer.from_str(known.backend_tokenizer.to_str())
     alone.no_padding()
-    alone.enable_truncation(job.max_length, direction=known.truncation_side)
-    _check(alone, job)
+    alone.enable_truncation(resolved.max_length, direction=known.truncation_side)
+    _check(alone, resolved)
     return json.dumps(json.loads(alone.to_str()), ensure_ascii=False, indent=1) + "\n"
 
 
-def _check(alone: Any, job: Job) -> None:
-    columns = len(job.task.text_columns)
+def _check(alone: Any, resolved: ResolvedRecipe) -> None:
+    columns = len(resolved.task.text_columns)
     texts: list[Text] = [*probe_texts(columns), ("",) * columns, (" ".join(PROBES) * 20,) * columns]
-    wanted = job.encode(texts).columns
+    wanted = resolved.encode(texts).columns
     for text, found in zip(texts, alone.encode_batch([_joined(text) for text in texts]), strict=True):
         row = texts.index(text)
         for name, ids in wanted.items():
             if list(getattr(found, COLUMNS[name])) != list(ids[row]):
                 raise GateError(
-                    f"{job.source.folder}: the tokenizer alone gives other {name} than with transformers for "
+                    f"{resolved.source.folder}: the tokenizer alone gives other {name} than with transformers for "
                     f"{text[0][:40]!r}. Report this bug."
                 )
 
@@ -58,7 +58,9 @@ def _joined(text: Text) -> str | tuple[str, ...]:
     return text if len(text) == 2 else text[0]
 
 
-def settings(job: Job, inputs: Tensors, buckets: Sequence[int], *, max_characters: int) -> dict[str, Any]:
+def settings(
+    resolved: ResolvedRecipe, inputs: Tensors, buckets: Sequence[int], *, max_characters: int
+) -> dict[str, Any]:
     """Return what repository/tokenizer.py reads beside its tokenizer.json.
 
     Raises:
@@ -66,15 +68,20 @@ def settings(job: Job, inputs: Tensors, buckets: Sequence[int], *, max_character
     """
     if unknown := [name for name in inputs if name not in COLUMNS]:
         raise InputError(
-            f"{job.source.folder}: its graph takes {unknown[0]}, which no tokenizer makes. Build it again."
+            f"{resolved.source.folder}: its graph takes {unknown[0]}, which no tokenizer makes. Build it again."
         )
-    pad_values = job.encode([("",) * len(job.task.text_columns)]).pad_values
+    pad_values = resolved.encode([("",) * len(resolved.task.text_columns)]).pad_values
     return {
-        "texts": list(TEXT_INPUTS[: len(job.task.text_columns)]),
+        "texts": list(TEXT_INPUTS[: len(resolved.task.text_columns)]),
         "outputs": [
-            {"name": name, "attribute": COLUMNS[name], "dtype": tensor.type.removeprefix("TYPE_").lower(),
-             "pad": pad_values[name]} for name, tensor in inputs.items()
+            {
+                "name": name,
+                "attribute": COLUMNS[name],
+                "dtype": tensor.type.removeprefix("TYPE_").lower(),
+                "pad": pad_values[name],
+            }
+            for name, tensor in inputs.items()
         ],
         "buckets": list(buckets),
         "max_characters": max_characters,
-    }  # fmt: skip
+    }

@@ -7,8 +7,8 @@ from typing import Any
 
 from toolchain import __version__
 from toolchain.bundle import Bundle, open_bundle
-from toolchain.bundle.job import Job, job_of
 from toolchain.bundle.names import check_name
+from toolchain.bundle.resolved import ResolvedRecipe, resolve_bundle
 from toolchain.errors import InputError
 from toolchain.evaluation.target import recorded
 from toolchain.files import sha256_file
@@ -33,28 +33,28 @@ def ship(path: Path, repository: Path, options: Options, *, trust: str | None = 
         ToolchainError: see errors.py.
     """
     bundle = open_bundle(path, trust=trust)
-    job = job_of(bundle, recorded(bundle, {}))
+    resolved = resolve_bundle(bundle, recorded(bundle, {}))
     name = options.name or bundle.name
     check_name(name)
     engine = find_engine(bundle, options)
-    _check_head(engine, job)
-    own = settings(job, engine.inputs, engine.buckets, max_characters=options.max_characters)
-    configs = configurations(name, own["texts"], len(job.source.labels), engine, options)
+    _check_head(engine, resolved)
+    own = settings(resolved, engine.inputs, engine.buckets, max_characters=options.max_characters)
+    configs = configurations(name, own["texts"], len(resolved.source.labels), engine, options)
     configs["ensemble"]["parameters"] = {"bundle_sha256": {"string_value": bundle.digest}}
     called = names(name)
     pips = {"tokenizer": requirements("tokenizers")}
     if engine.backend == "python":
         pips["classifier"] = requirements("onnxruntime")
     started = start(name, engine, options, repository)
-    about = _provenance(bundle, job, engine, options, started)
+    about = _provenance(bundle, resolved, engine, options, started)
     files: dict[str, dict[str, Path | str]] = {
         "tokenizer": {
             "model.py": CODE / "tokenizer.py",
-            "tokenizer.json": standalone(job),
+            "tokenizer.json": standalone(resolved),
             "settings.json": _json(own),
         },
         "classifier": dict(engine.files),
-        "decoder": {"model.py": CODE / "decoder.py", LABELS: _json(job.source.labels)},
+        "decoder": {"model.py": CODE / "decoder.py", LABELS: _json(resolved.source.labels)},
         "ensemble": {PROVENANCE: _json(about)},  # which also keeps the folder where empty ones get lost
     }
     if engine.backend == "python":
@@ -64,39 +64,49 @@ def ship(path: Path, repository: Path, options: Options, *, trust: str | None = 
     beside["ensemble"] = {"README.md": readme(name, started, own["texts"]), ARGUMENTS: told}
     models = [Model(called[role], config_text(configs[role]), files[role], beside.get(role, {})) for role in called]
     kept = place(models, repository, version=options.version)
-    return {"repository": str(repository), "model": name, "version": options.version, "kept_versions": kept,
-            "backend": engine.backend, "max_batch": engine.max_batch, "buckets": list(engine.buckets),
-            "files": about["files"], "start": started}  # fmt: skip
+    return {
+        "repository": str(repository),
+        "model": name,
+        "version": options.version,
+        "kept_versions": kept,
+        "backend": engine.backend,
+        "max_batch": engine.max_batch,
+        "buckets": list(engine.buckets),
+        "files": about["files"],
+        "start": started,
+    }
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def _check_head(engine: Engine, job: Job) -> None:
+def _check_head(engine: Engine, resolved: ResolvedRecipe) -> None:
     logits = engine.outputs.get("logits")
     if logits is None or logits.type != "TYPE_FP32" or len(logits.dims) != 2:
         raise InputError(
             f"{next(iter(engine.files.values()))}: its outputs are {', '.join(engine.outputs)}, not float32 logits "
             "[batch, classes]. Build it again."
         )
-    if logits.dims[1] not in (-1, len(job.source.labels)):
+    if logits.dims[1] not in (-1, len(resolved.source.labels)):
         raise InputError(
             f"{next(iter(engine.files.values()))}: gives {logits.dims[1]} logits, and config.json names "
-            f"{len(job.source.labels)} labels. Build it again."
+            f"{len(resolved.source.labels)} labels. Build it again."
         )
 
 
-def _provenance(bundle: Bundle, job: Job, engine: Engine, options: Options, started: Values) -> dict[str, Any]:
+def _provenance(
+    bundle: Bundle, resolved: ResolvedRecipe, engine: Engine, options: Options, started: Values
+) -> dict[str, Any]:
     """Return what a version was made from, and what its engine takes and gives."""
     return {
         "schema": SCHEMA,
         "bundle_sha256": bundle.digest,
-        "model": {"id": job.source.name, "sha256": bundle.manifest["model"]["sha256"]},
-        "task": job.task.name,
+        "model": {"id": resolved.source.name, "sha256": bundle.manifest["model"]["sha256"]},
+        "task": resolved.task.name,
         "precision": bundle.manifest["precision"],
-        "max_length": job.max_length,
-        "labels": job.source.labels,
+        "max_length": resolved.max_length,
+        "labels": resolved.source.labels,
         "version": options.version,
         "backend": engine.backend,
         "tensorrt": engine.tensorrt,

@@ -2,23 +2,43 @@ import pytest
 
 from toolchain.cli.show.power import bars, live, recorded
 
-BOARD = {"joules": 100.0, "mean_power_w": 50.0, "peak_power_w": 70.0, "method": "nvml_counter", "counted": True,
-         "part_of": None, "detail": None}  # fmt: skip
+BOARD = {
+    "joules": 100.0,
+    "mean_power_w": 50.0,
+    "peak_power_w": 70.0,
+    "method": "nvml_counter",
+    "counted": True,
+    "part_of": None,
+    "detail": None,
+}
 MEMORY = BOARD | {"joules": 25.0, "counted": False, "part_of": "gpu_board"}
 ABSENT = {"joules": None, "method": "unavailable", "reason": "rapl_absent", "counted": True}
 RECORD = {
-    "command": ["true"], "seconds": 2.0, "total_j": 100.0, "mean_power_w": 50.0, "peak_power_w": 70.0,
-    "relative_edge_error": 0.05, "components": {"gpu_board": BOARD, "gpu_memory": MEMORY, "cpu_package": ABSENT},
-    "samples": {"time_s": [1.0, 2.0], "gpu_board_w": [30.0, 70.0], "gpu_memory_w": [1.0, 1.0]}, "flags": ["warm"],
-}  # fmt: skip
+    "command": ["true"],
+    "seconds": 2.0,
+    "total_j": 100.0,
+    "mean_power_w": 50.0,
+    "peak_power_w": 70.0,
+    "relative_edge_error": 0.05,
+    "components": {"gpu_board": BOARD, "gpu_memory": MEMORY, "cpu_package": ABSENT},
+    "samples": {"time_s": [1.0, 2.0], "gpu_board_w": [30.0, 70.0], "gpu_memory_w": [1.0, 1.0]},
+    "flags": ["warm"],
+}
 
 
 def test_a_record_goes_to_stderr_with_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     recorded(RECORD)
     found = capsys.readouterr()
     assert found.out == ""
-    for part in ("nvml_counter, part of gpu_board", "this machine shows no RAPL counter", "total 100 J in 2 s", "5.00%",
-                 "without cpu_package", f"{bars([30, 70])} 30 to 70 W", "note: warm"):  # fmt: skip
+    for part in (
+        "nvml_counter, part of gpu_board",
+        "this machine shows no RAPL counter",
+        "total 100 J in 2 s",
+        "5.00%",
+        "without cpu_package",
+        f"{bars([30, 70])} 30 to 70 W",
+        "note: warm",
+    ):
         assert part in found.err
 
 

@@ -24,8 +24,10 @@ def setting(tmp_path_factory):
     export(source, folder / "model.onnx")
     task, tokenizer = load_task(Recipe(task="demo"), regression=False), load_tokenizer(FOLDER)
     train, validation = (load_rows(task, split) for split in ("train", "validation"))
-    tokens = [encode(tokenizer, rows.texts, max_length=128, inputs=source.inputs)
-              for rows in (train.sample(512, seed=0), validation)]  # fmt: skip
+    tokens = [
+        encode(tokenizer, rows.texts, max_length=128, inputs=source.inputs)
+        for rows in (train.sample(512, seed=0), validation)
+    ]
     return folder, *tokens, np.array([int(label) for label in validation.labels])
 
 

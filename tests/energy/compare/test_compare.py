@@ -12,7 +12,7 @@ import pytest
 import toolchain.energy.compare
 from toolchain.cli.show.pairs import compared_energy
 from toolchain.energy import protocol as protocols
-from toolchain.energy.compare import blocks, contest, judge
+from toolchain.energy.compare import blocks, compare_energy, judge
 from toolchain.energy.compare.blocks import measure, play, shuffle
 from toolchain.energy.compare.contenders import Contender, Load
 from toolchain.energy.compare.record import Match, record_of
@@ -24,8 +24,11 @@ from toolchain.meters.energy import EnergyMeter, Window
 from toolchain.meters.sources import BOARD, COUNTER, INTEGRAL, Inventory, Source
 
 BOARD_0 = (BOARD, "GPU-0")
-MISSING = {"gpu_memory": ("not_supported", ""), "cpu_package": ("rapl_absent", "no such zone"),
-           "cpu_dram": ("rapl_absent", "no such zone")}  # fmt: skip
+MISSING = {
+    "gpu_memory": ("not_supported", ""),
+    "cpu_package": ("rapl_absent", "no such zone"),
+    "cpu_dram": ("rapl_absent", "no such zone"),
+}
 
 
 def quiet(line):
@@ -34,10 +37,15 @@ def quiet(line):
 
 def contender(name, device="cuda:0", max_length=128):
     backend, precision = name.split()
-    subject = SimpleNamespace(backend=backend, precision=precision, device=device, artefact={"file": f"{name}.onnx"},
-                              bundle=SimpleNamespace(path=Path("engines/it")),
-                              job=SimpleNamespace(max_length=max_length))  # fmt: skip
-    return Contender(name, subject)
+    target = SimpleNamespace(
+        backend=backend,
+        precision=precision,
+        device=device,
+        artefact={"file": f"{name}.onnx"},
+        bundle=SimpleNamespace(path=Path("engines/it")),
+        resolved=SimpleNamespace(max_length=max_length),
+    )
+    return Contender(name, target)
 
 
 def power_meter(missing=MISSING, power=True):
@@ -49,8 +57,9 @@ def power_meter(missing=MISSING, power=True):
 
 def trial(joules, *, rows=6000.0, reason=None):
     """Return a window of 30 s in which each row took so many joules."""
-    window = Window(0.0, 30.0, {} if reason else {BOARD_0: joules * rows}, {BOARD_0: reason} if reason else {}, {}, {},
-                    {})  # fmt: skip
+    window = Window(
+        0.0, 30.0, {} if reason else {BOARD_0: joules * rows}, {BOARD_0: reason} if reason else {}, {}, {}, {}
+    )
     return Trial(window, Work(calls=rows / 32, rows=rows, tokens=20 * rows, slots=25 * rows))
 
 
@@ -99,8 +108,9 @@ def test_windows_are_measured_in_the_order_and_paired_by_block():
 
 
 def test_ten_percent_less_energy_is_in_the_record_and_on_the_screen(capsys):
-    record = played(["torch fp32", "ort int8", "trt int8"],
-                    noisy({"torch fp32": 0.02, "ort int8": 0.02, "trt int8": 0.018}))  # fmt: skip
+    record = played(
+        ["torch fp32", "ort int8", "trt int8"], noisy({"torch fp32": 0.02, "ort int8": 0.02, "trt int8": 0.018})
+    )
     json.dumps(record, allow_nan=False)
     assert [found["verdict"] for found in record["comparisons"]] == ["not resolved", "resolved"]
     assert record["comparisons"][1]["difference_percent"] == pytest.approx(-10, abs=3)
@@ -265,14 +275,15 @@ def bundle(tiny_distilbert, sentences, tmp_path_factory):
     from toolchain.recipe import Recipe
 
     target = tmp_path_factory.mktemp("contest") / "bundle"
-    build(Recipe.make({"model": str(tiny_distilbert), "data": str(sentences), "precision": "fp32",
-                       "output": str(target)}))  # fmt: skip
+    build(
+        Recipe.make({"model": str(tiny_distilbert), "data": str(sentences), "precision": "fp32", "output": str(target)})
+    )
     return target
 
 
 def test_where_nothing_can_be_measured_nothing_runs_and_that_is_kept(bundle, without_meters, monkeypatch):
     monkeypatch.setattr(toolchain.energy.compare, "opened", None)
-    record = contest([bundle], ["torch", "ort"], {"device": "cpu"}, tell=quiet)
+    record = compare_energy([bundle], ["torch", "ort"], {"device": "cpu"}, tell=quiet)
     assert [one["name"] for one in record["contenders"]] == ["torch fp32", "ort fp32.cpu"]
     assert (record["status"], record["reason"], record["n"]) == ("unavailable", "rapl_absent", 40)
     file = Path(record["file"])
@@ -283,22 +294,25 @@ def test_where_nothing_can_be_measured_nothing_runs_and_that_is_kept(bundle, wit
 def test_required_energy_ends_it_before_anything_runs(bundle, without_meters, monkeypatch):
     monkeypatch.setattr(toolchain.energy.compare, "opened", None)
     with pytest.raises(MachineError, match=r"torch fp32: its energy cannot be measured \(rapl_absent: none\)"):
-        contest([bundle], ["torch", "ort"], {"device": "cpu", "require_energy": True}, tell=quiet)
+        compare_energy([bundle], ["torch", "ort"], {"device": "cpu", "require_energy": True}, tell=quiet)
 
 
 def test_it_is_no_result_of_eval(bundle, without_meters, tmp_path):
     from toolchain.errors import InputError
 
-    contest([bundle], ["torch", "ort"], {"device": "cpu"}, tell=quiet)
+    compare_energy([bundle], ["torch", "ort"], {"device": "cpu"}, tell=quiet)
     with pytest.raises(InputError, match="no results here"):
         find_results([bundle])
 
 
 @pytest.mark.parametrize(
     ("options", "code", "message"),
-    [(["--energy", "--max-drop", "1"], 2, "--max-drop"), (["--energy"], 2, "one contender"),
-     (["--energy", "--backend", "ort,tpu"], 2, "'tpu' is unknown")],
-)  # fmt: skip
+    [
+        (["--energy", "--max-drop", "1"], 2, "--max-drop"),
+        (["--energy"], 2, "one contender"),
+        (["--energy", "--backend", "ort,tpu"], 2, "'tpu' is unknown"),
+    ],
+)
 def test_wrong_uses_of_compare_energy(bundle, capsys, options, code, message):
     from toolchain.cli import main
 

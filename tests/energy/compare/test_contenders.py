@@ -22,8 +22,18 @@ def bundles(tiny_distilbert, sentences, tmp_path_factory):
     """Return a bundle in FP32 and one in INT8, of one checkpoint."""
     home = tmp_path_factory.mktemp("contenders")
     for precision in ("fp32", "int8"):
-        build(Recipe.make({"model": str(tiny_distilbert), "data": str(sentences), "precision": precision,
-                           "calib_samples": 20, "output": str(home / precision)}), engine=False)  # fmt: skip
+        build(
+            Recipe.make(
+                {
+                    "model": str(tiny_distilbert),
+                    "data": str(sentences),
+                    "precision": precision,
+                    "calib_samples": 20,
+                    "output": str(home / precision),
+                }
+            ),
+            engine=False,
+        )
     return [home / "fp32", home / "int8"]
 
 
@@ -57,8 +67,9 @@ def test_one_contender_is_none(bundles):
 def test_bundles_of_one_name_are_told_apart_by_their_place(bundles, tmp_path):
     shutil.copytree(bundles[0], tmp_path / "int8")
     assert names([tmp_path / "int8", bundles[1]], ["ort"]) == [
-        f"{tmp_path / 'int8'}: ort fp32.cpu", f"{bundles[1]}: ort int8.cpu",
-    ]  # fmt: skip
+        f"{tmp_path / 'int8'}: ort fp32.cpu",
+        f"{bundles[1]}: ort int8.cpu",
+    ]
 
 
 def test_all_run_the_same_rows(bundles):
@@ -70,8 +81,12 @@ def test_other_rows_are_refused(bundles, tmp_path, sentences, tiny_distilbert):
     data = Path(shutil.copytree(sentences, tmp_path / "data"))
     lines = (data / "validation.csv").read_text().splitlines()
     (data / "validation.csv").write_text("\n".join(lines[:20]) + "\n")
-    build(Recipe.make({"model": str(tiny_distilbert), "data": str(data), "precision": "fp32",
-                       "output": str(tmp_path / "other")}), engine=False)  # fmt: skip
+    build(
+        Recipe.make(
+            {"model": str(tiny_distilbert), "data": str(data), "precision": "fp32", "output": str(tmp_path / "other")}
+        ),
+        engine=False,
+    )
     contenders = find_contenders([bundles[1], tmp_path / "other"], ["ort"], CPU, tell=quiet)
     with pytest.raises(InputError, match=r"other: runs .*, and .*int8 runs .*\. Give both the same rows with --data\."):
         find_rows(contenders, seed=0)
@@ -102,11 +117,14 @@ class OutOfMemoryError(RuntimeError):
 
 @pytest.mark.parametrize(
     "error",
-    [MachineError("Tesla T4: no 900 MB left. Build for a smaller --batch-size, or free the GPU."),
-     InputError("x.onnx: ONNX Runtime cannot load it: Failed to allocate memory for requested buffer of size 9."),
-     InputError("x.plan: TensorRT cannot load it: Out of memory. Build it again."), MemoryError(),
-     OutOfMemoryError("CUDA: tried to allocate 2 GiB")],
-)  # fmt: skip
+    [
+        MachineError("Tesla T4: no 900 MB left. Build for a smaller --batch-size, or free the GPU."),
+        InputError("x.onnx: ONNX Runtime cannot load it: Failed to allocate memory for requested buffer of size 9."),
+        InputError("x.plan: TensorRT cannot load it: Out of memory. Build it again."),
+        MemoryError(),
+        OutOfMemoryError("CUDA: tried to allocate 2 GiB"),
+    ],
+)
 def test_what_does_not_fit_is_said_plainly(error):
     def run():
         with fitting("trt int8", beside=["torch fp32", "ort fp16"]):

@@ -15,16 +15,16 @@ SCENARIO = "clock real\ndevice 0 6 GPU-11111111-aaaa Tesla T4\nupdate_ms 0 20\np
 CODE = """
 import dataclasses, json, sys
 from pathlib import Path
-from toolchain.energy.compare import contenders, contest, judge
+from toolchain.energy.compare import compare_energy, contenders, judge
 from toolchain.cli.show.pairs import compared_energy
 
 # The GPU is there for its meter alone: what runs for it is ONNX Runtime on the processor.
-find, open_runtime = contenders.find_subject, contenders.open_runtime
-contenders.find_subject = lambda changes, place: dataclasses.replace(find(changes, place), device="cuda:0")
+find, open_runtime = contenders.find_target, contenders.open_runtime
+contenders.find_target = lambda changes, place: dataclasses.replace(find(changes, place), device="cuda:0")
 contenders.open_runtime = lambda *what, **choices: open_runtime(*what, **{**choices, "device": "cpu"})
 
 changes = {"device": "cpu", "energy_window": 5, "energy_windows": 2, "energy_warmup": 1, "require_energy": True}
-record = contest([Path(place) for place in sys.argv[1:]], ["ort"], changes,
+record = compare_energy([Path(place) for place in sys.argv[1:]], ["ort"], changes,
                  tell=lambda line: print(line, file=sys.stderr))
 judge(record)
 print(json.dumps(record, allow_nan=False))
@@ -37,16 +37,29 @@ compared_energy(record)
 def gpu(library, root, tmp_path):
     """Return the environment of a process that sees a scripted GPU of 60 W."""
     (tmp_path / "scenario").write_text(SCENARIO)
-    return os.environ | {"LD_LIBRARY_PATH": str(library.parent), "FAKENVML_SCENARIO": str(tmp_path / "scenario"),
-                         "PYTHONPATH": str(root)}  # fmt: skip
+    return os.environ | {
+        "LD_LIBRARY_PATH": str(library.parent),
+        "FAKENVML_SCENARIO": str(tmp_path / "scenario"),
+        "PYTHONPATH": str(root),
+    }
 
 
 def test_two_bundles_on_a_gpu(gpu, tiny_distilbert, sentences, tmp_path):
     for name in ("one", "other"):
-        build(Recipe.make({"model": str(tiny_distilbert), "data": str(sentences), "precision": "fp32",
-                           "max_length": {"one": 16, "other": 32}[name], "output": str(tmp_path / name)}))  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", CODE, "one", "other"], cwd=tmp_path, env=gpu, capture_output=True,
-                          text=True)  # fmt: skip
+        build(
+            Recipe.make(
+                {
+                    "model": str(tiny_distilbert),
+                    "data": str(sentences),
+                    "precision": "fp32",
+                    "max_length": {"one": 16, "other": 32}[name],
+                    "output": str(tmp_path / name),
+                }
+            )
+        )
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, "one", "other"], cwd=tmp_path, env=gpu, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert [sorted(block) for block in record["blocks"]] == [["one: ort fp32.cpu", "other: ort fp32.cpu"]] * 2

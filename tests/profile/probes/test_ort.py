@@ -73,18 +73,28 @@ PLACES = {"q": Place("attention", 0), "lin": Place("feed_forward", 0)}
 
 
 def test_each_run_lies_in_the_middle_of_its_call():
-    events = [event("model_run", 1000, 60, "Session"), event("q_kernel_time", 1010, 20),
-              event("x_kernel_time", 1040, 5), event("q_fence_before", 1009, 1),
-              event("model_run", 2000, 40, "Session"), event("lin_kernel_time", 2000, 30)]  # fmt: skip
+    events = [
+        event("model_run", 1000, 60, "Session"),
+        event("q_kernel_time", 1010, 20),
+        event("x_kernel_time", 1040, 5),
+        event("q_fence_before", 1009, 1),
+        event("model_run", 2000, 40, "Session"),
+        event("lin_kernel_time", 2000, 30),
+    ]
     first, second = calls_of(events, [100.0, 40.0], PLACES)
     assert [(span.name, span.place, span.start_us, span.dur_us) for span in first] == [
-        ("q", PLACES["q"], 30, 20), ("x", NOWHERE, 60, 5)]  # fmt: skip
+        ("q", PLACES["q"], 30, 20),
+        ("x", NOWHERE, 60, 5),
+    ]
     assert [(span.name, span.start_us) for span in second] == [("lin", 0)]
 
 
 def test_kernels_of_a_gpu_count_where_the_profiler_sees_them_and_launches_do_not():
-    events = [event("model_run", 0, 90, "Session"), event("q_kernel_time", 10, 2, op_name="MatMul"),
-              event("sm75_gemm", 20, 30, "Kernel", parent_name="q_kernel_time"),
-              event("add_bias", 55, 10, "Kernel", parent_name="q_kernel_time")]  # fmt: skip
+    events = [
+        event("model_run", 0, 90, "Session"),
+        event("q_kernel_time", 10, 2, op_name="MatMul"),
+        event("sm75_gemm", 20, 30, "Kernel", parent_name="q_kernel_time"),
+        event("add_bias", 55, 10, "Kernel", parent_name="q_kernel_time"),
+    ]
     (call,) = calls_of(events, [90.0], PLACES)
     assert [(span.name, span.place, span.dur_us) for span in call] == [("q", PLACES["q"], 30), ("q", PLACES["q"], 10)]

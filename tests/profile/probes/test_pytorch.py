@@ -11,8 +11,17 @@ from toolchain.profile.probes import open_probe
 from toolchain.profile.probes.pytorch import Marks, on_gpu
 from toolchain.profile.spans import Ranges
 
-IN_ORDER = ["copy", "embedding", "attention", "attention.0", "feed_forward.0", "attention.1", "feed_forward.1", "head",
-            "copy"]  # fmt: skip
+IN_ORDER = [
+    "copy",
+    "embedding",
+    "attention",
+    "attention.0",
+    "feed_forward.0",
+    "attention.1",
+    "feed_forward.1",
+    "head",
+    "copy",
+]
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta"])

@@ -45,7 +45,9 @@ def built(toolchain, bundle_of, snippet, tmp_path):
     [("fp32", ()), ("int8", ()), ("fp16", ("--attention", "plugin")), ("int8", ("--attention", "plugin"))],
 )
 def test_layers_are_placed_and_copies_are_timed(built, precision, options):
-    built(precision, """
+    built(
+        precision,
+        """
     with open_probe("trt", plan) as probe:
         logits = [probe.infer(batch) for _ in range(2)]
         calls = probe.spans()
@@ -63,26 +65,34 @@ def test_layers_are_placed_and_copies_are_timed(built, precision, options):
     places = plan_places(plan)
     assert len(places) == len({layer["Name"] for layer in listed})
     assert sum(place.group == "other" for place in places.values()) <= 0.1 * len(places)
-    """, *options)  # fmt: skip
+    """,
+        *options,
+    )
 
 
 def test_a_plan_whose_list_of_layers_is_gone_is_refused(built):
-    built("fp32", """
+    built(
+        "fp32",
+        """
     (plan.parent / "layers.json").unlink()
     with pytest.raises(InputError, match="layers.json: cannot be read"), open_probe("trt", plan):
         pass
-    """)  # fmt: skip
+    """,
+    )
 
 
 def test_energy_of_a_plans_parts_is_by_time_and_says_so(built, tmp_path):
-    bundle = built("fp32", """
+    bundle = built(
+        "fp32",
+        """
     def joules(work):
         work()
         return 1.5, None
 
     record = profile(bundle, {"backend": "trt"}, joules_per_call=joules, tell=lambda line: None)
     (bundle.parent / "record.json").write_text(json.dumps(record, allow_nan=False))
-    """)  # fmt: skip
+    """,
+    )
     record = json.loads((tmp_path / "record.json").read_text())
     methods = {one["group"]: one["method"] for one in record["groups"]}
     assert methods["tokenise"] == "ablation"

@@ -43,8 +43,10 @@ class Engine:
     def finish(self, *, failed=(), broken=False):
         groups, done = self.jobs.pop()
         rows = [group.columns["input_ids"] for group in groups]
-        made = [None if index in failed else np.array([logits(row) for row in group], np.float32)
-                for index, group in enumerate(rows)]  # fmt: skip
+        made = [
+            None if index in failed else np.array([logits(row) for row in group], np.float32)
+            for index, group in enumerate(rows)
+        ]
         done(Done(made, 2, 5, 1, broken))
 
 
@@ -57,9 +59,14 @@ class Setting:
         self.engines = [Engine() for _ in range(engines)]
         self.counters = Counters()
         self.batcher = Batcher(
-            list(self.engines), solo=self.solo, classes=2, ends=ENDS, limits=limits, counters=self.counters,
+            list(self.engines),
+            solo=self.solo,
+            classes=2,
+            ends=ENDS,
+            limits=limits,
+            counters=self.counters,
             clock=lambda: self.now,
-        )  # fmt: skip
+        )
 
     async def submit(self, *rows, timeout_us=0):
         task = asyncio.ensure_future(self.batcher.submit(tokens(*rows), timeout_us=timeout_us))

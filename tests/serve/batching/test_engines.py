@@ -26,8 +26,8 @@ def opened(monkeypatch, tmp_path):
             yield choices.get("threads")
 
         monkeypatch.setattr(engines, "open_runtime", open_runtime)
-        subject = SimpleNamespace(backend=backend, device=device, model=graph, choices={"device": device})
-        with find_engines(subject, instances) as found, contextlib.ExitStack() as stack:
+        target = SimpleNamespace(backend=backend, device=device, model=graph, choices={"device": device})
+        with find_engines(target, instances) as found, contextlib.ExitStack() as stack:
             side_by_side = [stack.enter_context(one()) for one in found.side_by_side]
             solo = stack.enter_context(found.solo()) if found.solo else None
         return side_by_side, solo, len(asked)
@@ -37,9 +37,15 @@ def opened(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("processors", "instances", "side_by_side", "solo"),
-    [(1, None, [1], None), (2, None, [1, 1], 2), (4, None, [1] * 4, 4), (16, None, [4] * 4, 16), (2, 1, [2], None),
-     (2, 5, [1] * 5, 2)],
-)  # fmt: skip
+    [
+        (1, None, [1], None),
+        (2, None, [1, 1], 2),
+        (4, None, [1] * 4, 4),
+        (16, None, [4] * 4, 16),
+        (2, 1, [2], None),
+        (2, 5, [1] * 5, 2),
+    ],
+)
 def test_a_cpu_is_shared_out(opened, processors, instances, side_by_side, solo):
     sessions = 2 if solo else 1  # those side by side share theirs
     assert opened(processors, instances) == (side_by_side, solo, sessions)

@@ -49,27 +49,54 @@ def best(wire, output, **count):
 
 
 REFUSED = {
-    "shared memory": (lambda wire: wire.text(tensor={"parameters": {"shared_memory_region": {"string_param": "zz"}}}),
-                      "NOT_FOUND", "Unable to find shared memory region: 'zz'"),
-    "classes of text": (lambda wire: best(wire, "LABEL", int64_param=1), "INVALID_ARGUMENT",
-                        "class result not available for output 'LABEL' due to unsupported type 'BYTES'"),
-    "no classes": (lambda wire: best(wire, "LOGITS", int64_param=0), "INVALID_ARGUMENT",
-                   "invalid value for 'classification' parameter, expected above 0, got 0"),
-    "classes in words": (lambda wire: best(wire, "LOGITS", string_param="2"), "INVALID_ARGUMENT",
-                         "invalid value type for 'classification' parameter, expected int64_param"),
-    "typed, too few": (lambda wire: typed(wire, "INT64", (1, 2), int64_contents=[1]), "INVALID_ARGUMENT",
-                       "Expected 16, got 8"),
-    "typed, other field": (lambda wire: typed(wire, "INT64", (1, 1), int_contents=[1]), "INVALID_ARGUMENT",
-                           "Expected 8, got 0"),
-    "typed, too large": (lambda wire: typed(wire, "INT8", (1, 1), int_contents=[300]), "INVALID_ARGUMENT",
-                         "beyond INT8"),
-    "typed FP16": (lambda wire: typed(wire, "FP16", (1, 1), fp32_contents=[1]), "INVALID_ARGUMENT",
-                   "Expected 2, got 0"),
-    "many inputs": (lambda wire: wire.text(inputs=[{"name": f"{n}"} for n in range(9999)]), "INVALID_ARGUMENT",
-                    "expected at most 16 inputs but got 9999"),
+    "shared memory": (
+        lambda wire: wire.text(tensor={"parameters": {"shared_memory_region": {"string_param": "zz"}}}),
+        "NOT_FOUND",
+        "Unable to find shared memory region: 'zz'",
+    ),
+    "classes of text": (
+        lambda wire: best(wire, "LABEL", int64_param=1),
+        "INVALID_ARGUMENT",
+        "class result not available for output 'LABEL' due to unsupported type 'BYTES'",
+    ),
+    "no classes": (
+        lambda wire: best(wire, "LOGITS", int64_param=0),
+        "INVALID_ARGUMENT",
+        "invalid value for 'classification' parameter, expected above 0, got 0",
+    ),
+    "classes in words": (
+        lambda wire: best(wire, "LOGITS", string_param="2"),
+        "INVALID_ARGUMENT",
+        "invalid value type for 'classification' parameter, expected int64_param",
+    ),
+    "typed, too few": (
+        lambda wire: typed(wire, "INT64", (1, 2), int64_contents=[1]),
+        "INVALID_ARGUMENT",
+        "Expected 16, got 8",
+    ),
+    "typed, other field": (
+        lambda wire: typed(wire, "INT64", (1, 1), int_contents=[1]),
+        "INVALID_ARGUMENT",
+        "Expected 8, got 0",
+    ),
+    "typed, too large": (
+        lambda wire: typed(wire, "INT8", (1, 1), int_contents=[300]),
+        "INVALID_ARGUMENT",
+        "beyond INT8",
+    ),
+    "typed FP16": (
+        lambda wire: typed(wire, "FP16", (1, 1), fp32_contents=[1]),
+        "INVALID_ARGUMENT",
+        "Expected 2, got 0",
+    ),
+    "many inputs": (
+        lambda wire: wire.text(inputs=[{"name": f"{n}"} for n in range(9999)]),
+        "INVALID_ARGUMENT",
+        "expected at most 16 inputs but got 9999",
+    ),
     "long name": (lambda wire: wire.text(tensor={"name": "Ä" * 100_000}), "INVALID_ARGUMENT", "ÄÄÄ"),
     "no message": (lambda wire: b"\xff" * 9, "INVALID_ARGUMENT", "the bytes are no ModelInferRequest"),
-}  # fmt: skip
+}
 
 
 def test_what_triton_was_not_asked_is_refused_in_words(wire, double):
@@ -103,7 +130,9 @@ def test_an_answer_holds_the_outputs_that_were_asked_for(wire, double):
     found = asyncio.run(ask())
     assert (found.model_name, found.model_version, found.id) == ("demo", "1", "g1")
     assert [(one.name, one.datatype, list(one.shape)) for one in found.outputs] == [
-        ("LOGITS", "FP32", [2, 2]), ("LABEL", "BYTES", [2, 1])]  # fmt: skip
+        ("LOGITS", "FP32", [2, 2]),
+        ("LABEL", "BYTES", [2, 1]),
+    ]
     logits, label = found.raw_output_contents
     assert np.frombuffer(logits, "<f4").tolist() == [2, -2, 2, -2]
     assert label == (struct.pack("<I", 4) + b"long") * 2
@@ -147,9 +176,11 @@ def test_ready_and_health_follow_the_service(wire, double):
 
 @pytest.mark.parametrize(
     ("fault", "outcome"),
-    [(RefusedError(Reason.UNAVAILABLE, "Exceeds maximum queue size"), ("UNAVAILABLE", "Exceeds maximum queue size")),
-     (OSError(2, "No such file", "/secret/model.onnx"), ("INTERNAL", "the service failed; its log says why"))],
-)  # fmt: skip
+    [
+        (RefusedError(Reason.UNAVAILABLE, "Exceeds maximum queue size"), ("UNAVAILABLE", "Exceeds maximum queue size")),
+        (OSError(2, "No such file", "/secret/model.onnx"), ("INTERNAL", "the service failed; its log says why")),
+    ],
+)
 def test_a_fault_has_its_status_and_shows_nothing_of_the_inside(wire, double, fault, outcome, caplog):
     service = double()
     service.fault = fault
@@ -288,9 +319,13 @@ def test_a_message_larger_than_the_bound_is_refused_also_when_it_is_packed_small
 
 @pytest.mark.parametrize(
     ("metadata", "is_let_in"),
-    [((), False), ((("authorization", "Bearer wrong"),), False), ((("authorization", "s3cret"),), False),
-     ((("authorization", "Bearer s3cret"),), True)],
-)  # fmt: skip
+    [
+        ((), False),
+        ((("authorization", "Bearer wrong"),), False),
+        ((("authorization", "s3cret"),), False),
+        ((("authorization", "Bearer s3cret"),), True),
+    ],
+)
 def test_a_token_guards_all_but_health_and_readiness(wire, double, metadata, is_let_in):
     async def ask():
         async with wire.serving(double(), token="s3cret", metadata=metadata) as client:
@@ -402,9 +437,15 @@ def test_stopping_ends_a_stream_that_is_open_and_answers_what_it_asked(wire, dou
 def mutations(wire, count):
     """Yield messages, with up to three bytes changed, taken out or put in."""
     random = np.random.default_rng(11)
-    wholes = [message.SerializeToString() for message in (
-        wire.text(b"a sentence of some length"), wire.tokens(), typed(wire, bytes_contents=[b"hi"]),
-        wire.text(parameters={"timeout": {"int64_param": 10**9}}, outputs=[{"name": "LABEL"}]))]  # fmt: skip
+    wholes = [
+        message.SerializeToString()
+        for message in (
+            wire.text(b"a sentence of some length"),
+            wire.tokens(),
+            typed(wire, bytes_contents=[b"hi"]),
+            wire.text(parameters={"timeout": {"int64_param": 10**9}}, outputs=[{"name": "LABEL"}]),
+        )
+    ]
     for number in range(count):
         blob = bytearray(wholes[number % len(wholes)])
         for at in random.integers(0, len(blob), random.integers(0, 4)).tolist():

@@ -39,8 +39,14 @@ def body(*tensors_sent):
         flat = tensor.array.reshape(-1)
         blob = b"".join(struct.pack("<I", len(one)) + one for one in flat) if flat.dtype == object else flat.tobytes()
         blobs.append(blob)
-        inputs.append({"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.array.shape),
-                       "parameters": {"binary_data_size": len(blob)}})  # fmt: skip
+        inputs.append(
+            {
+                "name": tensor.name,
+                "datatype": tensor.datatype,
+                "shape": list(tensor.array.shape),
+                "parameters": {"binary_data_size": len(blob)},
+            }
+        )
     text = json.dumps({"inputs": inputs}).encode()
     return text + b"".join(blobs), str(len(text)).encode()
 
@@ -129,11 +135,25 @@ def test_wrong_json_is_refused_or_read(data):
 
 @pytest.mark.parametrize(
     ("datatype", "data", "shape"),
-    [("INT64", [1.5, 2], [2]), ("INT64", ["a", 2], [2]), ("INT64", [True, 2], [2]), ("UINT8", [-1], [1]),
-     ("UINT8", [256], [1]), ("BOOL", [1], [1]), ("BYTES", [3], [1]), ("BYTES", [["a"], "b"], [2]), ("FP16", [1], [1]),
-     ("INT64", [1], [2]), ("INT64", [1, 2, 3], [2]), ("WAT", [1], [1]), ("INT64", [1], [True]), ("INT64", [1], [-1]),
-     ("INT64", [1], [2**62] * 2), ("INT64", [1], [1] * 100_000)],
-)  # fmt: skip
+    [
+        ("INT64", [1.5, 2], [2]),
+        ("INT64", ["a", 2], [2]),
+        ("INT64", [True, 2], [2]),
+        ("UINT8", [-1], [1]),
+        ("UINT8", [256], [1]),
+        ("BOOL", [1], [1]),
+        ("BYTES", [3], [1]),
+        ("BYTES", [["a"], "b"], [2]),
+        ("FP16", [1], [1]),
+        ("INT64", [1], [2]),
+        ("INT64", [1, 2, 3], [2]),
+        ("WAT", [1], [1]),
+        ("INT64", [1], [True]),
+        ("INT64", [1], [-1]),
+        ("INT64", [1], [2**62] * 2),
+        ("INT64", [1], [1] * 100_000),
+    ],
+)
 def test_json_that_is_no_such_tensor(datatype, data, shape):
     record = {"inputs": [{"name": "x", "datatype": datatype, "data": data, "shape": shape}]}
     with pytest.raises(RefusedError):
@@ -162,8 +182,11 @@ def test_bytes_too_few_or_too_many_are_said():
 
 def test_form_of_each_output():
     chosen = {"binary_data": False, "classification": 3}
-    record = {"inputs": [], "outputs": [{"name": "a"}, {"name": "b", "parameters": chosen}],
-              "parameters": {"binary_data_output": True, "timeout": 5, "unknown": "kept out"}}  # fmt: skip
+    record = {
+        "inputs": [],
+        "outputs": [{"name": "a"}, {"name": "b", "parameters": chosen}],
+        "parameters": {"binary_data_output": True, "timeout": 5, "unknown": "kept out"},
+    }
     request, form = decode(json.dumps(record).encode(), model="m", version="1")
     assert (request.outputs, request.classes, request.timeout_us, request.version) == (("a", "b"), {"b": 3}, 5, "1")
     assert form == codec.Form(binary=True, chosen={"b": False})

@@ -12,9 +12,13 @@ from toolchain.serve.http import openapi
 from toolchain.serve.limits import Limits
 
 PROMISES = [
-    not_a_server_error, checks.status_code_conformance, checks.content_type_conformance,
-    checks.response_schema_conformance, checks.response_headers_conformance, checks.unsupported_method,
-]  # fmt: skip
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_schema_conformance,
+    checks.response_headers_conformance,
+    checks.unsupported_method,
+]
 """Of every request, right or wrong. What JSON Schema cannot say, such as sizes that belong together, may be 400."""
 
 load_all_checks()

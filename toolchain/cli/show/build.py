@@ -23,7 +23,7 @@ def built(done: dict[str, Any]) -> None:
     if "trials" in done.get("calibrate", {}):
         put(*_chosen(done["calibrate"]))
     if "quantize" in done:
-        put(*_quantised(done["quantize"]))
+        put(*_quantized(done["quantize"]))
     if "engine" in done:
         put(*_engine(done["engine"]))
     if "gate" in done:
@@ -31,7 +31,7 @@ def built(done: dict[str, Any]) -> None:
     put(f"next: toolchain eval {done['bundle']}{' --backend trt' if 'engine' in done else ''}")
 
 
-def _quantised(record: dict[str, Any]) -> list[str]:
+def _quantized(record: dict[str, Any]) -> list[str]:
     """Return what runs in integers on this CPU, and what was kept out of INT8."""
     kept = record["views"]["model.int8.onnx"]["kept"]
     lines = [f"  kept out of INT8: {', '.join(folded(kept))}"] if kept else []
@@ -44,8 +44,10 @@ def _quantised(record: dict[str, Any]) -> list[str]:
 def _engine(record: dict[str, Any]) -> list[str]:
     """Return what an engine is and what its layers became."""
     layers = record["layers"]
-    lines = [f"  {record['file']}: {record['precision']} for {record['gpu']}, {record['plan_bytes'] / 1e6:.0f} MB, "
-             f"built in {record['build_s']:.0f} s"]  # fmt: skip
+    lines = [
+        f"  {record['file']}: {record['precision']} for {record['gpu']}, {record['plan_bytes'] / 1e6:.0f} MB, "
+        f"built in {record['build_s']:.0f} s"
+    ]
     if layers["products"] is not None:
         lines.append(
             f"  {layers['layers']} layers: {layers['int8_products']} of {layers['products']} products in INT8, "
@@ -59,8 +61,10 @@ def _chosen(calibration: dict[str, Any]) -> list[str]:
     best, *others = calibration["trials"]
     smoothing = "no smoothing" if best["smooth"] is None else f"smoothing {best['smooth']:g}"
     far = f"KL {best['kl']:.2g}, " if best["kl"] is not None else ""
-    return [f"  ranges: {best['method']}, {smoothing}: the nearest to FP32 of {len(others) + 1} on "
-             f"{calibration['chosen_on']['rows']} train rows ({far}logits {best['rms']:.2g} off)"]  # fmt: skip
+    return [
+        f"  ranges: {best['method']}, {smoothing}: the nearest to FP32 of {len(others) + 1} on "
+        f"{calibration['chosen_on']['rows']} train rows ({far}logits {best['rms']:.2g} off)"
+    ]
 
 
 def _and_skipped(skipped: list[str]) -> str:

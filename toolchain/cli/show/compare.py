@@ -39,5 +39,7 @@ def _reading(record: dict[str, Any]) -> list[str]:
     smallest = record["detectable_points"]
     if smallest is None:
         return []
-    return [f"{record['candidate_name']}: a true drop of {smallest:.2f} points would show 4 times in 5 "
-            f"with {record['n']} rows"]  # fmt: skip
+    return [
+        f"{record['candidate_name']}: a true drop of {smallest:.2f} points would show 4 times in 5 "
+        f"with {record['n']} rows"
+    ]

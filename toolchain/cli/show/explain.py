@@ -21,9 +21,11 @@ def explained(found: dict[str, Any]) -> None:
     if found["smoothing_muls"]:
         lines.append(f"SmoothQuant added {found['smoothing_muls']} Mul nodes")
     if speed:
-        lines.append(f"speed-up over FP32 on this CPU: {speed['measured']:.2f} measured, {speed['predicted_best']:.2f} "
-                     f"at best ({speed['products_share_of_fp32_time']:.0%} of FP32's time is products, integer ones "
-                     f"are {speed['integer_to_float_product_speed']:.1f} times as fast)")  # fmt: skip
+        lines.append(
+            f"speed-up over FP32 on this CPU: {speed['measured']:.2f} measured, {speed['predicted_best']:.2f} "
+            f"at best ({speed['products_share_of_fp32_time']:.0%} of FP32's time is products, integer ones "
+            f"are {speed['integer_to_float_product_speed']:.1f} times as fast)"
+        )
     put(*lines, *_uncovered(found["products"]), *_noisy(found["products"]), *_clipped(found["clipped"]))
     put(*(f"advice: {line}" for line in found["advice"]))
 

@@ -49,8 +49,12 @@ def _figures(one: Record) -> list[str]:
     if one["per_inference_j"] is None:
         return [one["name"], f"n/a ({one['reason']})", "-", "-"]
     interval = " [{:#.4g}, {:#.4g}]".format(*one["ci95"]) if one["ci95"] else ""
-    return [one["name"], f"{one['per_inference_j']:#.4g}{interval}", f"{one['throughput_per_s']:,.0f}",
-            f"{one['mean_power_w']:.1f}"]  # fmt: skip
+    return [
+        one["name"],
+        f"{one['per_inference_j']:#.4g}{interval}",
+        f"{one['throughput_per_s']:,.0f}",
+        f"{one['mean_power_w']:.1f}",
+    ]
 
 
 def _ratio(found: Record) -> str:
@@ -100,8 +104,9 @@ def _next(record: Record) -> list[str]:
     doubtful = [found for found in record["comparisons"] if found["ratio"] is not None and found["reason"]]
     lines = [
         f"about {more} blocks would tell for {found['candidate_name']}: --energy-windows {more}"
-        for found in doubtful if (more := _blocks(found))
-    ]  # fmt: skip
+        for found in doubtful
+        if (more := _blocks(found))
+    ]
     places = dict.fromkeys(one["bundle"] for one in record["contenders"])
     return [*lines, f"what it costs in accuracy: toolchain compare {' '.join(places)}"]
 

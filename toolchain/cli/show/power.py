@@ -29,8 +29,14 @@ def recorded(record: dict[str, Any], *, file: str | None = None) -> None:
         after = "next: toolchain power -o FILE.svg -- COMMAND draws it; .csv and .json keep the samples"
     if record["command"] is None and sys.stderr.isatty():
         put("", stderr=True)  # the line of `live` has no end
-    put(_table(record), _total(record), *_power(record), *(f"note: {flag}" for flag in record["flags"]), after,
-        stderr=True)  # fmt: skip
+    put(
+        _table(record),
+        _total(record),
+        *_power(record),
+        *(f"note: {flag}" for flag in record["flags"]),
+        after,
+        stderr=True,
+    )
 
 
 def _table(record: dict[str, Any]) -> Table:

@@ -8,8 +8,10 @@ from toolchain.cli.show import put, titled
 def predicted(found: dict[str, Any]) -> None:
     """Print the bounds by batch, and what they do and do not say."""
     gpu, length = found["gpu"], found["length"]
-    table = titled(f"{found['artefact']} as {found['precision']} on {gpu['name']}, {length['tokens']} tokens a row "
-                   f"({length['from']}): {found['kind']}")  # fmt: skip
+    table = titled(
+        f"{found['artefact']} as {found['precision']} on {gpu['name']}, {length['tokens']} tokens a row "
+        f"({length['from']}): {found['kind']}"
+    )
     for heading in ("batch", "µs, at least", "products", "memory", "bound by", "rows/s, at most"):
         table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("mJ/row, at least", f"{gpu['tdp_w']:g} W of it"):

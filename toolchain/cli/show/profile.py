@@ -14,8 +14,10 @@ BAR = 16
 def profiled(record: dict[str, Any]) -> None:
     """Print the groups of one batch, how much the profiler slowed it down, and what to do next."""
     tokens = record["tokens"]
-    title = (f"{record['artefact']['file']} on {record['backend']}, {record['device']}: {record['rows']} rows of "
-             f"{record['rows_from']}, {tokens['slots']} positions, {tokens['real']} of them tokens")  # fmt: skip
+    title = (
+        f"{record['artefact']['file']} on {record['backend']}, {record['device']}: {record['rows']} rows of "
+        f"{record['rows_from']}, {tokens['slots']} positions, {tokens['real']} of them tokens"
+    )
     table = _table(title, "J/call [95 %]", "by")
     for one in record["groups"]:
         table.add_row(*_time(one), *_energy(one))
@@ -56,12 +58,14 @@ def _energy(one: dict[str, Any]) -> list[str]:
 
 def _notes(record: dict[str, Any]) -> list[str]:
     placed = record["placed_share"]
-    lines = [f"a call takes {record['wall_ms']:.2f} ms, and {record['profiled_ms']:.2f} ms with the profiler "
-             f"({record['overhead']:+.1%}); "
-             + ("" if placed is None else f"{placed:.1%} of the model's time has a place")]  # fmt: skip
+    lines = [
+        f"a call takes {record['wall_ms']:.2f} ms, and {record['profiled_ms']:.2f} ms with the profiler "
+        f"({record['overhead']:+.1%}); " + ("" if placed is None else f"{placed:.1%} of the model's time has a place")
+    ]
     if record["time_method"] == "ablation":
-        lines.append("ONNX Runtime's profiler sees kernels queued, not run: times are differences to graphs without "
-                     "each part")  # fmt: skip
+        lines.append(
+            "ONNX Runtime's profiler sees kernels queued, not run: times are differences to graphs without each part"
+        )
     return lines
 
 

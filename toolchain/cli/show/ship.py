@@ -9,8 +9,10 @@ def shipped(done: dict[str, Any]) -> None:
     """Print what was made and how to start it."""
     start, kept = done["start"], done["kept_versions"]
     engines = ", ".join(one["from"] for one in done["files"].values())
-    put(f"{done['repository']}: {done['model']} version {done['version']} runs {engines} by {done['backend']}"
-        + (f"; kept: version {', '.join(map(str, kept))}" if kept else ""))  # fmt: skip
+    put(
+        f"{done['repository']}: {done['model']} version {done['version']} runs {engines} by {done['backend']}"
+        + (f"; kept: version {', '.join(map(str, kept))}" if kept else "")
+    )
     put(f"  batches of up to {done['max_batch']} rows, padded to {', '.join(map(str, done['buckets']))} tokens")
     if start["tensorrt"]:
         put(f"  a plan runs in its own TensorRT alone: {start['image']} must have {start['tensorrt']}")

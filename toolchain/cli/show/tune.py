@@ -16,8 +16,14 @@ def tuned(found: dict[str, Any]) -> None:
         table.add_column(heading, justify="left" if heading == "product" else "right", no_wrap=True)
     for one in sorted(measured, key=lambda one: -float(one["effect"])):
         kept = "yes" if one["name"] in found["keep"] else ""
-        table.add_row(one["name"], f"{one['snr_db']:.1f}", f"{one['effect']:.4f}", f"{one['drop_points']:.2f}",
-                      f"{one['macs']:.1%}", kept)  # fmt: skip
+        table.add_row(
+            one["name"],
+            f"{one['snr_db']:.1f}",
+            f"{one['effect']:.4f}",
+            f"{one['drop_points']:.2f}",
+            f"{one['macs']:.1%}",
+            kept,
+        )
     expected = f"{found['expected_drop_points']:.2f} points expected, {found['max_drop_points']:g} allowed"
     verdict = (
         f"keep {len(found['keep'])} products, {found['keep_share_of_macs']:.1%} of the work, out of INT8: {expected}"

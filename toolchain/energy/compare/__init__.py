@@ -24,7 +24,7 @@ FOLDER = "energy"
 """Below a folder of results, whose own files are results of `eval`."""
 
 
-def contest(places: Sequence[Path], backends: Sequence[str], changes: dict[str, Any], *, tell: Tell) -> Record:
+def compare_energy(places: Sequence[Path], backends: Sequence[str], changes: dict[str, Any], *, tell: Tell) -> Record:
     """Measure every bundle on every backend, block by block; save the comparison and return it.
 
     `changes` are options as in a recipe. A contender whose device cannot be measured is not run.
@@ -45,18 +45,18 @@ def contest(places: Sequence[Path], backends: Sequence[str], changes: dict[str, 
                 match.slots = {name: load.batch_slots for name, load in loads.items()}
                 match.runs = measure(loads, match.order, meter, protocol, tell=tell)
         record = record_of(match, meter)
-    job = match.contenders[0].subject.job
-    about = {"task": job.task.name, "split": job.recipe.split, "n": len(rows), "data_sha256": rows.digest}
+    resolved = match.contenders[0].target.resolved
+    about = {"task": resolved.task.name, "split": resolved.recipe.split, "n": len(rows), "data_sha256": rows.digest}
     return _saved({**record, **about, "environment": describe(), "created": _now()}, match.contenders)
 
 
 def _device(contenders: Sequence[Contender]) -> str:
     """Return the GPU that they use, or the processor if none does."""
-    return next((one.subject.device for one in contenders if one.subject.device != "cpu"), "cpu")
+    return next((one.target.device for one in contenders if one.target.device != "cpu"), "cpu")
 
 
 def _is_measured(contender: Contender, meter: EnergyMeter, *, required: bool) -> bool:
-    why = lacking(contender.subject.device, meter)
+    why = lacking(contender.target.device, meter)
     if why and required:
         raise _no_energy(contender.name, *why)
     return why is None
@@ -85,7 +85,7 @@ def _now() -> str:
 def _saved(record: Record, contenders: Sequence[Contender]) -> Record:
     """Write the record to the bundle's results, or to those of the working folder if there are several bundles."""
     bundles = {contender.bundle for contender in contenders}
-    folder = contenders[0].subject.folder if len(bundles) == 1 else EVAL_RESULTS
+    folder = contenders[0].target.folder if len(bundles) == 1 else EVAL_RESULTS
     moment = record["created"][:19].replace(":", "").replace("-", "")
     file = folder / FOLDER / f"{record['task']}-{record['split']}-{moment}.json"
     write_json(file, record)

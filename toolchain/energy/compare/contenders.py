@@ -13,7 +13,7 @@ from toolchain.energy.evaluation import LOAD_ROWS, batches_of
 from toolchain.energy.load import Piece, pieces
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.evaluation.measure import choose_budget
-from toolchain.evaluation.target import Subject, find_subject
+from toolchain.evaluation.target import Target, find_target
 from toolchain.recipe import BACKENDS, RECORDING
 from toolchain.runtimes import open_runtime
 from toolchain.tensors import Infer
@@ -29,13 +29,13 @@ class Contender:
     """A runtime on an artefact, under a name that tells it from the others."""
 
     name: str
-    subject: Subject
+    target: Target
 
     @property
     def bundle(self) -> Path:
         """Its bundle's folder."""
-        assert self.subject.bundle
-        return self.subject.bundle.path
+        assert self.target.bundle
+        return self.target.bundle.path
 
 
 @dataclass(frozen=True)
@@ -65,34 +65,34 @@ def find_contenders(
     """Return every bundle on every backend, the baseline first; what would run twice, as one checkpoint does, once.
 
     Raises:
-        ToolchainError: see subject.find_subject; or there are not two.
+        ToolchainError: see target.find_target; or there are not two.
     """
-    found: dict[tuple[Any, ...], Subject] = {}
+    found: dict[tuple[Any, ...], Target] = {}
     for place in places:
         for backend in backends:
             chosen = {key: value for key, value in changes.items() if key != "cuda_graphs" or backend in RECORDING}
-            subject = find_subject({**chosen, "backend": backend}, place)
-            same = (backend, subject.device, subject.precision, subject.artefact["sha256"], subject.job.max_length)
+            target = find_target({**chosen, "backend": backend}, place)
+            same = (backend, target.device, target.precision, target.artefact["sha256"], target.resolved.max_length)
             if same in found:
                 tell(f"{place}: {backend} runs what it runs for an earlier bundle, so it competes once")
-            found.setdefault(same, subject)
+            found.setdefault(same, target)
     if len(found) < 2:
         raise UsageError(
             "compare --energy: there is one contender. Name another bundle, or backends such as --backend torch,ort."
         )
-    subjects = list(found.values())
-    return [Contender(_name(subject, subjects), subject) for subject in subjects]
+    targets = list(found.values())
+    return [Contender(_name(target, targets), target) for target in targets]
 
 
-def _name(subject: Subject, subjects: list[Subject]) -> str:
+def _name(target: Target, targets: list[Target]) -> str:
     """Return backend and variant, and the device and bundle where they tell contenders apart."""
-    name = f"{subject.backend} {subject.variant}"
-    if len({one.device for one in subjects}) > 1:
-        name += f" on {subject.device}"
-    places = {one.bundle.path for one in subjects if one.bundle}
-    if len(places) == 1 or subject.bundle is None:
+    name = f"{target.backend} {target.variant}"
+    if len({one.device for one in targets}) > 1:
+        name += f" on {target.device}"
+    places = {one.bundle.path for one in targets if one.bundle}
+    if len(places) == 1 or target.bundle is None:
         return name
-    own = subject.bundle.path
+    own = target.bundle.path
     alone = sum(place.resolve().name == own.resolve().name for place in places) == 1
     return f"{own.resolve().name if alone else own}: {name}"
 
@@ -105,9 +105,9 @@ def find_rows(contenders: Sequence[Contender], *, seed: int) -> Rows:
     """
     found: dict[Path, Rows] = {}
     for contender in contenders:
-        job = contender.subject.job
+        resolved = contender.target.resolved
         if contender.bundle not in found:
-            found[contender.bundle] = load_rows(job.task, job.recipe.split, data=job.recipe.data)
+            found[contender.bundle] = load_rows(resolved.task, resolved.recipe.split, data=resolved.recipe.data)
     (first, rows), *others = found.items()
     for place, other in others:
         if other.texts != rows.texts:
@@ -131,14 +131,14 @@ def opened(
     loads: dict[str, Load] = {}
     with ExitStack() as stack:
         for contender in contenders:
-            subject, job = contender.subject, contender.subject.job
-            tell(f"opening {contender.name} on {subject.device}")
+            target, resolved = contender.target, contender.target.resolved
+            tell(f"opening {contender.name} on {target.device}")
             if contender.bundle not in tokens:
-                tokens[contender.bundle] = job.encode(rows.texts)
+                tokens[contender.bundle] = resolved.encode(rows.texts)
             own = tokens[contender.bundle]
             with fitting(contender.name, beside=list(loads)):
-                infer = stack.enter_context(open_runtime(subject.backend, subject.model, **subject.choices))
-                budget = None if single else choose_budget(infer, job.encode, rows.texts, seed=seed)
+                infer = stack.enter_context(open_runtime(target.backend, target.model, **target.choices))
+                budget = None if single else choose_budget(infer, resolved.encode, rows.texts, seed=seed)
             batches = budget_batches(own.lengths, max_slots=budget) if budget else batches_of(own.lengths, 1)
             loads[contender.name] = Load(infer, pieces(own, batches), budget)
         yield loads

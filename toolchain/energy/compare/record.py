@@ -19,8 +19,19 @@ Record = dict[str, Any]
 SCHEMA = 1
 KIND = "energy_comparison"
 
-KEPT = ("status", "reason", "detail", "per_inference_j", "per_token_j", "ci95", "throughput_per_s", "mean_power_w",
-        "counter_to_integral", "components", "windows")  # fmt: skip
+KEPT = (
+    "status",
+    "reason",
+    "detail",
+    "per_inference_j",
+    "per_token_j",
+    "ci95",
+    "throughput_per_s",
+    "mean_power_w",
+    "counter_to_integral",
+    "components",
+    "windows",
+)
 """Of the block of a contender, whose other keys are the same for all or are not asked for here."""
 
 OTHER_DEVICES = "contenders run on different devices, so that their totals hold different components"
@@ -68,16 +79,22 @@ def record_of(match: Match, meter: EnergyMeter) -> Record:
 
 def _block(match: Match, contender: Contender, meter: EnergyMeter) -> Record:
     """Return the energy block of a contender, or one that says why it did not run."""
-    device, run = contender.subject.device, match.runs.get(contender.name)
+    device, run = contender.target.device, match.runs.get(contender.name)
     return figures.block(run, meter, match.protocol, device=device) if run else figures.nothing(meter, device)
 
 
 def _entry(match: Match, contender: Contender, block: Record) -> Record:
-    subject = contender.subject
-    return {"name": contender.name, "bundle": str(contender.bundle), "backend": subject.backend,
-            "device": subject.device, "precision": subject.precision, "artefact": subject.artefact,
-            "batch_slots": match.slots.get(contender.name),
-            **{key: block.get(key) for key in KEPT}}  # fmt: skip
+    target = contender.target
+    return {
+        "name": contender.name,
+        "bundle": str(contender.bundle),
+        "backend": target.backend,
+        "device": target.device,
+        "precision": target.precision,
+        "artefact": target.artefact,
+        "batch_slots": match.slots.get(contender.name),
+        **{key: block.get(key) for key in KEPT},
+    }
 
 
 def _comparison(first: Contender, other: Contender, blocks: dict[str, Record], *, seed: int) -> Record:
@@ -94,26 +111,29 @@ def _series(block: Record) -> list[Measured | None]:
     """Return a contender's windows; one of 0 J, which a broken sensor gives, is none."""
     return [
         Measured(window["per_inference_j"], window["inferences"] / window["seconds"], window["mean_power_w"])
-        if window["per_inference_j"] else None
+        if window["per_inference_j"]
+        else None
         for window in block["windows"]
-    ]  # fmt: skip
+    ]
 
 
 def _protocol(match: Match, meter: EnergyMeter) -> Record:
     rate = match.protocol.rate
     return {
-        "mode": "fixed_load" if rate else "max_throughput", "rate_per_s": rate,
-        "window_s": match.protocol.length_s(meter), "tick_ms": 1e3 * meter.tick_s or None,
+        "mode": "fixed_load" if rate else "max_throughput",
+        "rate_per_s": rate,
+        "window_s": match.protocol.length_s(meter),
+        "tick_ms": 1e3 * meter.tick_s or None,
         "warm_up": {name: run.warm_up and dataclasses.asdict(run.warm_up) for name, run in match.runs.items()},
-    }  # fmt: skip
+    }
 
 
 def _flags(contenders: Sequence[Contender], blocks: dict[str, Record]) -> list[str]:
     """Return what holds for all once, and what holds for some with their names."""
     flags = []
-    if len({one.subject.device for one in contenders}) > 1:
+    if len({one.target.device for one in contenders}) > 1:
         flags.append(OTHER_DEVICES)
-    if len({one.subject.job.max_length for one in contenders}) > 1:
+    if len({one.target.resolved.max_length for one in contenders}) > 1:
         flags.append(OTHER_LENGTHS)
     for flag in dict.fromkeys(flag for block in blocks.values() for flag in block.get("flags", [])):
         whose = [name for name, block in blocks.items() if flag in block.get("flags", [])]

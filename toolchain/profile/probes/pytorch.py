@@ -108,13 +108,16 @@ def hook(module: "nn.Module", anatomy: Anatomy, marks: Marks) -> list[Any]:
         return part.register_forward_hook(lambda *_: marks.mark(name, place))
 
     # The outermost first: its mark is then the one that a part which begins with it overrides.
-    hooks = [before(module, "embedding", Place("embedding")),
-             behind(anatomy.embedding, "attention mask", Place("attention"))]  # fmt: skip
+    hooks = [
+        before(module, "embedding", Place("embedding")),
+        behind(anatomy.embedding, "attention mask", Place("attention")),
+    ]
     for number, layer in enumerate(anatomy.layers):
         name = names[layer.module]
         border = behind if layer.post else before
-        hooks += [before(layer.module, f"{name}.attention", Place("attention", number)),
-                  border(layer.border, f"{name}.feed_forward", Place("feed_forward", number))]  # fmt: skip
-    hooks += [behind(anatomy.layers[-1].module, "head", Place("head")),
-              behind(module, "logits to host", Place("copy"))]  # fmt: skip
+        hooks += [
+            before(layer.module, f"{name}.attention", Place("attention", number)),
+            border(layer.border, f"{name}.feed_forward", Place("feed_forward", number)),
+        ]
+    hooks += [behind(anatomy.layers[-1].module, "head", Place("head")), behind(module, "logits to host", Place("copy"))]
     return hooks

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from toolchain.evaluation.target import Subject
+from toolchain.evaluation.target import Target
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.device import cpu_threads
 from toolchain.tensors import Infer
@@ -29,13 +29,13 @@ class Engines:
     solo: Open | None = None
 
 
-def on_cpu(subject: Subject) -> bool:
+def on_cpu(target: Target) -> bool:
     """Return whether ONNX Runtime runs it on this machine's processors."""
-    return (subject.backend, subject.device) == ("ort", "cpu")
+    return (target.backend, target.device) == ("ort", "cpu")
 
 
 @contextmanager
-def find_engines(subject: Subject, instances: int | None) -> Iterator[Engines]:
+def find_engines(target: Target, instances: int | None) -> Iterator[Engines]:
     """Yield the engines of a bundle, `instances` side by side or as many as suit the machine.
 
     On a CPU a processor each does most work, since none waits for another, and all of them for one request answer it
@@ -44,12 +44,12 @@ def find_engines(subject: Subject, instances: int | None) -> Iterator[Engines]:
     Raises:
         ToolchainError: the graph cannot be opened.
     """
-    opened = partial(open_runtime, subject.backend, subject.model, **subject.choices)
-    if not on_cpu(subject):
+    opened = partial(open_runtime, target.backend, target.model, **target.choices)
+    if not on_cpu(target):
         yield Engines([opened] * (instances or 1))
         return
-    assert isinstance(subject.model, Path)
-    small, processors = subject.model.stat().st_size < SMALL_BYTES, cpu_threads()
+    assert isinstance(target.model, Path)
+    small, processors = target.model.stat().st_size < SMALL_BYTES, cpu_threads()
     count = instances or min(MOST, processors)
     threads = 1 if small else max(1, processors // count)
     with opened(threads=threads, spin=False) as shared:

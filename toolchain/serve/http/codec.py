@@ -27,8 +27,10 @@ _ELEMENTS: dict[str, tuple[set[type], str]] = {
 }
 """Kind of numpy type -> the JSON that may become it."""
 _BINARY_ONLY = ("FP16", "BF16")
-_ONE_SOURCE = ("Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', "
-               "'shared_memory_region' in 'parameters'")  # fmt: skip
+_ONE_SOURCE = (
+    "Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', "
+    "'shared_memory_region' in 'parameters'"
+)
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,13 @@ _BODY_TIMES = 16
 """A body of small chunks takes several times its bytes; what is too large is read on for a while (see guard.py)."""
 MOST = 1000
 """Connections at a time; who comes then is told, and those that are there are served as before."""
-_BAD_REQUEST = (b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
-                b"content-length: %d\r\n\r\n%s")  # fmt: skip
-_BUSY = (b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n"
-         b'retry-after: 1\r\ncontent-length: 32\r\n\r\n{"error":"too many connections"}')  # fmt: skip
+_BAD_REQUEST = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
+)
+_BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    b'retry-after: 1\r\ncontent-length: 32\r\n\r\n{"error":"too many connections"}'
+)
 
 
 class Busy(asyncio.Protocol):

@@ -63,8 +63,11 @@ def _classify() -> dict[str, Any]:
 
 def _infer() -> dict[str, Any]:
     text = {"name": "TEXT", "shape": [1, 1], "datatype": "BYTES", "data": ["a gripping film"]}
-    answer = {"model_name": "sst2", "model_version": "1",
-              "outputs": [{"name": "LABEL", "datatype": "BYTES", "shape": [1, 1], "data": ["positive"]}]}  # fmt: skip
+    answer = {
+        "model_name": "sst2",
+        "model_version": "1",
+        "outputs": [{"name": "LABEL", "datatype": "BYTES", "shape": [1, 1], "data": ["positive"]}],
+    }
     asked = {"text": {"inputs": [text], "outputs": [{"name": "LABEL"}]}}
     found = {"description": "The outputs.", **_json(_schema("Answer"), {"text": answer})}
     return {
@@ -120,22 +123,47 @@ def _schemas(limits: "Limits") -> dict[str, Any]:
     shape = _array({"type": "integer", "minimum": 1}, minItems=1, maxItems=2)
     datatype, parameters = {"enum": list(NUMPY)}, {"type": "object"}
     value = {"type": ["string", "number", "boolean"]}
-    output = _record("name datatype shape", name=_NAME, datatype=datatype, shape=shape,
-                     data=_array({"type": ["string", "number", "boolean", "null"]}))  # fmt: skip
+    output = _record(
+        "name datatype shape",
+        name=_NAME,
+        datatype=datatype,
+        shape=shape,
+        data=_array({"type": ["string", "number", "boolean", "null"]}),
+    )
     described = _array(_record("name datatype shape", name=_NAME, datatype=datatype, shape=_array({"type": "integer"})))
     return {
         "Texts": _record("text", text=texts, pair=texts) | {"additionalProperties": False},
-        "Label": _record("label score scores", label={"type": "string"}, score=_NUMBER,
-                         scores={"type": "object", "additionalProperties": _NUMBER}),
+        "Label": _record(
+            "label score scores",
+            label={"type": "string"},
+            score=_NUMBER,
+            scores={"type": "object", "additionalProperties": _NUMBER},
+        ),
         "Input": _record("name datatype shape data", name=_NAME, datatype=datatype, shape=shape, data=_array(value)),
         "Wanted": _record("name", name=_NAME, parameters=parameters),
-        "Request": _record("inputs", id={"type": "string"}, inputs=_array(_schema("Input"), minItems=1),
-                           outputs=_array(_schema("Wanted")), parameters=parameters),
-        "Answer": _record("model_name model_version outputs", id={"type": "string"}, model_name=_NAME,
-                          model_version=_NAME, outputs=_array(output)),
-        "Model": _record("name versions inputs outputs", name=_NAME, versions=_array(_NAME), platform=_NAME,
-                         inputs=described, outputs=described),
+        "Request": _record(
+            "inputs",
+            id={"type": "string"},
+            inputs=_array(_schema("Input"), minItems=1),
+            outputs=_array(_schema("Wanted")),
+            parameters=parameters,
+        ),
+        "Answer": _record(
+            "model_name model_version outputs",
+            id={"type": "string"},
+            model_name=_NAME,
+            model_version=_NAME,
+            outputs=_array(output),
+        ),
+        "Model": _record(
+            "name versions inputs outputs",
+            name=_NAME,
+            versions=_array(_NAME),
+            platform=_NAME,
+            inputs=described,
+            outputs=described,
+        ),
         "Server": _record("name version extensions", name=_NAME, version=_NAME, extensions=_array(_NAME)),
         "Index": _array(_record("name version state", name=_NAME, version=_NAME, state=_NAME)),
         "Error": _record("error", error={"type": "string"}),
-    }  # fmt: skip
+    }

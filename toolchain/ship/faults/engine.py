@@ -39,8 +39,10 @@ def plan(model: Loaded, models: Models) -> Iterator[Finding]:
                 continue
             record = _record(place)
             if record is None:
-                yield model.warning(f"nothing beside {version}/{file} says what it takes, so that is not checked",
-                                    f"Keep the bundle's plan.json as {file}.json")  # fmt: skip
+                yield model.warning(
+                    f"nothing beside {version}/{file} says what it takes, so that is not checked",
+                    f"Keep the bundle's plan.json as {file}.json",
+                )
                 continue
             where = f"{version}/{file}"
             if "tensors" in record:
@@ -75,14 +77,18 @@ def _same(model: Loaded, what: str, where: str, stated: Any, found: Tensor) -> I
         yield model.error(f"{what} is {type_name(stated.data_type)}, in {where} {found.type}", f"Write {found.type}")
     batched = model.config.max_batch_size > 0
     if batched and found.dims[:1] not in ((-1,), ()):
-        yield model.error(f"{what}: {where} takes batches of {found.dims[0]} rows alone",
-                          "Export it with a free batch, or set max_batch_size: 0")  # fmt: skip
+        yield model.error(
+            f"{what}: {where} takes batches of {found.dims[0]} rows alone",
+            "Export it with a free batch, or set max_batch_size: 0",
+        )
     own = found.dims[1:] if batched else found.dims
     dims = list(stated.reshape.shape) if stated.HasField("reshape") else list(stated.dims)
     fits = len(dims) == len(own) and all(size in (-1, asked) for asked, size in zip(dims, own, strict=True))
     if not fits and not (what.startswith("output") and len(dims) == len(own) and _free(dims, own)):
-        yield model.error(f"{what} has dims {listed(dims)}, in {where} {listed(own)}"
-                          + (" behind the batch" if batched else ""), f"Write {listed(own)}")  # fmt: skip
+        yield model.error(
+            f"{what} has dims {listed(dims)}, in {where} {listed(own)}" + (" behind the batch" if batched else ""),
+            f"Write {listed(own)}",
+        )
 
 
 def _free(dims: list[int], own: tuple[int, ...]) -> bool:
@@ -101,12 +107,20 @@ def _within(model: Loaded, where: str, profiles: list[Profile]) -> Iterator[Find
         if max(chosen) >= len(profiles):
             yield model.error(f"profile {max(chosen)}, and {where} has {len(profiles)}", "Count them from 0")
         elif len(set(chosen)) < len(profiles):
-            yield model.warning(f"instances have {len(set(chosen))} of {len(profiles)} profiles of {where}: other "
-                                "lengths fail", "Name every profile in each instance group")  # fmt: skip
-    shapes = [("model_warmup", one.batch_size, list(tensor.dims)) for one in config.model_warmup
-              for tensor in one.inputs.values()]  # fmt: skip
-    shapes += [("graph_spec", one.batch_size, list(shape.dim)) for one in config.optimization.cuda.graph_spec
-               for shape in one.input.values()]  # fmt: skip
+            yield model.warning(
+                f"instances have {len(set(chosen))} of {len(profiles)} profiles of {where}: other lengths fail",
+                "Name every profile in each instance group",
+            )
+    shapes = [
+        ("model_warmup", one.batch_size, list(tensor.dims))
+        for one in config.model_warmup
+        for tensor in one.inputs.values()
+    ]
+    shapes += [
+        ("graph_spec", one.batch_size, list(shape.dim))
+        for one in config.optimization.cuda.graph_spec
+        for shape in one.input.values()
+    ]
     for what, rows, dims in shapes:
         if len(dims) == 1 and not any(_takes(one, max(rows, 1), dims[0]) for one in profiles):
             yield model.error(f"{what} of {rows} rows of {dims[0]} tokens: no profile of {where} has it", "Change it")
@@ -118,8 +132,16 @@ def _takes(profile: Profile, rows: int, length: int) -> bool:
     return fewest <= rows <= most and shortest <= length <= longest
 
 
-INTEGERS = {"TYPE_UINT8", "TYPE_UINT16", "TYPE_UINT32", "TYPE_UINT64", "TYPE_INT8", "TYPE_INT16", "TYPE_INT32",
-            "TYPE_INT64"}  # fmt: skip
+INTEGERS = {
+    "TYPE_UINT8",
+    "TYPE_UINT16",
+    "TYPE_UINT32",
+    "TYPE_UINT64",
+    "TYPE_INT8",
+    "TYPE_INT16",
+    "TYPE_INT32",
+    "TYPE_INT64",
+}
 
 
 def warmup(model: Loaded, models: Models) -> Iterator[Finding]:
@@ -128,19 +150,27 @@ def warmup(model: Loaded, models: Models) -> Iterator[Finding]:
     inputs = {one.name: one for one in config.input}
     for one in config.model_warmup:
         if one.batch_size > max(1, config.max_batch_size):
-            yield model.error(f"warm-up {one.name!r} has {one.batch_size} rows, and max_batch_size is "
-                              f"{config.max_batch_size}", "Give that or less")  # fmt: skip
+            yield model.error(
+                f"warm-up {one.name!r} has {one.batch_size} rows, and max_batch_size is {config.max_batch_size}",
+                "Give that or less",
+            )
         if missing := [name for name, tensor in inputs.items() if name not in one.inputs and not tensor.optional]:
             yield model.error(f"warm-up {one.name!r} lacks the input {missing[0]}", "Add it")
         for name, tensor in one.inputs.items():
             if name not in inputs:
                 yield model.error(f"warm-up {one.name!r} has {name}, which is no input", "Leave it out")
             elif tensor.data_type != inputs[name].data_type:
-                yield model.error(f"warm-up {one.name!r}: {name} is {type_name(tensor.data_type)}, the input "
-                                  f"{type_name(inputs[name].data_type)}", "Write the same")  # fmt: skip
+                yield model.error(
+                    f"warm-up {one.name!r}: {name} is {type_name(tensor.data_type)}, the input "
+                    f"{type_name(inputs[name].data_type)}",
+                    "Write the same",
+                )
             if tensor.random_data and type_name(tensor.data_type) in INTEGERS:
-                yield model.error(f"warm-up {one.name!r} fills {name} at random: ids that no vocabulary has, so the "
-                                  "model does not load", "Write zero_data: true")  # fmt: skip
+                yield model.error(
+                    f"warm-up {one.name!r} fills {name} at random: ids that no vocabulary has, so the "
+                    "model does not load",
+                    "Write zero_data: true",
+                )
             if tensor.input_data_file and not (model.folder / "warmup" / tensor.input_data_file).is_file():
                 yield model.error(f"warmup/{tensor.input_data_file} is missing", "Put it there")
 

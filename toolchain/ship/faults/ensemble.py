@@ -35,8 +35,11 @@ def joints(model: Loaded, models: Models) -> Iterator[Finding]:
     taken = {tensor for step in steps for tensor in step.input_map.values()}
     for output in model.config.output:
         if output.name in taken and output.name in made:
-            yield model.error(f"the output {output.name} is a step's input too: who asks for other outputs alone gets "
-                              "an error (server issue 7482)", "Let the last step pass it on")  # fmt: skip
+            yield model.error(
+                f"the output {output.name} is a step's input too: who asks for other outputs alone gets "
+                "an error (server issue 7482)",
+                "Let the last step pass it on",
+            )
         if output.name not in made:
             yield model.error(f"no step makes the output {output.name}", "Map a step's output to it")
         else:
@@ -49,8 +52,11 @@ def _step(model: Loaded, step: Any, models: Models) -> Iterator[Finding]:
         return
     other = models[step.model_name]
     if step.model_version > 0 and step.model_version not in other.served:
-        yield model.error(f"takes version {step.model_version} of {other.name}, which serves "
-                          f"{', '.join(map(str, other.served)) or 'none'}", "Mend model_version")  # fmt: skip
+        yield model.error(
+            f"takes version {step.model_version} of {other.name}, which serves "
+            f"{', '.join(map(str, other.served)) or 'none'}",
+            "Mend model_version",
+        )
     most, own = other.config.max_batch_size, model.config.max_batch_size
     if own > most:
         yield model.error(f"max_batch_size {own}, and {other.name} takes {most} rows", f"Write {most}")
@@ -90,8 +96,10 @@ def _same(model: Loaded, name: str, source: Source, taken: Any, taker: str) -> I
         one == other or -1 in (one, other) for one, other in zip(*dims, strict=True)
     )
     if not fits:
-        yield model.error(f"{name} has dims {listed(dims[0])} from {source.origin} and {listed(dims[1])} in {taker}",
-                          "Write the same dims")  # fmt: skip
+        yield model.error(
+            f"{name} has dims {listed(dims[0])} from {source.origin} and {listed(dims[1])} in {taker}",
+            "Write the same dims",
+        )
 
 
 def provenance(model: Loaded, models: Models) -> Iterator[Finding]:

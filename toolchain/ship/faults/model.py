@@ -59,8 +59,10 @@ def numpy(model: Loaded, models: Models) -> Iterator[Finding]:
     if model.backend == "python" and file.is_file():
         text = file.read_text(encoding="utf-8", errors="replace")
         if not re.search(r"^numpy\b.*(<\s*2|==\s*1\.|~=\s*1\.)", text, re.MULTILINE):
-            yield model.warning("requirements.txt lets numpy 2 in, with which Triton up to 24.10 is ready and answers "
-                                "nothing", "Add the line numpy<2")  # fmt: skip
+            yield model.warning(
+                "requirements.txt lets numpy 2 in, with which Triton up to 24.10 is ready and answers nothing",
+                "Add the line numpy<2",
+            )
 
 
 def tensors(model: Loaded, models: Models) -> Iterator[Finding]:
@@ -90,8 +92,10 @@ def instances(model: Loaded, models: Models) -> Iterator[Finding]:
             yield model.error("an ensemble has no instances of its own", "Leave instance_group out")
         return
     if any(group.kind == KIND_GPU for group in groups):
-        yield model.warning("KIND_GPU does not load where that GPU is absent, not even to be tested",
-                            "Write KIND_AUTO, or leave kind out")  # fmt: skip
+        yield model.warning(
+            "KIND_GPU does not load where that GPU is absent, not even to be tested",
+            "Write KIND_AUTO, or leave kind out",
+        )
 
 
 def batching(model: Loaded, models: Models) -> Iterator[Finding]:
@@ -100,21 +104,26 @@ def batching(model: Loaded, models: Models) -> Iterator[Finding]:
         return
     batcher, most = model.config.dynamic_batching, model.config.max_batch_size
     if most <= 1:
-        yield model.warning(f"dynamic_batching with max_batch_size {most} merges nothing; a delay only costs time",
-                            "Raise max_batch_size, or leave dynamic_batching out")  # fmt: skip
+        yield model.warning(
+            f"dynamic_batching with max_batch_size {most} merges nothing; a delay only costs time",
+            "Raise max_batch_size, or leave dynamic_batching out",
+        )
     large = [size for size in batcher.preferred_batch_size if size > most]
     if large and most > 0:
         yield model.error(f"preferred_batch_size {large[0]} is above max_batch_size {most}", "Give that or less")
     if not batcher.default_queue_policy.max_queue_size:
-        yield model.warning("its queue has no end, so an overload makes every request late",
-                            "Set default_queue_policy { max_queue_size: 256 }")  # fmt: skip
+        yield model.warning(
+            "its queue has no end, so an overload makes every request late",
+            "Set default_queue_policy { max_queue_size: 256 }",
+        )
 
 
 def cache(model: Loaded, models: Models) -> Iterator[Finding]:
     """The cache stands where servers look for it."""
     if model.backend == "ensemble" and model.config.response_cache.enable:
-        yield model.warning("a cache on an ensemble is not read by older servers",
-                            "Set response_cache on the model that computes")  # fmt: skip
+        yield model.warning(
+            "a cache on an ensemble is not read by older servers", "Set response_cache on the model that computes"
+        )
 
 
 CHECKS: tuple[Check, ...] = (name, versions, code, numpy, tensors, instances, batching, cache)

@@ -41,14 +41,18 @@ def scales_of(network, config, io, logger):
     """Tensor -> scale by the calibrator or by ranges set by hand; None where INT8 is not asked for that way."""
     if not _flag_set(config._flags, "INT8"):
         return None
-    if network._writing is None and _graph.quantised(network._model):
+    if network._writing is None and _graph.quantized(network._model):
         if config._calibrator is not None:
             _say(logger, "WARNING", "Calibrator won't be used in explicit quantization mode.")
         return None
     ranged = {name: max(abs(low), abs(high)) / 127 for name, (low, high) in network._ranges.items()}
     if config._calibrator is None:
-        _say(logger, "WARNING", "Calibrator is not being used. Users must provide dynamic range for all tensors that "
-             "are not Int32 or Bool.")  # fmt: skip
+        _say(
+            logger,
+            "WARNING",
+            "Calibrator is not being used. Users must provide dynamic range for all tensors that "
+            "are not Int32 or Bool.",
+        )
         return ranged
     shapes = _calibration_shapes(config, io)
     names, measure = _measure(network)

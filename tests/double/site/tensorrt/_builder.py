@@ -99,12 +99,20 @@ class Builder:
         if "cancel" in _FAULTS:
             raise _Cancelled
         if "oom" in _FAULTS:
-            _say(self._logger, "ERROR", "[virtualMemoryBuffer.cpp::resizePhysical::154] Error Code 2: OutOfMemory "
-                 "(Requested size was 17179869184 bytes.)")  # fmt: skip
+            _say(
+                self._logger,
+                "ERROR",
+                "[virtualMemoryBuffer.cpp::resizePhysical::154] Error Code 2: OutOfMemory "
+                "(Requested size was 17179869184 bytes.)",
+            )
             raise _Cancelled
         if "none_plan" in _FAULTS:
-            _say(self._logger, "ERROR", "IBuilder::buildSerializedNetwork: Error Code 10: Internal Error (Could not "
-                 "find any implementation for node {ForeignNode[/Add.../MatMul]}.)")  # fmt: skip
+            _say(
+                self._logger,
+                "ERROR",
+                "IBuilder::buildSerializedNetwork: Error Code 10: Internal Error (Could not "
+                "find any implementation for node {ForeignNode[/Add.../MatMul]}.)",
+            )
             raise _Cancelled
 
 

@@ -54,7 +54,7 @@ def has_plugins(model):
     return any(node.domain == PLUGINS for node in model.graph.node)
 
 
-def quantised(model):
+def quantized(model):
     return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node)
 
 

@@ -30,7 +30,7 @@ class _View:
             node = self.makes.get(node.input[0])
         return node
 
-    def dequantised(self, node):
+    def dequantized(self, node):
         found = [self.maker(name) for name in node.input[:2]]
         return all(made is not None and made.op_type == "DequantizeLinear" for made in found)
 
@@ -95,7 +95,7 @@ def _scaled(node, scales):
 
 def _product(view, node, scales, half):
     word = view.type(node.output[0])
-    if view.dequantised(node) or (node.op_type == "Conv" and _scaled(node, scales)):
+    if view.dequantized(node) or (node.op_type == "Conv" and _scaled(node, scales)):
         word = "Int8"
     elif half:
         word = "FP16"
@@ -107,8 +107,10 @@ def _product(view, node, scales, half):
 def _made(view, node, kind, tactic, word):
     inputs = [name for name in node.input if name and name not in view.constants]
     if word == "Int8":  # the kernel reads what stands before the DequantizeLinear
-        inputs = [made.input[0] if (made := view.maker(name)) is not None and made.op_type == "DequantizeLinear" else
-                  name for name in inputs]  # fmt: skip
+        inputs = [
+            made.input[0] if (made := view.maker(name)) is not None and made.op_type == "DequantizeLinear" else name
+            for name in inputs
+        ]
     outputs = [view.described(name) for name in node.output if name]
     return {
         "Name": node.name or node.output[0],
@@ -152,13 +154,13 @@ def _following(view, node, past):
 def _fusable(view, group, half):
     """Only what is computed in FP16 or INT8 becomes one kernel."""
     first, second = group[0], group[-1]
-    eight = view.dequantised(first) and view.dequantised(second)
+    eight = view.dequantized(first) and view.dequantized(second)
     return eight or half or view.type(second.output[0]) == "FP16"
 
 
 def _fused(view, group, number, half):
     first, second = group[0], group[-1]
-    word = "Int8" if view.dequantised(first) and view.dequantised(second) else "FP16" if half else None
+    word = "Int8" if view.dequantized(first) and view.dequantized(second) else "FP16" if half else None
     made = _made(view, first, "kgen", f"_gemm_mha_v2_0x{number:032x}", word)
     made["Inputs"] += _made(view, second, "", "", word)["Inputs"][1:]
     made["Outputs"] = [view.described(name) for name in second.output]
@@ -211,5 +213,9 @@ def without_int8(found):
 
 def warn_of_missing(names, logger):
     for name in names:
-        _say(logger, "WARNING", f"Missing scale and zero-point for tensor {name}, expect fall back to non-int8 "
-             "implementation for any layer consuming or producing given tensor")  # fmt: skip
+        _say(
+            logger,
+            "WARNING",
+            f"Missing scale and zero-point for tensor {name}, expect fall back to non-int8 "
+            "implementation for any layer consuming or producing given tensor",
+        )

@@ -18,8 +18,11 @@ def pack(header, graph):
 def unpack(data, logger, host_code_allowed=False):
     """Return the header and the graph, or None after saying what is wrong with the plan."""
     if data[: len(MAGIC)] != MAGIC:
-        return _refuse(logger, f"{_ABOUT} 1: Serialization (Serialization assertion magicTagRead == kMAGIC_TAG "
-                               "failed.Magic tag does not match)")  # fmt: skip
+        return _refuse(
+            logger,
+            f"{_ABOUT} 1: Serialization (Serialization assertion magicTagRead == kMAGIC_TAG "
+            "failed.Magic tag does not match)",
+        )
     start = len(MAGIC) + 8
     size = int.from_bytes(data[len(MAGIC) : start], "little")
     try:
@@ -34,13 +37,19 @@ def unpack(data, logger, host_code_allowed=False):
 
 def _fits(header, logger, host_code_allowed):
     if header["version"] != _VERSION and not _newer_library(header):
-        _refuse(logger, f"{_ABOUT} 1: Serialization (Serialization assertion stdVersionRead == kSERIALIZATION_VERSION "
-                        f"failed.Version tag does not match. Note: Current Version: {_VERSION}, "
-                        f"Serialized Engine Version: {header['version']})")  # fmt: skip
+        _refuse(
+            logger,
+            f"{_ABOUT} 1: Serialization (Serialization assertion stdVersionRead == kSERIALIZATION_VERSION "
+            f"failed.Version tag does not match. Note: Current Version: {_VERSION}, "
+            f"Serialized Engine Version: {header['version']})",
+        )
         return False
     if header["sm"] != _SM and not (header["hardware"] == "AMPERE_PLUS" and float(_SM) >= 8):
-        _refuse(logger, f"{_ABOUT} 6: API Usage Error (The engine plan file is generated on an incompatible device, "
-                        f"expecting compute {_SM} got compute {header['sm']}, please rebuild.)")  # fmt: skip
+        _refuse(
+            logger,
+            f"{_ABOUT} 6: API Usage Error (The engine plan file is generated on an incompatible device, "
+            f"expecting compute {_SM} got compute {header['sm']}, please rebuild.)",
+        )
         return False
     if header["version_compatible"] and not host_code_allowed:
         _refuse(logger, f"{_ABOUT} 6: API Usage Error (The plan has host code, and engine_host_code_allowed is False)")

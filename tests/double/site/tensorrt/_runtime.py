@@ -44,8 +44,12 @@ class Runtime:
             return None
         header, graph = found
         if not _plugins_there(header, graph):
-            _say(self._logger, "ERROR", "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Cannot find "
-                 "plugin in the registry, are the plugin name, version, and namespace correct?)")  # fmt: skip
+            _say(
+                self._logger,
+                "ERROR",
+                "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (Cannot find "
+                "plugin in the registry, are the plugin name, version, and namespace correct?)",
+            )
             return None
         io = {entry["name"]: entry for entry in header["io"]}
         return ICudaEngine._made(_header=header, _graph=graph, _io=io, _logger=self._logger, _runs=None, _plan=data)
@@ -142,8 +146,11 @@ _only_in_10(ICudaEngine, "device_memory_size", "has_implicit_batch_dimension")
 
 def _untold(layer):
     """Return a layer as it is told without a context that has its shapes."""
-    ports = {key: [one | {"Format/Datatype": "N/A due to dynamic shapes"} for one in layer[key]]
-             for key in ("Inputs", "Outputs") if key in layer}  # fmt: skip
+    ports = {
+        key: [one | {"Format/Datatype": "N/A due to dynamic shapes"} for one in layer[key]]
+        for key in ("Inputs", "Outputs")
+        if key in layer
+    }
     return layer | ports
 
 

@@ -19,19 +19,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 STEP_ORDER = ("export", "cpu", "half", "cuda", "calibrate", "quantize")
-PRECISION_STEPS = {"fp32": ("export", "cpu"), "fp16": ("export", "half", "cuda"),
-                   "int8": ("export", "calibrate", "quantize")}  # fmt: skip
+PRECISION_STEPS = {
+    "fp32": ("export", "cpu"),
+    "fp16": ("export", "half", "cuda"),
+    "int8": ("export", "calibrate", "quantize"),
+}
 
 MIN_ROWS = 8
 """Fewer rows than this, a small batch, show nothing of how far a tensor reaches."""
 
 POOL_ROWS = 2048
-HELD_SHARE = 3
+HOLDOUT_SHARE = 3
 """Choices are made on up to so many train rows that calibration leaves over, or a third of a small split."""
 
 
 @dataclass(frozen=True)
-class Job:
+class ResolvedRecipe:
     """A recipe with its names resolved: what every step needs to know."""
 
     recipe: Recipe
@@ -42,7 +45,7 @@ class Job:
     steps: tuple[str, ...]
 
     @property
-    def target(self) -> Path:
+    def bundle_folder(self) -> Path:
         """The bundle's folder."""
         if self.recipe.output:
             return Path(self.recipe.output)
@@ -87,11 +90,11 @@ class Job:
         """
         rows, count = self.train_rows, self.recipe.calib_samples
         if self.recipe.calib_method == "auto":
-            count = min(count, len(rows) - len(rows) // HELD_SHARE)
+            count = min(count, len(rows) - len(rows) // HOLDOUT_SHARE)
         return rows.sample(count, seed=self.recipe.seed)
 
     @functools.cached_property
-    def held_rows(self) -> Rows:
+    def holdout_rows(self) -> Rows:
         """Return train rows that were not calibrated with: the pool to choose on.
 
         Raises:
@@ -114,7 +117,7 @@ class Job:
         return left.sample(POOL_ROWS, seed=self.recipe.seed)
 
 
-def prepare(recipe: Recipe, steps: Collection[str] | None = None) -> Job:
+def resolve(recipe: Recipe, steps: Collection[str] | None = None) -> ResolvedRecipe:
     """Find the model and the task of a recipe; nothing heavy is loaded.
 
     `steps` are those of STEP_ORDER that its precision asks for, if not given.
@@ -138,10 +141,10 @@ def prepare(recipe: Recipe, steps: Collection[str] | None = None) -> Job:
     check_labels(task, source.labels)
     wanted = steps or PRECISION_STEPS[precision]
     ordered = tuple(name for name in STEP_ORDER if name in wanted)
-    return Job(recipe, source, task, choose_max_length(source, recipe.max_length), precision, ordered)
+    return ResolvedRecipe(recipe, source, task, choose_max_length(source, recipe.max_length), precision, ordered)
 
 
-def job_of(bundle: Bundle, recipe: Recipe, *, new_task: bool = False) -> Job:
+def resolve_bundle(bundle: Bundle, recipe: Recipe, *, new_task: bool = False) -> ResolvedRecipe:
     """Return a job that needs nothing but the bundle's own files; `new_task` takes the task from the recipe.
 
     Raises:
@@ -151,4 +154,4 @@ def job_of(bundle: Bundle, recipe: Recipe, *, new_task: bool = False) -> Job:
     task = load_task(recipe, regression=source.regression) if new_task else task_from(bundle.manifest["task"])
     manifest = bundle.manifest
     steps = tuple(name for name in STEP_ORDER if name in manifest["steps"])
-    return Job(recipe, source, task, manifest["max_length"], manifest["precision"], steps)
+    return ResolvedRecipe(recipe, source, task, manifest["max_length"], manifest["precision"], steps)
