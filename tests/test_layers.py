@@ -11,8 +11,8 @@ import toolchain
 
 # From the bottom to the top: each line may import from the lines above it only.
 LAYERS = (
-    ("errors", "files", "progress"),
-    ("options", "tensors"),
+    ("errors", "records", "progress"),
+    ("files", "tensors"),
     ("recipe", "graph", "meters"),
     ("engine", "data"),
     ("checkpoint",),

@@ -1,13 +1,13 @@
-"""Every error a user can cause or mend, each with the exit code of the command it ends.
+"""Every error that a user can cause or fix, each with the exit code of the command that it ends.
 
 * ToolchainError
   - InputError    1  a file that was given is broken, missing or of the wrong kind
   - UsageError    2  an unknown name or option, a value out of range
-  - GateError     3  an artefact is not as near its model as was asked
+  - GateError     3  an artefact differs from its model by more than the gate allows
   - MachineError  4  this machine lacks something: a library, a GPU, the hub
 
-A message reads `<where>: <what, with the value>. <what to do>.` and is all the user sees;
-anything else that is raised is a bug of ours and keeps its traceback.
+A message reads `<where>: <what, with the value>. <what to do>.` The user sees nothing else. Any other exception is
+a bug in this project and keeps its traceback.
 """
 
 
@@ -18,11 +18,11 @@ class ToolchainError(Exception):
 
 
 class InputError(ToolchainError):
-    """A file or folder that was given cannot be used."""
+    """A given file or folder cannot be used."""
 
 
 class UsageError(ToolchainError):
-    """What was asked for does not exist or cannot be."""
+    """The request names something unknown, or a value out of range."""
 
     exit_code = 2
 
@@ -34,6 +34,12 @@ class GateError(ToolchainError):
 
 
 class MachineError(ToolchainError):
-    """What was asked for needs something that this machine has not."""
+    """The request needs something that this machine lacks."""
 
     exit_code = 4
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or the name of its class if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Digests, and folders that change all at once or not at all."""
+"""Files: digests, JSON, and folders that change all at once or not at all."""
 
 import ctypes
 import errno
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from toolchain.errors import InputError, first_line
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # linux/fs.h
@@ -24,6 +26,22 @@ def sha256_file(path: Path) -> str:
 def sha256_json(value: Any) -> str:
     """Return the hex SHA-256 of a JSON value, independent of key order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def read_json(path: Path, *, what: str, advice: str) -> Any:
+    """Return the JSON value in a UTF-8 file.
+
+    `what` names the kind of file and `advice` says what to do, both for the message.
+
+    Raises:
+        InputError: the file cannot be read, or it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {what} cannot be read: {error.strerror or first_line(error)}. {advice}") from error
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both ValueErrors
+        raise InputError(f"{path}: {what} is not JSON: {first_line(error)}. {advice}") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolchain.errors import UsageError
-from toolchain.options import load_toml
+from toolchain.recipe.options import load_toml
 from toolchain.roofline.ceiling import Ceiling
 
 TABLE = Path(__file__).with_name("gpus.toml")

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from toolchain.bundle.names import check_name
-from toolchain.options import check, option
+from toolchain.recipe.options import check, option
 
 INT32, INT64, UINT32, UINT64 = 2**31 - 1, 2**63 - 1, 2**32 - 1, 2**64 - 1
 """The most that fields of a configuration hold (model_config.proto)."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from toolchain.data.metrics import METRICS
 from toolchain.errors import InputError, UsageError
-from toolchain.options import load_toml
 from toolchain.recipe import Recipe
+from toolchain.recipe.options import load_toml
 
 FOLDER = Path(__file__).parent
 OVERRIDES = Path("eval")

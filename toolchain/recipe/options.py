@@ -1,4 +1,4 @@
-"""One option at a time: its declaration as a field of a data class, its check, and its value as TOML."""
+"""One option: its declaration as a field of a data class, its flag, its check, and its value in TOML."""
 
 import dataclasses
 import tomllib
@@ -23,6 +23,11 @@ def option(
     return dataclasses.field(default=default, metadata=meta)
 
 
+def flag(name: str) -> str:
+    """Return the command line's flag for a key of a recipe: `--max-drop` for `max_drop`."""
+    return f"--{name.replace('_', '-')}"
+
+
 def load_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 
@@ -34,7 +39,7 @@ def load_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}. Give the path of a TOML file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}. Mend it.") from error
+        raise InputError(f"{path}: not a TOML file: {error}. Fix it.") from error
 
 
 def joined(value: Any) -> Any:
@@ -57,7 +62,7 @@ def check(field: "dataclasses.Field[Any]", value: Any) -> None:
     Raises:
         UsageError: naming the option and the value.
     """
-    flag, meta = f"--{field.name.replace('_', '-')}", field.metadata
+    name, meta = flag(field.name), field.metadata
     optional = field.default is None
     kind: Any = field.type if isinstance(field.type, type) else get_args(field.type)[0]
     if value is None and optional:
@@ -65,13 +70,13 @@ def check(field: "dataclasses.Field[Any]", value: Any) -> None:
     if kind is float and type(value) is int:
         return
     if type(value) is not kind:
-        raise UsageError(f"{flag} {value}: not {_A[kind]}. Give {_A[kind]}.")
+        raise UsageError(f"{name} {value}: not {_A[kind]}. Give {_A[kind]}.")
     if meta["choices"] and value not in meta["choices"]:
-        raise UsageError(f"{flag} {value}: unknown. Choose one of {', '.join(meta['choices'])}.")
+        raise UsageError(f"{name} {value}: unknown. Choose one of {', '.join(meta['choices'])}.")
     if meta["least"] is not None and value < meta["least"]:
-        raise UsageError(f"{flag} {value}: too small. Give {meta['least']} or more.")
+        raise UsageError(f"{name} {value}: too small. Give {meta['least']} or more.")
     if meta["most"] is not None and value > meta["most"]:
-        raise UsageError(f"{flag} {value}: too large. Give {meta['most']} or less.")
+        raise UsageError(f"{name} {value}: too large. Give {meta['most']} or less.")
 
 
 _A = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

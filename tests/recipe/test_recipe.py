@@ -9,8 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from toolchain.errors import InputError, UsageError
-from toolchain.options import load_toml
 from toolchain.recipe import Recipe
+from toolchain.recipe.options import load_toml
 
 FIELDS = {field.name: field for field in dataclasses.fields(Recipe)}
 
@@ -110,7 +110,7 @@ def test_recipe_is_frozen_and_replaced_with_checks() -> None:
 @pytest.mark.parametrize("data", [b"a = ", b"\xff", b"[a]\n[a]"])
 def test_toml_that_is_none_is_an_input_error(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "r.toml").write_bytes(data)
-    with pytest.raises(InputError, match=r"r\.toml: not a TOML file: .*\. Mend it\.$"):
+    with pytest.raises(InputError, match=r"r\.toml: not a TOML file: .*\. Fix it\.$"):
         load_toml(tmp_path / "r.toml")
 
 
@@ -121,7 +121,7 @@ def test_toml_that_is_missing_is_an_input_error(tmp_path: Path) -> None:
         load_toml(tmp_path)
 
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path for folder in ("engines", "calibration") for path in (ROOT / folder).glob("*.toml"))
 
 

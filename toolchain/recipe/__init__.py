@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from toolchain.errors import UsageError
-from toolchain.options import check, joined, load_toml, option, toml_value
+from toolchain.recipe.options import check, joined, load_toml, option, toml_value
 
 DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
