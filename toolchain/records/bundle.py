@@ -1,0 +1,303 @@
+"""The manifest of a bundle, `bundle.json`, with a record of each step; and what `toolchain build --json` prints."""
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+from toolchain.records.comparison import NamedComparison
+
+
+class TensorInfo(TypedDict):
+    """An input or output of a graph."""
+
+    name: str
+    """Name of the tensor."""
+    dtype: str
+    """Element type: `int32`, `float`."""
+    shape: list[int | str]
+    """Dimensions; a name stands for a dynamic one: `batch`, `sequence`."""
+
+
+class ParityRecord(TypedDict):
+    """The largest differences of a graph from the checkpoint in PyTorch, over some rows."""
+
+    rows: int
+    """Rows that were compared."""
+    max_abs_logit_difference: float
+    """Largest absolute difference of any logit."""
+    label_agreement: float
+    """Share of the rows with the same predicted label, 0 to 1."""
+    largest_logit: float
+    """Largest absolute logit of the reference."""
+    finite: bool
+    """Whether each logit of both was finite."""
+
+
+class ExportRecord(TypedDict):
+    """Step `export`: checkpoint to `model.onnx`."""
+
+    opset: int
+    """ONNX opset of the graph."""
+    inputs: list[TensorInfo]
+    """Inputs of the graph."""
+    outputs: list[TensorInfo]
+    """Outputs of the graph."""
+    nodes: int
+    """Number of nodes."""
+    passes: dict[str, int]
+    """Cleaning pass -> number of places that it changed."""
+    parity: ParityRecord
+    """Differences from PyTorch."""
+
+
+class CpuRecord(TypedDict):
+    """Step `cpu`: `model.onnx` to `model.fp32.cpu.onnx`."""
+
+    passes: dict[str, int]
+    """Pass -> number of places that it changed."""
+    parity: ParityRecord
+    """Differences from PyTorch."""
+
+
+class HalfRecord(TypedDict):
+    """Step `half`: `model.onnx` to `model.fp16.onnx`."""
+
+    float16_nodes: int
+    """Nodes that compute in float16."""
+    parity: ParityRecord
+    """Differences from PyTorch."""
+
+
+class CudaRecord(TypedDict):
+    """Step `cuda`: `model.onnx` to `model.fp16.cuda.onnx`, where its layers can be fused."""
+
+    passes: dict[str, int] | None
+    """Pass -> number of places that it changed; null if the graph was not made."""
+    reason: NotRequired[str]
+    """Why the graph was not made."""
+    float16_nodes: NotRequired[int]
+    """Nodes that compute in float16."""
+    parity_in_float32: NotRequired[ParityRecord]
+    """Differences from PyTorch, of the fused graph before its conversion to float16."""
+
+
+class ChosenOn(TypedDict):
+    """The hold-out rows that `--calib-method auto` chose on."""
+
+    rows: int
+    """Number of rows."""
+    data_sha256: str
+    """SHA-256 of their texts and labels."""
+
+
+class CalibrationTrial(TypedDict):
+    """One combination of smoothing and range method, and its distance to FP32 on the hold-out rows."""
+
+    method: str
+    """Range method."""
+    smooth: float | None
+    """SmoothQuant's alpha; null without smoothing."""
+    kl: float | None
+    """Mean KL divergence of the class probabilities, in nats; null for a regression."""
+    rms: float
+    """Root mean square of the logit differences."""
+    changed: float | None
+    """Share of the rows whose label changed, 0 to 1; null for a regression."""
+
+
+class KeptGemms(TypedDict):
+    """GEMMs that `auto` kept in higher precision to stay within `--max-drop`, and what is left of the error."""
+
+    keep: list[str]
+    """Names of the MatMuls."""
+    macs: float
+    """Their share of the encoder's multiply-accumulates, 0 to 1."""
+    expected_drop_points: float
+    """Expected drop of the metric, in points."""
+    kl: float | None
+    """Mean KL divergence of the class probabilities, in nats; null for a regression."""
+    rms: float
+    """Root mean square of the logit differences."""
+    changed: float | None
+    """Share of the rows whose label changed, 0 to 1; null for a regression."""
+
+
+class CalibrateRecord(TypedDict):
+    """Step `calibrate`: `model.onnx` and rows to `calibration.json` and `calibration.cache`."""
+
+    method: str
+    """Range method; with `auto` the one that was chosen."""
+    smooth: float | None
+    """SmoothQuant's alpha; null without smoothing."""
+    samples: int
+    """Rows that were calibrated with."""
+    data_sha256: str
+    """SHA-256 of their texts and labels."""
+    graph_sha256: str
+    """SHA-256 of the `model.onnx` that was calibrated."""
+    max_drop: NotRequired[float | None]
+    """The gate's limit in points, which `auto` keeps to; null without a gate."""
+    chosen_on: NotRequired[ChosenOn]
+    """The rows that `auto` chose on."""
+    trials: NotRequired[list[CalibrationTrial]]
+    """Every combination that `auto` tried, nearest to FP32 first."""
+    keep: NotRequired[list[str]]
+    """GEMMs that `auto` kept in higher precision."""
+    kept: NotRequired[KeptGemms]
+    """The same with their effect."""
+    tensors: NotRequired[int]
+    """Tensors with a range; missing if the ranges were given."""
+
+
+class QuantizedView(TypedDict):
+    """One of the two Q/DQ graphs."""
+
+    target: Literal["tensorrt", "cpu"]
+    """Scheme: symmetric int8 for TensorRT, or uint8 activations for ONNX Runtime on a CPU."""
+    linear: int
+    """Quantized linear layers."""
+    attention: int
+    """Quantized GEMMs of attention."""
+    kept: list[str]
+    """GEMMs kept in higher precision."""
+    smoothing_muls: int
+    """Multiplications that smoothing added because they could not be folded into weights."""
+    float16_nodes: NotRequired[int]
+    """Nodes that compute in float16 (TensorRT)."""
+    passes: NotRequired[dict[str, int]]
+    """Pass -> number of places that it changed (CPU)."""
+
+
+class GemmTypes(TypedDict):
+    """GEMMs of a graph as ONNX Runtime runs it on this CPU, without the classification head."""
+
+    integer: int
+    """GEMMs in integers."""
+    float: int
+    """GEMMs in floating point."""
+
+
+class QuantizeRecord(TypedDict):
+    """Step `quantize`: `model.onnx` and ranges to `model.int8.onnx` and `model.int8.cpu.onnx`."""
+
+    views: dict[str, QuantizedView]
+    """File -> what was quantized."""
+    products_on_cpu: dict[str, GemmTypes]
+    """File -> types of its GEMMs on this CPU."""
+    parity: ParityRecord
+    """Differences of `model.int8.cpu.onnx` from PyTorch."""
+
+
+class Step(TypedDict):
+    """A step that was run, and what it made."""
+
+    inputs_sha256: str
+    """Digest of everything that the step depends on: it is skipped while this stays the same."""
+    files: list[str]
+    """Artefacts that it wrote."""
+    record: Any
+    """Its record: `ExportRecord`, `CpuRecord`, ..., by the name of the step; `plan.json` for an engine."""
+
+
+class ModelInfo(TypedDict):
+    """The checkpoint that a bundle was built from."""
+
+    id: str
+    """Hub id, path, or `demo`."""
+    type: str
+    """Architecture, as in `model_type` of its `config.json`."""
+    labels: list[str]
+    """Names of the classes in the order of the logits."""
+    sha256: dict[str, str]
+    """File of the checkpoint -> SHA-256."""
+
+
+class TaskRecord(TypedDict):
+    """The task: how its data are read and scored."""
+
+    name: str
+    """Name of the task."""
+    text_columns: list[str]
+    """One column of texts, or two for pairs."""
+    label_column: str
+    """Column of labels."""
+    labels: list[str]
+    """Names of the labels in the task's order; empty if the task states none."""
+    metrics: list[str]
+    """Metrics to compute."""
+    primary: str
+    """The metric that gates compare."""
+    folder: str | None
+    """Folder of the task's own data in the package; null if it has none."""
+    hub: dict[str, Any]
+    """The data set on the hub: `path`, `config`, `splits`; arguments of `datasets.load_dataset`."""
+
+
+class Manifest(TypedDict):
+    """What a bundle is, from what and by what it was made, and the digest of each of its files."""
+
+    schema: int
+    """Version of this format: 1."""
+    model: ModelInfo
+    """The checkpoint."""
+    task: TaskRecord
+    """The task."""
+    precision: str
+    """Number type of the typed graph: `fp32`, `fp16` or `int8`."""
+    max_length: int
+    """Tokens after which every backend truncates a row."""
+    inputs: list[TensorInfo]
+    """Inputs of each graph."""
+    outputs: list[TensorInfo]
+    """Outputs of each graph."""
+    parity: dict[str, ParityRecord]
+    """Step -> differences of its graph from PyTorch."""
+    calibration: CalibrateRecord | None
+    """The calibration; null in a bundle without one."""
+    recipe: dict[str, Any]
+    """Options that the bundle was built with, by their names with `_` for `-`; those without a value are left out."""
+    versions: dict[str, str | None]
+    """Package -> version that the bundle was built with."""
+    steps: dict[str, Step]
+    """Step -> what it made; an engine's step is named after its folder, `plans/sm75-trt10.16.1.11`."""
+    artefacts: dict[str, str]
+    """File -> SHA-256."""
+    created: str
+    """Time of the last change, ISO 8601, UTC."""
+    sha256: str
+    """Digest of everything else in this file: `--trust` pins it."""
+
+
+class BuildRecord(TypedDict):
+    """What `toolchain build --json` prints."""
+
+    bundle: str
+    """Path of the bundle."""
+    precision: str
+    """Number type: `fp32`, `fp16` or `int8`."""
+    would_do: NotRequired[list[str]]
+    """Steps that a build would run (`--dry-run`; the keys below are then missing)."""
+    up_to_date: NotRequired[bool]
+    """Whether nothing had to be done."""
+    done: NotRequired[list[str]]
+    """Steps that were run."""
+    skipped: NotRequired[list[str]]
+    """Steps whose inputs had not changed."""
+    artefacts: NotRequired[list[str]]
+    """Files of the bundle."""
+    export: NotRequired[ExportRecord]
+    """Record of this step."""
+    cpu: NotRequired[CpuRecord]
+    """Record of this step."""
+    half: NotRequired[HalfRecord]
+    """Record of this step."""
+    cuda: NotRequired[CudaRecord]
+    """Record of this step."""
+    calibrate: NotRequired[CalibrateRecord]
+    """Record of this step."""
+    quantize: NotRequired[QuantizeRecord]
+    """Record of this step."""
+    engine: NotRequired[dict[str, Any]]
+    """The engine's record, as in its `plan.json`."""
+    lacks: NotRequired[str]
+    """Why there is no engine although `--backend trt` asked for one."""
+    gate: NotRequired[list[NamedComparison]]
+    """Comparisons of the bundle's graphs with FP32 (`--max-drop`)."""

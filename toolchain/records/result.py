@@ -1,0 +1,181 @@
+"""The result of an evaluation: `results/STEM.json` in a bundle, and what `toolchain eval --json` prints.
+
+A key that is `NotRequired` may be missing from a result that an earlier version wrote; `null` means that the value is
+not known or does not apply. Units are part of the key: `_ms`, `_s`, `_mb`, `_j`.
+"""
+
+from typing import Any, NotRequired, TypedDict
+
+
+class FileDigest(TypedDict):
+    """A file and its digest."""
+
+    file: str
+    """Name of the file, in the folder of the result."""
+    sha256: str
+    """SHA-256 of the file's bytes, hexadecimal."""
+
+
+class ArtefactDigest(TypedDict):
+    """What ran."""
+
+    file: str
+    """Name of the artefact in the bundle, `checkpoint`, or the URL of a server."""
+    sha256: str | None
+    """SHA-256 of the artefact, or of the checkpoint's list of digests; null for a server."""
+
+
+class Agreement(TypedDict):
+    """How far the predictions are from those of the FP32 reference."""
+
+    reference: str
+    """Backend and precision of the reference: `torch-fp32`, or `ort-fp32` where the checkpoint is not at hand."""
+    label_agreement: float | None
+    """Share of the rows with the same predicted label, 0 to 1; null for a regression."""
+    max_abs_logit_difference: float
+    """Largest absolute difference of any logit."""
+    predictions: NotRequired[FileDigest]
+    """Predictions of the reference, as in `predictions` of the result."""
+
+
+class LatencyMs(TypedDict):
+    """Time from text to logits of one request, in milliseconds."""
+
+    mean: float
+    """Arithmetic mean."""
+    p50: float
+    """Median."""
+    p90: float
+    """90th percentile."""
+    p95: float
+    """95th percentile."""
+    p99: float
+    """99th percentile."""
+    batch_size: int
+    """Rows in each request: 1."""
+
+
+class TokenCounts(TypedDict):
+    """What the measured pass computed: tokens, padded positions, batches."""
+
+    real: int
+    """Tokens of all rows, without padding."""
+    slots: int
+    """Padded positions of all batches: rows of a batch times its longest row, summed over the batches."""
+    padding_efficiency: float
+    """`real` / `slots`, 0 to 1."""
+    real_pairs: NotRequired[int]
+    """Sum of the squared row lengths: attention computes one score for each pair of positions in a row."""
+    slot_pairs: NotRequired[int]
+    """The same for the padded rows."""
+    batches: NotRequired[int]
+    """Number of batches."""
+    lengths: NotRequired[list[list[int]]]
+    """Pairs `[tokens, rows]`: how many rows have this number of tokens, shortest first."""
+    batch_slots: NotRequired[int]
+    """Padded positions that a batch may have: the fastest of the budgets that were tried."""
+
+
+class PeakMemoryMb(TypedDict):
+    """Peak memory of the measured pass in MB (10^6 bytes)."""
+
+    host: float | None
+    """Resident memory of this process; null where the model runs in a server."""
+    device: float | None
+    """Memory of this process on the GPU; null without one."""
+    device_method: NotRequired[str | None]
+    """How `device` was measured: `nvml_samples`."""
+    device_reason: NotRequired[str | None]
+    """Code of the reason why `device` is null."""
+
+
+class Environment(TypedDict):
+    """Versions, processor and GPU of the machine."""
+
+    python: str
+    """Version of Python."""
+    torch: str | None
+    """Version of PyTorch."""
+    transformers: NotRequired[str | None]
+    """Version of transformers."""
+    onnxruntime: str | None
+    """Version of ONNX Runtime, of either of its packages."""
+    tensorrt: str | None
+    """Version of TensorRT, of any of its packages."""
+    cuda: str | None
+    """CUDA version of the driver."""
+    driver: str | None
+    """Version of NVIDIA's driver."""
+    gpu: str | None
+    """Name of the first GPU."""
+    cpu: str
+    """Model name of the processor, or its architecture."""
+    threads: int
+    """Processors that the process may use."""
+    platform: NotRequired[str]
+    """Operating system and architecture."""
+
+
+class Result(TypedDict):
+    """One backend on one split of one task."""
+
+    schema: int
+    """Version of this format: 1."""
+    task: str
+    """Name of the task."""
+    split: str
+    """Name of the split."""
+    n: int
+    """Number of rows."""
+    data_sha256: str
+    """SHA-256 of the texts and labels of the rows."""
+    predictions: NotRequired[FileDigest]
+    """Row ids, logits, references and predicted labels or numbers, as a NumPy `.npz` beside the result."""
+    model: str
+    """Hub id or path of the checkpoint."""
+    backend: str
+    """Backend that ran: `torch`, `ort`, `trt`, `ort-trt`, `triton` or `service`."""
+    device: str
+    """`cpu`, `cuda:N`, or `remote` for a server."""
+    precision: str
+    """Number type: `fp32`, `fp16`, `bf16` or `int8`."""
+    artefact: ArtefactDigest
+    """What ran."""
+    variant: str
+    """Precision and what else distinguishes runs of one backend: `int8.cpu`, `fp16.packed`, `int8.graphs`."""
+    primary: str
+    """The task's main metric, which gates compare; a key of `metrics`."""
+    metrics: dict[str, float]
+    """Metric -> value."""
+    metrics_ci95: dict[str, list[float]]
+    """Metric -> low and high end of its 95 % bootstrap interval over rows."""
+    agreement: Agreement
+    """Agreement with the FP32 reference."""
+    latency_ms: LatencyMs
+    """Latency of single rows, in milliseconds."""
+    throughput_per_s: float
+    """Rows per second of wall time, from text to logits, in batches of `tokens.batch_slots`."""
+    runtime_throughput_per_s: NotRequired[float]
+    """Rows per second of the model alone, without tokenization."""
+    tokens: NotRequired[TokenCounts]
+    """What the measured pass computed."""
+    peak_memory_mb: PeakMemoryMb
+    """Peak memory of the measured pass, in MB."""
+    roofline: NotRequired[dict[str, Any]]
+    """Operations, bytes, and the share of the device's ceiling that was reached."""
+    energy: dict[str, Any]
+    """Energy, or the reason why none was measured."""
+    mlperf: NotRequired[dict[str, Any] | None]
+    """Result of MLPerf's LoadGen; null without `--scenario`."""
+    max_length: NotRequired[int]
+    """Tokens after which a row was truncated."""
+    environment: Environment
+    """The machine."""
+    seed: NotRequired[int]
+    """Seed of every random choice."""
+    command: NotRequired[str]
+    """Command that evaluates the same again."""
+    created: str
+    """Time at which the evaluation ended, ISO 8601, UTC."""
+    file: NotRequired[str]
+    """Path of the result; not in the file itself, only in what is printed."""
