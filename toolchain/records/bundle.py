@@ -2,7 +2,9 @@
 
 from typing import Any, Literal, NotRequired, TypedDict
 
+from toolchain.records.calibration import CalibrationSummary
 from toolchain.records.comparison import NamedComparison
+from toolchain.records.plan import PlanRecord
 
 
 class TensorInfo(TypedDict):
@@ -31,8 +33,8 @@ class ParityRecord(TypedDict):
     """Whether each logit of both was finite."""
 
 
-class ExportRecord(TypedDict):
-    """Step `export`: checkpoint to `model.onnx`."""
+class ExportedGraph(TypedDict):
+    """A checkpoint's graph, cleaned."""
 
     opset: int
     """ONNX opset of the graph."""
@@ -44,6 +46,11 @@ class ExportRecord(TypedDict):
     """Number of nodes."""
     passes: dict[str, int]
     """Cleaning pass -> number of places that it changed."""
+
+
+class ExportRecord(ExportedGraph):
+    """Step `export`: checkpoint to `model.onnx`."""
+
     parity: ParityRecord
     """Differences from PyTorch."""
 
@@ -79,76 +86,15 @@ class CudaRecord(TypedDict):
     """Differences from PyTorch, of the fused graph before its conversion to float16."""
 
 
-class ChosenOn(TypedDict):
-    """The hold-out rows that `--calib-method auto` chose on."""
-
-    rows: int
-    """Number of rows."""
-    data_sha256: str
-    """SHA-256 of their texts and labels."""
-
-
-class CalibrationTrial(TypedDict):
-    """One combination of smoothing and range method, and its distance to FP32 on the hold-out rows."""
-
-    method: str
-    """Range method."""
-    smooth: float | None
-    """SmoothQuant's alpha; null without smoothing."""
-    kl: float | None
-    """Mean KL divergence of the class probabilities, in nats; null for a regression."""
-    rms: float
-    """Root mean square of the logit differences."""
-    changed: float | None
-    """Share of the rows whose label changed, 0 to 1; null for a regression."""
-
-
-class KeptGemms(TypedDict):
-    """GEMMs that `auto` kept in higher precision to stay within `--max-drop`, and what is left of the error."""
-
-    keep: list[str]
-    """Names of the MatMuls."""
-    macs: float
-    """Their share of the encoder's multiply-accumulates, 0 to 1."""
-    expected_drop_points: float
-    """Expected drop of the metric, in points."""
-    kl: float | None
-    """Mean KL divergence of the class probabilities, in nats; null for a regression."""
-    rms: float
-    """Root mean square of the logit differences."""
-    changed: float | None
-    """Share of the rows whose label changed, 0 to 1; null for a regression."""
-
-
-class CalibrateRecord(TypedDict):
+class CalibrateRecord(CalibrationSummary):
     """Step `calibrate`: `model.onnx` and rows to `calibration.json` and `calibration.cache`."""
 
-    method: str
-    """Range method; with `auto` the one that was chosen."""
-    smooth: float | None
-    """SmoothQuant's alpha; null without smoothing."""
-    samples: int
-    """Rows that were calibrated with."""
-    data_sha256: str
-    """SHA-256 of their texts and labels."""
-    graph_sha256: str
-    """SHA-256 of the `model.onnx` that was calibrated."""
-    max_drop: NotRequired[float | None]
-    """The gate's limit in points, which `auto` keeps to; null without a gate."""
-    chosen_on: NotRequired[ChosenOn]
-    """The rows that `auto` chose on."""
-    trials: NotRequired[list[CalibrationTrial]]
-    """Every combination that `auto` tried, nearest to FP32 first."""
-    keep: NotRequired[list[str]]
-    """GEMMs that `auto` kept in higher precision."""
-    kept: NotRequired[KeptGemms]
-    """The same with their effect."""
     tensors: NotRequired[int]
     """Tensors with a range; missing if the ranges were given."""
 
 
-class QuantizedView(TypedDict):
-    """One of the two Q/DQ graphs."""
+class QuantizedGemms(TypedDict):
+    """The GEMMs of a graph that were quantized."""
 
     target: Literal["tensorrt", "cpu"]
     """Scheme: symmetric int8 for TensorRT, or uint8 activations for ONNX Runtime on a CPU."""
@@ -157,7 +103,12 @@ class QuantizedView(TypedDict):
     attention: int
     """Quantized GEMMs of attention."""
     kept: list[str]
-    """GEMMs kept in higher precision."""
+    """GEMMs kept in higher precision, sorted."""
+
+
+class QuantizedView(QuantizedGemms):
+    """One of the two Q/DQ graphs."""
+
     smoothing_muls: int
     """Multiplications that smoothing added because they could not be folded into weights."""
     float16_nodes: NotRequired[int]
@@ -295,7 +246,7 @@ class BuildRecord(TypedDict):
     """Record of this step."""
     quantize: NotRequired[QuantizeRecord]
     """Record of this step."""
-    engine: NotRequired[dict[str, Any]]
+    engine: NotRequired[PlanRecord]
     """The engine's record, as in its `plan.json`."""
     lacks: NotRequired[str]
     """Why there is no engine although `--backend trt` asked for one."""

@@ -68,8 +68,8 @@ class ChosenOnRecord(TypedDict):
     """SHA-256 of the rows, hexadecimal."""
 
 
-class CalibrationAbout(TypedDict):
-    """The keys of calibration.json that say how the ranges were made."""
+class CalibrationSummary(TypedDict):
+    """How the ranges were made, as calibration.json and bundle.json both say."""
 
     method: str
     """The range method, such as `entropy`; under `--calib-method auto`, the method that was chosen."""
@@ -100,6 +100,10 @@ class CalibrationAbout(TypedDict):
 
     kept: NotRequired[KeptRecord]
     """The measured result of the set in `keep`."""
+
+
+class CalibrationAbout(CalibrationSummary):
+    """How the ranges were made, with the digest of each row."""
 
     row_sha256: NotRequired[list[str]]
     """SHA-256 of each calibration row, hexadecimal, sorted, without duplicates. `eval` refuses

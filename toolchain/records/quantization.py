@@ -1,63 +1,8 @@
-"""The records of quantization that `bundle.json`, `explain` and `tune` hold: graphs, GEMMs and their error."""
+"""Records of single GEMMs, which `explain` and `tune` print, and the evaluations of a mixed-precision search."""
 
-from typing import NotRequired, TypedDict
+from typing import TypedDict
 
-
-class TensorRecord(TypedDict):
-    """One input or output of a graph."""
-
-    name: str
-    """Its name."""
-
-    dtype: str
-    """Its element type, in lower case, such as `int32`."""
-
-    shape: list[int | str]
-    """Its dimensions; a dynamic one is a name, such as `batch`."""
-
-
-class ExportRecord(TypedDict):
-    """The export of a checkpoint to model.onnx."""
-
-    opset: int
-    """Version of ONNX's operator set."""
-
-    inputs: list[TensorRecord]
-    """The graph's inputs, in order."""
-
-    outputs: list[TensorRecord]
-    """The graph's outputs, in order."""
-
-    nodes: int
-    """Number of nodes."""
-
-    passes: dict[str, int]
-    """Name of each cleaning pass to the number of places that it changed."""
-
-
-class QuantizedRecord(TypedDict):
-    """One quantized graph."""
-
-    target: str
-    """`tensorrt` or `cpu`."""
-
-    linear: int
-    """Number of linear layers in INT8."""
-
-    attention: int
-    """Number of attention GEMMs (of two activations) in INT8."""
-
-    kept: list[str]
-    """Names of the GEMMs that stay in higher precision, sorted."""
-
-    smoothing_muls: NotRequired[int]
-    """Number of Mul nodes that SmoothQuant added."""
-
-    float16_nodes: NotRequired[int]
-    """Number of nodes that compute in float16 (model.int8.onnx)."""
-
-    passes: NotRequired[dict[str, int]]
-    """Name of each pass for ONNX Runtime on a CPU to the number of nodes that it changed (model.int8.cpu.onnx)."""
+from toolchain.records.calibration import DistanceRecord
 
 
 class CoverageRecord(TypedDict):
@@ -99,3 +44,13 @@ class SensitivityRecord(TypedDict):
 
     drop_points: float | None
     """Expected drop of the task's metric when it alone is in INT8, in points (1/100); null if not measured."""
+
+
+class SearchRecord(TypedDict, total=False):
+    """search-*.json: the evaluations of a mixed-precision search, by which a stopped one goes on."""
+
+    noise: list[SensitivityRecord]
+    """The GEMMs of the graph and their noise."""
+
+    evaluations: dict[str, DistanceRecord]
+    """The graph that was evaluated, in words, to its distance from FP32."""
