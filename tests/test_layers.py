@@ -24,7 +24,7 @@ LAYERS = (
     ("report", "profile"),
     ("pipeline",),
     ("diagnose", "serve", "ship"),
-    ("accept",),
+    ("accept", "api"),
     ("cli",),
     ("__main__",),
 )
@@ -55,7 +55,8 @@ def imported(tree: ast.AST) -> set[str]:
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif not for_types_only(node):
             names |= {f"toolchain.{name}" for name in imported(node)}
-    return {name.split(".")[1] for name in names if name.startswith("toolchain.")} - {"__version__"}
+    parts = {name.split(".")[1] for name in names if name.startswith("toolchain.")}
+    return parts - {"__version__", *toolchain.__all__}
 
 
 def test_every_module_has_a_layer() -> None:

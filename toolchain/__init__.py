@@ -1,17 +1,30 @@
-"""From a Hugging Face encoder to a checked, measured, quantised engine."""
+"""From a Hugging Face encoder to a checked, measured, quantized engine.
 
-import warnings
-from typing import Any
+The public Python API is five names: `build`, `evaluate`, `compare`, `measure_energy` and `load`. They stand in
+toolchain/api.py and are imported when they are first used, so that `import toolchain` costs almost nothing.
+"""
+
+TYPE_CHECKING = False  # type checkers take it for true; importing it from `typing` would take 5 ms
+if TYPE_CHECKING:
+    from toolchain.api import build, compare, evaluate, load, measure_energy
 
 __version__ = "0.1.0"
+__all__ = ["build", "compare", "evaluate", "load", "measure_energy"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    import importlib
+
+    if name in __all__:
+        return getattr(importlib.import_module("toolchain.api"), name)
     if name == "power":  # until 0.2: the module moved
-        from toolchain.energy import power
+        import warnings
 
-        warnings.warn(
-            "toolchain.power is now toolchain.energy.power. Import it from there.", DeprecationWarning, stacklevel=2
-        )
-        return power
+        text = "toolchain.power is now toolchain.energy.power. Import it from there."
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return importlib.import_module("toolchain.energy.power")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,13 +1,9 @@
 """The commands that make a bundle: export, calibrate and build."""
 
 import argparse
-from pathlib import Path
-from typing import Any
 
 from toolchain.cli.options import choices
-from toolchain.cli.output import emit, log
-from toolchain.errors import MachineError
-from toolchain.recipe import ENGINE, Recipe
+from toolchain.cli.output import emit
 
 
 def export(args: argparse.Namespace) -> None:
@@ -19,38 +15,11 @@ def calibrate(args: argparse.Namespace) -> None:
 
 
 def build(args: argparse.Namespace, goal: tuple[str, ...] = ()) -> None:
-    """Build by precision or, for `export` and `calibrate`, the steps that are the goal."""
-    from toolchain.bundle import build as bundles
-    from toolchain.bundle import open_bundle
+    """Build by precision or, for `export` and `calibrate`, up to the steps of the goal."""
+    from toolchain.api import judge_build, run_build
     from toolchain.cli.show.build import built
-    from toolchain.diagnose.gate import gate, judge
-    from toolchain.evaluation.target import recorded
 
-    values, place = choices(args)
-    steps: tuple[str, ...] | None = None
-    if place:
-        bundle = open_bundle(place, check_files=not values.get("force"))
-        recipe = recorded(bundle, values)
-        if "precision" not in values:
-            steps = (*bundle.manifest["steps"], *goal)
-    else:
-        recipe = Recipe.make(values | ({"precision": "fp32"} if goal else {}))
-        steps = goal or None
-    if place and _only_engine(values):
-        done = bundles.build_engine(bundle, recipe, log=log.info)
-    else:
-        done = bundles.build(recipe, steps=steps, engine=not goal, log=log.info)
-    gated = recipe.max_drop is not None and not recipe.dry_run
-    if gated:
-        engines = [done["engine"]["file"]] if "engine" in done else []
-        done["gate"] = gate(Path(done["bundle"]), recipe, engines=engines, tell=log.info)
+    values, bundle = choices(args)
+    done, recipe = run_build(values, bundle=bundle, goal=goal)
     emit(args, done, built)
-    judge(done["gate"] if gated else [], strict=recipe.strict)
-    if "lacks" in done:
-        raise MachineError(done["lacks"])
-
-
-def _only_engine(values: dict[str, Any]) -> bool:
-    """Whether nothing is asked of a bundle but its engine: then its checkpoint need not be here."""
-    cache = {"calibration"} if Recipe.make(values).gives_cache else set()  # a calibration.json changes the graph too
-    return values.get("backend") == "trt" and values.keys() <= {"backend", "device", "force", *cache, *ENGINE}
+    judge_build(done, recipe)

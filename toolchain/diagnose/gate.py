@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from toolchain.bundle import MANIFEST, open_bundle
 from toolchain.engine.plan import is_plan
@@ -12,16 +12,14 @@ from toolchain.evaluation.compare import FAILS, UNKNOWN, compare
 from toolchain.evaluation.results import Result, find_results, load_predictions, load_result
 from toolchain.pipeline import evaluate
 from toolchain.recipe import Recipe
+from toolchain.records.comparison import NamedComparison
 
 log = logging.getLogger(__name__)
-
-Record = dict[str, Any]
-"""A comparison as JSON: compare.Comparison, and the names of what was compared."""
 
 Tell = Callable[[str], None]
 
 
-def gate(bundle: Path, recipe: Recipe, *, engines: Sequence[str] = (), tell: Tell) -> list[Record]:
+def gate(bundle: Path, recipe: Recipe, *, engines: Sequence[str] = (), tell: Tell) -> list[NamedComparison]:
     """Compare each graph of the bundle's precision, and its `engines` for this machine, with FP32.
 
     Raises:
@@ -46,7 +44,7 @@ def gate(bundle: Path, recipe: Recipe, *, engines: Sequence[str] = (), tell: Tel
     return [_record(result, result, recipe, of_reference=True) for result in results]
 
 
-def compare_results(places: Iterable[Path], recipe: Recipe, *, tell: Tell) -> list[Record]:
+def compare_results(places: Iterable[Path], recipe: Recipe, *, tell: Tell) -> list[NamedComparison]:
     """Compare results with the first of them; those of a single place each with its FP32 reference.
 
     A place is a result or a bundle. Among others, a bundle stands for the result in its own precision that is of most
@@ -62,7 +60,7 @@ def compare_results(places: Iterable[Path], recipe: Recipe, *, tell: Tell) -> li
     return [_record(baseline, candidate, recipe) for candidate in candidates]
 
 
-def judge(records: list[Record], *, strict: bool) -> None:
+def judge(records: list[NamedComparison], *, strict: bool) -> None:
     """Refuse what failed its gate; warn of what cannot be told, or refuse it too if `strict`.
 
     Raises:
@@ -85,7 +83,7 @@ def judge(records: list[Record], *, strict: bool) -> None:
             log.warning("warning: %s", text)
 
 
-def _more_rows(record: Record) -> str:
+def _more_rows(record: NamedComparison) -> str:
     rows = record["rows_to_tell"]
     return f"About {rows:,} would tell." if rows else "Evaluate more."
 
@@ -116,7 +114,7 @@ def _current(bundle: Path) -> list[Result]:
         return []
 
 
-def _record(baseline: Result, candidate: Result, recipe: Recipe, *, of_reference: bool = False) -> Record:
+def _record(baseline: Result, candidate: Result, recipe: Recipe, *, of_reference: bool = False) -> NamedComparison:
     keys = ("task", "split", "n", "data_sha256")
     if [baseline[key] for key in keys] != [candidate[key] for key in keys]:
         raise InputError(
@@ -131,9 +129,11 @@ def _record(baseline: Result, candidate: Result, recipe: Recipe, *, of_reference
         max_drop=recipe.max_drop,
         seed=recipe.seed,
     )
-    first = baseline["agreement"]["reference"] if of_reference else _name(baseline, candidate)
-    names = {"baseline_name": first, "candidate_name": _name(candidate, candidate if of_reference else baseline)}
-    return {**names, **{key: candidate[key] for key in keys}, **found.to_json()}
+    names = {
+        "baseline_name": baseline["agreement"]["reference"] if of_reference else _name(baseline, candidate),
+        "candidate_name": _name(candidate, candidate if of_reference else baseline),
+    }
+    return cast(NamedComparison, {**names, **{key: candidate[key] for key in keys}, **found.to_json()})
 
 
 def _rows(result: Result) -> str:

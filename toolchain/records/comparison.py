@@ -63,3 +63,10 @@ class NamedComparison(Comparison):
     """Name of the split."""
     data_sha256: str
     """SHA-256 of the texts and labels of the rows."""
+
+
+class ComparisonList(TypedDict):
+    """The whole output of `toolchain compare --json`."""
+
+    comparisons: list[NamedComparison]
+    """One comparison for each candidate."""

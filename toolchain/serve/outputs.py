@@ -5,18 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.evaluation.classifier import scores
 from toolchain.runtimes.distance import Logits
 from toolchain.serve.protocol import Tensor
 from toolchain.tensors import Array
 
-
-def scores(logits: Logits) -> Logits:
-    """Return the softmax of each row, reckoned in float64; one number a row is its own score."""
-    if logits.shape[1] == 1:
-        return logits
-    wide = logits.astype(np.float64)
-    raised = np.exp(wide - wide.max(axis=1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)
+__all__ = ["labels", "readable", "scores", "tensors"]
 
 
 def labels(logits: Logits, names: list[str]) -> list[str]:

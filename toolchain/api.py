@@ -1,0 +1,251 @@
+"""The public Python API: `build`, `evaluate`, `compare`, `measure_energy` and `load`, imported from `toolchain` itself.
+
+Each is what the command of the same name runs, with keyword arguments in the place of options. `**options` takes every
+other key of a recipe: the command line's option with `_` for `-`, such as `calib_samples=256`; `toolchain build --help`
+and `toolchain eval --help` list them. Errors are subclasses of `toolchain.errors.ToolchainError`. What is done
+meanwhile is logged to the logger `toolchain`.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolchain.energy.power import measure as measure_energy
+from toolchain.errors import MachineError
+from toolchain.recipe import ENGINE, Recipe
+from toolchain.recipe.options import joined
+
+if TYPE_CHECKING:
+    from toolchain.evaluation.classifier import Classifier
+    from toolchain.evaluation.results import Result
+    from toolchain.records.comparison import NamedComparison
+
+__all__ = ["build", "compare", "evaluate", "load", "measure_energy"]
+
+log = logging.getLogger("toolchain")
+
+Place = str | os.PathLike[str]
+"""A file or a folder."""
+
+Option = str | os.PathLike[str] | int | float | bool | Sequence[str] | None
+"""Value of a recipe's key; None leaves it open."""
+
+
+def build(
+    source: Place | None = None,
+    *,
+    model: Place | None = None,
+    task: Place | None = None,
+    data: Place | None = None,
+    precision: str | None = None,
+    backend: str | None = None,
+    output: Place | None = None,
+    max_drop: float | None = None,
+    **options: Option,
+) -> dict[str, Any]:
+    """Build a bundle, or bring one up to date: checkpoint to ONNX, calibration, INT8 or FP16 graphs, engine.
+
+        built = toolchain.build(model="demo", task="demo", precision="int8")
+        print(built["bundle"])
+
+    Args:
+        source: a recipe (*.toml), or a bundle to build again with changes.
+        model: a hub id, the folder of a checkpoint, or "demo".
+        task: a GLUE task, "demo", "custom" (with `text_column` and `label_column`), or a TOML file.
+        data: folder with train.* and validation.*; by default GLUE from the hub.
+        precision: "fp32", "fp16" or "int8".
+        backend: "trt" requires an engine for this machine; by default one is built where that is possible.
+        output: the bundle's folder; by default engines/build/<model>-<task>-<precision>.
+        max_drop: the largest drop of the task's metric that is allowed, in points (1/100).
+        **options: every other key of a recipe, such as calib_samples, calib_method, max_length, force, dry_run.
+
+    Returns:
+        The record that `toolchain build --json` prints: the bundle's path, the steps done and skipped, the record of
+        each step, and with `max_drop` the comparisons of the gate.
+
+    Raises:
+        GateError: the metric drops by more than `max_drop`. The bundle stays.
+        MachineError: `backend="trt"`, and no engine can be built here. The bundle stays, without the engine.
+        ToolchainError: see errors.py; a bundle that was there before is unchanged.
+    """
+    named = {"model": model, "task": task, "data": data, "precision": precision, "backend": backend, "output": output}
+    recipe, bundle = (None, source) if source and Path(source).suffix != ".toml" else (source, None)
+    values = Recipe.values(_given(**named, max_drop=max_drop, **options), file=Path(recipe) if recipe else None)
+    done, resolved = run_build(values, bundle=Path(bundle) if bundle else None)
+    judge_build(done, resolved)
+    return done
+
+
+def run_build(
+    values: dict[str, Any], *, bundle: Path | None = None, goal: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], Recipe]:
+    """Build by precision or up to the steps of `goal`, into `bundle` if there is one, and compare with FP32.
+
+    Returns:
+        The record of the build, with the gate's comparisons as `gate` if the recipe has a `max_drop`, and the recipe.
+
+    Raises:
+        ToolchainError: see errors.py.
+    """
+    from toolchain.bundle import build as bundles
+    from toolchain.bundle import open_bundle
+    from toolchain.diagnose.gate import gate
+    from toolchain.evaluation.target import recorded
+
+    steps: tuple[str, ...] | None = goal or None
+    if bundle:
+        opened = open_bundle(bundle, check_files=not values.get("force"))
+        recipe = recorded(opened, values)
+        steps = None if "precision" in values else (*opened.manifest["steps"], *goal)
+    else:
+        recipe = Recipe.make(values | ({"precision": "fp32"} if goal else {}))
+    if bundle and _asks_for_engine_only(values):
+        done = bundles.build_engine(opened, recipe, log=log.info)
+    else:
+        done = bundles.build(recipe, steps=steps, engine=not goal, log=log.info)
+    if recipe.max_drop is not None and not recipe.dry_run:
+        engines = [done["engine"]["file"]] if "engine" in done else []
+        done["gate"] = gate(Path(done["bundle"]), recipe, engines=engines, tell=log.info)
+    return done, recipe
+
+
+def _asks_for_engine_only(values: dict[str, Any]) -> bool:
+    """Return whether only the engine of a bundle is wanted: the bundle's checkpoint is then not needed."""
+    cache = {"calibration"} if Recipe.make(values).gives_cache else set()  # a calibration.json changes the graph too
+    return values.get("backend") == "trt" and values.keys() <= {"backend", "device", "force", *cache, *ENGINE}
+
+
+def judge_build(done: dict[str, Any], recipe: Recipe) -> None:
+    """Refuse a build whose gate failed, or which lacks the engine that was asked for.
+
+    Raises:
+        GateError: the metric drops by more than the recipe's `max_drop`, or may do so and the recipe is `strict`.
+        MachineError: an engine was asked for, and this machine cannot build it.
+    """
+    from toolchain.diagnose.gate import judge
+
+    judge(done.get("gate", []), strict=recipe.strict)
+    if "lacks" in done:
+        raise MachineError(done["lacks"])
+
+
+def evaluate(
+    bundle: Place | None = None,
+    *,
+    backend: str = "ort",
+    model: Place | None = None,
+    task: Place | None = None,
+    data: Place | None = None,
+    split: str | None = None,
+    precision: str | None = None,
+    device: str | None = None,
+    limit: int | None = None,
+    energy: bool = False,
+    **options: Option,
+) -> "Result":
+    """Evaluate one backend on one task: accuracy, latency, throughput, memory, and energy if asked for.
+
+        result = toolchain.evaluate("engines/build/demo-demo-int8")
+        print(result["metrics"], result["throughput_per_s"])
+
+    Args:
+        bundle: the bundle's folder; by default the one built last below engines/build.
+        backend: "torch", "ort", "trt", "ort-trt", "triton" or "service" (with `url`).
+        model: a checkpoint to run without a bundle, with `backend="torch"`.
+        task: another task than the bundle's.
+        data: folder with the rows; by default as the bundle was built.
+        split: the split to evaluate; by default "validation".
+        precision: "fp32", "fp16", "bf16" or "int8"; by default the bundle's (for torch fp32).
+        device: "auto", "cpu" or "cuda[:N]"; by default "auto".
+        limit: evaluate only the first rows, this many.
+        energy: measure energy too, under a load of its own (minutes).
+        **options: every other key of a recipe, such as file, attention, cuda_graphs, seed, trust.
+
+    Returns:
+        The result, which is also saved: below the bundle's results/, or eval/results/ without a bundle. Its path is in
+        `result["file"]`.
+
+    Raises:
+        ToolchainError: see errors.py.
+    """
+    from toolchain import pipeline
+
+    named = {"model": model, "task": task, "data": data, "split": split, "precision": precision, "device": device}
+    values = _given(backend=backend, **named, limit=limit, energy=energy or None, **options)
+    return pipeline.evaluate(values, bundle=Path(bundle) if bundle else None)
+
+
+def compare(
+    results: "Sequence[Place | Result]",
+    *,
+    max_drop: float | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> "list[NamedComparison]":
+    """Compare results with the first of them, row by row: the drop, its bounds, and with `max_drop` a verdict.
+
+        (found,) = toolchain.compare([fp32_result, int8_result], max_drop=0.5)
+        print(found["drop_points"], found["bounds_points"], found["verdict"])
+
+    Args:
+        results: results as `evaluate` returns them, their files, or bundles. The first is the baseline; a single one
+            is compared with its own FP32 reference. A bundle without a result is evaluated.
+        max_drop: the largest drop of the task's metric that is allowed, in points (1/100).
+        confidence: of the drop's bounds, each one-sided.
+        seed: of the bootstrap, for metrics other than accuracy.
+
+    Returns:
+        One record for each candidate. `verdict` is "passes", "fails" or "cannot tell"; nothing is raised for it.
+
+    Raises:
+        ToolchainError: a place holds no result, or the results are not of the same rows; see errors.py.
+    """
+    from toolchain.diagnose.gate import compare_results
+
+    places = [Path(one["file"] if isinstance(one, dict) else one) for one in results]
+    recipe = Recipe.make(_given(max_drop=max_drop, confidence=confidence, seed=seed))
+    return compare_results(places, recipe, tell=log.info)
+
+
+def load(
+    bundle: Place | None = None,
+    *,
+    backend: str = "ort",
+    device: str = "auto",
+    precision: str | None = None,
+    trust: str | None = None,
+    **options: Option,
+) -> "Classifier":
+    """Open a bundle as a classifier that is called like a text-classification pipeline of transformers.
+
+        with toolchain.load("engines/build/demo-demo-int8") as classifier:
+            print(classifier("a gripping film"))  # [{"label": "positive", "score": 0.98}]
+
+    Args:
+        bundle: the bundle's folder; by default the one built last below engines/build. All digests are checked.
+        backend: "ort", "trt", "ort-trt", "torch" (the checkpoint), "triton" or "service" (with `url`).
+        device: "auto", "cpu" or "cuda[:N]".
+        precision: the bundle's by default.
+        trust: the digest that the bundle must have (`sha256` in its bundle.json).
+        **options: every other key of a recipe, such as file, attention, cuda_graphs, url.
+
+    Raises:
+        ToolchainError: the bundle is broken or changed, or this machine lacks something; see errors.py.
+    """
+    from toolchain.evaluation.classifier import Classifier
+    from toolchain.evaluation.target import find_target
+
+    values = _given(backend=backend, device=device, precision=precision, trust=trust, **options)
+    return Classifier(find_target(values, Path(bundle) if bundle else None))
+
+
+def _given(**values: Option) -> dict[str, Any]:
+    """Return the keys that have a value, in the form of a recipe: paths as texts, lists joined by commas."""
+    texts = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in values.items()}
+    return {
+        key: joined(list(value) if isinstance(value, tuple) else value)
+        for key, value in texts.items()
+        if value is not None
+    }

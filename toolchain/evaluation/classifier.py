@@ -1,0 +1,183 @@
+"""A bundle that is called with texts: `classifier(["text", ...])`, like a text-classification pipeline of transformers.
+
+`toolchain.load` opens it. One worker thread owns the runtime: it opens it, runs it and closes it. TensorRT contexts and
+CUDA graphs work only in the thread that made them, and with one owner every backend may be called from any thread.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from types import EllipsisType, TracebackType
+from typing import Self, overload
+
+import numpy as np
+
+from toolchain.data.rows import Text
+from toolchain.errors import InputError, UsageError
+from toolchain.evaluation.target import Target
+from toolchain.records.prediction import Prediction
+from toolchain.runtimes import open_runtime
+from toolchain.runtimes.batched import run_texts
+from toolchain.runtimes.distance import Logits
+from toolchain.tensors import Infer
+
+Row = str | tuple[str, ...] | Mapping[str, str]
+"""One row: a text, a pair `(text, text_pair)`, or `{"text": ..., "text_pair": ...}`."""
+
+
+class Classifier:
+    """A model that is ready to classify texts.
+
+        with toolchain.load("engines/build/demo-demo-int8") as classifier:
+            classifier(["a gripping film", "two hours of my life"])
+
+    Any number of rows is accepted. They are sorted by length and batched with almost no padding, and no more than 8192
+    of them are tokenized at a time. Rows are truncated to the bundle's `max_length`.
+
+    It may be called from several threads: the calls run one after the other.
+
+    Attributes:
+        labels: names of the classes in the order of the logits; of a regression, the name of its one output.
+        target: the backend, device, file and precision that run.
+    """
+
+    def __init__(self, target: Target) -> None:
+        """Open the runtime of `target`.
+
+        Raises:
+            ToolchainError: the artefact or this machine lacks something; see errors.py.
+        """
+        self.target = target
+        self.labels = target.resolved.source.labels
+        self._columns = len(target.resolved.task.text_columns)
+        self._runtime = ExitStack()
+        self._closed = False
+        self._worker = ThreadPoolExecutor(1, "classifier")
+        try:
+            self._infer = self._worker.submit(self._open).result()
+        except BaseException:
+            self._worker.shutdown()
+            raise
+
+    @overload  # a text is an iterable of texts too: the first signature takes it
+    def __call__(self, rows: Row, *, top_k: int | None = ...) -> list[Prediction]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(self, rows: Iterable[Row]) -> list[Prediction]: ...
+
+    @overload
+    def __call__(self, rows: Iterable[Row], *, top_k: int | None) -> list[list[Prediction]]: ...
+
+    def __call__(
+        self, rows: Row | Iterable[Row], *, top_k: int | EllipsisType | None = ...
+    ) -> list[Prediction] | list[list[Prediction]]:
+        """Return the best label of each row with its score or, with `top_k`, the `top_k` best of each row.
+
+        The shape of the answer is that of a transformers pipeline: a list with one prediction for each row; a list of
+        one for a single text; with `top_k`, a list of predictions for a single row, and for several rows a list of such
+        lists. (A single pair gives a list of one too, where transformers gives a bare dictionary.)
+
+        Args:
+            rows: a text, a pair as a tuple or as `{"text": ..., "text_pair": ...}`, or any iterable of these. A tuple
+                is always one row. An iterator is read as its rows are needed.
+            top_k: the number of labels for each row, best first; None for all of them.
+
+        Raises:
+            InputError: the classifier is closed.
+            UsageError: a row is not a text, or not a pair where the task needs one; or `top_k` is below 1.
+        """
+        if isinstance(top_k, int) and top_k < 1:
+            raise UsageError(f"top_k={top_k}: too small. Give 1 or more, or None for all labels.")
+        single = isinstance(rows, str | tuple | Mapping)
+        given: Iterable[Row] = [rows] if single else rows  # type: ignore[list-item]  # as `single` says
+        best = self._best(self.logits(given), 1 if top_k is ... else top_k)
+        if top_k is ...:
+            return [first for (first,) in best]
+        return best[0] if single else best
+
+    def logits(self, rows: Iterable[Row]) -> Logits:
+        """Return the logits of rows, float32 [rows, classes], in their order.
+
+        Raises:
+            InputError: the classifier is closed.
+            UsageError: a row is not a text, or not a pair where the task needs one.
+        """
+        if self._closed:
+            raise InputError("the classifier is closed. Load the bundle again.")
+        return self._worker.submit(self._run, rows).result()
+
+    def close(self) -> None:
+        """Free the runtime. A call that is running ends first; calling `close` again does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._worker.submit(self._runtime.close).result()
+            self._worker.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        target = self.target
+        return f"<Classifier of {target.resolved.source.name}: {target.backend} {target.variant} on {target.device}>"
+
+    def _open(self) -> Infer:
+        target = self.target
+        return self._runtime.enter_context(open_runtime(target.backend, target.model, **target.choices))
+
+    def _run(self, rows: Iterable[Row]) -> Logits:
+        texts = self._texts(rows)
+        first = next(texts, None)
+        if first is None:
+            return np.empty((0, len(self.labels)), np.float32)
+
+        def every() -> Iterator[Text]:
+            yield first
+            yield from texts
+
+        return run_texts(self._infer, self.target.encode, every()).logits
+
+    def _texts(self, rows: Iterable[Row]) -> Iterator[Text]:
+        for number, row in enumerate(rows, 1):
+            parts = _parts(row)
+            if len(parts) != self._columns or not all(isinstance(part, str) for part in parts):
+                wanted = (
+                    "a text" if self._columns == 1 else "a pair of texts: a tuple, or {'text': ..., 'text_pair': ...}"
+                )
+                raise UsageError(f"row {number}, {row!r:.100}: the task takes {wanted}. Give that, or a list of them.")
+            yield parts
+
+    def _best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
+        if logits.shape[1] == 1:
+            return [[{"label": None, "score": value}] for value in logits[:, 0].tolist()]
+        order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
+        best = np.take_along_axis(scores(logits), order, axis=1).tolist()
+        return [
+            [{"label": self.labels[index], "score": score} for index, score in zip(indices, row, strict=True)]
+            for indices, row in zip(order.tolist(), best, strict=True)
+        ]
+
+
+def _parts(row: Row) -> Text:
+    """Return the texts of a row, or none if it is not a row."""
+    if isinstance(row, str):
+        return (row,)
+    if isinstance(row, Mapping):
+        return tuple(row[key] for key in ("text", "text_pair") if key in row)
+    return row if isinstance(row, tuple) else ()
+
+
+def scores(logits: Logits) -> Logits:
+    """Return the softmax of each row, computed in float64; a row of one number is its own score.
+
+    `logits` are float32 [rows, classes], and so is what is returned.
+    """
+    if logits.shape[1] == 1:
+        return logits
+    wide = logits.astype(np.float64)
+    raised = np.exp(wide - wide.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)
