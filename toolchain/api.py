@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from toolchain.energy.power import measure as measure_energy
 from toolchain.errors import MachineError
@@ -19,8 +19,9 @@ from toolchain.recipe.options import joined
 
 if TYPE_CHECKING:
     from toolchain.evaluation.classifier import Classifier
-    from toolchain.evaluation.results import Result
+    from toolchain.records.bundle import BuildRecord
     from toolchain.records.comparison import NamedComparison
+    from toolchain.records.result import Result
 
 __all__ = ["build", "compare", "evaluate", "load", "measure_energy"]
 
@@ -44,7 +45,7 @@ def build(
     output: Place | None = None,
     max_drop: float | None = None,
     **options: Option,
-) -> dict[str, Any]:
+) -> "BuildRecord":
     """Build a bundle, or bring one up to date: checkpoint to ONNX, calibration, INT8 or FP16 graphs, engine.
 
         built = toolchain.build(model="demo", task="demo", precision="int8")
@@ -80,7 +81,7 @@ def build(
 
 def run_build(
     values: dict[str, Any], *, bundle: Path | None = None, goal: tuple[str, ...] = ()
-) -> tuple[dict[str, Any], Recipe]:
+) -> "tuple[BuildRecord, Recipe]":
     """Build by precision or up to the steps of `goal`, into `bundle` if there is one, and compare with FP32.
 
     Returns:
@@ -102,9 +103,10 @@ def run_build(
     else:
         recipe = Recipe.make(values | ({"precision": "fp32"} if goal else {}))
     if bundle and _asks_for_engine_only(values):
-        done = bundles.build_engine(opened, recipe, log=log.info)
+        made = bundles.build_engine(opened, recipe, log=log.info)
     else:
-        done = bundles.build(recipe, steps=steps, engine=not goal, log=log.info)
+        made = bundles.build(recipe, steps=steps, engine=not goal, log=log.info)
+    done = cast("BuildRecord", made)
     if recipe.max_drop is not None and not recipe.dry_run:
         engines = [done["engine"]["file"]] if "engine" in done else []
         done["gate"] = gate(Path(done["bundle"]), recipe, engines=engines, tell=log.info)
@@ -117,7 +119,7 @@ def _asks_for_engine_only(values: dict[str, Any]) -> bool:
     return values.get("backend") == "trt" and values.keys() <= {"backend", "device", "force", *cache, *ENGINE}
 
 
-def judge_build(done: dict[str, Any], recipe: Recipe) -> None:
+def judge_build(done: "BuildRecord", recipe: Recipe) -> None:
     """Refuse a build whose gate failed, or which lacks the engine that was asked for.
 
     Raises:
@@ -174,7 +176,7 @@ def evaluate(
 
     named = {"model": model, "task": task, "data": data, "split": split, "precision": precision, "device": device}
     values = _given(backend=backend, **named, limit=limit, energy=energy or None, **options)
-    return pipeline.evaluate(values, bundle=Path(bundle) if bundle else None)
+    return cast("Result", pipeline.evaluate(values, bundle=Path(bundle) if bundle else None))
 
 
 def compare(
@@ -204,7 +206,7 @@ def compare(
     """
     from toolchain.diagnose.gate import compare_results
 
-    places = [Path(one["file"] if isinstance(one, dict) else one) for one in results]
+    places = [Path(str(one["file"]) if isinstance(one, dict) else one) for one in results]
     recipe = Recipe.make(_given(max_drop=max_drop, confidence=confidence, seed=seed))
     return compare_results(places, recipe, tell=log.info)
 
