@@ -1,4 +1,4 @@
-"""What goes in and out of a model, and how far a tensor reaches."""
+"""Types that cross between modules: the batches of a model, the function that runs it, and calibration ranges."""
 
 import math
 from collections.abc import Callable
@@ -9,28 +9,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.errors import InputError
+from toolchain.records.calibration import RangeRecord
 
 Array = NDArray[Any]
 
+# Input name -> int32 [batch, sequence].
 Batch = dict[str, Array]
-"""Input name -> int32 [batch, sequence]."""
 
+# A batch -> logits, float32 [batch, classes]. The device is idle when the function returns.
 Infer = Callable[[Batch], NDArray[np.float32]]
-"""A batch -> logits, float32 [batch, classes]. The device is idle when it returns."""
 
+# The inputs of a served model that hold the texts of a row: BYTES [n, 1] each.
 TEXT_INPUTS = ("TEXT", "TEXT_PAIR")
-"""What a server calls the texts of a row: BYTES [n, 1] each."""
 
+# Symmetric int8 uses -127..127, without -128: then x and -x have the same scale.
 INT8_LEVELS = 127
-"""Symmetric int8 uses -127..127, so that a range and its negative meet the same scale."""
+
+# Between these limits a float32 scale has its full precision.
+SMALLEST_SCALE, LARGEST_SCALE = 1.2e-38, 3e38
 
 
 @dataclass(frozen=True)
 class Range:
-    """How far one tensor reaches.
+    """The calibration range of one tensor, in the tensor's units.
 
-    `amax` is the calibrated |x| that maps to 127; `low` and `high` are the calibrated ends,
-    each within [-amax, amax], that an asymmetric type uses.
+    `amax` is the |x| that maps to 127 in symmetric int8. `low` and `high` are the ends that an asymmetric type uses;
+    both lie within [-amax, amax].
     """
 
     amax: float
@@ -39,26 +43,27 @@ class Range:
 
     @property
     def scale(self) -> float:
-        """The step of symmetric int8: amax / 127."""
+        """The scale of symmetric int8, amax / 127, before any rounding.
+
+        A graph may hold another number: graph/fp16.py rounds the scales of model.int8.onnx to float16.
+        """
         return self.amax / INT8_LEVELS
 
-    def to_json(self) -> dict[str, float]:
-        """Return the form that calibration.json holds."""
+    def to_json(self) -> RangeRecord:
+        """Return the entry of calibration.json, without its `scale`."""
         return {"amax": self.amax, "min": self.low, "max": self.high}
 
 
-SMALLEST_SCALE, LARGEST_SCALE = 1.2e-38, 3e38
-"""Between them float32 has its full precision."""
-
+# Tensor name -> calibration range.
 Ranges = dict[str, Range]
-"""Tensor name -> range."""
 
 
 def range_from_json(name: str, value: Any, *, where: str = "calibration") -> Range:
-    """Read one entry of calibration.json.
+    """Return the range that one entry of calibration.json states for the tensor `name`.
 
     Raises:
-        InputError: a bound is missing, not finite, or amax is not above zero.
+        InputError: a bound is missing or not finite, min is above max, or amax is not above zero. The message begins
+            with `where`.
     """
     try:
         found = Range(float(value["amax"]), float(value["min"]), float(value["max"]))
@@ -67,7 +72,7 @@ def range_from_json(name: str, value: Any, *, where: str = "calibration") -> Ran
             f"{where}: range of {name} is {value!r}. It needs amax, min and max; calibrate again."
         ) from error
     finite = all(map(math.isfinite, (found.amax, found.low, found.high)))
-    # The scale becomes a float32, which must hold it.
+    # A graph stores the scale as float32, which must be able to hold it.
     if not finite or found.low > found.high or not SMALLEST_SCALE < found.scale < LARGEST_SCALE:
         raise InputError(
             f"{where}: range of {name} is {value!r}. It must be finite, amax above zero and min not above max; "

@@ -40,7 +40,7 @@ def test_what_is_kept_and_the_head_are_not_in_integers(bundle):
     found = explain(open_probe_graph(bundle, {"file": "model.int8.onnx"}))
     out = {one["name"]: one["reason"] for one in found["products"] if not one["integers"]}
     assert set(out) == {"distilbert.transformer.layer.0.ffn.lin2", "pre_classifier", "classifier"}
-    assert "no Q/DQ before it" in out["distilbert.transformer.layer.0.ffn.lin2"]
+    assert "without Q/DQ before it" in out["distilbert.transformer.layer.0.ffn.lin2"]
     assert "on purpose" in out["classifier"]
     assert 0.8 < found["share_of_macs"]["tensorrt"] == found["share_of_macs"]["integers"] < 0.95
     assert found["smoothing_muls"] == 6
@@ -53,7 +53,17 @@ def test_the_cpu_view_is_no_food_for_tensorrt(bundle):
     found = explain(open_probe_graph(bundle, {}))
     assert found["share_of_macs"]["tensorrt"] == 0
     assert found["share_of_macs"]["on_this_cpu"] == found["share_of_macs"]["integers"]
-    assert "an integer operator of ONNX Runtime, which TensorRT has not" in {one["reason"] for one in found["products"]}
+    assert "an integer operator of ONNX Runtime, which TensorRT lacks" in {one["reason"] for one in found["products"]}
+
+
+def test_scales_are_those_of_the_graph_beside_the_measured_amax(bundle):
+    found = explain(open_probe_graph(bundle, {"file": "model.int8.onnx"}))
+    ranges = json.loads((bundle / "calibration.json").read_text())["ranges"]
+    scales = {one["tensor"]: (one["amax"], one["scale"]) for one in found["scales"]}
+    calibrated = {name: pair for name, pair in scales.items() if pair[0] is not None}
+    assert len(calibrated) > 10
+    assert calibrated == {name: (ranges[name]["amax"], ranges[name]["scale"]) for name in calibrated}
+    assert {name for name in scales if name not in calibrated} == {name for name in scales if "softmax" in name}
 
 
 def test_fp32_is_told_to_build_int8(bundle):

@@ -8,6 +8,7 @@ import pytest
 from toolchain import graph
 from toolchain.graph.cpu import for_cpu, separate_norms
 from toolchain.graph.first_token import first_token
+from toolchain.graph.gemms import attention_gemms
 from toolchain.graph.integer import integer_products
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.coverage import optimised
@@ -29,7 +30,7 @@ def quantized(exported, tokens_of):
 
     def make(kind):
         model = graph.load(exported[kind])
-        quantize(model, ranges[kind], CPU, keep=[node.name for node in graph.attention_products(model)])
+        quantize(model, ranges[kind], CPU, keep=[node.name for node in attention_gemms(model)])
         return model
 
     return make

@@ -13,7 +13,7 @@ from toolchain import graph
 from toolchain.errors import InputError
 from toolchain.graph.encoder import dissect, plugin_ranges, tensor_name, tensor_names
 from toolchain.graph.fp16 import to_half
-from toolchain.int8.quantize import calibrated_tensors
+from toolchain.graph.gemms import calibrated_tensors, linear_layers
 from toolchain.runtimes.ort import open_session
 from toolchain.tensors import Range
 
@@ -167,7 +167,7 @@ def half(model):
 
 
 def quantized(model):
-    node = graph.linear_layers(model)[0]
+    node = linear_layers(model)[0]
     scale = graph.add_initializer(model, "scale", np.float32(1).reshape(()))
     pair = ir.node("QuantizeLinear", [node.inputs[0], scale])
     back = ir.node("DequantizeLinear", [pair.outputs[0], scale])

@@ -8,6 +8,7 @@ import pytest
 from toolchain import graph
 from toolchain.errors import InputError
 from toolchain.graph.fp16 import round_scales, to_half
+from toolchain.graph.gemms import linear_layers
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.runtimes import open_runtime
@@ -53,7 +54,7 @@ def test_every_node_is_typed_consistently(exported, probe, tmp_path, kind):
 
 def test_a_weight_beyond_float16_is_refused(exported):
     model = graph.load(exported["distilbert"])
-    weight = graph.linear_layers(model)[0].inputs[1]
+    weight = linear_layers(model)[0].inputs[1]
     weight.const_value = ir.tensor(graph.constant(weight) * 1e6 + 1e6)
     with pytest.raises(InputError, match="beyond float16"):
         to_half(model)

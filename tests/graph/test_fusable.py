@@ -7,8 +7,9 @@ import pytest
 from toolchain import graph
 from toolchain.graph.fp16 import to_half
 from toolchain.graph.fusable import attention_faults
+from toolchain.graph.gemms import attention_gemms, find_gemms
 from toolchain.int8.calibrate import calibrate
-from toolchain.int8.quantize import TENSORRT, find_products, quantize
+from toolchain.int8.quantize import TENSORRT, quantize
 
 KINDS = ["distilbert", "bert", "roberta"]
 
@@ -32,7 +33,7 @@ def half(exported):
 def int8(exported, ranges):
     def make(kind="distilbert", keep=None):
         model = graph.load(exported[kind])
-        quantize(model, ranges[kind], TENSORRT, keep=find_products(model, keep))
+        quantize(model, ranges[kind], TENSORRT, keep=find_gemms(model, keep))
         to_half(model)
         return model
 
@@ -95,7 +96,7 @@ def test_a_float32_graph_has_one_fault(exported, kind):
 
 def test_a_graph_without_attention_says_so(half):
     model = half()
-    for node in graph.attention_products(model):
+    for node in attention_gemms(model):
         node.replace_input_with(1, number(model, 1.0))
     assert faults(model) == ["no attention: the graph has no product of two activations"]
 

@@ -3,6 +3,7 @@ import pytest
 
 from toolchain import graph
 from toolchain.errors import InputError
+from toolchain.graph.gemms import attention_gemms, linear_layers
 
 
 def test_load_says_what_is_no_graph(tmp_path):
@@ -15,13 +16,13 @@ def test_load_says_what_is_no_graph(tmp_path):
 
 def test_products_are_told_apart(exported):
     model = graph.load(exported["distilbert"])
-    assert len(graph.linear_layers(model)) == 2 * 6
-    assert len(graph.attention_products(model)) == 2 * 2
+    assert len(linear_layers(model)) == 2 * 6
+    assert len(attention_gemms(model)) == 2 * 2
 
 
 def test_names_are_those_of_the_modules(exported):
     model = graph.load(exported["bert"])
-    names = [node.name for node in graph.linear_layers(model)]
+    names = [node.name for node in linear_layers(model)]
     assert names[0] == "bert.encoder.layer.0.attention.self.query"
     assert "bert.encoder.layer.1.output.dense" in names
 

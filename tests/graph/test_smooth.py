@@ -5,6 +5,7 @@ import pytest
 
 from toolchain import graph
 from toolchain.errors import InputError
+from toolchain.graph.gemms import linear_layers
 from toolchain.graph.smooth import MAX_EXPONENT, exponents, folds, smooth
 from toolchain.int8.calibrate import channel_amax, collect
 from toolchain.runtimes.batched import logits_of
@@ -77,7 +78,7 @@ def test_an_outlier_channel_shrinks(exported, tokens_of):
 
 def test_what_shares_its_weights_is_left_alone(exported):
     model = graph.load(exported["distilbert"])
-    first, second = [node for node in graph.linear_layers(model) if node.name.endswith("lin1")]
+    first, second = [node for node in linear_layers(model) if node.name.endswith("lin1")]
     second.replace_input_with(1, first.inputs[1])
     left_out = {"distilbert.transformer.layer.0.sa_layer_norm", "distilbert.transformer.layer.1.sa_layer_norm"}
     assert left_out.isdisjoint(fold.name for fold in folds(model))

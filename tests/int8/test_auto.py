@@ -1,4 +1,4 @@
-"""The chosen combination is the nearest to FP32 of all that were tried."""
+"""`auto` chooses the combination that is nearest to FP32."""
 
 import numpy as np
 import pytest
@@ -25,13 +25,13 @@ def choice(setting):
     return choose(*setting)
 
 
-def test_every_combination_is_tried_and_the_nearest_taken(choice):
+def test_every_combination_is_tried_and_the_nearest_chosen(choice):
     tried = {(trial.alpha, trial.method) for trial in choice.trials}
     assert tried == {(alpha, method) for alpha in ALPHAS for method in CANDIDATES}
     assert choice.best.distance.rank == min(trial.distance.rank for trial in choice.trials)
 
 
-def test_ranges_and_smoothing_are_those_of_the_best(setting, choice):
+def test_ranges_and_smoothing_belong_to_the_best_trial(setting, choice):
     load, _, holdout = setting
     model = load()
     smooth(model, choice.smoothing)

@@ -1,4 +1,4 @@
-"""The search on real graphs, and on a made-up one whose best answer is known."""
+"""The search on real graphs, and on a made-up one whose best exclusion is known."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from toolchain.int8.calibrate import calibrate
 from toolchain.int8.holdout import Holdout, choose_holdout
 from toolchain.int8.mixed_precision import Search
 from toolchain.int8.quantize import TENSORRT, quantize
-from toolchain.int8.sensitivity import Product, measure_noise
+from toolchain.int8.sensitivity import Sensitivity, measure_noise
 from toolchain.runtimes.distance import Distance
 from toolchain.tensors import Range
 
@@ -20,30 +20,30 @@ def setting(exported, tokens_of):
 
     tokens = tokens_of("distilbert", 40)
     ranges = calibrate(load(), tokens, method="minmax")
-    # One tensor whose range is far too small: its product must be the first to be kept.
+    # The range of one tensor is far too small: its GEMM must be the first to be excluded.
     broken = "distilbert.transformer.layer.1.ffn.lin2.input"
     ranges[broken] = Range(ranges[broken].amax / 200, 0, ranges[broken].amax / 200)
     return load, ranges, choose_holdout(load, tokens_of("distilbert", 30), seed=0)
 
 
-def test_noise_is_that_of_each_product_alone(setting):
+def test_noise_is_measured_for_each_gemm_alone(setting):
     load, ranges, holdout = setting
-    products = measure_noise(load, ranges, holdout.tokens)
-    assert sum(product.macs for product in products) == pytest.approx(1)
-    assert min(products, key=lambda product: product.snr_db).name == "distilbert.transformer.layer.1.ffn.lin2"
-    assert {product.kind for product in products} == {"linear", "attention"}
-    by_name = {product.name.split("layer.0.")[-1]: product for product in products}
+    gemms = measure_noise(load, ranges, holdout.tokens)
+    assert sum(gemm.macs for gemm in gemms) == pytest.approx(1)
+    assert min(gemms, key=lambda gemm: gemm.snr_db).name == "distilbert.transformer.layer.1.ffn.lin2"
+    assert {gemm.kind for gemm in gemms} == {"linear", "attention"}
+    by_name = {gemm.name.split("layer.0.")[-1]: gemm for gemm in gemms}
     assert by_name["ffn.lin1"].macs == pytest.approx(2 * by_name["attention.q_lin"].macs)
 
 
 class ByDistance(Holdout):
-    """Few rows change their label; here the distance itself stands for the drop."""
+    """Few rows change their label, so here the distance itself counts as the drop."""
 
     def expected_drop(self, found):
         return found.rank
 
 
-def test_the_broken_product_is_kept_and_nothing_else(setting):
+def test_only_the_broken_gemm_is_excluded(setting):
     load, ranges, holdout = setting
     holdout = ByDistance(holdout.tokens, holdout.reference, holdout.pool)
     search = Search(load, ranges, holdout, 20, {})
@@ -59,7 +59,7 @@ def test_the_broken_product_is_kept_and_nothing_else(setting):
 
 
 class Known(Search):
-    """A search in a world where every product's error is known and errors add up."""
+    """A search in which every GEMM's error is known and errors add up."""
 
     def __init__(self, errors, budget, memory=None):
         super().__init__(None, {}, None, budget, {} if memory is None else memory)
@@ -67,26 +67,26 @@ class Known(Search):
 
     def _noise(self):
         self.memory.setdefault("evaluations", {})
-        return [Product(name, "linear", 1 / len(self.errors), -error) for name, error in self.errors.items()]
+        return [Sensitivity(name, "linear", 1 / len(self.errors), -error) for name, error in self.errors.items()]
 
     def _distance(self, key, keep):
         if key not in self.memory["evaluations"]:
             self.fresh += 1
             left = sum(error for name, error in self.errors.items() if name not in set(keep))
             self.memory["evaluations"][key] = Distance(None, left, None).to_json()
-        self.asked.add(key)
+        self.evaluated.add(key)
         return Distance(**self.memory["evaluations"][key])
 
-    def _set(self, keep):
+    def _exclude(self, keep):
         self.holdout = type("H", (), {"expected_drop": staticmethod(lambda found: found.rms)})
-        return super()._set(keep)
+        return super()._exclude(keep)
 
 
 ERRORS = {f"p{index}": 2.0 ** -abs(index - 7) for index in range(16)}
 
 
 @pytest.mark.parametrize("limit", [0.05, 0.3, 1.0, 1.7])
-def test_the_smallest_set_is_found(limit):
+def test_the_smallest_exclusion_is_found(limit):
     found = Known(ERRORS, 60).run(max_drop=limit)
     largest_first = sorted(ERRORS.values(), reverse=True)
     fewest = next(count for count in range(17) if sum(largest_first[count:]) <= limit)
@@ -94,7 +94,7 @@ def test_the_smallest_set_is_found(limit):
     assert found.enough
 
 
-def test_the_budget_holds_and_a_stopped_search_goes_on_where_it_was():
+def test_the_budget_holds_and_a_stopped_search_resumes():
     whole = Known(ERRORS, 24)
     expected = whole.run(max_drop=0.3)
     assert expected.evaluations <= 24
@@ -104,14 +104,14 @@ def test_the_budget_holds_and_a_stopped_search_goes_on_where_it_was():
     assert again.fresh == whole.fresh - 10
 
 
-def test_no_more_work_is_kept_than_allowed():
+def test_no_more_work_is_excluded_than_allowed():
     found = Known(ERRORS, 60).run(max_drop=0.01, most_macs=0.2)
     assert not found.enough
     assert found.best.macs <= 0.2
     assert set(found.best.keep) == {"p7", "p8", "p6"}
 
 
-def test_hard_rows_are_those_near_the_boundary(exported, tokens_of):
+def test_half_of_the_rows_are_near_the_decision_boundary(exported, tokens_of):
     def load():
         return graph.load(exported["bert"])
 

@@ -1,4 +1,4 @@
-"""Q/DQ graphs: types and places as promised, arithmetic that of numpy, logits near the original."""
+"""Q/DQ graphs: types and places of the nodes, scales against numpy and calibration.json, logits near FP32."""
 
 import numpy as np
 import onnx_ir as ir
@@ -9,9 +9,10 @@ from hypothesis.extra.numpy import arrays
 
 from toolchain import graph
 from toolchain.errors import InputError, UsageError
+from toolchain.graph.gemms import find_gemms
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.coverage import integer_coverage
-from toolchain.int8.quantize import CPU, TENSORRT, find_products, quantize, quantize_weight
+from toolchain.int8.quantize import CPU, TENSORRT, quantize, quantize_weight
 from toolchain.runtimes import open_runtime
 
 KINDS = ["distilbert", "bert", "roberta"]
@@ -38,7 +39,7 @@ def test_weights_round_to_the_nearest_of_255_levels(weight):
     assert (np.abs(integers * scale - weight) <= scale / 2 + 1e-5).all()
 
 
-def test_products_read_int8_with_zero_point_0_for_tensorrt(quantized):
+def test_gemms_for_tensorrt_read_int8_with_zero_point_0(quantized):
     model = graph.load(quantized["distilbert", "tensorrt"])
     for node in graph.nodes(model, "MatMul"):
         for value in node.inputs:
@@ -64,20 +65,20 @@ def test_weights_have_a_scale_for_each_output_channel(quantized):
             assert graph.constant(source.inputs[1]).shape == (graph.constant(source.inputs[0]).shape[1],)
 
 
-def test_what_must_stay_float_does(quantized):
+def test_layer_norms_embeddings_head_softmax_and_additions_stay_float(quantized):
     model = graph.load(quantized["distilbert", "tensorrt"])
     for node in graph.nodes(model, "LayerNormalization", "Gather", "Gemm", "Softmax", "Add"):
         assert "DequantizeLinear" not in {value.producer().op_type for value in node.inputs if value.producer()}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_cpu_view_runs_wholly_in_integers(quantized, kind):
+def test_the_cpu_graph_runs_in_integers(quantized, kind):
     assert integer_coverage(quantized[kind, "cpu"]) == {"integer": 16, "float": 0}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("target", ["tensorrt", "cpu"])
-def test_logits_stay_near(quantized, exported, probe, kind, target):
+def test_logits_stay_near_fp32(quantized, exported, probe, kind, target):
     with open_runtime("ort", exported[kind]) as full, open_runtime("ort", quantized[kind, target]) as small:
         expected = full(probe(kind))
         assert np.abs(small(probe(kind)) - expected).max() < 0.15 * np.abs(expected).max()
@@ -89,11 +90,11 @@ def test_a_graph_of_another_model_is_refused(exported):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_kept_stays_float_and_nothing_else_does(exported, tokens_of, kind):
+def test_only_kept_gemms_stay_float(exported, tokens_of, kind):
     model = graph.load(exported[kind])
     ranges = calibrate(graph.load(exported[kind]), tokens_of(kind, 20), method="mse")
     names = [node.name for node in graph.nodes(model, "MatMul")]
-    keep = find_products(model, "*.product2, *layer.0*q*")
+    keep = find_gemms(model, "*.product2, *layer.0*q*")
     done = quantize(model, ranges, TENSORRT, keep=keep)
     assert (len(keep), done["linear"], done["attention"], done["kept"]) == (3, 11, 2, sorted(keep))
     for node in graph.nodes(model, "MatMul"):
@@ -103,5 +104,5 @@ def test_what_is_kept_stays_float_and_nothing_else_does(exported, tokens_of, kin
 
 
 def test_a_pattern_that_matches_nothing_is_refused(exported):
-    with pytest.raises(UsageError, match=r"--keep \*\.lin9: no product is called that"):
-        find_products(graph.load(exported["bert"]), "*.lin9")
+    with pytest.raises(UsageError, match=r"--keep \*\.lin9: no GEMM has this name"):
+        find_gemms(graph.load(exported["bert"]), "*.lin9")

@@ -26,7 +26,7 @@ from toolchain.engine.static import static_network
 from toolchain.errors import InputError
 from toolchain.files import sha256_file, sha256_json
 from toolchain.graph.encoder import Encoder, plugin_ranges, tensor_name, tensor_names
-from toolchain.int8.calibrate import read_ranges, tapped
+from toolchain.int8.calibrate import read_calibration, stream_activations
 from toolchain.tensors import Batch
 
 CACHE = "calibration.cache"
@@ -77,13 +77,13 @@ def own_ranges(resolved: ResolvedRecipe, staging: Path, encoder: Encoder) -> dic
     Raises:
         InputError: calibration.json or the rows are missing or of another graph.
     """
-    ranges, about = read_ranges(staging / "calibration.json")
-    if about.get("smoothing"):
+    calibration = read_calibration(staging / "calibration.json")
+    if calibration.smoothing:
         raise InputError(
             "calibration.json: its ranges are those of a smoothed graph, and the plugins' has no smoothing. "
             "Calibrate without --smooth and auto, or give --calibrator tensorrt."
         )
-    found = plugin_ranges(encoder, ranges)
+    found = plugin_ranges(encoder, calibration.ranges)
     names = {
         tensor_name(index, role): name
         for index, part in enumerate(encoder.layers)
@@ -91,7 +91,7 @@ def own_ranges(resolved: ResolvedRecipe, staging: Path, encoder: Encoder) -> dic
         if tensor_name(index, role) not in found
     }
     tokens = resolved.encode(resolved.calibration_rows.texts)
-    for values in tapped(graph.load(staging / "model.onnx"), list(names.values()), tokens):
+    for values in stream_activations(graph.load(staging / "model.onnx"), list(names.values()), tokens):
         for name, source in names.items():
             found[name] = max(found.get(name, 0.0), float(np.abs(values[source]).max()))
     return {name: found[name] for name in tensor_names(encoder)}

@@ -23,16 +23,17 @@ from toolchain.checkpoint.model import TOKENIZER_FILES
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import MissingSplitError, Text, load_rows
 from toolchain.errors import GateError, InputError
+from toolchain.records.calibration import CalibrationAbout
 from toolchain.runtimes import open_runtime, parity
 from toolchain.runtimes.environment import version_of
-from toolchain.tensors import Ranges
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from toolchain.int8.calibrate import Calibration
     from toolchain.int8.quantize import QdqScheme
 
-STEP_VERSIONS = {"export": 2, "half": 1, "calibrate": 2, "quantize": 4, "cpu": 1, "cuda": 1}
+STEP_VERSIONS = {"export": 2, "half": 1, "calibrate": 3, "quantize": 4, "cpu": 1, "cuda": 1}
 """Raised when a step's code changes what it writes, so that old outputs are not taken for new."""
 
 KEEP_MACS = 0.09
@@ -129,22 +130,26 @@ def _cuda(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
 
 
 def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
-    from toolchain.int8.calibrate import read_ranges, write_ranges
+    from toolchain.int8.calibrate import read_calibration
 
     recipe = resolved.recipe
     graph_sha256 = made.artefacts["model.onnx"]
     if recipe.calibration and not recipe.gives_cache:
-        ranges, known = read_ranges(Path(recipe.calibration))
-        if known.get("graph_sha256") != graph_sha256:
+        given = read_calibration(Path(recipe.calibration))
+        if given.about.get("graph_sha256") != graph_sha256:
             raise InputError(
                 f"{recipe.calibration}: made for another graph. Calibrate this model: toolchain calibrate."
             )
-        entries = {name: one.to_json() for name, one in ranges.items()}
-        given = {"version": STEP_VERSIONS["calibrate"], "ranges": entries, **known}
-        return made.step("calibrate", given, lambda folder: _written(write_ranges, folder, ranges, known))
+        known = {
+            "version": STEP_VERSIONS["calibrate"],
+            "ranges": {name: one.to_json() for name, one in given.ranges.items()},
+            "smoothing": given.smoothing,
+            **given.about,
+        }
+        return made.step("calibrate", known, lambda folder: _written(folder, given))
 
     rows = resolved.calibration_rows
-    about: dict[str, Any] = {
+    about: CalibrationAbout = {
         "method": recipe.calib_method,
         "smooth": recipe.smooth,
         "samples": len(rows),
@@ -162,57 +167,59 @@ def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
     }
 
     def run(folder: Path) -> dict[str, Any]:
-        ranges, found = _ranges(resolved, folder / "model.onnx")
-        return _written(write_ranges, folder, ranges, about | found) | {"tensors": len(ranges)}
+        found = _calibration(resolved, folder / "model.onnx", about)
+        return _written(folder, found) | {"tensors": len(found.ranges)}
 
     return made.step("calibrate", inputs, run)
 
 
-def _ranges(resolved: ResolvedRecipe, model: Path) -> tuple[Ranges, dict[str, Any]]:
-    """Return the ranges by the recipe's method, and what else calibration.json says of them."""
+def _calibration(resolved: ResolvedRecipe, model: Path, about: CalibrationAbout) -> "Calibration":
+    """Calibrate a graph by the recipe's method; `about` gains the digests of the rows, and the choice under `auto`."""
     from toolchain import graph
     from toolchain.graph.smooth import exponents, smooth
-    from toolchain.int8.calibrate import calibrate, channel_amax
+    from toolchain.int8.calibrate import Calibration, calibrate, channel_amax
 
     recipe, rows = resolved.recipe, resolved.calibration_rows
     tokens = resolved.encode(rows.texts)
+    about["row_sha256"] = sorted(set(rows.text_digests))
     if recipe.calib_method == "auto":
-        ranges, about = _chosen(resolved, lambda: graph.load(model), tokens)
-        chosen = {"chosen_sha256": sorted(set(resolved.holdout_rows.text_digests))}
-        return ranges, {**about, **chosen, "row_sha256": sorted(set(rows.text_digests))}
+        return _chosen(resolved, lambda: graph.load(model), tokens, about)
     full, smoothing = graph.load(model), {}
     if recipe.smooth is not None:
         smoothing = exponents(full, channel_amax(full, tokens), recipe.smooth)
         smooth(full, smoothing)
-    ranges = calibrate(full, tokens, method=recipe.calib_method, where=str(model))
-    return ranges, {"smoothing": smoothing, "row_sha256": sorted(set(rows.text_digests))}
+    return Calibration(calibrate(full, tokens, method=recipe.calib_method, where=str(model)), smoothing, about)
 
 
-def _chosen(resolved: ResolvedRecipe, load: "Callable[[], ir.Model]", tokens: Tokens) -> tuple[Ranges, dict[str, Any]]:
-    """Return the ranges that come nearest to FP32; for a gate also what little to keep out of INT8."""
+def _chosen(
+    resolved: ResolvedRecipe, load: "Callable[[], ir.Model]", tokens: Tokens, about: CalibrationAbout
+) -> "Calibration":
+    """Return the calibration that is nearest to FP32; with a gate also the few GEMMs to exclude from INT8."""
     from toolchain.int8.auto import choose, smoothed
+    from toolchain.int8.calibrate import Calibration
     from toolchain.int8.holdout import choose_holdout
     from toolchain.int8.mixed_precision import Search
 
     recipe = resolved.recipe
     holdout = choose_holdout(load, resolved.encode(resolved.holdout_rows.texts), seed=recipe.seed)
     found = choose(load, tokens, holdout, alpha=recipe.smooth)
-    about: dict[str, Any] = {
-        "method": found.best.method,
-        "smooth": found.best.alpha,
-        "trials": [trial.to_json() for trial in found.trials],
-        "smoothing": found.smoothing,
-    }
+    about["method"], about["smooth"] = found.best.method, found.best.alpha
+    about["trials"] = [trial.to_json() for trial in found.trials]
+    about["chosen_sha256"] = sorted(set(resolved.holdout_rows.text_digests))
     if recipe.max_drop is not None and holdout.expected_drop(found.best.distance) > recipe.max_drop:
         search = Search(lambda: smoothed(load, found.smoothing), found.ranges, holdout, KEEP_BUDGET, {})
         kept = search.run(max_drop=recipe.max_drop, most_macs=KEEP_MACS).best
-        about |= {"keep": list(kept.keep), "kept": kept.to_json()}
-    return found.ranges, about
+        about["keep"], about["kept"] = list(kept.keep), kept.to_json()
+    return Calibration(found.ranges, found.smoothing, about)
 
 
-def _written(write: Callable[..., None], folder: Path, ranges: Any, about: dict[str, Any]) -> dict[str, Any]:
-    write(folder, ranges, about)
-    return {key: value for key, value in about.items() if key not in ("row_sha256", "chosen_sha256", "smoothing")}
+def _written(folder: Path, calibration: "Calibration") -> dict[str, Any]:
+    """Write calibration.json and calibration.cache; return the step's record, without the digests of the rows."""
+    from toolchain.int8.calibrate import write_calibration
+
+    write_calibration(folder, calibration)
+    about = dict(calibration.about)
+    return {key: value for key, value in about.items() if key not in ("row_sha256", "chosen_sha256")}
 
 
 def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
@@ -221,18 +228,18 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
         from toolchain.graph.cpu import for_cpu
         from toolchain.graph.fp16 import to_half
         from toolchain.graph.smooth import smooth
-        from toolchain.int8.calibrate import read_ranges
+        from toolchain.int8.calibrate import read_calibration
         from toolchain.int8.coverage import integer_coverage
         from toolchain.int8.quantize import CPU, TENSORRT, quantize
 
-        ranges, about = read_ranges(folder / "calibration.json")
+        calibration = read_calibration(folder / "calibration.json")
         views = {"model.int8.onnx": TENSORRT, "model.int8.cpu.onnx": CPU}
         record = {}
         for file, scheme in views.items():
             model = graph.load(folder / "model.onnx")
-            smoothing = {"smoothing_muls": smooth(model, about.get("smoothing", {}))}
-            keep = _kept(model, resolved.recipe.keep, about.get("keep", []), scheme)
-            record[file] = quantize(model, ranges, scheme, keep=keep) | smoothing
+            smoothing = {"smoothing_muls": smooth(model, calibration.smoothing)}
+            keep = _kept(model, resolved.recipe.keep, calibration.about.get("keep", []), scheme)
+            record[file] = quantize(model, calibration.ranges, scheme, keep=keep) | smoothing
             if scheme is TENSORRT:
                 record[file]["float16_nodes"] = to_half(model)
             else:
@@ -262,13 +269,13 @@ def _kept(model: "ir.Model", named: str | None, chosen: list[str], scheme: "QdqS
     What a person names, if only nothing, replaces what the calibration has chosen. It chose by the error of the graph
     for TensorRT, most of which attention makes; on a CPU attention is in float, where it is faster too.
     """
-    from toolchain.graph import attention_products
-    from toolchain.int8.quantize import TENSORRT, find_products
+    from toolchain.graph.gemms import attention_gemms, find_gemms
+    from toolchain.int8.quantize import TENSORRT
 
     if scheme is TENSORRT:
-        return find_products(model, ",".join(chosen) if named is None else named)
-    attention = [str(node.name) for node in attention_products(model)]
-    return list(dict.fromkeys([*attention, *find_products(model, named)]))
+        return find_gemms(model, ",".join(chosen) if named is None else named)
+    attention = [str(node.name) for node in attention_gemms(model)]
+    return list(dict.fromkeys([*attention, *find_gemms(model, named)]))
 
 
 def _parity(resolved: ResolvedRecipe, model: Path | bytes) -> parity.Parity:

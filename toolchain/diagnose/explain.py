@@ -15,9 +15,10 @@ from toolchain.diagnose.probe import ProbeGraph
 from toolchain.engine.plan import is_plan, read_record, rebuild
 from toolchain.errors import InputError
 from toolchain.graph import constant
-from toolchain.int8.calibrate import tapped
-from toolchain.int8.coverage import FLOAT_PRODUCTS, INTEGER_PRODUCTS, conversions, cover, optimised
-from toolchain.int8.sensitivity import decibel, energy
+from toolchain.int8.calibrate import read_calibration, stream_activations
+from toolchain.int8.coverage import FLOAT_GEMMS, INTEGER_GEMMS, conversions, cover, optimised
+from toolchain.int8.sensitivity import decibel, sum_of_squares
+from toolchain.records.quantization import ScaleRecord
 from toolchain.roofline.kernel_speed import gemm_ratio, share_of_time
 from toolchain.runtimes import open_runtime
 
@@ -55,6 +56,7 @@ def explain(probe: ProbeGraph) -> dict[str, Any]:
         "share_of_macs": work,
         "not_finite": flows["broken"],
         "clipped": flows["clipped"],
+        "scales": _scales(model, probe.calibration),
         "conversions": {"graph": conversions(model), "on_this_cpu": conversions(run)},
         "smoothing_muls": sum(str(node.name).endswith((".residual", ".smooth")) for node in graph.nodes(model, "Mul")),
         "speed": _speed(probe, work["on_this_cpu"]) if probe.reference else None,
@@ -116,8 +118,8 @@ def _against(probe: ProbeGraph) -> str:
 
 def _products(model: ir.Model, run: ir.Model, macs: dict[str, float], errors: dict[str, float]) -> list[dict[str, Any]]:
     """Return each product: how the graph has it, how this CPU runs it, its work and its error."""
-    floats = {str(node.name) for node in run.graph if node.op_type in FLOAT_PRODUCTS}
-    outputs = {str(value.name) for node in run.graph if node.op_type in FLOAT_PRODUCTS for value in node.outputs}
+    floats = {str(node.name) for node in run.graph if node.op_type in FLOAT_GEMMS}
+    outputs = {str(value.name) for node in run.graph if node.op_type in FLOAT_GEMMS for value in node.outputs}
     made = {str(node.name): str(node.outputs[0].name) for node in graph.nodes(model, "MatMul", "Gemm")}
     total = sum(macs.values()) or 1.0
     products = []
@@ -140,7 +142,7 @@ def _products(model: ir.Model, run: ir.Model, macs: dict[str, float], errors: di
 
 def _flows(model: ir.Model, probe: ProbeGraph) -> dict[str, Any]:
     """Run the rows; return the work of each product, and the tensors that go beyond the range they are quantised in."""
-    products = {str(node.name): node for node in graph.nodes(model, "MatMul", "Gemm", *sorted(INTEGER_PRODUCTS))}
+    products = {str(node.name): node for node in graph.nodes(model, "MatMul", "Gemm", *sorted(INTEGER_GEMMS))}
     quantized = {
         value: _limits(node)
         for node in graph.nodes(model, "QuantizeLinear")
@@ -151,7 +153,7 @@ def _flows(model: ir.Model, probe: ProbeGraph) -> dict[str, Any]:
     macs, broken = dict.fromkeys(products, 0.0), set()
     beyond, count, reach = (dict.fromkeys(quantized, 0.0) for _ in range(3))
     wanted = list(dict.fromkeys([*output.values(), *left.values(), *quantized]))
-    for values in tapped(model, wanted, probe.tokens, text="looking at values"):
+    for values in stream_activations(model, wanted, probe.tokens, text="looking at values"):
         for name in left:
             macs[name] += values[output[name]].size * values[left[name]].shape[-1]
             if not np.isfinite(values[output[name]]).all():
@@ -170,6 +172,18 @@ def _flows(model: ir.Model, probe: ProbeGraph) -> dict[str, Any]:
         if beyond[name] / count[name] >= CLIPPED
     ]
     return {"macs": macs, "broken": sorted(broken), "clipped": sorted(clipped, key=lambda one: -float(one["share"]))}
+
+
+def _scales(model: ir.Model, calibration: Path | None) -> list[ScaleRecord]:
+    """Return the measured amax and the scale in the graph of each quantized activation, in graph order."""
+    ranges = read_calibration(calibration).ranges if calibration else {}
+    found: dict[str, ScaleRecord] = {}
+    for node in graph.nodes(model, "QuantizeLinear"):
+        scale, name = constant(node.inputs[1]), _produced(node)
+        if name and scale is not None and scale.size == 1:
+            amax = ranges[name].amax if name in ranges else None
+            found[name] = {"tensor": name, "amax": amax, "scale": float(scale.item())}
+    return list(found.values())
 
 
 def _produced(node: ir.Node) -> str | None:
@@ -198,19 +212,22 @@ def stripped(model: ir.Model) -> ir.Model:
 
 def _errors(model: ir.Model, reference: ir.Model, tokens: Tokens) -> dict[str, float]:
     """Return the signal-to-noise ratio of each product's output, dB, against the reference's of the same name."""
-    kinds = ("MatMul", "Gemm", *sorted(INTEGER_PRODUCTS))
+    kinds = ("MatMul", "Gemm", *sorted(INTEGER_GEMMS))
     outputs = {str(node.name): str(node.outputs[0].name) for node in graph.nodes(model, *kinds)}
     known = {str(value.name) for node in reference.graph for value in node.outputs}
     names = {name: output for name, output in outputs.items() if output in known}
     if not names:
         return {}
     signal, noise = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
-    both = (tapped(one, list(dict.fromkeys(names.values())), tokens, text="comparing") for one in (model, reference))
+    both = (
+        stream_activations(one, list(dict.fromkeys(names.values())), tokens, text="comparing")
+        for one in (model, reference)
+    )
     for found, expected in zip(*both, strict=True):
         for name, output in names.items():
             wanted = expected[output][tuple(map(slice, found[output].shape))]  # or only the first token of it
-            signal[name] += energy(wanted)
-            noise[name] += energy(found[output] - wanted)
+            signal[name] += sum_of_squares(wanted)
+            noise[name] += sum_of_squares(found[output] - wanted)
     return {name: decibel(signal[name], noise[name]) for name in names if noise[name] > 0}
 
 

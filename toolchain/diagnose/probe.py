@@ -17,13 +17,14 @@ from toolchain.data.rows import Text
 from toolchain.engine.plan import is_plan
 from toolchain.errors import InputError, ToolchainError, UsageError
 from toolchain.evaluation.target import find_target
-from toolchain.int8.calibrate import read_ranges
+from toolchain.int8.calibrate import read_calibration
 from toolchain.int8.coverage import constant_behind
 from toolchain.recipe import REMOTE
 from toolchain.runtimes.parity import probe_texts
 from toolchain.runtimes.remote import Server
 
 ROWS = 64
+CALIBRATION = "calibration.json"
 RANDOM_LENGTHS = (3, 40)
 RANDOM_MAX_LENGTH = 128
 NAMES = ("input_ids", "attention_mask", "token_type_ids")
@@ -34,6 +35,7 @@ class ProbeGraph:
     """A graph, a plan or a checkpoint, what it came from if that is at hand, and rows to try both on.
 
     `reference` is the FP32 graph, `fp32` the name, backend and model of what is compared with: PyTorch where it can be.
+    `calibration` is the bundle's calibration.json, if it has one.
     """
 
     file: Path
@@ -50,6 +52,7 @@ class ProbeGraph:
     vocabulary: int
     max_length: int
     rows: str
+    calibration: Path | None = None
 
 
 def open_probe_graph(place: Path | None, changes: dict[str, Any], *, graphs_only: bool = False) -> ProbeGraph:
@@ -92,6 +95,7 @@ def open_probe_graph(place: Path | None, changes: dict[str, Any], *, graphs_only
         vocabulary=vocabulary_size(graph.load(target.bundle.file("model.onnx"))),
         max_length=resolved.max_length,
         rows=rows,
+        calibration=target.bundle.file(CALIBRATION) if CALIBRATION in target.bundle.manifest["artefacts"] else None,
     )
 
 
@@ -99,8 +103,8 @@ def _texts(bundle: Bundle, resolved: ResolvedRecipe) -> tuple[list[Text], str]:
     if resolved.recipe.data is not None or resolved.task.folder is not None:
         with contextlib.suppress(ToolchainError):
             used: list[str] = []
-            if "calibration.json" in bundle.manifest["artefacts"]:
-                used = read_ranges(bundle.file("calibration.json"))[1].get("row_sha256", [])
+            if CALIBRATION in bundle.manifest["artefacts"]:
+                used = read_calibration(bundle.file(CALIBRATION)).about.get("row_sha256", [])
             rows = resolved.rows_without(used).sample(ROWS, seed=resolved.recipe.seed)
             return rows.texts, f"{len(rows)} train rows that nothing was calibrated with"
     texts = probe_texts(len(resolved.task.text_columns))

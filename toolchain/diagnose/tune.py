@@ -11,10 +11,11 @@ from toolchain.errors import InputError
 from toolchain.evaluation.target import CHOSEN_ROWS, find_target
 from toolchain.files import sha256_json, write_json, write_text
 from toolchain.int8.auto import smoothed
-from toolchain.int8.calibrate import read_ranges
+from toolchain.int8.calibrate import read_calibration
 from toolchain.int8.holdout import choose_holdout
-from toolchain.int8.mixed_precision import Search, Tuned
-from toolchain.int8.sensitivity import Product
+from toolchain.int8.mixed_precision import Search, SearchResult
+from toolchain.int8.sensitivity import Sensitivity
+from toolchain.records.quantization import SearchRecord
 from toolchain.runtimes.distance import Distance
 from toolchain.runtimes.environment import version_of
 
@@ -34,10 +35,10 @@ def tune(changes: dict[str, Any], *, bundle: Path | None = None, tell: Callable[
     found = target.bundle
     if found is None or "calibration.json" not in found.manifest["artefacts"]:
         raise InputError(f"{found.path if found else bundle}: is not in INT8. Tune one that is: toolchain build.")
-    ranges, about = read_ranges(found.file("calibration.json"))
+    calibration = read_calibration(found.file("calibration.json"))
     recipe, resolved = target.resolved.recipe, target.resolved
     max_drop = DEFAULT_MAX_DROP if recipe.max_drop is None else recipe.max_drop
-    rows = resolved.rows_without(about.get("row_sha256", []))
+    rows = resolved.rows_without(calibration.about.get("row_sha256", []))
 
     graphs = [found.manifest["artefacts"][name] for name in ("model.onnx", "calibration.json")]
     tools = [VERSION, version_of("onnxruntime"), version_of("onnxruntime-gpu")]
@@ -50,26 +51,26 @@ def tune(changes: dict[str, Any], *, bundle: Path | None = None, tell: Callable[
     )
 
     def load() -> Any:
-        return smoothed(lambda: graph.load(found.file("model.onnx")), about["smoothing"])
+        return smoothed(lambda: graph.load(found.file("model.onnx")), calibration.smoothing)
 
     holdout = choose_holdout(load, resolved.encode(rows.texts), seed=recipe.seed)
-    search = Search(load, ranges, holdout, recipe.budget, memory, lambda: write_json(file, memory))
+    search = Search(load, calibration.ranges, holdout, recipe.budget, memory, lambda: write_json(file, memory))
     tuned = search.run(max_drop=max_drop)
     record = _record(found, tuned, max_drop=max_drop, rows=len(rows))
     write_json(found.path / RESULTS / CHOSEN_ROWS, rows.text_digests)
     return record | {"files": _write(found, record)}
 
 
-def _memory(file: Path) -> dict[str, Any]:
+def _memory(file: Path) -> SearchRecord:
     try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-        _ = [Product(**one) for one in known["noise"]], [Distance(**one) for one in known["evaluations"].values()]
+        known: SearchRecord = json.loads(file.read_text(encoding="utf-8"))
+        _ = [Sensitivity(**one) for one in known["noise"]], [Distance(**one) for one in known["evaluations"].values()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # none, or a damaged one: the search starts afresh
-    return dict(known)
+    return known
 
 
-def _record(bundle: Bundle, tuned: Tuned, *, max_drop: float, rows: int) -> dict[str, Any]:
+def _record(bundle: Bundle, tuned: SearchResult, *, max_drop: float, rows: int) -> dict[str, Any]:
     return {
         "bundle": str(bundle.path),
         "max_drop_points": max_drop,
@@ -79,8 +80,8 @@ def _record(bundle: Bundle, tuned: Tuned, *, max_drop: float, rows: int) -> dict
         "expected_drop_points": tuned.best.expected_drop_points,
         "evaluations": tuned.evaluations,
         "rows": rows,
-        "products": [product.to_json() for product in tuned.products],
-        "sets": [one.to_json() for one in tuned.sets],
+        "products": [gemm.to_json() for gemm in tuned.gemms],
+        "sets": [one.to_json() for one in tuned.tried],
     }
 
 

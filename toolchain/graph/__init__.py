@@ -1,8 +1,7 @@
-"""ONNX graphs, and the passes that change them: one idea a file, each a small function.
+"""ONNX graphs and the passes that change them, one pass a file.
 
-A pass takes an `onnx_ir.Model`, changes it in place and returns how many places it changed. To
-add one: a module here with one function, and its line where it belongs (`clean.PASSES` for what
-keeps every value).
+A pass takes an `onnx_ir.Model`, changes it in place and returns the number of places that it changed. To add one,
+write a module here with one function, and call it where it belongs: `clean.PASSES` for a pass that keeps every value.
 """
 
 from collections.abc import Iterator
@@ -15,21 +14,21 @@ from onnx_ir.passes import common
 from toolchain.errors import InputError
 from toolchain.tensors import Array
 
+# A protobuf message holds less than 2 GiB; 1 MiB of it is left for the nodes.
 MAX_BYTES = 2**31 - 2**20
-"""What a protobuf message holds, less room for the nodes."""
 
 
 def load(path: Path) -> ir.Model:
     """Read an ONNX file.
 
     Raises:
-        InputError: it is missing or no ONNX graph.
+        InputError: the file is missing, or it is not an ONNX graph.
     """
     try:
         return ir.load(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file. Give an ONNX graph.") from None
-    except Exception as error:  # protobuf's DecodeError has no public home
+    except Exception as error:  # protobuf does not export the class of its DecodeError
         raise InputError(f"{path}: not an ONNX graph ({type(error).__name__}). Build it again.") from error
 
 
@@ -37,7 +36,7 @@ def save(model: ir.Model, path: Path) -> None:
     """Write a graph as one file.
 
     Raises:
-        InputError: it is larger than one ONNX file can be.
+        InputError: the graph is larger than one ONNX file can be.
     """
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     if size > MAX_BYTES:
@@ -46,13 +45,13 @@ def save(model: ir.Model, path: Path) -> None:
 
 
 def constant(value: ir.Value | None) -> Array | None:
-    """Return the array that a value always has, or None if it depends on the inputs."""
+    """Return the array of a constant value, or None if the value depends on the graph's inputs."""
     tensor = ir.convenience.get_const_tensor(value) if value is not None else None
     return None if tensor is None else tensor.numpy()
 
 
 def add_initializer(model: ir.Model, name: str, array: Array) -> ir.Value:
-    """Add a constant called `name` to the graph, or return the one that has that name."""
+    """Add the constant `name` to the graph, or return the constant that already has this name."""
     if name in model.graph.initializers:
         return model.graph.initializers[name]
     tensor = ir.tensor(np.asarray(array, order="C"), name=name)  # ascontiguousarray would give a scalar a dimension
@@ -63,25 +62,12 @@ def add_initializer(model: ir.Model, name: str, array: Array) -> ir.Value:
 
 
 def nodes(model: ir.Model, *op_types: str) -> Iterator[ir.Node]:
-    """Yield the nodes of these types, in order; safe against changes while it runs."""
+    """Yield the nodes of these types in graph order. The graph may change meanwhile."""
     yield from [node for node in model.graph if node.op_type in op_types]
 
 
-def linear_layers(model: ir.Model) -> list[ir.Node]:
-    """Return the MatMul nodes with a constant second input: linear layers applied to each token.
-
-    The classification head sees one vector a row and is exported as Gemm, so it is not among them.
-    """
-    return [node for node in nodes(model, "MatMul") if constant(node.inputs[1]) is not None]
-
-
-def attention_products(model: ir.Model) -> list[ir.Node]:
-    """Return the MatMul nodes of two activations: Q times K and probabilities times V."""
-    return [node for node in nodes(model, "MatMul") if constant(node.inputs[1]) is None]
-
-
 def tidy(model: ir.Model) -> int:
-    """Merge equal nodes and constants, and drop what nothing reads and what the exporter noted."""
+    """Merge equal nodes and constants, remove unused nodes and the exporter's metadata; return 1 or 0."""
     passes = ir.passes.Sequential(
         common.CommonSubexpressionEliminationPass(),
         common.DeduplicateInitializersPass(),
@@ -92,7 +78,7 @@ def tidy(model: ir.Model) -> int:
 
 
 def with_outputs(model: ir.Model, names: list[str]) -> bytes:
-    """Return the graph, serialised, with these tensors as its only outputs; the model stays as it is."""
+    """Return the graph as an ONNX message whose only outputs are the named tensors. The model stays unchanged."""
     values = {str(value.name): value for node in model.graph for value in node.outputs}
     kept = list(model.graph.outputs)
     model.graph.outputs[:] = [values[name] for name in names]

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from toolchain.graph import add_initializer, constant, linear_layers, nodes, tidy
+from toolchain.graph import add_initializer, constant, nodes, tidy
+from toolchain.graph.gemms import linear_layers
 
 MASK_VALUE = -1e4
 """What masked scores get. Finite in float16, and exp(-1e4) is 0 in every type."""

@@ -8,9 +8,11 @@ either type, and a DQ node gives float16: the type of its scale says which.
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from toolchain.errors import InputError
 from toolchain.graph import add_initializer, constant, nodes, tidy
+from toolchain.tensors import Array
 
 HALF = ir.DataType.FLOAT16
 FLOAT = ir.DataType.FLOAT
@@ -50,19 +52,27 @@ def to_half(model: ir.Model) -> int:
 
 
 def round_scales(model: ir.Model) -> int:
-    """Round each scale of a Q or DQ node to the nearest float16, in place, and return how many there are.
+    """Round the scale of each Q and DQ node to float16, in place; return the number of scales.
 
-    Then a Q node in float32 and its DQ node in float16 agree exactly. It changes a scale by at most 1/2048, but where
-    it is below float16's normal numbers, and so its channel next to nothing.
+    A Q node in float32 and its DQ node in float16 then use exactly the same scale.
     """
     readers = list(nodes(model, "QuantizeLinear", "DequantizeLinear"))
     scales = {value for node in readers if (value := node.inputs[1]) is not None}
     for value in scales:
         array = constant(value)
         assert array is not None  # scales are constants
-        rounded = np.maximum(array.astype(np.float16), np.finfo(np.float16).smallest_subnormal)
-        value.const_value = ir.tensor(rounded.astype(np.float32), name=value.name)
+        value.const_value = ir.tensor(rounded_scale(array), name=value.name)
     return len(scales)
+
+
+def rounded_scale(scale: Array) -> NDArray[np.float32]:
+    """Return scales rounded to the nearest float16 above zero, as float32 of the same shape.
+
+    A scale changes by at most 1/2048 of itself, unless it lies below float16's normal numbers (6.1e-5).
+    """
+    # Through float32 first, as the graph stores it: a double would round once instead of twice.
+    rounded = scale.astype(np.float32).astype(np.float16)
+    return np.maximum(rounded, np.finfo(np.float16).smallest_subnormal).astype(np.float32)
 
 
 def _is_float(value: ir.Value | None) -> bool:

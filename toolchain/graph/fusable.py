@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from toolchain.graph import attention_products, constant, nodes
+from toolchain.graph import constant, nodes
+from toolchain.graph.gemms import attention_gemms
 
 HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
 HALF_HEADS = range(16, 257, 8)
@@ -48,7 +49,7 @@ def attention_faults(model: ir.Model, *, max_length: int) -> list[str]:
     Scaling that is folded into weights cannot be told from scaling that was forgotten, so only scaling in the wrong
     place is a fault.
     """
-    products = [node for node in attention_products(model) if not _is_linear(node)]
+    products = [node for node in attention_gemms(model) if not _is_linear(node)]
     if not products:
         return ["no attention: the graph has no product of two activations"]
     if not any(_is_fast(value) for node in products for value in node.inputs):

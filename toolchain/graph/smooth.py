@@ -18,7 +18,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from toolchain.errors import InputError
-from toolchain.graph import add_initializer, constant, linear_layers
+from toolchain.graph import add_initializer, constant
+from toolchain.graph.gemms import linear_layers
 from toolchain.tensors import Array
 
 Exponents = dict[str, list[int]]

@@ -1,1 +1,1 @@
-"""INT8: calibration ranges, quantization, and the choice of method and layers."""
+"""INT8: calibration ranges, quantization, and the choice of range method and of the GEMMs to quantize."""

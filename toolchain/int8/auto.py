@@ -1,12 +1,11 @@
-"""How to quantise this model: smoothing and range method, by what comes nearest to FP32.
+"""`--calib-method auto`: the smoothing and the range method whose INT8 logits are nearest to FP32.
 
-Each combination is built in memory as the graph for TensorRT, and its logits are compared with FP32's on train rows
-that calibration did not see. Labels are not read, and validation rows are never looked at.
+Each combination is built in memory as the graph for TensorRT, and its logits are compared with the FP32 logits on the
+hold-out rows. Labels are not read, and validation rows are never used.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import onnx_ir as ir
 
@@ -16,31 +15,33 @@ from toolchain.int8.calibrate import channel_amax, collect
 from toolchain.int8.holdout import Holdout
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.progress import track
+from toolchain.records.calibration import TrialRecord
 from toolchain.runtimes.distance import Distance
 from toolchain.tensors import Ranges
 
+# SmoothQuant's alpha: the share of the outliers that moves into the weights. None: without smoothing.
 ALPHAS = (None, 0.5, 0.7, 0.85)
-"""Shares of the outliers that SmoothQuant moves into the weights; None: not smoothed."""
 
+# Range methods to try (int8/histogram.py).
 CANDIDATES = ("entropy", "minmax", "percentile", "percentile-99.999", "mse")
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One combination and how far it is from FP32."""
+    """One combination and its distance from FP32."""
 
     method: str
     alpha: float | None
     distance: Distance
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the record that calibration.json keeps."""
+    def to_json(self) -> TrialRecord:
+        """Return the record that calibration.json holds."""
         return {"method": self.method, "smooth": self.alpha, **self.distance.to_json()}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and every trial, nearest first."""
+    """The ranges and the smoothing of the best combination, and every trial, nearest to FP32 first."""
 
     ranges: Ranges
     smoothing: Exponents
@@ -48,20 +49,20 @@ class Choice:
 
     @property
     def best(self) -> Trial:
-        """The nearest."""
+        """The trial that is nearest to FP32."""
         return self.trials[0]
 
 
 def choose(
     load: Callable[[], ir.Model], calibration: Tokens, holdout: Holdout, *, alpha: float | None = None
 ) -> Choice:
-    """Return the combination that is nearest to FP32 on the rows held out.
+    """Return the combination that is nearest to FP32 on the hold-out rows.
 
     Args:
-        load: gives a new copy of the FP32 graph.
-        calibration: rows that ranges are made from.
-        holdout: other rows, to compare on.
-        alpha: try this smoothing only.
+        load: returns a new copy of the FP32 graph.
+        calibration: the rows that ranges are made from.
+        holdout: other rows, for the comparison.
+        alpha: if given, the only smoothing to try.
     """
     amax = channel_amax(load(), calibration)
     alphas = (alpha,) if alpha is not None else ALPHAS if amax else (None,)
@@ -81,7 +82,7 @@ def choose(
 
 
 def smoothed(load: Callable[[], ir.Model], powers: Exponents) -> ir.Model:
-    """Return a new copy of the float graph with its factors folded in."""
+    """Return a new copy of the float graph with these smoothing factors folded in."""
     model = load()
     smooth(model, powers)
     return model

@@ -1,10 +1,13 @@
-"""ONNX graph and rows to ranges: one streaming pass, nothing padded, memory that does not grow."""
+"""Calibration: one pass of the float graph over the calibration rows, and the files that keep its ranges.
+
+Rows are batched by equal length, so nothing is padded, and memory does not grow with the number of rows.
+"""
 
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -15,53 +18,70 @@ from toolchain.checkpoint.tokenize import Tokens, equal_length_batches
 from toolchain.engine.cache import cache_text
 from toolchain.errors import InputError
 from toolchain.files import write_json, write_text
-from toolchain.graph.smooth import MAX_EXPONENT, folds
+from toolchain.graph.fp16 import rounded_scale
+from toolchain.graph.gemms import calibrated_tensors
+from toolchain.graph.smooth import MAX_EXPONENT, Exponents, folds
 from toolchain.int8.histogram import Histogram
-from toolchain.int8.quantize import calibrated_tensors
 from toolchain.progress import track
+from toolchain.records.calibration import CalibrationAbout, CalibrationRecord
 from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.ort import cannot_run, open_session
 from toolchain.tensors import Array, Ranges, range_from_json
 
+# Tokens per batch. The activations of 512 tokens take few megabytes and stay in the processor's cache.
 MAX_SLOTS = 512
-"""Tokens a batch: its tapped activations stay in the processor's cache and in few megabytes."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The content of a calibration.json: the ranges, the smoothing of the graph that has them, and their origin."""
+
+    ranges: Ranges
+    smoothing: Exponents
+    about: CalibrationAbout
 
 
 def collect(model: ir.Model, tokens: Tokens, *, where: str = "model.onnx") -> dict[str, Histogram]:
-    """Run the graph over every row and return a histogram for each tensor that is quantised.
-
-    Rows are batched by equal length: there is no padding whose values could enter a histogram.
+    """Run the graph over every row; return a histogram of |x| for each tensor that is quantized, by its name.
 
     Raises:
-        InputError: an activation is not finite; `where` names the graph.
+        InputError: an activation is not finite. The message begins with `where`.
     """
     histograms = {name: Histogram() for name in calibrated_tensors(model)}
     with ThreadPoolExecutor(cpu_threads()) as pool:
-        for values in tapped(model, list(histograms), tokens):
+        for values in stream_activations(model, list(histograms), tokens):
             jobs = {name: pool.submit(histograms[name].add, value) for name, value in values.items()}
-            for name, resolved in jobs.items():
+            for name, job in jobs.items():
                 try:
-                    resolved.result()
+                    job.result()
                 except ValueError as error:
-                    raise InputError(f"{where}: {name}: {error}. The checkpoint gives infinities or NaN.") from None
+                    raise InputError(
+                        f"{where}: {name}: {error}. The checkpoint computes infinity or NaN; get it again."
+                    ) from None
     return histograms
 
 
 def channel_amax(model: ir.Model, tokens: Tokens) -> dict[str, NDArray[np.float32]]:
-    """Return the largest |x| of each channel of the tensors that can be smoothed, float32 [hidden], by fold."""
+    """Return the largest |x| of each channel of each tensor that can be smoothed: fold name -> float32 [hidden]."""
     names = {fold.name: str(fold.value.name) for fold in folds(model)}
     found: dict[str, NDArray[np.float32]] = {}
-    for values in tapped(model, list(names.values()), tokens):
+    for values in stream_activations(model, list(names.values()), tokens):
         for fold, name in names.items():
             largest = np.abs(values[name]).max(axis=(0, 1))
             found[fold] = np.maximum(found[fold], largest) if fold in found else largest
     return found
 
 
-def tapped(
+def stream_activations(
     model: ir.Model, names: list[str], tokens: Tokens, *, text: str = "calibrating"
 ) -> Iterator[dict[str, Array]]:
-    """Yield the named tensors of each batch of rows; a batch holds rows of one length, so nothing is padded."""
+    """Yield the named tensors of each batch of rows, as ONNX Runtime computes them on the CPU.
+
+    A batch holds rows of one length, so nothing is padded. `text` labels the progress bar.
+
+    Raises:
+        InputError: ONNX Runtime cannot run the graph on these rows.
+    """
     session = open_session(graph.with_outputs(model, names))
     batches = list(equal_length_batches(tokens.lengths, max_slots=MAX_SLOTS))
     for rows in track(batches, total=len(batches), text=text):
@@ -73,7 +93,7 @@ def tapped(
 
 
 def calibrate(model: ir.Model, tokens: Tokens, *, method: str, where: str = "model.onnx") -> Ranges:
-    """Return the range of each tensor that is quantised.
+    """Return the calibration range of each tensor that is quantized, by the range method `method`.
 
     Raises:
         InputError: there are no rows, or an activation is not finite.
@@ -83,36 +103,47 @@ def calibrate(model: ir.Model, tokens: Tokens, *, method: str, where: str = "mod
     return {name: histogram.range(method) for name, histogram in collect(model, tokens, where=where).items()}
 
 
-def write_ranges(folder: Path, ranges: Ranges, about: dict[str, Any]) -> None:
-    """Write calibration.json and calibration.cache; `about` says with what they were made.
+def write_calibration(folder: Path, calibration: Calibration) -> None:
+    """Write calibration.json and calibration.cache to `folder`.
 
-    Its `smoothing` (graph/smooth.py) becomes one line of whole numbers a fold.
+    Both keep the measured amax: the cache holds amax / 127 as float32. calibration.json also states the scale that
+    model.int8.onnx holds, which is rounded to float16. The exponents of each fold become one line of integers.
     """
-    smoothing = {name: " ".join(map(str, powers)) for name, powers in about.get("smoothing", {}).items()}
-    entries = {name: known.to_json() for name, known in ranges.items()}
-    write_json(folder / "calibration.json", {**about, "smoothing": smoothing, "ranges": entries})
-    # For the TensorRT that the header names; another version's builder skips it, so a build writes its own.
+    ranges, smoothing = calibration.ranges, calibration.smoothing
+    record: CalibrationRecord = {
+        **calibration.about,
+        "smoothing": {name: " ".join(map(str, powers)) for name, powers in smoothing.items()},
+        "ranges": {
+            name: {**known.to_json(), "scale": float(rounded_scale(np.array(known.scale)))}
+            for name, known in ranges.items()
+        },
+    }
+    write_json(folder / "calibration.json", record)
+    # The cache names one TensorRT version. Builders of other versions ignore it, so a build writes a cache of its own.
     write_text(folder / "calibration.cache", cache_text({name: known.amax for name, known in ranges.items()}))
 
 
-def read_ranges(file: Path) -> tuple[Ranges, dict[str, Any]]:
-    """Read the ranges of a calibration.json, and what it says of how they were made.
+def read_calibration(file: Path) -> Calibration:
+    """Read a calibration.json. Files of earlier versions lack `scale`, which is not read: it follows from amax.
 
     Raises:
-        InputError: it is missing, no JSON, a range is not finite and above zero, or it smooths by no whole numbers.
+        InputError: the file is missing or not JSON, a range is not finite or not above zero, or a smoothing exponent
+            is not an integer or too large.
     """
     try:
         about = json.loads(file.read_text(encoding="utf-8"))
         entries = about.pop("ranges").items()
-        smoothing = {name: [int(power) for power in text.split()] for name, text in about.get("smoothing", {}).items()}
+        smoothing = {name: [int(power) for power in text.split()] for name, text in about.pop("smoothing", {}).items()}
         for key in ("keep", "row_sha256", "chosen_sha256"):
             if not all(isinstance(entry, str) for entry in about.get(key, [])):
-                raise TypeError(f"{key} is no list of texts")
+                raise TypeError(f"{key} is not a list of texts")
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}. Give a calibration.json.") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file}: no calibration ({error}). Give a calibration.json that `calibrate` made.") from None
+        advice = "Give a calibration.json that `toolchain calibrate` made."
+        raise InputError(f"{file}: not a calibration ({error}). {advice}") from None
     if any(abs(power) > MAX_EXPONENT for powers in smoothing.values() for power in powers):
         raise InputError(f"{file}: smooths by more than {MAX_EXPONENT} eighths of an octave. Calibrate again.")
-    ranges = {name: range_from_json(name, value, where=str(file)) for name, value in entries}
-    return ranges, {**about, "smoothing": smoothing}
+    return Calibration(
+        {name: range_from_json(name, value, where=str(file)) for name, value in entries}, smoothing, about
+    )

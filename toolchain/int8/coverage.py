@@ -1,18 +1,21 @@
-"""Which products of a graph are in integers: as the graph says, and as ONNX Runtime really runs it."""
+"""INT8 coverage: the GEMMs that are in integers, by the graph and by ONNX Runtime's optimised graph for this CPU."""
 
 import tempfile
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
 from toolchain import graph
 from toolchain.graph import constant
+from toolchain.records.bundle import GemmTypes
+from toolchain.records.quantization import CoverageRecord
 from toolchain.runtimes.ort import open_session
+from toolchain.tensors import Array
 
-INTEGER_PRODUCTS = {
+# Operators of ONNX Runtime that compute a GEMM in integers (onnxruntime, docs/ContribOperators.md).
+INTEGER_GEMMS = {
     "QLinearMatMul",
     "MatMulInteger",
     "MatMulIntegerToFloat",
@@ -20,7 +23,11 @@ INTEGER_PRODUCTS = {
     "QGemm",
     "QAttention",
 }
-FLOAT_PRODUCTS = {"MatMul", "FusedMatMul", "Attention", "MultiHeadAttention"}
+
+# Operators that compute one or more GEMMs in floating point.
+FLOAT_GEMMS = {"MatMul", "FusedMatMul", "Attention", "MultiHeadAttention"}
+
+# Operators that convert or move numbers and compute nothing -> the name in reports.
 CONVERSIONS = {
     "QuantizeLinear": "quantize",
     "DequantizeLinear": "dequantize",
@@ -28,15 +35,14 @@ CONVERSIONS = {
     "Transpose": "transpose",
     "Reshape": "reshape",
 }
-"""Nodes that move or convert numbers and compute nothing."""
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How one product stands in a Q/DQ graph.
+    """Whether one GEMM of a Q/DQ graph is in integers.
 
-    `integers`: both inputs come from DequantizeLinear, so a runtime may compute in integers. `tensorrt`: and both
-    are int8 with zero point 0, as TensorRT wants it. `reason` says why not; None if both hold.
+    `integers`: both inputs come from DequantizeLinear, so a runtime may compute in integers. `tensorrt`: both inputs
+    are also int8 with zero point 0, as TensorRT needs. `reason` says why one of the two is false; None if both hold.
     """
 
     name: str
@@ -45,39 +51,45 @@ class Coverage:
     tensorrt: bool
     reason: str | None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> CoverageRecord:
         """Return the record that `explain` prints."""
-        return asdict(self)
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "integers": self.integers,
+            "tensorrt": self.tensorrt,
+            "reason": self.reason,
+        }
 
 
 def cover(model: ir.Model) -> list[Coverage]:
-    """Return how each MatMul and Gemm of a graph stands, in graph order."""
-    return [_cover(node) for node in graph.nodes(model, "MatMul", "Gemm", *sorted(INTEGER_PRODUCTS))]
+    """Return the coverage of each GEMM of a graph, in graph order."""
+    return [_cover(node) for node in graph.nodes(model, "MatMul", "Gemm", *sorted(INTEGER_GEMMS))]
 
 
 def _cover(node: ir.Node) -> Coverage:
     name = str(node.name)
-    if node.op_type in INTEGER_PRODUCTS:
-        return Coverage(name, node.op_type, True, False, "an integer operator of ONNX Runtime, which TensorRT has not")
+    if node.op_type in INTEGER_GEMMS:
+        return Coverage(name, node.op_type, True, False, "an integer operator of ONNX Runtime, which TensorRT lacks")
     sides = [_side(value, side) for value, side in zip(node.inputs[:2], ("left", "right"), strict=True)]
     kind = "attention" if all(constant_behind(value) is None for value in node.inputs[:2]) else "linear"
     kind = "head" if node.op_type == "Gemm" else kind
     reasons = [reason for integers, reason in sides if reason]
     integers = all(integers for integers, _ in sides)
     if kind == "head" and not integers:
-        reasons = ["the classification head, one vector a row: left in float on purpose"]
+        reasons = ["the classification head, one vector per row: it stays in float on purpose"]
     return Coverage(name, kind, integers, integers and not reasons, "; ".join(reasons) or None)
 
 
 def _side(value: ir.Value | None, side: str) -> tuple[bool, str | None]:
-    """Return whether an input is dequantised, and what keeps it from TensorRT's int8."""
+    """Return whether an input is dequantized, and why TensorRT's INT8 does not take it, or None."""
     source = value.producer() if value is not None else None
-    # A transposed or reshaped integer is still one.
+    # A Transpose or Reshape between Q/DQ and the GEMM changes no number.
     while source is not None and source.op_type in ("Transpose", "Reshape"):
         value = source.inputs[0]
         source = value.producer() if value is not None else None
     if source is None or source.op_type != "DequantizeLinear":
-        return False, f"its {side} input is float, with no Q/DQ before it"
+        return False, f"its {side} input is float, without Q/DQ before it"
     zero = constant(source.inputs[2]) if len(source.inputs) > 2 else None
     if zero is not None and str(zero.dtype) != "int8":
         return True, f"its {side} input is {zero.dtype}: TensorRT takes int8 only"
@@ -86,8 +98,8 @@ def _side(value: ir.Value | None, side: str) -> tuple[bool, str | None]:
     return True, None
 
 
-def constant_behind(value: ir.Value | None) -> Any:
-    """Return the constant that a value is, or is dequantised from, or None."""
+def constant_behind(value: ir.Value | None) -> Array | None:
+    """Return the constant that a value is, is dequantized from, or is a view of; None if it depends on the inputs."""
     source = value.producer() if value is not None else None
     while source is not None and source.op_type in ("Transpose", "Reshape", "DequantizeLinear"):
         value = source.inputs[0]
@@ -103,18 +115,15 @@ def optimised(model: Path) -> ir.Model:
         return graph.load(file)
 
 
-def integer_coverage(model: Path) -> dict[str, int]:
-    """Return how many products the optimised graph holds: `integer` and `float`.
-
-    The classification head's Gemm, one vector a row, is not counted.
-    """
+def integer_coverage(model: Path) -> GemmTypes:
+    """Return the numbers of integer and of float GEMMs in the optimised graph, without the head's Gemm."""
     types = [node.op_type for node in optimised(model).graph]
     return {
-        "integer": sum(kind in INTEGER_PRODUCTS for kind in types),
-        "float": sum(kind in FLOAT_PRODUCTS for kind in types),
+        "integer": sum(kind in INTEGER_GEMMS for kind in types),
+        "float": sum(kind in FLOAT_GEMMS for kind in types),
     }
 
 
 def conversions(model: ir.Model) -> dict[str, int]:
-    """Return how many nodes of a graph only move or convert numbers, by kind."""
+    """Return the number of nodes that only convert or move numbers, by kind."""
     return dict(Counter(CONVERSIONS[node.op_type] for node in model.graph if node.op_type in CONVERSIONS))

@@ -1,7 +1,7 @@
-"""How far a tensor reaches: streaming histograms of |x|, and the methods that read a range off them.
+"""Calibration ranges: streaming histograms of |x|, and the range methods, each of which returns the amax for one.
 
-A method is a function from a histogram to the amax that int8's 127 stands for. To add one: a
-function here and its line in METHODS.
+A range method is a function from a histogram to the amax that maps to 127 in symmetric int8. To add one, write a
+function here and add its line to METHODS.
 """
 
 import functools
@@ -12,21 +12,24 @@ from numpy.typing import NDArray
 
 from toolchain.tensors import INT8_LEVELS, Range
 
+# As in TensorRT's entropy calibrator: 16 bins for each of int8's 128 levels of |x|.
 BINS = 2048
-FIRST_CANDIDATE = 128
-"""The fewest bins a range may keep: one for each level of |x| that int8 has, and zero."""
 
+# The fewest bins that a range may keep: one for each level of |x| in int8, zero included.
+FIRST_CANDIDATE = 128
+
+# Clips one value in 10,000.
 DEFAULT_PERCENTILE = 99.99
 
+# Smaller |x| count as zero, because float32 cannot hold the bin width of a tensor below it.
 SMALLEST = 1e-30
-"""|x| that counts as zero: float32 loses the bin width of anything smaller."""
 
 
 class Histogram:
-    """|x| of one tensor over any number of batches, in 2048 bins that grow with the values.
+    """A histogram of |x| of one tensor over any number of batches, in 2048 bins that grow with the values.
 
-    When a value lies beyond the last bin, the bin width doubles and neighbours merge, so memory
-    stays the same whatever is seen, and no second pass over the data is needed.
+    When a value lies beyond the last bin, the bin width doubles and neighbouring bins merge. So memory stays constant,
+    and one pass over the data is enough.
     """
 
     def __init__(self) -> None:
@@ -35,7 +38,11 @@ class Histogram:
         self.low, self.high = np.inf, -np.inf
 
     def add(self, values: NDArray[np.float32]) -> None:
-        """Count every element of `values`, any shape."""
+        """Count every element of `values`, an array of any shape.
+
+        Raises:
+            ValueError: a value is infinite or NaN.
+        """
         flat = values.reshape(-1)
         low, high = float(flat.min()), float(flat.max())
         self.low, self.high = min(self.low, low), max(self.high, high)
@@ -43,14 +50,15 @@ class Histogram:
         if not np.isfinite(amax):
             raise ValueError("values are not finite")
         if amax > SMALLEST:
-            self._reach(amax)
+            self._widen(amax)
             bins = np.abs(flat) * np.float32(1 / self.width)
             index = np.minimum(bins.astype(np.int32), BINS - 1)
             self.counts += np.bincount(index, minlength=BINS)
         else:
             self.counts[0] += flat.size
 
-    def _reach(self, amax: float) -> None:
+    def _widen(self, amax: float) -> None:
+        """Double the bin width until `amax` fits."""
         if self.width == 0:
             self.width = amax / BINS
         while amax > self.width * BINS:
@@ -64,35 +72,36 @@ class Histogram:
         return max(-self.low, self.high)
 
     def range(self, method: str) -> Range:
-        """Return the range that `method` chooses; a tensor that is always 0 gets amax 1.
+        """Return the range that the range method `method` chooses; a tensor that is always 0 gets amax 1.
 
         Raises:
-            KeyError: there is no such method.
+            KeyError: METHODS has no such method.
         """
         amax = find_method(method)(self) if self.amax > SMALLEST else 1.0
         low, high = np.clip([self.low, self.high], -amax, amax)
         return Range(amax, float(low), float(high))
 
 
+# A histogram -> amax.
 Method = Callable[[Histogram], float]
 
 
 def minmax(histogram: Histogram) -> float:
-    """Clip nothing."""
+    """Return the largest |x|, so that nothing is clipped."""
     return histogram.amax
 
 
 def percentile(histogram: Histogram, percent: float = DEFAULT_PERCENTILE) -> float:
-    """Clip the largest |x|: those above this percentile."""
+    """Return this percentile of |x|, so that larger values are clipped."""
     cumulative = np.cumsum(histogram.counts)
     index = int(np.searchsorted(cumulative, cumulative[-1] * percent / 100))
     return min((index + 1) * histogram.width, histogram.amax)
 
 
 def mse(histogram: Histogram) -> float:
-    """Minimise the mean squared error of rounding to 127 levels and clipping, over the histogram.
+    """Return the amax with the smallest mean squared error of rounding to 127 levels and clipping.
 
-    Each bin stands for its centre, so rounding inside the first few bins is approximate.
+    Each bin counts as its centre, so rounding within the first few bins is approximate.
     """
     last = int(np.flatnonzero(histogram.counts).max()) + 1
     centres = (np.arange(last) + 0.5) * histogram.width
@@ -107,13 +116,12 @@ def mse(histogram: Histogram) -> float:
 
 
 def entropy(histogram: Histogram) -> float:
-    """Minimise KL(P || Q) between the values and their 128-level quantisation.
+    """Return the amax with the smallest KL(P || Q) between the values and their quantization to 128 levels.
 
-    The method of TensorRT's entropy calibrator (Migacz, "8-bit Inference with TensorRT", GTC 2017):
-    for each number of bins kept, P is the kept histogram with all that is clipped added to its last
-    bin, and Q is the kept histogram without that, averaged over the non-empty bins of each of 128
-    levels. The first bin takes the second's count, since zero is exact at every scale and would
-    drown the rest.
+    This is the method of TensorRT's entropy calibrator (Migacz, "8-bit Inference with TensorRT", GTC 2017). For each
+    number of kept bins, P is the kept histogram with the clipped counts added to its last bin, and Q is the kept
+    histogram without them, averaged over the non-empty bins of each of 128 levels. The first bin gets the count of the
+    second, because zero is exact at every scale and its count would hide the others.
     """
     counts = histogram.counts.astype(np.float64)
     counts[0] = counts[1]
@@ -126,7 +134,7 @@ def entropy(histogram: Histogram) -> float:
 
 
 def _divergences(counts: NDArray[np.float64], kept: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return KL(P || Q) for each number of bins kept, from prefix sums: 128 steps a candidate.
+    """Return KL(P || Q) for each number of kept bins, from prefix sums: 128 operations per candidate.
 
     With p, q unnormalised and N, M their sums: KL = (sum p log p - sum p log q) / N + log(M / N).
     """
@@ -145,7 +153,7 @@ def _divergences(counts: NDArray[np.float64], kept: NDArray[np.int64]) -> NDArra
     p_log_q = cross + clipped * np.log(np.where(last > 0, mean[:, -1], 1))
     with np.errstate(divide="ignore"):
         divergence = (p_log_p - p_log_q) / everything + np.log(inside / everything)
-    # Clipped mass on a bin that Q leaves empty: Q says "impossible" of what P has.
+    # The clipped counts lie on a bin that is empty in Q, so P has values that are impossible under Q.
     divergence[(clipped > 0) & (last == 0)] = np.inf
     return np.asarray(divergence)
 
@@ -155,10 +163,10 @@ def _xlogx(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def find_method(name: str) -> Method:
-    """Return the method of that name; `percentile-99.9` is the percentile 99.9.
+    """Return the range method called `name`; `percentile-99.9` is the percentile 99.9.
 
     Raises:
-        KeyError: there is none.
+        KeyError: METHODS has no such method.
     """
     base, dash, percent = name.partition("-")
     if dash and METHODS[base] is percentile:

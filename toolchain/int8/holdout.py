@@ -1,7 +1,7 @@
-"""Rows held out from calibration, to choose on: those where a small error matters, and some of all the others.
+"""Hold-out rows: train rows that calibration did not see, on which methods and layers are chosen.
 
-Few of the rows that a model was trained on lie near its decision boundary, and only those can change their label. So
-of a larger pool the rows with the smallest margin are taken, and as many at random. Labels are never read.
+Few rows that a model was trained on lie near its decision boundary, and only those can change their label. So half of
+the hold-out rows are those of a larger pool with the smallest margin, and the others are random. Labels are not read.
 """
 
 from collections.abc import Callable
@@ -14,29 +14,31 @@ from toolchain.checkpoint.tokenize import Tokens
 from toolchain.runtimes.batched import logits_of
 from toolchain.runtimes.distance import Distance, Logits, distance
 
+# Enough for a stable ranking of graphs, and few enough to evaluate dozens of graphs on them.
 ROWS = 512
+
+# A model is surer of rows that it was trained on: on new rows, labels change about twice as often.
 SAFETY = 2.0
-"""A model is surer of rows it was trained on than of others: on new ones labels change about twice as often."""
 
 
 @dataclass(frozen=True)
 class Holdout:
-    """Rows, their FP32 logits, float32 [rows, classes], and the size of the pool they stand for."""
+    """Hold-out rows, their FP32 logits, float32 [rows, classes], and the number of rows in the pool."""
 
     tokens: Tokens
     reference: Logits
     pool: int
 
     def distance(self, model: ir.Model) -> Distance:
-        """Return how far a graph's logits on these rows are from FP32's."""
+        """Return the distance of a graph's logits on these rows from the FP32 logits."""
         return distance(self.reference, logits_of(model, self.tokens))
 
     def expected_drop(self, found: Distance) -> float:
-        """Return the drop to expect of the task's metric, in points: an estimate for choosing, and no proof.
+        """Return the expected drop of the task's metric, in points (1/100). It is an estimate, not a bound.
 
-        Classes: the share of the pool whose label changed, times SAFETY; what lies between the hard rows and the
-        others is taken to have kept its label, as nearly all of it does. A regression: what the error takes off a
-        correlation, half its share of the variance.
+        For classes: the share of the pool whose label changed, times SAFETY; rows of the pool that were not evaluated
+        count as unchanged, as nearly all of them are. For a regression: the loss of correlation by independent noise,
+        half the noise's share of the variance.
         """
         if found.changed is None:
             return float(50 * found.rms**2 / max(float(self.reference.var()), 1e-12))
@@ -44,9 +46,9 @@ class Holdout:
 
 
 def choose_holdout(load: Callable[[], ir.Model], pool: Tokens, *, seed: int) -> Holdout:
-    """Return ROWS rows of the pool: of classes, half with the smallest margin between the two best.
+    """Return ROWS rows of the pool; for classes, half of them have the smallest margin between the two best classes.
 
-    `load` gives a new copy of the FP32 graph.
+    `load` returns a new copy of the FP32 graph.
     """
     logits = logits_of(load(), pool)
     count = min(ROWS, len(pool))

@@ -1,44 +1,50 @@
-"""Which products to keep out of INT8: few, cheap in work, and enough to stay within a drop.
+"""Mixed precision: the search for the GEMMs to exclude from INT8, few and cheap, so that the drop stays within a limit.
 
-Cheap first: one pass gives every product's noise at its own output. Then the logits with one product alone in INT8,
-for the noisiest. Then the smallest set in order of effect for the work: doubled until it is enough, halved down to
-the least, and every member that is not needed let go. All on train rows that calibration did not see (held.py);
-whether the result really stays within the drop is for the gate to say, on validation rows.
+1. One pass measures every GEMM's noise at its own output (sensitivity.py).
+2. For the noisiest GEMMs, the logits are computed with that GEMM alone in INT8.
+3. GEMMs are excluded in order of effect per multiply-accumulate: their number doubles until the drop is within the
+   limit, is halved down to the smallest that is enough, and each GEMM that is not needed goes back to INT8.
+
+All of it uses hold-out rows (holdout.py). Whether the result stays within the drop on validation rows is tested by the
+gate (diagnose/gate.py).
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from toolchain.int8.holdout import Holdout
 from toolchain.int8.quantize import TENSORRT, quantize
-from toolchain.int8.sensitivity import Product, measure_noise
+from toolchain.int8.sensitivity import Sensitivity, measure_noise
 from toolchain.progress import bar
+from toolchain.records.calibration import KeptRecord
+from toolchain.records.quantization import SearchRecord
 from toolchain.runtimes.distance import Distance
 from toolchain.tensors import Ranges
 
+# Signal-to-noise ratios are sums over all values of a tensor, so few rows give them well.
 NOISE_ROWS = 64
-EXACT_SHARE = 0.5
-"""Of the budget, the part spent on products one by one; the rest is for sets of them."""
 
-Memory = dict[str, Any]
-"""Every evaluation by what it evaluated, as JSON: what a stopped search goes on from."""
+# The part of the budget for single GEMMs; the rest is for sets of GEMMs.
+EXACT_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Set:
-    """Products kept out of INT8, how far the logits then are from FP32's, and the drop to expect, in points."""
+class Exclusion:
+    """GEMMs excluded from INT8, their share of the work, and the distance of the logits from FP32 then.
+
+    `macs` is the share of all multiply-accumulates, 0 to 1; `expected_drop_points` is in points (1/100).
+    """
 
     keep: tuple[str, ...]
     macs: float
     distance: Distance
     expected_drop_points: float
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the record that is kept."""
+    def to_json(self) -> KeptRecord:
+        """Return the record that calibration.json and tune.json hold."""
         return {
             "keep": list(self.keep),
             "macs": self.macs,
@@ -48,53 +54,57 @@ class Set:
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """The set that was found, whether it is enough, and what was measured on the way."""
+class SearchResult:
+    """The best exclusion, whether it stays within the limit, and the measurements that led to it."""
 
-    best: Set
+    best: Exclusion
     enough: bool
-    products: list[Product]
-    sets: list[Set]
+    gemms: list[Sensitivity]
+    tried: list[Exclusion]
     evaluations: int
 
 
 @dataclass
 class Search:
-    """One search. `load` gives a new copy of the float graph that `ranges` were made from.
+    """One search. `load` returns a new copy of the float graph that `ranges` were made from.
 
-    `memory` holds earlier evaluations and gets new ones; `save` is called after each.
+    `budget` is the largest number of graphs to evaluate. `memory` holds the evaluations of an earlier search and
+    receives new ones; `save` is called after each.
     """
 
     load: Callable[[], ir.Model]
     ranges: Ranges
     holdout: Holdout
     budget: int
-    memory: Memory
+    memory: SearchRecord
     save: Callable[[], None] = lambda: None
     macs: dict[str, float] = field(default_factory=dict, init=False)
-    asked: set[str] = field(default_factory=set, init=False)
+    evaluated: set[str] = field(default_factory=set, init=False)
 
-    def run(self, *, max_drop: float, most_macs: float = 1.0) -> Tuned:
-        """Return the smallest set that is enough, of at most `most_macs` of the work; else the nearest to FP32."""
+    def run(self, *, max_drop: float, most_macs: float = 1.0) -> SearchResult:
+        """Return the smallest exclusion whose expected drop is at most `max_drop` points.
+
+        It takes at most `most_macs` of the work out of INT8. If no exclusion is enough, return the nearest to FP32.
+        """
         with bar(self.budget, "tuning") as self._advance:
-            products = self._noise()
-            self.macs = {product.name: product.macs for product in products}
-            tried = [self._set(())]
-            noisiest = sorted(products, key=lambda product: product.snr_db)
-            for product in noisiest[: int(self.budget * EXACT_SHARE)]:
-                alone = self._distance(f"alone: {product.name}", [name for name in self.macs if name != product.name])
-                found = replace(product, effect=alone.rank, drop_points=self.holdout.expected_drop(alone))
-                products[products.index(product)] = found
+            gemms = self._noise()
+            self.macs = {gemm.name: gemm.macs for gemm in gemms}
+            tried = [self._exclude(())]
+            noisiest = sorted(gemms, key=lambda gemm: gemm.snr_db)
+            for gemm in noisiest[: int(self.budget * EXACT_SHARE)]:
+                alone = self._distance(f"alone: {gemm.name}", [name for name in self.macs if name != gemm.name])
+                found = replace(gemm, effect=alone.rank, drop_points=self.holdout.expected_drop(alone))
+                gemms[gemms.index(gemm)] = found
             if tried[0].expected_drop_points > max_drop:
-                tried += self._grow(_within(_ordered(products), self.macs, most_macs), max_drop)
+                tried += self._grow(_within(_ordered(gemms), self.macs, most_macs), max_drop)
         passing = [one for one in tried if one.expected_drop_points <= max_drop]
         best = min(passing, key=lambda one: (len(one.keep), one.macs)) if passing else min(tried, key=_rank)
-        return Tuned(best, bool(passing), products, tried, len(self.asked))
+        return SearchResult(best, bool(passing), gemms, tried, len(self.evaluated))
 
-    def _grow(self, names: list[str], max_drop: float) -> Iterator[Set]:
-        """Yield the sets that are tried: prefixes of `names`, doubled, then halved down, then thinned out."""
+    def _grow(self, names: list[str], max_drop: float) -> Iterator[Exclusion]:
+        """Yield the exclusions that are tried: prefixes of `names` that double, then halve; then without one each."""
 
-        def enough(one: Set) -> bool:
+        def enough(one: Exclusion) -> bool:
             return one.expected_drop_points <= max_drop
 
         if not names:
@@ -102,7 +112,7 @@ class Search:
         size, low = 1, 0
         while not self._spent():
             size = min(size, len(names))
-            found = self._set(names[:size])
+            found = self._exclude(names[:size])
             yield found
             if enough(found) or size == len(names):
                 break
@@ -113,60 +123,61 @@ class Search:
             return
         while size - low > 1 and not self._spent():
             middle = (low + size) // 2
-            found = self._set(names[:middle])
+            found = self._exclude(names[:middle])
             yield found
             low, size = (low, middle) if enough(found) else (middle, size)
         kept = names[:size]
         for name in sorted(kept, key=lambda name: -self.macs[name]):
             if len(kept) > 1 and not self._spent():
-                found = self._set([one for one in kept if one != name])
+                found = self._exclude([one for one in kept if one != name])
                 yield found
                 kept = list(found.keep) if enough(found) else kept
 
     def _spent(self) -> bool:
-        # What was known from before counts too, so that a search that was stopped goes on the same way.
-        return len(self.asked) >= self.budget
+        # Evaluations of an earlier search count too, so that a resumed search takes the same path.
+        return len(self.evaluated) >= self.budget
 
-    def _noise(self) -> list[Product]:
+    def _noise(self) -> list[Sensitivity]:
         if "noise" not in self.memory:
             rows = self.holdout.tokens.take(np.arange(min(NOISE_ROWS, len(self.holdout.tokens))))
             self.memory["noise"] = [one.to_json() for one in measure_noise(self.load, self.ranges, rows)]
             self.memory.setdefault("evaluations", {})
             self.save()
-        return [Product(**one) for one in self.memory["noise"]]
+        return [Sensitivity(**one) for one in self.memory["noise"]]
 
-    def _set(self, keep: Iterable[str]) -> Set:
+    def _exclude(self, keep: Iterable[str]) -> Exclusion:
         kept = sorted(keep)
         found = self._distance("kept: " + " ".join(kept), kept)
         macs = sum(self.macs[name] for name in kept)
-        return Set(tuple(kept), macs, found, self.holdout.expected_drop(found))
+        return Exclusion(tuple(kept), macs, found, self.holdout.expected_drop(found))
 
     def _distance(self, key: str, keep: Iterable[str]) -> Distance:
+        """Return the distance from FP32 of the graph with `keep` excluded; `key` names it in `memory`."""
         done = self.memory["evaluations"]
         if key not in done:
             model = self.load()
             quantize(model, self.ranges, TENSORRT, keep=list(keep))
             done[key] = self.holdout.distance(model).to_json()
             self.save()
-        self.asked.add(key)
+        self.evaluated.add(key)
         self._advance()
         return Distance(**done[key])
 
 
-def _ordered(products: list[Product]) -> list[str]:
-    """Return names, most effect for the work first; those whose effect was not measured last, noisiest first."""
-    measured = [product for product in products if product.effect is not None]
-    others = [product for product in products if product.effect is None]
-    measured.sort(key=lambda product: -(float(product.effect or 0) ** 2) / product.macs)
-    return [product.name for product in (*measured, *sorted(others, key=lambda product: product.snr_db))]
+def _ordered(gemms: list[Sensitivity]) -> list[str]:
+    """Return names, largest effect per work first; GEMMs without a measured effect last, noisiest first."""
+    measured = [gemm for gemm in gemms if gemm.effect is not None]
+    others = [gemm for gemm in gemms if gemm.effect is None]
+    measured.sort(key=lambda gemm: -(float(gemm.effect or 0) ** 2) / gemm.macs)
+    return [gemm.name for gemm in (*measured, *sorted(others, key=lambda gemm: gemm.snr_db))]
 
 
-def _rank(one: Set) -> float:
+def _rank(one: Exclusion) -> float:
     return one.distance.rank
 
 
 def _within(names: list[str], macs: dict[str, float], most: float) -> list[str]:
-    """Return the names, in order, that fit together into `most` of the work."""
+    """Return the names, in order, whose work adds up to at most `most`; a name that does not fit is left out."""
     kept, total = [], 0.0
     for name in names:
         if total + macs[name] <= most:

@@ -1,77 +1,56 @@
-"""Ranges to Q/DQ nodes: what TensorRT takes, and what ONNX Runtime is fast at on a CPU.
+"""Quantization: Q/DQ nodes around the GEMMs of a float graph, for TensorRT or for ONNX Runtime on a CPU.
 
-Both graphs come from one set of ranges. Quantised are the inputs of every linear layer in the
-encoder and of both attention products, and the linear layers' weights. Never quantised are
-embeddings, the mask's addition, LayerNorm and the classification head.
+Both graphs come from the same calibration ranges. Quantized are the inputs of every linear layer in the encoder and
+of both attention GEMMs, and the weights of the linear layers. Embeddings, the addition of the mask, LayerNorm and the
+classification head stay in floating point.
 """
 
-import fnmatch
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
 
 from toolchain import graph
-from toolchain.errors import InputError, UsageError
+from toolchain.errors import InputError
 from toolchain.graph import add_initializer, constant
+from toolchain.graph.gemms import activation_inputs, is_probabilities
+from toolchain.records.bundle import QuantizedGemms
 from toolchain.tensors import INT8_LEVELS, Array, Range, Ranges
 
+# Softmax gives 0..1 whatever the data, so its range is not calibrated. The scale is 1/127.
 PROBABILITIES = Range(amax=1.0, low=0.0, high=1.0)
-"""Softmax gives 0..1 whatever the data, so its range is never calibrated: scale 1/127."""
 
 
 @dataclass(frozen=True)
 class QdqScheme:
-    """Whether a product's left input is uint8; its right input is int8 on every target."""
+    """The types of a GEMM's inputs: the left one is uint8 if `unsigned_left`, else int8; the right one is int8."""
 
-    name: str
+    name: Literal["tensorrt", "cpu"]
     unsigned_left: bool
 
 
+# Symmetric int8 on both sides: explicit quantization takes no zero point
+# (NVIDIA TensorRT documentation, "Working with Quantized Types").
 TENSORRT = QdqScheme("tensorrt", unsigned_left=False)
-"""Symmetric int8 everywhere: explicit quantisation takes no zero point."""
 
+# uint8 x int8: on x86, ONNX Runtime's int8 x int8 GEMM is many times slower.
 CPU = QdqScheme("cpu", unsigned_left=True)
-"""uint8 x int8: on x86 ONNX Runtime's int8 x int8 product is many times slower."""
 
 
-def calibrated_tensors(model: ir.Model) -> list[str]:
-    """Return the tensors that need a calibrated range, in graph order."""
-    products = list(graph.nodes(model, "MatMul"))
-    found = (value for value, _, _ in _activations(products) if not _is_probabilities(value))
-    return list(dict.fromkeys(str(value.name) for value in found))
+def quantize(model: ir.Model, ranges: Ranges, scheme: QdqScheme, *, keep: Collection[str] = ()) -> QuantizedGemms:
+    """Put Q/DQ nodes around the GEMMs of a float graph, in place; the GEMMs named in `keep` stay in floating point.
 
-
-def find_products(model: ir.Model, patterns: str | None) -> list[str]:
-    """Return the names of the products that patterns such as `*.ffn.lin2` match, comma-separated.
-
-    Raises:
-        UsageError: a pattern matches none.
-    """
-    names = [str(node.name) for node in graph.nodes(model, "MatMul")]
-    found: list[str] = []
-    for pattern in map(str.strip, patterns.split(",") if patterns else ()):
-        matched = fnmatch.filter(names, pattern)
-        if not matched:
-            raise UsageError(f"--keep {pattern}: no product is called that. The first is {names[0]}; see `explain`.")
-        found += matched
-    return list(dict.fromkeys(found))
-
-
-def quantize(model: ir.Model, ranges: Ranges, scheme: QdqScheme, *, keep: Collection[str] = ()) -> dict[str, Any]:
-    """Put Q/DQ nodes for `target` around the products of a float graph, but those named in `keep`.
-
-    Returns:
-        A JSON record: how many linear layers and attention products are quantised, and what was kept.
+    Scales are float32 here: amax / 127, or (high - low) / 255 for uint8. The graph for TensorRT is later typed as
+    float16 (graph/fp16.py), which rounds them to float16, so model.int8.onnx does not hold amax / 127 exactly.
 
     Raises:
         InputError: a tensor of the graph has no range.
     """
-    products = [node for node in graph.nodes(model, "MatMul") if node.name not in keep]
-    linear = [node for node in products if constant(node.inputs[1]) is not None]
-    for value, position, readers in _activations(products):
+    gemms = [node for node in graph.nodes(model, "MatMul") if node.name not in keep]
+    linear = [node for node in gemms if constant(node.inputs[1]) is not None]
+    for value, position, readers in activation_inputs(gemms):
         unsigned = scheme.unsigned_left and position == 0
         replacement = _quantized(model, value, _range_of(value, ranges), unsigned=unsigned)
         for node in readers:
@@ -79,12 +58,16 @@ def quantize(model: ir.Model, ranges: Ranges, scheme: QdqScheme, *, keep: Collec
     for node in linear:
         node.replace_input_with(1, _quantized_weight(model, node))
     graph.tidy(model)
-    counts = {"linear": len(linear), "attention": len(products) - len(linear)}
-    return {"target": scheme.name, **counts, "kept": sorted(keep)}
+    return {
+        "target": scheme.name,
+        "linear": len(linear),
+        "attention": len(gemms) - len(linear),
+        "kept": sorted(keep),
+    }
 
 
 def add_int8_copies(model: ir.Model, ranges: Ranges) -> dict[str, str]:
-    """Add beside each product a copy that reads the same float inputs in INT8; return product -> copy's output.
+    """Add beside each GEMM a copy that reads the same float inputs in INT8; return GEMM -> output of its copy.
 
     Raises:
         InputError: an input has no range.
@@ -108,31 +91,16 @@ def add_int8_copies(model: ir.Model, ranges: Ranges) -> dict[str, str]:
 
 
 def _range_of(value: ir.Value, ranges: Ranges) -> Range:
-    known = PROBABILITIES if _is_probabilities(value) else ranges.get(str(value.name))
+    known = PROBABILITIES if is_probabilities(value) else ranges.get(str(value.name))
     if known is None:
         raise InputError(f"calibration: no range for {value.name}. Calibrate this graph again.")
     return known
 
 
-def _activations(products: list[ir.Node]) -> list[tuple[ir.Value, int, list[ir.Node]]]:
-    """Return each activation that a product reads, the input position, and the products there."""
-    found: dict[tuple[ir.Value, int], list[ir.Node]] = {}
-    for node in products:
-        for position, value in enumerate(node.inputs):
-            if value is not None and constant(value) is None:
-                found.setdefault((value, position), []).append(node)
-    return [(value, position, readers) for (value, position), readers in found.items()]
-
-
-def _is_probabilities(value: ir.Value) -> bool:
-    node = value.producer()
-    return node is not None and node.op_type == "Softmax"
-
-
 def _quantized(model: ir.Model, value: ir.Value, known: Range, *, unsigned: bool) -> ir.Value:
-    """Return `value` after a Q/DQ pair: int8 symmetric, or uint8 with a zero point of its own."""
+    """Return `value` after a Q/DQ pair: symmetric int8, or uint8 with its own zero point."""
     if unsigned:
-        # Zero must be exact: padding, ReLU and masked probabilities are full of it.
+        # Zero must be exact, because padding, ReLU and masked probabilities hold many zeros.
         low, high = min(known.low, 0.0), max(known.high, 0.0)
         scale = (high - low) / 255 or known.scale
         zero = np.array(round(-low / scale), np.uint8)
@@ -152,6 +120,7 @@ def _quantized(model: ir.Model, value: ir.Value, known: Range, *, unsigned: bool
 def _pair(
     model: ir.Model, value: ir.Value, *, after: ir.Node | None, stem: str, scale: ir.Value, zero: ir.Value
 ) -> ir.Value:
+    """Insert a Q/DQ pair behind the node `after`, or at the graph's beginning; return the dequantized value."""
     quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{stem}.quantize")
     quantize.outputs[0].name, quantize.outputs[0].shape = f"{stem}.quantized", value.shape
     quantize.outputs[0].type = ir.TensorType(zero.dtype or ir.DataType.INT8)
@@ -166,13 +135,14 @@ def _pair(
 
 
 def quantize_weight(weight: Array) -> tuple[Array, Array]:
-    """Return int8 symmetric weights [in, out] and a float32 scale for each output channel [out]."""
+    """Return symmetric int8 weights [in, out] and a float32 scale for each output channel [out]."""
     scale = (np.abs(weight).max(axis=0) / INT8_LEVELS).astype(np.float32)
-    scale[scale == 0] = 1  # a channel of zeros, or of numbers so small that float32 loses them
+    scale[scale == 0] = 1  # the channel holds only zeros, or numbers too small for float32
     return np.clip(np.rint(weight / scale), -INT8_LEVELS, INT8_LEVELS).astype(np.int8), scale
 
 
 def _quantized_weight(model: ir.Model, node: ir.Node) -> ir.Value:
+    """Return the dequantized weight of a linear layer, stored as int8 with a scale for each output channel."""
     weight = node.inputs[1]
     assert weight is not None
     array = constant(weight)

@@ -1,8 +1,7 @@
-"""What each product costs in INT8: the noise it adds by itself, and what that does to the logits."""
+"""The sensitivity of each GEMM to INT8: the noise at its output, and its effect on the logits."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -10,18 +9,22 @@ import onnx_ir as ir
 from toolchain import graph
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.graph import constant
-from toolchain.int8.calibrate import tapped
+from toolchain.int8.calibrate import stream_activations
 from toolchain.int8.quantize import add_int8_copies
+from toolchain.records.quantization import SensitivityRecord
 from toolchain.tensors import Array, Ranges
+
+# The ratio to report for a GEMM without noise or without signal: beyond what float32 can resolve (about 144 dB).
+NO_NOISE_DB = 150.0
 
 
 @dataclass(frozen=True)
-class Product:
-    """One matrix product of the encoder.
+class Sensitivity:
+    """The error that one GEMM of the encoder makes when it alone is in INT8.
 
-    `macs`: its share of all multiply-accumulates. `snr_db`: signal to noise at its own output when it alone is in
-    INT8 and reads FP32 inputs. `effect` and `drop_points`, None where not measured: distance of the logits from
-    FP32's (Distance.rank), and drop of the task's metric to expect, when it alone is in INT8.
+    `macs`: its share of all multiply-accumulates, 0 to 1. `snr_db`: signal-to-noise ratio at its own output, with FP32
+    inputs. `effect`: distance of the logits from FP32 (Distance.rank). `drop_points`: expected drop of the task's
+    metric, in points. The last two are None where not measured.
     """
 
     name: str
@@ -31,39 +34,48 @@ class Product:
     effect: float | None = None
     drop_points: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the record that is kept."""
-        return asdict(self)
+    def to_json(self) -> SensitivityRecord:
+        """Return the record that tune.json holds."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "macs": self.macs,
+            "snr_db": self.snr_db,
+            "effect": self.effect,
+            "drop_points": self.drop_points,
+        }
 
 
-def measure_noise(load: Callable[[], ir.Model], ranges: Ranges, tokens: Tokens) -> list[Product]:
-    """Return every product with its share of the work and its own noise, in graph order: one pass over the rows.
+def measure_noise(load: Callable[[], ir.Model], ranges: Ranges, tokens: Tokens) -> list[Sensitivity]:
+    """Return the share of the work and the noise of every GEMM, in graph order, after one pass over the rows.
 
-    `load` gives a new copy of the float graph that `ranges` were made from.
+    `load` returns a new copy of the float graph that `ranges` were made from.
     """
     model = load()
-    products = list(graph.nodes(model, "MatMul"))
-    kinds = {str(node.name): "linear" if constant(node.inputs[1]) is not None else "attention" for node in products}
-    exact = {str(node.name): str(node.outputs[0].name) for node in products}
-    left = {str(node.name): str(node.inputs[0].name) for node in products if node.inputs[0] is not None}
+    gemms = list(graph.nodes(model, "MatMul"))
+    kinds = {str(node.name): "linear" if constant(node.inputs[1]) is not None else "attention" for node in gemms}
+    exact = {str(node.name): str(node.outputs[0].name) for node in gemms}
+    left = {str(node.name): str(node.inputs[0].name) for node in gemms if node.inputs[0] is not None}
     noisy = add_int8_copies(model, ranges)
     signal, noise, macs = ({name: 0.0 for name in kinds} for _ in range(3))
     wanted = list(dict.fromkeys([*exact.values(), *noisy.values(), *left.values()]))
-    for values in tapped(model, wanted, tokens, text="measuring noise"):
+    for values in stream_activations(model, wanted, tokens, text="measuring noise"):
         for name in kinds:
             true = values[exact[name]]
-            signal[name] += energy(true)
-            noise[name] += energy(values[noisy[name]] - true)
+            signal[name] += sum_of_squares(true)
+            noise[name] += sum_of_squares(values[noisy[name]] - true)
             macs[name] += true.size * values[left[name]].shape[-1]
     total = sum(macs.values())
-    return [Product(name, kind, macs[name] / total, decibel(signal[name], noise[name])) for name, kind in kinds.items()]
+    return [
+        Sensitivity(name, kind, macs[name] / total, decibel(signal[name], noise[name])) for name, kind in kinds.items()
+    ]
 
 
 def decibel(signal: float, noise: float) -> float:
-    """Return 10 log10 of their ratio; a product without noise, or without signal, counts as 150 dB."""
-    return float(10 * np.log10(signal / noise)) if signal > 0 and noise > 0 else 150.0
+    """Return 10 log10(signal / noise), or NO_NOISE_DB if one of them is 0."""
+    return float(10 * np.log10(signal / noise)) if signal > 0 and noise > 0 else NO_NOISE_DB
 
 
-def energy(array: Array) -> float:
-    """Return the sum of squares."""
+def sum_of_squares(array: Array) -> float:
+    """Return the sum of squares, added up in float64."""
     return float(np.square(array, dtype=np.float64).sum())

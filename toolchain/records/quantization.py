@@ -24,6 +24,19 @@ class CoverageRecord(TypedDict):
     """Why it is not in integers everywhere; null if it is."""
 
 
+class ScaleRecord(TypedDict):
+    """The calibrated amax of one quantized activation, and the scale that the graph holds for it."""
+
+    tensor: str
+    """Name of the activation, before quantization."""
+
+    amax: float | None
+    """The measured amax of calibration.json; null if there is none, as for attention probabilities."""
+
+    scale: float
+    """The scale in the graph: amax / 127 rounded to float16 in model.int8.onnx; another one where uint8 is used."""
+
+
 class SensitivityRecord(TypedDict):
     """The error that one GEMM of the encoder makes in INT8."""
 

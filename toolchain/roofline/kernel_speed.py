@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolchain.graph import add_initializer, serialised
-from toolchain.int8.coverage import FLOAT_PRODUCTS, INTEGER_PRODUCTS
+from toolchain.int8.coverage import FLOAT_GEMMS, INTEGER_GEMMS
 from toolchain.runtimes.ort import open_session
 from toolchain.tensors import Array, Batch
 
@@ -32,7 +32,7 @@ def share_of_time(model: Path, batch: Batch) -> float:
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             spent[event["args"]["op_name"]] += event["dur"]
-    products = sum(spent[kind] for kind in FLOAT_PRODUCTS | INTEGER_PRODUCTS | {"Gemm"})
+    products = sum(spent[kind] for kind in FLOAT_GEMMS | INTEGER_GEMMS | {"Gemm"})
     return products / max(1, sum(spent.values()))
 
 

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from toolchain.errors import InputError
 from toolchain.graph.integer import PRODUCT
-from toolchain.int8.coverage import FLOAT_PRODUCTS, INTEGER_PRODUCTS, cover
+from toolchain.int8.coverage import FLOAT_GEMMS, INTEGER_GEMMS, cover
 
 Flop = dict[str, float]
 """Precision -> operations."""
@@ -109,7 +109,7 @@ def count(model: ir.Model, *, integers: bool = True, runs_as: Mapping[str, str] 
     quantized = {one.name for one in cover(model) if integers and one.integers}
     flop: dict[str, list[float]] = {}
     for node in model.graph:
-        if node.op_type in (FLOAT_PRODUCTS | INTEGER_PRODUCTS) - {"MatMul", PRODUCT, ATTENTION}:
+        if node.op_type in (FLOAT_GEMMS | INTEGER_GEMMS) - {"MatMul", PRODUCT, ATTENTION}:
             raise InputError(f"{node.name}: a {node.op_type}, whose work is not known. Count that of the graph before.")
         if node.op_type in ("MatMul", "Gemm", PRODUCT, ATTENTION):
             kind = "int8" if str(node.name) in quantized else NAMES[node.outputs[0].dtype or ir.DataType.FLOAT]

@@ -1,25 +1,27 @@
-"""How far logits are from FP32's: what choices on train rows are made by.
+"""The distance of a graph's logits from the FP32 logits, by which `auto` and `tune` choose on train rows.
 
-Accuracy on train rows says nothing, since the model was trained on them; the distance to its own FP32 logits does.
+Accuracy on train rows says nothing, because the model was trained on them; the distance to its own FP32 logits does.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.records.calibration import DistanceRecord
+
+# The distance of logits that are not finite, because JSON has no infinity.
 FAR = 1e9
-"""JSON knows no infinity."""
 
 Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Distance:
-    """`kl`: mean KL divergence of the classes' probabilities, in nats (None for a regression).
+    """The distance of one set of logits from another.
 
-    `rms`: root mean square of the logit differences. `changed`: share of rows whose label changed (None likewise).
+    `kl`: mean KL divergence of the class probabilities, in nats. `rms`: root mean square of the logit differences.
+    `changed`: share of rows whose label changed. For a regression, `kl` and `changed` are None.
     """
 
     kl: float | None
@@ -28,22 +30,22 @@ class Distance:
 
     @property
     def rank(self) -> float:
-        """What is compared: for classes the geometric mean of sqrt(kl) and rms, both linear in the error.
+        """The number to compare: for classes, the geometric mean of sqrt(kl) and rms, both linear in the error.
 
-        The divergence knows which errors matter, but on rows that a model was trained on few rows make it up;
+        The divergence weighs errors by their effect, but on rows that the model was trained on, few rows dominate it;
         the difference counts every row.
         """
         return self.rms if self.kl is None else float(np.sqrt(np.sqrt(max(self.kl, 0.0)) * self.rms))
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the record that is kept."""
-        return asdict(self)
+    def to_json(self) -> DistanceRecord:
+        """Return the record that calibration.json and tune.json hold."""
+        return {"kl": self.kl, "rms": self.rms, "changed": self.changed}
 
 
 def distance(reference: Logits, candidate: Logits) -> Distance:
-    """Return how far `candidate` is from `reference`, both float32 [rows, classes].
+    """Return the distance of `candidate` from `reference`, both float32 [rows, classes].
 
-    Logits that are not finite are FAR away.
+    Logits that are not finite have the distance FAR.
     """
     if not np.isfinite(candidate).all():
         classes = reference.shape[1] > 1

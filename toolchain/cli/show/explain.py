@@ -5,6 +5,8 @@ from typing import Any
 from rich.table import Table
 
 from toolchain.cli.show import folded, put, titled
+from toolchain.records.quantization import ScaleRecord
+from toolchain.tensors import INT8_LEVELS
 
 
 def explained(found: dict[str, Any]) -> None:
@@ -26,7 +28,8 @@ def explained(found: dict[str, Any]) -> None:
             f"at best ({speed['products_share_of_fp32_time']:.0%} of FP32's time is products, integer ones "
             f"are {speed['integer_to_float_product_speed']:.1f} times as fast)"
         )
-    put(*lines, *_uncovered(found["products"]), *_noisy(found["products"]), *_clipped(found["clipped"]))
+    put(*lines, *_uncovered(found["products"]), *_noisy(found["products"]))
+    put(*_clipped(found["clipped"]), *_scales(found["scales"]))
     put(*(f"advice: {line}" for line in found["advice"]))
 
 
@@ -87,6 +90,18 @@ def _clipped(tensors: list[dict[str, Any]]) -> list[Table]:
     table = _ranking(title, "tensor", "values beyond the range", "largest, to the range")
     for one in tensors[:10]:
         table.add_row(one["tensor"], f"{one['share']:.3%}", f"{one['reach']:.1f}")
+    return [table]
+
+
+def _scales(scales: list[ScaleRecord]) -> list[Table]:
+    """Return a table of the largest scales: the measured amax, and the scale that the graph holds."""
+    if not scales:
+        return []
+    table = _ranking(f"Largest scales (of {len(scales)} tensors)", "tensor", "amax", "amax / 127", "in the graph")
+    for one in sorted(scales, key=lambda one: -one["scale"])[:5]:
+        amax = one["amax"]
+        measured = ("-", "-") if amax is None else (f"{amax:.6g}", f"{amax / INT8_LEVELS:.6g}")
+        table.add_row(one["tensor"], *measured, f"{one['scale']:.6g}")
     return [table]
 
 
