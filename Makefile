@@ -37,7 +37,7 @@ bench: $(INSTALLED) $(TRITON)/installed
 	$(BIN)/python benchmarks/serving/run.py $(BENCH_SERVING)
 
 bench-gpu: $(INSTALLED)
-	$(BIN)/python benchmarks/gpu.py
+	$(BIN)/python benchmarks/gpu/run.py
 
 # torch comes first and by itself: where a CPU build is on offer (see README), it is kept.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -1,6 +1,6 @@
-"""Who runs in benchmarks/gpu.py: DistilBERT-base of random weights, on rows as long as those of sst2.
+"""The contenders of run.py: DistilBERT-base with random weights, on rows as long as those of sst2.
 
-To add one: its line in CONTENDERS. All are given ids that are padded in batches already.
+To add one, add its line to CONTENDERS. All contenders take padded batches of token ids.
 """
 
 import functools
@@ -22,18 +22,18 @@ from toolchain.runtimes import open_runtime
 from toolchain.tensors import Infer
 
 LENGTHS = Path(__file__).with_name("sst2_lengths.json")
-BASE = {"initializer_range": 0.04}  # of transformers' sizes; at its 0.02 the logits of all rows are nearly one
+BASE = {"initializer_range": 0.04}  # at transformers' 0.02 the logits of all rows are nearly equal
 SMALL = {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128, "initializer_range": 0.1}
 CLS, SEP, WORDS = 101, 102, (1000, 30522)
 BASELINE = "transformers eager, batch 32"
 BASELINE_BATCH = 32
+# Padded positions of a batch; each of our runtimes uses its fastest.
 BUDGETS = {"cpu": (1024,), "cuda": (4096, 16384, 65536)}
-"""Padded positions a batch, of which each of ours takes the fastest."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where all of them run, and what they run: the checkpoint, the folder for its graphs, the rows."""
+    """The device, the checkpoint (its folder also takes the graphs) and the rows."""
 
     device: str
     source: Source
@@ -41,7 +41,7 @@ class Place:
 
     @property
     def kind(self) -> str:
-        """The type of the device."""
+        """The type of the device: `cpu` or `cuda`."""
         return self.device.partition(":")[0]
 
     @functools.cached_property
@@ -66,7 +66,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Contender:
-    """How one is opened; its precision on a GPU and its backend, as utilisation is counted; where it runs."""
+    """A function that opens a contender, and its precision on a GPU and backend, by which utilisation is computed.
+
+    `as_filed` contenders take the rows in file order, 32 at a time; the others sort them by length.
+    """
 
     open: Callable[[Place], AbstractContextManager[Infer]]
     precision: str
@@ -75,11 +78,11 @@ class Contender:
     as_filed: bool = False
 
     def precision_on(self, place: Place) -> str:
-        """Return the precision that it runs in there: the baseline's is float32 on a CPU, which has no fast float16."""
+        """Return the precision on this device: the baseline uses float32 on a CPU, which lacks fast float16."""
         return "fp32" if self.as_filed and place.kind == "cpu" else self.precision
 
     def work(self, place: Place) -> list[list[Piece]]:
-        """Return the ways to batch the rows that it may choose from, padded."""
+        """Return the batchings to choose from, each a list of padded batches."""
         if self.as_filed:
             return [pieces(place.tokens, batches_of_file(len(place.tokens)))]
         lengths = place.tokens.lengths
@@ -92,7 +95,7 @@ def batches_of_file(rows: int) -> list[np.ndarray]:
 
 
 def make_place(folder: Path, device: str, *, rows: int, small: bool = False) -> Place:
-    """Write the checkpoint into `folder`, and make `rows` rows of random words, as long as sst2's in file order."""
+    """Write the checkpoint into `folder`, and make rows of random token ids that are as long as sst2's rows."""
     import torch
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
@@ -107,7 +110,7 @@ def make_place(folder: Path, device: str, *, rows: int, small: bool = False) -> 
 
 @contextmanager
 def _transformers(place: Place) -> Iterator[Infer]:
-    """What a user writes: the model in float16, each batch moved to it, the logits moved back."""
+    """Yield the usual code: the model in float16, each batch copied to the device, the logits copied back."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -141,6 +144,7 @@ def _ort(precision: str, *, gpu_only: bool = True, **choices: Any) -> Contender:
 
 REFERENCE = _torch("fp32", gpu_only=False)
 
+# Name -> contender. Ratios are to the first, which runs in the same rounds.
 CONTENDERS = {
     BASELINE: Contender(_transformers, "fp16", gpu_only=False, as_filed=True),
     "torch fp32": REFERENCE,
@@ -159,4 +163,3 @@ CONTENDERS = {
     "ort fp16 fused": _ort("fp16"),
     "ort fp16 fused graphs": _ort("fp16", cuda_graphs=True),
 }
-"""Name -> contender; the first that runs in the same interleaved rounds is what all are compared with."""

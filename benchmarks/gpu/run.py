@@ -1,9 +1,10 @@
-"""What an encoder gains on this machine's NVIDIA GPU, in one interleaved run: `python benchmarks/gpu.py -o FILE`.
+"""Compare every GPU runtime with transformers in float16: `python benchmarks/gpu/run.py -o FILE`.
 
-DistilBERT-base of random weights on rows as long as sst2's, tokenised beforehand: transformers in float16 at batch 32
-in file order, against our runtimes in length-sorted batches. Rows a second as the median over rounds of random order,
-joules a row by NVML in windows of their own, utilisation by the roofline, and how far the logits are from float32's.
-What cannot run here is named, with the reason, and stops nothing. `--device cpu --rows 64` tries the script itself.
+The model is DistilBERT-base with random weights; the rows are as long as sst2's, and tokenised beforehand. The baseline
+is transformers in float16 at batch 32 in file order; the others use length-sorted batches. The table has rows/s (the
+median over rounds of random order), joules a row by NVML in separate windows, utilisation by the roofline, and the
+largest difference from float32's logits. A contender that cannot run here is listed with its reason, and the others
+still run. `--device cpu --rows 64` tests the script.
 """
 
 import argparse
@@ -40,20 +41,20 @@ Record = dict[str, Any]
 
 @dataclasses.dataclass
 class Entry:
-    """An open contender, the batches it was fastest with, and the seconds of each pass over all rows."""
+    """An open contender, the batches that were fastest with it, and the seconds of each pass over all rows."""
 
     infer: Infer
     work: list[Piece]
     passes_s: list[float] = dataclasses.field(default_factory=list)
 
     def run(self) -> None:
-        """Infer every row."""
+        """Infer all rows."""
         for piece in self.work:
             self.infer(piece.batch)
 
 
 def main(arguments: list[str] | None = None) -> Record:
-    """Run all, print the table, keep the record if asked, and return it."""
+    """Run all contenders, print the table, write the record if asked, and return it."""
     args = _parse(arguments)
     device = choose_device(args.device, cuda=_has_cuda())
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> Record:
         chosen = {name: one for name, one in CONTENDERS.items() if name == BASELINE or fnmatch.fnmatch(name, args.only)}
         entries, left_out = open_all(chosen, place, stack)
         if BASELINE not in entries:
-            raise SystemExit(f"{BASELINE}: {left_out[BASELINE]}. Without it there is nothing to compare with.")
+            raise SystemExit(f"{BASELINE}: {left_out[BASELINE]}. Without it there is no baseline.")
         rounds(entries, seconds=args.seconds)
         joules, energy = measure_energy(entries, place, seconds=args.energy_seconds)
         record = {
@@ -82,11 +83,15 @@ def main(arguments: list[str] | None = None) -> Record:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--rows", type=int, default=8720, help="rows a pass; sst2's 872 lengths over and over")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of interleaved rounds; there are 3 at least")
-    parser.add_argument("--energy-seconds", type=float, default=5.0, help="a contender's window; 0: no energy")
-    parser.add_argument("--only", default="*", help="contenders whose name fits a pattern such as 'torch*'")
-    parser.add_argument("-o", "--output", type=Path, help="keep the record as JSON")
+    parser.add_argument("--rows", type=int, default=8720, help="rows of a pass; sst2's 872 lengths are repeated")
+    parser.add_argument(
+        "--seconds", type=float, default=30.0, help="time for the interleaved rounds; there are at least 3"
+    )
+    parser.add_argument(
+        "--energy-seconds", type=float, default=5.0, help="measurement window of each contender; 0: no energy"
+    )
+    parser.add_argument("--only", default="*", help="contenders whose names match a pattern such as 'torch*'")
+    parser.add_argument("-o", "--output", type=Path, help="write the record as JSON")
     parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
@@ -98,7 +103,7 @@ def _has_cuda() -> bool:
 
 
 def open_all(chosen: dict[str, Contender], place: Place, stack: ExitStack) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Open each that can be had, with its fastest batches; return them, and name -> why of the others."""
+    """Open the contenders that can run, with their fastest batches; return them, and the reasons for the others."""
     entries: dict[str, Entry] = {}
     left_out: dict[str, str] = {}
     for name, contender in chosen.items():
@@ -108,7 +113,7 @@ def open_all(chosen: dict[str, Contender], place: Place, stack: ExitStack) -> tu
         with ExitStack() as own:
             try:
                 entries[name] = _entry(own.enter_context(contender.open(place)), contender.work(place))
-            except Exception as error:  # whatever a library raises: the others run all the same
+            except Exception as error:  # a library may raise anything, and the others must still run
                 left_out[name] = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
                 continue
             stack.push(own.pop_all())
@@ -116,7 +121,7 @@ def open_all(chosen: dict[str, Contender], place: Place, stack: ExitStack) -> tu
 
 
 def _entry(infer: Infer, ways: list[list[Piece]]) -> Entry:
-    """Return the runtime with the batches that it is fastest with; each is run twice first, to compile and record."""
+    """Return the runtime with its fastest batches; two passes come first, to compile and to capture CUDA graphs."""
     entries = [Entry(infer, work) for work in ways]
     seconds = []
     for entry in entries:
@@ -129,7 +134,7 @@ def _entry(infer: Infer, ways: list[list[Piece]]) -> Entry:
 
 
 def rounds(entries: dict[str, Entry], *, seconds: float, clock: Callable[[], float] = time.perf_counter) -> None:
-    """Time each once a round in random order, until the time is over."""
+    """Time each contender once a round, in random order, until `seconds` are over."""
     generator, begun_s, number = random.Random(0), clock(), 0
     while number < LEAST_ROUNDS or clock() - begun_s < seconds:
         for name in generator.sample(list(entries), len(entries)):
@@ -142,7 +147,7 @@ def rounds(entries: dict[str, Entry], *, seconds: float, clock: Callable[[], flo
 def measure_energy(
     entries: dict[str, Entry], place: Place, *, seconds: float
 ) -> tuple[dict[str, float | None], dict[str, Any]]:
-    """Return joules a pass by name, one window each, and how they were measured or why not."""
+    """Return the joules of a pass by contender, one window each, and the status of the measurement."""
     if not seconds:
         return dict.fromkeys(entries), {"status": "unavailable", "reason": "not_requested"}
     joules: dict[str, float | None] = {}
@@ -159,7 +164,7 @@ def measure_energy(
 def describe_one(
     name: str, contender: Contender, entries: dict[str, Entry], joules: dict[str, float | None], place: Place
 ) -> Record:
-    """Return the figures of one contender, and its ratios to the baseline of the same round."""
+    """Return the figures of one contender, and the medians of its ratios to the baseline within a round."""
     entry, base, rows = entries[name], entries[BASELINE], len(place.tokens)
     seconds = statistics.median(entry.passes_s)
     own_j, base_j = joules[name], joules[BASELINE]
@@ -193,7 +198,7 @@ def _utilisation(contender: Contender, entry: Entry, seconds: float, place: Plac
     at = {"backend": contender.backend, "device": place.device, "precision": contender.precision_on(place)}
     try:
         return assess(place.full_graph, speed, rows=len(lengths), **at)
-    except Exception as error:  # no data sheet or kernel of a type: the speed stands all the same
+    except Exception as error:  # such as a GPU without a data sheet: the other figures are still valid
         return {"model_flop_utilisation": None, "reason": "not_counted", "detail": f"{type(error).__name__}: {error}"}
 
 
@@ -222,7 +227,7 @@ def _reference(place: Place, batches: list[Any]) -> Any:
 
 
 def table(record: Record) -> str:
-    """Return the figures as lines of text, and what was left out with its reason."""
+    """Return the figures as lines of text, and the contenders that were left out with their reasons."""
     lines = [f"{'':34}{'rows/s':>10}{'ratio':>7}{'J/row':>10}{'ratio':>7}{'MFU':>7}{'|d|':>9}{'agree':>7}"]
     for one in sorted(record["contenders"], key=lambda one: -one["rows_per_s"]):
         figures = (

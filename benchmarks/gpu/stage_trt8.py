@@ -1,0 +1,85 @@
+"""Stage `trt8`: real engines of TensorRT 8.5.3 with the 8.6.1 bindings, in a carried Python 3.11.
+
+    python3 kit.py run trt8 [--seconds 330] [--only STEP,...] [--dry]
+
+Steps: load; fp32; fp16; qdq (explicit Q/DQ); sums (FP16 and INT8) and sums32 (INT8), which test the float16
+accumulator; calibrate, the project's calibration network under the real entropy calibrator; plugin16 and plugin8, the
+project's packed graph with the attention plugin in FP16, and in INT8 with the cache just made.
+Without a GPU, `--dry` runs each step until it needs one.
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+from kit import HOME, REPO, Stage, machine, search_path
+from stage_torch import arguments
+
+KIT = Path(os.environ["KIT"])
+# Step -> its time limit in seconds. The most valuable steps come first.
+STEPS = {
+    "graph": 60,
+    "load": 120,
+    "fp32": 150,
+    "qdq": 150,
+    "sums": 90,
+    "fp16": 150,
+    "calibrate": 150,
+    "plugin16": 120,
+    "plugin8": 150,
+    "sums32": 90,
+}
+
+
+def find(name: str) -> str:
+    """Return the path of a library of this machine by its file's name, or an empty text."""
+    command = ["find", "/opt", "/usr/local", "/usr/lib", "-name", name]
+    return (subprocess.run(command, capture_output=True, text=True).stdout.split() or [""])[0]
+
+
+def main() -> None:
+    """Run all steps, each in a process of its own."""
+    args = arguments("trt8", 330.0)
+    stage = Stage("trt8", args.seconds, args.only)
+    if not args.dry:
+        stage.facts["machine"] = machine()
+    root = KIT / "py311"
+    python = root / "usr/bin/python3.11"
+    python.chmod(0o755)
+    cublas = find("libcublas.so.13")
+    # Its own libz, libexpat and libffi, TensorRT's libraries, and the shims.
+    folders = [KIT / "libs", KIT / "shims", root / "usr/lib/x86_64-linux-gnu", root / "lib/x86_64-linux-gnu"]
+    env = {
+        "LD_LIBRARY_PATH": search_path(*folders, *([Path(cublas).parent] if cublas else [])),
+        "CUDA_MODULE_LOADING": "LAZY",
+        "PYTHONPATH": str(KIT / "site"),
+        "KIT_CUBLAS": cublas,
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    stage.row("cublas", "ok" if cublas else "none", cublas, 0.0)
+    work = HOME / "trt8-out"
+    work.mkdir(exist_ok=True)
+    for step, most in STEPS.items():
+        command = [python, HOME / "trt8.py", step, KIT, work, REPO]
+        stage.run(step, command, least=15, most=most, env=env, summary=one_line)
+    stage.facts["layers"] = {file.name: layer_names(file) for file in sorted(work.glob("*-layers.json"))}
+    stage.finish(work)
+
+
+def one_line(stdout: str) -> str:
+    """Return the end of the output on one line."""
+    return stdout.strip().replace("\n", " ")[-400:]
+
+
+def layer_names(file: Path) -> list[str]:
+    """Return the names of an engine's layers, or the error that reading them gave."""
+    try:
+        layers = json.loads(file.read_text())["Layers"]
+    except (ValueError, KeyError) as error:
+        return [str(error)]
+    return [str(one.get("Name", one) if isinstance(one, dict) else one)[:120] for one in layers]
+
+
+if __name__ == "__main__":
+    main()

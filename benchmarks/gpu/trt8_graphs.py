@@ -1,0 +1,184 @@
+"""Write graphs for TensorRT 8.5 and their expected outputs; `pack.py` calls it: python trt8_graphs.py OUT_FOLDER
+
+The model is a DistilBERT of two layers, width 256, heads of 64 and random weights, exported by the project. `fp32.onnx`
+is its graph in the operators and opset of 8.5 (LayerNorm in steps), `qdq.onnx` the same with float32 Q/DQ before every
+MatMul, and `sums.onnx` one INT8 GEMM whose sums pass 65,504. `reference.npz` has the ids and mask, the logits by ONNX
+Runtime, and the exact sums.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+ROWS, LENGTH, VOCABULARY = 8, 128, 1000
+
+Array = NDArray[Any]
+
+
+def export(folder: Path) -> Path:
+    """Write the checkpoint and its graph by the project's exporter; return the graph's file."""
+    import torch
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    from toolchain.checkpoint.export import export as project_export
+    from toolchain.checkpoint.model import find_model
+
+    torch.manual_seed(0)
+    sizes = {"dim": 256, "n_layers": 2, "n_heads": 4, "hidden_dim": 512}
+    config = DistilBertConfig(vocab_size=VOCABULARY, initializer_range=0.06, **sizes)
+    DistilBertForSequenceClassification(config).save_pretrained(folder / "checkpoint")
+    project_export(find_model(str(folder / "checkpoint")), folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+def lowered(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph in opset 17, with LayerNorm as mean, variance and division."""
+    graph, made = model.graph, []
+    for node in graph.node:
+        if node.op_type != "LayerNormalization":
+            made.append(node)
+            continue
+        x, gamma, beta = node.input
+        y = node.output[0]
+        epsilon = next(one.f for one in node.attribute if one.name == "epsilon")
+        graph.initializer.append(numpy_helper.from_array(np.float32(max(epsilon, 1e-12)), f"{y}.epsilon"))
+        mean = {"axes": [-1], "keepdims": 1}
+        made += [
+            helper.make_node("ReduceMean", [x], [f"{y}.mean"], **mean),
+            helper.make_node("Sub", [x, f"{y}.mean"], [f"{y}.centred"]),
+            helper.make_node("Mul", [f"{y}.centred", f"{y}.centred"], [f"{y}.square"]),
+            helper.make_node("ReduceMean", [f"{y}.square"], [f"{y}.variance"], **mean),
+            helper.make_node("Add", [f"{y}.variance", f"{y}.epsilon"], [f"{y}.safe"]),
+            helper.make_node("Sqrt", [f"{y}.safe"], [f"{y}.deviation"]),
+            helper.make_node("Div", [f"{y}.centred", f"{y}.deviation"], [f"{y}.normed"]),
+            helper.make_node("Mul", [f"{y}.normed", gamma], [f"{y}.scaled"]),
+            helper.make_node("Add", [f"{y}.scaled", beta], [y]),
+        ]
+    del graph.node[:]
+    graph.node.extend(made)
+    del graph.value_info[:]
+    model.opset_import[0].version = 17
+    model.ir_version = 8
+    onnx.checker.check_model(model)
+    return model
+
+
+def run(model: onnx.ModelProto, batch: dict[str, Array], outputs: list[str] | None = None) -> list[Array]:
+    """Return the outputs by ONNX Runtime, or these inner tensors."""
+    if outputs:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        copy.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs)
+        model = copy
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(outputs, {one.name: batch[one.name] for one in session.get_inputs()})
+
+
+def quantized(model: onnx.ModelProto, batch: dict[str, Array]) -> onnx.ModelProto:
+    """Return the graph with Q and DQ before every MatMul: activations by the largest value seen, weights by channel."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    graph = made.graph
+    weights = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    matmuls = [node for node in graph.node if node.op_type == "MatMul"]
+    tensors = list(dict.fromkeys(name for node in matmuls for name in node.input if name not in weights))
+    amax = {name: float(np.abs(value).max()) for name, value in zip(tensors, run(model, batch, tensors), strict=True)}
+    pairs: dict[str, list[onnx.NodeProto]] = {}
+    for node in matmuls:
+        for index, name in enumerate(list(node.input)):
+            if name not in pairs:
+                weight = weights.get(name)
+                scale = np.float32(amax[name] / 127) if weight is None else np.abs(weight).max(0) / 127
+                pairs[name] = qdq_pair(graph, name, scale, {} if weight is None else {"axis": 1})
+            node.input[index] = f"{name}.dq"
+    ordered = [one for name in list(pairs) if name in weights for one in pairs.pop(name)]
+    for node in graph.node:
+        ordered.append(node)
+        for name in node.output:
+            ordered += pairs.pop(name, [])
+    assert not pairs
+    copies = [onnx.NodeProto.FromString(one.SerializeToString()) for one in ordered]
+    del graph.node[:]
+    graph.node.extend(copies)
+    onnx.checker.check_model(made)
+    return made
+
+
+def qdq_pair(graph: onnx.GraphProto, name: str, scale: Array, axis: dict[str, int]) -> list[onnx.NodeProto]:
+    """Add a scale and a zero point to the graph; return a QuantizeLinear and a DequantizeLinear for the tensor."""
+    zero = np.zeros(np.shape(scale), np.int8)
+    graph.initializer.append(numpy_helper.from_array(np.asarray(scale, np.float32), f"{name}.s"))
+    graph.initializer.append(numpy_helper.from_array(zero, f"{name}.z"))
+    q = ["QuantizeLinear", [name, f"{name}.s", f"{name}.z"], [f"{name}.q"], f"{name}.Q"]
+    dq = ["DequantizeLinear", [f"{name}.q", f"{name}.s", f"{name}.z"], [f"{name}.dq"], f"{name}.DQ"]
+    return [helper.make_node(*one, **axis) for one in (q, dq)]
+
+
+def sums() -> tuple[onnx.ModelProto, Array, Array]:
+    """Return one GEMM with Q/DQ in float32, its input, and its integer sums and exact outputs."""
+    k, n, m = 256, 64, 64
+    generator = np.random.default_rng(0)
+    w = np.clip(np.arange(1, n + 1)[None, :] * 2 - generator.integers(0, 2, (k, n)), 1, 127).astype(np.int64)
+    w[0] = 127  # the largest of each column, so that its scale gives these integers back
+    s_x, s_w = 2.0**-4, 2.0**-14 * (1 + np.arange(n) / n)
+    q = generator.integers(1, 128, (m, 1)) * np.ones((1, k), np.int64)
+    arrays = {
+        "s_x": np.float32(s_x),
+        "z": np.int8(0),
+        "w": (w * s_w).astype(np.float32),
+        "s_w": s_w.astype(np.float32),
+        "zw": np.zeros(n, np.int8),
+        "b": np.ones(n, np.float32),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s_x", "z"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "s_x", "z"], ["xd"]),
+        helper.make_node("QuantizeLinear", ["w", "s_w", "zw"], ["wq"], axis=1),
+        helper.make_node("DequantizeLinear", ["wq", "s_w", "zw"], ["wd"], axis=1),
+        helper.make_node("MatMul", ["xd", "wd"], ["p"]),
+        helper.make_node("Add", ["p", "b"], ["logits"]),
+    ]
+    weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in arrays.items()]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [m, k])]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [m, n])]
+    graph = helper.make_graph(nodes, "sums", inputs, outputs, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    exact = (q @ w) * (s_x * s_w) + 1
+    found = run(model, {"x": (q * s_x).astype(np.float32)})[0]
+    assert np.abs(found / exact - 1).max() < 1e-5, "the quantized weights differ from the intended integers"
+    return model, (q * s_x).astype(np.float32), np.stack([(q @ w).astype(np.float64), exact])
+
+
+def main(folder: Path) -> None:
+    """Write all files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(1)
+    lengths = generator.integers(8, LENGTH + 1, ROWS)
+    lengths[0] = LENGTH
+    mask = (np.arange(LENGTH) < lengths[:, None]).astype(np.int32)
+    batch = {"input_ids": (generator.integers(5, VOCABULARY, (ROWS, LENGTH)) * mask).astype(np.int32)}
+    batch["attention_mask"] = mask
+    whole = onnx.load(export(folder))
+    expected = {"logits": run(whole, batch)[0]}
+    fp32 = lowered(whole)
+    expected["fp32"] = run(fp32, batch)[0]
+    qdq = quantized(fp32, batch)
+    expected["qdq"] = run(qdq, batch)[0]
+    gemm, x, exact = sums()
+    for name, model in (("fp32", fp32), ("qdq", qdq), ("sums", gemm)):
+        onnx.save(model, folder / f"{name}.onnx")
+    np.savez(folder / "reference.npz", **batch, **expected, x=x, sums=exact[0], exact=exact[1])
+    off = {name: float(np.abs(expected[name] - expected["logits"]).max()) for name in ("fp32", "qdq")}
+    print("trt8 graphs: first logits", expected["logits"][0], "largest differences", off)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
