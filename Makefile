@@ -18,7 +18,7 @@ PIP_TORCH ?=
 # Options of the benchmark, such as: --only 'ort INT8' -o FILE.json
 BENCH ?=
 
-.PHONY: demo test lint bench bench-gpu clean
+.PHONY: demo test lint bench bench-gpu reference pictures clean
 demo: $(INSTALLED)
 	$(BIN)/toolchain demo
 
@@ -38,6 +38,13 @@ bench: $(INSTALLED) $(TRITON)/installed
 
 bench-gpu: $(INSTALLED)
 	$(BIN)/python benchmarks/gpu/run.py
+
+# docs/reference/ from the code, and docs/img/ from a run on the demo (needs Chromium).
+reference: $(INSTALLED)
+	$(BIN)/python docs/reference/make.py
+
+pictures: $(INSTALLED)
+	$(BIN)/python docs/img/make.py
 
 # torch comes first and by itself: where a CPU build is on offer (see README), it is kept.
 $(INSTALLED): pyproject.toml constraints.txt
