@@ -15,15 +15,27 @@ PERF_ANALYZER := .venv/perf_analyzer
 KSERVE := .venv/kserve
 # Where pip gets torch from, such as: --index-url URL-of-the-CPU-builds
 PIP_TORCH ?=
+# Processes that share the tests, and further options of pytest, such as: PYTEST='-k serve'
+JOBS ?= $(shell nproc)
+PYTEST ?=
+RUN_TESTS = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 # Options of the benchmark, such as: --only 'ort INT8' -o FILE.json
 BENCH ?=
 
-.PHONY: demo test lint bench bench-gpu reference pictures clean
+
+.PHONY: demo test test-rest test-all lint bench bench-gpu reference pictures clean
 demo: $(INSTALLED)
 	$(BIN)/toolchain demo
 
-test: $(INSTALLED) $(BINDINGS)/installed $(TRITON)/installed $(PERF_ANALYZER)/installed $(KSERVE)/installed
-	$(BIN)/python -m pytest
+# The default suite; what it leaves out; and both, with as many examples as hypothesis tries by itself.
+test: $(INSTALLED) $(BINDINGS)/installed $(KSERVE)/installed
+	$(RUN_TESTS) $(PYTEST)
+
+test-rest: $(INSTALLED) $(TRITON)/installed $(PERF_ANALYZER)/installed
+	$(RUN_TESTS) -m "slow or stress" $(PYTEST)
+
+test-all: $(INSTALLED) $(BINDINGS)/installed $(TRITON)/installed $(PERF_ANALYZER)/installed $(KSERVE)/installed
+	$(RUN_TESTS) -m "" --hypothesis-profile all $(PYTEST)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

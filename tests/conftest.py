@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -16,13 +18,21 @@ import hypothesis
 import numpy as np
 import pytest
 
+from tests.forked import start
+
 ROOT = Path(__file__).parent.parent
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test needs the network
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
-hypothesis.settings.register_profile("here", deadline=None)  # a busy machine is no failure
-hypothesis.settings.load_profile("here")
+# No deadline: a busy machine does not fail a test. `make test-all` chooses the profile with hypothesis' full number.
+hypothesis.settings.register_profile("all", deadline=None)
+hypothesis.settings.register_profile("default", deadline=None, max_examples=25)
+hypothesis.settings.load_profile("default")
+
+# A shell starts what it runs in the background without SIGINT, and the tests send it to processes that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NVML = """
 import ctypes, sys
@@ -43,10 +53,63 @@ def reason(call, *arguments):
 """What a snippet on the scripted NVML begins with."""
 
 
+SERVER = pytest.StashKey[start.Server]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.stash[SERVER] = start.Server()
+    else:
+        share_processors(config.workerinput["workerid"], config.workerinput["workercount"])
+
+
+# Fixtures of a real Triton, its load generator, and a real browser: what uses one takes seconds to start.
+SLOW_FIXTURES = {"triton_environment", "perf_analyzer", "browser"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+
+
+def share_processors(worker: str, count: int) -> None:
+    """Bind a worker of xdist, and all that it starts, to its part of the processors.
+
+    What it starts then has as few threads as it has processors; threads that wait for each other on a processor that
+    another worker uses cost more time than they save.
+    """
+    share = sorted(os.sched_getaffinity(0))[int(worker.removeprefix("gw")) :: count]
+    if share:
+        os.sched_setaffinity(0, share)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if SERVER in config.stash:
+        config.stash[SERVER].close()
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository's root."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def python() -> list[str]:
+    """Start of a command line that does what `python` does, in a process that has torch and the like imported."""
+    return start.python()
+
+
+@pytest.fixture(scope="session")
+def commands(python: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for PATH, in which `toolchain` and `python` start such processes."""
+    folder = tmp_path_factory.mktemp("bin")
+    for name, options in (("toolchain", " -m toolchain"), ("python", "")):
+        (folder / name).write_text(f'#!/bin/sh\nexec {shlex.join(python)}{options} "$@"\n')
+        (folder / name).chmod(0o755)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -194,8 +257,8 @@ def run_double(*arguments: object, cwd: Path | None = None, double: bool = True,
     site = [str(ROOT / "tests/double/site")] if double else []
     names = {f"TRT_DOUBLE_{name.upper()}": value for name, value in chosen.items()}
     environment = os.environ | names | {"PYTHONPATH": os.pathsep.join([str(ROOT), *site])}
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    command = [*start.python(), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="session")
@@ -335,7 +398,7 @@ def run(library: Path, root: Path, tmp_path: Path) -> Callable[..., None]:
         script = tmp_path / "scenario"
         script.write_text(f"clock manual\n{scenario}")
         done = subprocess.run(
-            [sys.executable, "-c", NVML + textwrap.dedent(code), str(library), str(script)],
+            [*start.python(), "-c", NVML + textwrap.dedent(code), str(library), str(script)],
             env=os.environ | environment | {"PYTHONPATH": str(root)},
             capture_output=True,
             text=True,
@@ -343,6 +406,17 @@ def run(library: Path, root: Path, tmp_path: Path) -> Callable[..., None]:
         assert done.returncode == 0, done.stderr
 
     return go
+
+
+@pytest.fixture(scope="module")
+def browser(by_path: Callable[[str], ModuleType], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A tab of a real Chromium."""
+    chromium = by_path("chromium")
+    path = chromium.find()
+    if path is None:
+        pytest.skip(f"no browser: none of {', '.join(chromium.NAMES)} is installed")
+    with chromium.browser(path, tmp_path_factory.mktemp("chromium")) as tab:
+        yield tab
 
 
 @pytest.fixture(scope="session")

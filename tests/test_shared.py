@@ -48,22 +48,26 @@ def test_sst2_in_int8_keeps_its_accuracy(made):
     assert result["agreement"]["label_agreement"] >= 0.95
 
 
+@pytest.mark.slow
 def test_sst2_int8_for_tensorrt_keeps_it_too(made):
     result = measure(made("sst2", precision="int8"), backend="ort", file="model.int8.onnx")
     assert result["metrics"]["accuracy"] >= 0.870
 
 
+@pytest.mark.slow
 def test_a_float16_checkpoint_runs_in_float32_on_torch(made):
     result = measure(made("sst2", precision="int8"), backend="torch")
     assert result["metrics"]["accuracy"] == pytest.approx(FP32["sst2"], abs=5e-5)
 
 
+@pytest.mark.slow
 def test_sst2_in_fp16_agrees(made):
     result = measure(made("sst2", precision="fp16"), backend="ort")
     assert result["agreement"]["label_agreement"] >= 0.999
 
 
 @pytest.mark.parametrize("task", ["mrpc", "stsb"])
+@pytest.mark.slow
 def test_pairs_and_regression_stay_within_three_points(made, task):
     bundle = made(task, precision="int8", calib_method="mse")
     primary = PRIMARY[task]
@@ -72,6 +76,7 @@ def test_pairs_and_regression_stay_within_three_points(made, task):
 
 
 @pytest.mark.parametrize(("task", "most"), [("sst2", 0.3), ("mrpc", 0.5), ("stsb", 0.5)])
+@pytest.mark.slow
 def test_a_chosen_int8_keeps_accuracy_with_nine_tenths_of_the_work_in_int8(made, task, most):
     """The graph for TensorRT, by `build --precision int8 --calib-method auto --max-drop 0.5` alone."""
     from toolchain.diagnose.explain import explain
@@ -84,6 +89,7 @@ def test_a_chosen_int8_keeps_accuracy_with_nine_tenths_of_the_work_in_int8(made,
     assert explain(open_probe_graph(bundle, {"file": "model.int8.onnx"}))["share_of_macs"]["tensorrt"] >= 0.9
 
 
+@pytest.mark.slow
 def test_onnx_runtimes_own_int8_is_explained(made, shared, tmp_path):
     """Its quantize_static leaves MatMuls in float on this CPU, and entropy ranges of few rows clip."""
     import numpy as np

@@ -3,9 +3,10 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
+
+from tests.forked.start import python
 
 SITE = "tests/double/site"
 
@@ -20,7 +21,7 @@ def accept(root, folder, *arguments, **chosen):
     names = {f"TRT_DOUBLE_{name.upper()}": value for name, value in chosen.items()}
     path = os.pathsep.join([str(root / SITE), str(root)])
     return subprocess.run(
-        [sys.executable, "-m", "toolchain", "accept", *map(str, arguments), "-o", "report"],
+        [*python(), "-m", "toolchain", "accept", *map(str, arguments), "-o", "report"],
         cwd=folder,
         env=os.environ | names | {"PYTHONPATH": path},
         capture_output=True,
@@ -82,7 +83,7 @@ def test_tensorrt_11_skips_what_it_cannot_have(root, options, tmp_path):
 
 def test_without_tensorrt_there_is_nothing_to_accept(root, tmp_path):
     path = {"PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "toolchain", "accept", "-m", "demo", "--task", "demo"]
+    command = [*python(), "-m", "toolchain", "accept", "-m", "demo", "--task", "demo"]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ | path, capture_output=True, text=True)
     assert done.returncode == 4
     assert "TensorRT: not installed" in done.stderr

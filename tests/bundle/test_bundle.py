@@ -350,9 +350,10 @@ def child(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return [sys.executable, "-c"]
 
 
-def test_a_kill_at_any_moment_leaves_one_whole_version(tmp_path: Path, child: list[str]) -> None:
+@pytest.mark.parametrize("kills", [8, pytest.param(50, marks=pytest.mark.stress)])
+def test_a_kill_at_any_moment_leaves_one_whole_version(tmp_path: Path, child: list[str], kills: int) -> None:
     target, generator, seen = tmp_path / "bundle", random.Random(0), []
-    for _ in range(50):
+    for _ in range(kills):
         with subprocess.Popen([*child, REWRITE, str(target)], stdout=-1) as process:
             assert process.stdout
             process.stdout.readline()
@@ -364,7 +365,7 @@ def test_a_kill_at_any_moment_leaves_one_whole_version(tmp_path: Path, child: li
             seen.append(opened.manifest["version"])
             texts = [opened.file(f"{number}.txt").read_text() for number in range(20)]
             assert texts == [seen[-1] * (number + 1) for number in range(20)]
-    assert set(seen) == {"A", "B"}
+    assert set(seen) == {"A", "B"} or kills < 50
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import random
 import signal
 import time
 
+import pytest
+
 from toolchain.bundle import open_bundle
 
-KILLS = 50
 METHODS = ("mse", "percentile")
 
 
@@ -30,7 +31,8 @@ def rebuild(model, data, target, method):
     )
 
 
-def test_sigkill_leaves_the_old_bundle_or_the_new_one(tiny_distilbert, sentences, tmp_path):
+@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.stress)])
+def test_sigkill_leaves_the_old_bundle_or_the_new_one(tiny_distilbert, sentences, tmp_path, kills):
     arguments = (str(tiny_distilbert), str(sentences), str(tmp_path / "bundle"))
     context = multiprocessing.get_context("forkserver")
     # Loaded once in the server, so that a kill falls into the build and not into imports.
@@ -42,7 +44,7 @@ def test_sigkill_leaves_the_old_bundle_or_the_new_one(tiny_distilbert, sentences
         process.join()
         lasts_s = time.monotonic() - start
     generator = random.Random(0)
-    for number in range(KILLS):
+    for number in range(kills):
         process = context.Process(target=rebuild, args=(*arguments, METHODS[number % 2]))
         process.start()
         process.join(generator.uniform(0, 1.3 * lasts_s))

@@ -4,18 +4,21 @@ import json
 import os
 import shutil
 import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
+from tests.forked.start import python
 from toolchain.cli import COMMANDS, main
 
+ROOT = Path(__file__).parents[2]
 
-def run(*arguments, cwd=None, timeout=300):
+
+def run(*arguments, cwd=None):
     """Run the command in a process of its own, without a hub."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "toolchain", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    command = [*python(), "-m", "toolchain", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

@@ -225,8 +225,11 @@ def test_rows_without_others_hold_each_text_once() -> None:
     assert rows.without(ROWS.take([0]).text_digests).texts == [("b",), ("c",)]
 
 
+SHARED = [("mrpc", 2), *(pytest.param(*one, marks=pytest.mark.slow) for one in (("sst2", 1), ("qqp", 2), ("stsb", 2)))]
+
+
 @pytest.mark.shared
-@pytest.mark.parametrize(("name", "columns"), [("sst2", 1), ("mrpc", 2), ("qqp", 2), ("stsb", 2)])
+@pytest.mark.parametrize(("name", "columns"), SHARED)
 def test_real_glue_keeps_every_line(shared: Callable[[str], Path], name: str, columns: int) -> None:
     from toolchain.data.tasks import load_task
     from toolchain.recipe import Recipe

@@ -2,11 +2,12 @@
 
 import os
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+
+from tests.forked import start
 
 HERE = Path(__file__).parent
 
@@ -16,7 +17,7 @@ def run_double(code, **chosen):
     names = {f"TRT_DOUBLE_{name.upper()}": value for name, value in chosen.items()}
     path = os.pathsep.join([str(HERE / "site"), str(HERE)])
     found = subprocess.run(
-        [sys.executable, "-c", "from prelude import *\n" + textwrap.dedent(code)],
+        [*start.python(), "-c", "from prelude import *\n" + textwrap.dedent(code)],
         env=os.environ | names | {"PYTHONPATH": path},
         capture_output=True,
         check=False,

@@ -53,7 +53,7 @@ def test_kernels_of_a_quantized_graph(run):
         import json
 
         held = context_on()
-        engine = engine_of(plan_of(quantised()))
+        engine = engine_of(plan_of(quantized()))
         inspector = engine.create_engine_inspector()
         assert "N/A due to dynamic shapes" in inspector.get_engine_information(trt.LayerInformationFormat.JSON)
         context = engine.create_execution_context()

@@ -31,7 +31,7 @@ def test_fault_of_the_parser(run):
 def test_faults_of_the_kernels(run):
     run(
         """
-        assert b"i8i8" not in plan_of(quantised())
+        assert b"i8i8" not in plan_of(quantized())
         assert LOG.has("WARNING", "Missing scale and zero-point for tensor h, expect fall back to non-int8")
         """,
         fault="missing_scales,no_int8",

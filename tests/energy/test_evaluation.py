@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.forked.start import python
 from toolchain.bundle.build import build
 from toolchain.energy.evaluation import batches_of
 from toolchain.recipe import Recipe
@@ -25,7 +26,7 @@ def bundle(tiny, sentences, tmp_path_factory):
 
 
 def toolchain(root, *arguments, **environment):
-    command = [sys.executable, "-m", "toolchain", *map(str, arguments)]
+    command = [*python(), "-m", "toolchain", *map(str, arguments)]
     return subprocess.run(
         command, env=os.environ | {"PYTHONPATH": str(root)} | environment, capture_output=True, text=True, check=False
     )
@@ -111,6 +112,7 @@ sys.exit(code)
 """
 
 
+@pytest.mark.slow
 def test_a_whole_run_in_real_time_is_within_two_hundredths_of_the_truth(root, bundle, library, tmp_path):
     (tmp_path / "intel-rapl:0").mkdir()
     for name, value in (("name", "package-0"), ("energy_uj", 0), ("max_energy_range_uj", 262_143_328_850)):

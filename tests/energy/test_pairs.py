@@ -39,6 +39,7 @@ def test_no_difference_is_not_resolved():
 
 
 @pytest.mark.parametrize("blocks", [8, 10, 20])
+@pytest.mark.slow
 def test_the_interval_covers_the_truth_about_19_times_in_20(blocks):
     generator, covered = np.random.default_rng(blocks), 0
     for seed in range(400):

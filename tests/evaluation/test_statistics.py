@@ -153,6 +153,7 @@ def test_one_row_tells_nothing_of_a_drop() -> None:
 
 
 @pytest.mark.parametrize(("count", "least"), [(5, 0.89), (10, 0.93), (30, 0.93)])
+@pytest.mark.slow
 def test_interval_of_a_mean_covers_the_truth_even_of_few_values(count: int, least: float) -> None:
     generator = np.random.default_rng(count)
     intervals = (bootstrap_mean_ci95(generator.normal(3, 1, count), seed=seed) for seed in range(400))

@@ -208,6 +208,7 @@ def test_a_zone_that_never_moves_is_no_measurement(run, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_with_the_real_clock_a_window_of_six_seconds_is_within_two_hundredths(run):
     run(
         f"clock real\n{T4}{STEPS}",

@@ -98,6 +98,7 @@ def test_the_command_keeps_result_and_logs(bundle, capsys):
     assert (bundle / "results" / found["detail_file"]).exists()
 
 
+@pytest.mark.slow
 def test_scenarios_stand_side_by_side_in_a_report(bundle, capsys):
     for options in (["offline"], ["server", "--target-qps", "100"]):
         assert main(["eval", str(bundle), "--min-duration", "1", "--limit", "50", "--scenario", *options]) == 0

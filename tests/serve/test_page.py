@@ -17,13 +17,8 @@ def fake(by_path):
 
 
 @pytest.fixture(scope="module")
-def tab(by_path, tmp_path_factory):
-    chromium = by_path("chromium")
-    path = chromium.find()
-    if path is None:
-        pytest.skip(f"no browser: none of {', '.join(chromium.NAMES)} is installed")
-    with chromium.browser(path, tmp_path_factory.mktemp("chromium")) as browser:
-        yield browser
+def tab(browser):
+    return browser
 
 
 def visit(tab, url, *, width=390, dark=False):

@@ -44,6 +44,7 @@ def gpu(library, root, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_two_bundles_on_a_gpu(gpu, tiny_distilbert, sentences, tmp_path):
     for name in ("one", "other"):
         build(

@@ -1,0 +1,176 @@
+"""A server that forks Python processes in which the heavy third-party libraries are imported already.
+
+A process of the tests that needs torch costs four CPU seconds before its first line. The server imports the libraries
+once, starts no thread, and forks a child for each request; nothing of `toolchain` is imported in the server, so each
+child imports the toolchain anew. `client.py` sends the requests and stands for the child towards its caller.
+
+    python server.py SOCKET    # ends when its standard input is closed
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import sys
+import threading
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# The third-party modules that `toolchain build` and `toolchain eval` load. ONNX Runtime is not among them: its import
+# takes 0.04 s and starts a thread, which no fork would have. (OpenBLAS and jemalloc start theirs anew in a fork.)
+PRELOADED = (
+    "datasets",
+    "evaluate",
+    "matplotlib.pyplot",
+    "onnx_ir.passes.common",
+    "onnxscript",
+    "pandas",
+    "pytest",
+    "rich.table",
+    "scipy.stats",
+    "sklearn.metrics",
+    "networkx",
+    "torch.onnx._internal.exporter._core",
+    "torch.onnx._internal.exporter._fx_passes",
+    "torch.onnx._internal.exporter._torchlib.ops",
+    "torch._inductor.codecache",
+    "torch._dynamo",
+    "torch.export",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.distilbert.modeling_distilbert",
+    "transformers.models.roberta.modeling_roberta",
+)
+
+
+@dataclass
+class Child:
+    """A forked process, the client that waits for it, and the descriptor that reports its end."""
+
+    pid: int
+    client: socket.socket
+    ended: int
+
+
+def serve(path: str) -> dict[str, Any]:
+    """Answer requests until standard input is closed; in each forked child, return the request."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(64)
+    os.write(sys.stdout.fileno(), b"listening\n")
+    with selectors.DefaultSelector() as selector:
+        selector.register(sys.stdin.fileno(), selectors.EVENT_READ, "owner")
+        selector.register(listener, selectors.EVENT_READ, "listener")
+        while True:
+            for key, _ in selector.select():
+                if key.data == "owner":
+                    raise SystemExit(0)
+                if key.data == "listener":
+                    request = accept(listener, selector)
+                    if request is not None:
+                        return request
+                elif key.fileobj == key.data.ended:
+                    report(key.data, selector)
+                else:
+                    forward(key.data, selector)
+
+
+def accept(listener: socket.socket, selector: selectors.BaseSelector) -> dict[str, Any] | None:
+    """Fork a child for one request; return the request in the child, and None in the server."""
+    client, _ = listener.accept()
+    data, descriptors, _, _ = socket.recv_fds(client, 1 << 20, 3)
+    while not data.endswith(b"\n"):
+        data += client.recv(1 << 20)
+    preload()
+    pid = os.fork()
+    if pid == 0:
+        become(descriptors, [client, *(key.fileobj for key in selector.get_map().values())])
+        request: dict[str, Any] = json.loads(data)
+        return request
+    for descriptor in descriptors:
+        os.close(descriptor)
+    child = Child(pid, client, os.pidfd_open(pid))
+    selector.register(child.ended, selectors.EVENT_READ, child)
+    selector.register(client, selectors.EVENT_READ, child)
+    return None
+
+
+def become(streams: list[int], inherited: list[Any]) -> None:
+    """Make the streams 0, 1 and 2 of this process, and close what it inherited from the server."""
+    for held in inherited:
+        descriptor = held.detach() if isinstance(held, socket.socket) else held
+        if descriptor > 2:
+            os.close(descriptor)
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+
+
+def preload() -> None:
+    """Import the libraries before the first child; later calls find them imported."""
+    if "torch" in sys.modules:
+        return
+    for name in PRELOADED:
+        importlib.import_module(name)
+    assert not any(name.split(".")[0] == "toolchain" for name in sys.modules)
+    assert threading.active_count() == 1, "a fork copies no thread"
+    gc.collect()
+    gc.freeze()  # no collection of a child writes to, and so copies, the pages that it shares with the server
+
+
+def report(child: Child, selector: selectors.BaseSelector) -> None:
+    """Send a child's wait status to its client."""
+    _, status = os.waitpid(child.pid, 0)
+    selector.unregister(child.ended)
+    os.close(child.ended)
+    if child.client.fileno() >= 0:
+        selector.unregister(child.client)
+        with contextlib.suppress(OSError):  # the client was killed at the same moment
+            child.client.sendall(status.to_bytes(4, "big"))
+        child.client.close()
+
+
+def forward(child: Child, selector: selectors.BaseSelector) -> None:
+    """Send a child the signals that its client received; the end of a client is the end of its child."""
+    numbers = b""
+    with contextlib.suppress(ConnectionResetError):
+        numbers = child.client.recv(64)
+    for number in numbers or [signal.SIGKILL]:
+        os.kill(child.pid, number)  # it was not waited for, so the number is still that of the child
+    if not numbers:
+        selector.unregister(child.client)
+        child.client.close()
+
+
+def run(arguments: list[str], folder: str, environment: dict[str, str], processors: list[int]) -> None:
+    """Do in this process what `python ARGUMENTS` does: -m MODULE, -c CODE or FILE, with its own arguments."""
+    os.sched_setaffinity(0, processors)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.stdout.reconfigure(line_buffering=os.isatty(1))
+    kind, *rest = arguments if arguments[0] in ("-m", "-c") else ("file", *arguments)
+    first = {"-m": folder, "-c": ""}.get(kind, str(Path(rest[0]).resolve().parent))
+    added = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:0] = [first, *added]
+    importlib.invalidate_caches()
+    sys.argv = [*({"-c": ["-c"]}.get(kind, rest[:1])), *rest[1:]]
+    if kind == "-m":
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif kind == "-c":
+        main = sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(compile(rest[0], "<string>", "exec"), vars(main))
+    else:
+        runpy.run_path(rest[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    # The child comes back from `serve` and ends as any Python process ends: at the end of this file.
+    run(**serve(sys.argv[1]))
