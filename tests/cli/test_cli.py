@@ -145,7 +145,10 @@ def test_what_the_parser_refuses_is_exit_2(arguments):
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
-    assert COMMANDS[command].text[1:] in " ".join(capsys.readouterr().out.split())
+    shown = " ".join(capsys.readouterr().out.split())
+    assert COMMANDS[command].text[1:] in shown
+    assert "--json" in shown
+    assert callable(COMMANDS[command].load_run())
 
 
 def test_doctor_finds_what_is_here_and_what_is_not(capsys):

@@ -1,3 +1,5 @@
+"""Doctor: states and advice for everything that it looks for."""
+
 import ctypes
 import importlib.util
 import platform
@@ -38,13 +40,13 @@ def test_every_finding_has_a_state_and_advice_where_it_is_not_ok() -> None:
         assert bool(found.advice) == (found.state != "ok")
 
 
-def test_what_this_project_needs_is_here() -> None:
+def test_everything_that_this_project_needs_is_installed() -> None:
     wanted = ("Python", "CPU", "torch", "transformers", "onnx", "onnx-ir", "onnxscript", "datasets", "evaluate")
     assert {states()[name] for name in wanted} == {"ok"}
 
 
 @pytest.mark.parametrize(("version", "state"), [("3.10.9", "broken"), ("3.11.0", "ok"), ("3.14.0rc1", "broken")])
-def test_python_is_of_a_version_that_works(monkeypatch: pytest.MonkeyPatch, version: str, state: str) -> None:
+def test_only_supported_versions_of_python_are_ok(monkeypatch: pytest.MonkeyPatch, version: str, state: str) -> None:
     monkeypatch.setattr(platform, "python_version", lambda: version)
     assert states()["Python"] == state
 
@@ -77,7 +79,7 @@ def test_a_gpu_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (finding("GPU").detail, finding("NVML").detail) == ("Tesla T4", "driver 570.86, up to CUDA 12.8")
 
 
-def test_without_a_gpu_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_the_reason_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "gpu_facts", lambda: GPU | {"reason": "no_nvml_library"})
     assert (finding("GPU").state, finding("NVML").detail) == ("missing", "no_nvml_library")
 
@@ -103,7 +105,7 @@ def test_optional_packages_are_looked_for_and_not_imported(monkeypatch: pytest.M
     assert "pycuda" not in sys.modules
 
 
-def test_tensorrt_is_asked_what_it_can_do_and_broken_without_its_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorrt_is_broken_without_its_libraries_and_shows_its_paths_to_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding("TensorRT").state == "missing"
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True if name == "tensorrt" else find(name))
@@ -127,14 +129,16 @@ def test_rapl_is_ok_missing_or_unreadable(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 @pytest.mark.parametrize(
     ("reason", "state", "detail"),
-    [(None, "ok", "answers"), ("https://x: TimeoutError", "missing", "https://x: TimeoutError")],
+    [(None, "ok", "it can be reached"), ("https://x: TimeoutError", "missing", "https://x: TimeoutError")],
 )
-def test_the_hub_may_be_away(monkeypatch: pytest.MonkeyPatch, reason: str | None, state: str, detail: str) -> None:
+def test_a_hub_that_cannot_be_reached_is_missing(
+    monkeypatch: pytest.MonkeyPatch, reason: str | None, state: str, detail: str
+) -> None:
     monkeypatch.setattr(hub, "unreachable", lambda: reason)
     assert (finding("Hub", network=True).state, finding("Hub", network=True).detail) == (state, detail)
 
 
-def test_without_network_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_network_the_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "unreachable", lambda: pytest.fail("asked"))
     assert "Hub" not in states()
 
@@ -142,12 +146,12 @@ def test_without_network_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("scenario", "state", "detail"),
     [
-        ("", "ok", "Tesla T4: its counter"),
-        ("no_counter 0\n", "ok", "Tesla T4: its power, which is integrated"),
+        ("", "ok", "Tesla T4: energy counter"),
+        ("no_counter 0\n", "ok", "Tesla T4: integrated power"),
         ("mig 0 1\n", "missing", "mig_shared: readings are the whole GPU's, not the slice's"),
     ],
 )
-def test_gpu_energy_is_there_where_the_meter_would_read_it(run, scenario, state, detail):
+def test_gpu_energy_is_found_where_the_meter_would_read_it(run, scenario, state, detail):
     run(
         f"device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 30000\n{scenario}",
         f"""

@@ -93,9 +93,9 @@ def record(verdict, **changes):
 
 def test_judging(caplog):
     judge([record("passes"), record("cannot tell")], strict=False)
-    with pytest.raises(GateError, match=r"accuracy drops 0\.69 points, 0\.5 allowed\. See why: toolchain explain"):
+    with pytest.raises(GateError, match=r"accuracy drops 0\.69 points, 0\.5 are allowed\. See why: toolchain explain"):
         judge([record("passes"), record("fails")], strict=False)
-    with pytest.raises(GateError, match=r"with 872 rows one cannot tell .* within 0\.5\. About 4,100 would tell\."):
+    with pytest.raises(GateError, match=r"872 rows cannot tell .* within 0\.5\. Evaluate about 4,100 rows\."):
         judge([record("cannot tell")], strict=True)
 
 

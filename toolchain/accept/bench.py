@@ -1,34 +1,34 @@
-"""What the checks of an acceptance share."""
+"""State that the checks of an acceptance share, and the type of a check."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from toolchain.bundle.engine_step import Machine
 from toolchain.evaluation.results import Result
 from toolchain.recipe import Recipe
+from toolchain.records.plan import PlanRecord
 
 
-class Skip(Exception):  # noqa: N818  # it is no error
-    """This machine cannot have the check, and need not."""
+class Skip(Exception):  # noqa: N818  # a check that is skipped is not an error
+    """This machine cannot run the check, and need not."""
 
 
 @dataclass
 class Bench:
-    """What the checks share: the machine, the recipe, where bundles go, and what was found so far."""
+    """The machine, the recipe, the folder of the bundles, and the plans and results of the checks so far."""
 
     machine: Machine
     recipe: Recipe
     folder: Path
     results: list[Result] = field(default_factory=list)
-    plans: dict[str, Any] = field(default_factory=dict)
+    plans: dict[str, PlanRecord] = field(default_factory=dict)
 
     def bundle(self, name: str) -> Path:
         """Return a bundle that an earlier check has built.
 
         Raises:
-            Skip: it has not been built.
+            Skip: it was not built.
         """
         if name not in self.plans:
             raise Skip(f"{name} was not built")
@@ -36,4 +36,4 @@ class Bench:
 
 
 Check = Callable[[Bench], str]
-"""Returns what it found in a few words, or raises; `Skip` where this machine cannot have it."""
+"""Returns what it found in a few words, or raises; raises `Skip` where this machine cannot run it."""

@@ -1,4 +1,4 @@
-"""Check of an acceptance: the results as the page that people look at."""
+"""Check of an acceptance: the HTML page of the results."""
 
 from toolchain.accept.bench import Bench, Check, Skip
 from toolchain.files import write_text
@@ -12,7 +12,7 @@ def show(bench: Bench) -> str:
     """Write the page of the results so far, and return its name.
 
     Raises:
-        Skip: there are none.
+        Skip: there are no results.
     """
     if not bench.results:
         raise Skip("there are no results to show")

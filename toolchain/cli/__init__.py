@@ -5,59 +5,56 @@ import sys
 
 from toolchain import __version__
 from toolchain.cli.commands import COMMANDS
-from toolchain.cli.options import add_options, add_source
 from toolchain.cli.output import log, set_up_logging
-from toolchain.errors import ToolchainError
-
-INTERRUPTED = 130
+from toolchain.errors import INTERRUPTED, ToolchainError
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code (see errors.py)."""
-    args = parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    typed = next((word for word in words if not word.startswith("-")), None)
+    args = parser(typed).parse_args(words)
     set_up_logging(args.verbose - args.quiet)
     try:
-        code: int | None = args.run(args)
+        code: int | None = COMMANDS[args.typed].load_run()(args)
     except ToolchainError as error:
         return _fail(error, error.exit_code, args.verbose)
     except KeyboardInterrupt:
-        print("interrupted: what was there before is as it was.", file=sys.stderr)
+        print("interrupted: files that were there before are unchanged.", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader of stdout, such as `head`, has ended
         sys.stderr.close()
         return 1
     except OSError as error:
         place = error.filename or "file system"
-        return _fail(f"{place}: {error.strerror or error}. Mend that and try again.", 1, args.verbose)
+        return _fail(f"{place}: {error.strerror or error}. Fix that and try again.", 1, args.verbose)
     return code or 0
 
 
 def _fail(error: object, code: int, verbose: int) -> int:
     print(f"error: {error}", file=sys.stderr)
     if verbose:
-        log.exception("where it came from")
+        log.exception("the traceback:")
     return code
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+def parser(typed: str | None) -> argparse.ArgumentParser:
+    """Return the parser of every command, with the arguments of the command `typed` alone.
+
+    The top-level options take no values, so the first word that is not an option is the command.
+    """
+    made = argparse.ArgumentParser(
         prog="toolchain",
-        description="Take a Hugging Face encoder from checkpoint to a checked, measured, quantised engine.",
+        description="Take a Hugging Face encoder from checkpoint to a checked, measured, quantized engine.",
         epilog="First steps: toolchain demo. Then: toolchain build --precision int8; toolchain eval.",
     )
-    parser.add_argument("--version", action="version", version=f"toolchain {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    made.add_argument("--version", action="version", version=f"toolchain {__version__}")
+    commands = made.add_subparsers(title="commands", metavar="COMMAND", dest="typed", required=True)
     for name, command in COMMANDS.items():
-        description = command.text[0].upper() + command.text[1:] + "."
-        its = commands.add_parser(name, help=command.text, description=description)
-        its.set_defaults(run=command.run)
-        if command.positional:
-            add_source(its, command.positional)
-        add_options(its, command.options)
-        its.add_argument("--json", action="store_true", help="print the result as one JSON object")
-        its.add_argument("-v", "--verbose", action="count", default=0, help="show more, and tracebacks")
-        its.add_argument("-q", "--quiet", action="count", default=0, help="show warnings and errors only")
-        if command.arguments:
-            command.arguments(its)
-    return parser
+        its = commands.add_parser(name, help=command.text, description=f"{command.text[0].upper()}{command.text[1:]}.")
+        if name == typed:
+            command.load_arguments()(its)
+            its.add_argument("--json", action="store_true", help="print the result as one JSON object")
+            its.add_argument("-v", "--verbose", action="count", default=0, help="show more, and tracebacks")
+            its.add_argument("-q", "--quiet", action="count", default=0, help="show warnings and errors only")
+    return made

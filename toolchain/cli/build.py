@@ -2,20 +2,41 @@
 
 import argparse
 
-from toolchain.cli.options import choices
+from toolchain.cli.options import CALIBRATION, GATE, MODEL, add_options, add_source, choices
 from toolchain.cli.output import emit
+from toolchain.recipe import ENGINE
+
+
+def export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a recipe or a bundle, and the options of a checkpoint."""
+    add_source(parser, "RECIPE|BUNDLE")
+    add_options(parser, MODEL)
+
+
+def calibrate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add those of `export`, and the options of calibration."""
+    export_arguments(parser)
+    add_options(parser, CALIBRATION)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add those of `calibrate`, and the options of a precision, an engine and the gate."""
+    calibrate_arguments(parser)
+    add_options(parser, ("keep", "precision", "backend", "device", *ENGINE, *GATE))
 
 
 def export(args: argparse.Namespace) -> None:
-    build(args, ("export",))
+    """Build the FP32 graph alone."""
+    run(args, goal=("export",))
 
 
 def calibrate(args: argparse.Namespace) -> None:
-    build(args, ("export", "calibrate"))
+    """Build the FP32 graph and the calibration ranges."""
+    run(args, goal=("export", "calibrate"))
 
 
-def build(args: argparse.Namespace, goal: tuple[str, ...] = ()) -> None:
-    """Build by precision or, for `export` and `calibrate`, up to the steps of the goal."""
+def run(args: argparse.Namespace, goal: tuple[str, ...] = ()) -> None:
+    """Build the steps of the precision, or those of `goal`; print the record, then refuse a failed gate."""
     from toolchain.api import judge_build, run_build
     from toolchain.cli.show.build import built
 

@@ -1,4 +1,4 @@
-"""The options of the commands: what is added to a parser here is read back here."""
+"""Options of the commands: argparse arguments made from the fields of a recipe, and read back."""
 
 import argparse
 import dataclasses
@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.errors import UsageError
-from toolchain.recipe import ENERGY, MLPERF, Recipe
+from toolchain.recipe import Recipe
+from toolchain.recipe.options import flag
 
+# Groups of recipe keys that several commands share.
+MODEL_AND_TASK = ("model", "task", "data", "text_column", "label_column")
 MODEL = (
-    "model",
-    "task",
-    "data",
-    "text_column",
-    "label_column",
+    *MODEL_AND_TASK,
     "max_length",
     "output",
     "seed",
@@ -25,75 +24,37 @@ MODEL = (
     "atol",
 )
 CALIBRATION = ("calib_samples", "calib_method", "smooth", "calib_data", "calibration", "split")
-LOOK = (
-    "model",
-    "data",
-    "task",
-    "text_column",
-    "label_column",
-    "backend",
-    "device",
-    "file",
-    "trust",
-    "seed",
-    "max_length",
-    "trust_remote_code",
-)
+LOOK = (*MODEL_AND_TASK, "backend", "device", "file", "trust", "seed", "max_length", "trust_remote_code")
 GATE = ("max_drop", "confidence", "strict")
-EVALUATION = (
-    "model",
-    "task",
-    "data",
-    "split",
-    "text_column",
-    "label_column",
-    "max_length",
-    "precision",
-    "backend",
-    "url",
-    "token_file",
-    "device",
-    "file",
-    "attention",
-    "cuda_graphs",
-    "compile",
-    "limit",
-    "trust",
-    "seed",
-    "allow_pickle",
-    "trust_remote_code",
-    *ENERGY,
-    *MLPERF,
-)
 
 
-def add_source(parser: argparse.ArgumentParser, shown: str) -> None:
-    """Add the recipe or bundle that a command may be given, called `shown`, and what goes with a recipe."""
-    parser.add_argument("source", nargs="?", metavar=shown, help="a recipe (*.toml) or a bundle's folder")
+def add_source(parser: argparse.ArgumentParser, metavar: str) -> None:
+    """Add the positional recipe or bundle, named `metavar` in the help, and `--config` and `--set`."""
+    parser.add_argument("source", nargs="?", metavar=metavar, help="a recipe (*.toml) or a bundle's folder")
     parser.add_argument("--config", metavar="FILE", help="a recipe; the same as RECIPE")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key of it")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key of the recipe")
 
 
 def add_options(parser: argparse.ArgumentParser, names: tuple[str, ...], table: Any = Recipe) -> None:
-    """Add options from a table, that of the recipe or another; all default to None, which means: not given."""
+    """Add the fields `names` of a dataclass as options. Their default is None, which means: not given."""
     fields = {field.name: field for field in dataclasses.fields(table)}
     for name in names:
         field, meta = fields[name], fields[name].metadata
-        flags = [*([meta["short"]] if meta["short"] else []), f"--{name.replace('_', '-')}"]
-        shown = meta["help"]
-        if field.default not in (None, False) and "default" not in shown:
-            shown += f" (default {field.default})"
+        flags = [*([meta["short"]] if meta["short"] else []), flag(name)]
+        text = meta["help"]
+        if field.default not in (None, False) and "default" not in text:
+            text += f" (default {field.default})"
         if field.type is bool:
-            parser.add_argument(*flags, action="store_true", default=None, help=shown)
+            parser.add_argument(*flags, action="store_true", default=None, help=text)
             continue
-        kinds: dict[str, Callable[[str], Any]] = {"int": _whole, "float": float}
+        kinds: dict[str, Callable[[str], Any]] = {"int": _integer, "float": float}
         kind = next((kinds[name] for name in kinds if name in str(field.type)), str)
         parser.add_argument(
-            *flags, default=None, help=shown, type=kind, metavar=meta["metavar"], choices=meta["choices"] or None
+            *flags, default=None, help=text, type=kind, metavar=meta["metavar"], choices=meta["choices"] or None
         )
 
 
-def _whole(text: str) -> int:
+def _integer(text: str) -> int:
     try:
         return int(text)
     except ValueError:
@@ -101,16 +62,21 @@ def _whole(text: str) -> int:
 
 
 def given(args: argparse.Namespace, table: Any = Recipe) -> dict[str, Any]:
-    """Return the options of a table that stand on the command line."""
+    """Return the options of a dataclass that were given, by field: values of any type that a field may have."""
     known = {field.name for field in dataclasses.fields(table)}
     return {key: value for key, value in vars(args).items() if key in known and value is not None}
 
 
 def choices(args: argparse.Namespace) -> tuple[dict[str, Any], Path | None]:
-    """Return recipe keys by precedence (flag, --set, file), and the bundle if the positional is one."""
+    """Return the recipe's keys by precedence (flag, --set, file), and the bundle if the positional is one.
+
+    Raises:
+        InputError: the recipe cannot be read.
+        UsageError: a key or a value is not allowed, or two recipes were given.
+    """
     place = Path(args.source) if args.source else None
     bundle = place if place and place.suffix != ".toml" else None
     file = Path(args.config) if args.config else place if bundle is None else None
     if args.config and place and bundle is None:
-        raise UsageError(f"{args.source}: a recipe twice. Give it once, or with --config.")
+        raise UsageError(f"{args.source}: there are two recipes, this and --config {args.config}. Give one.")
     return Recipe.values(given(args), sets=args.set, file=file), bundle

@@ -6,6 +6,7 @@ import math
 import sys
 from pathlib import Path
 
+from toolchain.cli.options import add_options
 from toolchain.errors import UsageError
 
 
@@ -44,6 +45,7 @@ def _command(words: list[str]) -> list[str]:
 
 def power_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what is to be measured, how long to watch, and where to keep it."""
+    add_options(parser, ("device", "require_energy"))
     parser.add_argument("-o", "--output", metavar="FILE", help="keep it: .json whole, .csv samples, .svg plot")
     parser.add_argument("--seconds", type=float, metavar="S", help="without a command: how long (default until Ctrl-C)")
     parser.add_argument(

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from toolchain.cli.options import choices
+from toolchain.cli.options import LOOK, add_options, add_source, choices
 from toolchain.cli.output import emit, log
 from toolchain.recipe import Recipe
 
@@ -39,5 +39,7 @@ def profile(args: argparse.Namespace) -> None:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add what is its alone."""
+    add_source(parser, "BUNDLE")
+    add_options(parser, (*LOOK, "precision", "split", "allow_pickle", "energy", "energy_window"))
     parser.add_argument("--trace", metavar="FILE", help="write the calls as a Chrome trace, for Perfetto")
     parser.add_argument("--nsys", metavar="FILE", help="read a report of Nsight Systems (.nsys-rep, .csv) instead")

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolchain.cli.options import add_options
 from toolchain.cli.output import log
 from toolchain.errors import MachineError, UsageError
 from toolchain.serve.limits import DEFAULTS
@@ -96,6 +97,7 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="engines that run side by side (default 1; on a CPU one for each processor, up to 4)",
     )
+    add_options(parser, ("backend", "device", "file", "cuda_graphs", "trust"))
     for name, (limit, metavar, text) in LIMITS.items():
         kind, default = _seconds if name == "timeout" else _above_zero, str(getattr(DEFAULTS, limit))
         add(

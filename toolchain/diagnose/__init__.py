@@ -1,1 +1,1 @@
-"""Questions about an artefact: verify, explain, tune, doctor, and the accuracy gate."""
+"""Diagnosis of an artefact (verify, explain, tune) and of a machine (doctor), and the accuracy gate."""

@@ -1,4 +1,4 @@
-"""What this machine has and lacks for each step, and how to get it."""
+"""The findings of `toolchain doctor`: what this machine has and lacks for each step, and how to get it."""
 
 import ctypes
 import importlib.util
@@ -12,33 +12,49 @@ from toolchain.engine.api import has_implicit_int8, import_tensorrt
 from toolchain.errors import MachineError
 from toolchain.meters import rapl
 from toolchain.meters.sources import BOARD, COUNTER, INTEGRAL, open_sources
+from toolchain.records.doctor import FindingRecord, State
 from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.environment import cpu_name, gpu_facts, version_of
 
 POWERCAP = rapl.ROOT
 
+# Packages that every installation has.
+PACKAGES = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "datasets", "evaluate")
+
+# Flag in /proc/cpuinfo -> name of the vector extension; INT8 is fast with VNNI and AMX.
+CPU_FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "VNNI", "avx_vnni": "AVX-VNNI", "amx_int8": "AMX"}
+
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked for: `state` is ok, missing or broken; `advice` says what to do if not ok."""
+    """One thing that was looked for; `advice` says what to do unless the state is ok."""
 
     name: str
-    state: str
+    state: State
     detail: str
     advice: str = ""
 
+    def to_json(self) -> FindingRecord:
+        """Return the form that `--json` prints."""
+        return {"name": self.name, "state": self.state, "detail": self.detail, "advice": self.advice}
+
 
 def examine(*, network: bool = True) -> list[Finding]:
-    """Look at everything; never raises, and changes nothing."""
+    """Return what was found on this machine. Nothing is changed, and nothing is raised for what is missing.
+
+    With `network`, the hub is asked too.
+    """
     return [
         _python(),
         _cpu(),
-        *(_package(name, extra) for name, extra in PACKAGES.items()),
+        *(_package(name) for name in PACKAGES),
         _onnxruntime(),
         *_gpu(),
         _gpu_energy(),
         _library(
-            "CUDA runtime", ("libcudart.so.13", "libcudart.so.12"), "comes with torch's CUDA build, or CUDA's own"
+            "CUDA runtime",
+            ("libcudart.so.13", "libcudart.so.12"),
+            "torch's CUDA build brings it, and so does the CUDA toolkit",
         ),
         *_tensorrt(),
         _optional("polygraphy", "Polygraphy", "pip install 'encoder-toolchain[tensorrt]'"),
@@ -46,17 +62,6 @@ def examine(*, network: bool = True) -> list[Finding]:
         _rapl(),
         *([_hub()] if network else []),
     ]
-
-
-PACKAGES = {
-    "torch": "",
-    "transformers": "",
-    "onnx": "",
-    "onnx-ir": "",
-    "onnxscript": "",
-    "datasets": "",
-    "evaluate": "",
-}
 
 
 def _python() -> Finding:
@@ -69,28 +74,24 @@ def _cpu() -> Finding:
     features = _cpu_features()
     detail = f"{cpu_name()}, {cpu_threads()} threads, {features}"
     if "AVX" in features and "VNNI" not in features:
-        # Without it, uint8 x int8 is summed in pairs of 16 bits, which can saturate.
-        return Finding("CPU", "ok", detail, "no VNNI: check the accuracy of INT8 here, its sums can saturate")
+        # Without VNNI, uint8 x int8 products are summed in pairs in 16 bits, which can saturate (VPMADDUBSW).
+        return Finding("CPU", "ok", detail, "without VNNI, sums of INT8 can saturate: check its accuracy on this CPU")
     return Finding("CPU", "ok", detail)
 
 
 def _cpu_features() -> str:
-    flags = set()
-    with_flags = Path("/proc/cpuinfo")
-    if with_flags.exists():
-        flags = set(
-            next((line for line in with_flags.read_text().splitlines() if line.startswith("flags")), "").split()
-        )
-    known = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "VNNI", "avx_vnni": "AVX-VNNI", "amx_int8": "AMX"}
-    names = [name for flag, name in known.items() if flag in flags]
-    return ", ".join(names) or "no vector features known"
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    flags = set(next((line for line in lines if line.startswith("flags")), "").split())
+    names = [name for flag, name in CPU_FEATURES.items() if flag in flags]
+    return ", ".join(names) or "no known vector extensions"
 
 
-def _package(name: str, extra: str) -> Finding:
+def _package(name: str) -> Finding:
     version = version_of(name)
     if version:
         return Finding(name, "ok", version)
-    return Finding(name, "missing", "not installed", f"pip install 'encoder-toolchain{extra}'")
+    return Finding(name, "missing", "not installed", "pip install 'encoder-toolchain'")
 
 
 def _onnxruntime() -> Finding:
@@ -100,7 +101,7 @@ def _onnxruntime() -> Finding:
             "ONNX Runtime",
             "broken",
             f"onnxruntime {cpu} and onnxruntime-gpu {gpu}",
-            "They overwrite each other. pip uninstall -y onnxruntime onnxruntime-gpu, then install one: "
+            "They overwrite each other's files. pip uninstall -y onnxruntime onnxruntime-gpu, then install one: "
             "'encoder-toolchain[cpu]' or [cuda].",
         )
     if not cpu and not gpu:
@@ -124,20 +125,23 @@ def _gpu() -> list[Finding]:
         ]
     smi = "nvidia-smi is there" if shutil.which("nvidia-smi") else "no nvidia-smi"
     return [
-        Finding("GPU", "missing", smi, "needed for CUDA, TensorRT and GPU energy only"),
-        Finding("NVML", "missing", facts["reason"], "comes with NVIDIA's driver"),
+        Finding("GPU", "missing", smi, "only CUDA, TensorRT and GPU energy need one"),
+        Finding("NVML", "missing", facts["reason"], "NVIDIA's driver brings it"),
     ]
 
 
 def _gpu_energy() -> Finding:
-    """Read what `eval --energy` would: that NVML loads does not say that it measures."""
+    """Open the sensors that `eval --energy` would read: an NVML that loads does not always measure energy."""
     with open_sources(powercap=POWERCAP) as found:
         methods = {source.device: source.method for source in reversed(found.sources) if source.component == BOARD}
-        shown = {COUNTER: "its counter", INTEGRAL: "its power, which is integrated"}
+        shown = {COUNTER: "energy counter", INTEGRAL: "integrated power"}
         boards = [f"{gpu.name}: {shown[methods[gpu.uuid]]}" for gpu in found.gpus if gpu.uuid in methods]
     if BOARD in found.missing:
         detail = "; ".join([*boards, found.missing[BOARD][1]])
-        return Finding("GPU energy", "missing", detail, "GPU energy will be null; guests and slices often have none")
+        advice = (
+            "GPU energy will be null. Virtual machines and MIG slices often lack it; use a whole GPU on real hardware"
+        )
+        return Finding("GPU energy", "missing", detail, advice)
     return Finding("GPU energy", "ok", "; ".join(boards))
 
 
@@ -158,7 +162,7 @@ def _optional(module: str, name: str, advice: str) -> Finding:
 
 
 def _tensorrt() -> list[Finding]:
-    """Import it, since its package can be there without the libraries that it loads; ask what its release can do."""
+    """Import TensorRT, because its package may be installed without the libraries that it loads."""
     advice = "on a machine with an NVIDIA GPU: pip install 'encoder-toolchain[cuda,tensorrt]'"
     if not importlib.util.find_spec("tensorrt"):
         return [Finding("TensorRT", "missing", "not installed", advice)]
@@ -166,14 +170,14 @@ def _tensorrt() -> list[Finding]:
         trt = import_tensorrt()
     except MachineError as error:
         return [Finding("TensorRT", "broken", str(error), advice)]
-    roads = "Q/DQ and native INT8 calibration" if has_implicit_int8(trt) else "INT8 by Q/DQ only"
-    return [Finding("TensorRT", "ok", f"{trt.__version__}: {roads}")]
+    paths = "INT8 by Q/DQ and by its own calibration" if has_implicit_int8(trt) else "INT8 by Q/DQ only"
+    return [Finding("TensorRT", "ok", f"{trt.__version__}: {paths}")]
 
 
 def _rapl() -> Finding:
     zones, reason = rapl.find_zones(POWERCAP)
     if reason == rapl.ABSENT:
-        return Finding("RAPL", "missing", "no energy counters", "virtual machines have none; use real hardware")
+        return Finding("RAPL", "missing", "no energy counters", "virtual machines lack them: use real hardware")
     if reason == rapl.PERMISSION:
         advice = f"as root: chmod a+r {POWERCAP}/*/energy_uj (until the next boot)"
         return Finding("RAPL", "broken", "not readable by this user", advice)
@@ -183,4 +187,4 @@ def _rapl() -> Finding:
 def _hub() -> Finding:
     if reason := hub.unreachable():
         return Finding("Hub", "missing", reason, "use local folders: -m DIR --data DIR, or -m demo --task demo")
-    return Finding("Hub", "ok", "answers")
+    return Finding("Hub", "ok", "it can be reached")

@@ -1,4 +1,4 @@
-"""The gate: an artefact against FP32, and results against each other, on the same rows."""
+"""The gate: artefacts of a bundle against FP32, and results against each other, on the same rows."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -17,112 +17,125 @@ from toolchain.records.comparison import NamedComparison
 log = logging.getLogger(__name__)
 
 Tell = Callable[[str], None]
+"""Receives a line of progress."""
 
 
 def gate(bundle: Path, recipe: Recipe, *, engines: Sequence[str] = (), tell: Tell) -> list[NamedComparison]:
-    """Compare each graph of the bundle's precision, and its `engines` for this machine, with FP32.
+    """Evaluate each graph of the bundle's precision, and its `engines` for this machine; compare each with FP32.
 
     Raises:
         ToolchainError: see errors.py.
     """
-    manifest = open_bundle(bundle, check_files=False).manifest
-    graphs = [name for name in manifest["artefacts"] if name.endswith(".onnx") and name != "model.onnx"]
+    artefacts = open_bundle(bundle, check_files=False).manifest["artefacts"]
+    graphs = [name for name in artefacts if name.endswith(".onnx") and name != "model.onnx"]
     results = []
     for file in [*(graphs or ["model.onnx"]), *engines]:
         tell(f"gate: {file}")
-        backend = "trt" if is_plan(file) else "ort"
         choices = {
             "file": file,
             "split": recipe.split,
             "data": recipe.data,
             "seed": recipe.seed,
-            "backend": backend,
+            "backend": "trt" if is_plan(file) else "ort",
             "allow_pickle": recipe.allow_pickle,
             "trust_remote_code": recipe.trust_remote_code,
         }
         results.append(evaluate(choices, bundle=bundle, tell=lambda line: None))
-    return [_record(result, result, recipe, of_reference=True) for result in results]
+    return [_compare_with_fp32(result, recipe) for result in results]
 
 
 def compare_results(places: Iterable[Path], recipe: Recipe, *, tell: Tell) -> list[NamedComparison]:
-    """Compare results with the first of them; those of a single place each with its FP32 reference.
+    """Compare results with the first of them; compare the results of a single place each with its FP32 reference.
 
-    A place is a result or a bundle. Among others, a bundle stands for the result in its own precision that is of most
-    rows, then of the graph that its device is fast at, then newest; it is evaluated if it has none.
+    A place is the file of a result, or a bundle. A bundle that is compared with another place is represented by one
+    result. Only results of its current artefacts in its own precision are considered, and of these the first by:
+
+    1. the most rows;
+    2. the graph that was made for the device that ran it (`int8.cpu` on a CPU, `int8` on a GPU);
+    3. the latest time.
+
+    A bundle without such a result is evaluated.
 
     Raises:
-        InputError: a place holds no result, or they are not of the same task and rows.
+        InputError: a place holds no result, or the results are not of the same task and rows.
     """
     places = list(places)
     if len(places) == 1:
-        return [_record(result, result, recipe, of_reference=True) for result in _results(places[0], tell)]
-    baseline, *candidates = [_one(place, tell) for place in places]
-    return [_record(baseline, candidate, recipe) for candidate in candidates]
+        return [_compare_with_fp32(result, recipe) for result in _all_results(places[0], tell)]
+    baseline, *candidates = [_representative(place, tell) for place in places]
+    return [_compare(baseline, candidate, recipe) for candidate in candidates]
 
 
-def judge(records: list[NamedComparison], *, strict: bool) -> None:
-    """Refuse what failed its gate; warn of what cannot be told, or refuse it too if `strict`.
+def judge(comparisons: list[NamedComparison], *, strict: bool) -> None:
+    """Refuse a candidate that failed its gate. Warn of one whose gate cannot tell, or refuse it too if `strict`.
 
     Raises:
-        GateError: naming the first.
+        GateError: it names the first such candidate.
     """
-    for record in records:
-        found = f"{record['candidate_name']}: {record['metric']} drops {record['drop_points']:.2f} points"
-        if record["verdict"] == FAILS:
+    for one in comparisons:
+        found = f"{one['candidate_name']}: {one['metric']} drops {one['drop_points']:.2f} points"
+        if one["verdict"] == FAILS:
             raise GateError(
-                f"{found}, {record['max_drop_points']:g} allowed. "
-                "See why: toolchain explain; what to keep out of INT8: toolchain tune."
+                f"{found}, {one['max_drop_points']:g} are allowed. "
+                "See why: toolchain explain; which GEMMs to exclude from INT8: toolchain tune."
             )
-        if record["verdict"] == UNKNOWN:
+        if one["verdict"] == UNKNOWN:
             text = (
-                f"{found}; with {record['n']:,} rows one cannot tell whether it stays within "
-                f"{record['max_drop_points']:g}. {_more_rows(record)}"
+                f"{found}; {one['n']:,} rows cannot tell whether the true drop stays within "
+                f"{one['max_drop_points']:g}. {_more_rows(one)}"
             )
             if strict:
                 raise GateError(text)
             log.warning("warning: %s", text)
 
 
-def _more_rows(record: NamedComparison) -> str:
-    rows = record["rows_to_tell"]
-    return f"About {rows:,} would tell." if rows else "Evaluate more."
+def _more_rows(one: NamedComparison) -> str:
+    rows = one["rows_to_tell"]
+    return f"Evaluate about {rows:,} rows." if rows else "Evaluate more rows."
 
 
-def _results(place: Path, tell: Tell) -> list[Result]:
-    if (place / MANIFEST).exists() and not _current(place):
+def _all_results(place: Path, tell: Tell) -> list[Result]:
+    if (place / MANIFEST).exists() and not _current_results(place):
         return [evaluate({}, bundle=place, tell=tell)]
     return find_results([place])
 
 
-def _one(place: Path, tell: Tell) -> Result:
+def _representative(place: Path, tell: Tell) -> Result:
+    """Return the result that represents a place (see `compare_results`)."""
     if not (place / MANIFEST).exists():
         return load_result(place)
     precision = open_bundle(place, check_files=False).manifest["precision"]
-    own = [result for result in _current(place) if result["precision"] == precision]
+    own = [result for result in _current_results(place) if result["precision"] == precision]
     return max(own, key=_preference) if own else evaluate({}, bundle=place, tell=tell)
 
 
 def _preference(result: Result) -> tuple[int, bool, str]:
-    """Rank results of one bundle: of most rows, of the graph that this device is fast at, newest."""
-    return result["n"], (result["device"] == "cpu") == result["variant"].endswith(".cpu"), result["created"]
+    """Return the sort key of a bundle's result: rows, whether the graph was made for the device, time."""
+    made_for_device = (result["device"] == "cpu") == result["variant"].endswith(".cpu")
+    return result["n"], made_for_device, result["created"]
 
 
-def _current(bundle: Path) -> list[Result]:
+def _current_results(bundle: Path) -> list[Result]:
     try:
         return find_results([bundle])
-    except InputError:
+    except InputError:  # it has none
         return []
 
 
-def _record(baseline: Result, candidate: Result, recipe: Recipe, *, of_reference: bool = False) -> NamedComparison:
+def _compare_with_fp32(result: Result, recipe: Recipe) -> NamedComparison:
+    return _compare(result, result, recipe, with_reference=True)
+
+
+def _compare(baseline: Result, candidate: Result, recipe: Recipe, *, with_reference: bool = False) -> NamedComparison:
+    """Return the comparison of a candidate with a baseline, or with the FP32 reference of the baseline."""
     keys = ("task", "split", "n", "data_sha256")
     if [baseline[key] for key in keys] != [candidate[key] for key in keys]:
         raise InputError(
-            f"{candidate['file']}: {_rows(candidate)}, and {baseline['file']} is of {_rows(baseline)}. "
+            f"{candidate['file']}: it is of {_rows(candidate)}, and {baseline['file']} is of {_rows(baseline)}. "
             "Evaluate both on the same rows: toolchain eval."
         )
     found = compare(
-        load_predictions(baseline, of_reference=of_reference),
+        load_predictions(baseline, of_reference=with_reference),
         load_predictions(candidate),
         candidate["primary"],
         confidence=recipe.confidence,
@@ -130,8 +143,8 @@ def _record(baseline: Result, candidate: Result, recipe: Recipe, *, of_reference
         seed=recipe.seed,
     )
     names = {
-        "baseline_name": baseline["agreement"]["reference"] if of_reference else _name(baseline, candidate),
-        "candidate_name": _name(candidate, candidate if of_reference else baseline),
+        "baseline_name": baseline["agreement"]["reference"] if with_reference else _name(baseline, candidate),
+        "candidate_name": _name(candidate, candidate if with_reference else baseline),
     }
     return cast(NamedComparison, {**names, **{key: candidate[key] for key in keys}, **found.to_json()})
 
@@ -141,7 +154,7 @@ def _rows(result: Result) -> str:
 
 
 def _name(result: Result, other: Result) -> str:
-    """Return what tells a result from `other`: its runtime, and its place if that is another."""
+    """Return the backend and variant of a result, after its place if `other` is in another one."""
     place, beside = Path(result["file"]).parent, Path(other["file"]).parent
     name = f"{result['backend']} {result['variant']}"
     return name if place == beside else f"{place.parent.name or place}: {name}"

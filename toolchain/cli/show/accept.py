@@ -1,12 +1,11 @@
 """The checks of an acceptance."""
 
-from typing import Any
-
 from toolchain.cli.show import put, titled
+from toolchain.records.accept import AcceptRecord
 
 
-def accepted(record: dict[str, Any]) -> None:
-    """Print every check, and where the report is."""
+def accepted(record: AcceptRecord) -> None:
+    """Print every check, and the files of the report."""
     table = titled(f"{record['gpu']}, {record['tag']}")
     for heading in ("check", "outcome", "found", "s"):
         table.add_column(heading, justify="right" if heading == "s" else "left")

@@ -1,48 +1,52 @@
-"""What a build made, or would make."""
-
-from typing import Any
+"""The record of a build."""
 
 from toolchain.cli.show import folded, put
 from toolchain.cli.show.compare import compared
+from toolchain.records.bundle import BuildRecord, CalibrateRecord, QuantizeRecord
+from toolchain.records.plan import PlanRecord
 
 
-def built(done: dict[str, Any]) -> None:
-    """Print what a build made, or would make."""
-    if "would_do" in done:
-        put(f"would make {done['bundle']}: {', '.join(done['would_do'])}")
+def built(record: BuildRecord) -> None:
+    """Print what a build made or, for a dry run, would make."""
+    if "would_do" in record:
+        put(f"would make {record['bundle']}: {', '.join(record['would_do'])}")
         return
-    if done["up_to_date"]:
-        put(f"{done['bundle']} is up to date: nothing done ({', '.join(done['skipped'])}).")
-        if "gate" in done:
-            compared({"comparisons": done["gate"]})
-        return
-    put(f"{done['bundle']}: {', '.join(done['done'])} done" + _and_skipped(done["skipped"]))
-    if "export" in done:
-        parity = done["export"]["parity"]
+    if record["up_to_date"]:
+        put(f"{record['bundle']} is up to date: nothing done ({', '.join(record['skipped'])}).")
+    else:
+        _put_steps(record)
+    if "gate" in record:
+        compared({"comparisons": record["gate"]})
+    if not record["up_to_date"]:
+        put(f"next: toolchain eval {record['bundle']}{' --backend trt' if 'engine' in record else ''}")
+
+
+def _put_steps(record: BuildRecord) -> None:
+    unchanged = f"; {', '.join(record['skipped'])} unchanged" if record["skipped"] else ""
+    put(f"{record['bundle']}: {', '.join(record['done'])} done{unchanged}")
+    if "export" in record:
+        parity = record["export"]["parity"]
         put(f"  model.onnx differs from PyTorch by at most {parity['max_abs_logit_difference']:.1e}")
-    if "trials" in done.get("calibrate", {}):
-        put(*_chosen(done["calibrate"]))
-    if "quantize" in done:
-        put(*_quantized(done["quantize"]))
-    if "engine" in done:
-        put(*_engine(done["engine"]))
-    if "gate" in done:
-        compared({"comparisons": done["gate"]})
-    put(f"next: toolchain eval {done['bundle']}{' --backend trt' if 'engine' in done else ''}")
+    if "calibrate" in record:
+        put(*_chosen_method(record["calibrate"]))
+    if "quantize" in record:
+        put(*_quantized(record["quantize"]))
+    if "engine" in record:
+        put(*_engine(record["engine"]))
 
 
-def _quantized(record: dict[str, Any]) -> list[str]:
-    """Return what runs in integers on this CPU, and what was kept out of INT8."""
+def _quantized(record: QuantizeRecord) -> list[str]:
+    """Return the GEMMs that are excluded from INT8, and how many run in integers on this CPU."""
     kept = record["views"]["model.int8.onnx"]["kept"]
-    lines = [f"  kept out of INT8: {', '.join(folded(kept))}"] if kept else []
+    lines = [f"  excluded from INT8: {', '.join(folded(kept))}"] if kept else []
     for file, found in record["products_on_cpu"].items():
         total = found["integer"] + found["float"]
-        lines.append(f"  {file}: {found['integer']} of {total} matrix products in integers on this CPU")
+        lines.append(f"  {file}: {found['integer']} of {total} GEMMs in integers on this CPU")
     return lines
 
 
-def _engine(record: dict[str, Any]) -> list[str]:
-    """Return what an engine is and what its layers became."""
+def _engine(record: PlanRecord) -> list[str]:
+    """Return the facts of an engine, and the counts of its layers."""
     layers = record["layers"]
     lines = [
         f"  {record['file']}: {record['precision']} for {record['gpu']}, {record['plan_bytes'] / 1e6:.0f} MB, "
@@ -50,22 +54,20 @@ def _engine(record: dict[str, Any]) -> list[str]:
     ]
     if layers["products"] is not None:
         lines.append(
-            f"  {layers['layers']} layers: {layers['int8_products']} of {layers['products']} products in INT8, "
+            f"  {layers['layers']} layers: {layers['int8_products']} of {layers['products']} GEMMs in INT8, "
             f"{layers['fused_attention']} fused attentions, {layers['reformats']} changes of format"
         )
     return lines
 
 
-def _chosen(calibration: dict[str, Any]) -> list[str]:
-    """Return what `auto` chose and why."""
-    best, *others = calibration["trials"]
+def _chosen_method(record: CalibrateRecord) -> list[str]:
+    """Return the method that `--calib-method auto` chose and its distance from FP32, or nothing for other methods."""
+    if "trials" not in record:
+        return []
+    best, *others = record["trials"]
     smoothing = "no smoothing" if best["smooth"] is None else f"smoothing {best['smooth']:g}"
-    far = f"KL {best['kl']:.2g}, " if best["kl"] is not None else ""
+    divergence = f"KL {best['kl']:.2g}, " if best["kl"] is not None else ""
     return [
         f"  ranges: {best['method']}, {smoothing}: the nearest to FP32 of {len(others) + 1} on "
-        f"{calibration['chosen_on']['rows']} train rows ({far}logits {best['rms']:.2g} off)"
+        f"{record['chosen_on']['rows']} train rows ({divergence}logits differ by {best['rms']:.2g})"
     ]
-
-
-def _and_skipped(skipped: list[str]) -> str:
-    return f"; {', '.join(skipped)} unchanged" if skipped else ""

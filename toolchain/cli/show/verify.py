@@ -1,16 +1,15 @@
 """The cases of a verification."""
 
-from typing import Any
-
 from toolchain.cli.show import put, titled
+from toolchain.records.verify import VerifyRecord
 
 
-def verified(found: dict[str, Any]) -> None:
-    """Print each case with its difference and tolerance."""
-    table = titled(f"{found['artefact']}, {found['rows']}")
-    for heading in ("case", "difference", "allowed", "", "note"):
-        table.add_column(heading, justify="right" if heading in ("difference", "allowed") else "left")
-    for case in found["cases"]:
-        numbers = ("-" if case[key] is None else f"{case[key]:.1e}" for key in ("difference", "tolerance"))
+def verified(record: VerifyRecord) -> None:
+    """Print each case with its difference and its tolerance."""
+    table = titled(f"{record['artefact']}, {record['rows']}")
+    for heading in ("case", "difference", "tolerance", "", "note"):
+        table.add_column(heading, justify="right" if heading in ("difference", "tolerance") else "left")
+    for case in record["cases"]:
+        numbers = ("-" if value is None else f"{value:.1e}" for value in (case["difference"], case["tolerance"]))
         table.add_row(case["name"], *numbers, "ok" if case["passed"] else "FAILED", case["note"])
     put(table)

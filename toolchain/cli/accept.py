@@ -1,0 +1,32 @@
+"""`toolchain accept`: every check on a machine with a GPU and TensorRT."""
+
+import argparse
+from pathlib import Path
+
+from toolchain.cli.options import CALIBRATION, GATE, MODEL, add_options, add_source, choices
+from toolchain.cli.output import emit, log
+from toolchain.errors import UsageError
+from toolchain.recipe import Recipe
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a recipe, and the options of the bundles that are built."""
+    add_source(parser, "RECIPE")
+    engine = ("device", "batch_size", "seq_len", "buckets", "limit")
+    energy = ("energy_window", "energy_windows", "energy_warmup")
+    add_options(parser, (*MODEL, *CALIBRATION, *engine, *GATE, *energy))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the checks, print them, and refuse a machine on which one failed."""
+    from toolchain import accept
+    from toolchain.cli.show.accept import accepted
+
+    values, place = choices(args)
+    if place:
+        raise UsageError(f"{place}: accept builds bundles of its own. Give a recipe (*.toml), or a model with -m.")
+    recipe = Recipe.make(values)
+    folder = Path(recipe.output) if recipe.output else accept.FOLDER
+    found = accept.accept(recipe, folder=folder, tell=log.info)
+    emit(args, found, accepted)
+    accept.judge(found)

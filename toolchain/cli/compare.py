@@ -1,0 +1,74 @@
+"""`toolchain compare`: results row by row, or with --energy bundles by their energy."""
+
+import argparse
+from pathlib import Path
+
+from toolchain.cli.options import GATE, add_options, given
+from toolchain.cli.output import emit, log
+from toolchain.errors import UsageError
+from toolchain.recipe import Recipe
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the results or bundles, the gate, and the options of an energy comparison."""
+    parser.add_argument(
+        "results",
+        nargs="+",
+        metavar="RESULT|BUNDLE",
+        help="the baseline, then candidates; a single one is compared with its FP32 reference",
+    )
+    parser.add_argument(
+        "--backend",
+        dest="backends",
+        default="ort",
+        metavar="A[,B]",
+        help="with --energy: the backends that run each bundle, such as torch,ort,trt (default ort)",
+    )
+    add_options(
+        parser,
+        (
+            *GATE,
+            "energy",
+            "energy_window",
+            "energy_windows",
+            "energy_warmup",
+            "rate",
+            "require_energy",
+            "data",
+            "split",
+            "device",
+            "cuda_graphs",
+            "allow_pickle",
+            "trust_remote_code",
+            "seed",
+        ),
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compare, print, and refuse a candidate that fails the gate."""
+    from toolchain.cli.show.compare import compared
+    from toolchain.diagnose.gate import compare_results, judge
+    from toolchain.records.comparison import ComparisonList
+
+    recipe = Recipe.make(given(args))
+    if recipe.wants_energy:
+        _run_energy(args, recipe)
+        return
+    records = compare_results([Path(place) for place in args.results], recipe, tell=log.info)
+    emit(args, ComparisonList(comparisons=records), compared)
+    judge(records, strict=recipe.strict)
+
+
+def _run_energy(args: argparse.Namespace, recipe: Recipe) -> None:
+    from toolchain.cli.show.pairs import compared_energy
+    from toolchain.energy.compare import compare_energy, judge
+    from toolchain.energy.compare.contenders import parse_backends
+
+    if recipe.max_drop is not None:
+        raise UsageError("--max-drop: it limits a drop of accuracy, and --energy compares energy. Give one of them.")
+    places = [Path(place) for place in args.results]
+    record = compare_energy(places, parse_backends(args.backends), given(args), tell=log.info)
+    emit(args, record, compared_energy)
+    if recipe.require_energy:
+        judge(record)

@@ -1,0 +1,19 @@
+"""`toolchain demo`: build, evaluate and report the built-in model."""
+
+import argparse
+from pathlib import Path
+
+from toolchain.cli.output import emit, log
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the bundle's folder."""
+    parser.add_argument("-o", "--output", metavar="DIR", help="the bundle (default engines/build/demo-demo-int8)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the demo."""
+    from toolchain.cli.show import results
+    from toolchain.pipeline import demo
+
+    emit(args, demo(output=Path(args.output) if args.output else None, tell=log.info), results.demo)

@@ -1,0 +1,45 @@
+"""`toolchain eval`: one backend on one task."""
+
+import argparse
+
+from toolchain.cli.options import MODEL_AND_TASK, add_options, add_source, choices
+from toolchain.cli.output import emit, log
+from toolchain.recipe import ENERGY, MLPERF
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a recipe or a bundle, and the options of an evaluation."""
+    add_source(parser, "RECIPE|BUNDLE")
+    add_options(
+        parser,
+        (
+            *MODEL_AND_TASK,
+            "split",
+            "max_length",
+            "precision",
+            "backend",
+            "url",
+            "token_file",
+            "device",
+            "file",
+            "attention",
+            "cuda_graphs",
+            "compile",
+            "limit",
+            "trust",
+            "seed",
+            "allow_pickle",
+            "trust_remote_code",
+            *ENERGY,
+            *MLPERF,
+        ),
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate, save the result and print it."""
+    from toolchain.cli.show.results import result
+    from toolchain.pipeline import evaluate
+
+    values, bundle = choices(args)
+    emit(args, evaluate(values, bundle=bundle, tell=log.info), result)

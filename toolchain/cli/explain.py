@@ -1,0 +1,26 @@
+"""`toolchain explain`: why a graph or an engine is not faster or not as accurate."""
+
+import argparse
+
+from toolchain.cli.options import LOOK, add_options, add_source, choices
+from toolchain.cli.output import emit
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a bundle or an ONNX file, and what of it to explain."""
+    add_source(parser, "BUNDLE|FILE")
+    add_options(parser, LOOK)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Explain a plan from its record, or a graph by running it on the CPU."""
+    from toolchain.cli.show.explain import explained, explained_plan
+    from toolchain.diagnose.explain import explain, explain_plan
+    from toolchain.diagnose.probe import open_probe_graph
+    from toolchain.engine.plan import is_plan
+
+    values, place = choices(args)
+    if values.get("backend") == "trt" or is_plan(values.get("file", "")):
+        emit(args, explain_plan(place, values.get("file"), trust=values.get("trust")), explained_plan)
+        return
+    emit(args, explain(open_probe_graph(place, values, graphs_only=True)), explained)

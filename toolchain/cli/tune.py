@@ -1,0 +1,21 @@
+"""`toolchain tune`: which GEMMs to exclude from INT8."""
+
+import argparse
+
+from toolchain.cli.options import add_options, add_source, choices
+from toolchain.cli.output import emit, log
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add an INT8 bundle, and the limits of the search."""
+    add_source(parser, "RECIPE|BUNDLE")
+    add_options(parser, ("data", "max_drop", "budget", "seed", "trust"))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Search, write a recipe, and print what was found."""
+    from toolchain.cli.show.tune import tuned
+    from toolchain.diagnose.tune import tune
+
+    values, place = choices(args)
+    emit(args, tune(values, bundle=place, tell=log.info), tuned)
