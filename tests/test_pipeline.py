@@ -124,7 +124,7 @@ def test_a_bundle_that_left_its_checkpoint_is_compared_with_its_own_graph(bundle
     (bundle.parent / "checkpoint").rename(bundle.parent / "gone")
     try:
         result = evaluate({"backend": "ort"}, bundle=tmp_path / "moved", tell=quiet)
-        with pytest.raises(InputError, match=r"its checkpoint .* cannot be had"):
+        with pytest.raises(InputError, match=r"its checkpoint .* cannot be found"):
             evaluate({"backend": "torch"}, bundle=tmp_path / "moved", tell=quiet)
     finally:
         (bundle.parent / "gone").rename(bundle.parent / "checkpoint")

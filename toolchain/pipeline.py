@@ -20,7 +20,7 @@ from toolchain.errors import InputError
 from toolchain.evaluation import measure as evaluation
 from toolchain.evaluation.compare import Predictions
 from toolchain.evaluation.results import SCHEMA, Result, read_predictions, save_predictions, save_result
-from toolchain.evaluation.target import CHOSEN_ROWS, Target, find_target
+from toolchain.evaluation.target import CHOSEN_ROWS, Target, find_reference, find_target
 from toolchain.files import sha256_file, sha256_json, write_text
 from toolchain.mlperf.ask import require_loadgen
 from toolchain.mlperf.scenario import Scenario, run_scenario
@@ -191,8 +191,9 @@ def _reference(target: Target, rows: Rows, references: Values) -> tuple[Predicti
     if target.is_reference:
         return None
     resolved = target.resolved
-    name, backend, model = target.reference
-    key = sha256_json([name, target.model_digests, rows.digest, resolved.max_length])
+    name, backend, model = find_reference(target)
+    digests = target.bundle.manifest["model"]["sha256"] if target.bundle else resolved.source.digests
+    key = sha256_json([name, digests, rows.digest, resolved.max_length])
     file = target.folder / f"reference-{key[:16]}.npz"
     found = read_predictions(file)
     if found is None or len(found.logits) != len(rows):

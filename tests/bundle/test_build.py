@@ -84,7 +84,7 @@ def test_fp16_needs_no_data_and_stays_near(tiny_bert, tmp_path, probe):
 
 
 def test_fp16_has_a_graph_for_cuda_too_and_does_without_where_it_cannot_be_fused(tiny_bert, tmp_path, monkeypatch):
-    from toolchain.evaluation.target import default_file
+    from toolchain.evaluation.target import choose_graph
     from toolchain.graph import cuda
 
     made = recipe(model=str(tiny_bert), precision="fp16", output=str(tmp_path / "b"))
@@ -93,7 +93,7 @@ def test_fp16_has_a_graph_for_cuda_too_and_does_without_where_it_cannot_be_fused
     assert record["parity_in_float32"]["max_abs_logit_difference"] < 1e-4
     bundle = open_bundle(tmp_path / "b")
     chosen = {
-        (device, backend): default_file("fp16", device, bundle, backend=backend)
+        (device, backend): choose_graph(bundle, "fp16", device, backend=backend)
         for device in ("cpu", "cuda:0")
         for backend in ("ort", "ort-trt")
     }
@@ -156,8 +156,8 @@ def test_ranges_from_a_file_keep_what_they_were_made_from(int8, tiny_distilbert,
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_data_folder_that_is_not_there_is_refused_before_anything_is_done(tiny_distilbert, tmp_path, precision):
-    with pytest.raises(InputError, match="no such folder"):
+def test_a_missing_data_folder_is_refused_before_any_step(tiny_distilbert, tmp_path, precision):
+    with pytest.raises(InputError, match="the folder does not exist"):
         build(recipe(model=str(tiny_distilbert), data=str(tmp_path / "none"), precision=precision))
 
 

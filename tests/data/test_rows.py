@@ -104,7 +104,7 @@ def test_byte_order_mark_and_windows_line_ends(read: Read, data: str, suffix: st
     assert read("\ufeff" + data, suffix).labels == ["1"]
 
 
-def test_cells_that_are_empty_beyond_the_header_are_no_matter(read: Read) -> None:
+def test_empty_cells_beyond_the_header_are_ignored(read: Read) -> None:
     assert read("sentence\tlabel\na\t1\t\nb\t0\t\n").texts == [("a",), ("b",)]
 
 
@@ -114,20 +114,20 @@ def test_cells_that_are_empty_beyond_the_header_are_no_matter(read: Read) -> Non
         ("", "tsv", r"train\.tsv: empty\. Give a file with a header and rows\.$"),
         ("sentence\tlabel\n", "tsv", r"train\.tsv: no rows\. Give a file with at least one row\.$"),
         ("\n\n", "jsonl", r"train\.jsonl: no rows\."),
-        ("text\tlabel\na\t1\n", "tsv", r"train\.tsv: no column 'sentence', only text, label\. Name the columns with"),
+        ("text\tlabel\na\t1\n", "tsv", r"there is no column 'sentence', only text, label\. Name the columns with"),
         ("sentence\tlabel\na\t1\n\t0\n", "tsv", r"train\.tsv: row 2 has an empty cell\. Fill or remove it\.$"),
         ("sentence\tlabel\na\t1\nb\n", "tsv", r"row 2 has an empty cell"),
         ('sentence,label\na,1\n"",0\n', "csv", r"row 2 has an empty cell"),
         ('{"sentence": null, "label": 1}', "jsonl", r"row 1 has an empty cell"),
         ('{"sentence": "a", "label": 1}\n{"sentence": "b"}', "jsonl", r"row 2 has an empty cell"),
-        ("sentence\tlabel\na\tb\t1\n", "tsv", r"train\.tsv: row 1 has more cells than the header\. Mend the file\.$"),
-        ("sentence\tlabel\na\t1\na\tb\t1\n", "tsv", r"cannot be read as tsv: .*line 3, saw 3\. Mend the file\.$"),
+        ("sentence\tlabel\na\tb\t1\n", "tsv", r"train\.tsv: row 1 has more cells than the header\. Fix the file\.$"),
+        ("sentence\tlabel\na\t1\na\tb\t1\n", "tsv", r"cannot be read as tsv: .*line 3, saw 3\. Fix the file\.$"),
         ('sentence,label\n"a,1\n', "csv", r"cannot be read as csv: .*EOF inside string"),
         ("{", "jsonl", r"line 1 is not JSON"),
-        ('{"sentence": "a", "label": 1}\n5', "jsonl", r"line 2 is no JSON object"),
+        ('{"sentence": "a", "label": 1}\n5', "jsonl", r"line 2 is not a JSON object"),
         (b"sentence\tlabel\na\t1\ncaf\xe9\t0\n", "tsv", r"train\.tsv: not UTF-8 in line 3 \(.*\)\. Convert it\.$"),
         (b'{"sentence": "caf\xe9", "label": 1}', "jsonl", r"train\.jsonl: not UTF-8 in line 1"),
-        (b"PAR1", "parquet", r"train\.parquet: cannot be read as parquet: .*\. Mend the file\.$"),
+        (b"PAR1", "parquet", r"train\.parquet: cannot be read as parquet: .*\. Fix the file\.$"),
         (b"", "parquet", r"train\.parquet: cannot be read as parquet"),
     ],
 )
@@ -136,24 +136,24 @@ def test_a_file_that_cannot_be_used_says_why(read: Read, data: bytes | str, suff
         read(data, suffix)
 
 
-def test_missing_values_of_parquet_are_holes(tmp_path: Path) -> None:
+def test_missing_values_of_parquet_are_empty_cells(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="row 2 has an empty cell"):
         parquet(tmp_path, sentence=["a", "b"], label=[1, None])
 
 
-def test_missing_split_names_what_was_looked_for(read: Read, tmp_path: Path) -> None:
+def test_a_missing_split_names_the_files_that_were_tried(read: Read, tmp_path: Path) -> None:
     read("sentence\tlabel\na\t1\n")
-    with pytest.raises(InputError, match=r"none of test\.tsv, test\.csv, test\.jsonl, test\.parquet is there\. Add"):
+    with pytest.raises(InputError, match=r"none of test\.tsv, test\.csv, test\.jsonl, test\.parquet exists\. Add"):
         load_rows(ONE, "test", data=str(tmp_path))
 
 
-def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=rf"^--data {tmp_path}/no: no such folder\. Give one that holds train\.tsv"):
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"^--data {tmp_path}/no: the folder does not exist\. Give one"):
         load_rows(ONE, "train", data=str(tmp_path / "no"))
 
 
 def test_a_task_without_data_asks_for_a_folder() -> None:
-    with pytest.raises(InputError, match=r"^--task one: has no data of its own\. Name a folder with --data DIR\.$"):
+    with pytest.raises(InputError, match=r"^--task one: the task has no data of its own\. Name a folder with --data"):
         load_rows(ONE, "train")
 
 
@@ -172,7 +172,7 @@ def test_a_hub_that_cannot_be_reached_is_the_machine_s_lack(monkeypatch: pytest.
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     with pytest.raises(
-        MachineError, match=r"^--task mnli: split train of nyu-mll/glue cannot be .*\(ConnectionError\)\. Give the data"
+        MachineError, match=r"^--task mnli: the split train of nyu-mll/glue cannot be .*\(ConnectionError\)\."
     ):
         load_rows(HUB, "train")
 

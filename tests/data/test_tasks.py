@@ -112,7 +112,7 @@ def test_a_task_may_be_any_file(write: Callable[[str], Path]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('text_columns = ["t"]', "no label_column. Add it, as in"),
+        ('text_columns = ["t"]', "the key label_column is missing. Add it, as in"),
         (OWN + "colour = 1", "unknown key 'colour'. Known: name, text_columns"),
         (OWN + 'metrics = ["bleu"]', "unknown metric 'bleu'. Choose from accuracy, f1"),
         (OWN + 'metrics = ["f1"]', "the primary metric accuracy is not among metrics"),

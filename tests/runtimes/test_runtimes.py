@@ -5,7 +5,8 @@ import pytest
 
 from toolchain.checkpoint.model import find_model
 from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.runtimes import RUNTIMES, open_runtime
+from toolchain.recipe.tables import BACKENDS, imported
+from toolchain.runtimes import open_runtime
 from toolchain.runtimes.ort import open_session
 
 
@@ -74,10 +75,12 @@ def test_trt_says_what_is_missing(tmp_path):
         pass
 
 
-def test_every_backend_of_the_command_line_is_a_runtime():
-    from toolchain.recipe import BACKENDS
-
-    assert set(BACKENDS) == set(RUNTIMES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_function_that_the_table_of_backends_names_exists(backend):
+    entry = BACKENDS[backend]
+    assert callable(imported(entry.opener))
+    if isinstance(entry.gpu, str):
+        assert imported(entry.gpu)() in (True, False)
 
 
 def test_a_session_leaves_processors_to_others_where_it_is_told(exported):

@@ -251,7 +251,7 @@ def test_rows_without_padding_however_they_are_mixed(make, bundle_of, snippet):
     ("options", "chosen", "code", "message"),
     [
         (("--precision", "int8"), {}, 2, "has a plan in fp16"),
-        (("--file", "model.onnx"), {}, 2, "no plan"),
+        (("--file", "model.onnx"), {}, 2, "not a plan"),
         (("--file", "plans/sm99-trt1/model.plan"), {}, 1, "has no plans/sm99-trt1/model.plan"),
         (("--device", "cuda:3"), {}, 4, "there are 1 GPUs"),
         ((), {"double": False}, 4, "TensorRT: not installed"),

@@ -1,1 +1,1 @@
-"""Labelled rows: tables, tasks, labels, metrics, the hub and the built-in demo."""
+"""Labelled rows: tables, tasks, labels, metrics, the hub, and the built-in demo."""

@@ -1,16 +1,16 @@
-"""Whether Hugging Face's hub answers, asked once and quickly."""
+"""A quick check, once per process, whether Hugging Face's hub can be reached."""
 
 import functools
 
+# Long enough for a slow connection; the hub's own clients retry for half a minute before they fail.
 TIMEOUT_S = 3
 
 
 @functools.cache
 def unreachable() -> str | None:
-    """Return why the hub cannot be asked, or None if it answers.
+    """Return why the hub cannot be reached, or None if it can.
 
-    Its clients retry for half a minute before they say so; one short request decides, and then
-    only what is in the local cache is looked up.
+    Callers that get a reason look into the local cache only.
     """
     from huggingface_hub import constants, get_session
 

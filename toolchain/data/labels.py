@@ -1,4 +1,4 @@
-"""Which of the model's outputs a label in the data means."""
+"""The match between the labels in the data and the outputs of the model."""
 
 import logging
 import math
@@ -16,25 +16,23 @@ log = logging.getLogger(__name__)
 
 
 def read_labels(rows: Rows, task: Task, model_labels: list[str]) -> NDArray[Any]:
-    """Turn the labels of rows into the model's: int64 [n] of output indices, float64 [n] if regression.
+    """Return the labels of rows as indices of the model's outputs, int64 [n], or for a regression as float64 [n].
 
-    A number in the data is an index into the task's labels, unless these are numbers themselves; a
-    name is a name. Names are matched with the model's `id2label` whatever their case and
-    punctuation. Where the model has only generic names (`LABEL_0`) the index is taken as it
-    stands, with a warning.
+    A name in the data is matched with the model's `id2label`; case and punctuation do not matter. A number in the data
+    is an index into the task's labels, unless the labels are numbers themselves. If the model has only generic names
+    (`LABEL_0`), the position in the task's labels is the index, and a warning says so.
 
     Raises:
-        InputError: the head has another size than the task, names do not match, or a row has a
-            label that is none.
+        InputError: the head and the task differ in size, the names do not match, or a row has an unknown label.
     """
     if task.regression:
         return _numbers(rows, model_labels)
     if len(model_labels) == 1:
-        raise InputError(f"--task {task.name}: has classes, the model gives one number. Choose another task.")
+        raise InputError(f"--task {task.name}: the task has classes, the model gives one number. Choose another task.")
     mapping = _mapping(task, model_labels)
     if not task.labels and not _generic(model_labels) and any(_key(label).isdecimal() for label in rows.labels):
         log.warning(
-            "%s: numbers are taken as positions of the model's labels: %s",
+            "%s: the numbers are read as positions of the model's labels: %s",
             rows.source,
             ", ".join(f"{index} is {name}" for index, name in enumerate(model_labels)),
         )
@@ -42,8 +40,8 @@ def read_labels(rows: Rows, task: Task, model_labels: list[str]) -> NDArray[Any]
     if -1 in indices:
         row = indices.index(-1)
         raise InputError(
-            f"{rows.source}: row {row + 1} has the label {rows.labels[row]!r}, which the model does not "
-            f"know. Its labels: {', '.join(model_labels)}."
+            f"{rows.source}: row {row + 1} has the label {rows.labels[row]!r}, which is not among the model's: "
+            f"{', '.join(model_labels)}. Fix the row, or choose the task that the model was trained for."
         )
     return np.array(indices, np.int64)
 
@@ -51,9 +49,10 @@ def read_labels(rows: Rows, task: Task, model_labels: list[str]) -> NDArray[Any]
 def in_task_order(
     references: NDArray[Any], logits: NDArray[np.float32], task: Task, model_labels: list[str]
 ) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """Return references and logits with the classes in the task's order, which a metric such as F1 needs.
+    """Return references, int64 [n], and logits, float32 [n, classes], with the classes in the task's order.
 
-    A model may list the same labels in another order: its class 1 is then not the task's.
+    A model may list the same labels in another order. Its class 1 is then not the task's, which matters to F1. A
+    regression, and a task that states no labels, is returned unchanged.
     """
     if task.regression or not task.labels:
         return references, logits
@@ -64,7 +63,7 @@ def in_task_order(
 def _numbers(rows: Rows, model_labels: list[str]) -> NDArray[np.float64]:
     if len(model_labels) != 1:
         raise InputError(
-            f"{rows.source}: the task is regression, the model has {len(model_labels)} classes. "
+            f"{rows.source}: the task is a regression, and the model has {len(model_labels)} classes. "
             "Choose the task that it was trained for."
         )
     numbers = np.array([_number(label) for label in rows.labels], np.float64)
@@ -82,11 +81,11 @@ def _number(label: Any) -> float:
 
 
 def _mapping(task: Task, model_labels: list[str]) -> dict[str, int]:
-    """Return folded label in the data -> index of the model's output."""
+    """Return a dict from each label that the data may have, folded by `_key`, to the index of the model's output."""
     by_name = _by_name(model_labels)
     if _generic(model_labels):
         log.warning(
-            "the model names its labels only %s: they are taken by index%s",
+            "the model names its labels only %s: they are matched by index%s",
             ", ".join(model_labels),
             f", as {', '.join(task.labels)}" if task.labels else "",
         )
@@ -96,15 +95,15 @@ def _mapping(task: Task, model_labels: list[str]) -> dict[str, int]:
 
 
 def check_labels(task: Task, model_labels: list[str]) -> None:
-    """Refuse a model whose head does not fit a task that states its labels.
+    """Refuse a model whose head does not fit the task.
 
     Raises:
-        InputError: one is a regression and the other not, or the labels' number or names differ.
+        InputError: only one of them is a regression, or the task states labels of another number or other names.
     """
     if task.regression != (len(model_labels) == 1):
-        kind = "regression" if task.regression else "classes"
+        kind = "is a regression" if task.regression else "has classes"
         raise InputError(
-            f"--task {task.name}: {kind}, and the model gives {', '.join(model_labels)}. "
+            f"--task {task.name}: the task {kind}, and the model returns {', '.join(model_labels)}. "
             "Choose the task that the model was trained for."
         )
     if task.labels:
@@ -112,31 +111,43 @@ def check_labels(task: Task, model_labels: list[str]) -> None:
 
 
 def _by_name(model_labels: list[str]) -> dict[str, int]:
+    """Return a dict from each label of the model, folded by `_key`, to its index.
+
+    Raises:
+        InputError: two labels are the same when folded.
+    """
     by_name = {_key(name): index for index, name in enumerate(model_labels)}
     if len(by_name) < len(model_labels):
         raise InputError(
-            f"the model's labels {', '.join(model_labels)} differ only in case or punctuation. "
-            "Give them distinct names in id2label of its config.json."
+            f"id2label of the model: the labels {', '.join(model_labels)} differ only in case or punctuation. "
+            "Give them distinct names in its config.json."
         )
     return by_name
 
 
 def _generic(model_labels: list[str]) -> bool:
+    """Return whether every label is a default of transformers: LABEL_0, LABEL_1, ..."""
     return all(re.fullmatch(r"label_?\d+", name, re.IGNORECASE) for name in model_labels)
 
 
 def _with_positions(named: dict[str, int]) -> dict[str, int]:
-    """Add the positions as further names, unless names are numbers themselves."""
+    """Return the names with their positions as further names, unless a name is a number itself."""
     if any(re.fullmatch(r"-?\d+", name) for name in named):
         return named
     return named | {str(position): index for position, index in enumerate(named.values())}
 
 
 def _order(task: Task, model_labels: list[str]) -> dict[str, int]:
-    """Return folded task label -> model output, in the task's order; by position for generic names."""
+    """Return a dict from each task label, folded by `_key`, to the model's output, in the task's order.
+
+    Generic names of the model are matched by position.
+
+    Raises:
+        InputError: the number of labels or their names differ.
+    """
     if len(task.labels) != len(model_labels):
         raise InputError(
-            f"--task {task.name}: has {len(task.labels)} labels, the model {len(model_labels)} "
+            f"--task {task.name}: the task has {len(task.labels)} labels, and the model has {len(model_labels)} "
             f"({', '.join(model_labels)}). Choose the task that the model was trained for."
         )
     keys = [_key(name) for name in task.labels]
@@ -145,15 +156,15 @@ def _order(task: Task, model_labels: list[str]) -> dict[str, int]:
     by_name = _by_name(model_labels)
     if any(key not in by_name for key in keys):
         raise InputError(
-            f"--task {task.name}: its labels {', '.join(task.labels)} are not the model's "
-            f"{', '.join(model_labels)}. Name them alike in id2label, or in a copy of the task's "
+            f"--task {task.name}: the task's labels {', '.join(task.labels)} are not the model's "
+            f"{', '.join(model_labels)}. Use the same names in id2label, or in a copy of the task's "
             "TOML in eval/."
         )
     return {key: by_name[key] for key in keys}
 
 
 def _key(label: Any) -> str:
-    """Fold case and punctuation of a name, and 1.0 to 1; a number keeps its sign."""
+    """Return a label without case and punctuation, and 1.0 as 1; a number keeps its sign."""
     text = str(label).strip().lower()
     try:
         number = float(text)

@@ -1,4 +1,7 @@
-"""GLUE's metrics over scikit-learn and scipy, since `evaluate.load` needs the hub."""
+"""GLUE's metrics, from scikit-learn and scipy, because `evaluate.load` needs the hub.
+
+References and predictions are int64 [n] for classes and float64 [n] for a regression.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,35 +16,35 @@ Values = NDArray[np.float64] | NDArray[np.int64]
 
 
 def accuracy(references: Values, predictions: Values) -> float:
-    """Share of predictions that equal their reference."""
+    """Return the share of predictions that equal their reference, 0 to 1."""
     return float(np.mean(references == predictions))
 
 
 def f1(references: Values, predictions: Values) -> float:
-    """F1 of class 1, as GLUE scores mrpc and qqp; 0 where class 1 never occurs."""
+    """Return F1 of class 1, as GLUE scores mrpc and qqp; 0 if class 1 never occurs."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(references, predictions, pos_label=1, zero_division=0))
 
 
 def matthews_correlation(references: Values, predictions: Values) -> float:
-    """Matthews' correlation coefficient, as GLUE scores cola; 0 where one side is constant."""
+    """Return Matthews' correlation coefficient, as GLUE scores cola; 0 if one side is constant."""
     from sklearn.metrics import matthews_corrcoef
 
     if np.ptp(references) == 0 or np.ptp(predictions) == 0:
-        return 0.0  # as scikit-learn says, which also warns
+        return 0.0  # the same value as scikit-learn's, without its warning
     return float(matthews_corrcoef(references, predictions))
 
 
 def pearson(references: Values, predictions: Values) -> float:
-    """Linear correlation, whatever the scale of either side; 0 where one side is constant."""
+    """Return Pearson's linear correlation; 0 if one side is constant."""
     from scipy.stats import pearsonr
 
     return _correlation(pearsonr, references, predictions)
 
 
 def spearman(references: Values, predictions: Values) -> float:
-    """Rank correlation; 0 where one side is constant."""
+    """Return Spearman's rank correlation; 0 if one side is constant."""
     from scipy.stats import spearmanr
 
     return _correlation(spearmanr, references, predictions)
@@ -63,10 +66,10 @@ METRICS: dict[str, Callable[[Values, Values], float]] = {
 
 
 def load_metric(name: str) -> "evaluate.Metric":
-    """Return the metric as an `evaluate.Metric`, for those who compose metrics with that library.
+    """Return a metric as an `evaluate.Metric`, which that library can combine with others.
 
     Raises:
-        KeyError: `METRICS` has no such name.
+        KeyError: `METRICS` lacks the name.
     """
     import datasets
     import evaluate

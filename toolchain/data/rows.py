@@ -1,4 +1,4 @@
-"""Rows of text and label from a folder, the hub, or the package's own demo data."""
+"""Rows of text and label, from a folder, the hub, or the demo's files in this package."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from toolchain.data import hub
 from toolchain.data.tasks import Task
-from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.errors import InputError, MachineError, UsageError, first_line
 from toolchain.files import sha256_json
 
 if TYPE_CHECKING:
@@ -22,17 +22,20 @@ if TYPE_CHECKING:
 SUFFIXES = ("tsv", "csv", "jsonl", "parquet")
 PACKAGE = Path(__file__).parent
 
+# The text of a row, or the two texts of a pair.
 Text = tuple[str, ...]
-"""One sentence, or the two of a pair."""
 
 
 class MissingSplitError(InputError):
-    """The folder is there, and a split that was asked for is not."""
+    """The folder exists, but lacks the split that was asked for."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one split, in the file's order; `source` is for messages."""
+    """The rows of one split, in the order of the file.
+
+    `source` names the file or the data set in messages. Labels are as they were read: text or numbers.
+    """
 
     source: str
     texts: list[Text]
@@ -57,17 +60,17 @@ class Rows:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of texts and labels: equal for equal rows, wherever they were read from."""
+        """The SHA-256 of texts and labels. It does not depend on where the rows were read from."""
         return sha256_json([self.texts, [str(label) for label in self.labels]])
 
     @property
     def text_digests(self) -> list[str]:
-        """A short digest of each row's text, whatever its case, to find rows again without keeping their text."""
+        """A short digest of each row's text without its case, to recognise rows without keeping their text."""
         folded = ([part.strip().lower() for part in text] for text in self.texts)
         return [sha256_json(text)[:16] for text in folded]
 
     def without(self, digests: Collection[str]) -> "Rows":
-        """Return the rows whose text is not among `digests`, nor in an earlier row."""
+        """Return the rows whose text is neither among `digests` nor in an earlier row."""
         seen = set(digests)
         fresh = []
         for index, digest in enumerate(self.text_digests):
@@ -81,14 +84,15 @@ def load_rows(task: Task, split: str, *, data: str | None = None) -> Rows:
     """Read one split of a task from `data`, else from the task's own source.
 
     Raises:
-        InputError: the folder has no such split, the file no such column, no rows, an empty
-            cell, or is not UTF-8.
+        MissingSplitError: the folder lacks the split.
+        InputError: the folder or a column is missing, a cell is empty, or the file has no rows or cannot be read.
+        UsageError: the hub's data set lacks the split.
         MachineError: the hub is needed and cannot be reached.
     """
     if data is None and task.folder is None and task.hub:
         table, source = _from_hub(task, split), f"{task.hub['path']}/{task.hub.get('config')} {split}"
     elif data is None and task.folder is None:
-        raise InputError(f"--task {task.name}: has no data of its own. Name a folder with --data DIR.")
+        raise InputError(f"--task {task.name}: the task has no data of its own. Name a folder with --data DIR.")
     else:
         file = _find(Path(data) if data else PACKAGE / str(task.folder), split)
         table, source = _read(file), str(file)
@@ -97,7 +101,7 @@ def load_rows(task: Task, split: str, *, data: str | None = None) -> Rows:
     wanted = [*task.text_columns, task.label_column]
     if absent := [column for column in wanted if column not in table.columns]:
         raise InputError(
-            f"{source}: no column {absent[0]!r}, only {', '.join(map(str, table.columns))}. "
+            f"{source}: there is no column {absent[0]!r}, only {', '.join(map(str, table.columns))}. "
             "Name the columns with --task custom --text-column A[,B] --label-column L."
         )
     holes = table[wanted].isna().any(axis=1).to_numpy()
@@ -109,17 +113,21 @@ def load_rows(task: Task, split: str, *, data: str | None = None) -> Rows:
 
 def _find(folder: Path, split: str) -> Path:
     if not folder.is_dir():
-        raise InputError(f"--data {folder}: no such folder. Give one that holds {split}.tsv or the like.")
+        raise InputError(f"--data {folder}: the folder does not exist. Give one with a file such as {split}.tsv.")
     found = [folder / f"{split}.{suffix}" for suffix in SUFFIXES]
     found = [file for file in found if file.is_file()]
     if not found:
         wanted = ", ".join(f"{split}.{suffix}" for suffix in SUFFIXES)
-        raise MissingSplitError(f"{folder}: none of {wanted} is there. Add the split, or choose one with --split.")
+        raise MissingSplitError(f"{folder}: none of {wanted} exists. Add the split, or choose another with --split.")
     return found[0]
 
 
 def _read(file: Path) -> "pandas.DataFrame":
-    """Read a table. A tsv has no quoting: `"` is a character."""
+    """Read a table by the suffix of its file. A tsv has no quoting: `"` is an ordinary character.
+
+    Raises:
+        InputError: the file is empty, is not UTF-8, or cannot be parsed.
+    """
     import pandas
     import pyarrow
 
@@ -139,36 +147,41 @@ def _read(file: Path) -> "pandas.DataFrame":
     except UnicodeDecodeError as error:
         raise InputError(f"{file}: not UTF-8 in line {_not_utf8(file)} ({error.reason}). Convert it.") from None
     except pandas.errors.ParserWarning:
-        raise InputError(f"{file}: row 1 has more cells than the header. Mend the file.") from None
+        raise InputError(f"{file}: row 1 has more cells than the header. Fix the file.") from None
     except (ValueError, OSError, pyarrow.ArrowException) as error:
-        first = str(error).strip().split("\n")[0].rstrip(".")
-        raise InputError(f"{file}: cannot be read as {file.suffix[1:]}: {first}. Mend the file.") from None
+        first = first_line(error).rstrip(".")
+        raise InputError(f"{file}: cannot be read as {file.suffix[1:]}: {first}. Fix the file.") from None
     return table
 
 
 def _delimited(file: Path, **how: Any) -> "pandas.DataFrame":
-    """Read cells as text. An empty one is missing: a row that ends early cannot be told from it."""
+    """Read cells as text. An empty cell counts as missing, because a row that ends early looks the same."""
     import pandas
 
     with warnings.catch_warnings():
-        warnings.simplefilter("error", pandas.errors.ParserWarning)  # cells beyond the header's are lost
+        warnings.simplefilter("error", pandas.errors.ParserWarning)  # otherwise pandas drops cells beyond the header's
         table: pandas.DataFrame = pandas.read_csv(
             file, dtype=str, keep_default_na=False, na_values=[""], index_col=False, encoding="utf-8", **how
         )
     return table
 
 
-def _read_jsonl(file: Path) -> list[dict[str, Any]]:
+def _read_jsonl(file: Path) -> list[dict[str, Any]]:  # arbitrary JSON of the user
+    """Read one JSON object a line.
+
+    Raises:
+        InputError: a line is not a JSON object.
+    """
     objects = []
-    # A text may hold other line ends, so only this one counts.
+    # `splitlines` would also split at line ends of other kinds, which a text may contain.
     for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1):
         if line.strip():
             try:
                 objects.append(json.loads(line))
             except ValueError:
-                raise InputError(f"{file}: line {number} is not JSON. Mend the file.") from None
+                raise InputError(f"{file}: line {number} is not JSON. Fix the file.") from None
             if not isinstance(objects[-1], dict):
-                raise InputError(f"{file}: line {number} is no JSON object. Mend the file.")
+                raise InputError(f"{file}: line {number} is not a JSON object. Fix the file.")
     return objects
 
 
@@ -184,21 +197,27 @@ def _not_utf8(file: Path) -> int:
 
 
 def _from_hub(task: Task, split: str) -> "pandas.DataFrame":
+    """Read a split from the hub, or from its local cache.
+
+    Raises:
+        UsageError: the data set lacks the split.
+        MachineError: the hub cannot be reached and the cache lacks the data.
+    """
     import datasets
     from huggingface_hub import constants
 
     name = task.hub.get("splits", {}).get(split, split)
-    if hub.unreachable():  # then look into the local cache at once, rather than after half a minute of retries
+    if hub.unreachable():  # look into the local cache at once, not after half a minute of retries
         datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
     try:
         table = datasets.load_dataset(task.hub["path"], task.hub.get("config"), split=name)
     except ValueError as error:
         raise UsageError(
-            f"--split {split}: not in {task.hub['path']}: {error}. Choose another with --split."
+            f"--split {split}: {task.hub['path']} lacks it: {error}. Choose another with --split."
         ) from error
-    except Exception as error:  # the hub's client has no common error for "cannot be reached"
+    except Exception as error:  # the hub's clients have no common error for a hub that cannot be reached
         raise MachineError(
-            f"--task {task.name}: split {split} of {task.hub['path']} cannot be fetched "
+            f"--task {task.name}: the split {split} of {task.hub['path']} cannot be fetched "
             f"({type(error).__name__}). Give the data with --data DIR, or try `-m demo --task demo`."
         ) from error
     found: pandas.DataFrame = table.to_pandas()

@@ -12,8 +12,9 @@ from toolchain import graph
 from toolchain.bundle import last_bundle, open_bundle
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.diagnose.probe import ProbeGraph
-from toolchain.engine.plan import is_plan, read_record, rebuild
+from toolchain.engine.plan import read_record, rebuild
 from toolchain.errors import InputError
+from toolchain.evaluation.target import plans
 from toolchain.graph import constant
 from toolchain.int8.calibrate import read_calibration, stream_activations
 from toolchain.int8.coverage import FLOAT_GEMMS, INTEGER_GEMMS, conversions, cover, optimised
@@ -73,10 +74,10 @@ def explain_plan(place: Path | None, file: str | None, *, trust: str | None) -> 
         InputError: the bundle has no such plan.
     """
     bundle = open_bundle(place or last_bundle(), trust=trust)
-    plans = sorted(name for name in bundle.manifest["artefacts"] if is_plan(name))
-    if not plans:
+    names = plans(bundle)
+    if not names:
         raise InputError(f"{bundle.path}: has no engine. {rebuild(bundle.path)}")
-    record = read_record(bundle.file(file or plans[0]))
+    record = read_record(bundle.file(file or names[0]))
     keys = (
         "precision",
         "gpu",
@@ -89,7 +90,7 @@ def explain_plan(place: Path | None, file: str | None, *, trust: str | None) -> 
         "missing_scales",
         "build_s",
     )
-    found = {"artefact": str(bundle.path / (file or plans[0])), **{key: record.get(key) for key in keys}}
+    found = {"artefact": str(bundle.path / (file or names[0])), **{key: record.get(key) for key in keys}}
     return {**found, "advice": _advise_plan(record)}
 
 

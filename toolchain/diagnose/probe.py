@@ -14,12 +14,11 @@ from toolchain.bundle.resolved import ResolvedRecipe
 from toolchain.checkpoint.model import VOCABULARY_FILES, Source, find_model, load_tokenizer
 from toolchain.checkpoint.tokenize import Tokens, encode
 from toolchain.data.rows import Text
-from toolchain.engine.plan import is_plan
 from toolchain.errors import InputError, ToolchainError, UsageError
-from toolchain.evaluation.target import find_target
+from toolchain.evaluation.target import backend_of, find_reference, find_target
 from toolchain.int8.calibrate import read_calibration
 from toolchain.int8.coverage import constant_behind
-from toolchain.recipe import REMOTE
+from toolchain.recipe.tables import is_remote
 from toolchain.runtimes.parity import probe_texts
 from toolchain.runtimes.remote import Server
 
@@ -68,8 +67,8 @@ def open_probe_graph(place: Path | None, changes: dict[str, Any], *, graphs_only
         if (place.parent / MANIFEST).exists():
             return open_probe_graph(place.parent, {**changes, "file": place.name}, graphs_only=graphs_only)
         return _bare(place, changes)
-    asked = changes.get("backend") or ("trt" if is_plan(changes.get("file") or "") else "ort")
-    if asked in REMOTE or (graphs_only and asked == "torch"):
+    asked = backend_of(changes)
+    if is_remote(asked) or (graphs_only and asked == "torch"):
         raise UsageError(f"--backend {asked}: has no graph to look into. Choose ort or trt.")
     here = {"device": "cpu"} if asked == "ort" else {}  # a graph is looked at on the CPU, where nobody says otherwise
     target = find_target({**here, **changes, "backend": asked}, place)
@@ -88,7 +87,7 @@ def open_probe_graph(place: Path | None, changes: dict[str, Any], *, graphs_only
         device=target.device,
         precision=target.precision,
         reference=target.bundle.file("model.onnx") if target.file != "model.onnx" else None,
-        fp32=None if target.is_reference else target.reference,
+        fp32=None if target.is_reference else find_reference(target),
         tokens=resolved.encode(texts),
         empty=resolved.encode([("",) * len(resolved.task.text_columns)]),
         unknown_id=_unknown(tokenizer),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.recipe.tables import METHODS, imported
 from toolchain.tensors import INT8_LEVELS, Range
 
 # As in TensorRT's entropy calibrator: 16 bins for each of int8's 128 levels of |x|.
@@ -168,15 +169,7 @@ def find_method(name: str) -> Method:
     Raises:
         KeyError: METHODS has no such method.
     """
-    base, dash, percent = name.partition("-")
-    if dash and METHODS[base] is percentile:
-        return functools.partial(percentile, percent=float(percent))
-    return METHODS[name]
-
-
-METHODS: dict[str, Method] = {
-    "entropy": entropy,
-    "minmax": minmax,
-    "percentile": percentile,
-    "mse": mse,
-}
+    if name.startswith("percentile-"):
+        return functools.partial(percentile, percent=float(name.removeprefix("percentile-")))
+    method: Method = imported(METHODS[name])
+    return method

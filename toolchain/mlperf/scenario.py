@@ -11,7 +11,8 @@ from toolchain.files import write_bytes
 from toolchain.mlperf.answer import in_batches, one_by_one
 from toolchain.mlperf.ask import DETAIL, SUMMARY, ask
 from toolchain.mlperf.log import Log, outcome
-from toolchain.recipe import REMOTE, Recipe
+from toolchain.recipe import Recipe
+from toolchain.recipe.tables import is_remote
 from toolchain.tensors import Infer
 
 NAMES = {"single-stream": "SingleStream", "offline": "Offline", "server": "Server"}
@@ -67,7 +68,7 @@ def run_scenario(
     found = outcome(Log(asked.logs[DETAIL].decode(errors="replace"), where=DETAIL))
     assert found["samples"] == asked.samples, "LoadGen waits for every answer"
     found["settings"] |= {"rules_min_duration_s": RULES_S, "shortened": found["settings"]["min_duration_s"] < RULES_S}
-    origin = "text" if alone or recipe.backend in REMOTE else "tokens"
+    origin = "text" if alone or is_remote(recipe.backend) else "tokens"
     block = {"scenario": name, "from": origin, **found, "batches": asked.batches}
     return Scenario(block, asked.logs)
 

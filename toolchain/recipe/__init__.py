@@ -15,16 +15,10 @@ from typing import Any, Self
 
 from toolchain.errors import UsageError
 from toolchain.recipe.options import check, joined, load_toml, option, toml_value
+from toolchain.recipe.tables import BACKENDS, METHODS, capturing, is_remote
 
 DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-BACKENDS = ("torch", "ort", "trt", "ort-trt", "triton", "service")
-REMOTE = ("triton", "service")
-"""Backends that are servers, elsewhere perhaps."""
-
-RECORDING = ("torch", "ort", "trt")
-"""Backends that record CUDA graphs."""
-
 ATTENTIONS = ("eager", "sdpa", "flash", "flex", "packed")
 """How PyTorch may attend: see runtimes/attention.py."""
 
@@ -61,7 +55,6 @@ SCENARIOS = ("single-stream", "offline", "server")
 MLPERF = ("scenario", "min_duration", "target_qps", "target_latency_ms")
 """Options of a run under MLPerf's LoadGen."""
 
-METHODS = ("entropy", "minmax", "percentile", "mse", "auto")
 PERCENTILE = re.compile(r"percentile-(\d+(?:\.\d+)?)")
 
 
@@ -87,7 +80,7 @@ class Recipe:
     precision: str | None = option(
         None, "number type (default fp16 to build; as built to evaluate)", choices=PRECISIONS
     )
-    backend: str | None = option(None, "where to run", choices=BACKENDS)
+    backend: str | None = option(None, "where to run", choices=BACKENDS.keys())
     url: str | None = option(None, "of the server (triton, service): http://HOST:PORT[/v2/models/NAME]", metavar="URL")
     token_file: str | None = option(None, "file with the server's bearer token", metavar="FILE")
     device: str = option("auto", "auto, cpu or cuda[:N]", metavar="DEVICE")
@@ -190,8 +183,8 @@ class Recipe:
             raise UsageError("--task custom: needs --text-column A[,B] and --label-column L. Name the columns.")
 
     def _check_calibration(self) -> None:
-        if self.calib_method not in METHODS and not _is_percentile(self.calib_method):
-            known = ", ".join([*METHODS, "percentile-P with P above 50 and up to 100"])
+        if self.calib_method not in (*METHODS, "auto") and not _is_percentile(self.calib_method):
+            known = ", ".join([*METHODS, "auto", "percentile-P with P above 50 and up to 100"])
             raise UsageError(f"--calib-method {self.calib_method}: unknown. Choose one of {known}.")
         if self.smooth is not None and not 0 <= self.smooth <= 1:
             raise UsageError(f"--smooth {self.smooth}: not from 0 to 1. Give an alpha such as 0.5.")
@@ -216,11 +209,11 @@ class Recipe:
             )
         if self.compile and self.backend not in (None, "torch"):
             raise UsageError(f"--compile: not with --backend {self.backend}. Choose --backend torch.")
-        if self.cuda_graphs and self.backend not in (None, *RECORDING):
-            raise UsageError(f"--cuda-graphs: not with --backend {self.backend}. Choose {', '.join(RECORDING)}.")
+        if self.cuda_graphs and self.backend not in (None, *capturing()):
+            raise UsageError(f"--cuda-graphs: not with --backend {self.backend}. Choose {', '.join(capturing())}.")
 
     def _check_server(self) -> None:
-        remote = self.backend in REMOTE
+        remote = is_remote(self.backend)
         if remote and not self.url:
             raise UsageError(f"--backend {self.backend}: needs a server. Give --url http://HOST:PORT.")
         if not remote and (self.url or self.token_file):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +15,7 @@ def option(
     *,
     short: str = "",
     metavar: str | None = None,
-    choices: tuple[str, ...] = (),
+    choices: Collection[str] = (),
     least: int | None = None,
     most: int | None = None,
 ) -> Any:

@@ -1,4 +1,4 @@
-"""Runtimes by name. To add one: write a module here and add its line to RUNTIMES.
+"""Runtimes by name. To add one: write a module here and add its line to BACKENDS (recipe/tables.py).
 
 A runtime is a context manager that takes what runs (a checkpoint for torch, a graph for ort, a plan for trt, a server's
 address for triton and service), a device and a precision, and yields `infer`: a batch in, float32 logits out. Nothing
@@ -7,20 +7,11 @@ that a meter needs to know nothing of frameworks. A runtime that would run elsew
 instead.
 """
 
-import importlib
 from contextlib import AbstractContextManager
 from typing import Any
 
+from toolchain.recipe.tables import BACKENDS, imported
 from toolchain.tensors import Infer
-
-RUNTIMES = {
-    "torch": "toolchain.runtimes.pytorch:open_torch",
-    "ort": "toolchain.runtimes.ort:open_ort",
-    "trt": "toolchain.runtimes.trt:open_trt",
-    "ort-trt": "toolchain.runtimes.ort_trt:open_ort_trt",
-    "triton": "toolchain.runtimes.remote:open_remote",
-    "service": "toolchain.runtimes.remote:open_remote",
-}
 
 
 def open_runtime(backend: str, model: Any, **choices: Any) -> AbstractContextManager[Infer]:
@@ -29,6 +20,5 @@ def open_runtime(backend: str, model: Any, **choices: Any) -> AbstractContextMan
     Raises:
         MachineError: the backend or the device cannot be had here.
     """
-    module, _, function = RUNTIMES[backend].partition(":")
-    runtime: AbstractContextManager[Infer] = getattr(importlib.import_module(module), function)(model, **choices)
+    runtime: AbstractContextManager[Infer] = imported(BACKENDS[backend].opener)(model, **choices)
     return runtime

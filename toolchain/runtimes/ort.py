@@ -68,6 +68,11 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
+def has_gpu() -> bool:
+    """Return whether this ONNX Runtime can use a GPU: whether its package has the CUDA provider."""
+    return CUDA in import_onnxruntime().get_available_providers()
+
+
 def open_session(
     model: Path | bytes,
     *,

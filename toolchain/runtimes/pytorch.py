@@ -120,6 +120,13 @@ def open_module(
             torch.cuda.empty_cache()
 
 
+def has_gpu() -> bool:
+    """Return whether PyTorch can use a GPU here."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def _around_products(place: str) -> "torch.dtype":
     """Return the type between integer products: bfloat16 where the device computes in it."""
     import torch

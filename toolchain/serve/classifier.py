@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.bundle import open_bundle
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.engine.plan import is_plan, read_record
-from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.target import Target, find_target
 from toolchain.runtimes.parity import probe_texts
 from toolchain.serve.batching.batcher import Batcher
@@ -25,8 +23,6 @@ from toolchain.serve.counters import Counters
 from toolchain.serve.limits import Limits
 from toolchain.serve.tokenizer import Encoder
 from toolchain.tensors import Batch
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,19 +58,9 @@ def find_served(bundle: Path, *, backend: str | None, **changes: Any) -> Target:
     Raises:
         ToolchainError: see errors.py.
     """
-    if backend is None and changes.get("file"):
-        backend = "trt" if is_plan(changes["file"]) else "ort"
-    elif backend is None:
-        artefacts = open_bundle(bundle, check_files=False).manifest["artefacts"]
-        if changes.get("device") != "cpu" and any(map(is_plan, artefacts)):
-            try:
-                return find_target({**changes, "backend": "trt"}, bundle)
-            except MachineError as error:
-                log.warning("%s Serving with ONNX Runtime instead.", error)
-        backend = "ort"
-    if backend not in ("ort", "trt", "ort-trt"):
+    if backend not in (None, "ort", "trt", "ort-trt"):
         raise UsageError(f"--backend {backend}: cannot be served. Choose ort, trt or ort-trt.")
-    return find_target({**changes, "backend": backend}, bundle)
+    return find_target({**changes, "backend": backend}, bundle, prefer_plan=True)
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from toolchain.bundle import Bundle
 from toolchain.engine.plan import is_plan, read_record, rebuild
 from toolchain.engine.shapes import Profile
 from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.evaluation.target import default_file
+from toolchain.evaluation.target import choose_graph, plans
 from toolchain.ship.config import Values
 from toolchain.ship.options import Options
 from toolchain.ship.signature import Tensors, computes_in_float16, signature, to_json
@@ -50,14 +50,14 @@ def find_engine(bundle: Bundle, options: Options) -> Engine:
         MachineError: plans were asked for and the bundle has none.
         UsageError: options that do not go together, or more rows a batch than a plan takes.
     """
-    plans = sorted(name for name in bundle.manifest["artefacts"] if is_plan(name))
-    backend = options.backend or ("trt" if plans else "python")
+    names = plans(bundle)
+    backend = options.backend or ("trt" if names else "python")
     if backend != "ort" and options.device:
         raise UsageError(f"--device {options.device}: only with --backend ort. Leave it out.")
     if backend != "trt" and (options.cuda_graphs or options.tensorrt):
         flag = "--cuda-graphs" if options.cuda_graphs else f"--tensorrt {options.tensorrt}"
         raise UsageError(f"{flag}: only with --backend trt. Leave it out.")
-    engine = _planned(bundle, plans, options) if backend == "trt" else _graph(bundle, backend, options)
+    engine = _planned(bundle, names, options) if backend == "trt" else _graph(bundle, backend, options)
     if options.max_batch is None:
         return engine
     if engine.profiles and options.max_batch > engine.max_batch:
@@ -73,7 +73,7 @@ def _graph(bundle: Bundle, backend: str, options: Options) -> Engine:
     device = "cpu" if backend == "python" else options.device or "cuda"
     # What is fused for CUDA runs nowhere else, and an instance of KIND_AUTO may land on a CPU: --file can name it.
     own = "ort" if device == "cpu" else "triton"
-    name = options.file or default_file(bundle.manifest["precision"], device, bundle, backend=own)
+    name = options.file or choose_graph(bundle, bundle.manifest["precision"], device, backend=own)
     if is_plan(name):
         raise UsageError(f"--file {name}: a plan. Leave it out, or choose --backend trt.")
     file = bundle.file(name)

@@ -1,4 +1,4 @@
-"""The embedded default: a small sentiment model, its tokenizer and its data, all our own."""
+"""The built-in demo: a small sentiment model with its tokenizer and data, all made by this project."""
 
 from pathlib import Path
 from typing import Final

@@ -1,10 +1,11 @@
-"""Tasks: which columns hold the text and the label, what the labels are called, what is measured.
+"""Tasks: the columns of the text and the label, the names of the labels, and the metrics.
 
-To add one: a TOML file here, or in `eval/` of the current folder, which wins.
+To add one: a TOML file here, or in `eval/` of the current folder. A file in `eval/` takes precedence.
 """
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,11 @@ OVERRIDES = Path("eval")
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """How to read and score a data set."""
+    """The columns, labels and metrics of a data set, and its place.
+
+    `folder` is its folder in this package; `hub` has the arguments of `datasets.load_dataset`: `path`, `config`, and
+    `splits`, a table from our names of splits to the hub's. Both are empty if the task has no data of its own.
+    """
 
     name: str
     text_columns: tuple[str, ...]
@@ -29,7 +34,7 @@ class Task:
     metrics: tuple[str, ...] = ("accuracy",)
     primary: str = "accuracy"
     folder: str | None = None
-    hub: dict[str, Any] = field(default_factory=dict)
+    hub: dict[str, Any] = field(default_factory=dict)  # any TOML: arguments of a foreign function
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.-]*", str(self.name)):  # it becomes part of file names
@@ -37,16 +42,16 @@ class Task:
 
     @property
     def regression(self) -> bool:
-        """Whether the label is a number to be met rather than a class."""
+        """Whether the label is a number instead of a class."""
         return self.primary in {"pearson", "spearman"}
 
 
 def load_task(recipe: Recipe, *, regression: bool) -> Task:
-    """Return the task that a recipe names; `regression` is what the model's head does.
+    """Return the task that a recipe names; `regression` says whether the model's head returns one number.
 
     Raises:
-        UsageError: no such task.
-        InputError: its TOML lacks a key, has an unknown one, or names an unknown metric.
+        UsageError: the task does not exist.
+        InputError: its TOML file lacks a key, has an unknown key, or names an unknown metric.
     """
     name = recipe.task or "sst2"
     if name == "custom":
@@ -59,8 +64,8 @@ def load_task(recipe: Recipe, *, regression: bool) -> Task:
     return _from_toml(file)
 
 
-def task_from(values: dict[str, Any]) -> Task:
-    """Return a task from TOML or JSON values, whose lists become tuples.
+def task_from(values: Mapping[str, Any]) -> Task:
+    """Return the task of TOML or JSON values; their lists become tuples.
 
     Raises:
         TypeError: a key is unknown or missing.
@@ -75,12 +80,12 @@ def _from_toml(file: Path) -> Task:
     if extra := [key for key in values if key not in known]:
         raise InputError(f"{file}: unknown key {extra[0]!r}. Known: {', '.join(known)}.")
     if absent := [key for key in ("text_columns", "label_column") if key not in values]:
-        raise InputError(f"{file}: no {absent[0]}. Add it, as in toolchain/tasks/sst2.toml.")
+        raise InputError(f"{file}: the key {absent[0]} is missing. Add it, as in toolchain/data/tasks/sst2.toml.")
     task = task_from(values)
     for key in ("text_columns", "labels", "metrics"):
         value = getattr(task, key)
         if not (isinstance(value, tuple) and all(isinstance(entry, str) for entry in value)):
-            raise InputError(f"{file}: {key} is {value!r}. Write a list of texts, as in toolchain/tasks/sst2.toml.")
+            raise InputError(f"{file}: {key} is {value!r}. Write a list of texts, as in sst2.toml.")
     if len(task.text_columns) not in (1, 2):
         raise InputError(f"{file}: text_columns are {', '.join(task.text_columns) or 'none'}. Name one or two.")
     if unknown := [name for name in (*task.metrics, task.primary) if name not in METRICS]:
@@ -88,7 +93,7 @@ def _from_toml(file: Path) -> Task:
     if task.primary not in task.metrics:
         raise InputError(f"{file}: the primary metric {task.primary} is not among metrics. Add it there.")
     if task.hub and not (isinstance(task.hub, dict) and "path" in task.hub):
-        raise InputError(f"{file}: hub is {task.hub!r}. Write [hub] and path = ..., as in toolchain/tasks/sst2.toml.")
+        raise InputError(f"{file}: hub is {task.hub!r}. Write [hub] and path = ..., as in sst2.toml.")
     return task
 
 

@@ -14,7 +14,7 @@ from toolchain.energy.load import Piece, pieces
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.evaluation.measure import choose_budget
 from toolchain.evaluation.target import Target, find_target
-from toolchain.recipe import BACKENDS, RECORDING
+from toolchain.recipe.tables import BACKENDS
 from toolchain.runtimes import open_runtime
 from toolchain.tensors import Infer
 
@@ -70,7 +70,9 @@ def find_contenders(
     found: dict[tuple[Any, ...], Target] = {}
     for place in places:
         for backend in backends:
-            chosen = {key: value for key, value in changes.items() if key != "cuda_graphs" or backend in RECORDING}
+            chosen = {
+                key: value for key, value in changes.items() if key != "cuda_graphs" or BACKENDS[backend].cuda_graphs
+            }
             target = find_target({**chosen, "backend": backend}, place)
             same = (backend, target.device, target.precision, target.artefact["sha256"], target.resolved.max_length)
             if same in found:

@@ -1,0 +1,71 @@
+"""The tables that recipes and higher layers share: backends and range methods.
+
+Entries name functions of higher layers as `module:function`; such a function is imported when it is used, so that the
+command line can read the tables at once.
+"""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+def imported(name: str) -> Any:
+    """Return what `module:function` names."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A place where a model can run. The contract of `opener` stands in toolchain/runtimes/__init__.py."""
+
+    # The context manager that opens the model, as `module:function`.
+    opener: str
+    # The kind of model that it opens.
+    runs: Literal["checkpoint", "graph", "plan", "server"]
+    # Whether it uses a GPU: False for never, True for always, or `module:function` that tells whether it can here.
+    gpu: bool | str = False
+    # Whether it can capture CUDA graphs.
+    cuda_graphs: bool = False
+    # Whether it takes the graphs that are made for one kind of device, such as model.int8.cpu.onnx.
+    device_graphs: bool = False
+
+
+BACKENDS: dict[str, Backend] = {
+    "torch": Backend(
+        "toolchain.runtimes.pytorch:open_torch",
+        runs="checkpoint",
+        gpu="toolchain.runtimes.pytorch:has_gpu",
+        cuda_graphs=True,
+    ),
+    "ort": Backend(
+        "toolchain.runtimes.ort:open_ort",
+        runs="graph",
+        gpu="toolchain.runtimes.ort:has_gpu",
+        cuda_graphs=True,
+        device_graphs=True,
+    ),
+    "trt": Backend("toolchain.runtimes.trt:open_trt", runs="plan", gpu=True, cuda_graphs=True),
+    "ort-trt": Backend("toolchain.runtimes.ort_trt:open_ort_trt", runs="graph", gpu=True),
+    "triton": Backend("toolchain.runtimes.remote:open_remote", runs="server"),
+    "service": Backend("toolchain.runtimes.remote:open_remote", runs="server"),
+}
+
+
+def is_remote(backend: str | None) -> bool:
+    """Return whether a backend is a server, which may run on another machine."""
+    return backend in BACKENDS and BACKENDS[backend].runs == "server"
+
+
+def capturing() -> list[str]:
+    """Return the backends that can capture CUDA graphs."""
+    return [name for name, backend in BACKENDS.items() if backend.cuda_graphs]
+
+
+# Range method -> function from a histogram to the amax of a tensor. `auto` is not one: it tries several of these.
+METHODS: dict[str, str] = {
+    "entropy": "toolchain.int8.histogram:entropy",
+    "minmax": "toolchain.int8.histogram:minmax",
+    "percentile": "toolchain.int8.histogram:percentile",
+    "mse": "toolchain.int8.histogram:mse",
+}
