@@ -56,6 +56,7 @@ reference: $(INSTALLED)
 	$(BIN)/python docs/reference/make.py
 
 pictures: $(INSTALLED)
+	$(BIN)/python docs/img/tree.py
 	$(BIN)/python docs/img/make.py
 
 # torch comes first and by itself: where a CPU build is on offer (see README), it is kept.

@@ -1,4 +1,4 @@
-"""docs/reference/ says what the code says."""
+"""The generated documents are current: docs/reference/ and the drawing of the layers."""
 
 import importlib.util
 
@@ -7,12 +7,16 @@ import pytest
 from toolchain.errors import ToolchainError
 
 
-@pytest.fixture(scope="module")
-def reference(root):
-    spec = importlib.util.spec_from_file_location("make_reference", root / "docs/reference/make.py")
+def load(path):
+    spec = importlib.util.spec_from_file_location(f"docs_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def reference(root):
+    return load(root / "docs/reference/make.py")
 
 
 def test_the_pages_are_current(reference, root):
@@ -60,3 +64,13 @@ def test_types_are_in_jsons_words(reference, tmp_path):
         "## Odd\n\nAn odd one.\n\n| key | type | meaning |\n| --- | --- | --- |\n| `from` | true or false | Where it"
         in page
     )
+
+
+def test_the_drawing_of_the_layers_is_current(root):
+    assert (root / "docs/img/tree.svg").read_text() == load(root / "docs/img/tree.py").drawn(), "run `make pictures`"
+
+
+def test_the_architecture_names_every_part(root):
+    page, tree = (root / "docs/architecture.md").read_text(), load(root / "docs/img/tree.py")
+    packages = [name for names in tree.layers() for name in names if (root / "toolchain" / name).is_dir()]
+    assert [name for name in packages if f"`{name}" not in page] == []

@@ -1,0 +1,100 @@
+"""Make the pictures of the README from a real run on the demo model: `make pictures`. It needs Chromium.
+
+report.png is the top of the HTML report, terminal.svg the output of two commands. The run takes a few minutes and needs
+neither a GPU nor the network. Its figures are those of the machine that runs it.
+"""
+
+import io
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from rich.console import Console
+from rich.text import Text
+
+HERE = Path(__file__).resolve().parent
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# Columns of the terminal: the widest table needs them.
+WIDTH = 124
+# Size of the window of the report, in pixels: the verdict, the table and the first plots.
+WINDOW = (1280, 1500)
+# Colours of a picture. The page has few, so that fewer colours make a small file.
+COLOURS = 128
+BUNDLE = "sentiment-int8"
+PREPARED = (
+    f"build -m demo --task demo --precision int8 --calib-method auto --max-drop 1 -o {BUNDLE}",
+    f"eval {BUNDLE} --backend torch",
+    f"eval {BUNDLE} --file model.int8.onnx",
+)
+SHOWN = (f"eval {BUNDLE}", f"compare {BUNDLE} --max-drop 1")
+
+
+def main() -> int:
+    """Run the commands, and write both pictures."""
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if not browser:
+        sys.exit("Chromium is not installed. Install it: apt-get install chromium.")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for command in PREPARED:
+            toolchain(command, folder)
+        terminal([(command, toolchain(command, folder)) for command in SHOWN], HERE / "terminal.svg")
+        toolchain(f"report {BUNDLE} -o report.html", folder)
+        screenshot(browser, folder / "report.html", HERE / "report.png")
+    return 0
+
+
+def toolchain(command: str, folder: Path) -> str:
+    """Return the stdout of a command, run in `folder` as in a terminal, so that its tables have colours."""
+    reader, writer = pty.openpty()
+    environment = os.environ | {"COLUMNS": str(WIDTH), "TERM": "xterm-256color", "HF_HUB_OFFLINE": "1"}
+    words = [sys.executable, "-m", "toolchain", *command.split(), "-q"]
+    process = subprocess.Popen(words, cwd=folder, env=environment, stdout=writer)
+    os.close(writer)
+    chunks = []
+    with open(reader, "rb", buffering=0) as stream:
+        while True:
+            try:
+                chunk = stream.read(65536)
+            except OSError:  # Linux reports the end of a terminal as an error
+                break
+            if not chunk:
+                break
+            chunks.append(chunk)
+    if process.wait():
+        sys.exit(f"toolchain {command} ended with exit code {process.returncode}")
+    return b"".join(chunks).decode().replace("\r\n", "\n")
+
+
+def terminal(runs: list[tuple[str, str]], file: Path) -> None:
+    """Write commands and their output as a picture of a terminal."""
+    lines = []
+    for command, output in runs:
+        lines += [f"$ toolchain {command}", *output.rstrip().split("\n"), ""]
+    width = max(len(Text.from_ansi(line).plain.rstrip()) for line in lines)
+    console = Console(record=True, file=io.StringIO(), width=width + 1, force_terminal=True)
+    for line in lines[:-1]:
+        console.print(Text.from_ansi(line), soft_wrap=True)
+    svg = console.export_svg(title="toolchain")
+    # A page that shows the picture must not fetch fonts from elsewhere.
+    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    file.write_text(re.sub(r"[ \t]+$", "", svg, flags=re.MULTILINE), encoding="utf-8")
+
+
+def screenshot(browser: str, page: Path, file: Path) -> None:
+    """Write the top of a page as PNG."""
+    made = page.with_name("page.png")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--screenshot={made}"]
+    size = f"--window-size={WINDOW[0]},{WINDOW[1]}"
+    subprocess.run([*command, size, page.resolve().as_uri()], check=True, capture_output=True, timeout=120)
+    Image.open(made).convert("RGB").quantize(COLOURS).save(file, optimize=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Draw the layers of toolchain/ as docs/img/tree.svg, from the table in tests/test_layers.py (`make pictures`)."""
+
+import ast
+from html import escape
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+# A few words for each part; a part without them cannot be drawn.
+WORDS = {
+    "__main__": "python -m toolchain",
+    "cli": "commands, and their output",
+    "api": "the public Python functions",
+    "accept": "all checks on a GPU machine",
+    "diagnose": "verify, explain, tune, doctor, gate",
+    "serve": "HTTP, gRPC, batching, metrics",
+    "ship": "Triton repositories, images",
+    "pipeline": "evaluation and demo, in order",
+    "report": "HTML, Markdown, CSV",
+    "profile": "time and energy by part",
+    "roofline": "operations, bytes, limits",
+    "energy": "load, windows, comparison",
+    "mlperf": "scenarios under LoadGen",
+    "evaluation": "target, measurement, results, statistics",
+    "bundle": "steps, atomic writes, digests",
+    "int8": "ranges, Q/DQ, choice of methods",
+    "runtimes": "PyTorch, ONNX Runtime, TensorRT, batching",
+    "checkpoint": "model, export, tokens",
+    "engine": "TensorRT and CUDA",
+    "data": "rows, labels, metrics, tasks",
+    "recipe": "options and their values",
+    "graph": "passes over ONNX graphs",
+    "meters": "latency, memory, NVML, RAPL",
+    "files": "JSON, digests",
+    "tensors": "types of arrays",
+    "errors": "exit codes",
+    "records": "JSON records as types",
+    "progress": "bars",
+}
+# Fill colours: the commands, what uses a bundle, what makes one, what runs and reads, and the ground.
+COLOURS = {
+    "#e8eaf6": ("__main__", "cli", "api", "accept", "diagnose", "pipeline"),
+    "#e0f2f1": ("serve", "ship", "report", "profile", "roofline", "energy", "mlperf", "evaluation"),
+    "#fff3e0": ("bundle", "int8"),
+    "#e3f2fd": ("runtimes", "checkpoint", "engine", "data", "graph", "meters"),
+    "#f5f5f5": ("recipe", "files", "tensors", "errors", "records", "progress"),
+}
+WIDTH, ROW, GAP = 960, 50, 8
+
+
+def layers() -> list[tuple[str, ...]]:
+    """Return the layers, lowest first, as the test has them."""
+    tree = ast.parse((ROOT / "tests/test_layers.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LAYERS":
+            found: list[tuple[str, ...]] = list(ast.literal_eval(node.value))
+            return found
+    raise ValueError("tests/test_layers.py has no LAYERS.")
+
+
+def drawn() -> str:
+    """Return the picture: one row for each layer, the highest at the top."""
+    fills = {name: colour for colour, names in COLOURS.items() for name in names}
+    rows = layers()[::-1]
+    height = GAP + len(rows) * (ROW + GAP)
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">',
+        "<title>The layers of toolchain/: each imports only from the rows below it</title>",
+        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
+    ]
+    for index, names in enumerate(rows):
+        width = (WIDTH - GAP) / len(names) - GAP
+        top = GAP + index * (ROW + GAP)
+        for column, name in enumerate(names):
+            left = GAP + column * (width + GAP)
+            middle = left + width / 2
+            lines += [
+                f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="{ROW}" rx="5" fill="{fills[name]}" '
+                'stroke="#90a4ae"/>',
+                f'<text x="{middle:.1f}" y="{top + 21}" text-anchor="middle" font-size="16" font-weight="bold" '
+                f'fill="#263238">{name}</text>',
+                f'<text x="{middle:.1f}" y="{top + 40}" text-anchor="middle" font-size="13" '
+                f'fill="#455a64">{escape(WORDS[name])}</text>',
+            ]
+    return "\n".join([*lines, "</svg>"]) + "\n"
+
+
+if __name__ == "__main__":
+    (HERE / "tree.svg").write_text(drawn(), encoding="utf-8")
