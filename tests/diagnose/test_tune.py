@@ -1,4 +1,4 @@
-"""tune on a bundle: what it writes can be built, and a stopped search goes on."""
+"""Tune: its recipe can be built, and a stopped search continues."""
 
 import json
 import xml.etree.ElementTree as ElementTree
@@ -21,7 +21,7 @@ def quiet(line):
 
 @pytest.fixture(scope="module")
 def bundle(tiny, sentences, tmp_path_factory):
-    """A regression, whose every error counts, with ranges that are far too small."""
+    """A regression, in which every error counts, with ranges that are far too small."""
     home = tmp_path_factory.mktemp("tuning")
     checkpoint = tiny.make_checkpoint(home / "checkpoint", "distilbert", labels=1)
     build(
@@ -42,7 +42,7 @@ def bundle(tiny, sentences, tmp_path_factory):
     return home / "bundle"
 
 
-def test_the_recipe_builds_what_was_found(bundle, capsys):
+def test_the_recipe_builds_the_set_that_was_found(bundle, capsys):
     digest = open_bundle(bundle).digest
     done = tune({"budget": 12, "max_drop": 0.01}, bundle=bundle, tell=quiet)
     assert open_bundle(bundle).digest == digest
@@ -61,30 +61,30 @@ def test_the_recipe_builds_what_was_found(bundle, capsys):
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"evaluations": {}, "noise": 5}', '{"evaluations": {"a": 1}, "noise": []}']
 )
-def test_a_damaged_search_starts_afresh(bundle, text):
+def test_a_damaged_search_starts_again(bundle, text):
     done = tune({"budget": 4, "max_drop": 1e9, "seed": 7}, bundle=bundle, tell=quiet)
     file = max((bundle / "results/tune").glob("search-*.json"), key=lambda path: path.stat().st_mtime)
     file.write_text(text)
     assert tune({"budget": 4, "max_drop": 1e9, "seed": 7}, bundle=bundle, tell=quiet) == done
 
 
-def test_a_stopped_search_goes_on(bundle):
+def test_a_stopped_search_continues(bundle):
     first = tune({"budget": 8, "max_drop": 0.01, "seed": 3}, bundle=bundle, tell=quiet)
     told = []
     again = tune({"budget": 8, "max_drop": 0.01, "seed": 3}, bundle=bundle, tell=told.append)
     assert again == first
-    assert any(f"{first['evaluations']} known from before" in line for line in told)
+    assert any(f"{first['evaluations']} of them were evaluated before" in line for line in told)
 
 
 def test_only_int8_can_be_tuned(tiny_distilbert, tmp_path):
     build(Recipe.make({"model": str(tiny_distilbert), "precision": "fp32", "output": str(tmp_path / "b")}))
-    with pytest.raises(InputError, match="is not in INT8"):
+    with pytest.raises(InputError, match="it is not in INT8"):
         tune({}, bundle=tmp_path / "b", tell=quiet)
 
 
 def test_the_command_line(bundle, capsys):
     assert main(["tune", str(bundle), "--budget", "6", "--max-drop", "1e9"]) == 0
     shown = capsys.readouterr()
-    assert "nothing need be kept out of INT8" in shown.out
+    assert "nothing must be excluded from INT8" in shown.out
     assert "at most 6 graphs" in shown.err
     assert main(["tune", str(bundle), "--budget", "1"]) == 2

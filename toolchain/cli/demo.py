@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from toolchain.cli.output import emit, log
 
@@ -16,4 +17,5 @@ def run(args: argparse.Namespace) -> None:
     from toolchain.cli.show import results
     from toolchain.pipeline import demo
 
-    emit(args, demo(output=Path(args.output) if args.output else None, tell=log.info), results.demo)
+    record: Any = demo(output=Path(args.output) if args.output else None, tell=log.info)
+    emit(args, record, results.demo)

@@ -1,7 +1,8 @@
-"""Why an artefact is not faster, or not as accurate: what runs in integers, what is clipped, where error arises."""
+"""Reasons why an artefact is not faster or not as accurate: GEMMs in float, clipped values, errors; with advice."""
 
 import statistics
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,56 +20,86 @@ from toolchain.graph import constant
 from toolchain.int8.calibrate import read_calibration, stream_activations
 from toolchain.int8.coverage import FLOAT_GEMMS, INTEGER_GEMMS, conversions, cover, optimised
 from toolchain.int8.sensitivity import decibel, sum_of_squares
+from toolchain.records.explain import (
+    ClippedTensor,
+    ExplainedGemm,
+    ExplainedPlan,
+    ExplainRecord,
+    MacShares,
+    SpeedUp,
+)
+from toolchain.records.plan import PlanRecord
 from toolchain.records.quantization import ScaleRecord
 from toolchain.roofline.kernel_speed import gemm_ratio, share_of_time
 from toolchain.runtimes import open_runtime
 
+# Timed calls in each of the two turns of a graph.
 ROUNDS = 5
+
+# Share of a tensor's values beyond its range from which it is listed. percentile-99.99 clips this share on purpose.
 CLIPPED = 1e-4
-"""Share of a tensor's values beyond its range from which it is named: a percentile of 99.99 clips that many."""
 
+# Below it, the error of a GEMM is more than a sixth of its output.
 LOW_SNR_DB = 15.0
-"""Below it the error of a product is more than a sixth of what it gives."""
 
-NO_KERNEL = "ONNX Runtime has no integer kernel for it on this CPU (it wants a uint8 left input)"
+# A smaller speed-up counts as none: it is within the noise of the clock.
+MIN_SPEED_UP = 1.1
 
-WIN = 1.1
-"""A speed-up below it is none."""
+NO_KERNEL = "ONNX Runtime has no integer kernel for it on this CPU, which needs a uint8 left input"
 
 
-def explain(probe: ProbeGraph) -> dict[str, Any]:
-    """Look into an artefact on the CPU and return what was found, with advice, as JSON.
+@dataclass(frozen=True)
+class Activations:
+    """Facts about a graph from running the rows: work of each GEMM, values that are not finite, values clipped.
+
+    `macs`: node name -> multiply-accumulate operations. `not_finite`: names of GEMMs with NaN or infinity in their
+    output. `clipped`: tensors with values beyond the range in which they are quantized, worst first.
+    """
+
+    macs: dict[str, float]
+    not_finite: list[str]
+    clipped: list[ClippedTensor]
+
+
+def explain(probe: ProbeGraph) -> ExplainRecord:
+    """Run a graph on the CPU and return what was found, with advice.
 
     Raises:
-        ToolchainError: it cannot be loaded or run.
+        ToolchainError: the graph cannot be loaded or run.
     """
     model = graph.load(probe.file)
-    run = optimised(probe.file)
-    flows = _flows(model, probe)
-    reference = graph.load(probe.reference) if probe.reference else stripped(graph.load(probe.file))
-    products = _products(model, run, flows["macs"], _errors(model, reference, probe.tokens))
-    work = {key: sum(one["macs"] for one in products if one[key]) for key in ("integers", "tensorrt", "on_this_cpu")}
-    found: dict[str, Any] = {
+    on_this_cpu = optimised(probe.file)
+    activations = _measure_activations(model, probe)
+    reference = graph.load(probe.reference) if probe.reference else without_activation_qdq(graph.load(probe.file))
+    gemms = _gemms(model, on_this_cpu, activations.macs, _snr_db(model, reference, probe.tokens))
+    shares: MacShares = {
+        "integers": sum(one["macs"] for one in gemms if one["integers"]),
+        "tensorrt": sum(one["macs"] for one in gemms if one["tensorrt"]),
+        "on_this_cpu": sum(one["macs"] for one in gemms if one["on_this_cpu"]),
+    }
+    record: ExplainRecord = {
         "artefact": str(probe.file),
         "precision": probe.precision,
         "rows": probe.rows,
-        "reference": _against(probe),
-        "products": products,
-        "share_of_macs": work,
-        "not_finite": flows["broken"],
-        "clipped": flows["clipped"],
+        "reference": _reference_name(probe),
+        "products": gemms,
+        "share_of_macs": shares,
+        "not_finite": activations.not_finite,
+        "clipped": activations.clipped,
         "scales": _scales(model, probe.calibration),
-        "conversions": {"graph": conversions(model), "on_this_cpu": conversions(run)},
+        "conversions": {"graph": conversions(model), "on_this_cpu": conversions(on_this_cpu)},
         "smoothing_muls": sum(str(node.name).endswith((".residual", ".smooth")) for node in graph.nodes(model, "Mul")),
-        "speed": _speed(probe, work["on_this_cpu"]) if probe.reference else None,
+        "speed": _speed(probe, shares["on_this_cpu"]) if probe.reference else None,
+        "advice": [],
     }
-    return {**found, "advice": advise(found)}
+    return {**record, "advice": advise(record)}
 
 
-def explain_plan(place: Path | None, file: str | None, *, trust: str | None) -> dict[str, Any]:
-    """Return what is known of a bundle's engine: the inspector's counts of the day it was built, with advice.
+def explain_plan(place: Path | None, file: str | None, *, trust: str | None) -> ExplainedPlan:
+    """Return the record of a bundle's engine, with the engine inspector's counts from its build, and advice.
 
-    It is read from plan.json, so neither a GPU nor TensorRT is needed, and nothing of the plan is run.
+    The record is plan.json, so neither a GPU nor TensorRT is needed, and the plan is not loaded. `place` is the bundle,
+    by default the one built last; `file` is the plan, by default the first.
 
     Raises:
         InputError: the bundle has no such plan.
@@ -77,102 +108,105 @@ def explain_plan(place: Path | None, file: str | None, *, trust: str | None) -> 
     names = plans(bundle)
     if not names:
         raise InputError(f"{bundle.path}: has no engine. {rebuild(bundle.path)}")
-    record = read_record(bundle.file(file or names[0]))
-    keys = (
-        "precision",
-        "gpu",
-        "sm",
-        "tensorrt",
-        "layout",
-        "profiles",
-        "options",
-        "layers",
-        "missing_scales",
-        "build_s",
-    )
-    found = {"artefact": str(bundle.path / (file or names[0])), **{key: record.get(key) for key in keys}}
-    return {**found, "advice": _advise_plan(record)}
+    record: Any = read_record(bundle.file(file or names[0]))
+    return {
+        "artefact": str(bundle.path / (file or names[0])),
+        "precision": record["precision"],
+        "gpu": record["gpu"],
+        "sm": record["sm"],
+        "tensorrt": record["tensorrt"],
+        "layout": record["layout"],
+        "profiles": record["profiles"],
+        "options": record["options"],
+        "layers": record["layers"],
+        "missing_scales": record["missing_scales"],
+        "build_s": record["build_s"],
+        "advice": _advise_plan(record),
+    }
 
 
-def _advise_plan(record: dict[str, Any]) -> list[str]:
+def _advise_plan(record: PlanRecord) -> list[str]:
     layers, advice = record["layers"], list(record.get("unfused_because") or [])
-    if layers["products"] is None:
-        return [*advice, "The engine lists bare names only: build it with detailed profiling verbosity to see more."]
-    if record["precision"] == "int8" and layers["int8_products"] < layers["products"] / 2:
-        advice.append(
-            f"{layers['int8_products']} of {layers['products']} products are in INT8: see layers.json for the others."
-        )
+    gemms, in_int8, reformats = layers["products"], layers["int8_products"], layers["reformats"]
+    if gemms is None or in_int8 is None or reformats is None:
+        return [
+            *advice,
+            "The engine lists only names of layers. Build it with detailed profiling verbosity to see more.",
+        ]
+    if record["precision"] == "int8" and in_int8 < gemms / 2:
+        advice.append(f"{in_int8} of {gemms} GEMMs are in INT8: layers.json lists the others.")
     if not layers["fused_attention"]:
         advice.append(
             "No fused attention kernel was chosen. Try --attention plugin (TensorRT 10), or a later TensorRT."
         )
-    if layers["reformats"] > layers["products"] / 4:
-        advice.append(f"{layers['reformats']} layers only change formats; each reads and writes its tensor once more.")
+    if reformats > gemms / 4:
+        advice.append(f"{reformats} layers only change formats; each reads and writes its tensor once more.")
     return advice or ["Nothing stands out."]
 
 
-def _against(probe: ProbeGraph) -> str:
+def _reference_name(probe: ProbeGraph) -> str:
     if probe.reference:
         return "model.onnx"
     return "itself without Q/DQ of activations" if probe.precision == "int8" else "nothing: no other graph is here"
 
 
-def _products(model: ir.Model, run: ir.Model, macs: dict[str, float], errors: dict[str, float]) -> list[dict[str, Any]]:
-    """Return each product: how the graph has it, how this CPU runs it, its work and its error."""
-    floats = {str(node.name) for node in run.graph if node.op_type in FLOAT_GEMMS}
-    outputs = {str(value.name) for node in run.graph if node.op_type in FLOAT_GEMMS for value in node.outputs}
-    made = {str(node.name): str(node.outputs[0].name) for node in graph.nodes(model, "MatMul", "Gemm")}
+def _gemms(
+    model: ir.Model, on_this_cpu: ir.Model, macs: dict[str, float], snr_db: dict[str, float]
+) -> list[ExplainedGemm]:
+    """Return each GEMM: its types in the graph and on this CPU, its work and its error.
+
+    ONNX Runtime renames and fuses nodes when it optimises a graph. A GEMM is in float on this CPU if a float node has
+    its name or makes its output.
+    """
+    floats = [node for node in on_this_cpu.graph if node.op_type in FLOAT_GEMMS]
+    names = {str(node.name) for node in floats}
+    outputs = {str(value.name) for node in floats for value in node.outputs}
+    output_of = {str(node.name): str(node.outputs[0].name) for node in graph.nodes(model, "MatMul", "Gemm")}
     total = sum(macs.values()) or 1.0
-    products = []
+    found: list[ExplainedGemm] = []
     for one in cover(model):
-        in_float = one.name in floats or made.get(one.name) in outputs or not one.integers
-        reason = one.reason
-        if one.integers and in_float:
-            reason = f"{reason}; {NO_KERNEL}" if reason else NO_KERNEL
-        products.append(
+        in_float = one.name in names or output_of.get(one.name) in outputs or not one.integers
+        no_kernel = NO_KERNEL if one.integers and in_float else None
+        found.append(
             {
                 **one.to_json(),
                 "on_this_cpu": not in_float,
-                "reason": reason,
+                "reason": "; ".join(filter(None, [one.reason, no_kernel])) or None,
                 "macs": macs.get(one.name, 0.0) / total,
-                "snr_db": errors.get(one.name),
+                "snr_db": snr_db.get(one.name),
             }
         )
-    return products
+    return found
 
 
-def _flows(model: ir.Model, probe: ProbeGraph) -> dict[str, Any]:
-    """Run the rows; return the work of each product, and the tensors that go beyond the range they are quantised in."""
-    products = {str(node.name): node for node in graph.nodes(model, "MatMul", "Gemm", *sorted(INTEGER_GEMMS))}
-    quantized = {
-        value: _limits(node)
-        for node in graph.nodes(model, "QuantizeLinear")
-        if (value := _produced(node)) and _limits(node)
-    }
-    left = {name: first for name, node in products.items() if (first := _produced(node))}
-    output = {name: str(node.outputs[0].name) for name, node in products.items()}
-    macs, broken = dict.fromkeys(products, 0.0), set()
-    beyond, count, reach = (dict.fromkeys(quantized, 0.0) for _ in range(3))
-    wanted = list(dict.fromkeys([*output.values(), *left.values(), *quantized]))
-    for values in stream_activations(model, wanted, probe.tokens, text="looking at values"):
+def _measure_activations(model: ir.Model, probe: ProbeGraph) -> Activations:
+    """Run the rows and return the facts about their activations."""
+    gemms = {str(node.name): node for node in graph.nodes(model, "MatMul", "Gemm", *sorted(INTEGER_GEMMS))}
+    limits_of: dict[str, tuple[float, float]] = {}
+    for node in graph.nodes(model, "QuantizeLinear"):
+        name, limits = _computed_input(node), _limits(node)
+        if name and limits:
+            limits_of[name] = limits
+    left = {name: first for name, node in gemms.items() if (first := _computed_input(node))}
+    output = {name: str(node.outputs[0].name) for name, node in gemms.items()}
+    macs, not_finite = dict.fromkeys(gemms, 0.0), set()
+    beyond, count, reach = (dict.fromkeys(limits_of, 0.0) for _ in range(3))
+    wanted = list(dict.fromkeys([*output.values(), *left.values(), *limits_of]))
+    for values in stream_activations(model, wanted, probe.tokens, text="measuring activations"):
         for name in left:
             macs[name] += values[output[name]].size * values[left[name]].shape[-1]
             if not np.isfinite(values[output[name]]).all():
-                broken.add(name)
-        for name, limits in quantized.items():
-            assert limits
-            low, high = limits
+                not_finite.add(name)
+        for name, (low, high) in limits_of.items():
             array = values[name]
             count[name] += array.size
             beyond[name] += float(((array < low) | (array > high)).sum())
             edge = array.max() / high if array.max() > -array.min() or not low else array.min() / low
             reach[name] = max(reach[name], float(edge))
-    clipped = [
-        {"tensor": name, "share": beyond[name] / count[name], "reach": reach[name]}
-        for name in quantized
-        if beyond[name] / count[name] >= CLIPPED
-    ]
-    return {"macs": macs, "broken": sorted(broken), "clipped": sorted(clipped, key=lambda one: -float(one["share"]))}
+    shares = {name: beyond[name] / count[name] for name in limits_of}
+    worst = sorted((name for name in limits_of if shares[name] >= CLIPPED), key=lambda name: -shares[name])
+    clipped: list[ClippedTensor] = [{"tensor": name, "share": shares[name], "reach": reach[name]} for name in worst]
+    return Activations(macs, sorted(not_finite), clipped)
 
 
 def _scales(model: ir.Model, calibration: Path | None) -> list[ScaleRecord]:
@@ -180,21 +214,21 @@ def _scales(model: ir.Model, calibration: Path | None) -> list[ScaleRecord]:
     ranges = read_calibration(calibration).ranges if calibration else {}
     found: dict[str, ScaleRecord] = {}
     for node in graph.nodes(model, "QuantizeLinear"):
-        scale, name = constant(node.inputs[1]), _produced(node)
+        scale, name = constant(node.inputs[1]), _computed_input(node)
         if name and scale is not None and scale.size == 1:
             amax = ranges[name].amax if name in ranges else None
             found[name] = {"tensor": name, "amax": amax, "scale": float(scale.item())}
     return list(found.values())
 
 
-def _produced(node: ir.Node) -> str | None:
-    """Return the name of a node's first input, if another node makes it: only that can be looked at."""
+def _computed_input(node: ir.Node) -> str | None:
+    """Return the name of a node's first input if another node computes it: graph inputs and constants are not run."""
     value = node.inputs[0]
     return str(value.name) if value is not None and value.producer() is not None and constant(value) is None else None
 
 
 def _limits(node: ir.Node) -> tuple[float, float] | None:
-    """Return the smallest and the largest number that a QuantizeLinear keeps, each with a step beyond."""
+    """Return the smallest and the largest value that a QuantizeLinear does not clip, with one scale of tolerance."""
     scale, zero = constant(node.inputs[1]), constant(node.inputs[2]) if len(node.inputs) > 2 else np.uint8(0)
     if scale is None or zero is None or scale.size != 1:
         return None
@@ -202,8 +236,8 @@ def _limits(node: ir.Node) -> tuple[float, float] | None:
     return (info.min - 1 - middle) * step, (info.max + 1 - middle) * step
 
 
-def stripped(model: ir.Model) -> ir.Model:
-    """Return a Q/DQ graph without those of its activations: the float graph that it stands for."""
+def without_activation_qdq(model: ir.Model) -> ir.Model:
+    """Remove the Q/DQ pairs of activations from a graph, which leaves the float graph that it approximates."""
     for node in graph.nodes(model, "DequantizeLinear"):
         source = node.inputs[0].producer() if node.inputs[0] is not None else None
         if source is not None and source.op_type == "QuantizeLinear" and source.inputs[0] is not None:
@@ -211,8 +245,8 @@ def stripped(model: ir.Model) -> ir.Model:
     return model
 
 
-def _errors(model: ir.Model, reference: ir.Model, tokens: Tokens) -> dict[str, float]:
-    """Return the signal-to-noise ratio of each product's output, dB, against the reference's of the same name."""
+def _snr_db(model: ir.Model, reference: ir.Model, tokens: Tokens) -> dict[str, float]:
+    """Return the signal-to-noise ratio of each GEMM's output, dB, against the reference's output of the same name."""
     kinds = ("MatMul", "Gemm", *sorted(INTEGER_GEMMS))
     outputs = {str(node.name): str(node.outputs[0].name) for node in graph.nodes(model, *kinds)}
     known = {str(value.name) for node in reference.graph for value in node.outputs}
@@ -226,68 +260,83 @@ def _errors(model: ir.Model, reference: ir.Model, tokens: Tokens) -> dict[str, f
     )
     for found, expected in zip(*both, strict=True):
         for name, output in names.items():
-            wanted = expected[output][tuple(map(slice, found[output].shape))]  # or only the first token of it
+            wanted = expected[output][tuple(map(slice, found[output].shape))]  # the graph may compute one token only
             signal[name] += sum_of_squares(wanted)
             noise[name] += sum_of_squares(found[output] - wanted)
     return {name: decibel(signal[name], noise[name]) for name in names if noise[name] > 0}
 
 
-def _speed(probe: ProbeGraph, integer_share: float) -> dict[str, float]:
+def _speed(probe: ProbeGraph, integer_share: float) -> SpeedUp:
     """Measure the speed-up over FP32 on these rows, and predict the best by Amdahl's law (AFIPS, 1967)."""
     assert probe.reference
     tokens = probe.tokens
     batch = tokens.batch(np.argsort(tokens.lengths)[-min(32, len(tokens)) :])
     times: dict[Path, list[float]] = {probe.reference: [], probe.file: []}
-    for file in (probe.reference, probe.file) * 2:  # twice, the other way round as it were: interleaved
+    for file in (probe.reference, probe.file) * 2:  # interleaved, so that a change of the clock affects both
         with open_runtime("ort", file, device="cpu") as infer:
             infer(batch)
             for _ in range(ROUNDS):
                 start = time.perf_counter()
                 infer(batch)
                 times[file].append(time.perf_counter() - start)
-    products = share_of_time(probe.reference, batch)
-    ratio, moved = gemm_ratio(), products * integer_share
+    gemm_share = share_of_time(probe.reference, batch)
+    ratio, moved = gemm_ratio(), gemm_share * integer_share
     return {
         "measured": statistics.median(times[probe.reference]) / statistics.median(times[probe.file]),
-        "products_share_of_fp32_time": products,
+        "products_share_of_fp32_time": gemm_share,
         "integer_to_float_product_speed": ratio,
         "predicted_best": 1 / (1 - moved + moved / ratio),
     }
 
 
-def advise(found: dict[str, Any]) -> list[str]:
+def advise(record: ExplainRecord) -> list[str]:
     """Return what to do, most important first."""
-    work, speed = found["share_of_macs"], found["speed"]
-    advice = []
-    if found["not_finite"]:
-        advice.append(f"{found['not_finite'][0]} gives NaN or infinity: do not use this graph; build it again.")
-    if found["precision"] != "int8":
-        advice.append(f"{found['precision']}: no product is in integers. For INT8: toolchain build --precision int8.")
-    elif work["integers"] < 0.9:
+    found = [*_advise_types(record), *_advise_accuracy(record), *_advise_speed(record)]
+    return found or ["Nothing to fix was found."]
+
+
+def _advise_types(record: ExplainRecord) -> list[str]:
+    shares, advice = record["share_of_macs"], []
+    if record["not_finite"]:
+        advice.append(f"{record['not_finite'][0]} gives NaN or infinity: do not use this graph; build it again.")
+    if record["precision"] != "int8":
+        advice.append(f"{record['precision']}: no GEMM is in integers. For INT8: toolchain build --precision int8.")
+    elif shares["integers"] < 0.9:
         advice.append(
             "Less than nine tenths of the work is in integers: build it with toolchain build --precision int8."
         )
-    elif work["tensorrt"] < 0.1:
-        advice.append("For this CPU only: TensorRT takes int8 with zero point 0, as in a bundle's model.int8.onnx.")
-    if found["clipped"] and found["clipped"][0]["share"] > 10 * CLIPPED:
-        worst = found["clipped"][0]
+    elif shares["tensorrt"] < 0.1:
         advice.append(
-            f"{worst['tensor']} loses {worst['share']:.1%} of its values beyond its range: "
+            "This graph is for CPUs only: TensorRT needs int8 with zero point 0, as in a bundle's model.int8.onnx."
+        )
+    return advice
+
+
+def _advise_accuracy(record: ExplainRecord) -> list[str]:
+    advice = []
+    if record["clipped"] and record["clipped"][0]["share"] > 10 * CLIPPED:
+        worst_tensor = record["clipped"][0]
+        advice.append(
+            f"{worst_tensor['tensor']} has {worst_tensor['share']:.1%} of its values beyond its range: "
             "calibrate with --calib-method auto, or on rows like those that are served."
         )
-    noisy = [one for one in found["products"] if one["integers"] and (one["snr_db"] or np.inf) < LOW_SNR_DB]
-    if noisy:
-        worst = min(noisy, key=lambda one: float(one["snr_db"]))
+    snr_db = {one["name"]: one["snr_db"] for one in record["products"] if one["integers"] and one["snr_db"]}
+    if snr_db and min(snr_db.values()) < LOW_SNR_DB:
+        worst = min(snr_db, key=snr_db.__getitem__)
         advice.append(
-            f"The error is largest at {worst['name']} ({worst['snr_db']:.0f} dB): smooth with --smooth 0.7 "
-            "or --calib-method auto; toolchain tune says what to keep out of INT8."
+            f"The error is largest at {worst} ({snr_db[worst]:.0f} dB): smooth with --smooth 0.7 "
+            "or --calib-method auto; toolchain tune finds which GEMMs to exclude from INT8."
         )
-    if speed and found["precision"] == "int8" and speed["measured"] < WIN:
-        if work["on_this_cpu"] < work["integers"]:
-            advice.append(
-                "Not faster on this CPU, which runs int8 x int8 in float: evaluate model.int8.cpu.onnx here; "
-                "TensorRT runs this graph in integers."
-            )
-        else:
-            advice.append("Not faster here: use FP16 on a GPU or FP32 on this CPU, unless memory is what counts.")
-    return advice or ["Nothing to mend was found."]
+    return advice
+
+
+def _advise_speed(record: ExplainRecord) -> list[str]:
+    speed, shares = record["speed"], record["share_of_macs"]
+    if not speed or record["precision"] != "int8" or speed["measured"] >= MIN_SPEED_UP:
+        return []
+    if shares["on_this_cpu"] < shares["integers"]:
+        return [
+            "Not faster on this CPU, which runs int8 x int8 in float: evaluate model.int8.cpu.onnx here; "
+            "TensorRT runs this graph in integers."
+        ]
+    return ["Not faster here: use FP16 on a GPU or FP32 on this CPU, unless you need the smaller memory."]

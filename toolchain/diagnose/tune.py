@@ -1,9 +1,11 @@
-"""`tune` on a bundle: the search with its memory on disk, and what comes of it: a recipe, a table, a plot."""
+"""`tune` on a bundle: the mixed-precision search, saved as it goes, and its results: a recipe, a record, a plot."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import onnx_ir as ir
 
 from toolchain import graph
 from toolchain.bundle import RESULTS, Bundle
@@ -16,77 +18,86 @@ from toolchain.int8.holdout import choose_holdout
 from toolchain.int8.mixed_precision import Search, SearchResult
 from toolchain.int8.sensitivity import Sensitivity
 from toolchain.records.quantization import SearchRecord
+from toolchain.records.tune import TuneFiles, TuneRecord
 from toolchain.runtimes.distance import Distance
 from toolchain.runtimes.environment import version_of
 
+# Points that the set may lose where --max-drop is not given.
 DEFAULT_MAX_DROP = 0.5
+
 FOLDER = "tune"
+
+# Part of the key of a saved search. Raise it when a change of the code changes what an evaluation gives.
 VERSION = 1
-"""Raised when the code changes what an evaluation gives, so that old ones are not taken for new."""
 
 
-def tune(changes: dict[str, Any], *, bundle: Path | None = None, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Find which products of an INT8 bundle to keep out of INT8; return the record, and write recipe and plot.
+def tune(changes: dict[str, Any], *, bundle: Path | None = None, tell: Callable[[str], None]) -> TuneRecord:
+    """Find which GEMMs of an INT8 bundle to exclude from INT8; write a recipe, the record and a plot.
+
+    `changes` are keys of a recipe. Every evaluation is saved below the bundle's results, so that a search that was
+    stopped continues.
 
     Raises:
-        ToolchainError: see errors.py; among them InputError if the bundle is not INT8.
+        InputError: the bundle is not in INT8.
+        ToolchainError: see errors.py.
     """
     target = find_target({**changes, "backend": "ort"}, bundle)
     found = target.bundle
     if found is None or "calibration.json" not in found.manifest["artefacts"]:
-        raise InputError(f"{found.path if found else bundle}: is not in INT8. Tune one that is: toolchain build.")
+        raise InputError(
+            f"{found.path if found else bundle}: it is not in INT8. Build INT8: toolchain build --precision int8."
+        )
     calibration = read_calibration(found.file("calibration.json"))
     recipe, resolved = target.resolved.recipe, target.resolved
     max_drop = DEFAULT_MAX_DROP if recipe.max_drop is None else recipe.max_drop
     rows = resolved.rows_without(calibration.about.get("row_sha256", []))
-
     graphs = [found.manifest["artefacts"][name] for name in ("model.onnx", "calibration.json")]
     tools = [VERSION, version_of("onnxruntime"), version_of("onnxruntime-gpu")]
     key = sha256_json([*graphs, *tools, rows.digest, resolved.max_length, recipe.seed])[:16]
     file = found.path / RESULTS / FOLDER / f"search-{key}.json"
-    memory = _memory(file)
+    memory = _read_search(file)
     tell(
-        f"at most {recipe.budget} graphs on {len(rows)} train rows' hardest and others; "
-        f"{len(memory.get('evaluations', {}))} known from before ({file})"
+        f"at most {recipe.budget} graphs on hold-out rows of {len(rows)} train rows; "
+        f"{len(memory.get('evaluations', {}))} of them were evaluated before ({file})"
     )
 
-    def load() -> Any:
+    def load() -> ir.Model:
         return smoothed(lambda: graph.load(found.file("model.onnx")), calibration.smoothing)
 
     holdout = choose_holdout(load, resolved.encode(rows.texts), seed=recipe.seed)
     search = Search(load, calibration.ranges, holdout, recipe.budget, memory, lambda: write_json(file, memory))
-    tuned = search.run(max_drop=max_drop)
-    record = _record(found, tuned, max_drop=max_drop, rows=len(rows))
+    record = _record(found, search.run(max_drop=max_drop), max_drop=max_drop, rows=len(rows))
     write_json(found.path / RESULTS / CHOSEN_ROWS, rows.text_digests)
-    return record | {"files": _write(found, record)}
+    return {**record, "files": _write(found, record)}
 
 
-def _memory(file: Path) -> SearchRecord:
+def _read_search(file: Path) -> SearchRecord:
+    """Return the saved evaluations; none if the file is missing or damaged, and the search then starts again."""
     try:
         known: SearchRecord = json.loads(file.read_text(encoding="utf-8"))
         _ = [Sensitivity(**one) for one in known["noise"]], [Distance(**one) for one in known["evaluations"].values()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}  # none, or a damaged one: the search starts afresh
+        return {}
     return known
 
 
-def _record(bundle: Bundle, tuned: SearchResult, *, max_drop: float, rows: int) -> dict[str, Any]:
+def _record(bundle: Bundle, found: SearchResult, *, max_drop: float, rows: int) -> TuneRecord:
     return {
         "bundle": str(bundle.path),
         "max_drop_points": max_drop,
-        "enough": tuned.enough,
-        "keep": list(tuned.best.keep),
-        "keep_share_of_macs": tuned.best.macs,
-        "expected_drop_points": tuned.best.expected_drop_points,
-        "evaluations": tuned.evaluations,
+        "enough": found.enough,
+        "keep": list(found.best.keep),
+        "keep_share_of_macs": found.best.macs,
+        "expected_drop_points": found.best.expected_drop_points,
+        "evaluations": found.evaluations,
         "rows": rows,
-        "products": [gemm.to_json() for gemm in tuned.gemms],
-        "sets": [one.to_json() for one in tuned.tried],
+        "products": [gemm.to_json() for gemm in found.gemms],
+        "sets": [one.to_json() for one in found.tried],
     }
 
 
-def _write(bundle: Bundle, record: dict[str, Any]) -> dict[str, str]:
-    """Write the recipe that `build` reads, the record and the plot; return their paths."""
+def _write(bundle: Bundle, record: TuneRecord) -> TuneFiles:
+    """Write a recipe that builds the bundle with this set, the record and the plot; return their paths."""
     folder = bundle.path / RESULTS / FOLDER
     files = {"recipe": folder / "keep.toml", "record": folder / "tune.json", "plot": folder / "tune.svg"}
     values = {
@@ -98,18 +109,18 @@ def _write(bundle: Bundle, record: dict[str, Any]) -> dict[str, str]:
     }
     values = {key: value for key, value in values.items() if key not in ("allow_pickle", "trust_remote_code")}
     lines = [
-        f"# What toolchain tune found: {len(record['keep'])} products stay out of INT8.",
-        "# Build it, and let the gate say whether it is enough: toolchain build THIS_FILE --max-drop "
+        f"# Written by toolchain tune: {len(record['keep'])} GEMMs are excluded from INT8.",
+        "# Build it, and test with the gate whether that is enough: toolchain build THIS_FILE --max-drop "
         f"{record['max_drop_points']:g}",
     ]
     lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
     write_text(files["recipe"], "\n".join(lines) + "\n")
     write_json(files["record"], record)
     write_text(files["plot"], plot(record))
-    return {name: str(file) for name, file in files.items()}
+    return {"recipe": str(files["recipe"]), "record": str(files["record"]), "plot": str(files["plot"])}
 
 
-def plot(record: dict[str, Any]) -> str:
+def plot(record: Any) -> str:
     """Return an SVG: the effect of each product alone in INT8, and the expected drop of each set that was tried."""
     import io
 

@@ -3,6 +3,7 @@
 from typing import TypedDict
 
 from toolchain.records.plan import EngineOptions, LayerCounts, ProfileRecord
+from toolchain.records.quantization import ScaleRecord
 
 
 class ExplainedGemm(TypedDict):
@@ -89,6 +90,8 @@ class ExplainRecord(TypedDict):
     """Names of GEMMs whose output has NaN or infinity."""
     clipped: list[ClippedTensor]
     """Tensors that lose at least 0.0001 of their values, worst first."""
+    scales: list[ScaleRecord]
+    """Each quantized activation, with its measured amax and its scale in the graph, in graph order."""
     conversions: ConversionCounts
     """Nodes that only convert."""
     smoothing_muls: int

@@ -1,4 +1,4 @@
-"""Results, side by side."""
+"""Results side by side."""
 
 from typing import Any
 
@@ -6,31 +6,32 @@ from rich.table import Table
 
 from toolchain.cli.show import put, titled
 from toolchain.energy import text
+from toolchain.evaluation.results import Result
 from toolchain.mlperf import text as mlperf
+from toolchain.records.demo import DemoRecord
 from toolchain.report.table import headings, rows, title
 
 
-def result(one: dict[str, Any]) -> None:
-    """Print one result and where it was kept."""
+def result(one: Result) -> None:
+    """Print one result and its file."""
     put(
         _table([one]),
         *text.describe(one["energy"]),
         *(mlperf.describe(one["mlperf"]) if one.get("mlperf") else []),
-        f"kept in {one['file']}; side by side: toolchain report RESULT...",
+        f"saved in {one['file']}; side by side with others: toolchain report RESULT...",
     )
 
 
-def demo(done: dict[str, Any]) -> None:
-    """Print the demo's table and what to try next."""
+def demo(record: DemoRecord) -> None:
+    """Print the results of the demo, its files and the next command."""
     put(
-        _table(done["results"]),
-        f"bundle: {done['build']['bundle']}   report: {done['report']}   page: {done['page']}",
+        _table(record["results"]),
+        f"bundle: {record['build']['bundle']}   report: {record['report']}   page: {record['page']}",
         "next: toolchain build -m YOUR_CHECKPOINT --task sst2 --data DIR --precision int8",
     )
 
 
-def _table(results: list[dict[str, Any]]) -> Table:
-    """Return results side by side."""
+def _table(results: Any) -> Table:
     table = titled(title(results[0]), narrow=True)
     for index, heading in enumerate(headings(results)):
         table.add_column(heading, justify="right" if index > 2 else "left", no_wrap=True)

@@ -1,44 +1,49 @@
-"""Which products to keep out of INT8."""
-
-from typing import Any
+"""The GEMMs to exclude from INT8."""
 
 from toolchain.cli.show import put, titled
+from toolchain.records.quantization import SensitivityRecord
+from toolchain.records.tune import TuneRecord
 
+# Above this share of the work, excluding the set costs most of the speed-up, and better ranges may avoid it.
 MUCH = 0.3
-"""Share of the work from which keeping it out of INT8 is no remedy."""
 
 
-def tuned(found: dict[str, Any]) -> None:
-    """Print the products by their effect, the set that was found, and how to build it."""
-    measured = [one for one in found["products"] if one["effect"] is not None]
-    table = titled(f"{found['bundle']}: the noisiest products")
-    for heading in ("product", "SNR, dB", "effect", "drop", "work", "keep"):
-        table.add_column(heading, justify="left" if heading == "product" else "right", no_wrap=True)
-    for one in sorted(measured, key=lambda one: -float(one["effect"])):
-        kept = "yes" if one["name"] in found["keep"] else ""
-        table.add_row(
-            one["name"],
-            f"{one['snr_db']:.1f}",
-            f"{one['effect']:.4f}",
-            f"{one['drop_points']:.2f}",
-            f"{one['macs']:.1%}",
-            kept,
-        )
-    expected = f"{found['expected_drop_points']:.2f} points expected, {found['max_drop_points']:g} allowed"
-    verdict = (
-        f"keep {len(found['keep'])} products, {found['keep_share_of_macs']:.1%} of the work, out of INT8: {expected}"
-    )
-    if not found["keep"]:
-        verdict = f"nothing need be kept out of INT8: {expected}"
-    if found["keep_share_of_macs"] > MUCH:
-        verdict += ". That is much: calibrate with --calib-method auto first"
-    if not found["enough"]:
-        verdict = f"no set within the budget is enough; the nearest: {verdict}"
-    files = found["files"]
+def tuned(record: TuneRecord) -> None:
+    """Print the GEMMs by their effect, the set that was found, and the command that builds it."""
+    table = titled(f"{record['bundle']}: the noisiest GEMMs")
+    for heading in ("GEMM", "SNR, dB", "effect", "drop", "work", "exclude"):
+        table.add_column(heading, justify="left" if heading == "GEMM" else "right", no_wrap=True)
+    measured = [one for one in record["products"] if one["effect"] is not None]
+    for one in sorted(measured, key=lambda one: -(one["effect"] or 0)):
+        table.add_row(*_cells(one), "yes" if one["name"] in record["keep"] else "")
     put(
         table,
-        "SNR: at its own output. Effect on the logits, and points of drop to expect, when it alone is in INT8",
-        verdict,
+        "SNR: at its own output. Effect on the logits, and expected drop in points: with only this GEMM in INT8",
+        _verdict(record),
+        f"{record['evaluations']} graphs evaluated; record {record['files']['record']}, plot {record['files']['plot']}",
+        f"next: toolchain build {record['files']['recipe']} --max-drop {record['max_drop_points']:g}",
     )
-    put(f"{found['evaluations']} graphs evaluated; table {files['record']}, plot {files['plot']}")
-    put(f"next: toolchain build {files['recipe']} --max-drop {found['max_drop_points']:g}")
+
+
+def _cells(one: SensitivityRecord) -> list[str]:
+    return [
+        one["name"],
+        f"{one['snr_db']:.1f}",
+        f"{one['effect']:.4f}",
+        f"{one['drop_points']:.2f}",
+        f"{one['macs']:.1%}",
+    ]
+
+
+def _verdict(record: TuneRecord) -> str:
+    """Return the set in one sentence, and whether it is expected to be enough."""
+    expected = (
+        f"a drop of {record['expected_drop_points']:.2f} points is expected, {record['max_drop_points']:g} is allowed"
+    )
+    share = record["keep_share_of_macs"]
+    text = f"exclude {len(record['keep'])} GEMMs, {share:.1%} of the work, from INT8: {expected}"
+    if not record["keep"]:
+        text = f"nothing must be excluded from INT8: {expected}"
+    if share > MUCH:
+        text += ". That is much: calibrate with --calib-method auto first"
+    return text if record["enough"] else f"no set within the budget is enough; the nearest: {text}"
