@@ -1,4 +1,4 @@
-"""Acceptance on the double of TensorRT: what it tries, that a failure stops nothing, and what it writes."""
+"""Acceptance on the double of TensorRT: its checks, a check that fails, and the report."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def ten(root, options, tmp_path_factory):
     return folder, accept(root, folder, *options, "--json")
 
 
-def test_every_check_passes_but_what_needs_a_driver(ten):
+def test_every_check_passes_except_those_that_need_a_driver(ten):
     record = json.loads(ten[1].stdout)
     outcomes = {check["name"]: check["outcome"] for check in record["checks"]}
     wrong = {check["name"]: check["detail"] for check in record["checks"] if check["outcome"] == "fail"}
@@ -62,7 +62,7 @@ def test_a_failed_check_is_exit_3_after_the_others(ten):
     assert len(record["results"]) == 9
 
 
-def test_the_page_has_the_machine_every_check_and_the_results(ten):
+def test_the_report_has_the_machine_every_check_and_the_results(ten):
     page = (ten[0] / "report/accept.md").read_text()
     record = json.loads(ten[1].stdout)
     assert page.startswith("# Acceptance: Tesla T4")
@@ -71,7 +71,7 @@ def test_the_page_has_the_machine_every_check_and_the_results(ten):
     assert "<td" in (ten[0] / "report/accept.html").read_text()
 
 
-def test_tensorrt_11_skips_what_it_cannot_have(root, options, tmp_path):
+def test_tensorrt_11_skips_its_missing_paths(root, options, tmp_path):
     done = accept(root, tmp_path, *options, "--json", version="11.4.0.106")
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert checks["build int8"]["outcome"] == "pass"
@@ -81,7 +81,7 @@ def test_tensorrt_11_skips_what_it_cannot_have(root, options, tmp_path):
         assert checks[f"eval {name}"]["detail"] == f"{name} was not built"
 
 
-def test_without_tensorrt_there_is_nothing_to_accept(root, tmp_path):
+def test_without_tensorrt_accept_is_exit_4(root, tmp_path):
     path = {"PYTHONPATH": str(root)}
     command = [*python(), "-m", "toolchain", "accept", "-m", "demo", "--task", "demo"]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ | path, capture_output=True, text=True)

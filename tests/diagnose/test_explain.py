@@ -1,4 +1,4 @@
-"""Explanations name what is uncovered, clipped and noisy, also of graphs that others made."""
+"""Explanations name GEMMs in float, clipped tensors and noisy GEMMs, also in graphs of other tools."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def bundle(tiny_distilbert, sentences, tmp_path_factory):
     return target
 
 
-def test_what_is_kept_and_the_head_are_not_in_integers(bundle):
+def test_excluded_gemms_and_the_head_are_not_in_integers(bundle):
     found = explain(open_probe_graph(bundle, {"file": "model.int8.onnx"}))
     out = {one["name"]: one["reason"] for one in found["products"] if not one["integers"]}
     assert set(out) == {"distilbert.transformer.layer.0.ffn.lin2", "pre_classifier", "classifier"}
@@ -49,7 +49,7 @@ def test_what_is_kept_and_the_head_are_not_in_integers(bundle):
     json.dumps(found, allow_nan=False)
 
 
-def test_the_cpu_view_is_no_food_for_tensorrt(bundle):
+def test_the_cpu_view_has_no_work_for_tensorrt(bundle):
     found = explain(open_probe_graph(bundle, {}))
     assert found["share_of_macs"]["tensorrt"] == 0
     assert found["share_of_macs"]["on_this_cpu"] == found["share_of_macs"]["integers"]
@@ -66,13 +66,13 @@ def test_scales_are_those_of_the_graph_beside_the_measured_amax(bundle):
     assert {name for name in scales if name not in calibrated} == {name for name in scales if "softmax" in name}
 
 
-def test_fp32_is_told_to_build_int8(bundle):
+def test_the_advice_for_fp32_is_to_build_int8(bundle):
     found = explain(open_probe_graph(bundle, {"file": "model.onnx"}))
     assert found["share_of_macs"]["integers"] == 0
     assert any("toolchain build --precision int8" in line for line in found["advice"])
 
 
-def test_a_clipped_tensor_and_the_noise_that_it_makes_are_named(exported, tokens_of, tmp_path):
+def test_a_clipped_tensor_and_its_noise_are_named(exported, tokens_of, tmp_path):
     model, tokens = graph.load(exported["distilbert"]), tokens_of("distilbert", 40)
     ranges = calibrate(graph.load(exported["distilbert"]), tokens, method="minmax")
     name = "distilbert.transformer.layer.1.ffn.lin2.input"

@@ -1,4 +1,4 @@
-"""Verification finds what is wrong with an artefact, and names it."""
+"""Verification fails an artefact with a fault and names the case."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ def test_sound_artefacts_pass_every_case(bundle, file):
 
 
 @pytest.mark.parametrize("choice", [{"precision": "bf16"}, *({"attention": name} for name in ("eager", "packed"))])
-def test_pytorch_as_it_was_asked_for_passes_every_case(bundle, choice):
+def test_pytorch_in_another_precision_or_attention_passes_every_case(bundle, choice):
     found = verify(open_probe_graph(bundle, {"backend": "torch", "device": "cpu", **choice}))
     assert [case["name"] for case in found["cases"] if not case["passed"]] == []
     parity = found["cases"][-1]
@@ -56,14 +56,14 @@ def test_pytorch_as_it_was_asked_for_passes_every_case(bundle, choice):
     assert (parity["difference"] > 1e-6) == ("precision" in choice)
 
 
-def test_pytorch_as_it_stands_has_nothing_to_be_compared_with(bundle):
+def test_the_fp32_reference_itself_has_no_parity_case(bundle):
     found = verify(open_probe_graph(bundle, {"backend": "torch", "device": "cpu"}))
     assert not [case for case in found["cases"] if "parity" in case["name"]]
 
 
-def test_what_has_no_graph_cannot_be_explained(bundle):
+def test_a_backend_without_a_graph_cannot_be_explained(bundle):
     for backend in ("torch", "service"):
-        with pytest.raises(UsageError, match=f"--backend {backend}: has no graph"):
+        with pytest.raises(UsageError, match=f"--backend {backend}: it has no graph"):
             open_probe_graph(bundle, {"backend": backend}, graphs_only=True)
 
 
@@ -79,7 +79,7 @@ def spoil(bundle, folder, change):
 
 
 def without_mask(model):
-    """Ignore the mask, as a careless fusion does: padding then changes every row."""
+    """Ignore the mask, as a wrong fusion does: padding then changes every row."""
     mask = next(value for value in model.graph.inputs if value.name == "attention_mask")
     uses = list(mask.uses())
     ones = ir.node("Equal", [mask, mask])
@@ -118,7 +118,7 @@ def test_a_bare_graph_without_a_tokenizer_is_tried_on_random_ids(bundle, tmp_pat
     assert verify(probe)["passed"]
 
 
-def test_what_is_not_finite_fails_without_breaking_json(bundle, tmp_path, capsys):
+def test_logits_that_are_not_finite_fail_and_the_json_stays_valid(bundle, tmp_path, capsys):
     def broken(model):
         head = list(graph.nodes(model, "Gemm"))[-1]
         head.replace_input_with(1, add_initializer(model, "nan", np.full((2, 32), np.nan, np.float32)))
@@ -132,13 +132,13 @@ def test_what_is_not_finite_fails_without_breaking_json(bundle, tmp_path, capsys
     assert "gives NaN or infinity" in found["advice"][0]
 
 
-def test_lengths_that_the_model_has_not_are_one_line(bundle, tmp_path, capsys):
+def test_a_length_beyond_the_model_is_one_line(bundle, tmp_path, capsys):
     file = spoil(bundle, tmp_path / "long", lambda model: None)
     assert main(["verify", str(file), "--max-length", "5000"]) == 1
     assert "ONNX Runtime cannot run it on this batch" in capsys.readouterr().err
 
 
-def test_a_graph_of_something_else_is_refused(tmp_path):
+def test_a_graph_that_is_not_an_encoder_is_refused(tmp_path):
     value = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1]))
     node = ir.node("Identity", [value])
     node.outputs[0].name, node.outputs[0].type = "y", value.type

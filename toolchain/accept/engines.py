@@ -1,4 +1,4 @@
-"""Checks of engines: each road built, verified, evaluated and gated; CUDA graphs, repeated builds, foreign plans."""
+"""Checks of engines: every path is built, verified, evaluated and gated; CUDA graphs, second builds, foreign plans."""
 
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from toolchain.graph.plugin_graph import check_packable
 from toolchain.pipeline import evaluate
 from toolchain.runtimes import open_runtime
 
+# Points that an engine may lose where --max-drop is not given.
 MAX_DROP = 1.0
-"""Points that an engine may lose where `--max-drop` says nothing."""
 
+# Name of a bundle -> the options that build it: the native path and the plugin path, and both calibrators of the plugin
+# path, which takes no smoothing.
 ENGINES: dict[str, dict[str, str]] = {
     "fp32": {"precision": "fp32"},
     "fp16": {"precision": "fp16"},
@@ -39,7 +41,6 @@ ENGINES: dict[str, dict[str, str]] = {
         "calibrator": "tensorrt",
     },
 }
-"""Bundle's name -> the options that make it: both roads, both calibrators of the second (it takes no smoothing)."""
 
 
 def _doctor(bench: Bench) -> str:
@@ -62,17 +63,17 @@ def _build(name: str) -> Check:
         bench.plans[name] = done["engine"]
         return (
             f"{done['engine']['build_s']:g} s, {layers['layers']} layers, {layers['int8_products']} of "
-            f"{layers['products']} products INT8, {layers['fused_attention']} fused attentions"
+            f"{layers['products']} GEMMs in INT8, {layers['fused_attention']} fused attentions"
         )
 
     return check
 
 
 def _need_plugins(bench: Bench, precision: str) -> None:
-    """Skip what this TensorRT has no plugins for, or what they do not take."""
+    """Skip a bundle if this TensorRT lacks the plugins for it, or they do not support its model."""
     trt, tag = bench.machine.trt, bench.machine.tag
     if precision == "int8" and not has_implicit_int8(trt):
-        raise Skip(f"TensorRT {tag.tensorrt} has no implicit quantisation")
+        raise Skip(f"TensorRT {tag.tensorrt} has no implicit quantization")
     try:
         trt.init_libnvinfer_plugins(make_logger(trt)[0], "")
         plugin_versions(trt, VARIABLE_LENGTH)
@@ -118,17 +119,19 @@ def _gate(name: str) -> Check:
             (one for one in bench.results if one["backend"] == "trt" and Path(one["file"]).is_relative_to(place)), None
         )
         if found is None:
-            raise Skip("was not evaluated")
+            raise Skip(f"{name} was not evaluated")
         record = compare_results([Path(found["file"])], bench.recipe.replace(max_drop=limit), tell=lambda line: None)[0]
         if record["verdict"] == FAILS:
-            raise GateError(f"drops {record['drop_points']:.2f} points, {limit:g} allowed. See `toolchain explain`.")
+            raise GateError(
+                f"drops {record['drop_points']:.2f} points, {limit:g} are allowed. See `toolchain explain`."
+            )
         return f"{record['drop_points']:+.2f} points: {record['verdict']}"
 
     return check
 
 
 def _cuda_graphs(bench: Bench) -> str:
-    """Replayed graphs give what one call at a time gives, at every shape twice."""
+    """Compare replayed CUDA graphs with plain calls; each shape runs twice, so that the second run is a replay."""
     probe = open_probe_graph(bench.bundle("fp16"), {"backend": "trt"})
     batches = [probe.tokens.batch(np.arange(count)) for count in (1, 3, 8)]
     choices = {"device": probe.device, "precision": probe.precision}
@@ -139,11 +142,12 @@ def _cuda_graphs(bench: Bench) -> str:
     largest = max(float(np.abs(one - other).max()) for one, other in zip(found, expected * 2, strict=True))
     allowed = verify.INVARIANCE["fp16"] * max(1.0, *(float(np.abs(one).max()) for one in expected))
     if largest > allowed:
-        raise GateError(f"logits differ by {largest:.2g} with CUDA graphs, {allowed:.2g} allowed. Report this bug.")
+        raise GateError(f"logits differ by {largest:.2g} with CUDA graphs, {allowed:.2g} is allowed. Report this bug.")
     return f"logits differ by {largest:.1e}"
 
 
-def _repeat(bench: Bench) -> str:
+def _second_build(bench: Bench) -> str:
+    """Build again: every step must be skipped."""
     recipe = bench.recipe.replace(precision="fp16", backend="trt", output=str(bench.bundle("fp16")))
     done = build(recipe)
     if not done["up_to_date"]:
@@ -152,7 +156,7 @@ def _repeat(bench: Bench) -> str:
 
 
 def _foreign_plan(bench: Bench) -> str:
-    """Refuse a plan for another GPU before a byte of it is read."""
+    """Offer a plan to another GPU and to another TensorRT: both must be refused before the plan is loaded."""
     place = bench.bundle("fp16")
     plan = open_bundle(place).file(bench.plans["fp16"]["file"])
     for other in (Tag(bench.machine.tag.sm + 1, bench.machine.tag.tensorrt), Tag(bench.machine.tag.sm, "99.0.0.1")):
@@ -160,10 +164,11 @@ def _foreign_plan(bench: Bench) -> str:
             check_plan(plan, other)
         except MachineError:
             continue
-        raise InputError(f"{plan}: taken for {other}. Report this bug.")
+        raise InputError(f"{plan}: it was accepted for {other}. Report this bug.")
     return "refused"
 
 
+# Name -> check, in order: the checks of a bundle come after the one that builds it.
 CHECKS: dict[str, Check] = {
     "doctor": _doctor,
     **{f"build {name}": _build(name) for name in ENGINES},
@@ -176,7 +181,6 @@ CHECKS: dict[str, Check] = {
     "eval ort-trt int8": _eval("int8", "ort-trt"),
     **{f"gate {name}": _gate(name) for name in ENGINES},
     "CUDA graphs": _cuda_graphs,
-    "second build": _repeat,
+    "second build": _second_build,
     "foreign plan": _foreign_plan,
 }
-"""In order: those of bundles come after what builds them."""

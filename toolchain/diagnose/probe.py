@@ -1,4 +1,4 @@
-"""One graph to look into, from a bundle or a bare ONNX file, and the rows to try it on."""
+"""The artefact that verify and explain examine, from a bundle or an ONNX file, and the rows that they run."""
 
 import contextlib
 from dataclasses import dataclass
@@ -22,19 +22,39 @@ from toolchain.recipe.tables import is_remote
 from toolchain.runtimes.parity import probe_texts
 from toolchain.runtimes.remote import Server
 
+# Rows that verify and explain run.
 ROWS = 64
+
 CALIBRATION = "calibration.json"
+
+# Inputs that a graph of an encoder may have.
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+# Random rows for a graph without a tokenizer: shortest and longest row, and the truncation length, in tokens.
 RANDOM_LENGTHS = (3, 40)
 RANDOM_MAX_LENGTH = 128
-NAMES = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass(frozen=True)
 class ProbeGraph:
-    """A graph, a plan or a checkpoint, what it came from if that is at hand, and rows to try both on.
+    """A graph, a plan or a checkpoint, its references, and rows to run on all of them.
 
-    `reference` is the FP32 graph, `fp32` the name, backend and model of what is compared with: PyTorch where it can be.
-    `calibration` is the bundle's calibration.json, if it has one.
+    Attributes:
+        file: path of the graph or the plan, or folder of the checkpoint.
+        model: the argument of `open_runtime`.
+        choices: keyword arguments of `open_runtime`, which each backend defines.
+        backend: the backend that runs it.
+        device: `cpu` or `cuda:N`.
+        precision: `fp32`, `fp16`, `bf16` or `int8`.
+        reference: the FP32 graph, or None if there is none beside it, or it is that graph itself.
+        fp32: name, backend and model of the FP32 reference: PyTorch if the checkpoint is at hand; None as above.
+        tokens: the rows.
+        empty: one row with an empty text.
+        unknown_id: the id of unknown words.
+        vocabulary: number of token ids.
+        max_length: truncation length, tokens.
+        rows: the rows, in words.
+        calibration: the bundle's calibration.json, if it has one.
     """
 
     file: Path
@@ -55,10 +75,11 @@ class ProbeGraph:
 
 
 def open_probe_graph(place: Path | None, changes: dict[str, Any], *, graphs_only: bool = False) -> ProbeGraph:
-    """Return the artefact at `place`: of a bundle the one for `backend`, this device or `file`, or an ONNX file.
+    """Return the artefact at `place`, a bundle or an ONNX file, with rows to run.
 
-    Rows are train rows that nothing was calibrated with, where the bundle's data are at hand; else built-in
-    sentences; of a bare file without a tokenizer (`model` names one) random token ids.
+    `changes` are keys of a recipe. They choose the artefact of a bundle: `file`, or the one for `backend` and `device`.
+    The rows are train rows that were not used for calibration if the bundle's data are at hand, otherwise built-in
+    sentences; for an ONNX file without a tokenizer (`model` names one), random token ids.
 
     Raises:
         ToolchainError: see errors.py.
@@ -66,17 +87,16 @@ def open_probe_graph(place: Path | None, changes: dict[str, Any], *, graphs_only
     if place is not None and place.suffix == ".onnx":
         if (place.parent / MANIFEST).exists():
             return open_probe_graph(place.parent, {**changes, "file": place.name}, graphs_only=graphs_only)
-        return _bare(place, changes)
+        return _open_file(place, changes)
     asked = backend_of(changes)
     if is_remote(asked) or (graphs_only and asked == "torch"):
-        raise UsageError(f"--backend {asked}: has no graph to look into. Choose ort or trt.")
-    here = {"device": "cpu"} if asked == "ort" else {}  # a graph is looked at on the CPU, where nobody says otherwise
-    target = find_target({**here, **changes, "backend": asked}, place)
+        raise UsageError(f"--backend {asked}: it has no graph to examine. Choose ort or trt.")
+    default = {"device": "cpu"} if asked == "ort" else {}  # without --device, a graph is examined on the CPU
+    target = find_target({**default, **changes, "backend": asked}, place)
     if target.bundle is None:
-        raise UsageError("needs a bundle or an ONNX file. Name one, or make one: toolchain build --precision int8.")
+        raise UsageError("there is no bundle or ONNX file. Name one, or build one: toolchain build --precision int8.")
     resolved = target.resolved
     texts, rows = _texts(target.bundle, resolved)
-    tokenizer = resolved.tokenizer
     model = target.model
     assert not isinstance(model, Server)
     return ProbeGraph(
@@ -90,7 +110,7 @@ def open_probe_graph(place: Path | None, changes: dict[str, Any], *, graphs_only
         fp32=None if target.is_reference else find_reference(target),
         tokens=resolved.encode(texts),
         empty=resolved.encode([("",) * len(resolved.task.text_columns)]),
-        unknown_id=_unknown(tokenizer),
+        unknown_id=_unknown_id(resolved.tokenizer),
         vocabulary=vocabulary_size(graph.load(target.bundle.file("model.onnx"))),
         max_length=resolved.max_length,
         rows=rows,
@@ -99,81 +119,108 @@ def open_probe_graph(place: Path | None, changes: dict[str, Any], *, graphs_only
 
 
 def _texts(bundle: Bundle, resolved: ResolvedRecipe) -> tuple[list[Text], str]:
+    """Return texts to run, and what they are."""
     if resolved.recipe.data is not None or resolved.task.folder is not None:
-        with contextlib.suppress(ToolchainError):
+        with contextlib.suppress(ToolchainError):  # the data are gone
             used: list[str] = []
             if CALIBRATION in bundle.manifest["artefacts"]:
                 used = read_calibration(bundle.file(CALIBRATION)).about.get("row_sha256", [])
             rows = resolved.rows_without(used).sample(ROWS, seed=resolved.recipe.seed)
-            return rows.texts, f"{len(rows)} train rows that nothing was calibrated with"
+            return rows.texts, f"{len(rows)} train rows that were not used for calibration"
     texts = probe_texts(len(resolved.task.text_columns))
     return texts, f"{len(texts)} built-in sentences"
 
 
-def _bare(file: Path, changes: dict[str, Any]) -> ProbeGraph:
+@dataclass(frozen=True)
+class _Rows:
+    """The fields of a ProbeGraph that concern its rows."""
+
+    tokens: Tokens
+    empty: Tokens
+    unknown_id: int
+    description: str
+
+
+def _open_file(file: Path, changes: dict[str, Any]) -> ProbeGraph:
+    """Return an ONNX file outside a bundle; nothing is known of its reference."""
     model = graph.load(file)
+    inputs = _check_encoder(file, model)
+    named, device = changes.get("model"), changes.get("device") or "cpu"
+    length = changes.get("max_length") or RANDOM_MAX_LENGTH
+    vocabulary = vocabulary_size(model)
+    folder = find_model(named).folder if named else file.parent
+    if named or any(found for pattern in VOCABULARY_FILES for found in folder.glob(pattern)):
+        rows = _sentences(folder, inputs, length)
+    else:
+        rows = _random_rows(inputs, vocabulary, seed=changes.get("seed") or 0)
+    return ProbeGraph(
+        file=file,
+        model=file,
+        choices={"device": device},
+        backend="ort",
+        device=device,
+        precision=_precision(model),
+        reference=None,
+        fp32=None,
+        tokens=rows.tokens,
+        empty=rows.empty,
+        unknown_id=rows.unknown_id,
+        vocabulary=vocabulary,
+        max_length=length,
+        rows=rows.description,
+    )
+
+
+def _check_encoder(file: Path, model: ir.Model) -> tuple[str, ...]:
+    """Return the names of the inputs of a sequence classifier.
+
+    Raises:
+        InputError: the graph is not one, or its batch or length is fixed.
+    """
     if not len(model.graph):
-        raise InputError(f"{file}: an empty graph. Give another.")
+        raise InputError(f"{file}: the graph is empty. Give another one.")
     inputs = tuple(str(value.name) for value in model.graph.inputs)
-    if "input_ids" not in inputs or "attention_mask" not in inputs or set(inputs) - set(NAMES):
+    if "input_ids" not in inputs or "attention_mask" not in inputs or set(inputs) - set(INPUTS):
         raise InputError(f"{file}: its inputs are {', '.join(inputs)}, not those of an encoder. Give another graph.")
     logits = next((value for value in model.graph.outputs if value.name == "logits"), None)
     if logits is None or (logits.shape is not None and len(logits.shape) != 2):
-        raise InputError(f"{file}: has no output logits [batch, classes]. Give the graph of a classifier.")
+        raise InputError(f"{file}: it has no output `logits` [batch, classes]. Give the graph of a classifier.")
     if any(isinstance(size, int) for value in model.graph.inputs for size in value.shape or ()):
         raise InputError(f"{file}: its batch or length is fixed. Export it with both dynamic.")
-    vocabulary = vocabulary_size(model)
+    return inputs
 
-    def probe(tokens: Tokens, empty: Tokens, unknown_id: int, rows: str) -> ProbeGraph:
-        device = changes.get("device") or "cpu"
-        return ProbeGraph(
-            file,
-            file,
-            {"device": device},
-            "ort",
-            device,
-            _precision(model),
-            None,
-            None,
-            tokens,
-            empty,
-            unknown_id,
-            vocabulary,
-            length,
-            rows,
-        )
 
-    named = changes.get("model")
-    folder = find_model(named).folder if named else file.parent
-    length = changes.get("max_length") or RANDOM_MAX_LENGTH
-    if named or any(found for pattern in VOCABULARY_FILES for found in folder.glob(pattern)):
-        tokenizer = load_tokenizer(folder)
-        texts = probe_texts(1)
+def _sentences(folder: Path, inputs: tuple[str, ...], length: int) -> _Rows:
+    """Return the built-in sentences in the tokens of the tokenizer in `folder`."""
+    tokenizer, texts = load_tokenizer(folder), probe_texts(1)
 
-        def tokens(texts: list[Text]) -> Tokens:
-            return encode(tokenizer, texts, max_length=length, inputs=inputs)
+    def tokens_of(rows: list[Text]) -> Tokens:
+        return encode(tokenizer, rows, max_length=length, inputs=inputs)
 
-        rows = f"{len(texts)} built-in sentences"
-        return probe(tokens(texts), tokens([("",)]), _unknown(tokenizer), rows)
-    generator = np.random.default_rng(changes.get("seed") or 0)
+    description = f"{len(texts)} built-in sentences"
+    return _Rows(tokens_of(texts), tokens_of([("",)]), _unknown_id(tokenizer), description)
+
+
+def _random_rows(inputs: tuple[str, ...], vocabulary: int, *, seed: int) -> _Rows:
+    """Return rows of random token ids; the empty row has two tokens, as between the special tokens of BERT."""
+    generator = np.random.default_rng(seed)
     sizes = [*generator.integers(*RANDOM_LENGTHS, ROWS), 2]
-    ids = [generator.integers(0, vocabulary, size).tolist() for size in sizes]
     columns = {
-        "input_ids": ids,
-        "attention_mask": [[1] * len(row) for row in ids],
-        "token_type_ids": [[0] * len(row) for row in ids],
+        "input_ids": [generator.integers(0, vocabulary, size).tolist() for size in sizes],
+        "attention_mask": [[1] * size for size in sizes],
+        "token_type_ids": [[0] * size for size in sizes],
     }
-    made = Tokens({name: columns[name] for name in inputs}, dict.fromkeys(inputs, 0))
-    rows = f"{ROWS} rows of random token ids (give -m CHECKPOINT for sentences)"
-    return probe(made, made.take(np.array([ROWS])), 0, rows)
+    tokens = Tokens({name: columns[name] for name in inputs}, dict.fromkeys(inputs, 0))
+    description = f"{ROWS} rows of random token ids (give -m CHECKPOINT for sentences)"
+    return _Rows(tokens, tokens.take(np.array([ROWS])), 0, description)
 
 
-def _unknown(tokenizer: Any) -> int:
+def _unknown_id(tokenizer: Any) -> int:
     return int(tokenizer.unk_token_id if tokenizer.unk_token_id is not None else tokenizer.pad_token_id)
 
 
 def vocabulary_size(model: ir.Model) -> int:
-    """Return the number of rows of the table that token ids look up."""
+    """Return the number of rows of the embedding table that the token ids index; 1 if it is not found."""
     for node in graph.nodes(model, "Gather"):
         table, source = constant_behind(node.inputs[0]), node.inputs[1]
         while source is not None and (maker := source.producer()) is not None and maker.op_type == "Cast":
