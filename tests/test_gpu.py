@@ -8,7 +8,7 @@ import pytest
 
 from toolchain import graph
 from toolchain.checkpoint.model import find_model
-from toolchain.engine.cuda import Graph, open_gpu
+from toolchain.engine.cuda import CudaGraph, open_gpu
 from toolchain.errors import MachineError
 from toolchain.graph.cuda import for_cuda
 from toolchain.graph.fp16 import to_half
@@ -61,7 +61,7 @@ def test_a_recorded_graph_repeats_its_copies_with_what_the_buffer_holds_then(gpu
 
     work()
     stream.synchronize()
-    recorded = Graph(stream, work)
+    recorded = CudaGraph(stream, work)
     for value in (3, 7):
         sent[:] = value
         recorded.launch()

@@ -9,7 +9,7 @@ import pytest
 
 from toolchain import graph
 from toolchain.engine.cache import parse_cache
-from toolchain.graph.encoder import dissect, tensor_names
+from toolchain.graph.encoder import parse_encoder, tensor_names
 
 pytest.importorskip("polygraphy")
 
@@ -49,7 +49,7 @@ def real_rows(bundle, sentences):
 
 def test_both_calibrators_give_every_tensor_a_scale_of_its_size(make, toolchain, bundle_of, sentences):
     bundle = bundle_of("int8")
-    encoder = dissect(graph.load(bundle / "model.onnx"))
+    encoder = parse_encoder(graph.load(bundle / "model.onnx"))
     names = set(tensor_names(encoder))
     sources = {
         f"layer.{index}.{role}": name
@@ -124,7 +124,7 @@ def test_an_upload_that_fails_ends_the_build_with_that_error(snippet, bundle_of,
 
 @pytest.fixture(scope="module")
 def given(toolchain, typed_bundles, tmp_path_factory):
-    """A folder with a cache that TensorRT made, its side-car, and the bundle that it was made for."""
+    """A folder with a cache that TensorRT made, the file of its origin, and the bundle that it was made for."""
     import shutil
 
     home = tmp_path_factory.mktemp("given")
@@ -178,8 +178,8 @@ def recar(key, value):
         (lambda file: file.write_bytes(file.read_bytes()[:-5]), "calibration.cache: cut off after"),
         (edit("context: 3", "context: 2"), "changed since it was written"),
         (edit("TRT-101601", "TRT-101501"), "its header is TRT-101501-EntropyCalibration2, and TensorRT 10.16.1.11"),
-        (edit("layer.1.qkv", "layer.9.qkv"), r"no scale for layer\.1\.qkv \(1 missing\)"),
-        (lambda file: file.with_name(f"{file.name}.json").unlink(), "no side-car"),
+        (edit("layer.1.qkv", "layer.9.qkv"), r"lacks a scale for layer\.1\.qkv \(1 missing\)"),
+        (lambda file: file.with_name(f"{file.name}.json").unlink(), "which states the cache's origin, is missing"),
         (recar("model_sha256", "another"), "made for model_sha256 'another'"),
         (recar("max_length", 64), "made for max_length 64, this is 128"),
     ],

@@ -108,7 +108,7 @@ def test_plugins_become_a_plan(make, bundle_of, precision, calibrator, chosen, p
         ),
         (("--attention", "plugin"), {"fault": "missing_scales"}, 1, r"finds no scale for layer\.0\."),
         ((), {"fault": "no_int8"}, 1, "INT8 was asked for, and the engine multiplies nothing in INT8"),
-        ((), {"fault": "none_plan"}, 1, "TensorRT gives no engine: "),
+        ((), {"fault": "none_plan"}, 1, "TensorRT builds no engine: "),
         ((), {"fault": "oom"}, 4, "ran out of memory"),
         ((), {"fault": "parser"}, 1, "cannot parse it"),
         ((), {"fault": "interrupt"}, 130, "interrupted: files that were there"),
@@ -167,7 +167,7 @@ def test_each_machine_has_a_folder_of_its_own(make, toolchain, bundle_of):
         done = toolchain("eval", bundle, "--backend", "trt", "-q", **chosen)
         assert done.returncode == 4
         assert f"no plan for compute capability {here}" in done.stderr
-        assert "there: sm75-trt10.16.1.11, sm80-trt10.16.1.11" in done.stderr
+        assert "it has: sm75-trt10.16.1.11, sm80-trt10.16.1.11" in done.stderr
         assert f"toolchain build {bundle} --backend trt" in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""What TensorRT can do is asked by name, and what it says is kept."""
+"""TensorRT's abilities are looked up by name, and its log is collected."""
 
 import builtins
 import enum
@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from toolchain.engine.api import (
-    Heard,
+    LogCollector,
+    create,
     has_implicit_int8,
     import_tensorrt,
     major_of,
     network_flags,
-    start,
     version_number,
 )
 from toolchain.errors import MachineError
@@ -27,7 +27,7 @@ from toolchain.errors import MachineError
         (FileNotFoundError("Could not find: libnvinfer.so.10"), r"cannot be loaded \(Could not find"),
     ],
 )
-def test_a_tensorrt_that_cannot_be_had_is_a_missing_machine(monkeypatch, error, message):
+def test_a_missing_tensorrt_is_a_machine_error(monkeypatch, error, message):
     def fail(name):
         raise error
 
@@ -36,24 +36,24 @@ def test_a_tensorrt_that_cannot_be_had_is_a_missing_machine(monkeypatch, error, 
         import_tensorrt()
 
 
-def test_what_is_heard_is_sorted():
-    heard = Heard()
-    assert heard.why == "it does not say why"
+def test_the_log_is_sorted_by_level():
+    messages = LogCollector()
+    assert messages.first_error == "it logged no error"
     for level, line in (
         ("INFO", "out of memory"),
         ("WARNING", "Missing scale and zero-point for tensor a.b: c, expect fall back"),
         ("INTERNAL_ERROR", "Assertion\n  failed."),
         ("ERROR", "CUDA error"),
     ):
-        heard.add(level, line)
-    assert (heard.errors, heard.missing_scales) == (["Assertion\n  failed.", "CUDA error"], ["a.b: c"])
-    assert heard.why == "Assertion failed"
-    assert not heard.out_of_memory
-    heard.add("ERROR", "Error Code 2: OutOfMemory (Requested size was 1 bytes.)")
-    assert heard.out_of_memory
+        messages.add(level, line)
+    assert (messages.errors, messages.missing_scales) == (["Assertion\n  failed.", "CUDA error"], ["a.b: c"])
+    assert messages.first_error == "Assertion failed"
+    assert not messages.out_of_memory
+    messages.add("ERROR", "Error Code 2: OutOfMemory (Requested size was 1 bytes.)")
+    assert messages.out_of_memory
 
 
-def test_abilities_are_asked_by_name():
+def test_abilities_are_looked_up_by_name():
     both = enum.IntEnum("BuilderFlag", {"FP16": 0, "INT8": 1})
     neither = enum.IntEnum("BuilderFlag", {"TF32": 0})
     ten = SimpleNamespace(IInt8EntropyCalibrator2=builtins.object, BuilderFlag=both)
@@ -73,13 +73,13 @@ def test_versions():
     assert major_of("11.4.0.106") == 11
 
 
-def test_a_builder_that_cannot_start_is_a_missing_machine():
+def test_a_builder_that_cannot_start_is_a_machine_error():
     """A driver too old gives a null pointer, which the bindings raise as TypeError."""
-    heard = Heard(errors=["CUDA initialization failure with error: 35."])
+    messages = LogCollector(errors=["CUDA initialization failure with error: 35."])
 
     def null(logger):
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     for kind in (null, lambda logger: None):
         with pytest.raises(MachineError, match=r"cannot start: CUDA initialization failure with error: 35\. .*driver"):
-            start(kind, None, heard)
+            create(kind, None, messages)

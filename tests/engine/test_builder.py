@@ -1,4 +1,4 @@
-"""A builder passes options on by name, hears what TensorRT says, and stops when a person says so."""
+"""A builder passes options by name, collects TensorRT's log, and stops on Ctrl-C."""
 
 import pytest
 
@@ -88,11 +88,11 @@ def test_kernels_are_timed_once(code):
 @pytest.mark.parametrize(
     ("fault", "kind", "message"),
     [
-        ("none_plan", "InputError", "g.onnx: TensorRT gives no engine: .*Could not find any implementation"),
-        ("cancel", "InputError", "it does not say why"),
+        ("none_plan", "InputError", "g.onnx: TensorRT builds no engine: .*Could not find any implementation"),
+        ("cancel", "InputError", "it logged no error"),
     ],
 )
-def test_no_plan_is_one_error_and_no_timing_cache(code, fault, kind, message):
+def test_a_failed_build_is_one_error_and_saves_no_timing_cache(code, fault, kind, message):
     code(
         f"""
     with pytest.raises({kind}, match={message!r}):
@@ -103,7 +103,7 @@ def test_no_plan_is_one_error_and_no_timing_cache(code, fault, kind, message):
     )
 
 
-def test_ctrl_c_ends_the_build_and_the_handler_is_put_back(code):
+def test_ctrl_c_ends_the_build_and_restores_the_handler(code):
     code(
         """
     before = signal.getsignal(signal.SIGINT)
@@ -116,7 +116,7 @@ def test_ctrl_c_ends_the_build_and_the_handler_is_put_back(code):
 
 
 @pytest.mark.parametrize("where", ["phase_start", "phase_finish", "step_complete"])
-def test_ctrl_c_is_heard_in_whatever_callback_python_sees_it(code, where):
+def test_ctrl_c_in_any_callback_ends_the_build(code, where):
     """Python raises KeyboardInterrupt as it enters the callback, where TensorRT's bindings swallow it."""
     code(f"""
     state = []
@@ -131,7 +131,7 @@ def test_ctrl_c_is_heard_in_whatever_callback_python_sees_it(code, where):
     """)
 
 
-def test_a_build_in_another_thread_does_without_signals(code):
+def test_a_build_in_another_thread_ignores_signals(code):
     code(
         """
     from concurrent.futures import ThreadPoolExecutor
@@ -142,7 +142,7 @@ def test_a_build_in_another_thread_does_without_signals(code):
     )
 
 
-def test_what_a_calibrator_raised_ends_the_build(code):
+def test_an_exception_in_the_calibrator_ends_the_build(code):
     code(
         """
     def rows():

@@ -1,4 +1,4 @@
-"""TensorRT's cache as text: what is written is read back, and what its builder would pass over is refused."""
+"""The calibration cache survives the disk, and a cache that TensorRT's builder would ignore is refused."""
 
 import json
 import struct
@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolchain.engine.cache import cache_text, check_cache, header, only, parse_cache, read_cache, write_cache
+from toolchain.engine.cache import (
+    cache_digest,
+    cache_text,
+    check_cache,
+    header,
+    parse_cache,
+    read_cache,
+    select_tensors,
+    write_cache,
+)
 from toolchain.errors import InputError
 
 VERSION = "10.16.1.11"
@@ -15,7 +24,7 @@ names = st.text(st.characters(exclude_characters="\r\n", exclude_categories=("Cs
 amax = st.floats(1e-20, 1e30)
 
 
-def test_the_text_is_tensorrts():
+def test_the_text_is_that_of_tensorrt():
     first, *lines = cache_text({"a: b": 127.0, "c": 1.0}).splitlines()
     assert first == "TRT-101601-EntropyCalibration2"
     assert lines[0] == "a: b: 3f800000"
@@ -31,7 +40,7 @@ def test_what_is_written_is_read_back(ranges):
 
 
 @given(st.dictionaries(names, amax, min_size=1), st.data())
-def test_a_cache_cut_off_anywhere_is_never_taken_for_whole(ranges, data):
+def test_a_cache_that_is_cut_off_is_refused(ranges, data):
     text = cache_text(ranges, version=VERSION)
     part = text[: data.draw(st.integers(0, len(text) - 1))]
     with pytest.raises(InputError):
@@ -39,16 +48,17 @@ def test_a_cache_cut_off_anywhere_is_never_taken_for_whole(ranges, data):
 
 
 @pytest.mark.parametrize("word", ["00000000", "7f800000", "7fc00000", "bf800000", "3F800000", "3f8000", "00000001"])
-def test_a_scale_that_is_no_number_above_zero_is_refused(word):
+def test_a_scale_that_is_not_above_zero_is_refused(word):
     with pytest.raises(InputError, match=r"line 2 is 'a: .*', not a tensor and its scale"):
         parse_cache(f"{header(VERSION)}\na: {word}\n", where="x")
 
 
 @pytest.fixture
 def cache(tmp_path):
-    """A cache of two tensors and its side-car."""
+    """A cache of two tensors and the file of its origin."""
     file = tmp_path / "c.cache"
-    write_cache(file, cache_text({"a": 1.0, "b": 2.0}, version=VERSION).encode(), {"model": "m"})
+    data = cache_text({"a": 1.0, "b": 2.0}, version=VERSION).encode()
+    write_cache(file, data, {"model": "m", "cache_sha256": cache_digest(data)})
     return file
 
 
@@ -62,10 +72,10 @@ def rewrite(change):
     return lambda file: file.write_bytes(change(file.read_bytes()))
 
 
-def recar(**changes):
+def of_another(**changes):
     def change(file):
-        car = file.with_name("c.cache.json")
-        car.write_text(json.dumps(json.loads(car.read_text()) | changes))
+        origin = file.with_name("c.cache.json")
+        origin.write_text(json.dumps(json.loads(origin.read_text()) | changes))
 
     return change
 
@@ -79,28 +89,31 @@ def test_a_good_cache_passes(cache):
     [
         (rewrite(lambda data: data[:-4]), "cut off after 'b: 3"),
         (rewrite(lambda data: b"\xff\xfe"), "it is not text"),
-        (rewrite(lambda data: b""), "no calibration cache"),
+        (rewrite(lambda data: b""), "not a calibration cache"),
         (rewrite(lambda data: data.replace(b"a: 3c", b"a: 3d")), "changed since it was written"),
-        (rewrite(lambda data: data.replace(b"101601", b"101401")), "its header is TRT-101401-.* takes TRT-101601-"),
+        (rewrite(lambda data: data.replace(b"101601", b"101401")), "its header is TRT-101401-.* reads TRT-101601-"),
         (rewrite(lambda data: data.replace(b"Entropy", b"MinMax")), "its header is TRT-101601-MinMax"),
-        (rewrite(lambda data: data.replace(b"b: ", b"q: ")), r"no scale for b \(1 missing\)"),
-        (lambda file: file.with_name("c.cache.json").unlink(), r"no side-car c\.cache\.json"),
-        (lambda file: file.with_name("c.cache.json").write_text("[]"), r"no side-car"),
-        (lambda file: file.with_name("c.cache.json").write_text("{"), r"c\.cache\.json: broken"),
-        (recar(model="other"), "made for model 'other', this is 'm'"),
+        (rewrite(lambda data: data.replace(b"b: ", b"q: ")), r"lacks a scale for b \(1 missing\)"),
+        (
+            lambda file: file.with_name("c.cache.json").unlink(),
+            r"c\.cache\.json, which states the cache's origin, is missing",
+        ),
+        (lambda file: file.with_name("c.cache.json").write_text("[]"), r"c\.cache\.json, which states"),
+        (lambda file: file.with_name("c.cache.json").write_text("{"), r"c\.cache\.json: not JSON"),
+        (of_another(model="other"), "made for model 'other'; here it is 'm'"),
         (lambda file: file.unlink(), "No such file"),
     ],
 )
-def test_what_the_builder_would_pass_over_is_refused(cache, change, message):
+def test_a_cache_that_the_builder_would_ignore_is_refused(cache, change, message):
     change(cache)
     with pytest.raises(InputError, match=message):
         check(cache)
 
 
-def test_of_tensors_that_are_not_kept_nothing_is_asked():
+def test_removed_tensors_are_not_checked():
     """A constant of zeros has a scale of zero in TensorRT's own cache."""
     first, kept = "TRT-101601-EntropyCalibration2\n", "layer.0.qkv: 3c010a14\n"
     data = f"{first}number.1: 0\n{kept}(Unnamed Layer* 3) [Constant]: 7f800000\n".encode()
-    assert only(data, ["layer.0.qkv"], where="c") == (first + kept).encode()
+    assert select_tensors(data, ["layer.0.qkv"], where="c") == (first + kept).encode()
     with pytest.raises(InputError, match=r"number\.1"):
-        only(data, ["number.1", "layer.0.qkv"], where="c")
+        select_tensors(data, ["number.1", "layer.0.qkv"], where="c")

@@ -1,4 +1,4 @@
-"""The GPU as PyCUDA shows it, and graphs by six functions of the driver."""
+"""The GPU through PyCUDA, and CUDA graphs through six functions of the driver."""
 
 import ctypes
 import importlib
@@ -66,7 +66,7 @@ def driver(monkeypatch):
     return found
 
 
-def test_a_gpu_is_described_and_its_context_let_go(driver):
+def test_a_gpu_is_described_and_its_context_released(driver):
     with cuda.open_gpu("cuda:1") as gpu:
         assert Context.depth == 1
         assert (gpu.name, gpu.sm, gpu.total_mb, gpu.cuda) == ("GPU 1", 86, 16384, "12.4")
@@ -76,7 +76,7 @@ def test_a_gpu_is_described_and_its_context_let_go(driver):
     assert Context.depth == 0
 
 
-def test_memory_that_is_not_there_is_one_error(driver):
+def test_missing_memory_is_a_machine_error(driver):
     with cuda.open_gpu() as gpu:
         with pytest.raises(MachineError, match="GPU 0: no 3 MB left"):
             gpu.buffer(3 << 20)
@@ -84,8 +84,8 @@ def test_memory_that_is_not_there_is_one_error(driver):
             gpu.pinned((1 << 19,), "float32")
 
 
-def test_a_gpu_that_is_not_there(driver):
-    with pytest.raises(MachineError, match="--device cuda:2: there are 2 GPUs"), cuda.open_gpu("cuda:2"):
+def test_a_missing_gpu_is_a_machine_error(driver):
+    with pytest.raises(MachineError, match="--device cuda:2: this machine has 2 GPUs"), cuda.open_gpu("cuda:2"):
         pass
     driver.Device.count = staticmethod(lambda: 0)
     with pytest.raises(MachineError, match="no GPU is visible"), cuda.open_gpu():
@@ -99,7 +99,7 @@ def test_a_gpu_that_is_not_there(driver):
         cuda.import_pycuda()
 
 
-def test_no_pycuda(monkeypatch):
+def test_missing_pycuda_is_a_machine_error(monkeypatch):
     def absent(name):
         raise ImportError("libcuda.so.1: cannot open shared object file")
 
@@ -129,8 +129,8 @@ def library(monkeypatch):
     return made
 
 
-def test_a_graph_is_recorded_launched_and_freed(library):
-    graph = cuda.Graph(SimpleNamespace(handle=5), lambda: library.calls.append("work"))
+def test_a_graph_is_captured_launched_and_freed(library):
+    graph = cuda.CudaGraph(SimpleNamespace(handle=5), lambda: library.calls.append("work"))
     graph.launch()
     graph.close()
     assert library.calls == [
@@ -144,24 +144,24 @@ def test_a_graph_is_recorded_launched_and_freed(library):
     ]
 
 
-def test_work_that_fails_still_ends_the_capture(library):
+def test_a_failure_during_the_capture_ends_it(library):
     def work():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        cuda.Graph(SimpleNamespace(handle=5), work)
+        cuda.CudaGraph(SimpleNamespace(handle=5), work)
     assert library.calls == ["cuStreamBeginCapture_v2", "cuStreamEndCapture"]
 
 
 @pytest.mark.parametrize("name", ["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"])
-def test_what_the_driver_refuses_is_named(library, name):
+def test_an_error_names_the_function_of_the_driver(library, name):
     library.refuses = name
-    with pytest.raises(MachineError, match=f"{name} gives CUresult 900"):
-        cuda.Graph(SimpleNamespace(handle=5), lambda: None)
+    with pytest.raises(MachineError, match=f"{name} returns CUresult 900"):
+        cuda.CudaGraph(SimpleNamespace(handle=5), lambda: None)
     assert ("cuGraphDestroy" in library.calls) == (name == "cuGraphInstantiateWithFlags")
 
 
-def test_no_driver_library(monkeypatch):
+def test_a_missing_libcuda_is_a_machine_error(monkeypatch):
     def absent(name):
         raise OSError(f"{name}: cannot open shared object file")
 

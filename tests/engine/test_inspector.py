@@ -1,10 +1,10 @@
-"""What an engine inspector's JSON is counted as, on layers as TensorRT 10 and 11 describe them."""
+"""Counts over layers as TensorRT 10 and 11 describe them in the engine inspector's JSON."""
 
 import json
 
 import pytest
 
-from toolchain.engine.inspector import datatype, is_int8, is_product, summarise
+from toolchain.engine.inspector import count_layers, datatype, is_gemm, is_int8
 
 
 def port(kind):
@@ -31,8 +31,8 @@ LAYERS = [
 ]
 
 
-def test_products_fused_attention_and_types_are_counted():
-    found = summarise(json.dumps({"Layers": LAYERS, "Bindings": []}))
+def test_gemms_fused_attention_and_types_are_counted():
+    found = count_layers(json.dumps({"Layers": LAYERS, "Bindings": []}))
     assert found == {
         "layers": 5,
         "by_type": {"gemm": 2, "kgen": 2, "Reformat": 1},
@@ -46,14 +46,14 @@ def test_products_fused_attention_and_types_are_counted():
     }
 
 
-def test_bare_names_are_counted_and_no_more_is_said():
-    found = summarise('{"Layers": ["a", "b"]}')
+def test_of_bare_names_only_the_number_is_known():
+    found = count_layers('{"Layers": ["a", "b"]}')
     assert found.pop("layers") == 2
     assert set(found.values()) == {None}
 
 
-def test_no_layers_are_no_products():
-    assert summarise("{}")["int8_products"] == 0
+def test_an_engine_without_layers_has_no_gemms():
+    assert count_layers("{}")["int8_products"] == 0
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,8 @@ def test_no_layers_are_no_products():
         (layer("gemm", "lin1", "sm75_gemm_0x1", ["N/A due to dynamic shapes"]), True, None),
     ],
 )
-def test_what_is_a_product_and_what_is_int8(one, product, int8):
-    assert (is_product(one), is_int8(one)) == (product, int8)
+def test_gemms_and_int8_are_recognised(one, product, int8):
+    assert (is_gemm(one), is_int8(one)) == (product, int8)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,6 @@ def test_what_is_a_product_and_what_is_int8(one, product, int8):
         ("Bool", "other"),
     ],
 )
-def test_types_by_the_words_of_the_inspector(text, name):
+def test_types_are_recognised_in_the_inspectors_texts(text, name):
     assert datatype({"Format/Datatype": text}) == name
     assert datatype({"Datatype": text}) == name

@@ -1,4 +1,4 @@
-"""A plan is run by the GPU and the TensorRT that it was built for, or not at all."""
+"""A plan is run only on the GPU and the TensorRT that it was built for, or a compatible one."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ def make(bundle, tag, **changes):
     return file
 
 
-def test_a_tag_names_its_folder_and_itself():
+def test_a_tag_has_a_folder_and_a_text():
     assert T4.folder == "plans/sm75-trt10.16.1.11"
     assert str(T4) == "compute capability 7.5 with TensorRT 10.16.1.11"
     assert is_plan(f"{T4.folder}/model.plan")
@@ -47,7 +47,7 @@ def test_a_plan_that_was_built_here_passes(plan):
 
 
 @pytest.mark.parametrize("here", [Tag(86, "10.16.1.11"), Tag(75, "10.16.1.12"), Tag(75, "10.14.1.48")])
-def test_a_foreign_plan_names_both_machines_and_the_remedy(plan, here):
+def test_a_plan_of_another_machine_is_refused_with_advice(plan, here):
     with pytest.raises(MachineError) as refused:
         check_plan(plan, here)
     assert all(text in str(refused.value) for text in (str(T4), str(here), "toolchain build"))
@@ -65,32 +65,32 @@ def test_a_foreign_plan_names_both_machines_and_the_remedy(plan, here):
         ({"options": {"hardware_compatible": "same-compute-capability"}}, Tag(90, "10.16.1.11"), False),
     ],
 )
-def test_a_compatible_plan_runs_where_its_kind_says(tmp_path, changes, here, runs):
+def test_a_compatible_plan_runs_on_the_machines_that_it_states(tmp_path, changes, here, runs):
     built = Tag(80 if "options" in changes else 75, T4.tensorrt)
     file = make(tmp_path, built, **changes)
     if runs:
         assert find_plan([f"{built.folder}/model.plan"], here, where=tmp_path) == str(file.relative_to(tmp_path))
     else:
-        with pytest.raises(MachineError, match=rf"there: sm{built.sm}-trt10\.16\.1\.11"):
+        with pytest.raises(MachineError, match=rf"it has: sm{built.sm}-trt10\.16\.1\.11"):
             find_plan([f"{built.folder}/model.plan"], here, where=tmp_path)
 
 
-def test_the_plan_of_this_very_machine_comes_first(tmp_path):
+def test_the_plan_of_this_machine_comes_first(tmp_path):
     make(tmp_path, Tag(75, "10.10.0.1"), version_compatible=True)
     make(tmp_path, T4)
     names = [f"plans/{name}/model.plan" for name in ("sm75-trt10.10.0.1", "sm75-trt10.16.1.11")]
     assert find_plan(names, T4, where=tmp_path) == names[1]
 
 
-def test_a_bundle_without_a_plan_says_so(tmp_path):
-    with pytest.raises(MachineError, match=r"there: none\)\. Build one here"):
+def test_a_bundle_without_a_plan_is_refused(tmp_path):
+    with pytest.raises(MachineError, match=r"it has: none\)\. Build one here"):
         find_plan(["model.onnx"], T4, where=tmp_path)
 
 
 def test_changed_bytes_are_refused(plan):
     plan.write_bytes(b"b plan")
     assert check_plan(plan, T4, digest=False)
-    with pytest.raises(InputError, match="changed since it was built, and a plan is code"):
+    with pytest.raises(InputError, match="changed since it was built, and a plan is executable code"):
         check_plan(plan, T4)
 
 

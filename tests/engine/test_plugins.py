@@ -1,4 +1,4 @@
-"""Plugins are taken in the version that the registry has, the newer interface first."""
+"""The version of a plugin is the first that the registry has, the newer interface first."""
 
 from types import SimpleNamespace
 
@@ -18,13 +18,13 @@ def tensorrt(*known):
 
 
 @pytest.mark.parametrize("kinds", [VARIABLE_LENGTH, FIXED_LENGTH])
-def test_the_first_known_version_of_each_is_taken(kinds):
+def test_the_first_known_version_of_each_is_chosen(kinds):
     every = [(name, version) for name, versions in kinds.items() for version in versions]
     assert plugin_versions(tensorrt(*every), kinds) == {name: versions[0] for name, versions in kinds.items()}
     old = [(name, versions[-1]) for name, versions in kinds.items()]
     assert plugin_versions(tensorrt(*old), kinds) == dict(old)
 
 
-def test_one_that_is_missing_is_named():
-    with pytest.raises(MachineError, match=f"has no {SKIP_NORM} of version 6 or 2"):
+def test_a_missing_plugin_is_a_machine_error():
+    with pytest.raises(MachineError, match=f"lacks {SKIP_NORM} of version 6 or 2"):
         plugin_versions(tensorrt((QKV, "5")), VARIABLE_LENGTH)

@@ -1,4 +1,4 @@
-"""Profiles hold every batch that they are chosen for, and options that make none are refused."""
+"""A chosen profile holds its batch, and options that describe no profile are refused."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from toolchain.engine.shapes import Profile, choose_profile, make_profiles, parse_triple
 from toolchain.errors import InputError, UsageError
-from toolchain.graph.plugin_graph import pack
+from toolchain.graph.plugin_graph import pack_batch
 from toolchain.runtimes.buckets import padded
 
 MOST = 128
@@ -36,7 +36,7 @@ def fits(shape, triple):
 
 
 @given(profiled())
-def test_the_tightest_profile_that_holds_a_batch_is_chosen(made):
+def test_the_smallest_profile_that_holds_a_batch_is_chosen(made):
     profiles, batch = made
     rows, length = batch["input_ids"].shape
     index = choose_profile(profiles, rows=rows, length=length)
@@ -45,7 +45,7 @@ def test_the_tightest_profile_that_holds_a_batch_is_chosen(made):
 
 
 @given(profiled())
-def test_a_batch_padded_up_to_a_profile_fits_it_and_is_otherwise_as_it_was(made):
+def test_a_batch_padded_to_a_profile_fits_it_and_keeps_its_values(made):
     profiles, batch = made
     rows, length = batch["input_ids"].shape
     profile = profiles[choose_profile(profiles, rows=rows, length=length)]
@@ -60,22 +60,22 @@ def test_a_batch_padded_up_to_a_profile_fits_it_and_is_otherwise_as_it_was(made)
 
 
 @given(profiled())
-def test_a_batch_without_padding_fits_its_profile_however_short_its_other_rows_are(made):
+def test_a_packed_batch_fits_its_profile_however_short_its_rows_are(made):
     profiles, batch = made
     rows, length = batch["input_ids"].shape
-    inputs = pack(batch)
+    inputs = pack_batch(batch)
     shapes = profiles[choose_profile(profiles, rows=rows, length=length)].packed(list(inputs))
     assert shapes.keys() == inputs.keys()
     for name, array in inputs.items():
         assert fits(array.shape, shapes[name]), (name, array.shape, shapes[name])
 
 
-def test_a_longer_row_than_any_profile_takes_names_the_option():
-    with pytest.raises(InputError, match=r"up to 32 tokens a row, not 33\. .*--seq-len or --buckets"):
+def test_a_row_that_no_profile_takes_is_refused_with_the_option():
+    with pytest.raises(InputError, match=r"up to 32 tokens per row, not 33\. .*--seq-len or --buckets"):
         choose_profile([Profile((1, 1, 8), (1, 16, 32))], rows=1, length=33)
 
 
-def test_what_the_options_make():
+def test_options_become_profiles():
     assert make_profiles(None, None, None, max_length=32) == [Profile((1, 32, 128), (1, 32, 32))]
     assert make_profiles("4", "8,16,32", None, max_length=64) == [Profile((4, 4, 4), (8, 16, 32))]
     assert [one.length for one in make_profiles(None, None, "16,64", max_length=64)] == [(1, 16, 16), (17, 64, 64)]
@@ -97,10 +97,10 @@ def test_what_the_options_make():
         (("-1,1,1", None, None), "not whole numbers"),
     ],
 )
-def test_what_makes_no_profile_is_refused(options, message):
+def test_options_that_describe_no_profile_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         make_profiles(*options, max_length=MOST)
 
 
-def test_a_triple_that_is_not_given_is_the_default():
+def test_a_missing_triple_is_the_default():
     assert parse_triple("batch-size", None, (1, 2, 3)) == (1, 2, 3)

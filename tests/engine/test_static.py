@@ -1,4 +1,4 @@
-"""The network that a calibrator runs computes what the model does, under the names of the graph without padding."""
+"""The calibration network computes the model's hidden state, with the tensor names of the graph without padding."""
 
 import pickle
 import sys
@@ -11,8 +11,8 @@ from onnx.reference import ReferenceEvaluator
 from toolchain import graph
 from toolchain.engine.static import static_network
 from toolchain.errors import InputError, MachineError
-from toolchain.graph.encoder import dissect, tensor_name, tensor_names
-from toolchain.graph.plugin_graph import QKV, SKIP_NORM, pack, packed
+from toolchain.graph.encoder import parse_encoder, tensor_name, tensor_names
+from toolchain.graph.plugin_graph import QKV, SKIP_NORM, pack_batch, packed_graph
 from toolchain.runtimes.ort import open_session
 
 KINDS = ["distilbert", "bert", "roberta"]
@@ -50,9 +50,9 @@ def feeds(batch):
 
 @pytest.mark.parametrize("versions", [OLD, NEW])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_last_hidden_state_is_the_models(files, fill, random_batch, kind, versions):
+def test_the_last_hidden_state_is_that_of_the_model(files, fill, random_batch, kind, versions):
     model, batch = graph.load(files[kind]), random_batch(kind, 5, 17)
-    network, _ = fill(dissect(model), batch, versions)
+    network, _ = fill(parse_encoder(model), batch, versions)
     assert {network.get_input(index).name for index in range(network.num_inputs)} == set(feeds(batch))
     assert network.num_outputs == 1
     name = list(graph.nodes(model, "LayerNormalization"))[-1].outputs[0].name
@@ -63,19 +63,19 @@ def test_the_last_hidden_state_is_the_models(files, fill, random_batch, kind, ve
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_both_networks_have_every_tensor_of_the_table_and_the_same_values(by_path, files, fill, random_batch, kind):
-    encoder, batch = dissect(graph.load(files[kind])), random_batch(kind, 4, 13)
+def test_both_networks_have_the_same_tensors_and_values(by_path, files, fill, random_batch, kind):
+    encoder, batch = parse_encoder(graph.load(files[kind])), random_batch(kind, 4, 13)
     network, _ = fill(encoder, batch)
     values = network.evaluate(feeds(batch))
     assert len(values) == network.num_inputs + network.num_layers  # no two tensors have one name
     versions = {QKV: "5", SKIP_NORM: "6"}
-    model = packed(encoder, dtype="float32", attention_type=0, norm_type=0, versions=versions)
+    model = packed_graph(encoder, dtype="float32", attention_type=0, norm_type=0, versions=versions)
     names = tensor_names(encoder)
     known = {value.name: value for node in model.graph for value in node.outputs}
     model.graph.outputs[:] = [known[name] for name in names]
     session = ReferenceEvaluator(ir.to_proto(model), new_ops=by_path("plugin_reference").OPS)
     real = batch["attention_mask"] == 1
-    for name, expected in zip(names, session.run(None, pack(batch)), strict=True):
+    for name, expected in zip(names, session.run(None, pack_batch(batch)), strict=True):
         found = values[name][..., 0, 0].transpose(1, 0, 2)[real]
         np.testing.assert_allclose(found, expected[..., 0, 0], atol=1e-4, err_msg=name)
     assert network.get_output(0).name == names[-1] == tensor_name(1, "output")
@@ -86,7 +86,7 @@ def test_weights_outlive_the_call(files, double, fill, random_batch):
     double.Weights, original = type("Weights", (double.Weights,), {}), double.Weights
     try:
         double.Weights.__init__ = lambda self, array: (original.__init__(self, array), created.append(self))[0]
-        _, kept = fill(dissect(graph.load(files["bert"])), random_batch("bert", 2, 5))
+        _, kept = fill(parse_encoder(graph.load(files["bert"])), random_batch("bert", 2, 5))
     finally:
         double.Weights = original
     held = {id(one) for one in kept}
@@ -97,7 +97,7 @@ def test_weights_outlive_the_call(files, double, fill, random_batch):
 def test_relu_and_pickling(files, double, fill, random_batch, monkeypatch):
     import dataclasses
 
-    encoder, batch = dissect(graph.load(files["distilbert"])), random_batch("distilbert", 2, 5)
+    encoder, batch = parse_encoder(graph.load(files["distilbert"])), random_batch("distilbert", 2, 5)
     layers = tuple(dataclasses.replace(layer, activation="relu") for layer in encoder.layers)
     network, _ = fill(dataclasses.replace(encoder, layers=layers), batch)
     values = network.evaluate(feeds(batch))
@@ -108,21 +108,21 @@ def test_relu_and_pickling(files, double, fill, random_batch, monkeypatch):
     np.testing.assert_array_equal(again[name], values[name])
 
 
-def test_a_missing_plugin_is_a_missing_machine(files, double):
-    encoder = dissect(graph.load(files["distilbert"]))
-    with pytest.raises(MachineError, match="no plugin CustomSkipLayerNormPluginDynamic of version 5"):
+def test_a_missing_plugin_is_a_machine_error(files, double):
+    encoder = parse_encoder(graph.load(files["distilbert"]))
+    with pytest.raises(MachineError, match="has no plugin CustomSkipLayerNormPluginDynamic of version 5"):
         static_network(double.tensorrt(["1"]), double.Network(), encoder, batch=1, length=4, versions=NEW)
 
 
-def test_a_refused_layer_is_named(files, double):
+def test_an_error_names_the_refused_layer(files, double):
     network = double.Network()
     network.add_unary = lambda *_: None
-    encoder = dissect(graph.load(files["distilbert"]))
+    encoder = parse_encoder(graph.load(files["distilbert"]))
     with pytest.raises(MachineError, match=r"refuses the layer layer\.0\.activated\.erf"):
         static_network(double.tensorrt(), network, encoder, batch=1, length=4, versions=NEW)
 
 
 def test_rows_longer_than_the_position_table_are_refused(files, double):
-    encoder = dissect(graph.load(files["roberta"]))
-    with pytest.raises(InputError, match="513 tokens, and the model has 512 positions"):
+    encoder = parse_encoder(graph.load(files["roberta"]))
+    with pytest.raises(InputError, match="513 tokens; the model has 512 positions"):
         static_network(double.tensorrt(), double.Network(), encoder, batch=1, length=513, versions=NEW)

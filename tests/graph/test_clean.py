@@ -1,4 +1,4 @@
-"""Each pass by itself changes what it is for; all together change no logit (tests/test_export.py)."""
+"""Each cleaning pass changes what it is for; tests/checkpoint/test_export.py checks that together they keep logits."""
 
 import numpy as np
 import onnx
@@ -30,13 +30,13 @@ def run(model, **feeds):
 
 
 @pytest.mark.parametrize("lowest", [-np.inf, np.finfo(np.float32).min])
-def test_finite_masks_raises_what_stands_for_minus_infinity(lowest):
+def test_finite_masks_raises_constants_that_mean_minus_infinity(lowest):
     model = model_of([helper.make_node("Add", ["x", "m"], ["y"])], {"x": [2]}, {"y": [2]}, {"m": np.float32(lowest)})
     assert clean.finite_masks(model) == 1
     assert run(model, x=np.zeros(2, np.float32)).tolist() == [-1e4, -1e4]
 
 
-def test_finite_masks_leaves_large_weights_alone():
+def test_finite_masks_keeps_large_weights():
     model = model_of(
         [helper.make_node("Add", ["x", "m"], ["y"])], {"x": [2]}, {"y": [2]}, {"m": np.full(2, -1e5, np.float32)}
     )
@@ -55,7 +55,7 @@ def gelu():
     return model_of(nodes, {"x": [5]}, {"y": [5]}, constants)
 
 
-def test_plain_gelu_keeps_the_values_and_ends_in_the_half():
+def test_plain_gelu_keeps_the_values_and_ends_with_the_half():
     model, x = gelu(), np.linspace(-3, 3, 5, dtype=np.float32)
     before = run(model, x=x)
     assert clean.plain_gelu(model) == 1
@@ -83,7 +83,7 @@ def attention(op="Mul", factor=0.25):
 
 
 @pytest.mark.parametrize(("op", "factor"), [("Mul", 0.25), ("Div", 4.0)])
-def test_fold_attention_scale_keeps_the_scores_and_drops_the_node(op, factor):
+def test_fold_attention_scale_keeps_the_scores_and_removes_the_node(op, factor):
     model = attention(op, factor)
     x = np.random.default_rng(1).normal(size=(1, 3, 4)).astype(np.float32)
     before = run(model, x=x)
@@ -93,7 +93,7 @@ def test_fold_attention_scale_keeps_the_scores_and_drops_the_node(op, factor):
     assert op not in [node.op_type for node in model.graph]
 
 
-def test_fold_attention_scale_leaves_a_query_that_others_read():
+def test_fold_attention_scale_keeps_a_query_with_other_readers():
     model = attention()
     query = next(node for node in model.graph if node.op_type == "Add").outputs[0]
     model.graph.outputs.append(query)
@@ -102,7 +102,7 @@ def test_fold_attention_scale_leaves_a_query_that_others_read():
     assert clean.fold_attention_scale(model) == 0
 
 
-def test_float_sums_counts_as_before_in_float():
+def test_float_sums_counts_the_same_positions_in_float():
     ids = np.array([[3, 1, 0, 4]], np.int64)
     made = helper.make_model(
         helper.make_graph(

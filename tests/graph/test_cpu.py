@@ -25,7 +25,7 @@ def run(model, batch):
 
 @pytest.fixture(scope="module")
 def quantized(exported, tokens_of):
-    """Return a new Q/DQ graph of an architecture, attention left in float."""
+    """Return a new Q/DQ graph of an architecture, with attention in float."""
     ranges = {kind: calibrate(graph.load(exported[kind]), tokens_of(kind, 60), method="minmax") for kind in KINDS}
 
     def make(kind):
@@ -46,7 +46,7 @@ def test_float_passes_keep_the_logits_of_padded_rows(kind, run_pass, exported, r
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_row_keeps_its_logits_whatever_the_padding(kind, exported, tokens_of):
+def test_padding_does_not_change_logits(kind, exported, tokens_of):
     model, tokens = graph.load(exported[kind]), tokens_of(kind, 8)
     for_cpu(model)
     alone = [run(model, tokens.batch(np.array([row]))) for row in range(8)]
@@ -64,11 +64,11 @@ def test_only_the_first_token_of_the_last_layer_is_computed(kind, exported, rand
     lengths = [shape[-2] for shape in shapes]
     per_layer = len(names) // LAYERS
     assert set(lengths[:-per_layer]) == {7}
-    # Keys and values are needed of every token; query, two attention products and three linear layers of the first.
+    # Keys and values are computed for every token; the query, both attention GEMMs and three linear layers for one.
     assert Counter(lengths[-per_layer:]) == {7: 2, 1: 6}
 
 
-def test_nothing_is_narrowed_where_the_head_reads_every_token(exported):
+def test_nothing_is_narrowed_if_the_head_reads_every_token(exported):
     model = graph.load(exported["distilbert"])
     choice = next(node for node in graph.nodes(model, "Gather") if node.inputs[0].producer() is not None)
     choice.replace_input_with(1, graph.add_initializer(model, "second", np.array(1)))
@@ -76,7 +76,7 @@ def test_nothing_is_narrowed_where_the_head_reads_every_token(exported):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_integer_product_gives_what_its_qdq_nodes_gave(kind, quantized, random_batch):
+def test_an_integer_gemm_gives_the_result_of_its_qdq_nodes(kind, quantized, random_batch):
     model, batch = quantized(kind), random_batch(kind, 6, 19)
     expected = run(model, batch)
     assert integer_products(model) == 6 * LAYERS
@@ -85,7 +85,7 @@ def test_an_integer_product_gives_what_its_qdq_nodes_gave(kind, quantized, rando
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_int8_graph_stays_within_its_noise(kind, quantized, random_batch, reference):
+def test_the_int8_graph_stays_near_fp32(kind, quantized, random_batch, reference):
     model, batch = quantized(kind), random_batch(kind, 32, 19)
     expected = run(model, batch)
     assert for_cpu(model)["integer_products"] == 6 * LAYERS
@@ -95,7 +95,7 @@ def test_the_int8_graph_stays_within_its_noise(kind, quantized, random_batch, re
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_products_that_do_not_fit_stay_as_they_are(kind, quantized):
+def test_gemms_of_other_types_stay_unchanged(kind, quantized):
     model = quantized(kind)
     for node in graph.nodes(model, "DequantizeLinear"):
         if graph.constant(node.inputs[0]) is not None:  # a weight, now with zero points
@@ -105,8 +105,8 @@ def test_products_that_do_not_fit_stay_as_they_are(kind, quantized):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_onnx_runtime_takes_the_fast_kernels(kind, quantized, tmp_path):
-    """Its optimiser must neither fuse Add and LayerNorm, nor take the bias from the product into GELU."""
+def test_onnx_runtime_chooses_the_fast_kernels(kind, quantized, tmp_path):
+    """Its optimiser must neither fuse Add and LayerNorm, nor move the bias of a linear layer into GELU."""
     model = quantized(kind)
     for_cpu(model)
     graph.save(model, tmp_path / "model.onnx")

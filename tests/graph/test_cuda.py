@@ -1,4 +1,4 @@
-"""Graphs fused for CUDA: the same logits, by ONNX Runtime's CPU kernels of the same operators, and nothing left out."""
+"""Graphs fused for CUDA: every layer is fused, and the CPU kernels of the same operators give the same logits."""
 
 from collections import Counter
 
@@ -46,7 +46,7 @@ def test_each_pass_keeps_the_logits_of_padded_rows(kind, name, exported, random_
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_row_keeps_its_logits_whatever_the_padding(kind, exported, tokens_of, reference):
+def test_padding_does_not_change_logits(kind, exported, tokens_of, reference):
     model, _ = opened(kind, exported)
     tokens = tokens_of(kind, 8)
     alone = np.concatenate([run(model, tokens.batch(np.array([row]))) for row in range(8)])
@@ -55,7 +55,7 @@ def test_a_row_keeps_its_logits_whatever_the_padding(kind, exported, tokens_of, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_of_a_layer_is_left_but_its_products(kind, exported):
+def test_only_the_gemms_of_a_layer_are_not_fused(kind, exported):
     model, _ = opened(kind, exported)
     left = Counter(node.op_type for node in model.graph)
     assert left["MatMul"] == 6 * LAYERS
@@ -63,7 +63,7 @@ def test_nothing_of_a_layer_is_left_but_its_products(kind, exported):
     assert not {"Softmax", "Erf", "Transpose", "Reshape"} & set(left)
 
 
-def test_a_row_of_nothing_but_padding_spoils_no_other(exported, random_batch, reference):
+def test_a_row_without_tokens_does_not_change_other_rows(exported, random_batch, reference):
     model, _ = opened("bert", exported)
     batch = random_batch("bert", 4, 9)
     batch["attention_mask"][3] = 0
@@ -99,17 +99,17 @@ def test_rows_that_are_not_padded_on_the_right_are_refused(exported, random_batc
             infer({name: array[:, ::-1] for name, array in batch.items()})
 
 
-def test_scores_with_another_mask_are_not_fused_and_that_is_told(exported):
+def test_scores_with_another_mask_are_not_fused_and_reported(exported):
     model = graph.load(exported["bert"])
     softmax = next(graph.nodes(model, "Softmax"))
     add = softmax.inputs[0].producer()
     mask = next(index for index, value in enumerate(add.inputs) if value.shape[1] == 1)
     add.replace_input_with(mask, graph.add_initializer(model, "other", np.zeros((1, 1, 1, 1), np.float32)))
-    with pytest.raises(InputError, match="attention: 1 of 2 are of a form that can be fused"):
+    with pytest.raises(InputError, match="attention: only 1 of 2 can be fused"):
         for_cuda(model)
 
 
-def test_the_addition_of_embeddings_is_no_residual(exported):
+def test_the_addition_of_embeddings_is_not_fused(exported):
     model = graph.load(exported["bert"])
     first = next(graph.nodes(model, "LayerNormalization"))
     fuse_skip_norms(model)
@@ -117,7 +117,7 @@ def test_the_addition_of_embeddings_is_no_residual(exported):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_its_work_is_that_of_the_parts_less_what_the_last_layer_spares(kind, exported):
+def test_its_work_equals_that_of_the_parts_without_the_skipped_part_of_the_last_layer(kind, exported):
     model, _ = opened(kind, exported)
     apart = graph.load(exported[kind])
     first_token(apart)

@@ -1,4 +1,4 @@
-"""The anatomy is the checkpoint's: its parts, put together in numpy, give the files graph's own tensors."""
+"""The parsed encoder has the checkpoint's weights: put together in numpy, they give the tensors of the graph."""
 
 import importlib.util
 import math
@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from toolchain import graph
 from toolchain.errors import InputError
-from toolchain.graph.encoder import dissect, plugin_ranges, tensor_name, tensor_names
+from toolchain.graph.encoder import parse_encoder, plugin_ranges, tensor_name, tensor_names
 from toolchain.graph.fp16 import to_half
 from toolchain.graph.gemms import calibrated_tensors, linear_layers
 from toolchain.runtimes.ort import open_session
@@ -73,7 +73,7 @@ def last_hidden(model, batch):
 
 
 def assert_same_as_graph(model, batch):
-    encoder, expected = dissect(model), last_hidden(model, batch)
+    encoder, expected = parse_encoder(model), last_hidden(model, batch)
     for row, length in enumerate(batch["attention_mask"].sum(axis=1)):
         types = batch.get("token_type_ids", batch["input_ids"])[row, :length]
         found = forward(encoder, batch["input_ids"][row, :length], types)
@@ -82,7 +82,7 @@ def assert_same_as_graph(model, batch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_parts_make_the_hidden_state(files, random_batch, kind):
+def test_the_parts_compute_the_hidden_state(files, random_batch, kind):
     encoder = assert_same_as_graph(graph.load(files[kind]), random_batch(kind, 5, 19))
     assert (encoder.heads, encoder.head_size, encoder.hidden, len(encoder.layers)) == (2, 16, 32, 2)
     assert (encoder.types is not None) == (kind == "bert")
@@ -90,23 +90,23 @@ def test_the_parts_make_the_hidden_state(files, random_batch, kind):
     assert encoder.head[-1].outputs[0].name == "logits"
 
 
-def test_the_query_is_the_checkpoints(files):
+def test_the_query_has_the_weights_of_the_checkpoint(files):
     weights = load_file(files["distilbert"].parent / "model.safetensors")
-    query = dissect(graph.load(files["distilbert"])).layers[1].query
+    query = parse_encoder(graph.load(files["distilbert"])).layers[1].query
     np.testing.assert_allclose(
         query.weight.T, weights["distilbert.transformer.layer.1.attention.q_lin.weight"], rtol=1e-6
     )
 
 
-def test_positions_begin_behind_robertas_padding_and_hold_its_only_type(files):
+def test_robertas_positions_begin_after_padding_and_include_its_only_type(files):
     weights = load_file(files["roberta"].parent / "model.safetensors")
     table, types = (weights[f"roberta.embeddings.{name}_embeddings.weight"] for name in ("position", "token_type"))
-    encoder = dissect(graph.load(files["roberta"]))
+    encoder = parse_encoder(graph.load(files["roberta"]))
     np.testing.assert_array_equal(encoder.positions, table[2:] + types[0])
 
 
 def scale_scores(model, factor):
-    """Multiply each product of query and key, as a graph does whose scale is not folded into the query."""
+    """Multiply each GEMM of query and key, as in a graph whose scale is not folded into the query."""
     for node in graph.nodes(model, "MatMul"):
         if node.name.endswith("product"):
             value = node.outputs[0]
@@ -117,31 +117,31 @@ def scale_scores(model, factor):
             scaled.replace_input_with(0, value)
 
 
-def test_a_scale_left_behind_the_product_goes_into_the_query(files, random_batch):
+def test_a_scale_after_the_gemm_goes_into_the_query(files, random_batch):
     model = graph.load(files["bert"])
     scale_scores(model, 0.25)
     encoder = assert_same_as_graph(model, random_batch("bert", 3, 9))
     assert encoder.layers[0].query_ratio == pytest.approx(0.25 * RATIO)
 
 
-def test_relu_is_known(make, tmp_path, random_batch):
+def test_relu_is_recognised(make, tmp_path, random_batch):
     model = graph.load(make(tmp_path, "distilbert", activation="relu"))
     encoder = assert_same_as_graph(model, random_batch("distilbert", 3, 9))
     assert encoder.layers[0].activation == "relu"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_sources_are_calibrated(files, kind):
+def test_every_source_is_a_calibrated_tensor(files, kind):
     model = graph.load(files[kind])
-    layers = dissect(model).layers
+    layers = parse_encoder(model).layers
     names = {name for layer in layers for name in layer.sources.values()}
     assert names == set(calibrated_tensors(model))
     assert set(layers[0].results) == {"attended", "inner", "outer", "output"}
     assert set(layers[0].sources) == {"input", "query", "key", "value", "context", "normed", "activated"}
 
 
-def test_the_range_of_qkv_is_the_widest_and_the_querys_is_unscaled(files):
-    encoder = dissect(graph.load(files["bert"]))
+def test_qkv_has_the_largest_range_of_the_three_with_the_query_unscaled(files):
+    encoder = parse_encoder(graph.load(files["bert"]))
     names = [name for layer in encoder.layers for name in layer.sources.values()]
     ranges = {name: Range(1.0, -1.0, 1.0) for name in names}
     first, second = (layer.sources for layer in encoder.layers)
@@ -207,12 +207,12 @@ def rotated(model):
 
 
 def second_token(model):
-    gather = dissect(model).head[0]
+    gather = parse_encoder(model).head[0]
     gather.replace_input_with(1, graph.add_initializer(model, "second", np.int64(1).reshape(())))
 
 
 def mean_of_tokens(model):
-    gather = dissect(model).head[0]
+    gather = parse_encoder(model).head[0]
     axes = graph.add_initializer(model, "axes", np.array([1]))
     mean = ir.node("ReduceMean", [gather.inputs[0], axes], {"keepdims": 0})
     model.graph.insert_before(gather, mean)
@@ -230,8 +230,8 @@ def another_input(model):
         (half, "a float16 graph"),
         (quantized, "Q/DQ nodes"),
         (before_norm, "layer 0: .* does not normalise the sum"),
-        (positions_in_scores, "layer 0: the scores are no product"),
-        (another_mask, "layer 0: .* no mask of the padding"),
+        (positions_in_scores, "layer 0: the scores are not a GEMM"),
+        (another_mask, "layer 0: .* is not a padding mask"),
         (rotated, "layer 0: attention has another form"),
         (second_token, "the first token alone"),
         (mean_of_tokens, "the first token alone"),
@@ -242,16 +242,16 @@ def test_another_graph_is_refused(files, change, why):
     model = graph.load(files["distilbert"])
     change(model)
     with pytest.raises(InputError, match=rf"^some.onnx: .*{why}.*--attention native\.$"):
-        dissect(model, where="some.onnx")
+        parse_encoder(model, where="some.onnx")
 
 
 @pytest.mark.parametrize("kind", ["gelu_new", "silu"])
 def test_another_activation_is_refused(make, tmp_path, kind):
     model = graph.load(make(tmp_path, "bert", hidden_act=kind))
-    with pytest.raises(InputError, match="none of gelu, relu"):
-        dissect(model)
+    with pytest.raises(InputError, match="not one of gelu, relu"):
+        parse_encoder(model)
 
 
-def test_only_the_tables_roles_have_names():
+def test_a_tensor_of_an_unknown_role_has_no_name():
     with pytest.raises(ValueError, match="query"):
         tensor_name(0, "query")

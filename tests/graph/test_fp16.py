@@ -1,4 +1,4 @@
-"""A typed graph is float16 where it should be, float32 where it must be, and near the original."""
+"""A converted graph is float16 or float32 as fp16.py states, and its logits are near the original's."""
 
 import numpy as np
 import onnx
@@ -26,7 +26,7 @@ def types(model, *op_types):
     return {node.outputs[0].dtype for node in graph.nodes(model, *op_types)}
 
 
-def test_products_are_float16_and_sums_of_squares_float32(typed):
+def test_gemms_are_float16_and_layer_norms_float32(typed):
     assert types(typed, "MatMul") == {ir.DataType.FLOAT16}
     assert types(typed, "LayerNormalization", "Softmax", "Gemm") == {ir.DataType.FLOAT}
 
@@ -62,7 +62,7 @@ def test_a_weight_beyond_float16_is_refused(exported):
 
 @pytest.fixture(scope="module")
 def quantized(exported, tokens_of, tmp_path_factory):
-    """An INT8 graph, in float32 and typed."""
+    """An INT8 graph, before and after its conversion to float16."""
     tokens = tokens_of("bert", 32)
     ranges = calibrate(graph.load(exported["bert"]), tokens, method="minmax")
     made = {}
@@ -88,7 +88,7 @@ def test_a_q_node_takes_either_type_and_a_dq_node_gives_float16(quantized):
         assert graph.constant(reader.inputs[1]).astype("float32") == graph.constant(scale).astype("float32")
 
 
-def test_float16_around_int8_changes_little_and_is_known_by_its_types(quantized, probe):
+def test_float16_around_int8_changes_logits_little_and_is_recognised(quantized, probe):
     found = {}
     for name, file in quantized.items():
         assert is_half_qdq(file) == (name == "half")

@@ -1,4 +1,4 @@
-"""Our typed graphs are of the one form that TensorRT fuses, and each way to spoil it is named."""
+"""Our typed graphs have the form that TensorRT fuses, and each deviation from it is reported."""
 
 import numpy as np
 import onnx_ir as ir
@@ -48,8 +48,8 @@ def softmax_of(model):
     return next(graph.nodes(model, "Softmax"))
 
 
-def products_of(model):
-    """Return the two products of the first attention."""
+def gemms_of(model):
+    """Return the two GEMMs of the first attention."""
     named = {str(node.name): node for node in graph.nodes(model, "MatMul")}
     return next(node for name, node in named.items() if name.endswith(".product")), next(
         node for name, node in named.items() if name.endswith(".product2")
@@ -57,7 +57,7 @@ def products_of(model):
 
 
 def insert(model, operator, value, *others, name="added"):
-    """Put a node between a value and all that reads it."""
+    """Insert a node between a value and its readers."""
     uses = list(value.uses())
     node = ir.node(operator, [value, *others], name=name)
     node.outputs[0].name, node.outputs[0].type, node.outputs[0].shape = f"{name}.output", value.type, value.shape
@@ -72,7 +72,7 @@ def number(model, value, dtype=np.float16):
 
 
 def without_qdq(value):
-    """Let what reads a dequantised value read the value from before."""
+    """Let the readers of a dequantized value read the float value instead."""
     dequantize = value.producer()
     quantize = dequantize.inputs[0].producer()
     for use in list(value.uses()):
@@ -91,80 +91,80 @@ def test_attention_in_float16_inside_an_int8_graph_can_be_fused(int8):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_float32_graph_has_one_fault(exported, kind):
-    assert faults(graph.load(exported[kind])) == ["float32 products are not fused: type the graph as float16 first"]
+    assert faults(graph.load(exported[kind])) == ["float32 GEMMs are not fused: convert the graph to float16 first"]
 
 
-def test_a_graph_without_attention_says_so(half):
+def test_a_graph_without_attention_is_reported(half):
     model = half()
     for node in attention_gemms(model):
         node.replace_input_with(1, number(model, 1.0))
-    assert faults(model) == ["no attention: the graph has no product of two activations"]
+    assert faults(model) == ["no attention: the graph has no GEMM of two activations"]
 
 
-def test_one_float32_input_is_named(half):
+def test_one_float32_input_is_reported(half):
     model = half()
-    first, _ = products_of(model)
+    first, _ = gemms_of(model)
     insert(model, "Cast", first.inputs[0]).outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
-    assert faults(model) == [f"{first.name}: Q is FLOAT, and only FLOAT16, BFLOAT16 and dequantised INT8 are fused"]
+    assert faults(model) == [f"{first.name}: Q is FLOAT, and only FLOAT16, BFLOAT16 and dequantized INT8 are fused"]
 
 
 @pytest.mark.parametrize("operator", ["Mul", "Div"])
-def test_scaling_after_the_first_product_is_named(half, operator):
+def test_scaling_after_the_first_gemm_is_reported(half, operator):
     model = half()
-    first, _ = products_of(model)
+    first, _ = gemms_of(model)
     insert(model, operator, first.outputs[0], number(model, 8.0))
-    assert faults(model) == [f"{first.name}: added scales after the first product; Q or K must be scaled before it"]
+    assert faults(model) == [f"{first.name}: added scales after the first GEMM; Q or K must be scaled before it"]
 
 
-def test_scaling_of_q_before_the_first_product_is_no_fault(half):
+def test_scaling_of_q_before_the_first_gemm_is_allowed(half):
     model = half()
-    first, _ = products_of(model)
+    first, _ = gemms_of(model)
     insert(model, "Mul", first.inputs[0], number(model, 0.25))
     assert faults(model) == []
 
 
 @pytest.mark.parametrize("operator", ["Clip", "QuantizeLinear"])
-def test_anything_else_before_softmax_is_named(half, operator):
+def test_another_operator_before_softmax_is_reported(half, operator):
     model = half()
-    first, _ = products_of(model)
+    first, _ = gemms_of(model)
     insert(model, operator, first.outputs[0], number(model, 8.0))
-    assert faults(model) == [f"{first.name}: added ({operator}) stands between the first product and softmax"]
+    assert faults(model) == [f"{first.name}: added ({operator}) stands between the first GEMM and softmax"]
 
 
-def test_a_second_addition_before_softmax_is_named(half):
+def test_a_second_addition_before_softmax_is_reported(half):
     model = half()
-    first, _ = products_of(model)
+    first, _ = gemms_of(model)
     insert(model, "Add", softmax_of(model).inputs[0], number(model, 8.0, np.float32))
-    assert faults(model) == [f"{first.name}: 2 additions before softmax, and only the mask's is expected"]
+    assert faults(model) == [f"{first.name}: 2 additions before softmax, and only that of the mask is expected"]
 
 
-def test_a_guard_after_softmax_is_named(half):
+def test_an_operator_after_softmax_is_reported(half):
     model = half()
-    first, _ = products_of(model)
+    first, _ = gemms_of(model)
     insert(model, "Relu", softmax_of(model).outputs[0], name="guard")
-    assert faults(model) == [f"{first.name}: guard (Relu) stands between softmax and the second product"]
+    assert faults(model) == [f"{first.name}: guard (Relu) stands between softmax and the second GEMM"]
 
 
 @pytest.mark.parametrize(
     ("size", "half_fault", "int8_fault"),
     [(16, 0, 0), (32, 0, 0), (48, 0, 1), (64, 0, 0), (128, 0, 1), (256, 0, 1), (8, 1, 1), (20, 1, 1), (264, 1, 1)],
 )
-def test_head_sizes_without_a_kernel_are_named(half, int8, size, half_fault, int8_fault):
+def test_head_sizes_without_a_kernel_are_reported(half, int8, size, half_fault, int8_fault):
     for model, expected in ((half(), half_fault), (int8(), int8_fault)):
-        first, _ = products_of(model)
+        first, _ = gemms_of(model)
         first.inputs[0].shape = ir.Shape(["batch", 2, "sequence", size])
         assert len(faults(model)) == expected
         assert all(f"head size {size} of Q" in fault for fault in faults(model))
 
 
-def test_an_unknown_head_size_is_named(half):
+def test_an_unknown_head_size_is_reported(half):
     model = half()
-    first, second = products_of(model)
+    first, second = gemms_of(model)
     second.inputs[1].shape = None
     assert faults(model) == [f"{first.name}: the head size of V is not known"]
 
 
-def test_int8_stops_at_512_tokens(int8):
+def test_int8_beyond_512_tokens_is_reported(int8):
     found = faults(int8(), 513)
     assert len(found) == 2  # one for each layer
     assert all("length 513: in INT8 at most 512 tokens" in fault for fault in found)
@@ -173,23 +173,23 @@ def test_int8_stops_at_512_tokens(int8):
 @pytest.mark.parametrize(
     ("product", "position", "name"), [(0, 0, "Q"), (0, 1, "K"), (1, 0, "probabilities"), (1, 1, "V")]
 )
-def test_an_input_without_qdq_is_named(int8, product, position, name):
+def test_an_input_without_qdq_is_reported(int8, product, position, name):
     model = int8()
-    both = products_of(model)
+    both = gemms_of(model)
     without_qdq(both[product].inputs[position])
     both[product].inputs[position].dtype = ir.DataType.FLOAT16  # softmax has float32 before its Q
     assert faults(model) == [f"{both[0].name}: INT8 without Q/DQ on {name}"]
 
 
-def test_an_output_without_qdq_is_named(int8):
+def test_an_output_without_qdq_is_reported(int8):
     model = int8(keep="*layer.0*out_lin")
-    first, _ = products_of(model)
-    assert faults(model) == [f"{first.name}: INT8 without Q/DQ on the second product's output"]
+    first, _ = gemms_of(model)
+    assert faults(model) == [f"{first.name}: INT8 without Q/DQ on the output of the second GEMM"]
 
 
-def test_one_product_in_int8_alone_is_named(int8):
+def test_int8_in_one_gemm_alone_is_reported(int8):
     model = int8(keep="*layer.0*.product2")
-    first, _ = products_of(model)
+    first, _ = gemms_of(model)
     assert faults(model) == [f"{first.name}: INT8 without Q/DQ on {name}" for name in ("probabilities", "V")]
 
 
@@ -203,14 +203,14 @@ def qdq(model, node, position):
     node.replace_input_with(position, dequantize.outputs[0])
 
 
-def test_int8_on_the_mask_is_named(int8):
+def test_int8_on_the_mask_is_reported(int8):
     model = int8()
-    first, _ = products_of(model)
+    first, _ = gemms_of(model)
     qdq(model, softmax_of(model).inputs[0].producer(), 1)
     assert faults(model) == [f"{first.name}: the mask's addition reads INT8"]
 
 
-def test_int8_on_a_residual_is_named(int8):
+def test_int8_on_a_residual_is_reported(int8):
     model = int8()
     norm = list(graph.nodes(model, "LayerNormalization"))[1]
     addition = norm.inputs[0].producer()
@@ -220,11 +220,11 @@ def test_int8_on_a_residual_is_named(int8):
     assert faults(model) == [f"{addition.name}: a residual addition reads INT8"]
 
 
-def test_a_product_without_softmax_is_named(half):
+def test_a_gemm_without_softmax_is_reported(half):
     model = half()
     softmax = softmax_of(model)
     for use in list(softmax.outputs[0].uses()):
         use.node.replace_input_with(use.idx, softmax.inputs[0])
     graph.tidy(model)
-    first, second = products_of(model)
-    assert faults(model) == [f"{node.name}: not part of product, softmax, product" for node in (first, second)]
+    first, second = gemms_of(model)
+    assert faults(model) == [f"{node.name}: not part of GEMM, softmax, GEMM" for node in (first, second)]

@@ -1,4 +1,4 @@
-"""What our graphs contain TensorRT's parser takes, and what it does not take is named."""
+"""TensorRT's parser takes every operator of our graphs, and each operator that it does not take is reported."""
 
 import tomllib
 
@@ -50,39 +50,39 @@ def fixed(name, array):
 @pytest.mark.parametrize("major", MAJORS)
 @pytest.mark.parametrize("precision", ["full", "half", "int8"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_our_graphs_are_taken(made, kind, precision, major):
+def test_our_graphs_pass(made, kind, precision, major):
     assert check_operators(made(kind, precision), major=major) == []
 
 
-def test_the_graph_for_a_cpu_is_not_taken(made):
+def test_the_graph_for_a_cpu_is_refused(made):
     faults = check_operators(made("bert", "cpu"), major=10)
     assert any("DequantizeLinear of UINT8, and it takes" in fault for fault in faults)
     assert any("zero_point, which must be zero" in fault for fault in faults)
 
 
 @pytest.mark.parametrize("operator", ["Unique", "Bernoulli", "DynamicQuantizeLinear", "MatMulInteger"])
-def test_an_operator_that_is_not_in_the_table_is_named(operator):
+def test_an_operator_that_is_not_in_the_table_is_reported(operator):
     x = value("x", ir.DataType.FLOAT)
     node = ir.node(operator, [x], name="this one")
     expected = f"this one: {operator} is not in the table of TensorRT 10's operators"
     assert check_operators(model_of(node, x), major=10) == [expected]
 
 
-def test_a_float64_tensor_is_named():
+def test_a_float64_tensor_is_reported():
     x = value("x", ir.DataType.DOUBLE)
     node = ir.node("Relu", [x], name="this one")
     fault = "this one: Relu of DOUBLE, and it takes BFLOAT16, FLOAT, FLOAT16, INT32, INT64"
     assert check_operators(model_of(node, x), major=11) == [fault]
 
 
-def test_a_cast_to_float64_is_named():
+def test_a_cast_to_float64_is_reported():
     x = value("x", ir.DataType.FLOAT)
     output = value("y", ir.DataType.DOUBLE)
     node = ir.node("Cast", [x], {"to": int(ir.DataType.DOUBLE)}, outputs=[output], name="this one")
     assert "this one: Cast of DOUBLE" in check_operators(model_of(node, x), major=10)[0]
 
 
-def test_a_node_inside_a_branch_is_seen():
+def test_a_node_inside_a_branch_is_checked():
     x, condition = value("x", ir.DataType.FLOAT), value("c", ir.DataType.BOOL, ())
     inner = ir.node("Unique", [x], name="inner")
     branch = ir.Graph([], inner.outputs, nodes=[inner])
@@ -91,7 +91,7 @@ def test_a_node_inside_a_branch_is_seen():
     assert [fault.split(":")[0] for fault in faults] == ["outer", "inner"]
 
 
-def test_swish_came_with_11():
+def test_swish_is_taken_from_11_on():
     x = value("x", ir.DataType.FLOAT16)
     model = model_of(ir.node("Swish", [x], name="swish"), x, opset=24)
     assert check_operators(model, major=11) == []
@@ -99,7 +99,7 @@ def test_swish_came_with_11():
 
 
 @pytest.mark.parametrize(("opset", "major"), [(25, 10), (26, 11), (8, 11)])
-def test_an_opset_out_of_range_is_named(opset, major):
+def test_an_opset_out_of_range_is_reported(opset, major):
     x = value("x", ir.DataType.FLOAT)
     faults = check_operators(model_of(ir.node("Relu", [x]), x, opset=opset), major=major)
     assert [fault.split(":")[0] for fault in faults] == [f"opset {opset}"]
@@ -115,23 +115,23 @@ def test_axes_must_be_a_constant():
         assert check_operators(model_of(node, x), major=10) == expected
 
 
-def test_a_second_output_of_a_norm_is_named():
+def test_a_second_output_of_a_norm_is_reported():
     x, scale = value("x", ir.DataType.FLOAT), fixed("scale", np.ones(3, np.float32))
     node = ir.node("LayerNormalization", [x, scale], num_outputs=2, name="norm")
     model = model_of(node, x)
-    assert check_operators(model, major=10) == []  # nobody reads it
+    assert check_operators(model, major=10) == []  # without a reader
     model.graph.append(ir.node("Relu", [node.outputs[1]]))
     assert check_operators(model, major=10) == ["norm: LayerNormalization with more than one output"]
 
 
-def test_plugins_are_passed_over_and_other_domains_are_not():
+def test_plugins_are_ignored_and_other_domains_are_not():
     for domain, faults in (("trt.plugins", 0), ("com.microsoft", 1)):
         x = value("x", ir.DataType.FLOAT)
         node = ir.node("CustomQKVToContextPluginDynamic", [x], domain=domain, name="attention")
         assert len(check_operators(model_of(node, x), major=10)) == faults
 
 
-def test_the_table_says_where_it_is_from():
+def test_the_table_states_its_source():
     table = tomllib.loads(TABLE.read_text())
     for major in MAJORS:
         entry = table["tables"][str(major)]

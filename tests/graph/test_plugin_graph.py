@@ -1,4 +1,4 @@
-"""The graph without padding gives its model's logits; the plugins in it are those of plugin_reference."""
+"""The graph without padding gives the logits of its model, with the plugins of plugin_reference."""
 
 from dataclasses import replace
 
@@ -10,8 +10,8 @@ from onnx.reference import ReferenceEvaluator
 
 from toolchain import graph
 from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.graph.encoder import dissect, plugin_ranges, tensor_names
-from toolchain.graph.plugin_graph import QKV, SKIP_NORM, check_packable, head_by_head, pack, packed
+from toolchain.graph.encoder import parse_encoder, plugin_ranges, tensor_names
+from toolchain.graph.plugin_graph import QKV, SKIP_NORM, check_packable, interleave_heads, pack_batch, packed_graph
 from toolchain.int8.calibrate import collect
 from toolchain.runtimes.ort import open_session
 
@@ -49,7 +49,7 @@ def run(plugins):
         model.graph.outputs[:] = [known[name] for name in outputs]
         proto = ir.to_proto(model)
         onnx.checker.check_model(proto, full_check=True)
-        results = ReferenceEvaluator(proto, new_ops=plugins.OPS).run(None, pack(batch))
+        results = ReferenceEvaluator(proto, new_ops=plugins.OPS).run(None, pack_batch(batch))
         return dict(zip(outputs, results, strict=True))
 
     return evaluate
@@ -57,19 +57,19 @@ def run(plugins):
 
 def plain(encoder, **changes):
     settings = {"dtype": "float32", "attention_type": 0, "norm_type": 0, "versions": VERSIONS} | changes
-    return packed(encoder, **settings)
+    return packed_graph(encoder, **settings)
 
 
 @pytest.mark.parametrize("head_size", [32, 64])
 @pytest.mark.parametrize("kind", KINDS)
-def test_logits_are_the_models(sized, run, random_batch, kind, head_size):
+def test_logits_are_those_of_the_model(sized, run, random_batch, kind, head_size):
     import torch
     from transformers import AutoModelForSequenceClassification
 
     folder, model = sized(kind, head_size)
     batch = random_batch(kind, 7, 33)
     assert len(set(batch["attention_mask"].sum(axis=1))) > 3
-    found = run(plain(dissect(model)), batch)["logits"]
+    found = run(plain(parse_encoder(model)), batch)["logits"]
     np.testing.assert_allclose(found, open_session(folder / "model.onnx").run(None, batch)[0], atol=1e-3)
     original = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.inference_mode():
@@ -79,10 +79,10 @@ def test_logits_are_the_models(sized, run, random_batch, kind, head_size):
 
 @pytest.mark.parametrize("norm_type", [0, 1])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_float16_graph_is_near_and_typed(sized, run, random_batch, kind, norm_type):
+def test_a_float16_graph_is_typed_and_near_float32(sized, run, random_batch, kind, norm_type):
     folder, model = sized(kind, 32)
     batch = random_batch(kind, 7, 33)
-    typed = plain(dissect(model), dtype="float16", attention_type=1, norm_type=norm_type)
+    typed = plain(parse_encoder(model), dtype="float16", attention_type=1, norm_type=norm_type)
     expected = open_session(folder / "model.onnx").run(None, batch)[0]
     assert abs(run(typed, batch)["logits"] - expected).max() < 0.01 * max(1, abs(expected).max())
     half, full = ir.DataType.FLOAT16, ir.DataType.FLOAT
@@ -95,8 +95,8 @@ def test_a_float16_graph_is_near_and_typed(sized, run, random_batch, kind, norm_
 
 
 @pytest.mark.parametrize("versions", [VERSIONS, {QKV: "2", SKIP_NORM: "2"}])
-def test_tensorrt_finds_the_plugins(sized, versions):
-    model = plain(dissect(sized("bert", 32)[1]), attention_type=2, norm_type=1, versions=versions)
+def test_plugin_nodes_have_the_attributes_that_tensorrt_needs(sized, versions):
+    model = plain(parse_encoder(sized("bert", 32)[1]), attention_type=2, norm_type=1, versions=versions)
     attention = next(graph.nodes(model, QKV))
     values = {name: attribute.value for name, attribute in attention.attributes.items()}
     assert values.pop("dq_probs") == pytest.approx(1 / 127)
@@ -115,16 +115,16 @@ def test_tensorrt_finds_the_plugins(sized, versions):
     assert [node.attributes["type_id"].as_int() for node in norms] == [0, 1, 1, 1, 1]
     assert {node.attributes["plugin_version"].as_string() for node in norms} == {versions[SKIP_NORM]}
     plugins = {*graph.nodes(model, QKV, SKIP_NORM)}
-    assert {node.domain for node in plugins} == {"trt.plugins"}  # onnx.checker passes over it
+    assert {node.domain for node in plugins} == {"trt.plugins"}  # onnx.checker ignores this domain
     assert all(node.outputs[0].dtype and node.outputs[0].shape for node in plugins)
 
 
-def test_heads_are_packed_as_separate_products_would_have_them(plugins):
+def test_interleaved_heads_compute_what_separate_layers_compute(plugins):
     generator = np.random.default_rng(3)
     x, heads, size = generator.normal(size=(11, 64)).astype(np.float32), 2, 32
     weights = generator.normal(size=(3, 64, 64)).astype(np.float32) / 8
     biases = generator.normal(size=(3, 64)).astype(np.float32)
-    qkv = x @ head_by_head(*(weight.T for weight in weights), heads).T + head_by_head(*biases, heads)
+    qkv = x @ interleave_heads(*(weight.T for weight in weights), heads).T + interleave_heads(*biases, heads)
     offsets = np.array([0, 4, 11])
     found = plugins.qkv_varlen(qkv, offsets, heads, size)
     query, key, value = (x @ weight + bias for weight, bias in zip(weights, biases, strict=True))
@@ -137,19 +137,19 @@ def test_heads_are_packed_as_separate_products_would_have_them(plugins):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ranges_of_the_original_are_those_of_the_packed_graph(sized, run, tokens_of, kind):
+def test_ranges_of_the_original_fit_the_packed_graph(sized, run, tokens_of, kind):
     model = sized(kind, 32)[1]
     tokens = tokens_of(kind, 8)
     ranges = {name: histogram.range("minmax") for name, histogram in collect(model, tokens).items()}
-    encoder = dissect(model)
+    encoder = parse_encoder(model)
     expected = plugin_ranges(encoder, ranges)
     values = run(plain(encoder), tokens.batch(np.arange(8)), tuple(expected))
     assert len(expected) == 2 * 5  # input, qkv, context, normed and activated of each layer
     assert {name: abs(value).max() for name, value in values.items()} == pytest.approx(expected, rel=1e-4)
 
 
-def test_every_name_of_the_table_is_there(sized):
-    encoder = dissect(sized("bert", 32)[1])
+def test_the_graph_has_every_tensor_name(sized):
+    encoder = parse_encoder(sized("bert", 32)[1])
     for changes in ({}, {"dtype": "float16", "attention_type": 1}):
         model = plain(encoder, **changes)
         names = [value.name for node in model.graph for value in node.outputs]
@@ -157,13 +157,13 @@ def test_every_name_of_the_table_is_there(sized):
         assert len(names) == len(set(names))
 
 
-def test_a_batch_loses_its_padding():
+def test_a_packed_batch_has_no_padding():
     batch = {
         "input_ids": np.array([[1, 2, 0], [3, 4, 5], [6, 0, 0]], np.int32),
         "attention_mask": np.array([[1, 1, 0], [1, 1, 1], [1, 0, 0]], np.int32),
         "token_type_ids": np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]], np.int32),
     }
-    made = pack(batch)
+    made = pack_batch(batch)
     assert {name: array.tolist() for name, array in made.items() if name != "max_seqlen"} == {
         "input_ids": [1, 2, 3, 4, 5, 6],
         "position_ids": [0, 1, 0, 1, 2, 0],
@@ -173,7 +173,7 @@ def test_a_batch_loses_its_padding():
     assert made["max_seqlen"].shape == (3,)
     assert {array.dtype for array in made.values()} == {np.dtype(np.int32)}
     del batch["token_type_ids"]
-    assert "token_type_ids" not in pack(batch)
+    assert "token_type_ids" not in pack_batch(batch)
 
 
 @pytest.mark.parametrize(
@@ -185,21 +185,21 @@ def test_a_batch_loses_its_padding():
         ([2, 0, 0], "right"),
     ],
 )
-def test_another_mask_is_refused(row, why):
+def test_a_mask_that_is_not_padded_on_the_right_is_refused(row, why):
     mask = np.array([[1, 1, 0], row], np.int32)
     with pytest.raises(InputError, match=f"row 1 of the batch: .*{why}"):
-        pack({"input_ids": np.ones((2, 3), np.int32), "attention_mask": mask})
+        pack_batch({"input_ids": np.ones((2, 3), np.int32), "attention_mask": mask})
 
 
-def test_what_the_plugin_cannot_is_refused(exported, sized):
-    encoder = dissect(sized("bert", 32)[1])
+def test_a_model_precision_or_gpu_without_a_kernel_is_refused(exported, sized):
+    encoder = parse_encoder(sized("bert", 32)[1])
     check_packable(encoder, max_length=512, sm=75, precision="int8")
-    with pytest.raises(InputError, match=r"head size of 16.*--attention native"):
-        check_packable(dissect(graph.load(exported["bert"])), max_length=128, sm=75, precision="fp16")
-    with pytest.raises(InputError, match="513 tokens, and 512"):
+    with pytest.raises(InputError, match=r"head size 16.*--attention native"):
+        check_packable(parse_encoder(graph.load(exported["bert"])), max_length=128, sm=75, precision="fp16")
+    with pytest.raises(InputError, match="513 tokens; the plugin takes up to 512"):
         check_packable(encoder, max_length=513, sm=75, precision="fp16")
     short = replace(encoder, positions=encoder.positions[:128])
-    with pytest.raises(InputError, match="129 tokens, and 128"):
+    with pytest.raises(InputError, match="129 tokens; the plugin takes up to 128"):
         check_packable(short, max_length=129, sm=75, precision="fp16")
     with pytest.raises(UsageError, match="not fp32"):
         check_packable(encoder, max_length=128, sm=75, precision="fp32")
@@ -207,9 +207,9 @@ def test_what_the_plugin_cannot_is_refused(exported, sized):
         check_packable(encoder, max_length=128, sm=70, precision="fp16")
 
 
-def test_what_contradicts_itself_is_not_written(sized):
-    encoder = dissect(sized("bert", 32)[1])
-    with pytest.raises(ValueError, match="float16 with attention of type 2"):
+def test_contradicting_types_and_overflowing_weights_are_refused(sized):
+    encoder = parse_encoder(sized("bert", 32)[1])
+    with pytest.raises(ValueError, match="float16 does not go with attention of type 2"):
         plain(encoder, dtype="float16", attention_type=2)
-    with pytest.raises(InputError, match=r"embeddings\.words\.weight: a value beyond float16"):
+    with pytest.raises(InputError, match=r"embeddings\.words\.weight: holds a value beyond float16"):
         plain(replace(encoder, words=encoder.words * 1e6), dtype="float16", attention_type=1)

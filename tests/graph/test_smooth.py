@@ -1,4 +1,4 @@
-"""Smoothing changes a float graph by rounding only, and leaves smaller outliers behind."""
+"""Smoothing changes the logits of a float graph by rounding only, and makes outliers smaller."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def smoothed(exported, tokens_of):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
-def test_logits_stay_but_for_rounding(exported, tokens_of, smoothed, kind, alpha):
+def test_logits_change_by_rounding_only(exported, tokens_of, smoothed, kind, alpha):
     model, chosen, muls = smoothed(kind, alpha)
     assert muls == len(chosen) == 6  # embeddings, attention, feed-forward, next attention: four norms, two activations
     assert any(any(powers) for powers in chosen.values())
@@ -35,7 +35,7 @@ def test_logits_stay_but_for_rounding(exported, tokens_of, smoothed, kind, alpha
     np.testing.assert_allclose(logits_of(model, tokens), logits_of(graph.load(exported[kind]), tokens), atol=2e-5)
 
 
-def test_factors_are_those_of_the_paper_to_a_sixteenth_of_an_octave(exported, tokens_of):
+def test_factors_equal_the_papers_within_a_sixteenth_of_an_octave(exported, tokens_of):
     model = graph.load(exported["bert"])
     amax = channel_amax(model, tokens_of("bert", 20))
     chosen = exponents(model, amax, 0.7)
@@ -47,7 +47,7 @@ def test_factors_are_those_of_the_paper_to_a_sixteenth_of_an_octave(exported, to
         assert (np.abs(np.array(chosen[fold.name]) / 8 - octaves) <= 1 / 16 + 1e-5).all()
 
 
-def test_channel_amax_is_numpys(exported, tokens_of):
+def test_channel_amax_equals_numpys(exported, tokens_of):
     import onnxruntime
 
     tokens = tokens_of("distilbert", 12)
@@ -76,7 +76,7 @@ def test_an_outlier_channel_shrinks(exported, tokens_of):
     assert spread() < before / 5
 
 
-def test_what_shares_its_weights_is_left_alone(exported):
+def test_layers_that_share_weights_are_not_smoothed(exported):
     model = graph.load(exported["distilbert"])
     first, second = [node for node in linear_layers(model) if node.name.endswith("lin1")]
     second.replace_input_with(1, first.inputs[1])
@@ -86,7 +86,7 @@ def test_what_shares_its_weights_is_left_alone(exported):
 
 @pytest.mark.parametrize("change", [{"nothing": [1]}, {"distilbert.embeddings.LayerNorm": [1, 2]}])
 def test_smoothing_of_another_graph_is_refused(exported, change):
-    with pytest.raises(InputError, match="which this graph has not like that"):
+    with pytest.raises(InputError, match="which this graph lacks"):
         smooth(graph.load(exported["distilbert"]), change)
 
 

@@ -18,7 +18,7 @@ from toolchain.engine.plan import Tag, check_plan
 from toolchain.engine.plugins import VARIABLE_LENGTH, plugin_versions
 from toolchain.errors import GateError, InputError, MachineError
 from toolchain.evaluation.compare import FAILS
-from toolchain.graph.encoder import dissect
+from toolchain.graph.encoder import parse_encoder
 from toolchain.graph.plugin_graph import check_packable
 from toolchain.pipeline import evaluate
 from toolchain.runtimes import open_runtime
@@ -78,7 +78,7 @@ def _need_plugins(bench: Bench, precision: str) -> None:
         trt.init_libnvinfer_plugins(make_logger(trt)[0], "")
         plugin_versions(trt, VARIABLE_LENGTH)
         place = open_bundle(bench.bundle("fp32"))
-        encoder = dissect(graph.load(place.file("model.onnx")))
+        encoder = parse_encoder(graph.load(place.file("model.onnx")))
         check_packable(encoder, max_length=place.manifest["max_length"], sm=tag.sm, precision=precision)
     except (InputError, MachineError) as error:
         raise Skip(str(error)) from error

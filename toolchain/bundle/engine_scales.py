@@ -27,6 +27,7 @@ from toolchain.errors import InputError
 from toolchain.files import sha256_file, sha256_json
 from toolchain.graph.encoder import Encoder, plugin_ranges, tensor_name, tensor_names
 from toolchain.int8.calibrate import read_calibration, stream_activations
+from toolchain.records.calibration import CacheOrigin, CacheRecord, CalibratorRows
 from toolchain.tensors import Batch
 
 CACHE = "calibration.cache"
@@ -42,7 +43,7 @@ def find_scales(
     """
     recipe, needed = resolved.recipe, tensor_names(encoder)
     target = staging / tag.folder / CACHE
-    fits = {
+    fits: CacheOrigin = {
         "tensorrt": tag.tensorrt,
         "model_sha256": sha256_file(staging / "model.onnx"),
         "tokenizer_sha256": sha256_json({path.name: sha256_file(path) for path in sorted(staging.glob("token*"))}),
@@ -51,17 +52,23 @@ def find_scales(
     }
     if recipe.calibrator == "own":
         data = cache.cache_text(own_ranges(resolved, staging, encoder), version=tag.tensorrt).encode()
-        about = {**fits, "calibrator": "own", "calibration_sha256": sha256_file(staging / "calibration.json")}
+        about: CacheRecord = {
+            **fits,
+            "calibrator": "own",
+            "calibration_sha256": sha256_file(staging / "calibration.json"),
+            "cache_sha256": cache.cache_digest(data),
+        }
     elif recipe.gives_cache:
         file = Path(str(recipe.calibration))
         data, known = cache.read_cache(file)
         cache.check_cache(data, where=str(file), version=tag.tensorrt, needed=needed, about=known, fits=fits)
-        about = known or {}
+        assert known is not None  # check_cache refuses a cache without it
+        about = known
     else:
         data, fed = calibrate_static(resolved, trt, encoder, profile, device)
         # Of the tensors between those of the table, none may get a scale, or TensorRT might run it in INT8.
-        data = cache.only(data, needed, where="TensorRT's cache")
-        about = {**fits, **fed, "calibrator": "tensorrt"}
+        data = cache.select_tensors(data, needed, where="TensorRT's cache")
+        about = {**fits, **fed, "calibrator": "tensorrt", "cache_sha256": cache.cache_digest(data)}
     cache.write_cache(target, data, about)
     data, known = cache.read_cache(target)  # what TensorRT wrote is checked like a stranger's
     cache.check_cache(data, where=CACHE, version=tag.tensorrt, needed=needed, about=known, fits=fits)
@@ -99,7 +106,7 @@ def own_ranges(resolved: ResolvedRecipe, staging: Path, encoder: Encoder) -> dic
 
 def calibrate_static(
     resolved: ResolvedRecipe, trt: Any, encoder: Encoder, profile: Profile, device: str
-) -> tuple[bytes, dict[str, Any]]:
+) -> tuple[bytes, CalibratorRows]:
     """Let TensorRT calibrate the static network on the job's rows; return its cache and what it was fed.
 
     Rows are cut and padded to the profile's OPT shape, since TensorRT reads that many bytes whatever it is given. The
@@ -133,18 +140,18 @@ def calibrate_static(
         builder.calibrate(network, calibrator)
     del network_weights  # the network reads weights from it until here
     if calibrator.cache_written is None:
-        raise InputError(f"calibration: TensorRT wrote no cache ({builder.heard.why}). See -vv.")
+        raise InputError(f"calibration: TensorRT wrote no cache ({builder.messages.first_error}). See -vv.")
     if calibrator.batches_seen != len(batches):
         raise InputError(
             f"calibration: TensorRT took {calibrator.batches_seen} of {len(batches)} batches, so its ranges are not "
             "those of your rows. See -vv."
         )
-    fed = {
+    fed: CalibratorRows = {
         "rows": len(batches) * size,
         "batches": len(batches),
         "shape": [size, length],
         "data_sha256": rows.digest,
-        "missing_scales": len(builder.heard.missing_scales),
+        "missing_scales": len(builder.messages.missing_scales),
     }
     return calibrator.cache_written, fed
 

@@ -31,10 +31,10 @@ from toolchain.engine.plugins import VARIABLE_LENGTH, plugin_versions
 from toolchain.engine.shapes import Profile, make_profiles
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.files import sha256_file, write_bytes, write_json, write_text
-from toolchain.graph.encoder import dissect, tensor_names
+from toolchain.graph.encoder import parse_encoder, tensor_names
 from toolchain.graph.fusable import attention_faults
 from toolchain.graph.operators import check_operators
-from toolchain.graph.plugin_graph import FP16, INT8, check_packable, packed
+from toolchain.graph.plugin_graph import FP16, INT8, check_packable, packed_graph
 from toolchain.recipe import ENGINE
 from toolchain.runtimes.device import choose_device
 from toolchain.runtimes.environment import version_of
@@ -175,7 +175,7 @@ def _plugin(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: 
             f"--attention plugin: TensorRT {machine.tag.tensorrt} takes no scales from outside the graph, so plugins "
             "cannot be INT8. Leave it out (Q/DQ and TensorRT's own fusion), or install TensorRT 10."
         )
-    encoder = dissect(graph.load(staging / "model.onnx"))
+    encoder = parse_encoder(graph.load(staging / "model.onnx"))
     check_packable(encoder, max_length=resolved.max_length, sm=machine.tag.sm, precision=resolved.precision)
     builder = Builder(trt, "model.plugin.onnx")
     versions = plugin_versions(trt, VARIABLE_LENGTH)
@@ -184,7 +184,7 @@ def _plugin(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: 
         scales = find_scales(
             resolved, staging, trt, machine.tag, encoder, resolved_profiles(resolved)[-1], machine.device
         )
-    model = packed(
+    model = packed_graph(
         encoder,
         dtype="float32" if integer else "float16",
         attention_type=INT8 if integer else FP16,
@@ -203,7 +203,7 @@ def _plugin(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: 
 
 def _fault(built: Built, precision: str, needed: set[str]) -> str | None:
     """Return why an engine is not what was asked for, or None; what the inspector does not tell is no fault."""
-    if lost := sorted(needed & set(built.heard.missing_scales)):
+    if lost := sorted(needed & set(built.messages.missing_scales)):
         return f"TensorRT finds no scale for {lost[0]} ({len(lost)} missing)."
     layers = built.summary
     if precision != "int8" or layers["products"] is None or layers["int8_products"]:
@@ -211,7 +211,7 @@ def _fault(built: Built, precision: str, needed: set[str]) -> str | None:
     if layers["unknown_products"]:
         log.warning("the inspector does not tell the types of %d products", layers["unknown_products"])
         return None
-    missing = len(built.heard.missing_scales)
+    missing = len(built.messages.missing_scales)
     return f"INT8 was asked for, and the engine multiplies nothing in INT8 ({missing} tensors without a scale)."
 
 
@@ -225,8 +225,8 @@ def _evidence(built: Built, machine: Machine) -> str:
             "gpu": machine.gpu,
             "tag": str(machine.tag),
             "layers": built.summary,
-            "errors": built.heard.errors,
-            "warnings": built.heard.warnings,
+            "errors": built.messages.errors,
+            "warnings": built.messages.warnings,
         },
     )
     return f"Build --precision fp16 meanwhile, and send in {folder}."
@@ -254,8 +254,8 @@ def _record(built: Built, about: dict[str, Any], machine: Machine) -> dict[str, 
         "versions": {name: version_of(name) for name in ("polygraphy", "pycuda", "onnx-ir", "torch")},
         "timing_cache_sha256": sha256_file(timing) if timing.exists() else None,
         "layers": built.summary,
-        "missing_scales": len(built.heard.missing_scales),
-        "warnings": built.heard.warnings[:20],
+        "missing_scales": len(built.messages.missing_scales),
+        "warnings": built.messages.warnings[:20],
         "build_s": round(built.seconds, 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

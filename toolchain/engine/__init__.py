@@ -1,1 +1,1 @@
-"""TensorRT networks filled through its network API, and what belongs to building them."""
+"""TensorRT: networks, builder, plans, calibration caches, and the GPU through PyCUDA."""

@@ -1,7 +1,7 @@
-"""TensorRT itself: found, asked what it can do, and listened to.
+"""The TensorRT module: its import, its abilities, and a collector of its log.
 
-What a release can do is asked of it by name, never concluded from its version: TensorRT 11 has other names than 10,
-and its enumerations other numbers.
+Abilities are looked up by name and never concluded from the version: TensorRT 11 has other names than 10, and its
+enumerations have other numbers.
 """
 
 import contextlib
@@ -19,18 +19,20 @@ from toolchain.errors import MachineError
 log = logging.getLogger(__name__)
 
 INSTALL = (
-    "pip install 'encoder-toolchain[cuda,tensorrt]' on a machine with an NVIDIA GPU; `toolchain doctor` tells more"
+    "pip install 'encoder-toolchain[cuda,tensorrt]' on a machine with an NVIDIA GPU; `toolchain doctor` shows more"
 )
 
+
+# Texts in TensorRT's log.
 MISSING_SCALE = re.compile(r"Missing scale and zero-point for tensor (?P<tensor>.+?), expect")
 OUT_OF_MEMORY = re.compile(r"out of memory|outofmemory|insufficient memory|CUDA_ERROR_OUT_OF_MEMORY", re.IGNORECASE)
 
 
 def import_tensorrt() -> Any:
-    """Return the tensorrt module, its stock plugins not yet registered.
+    """Return the tensorrt module. Its plugins are not registered yet.
 
     Raises:
-        MachineError: it is not installed, or its libraries cannot be loaded.
+        MachineError: TensorRT is not installed, or its libraries cannot be loaded.
     """
     try:
         return importlib.import_module("tensorrt")
@@ -40,30 +42,30 @@ def import_tensorrt() -> Any:
 
 
 def preload_cublas() -> bool:
-    """Load the cuBLAS of its own pip package, if that is installed; return whether it was.
+    """Load cuBLAS from its pip package; return whether the package is installed.
 
-    The attention plugin opens libcublas by its bare name, which the loader finds only if it is loaded already or lies
-    on its path.
+    The attention plugin opens libcublas by its bare name, which the loader finds only if the library is already loaded
+    or lies on the loader's path.
     """
     spec = importlib.util.find_spec("nvidia")
     folders = [Path(place) / "cublas" / "lib" for place in (spec.submodule_search_locations or ())] if spec else []
     found = [file for folder in folders for file in sorted(folder.glob("libcublas*.so.*"), reverse=True)]
-    for file in found:  # libcublasLt first: the other needs it
+    for file in found:  # libcublasLt comes first, because libcublas needs it
         with contextlib.suppress(OSError):
             ctypes.CDLL(str(file), mode=ctypes.RTLD_GLOBAL)
     return bool(found)
 
 
 @dataclass
-class Heard:
-    """What TensorRT said: errors and warnings in order, and the tensors that it found no scale for."""
+class LogCollector:
+    """The messages that TensorRT logged: errors and warnings in order, and the tensors that it found no scale for."""
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     missing_scales: list[str] = field(default_factory=list)
 
     def add(self, level: str, message: str) -> None:
-        """Take one line that TensorRT logged at `level`, a name of its Severity."""
+        """Collect one message that TensorRT logged at `level`, a name of its Severity."""
         log.debug("TensorRT %s: %s", level, message)
         if level.endswith("ERROR"):
             self.errors.append(message)
@@ -73,32 +75,35 @@ class Heard:
                 self.missing_scales.append(found["tensor"])
 
     @property
-    def why(self) -> str:
-        """The first error, on one line."""
-        return " ".join(self.errors[0].split()).rstrip(".") if self.errors else "it does not say why"
+    def first_error(self) -> str:
+        """The first error on one line, or a text that says that there is none."""
+        return " ".join(self.errors[0].split()).rstrip(".") if self.errors else "it logged no error"
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether an error is about memory."""
+        """Whether an error is about missing memory."""
         return any(OUT_OF_MEMORY.search(line) for line in self.errors)
 
 
-def make_logger(trt: Any) -> tuple[Any, Heard]:
-    """Return a logger to hand to TensorRT, which must outlive all that it is given to, and what it hears."""
-    heard = Heard()
+def make_logger(trt: Any) -> tuple[Any, LogCollector]:
+    """Return a logger for TensorRT, and the collector of its messages.
+
+    The logger must live longer than every object that it is given to.
+    """
+    messages = LogCollector()
 
     class Logger(trt.ILogger):  # type: ignore[misc]  # the base is only known here
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, msg: str) -> None:
-            heard.add(severity.name, msg)
+            messages.add(severity.name, msg)
 
-    return Logger(), heard
+    return Logger(), messages
 
 
 def make_profiler(trt: Any, report: Callable[[str, float], None]) -> Any:
-    """Return what a context tells the milliseconds of each layer, by name, as soon as it has run."""
+    """Return a profiler for an execution context: after each run, it calls `report` with a layer's name and its ms."""
 
     class Profiler(trt.IProfiler):  # type: ignore[misc]  # the base is only known here
         def __init__(self) -> None:
@@ -110,31 +115,31 @@ def make_profiler(trt: Any, report: Callable[[str, float], None]) -> Any:
     return Profiler()
 
 
-def start(kind: Any, logger: Any, heard: Heard) -> Any:
-    """Return a Builder or a Runtime.
+def create(kind: Any, logger: Any, messages: LogCollector) -> Any:
+    """Return a Builder or a Runtime, whichever `kind` is.
 
     Raises:
-        MachineError: TensorRT cannot start: a driver too old for it, or a GPU that it does not know.
+        MachineError: TensorRT cannot start, because the driver is too old or the GPU is not supported.
     """
     try:
         made = kind(logger)
-    except TypeError:  # what the bindings raise for a null pointer
+    except TypeError:  # the bindings raise it for a null pointer
         made = None
     if made is None:
         raise MachineError(
-            f"TensorRT: cannot start: {heard.why}. Check that the driver is new enough for it (r535 for CUDA 12, r580 "
-            "for CUDA 13) and that it supports this GPU: `toolchain doctor`."
+            f"TensorRT: cannot start: {messages.first_error}. Check that the driver is new enough (r535 for CUDA 12, "
+            "r580 for CUDA 13) and that TensorRT supports this GPU: `toolchain doctor`."
         )
     return made
 
 
 def has_implicit_int8(trt: Any) -> bool:
-    """Whether this release takes a calibrator and scales from outside the graph: TensorRT 10 does, 11 does not."""
+    """Return whether this release takes a calibrator, and scales from outside the graph: TensorRT 10 does, 11 not."""
     return hasattr(trt, "IInt8EntropyCalibrator2") and "INT8" in trt.BuilderFlag.__members__
 
 
 def network_flags(trt: Any, *, strongly_typed: bool) -> int:
-    """Return the flags of create_network; the bits differ between releases."""
+    """Return the flags for create_network; the bits differ between releases."""
     flags = trt.NetworkDefinitionCreationFlag.__members__
     return 1 << int(flags["STRONGLY_TYPED"]) if strongly_typed and "STRONGLY_TYPED" in flags else 0
 
@@ -146,5 +151,5 @@ def version_number(version: str) -> int:
 
 
 def major_of(version: str) -> int:
-    """Return the major version, by which tables of operators and containers are kept."""
+    """Return the major version, the key of tables of operators and of container images."""
     return int(version.split(".")[0])

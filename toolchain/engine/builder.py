@@ -1,4 +1,4 @@
-"""A graph to a plan: network, configuration, build, and what is heard and seen of it."""
+"""TensorRT's builder: from a graph to a plan, with the log of the build and the counts of the layers."""
 
 import contextlib
 import logging
@@ -10,24 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolchain.engine.api import Heard, make_logger, network_flags, preload_cublas, start
-from toolchain.engine.inspector import summarise
+from toolchain.engine.api import LogCollector, create, make_logger, network_flags, preload_cublas
+from toolchain.engine.inspector import count_layers
 from toolchain.engine.plan import AMPERE
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.files import write_bytes
 from toolchain.progress import bar
+from toolchain.records.plan import LayerCounts
 
 log = logging.getLogger(__name__)
 
+# Input name -> its shapes at kMIN, kOPT and kMAX.
 Shapes = dict[str, tuple[tuple[int, ...], ...]]
-"""Input name -> its shapes at kMIN, kOPT and kMAX."""
 
+# The compute capability of Turing, times ten.
 TURING = 75
 
 
 @dataclass(frozen=True)
 class Options:
-    """Choices of a build that change the plan but not what it computes."""
+    """Options of a build that change the plan but not its results.
+
+    `level` is TensorRT's builder optimisation level, 0 to 5; `hardware` is a value of recipe.HARDWARE. None means
+    TensorRT's default.
+    """
 
     workspace_mb: int | None = None
     level: int | None = None
@@ -35,58 +41,58 @@ class Options:
     hardware: str = "none"
 
     def check(self, sm: int) -> None:
-        """Refuse what this GPU cannot build.
+        """Refuse options that exclude a GPU of compute capability `sm` (times ten).
 
         Raises:
-            UsageError: a compatibility that excludes it.
+            UsageError: the hardware compatibility excludes it.
         """
         least = {"ampere-plus": AMPERE, "same-compute-capability": TURING}.get(self.hardware, 0)
         if sm < least:
             raise UsageError(
                 f"--hardware-compatible {self.hardware}: needs compute capability {least // 10}.{least % 10}, and this "
-                f"GPU has {sm // 10}.{sm % 10}; a T4 neither builds nor runs such a plan. Leave it out."
+                f"GPU has {sm // 10}.{sm % 10}; a T4 neither builds nor runs such a plan. Leave the option out."
             )
 
 
 @dataclass
 class Built:
-    """A plan and what is known of its making."""
+    """A plan, the engine inspector's JSON of its layers and their counts, and the log and duration of the build."""
 
     plan: bytes
     layers: str
-    heard: Heard
+    messages: LogCollector
     seconds: float
-    summary: dict[str, Any]
+    summary: LayerCounts
 
 
 class Builder:
-    """TensorRT's builder with a logger that is listened to; one object for one plan."""
+    """TensorRT's builder and a collector of its log; one object builds one plan."""
 
     def __init__(self, trt: Any, where: str) -> None:
-        """Register the stock plugins and make a builder; `where` names the graph in messages."""
+        """Register TensorRT's plugins and create a builder; `where` names the graph in messages."""
         self.trt, self.where = trt, where
-        self.logger, self.heard = make_logger(trt)
+        self.logger, self.messages = make_logger(trt)
         preload_cublas()
         trt.init_libnvinfer_plugins(self.logger, "")  # before anything is parsed or deserialised
-        self._builder = start(trt.Builder, self.logger, self.heard)
+        self._builder = create(trt.Builder, self.logger, self.messages)
 
     def parse(self, graph: bytes, *, strongly_typed: bool) -> Any:
-        """Return the network of an ONNX graph; when strongly typed, its types are exactly the graph's.
+        """Return the network of an ONNX graph. If strongly typed, its types are exactly those of the graph.
 
         Raises:
-            InputError: TensorRT cannot parse it; the message has its first error.
+            InputError: TensorRT cannot parse the graph; the message has TensorRT's first error.
         """
         network = self.empty(strongly_typed=strongly_typed)
         parser = self.trt.OnnxParser(network, self.logger)
         if not parser.parse(graph):
             found = [parser.get_error(index).desc() for index in range(parser.num_errors)]
-            first = " ".join(found[0].split()).rstrip(".") if found else self.heard.why
+            first = " ".join(found[0].split()).rstrip(".") if found else self.messages.first_error
             raise InputError(f"{self.where}: TensorRT cannot parse it: {first}. Report this bug with the graph.")
-        self._parser = parser  # the network reads weights that the parser holds
+        self._parser = parser  # the network reads weights that the parser owns
         return network
 
     def empty(self, *, strongly_typed: bool) -> Any:
-        """Return a network to fill through the network API."""
+        """Return an empty network, to be filled through the network API."""
         return self._builder.create_network(network_flags(self.trt, strongly_typed=strongly_typed))
 
     def build(
@@ -99,31 +105,39 @@ class Builder:
         calibrator: Any = None,
         implicit: tuple[str, ...] = (),
     ) -> Built:
-        """Build the plan; `implicit` names builder flags (FP16, INT8) of a network that is not strongly typed.
+        """Build the plan.
+
+        Args:
+            network: the result of `parse` or `empty`.
+            profiles: one optimisation profile each.
+            options: see Options.
+            timing: the file of the timing cache, read before the build if it exists, and written after it.
+            calibrator: gives scales to an INT8 network that is not strongly typed.
+            implicit: builder flags (FP16, INT8) of a network that is not strongly typed.
 
         Raises:
-            InputError: TensorRT gives no plan; the message has its first error.
-            MachineError: it ran out of memory.
-            KeyboardInterrupt: a person stopped it.
+            InputError: TensorRT returns no plan; the message has TensorRT's first error.
+            MachineError: TensorRT ran out of memory.
+            KeyboardInterrupt: the user pressed Ctrl-C.
         """
         config = self._config(network, profiles, options, timing=timing, calibrator=calibrator, implicit=implicit)
         began = time.perf_counter()
         plan = self._serialize(network, config, calibrator)
         seconds = time.perf_counter() - began
         if plan is None:
-            self._refuse()
+            self._raise_no_plan()
         if timing is not None:
-            _keep_timing(config, timing)
+            _save_timing_cache(config, timing)
         data = bytes(plan)
         layers = self.inspect(data)
-        return Built(data, layers, self.heard, seconds, summarise(layers))
+        return Built(data, layers, self.messages, seconds, count_layers(layers))
 
     def calibrate(self, network: Any, calibrator: Any) -> None:
-        """Build a static network for its calibration alone; whether it then makes a good engine does not matter.
+        """Run the calibration of a static network. Its plan is discarded, even if the build fails after calibration.
 
         Raises:
-            Exception: what went wrong in the calibrator.
-            KeyboardInterrupt: a person stopped it.
+            Exception: the exception that a method of the calibrator caught.
+            KeyboardInterrupt: the user pressed Ctrl-C.
         """
         config = self._config(network, [], Options(), timing=None, calibrator=calibrator, implicit=("INT8",))
         self._serialize(network, config, calibrator)
@@ -132,7 +146,7 @@ class Builder:
         with bar(None, "building the engine") as advance:
             monitor = _monitor(self.trt, advance)
             config.progress_monitor = monitor
-            with _noted(monitor):
+            with _interrupt_noted(monitor):
                 plan = self._builder.build_serialized_network(network, config)
         if monitor.interrupted:
             raise KeyboardInterrupt
@@ -140,13 +154,13 @@ class Builder:
             raise calibrator.error
         return plan
 
-    def _refuse(self) -> None:
-        if self.heard.out_of_memory:
+    def _raise_no_plan(self) -> None:
+        if self.messages.out_of_memory:
             raise MachineError(
-                f"{self.where}: TensorRT ran out of memory: {self.heard.why}. "
-                "Free the GPU, or build for less: --batch-size, --seq-len, --workspace-mb."
+                f"{self.where}: TensorRT ran out of memory: {self.messages.first_error}. "
+                "Free the GPU, or build for smaller shapes: --batch-size, --seq-len, --workspace-mb."
             )
-        raise InputError(f"{self.where}: TensorRT gives no engine: {self.heard.why}. See all that it says with -vv.")
+        raise InputError(f"{self.where}: TensorRT builds no engine: {self.messages.first_error}. See its log with -vv.")
 
     def _config(
         self,
@@ -158,12 +172,12 @@ class Builder:
         calibrator: Any,
         implicit: tuple[str, ...],
     ) -> Any:
-        """Return the configuration, through Polygraphy, which knows what each release lacks."""
+        """Return the builder configuration, made by Polygraphy, which handles the differences between releases."""
         from polygraphy.backend.trt import CreateConfig, Profile
         from polygraphy.exception import PolygraphyException
 
         trt = self.trt
-        choices: dict[str, Any] = {}
+        choices: dict[str, Any] = {}  # keyword arguments of Polygraphy's CreateConfig
         if options.workspace_mb:
             choices["memory_pool_limits"] = {trt.MemoryPoolType.WORKSPACE: options.workspace_mb * 2**20}
         if options.level is not None:
@@ -178,7 +192,7 @@ class Builder:
         if calibrator is not None:
             choices["calibrator"] = calibrator
         try:
-            with _quiet():
+            with _polygraphy_silenced():
                 make = CreateConfig(
                     profiles=shapes or None, version_compatible=options.version_compatible, **flags, **choices
                 )
@@ -192,17 +206,18 @@ class Builder:
         """Return the engine inspector's JSON of a plan.
 
         Raises:
-            InputError: TensorRT does not load what it has just built.
+            InputError: TensorRT does not load the plan that it has just built.
         """
-        runtime = start(self.trt.Runtime, self.logger, self.heard)
+        runtime = create(self.trt.Runtime, self.logger, self.messages)
         if hasattr(runtime, "engine_host_code_allowed"):
-            runtime.engine_host_code_allowed = True  # it was made a moment ago, by us
+            runtime.engine_host_code_allowed = True  # this process has just built the plan
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
-            raise InputError(f"{self.where}: TensorRT does not load its own plan: {self.heard.why}. Report this bug.")
+            why = self.messages.first_error
+            raise InputError(f"{self.where}: TensorRT does not load its own plan: {why}. Report this bug.")
         inspector = engine.create_engine_inspector()
         context = engine.create_execution_context()
-        if context is not None:  # without shapes, types and formats are not known to it
+        if context is not None:  # without shapes, the inspector does not know types and formats
             names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
             for name in names:
                 if engine.get_tensor_mode(name) == self.trt.TensorIOMode.INPUT:
@@ -218,39 +233,39 @@ def _polygraphy_profile(profile: Any, shapes: Shapes) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Polygraphy's own lines off the terminal; its errors come as exceptions."""
+def _polygraphy_silenced() -> Iterator[None]:
+    """Keep Polygraphy's log off the terminal; its errors come as exceptions."""
     from polygraphy.logger import G_LOGGER
 
     with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
         yield
 
 
-def _keep_timing(config: Any, file: Path) -> None:
-    """Keep the timing cache for the next build; a plan is not lost for want of it."""
+def _save_timing_cache(config: Any, file: Path) -> None:
+    """Save the timing cache for the next build. The plan is good without it, so a failure is only logged."""
     cache = config.get_timing_cache()
     if cache is None:
         return
     try:
         write_bytes(file, bytes(cache.serialize()))
     except OSError as error:
-        log.warning("%s: the timing cache was not kept (%s)", file, error.strerror)
+        log.warning("%s: the timing cache was not saved (%s)", file, error.strerror)
 
 
 @contextlib.contextmanager
-def _noted(monitor: Any) -> Iterator[None]:
-    """Let Ctrl-C be noted, and the next step stop the build.
+def _interrupt_noted(monitor: Any) -> Iterator[None]:
+    """Let Ctrl-C set a flag that stops the build at TensorRT's next step.
 
-    Python would raise KeyboardInterrupt in whatever call back into Python runs next, where TensorRT swallows it.
+    Otherwise Python would raise KeyboardInterrupt in the next callback from TensorRT, which discards it.
     """
-    if threading.current_thread() is not threading.main_thread():  # which alone hears signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield
         return
     before = signal.getsignal(signal.SIGINT)
 
     def note(*_: Any) -> None:
         monitor.interrupted = True
-        log.warning("stopping at TensorRT's next step; again ends it at once")
+        log.warning("stopping at TensorRT's next step; press Ctrl-C again to stop at once")
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     if before is not signal.SIG_IGN:
@@ -262,6 +277,8 @@ def _noted(monitor: Any) -> Iterator[None]:
 
 
 def _monitor(trt: Any, advance: Callable[[], None]) -> Any:
+    """Return a progress monitor that calls `advance` at each step, and stops the build once `interrupted` is set."""
+
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the base is only known here
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)

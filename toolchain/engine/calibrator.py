@@ -1,7 +1,8 @@
 """TensorRT 10's entropy calibrator, fed with tokenised rows.
 
-TensorRT calls it from C++, where an exception is printed and taken for the end of the data: a calibration that was
-cut short looks like one that succeeded. So nothing may escape a method; it is kept, and raised after the build.
+TensorRT calls it from C++. There an exception is printed and taken for the end of the data, so a calibration that was
+cut short looks like one that succeeded. Therefore no method lets an exception escape; it is kept and raised after the
+build.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -12,23 +13,23 @@ import numpy as np
 from toolchain.errors import InputError
 from toolchain.tensors import Batch
 
+# Major versions of TensorRT that have calibrators.
 MAJORS = (10,)
-"""The TensorRT releases that have calibrators."""
 
+# Copies an array to the device buffer of an input and returns its address. The buffer stays until the next batch.
 Upload = Callable[[str, Any], int]
-"""Copy an array to the device buffer of an input and return its address; the buffer stays until the next batch."""
 
+# Input name -> the shape that the engine reads.
 Shapes = dict[str, tuple[int, ...]]
-"""Input name -> the shape that the engine reads."""
 
 
 class Feeder:
-    """What the four methods do, apart from the class that TensorRT wants them in."""
+    """The four methods of a calibrator, without TensorRT's base class, so that they can be tested without TensorRT."""
 
     def __init__(
         self, batches: Iterable[Batch], cache: bytes | None, upload: Upload | None, shapes: Shapes | None
     ) -> None:
-        """Take what `entropy_calibrator` takes."""
+        """Take the arguments of `entropy_calibrator`."""
         self._batches: Iterator[Batch] = iter(batches)
         self._cache, self._upload, self._shapes = cache, upload, shapes
         self.error: BaseException | None = None
@@ -36,11 +37,11 @@ class Feeder:
         self.cache_written: bytes | None = None
 
     def get_batch_size(self) -> int:
-        """Return 1: implicit batches are gone, the shapes say it all."""
+        """Return 1, because the network's shapes include the batch."""
         return 1
 
     def get_batch(self, names: list[str]) -> list[int] | None:
-        """Return the device address of each input, in the order of `names`, or None at the end."""
+        """Return the device address of each input, in the order of `names`, or None at the end of the data."""
         if self._cache is not None or self.error is not None:
             return None
         try:
@@ -50,19 +51,19 @@ class Feeder:
             addresses = [_address(name, batch, self._upload, self._shapes) for name in names]
             self.batches_seen += 1
             return addresses
-        except BaseException as error:  # raised after the build, see above
+        except BaseException as error:  # raised after the build (see the module's docstring)
             self.error = error
             return None
 
     def read_calibration_cache(self) -> bytes | None:
-        """Return the cache, or None to calibrate; an empty one would be taken for one."""
+        """Return the cache, or None to calibrate: TensorRT would take empty bytes for a cache."""
         return self._cache or None
 
     def write_calibration_cache(self, cache: Any) -> None:
-        """Keep a copy: the memory is TensorRT's and goes away."""
+        """Keep a copy of the cache, because TensorRT frees its memory."""
         try:
             self.cache_written = bytes(cache)
-        except BaseException as error:  # raised after the build, see above
+        except BaseException as error:  # raised after the build (see the module's docstring)
             self.error = error
 
 
@@ -74,11 +75,11 @@ def entropy_calibrator(
     upload: Upload | None = None,
     shapes: Shapes | None = None,
 ) -> Any:
-    """Return an `IInt8EntropyCalibrator2` that feeds `batches`, or that gives `cache` and no batch at all.
+    """Return an `IInt8EntropyCalibrator2` that feeds `batches`, or that returns `cache` and no batches.
 
-    Every array must be int32 and have exactly the shape in `shapes`: TensorRT calibrates at the profile's OPT shape
-    and reads that many bytes whatever the buffer holds. After the build, ask `error`, `batches_seen` and
-    `cache_written`, and keep a reference until then: the builder holds none.
+    Every array must be int32 and have exactly the shape in `shapes`, because TensorRT calibrates at the profile's OPT
+    shape and reads that many bytes whatever the buffer holds. Keep a reference until the build has ended, because the
+    builder holds none; then read `error`, `batches_seen` and `cache_written`.
     """
 
     class EntropyCalibrator(Feeder, trt.IInt8EntropyCalibrator2):  # type: ignore[misc]  # the base is only known here
@@ -91,13 +92,13 @@ def entropy_calibrator(
 
 def _address(name: str, batch: Batch, upload: Upload | None, shapes: Shapes | None) -> int:
     if name not in batch:
-        raise InputError(f"calibrator: the engine asks for {name}, the rows have {', '.join(batch)}. Report this bug.")
+        raise InputError(f"calibrator: the engine reads {name}; the rows have {', '.join(batch)}. Report this bug.")
     array = batch[name]
     wanted = shapes[name] if shapes else array.shape
     if array.dtype != np.int32 or array.shape != wanted:
         raise InputError(
-            f"calibrator: {name} is {array.dtype}{list(array.shape)}, the engine reads int32{list(wanted)}. "
+            f"calibrator: {name} is {array.dtype}{list(array.shape)}; the engine reads int32{list(wanted)}. "
             "Report this bug."
         )
-    assert upload is not None  # only a calibrator with a cache goes without
+    assert upload is not None  # only a calibrator with a cache has none
     return int(upload(name, np.ascontiguousarray(array)))

@@ -1,6 +1,7 @@
-"""A GPU through PyCUDA: its primary context, which torch may share, memory, streams, and graphs.
+"""A GPU through PyCUDA: its primary context, which torch may share, memory, streams, and CUDA graphs.
 
-PyCUDA wraps all of the driver that is needed but graphs; those are six functions of libcuda (cuda.h, CUDA 12).
+PyCUDA wraps every part of the driver that is needed except CUDA graphs. Those use six functions of libcuda (cuda.h,
+CUDA 12).
 """
 
 import ctypes
@@ -15,15 +16,15 @@ import numpy as np
 from toolchain.errors import MachineError
 from toolchain.tensors import Array
 
+# CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: calls of other threads do not invalidate the capture.
 THREAD_LOCAL = 1
-"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads do meanwhile does not spoil the capture."""
 
 
 def import_pycuda() -> Any:
     """Return the module pycuda.driver, initialised.
 
     Raises:
-        MachineError: it is not installed, or there is no driver or no GPU.
+        MachineError: PyCUDA is not installed, or the machine lacks a driver or a GPU.
     """
     try:
         driver = importlib.import_module("pycuda.driver")
@@ -44,26 +45,27 @@ def import_pycuda() -> Any:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU whose primary context is current in this thread."""
+    """One GPU whose primary context is current in this thread.
+
+    `driver` is the module pycuda.driver, `sm` the compute capability as one number (75 is 7.5), `total_mb` its memory
+    in MiB, `cuda` the CUDA version that the driver supports, such as 12.4.
+    """
 
     driver: Any
     name: str
     sm: int
-    """Compute capability as one number: 75 is 7.5."""
-
     total_mb: int
     cuda: str
-    """Version that the driver supports, such as 12.4."""
 
     def stream(self) -> Any:
         """Return a new stream."""
         return self.driver.Stream()
 
     def buffer(self, nbytes: int) -> Any:
-        """Return device memory; it is freed with the object.
+        """Return device memory, which is freed with the object.
 
         Raises:
-            MachineError: there is not so much left.
+            MachineError: the GPU has too little free memory.
         """
         try:
             return self.driver.mem_alloc(max(1, nbytes))
@@ -73,10 +75,10 @@ class Gpu:
             ) from error
 
     def pinned(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Return page-locked host memory, from and to which copies run beside compute.
+        """Return page-locked host memory, so that copies run while the GPU computes.
 
         Raises:
-            MachineError: there is not so much left.
+            MachineError: the host has too little free memory.
         """
         try:
             array: Array = self.driver.pagelocked_empty(shape, dtype)
@@ -88,26 +90,26 @@ class Gpu:
         return array
 
     def upload(self, target: Any, source: Array, stream: Any) -> None:
-        """Begin to copy a contiguous array to device memory."""
+        """Enqueue the copy of a contiguous array to device memory."""
         self.driver.memcpy_htod_async(target, source, stream)
 
     def download(self, target: Array, source: Any, stream: Any) -> None:
-        """Begin to copy device memory to a contiguous array."""
+        """Enqueue the copy of device memory to a contiguous array."""
         self.driver.memcpy_dtoh_async(target, source, stream)
 
 
 @contextmanager
 def open_gpu(device: str = "cuda:0") -> Iterator[Gpu]:
-    """Make the primary context of a GPU current, and let it go again.
+    """Make the primary context of a GPU current, and release it at the end.
 
     Raises:
-        MachineError: there is no such GPU.
+        MachineError: the machine lacks this GPU.
     """
     driver = import_pycuda()
     index = int(device.partition(":")[2] or 0)
     if index >= driver.Device.count():
         raise MachineError(
-            f"--device {device}: there are {driver.Device.count()} GPUs, counted from 0. Choose another."
+            f"--device {device}: this machine has {driver.Device.count()} GPUs, counted from 0. Choose another."
         )
     found = driver.Device(index)
     major, minor = found.compute_capability()
@@ -126,50 +128,52 @@ def open_gpu(device: str = "cuda:0") -> Iterator[Gpu]:
         context.pop()
 
 
-class Graph:
-    """Work of one stream, recorded once and launched with one call."""
+class CudaGraph:
+    """A CUDA graph: the work of one stream, captured once and replayed with one call."""
 
     def __init__(self, stream: Any, work: Callable[[], None]) -> None:
-        """Record what `work` enqueues on `stream`; it must have run once before, so that nothing is allocated in it.
+        """Capture the work that `work` enqueues on `stream`.
+
+        `work` must have run once before, so that it allocates nothing during the capture.
 
         Raises:
-            MachineError: the driver refuses to record or to instantiate it.
+            MachineError: the driver refuses to capture or to instantiate the graph.
         """
         self._library = driver_library()
         self._stream = ctypes.c_void_p(stream.handle)
-        recorded, self._executable = ctypes.c_void_p(), ctypes.c_void_p()
+        captured, self._executable = ctypes.c_void_p(), ctypes.c_void_p()
         self._call("cuStreamBeginCapture_v2", self._stream, ctypes.c_int(THREAD_LOCAL))
         try:
             work()
         except BaseException:
-            self._library.cuStreamEndCapture(self._stream, ctypes.byref(recorded))  # the first error is the one to see
+            self._library.cuStreamEndCapture(self._stream, ctypes.byref(captured))  # the first error is raised
             raise
-        self._call("cuStreamEndCapture", self._stream, ctypes.byref(recorded))
+        self._call("cuStreamEndCapture", self._stream, ctypes.byref(captured))
         try:
             flags = ctypes.c_ulonglong(0)
-            self._call("cuGraphInstantiateWithFlags", ctypes.byref(self._executable), recorded, flags)
+            self._call("cuGraphInstantiateWithFlags", ctypes.byref(self._executable), captured, flags)
         finally:
-            self._call("cuGraphDestroy", recorded)
+            self._call("cuGraphDestroy", captured)
 
     def launch(self) -> None:
-        """Enqueue the whole of it on its stream."""
+        """Enqueue the captured work on its stream."""
         self._call("cuGraphLaunch", self._executable, self._stream)
 
     def close(self) -> None:
-        """Free it."""
+        """Free the graph."""
         self._call("cuGraphExecDestroy", self._executable)
 
     def _call(self, name: str, *arguments: Any) -> None:
         status = getattr(self._library, name)(*arguments)
         if status != 0:
-            raise MachineError(f"CUDA graph: {name} gives CUresult {status}. Run without --cuda-graphs.")
+            raise MachineError(f"CUDA graph: {name} returns CUresult {status}. Run without --cuda-graphs.")
 
 
 def driver_library() -> Any:
     """Return libcuda.
 
     Raises:
-        MachineError: there is none.
+        MachineError: the library cannot be loaded.
     """
     try:
         return ctypes.CDLL("libcuda.so.1")
@@ -178,5 +182,5 @@ def driver_library() -> Any:
 
 
 def nbytes(shape: tuple[int, ...], dtype: Any) -> int:
-    """Return the bytes of a contiguous array."""
+    """Return the size of a contiguous array, in bytes."""
     return int(np.prod(shape, dtype=np.int64)) * int(np.dtype(dtype).itemsize)

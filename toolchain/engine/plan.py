@@ -1,33 +1,38 @@
-"""A plan and what must hold before it is run: digest and compatibility tag, in plan.json beside it.
+"""The checks of a plan before it is run: its digest and its compatibility tag, stored in plan.json beside it.
 
-A plan is executable code for one compute capability and one build of TensorRT, so both are compared with this
-machine before a byte of it is deserialised.
+A plan is executable code for one compute capability and one version of TensorRT. Both are compared with this machine
+before the plan is deserialised.
 """
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from toolchain.errors import InputError, MachineError
 from toolchain.files import sha256_file
+from toolchain.records.plan import PlanRecord
 
 PLANS = "plans"
 PLAN, RECORD, LAYERS = "model.plan", "plan.json", "layers.json"
+
+# Version of plan.json.
 SCHEMA = 1
+
+# The compute capability of Ampere, times ten.
 AMPERE = 80
 
 
 @dataclass(frozen=True)
 class Tag:
-    """Where a plan runs: compute capability (75 is 7.5) and the exact TensorRT version."""
+    """The machine that a plan runs on: compute capability (75 is 7.5) and the exact version of TensorRT."""
 
     sm: int
     tensorrt: str
 
     @property
     def folder(self) -> str:
-        """The plan's folder below the bundle: plans/sm75-trt10.16.1.11."""
+        """The plan's folder in the bundle, such as plans/sm75-trt10.16.1.11."""
         return f"{PLANS}/sm{self.sm}-trt{self.tensorrt}"
 
     def __str__(self) -> str:
@@ -35,65 +40,65 @@ class Tag:
 
 
 def is_plan(file: str) -> bool:
-    """Whether an artefact's name is that of a plan."""
+    """Return whether an artefact of a bundle is a plan, by its name."""
     return file.endswith(f"/{PLAN}")
 
 
 def find_plan(artefacts: list[str], tag: Tag, *, where: Path) -> str:
-    """Return the artefact of a bundle that is the plan for this machine.
+    """Return the plan for a machine among the artefacts of the bundle at `where`.
 
     Raises:
-        MachineError: there is none; it says what the bundle's plans were built for, and how to build one here.
+        MachineError: the bundle lacks one. The message names its plans, and says how to build one.
     """
     plans = sorted(name for name in artefacts if is_plan(name))
     if f"{tag.folder}/{PLAN}" in plans:
         return f"{tag.folder}/{PLAN}"
-    for name in plans:  # a compatible plan has another tag and may still run
+    for name in plans:  # a compatible plan of another tag may still run
         try:
             check_plan(where / name, tag, digest=False)
         except (InputError, MachineError):
             continue
         return name
     there = ", ".join(Path(name).parent.name for name in plans) or "none"
-    raise MachineError(f"{where}: no plan for {tag} (there: {there}). {rebuild(where)}")
+    raise MachineError(f"{where}: has no plan for {tag} (it has: {there}). {rebuild(where)}")
 
 
-def check_plan(plan: Path, tag: Tag, *, digest: bool = True) -> dict[str, Any]:
-    """Return a plan's record if the plan is the one that was built, and runs where `tag` says.
+def check_plan(plan: Path, tag: Tag, *, digest: bool = True) -> PlanRecord:
+    """Return a plan's record after checking that the plan is unchanged and runs on the machine `tag`.
 
     Raises:
         InputError: the record is missing or broken, or the plan changed since it was built.
-        MachineError: it was built for another GPU or another TensorRT.
+        MachineError: the plan was built for another GPU or another TensorRT.
     """
     record = read_record(plan)
     bundle = plan.parent.parent.parent
     built = Tag(record["sm"], record["tensorrt"])
-    if not (_fits(record, built.sm, tag.sm) and _runs(record, built.tensorrt, tag.tensorrt)):
-        raise MachineError(f"{plan}: built for {built}, and this machine has {tag}. {rebuild(bundle)}")
+    if not (_runs_on_gpu(record, tag.sm) and _runs_on_version(record, tag.tensorrt)):
+        raise MachineError(f"{plan}: built for {built}; this machine has {tag}. {rebuild(bundle)}")
     if digest and sha256_file(plan) != record["plan_sha256"]:
-        raise InputError(f"{plan}: changed since it was built, and a plan is code. {rebuild(bundle)}")
+        raise InputError(f"{plan}: changed since it was built, and a plan is executable code. {rebuild(bundle)}")
     return record
 
 
-def _fits(record: dict[str, Any], built: int, here: int) -> bool:
-    """A plan runs on its own compute capability; one for Ampere and later on any of those."""
-    everywhere = record.get("options", {}).get("hardware_compatible") == "ampere-plus"
-    return built == here or (everywhere and here >= AMPERE)
+def _runs_on_gpu(record: PlanRecord, sm: int) -> bool:
+    """Return whether a plan runs on a compute capability: its own, or any from Ampere on if it is `ampere-plus`."""
+    compatible = record.get("options", {}).get("hardware_compatible") == "ampere-plus"
+    return record["sm"] == sm or (compatible and sm >= AMPERE)
 
 
-def _runs(record: dict[str, Any], built: str, here: str) -> bool:
-    """A plan runs in its own version; a version-compatible one also in later versions."""
+def _runs_on_version(record: PlanRecord, version: str) -> bool:
+    """Return whether a plan runs on a version of TensorRT: its own, or a later one if it is version-compatible."""
     if not record["version_compatible"]:
-        return built == here
-    first, second = ([int(part) for part in version.split(".")] for version in (built, here))
+        return record["tensorrt"] == version
+    first, second = ([int(part) for part in text.split(".")] for text in (record["tensorrt"], version))
     return first <= second
 
 
-def read_record(plan: Path) -> dict[str, Any]:
+def read_record(plan: Path) -> PlanRecord:
     """Read the plan.json beside a plan.
 
     Raises:
-        InputError: it is missing, broken or of another schema.
+        InputError: the file is missing, not JSON, of another schema, or lacks a key.
     """
     file = plan.parent / RECORD
     try:
@@ -102,14 +107,14 @@ def read_record(plan: Path) -> dict[str, Any]:
         keys = ("sm", "tensorrt", "plan_sha256", "version_compatible", "profiles", "layout", "precision")
         missing = [key for key in keys if key not in record]
     except FileNotFoundError:
-        raise InputError(f"{file}: missing, so nothing says where {plan.name} runs. Build it again.") from None
+        raise InputError(f"{file}: missing; it states where {plan.name} runs. Build the plan again.") from None
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file}: broken ({error}). Build the plan again.") from None
     if schema != SCHEMA or missing:
         raise InputError(f"{file}: schema {schema}, lacks {missing or 'nothing'}. Build the plan again.")
-    return dict(record)
+    return cast(PlanRecord, record)
 
 
 def rebuild(bundle: Path) -> str:
-    """Return the sentence that says how to get a plan for this machine."""
+    """Return the advice that says how to build a plan for this machine."""
     return f"Build one here from the same graph: toolchain build {bundle} --backend trt."

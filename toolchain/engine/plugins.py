@@ -1,6 +1,6 @@
-"""Which versions of NVIDIA's BERT plugins this TensorRT has, asked of its registry.
+"""The versions of NVIDIA's BERT plugins in TensorRT's registry.
 
-Each kind exists twice: as IPluginV3, which later releases keep, and as the older IPluginV2 with the same attributes.
+Each plugin exists twice: as IPluginV3, which later releases keep, and as the older IPluginV2 with the same attributes.
 """
 
 from typing import Any
@@ -8,21 +8,21 @@ from typing import Any
 from toolchain.errors import MachineError
 from toolchain.graph.plugin_graph import QKV, SKIP_NORM
 
+# Plugin name -> its versions, the preferred one first.
 Kinds = dict[str, tuple[str, ...]]
-"""Plugin name -> its versions, the one to prefer first."""
 
+# For rows that follow one another without padding (graph/plugin_graph.py).
 VARIABLE_LENGTH: Kinds = {QKV: ("5", "2"), SKIP_NORM: ("6", "2")}
-"""Rows one after another without padding (graph/packed.py)."""
 
+# For rows of one length, in float32 too, so that a calibrator can run them (static.py).
 FIXED_LENGTH: Kinds = {QKV: ("4", "1"), SKIP_NORM: ("5", "1")}
-"""Rows of one length, and in float32 too: what can be calibrated (static.py)."""
 
 
 def plugin_versions(trt: Any, kinds: Kinds) -> dict[str, str]:
-    """Return plugin name -> the first version of it that the registry has; plugins must have been initialised.
+    """Return plugin name -> the first of its versions that the registry has. Plugins must be initialised before.
 
     Raises:
-        MachineError: it has none of a plugin.
+        MachineError: the registry lacks every version of a plugin.
     """
     registry = trt.get_plugin_registry()
     found = {}
@@ -30,8 +30,8 @@ def plugin_versions(trt: Any, kinds: Kinds) -> dict[str, str]:
         known = [version for version in versions if registry.get_creator(name, version, "") is not None]
         if not known:
             raise MachineError(
-                f"--attention plugin: TensorRT {trt.__version__} has no {name} of version {' or '.join(versions)}. "
-                "Leave it out: TensorRT then fuses attention itself."
+                f"--attention plugin: TensorRT {trt.__version__} lacks {name} of version {' or '.join(versions)}. "
+                "Leave the option out: TensorRT then fuses attention itself."
             )
         found[name] = known[0]
     return found

@@ -1,8 +1,8 @@
-"""An encoder as a TensorRT network of one fixed shape, in float32: what a calibrator can run.
+"""An encoder as a TensorRT network of one fixed shape, in float32, for TensorRT's calibrator.
 
-The attention plugin without padding has no float32 mode, so nothing can be calibrated with it. Like
-NVIDIA's BERT sample (demo/BERT/builder.py), a network of the fixed-length plugins stands in for it:
-the same layers, and the same tensor names, by which the engine without padding finds its scales.
+The attention plugin without padding has no float32 mode, so it cannot be calibrated. As in NVIDIA's BERT sample
+(demo/BERT/builder.py of NVIDIA/TensorRT), a network with the fixed-length plugins is calibrated instead. It has the
+same layers and the same tensor names, by which the engine without padding finds its scales.
 """
 
 from typing import Any
@@ -12,32 +12,34 @@ import numpy as np
 from toolchain.errors import InputError, MachineError
 from toolchain.graph.encoder import EMBEDDED, Encoder, tensor_name
 from toolchain.graph.match import Linear, Norm
-from toolchain.graph.plugin_graph import FP32, QKV, SKIP_NORM, join
+from toolchain.graph.plugin_graph import FP32, QKV, SKIP_NORM, join_qkv
 from toolchain.tensors import Array
 
+# Major versions of TensorRT whose API this module uses; 11 has no calibrator.
 MAJORS = (10,)
-"""The majors of TensorRT whose API this module uses; 11 has no calibrator."""
 
 
 def static_network(
     trt: Any, network: Any, encoder: Encoder, *, batch: int, length: int, versions: dict[str, str]
 ) -> list[Any]:
-    """Fill an INetworkDefinition; its output is the last hidden state.
+    """Fill an INetworkDefinition. Its output is the last hidden state, float32 [length, batch, hidden, 1, 1].
 
-    Inputs, all int32: input_ids and, where the encoder has types, token_type_ids, [length, batch];
-    lengths [batch, 1], the tokens of each row that are no padding. Activations are float32
-    [length, batch, channels, 1, 1]. `versions` maps plugin names to those of the fixed-length kind.
+    The inputs are int32: input_ids and, if the encoder has types, token_type_ids, both [length, batch]; and lengths
+    [batch, 1], the number of real tokens of each row. `versions` maps plugin names to fixed-length versions.
 
     Returns:
-        What must stay alive until the engine is built: TensorRT does not copy weights.
+        Objects that must stay alive until the engine is built, because TensorRT does not copy weights.
 
     Raises:
-        InputError: a row is longer than the position table.
+        InputError: `length` is larger than the position table.
         MachineError: TensorRT lacks a plugin, or refuses a layer.
     """
     if length > len(encoder.positions):
-        raise InputError(f"attention: rows of {length} tokens, and the model has {len(encoder.positions)} positions.")
-    writer = _Writer(trt, network, encoder, versions)
+        raise InputError(
+            f"calibration: rows of {length} tokens; the model has {len(encoder.positions)} positions. "
+            "Build for shorter rows with --seq-len."
+        )
+    writer = _NetworkWriter(trt, network, encoder, versions)
     tensor = writer.embeddings(batch, length)
     lengths = network.add_input("lengths", trt.DataType.INT32, (batch, 1))
     for index in range(len(encoder.layers)):
@@ -46,7 +48,7 @@ def static_network(
     return writer.kept
 
 
-class _Writer:
+class _NetworkWriter:
     """Adds layers to one network."""
 
     def __init__(self, trt: Any, network: Any, encoder: Encoder, versions: dict[str, str]) -> None:
@@ -55,40 +57,41 @@ class _Writer:
         self.numbers: dict[float, Any] = {}
 
     def output(self, layer: Any, name: str) -> Any:
-        """Return the output of a new layer, and call both after it.
+        """Name a new layer and its output; return the output.
 
         Raises:
-            MachineError: there is no layer: TensorRT has logged why.
+            MachineError: TensorRT refused the layer.
         """
         if layer is None:
-            raise MachineError(f"TensorRT: it refuses the layer {name}. Build it with --attention native.")
+            raise MachineError(f"TensorRT: refuses the layer {name}. Build with --attention native.")
         layer.name = name
         tensor = layer.get_output(0)
         tensor.name = name
         return tensor
 
     def weights(self, array: Array) -> Any:
-        """Return float32 weights over an array that is kept."""
+        """Return TensorRT weights in float32, and keep their array alive."""
         kept = np.ascontiguousarray(array, np.float32)
         weights = self.trt.Weights(kept)
         self.kept += [kept, weights]
         return weights
 
     def constant(self, name: str, array: Array) -> Any:
+        """Return a constant tensor."""
         layer = self.network.add_constant(array.shape, self.weights(array))
         return self.output(layer, name)
 
     def number(self, value: float) -> Any:
-        """Return a constant that broadcasts over activations: elementwise layers want equal ranks."""
+        """Return a constant that broadcasts over activations; elementwise layers need inputs of equal rank."""
         if value not in self.numbers:
             self.numbers[value] = self.constant(f"number.{value:.6g}", np.full((1,) * 5, value))
         return self.numbers[value]
 
     def embeddings(self, batch: int, length: int) -> Any:
-        """Add up table rows and normalise them."""
+        """Return the normalised sum of table rows."""
         trt, network, encoder = self.trt, self.network, self.encoder
         words = self.rows("words", encoder.words, "input_ids", (length, batch))
-        # The plugin adds two tensors of one shape, so each row of the batch gets the positions.
+        # The plugin adds two tensors of the same shape, so the positions are repeated for each row of the batch.
         placed = np.repeat(encoder.positions[:length, None, :, None, None], batch, axis=1)
         positions = self.constant("embeddings.positions", placed)
         if encoder.types is not None:
@@ -98,18 +101,20 @@ class _Writer:
         return self.norm(EMBEDDED, encoder.norm, words, positions)
 
     def rows(self, kind: str, table: Array, index: str, shape: tuple[int, int]) -> Any:
+        """Return the rows of a table that the new input `index` names."""
         weight = self.constant(f"embeddings.{kind}.weight", table[:, :, None, None])
         ids = self.network.add_input(index, self.trt.DataType.INT32, shape)
         layer = self.network.add_gather(weight, ids, 0)
         return self.output(layer, f"embeddings.{kind}")
 
     def encoder_layer(self, index: int, hidden: Any, lengths: Any) -> Any:
+        """Return the output of one encoder layer."""
         part = self.encoder.layers[index]
 
         def name(role: str) -> str:
             return tensor_name(index, role)
 
-        qkv = self.linear(name("qkv"), join(part, self.encoder.heads), hidden)
+        qkv = self.linear(name("qkv"), join_qkv(part, self.encoder.heads), hidden)
         context = self.attention(name("context"), qkv, lengths)
         attended = self.linear(name("attended"), part.output, context)
         normed = self.norm(name("normed"), part.attention_norm, attended, hidden)
@@ -119,17 +124,19 @@ class _Writer:
         return self.norm(name("output"), part.output_norm, outer, normed)
 
     def linear(self, name: str, linear: Linear, tensor: Any) -> Any:
-        """Apply a linear layer as a 1x1 convolution: over [channels, 1, 1], with all before it as the batch."""
+        """Return the output of a linear layer, written as a 1x1 convolution over [channels, 1, 1]."""
         kernel, bias = self.weights(linear.weight.T), self.weights(linear.bias)
         layer = self.network.add_convolution_nd(tensor, linear.bias.size, (1, 1), kernel, bias)
         return self.output(layer, name)
 
     def attention(self, name: str, qkv: Any, lengths: Any) -> Any:
+        """Return the output of the attention plugin, before attention's output layer."""
         numbers = {"type_id": FP32, "hidden_size": self.encoder.hidden, "num_heads": self.encoder.heads, "has_mask": 1}
         fields = {key: np.array([value], np.int32) for key, value in numbers.items()}
         return self.plugin(QKV, name, fields, [qkv, lengths])
 
     def norm(self, name: str, norm: Norm, tensor: Any, skip: Any) -> Any:
+        """Return LayerNorm(tensor + skip)."""
         fields = {
             "type_id": np.array([FP32], np.int32),
             "ld": np.array([norm.gamma.size], np.int32),
@@ -139,18 +146,16 @@ class _Writer:
         return self.plugin(SKIP_NORM, name, fields, [tensor, skip])
 
     def plugin(self, kind: str, name: str, fields: dict[str, Array], inputs: list[Any]) -> Any:
-        """Add a plugin of either interface: 1 and 2 are IPluginV2, 4 to 6 the same plugins as IPluginV3.
+        """Return the output of a plugin. Versions 1 and 2 are IPluginV2, versions 4 to 6 the same as IPluginV3.
 
         Raises:
-            MachineError: it is not registered, or takes none of these fields.
+            MachineError: the plugin is not registered, or it refuses the fields.
         """
         trt, network, version = self.trt, self.network, self.versions[kind]
         registry = trt.get_plugin_registry()
         creator = registry.get_creator(kind, version, "")
         if creator is None:
-            raise MachineError(
-                f"TensorRT: it has no plugin {kind} of version {version}. Build it with --attention native."
-            )
+            raise MachineError(f"TensorRT: has no plugin {kind} of version {version}. Build with --attention native.")
         types = {"int32": trt.PluginFieldType.INT32, "float32": trt.PluginFieldType.FLOAT32}
         parts = [trt.PluginField(key, array, types[array.dtype.name]) for key, array in fields.items()]
         collection = trt.PluginFieldCollection(parts)
@@ -159,13 +164,13 @@ class _Writer:
         phase = (trt.TensorRTPhase.BUILD,) if new else ()
         plugin = creator.create_plugin(name, collection, *phase)
         if plugin is None:
-            raise MachineError(f"TensorRT: it makes no plugin {kind} for {name}. Build it with --attention native.")
+            raise MachineError(f"TensorRT: cannot create the plugin {kind} for {name}. Build with --attention native.")
         self.kept.append(plugin)
         layer = network.add_plugin_v3(inputs, [], plugin) if new else network.add_plugin_v2(inputs, plugin)
         return self.output(layer, name)
 
     def activation(self, name: str, function: str, tensor: Any) -> Any:
-        """Apply GELU step by step, as the packed graph does, or ReLU."""
+        """Return GELU, of the same elementwise layers as the packed graph, or ReLU."""
         trt, network = self.trt, self.network
         if function == "relu":
             layer = network.add_activation(tensor, trt.ActivationType.RELU)

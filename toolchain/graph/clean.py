@@ -1,4 +1,4 @@
-"""Passes that leave every value as it is: fewer nodes, plain names, nothing of the exporter left."""
+"""Cleaning passes over an exported graph. They keep the logits: fewer nodes, plain names, no exporter metadata."""
 
 from collections.abc import Callable
 
@@ -8,17 +8,17 @@ import onnx_ir as ir
 from toolchain.graph import add_initializer, constant, nodes, tidy
 from toolchain.graph.gemms import linear_layers
 
+# Added to the scores of masked positions. It is finite in float16, and exp(-1e4) is 0 in every type.
 MASK_VALUE = -1e4
-"""What masked scores get. Finite in float16, and exp(-1e4) is 0 in every type."""
 
+# Constants below it mean minus infinity: transformers writes -inf or -3.4e38.
 LOWEST_FINITE = -3e4
-"""Constants below it stand for minus infinity: transformers writes -inf or -3.4e38."""
 
 
 def finite_masks(model: ir.Model) -> int:
-    """Raise scalar constants that stand for minus infinity to MASK_VALUE.
+    """Replace scalar constants that mean minus infinity by MASK_VALUE.
 
-    They become -inf in float16, and a row without any real token would be NaN after softmax.
+    In float16 they would be -inf, and softmax of a row without any real token would be NaN.
     """
     count = 0
     for value in list(model.graph.initializers.values()):
@@ -31,10 +31,10 @@ def finite_masks(model: ir.Model) -> int:
 
 
 def plain_reshapes(model: ir.Model) -> int:
-    """Give each Reshape of [batch, sequence, ...] a constant shape, where 0 copies a dimension.
+    """Give each Reshape of [batch, sequence, ...] a constant shape, in which 0 copies a dimension of the input.
 
-    The exporter computes these shapes from Shape and Concat nodes; a constant lets a compiler see
-    that heads are split and joined.
+    The exporter computes these shapes with Shape and Concat nodes. From a constant, a compiler sees that heads are
+    split and joined.
     """
     count = 0
     for node in nodes(model, "Reshape"):
@@ -54,12 +54,12 @@ def plain_reshapes(model: ir.Model) -> int:
 def fold_attention_scale(model: ir.Model) -> int:
     """Multiply 1/sqrt(head size) into the query's weight and bias.
 
-    It saves a Mul over [batch, heads, sequence, sequence], and TensorRT fuses attention only if
-    the scale comes before the first product.
+    This saves a Mul over [batch, heads, sequence, sequence], and TensorRT fuses attention only if the scale comes
+    before the first GEMM.
     """
     count = 0
     for scale in nodes(model, "Mul", "Div"):
-        factor, product = _split(scale)
+        factor, product = _constant_and_producer(scale)
         if factor is None or product is None or product.op_type != "MatMul":
             continue
         query = _linear_behind(product.inputs[0])
@@ -74,15 +74,15 @@ def fold_attention_scale(model: ir.Model) -> int:
     return count
 
 
-def _split(node: ir.Node) -> tuple[ir.Value | None, ir.Node | None]:
-    """Return the constant that a node reads, and the node that makes its other input."""
+def _constant_and_producer(node: ir.Node) -> tuple[ir.Value | None, ir.Node | None]:
+    """Return the constant input of a node, and the node that computes its other input."""
     fixed = next((value for value in node.inputs if constant(value) is not None), None)
     other = next((value.producer() for value in node.inputs if value is not None and value is not fixed), None)
     return fixed, other
 
 
 def _linear_behind(value: ir.Value | None) -> tuple[ir.Node, ir.Node] | None:
-    """Return the MatMul and the Add of the linear layer behind `value`, if nothing else reads it."""
+    """Return the MatMul and the Add of the linear layer that computes `value`, if nothing else reads its tensors."""
     node = value.producer() if value else None
     while node is not None and node.op_type in ("Transpose", "Reshape"):
         source = node.inputs[0]
@@ -91,14 +91,14 @@ def _linear_behind(value: ir.Value | None) -> tuple[ir.Node, ir.Node] | None:
         node = source.producer()
     if node is None or node.op_type != "Add" or len(node.outputs[0].uses()) != 1:
         return None
-    bias, product = _split(node)
+    bias, product = _constant_and_producer(node)
     if bias is None or product is None or product.op_type != "MatMul" or constant(product.inputs[1]) is None:
         return None
     return (product, node) if len(product.outputs[0].uses()) == 1 else None
 
 
 def _scale_constant(model: ir.Model, node: ir.Node, ratio: float) -> None:
-    """Let `node` read `ratio` times its constant; other readers keep the old one."""
+    """Multiply the constant input of `node` by `ratio`; other readers keep the old constant."""
     for index, value in enumerate(node.inputs):
         array = constant(value)
         if value is not None and array is not None:
@@ -107,7 +107,7 @@ def _scale_constant(model: ir.Model, node: ir.Node, ratio: float) -> None:
 
 
 def plain_gelu(model: ir.Model) -> int:
-    """Write x * (0.5 * (1 + erf)) as (x * (1 + erf)) * 0.5, the order that compilers look for."""
+    """Rewrite x * (0.5 * (1 + erf)) as (x * (1 + erf)) * 0.5, the order that compilers recognise as GELU."""
     count = 0
     for erf in nodes(model, "Erf"):
         plus_one = _sole_reader(erf, "Add")
@@ -129,13 +129,14 @@ def plain_gelu(model: ir.Model) -> int:
 
 
 def _sole_reader(node: ir.Node | None, op_type: str) -> ir.Node | None:
+    """Return the only reader of a node's output if it has this type, else None."""
     uses = node.outputs[0].uses() if node else ()
     reader = next(iter(uses)).node if len(uses) == 1 else None
     return reader if reader is not None and reader.op_type == op_type else None
 
 
 def float_sums(model: ir.Model) -> int:
-    """Let CumSum add float32, in which RoBERTa's positions are exact: TensorRT's parser has it for floats alone."""
+    """Let CumSum add in float32, in which RoBERTa's positions are exact: TensorRT's parser takes no integers there."""
     count = 0
     for node in nodes(model, "CumSum"):
         source, result = node.inputs[0], node.outputs[0]
@@ -158,10 +159,9 @@ def float_sums(model: ir.Model) -> int:
 
 
 def name_by_module(model: ir.Model) -> int:
-    """Name linear layers and attention products after the module that they come from.
+    """Name linear layers and attention GEMMs after the module that they come from.
 
-    `transformer.layer.0.ffn.lin1` instead of `node_MatMul_115`: these names are what a person
-    reads in calibration.json and in every report.
+    The name is `transformer.layer.0.ffn.lin1` instead of `node_MatMul_115`. calibration.json and every report show it.
     """
     taken: set[str] = set()
     linear = set(linear_layers(model))
@@ -180,6 +180,7 @@ def name_by_module(model: ir.Model) -> int:
 
 
 def _scopes(node: ir.Node) -> list[str]:
+    """Return the names of the PyTorch modules around a node, outermost first, as the exporter noted them."""
     import ast
 
     text = node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]")
@@ -187,9 +188,9 @@ def _scopes(node: ir.Node) -> list[str]:
 
 
 def name_tensors(model: ir.Model) -> int:
-    """Name what goes in and out of the named nodes after them: `.input`, `.output`, `.weight`.
+    """Name the inputs and outputs of the named nodes after them: `.input`, `.output`, `.weight`.
 
-    The inputs of an attention product are `.left` and `.right`.
+    The inputs of an attention GEMM are `.left` and `.right`.
     """
     kept = {*model.graph.inputs, *model.graph.outputs}
     named: set[ir.Value] = set(kept)
@@ -217,6 +218,7 @@ def _name(value: ir.Value, name: str, named: set[ir.Value]) -> None:
 
 
 def _rename(model: ir.Model, value: ir.Value, name: str) -> None:
+    """Rename an initializer, unless another one has this name."""
     if name in model.graph.initializers:
         return
     model.graph.initializers.pop(str(value.name))
@@ -226,6 +228,7 @@ def _rename(model: ir.Model, value: ir.Value, name: str) -> None:
     model.graph.initializers[name] = value
 
 
+# Name -> pass, in the order in which `clean` runs them.
 PASSES: dict[str, Callable[[ir.Model], int]] = {
     "finite_masks": finite_masks,
     "plain_reshapes": plain_reshapes,
@@ -236,9 +239,8 @@ PASSES: dict[str, Callable[[ir.Model], int]] = {
     "name_tensors": name_tensors,
     "tidy": tidy,
 }
-"""In the order in which `clean` runs them."""
 
 
 def clean(model: ir.Model) -> dict[str, int]:
-    """Run every pass; return how many places each one changed."""
+    """Run every pass; return the number of places that each pass changed, by its name."""
     return {name: run(model) for name, run in PASSES.items()}

@@ -1,6 +1,6 @@
-"""A graph as ONNX Runtime is fastest with it on a CPU: the kernel that is fast chosen for each operator.
+"""Passes that make a graph fast in ONNX Runtime on a CPU, by choosing the fast kernel for each operator.
 
-Which ones those are was measured (docs/decisions/012); what is exact is done, and nothing is approximated.
+docs/decisions/012 has the measurements. Every pass is exact up to rounding; nothing is approximated.
 """
 
 import onnx_ir as ir
@@ -11,7 +11,7 @@ from toolchain.graph.integer import integer_products
 
 
 def for_cpu(model: ir.Model) -> dict[str, int]:
-    """Change a graph in place; return how many nodes each pass changed."""
+    """Run the passes for a CPU in place; return the number of nodes that each pass changed, by its name."""
     counts = {
         "integer_products": integer_products(model),  # none in a float graph
         "first_token": first_token(model),
@@ -22,10 +22,11 @@ def for_cpu(model: ir.Model) -> dict[str, int]:
 
 
 def separate_norms(model: ir.Model) -> int:
-    """Write the addition before each LayerNorm as Sum, and return how many there are.
+    """Replace the Add before each LayerNorm by Sum; return their number.
 
-    ONNX Runtime fuses Add and LayerNormalization into SkipLayerNormalization, which takes five times as long as the
-    two: it works value by value where LayerNormalization has vectors. Sum is the same addition, and is left alone.
+    ONNX Runtime fuses Add and LayerNormalization into SkipLayerNormalization, which takes five times as long as both
+    together: its kernel is scalar, and that of LayerNormalization is vectorised. Sum is the same addition and is not
+    fused.
     """
     count = 0
     for norm in nodes(model, "LayerNormalization"):

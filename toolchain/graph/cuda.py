@@ -1,9 +1,10 @@
-"""A graph as ONNX Runtime runs it on CUDA: attention, LayerNorm and GELU as one operator each, of its own domain.
+"""Fusions for ONNX Runtime on CUDA: attention, LayerNorm and GELU as one operator each, of ONNX Runtime's own domain.
 
-ONNX Runtime's own optimiser matches no attention of an export by transformers 5. The operators are those of its
-ContribOperators.md; in float16 they sum in float32 inside, so that no casts stand between them as graph/half.py needs
-around their parts. Left as they are: the embeddings, whose LayerNorm in float16 would square numbers below float16's
-normal ones; and attention over packed rows, whose operators exist on CUDA alone and cannot be checked elsewhere.
+ONNX Runtime's optimiser does not recognise attention as transformers 5 exports it. The operators are documented in its
+ContribOperators.md. In float16 they sum in float32, so they need none of the casts that graph/fp16.py puts around the
+unfused operators. Two parts are not fused: the embeddings, whose LayerNorm in float16 would square numbers below
+float16's normal ones; and attention over packed rows, whose operators exist on CUDA alone and cannot be checked
+elsewhere.
 """
 
 from collections.abc import Callable
@@ -16,30 +17,29 @@ from toolchain.errors import InputError
 from toolchain.graph import add_initializer, constant, nodes, tidy
 from toolchain.graph.clean import MASK_VALUE
 from toolchain.graph.first_token import first_token
-from toolchain.graph.match import Matcher, axis, for_every_query
+from toolchain.graph.match import Matcher, axis, broadcasts_over_queries
 
 DOMAIN = "com.microsoft"
-LENGTHS = "attention_mask.lengths"
-"""Real tokens of each row, int32 [batch]: the one mask that every fused kernel takes; rows are padded on the right."""
 
+# Real tokens of each row, int32 [batch]: the form of mask that every fused kernel takes. Rows are padded on the right.
+LENGTHS = "attention_mask.lengths"
+
+# Key of a graph's metadata: rows must be padded on the right, as our tokenizers pad them.
 RIGHT_PADDED = "toolchain.right_padded"
-"""Key of a graph's metadata: its rows must be padded on the right, as our tokenizers do."""
 
 
 def for_cuda(model: ir.Model, *, where: str = "model.onnx") -> dict[str, int]:
-    """Fuse a clean float32 graph in place, to be typed by half.to_half; return how many places each pass changed.
+    """Fuse a clean float32 graph in place, before fp16.to_half converts it; return the number of places of each fusion.
 
     Raises:
-        InputError: a layer's attention or LayerNorms were not fused, so that the rest would be as slow as before.
+        InputError: the attention or a LayerNorm of a layer was not fused, so the graph would not be faster.
     """
     layers = sum(1 for _ in nodes(model, "Softmax"))
     counts = {"first_token": first_token(model)}
     counts |= {name: run(model) for name, run in FUSIONS.items()}
     for name, wanted in (("attention", layers), ("skip_norms", 2 * layers)):
         if not wanted or counts[name] != wanted:
-            raise InputError(
-                f"{where}: {name}: {counts[name]} of {wanted} are of a form that can be fused for CUDA. Run model.onnx."
-            )
+            raise InputError(f"{where}: {name}: only {counts[name]} of {wanted} can be fused for CUDA. Run model.onnx.")
     model.graph.opset_imports[DOMAIN] = 1
     tidy(model)
     model.metadata_props[RIGHT_PADDED] = "1"
@@ -47,16 +47,17 @@ def for_cuda(model: ir.Model, *, where: str = "model.onnx") -> dict[str, int]:
 
 
 def fuse_attention(model: ir.Model) -> int:
-    """Compute attention from its three products on to its joined heads by one node; return how many there are.
+    """Compute attention by one node, from the biases of Q, K and V to the joined heads; return the number of nodes.
 
-    The scale must be in the query already (clean.fold_attention_scale). A row without any token attends to its first.
+    The scale must be in the query already (clean.fold_attention_scale). A row without any token attends to its first
+    position.
     """
-    matcher, count = _Attention(model, "attention"), 0
+    matcher, count = _AttentionMatcher(model, "attention"), 0
     for softmax in nodes(model, "Softmax"):
         try:
             joined, operands, heads = matcher.parts(softmax)
         except InputError:
-            continue  # for_cuda counts
+            continue  # for_cuda compares the count with the number of layers
         lengths = _lengths(model)
         query, key, value = (product for product, _ in operands)
         biases = [constant(bias) for _, bias in operands]
@@ -69,10 +70,10 @@ def fuse_attention(model: ir.Model) -> int:
 
 
 def fuse_skip_norms(model: ir.Model) -> int:
-    """Compute the addition before a LayerNorm, and the bias before that, within it; return how many there are."""
+    """Fuse each LayerNorm with the residual addition and the bias before it; return the number of nodes."""
     count = 0
     for norm in nodes(model, "LayerNormalization"):
-        addition = _maker(norm.inputs[0], "Add")
+        addition = _producer(norm.inputs[0], "Add")
         if addition is None or axis(norm, -1) not in (-1, 2) or len(addition.outputs[0].uses()) != 1:
             continue
         x, skip = addition.inputs
@@ -91,13 +92,13 @@ def fuse_skip_norms(model: ir.Model) -> int:
 
 
 def fuse_gelu(model: ir.Model) -> int:
-    """Compute a linear layer's bias and the exact GELU behind it by one node; return how many there are."""
+    """Fuse each exact GELU with the bias of the linear layer before it; return the number of nodes."""
     count = 0
     for half in nodes(model, "Mul"):
-        product = _maker(half.inputs[0], "Mul")
-        plus_one = _maker(product.inputs[1], "Add") if product is not None and _is(half.inputs[1], 0.5) else None
-        erf = _maker(plus_one.inputs[0], "Erf") if plus_one is not None and _is(plus_one.inputs[1], 1.0) else None
-        divided = _maker(erf.inputs[0], "Div") if erf is not None else None
+        product = _producer(half.inputs[0], "Mul")
+        plus_one = _producer(product.inputs[1], "Add") if product is not None and _is(half.inputs[1], 0.5) else None
+        erf = _producer(plus_one.inputs[0], "Erf") if plus_one is not None and _is(plus_one.inputs[1], 1.0) else None
+        divided = _producer(erf.inputs[0], "Div") if erf is not None else None
         if product is None or divided is None or not _is(divided.inputs[1], 2**0.5):
             continue
         x, bias = _biased(product.inputs[0], readers=2)
@@ -108,49 +109,54 @@ def fuse_gelu(model: ir.Model) -> int:
     return count
 
 
+# Name -> fusion, in order. `gelu` finds nothing if the model has another activation function.
 FUSIONS: dict[str, Callable[[ir.Model], int]] = {
     "attention": fuse_attention,
     "skip_norms": fuse_skip_norms,
-    "gelu": fuse_gelu,  # none where the activation is another
+    "gelu": fuse_gelu,
 }
 
 
-class _Attention(Matcher):
-    """Reads attention around its softmax."""
+class _AttentionMatcher(Matcher):
+    """Matches attention around its softmax."""
 
     def refuse(self, what: str) -> NoReturn:
-        raise InputError(f"{self.where}: {what}. Run it without fusing.")
+        raise InputError(f"{self.where}: {what}. Run the graph without fusions.")
 
     def parts(self, softmax: ir.Node) -> tuple[ir.Node, list[tuple[ir.Value, ir.Value]], int]:
-        """Return the node that joins the heads; query, key and value before their bias, and the bias; the heads."""
+        """Return the node that joins the heads; value and bias of each of Q, K and V; and the number of heads."""
         at = str(softmax.name)
-        add = _maker(softmax.inputs[0], "Add")
-        masks = [part for part in add.inputs if part is not None and for_every_query(part)] if add is not None else []
+        add = _producer(softmax.inputs[0], "Add")
+        masks = (
+            [part for part in add.inputs if part is not None and broadcasts_over_queries(part)]
+            if add is not None
+            else []
+        )
         if add is None or len(masks) != 1 or not self.is_mask(masks[0]):
-            self.refuse(f"{at}: no mask of the padding is added to the scores")
-        scores = _maker(next(part for part in add.inputs if part is not masks[0]), "MatMul")
+            self.refuse(f"{at}: no padding mask is added to the scores")
+        scores = _producer(next(part for part in add.inputs if part is not masks[0]), "MatMul")
         joined = _only_reader(softmax, "MatMul")
         moved = _only_reader(joined, "Transpose")
         end = _only_reader(moved, "Reshape")
         if scores is None or joined is None or end is None or joined.inputs[0] is not softmax.outputs[0]:
-            self.refuse(f"{at}: not between two products")
-        self.step(at, end.inputs[0], "Transpose", (0, 2, 1, 3))
+            self.refuse(f"{at}: not between two GEMMs")
+        self.input_of(at, end.inputs[0], "Transpose", (0, 2, 1, 3))
         operands, heads = [], set()
         orders = ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3))
         for value, order in zip((*scores.inputs[:2], joined.inputs[1]), orders, strict=True):
-            split = self.step(at, value, "Transpose", order)
+            split = self.input_of(at, value, "Transpose", order)
             heads.add(split.shape[2] if split.shape is not None and len(split.shape) == 4 else None)
-            product, bias = _biased(self.step(at, split, "Reshape"))
+            product, bias = _biased(self.input_of(at, split, "Reshape"))
             if product is None or bias is None:
-                self.refuse(f"{at}: not behind three linear layers")
+                self.refuse(f"{at}: Q, K and V do not come from three linear layers")
             operands.append((product, bias))
         count = heads.pop()
         if heads or not isinstance(count, int):
-            self.refuse(f"{at}: its heads are not known")
+            self.refuse(f"{at}: the number of heads is not known")
         return end, operands, count
 
     def is_mask(self, value: ir.Value) -> bool:
-        """Whether a tensor is 0 at each token and far below it at padding, made of attention_mask alone."""
+        """Return whether a tensor depends on attention_mask alone, is 0 at tokens and at most MASK_VALUE at padding."""
         source = next((one for one in self.model.graph.inputs if one.name == "attention_mask"), None)
         feed = np.array([[1, 1, 1], [1, 0, 0]], np.int32)
         if source is None or value.const_value is not None:
@@ -160,7 +166,7 @@ class _Attention(Matcher):
 
 
 def _lengths(model: ir.Model) -> ir.Value:
-    """Return the real tokens of each row, but 1 at least, computed once at the graph's beginning."""
+    """Return the number of real tokens of each row, at least 1; it is computed once, at the graph's beginning."""
     known = next((value for node in nodes(model, "Max") for value in node.outputs if value.name == LENGTHS), None)
     if known is not None:
         return known
@@ -178,8 +184,8 @@ def _lengths(model: ir.Model) -> ir.Value:
 
 
 def _biased(value: ir.Value | None, *, readers: int = 1) -> tuple[ir.Value | None, ir.Value | None]:
-    """Return what a linear layer's bias is added to, and the bias, if that makes `value` for so many readers alone."""
-    add = _maker(value, "Add")
+    """Return the other summand and the bias, if `value` adds a bias and has `readers` readers; else `value`, None."""
+    add = _producer(value, "Add")
     if add is None or len(add.outputs[0].uses()) != readers:
         return value, None
     for bias, other in (add.inputs, reversed(add.inputs)):
@@ -190,19 +196,19 @@ def _biased(value: ir.Value | None, *, readers: int = 1) -> tuple[ir.Value | Non
 
 
 def _is_embedding(*values: ir.Value) -> bool:
-    """Whether one of the values is looked up, or a sum of what is."""
-    makers = [value.producer() for value in values]
+    """Return whether one of the values comes from an embedding table, or is a sum of such values."""
+    producers = [value.producer() for value in values]
     return any(
         node is not None
         and (
             (node.op_type == "Gather" and constant(node.inputs[0]) is not None)
             or (node.op_type == "Add" and _is_embedding(*[value for value in node.inputs if value is not None]))
         )
-        for node in makers
+        for node in producers
     )
 
 
-def _maker(value: ir.Value | None, op_type: str) -> ir.Node | None:
+def _producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
     node = value.producer() if value is not None else None
     return node if node is not None and node.op_type == op_type else None
 
@@ -218,7 +224,7 @@ def _is(value: ir.Value | None, number: float) -> bool:
 
 
 def _replace(model: ir.Model, old: ir.Node, new: ir.Node, *, name: str) -> None:
-    """Put `new` in the place of `old`, under a name of its own, its output under the old one's."""
+    """Replace the node `old` by `new`, which is called `name`; the output keeps its name."""
     made, known = new.outputs[0], old.outputs[0]
     new.name, made.shape, made.type = name, known.shape, known.type
     model.graph.insert_before(old, new)

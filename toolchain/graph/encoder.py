@@ -1,7 +1,7 @@
-"""The anatomy of a post-LayerNorm encoder classifier, read off its clean float32 graph.
+"""The weights and structure of a post-LayerNorm encoder classifier, parsed from its clean float32 graph.
 
-Everything is found by structure, nothing by module names, so DistilBERT, BERT, RoBERTa and their
-like all fit. What does not fit is refused before anything is built from it.
+Every part is found by structure, not by module names, so DistilBERT, BERT, RoBERTa and similar encoders all match. A
+graph that does not match is refused before anything is built from it. TensorRT networks are built from an `Encoder`.
 """
 
 import math
@@ -14,7 +14,7 @@ from toolchain import graph
 from toolchain.errors import InputError
 from toolchain.graph import constant
 from toolchain.graph.clean import MASK_VALUE
-from toolchain.graph.match import Linear, Matcher, Norm, Weight, axis, for_every_query, hidden_size
+from toolchain.graph.match import Linear, Matcher, Norm, Weight, axis, broadcasts_over_queries, hidden_size
 from toolchain.tensors import Ranges
 
 
@@ -22,10 +22,10 @@ from toolchain.tensors import Ranges
 class Layer:
     """One encoder layer.
 
-    The query is without attention's scale: whoever multiplies query and key divides by
-    sqrt(head size) himself. `query_ratio` is the query here over the query in the ONNX graph.
-    `sources` maps input, query, key, value, context, normed and activated to their tensors in the
-    ONNX graph, named as in calibration.json; `results` the others, which calibration.json lacks.
+    The query is unscaled: the product of query and key must still be divided by sqrt(head size). `query_ratio` is the
+    query here divided by the query in the ONNX graph. `sources` maps input, query, key, value, context, normed and
+    activated to their tensors in the ONNX graph, named as in calibration.json; `results` maps attended, inner, outer
+    and output, which calibration.json lacks.
     """
 
     query: Linear
@@ -46,8 +46,8 @@ class Layer:
 class Encoder:
     """An encoder classifier: tables float32 [rows, hidden], the layers, and the head's ONNX nodes.
 
-    Row 0 of `positions` is the first token's. `types` is None where no input chooses a type; a
-    constant one is part of `positions`. `head` runs from the Gather of the first token to `logits`.
+    Row 0 of `positions` belongs to the first token. `types` is None if no input chooses a type; a constant type is
+    added to `positions`. `head` runs from the Gather of the first token to `logits`.
     """
 
     words: Weight
@@ -61,33 +61,36 @@ class Encoder:
     head: tuple[ir.Node, ...]
 
 
+# The tensors of a layer, in order: Q, K and V joined, the weighted sums of V, attention's output layer, the LayerNorm
+# after it, the first feed-forward layer, the activation function, the second layer, and the last LayerNorm.
 ROLES = ("qkv", "context", "attended", "normed", "inner", "activated", "outer", "output")
-"""The tensors of a layer, in order: the three projections, the heads' sums, attention's output layer,
-the LayerNorm after it, the feed-forward layers around their activation, and the last LayerNorm."""
 
+# The input of the first layer.
 EMBEDDED = "embeddings.normed"
-"""What the first layer reads."""
 
 
 def tensor_name(layer: int, role: str) -> str:
-    """Return the name that a tensor has in every network made from an Encoder; `input` is what the layer reads."""
+    """Return the name of a layer's tensor in every network that is built from an Encoder.
+
+    `role` is one of ROLES, or `input` for the input of the layer.
+    """
     if role == "input":
         return tensor_name(layer - 1, "output") if layer else EMBEDDED
     if role not in ROLES:
-        raise ValueError(f"no tensor is called {role}")
+        raise ValueError(f"role {role!r} is not one of {', '.join(ROLES)}")
     return f"layer.{layer}.{role}"
 
 
 def tensor_names(encoder: Encoder) -> list[str]:
-    """Return every name of the table, in order."""
+    """Return the names of all tensors of the layers and of the first layer's input, in order."""
     return [EMBEDDED] + [tensor_name(layer, role) for layer in range(len(encoder.layers)) for role in ROLES]
 
 
 def plugin_ranges(encoder: Encoder, ranges: Ranges) -> dict[str, float]:
-    """Return tensor name of the table -> amax, from ranges calibrated on the ONNX graph.
+    """Return tensor name (tensor_name) -> amax, from ranges that were calibrated on the ONNX graph.
 
-    Query, key and value share one tensor here, so its range is the widest of the three. Tensors
-    that calibration does not look at have no entry: outputs of linear layers, and the last layer's.
+    Query, key and value share one tensor here, so its amax is the largest of the three. Tensors that calibration does
+    not measure have no entry: outputs of linear layers, and the output of the last layer.
 
     Raises:
         InputError: a range is missing.
@@ -96,24 +99,24 @@ def plugin_ranges(encoder: Encoder, ranges: Ranges) -> dict[str, float]:
     for index, layer in enumerate(encoder.layers):
         missing = [name for name in layer.sources.values() if name not in ranges]
         if missing:
-            raise InputError(f"calibration: no range of {missing[0]}. Calibrate this graph again.")
+            raise InputError(f"calibration: no range for {missing[0]}. Calibrate this graph again.")
         amax = {role: ranges[name].amax for role, name in layer.sources.items()}
         amax["qkv"] = max(amax.pop("query") * layer.query_ratio, amax.pop("key"), amax.pop("value"))
         found |= {tensor_name(index, role): value for role, value in amax.items()}
     return found
 
 
-def dissect(model: ir.Model, *, where: str = "model.onnx") -> Encoder:
-    """Return the parts of a clean float32 export of a post-LayerNorm encoder classifier.
+def parse_encoder(model: ir.Model, *, where: str = "model.onnx") -> Encoder:
+    """Return the weights and structure of a clean float32 export of a post-LayerNorm encoder classifier.
 
     Raises:
-        InputError: the graph is something else; the message says where it differs.
+        InputError: the graph has another form; the message says where it differs.
     """
-    return _Reader(model, where).encoder()
+    return _Parser(model, where).encoder()
 
 
-class _Reader(Matcher):
-    """Reads one graph from its embeddings to its logits."""
+class _Parser(Matcher):
+    """Parses one graph from its embeddings to its logits."""
 
     def __init__(self, model: ir.Model, where: str) -> None:
         super().__init__(model, where)
@@ -124,7 +127,7 @@ class _Reader(Matcher):
         self.check()
         norms = list(graph.nodes(self.model, "LayerNormalization"))
         if len(norms) < 3 or len(norms) % 2 == 0:
-            self.refuse(f"{len(norms)} LayerNorms, where an encoder has one, and two for each layer")
+            self.refuse(f"it has {len(norms)} LayerNorms, and an encoder has one plus two for each layer")
         words, positions, types = self.embeddings(norms[0])
         hidden, layers, heads = norms[0].outputs[0], [], set()
         for index, (first, second) in enumerate(zip(norms[1::2], norms[2::2], strict=True)):
@@ -144,53 +147,54 @@ class _Reader(Matcher):
         )
 
     def check(self) -> None:
-        """Refuse what is no float32 classifier, before details of it confuse."""
+        """Refuse a graph that is not a float32 classifier, before a message about a detail of it would mislead."""
         if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in self.model.graph):
-            self.refuse("a graph with Q/DQ nodes")
+            self.refuse("it has Q/DQ nodes")
         if any(value.dtype == ir.DataType.FLOAT16 for value in self.model.graph.initializers.values()):
-            self.refuse("a float16 graph")
+            self.refuse("it is a float16 graph")
         if not {"input_ids", "attention_mask"} <= set(self.inputs) <= {"input_ids", "attention_mask", "token_type_ids"}:
             self.refuse(f"its inputs are {', '.join(self.inputs)}")
         if [value.name for value in self.model.graph.outputs] != ["logits"]:
             self.refuse("its output is not logits")
 
     def embeddings(self, norm: ir.Node) -> tuple[Weight, Weight, Weight | None]:
-        """Return the tables of words, positions and types, whose rows the first LayerNorm reads the sum of."""
+        """Return the tables of words, positions and types; the first LayerNorm reads the sum of their rows."""
         tables: dict[str, Weight] = {}
         for leaf in self.summands(norm.inputs[0]):
             table = constant(leaf.inputs[0]) if leaf.op_type == "Gather" and axis(leaf, 0) == 0 else None
             index = leaf.inputs[1] if table is not None else None
             if table is None or table.ndim != 2 or index is None:
-                self.refuse(f"its embeddings are no sum of table rows ({leaf.op_type} is among them)")
+                self.refuse(f"its embeddings are not a sum of table rows ({leaf.op_type} is one of the summands)")
             kind, first = self.index(index)
             if kind in tables:
-                self.refuse(f"two tables of {kind} are added")
+                self.refuse(f"its embeddings add two tables of {kind}")
             tables[kind] = table[first:] if kind == "positions" else table[first] if kind == "type" else table
         if not {"words", "positions"} <= set(tables):
-            self.refuse("it adds no rows of a word table and of a position table")
-        # A type that no input chooses is one more constant on each position.
+            self.refuse("its embeddings do not add rows of a word table and of a position table")
+        # A type that no input chooses adds the same constant to each position.
         positions = (tables["positions"] + tables.get("type", np.float32(0))).astype(np.float32)
         return tables["words"], positions, tables.get("types")
 
     def summands(self, value: ir.Value | None) -> list[ir.Node]:
+        """Return the nodes whose outputs a tree of Add nodes sums to `value`."""
         node = value.producer() if value else None
         if node is None:
-            self.refuse("its first LayerNorm reads no embeddings")
+            self.refuse("its first LayerNorm does not read embeddings")
         if node.op_type != "Add":
             return [node]
         return [leaf for part in node.inputs for leaf in self.summands(part)]
 
     def index(self, value: ir.Value) -> tuple[str, int]:
-        """Tell what a table is indexed by, and its first row: computed indices are run on short rows."""
+        """Return the kind of table that `value` indexes, and its first row; computed indices are run on short rows."""
         for name, kind in (("input_ids", "words"), ("token_type_ids", "types")):
             if value is self.inputs.get(name):
                 return kind, 0
         length = 16
-        # Three rows of one repeated id each: one may be the padding id, whose positions do not count up.
+        # Three rows with one repeated id each. One id may be the padding id, whose positions do not count up.
         feeds = {name: np.ones((3, length), np.int32) for name in self.inputs}
         feeds["input_ids"] *= np.array([[3], [4], [5]], np.int32)
         if "token_type_ids" in feeds:
-            feeds["token_type_ids"][:, ::2] = 0  # whatever depends on them is no constant
+            feeds["token_type_ids"][:, ::2] = 0  # an index that depends on them is then not constant
         rows = np.broadcast_to(self.run(list(self.inputs.values()), value, feeds), (3, length))
         if (rows == rows[0, 0]).all():
             return "type", int(rows[0, 0])
@@ -200,7 +204,7 @@ class _Reader(Matcher):
         return "positions", int(counted[0])
 
     def layer(self, at: str, hidden: ir.Value, first: ir.Node, second: ir.Node) -> tuple[Layer, int]:
-        """Read one layer, from `hidden` over the LayerNorm `first` to the LayerNorm `second`."""
+        """Return one layer, from `hidden` over the LayerNorm `first` to the LayerNorm `second`, and its heads."""
         attended = self.residual(at, first, hidden)
         output, context = self.linear(at, "attention's output", attended)
         normed = first.outputs[0]
@@ -208,7 +212,7 @@ class _Reader(Matcher):
         outer, activated = self.linear(at, "the feed-forward output", outer_value)
         readers = [use.node for use in normed.uses() if use.node.op_type == "MatMul"]
         if len(readers) != 1:
-            self.refuse(f"{at}: {len(readers)} linear layers read the attention's LayerNorm, where one does")
+            self.refuse(f"{at}: {len(readers)} linear layers read the LayerNorm after attention, not one")
         inner_value = self.biased(readers[0])
         inner, _ = self.linear(at, "the feed-forward input", inner_value)
         query, key, value, sources, ratio, heads = self.attention(at, hidden, context)
@@ -226,40 +230,43 @@ class _Reader(Matcher):
     def attention(
         self, at: str, hidden: ir.Value, context: ir.Value
     ) -> tuple[Linear, Linear, Linear, dict[str, ir.Value], float, int]:
-        """Read attention behind its output layer: query, key, value, what they are called, the query's ratio, heads."""
-        joined = self.step(at, self.step(at, context, "Reshape"), "Transpose", (0, 2, 1, 3)).producer()
+        """Return query, key and value of attention, their tensors by role, the query's ratio, and the heads.
+
+        `context` is the input of attention's output layer, `hidden` the input of the layer.
+        """
+        joined = self.input_of(at, self.input_of(at, context, "Reshape"), "Transpose", (0, 2, 1, 3)).producer()
         if joined is None or joined.op_type != "MatMul":
-            self.refuse(f"{at}: no product of probabilities and values")
+            self.refuse(f"{at}: attention has no GEMM of probabilities and values")
         probabilities, values = joined.inputs
-        scores, scale = self.scores(at, self.step(at, probabilities, "Softmax"))
+        scores, scale = self.scores(at, self.input_of(at, probabilities, "Softmax"))
         operands = {"query": scores.inputs[0], "key": scores.inputs[1], "value": values}
         layers, counts, sources = {}, set(), {}
         for role, operand in operands.items():
             order = (0, 2, 3, 1) if role == "key" else (0, 2, 1, 3)
-            split = self.step(at, operand, "Transpose", order)
+            split = self.input_of(at, operand, "Transpose", order)
             counts.add(split.shape[2] if split.shape is not None and len(split.shape) == 4 else None)
-            layers[role], source = self.linear(at, f"the {role}", self.step(at, split, "Reshape"))
+            layers[role], source = self.linear(at, f"the {role}", self.input_of(at, split, "Reshape"))
             if source is not hidden:
-                self.refuse(f"{at}: the {role} does not read the LayerNorm before it")
+                self.refuse(f"{at}: the {role} does not read the LayerNorm before the layer")
             assert operand is not None
             sources[role] = operand
         heads = counts.pop()
         width = layers["query"].bias.size
         if counts or not isinstance(heads, int) or {one.bias.size for one in layers.values()} != {hidden_size(hidden)}:
             self.refuse(f"{at}: query, key and value do not have the same heads")
-        # The plugin divides by sqrt(head size); the graph has its scale in the query or behind the product.
+        # The plugin divides by sqrt(head size); the graph has its scale in the query's weights or after the GEMM.
         ratio = scale * math.sqrt(width // heads)
         query = Linear(layers["query"].weight * np.float32(ratio), layers["query"].bias * np.float32(ratio))
         return query, layers["key"], layers["value"], sources, ratio, heads
 
     def scores(self, at: str, value: ir.Value) -> tuple[ir.Node, float]:
-        """Return the product of query and key behind mask and scale, and the scale that is not in the weights."""
+        """Return the GEMM of query and key before mask and scale, and the scale that is not in the weights."""
         add = value.producer()
         if add is None or add.op_type != "Add":
             self.refuse(f"{at}: no mask is added to the scores")
-        masks = [part for part in add.inputs if part is not None and for_every_query(part)]
+        masks = [part for part in add.inputs if part is not None and broadcasts_over_queries(part)]
         if len(masks) != 1:
-            self.refuse(f"{at}: what is added to the scores is no mask of the padding")
+            self.refuse(f"{at}: the tensor that is added to the scores is not a padding mask")
         self.mask(at, masks[0])
         product = next(part for part in add.inputs if part is not masks[0])
         node, scale = product.producer() if product else None, 1.0
@@ -270,17 +277,17 @@ class _Reader(Matcher):
             scale *= factor.item() if node.op_type == "Mul" else 1 / factor.item()
             node = source.producer()
         if node is None or node.op_type != "MatMul":
-            self.refuse(f"{at}: the scores are no product of query and key")
+            self.refuse(f"{at}: the scores are not a GEMM of query and key")
         return node, scale
 
     def mask(self, at: str, value: ir.Value) -> None:
-        """Refuse what is not 0 at each token and far below 0 at padding, made of attention_mask alone."""
+        """Refuse a tensor that depends on more than attention_mask, is not 0 at a token, or not below 0 at padding."""
         if value in self.masks:
             return
         feed = np.array([[1, 1, 1], [1, 0, 0]], np.int32)
         found = self.run([self.inputs["attention_mask"]], value, {"attention_mask": feed}).reshape(2, 3)
         if found[feed == 1].any() or (found[feed == 0] > MASK_VALUE).any():
-            self.refuse(f"{at}: what is added to the scores is no mask of the padding")
+            self.refuse(f"{at}: the tensor that is added to the scores is not a padding mask")
         self.masks.add(value)
 
     def head(self, hidden: ir.Value) -> tuple[ir.Node, ...]:

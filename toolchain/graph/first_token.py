@@ -1,31 +1,31 @@
-"""Compute the last layer for the first token alone, where the head reads no other.
+"""A pass that computes the last layer for the first token alone, if the head reads no other token.
 
-Each token's own work there is then done once a row instead of once a token: the query, attention's output layer
-and the feed-forward layers of one layer; keys and values are still those of all tokens. Exact.
+The query, attention's output layer and the feed-forward layers of the last layer are then computed once per row
+instead of once per token; keys and values are still computed for all tokens. The result is exact.
 """
 
 import numpy as np
 import onnx_ir as ir
 
 from toolchain.graph import add_initializer, constant, nodes
-from toolchain.graph.integer import PRODUCT
+from toolchain.graph.integer import INTEGER_MATMUL
 from toolchain.graph.match import axis
 
-EACH_VALUE = {"Add", "Sum", "Sub", "Mul", "Div", "Erf", "Relu", "Tanh", "Gelu", "FastGelu"}
-"""Operators whose result at one place depends on that place of their inputs alone."""
+# Elementwise operators: an element of the result depends on that element of the inputs alone.
+ELEMENTWISE = {"Add", "Sum", "Sub", "Mul", "Div", "Erf", "Relu", "Tanh", "Gelu", "FastGelu"}
 
-Places = dict[ir.Value, int]
-"""Values of which only the first token is needed -> the dimension of their tokens."""
+# Value of which only the first token is needed -> the dimension of the tokens.
+TokenAxes = dict[ir.Value, int]
 
+# A node and the index of one of its inputs.
 Read = tuple[ir.Node, int]
-"""A node and which of its inputs."""
 
+# The end of the name of a tensor that holds the first token of another.
 FIRST = ".first"
-"""Ends the name of a tensor that holds the first token of another."""
 
 
 def first_token(model: ir.Model) -> int:
-    """Move the choice of the first token up as far as the graph allows; return how many nodes have less work."""
+    """Move the Gather of the first token up as far as the graph allows; return the number of nodes with less work."""
     count = 0
     for choice in nodes(model, "Gather"):
         hidden, index = choice.inputs[0], constant(choice.inputs[1])
@@ -38,18 +38,19 @@ def first_token(model: ir.Model) -> int:
 
 
 def _narrow(model: ir.Model, choice: ir.Node, hidden: ir.Value) -> int:
-    places: Places = {hidden: 1}
+    """Narrow every node that only `choice` depends on to the first token; return their number."""
+    axes: TokenAxes = {hidden: 1}
     reads: set[Read] = {(choice, 0)}
     for node in reversed(list(model.graph)):
         made = node.outputs[0]
-        # What is read in another role too, such as a query that is also a key, is needed whole.
-        if made in places and all((use.node, use.idx) in reads for use in made.uses()):
-            needed = _needed(node, places[made])
-            if needed and all(places.get(value, place) == place for value, place in needed.items()):
-                places |= needed
+        # A value that has other readers too, such as a query that is also a key, is needed for all tokens.
+        if made in axes and all((use.node, use.idx) in reads for use in made.uses()):
+            needed = _needed(node, axes[made])
+            if needed and all(axes.get(value, place) == place for value, place in needed.items()):
+                axes |= needed
                 reads |= {(node, index) for index, value in enumerate(node.inputs) if value in needed}
     narrowed = {node for node, _ in reads} - {choice}
-    for value, place in places.items():
+    for value, place in axes.items():
         if value.producer() in narrowed:
             value.shape = _first_shape(value, place)
         else:
@@ -57,21 +58,21 @@ def _narrow(model: ir.Model, choice: ir.Node, hidden: ir.Value) -> int:
     return len(narrowed)
 
 
-def _needed(node: ir.Node, place: int) -> Places | None:
-    """Return which inputs need only their first token if the output does; None if nothing is known of the operator."""
+def _needed(node: ir.Node, place: int) -> TokenAxes | None:
+    """Return the inputs of which the first token is enough if it is enough of the output; None if that is not known."""
     first, shape = node.inputs[0], node.outputs[0].shape
     if first is None or first.shape is None or shape is None:
         return None
     last = len(shape) - 1
-    if node.op_type in EACH_VALUE:
+    if node.op_type in ELEMENTWISE:
         return _broadcast(node, place, len(shape))
     if node.op_type in ("LayerNormalization", "Softmax"):
         return {first: place} if axis(node, -1) in (-1, last) and place != last else None
     if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
         scale = constant(node.inputs[1])
         return {first: place} if scale is not None and scale.size == 1 else None
-    if node.op_type in ("MatMul", PRODUCT):
-        # A row of the product needs a row of the left side, and all of the right.
+    if node.op_type in ("MatMul", INTEGER_MATMUL):
+        # A row of the result needs a row of the left side, and all of the right side.
         rows = place == last - 1 and len(first.shape) == len(shape)
         return {first: place} if rows and first is not node.inputs[1] else None
     if node.op_type == "Transpose":
@@ -82,12 +83,12 @@ def _needed(node: ir.Node, place: int) -> Places | None:
     return None
 
 
-def _broadcast(node: ir.Node, place: int, rank: int) -> Places | None:
-    needed: Places = {}
+def _broadcast(node: ir.Node, place: int, rank: int) -> TokenAxes | None:
+    needed: TokenAxes = {}
     for value in node.inputs:
         if value is None or value.shape is None:
             return None
-        own = place - (rank - len(value.shape))  # shapes are aligned at their ends
+        own = place - (rank - len(value.shape))  # broadcasting aligns shapes at their ends
         if own >= 0 and value.shape[own] != 1:
             needed[value] = own
     return needed
@@ -99,7 +100,7 @@ def _first_shape(value: ir.Value, place: int) -> ir.Shape:
 
 
 def _take_first(model: ir.Model, value: ir.Value, place: int, reads: set[Read]) -> None:
-    """Let `reads` read the first token of `value` only, under a name that tells what it is of."""
+    """Let `reads` read the first token of `value` only, as a tensor called `<name of value>.first`."""
     source = value.producer()
     index = add_initializer(model, "first_token", np.zeros(1, np.int64))
     take = ir.node("Gather", [value, index], {"axis": place}, name=f"{value.name}{FIRST}")

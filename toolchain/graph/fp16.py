@@ -1,9 +1,8 @@
-"""A float32 graph to a strongly typed mixed one: float16, but float32 where range or sums need it.
+"""Conversion of a float32 graph to a strongly typed one in float16, with float32 where range or precision needs it.
 
-Kept in float32 are LayerNorm (a sum of squares), softmax and the mask's addition before it (the
-mask is far below float16's small numbers), and the classification head (few operations, and all
-that the answer rests on). Inputs and logits keep their types. A Q node takes what it is given, in
-either type, and a DQ node gives float16: the type of its scale says which.
+These stay in float32: LayerNorm (it sums squares), softmax and the addition of the mask before it (the mask is a large
+negative number), and the classification head (few operations, on which the result depends directly). Inputs and logits
+keep their types. A Q node takes either type, and a DQ node returns float16, by the type of its scale.
 """
 
 import numpy as np
@@ -16,16 +15,21 @@ from toolchain.tensors import Array
 
 HALF = ir.DataType.FLOAT16
 FLOAT = ir.DataType.FLOAT
+
+# Types of nodes that always stay in float32.
 FULL_PRECISION = {"LayerNormalization", "Softmax", "Gemm"}
+
+# The first opset in which QuantizeLinear and DequantizeLinear take float16. The other operators are as in opset 18.
 QDQ_OPSET = 19
-"""The first in which QuantizeLinear and DequantizeLinear know float16; our other operators are as in 18."""
 
 
 def to_half(model: ir.Model) -> int:
-    """Type the graph in place and return how many nodes compute in float16.
+    """Convert the graph in place; return the number of nodes that compute in float16.
+
+    The scales of Q/DQ nodes are rounded to float16 first (round_scales).
 
     Raises:
-        InputError: a weight does not fit float16.
+        InputError: a weight is too large for float16.
     """
     quantized = round_scales(model)
     kept = _kept_nodes(model)
@@ -85,12 +89,13 @@ def _kept_nodes(model: ir.Model) -> set[ir.Node]:
     kept |= {entry for node in nodes(model, "Softmax") if (entry := _producer(node)) is not None}
     kept |= _downstream(model, {node for node in model.graph if node.op_type == "Gemm"})
     embeddings = {node for node in nodes(model, "Gather") if _is_float(node.inputs[0])}
-    # What does not come from an embedding is the mask's own chain, or a weight.
+    # Nodes that do not depend on an embedding compute the mask, or dequantize a weight.
     weights = set(nodes(model, "DequantizeLinear"))
     return kept | (set(model.graph) - _downstream(model, embeddings) - weights)
 
 
 def _producer(node: ir.Node) -> ir.Node | None:
+    """Return the Add that computes a node's first input, or None."""
     value = node.inputs[0]
     producer = value.producer() if value else None
     return producer if producer is not None and producer.op_type == "Add" else None
@@ -111,14 +116,14 @@ def _typed(
     wanted: ir.DataType,
     casts: dict[tuple[ir.Value, ir.DataType], ir.Value],
 ) -> ir.Value:
-    """Return `value` as `wanted`: a converted constant, or one Cast that all readers share."""
+    """Return `value` in the type `wanted`: a converted constant, or a Cast that all readers share."""
     if (value, wanted) in casts:
         return casts[value, wanted]
     array = constant(value)
     suffix = "fp16" if wanted is HALF else "fp32"
     if array is not None:
         if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
-            raise InputError(f"{value.name}: a value beyond float16. Build with --precision fp32 or int8.")
+            raise InputError(f"{value.name}: holds a value beyond float16. Build with --precision fp32 or int8.")
         typed = add_initializer(model, f"{value.name}.{suffix}", array.astype(wanted.numpy()))
     else:
         cast = ir.node("Cast", [value], {"to": int(wanted)}, name=f"{value.name}.to_{suffix}")

@@ -1,9 +1,10 @@
-"""Whether TensorRT can fuse the attention of a typed graph into one kernel, without a plugin.
+"""A check whether TensorRT can fuse the attention of a typed graph into one kernel, without a plugin.
 
-It recognises one pattern: a product of Q and K that are scaled already, at most a mask's addition, softmax, and the
-product with V, in float16, bfloat16 or INT8 and at head sizes that it has kernels for. One node too many and it
-runs the parts one by one, without a word. The conditions are those that NVIDIA documents; a graph that meets them
-all may still not be fused, which only the engine's layers tell.
+TensorRT recognises one pattern: a GEMM of Q and K that are already scaled, at most one addition of a mask, softmax, and
+the GEMM with V, in float16, bfloat16 or INT8, at head sizes that it has kernels for. With any other node in between it
+runs the operators one by one, without a warning. The conditions are those that NVIDIA documents (TensorRT
+documentation, "Fused Attention"). A graph that meets them all may still not be fused; the layers of the
+engine show it.
 """
 
 from collections.abc import Iterator
@@ -15,20 +16,24 @@ from toolchain.graph import constant, nodes
 from toolchain.graph.gemms import attention_gemms
 
 HALF = {ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+
+# Head sizes and the largest length for which NVIDIA documents fused kernels.
 HALF_HEADS = range(16, 257, 8)
 INT8_HEADS = (16, 32, 64)
 INT8_LENGTH = 512
 
 QDQ = {"QuantizeLinear", "DequantizeLinear"}
+
+# Operators that only move or convert numbers, so Q/DQ nodes may stand on either side of them.
 MOVES = {"Transpose", "Reshape", "Cast"}
-"""What changes the place or the type of numbers only, so that Q/DQ may stand on either side."""
+
+# A GEMM and a softmax with more nodes in between are not counted as one attention.
 DEPTH = 8
-"""How many nodes there may be between a product and softmax before we say that they do not belong together."""
 
 
 @dataclass(frozen=True)
-class Block:
-    """One attention: its two products and softmax, and what stands between them."""
+class AttentionBlock:
+    """One attention: its two GEMMs, its softmax, and the nodes between them."""
 
     first: ir.Node
     before: list[ir.Node]
@@ -38,67 +43,67 @@ class Block:
 
     @property
     def inputs(self) -> dict[str, ir.Value]:
-        """What the two products read, by the names that papers give it."""
+        """The inputs of the two GEMMs: Q, K, probabilities and V."""
         values = (*self.first.inputs[:2], *self.second.inputs[:2])
         return {name: value for name, value in zip(("Q", "K", "probabilities", "V"), values, strict=True) if value}
 
 
 def attention_faults(model: ir.Model, *, max_length: int) -> list[str]:
-    """Return why TensorRT would not fuse the attention of this graph; nothing if nothing stands in the way.
+    """Return the reasons why TensorRT would not fuse the attention of this graph; none if the conditions are met.
 
-    Scaling that is folded into weights cannot be told from scaling that was forgotten, so only scaling in the wrong
-    place is a fault.
+    Scaling that is folded into weights cannot be distinguished from missing scaling, so only scaling in the wrong place
+    is reported.
     """
-    products = [node for node in attention_gemms(model) if not _is_linear(node)]
-    if not products:
-        return ["no attention: the graph has no product of two activations"]
-    if not any(_is_fast(value) for node in products for value in node.inputs):
-        return ["float32 products are not fused: type the graph as float16 first"]
-    blocks = list(_blocks(model, products))
+    gemms = [node for node in attention_gemms(model) if not _is_linear(node)]
+    if not gemms:
+        return ["no attention: the graph has no GEMM of two activations"]
+    if not any(_is_fast(value) for node in gemms for value in node.inputs):
+        return ["float32 GEMMs are not fused: convert the graph to float16 first"]
+    blocks = list(_blocks(model, gemms))
     found = {node for block in blocks for node in (block.first, block.second)}
-    faults = [f"{node.name}: not part of product, softmax, product" for node in products if node not in found]
+    faults = [f"{node.name}: not part of GEMM, softmax, GEMM" for node in gemms if node not in found]
     for block in blocks:
         reasons = [*_type_faults(block), *_size_faults(block, max_length), *_pattern_faults(block), *_qdq_faults(block)]
         faults += [f"{block.first.name}: {reason}" for reason in reasons]
     return faults + list(_residual_faults(model, {node for block in blocks for node in block.before}))
 
 
-def _blocks(model: ir.Model, products: list[ir.Node]) -> Iterator[Block]:
+def _blocks(model: ir.Model, gemms: list[ir.Node]) -> Iterator[AttentionBlock]:
     for softmax in nodes(model, "Softmax"):
-        above = _path(softmax, products, up=True, depth=DEPTH)
-        below = _path(softmax, products, up=False, depth=DEPTH)
+        above = _path(softmax, gemms, up=True, depth=DEPTH)
+        below = _path(softmax, gemms, up=False, depth=DEPTH)
         if above and below:
-            yield Block(above[-1], above[:-1], softmax, below[:-1], below[-1])
+            yield AttentionBlock(above[-1], above[:-1], softmax, below[:-1], below[-1])
 
 
-def _path(node: ir.Node, products: list[ir.Node], *, up: bool, depth: int) -> list[ir.Node] | None:
-    """Return the nodes from here to the nearest product above or below, which is the last of them."""
+def _path(node: ir.Node, gemms: list[ir.Node], *, up: bool, depth: int) -> list[ir.Node] | None:
+    """Return the nodes from here to the nearest GEMM above or below, which comes last; None if it is too far away."""
     if up:
         nearby = [value.producer() for value in node.inputs if value is not None]
     else:
         nearby = [use.node for value in node.outputs for use in value.uses()]
     for other in nearby:
-        if other in products:
+        if other in gemms:
             return [other]
     for other in nearby:
         if depth and other is not None and other.op_type not in {"MatMul", "Softmax"}:
-            rest = _path(other, products, up=up, depth=depth - 1)
+            rest = _path(other, gemms, up=up, depth=depth - 1)
             if rest:
                 return [other, *rest]
     return None
 
 
-def _type_faults(block: Block) -> Iterator[str]:
+def _type_faults(block: AttentionBlock) -> Iterator[str]:
     for name, value in block.inputs.items():
         if not _is_fast(value):
             dtype = value.dtype.name if value.dtype else "of unknown type"
-            yield f"{name} is {dtype}, and only FLOAT16, BFLOAT16 and dequantised INT8 are fused"
+            yield f"{name} is {dtype}, and only FLOAT16, BFLOAT16 and dequantized INT8 are fused"
 
 
-def _size_faults(block: Block, max_length: int) -> Iterator[str]:
+def _size_faults(block: AttentionBlock, max_length: int) -> Iterator[str]:
     int8 = _uses_int8(block)
     for name in ("Q", "V"):
-        size = _last(block.inputs[name])
+        size = _head_size(block.inputs[name])
         if size is None:
             yield f"the head size of {name} is not known"
         elif int8 and size not in INT8_HEADS:
@@ -109,30 +114,30 @@ def _size_faults(block: Block, max_length: int) -> Iterator[str]:
         yield f"length {max_length}: in INT8 at most {INT8_LENGTH} tokens"
 
 
-def _pattern_faults(block: Block) -> Iterator[str]:
+def _pattern_faults(block: AttentionBlock) -> Iterator[str]:
     additions = [node for node in block.before if node.op_type == "Add"]
     if len(additions) > 1:
-        yield f"{len(additions)} additions before softmax, and only the mask's is expected"
+        yield f"{len(additions)} additions before softmax, and only that of the mask is expected"
     for node in block.before:
         if node.op_type in {"Mul", "Div"}:
-            yield f"{node.name} scales after the first product; Q or K must be scaled before it"
+            yield f"{node.name} scales after the first GEMM; Q or K must be scaled before it"
         elif node.op_type not in {"Add", "Cast"}:
-            yield f"{node.name} ({node.op_type}) stands between the first product and softmax"
+            yield f"{node.name} ({node.op_type}) stands between the first GEMM and softmax"
     for node in block.after:
         if node.op_type not in QDQ | {"Cast"}:
-            yield f"{node.name} ({node.op_type}) stands between softmax and the second product"
+            yield f"{node.name} ({node.op_type}) stands between softmax and the second GEMM"
     if any(_is_dequantized(value) for node in additions for value in node.inputs):
         yield "the mask's addition reads INT8"
 
 
-def _qdq_faults(block: Block) -> Iterator[str]:
+def _qdq_faults(block: AttentionBlock) -> Iterator[str]:
     if not _uses_int8(block):
         return
     for name, value in block.inputs.items():
         if not _is_dequantized(value):
             yield f"INT8 without Q/DQ on {name}"
     if not _is_quantized_later(block.second.outputs[0]):
-        yield "INT8 without Q/DQ on the second product's output"
+        yield "INT8 without Q/DQ on the output of the second GEMM"
 
 
 def _residual_faults(model: ir.Model, masks: set[ir.Node]) -> Iterator[str]:
@@ -141,7 +146,7 @@ def _residual_faults(model: ir.Model, masks: set[ir.Node]) -> Iterator[str]:
             yield f"{node.name}: a residual addition reads INT8"
 
 
-def _uses_int8(block: Block) -> bool:
+def _uses_int8(block: AttentionBlock) -> bool:
     return any(_is_dequantized(value) for value in block.inputs.values())
 
 
@@ -150,19 +155,19 @@ def _is_fast(value: ir.Value | None) -> bool:
 
 
 def _is_linear(node: ir.Node) -> bool:
-    """Whether a product reads a constant that was quantised: a linear layer."""
+    """Return whether a GEMM reads a quantized constant, so that it is a linear layer."""
     source = _source(node.inputs[1])
     return source is not None and source.op_type == "DequantizeLinear" and constant(source.inputs[0]) is not None
 
 
 def _is_dequantized(value: ir.Value | None) -> bool:
-    """Whether an activation was INT8 before it came here."""
+    """Return whether a value is an activation that was dequantized from INT8."""
     source = _source(value)
     return source is not None and source.op_type == "DequantizeLinear" and constant(source.inputs[0]) is None
 
 
 def _source(value: ir.Value | None) -> ir.Node | None:
-    """Return the node that computed a value, leaving out what only moved it."""
+    """Return the node that computes a value, behind nodes that only move or convert it."""
     node = value.producer() if value is not None else None
     while node is not None and node.op_type in MOVES:
         value = node.inputs[0]
@@ -178,6 +183,6 @@ def _is_quantized_later(value: ir.Value) -> bool:
     )
 
 
-def _last(value: ir.Value) -> int | None:
+def _head_size(value: ir.Value) -> int | None:
     size = value.shape[-1] if value.shape is not None and len(value.shape) else None
     return size if isinstance(size, int) else None

@@ -1,7 +1,7 @@
-"""Q/DQ nodes around linear layers to ONNX Runtime's integer product, bias and all.
+"""Linear layers with Q/DQ nodes as one integer operator of ONNX Runtime, bias included.
 
-ONNX Runtime does that by itself too, but leaves the bias to an operator of its own, and to a slower kernel of what
-comes after: BiasGelu takes nearly twice as long as Gelu.
+ONNX Runtime does this fusion too, but it leaves the bias in a separate operator, and the next operator then takes a
+slower kernel: BiasGelu takes nearly twice as long as Gelu.
 """
 
 import numpy as np
@@ -10,11 +10,11 @@ import onnx_ir as ir
 from toolchain.graph import constant, nodes, tidy
 
 DOMAIN = "com.microsoft"
-PRODUCT = "MatMulIntegerToFloat"
+INTEGER_MATMUL = "MatMulIntegerToFloat"
 
 
 def integer_products(model: ir.Model) -> int:
-    """Compute each linear layer of uint8 x int8 by one node, in place; return how many there are."""
+    """Compute each linear layer of uint8 x int8 by one node, in place; return their number."""
     count = 0
     for node in nodes(model, "MatMul"):
         left, right = (_dequantized(value) for value in node.inputs[:2])
@@ -25,9 +25,9 @@ def integer_products(model: ir.Model) -> int:
             continue
         integers, scale, zero = left.inputs[:3]
         weight, weight_scale = right.inputs[:2]
-        # Without a zero point of the weights: they are symmetric, and an array of zeros would still be added up.
+        # The weights are symmetric, so they need no zero point; the kernel would still add up an array of zeros.
         inputs = [integers, weight, scale, weight_scale, zero, None, bias]
-        product = ir.node(PRODUCT, inputs, domain=DOMAIN, name=node.name)
+        product = ir.node(INTEGER_MATMUL, inputs, domain=DOMAIN, name=node.name)
         made, known = product.outputs[0], end.outputs[0]
         made.shape, made.type = known.shape, known.type
         model.graph.insert_before(end, product)
@@ -46,7 +46,7 @@ def _dequantized(value: ir.Value | None) -> ir.Node | None:
 
 
 def _bias(product: ir.Node) -> tuple[ir.Value | None, ir.Node]:
-    """Return the bias that a linear layer adds, if it adds one, and the node that makes its output."""
+    """Return the bias of a linear layer, or None, and the node that computes the layer's output."""
     uses = list(product.outputs[0].uses())
     reader = uses[0].node if len(uses) == 1 else None
     for value in reader.inputs if reader is not None and reader.op_type == "Add" else ():
@@ -57,7 +57,7 @@ def _bias(product: ir.Node) -> tuple[ir.Value | None, ir.Node]:
 
 
 def _fits(left: ir.Node, right: ir.Node) -> bool:
-    """Whether the left side is uint8 with one scale, and the right int8 without zero points."""
+    """Return whether the left side is uint8 with one scale, and the right side int8 with zero points of 0."""
     one, zero, others = (constant(node.inputs[index]) for node, index in ((left, 1), (left, 2), (right, 2)))
     if one is None or zero is None or others is None:
         return False

@@ -1,4 +1,4 @@
-"""Reading a graph by its structure: what makes a value, and what a part of the graph computes."""
+"""Matching of graphs by structure: the layers behind a value, and the function that a part of a graph computes."""
 
 import math
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from toolchain.tensors import Array
 
 Weight = NDArray[np.float32]
 
+# Name -> activation function. The tanh form of GELU differs by up to 5e-4, so it does not match.
 ACTIVATIONS: dict[str, Callable[[Weight], Weight]] = {
     "gelu": lambda x: (x * (1 + np.vectorize(math.erf)(x / np.sqrt(2))) / 2).astype(np.float32),
     "relu": lambda x: np.maximum(x, 0),
 }
-"""Name -> the function. The tanh form of GELU differs by up to 5e-4 and is not among them."""
 
 
 @dataclass(frozen=True)
 class Linear:
-    """x @ weight + bias: weight float32 [in, out], bias float32 [out]."""
+    """A linear layer x @ weight + bias: weight float32 [in, out], bias float32 [out]."""
 
     weight: Weight
     bias: Weight
@@ -42,9 +42,10 @@ class Norm:
 
 
 def copy_nodes(nodes: list[ir.Node], known: dict[ir.Value, ir.Value]) -> list[ir.Node]:
-    """Return copies of `nodes`, in order; `known` maps the values that they read, and is filled with what they make.
+    """Return copies of `nodes`, in order.
 
-    Constants that `known` lacks are copied too: into new values, which the caller makes initializers.
+    `known` maps each value that they read to its copy, and receives their outputs. It also receives copies of constants
+    that it lacks, which the caller adds as initializers.
     """
     copies = []
     for node in nodes:
@@ -63,7 +64,7 @@ def copy_nodes(nodes: list[ir.Node], known: dict[ir.Value, ir.Value]) -> list[ir
 
 
 class GatherElements(OpRun):
-    """The operator of ONNX; onnx.reference's own fails on more than 64 columns (seen in 1.23)."""
+    """ONNX's GatherElements. The one of onnx.reference fails on more than 64 columns (seen in onnx 1.23)."""
 
     op_domain = ""
 
@@ -72,18 +73,16 @@ class GatherElements(OpRun):
 
 
 class Matcher:
-    """Walks one graph against the flow of data; whatever is not as expected is refused in words."""
+    """Follows one graph from outputs to inputs; a part of another form than expected is refused by `refuse`."""
 
     def __init__(self, model: ir.Model, where: str) -> None:
         self.model, self.where = model, where
 
     def refuse(self, what: str) -> NoReturn:
-        raise InputError(
-            f"{self.where}: {what}, so it does not fit the attention plugin. Build it with --attention native."
-        )
+        raise InputError(f"{self.where}: {what}, so the attention plugin cannot run it. Build with --attention native.")
 
-    def step(self, at: str, value: ir.Value | None, op_type: str, order: tuple[int, ...] | None = None) -> ir.Value:
-        """Return what the node behind `value` reads; it must have this type and order of dimensions."""
+    def input_of(self, at: str, value: ir.Value | None, op_type: str, order: tuple[int, ...] | None = None) -> ir.Value:
+        """Return the first input of the node that computes `value`, which must have this type and permutation."""
         node = value.producer() if value else None
         source = node.inputs[0] if node is not None and node.op_type == op_type else None
         if node is None or source is None or (order is not None and tuple(node.attributes["perm"].as_ints()) != order):
@@ -91,7 +90,7 @@ class Matcher:
         return source
 
     def linear(self, at: str, what: str, value: ir.Value | None) -> tuple[Linear, ir.Value]:
-        """Read the linear layer that makes `value`; return it and what it reads."""
+        """Return the linear layer that computes `value`, and its input; `what` names it in messages."""
         node = value.producer() if value else None
         bias: Array | None = None
         if node is not None and node.op_type == "Add":
@@ -101,18 +100,18 @@ class Matcher:
         weight = constant(node.inputs[1]) if node is not None and node.op_type == "MatMul" else None
         source = node.inputs[0] if node is not None else None
         if weight is None or weight.ndim != 2 or source is None:
-            self.refuse(f"{at}: {what} is no linear layer")
+            self.refuse(f"{at}: {what} is not a linear layer")
         return Linear(weight, np.zeros(weight.shape[1], np.float32) if bias is None else bias.reshape(-1)), source
 
     def biased(self, product: ir.Node) -> ir.Value:
-        """Return the output of a linear layer: behind its bias, if it has one."""
+        """Return the output of a linear layer, after its bias if it has one."""
         uses = list(product.outputs[0].uses())
         add = uses[0].node if len(uses) == 1 and uses[0].node.op_type == "Add" else None
         fixed = add is not None and any(constant(value) is not None for value in add.inputs)
         return add.outputs[0] if add is not None and fixed else product.outputs[0]
 
     def residual(self, at: str, norm: ir.Node, kept: ir.Value) -> ir.Value:
-        """Return what a LayerNorm reads besides `kept`."""
+        """Return the other summand of the residual addition of `kept` that a LayerNorm reads."""
         node = norm.inputs[0].producer() if norm.inputs[0] else None
         if node is None or node.op_type != "Add" or kept not in node.inputs:
             self.refuse(f"{at}: {norm.name} does not normalise the sum of a block's input and output")
@@ -121,23 +120,24 @@ class Matcher:
         return other
 
     def norm(self, node: ir.Node) -> Norm:
+        """Return the weights of a LayerNorm over the hidden dimension."""
         gamma, beta = (constant(value) for value in (*node.inputs[1:], None)[:2])
         if gamma is None or axis(node, -1) not in (-1, 2):
-            self.refuse(f"{node.name} is no LayerNorm over the hidden dimension")
+            self.refuse(f"{node.name} is not a LayerNorm over the hidden dimension")
         epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
         return Norm(gamma, np.zeros_like(gamma) if beta is None else beta, epsilon)
 
     def activation(self, at: str, inner: ir.Value, activated: ir.Value, size: int) -> str:
-        """Name the function between the feed-forward layers, by its values from -8 to 8."""
+        """Return the name of the activation function between the feed-forward layers, by its values from -8 to 8."""
         x = np.linspace(-8, 8, size, dtype=np.float32).reshape(1, 1, size)
         found = self.run([inner], activated, {str(inner.name): x})
         for name, function in ACTIVATIONS.items():
             if np.abs(found - function(x)).max() < 1e-5:
                 return name
-        self.refuse(f"{at}: the activation is none of {', '.join(ACTIVATIONS)}")
+        self.refuse(f"{at}: the activation function is not one of {', '.join(ACTIVATIONS)}")
 
     def run(self, inputs: list[ir.Value], output: ir.Value, feeds: dict[str, Array]) -> Array:
-        """Return what the part of the graph between `inputs` and `output` computes."""
+        """Run the part of the graph between `inputs` and `output`; return the array of `output`."""
         needed, pending = set(), [output]
         while pending:
             value = pending.pop()
@@ -158,23 +158,23 @@ class Matcher:
         proto = ir.to_proto(ir.Model(part, ir_version=self.model.ir_version))
         try:
             results: Any = ReferenceEvaluator(proto, new_ops=[GatherElements]).run(None, feeds)
-        except Exception as error:  # whatever an operator raises on what it was not made for
+        except Exception as error:  # operators raise various classes on inputs that they do not support
             self.refuse(f"{output.name} cannot be computed alone ({type(error).__name__})")
         made: Array = results[0]
         return made
 
 
 def axis(node: ir.Node, default: int) -> int:
-    """Return the dimension that a node works on."""
+    """Return a node's attribute `axis`, or `default`."""
     return node.attributes["axis"].as_int() if "axis" in node.attributes else default
 
 
-def for_every_query(value: ir.Value) -> bool:
-    """Tell whether a tensor is [batch, 1, 1, sequence]: the same for every head and query."""
+def broadcasts_over_queries(value: ir.Value) -> bool:
+    """Return whether a tensor is [batch, 1, 1, sequence]: the same for every head and query."""
     return value.shape is not None and len(value.shape) == 4 and (value.shape[1], value.shape[2]) == (1, 1)
 
 
 def hidden_size(value: ir.Value) -> int | None:
-    """Return the last dimension of a tensor, if it is fixed."""
+    """Return the last dimension of a tensor, or None if it is dynamic."""
     size = value.shape[-1] if value.shape is not None else None
     return size if isinstance(size, int) else None

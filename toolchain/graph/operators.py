@@ -1,7 +1,7 @@
-"""Whether TensorRT's parser takes every operator of a graph, by the table in operators.toml.
+"""A check of a graph's operators against those that TensorRT's parser takes, by the table in operators.toml.
 
-The parser needs a GPU to run, so this tells on any machine what it would refuse. What it takes may still be slow,
-or fail later in the builder.
+The parser runs on machines with a GPU only; this check runs on any machine. An operator that the parser takes may
+still be slow, or fail later in the builder.
 """
 
 import functools
@@ -15,18 +15,19 @@ import onnx_ir as ir
 from toolchain.graph import constant
 
 TABLE = Path(__file__).with_name("operators.toml")
+
+# The domain of nodes that are TensorRT plugins: TensorRT finds a plugin by its type, but onnx.checker needs a domain.
 PLUGINS = "trt.plugins"
-"""The domain of nodes that TensorRT's plugins run: it finds those by type alone, but onnx.checker wants a domain."""
 
 
 def check_operators(model: ir.Model, *, major: int) -> list[str]:
-    """Return what TensorRT's parser of this major would not take, each with its node's name.
+    """Return the reasons why TensorRT's parser of this major version would refuse the graph, with the nodes' names.
 
-    A tensor without a type in the graph is not judged.
+    Tensors whose type the graph does not state are not checked.
     """
     table = _table()
     known = _operators(major)
-    faults = list(_opset_faults(model, table["tables"][str(major)], major))
+    faults = list(_opset_faults(model, table["tables"][str(major)]["opsets"], major))
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if node.domain == PLUGINS:
             continue
@@ -38,13 +39,13 @@ def check_operators(model: ir.Model, *, major: int) -> list[str]:
 
 
 @functools.cache
-def _table() -> dict[str, Any]:
+def _table() -> dict[str, Any]:  # arbitrary TOML: each of its tables has another shape
     return tomllib.loads(TABLE.read_text(encoding="utf-8"))
 
 
 @functools.cache
 def _operators(major: int) -> dict[str, frozenset[str]]:
-    """Return operator -> names of the types that it takes."""
+    """Return operator -> names of the types that it takes in this major version."""
     table = _table()
     types = {name: frozenset(members) for name, members in table["types"].items()}
     found = {operator: types[name] for name, operators in table["operators"].items() for operator in operators}
@@ -52,8 +53,8 @@ def _operators(major: int) -> dict[str, frozenset[str]]:
     return found | {operator: types[entry["types"]] for operator, entry in later.items()}
 
 
-def _opset_faults(model: ir.Model, facts: dict[str, Any], major: int) -> Iterator[str]:
-    lowest, highest = facts["opsets"]
+def _opset_faults(model: ir.Model, opsets: tuple[int, int], major: int) -> Iterator[str]:
+    lowest, highest = opsets
     opset = model.graph.opset_imports.get("")
     if opset is not None and not lowest <= opset <= highest:
         yield f"opset {opset}: TensorRT {major} takes {lowest} to {highest}"
@@ -78,7 +79,7 @@ def _node_faults(node: ir.Node, types: frozenset[str]) -> Iterator[str]:
 
 
 def _data(node: ir.Node) -> list[ir.Value | None]:
-    """Return the tensors whose type is the operator's."""
+    """Return the tensors whose type the table restricts."""
     places = _table()["data"].get(node.op_type, {"inputs": [0], "outputs": []})
     return [*(_input(node, index) for index in places["inputs"]), *(node.outputs[index] for index in places["outputs"])]
 

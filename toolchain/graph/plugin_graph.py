@@ -1,9 +1,9 @@
-"""An encoder as an ONNX graph without padding, around TensorRT's attention and LayerNorm plugins.
+"""An encoder as an ONNX graph without padding, with TensorRT's attention and LayerNorm plugins: the plugin path.
 
-All rows of a batch stand one after another, so nothing is computed for padding. Activations are
-[tokens, channels, 1, 1] and linear layers 1x1 convolutions: the form that NVIDIA's BERT sample
-found to keep INT8 from the first layer to the last (TensorRT's demo/BERT, builder_varseqlen.py).
-Documented in plugin/bertQKVToContextPlugin and plugin/skipLayerNormPlugin of NVIDIA/TensorRT.
+The rows of a batch follow one another, so nothing is computed for padded positions. Activations are
+[tokens, channels, 1, 1], and linear layers are 1x1 convolutions: in this form, NVIDIA's BERT sample stays in INT8 from
+the first layer to the last (demo/BERT/builder_varseqlen.py of NVIDIA/TensorRT). The plugins are documented there in
+plugin/bertQKVToContextPlugin and plugin/skipLayerNormPlugin.
 """
 
 from collections.abc import Sequence
@@ -21,50 +21,56 @@ from toolchain.tensors import INT8_LEVELS, Array, Batch
 OPSET, IR_VERSION = 18, 10
 QKV = "CustomQKVToContextPluginDynamic"
 SKIP_NORM = "CustomSkipLayerNormPluginDynamic"
-FP32, FP16, INT8 = 0, 1, 2
-"""What `type_id` means: TensorRT's DataType."""
 
+# Values of the plugins' attribute `type_id`: those of TensorRT's DataType.
+FP32, FP16, INT8 = 0, 1, 2
+
+# Head sizes, the largest length in tokens, and the compute capabilities (times ten) that the attention kernels support.
 HEAD_SIZES = (32, 64)
 MAX_LENGTH = 512
 ARCHITECTURES = (75, 80, 86, 87, 89, 90, 100, 120)
-"""Those that the attention kernels were compiled for, as compute capability times ten."""
 
+# Sizes of dimensions; a name stands for a dynamic one.
 Shape = Sequence[Any] | ir.Shape
-"""Sizes, and names of those that vary."""
 
 
 def check_packable(encoder: Encoder, *, max_length: int, sm: int, precision: str) -> None:
-    """Refuse what the attention plugin has no kernel for; `sm` is the compute capability times ten.
+    """Refuse a model, precision or GPU that the attention plugin lacks a kernel for.
+
+    `max_length` is in tokens, `sm` the compute capability times ten.
 
     Raises:
-        InputError: the model or its longest row does not fit.
-        UsageError: the precision does not.
-        MachineError: the GPU does not.
+        InputError: the head size or the length does not fit.
+        UsageError: the precision does not fit.
+        MachineError: the GPU does not fit.
     """
-    native = "Build it with --attention native"
+    native = "Build with --attention native"
     if encoder.head_size not in HEAD_SIZES:
-        raise InputError(f"attention: a head size of {encoder.head_size}, and the plugin has 32 and 64. {native}.")
+        raise InputError(
+            f"attention: the head size is {encoder.head_size}; the plugin has kernels for 32 and 64. {native}."
+        )
     if precision not in ("fp16", "int8"):
-        raise UsageError(f"--attention plugin: its kernels are FP16 and INT8, not {precision}. {native}.")
+        raise UsageError(f"--attention plugin: the plugin has kernels for fp16 and int8, not {precision}. {native}.")
     most = min(MAX_LENGTH, len(encoder.positions))
     if max_length > most:
-        raise InputError(f"attention: rows of {max_length} tokens, and {most} is the most here. {native}.")
+        raise InputError(f"attention: rows have up to {max_length} tokens; the plugin takes up to {most}. {native}.")
     if sm not in ARCHITECTURES:
         known = ", ".join(f"{one // 10}.{one % 10}" for one in ARCHITECTURES)
         raise MachineError(
-            f"attention: this GPU has compute capability {sm // 10}.{sm % 10}, and the plugin {known}. {native}."
+            f"attention: this GPU has compute capability {sm // 10}.{sm % 10}; the plugin has kernels for {known}. "
+            f"{native}."
         )
 
 
-def pack(batch: Batch) -> dict[str, Array]:
+def pack_batch(batch: Batch) -> dict[str, Array]:
     """Return the inputs of a packed graph for a padded batch, all int32.
 
-    input_ids, position_ids and, where the batch has them, token_type_ids are [tokens]; cu_seqlens
-    [batch + 1] holds where each row begins and the last one ends; the length of max_seqlen is
-    that of the longest row, and its values are not read.
+    input_ids, position_ids and, if the batch has them, token_type_ids are [tokens]. cu_seqlens [batch + 1] holds the
+    index of the first token of each row, and the number of tokens. The length of max_seqlen is that of the longest row;
+    its values are not read.
 
     Raises:
-        InputError: a mask is not 1s and then 0s, or a row has no token.
+        InputError: a mask is not 1s followed by 0s, or a row has no token.
     """
     mask = batch["attention_mask"]
     lengths = mask.sum(axis=1)
@@ -73,7 +79,7 @@ def pack(batch: Batch) -> dict[str, Array]:
     wrong = np.flatnonzero((mask != kept).any(axis=1) | (lengths == 0))
     if wrong.size:
         why = "has no token" if not mask[wrong[0]].any() else "is not padded on the right alone"
-        raise InputError(f"row {wrong[0]} of the batch: {why}. Give masks of 1s and then 0s.")
+        raise InputError(f"row {wrong[0]} of the batch: {why}. Give masks of 1s followed by 0s.")
     made = {"input_ids": batch["input_ids"][kept], "position_ids": np.broadcast_to(places, mask.shape)[kept]}
     if "token_type_ids" in batch:
         made["token_type_ids"] = batch["token_type_ids"][kept]
@@ -82,47 +88,48 @@ def pack(batch: Batch) -> dict[str, Array]:
     return {name: np.ascontiguousarray(array, np.int32) for name, array in made.items()}
 
 
-def head_by_head(query: Array, key: Array, value: Array, heads: int) -> Array:
-    """Join [width, ...] of query, key and value so that each head's three stand together: [3 * width, ...].
+def interleave_heads(query: Array, key: Array, value: Array, heads: int) -> Array:
+    """Join query, key and value, each [hidden, ...], head by head: [3 * hidden, ...].
 
-    The plugin's kernels read a head's query, key and value side by side, [heads, 3, head size].
+    The plugin's kernels read query, key and value of a head side by side: [heads, 3, head size].
     """
     parts = np.stack([query, key, value])
     split = parts.reshape(3, heads, parts.shape[1] // heads, *parts.shape[2:])
     return np.ascontiguousarray(np.moveaxis(split, 0, 1).reshape(-1, *parts.shape[2:]))
 
 
-def join(layer: Layer, heads: int) -> Linear:
-    """Return query, key and value of a layer as one linear layer, in the plugin's order: weight [in, 3 * width]."""
+def join_qkv(layer: Layer, heads: int) -> Linear:
+    """Return query, key and value of a layer as one linear layer, in the plugin's order: weight [in, 3 * hidden]."""
     parts = (layer.query, layer.key, layer.value)
     query, key, value = (part.weight.T for part in parts)
-    weight = head_by_head(query, key, value, heads).T
-    return Linear(weight, head_by_head(parts[0].bias, parts[1].bias, parts[2].bias, heads))
+    weight = interleave_heads(query, key, value, heads).T
+    return Linear(weight, interleave_heads(parts[0].bias, parts[1].bias, parts[2].bias, heads))
 
 
-def packed(encoder: Encoder, *, dtype: str, attention_type: int, norm_type: int, versions: dict[str, str]) -> ir.Model:
-    """Return the graph.
+def packed_graph(
+    encoder: Encoder, *, dtype: str, attention_type: int, norm_type: int, versions: dict[str, str]
+) -> ir.Model:
+    """Return the graph of an encoder without padding. `pack_batch` makes its inputs.
 
     Args:
-        encoder: what `dissect` found.
-        dtype: "float16" types every tensor, for a strongly typed network; "float32" leaves the types
-            to TensorRT, for implicit quantisation.
-        attention_type: the attention plugin's type_id: FP16 or INT8; FP32 is for reference alone.
-        norm_type: the same of the residual LayerNorms, FP32 or FP16. The embedding's is always FP32:
-            float16's epsilon of 9.8e-4 is as large as the variances there.
-        versions: plugin name -> the version that this TensorRT has.
+        encoder: the result of `parse_encoder`.
+        dtype: "float16" types every tensor, for a strongly typed network; "float32" leaves the types to TensorRT, for
+            implicit quantization.
+        attention_type: type_id of the attention plugin, FP16 or INT8; FP32 exists for reference only.
+        norm_type: type_id of the residual LayerNorms, FP32 or FP16. The LayerNorm of the embeddings is always FP32,
+            because float16's epsilon of 9.8e-4 is as large as the variances there.
+        versions: plugin name -> version, as TensorRT's registry has them.
 
     Raises:
         ValueError: the types contradict each other.
     """
     if dtype not in ("float16", "float32") or (dtype == "float16" and attention_type != FP16):
-        raise ValueError(f"no graph of {dtype} with attention of type {attention_type}")
-    return _Writer(encoder, ir.DataType[dtype.upper().replace("FLOAT32", "FLOAT")], versions).write(
-        attention_type, norm_type
-    )
+        raise ValueError(f"dtype {dtype} does not go with attention of type {attention_type}")
+    width = ir.DataType.FLOAT16 if dtype == "float16" else ir.DataType.FLOAT
+    return _GraphWriter(encoder, width, versions).write(attention_type, norm_type)
 
 
-class _Writer:
+class _GraphWriter:
     """Writes one graph, node after node; `width` is the type of activations and weights."""
 
     def __init__(self, encoder: Encoder, width: ir.DataType, versions: dict[str, str]) -> None:
@@ -135,6 +142,7 @@ class _Writer:
         self.inputs["max_seqlen"] = _value("max_seqlen", ir.DataType.INT32, ["longest"])
 
     def write(self, attention_type: int, norm_type: int) -> ir.Model:
+        """Return the whole graph."""
         hidden = self.embeddings()
         for index, layer in enumerate(self.encoder.layers):
             hidden = self.layer(index, layer, hidden, attention_type, norm_type)
@@ -155,12 +163,12 @@ class _Writer:
         inputs: Sequence[ir.Value],
         name: str,
         shape: Shape,
-        attributes: dict[str, Any] | None = None,
+        attributes: dict[str, Any] | None = None,  # as onnx_ir takes them: numbers, texts, tensors, lists
         *,
         dtype: ir.DataType | None = None,
         domain: str = "",
     ) -> ir.Value:
-        """Append a node called as its one output; return the output, of the first input's type if none is given."""
+        """Append a node with one output, both called `name`; return the output. Its type is `dtype` or the input's."""
         node = ir.node(op_type, inputs, attributes, domain=domain, name=name)
         made = node.outputs[0]
         made.name, made.type, made.shape = name, ir.TensorType(dtype) if dtype else inputs[0].type, ir.Shape(shape)
@@ -168,15 +176,15 @@ class _Writer:
         return made
 
     def constant(self, name: str, array: Array) -> ir.Value:
-        """Return the constant of this name; a float becomes `width`.
+        """Return the constant called `name`; a float32 array is converted to `width`.
 
         Raises:
-            InputError: it does not fit float16.
+            InputError: a value is too large for float16.
         """
         if name not in self.constants:
             if array.dtype == np.float32 and self.width == ir.DataType.FLOAT16:
                 if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
-                    raise InputError(f"{name}: a value beyond float16. Build with --precision fp32 or int8.")
+                    raise InputError(f"{name}: holds a value beyond float16. Build with --precision fp32 or int8.")
                 array = array.astype(np.float16)
             tensor = ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
             self.constants[name] = ir.Value(
@@ -185,7 +193,7 @@ class _Writer:
         return self.constants[name]
 
     def embeddings(self) -> ir.Value:
-        """Add up table rows and normalise them; the tables end in 1, 1, so that the rows come out as activations."""
+        """Return the normalised sum of table rows. The tables are [rows, hidden, 1, 1], like activations."""
         encoder = self.encoder
         words = self.rows("words", encoder.words, "input_ids")
         positions = self.rows("positions", encoder.positions, "position_ids")
@@ -196,12 +204,13 @@ class _Writer:
         return self.norm(EMBEDDED, encoder.norm, words, positions, FP32)
 
     def rows(self, kind: str, table: Array, index: str) -> ir.Value:
+        """Return the rows of a table that the input `index` names."""
         weight = self.constant(f"embeddings.{kind}.weight", table[:, :, None, None])
         shape = ["tokens", table.shape[1], 1, 1]
         return self.add("Gather", [weight, self.inputs[index]], f"embeddings.{kind}", shape, {"axis": 0})
 
     def norm(self, name: str, norm: Norm, x: ir.Value, skip: ir.Value, type_id: int) -> ir.Value:
-        """Normalise x + skip in the plugin's own type; a typed graph has its casts around it."""
+        """Return LayerNorm(x + skip), computed in the type `type_id`; a float16 graph has casts around FP32."""
         full = type_id == FP32 and self.width == ir.DataType.FLOAT16
         size = norm.gamma.size
         shape = ["tokens", size, 1, 1]
@@ -221,14 +230,16 @@ class _Writer:
         return self.add("Cast", [value], name, value.shape or (), {"to": int(dtype)}, dtype=dtype)
 
     def version(self, plugin: str) -> dict[str, str]:
-        """Return the attributes by which TensorRT finds a plugin."""
+        """Return the attributes that TensorRT finds a plugin by."""
         return {"plugin_version": self.versions[plugin], "plugin_namespace": ""}
 
     def layer(self, index: int, layer: Layer, hidden: ir.Value, attention_type: int, norm_type: int) -> ir.Value:
+        """Return the output of one encoder layer."""
+
         def name(role: str) -> str:
             return tensor_name(index, role)
 
-        qkv = self.linear(name("qkv"), join(layer, self.encoder.heads), hidden)
+        qkv = self.linear(name("qkv"), join_qkv(layer, self.encoder.heads), hidden)
         context = self.attention(name("context"), qkv, attention_type)
         attended = self.linear(name("attended"), layer.output, context)
         normed = self.norm(name("normed"), layer.attention_norm, attended, hidden, norm_type)
@@ -238,12 +249,13 @@ class _Writer:
         return self.norm(name("output"), layer.output_norm, outer, normed, norm_type)
 
     def linear(self, name: str, linear: Linear, x: ir.Value) -> ir.Value:
-        """Apply a linear layer as a 1x1 convolution: weight [out, in, 1, 1]."""
+        """Return the output of a linear layer, written as a 1x1 convolution with weight [out, in, 1, 1]."""
         weight = self.constant(f"{name}.weight", linear.weight.T[:, :, None, None])
         bias = self.constant(f"{name}.bias", linear.bias)
         return self.add("Conv", [x, weight, bias], name, ["tokens", linear.bias.size, 1, 1], {"kernel_shape": [1, 1]})
 
     def attention(self, name: str, qkv: ir.Value, type_id: int) -> ir.Value:
+        """Return the output of the attention plugin, before attention's output layer."""
         attributes = {
             **self.version(QKV),
             "type_id": type_id,
@@ -252,15 +264,15 @@ class _Writer:
             "has_mask": 1,
             "var_seqlen": 1,
         }
-        if type_id == INT8:  # the step of the probabilities, which lie from 0 to 1
+        if type_id == INT8:  # the scale of the probabilities, which lie in 0..1
             attributes |= {"dq_probs": 1 / INT8_LEVELS, "use_int8_scale_max": 1}
-        # The second input is a mask of other layouts: it must be there, and is not read in this one.
+        # The second input is the mask of other layouts. The plugin needs it and does not read it in this layout.
         offsets, longest = self.inputs["cu_seqlens"], self.inputs["max_seqlen"]
         shape = ["tokens", self.encoder.hidden, 1, 1]
         return self.add(QKV, [qkv, offsets, offsets, longest], name, shape, attributes, domain=PLUGINS)
 
     def activation(self, name: str, function: str, x: ir.Value) -> ir.Value:
-        """Apply GELU in the order that compilers look for, as graph/clean.py writes it, or ReLU."""
+        """Return GELU, in the order that compilers recognise (graph/clean.py), or ReLU."""
         shape = x.shape or ()
         if function == "relu":
             return self.add("Relu", [x], name, shape)
@@ -273,7 +285,7 @@ class _Writer:
         return self.add("Mul", [product, half], name, shape)
 
     def head(self, hidden: ir.Value) -> ir.Value:
-        """Take each row's first token, and apply the encoder's own head to it in float32."""
+        """Return the logits: the encoder's own head on the first token of each row, in float32."""
         size = self.encoder.hidden
         flat = self.add(
             "Reshape", [hidden, self.constant("head.shape", np.array([-1, size]))], "head.tokens", ["tokens", size]

@@ -1,14 +1,15 @@
 """SmoothQuant: move outlier channels from activations into weights (Xiao et al., 2023, arXiv 2211.10438).
 
-Linear layers compute `x @ W`. With a factor s for each channel, `x / s` and `s * W` give the same product, and one
-scale for the whole tensor loses less of `x / s`. Two places where the division costs little:
+Linear layers compute `x @ W`. With a factor s for each channel, `x / s` and `s * W` have the same product, and
+quantization with one scale for the whole tensor makes a smaller error on `x / s`. The division costs little in two
+places:
 
-- `x` comes from a LayerNorm: it goes into the norm's scale and shift. In a post-LayerNorm model the residual reads
-  `x` too, and gets it back by one Mul.
-- `x` comes from the feed-forward's activation function: one Mul beside the others of that function. Its outliers
-  are the worst of the model and its weights can take them whole, so there s = amax(x).
+- `x` comes from a LayerNorm: the division goes into the norm's scale and shift. In a post-LayerNorm model the residual
+  reads `x` too, so one Mul restores it there.
+- `x` comes from the activation function of the feed-forward layers: one Mul is added to those of the function. Its
+  outliers are the largest of the model and its weights can take all of them, so there s = amax(x).
 
-Factors are whole eighths of an octave, which whole numbers write down: 2^(k/8).
+Factors are 2^(k/8) with integer k, so that calibration.json holds them exactly.
 """
 
 from dataclasses import dataclass
@@ -22,24 +23,24 @@ from toolchain.graph import add_initializer, constant
 from toolchain.graph.gemms import linear_layers
 from toolchain.tensors import Array
 
+# Name of a fold -> log2 of each channel's factor in eighths, [hidden].
 Exponents = dict[str, list[int]]
-"""A fold's name -> log2 of each channel's factor in eighths, [hidden]."""
 
-STEPS = 8
-"""Factors an octave. Powers of two alone would round nothing anew, but cost a sixth more error in INT8."""
+# Factors per octave. Powers of two alone would need no rounding, but have a sixth more error in INT8.
+PER_OCTAVE = 8
 
-MAX_EXPONENT = 8 * STEPS
-"""Factors stay within 2^-8..2^8, so that float16 neither overflows nor loses bits."""
+# Factors stay within 2^-8..2^8, so that float16 neither overflows nor loses bits.
+MAX_EXPONENT = 8 * PER_OCTAVE
 
+# Any other operator that computes the input of a linear layer is the end of an activation function.
 NO_ACTIVATIONS = ("LayerNormalization", "Reshape", "Transpose", "MatMul", "Add", "Gather")
-"""Whatever else makes a linear layer's input is the end of an activation function."""
 
 
 @dataclass(frozen=True)
 class Fold:
     """A tensor that can be smoothed, and the linear layers that read it.
 
-    `name` is the LayerNorm's that makes it, or else the linear layer's.
+    `name` is the name of the LayerNorm that computes it, or else of the first linear layer.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Fold:
 
     @property
     def norm(self) -> ir.Node | None:
-        """The LayerNorm that makes it, if one does."""
+        """The LayerNorm that computes the tensor, or None."""
         node = self.value.producer()
         return node if node is not None and node.op_type == "LayerNormalization" else None
 
@@ -61,7 +62,7 @@ class Fold:
 def folds(model: ir.Model) -> list[Fold]:
     """Return the tensors that can be smoothed, in graph order.
 
-    Left out is what linear layers read that share their weights with others, as in ALBERT.
+    A tensor is left out if a linear layer that reads it shares its weights with another, as in ALBERT.
     """
     readers: dict[ir.Value, list[ir.Node]] = {}
     for node in linear_layers(model):
@@ -85,9 +86,9 @@ def exponents(model: ir.Model, amax: dict[str, NDArray[np.float32]], alpha: floa
     Args:
         model: the graph.
         amax: the largest |x| of each channel, float32 [hidden], by the fold's name.
-        alpha: how much of the outliers moves into the weights, 0 to 1; after an activation function always all.
+        alpha: the share of the outliers that moves into the weights, 0 to 1; after an activation function it is 1.
 
-    The geometric mean of s is 1: a common factor would change no relative error.
+    The geometric mean of s is 1, because a common factor would change no relative error.
     """
     chosen: Exponents = {}
     for fold in folds(model):
@@ -98,23 +99,25 @@ def exponents(model: ir.Model, amax: dict[str, NDArray[np.float32]], alpha: floa
         power = np.zeros(len(w))
         power[alive] = share * np.log2(x[alive]) - (1 - share) * np.log2(w[alive])
         power[alive] -= power[alive].mean() if alive.any() else 0
-        chosen[fold.name] = np.rint(np.clip(STEPS * power, -MAX_EXPONENT, MAX_EXPONENT)).astype(int).tolist()
+        chosen[fold.name] = np.rint(np.clip(PER_OCTAVE * power, -MAX_EXPONENT, MAX_EXPONENT)).astype(int).tolist()
     return chosen
 
 
 def smooth(model: ir.Model, chosen: Exponents) -> int:
-    """Fold the factors into the graph; return how many Mul nodes that took.
+    """Fold the factors into the graph, in place; return the number of Mul nodes that were added.
 
     Raises:
-        InputError: the graph has no such place, or it has another number of channels.
+        InputError: the graph lacks a fold of this name, or the fold has another number of channels.
     """
     known = {fold.name: fold for fold in folds(model)}
     added = 0
     for name, powers in chosen.items():
         fold = known.get(name)
         if fold is None or len(powers) != len(fold.weights[0]):
-            raise InputError(f"calibration: smooths {name}, which this graph has not like that. Calibrate it again.")
-        factor = np.exp2(np.array(powers, np.float32) / STEPS)
+            raise InputError(
+                f"calibration: smooths {len(powers)} channels of {name}, which this graph lacks. Calibrate it again."
+            )
+        factor = np.exp2(np.array(powers, np.float32) / PER_OCTAVE)
         for node in fold.linear:
             _replace(model, node, 1, fold.weights[fold.linear.index(node)] * factor[:, None])
         added += _divide_norm(model, fold, factor) if fold.norm else _divide(model, fold, factor)
@@ -122,7 +125,7 @@ def smooth(model: ir.Model, chosen: Exponents) -> int:
 
 
 def _divide_norm(model: ir.Model, fold: Fold, factor: NDArray[np.float32]) -> int:
-    """Divide in the LayerNorm's scale and shift; readers that are no linear layers read the output times `factor`."""
+    """Divide the LayerNorm's scale and shift; readers other than the linear layers read the output times `factor`."""
     assert fold.norm
     for position, value in enumerate(fold.norm.inputs):
         array = constant(value)
@@ -138,17 +141,17 @@ def _divide_norm(model: ir.Model, fold: Fold, factor: NDArray[np.float32]) -> in
 
 
 def _divide(model: ir.Model, fold: Fold, factor: NDArray[np.float32]) -> int:
-    """Divide by a Mul in front of the linear layers."""
+    """Divide the tensor by a Mul in front of the linear layers."""
     divided = _times(model, fold.value, 1 / factor, f"{fold.name}.smooth")
     for node in fold.linear:
         node.replace_input_with(0, divided)
-    # What is quantised keeps its name, whether it was smoothed or not.
+    # The quantized tensor keeps its name, smoothed or not.
     fold.value.name, divided.name = f"{fold.name}.activation", fold.value.name
     return 1
 
 
 def _replace(model: ir.Model, node: ir.Node, position: int, array: Array) -> None:
-    """Let `node` read another constant; whoever else reads the old one keeps it."""
+    """Replace the constant at an input of `node`; other readers keep the old constant."""
     name = f"{node.name}.smoothed_{('', 'weight', 'bias')[position]}"
     node.replace_input_with(position, add_initializer(model, name, array.astype(np.float32)))
 

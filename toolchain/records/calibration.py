@@ -143,29 +143,46 @@ class CacheOrigin(TypedDict):
     """SHA-256 of the list of tensors that need a scale, hexadecimal."""
 
 
-class CacheRecord(CacheOrigin):
-    """The whole of calibration.cache.json."""
+class CalibratorRows(TypedDict):
+    """The rows that TensorRT's entropy calibrator was given."""
 
-    calibrator: Literal["own", "tensorrt"]
-    """`own`: the scales come from calibration.json. `tensorrt`: TensorRT's entropy calibrator made them."""
+    rows: int
+    """Number of rows."""
 
-    calibration_sha256: NotRequired[str]
-    """SHA-256 of calibration.json, hexadecimal, if `calibrator` is `own`."""
-
-    rows: NotRequired[int]
-    """Number of rows that TensorRT was given, if `calibrator` is `tensorrt`, as for the keys below."""
-
-    batches: NotRequired[int]
+    batches: int
     """Number of batches."""
 
-    shape: NotRequired[list[int]]
+    shape: list[int]
     """Rows and tokens of each batch."""
 
-    data_sha256: NotRequired[str]
+    data_sha256: str
     """SHA-256 of the calibration rows, hexadecimal."""
 
-    missing_scales: NotRequired[int]
+    missing_scales: int
     """Number of tensors for which TensorRT logged that it has no scale."""
+
+
+class OwnCacheRecord(CacheOrigin):
+    """calibration.cache.json of a cache whose scales come from calibration.json."""
+
+    calibrator: Literal["own"]
+    """The source of the scales."""
+
+    calibration_sha256: str
+    """SHA-256 of calibration.json, hexadecimal."""
 
     cache_sha256: str
     """SHA-256 of the cache's text, hexadecimal."""
+
+
+class TensorrtCacheRecord(CacheOrigin, CalibratorRows):
+    """calibration.cache.json of a cache that TensorRT's entropy calibrator made."""
+
+    calibrator: Literal["tensorrt"]
+    """The source of the scales."""
+
+    cache_sha256: str
+    """SHA-256 of the cache's text, hexadecimal."""
+
+
+CacheRecord = OwnCacheRecord | TensorrtCacheRecord

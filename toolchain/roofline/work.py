@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolchain.errors import InputError
-from toolchain.graph.integer import PRODUCT
+from toolchain.graph.integer import INTEGER_MATMUL
 from toolchain.int8.coverage import FLOAT_GEMMS, INTEGER_GEMMS, cover
 
 Flop = dict[str, float]
@@ -109,9 +109,9 @@ def count(model: ir.Model, *, integers: bool = True, runs_as: Mapping[str, str] 
     quantized = {one.name for one in cover(model) if integers and one.integers}
     flop: dict[str, list[float]] = {}
     for node in model.graph:
-        if node.op_type in (FLOAT_GEMMS | INTEGER_GEMMS) - {"MatMul", PRODUCT, ATTENTION}:
+        if node.op_type in (FLOAT_GEMMS | INTEGER_GEMMS) - {"MatMul", INTEGER_MATMUL, ATTENTION}:
             raise InputError(f"{node.name}: a {node.op_type}, whose work is not known. Count that of the graph before.")
-        if node.op_type in ("MatMul", "Gemm", PRODUCT, ATTENTION):
+        if node.op_type in ("MatMul", "Gemm", INTEGER_MATMUL, ATTENTION):
             kind = "int8" if str(node.name) in quantized else NAMES[node.outputs[0].dtype or ir.DataType.FLOAT]
             kind = (runs_as or {}).get(kind, kind)
             factor, power = _macs(node, *names)

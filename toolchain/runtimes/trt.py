@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.engine.api import Heard, import_tensorrt, make_logger, make_profiler, preload_cublas, start
-from toolchain.engine.cuda import Gpu, Graph, nbytes, open_gpu
+from toolchain.engine.api import LogCollector, create, import_tensorrt, make_logger, make_profiler, preload_cublas
+from toolchain.engine.cuda import CudaGraph, Gpu, nbytes, open_gpu
 from toolchain.engine.plan import Tag, check_plan
 from toolchain.engine.shapes import Profile, choose_profile
 from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.graph.plugin_graph import pack
+from toolchain.graph.plugin_graph import pack_batch
+from toolchain.records.plan import PlanRecord
 from toolchain.runtimes.buckets import padded_batch
 from toolchain.tensors import Batch, Infer
 
@@ -79,7 +80,7 @@ class Runner:
         trt: Any,
         gpu: Gpu,
         plan: Path,
-        record: dict[str, Any],
+        record: PlanRecord,
         *,
         cuda_graphs: bool,
         lanes: int,
@@ -87,20 +88,20 @@ class Runner:
     ) -> None:
         """Deserialise a plan that `check_plan` has passed, and allocate all that its largest shape needs."""
         self._where = str(plan)
-        self._profiles = [Profile(tuple(one["batch"]), tuple(one["length"])) for one in record["profiles"]]
+        self._profiles = [Profile.from_json(one) for one in record["profiles"]]
         self._packed = record["layout"] == "packed"
         self._graphs, self._error = cuda_graphs, gpu.driver.Error
-        logger, self._heard = make_logger(trt)
+        logger, self._messages = make_logger(trt)
         preload_cublas()
         trt.init_libnvinfer_plugins(logger, "")  # a plan with plugins does not load without them
-        runtime = start(trt.Runtime, logger, self._heard)
+        runtime = create(trt.Runtime, logger, self._messages)
         if record["version_compatible"]:
             runtime.engine_host_code_allowed = True  # only of a plan whose digest is right
         self._engine = runtime.deserialize_cuda_engine(plan.read_bytes())
         if self._engine is None:
-            raise InputError(f"{plan}: TensorRT cannot load it: {self._heard.why}. Build it again.")
+            raise InputError(f"{plan}: TensorRT cannot load it: {self._messages.first_error}. Build it again.")
         self._kept: Any = (logger, runtime)  # must outlive the engine
-        self._lanes = [Lane(trt, gpu, self._engine, self._heard, self._where, report) for _ in range(lanes)]
+        self._lanes = [Lane(trt, gpu, self._engine, self._messages, self._where, report) for _ in range(lanes)]
 
     def infer(self, batch: Batch) -> NDArray[np.float32]:
         """Return the logits of a batch, float32 [batch, classes]; the device is idle then."""
@@ -137,7 +138,7 @@ class Runner:
             batch = _with_a_token(batch)
             longest = int(batch["attention_mask"].sum(axis=1).max())
             index = choose_profile(self._profiles, rows=rows, length=longest)
-            lane.enqueue(index, pack(batch), rows=rows, graph=False)
+            lane.enqueue(index, pack_batch(batch), rows=rows, graph=False)
             return
         index = choose_profile(self._profiles, rows=rows, length=length)
         profile = self._profiles[index]
@@ -169,16 +170,18 @@ class Lane:
     recorded with, so each has a context of its own; they run one after another and may share the workspace.
     """
 
-    def __init__(self, trt: Any, gpu: Gpu, engine: Any, heard: Heard, where: str, report: Report | None) -> None:
+    def __init__(
+        self, trt: Any, gpu: Gpu, engine: Any, messages: LogCollector, where: str, report: Report | None
+    ) -> None:
         """Make buffers for the largest shape of any profile."""
-        self._trt, self._gpu, self._engine, self._heard, self._where = trt, gpu, engine, heard, where
+        self._trt, self._gpu, self._engine, self._messages, self._where = trt, gpu, engine, messages, where
         self._report = report
         self._profiler = make_profiler(trt, report) if report else None  # a context does not keep it alive
         self._stream = gpu.stream()
         self._workspace_size = int(engine.device_memory_size_v2)
         self._workspace = gpu.buffer(self._workspace_size)
         self._contexts: dict[Key | None, Any] = {}
-        self._recorded: dict[Key, Graph] = {}
+        self._recorded: dict[Key, CudaGraph] = {}
         self._profile: int | None = None
         self._rows = 0
         self._host: dict[str, NDArray[Any]] = {}
@@ -215,7 +218,7 @@ class Lane:
         self._work(context, shapes, computed)
         if graph:
             self._stream.synchronize()  # what a first run allocates must not be recorded
-            self._recorded[key] = Graph(self._stream, lambda: self._work(context, shapes, computed))
+            self._recorded[key] = CudaGraph(self._stream, lambda: self._work(context, shapes, computed))
 
     def _set_up(self, key: "Key | None", profile: int, shapes: dict[str, tuple[int, ...]]) -> Any:
         """Return the context for these shapes, every address and shape set."""
@@ -224,7 +227,7 @@ class Lane:
             strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
             context = self._engine.create_execution_context(strategy)
             if context is None:
-                raise MachineError(f"{self._where}: no execution context: {self._heard.why}. Free the GPU.")
+                raise MachineError(f"{self._where}: no execution context: {self._messages.first_error}. Free the GPU.")
             context.set_device_memory(int(self._workspace), self._workspace_size)
             if self._profiler is not None:
                 context.profiler = self._profiler
@@ -282,4 +285,5 @@ class Lane:
         self._workspace = self._engine = None
 
     def _fail(self, what: str) -> None:
-        raise InputError(f"{self._where}: TensorRT does not run {what}: {self._heard.why}. See `toolchain doctor`.")
+        why = self._messages.first_error
+        raise InputError(f"{self._where}: TensorRT does not run {what}: {why}. See `toolchain doctor`.")

@@ -159,7 +159,7 @@ def _profiles(bundle: Bundle, records: dict[str, Any]) -> tuple[Profile, ...]:
     """
     length = bundle.manifest["max_length"]
     shapes = [record["profiles"] for record in records.values()]
-    profiles = tuple(Profile(tuple(one["batch"]), tuple(one["length"])) for one in shapes[0])
+    profiles = tuple(Profile.from_json(one) for one in shapes[0])
     again = rebuild(bundle.path).removesuffix(".")
     if any(record["layout"] != "padded" for record in records.values()):
         raise InputError(

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from toolchain import graph
 from toolchain.engine.plan import LAYERS, read_record
 from toolchain.errors import InputError
-from toolchain.graph.encoder import dissect
-from toolchain.graph.plugin_graph import FP16, INT8, packed
+from toolchain.graph.encoder import parse_encoder
+from toolchain.graph.plugin_graph import FP16, INT8, packed_graph
 from toolchain.profile.groups import NOWHERE, Place, place_layers
 from toolchain.profile.probes import Probe
 from toolchain.profile.spans import Span, end_to_end
@@ -69,8 +69,8 @@ def _graph_of(plan: Path) -> ir.Model:
     if record["layout"] != "packed":
         return model
     integer = record["precision"] == "int8"
-    return packed(
-        dissect(model),
+    return packed_graph(
+        parse_encoder(model),
         dtype="float32" if integer else "float16",
         attention_type=INT8 if integer else FP16,
         norm_type=FP16,
