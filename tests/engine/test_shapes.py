@@ -92,7 +92,7 @@ def test_options_become_profiles():
         ((None, "1,2,129", None), "--seq-len 1,2,129: the model takes 128"),
         ((None, None, "16,16"), "not in rising"),
         ((None, None, "16,256"), "--buckets 16,256: the model takes 128"),
-        ((None, "8", "16"), "same thing twice"),
+        ((None, "8", "16"), "both state lengths"),
         ((None, None, ""), "not whole numbers"),
         (("-1,1,1", None, None), "not whole numbers"),
     ],
