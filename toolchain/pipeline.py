@@ -14,7 +14,6 @@ from toolchain.bundle.build import build
 from toolchain.data.labels import read_labels
 from toolchain.data.metrics import Values
 from toolchain.data.rows import Rows, load_rows
-from toolchain.energy.component import Block
 from toolchain.energy.evaluation import LOAD_ROWS, open_session, require
 from toolchain.errors import InputError
 from toolchain.evaluation import measure as evaluation
@@ -26,6 +25,7 @@ from toolchain.mlperf.ask import require_loadgen
 from toolchain.mlperf.scenario import Scenario, run_scenario
 from toolchain.progress import bar
 from toolchain.recipe import Recipe
+from toolchain.records.energy import EnergyBlock
 from toolchain.report.html import html
 from toolchain.report.inputs import Material
 from toolchain.report.markdown import markdown
@@ -101,7 +101,7 @@ def command_of(changes: dict[str, Any], bundle: Path | None) -> str:
 
 def _measure(
     target: Target, rows: Rows, references: Values, tell: Callable[[str], None]
-) -> tuple[Predictions, dict[str, Any], Block, Scenario | None]:
+) -> tuple[Predictions, dict[str, Any], EnergyBlock, Scenario | None]:
     """Run the subject on the rows.
 
     Returns:
@@ -109,7 +109,7 @@ def _measure(
         asked for.
     """
     resolved, seed = target.resolved, target.resolved.recipe.seed
-    with open_session(resolved.recipe, target.device, tell=tell) as session:
+    with open_session(resolved.recipe, target.device, log=tell) as session:
         tell(f"opening {target.backend} on {target.device}")
         with open_runtime(target.backend, target.model, **target.choices) as infer:
             logits, speed = evaluation.measure(
@@ -122,7 +122,7 @@ def _measure(
                 recording=resolved.recipe.cuda_graphs,
             )
             slots = speed["tokens"]["batch_slots"]
-            session.measure(infer, resolved.encode, rows.sample(LOAD_ROWS, seed=seed).texts, max_slots=slots, tell=tell)
+            session.measure(infer, resolved.encode, rows.sample(LOAD_ROWS, seed=seed).texts, max_slots=slots, log=tell)
             asked = resolved.recipe.scenario is not None
             scenario = (
                 run_scenario(resolved.recipe, infer, target.encode, rows.texts, speed, tell=tell) if asked else None

@@ -49,7 +49,7 @@ def test_input_output_and_exit_code_are_the_commands(begin):
     process = begin("", sys.executable, "-c", "print(input()[::-1]); raise SystemExit(7)")
     out, errors = process.communicate("abc")
     assert (process.returncode, out) == (7, "cba\n")
-    assert "not measured: no GPU can be seen" in errors
+    assert "not measured: no GPU is visible" in errors
 
 
 def test_samples_and_plot_are_kept(begin, tmp_path):
@@ -95,14 +95,14 @@ def test_under_json_stdout_is_the_record_alone(begin):
         (
             ["--require-energy", "--", "touch", "made"],
             4,
-            "--require-energy: nothing can be measured here (gpu_board: no",
+            "--require-energy: this machine can measure nothing (gpu_board: no",
         ),
-        ([], 4, "power: nothing can be measured here"),
-        (["no-such-thing"], 1, "no-such-thing: no such command."),
-        (["-o", "power.txt", "touch", "made"], 2, "power.txt: not a name by which to know what to write."),
-        (["--seconds", "nan"], 2, "--seconds nan: not a number above 0."),
-        (["--seconds", "0"], 2, "--seconds 0: not a number above 0."),
-        (["--seconds", "3", "touch", "made"], 2, "--seconds: only without a command"),
+        ([], 4, "power: this machine can measure nothing"),
+        (["no-such-thing"], 1, "no-such-thing: this command does not exist."),
+        (["-o", "power.txt", "touch", "made"], 2, "power.txt: its suffix does not name a format."),
+        (["--seconds", "nan"], 2, "--seconds nan: the number is not above 0."),
+        (["--seconds", "0"], 2, "--seconds 0: the number is not above 0."),
+        (["--seconds", "3", "touch", "made"], 2, "--seconds: this option is for measuring without a command"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_runs(begin, tmp_path, arguments, code, message):

@@ -55,8 +55,8 @@ def test_without_meters_the_result_says_so_and_that_is_no_failure(root, bundle):
         "cpu_dram": "rapl_absent",
     }
     page = toolchain(root, "report", bundle).stdout
-    assert "energy: not measured: this machine shows no RAPL counter" in page
-    assert "this machine has no NVIDIA driver" in page
+    assert "energy: not measured: this machine lacks a RAPL counter" in page
+    assert "this machine lacks an NVIDIA driver" in page
 
 
 @pytest.mark.usefixtures("nothing_here")

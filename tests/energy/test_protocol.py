@@ -95,7 +95,7 @@ def test_long_calls_can_be_steady():
 def test_a_rate_that_is_not_kept_is_refused_with_what_is():
     meter, progress = loaded(per_s=10)
     progress.late_s = 3.0
-    with pytest.raises(UsageError, match="--rate 100: this backend does 40 "):
+    with pytest.raises(UsageError, match="--rate 100: this backend reaches 40 "):
         trial(meter, progress, Protocol(window_s=5, rate=100))
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from toolchain.energy.block import block, unavailable
 from toolchain.energy.load import Work
 from toolchain.energy.protocol import Protocol, Run, Trial
+from toolchain.energy.record import block, unavailable
 from toolchain.meters.energy import Window
 from toolchain.meters.sources import BOARD, COUNTER, Inventory, Source
 from toolchain.meters.track import Track

@@ -44,5 +44,5 @@ def test_json_is_the_results(result: dict[str, Any]) -> None:
 
 
 def test_a_table_of_no_results_is_refused(power: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="--format csv: shows results, and none was given"):
+    with pytest.raises(UsageError, match="--format csv: this format shows only results, and none was given"):
         render(Material([], powers=[power]), "csv")

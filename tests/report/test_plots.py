@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from toolchain.report import plots
+from toolchain.report import plots, record_plots
 from toolchain.report.plots import Axis, pareto
 
 
@@ -26,8 +26,8 @@ def draw_all(results: list[dict[str, Any]], tuned: dict[str, Any], power: dict[s
         plots.latency(results, name="l"),
         plots.padding(results, name="p"),
         plots.lengths(results, name="h"),
-        plots.sensitivity(tuned, name="s"),
-        plots.power(power, name="w"),
+        record_plots.sensitivity(tuned, name="s"),
+        record_plots.power(power, name="w"),
     ]
 
 
@@ -65,8 +65,8 @@ def test_what_there_is_not_is_not_drawn(result: dict[str, Any], tuned: dict[str,
     assert plots.padding([result], name="p") is None
     assert plots.lengths([result], name="h") is None
     unmeasured = [one | {"effect": None} for one in tuned["products"]]
-    assert plots.sensitivity(tuned | {"products": unmeasured}, name="s") is None
-    assert plots.power(power | {"samples": None}, name="w") is None
+    assert record_plots.sensitivity(tuned | {"products": unmeasured}, name="s") is None
+    assert record_plots.power(power | {"samples": None}, name="w") is None
 
 
 @pytest.mark.parametrize("far", [1.5, 5000.0])

@@ -2,7 +2,7 @@
 
 from toolchain.accept.bench import Bench, Check, Skip
 from toolchain.energy.compare import compare_energy
-from toolchain.energy.context import DISAGREE
+from toolchain.energy.components import DISAGREE
 from toolchain.energy.text import describe, reason
 from toolchain.errors import GateError, MachineError
 from toolchain.meters.energy import open_meter
@@ -51,8 +51,9 @@ def _energy(name: str) -> Check:
         board = energy["components"][BOARD]
         if energy["status"] == "unavailable" or board["joules"] is None:
             raise MachineError(f"{result['file']}: {'; '.join(describe(energy))}.")
-        if None not in cap_w and board["mean_power_w"] > OVER_CAP * sum(cap_w):
-            raise GateError(f"{board['mean_power_w']:.0f} W, and the cap is {sum(cap_w):.0f}. The sensor is wrong.")
+        if None not in cap_w and board["mean_power_w"] > OVER_CAP * sum(filter(None, cap_w)):
+            cap = f"{sum(filter(None, cap_w)):.0f}"
+            raise GateError(f"{board['mean_power_w']:.0f} W, and the cap is {cap}. The sensor is wrong.")
         return describe(energy)[0].removeprefix("energy: ")
 
     return check
@@ -65,7 +66,7 @@ def _comparison(bench: Bench) -> str:
             raise Skip(reason(meter.missing[BOARD][0]))
     options = {name: getattr(bench.recipe, name) for name in ("energy_window", "energy_windows", "energy_warmup")}
     places = [bench.bundle("fp16"), bench.bundle("int8")]
-    (found,) = compare_energy(places, ["trt"], {**options, "energy": True}, tell=lambda line: None)["comparisons"]
+    (found,) = compare_energy(places, ["trt"], {**options, "energy": True}, log=lambda line: None)["comparisons"]
     if found["ratio"] is None:
         raise MachineError(f"energy of int8 and fp16: {reason(found['reason'])}. See `toolchain doctor`.")
     seen = f"{found['mdd_percent']:.1f} % could be seen" if found["mdd_percent"] is not None else "one block"

@@ -68,7 +68,7 @@ def _run_energy(args: argparse.Namespace, recipe: Recipe) -> None:
     if recipe.max_drop is not None:
         raise UsageError("--max-drop: it limits a drop of accuracy, and --energy compares energy. Give one of them.")
     places = [Path(place) for place in args.results]
-    record = compare_energy(places, parse_backends(args.backends), given(args), tell=log.info)
+    record = compare_energy(places, parse_backends(args.backends), given(args), log=log.info)
     emit(args, record, compared_energy)
     if recipe.require_energy:
         judge(record)

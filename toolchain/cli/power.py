@@ -1,4 +1,4 @@
-"""`toolchain power`: a command of the user's is run, so stdout is that command's."""
+"""`toolchain power`. It runs a command of the user, to which stdout belongs; its own table goes to stderr."""
 
 import argparse
 import json
@@ -11,15 +11,19 @@ from toolchain.errors import UsageError
 
 
 def power(args: argparse.Namespace) -> int:
-    """Measure a command, or without one watch the machine; return the command's exit code."""
+    """Measure a command, or the machine if there is none; return the exit code of the command."""
     from toolchain.cli.show.power import live, recorded
     from toolchain.energy import power as meter
-    from toolchain.energy.power_file import writer
+    from toolchain.report.power_file import writer
 
     if args.command and args.seconds is not None:
-        raise UsageError("--seconds: only without a command, which takes as long as it takes. Leave one of them out.")
+        raise UsageError(
+            "--seconds: this option is for measuring without a command. Leave out the option or the command."
+        )
     if args.seconds is not None and not 0 < args.seconds < math.inf:
-        raise UsageError(f"--seconds {args.seconds:g}: not a number above 0. Give one, or none to watch until Ctrl-C.")
+        raise UsageError(
+            f"--seconds {args.seconds:g}: the number is not above 0. Give a larger one, or none to stop with Ctrl-C."
+        )
     write = writer(Path(args.output)) if args.output else None
     device, needed, command = args.device or "auto", bool(args.require_energy), _command(args.command)
     if command:
@@ -39,18 +43,23 @@ def power(args: argparse.Namespace) -> int:
     return record["exit_code"] or 0
 
 
-def _command(words: list[str]) -> list[str]:
-    return words[1:] if words[:1] == ["--"] else words
+def _command(given: list[str]) -> list[str]:
+    return given[1:] if given[:1] == ["--"] else given
 
 
 def power_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what is to be measured, how long to watch, and where to keep it."""
+    """Add the arguments: output file, duration, and command."""
     add_options(parser, ("device", "require_energy"))
-    parser.add_argument("-o", "--output", metavar="FILE", help="keep it: .json whole, .csv samples, .svg plot")
-    parser.add_argument("--seconds", type=float, metavar="S", help="without a command: how long (default until Ctrl-C)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="file for the record: .json for all of it, .csv for samples, .svg for a plot",
+    )
+    parser.add_argument("--seconds", type=float, metavar="S", help="duration without a command (default: until Ctrl-C)")
     parser.add_argument(
         "command",
         nargs=argparse.REMAINDER,
         metavar="-- COMMAND",
-        help="what to run and measure; with --json what it prints goes to stderr",
+        help="command to run and measure; with --json its output goes to stderr",
     )

@@ -19,6 +19,7 @@ from toolchain.int8.mixed_precision import Search, SearchResult
 from toolchain.int8.sensitivity import Sensitivity
 from toolchain.records.quantization import SearchRecord
 from toolchain.records.tune import TuneFiles, TuneRecord
+from toolchain.report.record_plots import tune_file
 from toolchain.runtimes.distance import Distance
 from toolchain.runtimes.environment import version_of
 
@@ -116,32 +117,5 @@ def _write(bundle: Bundle, record: TuneRecord) -> TuneFiles:
     lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
     write_text(files["recipe"], "\n".join(lines) + "\n")
     write_json(files["record"], record)
-    write_text(files["plot"], plot(record))
+    write_text(files["plot"], tune_file(record))
     return {"recipe": str(files["recipe"]), "record": str(files["record"]), "plot": str(files["plot"])}
-
-
-def plot(record: Any) -> str:
-    """Return an SVG: the effect of each product alone in INT8, and the expected drop of each set that was tried."""
-    import io
-
-    from matplotlib.figure import Figure
-
-    measured = sorted((one for one in record["products"] if one["effect"] is not None), key=lambda one: one["effect"])
-    figure = Figure(figsize=(11, 1.5 + 0.25 * len(measured)), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    kept = set(record["keep"])
-    left.barh(
-        [one["name"] for one in measured],
-        [one["effect"] for one in measured],
-        color=["tab:red" if one["name"] in kept else "tab:blue" for one in measured],
-    )
-    left.set(xlabel="distance of the logits from FP32, this product alone in INT8", title="red: kept out of INT8")
-    left.tick_params(axis="y", labelsize=7)
-    sets = sorted(record["sets"], key=lambda one: one["macs"])
-    right.plot([100 * one["macs"] for one in sets], [one["expected_drop_points"] for one in sets], "o-")
-    right.axhline(record["max_drop_points"], color="tab:red", linestyle="--", label="allowed")
-    right.set(xlabel="work kept out of INT8, %", ylabel="drop to expect, points (on train rows)", title="sets tried")
-    right.legend()
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg")
-    return buffer.getvalue()

@@ -1,1 +1,1 @@
-"""Energy of inference: load without a pause, windows on ticks of the counter, and figures with their uncertainty."""
+"""Energy: of inference under load (`eval`, `compare --energy`), and of any command or block of Python (`power`)."""

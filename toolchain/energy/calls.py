@@ -1,32 +1,31 @@
-"""Joules of one call of any work: for comparing pieces of work on the meter that `eval` uses."""
+"""Joules of one call of any function, measured as `eval` measures; `profile` compares operator groups by it."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from toolchain.energy.component import counted
-from toolchain.energy.evaluation import device_component
+from toolchain.energy.components import counted, lacking
 from toolchain.energy.load import Piece
 from toolchain.energy.protocol import Protocol, trial, under_load
 from toolchain.meters.energy import EnergyMeter
 
+# Takes a function, calls it without a pause, and returns the joules of one call and None, or None and a reason code.
 Measure = Callable[[Callable[[], object]], tuple[float | None, str | None]]
-"""Runs work without a pause; returns what one call cost and None, or None and a reason code."""
 
+# A call counts as one row, since its work is unknown.
 ONE = Piece({"input_ids": np.zeros((1, 1), np.int32)}, rows=1, tokens=1)
 
 
 def joules_per_call(meter: EnergyMeter, protocol: Protocol, *, device: str) -> Measure:
-    """Return what runs work without a pause for one window and gives the joules of one call.
+    """Return a function that calls its argument without a pause for one window and returns the joules of one call.
 
-    They are those of the components that a backend on `device` uses and that can be measured here.
+    The joules are those of the components that a backend on `device` uses and that this machine can measure.
     """
-    own = device_component(device)
     used = [name for name in counted(device) if name in meter.components]
 
     def measure(work: Callable[[], object]) -> tuple[float | None, str | None]:
-        if own not in meter.components:
-            return None, meter.missing[own][0]
+        if missing := lacking(device, meter):
+            return None, missing[0]
 
         def call(batch: object) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
             work()

@@ -1,4 +1,4 @@
-"""Energy as `eval` measures it: of one runtime on the rows it is evaluated on, before and after it is opened."""
+"""Energy of an evaluation: one runtime on the rows that `eval` runs, with idle power before and after it is opened."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -9,27 +9,27 @@ import numpy as np
 from toolchain.checkpoint.ragged import Indices
 from toolchain.checkpoint.tokenize import Encode, budget_batches
 from toolchain.data.rows import Text
-from toolchain.energy.block import NOT_REQUESTED, Carbon, block, nothing, unavailable
-from toolchain.energy.component import Block
+from toolchain.energy.components import lacking
 from toolchain.energy.load import pieces
 from toolchain.energy.protocol import Idle, Protocol, Run, idle, measure
+from toolchain.energy.record import NOT_REQUESTED, Carbon, block, not_measurable, unavailable
 from toolchain.errors import MachineError
 from toolchain.meters.energy import EnergyMeter, open_meter
-from toolchain.meters.sources import BOARD, PACKAGE
 from toolchain.recipe import Recipe
+from toolchain.records.energy import BatchSizeEnergy, EnergyBlock
 from toolchain.tensors import Infer
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
+# Default number of windows: the least for an interval.
 WINDOWS = 5
-"""By default: as many as an interval needs."""
 
+# Most rows of the load. They are padded beforehand and stay in memory, so a larger set is sampled.
 LOAD_ROWS = 4096
-"""Rows that the load goes round: a seeded sample of more, since they are padded beforehand."""
 
 
 def protocol_of(recipe: Recipe) -> Protocol:
-    """Return the protocol that a recipe asks for."""
+    """Return the protocol of a recipe."""
     return Protocol(
         window_s=recipe.energy_window,
         windows=recipe.energy_windows or WINDOWS,
@@ -41,7 +41,7 @@ def protocol_of(recipe: Recipe) -> Protocol:
 
 @dataclass
 class Session:
-    """The energy of one evaluation; `meter` is None where it was not asked for."""
+    """The energy of one evaluation; `meter` is None where energy was not requested."""
 
     recipe: Recipe
     device: str
@@ -49,11 +49,13 @@ class Session:
     cold: Idle | None = None
     runs: dict[int | None, Run] = field(default_factory=dict)
 
-    def measure(self, infer: Infer, encode: Encode, texts: list[Text], *, max_slots: int, tell: Tell) -> None:
-        """Measure batches of `max_slots` padded positions, or single rows at a fixed rate; then the sizes asked for.
+    def measure(self, infer: Infer, encode: Encode, texts: list[Text], *, max_slots: int, log: Log) -> None:
+        """Measure the runtime, first in batches of at most `max_slots` positions or in single rows at the fixed rate.
+
+        The batch sizes of the recipe follow. `log` takes a line of progress.
 
         Raises:
-            UsageError: the runtime does not keep the rate.
+            UsageError: the runtime does not reach the rate.
         """
         if self.meter is None or not self.meter.tracks:
             return
@@ -65,17 +67,17 @@ class Session:
         plans |= {size: batches_of(lengths, size) for size in self.recipe.batch_sizes}
         for size, batches in plans.items():
             if size:
-                tell(f"energy: batches of {size}")
+                log(f"energy: batches of {size}")
             made = pieces(tokens, batches)
-            self.runs[size] = measure(infer, made, self.meter, protocol_of(self.recipe), tell=tell)
+            self.runs[size] = measure(infer, made, self.meter, protocol_of(self.recipe), log=log)
             self.runs[size].cold = self.cold
 
-    def block(self, share_correct: float | None) -> Block:
-        """Return the result's block; batches of the sizes asked for each have one in `by_batch_size`."""
+    def block(self, share_correct: float | None) -> EnergyBlock:
+        """Return the block of the result; each requested batch size has one in `by_batch_size`."""
         if self.meter is None:
             return unavailable(NOT_REQUESTED, device=self.device)
         if not self.runs:
-            return nothing(self.meter, self.device)
+            return not_measurable(self.meter, self.device)
         recipe = self.recipe
         carbon = Carbon(recipe.carbon_intensity, recipe.pue) if recipe.carbon_intensity is not None else None
         made = {
@@ -84,46 +86,43 @@ class Session:
             )
             for size, run in self.runs.items()
         }
-        return {**made.pop(None), "by_batch_size": [{"batch_size": size, **one} for size, one in made.items()]}
+        first = made.pop(None)
+        first["by_batch_size"] = [BatchSizeEnergy(batch_size=size or 0, **one) for size, one in made.items()]
+        return first
 
 
 def batches_of(lengths: Indices, size: int) -> Iterator[Indices]:
-    """Yield batches of `size` row indices, sorted by length; the last may be smaller."""
+    """Yield batches of `size` row indices, longest rows first; the last batch may be smaller."""
     order = np.argsort(-lengths, kind="stable")
     yield from (order[start : start + size] for start in range(0, len(order), size))
 
 
 @contextmanager
-def open_session(recipe: Recipe, device: str, *, tell: Tell) -> Iterator[Session]:
-    """Yield the session of an evaluation on a device that nothing has been opened on yet.
+def open_session(recipe: Recipe, device: str, *, log: Log) -> Iterator[Session]:
+    """Yield the session of an evaluation; call it before anything is opened on the device.
 
     Raises:
-        MachineError: energy is required, and the device's cannot be measured here.
+        MachineError: energy is required, and that of the device cannot be measured.
     """
     if not recipe.wants_energy:
         yield Session(recipe, device, None)
         return
     with open_meter(device) as meter:
-        if recipe.require_energy:
-            require(nothing(meter, device) if device_component(device) not in meter.components else None)
+        if recipe.require_energy and lacking(device, meter):
+            require(not_measurable(meter, device))
         if meter.tracks:
-            tell("energy: idle, with nothing loaded")
+            log("energy: idle, with nothing loaded")
         yield Session(recipe, device, meter, idle(meter))
 
 
-def device_component(device: str) -> str:
-    """Return the component that a backend on this device cannot do without."""
-    return PACKAGE if device == "cpu" else BOARD
-
-
-def require(found: Block | None) -> None:
-    """Refuse a block without figures.
+def require(found: EnergyBlock) -> None:
+    """Apply --require-energy to a block.
 
     Raises:
-        MachineError: with the reason.
+        MachineError: the block lacks figures.
     """
-    if found is not None and found["status"] == "unavailable":
+    if found["status"] == "unavailable":
         raise MachineError(
-            f"--require-energy: it cannot be measured here ({found['reason']}: {found['detail']}). "
-            "See what this machine can read: toolchain doctor."
+            f"--require-energy: this machine cannot measure the energy ({found['reason']}: {found['detail']}). "
+            "See what it can read: `toolchain doctor`."
         )

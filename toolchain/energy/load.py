@@ -1,4 +1,4 @@
-"""Work without a pause, or at a fixed rate, while a meter watches; and how much of it was done by when."""
+"""The load that is measured: batches without a pause or rows at a fixed rate, and the count of work that was done."""
 
 import itertools
 import time
@@ -16,13 +16,13 @@ from toolchain.tensors import Batch, Infer
 
 Found = TypeVar("Found")
 
+# Least time between two entries of `Progress`. It bounds the memory of a long run of short calls.
 RESOLUTION_S = 0.001
-"""Between entries of what was done: bounds the memory of a long run of short calls."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A padded batch, its rows, and of its slots those that are real tokens (attention mask 1)."""
+    """A padded batch, its number of rows, and its number of real tokens (attention mask 1)."""
 
     batch: Batch
     rows: int
@@ -30,13 +30,13 @@ class Piece:
 
     @property
     def slots(self) -> int:
-        """Padded positions."""
+        """Number of positions, padded ones included."""
         return self.batch["input_ids"].size
 
 
 @dataclass(frozen=True)
 class Work:
-    """What was done in a window; shares of a call count as such."""
+    """Work in a window; a call that an edge cuts counts with its share. `slots` are positions, padded ones included."""
 
     calls: float
     rows: float
@@ -46,35 +46,40 @@ class Work:
 
 @dataclass
 class Progress:
-    """What was done by when, written by the load and read by the meter's thread."""
+    """The count of work over time, written by the load and read by the meter's thread.
+
+    Attributes:
+        times_s: moments.
+        done: calls, rows, real tokens and positions done by each moment.
+        late_s: delay of the last request of a fixed rate behind its time.
+    """
 
     times_s: list[float] = field(default_factory=list)
     done: list[tuple[int, int, int, int]] = field(default_factory=list)
     late_s: float = 0.0
-    """How far the last request of a fixed rate was behind its time."""
 
     @property
     def calls(self) -> int:
-        """How many there have been."""
+        """Number of calls so far."""
         return self.done[-1][0]
 
     def start(self, now_s: float) -> None:
-        """Begin to count."""
+        """Start counting."""
         self.times_s.append(now_s)
         self.done.append((0, 0, 0, 0))
 
     def add(self, piece: Piece, now_s: float) -> None:
-        """Count a piece that was done just now."""
+        """Count a piece that was done at this moment."""
         calls, rows, tokens, slots = self.done[-1]
         total = (calls + 1, rows + piece.rows, tokens + piece.tokens, slots + piece.slots)
         if len(self.done) > 1 and now_s - self.times_s[-2] < RESOLUTION_S:
             self.done[-1], self.times_s[-1] = total, now_s
         else:
-            self.done.append(total)  # before its time: a reader takes as many entries as there are times
+            self.done.append(total)  # before its moment: a reader takes as many entries as there are moments
             self.times_s.append(now_s)
 
     def between(self, opened_s: float, closed_s: float) -> Work:
-        """Return what was done between two moments, linear within a call."""
+        """Return the work done between two moments, interpolated linearly within a call."""
         first = max(0, bisect_right(self.times_s, opened_s) - 1)
         last = bisect_left(self.times_s, closed_s) + 1
         times = np.array(self.times_s[first:last])
@@ -83,13 +88,13 @@ class Progress:
 
 
 def pieces(tokens: Tokens, batches: Iterable[Indices]) -> list[Piece]:
-    """Pad batches of rows beforehand, so that the load is nothing but inference."""
+    """Return padded batches of rows, so that the load itself is only inference."""
     lengths = tokens.lengths
     return [Piece(tokens.batch(rows), len(rows), int(lengths[rows].sum())) for rows in batches]
 
 
 def shuffled(items: list[Piece], *, seed: int) -> Iterator[Piece]:
-    """Yield the pieces for ever, each pass in another order, so that every window has the same mixture."""
+    """Yield the pieces without end, in a new order in each pass, so that every window has the same mixture."""
     generator = np.random.default_rng(seed)
     while True:
         for index in generator.permutation(len(items)):
@@ -97,9 +102,9 @@ def shuffled(items: list[Piece], *, seed: int) -> Iterator[Piece]:
 
 
 def arrivals(rate: float, *, seed: int) -> Iterator[float]:
-    """Yield seconds from the start at which requests arrive: one in each 1 / rate, at a random moment of it.
+    """Yield the arrival times of requests in seconds from the start: one in each 1 / rate, at a random moment of it.
 
-    So gaps do not lock to the sensor's period, and yet a window has its `rate` requests a second to within one.
+    The gaps cannot lock to the sensor's period, and a window still has its `rate` requests a second to within one.
     """
     moments = np.random.default_rng(seed)
     return ((number + moments.uniform()) / rate for number in itertools.count())
@@ -115,10 +120,19 @@ def drive(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Found:
-    """Infer piece after piece, or as they arrive, until `measure`, in a thread of its own, returns; return its value.
+    """Run `measure` in a thread of its own and inference in this one until `measure` returns; return its value.
 
-    The load keeps the calling thread, as some runtimes answer only in the one that opened them. An error of `measure`
-    ends both; at one of `infer`, `cancel` is called, which must make `measure` end.
+    The load stays in the calling thread, because some runtimes work only in the thread that opened them. An error of
+    `measure` ends both. After an error of `infer`, `cancel` is called and must make `measure` end.
+
+    Args:
+        infer: the runtime.
+        stream: pieces, without end.
+        measure: takes the progress of the load.
+        cancel: ends `measure` early.
+        arriving: arrival times of single requests in seconds from the start; None for no pause between pieces.
+        clock: returns seconds.
+        sleep: waits for seconds.
     """
     progress = Progress()
     start_s = clock()

@@ -1,7 +1,7 @@
-"""How energy is measured: idle, warm-up until steady, then windows under a load that does not stop.
+"""The measurement protocol: idle, warm-up until steady, windows under a continuous load, idle.
 
-Why so: a counter moves in ticks and a sensor may see only part of the time (Yang, Adamek, Armour: Accurate and
-Convenient Energy Measurements for GPUs, SC'24), so windows are long, begin and end on ticks, and the load has no period
+A counter moves in ticks, and a sensor may sample only part of the time (Yang, Adamek, Armour: Accurate and Convenient
+Energy Measurements for GPUs, SC'24). Windows are therefore long and begin and end on ticks, and the load has no period
 that could lock to the sensor's.
 """
 
@@ -17,27 +17,37 @@ from toolchain.meters.energy import EnergyMeter, Window
 from toolchain.progress import track
 from toolchain.tensors import Infer
 
+# Least length of a window in seconds, ticks and calls. In a shorter one, the edges and the noise of a sensor would
+# show.
 LEAST_WINDOW_S, LEAST_TICKS, LEAST_CALLS = 5.0, 50, 32
-"""No window is shorter than any of these: its edges, and the noise of a sensor, would be seen in it."""
 
+# Load before the first tick and after the last, so that both edges lie in steady load.
 LEAD_IN_S, LEAD_OUT_S = 1.0, 0.3
-"""Load before the first tick and after the last."""
 
+# Idle power is accepted when the two halves of its window differ by less than FLAT, or at the last try.
 IDLE_S = 10.0
 IDLE_TRIES = 3
 FLAT = 0.05
-"""Idle power is taken when two halves of its window differ by less, or at the last try."""
 
+# The warm-up ends when, for STEADY_S seconds, throughput and clock stay within these shares and temperature within
+# STEADY_C degrees Celsius.
 STEADY_S, STEADY_THROUGHPUT, STEADY_C, STEADY_CLOCK = 10.0, 0.01, 1.0, 0.02
-"""Warm enough: for so long, throughput and clock within these shares, and temperature within so many degrees."""
 
+# A backend does not reach a fixed rate if its requests are later than this.
 LATE_S = 1.0
-"""A fixed rate is not kept where requests are so far behind their time."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How long, how often, at what rate (None: as fast as it goes)."""
+    """The settings of a measurement.
+
+    Attributes:
+        window_s: least length of a window.
+        windows: number of windows.
+        warmup_s: most length of the warm-up.
+        rate: rows per second of a fixed load; None for batches without a pause.
+        seed: seed of the row order and of the windows' starts.
+    """
 
     window_s: float = 30.0
     windows: int = 5
@@ -46,13 +56,13 @@ class Protocol:
     seed: int = 0
 
     def length_s(self, meter: EnergyMeter) -> float:
-        """Return the seconds of a window."""
+        """Return the least length of a window in seconds, also in ticks of this meter."""
         return max(self.window_s, LEAST_WINDOW_S, LEAST_TICKS * meter.tick_s)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One window, and what was done in it."""
+    """One window, and the work done in it."""
 
     window: Window
     work: Work
@@ -60,7 +70,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """How long it took until it was steady, or that it was not when its time was up."""
+    """Length of the warm-up, and whether the machine was steady at its end."""
 
     seconds: float
     steady: bool
@@ -68,7 +78,7 @@ class WarmUp:
 
 @dataclass(frozen=True)
 class Idle:
-    """Watts by component of a machine that does nothing, and whether they had come to rest."""
+    """Idle power in watts by component, and whether it was constant (see `FLAT`)."""
 
     power_w: dict[str, float]
     flat: bool
@@ -76,7 +86,7 @@ class Idle:
 
 @dataclass
 class Run:
-    """All that was measured of one load. Cold: before the runtime was opened; hot: with it open, before and after."""
+    """The measurements of one load. Cold: before the runtime was opened; hot: open, before and after the load."""
 
     trials: list[Trial] = field(default_factory=list)
     warm_up: WarmUp | None = None
@@ -86,7 +96,7 @@ class Run:
 
 
 def idle(meter: EnergyMeter, seconds: float = IDLE_S) -> Idle | None:
-    """Measure the power of doing nothing, once it is flat; None where nothing can be measured."""
+    """Measure idle power, and try again while it changes; return None where nothing can be measured."""
     if not meter.tracks:
         return None
     for last in [False] * (IDLE_TRIES - 1) + [True]:
@@ -109,30 +119,30 @@ def measure(
     meter: EnergyMeter,
     protocol: Protocol,
     *,
-    tell: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Run:
-    """Measure a runtime under load: idle, warm-up, windows, idle.
+    """Measure a runtime: idle, warm-up, windows, idle. `log` takes a line of progress.
 
     Raises:
-        UsageError: it does not keep the rate.
+        UsageError: the runtime does not reach the rate.
     """
-    tell("energy: idle, with the model loaded")
+    log("energy: idle, with the model loaded")
     run = Run(hot_before=idle(meter))
 
     def windows(progress: Progress) -> None:
-        tell(f"energy: warming up until steady, {protocol.warmup_s:g} s at most")
+        log(f"energy: warming up until steady, {protocol.warmup_s:g} s at most")
         run.warm_up = warm_up(meter, progress, protocol)
         phase = np.random.default_rng(protocol.seed)
-        tell(f"energy: {protocol.windows} windows of {protocol.length_s(meter):.3g} s")
+        log(f"energy: {protocol.windows} windows of {protocol.length_s(meter):.3g} s")
         for number in track(range(protocol.windows), total=protocol.windows, text="energy"):
             found = trial(meter, progress, protocol, delay_s=phase.uniform(0, meter.tick_s))
             run.trials.append(found)
-            speed = found.work.rows / found.window.seconds
-            tell(f"energy: window {number + 1} of {protocol.windows}, {speed:,.0f} rows/s")
+            throughput = found.work.rows / found.window.seconds
+            log(f"energy: window {number + 1} of {protocol.windows}, {throughput:,.0f} rows/s")
         meter.wait(LEAD_OUT_S)
 
     under_load(infer, work, meter, protocol, windows)
-    tell("energy: idle again")
+    log("energy: idle again")
     run.hot_after = idle(meter)
     return run
 
@@ -140,30 +150,30 @@ def measure(
 def under_load(
     infer: Infer, work: list[Piece], meter: EnergyMeter, protocol: Protocol, watch: Callable[[Progress], Found]
 ) -> Found:
-    """Run `watch` while the load runs as the protocol says; return what it returns."""
+    """Run `watch` in the meter's thread while the load of the protocol runs in this one; return its value."""
     arriving = arrivals(protocol.rate, seed=protocol.seed) if protocol.rate else None
     stream = shuffled(work, seed=protocol.seed)
     return drive(infer, stream, watch, cancel=meter.cancel, arriving=arriving, clock=meter.clock)
 
 
 def trial(meter: EnergyMeter, progress: Progress, protocol: Protocol, *, delay_s: float = 0.0) -> Trial:
-    """Measure one window under a load that runs already.
+    """Measure one window under a running load, after the lead-in and `delay_s` seconds.
 
     Raises:
-        UsageError: the load does not keep the rate.
+        UsageError: the load does not reach the rate.
     """
     meter.wait(LEAD_IN_S + delay_s)
     before = progress.calls
     window = meter.window(protocol.length_s(meter), enough=lambda _: progress.calls >= before + LEAST_CALLS)
-    meter.watch(lambda: progress.times_s[-1] >= window.closed_s)  # the call that it cuts is shared out once it is done
+    meter.watch(lambda: progress.times_s[-1] >= window.closed_s)  # the call that the edge cuts is counted at its end
     if protocol.rate and progress.late_s > LATE_S:
         reached = progress.between(window.opened_s, window.closed_s).rows / window.seconds
-        raise UsageError(f"--rate {protocol.rate:g}: this backend does {reached:.3g} a second here. Give a lower rate.")
+        raise UsageError(f"--rate {protocol.rate:g}: this backend reaches {reached:.3g} rows/s. Give a lower rate.")
     return Trial(window, progress.between(window.opened_s, window.closed_s))
 
 
 def warm_up(meter: EnergyMeter, progress: Progress, protocol: Protocol) -> WarmUp:
-    """Wait under load until throughput, temperature and clocks are steady, or the time is up."""
+    """Wait under a running load until throughput, temperature and clocks are steady, at most `protocol.warmup_s`."""
     begun_s = meter.clock()
     steady = False
     while not steady and meter.clock() - begun_s < protocol.warmup_s:
@@ -173,7 +183,7 @@ def warm_up(meter: EnergyMeter, progress: Progress, protocol: Protocol) -> WarmU
 
 
 def _is_steady(meter: EnergyMeter, progress: Progress, begun_s: float, *, fixed: bool) -> bool:
-    now_s = progress.times_s[-1]  # what a call that still runs has done is not known
+    now_s = progress.times_s[-1]  # the work of a call that still runs is not known
     start_s, middle_s = now_s - STEADY_S, now_s - STEADY_S / 2
     if start_s < begun_s:
         return False

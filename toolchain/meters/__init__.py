@@ -1,11 +1,10 @@
-"""Meters: what a window of work cost. To add one: a module here that meets `Meter`.
+"""Meters of latency, memory and energy. To add one: a module here with a class that meets `Meter`.
 
-A meter opens and closes a window and gives a JSON value. It never guesses: what could not be
-measured is null with a reason. It knows nothing of frameworks, as `infer` returns with the device
-idle (see toolchain/runtimes).
+A meter opens and closes a window and returns a JSON value, in which a value that was not measured is null with a
+reason. Meters know nothing of frameworks: `infer` returns only when the device is idle (see toolchain/runtimes).
 """
 
-from typing import Any, Protocol
+from typing import Protocol
 
 
 class Meter(Protocol):
@@ -14,5 +13,5 @@ class Meter(Protocol):
     def start(self) -> None:
         """Open the window."""
 
-    def stop(self) -> Any:
+    def stop(self) -> object:
         """Close the window and return its reading as a JSON value, with units in the keys."""

@@ -1,6 +1,6 @@
 """The energy meter: polls every source, and measures windows that begin and end on ticks of the slowest counter.
 
-What runs meanwhile is no concern of it. Its clock and its sleep are handed in, so that a test can have its own.
+The meter does not know the work that it measures. Tests pass in their own clock and sleep.
 """
 
 import time
@@ -8,42 +8,48 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from toolchain.meters import gpu_state, rapl
 from toolchain.meters.nvml import Unavailable
 from toolchain.meters.sources import BOARD, COUNTER, INTEGRAL, Inventory, open_sources
 from toolchain.meters.track import STUCK, Track
+from toolchain.records.energy import GpuStates
 
+# Interval between readings: half the update period of the slowest sensors, which is 100 ms.
 POLL_S = 0.05
-"""Between readings; twice as often as sensors that are published every 100 ms."""
 
+# Interval between readings while waiting for a tick. It is the error in time of a window's edge.
 HUNT_S = 0.001
-"""Between readings while waiting for a tick: the error in time of a window's edge."""
 
+# A counter that does not move for this long is stuck; the slowest known ticks take 100 ms.
 EDGE_LIMIT_S = 2.0
-"""A counter that has not moved for so long is stuck; the slowest known ticks take 100 ms."""
 
+# The update period of a counter is the median of this many ticks.
 TICKS = 10
-"""Whose median is the update period."""
 
+# Interval between readings of temperature and clocks, which change slowly.
 STATE_S = 1.0
-"""Between readings of temperature and clocks."""
 
 
-class Cancelled(Exception):  # noqa: N818  # not an error: what was measured is over
-    """The meter was told to stop."""
+class Cancelled(Exception):  # noqa: N818  # not an error: the measured work has ended
+    """The measurement was cancelled from another thread."""
 
 
-Key = tuple[str, str]
-"""A component and a device."""
+Key = tuple[str, str]  # a component and a device
 
 
 @dataclass(frozen=True)
 class Window:
-    """Joules by component and device between two moments of the meter's clock, or the reason for none.
+    """Joules between two moments of the meter's clock, or the reason why they are unknown.
 
-    `integral_j` is the integral of a GPU's power beside its counter's joules, `peak_w` the largest power read.
+    Attributes:
+        opened_s: start, by the meter's clock.
+        closed_s: end.
+        joules: component and device -> joules.
+        reasons: component and device without joules -> reason code.
+        integral_j: UUID of a GPU -> its integrated power, to compare with the counter's joules.
+        peak_w: UUID of a GPU -> highest power read.
+        states: UUID of a GPU -> summary of its temperature, clocks and throttling.
     """
 
     opened_s: float
@@ -52,28 +58,38 @@ class Window:
     reasons: dict[Key, str]
     integral_j: dict[str, float]
     peak_w: dict[str, float]
-    states: dict[str, dict[str, Any]]
+    states: dict[str, GpuStates]
 
     @property
     def seconds(self) -> float:
-        """How long it was."""
+        """Length in seconds."""
         return self.closed_s - self.opened_s
 
     def component_j(self, component: str) -> float | None:
-        """Return the joules of a component's devices together; None where one of them has none."""
+        """Return the joules of all devices of a component; None if one of them has none."""
         if any(key[0] == component for key in self.reasons):
             return None
         found = [value for key, value in self.joules.items() if key[0] == component]
         return sum(found) if found else None
 
     def reason(self, component: str) -> str | None:
-        """Return why a component has no joules."""
+        """Return the reason code of a component without joules, else None."""
         return next((reason for key, reason in self.reasons.items() if key[0] == component), None)
 
 
 @dataclass
 class EnergyMeter:
-    """Measures what is in an inventory. `missing` has the reasons of what is not, also of what turned out stuck."""
+    """Measures the sources of an inventory.
+
+    Attributes:
+        inventory: sources and GPUs; opened by `open_sources`.
+        clock: returns seconds; never goes back.
+        sleep: waits for seconds.
+        tracks: component and device -> readings that its joules come from.
+        powers: UUID of a GPU -> readings of its power.
+        states: UUID of a GPU -> moments and states.
+        cancelled: set by `cancel`, until `rest` has raised `Cancelled`.
+    """
 
     inventory: Inventory
     clock: Callable[[], float] = time.monotonic
@@ -92,30 +108,33 @@ class EnergyMeter:
         }
         self.states = {gpu.uuid: [] for gpu in self.inventory.gpus}
         self.tracks = {}
-        for track in tracks:  # a GPU's counter comes before its power, and is preferred
+        for track in tracks:  # the inventory lists a GPU's counter before its power, so the counter is preferred
             self.tracks.setdefault((track.source.component, track.source.device), track)
         self._find_periods()
 
     @property
     def missing(self) -> dict[str, tuple[str, str]]:
-        """Component -> reason code and detail."""
+        """Component -> reason code and detail, for every component or device that cannot be measured."""
         return self.inventory.missing
 
     @property
     def components(self) -> set[str]:
-        """What has at least one source."""
+        """The components that have at least one source."""
         return {component for component, _ in self.tracks}
 
     @property
     def tick_s(self) -> float:
-        """The update period of the slowest counter, 0 without one."""
+        """The update period of the slowest counter in seconds, 0 without one."""
         return max((track.tick_s or 0.0 for track in self._counters()), default=0.0)
 
     def _counters(self) -> list[Track]:
         return [track for track in self.tracks.values() if track.source.is_counter]
 
     def _find_periods(self) -> None:
-        """Watch every counter move; take a GPU's power instead of one that does not, and nothing instead of a zone."""
+        """Measure the update period of every counter, and replace a counter that does not move.
+
+        A GPU's power takes the place of its counter; a RAPL zone becomes missing.
+        """
         limit_s = self.clock() + EDGE_LIMIT_S
         while any(len(track.times_s) <= TICKS for track in self._counters()) and self.clock() < limit_s:
             self._read(self._counters())
@@ -138,7 +157,7 @@ class EnergyMeter:
             track.poll(self.clock())
 
     def poll(self) -> None:
-        """Read everything once; temperatures and clocks if the last were a second ago."""
+        """Read every source once, and temperatures and clocks if the last reading of them is a second old."""
         self._read(list({id(track): track for track in (*self.tracks.values(), *self.powers.values())}.values()))
         for gpu in self.inventory.gpus:
             kept, now = self.states[gpu.uuid], self.clock()
@@ -146,33 +165,41 @@ class EnergyMeter:
                 try:
                     kept.append((now, gpu_state.read_state(gpu)))
                 except Unavailable:
-                    continue  # the sources say what is wrong with it
+                    continue  # the sources of this GPU report the fault
 
     def cancel(self) -> None:
-        """End what another thread measures, with `Cancelled`."""
+        """End the measurement of another thread: its next `rest` raises `Cancelled`."""
         self.cancelled = True
 
     def rest(self, seconds: float) -> None:
-        """Sleep, unless cancelled."""
+        """Sleep.
+
+        Raises:
+            Cancelled: `cancel` was called.
+        """
         if self.cancelled:
             self.cancelled = False
             raise Cancelled
         self.sleep(seconds)
 
     def watch(self, until: Callable[[], bool]) -> None:
-        """Poll until told to stop."""
+        """Poll until `until` returns true."""
         self.poll()
         while not until():
             self.rest(POLL_S)
             self.poll()
 
     def wait(self, seconds: float) -> None:
-        """Poll for so long."""
+        """Poll for this many seconds."""
         end_s = self.clock() + seconds
         self.watch(lambda: self.clock() >= end_s)
 
     def edge(self) -> float:
-        """Wait for a tick of the slowest counter between two of every other, and return it; without counters, now."""
+        """Wait for a tick of the slowest counter, and return its time; without counters, return the time now.
+
+        Every other counter is watched until it has ticked before that moment and again after it, so that its joules at
+        the edge can be interpolated.
+        """
         self.poll()
         counters = sorted(self._counters(), key=lambda track: track.tick_s or 0.0)
         slowest, others = counters[-1:], counters[:-1]
@@ -184,7 +211,7 @@ class EnergyMeter:
         return edge_s
 
     def _hunt(self, tracks: list[Track]) -> float:
-        """Wait until these have moved, reading all counters closely; return since when."""
+        """Read all counters every `HUNT_S` until these have moved; return the moment when that began."""
         start_s = self.clock()
         while self.clock() < start_s + EDGE_LIMIT_S and any(
             track.last_tick_s <= start_s and not (track.faults and track.faults[-1][0] > start_s) for track in tracks
@@ -194,13 +221,18 @@ class EnergyMeter:
         return start_s
 
     def window(self, seconds: float, *, enough: Callable[[float], bool] = lambda opened_s: True) -> Window:
-        """Measure from a tick to a tick, at least so many seconds and until it is `enough` for what runs."""
+        """Measure from a tick to a tick.
+
+        Args:
+            seconds: least length.
+            enough: takes the time of the first tick; the window stays open until it returns true.
+        """
         opened_s = self.edge()
         self.watch(lambda: self.clock() - opened_s >= seconds and enough(opened_s))
         return self.between(opened_s, self.edge())
 
     def between(self, opened_s: float, closed_s: float) -> Window:
-        """Return what was used between two moments that lie within the readings."""
+        """Return the joules between two moments that lie within the readings."""
         joules: dict[Key, float] = {}
         reasons: dict[Key, str] = {}
         for key, track in self.tracks.items():
@@ -237,6 +269,6 @@ def open_meter(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[EnergyMeter]:
-    """Yield a meter of everything that can be read here; see `open_sources`."""
+    """Yield a meter of every source that this machine can read; for `device` and `powercap` see `open_sources`."""
     with open_sources(device, powercap=powercap) as inventory:
         yield EnergyMeter(inventory, clock, sleep)

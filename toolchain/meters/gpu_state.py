@@ -1,7 +1,7 @@
-"""What a GPU's energy depends on besides the work: its limits, clocks, temperature, and who else uses it.
+"""The state of a GPU that its energy depends on: limits, clocks, temperature, and other processes.
 
-Names, fields and bits as nvml.h documents them. What NVML does not tell (an old driver, a guest, a board without it)
-is null; only a GPU that is gone is an error.
+Names, fields and bits are as nvml.h documents them. A value that NVML does not report (old driver, virtual machine,
+board without it) is null; only a lost GPU raises an error.
 """
 
 import os
@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.meters.nvml import Device, Unavailable, call
+from toolchain.records.energy import Clocks, GpuDescription, GpuStates
 
+# Reasons that make every further reading fail, unlike those of a single reading.
 GONE = ("gpu_lost", "gpu_needs_reset", "driver_not_loaded", "nvml_closed")
-"""Reasons for which nothing more can be told, unlike those that concern one reading."""
 
 PROCESS_NOT_SEEN = "process_not_seen"
 
+# Cause of lower clocks -> its bit among the event reasons. `hw_slowdown` is set together with each of the last two.
 THROTTLES = {
     "sw_power_cap": 0x04,
     "hw_slowdown": 0x08,
@@ -25,40 +27,37 @@ THROTTLES = {
     "hw_thermal": 0x40,
     "power_brake": 0x80,
 }
-"""What holds the clocks down -> its bit among the event reasons; hw_slowdown stands beside the two after sw_thermal."""
 
 
-def describe(device: Device) -> dict[str, Any]:
-    """Return what does not change in a run: limits in W, highest clocks in MHz, modes; null where it is not told.
-
-    `superchip`: GPU and processor are one module, and the counter may be the module's.
+def describe(device: Device) -> GpuDescription:
+    """Return the properties that do not change during a run: limits in W, highest clocks in MHz, modes.
 
     Raises:
         Unavailable: the GPU is lost.
     """
     import pynvml
 
-    allowed = _told(device, "nvmlDeviceGetPowerManagementLimitConstraints")
+    allowed = _read(device, "nvmlDeviceGetPowerManagementLimitConstraints")
     return {
         "name": device.name,
         "uuid": device.uuid,
         "index": device.index,
         "architecture": _architecture(device),
-        "power_limit_w": _watts(_told(device, "nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetPowerManagementLimit")),
-        "power_limit_range_w": None if allowed is None else [_watts(limit) for limit in allowed],
-        "power_limit_default_w": _watts(_told(device, "nvmlDeviceGetPowerManagementDefaultLimit")),
-        "sm_clock_max_mhz": _told(device, "nvmlDeviceGetMaxClockInfo", argument=pynvml.NVML_CLOCK_SM),
-        "memory_clock_max_mhz": _told(device, "nvmlDeviceGetMaxClockInfo", argument=pynvml.NVML_CLOCK_MEM),
-        "persistence": _flag(_told(device, "nvmlDeviceGetPersistenceMode")),
-        "ecc": _flag(_told(device, "nvmlDeviceGetCurrentEccMode")),
-        "mig": _answer(device.is_mig),
-        "superchip": _answer(device.is_superchip),
+        "power_limit_w": _watts(_read(device, "nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetPowerManagementLimit")),
+        "power_limit_range_w": None if allowed is None else [limit / 1000 for limit in allowed],
+        "power_limit_default_w": _watts(_read(device, "nvmlDeviceGetPowerManagementDefaultLimit")),
+        "sm_clock_max_mhz": _read(device, "nvmlDeviceGetMaxClockInfo", argument=pynvml.NVML_CLOCK_SM),
+        "memory_clock_max_mhz": _read(device, "nvmlDeviceGetMaxClockInfo", argument=pynvml.NVML_CLOCK_MEM),
+        "persistence": _flag(_read(device, "nvmlDeviceGetPersistenceMode")),
+        "ecc": _flag(_read(device, "nvmlDeviceGetCurrentEccMode")),
+        "mig": _value(device.is_mig),
+        "superchip": _value(device.is_superchip),
     }
 
 
 @dataclass(frozen=True)
 class State:
-    """A GPU at one moment; None where it is not told. `event_reasons` are the bits of what sets its clocks."""
+    """A GPU at one moment; None where NVML does not report a value. `event_reasons`: bits of what sets its clocks."""
 
     temperature_c: int | None
     sm_clock_mhz: int | None
@@ -75,15 +74,15 @@ def read_state(device: Device) -> State:
     """
     import pynvml
 
-    p_state = _told(device, "nvmlDeviceGetPerformanceState")
+    p_state = _read(device, "nvmlDeviceGetPerformanceState")
     return State(
-        temperature_c=_told(
+        temperature_c=_read(
             device, "nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature", argument=pynvml.NVML_TEMPERATURE_GPU
         ),
-        sm_clock_mhz=_told(device, "nvmlDeviceGetClockInfo", argument=pynvml.NVML_CLOCK_SM),
-        memory_clock_mhz=_told(device, "nvmlDeviceGetClockInfo", argument=pynvml.NVML_CLOCK_MEM),
+        sm_clock_mhz=_read(device, "nvmlDeviceGetClockInfo", argument=pynvml.NVML_CLOCK_SM),
+        memory_clock_mhz=_read(device, "nvmlDeviceGetClockInfo", argument=pynvml.NVML_CLOCK_MEM),
         p_state=None if p_state == pynvml.NVML_PSTATE_UNKNOWN else p_state,
-        event_reasons=_told(
+        event_reasons=_read(
             device, "nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"
         ),
     )
@@ -91,7 +90,7 @@ def read_state(device: Device) -> State:
 
 @dataclass(frozen=True)
 class Usage:
-    """How much of a GPU is in use at one moment; None where it is not told.
+    """Use of a GPU at one moment; None where NVML does not report a value.
 
     `utilisation`: share, 0 to 1, of the driver's last sample period (up to 1 s) in which a kernel ran.
     """
@@ -103,25 +102,25 @@ class Usage:
 
 
 def read_usage(device: Device) -> Usage:
-    """Return what is in use now, by all processes.
+    """Return the use of a GPU now, by all processes.
 
     Raises:
         Unavailable: the GPU is lost.
     """
-    rates, memory = _told(device, "nvmlDeviceGetUtilizationRates"), _told(device, "nvmlDeviceGetMemoryInfo")
+    rates, memory = _read(device, "nvmlDeviceGetUtilizationRates"), _read(device, "nvmlDeviceGetMemoryInfo")
     return Usage(
         utilisation=None if rates is None else rates.gpu / 100,
         memory_used_bytes=None if memory is None else memory.used,
         memory_total_bytes=None if memory is None else memory.total,
-        power_limit_w=_watts(_told(device, "nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetPowerManagementLimit")),
+        power_limit_w=_watts(_read(device, "nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetPowerManagementLimit")),
     )
 
 
-def summarise(states: Sequence[State]) -> dict[str, Any]:
-    """Return what a series of states, in the order of time, comes to.
+def summarise(states: Sequence[State]) -> GpuStates:
+    """Return the summary of a series of states in the order of time.
 
-    `throttled` are shares, 0 to 1, of the samples that tell their reasons: not of time, which they are as far as the
-    samples are evenly spaced. Several may hold at once, so they need not add up.
+    `throttled` has shares, 0 to 1, of those samples for which NVML reports event reasons. They equal shares of time
+    only if the samples are evenly spaced. Several causes can hold at once, so the shares need not add up to 1.
     """
     temperatures = _known(states, lambda state: state.temperature_c)
     reasons = _known(states, lambda state: state.event_reasons)
@@ -143,10 +142,10 @@ def summarise(states: Sequence[State]) -> dict[str, Any]:
 
 
 def other_processes(device: Device, own_pid: int | None = None) -> list[int] | None:
-    """Return the processes other than `own_pid` (default: this one) that compute on the GPU; null: cannot be told.
+    """Return the processes other than `own_pid` (default: this one) that compute on the GPU; None if unknown.
 
-    In a container many drivers give the host's numbers, of which one may be ours: so where ours is not among them,
-    and one of them is of no process to be seen here, it cannot be told.
+    In a container many drivers report the host's process numbers, and one of them may be this process. Therefore the
+    result is None if the own number is not among them and one of them is not a process of this system.
 
     Raises:
         Unavailable: the GPU is lost.
@@ -164,7 +163,7 @@ def own_memory_mb(device: Device, own_pid: int | None = None) -> float:
     """Return what the process `own_pid` (default: this one) has allocated on the GPU, in MB (10^6 bytes).
 
     Raises:
-        Unavailable: the driver does not tell, or not under this number, as in many containers; or the GPU is lost.
+        Unavailable: the driver does not report it, or not under this number, as in many containers; or the GPU is lost.
     """
     own = os.getpid() if own_pid is None else own_pid
     used = [process.usedGpuMemory for process in _processes(device) or () if process.pid == own]
@@ -176,24 +175,29 @@ def own_memory_mb(device: Device, own_pid: int | None = None) -> float:
 
 
 def _processes(device: Device) -> list[Any] | None:
-    # The versions by name: without one, nvidia-ml-py's plain name raises what is no NVMLError.
-    found: list[Any] | None = _told(
+    # With its version in the name: the name without one raises an error that is not an NVMLError.
+    found: list[Any] | None = _read(
         device, "nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetComputeRunningProcesses_v2"
     )
     return found
 
 
-def _told(device: Device, *names: str, argument: int | None = None) -> Any:
-    """Return what the first of these functions that answers does, or None."""
+def _read(device: Device, *names: str, argument: int | None = None) -> Any:
+    """Return the value of the first of these functions of pynvml that has one, or None."""
     import pynvml
 
     arguments = (device.handle,) if argument is None else (device.handle, argument)
     known = (getattr(pynvml, name, None) for name in names)  # older releases of nvidia-ml-py lack the newest
-    answers = (_answer(function, *arguments) for function in known if function is not None)
-    return next((answer for answer in answers if answer is not None), None)
+    values = (_value(function, *arguments) for function in known if function is not None)
+    return next((value for value in values if value is not None), None)
 
 
-def _answer(function: Callable[..., Any], *arguments: Any) -> Any:
+def _value(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the value of a function, or None where the driver or GPU lacks it.
+
+    Raises:
+        Unavailable: the GPU is lost.
+    """
     try:
         return call(function, *arguments)
     except Unavailable as why:
@@ -207,7 +211,7 @@ def _architecture(device: Device) -> str | None:
 
     prefix = "NVML_DEVICE_ARCH_"
     names = {number: name for name, number in vars(pynvml).items() if name.startswith(prefix)}
-    name = names.get(_told(device, "nvmlDeviceGetArchitecture"), f"{prefix}UNKNOWN")
+    name = names.get(_read(device, "nvmlDeviceGetArchitecture"), f"{prefix}UNKNOWN")
     return None if name == f"{prefix}UNKNOWN" else name.removeprefix(prefix).lower()
 
 
@@ -223,7 +227,7 @@ def _known(states: Sequence[State], read: Callable[[State], int | None]) -> list
     return [value for value in map(read, states) if value is not None]
 
 
-def _spread(values: list[int]) -> dict[str, float | None]:
+def _spread(values: list[int]) -> Clocks:
     if not values:
         return {"median": None, "min": None, "max": None}
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}

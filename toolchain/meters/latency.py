@@ -1,23 +1,27 @@
-"""How long single calls take."""
+"""Latency of single calls."""
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
-PERCENTILES = (50, 90, 95, 99)
+from toolchain.records.result import CallTimesMs
+
+Argument = TypeVar("Argument")
 
 
 def measure_latency(
-    call: Callable[[Any], object], arguments: Iterable[Any], *, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, float]:
+    call: Callable[[Argument], object],
+    arguments: Iterable[Argument],
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> CallTimesMs:
     """Time `call` on each argument and return mean and percentiles in milliseconds."""
     times_ms = []
     for argument in arguments:
         start = clock()
         call(argument)
         times_ms.append((clock() - start) * 1e3)
-    values = np.percentile(times_ms, PERCENTILES)
-    named = {f"p{rank}": float(value) for rank, value in zip(PERCENTILES, values, strict=True)}
-    return {"mean": float(np.mean(times_ms)), **named}
+    p50, p90, p95, p99 = np.percentile(times_ms, (50, 90, 95, 99)).tolist()
+    return {"mean": float(np.mean(times_ms)), "p50": p50, "p90": p90, "p95": p95, "p99": p99}

@@ -1,19 +1,20 @@
-"""Peak memory of a window: the kernel's own high-water mark, and samples of what NVML says of the GPU."""
+"""Peak memory of a window: the kernel's high-water mark of this process, and samples of its memory on the GPU."""
 
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from toolchain.meters.gpu_state import own_memory_mb
 from toolchain.meters.nvml import Device, Unavailable, open_nvml, visible_device
+from toolchain.records.result import PeakMemoryMb
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"  # proc(5): reset the peak resident set size to its current value
 
+# Interval between samples of the GPU's memory. A shorter peak can be missed, but runtimes allocate from pools, which do
+# not shrink.
 SAMPLE_S = 0.05
-"""Between samples of the GPU's memory: what is held for less may be missed, but pools of memory do not shrink."""
 
 METHOD = "nvml_samples"
 NO_DEVICE_USED = "no_device_used"
@@ -23,7 +24,7 @@ class MemoryMeter:
     """Peak memory of this process in MB (10^6 bytes): resident on the host, and allocated on `cuda:N`."""
 
     def __init__(self, device: str = "cpu") -> None:
-        """Take the device that the work runs on."""
+        """Measure work on `device`: cpu or cuda[:N]."""
         self._number = None if device == "cpu" else int(device.partition(":")[2] or 0)
         self._gpu: Device | None = None
         self._peak_mb: float | None = None
@@ -31,7 +32,10 @@ class MemoryMeter:
         self._session, self._over = ExitStack(), threading.Event()
 
     def start(self) -> None:
-        """Reset the kernel's mark (where that is not allowed, the peak is that of the process); begin to sample."""
+        """Reset the kernel's high-water mark, and start sampling the GPU.
+
+        Where the system does not allow the reset, the peak is that of the whole process.
+        """
         if self._number is not None:
             self._open(self._number)
         try:
@@ -39,8 +43,8 @@ class MemoryMeter:
         except OSError:
             return
 
-    def stop(self) -> dict[str, Any]:
-        """Return {"host": MB or null, "device": MB or null, "device_method": its method, "device_reason": why none}."""
+    def stop(self) -> PeakMemoryMb:
+        """Stop sampling and return the peaks in MB; null with a reason where one was not measured."""
         self.sample()
         self._over.set()
         self._session.close()
@@ -49,7 +53,7 @@ class MemoryMeter:
         return {"host": _peak_mb(), "device": self._peak_mb, "device_method": method, "device_reason": reason}
 
     def sample(self) -> None:
-        """Read the GPU's memory once; a reading that cannot be had leaves its reason."""
+        """Read the GPU's memory once; if it cannot be read, keep the reason."""
         if self._gpu is None:
             return
         try:

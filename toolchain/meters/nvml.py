@@ -1,8 +1,8 @@
-"""NVML: what GPUs used, by the driver's energy counter and by instantaneous power.
+"""NVML: energy of GPUs, from the driver's energy counter and from instantaneous power.
 
-The counter (millijoules since the driver was loaded) and the power are the whole board's; on a MIG device those of all
-slices. That a library loads says nothing: Jetson's does and reads nothing, so what is available shows when it is read.
-Calls and fields as nvml.h documents them.
+The counter (millijoules since the driver was loaded) and the power cover the whole board; on a MIG device, all slices.
+A library that loads may still read nothing, as on Jetson, so a reading counts as available only once it has succeeded.
+Calls and fields are as nvml.h documents them.
 """
 
 import os
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 Value = TypeVar("Value")
 
+# NVML's error -> reason code. Other errors become nvml_<number>.
 REASONS = {
     "UNINITIALIZED": "nvml_closed",
     "LIBRARY_NOT_FOUND": "no_nvml_library",
@@ -25,29 +26,29 @@ REASONS = {
     "RESET_REQUIRED": "gpu_needs_reset",
     "UNKNOWN": "nvml_unknown",
 }
-"""NVML's error -> our reason code; others are nvml_<number>."""
 
 NO_DEVICE, MIG, AMBIGUOUS = "no_device", "mig_shared", "ambiguous_index"
 READS_ZERO, MODULE_ONLY = "reads_zero", "module_only"
 
+# Reasons that mean: this driver or GPU lacks the reading. A driver older than a field reports its number as an invalid
+# argument, NVML error 2.
 ABSENT = ("driver_too_old", "not_supported", "nvml_2")
-"""There is no such reading here; drivers from before a field call its number an invalid argument (2)."""
 
 
-class Unavailable(Exception):  # noqa: N818  # not an error: a reading that cannot be had, and why
-    """A reading cannot be had; `reason` is a code such as not_supported."""
+class Unavailable(Exception):  # noqa: N818  # not an error of ours: the machine lacks a reading
+    """A reading is not available; `reason` is a code such as not_supported."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
-        """Take the code, and what NVML said."""
+        """Take the reason code, and the text of NVML or of the system."""
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
 
 
 def call(function: Callable[..., Value], *arguments: Any) -> Value:
-    """Return what a function of nvidia-ml-py gives.
+    """Call a function of nvidia-ml-py and return its value.
 
     Raises:
-        Unavailable: it raises an NVMLError.
+        Unavailable: the function raised an NVMLError.
     """
     import pynvml
 
@@ -60,10 +61,10 @@ def call(function: Callable[..., Value], *arguments: Any) -> Value:
 
 @contextmanager
 def open_nvml() -> Iterator[None]:
-    """Hold an NVML session open: without one, the driver may unload between two readings and reset its counter.
+    """Hold an NVML session open. Without one, the driver may unload between two readings and reset its counter.
 
     Raises:
-        Unavailable: no package, no library, or no driver.
+        Unavailable: the package, the library or the driver is missing.
     """
     try:
         import pynvml
@@ -73,7 +74,7 @@ def open_nvml() -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(Unavailable):  # it may fail as the GPU did, and what was measured before is kept
+        with suppress(Unavailable):  # it may fail if the GPU failed, and earlier readings are still valid
             call(pynvml.nvmlShutdown)
 
 
@@ -81,7 +82,7 @@ def driver_versions() -> tuple[str, str]:
     """Return the driver's version and the CUDA version that it supports, such as 580.95.05 and 13.0.
 
     Raises:
-        Unavailable: the driver does not say.
+        Unavailable: the driver does not report them.
     """
     import pynvml
 
@@ -91,7 +92,7 @@ def driver_versions() -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Device:
-    """One GPU, in an open session."""
+    """One GPU, in an open session; `index` is NVML's."""
 
     index: int
     uuid: str
@@ -99,12 +100,12 @@ class Device:
     handle: Any
 
     def energy_mj(self) -> int:
-        """Return the counter, in millijoules; it falls only if the driver was loaded again or the GPU was reset.
+        """Return the energy counter in millijoules. It falls only if the driver was reloaded or the GPU was reset.
 
-        On a superchip it is the whole module's (see `is_superchip`).
+        On a superchip it covers the whole module (see `is_superchip`).
 
         Raises:
-            Unavailable: there is no counter (before Volta, some guests), or the GPU is lost.
+            Unavailable: the GPU lacks a counter (before Volta, some virtual machines), or is lost.
         """
         import pynvml
 
@@ -113,12 +114,12 @@ class Device:
     def power_mw(self) -> int:
         """Return the board's power now, in milliwatts.
 
-        The field is instantaneous on all architectures; nvmlDeviceGetPowerUsage, for drivers from before the field, is
-        an average over 1 s from Ampere on.
+        The field is instantaneous on all architectures. Drivers older than the field have nvmlDeviceGetPowerUsage,
+        which is an average over 1 s from Ampere on.
 
         Raises:
-            Unavailable: it has no sensor that can be read, it reads zero, or it reads the whole module (GPU and
-                processor together) only.
+            Unavailable: the board lacks a readable sensor, the sensor reads zero, or it covers the whole module (GPU
+                and processor together).
         """
         import pynvml
 
@@ -132,12 +133,14 @@ class Device:
         return _above_zero(call(pynvml.nvmlDeviceGetPowerUsage, self.handle))
 
     def memory_power_mw(self) -> int:
-        """Return the power of the GPU's memory, in milliwatts: part of the board's, never to be added to it.
+        """Return the power of the GPU's memory in milliwatts. It is part of the board's power.
 
-        Instantaneous, or else the driver's average over 1 s: the one that Hopper and Blackwell are known to give.
+        The value is instantaneous; where that field is missing, it is the driver's average over 1 s, which Hopper and
+        Blackwell are known to report.
 
         Raises:
-            Unavailable: it is not told, as before Hopper, or reads zero, as on some boards without it.
+            Unavailable: the driver does not report it, as before Hopper, or it reads zero, as on some boards without
+                it.
         """
         import pynvml
 
@@ -156,29 +159,29 @@ class Device:
 
         def read() -> int:
             (found,) = pynvml.nvmlDeviceGetFieldValues(self.handle, [(field, scope)])
-            if found.nvmlReturn != pynvml.NVML_SUCCESS:  # the call itself succeeds all the same
+            if found.nvmlReturn != pynvml.NVML_SUCCESS:  # the call succeeds even if the field failed
                 raise pynvml.NVMLError(found.nvmlReturn)
             return int(found.value.uiVal)
 
         return _above_zero(call(read))
 
     def is_mig(self) -> bool:
-        """Whether it is cut into slices, whose readings are all the whole GPU's.
+        """Whether the GPU is divided into MIG slices, so that its readings cover all of them.
 
         Raises:
-            Unavailable: it does not say, though it can be.
+            Unavailable: the GPU supports MIG, but its mode cannot be read.
         """
         import pynvml
 
         return self._has(lambda: pynvml.nvmlDeviceGetMigMode(self.handle)[0])
 
     def is_superchip(self) -> bool:
-        """Whether GPU and processor are one module, as on Grace Hopper, whose counter is the module's.
+        """Whether GPU and processor are one module, as on Grace Hopper, whose counter covers the module.
 
-        So Zeus found it (ml-energy/zeus, pull request 172), and tells it by the link between the two.
+        The link between the two shows it. Source: ml-energy/zeus, pull request 172.
 
         Raises:
-            Unavailable: it does not say, though it can be.
+            Unavailable: the state of the link cannot be read, though the driver knows it.
         """
         import pynvml
 
@@ -190,12 +193,12 @@ class Device:
         except Unavailable as why:
             if why.reason not in ABSENT:
                 raise
-            return False  # what it knows nothing of it has not
+            return False  # a driver or GPU that does not know the feature lacks it
 
 
 def _above_zero(mw: int) -> int:
     if mw == 0:
-        raise Unavailable(READS_ZERO, "0 mW")  # no board that runs uses none
+        raise Unavailable(READS_ZERO, "0 mW")  # a board that runs draws power
     return mw
 
 
@@ -203,7 +206,7 @@ def all_devices() -> list[Device]:
     """Return every GPU, in NVML's order, which is that of the PCI bus.
 
     Raises:
-        Unavailable: there is none.
+        Unavailable: there is no GPU.
     """
     import pynvml
 
@@ -220,11 +223,15 @@ def all_devices() -> list[Device]:
 def visible_devices(chosen: str | None = None, order: str | None = None) -> list[Device]:
     """Return the GPUs that CUDA shows this process, in CUDA's order.
 
-    `chosen` and `order` are CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER, by default the environment's. CUDA counts the
-    fastest first unless told to go by the PCI bus, so among unlike GPUs an index does not say which one is meant.
+    CUDA numbers the fastest GPU first unless CUDA_DEVICE_ORDER is PCI_BUS_ID, so among different GPUs a number is
+    ambiguous.
+
+    Args:
+        chosen: CUDA_VISIBLE_DEVICES, by default the environment's.
+        order: CUDA_DEVICE_ORDER, by default the environment's.
 
     Raises:
-        Unavailable: none is visible, an index could mean several, or a slice is meant.
+        Unavailable: no GPU is visible, a number is ambiguous, or it names a MIG slice.
     """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES") if chosen is None else chosen
     devices = all_devices()
@@ -239,7 +246,7 @@ def visible_devices(chosen: str | None = None, order: str | None = None) -> list
             raise Unavailable(AMBIGUOUS, f"CUDA_VISIBLE_DEVICES={chosen}; set CUDA_DEVICE_ORDER=PCI_BUS_ID")
         matching = [one for one in devices if (part == str(one.index) or (part and one.uuid.startswith(part)))]
         if len(matching) != 1:
-            break  # as CUDA does: what stands behind an invalid entry is not visible
+            break  # as in CUDA: entries after an invalid one are not visible
         found += matching
     if not found:
         raise Unavailable(NO_DEVICE, f"CUDA_VISIBLE_DEVICES={chosen}")
@@ -250,17 +257,17 @@ def visible_device(number: int) -> Device:
     """Return the GPU that CUDA calls by this number in this process.
 
     Raises:
-        Unavailable: it is not visible, the number could mean several, or a slice is meant.
+        Unavailable: it is not visible, the number is ambiguous, or it names a MIG slice.
     """
     devices = visible_devices()
     if number >= len(devices):
-        raise Unavailable(NO_DEVICE, f"cuda:{number} of {len(devices)} that can be seen")
+        raise Unavailable(NO_DEVICE, f"cuda:{number} of {len(devices)} visible GPUs")
     if "CUDA_VISIBLE_DEVICES" not in os.environ and not _are_numbered(devices):
-        raise Unavailable(AMBIGUOUS, f"cuda:{number} of unlike GPUs; set CUDA_DEVICE_ORDER=PCI_BUS_ID")
+        raise Unavailable(AMBIGUOUS, f"cuda:{number} of different GPUs; set CUDA_DEVICE_ORDER=PCI_BUS_ID")
     return devices[number]
 
 
 def _are_numbered(devices: list[Device], order: str | None = None) -> bool:
-    """Whether CUDA's numbers are NVML's, or it does not matter which is meant."""
+    """Whether CUDA numbers the GPUs as NVML does, or all GPUs are alike."""
     order = os.environ.get("CUDA_DEVICE_ORDER", "") if order is None else order
     return order == "PCI_BUS_ID" or len({device.name for device in devices}) == 1

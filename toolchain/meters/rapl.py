@@ -1,9 +1,9 @@
-"""RAPL: what processor packages and their memory used, from the files of Linux's powercap driver.
+"""RAPL: energy of processor packages and main memory, from the files of Linux's powercap driver.
 
-Each zone is a folder with `name`, `energy_uj`, a counter in microjoules that wraps, and `max_energy_range_uj`, where it
-wraps (kernel documentation, power/powercap). Zones are known by name: packages add up, `dram` is a child of its
-package but not part of its figure, `core` and `uncore` are part of it, and `psys` is the whole platform: never added.
-The figures are the machine's, not a process's.
+Each zone is a folder with `name`, `energy_uj` (a counter in microjoules that wraps) and `max_energy_range_uj` (where it
+wraps): kernel documentation, power/powercap. Zones are recognised by name. Packages are added up. `dram` is a child of
+its package, but its energy is not in the package's counter. `core` and `uncore` are in it, and `psys` is the whole
+platform: these three are never added. The figures are those of the machine, not of a process.
 """
 
 import re
@@ -12,18 +12,18 @@ from pathlib import Path
 
 ROOT = Path("/sys/class/powercap")
 
+# Reason codes: there is no such zone, this user may not read it, or it cannot be read any more.
 ABSENT, PERMISSION, LOST = "rapl_absent", "rapl_permission", "rapl_lost"
-"""Why there is no figure: no such zone, not readable by this user, or not any more."""
 
+# Attempts to read two counters without a tick in between; counters tick every millisecond, so one attempt usually does.
 MIRROR_READINGS = 10
-"""Of which one is between two ticks."""
 
 PACKAGE = re.compile(r"package-\d+(-die-\d+)?")
 
 
 @dataclass(frozen=True)
 class Zone:
-    """One counter: `component` is cpu_package or cpu_dram."""
+    """One counter; `component` is cpu_package or cpu_dram, `range_uj` the value at which it wraps."""
 
     component: str
     name: str
@@ -31,20 +31,20 @@ class Zone:
     range_uj: int
 
     def read_uj(self) -> int:
-        """Return the counter.
+        """Return the counter in microjoules.
 
         Raises:
             OSError: it cannot be read.
-            ValueError: it is no number.
+            ValueError: it is not a number.
         """
         return int((self.folder / "energy_uj").read_text())
 
 
 def find_zones(root: Path = ROOT) -> tuple[list[Zone], str | None]:
-    """Return the zones that can be read and are to be added up, and why there are none.
+    """Return the zones that can be read and added up; if there are none, the reason code, else None.
 
-    A zone of the memory-mapped interface that has the name of another is the same zone; of dies that mirror one
-    counter, as on some AMD processors, the first is taken.
+    A zone of the memory-mapped interface with the name of another zone is the same zone. Where several dies show one
+    counter, as on some AMD processors, only the first is returned.
     """
     zones: dict[tuple[str, str], Zone] = {}
     refused = False
@@ -74,7 +74,7 @@ def _zone(folder: Path) -> Zone | None:
 
 
 def _without_mirrors(zones: list[Zone]) -> list[Zone]:
-    """Drop zones whose counter stands, to the microjoule, where one before it does."""
+    """Drop zones whose counter equals, to the microjoule, that of an earlier zone."""
     kept: list[Zone] = []
     for zone in zones:
         if not any(_is_mirror(zone, other) for other in kept if other.component == zone.component):
@@ -83,7 +83,7 @@ def _without_mirrors(zones: list[Zone]) -> list[Zone]:
 
 
 def _is_mirror(zone: Zone, other: Zone) -> bool:
-    """Whether two counters say the same; read in one millisecond, as they move a thousand times a second."""
+    """Whether two counters are equal, read within one tick: they move a thousand times a second."""
     for _ in range(MIRROR_READINGS):
         before, value, after = other.read_uj(), zone.read_uj(), other.read_uj()
         if before == after:
@@ -93,10 +93,10 @@ def _is_mirror(zone: Zone, other: Zone) -> bool:
 
 @dataclass
 class Counter:
-    """What a zone used since the counter was made.
+    """Energy of a zone since this object was made.
 
-    `update` it at least once a minute: at 200 W a counter of 262 kJ wraps every 22 minutes, and of two wraps
-    only one is seen.
+    Call `update` at least once a minute: at 200 W a counter of 262 kJ wraps every 22 minutes, and two wraps between two
+    calls would count as one.
     """
 
     zone: Zone
@@ -107,7 +107,7 @@ class Counter:
         self._last = self.zone.read_uj()
 
     def update(self) -> None:
-        """Add what was used since the last call; a counter below where it was has wrapped.
+        """Add the energy since the last call; a counter below its last value has wrapped.
 
         Raises:
             OSError: it cannot be read any more.
@@ -118,5 +118,5 @@ class Counter:
 
     @property
     def joules(self) -> float:
-        """Joules since the counter was made."""
+        """Joules since this object was made."""
         return self.total_uj / 1e6

@@ -1,6 +1,6 @@
-"""What can be read of energy here: counters of joules and powers in watts, by component and device.
+"""The sources of energy readings on this machine: counters in joules and sensors in watts, by component and device.
 
-A source is in the list only if a reading succeeded; a component without one has its reason in `missing`.
+A source is in the inventory only if a reading succeeded. A component without a source has its reason in `missing`.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,32 +10,48 @@ from pathlib import Path
 
 from toolchain.meters import nvml, rapl
 from toolchain.meters.nvml import Device, Unavailable
+from toolchain.records.energy import Method
 
+# `gpu_memory` is part of `gpu_board`: it is shown, and never added to a total.
 BOARD, MEMORY, PACKAGE, DRAM = "gpu_board", "gpu_memory", "cpu_package", "cpu_dram"
 COMPONENTS = (BOARD, MEMORY, PACKAGE, DRAM)
-"""`gpu_memory` is part of `gpu_board`, so it is shown and never added."""
 
-COUNTER, INTEGRAL, RAPL = "nvml_counter", "nvml_power_integral", "rapl"
+COUNTER: Method = "nvml_counter"
+INTEGRAL: Method = "nvml_power_integral"
+RAPL: Method = "rapl"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One thing to read, which raises `Unavailable` where it cannot: joules since some time, or watts."""
+    """One counter or sensor.
+
+    Attributes:
+        component: one of `COMPONENTS`.
+        device: UUID of a GPU, or name of a RAPL zone.
+        method: how it is read.
+        read: returns joules since some moment, or watts; raises `Unavailable` if it cannot.
+    """
 
     component: str
     device: str
-    method: str
+    method: Method
     read: Callable[[], float]
 
     @property
     def is_counter(self) -> bool:
-        """Whether it gives joules since some time, and not watts."""
+        """Whether it returns joules since some moment, not watts."""
         return self.method != INTEGRAL
 
 
 @dataclass
 class Inventory:
-    """What can be read, the GPUs behind it, and for each component without a source why (code, detail)."""
+    """The sources of this machine.
+
+    Attributes:
+        sources: counters and sensors of which a reading succeeded.
+        gpus: the GPUs that they belong to.
+        missing: component -> reason code and detail, where it or one of its devices lacks a source.
+    """
 
     sources: list[Source] = field(default_factory=list)
     gpus: list[Device] = field(default_factory=list)
@@ -44,9 +60,13 @@ class Inventory:
 
 @contextmanager
 def open_sources(device: str | None = None, *, powercap: Path = rapl.ROOT) -> Iterator[Inventory]:
-    """Yield what can be read, with the NVML session held open: without it a driver may unload and reset its counter.
+    """Yield the sources of this machine, and hold the NVML session open.
 
-    `device` is the one that is used, as cuda:1; the GPUs are else all that CUDA shows this process.
+    Without an open session the driver may unload and reset its counter.
+
+    Args:
+        device: with a number, as in cuda:1, only that GPU is read; otherwise every GPU that CUDA shows this process.
+        powercap: folder of the RAPL zones.
     """
     found = Inventory()
     with ExitStack() as stack:
@@ -68,7 +88,7 @@ def _chosen(device: str | None) -> list[Device]:
 
 
 def _add_gpu(found: Inventory, gpu: Device) -> None:
-    readers: tuple[tuple[str, str, Callable[[], float]], ...] = (
+    readers: tuple[tuple[str, Method, Callable[[], float]], ...] = (
         (BOARD, COUNTER, lambda: gpu.energy_mj() / 1e3),
         (BOARD, INTEGRAL, lambda: gpu.power_mw() / 1e3),
         (MEMORY, INTEGRAL, lambda: gpu.memory_power_mw() / 1e3),
@@ -87,15 +107,15 @@ def _add_gpu(found: Inventory, gpu: Device) -> None:
 
 
 def _check_scope(gpu: Device, method: str) -> None:
-    """Refuse readings that are of more than the GPU that is used.
+    """Refuse readings that cover more than the GPU in use.
 
     Raises:
-        Unavailable: of all of a GPU's slices, or of a module with its processor.
+        Unavailable: they cover all MIG slices of the GPU, or a module of GPU and processor.
     """
     if gpu.is_mig():
-        raise Unavailable(nvml.MIG, "readings are the whole GPU's, not the slice's")
+        raise Unavailable(nvml.MIG, "the readings cover the whole GPU, not the slice")
     if method == COUNTER and gpu.is_superchip():
-        raise Unavailable(nvml.MODULE_ONLY, "the counter is that of GPU and processor together")
+        raise Unavailable(nvml.MODULE_ONLY, "the counter covers GPU and processor together")
 
 
 def _add_rapl(found: Inventory, powercap: Path) -> None:

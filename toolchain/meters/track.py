@@ -1,7 +1,8 @@
-"""What one source gave over time, and joules between two moments of it.
+"""The readings of one source over time, and the joules between two moments.
 
-A counter moves in ticks, every 20 to 100 ms on GPUs, so a window that begins and ends anywhere is wrong by up to a tick
-at each end: 10 % of a second. Windows here begin and end on ticks, where time and joules are both known.
+A counter moves in ticks, every 20 to 100 ms on GPUs. A window that begins and ends at any moment is therefore wrong by
+up to a tick at each end: 10 % of a window of one second. Windows here begin and end on ticks, where both time and
+joules are known.
 """
 
 import itertools
@@ -15,23 +16,30 @@ from toolchain.meters.sources import Source
 
 RESET, TOO_SHORT, STUCK = "counter_reset", "window_too_short", "counter_stuck"
 
+# A counter that did not move for this long before an edge is stuck; the slowest known ticks take 100 ms.
 STILL_S = 1.0
-"""A counter that did not move for so long before an edge stood still; the slowest known ticks take 100 ms."""
 
 
 @dataclass
 class Track:
-    """Readings of one source: every power, and of a counter those at which it moved."""
+    """Readings of one source: all of a power sensor, and of a counter only those at which it moved.
+
+    Attributes:
+        source: the source.
+        times_s: moments of the readings.
+        values: joules of a counter, or watts.
+        faults: moments and reason codes of readings that failed.
+        tick_s: update period of a counter, once `find_tick` has been called.
+    """
 
     source: Source
     times_s: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     faults: list[tuple[float, str]] = field(default_factory=list)
     tick_s: float | None = None
-    """The counter's update period, once `find_tick` has been called."""
 
     def poll(self, now_s: float) -> None:
-        """Read once; a reading that fails is kept as a fault, with its reason."""
+        """Read once; keep a reading that fails as a fault with its reason."""
         try:
             value = self.source.read()
         except Unavailable as why:
@@ -43,21 +51,25 @@ class Track:
 
     @property
     def last_tick_s(self) -> float:
-        """When the counter last moved; what it read first is no tick."""
+        """The moment of the counter's last tick. The first reading is not a tick."""
         return self.times_s[-1] if len(self.times_s) > 1 else -np.inf
 
     def find_tick(self) -> None:
-        """Take the median time between the ticks so far as the period; they must have been watched closely."""
+        """Set the update period to the median time between the ticks so far.
+
+        The counter must have been read much more often than it ticks.
+        """
         self.tick_s = float(np.median(np.diff(self.times_s[1:]))) if len(self.times_s) > 2 else None
 
     def joules(self, opened_s: float, closed_s: float) -> float:
         """Return the joules between two moments.
 
-        Of a counter, exact where they are its own ticks, and in between linear within a tick; behind its last one, its
-        mean power goes on. Of a power, the trapezoidal integral.
+        A counter is exact at its own ticks. Between two ticks it is interpolated linearly; after the last one it is
+        extrapolated with its mean power. The power of a sensor is integrated by the trapezoidal rule.
 
         Raises:
-            Unavailable: a reading failed in between, the counter fell or stood still, or there are not two readings.
+            Unavailable: a reading failed in between, the counter fell or did not move, or there are fewer than two
+                readings.
         """
         for when, reason in self.faults:
             if opened_s <= when <= closed_s:
@@ -68,9 +80,9 @@ class Track:
         first, last = (bisect_right(self.times_s, moment) - 1 for moment in (opened_s, closed_s))
         times, values = (series[max(first, 0) : last + 2] for series in (self.times_s, self.values))
         if times[-2:-1] == [closed_s]:
-            times, values = times[:-1], values[:-1]  # what comes behind an edge that is a tick is no concern
+            times, values = times[:-1], values[:-1]  # the edge is a tick, so the reading after it is not needed
         if any(later < earlier for earlier, later in itertools.pairwise(values)):
-            raise Unavailable(RESET)  # the driver was loaded again, or the GPU was reset
+            raise Unavailable(RESET)  # the driver was reloaded, or the GPU was reset
         if first < 1:
             raise Unavailable(TOO_SHORT)
         if max(opened_s - self.times_s[first], closed_s - self.times_s[last]) > STILL_S:
@@ -90,7 +102,7 @@ class Track:
         return float(np.trapezoid(np.interp(at, times, watts), at))
 
     def peak(self, opened_s: float, closed_s: float) -> float | None:
-        """Return the largest power read between two moments, in watts; None of a counter."""
+        """Return the highest power read between two moments, in watts; None for a counter."""
         if self.source.is_counter:
             return None
         pairs = zip(self.times_s, self.values, strict=True)

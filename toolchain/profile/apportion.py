@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.energy.block import NOT_REQUESTED
 from toolchain.energy.calls import Measure
+from toolchain.energy.record import NOT_REQUESTED
 
 ROUNDS = 5
 IN_REMAINDER = "in_remainder"

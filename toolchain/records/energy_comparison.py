@@ -1,6 +1,6 @@
 """The record of `toolchain compare --energy`; null means that a value was not measured, and a `reason` says why."""
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, TypedDict
 
 from toolchain.records.energy import (
     ComponentRecord,
@@ -11,6 +11,7 @@ from toolchain.records.energy import (
     WarmUpRecord,
     WindowRecord,
 )
+from toolchain.records.result import ArtefactDigest, Environment
 
 
 class ComponentMethod(TypedDict):
@@ -22,15 +23,6 @@ class ComponentMethod(TypedDict):
     """Code of the reason for `unavailable`, or for a device that is missing."""
     detail: str | None
     """The reason as the library worded it."""
-
-
-class ContenderArtefact(TypedDict):
-    """The file that a contender runs."""
-
-    file: str
-    """Name in the bundle."""
-    sha256: str
-    """Digest."""
 
 
 class ContenderRecord(TypedDict):
@@ -46,7 +38,7 @@ class ContenderRecord(TypedDict):
     """Device, such as cpu or cuda:0."""
     precision: str
     """Precision."""
-    artefact: ContenderArtefact
+    artefact: ArtefactDigest
     """File that ran."""
     batch_slots: int | None
     """Most positions of a batch, padded ones included; null for single rows, or if it did not run."""
@@ -74,13 +66,9 @@ class ContenderRecord(TypedDict):
     """One window in each block."""
 
 
-class PairRecord(TypedDict):
+class Pairing(TypedDict):
     """A candidate compared with the baseline, block by block; ratios are candidate over baseline."""
 
-    baseline_name: str
-    """Name of the baseline."""
-    candidate_name: str
-    """Name of the candidate."""
     verdict: Literal["resolved", "not resolved"]
     """`resolved`: the interval excludes 1 and the difference is at least `mdd_percent`."""
     reason: str | None
@@ -101,6 +89,15 @@ class PairRecord(TypedDict):
     """Geometric mean of the ratios of rows per second."""
     mean_power_ratio: float | None
     """Geometric mean of the ratios of power."""
+
+
+class PairRecord(Pairing):
+    """The same, with the names of the two."""
+
+    baseline_name: str
+    """Name of the baseline."""
+    candidate_name: str
+    """Name of the candidate."""
 
 
 class ComparisonProtocol(TypedDict):
@@ -153,9 +150,14 @@ class EnergyComparison(TypedDict):
     """Rows that every contender ran."""
     data_sha256: str
     """Digest of the rows."""
-    environment: dict[str, str | int | None]
+    environment: Environment
     """The machine and its packages, as in a result."""
     created: str
     """Moment of writing, ISO 8601, UTC."""
-    file: NotRequired[str]
+
+
+class SavedEnergyComparison(EnergyComparison):
+    """An energy comparison as the command line prints it."""
+
+    file: str
     """File that the record was written to; not in the file itself."""

@@ -1,6 +1,6 @@
 """The record of `toolchain power`; null means that a value was not measured, and a `reason` says why."""
 
-from typing import NotRequired, TypedDict
+from typing import TypedDict
 
 from toolchain.records.energy import ComponentRecord, EnergyContext, Status
 
@@ -62,5 +62,10 @@ class PowerRecord(ReadingRecord):
     """The machine."""
     created: str
     """Moment of writing, ISO 8601, UTC."""
-    file: NotRequired[str]
+
+
+class SavedPowerRecord(PowerRecord):
+    """A power record that `toolchain report` has read."""
+
+    file: str
     """File that the record was read from; not in the file itself."""

@@ -6,6 +6,8 @@ not known or does not apply. Units are part of the key: `_ms`, `_s`, `_mb`, `_j`
 
 from typing import Any, NotRequired, TypedDict
 
+from toolchain.records.energy import EnergyBlock
+
 
 class FileDigest(TypedDict):
     """A file and its digest."""
@@ -38,8 +40,8 @@ class Agreement(TypedDict):
     """Predictions of the reference, as in `predictions` of the result."""
 
 
-class LatencyMs(TypedDict):
-    """Time from text to logits of one request, in milliseconds."""
+class CallTimesMs(TypedDict):
+    """Times of single calls, in milliseconds."""
 
     mean: float
     """Arithmetic mean."""
@@ -51,6 +53,11 @@ class LatencyMs(TypedDict):
     """95th percentile."""
     p99: float
     """99th percentile."""
+
+
+class LatencyMs(CallTimesMs):
+    """Time from text to logits of one request, in milliseconds."""
+
     batch_size: int
     """Rows in each request: 1."""
 
@@ -163,7 +170,7 @@ class Result(TypedDict):
     """Peak memory of the measured pass, in MB."""
     roofline: NotRequired[dict[str, Any]]
     """Operations, bytes, and the share of the device's ceiling that was reached."""
-    energy: dict[str, Any]
+    energy: EnergyBlock
     """Energy, or the reason why none was measured."""
     mlperf: NotRequired[dict[str, Any] | None]
     """Result of MLPerf's LoadGen; null without `--scenario`."""

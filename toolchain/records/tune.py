@@ -42,3 +42,10 @@ class TuneRecord(TypedDict):
     """The sets that were tried, in order."""
     files: NotRequired[TuneFiles]
     """Paths of the files that were written; only in what is printed."""
+
+
+class SavedTuneRecord(TuneRecord):
+    """A record of `tune` that `toolchain report` has read."""
+
+    file: str
+    """File that the record was read from; not in the file itself."""

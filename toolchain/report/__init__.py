@@ -1,1 +1,1 @@
-"""Reports: results side by side as Markdown, CSV, JSON, and as a page of HTML."""
+"""Reports: results side by side as Markdown, CSV, JSON and HTML, and files of power records."""

@@ -1,14 +1,13 @@
-"""Results as CSV, with every number as it is."""
+"""Results as CSV, with every number unrounded."""
 
 import csv
 import io
-from typing import Any
 
 from toolchain.evaluation.results import Result
 
 
 def comma_separated(results: list[Result]) -> str:
-    """Return the table as CSV, with the numbers as they are in the results."""
+    """Return the results as CSV: a row a result, a column a key, and numbers unrounded."""
     buffer = io.StringIO()
     flat = [_flatten(result) for result in results]
     heads = list(dict.fromkeys(key for row in flat for key in row))
@@ -18,8 +17,8 @@ def comma_separated(results: list[Result]) -> str:
     return buffer.getvalue()
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested keys joined by dots; of lists those of numbers only, such as intervals."""
+def _flatten(value: object, prefix: str = "") -> dict[str, object]:
+    """Return nested keys joined by dots. A list is kept if it has only numbers, such as an interval."""
     if isinstance(value, list):
         value = dict(enumerate(value)) if all(isinstance(entry, int | float) for entry in value) else {}
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What a report can be written as, by name and by the suffix of its file."""
+"""The formats of a report, by name and by the suffix of its file."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ SUFFIXES = {".md": "md", ".csv": "csv", ".json": "json", ".html": HTML, ".htm": 
 
 
 def format_for(output: Path | None) -> str:
-    """Return the format that a file's suffix names; Markdown if it names none."""
+    """Return the format for a file's suffix; Markdown for any other suffix or without a file."""
     return SUFFIXES.get(output.suffix.lower(), "md") if output else "md"
 
 
@@ -42,5 +42,7 @@ def render(material: Material, name: str) -> str:
     if name == HTML:
         return html(material)
     if not material.results:
-        raise UsageError(f"--format {name}: shows results, and none was given. Choose html, or give a result.")
+        raise UsageError(
+            f"--format {name}: this format shows only results, and none was given. Choose html, or give a result."
+        )
     return TABLES[name](material.results)

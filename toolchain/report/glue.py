@@ -1,14 +1,14 @@
-"""The GLUE score: the mean over its tasks of what was evaluated, with the tasks that are missing.
+"""The GLUE score: the mean of a runtime's points over the tasks of GLUE, with the tasks that are missing.
 
-As the benchmark has it (Wang et al., 2018): a task with two metrics counts by their mean, and all is times 100. A score
-of some of the tasks is no GLUE score, so what is missing is always named.
+As in the benchmark (Wang et al., 2018), a task with two metrics counts by their mean, and scores are times 100. A mean
+over some of the tasks is not a GLUE score, so the missing tasks are always named.
 """
 
 from collections import Counter
 from dataclasses import dataclass
 
 from toolchain.evaluation.results import Result
-from toolchain.report.cells import Number
+from toolchain.report.columns import Number
 from toolchain.report.table import names_of
 
 TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
@@ -16,7 +16,7 @@ TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
 
 @dataclass(frozen=True)
 class Score:
-    """One runtime's score; None with a reason where a task has several results, so that none can be chosen."""
+    """The score of one runtime; `mean` is None, with a reason, if a task has several results."""
 
     name: str
     tasks: dict[str, Number]
@@ -26,7 +26,7 @@ class Score:
 
 
 def scores(results: list[Result]) -> list[Score]:
-    """Return a score for every runtime and variant that ran tasks of GLUE on their validation rows."""
+    """Return the score of every runtime and variant that ran tasks of GLUE on their validation rows."""
     found: dict[str, list[Result]] = {}
     for result in results:
         if result["task"] in TASKS and result["split"] == "validation":
@@ -47,7 +47,7 @@ def _score(name: str, results: list[Result]) -> Score:
 
 
 def _points(result: Result) -> Number:
-    """Return a task's points: 100 times the mean of its metrics."""
+    """Return the points of a task: 100 times the mean of its metrics."""
     value = 100 * sum(result["metrics"].values()) / len(result["metrics"])
     keys = " and ".join(f"metrics.{name}" for name in result["metrics"])
     return Number(f"{value:.1f}", value, keys, result["file"])

@@ -1,4 +1,4 @@
-"""Results as one page of HTML that needs nothing else: no network, no script, light and dark, a phone or paper."""
+"""Results as one HTML page without network or scripts, for light and dark displays, phones and paper."""
 
 import base64
 import hashlib
@@ -6,15 +6,18 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from toolchain import __version__
-from toolchain.energy import text as words
+from toolchain.energy.text import describe, joules, reason
 from toolchain.evaluation.results import Result
-from toolchain.mlperf import text as mlperf
-from toolchain.report import glue, plots
-from toolchain.report.cells import COLUMNS, METRIC, Cell, Number, look, metric, number
-from toolchain.report.inputs import Material, Record
+from toolchain.mlperf.text import describe as describe_scenario
+from toolchain.records.energy import EnergyBlock
+from toolchain.records.power import PowerRecord
+from toolchain.records.result import Environment
+from toolchain.report import glue, plots, record_plots
+from toolchain.report.columns import HTML_COLUMNS, METRIC, Cell, Number, Pattern, known, metric, number
+from toolchain.report.inputs import Material
 from toolchain.report.plots import Axis, Plot
 from toolchain.report.table import groups, names_of, title
 
@@ -26,7 +29,7 @@ TEMPLATE, STYLE = "page.html", "page.css"
 
 @dataclass(frozen=True)
 class Row:
-    """A result as a row: its name, where its record stands in the page, and a cell for each column."""
+    """A result as a row: name, id of its record in the page, a cell for each column, and the number of each reason."""
 
     name: str
     anchor: str
@@ -37,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Card:
-    """A figure to remember: what it is, whose, and how it stands to the baseline's; without parts, not measured."""
+    """The best figure of a kind, with the runtime and the ratio to the baseline in `beside`; empty if unmeasured."""
 
     label: str
     parts: tuple[Number | str, ...] = ()
@@ -58,11 +61,11 @@ class Section:
     plots: list[Plot]
     energies: list[tuple[list[str], list[Row]]]
     scenarios: list[tuple[list[str], Row]]
-    environments: list[tuple[dict[str, Any], list[Row]]]
+    environments: list[tuple[Environment, list[Row]]]
 
 
 def html(material: Material) -> str:
-    """Return the page. Texts of others, such as a model's name, are escaped."""
+    """Return the page. Texts from outside, such as a model's name, are escaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -82,39 +85,41 @@ def html(material: Material) -> str:
             style=style,
             digest=digest,
             version=__version__,
-            created=max((record["created"] for record in records if record.get("created")), default=None),
+            created=max((str(record["created"]) for record in records if record.get("created")), default=None),
             sections=sections,
             scores=glue.scores(material.results),
-            tuned=[(record, plots.sensitivity(record, name=f"tuned-{at}")) for at, record in enumerate(material.tuned)],
+            tuned=[
+                (record, record_plots.sensitivity(record, name=f"tuned-{at}"))
+                for at, record in enumerate(material.tuned)
+            ],
             powers=[
-                (record, plots.power(record, name=f"power-{at}"), _power(record))
+                (record, record_plots.power(record, name=f"power-{at}"), _power(record))
                 for at, record in enumerate(material.powers)
             ],
-            records=[(anchors[id(record)], record["file"], _compact(record)) for record in records],
+            records=[
+                (anchors[id(record)], record["file"], json.dumps(record, indent=1, ensure_ascii=False))
+                for record in records
+            ],
             number=number,
-            reason=words.reason,
+            reason=reason,
             is_number=lambda part: isinstance(part, Number),
         )
         + "\n"
     )
 
 
-def _compact(record: Record) -> str:
-    return json.dumps(record, indent=1, ensure_ascii=False)
-
-
 def _section(results: list[Result], anchor: str, anchors: dict[int, str]) -> Section:
-    """Return what the page shows of a group; the FP32 reference, if it is there, comes first."""
+    """Return the section of a group of results; the FP32 reference comes first, if it is among them."""
     results = sorted(results, key=lambda result: (result["backend"], result["precision"]) != ("torch", "fp32"))
     names = names_of(results)
     reasons: list[str] = []
     rows = []
     for name, result in zip(names, results, strict=True):
-        cells = [column.cell(result) for column in COLUMNS]
+        cells = [html_cell(result) for _, html_cell in HTML_COLUMNS]
         reasons += [cell.reason for cell in cells if cell.reason and cell.reason not in reasons]
         notes = [reasons.index(cell.reason) + 1 if cell.reason else None for cell in cells]
         rows.append(Row(name, anchors[id(result)], result, cells, notes))
-    headings = [results[0]["primary"] if column.heading == METRIC else column.heading for column in COLUMNS]
+    headings = [results[0]["primary"] if heading == METRIC else heading for heading, _ in HTML_COLUMNS]
     return Section(
         anchor,
         title(results[0]),
@@ -124,14 +129,14 @@ def _section(results: list[Result], anchor: str, anchors: dict[int, str]) -> Sec
         list(dict.fromkeys(reasons)),
         _cards(results, names),
         _plots(results, anchor),
-        _alike(rows, lambda row: words.describe(row.result["energy"])),
-        [(mlperf.describe(row.result["mlperf"]), row) for row in rows if row.result.get("mlperf")],
+        _alike(rows, lambda row: describe(row.result["energy"])),
+        [(describe_scenario(row.result["mlperf"]), row) for row in rows if row.result.get("mlperf")],
         _alike(rows, lambda row: row.result["environment"]),
     )
 
 
 def _alike(rows: list[Row], of: Callable[[Row], T]) -> list[tuple[T, list[Row]]]:
-    """Return what rows have, each once, with the rows that have it."""
+    """Return the different values of the rows, each with the rows that have it."""
     found: list[tuple[T, list[Row]]] = []
     for row in rows:
         its = next((same for value, same in found if value == of(row)), None)
@@ -143,22 +148,21 @@ def _alike(rows: list[Row], of: Callable[[Row], T]) -> list[tuple[T, list[Row]]]
 
 
 def _cards(results: list[Result], names: list[str]) -> list[Card]:
-    """Return the best of each kind; the metric's with its interval, so that no one takes noise for a gain."""
+    """Return the best result of each kind; the metric has its interval, so that noise is not taken for a gain."""
     primary = results[0]["primary"]
-    wanted: tuple[tuple[str, str, str | Callable[[Any], str], str, bool], ...] = (
+    wanted: tuple[tuple[str, str, Pattern, str, bool], ...] = (
         (f"highest {primary}", f"metrics.{primary}", ".4f", "", True),
         ("most rows a second", "throughput_per_s", ",.0f", " rows/s", True),
         ("shortest median latency", "latency_ms.p50", ",.2f", " ms", False),
-        ("least energy a row", "energy.per_inference_j", words.joules, "", False),
+        ("least energy a row", "energy.per_inference_j", joules, "", False),
     )
     cards = []
     for label, key, pattern, unit, most in wanted:
-        known = [at for at, result in enumerate(results) if look(result, key) is not None]
-        if not known:
+        values = {at: value for at, result in enumerate(results) if (value := known(result, key)) is not None}
+        if not values:
             cards.append(Card(label))
             continue
-        values = [look(results[at], key) for at in known]
-        best = known[values.index(max(values) if most else min(values))]
+        best = (max if most else min)(values, key=lambda at: values[at])
         shown = number(results[best], key, pattern)
         beside = metric(results[best]).parts[1:] if key.startswith("metrics") else _beside(shown, results[0], names[0])
         cards.append(Card(label, (shown, unit), (names[best], *beside)))
@@ -166,8 +170,8 @@ def _cards(results: list[Result], names: list[str]) -> list[Card]:
 
 
 def _beside(shown: Number, baseline: Result, name: str) -> tuple[Number | str, ...]:
-    """Return how a number stands to the baseline's: how many times it, or what share of it."""
-    base = look(baseline, shown.key)
+    """Return the ratio of a number to that of the baseline, as a factor or a percentage."""
+    base = known(baseline, shown.key)
     if not base or baseline["file"] == shown.source:
         return ()
     value = shown.value / base
@@ -186,32 +190,37 @@ def _plots(results: list[Result], anchor: str) -> list[Plot]:
 
 
 def _costs(results: list[Result]) -> list[tuple[Axis, str]]:
-    """Return what the metric is plotted against; energy if that of any was measured."""
-    bars = "Upright: the 95 % interval."
-    speeds = tuple((result["throughput_per_s"],) * 3 for result in results)
+    """Return the axes to plot the metric against; energy only if that of a result was measured."""
+    bars = "Vertical bars: the 95 % interval."
+    throughputs = tuple((result["throughput_per_s"],) * 3 for result in results)
     times = tuple((ms["p50"], ms["p50"], ms["p99"]) for ms in (result["latency_ms"] for result in results))
-    joules = tuple(_joules(result["energy"]) for result in results)
+    energies = tuple(_joules(result["energy"]) for result in results)
     found = [
-        (Axis("rows/s", "throughput_per_s", speeds, less=False), f"Quality against throughput. {bars}"),
+        (Axis("rows/s", "throughput_per_s", throughputs, less=False), f"Quality against throughput. {bars}"),
         (
             Axis("median latency, ms", "latency_ms.p50", times),
-            f"Quality against latency; across: up to the 99th percentile. {bars}",
+            f"Quality against latency; horizontal bars: up to the 99th percentile. {bars}",
         ),
         (
-            Axis("energy a row, J", "energy.per_inference_j", joules),
-            f"Quality against energy; across: the 95 % interval, or the range of few windows. {bars}",
+            Axis("energy a row, J", "energy.per_inference_j", energies),
+            f"Quality against energy; horizontal bars: the 95 % interval, or the range of few windows. {bars}",
         ),
     ]
     return [(axis, caption) for axis, caption in found if any(axis.values)]
 
 
-def _joules(block: Record) -> tuple[float, float, float] | None:
-    each = block["per_inference_j"]
-    return None if each is None else (each, *(block["ci95"] or block["range"]))
+def _joules(block: EnergyBlock) -> tuple[float, float, float] | None:
+    """Return joules a row with the two ends of their interval or range."""
+    each, ends = block["per_inference_j"], block["ci95"] or block["range"]
+    return None if each is None or ends is None else (each, ends[0], ends[1])
 
 
-def _power(record: Record) -> list[Number]:
+def _power(record: PowerRecord) -> list[Number]:
     """Return the figures of a power record that were measured."""
-    patterns: dict[str, str | Callable[[Any], str]]
-    patterns = {"total_j": words.joules, "mean_power_w": ".4g", "peak_power_w": ".4g", "seconds": ".4g"}
-    return [number(record, key, pattern) for key, pattern in patterns.items() if record.get(key) is not None]
+    patterns: dict[str, Pattern] = {
+        "total_j": joules,
+        "mean_power_w": ".4g",
+        "peak_power_w": ".4g",
+        "seconds": ".4g",
+    }
+    return [number(record, key, pattern) for key, pattern in patterns.items() if known(record, key) is not None]

@@ -1,53 +1,54 @@
-"""What a report is made of: results, and the records that lie beside them."""
+"""The inputs of a report: results, and records of `tune` and `power`."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from toolchain.bundle import MANIFEST, RESULTS
+from toolchain.errors import InputError
 from toolchain.evaluation.results import Result, find_results
+from toolchain.files import read_json
+from toolchain.records.power import SavedPowerRecord
+from toolchain.records.tune import SavedTuneRecord
 
-Record = dict[str, Any]
-
+# The record of `tune`, below the results of a bundle.
 TUNED = "tune/tune.json"
-"""Below a bundle's results: what `tune` found."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """Results of `eval`, and records of `tune` and `power`; each has its file in `file`."""
+    """Results of `eval`, and records of `tune` and `power`; each has its path in `file`."""
 
     results: list[Result]
-    tuned: list[Record] = field(default_factory=list)
-    powers: list[Record] = field(default_factory=list)
+    tuned: list[SavedTuneRecord] = field(default_factory=list)
+    powers: list[SavedPowerRecord] = field(default_factory=list)
 
 
 def find_material(places: Iterable[Path]) -> Material:
-    """Read what is given: results, bundles and folders of them with what `tune` left there, records of `power`.
+    """Read results, bundles and folders of results with the record of `tune` in them, and records of `power`.
 
     Raises:
-        InputError: a place holds none of it.
+        InputError: a place contains none of these.
     """
     found = Material([])
     for place in places:
         record = _record(place) if place.is_file() else None
         if record is not None and {"samples", "components"} <= record.keys():
-            found.powers.append(record)
+            found.powers.append(cast("SavedPowerRecord", record))
         elif record is not None and {"products", "sets"} <= record.keys():
-            found.tuned.append(record)
+            found.tuned.append(cast("SavedTuneRecord", record))
         else:
             found.results.extend(find_results([place]))
             beside = _record((place / RESULTS if (place / MANIFEST).exists() else place) / TUNED)
-            found.tuned.extend([beside] if beside else [])
+            found.tuned.extend([cast("SavedTuneRecord", beside)] if beside else [])
     return found
 
 
-def _record(file: Path) -> Record | None:
-    """Return a JSON object with its file's name, or None if there is none."""
+def _record(file: Path) -> dict[str, Any] | None:  # any JSON object: its keys then show what it is
+    """Return a JSON object with its path in `file`, or None if the file is missing or is something else."""
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = read_json(file, what="record", advice="Give a record of tune or power.")
+    except InputError:
         return None
     return {**record, "file": str(file)} if isinstance(record, dict) else None

@@ -1,16 +1,16 @@
-"""Results as a page of Markdown, and the record of `accept`."""
+"""Results as a page of Markdown, and the report of `accept`."""
 
 from typing import Any
 
 from toolchain import __version__
-from toolchain.energy import text
+from toolchain.energy.text import describe
 from toolchain.evaluation.results import Result
-from toolchain.mlperf import text as mlperf
-from toolchain.report.table import COLUMNS, groups, headings, rows, title
+from toolchain.mlperf.text import describe as describe_scenario
+from toolchain.report.table import groups, headings, rows, title
 
 
 def markdown(results: list[Result]) -> str:
-    """Return a Markdown page: a table for each group, what is missing and why, and where it was measured."""
+    """Return a Markdown page: a table for each group, energy or the reason for none, and the machine."""
     return "\n".join(_section(group) for group in groups(results))
 
 
@@ -20,18 +20,18 @@ def _section(results: list[Result]) -> str:
         f"# {title(first)}",
         "",
         "| " + " | ".join(headings(results)) + " |",
-        "|" + " --- |" * len(COLUMNS),
+        "|" + " --- |" * len(headings(results)),
         *("| " + " | ".join(row) + " |" for row in rows(results)),
         "",
-        f"`agree` is the share of rows with the label that {first['agreement']['reference']} gives, `diff` the",
-        "largest difference of a logit. Latency is of one sentence, text to logits; rows/s is the whole set,",
-        "text to logits, at the best batch; util is the share, %, of the device's speed in matrix products that",
-        "the real tokens take while the model runs; MB is the peak of the whole process.",
+        f"`agree` is the share of rows with the same label as {first['agreement']['reference']}, `diff` the largest",
+        "difference of a logit. Latency is that of one row, text to logits; rows/s is that of the whole set, text to",
+        "logits, at the best batch; util is the share, %, of the device's GEMM throughput that the real tokens use",
+        "while the model runs; MB is the peak memory of the whole process.",
         "",
-        *(line for result in results for line in _named(result, text.describe(result["energy"]))),
+        *(line for result in results for line in _named(result, describe(result["energy"]))),
         *(line for result in results for line in _scenario(result)),
         "",
-        "## Where",
+        "## Machine",
         "",
         *(f"- {key}: {value}" for key, value in first["environment"].items() if value is not None),
         f"- toolchain: {__version__}",
@@ -42,7 +42,7 @@ def _section(results: list[Result]) -> str:
 
 
 def _scenario(result: Result) -> list[str]:
-    return _named(result, mlperf.describe(result["mlperf"])) if result.get("mlperf") else []
+    return _named(result, describe_scenario(result["mlperf"])) if result.get("mlperf") else []
 
 
 def _named(result: Result, described: list[str]) -> list[str]:
@@ -51,7 +51,7 @@ def _named(result: Result, described: list[str]) -> list[str]:
 
 
 def acceptance(record: dict[str, Any]) -> str:
-    """Return the record of `accept` as a page: the machine, the checks, and the results side by side."""
+    """Return the record of `accept` as a Markdown page: the machine, the checks, and the results side by side."""
     facts = {"GPU": record["gpu"], "for": record["tag"], **record["environment"]}
     lines = [f"# Acceptance: {record['gpu']}, {record['created']}", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value if value is not None else '-'} |" for name, value in facts.items()]

@@ -1,34 +1,39 @@
-"""Results under the names of optimum-benchmark 0.6.0, for those who read its files.
+"""Results in the format of optimum-benchmark 0.6.0, for programs that read its files.
 
-Its `benchmark.json` has `config` and `report`; of an encoder the report's targets are `load_model`, `first_forward`
+Its `benchmark.json` has `config` and `report`. For an encoder, the report's targets are `load_model`, `first_forward`
 and `forward`, each with memory in MB, latency in s, throughput in samples/s, energy in kWh a forward pass and
-efficiency in samples/kWh (its trackers/*.py). What we do not measure, or not so, is null. Its forward pass is a batch
-of one row here, so that energy is a row's; throughput is that of the best batch, as in our own results.
+efficiency in samples/kWh (its trackers/*.py). Values that this toolchain does not measure, or measures differently, are
+null. A forward pass here is a batch of one row, so that energy is that of a row; throughput is that of the best batch,
+as in a result.
 """
 
 import json
 from typing import Any
 
-from toolchain.energy.block import JOULES_PER_KWH
-from toolchain.energy.component import Block
+from toolchain.energy.record import JOULES_PER_KWH
 from toolchain.evaluation.results import Result
 from toolchain.meters.sources import BOARD, DRAM, PACKAGE
+from toolchain.records.energy import ComponentRecord, EnergyBlock
+from toolchain.report.columns import look
 
 VERSION = "0.6.0"
 
 MEASUREMENTS = ("memory", "latency", "throughput", "energy", "efficiency")
 LATENCY = ("mean", "p50", "p90", "p95", "p99")
+
+# Our backend -> its name. It lacks a name for TensorRT by itself.
 BACKENDS = {"torch": "pytorch", "ort": "onnxruntime", "ort-trt": "onnxruntime"}
-"""Its names of ours; it has none for TensorRT by itself."""
+
+Values = dict[str, Any]  # a format of another project, with values of several types
 
 
 def optimum_benchmark(results: list[Result]) -> str:
-    """Return a JSON list with a benchmark for each result."""
+    """Return a JSON list with one benchmark for each result."""
     return json.dumps([benchmark(result) for result in results], indent=2, ensure_ascii=False) + "\n"
 
 
-def benchmark(result: Result) -> dict[str, Any]:
-    """Return one result as a benchmark: its config, and its report with null for what was not measured."""
+def benchmark(result: Result) -> Values:
+    """Return one result as a benchmark: config, and report with null for values that were not measured."""
     nothing = dict.fromkeys(MEASUREMENTS)
     forward = {
         "memory": _memory(result),
@@ -43,7 +48,7 @@ def benchmark(result: Result) -> dict[str, Any]:
     }
 
 
-def _config(result: Result) -> dict[str, Any]:
+def _config(result: Result) -> Values:
     device = result["device"].partition(":")
     return {
         "name": f"{result['task']}-{result['backend']}-{result['variant']}",
@@ -65,11 +70,11 @@ def _config(result: Result) -> dict[str, Any]:
 
 def _version(result: Result) -> str | None:
     key = {"torch": "torch", "trt": "tensorrt"}.get(result["backend"], "onnxruntime")
-    version: str | None = result["environment"].get(key)
-    return version
+    version = look(result, f"environment.{key}")
+    return None if version is None else str(version)
 
 
-def _memory(result: Result) -> dict[str, Any]:
+def _memory(result: Result) -> Values:
     peak = result["peak_memory_mb"]
     return {
         "unit": "MB",
@@ -81,14 +86,14 @@ def _memory(result: Result) -> dict[str, Any]:
     }
 
 
-def _latency(result: Result) -> dict[str, Any]:
-    """Single calls are not kept, so that there is no count and no deviation of them."""
+def _latency(result: Result) -> Values:
+    """Return the percentiles in seconds. A result lacks single calls, so count and deviation are null."""
     known = {name: result["latency_ms"][name] / 1e3 for name in LATENCY}
     return {"unit": "s", "values": [], "count": None, "total": None, **known, "stdev": None, "stdev_": None}
 
 
-def _energy(block: Block) -> dict[str, Any] | None:
-    """Return a row's energy by part; null is a part that was not measured, or that this backend does not use."""
+def _energy(block: EnergyBlock) -> Values | None:
+    """Return the energy of a row by part; null for a part that was not measured or that this backend does not use."""
     if block["per_inference_j"] is None:
         return None
     names = {"cpu": PACKAGE, "ram": DRAM, "gpu": BOARD}
@@ -96,11 +101,12 @@ def _energy(block: Block) -> dict[str, Any] | None:
     return {"unit": "kWh", **parts, "total": block["per_inference_j"] / JOULES_PER_KWH}
 
 
-def _kwh(block: Block, part: Block) -> float | None:
-    counts = part["joules"] is not None and part["counted"]
-    return float(part["joules"]) / block["inferences"] / JOULES_PER_KWH if counts else None
+def _kwh(block: EnergyBlock, part: ComponentRecord) -> float | None:
+    if part["joules"] is None or not part["counted"] or not block["inferences"]:
+        return None
+    return part["joules"] / block["inferences"] / JOULES_PER_KWH
 
 
-def _efficiency(block: Block) -> dict[str, Any] | None:
+def _efficiency(block: EnergyBlock) -> Values | None:
     each = block["per_inference_j"]
     return {"unit": "samples/kWh", "value": JOULES_PER_KWH / each} if each else None

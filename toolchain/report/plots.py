@@ -1,30 +1,31 @@
-"""The plots of a page: accuracy against cost, latency, padding and lengths, sensitivity, power."""
+"""The plots of results on the HTML page: accuracy against cost, latency, padding, and lengths of rows."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from toolchain.evaluation.results import Result
-from toolchain.report.inputs import Record
 from toolchain.report.svg import INK, SERIES, SOFT, draw
 from toolchain.report.table import names_of
 
-WIDTH = 4.6
-"""Inches. A plot is about as wide as a phone, so that its letters stay readable there."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
+# Width of a plot in inches: about that of a phone, so that its text stays readable there.
+WIDTH = 4.6
+
+# Height of a row of a legend or of bars, in inches.
 ROW = 0.21
-"""Inches a row of a legend or of bars takes."""
 
 MARKERS = "osD^vPX*"
 BINS = 30
-MOST_PRODUCTS = 24
-PERCENTILES = ("p50", "p90", "p95", "p99")
+PERCENTILES: tuple[Literal["p50", "p90", "p95", "p99"], ...] = ("p50", "p90", "p95", "p99")
 
 
 @dataclass(frozen=True)
 class Plot:
-    """An SVG element, what it shows, and the keys and files that its numbers are from."""
+    """An SVG element with its caption, and the keys and files that its numbers are from."""
 
     svg: str
     caption: str
@@ -34,9 +35,9 @@ class Plot:
 
 @dataclass(frozen=True)
 class Axis:
-    """What one direction of a plot shows: of each result a value and its lower and upper end, None if unmeasured.
+    """The horizontal axis of a plot: label, key, and of each result a value with its lower and upper end.
 
-    `less` is better, or more.
+    A value is None if it was not measured. `less` means that less is better.
     """
 
     label: str
@@ -46,16 +47,16 @@ class Axis:
 
 
 def against(results: list[Result], cost: Axis, *, name: str, caption: str) -> Plot:
-    """Plot the metric with its interval against a cost or a speed, and join those that none beats in both.
+    """Plot the metric with its interval against a cost or a throughput, with the Pareto front as a dashed line.
 
-    A result has the same colour and mark in every plot, so those that were not measured only leave theirs unused.
+    A result has the same colour and marker in every plot, also where other results were not measured.
     """
     primary, names = results[0]["primary"], names_of(results)
     known = [(at, *ends) for at, ends in enumerate(cost.values) if ends is not None]
     metric = [results[at]["metrics"][primary] for at, *_ in known]
     front = pareto([x for _, x, *_ in known], metric, less=cost.less)
 
-    def paint(figure: Any) -> None:
+    def paint(figure: "Figure") -> None:
         axes = figure.subplots()
         axes.plot([known[at][1] for at in front], [metric[at] for at in front], "--", color=SOFT, linewidth=1)
         for (at, x, left, right), y in zip(known, metric, strict=True):
@@ -73,13 +74,13 @@ def against(results: list[Result], cost: Axis, *, name: str, caption: str) -> Pl
     height = 2.9 + ROW * ((len(known) + 1) // 2)
     svg = draw(paint, name=name, size=(WIDTH, height), title=f"{primary} against {cost.label}", description=said)
     if len(front) > 1:
-        caption += " Dashed: those that no other beats in both."
+        caption += " Dashed: the results that no other beats in both."
     keys = (f"metrics.{primary}", f"metrics_ci95.{primary}", cost.key)
     return Plot(svg, caption, keys, _files([results[at] for at, *_ in known]))
 
 
 def pareto(costs: Sequence[float], gains: Sequence[float], *, less: bool) -> list[int]:
-    """Return the points that no other beats in both, in order of cost; `less` cost is better, or more."""
+    """Return the indices of the points that no other beats in both, by cost; `less` means that less cost is better."""
     order = sorted(range(len(costs)), key=lambda at: (costs[at] if less else -costs[at], -gains[at]))
     front: list[int] = []
     for at in order:
@@ -89,9 +90,9 @@ def pareto(costs: Sequence[float], gains: Sequence[float], *, less: bool) -> lis
 
 
 def latency(results: list[Result], *, name: str) -> Plot:
-    """Plot the percentiles of each runtime's latency, on a scale of powers."""
+    """Plot the percentiles of each runtime's latency."""
 
-    def paint(figure: Any) -> None:
+    def paint(figure: "Figure") -> None:
         axes = figure.subplots()
         for at, result in enumerate(results):
             times = [result["latency_ms"][key] for key in PERCENTILES]
@@ -100,7 +101,7 @@ def latency(results: list[Result], *, name: str) -> Plot:
             for step, time_ms in enumerate(times):
                 axes.plot(time_ms, at, "o", color=colour, markersize=8 - 1.5 * step, alpha=1 - 0.15 * step)
         _spread(axes, [result["latency_ms"][key] for result in results for key in PERCENTILES])
-        _rows(axes, names_of(results))
+        name_rows(axes, names_of(results))
         axes.set_xlabel("latency of one row, text to logits, ms")
 
     said = "; ".join(
@@ -113,19 +114,19 @@ def latency(results: list[Result], *, name: str) -> Plot:
 
 
 def padding(results: list[Result], *, name: str) -> Plot | None:
-    """Plot real tokens and padding in the batches that each runtime ran."""
+    """Plot real tokens and padding in the batches of each runtime; None for results that lack them."""
     known = [result for result in results if "tokens" in result]
     if not known:
         return None
 
-    def paint(figure: Any) -> None:
+    def paint(figure: "Figure") -> None:
         axes = figure.subplots()
         places = range(len(known))
         real = [result["tokens"]["real"] for result in known]
         padded = [result["tokens"]["slots"] - result["tokens"]["real"] for result in known]
         axes.barh(places, real, color=SERIES[0], height=0.6, label="real tokens")
         axes.barh(places, padded, left=real, color=SERIES[1], height=0.6, label="padding")
-        _rows(axes, names_of(known))
+        name_rows(axes, names_of(known))
         axes.set_xlabel("positions computed")
         figure.legend(loc="outside upper left", ncols=2, fontsize="small")
 
@@ -133,17 +134,17 @@ def padding(results: list[Result], *, name: str) -> Plot | None:
     said = "; ".join(f"{label}: {result['tokens']['padding_efficiency']:.1%} real" for label, result in pairs)
     svg = draw(paint, name=name, size=(WIDTH, 1.3 + 1.4 * ROW * len(known)), title="Padding", description=said)
     keys = ("tokens.real", "tokens.slots")
-    return Plot(svg, "What was computed: tokens of the text, and padding beside them.", keys, _files(known))
+    return Plot(svg, "Positions computed: tokens of the texts, and padding.", keys, _files(known))
 
 
 def lengths(results: list[Result], *, name: str) -> Plot | None:
-    """Plot how many rows have how many tokens, of the first result that says so: they share tokenizer and rows."""
+    """Plot the histogram of row lengths, from the first result that has it: all share tokenizer and rows."""
     known = next((result for result in results if result.get("tokens", {}).get("lengths")), None)
     if known is None:
         return None
     pairs = known["tokens"]["lengths"]
 
-    def paint(figure: Any) -> None:
+    def paint(figure: "Figure") -> None:
         axes = figure.subplots()
         tokens, rows = zip(*pairs, strict=True)
         step = -(-(max(tokens) - min(tokens) + 1) // BINS)
@@ -153,78 +154,23 @@ def lengths(results: list[Result], *, name: str) -> Plot | None:
 
     said = f"from {pairs[0][0]} to {pairs[-1][0]} tokens a row"
     svg = draw(paint, name=name, size=(WIDTH, 2.6), title="Lengths", description=said)
-    return Plot(svg, "How long the rows are.", ("tokens.lengths",), (known["file"],))
-
-
-def sensitivity(record: Record, *, name: str) -> Plot | None:
-    """Plot what each product does to the logits when it alone is in INT8, those that do most."""
-    measured = [one for one in record["products"] if one["effect"] is not None]
-    if not measured:
-        return None
-    worst = sorted(measured, key=lambda one: -one["effect"])[:MOST_PRODUCTS]
-    prefix = _shared([one["name"] for one in worst])
-    kept = set(record["keep"])
-
-    def paint(figure: Any) -> None:
-        axes = figure.subplots()
-        colours = [SERIES[1] if one["name"] in kept else SERIES[0] for one in worst]
-        axes.barh(range(len(worst)), [one["effect"] for one in worst], color=colours, height=0.7)
-        _rows(axes, [one["name"].removeprefix(f"{prefix}.") for one in worst])
-        axes.set_xlabel("distance of the logits from FP32")
-
-    said = "; ".join(f"{one['name']}: {one['effect']:.3g}" for one in worst[:5])
-    size = (WIDTH, 0.8 + ROW * len(worst))
-    svg = draw(paint, name=name, size=size, title="Sensitivity to INT8", description=f"most: {said}")
-    caption = (
-        f"Each product alone in INT8, the {len(worst)} of {len(record['products'])} that were measured and move "
-        f"the logits most{f', below {prefix}' if prefix else ''}."
-    )
-    if kept:
-        caption += " The second colour: kept out of INT8."
-    return Plot(svg, caption, ("products.effect",), (record["file"],))
-
-
-def power(record: Record, *, name: str) -> Plot | None:
-    """Plot the power of each component over time."""
-    samples = record["samples"]
-    parts = [key for key in samples or {} if key.endswith("_w")]
-    if not parts:
-        return None
-
-    def paint(figure: Any) -> None:
-        axes = figure.subplots()
-        for number, key in enumerate(parts):
-            label = key.removesuffix("_w").replace("_", " ")
-            axes.plot(samples["time_s"], samples[key], color=SERIES[number], linewidth=1.3, label=label)
-        axes.set(xlabel="time, s", ylabel="power, W", ylim=(0, None))
-        figure.legend(loc="outside upper left", ncols=2, fontsize="small")
-
-    said = f"{', '.join(parts)} over {samples['time_s'][-1]:.4g} s"
-    svg = draw(paint, name=name, size=(WIDTH, 2.9), title="Power over time", description=said)
-    return Plot(svg, "Power over time.", tuple(f"samples.{key}" for key in parts), (record["file"],))
-
-
-def _shared(names: list[str]) -> str:
-    """Return what all names have before a full stop; nothing of a single one."""
-    columns = zip(*(name.split(".")[:-1] for name in names), strict=False)
-    same = itertools.takewhile(lambda column: len(set(column)) == 1, columns)
-    return ".".join(column[0] for column in same) if len(names) > 1 else ""
+    return Plot(svg, "Lengths of the rows.", ("tokens.lengths",), (known["file"],))
 
 
 def _files(results: list[Result]) -> tuple[str, ...]:
     return tuple(result["file"] for result in results)
 
 
-def _rows(axes: Any, names: list[str]) -> None:
-    """Name rows of bars or points, the first on top."""
+def name_rows(axes: "Axes", names: list[str]) -> None:
+    """Write the names of rows of bars or points, the first on top."""
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0, labelcolor=INK)
 
 
-def _spread(axes: Any, values: Sequence[float]) -> None:
-    """Choose the scale across: from 0, or logarithmic where the values lie far apart."""
+def _spread(axes: "Axes", values: Sequence[float]) -> None:
+    """Set the horizontal scale: linear from 0, or logarithmic if the values differ by a factor of 8 or more."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low, high = min(values), max(values)

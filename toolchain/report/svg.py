@@ -1,17 +1,22 @@
-"""A figure of matplotlib as SVG that stands in a page: its colours are the page's, its ids its own, its text text."""
+"""Figures of matplotlib as SVG: an element of the HTML page, with the page's colours, or a file of its own."""
 
 import io
 import re
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAGE_STYLE = Path(__file__).with_name("page.css")
+
+# Colours to draw with. Each is replaced by a colour of the page's style sheet, so that a plot follows light and dark.
 INK, SOFT = "#010101", "#020202"
 SERIES = tuple(f"#0300{number:02x}" for number in range(8))
-COLOURS = {INK: "currentColor", SOFT: "var(--soft)"} | {
-    colour: f"var(--series-{number})" for number, colour in enumerate(SERIES)
-}
-"""Colour to draw with -> what stands for it in the page, so that it follows light and dark."""
+NAMES = {INK: "ink", SOFT: "soft"} | {colour: f"series-{number}" for number, colour in enumerate(SERIES)}
+COLOURS = {colour: f"var(--{name})" for colour, name in NAMES.items()} | {INK: "currentColor"}
 
 STYLE = {
     "svg.fonttype": "none",
@@ -39,21 +44,22 @@ REFERENCE = re.compile(r"#(\w+)")
 SIZE = re.compile(r"([\d.]+)px")
 
 
-def draw(paint: Callable[[Any], None], *, name: str, size: tuple[float, float], title: str, description: str) -> str:
-    """Return what `paint` draws on a figure of `size` inches as an SVG element whose ids begin with `name`.
+def draw(
+    paint: "Callable[[Figure], None]", *, name: str, size: tuple[float, float], title: str, description: str
+) -> str:
+    """Return a figure as an SVG element of the page.
 
-    Inline styles become attributes, since the page's policy allows none, and what names other places is left out.
+    Inline styles become attributes, because the page's policy forbids them, and links to other places are removed.
+
+    Args:
+        paint: draws on the figure.
+        name: beginning of the element's ids.
+        size: width and height in inches.
+        title: title for screen readers.
+        description: description for screen readers.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=size, layout="constrained")
-        paint(figure)
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    svg = ElementTree.fromstring(buffer.getvalue())  # noqa: S314  # matplotlib's own, of this moment
+    text = _drawn(paint, size, salt=name, transparent=True)
+    svg = ElementTree.fromstring(text)  # noqa: S314  # written by matplotlib just now
     for parent in list(svg.iter()):
         for child in list(parent):
             if NAMESPACES.sub("", child.tag) in ("metadata", "style"):
@@ -62,17 +68,42 @@ def draw(paint: Callable[[Any], None], *, name: str, size: tuple[float, float], 
     wanted = {found for value in values for found in REFERENCE.findall(value)}
     for element in svg.iter():
         _clean(element, name, wanted)
-    for tag, text in (("desc", description), ("title", title)):
+    for tag, content in (("desc", description), ("title", title)):
         added = ElementTree.Element(tag, id=f"{name}-{tag}")
-        added.text = text
+        added.text = content
         svg.insert(0, added)
     measures = {key: svg.attrib.pop(key).removesuffix("pt") for key in ("width", "height")}
     svg.attrib |= {"role": "img", "aria-labelledby": f"{name}-title {name}-desc", **measures}
     return ElementTree.tostring(svg, encoding="unicode")
 
 
+def draw_file(paint: "Callable[[Figure], None]", *, size: tuple[float, float]) -> str:
+    """Return a figure as the text of an SVG file, in the page's light colours; `size` is in inches."""
+    text = _drawn(paint, size, salt="file", transparent=False)
+    colours: dict[str, str] = {}
+    for name, colour in re.findall(r"--([\w-]+): (#\w+)", PAGE_STYLE.read_text(encoding="utf-8")):
+        colours.setdefault(name, colour)  # the light colours come first
+    for drawn, name in NAMES.items():
+        text = text.replace(drawn, colours[name])
+    return text
+
+
+def _drawn(paint: "Callable[[Figure], None]", size: tuple[float, float], *, salt: str, transparent: bool) -> str:
+    """Return matplotlib's SVG of a figure; the ids in it depend on `salt` only, so that it is the same each time."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
+        figure = Figure(figsize=size, layout="constrained")
+        paint(figure)
+        figure.savefig(buffer, format="svg", transparent=transparent, metadata=nothing)
+    return buffer.getvalue()
+
+
 def _clean(element: ElementTree.Element, name: str, wanted: set[str]) -> None:
-    """Give an element plain names, the page's colours, and an id only if one refers to it."""
+    """Remove namespaces, use the page's colours, and keep an id only if another element refers to it."""
     element.tag = NAMESPACES.sub("", element.tag)
     given = {NAMESPACES.sub("", key): value for key, value in element.attrib.items()}
     for declaration in given.pop("style", "").split(";"):

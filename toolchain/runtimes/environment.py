@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.meters import nvml
+from toolchain.records.result import Environment
 from toolchain.runtimes.device import cpu_threads
 
 PACKAGES = (
@@ -63,7 +64,7 @@ def gpu_facts() -> dict[str, Any]:
         return {"driver": None, "cuda": None, "gpu": None, "reason": why.reason}
 
 
-def describe() -> dict[str, Any]:
+def describe() -> Environment:
     """Return the `environment` block of a result."""
     gpu = gpu_facts()
     return {

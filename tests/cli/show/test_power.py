@@ -32,7 +32,7 @@ def test_a_record_goes_to_stderr_with_what_is_missing(capsys: pytest.CaptureFixt
     assert found.out == ""
     for part in (
         "nvml_counter, part of gpu_board",
-        "this machine shows no RAPL counter",
+        "this machine lacks a RAPL counter",
         "total 100 J in 2 s",
         "5.00%",
         "without cpu_package",

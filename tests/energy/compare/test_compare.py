@@ -13,7 +13,7 @@ import toolchain.energy.compare
 from toolchain.cli.show.pairs import compared_energy
 from toolchain.energy import protocol as protocols
 from toolchain.energy.compare import blocks, compare_energy, judge
-from toolchain.energy.compare.blocks import measure, play, shuffle
+from toolchain.energy.compare.blocks import describe, in_blocks, measure, shuffle
 from toolchain.energy.compare.contenders import Contender, Load
 from toolchain.energy.compare.record import Match, record_of
 from toolchain.energy.load import Piece, Work
@@ -35,15 +35,26 @@ def quiet(line):
     pass
 
 
+class Rows872(list):
+    """The rows of a comparison, of which only their number and digest are used."""
+
+    digest = "0" * 64
+
+    def __len__(self):
+        return 872
+
+
 def contender(name, device="cuda:0", max_length=128):
     backend, precision = name.split()
     target = SimpleNamespace(
         backend=backend,
         precision=precision,
         device=device,
-        artefact={"file": f"{name}.onnx"},
+        artefact={"file": f"{name}.onnx", "sha256": "0" * 64},
         bundle=SimpleNamespace(path=Path("engines/it")),
-        resolved=SimpleNamespace(max_length=max_length),
+        resolved=SimpleNamespace(
+            max_length=max_length, task=SimpleNamespace(name="sst2"), recipe=SimpleNamespace(split="validation")
+        ),
     )
     return Contender(name, target)
 
@@ -63,11 +74,13 @@ def trial(joules, *, rows=6000.0, reason=None):
     return Trial(window, Work(calls=rows / 32, rows=rows, tokens=20 * rows, slots=25 * rows))
 
 
-def played(names, window, *, blocks=10, told=quiet):
+def played(names, window, *, blocks=10):
     """Return the record of a match whose windows are given."""
     order = shuffle(names, blocks, seed=3)
-    runs = {name: Run(trials, WarmUp(12.0, True)) for name, trials in play(order, window, tell=told).items()}
-    match = Match([contender(name) for name in names], Protocol(windows=blocks, seed=3), order, runs)
+    runs = {name: Run(warm_up=WarmUp(12.0, True)) for name in names}
+    for block, name in in_blocks(order):
+        runs[name].trials.append(window(name, block))
+    match = Match([contender(name) for name in names], Rows872(), Protocol(windows=blocks, seed=3), order, runs)
     return record_of(match, power_meter())
 
 
@@ -78,8 +91,7 @@ def noisy(means, noise=0.03):
 
 
 def shown(record, capsys):
-    about = {"task": "sst2", "split": "validation", "n": 872, "file": "it.json"}
-    compared_energy({**record, **about})
+    compared_energy({**record, "file": "it.json"})
     return capsys.readouterr().out
 
 
@@ -92,19 +104,17 @@ def test_the_order_is_random_in_each_block_and_the_seed_s():
 
 
 def test_windows_are_measured_in_the_order_and_paired_by_block():
-    measured, told = [], []
+    measured = []
 
     def window(name, block):
         measured.append((block, name))
         return trial(1.0 + block + (name == "ort int8"))
 
-    record = played(["torch fp32", "ort int8"], window, told=told.append)
+    record = played(["torch fp32", "ort int8"], window)
     assert measured == [(block, name) for block, names in enumerate(record["blocks"]) for name in names]
     assert [one["per_inference_j"] for one in record["contenders"][1]["windows"]] == [2.0 + k for k in range(10)]
     logs = np.log((2.0 + np.arange(10)) / (1.0 + np.arange(10)))
     assert record["comparisons"][0]["ratio"] == pytest.approx(np.exp(logs.mean()))
-    assert told[0] == f"block 1 of 10: {record['blocks'][0][0]}, 200 rows/s"
-    assert len(told) == 20
 
 
 def test_ten_percent_less_energy_is_in_the_record_and_on_the_screen(capsys):
@@ -118,11 +128,11 @@ def test_ten_percent_less_energy_is_in_the_record_and_on_the_screen(capsys):
     assert low < record["contenders"][2]["per_inference_j"] < high
     assert record["contenders"][0]["per_token_j"] == pytest.approx(record["contenders"][0]["per_inference_j"] / 20)
     text = shown(record, capsys)
-    assert "10 blocks of 30 s, as fast as each goes" in text
+    assert "10 blocks of 30 s, each at its full throughput" in text
     assert "baseline" in text
-    assert "ort int8: not resolved: the interval holds 1" in text
+    assert "ort int8: not resolved: the interval contains 1" in text
     assert "% less energy a row than torch fp32" in text
-    assert "not measured: cpu_package: this machine shows no RAPL counter" in text
+    assert "not measured: cpu_package: this machine lacks a RAPL counter" in text
 
 
 def test_less_energy_at_the_same_power_is_speed_and_is_shown_as_that(capsys):
@@ -139,11 +149,11 @@ def test_a_lost_window_is_dropped_from_its_pair_and_counted(capsys):
     def window(name, block):
         return trial(0.02 if name[0] == "t" else 0.01, reason="counter_reset" if (name, block) in lost else None)
 
-    told = []
-    record = played(["torch fp32", "trt int8"], window, told=told.append)
+    record = played(["torch fp32", "trt int8"], window)
     assert (record["comparisons"][0]["blocks"], record["comparisons"][0]["dropped"]) == (8, 2)
-    assert sum("gpu_board has no reading (counter_reset)" in line for line in told) == 2
-    assert "blocks left out, as a window in them was dropped: 2" in shown(record, capsys)
+    line = describe("trt int8", window("trt int8", 0))
+    assert line == "trt int8, 200 rows/s, gpu_board has no reading (counter_reset)"
+    assert "blocks left out because a window in them was dropped: 2" in shown(record, capsys)
 
 
 def test_a_contender_that_lost_its_gpu_has_no_figure_and_is_not_compared(capsys):
@@ -162,16 +172,16 @@ def test_few_blocks_give_a_ratio_without_an_interval(capsys):
     record = played(["torch fp32", "ort int8"], noisy({"torch fp32": 0.02, "ort int8": 0.01}), blocks=3)
     assert record["comparisons"][0]["reason"] == "too_few_blocks"
     assert {one["ci95"] for one in record["contenders"]} == {None}
-    assert "about 10 blocks would tell for ort int8: --energy-windows 10" in shown(record, capsys)
+    assert "about 10 blocks would resolve ort int8: --energy-windows 10" in shown(record, capsys)
 
 
 def test_what_makes_contenders_unlike_is_flagged_and_flags_of_some_have_their_names():
-    match = Match([contender("torch fp32", "cpu"), contender("trt int8", max_length=64)], Protocol())
+    match = Match([contender("torch fp32", "cpu"), contender("trt int8", max_length=64)], Rows872(), Protocol())
     match.runs = {"trt int8": Run([trial(0.01)] * 5, WarmUp(120.0, False))}
     record = record_of(match, power_meter())
     assert record["flags"] == [
         "contenders run on different devices, so that their totals hold different components",
-        "contenders cut rows off at different lengths, so that a row is not the same work for all",
+        "contenders truncate rows at different lengths, so that a row is not the same work for all",
         "trt int8: not steady after 120 s of warm-up",
     ]
     assert (record["status"], record["contenders"][0]["reason"]) == ("partial", "rapl_absent")
@@ -188,14 +198,14 @@ def numbers(value):
 
 
 def test_nothing_measurable_is_null_with_reasons(capsys):
-    match = Match([contender("torch fp32"), contender("trt int8")], Protocol())
+    match = Match([contender("torch fp32"), contender("trt int8")], Rows872(), Protocol())
     record = record_of(match, power_meter(power=False))
     assert (record["status"], record["reason"], record["flags"]) == ("unavailable", "no_nvml_library", [])
     assert numbers(record["contenders"]) == []
     assert numbers([{**found, "blocks": None, "dropped": None} for found in record["comparisons"]]) == []
     text = shown(record, capsys)
     assert "Energy, sst2 validation, 872 rows: not measured" in text
-    assert "trt int8: not compared: this machine has no NVIDIA driver" in text
+    assert "trt int8: not compared: this machine lacks an NVIDIA driver" in text
     assert "next: toolchain doctor" in text
 
 
@@ -244,7 +254,7 @@ def board_and_loads(**watts):
 def test_each_window_is_of_its_own_contender_under_load():
     meter, loads = board_and_loads(light=30.0, heavy=90.0)
     protocol = Protocol(window_s=0.1, windows=3, warmup_s=0.05)
-    runs = measure(loads, shuffle(["light", "heavy"], 3, seed=0), meter, protocol, tell=quiet)
+    runs = measure(loads, shuffle(["light", "heavy"], 3, seed=0), meter, protocol, log=quiet)
     for name, watts in (("light", 30.0), ("heavy", 90.0)):
         assert not runs[name].warm_up.steady
         found = [one.window.joules[BOARD_0] / one.window.seconds for one in runs[name].trials]
@@ -256,8 +266,8 @@ def test_each_window_is_of_its_own_contender_under_load():
 def test_who_does_not_keep_the_rate_is_named():
     meter, loads = board_and_loads(slow=30.0)
     protocol = Protocol(window_s=0.1, windows=1, warmup_s=0.05, rate=5000.0)
-    with pytest.raises(UsageError, match=r"^slow: --rate 5000: this backend does "):
-        measure(loads, [["slow"]], meter, protocol, tell=quiet)
+    with pytest.raises(UsageError, match=r"^slow: --rate 5000: this backend reaches "):
+        measure(loads, [["slow"]], meter, protocol, log=quiet)
 
 
 @pytest.fixture
@@ -283,7 +293,7 @@ def bundle(tiny_distilbert, sentences, tmp_path_factory):
 
 def test_where_nothing_can_be_measured_nothing_runs_and_that_is_kept(bundle, without_meters, monkeypatch):
     monkeypatch.setattr(toolchain.energy.compare, "opened", None)
-    record = compare_energy([bundle], ["torch", "ort"], {"device": "cpu"}, tell=quiet)
+    record = compare_energy([bundle], ["torch", "ort"], {"device": "cpu"}, log=quiet)
     assert [one["name"] for one in record["contenders"]] == ["torch fp32", "ort fp32.cpu"]
     assert (record["status"], record["reason"], record["n"]) == ("unavailable", "rapl_absent", 40)
     file = Path(record["file"])
@@ -294,13 +304,13 @@ def test_where_nothing_can_be_measured_nothing_runs_and_that_is_kept(bundle, wit
 def test_required_energy_ends_it_before_anything_runs(bundle, without_meters, monkeypatch):
     monkeypatch.setattr(toolchain.energy.compare, "opened", None)
     with pytest.raises(MachineError, match=r"torch fp32: its energy cannot be measured \(rapl_absent: none\)"):
-        compare_energy([bundle], ["torch", "ort"], {"device": "cpu", "require_energy": True}, tell=quiet)
+        compare_energy([bundle], ["torch", "ort"], {"device": "cpu", "require_energy": True}, log=quiet)
 
 
 def test_it_is_no_result_of_eval(bundle, without_meters, tmp_path):
     from toolchain.errors import InputError
 
-    compare_energy([bundle], ["torch", "ort"], {"device": "cpu"}, tell=quiet)
+    compare_energy([bundle], ["torch", "ort"], {"device": "cpu"}, log=quiet)
     with pytest.raises(InputError, match="no results here"):
         find_results([bundle])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from toolchain.bundle.build import build
-from toolchain.energy.compare.contenders import find_contenders, find_rows, fitting, opened, parse_backends
+from toolchain.energy.compare.contenders import find_contenders, find_rows, in_memory, opened, parse_backends
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.recipe import Recipe
 
@@ -38,12 +38,14 @@ def bundles(tiny_distilbert, sentences, tmp_path_factory):
 
 
 def names(places, backends):
-    return [one.name for one in find_contenders(places, backends, CPU, tell=quiet)]
+    return [one.name for one in find_contenders(places, backends, CPU, log=quiet)]
 
 
 def test_backends_are_a_list():
     assert parse_backends("torch, ort,trt,ort") == ["torch", "ort", "trt"]
-    with pytest.raises(UsageError, match=r"--backend torch,onnx: 'onnx' is unknown\. Choose from torch, ort, trt"):
+    with pytest.raises(
+        UsageError, match=r"--backend torch,onnx: the backend 'onnx' is unknown\. Choose from torch, ort, trt"
+    ):
         parse_backends("torch,onnx")
 
 
@@ -54,13 +56,13 @@ def test_every_bundle_on_every_backend_the_first_is_the_baseline(bundles):
 
 def test_a_checkpoint_that_two_bundles_share_competes_once(bundles):
     told = []
-    found = find_contenders(bundles, ["torch", "ort"], CPU, tell=told.append)
+    found = find_contenders(bundles, ["torch", "ort"], CPU, log=told.append)
     assert [one.name for one in found] == ["fp32: torch fp32", "fp32: ort fp32.cpu", "int8: ort int8.cpu"]
-    assert told == [f"{bundles[1]}: torch runs what it runs for an earlier bundle, so it competes once"]
+    assert told == [f"{bundles[1]}: torch runs the same file as for an earlier bundle, so it is one contender"]
 
 
 def test_one_contender_is_none(bundles):
-    with pytest.raises(UsageError, match="there is one contender"):
+    with pytest.raises(UsageError, match="there is only one contender"):
         names(bundles[:1], ["ort"])
 
 
@@ -73,7 +75,7 @@ def test_bundles_of_one_name_are_told_apart_by_their_place(bundles, tmp_path):
 
 
 def test_all_run_the_same_rows(bundles):
-    rows = find_rows(find_contenders(bundles, ["ort"], CPU, tell=quiet), seed=0)
+    rows = find_rows(find_contenders(bundles, ["ort"], CPU, log=quiet), seed=0)
     assert len(rows) == 40
 
 
@@ -87,16 +89,16 @@ def test_other_rows_are_refused(bundles, tmp_path, sentences, tiny_distilbert):
         ),
         engine=False,
     )
-    contenders = find_contenders([bundles[1], tmp_path / "other"], ["ort"], CPU, tell=quiet)
-    with pytest.raises(InputError, match=r"other: runs .*, and .*int8 runs .*\. Give both the same rows with --data\."):
+    contenders = find_contenders([bundles[1], tmp_path / "other"], ["ort"], CPU, log=quiet)
+    with pytest.raises(InputError, match=r"other: its rows are .*, and those of .*int8 are .*\. Give .* --data\."):
         find_rows(contenders, seed=0)
 
 
 def test_all_are_open_at_once_with_every_row_in_batches_of_their_own(bundles):
-    contenders = find_contenders(bundles[1:], ["torch", "ort"], CPU, tell=quiet)
+    contenders = find_contenders(bundles[1:], ["torch", "ort"], CPU, log=quiet)
     rows = find_rows(contenders, seed=0)
     told = []
-    with opened(contenders, rows, single=False, seed=0, tell=told.append) as loads:
+    with opened(contenders, rows, single=False, seed=0, log=told.append) as loads:
         for load in loads.values():
             assert sum(piece.rows for piece in load.work) == 40
             assert all(piece.slots <= load.batch_slots for piece in load.work)
@@ -105,8 +107,8 @@ def test_all_are_open_at_once_with_every_row_in_batches_of_their_own(bundles):
 
 
 def test_at_a_fixed_rate_a_request_is_a_row(bundles):
-    contenders = find_contenders(bundles, ["ort"], CPU, tell=quiet)
-    with opened(contenders, find_rows(contenders, seed=0), single=True, seed=0, tell=quiet) as loads:
+    contenders = find_contenders(bundles, ["ort"], CPU, log=quiet)
+    with opened(contenders, find_rows(contenders, seed=0), single=True, seed=0, log=quiet) as loads:
         assert {piece.rows for load in loads.values() for piece in load.work} == {1}
         assert {len(load.work) for load in loads.values()} == {40}
 
@@ -127,13 +129,13 @@ class OutOfMemoryError(RuntimeError):
 )
 def test_what_does_not_fit_is_said_plainly(error):
     def run():
-        with fitting("trt int8", beside=["torch fp32", "ort fp16"]):
+        with in_memory("trt int8", beside=["torch fp32", "ort fp16"]):
             raise error
 
-    with pytest.raises(MachineError, match=r"^trt int8: does not fit into memory beside torch fp32, ort fp16 \("):
+    with pytest.raises(MachineError, match=r"^trt int8: it does not fit into memory beside torch fp32, ort fp16 \("):
         run()
 
 
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(InputError, match="broken"), fitting("ort fp32", beside=[]):
+    with pytest.raises(InputError, match="broken"), in_memory("ort fp32", beside=[]):
         raise InputError("x.onnx: broken. Build it again.")

@@ -25,7 +25,7 @@ contenders.open_runtime = lambda *what, **choices: open_runtime(*what, **{**choi
 
 changes = {"device": "cpu", "energy_window": 5, "energy_windows": 2, "energy_warmup": 1, "require_energy": True}
 record = compare_energy([Path(place) for place in sys.argv[1:]], ["ort"], changes,
-                 tell=lambda line: print(line, file=sys.stderr))
+                 log=lambda line: print(line, file=sys.stderr))
 judge(record)
 print(json.dumps(record, allow_nan=False))
 sys.stdout = sys.stderr

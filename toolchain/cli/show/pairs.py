@@ -1,30 +1,29 @@
-"""What a person reads of an energy comparison."""
+"""An energy comparison on the terminal."""
 
 import math
-from typing import Any
 
 from toolchain.cli.show import put, titled
-from toolchain.energy import text
-from toolchain.energy.pairs import BELOW_MDD, HOLDS_1, NO_BLOCK, TOO_FEW
+from toolchain.energy.compare.pairs import BELOW_MDD, HOLDS_1, NO_BLOCK, TOO_FEW
+from toolchain.energy.text import reason
+from toolchain.records.energy_comparison import ContenderRecord, EnergyComparison, PairRecord, SavedEnergyComparison
 
-Record = dict[str, Any]
-
+# Powers that differ by less are taken as equal: the difference of the energy is then that of the throughput.
 SAME_POWER = 0.02
-"""Power that differs by less is the same: energy is then nothing but time."""
 
+# A recommendation of more blocks than this would take too long to follow.
 MANY_BLOCKS = 100
-"""More are no advice."""
 
+# Reason code -> its text; `toolchain.energy.text` has the others.
 WHY = {
-    TOO_FEW: "fewer than 5 blocks do not tell how they vary",
-    HOLDS_1: "the interval holds 1",
-    BELOW_MDD: "it is less than could be detected",
-    NO_BLOCK: "there is no block in which both were measured",
+    TOO_FEW: "fewer than 5 blocks are too few for an interval",
+    HOLDS_1: "the interval contains 1",
+    BELOW_MDD: "it is below the minimum detectable difference",
+    NO_BLOCK: "both were measured in none of the blocks",
 }
 
 
-def compared_energy(record: Record) -> None:
-    """Print contenders side by side, what to know before believing it, what is missing, and what to do next."""
+def compared_energy(record: SavedEnergyComparison) -> None:
+    """Print contenders side by side, one line a comparison, notes, missing components, and next steps."""
     table = titled(_title(record), narrow=True)
     for heading in ("contender", "J/row [95 %]", "rows/s", "W", "ratio [95 %]", "MDD", "verdict"):
         table.add_column(heading, justify="left" if heading in ("contender", "verdict") else "right", no_wrap=True)
@@ -33,31 +32,31 @@ def compared_energy(record: Record) -> None:
     for one, found in zip(candidates, record["comparisons"], strict=True):
         table.add_row(*_figures(one), _ratio(found), _percent(found["mdd_percent"]), found["verdict"])
     put(table, *_reading(record), *(f"note: {flag}" for flag in record["flags"]), *_missing(record))
-    put(*(f"next: {line}" for line in _next(record)), f"kept in {record['file']}")
+    put(*(f"next: {line}" for line in _next(record)), f"written to {record['file']}")
 
 
-def _title(record: Record) -> str:
+def _title(record: EnergyComparison) -> str:
     rows = f"{record['task']} {record['split']}, {record['n']} rows"
     if not record["blocks"]:
         return f"Energy, {rows}: not measured"
     load = record["protocol"]["rate_per_s"]
-    how = f"{load:g} rows/s" if load else "as fast as each goes"
+    how = f"{load:g} rows/s" if load else "each at its full throughput"
     return f"Energy, {rows}: {len(record['blocks'])} blocks of {record['protocol']['window_s']:g} s, {how}"
 
 
-def _figures(one: Record) -> list[str]:
+def _figures(one: ContenderRecord) -> list[str]:
     if one["per_inference_j"] is None:
         return [one["name"], f"n/a ({one['reason']})", "-", "-"]
     interval = " [{:#.4g}, {:#.4g}]".format(*one["ci95"]) if one["ci95"] else ""
     return [
         one["name"],
         f"{one['per_inference_j']:#.4g}{interval}",
-        f"{one['throughput_per_s']:,.0f}",
-        f"{one['mean_power_w']:.1f}",
+        f"{one['throughput_per_s'] or 0:,.0f}",
+        f"{one['mean_power_w'] or 0:.1f}",
     ]
 
 
-def _ratio(found: Record) -> str:
+def _ratio(found: PairRecord) -> str:
     if found["ratio"] is None:
         return "-"
     interval = found["ratio_ci95"]
@@ -68,52 +67,55 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} %"
 
 
-def _reading(record: Record) -> list[str]:
+def _reading(record: EnergyComparison) -> list[str]:
     return [line for found in record["comparisons"] for line in _sentences(found)]
 
 
-def _sentences(found: Record) -> list[str]:
-    """Return what a comparison says, and whether it is only its speed that does."""
+def _sentences(found: PairRecord) -> list[str]:
+    """Return the result of a comparison, and whether the throughput alone explains it."""
     name = found["candidate_name"]
     if found["ratio"] is None:
         return [f"{name}: not compared: {_why(found['reason'])}"]
     side = "less" if found["ratio"] < 1 else "more"
-    lines = [f"{name}: {abs(found['difference_percent']):.1f} % {side} energy a row than {found['baseline_name']}"]
+    lines = [f"{name}: {abs(found['difference_percent'] or 0):.1f} % {side} energy a row than {found['baseline_name']}"]
     if found["reason"]:
         lines = [f"{name}: not resolved: {_why(found['reason'])}"]
     lines[0] += f"; {found['throughput_ratio']:.3f} times the rows/s at {found['mean_power_ratio']:.3f} times the power"
-    if not found["reason"] and abs(found["mean_power_ratio"] - 1) < SAME_POWER:
-        lines.append(f"{name}: both draw the same power, as at its cap: the energy differs as the speed does")
+    if not found["reason"] and found["mean_power_ratio"] and abs(found["mean_power_ratio"] - 1) < SAME_POWER:
+        lines.append(f"{name}: both draw the same power, as at a power cap: the energy differs as the throughput does")
     if found["dropped"]:
-        lines.append(f"{name}: blocks left out, as a window in them was dropped: {found['dropped']}")
+        lines.append(f"{name}: blocks left out because a window in them was dropped: {found['dropped']}")
     return lines
 
 
-def _why(code: str) -> str:
-    return WHY.get(code) or text.reason(code)
+def _why(code: str | None) -> str:
+    return WHY.get(code or "") or reason(code)
 
 
-def _missing(record: Record) -> list[str]:
+def _missing(record: EnergyComparison) -> list[str]:
     parts = record["components"].items()
-    return [f"not measured: {name}: {text.reason(part['reason'])}" for name, part in parts if part["reason"]]
+    return [f"not measured: {name}: {reason(part['reason'])}" for name, part in parts if part["reason"]]
 
 
-def _next(record: Record) -> list[str]:
+def _next(record: EnergyComparison) -> list[str]:
     if not record["blocks"]:
-        return ["toolchain doctor says what this machine can measure, and what would make it measure more"]
+        return ["toolchain doctor says what this machine can measure, and what it lacks"]
     doubtful = [found for found in record["comparisons"] if found["ratio"] is not None and found["reason"]]
     lines = [
-        f"about {more} blocks would tell for {found['candidate_name']}: --energy-windows {more}"
+        f"about {more} blocks would resolve {found['candidate_name']}: --energy-windows {more}"
         for found in doubtful
         if (more := _blocks(found))
     ]
     places = dict.fromkeys(one["bundle"] for one in record["contenders"])
-    return [*lines, f"what it costs in accuracy: toolchain compare {' '.join(places)}"]
+    return [*lines, f"the accuracy of each: toolchain compare {' '.join(places)}"]
 
 
-def _blocks(found: Record) -> int | None:
-    """Return about how many blocks would resolve a difference of this size: what is detected falls with their root."""
-    if found["reason"] == TOO_FEW:
+def _blocks(found: PairRecord) -> int | None:
+    """Return about how many blocks would resolve a difference of this size.
+
+    The minimum detectable difference falls with the square root of the number of blocks.
+    """
+    if found["reason"] == TOO_FEW or found["ratio"] is None or found["mdd_percent"] is None:
         return 10
     size = math.log(found["ratio"])
     detected = math.log1p(math.copysign(found["mdd_percent"], size) / 100)

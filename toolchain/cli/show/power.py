@@ -1,34 +1,35 @@
-"""What used how much, on stderr: stdout is the command's."""
+"""The record of `toolchain power` on the terminal. It goes to stderr, because stdout belongs to the command."""
 
 import itertools
 import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from rich.table import Table
 
 from toolchain.cli.show import put, titled
-from toolchain.energy import text as words
+from toolchain.energy.text import reason
 from toolchain.meters.sources import MEMORY
 from toolchain.meters.track import TOO_SHORT
+from toolchain.records.power import PowerRecord
 
 BARS = "▁▂▃▄▅▆▇█"
-WIDE = 60
-"""Bars of a line; as `watch` draws it, one a second."""
+
+# Most bars in a line. `live` draws one a second.
+MOST_BARS = 60
 
 
-def recorded(record: dict[str, Any], *, file: str | None = None) -> None:
-    """Print a record: the components, the total, the power over time, and what to know or to do next."""
+def recorded(record: PowerRecord, *, file: str | None = None) -> None:
+    """Print a record: components, total, power over time, notes, and the next step."""
     if file:
-        after = f"kept in {file}"
+        after = f"written to {file}"
     elif record["command"] is None:
-        after = "next: toolchain power -- COMMAND measures a command; -o FILE.svg draws it"
+        after = "next: toolchain power -- COMMAND measures a command; -o FILE.svg plots it"
     else:
-        after = "next: toolchain power -o FILE.svg -- COMMAND draws it; .csv and .json keep the samples"
+        after = "next: toolchain power -o FILE.svg -- COMMAND plots it; .csv and .json have the samples"
     if record["command"] is None and sys.stderr.isatty():
-        put("", stderr=True)  # the line of `live` has no end
+        put("", stderr=True)  # the line of `live` lacks a line break
     put(
         _table(record),
         _total(record),
@@ -39,36 +40,38 @@ def recorded(record: dict[str, Any], *, file: str | None = None) -> None:
     )
 
 
-def _table(record: dict[str, Any]) -> Table:
+def _table(record: PowerRecord) -> Table:
     table = titled("Energy")
     for heading in ("component", "J", "mean W", "peak W", "how"):
         text = heading in ("component", "how")
         table.add_column(heading, justify="left" if text else "right", no_wrap=heading != "how")
     for name, one in record["components"].items():
         if one["joules"] is None:
-            table.add_row(name, "n/a", "n/a", "n/a", f"not measured: {words.reason(one['reason'])}")
+            table.add_row(name, "n/a", "n/a", "n/a", f"not measured: {reason(one['reason'])}")
             continue
-        part = f"part of {one['part_of']}" if one["part_of"] else None if one["counted"] else "not in the total"
+        whole = one.get("part_of")
+        part = f"part of {whole}" if whole else None if one["counted"] else "not in the total"
         how = ", ".join(filter(None, (one["method"], part, one["detail"])))
-        table.add_row(name, *(f"{one[key]:.4g}" for key in ("joules", "mean_power_w", "peak_power_w")), how)
+        figures = (one["joules"], one["mean_power_w"], one["peak_power_w"])
+        table.add_row(name, *("n/a" if value is None else f"{value:.4g}" for value in figures), how)
     return table
 
 
-def _total(record: dict[str, Any]) -> str:
+def _total(record: PowerRecord) -> str:
     if record["total_j"] is None:
         too_short = any(one["reason"] == TOO_SHORT for one in record["components"].values())
-        why = "it was too short" if too_short else "what this machine lacks: toolchain doctor"
+        why = "it was too short" if too_short else "`toolchain doctor` says what this machine lacks"
         return f"nothing could be measured in {record['seconds']:.4g} s; {why}"
-    without = [name for name, one in record["components"].items() if one["counted"] and one["joules"] is None]
+    missing = [name for name, one in record["components"].items() if one["counted"] and one["joules"] is None]
     return (
         f"total {record['total_j']:.4g} J in {record['seconds']:.4g} s: mean {record['mean_power_w']:.4g} W, "
-        f"peak {record['peak_power_w']:.4g} W; uncertain by up to {record['relative_edge_error'] or 0:.2%} for its ends"
-        + (f"; without {', '.join(without)}" if without else "")
+        f"peak {record['peak_power_w']:.4g} W; error of the ends up to {record['relative_edge_error'] or 0:.2%}"
+        + (f"; without {', '.join(missing)}" if missing else "")
     )
 
 
-def _power(record: dict[str, Any]) -> list[str]:
-    """Return the power of what is in the total, over time."""
+def _power(record: PowerRecord) -> list[str]:
+    """Return a line with the power over time of the components in the total."""
     samples = record["samples"]
     if samples is None:
         return []
@@ -78,15 +81,15 @@ def _power(record: dict[str, Any]) -> list[str]:
 
 
 def _shortened(values: Sequence[float]) -> list[float]:
-    """Return means of equal parts, so that there are no more than fit."""
-    count = min(WIDE, len(values))
+    """Return the means of at most `MOST_BARS` equal parts."""
+    count = min(MOST_BARS, len(values))
     bounds = [len(values) * number // count for number in range(count + 1)]
     parts = [values[start:end] for start, end in itertools.pairwise(bounds)]
     return [sum(part) / len(part) for part in parts]
 
 
 def bars(values: Sequence[float]) -> str:
-    """Return a bar for each value, from 0 to the highest of them."""
+    """Return a bar for each value, on a scale from 0 to the highest value."""
     highest = max(values, default=0) or 1
     return "".join(BARS[min(int(value / highest * len(BARS)), len(BARS) - 1)] for value in values)
 
@@ -96,16 +99,16 @@ def _range(watts: Sequence[float]) -> str:
 
 
 def live() -> Callable[[float, dict[str, float | None]], None]:
-    """Return what draws a second of `power.watch`: one line that stays where it is, or in a file a line each."""
-    past: deque[float] = deque(maxlen=WIDE)
+    """Return the function that draws each second of `power.watch`: in place on a terminal, else a line each."""
+    past: deque[float] = deque(maxlen=MOST_BARS)
 
     def draw(seconds: float, power_w: dict[str, float | None]) -> None:
         shown = {name: watts for name, watts in power_w.items() if watts is not None}
         if shown:
             past.append(sum(watts for name, watts in shown.items() if name != MEMORY))
         line = "  ".join([f"{seconds:6.0f} s", *(f"{name} {watts:.1f} W" for name, watts in shown.items()), bars(past)])
-        wide = shutil.get_terminal_size().columns
-        sys.stderr.write(f"\r\033[K{line[: wide - 1]}" if sys.stderr.isatty() else f"{line}\n")
+        columns = shutil.get_terminal_size().columns
+        sys.stderr.write(f"\r\033[K{line[: columns - 1]}" if sys.stderr.isatty() else f"{line}\n")
         sys.stderr.flush()
 
     return draw

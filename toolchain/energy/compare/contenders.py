@@ -1,4 +1,4 @@
-"""Who competes for energy: every bundle on every backend, all opened together, each at its own best batches."""
+"""The contenders of an energy comparison: every bundle on every backend, open together, each at its best batches."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -11,36 +11,36 @@ from toolchain.checkpoint.tokenize import Tokens, budget_batches
 from toolchain.data.rows import Rows, load_rows
 from toolchain.energy.evaluation import LOAD_ROWS, batches_of
 from toolchain.energy.load import Piece, pieces
-from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.errors import InputError, MachineError, UsageError, first_line
 from toolchain.evaluation.measure import choose_budget
 from toolchain.evaluation.target import Target, find_target
 from toolchain.recipe.tables import BACKENDS
 from toolchain.runtimes import open_runtime
 from toolchain.tensors import Infer
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
+# Messages of the libraries and of engine/cuda.py for a lack of memory, for which they lack a common class.
 OUT_OF_MEMORY = re.compile(r"out.?of.?memory|MemoryError|bad.?alloc|allocate memory|no \d+ MB", re.IGNORECASE)
-"""What the libraries say, and `cuda.py`; they have no common class for it."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A runtime on an artefact, under a name that tells it from the others."""
+    """A bundle on a backend, under a name that no other contender has."""
 
     name: str
     target: Target
 
     @property
     def bundle(self) -> Path:
-        """Its bundle's folder."""
+        """The folder of the bundle."""
         assert self.target.bundle
         return self.target.bundle.path
 
 
 @dataclass(frozen=True)
 class Load:
-    """An open runtime, and batches of the rows, of at most so many padded positions (None: single rows)."""
+    """An open runtime, and its batches of at most `batch_slots` positions, padded ones included (None: single rows)."""
 
     infer: Infer
     work: list[Piece]
@@ -48,24 +48,29 @@ class Load:
 
 
 def parse_backends(text: str) -> list[str]:
-    """Return the backends that a list such as torch,ort,trt names.
+    """Return the backends of a list such as torch,ort,trt.
 
     Raises:
-        UsageError: one is unknown.
+        UsageError: a backend is unknown.
     """
     names = list(dict.fromkeys(part.strip() for part in text.split(",")))
     if unknown := [name for name in names if name not in BACKENDS]:
-        raise UsageError(f"--backend {text}: {unknown[0]!r} is unknown. Choose from {', '.join(BACKENDS)}.")
+        raise UsageError(f"--backend {text}: the backend {unknown[0]!r} is unknown. Choose from {', '.join(BACKENDS)}.")
     return names
 
 
 def find_contenders(
-    places: Sequence[Path], backends: Sequence[str], changes: dict[str, Any], *, tell: Tell
+    places: Sequence[Path], backends: Sequence[str], changes: dict[str, Any], *, log: Log
 ) -> list[Contender]:
-    """Return every bundle on every backend, the baseline first; what would run twice, as one checkpoint does, once.
+    """Return every bundle on every backend, the baseline first.
+
+    Contenders that would run the same file on the same device, as bundles of one checkpoint do on torch, are one.
+    `changes`
+    are options as in a recipe: their values have several types.
 
     Raises:
-        ToolchainError: see target.find_target; or there are not two.
+        UsageError: there are fewer than two contenders.
+        ToolchainError: see target.find_target.
     """
     found: dict[tuple[Any, ...], Target] = {}
     for place in places:
@@ -76,18 +81,18 @@ def find_contenders(
             target = find_target({**chosen, "backend": backend}, place)
             same = (backend, target.device, target.precision, target.artefact["sha256"], target.resolved.max_length)
             if same in found:
-                tell(f"{place}: {backend} runs what it runs for an earlier bundle, so it competes once")
+                log(f"{place}: {backend} runs the same file as for an earlier bundle, so it is one contender")
             found.setdefault(same, target)
     if len(found) < 2:
         raise UsageError(
-            "compare --energy: there is one contender. Name another bundle, or backends such as --backend torch,ort."
+            "compare --energy: there is only one contender. Name another bundle, or backends: --backend torch,ort."
         )
     targets = list(found.values())
     return [Contender(_name(target, targets), target) for target in targets]
 
 
 def _name(target: Target, targets: list[Target]) -> str:
-    """Return backend and variant, and the device and bundle where they tell contenders apart."""
+    """Return backend and variant, with device and bundle where contenders differ in them."""
     name = f"{target.backend} {target.variant}"
     if len({one.device for one in targets}) > 1:
         name += f" on {target.device}"
@@ -100,10 +105,10 @@ def _name(target: Target, targets: list[Target]) -> str:
 
 
 def find_rows(contenders: Sequence[Contender], *, seed: int) -> Rows:
-    """Return the rows that all of them run: a sample of the split, the same for all.
+    """Return the rows that all contenders run: a sample of the split.
 
     Raises:
-        InputError: they are of different tasks or rows; or as load_rows.
+        InputError: the contenders have different tasks or rows; or see load_rows.
     """
     found: dict[Path, Rows] = {}
     for contender in contenders:
@@ -114,16 +119,24 @@ def find_rows(contenders: Sequence[Contender], *, seed: int) -> Rows:
     for place, other in others:
         if other.texts != rows.texts:
             raise InputError(
-                f"{place}: runs {other.source}, and {first} runs {rows.source}. Give both the same rows with --data."
+                f"{place}: its rows are {other.source}, and those of {first} are {rows.source}. "
+                "Give both the same rows with --data."
             )
     return rows.sample(LOAD_ROWS, seed=seed)
 
 
 @contextmanager
 def opened(
-    contenders: Sequence[Contender], rows: Rows, *, single: bool, seed: int, tell: Tell
+    contenders: Sequence[Contender], rows: Rows, *, single: bool, seed: int, log: Log
 ) -> Iterator[dict[str, Load]]:
-    """Yield all of them open at once, by name; `single`: rows one by one, as requests at a fixed rate come.
+    """Yield all contenders by name, open together.
+
+    Args:
+        contenders: the contenders.
+        rows: rows that all run.
+        single: run rows one by one, as requests at a fixed rate arrive.
+        seed: seed of the search for the best batches.
+        log: takes a line of progress.
 
     Raises:
         MachineError: they do not fit into memory together.
@@ -134,11 +147,11 @@ def opened(
     with ExitStack() as stack:
         for contender in contenders:
             target, resolved = contender.target, contender.target.resolved
-            tell(f"opening {contender.name} on {target.device}")
+            log(f"opening {contender.name} on {target.device}")
             if contender.bundle not in tokens:
                 tokens[contender.bundle] = resolved.encode(rows.texts)
             own = tokens[contender.bundle]
-            with fitting(contender.name, beside=list(loads)):
+            with in_memory(contender.name, beside=list(loads)):
                 infer = stack.enter_context(open_runtime(target.backend, target.model, **target.choices))
                 budget = None if single else choose_budget(infer, resolved.encode, rows.texts, seed=seed)
             batches = budget_batches(own.lengths, max_slots=budget) if budget else batches_of(own.lengths, 1)
@@ -147,19 +160,19 @@ def opened(
 
 
 @contextmanager
-def fitting(name: str, *, beside: list[str]) -> Iterator[None]:
-    """Say plainly that it is memory that is short, if it is.
+def in_memory(name: str, *, beside: list[str]) -> Iterator[None]:
+    """Turn an error that means a lack of memory into one that names the contender and those beside it.
 
     Raises:
-        MachineError: it is.
+        MachineError: memory does not suffice.
     """
     try:
         yield
     except Exception as error:
-        first = str(error).strip().split("\n")[0].rstrip(".")
+        first = first_line(error).rstrip(".")
         if not OUT_OF_MEMORY.search(f"{type(error).__name__}: {first}"):
             raise
         others = f" beside {', '.join(beside)}" if beside else ""
         raise MachineError(
-            f"{name}: does not fit into memory{others} ({first}). Compare fewer at once, or free memory."
+            f"{name}: it does not fit into memory{others} ({first}). Compare fewer contenders, or free memory."
         ) from error

@@ -195,16 +195,16 @@ def test_without_anything_to_measure_everything_is_null_with_reasons(tmp_path):
 
 def test_energy_that_is_required_is_refused_before_anything_runs(tmp_path):
     made = tmp_path / "made"
-    with pytest.raises(MachineError, match=r"^--require-energy: nothing can be measured here \(gpu_board: \w+, "):
+    with pytest.raises(MachineError, match=r"^--require-energy: this machine can measure nothing \(gpu_board: \w+, "):
         power.run([sys.executable, "-c", f"open({str(made)!r}, 'w')"], require_energy=True, powercap=tmp_path)
     assert not made.exists()
-    with pytest.raises(MachineError, match=r"^power: nothing can be measured here"):
+    with pytest.raises(MachineError, match=r"^power: this machine can measure nothing"):
         power.watch(lambda seconds, power_w: None, powercap=tmp_path)
 
 
 def test_what_was_lost_on_the_way_is_judged_unless_the_command_failed(tmp_path):
     found = power.run([sys.executable, "-c", ""], powercap=tmp_path)
-    with pytest.raises(MachineError, match=r"^--require-energy: nothing"):
+    with pytest.raises(MachineError, match=r"^--require-energy: this machine can measure nothing"):
         power.judge(found)
     power.judge(found | {"exit_code": 5})
 
@@ -217,12 +217,12 @@ def test_the_exit_code_is_the_commands(tmp_path, code, expected):
 
 
 def test_a_command_that_is_not_there_or_cannot_start_is_told(tmp_path):
-    with pytest.raises(InputError, match=r"^no-such-thing: no such command\."):
+    with pytest.raises(InputError, match=r"^no-such-thing: this command does not exist\."):
         power.run(["no-such-thing"], powercap=tmp_path)
     script = tmp_path / "script"
     script.write_bytes(b"\x7fELF of nothing")
     script.chmod(0o755)
-    with pytest.raises(InputError, match=r"script: cannot be started \(Exec format error\)"):
+    with pytest.raises(InputError, match=r"script: the command cannot be started \(Exec format error\)"):
         power.run([str(script)], powercap=tmp_path)
-    with pytest.raises(UsageError, match=r"^--device gpu0: unknown\."):
+    with pytest.raises(UsageError, match=r"^--device gpu0: this device is unknown\."):
         power.run(["true"], device="gpu0", powercap=tmp_path)

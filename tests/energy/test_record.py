@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from toolchain.energy.block import Carbon, block, unavailable
 from toolchain.energy.load import Work
 from toolchain.energy.protocol import Idle, Protocol, Run, Trial
+from toolchain.energy.record import Carbon, block, unavailable
 from toolchain.energy.text import REASONS, describe
 from toolchain.meters.energy import Window
 from toolchain.meters.sources import BOARD, COUNTER, Inventory, Source
@@ -186,7 +186,7 @@ def test_words_name_every_figure_and_what_is_missing() -> None:
     for piece in (
         "300 mJ a row [300 mJ, 300 mJ] at full load of what could be measured",
         "15 mJ a real token",
-        "12 mJ a slot",
+        "12 mJ a padded position",
         "375 mJ a correct row",
         "1,500 J in 30.0 s, 50.0 W",
         "ticks of 100 ms",
@@ -199,7 +199,7 @@ def test_words_name_every_figure_and_what_is_missing() -> None:
     ):
         assert piece in lines
     assert describe(unavailable("not_requested", device="cpu")) == [
-        "energy: not measured: it was not asked for (--energy)"
+        "energy: not measured: it was not requested (--energy)"
     ]
 
 

@@ -7,8 +7,9 @@ import xml.etree.ElementTree as ET
 import pandas as pd
 import pytest
 
-from toolchain.energy.power_file import plot, samples_csv, writer
 from toolchain.errors import UsageError
+from toolchain.report.power_file import samples_csv, writer
+from toolchain.report.record_plots import power_file
 
 ABSENT = {"joules": None, "reason": "rapl_absent"}
 SAMPLES = {"time_s": [0.05, 0.1], "gpu_board_w": [30.0, 50.0], "gpu_board_j": [1.5, 4.0]}
@@ -34,16 +35,16 @@ def test_csv_has_a_row_for_each_sample():
 
 
 def test_the_plot_tells_what_it_is_of_and_what_is_missing():
-    text = shown(plot(RECORD))
+    text = shown(power_file(RECORD))
     for part in (
         "$x$ < $y$",
         "4 J in 0.1 s, mean 40 W, peak 50 W",
         "not measured: cpu_package (rapl_absent)",
-        "gpu_board",
+        "gpu board",
     ):
         assert part in text
-    assert "this machine" in shown(plot(NOTHING))
-    assert "nothing could be measured" in shown(plot(NOTHING))
+    assert "this machine" in shown(power_file(NOTHING))
+    assert "nothing could be measured" in shown(power_file(NOTHING))
 
 
 def test_the_suffix_says_what_is_written(tmp_path):
@@ -55,5 +56,5 @@ def test_the_suffix_says_what_is_written(tmp_path):
 
 
 def test_another_suffix_is_refused_beforehand(tmp_path):
-    with pytest.raises(UsageError, match=r"power\.txt: .* End it in \.json, \.csv, \.svg\.$"):
+    with pytest.raises(UsageError, match=r"power\.txt: .* Choose \.json, \.csv, \.svg\.$"):
         writer(tmp_path / "power.txt")

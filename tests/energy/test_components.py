@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from toolchain.energy.component import component
+from toolchain.energy.components import component
 from toolchain.meters.energy import Window
 from toolchain.meters.sources import BOARD, COUNTER, Source
 from toolchain.meters.track import Track

@@ -1,0 +1,265 @@
+"""A reading: joules and power over an interval that begins and ends at any moment, with the error of its two ends.
+
+The windows of `eval` begin and end on ticks. A command cannot be made to end on one. The joules are therefore known at
+the last tick before the end and at the next tick after it, and in between they are interpolated.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from toolchain.energy.components import component, context, counted, flags
+from toolchain.meters.energy import POLL_S, EnergyMeter, Key, Window
+from toolchain.meters.nvml import Unavailable
+from toolchain.meters.sources import BOARD, COMPONENTS
+from toolchain.meters.track import STUCK, TOO_SHORT, Track
+from toolchain.records.energy import ComponentRecord, EnergyContext, Status
+from toolchain.records.power import ReadingRecord
+
+Series = npt.NDArray[np.float64]
+Joules = tuple[float, float]  # joules of an interval, and the largest error that its ends can cause
+
+# Age of a power value when it is read: the slowest known sensors publish one this often.
+SENSOR_S = 0.1
+
+# Most samples in a record. Above that, at eight minutes, each sample is a mean over several steps.
+MOST_SAMPLES = 10_000
+
+# A tick is seen up to one poll late. The mean power of a counter over this many ticks is within 10 % of the truth.
+BLUR_TICKS = 10
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Power over time, in even steps.
+
+    The power of a board is the last value of its sensor; that of a component with only a counter is the mean of the
+    step.
+
+    Attributes:
+        time_s: seconds since the start, at the end of each step.
+        power_w: component -> power in each step.
+        joules: component -> joules from the start to the end of each step.
+        peak_w: component -> highest power.
+        total_peak_w: highest power of the components in the total.
+    """
+
+    time_s: Series
+    power_w: dict[str, Series]
+    joules: dict[str, Series]
+    peak_w: dict[str, float]
+    total_peak_w: float | None
+
+    def to_json(self) -> dict[str, list[float]]:
+        """Return lists, by names with units."""
+        named = {"time_s": self.time_s}
+        named |= {f"{name}_w": series for name, series in self.power_w.items()}
+        named |= {f"{name}_j": series for name, series in self.joules.items()}
+        return {name: [round(value, 3) for value in series.tolist()] for name, series in named.items()}
+
+
+@dataclass
+class Reading:
+    """The figures of `measure`: None until its body has ended, and where nothing could be measured.
+
+    Attributes:
+        device: device of the measurement. With cpu, the GPUs are shown but not in the total.
+        seconds: length of the interval.
+        components: component -> record as in the energy block of a result, with `edge_error_j` in joules.
+        samples: power over time, or None.
+        context: limits, clocks (MHz), temperatures (degrees Celsius) and other processes of the GPUs.
+        flags: remarks, in words, that a reader needs before believing the figures.
+    """
+
+    device: str
+    seconds: float | None = None
+    components: dict[str, ComponentRecord] = field(default_factory=dict)
+    samples: Samples | None = None
+    context: EnergyContext = field(default_factory=lambda: EnergyContext(gpus=[]))
+    flags: list[str] = field(default_factory=list)
+
+    def end(self, meter: EnergyMeter, opened_s: float, closed_s: float) -> None:
+        """Set the figures of the interval from `meter.edge()` to `close(meter)`."""
+        window, error_j = measured(meter, opened_s, closed_s)
+        self.seconds = window.seconds
+        samples = sample(meter, window, self.device)
+        self.samples = samples if samples.power_w else None
+        for name in COMPONENTS:
+            found = self.components[name] = component(name, [window], meter, self.device)
+            if found["joules"] is not None:
+                found["peak_power_w"] = samples.peak_w[name]
+                found["edge_error_j"] = sum(joules for key, joules in error_j.items() if key[0] == name)
+        self.context = context(meter)
+        self.flags = flags(self.components, self.context)
+
+    @property
+    def joules(self) -> dict[str, float | None]:
+        """Component -> joules, or None."""
+        return {name: one["joules"] for name, one in self.components.items()}
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Component without joules -> reason code, such as no_nvml_library."""
+        return {name: one["reason"] or "" for name, one in self.components.items() if one["joules"] is None}
+
+    @property
+    def total_j(self) -> float | None:
+        """Joules of all measured components together. GPU memory is part of its board, so it is not added."""
+        return self._sum_of("joules")
+
+    @property
+    def mean_power_w(self) -> float | None:
+        """`total_j` divided by `seconds`, in watts."""
+        return None if self.total_j is None or not self.seconds else self.total_j / self.seconds
+
+    @property
+    def peak_power_w(self) -> float | None:
+        """Highest power of all measured components together, in watts."""
+        return None if self.samples is None else self.samples.total_peak_w
+
+    @property
+    def edge_error_j(self) -> float | None:
+        """Largest error of `total_j` that can arise because the interval ends between two readings, in joules."""
+        return self._sum_of("edge_error_j")
+
+    @property
+    def relative_edge_error(self) -> float | None:
+        """`edge_error_j` as a share of `total_j`: about T / L for an update period T and a length L."""
+        return self.edge_error_j / self.total_j if self.edge_error_j is not None and self.total_j else None
+
+    @property
+    def status(self) -> Status:
+        """`measured`, `partial` if a component in the total is missing, or `unavailable`."""
+        lacking = [name for name in counted(self.device) if name in self.missing or self.components[name]["detail"]]
+        return "unavailable" if self.total_j is None else "partial" if lacking else "measured"
+
+    def _sum_of(self, key: Literal["joules", "edge_error_j"]) -> float | None:
+        found = [self.components[name].get(key) for name in counted(self.device) if name in self.components]
+        known = [value for value in found if value is not None]
+        return sum(known) if known else None
+
+    def to_json(self) -> ReadingRecord:
+        """Return the record: units in the keys, null for a value that was not measured."""
+        return {
+            "seconds": self.seconds,
+            "status": self.status,
+            "components": self.components,
+            "total_j": self.total_j,
+            "mean_power_w": self.mean_power_w,
+            "peak_power_w": self.peak_power_w,
+            "edge_error_j": self.edge_error_j,
+            "relative_edge_error": self.relative_edge_error,
+            "samples": None if self.samples is None else self.samples.to_json(),
+            "context": self.context,
+            "flags": self.flags,
+        }
+
+
+def close(meter: EnergyMeter) -> float:
+    """Return the moment of the end, after every counter has ticked once more."""
+    meter.poll()  # otherwise a tick from before the end, seen after it, would count as the next one
+    closed_s = meter.clock()
+    meter.edge()
+    return closed_s
+
+
+def measured(meter: EnergyMeter, opened_s: float, closed_s: float) -> tuple[Window, dict[Key, float]]:
+    """Return the window from `meter.edge()` to `close(meter)`, and its largest errors in joules."""
+    joules: dict[Key, float] = {}
+    errors_j: dict[Key, float] = {}
+    reasons: dict[Key, str] = {}
+    for key, track in meter.tracks.items():
+        read = _counted if track.source.is_counter else _integrated
+        try:
+            used_j, error_j = read(track, opened_s, closed_s)
+            if error_j >= used_j:
+                raise Unavailable(TOO_SHORT)
+        except Unavailable as why:
+            reasons[key] = why.reason
+        else:
+            joules[key], errors_j[key] = used_j, error_j
+    return replace(meter.between(opened_s, closed_s), joules=joules, reasons=reasons), errors_j
+
+
+def _counted(track: Track, opened_s: float, closed_s: float) -> Joules:
+    """Return the joules from tick to tick less those outside; the error is at most the two ticks that the ends cut."""
+    times = track.times_s
+    first, last = bisect_right(times, opened_s) - 1, bisect_right(times, closed_s)
+    if last == len(times):
+        raise Unavailable(next((reason for when, reason in track.faults if when >= opened_s), STUCK))
+    joules, error_j = track.joules(times[first], times[last]), 0.0
+    for index, outside_s in ((first + 1, opened_s - times[first]), (last, times[last] - closed_s)):
+        if outside_s:
+            tick_j = track.values[index] - track.values[index - 1]
+            # Between two polls a tick is seen late, so two ticks can look closer than they are.
+            joules -= tick_j * outside_s / max(track.tick_s or 0.0, times[index] - times[index - 1])
+            error_j += tick_j
+    return joules, error_j
+
+
+def _integrated(track: Track, opened_s: float, closed_s: float) -> Joules:
+    """Return the integral of power; the error is the energy of `SENSOR_S` at each end."""
+    edges_w = np.interp([opened_s, closed_s], track.times_s, track.values)
+    return track.joules(opened_s, closed_s), SENSOR_S * float(edges_w.sum())
+
+
+def sample(meter: EnergyMeter, window: Window, device: str) -> Samples:
+    """Return samples of the components that have joules in a window; `device` selects the components of the total."""
+    steps = max(1, int(window.seconds / POLL_S))
+    group = -(-steps // MOST_SAMPLES)
+    edges_s = np.linspace(window.opened_s, window.closed_s, steps // group * group + 1)
+    power_w, joules = {}, {}
+    for name in COMPONENTS:
+        if window.component_j(name) is not None:
+            keys = [key for key in meter.tracks if key[0] == name]
+            power_w[name] = _sum_of(_power(_shown(meter, window, *key), edges_s) for key in keys)
+            joules[name] = _sum_of(_joules(meter.tracks[key], edges_s, window.joules[key]) for key in keys)
+    added = [series for name, series in power_w.items() if name in counted(device)]
+    return Samples(
+        time_s=edges_s[group::group] - window.opened_s,
+        power_w={name: series.reshape(-1, group).mean(axis=1) for name, series in power_w.items()},
+        joules={name: series[group::group] for name, series in joules.items()},
+        peak_w={name: float(series.max()) for name, series in power_w.items()},
+        total_peak_w=float(_sum_of(added).max()) if added else None,
+    )
+
+
+def _sum_of(series: Iterable[Series]) -> Series:
+    total: Series = np.sum(list(series), axis=0)
+    return total
+
+
+def _shown(meter: EnergyMeter, window: Window, component: str, device: str) -> Track:
+    """Return the track to draw: for a board its sensor, if that could be read all the time."""
+    if component == BOARD and device in window.integral_j:
+        return meter.powers[device]
+    return meter.tracks[component, device]
+
+
+def _power(track: Track, edges_s: Series) -> Series:
+    """Return the watts of each step."""
+    times, values = np.array(track.times_s), np.array(track.values)
+    if not track.source.is_counter:
+        last: Series = values[np.searchsorted(times, edges_s[1:], side="right") - 1]
+        return last
+    apart_s = BLUR_TICKS * min(POLL_S, track.tick_s or POLL_S)
+    _, knots = np.unique((times[-1] - times[::-1]) // apart_s, return_index=True)  # from the last tick backwards
+    knots = len(times) - 1 - knots[::-1]
+    power_w: Series = np.diff(np.interp(edges_s, times[knots], values[knots])) / np.diff(edges_s)
+    return power_w
+
+
+def _joules(track: Track, edges_s: Series, total_j: float) -> Series:
+    """Return the joules from the first edge to each edge, scaled to `total_j` at the last."""
+    times, values = np.array(track.times_s), np.array(track.values)
+    if not track.source.is_counter:
+        values = np.concatenate([[0.0], np.cumsum((values[1:] + values[:-1]) / 2 * np.diff(times))])
+    joules: Series = np.interp(edges_s, times, values)
+    joules -= joules[0]
+    if joules[-1]:
+        joules *= total_j / joules[-1]
+    return joules

@@ -1,0 +1,195 @@
+"""The columns of the table of results, each as text (terminal, Markdown) and as a cell of the HTML page.
+
+A number in an HTML cell keeps the file and key that it is from; a cell without a number has the reason.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from toolchain.energy.text import joules, reason
+from toolchain.errors import InputError
+from toolchain.evaluation.compare import count_flips
+from toolchain.evaluation.results import Result, load_predictions
+
+Pattern = str | Callable[[float], str]  # a format specification, or a function that formats a number
+
+# Between the ends of an interval, so that a line does not break there.
+COMMA = ",\u00a0"
+
+NOT_KEPT = "the result is from a version that did not keep it"
+
+# Heading that stands for the name of the task's own metric.
+METRIC = "metric"
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number as it is shown, its value, and the key and file that it is from."""
+
+    text: str
+    value: float
+    key: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Numbers with text between them, or the reason why there are none. With both, the reason is a remark."""
+
+    parts: tuple[Number | str, ...] = ()
+    reason: str | None = None
+
+
+TextCell = Callable[[Result], str]
+HtmlCell = Callable[[Result], Cell]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: heading and cell as text, and heading and cell in HTML; a column can lack one of the two."""
+
+    text_heading: str | None = None
+    text: TextCell | None = None
+    html_heading: str | None = None
+    html: HtmlCell | None = None
+
+
+def look(record: Mapping[str, object], key: str) -> object:
+    """Return the value at a key such as latency_ms.p50 or metrics_ci95.accuracy.0, or None if it is absent."""
+    value: object = record
+    for part in key.split("."):
+        if isinstance(value, list) and part.isdigit():
+            value = value[int(part)]
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def known(record: Mapping[str, object], key: str) -> float | None:
+    """Return the number at a key of a record, or None."""
+    value = look(record, key)
+    return value if isinstance(value, int | float) else None
+
+
+def number(record: Mapping[str, object], key: str, pattern: Pattern) -> Number:
+    """Return the number at a key of a record, formatted.
+
+    Raises:
+        KeyError: there is no number at this key.
+    """
+    value = known(record, key)
+    if value is None:
+        raise KeyError(key)
+    text = pattern(value) if callable(pattern) else format(value, pattern)
+    return Number(text, value, key, str(record["file"]))
+
+
+def _plain(text: str, html: str, key: str, *, digits: int, pattern: str | None = None, why: str = NOT_KEPT) -> Column:
+    """Return the column of one number; `why` is the reason where it is null, `pattern` the format in HTML."""
+
+    def cell(result: Result) -> Cell:
+        if known(result, key) is None:
+            return Cell(reason=why)
+        return Cell((number(result, key, pattern or f",.{digits}f"),))
+
+    return Column(text, lambda result: _text(known(result, key), digits), html, cell)
+
+
+def _text(value: float | None, digits: int, *, times: float = 1) -> str:
+    """Return a number with thousands separators; '-' stands for a value that was not measured."""
+    return "-" if value is None else f"{times * value:,.{digits}f}"
+
+
+def _metric_text(result: Result) -> str:
+    low, high = result["metrics_ci95"][result["primary"]]
+    return f"{result['metrics'][result['primary']]:.4f} [{low:.3f}, {high:.3f}]"
+
+
+def metric(result: Result) -> Cell:
+    """Return the task's metric with its interval."""
+    primary = result["primary"]
+    low, high = (number(result, f"metrics_ci95.{primary}.{end}", ".3f") for end in (0, 1))
+    return Cell((number(result, f"metrics.{primary}", ".4f"), " [", low, COMMA, high, "]"))
+
+
+def _flips(result: Result) -> Cell:
+    """Return the number of rows whose label differs from FP32's, if the predictions of both are available."""
+    try:
+        found, reference = load_predictions(result), load_predictions(result, of_reference=True)
+    except InputError:
+        return Cell(reason="its predictions or those of FP32 are missing or have changed")
+    counts = count_flips(reference.references, reference.predicted, found.predicted)
+    if counts is None:
+        return Cell(reason="a regression has no labels")
+    source = f"{look(result, 'predictions.file')} and {look(result, 'agreement.predictions.file')}"
+    changed, lost, gained = (
+        Number(f"{value:,}", value, name, source)
+        for name, value in (("changed", counts.changed), ("lost", counts.lost), ("gained", counts.gained))
+    )
+    return Cell((changed, " (", lost, "\u00a0lost,\u00a0", gained, "\u00a0gained)"))
+
+
+def _energy(result: Result) -> Cell:
+    """Return joules a row with their interval, or with their range if there are few windows."""
+    block = result["energy"]
+    why = None if block["status"] == "measured" else reason(block["reason"])
+    if block["per_inference_j"] is None:
+        return Cell(reason=f"energy was not measured: {why}")
+    ends = "ci95" if block["ci95"] else "range"
+    low, high = (number(result, f"energy.{ends}.{end}", joules) for end in (0, 1))
+    between = (" [", low, COMMA, high, "]") if ends == "ci95" else (" (from ", low, " to ", high, ")")
+    parts = (number(result, "energy.per_inference_j", joules), *between)
+    return Cell(parts, f"a part of the energy is missing: {why}" if why else None)
+
+
+UTILISATION = "roofline.model_flop_utilisation"
+
+
+def _utilisation(result: Result) -> Cell:
+    """Return the share of the device's arithmetic throughput that real tokens used."""
+    if known(result, UTILISATION) is None:
+        code = look(result, "roofline.reason")
+        return Cell(reason=reason(str(code)) if code else "the result has no roofline")
+    return Cell((number(result, UTILISATION, ".1%"),))
+
+
+def _memory(result: Result) -> Cell:
+    """Return the peak memory of the process, and on the GPU if it was measured."""
+    names = {"host": "", "device": " on the GPU"}
+    parts: list[Number | str] = []
+    for key, suffix in names.items():
+        if known(result, f"peak_memory_mb.{key}") is not None:
+            parts += [*([", "] if parts else []), number(result, f"peak_memory_mb.{key}", ",.0f"), suffix]
+    return Cell(tuple(parts)) if parts else Cell(reason="the system does not report it")
+
+
+# In the order of the tables.
+COLUMNS = (
+    Column("runtime", lambda result: f"{result['backend']} {result['device']}"),
+    Column("variant", lambda result: str(result["variant"])),
+    Column(METRIC, _metric_text, METRIC, metric),
+    _plain(
+        "agree",
+        "agrees with FP32",
+        "agreement.label_agreement",
+        digits=4,
+        pattern=".2%",
+        why="a regression has no labels",
+    ),
+    Column("diff", lambda result: _text(result["agreement"]["max_abs_logit_difference"], 4)),
+    Column(html_heading="labels changed", html=_flips),
+    _plain("p50 ms", "p50, ms", "latency_ms.p50", digits=2),
+    _plain("p99 ms", "p99, ms", "latency_ms.p99", digits=2),
+    _plain("rows/s", "rows/s", "throughput_per_s", digits=0),
+    Column(html_heading="energy a row", html=_energy),
+    Column("util", lambda result: _text(known(result, UTILISATION), 1, times=100), "utilisation", _utilisation),
+    Column("MB", lambda result: _text(result["peak_memory_mb"]["host"], 0)),
+    Column("mJ/row", lambda result: _text(result["energy"]["per_inference_j"], 2, times=1e3)),
+    Column(
+        html_heading="real tokens",
+        html=_plain("", "", "tokens.padding_efficiency", digits=1, pattern=".1%").html,
+    ),
+    Column(html_heading="peak memory, MB", html=_memory),
+)
+TEXT_COLUMNS = [(column.text_heading, column.text) for column in COLUMNS if column.text_heading and column.text]
+HTML_COLUMNS = [(column.html_heading, column.html) for column in COLUMNS if column.html_heading and column.html]

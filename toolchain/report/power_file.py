@@ -1,0 +1,46 @@
+"""A power record as a file: JSON of all of it, CSV of the samples, or SVG of the power over time."""
+
+import csv
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from toolchain.errors import InputError, UsageError
+from toolchain.files import write_json, write_text
+from toolchain.records.power import PowerRecord
+from toolchain.report.record_plots import power_file
+
+
+def writer(path: Path) -> Callable[[PowerRecord], None]:
+    """Return the function that writes a record to a path, by its suffix.
+
+    Call it before the measurement, so that a wrong path does not lose the record.
+
+    Raises:
+        UsageError: the suffix is unknown.
+        InputError: the folder cannot be written to.
+    """
+    if path.suffix not in FORMATS:
+        raise UsageError(f"{path}: its suffix does not name a format. Choose {', '.join(FORMATS)}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path.parent}: the folder cannot be written to. Choose another one.")
+    return lambda record: FORMATS[path.suffix](path, record)
+
+
+def samples_csv(record: PowerRecord) -> str:
+    """Return a row for each sample: `time_s`, and watts and joules so far of every measured component."""
+    samples = record["samples"] or {"time_s": []}
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(samples)
+    rows.writerows(zip(*samples.values(), strict=True))
+    return text.getvalue()
+
+
+FORMATS: dict[str, Callable[[Path, PowerRecord], None]] = {
+    ".json": write_json,
+    ".csv": lambda path, record: write_text(path, samples_csv(record)),
+    ".svg": lambda path, record: write_text(path, power_file(record)),
+}
