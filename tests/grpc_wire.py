@@ -1,4 +1,4 @@
-"""A server on a free port and a client to it, in one event loop; messages are the service's own."""
+"""A gRPC server on a free port and a client of it, in one event loop, with the service's own messages."""
 
 import struct
 from contextlib import asynccontextmanager
@@ -16,7 +16,7 @@ class Client:
         self.channel, self.metadata = channel, metadata
 
     async def call(self, method, request=b"", *, service=INFERENCE, timeout=20):
-        """Return the answer's message; the request is a message, its fields, or bytes as they are."""
+        """Return the response. The request is a message, a dict of its fields, or bytes that are sent as they are."""
         found = SERVICES[service].methods_by_name[method]
         if isinstance(request, dict):
             request = MESSAGES[found.input_type.full_name](**request)
@@ -27,7 +27,7 @@ class Client:
         )
 
     async def outcome(self, method, request=b"", **options):
-        """Return status and words."""
+        """Return the status and the message of a call."""
         try:
             await self.call(method, request, **options)
         except grpc.aio.AioRpcError as error:
@@ -48,7 +48,7 @@ async def serving(service, *, channel=None, metadata=(), **options):
 
 
 def text(value=b"hi", **changes):
-    """Return a ModelInferRequest of one text, raw; a change replaces a field, None leaves it out."""
+    """Return a ModelInferRequest of one text in raw form; a change replaces a field, None removes it."""
     tensor = {"name": "TEXT", "datatype": "BYTES", "shape": [1, 1]} | changes.pop("tensor", {})
     blob = struct.pack("<I", len(value)) + value
     fields = {"model_name": "demo", "id": "g1", "inputs": [tensor], "raw_input_contents": [blob]} | changes
@@ -56,7 +56,7 @@ def text(value=b"hi", **changes):
 
 
 def tokens(**raw):
-    """Return a ModelInferRequest of two ids, raw."""
+    """Return a ModelInferRequest of two token ids in raw form."""
     blobs = {"input_ids": struct.pack("<qq", 3, 4), "attention_mask": struct.pack("<qq", 1, 1)} | raw
     inputs = [{"name": name, "datatype": "INT64", "shape": [1, 2]} for name in blobs]
     return MESSAGES["inference.ModelInferRequest"](

@@ -1,17 +1,18 @@
-"""A service without an engine: its logits are the length of each text and its negative, or the sum of each row's ids.
+"""A service without an engine: the logits of a row are the length of its text, or the sum of its token ids, and the
+negative of that.
 
-It checks requests and makes answers as the real one. `gate` holds requests back while it is clear, `fault` is raised
-instead of an answer, and `dropped` is set when a request was cancelled while it waited.
+It checks requests and makes responses as the real one does. `gate` holds requests back while it is clear, `fault` is
+raised instead of a response, and `cancelled` is set when a request is cancelled while it waits.
 """
 
 import asyncio
 
 import numpy as np
 
-from toolchain.serve import outputs as answers
 from toolchain.serve.checks import Checks, check_model
 from toolchain.serve.counters import Counters
 from toolchain.serve.limits import Limits
+from toolchain.serve.outputs import tensors
 from toolchain.serve.protocol import InferResponse
 
 LABELS = ["long", "short"]
@@ -19,7 +20,7 @@ SIZES = {"input_ids": 100, "attention_mask": 2}
 
 
 class Double:
-    name, version, texts, ready, alive = "demo", "1", 1, True, True
+    name, version, texts_per_row, ready, alive = "demo", "1", 1, True, True
 
     def __init__(self, **limits):
         self.limits = Limits(**limits)
@@ -27,7 +28,7 @@ class Double:
         self.gate = asyncio.Event()
         self.gate.set()
         self.fault = None
-        self.dropped = asyncio.Event()
+        self.cancelled = asyncio.Event()
         self.seen = []
         self._checks = Checks(self.name, 1, SIZES, 16, dict.fromkeys(SIZES, 0), self.limits)
 
@@ -37,25 +38,25 @@ class Double:
     async def infer(self, request):
         self.seen.append(request)
         self.check(request.model, request.version)
-        outputs, rows = self._checks.outputs(request), self._checks.rows(request)
+        names, rows = self._checks.outputs(request), self._checks.rows(request)
         try:
             await self.gate.wait()
         except asyncio.CancelledError:
-            self.dropped.set()
+            self.cancelled.set()
             raise
         if self.fault is not None:
             raise self.fault
         sums = [len(row[0]) for row in rows] if isinstance(rows, list) else list(map(sum, rows.columns["input_ids"]))
         logits = np.array([[value, -value] for value in sums], np.float32)
-        made = answers.tensors(logits, LABELS, outputs, request.classes)
-        return InferResponse(self.name, self.version, request.id, made)
+        outputs = tensors(logits, LABELS, names, request.classes)
+        return InferResponse(self.name, self.version, request.id, outputs)
 
     def server_metadata(self):
         return {"name": "toolchain", "version": "1.2.3", "extensions": ["binary_tensor_data", "statistics"]}
 
     def model_metadata(self):
-        tensors = {"LABEL": ("BYTES", 1), "SCORE": ("FP32", 2), "LOGITS": ("FP32", 2)}
-        outputs = [{"name": name, "datatype": kind, "shape": [-1, size]} for name, (kind, size) in tensors.items()]
+        shapes = {"LABEL": ("BYTES", 1), "SCORE": ("FP32", 2), "LOGITS": ("FP32", 2)}
+        outputs = [{"name": name, "datatype": kind, "shape": [-1, size]} for name, (kind, size) in shapes.items()]
         inputs = [{"name": "TEXT", "datatype": "BYTES", "shape": [-1, 1]}]
         return {"name": "demo", "versions": ["1"], "platform": "toolchain", "inputs": inputs, "outputs": outputs}
 
@@ -73,4 +74,4 @@ class Double:
         }
 
     def statistics(self):
-        return {"model_stats": [{"name": "demo", "version": "1", **self.counters.statistics()}]}
+        return {"model_stats": [self.counters.statistics("demo", "1")]}

@@ -1,4 +1,4 @@
-"""Bundles that are served; made once and read only."""
+"""Bundles that are served. They are made once, and tests only read them."""
 
 import pytest
 
@@ -25,14 +25,14 @@ def processes(by_path):
 
 @pytest.fixture(scope="session")
 def served_demo(processes, demo_bundle):
-    """A real service of the embedded model, as it comes."""
+    """A real service of the built-in model with its default options."""
     with processes.running(demo_bundle) as found:
         yield found
 
 
 @pytest.fixture(scope="session")
 def pair_bundle(tiny, tmp_path_factory):
-    """A tiny BERT, which gives one number for two texts."""
+    """A tiny BERT that returns one number for two texts."""
     home = tmp_path_factory.mktemp("pairs")
     checkpoint = tiny.make_checkpoint(home / "model", "bert", labels=1)
     build(

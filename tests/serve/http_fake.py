@@ -1,4 +1,4 @@
-"""A service that answers at once, for tests of its wires: the model says how long each text is."""
+"""A service without an engine, for tests of HTTP: the first logit of a row is the length of its text."""
 
 import asyncio
 import json
@@ -14,11 +14,11 @@ import uvloop
 from toolchain.serve.checks import Checks, check_model
 from toolchain.serve.counters import Counters
 from toolchain.serve.http.app import Application
+from toolchain.serve.http.server import HttpServer
 from toolchain.serve.limits import Limits
 from toolchain.serve.listener import bind
 from toolchain.serve.outputs import tensors
 from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError
-from toolchain.serve.server import HttpServer, Options
 
 NAME = "sentiment"
 
@@ -29,12 +29,12 @@ class FakeService:
     version: str = "1"
     ready: bool = True
     alive: bool = True
-    texts: int = 1
+    texts_per_row: int = 1
     limits: Limits = field(default_factory=Limits)
     seen: list[InferRequest] = field(default_factory=list)
     failure: Exception | None = None
+    # No request is answered before the event is set.
     gate: asyncio.Event | None = None
-    """Where there is one, nothing is answered before it is set."""
     cancelled: int = 0
     closed: bool = False
     counters: Counters = field(default_factory=Counters)
@@ -46,7 +46,10 @@ class FakeService:
         return {"name": "toolchain", "version": "0", "extensions": ["binary_tensor_data"]}
 
     def model_metadata(self) -> dict[str, Any]:
-        inputs = [{"name": name, "datatype": "BYTES", "shape": [-1, 1]} for name in ("TEXT", "TEXT_PAIR")[: self.texts]]
+        inputs = [
+            {"name": name, "datatype": "BYTES", "shape": [-1, 1]}
+            for name in ("TEXT", "TEXT_PAIR")[: self.texts_per_row]
+        ]
         outputs = [{"name": "LABEL", "datatype": "BYTES", "shape": [-1, 1]}]
         return {"name": self.name, "versions": ["1"], "platform": "toolchain", "inputs": inputs, "outputs": outputs}
 
@@ -71,7 +74,7 @@ class FakeService:
 
     async def infer(self, request: InferRequest) -> InferResponse:
         self.seen.append(request)
-        checks = Checks(self.name, self.texts, {"input_ids": 100, "attention_mask": 2}, 128, {}, self.limits)
+        checks = Checks(self.name, self.texts_per_row, {"input_ids": 100, "attention_mask": 2}, 128, {}, self.limits)
         names, rows = checks.outputs(request), checks.rows(request)
         await self._wait()
         sizes = [len(row[0]) for row in rows] if isinstance(rows, list) else [len(rows)]
@@ -89,7 +92,7 @@ class FakeService:
         self.closed = True
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
@@ -99,8 +102,11 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-def ask(application: Application, method: str, path: str, body: Any = b"", headers: Any = None) -> Answer:
-    """Give a request to an application, without a server; a body of bytes goes as it is, a tuple of them in parts."""
+def ask(application: Application, method: str, path: str, body: Any = b"", headers: Any = None) -> Response:
+    """Send a request to an application without a server.
+
+    A body of bytes is sent as it is, a tuple of bytes in parts, and anything else as JSON.
+    """
     parts = body if isinstance(body, tuple) else (body if isinstance(body, bytes) else json.dumps(body).encode(),)
     events = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
     events[-1]["more_body"] = False
@@ -117,16 +123,16 @@ def ask(application: Application, method: str, path: str, body: Any = b"", heade
     asyncio.run(application(scope, receive, send))
     start, *rest = sent
     shown = {name.decode(): value.decode() for name, value in start["headers"]}
-    return Answer(start["status"], shown, b"".join(one["body"] for one in rest))
+    return Response(start["status"], shown, b"".join(one["body"] for one in rest))
 
 
 @contextmanager
 def running(service: FakeService, **options: Any) -> Iterator[str]:
-    """Yield host:port of a real server of it, which runs in a thread."""
+    """Yield host:port of a real server of the service, which runs in a thread."""
     loop = uvloop.new_event_loop()
 
     async def start() -> HttpServer:
-        server = HttpServer(service, listener, Options(**options))
+        server = HttpServer(service, listener, **options)
         await server.start()
         return server
 
@@ -139,7 +145,7 @@ def running(service: FakeService, **options: Any) -> Iterator[str]:
                 yield f"127.0.0.1:{listener.getsockname()[1]}"
             finally:
                 asyncio.run_coroutine_threadsafe(server.stop(0.2), loop).result(30)
-        finally:  # also of a server that did not start: a loop that runs on would keep the tests from ending
+        finally:  # also if the server did not start, because a loop that runs on would keep the tests from ending
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()

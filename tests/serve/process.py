@@ -1,4 +1,4 @@
-"""`toolchain serve` in a process of its own, as a user runs it, and what can be seen of it from outside."""
+"""`toolchain serve` in a process of its own, as a user runs it, and measurements of it from outside."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ RUN = "import sys; from toolchain.cli import main; sys.exit(main(sys.argv[1:]))"
 
 @dataclass(frozen=True)
 class Served:
-    """A service that runs; `url` is http://host:port, `grpc` host:port."""
+    """A running service: `url` is http://host:port, `grpc` is host:port."""
 
     process: "subprocess.Popen[str]"
     url: str
@@ -35,7 +35,7 @@ class Served:
         return f"{self.url}/v2/models/sentiment/infer"
 
     def metrics(self) -> dict[str, float]:
-        """Return its counters; a failure's name is that of its reason."""
+        """Return the counters. A failure has the name of its reason."""
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=60) as answer:
             families = list(text_string_to_metric_families(answer.read().decode()))
         samples = [sample for family in families for sample in family.samples]
@@ -47,21 +47,21 @@ class Served:
         return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmRSS"))
 
     def clients(self) -> set[int]:
-        """Return the ports of the clients whose connections it holds open."""
+        """Return the ports of the clients that are connected."""
         rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         ends = [(*(int(end.split(":")[1], 16) for end in row[1:3]), row[3]) for row in rows]
         ours = int(self.address.split(":")[1])
         return {theirs for local, theirs, state in ends if (local, state) == (ours, "01")}  # established
 
-    def said(self) -> str:
-        """Return all that it has written to stderr."""
+    def stderr(self) -> str:
+        """Return everything that the process has written to stderr."""
         self.log.seek(0)
         return self.log.read()
 
 
 @contextlib.contextmanager
 def running(bundle: Path, *options: Any, script: str = "") -> Iterator[Served]:
-    """Serve a bundle as `sentiment` on free ports of the loopback; `script` runs first, in the same process."""
+    """Serve a bundle as `sentiment` on free ports of the loopback. `script` runs first, in the same process."""
     command = [
         sys.executable,
         "-c",
@@ -90,10 +90,10 @@ def running(bundle: Path, *options: Any, script: str = "") -> Iterator[Served]:
     ):
         try:
             assert process.stdout
-            told = process.stdout.readline()
+            line = process.stdout.readline()
             log.seek(0)
-            assert told, log.read()
-            found = json.loads(told)
+            assert line, log.read()
+            found = json.loads(line)
             yield Served(process, found["http"], found["grpc"], log)
         finally:
             process.terminate()

@@ -1,4 +1,4 @@
-"""Requests that are refused, in Triton's words and with its status (its answers were recorded)."""
+"""Requests that do not fit the model are refused with Triton's texts and status, which were recorded."""
 
 import numpy as np
 import pytest
@@ -76,7 +76,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_the_model_does_not_take_is_invalid(case):
+def test_inputs_that_do_not_fit_the_model_are_invalid(case):
     inputs, words = REFUSED[case]
     with pytest.raises(RefusedError) as caught:
         ONE.rows(request(*inputs))
@@ -84,13 +84,13 @@ def test_what_the_model_does_not_take_is_invalid(case):
     assert words in str(caught.value)
 
 
-def test_a_refusal_names_the_request_that_it_is_of():
+def test_a_refusal_begins_with_the_id_of_the_request():
     for name, shown in (("a1", "a1"), ("", "<id_unknown>"), ("x" * 500, "x" * 64 + "...")):
         with pytest.raises(RefusedError, match=rf"^\[request id: {shown}\] expected"):
             ONE.rows(request(id=name))
 
 
-def test_a_long_text_is_too_large_whatever_its_bytes():
+def test_the_length_of_a_text_counts_in_characters_not_in_bytes():
     assert ONE.rows(request(text(("😀" * 10).encode().split()))) == [("😀" * 10,)]
     with pytest.raises(RefusedError, match="11 characters exceeds the maximum allowed value of 10") as caught:
         ONE.rows(request(text((b"short", b"x" * 11))))
@@ -102,14 +102,14 @@ def test_texts_and_pairs_become_rows():
     assert PAIR.rows(request(text((b"c", b"d"), "TEXT_PAIR"), text((b"a", b"b")))) == [("a", "c"), ("b", "d")]
 
 
-def test_ids_become_rows_without_their_padding():
+def test_token_ids_become_rows_without_padding():
     rows = ONE.rows(request(ids([[1, 2, 3], [4, 5, 0]], datatype="INT32"), mask([[1, 1, 1], [1, 1, 0]])))
     assert rows.columns == {"input_ids": [[1, 2, 3], [4, 5]], "attention_mask": [[1, 1, 1], [1, 1]]}
     types = ids([[0, 1]], "token_type_ids")
     assert PAIR.rows(request(ids([[1, 2]]), mask([[1, 1]]), types)).columns["token_type_ids"] == [[0, 1]]
 
 
-def test_outputs_are_those_asked_for_or_all():
+def test_outputs_are_the_requested_ones_or_all():
     assert ONE.outputs(request()) == ("LABEL", "SCORE", "LOGITS")
     assert ONE.outputs(request(outputs=("LOGITS", "LABEL", "LOGITS"))) == ("LOGITS", "LABEL")
     with pytest.raises(RefusedError, match="unexpected inference output 'zzz' for model 'sentiment'"):
@@ -127,7 +127,7 @@ def test_outputs_are_those_asked_for_or_all():
         ("sentiment", "abc", Reason.INVALID, "failed to get model version from specified version string 'abc'"),
     ],
 )
-def test_another_model_is_not_found(model, version, reason, words):
+def test_an_unknown_model_is_not_found(model, version, reason, words):
     check_model("sentiment", "sentiment", "")
     check_model("sentiment", "sentiment", "1")
     with pytest.raises(RefusedError) as caught:
@@ -144,7 +144,7 @@ def test_another_model_is_not_found(model, version, reason, words):
         ("sentiment", "abc", "specified version string 'abc'"),
     ],
 )
-def test_statistics_of_another_model_are_invalid(model, version, words):
+def test_statistics_of_an_unknown_model_are_invalid(model, version, words):
     check_statistics("sentiment", "sentiment", "1")
     with pytest.raises(RefusedError, match=words) as caught:
         check_statistics("sentiment", model, version)
@@ -152,7 +152,7 @@ def test_statistics_of_another_model_are_invalid(model, version, words):
 
 
 @pytest.mark.parametrize("texts", [[], [("a", "b")], [("a",)] * 65, [("x" * 11,)]])
-def test_texts_of_people_are_held_to_the_same(texts):
+def test_texts_of_classify_have_the_same_bounds(texts):
     ONE.check_texts([("a",)])
     with pytest.raises(RefusedError):
         ONE.check_texts(texts)

@@ -1,4 +1,4 @@
-"""The real service against the recorded answers of a real Triton: same status, same words, or a reason why not."""
+"""The real service against recorded responses of a real Triton: same status and text, or a listed difference."""
 
 import asyncio
 import http.client
@@ -18,8 +18,8 @@ def wire(by_path):
     return by_path("grpc_wire")
 
 
-def wanted(cases, differences):
-    """Return status and phrase of each case: Triton's, or ours where that differs."""
+def expected(cases, differences):
+    """Return status and phrase of each case: Triton's, or this service's where it differs on purpose."""
     found = {}
     for name, case in cases.items():
         ours = differences.get(name)
@@ -28,16 +28,16 @@ def wanted(cases, differences):
     return found
 
 
-def unlike(found, expected):
-    """Return the cases whose status is another, or whose answer lacks the phrase."""
+def mismatches(found, cases):
+    """Return the cases whose status differs, or whose response lacks the phrase."""
     return {
-        name: (found[name], expected[name])
-        for name in expected
-        if found[name][0] != expected[name][0] or expected[name][1] not in found[name][1]
+        name: (found[name], case)
+        for name, case in cases.items()
+        if found[name][0] != case[0] or case[1] not in found[name][1]
     }
 
 
-def test_http_answers_as_triton_does_or_as_the_table_says(served_demo, recorded):
+def test_http_responses_are_tritons_or_a_listed_difference(served_demo, recorded):
     client = http.client.HTTPConnection(served_demo.address, timeout=60)
     found = {}
     for name, case in recorded.HTTP.items():
@@ -45,20 +45,20 @@ def test_http_answers_as_triton_does_or_as_the_table_says(served_demo, recorded)
         answer = client.getresponse()
         found[name] = (answer.status, answer.read().decode(errors="replace"))
     client.close()
-    assert unlike(found, wanted(recorded.HTTP, recorded.HTTP_DIFFERS)) == {}
+    assert mismatches(found, expected(recorded.HTTP, recorded.HTTP_DIFFERS)) == {}
 
 
-def test_grpc_answers_as_triton_does_or_as_the_table_says(served_demo, recorded, wire):
+def test_grpc_responses_are_tritons_or_a_listed_difference(served_demo, recorded, wire):
     async def ask():
         async with grpc.aio.insecure_channel(served_demo.grpc) as channel:
             client = wire.Client(channel)
             return {name: await client.outcome(case.method, case.request) for name, case in recorded.GRPC.items()}
 
-    assert unlike(asyncio.run(ask()), wanted(recorded.GRPC, recorded.GRPC_DIFFERS)) == {}
+    assert mismatches(asyncio.run(ask()), expected(recorded.GRPC, recorded.GRPC_DIFFERS)) == {}
 
 
-def test_what_is_wrong_in_itself_is_counted_nowhere(served_demo, recorded, wire):
-    """As a real Triton that was asked the same: neither what is refused while it is read, nor by the model's checks."""
+def test_invalid_requests_are_not_counted(served_demo, recorded, wire):
+    """A real Triton does not count them either, whether parsing or a check refuses them."""
     names = ("OTHER", "REJECTED", "CANCELED", "BACKEND", "nv_inference_request_success")
     before = served_demo.metrics()
     client = http.client.HTTPConnection(served_demo.address, timeout=60)
@@ -89,7 +89,7 @@ def test_what_is_wrong_in_itself_is_counted_nowhere(served_demo, recorded, wire)
 
 
 @pytest.mark.parametrize("wire_name", ["HTTP", "GRPC"])
-def test_every_difference_is_one(recorded, wire_name):
+def test_every_listed_difference_differs(recorded, wire_name):
     cases, differences = getattr(recorded, wire_name), getattr(recorded, f"{wire_name}_DIFFERS")
     assert set(differences) <= set(cases)
     same = [
@@ -100,14 +100,14 @@ def test_every_difference_is_one(recorded, wire_name):
     assert same == []
 
 
-def test_the_tables_are_what_was_recorded(recorded, shared):
+def test_the_tables_equal_the_recording(recorded, shared):
     text = shared("examples/triton_ci/conf.triton.txt").read_text().replace("INPUT0", "input_ids")
     http_text, grpc_text = text.split("## gRPC\n")
     lines = re.findall(r"^(.{42}) (\d+|RAW|EXC) (.*)$", http_text, flags=re.M)
     found = {name.strip(): (status, words) for name, status, words in lines}
     calls = re.findall(r"^(.{42}) ([A-Z_]+) (.*)$", grpc_text, flags=re.M)
     called = {name.strip(): (status, words) for name, status, words in calls}
-    called["ok raw"] = ("OK", "")  # it waited behind the 70 MiB of the case before
+    called["ok raw"] = ("OK", "")  # in the recording it timed out behind the 70 MiB of the case before
     for record, cases in ((found, recorded.HTTP), (called, recorded.GRPC)):
         assert set(record) - set(recorded.NOT_HERE) == set(cases)
         assert [name for name, case in cases.items() if str(case.status) != record[name][0]] == []

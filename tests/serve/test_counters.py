@@ -1,4 +1,4 @@
-"""Counts as Triton has them."""
+"""The counters against Triton's statistics, and bounds that are refused."""
 
 import pytest
 
@@ -7,13 +7,13 @@ from toolchain.serve.counters import Counters, Times
 from toolchain.serve.limits import Limits
 
 
-def test_sums_grow_with_every_request():
+def test_every_request_adds_to_the_sums():
     counters = Counters(clock=lambda: 0)
-    counters.answered(3, 5000, Times(1000, 2000, 1500, 500))
-    counters.answered(1, 7999, Times(1000, 2000, 1500, 500))
-    counters.failed("REJECTED", 40)
+    counters.count_success(3, 5000, Times(1000, 2000, 1500, 500))
+    counters.count_success(1, 7999, Times(1000, 2000, 1500, 500))
+    counters.count_failure("REJECTED", 40)
     counters.executions = 1
-    found = counters.statistics()
+    found = counters.statistics("demo", "1")
     assert (found["inference_count"], found["execution_count"]) == (4, 1)
     stats = found["inference_stats"]
     assert stats["success"] == {"count": 2, "ns": 12999}
@@ -25,12 +25,12 @@ def test_sums_grow_with_every_request():
 
 
 @pytest.mark.parametrize("name", vars(Limits()))
-def test_a_limit_of_nothing_is_refused(name):
+def test_a_limit_of_zero_is_refused(name):
     option = {"max_body_bytes": "--max-body", "timeout_s": "--timeout"}.get(name, f"--{name.replace('_', '-')}")
     with pytest.raises(UsageError, match=f"{option} 0: not above zero"):
         Limits(**{name: 0})
 
 
-def test_a_queue_without_room_for_one_request_is_refused():
+def test_a_queue_smaller_than_one_request_is_refused():
     with pytest.raises(UsageError, match="--max-queue 63: a request of --max-batch 64 rows would never fit"):
         Limits(max_queue=63)

@@ -1,4 +1,4 @@
-"""The parser of tensors against numpy, tritonclient's own codec, and bytes that nobody sends in earnest."""
+"""The binary form of tensors against numpy, against tritonclient's codec, and with damaged bytes."""
 
 import math
 import struct
@@ -19,15 +19,15 @@ def take(datatype, shape, blob):
 
 
 @pytest.mark.parametrize("datatype", FIXED)
-def test_a_fixed_type_is_read_and_written_as_numpy_lays_it_out(datatype):
+def test_a_fixed_size_type_has_numpys_layout(datatype):
     array = np.array([[0, 1, 1], [1, 0, 1]], NUMPY[datatype])
-    blob = encode(array.T, datatype)  # an array that does not lie in one piece
+    blob = encode(array.T, datatype)  # an array that is not contiguous
     assert blob == array.T.astype(NUMPY[datatype].newbyteorder("<")).tobytes()
     np.testing.assert_array_equal(take(datatype, [3, 2], memoryview(blob)), array.T)
 
 
 @pytest.mark.parametrize("texts", [[b""], [b"hi", "Käse ☕".encode()], [b"a" * 70_000, b"\x00", b"\xff"]])
-def test_strings_are_as_tritonclient_writes_and_reads_them(texts):
+def test_strings_have_tritonclients_form(texts):
     utils = pytest.importorskip("tritonclient.utils")
     array = np.array(texts, object).reshape(-1, 1)
     blob = utils.serialize_byte_tensor(array).item()
@@ -61,14 +61,14 @@ def test_strings_are_as_tritonclient_writes_and_reads_them(texts):
         (BYTES, [2**62] * 100_000, b"", "at most 8 dimensions"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_tritons_words(datatype, shape, blob, words):
+def test_bytes_that_do_not_match_are_refused_with_tritons_texts(datatype, shape, blob, words):
     with pytest.raises(RefusedError, match=words) as refused:
         take(datatype, shape, blob)
     assert refused.value.reason is Reason.INVALID
 
 
 def mutations(whole, count):
-    """Yield the bytes with up to three of them changed, every other time cut short, and a shape that is mostly true."""
+    """Yield bytes with up to three changes, half of them cut short, and a shape that is usually right."""
     random = np.random.default_rng(7)
     for _ in range(count):
         blob = bytearray(whole)
@@ -78,7 +78,7 @@ def mutations(whole, count):
         yield bytes(blob[:end]), [4, 1] if random.integers(4) else random.integers(-2, 2**40, 2).tolist()
 
 
-def test_ten_thousand_mutations_are_parsed_or_refused_within_the_memory_of_their_bytes():
+def test_ten_thousand_mutations_are_parsed_or_refused_in_little_memory():
     whole = encode(np.array([b"a sentence", b"", b"another one", b"x" * 300], object), BYTES)
     read, refused = 0, set()
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""`toolchain serve` as a user runs it: what it says, what it refuses, and that its end loses no request."""
+"""`toolchain serve` as a user runs it: its messages, its errors, and a shutdown that loses no request."""
 
 import contextlib
 import http.client
@@ -22,7 +22,7 @@ from toolchain.serve.proto import INFERENCE, MESSAGES
 
 @pytest.fixture
 def serve(typed_bundles, root, tmp_path):
-    """Start the command on a bundle; keywords of Popen may be added."""
+    """Return a function that starts the command with options."""
     started = []
 
     def start(*options):
@@ -58,11 +58,11 @@ def serve(typed_bundles, root, tmp_path):
 
 
 class Crowd:
-    """Clients that ask until nobody listens; `wrong` is what was asked and not answered, and when that was."""
+    """Clients that send requests until the port is closed. `wrong` has the outcome and the time of failed requests."""
 
-    def __init__(self, ask, address, size=4):
+    def __init__(self, send, address, size=4):
         self.answered, self.wrong = 0, []
-        self.threads = [threading.Thread(target=ask, args=(address, self._note)) for _ in range(size)]
+        self.threads = [threading.Thread(target=send, args=(address, self._note)) for _ in range(size)]
         for thread in self.threads:
             thread.start()
 
@@ -78,15 +78,15 @@ class Crowd:
 
 
 def classified(client):
-    """Ask once; return whether the answer is a label, and whether the connection stays open."""
+    """Send one request; return whether the response has a label, and whether the connection stays open."""
     client.request("POST", "/classify", json.dumps({"text": "some words " * 20}))
     answer = client.getresponse()
     right = answer.status == 200 and "label" in json.loads(answer.read())
     return right, answer.headers["Connection"] != "close"
 
 
-def ask_over_http(address, note):
-    """Ask on one connection until the server says that it closes it, then on the next."""
+def send_over_http(address, note):
+    """Send requests on one connection until the server announces that it closes it, then on the next."""
     client = http.client.HTTPConnection(address, timeout=60)
     while True:
         try:
@@ -103,7 +103,7 @@ def ask_over_http(address, note):
         client.close()
 
 
-def ask_with_a_connection_each(address, note):
+def send_over_a_new_connection_each(address, note):
     client = http.client.HTTPConnection(address, timeout=60)
     while True:
         try:
@@ -117,8 +117,8 @@ def ask_with_a_connection_each(address, note):
         client.close()
 
 
-def question():
-    """Return a ModelInferRequest as bytes."""
+def request_bytes():
+    """Return a serialised ModelInferRequest."""
     blob = b"some words " * 20
     tensor = {"name": "TEXT", "datatype": "BYTES", "shape": [1, 1]}
     request = MESSAGES["inference.ModelInferRequest"](
@@ -127,39 +127,39 @@ def question():
     return request.SerializeToString()
 
 
-def ask_over_grpc(address, note):
+def send_over_grpc(address, note):
     with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         call = channel.unary_unary(f"/{INFERENCE}/ModelInfer")
         outcome = True
         while outcome is True:
             try:
-                outcome = b"LABEL" in call(question(), timeout=60)
+                outcome = b"LABEL" in call(request_bytes(), timeout=60)
             except grpc.RpcError as error:
                 outcome = error.code().name
             note(outcome)
 
 
-def ask_over_a_stream(address, note):
-    """Ask the next as soon as the last is answered."""
-    asked = queue.SimpleQueue()
-    asked.put(question())
+def send_over_a_stream(address, note):
+    """Send the next request as soon as the last one is answered."""
+    requests = queue.SimpleQueue()
+    requests.put(request_bytes())
     with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         try:
-            for answer in channel.stream_stream(f"/{INFERENCE}/ModelStreamInfer")(iter(asked.get, None)):
+            for answer in channel.stream_stream(f"/{INFERENCE}/ModelStreamInfer")(iter(requests.get, None)):
                 note(b"LABEL" in answer)
-                asked.put(question())
+                requests.put(request_bytes())
         except grpc.RpcError as error:
             note(error.code().name)
-        asked.put(None)
+        requests.put(None)
 
 
 DRAIN_S = 1
 
 
-def test_an_end_under_load_loses_no_request(processes, typed_bundles):
+def test_a_shutdown_under_load_loses_no_request(processes, typed_bundles):
     with processes.running(typed_bundles["fp32"], "--drain", DRAIN_S) as served:
-        over_http = [Crowd(ask, served.address) for ask in (ask_with_a_connection_each, ask_over_http)]
-        over_grpc = [Crowd(ask, served.grpc) for ask in (ask_over_grpc, ask_over_a_stream)]
+        over_http = [Crowd(send, served.address) for send in (send_over_a_new_connection_each, send_over_http)]
+        over_grpc = [Crowd(send, served.grpc) for send in (send_over_grpc, send_over_a_stream)]
         with contextlib.closing(http.client.HTTPConnection(served.address, timeout=60)) as kept:
             kept.request("GET", "/v2/health/ready")
             assert kept.getresponse().read() == b""
@@ -178,12 +178,14 @@ def test_an_end_under_load_loses_no_request(processes, typed_bundles):
         assert all(crowd.answered > len(crowd.threads) for crowd in crowds)
         assert [crowd.wrong for crowd in over_http] == [[], []]
         refused = [one for crowd in over_grpc for one in crowd.wrong]
-        assert {outcome for outcome, _ in refused} == {"UNAVAILABLE"}  # each client's last call: nobody listens
+        assert {outcome for outcome, _ in refused} == {
+            "UNAVAILABLE"
+        }  # the last call of each client, when the port is closed
         assert min(moment for _, moment in refused) > ended + DRAIN_S
-        assert "Traceback" not in served.said()
+        assert "Traceback" not in served.stderr()
 
 
-def test_what_it_says_when_it_starts(serve):
+def test_the_messages_at_start_give_working_addresses(serve):
     process = serve("--drain", "0", "--name", "stars")
     lines = [process.stderr.readline() for _ in range(5)]
     assert lines[0] == "stars is served. Ctrl-C ends it.\n"
@@ -202,37 +204,37 @@ def test_a_second_signal_ends_it_at_once(serve):
     process = serve("--json", "--drain", "600")
     process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    assert any("once again to end at once" in line for line in iter(process.stderr.readline, ""))
+    assert any("a second signal ends it at once" in line for line in iter(process.stderr.readline, ""))
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     assert "Traceback" not in process.communicate()[1]
 
 
-def wait_until_nobody_listens(address):
+def wait_until_the_port_is_closed(address):
     host, port = address.split(":")
     with contextlib.suppress(ConnectionRefusedError):
         while True:
             socket.create_connection((host, int(port)), 60).close()
 
 
-def test_a_second_signal_ends_at_once_also_what_is_in_flight(processes, typed_bundles):
-    """For clients that have not sent all, the first signal would wait for half a minute."""
+def test_a_second_signal_ends_requests_in_flight_at_once(processes, typed_bundles):
+    """After the first signal alone, the service would wait half a minute for a client that sent half a request."""
     with processes.running(typed_bundles["fp32"], "--drain", 0) as served:
         host, port = served.address.split(":")
         with socket.create_connection((host, int(port))) as client:
             client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
             served.process.send_signal(signal.SIGTERM)
-            wait_until_nobody_listens(served.address)
+            wait_until_the_port_is_closed(served.address)
             with pytest.raises(subprocess.TimeoutExpired):
-                served.process.wait(3)  # longer than it waits for requests that are on their way
+                served.process.wait(3)  # longer than the time for requests that arrive late
             served.process.send_signal(signal.SIGTERM)
             assert served.process.wait(60) == 0
-        assert "Traceback" not in served.said()
+        assert "Traceback" not in served.stderr()
 
 
-def test_a_host_of_the_network_without_a_token_is_warned_of(serve):
+def test_a_public_host_without_a_token_causes_a_warning(serve):
     process = serve("--host", "0.0.0.0", "--json", "-q")
-    assert "whoever can reach this machine can use the model" in process.stderr.readline()
+    assert "everyone who can reach this machine can use the model" in process.stderr.readline()
 
 
 def test_a_port_in_use_is_one_message(serve):
@@ -248,7 +250,7 @@ def test_a_port_in_use_is_one_message(serve):
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--tls-cert", "a"], 2, "--tls-cert and --tls-key: one without the other"),
+        (["--tls-cert", "a"], 2, "--tls-cert and --tls-key: one is given without the other"),
         (["--tls-cert", "none", "--tls-key", "none"], 1, "none: No such file"),
         (["--token-file", "none"], 1, "none: No such file"),
         (["--http-port", "70000"], 2, "'70000' is not a port"),
@@ -256,7 +258,7 @@ def test_a_port_in_use_is_one_message(serve):
         (["--drain", "-1"], 2, "not a number of seconds"),
     ],
 )
-def test_what_cannot_be_is_told_at_once(serve, options, code, message):
+def test_wrong_options_are_one_message(serve, options, code, message):
     process = serve(*options)
     assert message in process.communicate(timeout=60)[1]
     assert process.returncode == code

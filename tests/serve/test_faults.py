@@ -1,7 +1,7 @@
-"""The real service while engines fail and clients misbehave: whoever asks rightly is answered rightly, all the time.
+"""The real service while engines fail and clients misbehave: every valid request still gets the right response.
 
-It runs in a process of its own, on a model of so many classes that an answer is megabytes long. Its engine fails on
-one token. Its clock stands still: it looks for silent clients when it gets a signal.
+The service runs in a process of its own. Its model has so many classes that a response is megabytes long. Its engine
+fails on one token. It looks for idle clients when it gets a signal, and not at an interval.
 """
 
 import asyncio
@@ -22,32 +22,36 @@ from toolchain.recipe import Recipe
 from toolchain.serve.proto import MESSAGES
 
 CLASSES, ROWS = 2000, 64
-GUILTY = 4  # [MASK], which no text of these tests holds
+FAILING = 4  # [MASK], which no text of these tests holds
 CLIENTS = 12
+
+# Largest resident memory after the second round of a nuisance, relative to that after the first.
 GROWTH = 1.15
-"""Resident memory after the second round of a nuisance, over that after the first."""
 SCRIPT = f"""
 import asyncio, signal
 from contextlib import contextmanager
-from toolchain.serve import engines, server
+from toolchain.serve import server
+from toolchain.serve.batching import engines
+from toolchain.serve.http import server as http_server
+from toolchain.serve.http.connection import close_idle
 
-open_runtime, server.IDLE_S = engines.open_runtime, 10**6
+open_runtime, http_server.IDLE_S = engines.open_runtime, 10**6
 
-class HttpServer(server.HttpServer):
-    silent = {{}}
+class HttpServer(http_server.HttpServer):
+    waiting = {{}}
 
     async def start(self):
         await super().start()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self.look)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self.close_idle)
 
-    def look(self):
-        self.silent = server.sweep(list(self.state.connections), self.silent)
+    def close_idle(self):
+        self.waiting = close_idle(list(self.state.connections), self.waiting)
 
 @contextmanager
 def failing(*model, **choices):
     with open_runtime(*model, **choices) as infer:
         def run(batch):
-            if {GUILTY} in batch["input_ids"]:
+            if {FAILING} in batch["input_ids"]:
                 raise RuntimeError("/secret/model.onnx")
             return infer(batch)
         yield run
@@ -78,48 +82,48 @@ def bundle(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(processes, bundle):
-    with processes.running(bundle, "--timeout", 600, script=SCRIPT) as found:  # a machine that stands still is no fault
+    with processes.running(bundle, "--timeout", 600, script=SCRIPT) as found:  # long enough for a machine that is busy
         yield found
-        assert "Traceback" not in found.said()
+        assert "Traceback" not in found.stderr()
 
 
-def asked(texts, output="LOGITS"):
+def inference(texts, output="LOGITS"):
     tensor = {"name": "TEXT", "datatype": "BYTES", "shape": [len(texts), 1], "data": texts}
     return {"inputs": [tensor], "outputs": [{"name": output}]}
 
 
-GUILTY_ONE = {
+FAILING_REQUEST = {
     "inputs": [
         {"name": name, "datatype": "INT64", "shape": [1, 3], "data": data}
-        for name, data in (("input_ids", [2, GUILTY, 3]), ("attention_mask", [1, 1, 1]))
+        for name, data in (("input_ids", [2, FAILING, 3]), ("attention_mask", [1, 1, 1]))
     ]
 }
 GOOD = [f"a {word} film" for word in ("good", "bad", "great", "poor", "fine", "dull", "warm", "cold")]
-LARGE = json.dumps({"inputs": asked(GOOD * (ROWS // len(GOOD)))["inputs"]}).encode()
+LARGE = json.dumps({"inputs": inference(GOOD * (ROWS // len(GOOD)))["inputs"]}).encode()
 
 
 def raw(body, length=None):
-    """Return a request for inference as bytes."""
+    """Return an inference request as the bytes of HTTP."""
     head = f"POST /v2/models/sentiment/infer HTTP/1.1\r\nHost: x\r\nContent-Length: {length or len(body)}\r\n\r\n"
     return head.encode() + body
 
 
 async def logits_of(session, served, text):
-    async with session.post(served.infer_url(), json=asked([text])) as answer:
+    async with session.post(served.infer_url(), json=inference([text])) as answer:
         assert answer.status == 200, await answer.text()
         return np.array((await answer.json())["outputs"][0]["data"], np.float32)
 
 
 @contextlib.asynccontextmanager
-async def asking_rightly(served):
-    """Ask without a pause while the block runs; yields what counts the answers, and fails where one is not right."""
-    over, answered = asyncio.Event(), asyncio.Semaphore(0)
-    # A connection each: one that is kept may be closed as silent just when the next request is sent.
+async def valid_requests(served):
+    """Send valid requests without a pause, and yield a semaphore that counts the responses. A wrong response fails."""
+    stop, answered = asyncio.Event(), asyncio.Semaphore(0)
+    # Each request has a connection of its own, because the server may close a kept one as idle at any moment.
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True)) as session:
         expected = [await logits_of(session, served, text) for text in GOOD]
 
         async def client(number):
-            while not over.is_set():
+            while not stop.is_set():
                 number = (number + 1) % len(GOOD)
                 found = await logits_of(session, served, GOOD[number])
                 np.testing.assert_allclose(found, expected[number], atol=1e-4)
@@ -129,22 +133,22 @@ async def asking_rightly(served):
             for number in range(CLIENTS):
                 group.create_task(client(number))
             yield answered
-            over.set()
+            stop.set()
 
 
-def check_quiet(served):
-    """Nothing is left of all that was asked."""
+def check_nothing_is_left(served):
+    """Assert that no request is pending and none failed with a bug."""
     found = served.metrics()
     assert found["nv_inference_pending_request_count"] == 0
     assert found["OTHER"] == 0
 
 
-def test_an_engine_that_fails_in_a_batch_fails_the_guilty_alone(served):
+def test_a_failing_request_fails_alone_even_in_a_batch(served):
     async def scenario():
-        async with asking_rightly(served), aiohttp.ClientSession() as session:
+        async with valid_requests(served), aiohttp.ClientSession() as session:
             found = []
             for _ in range(40):
-                async with session.post(served.infer_url(), json=GUILTY_ONE) as answer:
+                async with session.post(served.infer_url(), json=FAILING_REQUEST) as answer:
                     found.append((answer.status, await answer.json()))
             async with session.get(f"{served.url}/v2/health/ready") as answer:
                 return found, answer.status
@@ -154,12 +158,12 @@ def test_an_engine_that_fails_in_a_batch_fails_the_guilty_alone(served):
     assert found == [(500, {"error": "The model failed on this request"})] * 40
     assert ready == 200
     assert served.metrics()["BACKEND"] - before == 40
-    assert max(map(int, re.findall(r"a batch of (\d+) requests failed", served.said()))) > 1
-    check_quiet(served)
+    assert max(map(int, re.findall(r"a batch of (\d+) requests failed", served.stderr()))) > 1
+    check_nothing_is_left(served)
 
 
 async def leave(served, generator, answered):
-    """Ask for much and leave, in the middle of the request or of the answer; half of the clients without a goodbye."""
+    """Send a large request and leave, during the request or the response. Half of the clients reset the connection."""
     host, port = served.address.split(":")
     whole = raw(LARGE)
     end = generator.choice([generator.randrange(len(whole)), len(whole)])
@@ -174,7 +178,7 @@ async def leave(served, generator, answered):
 
 
 async def cancel(served, generator, answered):
-    """Ask for much over gRPC, and cancel at once or when others were answered meanwhile."""
+    """Send a large request over gRPC, and cancel it at once or after other clients were answered."""
     tensor = {"name": "TEXT", "datatype": "BYTES", "shape": [ROWS, 1], "contents": {"bytes_contents": [b"a"] * ROWS}}
     request = MESSAGES["inference.ModelInferRequest"](model_name="sentiment", inputs=[tensor])
     async with grpc.aio.insecure_channel(served.grpc) as channel:
@@ -186,10 +190,10 @@ async def cancel(served, generator, answered):
 
 
 async def twice(served, nuisance):
-    """Do something a hundred times and again, and return the resident memory after each."""
+    """Run a nuisance a hundred times, twice, and return the resident memory after each hundred."""
     generator = random.Random(5)
     found = []
-    async with asking_rightly(served) as answered:
+    async with valid_requests(served) as answered:
         for _ in range(2):
             for _ in range(10):
                 await asyncio.gather(*(nuisance(served, generator, answered) for _ in range(10)))
@@ -200,16 +204,16 @@ async def twice(served, nuisance):
 
 
 @pytest.mark.parametrize("nuisance", [leave, cancel])
-def test_clients_that_leave_in_the_middle_harm_nobody(served, nuisance):
+def test_clients_that_leave_do_not_disturb_others(served, nuisance):
     before = served.metrics()["CANCELED"]
     first, second = asyncio.run(twice(served, nuisance))
     assert second < GROWTH * first
-    assert served.metrics()["CANCELED"] > before  # the work for them was ended
-    check_quiet(served)
+    assert served.metrics()["CANCELED"] > before  # their requests were cancelled
+    check_nothing_is_left(served)
 
 
 def narrow(served):
-    """Return a connection that takes a few kilobytes before it must be read."""
+    """Return a connection whose receive buffer holds a few kilobytes."""
     host, port = served.address.split(":")
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -217,8 +221,8 @@ def narrow(served):
     return client
 
 
-def test_clients_that_neither_read_nor_write_are_hung_up_on(served):
-    """One reads no answer, one none of three, one sends half a body, one none of it, one half a head, one nothing."""
+def test_connections_of_idle_clients_are_closed(served):
+    """They read no response, or none of three; they send half a body, no body, half a head, or nothing."""
     sent = [raw(LARGE), raw(LARGE) * 3, raw(LARGE)[:500], raw(b"", 9), b"POST / HT", b""]
 
     async def scenario():
@@ -228,19 +232,19 @@ def test_clients_that_neither_read_nor_write_are_hung_up_on(served):
                 client.sendall(data)
             ports = {client.getsockname()[1] for client in clients}
             assert ports <= served.clients()
-            async with asking_rightly(served) as answered:
+            async with valid_requests(served) as answered:
                 while ports & served.clients():
                     served.process.send_signal(signal.SIGUSR1)
                     for _ in range(3 * CLIENTS):
                         await answered.acquire()
 
     asyncio.run(scenario())
-    check_quiet(served)
+    check_nothing_is_left(served)
 
 
-def test_clients_that_read_and_write_slowly_get_all_of_a_right_answer(served):
+def test_slow_clients_get_the_whole_response(served):
     async def slowly(answered, whole):
-        """Write and read a little at a time, whenever another client was answered."""
+        """Write and read a little at a time, each time that another client was answered."""
         host, port = served.address.split(":")
         reader, writer = await asyncio.open_connection(host, int(port), limit=4096)
         for start in range(0, len(whole), 400):
@@ -257,7 +261,7 @@ def test_clients_that_read_and_write_slowly_get_all_of_a_right_answer(served):
         return head, json.loads(b"".join(parts))
 
     async def scenario():
-        async with asking_rightly(served) as answered, aiohttp.ClientSession() as session:
+        async with valid_requests(served) as answered, aiohttp.ClientSession() as session:
             found = await asyncio.gather(*(slowly(answered, raw(LARGE)) for _ in range(4)))
             return found, [await logits_of(session, served, text) for text in GOOD]
 

@@ -1,6 +1,6 @@
-"""Damaged requests over the wire to the real service: each is answered or refused, none hangs, and nothing grows.
+"""Damaged requests to the real service: each is answered or refused, none hangs, and memory does not grow.
 
-Ten thousand each go to the parsers themselves in test_binary.py and test_grpc.py; some of the same kind go here.
+test_codec.py and test_servicer.py send ten thousand of the same kind directly to the parsers.
 """
 
 import asyncio
@@ -11,21 +11,22 @@ from collections import Counter
 import grpc
 import pytest
 
-from toolchain.serve.http.binary import HEADER
+from toolchain.serve.http.codec import LENGTH_HEADER
 
 CASES = 3000
+
+# Largest resident memory after the second round, relative to that after the first.
 GROWTH = 1.1
-"""Resident memory after as many again, over that after the first."""
 
 
 @pytest.fixture(scope="module")
 def whole(by_path):
-    """The module with requests that are right."""
+    """The module with valid requests."""
     return by_path("serve/triton_answers")
 
 
 def damaged(data, generator):
-    """Return bytes of which up to three were changed, taken out or put in."""
+    """Return bytes with up to three of them changed, removed or inserted."""
     blob = bytearray(data)
     for _ in range(generator.randrange(4)):
         at = generator.randrange(len(blob))
@@ -34,14 +35,14 @@ def damaged(data, generator):
 
 
 def over_http(served, whole, generator):
-    """Return how many answers there were of each status."""
+    """Return the number of responses of each status."""
     client = http.client.HTTPConnection(served.address, timeout=60)
     found = Counter()
     for _ in range(CASES):
         case = whole.HTTP[generator.choice(["bin OK", "bin OK bin out", "OK json", "nested data ok"])]
         headers = dict(case.headers)
         if headers and generator.random() < 0.1:
-            headers = {HEADER.decode(): str(generator.randrange(-2, 300))}
+            headers = {LENGTH_HEADER.decode(): str(generator.randrange(-2, 300))}
         client.request("POST", case.path, damaged(case.body, generator), headers)
         answer = client.getresponse()
         found[str(answer.status)] += 1

@@ -1,11 +1,11 @@
-"""A port that is had from the beginning, and clients that are let in and no longer let in."""
+"""A port that is taken at once, and clients that can connect only between start and shutdown."""
 
 import socket
 
 import pytest
 
 from toolchain.errors import InputError, UsageError
-from toolchain.serve.listener import bind, ignore_clients, let_clients_in, waiting
+from toolchain.serve.listener import accept_pending, bind, drop_new_clients, let_clients_connect
 
 
 @pytest.fixture
@@ -14,43 +14,43 @@ def listener():
         yield found
 
 
-def ask(listener):
-    """Connect, unless nobody answers."""
+def connect(listener):
+    """Connect, or raise TimeoutError after half a second."""
     return socket.create_connection(listener.getsockname(), timeout=0.5)
 
 
-def test_a_port_is_had_from_the_beginning(listener):
+def test_a_bound_port_cannot_be_bound_again(listener):
     port = listener.getsockname()[1]
     with pytest.raises(InputError, match=f"127.0.0.1:{port}: Address already in use. Choose another"):
         bind("127.0.0.1", port)
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 70])
-def test_a_host_that_is_none(host):
+def test_an_unknown_host_is_refused(host):
     with pytest.raises(UsageError, match=f"--host {host}: no such host"):
         bind(host, 0)
 
 
-def test_clients_are_ignored_until_they_are_let_in_and_again_at_the_end(listener):
+def test_clients_are_ignored_before_start_and_at_shutdown(listener):
     with pytest.raises(TimeoutError):
-        ask(listener)
-    let_clients_in(listener)
-    with ask(listener) as client:
-        ignore_clients(listener)
+        connect(listener)
+    let_clients_connect(listener)
+    with connect(listener) as client:
+        drop_new_clients(listener)
         with pytest.raises(TimeoutError):
-            ask(listener)
-        client.sendall(b"asked before")
-        (taken,) = waiting(listener)
-        listener.close()  # resets nobody
+            connect(listener)
+        client.sendall(b"sent before")
+        (taken,) = accept_pending(listener)
+        listener.close()  # resets no connection
         with taken:
             taken.setblocking(True)
-            assert taken.recv(100) == b"asked before"
+            assert taken.recv(100) == b"sent before"
 
 
-def test_letting_in_who_was_not_kept_out_changes_nothing(listener):
-    let_clients_in(listener)
-    let_clients_in(listener)
-    with ask(listener) as client:
-        (taken,) = waiting(listener)
+def test_letting_clients_connect_twice_changes_nothing(listener):
+    let_clients_connect(listener)
+    let_clients_connect(listener)
+    with connect(listener) as client:
+        (taken,) = accept_pending(listener)
         with taken:
             assert taken.getpeername() == client.getsockname()

@@ -1,4 +1,4 @@
-"""The real service under load: Triton's own load generator, and ten times more than it can do."""
+"""The real service under load: with Triton's load generator, and with ten times more requests than it can answer."""
 
 import asyncio
 import json
@@ -20,13 +20,13 @@ GROWTH_MB = 64
 
 @pytest.fixture(scope="module")
 def server(processes, demo_bundle):
-    """A process of its own with a short queue."""
+    """A service with a short queue, in a process of its own."""
     with processes.running(demo_bundle, "--max-queue", QUEUE, "--max-batch", QUEUE) as found:
         yield found
 
 
 @pytest.mark.parametrize("wire", ["http", "grpc"])
-def test_perf_analyzer_runs_against_it(server, perf_analyzer, tmp_path, wire):
+def test_perf_analyzer_measures_the_service(server, perf_analyzer, tmp_path, wire):
     (tmp_path / "in.json").write_text(json.dumps({"data": [{"TEXT": [text]} for text in PROBES]}))
     address = server.address if wire == "http" else server.grpc
     found = perf_analyzer(
@@ -70,7 +70,7 @@ def body(text):
 
 
 async def overload(url, logits, seconds):
-    """Ask without a pause from far more clients than the queue has room for; return what came of it."""
+    """Send requests without a pause from ten times more clients than the queue holds; return statuses and faults."""
     found, wrong = Counter(), []
     end = time.monotonic() + seconds
 
@@ -92,7 +92,7 @@ async def overload(url, logits, seconds):
 
 
 @pytest.mark.parametrize("seconds", [5, pytest.param(30, marks=pytest.mark.stress)])
-def test_ten_times_too_much_is_turned_away_and_what_is_taken_is_answered_right(server, demo_bundle, seconds):
+def test_overload_is_refused_with_503_and_accepted_requests_get_the_right_logits(server, demo_bundle, seconds):
     logits = expected(demo_bundle)
     before = server.resident_mb()
     found, wrong = asyncio.run(overload(server.infer_url(), logits, seconds))

@@ -1,4 +1,4 @@
-"""The page /metrics, read by prometheus-client's own parser; GPUs are those of the scripted NVML."""
+"""The page /metrics, read by prometheus-client's parser, with the GPUs of a scripted NVML."""
 
 import re
 from textwrap import dedent
@@ -9,11 +9,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from toolchain.meters.gpu_state import Usage
 from toolchain.serve.counters import Counters, Times
-from toolchain.serve.gpus import Reading
-from toolchain.serve.metrics import text
+from toolchain.serve.gpus import GpuReading
+from toolchain.serve.metrics import render
 
 PAIR = {"model": "demo", "version": "1"}
-GPU = Reading("GPU-1", Usage(0.5, 3_000_000_000, 15_000_000_000, 70.0), 31.5, 120.0)
+GPU = GpuReading("GPU-1", Usage(0.5, 3_000_000_000, 15_000_000_000, 70.0), 31.5, 120.0)
 
 
 def service(device="cpu", name="demo"):
@@ -21,7 +21,7 @@ def service(device="cpu", name="demo"):
 
 
 def read(page):
-    """Return (name, labels) -> value, and the type of each name, without the ending that the parser gives counters."""
+    """Return (name, labels) -> value, and name -> type. The parser adds `_total` to counters; it is removed here."""
     assert not re.search(rb"_total[ {]", page)
     families = list(text_string_to_metric_families(page.decode()))
     samples = [(sample, family.type) for family in families for sample in family.samples]
@@ -35,14 +35,14 @@ def of_model(page):
     return {name: value for (name, labels), value in read(page)[0].items() if dict(labels) == PAIR}
 
 
-def test_a_script_of_requests_is_counted_under_tritons_names():
+def test_requests_are_counted_under_tritons_names():
     served = service()
     for rows in (1, 7):
-        served.counters.answered(rows, 9_000_000, Times(1_000_000, 2_000_000, 3_000_000, 500_000))
+        served.counters.count_success(rows, 9_000_000, Times(1_000_000, 2_000_000, 3_000_000, 500_000))
     served.counters.executions, served.counters.pending = 1, 4
     for reason in ("REJECTED", "REJECTED", "BACKEND"):
-        served.counters.failed(reason, 5_000)
-    page = text(served)
+        served.counters.count_failure(reason, 5_000)
+    page = render(served)
     assert of_model(page) == {
         "nv_inference_request_success": 2,
         "nv_inference_count": 8,
@@ -58,8 +58,8 @@ def test_a_script_of_requests_is_counted_under_tritons_names():
     assert failures == {"OTHER": 0, "REJECTED": 2, "CANCELED": 0, "BACKEND": 1}
 
 
-def test_types_are_tritons_though_no_name_ends_in_total():
-    kinds = read(text(service(), [GPU]))[1]
+def test_types_are_tritons_although_no_name_ends_in_total():
+    kinds = read(render(service(), [GPU]))[1]
     gauges = {
         "nv_inference_pending_request_count",
         "nv_gpu_utilization",
@@ -72,15 +72,15 @@ def test_types_are_tritons_though_no_name_ends_in_total():
     assert set(kinds.values()) == {"counter", "gauge"}
 
 
-def test_a_name_of_any_characters_is_one_label():
+def test_a_name_with_any_characters_is_one_label():
     name = 'a "b" \\n\nc'
-    assert {dict(labels)["model"] for _, labels in read(text(service(name=name)))[0]} == {name}
+    assert {dict(labels)["model"] for _, labels in read(render(service(name=name)))[0]} == {name}
 
 
-def test_a_gpu_is_told_by_its_uuid():
-    found = read(text(service(), [GPU]))[0]
-    told = {name: value for (name, labels), value in found.items() if dict(labels) == {"gpu_uuid": "GPU-1"}}
-    assert told == {
+def test_a_gpu_is_reported_under_its_uuid():
+    found = read(render(service(), [GPU]))[0]
+    reported = {name: value for (name, labels), value in found.items() if dict(labels) == {"gpu_uuid": "GPU-1"}}
+    assert reported == {
         "nv_gpu_utilization": 0.5,
         "nv_gpu_power_usage": 31.5,
         "nv_gpu_power_limit": 70,
@@ -90,8 +90,8 @@ def test_a_gpu_is_told_by_its_uuid():
     }
 
 
-def test_what_a_gpu_does_not_tell_is_left_out_with_its_name():
-    page = text(service(), [Reading("GPU-1", Usage(None, None, None, 70.0), None, None)])
+def test_an_unknown_value_of_a_gpu_is_left_out_with_its_name():
+    page = render(service(), [GpuReading("GPU-1", Usage(None, None, None, 70.0), None, None)])
     assert [name for name, labels in read(page)[0] if "gpu_uuid" in dict(labels)] == ["nv_gpu_power_limit"]
     assert b"nv_gpu_power_usage" not in page
 
@@ -104,14 +104,14 @@ def test_what_a_gpu_does_not_tell_is_left_out_with_its_name():
         ("cuda:0", 0, [GPU], None),
         ("cpu", 4, [GPU], None),
         ("cuda:0", 4, [], None),
-        ("cuda:0", 4, [GPU, Reading("GPU-2", GPU.usage, 31.5, None)], None),
+        ("cuda:0", 4, [GPU, GpuReading("GPU-2", GPU.usage, 31.5, None)], None),
     ],
 )
-def test_joules_per_request_are_told_where_the_engines_gpu_is_measured(device, answered, gpus, joules):
+def test_joules_per_request_need_the_energy_of_every_gpu_of_the_engines(device, answered, gpus, joules):
     served = service(device)
     for _ in range(answered):
-        served.counters.answered(1, 1000, Times())
-    assert of_model(text(served, gpus)).get("toolchain_energy_joules_per_request") == joules
+        served.counters.count_success(1, 1000, Times())
+    assert of_model(render(served, gpus)).get("toolchain_energy_joules_per_request") == joules
 
 
 T4 = "device 0 6 GPU-11111111-aaaa Tesla T4\nupdate_ms 0 20\nbase_mj 0 7000000\npower 0 0 30000\n"
@@ -122,7 +122,7 @@ def joules(gpus):
 """
 
 
-def test_energy_is_counted_from_when_the_service_started(run):
+def test_energy_counts_from_the_start_of_the_service(run):
     code = """
     with open_gpus("cuda:0") as gpus:
         assert joules(gpus) == [None]  # the counter has not moved
@@ -135,7 +135,7 @@ def test_energy_is_counted_from_when_the_service_started(run):
     run(f"{T4}utilisation 0 37\nframe_buffer 0 3000 15000\n", f"advance(5)\n{OPEN}{dedent(code)}")
 
 
-def test_a_counter_that_falls_tells_nothing_any_more(run):
+def test_energy_is_unknown_after_the_counter_was_reset(run):
     code = """
     with open_gpus("cuda:0") as gpus:
         advance(1)
@@ -148,7 +148,7 @@ def test_a_counter_that_falls_tells_nothing_any_more(run):
     run(f"{T4}reset 0 2000 0\n", OPEN + dedent(code))
 
 
-def test_a_gpu_that_is_lost_leaves_nothing_but_its_uuid(run):
+def test_a_lost_gpu_is_reported_by_its_uuid_alone(run):
     code = """
     from toolchain.meters.gpu_state import Usage
     with open_gpus("cpu") as gpus:
@@ -162,7 +162,7 @@ def test_a_gpu_that_is_lost_leaves_nothing_but_its_uuid(run):
 @pytest.mark.parametrize(
     "scenario", [f"{T4}mig 0 1\n", f"{T4}no_counter 0\nmissing 0 nvmlDeviceGetPowerUsage\nerror 0 field186 3 0 -1\n"]
 )
-def test_power_and_energy_of_other_slices_or_of_no_meter_are_not_told(run, scenario):
+def test_power_and_energy_of_a_mig_slice_or_without_sensors_are_unknown(run, scenario):
     code = """
     with open_gpus("cuda:0") as gpus:
         advance(2)

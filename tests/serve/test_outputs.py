@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from toolchain.serve.outputs import labels, readable, scores, tensors
+from toolchain.serve.outputs import classifications, labels, scores, tensors
 
 LOGITS = np.array([[1.0, -2.0, 0.5], [-300.0, 400.0, 399.0], [0.0, 0.0, 0.0]], np.float32)
 NAMES = ["bad", "schön", "fine"]
@@ -15,7 +15,7 @@ def test_scores_are_the_softmax():
     np.testing.assert_array_equal(scores(LOGITS), softmax(LOGITS.astype(np.float64), axis=1).astype(np.float32))
 
 
-def test_outputs_have_the_protocols_shapes_and_types():
+def test_outputs_have_the_shapes_and_types_of_the_protocol():
     label, score, logits = tensors(LOGITS, NAMES, ("LABEL", "SCORE", "LOGITS"), {})
     assert label.array.tolist() == [[b"bad"], ["schön".encode()], [b"bad"]]
     assert [(one.name, one.datatype, one.array.shape) for one in (label, score, logits)] == [
@@ -26,7 +26,7 @@ def test_outputs_have_the_protocols_shapes_and_types():
     assert [one.name for one in tensors(LOGITS, NAMES, ("LOGITS",), {})] == ["LOGITS"]
 
 
-def test_the_best_classes_are_written_as_triton_writes_them():
+def test_best_classes_have_tritons_form():
     array = np.array([[-0.0871, -0.1621], [0.5, 2.0]], np.float32)
     best, label = tensors(array, NAMES, ("LOGITS", "LABEL"), {"LOGITS": 1})
     assert (best.name, best.datatype, best.array.tolist()) == ("LOGITS", "BYTES", [[b"-0.087100:0"], [b"2.000000:1"]])
@@ -35,17 +35,17 @@ def test_the_best_classes_are_written_as_triton_writes_them():
     assert more.array.tolist() == [[b"-0.087100:0", b"-0.162100:1"], [b"2.000000:1", b"0.500000:0"]]
 
 
-def test_a_regression_gives_its_number():
+def test_a_regression_returns_its_number():
     value = np.array([[3.1415927], [-1e-9]], np.float32)
     assert labels(value, ["score"]) == ["3.1415927", "-1e-09"]
     assert scores(value) is value
-    assert readable(value[:1], ["score"]) == [
+    assert classifications(value[:1], ["score"]) == [
         {"label": "3.1415927", "score": float(value[0, 0]), "scores": {"score": float(value[0, 0])}}
     ]
 
 
-def test_people_read_names_and_scores():
-    (row,) = readable(LOGITS[:1], NAMES)
+def test_classifications_have_names_and_scores():
+    (row,) = classifications(LOGITS[:1], NAMES)
     assert row["label"] == "bad"
     assert row["score"] == row["scores"]["bad"] == max(row["scores"].values())
     assert sum(row["scores"].values()) == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""The page in a real browser, and both pages' policy: a sentence is typed, a label is seen, nobody else is asked."""
+"""The pages in a real browser: typing a text shows its label, and nothing is loaded from other hosts."""
 
 import json
 import re
@@ -47,13 +47,13 @@ def type_and_enter(tab, text, field="text"):
     tab.call("Input.dispatchKeyEvent", type="keyDown", key="Enter", text="\r")
 
 
-def complaints(tab):
+def browser_errors(tab):
     return tab.happened("Log.entryAdded") + tab.happened("Runtime.exceptionThrown")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_a_sentence_is_typed_and_its_label_seen(tab, fake, tmp_path, width, dark):
+def test_typing_a_text_shows_its_label(tab, fake, tmp_path, width, dark):
     with fake.running(fake.FakeService()) as address:
         visit(tab, f"http://{address}/", width=width, dark=dark)
         type_and_enter(tab, "a gripping <b>film</b>")
@@ -65,7 +65,7 @@ def test_a_sentence_is_typed_and_its_label_seen(tab, fake, tmp_path, width, dark
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         asked = {event["request"]["url"] for event in tab.happened("Network.requestWillBeSent")}
         assert {url.split("/")[2] for url in asked} == {address}
-        assert complaints(tab) == []
+        assert browser_errors(tab) == []
 
 
 def test_the_page_of_the_real_service_shows_the_label_that_classify_gives(tab, served_demo):
@@ -81,10 +81,10 @@ def test_the_page_of_the_real_service_shows_the_label_that_classify_gives(tab, s
         bars = tab.evaluate("[...document.querySelectorAll('meter')].map(bar => bar.value)")
         assert sorted(bars) == pytest.approx(sorted(found["scores"].values()), abs=1e-3)
         assert tab.evaluate("document.getElementById('model').textContent") == "sentiment"
-        assert complaints(tab) == []
+        assert browser_errors(tab) == []
 
 
-def test_what_is_wrong_is_said(tab, fake):
+def test_a_refusal_is_shown(tab, fake):
     with fake.running(fake.FakeService(limits=Limits(max_characters=5))) as address:
         visit(tab, f"http://{address}/")
         type_and_enter(tab, "too long")
@@ -93,7 +93,7 @@ def test_what_is_wrong_is_said(tab, fake):
 
 
 def test_pairs_have_two_fields(tab, fake):
-    with fake.running(fake.FakeService(texts=2)) as address:
+    with fake.running(fake.FakeService(texts_per_row=2)) as address:
         visit(tab, f"http://{address}/")
         type_and_enter(tab, "one", "pair")
         type_and_enter(tab, "two")
@@ -111,17 +111,17 @@ def test_the_token_is_asked_for(tab, fake):
         assert tab.evaluate("document.getElementById('label').textContent") == "4"
 
 
-def test_the_page_of_the_api_asks_for_nothing(tab, fake):
+def test_the_page_of_the_api_loads_nothing(tab, fake):
     with fake.running(fake.FakeService()) as address:
         visit(tab, f"http://{address}/docs")
         assert len(tab.happened("Network.requestWillBeSent")) == 1
         assert tab.evaluate("document.querySelectorAll('section').length") == 9
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390
-        assert complaints(tab) == []
+        assert browser_errors(tab) == []
 
 
 @pytest.mark.parametrize("page", [pages.load("page.html"), pages.docs(openapi.document(Limits()))], ids=["try", "docs"])
-def test_pages_name_no_other_host_and_nothing_unlisted_runs(page):
+def test_pages_load_nothing_from_other_hosts_and_their_policy_is_strict(page):
     assert not re.search(rb"(?:src|href)=\"(?!/|data:)|https?://|\son\w+=|style=\"", page.body)
     policy = dict(page.headers)[b"content-security-policy"]
     assert b"default-src 'none'" in policy

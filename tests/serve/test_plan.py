@@ -1,4 +1,4 @@
-"""A plan, served on the stand-ins for TensorRT and PyCUDA: it is opened and run in the worker's thread."""
+"""A TensorRT plan, served with stand-ins for TensorRT and PyCUDA: it is opened and run in the worker's thread."""
 
 import pytest
 
@@ -36,7 +36,7 @@ asyncio.run(main())
 @pytest.mark.parametrize(
     ("options", "batches"), [(("--buckets", "16,128"), 2), (("--attention", "plugin"), 1)], ids=["buckets", "packed"]
 )
-def test_a_plan_is_served_with_its_own_shapes(toolchain, snippet, bundle_of, options, batches):
+def test_a_plan_is_served_with_the_shapes_of_its_profiles(toolchain, snippet, bundle_of, options, batches):
     bundle = bundle_of("fp16")
     done = toolchain("build", bundle, "--backend", "trt", "--batch-size", "1,4,16", *options)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Our transcription of the protocol against the descriptors in tritonclient's wheel, and against protoc."""
+"""The .proto files of this project against the descriptors in tritonclient's wheel, and against protoc."""
 
 import importlib.util
 import os
@@ -12,7 +12,8 @@ from google.protobuf.runtime_version import VersionError
 from toolchain.serve import proto
 
 FOLDER = Path(proto.__file__).parent
-PARTS = (
+# Messages of which the .proto files have some fields only. A client that reads them drops the other fields.
+PARTIAL = (
     "ModelConfig",
     "ModelInput",
     "ModelOutput",
@@ -21,10 +22,9 @@ PARTS = (
     "ModelDynamicBatching",
     "ModelStatistics",
 )
-"""What we have some fields of only; the rest of a message is dropped when a client reads it."""
 
 
-def test_the_descriptors_are_what_protoc_makes_of_the_files(tmp_path):
+def test_the_descriptors_are_those_that_protoc_makes(tmp_path):
     protoc = pytest.importorskip("grpc_tools.protoc", reason="grpcio-tools, which generates the descriptors, is absent")
     made = tmp_path / "made"
     names = [path.name for path in sorted(FOLDER.glob("*.proto"))]
@@ -35,7 +35,7 @@ def test_the_descriptors_are_what_protoc_makes_of_the_files(tmp_path):
 
 @pytest.fixture(scope="module")
 def theirs():
-    """A pool of the messages that tritonclient brings, which need not run beside our grpcio."""
+    """A pool of tritonclient's messages. They are only compared, because tritonclient pins another protobuf."""
     found = importlib.util.find_spec("tritonclient")
     if found is None:
         pytest.skip("tritonclient is not installed")
@@ -54,7 +54,7 @@ def theirs():
 
 
 def shape(field):
-    """Return all of a field that its bytes depend on, and the names that JSON has."""
+    """Return everything of a field on which its binary and its JSON form depend."""
     kind = field.message_type or field.enum_type
     group = field.containing_oneof and field.containing_oneof.name
     return field.name, field.number, field.type, field.is_repeated, field.is_required, kind and kind.full_name, group
@@ -73,14 +73,14 @@ OURS = [
 
 
 @pytest.mark.parametrize("message", OURS, ids=lambda message: message.full_name)
-def test_fields_have_the_names_numbers_and_types_of_the_public_protocol(message, theirs):
+def test_fields_equal_those_of_the_public_protocol(message, theirs):
     public = {shape(field) for field in theirs.FindMessageTypeByName(message.full_name).fields}
     fields = {shape(field) for field in message.fields}
     assert fields <= public
-    assert fields == public or message.name in PARTS
+    assert fields == public or message.name in PARTIAL
 
 
-def test_the_enumerations_have_the_public_numbers(theirs):
+def test_enumerations_equal_the_public_ones(theirs):
     file = proto.MESSAGES["inference.ModelConfig"].DESCRIPTOR.file
     enums = [*file.enum_types_by_name.values(), *(enum for message in OURS for enum in message.enum_types)]
     assert len(enums) == 3
@@ -89,7 +89,7 @@ def test_the_enumerations_have_the_public_numbers(theirs):
         assert [(one.name, one.number) for one in enum.values] == [(one.name, one.number) for one in public.values]
 
 
-def test_the_methods_are_the_public_ones_but_for_shared_memory_traces_and_logs(theirs):
+def test_methods_equal_the_public_ones_except_shared_memory_traces_and_logs(theirs):
     def signature(method):
         streams = method.client_streaming, method.server_streaming
         return method.name, method.input_type.full_name, method.output_type.full_name, streams
@@ -100,7 +100,7 @@ def test_the_methods_are_the_public_ones_but_for_shared_memory_traces_and_logs(t
     assert all("SharedMemory" in name or name in ("TraceSetting", "LogSettings") for name, *_ in public - ours)
 
 
-def test_health_is_the_standard_one():
+def test_health_is_the_standard_service():
     (method,) = proto.SERVICES[proto.HEALTH].methods
     status = method.output_type.fields_by_name["status"]
     assert (method.full_name, method.input_type.fields_by_name["service"].number) == ("grpc.health.v1.Health.Check", 1)

@@ -1,4 +1,4 @@
-"""The real server: Triton's own client, bad clients, TLS, and an end that loses nothing."""
+"""The HTTP server over a real socket: Triton's client, invalid clients, TLS, and the token's file."""
 
 import asyncio
 import contextlib
@@ -14,9 +14,10 @@ import pytest
 import tritonclient.http as triton
 
 from toolchain.errors import InputError
-from toolchain.serve.guard import is_loopback, read_token
-from toolchain.serve.http.connection import HEAD_BYTES, sweep
-from toolchain.serve.server import Options, Tls
+from toolchain.serve.auth import is_loopback, read_token
+from toolchain.serve.http.connection import HEAD_BYTES, close_idle
+from toolchain.serve.server import ServerOptions
+from toolchain.serve.tls import Tls
 
 INFER = "/v2/models/sentiment/infer"
 
@@ -28,7 +29,7 @@ def at(fake, service):
 
 
 def exchange(address, data):
-    """Send bytes as they are, and return all that comes back until the server hangs up."""
+    """Send bytes as they are, and return everything that the server sends until it closes the connection."""
     host, port = address.split(":")
     with socket.create_connection((host, int(port)), 20) as client:
         client.settimeout(20)
@@ -40,7 +41,7 @@ def exchange(address, data):
 
 @pytest.mark.parametrize("packing", [None, "gzip", "deflate"])
 @pytest.mark.parametrize("binary", [True, False])
-def test_tritons_client(at, packing, binary):
+def test_tritons_client_works(at, packing, binary):
     with triton.InferenceServerClient(at) as client:
         assert client.is_server_live()
         assert client.is_server_ready()
@@ -62,7 +63,7 @@ def test_tritons_client(at, packing, binary):
         assert found.as_numpy("LOGITS")[:, 0].tolist() == [2, 5]
 
 
-def test_tritons_client_is_told_what_is_wrong(at):
+def test_tritons_client_raises_the_text_of_a_refusal(at):
     with triton.InferenceServerClient(at) as client:
         with pytest.raises(triton.InferenceServerException, match="'nope' is not found"):
             client.get_model_metadata("nope")
@@ -70,8 +71,8 @@ def test_tritons_client_is_told_what_is_wrong(at):
             client.unload_model("sentiment")
 
 
-def test_too_many_connections_are_told_and_those_that_are_there_go_on(at, monkeypatch):
-    monkeypatch.setattr("toolchain.serve.server.MOST", 2)
+def test_a_connection_above_the_bound_gets_503_and_the_others_continue(at, monkeypatch):
+    monkeypatch.setattr("toolchain.serve.http.server.MAX_CONNECTIONS", 2)
     host, port = at.split(":")
     first, second, third = (http.client.HTTPConnection(host, int(port), timeout=20) for _ in range(3))
     for known in (first, second):
@@ -105,19 +106,19 @@ POST = b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" % INFER.encode()
         (b"GET / HTTP/9.9\r\n\r\n", 400),
         (POST + CHUNKED + (b"10000\r\n" + bytes(1 << 16) + b"\r\n") * 20, 413),
     ],
-    ids=["chunked", "plain", "no length", "TLS", "huge", "bytes", "smuggled", "version", "endless"],
+    ids=["chunked", "plain", "no length", "TLS", "huge", "bytes", "both lengths", "version", "endless"],
 )
-def test_what_is_sent_raw(at, data, status):
+def test_invalid_http_is_refused(at, data, status):
     assert exchange(at, data).startswith(b"HTTP/1.1 %d " % status)
 
 
 @pytest.mark.parametrize("head", [b"GET /" + b"a" * (1 << 20), b"GET / HTTP/1.1\r\nX: " + b"a" * (1 << 20)])
-def test_an_endless_head_is_hung_up_on(at, head):
+def test_an_endless_head_closes_the_connection(at, head):
     assert len(head) > HEAD_BYTES
     assert exchange(at, head) == b""
 
 
-def test_ten_thousand_bytes_of_noise_stop_nobody(at):
+def test_the_server_survives_random_bytes(at):
     generator = np.random.default_rng(3)
     for _ in range(50):
         exchange(at, POST[: generator.integers(len(POST))] + generator.bytes(200) + b"\r\n\r\n")
@@ -127,7 +128,7 @@ def test_ten_thousand_bytes_of_noise_stop_nobody(at):
 
 
 class Client:
-    """A connection as a sweep sees it."""
+    """The attributes of a connection that close_idle reads."""
 
     def __init__(self, **state):
         self.cycle = type("Cycle", (), {"response_complete": False, "more_body": False} | state)()
@@ -139,16 +140,16 @@ class Client:
 
 
 @pytest.mark.parametrize("state", [{"more_body": True}, {"response_complete": True}, {"write_paused": True}])
-def test_a_client_is_hung_up_on_at_the_second_sweep_in_which_nothing_came(state):
-    slow, worked_on, quick = Client(**state), Client(), Client(**state)
-    before = sweep([slow, worked_on, quick], {})
+def test_a_client_that_did_nothing_between_two_calls_is_disconnected(state):
+    slow, in_flight, quick = Client(**state), Client(), Client(**state)
+    before = close_idle([slow, in_flight, quick], {})
     assert not slow.aborted
     quick.cycle = Client(**state).cycle  # its next request
-    sweep([slow, worked_on, quick], before)
-    assert (slow.aborted, worked_on.aborted, quick.aborted) == (True, False, False)
+    close_idle([slow, in_flight, quick], before)
+    assert (slow.aborted, in_flight.aborted, quick.aborted) == (True, False, False)
 
 
-def test_the_work_for_a_client_that_leaves_is_ended(at, service):
+def test_the_request_of_a_client_that_leaves_is_cancelled(at, service):
     started = threading.Event()
 
     class Gate:
@@ -196,11 +197,11 @@ def tls(tmp_path_factory):
         check=False,
     )
     if made.returncode:
-        pytest.skip("openssl cannot make a certificate here")
+        pytest.skip("openssl cannot make a certificate on this machine")
     return Tls(cert, key)
 
 
-def test_tls(fake, service, tls):
+def test_the_server_uses_tls_with_a_certificate(fake, service, tls):
     with fake.running(service, tls=tls) as address:
         context = ssl.create_default_context(cafile=str(tls.cert))
         client = http.client.HTTPSConnection(address, context=context, timeout=20)
@@ -209,7 +210,7 @@ def test_tls(fake, service, tls):
         client.close()
 
 
-def test_a_certificate_that_is_none(fake, service, tmp_path):
+def test_a_wrong_certificate_is_refused(fake, service, tmp_path):
     (tmp_path / "cert.pem").write_text("not PEM")
     files = Tls(tmp_path / "cert.pem", tmp_path / "cert.pem")
     with pytest.raises(InputError, match=r"cert.pem: .*--tls-cert"), fake.running(service, tls=files):
@@ -227,18 +228,18 @@ def test_a_certificate_that_is_none(fake, service, tmp_path):
         ("example.org", False),
     ],
 )
-def test_what_only_this_machine_can_reach(host, expected):
+def test_a_host_is_loopback_if_only_this_machine_can_reach_it(host, expected):
     assert is_loopback(host) is expected
 
 
 @pytest.mark.parametrize("text", ["", "short", "two words that are long", "\N{SNOWMAN}" * 20])
-def test_a_file_that_holds_no_token(tmp_path, text):
+def test_a_file_without_a_token_is_refused(tmp_path, text):
     (tmp_path / "token").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match="token"):
         read_token(tmp_path / "token")
 
 
-def test_a_token_is_read_without_its_line_end(tmp_path):
+def test_a_token_is_read_without_its_line_break(tmp_path):
     (tmp_path / "token").write_text("a" * 16 + "\n")
     assert read_token(tmp_path / "token") == "a" * 16
-    assert Options().host == "127.0.0.1"
+    assert ServerOptions().host == "127.0.0.1"

@@ -1,4 +1,4 @@
-"""A bundle really served: its answers are the evaluator's, and whatever goes wrong is a refusal."""
+"""The service of a real bundle: its logits equal the evaluator's, and every failure is a refusal."""
 
 import asyncio
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ ROWS = 64
 
 
 def serve(bundle, scenario, **choices):
-    """Run a scenario on the open service of a bundle."""
+    """Run a scenario with the open service of a bundle."""
 
     async def main():
         async with open_service(bundle, **{"device": "cpu", **choices}) as service:
@@ -39,13 +39,13 @@ def request(service, *inputs, **choices):
     return InferRequest(service.name, inputs, **choices)
 
 
-def output(answer, name):
-    (found,) = [one.array for one in answer.outputs if one.name == name]
-    return found
+def output(response, name):
+    (array,) = [tensor.array for tensor in response.outputs if tensor.name == name]
+    return array
 
 
 def evaluated(bundle):
-    """Return texts of the validation rows, and the evaluator's logits of them: one by one, and in its batches."""
+    """Return texts of validation rows and the evaluator's logits of them, row by row and in its own batches."""
     target = find_target({"backend": "ort", "device": "cpu"}, bundle)
     rows = load_rows(target.resolved.task, "validation").texts[:ROWS]
     tokens = target.resolved.encode(rows)
@@ -54,7 +54,7 @@ def evaluated(bundle):
         return rows, alone, run(infer, tokens).logits
 
 
-def test_answers_are_the_evaluators(demo_bundle):
+def test_logits_equal_the_evaluators(demo_bundle):
     rows, alone, together = evaluated(demo_bundle)
 
     async def one_by_one(service):
@@ -73,7 +73,7 @@ def test_answers_are_the_evaluators(demo_bundle):
     np.testing.assert_allclose(serve(demo_bundle, in_one_request), together, atol=1e-5)
 
 
-def test_ids_and_texts_have_the_same_answer(demo_bundle):
+def test_token_ids_and_texts_have_the_same_logits(demo_bundle):
     rows, alone, _ = evaluated(demo_bundle)
     batch = (
         find_target({"backend": "ort", "device": "cpu"}, demo_bundle)
@@ -90,7 +90,7 @@ def test_ids_and_texts_have_the_same_answer(demo_bundle):
     np.testing.assert_array_equal(answer.outputs[0].array[0], alone[0])
 
 
-def test_a_person_reads_labels(demo_bundle):
+def test_classify_returns_labels(demo_bundle):
     async def scenario(service):
         return await service.classify([("a fine film, warm and funny",), ("dull and far too long",)])
 
@@ -98,9 +98,9 @@ def test_a_person_reads_labels(demo_bundle):
     assert [row["label"] for row in found] == ["positive", "negative"]
 
 
-def test_pairs_have_two_texts_and_a_regression_its_number(pair_bundle):
+def test_a_pair_has_two_texts_and_a_regression_one_number(pair_bundle):
     async def scenario(service):
-        assert service.texts == 2
+        assert service.texts_per_row == 2
         inputs = ["TEXT", "TEXT_PAIR", "input_ids", "attention_mask", "token_type_ids"]
         assert [one["name"] for one in service.model_metadata()["inputs"]] == inputs
         answer = await service.infer(request(service, texts("warm room"), texts("cold meal", name="TEXT_PAIR")))
@@ -114,7 +114,7 @@ def test_pairs_have_two_texts_and_a_regression_its_number(pair_bundle):
     serve(pair_bundle, scenario)
 
 
-def test_what_it_says_of_itself_is_what_it_takes_and_gives(demo_bundle):
+def test_metadata_and_configuration_match_inputs_and_outputs(demo_bundle):
     async def scenario(service):
         assert service.check(service.name, "1") is None
         metadata, config = service.model_metadata(), service.model_config()
@@ -125,7 +125,7 @@ def test_what_it_says_of_itself_is_what_it_takes_and_gives(demo_bundle):
         answer = await service.infer(request(service, texts("good", "bad")))
         stated = {one["name"]: (one["datatype"], one["shape"]) for one in metadata["outputs"]}
         assert stated == {one.name: (one.datatype, [-1, one.array.shape[1]]) for one in answer.outputs}
-        # perf_analyzer wants every input in both, and fills those that are not optional
+        # perf_analyzer needs every input in both, and sends those that are not optional
         assert [one["name"] for one in config["input"]] == [one["name"] for one in metadata["inputs"]]
         assert all(one["optional"] for one in config["input"])
         assert all(one["dims"] == stated[one["name"]][1][1:] for one in config["output"])
@@ -144,7 +144,7 @@ def scripted(infer):
 
 @pytest.fixture
 def engine(monkeypatch):
-    """Put a function in the engine's place; it is only warmed up until `wait` is given."""
+    """Return a function that replaces the engine by a function."""
 
     def put(infer):
         monkeypatch.setattr(engines, "open_runtime", lambda *model, **choices: scripted(infer))
@@ -156,9 +156,9 @@ def zeros(batch):
     return np.zeros((len(batch["input_ids"]), 2), np.float32)
 
 
-def test_a_failure_tells_nothing_and_is_counted(demo_bundle, engine):
+def test_a_failure_hides_its_cause_from_the_client_and_is_counted(demo_bundle, engine):
     def infer(batch):
-        if batch["input_ids"].shape[1] == 3:  # one word; no batch of the warm-up is as short
+        if batch["input_ids"].shape[1] == 3:  # one word; every batch of the warm-up is longer
             raise RuntimeError("/secret/model.onnx: Traceback")
         return zeros(batch)
 
@@ -174,7 +174,7 @@ def test_a_failure_tells_nothing_and_is_counted(demo_bundle, engine):
     serve(demo_bundle, scenario)
 
 
-def test_an_engine_that_fails_for_good_is_not_ready(demo_bundle, engine):
+def test_a_service_whose_engine_is_broken_is_not_ready(demo_bundle, engine):
     broken = []
 
     def infer(batch):
@@ -195,7 +195,7 @@ def test_an_engine_that_fails_for_good_is_not_ready(demo_bundle, engine):
     serve(demo_bundle, scenario, instances=1)
 
 
-def test_draining_answers_and_closing_refuses(demo_bundle):
+def test_a_draining_service_answers_and_a_closed_one_refuses(demo_bundle):
     async def scenario(service):
         service.drain()
         assert not service.ready
@@ -209,7 +209,7 @@ def test_draining_answers_and_closing_refuses(demo_bundle):
     serve(demo_bundle, scenario)
 
 
-def test_a_caller_who_leaves_is_counted(demo_bundle):
+def test_a_cancelled_request_is_counted(demo_bundle):
     async def scenario(service):
         task = asyncio.ensure_future(service.infer(request(service, texts("good"))))
         await asyncio.sleep(0)
@@ -221,7 +221,7 @@ def test_a_caller_who_leaves_is_counted(demo_bundle):
     serve(demo_bundle, scenario)
 
 
-def test_a_long_text_is_answered_like_a_short_one(demo_bundle):
+def test_a_long_text_is_truncated(demo_bundle):
     async def scenario(service):
         found = await service.infer(request(service, texts("good " * 3000)))
         short = await service.infer(request(service, texts("good " * 126)))
@@ -240,7 +240,7 @@ def test_a_long_text_is_answered_like_a_short_one(demo_bundle):
         ({"trust": "0" * 64}, InputError, "is not the trusted"),
     ],
 )
-def test_what_cannot_be_served_is_said_at_once(demo_bundle, choices, error, words):
+def test_a_target_that_cannot_be_served_is_an_error_at_start(demo_bundle, choices, error, words):
     async def scenario(service):
         pass
 
@@ -248,7 +248,7 @@ def test_what_cannot_be_served_is_said_at_once(demo_bundle, choices, error, word
         serve(demo_bundle, scenario, **choices)
 
 
-def test_two_engines_share_the_work(demo_bundle):
+def test_two_engines_share_the_requests(demo_bundle):
     async def scenario(service):
         found = await asyncio.gather(*(service.infer(request(service, texts("good " * n))) for n in range(1, 40)))
         assert all(np.isfinite(output(answer, "LOGITS")).all() for answer in found)

@@ -1,4 +1,4 @@
-"""What is wrong with a certificate and its key is told in words, and nobody is asked a password."""
+"""Faults of a certificate and its key have plain messages, and OpenSSL never prompts for a password."""
 
 import re
 import shutil
@@ -32,26 +32,26 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("cert", "key"), [("cert", "key"), ("both", "both")])
-def test_a_pair(folder, cert, key):
+def test_a_certificate_and_its_key_are_accepted(folder, cert, key):
     assert isinstance(open_tls(folder / cert, folder / key), ssl.SSLContext)
 
 
 @pytest.mark.parametrize(
     ("cert", "key", "message"),
     [
-        ("cert", "locked", "locked: locked by a password. Give one without: openssl pkey"),
-        ("cert", "locked-of-old", "locked-of-old: locked by a password. Give one without: openssl pkey"),
+        ("cert", "locked", "locked: the key needs a password. Give one without: openssl pkey"),
+        ("cert", "locked-of-old", "locked-of-old: the key needs a password. Give one without: openssl pkey"),
         ("cert", "absent", "absent: No such file or directory. Give PEM files with --tls-cert and --tls-key."),
         ("absent", "key", "absent: No such file or directory. Give PEM"),
         ("cert", ".", "Is a directory. Give PEM"),
-        ("key", "cert", "key: no certificate, but a key. Give PEM"),
-        ("cert", "cert", "cert: no key, but a certificate. Give PEM"),
-        ("binary", "key", "binary: no certificate. Give PEM"),
-        ("cert", "binary", "binary: no key. Give PEM"),
-        ("cert", "other", "other: the key of another certificate than "),
-        ("cut", "key", "cut: with "),
+        ("key", "cert", "key: the file contains no certificate, but a key. Give PEM"),
+        ("cert", "cert", "cert: the file contains no key, but a certificate. Give PEM"),
+        ("binary", "key", "binary: the file contains no certificate. Give PEM"),
+        ("cert", "binary", "binary: the file contains no key. Give PEM"),
+        ("cert", "other", "other: the key does not belong to the certificate "),
+        ("cut", "key", "cut: OpenSSL cannot read this certificate with "),
     ],
 )
-def test_what_is_no_pair(folder, cert, key, message):
+def test_a_wrong_certificate_or_key_has_a_plain_message(folder, cert, key, message):
     with pytest.raises(InputError, match=re.escape(message)):
         open_tls(folder / cert, folder / key)

@@ -1,4 +1,4 @@
-"""The service's tokens are the evaluator's, to the last id."""
+"""The service's tokens equal the evaluator's."""
 
 import pytest
 from hypothesis import given
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from toolchain.checkpoint.model import find_model, load_tokenizer
 from toolchain.checkpoint.tokenize import encode
 from toolchain.errors import InputError, UsageError
-from toolchain.serve.tokenizer import Encoder
+from toolchain.serve.tokenizer import RustTokenizer
 
 ODD = (
     "",
@@ -29,13 +29,13 @@ TEXTS = st.text(st.one_of(CHARACTERS, st.sampled_from("good bad .,[]#")), max_si
 
 @pytest.fixture(scope="module")
 def both(checkpoints):
-    """Return both encoders of an architecture, for rows of so many texts, truncated to 24 tokens."""
+    """Return a function that makes both tokenizers of an architecture, truncated to 24 tokens."""
 
     def make(kind, columns):
         source = find_model("demo" if kind == "demo" else str(checkpoints[kind]))
         tokenizer = load_tokenizer(source.folder)
         return (
-            Encoder(tokenizer, columns=columns, max_length=24, inputs=source.inputs),
+            RustTokenizer(tokenizer, columns=columns, max_length=24, inputs=source.inputs),
             lambda texts: encode(tokenizer, texts, max_length=24, inputs=source.inputs),
         )
 
@@ -44,7 +44,7 @@ def both(checkpoints):
 
 @pytest.mark.parametrize("columns", [1, 2])
 @pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta", "demo"])
-def test_odd_texts_become_the_same_tokens_alone_and_together(both, kind, columns):
+def test_odd_texts_have_the_same_tokens_alone_and_together(both, kind, columns):
     ours, evaluators = both(kind, columns)
     texts = [(text, *ODD[index - 1 : index][: columns - 1]) for index, text in enumerate(ODD, 1)]
     assert ours(texts) == evaluators(texts)
@@ -52,14 +52,14 @@ def test_odd_texts_become_the_same_tokens_alone_and_together(both, kind, columns
 
 
 @given(data=st.data())
-def test_any_text_becomes_the_same_tokens(both, data):
+def test_any_text_has_the_same_tokens(both, data):
     for kind, columns in (("demo", 1), ("bert", 2)):
         ours, evaluators = both(kind, columns)
         texts = data.draw(st.lists(st.tuples(*[TEXTS] * columns), min_size=1, max_size=3))
         assert ours(texts) == evaluators(texts)
 
 
-def test_the_evaluators_truncation_does_not_reach_ours(both):
+def test_the_evaluators_truncation_does_not_affect_the_service(both):
     ours, evaluators = both("demo", 1)
     before = ours([("good " * 50,)])
     evaluators([("bad",)])
@@ -67,13 +67,13 @@ def test_the_evaluators_truncation_does_not_reach_ours(both):
     assert before.lengths.tolist() == [24]
 
 
-def test_what_cannot_be_served_is_said_at_the_start(checkpoints):
+def test_an_unsuitable_tokenizer_is_an_error_at_start(checkpoints):
     tokenizer = load_tokenizer(checkpoints["bert"])
     with pytest.raises(UsageError, match="special"):
-        Encoder(tokenizer, columns=1, max_length=2, inputs=("input_ids",))
+        RustTokenizer(tokenizer, columns=1, max_length=2, inputs=("input_ids",))
 
     class Slow:
         is_fast = False
 
     with pytest.raises(InputError, match=r"tokenizer.json"):
-        Encoder(Slow(), columns=1, max_length=8, inputs=("input_ids",))
+        RustTokenizer(Slow(), columns=1, max_length=8, inputs=("input_ids",))

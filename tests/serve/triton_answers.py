@@ -1,7 +1,7 @@
-"""What a real Triton 2.51 answers to about 90 requests, right and wrong, and where ours differs on purpose.
+"""Responses of a real Triton 2.51 to about 90 valid and invalid requests, and where the service differs on purpose.
 
-Recorded from a Triton whose ensemble `sentiment` takes TEXT, whose `classifier` takes ids. Ours is one model that
-takes either, so all are asked of `sentiment`. What is compared is the status and the heart of the message.
+They were recorded from a Triton whose ensemble `sentiment` takes TEXT and whose model `classifier` takes token ids. The
+service has one model that takes either, so all requests go to `sentiment`. The status and a phrase are compared.
 """
 
 import json
@@ -17,7 +17,7 @@ NO_UTF8 = struct.pack("<I", 2) + b"\xff\xfe"
 
 
 class Http(NamedTuple):
-    """A request over HTTP, Triton's status, and a phrase of its answer."""
+    """A request over HTTP, Triton's status, and a phrase of its response."""
 
     method: str
     path: str
@@ -47,13 +47,13 @@ def text(without: str = "", **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in tensor.items() if key != without}
 
 
-def asked(*inputs: Any, **members: Any) -> dict[str, Any]:
+def body_of(*inputs: Any, **members: Any) -> dict[str, Any]:
     return {"inputs": inputs, **members}
 
 
 def ids(values: list[Any], mask: list[Any], shape: tuple[int, int] | None = None) -> dict[str, Any]:
     columns = {"input_ids": values, "attention_mask": mask}
-    return asked(
+    return body_of(
         *(
             {"name": name, "shape": shape or (1, len(data)), "datatype": "INT64", "data": data}
             for name, data in columns.items()
@@ -61,7 +61,7 @@ def ids(values: list[Any], mask: list[Any], shape: tuple[int, int] | None = None
     )
 
 
-def behind(
+def binary(
     blob: bytes,
     status: int,
     phrase: str = "",
@@ -71,9 +71,9 @@ def behind(
     tensor: Any = None,
     **members: Any,
 ) -> Http:
-    """Return a request whose tensor follows its JSON as bytes."""
+    """Return a request whose tensor follows its JSON in binary form."""
     parameters = {"parameters": {"binary_data_size": len(blob) if size is None else size}}
-    head = json.dumps(asked({**(tensor or text("data")), **parameters}, **members)).encode()
+    head = json.dumps(body_of({**(tensor or text("data")), **parameters}, **members)).encode()
     return infer(head + blob, status, phrase, Inference_Header_Content_Length=len(head) if length is None else length)
 
 
@@ -85,6 +85,7 @@ NO_NINE = "Request for unknown model: 'sentiment' version 9 is not found"
 NO_CONTROL = "explicit model load / unload is not allowed"
 LOGITS = {"name": "LOGITS"}
 
+# Case -> the request and the recorded response.
 HTTP = {
     "live": get("/v2/health/live", 200),
     "ready": get("/v2/health/ready", 200),
@@ -101,16 +102,16 @@ HTTP = {
     "unknown version meta": get("/v2/models/sentiment/versions/9", 404, NO_NINE),
     "unknown model config": get("/v2/models/nope/config", 404, NO_SUCH),
     "unknown stats": get("/v2/models/nope/stats", 400, "requested model 'nope' is not available"),
-    "OK json": infer(asked(text(), id="a1"), 200, '"id":"a1"'),
+    "OK json": infer(body_of(text(), id="a1"), 200, '"id":"a1"'),
     "OK + params": infer(
-        asked(text(), outputs=[LOGITS | {"parameters": {"classification": 1}}]),
+        body_of(text(), outputs=[LOGITS | {"parameters": {"classification": 1}}]),
         200,
         '"datatype":"BYTES","shape":[1,1],"data":["',
     ),
     "GET infer": get(INFER, 405, "Method Not Allowed"),
-    "unknown model": post("/v2/models/nope/infer", asked(text()), 404, NO_SUCH),
-    "unknown version": post("/v2/models/sentiment/versions/9/infer", asked(text()), 404, NO_NINE),
-    "bad version": post("/v2/models/sentiment/versions/abc/infer", asked(text()), 404, "Not Found"),
+    "unknown model": post("/v2/models/nope/infer", body_of(text()), 404, NO_SUCH),
+    "unknown version": post("/v2/models/sentiment/versions/9/infer", body_of(text()), 404, NO_NINE),
+    "bad version": post("/v2/models/sentiment/versions/abc/infer", body_of(text()), 404, "Not Found"),
     "empty body": infer(b"", 200),
     "bad json": infer(b"{not json", 500, "failed to parse the request JSON buffer"),
     "json array": infer(b"[]", 500, MEMBER.format("inputs")),
@@ -118,95 +119,98 @@ HTTP = {
     "no inputs": infer({}, 500, MEMBER.format("inputs")),
     "inputs not array": infer({"inputs": 5}, 500, "Unable to parse 'inputs': attempt to access JSON non-array as arra"),
     "inputs []": infer(
-        asked(),
+        body_of(),
         400,
         "[request id: <id_unknown>] expected 1 inputs but got 0 inputs for model "
         "'sentiment'. Got input(s) [], but missing required input(s) ['TEXT']",
     ),
-    "id not string": infer(asked(text(), id=5), 500, "Unable to parse 'id': attempt to access JSON non-string as str"),
-    "missing name": infer(asked(text("name")), 500, MEMBER.format("name")),
-    "missing shape": infer(asked(text("shape")), 500, MEMBER.format("shape")),
-    "missing datatype": infer(asked(text("datatype")), 500, MEMBER.format("datatype")),
+    "id not string": infer(
+        body_of(text(), id=5), 500, "Unable to parse 'id': attempt to access JSON non-string as str"
+    ),
+    "missing name": infer(body_of(text("name")), 500, MEMBER.format("name")),
+    "missing shape": infer(body_of(text("shape")), 500, MEMBER.format("shape")),
+    "missing datatype": infer(body_of(text("datatype")), 500, MEMBER.format("datatype")),
     "missing data": infer(
-        asked(text("data")),
+        body_of(text("data")),
         400,
         "Input must set only one of the following fields: 'data', "
         "'binary_data_size' in 'parameters', 'shared_memory_region' in 'parameters'. But no field",
     ),
-    "wrong input name": infer(asked(text(name="TXT")), 400, "unexpected inference input 'TXT' for model 'sentiment'"),
-    "extra input": infer(asked(text(), text(name="X")), 400, "expected 1 inputs but got 2 inputs for model"),
-    "dup input": infer(asked(text(), text()), 400, "input 'TEXT' already exists in request"),
+    "wrong input name": infer(body_of(text(name="TXT")), 400, "unexpected inference input 'TXT' for model 'sentiment'"),
+    "extra input": infer(body_of(text(), text(name="X")), 400, "expected 1 inputs but got 2 inputs for model"),
+    "dup input": infer(body_of(text(), text()), 400, "input 'TEXT' already exists in request"),
     "wrong dtype": infer(
-        asked(text(datatype="INT32", data=[3])),
+        body_of(text(datatype="INT32", data=[3])),
         400,
         "inference input 'TEXT' data-type is 'INT32', but model 'sentiment' expects 'BYTES'",
     ),
-    "bogus dtype": infer(asked(text(datatype="WAT")), 400, "invalid datatype for input TEXT"),
-    "dtype BYTES w/ ints": infer(asked(text(data=[3])), 500, "attempt to access JSON non-string as string"),
-    "wrong rank": infer(asked(text(shape=[1])), 400, BATCH_NOTE.format("[1]")),
-    "wrong dim": infer(asked(text(shape=[1, 2], data=["a", "b"])), 400, BATCH_NOTE.format("[1,2]")),
-    "neg dim": infer(asked(text(shape=[-1, 1])), 500, "Unable to parse 'shape'"),
-    "huge dim": infer(asked(text(shape=[2**40, 2**40])), 400, BATCH_NOTE.format("[1099511627776,1099511627776]")),
-    "zero batch": infer(asked(text(shape=[0, 1], data=[])), 400, "expected 1 string elements for inference input"),
+    "bogus dtype": infer(body_of(text(datatype="WAT")), 400, "invalid datatype for input TEXT"),
+    "dtype BYTES w/ ints": infer(body_of(text(data=[3])), 500, "attempt to access JSON non-string as string"),
+    "wrong rank": infer(body_of(text(shape=[1])), 400, BATCH_NOTE.format("[1]")),
+    "wrong dim": infer(body_of(text(shape=[1, 2], data=["a", "b"])), 400, BATCH_NOTE.format("[1,2]")),
+    "neg dim": infer(body_of(text(shape=[-1, 1])), 500, "Unable to parse 'shape'"),
+    "huge dim": infer(body_of(text(shape=[2**40, 2**40])), 400, BATCH_NOTE.format("[1099511627776,1099511627776]")),
+    "zero batch": infer(body_of(text(shape=[0, 1], data=[])), 400, "expected 1 string elements for inference input"),
     "too few elements": infer(
-        asked(text(shape=[2, 1])),
+        body_of(text(shape=[2, 1])),
         400,
         "expected 2 string elements for inference input 'TEXT' for model 'sentiment', got 1",
     ),
     "too many elements": infer(
-        asked(text(data=["a", "b"])),
+        body_of(text(data=["a", "b"])),
         400,
         "unexpected number of string elements 2 for inference input 'TEXT' for model 'sentiment', expecting 1",
     ),
     "batch > max": infer(
-        asked(text(shape=[65, 1], data=["a"] * 65)), 400, "inference request batch-size must be <= 64 for 'sentiment'"
+        body_of(text(shape=[65, 1], data=["a"] * 65)), 400, "inference request batch-size must be <= 64 for 'sentiment'"
     ),
     "unknown output": infer(
-        asked(text(), outputs=[{"name": "zzz"}]), 400, "unexpected inference output 'zzz' for model 'sentiment'"
+        body_of(text(), outputs=[{"name": "zzz"}]), 400, "unexpected inference output 'zzz' for model 'sentiment'"
     ),
-    "output no name": infer(asked(text(), outputs=[{}]), 500, MEMBER.format("name")),
+    "output no name": infer(body_of(text(), outputs=[{}]), 500, MEMBER.format("name")),
     "mixed batch dims": infer(
-        asked(ids([1, 2, 3], [])["inputs"][0], ids([], [1] * 6, (2, 3))["inputs"][1]),
+        body_of(ids([1, 2, 3], [])["inputs"][0], ids([], [1] * 6, (2, 3))["inputs"][1]),
         400,
         "batch size does not match other inputs for",
     ),
     "mismatched seq (backend error)": infer(ids([1, 2, 3], [1, 1, 1, 1]), 500, "Failed to process the request(s)"),
     "id out of vocab (backend error)": infer(ids([1, 99_999_999], [1, 1]), 500, "Failed to process the request(s)"),
-    "one input missing": infer(asked(ids([1, 2, 3], [])["inputs"][0]), 400, "expected 2 inputs but got 1 inputs"),
+    "one input missing": infer(body_of(ids([1, 2, 3], [])["inputs"][0]), 400, "expected 2 inputs but got 1 inputs"),
     "float in int tensor": infer(ids([1.5, 2], [1, 1]), 500, SIGNED),
     "str in int tensor": infer(ids(["a", 2], [1, 1]), 500, SIGNED),
     "nested data ok": infer(ids([[1, 2]], [[1, 1]], (1, 2)), 200, '"datatype":"FP32","shape":[1,2]'),
-    "bin OK": behind(HI, 200, '"datatype":"FP32","shape":[1,2],"data":['),
-    "bin OK bin out": behind(HI, 200, '"binary_data_size":8', outputs=[LOGITS | {"parameters": {"binary_data": True}}]),
-    "bin truncated string": behind(HI[:-1], 400, "expecting string of length 2 but only 1 bytes available"),
-    "bin lying length": behind(LYING, 400, "expecting string of length 1000 but only 2 bytes available"),
-    "bin size > body": behind(
+    "bin OK": binary(HI, 200, '"datatype":"FP32","shape":[1,2],"data":['),
+    "bin OK bin out": binary(HI, 200, '"binary_data_size":8', outputs=[LOGITS | {"parameters": {"binary_data": True}}]),
+    "bin truncated string": binary(HI[:-1], 400, "expecting string of length 2 but only 1 bytes available"),
+    "bin lying length": binary(LYING, 400, "expecting string of length 1000 but only 2 bytes available"),
+    "bin size > body": binary(
         HI, 400, "unexpected size for input 'TEXT', expecting 994 additional bytes for model", size=1000
     ),
-    "bin size < blob": behind(HI, 400, "unexpected additional input data for model 'sentiment'", size=3),
-    "bin hdr too short": behind(HI, 500, "failed to parse the request JSON buffer", length=5),
-    "bin hdr > body": behind(HI, 400, "inference header size should be in range (0, ", length=99_999),
-    "bin hdr not int": behind(HI, 200, length="abc"),
-    "bin hdr neg": behind(HI, 400, "inference header size should be in range (0, ", length=-1),
-    "bin not utf8": behind(NO_UTF8, 400, "TEXT is not UTF-8"),
-    "bin fixed dtype short": behind(
+    "bin size < blob": binary(HI, 400, "unexpected additional input data for model 'sentiment'", size=3),
+    "bin hdr too short": binary(HI, 500, "failed to parse the request JSON buffer", length=5),
+    "bin hdr > body": binary(HI, 400, "inference header size should be in range (0, ", length=99_999),
+    "bin hdr not int": binary(HI, 200, length="abc"),
+    "bin hdr neg": binary(HI, 400, "inference header size should be in range (0, ", length=-1),
+    "bin not utf8": binary(NO_UTF8, 400, "TEXT is not UTF-8"),
+    "bin fixed dtype short": binary(
         b"\0" * 12,
         400,
         "input byte size mismatch for input 'input_ids'",
         tensor={"name": "input_ids", "shape": [1, 2], "datatype": "INT64"},
     ),
-    "gzip header on plain": infer(asked(text()), 200, Content_Encoding="gzip"),
-    "unknown encoding": infer(asked(text()), 501, "Unsupported compression type", Content_Encoding="zstd"),
+    "gzip header on plain": infer(body_of(text()), 200, Content_Encoding="gzip"),
+    "unknown encoding": infer(body_of(text()), 501, "Unsupported compression type", Content_Encoding="zstd"),
     "repo index": post("/v2/repository/index", {}, 200, '{"name":"sentiment","version":"1","state":"READY"}'),
     "repo load unknown": post("/v2/repository/models/nope/load", {}, 503, NO_CONTROL),
     "repo unload": post("/v2/repository/models/sentiment/unload", {}, 503, NO_CONTROL),
-    "timeout param us": infer(asked(text(), parameters={"timeout": 1}), 503, "Request timeout expired"),
-    "unknown parameter": infer(asked(text(), parameters={"foo": "bar"}), 200),
+    "timeout param us": infer(body_of(text(), parameters={"timeout": 1}), 503, "Request timeout expired"),
+    "unknown parameter": infer(body_of(text(), parameters={"foo": "bar"}), 200),
     "shm unreg": infer(
-        asked(text("data", parameters={"shared_memory_region": "zz"})), 404, "Unable to find shared memory region: 'zz'"
+        body_of(text("data", parameters={"shared_memory_region": "zz"})),
+        404,
+        "Unable to find shared memory region: 'zz'",
     ),
 }
-"""Case -> request and recorded answer."""
 
 
 class Grpc(NamedTuple):
@@ -219,7 +223,7 @@ class Grpc(NamedTuple):
 
 
 def call(status: str, phrase: str = "", *, raw: Any = (HI,), tensor: Any = None, **changes: Any) -> Grpc:
-    """Return a ModelInfer of one text; a change replaces a field, `tensor` members of its input."""
+    """Return a ModelInfer of one text; a change replaces a field, and `tensor` replaces members of its input."""
     inputs = [{"name": "TEXT", "datatype": "BYTES", "shape": [1, 1], **(tensor or {})}]
     fields = {"model_name": "sentiment", "id": "g1", "inputs": inputs, "raw_input_contents": raw, **changes}
     return Grpc("ModelInfer", MESSAGES["inference.ModelInferRequest"](**fields), status, phrase)
@@ -233,6 +237,7 @@ def call_ids(status: str, phrase: str, **blobs: bytes) -> Grpc:
 WRONG = "INVALID_ARGUMENT"
 TYPED = {"contents": {"bytes_contents": [b"hi"]}}
 BAD_VERSION = "failed to get model version from specified version string 'abc' (details: stol), version should be"
+# Case -> the call and the recorded response.
 GRPC = {
     "ok raw": call("OK"),
     "ok typed": call("OK", tensor=TYPED, raw=()),
@@ -291,26 +296,26 @@ GRPC = {
     "ready bad version": Grpc("ModelReady", {"name": "sentiment", "version": "abc"}, WRONG, BAD_VERSION),
     "load (mode none)": Grpc("RepositoryModelLoad", {"model_name": "sentiment"}, "UNAVAILABLE", NO_CONTROL),
 }
-"""Case -> call and recorded answer."""
 
 
 class Differs(NamedTuple):
-    """What ours answers instead, and why; a phrase that is not given is Triton's."""
+    """The service's own status and phrase, and why it differs. Without a phrase, Triton's is expected."""
 
     status: int | str
     why: str
     phrase: str | None = None
 
 
-THEIR_FAULT = "a request that is wrong is the client's fault: 4xx, so that no client asks again and no alarm is raised"
-CHECKED = "checked before the engine, and no traceback with paths of the server in the answer"
-COUNTED = "what a client says of its size is held against what it sent before any array is made of it"
-NOT_FOUND = "404 says better that there is no such model, and is what all else says of it"
-WHOLE = "a body that is no request of the protocol is refused rather than guessed at"
+CLIENT_ERROR = "an invalid request is the client's mistake: with 4xx no client retries and no alarm is raised"
+CHECKED = "the request is checked before the engine, and the response has no traceback with paths of the server"
+COUNTED = "a size that a client names is compared with the data before an array of that size is made"
+NOT_FOUND = "404 is clearer for an unknown model, and every other path responds with it"
+STRICT = "a body that is not a request of the protocol is refused"
 
+# Case -> the difference.
 HTTP_DIFFERS = {
     **{
-        case: Differs(400, THEIR_FAULT)
+        case: Differs(400, CLIENT_ERROR)
         for case in (
             "bad json",
             "no inputs",
@@ -326,9 +331,9 @@ HTTP_DIFFERS = {
             "bin hdr too short",
         )
     },
-    "json array": Differs(400, THEIR_FAULT, "failed to parse the request JSON buffer: it is not an object"),
-    "json null": Differs(400, THEIR_FAULT, "failed to parse the request JSON buffer: it is not an object"),
-    "neg dim": Differs(400, THEIR_FAULT, "Expected dimensions of at least 1, got [-1,1]"),
+    "json array": Differs(400, CLIENT_ERROR, "failed to parse the request JSON buffer: it is not an object"),
+    "json null": Differs(400, CLIENT_ERROR, "failed to parse the request JSON buffer: it is not an object"),
+    "neg dim": Differs(400, CLIENT_ERROR, "Expected dimensions of at least 1, got [-1,1]"),
     "zero batch": Differs(400, COUNTED, "Expected dimensions of at least 1, got [0,1]"),
     "huge dim": Differs(400, COUNTED, f"expected {2**80} string elements for inference input 'TEXT'"),
     "bin size < blob": Differs(400, COUNTED, "incomplete string length indicator for inference input 'TEXT'"),
@@ -337,27 +342,26 @@ HTTP_DIFFERS = {
     "root": Differs(200, "the page to try the model", "<!doctype html>"),
     "unknown model ready": Differs(404, NOT_FOUND, NO_SUCH),
     "unknown version ready": Differs(404, NOT_FOUND, NO_NINE),
-    "empty body": Differs(400, WHOLE, "failed to parse the request JSON buffer"),
-    "bin hdr not int": Differs(400, WHOLE, "inference header size should be in range (0, "),
-    "gzip header on plain": Differs(400, WHOLE, "not packed as its Content-Encoding says"),
+    "empty body": Differs(400, STRICT, "failed to parse the request JSON buffer"),
+    "bin hdr not int": Differs(400, STRICT, "inference header size should be in range (0, "),
+    "gzip header on plain": Differs(400, STRICT, "not compressed as its Content-Encoding says"),
 }
-"""Case -> ours."""
 
+# Case -> the difference.
 GRPC_DIFFERS = {
     "neg dim": Differs(WRONG, "Triton's number is an overflow", "Expected dimensions of at least 1, got [-1,1]"),
     "backend error": Differs(WRONG, CHECKED, "input 'input_ids' has the value 99999999, out of range"),
 }
-"""Case -> ours."""
 
+# Recorded cases that are tested elsewhere or do not apply.
 NOT_HERE = {
-    "max_batch 0 wrong dim": "no model of ours is without a batch",
-    "NaN out (json)": "logits that are not finite are a failure of the model; codec.encode writes null for them",
-    "content-length huge, no body": "bytes that no client sends: tests/serve/test_server.py",
-    "content-length bad": "bytes that no client sends: tests/serve/test_server.py",
-    "chunked": "bytes that no client sends: tests/serve/test_server.py",
-    "garbage": "bytes that no client sends: tests/serve/test_server.py",
-    "70 MiB body": "over the limit of a body: tests/serve/test_http.py",
-    "70MiB": "over the limit of a body: tests/serve/test_grpc.py",
-    "grpc health": "another protocol: tests/serve/test_grpc.py",
+    "max_batch 0 wrong dim": "every model of the service has a batch dimension",
+    "NaN out (json)": "logits that are not finite are a failure of the model: tests/serve/batching/test_worker.py",
+    "content-length huge, no body": "invalid HTTP: tests/serve/test_server.py",
+    "content-length bad": "invalid HTTP: tests/serve/test_server.py",
+    "chunked": "invalid HTTP: tests/serve/test_server.py",
+    "garbage": "invalid HTTP: tests/serve/test_server.py",
+    "70 MiB body": "above the limit of a body: tests/serve/http/test_app.py",
+    "70MiB": "above the limit of a message: tests/serve/grpc/test_servicer.py",
+    "grpc health": "another protocol: tests/serve/grpc/test_servicer.py",
 }
-"""Recorded, and asked elsewhere or of nothing here."""

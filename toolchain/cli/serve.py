@@ -1,8 +1,7 @@
-"""`toolchain serve`: the standalone service, until it is ended."""
+"""`toolchain serve`: the standalone service. It runs until a signal ends it."""
 
 import argparse
 import asyncio
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,19 +9,21 @@ from typing import TYPE_CHECKING
 from toolchain.cli.options import add_options
 from toolchain.cli.output import log
 from toolchain.errors import MachineError, UsageError
+from toolchain.recipe.options import flag
 from toolchain.serve.limits import DEFAULTS
 
 if TYPE_CHECKING:
-    from toolchain.serve.server import Options, Started
+    from toolchain.records.serving import Endpoints
+    from toolchain.serve.server import ServerOptions
 
+# Option -> its field in serve/limits.py, its metavar and its help text.
 LIMITS = {
     "max_batch": ("max_batch", "ROWS", "rows of one request"),
-    "max_queue": ("max_queue", "ROWS", "rows that may wait; above, 503"),
-    "max_characters": ("max_characters", "N", "characters of a text"),
-    "max_body": ("max_body_bytes", "BYTES", "of a request, packed and unpacked"),
-    "timeout": ("timeout_s", "S", "how long a request may wait in the queue"),
+    "max_queue": ("max_queue", "ROWS", "rows that may wait; a request above it is refused with 503"),
+    "max_characters": ("max_characters", "N", "characters of one text"),
+    "max_body": ("max_body_bytes", "BYTES", "size of a request's body, both compressed and decompressed"),
+    "timeout": ("timeout_s", "S", "longest time that a request may wait in the queue, in seconds"),
 }
-"""Option -> what it sets in serve/limits.py, its metavar and help."""
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -34,8 +35,9 @@ def serve(args: argparse.Namespace) -> None:
         from toolchain.serve.server import serve
         from toolchain.serve.service import open_service
     except ModuleNotFoundError as error:
-        what = f"{error.name} is not installed. Install it: pip install 'encoder-toolchain[serve]'."
-        raise MachineError(f"serve: {what}") from error
+        raise MachineError(
+            f"serve: {error.name} is not installed. Install it: pip install 'encoder-toolchain[serve]'."
+        ) from error
     options = _options(args)
     given = {limit: value for name, (limit, *_) in LIMITS.items() if (value := getattr(args, name)) is not None}
     opened = open_service(
@@ -50,16 +52,17 @@ def serve(args: argparse.Namespace) -> None:
         instances=args.instances,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(opened, options, started=lambda found: _tell(args, found)))
+        runner.run(serve(opened, options, on_started=lambda endpoints: _print_endpoints(args, endpoints)))
 
 
-def _options(args: argparse.Namespace) -> "Options":
-    from toolchain.serve.guard import read_token
-    from toolchain.serve.server import Options, Tls
+def _options(args: argparse.Namespace) -> "ServerOptions":
+    from toolchain.serve.auth import read_token
+    from toolchain.serve.server import ServerOptions
+    from toolchain.serve.tls import Tls
 
     if bool(args.tls_cert) != bool(args.tls_key):
-        raise UsageError("--tls-cert and --tls-key: one without the other. Give both.")
-    return Options(
+        raise UsageError("--tls-cert and --tls-key: one is given without the other. Give both.")
+    return ServerOptions(
         host=args.host,
         http_port=args.http_port,
         grpc_port=None if args.no_grpc else args.grpc_port,
@@ -69,28 +72,39 @@ def _options(args: argparse.Namespace) -> "Options":
     )
 
 
-def _tell(args: argparse.Namespace, found: "Started") -> None:
-    """Say where it is, to stderr for a person and to stdout for a program."""
+def _print_endpoints(args: argparse.Namespace, endpoints: "Endpoints") -> None:
+    """Log the addresses to stderr, and with --json print them to stdout."""
     token = f"""-H "Authorization: Bearer $(cat {args.token_file})" """ if args.token_file else ""
-    log.info("%s is served. Ctrl-C ends it.", found.name)
-    log.info("  page     %s/", found.http)
-    log.info("  API      %s/docs, metrics at /metrics", found.http)
-    if found.grpc:
-        log.info("  gRPC     %s", found.grpc)
-    log.info("""  try it   curl %s%s/classify -d '{"text": "a gripping film"}'""", token, found.http)
+    log.info("%s is served. Ctrl-C ends it.", endpoints["name"])
+    log.info("  page     %s/", endpoints["http"])
+    log.info("  API      %s/docs, metrics at /metrics", endpoints["http"])
+    if endpoints["grpc"]:
+        log.info("  gRPC     %s", endpoints["grpc"])
+    log.info("""  try it   curl %s%s/classify -d '{"text": "a gripping film"}'""", token, endpoints["http"])
     if args.json:
-        print(json.dumps(dataclasses.asdict(found)), flush=True)
+        print(json.dumps(endpoints), flush=True)
 
 
 def serve_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what is its alone."""
+    """Add the options that only `serve` has."""
     add = parser.add_argument
-    add("bundle", metavar="BUNDLE", help="the bundle's folder")
-    add("--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default 127.0.0.1: this machine only)")
-    for wire, port in (("http", 8000), ("grpc", 8001)):
-        add(f"--{wire}-port", type=_port, default=port, metavar="PORT", help=f"default {port}; 0 for any free one")
-    add("--no-grpc", action="store_true", help="HTTP alone")
-    add("--name", metavar="NAME", help="the model's name on the wire (default the checkpoint's)")
+    add("bundle", metavar="BUNDLE", help="folder of the bundle")
+    add(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on (default 127.0.0.1: only this machine can connect)",
+    )
+    for protocol, name, port in (("http", "HTTP", 8000), ("grpc", "gRPC", 8001)):
+        add(
+            f"--{protocol}-port",
+            type=_port,
+            default=port,
+            metavar="PORT",
+            help=f"port of the {name} server (default {port}; 0 is any free one)",
+        )
+    add("--no-grpc", action="store_true", help="serve HTTP only")
+    add("--name", metavar="NAME", help="name of the model in requests (default the checkpoint's)")
     add(
         "--instances",
         type=_above_zero,
@@ -100,20 +114,21 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser, ("backend", "device", "file", "cuda_graphs", "trust"))
     for name, (limit, metavar, text) in LIMITS.items():
         kind, default = _seconds if name == "timeout" else _above_zero, str(getattr(DEFAULTS, limit))
-        add(
-            f"--{name.replace('_', '-')}",
-            type=kind,
-            metavar=metavar,
-            help=f"{text} (default {default.removesuffix('.0')})",
-        )
-    add("--token-file", metavar="FILE", help="ask clients for the token in it: Authorization: Bearer TOKEN")
-    add("--tls-cert", metavar="FILE", help="serve with TLS: the certificate, PEM")
-    add("--tls-key", metavar="FILE", help="and its key")
-    add("--drain", type=_seconds, default=5.0, metavar="S", help="after SIGTERM, go on answering so long (default 5)")
+        add(flag(name), type=kind, metavar=metavar, help=f"{text} (default {default.removesuffix('.0')})")
+    add("--token-file", metavar="FILE", help="require the token in FILE from clients: Authorization: Bearer TOKEN")
+    add("--tls-cert", metavar="FILE", help="serve with TLS; FILE is the certificate chain, PEM")
+    add("--tls-key", metavar="FILE", help="key of the certificate, PEM")
+    add(
+        "--drain",
+        type=_seconds,
+        default=5.0,
+        metavar="S",
+        help="seconds for which requests are still answered after SIGTERM (default 5)",
+    )
 
 
 def _is_count(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 20  # Python takes more digits, of any script
+    return text.isascii() and text.isdigit() and len(text) < 20  # int() also takes digits of other scripts
 
 
 def _port(text: str) -> int:
@@ -130,9 +145,9 @@ def _above_zero(text: str) -> int:
 
 def _seconds(text: str) -> float:
     try:
-        found = float(text)
+        seconds = float(text)
     except ValueError:
-        found = -1.0
-    if not 0 <= found < 1e9:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return found
+    return seconds

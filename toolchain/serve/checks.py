@@ -1,10 +1,14 @@
-"""A request against what the model takes and gives; the words of a refusal are Triton's where it has some."""
+"""Checks of a request against the inputs, outputs and limits of the model.
+
+A refusal has the same text as Triton's where Triton refuses the same request.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from toolchain.checkpoint.ragged import Ragged
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Text
 from toolchain.serve.limits import Limits
@@ -15,8 +19,8 @@ OUTPUTS = ("LABEL", "SCORE", "LOGITS")
 INTEGERS = ("INT64", "INT32")
 VERSION = "1"
 
+# Longest part of a client's name in a message. gRPC sends messages in headers, which are short.
 SHOWN_CHARACTERS = 64
-"""Of a name that a client made up: messages travel in headers, which are short."""
 
 BATCH_NOTE = (
     "NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension to be prepended to "
@@ -25,10 +29,10 @@ BATCH_NOTE = (
 
 
 def check_model(name: str, model: str, version: str) -> None:
-    """Refuse what is not the model `name` in its one version.
+    """Refuse a request for another model than `name`, or for another version than its only one.
 
     Raises:
-        RefusedError: another name or version (NOT_FOUND), or a version that is no number (INVALID).
+        RefusedError: unknown name or version (NOT_FOUND), or a version that is not a number (INVALID).
     """
     if model != name:
         raise RefusedError(Reason.NOT_FOUND, f"Request for unknown model: '{shown(model)}' is not found")
@@ -44,42 +48,45 @@ def check_model(name: str, model: str, version: str) -> None:
 
 
 def check_statistics(name: str, model: str, version: str) -> None:
-    """Refuse as check_model does, but what is not found as Triton does where its statistics are asked for.
+    """Refuse as `check_model`, but with the reason and the text of Triton's statistics request.
 
     Raises:
-        RefusedError: another name or version (INVALID).
+        RefusedError: unknown name or version (INVALID).
     """
     try:
         check_model(name, model, version)
     except RefusedError as refused:
         if refused.reason is not Reason.NOT_FOUND:
             raise
-        what = f"version is not available for model '{name}'" if model == name else f"'{shown(model)}' is not available"
-        raise RefusedError(Reason.INVALID, f"requested model {what}") from refused
+        message = (
+            f"version is not available for model '{name}'" if model == name else f"'{shown(model)}' is not available"
+        )
+        raise RefusedError(Reason.INVALID, f"requested model {message}") from refused
 
 
 def shown(name: str) -> str:
-    """Return a name as a message shows it: not longer than a header holds."""
+    """Return a client's name, shortened for a message."""
     return name if len(name) <= SHOWN_CHARACTERS else f"{name[:SHOWN_CHARACTERS]}..."
 
 
 @dataclass(frozen=True)
 class Checks:
-    """What one model takes: so many `texts` a row, or these columns of ids below their `sizes`."""
+    """The checks of one model."""
 
     name: str
-    texts: int
-    sizes: dict[str, int]
-    """Token input -> number of its values: the vocabulary, 2 for the mask, the token types."""
+    texts_per_row: int
+    # Token input -> number of its values: the vocabulary's size, 2 for the mask, the number of token types.
+    value_counts: dict[str, int]
+    # Longest row, in tokens.
     max_length: int
     pad_values: dict[str, int]
     limits: Limits
 
     def outputs(self, request: InferRequest) -> tuple[str, ...]:
-        """Return the outputs that were asked for, each once.
+        """Return the requested outputs, each once.
 
         Raises:
-            RefusedError: one that the model does not give, or the classes of one that is text.
+            RefusedError: an output that the model lacks, or the best classes of LABEL.
         """
         for name in request.outputs:
             if name not in OUTPUTS:
@@ -93,10 +100,10 @@ class Checks:
         return tuple(dict.fromkeys(request.outputs)) or OUTPUTS
 
     def rows(self, request: InferRequest) -> list[Text] | Tokens:
-        """Return the rows of a request: its texts, or the ids that it brings, without their padding.
+        """Return the rows of a request: its texts, or its token ids without padding.
 
         Raises:
-            RefusedError: they are not what the model takes.
+            RefusedError: the inputs do not fit the model.
         """
         refuse = _Refusal(request.id)
         given: dict[str, Tensor] = {}
@@ -104,45 +111,46 @@ class Checks:
             if tensor.name in given:
                 raise refuse(f"input '{shown(tensor.name)}' already exists in request")
             given[tensor.name] = tensor
-        wanted = self._wanted(given)
-        self._check_names(given, wanted, refuse)
-        ordered = [given[name] for name in wanted]
-        if wanted[0] in TEXT_INPUTS:
+        required = self._required(given)
+        self._check_names(given, required, refuse)
+        ordered = [given[name] for name in required]
+        if required[0] in TEXT_INPUTS:
             self._check_shapes(ordered, ("BYTES",), "[-1,1]", refuse)
             return self._texts(ordered, refuse)
         self._check_shapes(ordered, INTEGERS, "[-1,-1]", refuse)
         return self._tokens(ordered, refuse)
 
     def check_texts(self, texts: list[Text]) -> None:
-        """Refuse texts that are too many, too long, or not so many a row as the model takes.
+        """Refuse texts of /classify that do not fit the model.
 
         Raises:
-            RefusedError: one of these.
+            RefusedError: too many rows, another number of texts in a row than the model takes, or too long a text.
         """
         self._check_rows(len(texts), _Refusal(""))
         for text in texts:
-            if len(text) != self.texts:
+            if len(text) != self.texts_per_row:
                 raise RefusedError(
-                    Reason.INVALID, f"a row of {len(text)} texts for model '{self.name}', which takes {self.texts}"
+                    Reason.INVALID,
+                    f"a row has {len(text)} texts, but model '{self.name}' takes {self.texts_per_row}",
                 )
             self._check_lengths(text)
 
-    def _wanted(self, given: Iterable[str]) -> tuple[str, ...]:
-        """Ids are meant where an input of ids is there and none of text."""
+    def _required(self, given: Iterable[str]) -> tuple[str, ...]:
+        """Return the names of the token inputs if the request has one of them and no text, else of the text inputs."""
         names = set(given)
-        ids = names & set(self.sizes) and not names & set(TEXT_INPUTS)
-        return tuple(self.sizes) if ids else TEXT_INPUTS[: self.texts]
+        has_tokens = names & set(self.value_counts) and not names & set(TEXT_INPUTS)
+        return tuple(self.value_counts) if has_tokens else TEXT_INPUTS[: self.texts_per_row]
 
-    def _check_names(self, given: dict[str, Tensor], wanted: tuple[str, ...], refuse: "_Refusal") -> None:
-        if len(given) != len(wanted):
-            missing = [name for name in wanted if name not in given]
+    def _check_names(self, given: dict[str, Tensor], required: tuple[str, ...], refuse: "_Refusal") -> None:
+        if len(given) != len(required):
+            missing = [name for name in required if name not in given]
             raise refuse(
-                f"expected {len(wanted)} inputs but got {len(given)} inputs for model '{self.name}'. "
+                f"expected {len(required)} inputs but got {len(given)} inputs for model '{self.name}'. "
                 f"Got input(s) {_listed(given)}, but missing required input(s) {_listed(missing)}. "
                 "Please provide all required input(s)."
             )
         for name in given:
-            if name not in wanted:
+            if name not in required:
                 raise RefusedError(
                     Reason.INVALID, f"unexpected inference input '{shown(name)}' for model '{self.name}'"
                 )
@@ -213,28 +221,29 @@ class Checks:
             self._check_range(tensor, refuse)
         mask = next(tensor.array for tensor in tensors if tensor.name == "attention_mask")
         lengths = mask.sum(axis=1)
-        # Such rows alone mean the same to every engine. One without a token has no answer that would be right.
-        if not lengths.all() or (mask != (np.arange(length) < lengths[:, None])).any():
+        real = np.arange(length) < lengths[:, None]
+        # Other masks mean different things to different engines, and a row without a token has no right result.
+        if not lengths.all() or (mask != real).any():
             raise refuse(
                 f"input 'attention_mask' has a row that is not 1s and then 0s, with one 1 or more, for model "
                 f"'{self.name}'"
             )
-        ends = lengths.tolist()
-        columns = {one.name: [row[:end] for row, end in zip(one.array.tolist(), ends, strict=True)] for one in tensors}
+        starts = np.concatenate([[0], lengths.cumsum()])
+        columns = {tensor.name: Ragged(tensor.array[real].astype(np.int32), starts) for tensor in tensors}
         return Tokens(columns, self.pad_values)
 
     def _check_range(self, tensor: Tensor, refuse: "_Refusal") -> None:
-        size, values = self.sizes[tensor.name], tensor.array
-        wrong = (values < 0) | (values >= size)
+        count, values = self.value_counts[tensor.name], tensor.array
+        wrong = (values < 0) | (values >= count)
         if wrong.any():
             raise refuse(
-                f"input '{tensor.name}' has the value {int(values[wrong][0])}, out of range [0,{size - 1}] of model "
+                f"input '{tensor.name}' has the value {int(values[wrong][0])}, out of range [0,{count - 1}] of model "
                 f"'{self.name}'"
             )
 
 
 class _Refusal:
-    """Makes refusals of one request, which Triton names in brackets."""
+    """Makes the refusals of one request; like Triton's, they begin with the request's id in brackets."""
 
     def __init__(self, request_id: str) -> None:
         self._id = shown(request_id) or "<id_unknown>"

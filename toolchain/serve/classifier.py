@@ -1,4 +1,7 @@
-"""A bundle's classifier behind one batcher: texts or token ids in, logits out; a worker for each engine context."""
+"""A bundle's classifier: the tokenizer, the engines, and the batcher between them.
+
+`service.py` opens one and sends it texts or token ids.
+"""
 
 import asyncio
 import dataclasses
@@ -16,44 +19,46 @@ from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.target import Target, find_target
 from toolchain.runtimes.parity import probe_texts
 from toolchain.serve.batching.batcher import Batcher
-from toolchain.serve.batching.engines import CPU_TOKENS, find_engines, on_cpu
+from toolchain.serve.batching.engines import CPU_MAX_TOKENS, find_engines, on_cpu
 from toolchain.serve.batching.queue import bucket_ends, capacity
 from toolchain.serve.batching.worker import Worker
 from toolchain.serve.counters import Counters
 from toolchain.serve.limits import Limits
-from toolchain.serve.tokenizer import Encoder
+from toolchain.serve.tokenizer import RustTokenizer
 from toolchain.tensors import Batch
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """What the service asks of a bundle that is ready to run."""
+    """A bundle whose engines are warm."""
 
     target: Target
-    encode: Encoder
+    tokenizer: RustTokenizer
     batcher: Batcher
+    # The limits that the user gave, lowered to those of the engine.
     limits: Limits
-    """What was asked, and not more than the engine takes."""
 
     @property
     def labels(self) -> list[str]:
-        """The names of the classes, or of the one number, in the order of the logits."""
+        """The names of the classes, in the order of the logits; one name for a regression."""
         return self.target.resolved.source.labels
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """Token input -> number of its values, so that every id is below it."""
+    def value_counts(self) -> dict[str, int]:
+        """Token input -> number of its values: every id is at least 0 and below it."""
         config = self.target.resolved.source.config
-        known = {
+        counts = {
             "input_ids": int(config["vocab_size"]),
             "attention_mask": 2,
             "token_type_ids": int(config.get("type_vocab_size", 2)),
         }
-        return {name: known[name] for name in self.target.resolved.source.inputs}
+        return {name: counts[name] for name in self.target.resolved.source.inputs}
 
 
 def find_served(bundle: Path, *, backend: str | None, **changes: Any) -> Target:
-    """Return what of a bundle is served: its plan for this machine where it has one, or a graph on ONNX Runtime.
+    """Return the target to serve: the bundle's plan for this machine if it has one, else a graph in ONNX Runtime.
+
+    `changes` are options of the command line, as `find_target` takes them.
 
     Raises:
         ToolchainError: see errors.py.
@@ -67,7 +72,7 @@ def find_served(bundle: Path, *, backend: str | None, **changes: Any) -> Target:
 async def open_classifier(
     target: Target, *, limits: Limits, instances: int | None, counters: Counters
 ) -> AsyncIterator[Classifier]:
-    """Open engines, warm them up, and yield the classifier; what runs is finished when it is left.
+    """Open the engines, warm them up, and yield the classifier; on exit, close the engines.
 
     Raises:
         ToolchainError: the bundle or the machine lacks something; see errors.py.
@@ -75,36 +80,37 @@ async def open_classifier(
     resolved = target.resolved
     columns = len(resolved.task.text_columns)
     ends, limits = _shapes(target, limits)
-    encoder = Encoder(
+    tokenizer = RustTokenizer(
         resolved.tokenizer, columns=columns, max_length=resolved.max_length, inputs=resolved.source.inputs
     )
-    shapes = (ends[0], ends[-1]) if on_cpu(target) else ends  # nothing is made for those between
-    batches = _warm_up(encoder(probe_texts(columns)), shapes, limits, every=resolved.recipe.cuda_graphs)
+    lengths = (ends[0], ends[-1]) if on_cpu(target) else ends  # a CPU prepares nothing for the lengths between
+    batches = _warm_up(tokenizer(probe_texts(columns)), lengths, limits, every_power=resolved.recipe.cuda_graphs)
     classes = len(resolved.source.labels)
     with find_engines(target, instances) as engines:
-        workers = [Worker(opened, batches, classes=classes) for opened in engines.side_by_side]
+        workers = [Worker(open_engine, batches, classes=classes) for open_engine in engines.side_by_side]
         solo = Worker(engines.solo, batches, classes=classes) if engines.solo else None
-        everyone = [*workers, solo] if solo else workers
+        all_workers = [*workers, solo] if solo else workers
         try:
-            for worker in everyone:
+            for worker in all_workers:
                 await worker.opened()
             batcher = Batcher(list(workers), solo=solo, classes=classes, ends=ends, limits=limits, counters=counters)
-            yield Classifier(target, encoder, batcher, limits)
+            yield Classifier(target, tokenizer, batcher, limits)
         finally:
-            await asyncio.gather(*(worker.close() for worker in everyone))
+            await asyncio.gather(*(worker.close() for worker in all_workers))
 
 
 def _shapes(target: Target, limits: Limits) -> tuple[tuple[int, ...], Limits]:
-    """Return the length buckets, which are a plan's own where it has several, and the limits that a plan keeps to.
+    """Return the ends of the length buckets, and the limits lowered to what the engine takes.
+
+    A plan with several optimisation profiles has one bucket for each of their lengths.
 
     Raises:
-        InputError: the plan takes shorter rows than the bundle's.
+        InputError: the plan takes shorter rows than the bundle's longest.
     """
     longest = target.resolved.max_length
     if on_cpu(target):
-        return bucket_ends(longest, per_octave=4), dataclasses.replace(
-            limits, max_tokens=min(limits.max_tokens, CPU_TOKENS)
-        )
+        lowered = dataclasses.replace(limits, max_tokens=min(limits.max_tokens, CPU_MAX_TOKENS))
+        return bucket_ends(longest, per_octave=4), lowered
     if target.file is None or target.bundle is None or not is_plan(target.file):
         return bucket_ends(longest), limits
     plan = target.bundle.path / target.file
@@ -113,27 +119,27 @@ def _shapes(target: Target, limits: Limits) -> tuple[tuple[int, ...], Limits]:
     ends = sorted({profile["length"][2] for profile in profiles})
     if ends[-1] < longest:
         raise InputError(
-            f"{plan}: takes {ends[-1]} tokens a row, and the bundle's texts have up to {longest}. "
-            f"Build it again with --seq-len 1,{ends[-1]},{longest}, or without."
+            f"{plan}: the plan takes up to {ends[-1]} tokens a row, but texts of the bundle have up to {longest}. "
+            f"Build it again with --seq-len 1,{ends[-1]},{longest}, or without --seq-len."
         )
     rows = min(limits.max_batch, min(profile["batch"][2] for profile in profiles))
-    if len(ends) == 1:  # a plan without padding has nothing to group for
+    if len(ends) == 1:  # a packed plan has no padding, so it needs no buckets
         ends = [longest] if record["layout"] == "packed" else list(bucket_ends(longest))
     return tuple(ends), dataclasses.replace(limits, max_batch=rows)
 
 
-def _warm_up(tokens: Tokens, ends: tuple[int, ...], limits: Limits, *, every: bool) -> list[Batch]:
-    """Return batches of real ids, smallest first: one row and as many as run together, for each length bucket.
+def _warm_up(tokens: Tokens, ends: tuple[int, ...], limits: Limits, *, every_power: bool) -> list[Batch]:
+    """Return batches of real token ids, smallest first: for each length bucket one row, and as many rows as fit.
 
-    With `every` also the powers of two between, each of which is a CUDA graph of its own.
+    With `every_power` also the powers of two between, because each is a CUDA graph of its own.
     """
     flat = {
         name: np.array([value for row in column for value in row], np.int32) for name, column in tokens.columns.items()
     }
-    made = []
+    batches = []
     for end in ends:
         most = capacity(end, limits)
-        between = {1 << power for power in range(most.bit_length())} if every else {1}
-        for rows in sorted({*between, most}):
-            made.append({name: np.tile(np.resize(values, end), (rows, 1)) for name, values in flat.items()})
-    return sorted(made, key=lambda batch: batch["input_ids"].size)
+        counts = {1 << power for power in range(most.bit_length())} if every_power else {1}
+        for rows in sorted({*counts, most}):
+            batches.append({name: np.tile(np.resize(values, end), (rows, 1)) for name, values in flat.items()})
+    return sorted(batches, key=lambda batch: batch["input_ids"].size)

@@ -1,25 +1,26 @@
-"""What the service has done since it started, counted as Triton counts.
+"""Counters of the service since it started, with the meaning that Triton gives them.
 
-A request that runs in a batch adds the whole batch's time to the sums, so a sum divided by `success` is what a request
-saw. Failures are counted apart: REJECTED never reached the engine (queue full, time-out), CANCELED is the client's
-own, BACKEND the engine's, OTHER a fault of the service.
+A request that runs in a batch adds the time of the whole batch to the sums, so a sum divided by `success` is the mean
+time that a request experienced. Failures have sums of their own. Their reasons are: REJECTED, the request never reached
+an engine (full queue, timeout); CANCELED, the client cancelled it; BACKEND, the engine failed; OTHER, a bug of the
+service.
 
-A request that is wrong in itself, such as bad JSON, tensors that the model does not take or a model that is not there,
-is counted nowhere, whichever part of the service finds it out: so does Triton 2.51 (it was asked). REJECTED is counted
-here as its documentation says; a Triton that turned requests away from a full queue left it at 0.
+An invalid request (bad JSON, unsuitable tensors, unknown model) is not counted anywhere. A real Triton 2.51 behaves the
+same. REJECTED is counted as Triton's documentation says, although a Triton with a full queue left it at 0.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-REASONS = ("OTHER", "REJECTED", "CANCELED", "BACKEND")
+from toolchain.records.serving import Duration, InferenceDurations, ModelStatistics
+
+FAILURE_REASONS = ("OTHER", "REJECTED", "CANCELED", "BACKEND")
 
 
 @dataclass
 class Times:
-    """Where the time of one request went, in nanoseconds."""
+    """Where the time of a request went, in nanoseconds: queue, tokenizer and padding, engine, labels and scores."""
 
     queue_ns: int = 0
     input_ns: int = 0
@@ -29,22 +30,23 @@ class Times:
 
 @dataclass
 class Counters:
-    """Sums since the start; `pending` is the requests that wait now. Durations are those of answered requests."""
+    """Sums since the start. Durations are sums over successful requests, but for `failed_ns`."""
 
     clock: Callable[[], int] = time.monotonic_ns
     success: int = 0
-    failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
+    failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FAILURE_REASONS, 0))
     rows: int = 0
     executions: int = 0
+    # Requests that wait for an engine now.
     pending: int = 0
     request_ns: int = 0
     failed_ns: int = 0
     times: Times = field(default_factory=Times)
+    # Time of the last successful request, in milliseconds since 1970.
     last_ms: int = 0
-    """When the last request was answered, in milliseconds since 1970."""
 
-    def answered(self, rows: int, total_ns: int, spent: Times) -> None:
-        """Count an answered request of so many rows."""
+    def count_success(self, rows: int, total_ns: int, spent: Times) -> None:
+        """Count a successful request of `rows` rows."""
         self.success += 1
         self.rows += rows
         self.request_ns += total_ns
@@ -54,53 +56,55 @@ class Counters:
         self.times.output_ns += spent.output_ns
         self.last_ms = time.time_ns() // 1_000_000
 
-    def failed(self, reason: str, total_ns: int) -> None:
-        """Count a request that was not answered, for a reason of REASONS."""
+    def count_failure(self, reason: str, total_ns: int) -> None:
+        """Count a failed request; `reason` is one of FAILURE_REASONS."""
         self.failures[reason] += 1
         self.failed_ns += total_ns
 
     @property
     def request_us(self) -> int:
-        """From the request's arrival to its answer, in microseconds."""
+        """Time from the arrival of requests to their responses, in microseconds."""
         return self.request_ns // 1000
 
     @property
     def queue_us(self) -> int:
-        """Waiting for an engine."""
+        """Time in the queue, in microseconds."""
         return self.times.queue_ns // 1000
 
     @property
     def compute_input_us(self) -> int:
-        """Making token ids of texts, and a batch of them."""
+        """Time to tokenize texts and to build batches, in microseconds."""
         return self.times.input_ns // 1000
 
     @property
     def compute_infer_us(self) -> int:
-        """In the engine."""
+        """Time in the engine, in microseconds."""
         return self.times.infer_ns // 1000
 
     @property
     def compute_output_us(self) -> int:
-        """Making labels and scores of logits."""
+        """Time to turn logits into labels and scores, in microseconds."""
         return self.times.output_ns // 1000
 
-    def statistics(self) -> dict[str, Any]:
-        """Return the counts as Triton's model statistics have them."""
+    def statistics(self, name: str, version: str) -> ModelStatistics:
+        """Return the counters as Triton's statistics of the model."""
         spent = self.times
-        sums = {
-            "success": (self.success, self.request_ns),
-            "fail": (sum(self.failures.values()), self.failed_ns),
-            "queue": (self.success, spent.queue_ns),
-            "compute_input": (self.success, spent.input_ns),
-            "compute_infer": (self.success, spent.infer_ns),
-            "compute_output": (self.success, spent.output_ns),
-            "cache_hit": (0, 0),
-            "cache_miss": (0, 0),
-        }
+        durations = InferenceDurations(
+            success=Duration(count=self.success, ns=self.request_ns),
+            fail=Duration(count=sum(self.failures.values()), ns=self.failed_ns),
+            queue=Duration(count=self.success, ns=spent.queue_ns),
+            compute_input=Duration(count=self.success, ns=spent.input_ns),
+            compute_infer=Duration(count=self.success, ns=spent.infer_ns),
+            compute_output=Duration(count=self.success, ns=spent.output_ns),
+            cache_hit=Duration(count=0, ns=0),
+            cache_miss=Duration(count=0, ns=0),
+        )
         return {
+            "name": name,
+            "version": version,
             "last_inference": self.last_ms,
             "inference_count": self.rows,
             "execution_count": self.executions,
-            "inference_stats": {name: {"count": count, "ns": ns} for name, (count, ns) in sums.items()},
+            "inference_stats": durations,
             "batch_stats": [],
         }

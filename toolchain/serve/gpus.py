@@ -1,4 +1,4 @@
-"""The GPUs that a service runs on, or could: what they use now, and the energy since it started."""
+"""The GPUs of the service: what they use now, and their energy since the service started."""
 
 import threading
 from collections.abc import Iterator
@@ -13,48 +13,49 @@ NO_USAGE = Usage(None, None, None, None)
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One GPU at one moment; None where it cannot be had. `energy_j` is the board's since the service started."""
+class GpuReading:
+    """One GPU at one moment; a value that cannot be read is None."""
 
     uuid: str
     usage: Usage
     power_w: float | None
+    # Energy of the board since the service started.
     energy_j: float | None
 
 
 class Gpus:
-    """GPUs in an open NVML session; `read` may be called from any thread."""
+    """GPUs in an open NVML session. `read` may be called from any thread."""
 
     def __init__(self, inventory: Inventory) -> None:
-        """Begin to count energy now."""
+        """Start to count energy now."""
         self._lock = threading.Lock()
         self._devices = inventory.gpus
         boards = [source for source in inventory.sources if source.component == BOARD]
         self._powers = {source.device: source for source in boards if source.method == INTEGRAL}
-        self._counters = {source.device: _Counter(source) for source in boards if source.method == COUNTER}
+        self._energies = {source.device: _EnergyCounter(source) for source in boards if source.method == COUNTER}
 
-    def read(self) -> list[Reading]:
-        """Return what each GPU uses now."""
-        with self._lock:  # a counter compares with what it read last
+    def read(self) -> list[GpuReading]:
+        """Return a reading of each GPU."""
+        with self._lock:  # an energy counter is compared with its last value
             return [self._read(device) for device in self._devices]
 
-    def _read(self, device: Device) -> Reading:
-        power, counter = self._powers.get(device.uuid), self._counters.get(device.uuid)
-        return Reading(
+    def _read(self, device: Device) -> GpuReading:
+        power, energy = self._powers.get(device.uuid), self._energies.get(device.uuid)
+        return GpuReading(
             device.uuid,
             _usage(device),
             None if power is None else _value(power),
-            None if counter is None else counter.used_j(),
+            None if energy is None else energy.used_j(),
         )
 
 
-class _Counter:
+class _EnergyCounter:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._start_j = self._last_j = _value(source)
 
     def used_j(self) -> float | None:
-        """Return joules since the start; None before the counter has moved, and for ever once it was reset."""
+        """Return joules since the start; None until the counter has moved, and always None after it was reset."""
         now_j = _value(self._source)
         if now_j is None or self._last_j is None or self._start_j is None:
             return None
@@ -81,9 +82,10 @@ def _usage(device: Device) -> Usage:
 
 @contextmanager
 def open_gpus(device: str) -> Iterator[Gpus]:
-    """Hold NVML open and yield the GPU that is used, as cuda:1, or all that can be seen where it is the cpu.
+    """Open NVML and yield the GPU `device`, such as cuda:1, or all visible GPUs if the device is the CPU.
 
-    Without NVML there are none; of one that is cut into slices, power and energy are not told, as they are all slices'.
+    Without NVML there are no GPUs. A GPU that is divided by MIG reports neither power nor energy, because both would
+    include those of other users' slices.
     """
     with open_sources(device) as inventory:
         yield Gpus(inventory)

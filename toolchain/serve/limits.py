@@ -1,31 +1,33 @@
-"""What one request, and all that wait, may ask of the service."""
+"""Bounds on a request, on the queue and on waiting."""
 
 from dataclasses import dataclass
 
 from toolchain.errors import UsageError
+from toolchain.recipe.options import flag
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds; what is over one is refused before any work is done for it.
+    """Bounds of the service. A request above one of them is refused before any work is done for it."""
 
-    `max_batch`: rows a request, and rows that run together; `max_tokens`: padded positions that run together;
-    `max_characters`: of one text; `max_queue`: rows that wait; `max_body_bytes`: of a request, and of what it
-    unpacks to; `timeout_s`: longest wait before the engine.
-    """
-
+    # Rows of one request, and rows of one batch.
     max_batch: int = 64
+    # Padded positions of one batch: its rows times its longest row, in tokens.
     max_tokens: int = 4096
+    # Characters of one text.
     max_characters: int = 16_384
+    # Rows that may wait in the queue.
     max_queue: int = 1024
+    # Bytes of a request's body, both as it arrives and unpacked.
     max_body_bytes: int = 1 << 20
+    # Longest wait in the queue, in seconds.
     timeout_s: float = 30.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not value > 0:
-                option = name.removesuffix("_s").removesuffix("_bytes").replace("_", "-")
-                raise UsageError(f"--{option} {value}: not above zero. Give a larger number.")
+                option = flag(name.removesuffix("_s").removesuffix("_bytes"))
+                raise UsageError(f"{option} {value}: not above zero. Give a larger number.")
         if self.max_queue < self.max_batch:
             raise UsageError(
                 f"--max-queue {self.max_queue}: a request of --max-batch {self.max_batch} rows would never fit. "
@@ -33,9 +35,11 @@ class Limits:
             )
 
 
-HANG_S = 60.0
-"""An engine that is at one batch for longer will hardly end it: those who wait for it are told, and it gets no more."""
+# An engine that runs one batch for longer than this counts as hanging: its requests are refused, and it gets no more
+# batches.
+ENGINE_TIMEOUT_S = 60.0
+
+# At shutdown, the time for batches that are in flight, in addition to the longest wait in the queue.
 GRACE_S = 10.0
-"""At the end, for what runs then: above the longest that a request may wait."""
 
 DEFAULTS = Limits()

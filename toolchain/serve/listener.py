@@ -1,4 +1,9 @@
-"""A listening socket whose port is taken at once, and which closes without resetting a client that it let in."""
+"""The listening socket of the HTTP server: it takes its port at once, and closes without resetting a client.
+
+While the model loads, and again at shutdown, the kernel drops the packets that ask for a connection (SYN). A client
+whose SYN is dropped sends it again after one second, then after two more (RFC 6298). By then the service is ready, or
+the port is closed and the client is refused.
+"""
 
 import contextlib
 import ctypes
@@ -8,73 +13,75 @@ import sys
 
 from toolchain.errors import InputError, UsageError
 
+# Socket options of asm-generic/socket.h, which Python does not name.
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
-"""asm-generic/socket.h; Python has no names for them."""
-_NO_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
-"""Classic BPF of linux/filter.h (code, jt, jf, k): load byte 13 of the TCP header, its flags; drop if SYN is set."""
+
+# A program in classic BPF (linux/filter.h; code, jt, jf, k). It loads byte 13 of the TCP header, the flags, drops the
+# packet if SYN is set, and accepts it otherwise.
+_DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a socket that has the port, so that nobody else gets it, and ignores clients until they are let in.
+    """Return a socket that listens on a port but ignores clients until `let_clients_connect`.
 
-    It listens: two sockets that do not may have one port. Who asks while the model is loaded is not answered and asks
-    again (RFC 6298: after a second, then two); where the system has no such filter, he waits.
+    The socket listens already, because two sockets that do not listen may bind the same port. On a system without BPF
+    filters, clients connect at once and wait until the model is loaded.
 
     Raises:
-        InputError: the port cannot be had.
+        InputError: the port is not available.
         UsageError: the host has no address.
     """
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (socket.gaierror, UnicodeError) as error:  # no address, or no name that one could have
+    except (socket.gaierror, UnicodeError) as error:  # UnicodeError: the name cannot be a host's name
         raise UsageError(f"--host {host}: no such host. Give a name or an address of this machine.") from error
     bound = socket.socket(family, kind)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind(address)
-        ignore_clients(bound)
+        drop_new_clients(bound)
         bound.listen()
     except OSError as error:
         bound.close()
-        what = f"{error.strerror}. Choose another port with --http-port, or 0 for any free one."
-        raise InputError(f"{shown(host)}:{port}: {what}") from error
+        advice = "Choose another port with --http-port, or 0 for any free one."
+        raise InputError(f"{host_in_url(host)}:{port}: {error.strerror}. {advice}") from error
     return bound
 
 
-def ignore_clients(listener: socket.socket) -> None:
-    """Drop the packets that ask for a connection; who has been let in can still be accepted.
+def drop_new_clients(listener: socket.socket) -> None:
+    """Drop packets that ask for a connection. Connections that are established can still be accepted.
 
-    Closing resets whom the system let in between the last accept and the close. So the close comes last: the client
-    asks again a second later, and is refused by then.
+    At shutdown this comes before the close. Otherwise the close would reset the connections that are established
+    between the last accept and the close.
     """
     if not sys.platform.startswith("linux"):
         return
-    steps = b"".join(struct.pack("HBBI", *step) for step in _NO_SYN)
-    held = ctypes.create_string_buffer(steps)
-    program = struct.pack("HP", len(_NO_SYN), ctypes.addressof(held))  # struct sock_fprog
+    instructions = b"".join(struct.pack("HBBI", *instruction) for instruction in _DROP_SYN)
+    buffer = ctypes.create_string_buffer(instructions)
+    program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(buffer))  # struct sock_fprog
     with contextlib.suppress(OSError):
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
-def let_clients_in(listener: socket.socket) -> None:
-    """Undo `ignore_clients`."""
+def let_clients_connect(listener: socket.socket) -> None:
+    """Undo `drop_new_clients`."""
     if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError):  # there was none
+        with contextlib.suppress(OSError):  # no filter is attached
             listener.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
-def waiting(listener: socket.socket) -> list[socket.socket]:
-    """Return the connections that the system has let in and nobody has accepted."""
-    taken = []
+def accept_pending(listener: socket.socket) -> list[socket.socket]:
+    """Return the connections that the kernel has established and nobody has accepted yet."""
+    accepted = []
     listener.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:
-            taken.append(listener.accept()[0])
-    for one in taken:
-        one.setblocking(False)
-    return taken
+            accepted.append(listener.accept()[0])
+    for connection in accepted:
+        connection.setblocking(False)
+    return accepted
 
 
-def shown(host: str) -> str:
-    """Return a host as it stands before a port."""
+def host_in_url(host: str) -> str:
+    """Return a host in the form that a port can follow: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host

@@ -1,10 +1,17 @@
-"""What the service says about itself and its model: the protocol's metadata, Triton's configuration."""
+"""The service's description of itself: the protocol's metadata, and Triton's model configuration."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from toolchain import __version__
 from toolchain.evaluation.target import Target
+from toolchain.records.serving import (
+    ConfigTensor,
+    ModelConfig,
+    ModelMetadata,
+    Parameter,
+    ServerMetadata,
+    TensorMetadata,
+)
 from toolchain.serve.checks import VERSION
 from toolchain.serve.limits import Limits
 from toolchain.tensors import TEXT_INPUTS
@@ -19,25 +26,26 @@ EXTENSIONS = (
 )
 
 
-def server() -> dict[str, Any]:
+def server_metadata() -> ServerMetadata:
     """Return the server's metadata."""
     return {"name": "toolchain", "version": __version__, "extensions": list(EXTENSIONS)}
 
 
 @dataclass(frozen=True)
-class Card:
-    """A model's name, what it runs, the inputs of ids that it also takes, and how many classes it has.
+class ModelDescription:
+    """A model's name, its target, the names of its token inputs, and its number of classes.
 
-    Every input is optional, since a request brings texts or ids, never both; only the configuration can say so.
+    Every input is optional, because a request sends texts or token ids, never both. The metadata cannot express this;
+    only the configuration can.
     """
 
     name: str
     target: Target
-    ids: tuple[str, ...]
+    token_inputs: tuple[str, ...]
     classes: int
 
     @property
-    def _texts(self) -> tuple[str, ...]:
+    def _text_inputs(self) -> tuple[str, ...]:
         return TEXT_INPUTS[: len(self.target.resolved.task.text_columns)]
 
     @property
@@ -45,19 +53,19 @@ class Card:
         return f"toolchain_{self.target.backend}"
 
     @property
-    def _parameters(self) -> dict[str, Any]:
-        """What a client may hold the server to: which bundle it is."""
+    def _parameters(self) -> dict[str, Parameter]:
+        """The digest of the bundle, by which a client can tell which bundle is served."""
         return {"bundle_sha256": {"string_value": self.target.bundle.digest}} if self.target.bundle else {}
 
-    def metadata(self) -> dict[str, Any]:
-        """Return the protocol's model metadata; -1 is a size that the client chooses."""
+    def metadata(self) -> ModelMetadata:
+        """Return the protocol's model metadata; a size of -1 is chosen by the client."""
         return {
             "name": self.name,
             "versions": [VERSION],
             "platform": self._platform,
             "inputs": [
-                *({"name": name, "datatype": "BYTES", "shape": [-1, 1]} for name in self._texts),
-                *({"name": name, "datatype": "INT64", "shape": [-1, -1]} for name in self.ids),
+                *(TensorMetadata(name=name, datatype="BYTES", shape=[-1, 1]) for name in self._text_inputs),
+                *(TensorMetadata(name=name, datatype="INT64", shape=[-1, -1]) for name in self.token_inputs),
             ],
             "outputs": [
                 {"name": "LABEL", "datatype": "BYTES", "shape": [-1, 1]},
@@ -66,29 +74,37 @@ class Card:
             ],
         }
 
-    def config(self, limits: Limits) -> dict[str, Any]:
-        """Return Triton's ModelConfig as its JSON; the rows of a batch are not among the dims."""
-        queue = {
-            "timeout_action": "REJECT",
-            "default_timeout_microseconds": round(limits.timeout_s * 1e6),
-            "allow_timeout_override": True,
-            "max_queue_size": limits.max_queue,
-        }
+    def config(self, limits: Limits) -> ModelConfig:
+        """Return Triton's ModelConfig in its JSON form; dims are without the batch."""
         return {
             "name": self.name,
             "platform": self._platform,
             "backend": "toolchain",
             "max_batch_size": limits.max_batch,
             "input": [
-                *({"name": name, "data_type": "TYPE_STRING", "dims": [1], "optional": True} for name in self._texts),
-                *({"name": name, "data_type": "TYPE_INT64", "dims": [-1], "optional": True} for name in self.ids),
+                *(
+                    ConfigTensor(name=name, data_type="TYPE_STRING", dims=[1], optional=True)
+                    for name in self._text_inputs
+                ),
+                *(
+                    ConfigTensor(name=name, data_type="TYPE_INT64", dims=[-1], optional=True)
+                    for name in self.token_inputs
+                ),
             ],
             "output": [
                 {"name": "LABEL", "data_type": "TYPE_STRING", "dims": [1]},
                 {"name": "SCORE", "data_type": "TYPE_FP32", "dims": [self.classes]},
                 {"name": "LOGITS", "data_type": "TYPE_FP32", "dims": [self.classes]},
             ],
-            "dynamic_batching": {"max_queue_delay_microseconds": 0, "default_queue_policy": queue},
+            "dynamic_batching": {
+                "max_queue_delay_microseconds": 0,
+                "default_queue_policy": {
+                    "timeout_action": "REJECT",
+                    "default_timeout_microseconds": round(limits.timeout_s * 1e6),
+                    "allow_timeout_override": True,
+                    "max_queue_size": limits.max_queue,
+                },
+            },
             "model_transaction_policy": {"decoupled": False},
             "parameters": self._parameters,
         }

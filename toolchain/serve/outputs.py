@@ -1,20 +1,18 @@
-"""Logits to what a client reads: labels and scores."""
+"""Logits to outputs: labels, scores, and the tensors of a response."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
 from toolchain.evaluation.classifier import scores
+from toolchain.records.serving import Classification
 from toolchain.runtimes.distance import Logits
 from toolchain.serve.protocol import Tensor
 from toolchain.tensors import Array
 
-__all__ = ["labels", "readable", "scores", "tensors"]
-
 
 def labels(logits: Logits, names: list[str]) -> list[str]:
-    """Return the name of each row's class, or its number as text."""
+    """Return the name of the class with the highest logit in each row; a single logit (regression) as text."""
     if logits.shape[1] == 1:
         return [str(value) for value in logits[:, 0]]
     return [names[index] for index in logits.argmax(axis=1).tolist()]
@@ -23,12 +21,12 @@ def labels(logits: Logits, names: list[str]) -> list[str]:
 def tensors(
     logits: Logits, names: list[str], outputs: tuple[str, ...], classes: Mapping[str, int]
 ) -> tuple[Tensor, ...]:
-    """Return the outputs that were asked for: LABEL [n, 1], SCORE and LOGITS [n, classes].
+    """Return the requested outputs: LABEL [n, 1], SCORE and LOGITS [n, classes].
 
-    Of an output in `classes` only so many of the best, as BYTES [n, so many].
+    An output in `classes` becomes its best classes instead: BYTES [n, that number or all].
     """
     make: dict[str, Callable[[], Tensor]] = {
-        "LABEL": lambda: Tensor("LABEL", "BYTES", _bytes(labels(logits, names))),
+        "LABEL": lambda: Tensor("LABEL", "BYTES", _bytes_column(labels(logits, names))),
         "SCORE": lambda: Tensor("SCORE", "FP32", scores(logits)),
         "LOGITS": lambda: Tensor("LOGITS", "FP32", logits),
     }
@@ -36,21 +34,21 @@ def tensors(
 
 
 def _best(tensor: Tensor, count: int) -> Tensor:
-    """Return the best classes of each row as Triton writes them, `value:index`."""
+    """Return the best classes of each row in Triton's form, `value:index`."""
     order = np.argsort(-tensor.array, axis=1, kind="stable")[:, :count]
     texts = [[b"%f:%d" % (row[index], index) for index in best] for row, best in zip(tensor.array, order, strict=True)]
     return Tensor(tensor.name, "BYTES", np.array(texts, object))
 
 
-def _bytes(texts: list[str]) -> Array:
+def _bytes_column(texts: list[str]) -> Array:
     column = np.empty((len(texts), 1), object)
     column[:, 0] = [text.encode() for text in texts]
     return column
 
 
-def readable(logits: Logits, names: list[str]) -> list[dict[str, Any]]:
-    """Return label, its score and the scores of all labels of each row, as JSON has them."""
-    made = []
-    for label, row in zip(labels(logits, names), scores(logits).tolist(), strict=True):
-        made.append({"label": label, "score": max(row), "scores": dict(zip(names, row, strict=True))})
-    return made
+def classifications(logits: Logits, names: list[str]) -> list[Classification]:
+    """Return label, its score and the scores of all labels for each row."""
+    return [
+        {"label": label, "score": max(row), "scores": dict(zip(names, row, strict=True))}
+        for label, row in zip(labels(logits, names), scores(logits).tolist(), strict=True)
+    ]

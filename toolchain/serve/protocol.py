@@ -1,6 +1,6 @@
-"""What both wires have in common: tensors of the Open Inference Protocol, and why a request is refused.
+"""Requests, responses and refusals in the one form that HTTP and gRPC share.
 
-Source: the KServe V2 / Open Inference Protocol, with Triton's extensions (binary tensors, statistics, configuration).
+Source: the Open Inference Protocol (KServe V2), with Triton's extensions (binary tensors, statistics, configuration).
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from toolchain.tensors import Array
 
 @dataclass(frozen=True)
 class Tensor:
-    """A named tensor. BYTES are an object array of `bytes`; all else has the numpy type that `datatype` names."""
+    """A named tensor. A BYTES array has elements of type `bytes`; others have the numpy type of their `datatype`."""
 
     name: str
     datatype: str
@@ -21,23 +21,24 @@ class Tensor:
 
 @dataclass(frozen=True)
 class InferRequest:
-    """One request; no `outputs` asks for all, no `version` for the newest, `timeout_us` 0 for the default time.
-
-    Of an output in `classes`, so many of the best classes are wanted instead of its values.
-    """
+    """One inference request."""
 
     model: str
     inputs: tuple[Tensor, ...]
+    # The requested outputs; none requests all.
     outputs: tuple[str, ...] = ()
+    # An empty version requests the newest.
     version: str = ""
     id: str = ""
+    # Longest wait in the queue, in microseconds; 0 is the service's default.
     timeout_us: int = 0
+    # Output -> number of its best classes that are returned instead of its values.
     classes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class InferResponse:
-    """The answer to one request."""
+    """The response to one request."""
 
     model: str
     version: str
@@ -46,7 +47,7 @@ class InferResponse:
 
 
 class Reason(Enum):
-    """Why a request is refused: HTTP's status, and the name of gRPC's."""
+    """The reason of a refusal, as an HTTP status code and as the name of a gRPC status code."""
 
     INVALID = 400, "INVALID_ARGUMENT"
     UNAUTHENTICATED = 401, "UNAUTHENTICATED"
@@ -57,17 +58,17 @@ class Reason(Enum):
 
     @property
     def http(self) -> int:
-        """HTTP's status code."""
+        """The HTTP status code."""
         return self.value[0]
 
     @property
     def grpc(self) -> str:
-        """The name of gRPC's status code."""
+        """The name of the gRPC status code."""
         return self.value[1]
 
 
 class RefusedError(Exception):
-    """A request that is not answered; the message goes to the client, so it names no file and no code."""
+    """A request is refused. The client reads the message, so the message names no file and no code."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,7 @@
-"""One bundle as a service: what both wires call. Nothing but RefusedError comes out of `infer` and `classify`."""
+"""The service of one bundle, which both HTTP and gRPC call.
+
+`infer` and `classify` raise no other exception than RefusedError.
+"""
 
 import asyncio
 import logging
@@ -11,129 +14,128 @@ from toolchain.bundle.names import check_name
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Text
 from toolchain.errors import UsageError
+from toolchain.records.serving import Classification, ModelConfig, ModelMetadata, ServerMetadata, StatisticsResponse
 from toolchain.runtimes.distance import Logits
-from toolchain.serve import metadata
-from toolchain.serve import outputs as answers
+from toolchain.serve import outputs
 from toolchain.serve.checks import VERSION, Checks, check_model
 from toolchain.serve.classifier import Classifier, find_served, open_classifier
 from toolchain.serve.counters import Counters, Times
 from toolchain.serve.limits import DEFAULTS, Limits
+from toolchain.serve.metadata import ModelDescription, server_metadata
 from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Answered = tuple[T, int, Times]
-"""An answer, how many rows it is of, and where its time went."""
+# A response, its number of rows, and where its time went.
+Timed = tuple[T, int, Times]
 
+# Longer texts are tokenized in a thread, because they would block the event loop.
 LONG_CHARACTERS = 4096
-"""Texts of more are made tokens of beside the event loop, where others would wait for it."""
 
+# Reasons that count as failures, by Triton's names. Other refusals are the client's mistakes and are not counted.
 FAILURES = {Reason.INTERNAL: "BACKEND", Reason.UNAVAILABLE: "REJECTED"}
-"""Triton's reasons of a failure; what is refused for another is the client's affair and counted nowhere."""
 
 
 class Service:
-    """One model, ready to answer."""
+    """One model that answers requests."""
 
     version = VERSION
 
     def __init__(self, name: str, classifier: Classifier, counters: Counters) -> None:
-        """Answer as the model `name`."""
+        """Serve a classifier as the model `name`."""
+        resolved = classifier.target.resolved
         self.name, self.counters, self.limits = name, counters, classifier.limits
-        self.texts = len(classifier.target.resolved.task.text_columns)
+        self.texts_per_row = len(resolved.task.text_columns)
         self._classifier, self._draining = classifier, False
         self._labels = classifier.labels
-        self._card = metadata.Card(name, classifier.target, tuple(classifier.sizes), len(self._labels))
+        sizes = classifier.value_counts
+        self._description = ModelDescription(name, classifier.target, tuple(sizes), len(self._labels))
         self._checks = Checks(
-            name,
-            self.texts,
-            classifier.sizes,
-            classifier.target.resolved.max_length,
-            classifier.encode.pad_values,
-            self.limits,
+            name, self.texts_per_row, sizes, resolved.max_length, classifier.tokenizer.pad_values, self.limits
         )
 
     @property
     def ready(self) -> bool:
-        """Whether requests should be sent here: False while draining, and when no engine runs any more."""
-        return not self._draining and not self._classifier.batcher.broken
-
-    @property
-    def device(self) -> str:
-        """Where the engines run: cpu, or cuda:N."""
-        return self._classifier.target.device
+        """Whether load balancers should send requests: False while draining, and when every engine has failed."""
+        return not self._draining and self.alive
 
     @property
     def alive(self) -> bool:
-        """Whether starting anew would be no help: False when no engine runs any more."""
+        """False when every engine has failed, so that only a restart helps."""
         return not self._classifier.batcher.broken
 
+    @property
+    def device(self) -> str:
+        """The device of the engines: cpu, or cuda:N."""
+        return self._classifier.target.device
+
     def drain(self) -> None:
-        """Be no longer ready; requests that still come are answered until `close`."""
+        """Report not ready from now on; requests are still answered until `close`."""
         self._draining = True
 
     async def close(self) -> None:
-        """Take nothing more, and return when all that was taken is answered, or its time is over."""
+        """Refuse new requests, and return when all accepted ones are answered or their time is over."""
         self.drain()
         await self._classifier.batcher.close()
 
     def check(self, model: str, version: str = "") -> None:
-        """Refuse another model or version than this one.
+        """Refuse another model or version than the served one.
 
         Raises:
-            RefusedError: NOT_FOUND, or INVALID for a version that is no number.
+            RefusedError: unknown name or version (NOT_FOUND), or a version that is not a number (INVALID).
         """
         check_model(self.name, model, version)
 
     async def infer(self, request: InferRequest) -> InferResponse:
-        """Answer a request.
+        """Return the response to a request.
 
         Raises:
-            RefusedError: it is not what the model takes, there is no room or time for it, or the engine failed on it.
+            RefusedError: the request does not fit the model, the queue is full, the request timed out, or the engine
+                failed on it.
         """
         check_model(self.name, request.model, request.version)
         return await self._counted(self._infer(request))
 
-    async def classify(self, texts: list[Text]) -> list[dict[str, Any]]:
-        """Return label, its score and the scores of all labels of each row, for people.
+    async def classify(self, texts: list[Text]) -> list[Classification]:
+        """Return label, its score and the scores of all labels for each row.
 
         Raises:
-            RefusedError: as of `infer`.
+            RefusedError: as `infer`.
         """
         return await self._counted(self._classify(texts))
 
-    def server_metadata(self) -> dict[str, Any]:
-        """Return the server's metadata as the protocol has it."""
-        return metadata.server()
+    def server_metadata(self) -> ServerMetadata:
+        """Return the protocol's metadata of the server."""
+        return server_metadata()
 
-    def model_metadata(self) -> dict[str, Any]:
-        """Return the model's metadata as the protocol has it."""
-        return self._card.metadata()
+    def model_metadata(self) -> ModelMetadata:
+        """Return the protocol's metadata of the model."""
+        return self._description.metadata()
 
-    def model_config(self) -> dict[str, Any]:
-        """Return the model's configuration as Triton writes it in JSON."""
-        return self._card.config(self.limits)
+    def model_config(self) -> ModelConfig:
+        """Return the model's configuration in Triton's JSON form."""
+        return self._description.config(self.limits)
 
-    def statistics(self) -> dict[str, Any]:
-        """Return what was counted as Triton's model statistics."""
-        return {"model_stats": [{"name": self.name, "version": VERSION, **self.counters.statistics()}]}
+    def statistics(self) -> StatisticsResponse:
+        """Return the counters as Triton's model statistics."""
+        return {"model_stats": [self.counters.statistics(self.name, VERSION)]}
 
-    async def _infer(self, request: InferRequest) -> Answered[InferResponse]:
-        outputs = self._checks.outputs(request)
+    async def _infer(self, request: InferRequest) -> Timed[InferResponse]:
+        names = self._checks.outputs(request)
         logits, times = await self._logits(self._checks.rows(request), request.timeout_us)
         before = self.counters.clock()
-        made = answers.tensors(logits, self._labels, outputs, request.classes)
+        tensors = outputs.tensors(logits, self._labels, names, request.classes)
         times.output_ns = self.counters.clock() - before
-        return InferResponse(self.name, VERSION, request.id, made), len(logits), times
+        return InferResponse(self.name, VERSION, request.id, tensors), len(logits), times
 
-    async def _classify(self, texts: list[Text]) -> Answered[list[dict[str, Any]]]:
+    async def _classify(self, texts: list[Text]) -> Timed[list[Classification]]:
         self._checks.check_texts(texts)
         logits, times = await self._logits(texts, 0)
         before = self.counters.clock()
-        made = answers.readable(logits, self._labels)
+        found = outputs.classifications(logits, self._labels)
         times.output_ns = self.counters.clock() - before
-        return made, len(logits), times
+        return found, len(logits), times
 
     async def _logits(self, rows: list[Text] | Tokens, timeout_us: int) -> tuple[Logits, Times]:
         """Return the logits of texts or tokens, and where their time went."""
@@ -142,36 +144,36 @@ class Service:
         if isinstance(rows, Tokens):
             tokens = rows
         else:
-            with batcher.coming(len(rows)):
-                tokens = await self._encode(rows)
-        encoded_ns = self.counters.clock() - before
+            with batcher.reserve(len(rows)):
+                tokens = await self._tokenize(rows)
+        tokenized_ns = self.counters.clock() - before
         logits, times = await batcher.submit(tokens, timeout_us=timeout_us, arrived_ns=before)
-        times.input_ns += encoded_ns
+        times.input_ns += tokenized_ns
         return logits, times
 
-    async def _encode(self, texts: list[Text]) -> Tokens:
+    async def _tokenize(self, texts: list[Text]) -> Tokens:
         if sum(len(part) for text in texts for part in text) > LONG_CHARACTERS:
-            return await asyncio.to_thread(self._classifier.encode, texts)
-        return self._classifier.encode(texts)
+            return await asyncio.to_thread(self._classifier.tokenizer, texts)
+        return self._classifier.tokenizer(texts)
 
-    async def _counted(self, work: Coroutine[Any, Any, Answered[T]]) -> T:
-        """Return what `work` makes, and count how it went."""
+    async def _counted(self, work: Coroutine[Any, Any, Timed[T]]) -> T:
+        """Return the response that `work` gives, and count the success or the failure."""
         start = self.counters.clock()
         try:
-            made, rows, times = await work
+            response, rows, times = await work
         except RefusedError as error:
             if error.reason in FAILURES:
-                self.counters.failed(FAILURES[error.reason], self.counters.clock() - start)
+                self.counters.count_failure(FAILURES[error.reason], self.counters.clock() - start)
             raise
         except asyncio.CancelledError:
-            self.counters.failed("CANCELED", self.counters.clock() - start)
+            self.counters.count_failure("CANCELED", self.counters.clock() - start)
             raise
-        except Exception as error:  # ours, and not for the client to read
+        except Exception as error:  # a bug of the service: the log shows it, the client does not see it
             log.exception("a request could not be answered")
-            self.counters.failed("OTHER", self.counters.clock() - start)
+            self.counters.count_failure("OTHER", self.counters.clock() - start)
             raise RefusedError(Reason.INTERNAL, "The request could not be answered") from error
-        self.counters.answered(rows, self.counters.clock() - start, times)
-        return made
+        self.counters.count_success(rows, self.counters.clock() - start, times)
+        return response
 
 
 @asynccontextmanager
@@ -187,11 +189,20 @@ async def open_service(
     limits: Limits = DEFAULTS,
     instances: int | None = None,
 ) -> AsyncIterator[Service]:
-    """Open a bundle, whose digests are checked, and yield its service when every engine is warm.
+    """Open a bundle, check its digests, and yield its service when every engine is warm.
 
-    The model is called `name`, or as the checkpoint. What runs is `file`, or what was made for `backend` and
-    `device`; a backend that is not named is trt where the bundle has a plan for this machine, else ort. When it is
-    left, what was taken is answered first.
+    On exit, the service first answers all accepted requests.
+
+    Args:
+        bundle: the bundle's folder.
+        name: the model's name in requests; the default is the checkpoint's.
+        backend: ort, trt or ort-trt; the default is trt if the bundle has a plan for this machine, else ort.
+        file: the artefact to serve; the default is the one made for `backend` and `device`.
+        device: auto, cpu or cuda:N.
+        trust: the digest that the bundle must have.
+        cuda_graphs: whether to record a CUDA graph for each shape; the default is the bundle's recipe.
+        limits: bounds of requests, queue and waiting time.
+        instances: engines side by side; the default suits the machine.
 
     Raises:
         ToolchainError: see errors.py.

@@ -1,39 +1,48 @@
-"""The certificate and the key that both listeners show, and in words why a pair of files is none."""
+"""The certificate and the key of both servers, and plain error messages about them."""
 
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 
 from toolchain.errors import InputError
 
 
+@dataclass(frozen=True)
+class Tls:
+    """The files of a certificate chain and of its key, both PEM."""
+
+    cert: Path
+    key: Path
+
+
 def open_tls(cert: Path, key: Path) -> ssl.SSLContext:
-    """Return the context of a server that shows a certificate chain; both files are PEM, and without a password.
+    """Return a server's TLS context for a certificate chain and its key, both PEM files without a password.
 
     Raises:
-        InputError: one of the files cannot be read, is something else, or is locked, or they are no pair.
+        InputError: a file cannot be read, is not what it should be, is encrypted, or the two do not match.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(cert, key, password="")  # without one OpenSSL asks on the terminal, and waits
-    except OSError as error:  # of ssl too, which has no words for a user
-        raise InputError(_why(cert, key, error)) from error
+        context.load_cert_chain(cert, key, password="")  # without `password`, OpenSSL would prompt for one
+    except OSError as error:  # ssl.SSLError is an OSError; its message does not help a user
+        raise InputError(_explain(cert, key, error)) from error
     return context
 
 
-def _why(cert: Path, key: Path, error: OSError) -> str:
-    give = "Give PEM files with --tls-cert and --tls-key."
+def _explain(cert: Path, key: Path, error: OSError) -> str:
+    advice = "Give PEM files with --tls-cert and --tls-key."
     try:
-        chain, secret = cert.read_bytes(), key.read_bytes()
-    except OSError as unread:
-        return f"{unread.filename}: {unread.strerror}. {give}"
-    if b"CERTIFICATE-----" not in chain:
-        also = ", but a key" if b"PRIVATE KEY-----" in chain else ""
-        return f"{cert}: no certificate{also}. {give}"
-    if b"PRIVATE KEY-----" not in secret:
-        also = ", but a certificate" if b"CERTIFICATE-----" in secret else ""
-        return f"{key}: no key{also}. {give}"
-    if b"ENCRYPTED" in secret:
-        return f"{key}: locked by a password. Give one without: openssl pkey -in {key} -out unlocked.pem."
+        cert_data, key_data = cert.read_bytes(), key.read_bytes()
+    except OSError as unreadable:
+        return f"{unreadable.filename}: {unreadable.strerror}. {advice}"
+    if b"CERTIFICATE-----" not in cert_data:
+        instead = ", but a key" if b"PRIVATE KEY-----" in cert_data else ""
+        return f"{cert}: the file contains no certificate{instead}. {advice}"
+    if b"PRIVATE KEY-----" not in key_data:
+        instead = ", but a certificate" if b"CERTIFICATE-----" in key_data else ""
+        return f"{key}: the file contains no key{instead}. {advice}"
+    if b"ENCRYPTED" in key_data:
+        return f"{key}: the key needs a password. Give one without: openssl pkey -in {key} -out unlocked.pem."
     if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
-        return f"{key}: the key of another certificate than {cert}. Give the two that belong together."
-    return f"{cert}: with {key} no certificate and its key, or cut short. {give}"
+        return f"{key}: the key does not belong to the certificate {cert}. Give the two that belong together."
+    return f"{cert}: OpenSSL cannot read this certificate with {key}; perhaps a file is cut short. {advice}"

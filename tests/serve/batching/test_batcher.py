@@ -1,4 +1,4 @@
-"""The batcher on a clock and engines that the test moves by hand; no thread and no sleep."""
+"""The batcher with a clock and engines that the test controls; no threads and no sleeps."""
 
 import asyncio
 from contextlib import suppress
@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolchain.checkpoint.tokenize import Tokens
-from toolchain.serve.batching.batcher import Batcher, Done
+from toolchain.serve.batching.batcher import Batcher, BatchResult
 from toolchain.serve.batching.queue import bucket_ends
 from toolchain.serve.counters import Counters
-from toolchain.serve.limits import HANG_S, Limits
+from toolchain.serve.limits import ENGINE_TIMEOUT_S, Limits
 from toolchain.serve.protocol import Reason, RefusedError
 
 LIMITS = Limits(max_batch=4, max_tokens=64, max_queue=12, timeout_s=10.0)
@@ -24,30 +24,30 @@ def tokens(*rows):
 
 
 def logits(row):
-    """What the scripted engine makes of a row; no two rows have the same."""
+    """Return the scripted engine's logits of a row; no two rows have the same."""
     return [row[0], len(row)]
 
 
 class Engine:
-    """Keeps what it is given until the test finishes it."""
+    """An engine that keeps its batch until the test finishes it."""
 
     def __init__(self):
         self.jobs = []
         self.seen = []
 
-    def begin(self, groups, done):
-        assert not self.jobs, "an engine that was busy"
-        self.jobs.append((groups, done))
+    def begin(self, groups, on_done):
+        assert not self.jobs, "the engine is busy"
+        self.jobs.append((groups, on_done))
         self.seen.append([row for group in groups for row in group.columns["input_ids"]])
 
     def finish(self, *, failed=(), broken=False):
-        groups, done = self.jobs.pop()
+        groups, on_done = self.jobs.pop()
         rows = [group.columns["input_ids"] for group in groups]
-        made = [
+        results = [
             None if index in failed else np.array([logits(row) for row in group], np.float32)
             for index, group in enumerate(rows)
         ]
-        done(Done(made, 2, 5, 1, broken))
+        on_done(BatchResult(results, 2, 5, 1, broken))
 
 
 class Setting:
@@ -75,7 +75,7 @@ class Setting:
 
 
 async def passes():
-    """Let the event loop do all that is ready."""
+    """Let the event loop run every callback that is ready."""
     for _ in range(4):
         await asyncio.sleep(0)
 
@@ -91,14 +91,14 @@ async def refusal(task):
     return caught.value.reason, str(caught.value)
 
 
-def test_lengths_double_up_to_the_longest():
+def test_bucket_ends_double_up_to_the_longest_row():
     assert bucket_ends(128) == (16, 32, 64, 128)
     assert bucket_ends(100) == (16, 32, 64, 100)
     assert bucket_ends(12) == (12,)
     assert bucket_ends(60, per_octave=4) == (16, 20, 24, 28, 32, 40, 48, 56, 60)
 
 
-def test_a_row_runs_at_once_and_others_gather_while_it_does():
+def test_a_row_runs_at_once_and_later_rows_accumulate_meanwhile():
     async def scenario(here):
         engine = here.engines[0]
         tasks = [await here.submit([1, 2])]
@@ -115,7 +115,7 @@ def test_a_row_runs_at_once_and_others_gather_while_it_does():
     run(scenario)
 
 
-def test_what_arrives_in_one_pass_of_the_loop_runs_together():
+def test_requests_of_one_event_loop_pass_run_in_one_batch():
     async def scenario(here):
         tasks = [asyncio.ensure_future(here.batcher.submit(tokens([value]))) for value in (1, 2, 3)]
         await passes()
@@ -126,13 +126,13 @@ def test_what_arrives_in_one_pass_of_the_loop_runs_together():
     run(scenario)
 
 
-def test_engines_that_are_idle_share_what_waits():
+def test_idle_engines_share_the_queued_rows():
     async def scenario(here):
         await here.submit([1])
         await here.submit([2])  # both are busy
         tasks = [await here.submit([value]) for value in (3, 4, 5)]
         here.engines[0].finish()
-        assert here.engines[0].seen[1] == [[3], [4], [5]]  # one is idle, and takes all
+        assert here.engines[0].seen[1] == [[3], [4], [5]]  # one engine is idle and takes all
         here.engines[1].finish()
         here.engines[0].finish()
         tasks = [asyncio.ensure_future(here.batcher.submit(tokens([value]))) for value in (6, 7, 8)]
@@ -145,7 +145,7 @@ def test_engines_that_are_idle_share_what_waits():
     run(scenario, engines=2)
 
 
-def test_who_is_alone_gets_the_whole_machine():
+def test_a_single_request_runs_on_the_solo_engine():
     async def scenario(here):
         first = await here.submit([1])
         assert here.solo.seen == [[[1]]]
@@ -155,7 +155,7 @@ def test_who_is_alone_gets_the_whole_machine():
             if engine.jobs:
                 engine.finish()
         both = [asyncio.ensure_future(here.batcher.submit(tokens([value]))) for value in (3, 4)]
-        await passes()  # enough for all that stand side by side
+        await passes()  # one row for each engine side by side
         assert len(here.solo.seen) == 1
         for engine in here.engines:
             engine.finish()
@@ -164,10 +164,10 @@ def test_who_is_alone_gets_the_whole_machine():
     run(scenario, engines=2, solo=True)
 
 
-def test_one_for_the_whole_machine_that_fails_for_good_is_done_without():
+def test_a_broken_solo_engine_is_not_used_again():
     async def scenario(here):
         first = await here.submit([1])
-        tasks = [await here.submit([value]) for value in (2, 3, 4)]  # two more engines at work, and one row waits
+        tasks = [await here.submit([value]) for value in (2, 3, 4)]  # two more engines are busy, and one row is queued
         for engine in here.engines:
             engine.finish()
         here.solo.finish(failed=[0], broken=True)
@@ -183,7 +183,7 @@ def test_one_for_the_whole_machine_that_fails_for_good_is_done_without():
     run(scenario, engines=2, solo=True)
 
 
-def test_rows_of_one_request_go_to_their_own_buckets_and_come_back_in_order():
+def test_rows_of_a_request_run_in_their_buckets_and_return_in_order():
     async def scenario(here):
         rows = [[1] * 9, [2], [3] * 20, [4] * 8, [5]]
         task = await here.submit(*rows)
@@ -197,7 +197,7 @@ def test_rows_of_one_request_go_to_their_own_buckets_and_come_back_in_order():
     run(scenario)
 
 
-def test_the_times_are_those_of_the_queue_and_of_the_batches():
+def test_times_are_those_of_the_queue_and_of_the_batches():
     async def scenario(here):
         first, second = await here.submit([1]), await here.submit([2])
         here.now = 700
@@ -209,11 +209,11 @@ def test_the_times_are_those_of_the_queue_and_of_the_batches():
     run(scenario)
 
 
-def test_rows_that_are_still_made_tokens_of_have_their_room_and_their_time():
+def test_rows_that_are_being_tokenized_count_for_the_queue_and_the_timeout():
     async def scenario(here):
-        with here.batcher.coming(LIMITS.max_queue):
+        with here.batcher.reserve(LIMITS.max_queue):
             assert await refusal(await here.submit([1])) == (Reason.UNAVAILABLE, "Exceeds maximum queue size")
-            with pytest.raises(RefusedError), here.batcher.coming(1):
+            with pytest.raises(RefusedError), here.batcher.reserve(1):
                 pass
         here.now = 3_000_000
         late = here.batcher.submit(tokens([1]), timeout_us=2_000, arrived_ns=0)
@@ -223,7 +223,7 @@ def test_rows_that_are_still_made_tokens_of_have_their_room_and_their_time():
     run(scenario)
 
 
-def test_a_full_queue_refuses_and_gives_room_when_a_caller_leaves():
+def test_a_full_queue_refuses_until_a_caller_leaves():
     async def scenario(here):
         tasks = [await here.submit([0]), await here.submit(*[[1]] * 11), await here.submit([2])]
         assert await refusal(await here.submit([3])) == (Reason.UNAVAILABLE, "Exceeds maximum queue size")
@@ -233,7 +233,7 @@ def test_a_full_queue_refuses_and_gives_room_when_a_caller_leaves():
         assert here.counters.pending == 1
         tasks.append(await here.submit(*[[4]] * 11))
         here.engines[0].finish()
-        assert here.engines[0].seen[1] == [[2], [4], [4], [4]]  # nothing of who left
+        assert here.engines[0].seen[1] == [[2], [4], [4], [4]]  # no row of the caller that left
         while here.engines[0].jobs:
             here.engines[0].finish()
         await asyncio.gather(tasks[2], tasks[3])
@@ -242,7 +242,7 @@ def test_a_full_queue_refuses_and_gives_room_when_a_caller_leaves():
 
 
 @pytest.mark.parametrize(("timeout_us", "late_ns"), [(3, 3000), (0, 10_000_000_000), (60_000_000, 10_000_000_000)])
-def test_who_waits_too_long_is_refused_before_an_engine_sees_it(timeout_us, late_ns):
+def test_a_request_that_waits_too_long_is_refused_and_not_run(timeout_us, late_ns):
     async def scenario(here):
         await here.submit([1])
         task = await here.submit([2], timeout_us=timeout_us)
@@ -258,27 +258,27 @@ def test_who_waits_too_long_is_refused_before_an_engine_sees_it(timeout_us, late
     run(scenario)
 
 
-def test_an_engine_that_hangs_keeps_no_one_waiting_beyond_its_time():
+def test_requests_time_out_while_the_engine_hangs():
     async def scenario(here):
-        here.batcher._clock = Counters().clock  # the real one: the alarm is a loop's timer
+        here.batcher._clock = Counters().clock  # the real clock, because the timer is one of the event loop
         await here.submit([1])
         assert (await refusal(await here.submit([2], timeout_us=20_000)))[1] == "Request timeout expired"
 
     run(scenario)
 
 
-def test_an_engine_that_takes_too_long_is_given_up_and_with_the_last_all_that_waits():
+def test_a_hanging_engine_is_given_up_and_after_the_last_one_every_request_is_refused():
     async def scenario(here):
-        at_work = await here.submit([1])
-        here.now = round(LIMITS.timeout_s * 1e9)  # a request may wait as long, an engine may run for longer
+        in_flight = await here.submit([1])
+        here.now = round(LIMITS.timeout_s * 1e9)  # the longest wait of a request; an engine may run for longer
         here.batcher.expire()
-        assert not at_work.done()
-        here.now = round((HANG_S - 1) * 1e9)
+        assert not in_flight.done()
+        here.now = round((ENGINE_TIMEOUT_S - 1) * 1e9)
         waiting = await here.submit([2])
-        here.now = round(HANG_S * 1e9)
+        here.now = round(ENGINE_TIMEOUT_S * 1e9)
         here.batcher.expire()
         gone = (Reason.UNAVAILABLE, "The model's engine has failed and is not available")
-        assert (await refusal(at_work), await refusal(waiting)) == (gone, gone)
+        assert (await refusal(in_flight), await refusal(waiting)) == (gone, gone)
         assert here.batcher.broken
         assert await refusal(await here.submit([3])) == gone
         assert here.counters.pending == 0
@@ -286,12 +286,12 @@ def test_an_engine_that_takes_too_long_is_given_up_and_with_the_last_all_that_wa
     run(scenario)
 
 
-def test_an_engine_that_was_given_up_and_ends_after_all_is_taken_back():
+def test_a_given_up_engine_that_finishes_is_used_again():
     async def scenario(here):
         given_up = await here.submit([1])
-        here.now = round(HANG_S * 1e9)
+        here.now = round(ENGINE_TIMEOUT_S * 1e9)
         here.batcher.expire()
-        here.engines[0].finish()  # as after a pause of the whole machine
+        here.engines[0].finish()  # as if the whole machine had been paused
         assert (await refusal(given_up))[0] == Reason.UNAVAILABLE
         assert not here.batcher.broken
         answered = await here.submit([2])
@@ -302,7 +302,7 @@ def test_an_engine_that_was_given_up_and_ends_after_all_is_taken_back():
     run(scenario)
 
 
-def test_a_failure_concerns_its_own_request_and_what_waits_of_it_is_dropped():
+def test_a_failure_refuses_its_own_request_and_dequeues_its_other_rows():
     async def scenario(here):
         await here.submit([9])
         good, bad = await here.submit([1]), await here.submit([2], [3] * 9)
@@ -317,7 +317,7 @@ def test_a_failure_concerns_its_own_request_and_what_waits_of_it_is_dropped():
     run(scenario)
 
 
-def test_an_answer_to_who_has_left_harms_no_one():
+def test_logits_of_a_cancelled_request_are_dropped():
     async def scenario(here):
         tasks = [asyncio.ensure_future(here.batcher.submit(tokens([value]))) for value in (1, 2)]
         await passes()
@@ -329,7 +329,7 @@ def test_an_answer_to_who_has_left_harms_no_one():
     run(scenario)
 
 
-def test_without_an_engine_left_everyone_is_refused():
+def test_without_a_working_engine_every_request_is_refused():
     async def scenario(here):
         tasks = [await here.submit([value]) for value in (1, 2, 3)]
         for engine in here.engines:
@@ -342,9 +342,9 @@ def test_without_an_engine_left_everyone_is_refused():
     run(scenario, engines=2)
 
 
-def test_closing_answers_what_was_taken_and_takes_nothing_more():
+def test_closing_answers_accepted_requests_and_refuses_new_ones():
     async def scenario(here):
-        rows = ([1], [2] * 9)  # of two buckets; no engine has them yet
+        rows = ([1], [2] * 9)  # in two buckets; no engine has them yet
         tasks = [asyncio.ensure_future(here.batcher.submit(tokens(row))) for row in rows]
         closing = asyncio.ensure_future(here.batcher.close())
         await passes()
@@ -372,7 +372,7 @@ ACTIONS = st.lists(
 
 
 class History:
-    """What a run of actions did, checked as it goes."""
+    """A run of actions and the checks of its outcome."""
 
     def __init__(self, here):
         self.here, self.tasks, self.rows, self.late_ns = here, [], [], []
@@ -431,7 +431,7 @@ class History:
 
 
 @given(ACTIONS)
-def test_every_request_has_one_answer_and_it_is_its_own(actions):
+def test_every_request_has_one_result_and_it_is_its_own(actions):
     async def scenario(here):
         history = History(here)
         for name, *values in actions:
@@ -451,7 +451,7 @@ def test_every_request_has_one_answer_and_it_is_its_own(actions):
 
 
 @given(st.lists(st.integers(1, 32), min_size=1, max_size=12))
-def test_the_next_batch_begins_with_who_has_waited_longest(lengths):
+def test_the_next_batch_begins_with_the_row_that_has_waited_longest(lengths):
     async def scenario(here):
         tasks = [await here.submit([0])]
         tasks += [await here.submit([number + 1] * length) for number, length in enumerate(lengths)]

@@ -1,4 +1,4 @@
-"""The thread that owns an engine, and what it does when the engine fails."""
+"""The thread that owns an engine, also when the engine fails."""
 
 import asyncio
 import threading
@@ -12,7 +12,7 @@ from toolchain.errors import InputError, MachineError
 from toolchain.serve.batching.worker import Worker, run
 
 PROBE = {"input_ids": np.array([[1]]), "attention_mask": np.array([[1]])}
-GUILTY, NOT_A_NUMBER, FATAL = 66, 77, 99
+FAILING, NOT_A_NUMBER, FATAL = 66, 77, 99
 
 
 def tokens(*rows):
@@ -21,7 +21,7 @@ def tokens(*rows):
 
 
 class Engine:
-    """Gives the sum of a row's ids; fails on GUILTY, and for good on FATAL."""
+    """Returns the sum of a row's ids; fails on FAILING, and on everything after FATAL."""
 
     def __init__(self):
         self.broken, self.batches = False, []
@@ -30,35 +30,35 @@ class Engine:
         ids = batch["input_ids"]
         self.batches.append(len(ids))
         self.broken = self.broken or FATAL in ids
-        if self.broken or GUILTY in ids:
+        if self.broken or FAILING in ids:
             raise RuntimeError("/home/someone/model.onnx: secret")
         found = (ids * batch["attention_mask"]).sum(axis=1, keepdims=True).astype(np.float32)
         return np.where(ids.max(axis=1, keepdims=True) == NOT_A_NUMBER, np.float32("nan"), found)
 
 
-def found(done):
-    return [None if logits is None else logits[:, 0].tolist() for logits in done.logits]
+def sums(result):
+    return [None if logits is None else logits[:, 0].tolist() for logits in result.logits]
 
 
-def test_groups_run_as_one_batch_and_are_told_apart():
+def test_groups_run_as_one_batch_and_get_their_own_logits():
     engine = Engine()
-    done = run(engine, [tokens([1, 2]), tokens([3], [4, 5, 6])], probe=PROBE)
-    assert (found(done), engine.batches, done.executions) == ([[3.0], [3.0, 15.0]], [3], 1)
+    result = run(engine, [tokens([1, 2]), tokens([3], [4, 5, 6])], probe=PROBE)
+    assert (sums(result), engine.batches, result.executions) == ([[3.0], [3.0, 15.0]], [3], 1)
 
 
-@pytest.mark.parametrize("bad", [GUILTY, NOT_A_NUMBER])
-def test_only_the_guilty_one_fails(bad):
+@pytest.mark.parametrize("bad", [FAILING, NOT_A_NUMBER])
+def test_only_the_failing_request_fails(bad):
     engine = Engine()
-    done = run(engine, [tokens([1]), tokens([bad]), tokens([2], [3])], probe=PROBE)
-    assert found(done) == [[1.0], None, [2.0, 3.0]]
-    assert (done.executions, done.broken) == (2, False)
+    result = run(engine, [tokens([1]), tokens([bad]), tokens([2], [3])], probe=PROBE)
+    assert sums(result) == [[1.0], None, [2.0, 3.0]]
+    assert (result.executions, result.broken) == (2, False)
 
 
-def test_an_engine_that_fails_on_what_it_ran_before_is_broken_and_is_not_tried_again():
+def test_an_engine_that_fails_on_the_probe_is_broken_and_not_used_again():
     engine = Engine()
-    done = run(engine, [tokens([1]), tokens([FATAL]), tokens([2]), tokens([3])], probe=PROBE)
-    assert (found(done), done.broken) == ([None] * 4, True)
-    assert engine.batches == [4, 1, 1]  # all, the first, the probe
+    result = run(engine, [tokens([1]), tokens([FATAL]), tokens([2]), tokens([3])], probe=PROBE)
+    assert (sums(result), result.broken) == ([None] * 4, True)
+    assert engine.batches == [4, 1, 1]  # all groups, the first group, the probe
 
 
 def test_an_engine_lives_in_one_thread():
@@ -80,7 +80,7 @@ def test_an_engine_lives_in_one_thread():
         await worker.opened()
         done = asyncio.get_running_loop().create_future()
         worker.begin([tokens([1])], done.set_result)
-        assert found(await done) == [[1.0]]
+        assert sums(await done) == [[1.0]]
         await worker.close()
 
     asyncio.run(scenario())
@@ -89,7 +89,7 @@ def test_an_engine_lives_in_one_thread():
 
 
 @pytest.mark.parametrize("where", ["open", "warm up"])
-def test_an_engine_that_does_not_start_says_why(where):
+def test_an_engine_that_fails_to_open_raises_its_own_error(where):
     def fail(batch=None):
         raise MachineError("no GPU")
 
@@ -106,7 +106,7 @@ def test_an_engine_that_does_not_start_says_why(where):
     asyncio.run(scenario())
 
 
-def test_an_engine_of_another_model_is_refused_before_anyone_asks():
+def test_an_engine_with_another_number_of_logits_is_refused_at_start():
     @contextmanager
     def opened():
         yield Engine()

@@ -1,6 +1,6 @@
-"""The gRPC service over a real socket: its methods, the door with token and TLS, deadlines, and ten thousand mutations.
+"""The gRPC server over a real socket: methods, token, TLS, deadlines, streams, shutdown, and damaged messages.
 
-What a real Triton answers to wrong requests is held to in test_conformance.py.
+test_conformance.py compares the responses with those of a real Triton.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 
 from toolchain.errors import InputError
-from toolchain.serve.grpc.calls import Door
-from toolchain.serve.grpc.servicer import STREAMS, Methods, serve_grpc
+from toolchain.serve.grpc.calls import CallHandler
+from toolchain.serve.grpc.servicer import MAX_STREAMS, Methods, serve_grpc
 from toolchain.serve.proto import HEALTH, INFERENCE, MESSAGES
 from toolchain.serve.protocol import Reason, RefusedError
-from toolchain.serve.server import Tls
 from toolchain.serve.service import open_service
+from toolchain.serve.tls import Tls
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ REFUSED = {
         "INVALID_ARGUMENT",
         "invalid value for 'classification' parameter, expected above 0, got 0",
     ),
-    "classes in words": (
+    "classes as text": (
         lambda wire: best(wire, "LOGITS", string_param="2"),
         "INVALID_ARGUMENT",
         "invalid value type for 'classification' parameter, expected int64_param",
@@ -95,11 +95,15 @@ REFUSED = {
         "expected at most 16 inputs but got 9999",
     ),
     "long name": (lambda wire: wire.text(tensor={"name": "Ä" * 100_000}), "INVALID_ARGUMENT", "ÄÄÄ"),
-    "no message": (lambda wire: b"\xff" * 9, "INVALID_ARGUMENT", "the bytes are no ModelInferRequest"),
+    "not a message": (
+        lambda wire: b"\xff" * 9,
+        "INVALID_ARGUMENT",
+        "the request is not a valid message of type ModelInferRequest",
+    ),
 }
 
 
-def test_what_triton_was_not_asked_is_refused_in_words(wire, double):
+def test_invalid_requests_that_were_not_recorded_are_refused(wire, double):
     async def ask():
         async with wire.serving(double()) as client:
             return {case: await client.outcome("ModelInfer", make(wire)) for case, (make, *_) in REFUSED.items()}
@@ -109,7 +113,7 @@ def test_what_triton_was_not_asked_is_refused_in_words(wire, double):
     assert [case for case, (*_, words) in REFUSED.items() if words not in found[case][1]] == []
 
 
-def test_the_best_classes_are_written_as_triton_writes_them(wire, double):
+def test_best_classes_have_tritons_form(wire, double):
     async def ask():
         async with wire.serving(double()) as client:
             return await client.call("ModelInfer", best(wire, "LOGITS", int64_param=1))
@@ -119,7 +123,7 @@ def test_the_best_classes_are_written_as_triton_writes_them(wire, double):
     assert list(found.raw_output_contents) == [struct.pack("<I", 10) + b"2.000000:0"]
 
 
-def test_an_answer_holds_the_outputs_that_were_asked_for(wire, double):
+def test_a_response_holds_the_requested_outputs(wire, double):
     async def ask():
         request = wire.text(
             tensor={"shape": [2, 1]}, raw_input_contents=[wire.HI * 2], outputs=[{"name": "LOGITS"}, {"name": "LABEL"}]
@@ -138,11 +142,11 @@ def test_an_answer_holds_the_outputs_that_were_asked_for(wire, double):
     assert label == (struct.pack("<I", 4) + b"long") * 2
 
 
-def test_metadata_configuration_statistics_and_index_are_the_services(wire, double):
+def test_metadata_configuration_statistics_and_index_are_those_of_the_service(wire, double):
     service = double()
 
     async def ask():
-        service.counters.failed("OTHER", 5)
+        service.counters.count_failure("OTHER", 5)
         async with wire.serving(service) as client:
             methods = ("ServerMetadata", "ModelMetadata", "ModelConfig", "ModelStatistics", "RepositoryIndex")
             fields = {"ModelMetadata": {"name": "demo"}, "ModelConfig": {"name": "demo", "version": "1"}}
@@ -181,7 +185,7 @@ def test_ready_and_health_follow_the_service(wire, double):
         (OSError(2, "No such file", "/secret/model.onnx"), ("INTERNAL", "the service failed; its log says why")),
     ],
 )
-def test_a_fault_has_its_status_and_shows_nothing_of_the_inside(wire, double, fault, outcome, caplog):
+def test_a_fault_has_its_status_and_hides_its_cause(wire, double, fault, outcome, caplog):
     service = double()
     service.fault = fault
 
@@ -190,17 +194,17 @@ def test_a_fault_has_its_status_and_shows_nothing_of_the_inside(wire, double, fa
             return await client.outcome("ModelInfer", wire.text())
 
     assert asyncio.run(ask()) == outcome
-    assert ("/secret/model.onnx" in caplog.text) == isinstance(fault, OSError)  # the log is ours
+    assert ("/secret/model.onnx" in caplog.text) == isinstance(fault, OSError)  # the log shows the cause
 
 
-def test_a_deadline_is_handed_on_and_ends_the_request(wire, double):
+def test_a_deadline_becomes_the_timeout_and_cancels_the_request(wire, double):
     service = double()
 
     async def ask():
         service.gate.clear()
         async with wire.serving(service) as client:
             outcome = await client.outcome("ModelInfer", wire.text(), timeout=0.3)
-            await asyncio.wait_for(service.dropped.wait(), 20)
+            await asyncio.wait_for(service.cancelled.wait(), 20)
             return outcome
 
     assert asyncio.run(ask())[0] == "DEADLINE_EXCEEDED"
@@ -208,7 +212,7 @@ def test_a_deadline_is_handed_on_and_ends_the_request(wire, double):
 
 
 @pytest.mark.parametrize(("asked", "shortest", "longest"), [(7, 7, 7), (10**12, 10**6, 3 * 10**7)])
-def test_the_shorter_of_deadline_and_time_out_counts(wire, double, asked, shortest, longest):
+def test_the_shorter_of_deadline_and_timeout_counts(wire, double, asked, shortest, longest):
     service = double()
 
     async def ask():
@@ -219,7 +223,7 @@ def test_the_shorter_of_deadline_and_time_out_counts(wire, double, asked, shorte
     assert shortest <= service.seen[0].timeout_us <= longest
 
 
-def test_a_cancelled_call_is_dropped(wire, double):
+def test_a_cancelled_call_cancels_the_request(wire, double):
     service = double()
 
     async def ask():
@@ -229,13 +233,13 @@ def test_a_cancelled_call_is_dropped(wire, double):
             while not service.seen:
                 await asyncio.sleep(0)
             call.cancel()
-            await asyncio.wait_for(service.dropped.wait(), 20)
+            await asyncio.wait_for(service.cancelled.wait(), 20)
 
     asyncio.run(ask())
     assert service.seen[0].timeout_us == 0
 
 
-def test_a_stream_answers_in_order_and_goes_on_after_what_it_refuses(wire, double):
+def test_a_stream_responds_in_order_and_continues_after_a_refusal(wire, double):
     service = double()
     requests = [wire.text(b"x" * size, id=f"{size}") for size in range(1, 200)]
     requests[100] = wire.text(model_name="nope", id="101")
@@ -253,7 +257,7 @@ def test_a_stream_answers_in_order_and_goes_on_after_what_it_refuses(wire, doubl
     }
 
 
-def test_a_stream_that_is_cancelled_drops_what_it_asked_for(wire, double, caplog):
+def test_a_cancelled_stream_cancels_its_requests(wire, double, caplog):
     service = double()
 
     async def ask():
@@ -265,15 +269,15 @@ def test_a_stream_that_is_cancelled_drops_what_it_asked_for(wire, double, caplog
             while len(service.seen) < 3:
                 await asyncio.sleep(0)
             call.cancel()
-            await asyncio.wait_for(service.dropped.wait(), 20)
+            await asyncio.wait_for(service.cancelled.wait(), 20)
 
     asyncio.run(ask())
-    assert caplog.text == ""  # a client that goes is no fault
+    assert caplog.text == ""  # a client that leaves is not a fault
 
 
-def test_calls_under_way_are_bounded_whatever_the_service_allows(wire, double):
+def test_calls_in_flight_are_bounded(wire, double):
     service = double(max_queue=1, max_batch=1)
-    most = 2 * 1 + STREAMS
+    most = 2 * 1 + MAX_STREAMS
 
     async def ask():
         service.gate.clear()
@@ -281,9 +285,9 @@ def test_calls_under_way_are_bounded_whatever_the_service_allows(wire, double):
             address, options = f"127.0.0.1:{client.server.port}", [("grpc.use_local_subchannel_pool", 1)]
             channels = [grpc.aio.insecure_channel(address, options=options) for _ in range(2)]
             clients = [wire.Client(channel) for channel in channels]
-            calls = [one.outcome("ModelInfer", wire.text()) for one in clients for _ in range(STREAMS // 2 + 10)]
+            calls = [one.outcome("ModelInfer", wire.text()) for one in clients for _ in range(MAX_STREAMS // 2 + 10)]
             tasks = [asyncio.create_task(call) for call in calls]
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)  # the first that finds no room
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)  # the first that is refused
             service.gate.set()
             found = Counter(status for status, _ in await asyncio.gather(*tasks))
             for channel in channels:
@@ -292,11 +296,11 @@ def test_calls_under_way_are_bounded_whatever_the_service_allows(wire, double):
 
     found = asyncio.run(ask())
     assert len(found) > 1
-    assert set(found) <= {"OK", "RESOURCE_EXHAUSTED", "CANCELLED"}  # how gRPC turns one away is its own affair
+    assert set(found) <= {"OK", "RESOURCE_EXHAUSTED", "CANCELLED"}  # gRPC chooses how it refuses a call
     assert found["OK"] >= most
 
 
-def test_a_message_larger_than_the_bound_is_refused_also_when_it_is_packed_small(wire, double):
+def test_too_large_a_message_is_refused_even_if_it_is_small_when_compressed(wire, double):
     large = wire.text(b"x" * 30_000_000)
 
     async def ask(compression):
@@ -318,7 +322,7 @@ def test_a_message_larger_than_the_bound_is_refused_also_when_it_is_packed_small
 
 
 @pytest.mark.parametrize(
-    ("metadata", "is_let_in"),
+    ("metadata", "is_accepted"),
     [
         ((), False),
         ((("authorization", "Bearer wrong"),), False),
@@ -326,7 +330,7 @@ def test_a_message_larger_than_the_bound_is_refused_also_when_it_is_packed_small
         ((("authorization", "Bearer s3cret"),), True),
     ],
 )
-def test_a_token_guards_all_but_health_and_readiness(wire, double, metadata, is_let_in):
+def test_every_method_but_health_checks_needs_the_token(wire, double, metadata, is_accepted):
     async def ask():
         async with wire.serving(double(), token="s3cret", metadata=metadata) as client:
             stream = client.channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
@@ -341,15 +345,15 @@ def test_a_token_guards_all_but_health_and_readiness(wire, double, metadata, is_
 
     streamed, closed, opened = asyncio.run(ask())
     assert opened == [("OK", "")] * 3
-    assert (streamed, "UNAUTHENTICATED" in closed) == ((1, False) if is_let_in else ("UNAUTHENTICATED", True))
-    assert is_let_in or closed == {"UNAUTHENTICATED"}
+    assert (streamed, "UNAUTHENTICATED" in closed) == ((1, False) if is_accepted else ("UNAUTHENTICATED", True))
+    assert is_accepted or closed == {"UNAUTHENTICATED"}
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A certificate for localhost that signs itself, and its key."""
+    """A self-signed certificate for localhost, and its key."""
     if (openssl := shutil.which("openssl")) is None:
-        pytest.skip("no openssl to make a certificate with")
+        pytest.skip("openssl, which makes the certificate, is not installed")
     folder = tmp_path_factory.mktemp("tls")
     command = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem -out certificate.pem"
     name = ["-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
@@ -357,7 +361,7 @@ def certificate(tmp_path_factory):
     return Tls(folder / "certificate.pem", folder / "key.pem")
 
 
-def test_tls_lets_in_who_trusts_the_certificate_and_nobody_in_plain_text(wire, double, certificate):
+def test_with_tls_only_clients_that_use_it_can_connect(wire, double, certificate):
     async def ask():
         server = await serve_grpc(double(), "127.0.0.1", 0, tls=certificate)
         trusted = grpc.ssl_channel_credentials(certificate.cert.read_bytes())
@@ -371,7 +375,7 @@ def test_tls_lets_in_who_trusts_the_certificate_and_nobody_in_plain_text(wire, d
     assert asyncio.run(ask()) == (("OK", ""), "UNAVAILABLE")
 
 
-def test_what_cannot_be_listened_at_or_read_is_one_message(wire, double, tmp_path):
+def test_a_port_in_use_and_a_wrong_certificate_are_one_message(wire, double, tmp_path):
     async def start(port=0, tls=None):
         return await serve_grpc(double(), "127.0.0.1", port, tls=tls)
 
@@ -381,17 +385,17 @@ def test_what_cannot_be_listened_at_or_read_is_one_message(wire, double, tmp_pat
         async with wire.serving(double()) as client:
             await start(client.server.port)
 
-    with pytest.raises(InputError, match="cannot be listened at"):
+    with pytest.raises(InputError, match="the port is not available"):
         asyncio.run(twice())
     with pytest.raises(InputError, match=r"certificate\.pem: No such file"):
         asyncio.run(start(tls=pair))
     for name in ("certificate.pem", "key.pem"):
-        (tmp_path / name).write_text("no certificate")
+        (tmp_path / name).write_text("not a certificate")
     with pytest.raises(InputError, match=r"certificate\.pem: .*Give PEM files"):
         asyncio.run(start(tls=pair))
 
 
-def test_stopping_lets_what_is_under_way_finish(wire, double):
+def test_stopping_lets_calls_in_flight_finish(wire, double):
     service = double()
 
     async def ask():
@@ -411,7 +415,7 @@ def test_stopping_lets_what_is_under_way_finish(wire, double):
     assert asyncio.run(ask()) == (("OK", ""), "UNAVAILABLE")
 
 
-def test_stopping_ends_a_stream_that_is_open_and_answers_what_it_asked(wire, double):
+def test_stopping_answers_the_requests_of_an_open_stream_and_ends_it(wire, double):
     service = double()
 
     async def ask():
@@ -435,7 +439,7 @@ def test_stopping_ends_a_stream_that_is_open_and_answers_what_it_asked(wire, dou
 
 
 def mutations(wire, count):
-    """Yield messages, with up to three bytes changed, taken out or put in."""
+    """Yield messages with up to three bytes changed, removed or inserted."""
     random = np.random.default_rng(11)
     wholes = [
         message.SerializeToString()
@@ -455,7 +459,7 @@ def mutations(wire, count):
 
 
 class Context:
-    """What a handler asks of a call without a deadline; an abort ends it."""
+    """The context of a call without a deadline; abort raises."""
 
     def invocation_metadata(self):
         return ()
@@ -470,8 +474,8 @@ class Context:
 ALLOWED = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "UNAVAILABLE", "RESOURCE_EXHAUSTED"}
 
 
-def test_ten_thousand_mutations_are_answered_or_refused_and_nothing_grows(wire, double):
-    handler = Door(None).handlers(INFERENCE, Methods(double()))
+def test_ten_thousand_mutations_are_answered_or_refused_in_little_memory(wire, double):
+    handler = CallHandler(None).handlers(INFERENCE, Methods(double()))
     infer = handler.service(SimpleNamespace(method=f"/{INFERENCE}/ModelInfer")).unary_unary
 
     async def ask():
@@ -491,7 +495,7 @@ def test_ten_thousand_mutations_are_answered_or_refused_and_nothing_grows(wire, 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32_000  # kB
 
 
-def test_logits_over_the_wire_are_those_of_the_evaluator(wire, typed_bundles, sentences):
+def test_logits_over_grpc_equal_the_evaluators(wire, typed_bundles, sentences):
     bundle = typed_bundles["fp32"]
     texts = [line.rsplit(",", 1)[0] for line in (sentences / "validation.csv").read_text().splitlines()[1:]]
     with np.load(next((bundle / "results").glob("*.npz"))) as kept:
@@ -559,12 +563,12 @@ client.stop_stream()
 
 
 @pytest.mark.parametrize("python", [Path(sys.executable), TRITON / "bin/python"], ids=["own", "triton"])
-def test_tritons_own_client_is_served(wire, double, python):
+def test_tritons_client_works(wire, double, python):
     if (
         not python.exists()
         or subprocess.run([python, "-c", "import tritonclient.grpc"], capture_output=True).returncode
     ):
-        pytest.skip(f"{python} has no tritonclient.grpc")
+        pytest.skip(f"tritonclient.grpc is not installed for {python}")
 
     async def ask():
         async with wire.serving(double()) as client:

@@ -1,4 +1,7 @@
-"""HTTP: what is packed, refused, hidden and said; what a real Triton answers is held to in test_conformance.py."""
+"""The HTTP application: routes, compression, refusals, the token and /classify.
+
+test_conformance.py compares the responses with those of a real Triton.
+"""
 
 import asyncio
 import gzip
@@ -17,41 +20,41 @@ TOKEN = "a-token-of-some-length"
 
 @pytest.fixture
 def ask(fake, service):
-    """Ask a fresh application of the service; keywords are the application's."""
+    """Return a function that sends a request to a new application; keywords are the application's."""
     return lambda *request, **options: fake.ask(Application(service, **options), *request)
 
 
 def text(**changes):
-    """A request with one text."""
+    """Return a request with one text; a change replaces a member of its tensor."""
     return {"inputs": [{"name": "TEXT", "shape": [1, 1], "datatype": "BYTES", "data": ["hi"], **changes}]}
 
 
 @pytest.mark.parametrize("version", ["", "/versions/1"])
 @pytest.mark.parametrize("what", ["", "/ready", "/config", "/stats"])
-def test_the_model_is_at_its_name_and_at_its_version(ask, version, what):
+def test_the_model_has_a_path_with_and_without_its_version(ask, version, what):
     assert ask("GET", f"/v2/models/sentiment{version}{what}").status == 200
     assert ask("POST", f"/v2/models/sentiment{version}/infer", text()).status == 200
     assert ask("GET", "/v2/models/stats").json["model_stats"]
 
 
-def test_json_holds_no_number_that_json_has_not(ask):
+def test_a_logit_that_is_not_finite_is_null(ask):
     answer = ask("POST", INFER, text() | {"outputs": [{"name": "LOGITS"}]})
     assert answer.json["outputs"][0]["data"] == [2.0, None]
 
 
-@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
-def test_packed_both_ways(ask, encoding, pack):
+@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_both_directions_are_compressed(ask, encoding, compress):
     many = text(shape=[60, 1], data=["word"] * 60) | {"id": "i"}
     plain = ask("POST", INFER, many)
     headers = {"Content-Encoding": encoding, "Accept-Encoding": f"br, {encoding};q=0.5"}
-    packed = ask("POST", INFER, pack(json.dumps(many).encode()), headers)
-    assert packed.headers["content-encoding"] == encoding
-    assert len(packed.body) < len(plain.body)
-    assert zlib.decompress(packed.body, wbits=47) == plain.body
+    compressed = ask("POST", INFER, compress(json.dumps(many).encode()), headers)
+    assert compressed.headers["content-encoding"] == encoding
+    assert len(compressed.body) < len(plain.body)
+    assert zlib.decompress(compressed.body, wbits=47) == plain.body
 
 
 @pytest.mark.parametrize("accepted", ["", "br", "gzip;q=0", "gzip;q=x", "*"])
-def test_nobody_gets_what_was_not_asked_for(ask, accepted):
+def test_a_response_is_not_compressed_unless_the_client_accepts_it(ask, accepted):
     answer = ask("GET", "/openapi.json", b"", {"Accept-Encoding": accepted})
     assert "content-encoding" not in answer.headers
 
@@ -67,18 +70,18 @@ def test_nobody_gets_what_was_not_asked_for(ask, accepted):
         ("gzip", gzip.compress(bytes(1 << 21), mtime=0), 413),
     ],
 )
-def test_what_cannot_be_unpacked(ask, encoding, body, status):
+def test_a_body_that_cannot_be_decompressed_is_refused(ask, encoding, body, status):
     assert ask("POST", INFER, body, {"Content-Encoding": encoding}).status == status
 
 
 @pytest.mark.parametrize(("body", "headers"), [(b"", {"Content-Length": "2000000"}), ((b"x" * 600_000,) * 3, {})])
-def test_a_body_too_large_is_refused_before_its_end(ask, body, headers):
+def test_too_large_a_body_is_refused_before_its_end(ask, body, headers):
     answer = ask("POST", "/classify", body, headers)
     assert (answer.status, answer.headers["connection"]) == (413, "close")
     assert "1048576 bytes" in answer.json["error"]
 
 
-def test_the_token(ask):
+def test_every_path_but_pages_and_health_needs_the_token(ask):
     assert ask("POST", "/classify", {"text": "a"}, {"Authorization": f"bearer {TOKEN}"}, token=TOKEN).status == 200
     for wrong in ("", TOKEN, f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer", "Bearer "):
         answer = ask("POST", "/classify", {"text": "a"}, {"Authorization": wrong}, token=TOKEN)
@@ -90,26 +93,26 @@ def test_the_token(ask):
 
 
 @pytest.mark.parametrize("path", ["/v2/health/ready", "/v2/models/sentiment/ready"])
-def test_not_ready(ask, service, path):
+def test_a_draining_service_is_live_but_not_ready(ask, service, path):
     service.drain()
     assert ask("GET", path).status == 503
     assert ask("GET", "/v2/health/live").status == 200
     assert ask("POST", "/v2/repository/index").json[0]["state"] == "UNAVAILABLE"
 
 
-def test_too_busy_says_when_to_ask_again(ask, service):
+def test_a_busy_service_says_when_to_try_again(ask, service):
     service.failure = RefusedError(Reason.UNAVAILABLE, "Exceeds maximum queue size")
     answer = ask("POST", INFER, text())
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
     assert answer.json == {"error": "Exceeds maximum queue size"}
 
 
-def test_with_no_engine_left_it_asks_to_be_started_anew(ask, service):
+def test_a_service_whose_engines_have_failed_is_not_live(ask, service):
     service.alive = service.ready = False
     assert ask("GET", "/v2/health/live").status == 503
 
 
-def test_a_bug_tells_the_client_nothing(ask, service, caplog, monkeypatch):
+def test_a_bug_is_logged_and_hidden_from_the_client(ask, service, caplog, monkeypatch):
     monkeypatch.setattr("toolchain.serve.http.app.log.propagate", True)
     service.failure = ValueError("/secret/path")
     answer = ask("POST", "/classify", {"text": "a"})
@@ -117,7 +120,7 @@ def test_a_bug_tells_the_client_nothing(ask, service, caplog, monkeypatch):
     assert "/secret/path" in caplog.text
 
 
-def test_a_client_that_leaves_is_not_answered(fake, service):
+def test_a_client_that_has_left_gets_no_response(fake, service):
     async def gone():
         return {"type": "http.disconnect"}
 
@@ -131,7 +134,7 @@ def test_a_client_that_leaves_is_not_answered(fake, service):
     assert sent == []
 
 
-def test_head_and_allow(ask):
+def test_head_is_allowed_where_get_is_and_405_names_the_methods(ask):
     assert ask("HEAD", "/v2").status == 200
     assert ask("DELETE", "/v2").headers["allow"] == "HEAD, GET"
     assert ask("GET", "/classify").headers["allow"] == "POST"
@@ -149,8 +152,8 @@ ONE = {"label": "2", "score": 0.75, "scores": {"2": 0.75, "other": 0.25}}
         (2, {"text": ["a"], "pair": ["b"]}, [ONE]),
     ],
 )
-def test_classify(ask, service, texts, body, expected):
-    service.texts = texts
+def test_classify_returns_an_object_or_a_list_like_its_input(ask, service, texts, body, expected):
+    service.texts_per_row = texts
     answer = ask("POST", "/classify", body)
     assert (answer.status, answer.json) == (200, expected)
 
@@ -162,7 +165,7 @@ def test_classify(ask, service, texts, body, expected):
         (1, {"text": 5}, "'text' must be"),
         (1, {"text": []}, "'text' must be"),
         (1, {"text": ["a", None]}, "'text' must be"),
-        (1, {"text": "a", "pair": "b"}, "'pair' is not taken"),
+        (1, {"text": "a", "pair": "b"}, "'pair' is not allowed"),
         (1, {"text": "a", "txt": "b"}, "unknown key 'txt'"),
         (2, {"text": "a"}, "'pair' is missing"),
         (2, {"text": ["a", "b"], "pair": ["b"]}, "two lists of the same length"),
@@ -170,13 +173,13 @@ def test_classify(ask, service, texts, body, expected):
         (2, {"text": "a", "pair": ["b"]}, "two lists of the same length"),
     ],
 )
-def test_classify_says_what_is_wrong(ask, service, texts, body, message):
-    service.texts = texts
+def test_classify_refuses_other_forms(ask, service, texts, body, message):
+    service.texts_per_row = texts
     answer = ask("POST", "/classify", body)
     assert answer.status == 400
     assert message in answer.json["error"]
 
 
-def test_limits_are_the_services(fake):
+def test_the_limits_are_those_of_the_service(fake):
     application = Application(fake.FakeService(limits=Limits(max_body_bytes=20)))
     assert fake.ask(application, "POST", "/classify", {"text": "a" * 20}).status == 413

@@ -1,4 +1,4 @@
-"""Requests made from the real service's OpenAPI document: what it promises holds, and nothing makes it fail."""
+"""Requests that schemathesis makes from the OpenAPI document: the real service keeps the document and never fails."""
 
 import pytest
 import schemathesis
@@ -11,7 +11,8 @@ from schemathesis.specs.openapi import checks
 from toolchain.serve.http import openapi
 from toolchain.serve.limits import Limits
 
-PROMISES = [
+# Checks of every response. JSON Schema cannot express that sizes must match, so a valid request may get 400.
+CHECKS = [
     not_a_server_error,
     checks.status_code_conformance,
     checks.content_type_conformance,
@@ -19,19 +20,19 @@ PROMISES = [
     checks.response_headers_conformance,
     checks.unsupported_method,
 ]
-"""Of every request, right or wrong. What JSON Schema cannot say, such as sizes that belong together, may be 400."""
 
 load_all_checks()
 OPERATIONS = [(path, verb) for path, verbs in openapi.document(Limits())["paths"].items() for verb in verbs]
-WRONG = [("/classify", "post"), ("/v2/models/{model}/infer", "post")]
-"""Those that can be asked wrongly at all."""
+
+# Operations that can be called with an invalid request.
+WITH_BODY = [("/classify", "post"), ("/v2/models/{model}/infer", "post")]
 
 
 @pytest.mark.parametrize(
     ("path", "verb", "mode"),
-    [(*one, GenerationMode.POSITIVE) for one in OPERATIONS] + [(*one, GenerationMode.NEGATIVE) for one in WRONG],
+    [(*one, GenerationMode.POSITIVE) for one in OPERATIONS] + [(*one, GenerationMode.NEGATIVE) for one in WITH_BODY],
 )
-def test_what_is_promised_holds(served_demo, path, verb, mode):
+def test_responses_keep_the_document(served_demo, path, verb, mode):
     address = served_demo.url
     operation = schemathesis.openapi.from_url(f"{address}/openapi.json")[path][verb]
     statuses = set()
@@ -44,7 +45,7 @@ def test_what_is_promised_holds(served_demo, path, verb, mode):
             case.path_parameters = {"model": "sentiment"}
         response = case.call(base_url=address)
         statuses.add(response.status_code)
-        case.validate_response(response, checks=PROMISES)
+        case.validate_response(response, checks=CHECKS)
 
     ask()
-    assert statuses & ({200} if mode is GenerationMode.POSITIVE and path != WRONG[1][0] else {400})
+    assert statuses & ({200} if mode is GenerationMode.POSITIVE and path != WITH_BODY[1][0] else {400})

@@ -1,1 +1,1 @@
-"""Dynamic batching: queues, batches and the engines that run them."""
+"""Batching: the queue, the batcher, and the threads that own the engines."""

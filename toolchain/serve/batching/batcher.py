@@ -1,8 +1,9 @@
-"""Rows of many requests, gathered into batches for the engines that are idle.
+"""The batcher: it gathers rows of many requests into batches and gives the batches to idle engines.
 
-A row goes to an engine as soon as one is idle; rows gather only while all are at work. Rows of one batch are of one
-length bucket, so that little is padded, and the bucket whose first row has waited longest is next, so that none
-starves. Everything here runs on the event loop, in one thread; engines run elsewhere (worker.py) and call back.
+A row goes to an engine as soon as one is idle; rows accumulate only while every engine is busy. All rows of a batch
+come from one length bucket, which keeps padding small. The next batch comes from the bucket whose first row has waited
+longest, so that no bucket starves. Everything here runs on the event loop, in one thread. Engines run in threads of
+their own (worker.py) and call back.
 """
 
 import asyncio
@@ -21,35 +22,39 @@ import numpy as np
 
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.runtimes.distance import Logits
-from toolchain.serve.batching.queue import Group, Line, Request
+from toolchain.serve.batching.queue import BatchQueue, Group, QueuedRequest
 from toolchain.serve.counters import Counters, Times
-from toolchain.serve.limits import GRACE_S, HANG_S, Limits
+from toolchain.serve.limits import ENGINE_TIMEOUT_S, GRACE_S, Limits
 from toolchain.serve.protocol import Reason, RefusedError
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Done:
-    """What an engine made of a batch: logits [rows, classes] of each group, None of one that it failed on."""
+class BatchResult:
+    """The outcome of one batch on one engine."""
 
+    # Logits of each group, float32 [rows, classes]; None for a group on which the engine failed.
     logits: Sequence[Logits | None]
+    # Time to build the padded batch.
     input_ns: int
+    # Time in the engine.
     infer_ns: int
+    # Successful runs of the engine: several where a batch failed and its groups were run one by one.
     executions: int
+    # True if the engine cannot run any more.
     broken: bool = False
-    """Whether the engine will not run again."""
 
 
 class Engine(Protocol):
-    """Runs one batch at a time, outside the event loop."""
+    """An engine that runs one batch at a time, outside the event loop."""
 
-    def begin(self, groups: list[Tokens], done: Callable[[Done], object]) -> None:
-        """Begin to run groups of rows as one batch; `done` is called on the event loop, once."""
+    def begin(self, groups: list[Tokens], on_done: Callable[[BatchResult], object]) -> None:
+        """Start to run groups of rows as one batch; `on_done` is called once, on the event loop."""
 
 
 class Batcher:
-    """The queue before the engines, bounded in rows; one for each length bucket of `ends`."""
+    """A bounded queue in front of the engines."""
 
     def __init__(
         self,
@@ -62,156 +67,170 @@ class Batcher:
         counters: Counters,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """Take rows of up to `ends[-1]` tokens for engines that are open; `clock` counts nanoseconds.
+        """Make a batcher for engines that are open.
 
-        `solo` is an engine that takes the processors of all others: it runs when they would have nothing to do.
+        Args:
+            engines: the engines that run side by side.
+            solo: an engine that uses the processors of all others; it runs a request that is alone.
+            classes: logits of each row.
+            ends: largest length of each bucket, in tokens; rows have up to `ends[-1]` tokens.
+            limits: bounds of a batch, of the queue and of the waiting time.
+            counters: executions and pending requests are counted here.
+            clock: returns the time in nanoseconds.
         """
         self._idle, self._engines, self._solo = list(engines), frozenset(engines), solo
-        self._lost: set[Engine] = set()
-        """Those that failed for good, or that hang: what hangs may end after all."""
+        # Engines that are broken or hang. An engine that hangs is taken back if its batch ends after all.
+        self._failed: set[Engine] = set()
+        # The batch of each busy engine, and the time at which the engine counts as hanging.
         self._running: dict[Engine, tuple[list[Group], int]] = {}
-        """What each engine is at, and until when it may be."""
-        self._line, self._numbers = Line(ends, limits), itertools.count()
+        self._queue, self._numbers = BatchQueue(ends, limits), itertools.count()
         self._classes, self._limits = classes, limits
         self._counters, self._clock = counters, clock
-        self._coming = 0  # rows that are made tokens of
+        # Rows whose texts are being tokenized.
+        self._reserved = 0
         self._scheduled = self._closing = False
-        self._earliest_ns: float = math.inf  # nothing is over before
-        self._alarm: asyncio.TimerHandle | None = None
-        self._quiet = asyncio.Event()
+        # No request and no engine times out before this.
+        self._next_deadline_ns: float = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._drained = asyncio.Event()
 
     @property
     def broken(self) -> bool:
-        """Whether no engine is left that runs."""
-        return self._lost >= self._engines
+        """Whether every engine has failed."""
+        return self._failed >= self._engines
 
     @contextmanager
-    def coming(self, rows: int) -> Iterator[None]:
-        """Keep room for rows while they are made tokens of.
+    def reserve(self, rows: int) -> Iterator[None]:
+        """Reserve capacity of the queue for rows while they are tokenized.
 
         Raises:
-            RefusedError: there is none (UNAVAILABLE).
+            RefusedError: the queue lacks the capacity (UNAVAILABLE).
         """
-        self._check_room(rows)
-        self._coming += rows
+        self._check_capacity(rows)
+        self._reserved += rows
         try:
             yield
         finally:
-            self._coming -= rows
+            self._reserved -= rows
 
     async def submit(
         self, tokens: Tokens, *, timeout_us: int = 0, arrived_ns: int | None = None
     ) -> tuple[Logits, Times]:
-        """Return the logits of one request's rows, float32 [rows, classes], and where their time went.
+        """Return the logits of a request's rows, float32 [rows, classes], and where its time went.
 
-        A request may wait for less than the default time, counted from `arrived_ns` or from now, not for more; 0 is
-        the default.
+        `timeout_us` shortens the longest wait of `limits`, but cannot extend it; 0 keeps it. The wait counts from
+        `arrived_ns`, or from now.
 
         Raises:
-            RefusedError: the queue is full or the time is over (UNAVAILABLE), or the engine failed on it (INTERNAL).
+            RefusedError: the queue is full or the request timed out (UNAVAILABLE), or the engine failed on it
+                (INTERNAL).
         """
-        self._check_room(len(tokens))
+        self._check_capacity(len(tokens))
         request = self._enqueue(tokens, timeout_us, arrived_ns)
         try:
-            return await request.answer, request.times
+            return await request.result, request.times
         finally:
-            if request.waiting:  # the caller gave up
-                self._forget({request})
+            if request.queued:  # the caller was cancelled
+                self._dequeue({request})
 
     async def close(self) -> None:
-        """Take nothing more and return when all that was taken is answered, or the time for it is over.
+        """Refuse new requests, and return when all accepted ones are answered or their time is over.
 
-        An engine that hangs is left alone then: nothing can end it but the end of the process.
+        An engine that still hangs then is left alone: only the end of the process ends its thread.
         """
         self._closing = True
-        self._note_quiet()
+        self._note_drained()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._quiet.wait(), self._limits.timeout_s + GRACE_S)
+            await asyncio.wait_for(self._drained.wait(), self._limits.timeout_s + GRACE_S)
 
     def expire(self) -> None:
-        """Refuse the requests that have waited for their whole time, and give up engines that hang."""
+        """Refuse the requests that have waited too long, and give up engines that hang."""
         now = self._clock()
-        if now < self._earliest_ns:
+        if now < self._next_deadline_ns:
             return
         for engine in [engine for engine, (_, end_ns) in self._running.items() if end_ns <= now]:
             groups, _ = self._running.pop(engine)
-            log.error("an engine has been at one batch for %g s: it gets no more unless it ends that", HANG_S)
-            self._lose(engine)
-            self._refuse({request for request, _ in groups}, _engine_is_gone())
-        waiting = self._line.requests()
-        late = {request for request in waiting if request.deadline_ns <= now}
+            log.error(
+                "an engine has run one batch for more than %g s: it gets no more batches unless it finishes this one",
+                ENGINE_TIMEOUT_S,
+            )
+            self._give_up(engine)
+            self._refuse({request for request, _ in groups}, _no_engine())
+        queued = self._queue.requests()
+        late = {request for request in queued if request.deadline_ns <= now}
         self._refuse(late, RefusedError(Reason.UNAVAILABLE, "Request timeout expired"))
-        ends = [*(request.deadline_ns for request in waiting - late), *(end for _, end in self._running.values())]
-        self._earliest_ns = min(ends, default=math.inf)
-        self._note_quiet()
+        ends = [*(request.deadline_ns for request in queued - late), *(end for _, end in self._running.values())]
+        self._next_deadline_ns = min(ends, default=math.inf)
+        self._note_drained()
 
-    def _lose(self, engine: Engine) -> None:
-        self._lost.add(engine)
+    def _give_up(self, engine: Engine) -> None:
+        self._failed.add(engine)
         if self.broken:
-            self._refuse(self._line.requests(), _engine_is_gone())
+            self._refuse(self._queue.requests(), _no_engine())
 
-    def _check_room(self, rows: int) -> None:
+    def _check_capacity(self, rows: int) -> None:
         if self._closing:
             raise RefusedError(Reason.UNAVAILABLE, "Server is stopping, no new inference requests are accepted")
         if self.broken:
-            raise _engine_is_gone()
-        if self._line.rows + self._coming + rows > self._limits.max_queue:
+            raise _no_engine()
+        if self._queue.rows + self._reserved + rows > self._limits.max_queue:
             raise RefusedError(Reason.UNAVAILABLE, "Exceeds maximum queue size")
 
-    def _enqueue(self, tokens: Tokens, timeout_us: int, arrived_ns: int | None) -> Request:
+    def _enqueue(self, tokens: Tokens, timeout_us: int, arrived_ns: int | None) -> QueuedRequest:
         loop, now, rows = asyncio.get_running_loop(), self._clock(), len(tokens)
         longest_us = round(self._limits.timeout_s * 1e6)
         deadline = (now if arrived_ns is None else arrived_ns) + 1000 * min(timeout_us or longest_us, longest_us)
         logits = np.empty((rows, self._classes), np.float32)
-        request = Request(tokens, loop.create_future(), next(self._numbers), now, deadline, rows, rows, logits)
-        self._line.join(request)
+        request = QueuedRequest(tokens, loop.create_future(), next(self._numbers), now, deadline, rows, rows, logits)
+        self._queue.put(request)
         self._counters.pending += 1
-        self._earliest_ns = min(self._earliest_ns, deadline)
-        if not self._scheduled:  # behind all that has arrived by now, so that it runs together
+        self._next_deadline_ns = min(self._next_deadline_ns, deadline)
+        if not self._scheduled:  # after all requests that have arrived by now, so that they run together
             self._scheduled = True
             loop.call_soon(self._dispatch)
         return request
 
     def _dispatch(self) -> None:
-        """Give batches to the engines that are idle, while there are rows."""
+        """Give batches to idle engines until no rows are queued or all engines are busy."""
         self._scheduled = False
         self.expire()
-        while self._idle and self._line.rows:
-            engine, share = self._next()
-            groups, now = self._line.next_batch(share), self._clock()
+        while self._idle and self._queue.rows:
+            engine, share = self._next_engine()
+            groups, now = self._queue.take_batch(share), self._clock()
             for request, _ in groups:
-                self._counters.pending -= not request.waiting
-                request.times.queue_ns = request.times.queue_ns or now - request.submitted_ns  # its first rows'
-            end_ns = now + round(HANG_S * 1e9)
+                self._counters.pending -= not request.queued
+                request.times.queue_ns = request.times.queue_ns or now - request.submitted_ns  # until its first batch
+            end_ns = now + round(ENGINE_TIMEOUT_S * 1e9)
             self._running[engine] = groups, end_ns
-            self._earliest_ns = min(self._earliest_ns, end_ns)
-            engine.begin([request.part(rows) for request, rows in groups], partial(self._finish, engine, groups))
-        self._set_alarm()
+            self._next_deadline_ns = min(self._next_deadline_ns, end_ns)
+            engine.begin([request.select(rows) for request, rows in groups], partial(self._finish, engine, groups))
+        self._set_timer()
 
-    def _next(self) -> tuple[Engine, int]:
-        """Return the engine that is next, and how many rows it may take: those that are idle share what waits."""
-        rows, idle = self._line.rows, len(self._idle)
-        if self._solo and self._solo not in self._lost and not self._running and rows < idle:
+    def _next_engine(self) -> tuple[Engine, int]:
+        """Return the next engine, and how many rows it may take: idle engines share the queued rows evenly."""
+        rows, idle = self._queue.rows, len(self._idle)
+        if self._solo and self._solo not in self._failed and not self._running and rows < idle:
             return self._solo, rows
         return self._idle.pop(), math.ceil(rows / idle)
 
-    def _finish(self, engine: Engine, groups: list[Group], done: Done) -> None:
-        """Take the engine's next batch first, so that it runs while the answers of this one are written."""
-        if self._running.pop(engine, None) is None:  # it was given up; the machine may have stood still, not the engine
-            self._lost.discard(engine)
-        self._counters.executions += done.executions
-        if done.broken:
-            log.error("an engine fails on what it could run before: it gets no more")
-            self._lose(engine)
+    def _finish(self, engine: Engine, groups: list[Group], result: BatchResult) -> None:
+        """Complete the requests of a batch; the engine gets its next batch first, so that it runs meanwhile."""
+        if self._running.pop(engine, None) is None:  # it was given up, perhaps because the whole machine was paused
+            self._failed.discard(engine)
+        self._counters.executions += result.executions
+        if result.broken:
+            log.error("an engine failed on its warm-up batch, which it ran before: it gets no more batches")
+            self._give_up(engine)
         elif engine is not self._solo:
             self._idle.append(engine)
         self._dispatch()
-        for (request, rows), logits in zip(groups, done.logits, strict=True):
-            self._answer(request, rows, logits, done)
-        self._note_quiet()
+        for (request, rows), logits in zip(groups, result.logits, strict=True):
+            self._complete(request, rows, logits, result)
+        self._note_drained()
 
-    def _answer(self, request: Request, rows: list[int], logits: Logits | None, done: Done) -> None:
-        if request.answer.done():  # cancelled, or another of its rows failed
+    def _complete(self, request: QueuedRequest, rows: list[int], logits: Logits | None, result: BatchResult) -> None:
+        """Fill in the logits of some rows, and set the request's result with the last of them."""
+        if request.result.done():  # the request was cancelled, or another of its rows failed
             return
         if logits is None:
             self._refuse({request}, RefusedError(Reason.INTERNAL, "The model failed on this request"))
@@ -220,38 +239,38 @@ class Batcher:
             request.logits = logits
         else:
             request.logits[rows] = logits
-        request.left -= len(rows)
-        request.times.input_ns += done.input_ns
-        request.times.infer_ns += done.infer_ns
-        if not request.left:
-            request.answer.set_result(request.logits)
+        request.unfinished -= len(rows)
+        request.times.input_ns += result.input_ns
+        request.times.infer_ns += result.infer_ns
+        if not request.unfinished:
+            request.result.set_result(request.logits)
 
-    def _refuse(self, requests: set[Request], error: RefusedError) -> None:
-        self._forget(requests)
+    def _refuse(self, requests: set[QueuedRequest], error: RefusedError) -> None:
+        self._dequeue(requests)
         for request in requests:
-            if not request.answer.done():
-                request.answer.set_exception(RefusedError(error.reason, str(error)))  # each its own traceback
+            if not request.result.done():
+                request.result.set_exception(RefusedError(error.reason, str(error)))  # one traceback for each
 
-    def _forget(self, requests: set[Request]) -> None:
-        """Take the rows of requests out of the line."""
-        if waiting := {request for request in requests if request.waiting}:
-            self._line.leave(waiting)
-            self._counters.pending -= len(waiting)
-            self._note_quiet()
+    def _dequeue(self, requests: set[QueuedRequest]) -> None:
+        """Remove the queued rows of requests."""
+        if queued := {request for request in requests if request.queued}:
+            self._queue.remove(queued)
+            self._counters.pending -= len(queued)
+            self._note_drained()
 
-    def _set_alarm(self) -> None:
-        """See to it that nothing takes longer than it may, even if no engine becomes idle."""
-        if self._alarm:
-            self._alarm.cancel()
-            self._alarm = None
-        if self._line.rows or self._running:
-            seconds = max(0.0, (self._earliest_ns - self._clock()) / 1e9)
-            self._alarm = asyncio.get_running_loop().call_later(seconds, self._dispatch)
+    def _set_timer(self) -> None:
+        """Schedule a call at the next deadline, because perhaps no engine becomes idle before it."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if self._queue.rows or self._running:
+            seconds = max(0.0, (self._next_deadline_ns - self._clock()) / 1e9)
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._dispatch)
 
-    def _note_quiet(self) -> None:
-        if self._closing and not self._line.rows and not self._running:
-            self._quiet.set()
+    def _note_drained(self) -> None:
+        if self._closing and not self._queue.rows and not self._running:
+            self._drained.set()
 
 
-def _engine_is_gone() -> RefusedError:
+def _no_engine() -> RefusedError:
     return RefusedError(Reason.UNAVAILABLE, "The model's engine has failed and is not available")

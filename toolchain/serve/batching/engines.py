@@ -1,4 +1,4 @@
-"""The engines that serve a bundle: how many run side by side, and what of the machine each has."""
+"""The engines that serve a bundle: how many run side by side, and how many threads each uses."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,33 +13,36 @@ from toolchain.tensors import Infer
 
 Open = Callable[[], AbstractContextManager[Infer]]
 
+# A smaller graph has so little work that waking a second thread costs more time than it saves.
 SMALL_BYTES = 8 << 20
-"""A graph of less has so little to do that waking a second thread costs more than it saves."""
-MOST = 4
-"""Engines side by side on a CPU unless told: with more, a request that is not alone would have too little of it."""
-CPU_TOKENS = 256
-"""Positions that run together on a CPU: more are not faster together, and the first would wait for the last."""
+
+# Default bound of engines side by side on a CPU: more would leave each request too few processors.
+MAX_INSTANCES = 4
+
+# Padded positions in one batch on a CPU: larger batches have no higher throughput there, only a longer wait.
+CPU_MAX_TOKENS = 256
 
 
 @dataclass(frozen=True)
 class Engines:
-    """How each is opened: those that run `side_by_side`, and one that takes the processors of all of them."""
+    """How to open each engine: those that run `side_by_side`, and one that uses the processors of all of them."""
 
     side_by_side: list[Open]
     solo: Open | None = None
 
 
 def on_cpu(target: Target) -> bool:
-    """Return whether ONNX Runtime runs it on this machine's processors."""
+    """Return whether the target runs in ONNX Runtime on this machine's processors."""
     return (target.backend, target.device) == ("ort", "cpu")
 
 
 @contextmanager
 def find_engines(target: Target, instances: int | None) -> Iterator[Engines]:
-    """Yield the engines of a bundle, `instances` side by side or as many as suit the machine.
+    """Yield the engines for a target: `instances` side by side, or as many as suit the machine.
 
-    On a CPU a processor each does most work, since none waits for another, and all of them for one request answer it
-    soonest: so there are engines for both. Those side by side are one session, which threads may share.
+    On a CPU, throughput is highest with one engine for each processor, because no thread waits for another; latency is
+    lowest with one engine on all processors. So there are engines of both kinds. Those side by side share one ONNX
+    Runtime session, which is safe to call from several threads.
 
     Raises:
         ToolchainError: the graph cannot be opened.
@@ -50,7 +53,7 @@ def find_engines(target: Target, instances: int | None) -> Iterator[Engines]:
         return
     assert isinstance(target.model, Path)
     small, processors = target.model.stat().st_size < SMALL_BYTES, cpu_threads()
-    count = instances or min(MOST, processors)
+    count = instances or min(MAX_INSTANCES, processors)
     threads = 1 if small else max(1, processors // count)
     with opened(threads=threads, spin=False) as shared:
         solo = partial(opened, threads=processors, spin=False) if processors > threads and not small else None

@@ -1,4 +1,7 @@
-"""Rows that wait for an engine: a queue for each length bucket, and the next batch from them."""
+"""The queue of rows that wait for an engine: one first-in, first-out queue for each length bucket.
+
+The batcher owns it and calls it on the event loop only, so nothing here is locked.
+"""
 
 import asyncio
 import bisect
@@ -14,31 +17,37 @@ from toolchain.serve.limits import Limits
 
 
 @dataclass(eq=False, slots=True)
-class Request:
-    """One caller's rows: `waiting` of them are in the line, `left` have no answer yet."""
+class QueuedRequest:
+    """The rows of one request, from arrival to response. Times are those of the batcher's clock, in nanoseconds."""
 
     tokens: Tokens
-    answer: "asyncio.Future[Logits]"
+    result: "asyncio.Future[Logits]"
+    # Counts up in the order of arrival.
     number: int
-    """Counts up, in the order of arrival."""
     submitted_ns: int
     deadline_ns: int
-    waiting: int
-    left: int
+    # Rows that are still in the queue.
+    queued: int
+    # Rows whose logits are still missing.
+    unfinished: int
+    # float32 [rows, classes]; each batch fills in its rows.
     logits: Logits
     times: Times = field(default_factory=Times)
 
-    def part(self, rows: list[int]) -> Tokens:
-        """Return the tokens of some of its rows, which are in rising order."""
+    def select(self, rows: list[int]) -> Tokens:
+        """Return the tokens of some rows, given by index in rising order."""
         return self.tokens if len(rows) == len(self.tokens) else self.tokens.take(np.array(rows))
 
 
-Group = tuple[Request, list[int]]
-"""Rows of one request that run together."""
+# Rows of one request that run in the same batch.
+Group = tuple[QueuedRequest, list[int]]
 
 
 def bucket_ends(max_length: int, *, per_octave: int = 1) -> tuple[int, ...]:
-    """Return the length buckets 16, 32, 64 ... up to `max_length` by their largest length, some more between each."""
+    """Return the largest length of each bucket, in tokens: 16, 32, 64 and so on, up to `max_length`.
+
+    With `per_octave` above 1, each doubling is divided into that many buckets of equal width.
+    """
     ends = [16]
     while ends[-1] < max_length:
         first = ends[-1]
@@ -47,49 +56,49 @@ def bucket_ends(max_length: int, *, per_octave: int = 1) -> tuple[int, ...]:
 
 
 def capacity(end: int, limits: Limits) -> int:
-    """Return how many rows of up to `end` tokens run together."""
+    """Return how many rows of up to `end` tokens fit into one batch."""
     return max(1, min(limits.max_batch, limits.max_tokens // end))
 
 
-class Line:
-    """Requests in the order in which they came, by length bucket; `rows` of them wait."""
+class BatchQueue:
+    """Queued rows in the order of arrival, by length bucket. `rows` is their number."""
 
     def __init__(self, ends: tuple[int, ...], limits: Limits) -> None:
-        """Take rows of up to `ends[-1]` tokens."""
+        """Make an empty queue for rows of up to `ends[-1]` tokens."""
         self._ends = ends
         self._capacities = [capacity(end, limits) for end in ends]
-        self._queues: list[deque[tuple[Request, int]]] = [deque() for _ in ends]
+        self._buckets: list[deque[tuple[QueuedRequest, int]]] = [deque() for _ in ends]
         self.rows = 0
 
-    def requests(self) -> set[Request]:
-        """Return those with a row that waits."""
-        return {request for queue in self._queues for request, _ in queue}
+    def requests(self) -> set[QueuedRequest]:
+        """Return the requests with at least one queued row."""
+        return {request for bucket in self._buckets for request, _ in bucket}
 
-    def join(self, request: Request) -> None:
-        """Put each of its rows behind those of its bucket."""
+    def put(self, request: QueuedRequest) -> None:
+        """Append each row of a request to the bucket of its length."""
         for row, length in enumerate(request.tokens.lengths.tolist()):
-            self._queues[bisect.bisect_left(self._ends, length)].append((request, row))
-        self.rows += request.waiting
+            self._buckets[bisect.bisect_left(self._ends, length)].append((request, row))
+        self.rows += request.queued
 
-    def next_batch(self, most: int) -> list[Group]:
-        """Take at most so many rows from the bucket whose first row has waited longest."""
-        filled = [bucket for bucket, queue in enumerate(self._queues) if queue]
-        bucket = min(filled, key=lambda index: self._queues[index][0][0].number)
-        queue = self._queues[bucket]
+    def take_batch(self, most: int) -> list[Group]:
+        """Remove and return up to `most` rows from the bucket whose first row has waited longest."""
+        filled = [index for index, bucket in enumerate(self._buckets) if bucket]
+        oldest = min(filled, key=lambda index: self._buckets[index][0][0].number)
+        bucket = self._buckets[oldest]
         groups: list[Group] = []
-        for _ in range(min(len(queue), self._capacities[bucket], most)):
-            request, row = queue.popleft()
+        for _ in range(min(len(bucket), self._capacities[oldest], most)):
+            request, row = bucket.popleft()
             if groups and groups[-1][0] is request:
                 groups[-1][1].append(row)
             else:
                 groups.append((request, [row]))
-            request.waiting -= 1
+            request.queued -= 1
             self.rows -= 1
         return groups
 
-    def leave(self, requests: set[Request]) -> None:
-        """Take out all that still waits of these."""
-        self._queues = [deque(row for row in queue if row[0] not in requests) for queue in self._queues]
+    def remove(self, requests: set[QueuedRequest]) -> None:
+        """Remove every row of these requests that is still queued."""
+        self._buckets = [deque(entry for entry in bucket if entry[0] not in requests) for bucket in self._buckets]
         for request in requests:
-            self.rows -= request.waiting
-            request.waiting = 0
+            self.rows -= request.queued
+            request.queued = 0

@@ -1,6 +1,6 @@
-"""A thread that owns an engine: it opens it, warms it up, runs one batch at a time and closes it.
+"""The thread that owns an engine: it opens the engine, warms it up, runs one batch at a time and closes the engine.
 
-A CUDA context belongs to the thread that made it, so all of that happens in one.
+All of this happens in one thread, because a CUDA context belongs to the thread that made it.
 """
 
 import asyncio
@@ -18,30 +18,35 @@ from toolchain.checkpoint.ragged import Ragged
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.errors import InputError
 from toolchain.runtimes.distance import Logits
-from toolchain.serve.batching.batcher import Done
+from toolchain.serve.batching.batcher import BatchResult
 from toolchain.tensors import Batch, Infer
 
 log = logging.getLogger(__name__)
 
+# Longest wait for an engine to close. A thread that hangs in a batch does not keep the process alive.
 CLOSE_S = 10.0
 
-Job = tuple[list[Tokens], Callable[[Done], object]]
+# The groups of a batch, and the function that takes its result.
+BatchJob = tuple[list[Tokens], Callable[[BatchResult], object]]
 
 
 class Worker:
-    """An engine in a thread of its own; made on the event loop that it calls back on."""
+    """An engine in a thread of its own. It calls back on the event loop on which it was made."""
 
     def __init__(
         self, open_engine: Callable[[], AbstractContextManager[Infer]], warm_up: list[Batch], *, classes: int
     ) -> None:
-        """Begin to open an engine and to run `warm_up` on it; the first of these batches is what it must always run.
+        """Start a thread that opens an engine and runs the warm-up batches on it.
 
-        It must give so many logits a row.
+        Args:
+            open_engine: opens the engine, in the thread.
+            warm_up: batches, smallest first. The first also serves as a probe: an engine that fails on it is broken.
+            classes: logits that the engine must return for each row.
         """
         self._classes = classes
         self._loop = asyncio.get_running_loop()
         self._open_engine, self._warm_up = open_engine, warm_up
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[BatchJob | None] = queue.SimpleQueue()
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
         threading.Thread(target=self._work, name="engine", daemon=True).start()
@@ -50,98 +55,106 @@ class Worker:
         """Return when the engine is warm.
 
         Raises:
-            Exception: what came up while it was opened.
+            Exception: the exception with which the engine failed to open.
         """
         await self._opened
 
-    def begin(self, groups: list[Tokens], done: Callable[[Done], object]) -> None:
-        """See Engine in batcher.py."""
-        self._jobs.put((groups, done))
+    def begin(self, groups: list[Tokens], on_done: Callable[[BatchResult], object]) -> None:
+        """Start to run groups of rows as one batch (see Engine in batcher.py)."""
+        self._jobs.put((groups, on_done))
 
     async def close(self) -> None:
-        """Close the engine, unless it hangs in a batch."""
+        """Close the engine; return after CLOSE_S even if it hangs in a batch."""
         self._jobs.put(None)
         await asyncio.wait([self._closed], timeout=CLOSE_S)
 
     def _work(self) -> None:
         try:
             with self._open_engine() as infer:
-                for batch in reversed(self._warm_up):  # the largest first, so that no arena grows later
-                    found = _checked(infer, batch)
-                    if found.shape != (len(batch["input_ids"]), self._classes):
+                for batch in reversed(self._warm_up):  # the largest first, so that no memory arena grows later
+                    logits = _finite_logits(infer, batch)
+                    if logits.shape != (len(batch["input_ids"]), self._classes):
                         raise InputError(
-                            f"the engine gives logits {list(found.shape)} for {len(batch['input_ids'])} rows, and the "
-                            f"model has {self._classes} labels. Build the bundle again."
+                            f"the engine returned logits {list(logits.shape)} for {len(batch['input_ids'])} rows, but "
+                            f"the model has {self._classes} labels. Build the bundle again."
                         )
-                self._tell(self._opened, None)
+                self._settle(self._opened, None)
                 while job := self._jobs.get():
-                    groups, done = job
-                    self._call(done, run(infer, groups, probe=self._warm_up[0]))
+                    groups, on_done = job
+                    self._call_on_loop(on_done, run(infer, groups, probe=self._warm_up[0]))
         except BaseException as error:
             if self._opened.done():
                 log.exception("an engine could not be closed")
-            self._tell(self._opened, error)
-        self._tell(self._closed, None)
+            self._settle(self._opened, error)
+        self._settle(self._closed, None)
 
-    def _tell(self, future: "asyncio.Future[None]", error: BaseException | None) -> None:
+    def _settle(self, future: "asyncio.Future[None]", error: BaseException | None) -> None:
         def settle() -> None:
             if not future.done():
                 future.set_exception(error) if error else future.set_result(None)
 
-        self._call(settle)
+        self._call_on_loop(settle)
 
-    def _call(self, function: Callable[..., object], *values: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits
+    def _call_on_loop(self, function: Callable[..., object], *values: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so nothing awaits the call
             self._loop.call_soon_threadsafe(function, *values)
 
 
-def run(infer: Infer, groups: list[Tokens], *, probe: Batch) -> Done:
-    """Run groups of rows as one batch; where that fails, each by itself, so that only the guilty ones fail.
+def run(infer: Infer, groups: list[Tokens], *, probe: Batch) -> BatchResult:
+    """Run groups of rows as one batch; if that fails, run each group alone, so that only a bad group fails.
 
-    An engine that fails on a single group, and then on `probe` too, which it has run before, is broken.
+    An engine that fails on a single group is tried on `probe`, which it has run before. If it fails on that too, it
+    is broken.
     """
     start = ready = time.monotonic_ns()
     try:
-        batch = joined(groups).batch(np.arange(sum(map(len, groups))))
+        batch = concatenated(groups).batch(np.arange(sum(map(len, groups))))
         ready = time.monotonic_ns()
-        logits = _checked(infer, batch)
+        logits = _finite_logits(infer, batch)
     except Exception as error:
         log.warning("a batch of %d requests failed: %s: %s", len(groups), type(error).__name__, error)
-        return _each(infer, groups, probe) if len(groups) > 1 else Done([None], 0, 0, 0, _fails(infer, probe))
+        if len(groups) > 1:
+            return _run_each(infer, groups, probe)
+        return BatchResult([None], 0, 0, 0, broken=_fails(infer, probe))
     ends = np.cumsum([len(group) for group in groups])[:-1]
-    return Done(np.split(logits, ends), ready - start, time.monotonic_ns() - ready, 1)
+    return BatchResult(np.split(logits, ends), ready - start, time.monotonic_ns() - ready, 1)
 
 
-def _each(infer: Infer, groups: list[Tokens], probe: Batch) -> Done:
-    done: list[Done] = []
+def _run_each(infer: Infer, groups: list[Tokens], probe: Batch) -> BatchResult:
+    """Run each group as a batch of its own, until the engine is broken."""
+    results: list[BatchResult] = []
     for group in groups:
-        if done and done[-1].broken:
+        if results and results[-1].broken:
             break
-        done.append(run(infer, [group], probe=probe))
-    found = [one.logits[0] for one in done]
-    lost = [None] * (len(groups) - len(found))
-    input_ns, infer_ns = sum(one.input_ns for one in done), sum(one.infer_ns for one in done)
-    return Done([*found, *lost], input_ns, infer_ns, sum(one.executions for one in done), done[-1].broken)
+        results.append(run(infer, [group], probe=probe))
+    logits = [result.logits[0] for result in results]
+    return BatchResult(
+        [*logits, *[None] * (len(groups) - len(logits))],
+        sum(result.input_ns for result in results),
+        sum(result.infer_ns for result in results),
+        sum(result.executions for result in results),
+        results[-1].broken,
+    )
 
 
-def joined(groups: list[Tokens]) -> Tokens:
-    """Return the rows of several requests as one."""
+def concatenated(groups: list[Tokens]) -> Tokens:
+    """Return the rows of several requests below each other."""
     if len(groups) == 1:
         return groups[0]
     columns = {name: Ragged.joined([group.columns[name] for group in groups]) for name in groups[0].columns}
     return Tokens(columns, groups[0].pad_values)
 
 
-def _checked(infer: Infer, batch: Batch) -> Logits:
+def _finite_logits(infer: Infer, batch: Batch) -> Logits:
     logits = infer(batch)
     if not np.isfinite(logits).all():
-        raise InputError("the model gives logits that are not finite. Try another precision.")
+        raise InputError("the model returned logits that are not finite. Try another precision.")
     return logits
 
 
 def _fails(infer: Infer, probe: Batch) -> bool:
     try:
-        _checked(infer, probe)
+        _finite_logits(infer, probe)
     except Exception:
         return True
     return False

@@ -1,1 +1,1 @@
-"""gRPC: the servicer, its calls, and its messages."""
+"""gRPC: the server and its methods, the handling of calls, and the codec of messages."""

@@ -1,7 +1,7 @@
-"""What stands between gRPC's library and the methods: the token, bytes to messages and back, and faults to refusals.
+"""The handling of gRPC calls between the library and the methods: token, parsing, serialisation, refusals.
 
-A call's bytes are parsed here and not by the library, so that bytes which are no message are refused as such. Whatever
-goes wrong, the client sees one of our messages and never an exception's text.
+The library passes each request as bytes, and they are parsed here, so that invalid bytes get a plain refusal. Whatever
+goes wrong, the client sees a message of the service and never the text of an exception.
 """
 
 import asyncio
@@ -14,136 +14,146 @@ import grpc
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
-from toolchain.serve.guard import allowed
+from toolchain.serve.auth import is_authorized
 from toolchain.serve.proto import MESSAGES, SERVICES
 from toolchain.serve.protocol import Reason, RefusedError
 
 log = logging.getLogger(__name__)
 
-OPEN = {"ServerLive", "ServerReady", "Check"}
-"""What needs no token: an orchestrator asks it."""
+# Methods that need no token, because orchestrators call them.
+OPEN_METHODS = {"ServerLive", "ServerReady", "Check"}
 
+# Requests of one stream in flight. Further ones wait in the client.
 STREAM_WINDOW = 64
-"""Requests of one stream that are under way together; the rest waits in the client."""
 
+# Longest message of a refusal. It travels in a header of at most 8 KiB, in which one byte may become three.
 MESSAGE_BYTES = 1300
-"""Of a refusal: it travels in a header of 8 KiB, where a byte may become three."""
 
-Answer = Callable[[Any, Any], Awaitable[Any]]
-"""A request's message and its context -> the answer as a message, or as what JSON would have for it."""
+# Takes a request's message and gRPC's context, and returns a message, or a dict with the message's fields.
+Method = Callable[[Any, Any], Awaitable[Any]]
 
 
-class Door:
-    """Lets calls in: looks at the token, parses what comes and packs what leaves."""
+class CallHandler:
+    """Checks the token of each call, parses its request and serialises its response."""
 
     def __init__(self, token: str | None) -> None:
         self._token = token
         self._closed = False
-        self._reading: set[asyncio.Task[None]] = set()
-        """What waits for the next request of a stream."""
+        # Tasks that wait for the next request of a stream.
+        self._readers: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
-        """Refuse calls, and take no more of streams: each ends once what it asked so far is answered."""
+        """Refuse new calls and read no more from streams; each stream ends after its last response."""
         self._closed = True
-        for task in self._reading:
+        for task in self._readers:
             task.cancel()
 
-    def handlers(self, name: str, methods: Any) -> Any:
-        """Return gRPC's handlers of a service of the protocol."""
-        found = {method.name: self._handler(method, methods) for method in SERVICES[name].methods}
-        return grpc.method_handlers_generic_handler(name, found)
+    def handlers(self, service: str, methods: Any) -> Any:
+        """Return gRPC's handlers of a service, given by its full name; `methods` has a method for each of them."""
+        by_name = {method.name: self._handler(method, methods) for method in SERVICES[service].methods}
+        return grpc.method_handlers_generic_handler(service, by_name)
 
-    def _handler(self, method: Any, methods: Any) -> Any:
-        asked = MESSAGES[method.input_type.full_name]
-        if method.name == "ModelStreamInfer":
-            return grpc.stream_stream_rpc_method_handler(self._stream(asked, methods.model_infer))
-        answer = getattr(methods, re.sub(r"(?<!^)(?=[A-Z])", "_", method.name).lower())
-        return grpc.unary_unary_rpc_method_handler(self._unary(method, asked, answer))
+    def _handler(self, descriptor: Any, methods: Any) -> Any:
+        if descriptor.name == "ModelStreamInfer":
+            return grpc.stream_stream_rpc_method_handler(self._stream(descriptor, methods.model_infer))
+        method = getattr(methods, re.sub(r"(?<!^)(?=[A-Z])", "_", descriptor.name).lower())
+        return grpc.unary_unary_rpc_method_handler(self._unary(descriptor, method))
 
-    def _unary(self, method: Any, asked: Any, answer: Answer) -> Callable[[bytes, Any], Awaitable[bytes]]:
-        given, is_open = MESSAGES[method.output_type.full_name], method.name in OPEN
+    def _unary(self, descriptor: Any, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        """Return the handler of a method with one request and one response."""
+        request_type, response_type = _message_types(descriptor)
+        is_open = descriptor.name in OPEN_METHODS
 
         async def handle(blob: bytes, context: Any) -> bytes:
-            refused = None if is_open else self._refused(context)
+            refused = None if is_open else self._refuse(context)
             if refused is None:
                 try:
-                    return _pack(await answer(_parse(asked, blob), context), given)
+                    return _serialise(await method(_parse(request_type, blob), context), response_type)
                 except Exception as error:
                     refused = _as_refusal(error)
-            await context.abort(grpc.StatusCode[refused.reason.grpc], _words(refused))
-            raise AssertionError  # abort has raised
+            await context.abort(grpc.StatusCode[refused.reason.grpc], _message(refused))
+            raise AssertionError("abort has raised")
 
         return handle
 
-    def _stream(self, asked: Any, answer: Answer) -> Callable[[AsyncIterator[bytes], Any], Awaitable[None]]:
-        """Return the handler of a stream: answers in the order of requests, each of which fails by itself."""
-        given = MESSAGES["inference.ModelStreamInferResponse"]
+    def _stream(self, descriptor: Any, method: Method) -> Callable[[AsyncIterator[bytes], Any], Awaitable[None]]:
+        """Return the handler of a stream. Responses are in the order of requests; a refusal concerns one request."""
+        request_type, response_type = _message_types(descriptor)
 
-        async def one(blob: bytes, context: Any) -> bytes:
-            request = asked()
+        async def respond(blob: bytes, context: Any) -> bytes:
+            request = request_type()
             try:
-                request = _parse(asked, blob)
-                found = given(infer_response=await answer(request, context))
+                request = _parse(request_type, blob)
+                response = response_type(infer_response=await method(request, context))
             except Exception as error:
-                found = given(error_message=_words(_as_refusal(error)), infer_response={"id": request.id})
-            return bytes(found.SerializeToString())
+                message = _message(_as_refusal(error))
+                response = response_type(error_message=message, infer_response={"id": request.id})
+            return bytes(response.SerializeToString())
 
         async def handle(requests: AsyncIterator[bytes], context: Any) -> None:
-            if refused := self._refused(context):
-                await context.abort(grpc.StatusCode[refused.reason.grpc], _words(refused))
-            answers: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
-            room = asyncio.Semaphore(STREAM_WINDOW)
+            if refused := self._refuse(context):
+                await context.abort(grpc.StatusCode[refused.reason.grpc], _message(refused))
+            responses: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
+            window = asyncio.Semaphore(STREAM_WINDOW)
 
             async def read() -> None:
                 async for blob in requests:
-                    answers.put_nowait(group.create_task(one(blob, context)))  # at once: `close` may come at any await
-                    await room.acquire()
+                    # No await before this: `close` may cancel the reader at any await, and no request may be lost.
+                    responses.put_nowait(group.create_task(respond(blob, context)))
+                    await window.acquire()
 
             async def write() -> None:
-                while (task := await answers.get()) is not None:
+                while (task := await responses.get()) is not None:
                     await context.write(await task)
-                    room.release()
+                    window.release()
 
             async with asyncio.TaskGroup() as group:
                 group.create_task(write())
-                reading = group.create_task(read())
-                self._reading.add(reading)
-                reading.add_done_callback(self._reading.discard)
-                await asyncio.wait([reading])
-                answers.put_nowait(None)
-            if reading.cancelled():
+                reader = group.create_task(read())
+                self._readers.add(reader)
+                reader.add_done_callback(self._readers.discard)
+                await asyncio.wait([reader])
+                responses.put_nowait(None)
+            if reader.cancelled():
                 await context.abort(grpc.StatusCode.UNAVAILABLE, str(_stopping()))
 
         return handle
 
-    def _refused(self, context: Any) -> RefusedError | None:
-        """Return the refusal of a caller who does not show the token, or of anyone when the door is closed."""
+    def _refuse(self, context: Any) -> RefusedError | None:
+        """Return the refusal of a call without the token, or of any call at shutdown; None if it is accepted."""
         if self._closed:
             return _stopping()
         if not self._token:
             return None
         metadata = {key.encode(): str(value).encode() for key, value in context.invocation_metadata()}
-        if allowed(metadata, self._token):
+        if is_authorized(metadata, self._token):
             return None
         return RefusedError(
             Reason.UNAUTHENTICATED, "this service needs its token: metadata authorization: Bearer TOKEN"
         )
 
 
+def _message_types(descriptor: Any) -> tuple[Any, Any]:
+    return MESSAGES[descriptor.input_type.full_name], MESSAGES[descriptor.output_type.full_name]
+
+
 def _stopping() -> RefusedError:
     return RefusedError(Reason.UNAVAILABLE, "Server is stopping, no new requests are accepted")
 
 
-def _parse(asked: Any, blob: bytes) -> Any:
+def _parse(message_type: Any, blob: bytes) -> Any:
     try:
-        return asked.FromString(blob)
+        return message_type.FromString(blob)
     except DecodeError as error:
-        raise RefusedError(Reason.INVALID, f"the bytes are no {asked.DESCRIPTOR.name}") from error
+        raise RefusedError(
+            Reason.INVALID, f"the request is not a valid message of type {message_type.DESCRIPTOR.name}"
+        ) from error
 
 
-def _pack(found: Any, given: Any) -> bytes:
-    message = ParseDict(found, given(), ignore_unknown_fields=True) if isinstance(found, dict) else found
-    return bytes(message.SerializeToString())
+def _serialise(response: Any, message_type: Any) -> bytes:
+    if isinstance(response, dict):
+        response = ParseDict(response, message_type(), ignore_unknown_fields=True)
+    return bytes(response.SerializeToString())
 
 
 def _as_refusal(error: Exception) -> RefusedError:
@@ -153,5 +163,5 @@ def _as_refusal(error: Exception) -> RefusedError:
     return RefusedError(Reason.INTERNAL, "the service failed; its log says why")
 
 
-def _words(refused: RefusedError) -> str:
+def _message(refused: RefusedError) -> str:
     return str(refused).encode()[:MESSAGE_BYTES].decode(errors="ignore")

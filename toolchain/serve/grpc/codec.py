@@ -1,7 +1,7 @@
-"""Requests and answers between gRPC's messages and the service's own.
+"""gRPC messages to requests, and responses to gRPC messages.
 
-Tensors come raw (`raw_input_contents`, one element an input) or typed (`contents`), never both ways in one request;
-they leave raw, as Triton's do. What is refused is worded as Triton 2.51 words it.
+The tensors of a request are either all raw (`raw_input_contents`, one element for each input) or all typed
+(`contents`). Those of a response are raw, as Triton's are. Refusals have the texts of Triton 2.51.
 """
 
 from collections.abc import Iterator
@@ -14,8 +14,10 @@ from toolchain.serve.proto import MESSAGES
 from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError, Tensor
 from toolchain.tensors import Array
 
-MOST_INPUTS = 16  # a million empty ones would keep every other request waiting
+# A million empty inputs would block the event loop, and with it every other request.
+MAX_INPUTS = 16
 
+# Datatype -> the field of `contents` that has its elements, and the numpy type of that field.
 CONTENTS = {
     "BOOL": ("bool_contents", "?"),
     "UINT8": ("uint_contents", "u4"),
@@ -30,26 +32,23 @@ CONTENTS = {
     "FP64": ("fp64_contents", "f8"),
     BYTES: ("bytes_contents", "O"),
 }
-"""Datatype -> the field of `contents` with its elements, and the numpy type that holds any of that field."""
 
 _Response = MESSAGES["inference.ModelInferResponse"]
 
 
 def to_request(message: Any, *, left_us: int) -> InferRequest:
-    """Return what a ModelInferRequest asks for.
+    """Return the request of a ModelInferRequest.
 
     Args:
-        message: the request.
-        left_us: microseconds until the caller's deadline, 0 for none.
+        message: the ModelInferRequest.
+        left_us: microseconds until the caller's deadline, 0 without one.
 
     Raises:
-        RefusedError: its tensors are not what they say they are, or are meant to be elsewhere than in the message.
+        RefusedError: a tensor does not match its datatype or shape, or is in shared memory.
     """
     model = message.model_name
-    if len(message.inputs) > MOST_INPUTS:
-        raise RefusedError(
-            Reason.INVALID, f"expected at most {MOST_INPUTS} inputs but got {len(message.inputs)} inputs"
-        )
+    if len(message.inputs) > MAX_INPUTS:
+        raise RefusedError(Reason.INVALID, f"expected at most {MAX_INPUTS} inputs but got {len(message.inputs)} inputs")
     for tensor in (*message.inputs, *message.outputs):
         _check_parameters(tensor)
     return InferRequest(
@@ -59,12 +58,12 @@ def to_request(message: Any, *, left_us: int) -> InferRequest:
         version=message.model_version,
         id=message.id,
         timeout_us=_timeout_us(message, left_us),
-        classes={one.name: _classes(one) for one in message.outputs if "classification" in one.parameters},
+        classes={output.name: _classes(output) for output in message.outputs if "classification" in output.parameters},
     )
 
 
 def to_message(response: InferResponse) -> Any:
-    """Return the ModelInferResponse of an answer."""
+    """Return the ModelInferResponse of a response."""
     message = _Response(model_name=response.model, model_version=response.version, id=response.id)
     for tensor in response.outputs:
         message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
@@ -93,19 +92,19 @@ def _inputs(message: Any, model: str) -> Iterator[Tensor]:
 
 
 def _typed(tensor: Any, model: str) -> Array:
-    field, wide = CONTENTS.get(tensor.datatype, ("", ""))
-    if not field:  # FP16 and BF16 travel raw only; of no other is there anything to read
+    field, field_type = CONTENTS.get(tensor.datatype, ("", ""))
+    if not field:  # FP16 and BF16 can only be raw, and an unknown datatype is refused: `decode` refuses both
         return decode(tensor.name, tensor.datatype, tensor.shape, b"", model=model)
     values = getattr(tensor.contents, field)
     if tensor.datatype == BYTES:
         return from_strings(tensor.name, tensor.shape, values, model=model)
-    given = np.array(values, wide)
-    kept = given.astype(NUMPY[tensor.datatype], copy=False)
-    if given.dtype != kept.dtype and (given != kept).any():
+    wide = np.array(values, field_type)
+    array = wide.astype(NUMPY[tensor.datatype], copy=False)
+    if wide.dtype != array.dtype and (wide != array).any():
         raise RefusedError(
             Reason.INVALID, f"input '{tensor.name}' for model '{model}' has a number beyond {tensor.datatype}"
         )
-    return decode(tensor.name, tensor.datatype, tensor.shape, kept.tobytes(), model=model)
+    return decode(tensor.name, tensor.datatype, tensor.shape, array.tobytes(), model=model)
 
 
 def _check_parameters(tensor: Any) -> None:
@@ -115,18 +114,21 @@ def _check_parameters(tensor: Any) -> None:
 
 
 def _classes(output: Any) -> int:
-    """Return how many of an output's best classes are wanted."""
-    asked = output.parameters["classification"]
-    if not asked.HasField("int64_param"):
+    """Return how many of an output's best classes are requested."""
+    count = output.parameters["classification"]
+    if not count.HasField("int64_param"):
         raise RefusedError(Reason.INVALID, "invalid value type for 'classification' parameter, expected int64_param")
-    if asked.int64_param < 1:
+    if count.int64_param < 1:
         raise RefusedError(
-            Reason.INVALID, f"invalid value for 'classification' parameter, expected above 0, got {asked.int64_param}"
+            Reason.INVALID, f"invalid value for 'classification' parameter, expected above 0, got {count.int64_param}"
         )
-    return int(asked.int64_param)
+    return int(count.int64_param)
 
 
 def _timeout_us(message: Any, left_us: int) -> int:
-    """Return the shorter of the request's own time-out (Triton's parameter, in microseconds) and the deadline."""
-    asked = message.parameters["timeout"].int64_param if "timeout" in message.parameters else 0
-    return min((limit for limit in (asked, left_us) if limit > 0), default=0)
+    """Return the shorter of the request's timeout (Triton's parameter) and the time until the deadline, or 0.
+
+    All are in microseconds.
+    """
+    timeout_us = message.parameters["timeout"].int64_param if "timeout" in message.parameters else 0
+    return min((limit for limit in (timeout_us, left_us) if limit > 0), default=0)

@@ -1,4 +1,4 @@
-"""The service over gRPC: the Open Inference Protocol with Triton's extensions, and gRPC's own health check."""
+"""The gRPC server and its methods: the Open Inference Protocol with Triton's extensions, and gRPC's health check."""
 
 import asyncio
 from dataclasses import dataclass
@@ -7,92 +7,96 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from toolchain.errors import InputError
+from toolchain.records.serving import ModelState
 from toolchain.serve.checks import check_statistics
-from toolchain.serve.grpc.calls import Door
+from toolchain.serve.grpc.calls import CallHandler
 from toolchain.serve.grpc.codec import to_message, to_request
+from toolchain.serve.listener import host_in_url
 from toolchain.serve.proto import HEALTH, INFERENCE
 from toolchain.serve.protocol import Reason, RefusedError
-from toolchain.serve.tls import open_tls
+from toolchain.serve.tls import Tls, open_tls
 
 if TYPE_CHECKING:
-    from toolchain.serve.server import Tls
     from toolchain.serve.service import Service
 
-STREAMS = 1024
-"""Calls of one connection that are under way together."""
+# Calls in flight on one connection.
+MAX_STREAMS = 1024
 
-REFUSING_S = 0.2
-"""How long calls are refused in words before the connections are ended: whose call crosses that end hears CANCELLED,
-which looks like an own doing and which no client asks again after."""
+# At shutdown, new calls are refused with UNAVAILABLE for this long before the connections close. A call that arrives
+# while its connection closes would end with CANCELLED, and clients do not retry that.
+REFUSE_S = 0.2
 
 OPTIONS = (
-    ("grpc.so_reuseport", 0),  # else a second server takes half the calls of a port that is in use
-    ("grpc.max_concurrent_streams", STREAMS),
-    ("grpc.keepalive_time_ms", 60_000),  # a client that is gone without a word is found out
+    ("grpc.so_reuseport", 0),  # otherwise a second server could share a port in use and take half of its calls
+    ("grpc.max_concurrent_streams", MAX_STREAMS),
+    ("grpc.keepalive_time_ms", 60_000),  # detects clients that disappeared without closing the connection
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # a client that asks more often is sent away
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),  # disconnects clients that ping more often
     ("grpc.server_handshake_timeout_ms", 10_000),
 )
 
 
 @dataclass(frozen=True)
 class GrpcServer:
-    """A server that runs, and the port that it took."""
+    """A gRPC server that runs, and its port."""
 
     server: Any
     port: int
-    door: Door
+    handler: CallHandler
 
-    async def stop(self, grace: float) -> None:
-        """Take no more calls nor more of a stream, and cancel what is not done after `grace` seconds."""
-        self.door.close()
-        await asyncio.sleep(min(grace, REFUSING_S))
-        await self.server.stop(grace)
+    async def stop(self, grace_s: float) -> None:
+        """Accept no more calls and no more requests of streams; cancel what is unfinished after `grace_s` seconds."""
+        self.handler.close()
+        await asyncio.sleep(min(grace_s, REFUSE_S))
+        await self.server.stop(grace_s)
 
 
 async def serve_grpc(
-    service: "Service", host: str, port: int, *, token: str | None = None, tls: "Tls | None" = None
+    service: "Service", host: str, port: int, *, token: str | None = None, tls: Tls | None = None
 ) -> GrpcServer:
-    """Start to answer gRPC.
+    """Start a gRPC server.
 
     Args:
-        service: what answers.
-        host: the address to listen at.
-        port: 0 for any that is free.
-        token: what callers must show as metadata `authorization: Bearer <token>`, but for health and readiness.
+        service: the service that responds.
+        host: the address to listen on.
+        port: the port; 0 for any free one.
+        token: the token that callers must send as metadata `authorization: Bearer TOKEN`, except for health checks.
         tls: the certificate chain and its key.
 
     Raises:
-        InputError: a file of `tls` cannot be used, or the port cannot be had.
+        InputError: the certificate or its key cannot be used, or the port is not available.
     """
     limits = service.limits
     server = grpc.aio.server(
         options=(*OPTIONS, ("grpc.max_receive_message_length", limits.max_body_bytes)),
-        # The service refuses what is over its own bound sooner, and in better words.
-        maximum_concurrent_rpcs=2 * limits.max_queue + STREAMS,
+        # More than the service queues: the service refuses sooner, and its message says why.
+        maximum_concurrent_rpcs=2 * limits.max_queue + MAX_STREAMS,
     )
-    door = Door(token)
-    methods = Methods(service)
-    server.add_generic_rpc_handlers((door.handlers(INFERENCE, methods), door.handlers(HEALTH, methods)))
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    handler, methods = CallHandler(token), Methods(service)
+    server.add_generic_rpc_handlers((handler.handlers(INFERENCE, methods), handler.handlers(HEALTH, methods)))
+    address = f"{host_in_url(host)}:{port}"
     try:
         bound = server.add_secure_port(address, _credentials(tls)) if tls else server.add_insecure_port(address)
     except RuntimeError as error:
-        what = "cannot be listened at. Choose another port with --grpc-port, or 0 for any free one."
-        raise InputError(f"{address}: {what}") from error
+        raise InputError(
+            f"{address}: the port is not available. Choose another port with --grpc-port, or 0 for any free one."
+        ) from error
     await server.start()
-    return GrpcServer(server, bound, door)
+    return GrpcServer(server, bound, handler)
 
 
-def _credentials(tls: "Tls") -> Any:
-    open_tls(tls.cert, tls.key)  # gRPC takes anything, and says only that the port cannot be had
+def _credentials(tls: Tls) -> Any:
+    open_tls(tls.cert, tls.key)  # gRPC accepts any files, and reports a wrong one as a port that is not available
     return grpc.ssl_server_credentials([(tls.key.read_bytes(), tls.cert.read_bytes())])
 
 
 @dataclass(frozen=True)
 class Methods:
-    """What each method of both protocols answers; named as the protocol's, in lower case."""
+    """The methods of both protocols, under the protocols' names in lower case.
+
+    Each takes the request's message and gRPC's context. It returns a message, or a dict with the message's fields.
+    """
 
     service: "Service"
 
@@ -108,7 +112,7 @@ class Methods:
         except RefusedError as refused:
             if refused.reason is not Reason.NOT_FOUND:
                 raise
-            return {"ready": False}  # as Triton: that there is none such is an answer
+            return {"ready": False}  # as Triton does for an unknown model
         return {"ready": self.service.ready}
 
     async def server_metadata(self, _: Any, __: Any) -> Any:
@@ -134,12 +138,13 @@ class Methods:
 
     async def repository_index(self, request: Any, _: Any) -> Any:
         state = "READY" if self.service.ready else "UNAVAILABLE"
-        model = {"name": self.service.name, "version": self.service.version, "state": state}
+        model = ModelState(name=self.service.name, version=self.service.version, state=state)
         return {"models": [] if request.ready and not self.service.ready else [model]}
 
     async def repository_model_load(self, _: Any, __: Any) -> Any:
         raise RefusedError(
-            Reason.UNAVAILABLE, "explicit model load / unload is not allowed: the service keeps the model it began with"
+            Reason.UNAVAILABLE,
+            "explicit model load / unload is not allowed: the service has one model, which it loaded at its start",
         )
 
     repository_model_unload = repository_model_load

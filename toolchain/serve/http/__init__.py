@@ -1,1 +1,1 @@
-"""HTTP: the ASGI application, its codecs and its pages."""
+"""HTTP: the server, the ASGI application, the codec of bodies, and the pages."""

@@ -1,7 +1,7 @@
-"""The service over HTTP: a table of routes, and how every answer and every refusal is written.
+"""The ASGI application: the routes, and how responses and refusals are written.
 
-A bare ASGI application. There is one model in one version, so every address that exists is a key of one dict, and a
-request for inference meets nothing else on its way.
+It uses no framework. There is one model in one version, so every path is a key of one dict, and an inference request
+passes through nothing else on its way to the service.
 """
 
 import asyncio
@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from toolchain.serve import guard, metrics
+from toolchain.records.serving import ModelState
+from toolchain.serve import metrics
+from toolchain.serve.auth import is_authorized
 from toolchain.serve.checks import check_model, check_statistics
 from toolchain.serve.gpus import Gpus
-from toolchain.serve.http import classify, codec, openapi, pages
-from toolchain.serve.http.binary import HEADER
-from toolchain.serve.http.connection import CONNECTION
+from toolchain.serve.http import body as http_body
+from toolchain.serve.http import codec, openapi, pages
+from toolchain.serve.http.body import ClientGoneError, Receive, UnreadError, UnsupportedEncodingError
+from toolchain.serve.http.connection import CONNECTION, Scope
 from toolchain.serve.protocol import Reason, RefusedError
 
 if TYPE_CHECKING:
@@ -29,83 +32,83 @@ log = logging.getLogger("toolchain")
 Headers = tuple[tuple[bytes, bytes], ...]
 
 JSON, OCTETS, TEXT = b"application/json", b"application/octet-stream", b"text/plain; charset=utf-8"
+HTML = b"text/html; charset=utf-8"
 PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
-_CLOSE = (b"connection", b"close")
+
+# Paths of other models than the served one, and of Triton's model control. Both are refused with Triton's texts.
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]+))?(?:/(ready|config|stats|infer))?")
 _CONTROL = re.compile(r"/v2/repository/models/[^/]+/(?:load|unload)")
 
 
-class Answer(NamedTuple):
-    """What is sent back."""
+class Response(NamedTuple):
+    """One response."""
 
     body: bytes = b""
     status: int = 200
-    kind: bytes = JSON
+    content_type: bytes = JSON
     headers: Headers = ()
+    # True if part of the request's body was not read. The connection then closes after the response.
     unread: bool = False
-    """The request's body has not been read to its end, and nobody will: the connection closes."""
 
 
 class Request:
-    """What a handler may read of a request."""
+    """The parts of an HTTP request that handlers read."""
 
     __slots__ = ("headers", "path", "receive")
 
-    def __init__(self, scope: dict[str, Any], receive: guard.Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.receive = receive
 
 
-Handler = Callable[[Request], Awaitable[Answer]]
+Handler = Callable[[Request], Awaitable[Response]]
+
+# Path -> method -> handler.
+Routes = dict[str, dict[str, Handler]]
 
 
-def json_answer(value: Any, status: int = 200, headers: Headers = ()) -> Answer:
-    """Return a value as JSON; numbers that are not finite become null."""
-    return Answer(orjson.dumps(value), status, JSON, headers)
+def json_response(value: Any, status: int = 200, headers: Headers = ()) -> Response:
+    """Return a value as JSON. A number that is not finite becomes null."""
+    return Response(orjson.dumps(value), status, JSON, headers)
 
 
-def refusal(error: RefusedError) -> Answer:
-    """Return a refusal; where the service is too busy, it says when to ask again."""
+def refusal(error: RefusedError) -> Response:
+    """Return the response to a refused request. A busy service says when to try again (Retry-After)."""
     headers: dict[Reason, Headers] = {
         Reason.UNAVAILABLE: ((b"retry-after", b"1"),),
         Reason.UNAUTHENTICATED: ((b"www-authenticate", b"Bearer"),),
     }
-    answer = json_answer({"error": str(error)}, error.reason.http, headers.get(error.reason, ()))
-    return answer._replace(unread=isinstance(error, guard.UnreadError))
+    response = json_response({"error": str(error)}, error.reason.http, headers.get(error.reason, ()))
+    return response._replace(unread=isinstance(error, UnreadError))
 
 
 class Application:
     """The ASGI application of one service."""
 
-    def __init__(
-        self,
-        service: "Service",
-        *,
-        token: str | None = None,
-        gpus: Gpus | None = None,
-    ) -> None:
-        """Make it; /metrics tells of `gpus`."""
+    def __init__(self, service: "Service", *, token: str | None = None, gpus: Gpus | None = None) -> None:
+        """Make the routes. `token` is what clients must show; /metrics reports `gpus`."""
         self.service, self.token, self.gpus = service, token, gpus
-        self.most_body_bytes = service.limits.max_body_bytes
+        self.max_body_bytes = service.limits.max_body_bytes
+        # True while draining: every response then asks the client to close the connection, and a load balancer sends
+        # the next one to another server.
         self.closing = False
-        """Set while draining: clients are asked to connect anew, which leads them elsewhere."""
-        self.open, self.routes = self._open(), self._routes()
+        self.open_routes, self.routes = self._open_routes(), self._routes()
 
-    def _open(self) -> dict[str, dict[str, Handler]]:
-        """Return what needs no token: health, and pages that say nothing of the model."""
+    def _open_routes(self) -> Routes:
+        """Return the routes that need no token: health, and pages that say nothing about the model."""
         document = openapi.document(self.service.limits)
         return {
             "/v2/health/live": {"GET": self._live},
             "/v2/health/ready": {"GET": self._ready},
             "/": {"GET": _page(pages.load("page.html"))},
             "/docs": {"GET": _page(pages.docs(document))},
-            "/openapi.json": {"GET": _constant(json_answer(document))},
+            "/openapi.json": {"GET": _constant(json_response(document))},
         }
 
-    def _routes(self) -> dict[str, dict[str, Handler]]:
+    def _routes(self) -> Routes:
         service = self.service
-        routes: dict[str, dict[str, Handler]] = {
+        routes: Routes = {
             "/classify": {"POST": self._classify},
             "/metrics": {"GET": self._metrics},
             "/v2": {"GET": _json(service.server_metadata)},
@@ -123,124 +126,124 @@ class Application:
             }
         return routes
 
-    async def __call__(self, scope: dict[str, Any], receive: guard.Receive, send: Callable[..., Any]) -> None:
-        """Answer one request, whatever happens."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Callable[..., Any]) -> None:
+        """Respond to one request. An exception of a handler becomes a response."""
         connection = scope.get(CONNECTION)
         if connection:
             connection.task = asyncio.current_task()
         request = Request(scope, receive)
         try:
-            answer = await self._answer(request, scope["method"])
-            await self._send(request, send, answer)
-        except guard.ClientGoneError:
+            response = await self._respond(request, scope["method"])
+            await self._send(request, send, response)
+        except ClientGoneError:
             return
         except asyncio.CancelledError:
             if not (connection and connection.transport.is_closing()):
-                raise  # not because the client has left
+                raise  # the client is still there, so something else cancelled the task
         finally:
             if connection:
                 connection.task = None
 
-    async def _answer(self, request: Request, method: str) -> Answer:
+    async def _respond(self, request: Request, method: str) -> Response:
         try:
             handler = self._find(request, "GET" if method == "HEAD" else method)
-            return handler if isinstance(handler, Answer) else await handler(request)
+            return handler if isinstance(handler, Response) else await handler(request)
         except RefusedError as error:
             return refusal(error)
-        except guard.UnsupportedEncodingError:
-            return json_answer({"error": "Unsupported compression type"}, 501)
-        except guard.ClientGoneError:
+        except UnsupportedEncodingError:
+            return json_response({"error": "Unsupported compression type"}, 501)
+        except ClientGoneError:
             raise
-        except Exception:  # a bug of ours is told to the log alone
+        except Exception:  # a bug of the service: the log shows it, the client does not see it
             log.exception("%s %r: internal error", method, request.path)
-            return json_answer({"error": "internal error"}, 500)
+            return json_response({"error": "internal error"}, 500)
 
-    def _find(self, request: Request, method: str) -> Handler | Answer:
-        """Return what answers a request.
+    def _find(self, request: Request, method: str) -> Handler | Response:
+        """Return the handler of a request, or the response where no handler exists.
 
         Raises:
-            RefusedError: it lacks the token, there are too many clients, or its model is unknown.
+            RefusedError: the request lacks the token, or its model is unknown.
         """
-        methods = self.open.get(request.path)
+        methods = self.open_routes.get(request.path)
         if methods is None:
-            if self.token and not guard.allowed(request.headers, self.token):
+            if self.token and not is_authorized(request.headers, self.token):
                 raise RefusedError(Reason.UNAUTHENTICATED, "this service needs its token: Authorization: Bearer TOKEN")
             methods = self.routes.get(request.path)
         if methods is None:
-            return self._unknown(request.path)
+            return self._unknown_path(request.path)
         if method not in methods:
             allow = ", ".join(["HEAD", *methods] if "GET" in methods else methods)
-            return json_answer({"error": "Method Not Allowed"}, 405, ((b"allow", allow.encode()),))
+            return json_response({"error": "Method Not Allowed"}, 405, ((b"allow", allow.encode()),))
         return methods[method]
 
-    def _unknown(self, path: str) -> Answer:
-        if named := _MODEL.fullmatch(path):
-            check = check_statistics if named[3] == "stats" else check_model
-            check(self.service.name, named[1], named[2] or "")
+    def _unknown_path(self, path: str) -> Response:
+        if match := _MODEL.fullmatch(path):
+            check = check_statistics if match[3] == "stats" else check_model
+            check(self.service.name, match[1], match[2] or "")
         if _CONTROL.fullmatch(path):
             raise RefusedError(Reason.UNAVAILABLE, "explicit model load / unload is not allowed")
-        return json_answer({"error": "Not Found"}, 404)
+        return json_response({"error": "Not Found"}, 404)
 
-    async def _send(self, request: Request, send: Callable[..., Any], answer: Answer) -> None:
-        body, encoding = guard.pack(answer.body, request.headers.get(b"accept-encoding", b""))
-        headers = [(b"content-type", answer.kind), (b"content-length", b"%d" % len(body)), *answer.headers]
+    async def _send(self, request: Request, send: Callable[..., Any], response: Response) -> None:
+        body, encoding = http_body.compress(response.body, request.headers.get(b"accept-encoding", b""))
+        headers = [(b"content-type", response.content_type), (b"content-length", b"%d" % len(body)), *response.headers]
         if encoding:
             headers.append((b"content-encoding", encoding))
-        if self.closing or answer.unread:
-            headers.append(_CLOSE)
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        if answer.unread:
+        if self.closing or response.unread:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        if response.unread:
             await send({"type": "http.response.body", "body": body, "more_body": True})
-            await guard.linger(request.receive, self.most_body_bytes)
+            await http_body.discard_rest(request.receive, self.max_body_bytes)
             body = b""
         await send({"type": "http.response.body", "body": body})
 
-    async def _infer(self, version: str, request: Request) -> Answer:
-        body = await guard.read_body(request.receive, request.headers, self.most_body_bytes)
-        length = request.headers.get(HEADER)
-        question, form = codec.decode(body, model=self.service.name, version=version, json_length=length)
-        data, json_length = codec.encode(await self.service.infer(question), form)
+    async def _infer(self, version: str, request: Request) -> Response:
+        body = await http_body.read_body(request.receive, request.headers, self.max_body_bytes)
+        length = request.headers.get(codec.LENGTH_HEADER)
+        inference, form = codec.decode(body, model=self.service.name, version=version, json_length=length)
+        data, json_length = codec.encode(await self.service.infer(inference), form)
         if json_length is None:
-            return Answer(data)
-        return Answer(data, kind=OCTETS, headers=((HEADER, b"%d" % json_length),))
+            return Response(data)
+        return Response(data, content_type=OCTETS, headers=((codec.LENGTH_HEADER, b"%d" % json_length),))
 
-    async def _classify(self, request: Request) -> Answer:
-        body = await guard.read_body(request.receive, request.headers, self.most_body_bytes)
-        texts, several = classify.decode(body, self.service.texts)
+    async def _classify(self, request: Request) -> Response:
+        body = await http_body.read_body(request.receive, request.headers, self.max_body_bytes)
+        texts, is_list = codec.decode_classify(body, self.service.texts_per_row)
         found = await self.service.classify(texts)
-        return json_answer(found if several else found[0])
+        return json_response(found if is_list else found[0])
 
-    async def _live(self, _: Request) -> Answer:
+    async def _live(self, _: Request) -> Response:
         if not self.service.alive:
-            raise RefusedError(Reason.UNAVAILABLE, "no engine runs any more")
-        return Answer(kind=TEXT)
+            raise RefusedError(Reason.UNAVAILABLE, "every engine has failed")
+        return Response(content_type=TEXT)
 
-    async def _ready(self, _: Request) -> Answer:
+    async def _ready(self, _: Request) -> Response:
         if not self.service.ready:
             raise RefusedError(Reason.UNAVAILABLE, "the service is not ready")
-        return Answer(kind=TEXT)
+        return Response(content_type=TEXT)
 
-    async def _index(self, _: Request) -> Answer:
+    async def _index(self, _: Request) -> Response:
         state = "READY" if self.service.ready else "UNAVAILABLE"
-        return json_answer([{"name": self.service.name, "version": self.service.version, "state": state}])
+        return json_response([ModelState(name=self.service.name, version=self.service.version, state=state)])
 
-    async def _metrics(self, _: Request) -> Answer:
-        return Answer(await metrics.scrape(self.service, self.gpus), kind=PROMETHEUS)
+    async def _metrics(self, _: Request) -> Response:
+        return Response(await metrics.scrape(self.service, self.gpus), content_type=PROMETHEUS)
 
 
-def _constant(answer: Answer) -> Handler:
-    async def handler(_: Request) -> Answer:
-        return answer
+def _constant(response: Response) -> Handler:
+    async def handler(_: Request) -> Response:
+        return response
 
     return handler
 
 
-def _json(value: Callable[[], dict[str, Any]]) -> Handler:
-    async def handler(_: Request) -> Answer:
-        return json_answer(value())
+def _json(value: Callable[[], Any]) -> Handler:
+    async def handler(_: Request) -> Response:
+        return json_response(value())
 
     return handler
 
 
 def _page(page: pages.Page) -> Handler:
-    return _constant(Answer(page.body, kind=b"text/html; charset=utf-8", headers=page.headers))
+    return _constant(Response(page.body, content_type=HTML, headers=page.headers))

@@ -1,23 +1,40 @@
-"""A request for inference and its answer, as HTTP carries them: JSON, with tensors in it or as bytes behind it.
+"""HTTP bodies to requests, and responses to HTTP bodies.
 
-Sources: KServe's V2 protocol; Triton's extensions for binary tensors, classification and parameters. What Triton 2.51
-answers with 500 because the JSON is wrong is 400 here; its words are kept.
+`POST /v2/models/NAME/infer` takes JSON. Its tensors are in the JSON, or in binary form after it: the header
+`Inference-Header-Content-Length` gives the length of the JSON, and each tensor's `binary_data_size` gives its number of
+bytes; they follow in the order of the tensors. `POST /classify` takes plain JSON with one text or several.
+
+Sources: KServe's V2 protocol; Triton's extensions for binary tensors, classification and parameters. Where Triton 2.51
+responds with 500 to wrong JSON, this service responds with 400 and the same text.
 """
 
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import orjson
 
 from toolchain.serve import datatypes
 from toolchain.serve.datatypes import BYTES
-from toolchain.serve.http.binary import Blobs, split
 from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError, Tensor
 from toolchain.tensors import Array
 
-_WORDS = {list: "array", dict: "object", str: "string", bool: "boolean", int: "unsigned-integer"}
+if TYPE_CHECKING:
+    from toolchain.data.rows import Text
+
+# A JSON object of a client, whose members are not checked yet.
+JsonObject = dict[str, Any]
+
+LENGTH_HEADER = b"inference-header-content-length"
+
+# Keys of a body of /classify: the text, and the other text of a pair.
+CLASSIFY_KEYS = ("text", "pair")
+
+# Python type -> Triton's name of the JSON type.
+_JSON_TYPES = {list: "array", dict: "object", str: "string", bool: "boolean", int: "unsigned-integer"}
+
+# Kind of numpy type -> the Python types that JSON may give for it, and Triton's name of the JSON type.
 _ELEMENTS: dict[str, tuple[set[type], str]] = {
     "b": ({bool}, "boolean"),
     "u": ({int}, "unsigned-integer"),
@@ -25,7 +42,6 @@ _ELEMENTS: dict[str, tuple[set[type], str]] = {
     "f": ({int, float}, "number"),
     "O": ({str}, "string"),
 }
-"""Kind of numpy type -> the JSON that may become it."""
 _BINARY_ONLY = ("FP16", "BF16")
 _ONE_SOURCE = (
     "Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', "
@@ -34,50 +50,85 @@ _ONE_SOURCE = (
 
 
 @dataclass(frozen=True)
-class Form:
-    """How the outputs are to be written."""
+class OutputForm:
+    """Which outputs of a response are in binary form."""
 
+    # The form of outputs that `chosen` lacks.
     binary: bool = False
-    """Where an output does not say itself."""
+    # Output -> whether it is in binary form.
     chosen: dict[str, bool] = field(default_factory=dict)
-    """Output -> as bytes."""
 
 
 class Body(NamedTuple):
-    """An answer, and the length of its JSON if bytes of tensors follow it."""
+    """The body of a response, and the length of its JSON if binary tensors follow it."""
 
     data: bytes
     json_length: int | None
 
 
-def load(data: bytes | memoryview) -> dict[str, Any]:
-    """Return a JSON object.
+class BinaryData:
+    """The bytes after the JSON, which inputs take from the front. Nothing is copied."""
+
+    def __init__(self, data: memoryview, model: str) -> None:
+        self._data, self._model, self._position = data, model, 0
+
+    def take(self, name: str, size: int) -> memoryview:
+        """Return the next `size` bytes, for the input `name`.
+
+        Raises:
+            RefusedError: fewer bytes are left.
+        """
+        end = self._position + size
+        missing = end - len(self._data)
+        if missing > 0:
+            raise _refused(
+                f"unexpected size for input '{name}', expecting {missing} additional bytes for model '{self._model}'"
+            )
+        taken, self._position = self._data[self._position : end], end
+        return taken
+
+    def check_all_taken(self) -> None:
+        """Refuse bytes that belong to no input.
+
+        Raises:
+            RefusedError: bytes are left.
+        """
+        if self._position != len(self._data):
+            raise _refused(f"unexpected additional input data for model '{self._model}'")
+
+
+def split(body: bytes, json_length: bytes | None, *, model: str) -> tuple[bytes | memoryview, BinaryData]:
+    """Return the JSON of a body, and the bytes after it. Without the header's `json_length`, the whole body is JSON.
 
     Raises:
-        RefusedError: it is none.
+        RefusedError: `json_length` is not a number of bytes within the body.
     """
-    try:
-        found = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        raise _refused("failed to parse the request JSON buffer: it is not JSON") from None
-    if type(found) is not dict:
-        raise _refused("failed to parse the request JSON buffer: it is not an object")
-    return found
+    if json_length is None:
+        return body, BinaryData(memoryview(b""), model)
+    # int() of a million digits would take seconds, and no body has a length of 20 digits.
+    size = int(json_length) if json_length.isdigit() and len(json_length) < 20 else 0
+    if not 0 < size <= len(body):
+        got = json_length[:20].decode("ascii", "replace")
+        raise _refused(f"inference header size should be in range (0, {len(body)}), got: {got}")
+    view = memoryview(body)
+    return view[:size], BinaryData(view[size:], model)
 
 
-def decode(body: bytes, *, model: str, version: str, json_length: bytes | None = None) -> tuple[InferRequest, Form]:
-    """Return the request that a body is, and how its outputs are wanted.
+def decode(
+    body: bytes, *, model: str, version: str, json_length: bytes | None = None
+) -> tuple[InferRequest, OutputForm]:
+    """Return the inference request in a body, and the form of its outputs.
 
-    `json_length` is the header that says where its JSON ends.
+    `json_length` is the value of LENGTH_HEADER. Whether the request fits the model is checked later.
 
     Raises:
-        RefusedError: it is no request of the protocol; whether the model can answer it is checked later.
+        RefusedError: the body is not a request of the protocol.
     """
-    text, blobs = split(body, json_length, model=model)
-    record = load(text)
+    text, binary = split(body, json_length, model=model)
+    record = _load(text)
     parameters = _parameters(record)
-    inputs = tuple(_input(_object(one, "inputs"), blobs, model) for one in _member(record, "inputs", list))
-    blobs.finish()
+    inputs = tuple(_input(_object(one, "inputs"), binary, model) for one in _member(record, "inputs", list))
+    binary.check_all_taken()
     outputs = [_object(one, "outputs") for one in _member(record, "outputs", list, [])]
     request = InferRequest(
         model,
@@ -88,16 +139,16 @@ def decode(body: bytes, *, model: str, version: str, json_length: bytes | None =
         _count(parameters, "timeout", 0),
         {one["name"]: count for one in outputs if (count := _count(_parameters(one), "classification", 0))},
     )
-    return request, _form(outputs, binary=_member(parameters, "binary_data_output", bool, False))
+    return request, _output_form(outputs, binary=_member(parameters, "binary_data_output", bool, False))
 
 
-def encode(response: InferResponse, form: Form) -> Body:
-    """Return the body of an answer. What is not finite is null in its JSON, which has no such numbers."""
-    outputs: list[dict[str, Any]] = []
+def encode(response: InferResponse, form: OutputForm) -> Body:
+    """Return the body of a response. In JSON, a number that is not finite becomes null."""
+    outputs: list[JsonObject] = []
     blobs = [b""]
     for tensor in response.outputs:
         array = tensor.array
-        record: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": array.shape}
+        record: JsonObject = {"name": tensor.name, "datatype": tensor.datatype, "shape": array.shape}
         if form.chosen.get(tensor.name, form.binary):
             blobs.append(datatypes.encode(array, tensor.datatype))
             record["parameters"] = {"binary_data_size": len(blobs[-1])}
@@ -106,112 +157,155 @@ def encode(response: InferResponse, form: Form) -> Body:
         else:
             record["data"] = array.ravel()
         outputs.append(record)
-    answer: dict[str, Any] = {"id": response.id} if response.id else {}
-    answer |= {"model_name": response.model, "model_version": response.version, "outputs": outputs}
-    blobs[0] = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    body: JsonObject = {"id": response.id} if response.id else {}
+    body |= {"model_name": response.model, "model_version": response.version, "outputs": outputs}
+    blobs[0] = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
     if len(blobs) == 1:
         return Body(blobs[0], None)
     return Body(b"".join(blobs), len(blobs[0]))
 
 
-def _form(outputs: list[dict[str, Any]], *, binary: bool) -> Form:
+def decode_classify(body: bytes, texts_per_row: int) -> tuple[list["Text"], bool]:
+    """Return the rows in a body of /classify, and whether they were given as a list.
+
+    A row is a tuple of `texts_per_row` texts.
+
+    Raises:
+        RefusedError: the body has another form, or it lacks texts that the model takes.
+    """
+    record = _load(body)
+    required = CLASSIFY_KEYS[:texts_per_row]
+    unknown = [key for key in record if key not in CLASSIFY_KEYS]
+    if unknown:
+        raise _refused(f"unknown key '{unknown[0]}': give {' and '.join(required)}")
+    if "pair" in record and "pair" not in required:
+        raise _refused("'pair' is not allowed: this model takes one text")
+    columns = [_texts(record, key) for key in required]
+    is_list = isinstance(record["text"], list)
+    if any(isinstance(record[key], list) != is_list for key in required) or len({*map(len, columns)}) > 1:
+        raise _refused("'text' and 'pair' must be two texts, or two lists of the same length")
+    return list(zip(*columns, strict=True)), is_list
+
+
+def _texts(record: JsonObject, key: str) -> list[str]:
+    if key not in record:
+        raise _refused(f"'{key}' is missing: give a text, or a list of texts")
+    texts = record[key] if isinstance(record[key], list) else [record[key]]
+    if not texts or not all(type(text) is str for text in texts):
+        raise _refused(f"'{key}' must be a text, or a list of texts")
+    return texts
+
+
+def _output_form(outputs: list[JsonObject], *, binary: bool) -> OutputForm:
     chosen = {}
     for output in outputs:
         parameters = _parameters(output)
-        _no_shared_memory(parameters)
+        _refuse_shared_memory(parameters)
         if "binary_data" in parameters:
             chosen[output["name"]] = _member(parameters, "binary_data", bool)
-    return Form(binary, chosen)
+    return OutputForm(binary, chosen)
 
 
-def _input(record: dict[str, Any], blobs: Blobs, model: str) -> Tensor:
+def _input(record: JsonObject, binary: BinaryData, model: str) -> Tensor:
     name, datatype = _member(record, "name", str), _member(record, "datatype", str)
     shape = _member(record, "shape", list)
-    if not set(map(type, shape)) <= {int}:  # numbers that no size can be are refused with the shape
-        raise _wrong("shape", int)
+    if not set(map(type, shape)) <= {int}:  # integers that cannot be sizes are refused later
+        raise _wrong_type("shape", int)
     parameters = _parameters(record)
-    _no_shared_memory(parameters)
-    binary, data = "binary_data_size" in parameters, "data" in record
-    if binary == data:
-        raise _refused(f"{_ONE_SOURCE}. But {'more than one' if data else 'no'} field is set")
-    if binary:
-        blob = blobs.take(name, _count(parameters, "binary_data_size"))
+    _refuse_shared_memory(parameters)
+    is_binary, has_data = "binary_data_size" in parameters, "data" in record
+    if is_binary == has_data:
+        raise _refused(f"{_ONE_SOURCE}. But {'more than one' if has_data else 'no'} field is set")
+    if is_binary:
+        blob = binary.take(name, _count(parameters, "binary_data_size"))
         return Tensor(name, datatype, datatypes.decode(name, datatype, shape, blob, model=model))
     return Tensor(name, datatype, _from_json(name, datatype, shape, _member(record, "data", list), model))
 
 
 def _from_json(name: str, datatype: str, shape: list[int], data: list[Any], model: str) -> Array:
-    values, kinds = _flat(data)
+    """Return the array of an input whose elements are in the JSON."""
+    values, types = _flatten(data)
     if datatype == BYTES:
-        _check_elements(kinds, "O")
+        _check_elements(types, "O")
         return datatypes.from_strings(name, shape, [text.encode() for text in values], model=model)
     count = datatypes.count_elements(name, datatype, shape, model=model)
     if datatype in _BINARY_ONLY:
         raise _refused(f"receiving {datatype} data via JSON is not supported. Send it as bytes for input '{name}'")
-    found = datatypes.NUMPY[datatype]
-    _check_elements(kinds, found.kind)
+    dtype = datatypes.NUMPY[datatype]
+    _check_elements(types, dtype.kind)
     if len(values) != count:
-        sizes = f"Expected {count * found.itemsize}, got {len(values) * found.itemsize}"
+        sizes = f"Expected {count * dtype.itemsize}, got {len(values) * dtype.itemsize}"
         raise _refused(f"input byte size mismatch for input '{name}' for model '{model}'. {sizes}")
     try:
-        with np.errstate(over="ignore"):  # a number beyond FP32 is infinite in it
-            return np.array(values, found).reshape(shape)
+        with np.errstate(over="ignore"):  # a number beyond FP32 becomes infinite
+            return np.array(values, dtype).reshape(shape)
     except OverflowError:
         raise _refused(f"Unable to parse 'data': a number of input '{name}' is outside {datatype}") from None
 
 
-def _flat(values: list[Any]) -> tuple[list[Any], set[type]]:
-    """Return the elements of an array of arrays of one depth, any other as it is, and their types."""
-    while (kinds := set(map(type, values))) == {list}:
+def _flatten(values: list[Any]) -> tuple[list[Any], set[type]]:
+    """Return the elements of nested lists, and their types. Lists of unequal depth remain among the elements."""
+    while (types := set(map(type, values))) == {list}:
         values = list(chain.from_iterable(values))
-    return values, kinds
+    return values, types
 
 
-def _check_elements(found: set[type], kind: str) -> None:
-    allowed, word = _ELEMENTS[kind]
-    if not found <= allowed:
-        raise _refused(f"Unable to parse 'data': attempt to access JSON non-{word} as {word}")
+def _check_elements(types: set[type], kind: str) -> None:
+    allowed, name = _ELEMENTS[kind]
+    if not types <= allowed:
+        raise _refused(f"Unable to parse 'data': attempt to access JSON non-{name} as {name}")
 
 
-def _no_shared_memory(parameters: dict[str, Any]) -> None:
+def _refuse_shared_memory(parameters: JsonObject) -> None:
     if "shared_memory_region" in parameters:
-        named = str(parameters["shared_memory_region"])[:100]
-        raise RefusedError(Reason.NOT_FOUND, f"Unable to find shared memory region: '{named}'")
+        region = str(parameters["shared_memory_region"])[:100]
+        raise RefusedError(Reason.NOT_FOUND, f"Unable to find shared memory region: '{region}'")
 
 
-def _parameters(record: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = _member(record, "parameters", dict, {})
-    return found
+def _load(data: bytes | memoryview) -> JsonObject:
+    try:
+        record = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise _refused("failed to parse the request JSON buffer: it is not JSON") from None
+    if type(record) is not dict:
+        raise _refused("failed to parse the request JSON buffer: it is not an object")
+    return record
+
+
+def _object(value: Any, key: str) -> JsonObject:
+    if type(value) is not dict:
+        raise _wrong_type(key, dict)
+    return value
 
 
 _REQUIRED: Any = object()
 
 
-def _member(record: dict[str, Any], key: str, kind: type, default: Any = _REQUIRED) -> Any:
-    found = record.get(key, default)
-    if found is _REQUIRED:
+def _member(record: JsonObject, key: str, kind: type, default: Any = _REQUIRED) -> Any:
+    """Return a member of a JSON object, of exactly the type `kind`."""
+    value = record.get(key, default)
+    if value is _REQUIRED:
         raise _refused(f"Unable to parse '{key}': attempt to access non-existing object member '{key}'")
-    if type(found) is not kind:
-        raise _wrong(key, kind)
-    return found
-
-
-def _count(record: dict[str, Any], key: str, default: Any = _REQUIRED) -> int:
-    found: int = _member(record, key, int, default)
-    if found < 0:
-        raise _wrong(key, int)
-    return found
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if type(value) is not dict:
-        raise _wrong(where, dict)
+    if type(value) is not kind:
+        raise _wrong_type(key, kind)
     return value
 
 
-def _wrong(key: str, kind: type) -> RefusedError:
-    word = _WORDS[kind]
-    return _refused(f"Unable to parse '{key}': attempt to access JSON non-{word} as {word}")
+def _parameters(record: JsonObject) -> JsonObject:
+    parameters: JsonObject = _member(record, "parameters", dict, {})
+    return parameters
+
+
+def _count(record: JsonObject, key: str, default: Any = _REQUIRED) -> int:
+    count: int = _member(record, key, int, default)
+    if count < 0:
+        raise _wrong_type(key, int)
+    return count
+
+
+def _wrong_type(key: str, kind: type) -> RefusedError:
+    name = _JSON_TYPES[kind]
+    return _refused(f"Unable to parse '{key}': attempt to access JSON non-{name} as {name}")
 
 
 def _refused(message: str) -> RefusedError:

@@ -1,7 +1,7 @@
-"""One client's connection: what uvicorn leaves open is bounded here.
+"""One HTTP connection: uvicorn's, with bounds that uvicorn lacks.
 
-uvicorn puts no bound on the length of a request's head or on the time that a client takes, and tells an application
-that its client has left only if a task of its own waits to hear so.
+uvicorn bounds neither the length of a request's headers nor the time that a client takes. It also reports that a client
+has left only to a task that waits for this; here the request's own task is cancelled instead.
 """
 
 import asyncio
@@ -11,14 +11,22 @@ from typing import Any, cast
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-CONNECTION = "toolchain.connection"
-"""The key of a request's scope under which its connection is."""
+# An ASGI scope: its keys and their types are those of the ASGI specification.
+Scope = dict[str, Any]
 
+# The key of an ASGI scope under which the application finds the connection.
+CONNECTION = "toolchain.connection"
+
+# Longest request line and headers.
 HEAD_BYTES = 64 * 1024
+
+# A body in small chunks arrives as several times its own bytes, and the rest of a refused body is still read for a
+# while (see `discard_rest` in body.py). So a connection is closed only at this multiple of the largest body.
 _BODY_TIMES = 16
-"""A body of small chunks takes several times its bytes; what is too large is read on for a while (see guard.py)."""
-MOST = 1000
-"""Connections at a time; who comes then is told, and those that are there are served as before."""
+
+# Open connections. A further client receives 503 at once; those that are connected are served as before.
+MAX_CONNECTIONS = 1000
+
 _BAD_REQUEST = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
 )
@@ -28,43 +36,43 @@ _BUSY = (
 )
 
 
-class Busy(asyncio.Protocol):
-    """Tells a client that there are too many, and hangs up."""
+class BusyConnection(asyncio.Protocol):
+    """A connection above MAX_CONNECTIONS: it sends 503 and closes."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Answer before it asks."""
+        """Send the response before the client has sent a request."""
         transport = cast("asyncio.Transport", transport)
         transport.write(_BUSY)
         transport.close()
 
 
 class Connection(HttpToolsProtocol):
-    """Ends with a client that sends too much, and ends the request of one that leaves."""
+    """A connection that closes when its client sends too much, and cancels the request of a client that leaves."""
 
+    # Bytes of the current request, approximately: the end of the previous request in the same packet counts too.
     received = 0
-    """Bytes of the request that is being read, about: what a packet holds of the one before it counts too."""
-    bound = HEAD_BYTES
+    max_received = HEAD_BYTES
+    # The task of the current request; the application sets it.
     task: asyncio.Task[Any] | None = None
-    """Set by the application while it works on a request."""
+    # uvicorn's state of the current request. A client may send further requests before the response (pipelining).
     running: Any = None
-    """The request that the application works on, of those that a client sent without waiting for answers."""
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, and hang up on what is longer than any request may be."""
+        """Parse data of the client, and close the connection if the request is longer than any may be."""
         self.received += len(data)
         super().data_received(data)
-        if self.received > self.bound and self.transport is not None:
+        if self.received > self.max_received and self.transport is not None:
             self.transport.abort()
 
     def on_message_begin(self) -> None:
-        """Begin a request's head."""
+        """Begin a request."""
         super().on_message_begin()
-        self.received, self.bound = 0, HEAD_BYTES
-        cast("dict[str, Any]", self.scope)[CONNECTION] = self
+        self.received, self.max_received = 0, HEAD_BYTES
+        cast("Scope", self.scope)[CONNECTION] = self
 
     def on_headers_complete(self) -> None:
-        """Begin a request's body, and let the application answer."""
-        self.bound = HEAD_BYTES + _BODY_TIMES * cast("Any", self.app).most_body_bytes
+        """Begin the request's body, and call the application."""
+        self.max_received = HEAD_BYTES + _BODY_TIMES * cast("Any", self.app).max_body_bytes
         super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
@@ -72,33 +80,34 @@ class Connection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End the work for a client that has left."""
+        """Cancel the request of a client that has left."""
         super().connection_lost(exc)
         if self.running is not None:
-            self.running.disconnected = True  # uvicorn tells the last that came alone; this one would answer nobody
+            self.running.disconnected = True  # uvicorn marks only the last request that arrived, not the running one
         if self.task is not None:
             self.task.cancel()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP in the form of all errors."""
+        """Refuse data that is not HTTP, in the form of all refusals."""
         body = orjson.dumps({"error": msg})
         self.transport.write(_BAD_REQUEST % (len(body), body))
         self.transport.close()
 
 
-def stalled(connection: Any) -> bool:
-    """Return whether it is the client's turn: to begin a request, to end it, or to read its answer."""
+def is_waiting_for_client(connection: Any) -> bool:
+    """Return whether the client must act next: begin a request, finish it, or read its response."""
     cycle = connection.cycle
     return bool(cycle is None or cycle.response_complete or cycle.more_body or connection.flow.write_paused)
 
 
-def sweep(connections: Iterable[Any], before: dict[Any, Any]) -> dict[Any, Any]:
-    """Hang up on clients whose turn it was at the last sweep already, for the same request; return whose it is now.
+def close_idle(connections: Iterable[Any], before: dict[Any, Any]) -> dict[Any, Any]:
+    """Close the connections whose client has not acted since the last call, and return those that wait for the client.
 
-    So no request costs a timer. A client has at least the time between two sweeps, and at most twice that.
+    `before` is the return value of the last call: connection -> its request. Called at an interval, this needs no timer
+    for each request. A client has at least the interval, and at most twice the interval, to act.
     """
-    now = {connection: connection.cycle for connection in connections if stalled(connection)}
-    for connection, cycle in now.items():
+    waiting = {connection: connection.cycle for connection in connections if is_waiting_for_client(connection)}
+    for connection, cycle in waiting.items():
         if connection in before and before[connection] is cycle:
             connection.transport.abort()
-    return now
+    return waiting

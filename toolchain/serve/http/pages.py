@@ -1,4 +1,4 @@
-"""The two pages for people: to try the model, and to read how to ask it. They load nothing from anywhere else."""
+"""The two web pages: one to try the model, one that documents the API. They load nothing from other hosts."""
 
 import base64
 import hashlib
@@ -6,7 +6,8 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from toolchain.serve.http.openapi import OpenApi
 
 _NONE = "'none'"
 _INLINE = re.compile(rb"<(script|style)>(.*?)</\1>", re.DOTALL)
@@ -14,19 +15,19 @@ _INLINE = re.compile(rb"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 @dataclass(frozen=True)
 class Page:
-    """A page, and the headers that it is sent with."""
+    """A page and its headers."""
 
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...]
 
 
 def load(name: str) -> Page:
-    """Return a page of this package."""
+    """Return a page of this folder."""
     return _page(_read(name).encode())
 
 
-def docs(document: dict[str, Any]) -> Page:
-    """Return an OpenAPI document as a page."""
+def docs(document: OpenApi) -> Page:
+    """Return the page that documents the API, from its OpenAPI document."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -39,18 +40,21 @@ def _read(name: str) -> str:
 
 
 def _page(body: bytes) -> Page:
-    """Allow what stands in the page, by its digest, and nothing else."""
+    """Return a page whose policy allows its own scripts and styles, by their digests, and nothing else.
+
+    Source: Content Security Policy Level 3.
+    """
     allowed: dict[str, list[str]] = {"script": [], "style": []}
     for kind, text in _INLINE.findall(body):
         digest = base64.b64encode(hashlib.sha256(text).digest()).decode()
         allowed[kind.decode()].append(f"'sha256-{digest}'")
     sources = "; ".join(f"{kind}-src {' '.join(digests or [_NONE])}" for kind, digests in allowed.items())
-    ends = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    policy = f"default-src 'none'; {sources}; connect-src 'self'; img-src data:; {ends}"
+    rest = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    policy = f"default-src 'none'; {sources}; connect-src 'self'; img-src data:; {rest}"
     headers = {
         "content-security-policy": policy,
         "x-content-type-options": "nosniff",
         "referrer-policy": "no-referrer",
-        "cache-control": "no-cache",  # a newer release has another page at the same address
+        "cache-control": "no-cache",  # another release has another page at the same address
     }
     return Page(body, tuple((name.encode(), value.encode()) for name, value in headers.items()))

@@ -1,14 +1,15 @@
-"""The messages and methods of the gRPC service: those of the .proto files beside this one.
+"""The messages and services of gRPC, from the .proto files in this folder.
 
-They are made from descriptors.binpb, which protoc writes:
+They are made at import from descriptors.binpb, which protoc writes:
 
     python -m grpc_tools.protoc -I toolchain/serve/proto --descriptor_set_out toolchain/serve/proto/descriptors.binpb \
         grpc_service.proto health.proto model_config.proto
 
-and not from generated modules: those ask for a protobuf at least as new as protoc was, and put their names into the
-pool of the whole process, where tritonclient's, of the same names, could not stand beside them.
+Generated modules are not used, for two reasons. They need a protobuf at least as new as protoc. They also register
+their names for the whole process, where they would conflict with those of tritonclient, which are the same.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ _POOL = descriptor_pool.DescriptorPool()
 for _file in _FILES:
     _POOL.Add(_file)
 
-MESSAGES: dict[str, Any] = message_factory.GetMessageClassesForFiles([file.name for file in _FILES], _POOL)
-"""Full name, such as inference.ModelInferRequest -> the class; messages within messages are its attributes."""
+# Full name, such as inference.ModelInferRequest -> message class. The classes are made at run time, so they are Any.
+# Nested messages are attributes of their class.
+MESSAGES: Mapping[str, Any] = message_factory.GetMessageClassesForFiles([file.name for file in _FILES], _POOL)
 
 INFERENCE = "inference.GRPCInferenceService"
 HEALTH = "grpc.health.v1.Health"
-SERVICES: dict[str, Any] = {name: _POOL.FindServiceByName(name) for name in (INFERENCE, HEALTH)}
-"""Full name -> the descriptor of a service, with its methods."""
+
+# Full name -> the descriptor of a service, which lists its methods.
+SERVICES: Mapping[str, Any] = {name: _POOL.FindServiceByName(name) for name in (INFERENCE, HEALTH)}

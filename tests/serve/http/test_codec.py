@@ -1,4 +1,4 @@
-"""JSON with bytes behind it: what is written can be read again, and nothing that arrives does more than be refused."""
+"""The codec of HTTP bodies: tensors survive both directions, and damaged bodies are read or refused."""
 
 import json
 import math
@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from toolchain.serve.datatypes import NUMPY
-from toolchain.serve.http import codec
-from toolchain.serve.http.binary import split
-from toolchain.serve.http.codec import Form, decode, encode
+from toolchain.serve.http.codec import OutputForm, decode, encode, split
 from toolchain.serve.protocol import InferResponse, RefusedError, Tensor
 
 shapes = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
@@ -33,7 +31,7 @@ def tensors(draw, names=tuple(NUMPY)):
 
 
 def body(*tensors_sent):
-    """A request as the protocol's text describes it, written without any of our code."""
+    """Return a request and the length of its JSON, made by the text of the protocol without the codec under test."""
     blobs, inputs = [], []
     for tensor in tensors_sent:
         flat = tensor.array.reshape(-1)
@@ -52,7 +50,7 @@ def body(*tensors_sent):
 
 
 @given(st.lists(tensors(), min_size=1, max_size=3))
-def test_bytes_are_read_as_they_were_sent(sent):
+def test_binary_tensors_are_read_as_they_were_sent(sent):
     data, length = body(*sent)
     found, _ = decode(data, model="m", version="", json_length=length)
     for one, other in zip(found.inputs, sent, strict=True):
@@ -61,8 +59,8 @@ def test_bytes_are_read_as_they_were_sent(sent):
 
 
 @given(tensors(), st.booleans())
-def test_an_answer_says_in_both_forms_what_the_tensor_is(tensor, binary):
-    data, length = encode(InferResponse("m", "1", "i", (tensor,)), Form(binary))
+def test_a_response_holds_the_tensor_in_both_forms(tensor, binary):
+    data, length = encode(InferResponse("m", "1", "i", (tensor,)), OutputForm(binary))
     output = json.loads(data[:length])["outputs"][0]
     assert (output["shape"], output["datatype"]) == (list(tensor.array.shape), tensor.datatype)
     if binary:
@@ -77,14 +75,14 @@ def test_an_answer_says_in_both_forms_what_the_tensor_is(tensor, binary):
         assert [one is None for one in output["data"]] == (~finite).tolist()
 
 
-def test_json_has_null_for_what_is_not_finite():
+def test_a_number_that_is_not_finite_is_null_in_json():
     array = np.array([[np.nan, np.inf, -np.inf, 0.1]], np.float32)
-    data, _ = encode(InferResponse("m", "1", "", (Tensor("x", "FP32", array),)), Form())
+    data, _ = encode(InferResponse("m", "1", "", (Tensor("x", "FP32", array),)), OutputForm())
     assert b'"data":[null,null,null,0.1]' in data
 
 
 def read_or_refuse(data, length=None):
-    """Return whether it was read: what is read has the types it says, and only RefusedError may stop it."""
+    """Return whether a body was read; a read tensor must have its datatype. Only RefusedError may be raised."""
     try:
         found, _ = decode(data, model="m", version="", json_length=length)
     except RefusedError:
@@ -92,7 +90,7 @@ def read_or_refuse(data, length=None):
     return all(one.array.dtype == NUMPY[one.datatype] for one in found.inputs) or pytest.fail(f"{data!r}")
 
 
-def test_ten_thousand_damaged_requests_are_refused_or_read():
+def test_ten_thousand_damaged_bodies_are_refused_or_read():
     generator = random.Random(7)
     text, number = np.array([[b"hi"], [b"there"]], object), np.arange(6).reshape(2, 3)
     whole = [body(Tensor("a", "BYTES", text), Tensor("b", "INT64", number)), body(Tensor("a", "BYTES", text[:1]))]
@@ -115,7 +113,7 @@ json_values = st.recursive(
 
 @st.composite
 def nearly_requests(draw):
-    """A right request in which some members are anything."""
+    """Make a valid request, and replace some members by any value."""
     tensor = {"name": "TEXT", "shape": [1, 1], "datatype": "BYTES", "data": ["hi"], "parameters": {}}
     record = {"id": "i", "inputs": [tensor], "outputs": [{"name": "LABEL", "parameters": {}}], "parameters": {}}
     places = [record, tensor, record["outputs"][0], tensor["parameters"]]
@@ -129,7 +127,7 @@ def nearly_requests(draw):
 @seed(7)
 @settings(max_examples=400)
 @given(nearly_requests())
-def test_wrong_json_is_refused_or_read(data):
+def test_wrong_members_are_refused_or_read(data):
     read_or_refuse(data)
 
 
@@ -154,7 +152,7 @@ def test_wrong_json_is_refused_or_read(data):
         ("INT64", [1], [1] * 100_000),
     ],
 )
-def test_json_that_is_no_such_tensor(datatype, data, shape):
+def test_json_that_does_not_match_its_datatype_or_shape_is_refused(datatype, data, shape):
     record = {"inputs": [{"name": "x", "datatype": datatype, "data": data, "shape": shape}]}
     with pytest.raises(RefusedError):
         decode(json.dumps(record).encode(), model="m", version="")
@@ -168,25 +166,25 @@ def test_json_arrays_may_be_nested_or_flat():
 
 
 @pytest.mark.parametrize("length", [b"0", b"-1", b"abc", b"3", b"99999", b"1_0", b"9" * 5000, b""])
-def test_a_header_that_is_no_length_of_the_json(length):
+def test_a_header_that_is_not_a_length_within_the_body_is_refused(length):
     with pytest.raises(RefusedError, match=r"should be in range \(0, 2\)"):
         split(b"{}", length, model="m")
 
 
-def test_bytes_too_few_or_too_many_are_said():
+def test_too_few_or_too_many_bytes_are_refused():
     data, length = body(Tensor("x", "INT32", np.arange(4, dtype=np.int32)))
     for change, words in ((data[:-3], "expecting 3 additional bytes"), (data + b"!", "unexpected additional input")):
         with pytest.raises(RefusedError, match=words):
             decode(change, model="m", version="", json_length=length)
 
 
-def test_form_of_each_output():
+def test_each_output_has_its_own_form():
     chosen = {"binary_data": False, "classification": 3}
     record = {
         "inputs": [],
         "outputs": [{"name": "a"}, {"name": "b", "parameters": chosen}],
-        "parameters": {"binary_data_output": True, "timeout": 5, "unknown": "kept out"},
+        "parameters": {"binary_data_output": True, "timeout": 5, "unknown": "ignored"},
     }
     request, form = decode(json.dumps(record).encode(), model="m", version="1")
     assert (request.outputs, request.classes, request.timeout_us, request.version) == (("a", "b"), {"b": 3}, 5, "1")
-    assert form == codec.Form(binary=True, chosen={"b": False})
+    assert form == OutputForm(binary=True, chosen={"b": False})

@@ -1,0 +1,205 @@
+"""The JSON that the standalone service sends, and what `toolchain serve --json` prints.
+
+The names are those of the Open Inference Protocol (KServe V2) and of Triton's extensions: model configuration,
+statistics, model repository. The gRPC messages have the same fields.
+"""
+
+from typing import NotRequired, TypedDict
+
+
+class Endpoints(TypedDict):
+    """Where a model is served: the line that `toolchain serve --json` prints when it accepts requests."""
+
+    name: str
+    """The model's name in requests."""
+    http: str
+    """URL of the HTTP server, such as http://127.0.0.1:8000."""
+    grpc: str | None
+    """Address of the gRPC server, such as 127.0.0.1:8001; null without gRPC."""
+
+
+class Classification(TypedDict):
+    """The label of one text or pair: the response of `POST /classify`, or one element of it."""
+
+    label: str
+    """The class with the highest score; of a regression, its number as text."""
+    score: float
+    """The score of that class: its softmax probability; of a regression, its number."""
+    scores: dict[str, float]
+    """Label -> score, of all classes."""
+
+
+class ServerMetadata(TypedDict):
+    """The response of `GET /v2`."""
+
+    name: str
+    """Always `toolchain`."""
+    version: str
+    """The version of the toolchain."""
+    extensions: list[str]
+    """The extensions of the Open Inference Protocol that the service supports."""
+
+
+class TensorMetadata(TypedDict):
+    """An input or output of the model."""
+
+    name: str
+    """The tensor's name in requests and responses."""
+    datatype: str
+    """The protocol's datatype, such as BYTES, INT64 or FP32."""
+    shape: list[int]
+    """The sizes of the tensor; -1 is a size that the client chooses."""
+
+
+class Parameter(TypedDict):
+    """The value of one parameter of the model."""
+
+    string_value: str
+    """The value, as text."""
+
+
+class ModelMetadata(TypedDict):
+    """The response of `GET /v2/models/NAME`."""
+
+    name: str
+    """The model's name in requests."""
+    versions: list[str]
+    """The versions that are served: always 1 alone."""
+    platform: str
+    """`toolchain_` and the backend, such as toolchain_ort."""
+    inputs: list[TensorMetadata]
+    """Texts first, then token ids. A request sends one kind or the other."""
+    outputs: list[TensorMetadata]
+    """LABEL, SCORE and LOGITS."""
+
+
+class ConfigTensor(TypedDict):
+    """An input or output in the model's configuration."""
+
+    name: str
+    """The tensor's name in requests and responses."""
+    data_type: str
+    """Triton's data type, such as TYPE_STRING."""
+    dims: list[int]
+    """The sizes without the batch; -1 is a size that the client chooses."""
+    optional: NotRequired[bool]
+    """Only of inputs: true, because a request sends texts or token ids."""
+
+
+class QueuePolicy(TypedDict):
+    """What happens to requests that wait."""
+
+    timeout_action: str
+    """Always REJECT: a request that times out is refused."""
+    default_timeout_microseconds: int
+    """Longest wait in the queue, in microseconds."""
+    allow_timeout_override: bool
+    """True: a request may ask for a shorter wait."""
+    max_queue_size: int
+    """Rows that may wait."""
+
+
+class DynamicBatching(TypedDict):
+    """How requests are batched."""
+
+    max_queue_delay_microseconds: int
+    """Always 0: a request never waits for others while an engine is idle."""
+    default_queue_policy: QueuePolicy
+    """The policy of the one queue."""
+
+
+class TransactionPolicy(TypedDict):
+    """How responses relate to requests."""
+
+    decoupled: bool
+    """False: each request has exactly one response."""
+
+
+class ModelConfig(TypedDict):
+    """The response of `GET /v2/models/NAME/config`: Triton's ModelConfig."""
+
+    name: str
+    """The model's name in requests."""
+    platform: str
+    """`toolchain_` and the backend, such as toolchain_ort."""
+    backend: str
+    """Always `toolchain`."""
+    max_batch_size: int
+    """Rows of one request, and of one batch."""
+    input: list[ConfigTensor]
+    """Texts first, then token ids."""
+    output: list[ConfigTensor]
+    """LABEL, SCORE and LOGITS."""
+    dynamic_batching: DynamicBatching
+    """How requests are batched."""
+    model_transaction_policy: TransactionPolicy
+    """How responses relate to requests."""
+    parameters: dict[str, Parameter]
+    """`bundle_sha256`: the digest of the bundle that is served."""
+
+
+class Duration(TypedDict):
+    """A sum of times."""
+
+    count: int
+    """Requests that are summed."""
+    ns: int
+    """The sum, in nanoseconds."""
+
+
+class InferenceDurations(TypedDict):
+    """Where the time of requests went."""
+
+    success: Duration
+    """Successful requests, from arrival to response."""
+    fail: Duration
+    """Failed requests, from arrival to refusal."""
+    queue: Duration
+    """Waiting for an engine."""
+    compute_input: Duration
+    """Tokenizing texts and building batches."""
+    compute_infer: Duration
+    """In the engine."""
+    compute_output: Duration
+    """Turning logits into labels and scores."""
+    cache_hit: Duration
+    """Always 0: there is no cache."""
+    cache_miss: Duration
+    """Always 0: there is no cache."""
+
+
+class ModelStatistics(TypedDict):
+    """The counters of the model since the service started."""
+
+    name: str
+    """The model's name in requests."""
+    version: str
+    """Always 1."""
+    last_inference: int
+    """Time of the last successful request, in milliseconds since 1970; 0 before the first."""
+    inference_count: int
+    """Rows of successful requests."""
+    execution_count: int
+    """Batches that engines ran."""
+    inference_stats: InferenceDurations
+    """Where the time of requests went."""
+    batch_stats: list[object]
+    """Always empty: times by batch size are not counted."""
+
+
+class StatisticsResponse(TypedDict):
+    """The response of `GET /v2/models/NAME/stats`."""
+
+    model_stats: list[ModelStatistics]
+    """One element: the one model."""
+
+
+class ModelState(TypedDict):
+    """One element of the response of `POST /v2/repository/index`."""
+
+    name: str
+    """The model's name in requests."""
+    version: str
+    """Always 1."""
+    state: str
+    """READY, or UNAVAILABLE while the service shuts down or has no working engine."""
