@@ -1,10 +1,11 @@
-"""Labels and scores against scipy's softmax."""
+"""Labels, tensors of responses, and scores against scipy's softmax."""
 
 import numpy as np
 import pytest
 from scipy.special import softmax
 
-from toolchain.serve.outputs import classifications, labels, scores, tensors
+from toolchain.evaluation.classifier import scores
+from toolchain.serve.outputs import classifications, labels, tensors
 
 LOGITS = np.array([[1.0, -2.0, 0.5], [-300.0, 400.0, 399.0], [0.0, 0.0, 0.0]], np.float32)
 NAMES = ["bad", "schön", "fine"]

@@ -18,10 +18,10 @@ from toolchain.records.serving import Classification, ModelConfig, ModelMetadata
 from toolchain.runtimes.distance import Logits
 from toolchain.serve import outputs
 from toolchain.serve.checks import VERSION, Checks, check_model
-from toolchain.serve.classifier import Classifier, find_served, open_classifier
 from toolchain.serve.counters import Counters, Times
 from toolchain.serve.limits import DEFAULTS, Limits
 from toolchain.serve.metadata import ModelDescription, server_metadata
+from toolchain.serve.model import ServedModel, find_served, open_model
 from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError
 
 log = logging.getLogger(__name__)
@@ -42,17 +42,17 @@ class Service:
 
     version = VERSION
 
-    def __init__(self, name: str, classifier: Classifier, counters: Counters) -> None:
-        """Serve a classifier as the model `name`."""
-        resolved = classifier.target.resolved
-        self.name, self.counters, self.limits = name, counters, classifier.limits
+    def __init__(self, name: str, model: ServedModel, counters: Counters) -> None:
+        """Serve a model under a name."""
+        resolved = model.target.resolved
+        self.name, self.counters, self.limits = name, counters, model.limits
         self.texts_per_row = len(resolved.task.text_columns)
-        self._classifier, self._draining = classifier, False
-        self._labels = classifier.labels
-        sizes = classifier.value_counts
-        self._description = ModelDescription(name, classifier.target, tuple(sizes), len(self._labels))
+        self._model, self._draining = model, False
+        self._labels = model.labels
+        sizes = model.value_counts
+        self._description = ModelDescription(name, model.target, tuple(sizes), len(self._labels))
         self._checks = Checks(
-            name, self.texts_per_row, sizes, resolved.max_length, classifier.tokenizer.pad_values, self.limits
+            name, self.texts_per_row, sizes, resolved.max_length, model.tokenizer.pad_values, self.limits
         )
 
     @property
@@ -63,12 +63,12 @@ class Service:
     @property
     def alive(self) -> bool:
         """False when every engine has failed, so that only a restart helps."""
-        return not self._classifier.batcher.broken
+        return not self._model.batcher.broken
 
     @property
     def device(self) -> str:
         """The device of the engines: cpu, or cuda:N."""
-        return self._classifier.target.device
+        return self._model.target.device
 
     def drain(self) -> None:
         """Report not ready from now on; requests are still answered until `close`."""
@@ -77,7 +77,7 @@ class Service:
     async def close(self) -> None:
         """Refuse new requests, and return when all accepted ones are answered or their time is over."""
         self.drain()
-        await self._classifier.batcher.close()
+        await self._model.batcher.close()
 
     def check(self, model: str, version: str = "") -> None:
         """Refuse another model or version than the served one.
@@ -140,7 +140,7 @@ class Service:
     async def _logits(self, rows: list[Text] | Tokens, timeout_us: int) -> tuple[Logits, Times]:
         """Return the logits of texts or tokens, and where their time went."""
         before = self.counters.clock()
-        batcher = self._classifier.batcher
+        batcher = self._model.batcher
         if isinstance(rows, Tokens):
             tokens = rows
         else:
@@ -153,8 +153,8 @@ class Service:
 
     async def _tokenize(self, texts: list[Text]) -> Tokens:
         if sum(len(part) for text in texts for part in text) > LONG_CHARACTERS:
-            return await asyncio.to_thread(self._classifier.tokenizer, texts)
-        return self._classifier.tokenizer(texts)
+            return await asyncio.to_thread(self._model.tokenizer, texts)
+        return self._model.tokenizer(texts)
 
     async def _counted(self, work: Coroutine[Any, Any, Timed[T]]) -> T:
         """Return the response that `work` gives, and count the success or the failure."""
@@ -214,8 +214,8 @@ async def open_service(
     name = name or target.bundle.name
     check_name(name)
     counters = Counters()
-    async with open_classifier(target, limits=limits, instances=instances, counters=counters) as classifier:
-        service = Service(name, classifier, counters)
+    async with open_model(target, limits=limits, instances=instances, counters=counters) as model:
+        service = Service(name, model, counters)
         try:
             yield service
         finally:

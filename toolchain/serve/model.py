@@ -1,4 +1,4 @@
-"""A bundle's classifier: the tokenizer, the engines, and the batcher between them.
+"""The served model: a bundle's tokenizer, its engines, and the batcher between them.
 
 `service.py` opens one and sends it texts or token ids.
 """
@@ -29,7 +29,7 @@ from toolchain.tensors import Batch
 
 
 @dataclass(frozen=True)
-class Classifier:
+class ServedModel:
     """A bundle whose engines are warm."""
 
     target: Target
@@ -69,10 +69,10 @@ def find_served(bundle: Path, *, backend: str | None, **changes: Any) -> Target:
 
 
 @asynccontextmanager
-async def open_classifier(
+async def open_model(
     target: Target, *, limits: Limits, instances: int | None, counters: Counters
-) -> AsyncIterator[Classifier]:
-    """Open the engines, warm them up, and yield the classifier; on exit, close the engines.
+) -> AsyncIterator[ServedModel]:
+    """Open the engines, warm them up, and yield the model; on exit, close the engines.
 
     Raises:
         ToolchainError: the bundle or the machine lacks something; see errors.py.
@@ -94,7 +94,7 @@ async def open_classifier(
             for worker in all_workers:
                 await worker.opened()
             batcher = Batcher(list(workers), solo=solo, classes=classes, ends=ends, limits=limits, counters=counters)
-            yield Classifier(target, tokenizer, batcher, limits)
+            yield ServedModel(target, tokenizer, batcher, limits)
         finally:
             await asyncio.gather(*(worker.close() for worker in all_workers))
 
