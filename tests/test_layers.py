@@ -23,7 +23,8 @@ LAYERS = (
     ("roofline", "energy", "mlperf"),
     ("report", "profile"),
     ("pipeline",),
-    ("diagnose", "serve", "ship"),
+    ("diagnose", "serve"),
+    ("ship",),  # above serve: it writes configurations by the schema in serve/proto
     ("accept", "api"),
     ("cli",),
     ("__main__",),

@@ -21,8 +21,8 @@ from toolchain.evaluation.compare import Predictions
 from toolchain.evaluation.results import SCHEMA, Result, read_predictions, save_predictions, save_result
 from toolchain.evaluation.target import CHOSEN_ROWS, Target, find_reference, find_target
 from toolchain.files import sha256_file, sha256_json, write_text
-from toolchain.mlperf.ask import require_loadgen
-from toolchain.mlperf.scenario import Scenario, run_scenario
+from toolchain.mlperf.loadgen import require_loadgen
+from toolchain.mlperf.scenario import ScenarioRun, run_scenario
 from toolchain.progress import bar
 from toolchain.recipe import Recipe
 from toolchain.records.energy import EnergyBlock
@@ -79,7 +79,7 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
         "agreement": evaluation.agreement(found, reference, resolved.task, name=name) | {"predictions": kept_reference},
         **speed,
         "energy": energy,
-        "mlperf": scenario and scenario.keep(target.folder, stem),
+        "mlperf": scenario and scenario.save(target.folder, stem),
         "max_length": resolved.max_length,
         "environment": describe(),
         "seed": recipe.seed,
@@ -101,7 +101,7 @@ def command_of(changes: dict[str, Any], bundle: Path | None) -> str:
 
 def _measure(
     target: Target, rows: Rows, references: Values, tell: Callable[[str], None]
-) -> tuple[Predictions, dict[str, Any], EnergyBlock, Scenario | None]:
+) -> tuple[Predictions, dict[str, Any], EnergyBlock, ScenarioRun | None]:
     """Run the subject on the rows.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Logs that LoadGen 6.0.17 wrote, of its detailed ones the lines on rules and results, against its own summaries."""
+"""Detailed logs of LoadGen 6.0.17, reduced to the lines on rules and results, agree with LoadGen's own summaries."""
 
 import re
 from pathlib import Path
@@ -20,63 +20,63 @@ def found(name):
     return outcome(Log(detail(name), where=name))
 
 
-def said(name, label):
-    """Return what LoadGen's summary, which is for persons, says after a label."""
+def summary(name, label):
+    """Return the value of a label in LoadGen's summary."""
     text = (LOGS / f"{name}.summary.txt").read_text()
     return re.search(rf"^ *{re.escape(label)} *: *(.*)$", text, re.MULTILINE)[1]
 
 
-def test_there_are_logs_of_both_verdicts():
+def test_the_logs_have_both_verdicts():
     assert {found(name)["valid"] for name in NAMES} == {True, False}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_verdict_and_rules_are_those_of_the_summary(name):
+def test_verdict_and_rules_equal_the_summary(name):
     block = found(name)
     checks = {"min_duration": "Min duration satisfied", "min_queries": "Min queries satisfied"}
     checks |= {"latency_bound": "Performance constraints satisfied"} if name.startswith("server") else {}
-    assert block["valid"] == (said(name, "Result is") == "VALID")
-    assert block["checks"] == {key: said(name, label) == "Yes" for key, label in checks.items()}
-    assert block["early_stopping"]["satisfied"] == (said(name, "Early stopping satisfied") == "Yes")
-    assert block["settings"]["min_duration_s"] == int(said(name, "min_duration (ms)")) / 1000
-    assert block["settings"]["seeds"]["schedule"] == int(said(name, "schedule_rng_seed"))
+    assert block["valid"] == (summary(name, "Result is") == "VALID")
+    assert block["checks"] == {key: summary(name, label) == "Yes" for key, label in checks.items()}
+    assert block["early_stopping"]["satisfied"] == (summary(name, "Early stopping satisfied") == "Yes")
+    assert block["settings"]["min_duration_s"] == int(summary(name, "min_duration (ms)")) / 1000
+    assert block["settings"]["seeds"]["schedule"] == int(summary(name, "schedule_rng_seed"))
     assert bool(block["reasons"]) == (not block["valid"])
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("offline")])
-def test_latencies_are_those_of_the_summary_in_milliseconds(name):
+def test_latencies_equal_the_summary_in_milliseconds(name):
     latency = found(name)["performance"]["latency_ms"]
-    assert latency["p99"] == int(said(name, "99.00 percentile latency (ns)")) / 1e6
-    assert latency["p99_9"] == int(said(name, "99.90 percentile latency (ns)")) / 1e6
-    assert latency["max"] == int(said(name, "Max latency (ns)")) / 1e6
+    assert latency["p99"] == int(summary(name, "99.00 percentile latency (ns)")) / 1e6
+    assert latency["p99_9"] == int(summary(name, "99.90 percentile latency (ns)")) / 1e6
+    assert latency["max"] == int(summary(name, "Max latency (ns)")) / 1e6
 
 
-def test_rates_are_those_of_the_summary():
+def test_throughput_equals_the_summary():
     rates = {
         "single-stream-valid": "QPS w/o loadgen overhead",
         "offline-short": "Samples per second",
         "server-late": "Completed samples per second",
     }
     for name, label in rates.items():
-        assert found(name)["performance"]["samples_per_s"] == pytest.approx(float(said(name, label)), rel=1e-4)
+        assert found(name)["performance"]["samples_per_s"] == pytest.approx(float(summary(name, label)), rel=1e-4)
 
 
 def test_offline_counts_samples_and_has_no_latencies():
     block = found("offline-short")
-    assert (block["queries"], block["samples"]) == (1, int(said("offline-short", "samples_per_query")))
+    assert (block["queries"], block["samples"]) == (1, int(summary("offline-short", "samples_per_query")))
     assert block["performance"]["latency_ms"] is None
     assert block["reasons"][0].startswith("Increase expected QPS")
 
 
-def test_early_stopping_gives_bounds_or_says_what_it_needs():
+def test_early_stopping_gives_bounds_or_a_reason():
     enough, few = found("single-stream-valid")["early_stopping"], found("single-stream-few")
     label = " * Early stopping 90.0th percentile estimate".strip()
-    assert enough["p90_ms"] == int(said("single-stream-valid", label)) / 1e6
+    assert enough["p90_ms"] == int(summary("single-stream-valid", label)) / 1e6
     assert (few["early_stopping"]["p90_ms"], few["early_stopping"]["p99_ms"]) == (None, None)
     assert "Need to process at least 64 queries" in few["reasons"][0]
 
 
-def test_server_says_how_many_were_late():
+def test_server_counts_late_queries():
     block = found("server-late")
     assert block["settings"]["target_latency_ms"] == 1
     assert 0 < block["performance"]["over_latency_queries"] <= block["samples"]
@@ -92,16 +92,16 @@ def test_an_error_that_loadgen_logs_is_kept():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace(":::MLLOG", "MLLOG", 1), "line 1 is none of LoadGen's"),
-        (lambda text: text[:-20], r"line \d+ is none of LoadGen's"),
-        (lambda text: text + "[]\n", r"line \d+ is none of LoadGen's"),
+        (lambda text: text.replace(":::MLLOG", "MLLOG", 1), "line 1 is not in LoadGen's format"),
+        (lambda text: text[:-20], r"line \d+ is not in LoadGen's format"),
+        (lambda text: text + "[]\n", r"line \d+ is not in LoadGen's format"),
         (lambda text: re.sub(r".*result_validity.*\n", "", text), r"result_validity is \[\]"),
         (lambda text: text + text, "effective_scenario is"),
-        (lambda text: text.replace('"value": "VALID"', '"value": "FINE"'), "result FINE: not known"),
+        (lambda text: text.replace('"value": "VALID"', '"value": "FINE"'), "result FINE: unknown"),
         (lambda text: re.sub(r'(result_query_count", "value": )\d+', r'\1"9"', text), "not one int"),
-        (lambda text: re.sub(r'(mean_latency_ns", "value": )\d+', r"\1NaN", text), "no finite number"),
+        (lambda text: re.sub(r'(mean_latency_ns", "value": )\d+', r"\1NaN", text), "not a finite number"),
     ],
 )
-def test_a_log_that_is_not_whole_is_refused(change, message):
+def test_an_incomplete_log_is_refused(change, message):
     with pytest.raises(InputError, match=message):
         outcome(Log(change(detail("single-stream-valid")), where="the log"))

@@ -1,4 +1,4 @@
-"""What LoadGen is told, and a bundle under it from the command line."""
+"""LoadGen gets the right settings, and `eval --scenario` keeps block and logs."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def recipe(**changes):
     return Recipe.make(changes)
 
 
-def test_loadgen_is_told_what_was_measured_and_asked_for():
+def test_settings_follow_the_options_and_the_measured_speed():
     single = recipe(scenario="single-stream", min_duration=2.5)
     assert loadgen_settings(single, SPEED, rows=9) == {
         "min_duration_ms": 2500,
@@ -43,7 +43,7 @@ def test_loadgen_is_told_what_was_measured_and_asked_for():
 
 
 @pytest.mark.parametrize(("rows", "least"), [(9, 9), (100_000, 24_576)])
-def test_offline_asks_for_the_library_or_what_mlperf_asks_and_for_long_enough(rows, least):
+def test_offline_has_enough_samples_for_the_rules_and_the_duration(rows, least):
     told = loadgen_settings(recipe(scenario="offline"), SPEED, rows=rows)
     assert told["min_query_count"] == least
     assert told["offline_expected_qps"] > 1000
@@ -63,12 +63,12 @@ def test_offline_asks_for_the_library_or_what_mlperf_asks_and_for_long_enough(ro
         ({"scenario": "server", "target_qps": float("inf")}, "--target-qps inf: too small or not a number"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options, message):
+def test_contradicting_options_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         Recipe.make(options)
 
 
-def test_a_shortened_run_is_said_to_be_one():
+def test_a_shortened_run_is_marked():
     pytest.importorskip("mlperf_loadgen")
     texts = [("one two",), ("three",)]
     asked = recipe(scenario="single-stream", min_duration=1)
@@ -86,7 +86,7 @@ def bundle(tmp_path_factory):
     return place
 
 
-def test_the_command_keeps_result_and_logs(bundle, capsys):
+def test_the_command_saves_result_and_logs(bundle, capsys):
     options = ["--scenario", "single-stream", "--min-duration", "1", "--limit", "50"]
     assert main(["eval", str(bundle), *options, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -99,7 +99,7 @@ def test_the_command_keeps_result_and_logs(bundle, capsys):
 
 
 @pytest.mark.slow
-def test_scenarios_stand_side_by_side_in_a_report(bundle, capsys):
+def test_a_report_shows_all_scenarios(bundle, capsys):
     for options in (["offline"], ["server", "--target-qps", "100"]):
         assert main(["eval", str(bundle), "--min-duration", "1", "--limit", "50", "--scenario", *options]) == 0
         shown = capsys.readouterr().out
@@ -114,7 +114,7 @@ def test_scenarios_stand_side_by_side_in_a_report(bundle, capsys):
         assert f"MLPerf {scenario}: LoadGen says" in markdown(material.results)
 
 
-def test_without_loadgen_nothing_is_evaluated(bundle, capsys, monkeypatch):
+def test_without_loadgen_the_command_ends_before_it_evaluates(bundle, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["eval", str(bundle), "--scenario", "offline"]) == 4
     errors = capsys.readouterr().err

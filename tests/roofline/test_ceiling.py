@@ -1,4 +1,4 @@
-"""What the machine can do: best of interleaved rounds, and operations counted as they are in the work."""
+"""The ceiling is the best of interleaved rounds, and counts operations as `work` does."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from toolchain.roofline.ceiling import Ceiling, best_of, measure
 
 
 class Machine:
-    """Actions that take what is scripted for each turn, on a clock of their own."""
+    """Actions with scripted durations, on a clock of their own."""
 
     def __init__(self, **times):
         self.now_s, self.log = 0.0, []
@@ -33,7 +33,7 @@ def test_the_best_of_interleaved_rounds():
     assert machine.log == ["a", "b"] * 3  # 1.01 s are over the budget
 
 
-def test_what_is_slow_is_not_done_again_and_again():
+def test_a_slow_action_is_not_repeated():
     machine = Machine(a=[3.0])
     assert machine.best() == {"a": 3.0}
     assert machine.log == ["a"]
@@ -46,7 +46,7 @@ def test_an_operation_is_a_multiplication_or_an_addition_and_a_copy_reads_and_wr
     assert found.bytes_per_s == 2 * 2**27 / 0.5
 
 
-def test_products_on_this_cpu_are_what_they_say(monkeypatch):
+def test_gemms_on_this_cpu_compute_the_right_values(monkeypatch):
     monkeypatch.setitem(ceiling.SIDES, "cpu", 32)
     actions = ceiling._on_cpu(frozenset({"fp32", "bf16", "fp16", "int8"}))
     found = {name: action() for name, action in actions.items() if name != "int8"}
@@ -57,16 +57,16 @@ def test_products_on_this_cpu_are_what_they_say(monkeypatch):
     assert found["copy"].nbytes == ceiling.COPIED_BYTES["cpu"]
 
 
-def test_a_gpu_that_is_not_there_is_said_to_be():
+def test_a_missing_gpu_is_an_error():
     import torch
 
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    with pytest.raises(MachineError, match=r"--device cuda:0: cannot be measured: .+ See `toolchain doctor`"):
+    with pytest.raises(MachineError, match=r"--device cuda:0: cannot be measured: .+ Run `toolchain doctor`"):
         measure("cuda:0", frozenset({"fp16"}))
 
 
-def test_the_setting_of_float32_products_comes_back():
+def test_the_setting_of_float32_gemms_is_restored():
     import torch
 
     setting, seen = torch.backends.cuda.matmul, []

@@ -1,4 +1,4 @@
-"""The table of data sheets holds together, and says what the T4's says."""
+"""The table of data sheets is consistent, and its T4 agrees with NVIDIA's data sheet."""
 
 import pytest
 
@@ -6,15 +6,15 @@ from toolchain.errors import UsageError
 from toolchain.roofline.gpus import find_gpu, gpu_of, load_gpus
 
 
-def test_the_t4_is_as_nvidia_says():
+def test_the_t4_agrees_with_its_data_sheet():
     t4 = find_gpu("T4")
     assert t4.ceiling.flop_per_s == {"fp32": 8.1e12, "fp16": 65e12, "int8": 130e12}
     assert (t4.ceiling.bytes_per_s, t4.tdp_w, t4.memory_gb) == (320e9, 70, 16)
 
 
 @pytest.mark.parametrize("name", load_gpus())
-def test_peaks_are_dense_ones(name):
-    """Tensor cores do twice as much at half the width, in every generation here; sparse figures are twice that."""
+def test_peaks_are_dense(name):
+    """Tensor cores double their throughput at half the width; figures with sparsity are twice as high again."""
     gpu = find_gpu(name)
     peaks = gpu.tera_per_s
     assert peaks["int8"] == pytest.approx(2 * peaks["fp16"], rel=0.02)
@@ -23,8 +23,8 @@ def test_peaks_are_dense_ones(name):
     assert "data sheet" in gpu.source
 
 
-def test_a_gpu_that_is_not_in_the_table_is_refused_with_those_that_are():
-    with pytest.raises(UsageError, match=r"--gpu v100: no data sheet of it here\. Choose one of t4, .*h200"):
+def test_an_unknown_gpu_is_refused_with_the_known_ones():
+    with pytest.raises(UsageError, match=r"--gpu v100: unknown\. Choose one of t4, .*h200"):
         find_gpu("v100")
 
 

@@ -1,4 +1,4 @@
-"""Bounds on a GPU that is not here: by hand from its data sheet, and never taken for a measurement."""
+"""The bounds for a GPU equal those computed by hand from its data sheet, and are marked as bounds."""
 
 import json
 
@@ -11,7 +11,7 @@ from toolchain.roofline.predict import KIND, predict
 from toolchain.roofline.work import Extent, count
 
 
-def test_the_bound_is_the_longer_of_products_and_memory(typed_bundles):
+def test_the_bound_is_the_longer_of_gemms_and_memory(typed_bundles):
     found = predict({"precision": "fp16"}, gpu="t4", bundle=typed_bundles["fp16"])
     work = count(graph.load(typed_bundles["fp16"] / "model.fp16.onnx"))
     for one in found["bounds"]:
@@ -25,7 +25,7 @@ def test_the_bound_is_the_longer_of_products_and_memory(typed_bundles):
 
 
 def test_weights_beyond_the_cache_bound_a_small_batch(typed_bundles, monkeypatch):
-    """A model that does not fit the cache is read once a batch: one row waits for memory, many for the products."""
+    """A model beyond the cache is read once a batch, so memory bounds a small batch and GEMMs bound a large one."""
     from toolchain.roofline import predict as module
 
     work = count(graph.load(typed_bundles["fp16"] / "model.fp16.onnx"))
@@ -38,7 +38,7 @@ def test_weights_beyond_the_cache_bound_a_small_batch(typed_bundles, monkeypatch
     assert one["compute_ms"] == pytest.approx(0.172, rel=0.01)  # 11.17 GFLOP at 65 TFLOP/s
 
 
-def test_energy_is_bounded_from_above_at_that_speed_and_from_below_by_rest(typed_bundles):
+def test_energy_is_bounded_above_by_the_power_limit_and_below_by_idle_power(typed_bundles):
     unknown = predict({}, gpu="t4", bundle=typed_bundles["int8"])
     known = predict({}, gpu="t4", bundle=typed_bundles["int8"], idle_w=10.0)
     assert (unknown["at_least_reason"], known["at_least_reason"]) == ("idle_power_not_in_data_sheet", None)
@@ -48,7 +48,7 @@ def test_energy_is_bounded_from_above_at_that_speed_and_from_below_by_rest(typed
         assert other["mj_per_row_at_least"] == pytest.approx(1e3 * 10 / one["rows_per_s"])
 
 
-def test_rows_are_as_long_as_the_tasks(typed_bundles, sentences, tmp_path):
+def test_rows_have_the_mean_length_of_the_task(typed_bundles, sentences, tmp_path):
     found = predict({"data": str(sentences)}, gpu="t4", bundle=typed_bundles["int8"])["length"]
     words = [len(line.split(",")[0].split()) for line in (sentences / "validation.csv").read_text().splitlines()[1:]]
     assert found["from"] == "mean of 40 validation rows"
@@ -69,7 +69,7 @@ def test_without_data_rows_have_128_tokens(typed_bundles, monkeypatch):
     assert found == {"tokens": 128, "from": "no data at hand"}
 
 
-def test_a_precision_that_was_not_built_is_as_if_all_were_in_it(typed_bundles):
+def test_a_precision_that_was_not_built_is_assumed_for_the_whole_graph(typed_bundles):
     found = predict({"precision": "bf16"}, gpu="l4", bundle=typed_bundles["int8"])
     assert (found["artefact"], found["precision"]) == ("model.onnx", "bf16")
     slow, fast = (predict({"precision": one}, gpu="l4", bundle=typed_bundles["fp32"]) for one in ("fp32", "int8"))
@@ -79,19 +79,19 @@ def test_a_precision_that_was_not_built_is_as_if_all_were_in_it(typed_bundles):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gpu": "gtx-970"}, r"--gpu gtx-970: no data sheet of it here\. Choose one of t4,"),
+        ({"gpu": "gtx-970"}, r"--gpu gtx-970: unknown\. Choose one of t4,"),
         ({"gpu": "t4", "precision": "bf16"}, r"bf16: NVIDIA T4 has no units for bf16\. Choose one of fp32, fp16, int8"),
         ({"gpu": "t4", "idle_w": 70.0}, r"--idle-power 70: not between 0 and the 70 W of NVIDIA T4"),
         ({"gpu": "t4", "idle_w": float("nan")}, r"--idle-power nan: not between 0 and the 70 W"),
     ],
 )
-def test_what_cannot_be_is_refused(typed_bundles, options, message):
+def test_an_invalid_choice_is_refused(typed_bundles, options, message):
     changes = {"precision": options.pop("precision", None)}
     with pytest.raises(UsageError, match=message):
         predict(changes, bundle=typed_bundles["int8"], **options)
 
 
-def test_the_command_line(typed_bundles, capsys):
+def test_the_command_prints_bounds(typed_bundles, capsys):
     assert main(["predict", str(typed_bundles["int8"]), "--gpu", "t4", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["gpu"]["name"] == "NVIDIA T4"
     assert main(["predict", str(typed_bundles["int8"]), "--gpu", "h200", "--idle-power", "70", "-q"]) == 0

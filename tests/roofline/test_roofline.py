@@ -1,4 +1,4 @@
-"""How near a result is to its ceiling: shares of the time that the work would take, by hand."""
+"""The utilisation of a run equals shares of time that are computed by hand."""
 
 import numpy as np
 import onnx_ir as ir
@@ -6,7 +6,7 @@ import pytest
 
 from toolchain import graph, roofline
 from toolchain.errors import MachineError
-from toolchain.roofline import assess, compare, work_of
+from toolchain.roofline import assess, utilisation, work_of
 from toolchain.roofline.ceiling import Ceiling
 from toolchain.roofline.gpus import find_gpu
 from toolchain.roofline.work import Extent, Work, count
@@ -14,16 +14,16 @@ from toolchain.roofline.work import Extent, Work, count
 CPU = {"backend": "ort", "device": "cpu", "precision": "fp32"}
 CUDA = {"backend": "ort", "device": "cuda:0", "precision": "fp32"}
 LENGTHS = [4, 9, 9]
+# Three rows in half a second.
 SPEED = {
     "runtime_throughput_per_s": 6.0,
     "tokens": {"real": 22, "real_pairs": 16 + 81 + 81, "slots": 27, "slot_pairs": 3 * 81, "batches": 2},
 }
-"""Three rows in half a second."""
 
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine of known speed; set its `gpu` to have one that NVML knows."""
+    """Return the state of a machine with a known ceiling; a test may set its `gpu`."""
     state = {"ceiling": Ceiling({"fp32": 1e9, "tf32": 4e9, "fp16": 8e9}, 1e8), "gpu": None}
 
     def measure(device, precisions):
@@ -37,7 +37,7 @@ def machine(monkeypatch):
     return state
 
 
-def test_utilisation_is_the_time_at_the_ceiling_over_the_time_it_took(exported, machine):
+def test_utilisation_is_time_at_the_ceiling_over_measured_time(exported, machine):
     found = assess(exported["bert"], SPEED, rows=3, **CPU)
     work = count(graph.load(exported["bert"]))
     flop = sum(work.operations(Extent.of([length]))["fp32"] for length in LENGTHS)
@@ -51,21 +51,21 @@ def test_utilisation_is_the_time_at_the_ceiling_over_the_time_it_took(exported, 
     assert (found["datasheet"], found["reason"]) == (None, None)
 
 
-def test_the_longer_of_both_times_is_the_bound():
+def test_the_longer_time_is_the_bound():
     work = Work({"fp32": (0, 100, 0)}, {"fp32": 25}, inputs=0, outputs=0)
     one = Ceiling({"fp32": 1e3}, bytes_per_s=1e3)  # 0.1 s for the weights, 0.1 s a token
-    assert compare(work, Extent.of([2]), 1.0, one)["bound"] == "compute"
-    assert compare(work, Extent.of([2], batches=3), 1.0, one)["bound"] == "memory"
+    assert utilisation(work, Extent.of([2]), 1.0, one)["bound"] == "compute"
+    assert utilisation(work, Extent.of([2], batches=3), 1.0, one)["bound"] == "memory"
 
 
 def test_a_mixed_graph_has_a_mixed_ceiling():
     work = Work({"int8": (0, 900, 0), "fp32": (100, 0, 0)}, {}, inputs=0, outputs=0)
-    found = compare(work, Extent.of([1]), 1.0, Ceiling({"int8": 9000.0, "fp32": 1000.0}, 1.0))
+    found = utilisation(work, Extent.of([1]), 1.0, Ceiling({"int8": 9000.0, "fp32": 1000.0}, 1.0))
     assert found["ceiling_flop_per_s"] == pytest.approx(1000 / 0.2)
     assert found["model_flop_utilisation"] == pytest.approx(0.2)
 
 
-def test_a_known_gpu_has_its_data_sheet_beside(exported, machine):
+def test_a_known_gpu_is_also_compared_with_its_data_sheet(exported, machine):
     machine["gpu"] = find_gpu("h200")
     found = assess(exported["bert"], SPEED, rows=3, **CUDA)
     assert found["datasheet"]["gpu"] == "NVIDIA H200 SXM 141 GB"
@@ -80,7 +80,7 @@ def test_without_a_measurement_the_data_sheet_is_the_ceiling(exported, machine):
     assert found["ceiling_flop_per_s"] == pytest.approx(8.1e12)
 
 
-def test_what_is_not_known_is_null_with_a_reason(exported, machine, tmp_path):
+def test_unknown_values_are_null_with_a_reason(exported, machine, tmp_path):
     assert assess(None, SPEED, rows=3, **CPU)["reason"] == "no_graph"
     machine["ceiling"] = None
     found = assess(exported["bert"], SPEED, rows=3, **CPU)
@@ -110,7 +110,7 @@ def test_what_is_not_known_is_null_with_a_reason(exported, machine, tmp_path):
         ("int8", "model.int8.cpu.onnx", "ort", "cpu", {"int8", "fp32"}),
     ],
 )
-def test_types_are_those_that_the_device_runs(typed_bundles, precision, file, backend, device, types):
+def test_precisions_are_those_that_the_device_runs(typed_bundles, precision, file, backend, device, types):
     folder = typed_bundles[precision if precision in typed_bundles else "fp32"]
     found = work_of(folder / file, backend=backend, device=device, precision=precision)
     assert set(found.flop) == types

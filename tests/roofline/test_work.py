@@ -1,4 +1,4 @@
-"""The count of a graph's work is that of formulas, of PyTorch's own counter, and of what the graph stores."""
+"""The counted work of a graph agrees with formulas, with PyTorch's own counter, and with the size of the weights."""
 
 import numpy as np
 import onnx_ir as ir
@@ -15,14 +15,14 @@ KINDS = ("distilbert", "bert", "roberta")
 
 
 def formula(rows, length, *, layers, hidden, inner, head):
-    """Operations of an encoder, twice its multiply-accumulates (Vaswani et al., 2017, section 3)."""
+    """Return the operations of an encoder: twice its multiply-accumulates (Vaswani et al., 2017, section 3)."""
     linear = 4 * hidden * hidden + 2 * hidden * inner
     return 2 * rows * (layers * length * (linear + 2 * length * hidden) + head)
 
 
 @pytest.fixture(scope="module")
 def typed(exported, tokens_of):
-    """The graphs of one model: as exported, in float16, in INT8 for TensorRT and for a CPU."""
+    """Return the graphs of one model: as exported, in float16, in INT8 for TensorRT and for a CPU."""
     made = {name: graph.load(exported["distilbert"]) for name in ("fp32", "fp16", "int8", "cpu")}
     ranges = calibrate(graph.load(exported["distilbert"]), tokens_of("distilbert", 16), method="minmax")
     to_half(made["fp16"])
@@ -33,7 +33,7 @@ def typed(exported, tokens_of):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_what_pytorch_counts(kind, exported, checkpoints, random_batch):
+def test_the_count_equals_pytorchs(kind, exported, checkpoints, random_batch):
     import torch
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import AutoModelForSequenceClassification
@@ -46,20 +46,20 @@ def test_it_is_what_pytorch_counts(kind, exported, checkpoints, random_batch):
     assert found == {"fp32": counter.get_total_flops()}
 
 
-def test_it_is_the_formula(exported, tiny):
+def test_the_count_equals_the_formula(exported, tiny):
     sizes = {"layers": tiny.LAYERS, "hidden": tiny.HIDDEN, "inner": 2 * tiny.HIDDEN}
     expected = formula(5, 17, **sizes, head=tiny.HIDDEN * (tiny.HIDDEN + 2))
     assert count(graph.load(exported["distilbert"])).operations(Extent.of([17] * 5)) == {"fp32": expected}
 
 
-def test_rows_of_their_own_lengths_add_up(exported):
+def test_the_work_of_rows_adds_up(exported):
     work, lengths = count(graph.load(exported["bert"])), [3, 9, 20]
     alone = sum(work.operations(Extent.of([length]))["fp32"] for length in lengths)
     assert work.operations(Extent.of(lengths))["fp32"] == alone
     assert work.operations(Extent.of([20] * 3))["fp32"] > alone
 
 
-def test_the_type_changes_and_the_work_does_not(typed):
+def test_the_precision_changes_and_the_work_does_not(typed):
     found = {name: count(model) for name, model in typed.items()}
     rows = Extent.of([10, 20])
     assert len({sum(work.operations(rows).values()) for work in found.values()}) == 1
@@ -68,12 +68,12 @@ def test_the_type_changes_and_the_work_does_not(typed):
     assert found["cpu"].flop["fp32"][1:] == (0, 0)  # the head alone
 
 
-def test_a_device_without_the_type_runs_another(typed):
+def test_a_device_without_a_precision_runs_another(typed):
     assert set(count(typed["fp16"], runs_as={"fp16": "fp32"}).flop) == {"fp32"}
     assert set(count(typed["int8"], integers=False).flop) == {"fp16", "fp32"}
 
 
-def test_bytes_are_those_of_all_parameters_but_the_tables(typed, checkpoints):
+def test_bytes_are_those_of_all_parameters_except_embedding_tables(typed, checkpoints):
     from safetensors.numpy import load_file
 
     weights = load_file(checkpoints["distilbert"] / "model.safetensors")
@@ -86,7 +86,7 @@ def test_bytes_are_those_of_all_parameters_but_the_tables(typed, checkpoints):
     assert found["cpu"]["int8"] == found["int8"]["int8"]
 
 
-def test_weights_move_once_a_batch_and_a_cache_keeps_some():
+def test_weights_move_once_a_batch_less_the_cache():
     work = Work({"int8": (0, 100, 1)}, {"int8": 1000, "fp32": 10}, inputs=2, outputs=3)
     extent = Extent(rows=4, tokens=40, pairs=400, batches=5)
     crossing = 40 * 2 * 4 + 4 * 3 * 4
@@ -113,16 +113,16 @@ def test_the_shared_model_takes_21_megaflop_a_token(shared, tmp_path):
 
 
 def test_distilbert_base_takes_11_gigaflop_for_128_tokens():
-    """Its count from the formula that the graph's count was held against; 11.17 by hand elsewhere."""
+    """The formula is the one that the count of a graph is compared with; 11.17 was computed by hand."""
     found = formula(1, 128, layers=6, hidden=768, inner=3072, head=768 * 770)
     assert found == pytest.approx(11.17e9, rel=0.01)
 
 
-def test_a_product_of_unknown_size_is_refused(exported):
+def test_a_gemm_of_unknown_size_is_refused(exported):
     model = graph.load(exported["distilbert"])
     node = next(graph.nodes(model, "MatMul"))
     node.outputs[0].shape = None
-    with pytest.raises(InputError, match=r"the graph does not say how large it is\. Build the bundle again"):
+    with pytest.raises(InputError, match=r"the graph does not give its size\. Build the bundle again"):
         count(model)
 
 
@@ -130,10 +130,10 @@ def test_a_fused_operator_is_refused(exported):
     model = graph.load(exported["distilbert"])
     node = next(graph.nodes(model, "Softmax"))
     model.graph.insert_after(node, ir.node("Attention", [node.outputs[0]], domain="com.microsoft", name="fused"))
-    with pytest.raises(InputError, match="fused: a Attention, whose work is not known"):
+    with pytest.raises(InputError, match="fused: the work of a Attention is unknown"):
         count(model)
 
 
-def test_an_extent_is_of_real_lengths():
+def test_an_extent_sums_real_lengths():
     lengths = np.array([2, 3])
     assert Extent.of(lengths) == Extent(rows=2, tokens=5, pairs=13)

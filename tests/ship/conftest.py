@@ -1,4 +1,4 @@
-"""Bundles to ship: the built-in model, and a tiny regression on pairs whose graph stands as a plan."""
+"""Bundles to ship: the built-in model, and a tiny regression on pairs whose graph stands in for a plan."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ TENSORRT = "10.16.1.11"
 
 @pytest.fixture(scope="session")
 def pairs_bundle(tiny, tmp_path_factory):
-    """A random BERT, with token types: two texts, one number; its float16 graph also stands as a plan."""
+    """Return a bundle of a random BERT for regression on pairs; its float16 graph also stands in for a plan."""
     from toolchain.bundle.build import build
     from toolchain.recipe import Recipe
 
@@ -30,7 +30,7 @@ def pairs_bundle(tiny, tmp_path_factory):
 
 
 def add_plan(bundle, sm, *, tensorrt=TENSORRT, **changes):
-    """Add a plan to a bundle, as `compile` does: the typed graph itself, which only a stand-in runs."""
+    """Add a plan to a bundle as the engine step does; it is a copy of the typed graph, which a stand-in runs."""
     with open_writer(bundle) as made:
         manifest = made.old.manifest
         file = f"model.{manifest['precision']}.onnx"
@@ -69,7 +69,7 @@ def add_plan(bundle, sm, *, tensorrt=TENSORRT, **changes):
 
 @pytest.fixture
 def planned(pairs_bundle, tmp_path):
-    """Return a function that copies the bundle with a plan, where a test may add another."""
+    """Return a function that copies the bundle with a plan and may add another plan."""
 
     def copy(sm=None, **changes):
         bundle = Path(shutil.copytree(pairs_bundle, tmp_path / "bundle"))
@@ -82,7 +82,7 @@ def planned(pairs_bundle, tmp_path):
 
 @pytest.fixture(scope="session")
 def shipped(demo_bundle, pairs_bundle, tmp_path_factory):
-    """A repository with all three kinds, as the command line makes it: read only."""
+    """Return a repository with a model of each backend; tests only read it."""
     repository = tmp_path_factory.mktemp("shipped") / "models"
     ship(demo_bundle, repository, Options(name="sentiment", backend="python", max_batch=8, response_cache=True))
     ship(pairs_bundle, repository, Options(name="plan", backend="trt", queue=2, cuda_graphs=True, instances=2))
@@ -92,12 +92,12 @@ def shipped(demo_bundle, pairs_bundle, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(triton, triton_environment, shipped, tmp_path_factory):
-    """A real Triton with that repository."""
+    """Return a running Triton that serves `shipped`."""
     with triton.serve(shipped, tmp_path_factory.mktemp("triton"), triton_environment) as running:
         yield running
 
 
 @pytest.fixture
 def repository(shipped, tmp_path):
-    """A copy of it, to be changed."""
+    """Return a copy of `shipped` that a test may change."""
     return Path(shutil.copytree(shipped, tmp_path / "models"))

@@ -1,4 +1,4 @@
-"""The Python model that a repository carries, without a Triton."""
+"""The Python model of a classifier, without Triton."""
 
 import importlib
 import os
@@ -12,7 +12,7 @@ import pytest
     ("held", "processors"),
     [("200000 100000\n", 2), ("150000 100000\n", 2), ("1000 100000\n", 1), ("max 100000\n", 64), (None, 64)],
 )
-def test_a_container_s_limit_counts(monkeypatch, tmp_path, held, processors):
+def test_the_cpu_quota_of_a_container_limits_the_threads(monkeypatch, tmp_path, held, processors):
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", ModuleType("triton_python_backend_utils"))
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
     model = importlib.import_module("toolchain.ship.repository.classifier")

@@ -1,4 +1,4 @@
-"""The text of config.pbtxt: written and read back, as strict as Triton."""
+"""config.pbtxt is written, and read as strictly as Triton reads it."""
 
 import json
 import subprocess
@@ -8,22 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolchain.errors import InputError, UsageError
-from toolchain.ship.config import config_text, parse, read_config
+from toolchain.ship.config import ModelConfig, config_text, parse, read_config
 from toolchain.ship.options import Options
-from toolchain.ship.schema import message_class
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 
 
 @given(texts, st.dictionaries(texts, texts))
-def test_any_text_comes_back(name, files):
+def test_any_string_survives_writing_and_reading(name, files):
     text = config_text({"name": name, "cc_model_filenames": files})
     assert text.isascii()
     found = parse(text)
     assert (found.name, dict(found.cc_model_filenames)) == (name, files)
 
 
-def test_it_is_written_as_a_person_would():
+def test_the_text_is_in_the_usual_layout():
     text = config_text(
         {
             "name": "m",
@@ -48,10 +47,10 @@ def test_it_is_written_as_a_person_would():
         ("dynamic_batching { } ensemble_scheduling { }", "oneof"),
     ],
 )
-def test_what_triton_does_not_read_is_refused(tmp_path, text, message):
+def test_a_text_that_triton_refuses_is_refused(tmp_path, text, message):
     file = tmp_path / "config.pbtxt"
     file.write_text(text)
-    with pytest.raises(InputError, match=r"config\.pbtxt: not a model's configuration: .*\. Mend it\.$") as caught:
+    with pytest.raises(InputError, match=r"config\.pbtxt: not a model configuration: .*\. Fix the file\.$") as caught:
         read_config(file)
     assert message in str(caught.value)
 
@@ -80,12 +79,12 @@ def fields(message, seen):
 """
 
 
-def test_every_field_is_that_of_tritons_own_client(triton_environment):
-    """An independent reference: the messages that are generated from Triton's sources."""
+def test_each_field_is_that_of_tritons_own_client(triton_environment):
+    """The reference is independent: messages generated from Triton's sources."""
     code = FIELDS + "print(json.dumps(fields(pb.ModelConfig.DESCRIPTOR, frozenset())))"
     command = [triton_environment.folder / "bin/python", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     scope = {"pb": None}
     exec(FIELDS.replace("from tritonclient.grpc import model_config_pb2 as pb", ""), scope)
-    own = scope["fields"](message_class().DESCRIPTOR, frozenset())
+    own = scope["fields"](ModelConfig.DESCRIPTOR, frozenset())
     assert json.loads(json.dumps(own)) == json.loads(done.stdout)

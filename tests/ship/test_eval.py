@@ -1,4 +1,4 @@
-"""`eval --backend triton` asks a real Triton, and finds what the same graph gives without one."""
+"""`eval --backend triton` against a real Triton gives the same results as the same graph without a server."""
 
 import shutil
 
@@ -21,7 +21,7 @@ def bundle(demo_bundle, tmp_path):
 
 @pytest.fixture
 def pairs(pairs_bundle, tmp_path):
-    """A copy of the bundle of pairs, and rows for it."""
+    """Return a copy of the bundle for pairs, and a folder with rows for it."""
     data = tmp_path / "data"
     data.mkdir()
     (data / "validation.csv").write_text("sentence1,sentence2,label\n" + "\n".join(PAIRS) + "\n")
@@ -32,7 +32,7 @@ def logits(bundle, result):
     return read_predictions(bundle / "results" / result["predictions"]["file"]).logits
 
 
-def test_labels_and_accuracy_are_those_of_the_same_graph_without_a_server(server, bundle):
+def test_logits_and_accuracy_equal_those_without_a_server(server, bundle):
     here = evaluate({"backend": "ort", "device": "cpu", "limit": 64}, bundle=bundle)
     there = evaluate({"backend": "triton", "url": f"http://{server.http}", "limit": 64}, bundle=bundle)
     np.testing.assert_allclose(logits(bundle, there), logits(bundle, here), atol=1e-5)
@@ -43,7 +43,7 @@ def test_labels_and_accuracy_are_those_of_the_same_graph_without_a_server(server
 
 
 @pytest.mark.parametrize("model", ["plan", "graph"])
-def test_pairs_and_regression_too(server, pairs, model):
+def test_pairs_and_regression_equal_those_without_a_server(server, pairs, model):
     bundle, data = pairs
     choices = {"data": str(data)}
     here = evaluate(choices | {"backend": "ort", "device": "cpu", "file": "model.fp16.onnx"}, bundle=bundle)
@@ -53,7 +53,7 @@ def test_pairs_and_regression_too(server, pairs, model):
     assert there["metrics"] == pytest.approx(here["metrics"], abs=1e-3)
 
 
-def test_a_triton_with_another_bundle_is_refused(server, bundle):
+def test_a_server_with_another_bundle_is_refused(server, bundle):
     build(
         Recipe.make({"model": "demo", "task": "demo", "precision": "fp32", "max_length": 64, "output": str(bundle)}),
         engine=False,
@@ -70,12 +70,12 @@ def test_a_triton_with_another_bundle_is_refused(server, bundle):
         ("sentiment_tokenizer", r"gives input_ids, attention_mask, not TEXT and LOGITS\. Name one that it has"),
     ],
 )
-def test_a_model_that_is_not_there_or_another_kind(server, bundle, model, message):
+def test_an_unknown_or_unsuitable_model_is_refused(server, bundle, model, message):
     with pytest.raises(InputError, match=message):
         evaluate({"backend": "triton", "url": f"http://{server.http}/v2/models/{model}", "limit": 8}, bundle=bundle)
 
 
-def test_several_models_for_such_rows_must_be_told_apart(server, pairs):
+def test_the_user_must_choose_among_several_suitable_models(server, pairs):
     bundle, data = pairs
     with pytest.raises(InputError, match=r"models that take TEXT and TEXT_PAIR and give LOGITS: graph, plan\. Name"):
         evaluate({"backend": "triton", "url": f"http://{server.http}", "data": str(data)}, bundle=bundle)

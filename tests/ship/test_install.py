@@ -1,4 +1,4 @@
-"""Models appear in a repository all together, whoever else writes it and whenever a run is killed."""
+"""Models appear in a repository all together, beside other writers and after a killed run."""
 
 import shutil
 import subprocess
@@ -8,9 +8,9 @@ import pytest
 
 from toolchain.bundle import locked
 from toolchain.errors import InputError
-from toolchain.ship import install as placing
+from toolchain.ship import install
 from toolchain.ship.config import config_text
-from toolchain.ship.install import Model, interrupted, place
+from toolchain.ship.install import Model, interrupted, write_models
 from toolchain.ship.lint import lint
 
 NAMES = ("m_tokenizer", "m_classifier", "m_decoder", "m")
@@ -26,17 +26,17 @@ def texts(repository):
 
 @pytest.fixture
 def repository(tmp_path):
-    place(models("old", *NAMES), tmp_path / "r", version=1)
+    write_models(models("old", *NAMES), tmp_path / "r", version=1)
     return tmp_path / "r"
 
 
 KILLED = """
 import os, pathlib, sys
-from toolchain.ship import place as placing
+from toolchain.ship import install
 from toolchain.ship.config import config_text
 repository, names = pathlib.Path(sys.argv[1]), sys.argv[2].split()
 left, after = int(sys.argv[3]), sys.argv[4] == "after"
-exchange = placing.exchange
+exchange = install.exchange
 def counted(new, current):
     global left
     left -= 1
@@ -45,11 +45,11 @@ def counted(new, current):
     exchange(new, current)
     if left < 0:
         os._exit(9)
-placing.exchange = counted
+install.exchange = counted
 if sys.argv[5] == "within":
-    placing._reaches = lambda repository: False
-models = [placing.Model(name, config_text({"name": name, "backend": "python"}), {"model.py": "new"}) for name in names]
-placing.place(models, repository, version=1)
+    install._renames_from_parent = lambda repository: False
+models = [install.Model(name, config_text({"name": name, "backend": "python"}), {"model.py": "new"}) for name in names]
+install.write_models(models, repository, version=1)
 """
 
 
@@ -61,67 +61,69 @@ def kill(repository, left, when, where="beside"):
 @pytest.mark.parametrize("where", ["beside", "within"])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("left", range(len(NAMES)))
-def test_a_run_that_is_killed_is_finished_by_the_next(repository, left, when, where):
+def test_the_next_run_finishes_a_killed_run(repository, left, when, where):
     kill(repository, left, when, where)
     assert len(texts(repository)) == len(NAMES)  # each is there, the old one or the new one
     assert interrupted(repository)
-    assert "a run was stopped among its models" in [one["what"] for one in lint(repository)["findings"]]
-    place(models("other", "other"), repository, version=1)
+    assert "a run of `ship` was interrupted while it replaced models" in [
+        one["what"] for one in lint(repository)["findings"]
+    ]
+    write_models(models("other", "other"), repository, version=1)
     assert texts(repository) == dict.fromkeys(NAMES, "new") | {"other": "other"}
     assert [path.name for path in repository.parent.iterdir()] == ["r"]
     assert not list(repository.glob(".*"))
 
 
-def test_without_an_exchange_in_one_step_too(repository):
-    """The old folder is out of the way and the new one not yet there."""
+def test_the_next_run_finishes_a_killed_run_without_an_atomic_exchange(repository):
+    """The old folder is moved away and the new one is not in place yet."""
     kill(repository, 1, "before")
     (repository / NAMES[1]).rename(repository / f".{NAMES[1]}.old")
-    place(models("other", "other"), repository, version=1)
+    write_models(models("other", "other"), repository, version=1)
     assert texts(repository) == dict.fromkeys(NAMES, "new") | {"other": "other"}
     assert not list(repository.glob(".*"))
 
 
 @pytest.mark.parametrize("where", ["beside", "within"])
-def test_a_repository_that_was_removed_meanwhile_is_made_anew(repository, where):
+def test_a_repository_that_was_removed_since_is_made_anew(repository, where):
     kill(repository, 2, "before", where)
     shutil.rmtree(repository)
-    place(models("other", "other"), repository, version=1)
+    write_models(models("other", "other"), repository, version=1)
     assert texts(repository) == {"other": "other"}
 
 
-def test_a_model_that_was_removed_meanwhile_stays_away(repository):
+def test_a_model_that_was_removed_since_is_not_restored(repository):
     kill(repository, 0, "after")
     shutil.rmtree(repository / NAMES[0])
-    place(models("other", "other"), repository, version=1)
+    write_models(models("other", "other"), repository, version=1)
     assert texts(repository) == dict.fromkeys(NAMES[1:], "new") | {"other": "other"}
 
 
-def test_a_new_repository_that_was_not_finished_is_none(tmp_path):
+def test_an_unfinished_new_repository_does_not_appear(tmp_path):
     kill(tmp_path / "r", 0, "before")
     assert not (tmp_path / "r").exists()
-    place(models("new", "m"), tmp_path / "r", version=1)
+    write_models(models("new", "m"), tmp_path / "r", version=1)
     assert texts(tmp_path / "r") == {"m": "new"}
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
 
-def test_what_fails_before_all_is_made_changes_nothing(repository, monkeypatch):
-    monkeypatch.setattr(placing, "sync_tree", lambda folder: 1 / 0)
+def test_an_error_before_all_models_are_made_changes_nothing(repository, monkeypatch):
+    monkeypatch.setattr(install, "sync_tree", lambda folder: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        place(models("new", *NAMES), repository, version=1)
+        write_models(models("new", *NAMES), repository, version=1)
     assert texts(repository) == dict.fromkeys(NAMES, "old")
     assert [path.name for path in repository.parent.iterdir()] == ["r"]
 
 
-def test_two_runs_do_not_write_one_repository(repository):
+def test_two_runs_cannot_write_one_repository(repository):
     with locked(repository), pytest.raises(InputError, match=r"r: another run is writing it\. Wait for it"):
-        place(models("new", *NAMES), repository, version=1)
+        write_models(models("new", *NAMES), repository, version=1)
     assert texts(repository) == dict.fromkeys(NAMES, "old")
 
 
-def test_nothing_outside_is_written_where_it_is_a_mount(repository, monkeypatch):
-    monkeypatch.setattr(placing, "_reaches", lambda repository: False)
+def test_nothing_outside_of_a_mount_is_written(repository, monkeypatch):
+    monkeypatch.setattr(install, "_renames_from_parent", lambda repository: False)
     before = repository.parent.stat().st_mtime_ns
-    place(models("new", *NAMES, "more"), repository, version=1)
+    write_models(models("new", *NAMES, "more"), repository, version=1)
     assert texts(repository) == dict.fromkeys([*NAMES, "more"], "new")
     assert repository.parent.stat().st_mtime_ns == before
     assert not list(repository.glob(".*"))
@@ -129,7 +131,7 @@ def test_nothing_outside_is_written_where_it_is_a_mount(repository, monkeypatch)
 
 @pytest.fixture
 def volume(tmp_path):
-    """An empty file system of its own in a folder that cannot be written."""
+    """Return an empty file system, mounted in a read-only folder."""
     outer, inner = tmp_path / "outer", tmp_path / "outer/models"
     mounted = []
     try:
@@ -145,25 +147,25 @@ def volume(tmp_path):
             subprocess.run(["umount", folder], check=True)
 
 
-def test_a_volume_is_written_where_it_is_mounted(volume):
-    place(models("old", *NAMES), volume, version=1)
-    place(models("new", *NAMES), volume, version=1)
+def test_a_mounted_volume_is_written(volume):
+    write_models(models("old", *NAMES), volume, version=1)
+    write_models(models("new", *NAMES), volume, version=1)
     assert texts(volume) == dict.fromkeys(NAMES, "new")
     assert not list(volume.glob(".*"))
 
 
-def test_what_an_older_run_left_beside_a_volume_is_no_hindrance(repository, monkeypatch):
+def test_staged_models_beside_a_volume_are_discarded(repository, monkeypatch):
     kill(repository, 2, "before")
-    monkeypatch.setattr(placing, "_reaches", lambda repository: False)
-    place(models("other", "other"), repository, version=1)
+    monkeypatch.setattr(install, "_renames_from_parent", lambda repository: False)
+    write_models(models("other", "other"), repository, version=1)
     assert texts(repository)["other"] == "other"
     assert not interrupted(repository)
 
 
-def test_two_runs_do_not_write_one_volume(repository):
-    with placing._locked(repository, near=False), pytest.raises(InputError, match="another run is writing it"):
-        place(models("new", *NAMES), repository, version=1)
-    place(models("new", *NAMES), repository, version=1)
+def test_two_runs_cannot_write_one_volume(repository):
+    with install._locked(repository, beside=False), pytest.raises(InputError, match="another run is writing it"):
+        write_models(models("new", *NAMES), repository, version=1)
+    write_models(models("new", *NAMES), repository, version=1)
 
 
 def decoder(labels, kind="TYPE_FP32"):
@@ -180,13 +182,13 @@ def decoder(labels, kind="TYPE_FP32"):
     ],
 )
 def test_a_new_version_keeps_types_and_labels(tmp_path, labels, kind, message):
-    """The labels are those of the newest version: an older one may have had others."""
-    place(decoder('["no", "yes"]'), tmp_path / "r", version=10)
+    """The labels of the newest version count: an older one may have had others."""
+    write_models(decoder('["no", "yes"]'), tmp_path / "r", version=10)
     shutil.copytree(tmp_path / "r/d/10", tmp_path / "r/d/9")
     (tmp_path / "r/d/9/labels.json").write_text('["yes", "no"]')
     if message is None:
-        assert place(decoder(labels), tmp_path / "r", version=11) == [9, 10]
+        assert write_models(decoder(labels), tmp_path / "r", version=11) == [9, 10]
         return
     with pytest.raises(InputError, match=message):
-        place(decoder(labels, kind), tmp_path / "r", version=11)
+        write_models(decoder(labels, kind), tmp_path / "r", version=11)
     assert sorted(path.name for path in (tmp_path / "r/d").iterdir()) == ["10", "9", "config.pbtxt"]

@@ -1,4 +1,4 @@
-"""One text or two, labels or a number: a real Triton and `toolchain serve` give the same answers for one bundle."""
+"""A real Triton and `toolchain serve` respond alike for texts and pairs, classification and regression."""
 
 import contextlib
 import json
@@ -15,12 +15,12 @@ from toolchain.ship.options import Options
 from toolchain.ship.triton import ship
 
 CUSTOM = {"task": "custom", "text_column": "sentence", "label_column": "label"}
+# Kind -> the labels of its model's head, and its task.
 MADE = {
     "two_texts": (("equal", "other", "neither"), CUSTOM | {"text_column": "one,two"}),
     "number": (1, CUSTOM),
     "two_texts_number": (1, {"task": "stsb"}),
 }
-"""Kind -> the labels of its model's head, and its task."""
 
 KINDS = ("text", *MADE)
 
@@ -38,7 +38,7 @@ def bundles(tiny, demo_bundle, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def real(triton, triton_environment, bundles, tmp_path_factory):
-    """A Triton that has them all."""
+    """Return a running Triton with all bundles."""
     work = tmp_path_factory.mktemp("triton")
     for kind, bundle in bundles.items():
         ship(bundle, work / "models", Options(name=kind, backend="python", max_batch=16))
@@ -48,7 +48,7 @@ def real(triton, triton_environment, bundles, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def own(triton, triton_environment, bundles, tmp_path_factory):
-    """Kind -> a service of our own."""
+    """Return kind -> a running `toolchain serve`."""
     log = tmp_path_factory.mktemp("own") / "log"
     ports = ["--http-port", "0", "--grpc-port", "0", "--drain", "0", "--json"]
     with contextlib.ExitStack() as stack:
@@ -66,7 +66,7 @@ def own(triton, triton_environment, bundles, tmp_path_factory):
 
 @pytest.mark.parametrize("wire", ["http", "grpc"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_labels_scores_and_logits_are_the_same(real, own, kind, wire):
+def test_labels_scores_and_logits_are_equal(real, own, kind, wire):
     texts = [[text] for text in PROBES]
     inputs = {"TEXT": texts} | ({"TEXT_PAIR": texts[::-1]} if "two_texts" in kind else {})
     call = {"wire": wire, "model": kind, "inputs": inputs}
@@ -74,7 +74,7 @@ def test_labels_scores_and_logits_are_the_same(real, own, kind, wire):
     for name in ("SCORE", "LOGITS"):
         np.testing.assert_allclose(theirs[name], ours[name], atol=1e-5, rtol=1e-5)
         assert np.shape(theirs[name]) == np.shape(ours[name])
-    assert len({tuple(row) for row in ours["LOGITS"]}) > 1  # not one answer for all texts
+    assert len({tuple(row) for row in ours["LOGITS"]}) > 1  # the logits differ between texts
     if "number" in kind:
         for found in (theirs, ours):
             assert [[np.float32(label)] for (label,) in found["LABEL"]] == np.float32(found["SCORE"]).tolist()

@@ -1,4 +1,4 @@
-"""What a repository needs is said once, and both the printed line and the image's command tell Triton all of it."""
+"""The printed command and the image's entry point pass all requirements of a repository to Triton."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ COMPATIBLE = "--backend-config=tensorrt,version-compatible=true"
 
 @pytest.fixture
 def started(tmp_path):
-    """Return what runs a command where `pip` and `tritonserver` only note their arguments; by program."""
+    """Return a function that runs a command with stand-ins for pip and tritonserver, and returns their arguments."""
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in ("pip", "tritonserver"):
@@ -38,7 +38,7 @@ def words(done):
     return shlex.split(done["start"]["line"])
 
 
-def test_a_stock_image_installs_and_is_told_what_every_model_there_needs(demo_bundle, started, tmp_path):
+def test_a_stock_image_gets_the_packages_and_arguments_of_all_models(demo_bundle, started, tmp_path):
     repository = tmp_path / "models"
     ship(demo_bundle, repository, Options(name="first", response_cache=True))
     done = ship(demo_bundle, repository, Options(name="second", backend="ort", device="cpu"))
@@ -53,7 +53,7 @@ def test_a_stock_image_installs_and_is_told_what_every_model_there_needs(demo_bu
     assert found["tritonserver"] == [f"--model-repository={repository}", CACHE, COMPLETE]  # a cache for the first
 
 
-def test_our_own_image_brings_all_and_finds_what_to_tell_triton(root, repository, pairs_bundle, started):
+def test_our_own_image_needs_no_packages_and_reads_the_arguments(root, repository, pairs_bundle, started):
     done = ship(pairs_bundle, repository, Options(name="plan", backend="trt"))
     assert words(done)[-1] == OWN
     assert "pip" not in done["start"]["line"]
@@ -66,7 +66,7 @@ def test_our_own_image_brings_all_and_finds_what_to_tell_triton(root, repository
     assert [one.partition("=")[0] for one in told[2:-1]] == ["--http-restricted-api", "--grpc-restricted-protocol"]
 
 
-def test_the_key_of_what_is_closed_is_another_at_each_start(root, shipped, started):
+def test_the_key_of_the_closed_endpoints_changes_at_each_start(root, shipped, started):
     keys = {
         tuple(started("sh", root / "docker/serve_repository.sh", MODELS=str(shipped))["tritonserver"][-2:])
         for _ in range(2)
@@ -75,7 +75,7 @@ def test_the_key_of_what_is_closed_is_another_at_each_start(root, shipped, start
     assert all(len(one.rpartition("admin=")[2]) == 32 for pair in keys for one in pair)
 
 
-def test_kserves_arguments_start_a_real_triton(root, triton, triton_environment, shipped, tmp_path):
+def test_the_arguments_for_kserve_start_a_real_triton(root, triton, triton_environment, shipped, tmp_path):
     runtime, _ = yaml.safe_load_all((root / "docker/kubernetes/kserve.yaml").read_text())
     (container,) = runtime["spec"]["containers"]
     first, *rest = container["args"]
@@ -94,7 +94,7 @@ def test_kserves_arguments_start_a_real_triton(root, triton, triton_environment,
         ({"tensorrt": "11.4.0.106"}, {"tensorrt": "11.4.0.106", "version_compatible": True}, [COMPLETE, COMPATIBLE]),
     ],
 )
-def test_what_triton_is_told_goes_by_options_and_plans(planned, tmp_path, options, changes, told):
+def test_the_arguments_depend_on_options_and_plans(planned, tmp_path, options, changes, told):
     bundle = planned(75, **changes) if changes else planned()
     options = {"tensorrt": "10.16.1.11"} | options if changes else options
     done = ship(bundle, tmp_path / "r", Options(name="m", **options))
@@ -102,7 +102,7 @@ def test_what_triton_is_told_goes_by_options_and_plans(planned, tmp_path, option
     assert (tmp_path / "r/m/tritonserver.txt").read_text().splitlines() == told
 
 
-def test_the_line_serves_the_other_models_too(shipped, repository, demo_bundle, tmp_path):
+def test_the_command_serves_the_other_models_too(shipped, repository, demo_bundle, tmp_path):
     alone = words(ship(demo_bundle, tmp_path / "alone", Options(name="m", backend="python")))
     beside = words(ship(demo_bundle, repository, Options(name="m", backend="python")))
     assert STOCK in alone

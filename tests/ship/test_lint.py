@@ -1,4 +1,4 @@
-"""Every fault is found, with its place and what to do; and nothing in what we make ourselves."""
+"""The lint finds each fault, with its place and what to do, and none in a repository that `ship` wrote."""
 
 import re
 import shutil
@@ -7,13 +7,13 @@ import pytest
 
 from toolchain.errors import InputError
 from toolchain.ship.config import config_text, read_config
-from toolchain.ship.lint import judge, lint
+from toolchain.ship.lint import lint, require_no_errors
 
 
-def test_our_own_have_none(shipped):
+def test_a_shipped_repository_has_no_findings(shipped):
     found = lint(shipped)
     assert (found["models"], found["findings"]) == (12, [])
-    judge(found)
+    require_no_errors(found)
 
 
 def rewrite(repository, model, *changes):
@@ -29,8 +29,8 @@ def rewrite(repository, model, *changes):
 CHANGES = [
     ("sentiment_classifier", ("name: .*?\n", 'name: "other"\n'), "error", "its configuration says 'other'"),
     ("sentiment_classifier", ("$", "max_batch_sz: 4\n"), "error", 'no field named "max_batch_sz"'),
-    ("sentiment_decoder", ('backend: "python"\n', ""), "error", "neither backend nor platform"),
-    ("sentiment_classifier", ("versions: 1", "versions: 3"), "error", "version 3 is to be served and is not there"),
+    ("sentiment_decoder", ('backend: "python"\n', ""), "error", "neither backend nor platform is set"),
+    ("sentiment_classifier", ("versions: 1", "versions: 3"), "error", "version 3 is to be served and has no folder"),
     ("plan_classifier", ('value: "model.sm75.plan"', 'value: "model.t4.plan"'), "error", "1/model.t4.plan is missing"),
     (
         "graph_classifier",
@@ -50,54 +50,64 @@ CHANGES = [
         "error",
         "input input_ids has dims [-1, -1], in 1/model.onnx [-1]",
     ),
-    ("sentiment_classifier", ("dims: 2", "dims: 3"), "error", "output logits has dims [3], in 1/model.onnx [2] behind"),
+    ("sentiment_classifier", ("dims: 2", "dims: 3"), "error", "output logits has dims [3], in 1/model.onnx [2] after"),
     ("graph_classifier", ('name: "input_ids"', 'name: "ids"'), "error", "1/model.onnx has no input ids"),
     ("graph_classifier", ("input {.*?}\n", ""), "error", "1/model.onnx needs the input input_ids"),
     (
         "plan_classifier",
         ("max_batch_size: 8", "max_batch_size: 64"),
         "error",
-        "max_batch_size 64, and 1/model.sm75.plan takes 8",
+        "max_batch_size 64 is above the 8 rows of 1/model.sm75.plan",
     ),
-    ("plan_classifier", ('profile: "1"', 'profile: "2"'), "error", "profile 2, and 1/model.sm75.plan has 2"),
-    ("plan_classifier", ('  profile: "1"\n', ""), "warning", "instances have 1 of 2 profiles"),
+    ("plan_classifier", ('profile: "1"', 'profile: "2"'), "error", "profile 2: 1/model.sm75.plan has 2"),
+    ("plan_classifier", ('  profile: "1"\n', ""), "warning", "instances use 1 of 2 profiles"),
     ("plan_classifier", ("dims: 16", "dims: 48"), "error", "model_warmup of 1 rows of 48 tokens: no profile"),
     ("plan_classifier", ("kind: KIND_GPU|count: 2", "count: 2 kind: KIND_GPU"), "warning", "KIND_GPU does not load"),
-    ("sentiment", ("$", "instance_group { count: 2 }\n"), "error", "an ensemble has no instances"),
-    ("sentiment", ("$", "response_cache { enable: true }\n"), "warning", "a cache on an ensemble"),
-    ("graph_classifier", ("zero_data", "random_data"), "error", "at random: ids that no vocabulary has"),
+    ("sentiment", ("$", "instance_group { count: 2 }\n"), "error", "an ensemble cannot have instances"),
+    ("sentiment", ("$", "response_cache { enable: true }\n"), "warning", "a response cache on an ensemble"),
+    ("graph_classifier", ("zero_data", "random_data"), "error", "random ids, which lie outside any vocabulary"),
     ("graph_classifier", ("batch_size: 1\n", "batch_size: 9\n"), "error", "has 9 rows, and max_batch_size is 4"),
-    ("graph_classifier", ('key: "input_ids"', 'key: "ids"'), "error", "has ids, which is no input"),
+    ("graph_classifier", ('key: "input_ids"', 'key: "ids"'), "error", "has ids, which is not an input"),
     ("graph_classifier", ("zero_data: true", 'input_data_file: "ids"'), "error", "warmup/ids is missing"),
-    ("graph_classifier", ("max_batch_size: 4", "max_batch_size: 1"), "warning", "a delay only costs time"),
+    ("graph_classifier", ("max_batch_size: 4", "max_batch_size: 1"), "warning", "a delay only adds latency"),
     (
         "plan_classifier",
         ("preferred_batch_size: 4", "preferred_batch_size: 16"),
         "error",
         "16 is above max_batch_size 8",
     ),
-    ("sentiment_decoder", ("max_queue_size: 256", "max_queue_size: 0"), "warning", "its queue has no end"),
-    ("sentiment_tokenizer", ('name: "attention_mask"', 'name: "input_ids"'), "error", "output 'input_ids' twice"),
+    ("sentiment_decoder", ("max_queue_size: 256", "max_queue_size: 0"), "warning", "its queue is unbounded"),
+    (
+        "sentiment_tokenizer",
+        ('name: "attention_mask"', 'name: "input_ids"'),
+        "error",
+        "output 'input_ids' appears twice",
+    ),
     ("sentiment_tokenizer", ("data_type: TYPE_INT32", ""), "error", "output input_ids: no data_type"),
     ("sentiment_tokenizer", ("dims: -1", ""), "error", "output input_ids: no dims"),
     ("sentiment_tokenizer", ("dims: -1", "dims: -2"), "error", "output input_ids: dims [-2]"),
     ("sentiment", ('key: "TEXT"', 'key: "TXT"'), "error", "sentiment_tokenizer has no input TXT"),
-    ("sentiment", ('value: "TEXT"', 'value: "TXT"'), "error", "takes TXT, which nothing makes"),
+    ("sentiment", ('value: "TEXT"', 'value: "TXT"'), "error", "takes TXT, which no step produces"),
     ("sentiment", ('key: "LABEL"', 'key: "CLASS"'), "error", "sentiment_decoder has no output CLASS"),
-    ("sentiment", ('value: "SCORE"', 'value: "LOGITS"'), "error", "LOGITS is made by sentiment_decoder and by"),
-    ("sentiment", ('value: "LABEL"', 'value: "CLASS"'), "error", "no step makes the output LABEL"),
-    ("sentiment", ('model_name: "sentiment_decoder"', 'model_name: "gone"'), "error", "step 'gone' is no model"),
+    (
+        "sentiment",
+        ('value: "SCORE"', 'value: "LOGITS"'),
+        "error",
+        "both sentiment_decoder and sentiment_decoder produce LOGITS",
+    ),
+    ("sentiment", ('value: "LABEL"', 'value: "CLASS"'), "error", "no step produces the output LABEL"),
+    ("sentiment", ('model_name: "sentiment_decoder"', 'model_name: "gone"'), "error", "step 'gone' is not a model"),
     (
         "sentiment",
         ("model_version: 1", "model_version: 2"),
         "error",
-        "takes version 2 of sentiment_tokenizer, which serves 1",
+        "uses version 2 of sentiment_tokenizer, which serves 1",
     ),
     (
         "sentiment",
         ("max_batch_size: 8", "max_batch_size: 64"),
         "error",
-        "max_batch_size 64, and sentiment_tokenizer takes 8",
+        "max_batch_size 64 is above the 8 of sentiment_tokenizer",
     ),
     ("sentiment", ("TYPE_STRING", "TYPE_FP32"), "error", "TEXT is TYPE_FP32 from the request and TYPE_STRING in"),
     (
@@ -107,7 +117,12 @@ CHANGES = [
         "input_ids is TYPE_INT64 from sentiment_tokenizer and TYPE_INT32 in sentiment_classifier",
     ),
     ("sentiment", ("dims: 2", "dims: 3"), "error", "SCORE has dims [2] from sentiment_decoder and [3] in"),
-    ("sentiment", ("input_map {.*?}\n", ""), "error", "sentiment_tokenizer needs TEXT, and its step maps nothing"),
+    (
+        "sentiment",
+        ("input_map {.*?}\n", ""),
+        "error",
+        "sentiment_tokenizer needs the input TEXT, which its step does not map",
+    ),
 ]
 
 
@@ -119,7 +134,7 @@ def test_each_fault_is_found(repository, model, change, level, what):
     assert all(one["do"] and not one["do"].endswith(".") and one["where"] for one in found)
 
 
-def test_an_output_that_is_an_input_too_is_found(repository):
+def test_an_output_that_is_also_an_input_is_found(repository):
     rewrite(
         repository,
         "sentiment",
@@ -128,18 +143,20 @@ def test_an_output_that_is_an_input_too_is_found(repository):
         ('value: "logits"', 'value: "LOGITS"'),
     )
     (finding,) = lint(repository)["findings"]
-    assert finding["what"].startswith("the output LOGITS is a step's input too: who asks for other outputs alone")
+    assert finding["what"].startswith(
+        "the output LOGITS is also the input of a step: a request for other outputs alone"
+    )
 
 
 @pytest.mark.parametrize(
     ("file", "text", "what"),
     [
-        ("sentiment_decoder/1/model.py", "def (:", "1/model.py is no Python"),
+        ("sentiment_decoder/1/model.py", "def (:", "1/model.py is not valid Python"),
         ("sentiment_decoder/1/model.py", "x = 1", "no class TritonPythonModel"),
         ("graph_classifier/1/model.onnx", "no graph", "not an ONNX graph"),
         ("sentiment_classifier/1/model.onnx", "", "1/model.onnx is not the file that was shipped"),
-        ("sentiment_tokenizer/requirements.txt", "tokenizers\nnumpy>=2\n", "lets numpy 2 in"),
-        ("plan_classifier/1/model.sm75.plan.json", "{", "nothing beside 1/model.sm75.plan says what it takes"),
+        ("sentiment_tokenizer/requirements.txt", "tokenizers\nnumpy>=2\n", "allows numpy 2"),
+        ("plan_classifier/1/model.sm75.plan.json", "{", "1/model.sm75.plan has no record beside it"),
     ],
 )
 def test_faults_of_files_are_found(repository, file, text, what):
@@ -156,7 +173,7 @@ def test_faults_of_files_are_found(repository, file, text, what):
         "sentiment_classifier/1/model.onnx",
     ],
 )
-def test_what_a_model_of_ours_reads_is_missed_once(repository, file):
+def test_a_missing_file_of_our_models_is_reported_once(repository, file):
     folder, _, name = file.partition("/")
     (repository / file).unlink()
     assert [(one["where"], one["what"]) for one in lint(repository)["findings"]] == [(folder, f"{name} is missing")]
@@ -165,25 +182,25 @@ def test_what_a_model_of_ours_reads_is_missed_once(repository, file):
 @pytest.mark.parametrize(
     ("file", "text", "what"),
     [
-        ("tokenizer/1/tokenizer.json", "{}", "tokenizer.json is no tokenizer"),
-        ("tokenizer/1/settings.json", "", "settings.json is not what model.py reads"),
-        ("tokenizer/1/settings.json", "{}", "settings.json is not what model.py reads"),
+        ("tokenizer/1/tokenizer.json", "{}", "tokenizer.json is not a tokenizer"),
+        ("tokenizer/1/settings.json", "", "settings.json lacks a setting that model.py reads"),
+        ("tokenizer/1/settings.json", "{}", "settings.json lacks a setting that model.py reads"),
         (
             "tokenizer/1/settings.json",
             '{"texts": ["TEXT"], "outputs": [], "buckets": [16], "max_characters": 9}',
             "has the outputs none, and its configuration attention_mask, input_ids",
         ),
-        ("decoder/1/labels.json", "{}", "labels.json is no list of labels"),
-        ("decoder/1/labels.json", '["a", "b", "c"]', "has 3 labels, and there are 2 logits"),
+        ("decoder/1/labels.json", "{}", "labels.json is not a list of labels"),
+        ("decoder/1/labels.json", '["a", "b", "c"]', "has 3 labels for 2 logits"),
     ],
 )
-def test_what_a_model_of_ours_cannot_read_is_found(repository, file, text, what):
+def test_a_broken_file_of_our_models_is_found(repository, file, text, what):
     (repository / f"sentiment_{file}").write_text(text)
     (finding,) = lint(repository)["findings"]
     assert (finding["level"], what in finding["what"]) == ("error", True), finding
 
 
-def test_one_configuration_that_cannot_be_read_leaves_the_others_checked(repository):
+def test_the_others_are_checked_if_one_configuration_cannot_be_read(repository):
     for model in ("graph", "plan"):
         (repository / model / "config.pbtxt").unlink()
     (repository / "graph/config.pbtxt").mkdir()
@@ -192,9 +209,9 @@ def test_one_configuration_that_cannot_be_read_leaves_the_others_checked(reposit
     assert found["plan"].startswith("no config.pbtxt")
 
 
-def test_a_version_without_its_folder(repository):
+def test_a_version_without_a_folder_is_found(repository):
     shutil.rmtree(repository / "sentiment/1")
-    assert "no folder of a version" in [one["what"] for one in lint(repository)["findings"]]
+    assert "it has no version folder" in [one["what"] for one in lint(repository)["findings"]]
 
 
 def test_a_model_without_configuration_is_not_checked(repository):
@@ -209,24 +226,24 @@ def test_a_hidden_folder_keeps_triton_from_starting(repository):
     assert (finding["level"], finding["where"]) == ("error", ".ipynb_checkpoints")
 
 
-def test_an_ensemble_without_steps(tmp_path):
+def test_an_ensemble_without_steps_is_found(tmp_path):
     (tmp_path / "m/1").mkdir(parents=True)
     (tmp_path / "m/config.pbtxt").write_text(config_text({"name": "m", "platform": "ensemble"}))
-    assert [one["what"] for one in lint(tmp_path)["findings"]] == ["an ensemble without steps"]
+    assert [one["what"] for one in lint(tmp_path)["findings"]] == ["the ensemble has no steps"]
 
 
-def test_errors_are_an_error(repository):
+def test_a_repository_with_errors_is_refused(repository):
     (repository / "graph_classifier/1/model.onnx").unlink()
-    with pytest.raises(InputError, match="Mend the errors named above"):
-        judge(lint(repository))
+    with pytest.raises(InputError, match="Fix the errors named above"):
+        require_no_errors(lint(repository))
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
-def test_no_repository_is_said_to_be_none(tmp_path, name):
+def test_a_folder_without_models_is_refused(tmp_path, name):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"no folder|no model in it"):
+    with pytest.raises(InputError, match=r"not a folder|contains no model"):
         lint(tmp_path / name)
 
 
-def test_a_full_configuration_of_tritons_is_read(shared):
+def test_a_configuration_from_tritons_own_tests_is_read(shared):
     assert read_config(shared("examples/triton_ci/trt_ok.pbtxt")).optimization.cuda.graphs

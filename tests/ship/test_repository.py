@@ -1,4 +1,4 @@
-"""The python models of a repository, run here as Triton's stub runs them."""
+"""The Python models of a repository, run as Triton's stub runs them."""
 
 import ast
 import importlib.util
@@ -48,7 +48,7 @@ class InferenceResponse:
 
 @pytest.fixture
 def model(shipped, monkeypatch):
-    """Return what loads a model of the repository with a stand-in for the module that Triton gives it."""
+    """Return a function that loads a model of the repository with a stand-in for Triton's own module."""
     logged = []
     stub = SimpleNamespace(
         Tensor=Tensor,
@@ -83,14 +83,14 @@ def evaluated(path, texts):
 
 
 @pytest.mark.parametrize("file", CODE, ids=lambda file: file.name)
-def test_they_are_python_3_8_and_import_little(file):
+def test_the_models_are_python_3_8_and_import_few_packages(file):
     tree = ast.parse(file.read_text(), feature_version=(3, 8))
     imported = [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
     imported += [str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     assert {name.split(".")[0] for name in imported} <= ALLOWED
 
 
-def test_they_are_copied_verbatim(shipped):
+def test_the_models_are_copied_verbatim(shipped):
     for file in CODE:
         assert (shipped / f"sentiment_{file.stem}/1/model.py").read_bytes() == file.read_bytes()
 
@@ -98,7 +98,7 @@ def test_they_are_copied_verbatim(shipped):
 TEXTS = ["A fine film.", "", "naïve café \u202e 日本 🙂", "word " * 500, "[SEP] [MASK] x\0y"]
 
 
-def test_ids_are_those_of_the_evaluator(model, demo_bundle):
+def test_ids_equal_the_evaluators(model, demo_bundle):
     wanted = evaluated(demo_bundle, [(text,) for text in TEXTS])
     (found,) = model("sentiment_tokenizer").execute([request(TEXT=[text.encode() for text in TEXTS])])
     batch = wanted.batch(np.arange(len(TEXTS)), length=128)
@@ -107,7 +107,7 @@ def test_ids_are_those_of_the_evaluator(model, demo_bundle):
         assert found[name].dtype == np.int32
 
 
-def test_ids_of_pairs_are_too_token_types_included(model, pairs_bundle):
+def test_ids_of_pairs_equal_the_evaluators_token_types_included(model, pairs_bundle):
     pairs = [("a good day", "the dog"), ("word " * 90, "x " * 10), ("", "see")]
     wanted = evaluated(pairs_bundle, pairs).batch(np.arange(3), length=32)
     columns = {"TEXT": [one.encode() for one, _ in pairs], "TEXT_PAIR": [other.encode() for _, other in pairs]}
@@ -117,16 +117,16 @@ def test_ids_of_pairs_are_too_token_types_included(model, pairs_bundle):
         np.testing.assert_array_equal(found[name], ids)
 
 
-def test_each_request_has_its_own_bucket(model):
+def test_each_request_is_padded_to_its_own_bucket(model):
     found = model("sentiment_tokenizer").execute([request(TEXT=[b"ok"]), request(TEXT=[b"good " * 20, b"x"])])
     assert [one["input_ids"].shape for one in found] == [(1, 16), (2, 32)]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(b"\xff", "TEXT is not UTF-8"), (b"x" * 16_385, "TEXT has 16385 characters; at most 16384 are taken")],
+    [(b"\xff", "TEXT is not UTF-8"), (b"x" * 16_385, "TEXT has 16385 characters; the limit is 16384")],
 )
-def test_what_is_wrong_with_one_request_concerns_it_alone(model, text, message):
+def test_an_invalid_request_does_not_affect_the_others(model, text, message):
     good, bad, other = model("sentiment_tokenizer").execute(
         [request(TEXT=[b"fine"]), request(TEXT=[b"fine", text]), request(TEXT=[b"fine"])]
     )
@@ -139,7 +139,7 @@ def test_characters_are_counted_and_not_bytes(model):
     assert found.error is None
 
 
-def test_labels_and_scores(model):
+def test_the_decoder_returns_labels_and_scores(model):
     logits = np.array([[1, -2], [90, 100], [-1000, 1000]], np.float32)
     (found,) = model("sentiment_decoder").execute([{"logits": logits}])
     assert found["LABEL"].tolist() == [[b"negative"], [b"positive"], [b"positive"]]
@@ -148,7 +148,7 @@ def test_labels_and_scores(model):
     np.testing.assert_array_equal(found["LOGITS"], logits)
 
 
-def test_regression_gives_the_number_as_text(model):
+def test_regression_returns_the_number_as_text(model):
     values = np.array([[0.1], [-3.25], [1e-8]], np.float32)
     (found,) = model("plan_decoder").execute([{"logits": values}])
     assert [np.float32(text) for (text,) in found["LABEL"]] == values[:, 0].tolist()
@@ -156,7 +156,7 @@ def test_regression_gives_the_number_as_text(model):
     np.testing.assert_array_equal(found["SCORE"], values)
 
 
-def test_the_classifier_runs_requests_as_one_batch_and_hides_why_it_fails(model, demo_bundle):
+def test_the_classifier_runs_one_batch_and_hides_the_reason_of_a_failure(model, demo_bundle):
     tokens = evaluated(demo_bundle, [("good",), ("bad bad",), ("fine",)])
     batches = [tokens.batch(rows, length=16) for rows in (np.array([0, 1]), np.array([2]))]
     classifier = model("sentiment_classifier")

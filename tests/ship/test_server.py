@@ -1,4 +1,4 @@
-"""The repositories, verbatim, in a real Triton, asked by its own client over both wires."""
+"""A real Triton serves the repositories unchanged to its own client, over HTTP and gRPC."""
 
 import json
 import re
@@ -22,7 +22,7 @@ STATUS = {"http": {400: "400", 503: "503"}, "grpc": {400: "StatusCode.INVALID_AR
 
 @pytest.fixture(scope="module")
 def logits_of():
-    """Return what the evaluator gives: each text by itself, without padding."""
+    """Return the evaluator's logits: each row alone, without padding."""
 
     def run(path, file, texts):
         bundle = open_bundle(path)
@@ -38,7 +38,7 @@ def column(texts):
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_one_text_has_the_evaluators_logits(server, logits_of, demo_bundle, wire):
+def test_texts_get_the_evaluators_logits(server, logits_of, demo_bundle, wire):
     (found,) = server.ask({"wire": wire, "model": "sentiment", "inputs": {"TEXT": column(PROBES)}})
     wanted = logits_of(demo_bundle, "model.fp32.cpu.onnx", column(PROBES))
     np.testing.assert_allclose(found["LOGITS"], wanted, atol=1e-5)
@@ -48,7 +48,7 @@ def test_one_text_has_the_evaluators_logits(server, logits_of, demo_bundle, wire
 
 @pytest.mark.parametrize("wire", WIRES)
 @pytest.mark.parametrize("model", ["plan", "graph"])
-def test_pairs_and_regression_do_by_a_plan_and_by_onnx_runtime(server, logits_of, pairs_bundle, model, wire):
+def test_pairs_and_regression_get_the_evaluators_logits(server, logits_of, pairs_bundle, model, wire):
     texts = [("a good film", "the plot"), ("cold soup " * 30, "x"), ("see", "the dog and the cat")]
     inputs = {"TEXT": column(one for one, _ in texts), "TEXT_PAIR": column(other for _, other in texts)}
     (found,) = server.ask({"wire": wire, "model": model, "inputs": inputs})
@@ -59,7 +59,7 @@ def test_pairs_and_regression_do_by_a_plan_and_by_onnx_runtime(server, logits_of
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_outputs_may_be_asked_for_one_by_one(server, wire):
+def test_a_request_may_name_a_single_output(server, wire):
     call = {"wire": wire, "model": "sentiment", "inputs": {"TEXT": column(PROBES)}}
     alone = [[name] for name in OUTPUTS]
     whole, *found = server.ask(call, *(call | {"outputs": names} for names in [*alone, OUTPUTS[:2], OUTPUTS[1:]]))
@@ -79,12 +79,12 @@ def test_json_and_binary_tensors_agree(server):
     ("given", "message"),
     [
         ({"hex": {"TEXT": [["ff"]]}}, "TEXT is not UTF-8"),
-        ({"inputs": {"TEXT": [["x" * 20_000]]}}, "TEXT has 20000 characters; at most 16384 are taken"),
+        ({"inputs": {"TEXT": [["x" * 20_000]]}}, "TEXT has 20000 characters; the limit is 16384"),
         ({"inputs": {"TEXT": [["x"]] * 9}}, "batch-size must be <= 8"),
     ],
     ids=["not UTF-8", "too long", "too many"],
 )
-def test_a_wrong_request_is_the_clients_fault_and_the_next_is_answered(server, wire, given, message):
+def test_an_invalid_request_is_refused_and_the_next_one_works(server, wire, given, message):
     call = {"wire": wire, "model": "sentiment"}
     refused, answered = server.ask(call | given, call | {"inputs": {"TEXT": [["fine"]]}})
     assert message in refused["message"]
@@ -97,7 +97,7 @@ def statistics(server, model):
     return server.get(f"/v2/models/{model}/stats")["model_stats"][0]
 
 
-def test_it_was_warm_before_it_was_ready(server):
+def test_the_models_are_warmed_up_before_the_server_is_ready(server):
     """Each length bucket alone, and the largest batch."""
     for model, most in (("sentiment", 8), ("plan", 8), ("graph", 4)):
         sizes = {one["batch_size"] for one in statistics(server, f"{model}_classifier")["batch_stats"]}
@@ -116,21 +116,21 @@ def test_requests_of_one_length_are_merged(server):
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_more_than_the_queue_holds_is_refused(server, wire):
+def test_a_full_queue_is_refused(server, wire):
     texts = {"TEXT": [["a good film " * 20]] * 8, "TEXT_PAIR": [["the plot"]] * 8}
     (found,) = server.ask({"wire": wire, "model": "plan", "inputs": texts, "clients": 24, "each": 8})
     assert found.pop("ok") > 0
     assert set(found) == {STATUS[wire][503]}
 
 
-def test_a_repeated_text_comes_from_the_cache(server):
+def test_a_repeated_text_is_answered_from_the_cache(server):
     call = {"wire": "grpc", "model": "sentiment", "inputs": {"TEXT": [["an answer that is kept"]]}}
     first, again = server.ask(call, call)
     assert first == again
     assert statistics(server, "sentiment_classifier")["inference_stats"]["cache_hit"]["count"] > 0
 
 
-def test_it_says_what_the_configuration_says(server):
+def test_the_server_reports_the_configuration(server):
     config = server.get("/v2/models/plan_classifier/config")
     assert config["instance_group"][0]["count"] == 2
     assert len(config["optimization"]["cuda"]["graph_spec"]) == 2 * 4  # two lengths, batches of 1, 2, 4 and 8
@@ -138,14 +138,14 @@ def test_it_says_what_the_configuration_says(server):
 
 
 @pytest.mark.parametrize("model", ["sentiment", "plan"])
-def test_the_page_beside_it_says_how_to_ask(server, shipped, model):
+def test_the_request_in_the_readme_works(server, shipped, model):
     (line,) = (line for line in (shipped / model / "README.md").read_text().splitlines() if "curl" in line)
     command = line.replace("localhost:8000", server.http)
     found = json.loads(subprocess.run(command, shell=True, check=True, capture_output=True).stdout)
     assert {one["name"] for one in found["outputs"]} == set(OUTPUTS)
 
 
-def test_it_counts_what_the_autoscaler_goes_by(root, server):
+def test_the_server_exports_the_metrics_of_the_autoscaler(root, server):
     with urllib.request.urlopen(f"http://{server.metrics}/metrics") as answer:
         counted = answer.read().decode()
     series = set(re.findall(r"nv_inference_\w+", (root / "docker/kubernetes/monitoring.yaml").read_text()))
@@ -154,7 +154,7 @@ def test_it_counts_what_the_autoscaler_goes_by(root, server):
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_perf_analyzer_runs_against_it(server, perf_analyzer, tmp_path, wire):
+def test_perf_analyzer_runs_against_the_server(server, perf_analyzer, tmp_path, wire):
     (tmp_path / "in.json").write_text(json.dumps({"data": [{"TEXT": [text]} for text in PROBES]}))
     found = perf_analyzer(
         "-m",

@@ -1,4 +1,4 @@
-"""The folder of a service is whole, names the bundle by digest, and its files pass the linters of their kind."""
+"""The folder of a service is complete, names the digest of its bundle, and its files pass their linters."""
 
 import json
 import shlex
@@ -20,13 +20,13 @@ def shipped(demo_bundle, tmp_path):
     return ship_service(demo_bundle, tmp_path / "made", name="demo")
 
 
-def test_the_bundle_is_in_it_whole_without_results(shipped, demo_bundle):
+def test_the_bundle_is_complete_except_for_results(shipped, demo_bundle):
     inside = open_bundle(Path(shipped["path"]) / "bundle", trust=shipped["sha256"])
     assert inside.manifest == open_bundle(demo_bundle).manifest
     assert not (inside.path / "results").exists()
 
 
-def test_the_compose_file_and_the_image_serve_it_to_this_machine_alone(root, shipped):
+def test_the_compose_file_publishes_ports_to_this_machine_only(root, shipped):
     folder = Path(shipped["path"])
     (service,) = yaml.safe_load((folder / "compose.yaml").read_text())["services"].values()
     assert service["image"] == shipped["image"]
@@ -39,41 +39,41 @@ def test_the_compose_file_and_the_image_serve_it_to_this_machine_alone(root, shi
         assert subprocess.run(command, capture_output=True, text=True).stdout == ""
 
 
-def test_a_name_that_is_none_of_an_image_is_served_all_the_same(demo_bundle, tmp_path):
+def test_a_model_name_that_no_image_can_have_is_kept_for_the_model(demo_bundle, tmp_path):
     made = ship_service(demo_bundle, tmp_path / "made", name="SST_2")
     assert made["image"].startswith("sst-2-service:")
     assert '"--name", "SST_2"' in (tmp_path / "made/Dockerfile").read_text()
 
 
-def test_no_word_is_left_to_fill_in(shipped):
+def test_no_placeholder_is_left(shipped):
     for name in ("Dockerfile", "compose.yaml", "README.md"):
         assert "$" not in (Path(shipped["path"]) / name).read_text()
     assert shipped["sha256"] in (Path(shipped["path"]) / "README.md").read_text()
 
 
-def test_it_is_made_again_in_its_place_and_nothing_else_is_overwritten(demo_bundle, shipped, tmp_path):
+def test_a_service_is_replaced_and_another_folder_is_not(demo_bundle, shipped, tmp_path):
     again = ship_service(demo_bundle, Path(shipped["path"]), name="other")
     assert "other" in (Path(again["path"]) / "README.md").read_text()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/kept").touch()
-    with pytest.raises(InputError, match="Give a new folder"):
+    with pytest.raises(InputError, match="Choose a new folder"):
         ship_service(demo_bundle, tmp_path / "mine")
     assert [file.name for file in (tmp_path / "mine").iterdir()] == ["kept"]
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_folder_with_anything_of_the_users_is_left_alone(demo_bundle, shipped, tmp_path, whole):
-    """Also one that has a bundle, or all of a service, beside it."""
+def test_a_folder_with_a_file_of_the_user_is_not_replaced(demo_bundle, shipped, tmp_path, whole):
+    """The folder also contains a bundle, or a whole service."""
     place = Path(shipped["path"]) if whole else tmp_path / "mine"
     if not whole:
         shutil.copytree(demo_bundle, place / "bundle")
     (place / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"thesis\.txt in it is not of a service\. Give a new folder"):
+    with pytest.raises(InputError, match=r"contains thesis\.txt, which is not part of a service\. Choose a new folder"):
         ship_service(place / "bundle", place)
     assert (place / "thesis.txt").read_text() == "mine"
     (place / "thesis.txt").unlink()
     if not whole:
-        with pytest.raises(InputError, match="it has no Dockerfile"):
+        with pytest.raises(InputError, match="it lacks Dockerfile"):
             ship_service(demo_bundle, place)
 
 
@@ -81,18 +81,18 @@ def test_a_folder_with_anything_of_the_users_is_left_alone(demo_bundle, shipped,
 def test_a_bundle_is_not_copied_into_itself(demo_bundle, tmp_path, inside):
     bundle = Path(shutil.copytree(demo_bundle, tmp_path / "in"))
     there = sorted(bundle.rglob("*"))
-    with pytest.raises(InputError, match=r"is in the bundle.* Give a folder outside"):
+    with pytest.raises(InputError, match=r"lies in the bundle.* Choose a folder outside"):
         ship_service(bundle, bundle / inside)
     assert sorted(bundle.rglob("*")) == there
 
 
-def test_the_line_that_starts_it_is_quoted(demo_bundle, tmp_path):
+def test_the_command_that_starts_it_is_quoted(demo_bundle, tmp_path):
     place = tmp_path / "my svc"
     words = shlex.split(ship_service(demo_bundle, place)["next"])
     assert words == ["docker", "compose", "--project-directory", str(place), "up"]
 
 
-def test_it_is_written_by_one_run_alone_and_after_one_that_was_killed(demo_bundle, shipped):
+def test_one_run_at_a_time_writes_it_and_a_killed_run_does_not_block(demo_bundle, shipped):
     place = Path(shipped["path"])
     with locked(place), pytest.raises(InputError, match="another run is writing it"):
         ship_service(demo_bundle, place)
@@ -102,7 +102,7 @@ def test_it_is_written_by_one_run_alone_and_after_one_that_was_killed(demo_bundl
 
 
 @pytest.mark.parametrize(("choice", "message"), [({"name": "not a name"}, "--name"), ({"backend": "trt"}, "no plan")])
-def test_what_cannot_be_shipped(demo_bundle, tmp_path, choice, message):
+def test_an_invalid_choice_is_refused_and_writes_nothing(demo_bundle, tmp_path, choice, message):
     with pytest.raises(UsageError, match=message):
         ship_service(demo_bundle, tmp_path / "made", **choice)
     assert list(tmp_path.iterdir()) == []
@@ -124,20 +124,20 @@ def docker(tmp_path, monkeypatch, *, fails="nothing"):
     return log
 
 
-def test_an_image_is_built_from_that_folder(demo_bundle, tmp_path, monkeypatch):
+def test_the_image_is_built_from_the_folder_of_the_service(demo_bundle, tmp_path, monkeypatch):
     log = docker(tmp_path, monkeypatch)
     made = ship_image(demo_bundle, tag="sentiment:1", name="demo")
     assert made["image"] == "sentiment:1"
     assert log.read_text().splitlines()[-1].startswith("build --tag sentiment:1 /")
 
 
-def test_without_docker_it_says_what_to_do(demo_bundle, tmp_path, monkeypatch):
+def test_without_docker_the_message_names_another_way(demo_bundle, tmp_path, monkeypatch):
     docker(tmp_path, monkeypatch, fails="info")
     with pytest.raises(MachineError, match="ship service"):
         ship_image(demo_bundle)
 
 
-def test_a_build_that_fails_says_why(demo_bundle, tmp_path, monkeypatch):
+def test_a_failed_build_names_the_reason(demo_bundle, tmp_path, monkeypatch):
     docker(tmp_path, monkeypatch, fails="build")
     with pytest.raises(Exception, match=r"cannot build.*--target service"):
         ship_image(demo_bundle)

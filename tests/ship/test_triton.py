@@ -1,4 +1,4 @@
-"""A repository from a bundle: what is chosen, what is kept, what is refused."""
+"""`ship triton` makes a repository from a bundle, keeps other versions and models, and refuses invalid choices."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ import pytest
 from toolchain.bundle import open_bundle
 from toolchain.cli import main
 from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.ship import install as placing
+from toolchain.ship import install
 from toolchain.ship.config import read_config
 from toolchain.ship.options import Options
 from toolchain.ship.triton import ship
@@ -24,7 +24,7 @@ def warmed(one):
     return [(warm.batch_size, warm.inputs["input_ids"].dims[0]) for warm in one.model_warmup]
 
 
-def test_a_plan_has_its_capability_its_profiles_and_graphs(shipped):
+def test_a_plan_is_configured_with_its_capability_profiles_and_cuda_graphs(shipped):
     found = config(shipped, "plan_classifier")
     assert (found.platform, found.max_batch_size) == ("tensorrt_plan", 8)
     assert dict(found.cc_model_filenames) == {"7.5": "model.sm75.plan"}
@@ -40,7 +40,7 @@ def test_a_plan_has_its_capability_its_profiles_and_graphs(shipped):
     assert not any(one.HasField("graph_lower_bound") for one in specs)
 
 
-def test_a_queue_has_an_end_and_nothing_waits_for_more_unless_asked(shipped, demo_bundle, tmp_path):
+def test_each_queue_is_bounded_and_the_batcher_adds_no_delay_by_default(shipped, demo_bundle, tmp_path):
     for model in ("sentiment", "plan", "graph"):
         for part in ("tokenizer", "classifier", "decoder"):
             batching = config(shipped, f"{model}_{part}").dynamic_batching
@@ -60,7 +60,7 @@ def test_a_queue_has_an_end_and_nothing_waits_for_more_unless_asked(shipped, dem
         ({}, "", 0, None),
     ],
 )
-def test_each_backend_takes_its_own_file(pairs_bundle, tmp_path, options, backend, kind, file):
+def test_each_backend_gets_its_own_file(pairs_bundle, tmp_path, options, backend, kind, file):
     done = ship(pairs_bundle, tmp_path / "r", Options(name="m", **options))
     found = config(tmp_path / "r", "m_classifier")
     assert (found.backend, found.instance_group[0].kind) == (backend, kind)
@@ -78,15 +78,13 @@ def test_each_backend_takes_its_own_file(pairs_bundle, tmp_path, options, backen
         ({"backend": "python", "file": "model.onnx"}, False),
     ],
 )
-def test_float16_on_a_cpu_is_said_to_be_slow_with_the_way_out(pairs_bundle, tmp_path, caplog, options, slow):
+def test_float16_on_a_cpu_gives_a_warning_with_advice(pairs_bundle, tmp_path, caplog, options, slow):
     ship(pairs_bundle, tmp_path / "r", Options(name="m", **options))
-    said = [
-        one for one in caplog.messages if "float16, which a CPU does slowly. Ship the FP32 graph with --file" in one
-    ]
+    said = [one for one in caplog.messages if "float16, which is slow on a CPU. Ship the FP32 graph with --file" in one]
     assert len(said) == slow
 
 
-def test_provenance_names_bundle_and_files(shipped, pairs_bundle):
+def test_provenance_has_the_digests_of_bundle_and_files(shipped, pairs_bundle):
     about = json.loads((shipped / "plan/1/provenance.json").read_text())
     assert about["bundle_sha256"] == open_bundle(pairs_bundle).digest
     assert about["tensorrt"] == "10.16.1.11"
@@ -95,13 +93,13 @@ def test_provenance_names_bundle_and_files(shipped, pairs_bundle):
         assert file["sha256"] == hashlib.sha256(data).hexdigest()
 
 
-def test_the_page_beside_it_has_the_line_that_starts_it(demo_bundle, tmp_path):
+def test_the_readme_contains_the_command_that_starts_the_server(demo_bundle, tmp_path):
     started = ship(demo_bundle, tmp_path / "r", Options(name="m"))["start"]
     assert f"    {started['line']}\n" in (tmp_path / "r/m/README.md").read_text()
     assert "-p 127.0.0.1:8000:8000" in started["line"]
 
 
-def test_python_that_a_server_needs_is_pinned(shipped):
+def test_the_packages_of_python_models_are_pinned(shipped):
     assert "numpy<2" in (shipped / "sentiment_classifier/requirements.txt").read_text().splitlines()
     assert not (shipped / "plan_classifier/requirements.txt").exists()
 
@@ -110,7 +108,7 @@ def files_of(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_second_version_keeps_the_first_and_other_models(repository, demo_bundle):
+def test_a_new_version_keeps_earlier_versions_and_other_models(repository, demo_bundle):
     before = files_of(repository)
     done = ship(demo_bundle, repository, Options(name="sentiment", version=2, max_batch=4))
     after = files_of(repository)
@@ -124,15 +122,15 @@ def test_a_second_version_keeps_the_first_and_other_models(repository, demo_bund
     assert {step.model_version for step in config(repository, "sentiment").ensemble_scheduling.step} == {2}
 
 
-def test_the_repositorys_folder_stays_the_same_one(repository, demo_bundle):
-    """A container that has it mounted must see what changes."""
+def test_the_folder_of_the_repository_remains_the_same(repository, demo_bundle):
+    """A container that mounted the folder must see the change."""
     was = repository.stat().st_ino
     ship(demo_bundle, repository, Options(name="sentiment", version=2))
     assert repository.stat().st_ino == was
     assert [path.name for path in repository.parent.iterdir()] == [repository.name]
 
 
-def test_other_tensors_are_no_new_version(repository, pairs_bundle):
+def test_a_version_with_other_tensors_is_refused(repository, pairs_bundle):
     before = files_of(repository)
     with pytest.raises(
         InputError, match=r"sentiment_tokenizer: its inputs are TEXT TYPE_STRING \[1\].* Choose another"
@@ -141,27 +139,27 @@ def test_other_tensors_are_no_new_version(repository, pairs_bundle):
     assert files_of(repository) == before
 
 
-def test_what_fails_half_way_leaves_nothing(demo_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(placing, "sync_tree", lambda folder: 1 / 0)
+def test_a_failed_run_leaves_nothing(demo_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(install, "sync_tree", lambda folder: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         ship(demo_bundle, tmp_path / "r", Options(name="m"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_of_something_else_is_refused(demo_bundle, tmp_path):
+def test_a_folder_without_models_is_refused(demo_bundle, tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(InputError, match=r"is no model repository \(letter.txt is in it\)"):
+    with pytest.raises(InputError, match=r"contains letter\.txt and no model"):
         ship(demo_bundle, tmp_path, Options(name="m"))
 
 
-def test_plans_of_several_gpus_go_by_capability(planned, tmp_path):
+def test_plans_of_several_gpus_are_chosen_by_compute_capability(planned, tmp_path):
     ship(planned(86, options={"hardware_compatible": "ampere-plus"}), tmp_path / "r", Options(name="m"))
     found = config(tmp_path / "r", "m_classifier")
     assert dict(found.cc_model_filenames) == {"7.5": "model.sm75.plan", "8.6": "model.sm86.plan"}
-    assert found.default_model_filename == "model.sm86.plan"  # which runs on what has no plan of its own
+    assert found.default_model_filename == "model.sm86.plan"  # runs on capabilities without a plan of their own
 
 
-def test_a_server_has_one_tensorrt(planned, tmp_path):
+def test_the_plans_of_one_version_of_tensorrt_are_shipped(planned, tmp_path):
     bundle = planned(75, tensorrt="11.4.0.106")
     with pytest.raises(UsageError, match=r"TensorRT 10\.16\.1\.11 and 11\.4\.0\.106.*--tensorrt 11\.4\.0\.106"):
         ship(bundle, tmp_path / "r", Options(name="m"))
@@ -174,17 +172,20 @@ def test_a_server_has_one_tensorrt(planned, tmp_path):
     ("changes", "message"),
     [
         ({"layout": "packed"}, "rows without padding.* --attention native"),
-        ({"profiles": [{"batch": [1, 4, 8], "length": [1, 16, 16]}]}, "takes 16 tokens, and texts are cut at 32"),
-        ({"profiles": [{"batch": [4, 4, 8], "length": [1, 32, 32]}]}, "no batch below 4"),
+        (
+            {"profiles": [{"batch": [1, 4, 8], "length": [1, 16, 16]}]},
+            "takes 16 tokens, and the tokenizer truncates at 32",
+        ),
+        ({"profiles": [{"batch": [4, 4, 8], "length": [1, 32, 32]}]}, "takes at least 4 rows"),
     ],
 )
-def test_a_plan_that_no_batcher_can_feed_is_refused(planned, tmp_path, changes, message):
+def test_a_plan_that_tritons_batcher_cannot_feed_is_refused(planned, tmp_path, changes, message):
     bundle = planned(75, tensorrt="11.4.0.106", **changes)
     with pytest.raises(InputError, match=message):
         ship(bundle, tmp_path / "r", Options(name="m", tensorrt="11.4.0.106"))
 
 
-def test_plans_with_other_profiles_are_no_one_model(planned, tmp_path):
+def test_plans_with_different_profiles_are_refused(planned, tmp_path):
     bundle = planned(86, profiles=[{"batch": [1, 4, 8], "length": [1, 32, 32]}])
     with pytest.raises(InputError, match="differ in their profiles"):
         ship(bundle, tmp_path / "r", Options(name="m"))
@@ -193,22 +194,22 @@ def test_plans_with_other_profiles_are_no_one_model(planned, tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"backend": "trt"}, MachineError, "no plan. Build one"),
-        ({"max_batch": 9, "bundle": "pairs"}, UsageError, "takes 8"),
+        ({"backend": "trt"}, MachineError, "contains no plan. Build one"),
+        ({"max_batch": 9, "bundle": "pairs"}, UsageError, "takes at most 8"),
         ({"cuda_graphs": True}, UsageError, "--cuda-graphs: only with --backend trt"),
         ({"device": "cpu"}, UsageError, "--device cpu: only with --backend ort"),
         ({"file": "model.int8.onnx"}, InputError, r"has no model\.int8\.onnx"),
-        ({"file": "model.onnx", "bundle": "pairs"}, UsageError, "takes every plan"),
+        ({"file": "model.onnx", "bundle": "pairs"}, UsageError, "contains all plans"),
     ],
 )
-def test_what_cannot_be_says_what_to_do(demo_bundle, pairs_bundle, tmp_path, options, error, message):
+def test_an_invalid_choice_is_refused_with_advice(demo_bundle, pairs_bundle, tmp_path, options, error, message):
     bundle = pairs_bundle if options.pop("bundle", None) else demo_bundle
     with pytest.raises(error, match=message):
         ship(bundle, tmp_path / "r", Options(name="m", **options))
     assert not (tmp_path / "r").exists()
 
 
-def test_numbers_are_as_large_as_a_configuration_holds(demo_bundle, tmp_path):
+def test_options_may_be_as_large_as_the_fields_of_a_configuration(demo_bundle, tmp_path):
     largest = {
         "version": 2**63 - 1,
         "max_batch": 2**31 - 1,
@@ -224,11 +225,13 @@ def test_numbers_are_as_large_as_a_configuration_holds(demo_bundle, tmp_path):
             Options(**{name: most + 1})
 
 
-def test_one_profile_for_all_lengths_is_padded_to_the_usual_ones(planned, tmp_path):
+def test_one_profile_for_all_lengths_uses_the_default_buckets(planned, tmp_path):
     bundle = planned(75, tensorrt="11.4.0.106", profiles=[{"batch": [1, 8, 8], "length": [1, 24, 32]}])
     done = ship(bundle, tmp_path / "r", Options(name="m", tensorrt="11.4.0.106"))
     assert done["buckets"] == [16, 32]
-    assert not config(tmp_path / "r", "m_classifier").dynamic_batching.preferred_batch_size  # tuned for the most
+    assert not config(
+        tmp_path / "r", "m_classifier"
+    ).dynamic_batching.preferred_batch_size  # the plan is tuned for the largest batch
 
 
 def test_a_bundle_that_changed_is_refused(pairs_bundle, tmp_path):
@@ -249,10 +252,10 @@ def test_the_command_line_ships_and_lints(demo_bundle, tmp_path, capsys):
     assert main(["ship", "triton", "--lint", str(place)]) == 1
     assert "error: demo_classifier: 1/model.onnx is missing. Ship the bundle again" in capsys.readouterr().out
     assert main(["ship", "triton", str(demo_bundle)]) == 2
-    assert "Name the model repository's folder with -o DIR" in capsys.readouterr().err
+    assert "Name the folder of the model repository with -o DIR" in capsys.readouterr().err
 
 
-def test_a_kind_explains_itself(capsys):
+def test_help_names_each_option(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["ship", "triton", "--help"])
     shown = capsys.readouterr().out

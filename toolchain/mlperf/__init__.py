@@ -1,6 +1,7 @@
-"""MLPerf's scenarios by its own load generator, LoadGen: it asks, times and judges; we only answer.
+"""MLPerf's scenarios with its own load generator, LoadGen, which issues the queries, times them and judges the run.
 
-LoadGen has one test a process and no way to end one early, so it gets a process of its own (`generator`), which asks
-through a pipe (`wire`), and the thread that opened the runtime answers (`ask`, `answer`). `log` reads what LoadGen has
-written, `scenario` makes a result's block of it. Whether a run is valid is LoadGen's word, never ours.
+LoadGen runs one test a process and cannot end a test early, so it gets a process of its own (`generator`), which sends
+queries through a socket. The thread that opened the runtime processes them (`loadgen`). `log` reads the log that
+LoadGen wrote, and `scenario` makes the `mlperf` block of a result from it. LoadGen alone decides whether a run is
+valid.
 """

@@ -1,7 +1,9 @@
-"""The process of LoadGen: asks on stdout, reads which samples are answered on stdin, writes its logs to a folder.
+"""The process of LoadGen: it sends queries, receives the samples that are complete, and writes its logs to a folder.
 
-Run as `python -m toolchain.mlperf.generator ASKED` in that folder; ASKED is JSON: `scenario` as LoadGen names it,
-`rows` of the sample library, and `settings`, LoadGen's own by name, that replace those of MLPerf's rules.
+Run it as `python -m toolchain.mlperf.generator DESCRIPTOR REQUEST` in that folder. DESCRIPTOR is the number of the
+socket to `loadgen`. REQUEST is JSON: `scenario` as LoadGen names it, `rows` in the sample library, and `settings`,
+LoadGen's own by name, which replace those of MLPerf's rules. A message is an array of 64-bit numbers: to `loadgen` an
+id and a row for each sample, from it the ids of the complete samples.
 """
 
 import json
@@ -10,67 +12,67 @@ import signal
 import sys
 import threading
 from array import array
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from toolchain.mlperf.wire import Inbox, send
-
+# A name for which MLPerf's rules have no exceptions.
 MODEL = "encoder"
-"""A name that MLPerf's rules have no exceptions for."""
 
 
 def main() -> None:
     """Run one test."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that answers; it ends this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # after Ctrl-C the parent process ends this one
     import mlperf_loadgen as loadgen
 
-    asked = json.loads(sys.argv[1])
-    questions = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever LoadGen prints is no question
+    connection, request = Connection(int(sys.argv[1])), json.loads(sys.argv[2])
 
     def issue(samples: list[Any]) -> None:
         numbers = array("Q")
         for sample in samples:
             numbers.extend((sample.id, sample.index))
-        send(questions, numbers)
+        connection.send_bytes(numbers)
 
-    threading.Thread(target=_complete, args=(loadgen,), daemon=True).start()
-    library = loadgen.ConstructQSL(asked["rows"], asked["rows"], _nothing, _nothing)
+    threading.Thread(target=_complete, args=(loadgen, connection), daemon=True).start()
+    library = loadgen.ConstructQSL(request["rows"], request["rows"], _nothing, _nothing)
     system = loadgen.ConstructSUT(issue, _nothing)
-    loadgen.StartTestWithLogSettings(system, library, _settings(loadgen, asked), _logging(loadgen))
+    loadgen.StartTestWithLogSettings(system, library, _settings(loadgen, request), _logging(loadgen))
     loadgen.DestroySUT(system)
     loadgen.DestroyQSL(library)
 
 
-def _complete(loadgen: Any) -> None:
-    """Tell LoadGen which samples are answered; end the process when nobody answers any more."""
-    inbox = Inbox(sys.stdin.fileno())
-    while answered := inbox.take():
-        loadgen.QuerySamplesComplete([loadgen.QuerySampleResponse(sample, 0, 0) for sample in answered])
-    os._exit(1)
+def _complete(loadgen: Any, connection: Connection) -> None:
+    """Report complete samples to LoadGen; end the process when the connection ends."""
+    try:
+        while True:
+            samples = array("Q", connection.recv_bytes())
+            loadgen.QuerySamplesComplete([loadgen.QuerySampleResponse(sample, 0, 0) for sample in samples])
+    except (EOFError, ConnectionError):
+        os._exit(1)
 
 
 def _nothing(*_: Any) -> None:
-    """Load and unload no rows, which are with the process that answers; flush nothing."""
+    """Load and unload no rows, because the other process has them; flush nothing."""
 
 
-def _settings(loadgen: Any, asked: dict[str, Any]) -> Any:
-    """Return MLPerf's rules for a scenario as they are built into LoadGen, with the changes that were asked for."""
-    made = loadgen.TestSettings()
+# `request` is the JSON of the command line, whose settings have LoadGen's names and types.
+def _settings(loadgen: Any, request: dict[str, Any]) -> Any:
+    """Return MLPerf's rules for the scenario, which are built into LoadGen, with the requested changes."""
+    settings = loadgen.TestSettings()
     Path("user.conf").touch()  # LoadGen reads its built-in rules only together with such a file
-    if made.FromConfig("user.conf", MODEL, asked["scenario"], 1):
-        raise RuntimeError("LoadGen does not take its own rules")
-    made.scenario = getattr(loadgen.TestScenario, asked["scenario"])
-    made.mode = loadgen.TestMode.PerformanceOnly
-    for name, value in asked["settings"].items():
-        setattr(made, name, value)
-    return made
+    if settings.FromConfig("user.conf", MODEL, request["scenario"], 1):
+        raise RuntimeError("LoadGen refuses its own rules")
+    settings.scenario = getattr(loadgen.TestScenario, request["scenario"])
+    settings.mode = loadgen.TestMode.PerformanceOnly
+    for name, value in request["settings"].items():
+        setattr(settings, name, value)
+    return settings
 
 
 def _logging(loadgen: Any) -> Any:
-    made = loadgen.LogSettings()
-    made.enable_trace = False
-    return made
+    settings = loadgen.LogSettings()
+    settings.enable_trace = False
+    return settings
 
 
 if __name__ == "__main__":

@@ -1,14 +1,19 @@
-"""LoadGen's detailed log, read strictly: lines of JSON, of which the result and the rules of the test are taken."""
+"""Read LoadGen's detailed log, JSON lines, strictly: the verdict, the measurements and the rules of the test."""
 
 import json
 import math
 from typing import Any
 
 from toolchain.errors import InputError
+from toolchain.records.mlperf import Checks, EarlyStopping, Outcome, Performance, ScenarioLatency, Settings
 
 MARK = ":::MLLOG "
 NS_PER_MS = 1e6
-PERCENTILES = {"p50": "50.00", "p90": "90.00", "p95": "95.00", "p97": "97.00", "p99": "99.00", "p99_9": "99.90"}
+
+# The least duration that MLPerf's rules require for each scenario (LoadGen's mlperf.conf).
+RULES_S = 600.0
+
+# LoadGen's name of a scenario -> the key of its throughput, samples/s.
 RATES = {
     "SingleStream": "result_qps_without_loadgen_overhead",
     "Offline": "result_samples_per_second",
@@ -17,13 +22,13 @@ RATES = {
 
 
 class Log:
-    """What a log says, by key."""
+    """The entries of a log, by key."""
 
     def __init__(self, text: str, *, where: str) -> None:
-        """Read a log.
+        """Read a log; `where` names it in messages.
 
         Raises:
-            InputError: a line is none of LoadGen's.
+            InputError: a line is not in LoadGen's format.
         """
         self.where = where
         self.errors: list[str] = []
@@ -35,56 +40,65 @@ class Log:
                 entry = json.loads(line.removeprefix(MARK))
                 key, value, failed = entry["key"], entry["value"], entry["metadata"]["is_error"]
             except (ValueError, KeyError, TypeError):
-                raise InputError(f"{where}: line {number} is none of LoadGen's: {line[:80]!r}. Run again.") from None
+                raise InputError(
+                    f"{where}: line {number} is not in LoadGen's format: {line[:80]!r}. Run the scenario again."
+                ) from None
             self._values.setdefault(key, []).append(value)
             if failed:
                 self.errors.append(str(value))
 
     def all(self, key: str) -> list[Any]:
-        """Return the values that stand at a key, in their order."""
+        """Return all values of a key, in their order."""
         return self._values.get(key, [])
 
     def text(self, key: str) -> str:
-        """Return the text at a key that must be there once."""
+        """Return the text of a key that occurs once."""
         return str(self._one(key, str))
 
     def flag(self, key: str) -> bool:
-        """Return the truth value at a key that must be there once."""
+        """Return the truth value of a key that occurs once."""
         return bool(self._one(key, bool))
 
     def number(self, key: str) -> float:
-        """Return the number at a key that must be there once."""
+        """Return the number of a key that occurs once.
+
+        Raises:
+            InputError: it is infinite or not a number.
+        """
         value = self._one(key, int, float)
         if not math.isfinite(value):
-            raise InputError(f"{self.where}: {key} is {value}, no finite number. Run again.")
+            raise InputError(f"{self.where}: {key} is {value}, not a finite number. Run the scenario again.")
         return float(value)
 
     def whole(self, key: str) -> int:
-        """Return the whole number at a key that must be there once; seeds need all of its 64 bits."""
+        """Return the integer of a key that occurs once; a float would round the 64 bits of a seed."""
         return int(self._one(key, int))
 
     def _one(self, key: str, *kinds: type) -> Any:
-        """Return the only value at a key.
+        """Return the only value of a key.
 
         Raises:
-            InputError: there is none, more than one, or one of another type.
+            InputError: the key occurs not at all or several times, or its value has another type.
         """
         values = self.all(key)
         if len(values) != 1 or type(values[0]) not in kinds:
-            raise InputError(f"{self.where}: {key} is {values}, not one {kinds[0].__name__}. Run again.")
+            raise InputError(f"{self.where}: {key} is {values}, not one {kinds[0].__name__}. Run the scenario again.")
         return values[0]
 
 
-def outcome(log: Log) -> dict[str, Any]:
-    """Return what LoadGen found and by which rules: `valid` to `loadgen` of a result's `mlperf` block.
+def outcome(log: Log) -> Outcome:
+    """Return LoadGen's verdict, its measurements and the rules of the run.
 
     Raises:
-        InputError: the log is not whole, or of a scenario that we do not run.
+        InputError: the log is incomplete, or has another scenario or verdict than the known ones.
     """
     scenario, verdict = log.text("effective_scenario"), log.text("result_validity")
     if scenario not in RATES or verdict not in ("VALID", "INVALID"):
-        raise InputError(f"{log.where}: scenario {scenario}, result {verdict}: not known here. Run again.")
-    checks = {name: log.flag(f"result_{name}_met") for name in ("min_duration", "min_queries")}
+        raise InputError(f"{log.where}: scenario {scenario}, result {verdict}: unknown. Run the scenario again.")
+    checks: Checks = {
+        "min_duration": log.flag("result_min_duration_met"),
+        "min_queries": log.flag("result_min_queries_met"),
+    }
     if scenario == "Server":
         checks["latency_bound"] = log.flag("result_perf_constraints_met")
     stopping = _early_stopping(log, scenario)
@@ -106,49 +120,73 @@ def outcome(log: Log) -> dict[str, Any]:
     }
 
 
-def _early_stopping(log: Log, scenario: str) -> dict[str, Any]:
-    """Return whether the run was long enough for its percentile, and the percentiles that are sure at 99 %.
+def _early_stopping(log: Log, scenario: str) -> EarlyStopping:
+    """Return whether the run was long enough for its percentile, and single-stream's bounds of two percentiles.
 
-    LoadGen calls the second of them multi-stream's: it stands for that scenario, too.
+    LoadGen calls the bound of the 99th percentile that of multi-stream, the scenario it belongs to, and writes it for
+    single-stream as well.
     """
-    keys = {"p90_ms": "early_stopping_latency_ss", "p99_ms": "early_stopping_latency_ms"}
-    estimates = {
-        name: log.number(key) / NS_PER_MS if scenario == "SingleStream" and log.all(key) else None
-        for name, key in keys.items()
-    }
     message = " ".join(log.text("early_stopping_result").replace(" * ", " ").split())
-    # LoadGen writes 0 for an estimate that too few queries allow.
     return {
         "satisfied": log.flag("early_stopping_met"),
         "message": message,
-        **{name: value or None for name, value in estimates.items()},
+        "p90_ms": _bound_ms(log, scenario, "early_stopping_latency_ss"),
+        "p99_ms": _bound_ms(log, scenario, "early_stopping_latency_ms"),
     }
 
 
-def _performance(log: Log, scenario: str) -> dict[str, Any]:
-    """Return rates and latencies; of offline, whose samples all wait for one end, latencies mean nothing."""
-    found: dict[str, Any] = {"samples_per_s": log.number(RATES[scenario]), "latency_ms": None}
+def _bound_ms(log: Log, scenario: str, key: str) -> float | None:
+    """Return a bound in ms; None for another scenario than single-stream, and where LoadGen had too few queries."""
+    if scenario != "SingleStream" or not log.all(key):
+        return None
+    return log.number(key) / NS_PER_MS or None  # LoadGen writes 0 for too few queries
+
+
+def _performance(log: Log, scenario: str) -> Performance:
+    """Return throughput and latency; offline has no latency, because all samples wait for the same end."""
+    found: Performance = {"samples_per_s": log.number(RATES[scenario]), "latency_ms": None}
     if scenario != "Offline":
-        names = {name: f"{rank}_percentile" for name, rank in PERCENTILES.items()}
-        keys = {"mean": "mean", "min": "min", "max": "max", **names}
-        found["latency_ms"] = {name: log.number(f"result_{key}_latency_ns") / NS_PER_MS for name, key in keys.items()}
+        found["latency_ms"] = _latency(log)
     if scenario == "Server":
         found["scheduled_samples_per_s"] = log.number("result_scheduled_samples_per_sec")
         found["over_latency_queries"] = log.whole("result_overlatency_query_count")
     return found
 
 
-def _settings(log: Log, scenario: str) -> dict[str, Any]:
-    """Return the rules as LoadGen applied them."""
-    bound = log.number("effective_target_latency_ns") / NS_PER_MS
-    seeds = {name: log.whole(f"effective_{name}_rng_seed") for name in ("qsl", "sample_index", "schedule")}
+def _latency(log: Log) -> ScenarioLatency:
+    def ms(key: str) -> float:
+        return log.number(f"result_{key}_latency_ns") / NS_PER_MS
+
     return {
-        "min_duration_s": log.number("effective_min_duration_ms") / 1e3,
+        "mean": ms("mean"),
+        "min": ms("min"),
+        "max": ms("max"),
+        "p50": ms("50.00_percentile"),
+        "p90": ms("90.00_percentile"),
+        "p95": ms("95.00_percentile"),
+        "p97": ms("97.00_percentile"),
+        "p99": ms("99.00_percentile"),
+        "p99_9": ms("99.90_percentile"),
+    }
+
+
+def _settings(log: Log, scenario: str) -> Settings:
+    """Return the rules of the run as LoadGen applied them."""
+    bound_ms = log.number("effective_target_latency_ns") / NS_PER_MS
+    min_duration_s = log.number("effective_min_duration_ms") / 1e3
+    return {
+        "min_duration_s": min_duration_s,
         "min_query_count": log.whole("effective_min_query_count"),
         "min_sample_count": log.whole("effective_min_sample_count"),
         "target_qps": log.number("effective_target_qps"),
-        "target_latency_ms": bound if scenario == "Server" else None,
+        "target_latency_ms": bound_ms if scenario == "Server" else None,
         "target_percentile": None if scenario == "Offline" else 100 * log.number("effective_target_latency_percentile"),
         "rows": log.whole("effective_performance_sample_count"),
-        "seeds": seeds,
+        "seeds": {
+            "qsl": log.whole("effective_qsl_rng_seed"),
+            "sample_index": log.whole("effective_sample_index_rng_seed"),
+            "schedule": log.whole("effective_schedule_rng_seed"),
+        },
+        "rules_min_duration_s": RULES_S,
+        "shortened": min_duration_s < RULES_S,
     }

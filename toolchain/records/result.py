@@ -4,9 +4,11 @@ A key that is `NotRequired` may be missing from a result that an earlier version
 not known or does not apply. Units are part of the key: `_ms`, `_s`, `_mb`, `_j`.
 """
 
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 from toolchain.records.energy import EnergyBlock
+from toolchain.records.mlperf import MlperfBlock
+from toolchain.records.roofline import RooflineBlock
 
 
 class FileDigest(TypedDict):
@@ -168,11 +170,11 @@ class Result(TypedDict):
     """What the measured pass computed."""
     peak_memory_mb: PeakMemoryMb
     """Peak memory of the measured pass, in MB."""
-    roofline: NotRequired[dict[str, Any]]
+    roofline: NotRequired[RooflineBlock]
     """Operations, bytes, and the share of the device's ceiling that was reached."""
     energy: EnergyBlock
     """Energy, or the reason why none was measured."""
-    mlperf: NotRequired[dict[str, Any] | None]
+    mlperf: NotRequired[MlperfBlock | None]
     """Result of MLPerf's LoadGen; null without `--scenario`."""
     max_length: NotRequired[int]
     """Tokens after which a row was truncated."""

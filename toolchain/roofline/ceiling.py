@@ -1,4 +1,4 @@
-"""What this machine can do: matrix products a type, and copying, each the best of interleaved rounds."""
+"""Measure the ceiling of this machine: GEMMs of each precision and memory copies, the best of interleaved rounds."""
 
 import functools
 import time
@@ -8,71 +8,71 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.errors import MachineError
-from toolchain.roofline.kernel_speed import product_session
+from toolchain.errors import MachineError, first_line
+from toolchain.roofline.kernel_speed import gemm_session
 from toolchain.roofline.work import Flop
 from toolchain.runtimes.device import cpu_threads
 
+# Side of the square GEMMs: large enough to reach the ceiling, small enough to take a fraction of a second.
 SIDES = {"cpu": 1024, "cuda": 8192}
-"""Of the square products: large enough to reach what the device can do, small enough to be over soon."""
 
+# More than the caches hold, so that the copy measures memory.
 COPIED_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}
-"""More than caches hold, so that memory is what is measured."""
 
+# There is at least 1 round. There are ROUNDS if they fit into LIMIT_S. Further rounds run until BUDGET_S.
 BUDGET_S, LIMIT_S, ROUNDS = 1.0, 2.0, 3
-"""Rounds go on for the budget; up to the limit for so many of them; and one there is always."""
 
+# A precision -> the one in which a device without units for it computes.
 FALL_BACK = {"tf32": "fp32"}
-"""What runs a precision on a device without it."""
 
+# Does one piece of work; the device is idle when it returns.
 Action = Callable[[], object]
-"""Does one thing; the device is idle when it returns."""
 
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What a device can do at most: operations a second by precision, and bytes a second from or to its memory."""
+    """The ceiling of a device: operations/s by precision, and memory bandwidth in bytes/s."""
 
     flop_per_s: dict[str, float]
     bytes_per_s: float
 
     def lacks(self, precisions: Iterable[str]) -> list[str]:
-        """Return those precisions that the device has no units for; TF32 falls back to FP32."""
+        """Return the precisions that the device cannot compute in; TF32 falls back to FP32."""
         return [name for name in precisions if FALL_BACK.get(name, name) not in self.flop_per_s]
 
     def compute_s(self, flop: Flop) -> float:
-        """Return the least time for these operations, one precision after the other."""
+        """Return the least time for these operations, s, one precision after the other."""
         speed = {name: self.flop_per_s.get(name) or self.flop_per_s[FALL_BACK[name]] for name in flop}
         return sum(amount / speed[precision] for precision, amount in flop.items())
 
     def memory_s(self, moved_bytes: float) -> float:
-        """Return the least time to move so many bytes."""
+        """Return the least time for this memory traffic, s."""
         return moved_bytes / self.bytes_per_s
 
 
 @functools.cache
 def measure(device: str, precisions: frozenset[str]) -> Ceiling:
-    """Measure the products of some precisions, and copying, on `cpu` or `cuda:N`; once a process and device.
+    """Measure the ceiling of `cpu` or `cuda:N` in some precisions; once a process and device.
 
-    An operation is a multiplication or an addition; a copy reads and writes each byte. Products of int8 are uint8 x
-    int8 in ONNX Runtime on a CPU, the fastest that there is here, and int8 x int8 in PyTorch on a GPU.
+    An operation is a multiplication or an addition; a copy reads and writes each byte. Integer GEMMs are uint8 x int8
+    in ONNX Runtime on a CPU, the fastest that is available, and int8 x int8 in PyTorch on a GPU.
 
     Raises:
-        MachineError: PyTorch has no CUDA, or a precision has no product on the device.
+        MachineError: PyTorch has no CUDA, or the device has no GEMM of a precision.
     """
     kind = device.partition(":")[0]
     try:
         actions = _on_cpu(precisions) if kind == "cpu" else _on_cuda(device, precisions)
         best = best_of(actions)
-    except (RuntimeError, AssertionError) as error:  # what PyTorch raises without a GPU, a kernel or the memory
-        first = str(error).strip().split("\n")[0].rstrip(".")
-        raise MachineError(f"--device {device}: cannot be measured: {first}. See `toolchain doctor`.") from error
+    except (RuntimeError, AssertionError) as error:  # PyTorch raises these without a GPU, a kernel or memory
+        why = first_line(error).rstrip(".")
+        raise MachineError(f"--device {device}: cannot be measured: {why}. Run `toolchain doctor`.") from error
     copied = 2 * COPIED_BYTES[kind] / best.pop("copy")
     return Ceiling({name: 2 * SIDES[kind] ** 3 / seconds for name, seconds in best.items()}, copied)
 
 
 def best_of(actions: dict[str, Action], *, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
-    """Return the shortest time of each action, s, in rounds of all of them: a disturbed moment spoils one round."""
+    """Return the shortest time of each action, s. Each round runs all actions, so a disturbance affects one round."""
     best = dict.fromkeys(actions, float("inf"))
     begun, rounds = clock(), 0
     while not rounds or clock() - begun < (LIMIT_S if rounds < ROUNDS else BUDGET_S):
@@ -95,7 +95,7 @@ def _on_cpu(precisions: frozenset[str]) -> dict[str, Action]:
         actions[name] = functools.partial(torch.mm, *torch.rand(2, side, side).to(types[name]))
     if "int8" in precisions:
         left, right = np.random.default_rng(0).integers(0, 127, (2, side, side))
-        session = product_session("MatMulInteger", right.astype(np.int8))
+        session = gemm_session("MatMulInteger", right.astype(np.int8))
         actions["int8"] = functools.partial(session.run, None, {"left": left.astype(np.uint8)})
     return actions
 
@@ -115,25 +115,23 @@ def _on_cuda(device: str, precisions: frozenset[str]) -> dict[str, Action]:
 
     actions = {"copy": idle(_copy(place))}
     for name in precisions & types.keys():
-        product = functools.partial(torch.mm, *torch.rand(2, side, side, device=place).to(types[name]))
-        actions[name] = idle(_typed(product, "tf32" if name == "tf32" else "ieee"))
+        gemm = functools.partial(torch.mm, *torch.rand(2, side, side, device=place).to(types[name]))
+        actions[name] = idle(_typed(gemm, "tf32" if name == "tf32" else "ieee"))
     if "int8" in precisions:
         left, right = torch.randint(-127, 127, (2, side, side), dtype=torch.int8, device=place)
-        actions["int8"] = idle(
-            functools.partial(torch._int_mm, left, right.t())
-        )  # column by column, as kernels want it
+        actions["int8"] = idle(functools.partial(torch._int_mm, left, right.t()))  # the kernels need column-major
     return actions
 
 
-def _typed(product: Action, precision: str) -> Action:
-    """Return the product with PyTorch's float32 products in `precision`, and the setting as it was after it."""
+def _typed(gemm: Action, precision: str) -> Action:
+    """Return the action with PyTorch's float32 GEMMs in `precision` while it runs."""
     import torch
 
     def run() -> None:
         setting: Any = torch.backends.cuda.matmul
         before, setting.fp32_precision = setting.fp32_precision, precision
         try:
-            product()
+            gemm()
         finally:
             setting.fp32_precision = before
 
@@ -141,7 +139,7 @@ def _typed(product: Action, precision: str) -> Action:
 
 
 def _copy(place: Any) -> Action:
-    """Return an action that copies COPIED_BYTES within a device's memory."""
+    """Return an action that copies COPIED_BYTES within the memory of a device."""
     import torch
 
     source = torch.ones(COPIED_BYTES[place.type] // 4, device=place)

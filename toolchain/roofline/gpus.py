@@ -1,4 +1,4 @@
-"""What data sheets promise of GPUs, from gpus.toml. To add one: an entry there, with its source."""
+"""The data sheets of GPUs, from gpus.toml. To add a GPU, add an entry with its source there."""
 
 import functools
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ TABLE = Path(__file__).with_name("gpus.toml")
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """One card: dense peaks in 10^12 operations a second by precision, and what else bounds it."""
+    """One GPU: dense peaks in 10^12 operations/s by precision, memory bandwidth and size, cache size, power limit."""
 
     name: str
     devices: list[str]
@@ -26,7 +26,7 @@ class Gpu:
 
     @property
     def ceiling(self) -> Ceiling:
-        """What it can do at most."""
+        """The peaks of the data sheet."""
         peaks = {precision: tera * 1e12 for precision, tera in self.tera_per_s.items()}
         return Ceiling(peaks, self.gb_per_s * 1e9)
 
@@ -41,14 +41,14 @@ def find_gpu(name: str) -> Gpu:
     """Return a GPU by its short name.
 
     Raises:
-        UsageError: the table has none of that name.
+        UsageError: the table has no such GPU.
     """
     known = load_gpus()
     if name.lower() not in known:
-        raise UsageError(f"--gpu {name}: no data sheet of it here. Choose one of {', '.join(known)}.")
+        raise UsageError(f"--gpu {name}: unknown. Choose one of {', '.join(known)}.")
     return known[name.lower()]
 
 
 def gpu_of(device_name: str) -> Gpu | None:
-    """Return the GPU that the driver calls `device_name`, or None."""
+    """Return the GPU with the driver's name `device_name`, or None."""
     return next((gpu for gpu in load_gpus().values() if device_name in gpu.devices), None)

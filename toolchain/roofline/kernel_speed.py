@@ -1,4 +1,4 @@
-"""Where the time of a graph goes on this CPU, and how much faster its integer products are than its float ones."""
+"""Measure on this CPU the share of a graph's time in GEMMs, and the speed of integer GEMMs against float ones."""
 
 import json
 import tempfile
@@ -14,14 +14,14 @@ from toolchain.int8.coverage import FLOAT_GEMMS, INTEGER_GEMMS
 from toolchain.runtimes.ort import open_session
 from toolchain.tensors import Array, Batch
 
+# Side of the square GEMM with which kernels are timed: about a batch of tokens times a hidden layer.
 SIZE = 512
-"""Of the square product that kernels are timed with: about a batch of tokens times a hidden layer."""
 
 ROUNDS = 7
 
 
 def share_of_time(model: Path, batch: Batch) -> float:
-    """Return the share of ONNX Runtime's time that a graph spends in matrix products, by its own profiler."""
+    """Return the share of ONNX Runtime's time that a graph spends in GEMMs, by its own profiler."""
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(model, profile=Path(folder) / "profile")
         names = {entry.name for entry in session.get_inputs()}
@@ -32,28 +32,28 @@ def share_of_time(model: Path, batch: Batch) -> float:
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
             spent[event["args"]["op_name"]] += event["dur"]
-    products = sum(spent[kind] for kind in FLOAT_GEMMS | INTEGER_GEMMS | {"Gemm"})
-    return products / max(1, sum(spent.values()))
+    gemms = sum(spent[kind] for kind in FLOAT_GEMMS | INTEGER_GEMMS | {"Gemm"})
+    return gemms / max(1, sum(spent.values()))
 
 
 def gemm_ratio() -> float:
-    """Return how many times faster uint8 x int8 is than float32 x float32 for one product of SIZE cubed."""
+    """Return the time of a float32 GEMM of SIZE cubed divided by that of a uint8 x int8 GEMM."""
     generator = np.random.default_rng(0)
     left, right = generator.integers(0, 255, (2, SIZE, SIZE))
-    floats = product_session("MatMul", right.astype(np.float32) / 255)
-    integers = product_session("MatMulInteger", (right - 127).astype(np.int8))
+    floats = gemm_session("MatMul", right.astype(np.float32) / 255)
+    integers = gemm_session("MatMulInteger", (right - 127).astype(np.int8))
     feeds = (left.astype(np.float32), left.astype(np.uint8))
     times: list[list[float]] = [[], []]
     for _ in range(ROUNDS):
-        for slot, (session, feed) in enumerate(zip((floats, integers), feeds, strict=True)):
+        for index, (session, feed) in enumerate(zip((floats, integers), feeds, strict=True)):
             start = time.perf_counter()
             session.run(None, {"left": feed})
-            times[slot].append(time.perf_counter() - start)
-    return min(times[0]) / min(times[1])  # the least disturbed of each
+            times[index].append(time.perf_counter() - start)
+    return min(times[0]) / min(times[1])  # the least disturbed round of each
 
 
-def product_session(kind: str, right: Array):  # type: ignore[no-untyped-def]  # a session, whose package may be absent
-    """Open a session of one product, `left` [n, n] by the constant `right` [n, n]: MatMul, or uint8 MatMulInteger."""
+def gemm_session(kind: str, right: Array):  # type: ignore[no-untyped-def]  # a session, whose package may be absent
+    """Open a session of one GEMM of `left` [n, n] and the constant `right` [n, n]: MatMul, or uint8 MatMulInteger."""
     dtype = ir.DataType.FLOAT if kind == "MatMul" else ir.DataType.UINT8
     left = ir.Value(name="left", type=ir.TensorType(dtype), shape=ir.Shape(right.shape))
     node = ir.node(kind, [left, ir.Value(name="none")])

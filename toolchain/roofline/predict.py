@@ -1,4 +1,4 @@
-"""A bundle on a GPU that one does not have: the least time by its data sheet. A bound, not a measurement."""
+"""Predict lower bounds of the time of a bundle on any GPU, from the GPU's data sheet; nothing is measured."""
 
 import math
 from pathlib import Path
@@ -10,56 +10,64 @@ from toolchain.bundle.resolved import resolve_bundle
 from toolchain.data.rows import load_rows
 from toolchain.errors import ToolchainError, UsageError
 from toolchain.evaluation.target import recorded
+from toolchain.records.roofline import BatchBound, PredictedBounds, RowLength
 from toolchain.roofline.gpus import Gpu, find_gpu
 from toolchain.roofline.work import Extent, Work, count
 
+# Batch sizes, rows.
 BATCHES = (1, 8, 32)
+
+# Tokens a row where the task has no data, and the number of rows from which the mean is taken where it has.
 LENGTH, SAMPLE = 128, 2048
+
+# A precision -> a faster one in which tensor cores may run it. A lower bound must hold for that one too.
 TENSOR_CORES = {"fp32": "tf32"}
-"""What may run a type faster: a bound must hold for it too."""
 
 KIND = "bound by data sheet, not a measurement"
 NO_IDLE_POWER = "idle_power_not_in_data_sheet"
 
 
+# `changes` are options as in a recipe, which checks their types.
 def predict(
     changes: dict[str, Any], *, gpu: str, bundle: Path | None = None, idle_w: float | None = None
-) -> dict[str, Any]:
-    """Return the least time of batches of a bundle on `gpu`, a short name of gpus.toml, as JSON.
+) -> PredictedBounds:
+    """Return the least time of batches of a bundle on `gpu`, a short name of gpus.toml.
 
-    The time is the longer of what the products take at the card's peak and what their weights take from its memory,
-    less what its cache holds; rows are as long as the task's are on average where its data are at hand, else of LENGTH
-    tokens. Energy a row is at most the card's power limit times the time a row takes: given at the speed of the bound,
-    it says nothing of a slower run. It is at least what the card draws at rest, `idle_w`, times the least time.
+    The time is the longer of two: all GEMMs at the peak of the GPU, and all weights from its memory, less what its
+    cache keeps. Rows have the mean length of the task's rows where its data are available, else LENGTH tokens. Energy a
+    row is at most the power limit times the time of a row; at the speed of the bound, that says nothing about a slower
+    run. It is at least the idle power `idle_w` times the least time.
 
     Raises:
-        UsageError: no such GPU, it lacks the precision, or `idle_w` is not a power below its limit.
+        UsageError: the GPU is unknown or lacks the precision, or `idle_w` is not between 0 and its power limit.
         InputError: the bundle cannot be read.
     """
     card = find_gpu(gpu)
     if idle_w is not None and not 0 < idle_w < card.tdp_w:
-        raise UsageError(f"--idle-power {idle_w:g}: not between 0 and the {card.tdp_w:g} W of {card.name}. Give watts.")
+        raise UsageError(
+            f"--idle-power {idle_w:g}: not between 0 and the {card.tdp_w:g} W of {card.name}. Give the power in watts."
+        )
     opened = open_bundle(bundle or last_bundle(), trust=changes.get("trust"))
     precision = changes.get("precision") or opened.manifest["precision"]
     file, work = _work(opened, precision)
     if missing := card.ceiling.lacks(work.flop):
         known = ", ".join(name for name in card.tera_per_s if name != "tf32")
         raise UsageError(f"--precision {precision}: {card.name} has no units for {missing[0]}. Choose one of {known}.")
-    length, why = _length(opened, changes)
+    length = _length(opened, changes)
     return {
         "kind": KIND,
         "bundle": str(opened.path),
         "artefact": file,
         "precision": precision,
         "gpu": {"name": card.name, "source": card.source, "tdp_w": card.tdp_w, "idle_w": idle_w},
-        "length": {"tokens": length, "from": why},
-        "bounds": [_bound(work, card, batch, length, idle_w) for batch in BATCHES],
+        "length": length,
+        "bounds": [_bound(work, card, batch, length["tokens"], idle_w) for batch in BATCHES],
         "at_least_reason": NO_IDLE_POWER if idle_w is None else None,
     }
 
 
 def _work(bundle: Bundle, precision: str) -> tuple[str, Work]:
-    """Return the work of the bundle's graph of this precision; or of its FP32 graph, as if all of it were in it."""
+    """Return the graph of this precision and its work; else the FP32 graph's work as if it had the precision."""
     typed = f"model.{precision}.onnx"
     if typed in bundle.manifest["artefacts"]:
         return typed, count(graph.load(bundle.file(typed)), runs_as=TENSOR_CORES)
@@ -67,13 +75,13 @@ def _work(bundle: Bundle, precision: str) -> tuple[str, Work]:
     return "model.onnx", work.retyped(TENSOR_CORES.get(precision, precision))
 
 
-def _length(bundle: Bundle, changes: dict[str, Any]) -> tuple[int, str]:
-    """Return how many tokens a row has, and where that is from; the hub is not asked."""
+def _length(bundle: Bundle, changes: dict[str, Any]) -> RowLength:
+    """Return the tokens of a row, from local data if there are any; nothing is downloaded."""
     recipe = recorded(bundle, {**changes, "precision": None})
     resolved = resolve_bundle(
         bundle, recipe, new_task=any(changes.get(key) for key in ("task", "text_column", "label_column"))
     )
-    default = min(LENGTH, resolved.max_length), "no data at hand"
+    default: RowLength = {"tokens": min(LENGTH, resolved.max_length), "from": "no data at hand"}
     if recipe.data is None and resolved.task.folder is None:
         return default
     try:
@@ -83,10 +91,11 @@ def _length(bundle: Bundle, changes: dict[str, Any]) -> tuple[int, str]:
             raise
         return default
     rows = rows.sample(min(SAMPLE, len(rows)), seed=recipe.seed)
-    return math.ceil(resolved.encode(rows.texts).lengths.mean()), f"mean of {len(rows)} {recipe.split} rows"
+    mean = math.ceil(resolved.encode(rows.texts).lengths.mean())
+    return {"tokens": mean, "from": f"mean of {len(rows)} {recipe.split} rows"}
 
 
-def _bound(work: Work, card: Gpu, batch: int, length: int, idle_w: float | None) -> dict[str, Any]:
+def _bound(work: Work, card: Gpu, batch: int, length: int, idle_w: float | None) -> BatchBound:
     extent = Extent.of([length] * batch)
     flop = work.operations(extent)
     moved = work.bytes_moved(extent, cache_bytes=int(card.cache_mb * 1e6))

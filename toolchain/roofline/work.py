@@ -1,8 +1,8 @@
-"""The work of a pass, counted from its graph: operations of the matrix products, and bytes that must move.
+"""Count the work of a pass from its graph: the operations of the GEMMs, and the bytes that must move.
 
-The graph names its batch and its length, so that the size of each product is known for every row: what a row of L
-tokens takes is a + b L + c L^2 operations, c being attention's. An operation is a multiplication or an addition. What
-is not a product (LayerNorm, softmax, GELU) is not counted, as is usual.
+The graph names its batch and its length, so the size of each GEMM is known for each row: a row of L tokens takes
+a + b L + c L^2 operations, where c comes from attention. An operation is a multiplication or an addition. As usual,
+only GEMMs are counted, and not LayerNorm, softmax or GELU.
 """
 
 import math
@@ -19,20 +19,20 @@ from toolchain.errors import InputError
 from toolchain.graph.integer import INTEGER_MATMUL
 from toolchain.int8.coverage import FLOAT_GEMMS, INTEGER_GEMMS, cover
 
+# Precision -> operations.
 Flop = dict[str, float]
-"""Precision -> operations."""
 
 BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 NAMES = {ir.DataType.FLOAT: "fp32", ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
 ID_BYTES, LOGIT_BYTES = 4, 4
 
+# ONNX Runtime's operator of query, key and value, each [batch, length, width].
 ATTENTION = "MultiHeadAttention"
-"""ONNX Runtime's, of query, key and value [batch, length, width]."""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """What a pass runs over: `rows`, their `tokens`, `pairs`, the sum of their squared lengths, and `batches`."""
+    """The size of a pass: rows, their tokens, the sum of their squared lengths (`pairs`), and batches."""
 
     rows: int
     tokens: int
@@ -41,18 +41,20 @@ class Extent:
 
     @classmethod
     def of(cls, lengths: Iterable[int], *, batches: int = 1) -> "Extent":
-        """Return the extent of rows of these lengths."""
+        """Return the extent of rows with these lengths."""
         sizes = [int(length) for length in lengths]
         return cls(len(sizes), sum(sizes), sum(size * size for size in sizes), batches)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a graph computes and reads.
+    """The work of a graph.
 
-    `flop`: precision that products run in -> operations of a row, of each of its tokens, of each pair of them.
-    `parameters`: stored type -> how many numbers the graph holds in it and reads in every batch; rows that are
-    looked up, as those of the word table are, are not among them. `inputs` and `outputs`: ids a token, logits a row.
+    `flop`: precision in which GEMMs run -> operations a row, a token, and a pair of tokens.
+    `parameters`: stored type -> number of weights that a batch reads. Embedding tables do not count, because a batch
+    reads only some of their rows.
+    `inputs`: ids a token.
+    `outputs`: logits a row.
     """
 
     flop: dict[str, tuple[float, float, float]]
@@ -61,7 +63,7 @@ class Work:
     outputs: int
 
     def operations(self, extent: Extent) -> Flop:
-        """Return the operations of a pass, by the precision that they run in."""
+        """Return the operations of a pass, by precision."""
         sizes = (extent.rows, extent.tokens, extent.pairs)
         return {name: sum(map(operator.mul, parts, sizes)) for name, parts in self.flop.items()}
 
@@ -71,16 +73,16 @@ class Work:
         return {name: count * _width(name) for name, count in self.parameters.items()}
 
     def activation_bytes(self, extent: Extent) -> int:
-        """Return what must enter and leave besides weights: ids and logits; all between may stay on the chip."""
+        """Return the bytes of ids and logits; all other activations may stay on the chip."""
         return extent.tokens * self.inputs * ID_BYTES + extent.rows * self.outputs * LOGIT_BYTES
 
     def bytes_moved(self, extent: Extent, *, cache_bytes: int = 0) -> int:
-        """Return the least that a pass moves: each weight once a batch, but what `cache_bytes` keep between batches."""
+        """Return the least traffic of a pass: ids, logits, and once a batch the weights that a cache does not keep."""
         weights = max(0, sum(self.weight_bytes.values()) - cache_bytes)
         return weights * extent.batches + self.activation_bytes(extent)
 
     def retyped(self, precision: str) -> "Work":
-        """Return the same work with every product and every parameter in one precision."""
+        """Return the same work with all GEMMs and all parameters in one precision."""
         flop = tuple(map(sum, zip(*self.flop.values(), strict=True)))
         return Work(
             {precision: (flop[0], flop[1], flop[2])},
@@ -97,11 +99,12 @@ def _width(name: str) -> int:
 def count(model: ir.Model, *, integers: bool = True, runs_as: Mapping[str, str] | None = None) -> Work:
     """Count the work of a graph: FP32, FP16 or INT8 with Q/DQ nodes.
 
-    A product of two dequantised inputs runs in int8 if the device multiplies `integers`, any other in the type of its
-    output. `runs_as` says which types run in another: float16 on ONNX Runtime's CPU is `{"fp16": "fp32"}`.
+    A GEMM of two dequantized inputs runs in int8 if the device has integer GEMMs (`integers`), any other GEMM in the
+    type of its output. `runs_as` maps types that run in another type: ONNX Runtime computes float16 on a CPU in
+    float32, which is `{"fp16": "fp32"}`.
 
     Raises:
-        InputError: the graph does not say how large a product is, or has operators that fuse several.
+        InputError: the graph does not give the size of a GEMM, or has operators that fuse several.
     """
     first = next(value for value in model.graph.inputs if value.name == "input_ids")
     assert first.shape is not None
@@ -110,7 +113,9 @@ def count(model: ir.Model, *, integers: bool = True, runs_as: Mapping[str, str] 
     flop: dict[str, list[float]] = {}
     for node in model.graph:
         if node.op_type in (FLOAT_GEMMS | INTEGER_GEMMS) - {"MatMul", INTEGER_MATMUL, ATTENTION}:
-            raise InputError(f"{node.name}: a {node.op_type}, whose work is not known. Count that of the graph before.")
+            raise InputError(
+                f"{node.name}: the work of a {node.op_type} is unknown. Count the graph before it was fused."
+            )
         if node.op_type in ("MatMul", "Gemm", INTEGER_MATMUL, ATTENTION):
             kind = "int8" if str(node.name) in quantized else NAMES[node.outputs[0].dtype or ir.DataType.FLOAT]
             kind = (runs_as or {}).get(kind, kind)
@@ -125,17 +130,19 @@ def count(model: ir.Model, *, integers: bool = True, runs_as: Mapping[str, str] 
 
 
 def _macs(node: ir.Node, batch: str, length: str) -> tuple[int, int]:
-    """Return the multiply-accumulates of a product as a factor, and the power of a row's length that goes with it."""
+    """Return the multiply-accumulates of a GEMM for a row of length L as (factor, power): factor * L^power."""
     left, output = node.inputs[0], node.outputs[0]
     if left is None or left.shape is None or output.shape is None or str(output.shape[0]) != batch:
-        raise InputError(f"{node.name}: the graph does not say how large it is. Build the bundle again.")
+        raise InputError(f"{node.name}: the graph does not give its size. Build the bundle again.")
     sizes = [*output.shape[1:], left.shape[-1]]
-    if node.op_type == ATTENTION:  # queries by keys by width, for the scores and again for the sums of values
+    if node.op_type == ATTENTION:  # queries x keys x width, once for the scores and once for the weighted values
         sizes = [2, *output.shape[1:], _length_of(node.inputs[1])]
     known = [size for size in sizes if isinstance(size, int)]
     lengths = [size for size in sizes if str(size) == length]
     if len(known) + len(lengths) != len(sizes) or len(lengths) > 2:
-        raise InputError(f"{node.name}: a product of {list(map(str, sizes))}, not of lengths. Build the bundle again.")
+        raise InputError(
+            f"{node.name}: its sizes {list(map(str, sizes))} are not numbers and lengths. Build the bundle again."
+        )
     return math.prod(known), len(lengths)
 
 
@@ -145,12 +152,12 @@ def _length_of(keys: ir.Value | None) -> Any:
 
 def _size(value: ir.Value, batch: str) -> list[int]:
     if value.shape is None or str(value.shape[0]) != batch or not isinstance(value.shape[-1], int):
-        raise InputError(f"{value.name}: the graph does not say how large it is. Build the bundle again.")
+        raise InputError(f"{value.name}: the graph does not give its size. Build the bundle again.")
     return [size for size in value.shape if isinstance(size, int)]
 
 
 def _parameters(model: ir.Model) -> dict[str, int]:
-    """Return stored type -> number of constants; a table that rows are looked up in is not read as a whole."""
+    """Return stored type -> number of weights, without embedding tables, of which a batch reads some rows only."""
     found: Counter[str] = Counter()
     for value in model.graph.initializers.values():
         tables = [use.node.op_type == "Gather" and use.idx == 0 for use in value.uses()]

@@ -1,1 +1,1 @@
-"""What a server needs, made from a bundle: a Triton model repository, or a service of our own."""
+"""Prepare a bundle for a server: a Triton model repository, a folder for `docker compose up`, or a container image."""

@@ -1,44 +1,67 @@
-"""The text of a config.pbtxt, and that text read back."""
+"""Write and read config.pbtxt, the configuration of one Triton model."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from google.protobuf import json_format, text_format
 
 from toolchain.errors import InputError
-from toolchain.ship.schema import message_class
+from toolchain.serve.proto import MESSAGES
 
 CONFIG = "config.pbtxt"
 
-Values = dict[str, Any]
-"""A ModelConfig, or a part of it, by its fields' names; enumerations are texts, maps are dicts."""
+# A ModelConfig message or a part of it as protobuf's JSON: fields by name, enumeration values as texts, maps as dicts.
+# The schema is serve/proto/model_config.proto, and `config_text` refuses a dict that does not follow it.
+ConfigJson = dict[str, Any]
+
+ModelConfig: Any = MESSAGES["inference.ModelConfig"]
+
+# Attributes KIND_CPU, KIND_GPU and so on are the numbers of its kinds.
+InstanceGroup: Any = MESSAGES["inference.ModelInstanceGroup"]
+
+_DATA_TYPES = ModelConfig.DESCRIPTOR.file.enum_types_by_name["DataType"]
 
 
-def config_text(values: Values) -> str:
-    """Return `values` as protobuf text, as Triton reads it; every text in it is escaped."""
-    message = json_format.ParseDict(values, message_class()())
+def config_text(config: ConfigJson) -> str:
+    """Return a configuration as protobuf text, which Triton reads; all strings in it are escaped to ASCII."""
+    message = json_format.ParseDict(config, ModelConfig())
     return str(text_format.MessageToString(message, as_utf8=False))
 
 
 def parse(text: str) -> Any:
-    """Return the ModelConfig message of a text; text_format.ParseError if there is none in it."""
-    return text_format.Parse(text, message_class()())
+    """Return the ModelConfig message of a protobuf text.
+
+    Raises:
+        text_format.ParseError: the text does not follow the schema.
+    """
+    return text_format.Parse(text, ModelConfig())
 
 
 def read_config(file: Path) -> Any:
     """Return the ModelConfig message of a config.pbtxt.
 
     Raises:
-        InputError: it is missing, cannot be read, is no text, or has a field that Triton does not know or a value of
-            the wrong type.
+        InputError: the file is missing, cannot be read, is not text, or does not follow Triton's schema: it has an
+            unknown field or a value of the wrong type.
     """
     try:
         return parse(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{file}: missing. Write it, or make the repository again.") from None
+        raise InputError(f"{file}: missing. Write it, or ship the bundle again.") from None
     except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}. Mend it.") from None
+        raise InputError(f"{file}: cannot be read: {error.strerror}. Fix the file.") from None
     except (UnicodeDecodeError, text_format.ParseError) as error:
-        what = re.sub(r'"inference\.(\w+)"', r"\1", str(error)).rstrip(".")
-        raise InputError(f"{file}: not a model's configuration: {what}. Mend it.") from None
+        fault = re.sub(r'"inference\.([\w.]+)"', r"\1", str(error)).rstrip(".")
+        raise InputError(f"{file}: not a model configuration: {fault}. Fix the file.") from None
+
+
+def type_name(number: int) -> str:
+    """Return the name of a data type, such as TYPE_INT32."""
+    return str(_DATA_TYPES.values_by_number[number].name)
+
+
+def dims_text(dims: Sequence[int]) -> str:
+    """Return dimensions in brackets, such as [-1, 2]."""
+    return str([int(size) for size in dims])

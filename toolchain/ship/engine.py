@@ -1,85 +1,95 @@
-"""What the classifier of a repository runs: plans, a graph for a GPU, or a graph for a CPU."""
+"""Choose what the classifier of a repository runs: plans, a graph for a GPU, or a graph for a CPU."""
 
 import dataclasses
 import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from toolchain.bundle import Bundle
 from toolchain.engine.plan import is_plan, read_record, rebuild
 from toolchain.engine.shapes import Profile
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.evaluation.target import choose_graph, plans
-from toolchain.ship.config import Values
+from toolchain.records.ship import Backend
+from toolchain.ship.config import ConfigJson
 from toolchain.ship.options import Options
 from toolchain.ship.signature import Tensors, computes_in_float16, signature, to_json
 
 log = logging.getLogger(__name__)
 
+# Largest batch, rows, where no plan sets a limit. It bounds the memory of a graph, which takes any batch.
 DEFAULT_BATCH = 64
-"""Rows a batch where no plan sets a limit."""
 
+# Lengths in tokens to which requests are padded where no plan has profiles for lengths. Triton merges only requests of
+# equal shape, so more lengths mean less padding and smaller batches.
 BUCKETS = (16, 32, 64, 128, 256, 512)
-"""Lengths that requests are padded to where no plan has profiles for lengths."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine to be served. `files`: name in the version's folder -> the bundle's file, or a text."""
+    """The engine of a classifier.
 
-    backend: str
+    `backend`: trt, ort or python.
+    `files`: name in the version folder -> a file of the bundle, or a text.
+    `buckets`: lengths in tokens to which the tokenizer pads.
+    `max_batch`: largest batch, rows.
+    `config`: the fields of the classifier's configuration that depend on the engine alone.
+    `profiles`, `tensorrt`, `version_compatible`: of the plans; empty, None and False without plans.
+    """
+
+    backend: Backend
     files: dict[str, Path | str]
     inputs: Tensors
     outputs: Tensors
     buckets: tuple[int, ...]
     max_batch: int
-    config: Values
-    """Fields of the classifier's configuration that come from the engine alone."""
+    config: ConfigJson
     profiles: tuple[Profile, ...] = ()
     tensorrt: str | None = None
     version_compatible: bool = False
 
 
 def find_engine(bundle: Bundle, options: Options) -> Engine:
-    """Return what `options` ask to serve; without `backend` the bundle's plans, or the CPU's graph if it has none.
+    """Return the engine that the options select: by default the plans, or the CPU's graph if the bundle has none.
 
     Raises:
-        InputError: the bundle lacks the file, or it is one that cannot be served.
-        MachineError: plans were asked for and the bundle has none.
-        UsageError: options that do not go together, or more rows a batch than a plan takes.
+        InputError: the bundle lacks the file, or Triton cannot serve it.
+        MachineError: the backend is trt and the bundle has no plan.
+        UsageError: options contradict each other, or the batch is larger than a plan takes.
     """
     names = plans(bundle)
-    backend = options.backend or ("trt" if names else "python")
+    backend = cast(Backend, options.backend or ("trt" if names else "python"))  # Options checks the choice
     if backend != "ort" and options.device:
-        raise UsageError(f"--device {options.device}: only with --backend ort. Leave it out.")
+        raise UsageError(f"--device {options.device}: only with --backend ort. Remove it.")
     if backend != "trt" and (options.cuda_graphs or options.tensorrt):
         flag = "--cuda-graphs" if options.cuda_graphs else f"--tensorrt {options.tensorrt}"
-        raise UsageError(f"{flag}: only with --backend trt. Leave it out.")
+        raise UsageError(f"{flag}: only with --backend trt. Remove it.")
     engine = _planned(bundle, names, options) if backend == "trt" else _graph(bundle, backend, options)
     if options.max_batch is None:
         return engine
     if engine.profiles and options.max_batch > engine.max_batch:
         raise UsageError(
-            f"--max-batch {options.max_batch}: the plan takes {engine.max_batch} rows. Give that or less, or build "
-            f"one for more: toolchain build {bundle.path} --backend trt --batch-size 1,32,{options.max_batch}."
+            f"--max-batch {options.max_batch}: the plan takes at most {engine.max_batch} rows. Use at most that, or "
+            f"build a plan for more: toolchain build {bundle.path} --backend trt --batch-size "
+            f"1,32,{options.max_batch}."
         )
     return dataclasses.replace(engine, max_batch=options.max_batch)
 
 
-def _graph(bundle: Bundle, backend: str, options: Options) -> Engine:
-    """Return a graph for ONNX Runtime, in Triton's own backend on a GPU or a CPU, or in Python on a CPU."""
+def _graph(bundle: Bundle, backend: Backend, options: Options) -> Engine:
+    """Return a graph for ONNX Runtime: in Triton's onnxruntime backend, or in its python backend on a CPU."""
     device = "cpu" if backend == "python" else options.device or "cuda"
-    # What is fused for CUDA runs nowhere else, and an instance of KIND_AUTO may land on a CPU: --file can name it.
-    own = "ort" if device == "cpu" else "triton"
-    name = options.file or choose_graph(bundle, bundle.manifest["precision"], device, backend=own)
+    # The graph fused for CUDA runs on no CPU, where an instance of KIND_AUTO may start, so only --file selects it.
+    chooser = "ort" if device == "cpu" else "triton"
+    name = options.file or choose_graph(bundle, bundle.manifest["precision"], device, backend=chooser)
     if is_plan(name):
-        raise UsageError(f"--file {name}: a plan. Leave it out, or choose --backend trt.")
+        raise UsageError(f"--file {name}: this is a plan. Remove the option, or choose --backend trt.")
     file = bundle.file(name)
     if device == "cpu" and computes_in_float16(file):
         log.warning(
-            "%s: computes in float16, which a CPU does slowly. Ship the FP32 graph with --file model.onnx, or a bundle "
+            "%s: computes in float16, which is slow on a CPU. Ship the FP32 graph with --file model.onnx, or a bundle "
             "that was built with --precision int8.",
             file,
         )
@@ -92,12 +102,12 @@ def _graph(bundle: Bundle, backend: str, options: Options) -> Engine:
 
 
 def _planned(bundle: Bundle, names: list[str], options: Options) -> Engine:
-    """Return the plans of one TensorRT, one for each compute capability."""
+    """Return the plans of one version of TensorRT, one for each compute capability."""
     if options.file:
-        raise UsageError(f"--file {options.file}: a repository takes every plan of the bundle. Leave it out.")
+        raise UsageError(f"--file {options.file}: a repository contains all plans of the bundle. Remove the option.")
     if not names:
         raise MachineError(
-            f"{bundle.path}: no plan. Build one on a machine with that GPU and TensorRT "
+            f"{bundle.path}: contains no plan. Build one on a machine with the server's GPU and TensorRT "
             f"(toolchain build {bundle.path} --backend trt), or choose --backend ort or python."
         )
     records = {name: read_record(bundle.file(name)) for name in names}
@@ -113,10 +123,10 @@ def _planned(bundle: Bundle, names: list[str], options: Options) -> Engine:
         by_capability[f"{sm // 10}.{sm % 10}"] = plan
         tensors = {"inputs": to_json(inputs), "outputs": to_json(outputs)}
         files |= {plan: bundle.path / name, f"{plan}.json": json.dumps(record | {"tensors": tensors}, indent=2)}
-    group: Values = {"kind": "KIND_AUTO", "profile": [str(index) for index in range(len(profiles))]}
+    group: ConfigJson = {"kind": "KIND_AUTO", "profile": [str(index) for index in range(len(profiles))]}
     config = {
         "platform": "tensorrt_plan",
-        "default_model_filename": _everywhere(records) or min(by_capability.values()),
+        "default_model_filename": _ampere_plus(records) or min(by_capability.values()),
         "cc_model_filenames": by_capability,
         "instance_group": [group],
     }
@@ -135,16 +145,22 @@ def _planned(bundle: Bundle, names: list[str], options: Options) -> Engine:
 
 
 def _version(bundle: Bundle, records: dict[str, Any], asked: str | None) -> str:
-    """Return the TensorRT whose plans are shipped: a server has one, so plans of another would not load."""
-    there = sorted({record["tensorrt"] for record in records.values()}, key=_numbers)
-    if asked is not None and asked not in there:
-        raise UsageError(f"--tensorrt {asked}: {bundle.path} has plans for {', '.join(there)}. {rebuild(bundle.path)}")
-    if asked is None and len(there) > 1:
+    """Return the version of TensorRT whose plans are shipped; a server contains one version and loads its plans only.
+
+    Raises:
+        UsageError: there is no plan of the version `asked`, or plans of several and none was asked for.
+    """
+    present = sorted({record["tensorrt"] for record in records.values()}, key=_numbers)
+    if asked is not None and asked not in present:
         raise UsageError(
-            f"{bundle.path}: has plans for TensorRT {' and '.join(there)}, and a server has one. "
-            f"Choose with --tensorrt {there[-1]}."
+            f"--tensorrt {asked}: {bundle.path} has plans for {', '.join(present)}. {rebuild(bundle.path)}"
         )
-    return asked or there[0]
+    if asked is None and len(present) > 1:
+        raise UsageError(
+            f"{bundle.path}: has plans for TensorRT {' and '.join(present)}, and a server contains one version. "
+            f"Choose one, such as --tensorrt {present[-1]}."
+        )
+    return asked or present[0]
 
 
 def _numbers(version: str) -> list[int]:
@@ -152,10 +168,11 @@ def _numbers(version: str) -> list[int]:
 
 
 def _profiles(bundle: Bundle, records: dict[str, Any]) -> tuple[Profile, ...]:
-    """Return the profiles that all plans have.
+    """Return the profiles, which all plans must share.
 
     Raises:
-        InputError: a plan has none of them, takes rows without padding, or not every batch and text.
+        InputError: the plans differ in their profiles, one takes rows without padding, or the profiles exclude a batch
+            of one row or a text of the bundle's length.
     """
     length = bundle.manifest["max_length"]
     shapes = [record["profiles"] for record in records.values()]
@@ -163,25 +180,25 @@ def _profiles(bundle: Bundle, records: dict[str, Any]) -> tuple[Profile, ...]:
     again = rebuild(bundle.path).removesuffix(".")
     if any(record["layout"] != "padded" for record in records.values()):
         raise InputError(
-            f"{bundle.path}: its plan takes rows without padding, which Triton's batcher does not make. "
+            f"{bundle.path}: its plan takes rows without padding, and Triton's batcher makes padded batches. "
             f"{again} --attention native."
         )
     if any(one != shapes[0] for one in shapes):
         raise InputError(f"{bundle.path}: its plans differ in their profiles. Build them with the same options.")
     if any(one.batch[0] > 1 for one in profiles):
         least = max(one.batch[0] for one in profiles)
-        raise InputError(f"{bundle.path}: its plan takes no batch below {least}. {again} --batch-size 1,8,32.")
+        raise InputError(f"{bundle.path}: its plan takes at least {least} rows. {again} --batch-size 1,8,32.")
     longest = max(one.length[2] for one in profiles)
     if longest < length:
         raise InputError(
-            f"{bundle.path}: its plan takes {longest} tokens, and texts are cut at {length}. "
+            f"{bundle.path}: its plan takes {longest} tokens, and the tokenizer truncates at {length}. "
             f"{again} --buckets {length}."
         )
     return profiles
 
 
 def _buckets(profiles: tuple[Profile, ...]) -> list[int]:
-    """Return the lengths to pad to: each profile's largest, or the usual ones where one profile takes all."""
+    """Return the lengths to pad to: the largest of each profile, or BUCKETS where one profile takes all lengths."""
     ends = sorted({one.length[2] for one in profiles})
     if len(profiles) > 1:
         return ends
@@ -189,8 +206,8 @@ def _buckets(profiles: tuple[Profile, ...]) -> list[int]:
     return [*(bucket for bucket in BUCKETS if least <= bucket < ends[-1]), ends[-1]]
 
 
-def _everywhere(records: dict[str, Any]) -> str | None:
-    """Return the plan that runs on compute capabilities that have none of their own."""
+def _ampere_plus(records: dict[str, Any]) -> str | None:
+    """Return the name of a plan that runs on each compute capability from 8.0, or None."""
     for record in records.values():
         if record.get("options", {}).get("hardware_compatible") == "ampere-plus":
             return f"model.sm{record['sm']}.plan"

@@ -1,6 +1,7 @@
-"""Models put into a repository: all of them or none, beside what is there already."""
+"""Write models into a Triton model repository: all of them or none, and beside the models that exist already."""
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -10,29 +11,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolchain.bundle import locked, take
+from toolchain.bundle import locked
 from toolchain.errors import InputError
 from toolchain.files import carry, exchange, recover, sync_tree, write_json
-from toolchain.ship.config import CONFIG, parse, read_config
-from toolchain.ship.faults import type_name
+from toolchain.ship.config import CONFIG, parse, read_config, type_name
 
+# A file to copy, or a text to write.
 Content = Path | str
-"""A file to be copied, or a text."""
 
+# File in each version folder of a decoder: the labels in the order of the logits.
 LABELS = "labels.json"
-"""In each version of a decoder: what it calls each class."""
 
+# File in the staging folder that lists the pending exchanges, model name -> inode of the new folder. It is written when
+# all models are complete, so that the next run can finish an interrupted one.
 EXCHANGES = "exchanges.json"
-"""In the folder that new models are made in, once all are: a model's name -> the inode of its folder."""
 
-WITHIN = ".toolchain.new"
-"""The folder that new models are made in where none beside the repository will do. Triton takes a hidden folder for a
-model that does not load, and then does not start: it is there only while models are shipped."""
+# Staging folder inside the repository, for a repository that is a mount, from whose parent nothing can be renamed into
+# it. Triton takes a hidden folder for a model and then does not start, so the folder exists only during a run.
+STAGING = ".toolchain.new"
 
 
 @dataclass(frozen=True)
 class Model:
-    """One model of a repository. `files` go into its version's folder, `beside` next to its configuration."""
+    """One model of a repository.
+
+    `config`: the text of its config.pbtxt.
+    `files`: name -> content, in the version folder.
+    `beside`: name -> content, next to config.pbtxt.
+    """
 
     name: str
     config: str
@@ -40,85 +46,94 @@ class Model:
     beside: dict[str, Content] = field(default_factory=dict)
 
 
-def place(models: list[Model], repository: Path, *, version: int) -> list[int]:
-    """Write `models` as `version`, in their order; return the other versions that were there and are kept.
+def write_models(models: list[Model], repository: Path, *, version: int) -> list[int]:
+    """Write `models` as `version`, in their order; return the other versions that existed, which are kept.
 
-    A new repository appears all at once. In one that is there each model's folder is exchanged as a whole, and the
-    repository's own folder stays the same one: a container that has it mounted sees the new models. Where it is itself
-    what is mounted, nothing outside it is written. A run that is killed among the exchanges is finished by the next.
+    A new repository appears in one step. In an existing one the folder of each model is exchanged as a whole, and the
+    folder of the repository remains the same, so a container that mounted it sees the new models. If the repository is
+    a mount itself, nothing outside of it is written. The next run finishes a run that was killed between exchanges.
 
     Raises:
-        InputError: `repository` is a file or holds something else, its models take or give other tensors or labels, or
+        InputError: `repository` is a file or contains something else, its models have other tensors or labels, or
             another run is writing it.
     """
     repository = repository.resolve()
     repository.parent.mkdir(parents=True, exist_ok=True)
-    near = not repository.is_dir() or _reaches(repository)
-    with _locked(repository, near=near):
+    from_parent = not repository.is_dir() or _renames_from_parent(repository)
+    with _locked(repository, beside=from_parent):
         _finish(repository)
-        _check_place(repository)
+        _check_repository(repository)
         for model in models:
-            _check_same(model, repository / model.name)
-        workshop = _beside(repository) if near else repository / WITHIN
+            _check_interface(model, repository / model.name)
+        staging = _beside(repository) if from_parent else repository / STAGING
         kept: set[int] = set()
         try:
             for model in models:
-                kept |= _write(model, workshop / model.name, repository / model.name, version)
-            sync_tree(workshop)
+                kept |= _write(model, staging / model.name, repository / model.name, version)
+            sync_tree(staging)
             if repository.exists():
-                write_json(workshop / EXCHANGES, {model.name: _inode(workshop / model.name) for model in models})
+                write_json(staging / EXCHANGES, {model.name: _inode(staging / model.name) for model in models})
             else:
-                exchange(workshop, repository)
+                exchange(staging, repository)
         finally:
             _finish(repository)
     return sorted(kept)
 
 
 def interrupted(repository: Path) -> bool:
-    """Return whether models are being exchanged, or were when a run was killed: old ones may stand beside new ones.
+    """Return whether a run is writing the repository, or one was killed while it did.
 
-    Or whether new ones are being made within the repository, or were.
+    Old models may then stand beside new ones.
     """
     repository = repository.resolve()
-    return (_beside(repository) / EXCHANGES).exists() or (repository / WITHIN).exists()
+    return (_beside(repository) / EXCHANGES).exists() or (repository / STAGING).exists()
 
 
 def _finish(repository: Path) -> None:
-    """Exchange the models that are ready and not yet in their place, and clear away what was made with them."""
-    for workshop in (_beside(repository), repository / WITHIN):
-        ready = workshop / EXCHANGES
-        # What lies beside cannot be put into a volume that was mounted since.
-        if ready.exists() and repository.exists() and (workshop.name == WITHIN or _reaches(repository)):
+    """Do the pending exchanges and remove the staging folders."""
+    for staging in (_beside(repository), repository / STAGING):
+        ready = staging / EXCHANGES
+        # A volume may have been mounted since, into which nothing can be renamed from its parent.
+        if ready.exists() and repository.exists() and (staging.name == STAGING or _renames_from_parent(repository)):
             for name, inode in json.loads(ready.read_text()).items():
                 recover(repository / name)
-                if (workshop / name).exists() and _inode(workshop / name) == inode:
-                    exchange(workshop / name, repository / name)
-        shutil.rmtree(workshop, ignore_errors=True)
+                if (staging / name).exists() and _inode(staging / name) == inode:
+                    exchange(staging / name, repository / name)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
-def _locked(repository: Path, *, near: bool) -> Iterator[None]:
-    """Hold the lock beside the repository, where one can be, and that of the folder itself, which every mount shares.
+def _locked(repository: Path, *, beside: bool) -> Iterator[None]:
+    """Hold the lock of the repository's folder, and with `beside` also the lock file beside it.
+
+    The lock file serialises runs while the folder does not exist yet. The lock of the folder itself (flock(2)) is also
+    seen by a run that reaches the folder through another mount, where the two parents are different folders.
 
     Raises:
-        InputError: somebody else holds one of them.
+        InputError: another run holds one of them.
     """
-    with locked(repository) if near else contextlib.nullcontext():
+    with locked(repository) if beside else contextlib.nullcontext():
         if not repository.is_dir():
             yield
             return
         descriptor = os.open(repository, os.O_RDONLY)
         try:
-            take(descriptor, repository)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"{repository}: another run is writing it. Wait for it, or choose another folder with -o."
+                ) from None
             yield
         finally:
-            os.close(descriptor)
+            os.close(descriptor)  # also releases the lock
 
 
-def _reaches(repository: Path) -> bool:
-    """Return whether what is made beside the repository can be renamed into it: not so where it is a mount itself.
+def _renames_from_parent(repository: Path) -> bool:
+    """Return whether a file can be renamed from the parent folder into the repository; not so where it is a mount.
 
-    A file is tried, which Triton does not look at; that two folders are of one device would not say it.
+    It renames a file, which Triton ignores. Equal device numbers would not prove it: two bind mounts of one file system
+    have the same.
     """
     probe = repository.parent / f".{repository.name}.{os.getpid()}"
     try:
@@ -138,33 +153,33 @@ def _beside(repository: Path) -> Path:
 
 
 def _inode(folder: Path) -> int:
-    """Return what a folder keeps when it is renamed."""
+    """Return the inode of a folder, which a rename keeps."""
     return folder.stat().st_ino
 
 
-def _check_place(repository: Path) -> None:
+def _check_repository(repository: Path) -> None:
     if not repository.exists():
         return
     if not repository.is_dir():
         raise InputError(f"{repository}: is a file. Choose a folder with -o.")
-    there = [path.name for path in repository.iterdir() if not path.name.startswith(".")]
-    if there and not any(repository.glob(f"*/{CONFIG}")):
-        raise InputError(f"{repository}: is there and is no model repository ({there[0]} is in it). Choose another.")
+    present = [path.name for path in repository.iterdir() if not path.name.startswith(".")]
+    if present and not any(repository.glob(f"*/{CONFIG}")):
+        raise InputError(f"{repository}: contains {present[0]} and no model. Choose another folder with -o.")
 
 
-def _check_same(model: Model, place: Path) -> None:
-    """Refuse to change what a model takes, gives and says: its clients, and its older versions, go by it."""
-    if not place.exists():
+def _check_interface(model: Model, folder: Path) -> None:
+    """Refuse to change the inputs, outputs or labels of a model: its clients and older versions depend on them."""
+    if not folder.exists():
         return
-    old, new = read_config(place / CONFIG), parse(model.config)
-    said = {what: [_tensors(getattr(one, what)) for one in (old, new)] for what in ("input", "output")}
-    versions = _versions(place)
-    if versions and LABELS in model.files and (newest := place / str(max(versions)) / LABELS).is_file():
-        said["label"] = [_labels(newest), _labels(model.files[LABELS])]
-    for what, (before, after) in said.items():
+    old, new = read_config(folder / CONFIG), parse(model.config)
+    interface = {part: [_tensors(getattr(one, part)) for one in (old, new)] for part in ("input", "output")}
+    versions = _versions(folder)
+    if versions and LABELS in model.files and (newest := folder / str(max(versions)) / LABELS).is_file():
+        interface["label"] = [_labels(newest), _labels(model.files[LABELS])]
+    for part, (before, after) in interface.items():
         if before != after:
             raise InputError(
-                f"{place}: its {what}s are {before}, and those of the new version {after}. "
+                f"{folder}: its {part}s are {before}, and those of the new version {after}. "
                 "Choose another --name, or another folder with -o."
             )
 
@@ -174,7 +189,7 @@ def _tensors(values: Iterable[Any]) -> str:
 
 
 def _labels(content: Content) -> str:
-    """Return the labels that a decoder reads, in one line; what is no JSON as it stands."""
+    """Return the content of labels.json on one line, and content that is not JSON unchanged."""
     text = content.read_text(encoding="utf-8", errors="replace") if isinstance(content, Path) else content
     try:
         return json.dumps(json.loads(text), ensure_ascii=False)
@@ -182,21 +197,21 @@ def _labels(content: Content) -> str:
         return repr(text)
 
 
-def _versions(place: Path) -> set[int]:
-    return {int(path.name) for path in place.glob("*") if path.name.isdecimal()}
+def _versions(folder: Path) -> set[int]:
+    return {int(path.name) for path in folder.glob("*") if path.name.isdecimal()}
 
 
 def _write(model: Model, folder: Path, old: Path, version: int) -> set[int]:
-    """Write a model into a new folder, with the other versions of the old one; return these."""
+    """Write a model into the new `folder` and link the other versions of the `old` folder into it; return these."""
     target = folder / str(version)
     target.mkdir(parents=True)
     (folder / CONFIG).write_text(model.config, encoding="utf-8")
-    for place, contents in ((target, model.files), (folder, model.beside)):
+    for parent, contents in ((target, model.files), (folder, model.beside)):
         for name, content in contents.items():
             if isinstance(content, Path):
-                shutil.copyfile(content, place / name)
+                shutil.copyfile(content, parent / name)
             else:
-                (place / name).write_text(content, encoding="utf-8")
+                (parent / name).write_text(content, encoding="utf-8")
     others = _versions(old) - {version}
     for other in others:
         for file in filter(Path.is_file, (old / str(other)).rglob("*")):

@@ -1,8 +1,8 @@
-"""How a repository is served: what its models need of a server, the image that has it, and the line that starts it.
+"""The requirements of a repository's models on a server, an image that meets them, and the command that starts it.
 
-Said here once. Beside their configurations python models have what pip must install for them, and ensembles what
-`tritonserver` must be told; the line below reads that, and so does docker/serve_repository.sh, which every container
-of our own image starts with.
+The requirements lie in two files beside the configurations: packages for the Python models, and arguments of
+`tritonserver` beside the ensembles. Both the command made here and docker/serve_repository.sh, the entry point of the
+project's own image, read these files.
 """
 
 import contextlib
@@ -12,62 +12,63 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.errors import InputError
+from toolchain.records.ship import StartRecord
 from toolchain.runtimes.environment import version_of
-from toolchain.ship.config import CONFIG, read_config
+from toolchain.ship.config import CONFIG, InstanceGroup, read_config
 from toolchain.ship.engine import Engine
 from toolchain.ship.models import names
 from toolchain.ship.options import Options
 
+# A recent release of Triton, for models that need no particular TensorRT: each `-py3` image has the other two backends.
 LATEST = "26.06"
-"""Of the images that need no particular TensorRT, a recent one; every `-py3` image has both other backends."""
-
 STOCK = f"nvcr.io/nvidia/tritonserver:{LATEST}-py3"
-OWN = f"toolchain-triton:{LATEST}"
-"""The image of docker/README.md, whose `triton-builder` builds plans with the TensorRT that is in it."""
 
+# The image of docker/README.md, whose `triton-builder` builds plans with the TensorRT that the image contains.
+OWN = f"toolchain-triton:{LATEST}"
+
+# Size of the response cache: 256 MB.
 CACHE_BYTES = 1 << 28
+
+# The processes of the python backend exchange tensors through shared memory, and Docker's default of 64 MB runs out.
 SHARED_MEMORY = "512m"
-"""Through which the python backend's processes hand tensors on; Docker's default of 64 MB is used up soon."""
 
 REQUIREMENTS = "requirements.txt"
 ARGUMENTS = "tritonserver.txt"
 
+# Runs in an image without this project. It installs and serves all models of the repository, other projects' included.
 INSTALL_AND_SERVE = (
     f"sort -u /models/*/{REQUIREMENTS} > /tmp/needed.txt && pip install --quiet -r /tmp/needed.txt "
     f"&& exec tritonserver --model-repository=/models $(sort -u /models/*/{ARGUMENTS})"
 )
-"""What runs in an image that has none of it; whatever else is in the repository is looked after too."""
-
-KIND_CPU = 2
 
 
 def requirements(*packages: str) -> str:
-    """Return the requirements of a python model, as they are installed here where it matters.
+    """Return the requirements.txt of a Python model, with the versions that are installed here.
 
-    Up to 24.10, Triton's python backend answers nothing right with numpy 2 (python_backend, pull request 384).
+    Up to Triton 24.10 the python backend fails on each request with numpy 2 (python_backend, pull request 384).
     """
     pinned = [f"{name}=={version_of(name)}" for name in packages]
     return "\n".join(["numpy<2", *pinned]) + "\n"
 
 
 def arguments(engine: Engine, options: Options) -> list[str]:
-    """Return what `tritonserver` must be told for these models, whose configurations are complete."""
-    told = ["--disable-auto-complete-config"]
+    """Return the arguments of `tritonserver` that these models need; their configurations are complete."""
+    flags = ["--disable-auto-complete-config"]
     if options.response_cache:
-        told.append(f"--cache-config=local,size={CACHE_BYTES}")
+        flags.append(f"--cache-config=local,size={CACHE_BYTES}")
     if engine.version_compatible:
-        told.append("--backend-config=tensorrt,version-compatible=true")
-    return told
+        flags.append("--backend-config=tensorrt,version-compatible=true")
+    return flags
 
 
-def start(name: str, engine: Engine, options: Options, repository: Path) -> dict[str, Any]:
-    """Return the image, the arguments that these models need, and the line that serves all of the repository."""
+def start(name: str, engine: Engine, options: Options, repository: Path) -> StartRecord:
+    """Return the image, the arguments for these models, and the command that serves the whole repository."""
     others = list(_others(name, repository))
     plans = engine.tensorrt is not None or any(one.platform == "tensorrt_plan" for one in others)
     kinds = {group.kind for one in others for group in one.instance_group}
-    on_gpu = engine.config["instance_group"][0]["kind"] != "KIND_CPU" or bool(kinds - {KIND_CPU})
+    on_gpu = engine.config["instance_group"][0]["kind"] != "KIND_CPU" or bool(kinds - {InstanceGroup.KIND_CPU})
     image = OWN if plans else STOCK
-    words = [
+    command = [
         "docker",
         "run",
         "--rm",
@@ -82,42 +83,42 @@ def start(name: str, engine: Engine, options: Options, repository: Path) -> dict
         "-v",
         f"{repository.resolve()}:/models:ro",
         image,
+        *([] if image == OWN else ["sh", "-c", INSTALL_AND_SERVE]),
     ]
-    words += [] if image == OWN else ["sh", "-c", INSTALL_AND_SERVE]
-    told = arguments(engine, options)
-    return {"image": image, "tensorrt": engine.tensorrt, "flags": told, "line": shlex.join(words)}
+    flags = arguments(engine, options)
+    return {"image": image, "tensorrt": engine.tensorrt, "flags": flags, "line": shlex.join(command)}
 
 
 def _others(name: str, repository: Path) -> Iterator[Any]:
-    """Yield the configurations of the models that are there already, but for those that are to be replaced."""
+    """Yield the ModelConfig messages of the existing models, except those that this run replaces."""
     own = names(name).values()
     for file in repository.glob(f"*/{CONFIG}"):
         if file.parent.name not in own:
-            with contextlib.suppress(InputError):  # for --lint to say
+            with contextlib.suppress(InputError):  # --lint reports it
                 yield read_config(file)
 
 
-def readme(name: str, started: dict[str, Any], texts: Sequence[str]) -> str:
-    """Return the page beside the ensemble: how to start it and how to ask it."""
+def readme(name: str, started: StartRecord, texts: Sequence[str]) -> str:
+    """Return the README beside the ensemble: how to start a server and how to send a request."""
     inputs = ", ".join(f'{{"name": "{text}", "shape": [1, 1], "datatype": "BYTES", "data": ["..."]}}' for text in texts)
-    checked = ""
+    plan_note = ""
     if started["tensorrt"]:
-        checked = (
-            f"\nA plan runs in the TensorRT that built it and in no other: {started['tensorrt']} here. What an "
-            "image has:\n`docker run --rm IMAGE dpkg-query -W 'libnvinfer*'`. The toolchain's docker/README.md builds "
-            f"{OWN}, and engines with its TensorRT.\n"
+        plan_note = (
+            f"\nA plan runs only in the version of TensorRT that built it: {started['tensorrt']} here. To see the "
+            "version in an\nimage: `docker run --rm IMAGE dpkg-query -W 'libnvinfer*'`. The toolchain's "
+            f"docker/README.md builds {OWN} and\nplans with its TensorRT.\n"
         )
     return f"""# {name}
 
-Text in, label out, by Triton. Start it where this repository lies:
+Text in, label out, by Triton. Start the server on the machine that has this repository:
 
     {started["line"]}
-{checked}
-Ask it:
+{plan_note}
+Send a request:
 
     curl -s localhost:8000/v2/models/{name}/infer -d '{{"inputs": [{inputs}]}}'
 
-A server of your own must be given what is in `{ARGUMENTS}`, and needs the packages in the `{REQUIREMENTS}` of the
-python models; {OWN} has both by itself. `provenance.json` in each version's folder says what it was made
-from. To go back to a version, ship its bundle again with `--version`.
+A server that you start in another way needs the arguments in `{ARGUMENTS}` and the packages in the `{REQUIREMENTS}` of
+the Python models; {OWN} reads both. `provenance.json` in each version folder records what the version was
+made from. To return to an earlier version, ship its bundle again with `--version`.
 """

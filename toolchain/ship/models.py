@@ -1,68 +1,68 @@
-"""The four models of a repository: an ensemble, and its tokenizer, classifier and decoder.
+"""The configurations of the four models of a repository: an ensemble of a tokenizer, a classifier and a decoder.
 
 A client sends TEXT (and TEXT_PAIR) to the ensemble. The tokenizer pads to length buckets, because Triton merges only
-requests of one shape; the classifier is the engine alone, so that its queue and its batches are the engine's; the
-decoder turns logits into a label.
+requests of equal shape. The classifier is the engine alone, so that its queue and batches are the engine's. The decoder
+turns logits into a label.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-from toolchain.ship.config import Values
+from toolchain.ship.config import ConfigJson
 from toolchain.ship.engine import Engine
 from toolchain.ship.options import Options
 from toolchain.ship.signature import Tensor, Tensors, to_json
 
 TEXT = Tensor("TYPE_STRING", (1,))
 
+# File in each version folder of the ensemble that records its origin.
 PROVENANCE = "provenance.json"
-"""In each version of the ensemble: what it was made from."""
 
 
 def names(name: str) -> dict[str, str]:
-    """Return the role of each model -> its name, the ensemble last."""
+    """Return role -> model name, the ensemble last."""
     return {role: f"{name}_{role}" for role in ("tokenizer", "classifier", "decoder")} | {"ensemble": name}
 
 
 def configurations(
     name: str, texts: Sequence[str], classes: int, engine: Engine, options: Options
-) -> dict[str, Values]:
-    """Return role -> configuration of the four models."""
+) -> dict[str, ConfigJson]:
+    """Return role -> configuration of the four models; `texts` are the names of the text inputs."""
     logits, label = Tensor("TYPE_FP32", (classes,)), Tensor("TYPE_STRING", (1,))
-    inputs = {input_: Tensor(tensor.type, (-1,)) for input_, tensor in engine.inputs.items()}
-    takes: Tensors = dict.fromkeys(texts, TEXT)
-    gives: Tensors = {"LABEL": label, "SCORE": logits, "LOGITS": logits}
-    called = names(name)
+    tokens = {token: Tensor(tensor.type, (-1,)) for token, tensor in engine.inputs.items()}
+    inputs: Tensors = dict.fromkeys(texts, TEXT)
+    outputs: Tensors = {"LABEL": label, "SCORE": logits, "LOGITS": logits}
+    model_names = names(name)
 
-    def model(role: str, takes: Tensors, gives: Tensors, **more: Any) -> Values:
+    def model(role: str, takes: Tensors, gives: Tensors, more: ConfigJson) -> ConfigJson:
         return {
-            "name": called[role],
+            "name": model_names[role],
             "max_batch_size": engine.max_batch,
             "input": to_json(takes),
             "output": to_json(gives),
-            # The four belong together: naming the version keeps an older one from being half of it.
+            # The four models of a version belong together, so an ensemble must not combine models of two versions.
             "version_policy": {"specific": {"versions": [options.version]}},
             **more,
         }
 
-    on_cpu: Values = {"backend": "python", "instance_group": [{"count": 1, "kind": "KIND_CPU"}]}
-    cached: Values = {"response_cache": {"enable": True}} if options.response_cache else {}
+    on_cpu: ConfigJson = {
+        "backend": "python",
+        "instance_group": [{"count": 1, "kind": "KIND_CPU"}],
+        "dynamic_batching": _batching(options),
+    }
+    ensemble: ConfigJson = {
+        "platform": "ensemble",
+        "ensemble_scheduling": {"step": _steps(model_names, inputs, tokens, outputs, options.version)},
+    }
     return {
-        "tokenizer": model("tokenizer", takes, inputs, dynamic_batching=_batching(options), **on_cpu),
-        "classifier": model("classifier", inputs, {"logits": logits}, **_classifier(engine, options), **cached),
-        "decoder": model("decoder", {"logits": logits}, gives, dynamic_batching=_batching(options), **on_cpu),
-        "ensemble": model(
-            "ensemble",
-            takes,
-            gives,
-            platform="ensemble",
-            ensemble_scheduling={"step": _steps(called, takes, inputs, gives, options.version)},
-        ),
+        "tokenizer": model("tokenizer", inputs, tokens, on_cpu),
+        "classifier": model("classifier", tokens, {"logits": logits}, _classifier(engine, options)),
+        "decoder": model("decoder", {"logits": logits}, outputs, on_cpu),
+        "ensemble": model("ensemble", inputs, outputs, ensemble),
     }
 
 
-def _batching(options: Options) -> Values:
-    """Return a batcher that sends at once what has come, and refuses what would wait too long."""
+def _batching(options: Options) -> ConfigJson:
+    """Return a batcher that adds no delay and refuses requests that wait longer than the timeout."""
     return {
         "default_queue_policy": {
             "max_queue_size": options.queue,
@@ -73,25 +73,30 @@ def _batching(options: Options) -> Values:
     }
 
 
-def _classifier(engine: Engine, options: Options) -> Values:
+def _classifier(engine: Engine, options: Options) -> ConfigJson:
+    """Return the fields of the classifier's configuration beside its name and tensors."""
     batching = _batching(options)
     if options.delay_us:
         batching["max_queue_delay_microseconds"] = options.delay_us
     if tuned := sorted({one.batch[1] for one in engine.profiles if one.batch[1] < engine.max_batch}):
-        batching["preferred_batch_size"] = tuned  # where the plan's kernels were chosen for so many rows
+        batching["preferred_batch_size"] = tuned  # TensorRT chose the kernels of the plan for these sizes
     (group,) = engine.config["instance_group"]
-    made = engine.config | {
+    config = engine.config | {
         "dynamic_batching": batching,
         "instance_group": [{"count": options.instances, **group}],
         "model_warmup": _warmup(engine),
     }
-    return made | ({"optimization": {"cuda": _cuda_graphs(engine)}} if options.cuda_graphs else {})
+    if options.cuda_graphs:
+        config["optimization"] = {"cuda": _cuda_graphs(engine)}
+    if options.response_cache:
+        config["response_cache"] = {"enable": True}
+    return config
 
 
-def _warmup(engine: Engine) -> list[Values]:
-    """Return one row of each length, and the largest batch, so that no request is the first to ask for its memory.
+def _warmup(engine: Engine) -> list[ConfigJson]:
+    """Return warm-up batches: one row of each length, and the largest batch, which allocates the most memory.
 
-    Ids are 0, which every vocabulary has; random ones would be out of it.
+    All ids are 0, which any vocabulary contains; Triton's random ids would lie outside of it.
     """
     shapes = [(1, length) for length in engine.buckets]
     if engine.max_batch > 1:
@@ -109,10 +114,10 @@ def _warmup(engine: Engine) -> list[Values]:
     ]
 
 
-def _cuda_graphs(engine: Engine) -> Values:
-    """Return a graph for every power of two of rows and every length; no lower bound.
+def _cuda_graphs(engine: Engine) -> ConfigJson:
+    """Return a CUDA graph for each power of two of rows and each length, without a lower bound.
 
-    With a lower bound Triton would run smaller batches in a larger graph, its inputs filled with whatever is there.
+    With a lower bound, Triton would run smaller batches in a larger graph whose remaining inputs are undefined.
     """
     rows = [1 << power for power in range(engine.max_batch.bit_length())]
     specs = [
@@ -123,15 +128,19 @@ def _cuda_graphs(engine: Engine) -> Values:
     return {"graphs": True, "graph_spec": specs}
 
 
-def _steps(called: dict[str, str], takes: Tensors, inputs: Tensors, gives: Tensors, version: int) -> list[Values]:
-    def step(role: str, given: dict[str, str], found: dict[str, str]) -> Values:
-        return {"model_name": called[role], "model_version": version, "input_map": given, "output_map": found}
+def _steps(
+    model_names: dict[str, str], inputs: Tensors, tokens: Tensors, outputs: Tensors, version: int
+) -> list[ConfigJson]:
+    """Return the steps of the ensemble: text -> tokens -> logits -> outputs."""
 
-    same = {name: name for name in inputs}
+    def step(role: str, takes: dict[str, str], gives: dict[str, str]) -> ConfigJson:
+        return {"model_name": model_names[role], "model_version": version, "input_map": takes, "output_map": gives}
+
+    same = {name: name for name in tokens}
     return [
-        step("tokenizer", {name: name for name in takes}, same),
-        # LOGITS is not what the decoder takes: of an output that is also an input Triton drops the maker when a request
-        # does not ask for it (server issue 7482).
+        step("tokenizer", {name: name for name in inputs}, same),
+        # The decoder reads `logits` and not LOGITS: where an output of the ensemble is also the input of a step, Triton
+        # skips the step that produces it if a request does not ask for that output (server issue 7482).
         step("classifier", same, {"logits": "logits"}),
-        step("decoder", {"logits": "logits"}, {name: name for name in gives}),
+        step("decoder", {"logits": "logits"}, {name: name for name in outputs}),
     ]

@@ -1,14 +1,15 @@
-"""What a graph takes and gives, in Triton's words."""
+"""The inputs and outputs of an ONNX graph, with Triton's names of their types."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
 from toolchain import graph
+from toolchain.records.ship import TensorRecord
 
+# ONNX's name of a type -> Triton's.
 TYPES = {
     "BOOL": "TYPE_BOOL",
     "UINT8": "TYPE_UINT8",
@@ -25,12 +26,11 @@ TYPES = {
     "DOUBLE": "TYPE_FP64",
     "STRING": "TYPE_STRING",
 }
-"""ONNX's name of a type -> Triton's."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output: Triton's data type, and every dimension with -1 where it is free."""
+    """One input or output: Triton's data type and all dimensions, -1 for a dynamic one."""
 
     type: str
     dims: tuple[int, ...]
@@ -40,33 +40,33 @@ Tensors = dict[str, Tensor]
 
 
 def signature(file: Path) -> tuple[Tensors, Tensors]:
-    """Return inputs and outputs of an ONNX graph, in its order.
+    """Return the inputs and the outputs of an ONNX graph, in its order.
 
     Raises:
-        InputError: it is no ONNX graph.
+        InputError: the file is not an ONNX graph.
     """
     model = graph.load(file)
     return _tensors(model.graph.inputs), _tensors(model.graph.outputs)
 
 
 def computes_in_float16(file: Path) -> bool:
-    """Return whether a graph's weights, or some of them, are float16.
+    """Return whether a graph has float16 weights.
 
     Raises:
-        InputError: it is no ONNX graph.
+        InputError: the file is not an ONNX graph.
     """
     values = graph.load(file).graph.initializers.values()
     return any(value.dtype == ir.DataType.FLOAT16 for value in values)
 
 
-def to_json(tensors: Tensors) -> list[dict[str, Any]]:
-    """Return tensors as records have them."""
+def to_json(tensors: Tensors) -> list[TensorRecord]:
+    """Return tensors as a record."""
     return [{"name": name, "data_type": one.type, "dims": list(one.dims)} for name, one in tensors.items()]
 
 
-def from_json(values: list[dict[str, Any]]) -> Tensors:
-    """Return what `to_json` gave."""
-    return {value["name"]: Tensor(value["data_type"], tuple(value["dims"])) for value in values}
+def from_json(records: list[TensorRecord]) -> Tensors:
+    """Return the tensors of a record that `to_json` made."""
+    return {record["name"]: Tensor(record["data_type"], tuple(record["dims"])) for record in records}
 
 
 def _tensors(values: Iterable[ir.Value]) -> Tensors:

@@ -1,4 +1,4 @@
-"""The tokenizer of a repository: the Rust library alone, with the ids that the evaluator makes."""
+"""The tokenizer of a repository: the Rust library `tokenizers` without transformers, with the evaluator's ids."""
 
 import json
 from collections.abc import Sequence
@@ -7,19 +7,20 @@ from typing import Any
 from toolchain.bundle.resolved import ResolvedRecipe
 from toolchain.data.rows import Text
 from toolchain.errors import GateError, InputError
+from toolchain.records.ship import TokenizerSettings
 from toolchain.runtimes.parity import PROBES, probe_texts
 from toolchain.ship.signature import Tensors
 from toolchain.tensors import TEXT_INPUTS
 
+# Input of the graph -> attribute of an encoding of `tokenizers` with its values.
 COLUMNS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
-"""Input of the graph -> attribute of an encoding of `tokenizers`."""
 
 
-def standalone(resolved: ResolvedRecipe) -> str:
-    """Return a tokenizer.json that truncates as the evaluator does and needs nothing else.
+def standalone_tokenizer(resolved: ResolvedRecipe) -> str:
+    """Return a tokenizer.json that works without transformers and truncates as the evaluator does.
 
-    It is what transformers made of the bundle's files, which may differ from the tokenizer.json among them: options in
-    tokenizer_config.json change it, and there may be a vocabulary alone.
+    It comes from the tokenizer that transformers loaded, and not from the bundle's tokenizer.json, because options in
+    tokenizer_config.json change the tokenizer, and some checkpoints have only a vocabulary.
 
     Raises:
         GateError: it gives other ids than the evaluator on built-in texts.
@@ -30,17 +31,18 @@ def standalone(resolved: ResolvedRecipe) -> str:
     known = resolved.tokenizer
     if not getattr(known, "is_fast", False):
         raise InputError(
-            f"{resolved.source.folder}: its tokenizer runs in Python alone, and the repository has no transformers. "
+            f"{resolved.source.folder}: its tokenizer runs only in Python, and a repository has no transformers. "
             "Convert it to a tokenizer.json."
         )
     alone: Any = Tokenizer.from_str(known.backend_tokenizer.to_str())
     alone.no_padding()
     alone.enable_truncation(resolved.max_length, direction=known.truncation_side)
-    _check(alone, resolved)
+    _check_ids(alone, resolved)
     return json.dumps(json.loads(alone.to_str()), ensure_ascii=False, indent=1) + "\n"
 
 
-def _check(alone: Any, resolved: ResolvedRecipe) -> None:
+def _check_ids(alone: Any, resolved: ResolvedRecipe) -> None:
+    """Compare all ids with the evaluator's, also for empty texts and for texts that are truncated."""
     columns = len(resolved.task.text_columns)
     texts: list[Text] = [*probe_texts(columns), ("",) * columns, (" ".join(PROBES) * 20,) * columns]
     wanted = resolved.encode(texts).columns
@@ -49,7 +51,7 @@ def _check(alone: Any, resolved: ResolvedRecipe) -> None:
         for name, ids in wanted.items():
             if list(getattr(found, COLUMNS[name])) != list(ids[row]):
                 raise GateError(
-                    f"{resolved.source.folder}: the tokenizer alone gives other {name} than with transformers for "
+                    f"{resolved.source.folder}: without transformers the tokenizer gives other {name} for "
                     f"{text[0][:40]!r}. Report this bug."
                 )
 
@@ -60,15 +62,16 @@ def _joined(text: Text) -> str | tuple[str, ...]:
 
 def settings(
     resolved: ResolvedRecipe, inputs: Tensors, buckets: Sequence[int], *, max_characters: int
-) -> dict[str, Any]:
-    """Return what repository/tokenizer.py reads beside its tokenizer.json.
+) -> TokenizerSettings:
+    """Return the content of settings.json, which repository/tokenizer.py reads beside its tokenizer.json.
 
     Raises:
-        InputError: the graph has an input that no tokenizer makes.
+        InputError: the graph has an input that the tokenizer cannot produce.
     """
     if unknown := [name for name in inputs if name not in COLUMNS]:
         raise InputError(
-            f"{resolved.source.folder}: its graph takes {unknown[0]}, which no tokenizer makes. Build it again."
+            f"{resolved.source.folder}: its graph has the input {unknown[0]}, which a tokenizer does not produce. "
+            "Build it again."
         )
     pad_values = resolved.encode([("",) * len(resolved.task.text_columns)]).pad_values
     return {

@@ -1,9 +1,10 @@
-"""A Triton model repository, made from a bundle."""
+"""Make a Triton model repository from a bundle."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from toolchain import __version__
 from toolchain.bundle import Bundle, open_bundle
@@ -12,22 +13,29 @@ from toolchain.bundle.resolved import ResolvedRecipe, resolve_bundle
 from toolchain.errors import InputError
 from toolchain.evaluation.target import recorded
 from toolchain.files import sha256_file
+from toolchain.records.ship import Provenance, StartRecord, TokenizerSettings, TritonRecord
 from toolchain.runtimes.environment import version_of
-from toolchain.ship.config import Values, config_text
+from toolchain.ship.config import config_text
 from toolchain.ship.engine import Engine, find_engine
-from toolchain.ship.install import LABELS, Model, place
+from toolchain.ship.install import LABELS, Content, Model, write_models
 from toolchain.ship.launch import ARGUMENTS, REQUIREMENTS, readme, requirements, start
 from toolchain.ship.models import PROVENANCE, configurations, names
 from toolchain.ship.options import Options
 from toolchain.ship.signature import to_json
-from toolchain.ship.tokens import settings, standalone
+from toolchain.ship.tokens import settings, standalone_tokenizer
 
-SCHEMA = 1
+# Version of the format of provenance.json.
+SCHEMA: Final = 1
+
+# The code of the Python models, which is copied into the repository.
 CODE = Path(__file__).parent / "repository"
 
 
-def ship(path: Path, repository: Path, options: Options, *, trust: str | None = None) -> dict[str, Any]:
-    """Write the bundle at `path` into `repository`, which may have other models and versions; say how to start it.
+def ship(path: Path, repository: Path, options: Options, *, trust: str | None = None) -> TritonRecord:
+    """Write the bundle at `path` into `repository`, which may contain other models and versions.
+
+    Returns:
+        What was written, and how to start a server.
 
     Raises:
         ToolchainError: see errors.py.
@@ -37,33 +45,19 @@ def ship(path: Path, repository: Path, options: Options, *, trust: str | None = 
     name = options.name or bundle.name
     check_name(name)
     engine = find_engine(bundle, options)
-    _check_head(engine, resolved)
+    _check_logits(engine, resolved)
     own = settings(resolved, engine.inputs, engine.buckets, max_characters=options.max_characters)
     configs = configurations(name, own["texts"], len(resolved.source.labels), engine, options)
     configs["ensemble"]["parameters"] = {"bundle_sha256": {"string_value": bundle.digest}}
-    called = names(name)
-    pips = {"tokenizer": requirements("tokenizers")}
-    if engine.backend == "python":
-        pips["classifier"] = requirements("onnxruntime")
     started = start(name, engine, options, repository)
-    about = _provenance(bundle, resolved, engine, options, started)
-    files: dict[str, dict[str, Path | str]] = {
-        "tokenizer": {
-            "model.py": CODE / "tokenizer.py",
-            "tokenizer.json": standalone(resolved),
-            "settings.json": _json(own),
-        },
-        "classifier": dict(engine.files),
-        "decoder": {"model.py": CODE / "decoder.py", LABELS: _json(resolved.source.labels)},
-        "ensemble": {PROVENANCE: _json(about)},  # which also keeps the folder where empty ones get lost
-    }
-    if engine.backend == "python":
-        files["classifier"]["model.py"] = CODE / "classifier.py"
-    beside: dict[str, dict[str, Path | str]] = {role: {REQUIREMENTS: text} for role, text in pips.items()}
-    told = "".join(f"{one}\n" for one in started["flags"])
-    beside["ensemble"] = {"README.md": readme(name, started, own["texts"]), ARGUMENTS: told}
-    models = [Model(called[role], config_text(configs[role]), files[role], beside.get(role, {})) for role in called]
-    kept = place(models, repository, version=options.version)
+    provenance = _provenance(bundle, resolved, engine, options, started)
+    files = _files(resolved, engine, own, provenance)
+    beside = _beside(name, engine, own, started)
+    model_names = names(name)
+    models = [
+        Model(model_names[role], config_text(configs[role]), files[role], beside.get(role, {})) for role in model_names
+    ]
+    kept = write_models(models, repository, version=options.version)
     return {
         "repository": str(repository),
         "model": name,
@@ -72,33 +66,68 @@ def ship(path: Path, repository: Path, options: Options, *, trust: str | None = 
         "backend": engine.backend,
         "max_batch": engine.max_batch,
         "buckets": list(engine.buckets),
-        "files": about["files"],
+        "files": provenance["files"],
         "start": started,
     }
 
 
-def _json(value: Any) -> str:
+def _files(
+    resolved: ResolvedRecipe, engine: Engine, own: TokenizerSettings, provenance: Provenance
+) -> dict[str, dict[str, Content]]:
+    """Return role -> file name in the version folder -> content."""
+    files: dict[str, dict[str, Content]] = {
+        "tokenizer": {
+            "model.py": CODE / "tokenizer.py",
+            "tokenizer.json": standalone_tokenizer(resolved),
+            "settings.json": _json(own),
+        },
+        "classifier": dict(engine.files),
+        "decoder": {"model.py": CODE / "decoder.py", LABELS: _json(resolved.source.labels)},
+        # The ensemble needs no file, but some ways to copy a repository drop empty folders.
+        "ensemble": {PROVENANCE: _json(provenance)},
+    }
+    if engine.backend == "python":
+        files["classifier"]["model.py"] = CODE / "classifier.py"
+    return files
+
+
+def _beside(name: str, engine: Engine, own: TokenizerSettings, started: StartRecord) -> dict[str, dict[str, Content]]:
+    """Return role -> file name next to config.pbtxt -> content, where there is any."""
+    beside: dict[str, dict[str, Content]] = {
+        "tokenizer": {REQUIREMENTS: requirements("tokenizers")},
+        "ensemble": {
+            "README.md": readme(name, started, own["texts"]),
+            ARGUMENTS: "".join(f"{flag}\n" for flag in started["flags"]),
+        },
+    }
+    if engine.backend == "python":
+        beside["classifier"] = {REQUIREMENTS: requirements("onnxruntime")}
+    return beside
+
+
+def _json(value: Mapping[str, Any] | list[str]) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def _check_head(engine: Engine, resolved: ResolvedRecipe) -> None:
+def _check_logits(engine: Engine, resolved: ResolvedRecipe) -> None:
+    """Refuse an engine whose output is not float32 logits, one for each label."""
     logits = engine.outputs.get("logits")
+    file = next(iter(engine.files.values()))
     if logits is None or logits.type != "TYPE_FP32" or len(logits.dims) != 2:
         raise InputError(
-            f"{next(iter(engine.files.values()))}: its outputs are {', '.join(engine.outputs)}, not float32 logits "
-            "[batch, classes]. Build it again."
+            f"{file}: its outputs are {', '.join(engine.outputs)}, not float32 logits [batch, classes]. Build it again."
         )
     if logits.dims[1] not in (-1, len(resolved.source.labels)):
         raise InputError(
-            f"{next(iter(engine.files.values()))}: gives {logits.dims[1]} logits, and config.json names "
-            f"{len(resolved.source.labels)} labels. Build it again."
+            f"{file}: outputs {logits.dims[1]} logits, and config.json names {len(resolved.source.labels)} labels. "
+            "Build it again."
         )
 
 
 def _provenance(
-    bundle: Bundle, resolved: ResolvedRecipe, engine: Engine, options: Options, started: Values
-) -> dict[str, Any]:
-    """Return what a version was made from, and what its engine takes and gives."""
+    bundle: Bundle, resolved: ResolvedRecipe, engine: Engine, options: Options, started: StartRecord
+) -> Provenance:
+    """Return what a version was made from, and the tensors of its engine."""
     return {
         "schema": SCHEMA,
         "bundle_sha256": bundle.digest,
@@ -119,6 +148,6 @@ def _provenance(
         "profiles": [profile.to_json() for profile in engine.profiles],
         "inputs": to_json(engine.inputs),
         "outputs": to_json(engine.outputs),
-        "versions": {"toolchain": __version__} | {name: version_of(name) for name in ("tokenizers", "onnxruntime")},
+        "versions": {"toolchain": __version__, **{name: version_of(name) for name in ("tokenizers", "onnxruntime")}},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -1,18 +1,17 @@
-"""What a bundle could do at best on a GPU that is not here."""
-
-from typing import Any
+"""Show the bounds of `toolchain predict` on the terminal."""
 
 from toolchain.cli.show import put, titled
+from toolchain.records.roofline import PredictedBounds
 
 
-def predicted(found: dict[str, Any]) -> None:
-    """Print the bounds by batch, and what they do and do not say."""
+def predicted(found: PredictedBounds) -> None:
+    """Print the bounds by batch size and how to read them."""
     gpu, length = found["gpu"], found["length"]
     table = titled(
         f"{found['artefact']} as {found['precision']} on {gpu['name']}, {length['tokens']} tokens a row "
         f"({length['from']}): {found['kind']}"
     )
-    for heading in ("batch", "µs, at least", "products", "memory", "bound by", "rows/s, at most"):
+    for heading in ("batch", "µs, at least", "GEMMs", "memory", "bound by", "rows/s, at most"):
         table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("mJ/row, at least", f"{gpu['tdp_w']:g} W of it"):
         table.add_column(heading, justify="right")
@@ -20,7 +19,7 @@ def predicted(found: dict[str, Any]) -> None:
         least = one["mj_per_row_at_least"]
         table.add_row(
             str(one["batch"]),
-            *(f"{1e3 * one[key]:,.1f}" for key in ("time_ms", "compute_ms", "memory_ms")),
+            *(f"{1e3 * ms:,.1f}" for ms in (one["time_ms"], one["compute_ms"], one["memory_ms"])),
             one["bound"],
             f"{one['rows_per_s']:,.0f}",
             "-" if least is None else f"{least:.3f}",
@@ -31,11 +30,13 @@ def predicted(found: dict[str, Any]) -> None:
 
 def _reading(tdp_w: float, *, floor: bool) -> list[str]:
     lines = [
-        "No run of these products, one after the other on this card, takes less time; most take several times as long:",
-        "launches, what is not a product, and what keeps a card from its peak are not in it.",
-        "The last column is the power limit times the time: the most that a run at that speed draws, in mJ a row.",
-        f"A slower run, at r rows/s, draws at most {tdp_w:g}/r J a row.",
+        "The times are lower bounds. Most runs take several times as long: the bounds exclude launches, all operators",
+        "except GEMMs, and whatever keeps the GPU from its peak.",
+        "The last column is the power limit times the time: the upper bound of the energy of a run at that speed.",
+        f"A slower run, at r rows/s, uses at most {tdp_w:g}/r J a row.",
     ]
     if not floor:
-        lines.append("Energy has no floor here: data sheets give no idle power. If you know it: --idle-power W.")
+        lines.append(
+            "There is no lower bound of the energy: data sheets give no idle power. If you know it, add --idle-power W."
+        )
     return lines

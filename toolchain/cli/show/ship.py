@@ -1,33 +1,32 @@
-"""What was shipped, and what is wrong with a repository."""
-
-from typing import Any
+"""Show the results of `toolchain ship` on the terminal."""
 
 from toolchain.cli.show import put
+from toolchain.records.ship import LintRecord, ServiceRecord, TritonRecord
 
 
-def shipped(done: dict[str, Any]) -> None:
-    """Print what was made and how to start it."""
+def shipped(done: TritonRecord) -> None:
+    """Print the content of a repository and the command that starts a server."""
     start, kept = done["start"], done["kept_versions"]
     engines = ", ".join(one["from"] for one in done["files"].values())
     put(
-        f"{done['repository']}: {done['model']} version {done['version']} runs {engines} by {done['backend']}"
+        f"{done['repository']}: {done['model']} version {done['version']} runs {engines} with {done['backend']}"
         + (f"; kept: version {', '.join(map(str, kept))}" if kept else "")
     )
     put(f"  batches of up to {done['max_batch']} rows, padded to {', '.join(map(str, done['buckets']))} tokens")
     if start["tensorrt"]:
-        put(f"  a plan runs in its own TensorRT alone: {start['image']} must have {start['tensorrt']}")
+        put(f"  a plan runs only in the TensorRT that built it: {start['image']} must contain {start['tensorrt']}")
     put(f"start: {start['line']}")
     put(f"next: toolchain ship triton --lint {done['repository']}")
 
 
-def linted(found: dict[str, Any]) -> None:
-    """Print one finding a line, and how many there are."""
+def linted(found: LintRecord) -> None:
+    """Print one finding a line, then the totals."""
     for one in found["findings"]:
         put(f"{one['level']}: {one['where']}: {one['what']}. {one['do']}.")
     put(f"{found['repository']}: {found['models']} models, {found['errors']} errors, {found['warnings']} warnings")
 
 
-def packed(done: dict[str, Any]) -> None:
-    """Print what became of a bundle as a service, and how to run it."""
+def packed(done: ServiceRecord) -> None:
+    """Print the folder or image of a service and the command that starts it."""
     put(f"{done.get('path') or done['image']}: {done['name']}, bundle {done['sha256'][:12]}")
     put(f"next: {done['next']}")

@@ -1,4 +1,4 @@
-"""The messages and services of gRPC, from the .proto files in this folder.
+"""The messages and services of gRPC, and Triton's model configuration, from the .proto files in this folder.
 
 They are made at import from descriptors.binpb, which protoc writes:
 

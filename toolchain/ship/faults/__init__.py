@@ -1,61 +1,65 @@
-"""Faults of a model repository that can be seen without starting a server.
+"""Checks of a Triton model repository that need no server.
 
-A check is a function that is given one model of the repository, and all of them, and yields findings. To add one: a
-function in a module here, and its name in the module's CHECKS.
+A check is a function of one model and of all models of the repository that yields findings. To add a check, write the
+function in a module of this package and add it to the CHECKS of that module.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from toolchain.ship.schema import message_class
-
+# Older names of backends, which configurations give as `platform`.
 PLATFORMS = {"tensorrt_plan": "tensorrt", "onnxruntime_onnx": "onnxruntime"}
-"""Older names of backends."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault: an error is a model that does not load or answers wrongly, a warning one that serves badly."""
+    """One fault of a repository.
 
-    level: str
+    `level`: with an error a model does not load or gives wrong results; with a warning it serves badly.
+    `where`: the model, or a file of it.
+    `what`: the fault.
+    `do`: what fixes it.
+    """
+
+    level: Literal["error", "warning"]
     where: str
     what: str
     do: str
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A model's folder and its configuration, read."""
+class LoadedModel:
+    """The folder of a model and its configuration, a ModelConfig message."""
 
     folder: Path
     config: Any
 
     @property
     def name(self) -> str:
-        """The name that it is served by, which is its folder's."""
+        """The name that Triton serves the model under: the name of its folder."""
         return self.folder.name
 
     @property
     def backend(self) -> str:
-        """The backend, by either of the two ways to name it; an ensemble's is `ensemble`."""
+        """The backend, from the field `backend` or the older `platform`; `ensemble` for an ensemble."""
         return str(self.config.backend or PLATFORMS.get(self.config.platform, self.config.platform))
 
     @property
-    def there(self) -> list[int]:
-        """The versions that have a folder."""
+    def present(self) -> list[int]:
+        """The versions that have a folder, in ascending order."""
         return sorted(int(path.name) for path in self.folder.iterdir() if path.is_dir() and path.name.isdecimal())
 
     @property
     def served(self) -> list[int]:
-        """The versions that the policy asks for; not all of them need be there."""
+        """The versions that the version policy selects, in ascending order; some of them may lack a folder."""
         policy = self.config.version_policy
         if policy.WhichOneof("policy_choice") == "specific":
             return sorted(policy.specific.versions)
         if policy.WhichOneof("policy_choice") == "all":
-            return self.there
-        return self.there[-max(1, policy.latest.num_versions) :]
+            return self.present
+        return self.present[-max(1, policy.latest.num_versions) :]
 
     def error(self, what: str, do: str) -> Finding:
         """Return an error of this model."""
@@ -66,16 +70,6 @@ class Loaded:
         return Finding("warning", self.name, what, do)
 
 
-Models = dict[str, Loaded]
-Check = Callable[[Loaded, Models], Iterator[Finding]]
-
-
-def type_name(value: int) -> str:
-    """Return the name of a data type: TYPE_INT32."""
-    field = message_class().DESCRIPTOR.fields_by_name["input"].message_type.fields_by_name["data_type"]
-    return str(field.enum_type.values_by_number[value].name)
-
-
-def listed(dims: Any) -> str:
-    """Return dimensions as they are written: [-1, 2]."""
-    return str([int(size) for size in dims])
+# Name -> model, for a whole repository.
+Models = dict[str, LoadedModel]
+Check = Callable[[LoadedModel, Models], Iterator[Finding]]

@@ -1,4 +1,4 @@
-"""Faults between the models of an ensemble: tensors that do not join, types that differ, batches that are too large."""
+"""Checks between the models of an ensemble: tensors that do not match, and batches that are too large."""
 
 import json
 from collections.abc import Iterator
@@ -6,104 +6,112 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolchain.files import sha256_file
-from toolchain.ship.faults import Check, Finding, Loaded, Models, listed, type_name
+from toolchain.ship.config import dims_text, type_name
+from toolchain.ship.faults import Check, Finding, LoadedModel, Models
 from toolchain.ship.models import PROVENANCE, names
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a tensor of an ensemble comes from."""
+class Producer:
+    """The model that produces a tensor of an ensemble, or `the request`, and the tensor in its configuration."""
 
-    origin: str
+    name: str
     tensor: Any
 
 
-def joints(model: Loaded, models: Models) -> Iterator[Finding]:
-    """Follow every tensor from where it is made to where it is taken."""
+def connections(model: LoadedModel, models: Models) -> Iterator[Finding]:
+    """Check each tensor of an ensemble from its producer to its consumers."""
     if not model.config.HasField("ensemble_scheduling"):
         if model.backend == "ensemble":
-            yield model.error("an ensemble without steps", "Add ensemble_scheduling")
+            yield model.error("the ensemble has no steps", "Add ensemble_scheduling")
         return
-    made = {one.name: Source("the request", one) for one in model.config.input}
+    produced = {one.name: Producer("the request", one) for one in model.config.input}
     for step in model.config.ensemble_scheduling.step:
         yield from _step(model, step, models)
     steps = [step for step in model.config.ensemble_scheduling.step if step.model_name in models]
     for step in steps:
-        yield from _outputs(model, step, models[step.model_name], made)
+        yield from _outputs(model, step, models[step.model_name], produced)
     for step in steps:
-        yield from _inputs(model, step, models[step.model_name], made)
-    taken = {tensor for step in steps for tensor in step.input_map.values()}
+        yield from _inputs(model, step, models[step.model_name], produced)
+    consumed = {tensor for step in steps for tensor in step.input_map.values()}
     for output in model.config.output:
-        if output.name in taken and output.name in made:
+        if output.name in consumed and output.name in produced:
             yield model.error(
-                f"the output {output.name} is a step's input too: who asks for other outputs alone gets "
-                "an error (server issue 7482)",
-                "Let the last step pass it on",
+                f"the output {output.name} is also the input of a step: a request for other outputs alone fails "
+                "(Triton server issue 7482)",
+                "Let the last step output it",
             )
-        if output.name not in made:
-            yield model.error(f"no step makes the output {output.name}", "Map a step's output to it")
+        if output.name not in produced:
+            yield model.error(f"no step produces the output {output.name}", "Map an output of a step to it")
         else:
-            yield from _same(model, output.name, made[output.name], output, "its configuration")
+            yield from _matches(model, output.name, produced[output.name], output, "its configuration")
 
 
-def _step(model: Loaded, step: Any, models: Models) -> Iterator[Finding]:
+def _step(model: LoadedModel, step: Any, models: Models) -> Iterator[Finding]:
     if step.model_name not in models:
-        yield model.error(f"step {step.model_name!r} is no model of this repository", "Put it there, or mend its name")
+        yield model.error(
+            f"step {step.model_name!r} is not a model of this repository", "Add the model, or fix the name"
+        )
         return
     other = models[step.model_name]
     if step.model_version > 0 and step.model_version not in other.served:
         yield model.error(
-            f"takes version {step.model_version} of {other.name}, which serves "
+            f"uses version {step.model_version} of {other.name}, which serves "
             f"{', '.join(map(str, other.served)) or 'none'}",
-            "Mend model_version",
+            "Fix model_version",
         )
-    most, own = other.config.max_batch_size, model.config.max_batch_size
-    if own > most:
-        yield model.error(f"max_batch_size {own}, and {other.name} takes {most} rows", f"Write {most}")
+    limit, own = other.config.max_batch_size, model.config.max_batch_size
+    if own > limit:
+        yield model.error(f"max_batch_size {own} is above the {limit} of {other.name}", f"Write {limit}")
 
 
-def _outputs(model: Loaded, step: Any, other: Loaded, made: dict[str, Source]) -> Iterator[Finding]:
-    """Add to `made` what a step makes."""
+def _outputs(model: LoadedModel, step: Any, other: LoadedModel, produced: dict[str, Producer]) -> Iterator[Finding]:
+    """Check the outputs of a step and add them to `produced`."""
     outputs = {one.name: one for one in other.config.output}
     for key, tensor in step.output_map.items():
         if key not in outputs:
             yield model.error(f"{other.name} has no output {key}", f"Choose from {', '.join(outputs)}")
-        elif tensor in made:
-            yield model.error(f"{tensor} is made by {made[tensor].origin} and by {other.name}", "Rename one")
+        elif tensor in produced:
+            yield model.error(f"both {produced[tensor].name} and {other.name} produce {tensor}", "Rename one")
         else:
-            made[tensor] = Source(other.name, outputs[key])
+            produced[tensor] = Producer(other.name, outputs[key])
 
 
-def _inputs(model: Loaded, step: Any, other: Loaded, made: dict[str, Source]) -> Iterator[Finding]:
+def _inputs(model: LoadedModel, step: Any, other: LoadedModel, produced: dict[str, Producer]) -> Iterator[Finding]:
     inputs = {one.name: one for one in other.config.input}
     for key, tensor in step.input_map.items():
         if key not in inputs:
             yield model.error(f"{other.name} has no input {key}", f"Choose from {', '.join(inputs)}")
-        elif tensor not in made:
-            yield model.error(f"{other.name} takes {tensor}, which nothing makes", "Map a step's output to it")
+        elif tensor not in produced:
+            yield model.error(f"{other.name} takes {tensor}, which no step produces", "Map an output of a step to it")
         else:
-            yield from _same(model, tensor, made[tensor], inputs[key], other.name)
+            yield from _matches(model, tensor, produced[tensor], inputs[key], other.name)
     if missing := [name for name, one in inputs.items() if name not in step.input_map and not one.optional]:
-        yield model.error(f"{other.name} needs {missing[0]}, and its step maps nothing to it", "Add it to input_map")
+        yield model.error(
+            f"{other.name} needs the input {missing[0]}, which its step does not map", "Add it to input_map"
+        )
 
 
-def _same(model: Loaded, name: str, source: Source, taken: Any, taker: str) -> Iterator[Finding]:
-    types = type_name(source.tensor.data_type), type_name(taken.data_type)
+def _matches(model: LoadedModel, name: str, producer: Producer, taken: Any, consumer: str) -> Iterator[Finding]:
+    """Compare the type and the dimensions of a tensor on both sides."""
+    types = type_name(producer.tensor.data_type), type_name(taken.data_type)
     if types[0] != types[1]:
-        yield model.error(f"{name} is {types[0]} from {source.origin} and {types[1]} in {taker}", "Write the same type")
-    dims = list(source.tensor.dims), list(taken.dims)
+        yield model.error(
+            f"{name} is {types[0]} from {producer.name} and {types[1]} in {consumer}", "Write the same type"
+        )
+    dims = list(producer.tensor.dims), list(taken.dims)
     fits = len(dims[0]) == len(dims[1]) and all(
         one == other or -1 in (one, other) for one, other in zip(*dims, strict=True)
     )
     if not fits:
         yield model.error(
-            f"{name} has dims {listed(dims[0])} from {source.origin} and {listed(dims[1])} in {taker}",
+            f"{name} has dims {dims_text(dims[0])} from {producer.name} and {dims_text(dims[1])} in {consumer}",
             "Write the same dims",
         )
 
 
-def provenance(model: Loaded, models: Models) -> Iterator[Finding]:
-    """The engine of an ensemble that we made is still the one that we put there."""
+def provenance(model: LoadedModel, models: Models) -> Iterator[Finding]:
+    """Compare the digests of the engine files with those that were recorded when the bundle was shipped."""
     classifier = models.get(names(model.name)["classifier"])
     if classifier is None:
         return
@@ -112,12 +120,12 @@ def provenance(model: Loaded, models: Models) -> Iterator[Finding]:
             shipped = json.loads((model.folder / str(version) / PROVENANCE).read_text(encoding="utf-8"))["files"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        for name, file in shipped.items():
-            place = classifier.folder / str(version) / name
-            if not place.is_file():
+        for name, record in shipped.items():
+            file = classifier.folder / str(version) / name
+            if not file.is_file():
                 yield classifier.error(f"{version}/{name} is missing", "Ship the bundle again")
-            elif sha256_file(place) != file["sha256"]:
+            elif sha256_file(file) != record["sha256"]:
                 yield classifier.error(f"{version}/{name} is not the file that was shipped", "Ship the bundle again")
 
 
-CHECKS: tuple[Check, ...] = (joints, provenance)
+CHECKS: tuple[Check, ...] = (connections, provenance)

@@ -1,45 +1,46 @@
-"""Faults of one model by itself: its folder, its tensors, its instances, its queue."""
+"""Checks of one model: its folder, tensors, instances and queue."""
 
 import ast
 import re
 from collections.abc import Iterator
 
-from toolchain.ship.faults import Check, Finding, Loaded, Models
+from toolchain.ship.config import InstanceGroup
+from toolchain.ship.faults import Check, Finding, LoadedModel, Models
 
-FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan", "python": "model.py", "pytorch": "model.pt"}
-"""The file that each backend opens where the configuration names none."""
+# Backend -> the file that it opens where the configuration names none.
+DEFAULT_FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan", "python": "model.py", "pytorch": "model.pt"}
 
 
-def name(model: Loaded, models: Models) -> Iterator[Finding]:
-    """The name is the folder's, and something runs it."""
+def name(model: LoadedModel, models: Models) -> Iterator[Finding]:
+    """Check that the configuration repeats the folder's name, if it gives any, and names a backend."""
     stated = model.config.name
     if stated and stated != model.name:
-        yield model.error(f"its configuration says {stated!r}", "Name both alike")
+        yield model.error(f"its configuration says {stated!r}", "Give both the same name")
     if not model.backend:
-        yield model.error("neither backend nor platform", 'Say what runs it, such as backend: "onnxruntime"')
+        yield model.error("neither backend nor platform is set", 'Set the backend, for example backend: "onnxruntime"')
 
 
-def versions(model: Loaded, models: Models) -> Iterator[Finding]:
-    """Each version that is to be served has a folder with what the backend opens."""
-    if not model.there:
-        yield model.error("no folder of a version", "Put its files into a folder 1")
+def versions(model: LoadedModel, models: Models) -> Iterator[Finding]:
+    """Check that each version to be served has a folder with the files that the backend opens."""
+    if not model.present:
+        yield model.error("it has no version folder", "Put its files into a folder named 1")
     for version in model.served:
-        if version not in model.there:
-            yield model.error(f"version {version} is to be served and is not there", "Mend its version_policy")
+        if version not in model.present:
+            yield model.error(f"version {version} is to be served and has no folder", "Fix its version_policy")
         elif model.backend != "ensemble":
-            for file in files(model):
+            for file in required_files(model):
                 if not (model.folder / str(version) / file).exists():
-                    yield model.error(f"{version}/{file} is missing", "Put it there, or mend the configuration")
+                    yield model.error(f"{version}/{file} is missing", "Add the file, or fix the configuration")
 
 
-def files(model: Loaded) -> list[str]:
-    """Return the files that a version must have."""
-    named = [model.config.default_model_filename or FILES.get(model.backend, "")]
+def required_files(model: LoadedModel) -> list[str]:
+    """Return the names of the files that each version must have."""
+    named = [model.config.default_model_filename or DEFAULT_FILES.get(model.backend, "")]
     return sorted({*filter(None, named), *model.config.cc_model_filenames.values()})
 
 
-def code(model: Loaded, models: Models) -> Iterator[Finding]:
-    """A python model can be parsed, and has the class that Triton looks for."""
+def code(model: LoadedModel, models: Models) -> Iterator[Finding]:
+    """Check that the code of a Python model parses and defines the class that Triton loads."""
     for version in model.served if model.backend == "python" else ():
         file = model.folder / str(version) / (model.config.default_model_filename or "model.py")
         if not file.is_file():
@@ -47,82 +48,85 @@ def code(model: Loaded, models: Models) -> Iterator[Finding]:
         try:
             tree = ast.parse(file.read_text(encoding="utf-8"))
         except (SyntaxError, UnicodeDecodeError) as error:
-            yield model.error(f"{version}/{file.name} is no Python: {error}", "Mend it")
+            yield model.error(f"{version}/{file.name} is not valid Python: {error}", "Fix the file")
             continue
         if not any(isinstance(node, ast.ClassDef) and node.name == "TritonPythonModel" for node in tree.body):
-            yield model.error(f"{version}/{file.name} has no class TritonPythonModel", "Add it")
+            yield model.error(f"{version}/{file.name} has no class TritonPythonModel", "Add the class")
 
 
-def numpy(model: Loaded, models: Models) -> Iterator[Finding]:
-    """Up to 24.10 the python backend says that it is ready, and fails at every request where numpy is 2."""
+def numpy(model: LoadedModel, models: Models) -> Iterator[Finding]:
+    """Check that a Python model pins numpy below 2.
+
+    Up to Triton 24.10, the python backend reports ready with numpy 2 and then fails on each request.
+    """
     file = model.folder / "requirements.txt"
     if model.backend == "python" and file.is_file():
         text = file.read_text(encoding="utf-8", errors="replace")
         if not re.search(r"^numpy\b.*(<\s*2|==\s*1\.|~=\s*1\.)", text, re.MULTILINE):
             yield model.warning(
-                "requirements.txt lets numpy 2 in, with which Triton up to 24.10 is ready and answers nothing",
+                "requirements.txt allows numpy 2, with which Triton up to 24.10 reports ready and fails on each "
+                "request",
                 "Add the line numpy<2",
             )
 
 
-def tensors(model: Loaded, models: Models) -> Iterator[Finding]:
-    """Every tensor has a name of its own, a type and dimensions."""
-    for what in ("input", "output"):
+def tensors(model: LoadedModel, models: Models) -> Iterator[Finding]:
+    """Check that each tensor has a unique name, a type and valid dimensions."""
+    for side in ("input", "output"):
         seen: set[str] = set()
-        for one in getattr(model.config, what):
-            if one.name in seen or not one.name:
-                yield model.error(f"{what} {one.name!r} twice or without a name", "Name each once")
-            if not one.data_type:
-                yield model.error(f"{what} {one.name}: no data_type", "Give it, such as TYPE_INT32")
-            if not one.dims and not one.HasField("reshape"):
-                yield model.error(f"{what} {one.name}: no dims", "Give them without the batch, such as [ -1 ]")
-            if any(size == 0 or size < -1 for size in one.dims):
-                yield model.error(f"{what} {one.name}: dims {list(one.dims)}", "Give sizes above 0, or -1")
-            seen.add(one.name)
+        for tensor in getattr(model.config, side):
+            if tensor.name in seen or not tensor.name:
+                yield model.error(f"{side} {tensor.name!r} appears twice or has no name", "Give each a unique name")
+            if not tensor.data_type:
+                yield model.error(f"{side} {tensor.name}: no data_type", "Add it, such as TYPE_INT32")
+            if not tensor.dims and not tensor.HasField("reshape"):
+                yield model.error(f"{side} {tensor.name}: no dims", "Add them without the batch, such as [ -1 ]")
+            if any(size == 0 or size < -1 for size in tensor.dims):
+                yield model.error(f"{side} {tensor.name}: dims {list(tensor.dims)}", "Use sizes above 0, or -1")
+            seen.add(tensor.name)
 
 
-KIND_GPU = 1
-
-
-def instances(model: Loaded, models: Models) -> Iterator[Finding]:
-    """Instances are where they can be; an ensemble has none."""
+def instances(model: LoadedModel, models: Models) -> Iterator[Finding]:
+    """Check that an ensemble has no instances, and that a model needs no GPU to be tested."""
     groups = model.config.instance_group
     if model.backend == "ensemble":
         if groups:
-            yield model.error("an ensemble has no instances of its own", "Leave instance_group out")
+            yield model.error("an ensemble cannot have instances", "Remove instance_group")
         return
-    if any(group.kind == KIND_GPU for group in groups):
+    if any(group.kind == InstanceGroup.KIND_GPU for group in groups):
         yield model.warning(
-            "KIND_GPU does not load where that GPU is absent, not even to be tested",
-            "Write KIND_AUTO, or leave kind out",
+            "KIND_GPU does not load on a machine without that GPU, not even for a test",
+            "Write KIND_AUTO, or remove kind",
         )
 
 
-def batching(model: Loaded, models: Models) -> Iterator[Finding]:
-    """The queue has an end, and a batcher has something to batch."""
+def batching(model: LoadedModel, models: Models) -> Iterator[Finding]:
+    """Check that the queue is bounded and that the batcher can merge requests."""
     if not model.config.HasField("dynamic_batching"):
         return
-    batcher, most = model.config.dynamic_batching, model.config.max_batch_size
-    if most <= 1:
+    batcher, max_batch = model.config.dynamic_batching, model.config.max_batch_size
+    if max_batch <= 1:
         yield model.warning(
-            f"dynamic_batching with max_batch_size {most} merges nothing; a delay only costs time",
-            "Raise max_batch_size, or leave dynamic_batching out",
+            f"dynamic_batching with max_batch_size {max_batch} merges nothing, so a delay only adds latency",
+            "Raise max_batch_size, or remove dynamic_batching",
         )
-    large = [size for size in batcher.preferred_batch_size if size > most]
-    if large and most > 0:
-        yield model.error(f"preferred_batch_size {large[0]} is above max_batch_size {most}", "Give that or less")
+    too_large = [size for size in batcher.preferred_batch_size if size > max_batch]
+    if too_large and max_batch > 0:
+        yield model.error(
+            f"preferred_batch_size {too_large[0]} is above max_batch_size {max_batch}", "Use at most that size"
+        )
     if not batcher.default_queue_policy.max_queue_size:
         yield model.warning(
-            "its queue has no end, so an overload makes every request late",
+            "its queue is unbounded, so an overload delays each request",
             "Set default_queue_policy { max_queue_size: 256 }",
         )
 
 
-def cache(model: Loaded, models: Models) -> Iterator[Finding]:
-    """The cache stands where servers look for it."""
+def cache(model: LoadedModel, models: Models) -> Iterator[Finding]:
+    """Check that the response cache is set on a model and not on the ensemble."""
     if model.backend == "ensemble" and model.config.response_cache.enable:
         yield model.warning(
-            "a cache on an ensemble is not read by older servers", "Set response_cache on the model that computes"
+            "older servers ignore a response cache on an ensemble", "Set response_cache on the model that computes"
         )
 
 

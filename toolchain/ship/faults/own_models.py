@@ -1,36 +1,36 @@
-"""Faults of the python models that we write ourselves: the files that each reads when it starts."""
+"""Checks of the Python models that this project writes: each file that such a model reads at start."""
 
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from toolchain.ship.faults import Check, Finding, Loaded, Models
+from toolchain.ship.faults import Check, Finding, LoadedModel, Models
 
-HEAD = '"""Triton\'s model NAME_'
-"""What model.py of ours begins with, before its role."""
+# Each model.py of ours begins with these characters, followed by its role.
+FIRST_LINE = '"""Triton\'s model NAME_'
 
-SHIP = "Ship the bundle again"
+SHIP_AGAIN = "Ship the bundle again"
 
 
-def reads(model: Loaded, models: Models) -> Iterator[Finding]:
-    """What a model of ours reads is there, and is what it can read."""
+def own_files(model: LoadedModel, models: Models) -> Iterator[Finding]:
+    """Check that the files which a model of ours reads exist and can be read."""
     for version in model.served if model.backend == "python" else ():
         folder = model.folder / str(version)
-        for name, fault in READS.get(_role(folder / "model.py"), {}).items():
+        for name, fault_of in FILES.get(_role(folder / "model.py"), {}).items():
             if not (folder / name).is_file():
-                yield model.error(f"{version}/{name} is missing", SHIP)
-            elif what := fault(folder / name, model.config):
-                yield model.error(f"{version}/{name} {what}", SHIP)
+                yield model.error(f"{version}/{name} is missing", SHIP_AGAIN)
+            elif fault := fault_of(folder / name, model.config):
+                yield model.error(f"{version}/{name} {fault}", SHIP_AGAIN)
 
 
 def _role(code: Path) -> str:
-    """Return the role that model.py of ours has, or "" for another's."""
+    """Return the role of a model.py that this project wrote, or "" for any other file."""
     try:
         first = code.read_text(encoding="utf-8").partition("\n")[0]
     except (OSError, UnicodeDecodeError):
         return ""
-    return first.removeprefix(HEAD).partition(" ")[0].rstrip(":") if first.startswith(HEAD) else ""
+    return first.removeprefix(FIRST_LINE).partition(" ")[0].rstrip(":") if first.startswith(FIRST_LINE) else ""
 
 
 def _tokenizer(file: Path, config: Any) -> str | None:
@@ -39,50 +39,50 @@ def _tokenizer(file: Path, config: Any) -> str | None:
     try:
         Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
-        return f"is no tokenizer: {error}"
+        return f"is not a tokenizer: {error}"
     return None
 
 
 def _settings(file: Path, config: Any) -> str | None:
-    """Compare the tensors that the settings name with those of the configuration."""
+    """Compare the tensors in the settings with those in the configuration."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        outputs = [one["name"] for one in found["outputs"] if one["attribute"] and one["dtype"] and one["pad"] >= 0]
-        named = {"input": list(found["texts"]), "output": outputs}
-        whole = min(found["buckets"]) > 0 and found["max_characters"] > 0
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        outputs = [one["name"] for one in settings["outputs"] if one["attribute"] and one["dtype"] and one["pad"] >= 0]
+        named = {"input": list(settings["texts"]), "output": outputs}
+        complete = min(settings["buckets"]) > 0 and settings["max_characters"] > 0
     except (OSError, ValueError, KeyError, TypeError):
-        whole = False
-    if not whole:
-        return "is not what model.py reads"
-    for what, names in named.items():
-        wanted = sorted(one.name for one in getattr(config, what))
+        complete = False
+    if not complete:
+        return "lacks a setting that model.py reads"
+    for side, names in named.items():
+        wanted = sorted(one.name for one in getattr(config, side))
         if sorted(names) != wanted:
-            return f"has the {what}s {', '.join(names) or 'none'}, and its configuration {', '.join(wanted)}"
+            return f"has the {side}s {', '.join(names) or 'none'}, and its configuration {', '.join(wanted)}"
     return None
 
 
 def _labels(file: Path, config: Any) -> str | None:
-    """Compare the labels with the logits that they are for."""
+    """Compare the number of labels with the number of logits in the configuration."""
     try:
         labels = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         labels = None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        return "is no list of labels"
+        return "is not a list of labels"
     logits = next((one.dims[-1] for one in config.input if one.name == "logits" and one.dims), -1)
-    return None if logits in (-1, len(labels)) else f"has {len(labels)} labels, and there are {logits} logits"
+    return None if logits in (-1, len(labels)) else f"has {len(labels)} labels for {logits} logits"
 
 
 def _graph(file: Path, config: Any) -> str | None:
-    """Leave its tensors to engine.py, which looks into every graph."""
+    """Return no fault: engine.py checks the tensors of each graph."""
     return None
 
 
-READS: dict[str, dict[str, Callable[[Path, Any], str | None]]] = {
+# Role -> the files that its model.py reads -> a function that returns the fault of such a file, or None.
+FILES: dict[str, dict[str, Callable[[Path, Any], str | None]]] = {
     "tokenizer": {"tokenizer.json": _tokenizer, "settings.json": _settings},
     "classifier": {"model.onnx": _graph},
     "decoder": {"labels.json": _labels},
 }
-"""Role -> the files that its model.py reads -> what says the fault of one, if it has any."""
 
-CHECKS: tuple[Check, ...] = (reads,)
+CHECKS: tuple[Check, ...] = (own_files,)

@@ -1,6 +1,6 @@
-"""Triton's model NAME_decoder: logits to a label and scores, and the logits themselves.
+"""Triton's model NAME_decoder: from logits to a label, scores and the logits themselves.
 
-Copied as it is into the repository; needs numpy. Python 3.8 and later.
+`ship triton` copies this file into the repository. It needs numpy and Python 3.8 or later.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ class TritonPythonModel:
             self.labels = [label.encode("utf-8") for label in json.load(file)]
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [self.answer(pb_utils.get_input_tensor_by_name(request, "logits").as_numpy()) for request in requests]
+        return [self.decode(pb_utils.get_input_tensor_by_name(request, "logits").as_numpy()) for request in requests]
 
-    def answer(self, logits: Any) -> Any:
-        if len(self.labels) == 1:  # regression: the value itself, in as few digits as tell it from its neighbours
+    def decode(self, logits: Any) -> Any:
+        """Return a response with LABEL [n, 1], SCORE [n, classes] and LOGITS [n, classes]."""
+        if len(self.labels) == 1:  # regression: the value itself, in the fewest digits that identify the float32
             score, labels = logits, [str(value).encode("ascii") for value in logits[:, 0]]
         else:
             score, labels = softmax(logits), [self.labels[index] for index in logits.argmax(axis=1)]
         label = np.array(labels, dtype=np.object_).reshape(-1, 1)
-        made = {"LABEL": label, "SCORE": score, "LOGITS": logits}
-        return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in made.items()])
+        outputs = {"LABEL": label, "SCORE": score, "LOGITS": logits}
+        return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs.items()])
 
 
 def softmax(logits: Any) -> Any:

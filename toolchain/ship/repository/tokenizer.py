@@ -1,6 +1,6 @@
-"""Triton's model NAME_tokenizer: texts to token ids, padded to a length bucket so that requests can be merged.
+"""Triton's model NAME_tokenizer: from texts to token ids, padded to a length bucket so that Triton can merge requests.
 
-Copied as it is into the repository; needs numpy and tokenizers. Python 3.8 and later.
+`ship triton` copies this file into the repository. It needs numpy, tokenizers and Python 3.8 or later.
 """
 
 from __future__ import annotations
@@ -22,44 +22,48 @@ class TritonPythonModel:
             self.settings = json.load(file)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Tokenise the texts of all requests at once; what is wrong with one request concerns it alone."""
-        answers: list[Any] = []
+        """Tokenise the texts of all requests in one call; an invalid request gets an error and the others do not."""
+        responses: list[Any] = []
         texts: list[Any] = []
         spans: list[tuple[int, int]] = []
         for request in requests:
             try:
                 own = self.read(request)
             except ValueError as error:
-                answers.append(refused(str(error)))
+                responses.append(refused(str(error)))
             else:
-                answers.append(None)
+                responses.append(None)
                 spans.append((len(texts), len(texts) + len(own)))
                 texts += own
         encodings = self.tokenizer.encode_batch(texts) if texts else []
         padded = iter([self.pad(encodings[start:end]) for start, end in spans])
-        return [next(padded) if answer is None else answer for answer in answers]
+        return [next(padded) if response is None else response for response in responses]
 
     def read(self, request: Any) -> list[Any]:
-        """Return a request's texts, or pairs of them; ValueError says what is wrong with them."""
+        """Return the texts or text pairs of a request.
+
+        Raises:
+            ValueError: the texts are invalid; the message is for the client.
+        """
         columns = [self.column(request, name) for name in self.settings["texts"]]
         if len({len(column) for column in columns}) > 1:
-            raise ValueError("TEXT and TEXT_PAIR differ in their number")
+            raise ValueError("TEXT and TEXT_PAIR have different numbers of texts")
         return columns[0] if len(columns) == 1 else list(zip(*columns))
 
     def column(self, request: Any, name: str) -> list[str]:
-        most, texts = self.settings["max_characters"], []
+        limit, texts = self.settings["max_characters"], []
         for data in pb_utils.get_input_tensor_by_name(request, name).as_numpy().reshape(-1):
             try:
                 text = data.decode("utf-8")
             except UnicodeDecodeError:
                 raise ValueError(f"{name} is not UTF-8") from None
-            if len(text) > most:  # before it costs anything: a megabyte would hold up every other request
-                raise ValueError(f"{name} has {len(text)} characters; at most {most} are taken")
+            if len(text) > limit:  # checked before tokenising, because a text of a megabyte would delay other requests
+                raise ValueError(f"{name} has {len(text)} characters; the limit is {limit}")
             texts.append(text)
         return texts
 
     def pad(self, encodings: list[Any]) -> Any:
-        """Return tensors [texts, length], where length is the least bucket that holds the longest text."""
+        """Return tensors [texts, length], where length is the smallest bucket that fits the longest text."""
         longest = max([len(encoding.ids) for encoding in encodings] or [0])
         length = next((bucket for bucket in self.settings["buckets"] if bucket >= longest), longest)
         tensors = []
