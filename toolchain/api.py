@@ -176,7 +176,7 @@ def evaluate(
 
     named = {"model": model, "task": task, "data": data, "split": split, "precision": precision, "device": device}
     values = _given(backend=backend, **named, limit=limit, energy=energy or None, **options)
-    return cast("Result", pipeline.evaluate(values, bundle=Path(bundle) if bundle else None))
+    return pipeline.evaluate(values, bundle=Path(bundle) if bundle else None)
 
 
 def compare(

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from toolchain.bundle import RESULTS, Bundle
 from toolchain.bundle.build import build
@@ -18,7 +18,7 @@ from toolchain.energy.evaluation import LOAD_ROWS, open_session, require
 from toolchain.errors import InputError
 from toolchain.evaluation import measure as evaluation
 from toolchain.evaluation.compare import Predictions
-from toolchain.evaluation.results import SCHEMA, Result, read_predictions, save_predictions, save_result
+from toolchain.evaluation.results import SCHEMA, read_predictions, save_predictions, save_result
 from toolchain.evaluation.target import CHOSEN_ROWS, Target, find_reference, find_target
 from toolchain.files import sha256_file, sha256_json, write_text
 from toolchain.mlperf.loadgen import require_loadgen
@@ -26,6 +26,7 @@ from toolchain.mlperf.scenario import ScenarioRun, run_scenario
 from toolchain.progress import bar
 from toolchain.recipe import Recipe
 from toolchain.records.energy import EnergyBlock
+from toolchain.records.result import Result
 from toolchain.report.html import html
 from toolchain.report.inputs import Material
 from toolchain.report.markdown import markdown
@@ -61,7 +62,7 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
     stem = _stem(target)
     kept = save_predictions(target.folder / f"{stem}.npz", found)
     reference, name, kept_reference = _reference(target, rows, references) or (found, "torch-fp32", kept)
-    result: Result = {
+    values: dict[str, Any] = {  # with the keys of a Result
         "schema": SCHEMA,
         "task": resolved.task.name,
         "split": recipe.split,
@@ -86,6 +87,7 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
         "command": command_of(changes, bundle or (target.bundle.path if target.bundle else None)),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    result = cast("Result", values)
     result["file"] = str(save_result(target.folder, stem, result))
     if recipe.require_energy:
         require(energy)

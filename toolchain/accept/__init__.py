@@ -18,7 +18,7 @@ from toolchain.errors import GateError, ToolchainError
 from toolchain.files import write_json, write_text
 from toolchain.recipe import Recipe
 from toolchain.records.accept import AcceptRecord, CheckRecord, Outcome
-from toolchain.records.result import Environment, Result
+from toolchain.records.result import Environment
 from toolchain.report.markdown import acceptance
 from toolchain.runtimes.environment import describe
 
@@ -46,7 +46,7 @@ def accept(recipe: Recipe, *, folder: Path = FOLDER, tell: Callable[[str], None]
         "environment": cast(Environment, {**describe(), "tensorrt": machine.tag.tensorrt}),
         "checks": [],
         "plans": bench.plans,
-        "results": cast("list[Result]", bench.results),
+        "results": bench.results,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     for name, check in CHECKS.items():
@@ -60,7 +60,7 @@ def accept(recipe: Recipe, *, folder: Path = FOLDER, tell: Callable[[str], None]
 
 def _write(folder: Path, record: AcceptRecord) -> list[str]:
     write_json(folder / "accept.json", record)
-    write_text(folder / "accept.md", acceptance(cast("dict[str, object]", record)))
+    write_text(folder / "accept.md", acceptance(record))
     return [str(folder / "accept.json"), str(folder / "accept.md")]
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from toolchain.bundle.engine_step import Machine
-from toolchain.evaluation.results import Result
 from toolchain.recipe import Recipe
 from toolchain.records.plan import PlanRecord
+from toolchain.records.result import Result
 
 
 class Skip(Exception):  # noqa: N818  # a check that is skipped is not an error

@@ -3,16 +3,17 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from toolchain.bundle import MANIFEST, open_bundle
 from toolchain.engine.plan import is_plan
 from toolchain.errors import GateError, InputError
 from toolchain.evaluation.compare import FAILS, UNKNOWN, compare
-from toolchain.evaluation.results import Result, find_results, load_predictions, load_result
+from toolchain.evaluation.results import find_results, load_predictions, load_result
 from toolchain.pipeline import evaluate
 from toolchain.recipe import Recipe
 from toolchain.records.comparison import NamedComparison
+from toolchain.records.result import Result
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ def _compare_with_fp32(result: Result, recipe: Recipe) -> NamedComparison:
 
 def _compare(baseline: Result, candidate: Result, recipe: Recipe, *, with_reference: bool = False) -> NamedComparison:
     """Return the comparison of a candidate with a baseline, or with the FP32 reference of the baseline."""
-    keys = ("task", "split", "n", "data_sha256")
+    keys: tuple[Literal["task", "split", "n", "data_sha256"], ...] = ("task", "split", "n", "data_sha256")
     if [baseline[key] for key in keys] != [candidate[key] for key in keys]:
         raise InputError(
             f"{candidate['file']}: it is of {_rows(candidate)}, and {baseline['file']} is of {_rows(baseline)}. "

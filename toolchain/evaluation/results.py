@@ -7,7 +7,7 @@ import os
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from toolchain.data.metrics import METRICS
 from toolchain.errors import InputError
 from toolchain.evaluation.compare import Predictions
 from toolchain.files import sha256_file, write_json
+from toolchain.records.result import Result
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,6 @@ REQUIRED = {
     "environment",
     "created",
 }
-
-Result = dict[str, Any]
 
 
 def save_result(folder: Path, stem: str, result: Result) -> Path:
@@ -111,7 +110,7 @@ def load_result(file: Path) -> Result:
         raise InputError(f"{file}: no result of this schema. Give one that `eval` wrote.")
     if result["primary"] not in (None, *METRICS):
         raise InputError(f"{file}: its metric {result['primary']!r} is unknown. Evaluate again.")
-    return {**result, "file": str(file)}
+    return cast("Result", {**result, "file": str(file)})
 
 
 def find_results(places: Iterable[Path]) -> list[Result]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from toolchain.energy.text import joules, reason
 from toolchain.errors import InputError
 from toolchain.evaluation.compare import count_flips
-from toolchain.evaluation.results import Result, load_predictions
+from toolchain.evaluation.results import load_predictions
+from toolchain.records.result import Result
 
 Pattern = str | Callable[[float], str]  # a format specification, or a function that formats a number
 

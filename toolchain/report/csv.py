@@ -3,7 +3,7 @@
 import csv
 import io
 
-from toolchain.evaluation.results import Result
+from toolchain.records.result import Result
 
 
 def comma_separated(results: list[Result]) -> str:

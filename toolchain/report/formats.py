@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from toolchain.errors import UsageError
-from toolchain.evaluation.results import Result
+from toolchain.records.result import Result
 from toolchain.report.csv import comma_separated
 from toolchain.report.html import html
 from toolchain.report.inputs import Material

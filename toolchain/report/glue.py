@@ -7,7 +7,7 @@ over some of the tasks is not a GLUE score, so the missing tasks are always name
 from collections import Counter
 from dataclasses import dataclass
 
-from toolchain.evaluation.results import Result
+from toolchain.records.result import Result
 from toolchain.report.columns import Number
 from toolchain.report.table import names_of
 

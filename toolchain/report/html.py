@@ -10,13 +10,12 @@ from typing import TypeVar
 
 from toolchain import __version__
 from toolchain.energy.text import describe, joules, reason
-from toolchain.evaluation.results import Result
 from toolchain.mlperf.text import describe as describe_scenario
 from toolchain.records.energy import EnergyBlock
 from toolchain.records.power import PowerRecord
-from toolchain.records.result import Environment
+from toolchain.records.result import Environment, Result
 from toolchain.report import glue, plots, record_plots
-from toolchain.report.columns import HTML_COLUMNS, METRIC, Cell, Number, Pattern, known, metric, number
+from toolchain.report.columns import HTML_COLUMNS, METRIC, Cell, Number, Pattern, known, look, metric, number
 from toolchain.report.inputs import Material
 from toolchain.report.plots import Axis, Plot
 from toolchain.report.table import groups, names_of, title
@@ -85,7 +84,7 @@ def html(material: Material) -> str:
             style=style,
             digest=digest,
             version=__version__,
-            created=max((str(record["created"]) for record in records if record.get("created")), default=None),
+            created=max((str(moment) for record in records if (moment := look(record, "created"))), default=None),
             sections=sections,
             scores=glue.scores(material.results),
             tuned=[
@@ -130,7 +129,7 @@ def _section(results: list[Result], anchor: str, anchors: dict[int, str]) -> Sec
         _cards(results, names),
         _plots(results, anchor),
         _alike(rows, lambda row: describe(row.result["energy"])),
-        [(describe_scenario(row.result["mlperf"]), row) for row in rows if row.result.get("mlperf")],
+        [(describe_scenario(mlperf), row) for row in rows if (mlperf := row.result.get("mlperf"))],
         _alike(rows, lambda row: row.result["environment"]),
     )
 

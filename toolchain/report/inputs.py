@@ -7,9 +7,10 @@ from typing import Any, cast
 
 from toolchain.bundle import MANIFEST, RESULTS
 from toolchain.errors import InputError
-from toolchain.evaluation.results import Result, find_results
+from toolchain.evaluation.results import find_results
 from toolchain.files import read_json
 from toolchain.records.power import SavedPowerRecord
+from toolchain.records.result import Result
 from toolchain.records.tune import SavedTuneRecord
 
 # The record of `tune`, below the results of a bundle.

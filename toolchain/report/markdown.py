@@ -1,11 +1,10 @@
 """Results as a page of Markdown, and the report of `accept`."""
 
-from typing import Any
-
 from toolchain import __version__
 from toolchain.energy.text import describe
-from toolchain.evaluation.results import Result
 from toolchain.mlperf.text import describe as describe_scenario
+from toolchain.records.accept import AcceptRecord
+from toolchain.records.result import Result
 from toolchain.report.table import groups, headings, rows, title
 
 
@@ -42,7 +41,8 @@ def _section(results: list[Result]) -> str:
 
 
 def _scenario(result: Result) -> list[str]:
-    return _named(result, describe_scenario(result["mlperf"])) if result.get("mlperf") else []
+    mlperf = result.get("mlperf")
+    return _named(result, describe_scenario(mlperf)) if mlperf else []
 
 
 def _named(result: Result, described: list[str]) -> list[str]:
@@ -50,7 +50,7 @@ def _named(result: Result, described: list[str]) -> list[str]:
     return [f"- {result['backend']} {result['variant']}, {first}", *(f"  - {line.strip()}" for line in rest)]
 
 
-def acceptance(record: dict[str, Any]) -> str:
+def acceptance(record: AcceptRecord) -> str:
     """Return the record of `accept` as a Markdown page: the machine, the checks, and the results side by side."""
     facts = {"GPU": record["gpu"], "for": record["tag"], **record["environment"]}
     lines = [f"# Acceptance: {record['gpu']}, {record['created']}", "", "| | |", "|---|---|"]

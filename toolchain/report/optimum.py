@@ -8,18 +8,18 @@ as in a result.
 """
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from toolchain.energy.record import JOULES_PER_KWH
-from toolchain.evaluation.results import Result
 from toolchain.meters.sources import BOARD, DRAM, PACKAGE
 from toolchain.records.energy import ComponentRecord, EnergyBlock
+from toolchain.records.result import Result
 from toolchain.report.columns import look
 
 VERSION = "0.6.0"
 
 MEASUREMENTS = ("memory", "latency", "throughput", "energy", "efficiency")
-LATENCY = ("mean", "p50", "p90", "p95", "p99")
+LATENCY: tuple[Literal["mean", "p50", "p90", "p95", "p99"], ...] = ("mean", "p50", "p90", "p95", "p99")
 
 # Our backend -> its name. It lacks a name for TensorRT by itself.
 BACKENDS = {"torch": "pytorch", "ort": "onnxruntime", "ort-trt": "onnxruntime"}
@@ -88,7 +88,7 @@ def _memory(result: Result) -> Values:
 
 def _latency(result: Result) -> Values:
     """Return the percentiles in seconds. A result lacks single calls, so count and deviation are null."""
-    known = {name: result["latency_ms"][name] / 1e3 for name in LATENCY}
+    known: Values = {name: result["latency_ms"][name] / 1e3 for name in LATENCY}
     return {"unit": "s", "values": [], "count": None, "total": None, **known, "stdev": None, "stdev_": None}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from toolchain.evaluation.results import Result
+from toolchain.records.result import Result
 from toolchain.report.svg import INK, SERIES, SOFT, draw
 from toolchain.report.table import names_of
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from toolchain.bundle import RESULTS
-from toolchain.evaluation.results import Result
+from toolchain.records.result import Result
 from toolchain.report.columns import METRIC, TEXT_COLUMNS
 
 

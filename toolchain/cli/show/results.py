@@ -6,9 +6,9 @@ from rich.table import Table
 
 from toolchain.cli.show import put, titled
 from toolchain.energy import text
-from toolchain.evaluation.results import Result
 from toolchain.mlperf import text as mlperf
 from toolchain.records.demo import DemoRecord
+from toolchain.records.result import Result
 from toolchain.report.table import headings, rows, title
 
 
@@ -17,7 +17,7 @@ def result(one: Result) -> None:
     put(
         _table([one]),
         *text.describe(one["energy"]),
-        *(mlperf.describe(one["mlperf"]) if one.get("mlperf") else []),
+        *(mlperf.describe(scenario) if (scenario := one.get("mlperf")) else []),
         f"saved in {one['file']}; side by side with others: toolchain report RESULT...",
     )
 
