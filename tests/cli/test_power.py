@@ -37,7 +37,7 @@ def begin(library, root, tmp_path):
 
 
 @pytest.mark.parametrize(("scenario", "watts"), [(T4, 50), (T4 + SECOND, 70)])
-def test_two_seconds_are_within_what_the_edges_leave_open(begin, scenario, watts):
+def test_two_seconds_are_within_the_stated_error(begin, scenario, watts):
     done = begin(scenario, "--json", "--", sys.executable, "-c", "import time; time.sleep(2)")
     record = json.loads(done.communicate()[0])
     assert record["components"]["gpu_board"]["method"] == "nvml_counter"
@@ -52,7 +52,7 @@ def test_input_output_and_exit_code_are_the_commands(begin):
     assert "not measured: no GPU is visible" in errors
 
 
-def test_samples_and_plot_are_kept(begin, tmp_path):
+def test_samples_and_plot_are_written(begin, tmp_path):
     for suffix in ("csv", "svg"):
         begin(T4, "-o", f"kept/power.{suffix}", "sleep", "1").communicate()
     rows = pd.read_csv(tmp_path / "kept/power.csv")
@@ -105,7 +105,7 @@ def test_under_json_stdout_is_the_record_alone(begin):
         (["--seconds", "3", "touch", "made"], 2, "--seconds: this option is for measuring without a command"),
     ],
 )
-def test_what_cannot_be_is_told_before_anything_runs(begin, tmp_path, arguments, code, message):
+def test_wrong_arguments_are_errors_before_anything_runs(begin, tmp_path, arguments, code, message):
     process = begin("", *arguments)
     assert process.communicate()[1].startswith(f"error: {message}")
     assert process.returncode == code

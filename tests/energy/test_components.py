@@ -30,12 +30,12 @@ def test_windows_without_it_are_left_out(meter):
     assert (found["joules"], found["mean_power_w"], found["method"]) == (40, 10, COUNTER)
 
 
-def test_a_component_that_no_window_has_gives_the_reason(meter):
+def test_a_component_without_joules_in_any_window_has_the_reason(meter):
     found = component(BOARD, [window(None)], meter, "cuda:0")
     assert (found["joules"], found["method"], found["reason"]) == (None, "unavailable", "gpu_lost")
 
 
-def test_a_device_that_is_not_in_it_is_told(meter):
+def test_a_device_that_is_missing_is_named(meter):
     meter.missing[BOARD] = ("not_supported", "not_supported: GPU-2")
     assert "GPU-2" in component(BOARD, [window(10)], meter, "cuda:0")["detail"]
 

@@ -33,7 +33,7 @@ def test_every_pass_has_each_piece_once_in_another_order():
     assert passes[0] == [one.rows for one in itertools.islice(shuffled(items, seed=3), 29)]
 
 
-def test_arrivals_keep_the_rate_in_every_window_and_never_a_beat():
+def test_arrivals_keep_the_rate_in_every_window_without_a_period():
     times = np.array(list(itertools.islice(arrivals(50, seed=1), 20_000)))
     in_window = [np.searchsorted(times, start + 5) - np.searchsorted(times, start) for start in range(300)]
     assert max(abs(count - 250) for count in in_window) <= 1
@@ -105,7 +105,7 @@ def test_an_error_of_either_ends_both():
         drive(lambda batch: None, itertools.repeat(piece(1)), wrong)
 
 
-def test_requests_come_when_they_are_due_and_lateness_is_told():
+def test_requests_run_when_they_are_due_and_delay_is_recorded():
     now, seen = [0.0], []
 
     def sleep(seconds):

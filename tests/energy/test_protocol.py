@@ -92,14 +92,14 @@ def test_long_calls_can_be_steady():
     assert _is_steady(meter, progress, 0.0, fixed=False)
 
 
-def test_a_rate_that_is_not_kept_is_refused_with_what_is():
+def test_a_rate_that_is_not_reached_is_an_error_with_the_rate_that_is():
     meter, progress = loaded(per_s=10)
     progress.late_s = 3.0
     with pytest.raises(UsageError, match="--rate 100: this backend reaches 40 "):
         trial(meter, progress, Protocol(window_s=5, rate=100))
 
 
-def test_idle_power_that_falls_is_waited_for_and_else_marked():
+def test_idle_power_is_measured_again_while_it_falls_and_marked_if_it_does_not_settle():
     settling = idle(Machine(lambda now_s: 20 + 40 * np.exp(-now_s / 4)).meter())
     assert settling.flat
     assert settling.power_w[BOARD] == pytest.approx(20, abs=1)
@@ -115,7 +115,7 @@ def test_idle_power_that_falls_is_waited_for_and_else_marked():
         ((100, 100), (60, 60), (1590, 1400), False),
     ],
 )
-def test_it_is_steady_when_throughput_temperature_and_clocks_are(rates, celsius, clock, steady):
+def test_the_machine_is_steady_when_throughput_temperature_and_clocks_are(rates, celsius, clock, steady):
     machine, progress = Machine(), Progress()
     progress.start(0.0)
     meter = machine.meter()

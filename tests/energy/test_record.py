@@ -36,7 +36,7 @@ def test_the_block_has_the_keys_of_the_design() -> None:
     assert all(component.keys() >= COMPONENT for component in found["components"].values())
 
 
-def test_what_was_not_measured_is_null_with_a_reason_and_never_0() -> None:
+def test_unmeasured_values_are_null_with_a_reason_and_never_0() -> None:
     found = unavailable("no_nvml_library", device="cuda:0")
     assert numbers(found) == []
     assert (found["status"], found["reason"]) == ("unavailable", "no_nvml_library")
@@ -48,7 +48,7 @@ def test_the_board_counts_where_the_device_is_a_gpu(device: str, counted: bool) 
     assert unavailable("x", device=device)["components"]["gpu_board"]["counted"] is counted
 
 
-def test_blocks_share_nothing() -> None:
+def test_two_blocks_share_no_objects() -> None:
     one, other = (unavailable("x", device="cpu") for _ in range(2))
     one["windows"].append(1)
     one["components"]["gpu_board"]["devices"].append(1)
@@ -114,14 +114,14 @@ def test_figures_are_sums_over_the_accepted_windows() -> None:
     assert 0.3 < low < found["per_inference_j"] < high < 0.36
 
 
-def test_what_is_missing_makes_it_partial_and_is_not_in_the_total() -> None:
+def test_a_missing_component_makes_the_status_partial() -> None:
     found = made([trial(300)] * 5)
     assert (found["status"], found["reason"]) == ("partial", "rapl_absent")
     assert "cpu_package" in found["detail"]
 
 
 @pytest.mark.parametrize(("lacks", "status"), [(None, "measured"), ("GPU-2", "partial")])
-def test_a_component_that_one_of_its_devices_is_not_in_is_a_part(lacks: str | None, status: str) -> None:
+def test_a_component_that_lacks_one_of_its_devices_makes_the_status_partial(lacks: str | None, status: str) -> None:
     one = trial(300)
     one.window.joules.update({(name, "package-0"): 30.0 for name in ("gpu_memory", "cpu_package", "cpu_dram")})
     found = block(Run([one] * 5), WholeMeter(lacks=lacks), Protocol(), device="cuda:0")  # type: ignore[arg-type]
@@ -163,7 +163,7 @@ def test_counter_and_power_that_disagree_are_flagged() -> None:
     assert "0.57 times" in found["flags"][0]
 
 
-def test_net_needs_a_baseline_that_stays() -> None:
+def test_net_energy_needs_a_constant_baseline() -> None:
     def idle(watts: float) -> Idle:
         return Idle({BOARD: watts}, True)
 
@@ -175,13 +175,13 @@ def test_net_needs_a_baseline_that_stays() -> None:
     assert made(trials, before=idle(60), after=idle(60))["net"]["reason"] == "not_above_idle"
 
 
-def test_carbon_is_what_the_user_says() -> None:
+def test_carbon_follows_the_figures_of_the_user() -> None:
     found = made([trial(3.6e6)] * 5, carbon=Carbon(400, pue=1.5))["carbon"]
     assert found["total_g"] == pytest.approx(5 * 400 * 1.5)
     assert made([trial(300)] * 5)["carbon"] is None
 
 
-def test_words_name_every_figure_and_what_is_missing() -> None:
+def test_the_text_has_every_figure_and_the_missing_components() -> None:
     lines = "\n".join(describe(made([trial(300)] * 5, share_correct=0.8)))
     for piece in (
         "300 mJ a row [300 mJ, 300 mJ] at full load of what could be measured",
@@ -203,14 +203,14 @@ def test_words_name_every_figure_and_what_is_missing() -> None:
     ]
 
 
-def test_the_sensor_of_a_board_that_is_not_in_the_total_is_no_doubt() -> None:
+def test_the_error_of_a_sensor_is_not_shown_if_its_board_is_not_in_the_total() -> None:
     one = trial(300)
     one.window.joules.update({(name, "package-0"): 30.0 for name in ("gpu_memory", "cpu_package", "cpu_dram")})
     lines = describe(block(Run([one]), WholeMeter(), Protocol(), device="cpu"))  # type: ignore[arg-type]
     assert "  1 window, too few for an interval" in lines
 
 
-def test_every_reason_code_has_words(root: Path) -> None:
+def test_every_reason_code_has_a_text(root: Path) -> None:
     text = "".join(file.read_text() for file in (root / "toolchain/meters").glob("*.py"))
     known = "gpu|rapl|counter|window|driver|no|mig|reads|not|ambiguous|nvml|module"
     codes = set(re.findall(rf'"((?:{known})_[a-z_]+)"', text))

@@ -39,7 +39,7 @@ def test_each_argument_is_called_once_in_order() -> None:
     assert called == list(range(5))
 
 
-def test_what_happens_between_calls_is_not_counted() -> None:
+def test_time_between_calls_is_not_counted() -> None:
     clock = Clock()
 
     def arguments() -> object:

@@ -17,7 +17,7 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_it_is_a_meter() -> None:
+def test_the_memory_meter_meets_the_protocol() -> None:
     meter: Meter = MemoryMeter()
     assert meter
 
@@ -27,12 +27,12 @@ def test_the_peak_is_in_megabytes_of_a_million_bytes(proc: Path) -> None:
     assert MemoryMeter().stop() == {"host": 512.0, **NO_DEVICE}
 
 
-def test_start_resets_the_kernel_s_mark(proc: Path) -> None:
+def test_start_resets_the_high_water_mark_of_the_kernel(proc: Path) -> None:
     MemoryMeter().start()
     assert (proc / "clear_refs").read_text() == "5"
 
 
-def test_what_cannot_be_read_is_null_and_what_cannot_be_reset_is_no_error(proc: Path) -> None:
+def test_memory_that_cannot_be_read_is_null_and_a_mark_that_cannot_be_reset_is_not_an_error(proc: Path) -> None:
     (proc / "clear_refs").mkdir()
     MemoryMeter().start()
     assert MemoryMeter().stop() == {"host": None, **NO_DEVICE}
@@ -40,7 +40,7 @@ def test_what_cannot_be_read_is_null_and_what_cannot_be_reset_is_no_error(proc: 
     assert MemoryMeter().stop() == {"host": None, **NO_DEVICE}
 
 
-def test_a_real_window_sees_what_was_used_within_it_only() -> None:
+def test_a_real_window_has_only_the_memory_used_within_it() -> None:
     meter, size = MemoryMeter(), 200_000_000
     meter.start()
     before = meter.stop()["host"]
@@ -87,7 +87,7 @@ assert (found["device"], found["device_method"], found["device_reason"]) == (700
     ("script", "processes", "reason"),
     [("", "os.getpid()", "not_supported"), ("process_memory 0 5\n", "1", "process_not_seen")],
 )
-def test_what_the_driver_does_not_tell_is_null_with_the_reason(
+def test_memory_that_the_driver_does_not_report_is_null_with_the_reason(
     run: Callable[..., None], script: str, processes: str, reason: str
 ) -> None:
     check = f"found = meter.stop()\nassert (found['device'], found['device_reason']) == (None, {reason!r}), found"

@@ -15,21 +15,21 @@ LOOKED_UP = set(re.findall(r'_nvmlGetFunctionPointer\("(\w+)"\)', Path(pynvml.__
 FIELDS = {name for name, _ in pynvml.c_nvmlFieldValue_t._fields_}
 
 
-def test_the_modules_are_those_that_speak_of_nvml():
+def test_the_list_of_modules_that_use_nvml_is_complete():
     assert {"nvml.py", "gpu_state.py"} <= {path.name for path in MODULES}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
-def test_every_name_that_we_use_is_there(path):
+def test_every_name_of_nvidia_ml_py_that_is_used_exists(path):
     used = set(NAME.findall(path.read_text())) - FIELDS
     assert [name for name in used if not hasattr(pynvml, name)] == []
 
 
-def test_every_error_that_has_a_reason_is_there():
+def test_every_error_with_a_reason_exists():
     assert [name for name in REASONS if not hasattr(pynvml, f"NVML_ERROR_{name}")] == []
 
 
-def test_what_the_scripted_library_gives_is_what_is_looked_up(root):
+def test_the_scripted_library_exports_the_functions_that_are_looked_up(root):
     source = (root / "tests/nvml/fakenvml.c").read_text()
     given = re.findall(r"^(?:int |const char \*|READING\()(nvml\w+)", source, re.MULTILINE)
     assert len(given) == len(set(given)) > 25

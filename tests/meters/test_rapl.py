@@ -50,14 +50,14 @@ def test_packages_and_their_memory_count_and_nothing_else(zone, tmp_path):
     }
 
 
-def test_dies_that_mirror_one_counter_count_once(zone, tmp_path):
+def test_dies_that_show_one_counter_count_once(zone, tmp_path):
     zone("intel-rapl:0", "package-0-die-0", 123_456)
     zone("intel-rapl:1", "package-0-die-1", 123_456)
     zone("intel-rapl:2", "package-1-die-0", 123_457)
     assert names(tmp_path) == {("cpu_package", "package-0-die-0"), ("cpu_package", "package-1-die-0")}
 
 
-def test_a_mirror_is_known_though_it_moves_between_two_readings(zone, tmp_path, monkeypatch):
+def test_a_mirror_is_recognised_though_it_moves_between_two_readings(zone, tmp_path, monkeypatch):
     zone("intel-rapl:0", "package-0-die-0", 1)
     zone("intel-rapl:1", "package-0-die-1", 1)
     numbers = itertools.count(1)
@@ -65,7 +65,7 @@ def test_a_mirror_is_known_though_it_moves_between_two_readings(zone, tmp_path, 
     assert names(tmp_path) == {("cpu_package", "package-0-die-0")}
 
 
-def test_absence_and_permission_are_told_apart(zone, tmp_path, monkeypatch):
+def test_absence_and_permission_have_different_reasons(zone, tmp_path, monkeypatch):
     assert find_zones(tmp_path / "nothing") == ([], ABSENT)
     zone("intel-rapl:0", "psys", 1)
     assert find_zones(tmp_path) == ([], ABSENT)
@@ -78,7 +78,7 @@ def test_absence_and_permission_are_told_apart(zone, tmp_path, monkeypatch):
     assert find_zones(tmp_path) == ([], PERMISSION)
 
 
-def test_a_zone_that_reads_nonsense_is_passed_over(zone, tmp_path):
+def test_a_zone_that_reads_nonsense_is_ignored(zone, tmp_path):
     zone("intel-rapl:0", "package-0", "not a number")
     zone("intel-rapl:1", "package-1", 1, range_uj="")
     assert find_zones(tmp_path) == ([], ABSENT)

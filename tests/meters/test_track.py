@@ -62,14 +62,14 @@ def test_power_is_integrated_as_numpy_does():
     assert track.peak(1.013, 8.777) == max(watts[21:176])
 
 
-def test_a_counter_that_falls_gives_no_joules_and_is_good_again_behind_it():
+def test_a_counter_that_falls_has_no_joules_until_it_has_fallen():
     track = recorded([5.0] * 100 + ticking(50, tick_s=0.1, seconds=2) + ticking(50, tick_s=0.1, seconds=2, start_j=0))
     with pytest.raises(Unavailable, match=rf"^{RESET}"):
         track.joules(0.5, 3.0)
     assert track.joules(2.5, 3.5) == pytest.approx(50)
 
 
-def test_a_fault_spoils_the_windows_that_hold_it_and_no_other():
+def test_a_fault_affects_only_the_windows_that_contain_it():
     values = ticking(50, tick_s=0.02, seconds=3)
     values[1500] = Unavailable("gpu_lost")
     track = recorded(values)
@@ -79,27 +79,27 @@ def test_a_fault_spoils_the_windows_that_hold_it_and_no_other():
 
 
 @pytest.mark.parametrize("edges", [(0.01, 0.05), (0.31, 0.35)])
-def test_without_two_ticks_there_is_no_figure(edges):
+def test_an_interval_of_fewer_than_two_ticks_has_no_figure(edges):
     track = recorded(ticking(50, tick_s=0.1, seconds=1))
     with pytest.raises(Unavailable, match=rf"^{TOO_SHORT}"):
         track.joules(*edges)
 
 
 @pytest.mark.parametrize("edges", [(0.5, 4.0), (2.5, 4.0), (3.2, 4.9)])
-def test_a_counter_that_stands_still_at_an_edge_gives_no_joules(edges):
+def test_a_counter_that_is_stuck_at_an_edge_has_no_joules(edges):
     moving = ticking(50, tick_s=0.1, seconds=2)
     track = recorded(moving + [moving[-1]] * 2500 + ticking(50, tick_s=0.1, seconds=1, start_j=200))
     with pytest.raises(Unavailable, match=rf"^{STUCK}"):
         track.joules(*edges)
 
 
-def test_within_a_tick_joules_grow_evenly_and_behind_the_last_as_they_did():
+def test_joules_are_linear_within_a_tick_and_extrapolated_after_the_last():
     track = recorded([0.0] * 100 + [1.0] * 100 + [3.0] * 100 + [13.0] * 50)  # 10, 20 and 100 W, seen at 0.1, 0.2, 0.3 s
     assert track.joules(0.15, 0.28) == pytest.approx(0.05 * 20 + 0.08 * 100)
     assert track.joules(0.1, 0.35) == pytest.approx(12 * 0.25 / 0.2)
 
 
-def test_power_outside_the_readings_is_not_guessed():
+def test_power_outside_the_readings_is_not_extrapolated():
     track = recorded([30.0] * 20, method=INTEGRAL, step_s=0.05)
     for edges in ((-1, 0.5), (0.5, 2), (0.51, 0.52)):
         with pytest.raises(Unavailable, match=rf"^{TOO_SHORT}"):

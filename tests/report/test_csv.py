@@ -9,7 +9,7 @@ def read(results: list[dict[str, Any]]) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(comma_separated(results))))
 
 
-def test_numbers_are_as_they_are(result: dict[str, Any]) -> None:
+def test_numbers_are_not_rounded(result: dict[str, Any]) -> None:
     (row,) = read([result])
     assert row["metrics.accuracy"] == "0.8812"
     assert float(row["throughput_per_s"]) == result["throughput_per_s"]

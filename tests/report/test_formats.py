@@ -20,7 +20,7 @@ def test_the_suffix_names_the_format(name: str, found: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_format_ends_in_one_line_end(name: str, result: dict[str, Any]) -> None:
+def test_every_format_ends_with_one_line_break(name: str, result: dict[str, Any]) -> None:
     text = render(Material([result]), name)
     assert text.endswith("\n")
     assert not text.endswith("\n\n")
@@ -43,6 +43,6 @@ def test_json_is_the_results(result: dict[str, Any]) -> None:
     assert json.loads(render(Material([result]), "json")) == [result]
 
 
-def test_a_table_of_no_results_is_refused(power: dict[str, Any]) -> None:
+def test_a_table_without_results_is_an_error(power: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="--format csv: this format shows only results, and none was given"):
         render(Material([], powers=[power]), "csv")

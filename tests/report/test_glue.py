@@ -14,7 +14,7 @@ def test_the_score_is_the_mean_of_the_tasks_and_names_the_missing(result: dict[s
     assert found.missing == [task for task in TASKS if task not in ("sst2", "mrpc")]
 
 
-def test_of_two_results_for_a_task_none_is_chosen(result: dict[str, Any]) -> None:
+def test_two_results_for_a_task_give_no_score(result: dict[str, Any]) -> None:
     (found,) = scores([result, result | {"model": "other"}])
     assert found.mean is None
     assert found.reason == "several results for sst2: give one for each task"

@@ -69,7 +69,7 @@ def at(record: dict[str, Any], key: str) -> Any:
     return record
 
 
-def test_nothing_comes_from_elsewhere(records: Material, page: Page) -> None:
+def test_the_page_loads_nothing_from_the_network(records: Material, page: Page) -> None:
     text = html(records)
     assert not re.search(r"https?:|//\w|url\((?!#)|@import", text)
     assert {one["tag"] for one in page.elements} & {"script", "link", "img", "iframe", "object"} == set()
@@ -109,7 +109,7 @@ def test_numbers_made_of_two_files_name_both(page: Page) -> None:
     assert ratio["data-source"] == "results/ort.json and results/torch.json"
 
 
-def test_the_glue_score_is_there_with_what_is_missing(page: Page) -> None:
+def test_the_glue_score_has_the_missing_tasks(page: Page) -> None:
     scores = [one["text"] for one in page.all("data", **{"data-key": "mean of the tasks"})]
     assert scores == ["69.3", "69.1", "69.1"]  # the mean of accuracy and f1 of the one task, times 100
     assert "cola, mrpc, stsb, qqp, mnli, qnli, rte, wnli" in [one["text"] for one in page.all("span")]
@@ -125,7 +125,7 @@ def test_no_cell_has_a_number_without_a_source(page: Page) -> None:
     assert [one["text"] for one in cells if re.search(r"\d", one["text"])] == []
 
 
-def test_what_was_not_measured_has_a_reason_and_is_never_0(page: Page) -> None:
+def test_unmeasured_values_have_a_reason_and_are_never_0(page: Page) -> None:
     assert "utilisation" in {one.get("data-label") for one in page.all("td")}
     reasons = {one["id"]: one["text"] for one in page.all("li") if "-why-" in one.get("id", "")}
     assert "energy was not measured: it was not requested (--energy)" in reasons.values()
@@ -141,30 +141,30 @@ def test_utilisation_is_shown_where_there_is_a_roofline(result: dict[str, Any]) 
     assert found["text"] == "42.0%"
 
 
-def test_energy_that_is_a_part_says_so(page: Page) -> None:
+def test_partial_energy_has_a_remark(page: Page) -> None:
     (found,) = (one for one in page.all("li") if one["text"].startswith("a part of the energy is missing"))
     assert "this machine lacks a RAPL counter for it" in found["text"]
 
 
 @pytest.mark.parametrize("key", ["model", "variant", "backend", "file", "command"])
-def test_texts_of_others_are_escaped(result: dict[str, Any], key: str) -> None:
+def test_texts_from_outside_are_escaped(result: dict[str, Any], key: str) -> None:
     page = Page(html(Material([result | {key: EVIL}])))
     assert page.all("script") == []
     assert EVIL in "".join(one["text"] for one in page.elements)
 
 
-def test_texts_of_others_are_escaped_in_tune_and_power(tuned: dict[str, Any], power: dict[str, Any]) -> None:
+def test_texts_from_outside_are_escaped_in_tune_and_power(tuned: dict[str, Any], power: dict[str, Any]) -> None:
     named = [one | {"name": f"{EVIL}{at}"} for at, one in enumerate(tuned["products"])]
     page = Page(html(Material([], [tuned | {"products": named, "keep": [EVIL]}], [power | {"command": [EVIL]}])))
     assert page.all("script") == []
 
 
-def test_the_records_stand_whole_in_it(records: Material, page: Page) -> None:
+def test_the_page_has_the_complete_records(records: Material, page: Page) -> None:
     found = [json.loads(one["text"]) for one in page.all("pre", **{"class": "record"})]
     assert found == [*records.results, *records.tuned, *records.powers]
 
 
-def test_tables_headings_and_plots_can_be_read_aloud(page: Page) -> None:
+def test_tables_headings_and_plots_have_texts_for_screen_readers(page: Page) -> None:
     assert len(page.all("h1")) == 1
     assert all(one.get("scope") in ("col", "row") for one in page.all("th"))
     assert page.all("html")[0]["lang"] == "en"

@@ -14,7 +14,7 @@ def write(path: Path, record: dict[str, Any]) -> Path:
     return path
 
 
-def test_a_folder_has_its_results_and_what_tune_left(
+def test_a_folder_gives_its_results_and_the_record_of_tune(
     result: dict[str, Any], tuned: dict[str, Any], tmp_path: Path
 ) -> None:
     file, beside = write(tmp_path / "ort.json", result), write(tmp_path / "tune/tune.json", tuned)
@@ -23,7 +23,7 @@ def test_a_folder_has_its_results_and_what_tune_left(
     assert found.powers == []
 
 
-def test_files_are_told_apart_by_what_is_in_them(
+def test_files_are_recognised_by_their_contents(
     result: dict[str, Any], tuned: dict[str, Any], power: dict[str, Any], tmp_path: Path
 ) -> None:
     records = {"a.json": power, "b.json": tuned, "c.json": result}
@@ -31,6 +31,6 @@ def test_files_are_told_apart_by_what_is_in_them(
     assert [len(kind) for kind in (found.results, found.tuned, found.powers)] == [1, 1, 1]
 
 
-def test_what_is_none_of_them_is_refused(tmp_path: Path) -> None:
+def test_another_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no result of this schema"):
         find_material([write(tmp_path / "other.json", {"a": 1})])

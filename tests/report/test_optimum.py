@@ -22,14 +22,14 @@ def test_fields_are_those_of_optimum_benchmark(measured: dict[str, Any]) -> None
     assert {name: set(fields) for name, fields in found["report"]["forward"].items()} == FIELDS
 
 
-def test_units_are_theirs(measured: dict[str, Any]) -> None:
+def test_units_are_those_of_optimum_benchmark(measured: dict[str, Any]) -> None:
     forward = benchmark(measured)["report"]["forward"]
     assert forward["latency"]["p99"] == pytest.approx(0.003875)
     assert forward["energy"]["total"] == pytest.approx(1500 / 5000 / 3.6e6)
     assert forward["efficiency"]["value"] == pytest.approx(5000 / 1500 * 3.6e6)
 
 
-def test_what_was_not_measured_is_null(measured: dict[str, Any], result: dict[str, Any]) -> None:
+def test_unmeasured_values_are_null(measured: dict[str, Any], result: dict[str, Any]) -> None:
     report = benchmark(measured)["report"]
     assert (report["forward"]["energy"]["cpu"], report["forward"]["energy"]["ram"]) == (None, None)
     assert set(report["load_model"].values()) == {None}

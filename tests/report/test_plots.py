@@ -8,7 +8,7 @@ from toolchain.report import plots, record_plots
 from toolchain.report.plots import Axis, pareto
 
 
-def test_the_front_is_what_none_beats_in_both() -> None:
+def test_the_front_has_the_points_that_no_other_beats_in_both() -> None:
     speeds, quality = [100, 300, 200, 400], [0.90, 0.88, 0.87, 0.80]
     points = list(zip(speeds, quality, strict=True))
     beaten = {at for at, (x, y) in enumerate(points) for u, v in points if u >= x and v >= y and (u, v) != (x, y)}
@@ -31,7 +31,7 @@ def draw_all(results: list[dict[str, Any]], tuned: dict[str, Any], power: dict[s
     ]
 
 
-def test_they_are_plain_well_formed_and_the_same_each_time(
+def test_plots_are_well_formed_without_styles_and_the_same_each_time(
     result: dict[str, Any], tuned: dict[str, Any], power: dict[str, Any]
 ) -> None:
     first, again = (draw_all([result], tuned, power) for _ in range(2))
@@ -55,12 +55,12 @@ def test_references_stay_within_the_plot_and_ids_differ_between_plots(
         assert set(wanted) <= set(re.findall(r' id="([^"]+)"', plot.svg))
 
 
-def test_labels_are_text_and_dollars_no_formula(result: dict[str, Any]) -> None:
+def test_labels_are_text_and_dollar_signs_do_not_start_a_formula(result: dict[str, Any]) -> None:
     plot = plots.latency([result | {"variant": "a$b$c<i>"}], name="l")
     assert "ort a$b$c&lt;i&gt;</text>" in plot.svg
 
 
-def test_what_there_is_not_is_not_drawn(result: dict[str, Any], tuned: dict[str, Any], power: dict[str, Any]) -> None:
+def test_plots_without_data_are_none(result: dict[str, Any], tuned: dict[str, Any], power: dict[str, Any]) -> None:
     del result["tokens"]
     assert plots.padding([result], name="p") is None
     assert plots.lengths([result], name="h") is None
@@ -70,7 +70,7 @@ def test_what_there_is_not_is_not_drawn(result: dict[str, Any], tuned: dict[str,
 
 
 @pytest.mark.parametrize("far", [1.5, 5000.0])
-def test_a_scale_holds_every_value(result: dict[str, Any], far: float) -> None:
+def test_a_scale_contains_every_value(result: dict[str, Any], far: float) -> None:
     other = result | {"latency_ms": {**result["latency_ms"], "p99": far}}
     assert f"p99 {far:.3g} ms" in plots.latency([result, other], name="l").svg
 

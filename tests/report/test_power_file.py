@@ -34,7 +34,7 @@ def test_csv_has_a_row_for_each_sample():
     assert list(pd.read_csv(io.StringIO(samples_csv(NOTHING))).columns) == ["time_s"]
 
 
-def test_the_plot_tells_what_it_is_of_and_what_is_missing():
+def test_the_plot_has_the_command_and_the_missing_components():
     text = shown(power_file(RECORD))
     for part in (
         "$x$ < $y$",
@@ -47,7 +47,7 @@ def test_the_plot_tells_what_it_is_of_and_what_is_missing():
     assert "nothing could be measured" in shown(power_file(NOTHING))
 
 
-def test_the_suffix_says_what_is_written(tmp_path):
+def test_the_suffix_selects_the_format_of_a_power_record(tmp_path):
     for suffix in ("json", "csv", "svg"):
         writer(tmp_path / "new" / f"power.{suffix}")(RECORD)
     assert json.loads((tmp_path / "new/power.json").read_text()) == RECORD
@@ -55,6 +55,6 @@ def test_the_suffix_says_what_is_written(tmp_path):
     ET.parse(tmp_path / "new/power.svg")
 
 
-def test_another_suffix_is_refused_beforehand(tmp_path):
+def test_an_unknown_suffix_is_an_error_before_the_measurement(tmp_path):
     with pytest.raises(UsageError, match=r"power\.txt: .* Choose \.json, \.csv, \.svg\.$"):
         writer(tmp_path / "power.txt")

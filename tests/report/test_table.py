@@ -23,12 +23,12 @@ def test_cells_are_rounded_in_the_order_of_the_headings(result: dict[str, Any]) 
     }
 
 
-def test_what_was_not_measured_is_a_dash_and_never_0(regression: dict[str, Any]) -> None:
+def test_unmeasured_values_are_a_dash_and_never_0(regression: dict[str, Any]) -> None:
     cells = dict(zip(headings([regression]), rows([regression])[0], strict=True))
     assert {name for name, cell in cells.items() if cell == "-"} == {"agree", "util", "MB", "mJ/row"}
 
 
-def test_utilisation_is_in_hundredths_and_unknown_without_a_roofline(result: dict[str, Any]) -> None:
+def test_utilisation_is_a_percentage_and_unknown_without_a_roofline(result: dict[str, Any]) -> None:
     known = result | {"roofline": {"model_flop_utilisation": 0.4275}}
     unknown = result | {"roofline": {"model_flop_utilisation": None, "reason": "no_graph"}}
     column = headings([known]).index("util")

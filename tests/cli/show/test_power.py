@@ -26,7 +26,7 @@ RECORD = {
 }
 
 
-def test_a_record_goes_to_stderr_with_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_record_is_printed_to_stderr_with_the_missing_components(capsys: pytest.CaptureFixture[str]) -> None:
     recorded(RECORD)
     found = capsys.readouterr()
     assert found.out == ""
@@ -49,17 +49,17 @@ def test_nothing_measured_shows_no_number(capsys: pytest.CaptureFixture[str]) ->
     assert " 0 " not in shown
 
 
-def test_a_device_that_is_not_in_it_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_device_that_is_missing_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     recorded(RECORD | {"components": {"gpu_board": BOARD | {"detail": "not of all its devices: mig_shared"}}})
     assert "nvml_counter, not of all its devices: mig_shared" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("values", "expected"), [([0, 4, 8], "▁▅█"), ([0, 0], "▁▁"), ([5, 5], "██"), ([], "")])
-def test_bars_stand_on_0_and_reach_the_highest(values: list[float], expected: str) -> None:
+def test_bars_are_scaled_from_0_to_the_highest_value(values: list[float], expected: str) -> None:
     assert bars(values) == expected
 
 
-def test_watching_writes_a_line_a_second_where_no_one_looks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_watching_writes_a_line_a_second_if_stderr_is_not_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     draw = live()
     draw(1.0, {"gpu_board": 30.0, "gpu_memory": 9.0, "cpu_package": None})
     draw(2.0, {"gpu_board": 60.0, "gpu_memory": 9.0, "cpu_package": None})

@@ -95,7 +95,7 @@ def shown(record, capsys):
     return capsys.readouterr().out
 
 
-def test_the_order_is_random_in_each_block_and_the_seed_s():
+def test_the_order_is_random_in_each_block_and_given_by_the_seed():
     names = ["a", "b", "c"]
     order = shuffle(names, 30, seed=1)
     assert all(sorted(block) == names for block in order)
@@ -135,7 +135,7 @@ def test_ten_percent_less_energy_is_in_the_record_and_on_the_screen(capsys):
     assert "not measured: cpu_package: this machine lacks a RAPL counter" in text
 
 
-def test_less_energy_at_the_same_power_is_speed_and_is_shown_as_that(capsys):
+def test_less_energy_at_the_same_power_is_shown_as_throughput(capsys):
     windows = {"torch fp32": trial(0.02), "trt fp16": trial(0.01, rows=12000.0)}
     record = played([*windows], lambda name, block: windows[name])
     found = record["comparisons"][0]
@@ -175,7 +175,7 @@ def test_few_blocks_give_a_ratio_without_an_interval(capsys):
     assert "about 10 blocks would resolve ort int8: --energy-windows 10" in shown(record, capsys)
 
 
-def test_what_makes_contenders_unlike_is_flagged_and_flags_of_some_have_their_names():
+def test_differences_between_contenders_are_flagged_and_flags_of_some_have_their_names():
     match = Match([contender("torch fp32", "cpu"), contender("trt int8", max_length=64)], Rows872(), Protocol())
     match.runs = {"trt int8": Run([trial(0.01)] * 5, WarmUp(120.0, False))}
     record = record_of(match, power_meter())
@@ -263,7 +263,7 @@ def test_each_window_is_of_its_own_contender_under_load():
 
 
 @pytest.mark.usefixtures("hurried")
-def test_who_does_not_keep_the_rate_is_named():
+def test_a_contender_that_does_not_reach_the_rate_is_named():
     meter, loads = board_and_loads(slow=30.0)
     protocol = Protocol(window_s=0.1, windows=1, warmup_s=0.05, rate=5000.0)
     with pytest.raises(UsageError, match=r"^slow: --rate 5000: this backend reaches "):
@@ -291,7 +291,7 @@ def bundle(tiny_distilbert, sentences, tmp_path_factory):
     return target
 
 
-def test_where_nothing_can_be_measured_nothing_runs_and_that_is_kept(bundle, without_meters, monkeypatch):
+def test_if_nothing_can_be_measured_nothing_runs_and_the_record_is_written(bundle, without_meters, monkeypatch):
     monkeypatch.setattr(toolchain.energy.compare, "opened", None)
     record = compare_energy([bundle], ["torch", "ort"], {"device": "cpu"}, log=quiet)
     assert [one["name"] for one in record["contenders"]] == ["torch fp32", "ort fp32.cpu"]
@@ -301,13 +301,13 @@ def test_where_nothing_can_be_measured_nothing_runs_and_that_is_kept(bundle, wit
     assert json.loads(file.read_text()) == {key: value for key, value in record.items() if key != "file"}
 
 
-def test_required_energy_ends_it_before_anything_runs(bundle, without_meters, monkeypatch):
+def test_required_energy_that_cannot_be_measured_is_an_error_before_anything_runs(bundle, without_meters, monkeypatch):
     monkeypatch.setattr(toolchain.energy.compare, "opened", None)
     with pytest.raises(MachineError, match=r"torch fp32: its energy cannot be measured \(rapl_absent: none\)"):
         compare_energy([bundle], ["torch", "ort"], {"device": "cpu", "require_energy": True}, log=quiet)
 
 
-def test_it_is_no_result_of_eval(bundle, without_meters, tmp_path):
+def test_the_record_is_not_taken_for_a_result_of_eval(bundle, without_meters, tmp_path):
     from toolchain.errors import InputError
 
     compare_energy([bundle], ["torch", "ort"], {"device": "cpu"}, log=quiet)

@@ -54,19 +54,19 @@ def test_every_bundle_on_every_backend_the_first_is_the_baseline(bundles):
     assert names(bundles, ["ort"]) == ["fp32: ort fp32.cpu", "int8: ort int8.cpu"]
 
 
-def test_a_checkpoint_that_two_bundles_share_competes_once(bundles):
+def test_a_checkpoint_that_two_bundles_share_is_one_contender(bundles):
     told = []
     found = find_contenders(bundles, ["torch", "ort"], CPU, log=told.append)
     assert [one.name for one in found] == ["fp32: torch fp32", "fp32: ort fp32.cpu", "int8: ort int8.cpu"]
     assert told == [f"{bundles[1]}: torch runs the same file as for an earlier bundle, so it is one contender"]
 
 
-def test_one_contender_is_none(bundles):
+def test_one_contender_is_an_error(bundles):
     with pytest.raises(UsageError, match="there is only one contender"):
         names(bundles[:1], ["ort"])
 
 
-def test_bundles_of_one_name_are_told_apart_by_their_place(bundles, tmp_path):
+def test_bundles_of_one_name_are_named_by_their_path(bundles, tmp_path):
     shutil.copytree(bundles[0], tmp_path / "int8")
     assert names([tmp_path / "int8", bundles[1]], ["ort"]) == [
         f"{tmp_path / 'int8'}: ort fp32.cpu",
@@ -74,12 +74,12 @@ def test_bundles_of_one_name_are_told_apart_by_their_place(bundles, tmp_path):
     ]
 
 
-def test_all_run_the_same_rows(bundles):
+def test_all_contenders_run_the_same_rows(bundles):
     rows = find_rows(find_contenders(bundles, ["ort"], CPU, log=quiet), seed=0)
     assert len(rows) == 40
 
 
-def test_other_rows_are_refused(bundles, tmp_path, sentences, tiny_distilbert):
+def test_contenders_with_other_rows_are_an_error(bundles, tmp_path, sentences, tiny_distilbert):
     data = Path(shutil.copytree(sentences, tmp_path / "data"))
     lines = (data / "validation.csv").read_text().splitlines()
     (data / "validation.csv").write_text("\n".join(lines[:20]) + "\n")
@@ -94,7 +94,7 @@ def test_other_rows_are_refused(bundles, tmp_path, sentences, tiny_distilbert):
         find_rows(contenders, seed=0)
 
 
-def test_all_are_open_at_once_with_every_row_in_batches_of_their_own(bundles):
+def test_all_contenders_are_open_together_with_their_own_batches(bundles):
     contenders = find_contenders(bundles[1:], ["torch", "ort"], CPU, log=quiet)
     rows = find_rows(contenders, seed=0)
     told = []
@@ -127,7 +127,7 @@ class OutOfMemoryError(RuntimeError):
         OutOfMemoryError("CUDA: tried to allocate 2 GiB"),
     ],
 )
-def test_what_does_not_fit_is_said_plainly(error):
+def test_a_lack_of_memory_names_the_contenders(error):
     def run():
         with in_memory("trt int8", beside=["torch fp32", "ort fp16"]):
             raise error
@@ -136,6 +136,6 @@ def test_what_does_not_fit_is_said_plainly(error):
         run()
 
 
-def test_other_errors_stay_what_they_are():
+def test_other_errors_are_unchanged():
     with pytest.raises(InputError, match="broken"), in_memory("ort fp32", beside=[]):
         raise InputError("x.onnx: broken. Build it again.")

@@ -50,7 +50,7 @@ def test_the_interval_covers_the_truth_about_19_times_in_20(blocks):
 
 
 @pytest.mark.parametrize("blocks", [5, 8, 10, 20])
-def test_a_true_difference_of_the_mdd_would_be_seen_4_times_in_5(blocks):
+def test_the_mdd_is_detected_with_a_probability_of_0_8(blocks):
     logs = np.random.default_rng(blocks).normal(0.1, 0.05, blocks)
     found = pair(series(np.ones(blocks)), series(np.exp(logs)), seed=0)
     effect = math.log1p(found["mdd_percent"] / 100) / logs.std(ddof=1)
@@ -74,7 +74,7 @@ def test_the_ratio_is_the_geometric_mean_over_blocks():
     assert (found["throughput_ratio"], found["mean_power_ratio"]) == (pytest.approx(1.5), pytest.approx(1.2))
 
 
-def test_a_surely_excluded_1_below_the_mdd_is_not_resolved():
+def test_a_difference_below_the_mdd_is_not_resolved_though_the_interval_excludes_1():
     logs = 0.021 + 0.0236 * ROOT2 * np.tile([1.0, -1.0], 5)  # deviation 0.0352: MDD 0.035, interval about 0.025
     found = pair(series(np.ones(10)), series(np.exp(logs + 0.007)), seed=0)
     assert found["ratio_ci95"][0] > 1
@@ -98,7 +98,7 @@ def test_blocks_in_which_either_was_dropped_are_left_out():
     assert found["ratio"] == pytest.approx(2)
 
 
-def test_without_a_block_of_both_there_is_no_number():
+def test_without_a_common_block_there_is_no_number():
     dropped = {"per_inference_j": None}
     found = pair([dropped, *series([1.0])], [*series([1.0]), dropped], seed=0)
     known = {"verdict": "not resolved", "reason": "no_block", "blocks": 0, "dropped": 2}

@@ -57,7 +57,7 @@ def span(track, opened_s, closed_s):
 
 
 @given(low=st.floats(5, 60), high=st.floats(60, 700), closed_s=st.floats(4, 9), phase_s=st.floats(0, 0.0999))
-def test_the_truth_is_within_what_is_left_open(low, high, closed_s, phase_s):
+def test_the_truth_is_within_the_stated_error(low, high, closed_s, phase_s):
     def true_joules(moments):  # power jumps from low to high after each whole second, and back after the next
         whole, rest = np.divmod(moments, 2)
         return whole * (low + high) + np.minimum(rest, 1) * low + np.maximum(rest - 1, 0) * high
@@ -78,7 +78,7 @@ def test_constant_power_is_nearly_exact_wherever_it_ends(closed_s, phase_s):
     assert window.joules[KEY] == pytest.approx(50 * (closed_s - 1.9), abs=50 * 3 * EDGE_S)
 
 
-def test_what_is_left_open_is_all_that_the_last_tick_held():
+def test_the_stated_error_is_the_energy_of_the_last_tick():
     def true_joules(moments):  # 700 W for the first 10 ms of each tick, and nothing after it
         ticks, rest_s = np.divmod(np.asarray(moments) + 1e-9, TICK_S)
         return ticks * 7 + np.minimum(rest_s, 0.01) * 700
@@ -111,7 +111,7 @@ def test_a_tick_between_the_last_reading_and_the_end_is_from_before_the_end():
     assert window.joules[KEY] == pytest.approx(50 * 0.73, abs=0.2)
 
 
-def test_power_is_integrated_and_as_uncertain_as_its_sensor_is_old():
+def test_the_error_of_integrated_power_is_the_age_of_its_sensor():
     times = polled(4.0)
     window, open_j = span(tracked([60.0] * len(times), times, method=INTEGRAL), 1.9, 4.0)
     assert window.joules[KEY] == pytest.approx(60 * 2.1)
@@ -127,7 +127,7 @@ def test_power_is_integrated_and_as_uncertain_as_its_sensor_is_old():
         (1.95, 9.0, None, TOO_SHORT),
     ],
 )
-def test_no_figure_without_two_sound_ends(closed_s, at_s, what, reason):
+def test_an_interval_without_two_valid_ends_has_no_figure(closed_s, at_s, what, reason):
     """From `at_s` on, the GPU is lost, its counter starts anew, or it stands still; or all is well, but too short."""
     times = polled(closed_s)
     values = counted(lambda moments: 7 + 50 * moments, times)
@@ -155,7 +155,7 @@ def window(joules, *, integral_j=(), seconds=10.0):
     return Window(2.0, 2.0 + seconds, joules, {}, dict.fromkeys(integral_j, 1.0), {}, {})
 
 
-def test_a_sensor_is_sampled_and_its_counter_counts():
+def test_power_comes_from_the_sensor_and_joules_from_the_counter():
     times = np.arange(0, 13, 0.0513)
     watts = np.where((times > 5) & (times < 5.2), 70.0, 30.0)
     power = track(KEY, INTEGRAL, times, watts)
@@ -208,6 +208,6 @@ def test_json_has_units_in_its_names():
     assert found == {"time_s": [0.05, 0.1], "gpu_board_w": [30.0, 30.0], "gpu_board_j": [1.5, 3.0]}
 
 
-def test_nothing_measured_is_nothing():
+def test_without_joules_there_are_no_samples():
     found = sample(Meter({}, {}), window({}), "auto")
     assert (found.power_w, found.peak_w, found.total_peak_w) == ({}, {}, None)
