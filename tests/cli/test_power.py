@@ -1,4 +1,4 @@
-"""`toolchain power` as a user runs it: real time, real commands, and a scripted libnvidia-ml.so.1 for the driver's."""
+"""`toolchain power` as a user runs it: in real time, with real commands and a scripted libnvidia-ml.so.1."""
 
 import json
 import os
@@ -17,7 +17,7 @@ WAITING = "import time; print('begun', flush=True); time.sleep(60)"
 
 @pytest.fixture
 def begin(library, root, tmp_path):
-    """Begin `toolchain power` with some options on a machine as a scenario has it."""
+    """Return a function that starts `toolchain power` with options on the machine of a scenario."""
 
     def start(scenario, *arguments):
         (tmp_path / "scenario").write_text(scenario)

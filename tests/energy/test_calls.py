@@ -12,7 +12,7 @@ from toolchain.meters.sources import BOARD, COUNTER, Inventory, Source
 
 
 class Machine:
-    """A board of 50 W, whose clock moves when the meter sleeps, and whose work takes no time of it."""
+    """A board of 50 W whose clock moves only when the meter sleeps, so that work takes no time."""
 
     def __init__(self):
         self.now_s, self.calls, self.lost = 0.0, itertools.count(), False

@@ -1,4 +1,4 @@
-"""What one component of a record says, from windows and tracks that are made by hand."""
+"""The record of one component, from windows and tracks made by hand."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ GPU = (BOARD, "GPU-1")
 
 
 def window(joules, *, peak_w=None):
-    """Return a window of two seconds; joules of None are a GPU that was lost."""
+    """Return a window of two seconds; None stands for a lost GPU."""
     found = {} if joules is None else {GPU: joules}
     lost = {GPU: "gpu_lost"} if joules is None else {}
     return Window(0, 2, found, lost, integral_j={}, peak_w=peak_w or {}, states={})

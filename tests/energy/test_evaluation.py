@@ -1,4 +1,4 @@
-"""`eval --energy` as a user runs it: without anything to measure with, and on a scripted machine in real time."""
+"""`eval --energy` as a user runs it: without meters, and on a scripted machine in real time."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def toolchain(root, *arguments, **environment):
 
 @pytest.fixture
 def nothing_here():
-    """Skip where there is something to measure with."""
+    """Skip on a machine with energy counters."""
     from toolchain.meters.sources import open_sources
 
     with open_sources() as found:

@@ -1,4 +1,4 @@
-"""The load: what it goes round, when it stops, and how much of it was done by when."""
+"""The load: its pieces, when it stops, and the count of its work over time."""
 
 import itertools
 import threading

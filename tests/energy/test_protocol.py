@@ -1,4 +1,4 @@
-"""The protocol on a counter and a clock of our own: windows, warm-up, idle, and rates that are not kept."""
+"""The protocol with a simulated counter and clock: windows, warm-up, idle power, and rates that are not reached."""
 
 import itertools
 
@@ -59,7 +59,7 @@ def test_no_window_is_shorter_than_the_least(asked, least):
 
 
 def loaded(*, per_s):
-    """Return a meter, and the progress of a load that makes so many calls a second by its clock."""
+    """Return a meter, and the progress of a load that makes `per_s` calls a second by its clock."""
     machine, progress = Machine(), Progress()
     progress.start(0.0)
 

@@ -56,7 +56,7 @@ def test_two_blocks_share_no_objects() -> None:
 
 
 class Meter:
-    """What a block asks of a meter, whose GPU has a counter and whose processor has none."""
+    """The part of a meter that a block uses: its GPU has a counter, its processor has none."""
 
     def __init__(self) -> None:
         self.tick_s, self.inventory = 0.1, Inventory()
@@ -68,7 +68,7 @@ class Meter:
 
 
 class WholeMeter(Meter):
-    """The same, of a machine whose processor is measured too, at no watts to speak of."""
+    """The same for a machine whose processor is measured too, at 0 W."""
 
     def __init__(self, *, lacks: str | None = None) -> None:
         super().__init__()

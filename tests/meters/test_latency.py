@@ -7,7 +7,7 @@ from toolchain.meters.latency import measure_latency
 
 
 class Clock:
-    """A clock that stands still but for what is told to take time."""
+    """A clock that moves only by `advance`."""
 
     def __init__(self) -> None:
         self.now = 1000.0

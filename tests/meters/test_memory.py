@@ -11,7 +11,7 @@ NO_DEVICE = {"device": None, "device_method": None, "device_reason": "no_device_
 
 @pytest.fixture
 def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A /proc/self of our own."""
+    """Return a folder that stands in for /proc/self."""
     monkeypatch.setattr(memory, "_STATUS", tmp_path / "status")
     monkeypatch.setattr(memory, "_CLEAR", tmp_path / "clear_refs")
     return tmp_path

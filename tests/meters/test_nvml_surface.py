@@ -1,4 +1,4 @@
-"""The names that we use, and those that the scripted library gives, are the real nvidia-ml-py's."""
+"""The names that are used, and those that the scripted library exports, exist in the real nvidia-ml-py."""
 
 import re
 from pathlib import Path

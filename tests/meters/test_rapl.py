@@ -1,4 +1,4 @@
-"""RAPL from a folder of files: which zones count, and joules across wraps."""
+"""RAPL from a folder of files: the zones that are added up, and joules across wraps."""
 
 import itertools
 

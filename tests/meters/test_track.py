@@ -1,4 +1,4 @@
-"""Joules between two moments, from counters that move in ticks and from powers."""
+"""Joules between two moments, from counters that move in ticks and from power sensors."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from toolchain.meters.track import RESET, STUCK, TOO_SHORT, Track
 
 
 def recorded(values, *, method=COUNTER, step_s=0.001):
-    """Return a track that was polled every `step_s`; an exception among the values is raised when its turn comes."""
+    """Return a track that was polled every `step_s`; an exception among the values is raised at its reading."""
     turns = iter(values)
 
     def read():
@@ -27,7 +27,7 @@ def recorded(values, *, method=COUNTER, step_s=0.001):
 
 
 def ticking(power_w, *, tick_s, seconds, step_s=0.001, start_j=7.0):
-    """Return what a counter of constant power says, every `step_s`."""
+    """Return the values of a counter at constant power, every `step_s`."""
     times = np.arange(0, seconds, step_s)
     return list(start_j + power_w * np.floor(times / tick_s + 1e-9) * tick_s)
 

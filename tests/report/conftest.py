@@ -1,4 +1,4 @@
-"""A result as `eval` writes it, whole, with energy, and of another kind."""
+"""Results as `eval` writes them: without energy, with energy, and of a regression."""
 
 import copy
 from types import SimpleNamespace
@@ -56,7 +56,7 @@ def result() -> dict[str, Any]:
 
 @pytest.fixture
 def regression(result: dict[str, Any]) -> dict[str, Any]:
-    """A result of another kind: no labels to agree on, memory that could not be read."""
+    """A result of a regression, without labels, whose memory could not be read."""
     result |= {"primary": "pearson", "metrics": {"pearson": 0.9}, "metrics_ci95": {"pearson": [0.8, 0.95]}}
     result["agreement"]["label_agreement"] = None
     result["peak_memory_mb"]["host"] = None
@@ -65,7 +65,7 @@ def regression(result: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def reference() -> dict[str, Any]:
-    """A result of the FP32 checkpoint, slower."""
+    """A result of the FP32 checkpoint, which is slower."""
     return copy.deepcopy(RESULT) | {
         "backend": "torch",
         "precision": "fp32",
@@ -79,7 +79,7 @@ def reference() -> dict[str, Any]:
 
 @pytest.fixture
 def measured(result: dict[str, Any]) -> dict[str, Any]:
-    """A result on a GPU: five windows of its board's counter, about 0.3 J a row, and nothing of the processor."""
+    """A result on a GPU: five windows of its board's counter, about 0.3 J a row, without processor energy."""
 
     missing = dict.fromkeys(("cpu_package", "cpu_dram"), ("rapl_absent", "")) | {"gpu_memory": ("no_such", "")}
     counter = Track(Source(BOARD, "GPU-1", COUNTER, lambda: 0.0), tick_s=0.1)
@@ -110,7 +110,7 @@ def measured(result: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def tuned() -> dict[str, Any]:
-    """What `tune` found, of three products, one of which was not measured alone."""
+    """A record of `tune` with three GEMMs, one of which was not measured alone."""
     products = [
         {"name": f"bert.layer.{at}.q", "effect": effect, "snr_db": 30.0, "macs": 0.3}
         for at, effect in enumerate((0.5, 0.1, None))
@@ -126,7 +126,7 @@ def tuned() -> dict[str, Any]:
 
 @pytest.fixture
 def power() -> dict[str, Any]:
-    """A record of `toolchain power`: a GPU's board, and no processor."""
+    """A record of `toolchain power` with a GPU's board and without a processor."""
     parts = {"gpu_board": {"joules": 12.0, "reason": None}, "cpu_package": {"joules": None, "reason": "rapl_absent"}}
     samples = {"time_s": [0.1, 0.2, 0.3], "gpu_board_w": [40.0, 41.5, 39.0], "gpu_board_j": [4.0, 8.0, 12.0]}
     return {

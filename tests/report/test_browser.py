@@ -1,4 +1,4 @@
-"""The page in a real browser: nothing is asked for or complained of, and all is drawn, on a phone and on a desk."""
+"""The page in a real browser, on a phone and a desktop: no requests, no errors, and every plot is drawn."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The page as a parser sees it: well-formed, nothing from elsewhere, and every number from a file."""
+"""The page as a parser reads it: well-formed, nothing from the network, and every number from a file."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ EVIL = "<script>alert(1)</script>&\"'"
 
 
 class Page(HTMLParser):
-    """Every element with its attributes, its own text and the tags it is in; fails on tags that do not match."""
+    """Every element with its attributes, its own text and its ancestors; unbalanced tags are an error."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

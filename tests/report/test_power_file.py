@@ -1,4 +1,4 @@
-"""Files of a power record are read back by what reads such files."""
+"""Files of a power record, read back by pandas, json and an XML parser."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""A comparison from the order of its blocks to its table: with windows that are given, a load that is not, and NVML."""
+"""A comparison from the order of its blocks to its table: with windows made by hand, and with a real load."""
 
 import json
 import time
@@ -31,7 +31,7 @@ MISSING = {
 }
 
 
-def quiet(line):
+def no_log(line):
     pass
 
 
@@ -60,14 +60,14 @@ def contender(name, device="cuda:0", max_length=128):
 
 
 def power_meter(missing=MISSING, power=True):
-    """Return a meter of a board's power, whose windows a test makes up, or of nothing."""
+    """Return a meter with a board's power sensor, or without sources; tests make their own windows."""
     sources = [Source(*BOARD_0, INTEGRAL, lambda: 60.0)] if power else []
     reasons = dict(missing) if power else {BOARD: ("no_nvml_library", "not found"), **missing}
     return EnergyMeter(Inventory(sources, missing=reasons), clock=lambda: 0.0, sleep=lambda seconds: None)
 
 
 def trial(joules, *, rows=6000.0, reason=None):
-    """Return a window of 30 s in which each row took so many joules."""
+    """Return a window of 30 s with these joules a row."""
     window = Window(
         0.0, 30.0, {} if reason else {BOARD_0: joules * rows}, {BOARD_0: reason} if reason else {}, {}, {}, {}
     )
@@ -75,7 +75,7 @@ def trial(joules, *, rows=6000.0, reason=None):
 
 
 def played(names, window, *, blocks=10):
-    """Return the record of a match whose windows are given."""
+    """Return the record of a match with these windows."""
     order = shuffle(names, blocks, seed=3)
     runs = {name: Run(warm_up=WarmUp(12.0, True)) for name in names}
     for block, name in in_blocks(order):
@@ -85,7 +85,7 @@ def played(names, window, *, blocks=10):
 
 
 def noisy(means, noise=0.03):
-    """Return windows of contenders: means of joules a row, and of each window a noise of its own."""
+    """Return a function of windows: mean joules a row of each contender, with independent noise in each window."""
     factors = {name: 1 + noise * np.random.default_rng(index).standard_normal(50) for index, name in enumerate(means)}
     return lambda name, block: trial(means[name] * factors[name][block])
 
@@ -210,7 +210,7 @@ def test_nothing_measurable_is_null_with_reasons(capsys):
 
 
 class Board:
-    """A GPU whose counter runs at the watts of whatever runs, and ticks every 5 ms."""
+    """A GPU whose counter follows the power of the running load and ticks every 5 ms."""
 
     def __init__(self, clock):
         self.clock, self.joules, self.since, self.watts = clock, 0.0, clock(), 10.0
@@ -227,14 +227,14 @@ class Board:
 
 @pytest.fixture
 def hurried(monkeypatch):
-    """Make windows short: here one sees whose they are, not what they are worth."""
+    """Make windows short: these tests check which load a window is of, not its precision."""
     for name, value in {"LEAST_WINDOW_S": 0.1, "LEAST_TICKS": 2, "LEAD_IN_S": 0.05, "LATE_S": 0.05}.items():
         monkeypatch.setattr(protocols, name, value)
     monkeypatch.setattr(blocks, "LEAD_OUT_S", 0.01)
 
 
 def board_and_loads(**watts):
-    """Return a meter of a board, and what draws so many watts of it, in calls of 2 ms."""
+    """Return a meter of a board, and loads that draw these watts in calls of 2 ms."""
     board = Board(time.monotonic)
     piece = Piece({"input_ids": np.ones((4, 8), np.int32)}, rows=4, tokens=20)
 
@@ -254,7 +254,7 @@ def board_and_loads(**watts):
 def test_each_window_is_of_its_own_contender_under_load():
     meter, loads = board_and_loads(light=30.0, heavy=90.0)
     protocol = Protocol(window_s=0.1, windows=3, warmup_s=0.05)
-    runs = measure(loads, shuffle(["light", "heavy"], 3, seed=0), meter, protocol, log=quiet)
+    runs = measure(loads, shuffle(["light", "heavy"], 3, seed=0), meter, protocol, log=no_log)
     for name, watts in (("light", 30.0), ("heavy", 90.0)):
         assert not runs[name].warm_up.steady
         found = [one.window.joules[BOARD_0] / one.window.seconds for one in runs[name].trials]
@@ -267,7 +267,7 @@ def test_a_contender_that_does_not_reach_the_rate_is_named():
     meter, loads = board_and_loads(slow=30.0)
     protocol = Protocol(window_s=0.1, windows=1, warmup_s=0.05, rate=5000.0)
     with pytest.raises(UsageError, match=r"^slow: --rate 5000: this backend reaches "):
-        measure(loads, [["slow"]], meter, protocol, log=quiet)
+        measure(loads, [["slow"]], meter, protocol, log=no_log)
 
 
 @pytest.fixture
@@ -293,7 +293,7 @@ def bundle(tiny_distilbert, sentences, tmp_path_factory):
 
 def test_if_nothing_can_be_measured_nothing_runs_and_the_record_is_written(bundle, without_meters, monkeypatch):
     monkeypatch.setattr(toolchain.energy.compare, "opened", None)
-    record = compare_energy([bundle], ["torch", "ort"], {"device": "cpu"}, log=quiet)
+    record = compare_energy([bundle], ["torch", "ort"], {"device": "cpu"}, log=no_log)
     assert [one["name"] for one in record["contenders"]] == ["torch fp32", "ort fp32.cpu"]
     assert (record["status"], record["reason"], record["n"]) == ("unavailable", "rapl_absent", 40)
     file = Path(record["file"])
@@ -304,13 +304,13 @@ def test_if_nothing_can_be_measured_nothing_runs_and_the_record_is_written(bundl
 def test_required_energy_that_cannot_be_measured_is_an_error_before_anything_runs(bundle, without_meters, monkeypatch):
     monkeypatch.setattr(toolchain.energy.compare, "opened", None)
     with pytest.raises(MachineError, match=r"torch fp32: its energy cannot be measured \(rapl_absent: none\)"):
-        compare_energy([bundle], ["torch", "ort"], {"device": "cpu", "require_energy": True}, log=quiet)
+        compare_energy([bundle], ["torch", "ort"], {"device": "cpu", "require_energy": True}, log=no_log)
 
 
 def test_the_record_is_not_taken_for_a_result_of_eval(bundle, without_meters, tmp_path):
     from toolchain.errors import InputError
 
-    compare_energy([bundle], ["torch", "ort"], {"device": "cpu"}, log=quiet)
+    compare_energy([bundle], ["torch", "ort"], {"device": "cpu"}, log=no_log)
     with pytest.raises(InputError, match="no results here"):
         find_results([bundle])
 

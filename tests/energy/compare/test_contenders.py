@@ -1,4 +1,4 @@
-"""Who competes, under what name, on which rows, and what is said when they do not fit."""
+"""Contenders: which there are, their names and rows, and the error if memory does not suffice."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from toolchain.recipe import Recipe
 CPU = {"device": "cpu"}
 
 
-def quiet(line):
+def no_log(line):
     pass
 
 
@@ -38,7 +38,7 @@ def bundles(tiny_distilbert, sentences, tmp_path_factory):
 
 
 def names(places, backends):
-    return [one.name for one in find_contenders(places, backends, CPU, log=quiet)]
+    return [one.name for one in find_contenders(places, backends, CPU, log=no_log)]
 
 
 def test_backends_are_a_list():
@@ -55,10 +55,10 @@ def test_every_bundle_on_every_backend_the_first_is_the_baseline(bundles):
 
 
 def test_a_checkpoint_that_two_bundles_share_is_one_contender(bundles):
-    told = []
-    found = find_contenders(bundles, ["torch", "ort"], CPU, log=told.append)
+    lines = []
+    found = find_contenders(bundles, ["torch", "ort"], CPU, log=lines.append)
     assert [one.name for one in found] == ["fp32: torch fp32", "fp32: ort fp32.cpu", "int8: ort int8.cpu"]
-    assert told == [f"{bundles[1]}: torch runs the same file as for an earlier bundle, so it is one contender"]
+    assert lines == [f"{bundles[1]}: torch runs the same file as for an earlier bundle, so it is one contender"]
 
 
 def test_one_contender_is_an_error(bundles):
@@ -75,7 +75,7 @@ def test_bundles_of_one_name_are_named_by_their_path(bundles, tmp_path):
 
 
 def test_all_contenders_run_the_same_rows(bundles):
-    rows = find_rows(find_contenders(bundles, ["ort"], CPU, log=quiet), seed=0)
+    rows = find_rows(find_contenders(bundles, ["ort"], CPU, log=no_log), seed=0)
     assert len(rows) == 40
 
 
@@ -89,32 +89,32 @@ def test_contenders_with_other_rows_are_an_error(bundles, tmp_path, sentences, t
         ),
         engine=False,
     )
-    contenders = find_contenders([bundles[1], tmp_path / "other"], ["ort"], CPU, log=quiet)
+    contenders = find_contenders([bundles[1], tmp_path / "other"], ["ort"], CPU, log=no_log)
     with pytest.raises(InputError, match=r"other: its rows are .*, and those of .*int8 are .*\. Give .* --data\."):
         find_rows(contenders, seed=0)
 
 
 def test_all_contenders_are_open_together_with_their_own_batches(bundles):
-    contenders = find_contenders(bundles[1:], ["torch", "ort"], CPU, log=quiet)
+    contenders = find_contenders(bundles[1:], ["torch", "ort"], CPU, log=no_log)
     rows = find_rows(contenders, seed=0)
-    told = []
-    with opened(contenders, rows, single=False, seed=0, log=told.append) as loads:
+    lines = []
+    with opened(contenders, rows, single=False, seed=0, log=lines.append) as loads:
         for load in loads.values():
             assert sum(piece.rows for piece in load.work) == 40
             assert all(piece.slots <= load.batch_slots for piece in load.work)
             assert load.infer(load.work[0].batch).shape == (load.work[0].rows, 2)
-    assert told == ["opening torch fp32 on cpu", "opening ort int8.cpu on cpu"]
+    assert lines == ["opening torch fp32 on cpu", "opening ort int8.cpu on cpu"]
 
 
 def test_at_a_fixed_rate_a_request_is_a_row(bundles):
-    contenders = find_contenders(bundles, ["ort"], CPU, log=quiet)
-    with opened(contenders, find_rows(contenders, seed=0), single=True, seed=0, log=quiet) as loads:
+    contenders = find_contenders(bundles, ["ort"], CPU, log=no_log)
+    with opened(contenders, find_rows(contenders, seed=0), single=True, seed=0, log=no_log) as loads:
         assert {piece.rows for load in loads.values() for piece in load.work} == {1}
         assert {len(load.work) for load in loads.values()} == {40}
 
 
 class OutOfMemoryError(RuntimeError):
-    """As torch names it."""
+    """The error of torch."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Ratios by block: against numpy and scipy, by simulation, and by what must not matter."""
+"""Ratios by block: against NumPy and SciPy, by simulation, and under changes of units and order."""
 
 import math
 
@@ -20,7 +20,7 @@ def series(joules, *, per_s=100.0, watts=60.0):
 
 
 def simulated(generator, blocks, difference):
-    """Return two contenders whose windows are off by NOISE each, in blocks that drift together."""
+    """Return two contenders with independent noise in each window and a common drift of the blocks."""
     drift = np.linspace(1, 1.2, blocks)
     noisy = drift * (1 + NOISE * generator.standard_normal((2, blocks)))
     return series(0.02 * noisy[0]), series(0.02 * (1 + difference) * noisy[1])

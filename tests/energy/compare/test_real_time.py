@@ -1,4 +1,4 @@
-"""The whole comparison in real time: two bundles on a GPU that is a scripted libnvidia-ml (tests/nvml)."""
+"""The whole comparison in real time: two bundles on the GPU of a scripted libnvidia-ml (tests/nvml)."""
 
 import json
 import os

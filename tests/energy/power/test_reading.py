@@ -21,13 +21,13 @@ POLL_S = 0.05
 
 
 def polled(closed_s: float) -> np.ndarray:
-    """Return when the meter reads: closely up to 2 s, then in passing, and closely again from the end on."""
+    """Return the moments of readings: every EDGE_S up to 2 s, then every POLL_S, and every EDGE_S from the end on."""
     passing = np.arange(2, closed_s - EDGE_S, POLL_S)
     return np.concatenate([np.arange(0, 2, EDGE_S), passing, closed_s + EDGE_S * np.arange(300)])
 
 
 def tracked(values, times_s, *, method=COUNTER):
-    """Return a track of readings; an exception among them is raised when its turn comes."""
+    """Return a track of these readings; an exception among them is raised at its reading."""
     turns = iter(values)
 
     def read():
@@ -44,7 +44,7 @@ def tracked(values, times_s, *, method=COUNTER):
 
 
 def counted(true_joules, times_s, *, phase_s=0.0):
-    """Return what a counter says that ticks every 100 ms, from `phase_s` on."""
+    """Return the values of a counter that ticks every 100 ms, from `phase_s` on."""
     ticks_s = np.floor((times_s - phase_s) / TICK_S + 1e-9) * TICK_S + phase_s
     return list(np.round(true_joules(ticks_s), 6))
 
@@ -128,7 +128,7 @@ def test_the_error_of_integrated_power_is_the_age_of_its_sensor():
     ],
 )
 def test_an_interval_without_two_valid_ends_has_no_figure(closed_s, at_s, what, reason):
-    """From `at_s` on, the GPU is lost, its counter starts anew, or it stands still; or all is well, but too short."""
+    """From `at_s` on, the GPU is lost, its counter is reset or stuck; or the interval is too short."""
     times = polled(closed_s)
     values = counted(lambda moments: 7 + 50 * moments, times)
     for index in np.flatnonzero(times >= at_s):
