@@ -47,13 +47,3 @@ def first_line(error: BaseException) -> str:
 
 # Ctrl-C: 128 + SIGINT, as shells number it.
 INTERRUPTED = 130
-
-# Exit code -> meaning. `toolchain power` gives the exit code of the command that it measures instead of 0.
-EXIT_CODES = {
-    0: "The command did what was asked. A gate that cannot tell also gives 0, with a warning, without --strict.",
-    1: "The command failed: a given file is broken, missing or of the wrong kind, or it could not be read or written.",
-    2: "Wrong usage: an unknown name or option, or a value out of range.",
-    3: "A gate failed: the accuracy drops too much, an artefact differs from its model, or a check of accept failed.",
-    4: "This machine lacks something: a library, a GPU, TensorRT, or access to the hub.",
-    INTERRUPTED: "Ctrl-C ended the command. Files that were there before are unchanged.",
-}
