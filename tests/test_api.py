@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import toolchain
+from toolchain.cli import COMMANDS
 from toolchain.errors import GateError, InputError, MachineError, UsageError
 
 NAMES = ("build", "evaluate", "compare", "measure_energy", "load")
@@ -129,3 +130,14 @@ def test_the_guide_runs_from_top_to_bottom_and_prints_what_it_shows(root, tmp_pa
     printed = done.stdout.split(f"{end}\n")
     for (code, shown), found in zip(blocks, printed[:-1], strict=True):
         assert not shown or found == shown, code
+
+
+def test_the_guide_names_the_function_of_every_other_command(root):
+    rows = re.findall(
+        r"^\| (`toolchain .*?) \| (`toolchain\..*) \|$", (root / "docs/guides/python.md").read_text(), re.MULTILINE
+    )
+    commands = {name for shown, _ in rows for name in re.findall(r"`toolchain (\w+)", shown)}
+    assert commands | {"build", "eval", "compare", "power"} == set(COMMANDS)
+    for _, functions in rows:
+        for module, name in re.findall(r"`([\w.]+)\.(\w+)`", functions):
+            assert callable(getattr(importlib.import_module(module), name))

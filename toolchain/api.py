@@ -10,12 +10,12 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from toolchain.energy.power import measure as measure_energy
 from toolchain.errors import MachineError
 from toolchain.recipe import ENGINE, Recipe
-from toolchain.recipe.options import joined
+from toolchain.recipe.options import RecipeValues, joined
 
 if TYPE_CHECKING:
     from toolchain.evaluation.classifier import Classifier
@@ -80,7 +80,7 @@ def build(
 
 
 def run_build(
-    values: dict[str, Any], *, bundle: Path | None = None, goal: tuple[str, ...] = ()
+    values: RecipeValues, *, bundle: Path | None = None, goal: tuple[str, ...] = ()
 ) -> "tuple[BuildRecord, Recipe]":
     """Build by precision or up to the steps of `goal`, into `bundle` if there is one, and compare with FP32.
 
@@ -113,7 +113,7 @@ def run_build(
     return done, recipe
 
 
-def _asks_for_engine_only(values: dict[str, Any]) -> bool:
+def _asks_for_engine_only(values: RecipeValues) -> bool:
     """Return whether only the engine of a bundle is wanted: the bundle's checkpoint is then not needed."""
     cache = {"calibration"} if Recipe.make(values).gives_cache else set()  # a calibration.json changes the graph too
     return values.get("backend") == "trt" and values.keys() <= {"backend", "device", "force", *cache, *ENGINE}
@@ -243,7 +243,7 @@ def load(
     return Classifier(find_target(values, Path(bundle) if bundle else None))
 
 
-def _given(**values: Option) -> dict[str, Any]:
+def _given(**values: Option) -> RecipeValues:
     """Return the keys that have a value, in the form of a recipe: paths as texts, lists joined by commas."""
     texts = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in values.items()}
     return {

@@ -1,4 +1,4 @@
-"""The real command line: what it prints where, its exit codes, and that errors are one line."""
+"""The command line: stdout and stderr, exit codes, and errors in one line."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def test_json_is_the_whole_of_stdout(built, tiny_distilbert, sentences):
     assert json.loads(done.stdout)["up_to_date"]
 
 
-def test_a_second_build_says_that_nothing_was_done(built, tiny_distilbert, sentences):
+def test_a_second_build_prints_that_nothing_was_done(built, tiny_distilbert, sentences):
     done = run(
         "build", "-m", tiny_distilbert, "--data", sentences, "--precision", "int8", "--calib-samples", "20", cwd=built
     )
@@ -68,7 +68,7 @@ def test_trt_is_exit_4_after_the_rest_was_built(tmp_path, tiny_distilbert, sente
     assert (tmp_path / "b/model.fp16.onnx").exists()
 
 
-def test_quiet_and_loud(built):
+def test_quiet_hides_progress_and_verbose_shows_tracebacks(built):
     assert run("eval", "--limit", "3", "-q", cwd=built).stderr == ""
     assert "Traceback" in run("eval", "--task", "none", "-v", cwd=built).stderr
 
@@ -142,7 +142,7 @@ def test_what_the_parser_refuses_is_exit_2(arguments):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command, capsys):
+def test_every_command_has_a_help_page(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
     shown = " ".join(capsys.readouterr().out.split())
@@ -151,14 +151,14 @@ def test_every_command_explains_itself(command, capsys):
     assert callable(COMMANDS[command].load_run())
 
 
-def test_doctor_finds_what_is_here_and_what_is_not(capsys):
+def test_doctor_finds_the_installed_libraries(capsys):
     assert main(["doctor", "--json"]) == 0
     states = {entry["name"]: entry["state"] for entry in json.loads(capsys.readouterr().out)["findings"]}
     assert states["ONNX Runtime"] == "ok"
     assert states["torch"] == "ok"
 
 
-def test_recipe_set_and_flag_have_their_precedence(tmp_path, capsys, monkeypatch):
+def test_a_flag_wins_over_set_and_set_over_the_recipe(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "r.toml").write_text('model = "demo"\ntask = "demo"\nprecision = "fp32"\noutput = "from-file"\n')
     assert main(["build", "r.toml", "--set", "output=from-set", "--precision", "int8", "--dry-run", "--json"]) == 0
@@ -193,7 +193,7 @@ def test_calibrate_makes_ranges_and_leaves_the_int8_bundle_alone(built, tiny_dis
     assert run("eval", built / "engines/build/distilbert-sst2-int8", "--limit", "3", "-q", cwd=built).returncode == 0
 
 
-def test_calibrate_of_a_bundle_redoes_what_follows(built, tmp_path):
+def test_calibrate_of_a_bundle_redoes_the_steps_that_follow(built, tmp_path):
     shutil.copytree(built / "engines/build/distilbert-sst2-int8", tmp_path / "b")
     done = run("calibrate", tmp_path / "b", "--calib-method", "mse", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["done"] == ["calibrate", "quantize"]
@@ -203,7 +203,7 @@ def test_calibrate_of_a_bundle_redoes_what_follows(built, tmp_path):
     ("arguments", "message"),
     [(["--max-length", "64"], "was built with 128"), (["-m", "demo"], "demo-sst2-fp16: not built yet")],
 )
-def test_what_a_bundle_fixes_is_not_silently_ignored(built, monkeypatch, capsys, arguments, message):
+def test_an_option_that_the_bundle_fixes_is_refused(built, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(built)
     assert main(["eval", "--backend", "ort", *arguments]) == 2
     assert message in capsys.readouterr().err

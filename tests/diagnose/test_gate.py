@@ -1,4 +1,4 @@
-"""The gate on real bundles: what it compares, and how it ends."""
+"""The gate on built bundles: the results that it compares, and its verdicts."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import pytest
 
 from toolchain.bundle.build import build
 from toolchain.cli import main
-from toolchain.diagnose.gate import compare_results, gate, judge
+from toolchain.diagnose.gate import _preference, compare_results, gate, judge
 from toolchain.errors import GateError, InputError
 from toolchain.pipeline import evaluate
 from toolchain.recipe import Recipe
@@ -91,7 +91,20 @@ def record(verdict, **changes):
     }
 
 
-def test_judging(caplog):
+def test_of_a_bundles_results_the_most_rows_win_then_the_graph_for_the_device_then_the_latest():
+    def result(n, variant, created, device="cpu"):
+        return {"n": n, "variant": variant, "created": created, "device": device}
+
+    worst_first = [
+        result(10, "int8.cpu", "2026-01-03"),
+        result(20, "int8", "2026-01-02"),
+        result(20, "int8.cpu", "2026-01-01"),
+        result(20, "int8", "2026-01-02", device="cuda:0"),
+    ]
+    assert sorted(reversed(worst_first), key=_preference) == worst_first
+
+
+def test_a_failed_gate_is_an_error_and_one_that_cannot_tell_a_warning(caplog):
     judge([record("passes"), record("cannot tell")], strict=False)
     with pytest.raises(GateError, match=r"accuracy drops 0\.69 points, 0\.5 are allowed\. See why: toolchain explain"):
         judge([record("passes"), record("fails")], strict=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 from toolchain.errors import UsageError
 from toolchain.recipe import Recipe
-from toolchain.recipe.options import flag
+from toolchain.recipe.options import RecipeValues, flag
 
 # Groups of recipe keys that several commands share.
 MODEL_AND_TASK = ("model", "task", "data", "text_column", "label_column")
@@ -61,13 +61,13 @@ def _integer(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
-def given(args: argparse.Namespace, table: Any = Recipe) -> dict[str, Any]:
-    """Return the options of a dataclass that were given, by field: values of any type that a field may have."""
+def given(args: argparse.Namespace, table: Any = Recipe) -> RecipeValues:
+    """Return the options of a dataclass that were given, by field."""
     known = {field.name for field in dataclasses.fields(table)}
     return {key: value for key, value in vars(args).items() if key in known and value is not None}
 
 
-def choices(args: argparse.Namespace) -> tuple[dict[str, Any], Path | None]:
+def choices(args: argparse.Namespace) -> tuple[RecipeValues, Path | None]:
     """Return the recipe's keys by precedence (flag, --set, file), and the bundle if the positional is one.
 
     Raises:

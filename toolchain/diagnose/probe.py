@@ -18,6 +18,7 @@ from toolchain.errors import InputError, ToolchainError, UsageError
 from toolchain.evaluation.target import backend_of, find_reference, find_target
 from toolchain.int8.calibrate import read_calibration
 from toolchain.int8.coverage import constant_behind
+from toolchain.recipe.options import RecipeValues
 from toolchain.recipe.tables import is_remote
 from toolchain.runtimes.parity import probe_texts
 from toolchain.runtimes.remote import Server
@@ -59,7 +60,7 @@ class ProbeGraph:
 
     file: Path
     model: Source | Path
-    choices: dict[str, Any]
+    choices: dict[str, Any]  # each backend has its own keyword arguments
     backend: str
     device: str
     precision: str
@@ -74,7 +75,7 @@ class ProbeGraph:
     calibration: Path | None = None
 
 
-def open_probe_graph(place: Path | None, changes: dict[str, Any], *, graphs_only: bool = False) -> ProbeGraph:
+def open_probe_graph(place: Path | None, changes: RecipeValues, *, graphs_only: bool = False) -> ProbeGraph:
     """Return the artefact at `place`, a bundle or an ONNX file, with rows to run.
 
     `changes` are keys of a recipe. They choose the artefact of a bundle: `file`, or the one for `backend` and `device`.
@@ -141,7 +142,7 @@ class _Rows:
     description: str
 
 
-def _open_file(file: Path, changes: dict[str, Any]) -> ProbeGraph:
+def _open_file(file: Path, changes: RecipeValues) -> ProbeGraph:
     """Return an ONNX file outside a bundle; nothing is known of its reference."""
     model = graph.load(file)
     inputs = _check_encoder(file, model)

@@ -17,6 +17,7 @@ from toolchain.int8.calibrate import read_calibration
 from toolchain.int8.holdout import choose_holdout
 from toolchain.int8.mixed_precision import Search, SearchResult
 from toolchain.int8.sensitivity import Sensitivity
+from toolchain.recipe.options import RecipeValues
 from toolchain.records.quantization import SearchRecord
 from toolchain.records.tune import TuneFiles, TuneRecord
 from toolchain.report.record_plots import tune_file
@@ -32,7 +33,7 @@ FOLDER = "tune"
 VERSION = 1
 
 
-def tune(changes: dict[str, Any], *, bundle: Path | None = None, tell: Callable[[str], None]) -> TuneRecord:
+def tune(changes: RecipeValues, *, bundle: Path | None = None, tell: Callable[[str], None]) -> TuneRecord:
     """Find which GEMMs of an INT8 bundle to exclude from INT8; write a recipe, the record and a plot.
 
     `changes` are keys of a recipe. Every evaluation is saved below the bundle's results, so that a search that was

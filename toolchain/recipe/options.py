@@ -8,6 +8,9 @@ from typing import Any, get_args
 
 from toolchain.errors import InputError, UsageError
 
+# Keys of a recipe that were given, with their values. Each key has a type of its own, which `check` enforces.
+RecipeValues = dict[str, Any]
+
 
 def option(
     default: Any,
