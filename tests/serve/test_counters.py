@@ -1,10 +1,6 @@
-"""The counters against Triton's statistics, and bounds that are refused."""
+"""The counters in the form of Triton's statistics."""
 
-import pytest
-
-from toolchain.errors import UsageError
 from toolchain.serve.counters import Counters, Times
-from toolchain.serve.limits import Limits
 
 
 def test_every_request_adds_to_the_sums():
@@ -22,15 +18,3 @@ def test_every_request_adds_to_the_sums():
     assert counters.failures == {"OTHER": 0, "REJECTED": 1, "CANCELED": 0, "BACKEND": 0}
     assert (counters.request_us, counters.queue_us, counters.compute_input_us) == (12, 2, 4)
     assert (counters.compute_infer_us, counters.compute_output_us) == (3, 1)
-
-
-@pytest.mark.parametrize("name", vars(Limits()))
-def test_a_limit_of_zero_is_refused(name):
-    option = {"max_body_bytes": "--max-body", "timeout_s": "--timeout"}.get(name, f"--{name.replace('_', '-')}")
-    with pytest.raises(UsageError, match=f"{option} 0: not above zero"):
-        Limits(**{name: 0})
-
-
-def test_a_queue_smaller_than_one_request_is_refused():
-    with pytest.raises(UsageError, match="--max-queue 63: a request of --max-batch 64 rows would never fit"):
-        Limits(max_queue=63)

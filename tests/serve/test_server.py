@@ -1,245 +1,264 @@
-"""The HTTP server over a real socket: Triton's client, invalid clients, TLS, and the token's file."""
+"""`toolchain serve` as a user runs it: its messages, its errors, and a shutdown that loses no request."""
 
-import asyncio
 import contextlib
 import http.client
+import json
+import os
+import queue
+import signal
 import socket
-import ssl
+import struct
 import subprocess
+import sys
 import threading
 import time
+import urllib.request
 
-import numpy as np
+import grpc
 import pytest
-import tritonclient.http as triton
 
-from toolchain.errors import InputError
-from toolchain.serve.auth import is_loopback, read_token
-from toolchain.serve.http.connection import HEAD_BYTES, close_idle
-from toolchain.serve.server import ServerOptions
-from toolchain.serve.tls import Tls
-
-INFER = "/v2/models/sentiment/infer"
+from toolchain.serve.proto import INFERENCE, MESSAGES
 
 
 @pytest.fixture
-def at(fake, service):
-    with fake.running(service) as address:
-        yield address
+def serve(typed_bundles, root, tmp_path):
+    """Return a function that starts the command with options."""
+    started = []
 
-
-def exchange(address, data):
-    """Send bytes as they are, and return everything that the server sends until it closes the connection."""
-    host, port = address.split(":")
-    with socket.create_connection((host, int(port)), 20) as client:
-        client.settimeout(20)
-        with contextlib.suppress(ConnectionError):
-            client.sendall(data)
-            return b"".join(iter(lambda: client.recv(65536), b""))
-    return b""
-
-
-@pytest.mark.parametrize("packing", [None, "gzip", "deflate"])
-@pytest.mark.parametrize("binary", [True, False])
-def test_tritons_client_works(at, packing, binary):
-    with triton.InferenceServerClient(at) as client:
-        assert client.is_server_live()
-        assert client.is_server_ready()
-        assert client.is_model_ready("sentiment", "1")
-        assert client.get_model_repository_index()[0]["state"] == "READY"
-        texts = triton.InferInput("TEXT", [2, 1], "BYTES")
-        texts.set_data_from_numpy(np.array([["ab"], ["héllo"]], object), binary_data=binary)
-        outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("LABEL", "LOGITS")]
-        found = client.infer(
-            "sentiment",
-            [texts],
-            outputs=outputs,
-            request_id="q7",
-            request_compression_algorithm=packing,
-            response_compression_algorithm=packing,
+    def start(*options):
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "toolchain",
+                "serve",
+                typed_bundles["fp32"],
+                "--http-port",
+                "0",
+                "--grpc-port",
+                "0",
+                "--device",
+                "cpu",
+                *options,
+            ],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(root)},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
-        assert found.get_response()["id"] == "q7"
-        assert found.as_numpy("LABEL").tolist() in ([["short"]] * 2, [[b"short"]] * 2, [["long"]] * 2, [[b"long"]] * 2)
-        assert found.as_numpy("LOGITS")[:, 0].tolist() == [2, 5]
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
 
 
-def test_tritons_client_raises_the_text_of_a_refusal(at):
-    with triton.InferenceServerClient(at) as client:
-        with pytest.raises(triton.InferenceServerException, match="'nope' is not found"):
-            client.get_model_metadata("nope")
-        with pytest.raises(triton.InferenceServerException, match="load / unload is not allowed"):
-            client.unload_model("sentiment")
+class Crowd:
+    """Clients that send requests until the port is closed. `wrong` has the outcome and the time of failed requests."""
+
+    def __init__(self, send, address, size=4):
+        self.answered, self.wrong = 0, []
+        self.threads = [threading.Thread(target=send, args=(address, self._note)) for _ in range(size)]
+        for thread in self.threads:
+            thread.start()
+
+    def _note(self, outcome):
+        self.answered += 1
+        if outcome is not True:
+            self.wrong.append((outcome, time.monotonic()))
+
+    def join(self):
+        for thread in self.threads:
+            thread.join()
+        return self
 
 
-def test_a_connection_above_the_bound_gets_503_and_the_others_continue(at, monkeypatch):
-    monkeypatch.setattr("toolchain.serve.http.server.MAX_CONNECTIONS", 2)
-    host, port = at.split(":")
-    first, second, third = (http.client.HTTPConnection(host, int(port), timeout=20) for _ in range(3))
-    for known in (first, second):
-        known.request("GET", "/v2/health/live")
-        assert known.getresponse().read() == b""
-    third.connect()
-    answer = third.response_class(third.sock, method="GET")
-    answer.begin()
-    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-    first.request("GET", "/v2")
-    assert first.getresponse().status == 200
-    for one in (first, second, third):
-        one.close()
+def classified(client):
+    """Send one request; return whether the response has a label, and whether the connection stays open."""
+    client.request("POST", "/classify", json.dumps({"text": "some words " * 20}))
+    answer = client.getresponse()
+    right = answer.status == 200 and "label" in json.loads(answer.read())
+    return right, answer.headers["Connection"] != "close"
 
 
-CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
-ALIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-POST = b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" % INFER.encode()
-
-
-@pytest.mark.parametrize(
-    ("data", "status"),
-    [
-        (POST + CHUNKED + b"2\r\n{}\r\n0\r\n\r\n", 400),
-        (POST + b"Content-Length: 2\r\n\r\n{}", 400),
-        (POST + b"Content-Length: abc\r\n\r\n{}", 400),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
-        (POST + b"Content-Length: 99999999999\r\n\r\n", 413),
-        (b"GET /\xff\xfe HTTP/1.1\r\n\r\n", 400),
-        (POST + b"Content-Length: 2\r\n" + CHUNKED + b"{}", 400),
-        (b"GET / HTTP/9.9\r\n\r\n", 400),
-        (POST + CHUNKED + (b"10000\r\n" + bytes(1 << 16) + b"\r\n") * 20, 413),
-    ],
-    ids=["chunked", "plain", "no length", "TLS", "huge", "bytes", "both lengths", "version", "endless"],
-)
-def test_invalid_http_is_refused(at, data, status):
-    assert exchange(at, data).startswith(b"HTTP/1.1 %d " % status)
-
-
-@pytest.mark.parametrize("head", [b"GET /" + b"a" * (1 << 20), b"GET / HTTP/1.1\r\nX: " + b"a" * (1 << 20)])
-def test_an_endless_head_closes_the_connection(at, head):
-    assert len(head) > HEAD_BYTES
-    assert exchange(at, head) == b""
-
-
-def test_the_server_survives_random_bytes(at):
-    generator = np.random.default_rng(3)
-    for _ in range(50):
-        exchange(at, POST[: generator.integers(len(POST))] + generator.bytes(200) + b"\r\n\r\n")
-    assert exchange(at, b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").startswith(
-        b"HTTP/1.1 200"
-    )
-
-
-class Client:
-    """The attributes of a connection that close_idle reads."""
-
-    def __init__(self, **state):
-        self.cycle = type("Cycle", (), {"response_complete": False, "more_body": False} | state)()
-        self.flow = type("Flow", (), {"write_paused": state.get("write_paused", False)})()
-        self.transport, self.aborted = self, False
-
-    def abort(self):
-        self.aborted = True
-
-
-@pytest.mark.parametrize("state", [{"more_body": True}, {"response_complete": True}, {"write_paused": True}])
-def test_a_client_that_did_nothing_between_two_calls_is_disconnected(state):
-    slow, in_flight, quick = Client(**state), Client(), Client(**state)
-    before = close_idle([slow, in_flight, quick], {})
-    assert not slow.aborted
-    quick.cycle = Client(**state).cycle  # its next request
-    close_idle([slow, in_flight, quick], before)
-    assert (slow.aborted, in_flight.aborted, quick.aborted) == (True, False, False)
-
-
-def test_the_request_of_a_client_that_leaves_is_cancelled(at, service):
-    started = threading.Event()
-
-    class Gate:
-        async def wait(self):
-            started.set()
-            await asyncio.Event().wait()
-
-    service.gate = Gate()
-    host, port = at.split(":")
-    with socket.create_connection((host, int(port))) as client:
-        client.sendall(b'POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n{"text":"a"}')
-        assert started.wait(20)
-    deadline = time.monotonic() + 20
-    while not service.cancelled and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert service.cancelled == 1
-
-
-@pytest.fixture(scope="module")
-def tls(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    made = subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1",
-            "-keyout",
-            key,
-            "-out",
-            cert,
-        ],
-        capture_output=True,
-        check=False,
-    )
-    if made.returncode:
-        pytest.skip("openssl cannot make a certificate on this machine")
-    return Tls(cert, key)
-
-
-def test_the_server_uses_tls_with_a_certificate(fake, service, tls):
-    with fake.running(service, tls=tls) as address:
-        context = ssl.create_default_context(cafile=str(tls.cert))
-        client = http.client.HTTPSConnection(address, context=context, timeout=20)
-        client.request("GET", "/v2/health/ready")
-        assert client.getresponse().status == 200
+def send_over_http(address, note):
+    """Send requests on one connection until the server announces that it closes it, then on the next."""
+    client = http.client.HTTPConnection(address, timeout=60)
+    while True:
+        try:
+            client.connect()
+        except ConnectionRefusedError:
+            return
+        is_open = True
+        while is_open:
+            try:
+                outcome, is_open = classified(client)
+            except OSError as error:
+                outcome, is_open = error, False
+            note(outcome)
         client.close()
 
 
-def test_a_wrong_certificate_is_refused(fake, service, tmp_path):
-    (tmp_path / "cert.pem").write_text("not PEM")
-    files = Tls(tmp_path / "cert.pem", tmp_path / "cert.pem")
-    with pytest.raises(InputError, match=r"cert.pem: .*--tls-cert"), fake.running(service, tls=files):
-        pass
+def send_over_a_new_connection_each(address, note):
+    client = http.client.HTTPConnection(address, timeout=60)
+    while True:
+        try:
+            client.connect()
+        except ConnectionRefusedError:
+            return
+        try:
+            note(classified(client)[0])
+        except OSError as error:
+            note(error)
+        client.close()
+
+
+def request_bytes():
+    """Return a serialised ModelInferRequest."""
+    blob = b"some words " * 20
+    tensor = {"name": "TEXT", "datatype": "BYTES", "shape": [1, 1]}
+    request = MESSAGES["inference.ModelInferRequest"](
+        model_name="sentiment", inputs=[tensor], raw_input_contents=[struct.pack("<I", len(blob)) + blob]
+    )
+    return request.SerializeToString()
+
+
+def send_over_grpc(address, note):
+    with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        call = channel.unary_unary(f"/{INFERENCE}/ModelInfer")
+        outcome = True
+        while outcome is True:
+            try:
+                outcome = b"LABEL" in call(request_bytes(), timeout=60)
+            except grpc.RpcError as error:
+                outcome = error.code().name
+            note(outcome)
+
+
+def send_over_a_stream(address, note):
+    """Send the next request as soon as the last one is answered."""
+    requests = queue.SimpleQueue()
+    requests.put(request_bytes())
+    with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        try:
+            for answer in channel.stream_stream(f"/{INFERENCE}/ModelStreamInfer")(iter(requests.get, None)):
+                note(b"LABEL" in answer)
+                requests.put(request_bytes())
+        except grpc.RpcError as error:
+            note(error.code().name)
+        requests.put(None)
+
+
+DRAIN_S = 1
+
+
+def test_a_shutdown_under_load_loses_no_request(processes, typed_bundles):
+    with processes.running(typed_bundles["fp32"], "--drain", DRAIN_S) as served:
+        over_http = [Crowd(send, served.address) for send in (send_over_a_new_connection_each, send_over_http)]
+        over_grpc = [Crowd(send, served.grpc) for send in (send_over_grpc, send_over_a_stream)]
+        with contextlib.closing(http.client.HTTPConnection(served.address, timeout=60)) as kept:
+            kept.request("GET", "/v2/health/ready")
+            assert kept.getresponse().read() == b""
+            ended = time.monotonic()
+            served.process.send_signal(signal.SIGTERM)
+            statuses = set()
+            with contextlib.suppress(OSError):
+                while 503 not in statuses:
+                    kept.request("GET", "/v2/health/ready")
+                    answer = kept.getresponse()
+                    answer.read()
+                    statuses.add(answer.status)
+        crowds = [crowd.join() for crowd in (*over_http, *over_grpc)]
+        assert served.process.wait(60) == 0
+        assert 503 in statuses
+        assert all(crowd.answered > len(crowd.threads) for crowd in crowds)
+        assert [crowd.wrong for crowd in over_http] == [[], []]
+        refused = [one for crowd in over_grpc for one in crowd.wrong]
+        assert {outcome for outcome, _ in refused} == {
+            "UNAVAILABLE"
+        }  # the last call of each client, when the port is closed
+        assert min(moment for _, moment in refused) > ended + DRAIN_S
+        assert "Traceback" not in served.stderr()
+
+
+def test_the_messages_at_start_give_working_addresses(serve):
+    process = serve("--drain", "0", "--name", "stars")
+    lines = [process.stderr.readline() for _ in range(5)]
+    assert lines[0] == "stars is served. Ctrl-C ends it.\n"
+    curl = lines[4].split("try it")[1].split()
+    assert curl[0] == "curl"
+    request = urllib.request.Request(curl[1], lines[4].split("'")[1].encode())
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert set(json.loads(answer.read())) == {"label", "score", "scores"}
+    assert "127.0.0.1:" in lines[3]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+    assert "Traceback" not in process.communicate()[1]
+
+
+def test_a_second_signal_ends_it_at_once(serve):
+    process = serve("--json", "--drain", "600")
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    assert any("a second signal ends it at once" in line for line in iter(process.stderr.readline, ""))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert "Traceback" not in process.communicate()[1]
+
+
+def wait_until_the_port_is_closed(address):
+    host, port = address.split(":")
+    with contextlib.suppress(ConnectionRefusedError):
+        while True:
+            socket.create_connection((host, int(port)), 60).close()
+
+
+def test_a_second_signal_ends_requests_in_flight_at_once(processes, typed_bundles):
+    """After the first signal alone, the service would wait half a minute for a client that sent half a request."""
+    with processes.running(typed_bundles["fp32"], "--drain", 0) as served:
+        host, port = served.address.split(":")
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+            served.process.send_signal(signal.SIGTERM)
+            wait_until_the_port_is_closed(served.address)
+            with pytest.raises(subprocess.TimeoutExpired):
+                served.process.wait(3)  # longer than the time for requests that arrive late
+            served.process.send_signal(signal.SIGTERM)
+            assert served.process.wait(60) == 0
+        assert "Traceback" not in served.stderr()
+
+
+def test_a_public_host_without_a_token_causes_a_warning(serve):
+    process = serve("--host", "0.0.0.0", "--json", "-q")
+    assert "everyone who can reach this machine can use the model" in process.stderr.readline()
+
+
+def test_a_port_in_use_is_one_message(serve):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = serve("--http-port", str(port))
+        _, errors = process.communicate(timeout=60)
+    message = f"error: 127.0.0.1:{port}: Address already in use. Choose another port with --http-port, or 0 for any"
+    assert errors.startswith(message)
+    assert (process.returncode, errors.count("\n")) == (1, 1)
 
 
 @pytest.mark.parametrize(
-    ("host", "expected"),
+    ("options", "code", "message"),
     [
-        ("127.0.0.1", True),
-        ("::1", True),
-        ("localhost", True),
-        ("0.0.0.0", False),
-        ("::", False),
-        ("example.org", False),
+        (["--tls-cert", "a"], 2, "--tls-cert and --tls-key: one is given without the other"),
+        (["--tls-cert", "none", "--tls-key", "none"], 1, "none: No such file"),
+        (["--token-file", "none"], 1, "none: No such file"),
+        (["--http-port", "70000"], 2, "'70000' is not a port"),
+        (["--max-batch", "0"], 2, "not a whole number above 0"),
+        (["--drain", "-1"], 2, "not a number of seconds"),
     ],
 )
-def test_a_host_is_loopback_if_only_this_machine_can_reach_it(host, expected):
-    assert is_loopback(host) is expected
-
-
-@pytest.mark.parametrize("text", ["", "short", "two words that are long", "\N{SNOWMAN}" * 20])
-def test_a_file_without_a_token_is_refused(tmp_path, text):
-    (tmp_path / "token").write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match="token"):
-        read_token(tmp_path / "token")
-
-
-def test_a_token_is_read_without_its_line_break(tmp_path):
-    (tmp_path / "token").write_text("a" * 16 + "\n")
-    assert read_token(tmp_path / "token") == "a" * 16
-    assert ServerOptions().host == "127.0.0.1"
+def test_wrong_options_are_one_message(serve, options, code, message):
+    process = serve(*options)
+    assert message in process.communicate(timeout=60)[1]
+    assert process.returncode == code

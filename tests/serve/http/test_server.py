@@ -1,0 +1,215 @@
+"""The HTTP server over a real socket: Triton's client, invalid clients, and TLS."""
+
+import asyncio
+import contextlib
+import http.client
+import socket
+import ssl
+import subprocess
+import threading
+import time
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+
+from toolchain.errors import InputError
+from toolchain.serve.http.connection import HEAD_BYTES, close_idle
+from toolchain.serve.tls import Tls
+
+INFER = "/v2/models/sentiment/infer"
+
+
+@pytest.fixture
+def at(fake, service):
+    with fake.running(service) as address:
+        yield address
+
+
+def exchange(address, data):
+    """Send bytes as they are, and return everything that the server sends until it closes the connection."""
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), 20) as client:
+        client.settimeout(20)
+        with contextlib.suppress(ConnectionError):
+            client.sendall(data)
+            return b"".join(iter(lambda: client.recv(65536), b""))
+    return b""
+
+
+@pytest.mark.parametrize("packing", [None, "gzip", "deflate"])
+@pytest.mark.parametrize("binary", [True, False])
+def test_tritons_client_works(at, packing, binary):
+    with triton.InferenceServerClient(at) as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("sentiment", "1")
+        assert client.get_model_repository_index()[0]["state"] == "READY"
+        texts = triton.InferInput("TEXT", [2, 1], "BYTES")
+        texts.set_data_from_numpy(np.array([["ab"], ["héllo"]], object), binary_data=binary)
+        outputs = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("LABEL", "LOGITS")]
+        found = client.infer(
+            "sentiment",
+            [texts],
+            outputs=outputs,
+            request_id="q7",
+            request_compression_algorithm=packing,
+            response_compression_algorithm=packing,
+        )
+        assert found.get_response()["id"] == "q7"
+        assert found.as_numpy("LABEL").tolist() in ([["short"]] * 2, [[b"short"]] * 2, [["long"]] * 2, [[b"long"]] * 2)
+        assert found.as_numpy("LOGITS")[:, 0].tolist() == [2, 5]
+
+
+def test_tritons_client_raises_the_text_of_a_refusal(at):
+    with triton.InferenceServerClient(at) as client:
+        with pytest.raises(triton.InferenceServerException, match="'nope' is not found"):
+            client.get_model_metadata("nope")
+        with pytest.raises(triton.InferenceServerException, match="load / unload is not allowed"):
+            client.unload_model("sentiment")
+
+
+def test_a_connection_above_the_bound_gets_503_and_the_others_continue(at, monkeypatch):
+    monkeypatch.setattr("toolchain.serve.http.server.MAX_CONNECTIONS", 2)
+    host, port = at.split(":")
+    first, second, third = (http.client.HTTPConnection(host, int(port), timeout=20) for _ in range(3))
+    for known in (first, second):
+        known.request("GET", "/v2/health/live")
+        assert known.getresponse().read() == b""
+    third.connect()
+    answer = third.response_class(third.sock, method="GET")
+    answer.begin()
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    first.request("GET", "/v2")
+    assert first.getresponse().status == 200
+    for one in (first, second, third):
+        one.close()
+
+
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+ALIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+POST = b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" % INFER.encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (POST + CHUNKED + b"2\r\n{}\r\n0\r\n\r\n", 400),
+        (POST + b"Content-Length: 2\r\n\r\n{}", 400),
+        (POST + b"Content-Length: abc\r\n\r\n{}", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+        (POST + b"Content-Length: 99999999999\r\n\r\n", 413),
+        (b"GET /\xff\xfe HTTP/1.1\r\n\r\n", 400),
+        (POST + b"Content-Length: 2\r\n" + CHUNKED + b"{}", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (POST + CHUNKED + (b"10000\r\n" + bytes(1 << 16) + b"\r\n") * 20, 413),
+    ],
+    ids=["chunked", "plain", "no length", "TLS", "huge", "bytes", "both lengths", "version", "endless"],
+)
+def test_invalid_http_is_refused(at, data, status):
+    assert exchange(at, data).startswith(b"HTTP/1.1 %d " % status)
+
+
+@pytest.mark.parametrize("head", [b"GET /" + b"a" * (1 << 20), b"GET / HTTP/1.1\r\nX: " + b"a" * (1 << 20)])
+def test_an_endless_head_closes_the_connection(at, head):
+    assert len(head) > HEAD_BYTES
+    assert exchange(at, head) == b""
+
+
+def test_the_server_survives_random_bytes(at):
+    generator = np.random.default_rng(3)
+    for _ in range(50):
+        exchange(at, POST[: generator.integers(len(POST))] + generator.bytes(200) + b"\r\n\r\n")
+    assert exchange(at, b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").startswith(
+        b"HTTP/1.1 200"
+    )
+
+
+class Client:
+    """The attributes of a connection that close_idle reads."""
+
+    def __init__(self, **state):
+        self.cycle = type("Cycle", (), {"response_complete": False, "more_body": False} | state)()
+        self.flow = type("Flow", (), {"write_paused": state.get("write_paused", False)})()
+        self.transport, self.aborted = self, False
+
+    def abort(self):
+        self.aborted = True
+
+
+@pytest.mark.parametrize("state", [{"more_body": True}, {"response_complete": True}, {"write_paused": True}])
+def test_a_client_that_did_nothing_between_two_calls_is_disconnected(state):
+    slow, in_flight, quick = Client(**state), Client(), Client(**state)
+    before = close_idle([slow, in_flight, quick], {})
+    assert not slow.aborted
+    quick.cycle = Client(**state).cycle  # its next request
+    close_idle([slow, in_flight, quick], before)
+    assert (slow.aborted, in_flight.aborted, quick.aborted) == (True, False, False)
+
+
+def test_the_request_of_a_client_that_leaves_is_cancelled(at, service):
+    started = threading.Event()
+
+    class Gate:
+        async def wait(self):
+            started.set()
+            await asyncio.Event().wait()
+
+    service.gate = Gate()
+    host, port = at.split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(b'POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n{"text":"a"}')
+        assert started.wait(20)
+    deadline = time.monotonic() + 20
+    while not service.cancelled and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert service.cancelled == 1
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    made = subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+            key,
+            "-out",
+            cert,
+        ],
+        capture_output=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip("openssl cannot make a certificate on this machine")
+    return Tls(cert, key)
+
+
+def test_the_server_uses_tls_with_a_certificate(fake, service, tls):
+    with fake.running(service, tls=tls) as address:
+        context = ssl.create_default_context(cafile=str(tls.cert))
+        client = http.client.HTTPSConnection(address, context=context, timeout=20)
+        client.request("GET", "/v2/health/ready")
+        assert client.getresponse().status == 200
+        client.close()
+
+
+def test_a_wrong_certificate_is_refused(fake, service, tmp_path):
+    (tmp_path / "cert.pem").write_text("not PEM")
+    files = Tls(tmp_path / "cert.pem", tmp_path / "cert.pem")
+    with pytest.raises(InputError, match=r"cert.pem: .*--tls-cert"), fake.running(service, tls=files):
+        pass
