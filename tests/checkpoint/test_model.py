@@ -31,7 +31,7 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def copy(tiny_distilbert: Path, tmp_path: Path) -> Path:
-    """A checkpoint to spoil."""
+    """A copy of a checkpoint, for a test to change."""
     return Path(shutil.copytree(tiny_distilbert, tmp_path / "model"))
 
 
@@ -67,7 +67,7 @@ def test_inputs_per_architecture(tiny_distilbert: Path, tiny_bert: Path, tiny_ro
     assert find(tiny_roberta).inputs == both
 
 
-def test_an_old_bert_has_token_types_even_where_its_config_leaves_them_out() -> None:
+def test_an_old_bert_has_token_types_without_type_vocab_size() -> None:
     assert "token_type_ids" in source(model_type="bert").inputs
 
 
@@ -85,7 +85,7 @@ def test_labels_are_in_the_order_of_their_index(config: dict[str, Any], labels: 
     assert source(**config).regression == (len(labels) == 1)
 
 
-def test_default_max_length_is_128_or_the_model_s_own_if_less(tiny_roberta: Path) -> None:
+def test_default_max_length_is_128_or_the_models_limit(tiny_roberta: Path) -> None:
     assert choose_max_length(find(tiny_roberta), None) == 128
     assert choose_max_length(source(max_position_embeddings=64), None) == 64
 
@@ -93,17 +93,17 @@ def test_default_max_length_is_128_or_the_model_s_own_if_less(tiny_roberta: Path
 def test_roberta_has_512_positions_of_514(tiny_roberta: Path) -> None:
     found = find(tiny_roberta)
     assert choose_max_length(found, 512) == 512
-    with pytest.raises(UsageError, match=r"^--max-length 513: .* has 512 positions\. Give at most that\.$"):
+    with pytest.raises(UsageError, match=r"^--max-length 513: .* has 512 positions\. Give 512 or less\.$"):
         choose_max_length(found, 513)
 
 
-def test_the_longest_that_is_allowed_runs(tiny_roberta: Path) -> None:
+def test_the_largest_allowed_length_runs(tiny_roberta: Path) -> None:
     ids = torch.full((1, 512), 7)
     with torch.inference_mode():
         assert load_model(find(tiny_roberta))(input_ids=ids).logits.shape == (1, 2)
 
 
-def test_digests_are_of_all_that_decides_what_the_model_computes(copy: Path) -> None:
+def test_digests_cover_every_file_that_logits_depend_on(copy: Path) -> None:
     (copy / "README.md").write_text("words")
     (copy / "added_tokens.json").write_text("{}")
     assert sorted(find(copy).digests) == [
@@ -125,7 +125,7 @@ def test_digests_change_with_a_byte(copy: Path, name: str) -> None:
     assert [file for file in before if before[file] != after[file]] == [name]
 
 
-def test_digests_hold_pickles_and_code_only_where_they_are_used(copy: Path) -> None:
+def test_digests_cover_pickles_and_code_only_if_they_are_used(copy: Path) -> None:
     (copy / "pytorch_model.bin").write_bytes(b"")
     (copy / "modeling.py").write_bytes(b"")
     assert not {"pytorch_model.bin", "modeling.py"} & find(copy).digests.keys()
@@ -134,17 +134,17 @@ def test_digests_hold_pickles_and_code_only_where_they_are_used(copy: Path) -> N
 
 def test_a_folder_without_weights_is_refused(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
-    with pytest.raises(InputError, match=r"model: no weights as safetensors\. Put model\.safetensors there, or allow"):
+    with pytest.raises(InputError, match=r"model: has no safetensors weights\. Put model\.safetensors there, or allow"):
         find(copy)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, r"model: no config\.json\. Give a Hugging Face checkpoint's folder\.$"),
+        (None, r"model: has no config\.json\. Give the folder of a Hugging Face checkpoint\.$"),
         ("{", r"config\.json: not JSON: .*\. Get the checkpoint again\.$"),
         ("\udcff", r"config\.json: not JSON: 'utf-8' codec"),
-        ("[1]", r"config\.json: no JSON object\. Get"),
+        ("[1]", r"config\.json: not a JSON object\. Get"),
         ('{"id2label": {"a": "b"}}', r"config\.json: id2label is \{'a': 'b'\}\. Its keys must be 0, 1, 2"),
     ],
 )
@@ -165,7 +165,7 @@ def pickled(tiny: ModuleType, tmp_path: Path) -> Path:
 
 def test_pickles_are_refused(pickled: Path) -> None:
     with pytest.raises(
-        InputError, match=r"only pickled weights \(pytorch_model\.bin\), which can run .* --allow-pickle\.$"
+        InputError, match=r"has only pickled weights \(pytorch_model\.bin\), which can run .* --allow-pickle\.$"
     ):
         find(pickled)
 
@@ -175,7 +175,7 @@ def test_pickles_are_loaded_when_asked(pickled: Path, tiny_distilbert: Path) -> 
     assert torch.equal(one.classifier.weight, other.classifier.weight)
 
 
-def test_a_pickle_is_not_loaded_instead_of_weights_that_are_none(pickled: Path) -> None:
+def test_a_pickle_is_not_loaded_instead_of_broken_safetensors(pickled: Path) -> None:
     (pickled / "other.safetensors").write_bytes(b"")
     with pytest.raises(InputError, match=r"pickled: cannot be loaded as a classifier: .*no file named model\.safeten"):
         load_model(find(pickled))
@@ -201,7 +201,7 @@ def test_a_model_without_its_head_is_refused(copy: Path) -> None:
     kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(("classifier", "pre_"))}
     safetensors.numpy.save_file(kept, copy / "model.safetensors", {"format": "pt"})
     with pytest.raises(
-        InputError, match=r"model: 4 weights are missing, classifier\.bias first\. Give a checkpoint that was"
+        InputError, match=r"model: lacks 4 weights, the first is classifier\.bias\. Give a checkpoint that was"
     ):
         load_model(find(copy))
 
@@ -209,11 +209,11 @@ def test_a_model_without_its_head_is_refused(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dim": 64}, r"model: \S+ is \[.*32\] in the weights and \[.*64\] by config\.json\. Get the checkpoint"),
-        ({"n_layers": 3}, r"model: 16 weights are missing, distilbert\.transformer\.layer\.2\S+ first\."),
+        ({"dim": 64}, r"model: \S+ is \[.*32\] in the weights; config\.json needs \[.*64\]\. Get the checkpoint"),
+        ({"n_layers": 3}, r"model: lacks 16 weights, the first is distilbert\.transformer\.layer\.2\S+\."),
         ({"n_layers": "two"}, r"cannot be loaded as a classifier: .*'n_layers'.* expected int"),
         ({"model_type": "nonsense"}, r"cannot be loaded as a classifier: .*nonsense"),
-        ({"model_type": "gpt2"}, r"weights are missing"),
+        ({"model_type": "gpt2"}, r"lacks \d+ weights"),
         ({"dim": 33}, r"cannot be loaded as a classifier: .*divide"),
     ],
 )
@@ -233,7 +233,7 @@ def test_half_weights_are_loaded_as_float32(tiny: ModuleType, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_attention_is_as_asked(tiny_bert: Path, attention: str) -> None:
+def test_attention_is_the_implementation_that_was_asked_for(tiny_bert: Path, attention: str) -> None:
     assert load_model(find(tiny_bert), attention=attention).config._attn_implementation == attention
 
 
@@ -244,7 +244,7 @@ def test_tokenizer_pads_on_the_right_with_the_model_s_token(request: pytest.Fixt
     assert (tokenizer.padding_side, tokenizer.pad_token_id) == ("right", read_config(folder)["pad_token_id"])
 
 
-def test_a_vocabulary_alone_makes_a_tokenizer(copy: Path, tiny: ModuleType) -> None:
+def test_a_vocabulary_alone_gives_a_tokenizer(copy: Path, tiny: ModuleType) -> None:
     (copy / "tokenizer.json").unlink()
     (copy / "tokenizer_config.json").unlink()
     (copy / "vocab.txt").write_text("\n".join(tiny.vocabulary("distilbert")))
@@ -252,25 +252,25 @@ def test_a_vocabulary_alone_makes_a_tokenizer(copy: Path, tiny: ModuleType) -> N
     assert load_tokenizer(copy)("a good film")["input_ids"] == [tiny.vocabulary("distilbert")[word] for word in words]
 
 
-def test_no_tokenizer_is_not_one_that_knows_no_word(copy: Path) -> None:
+def test_a_missing_tokenizer_is_refused(copy: Path) -> None:
     (copy / "tokenizer.json").unlink()
-    with pytest.raises(InputError, match=r"model: no tokenizer\. Put tokenizer\.json there\.$"):
+    with pytest.raises(InputError, match=r"model: has no tokenizer\. Put tokenizer\.json there\.$"):
         load_tokenizer(copy)
 
 
 def test_a_broken_tokenizer_is_refused(copy: Path) -> None:
     (copy / "tokenizer.json").write_text("{")
-    with pytest.raises(InputError, match=r"model: no tokenizer that can be loaded: .*\. Put tokenizer\.json there\.$"):
+    with pytest.raises(InputError, match=r"model: its tokenizer cannot be loaded: .*\. Put tokenizer\.json there\.$"):
         load_tokenizer(copy)
 
 
 @pytest.mark.parametrize("name", ["no/such/folder", "./absent", "/absent", "~/absent"])
-def test_a_path_that_is_none_is_not_looked_for_on_the_hub(name: str) -> None:
+def test_a_missing_path_is_not_looked_up_on_the_hub(name: str) -> None:
     with pytest.raises(UsageError, match=rf"^--model {name}: no such folder\. Give a checkpoint's folder or a hub id"):
         find_model(name)
 
 
-def test_a_file_is_no_model(tmp_path: Path) -> None:
+def test_a_file_is_not_a_model(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="no such folder"):
         find(tmp_path / "file")
@@ -287,12 +287,12 @@ Download = Callable[..., str]
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Download], None]:
-    """Replace what asks the hub."""
+    """Replace the function that downloads from the hub."""
     return lambda download: monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
 
 
 @pytest.mark.parametrize("error", [ConnectionError, TimeoutError, huggingface_hub.errors.LocalEntryNotFoundError])
-def test_a_hub_that_cannot_be_reached_is_the_machine_s_lack(hub: Any, error: type[Exception]) -> None:
+def test_an_unreachable_hub_is_a_machine_error(hub: Any, error: type[Exception]) -> None:
     def download(name: str, *, allow_patterns: list[str]) -> str:
         raise error("no route to host")
 
@@ -303,7 +303,7 @@ def test_a_hub_that_cannot_be_reached_is_the_machine_s_lack(hub: Any, error: typ
         find_model("org/name")
 
 
-def test_only_what_is_needed_is_fetched(hub: Any, tiny_distilbert: Path) -> None:
+def test_only_needed_files_are_downloaded(hub: Any, tiny_distilbert: Path) -> None:
     asked = {}
 
     def download(name: str, *, allow_patterns: list[str]) -> str:

@@ -9,24 +9,28 @@ rows = st.lists(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=6), max_size
 
 
 @given(rows)
-def test_it_holds_the_rows_it_was_made_of(lists: list[list[int]]) -> None:
+def test_it_holds_its_rows(lists: list[list[int]]) -> None:
     found = Ragged.of(lists)
     assert list(found) == lists
     assert found.lengths.tolist() == [len(row) for row in lists]
 
 
 @given(rows.filter(bool), st.data())
-def test_take_gives_the_rows_asked_for_in_that_order(lists: list[list[int]], data: st.DataObject) -> None:
+def test_take_returns_the_rows_in_the_given_order(lists: list[list[int]], data: st.DataObject) -> None:
     asked = data.draw(st.lists(st.integers(-len(lists), len(lists) - 1), max_size=20))
     assert list(Ragged.of(lists).take(np.array(asked, np.int64))) == [lists[index] for index in asked]
 
 
 @given(rows, st.slices(12))
-def test_it_is_cut_as_a_list_is(lists: list[list[int]], part: slice) -> None:
+def test_it_is_sliced_like_a_list(lists: list[list[int]], part: slice) -> None:
     assert Ragged.of(lists)[part] == lists[part]
 
 
-def test_there_is_no_row_behind_the_last() -> None:
+def test_ones_have_the_same_lengths() -> None:
+    assert list(Ragged.of([[5, 6], [], [7]]).ones()) == [[1, 1], [], [1]]
+
+
+def test_an_index_past_the_end_is_refused() -> None:
     with pytest.raises(IndexError):
         Ragged.of([[1]])[1]
 
@@ -37,5 +41,5 @@ def test_a_number_too_large_for_a_model_is_refused() -> None:
 
 
 @given(st.lists(rows, min_size=1, max_size=4))
-def test_rows_of_several_are_put_below_each_other(parts: list[list[list[int]]]) -> None:
+def test_joined_holds_the_rows_of_all_parts(parts: list[list[list[int]]]) -> None:
     assert Ragged.joined([Ragged.of(part) for part in parts]) == [row for part in parts for row in part]

@@ -47,7 +47,7 @@ def test_budget_batches_come_longest_first(sizes: np.ndarray, budget: int) -> No
     assert found == sorted(sizes, reverse=True)
 
 
-def test_budget_batches_are_as_large_as_they_may_be() -> None:
+def test_budget_batches_are_as_large_as_the_budget_allows() -> None:
     assert [rows.tolist() for rows in budget_batches(np.array([2, 5, 2, 2]), max_slots=6)] == [[1], [0, 2, 3]]
 
 
@@ -66,17 +66,17 @@ def test_batch_pads_on_the_right_with_each_input_s_value() -> None:
     assert {array.dtype for array in batch.values()} == {np.dtype(np.int32)}
 
 
-def test_batch_pads_to_a_given_length_and_keeps_the_order_asked_for() -> None:
+def test_batch_pads_to_a_given_length_and_keeps_the_given_order() -> None:
     assert tokens(1, 2).batch(np.array([1, 0]), length=3)["input_ids"].tolist() == [[5, 6, 3], [5, 3, 3]]
 
 
-def test_batch_cuts_no_row() -> None:
+def test_batch_does_not_truncate_a_row() -> None:
     with pytest.raises(ValueError, match="4 tokens"):
         tokens(1, 4).batch(np.array([0, 1]), length=3)
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=20), st.data())
-def test_batch_holds_the_rows_and_masks_the_rest(sizes: list[int], data: st.DataObject) -> None:
+def test_batch_holds_the_rows_and_masks_the_padding(sizes: list[int], data: st.DataObject) -> None:
     known = tokens(*sizes)
     rows = np.array(data.draw(st.lists(st.integers(0, len(sizes) - 1), min_size=1)))
     batch = known.batch(rows)
@@ -85,13 +85,13 @@ def test_batch_holds_the_rows_and_masks_the_rest(sizes: list[int], data: st.Data
     assert batch["attention_mask"].sum() == known.lengths[rows].sum()
 
 
-def test_encode_gives_the_inputs_asked_for_without_padding(bert: Any) -> None:
+def test_encode_returns_the_named_inputs_without_padding(bert: Any) -> None:
     found = encode(bert, [("a good film",), ("no",)], max_length=128, inputs=BOTH)
     assert tuple(found.columns) == BOTH
     assert found.lengths.tolist() == [5, 3]
 
 
-def test_encode_of_pairs_tells_their_parts_apart(bert: Any) -> None:
+def test_encode_distinguishes_the_texts_of_a_pair(bert: Any) -> None:
     found = encode(bert, [("a good film", "no")], max_length=128, inputs=ALL)
     assert list(found.columns["token_type_ids"]) == [[0, 0, 0, 0, 0, 1, 1]]
 
@@ -106,9 +106,9 @@ def test_encode_truncates(bert: Any, max_length: int) -> None:
 
 
 @pytest.mark.parametrize(("text", "least"), [(("good",), 3), (("good", "bad"), 4)])
-def test_encode_needs_room_for_text(bert: Any, text: tuple[str, ...], least: int) -> None:
+def test_encode_refuses_a_length_without_room_for_text(bert: Any, text: tuple[str, ...], least: int) -> None:
     with pytest.raises(
-        UsageError, match=rf"^--max-length {least - 1}: {least - 1} tokens are special ones\. Give {least}"
+        UsageError, match=rf"^--max-length {least - 1}: {least - 1} tokens are special tokens\. Give {least}"
     ):
         encode(bert, [text], max_length=least - 1, inputs=BOTH)
     assert encode(bert, [text], max_length=least, inputs=BOTH).lengths.tolist() == [least]
@@ -126,7 +126,7 @@ SENTENCES = (
 @pytest.mark.parametrize("kind", ["tiny_bert", "tiny_roberta", "tiny_distilbert"])
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("split", [False, True])
-def test_encode_gives_what_transformers_gives(request: Any, kind: str, parts: int, split: bool) -> None:
+def test_encode_equals_transformers(request: Any, kind: str, parts: int, split: bool) -> None:
     tokenizer = load_tokenizer(request.getfixturevalue(kind))
     tokenizer.split_special_tokens = split
     texts = list(itertools.product(SENTENCES, repeat=parts))
@@ -137,7 +137,7 @@ def test_encode_gives_what_transformers_gives(request: Any, kind: str, parts: in
     assert {name: list(found.columns[name]) for name in ALL} == {name: expected[name] for name in ALL}
 
 
-def test_encode_takes_a_tokenizer_that_is_not_in_rust(bert: Any) -> None:
+def test_encode_takes_a_tokenizer_that_the_rust_library_lacks(bert: Any) -> None:
     class Slow:
         is_fast = False
 
@@ -152,7 +152,7 @@ def test_encode_takes_a_tokenizer_that_is_not_in_rust(bert: Any) -> None:
     assert list(found.columns["input_ids"]) == bert(["a good film", "no"])["input_ids"]
 
 
-def test_encode_pads_as_the_tokenizer_says(tiny_roberta: Path) -> None:
+def test_encode_pads_with_the_tokenizers_value(tiny_roberta: Path) -> None:
     found = encode(load_tokenizer(tiny_roberta), [("a",), ("a good film",)], max_length=9, inputs=BOTH)
     assert found.batch(np.array([0, 1]))["input_ids"][0].tolist()[-2:] == [1, 1]
 
@@ -160,5 +160,5 @@ def test_encode_pads_as_the_tokenizer_says(tiny_roberta: Path) -> None:
 def test_encode_without_a_padding_token_is_refused(tiny_bert: Path) -> None:
     tokenizer = load_tokenizer(tiny_bert)
     tokenizer.pad_token = None
-    with pytest.raises(UsageError, match=r"^the tokenizer has no padding token\. Add pad_token to tokenizer_config"):
+    with pytest.raises(UsageError, match=r"^the tokenizer lacks a padding token\. Add pad_token to tokenizer_config"):
         encode(tokenizer, [("a",)], max_length=9, inputs=BOTH)

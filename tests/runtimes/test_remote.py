@@ -9,13 +9,17 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import numpy as np
 import pytest
 
-from toolchain.checkpoint.tokenize import Sent
+from toolchain.checkpoint.tokenize import RemoteTexts
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.evaluation.results import read_predictions
 from toolchain.pipeline import evaluate
 from toolchain.recipe import Recipe
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.remote import Server
+
+
+def never(texts):
+    pytest.fail("texts for a server are not tokenised here")
 
 
 @pytest.fixture
@@ -43,7 +47,7 @@ def test_accuracy_and_logits_are_those_of_the_same_graph_without_a_server(served
 
 def test_more_rows_than_the_server_takes_at_once_go_in_several_requests(served):
     server = Server(served["http"], 1, "", served["token_file"])
-    sent = Sent([(f"film number {row}",) for row in range(150)], encode=lambda texts: pytest.fail("no need of tokens"))
+    sent = RemoteTexts([(f"film number {row}",) for row in range(150)], encode=never)
     with open_runtime("service", Server(server.url, 1, digest(served), server.token_file)) as infer:
         together = infer(sent.batch(np.arange(150)))
         alone = infer(sent.batch(np.array([149])))
@@ -161,7 +165,7 @@ TAKES_TEXT = {"input": [{"name": "TEXT"}], "output": [{"name": "LOGITS"}], "max_
     ],
 )
 def test_logits_of_other_rows_than_were_sent(outputs):
-    sent = Sent([("a",)] * 3, encode=lambda texts: pytest.fail("no need of tokens"))
+    sent = RemoteTexts([("a",)] * 3, encode=never)
     with (
         answering(200, json.dumps({**TAKES_TEXT, "outputs": outputs}).encode()) as url,
         open_runtime("service", Server(f"{url}/v2/models/demo", 1, "")) as infer,

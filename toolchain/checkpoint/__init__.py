@@ -1,1 +1,1 @@
-"""A checkpoint: its weights, its tokenizer, its export to ONNX."""
+"""A Hugging Face checkpoint: its weights, its tokenizer, and its export to ONNX."""

@@ -1,4 +1,4 @@
-"""Checkpoint to ONNX, checked against PyTorch. Why this exporter: docs/decisions/001-exporter.md."""
+"""Export of a checkpoint to ONNX. docs/decisions/001-exporter.md says why with this exporter."""
 
 import contextlib
 import io
@@ -6,14 +6,15 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from toolchain import graph
 from toolchain.checkpoint.model import OWN_MASKS, Source, load_model
-from toolchain.errors import InputError
+from toolchain.errors import InputError, first_line
 from toolchain.graph.clean import MASK_VALUE, clean
+from toolchain.records.bundle import ExportedGraph, TensorInfo
 
 if TYPE_CHECKING:
     import torch
@@ -21,17 +22,14 @@ if TYPE_CHECKING:
 OPSET = 18
 
 
-def export(source: Source, target: Path) -> dict[str, Any]:
+def export(source: Source, target: Path) -> ExportedGraph:
     """Write the float32 ONNX graph of a classifier to `target`.
 
-    Inputs are int32 [batch, sequence], named as `Source.inputs`; the output is `logits`, float32
+    Its inputs are int32 [batch, sequence], named as in `Source.inputs`; its output is `logits`, float32
     [batch, classes]. Batch and sequence are dynamic.
 
-    Returns:
-        A JSON record: opset, inputs, outputs, and what each cleaning pass changed.
-
     Raises:
-        InputError: the checkpoint cannot be loaded, or has an operation that cannot be exported.
+        InputError: the checkpoint cannot be loaded, or it has an operation that cannot be exported.
     """
     model = _export_graph(source)
     changed = clean(model)
@@ -46,9 +44,9 @@ def export(source: Source, target: Path) -> dict[str, Any]:
     }
 
 
-def _describe(value: ir.Value) -> dict[str, Any]:
-    shape = [dimension if isinstance(dimension, int) else str(dimension) for dimension in value.shape or ()]
-    return {"name": value.name, "dtype": str(value.dtype).lower(), "shape": shape}
+def _describe(value: ir.Value) -> TensorInfo:
+    shape: list[int | str] = [size if isinstance(size, int) else str(size) for size in value.shape or ()]
+    return {"name": str(value.name), "dtype": str(value.dtype).lower(), "shape": shape}
 
 
 def _export_graph(source: Source) -> ir.Model:
@@ -56,7 +54,7 @@ def _export_graph(source: Source) -> ir.Model:
 
     names = list(source.inputs)
     example = torch.ones((2, 7), dtype=torch.int32)
-    with _silence():
+    with _exporter_silenced():
         try:
             program = torch.onnx.export(
                 _logits_only(source),
@@ -70,9 +68,8 @@ def _export_graph(source: Source) -> ir.Model:
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            first = str(error).strip().split("\n")[0]
             raise InputError(
-                f"{source.folder}: {source.type} cannot be exported: {first}. "
+                f"{source.folder}: {source.type} cannot be exported: {first_line(error)}. "
                 "Choose an encoder such as DistilBERT, BERT or RoBERTa."
             ) from error
     assert program is not None
@@ -83,11 +80,10 @@ def _export_graph(source: Source) -> ir.Model:
 
 
 def _logits_only(source: Source) -> "torch.nn.Module":
-    """Wrap the model so that it takes tensors by position and gives logits alone.
+    """Return the model in a module that takes tensors by position and returns the logits only.
 
-    Where the model accepts a prepared 4-D mask it gets an additive one, finite in float16 and
-    broadcast over queries: transformers' own is [batch, 1, sequence, sequence] and made of some
-    twenty index operations.
+    A model that accepts a prepared 4-D mask gets an additive one, which is finite in float16 and broadcasts over
+    queries. transformers' own mask is [batch, 1, sequence, sequence], from some twenty index operations.
     """
     import torch
 
@@ -106,13 +102,13 @@ def _logits_only(source: Source) -> "torch.nn.Module":
             logits: torch.Tensor = self.model(**named).logits
             return logits
 
-    # A fresh module is in training mode, and the exporter would put the model back into it.
+    # A new module is in training mode, and the exporter would set the model's mode to it.
     return Logits().eval()
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the exporter's own progress and advice off the terminal."""
+def _exporter_silenced() -> Iterator[None]:
+    """Keep the exporter's progress and advice off the terminal."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""Rows of differing length in one array: an eighth of what lists of numbers take, and cut without a loop."""
+"""Rows of different lengths in one array: an eighth of the memory of lists, and selected without a loop."""
 
 import functools
 import itertools
@@ -14,9 +14,9 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Ragged(Sequence[list[int]]):
-    """Rows end to end: row i is `values[starts[i] : starts[i + 1]]`.
+    """Concatenated rows: row i is `values[starts[i] : starts[i + 1]]`.
 
-    `values` are int32 [numbers], `starts` int64 [rows + 1]. Seen from outside it is a sequence of lists.
+    `values` are int32 [numbers], `starts` int64 [rows + 1]. As a sequence, its elements are lists of int.
     """
 
     values: NDArray[np.int32]
@@ -24,7 +24,7 @@ class Ragged(Sequence[list[int]]):
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> "Ragged":
-        """Put lists of numbers end to end.
+        """Return the rows of these lists of numbers.
 
         Raises:
             OverflowError: a number is too large for int32.
@@ -34,22 +34,26 @@ class Ragged(Sequence[list[int]]):
 
     @classmethod
     def joined(cls, parts: Sequence["Ragged"]) -> "Ragged":
-        """Put the rows of several below each other."""
+        """Return the rows of all parts, in order."""
         lengths = np.concatenate([part.lengths for part in parts])
         return cls(np.concatenate([part.values for part in parts]), _starts(lengths))
 
     @functools.cached_property
     def lengths(self) -> Indices:
-        """Numbers in each row, int64 [rows]."""
+        """The length of each row, int64 [rows]."""
         return np.diff(self.starts)
 
     def take(self, indices: Indices) -> "Ragged":
         """Return the rows at `indices`, in that order."""
         lengths = self.lengths[indices]
         starts = _starts(lengths)
-        # A number's place is as far behind its row's first one here as there.
+        # A number has the same offset from the first number of its row here and there.
         places = np.arange(starts[-1]) + np.repeat(self.starts[:-1][indices] - starts[:-1], lengths)
         return Ragged(self.values[places], starts)
+
+    def ones(self) -> "Ragged":
+        """Return rows of the same lengths that hold only ones, such as an attention mask."""
+        return Ragged(np.ones_like(self.values), self.starts)
 
     def __eq__(self, other: object) -> bool:
         return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented

@@ -1,4 +1,4 @@
-"""Texts to token ids, and token ids to batches without waste."""
+"""Tokenisation: texts to token ids, and token ids to batches with little padding."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+# Input name -> rows of ints.
 Columns = Mapping[str, Sequence[Sequence[int]]]
-"""Input name -> rows of ints."""
 
 
 class Tokens:
-    """Token ids of rows, unpadded.
+    """Token ids of rows, without padding.
 
-    `columns`: input name -> rows, each a list of ints when looked at, as long as that row's in every column.
+    `columns` maps an input's name to its rows of ints; a row has the same length in every column. `pad_values` maps it
+    to the value of padded positions.
     """
 
     def __init__(self, columns: Columns, pad_values: dict[str, int]) -> None:
@@ -33,7 +34,7 @@ class Tokens:
 
     @property
     def lengths(self) -> Indices:
-        """Real tokens of each row, int64 [n]."""
+        """The number of real tokens of each row, int64 [rows]."""
         return self.columns["input_ids"].lengths
 
     def __len__(self) -> int:
@@ -68,8 +69,8 @@ class Tokens:
         return made
 
 
-class Sent(Tokens):
-    """Texts that are sent as they are, to a server that makes its own tokens; ours are made when they are asked for."""
+class RemoteTexts(Tokens):
+    """Texts for a server that tokenises them itself. They are tokenised here only when `columns` is read."""
 
     def __init__(self, texts: list[Text], encode: "Encode") -> None:
         self._texts, self._encode = texts, encode
@@ -79,40 +80,40 @@ class Sent(Tokens):
         return self._encode(self._texts)
 
     @property
-    def columns(self) -> dict[str, Ragged]:  # type: ignore[override]  # as of tokens, and made late
-        """Input name -> rows."""
+    def columns(self) -> dict[str, Ragged]:  # type: ignore[override]  # a property, computed on first use
+        """Input name -> rows of token ids."""
         return self._tokens.columns
 
     def __len__(self) -> int:
         return len(self._texts)
 
-    def take(self, indices: Indices) -> "Sent":
+    def take(self, indices: Indices) -> "RemoteTexts":
         """Return the rows at `indices`, in that order."""
-        return Sent([self._texts[int(row)] for row in indices], self._encode)
+        return RemoteTexts([self._texts[int(row)] for row in indices], self._encode)
 
     def batch(self, indices: Indices, *, length: int | None = None) -> Batch:
-        """Return the texts at `indices`: objects [batch, 1] for each text of a row."""
+        """Return the texts at `indices`: for each of TEXT_INPUTS that a row has, str objects [batch, 1]."""
         parts = zip(*(self._texts[int(row)] for row in indices), strict=True)
         return {name: np.array(part, object)[:, None] for name, part in zip(TEXT_INPUTS, parts, strict=False)}
 
 
+# Tokenises texts; every backend has such a function.
 Encode = Callable[[list[Text]], Tokens]
-"""Texts to tokens, as every backend has them."""
 
 
 def encode(
     tokenizer: "PreTrainedTokenizerBase", texts: list[Text], *, max_length: int, inputs: tuple[str, ...]
 ) -> Tokens:
-    """Tokenise one-sentence or two-sentence rows, truncated to `max_length` tokens.
+    """Tokenise rows of one text or two, truncated to `max_length` tokens; `inputs` names the columns to return.
 
     Raises:
-        UsageError: the tokenizer has no padding token, or `max_length` leaves no room for text.
+        UsageError: the tokenizer lacks a padding token, or `max_length` is too small for any token of the text.
     """
     if tokenizer.pad_token_id is None:
-        raise UsageError("the tokenizer has no padding token. Add pad_token to tokenizer_config.json.")
+        raise UsageError("the tokenizer lacks a padding token. Add pad_token to tokenizer_config.json.")
     special = tokenizer.num_special_tokens_to_add(pair=len(texts[0]) == 2)
     if max_length <= special:
-        raise UsageError(f"--max-length {max_length}: {special} tokens are special ones. Give {special + 1} or more.")
+        raise UsageError(f"--max-length {max_length}: {special} tokens are special tokens. Give {special + 1} or more.")
     pad_values = {
         "input_ids": int(tokenizer.pad_token_id),
         "attention_mask": 0,
@@ -123,7 +124,7 @@ def encode(
 
 
 def _in_python(tokenizer: "PreTrainedTokenizerBase", texts: list[Text], max_length: int) -> Columns:
-    """Tokenise as transformers does by itself, for tokenizers that are not in its Rust library."""
+    """Tokenise through transformers, for tokenizers that its Rust library lacks."""
     parts = [list(part) for part in zip(*texts, strict=True)]
     found: Columns = tokenizer(
         *parts,
@@ -137,9 +138,9 @@ def _in_python(tokenizer: "PreTrainedTokenizerBase", texts: list[Text], max_leng
 
 
 def _in_rust(tokenizer: "PreTrainedTokenizerBase", texts: list[Text], max_length: int) -> Columns:
-    """Ask the Rust library itself for the same, without what transformers puts around it: three quarters of the time.
+    """Tokenise through transformers' Rust library directly, in three quarters of the time.
 
-    The library works without Python's lock, so that a model can run meanwhile.
+    The library releases Python's global lock, so a model can run meanwhile.
     """
     from transformers.tokenization_utils_base import PaddingStrategy, TruncationStrategy
 
@@ -149,19 +150,15 @@ def _in_rust(tokenizer: "PreTrainedTokenizerBase", texts: list[Text], max_length
     rust = tokenizer.backend_tokenizer
     rust.encode_special_tokens = tokenizer.split_special_tokens
     found = rust.encode_batch_fast(texts if len(texts[0]) == 2 else [text for (text,) in texts])
-    ids = [row.ids for row in found]
-    return {
-        "input_ids": ids,
-        "attention_mask": [[1] * len(row) for row in ids],
-        "token_type_ids": [row.type_ids for row in found],
-    }
+    ids = Ragged.of([row.ids for row in found])
+    return {"input_ids": ids, "attention_mask": ids.ones(), "token_type_ids": [row.type_ids for row in found]}
 
 
 def budget_batches(lengths: Indices, *, max_slots: int) -> Iterator[Indices]:
-    """Yield batches of row indices, sorted by length, of at most `max_slots` padded positions.
+    """Yield batches of row indices, sorted by length, of at most `max_slots` positions with padding.
 
-    A row longer than that makes a batch of its own. Longest first, so that the first batch asks
-    for the most memory and no later one makes an arena grow.
+    A longer row is a batch of its own. The longest rows come first, so that the first batch needs the most memory and
+    no later one makes a memory arena grow.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0
@@ -172,7 +169,7 @@ def budget_batches(lengths: Indices, *, max_slots: int) -> Iterator[Indices]:
 
 
 def equal_length_batches(lengths: Indices, *, max_slots: int) -> Iterator[Indices]:
-    """Yield batches of rows of one length each: nothing is padded, so there is nothing to mask."""
+    """Yield batches of row indices, each of one length, so that nothing is padded, of at most `max_slots` positions."""
     for length in np.unique(lengths):
         rows = np.flatnonzero(lengths == length)
         count = max(1, max_slots // max(1, int(length)))

@@ -14,7 +14,7 @@ from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle
 from toolchain.bundle.engine_step import find_machine
 from toolchain.bundle.resolved import ResolvedRecipe, resolve, resolve_bundle
 from toolchain.checkpoint.model import Source, find_model
-from toolchain.checkpoint.tokenize import Encode, Sent
+from toolchain.checkpoint.tokenize import Encode, RemoteTexts
 from toolchain.engine.plan import check_plan, find_plan, is_plan
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
 from toolchain.files import sha256_json
@@ -68,7 +68,7 @@ class Target:
     @property
     def encode(self) -> Encode:
         """The function that turns texts into what the runtime takes: tokens, or the texts themselves for a server."""
-        return functools.partial(Sent, encode=self.resolved.encode) if self.remote else self.resolved.encode
+        return functools.partial(RemoteTexts, encode=self.resolved.encode) if self.remote else self.resolved.encode
 
     @property
     def choices(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from toolchain.checkpoint.ragged import Ragged
 from toolchain.checkpoint.tokenize import Tokens, encode
 from toolchain.data.rows import Text
 from toolchain.errors import InputError
@@ -42,8 +43,8 @@ class RustTokenizer:
             encodings = [self._rust.encode(first, pair[0] if pair else None)]
         else:
             encodings = self._rust.encode_batch_fast([text if len(text) == 2 else text[0] for text in texts])
-        ids = [row.ids for row in encodings]
-        columns = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
+        ids = Ragged.of([row.ids for row in encodings])
+        columns = {"input_ids": ids, "attention_mask": ids.ones()}
         if self._has_token_types:
-            columns["token_type_ids"] = [row.type_ids for row in encodings]
+            columns["token_type_ids"] = Ragged.of([row.type_ids for row in encodings])
         return Tokens(columns, self.pad_values)
