@@ -1,7 +1,9 @@
 """What the tests share: tiny checkpoints, made once, and the real ones where they are."""
 
+import functools
 import importlib.util
 import json
+import operator
 import os
 import shlex
 import shutil
@@ -19,8 +21,10 @@ import numpy as np
 import pytest
 
 from tests.forked import start
+from tests.nvml.scripted import ScriptedNvml
 
 ROOT = Path(__file__).parent.parent
+DOUBLE = ROOT / "tests/double"
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test needs the network
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -33,25 +37,6 @@ hypothesis.settings.load_profile("default")
 # A shell starts what it runs in the background without SIGINT, and the tests send it to processes that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-NVML = """
-import ctypes, sys
-library = ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)
-library.fakenvml_advance_us.argtypes = [ctypes.c_uint64]
-library.fakenvml_true_joules.argtypes = [ctypes.c_int, ctypes.c_uint64, ctypes.c_uint64]
-library.fakenvml_true_joules.restype = ctypes.c_double
-assert (wrong_line := library.fakenvml_load(sys.argv[2].encode())) == 0, wrong_line
-def advance(seconds): library.fakenvml_advance_us(round(seconds * 1e6))
-def true_joules(index, start, end): return library.fakenvml_true_joules(index, round(start * 1e6), round(end * 1e6))
-from toolchain.meters.nvml import Unavailable, all_devices, open_nvml, visible_devices
-def reason(call, *arguments):
-    try:
-        call(*arguments)
-    except Unavailable as why:
-        return why.reason
-"""
-"""What a snippet on the scripted NVML begins with."""
-
 
 SERVER = pytest.StashKey[start.Server]()
 
@@ -72,6 +57,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run what needs a process of its own in one: with the scripted NVML, or the doubles of TensorRT and PyCUDA."""
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    double = [marker.kwargs for marker in pyfuncitem.iter_markers("double")]
+    if double:
+        chosen = functools.reduce(operator.or_, reversed(double))
+        names = {f"TRT_DOUBLE_{name.upper()}": value for name, value in chosen.items()}
+        start.call(pyfuncitem.function, arguments, DOUBLE / "site", **names)
+    elif any(isinstance(value, ScriptedNvml) for value in arguments.values()):
+        start.call(pyfuncitem.function, arguments)
+    else:
+        return None
+    return True
 
 
 def share_processors(worker: str, count: int) -> None:
@@ -391,21 +392,14 @@ def old_library(compile_nvml: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
-def run(library: Path, root: Path, tmp_path: Path) -> Callable[..., None]:
-    """Run a snippet in a process in which NVML answers as a scenario says; keywords are its environment."""
+def nvml(library: Path, tmp_path: Path) -> ScriptedNvml:
+    """The scripted libnvidia-ml; the test that takes it runs in a process of its own."""
+    return ScriptedNvml(library, tmp_path / "scenario")
 
-    def go(scenario: str, code: str, *, library: Path = library, **environment: str) -> None:
-        script = tmp_path / "scenario"
-        script.write_text(f"clock manual\n{scenario}")
-        done = subprocess.run(
-            [*start.python(), "-c", NVML + textwrap.dedent(code), str(library), str(script)],
-            env=os.environ | environment | {"PYTHONPATH": str(root)},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
 
-    return go
+@pytest.fixture
+def old_nvml(old_library: Path, tmp_path: Path) -> ScriptedNvml:
+    return ScriptedNvml(old_library, tmp_path / "scenario")
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,14 @@
 """The meter through the real nvidia-ml-py on a scripted library with a clock of its own: exact, or a reason."""
 
+import time
+from pathlib import Path
+
 import pytest
+
+from toolchain.meters.energy import Cancelled, open_meter
 
 T4 = "device 0 6 GPU-11111111-aaaa Tesla T4\n"
 SECOND = "device 1 6 GPU-22222222-bbbb Tesla T4\n"
-METER = """
-import pathlib
-from toolchain.meters.energy import open_meter
-now = [0.0]
-def sleep(seconds):
-    now[0] += seconds
-    advance(seconds)
-def meter(powercap="/nonexistent", **choices):
-    return open_meter(clock=lambda: now[0], sleep=sleep, powercap=pathlib.Path(powercap), **choices)
-"""
 CONSTANT = "power 0 0 43210\n"
 STEPS = "power 0 0 12000\npower 0 4321 68000\npower 0 9876 33000\npower 0 12345 70000\n"
 FAST_SQUARE = "square 0 0 3 10000 70000\n"
@@ -21,93 +16,74 @@ SQUARE = "square 0 0 100 10000 70000\n"
 SLOW_SQUARE = "square 0 0 700 10000 70000\n"
 
 
+def meter(nvml, *, powercap=Path("/nonexistent"), **choices):
+    return open_meter(**{"clock": nvml.now, "sleep": nvml.advance, "powercap": powercap} | choices)
+
+
 @pytest.mark.parametrize("update_ms", [20, 100])
 @pytest.mark.parametrize("profile", [CONSTANT, STEPS, FAST_SQUARE, SQUARE, SLOW_SQUARE])
-def test_energy_is_within_a_thousandth_of_the_truth(run, profile, update_ms):
-    run(
-        f"{T4}{profile}update_ms 0 {update_ms}\n",
-        f"""{METER}
-with meter() as found:
-    for seconds in (5, 6.283, 10):
-        window = found.window(seconds)
-        assert window.seconds >= seconds
-        truth = true_joules(0, window.opened_s, window.closed_s)
-        assert abs(window.component_j("gpu_board") / truth - 1) <= 0.001, (window.joules, truth)
-    assert abs(found.tick_s - {update_ms / 1e3}) < 0.002
-""",
-    )
+def test_energy_is_within_a_thousandth_of_the_truth(nvml, profile, update_ms):
+    nvml.load(f"{T4}{profile}update_ms 0 {update_ms}\n")
+    with meter(nvml) as found:
+        for seconds in (5, 6.283, 10):
+            window = found.window(seconds)
+            assert window.seconds >= seconds
+            truth = nvml.true_joules(0, window.opened_s, window.closed_s)
+            assert abs(window.component_j("gpu_board") / truth - 1) <= 0.001, (window.joules, truth)
+        assert abs(found.tick_s - update_ms / 1e3) < 0.002
 
 
 @pytest.mark.parametrize("profile", [CONSTANT, STEPS])
-def test_without_a_counter_power_is_integrated_and_says_so(run, profile):
-    run(
-        f"{T4}{profile}no_counter 0\nupdate_ms 0 20\n",
-        f"""{METER}
-with meter() as found:
-    window = found.window(12)
-    truth = true_joules(0, window.opened_s, window.closed_s)
-    assert abs(window.component_j("gpu_board") / truth - 1) <= 0.003
-    assert [track.source.method for track in found.tracks.values()] == ["nvml_power_integral"]
-""",
-    )
+def test_without_a_counter_power_is_integrated_and_says_so(nvml, profile):
+    nvml.load(f"{T4}{profile}no_counter 0\nupdate_ms 0 20\n")
+    with meter(nvml) as found:
+        window = found.window(12)
+        truth = nvml.true_joules(0, window.opened_s, window.closed_s)
+        assert abs(window.component_j("gpu_board") / truth - 1) <= 0.003
+        assert [track.source.method for track in found.tracks.values()] == ["nvml_power_integral"]
 
 
-def test_counter_and_power_check_each_other(run):
-    run(
-        f"{T4}{CONSTANT}",
-        f"""{METER}
-with meter() as found:
-    window = found.window(6)
-    ((uuid, integral),) = window.integral_j.items()
-    assert abs(integral / window.component_j("gpu_board") - 1) < 0.001
-    assert window.peak_w[uuid] == 43.21
-""",
-    )
+def test_counter_and_power_check_each_other(nvml):
+    nvml.load(f"{T4}{CONSTANT}")
+    with meter(nvml) as found:
+        window = found.window(6)
+        ((uuid, integral),) = window.integral_j.items()
+        assert abs(integral / window.component_j("gpu_board") - 1) < 0.001
+        assert window.peak_w[uuid] == 43.21
 
 
-def test_several_gpus_add_up_and_one_can_be_chosen(run):
-    run(
-        f"{T4}{CONSTANT}{SECOND}power 1 0 20000\nupdate_ms 1 70\n",
-        f"""{METER}
-with meter() as found:
-    window = found.window(6)
-    truth = sum(true_joules(gpu, window.opened_s, window.closed_s) for gpu in (0, 1))
-    assert abs(window.component_j("gpu_board") / truth - 1) <= 0.001
-with meter(device="cuda:1") as found:
-    assert {{key[1] for key in found.tracks}} == {{"GPU-22222222-bbbb"}}
-with meter(device="cuda:2") as found:
-    assert found.missing["gpu_board"][0] == "no_device"
-""",
-    )
+def test_several_gpus_add_up_and_one_can_be_chosen(nvml):
+    nvml.load(f"{T4}{CONSTANT}{SECOND}power 1 0 20000\nupdate_ms 1 70\n")
+    with meter(nvml) as found:
+        window = found.window(6)
+        truth = sum(nvml.true_joules(gpu, window.opened_s, window.closed_s) for gpu in (0, 1))
+        assert abs(window.component_j("gpu_board") / truth - 1) <= 0.001
+    with meter(nvml, device="cuda:1") as found:
+        assert {key[1] for key in found.tracks} == {"GPU-22222222-bbbb"}
+    with meter(nvml, device="cuda:2") as found:
+        assert found.missing["gpu_board"][0] == "no_device"
 
 
 @pytest.mark.parametrize("update_ms", [63, 97])
-def test_a_counter_out_of_step_with_the_slowest_is_off_by_less_than_a_tick(run, update_ms):
+def test_a_counter_out_of_step_with_the_slowest_is_off_by_less_than_a_tick(nvml, update_ms):
     """Its ticks around each edge are seen when they come, not when the meter next reads in passing."""
-    run(
-        f"{T4}{CONSTANT}{SECOND}power 1 0 43210\nupdate_ms 1 {update_ms}\n",
-        f"""{METER}
-with meter() as found:
-    for number in range(6):
-        sleep(0.0137 * number)
-        window = found.window(5)
-        for index, joules in enumerate(window.joules.values()):
-            assert abs(joules / true_joules(index, window.opened_s, window.closed_s) - 1) < 0.0005, (index, window)
-""",
-    )
+    nvml.load(f"{T4}{CONSTANT}{SECOND}power 1 0 43210\nupdate_ms 1 {update_ms}\n")
+    with meter(nvml) as found:
+        for number in range(6):
+            nvml.advance(0.0137 * number)
+            window = found.window(5)
+            for index, joules in enumerate(window.joules.values()):
+                truth = nvml.true_joules(index, window.opened_s, window.closed_s)
+                assert abs(joules / truth - 1) < 0.0005, (index, window)
 
 
-def test_a_counter_that_stands_still_gives_way_to_power(run):
-    run(
-        f"{T4}{CONSTANT}stuck 0 0\n",
-        f"""{METER}
-with meter() as found:
-    (track,) = found.tracks.values()
-    assert track.source.method == "nvml_power_integral"
-    window = found.window(6)
-    assert abs(window.component_j("gpu_board") / (43.21 * window.seconds) - 1) <= 0.001
-""",
-    )
+def test_a_counter_that_stands_still_gives_way_to_power(nvml):
+    nvml.load(f"{T4}{CONSTANT}stuck 0 0\n")
+    with meter(nvml) as found:
+        (track,) = found.tracks.values()
+        assert track.source.method == "nvml_power_integral"
+        window = found.window(6)
+        assert abs(window.component_j("gpu_board") / (43.21 * window.seconds) - 1) <= 0.001
 
 
 @pytest.mark.parametrize(
@@ -118,31 +94,23 @@ with meter() as found:
         ("error 0 nvmlDeviceGetTotalEnergyConsumption 4 5000 5200\n", "no_permission"),
     ],
 )
-def test_a_fault_drops_the_window_it_hits_and_no_other(run, fault, reason):
-    run(
-        f"{T4}{CONSTANT}base_mj 0 9000000\n{fault}",
-        f"""{METER}
-with meter() as found:
-    hit, after = found.window(6), found.window(6)
-    assert (hit.component_j("gpu_board"), hit.reason("gpu_board")) == (None, {reason!r})
-    truth = true_joules(0, after.opened_s, after.closed_s)
-    assert abs(after.component_j("gpu_board") / truth - 1) <= 0.001
-""",
-    )
+def test_a_fault_drops_the_window_it_hits_and_no_other(nvml, fault, reason):
+    nvml.load(f"{T4}{CONSTANT}base_mj 0 9000000\n{fault}")
+    with meter(nvml) as found:
+        hit, after = found.window(6), found.window(6)
+        assert (hit.component_j("gpu_board"), hit.reason("gpu_board")) == (None, reason)
+        truth = nvml.true_joules(0, after.opened_s, after.closed_s)
+        assert abs(after.component_j("gpu_board") / truth - 1) <= 0.001
 
 
 @pytest.mark.parametrize(
     ("fault", "reason"), [("error 0 * 15 5000 -1\n", "gpu_lost"), ("stuck 0 5000\n", "counter_stuck")]
 )
-def test_a_gpu_that_is_lost_or_stands_still_gives_no_number_again(run, fault, reason):
-    run(
-        f"{T4}{CONSTANT}{fault}",
-        f"""{METER}
-with meter() as found:
-    for window in (found.window(6), found.window(6)):
-        assert (window.component_j("gpu_board"), window.reason("gpu_board")) == (None, {reason!r})
-""",
-    )
+def test_a_gpu_that_is_lost_or_stands_still_gives_no_number_again(nvml, fault, reason):
+    nvml.load(f"{T4}{CONSTANT}{fault}")
+    with meter(nvml) as found:
+        for window in (found.window(6), found.window(6)):
+            assert (window.component_j("gpu_board"), window.reason("gpu_board")) == (None, reason)
 
 
 @pytest.mark.parametrize(
@@ -160,83 +128,64 @@ with meter() as found:
         ("", "no_device"),
     ],
 )
-def test_what_cannot_be_measured_has_its_reason(run, scenario, reason):
-    run(
-        scenario,
-        f"""{METER}
-with meter() as found:
-    assert found.tracks == {{}}
-    assert found.missing["gpu_board"][0] == {reason!r}
-    assert found.missing["cpu_package"][0] == "rapl_absent"
-""",
-    )
+def test_what_cannot_be_measured_has_its_reason(nvml, scenario, reason):
+    nvml.load(scenario)
+    with meter(nvml) as found:
+        assert found.tracks == {}
+        assert found.missing["gpu_board"][0] == reason
+        assert found.missing["cpu_package"][0] == "rapl_absent"
 
 
-def test_packages_and_memory_are_measured_across_a_wrap(run, tmp_path):
+def test_packages_and_memory_are_measured_across_a_wrap(nvml, tmp_path):
     zones = {"intel-rapl:0": ("package-0", 262_143_000_000), "intel-rapl:0:0": ("dram", 5)}
     for folder, (name, value) in zones.items():
         (tmp_path / folder).mkdir()
         for file, text in (("name", name), ("energy_uj", value), ("max_energy_range_uj", 262_143_328_850)):
             (tmp_path / folder / file).write_text(str(text))
-    run(
-        "",
-        f"""{METER}
-root = pathlib.Path({str(tmp_path)!r})
-powers = {{"intel-rapl:0": 80.0, "intel-rapl:0:0": 5.0}}
-start = {{name: int((root / name / "energy_uj").read_text()) for name in powers}}
-def sleep(seconds):
-    now[0] += seconds
-    for name, watts in powers.items():
-        (root / name / "energy_uj").write_text(str((start[name] + round(watts * now[0] * 1e6)) % 262_143_328_850))
-with meter(powercap=root) as found:
-    window = found.window(6)
-    assert abs(window.component_j("cpu_package") / (80 * window.seconds) - 1) <= 0.001
-    assert abs(window.component_j("cpu_dram") / (5 * window.seconds) - 1) <= 0.001
-    assert "gpu_board" in found.missing and "cpu_package" not in found.missing
-""",
-    )
+    nvml.load("")
+    powers = {"intel-rapl:0": 80.0, "intel-rapl:0:0": 5.0}
+    start = {name: int((tmp_path / name / "energy_uj").read_text()) for name in powers}
+
+    def sleep(seconds):
+        nvml.advance(seconds)
+        for name, watts in powers.items():
+            (tmp_path / name / "energy_uj").write_text(
+                str((start[name] + round(watts * nvml.now() * 1e6)) % 262_143_328_850)
+            )
+
+    with meter(nvml, powercap=tmp_path, sleep=sleep) as found:
+        window = found.window(6)
+        assert abs(window.component_j("cpu_package") / (80 * window.seconds) - 1) <= 0.001
+        assert abs(window.component_j("cpu_dram") / (5 * window.seconds) - 1) <= 0.001
+        assert "gpu_board" in found.missing
+        assert "cpu_package" not in found.missing
 
 
-def test_a_zone_that_never_moves_is_no_measurement(run, tmp_path):
+def test_a_zone_that_never_moves_is_no_measurement(nvml, tmp_path):
     (tmp_path / "intel-rapl:0").mkdir()
     for file, text in (("name", "package-0"), ("energy_uj", 0), ("max_energy_range_uj", 262_143_328_850)):
         (tmp_path / "intel-rapl:0" / file).write_text(str(text))
-    run(
-        "",
-        f"{METER}\nwith meter(powercap={str(tmp_path)!r}) as found:\n"
-        "    assert found.missing['cpu_package'][0] == 'counter_stuck'\n    assert found.tracks == {}",
-    )
+    nvml.load("")
+    with meter(nvml, powercap=tmp_path) as found:
+        assert found.missing["cpu_package"][0] == "counter_stuck"
+        assert found.tracks == {}
 
 
 @pytest.mark.slow
-def test_with_the_real_clock_a_window_of_six_seconds_is_within_two_hundredths(run):
-    run(
-        f"clock real\n{T4}{STEPS}",
-        """
-import time
-from toolchain.meters.energy import open_meter
-begun = time.monotonic() - library.fakenvml_now_us() / 1e6
-with open_meter() as found:
-    spent = time.thread_time()
-    window = found.window(6)
-    spent = time.thread_time() - spent
-    truth = true_joules(0, window.opened_s - begun, window.closed_s - begun)
-    assert abs(window.component_j("gpu_board") / truth - 1) <= 0.02
-""",
-    )
+def test_with_the_real_clock_a_window_of_six_seconds_is_within_two_hundredths(nvml):
+    nvml.load(f"clock real\n{T4}{STEPS}")
+    begun = time.monotonic() - nvml.now()
+    with open_meter() as found:
+        spent = time.thread_time()
+        window = found.window(6)
+        spent = time.thread_time() - spent
+        truth = nvml.true_joules(0, window.opened_s - begun, window.closed_s - begun)
+        assert abs(window.component_j("gpu_board") / truth - 1) <= 0.02
 
 
-def test_another_thread_can_end_it(run):
-    run(
-        f"{T4}{CONSTANT}",
-        f"""{METER}
-from toolchain.meters.energy import Cancelled
-with meter() as found:
-    found.cancel()
-    try:
-        found.window(5)
-    except Cancelled:
-        sys.exit(0)
-    sys.exit("went on")
-""",
-    )
+def test_another_thread_can_end_it(nvml):
+    nvml.load(f"{T4}{CONSTANT}")
+    with meter(nvml) as found:
+        found.cancel()
+        with pytest.raises(Cancelled):
+            found.window(5)

@@ -1,23 +1,26 @@
 import os
-import textwrap
 
 import pynvml
 import pytest
 
-from toolchain.meters.gpu_state import THROTTLES, State, summarise
+from tests.nvml.scripted import reason_of
+from toolchain.meters.gpu_state import (
+    THROTTLES,
+    State,
+    Usage,
+    describe,
+    other_processes,
+    read_state,
+    read_usage,
+    summarise,
+)
+from toolchain.meters.nvml import all_devices, open_nvml
 
 T4 = "device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 30000\n"
-NAMES = "State, Usage, describe, other_processes, read_state, read_usage"
-IMPORTS = f"from toolchain.meters.gpu_state import {NAMES}\n"
 UNKNOWN = State(None, None, None, None, None)
 
 
-def opened(code):
-    """The code, in an open session with `gpu`."""
-    return f"{IMPORTS}with open_nvml():\n    (gpu,) = all_devices()\n{textwrap.indent(textwrap.dedent(code), '    ')}"
-
-
-def test_a_gpu_is_described_by_what_does_not_change(run):
+def test_a_gpu_is_described_by_what_does_not_change(nvml):
     expected = {
         "name": "Tesla T4",
         "uuid": "GPU-11111111-aaaa",
@@ -33,10 +36,13 @@ def test_a_gpu_is_described_by_what_does_not_change(run):
         "mig": False,
         "superchip": False,
     }
-    run(f"{T4}limit 0 65000\necc 0 1\npersistence 0 0\n", opened(f"assert describe(gpu) == {expected!r}"))
+    nvml.load(f"{T4}limit 0 65000\necc 0 1\npersistence 0 0\n")
+    with open_nvml():
+        (gpu,) = all_devices()
+        assert describe(gpu) == expected
 
 
-def test_what_is_not_told_is_null(run):
+def test_what_is_not_told_is_null(nvml):
     functions = (
         "Architecture",
         "EnforcedPowerLimit",
@@ -49,64 +55,83 @@ def test_what_is_not_told_is_null(run):
         "C2cModeInfoV",
     )
     faults = "".join(f"error 0 nvmlDeviceGet{name} 999 0 -1\n" for name in functions)
-    code = """
-    found = describe(gpu)
-    assert {name for name, value in found.items() if value is not None} == {"name", "uuid", "index"}
-    """
-    run(f"{T4}ecc 0 -1\n{faults}", opened(code))
+    nvml.load(f"{T4}ecc 0 -1\n{faults}")
+    with open_nvml():
+        (gpu,) = all_devices()
+
+        found = describe(gpu)
+        assert {name for name, value in found.items() if value is not None} == {"name", "uuid", "index"}
 
 
 @pytest.mark.parametrize(("missing", "limit_w"), [("", 62.5), ("missing 0 nvmlDeviceGetEnforcedPowerLimit\n", 70.0)])
-def test_the_limit_is_the_enforced_one_or_else_the_one_asked_for(run, missing, limit_w):
-    run(f"{T4}limit 0 62500\n{missing}", opened(f"assert describe(gpu)['power_limit_w'] == {limit_w}"))
+def test_the_limit_is_the_enforced_one_or_else_the_one_asked_for(nvml, missing, limit_w):
+    nvml.load(f"{T4}limit 0 62500\n{missing}")
+    with open_nvml():
+        (gpu,) = all_devices()
+        assert describe(gpu)["power_limit_w"] == limit_w
 
 
-def test_a_state_is_that_of_its_moment(run):
+def test_a_state_is_that_of_its_moment(nvml):
     scenario = (
         "temp 0 35\ntemp 0 1000 71\nsm_clock 0 1590\nsm_clock 0 1000 1005\nmemory_clock 0 5000\n"
         "pstate 0 8\npstate 0 1000 0\nthrottle 0 1\nthrottle 0 1000 24\n"
     )
-    code = """
-    assert read_state(gpu) == State(35, 1590, 5000, 8, 0x01)
-    advance(1)
-    assert read_state(gpu) == State(71, 1005, 5000, 0, 0x24)
-    """
-    run(T4 + scenario, opened(code))
+    nvml.load(T4 + scenario)
+    with open_nvml():
+        (gpu,) = all_devices()
+
+        assert read_state(gpu) == State(35, 1590, 5000, 8, 0x01)
+        nvml.advance(1)
+        assert read_state(gpu) == State(71, 1005, 5000, 0, 0x24)
 
 
-def test_an_old_driver_tells_by_its_old_functions(run, old_library):
-    code = """
-    assert read_state(gpu) == State(71, 1590, 5000, 0, 0x4)
-    assert describe(gpu)["power_limit_w"] == 70
-    """
-    run(f"{T4}temp 0 71\nthrottle 0 4\n", opened(code), library=old_library)
+def test_an_old_driver_tells_by_its_old_functions(nvml):
+    nvml.load(f"{T4}temp 0 71\nthrottle 0 4\n")
+    with open_nvml():
+        (gpu,) = all_devices()
+
+        assert read_state(gpu) == State(71, 1590, 5000, 0, 0x4)
+        assert describe(gpu)["power_limit_w"] == 70
 
 
-def test_an_unknown_p_state_is_none(run):
-    run(f"{T4}pstate 0 32\n", opened("assert read_state(gpu).p_state is None"))
+def test_an_unknown_p_state_is_none(nvml):
+    nvml.load(f"{T4}pstate 0 32\n")
+    with open_nvml():
+        (gpu,) = all_devices()
+        assert read_state(gpu).p_state is None
 
 
 @pytest.mark.parametrize("code", [3, 4, 13, 999])
-def test_a_state_that_is_not_told_is_none_throughout(run, code):
-    run(f"{T4}error 0 * {code} 1000 -1\n", opened("advance(1)\nassert read_state(gpu) == State(*[None] * 5)"))
+def test_a_state_that_is_not_told_is_none_throughout(nvml, code):
+    nvml.load(f"{T4}error 0 * {code} 1000 -1\n")
+    with open_nvml():
+        (gpu,) = all_devices()
+        nvml.advance(1)
+        assert read_state(gpu) == State(*[None] * 5)
 
 
 @pytest.mark.parametrize(("code", "reason"), [(15, "gpu_lost"), (16, "gpu_needs_reset"), (9, "driver_not_loaded")])
-def test_a_gpu_that_is_gone_is_no_row_of_nulls(run, code, reason):
-    checks = f"""
-    advance(1)
-    assert {{reason(ask, gpu) for ask in (describe, read_state, read_usage, other_processes)}} == {{{reason!r}}}
-    """
-    run(f"{T4}error 0 * {code} 1000 -1\n", opened(checks))
+def test_a_gpu_that_is_gone_is_no_row_of_nulls(nvml, code, reason):
+    nvml.load(f"{T4}error 0 * {code} 1000 -1\n")
+    with open_nvml():
+        (gpu,) = all_devices()
+
+        nvml.advance(1)
+        assert {reason_of(ask, gpu) for ask in (describe, read_state, read_usage, other_processes)} == {reason}
 
 
-def test_usage_is_shares_bytes_and_watts(run):
-    checks = "assert read_usage(gpu) == Usage(0.37, 3_000_000_000, 15_000_000_000, 65)"
-    run(f"{T4}utilisation 0 37\nframe_buffer 0 3000000000 15000000000\nlimit 0 65000\n", opened(checks))
+def test_usage_is_shares_bytes_and_watts(nvml):
+    nvml.load(f"{T4}utilisation 0 37\nframe_buffer 0 3000000000 15000000000\nlimit 0 65000\n")
+    with open_nvml():
+        (gpu,) = all_devices()
+        assert read_usage(gpu) == Usage(0.37, 3_000_000_000, 15_000_000_000, 65)
 
 
-def test_usage_that_is_not_told_is_null(run):
-    run(T4, opened("assert read_usage(gpu) == Usage(None, None, None, 70)"))
+def test_usage_that_is_not_told_is_null(nvml):
+    nvml.load(T4)
+    with open_nvml():
+        (gpu,) = all_devices()
+        assert read_usage(gpu) == Usage(None, None, None, 70)
 
 
 SEEN, UNSEEN = os.getpid(), 2**22 + 1  # a process that all tests' processes see; a number above the kernel's highest
@@ -124,22 +149,25 @@ SEEN, UNSEEN = os.getpid(), 2**22 + 1  # a process that all tests' processes see
     ],
     ids=["none", "itself", "one", "itself and another", "unseen", "unseen and itself"],
 )
-def test_other_processes_are_those_that_cannot_be_this_one(run, listed, own, others):
-    run(f"{T4}processes 0 {listed}\n", opened(f"assert other_processes(gpu, {own}) == {others}"))
+def test_other_processes_are_those_that_cannot_be_this_one(nvml, listed, own, others):
+    nvml.load(f"{T4}processes 0 {listed}\n")
+    with open_nvml():
+        (gpu,) = all_devices()
+        assert other_processes(gpu, own) == others
 
 
-def test_this_process_is_no_other(run):
-    code = """
-    import os
-    with open(sys.argv[2], "a") as scenario:
-        scenario.write(f"processes 0 {os.getpid()}\\n")
-    assert library.fakenvml_load(sys.argv[2].encode()) == 0
-    """
-    run(T4, textwrap.dedent(code) + opened("assert other_processes(gpu) == []"))
+def test_this_process_is_no_other(nvml):
+    nvml.load(f"{T4}processes 0 {os.getpid()}\n")
+    with open_nvml():
+        (gpu,) = all_devices()
+        assert other_processes(gpu) == []
 
 
-def test_where_processes_are_not_told_there_is_no_list_of_none(run):
-    run(f"{T4}missing 0 nvmlDeviceGetComputeRunningProcesses_v3\n", opened("assert other_processes(gpu) is None"))
+def test_where_processes_are_not_told_there_is_no_list_of_none(nvml):
+    nvml.load(f"{T4}missing 0 nvmlDeviceGetComputeRunningProcesses_v3\n")
+    with open_nvml():
+        (gpu,) = all_devices()
+        assert other_processes(gpu) is None
 
 
 def test_a_series_of_states_is_summed_up():

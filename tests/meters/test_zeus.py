@@ -2,9 +2,11 @@
 
 import importlib.util
 import os
-import textwrap
 
 import pytest
+
+from tests.nvml.scripted import reason_of
+from toolchain.meters.nvml import all_devices, open_nvml
 
 if importlib.util.find_spec("zeus") is None:
     assert "CI" not in os.environ
@@ -16,70 +18,69 @@ PROFILES = (
     "power 1 0 10000\npower 1 5000 68000\npower 1 12000 33000\n",
     "square 2 0 107 10000 70000\n",
 )
-MONITOR = """
-from zeus.monitor import ZeusMonitor
-def monitor(*gpus): return ZeusMonitor(gpu_indices=list(gpus), cpu_indices=[], approx_instant_energy=False)
-def begin(zeus): zeus.begin_window("work", sync_execution=False)
-def end(zeus): return zeus.end_window("work", sync_execution=False).gpu_energy
-"""
 
 
-def test_it_agrees_with_us_and_with_the_truth(run):
-    code = """
-    zeus, gpus = monitor(0, 1, 2), all_devices()
-    advance(1.35)
-    begin(zeus)
-    before = [gpu.energy_mj() for gpu in gpus]
-    advance(15)
-    theirs = end(zeus)
-    for index, gpu in enumerate(gpus):
-        ours, true = (gpu.energy_mj() - before[index]) / 1000, true_joules(index, 1.35, 16.35)
-        assert abs(theirs[index] / ours - 1) < 0.01, (index, theirs, ours)
-        assert abs(theirs[index] / true - 1) < 0.01, (index, theirs, true)
-    """
+def monitor(*gpus):
+    from zeus.monitor import ZeusMonitor
+
+    return ZeusMonitor(gpu_indices=list(gpus) or None, cpu_indices=[], approx_instant_energy=False)
+
+
+def begin(zeus):
+    zeus.begin_window("work", sync_execution=False)
+
+
+def end(zeus):
+    return zeus.end_window("work", sync_execution=False)
+
+
+def test_it_agrees_with_us_and_with_the_truth(nvml):
     devices = "".join(T4.format(index) for index in range(3))
-    run(devices + "".join(PROFILES), _in_session(code), CUDA_VISIBLE_DEVICES="0,1,2")
-
-
-def test_a_reset_gives_it_negative_joules_and_us_a_counter_that_fell(run):
-    code = """
-    zeus, (gpu,) = monitor(0), all_devices()
-    begin(zeus)
-    before = gpu.energy_mj()
-    advance(2)
-    assert end(zeus)[0] == -4970
-    assert gpu.energy_mj() < before
-    """
-    run(
-        f"{T4.format(0)}power 0 0 30000\nbase_mj 0 5000000\nreset 0 1000 0\n",
-        _in_session(code),
-        CUDA_VISIBLE_DEVICES="0",
-    )
-
-
-def test_without_a_counter_it_gives_up_and_we_still_have_the_power(run):
-    code = """
-    from zeus.device.gpu.common import ZeusGPUNotSupportedError
-    zeus, (gpu,) = monitor(0), all_devices()
-    try:
+    os.environ["CUDA_VISIBLE_DEVICES"] = "0,1,2"
+    nvml.load(devices + "".join(PROFILES))
+    with open_nvml():
+        zeus, gpus = monitor(0, 1, 2), all_devices()
+        nvml.advance(1.35)
         begin(zeus)
-    except ZeusGPUNotSupportedError:
-        assert (reason(gpu.energy_mj), gpu.power_mw()) == ("not_supported", 30000)
-    else:
-        raise AssertionError("Zeus has learnt it")
-    """
-    run(f"{T4.format(0)}power 0 0 30000\nno_counter 0\n", _in_session(code), CUDA_VISIBLE_DEVICES="0")
+        before = [gpu.energy_mj() for gpu in gpus]
+        nvml.advance(15)
+        theirs = end(zeus).gpu_energy
+        for index, gpu in enumerate(gpus):
+            ours, true = (gpu.energy_mj() - before[index]) / 1000, nvml.true_joules(index, 1.35, 16.35)
+            assert abs(theirs[index] / ours - 1) < 0.01, (index, theirs, ours)
+            assert abs(theirs[index] / true - 1) < 0.01, (index, theirs, true)
 
 
-def test_without_a_driver_it_says_0_joules_and_we_say_why(run):
-    code = """
-    zeus = ZeusMonitor(cpu_indices=[])
+def test_a_reset_gives_it_negative_joules_and_us_a_counter_that_fell(nvml):
+    os.environ["CUDA_VISIBLE_DEVICES"] = "0"
+    nvml.load(f"{T4.format(0)}power 0 0 30000\nbase_mj 0 5000000\nreset 0 1000 0\n")
+    with open_nvml():
+        zeus, (gpu,) = monitor(0), all_devices()
+        begin(zeus)
+        before = gpu.energy_mj()
+        nvml.advance(2)
+        assert end(zeus).gpu_energy[0] == -4970
+        assert gpu.energy_mj() < before
+
+
+def test_without_a_counter_it_gives_up_and_we_still_have_the_power(nvml):
+    os.environ["CUDA_VISIBLE_DEVICES"] = "0"
+    nvml.load(f"{T4.format(0)}power 0 0 30000\nno_counter 0\n")
+    with open_nvml():
+        zeus, (gpu,) = monitor(0), all_devices()
+        from zeus.device.gpu.common import ZeusGPUNotSupportedError
+
+        try:
+            begin(zeus)
+        except ZeusGPUNotSupportedError:
+            assert (reason_of(gpu.energy_mj), gpu.power_mw()) == ("not_supported", 30000)
+        else:
+            raise AssertionError("Zeus has learnt it")
+
+
+def test_without_a_driver_it_says_0_joules_and_we_say_why(nvml):
+    nvml.load("init_error 9\n")
+    zeus = monitor()
     begin(zeus)
-    assert zeus.end_window("work", sync_execution=False).total_energy == 0
-    assert reason(open_nvml().__enter__) == "driver_not_loaded"
-    """
-    run("init_error 9\n", MONITOR + textwrap.dedent(code))
-
-
-def _in_session(code):
-    return f"{MONITOR}with open_nvml():\n{textwrap.indent(textwrap.dedent(code), '    ')}"
+    assert end(zeus).total_energy == 0
+    assert reason_of(open_nvml().__enter__) == "driver_not_loaded"

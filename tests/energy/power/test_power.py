@@ -1,6 +1,9 @@
 """Energy of a block of Python and of commands, through the real nvidia-ml-py on a scripted library."""
 
 import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -11,21 +14,16 @@ T4 = "device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 50000\n"
 SECOND = "device 1 6 GPU-22222222-bbbb Tesla T4\npower 1 0 20000\nupdate_ms 1 70\n"
 NO_SENSOR = "error 0 nvmlDeviceGetFieldValues 3 0 -1\nerror 0 nvmlDeviceGetPowerUsage 3 0 -1\n"
 
-# The meter's thread moves the scripted clock on, and the body waits for it.
-SIMULATED = """
-import pathlib, threading, time
-from toolchain.energy import power
-now = [0.0]
-def sleep(seconds):
-    now[0] += seconds
-    advance(seconds)
-def measure(powercap="/nonexistent", **choices):
-    return power.measure(clock=lambda: now[0], sleep=sleep, powercap=pathlib.Path(powercap), **choices)
-def work(seconds):
-    end = now[0] + seconds
-    while now[0] < end:
+
+def measure(nvml, powercap=Path("/nonexistent"), **choices):
+    """The meter's thread moves the scripted clock on, and the body waits for it."""
+    return power.measure(**{"clock": nvml.now, "sleep": nvml.advance, "powercap": powercap} | choices)
+
+
+def work(nvml, seconds):
+    end = nvml.now() + seconds
+    while nvml.now() < end:
         time.sleep(0)
-"""
 
 
 @pytest.mark.parametrize(
@@ -37,71 +35,57 @@ def work(seconds):
         (T4 + NO_SENSOR, 50, "nvml_counter"),
     ],
 )
-def test_figures_and_samples_are_those_of_the_power(run, scenario, watts, method):
-    run(
-        scenario,
-        f"""{SIMULATED}
-with measure() as reading:
-    assert reading.total_j is reading.seconds is reading.samples is None
-    work(6.283)
-assert reading.seconds >= 6.283
-assert abs(reading.total_j / ({watts} * reading.seconds) - 1) < 0.002, (reading.total_j, reading.seconds)
-assert 0 < reading.relative_edge_error < 0.05
-assert reading.components["gpu_board"]["method"] == {method!r}
-assert abs(reading.peak_power_w - {watts}) < 0.12 * {watts}
-assert abs(reading.samples.power_w["gpu_board"] - {watts}).max() < 0.12 * {watts}
-assert abs(reading.samples.joules["gpu_board"][-1] - reading.total_j) < 1e-6
-assert reading.missing == {{"gpu_memory": "not_supported", "cpu_package": "rapl_absent", "cpu_dram": "rapl_absent"}}
-assert (reading.status, reading.flags) == ("partial", [])
-""",
-    )
+def test_figures_and_samples_are_those_of_the_power(nvml, scenario, watts, method):
+    nvml.load(scenario)
+    with measure(nvml) as reading:
+        assert reading.total_j is reading.seconds is reading.samples is None
+        work(nvml, 6.283)
+    assert reading.seconds >= 6.283
+    assert abs(reading.total_j / (watts * reading.seconds) - 1) < 0.002, (reading.total_j, reading.seconds)
+    assert 0 < reading.relative_edge_error < 0.05
+    assert reading.components["gpu_board"]["method"] == method
+    assert abs(reading.peak_power_w - watts) < 0.12 * watts
+    assert abs(reading.samples.power_w["gpu_board"] - watts).max() < 0.12 * watts
+    assert abs(reading.samples.joules["gpu_board"][-1] - reading.total_j) < 1e-6
+    assert reading.missing == {"gpu_memory": "not_supported", "cpu_package": "rapl_absent", "cpu_dram": "rapl_absent"}
+    assert (reading.status, reading.flags) == ("partial", [])
 
 
-def test_memory_is_shown_and_not_added(run):
-    run(
-        f"{T4}has_memory_scope 0\n",
-        f"""{SIMULATED}
-with measure() as reading:
-    work(6)
-assert abs(reading.joules["gpu_memory"] / reading.joules["gpu_board"] - 0.25) < 0.01
-assert reading.total_j == reading.joules["gpu_board"]
-""",
-    )
+def test_memory_is_shown_and_not_added(nvml):
+    nvml.load(f"{T4}has_memory_scope 0\n")
+    with measure(nvml) as reading:
+        work(nvml, 6)
+    assert abs(reading.joules["gpu_memory"] / reading.joules["gpu_board"] - 0.25) < 0.01
+    assert reading.total_j == reading.joules["gpu_board"]
 
 
-@pytest.mark.parametrize(("device", "total"), [("cuda:1", "20 * reading.seconds"), ("cpu", "None")])
-def test_the_device_says_what_is_in_the_total(run, device, total):
-    run(
-        T4 + SECOND,
-        f"""{SIMULATED}
-with measure(device={device!r}) as reading:
-    work(4)
-total = {total}
-assert reading.total_j is total or abs(reading.total_j / total - 1) < 0.002, (total, reading.total_j, reading.missing)
-""",
-    )
+@pytest.mark.parametrize(("device", "watts"), [("cuda:1", 20), ("cpu", None)])
+def test_the_device_says_what_is_in_the_total(nvml, device, watts):
+    nvml.load(T4 + SECOND)
+    with measure(nvml, device=device) as reading:
+        work(nvml, 4)
+    total = watts and watts * reading.seconds
+    assert reading.total_j == (total and pytest.approx(total, rel=0.002)), reading.missing
 
 
-def test_what_one_gpu_lacks_makes_it_a_part(run, tmp_path):
+def test_what_one_gpu_lacks_makes_it_a_part(nvml, tmp_path):
     for folder, name in (("intel-rapl:0", "package-0"), ("intel-rapl:0:0", "dram")):
         (tmp_path / folder).mkdir()
         for file, text in (("name", name), ("energy_uj", 0), ("max_energy_range_uj", 262_143_328_850)):
             (tmp_path / folder / file).write_text(str(text))
     none = "no_counter 1\nerror 1 nvmlDeviceGetFieldValues 3 0 -1\nerror 1 nvmlDeviceGetPowerUsage 3 0 -1\n"
-    run(
-        T4 + SECOND + none,
-        f"""{SIMULATED}
-def sleep(seconds):
-    now[0] += seconds
-    advance(seconds)
-    for file in pathlib.Path({str(tmp_path)!r}).glob("*/energy_uj"):
-        file.write_text(str(round(8e7 * now[0])))
-with measure({str(tmp_path)!r}) as reading:
-    work(3)
-assert reading.status == "partial" and "GPU-2" not in str(reading.components["gpu_board"]["devices"])
-assert "cpu_package" not in reading.missing and "gpu_board" not in reading.missing
-""",
-    )
+    nvml.load(T4 + SECOND + none)
+
+    def sleep(seconds):
+        nvml.advance(seconds)
+        for file in tmp_path.glob("*/energy_uj"):
+            file.write_text(str(round(8e7 * nvml.now())))
+
+    with measure(nvml, tmp_path, sleep=sleep) as reading:
+        work(nvml, 3)
+    assert reading.status == "partial"
+    assert "GPU-2" not in str(reading.components["gpu_board"]["devices"])
+    assert {"cpu_package", "gpu_board"}.isdisjoint(reading.missing)
 
 
 @pytest.mark.parametrize(
@@ -113,73 +97,60 @@ assert "cpu_package" not in reading.missing and "gpu_board" not in reading.missi
         ("stuck 0 5000\n", "counter_stuck"),
     ],
 )
-def test_a_fault_on_the_way_is_a_reason_and_no_number(run, fault, reason):
-    run(
-        T4 + fault,
-        f"""{SIMULATED}
-with measure() as reading:
-    work(8)
-made = reading.to_json()
-assert reading.missing["gpu_board"] == {reason!r}
-assert made["status"] == "unavailable"
-names = ("total_j", "mean_power_w", "peak_power_w", "edge_error_j", "relative_edge_error", "samples")
-assert [made[name] for name in names] == [None] * 6
-assert made["context"]["gpus"][0]["name"] == "Tesla T4"
-""",
-    )
+def test_a_fault_on_the_way_is_a_reason_and_no_number(nvml, fault, reason):
+    nvml.load(T4 + fault)
+    with measure(nvml) as reading:
+        work(nvml, 8)
+    made = reading.to_json()
+    assert reading.missing["gpu_board"] == reason
+    assert made["status"] == "unavailable"
+    names = ("total_j", "mean_power_w", "peak_power_w", "edge_error_j", "relative_edge_error", "samples")
+    assert [made[name] for name in names] == [None] * 6
+    assert made["context"]["gpus"][0]["name"] == "Tesla T4"
 
 
-def test_packages_are_measured_across_a_wrap_and_called_the_machines(run, tmp_path):
+def test_packages_are_measured_across_a_wrap_and_called_the_machines(nvml, tmp_path):
     zone = tmp_path / "intel-rapl:0"
     zone.mkdir()
     for file, text in (("name", "package-0"), ("energy_uj", 262_100_000_000), ("max_energy_range_uj", 262_143_328_850)):
         (zone / file).write_text(str(text))
-    run(
-        "",
-        f"""{SIMULATED}
-counter = pathlib.Path({str(zone)!r}, "energy_uj")
-def sleep(seconds):
-    now[0] += seconds
-    counter.write_text(str((262_100_000_000 + round(80e6 * now[0])) % 262_143_328_850))
-with measure({str(tmp_path)!r}, device="cpu") as reading:
-    work(6)
-assert abs(reading.total_j / (80 * reading.seconds) - 1) < 0.001, (reading.total_j, reading.seconds)
-assert abs(reading.peak_power_w - 80) < 2
-assert reading.flags == ["processor and memory energy are the whole machine's"]
-""",
-    )
+    nvml.load("")
+    counter = zone / "energy_uj"
+
+    def sleep(seconds):
+        nvml.advance(seconds)
+        counter.write_text(str((262_100_000_000 + round(80e6 * nvml.now())) % 262_143_328_850))
+
+    with measure(nvml, tmp_path, sleep=sleep, device="cpu") as reading:
+        work(nvml, 6)
+    assert abs(reading.total_j / (80 * reading.seconds) - 1) < 0.001, (reading.total_j, reading.seconds)
+    assert abs(reading.peak_power_w - 80) < 2
+    assert reading.flags == ["processor and memory energy are the whole machine's"]
 
 
-def test_an_exception_goes_through_and_the_thread_ends(run):
-    run(
-        T4,
-        f"""{SIMULATED}
-try:
-    with measure() as reading:
-        work(3)
+def test_an_exception_goes_through_and_the_thread_ends(nvml):
+    nvml.load(T4)
+    with pytest.raises(LookupError), measure(nvml) as reading:  # noqa: PT012
+        work(nvml, 3)
         raise LookupError("of the body")
-except LookupError:
     assert abs(reading.total_j / (50 * reading.seconds) - 1) < 0.002
     assert threading.enumerate() == [threading.main_thread()]
-    sys.exit(0)
-sys.exit("not raised")
-""",
-    )
 
 
-def test_watching_draws_every_second_until_its_time_is_up(run):
-    run(
-        T4,
-        f"""{SIMULATED}
-drawn = []
-found = power.watch(lambda seconds, power_w: drawn.append((round(seconds), round(power_w["gpu_board"]))), seconds=4.5,
-                    powercap=pathlib.Path("/nonexistent"), clock=lambda: now[0], sleep=sleep)
-assert [seconds for seconds, _ in drawn] == [1, 2, 3, 4, 5] or [seconds for seconds, _ in drawn] == [1, 2, 3, 4, 4]
-assert {{watts for _, watts in drawn[1:4]}} <= set(range(47, 54)), drawn
-assert abs(found["total_j"] / (50 * found["seconds"]) - 1) < 0.002
-assert found["command"] is found["exit_code"] is None
-""",
+def test_watching_draws_every_second_until_its_time_is_up(nvml):
+    nvml.load(T4)
+    drawn = []
+    found = power.watch(
+        lambda seconds, power_w: drawn.append((round(seconds), round(power_w["gpu_board"]))),
+        seconds=4.5,
+        powercap=Path("/nonexistent"),
+        clock=nvml.now,
+        sleep=nvml.advance,
     )
+    assert [seconds for seconds, _ in drawn] == [1, 2, 3, 4, 5] or [seconds for seconds, _ in drawn] == [1, 2, 3, 4, 4]
+    assert {watts for _, watts in drawn[1:4]} <= set(range(47, 54)), drawn
+    assert abs(found["total_j"] / (50 * found["seconds"]) - 1) < 0.002
+    assert found["command"] is found["exit_code"] is None
 
 
 def test_without_anything_to_measure_everything_is_null_with_reasons(tmp_path):
