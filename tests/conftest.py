@@ -67,7 +67,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if double:
         chosen = functools.reduce(operator.or_, reversed(double))
         names = {f"TRT_DOUBLE_{name.upper()}": value for name, value in chosen.items()}
-        start.call(pyfuncitem.function, arguments, DOUBLE / "site", **names)
+        start.call(pyfuncitem.function, arguments, DOUBLE / "site", TRT_DOUBLE="", **names)
     elif any(isinstance(value, ScriptedNvml) for value in arguments.values()):
         start.call(pyfuncitem.function, arguments)
     else:

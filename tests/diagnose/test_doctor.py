@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.nvml.scripted import ScriptedNvml
 from toolchain.data import hub
 from toolchain.diagnose import doctor
 from toolchain.diagnose.doctor import examine
@@ -148,15 +149,12 @@ def test_without_network_the_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch) -
     [
         ("", "ok", "Tesla T4: energy counter"),
         ("no_counter 0\n", "ok", "Tesla T4: integrated power"),
-        ("mig 0 1\n", "missing", "mig_shared: readings are the whole GPU's, not the slice's"),
+        ("mig 0 1\n", "missing", "mig_shared: the readings cover the whole GPU, not the slice"),
     ],
 )
-def test_gpu_energy_is_found_where_the_meter_would_read_it(run, scenario, state, detail):
-    run(
-        f"device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 30000\n{scenario}",
-        f"""
-from toolchain.diagnose.doctor import _gpu_energy
-found = _gpu_energy()
-assert (found.state, found.detail) == ({state!r}, {detail!r}), found
-""",
-    )
+def test_gpu_energy_is_found_where_the_meter_would_read_it(
+    nvml: ScriptedNvml, scenario: str, state: str, detail: str
+) -> None:
+    nvml.load(f"device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 30000\n{scenario}")
+    found = doctor._gpu_energy()
+    assert (found.state, found.detail) == (state, detail)

@@ -1,4 +1,4 @@
-"""What the snippets of test_double.py share; it runs in a process that sees the double."""
+"""Models, engines and a calibrator for the tests of the doubles; imported in a process that sees them."""
 
 import numpy as np
 import onnxruntime
@@ -150,30 +150,29 @@ def rows(count):
     return RANDOM.normal(size=(count, 8)).astype(np.float32)
 
 
-if hasattr(trt, "IInt8EntropyCalibrator2"):
+# TensorRT 11 has no calibrators.
+class Calibrator(getattr(trt, "IInt8EntropyCalibrator2", object)):  # type: ignore[misc]
+    def __init__(self, batches, cache=None, fail=None):
+        trt.IInt8EntropyCalibrator2.__init__(self)
+        self.batches, self.cache, self.fail = list(batches), cache, fail
+        self.written, self.held = None, None
 
-    class Calibrator(trt.IInt8EntropyCalibrator2):
-        def __init__(self, batches, cache=None, fail=None):
-            trt.IInt8EntropyCalibrator2.__init__(self)
-            self.batches, self.cache, self.fail = list(batches), cache, fail
-            self.written, self.held = None, None
+    def get_batch_size(self):
+        return 2
 
-        def get_batch_size(self):
-            return 2
+    def get_batch(self, names):
+        assert names == ["x"]
+        if len(self.batches) == self.fail:
+            raise ValueError("no more of this")
+        if not self.batches:
+            return None
+        batch = self.batches.pop()
+        self.held = cuda.mem_alloc(batch.nbytes)
+        cuda.memcpy_htod(self.held, batch)
+        return [int(self.held)]
 
-        def get_batch(self, names):
-            assert names == ["x"]
-            if len(self.batches) == self.fail:
-                raise ValueError("no more of this")
-            if not self.batches:
-                return None
-            batch = self.batches.pop()
-            self.held = cuda.mem_alloc(batch.nbytes)
-            cuda.memcpy_htod(self.held, batch)
-            return [int(self.held)]
+    def read_calibration_cache(self):
+        return self.cache
 
-        def read_calibration_cache(self):
-            return self.cache
-
-        def write_calibration_cache(self, cache):
-            self.written = bytes(cache)
+    def write_calibration_cache(self, cache):
+        self.written = bytes(cache)

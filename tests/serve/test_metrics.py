@@ -1,7 +1,6 @@
 """The page /metrics, read by prometheus-client's parser, with the GPUs of a scripted NVML."""
 
 import re
-from textwrap import dedent
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from toolchain.meters.gpu_state import Usage
 from toolchain.serve.counters import Counters, Times
-from toolchain.serve.gpus import GpuReading
+from toolchain.serve.gpus import GpuReading, open_gpus
 from toolchain.serve.metrics import render
 
 PAIR = {"model": "demo", "version": "1"}
@@ -115,61 +114,54 @@ def test_joules_per_request_need_the_energy_of_every_gpu_of_the_engines(device, 
 
 
 T4 = "device 0 6 GPU-11111111-aaaa Tesla T4\nupdate_ms 0 20\nbase_mj 0 7000000\npower 0 0 30000\n"
-OPEN = """
-from toolchain.serve.gpus import open_gpus
+
+
 def joules(gpus):
     return [gpu.energy_j for gpu in gpus.read()]
-"""
 
 
-def test_energy_counts_from_the_start_of_the_service(run):
-    code = """
+def test_energy_counts_from_the_start_of_the_service(nvml):
+    nvml.load(f"{T4}utilisation 0 37\nframe_buffer 0 3000 15000\n")
+    nvml.advance(5)
     with open_gpus("cuda:0") as gpus:
         assert joules(gpus) == [None]  # the counter has not moved
-        advance(3)
-        assert joules(gpus) == [true_joules(0, 5, 8)] == [90]
+        nvml.advance(3)
+        assert joules(gpus) == [nvml.true_joules(0, 5, 8)] == [90]
         (gpu,) = gpus.read()
         assert (gpu.uuid, gpu.power_w) == ("GPU-11111111-aaaa", 30)
         assert (gpu.usage.utilisation, gpu.usage.memory_used_bytes) == (0.37, 3000)
-    """
-    run(f"{T4}utilisation 0 37\nframe_buffer 0 3000 15000\n", f"advance(5)\n{OPEN}{dedent(code)}")
 
 
-def test_energy_is_unknown_after_the_counter_was_reset(run):
-    code = """
+def test_energy_is_unknown_after_the_counter_was_reset(nvml):
+    nvml.load(f"{T4}reset 0 2000 0\n")
     with open_gpus("cuda:0") as gpus:
-        advance(1)
+        nvml.advance(1)
         assert joules(gpus) == [30]
-        advance(2)
+        nvml.advance(2)
         assert joules(gpus) == [None]
-        advance(10**6)
+        nvml.advance(10**6)
         assert joules(gpus) == [None]
-    """
-    run(f"{T4}reset 0 2000 0\n", OPEN + dedent(code))
 
 
-def test_a_lost_gpu_is_reported_by_its_uuid_alone(run):
-    code = """
-    from toolchain.meters.gpu_state import Usage
+def test_a_lost_gpu_is_reported_by_its_uuid_alone(nvml):
+    nvml.load(f"{T4}error 0 * 15 1000 -1\n")
     with open_gpus("cpu") as gpus:
-        advance(2)
+        nvml.advance(2)
         (gpu,) = gpus.read()
         assert (gpu.usage, gpu.power_w, gpu.energy_j) == (Usage(None, None, None, None), None, None)
-    """
-    run(f"{T4}error 0 * 15 1000 -1\n", OPEN + dedent(code))
 
 
 @pytest.mark.parametrize(
     "scenario", [f"{T4}mig 0 1\n", f"{T4}no_counter 0\nmissing 0 nvmlDeviceGetPowerUsage\nerror 0 field186 3 0 -1\n"]
 )
-def test_power_and_energy_of_a_mig_slice_or_without_sensors_are_unknown(run, scenario):
-    code = """
+def test_power_and_energy_of_a_mig_slice_or_without_sensors_are_unknown(nvml, scenario):
+    nvml.load(scenario)
     with open_gpus("cuda:0") as gpus:
-        advance(2)
+        nvml.advance(2)
         assert [(gpu.power_w, gpu.energy_j) for gpu in gpus.read()] == [(None, None)]
-    """
-    run(scenario, OPEN + dedent(code))
 
 
-def test_without_nvml_there_are_no_gpus(run):
-    run("init_error 9\n", OPEN + 'with open_gpus("cuda:0") as gpus:\n    assert gpus.read() == []\n')
+def test_without_nvml_there_are_no_gpus(nvml):
+    nvml.load("init_error 9\n")
+    with open_gpus("cuda:0") as gpus:
+        assert gpus.read() == []

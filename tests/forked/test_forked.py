@@ -1,0 +1,81 @@
+"""A forked process does what `python` does: streams, exit codes, signals, arguments, folder and environment."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SEEN = "import os, sys; print(sys.argv, os.getcwd(), os.environ['MARK'], sys.stdin.read(), file=sys.{})"
+AT_EXIT = """
+import atexit, threading, time
+atexit.register(print, "at exit")
+threading.Thread(target=lambda: (time.sleep(0.1), print("thread"))).start()
+print("main")
+"""
+
+
+def both(python: list[str], tmp_path: Path, *arguments: str) -> list[tuple[int, str, str]]:
+    """Return exit code, standard output and errors of real and of forked Python."""
+    found = []
+    for start in ([sys.executable], python):
+        environment = os.environ | {"MARK": "here", "PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(
+            [*start, *arguments], cwd=tmp_path, env=environment, input="typed", capture_output=True, text=True
+        )
+        found.append((done.returncode, done.stdout, done.stderr.rstrip("\n").rpartition("\n")[2]))
+    return found
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        SEEN.format("stdout"),
+        SEEN.format("stderr"),
+        "import sys; sys.exit(7)",
+        "import sys; sys.exit('words')",
+        "import sys; sys.exit(None)",
+        "raise ValueError('of the code')",
+        "raise KeyboardInterrupt",
+        "import os; os.kill(os.getpid(), 9)",
+        "import os; os.kill(os.getpid(), 15)",
+        "import os; os._exit(3)",
+        AT_EXIT,
+        "import sys; print(__name__, sys.modules['__main__'].__dict__ is globals())",
+        "import sys; print([name for name in sys.modules if name.split('.')[0] in ('toolchain', 'tests')])",
+        "import subprocess, sys; print(subprocess.run([sys.executable, '-c', 'print(5)'], capture_output=True).stdout)",
+    ],
+)
+def test_code_does_what_it_does_in_python(python: list[str], tmp_path: Path, code: str) -> None:
+    real, forked = both(python, tmp_path, "-c", code, "a", "b c")
+    assert forked == real
+
+
+def test_modules_and_files_run_as_main(python: list[str], tmp_path: Path) -> None:
+    text = "import sys, beside; print(__name__, sys.argv[1:], sys.path[0], beside.__name__)"
+    (tmp_path / "script.py").write_text(text)
+    (tmp_path / "beside.py").write_text("")
+    for arguments in (["-m", "script", "x"], [str(tmp_path / "script.py"), "y"]):
+        real, forked = both(python, tmp_path, *arguments)
+        assert forked == real
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, -signal.SIGTERM)])
+def test_a_signal_reaches_the_child(python: list[str], number: signal.Signals, code: int) -> None:
+    waiting = "import time; print('begun', flush=True); time.sleep(60)"
+    with subprocess.Popen([*python, "-c", waiting], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(number)
+        assert process.wait() == code
+
+
+def test_the_child_of_a_killed_client_is_killed(python: list[str]) -> None:
+    waiting = "import time; print('begun', flush=True); time.sleep(600)"
+    with subprocess.Popen([*python, "-c", waiting], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"begun\n"
+        process.kill()
+        assert process.stdout.read() == b""  # the pipe ends with the last process that holds it
