@@ -51,32 +51,29 @@ def measure(
 ) -> Iterator[Reading]:
     """Measure the energy of GPUs, processor packages and main memory while the body of `with` runs.
 
-    The context manager starts the meter, which takes about a second, and runs the body. When the body has ended, the
-    reading that it yielded has its figures:
+    The meter needs about a second before the body starts. The reading has its figures when the body has ended:
 
-        with measure() as reading:
+        with toolchain.measure_energy() as reading:
             total = sum(range(10_000_000))
         print(f"{reading.seconds:.1f} s, {reading.total_j} J", reading.missing)
 
-    Attributes of the reading, each None where it was not measured:
+    Attributes of the reading, None where nothing was measured:
         seconds: length of the body, s.
         total_j: joules of all components together.
         joules: component (gpu_board, gpu_memory, cpu_package, cpu_dram) -> joules.
         missing: component without joules -> reason code, such as no_nvml_library.
         mean_power_w, peak_power_w: mean and highest power, W.
-        edge_error_j, relative_edge_error: largest error that the end of the body can cause, in J and as a share.
-        samples: power over time, in W every 50 ms.
-        context, flags: conditions of the GPUs, and remarks in words.
+        edge_error_j, relative_edge_error: largest error caused by the end of the body, in J and as a share.
+        samples, context, flags: power over time (W, every 50 ms), conditions of the GPUs, remarks in words.
 
-    GPU work counts only if it has finished: synchronise at the end of the body. If the body raises an exception, the
-    reading covers the time until then, and the exception goes on.
+    Synchronise GPU work at the end of the body. If the body raises, the reading covers the time until then.
 
     Args:
         device: auto adds up every GPU that CUDA shows; cuda:N selects one; cpu keeps GPUs out of the total.
         require_energy: raise `MachineError` before the body where nothing can be measured.
         powercap: folder of the RAPL zones.
         clock: returns seconds.
-        sleep: waits, in the meter's thread; by default until the body has ended, if that is sooner.
+        sleep: waits, in the meter's thread.
 
     Raises:
         UsageError: `device` is unknown.
@@ -84,13 +81,12 @@ def measure(
     """
     ended = threading.Event()
 
-    def rest(seconds: float) -> None:
+    def rest(seconds: float) -> None:  # ends early when the body ends
         (time.sleep if ended.is_set() else ended.wait)(seconds)
 
     with _open(device, powercap, clock, sleep or rest) as meter, ThreadPoolExecutor(1, "power") as pool:
         if require_energy:
             _require(meter, "--require-energy")
-
         reading, opened_s = Reading(device), meter.edge()
         closed = pool.submit(_poll, meter, ended)
         try:
@@ -215,7 +211,7 @@ def watch(
         device: as in `measure`.
         powercap: folder of the RAPL zones.
         clock: returns seconds.
-        sleep: waits.
+        sleep: waits for seconds.
 
     Raises:
         UsageError: `device` is unknown.
