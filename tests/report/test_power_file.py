@@ -9,7 +9,6 @@ import pytest
 
 from toolchain.errors import UsageError
 from toolchain.report.power_file import samples_csv, writer
-from toolchain.report.record_plots import power_file
 
 ABSENT = {"joules": None, "reason": "rapl_absent"}
 SAMPLES = {"time_s": [0.05, 0.1], "gpu_board_w": [30.0, 50.0], "gpu_board_j": [1.5, 4.0]}
@@ -25,26 +24,9 @@ RECORD = {
 NOTHING = RECORD | {"total_j": None, "samples": None, "components": {"cpu_package": ABSENT}, "command": None}
 
 
-def shown(svg):
-    return " ".join(ET.fromstring(svg).itertext())
-
-
 def test_csv_has_a_row_for_each_sample():
     assert pd.read_csv(io.StringIO(samples_csv(RECORD))).to_dict("list") == SAMPLES
     assert list(pd.read_csv(io.StringIO(samples_csv(NOTHING))).columns) == ["time_s"]
-
-
-def test_the_plot_has_the_command_and_the_missing_components():
-    text = shown(power_file(RECORD))
-    for part in (
-        "$x$ < $y$",
-        "4 J in 0.1 s, mean 40 W, peak 50 W",
-        "not measured: cpu_package (rapl_absent)",
-        "gpu board",
-    ):
-        assert part in text
-    assert "this machine" in shown(power_file(NOTHING))
-    assert "nothing could be measured" in shown(power_file(NOTHING))
 
 
 def test_the_suffix_selects_the_format_of_a_power_record(tmp_path):

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from toolchain.energy.compare.blocks import measure, shuffle
 from toolchain.energy.compare.contenders import Contender, Log, find_contenders, find_rows, opened
@@ -15,6 +14,7 @@ from toolchain.evaluation.target import EVAL_RESULTS
 from toolchain.files import write_json
 from toolchain.meters.energy import EnergyMeter, open_meter
 from toolchain.recipe import Recipe
+from toolchain.recipe.options import RecipeValues
 from toolchain.records.energy_comparison import EnergyComparison, SavedEnergyComparison
 
 # Default number of blocks. With 10 blocks the minimum detectable difference is 0.99 times the deviation of the blocks'
@@ -26,7 +26,7 @@ FOLDER = "energy"
 
 
 def compare_energy(
-    places: Sequence[Path], backends: Sequence[str], changes: dict[str, Any], *, log: Log
+    places: Sequence[Path], backends: Sequence[str], changes: RecipeValues, *, log: Log
 ) -> SavedEnergyComparison:
     """Measure every bundle on every backend, block by block; write the comparison to a file and return it.
 
@@ -35,7 +35,7 @@ def compare_energy(
     Args:
         places: bundles, the baseline's first.
         backends: backends, the baseline's first.
-        changes: options as in a recipe; their values have several types.
+        changes: options as in a recipe.
         log: takes a line of progress.
 
     Raises:

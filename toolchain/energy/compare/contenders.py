@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from toolchain.checkpoint.tokenize import Tokens, budget_batches
 from toolchain.data.rows import Rows, load_rows
@@ -14,6 +13,7 @@ from toolchain.energy.load import Piece, pieces
 from toolchain.errors import InputError, MachineError, UsageError, first_line
 from toolchain.evaluation.measure import choose_budget
 from toolchain.evaluation.target import Target, find_target
+from toolchain.recipe.options import RecipeValues
 from toolchain.recipe.tables import BACKENDS
 from toolchain.runtimes import open_runtime
 from toolchain.tensors import Infer
@@ -60,19 +60,18 @@ def parse_backends(text: str) -> list[str]:
 
 
 def find_contenders(
-    places: Sequence[Path], backends: Sequence[str], changes: dict[str, Any], *, log: Log
+    places: Sequence[Path], backends: Sequence[str], changes: RecipeValues, *, log: Log
 ) -> list[Contender]:
     """Return every bundle on every backend, the baseline first.
 
     Contenders that would run the same file on the same device, as bundles of one checkpoint do on torch, are one.
-    `changes`
-    are options as in a recipe: their values have several types.
+    `changes` are options as in a recipe.
 
     Raises:
         UsageError: there are fewer than two contenders.
         ToolchainError: see target.find_target.
     """
-    found: dict[tuple[Any, ...], Target] = {}
+    found: dict[tuple[object, ...], Target] = {}
     for place in places:
         for backend in backends:
             chosen = {
