@@ -103,10 +103,9 @@ def run_build(
     else:
         recipe = Recipe.make(values | ({"precision": "fp32"} if goal else {}))
     if bundle and _asks_for_engine_only(values):
-        made = bundles.build_engine(opened, recipe, log=log.info)
+        done = bundles.build_engine(opened, recipe, log=log.info)
     else:
-        made = bundles.build(recipe, steps=steps, engine=not goal, log=log.info)
-    done = cast("BuildRecord", made)
+        done = bundles.build(recipe, steps=steps, engine=not goal, log=log.info)
     if recipe.max_drop is not None and not recipe.dry_run:
         engines = [done["engine"]["file"]] if "engine" in done else []
         done["gate"] = gate(Path(done["bundle"]), recipe, engines=engines, tell=log.info)

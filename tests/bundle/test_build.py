@@ -118,7 +118,7 @@ def test_calibration_never_reads_the_validation_file(tiny_distilbert, sentences,
 def test_rows_to_evaluate_are_not_calibrated_with(tiny_distilbert, sentences, tmp_path):
     (tmp_path / "calib").mkdir()
     (tmp_path / "calib/train.csv").symlink_to(sentences / "validation.csv")
-    with pytest.raises(InputError, match="are the rows to evaluate"):
+    with pytest.raises(InputError, match="these are also the rows to evaluate"):
         build(
             recipe(
                 model=str(tiny_distilbert),
@@ -142,7 +142,7 @@ def test_ranges_of_another_graph_are_refused(int8, tiny, tmp_path):
     """Also one whose tensors have the same names."""
     file = f"{int8[1]['bundle']}/calibration.json"
     other = tiny.make_checkpoint(tmp_path / "other", "distilbert", seed=7)
-    with pytest.raises(InputError, match=r"calibration\.json: made for another graph"):
+    with pytest.raises(InputError, match=r"calibration\.json: it was made for another graph"):
         build(recipe(model=str(other), precision="int8", calibration=file, output=str(tmp_path / "b")))
     assert not (tmp_path / "b").exists()
 
@@ -279,7 +279,7 @@ def test_fewer_rows_than_a_batch_are_refused(tiny_distilbert, tmp_path, rows):
 def test_rows_that_all_say_the_same_leave_none_to_choose_on(tiny_distilbert, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/train.csv").write_text("sentence,label\n" + "a good film,1\n" * 30)
-    with pytest.raises(InputError, match="none is left to choose on"):
+    with pytest.raises(InputError, match="none is left for the hold-out"):
         build(
             recipe(
                 model=str(tiny_distilbert),

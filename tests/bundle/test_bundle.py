@@ -49,16 +49,18 @@ def test_a_bundle_has_every_file_and_its_digest(bundle: Path) -> None:
     assert opened.digest == sha256_json({k: v for k, v in opened.manifest.items() if k != "sha256"})
 
 
-def test_what_a_step_made_is_a_file_of_the_bundle(bundle: Path) -> None:
+def test_a_file_of_a_step_is_a_file_of_the_bundle(bundle: Path) -> None:
     assert open_bundle(bundle).file("model.onnx").read_text() == "1"
 
 
-def test_a_file_that_is_not_there_names_those_that_are(bundle: Path) -> None:
-    with pytest.raises(InputError, match=r"bundle: has no model\.int8\.onnx\. It has model\.onnx; build it with"):
+def test_a_missing_artefact_is_refused_with_the_names_of_the_others(bundle: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"bundle: the bundle has no model\.int8\.onnx, only model\.onnx\. Build it with"
+    ):
         open_bundle(bundle).file("model.int8.onnx")
 
 
-def test_nothing_is_done_when_inputs_are_equal(bundle: Path) -> None:
+def test_steps_with_equal_inputs_are_skipped(bundle: Path) -> None:
     before = (bundle / "bundle.json").stat()
     made = make(bundle)
     assert made.skipped == ["first", "second"]
@@ -78,7 +80,7 @@ def test_a_step_redone_with_another_file_redoes_the_next(bundle: Path) -> None:
     assert open_bundle(bundle).file("ranges.json").read_text() == "92"
 
 
-def test_a_step_redone_with_the_same_file_spares_the_next(bundle: Path) -> None:
+def test_a_step_redone_with_the_same_file_leaves_the_next_one_skipped(bundle: Path) -> None:
     with open_writer(bundle) as made:
         made.step("first", {"value": "other"}, writer("model.onnx", "1"))
         made.step("second", {"value": "2", "file": made.artefacts["model.onnx"]}, writer("ranges.json", "12"))
@@ -109,7 +111,9 @@ def test_a_changed_byte_anywhere_is_found(bundle: Path, seed: int) -> None:
     data = bytearray((bundle / file).read_bytes())
     data[generator.randrange(len(data))] ^= 1
     (bundle / file).write_bytes(data)
-    with pytest.raises(InputError, match=rf"{file}: (changed since it was built|broken|schema)"):
+    with pytest.raises(
+        InputError, match=rf"{file}: (changed since it was built|broken|schema|the manifest is not JSON)"
+    ):
         open_bundle(bundle)
 
 
@@ -119,9 +123,9 @@ def test_a_missing_file_is_found(bundle: Path) -> None:
         open_bundle(bundle)
 
 
-def test_a_broken_bundle_is_mended_with_force_only(bundle: Path) -> None:
+def test_a_broken_bundle_is_rebuilt_with_force_only(bundle: Path) -> None:
     (bundle / "bundle.json").write_text("{")
-    with pytest.raises(InputError, match=r"broken .* --force\.$"):
+    with pytest.raises(InputError, match=r"the manifest is not JSON: .* --force\.$"):
         make(bundle)
     make(bundle, force=True)
     assert open_bundle(bundle)
@@ -154,11 +158,11 @@ def test_trust_pins_the_digest(bundle: Path) -> None:
             open_bundle(bundle, trust=other)
 
 
-def test_what_is_no_bundle_is_said_to_be_none(tmp_path: Path) -> None:
+def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path, message in (
-        (tmp_path, "no bundle: it has no bundle.json"),
-        (tmp_path / "absent", "no bundle"),
+        (tmp_path, "not a bundle, because it has no bundle.json"),
+        (tmp_path / "absent", "not a bundle"),
         (tmp_path / "file", "a file, not a bundle"),
     ):
         with pytest.raises(InputError, match=message):
@@ -182,17 +186,17 @@ def test_a_link_to_a_bundle_stays_a_link_and_is_written_on_the_disk_it_points_to
 
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("name", ["thesis.tex", "bundle.json"])
-def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path: Path, force: bool, name: str) -> None:
+def test_a_folder_that_is_not_a_bundle_is_never_replaced(tmp_path: Path, force: bool, name: str) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text('{"scripts": {}}')
-    with pytest.raises(InputError, match=r"mine: is there and is no bundle\. Choose another folder with -o\."):
+    with pytest.raises(InputError, match=r"mine: it exists and is not a bundle\. Choose another folder with -o\."):
         make(tmp_path / "mine", force=force)
     assert (tmp_path / "mine" / name).exists()
 
 
 def test_a_file_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("text")
-    with pytest.raises(InputError, match="is there and is no bundle"):
+    with pytest.raises(InputError, match="it exists and is not a bundle"):
         make(tmp_path / "mine", force=True)
 
 
@@ -265,7 +269,7 @@ def test_a_bundle_that_another_process_writes_is_refused_until_it_ends(bundle: P
     assert make(bundle, one="9")
 
 
-def test_a_lock_that_its_holder_removed_meanwhile_is_taken_anew(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_whose_holder_has_just_removed_it_is_taken_again(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, first, flock = bundle.with_name(".bundle.lock"), iter([True]), fcntl.flock
 
     def late(lock: Any, how: int) -> None:
@@ -278,7 +282,7 @@ def test_a_lock_that_its_holder_removed_meanwhile_is_taken_anew(bundle: Path, mo
         assert file.exists()  # or the next build would lock another file
 
 
-def test_staging_folders_of_builds_that_died_are_removed(bundle: Path) -> None:
+def test_folders_of_builds_that_were_killed_are_removed(bundle: Path) -> None:
     left, of_another = bundle.with_name(".bundle.new-1"), bundle.with_name(".bundle2.new-1")
     left.mkdir()
     of_another.mkdir()
@@ -302,26 +306,26 @@ def test_opening_recovers_from_a_crash_of_the_fall_back(bundle: Path, also_new: 
     assert not bundle.with_name(".bundle.old").exists()
 
 
-def test_opening_leaves_an_exchange_alone_that_is_under_way(bundle: Path, child: list[str]) -> None:
+def test_opening_does_not_disturb_an_exchange_under_way(bundle: Path, child: list[str]) -> None:
     with subprocess.Popen([*child, HOLD, str(bundle)], stdin=-1, stdout=-1) as other:
         assert other.stdout
         other.stdout.readline()
         bundle.rename(bundle.with_name(".bundle.old"))
-        with pytest.raises(InputError, match="no bundle"):
+        with pytest.raises(InputError, match="not a bundle"):
             open_bundle(bundle)
         assert bundle.with_name(".bundle.old").exists()
         other.kill()
 
 
-def test_the_last_bundle_is_that_with_the_newest_manifest(tmp_path: Path) -> None:
+def test_the_last_bundle_has_the_newest_manifest(tmp_path: Path) -> None:
     for age, name in enumerate(["c", "a", "b", ".x.new-1"]):
         make(tmp_path / name)
         os.utime(tmp_path / name / "bundle.json", (1000 + age, 1000 + age))
     assert last_bundle(tmp_path) == tmp_path / "b"
 
 
-def test_without_a_bundle_there_is_no_last_one(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no bundle here\. Name one, or make one first: toolchain build"):
+def test_an_empty_folder_has_no_last_bundle(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"there is no bundle here\. Name one, or build one first"):
         last_bundle(tmp_path)
 
 
@@ -371,7 +375,7 @@ def test_a_kill_at_any_moment_leaves_one_whole_version(tmp_path: Path, child: li
 @pytest.mark.parametrize(
     ("model", "name"), [("org/Distil_BERT.base", "distil-bert-base"), ("/some/where/demo", "demo"), ("...", "model")]
 )
-def test_a_server_has_a_name_for_it(bundle: Path, model: str, name: str) -> None:
+def test_the_name_on_a_server_is_the_last_part_of_the_checkpoint(bundle: Path, model: str, name: str) -> None:
     opened = open_bundle(bundle)
     opened.manifest["model"] = {"id": model}
     assert opened.name == name

@@ -91,7 +91,7 @@ def test_plugins_become_a_plan(make, bundle_of, precision, calibrator, chosen, p
 @pytest.mark.parametrize(
     ("options", "chosen", "code", "message"),
     [
-        (("--attention", "plugin"), {"version": ELEVEN}, 4, "takes no scales from outside the graph"),
+        (("--attention", "plugin"), {"version": ELEVEN}, 4, "takes scales from the graph alone"),
         (("--calibrator", "tensorrt"), {}, 2, "--calibrator tensorrt: .* Add --attention plugin"),
         ((), {"double": False}, 4, "TensorRT: not installed"),
         (("--device", "cuda:1"), {}, 4, "there are 1 GPUs"),
@@ -107,7 +107,7 @@ def test_plugins_become_a_plan(make, bundle_of, precision, calibrator, chosen, p
             "has no CustomQKVToContextPluginDynamic of version 5 or",
         ),
         (("--attention", "plugin"), {"fault": "missing_scales"}, 1, r"finds no scale for layer\.0\."),
-        ((), {"fault": "no_int8"}, 1, "INT8 was asked for, and the engine multiplies nothing in INT8"),
+        ((), {"fault": "no_int8"}, 1, "INT8 was asked for, and the engine has no GEMM in INT8"),
         ((), {"fault": "none_plan"}, 1, "TensorRT builds no engine: "),
         ((), {"fault": "oom"}, 4, "ran out of memory"),
         ((), {"fault": "parser"}, 1, "cannot parse it"),
@@ -131,7 +131,7 @@ def test_what_makes_no_engine_leaves_the_bundle_as_it_was(
 
 def test_a_refused_engine_leaves_what_tells_why(make, bundle_of, tmp_path):
     done = make(bundle_of("int8"), "-q", fault="no_int8")
-    named = re.search(r"send in (.*)\.$", done.stderr.splitlines()[-1])[1]
+    named = re.search(r"report this with (.*)\.$", done.stderr.splitlines()[-1])[1]
     (place,) = tmp_path.rglob(named)
     assert json.loads((place / "layers.json").read_text())["Layers"]
     assert json.loads((place / "heard.json").read_text())["layers"]["int8_products"] == 0

@@ -120,7 +120,7 @@ def test_a_broken_checkpoint_is_one_line_and_exit_1(tmp_path, tiny_distilbert, c
         (["eval", "--backend", "trt"], 4, "TensorRT: not installed"),
         (["eval", "--device", "tpu"], 2, "--device tpu: unknown"),
         (["eval", "--device", "cuda"], 4, "no GPU"),
-        (["eval", "nowhere"], 1, "no bundle"),
+        (["eval", "nowhere"], 1, "not a bundle"),
         (["eval", "--set", "precison=int8"], 2, "unknown key 'precison'"),
         (["build", "-m", "./nowhere"], 2, "no such folder"),
         (["build", "-m", "distilbert/nothing"], 4, "the hub cannot be reached"),

@@ -1,29 +1,30 @@
-"""The bundle: one folder with all that is needed to run, check and rebuild a model; digests are checked."""
+"""The bundle: one folder with everything that is needed to run, check and rebuild a model, with digests."""
 
 import contextlib
-import fcntl
-import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
+
+from filelock import FileLock, Timeout
 
 from toolchain.errors import InputError, UsageError
-from toolchain.files import interrupted, recover, sha256_file, sha256_json
+from toolchain.files import interrupted, read_json, recover, sha256_file, sha256_json
+from toolchain.records.bundle import Manifest
 
 SCHEMA = 1
 MANIFEST = "bundle.json"
 RESULTS = "results"
 BUILD_FOLDER = Path("engines/build")
 
-Manifest = dict[str, Any]
+# Long enough for a lock whose holder is just removing it, short enough that a second build is refused at once.
+LOCK_S = 0.1
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder whose files have the digests that its manifest names."""
+    """A bundle that was opened: its folder, and its manifest."""
 
     path: Path
     manifest: Manifest
@@ -32,49 +33,61 @@ class Bundle:
         """Return the path of an artefact.
 
         Raises:
-            InputError: the bundle has no such artefact.
+            InputError: the bundle lacks the artefact.
         """
         if name not in self.manifest["artefacts"]:
             models = [name for name in self.manifest["artefacts"] if name.endswith(".onnx")]
             raise InputError(
-                f"{self.path}: has no {name}. It has {', '.join(models)}; build it with the precision you need."
+                f"{self.path}: the bundle has no {name}, only {', '.join(models)}. "
+                "Build it with the precision that you need."
             )
         return self.path / name
 
     @property
     def name(self) -> str:
-        """What a server calls the model, where nobody says otherwise: the checkpoint's last name."""
+        """The default name of the model on a server: the last part of the checkpoint's name."""
         last = Path(str(self.manifest["model"]["id"])).name.lower()
         return re.sub(r"[^a-z0-9]+", "-", last).strip("-") or "model"
 
     @property
     def digest(self) -> str:
-        """The digest that stands for every artefact; `--trust` pins it."""
+        """The digest of the manifest, and so of every artefact; `--trust` pins it."""
         return str(self.manifest["sha256"])
 
 
 def open_bundle(path: Path, *, trust: str | None = None, check_files: bool = True, redo: str | None = None) -> Bundle:
-    """Read a bundle and check the digest of every file in it but those of the folder `redo`, or of bundle.json alone.
+    """Read a bundle and check its digests.
+
+    Args:
+        path: the bundle's folder.
+        trust: the digest that the bundle must have.
+        check_files: False checks the digest of bundle.json alone.
+        redo: a folder in the bundle whose files are not checked, because they will be made again.
 
     Raises:
-        InputError: it is no bundle, of another schema, a file differs from its digest, or the
-            whole differs from `trust`.
+        InputError: the folder is not a bundle or of another schema, a file differs from its digest, or the bundle's
+            digest is not `trust`.
     """
     if interrupted(path):
-        with contextlib.suppress(InputError, OSError), locked(path.resolve()):  # or a build is just at it
+        with (
+            contextlib.suppress(InputError, OSError),
+            locked(path.resolve()),
+        ):  # a build that holds the lock recovers it
             recover(path)
     manifest = _read_manifest(path)
     if trust is not None and manifest["sha256"] != trust:
         raise InputError(
-            f"{path}: digest {manifest['sha256']} is not the trusted {trust}. "
-            "Get the bundle again from where you trust it."
+            f"{path}: the digest {manifest['sha256']} is not the trusted {trust}. "
+            "Get the bundle again from a source that you trust."
         )
     for name, digest in manifest["artefacts"].items() if check_files else ():
         file = path / name
         if redo and name.startswith(f"{redo}/"):
             continue
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise InputError(f"{path}: names {name}, which is outside of it. Get the bundle again from its maker.")
+            raise InputError(
+                f"{path}: the manifest names {name}, which is outside the bundle. Get the bundle again from its maker."
+            )
         if not file.is_file():
             raise InputError(f"{file}: missing. Build the bundle again with --force.")
         if sha256_file(file) != digest:
@@ -83,79 +96,59 @@ def open_bundle(path: Path, *, trust: str | None = None, check_files: bool = Tru
 
 
 def last_bundle(folder: Path = BUILD_FOLDER) -> Path:
-    """Return the bundle that was built last below `folder`.
+    """Return the bundle below `folder` that was built last.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no bundle.
     """
     found = [path for path in folder.glob(f"*/{MANIFEST}") if not path.parent.name.startswith(".")]
     found.sort(key=lambda path: path.stat().st_mtime_ns)
     if not found:
-        raise UsageError(f"{folder}: no bundle here. Name one, or make one first: toolchain build --precision int8.")
+        raise UsageError(
+            f"{folder}: there is no bundle here. Name one, or build one first: toolchain build --precision int8."
+        )
     return found[-1].parent
 
 
 def _read_manifest(path: Path) -> Manifest:
-    file = path / MANIFEST
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        stated = manifest["sha256"]
-        schema = manifest["schema"]
-        _ = manifest["artefacts"], manifest["steps"]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no bundle: it has no {MANIFEST}. Give a folder that `build` made.") from None
-    except NotADirectoryError:
-        raise InputError(f"{path}: a file, not a bundle. Give a folder that `build` made.") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file}: broken ({error}). Build the bundle again with --force.") from None
-    if schema != SCHEMA:
-        raise InputError(f"{file}: schema {schema}, this version reads {SCHEMA}. Build it again.")
-    if digest_of(manifest) != stated:
-        raise InputError(f"{file}: changed since it was built. Build the bundle again with --force.")
-    return dict(manifest)
+    file, rebuild = path / MANIFEST, "Build the bundle again with --force."
+    if path.is_file():
+        raise InputError(f"{path}: a file, not a bundle. Give a folder that `build` made.")
+    if not file.exists():
+        raise InputError(f"{path}: not a bundle, because it has no {MANIFEST}. Give a folder that `build` made.")
+    manifest = read_json(file, what="the manifest", advice=rebuild)
+    if not isinstance(manifest, dict) or not {"schema", "sha256", "artefacts", "steps"} <= manifest.keys():
+        raise InputError(f"{file}: broken, because it lacks a key. {rebuild}")
+    if manifest["schema"] != SCHEMA:
+        raise InputError(f"{file}: schema {manifest['schema']}, this version reads {SCHEMA}. Build it again.")
+    if digest_of(cast(Manifest, manifest)) != manifest["sha256"]:
+        raise InputError(f"{file}: changed since it was built. {rebuild}")
+    return cast(Manifest, manifest)
 
 
 def digest_of(manifest: Manifest) -> str:
-    """Return the digest that stands for every artefact; its own place is left out."""
+    """Return the digest of a manifest without its own key `sha256`."""
     return sha256_json({key: value for key, value in manifest.items() if key != "sha256"})
-
-
-def take(descriptor: int, target: Path) -> None:
-    """Take the lock of an open file or folder, which whoever writes `target` holds until it is closed.
-
-    Raises:
-        InputError: somebody else holds it.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(
-            f"{target}: another run is writing it. Wait for it, or choose another folder with -o."
-        ) from None
 
 
 @contextlib.contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Hold the lock of whoever writes the bundle, or another folder of ours, at `target`.
+    """Hold the lock for writing the bundle, or another folder of ours, at `target`. It ends with the process.
 
     Raises:
-        InputError: somebody else holds it.
+        InputError: another process, or another call in this one, holds it.
     """
     file = target.parent / f".{target.name}.lock"
-    while True:
-        with file.open("w") as lock:
-            take(lock.fileno(), target)
-            # Whoever held it before may have removed the file that was opened here: then try again.
-            if _is(file, lock.fileno()):
-                try:
-                    yield
-                finally:
-                    file.unlink(missing_ok=True)
-                return
-
-
-def _is(file: Path, descriptor: int) -> bool:
+    # A soft lock is a file that outlives a process that was killed.
+    lock = FileLock(file, timeout=LOCK_S, poll_interval=LOCK_S / 5, fallback_to_soft=False)
     try:
-        return os.path.samestat(file.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"{target}: another run is writing it. Wait for it, or choose another folder with -o."
+        ) from None
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)  # FileLock checks that the file which it has locked still exists
+        lock.release()

@@ -1,12 +1,12 @@
-"""Recipe to bundle: the steps in order, each skipped when its inputs are what they were.
+"""A build: from a recipe to a bundle, by the steps in order; a step whose inputs have not changed is skipped.
 
-First all graphs; then, into the bundle that already stands, an engine for this machine if it can make one.
+The graphs come first. Then an engine for this machine is added to the bundle, if this machine can build one.
 """
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from toolchain.bundle import Bundle
 from toolchain.bundle.engine_step import compile_plan, find_machine, resolved_profiles
@@ -18,9 +18,11 @@ from toolchain.data.rows import load_rows
 from toolchain.engine.plan import PLANS
 from toolchain.errors import MachineError, UsageError
 from toolchain.recipe import ATTENTIONS, DEFAULT_MODEL, ENGINE, Recipe
+from toolchain.records.bundle import BuildRecord
 
 OWN_CALIBRATION = "calibration.json"
 
+# Options of one call, which the manifest does not keep; the options of an engine stand in its plan.json.
 TRANSIENT = (
     "output",
     "force",
@@ -37,29 +39,28 @@ TRANSIENT = (
     "compile",
     *ENGINE,
 )
-"""Options of one call, not of the bundle; those of an engine stand in its plan.json."""
 
 Log = Callable[[str], None]
 
 
 def build(
     recipe: Recipe, *, steps: Collection[str] | None = None, engine: bool = True, log: Log = lambda line: None
-) -> dict[str, Any]:
-    """Make or bring up to date the bundle that a recipe describes, by `steps` or those of its precision.
+) -> BuildRecord:
+    """Build the bundle that a recipe describes, or bring it up to date.
 
-    With `engine`, an engine is made of its graph too: if `--backend trt` asks for it, or leaves it open and this
-    machine can.
-
-    Returns:
-        A JSON record: bundle, precision, steps done and skipped, artefacts, the record of each step, the engine's
-        record as `engine`, and as `lacks` why there is none although `--backend trt` asked for it.
+    Args:
+        recipe: the choices.
+        steps: names of STEPS to run; by default those of the recipe's precision.
+        engine: also build an engine for this machine, if `--backend trt` asks for it, or if the recipe names no backend
+            and this machine can.
+        log: takes one line at a time about the progress.
 
     Raises:
-        ToolchainError: see errors.py; the bundle that was there is then as it was, but for graphs that were made
-            before an engine failed.
+        ToolchainError: see errors.py. The old bundle is then unchanged, except that graphs made before an engine
+            failed are kept.
     """
     if recipe.attention in ATTENTIONS:
-        raise UsageError(f"--attention {recipe.attention}: how PyTorch runs, for eval. Choose native or plugin.")
+        raise UsageError(f"--attention {recipe.attention}: it is for PyTorch in eval. Choose native or plugin.")
     resolved = resolve(recipe, steps)
     profiles = resolved_profiles(resolved)
     if recipe.dry_run:
@@ -68,17 +69,17 @@ def build(
             "precision": resolved.precision,
             "would_do": [*resolved.steps, *_planned(resolved, engine)],
         }
-    # What is wrong with the data or the shapes shows before anything long is begun.
+    # Read the data and the shapes now, so that an error in them shows before any long step.
     parity_texts(resolved)
     if engine and recipe.backend == "trt" and profiles[-1].length[2] < resolved.max_length:
         longest = profiles[-1].length[2]
-        log(f"rows of more than {longest} tokens will not run on this engine; the model takes {resolved.max_length}")
+        log(f"this engine cannot run rows of more than {longest} tokens; the model takes {resolved.max_length}")
     if "calibrate" in resolved.steps and (not recipe.calibration or recipe.gives_cache):
         _ = resolved.holdout_rows if resolved.recipe.calib_method == "auto" else resolved.calibration_rows
     if recipe.max_drop is not None:
         read_labels(load_rows(resolved.task, recipe.split, data=recipe.data), resolved.task, resolved.source.labels)
     with open_writer(resolved.bundle_folder, force=recipe.force, log=log) as made:
-        records = {name: STEPS[name](resolved, made) for name in resolved.steps}
+        records = {name: STEPS[name].run(resolved, made) for name in resolved.steps}
         _retain_plans(made, resolved.precision)
         made.finish(_about(resolved, records))
     done = _summary(resolved, made, records)
@@ -86,12 +87,12 @@ def build(
 
 
 def _wants_engine(recipe: Recipe) -> bool:
-    """Whether an engine is asked for, or left open where there may be a GPU."""
+    """Return whether the recipe asks for an engine, or names no backend and allows a GPU."""
     return recipe.backend == "trt" or (recipe.backend is None and recipe.device != "cpu")
 
 
 def _planned(resolved: ResolvedRecipe, engine: bool) -> list[str]:
-    """Return what a dry run says of the engine."""
+    """Return the step of the engine as a dry run prints it, in a list; an empty list if there is none."""
     if not engine or not _wants_engine(resolved.recipe):
         return []
     try:
@@ -100,18 +101,15 @@ def _planned(resolved: ResolvedRecipe, engine: bool) -> list[str]:
         return [f"no engine ({error})"] if resolved.recipe.backend else []
 
 
-def build_engine(bundle: Bundle, recipe: Recipe, *, log: Log = lambda line: None) -> dict[str, Any]:
-    """Make or bring up to date the engine of a bundle for this machine; the checkpoint need not be here.
-
-    Returns:
-        A JSON record as of `build`.
+def build_engine(bundle: Bundle, recipe: Recipe, *, log: Log = lambda line: None) -> BuildRecord:
+    """Build a bundle's engine for this machine, or bring it up to date. The checkpoint is not needed.
 
     Raises:
-        ToolchainError: see errors.py; the bundle is then as it was.
+        ToolchainError: see errors.py. The bundle is then unchanged.
     """
     resolved = resolve_bundle(bundle, recipe)
     resolved_profiles(resolved)
-    done = {
+    done: BuildRecord = {
         "bundle": str(bundle.path),
         "precision": resolved.precision,
         "done": [],
@@ -122,15 +120,15 @@ def build_engine(bundle: Bundle, recipe: Recipe, *, log: Log = lambda line: None
     return _with_engine(resolved, done, log)
 
 
-def _with_engine(resolved: ResolvedRecipe, done: dict[str, Any], log: Log) -> dict[str, Any]:
-    """Add the engine to a bundle that stands, if it is wanted and can be had, and tell so in `done`."""
+def _with_engine(resolved: ResolvedRecipe, done: BuildRecord, log: Log) -> BuildRecord:
+    """Add the engine to a finished bundle, if it is wanted and this machine can build it; return the new record."""
     asked = resolved.recipe.backend
     if not _wants_engine(resolved.recipe):
         return done
     try:
         machine = find_machine(resolved.recipe.device)
     except MachineError as error:
-        return done | ({"lacks": str(error)} if asked else {})
+        return {**done, "lacks": str(error)} if asked else done
     redo = machine.tag.folder if resolved.recipe.force else None
     with open_writer(resolved.bundle_folder, redo=redo, log=log) as made:
         assert made.old is not None
@@ -140,13 +138,14 @@ def _with_engine(resolved: ResolvedRecipe, done: dict[str, Any], log: Log) -> di
         record = compile_plan(resolved, made, machine)
         keys = ("schema", "sha256", "created", "steps", "artefacts")
         made.finish({key: value for key, value in made.old.manifest.items() if key not in keys})
-    was = [machine.tag.folder]
-    change = {"skipped": done["skipped"] + was} if made.skipped else {"done": done["done"] + was, "up_to_date": False}
-    return done | change | {"engine": record, "artefacts": sorted(made.artefacts)}
+    done = {**done, "engine": record, "artefacts": sorted(made.artefacts)}
+    if made.skipped:
+        return {**done, "skipped": [*done["skipped"], machine.tag.folder]}
+    return {**done, "done": [*done["done"], machine.tag.folder], "up_to_date": False}
 
 
 def _retain_plans(made: BundleWriter, precision: str) -> None:
-    """Carry engines over whose graph and ranges are what they were, those of other machines too."""
+    """Carry over the engines whose graph and ranges are unchanged, for this machine and for others."""
     steps = made.old.manifest["steps"] if made.old else {}
     for name in (name for name in steps if name.startswith(f"{PLANS}/")):
         record = steps[name]["record"]
@@ -156,9 +155,9 @@ def _retain_plans(made: BundleWriter, precision: str) -> None:
             made.retain(name)
 
 
-def _summary(resolved: ResolvedRecipe, made: BundleWriter, records: dict[str, Any]) -> dict[str, Any]:
+def _summary(resolved: ResolvedRecipe, made: BundleWriter, records: Mapping[str, Mapping[str, Any]]) -> BuildRecord:
     done = [name for name in resolved.steps if name not in made.skipped]
-    return {
+    record = {
         "bundle": str(resolved.bundle_folder),
         "precision": resolved.precision,
         "up_to_date": not done,
@@ -167,24 +166,12 @@ def _summary(resolved: ResolvedRecipe, made: BundleWriter, records: dict[str, An
         "artefacts": sorted(made.artefacts),
         **records,
     }
+    return cast(BuildRecord, record)
 
 
-def _about(resolved: ResolvedRecipe, records: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of the manifest that says what the bundle is."""
-    fields = dataclasses.asdict(resolved.recipe)
-    paths = ["model", "data", "calib_data", "calibration"]
-    kept = {key: value for key, value in fields.items() if value is not None and key not in TRANSIENT}
-    if resolved.recipe.gives_cache:
-        del kept["calibration"]  # an engine's, like its calibrator
-    if (
-        kept.get("calibration")
-        and Path(kept["calibration"]).resolve() == (resolved.bundle_folder / OWN_CALIBRATION).resolve()
-    ):
-        kept["calibration"] = OWN_CALIBRATION  # it moves with the bundle
-        paths.remove("calibration")
-    for key in paths:  # a bundle is used from other folders than the one it was built in
-        if kept.get(key) not in (None, "demo") and Path(kept[key]).exists():
-            kept[key] = str(Path(kept[key]).resolve())
+def _about(resolved: ResolvedRecipe, records: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the part of the manifest that the steps do not give: its model, task, recipe and versions."""
+    kept = _kept_recipe(resolved)
     return {
         "model": {
             "id": kept.get("model", DEFAULT_MODEL),
@@ -202,3 +189,22 @@ def _about(resolved: ResolvedRecipe, records: dict[str, Any]) -> dict[str, Any]:
         "recipe": kept,
         "versions": versions("torch", "transformers", "onnx-ir", "onnxruntime", "onnxruntime-gpu"),
     }
+
+
+def _kept_recipe(resolved: ResolvedRecipe) -> dict[str, Any]:  # values of options, as a recipe's TOML may have them
+    """Return the options that the manifest keeps, with absolute paths."""
+    fields = dataclasses.asdict(resolved.recipe)
+    paths = ["model", "data", "calib_data", "calibration"]
+    kept = {key: value for key, value in fields.items() if value is not None and key not in TRANSIENT}
+    if resolved.recipe.gives_cache:
+        del kept["calibration"]  # it belongs to the engine, as does its calibrator
+    if (
+        kept.get("calibration")
+        and Path(kept["calibration"]).resolve() == (resolved.bundle_folder / OWN_CALIBRATION).resolve()
+    ):
+        kept["calibration"] = OWN_CALIBRATION  # a relative path, because it moves with the bundle
+        paths.remove("calibration")
+    for key in paths:  # a bundle is also used from other folders than the one where it was built
+        if kept.get(key) not in (None, "demo") and Path(kept[key]).exists():
+            kept[key] = str(Path(kept[key]).resolve())
+    return kept

@@ -1,13 +1,13 @@
-"""Typed graph to TensorRT engine: the last step of a build, on a machine with a GPU and TensorRT.
+"""The engine of a bundle: the last step of a build, on a machine with a GPU and TensorRT.
 
-Two roads lead to a plan:
+There are two paths to a plan:
 
-native  the typed graph as it is, strongly typed; TensorRT fuses attention itself. TensorRT 10 and 11.
-plugin  a graph without padding, in which NVIDIA's plugins do the attention. FP16 is strongly typed. INT8 takes its
-        scales from a calibration cache, which only TensorRT 10 reads: made from our own ranges, or by TensorRT's
-        entropy calibrator on a static network with the same tensor names.
+native  The typed graph is built strongly typed, and TensorRT fuses attention itself. TensorRT 10 and 11 can do this.
+plugin  A graph without padding is built, in which NVIDIA's plugins compute attention. FP16 is strongly typed. INT8
+        takes its scales from a calibration cache, which only TensorRT 10 reads. The cache is made from our own ranges,
+        or by TensorRT's entropy calibrator on a static network with the same tensor names.
 
-After the build the engine is looked at: one that was to be INT8 and multiplies nothing in INT8 is a failure.
+An INT8 engine that has no GEMM in INT8 is refused after its build.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from toolchain import graph
 from toolchain.bundle.engine_scales import find_scales
@@ -36,28 +36,32 @@ from toolchain.graph.fusable import attention_faults
 from toolchain.graph.operators import check_operators
 from toolchain.graph.plugin_graph import FP16, INT8, check_packable, packed_graph
 from toolchain.recipe import ENGINE
+from toolchain.records.plan import EngineCalibration, EngineOptions, PlanInputs, PlanRecord, PlanSource
 from toolchain.runtimes.device import choose_device
 from toolchain.runtimes.environment import version_of
 
 log = logging.getLogger(__name__)
 
+# Raise it when the code of this step changes the files that it writes.
 COMPILE_VERSION = 1
-"""Raised when this step's code changes what it writes."""
 
+# Precision -> the graph that an engine is built from on the native path.
 GRAPHS = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
+# TensorRT's timing caches, one for each GPU model and version.
 TIMING = Path("engines/build/.timing")
-REFUSED = Path("engines/build/.refused")
-"""Layers and log of an engine that was refused, by its tag."""
 
+# Layers and log of engines that were refused, by their tag.
+REFUSED = Path("engines/build/.refused")
+
+# Turing is the oldest architecture that TensorRT 10 and 11 build for.
 LEAST_SM = 75
-"""Turing: the oldest that TensorRT 10 and 11 build for."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What an engine can be built with here."""
+    """The GPU and the TensorRT of this machine: module, tag, the GPU's name, the CUDA version of its driver, device."""
 
-    trt: Any
+    trt: Any  # the module tensorrt, which has no types
     tag: Tag
     gpu: str
     cuda: str
@@ -68,8 +72,8 @@ def find_machine(device: str) -> Machine:
     """Return the GPU and the TensorRT of this machine.
 
     Raises:
-        MachineError: one of them is missing; the message says which, and what to do.
-        UsageError: no such device name, or the CPU.
+        MachineError: one of them is missing, or the GPU is too old.
+        UsageError: the device's name is unknown, or it is the CPU.
     """
     if device == "cpu":
         raise UsageError("--device cpu: TensorRT runs on GPUs only. Choose cuda[:N], or --backend ort.")
@@ -86,21 +90,21 @@ def find_machine(device: str) -> Machine:
 
 
 def resolved_profiles(resolved: ResolvedRecipe) -> list[Profile]:
-    """Return the optimisation profiles that a job asks for.
+    """Return the optimisation profiles that a recipe asks for.
 
     Raises:
-        UsageError: they cannot be read, or exceed the model's length.
+        UsageError: an option cannot be read, or exceeds the model's length.
     """
     recipe = resolved.recipe
     return make_profiles(recipe.batch_size, recipe.seq_len, recipe.buckets, max_length=resolved.max_length)
 
 
-def compile_plan(resolved: ResolvedRecipe, made: BundleWriter, machine: Machine) -> dict[str, Any]:
-    """Build the plan for this machine into the stage's folder, or carry it over; return its record.
+def compile_plan(resolved: ResolvedRecipe, made: BundleWriter, machine: Machine) -> PlanRecord:
+    """Build the plan for this machine into the writer's folder, or carry it over; return its record.
 
     Raises:
-        InputError: TensorRT cannot parse the graph, gives no plan, or one without INT8 that was to have it.
-        MachineError: memory ran out, or this TensorRT lacks what was asked for.
+        InputError: TensorRT cannot parse the graph, returns no plan, or an INT8 plan without INT8 GEMMs.
+        MachineError: memory ran out, or this TensorRT lacks a feature that was asked for.
         UsageError: an option excludes this GPU.
     """
     recipe, folder = resolved.recipe, machine.tag.folder
@@ -109,24 +113,24 @@ def compile_plan(resolved: ResolvedRecipe, made: BundleWriter, machine: Machine)
     )
     options.check(machine.tag.sm)
     source = "model.onnx" if recipe.attention == "plugin" else GRAPHS[resolved.precision]
-    about = {
+    about: PlanSource = {
         "precision": resolved.precision,
         "graph": {"file": source, "sha256": made.artefacts[source]},
-        "options": {name: getattr(recipe, name) for name in ENGINE},
+        "options": cast(EngineOptions, {name: getattr(recipe, name) for name in ENGINE}),
         "profiles": [profile.to_json() for profile in resolved_profiles(resolved)],
         "calibration": _calibration_key(resolved, made),
     }
     inputs = {"version": COMPILE_VERSION, "gpu": machine.gpu, "tag": str(machine.tag), **about}
 
-    def run(staging: Path) -> dict[str, Any]:
+    def run(staging: Path) -> PlanRecord:
         place = staging / folder
         place.mkdir(parents=True, exist_ok=True)
-        road = _plugin if recipe.attention == "plugin" else _native
+        build = _plugin if recipe.attention == "plugin" else _native
         with open_gpu(machine.device):
-            built, layout, needed = road(resolved, staging, machine, options)
+            built, layout, needed = build(resolved, staging, machine, options)
         if fault := _fault(built, resolved.precision, needed):
             raise InputError(f"{source}: {fault} {_evidence(built, machine)}")
-        record = {"file": f"{folder}/{PLAN}", **_record(built, about, machine), **layout}
+        record = _record(f"{folder}/{PLAN}", built, about, layout, machine)
         write_bytes(place / PLAN, built.plan)
         write_text(place / LAYERS, built.layers)
         write_json(place / RECORD, record)
@@ -135,24 +139,28 @@ def compile_plan(resolved: ResolvedRecipe, made: BundleWriter, machine: Machine)
     return made.step(folder, inputs, run, redo=recipe.force)
 
 
-def _calibration_key(resolved: ResolvedRecipe, made: BundleWriter) -> Any:
-    """Return what an INT8 plugin engine's scales come from, apart from the graph."""
+def _calibration_key(resolved: ResolvedRecipe, made: BundleWriter) -> EngineCalibration | None:
+    """Return the source of the scales of an INT8 engine on the plugin path; None for other engines."""
     recipe = resolved.recipe
     if recipe.attention != "plugin" or resolved.precision != "int8":
         return None
     if recipe.gives_cache:
         return {"cache_sha256": sha256_file(Path(str(recipe.calibration)))}
-    rows = {"samples": len(resolved.calibration_rows), "data_sha256": resolved.calibration_rows.digest}
-    own = {"file": "calibration.json", "sha256": made.artefacts.get("calibration.json")}
-    return rows | (own if recipe.calibrator == "own" else {})
+    key: EngineCalibration = {
+        "samples": len(resolved.calibration_rows),
+        "data_sha256": resolved.calibration_rows.digest,
+    }
+    if recipe.calibrator == "own":
+        key["file"], key["sha256"] = "calibration.json", made.artefacts.get("calibration.json")
+    return key
 
 
-Made = tuple[Built, dict[str, Any], set[str]]
-"""An engine, what plan.json says of its inputs, and the tensors that must have a scale."""
+# An engine, its inputs as plan.json has them, and the tensors that must have a scale.
+Made = tuple[Built, PlanInputs, set[str]]
 
 
 def _native(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: Options) -> Made:
-    """Build the typed graph as it is."""
+    """Build the typed graph unchanged."""
     file = GRAPHS[resolved.precision]
     model = graph.load(staging / file)
     unknown = check_operators(model, major=major_of(machine.tag.tensorrt))
@@ -168,11 +176,11 @@ def _native(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: 
 
 
 def _plugin(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: Options) -> Made:
-    """Build the graph without padding, its attention in plugins."""
+    """Build the graph without padding, with attention in plugins."""
     trt, integer = machine.trt, resolved.precision == "int8"
     if integer and not has_implicit_int8(trt):
         raise MachineError(
-            f"--attention plugin: TensorRT {machine.tag.tensorrt} takes no scales from outside the graph, so plugins "
+            f"--attention plugin: TensorRT {machine.tag.tensorrt} takes scales from the graph alone, so plugins "
             "cannot be INT8. Leave it out (Q/DQ and TensorRT's own fusion), or install TensorRT 10."
         )
     encoder = parse_encoder(graph.load(staging / "model.onnx"))
@@ -202,21 +210,21 @@ def _plugin(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: 
 
 
 def _fault(built: Built, precision: str, needed: set[str]) -> str | None:
-    """Return why an engine is not what was asked for, or None; what the inspector does not tell is no fault."""
+    """Return why an engine must be refused, or None. A type that the inspector does not report is not a reason."""
     if lost := sorted(needed & set(built.messages.missing_scales)):
         return f"TensorRT finds no scale for {lost[0]} ({len(lost)} missing)."
     layers = built.summary
     if precision != "int8" or layers["products"] is None or layers["int8_products"]:
         return None
     if layers["unknown_products"]:
-        log.warning("the inspector does not tell the types of %d products", layers["unknown_products"])
+        log.warning("the inspector does not report the types of %d GEMMs", layers["unknown_products"])
         return None
     missing = len(built.messages.missing_scales)
-    return f"INT8 was asked for, and the engine multiplies nothing in INT8 ({missing} tensors without a scale)."
+    return f"INT8 was asked for, and the engine has no GEMM in INT8 ({missing} tensors without a scale)."
 
 
 def _evidence(built: Built, machine: Machine) -> str:
-    """Keep what tells why an engine was refused, and return the sentence that names it."""
+    """Keep the layers and the log of an engine that was refused; return the advice, which names their folder."""
     folder = REFUSED / Path(machine.tag.folder).name
     write_text(folder / LAYERS, built.layers)
     write_json(
@@ -229,19 +237,20 @@ def _evidence(built: Built, machine: Machine) -> str:
             "warnings": built.messages.warnings,
         },
     )
-    return f"Build --precision fp16 meanwhile, and send in {folder}."
+    return f"Build --precision fp16 instead, and report this with {folder}."
 
 
 def _timing(machine: Machine) -> Path:
-    """Return the timing cache's file: kernels are timed once for a GPU model and TensorRT build."""
+    """Return the file of the timing cache for this GPU model and this TensorRT, so kernels are timed only once."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", machine.gpu)
     return TIMING / f"{name}-sm{machine.tag.sm}-trt{machine.tag.tensorrt}.cache"
 
 
-def _record(built: Built, about: dict[str, Any], machine: Machine) -> dict[str, Any]:
-    """Return plan.json: where the plan runs, what it was made from, and what it became."""
+def _record(file: str, built: Built, about: PlanSource, layout: PlanInputs, machine: Machine) -> PlanRecord:
+    """Return the content of plan.json."""
     timing = _timing(machine)
     return {
+        "file": file,
         "schema": SCHEMA,
         "sm": machine.tag.sm,
         "tensorrt": machine.tag.tensorrt,
@@ -258,4 +267,5 @@ def _record(built: Built, about: dict[str, Any], machine: Machine) -> dict[str, 
         "warnings": built.messages.warnings[:20],
         "build_s": round(built.seconds, 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **layout,
     }

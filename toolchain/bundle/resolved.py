@@ -1,4 +1,4 @@
-"""A recipe with its names resolved: checkpoint, task, length, steps, and where the bundle goes."""
+"""A recipe whose names are resolved: the checkpoint, the task, the length, the steps and the bundle's folder."""
 
 import functools
 from collections.abc import Collection
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolchain.bundle import BUILD_FOLDER, Bundle
+from toolchain.bundle.steps import STEPS
 from toolchain.checkpoint.model import Source, choose_max_length, find_model, load_tokenizer, read_config
 from toolchain.checkpoint.tokenize import Tokens, encode
 from toolchain.data.labels import check_labels
@@ -18,24 +19,22 @@ from toolchain.recipe import DEFAULT_MODEL, Recipe
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-STEP_ORDER = ("export", "cpu", "half", "cuda", "calibrate", "quantize")
-PRECISION_STEPS = {
-    "fp32": ("export", "cpu"),
-    "fp16": ("export", "half", "cuda"),
-    "int8": ("export", "calibrate", "quantize"),
-}
-
+# Fewer rows than a small batch give no usable calibration range.
 MIN_ROWS = 8
-"""Fewer rows than this, a small batch, show nothing of how far a tensor reaches."""
 
+# The maximum number of hold-out rows. More would hardly change a choice and cost minutes.
 POOL_ROWS = 2048
+
+# Of a small train split, one row in this many is left for the hold-out.
 HOLDOUT_SHARE = 3
-"""Choices are made on up to so many train rows that calibration leaves over, or a third of a small split."""
 
 
 @dataclass(frozen=True)
 class ResolvedRecipe:
-    """A recipe with its names resolved: what every step needs to know."""
+    """A recipe with its names resolved.
+
+    The tokenizer and the rows are loaded at the first access, because most commands need only some of them, and kept.
+    """
 
     recipe: Recipe
     source: Source
@@ -54,28 +53,27 @@ class ResolvedRecipe:
         return BUILD_FOLDER / f"{model}-{self.task.name}-{kind}"
 
     def encode(self, texts: list[Text]) -> Tokens:
-        """Tokenise as every backend will."""
+        """Return the tokens of texts, truncated to `max_length`: the same for every backend."""
         return encode(self.tokenizer, texts, max_length=self.max_length, inputs=self.source.inputs)
 
     @functools.cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """The checkpoint's tokenizer, loaded when it is first needed."""
+        """The checkpoint's tokenizer."""
         return load_tokenizer(self.source.folder, trust_remote_code=self.source.trust_remote_code)
 
     @functools.cached_property
     def train_rows(self) -> Rows:
-        """Return the rows that may be calibrated with: the train split, or that of --calib-data.
+        """The rows to calibrate with and to choose on: the train split, or that of `--calib-data`.
 
         Raises:
-            InputError: they would come from the very file that is evaluated, or are too few.
+            InputError: their file is the one that is evaluated, or they are too few.
         """
         recipe = self.recipe
         rows = load_rows(self.task, "train", data=recipe.calib_data or recipe.data)
         evaluated = Path(recipe.data or "") / f"{recipe.split}{Path(rows.source).suffix}"
         if evaluated.exists() and Path(rows.source).exists() and evaluated.samefile(rows.source):
             raise InputError(
-                f"{rows.source}: the rows to calibrate with are the rows to evaluate. "
-                "Give others in train.* or with --calib-data."
+                f"{rows.source}: these are also the rows to evaluate. Give other rows in train.* or with --calib-data."
             )
         if len(rows) < MIN_ROWS:
             raise InputError(f"{rows.source}: {len(rows)} rows, too few to calibrate with. Give {MIN_ROWS} or more.")
@@ -83,10 +81,10 @@ class ResolvedRecipe:
 
     @functools.cached_property
     def calibration_rows(self) -> Rows:
-        """Return a seeded sample of the train rows; a method that is chosen leaves some of them over.
+        """A sample of the train rows. With `--calib-method auto` it leaves some of them for the hold-out.
 
         Raises:
-            InputError: as of `train_rows`.
+            InputError: see `train_rows`.
         """
         rows, count = self.train_rows, self.recipe.calib_samples
         if self.recipe.calib_method == "auto":
@@ -95,40 +93,41 @@ class ResolvedRecipe:
 
     @functools.cached_property
     def holdout_rows(self) -> Rows:
-        """Return train rows that were not calibrated with: the pool to choose on.
+        """Train rows whose text is not in `calibration_rows`, at most POOL_ROWS.
 
         Raises:
-            InputError: there are none.
+            InputError: there are no such rows.
         """
         return self.rows_without(self.calibration_rows.text_digests)
 
     def rows_without(self, digests: Collection[str]) -> Rows:
-        """Return a sample of the train rows whose text is not among `digests`.
+        """Return a sample of the train rows whose text is not among `digests`, at most POOL_ROWS.
 
         Raises:
-            InputError: there are none.
+            InputError: there are no such rows.
         """
         left = self.train_rows.without(digests)
         if not len(left):
             raise InputError(
-                f"{left.source}: every text in it was calibrated with, none is left to choose on. "
+                f"{left.source}: all of its texts are calibration rows, and none is left for the hold-out. "
                 "Give more rows, or fewer --calib-samples."
             )
         return left.sample(POOL_ROWS, seed=self.recipe.seed)
 
 
 def resolve(recipe: Recipe, steps: Collection[str] | None = None) -> ResolvedRecipe:
-    """Find the model and the task of a recipe; nothing heavy is loaded.
+    """Find the model and the task of a recipe. It loads neither weights nor rows.
 
-    `steps` are those of STEP_ORDER that its precision asks for, if not given.
+    `steps` are names of STEPS; by default those that the precision needs.
 
     Raises:
-        InputError: the checkpoint cannot be used, or gives several labels at once.
-        UsageError: a name is unknown, or the precision is one that nothing is built in.
+        InputError: the checkpoint cannot be used, or gives several labels per row.
+        UsageError: a name is unknown, or no bundle can be built in the precision.
         MachineError: the hub is needed and cannot be reached.
     """
     precision = recipe.precision or "fp16"
-    if precision not in PRECISION_STEPS:
+    needed = [name for name, step in STEPS.items() if precision in step.precisions]
+    if not needed:
         raise UsageError(f"--precision {precision}: only for eval --backend torch. Build fp32, fp16 or int8.")
     source = find_model(
         recipe.model or DEFAULT_MODEL,
@@ -136,16 +135,19 @@ def resolve(recipe: Recipe, steps: Collection[str] | None = None) -> ResolvedRec
         trust_remote_code=recipe.trust_remote_code,
     )
     if source.config.get("problem_type") == "multi_label_classification":
-        raise InputError(f"{source.name}: gives several labels at once. Choose a model with one label a row.")
+        raise InputError(
+            f"{source.name}: the model gives several labels per row. Choose a model with one label per row."
+        )
     task = load_task(recipe, regression=source.regression)
     check_labels(task, source.labels)
-    wanted = steps or PRECISION_STEPS[precision]
-    ordered = tuple(name for name in STEP_ORDER if name in wanted)
+    ordered = tuple(name for name in STEPS if name in (steps or needed))
     return ResolvedRecipe(recipe, source, task, choose_max_length(source, recipe.max_length), precision, ordered)
 
 
 def resolve_bundle(bundle: Bundle, recipe: Recipe, *, new_task: bool = False) -> ResolvedRecipe:
-    """Return a job that needs nothing but the bundle's own files; `new_task` takes the task from the recipe.
+    """Resolve a recipe for a bundle that exists, from the bundle's own files alone.
+
+    With `new_task` the task is the recipe's, otherwise the bundle's.
 
     Raises:
         ToolchainError: see errors.py.
@@ -153,5 +155,5 @@ def resolve_bundle(bundle: Bundle, recipe: Recipe, *, new_task: bool = False) ->
     source = Source(bundle.manifest["model"]["id"], bundle.path, read_config(bundle.path))
     task = load_task(recipe, regression=source.regression) if new_task else task_from(bundle.manifest["task"])
     manifest = bundle.manifest
-    steps = tuple(name for name in STEP_ORDER if name in manifest["steps"])
+    steps = tuple(name for name in STEPS if name in manifest["steps"])
     return ResolvedRecipe(recipe, source, task, manifest["max_length"], manifest["precision"], steps)

@@ -1,28 +1,38 @@
-"""The steps of a build up to the typed graphs; each is skipped when its inputs are what they were.
+"""The steps of a build up to the graphs that runtimes take. The step of an engine is bundle/engine_step.py.
 
-export     checkpoint -> model.onnx, checked against PyTorch
-cpu        model.onnx -> model.fp32.cpu.onnx, the same for ONNX Runtime on a CPU
+export     checkpoint -> model.onnx, compared with PyTorch
+cpu        model.onnx -> model.fp32.cpu.onnx, for ONNX Runtime on a CPU
 half       model.onnx -> model.fp16.onnx
 cuda       model.onnx -> model.fp16.cuda.onnx, fused for ONNX Runtime on CUDA
-calibrate  model.onnx + rows -> calibration.json, calibration.cache
-quantize   model.onnx + ranges -> model.int8.onnx, model.int8.cpu.onnx
+calibrate  model.onnx and rows -> calibration.json, calibration.cache
+quantize   model.onnx and ranges -> model.int8.onnx, model.int8.cpu.onnx
 
-A step is a function of a job and a stage: it names its inputs, writes files and returns a JSON record about them.
-What makes engines of the graphs is in compile.py.
+A step is a function of a resolved recipe and a bundle writer. It hands the writer its inputs and a function that writes
+files and returns a JSON record about them; the writer skips a step whose inputs have not changed. To add a step: write
+the function here and add its line to STEPS.
 """
+
+from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from toolchain.bundle.resolved import ResolvedRecipe
-from toolchain.bundle.writer import BundleWriter
 from toolchain.checkpoint.model import TOKENIZER_FILES
-from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import MissingSplitError, Text, load_rows
 from toolchain.errors import GateError, InputError
+from toolchain.records.bundle import (
+    CalibrateRecord,
+    CpuRecord,
+    CudaRecord,
+    ExportRecord,
+    HalfRecord,
+    QuantizedView,
+    QuantizeRecord,
+)
 from toolchain.records.calibration import CalibrationAbout
 from toolchain.runtimes import open_runtime, parity
 from toolchain.runtimes.environment import version_of
@@ -30,21 +40,33 @@ from toolchain.runtimes.environment import version_of
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from toolchain.bundle.resolved import ResolvedRecipe
+    from toolchain.bundle.writer import BundleWriter, Record
+    from toolchain.checkpoint.tokenize import Tokens
     from toolchain.int8.calibrate import Calibration
     from toolchain.int8.quantize import QdqScheme
 
-STEP_VERSIONS = {"export": 2, "half": 1, "calibrate": 3, "quantize": 4, "cpu": 1, "cuda": 1}
-"""Raised when a step's code changes what it writes, so that old outputs are not taken for new."""
-
+# The share of the encoder's multiply-accumulates that a build with a gate may keep in higher precision by itself.
 KEEP_MACS = 0.09
-"""Of the encoder's multiply-accumulates, what a build with a gate may leave out of INT8 by itself."""
 
+# The number of graphs that a build with a gate may evaluate to find the GEMMs to keep in higher precision.
 KEEP_BUDGET = 24
-"""Graphs that it may evaluate to find out which."""
 
+# Enough rows for every length and label, few enough that the comparison with PyTorch takes seconds.
 PARITY_ROWS = 32
+
+# float16 has 11 significant bits. Correct conversions of such encoders differ by 1e-4 to 1e-2 of the largest logit.
 HALF_RTOL = 0.05
-"""float16 keeps 11 bits; sound conversions of such encoders differ by 1e-4 to 1e-2 of the largest logit."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a build: its function, its version, and the precisions whose bundles need it."""
+
+    run: Callable[[ResolvedRecipe, BundleWriter], Mapping[str, Any]]
+    # Raise it when the step's code changes the files that it writes: bundles built before are then built again.
+    version: int
+    precisions: tuple[str, ...]
 
 
 def versions(*packages: str) -> dict[str, str | None]:
@@ -52,8 +74,8 @@ def versions(*packages: str) -> dict[str, str | None]:
     return {package: version_of(package) for package in packages}
 
 
-def _export(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
-    def run(folder: Path) -> dict[str, Any]:
+def _export(resolved: ResolvedRecipe, made: BundleWriter) -> ExportRecord:
+    def run(folder: Path) -> ExportRecord:
         from toolchain.checkpoint.export import export
 
         record = export(resolved.source, folder / "model.onnx")
@@ -65,71 +87,82 @@ def _export(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
         return {**record, "parity": found.to_json()}
 
     inputs = {
+        "version": STEPS["export"].version,
         "model": resolved.source.digests,
         "atol": resolved.recipe.atol,
         "columns": len(resolved.task.text_columns),
         "tools": versions("torch", "transformers", "onnxscript", "onnx-ir"),
     }
-    return made.step("export", {"version": STEP_VERSIONS["export"], **inputs}, run)
+    return made.step("export", inputs, run)
 
 
-def _cpu(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
-    def run(folder: Path) -> dict[str, Any]:
+def _convert(made: BundleWriter, name: str, file: str, change: Callable[[ir.Model], Record], **inputs: float) -> Record:
+    """Make `file` of model.onnx: `change` converts the graph in place, checks it and returns the step's record.
+
+    A record with a `reason` says why the graph cannot be made; then no file is written.
+    """
+
+    def run(folder: Path) -> Record:
         from toolchain import graph
+
+        model = graph.load(folder / "model.onnx")
+        record = change(model)
+        if "reason" not in record:
+            graph.save(model, folder / file)
+        return record
+
+    given = {"version": STEPS[name].version, "graph": made.artefacts["model.onnx"], **inputs}
+    return made.step(name, given, run)
+
+
+def _cpu(resolved: ResolvedRecipe, made: BundleWriter) -> CpuRecord:
+    file, atol = "model.fp32.cpu.onnx", resolved.recipe.atol
+
+    def change(model: ir.Model) -> CpuRecord:
         from toolchain.graph.cpu import for_cpu
 
-        model = graph.load(folder / "model.onnx")
         passes = for_cpu(model)
-        graph.save(model, folder / "model.fp32.cpu.onnx")
-        found = _parity(resolved, folder / "model.fp32.cpu.onnx")
-        parity.check(found, where=f"{resolved.source.name}: model.fp32.cpu.onnx", atol=resolved.recipe.atol)
+        found = parity.check(_parity(resolved, model), where=f"{resolved.source.name}: {file}", atol=atol)
         return {"passes": passes, "parity": found.to_json()}
 
-    inputs = {"version": STEP_VERSIONS["cpu"], "graph": made.artefacts["model.onnx"], "atol": resolved.recipe.atol}
-    return made.step("cpu", inputs, run)
+    return _convert(made, "cpu", file, change, atol=atol)
 
 
-def _half(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
-    def run(folder: Path) -> dict[str, Any]:
-        from toolchain import graph
+def _half(resolved: ResolvedRecipe, made: BundleWriter) -> HalfRecord:
+    file = "model.fp16.onnx"
+
+    def change(model: ir.Model) -> HalfRecord:
         from toolchain.graph.fp16 import to_half
 
-        model = graph.load(folder / "model.onnx")
         nodes = to_half(model)
-        graph.save(model, folder / "model.fp16.onnx")
-        found = _parity(resolved, folder / "model.fp16.onnx")
-        parity.check_relative(found, where=f"{resolved.source.name}: model.fp16.onnx", rtol=HALF_RTOL)
+        where = f"{resolved.source.name}: {file}"
+        found = parity.check_relative(_parity(resolved, model), where=where, rtol=HALF_RTOL)
         return {"float16_nodes": nodes, "parity": found.to_json()}
 
-    inputs = {"version": STEP_VERSIONS["half"], "graph": made.artefacts["model.onnx"]}
-    return made.step("half", inputs, run)
+    return _convert(made, "half", file, change)
 
 
-def _cuda(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
-    where = f"{resolved.source.name}: model.fp16.cuda.onnx"
+def _cuda(resolved: ResolvedRecipe, made: BundleWriter) -> CudaRecord:
+    file, atol = "model.fp16.cuda.onnx", resolved.recipe.atol
 
-    def run(folder: Path) -> dict[str, Any]:
-        from toolchain import graph
+    def change(model: ir.Model) -> CudaRecord:
         from toolchain.graph.cuda import for_cuda
         from toolchain.graph.fp16 import to_half
 
-        model = graph.load(folder / "model.onnx")
+        where = f"{resolved.source.name}: {file}"
         try:
             passes = for_cuda(model, where=where)
-        except InputError as why:  # ONNX Runtime runs model.fp16.onnx there, which is right, if slower
+        except InputError as why:  # ONNX Runtime on CUDA then runs model.fp16.onnx, which is correct but slower
             made.log(f"not made: {why}")
             return {"passes": None, "reason": str(why)}
-        # Compared before it is typed: no CPU has the fused operators in float16.
-        found = parity.check(_parity(resolved, graph.serialised(model)), where=where, atol=resolved.recipe.atol)
-        nodes = to_half(model)
-        graph.save(model, folder / "model.fp16.cuda.onnx")
-        return {"passes": passes, "float16_nodes": nodes, "parity_in_float32": found.to_json()}
+        # Compared before the conversion to float16, because no CPU has the fused operators in float16.
+        found = parity.check(_parity(resolved, model), where=where, atol=atol)
+        return {"passes": passes, "float16_nodes": to_half(model), "parity_in_float32": found.to_json()}
 
-    inputs = {"version": STEP_VERSIONS["cuda"], "graph": made.artefacts["model.onnx"], "atol": resolved.recipe.atol}
-    return made.step("cuda", inputs, run)
+    return _convert(made, "cuda", file, change, atol=atol)
 
 
-def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
+def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> CalibrateRecord:
     from toolchain.int8.calibrate import read_calibration
 
     recipe = resolved.recipe
@@ -138,10 +171,10 @@ def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
         given = read_calibration(Path(recipe.calibration))
         if given.about.get("graph_sha256") != graph_sha256:
             raise InputError(
-                f"{recipe.calibration}: made for another graph. Calibrate this model: toolchain calibrate."
+                f"{recipe.calibration}: it was made for another graph. Calibrate this model: toolchain calibrate."
             )
         known = {
-            "version": STEP_VERSIONS["calibrate"],
+            "version": STEPS["calibrate"].version,
             "ranges": {name: one.to_json() for name, one in given.ranges.items()},
             "smoothing": given.smoothing,
             **given.about,
@@ -160,20 +193,22 @@ def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
         about["max_drop"] = recipe.max_drop
         about["chosen_on"] = {"rows": len(resolved.holdout_rows), "data_sha256": resolved.holdout_rows.digest}
     inputs = {
-        "version": STEP_VERSIONS["calibrate"],
+        "version": STEPS["calibrate"].version,
         "tokenizer": {name: digest for name, digest in resolved.source.digests.items() if name != "config.json"},
         "max_length": resolved.max_length,
         **about,
     }
 
-    def run(folder: Path) -> dict[str, Any]:
+    def run(folder: Path) -> CalibrateRecord:
         found = _calibration(resolved, folder / "model.onnx", about)
-        return _written(folder, found) | {"tensors": len(found.ranges)}
+        record = _written(folder, found)
+        record["tensors"] = len(found.ranges)
+        return record
 
     return made.step("calibrate", inputs, run)
 
 
-def _calibration(resolved: ResolvedRecipe, model: Path, about: CalibrationAbout) -> "Calibration":
+def _calibration(resolved: ResolvedRecipe, model: Path, about: CalibrationAbout) -> Calibration:
     """Calibrate a graph by the recipe's method; `about` gains the digests of the rows, and the choice under `auto`."""
     from toolchain import graph
     from toolchain.graph.smooth import exponents, smooth
@@ -192,8 +227,8 @@ def _calibration(resolved: ResolvedRecipe, model: Path, about: CalibrationAbout)
 
 
 def _chosen(
-    resolved: ResolvedRecipe, load: "Callable[[], ir.Model]", tokens: Tokens, about: CalibrationAbout
-) -> "Calibration":
+    resolved: ResolvedRecipe, load: Callable[[], ir.Model], tokens: Tokens, about: CalibrationAbout
+) -> Calibration:
     """Return the calibration that is nearest to FP32; with a gate also the few GEMMs to exclude from INT8."""
     from toolchain.int8.auto import choose, smoothed
     from toolchain.int8.calibrate import Calibration
@@ -213,17 +248,17 @@ def _chosen(
     return Calibration(found.ranges, found.smoothing, about)
 
 
-def _written(folder: Path, calibration: "Calibration") -> dict[str, Any]:
+def _written(folder: Path, calibration: Calibration) -> CalibrateRecord:
     """Write calibration.json and calibration.cache; return the step's record, without the digests of the rows."""
     from toolchain.int8.calibrate import write_calibration
 
     write_calibration(folder, calibration)
-    about = dict(calibration.about)
-    return {key: value for key, value in about.items() if key not in ("row_sha256", "chosen_sha256")}
+    kept = {key: value for key, value in calibration.about.items() if key not in ("row_sha256", "chosen_sha256")}
+    return cast("CalibrateRecord", kept)
 
 
-def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
-    def run(folder: Path) -> dict[str, Any]:
+def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
+    def run(folder: Path) -> QuantizeRecord:
         from toolchain import graph
         from toolchain.graph.cpu import for_cpu
         from toolchain.graph.fp16 import to_half
@@ -233,28 +268,30 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
         from toolchain.int8.quantize import CPU, TENSORRT, quantize
 
         calibration = read_calibration(folder / "calibration.json")
-        views = {"model.int8.onnx": TENSORRT, "model.int8.cpu.onnx": CPU}
-        record = {}
-        for file, scheme in views.items():
+        schemes = {"model.int8.onnx": TENSORRT, "model.int8.cpu.onnx": CPU}
+        views: dict[str, QuantizedView] = {}
+        for file, scheme in schemes.items():
             model = graph.load(folder / "model.onnx")
-            smoothing = {"smoothing_muls": smooth(model, calibration.smoothing)}
+            muls = smooth(model, calibration.smoothing)
             keep = _kept(model, resolved.recipe.keep, calibration.about.get("keep", []), scheme)
-            record[file] = quantize(model, calibration.ranges, scheme, keep=keep) | smoothing
+            gemms = quantize(model, calibration.ranges, scheme, keep=keep)
+            view: QuantizedView = {**gemms, "smoothing_muls": muls}  # type: ignore[typeddict-item]  # optional keys
             if scheme is TENSORRT:
-                record[file]["float16_nodes"] = to_half(model)
+                view["float16_nodes"] = to_half(model)
             else:
-                record[file]["passes"] = for_cpu(model)
+                view["passes"] = for_cpu(model)
+            views[file] = view
             graph.save(model, folder / file)
         found = _parity(resolved, folder / "model.int8.cpu.onnx")
         if not found.finite:
             raise GateError(
-                f"{resolved.source.name}: model.int8.cpu.onnx gives NaN or infinity. Calibrate with more rows."
+                f"{resolved.source.name}: model.int8.cpu.onnx computes NaN or infinity. Calibrate with more rows."
             )
-        products = {file: integer_coverage(folder / file) for file in views}
-        return {"views": record, "products_on_cpu": products, "parity": found.to_json()}
+        types = {file: integer_coverage(folder / file) for file in schemes}
+        return {"views": views, "products_on_cpu": types, "parity": found.to_json()}
 
     inputs = {
-        "version": STEP_VERSIONS["quantize"],
+        "version": STEPS["quantize"].version,
         "graph": made.artefacts["model.onnx"],
         "ranges": made.artefacts["calibration.json"],
         "keep": resolved.recipe.keep,
@@ -263,11 +300,12 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> dict[str, Any]:
     return made.step("quantize", inputs, run)
 
 
-def _kept(model: "ir.Model", named: str | None, chosen: list[str], scheme: "QdqScheme") -> list[str]:
-    """Return the products that stay in float.
+def _kept(model: ir.Model, named: str | None, chosen: list[str], scheme: QdqScheme) -> list[str]:
+    """Return the names of the GEMMs that stay in floating point.
 
-    What a person names, if only nothing, replaces what the calibration has chosen. It chose by the error of the graph
-    for TensorRT, most of which attention makes; on a CPU attention is in float, where it is faster too.
+    `named` is the user's `--keep`, None if it was not given; it replaces the choice of the calibration, even if it is
+    empty. The calibration chose by the error of the graph for TensorRT, most of which comes from attention. On a CPU
+    attention always stays in floating point, where it is also faster.
     """
     from toolchain.graph.gemms import attention_gemms, find_gemms
     from toolchain.int8.quantize import TENSORRT
@@ -278,29 +316,33 @@ def _kept(model: "ir.Model", named: str | None, chosen: list[str], scheme: "QdqS
     return list(dict.fromkeys([*attention, *find_gemms(model, named)]))
 
 
-def _parity(resolved: ResolvedRecipe, model: Path | bytes) -> parity.Parity:
-    """Compare a graph with the checkpoint in PyTorch, on the task's own rows where there are any."""
+def _parity(resolved: ResolvedRecipe, model: Path | ir.Model) -> parity.Parity:
+    """Compare a graph with the checkpoint in PyTorch, both on the CPU, on `parity_texts`."""
+    from toolchain import graph
+
     tokens = resolved.encode(parity_texts(resolved))
+    opened = model if isinstance(model, Path) else graph.serialised(model)
     with (
         open_runtime("torch", resolved.source, device="cpu") as reference,
-        open_runtime("ort", model, device="cpu") as candidate,
+        open_runtime("ort", opened, device="cpu") as candidate,
     ):
         return parity.compare(reference, candidate, tokens)
 
 
 def parity_texts(resolved: ResolvedRecipe) -> list[Text]:
-    """Return rows of the task's own train split, or built-in sentences where it has none at hand."""
+    """Return texts of the task's train split, or built-in sentences if that would need the hub or is missing."""
     if resolved.recipe.data is not None or resolved.task.folder is not None:
-        with contextlib.suppress(MissingSplitError):  # a folder needs only the splits that a command uses
+        with contextlib.suppress(MissingSplitError):  # a folder needs only the splits that a command reads
             return load_rows(resolved.task, "train", data=resolved.recipe.data).texts[:PARITY_ROWS]
     return parity.probe_texts(len(resolved.task.text_columns))
 
 
-STEPS: dict[str, Callable[[ResolvedRecipe, BundleWriter], dict[str, Any]]] = {
-    "export": _export,
-    "cpu": _cpu,
-    "half": _half,
-    "cuda": _cuda,
-    "calibrate": _calibrate,
-    "quantize": _quantize,
+# The steps in the order in which they run.
+STEPS: dict[str, Step] = {
+    "export": Step(_export, version=2, precisions=("fp32", "fp16", "int8")),
+    "cpu": Step(_cpu, version=1, precisions=("fp32",)),
+    "half": Step(_half, version=1, precisions=("fp16",)),
+    "cuda": Step(_cuda, version=1, precisions=("fp16",)),
+    "calibrate": Step(_calibrate, version=3, precisions=("int8",)),
+    "quantize": Step(_quantize, version=4, precisions=("int8",)),
 }

@@ -1,7 +1,8 @@
-"""A bundle in the making, written all at once.
+"""The writer of a bundle, which replaces the old version all at once.
 
-Its files are made in a sibling folder, which is exchanged with the old bundle when the last step is done. A step
-whose inputs have the digest they had before is skipped and its files are carried over.
+The files are made in a sibling folder. It is exchanged with the old bundle when the last step is done, so a reader sees
+the old version or the new one. A step whose inputs have the same digest as before is skipped; its files are carried
+over.
 """
 
 import contextlib
@@ -9,41 +10,54 @@ import glob
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from toolchain.bundle import MANIFEST, SCHEMA, Bundle, Manifest, digest_of, locked, open_bundle
+from toolchain.bundle import MANIFEST, SCHEMA, Bundle, digest_of, locked, open_bundle
 from toolchain.errors import InputError, UsageError
 from toolchain.files import carry, exchange, recover, sha256_file, sha256_json, sync_tree, write_json
+from toolchain.records.bundle import Manifest, StepRecord
+
+# The record of a step: a TypedDict of records/bundle.py.
+Record = TypeVar("Record", bound=Mapping[str, Any])
 
 
 @dataclass
 class BundleWriter:
-    """A bundle in the making: a sibling folder that becomes the bundle when all steps are done."""
+    """A new version of a bundle: a sibling folder that becomes the bundle when `finish` is called.
+
+    `target` is the bundle's folder, `folder` the sibling, and `old` the version that is replaced, if there is one.
+    """
 
     target: Path
     folder: Path
     old: Bundle | None
     log: Callable[[str], None]
-    steps: dict[str, Any] = field(default_factory=dict)
+    steps: dict[str, StepRecord] = field(default_factory=dict)
     artefacts: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
 
     def step(
-        self, name: str, inputs: dict[str, Any], run: Callable[[Path], dict[str, Any]], *, redo: bool = False
-    ) -> dict[str, Any]:
-        """Run one step, or carry its files over if `inputs` are what they were last time and not to `redo`.
+        self, name: str, inputs: Mapping[str, Any], run: Callable[[Path], Record], *, redo: bool = False
+    ) -> Record:
+        """Run one step, or skip it and carry its files over; return its record.
 
-        `run` writes files into the folder it is given and returns a JSON record about them.
+        A step is skipped if the digest of `inputs`, any JSON, is the same as before and `redo` is False.
+
+        Args:
+            name: its key in the manifest.
+            inputs: everything that its files depend on.
+            run: writes files into the folder that it is given, and returns the record.
+            redo: run it in any case.
         """
         key = sha256_json(inputs)
         known = self.old.manifest["steps"].get(name) if self.old else None
         if known and known["inputs_sha256"] == key and not redo and self.retain(name):
             self.skipped.append(name)
-            return dict(known["record"])
+            return cast(Record, known["record"])
         before = self._files()
         self.log(f"{name} ...")
         record = run(self.folder)
@@ -53,7 +67,7 @@ class BundleWriter:
         return record
 
     def retain(self, name: str) -> bool:
-        """Carry a step of the old bundle over as it is; False if its files are not all there."""
+        """Carry a step of the old bundle over unchanged; return False if the old bundle lacks one of its files."""
         assert self.old is not None
         known, artefacts = self.old.manifest["steps"][name], self.old.manifest["artefacts"]
         if not set(known["files"]) <= artefacts.keys():
@@ -68,13 +82,16 @@ class BundleWriter:
         files = (path for path in self.folder.rglob("*") if path.is_file())
         return {str(path.relative_to(self.folder)) for path in files}
 
-    def finish(self, about: dict[str, Any]) -> bool:
-        """Write the manifest and put the folder in place; False if nothing had changed."""
+    def finish(self, about: Mapping[str, Any]) -> bool:
+        """Write the manifest and exchange the folders; return False if nothing had changed.
+
+        `about` is the part of the manifest that the steps do not give.
+        """
         made = {"steps": self.steps, "artefacts": dict(sorted(self.artefacts.items()))}
-        # Through JSON, so that it compares equal to what was read back: tuples become lists.
+        # Through JSON, because tuples become lists: so it can be compared with a manifest that was read.
         manifest: Manifest = json.loads(json.dumps({"schema": SCHEMA, **about, **made}))
         if self.old and _same(self.old.manifest, manifest):
-            os.utime(self.target / MANIFEST)  # it is the bundle that was asked for last
+            os.utime(self.target / MANIFEST)  # it is now the bundle that was built last
             return False
         manifest["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         manifest["sha256"] = digest_of(manifest)
@@ -83,12 +100,12 @@ class BundleWriter:
         _carry_others(self.target, self.folder, replaced)
         sync_tree(self.folder)
         exchange(self.folder, self.target)
-        _carry_others(self.folder, self.target, replaced)  # what an evaluation wrote meanwhile
+        _carry_others(self.folder, self.target, replaced)  # results that were written during the exchange
         return True
 
 
 def _carry_others(source: Path, target: Path, replaced: set[str]) -> None:
-    """Carry results, and what a person put beside the artefacts: whatever `target` has not."""
+    """Carry results, and files that a person put beside the artefacts, if `target` lacks them."""
     for file in source.rglob("*"):
         name = file.relative_to(source)
         if (
@@ -101,6 +118,7 @@ def _carry_others(source: Path, target: Path, replaced: set[str]) -> None:
 
 
 def _same(old: Manifest, new: Manifest) -> bool:
+    """Return whether two manifests differ only in the keys that `finish` adds last."""
     made = {"created", "sha256"}
     return {key: value for key, value in old.items() if key not in made} == new
 
@@ -109,15 +127,19 @@ def _same(old: Manifest, new: Manifest) -> bool:
 def open_writer(
     target: Path, *, force: bool = False, redo: str | None = None, log: Callable[[str], None] = lambda line: None
 ) -> Iterator[BundleWriter]:
-    """Open a new version of the bundle at `target`; nothing shows until `Stage.finish`.
+    """Open a new version of the bundle at `target`, which changes nothing there before `BundleWriter.finish`.
 
-    What is in its folder `redo` will be made again, and so may be broken; with `force` all of it may.
+    Args:
+        target: the bundle's folder, which need not exist.
+        force: the old version is not read, so it may be broken.
+        redo: a folder in the bundle that will be made again, so its files may be broken.
+        log: takes one line before each step that runs.
 
     Raises:
-        InputError: `target` is there and no bundle, or another build holds it.
+        InputError: `target` exists and is not a bundle, or another build is writing it.
         UsageError: `target` is the current folder.
     """
-    target = target.resolve()  # a link to a bundle stays a link
+    target = target.resolve()  # so that a link to a bundle stays a link
     if target == Path.cwd():
         raise UsageError(f"{target}: the current folder cannot be the bundle. Name one below it with -o.")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -131,24 +153,29 @@ def open_writer(
         try:
             yield BundleWriter(target, folder, old, log)
         except OSError as error:
-            error.filename = error.filename or str(target)  # a full disk does not say which
+            error.filename = error.filename or str(target)  # the error of a full disk names no file
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _readable(target: Path, *, force: bool, redo: str | None) -> Bundle | None:
+    """Return the old version whose steps can be carried over, or None.
+
+    Raises:
+        InputError: `target` is not a bundle, or, without `force`, a broken one.
+    """
     if not target.exists():
         return None
     if not target.is_dir() or (any(target.iterdir()) and not _was_bundle(target)):
-        raise InputError(f"{target}: is there and is no bundle. Choose another folder with -o.")
+        raise InputError(f"{target}: it exists and is not a bundle. Choose another folder with -o.")
     if force or not (target / MANIFEST).exists():
         return None
     return open_bundle(target, redo=redo)
 
 
 def _was_bundle(folder: Path) -> bool:
-    """Whether a folder is a bundle, if perhaps a broken one: only that may be replaced."""
+    """Return whether a folder is a bundle, perhaps a broken one. Nothing else may be replaced."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except OSError:

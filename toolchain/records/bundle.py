@@ -137,7 +137,7 @@ class QuantizeRecord(TypedDict):
     """Differences of `model.int8.cpu.onnx` from PyTorch."""
 
 
-class Step(TypedDict):
+class StepRecord(TypedDict):
     """A step that was run, and what it made."""
 
     inputs_sha256: str
@@ -207,7 +207,7 @@ class Manifest(TypedDict):
     """Options that the bundle was built with, by their names with `_` for `-`; those without a value are left out."""
     versions: dict[str, str | None]
     """Package -> version that the bundle was built with."""
-    steps: dict[str, Step]
+    steps: dict[str, StepRecord]
     """Step -> what it made; an engine's step is named after its folder, `plans/sm75-trt10.16.1.11`."""
     artefacts: dict[str, str]
     """File -> SHA-256."""

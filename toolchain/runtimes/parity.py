@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Text
 from toolchain.errors import GateError
+from toolchain.records.bundle import ParityRecord
 from toolchain.tensors import Batch, Infer
 
 PROBES = (
@@ -36,9 +37,9 @@ class Parity:
     largest_logit: float
     finite: bool
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ParityRecord:
         """Return the record that the manifest keeps."""
-        return asdict(self)
+        return cast(ParityRecord, asdict(self))
 
 
 def probe_texts(columns: int) -> list[Text]:
