@@ -147,7 +147,7 @@ def test_another_schema_is_refused(bundle: Path) -> None:
 @pytest.mark.parametrize("name", ["../outside", "/etc/hostname"])
 def test_a_bundle_that_names_files_outside_of_it_is_refused(bundle: Path, name: str) -> None:
     rewrite(bundle, artefacts={name: "0"})
-    with pytest.raises(InputError, match=rf"names {name}, which is outside of it"):
+    with pytest.raises(InputError, match=rf"names {name}, which is outside the bundle"):
         open_bundle(bundle)
 
 
