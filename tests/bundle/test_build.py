@@ -102,7 +102,7 @@ def test_fp16_has_a_graph_for_cuda_too_and_does_without_where_it_cannot_be_fused
     monkeypatch.setitem(cuda.FUSIONS, "attention", lambda model: 1)
     record = build(made.replace(force=True))["cuda"]
     assert record["passes"] is None
-    assert "attention: 1 of 2" in record["reason"]
+    assert "attention: only 1 of 2" in record["reason"]
     assert set(chosen.values()) - set(open_bundle(tmp_path / "b").manifest["artefacts"]) == {"model.fp16.cuda.onnx"}
 
 
