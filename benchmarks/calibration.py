@@ -1,10 +1,10 @@
-"""What calibration costs: its time against a plain forward pass over the same rows."""
+"""The cost of calibration: its time compared with a plain forward pass over the same rows."""
 
 from collections.abc import Callable
 
 from contenders import BUDGET
 from interleave import interleaved, ratio
-from subject import Subject
+from workload import Workload
 
 from toolchain import graph
 from toolchain.checkpoint.tokenize import budget_batches, equal_length_batches
@@ -14,10 +14,10 @@ from toolchain.runtimes import open_runtime
 ROWS = 512
 
 
-def calibration_cost(subject: Subject, *, rounds: int) -> dict[str, float]:
-    """Compare calibration with a plain forward pass, in its own batches and in the evaluator's."""
-    model = subject.bundle / "model.onnx"
-    tokens = subject.resolved.encode(subject.rows("train").sample(ROWS, seed=0).texts)
+def calibration_cost(workload: Workload, *, rounds: int) -> dict[str, float]:
+    """Return the time of calibration to that of a forward pass, in calibration's batches and in the evaluator's."""
+    model = workload.bundle / "model.onnx"
+    tokens = workload.resolved.encode(workload.rows("train").sample(ROWS, seed=0).texts)
     own = list(equal_length_batches(tokens.lengths, max_slots=MAX_SLOTS))
     budgeted = list(budget_batches(tokens.lengths, max_slots=BUDGET))
     with open_runtime("ort", model, device="cpu") as infer:

@@ -1,7 +1,7 @@
-"""Who runs: each contender is a context manager that yields a pass, texts in and logits out.
+"""The contenders of `make bench`: each is a context manager that yields a pass, which turns texts into logits.
 
-To add one: a function here and its line in CONTENDERS. One that needs what is not installed raises LeftOut.
-All but pipelines run through this evaluator: the same tokens in the same length-sorted batches, on as many threads.
+To add one, add a function here and its line in CONTENDERS; where it needs a package that is missing, it raises LeftOut.
+All but the pipelines run through this evaluator: the same tokens, length-sorted batches and number of threads.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import quantized
 from numpy.typing import NDArray
-from subject import Subject
+from workload import Workload
 
 from toolchain.data.rows import Text
 from toolchain.evaluation.measure import BUDGETS
@@ -30,13 +30,13 @@ PIPELINE, OPTIMUM = "pipeline", "optimum ORTModel"
 DYNAMIC = "ort dynamic INT8"
 
 
-class LeftOut(Exception):  # noqa: N818  # nothing went wrong
-    """A contender cannot be had here; the message says why."""
+class LeftOut(Exception):  # noqa: N818  # it is not an error
+    """A contender cannot run here; the message says why."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass over the rows: float32 logits [rows, classes], and the time within the runtime where it shows."""
+    """One pass over the rows: float32 logits [rows, classes], and the seconds within the runtime if they are known."""
 
     logits: NDArray[np.float32]
     runtime_s: float | None = None
@@ -46,19 +46,19 @@ Contender = Callable[[list[Text]], Pass]
 Opened = AbstractContextManager[Contender]
 
 
-def in_batches(subject: Subject, infer: Infer) -> Contender:
-    """Return the pass of a runtime through this evaluator."""
+def in_batches(workload: Workload, infer: Infer) -> Contender:
+    """Return a pass that runs a runtime through this evaluator."""
 
     def once(texts: list[Text]) -> Pass:
-        done = run_texts(infer, subject.resolved.encode, texts, max_slots=BUDGET)
+        done = run_texts(infer, workload.resolved.encode, texts, max_slots=BUDGET)
         return Pass(done.logits, done.runtime_s)
 
     return once
 
 
-def in_file_order(subject: Subject, pipe: Any) -> Contender:
-    """Return the pass of a transformers pipeline as it is called by everyone; the winning label alone has a score."""
-    columns = {name: index for index, name in enumerate(subject.resolved.source.labels)}
+def in_file_order(workload: Workload, pipe: Any) -> Contender:
+    """Return a pass that calls a transformers pipeline in the usual way; only the best label of a row has a score."""
+    columns = {name: index for index, name in enumerate(workload.resolved.source.labels)}
 
     def once(texts: list[Text]) -> Pass:
         found = pipe([text[0] for text in texts], batch_size=PIPELINE_BATCH)
@@ -71,71 +71,71 @@ def in_file_order(subject: Subject, pipe: Any) -> Contender:
 
 
 @contextmanager
-def pipeline(subject: Subject) -> Iterator[Contender]:
+def pipeline(workload: Workload) -> Iterator[Contender]:
     """Yield `transformers.pipeline` in FP32."""
     import torch
     from transformers import pipeline as make
 
     torch.set_num_threads(cpu_threads())
-    model = str(subject.resolved.source.folder)
-    yield in_file_order(subject, make("text-classification", model=model, device="cpu", dtype="float32"))
+    model = str(workload.resolved.source.folder)
+    yield in_file_order(workload, make("text-classification", model=model, device="cpu", dtype="float32"))
 
 
 @contextmanager
-def ours_torch(subject: Subject, precision: str) -> Iterator[Contender]:
-    """Yield the checkpoint on PyTorch."""
-    with open_runtime("torch", subject.resolved.source, device="cpu", precision=precision) as infer:
-        yield in_batches(subject, infer)
+def ours_torch(workload: Workload, precision: str) -> Iterator[Contender]:
+    """Yield the checkpoint on PyTorch, on the CPU."""
+    with open_runtime("torch", workload.resolved.source, device="cpu", precision=precision) as infer:
+        yield in_batches(workload, infer)
 
 
 @contextmanager
-def ort(subject: Subject, graph: Callable[[Subject], Path]) -> Iterator[Contender]:
+def ort(workload: Workload, graph: Callable[[Workload], Path]) -> Iterator[Contender]:
     """Yield a graph on ONNX Runtime."""
-    with open_runtime("ort", graph(subject), device="cpu") as infer:
-        yield in_batches(subject, infer)
+    with open_runtime("ort", graph(workload), device="cpu") as infer:
+        yield in_batches(workload, infer)
 
 
-def ours_ort(file: str) -> Callable[[Subject], Opened]:
-    """Return what opens a graph of the bundle."""
-    return partial(ort, graph=lambda subject: subject.bundle / file)
+def ours_ort(file: str) -> Callable[[Workload], Opened]:
+    """Return a function that opens a graph of the bundle."""
+    return partial(ort, graph=lambda workload: workload.bundle / file)
 
 
-def ort_dynamic(subject: Subject) -> Path:
-    """Return the graph that ONNX Runtime's own dynamic quantisation makes of ours."""
-    return quantized.dynamic(subject.bundle / "model.onnx", subject.folder / "dynamic.onnx")
+def ort_dynamic(workload: Workload) -> Path:
+    """Return our graph after ONNX Runtime's own dynamic quantization."""
+    return quantized.dynamic(workload.bundle / "model.onnx", workload.folder / "dynamic.onnx")
 
 
-def ort_static(subject: Subject, method: str) -> Path:
-    """Return the graph that ONNX Runtime's own static quantisation makes of ours, with the rows that ours took."""
-    tokens = subject.resolved.encode(subject.resolved.calibration_rows.texts)
-    return quantized.static(subject.bundle / "model.onnx", subject.folder / f"{method}.onnx", tokens, method=method)
+def ort_static(workload: Workload, method: str) -> Path:
+    """Return our graph after ONNX Runtime's own static quantization, with the same calibration rows as ours."""
+    tokens = workload.resolved.encode(workload.resolved.calibration_rows.texts)
+    return quantized.static(workload.bundle / "model.onnx", workload.folder / f"{method}.onnx", tokens, method=method)
 
 
 @contextmanager
-def openvino(subject: Subject, file: str, **properties: str) -> Iterator[Contender]:
-    """Yield a graph of ours on OpenVINO's runtime."""
+def openvino(workload: Workload, file: str, **properties: str) -> Iterator[Contender]:
+    """Yield one of our graphs on OpenVINO's runtime."""
     try:
         from openvino import Core
     except ImportError:
         raise LeftOut("OpenVINO is not installed: pip install 'encoder-toolchain[bench]'") from None
     wanted = {"INFERENCE_NUM_THREADS": cpu_threads(), "PERFORMANCE_HINT": "LATENCY", **properties}
     try:
-        compiled = Core().compile_model(subject.bundle / file, "CPU", wanted)
+        compiled = Core().compile_model(workload.bundle / file, "CPU", wanted)
     except RuntimeError as error:
-        raise LeftOut(f"OpenVINO does not take {file}: {str(error).strip().splitlines()[-1]}") from error
+        raise LeftOut(f"OpenVINO cannot load {file}: {str(error).strip().splitlines()[-1]}") from error
     names = {name for port in compiled.inputs for name in port.names}
     request = compiled.create_infer_request()
 
     def infer(batch: dict[str, NDArray[np.int32]]) -> NDArray[np.float32]:
         feeds = {name: array for name, array in batch.items() if name in names}
-        return np.array(request.infer(feeds)["logits"], np.float32)  # a copy: the request writes there again
+        return np.array(request.infer(feeds)["logits"], np.float32)  # a copy, because the request reuses its memory
 
-    yield in_batches(subject, infer)
+    yield in_batches(workload, infer)
 
 
 @contextmanager
-def optimum(subject: Subject) -> Iterator[Contender]:
-    """Yield `transformers.pipeline` over Optimum's model on ONNX Runtime, which it exports itself."""
+def optimum(workload: Workload) -> Iterator[Contender]:
+    """Yield `transformers.pipeline` over Optimum's model on ONNX Runtime, which Optimum exports itself."""
     try:
         from optimum.onnxruntime import ORTModelForSequenceClassification
     except ImportError as error:
@@ -143,7 +143,7 @@ def optimum(subject: Subject) -> Iterator[Contender]:
         why = (
             f"optimum-onnx {found} does not import beside transformers {here}: {error}"
             if found
-            else (f"Optimum is not installed: optimum-onnx 0.1.0 wants transformers below 4.58, and this is {here}")
+            else (f"Optimum is not installed: optimum-onnx 0.1.0 needs transformers below 4.58, and this is {here}")
         )
         raise LeftOut(why) from None
     import onnxruntime
@@ -151,17 +151,18 @@ def optimum(subject: Subject) -> Iterator[Contender]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cpu_threads()
-    source = subject.resolved.source.folder
+    source = workload.resolved.source.folder
     model = ORTModelForSequenceClassification.from_pretrained(source, export=True, session_options=options)
     yield in_file_order(
-        subject, make("text-classification", model=model, tokenizer=subject.resolved.tokenizer, device="cpu")
+        workload, make("text-classification", model=model, tokenizer=workload.resolved.tokenizer, device="cpu")
     )
 
 
 TORCH, TORCH_BF16 = "torch FP32", "torch BF16"
 ORT, ORT_CPU, ORT_INT8 = "ort FP32", "ort FP32 cpu", "ort INT8"
 OURS = (TORCH, TORCH_BF16, ORT_CPU, ORT_INT8)
-CONTENDERS: dict[str, Callable[[Subject], Opened]] = {
+# The contenders of others come first, then ours.
+CONTENDERS: dict[str, Callable[[Workload], Opened]] = {
     PIPELINE: pipeline,
     OPTIMUM: optimum,
     DYNAMIC: partial(ort, graph=ort_dynamic),
@@ -175,4 +176,3 @@ CONTENDERS: dict[str, Callable[[Subject], Opened]] = {
     ORT_CPU: ours_ort("model.fp32.cpu.onnx"),
     ORT_INT8: ours_ort("model.int8.cpu.onnx"),
 }
-"""Others first, then ours."""

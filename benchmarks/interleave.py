@@ -1,4 +1,4 @@
-"""Contenders side by side, so that a machine that slows down slows all alike."""
+"""Interleaved rounds of contenders, so that a machine that slows down slows all of them alike."""
 
 import random
 import statistics
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Timed(Generic[T]):
-    """What one call gave and how long it took."""
+    """The result of one call, and its seconds."""
 
     wall_s: float
     gave: T
@@ -20,7 +20,7 @@ class Timed(Generic[T]):
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times longer one takes than another: the median over rounds, and the least and the most."""
+    """The ratio of two times: the median over rounds, and the least and the most."""
 
     median: float
     low: float
@@ -28,7 +28,7 @@ class Ratio:
 
 
 def interleaved(contenders: dict[str, Callable[[], T]], rounds: int) -> dict[str, list[Timed[T]]]:
-    """Call each contender once a round, in random order; the calls of one more round come first and do not count."""
+    """Call each contender once a round, in random order, after a warm-up round that is not counted."""
     calls: dict[str, list[Timed[T]]] = {name: [] for name in contenders}
     generator = random.Random(0)
     for number in range(rounds + 1):
@@ -42,6 +42,6 @@ def interleaved(contenders: dict[str, Callable[[], T]], rounds: int) -> dict[str
 
 
 def ratio(slow: Sequence[Timed[T]], fast: Sequence[Timed[T]]) -> Ratio:
-    """Return how many times longer `slow` takes, each round by itself."""
+    """Return the ratio of the times of `slow` to those of `fast`, taken within each round."""
     within = [one.wall_s / other.wall_s for one, other in zip(slow, fast, strict=True)]
     return Ratio(statistics.median(within), min(within), max(within))

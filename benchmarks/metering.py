@@ -1,6 +1,6 @@
-"""What measuring energy costs: throughput with and without it, interleaved, and the polling thread's share of a core.
+"""The cost of measuring energy: throughput with and without it, interleaved, and the polling thread's share of a core.
 
-Where there is no NVIDIA driver, NVML is the scripted library of tests/nvml, whose calls cost less than a driver's.
+Without an NVIDIA driver, NVML is the scripted library of tests/nvml, whose calls cost less than a driver's.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from contenders import BUDGET
 from scipy.stats import bootstrap
-from subject import ROOT, Subject
+from workload import ROOT, Workload
 
 from toolchain.checkpoint.tokenize import budget_batches
 from toolchain.energy.load import Piece, Progress, drive, pieces, shuffled
@@ -26,13 +26,13 @@ from toolchain.runtimes import open_runtime
 from toolchain.tensors import Infer
 
 SCENARIO = "device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 68000\n"
-LEAD_IN_S, SLOT_S = 2.0, 0.5
+LEAD_IN_S, INTERVAL_S = 2.0, 0.5
 ROWS, PAIRS = 512, 130
 
 
 @contextlib.contextmanager
 def open_any_meter() -> Iterator[tuple[EnergyMeter, str]]:
-    """Yield a meter of this machine's GPU, or of the scripted one, and which it is."""
+    """Yield a meter of this machine's GPU or of the scripted one, and its name."""
     try:
         with open_nvml():
             name = "NVML"
@@ -44,7 +44,7 @@ def open_any_meter() -> Iterator[tuple[EnergyMeter, str]]:
 
 
 def load_scripted() -> None:
-    """Compile and load the scripted library into this process, under the name that nvidia-ml-py looks for."""
+    """Compile the scripted library, and load it into this process under the name that nvidia-ml-py looks for."""
     with tempfile.TemporaryDirectory() as folder:
         made, scenario = Path(folder) / "libnvidia-ml.so.1", Path(folder) / "scenario"
         scenario.write_text(SCENARIO)
@@ -54,21 +54,21 @@ def load_scripted() -> None:
         assert ctypes.CDLL(str(made), mode=ctypes.RTLD_GLOBAL).fakenvml_load(str(scenario).encode()) == 0
 
 
-def metering_cost(subject: Subject) -> dict[str, float]:
-    """Compare throughput under an energy meter with that without, on the INT8 graph.
+def metering_cost(workload: Workload) -> dict[str, float]:
+    """Return the figures of `compare` on the INT8 graph.
 
-    The scripted NVML stays in the process, which then says that it has a GPU.
+    The scripted NVML stays in the process, which then appears to have a GPU.
     """
-    tokens = subject.resolved.encode(subject.rows("validation").texts[:ROWS])
-    with open_runtime("ort", subject.bundle / "model.int8.cpu.onnx", device="cpu") as infer:
+    tokens = workload.resolved.encode(workload.rows("validation").texts[:ROWS])
+    with open_runtime("ort", workload.bundle / "model.int8.cpu.onnx", device="cpu") as infer:
         work = pieces(tokens, budget_batches(tokens.lengths, max_slots=BUDGET))
-        return compare(infer, work[len(work) // 2 :][:1], pairs=PAIRS)  # one batch: calls alike
+        return compare(infer, work[len(work) // 2 :][:1], pairs=PAIRS)  # one batch, so that all calls are alike
 
 
 def compare(infer: Infer, work: list[Piece], *, pairs: int) -> dict[str, float]:
-    """Return rows per second with polling over without, its standard error, and the polling thread's share of a core.
+    """Return rows/s with polling to without, its standard error, and the polling thread's share of a core.
 
-    One load runs throughout, and slots with and without polling alternate in random order within it.
+    One load runs throughout; intervals with and without polling alternate in random order within it.
     """
     done: dict[bool, list[float]] = {True: [], False: []}
     shares: list[float] = []
@@ -80,7 +80,7 @@ def compare(infer: Infer, work: list[Piece], *, pairs: int) -> dict[str, float]:
             for _ in range(pairs):
                 for polling in order.sample([True, False], 2):
                     opened_s, begun_s = meter.clock(), time.thread_time()
-                    (meter.wait if polling else time.sleep)(SLOT_S)
+                    (meter.wait if polling else time.sleep)(INTERVAL_S)
                     closed_s = meter.clock()
                     if polling:
                         shares.append((time.thread_time() - begun_s) / (closed_s - opened_s))

@@ -1,8 +1,8 @@
-"""Ratios against what a user would pick instead, interleaved in one run: `make bench`.
+"""Ratios to the alternatives that a user has, interleaved in one run: `make bench`.
 
-Each contender runs the same rows, text in to logits out, in rounds of random order; a ratio is the
-median over rounds of the ratio within a round, so that a machine that slows down slows all alike.
-With ../shared the rows are GLUE's sst2 and the model a fine-tuned DistilBERT; without, the demo's.
+Each contender runs the same rows, from text to logits, in rounds of random order. A ratio is the median over rounds of
+the ratio within a round, so that a machine that slows down slows all contenders alike. With ../shared the rows are
+GLUE's sst2 and the model is a fine-tuned DistilBERT; without it, both are the demo's.
 """
 
 import argparse
@@ -20,49 +20,51 @@ from contenders import CONTENDERS
 from memory import memory_cost
 from metering import metering_cost
 from speed import Speed, measure
-from subject import Subject, make, recipe
+from workload import Workload, make, recipe
 
 from calibration import calibration_cost
 from toolchain.errors import GateError
 from toolchain.files import write_json
 from toolchain.runtimes.environment import describe, version_of
 
-COSTS: dict[str, Callable[[Subject, int], dict[str, float]]] = {
-    "calibration": lambda subject, rounds: calibration_cost(subject, rounds=rounds),
-    "memory": lambda subject, rounds: memory_cost(subject),
-    "metering": lambda subject, rounds: metering_cost(subject),  # last: it may bring a scripted driver into the process
+COSTS: dict[str, Callable[[Workload, int], dict[str, float]]] = {
+    "calibration": lambda workload, rounds: calibration_cost(workload, rounds=rounds),
+    "memory": lambda workload, rounds: memory_cost(workload),
+    "metering": lambda workload, rounds: metering_cost(
+        workload
+    ),  # last, because it may load a scripted driver into the process
 }
 PACKAGES = ("openvino", "optimum-onnx")
 
 
 def main() -> None:
-    """Run the comparison and what else is asked for, print it, keep it."""
+    """Run the comparison and the costs that are asked for; print them, and write them if asked."""
     args = arguments()
     about = described()
     with tempfile.TemporaryDirectory() as folder:
-        subject = make(recipe(demo=args.demo).replace(calib_method=args.calib_method), Path(folder))
-        speed = measure(subject, args.only, rounds=args.rounds, limit=args.rows)
+        workload = make(recipe(demo=args.demo).replace(calib_method=args.calib_method), Path(folder))
+        speed = measure(workload, args.only, rounds=args.rounds, limit=args.rows)
         verdicts = targets.judge(targets.figures(speed), targets.cpu_flags())
-        tell(speed, verdicts, as_markdown=args.markdown)
+        print_tables(speed, verdicts, as_markdown=args.markdown)
         costs: dict[str, float] = {}
         for name in (name for name in COSTS if name in args.costs):
-            costs |= COSTS[name](subject, args.rounds)
+            costs |= COSTS[name](workload, args.rounds)
     for name, value in costs.items():
         print(f"{name:68} {value:9.3f}")
     if args.output:
         options = {"rounds": args.rounds, "calib_method": args.calib_method}
-        write_json(args.output, {**named(subject), **options, **numbers(speed, costs, verdicts), **about})
+        write_json(args.output, {**named(workload), **options, **numbers(speed, costs, verdicts), **about})
     if args.strict and any(one.met is False for one in verdicts):
         sys.exit(GateError.exit_code)
 
 
-def named(subject: Subject) -> dict[str, str]:
-    """Return which model and task this is of."""
-    return {"model": Path(subject.resolved.source.name).name, "task": subject.resolved.task.name}
+def named(workload: Workload) -> dict[str, str]:
+    """Return the model and the task."""
+    return {"model": Path(workload.resolved.source.name).name, "task": workload.resolved.task.name}
 
 
 def numbers(speed: Speed, costs: dict[str, float], verdicts: list[targets.Verdict]) -> dict[str, Any]:
-    """Return what was found, as it is kept."""
+    """Return the figures of the record."""
     return {
         "rows": speed.texts,
         "figures": targets.figures(speed) | costs,
@@ -73,18 +75,18 @@ def numbers(speed: Speed, costs: dict[str, float], verdicts: list[targets.Verdic
 
 
 def arguments() -> argparse.Namespace:
-    """Return what the command line says."""
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--rows", type=int, metavar="N", help="the first N validation rows (default all)")
-    parser.add_argument("--demo", action="store_true", help="the demo's model and rows, whatever is in ../shared")
+    parser.add_argument("--demo", action="store_true", help="use the demo's model and rows even if ../shared exists")
     parser.add_argument(
         "--only",
         nargs="+",
         default=list(CONTENDERS),
         choices=CONTENDERS,
         metavar="NAME",
-        help=f"these contenders, and the pipeline: {', '.join(CONTENDERS)}",
+        help=f"contenders to run beside the pipeline: {', '.join(CONTENDERS)}",
     )
     parser.add_argument(
         "--costs",
@@ -92,17 +94,19 @@ def arguments() -> argparse.Namespace:
         default=list(COSTS),
         choices=COSTS,
         metavar="NAME",
-        help=f"what else to measure (default all): {', '.join(COSTS)}",
+        help=f"costs to measure (default all): {', '.join(COSTS)}",
     )
-    parser.add_argument("--calib-method", default="auto", metavar="METHOD", help="of our INT8 (default auto)")
+    parser.add_argument(
+        "--calib-method", default="auto", metavar="METHOD", help="calibration method of our INT8 graph (default auto)"
+    )
     parser.add_argument("--markdown", action="store_true", help="print the table for the README")
-    parser.add_argument("--strict", action="store_true", help="end with 3 where a target is not met")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="keep the figures as JSON")
+    parser.add_argument("--strict", action="store_true", help="end with exit code 3 if a target is not met")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures as JSON")
     return parser.parse_args()
 
 
 def described() -> dict[str, Any]:
-    """Return when and where this runs, and how busy the machine is before it does."""
+    """Return the date, the machine, and its load before the run."""
     extra = {package: version_of(package) for package in PACKAGES}
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -111,8 +115,8 @@ def described() -> dict[str, Any]:
     }
 
 
-def tell(speed: Speed, verdicts: list[targets.Verdict], *, as_markdown: bool) -> None:
-    """Print the table, what is not in it, and the targets."""
+def print_tables(speed: Speed, verdicts: list[targets.Verdict], *, as_markdown: bool) -> None:
+    """Print the table, the targets, and the contenders that were left out."""
     for cells in (table.cells(speed.rows), table.verdicts(verdicts)):
         if as_markdown:
             print(table.markdown(cells))
@@ -124,7 +128,7 @@ def tell(speed: Speed, verdicts: list[targets.Verdict], *, as_markdown: bool) ->
 
 
 def recorded(one: targets.Verdict) -> dict[str, Any]:
-    """Return a verdict as it is kept."""
+    """Return a verdict as in the record."""
     bound = {"most" if one.target.most else "least": one.target.bound}
     return {"figure": one.target.figure, **bound, "found": one.found, "met": one.met, "verdict": one.word}
 

@@ -1,4 +1,4 @@
-"""Every contender on the same rows, interleaved: rows per second, accuracy, and time outside the runtime."""
+"""All contenders on the same rows, interleaved: rows/s, accuracy, and time outside the runtime."""
 
 import contextlib
 import statistics
@@ -9,7 +9,7 @@ from functools import partial
 
 from contenders import CONTENDERS, OURS, PIPELINE, Contender, LeftOut, Pass
 from interleave import Ratio, Timed, interleaved, ratio
-from subject import Subject
+from workload import Workload
 
 from toolchain.data.labels import read_labels
 from toolchain.evaluation.compare import Predictions
@@ -20,7 +20,7 @@ Calls = dict[str, list[Timed[Pass]]]
 
 @dataclass(frozen=True)
 class Row:
-    """One contender. `outside` is the share of the time outside the runtime, None where it does not show."""
+    """One contender. `outside` is the share of the time outside the runtime; None if it is unknown."""
 
     name: str
     ours: bool
@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Speed:
-    """The table, what was left out of it and why, and the calls that it was made of."""
+    """The table, the contenders that were left out with their reasons, and the timed calls."""
 
     rows: list[Row]
     left_out: dict[str, str]
@@ -41,34 +41,34 @@ class Speed:
     texts: int
 
 
-def measure(subject: Subject, names: Collection[str], *, rounds: int, limit: int | None) -> Speed:
-    """Run the contenders of these names, and the pipeline that all are held against."""
-    rows = subject.rows("validation")
+def measure(workload: Workload, names: Collection[str], *, rounds: int, limit: int | None) -> Speed:
+    """Run the contenders of these names, and the pipeline, which is the baseline."""
+    rows = workload.rows("validation")
     rows = rows.take(range(min(len(rows), limit or len(rows))))
     left_out: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         opened: dict[str, Contender] = {}
         for name in (name for name in CONTENDERS if name in {PIPELINE, *names}):
             try:
-                opened[name] = stack.enter_context(CONTENDERS[name](subject))
+                opened[name] = stack.enter_context(CONTENDERS[name](workload))
             except LeftOut as why:
                 left_out[name] = str(why)
         calls = interleaved({name: partial(once, rows.texts) for name, once in opened.items()}, rounds)
-    resolved = subject.resolved
+    resolved = workload.resolved
     references = read_labels(rows, resolved.task, resolved.source.labels)
 
     def judge(found: Pass) -> Predictions:
         return predict(references, found.logits, resolved.task, resolved.source.labels)
 
     def judged(found: Pass) -> float:
-        """Return the task's metric, with all that the evaluator computes beside it."""
+        """Return the task's metric; the evaluator computes intervals too, as in `toolchain eval`."""
         return float(score(judge(found), resolved.task, seed=0)["metrics"][resolved.task.primary])
 
     return Speed(tabulate(calls, judged, len(rows)), left_out, calls, len(rows))
 
 
 def tabulate(calls: Calls, judged: Callable[[Pass], float], texts: int) -> list[Row]:
-    """Return a row for each contender; `judged` turns a pass over so many texts into a metric."""
+    """Return a row for each contender; `judged` turns a pass over `texts` rows into a metric."""
     first = judged(calls[PIPELINE][0].gave)
     made = []
     for name, own in calls.items():
@@ -88,7 +88,7 @@ def tabulate(calls: Calls, judged: Callable[[Pass], float], texts: int) -> list[
 
 
 def outside(calls: list[Timed[Pass]], judged: Callable[[Pass], float]) -> float | None:
-    """Return the median share of the time, from texts to metrics, that is not the runtime's."""
+    """Return the median share of the time from texts to metrics that is outside the runtime."""
     shares = []
     for call in calls:
         if call.gave.runtime_s is None:

@@ -1,4 +1,4 @@
-"""The table as a person reads it: drawn on a terminal, in plain columns elsewhere, or as Markdown."""
+"""The table as text: drawn on a terminal, in plain columns elsewhere, or as Markdown."""
 
 import sys
 
@@ -31,7 +31,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def verdicts(found: list[Verdict]) -> Cells:
-    """Return targets and what became of them as text, headings first."""
+    """Return the targets with their verdicts as text, headings first."""
     headings: Cells = [("target", "", "found", "")]
     return headings + [
         (
@@ -45,7 +45,7 @@ def verdicts(found: list[Verdict]) -> Cells:
 
 
 def show(table: Cells) -> None:
-    """Print a table as stdout can take it."""
+    """Print a table: drawn on a terminal, else in plain columns."""
     if not sys.stdout.isatty():
         print(plain(table))
         return
@@ -58,7 +58,7 @@ def show(table: Cells) -> None:
 
 
 def plain(table: Cells) -> str:
-    """Return the table in columns of spaces."""
+    """Return the table with its columns padded by spaces."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     sides = [">" if _numeric(table, position) else "<" for position in range(len(widths))]
     lines = [

@@ -1,4 +1,4 @@
-"""Figures by name, and what they are meant to reach."""
+"""Figures by name, and their targets."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from speed import Speed
 
 FASTER = "rows per second"
 BELOW, OUTSIDE = "points below the pipeline", "share of time outside the runtime"
+# Pairs in the same batches whose ratio is also a figure.
 AGAINST = ((ORT_INT8, DYNAMIC), (ORT_CPU, ORT))
-"""Pairs in the same batches whose ratio is a figure of its own."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A figure and its bound, the least or the most; `needs` is a flag of the CPU without which it is none."""
+    """A figure and its bound, the least or the most; without the CPU flag `needs` it does not apply."""
 
     figure: str
     bound: float
@@ -36,7 +36,7 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target, what was found, and whether it is met: None where it cannot be told, for the reason in `word`."""
+    """A target, the figure, and whether it is met; None if that is unknown, with the reason in `word`."""
 
     target: Target
     found: float | None
@@ -58,7 +58,7 @@ def ratios(speed: Speed) -> dict[str, Ratio]:
 
 
 def figures(speed: Speed) -> dict[str, float]:
-    """Return every number of a table by name."""
+    """Return all numbers of a table by name."""
     found = {name: one.median for name, one in ratios(speed).items()}
     for row in speed.rows:
         found[f"{row.name}, rows/s"] = row.rows_per_s
@@ -70,7 +70,7 @@ def figures(speed: Speed) -> dict[str, float]:
 
 
 def judge(found: Mapping[str, float], flags: frozenset[str], targets: Iterable[Target] = TARGETS) -> list[Verdict]:
-    """Hold figures to the targets on a CPU that has these flags."""
+    """Return the verdicts of figures from a CPU with these flags."""
     return [_verdict(target, found.get(target.figure), flags) for target in targets]
 
 
@@ -78,13 +78,13 @@ def _verdict(target: Target, found: float | None, flags: frozenset[str]) -> Verd
     if found is None:
         return Verdict(target, None, None, "not measured")
     if target.needs and target.needs not in flags:
-        return Verdict(target, found, None, f"no target here: the CPU has no {target.needs}")
+        return Verdict(target, found, None, f"does not apply: the CPU lacks {target.needs}")
     met = found <= target.bound if target.most else found >= target.bound
     return Verdict(target, found, met, "met" if met else "not met")
 
 
 def cpu_flags() -> frozenset[str]:
-    """Return what /proc/cpuinfo says that the first processor can; nothing where there is no such file."""
+    """Return the flags of the first processor in /proc/cpuinfo; an empty set without that file."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     return frozenset(next((line for line in lines if line.startswith("flags")), "").split())

@@ -1,4 +1,4 @@
-"""`make bench`: its arithmetic on made-up times, the graphs of others, and a short run of the whole."""
+"""`make bench`: its arithmetic on made-up times, the graphs of other tools, and one short run."""
 
 import importlib
 import json
@@ -18,7 +18,7 @@ def bench(root, monkeypatch):
 
 @pytest.fixture
 def timed(bench):
-    """Return calls that took so long, each having given the same."""
+    """Return calls with these times and the same result."""
     return lambda times, gave=None: [bench("interleave").Timed(wall_s, gave) for wall_s in times]
 
 
@@ -27,7 +27,7 @@ def test_a_ratio_is_taken_within_each_round(bench, timed):
     assert (found.median, found.low, found.high) == (3.0, 2.0, 4.0)
 
 
-def test_every_contender_runs_once_a_round_after_one_that_does_not_count(bench):
+def test_every_contender_runs_once_a_round_after_a_warm_up_round(bench):
     order = []
     found = bench("interleave").interleaved({name: lambda name=name: order.append(name) or name for name in "abc"}, 4)
     assert [sorted(order[start : start + 3]) for start in range(0, 15, 3)] == [["a", "b", "c"]] * 5
@@ -36,7 +36,7 @@ def test_every_contender_runs_once_a_round_after_one_that_does_not_count(bench):
     }
 
 
-def test_the_table_has_accuracy_beside_speed_and_what_is_outside_the_runtime(bench, timed):
+def test_the_table_has_throughput_accuracy_and_time_outside_the_runtime(bench, timed):
     speed = bench("speed")
     right, wrong = speed.Pass(np.eye(4)), speed.Pass(np.zeros((4, 4)), runtime_s=0.5)
     calls = {"pipeline": timed([4.0, 4.0], right), "ort INT8": timed([1.0, 2.0], wrong)}
@@ -46,7 +46,7 @@ def test_the_table_has_accuracy_beside_speed_and_what_is_outside_the_runtime(ben
     assert ours.outside == pytest.approx((0.5 + 0.75) / 2, abs=0.01)
 
 
-def test_a_target_is_met_or_not_or_none(bench):
+def test_a_target_is_met_missed_or_does_not_apply(bench):
     targets = bench("targets")
     names = [target.figure for target in targets.TARGETS]
     found = dict(zip(names, (5.0, 1.0, 1.09, 1.2, 0.11, 0.5), strict=True))
@@ -56,12 +56,12 @@ def test_a_target_is_met_or_not_or_none(bench):
     without = targets.judge(found, frozenset())
     assert [one.met for one in without] == [True, None, None, True, False, True]
     assert [one.word for one in without if one.met is None] == [
-        "no target here: the CPU has no amx_bf16",
+        "does not apply: the CPU lacks amx_bf16",
         "not measured",
     ]
 
 
-def test_tables_line_up_and_numbers_stand_right(bench):
+def test_columns_are_aligned_and_numbers_are_on_the_right(bench):
     table = bench("table")
     cells = [("", "rows/s"), ("pipeline", "9"), ("ours", "1234")]
     assert table.plain(cells) == "          rows/s\npipeline       9\nours        1234\n"
@@ -75,7 +75,7 @@ def test_onnx_runtimes_own_tools_give_graphs_that_run_with_a_scale_per_channel(
     from toolchain.runtimes.batched import run
     from toolchain.runtimes.ort import open_ort
 
-    quantized, made, tokens = bench("quantised"), tmp_path / "made.onnx", tokens_of("distilbert", 40)
+    quantized, made, tokens = bench("quantized"), tmp_path / "made.onnx", tokens_of("distilbert", 40)
     if method == "dynamic":
         quantized.dynamic(exported["distilbert"], made)
     else:
@@ -91,7 +91,7 @@ def test_onnx_runtimes_own_tools_give_graphs_that_run_with_a_scale_per_channel(
     assert sum(scale.ndim == 1 and len(scale) > 1 for scale in scales) >= 12
 
 
-def test_it_runs_on_the_demo_and_keeps_what_it_found(root, tmp_path):
+def test_it_runs_on_the_demo_and_writes_its_figures(root, tmp_path):
     kept = tmp_path / "bench.json"
     only = ("optimum ORTModel", "ort dynamic INT8", "openvino FP32", "ort FP32 cpu", "ort INT8")
     options = ("--rounds", "1", "--rows", "16", "--calib-method", "minmax", "--demo", "--costs")

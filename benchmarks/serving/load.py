@@ -1,4 +1,4 @@
-"""Load from another process: so many clients who ask again at once (wrk), or requests at random times at a rate."""
+"""Load from another process: clients that send a request after each response (wrk), or requests at random times."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).with_name("load.lua")
 
 @dataclass(frozen=True)
 class Load:
-    """What came of a load; `lost` are requests without an answer of 200."""
+    """The figures of a load; `lost` counts requests without status 200."""
 
     per_s: float
     p50_ms: float
@@ -27,12 +27,12 @@ class Load:
 
 
 def has_wrk() -> bool:
-    """Whether wrk is installed."""
+    """Return whether wrk is installed."""
     return shutil.which("wrk") is not None
 
 
 def closed(url: str, bodies: Path, *, clients: int, seconds: float) -> Load:
-    """Ask with so many clients, each of which waits for its answer before it asks again."""
+    """Load with clients that each wait for the response before the next request (a closed loop)."""
     command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:g}s", "--latency", "-s", str(SCRIPT), url, "--", str(bodies)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.strip().splitlines()[-1])
@@ -42,26 +42,26 @@ def closed(url: str, bodies: Path, *, clients: int, seconds: float) -> Load:
 
 
 def at_rate(url: str, bodies: Path, *, per_s: float, seconds: float) -> Load:
-    """Ask at random times, `per_s` a second, whatever the server does; a time counts from when it should have begun."""
+    """Load at random times, `per_s` a second on average (an open loop); latency counts from the planned start."""
     arguments = [sys.executable, __file__, url, str(bodies), str(per_s), str(seconds)]
     found = json.loads(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout)
     return Load(**found)
 
 
 async def poisson(url: str, bodies: list[str], per_s: float, seconds: float) -> Load:
-    """Ask by Poisson's process."""
+    """Send requests as a Poisson process."""
     import aiohttp
 
     took_ms: list[float] = []
     lost = 0
     generator = random.Random(0)
 
-    async def ask(session: aiohttp.ClientSession, body: str, due: float) -> None:
+    async def send(session: aiohttp.ClientSession, body: str, due: float) -> None:
         nonlocal lost
         try:
-            async with session.post(url, data=body) as answer:
-                await answer.read()
-                lost += answer.status != 200
+            async with session.post(url, data=body) as response:
+                await response.read()
+                lost += response.status != 200
         except aiohttp.ClientError:
             lost += 1
         took_ms.append((time.perf_counter() - due) * 1e3)
@@ -69,12 +69,12 @@ async def poisson(url: str, bodies: list[str], per_s: float, seconds: float) -> 
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, headers={"Content-Type": "application/json"}) as session:
         due = start = time.perf_counter()
-        asked = []
+        sent = []
         while due < start + seconds:
             due += generator.expovariate(per_s)
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            asked.append(asyncio.create_task(ask(session, generator.choice(bodies), due)))
-        await asyncio.gather(*asked)
+            sent.append(asyncio.create_task(send(session, generator.choice(bodies), due)))
+        await asyncio.gather(*sent)
     p99 = float(np.percentile(took_ms, 99))
     return Load(len(took_ms) / (time.perf_counter() - start), statistics.median(took_ms), p99, lost)
 

@@ -1,7 +1,8 @@
-"""Servers side by side, the same graph in each: part of `make bench`.
+"""Compare servers that run the same graph: part of `make bench`.
 
-On the shapes of DistilBERT-base the engine is the cost, on the embedded model the server is. Loads follow each other in
-rounds of random order; a ratio is the median over rounds. Needs wrk, and Triton in .venv/triton as `make test` has it.
+With the shapes of DistilBERT-base the engine takes most of the time; with the embedded model the server does. Loads
+follow each other in rounds of random order, and a ratio is the median over rounds. It needs wrk, and Triton in
+.venv/triton, where `make test-all` installs it.
 """
 
 import argparse
@@ -19,17 +20,18 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from load import Load, at_rate, closed, has_wrk
 from servers import INFER, OURS, PLAIN, SERVERS, TRITON
-from subjects import SUBJECTS, Engine, bare_rows_per_s
 from table import show, verdicts
 from targets import Target, cpu_flags, judge
+from workloads import WORKLOADS, Engine, bare_rows_per_s
 
 from toolchain.errors import MachineError, ToolchainError
 from toolchain.files import write_json
 from toolchain.runtimes.environment import describe
 
 CLIENTS = (1, 8, 32)
+# The runtime without a server, on tokenised rows, in batches of as many rows as the servers have clients.
 ENGINE = "engine alone"
-"""Without a server, its rows already tokens; as many at a time as there are clients elsewhere."""
+# Share of the highest throughput for the load at random times.
 BUSY = 0.8
 
 P50, P99 = f"p50 of {OURS} / {PLAIN}, 1 client", f"p99 / p50 at {BUSY:.0%} load"
@@ -57,28 +59,28 @@ TARGETS = {
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure and print; write the figures if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
-    parser.add_argument("--seconds", type=int, default=4, metavar="S", help="of one load")
-    parser.add_argument("--only", nargs="+", default=list(SUBJECTS), choices=SUBJECTS)
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="keep the figures as JSON")
+    parser.add_argument("--seconds", type=int, default=4, metavar="S", help="duration of one load")
+    parser.add_argument("--only", nargs="+", default=list(WORKLOADS), choices=WORKLOADS)
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures as JSON")
     args = parser.parse_args()
     if not has_wrk():
         raise MachineError("wrk is not installed. Install it: apt-get install wrk.")
     kept = {}
     for name in args.only:
         with tempfile.TemporaryDirectory() as folder:
-            kept[name] = contest(name, Path(folder), rounds=args.rounds, seconds=args.seconds)
-        tell(name, kept[name])
+            kept[name] = measure(name, Path(folder), rounds=args.rounds, seconds=args.seconds)
+        print_tables(name, kept[name])
     if args.output:
         about = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "environment": describe()}
         write_json(args.output, {**about, "rounds": args.rounds, "seconds": args.seconds, "servers": kept})
 
 
-def contest(name: str, folder: Path, *, rounds: int, seconds: int) -> dict[str, Any]:
-    """Return the figures of every server and of the bare engine on one model, and why some are left out."""
-    bundle, texts = SUBJECTS[name](folder)
+def measure(name: str, folder: Path, *, rounds: int, seconds: int) -> dict[str, Any]:
+    """Return the figures of each server and of the engine alone on one model, and the servers that were left out."""
+    bundle, texts = WORKLOADS[name](folder)
     bodies = folder / "bodies"
     bodies.write_text("".join(json.dumps(body(text)) + "\n" for text in texts), encoding="utf-8")
     left_out: dict[str, str] = {}
@@ -97,7 +99,7 @@ def contest(name: str, folder: Path, *, rounds: int, seconds: int) -> dict[str, 
 
 
 def body(text: str) -> dict[str, object]:
-    """Return the request of one text, as the protocol has it."""
+    """Return the request for one text, in the Open Inference Protocol."""
     return {"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1, 1], "data": [text]}]}
 
 
@@ -105,11 +107,11 @@ Runs = dict[tuple[str, int], list[Load]]
 
 
 def interleaved(addresses: dict[str, str], bodies: Path, engine: Engine, *, rounds: int, seconds: int) -> Runs:
-    """Load each server with each number of clients, and run the engine at that batch size, once a round."""
+    """Load each server with each number of clients, and run the engine at these batch sizes, once a round."""
     generator = random.Random(0)
     slots = [(server, clients) for server in (*addresses, ENGINE) for clients in CLIENTS]
     runs: Runs = {slot: [] for slot in slots}
-    for number in range(rounds + 1):  # the first does not count
+    for number in range(rounds + 1):  # the first round warms up
         for server, clients in generator.sample(slots, len(slots)):
             if server == ENGINE:
                 found = bare_rows_per_s(engine, batch=clients, seconds=seconds)
@@ -128,7 +130,7 @@ def figures(runs: Runs, busy: Load | None) -> dict[str, float]:
             found[f"{server}, {clients} clients, {name}"] = statistics.median(getattr(load, name) for load in loads)
         if server != OURS:
             pairs = [pair for pair in zip(runs[OURS, clients], loads, strict=True) if all(load.per_s for load in pair)]
-            if not pairs:  # one stood still all the time
+            if not pairs:  # one of them answered nothing
                 continue
             found[versus(server, clients)] = statistics.median(mine.per_s / other.per_s for mine, other in pairs)
             if (server, clients) == (PLAIN, 1):
@@ -138,8 +140,8 @@ def figures(runs: Runs, busy: Load | None) -> dict[str, float]:
     return found
 
 
-def tell(name: str, found: dict[str, Any]) -> None:
-    """Print one model's figures, and what became of the targets."""
+def print_tables(name: str, found: dict[str, Any]) -> None:
+    """Print the figures of one model, and the verdicts of its targets."""
     numbers = found["figures"]
     table = [(name, "clients", "requests/s", "p50 ms", "p99 ms", "lost", "ours to it")]
     for server in (OURS, TRITON, PLAIN, ENGINE):

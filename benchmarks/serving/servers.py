@@ -1,4 +1,4 @@
-"""The contenders: our service, a real Triton, and a plain application, each with the same graph, on the loopback."""
+"""The servers: our service, a real Triton, and a simple application, each with the same graph, on the loopback."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ READY_S = 120.0
 OURS, TRITON, PLAIN = "toolchain serve", "Triton (python backend)", "plain FastAPI"
 
 sys.path.insert(0, str(ROOT / "tests/triton"))
-import server as triton  # noqa: E402  # the tests' own way to a real Triton
+import server as triton  # noqa: E402  # the tests start a real Triton with it
 
 
 @contextlib.contextmanager
@@ -34,10 +34,10 @@ def ours(bundle: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def plain(bundle: Path) -> Iterator[str]:
-    """Yield the address of the plain application."""
+    """Yield the address of the simple application."""
     about = open_bundle(bundle).manifest
     graph = next(file for file in about["artefacts"] if file.endswith(".cpu.onnx"))
-    told = {
+    variables = {
         "BUNDLE": str(bundle),
         "FILE": graph,
         "LABELS": json.dumps(about["model"]["labels"]),
@@ -48,7 +48,7 @@ def plain(bundle: Path) -> Iterator[str]:
         sys.executable,
         "-m",
         "uvicorn",
-        "plain:app",
+        "fastapi_app:app",
         "--app-dir",
         str(Path(__file__).parent),
         "--port",
@@ -57,7 +57,7 @@ def plain(bundle: Path) -> Iterator[str]:
         "warning",
         "--no-access-log",
     ]
-    with _process(command, port, **told) as address:
+    with _process(command, port, **variables) as address:
         yield address
 
 
@@ -66,7 +66,7 @@ def real_triton(bundle: Path) -> Iterator[str]:
     """Yield the address of Triton on the repository that `ship triton --backend python` makes.
 
     Raises:
-        triton.NoTritonError: there is none here.
+        triton.NoTritonError: no Triton is installed here.
     """
     environment = triton.find_environment(ROOT)
     with tempfile.TemporaryDirectory() as folder:
@@ -95,9 +95,9 @@ SERVERS = {OURS: ours, TRITON: real_triton, PLAIN: plain}
 
 
 @contextlib.contextmanager
-def _process(command: list[str], port: int, **told: str) -> Iterator[str]:
+def _process(command: list[str], port: int, **variables: str) -> Iterator[str]:
     address = f"http://127.0.0.1:{port}"
-    process = subprocess.Popen(command, env=os.environ | told, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.DEVNULL)
     try:
         end = time.monotonic() + READY_S
         while True:

@@ -1,4 +1,4 @@
-"""The contest of servers, as short as it can be: every figure there, and ratios those of the figures."""
+"""A very short comparison of servers: every figure is there, and ratios agree with the figures."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
-def test_a_short_contest(root, tmp_path):
+def test_a_short_comparison(root, tmp_path):
     done = subprocess.run(
         [
             sys.executable,

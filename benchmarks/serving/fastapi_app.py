@@ -1,6 +1,6 @@
-"""What one writes in an afternoon: FastAPI, a tokenizer, a session of ONNX Runtime. It takes and gives what ours does.
+"""A simple application: FastAPI, a tokenizer, a session of ONNX Runtime. Its requests and responses are those of ours.
 
-Run by uvicorn in a process of its own: `plain:app`, with the bundle in BUNDLE and its graph in FILE.
+uvicorn runs it in a process of its own, as `fastapi_app:app`, with the bundle in BUNDLE and its graph in FILE.
 """
 
 import json
@@ -30,7 +30,7 @@ def ready() -> None:
 
 @app.post("/v2/models/{name}/infer")
 def infer(name: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Answer one request; in a thread of the pool, as FastAPI runs what is not async."""
+    """Answer one request. FastAPI runs this function in a thread of its pool, because it is not async."""
     encoded = tokenizer.encode_batch(request["inputs"][0]["data"])
     feeds = {
         "input_ids": np.array([row.ids for row in encoded], np.int32),

@@ -1,4 +1,4 @@
-"""What is measured: GLUE's sst2 with a fine-tuned DistilBERT where ../shared has them, else the demo's."""
+"""The model and rows of the benchmarks: sst2 with a fine-tuned DistilBERT if ../shared has them, else the demo's."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,13 @@ from toolchain.recipe import Recipe
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
+# The steps of FP32 and of INT8, so that one bundle has the graphs of both.
 STEPS = ("export", "cpu", "calibrate", "quantize")
-"""Those of FP32 and of INT8, so that one bundle has the graphs of both."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A job, the bundle of all its graphs, and a folder for the graphs of others."""
+class Workload:
+    """A resolved recipe, the bundle with its graphs, and a folder for the graphs of other tools."""
 
     resolved: ResolvedRecipe
     bundle: Path
@@ -28,15 +28,15 @@ class Subject:
 
 
 def recipe(*, demo: bool = False) -> Recipe:
-    """Return the recipe to measure: the real model and data where they are, else the demo's, or if asked."""
+    """Return the recipe of the fine-tuned model if its files exist, else (or with `demo`) the demo's."""
     model, data = SHARED / "models/distilbert-l6-h384-sst2", SHARED / "glue/sst2"
     if model.exists() and data.exists() and not demo:
         return Recipe(model=str(model), task="sst2", data=str(data))
     return Recipe(model="demo", task="demo")
 
 
-def make(chosen: Recipe, folder: Path, *, steps: tuple[str, ...] = STEPS) -> Subject:
+def make(chosen: Recipe, folder: Path, *, steps: tuple[str, ...] = STEPS) -> Workload:
     """Build the graphs of a recipe below `folder`."""
     resolved = resolve(chosen.replace(precision="int8", output=str(folder / "bundle")), steps)
     build(resolved.recipe, steps=steps, engine=False)
-    return Subject(resolved, resolved.target, folder)
+    return Workload(resolved, resolved.target, folder)

@@ -1,4 +1,4 @@
-"""The two models that servers are compared on, and their engine without a server."""
+"""The two models for the comparison of servers, and their runtime without a server."""
 
 import contextlib
 import itertools
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from load import Load
-from subject import SHARED
+from workload import SHARED
 
 from toolchain.bundle.build import build
 from toolchain.checkpoint.tokenize import Tokens
@@ -25,12 +25,12 @@ TEXTS = 256
 
 
 def embedded(folder: Path) -> tuple[Path, list[str]]:
-    """Return the demo's bundle in INT8, which is so small that the server is the cost, and its texts."""
+    """Return the demo's INT8 bundle and its texts; the model is so small that the server takes most of the time."""
     return _built("demo", folder), _texts("demo", None)
 
 
 def base(folder: Path) -> tuple[Path, list[str]]:
-    """Return a bundle of DistilBERT-base's shapes with random weights, and sst2's texts where they are."""
+    """Return a bundle with DistilBERT-base's shapes and random weights, and sst2's texts if ../shared has them."""
     import torch
     from transformers import AutoTokenizer, DistilBertConfig, DistilBertForSequenceClassification
 
@@ -45,7 +45,7 @@ def base(folder: Path) -> tuple[Path, list[str]]:
     return _built(str(folder / "base"), folder), texts
 
 
-SUBJECTS: dict[str, Callable[[Path], tuple[Path, list[str]]]] = {"base": base, "embedded": embedded}
+WORKLOADS: dict[str, Callable[[Path], tuple[Path, list[str]]]] = {"base": base, "embedded": embedded}
 
 
 def _built(model: str, folder: Path) -> Path:
@@ -65,7 +65,7 @@ def _texts(task: str, data: str | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Engine:
-    """The runtime that all servers have inside, as `eval` opens it, and rows for it."""
+    """The runtime that all servers use, as `eval` opens it, and tokenised rows for it."""
 
     infer: Infer
     tokens: Tokens
@@ -74,13 +74,13 @@ class Engine:
     @contextlib.contextmanager
     def of(cls, bundle: Path, texts: list[str]) -> Iterator["Engine"]:
         """Open a bundle's graph for ONNX Runtime on the CPU."""
-        subject = find_target({"backend": "ort", "device": "cpu"}, bundle)
-        with open_runtime("ort", subject.model, device="cpu") as infer:
-            yield cls(infer, subject.resolved.encode([(text,) for text in texts]))
+        target = find_target({"backend": "ort", "device": "cpu"}, bundle)
+        with open_runtime("ort", target.model, device="cpu") as infer:
+            yield cls(infer, target.resolved.encode([(text,) for text in texts]))
 
 
 def bare_rows_per_s(engine: Engine, *, batch: int, seconds: float) -> Load:
-    """Run rows in the order they come, so many at a time, for so long."""
+    """Return the figures of the runtime on batches of `batch` rows in order, for `seconds` seconds."""
     rows, took_ms = 0, []
     start = time.perf_counter()
     for first in itertools.cycle(range(0, len(engine.tokens), batch)):

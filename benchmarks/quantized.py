@@ -1,4 +1,4 @@
-"""What ONNX Runtime's own tools make of a plain graph in INT8."""
+"""INT8 graphs by ONNX Runtime's own quantization tools."""
 
 import io
 import logging
@@ -22,19 +22,19 @@ from toolchain.tensors import Batch
 
 METHODS = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}
 MAX_SLOTS = 1024
+# Batches that a calibrator processes together. Several would need the same length, and memory for all of them.
 STRIDE = 1
-"""Batches that a calibrator looks at together: more than one must be of the same length, and fill the memory."""
 
 
 def dynamic(model: Path, made: Path) -> Path:
-    """Quantise weights per output channel, and activations while running."""
+    """Quantize weights per output channel ahead of time, and activations at run time; return the file."""
     with silent():
         quantize_dynamic(plain(model), made, per_channel=True, weight_type=QuantType.QInt8)
     return made
 
 
 def static(model: Path, made: Path, tokens: Tokens, *, method: str) -> Path:
-    """Quantise to Q/DQ with uint8 activations, the fast ones on a CPU, by the ranges of some rows."""
+    """Quantize to Q/DQ with uint8 activations, which a CPU runs fast, by ranges of these rows; return the file."""
     with silent():
         quantize_static(
             plain(model),
@@ -51,7 +51,7 @@ def static(model: Path, made: Path, tokens: Tokens, *, method: str) -> Path:
 
 
 def plain(model: Path) -> onnx.ModelProto:
-    """Return the graph without the shapes that it states, which onnx's inference refuses once types change."""
+    """Return the graph without its recorded shapes, which onnx's shape inference refuses after types change."""
     found = onnx.load(model)
     del found.graph.value_info[:]
     return found
@@ -59,7 +59,7 @@ def plain(model: Path) -> onnx.ModelProto:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Keep back progress, and the advice to pre-process first: with it the optimised graph of ours is the same."""
+    """Suppress progress output, and the advice to pre-process: that leaves our optimised graph the same."""
     logging.disable(logging.WARNING)
     try:
         with redirect_stdout(io.StringIO()):
@@ -69,7 +69,7 @@ def silent() -> Iterator[None]:
 
 
 class Batches(CalibrationDataReader):  # type: ignore[misc]
-    """Rows in batches of one length each: padding in the ranges costs 3 points of accuracy on the demo."""
+    """Batches of rows of one length, because padding in the ranges costs 3 points of accuracy on the demo."""
 
     def __init__(self, tokens: Tokens) -> None:
         parts = equal_length_batches(tokens.lengths, max_slots=MAX_SLOTS)
@@ -80,7 +80,7 @@ class Batches(CalibrationDataReader):  # type: ignore[misc]
         return len(self.batches)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        """Let `get_next` give these batches."""
+        """Restrict `get_next` to these batches."""
         self.left: Iterator[Batch] = iter(self.batches[start_index:end_index])
 
     def get_next(self) -> Any:
