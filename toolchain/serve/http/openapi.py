@@ -77,7 +77,7 @@ def _infer() -> OpenApi:
         "outputs": [{"name": "LABEL", "datatype": "BYTES", "shape": [1, 1], "data": ["positive"]}],
     }
     request = {"text": {"inputs": [text], "outputs": [{"name": "LABEL"}]}}
-    success = {"description": "The outputs.", **_json(_schema("Response"), {"text": response})}
+    success = {"description": "The outputs.", **_json(_schema("Answer"), {"text": response})}
     return {
         "summary": "Run an inference request of the Open Inference Protocol",
         "description": "Tensors may also follow the JSON in binary form, as tritonclient sends them. Texts are BYTES "
@@ -126,6 +126,7 @@ def _array(items: Any, **more: Any) -> OpenApi:
 
 
 def _schemas(limits: "Limits") -> OpenApi:
+    """Return the named schemas. Code generators use the names as class names, so the names are public."""
     text = {"type": "string", "maxLength": limits.max_characters}
     texts = {"anyOf": [text, _array(text, minItems=1, maxItems=limits.max_batch)]}
     shape = _array({"type": "integer", "minimum": 1}, minItems=1, maxItems=2)
@@ -148,15 +149,15 @@ def _schemas(limits: "Limits") -> OpenApi:
             scores={"type": "object", "additionalProperties": _NUMBER},
         ),
         "Input": _record("name datatype shape data", name=_NAME, datatype=datatype, shape=shape, data=_array(value)),
-        "RequestedOutput": _record("name", name=_NAME, parameters=parameters),
+        "Wanted": _record("name", name=_NAME, parameters=parameters),
         "Request": _record(
             "inputs",
             id={"type": "string"},
             inputs=_array(_schema("Input"), minItems=1),
-            outputs=_array(_schema("RequestedOutput")),
+            outputs=_array(_schema("Wanted")),
             parameters=parameters,
         ),
-        "Response": _record(
+        "Answer": _record(
             "model_name model_version outputs",
             id={"type": "string"},
             model_name=_NAME,
