@@ -157,7 +157,7 @@ class InferenceDurations(TypedDict):
     queue: Duration
     """Waiting for an engine."""
     compute_input: Duration
-    """Tokenizing texts and building batches."""
+    """Tokenising texts and building batches."""
     compute_infer: Duration
     """In the engine."""
     compute_output: Duration

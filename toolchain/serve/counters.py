@@ -73,7 +73,7 @@ class Counters:
 
     @property
     def compute_input_us(self) -> int:
-        """Time to tokenize texts and to build batches, in microseconds."""
+        """Time to tokenise texts and to build batches, in microseconds."""
         return self.times.input_ns // 1000
 
     @property

@@ -42,7 +42,7 @@ OF_MODEL = (
     Metric("nv_inference_exec_count", "counter", "Batches that engines ran", "executions"),
     Metric("nv_inference_request_duration_us", "counter", "Time from request to response, summed", "request_us"),
     Metric("nv_inference_queue_duration_us", "counter", "Time in the queue, summed over requests", "queue_us"),
-    Metric("nv_inference_compute_input_duration_us", "counter", "Tokenizing and building batches", "compute_input_us"),
+    Metric("nv_inference_compute_input_duration_us", "counter", "Tokenising and building batches", "compute_input_us"),
     Metric("nv_inference_compute_infer_duration_us", "counter", "Time in the engine", "compute_infer_us"),
     Metric("nv_inference_compute_output_duration_us", "counter", "Computing labels and scores", "compute_output_us"),
     Metric("nv_inference_pending_request_count", "gauge", "Requests that wait for an engine", "pending"),

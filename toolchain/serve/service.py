@@ -30,7 +30,7 @@ T = TypeVar("T")
 # A response, its number of rows, and where its time went.
 Timed = tuple[T, int, Times]
 
-# Longer texts are tokenized in a thread, because they would block the event loop.
+# Longer texts are tokenised in a thread, because they would block the event loop.
 LONG_CHARACTERS = 4096
 
 # Reasons that count as failures, by Triton's names. Other refusals are the client's mistakes and are not counted.

@@ -209,7 +209,7 @@ def test_times_are_those_of_the_queue_and_of_the_batches():
     run(scenario)
 
 
-def test_rows_that_are_being_tokenized_count_for_the_queue_and_the_timeout():
+def test_rows_that_are_being_tokenised_count_for_the_queue_and_the_timeout():
     async def scenario(here):
         with here.batcher.reserve(LIMITS.max_queue):
             assert await refusal(await here.submit([1])) == (Reason.UNAVAILABLE, "Exceeds maximum queue size")

@@ -86,7 +86,7 @@ class Batcher:
         self._queue, self._numbers = BatchQueue(ends, limits), itertools.count()
         self._classes, self._limits = classes, limits
         self._counters, self._clock = counters, clock
-        # Rows whose texts are being tokenized.
+        # Rows whose texts are being tokenised.
         self._reserved = 0
         self._scheduled = self._closing = False
         # No request and no engine times out before this.
@@ -101,7 +101,7 @@ class Batcher:
 
     @contextmanager
     def reserve(self, rows: int) -> Iterator[None]:
-        """Reserve capacity of the queue for rows while they are tokenized.
+        """Reserve capacity of the queue for rows while they are tokenised.
 
         Raises:
             RefusedError: the queue lacks the capacity (UNAVAILABLE).
