@@ -1,4 +1,4 @@
-"""Checks of energy: the counter agrees with power, and what engines use a row is measured and plausible."""
+"""Checks of energy: the counter agrees with the power, and the joules of engines are measured and plausible."""
 
 from toolchain.accept.bench import Bench, Check, Skip
 from toolchain.energy.compare import compare_energy
@@ -10,12 +10,12 @@ from toolchain.meters.gpu_state import describe as describe_gpu
 from toolchain.meters.sources import BOARD, COUNTER
 from toolchain.pipeline import evaluate
 
+# A mean power of more than this times the GPU's power limit shows that the sensor is wrong.
 OVER_CAP = 1.1
-"""Mean power above the cap by more than this is a sensor that is wrong."""
 
 
 def _counter(bench: Bench) -> str:
-    """Compare the counter with integrated power, while nothing runs."""
+    """Compare the energy counter with the integrated power over one window without load."""
     with open_meter(bench.machine.device) as meter:
         if BOARD not in meter.components:
             raise Skip(reason(meter.missing[BOARD][0]))
@@ -26,10 +26,10 @@ def _counter(bench: Bench) -> str:
         raise MachineError(f"energy of {bench.machine.gpu}: {reason(window.reason(BOARD))}. See `toolchain doctor`.")
     power = f"{joules / window.seconds:.1f} W"
     if track.source.method != COUNTER:
-        return f"{power} by integrated power; the counter cannot be used"
+        return f"{power} by integrated power; the energy counter cannot be used"
     ratio = joules / integral if integral else None
     if ratio is not None and abs(ratio - 1) > DISAGREE:
-        raise GateError(f"the counter says {ratio:.2f} times what integrated power says. Do not trust either.")
+        raise GateError(f"the energy counter gives {ratio:.2f} times the integrated power. Do not trust either.")
     return f"{power}, ticks of {1e3 * (track.tick_s or 0):.0f} ms, counter / integral {ratio and round(ratio, 3)}"
 
 
@@ -53,14 +53,14 @@ def _energy(name: str) -> Check:
             raise MachineError(f"{result['file']}: {'; '.join(describe(energy))}.")
         if None not in cap_w and board["mean_power_w"] > OVER_CAP * sum(filter(None, cap_w)):
             cap = f"{sum(filter(None, cap_w)):.0f}"
-            raise GateError(f"{board['mean_power_w']:.0f} W, and the cap is {cap}. The sensor is wrong.")
+            raise GateError(f"{board['mean_power_w']:.0f} W is above the power limit of {cap} W. The sensor is wrong.")
         return describe(energy)[0].removeprefix("energy: ")
 
     return check
 
 
 def _comparison(bench: Bench) -> str:
-    """Compare INT8 with FP16, in blocks of random order."""
+    """Compare the energy of INT8 with that of FP16, in blocks of random order."""
     with open_meter(bench.machine.device) as meter:
         if BOARD not in meter.components:
             raise Skip(reason(meter.missing[BOARD][0]))
@@ -69,10 +69,11 @@ def _comparison(bench: Bench) -> str:
     (found,) = compare_energy(places, ["trt"], {**options, "energy": True}, log=lambda line: None)["comparisons"]
     if found["ratio"] is None:
         raise MachineError(f"energy of int8 and fp16: {reason(found['reason'])}. See `toolchain doctor`.")
-    seen = f"{found['mdd_percent']:.1f} % could be seen" if found["mdd_percent"] is not None else "one block"
+    seen = f"{found['mdd_percent']:.1f} % can be detected" if found["mdd_percent"] is not None else "one block"
     return f"{found['ratio']:.3f} times the energy of FP16: {found['verdict']} ({seen})"
 
 
+# Name -> check, in order.
 CHECKS: dict[str, Check] = {
     "energy counter": _counter,
     "energy fp16": _energy("fp16"),

@@ -4,7 +4,6 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -108,7 +107,7 @@ def explain_plan(place: Path | None, file: str | None, *, trust: str | None) -> 
     names = plans(bundle)
     if not names:
         raise InputError(f"{bundle.path}: has no engine. {rebuild(bundle.path)}")
-    record: Any = read_record(bundle.file(file or names[0]))
+    record = read_record(bundle.file(file or names[0]))
     return {
         "artefact": str(bundle.path / (file or names[0])),
         "precision": record["precision"],

@@ -1,7 +1,5 @@
 """Results side by side."""
 
-from typing import Any
-
 from rich.table import Table
 
 from toolchain.cli.show import put, titled
@@ -31,7 +29,7 @@ def demo(record: DemoRecord) -> None:
     )
 
 
-def _table(results: Any) -> Table:
+def _table(results: list[Result]) -> Table:
     table = titled(title(results[0]), narrow=True)
     for index, heading in enumerate(headings(results)):
         table.add_column(heading, justify="right" if index > 2 else "left", no_wrap=True)
