@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.forked.start import python
-from toolchain.cli import COMMANDS, main
+from toolchain.cli import COMMANDS, main, parser
 
 ROOT = Path(__file__).parents[2]
 
@@ -139,6 +139,12 @@ def test_wrong_use_is_one_line_with_its_exit_code(built, monkeypatch, capsys, ar
 def test_what_the_parser_refuses_is_exit_2(arguments):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
+
+
+def test_the_whole_parser_knows_the_arguments_of_every_command():
+    assert parser().parse_args(["tune", "b", "--budget", "7"]).budget == 7
+    assert parser().parse_args(["doctor", "--json"]).json
+    assert parser("doctor").parse_args(["doctor", "--json"]).json
 
 
 @pytest.mark.parametrize("command", COMMANDS)

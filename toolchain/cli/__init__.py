@@ -12,7 +12,7 @@ from toolchain.errors import INTERRUPTED, ToolchainError
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code (see errors.py)."""
     words = sys.argv[1:] if argv is None else argv
-    typed = next((word for word in words if not word.startswith("-")), None)
+    typed = next((word for word in words if not word.startswith("-")), "")
     args = parser(typed).parse_args(words)
     set_up_logging(args.verbose - args.quiet)
     try:
@@ -38,10 +38,10 @@ def _fail(error: object, code: int, verbose: int) -> int:
     return code
 
 
-def parser(typed: str | None) -> argparse.ArgumentParser:
-    """Return the parser of every command, with the arguments of the command `typed` alone.
+def parser(typed: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of every command; with `typed`, the arguments of that command only, which is faster.
 
-    The top-level options take no values, so the first word that is not an option is the command.
+    The top-level options take no values, so the first word on a command line that is not an option is its command.
     """
     made = argparse.ArgumentParser(
         prog="toolchain",
@@ -52,7 +52,7 @@ def parser(typed: str | None) -> argparse.ArgumentParser:
     commands = made.add_subparsers(title="commands", metavar="COMMAND", dest="typed", required=True)
     for name, command in COMMANDS.items():
         its = commands.add_parser(name, help=command.text, description=f"{command.text[0].upper()}{command.text[1:]}.")
-        if name == typed:
+        if typed in (None, name):
             command.load_arguments()(its)
             its.add_argument("--json", action="store_true", help="print the result as one JSON object")
             its.add_argument("-v", "--verbose", action="count", default=0, help="show more, and tracebacks")
