@@ -1,4 +1,4 @@
-"""The meter through the real nvidia-ml-py on a scripted library with a clock of its own: exact, or a reason."""
+"""The meter with the real nvidia-ml-py on a scripted library and a simulated clock: exact joules, or a reason."""
 
 import time
 from pathlib import Path
@@ -22,7 +22,7 @@ def meter(nvml, *, powercap=Path("/nonexistent"), **choices):
 
 @pytest.mark.parametrize("update_ms", [20, 100])
 @pytest.mark.parametrize("profile", [CONSTANT, STEPS, FAST_SQUARE, SQUARE, SLOW_SQUARE])
-def test_energy_is_within_a_thousandth_of_the_truth(nvml, profile, update_ms):
+def test_energy_is_within_0_1_percent_of_the_truth(nvml, profile, update_ms):
     nvml.load(f"{T4}{profile}update_ms 0 {update_ms}\n")
     with meter(nvml) as found:
         for seconds in (5, 6.283, 10):
@@ -34,7 +34,7 @@ def test_energy_is_within_a_thousandth_of_the_truth(nvml, profile, update_ms):
 
 
 @pytest.mark.parametrize("profile", [CONSTANT, STEPS])
-def test_without_a_counter_power_is_integrated_and_says_so(nvml, profile):
+def test_without_a_counter_power_is_integrated_and_labelled(nvml, profile):
     nvml.load(f"{T4}{profile}no_counter 0\nupdate_ms 0 20\n")
     with meter(nvml) as found:
         window = found.window(12)
@@ -65,8 +65,8 @@ def test_several_gpus_add_up_and_one_can_be_chosen(nvml):
 
 
 @pytest.mark.parametrize("update_ms", [63, 97])
-def test_a_counter_out_of_step_with_the_slowest_is_off_by_less_than_a_tick(nvml, update_ms):
-    """Its ticks around each edge are seen when they come, not when the meter next reads in passing."""
+def test_a_counter_out_of_step_with_the_slowest_errs_by_less_than_a_tick(nvml, update_ms):
+    """Its ticks around each edge are read every millisecond, not at the next regular poll."""
     nvml.load(f"{T4}{CONSTANT}{SECOND}power 1 0 43210\nupdate_ms 1 {update_ms}\n")
     with meter(nvml) as found:
         for number in range(6):
@@ -77,7 +77,7 @@ def test_a_counter_out_of_step_with_the_slowest_is_off_by_less_than_a_tick(nvml,
                 assert abs(joules / truth - 1) < 0.0005, (index, window)
 
 
-def test_a_counter_that_stands_still_gives_way_to_power(nvml):
+def test_a_stuck_counter_is_replaced_by_integrated_power(nvml):
     nvml.load(f"{T4}{CONSTANT}stuck 0 0\n")
     with meter(nvml) as found:
         (track,) = found.tracks.values()
@@ -94,7 +94,7 @@ def test_a_counter_that_stands_still_gives_way_to_power(nvml):
         ("error 0 nvmlDeviceGetTotalEnergyConsumption 4 5000 5200\n", "no_permission"),
     ],
 )
-def test_a_fault_drops_the_window_it_hits_and_no_other(nvml, fault, reason):
+def test_a_fault_drops_only_the_window_that_contains_it(nvml, fault, reason):
     nvml.load(f"{T4}{CONSTANT}base_mj 0 9000000\n{fault}")
     with meter(nvml) as found:
         hit, after = found.window(6), found.window(6)
@@ -106,7 +106,7 @@ def test_a_fault_drops_the_window_it_hits_and_no_other(nvml, fault, reason):
 @pytest.mark.parametrize(
     ("fault", "reason"), [("error 0 * 15 5000 -1\n", "gpu_lost"), ("stuck 0 5000\n", "counter_stuck")]
 )
-def test_a_gpu_that_is_lost_or_stands_still_gives_no_number_again(nvml, fault, reason):
+def test_a_lost_gpu_or_stuck_counter_gives_no_further_number(nvml, fault, reason):
     nvml.load(f"{T4}{CONSTANT}{fault}")
     with meter(nvml) as found:
         for window in (found.window(6), found.window(6)):
@@ -128,7 +128,7 @@ def test_a_gpu_that_is_lost_or_stands_still_gives_no_number_again(nvml, fault, r
         ("", "no_device"),
     ],
 )
-def test_what_cannot_be_measured_has_its_reason(nvml, scenario, reason):
+def test_components_that_cannot_be_measured_have_their_reason(nvml, scenario, reason):
     nvml.load(scenario)
     with meter(nvml) as found:
         assert found.tracks == {}
@@ -161,7 +161,7 @@ def test_packages_and_memory_are_measured_across_a_wrap(nvml, tmp_path):
         assert "cpu_package" not in found.missing
 
 
-def test_a_zone_that_never_moves_is_no_measurement(nvml, tmp_path):
+def test_a_zone_that_never_moves_is_missing(nvml, tmp_path):
     (tmp_path / "intel-rapl:0").mkdir()
     for file, text in (("name", "package-0"), ("energy_uj", 0), ("max_energy_range_uj", 262_143_328_850)):
         (tmp_path / "intel-rapl:0" / file).write_text(str(text))
@@ -172,7 +172,7 @@ def test_a_zone_that_never_moves_is_no_measurement(nvml, tmp_path):
 
 
 @pytest.mark.slow
-def test_with_the_real_clock_a_window_of_six_seconds_is_within_two_hundredths(nvml):
+def test_with_the_real_clock_a_window_of_six_seconds_is_within_2_percent(nvml):
     nvml.load(f"clock real\n{T4}{STEPS}")
     begun = time.monotonic() - nvml.now()
     with open_meter() as found:
@@ -183,7 +183,7 @@ def test_with_the_real_clock_a_window_of_six_seconds_is_within_two_hundredths(nv
         assert abs(window.component_j("gpu_board") / truth - 1) <= 0.02
 
 
-def test_another_thread_can_end_it(nvml):
+def test_another_thread_can_cancel_it(nvml):
     nvml.load(f"{T4}{CONSTANT}")
     with meter(nvml) as found:
         found.cancel()

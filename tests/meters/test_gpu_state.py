@@ -20,7 +20,7 @@ T4 = "device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 30000\n"
 UNKNOWN = State(None, None, None, None, None)
 
 
-def test_a_gpu_is_described_by_what_does_not_change(nvml):
+def test_the_description_of_a_gpu_has_its_constant_properties(nvml):
     expected = {
         "name": "Tesla T4",
         "uuid": "GPU-11111111-aaaa",
@@ -42,7 +42,7 @@ def test_a_gpu_is_described_by_what_does_not_change(nvml):
         assert describe(gpu) == expected
 
 
-def test_what_is_not_told_is_null(nvml):
+def test_values_that_nvml_does_not_report_are_null(nvml):
     functions = (
         "Architecture",
         "EnforcedPowerLimit",
@@ -71,7 +71,7 @@ def test_the_limit_is_the_enforced_one_or_else_the_one_asked_for(nvml, missing, 
         assert describe(gpu)["power_limit_w"] == limit_w
 
 
-def test_a_state_is_that_of_its_moment(nvml):
+def test_a_state_is_that_of_the_moment_of_reading(nvml):
     scenario = (
         "temp 0 35\ntemp 0 1000 71\nsm_clock 0 1590\nsm_clock 0 1000 1005\nmemory_clock 0 5000\n"
         "pstate 0 8\npstate 0 1000 0\nthrottle 0 1\nthrottle 0 1000 24\n"
@@ -85,7 +85,7 @@ def test_a_state_is_that_of_its_moment(nvml):
         assert read_state(gpu) == State(71, 1005, 5000, 0, 0x24)
 
 
-def test_an_old_driver_tells_by_its_old_functions(nvml):
+def test_an_old_driver_is_read_by_its_old_functions(nvml):
     nvml.load(f"{T4}temp 0 71\nthrottle 0 4\n")
     with open_nvml():
         (gpu,) = all_devices()
@@ -102,7 +102,7 @@ def test_an_unknown_p_state_is_none(nvml):
 
 
 @pytest.mark.parametrize("code", [3, 4, 13, 999])
-def test_a_state_that_is_not_told_is_none_throughout(nvml, code):
+def test_a_state_that_nvml_does_not_report_is_none(nvml, code):
     nvml.load(f"{T4}error 0 * {code} 1000 -1\n")
     with open_nvml():
         (gpu,) = all_devices()
@@ -111,7 +111,7 @@ def test_a_state_that_is_not_told_is_none_throughout(nvml, code):
 
 
 @pytest.mark.parametrize(("code", "reason"), [(15, "gpu_lost"), (16, "gpu_needs_reset"), (9, "driver_not_loaded")])
-def test_a_gpu_that_is_gone_is_no_row_of_nulls(nvml, code, reason):
+def test_a_lost_gpu_raises_instead_of_returning_nulls(nvml, code, reason):
     nvml.load(f"{T4}error 0 * {code} 1000 -1\n")
     with open_nvml():
         (gpu,) = all_devices()
@@ -127,7 +127,7 @@ def test_usage_is_shares_bytes_and_watts(nvml):
         assert read_usage(gpu) == Usage(0.37, 3_000_000_000, 15_000_000_000, 65)
 
 
-def test_usage_that_is_not_told_is_null(nvml):
+def test_usage_that_nvml_does_not_report_is_null(nvml):
     nvml.load(T4)
     with open_nvml():
         (gpu,) = all_devices()
@@ -156,21 +156,21 @@ def test_other_processes_are_those_that_cannot_be_this_one(nvml, listed, own, ot
         assert other_processes(gpu, own) == others
 
 
-def test_this_process_is_no_other(nvml):
+def test_this_process_is_not_among_the_others(nvml):
     nvml.load(f"{T4}processes 0 {os.getpid()}\n")
     with open_nvml():
         (gpu,) = all_devices()
         assert other_processes(gpu) == []
 
 
-def test_where_processes_are_not_told_there_is_no_list_of_none(nvml):
+def test_unknown_processes_are_null_instead_of_an_empty_list(nvml):
     nvml.load(f"{T4}missing 0 nvmlDeviceGetComputeRunningProcesses_v3\n")
     with open_nvml():
         (gpu,) = all_devices()
         assert other_processes(gpu) is None
 
 
-def test_a_series_of_states_is_summed_up():
+def test_a_series_of_states_is_summarised():
     states = [
         State(40, 1590, 5001, 0, 0x01),
         State(70, 1000, 5001, 2, 0x04),
@@ -189,7 +189,7 @@ def test_a_series_of_states_is_summed_up():
 
 
 @pytest.mark.parametrize("states", [[], [UNKNOWN, UNKNOWN]])
-def test_nothing_known_is_null_and_no_share_of_0(states):
+def test_unknown_states_are_null_instead_of_0(states):
     found = summarise(states)
     assert found.pop("states") == len(states)
     leaves = [leaf for value in found.values() for leaf in (value.values() if isinstance(value, dict) else [value])]

@@ -12,7 +12,7 @@ T4 = "device 0 6 GPU-11111111-aaaa Tesla T4\n"
 TWO = f"{T4}device 1 4 GPU-22222222-bbbb Tesla P4\n"
 
 
-def test_counter_and_power_are_the_boards(nvml):
+def test_counter_and_power_are_those_of_the_board(nvml):
     nvml.load(f"{T4}base_mj 0 5000\nupdate_ms 0 100\npower 0 0 30000\npower 0 2000 68000\n")
     with open_nvml():
         (gpu,) = all_devices()
@@ -53,7 +53,7 @@ def test_the_counter_moves_once_an_update(nvml, update_ms, ticks):
         assert read == sorted(read)
 
 
-def test_a_reset_and_a_counter_that_stands_still_are_seen_as_such(nvml):
+def test_a_reset_and_a_stuck_counter_have_different_reasons(nvml):
     scenario = f"{TWO}power 0 0 30000\npower 1 0 30000\nbase_mj 0 5000\nreset 0 1500 0\nstuck 1 1000\n"
     nvml.load(scenario)
     with open_nvml():
@@ -65,7 +65,7 @@ def test_a_reset_and_a_counter_that_stands_still_are_seen_as_such(nvml):
         assert read == [(5000, 0), (35000, 30000), (15000, 30000), (45000, 30000)]
 
 
-def test_the_wall_clock_drives_it_too(nvml):
+def test_the_real_clock_works_too(nvml):
     nvml.load(f"clock real\n{T4}update_ms 0 1\npower 0 0 30000\n")
     import time
 
@@ -94,7 +94,7 @@ HOPPER = "device 0 9 GPU-11111111-aaaa NVIDIA H100\npower 0 0 300000\n"
         ("memory 0 average 10\nerror 0 field185 15 0 -1\n", "gpu_lost"),
     ],
 )
-def test_memory_power_is_read_where_it_is_told(nvml, scenario, found):
+def test_memory_power_is_read_where_nvml_reports_it(nvml, scenario, found):
     nvml.load(HOPPER + scenario)
     with open_nvml():
         (gpu,) = all_devices()
@@ -102,14 +102,14 @@ def test_memory_power_is_read_where_it_is_told(nvml, scenario, found):
         assert read == found
 
 
-def test_no_watts_are_no_reading(nvml):
+def test_a_power_of_0_is_not_a_reading(nvml):
     nvml.load(f"{TWO}power 0 0 0\npower 1 0 0\nerror 1 nvmlDeviceGetFieldValues 3 0 -1\n")
     with open_nvml():
         by_field, by_usage = all_devices()
         assert reason_of(by_field.power_mw) == reason_of(by_usage.power_mw) == "reads_zero"
 
 
-def test_the_power_of_a_module_is_not_taken_for_its_gpus(nvml):
+def test_the_power_of_a_module_is_not_used_for_its_gpu(nvml):
     nvml.load(f"{HOPPER}superchip 0\nerror 0 nvmlDeviceGetC2cModeInfoV 999 1000 -1\n")
     with open_nvml():
         (gpu,) = all_devices()
@@ -119,7 +119,7 @@ def test_the_power_of_a_module_is_not_taken_for_its_gpus(nvml):
         assert reason_of(gpu.power_mw) == "nvml_unknown"
 
 
-def test_of_two_gpus_each_has_its_own_figures(nvml):
+def test_each_of_two_gpus_has_its_own_figures(nvml):
     scenario = f"{TWO}power 0 0 30000\npower 1 0 50000\nbase_mj 1 7\nmig 1 1\nno_counter 0\n"
     nvml.load(scenario)
     with open_nvml():
@@ -154,7 +154,7 @@ def test_each_fault_has_its_reason_and_gives_no_number(nvml, scenario, call, rea
         assert reason_of(getattr(gpu, call)) == reason
 
 
-def test_a_fault_in_the_middle_passes_or_stays(nvml):
+def test_a_fault_can_end_or_last(nvml):
     scenario = "error 0 nvmlDeviceGetTotalEnergyConsumption 999 1000 2000\nerror 0 * 15 3000 -1\n"
     nvml.load(f"{T4}power 0 0 30000\n{scenario}")
     with open_nvml():
@@ -167,7 +167,7 @@ def test_a_fault_in_the_middle_passes_or_stays(nvml):
 
 
 @pytest.mark.parametrize("code", [3, 13, 2])
-def test_a_driver_without_the_field_gives_power_all_the_same(nvml, code):
+def test_a_driver_without_the_power_field_still_reports_power(nvml, code):
     faults = f"error 0 nvmlDeviceGetFieldValues {code} 0 -1\nerror 1 field186 {code} 0 -1\n"
     nvml.load(f"{TWO}power 0 0 30000\npower 1 0 30000\n{faults}")
     with open_nvml():
@@ -182,7 +182,7 @@ def test_functions_that_an_old_drivers_library_lacks(old_nvml):
         assert reason_of(gpu.energy_mj) == reason_of(gpu.memory_power_mw) == "driver_too_old"
 
 
-def test_a_call_outside_a_session_is_told_apart(nvml):
+def test_a_call_outside_a_session_has_its_own_reason(nvml):
     nvml.load(T4)
     with open_nvml():
         (gpu,) = all_devices()
@@ -236,19 +236,19 @@ def test_gpus_are_those_that_cuda_shows(nvml, chosen, order, found):
         ({"CUDA_VISIBLE_DEVICES": "GPU-1"}, "no_device"),
     ],
 )
-def test_a_number_means_cudas_gpu_or_nothing(nvml, environment, found):
+def test_a_device_number_means_the_gpu_of_cuda_or_is_an_error(nvml, environment, found):
     os.environ.update(environment)
     nvml.load(TWO)
     with open_nvml():
         assert reason_of(visible_device, 1) == found if isinstance(found, str) else visible_device(1).index == found
 
 
-def test_a_session_that_cannot_be_closed_loses_nothing(nvml):
+def test_a_session_that_cannot_be_closed_keeps_its_readings(nvml):
     nvml.load("")
     with open_nvml():
         pynvml.nvmlShutdown()
 
 
-def test_without_the_library_it_says_so():
+def test_without_the_library_there_is_a_reason():
     with pytest.raises(Unavailable, match=r"^no_nvml_library"), open_nvml():
         pytest.skip("this machine has NVIDIA's driver")

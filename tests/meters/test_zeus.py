@@ -34,7 +34,7 @@ def end(zeus):
     return zeus.end_window("work", sync_execution=False)
 
 
-def test_it_agrees_with_us_and_with_the_truth(nvml):
+def test_zeus_agrees_with_us_and_with_the_truth(nvml):
     devices = "".join(T4.format(index) for index in range(3))
     os.environ["CUDA_VISIBLE_DEVICES"] = "0,1,2"
     nvml.load(devices + "".join(PROFILES))
@@ -51,7 +51,7 @@ def test_it_agrees_with_us_and_with_the_truth(nvml):
             assert abs(theirs[index] / true - 1) < 0.01, (index, theirs, true)
 
 
-def test_a_reset_gives_it_negative_joules_and_us_a_counter_that_fell(nvml):
+def test_at_a_reset_zeus_has_negative_joules_and_we_have_a_reason(nvml):
     os.environ["CUDA_VISIBLE_DEVICES"] = "0"
     nvml.load(f"{T4.format(0)}power 0 0 30000\nbase_mj 0 5000000\nreset 0 1000 0\n")
     with open_nvml():
@@ -63,7 +63,7 @@ def test_a_reset_gives_it_negative_joules_and_us_a_counter_that_fell(nvml):
         assert gpu.energy_mj() < before
 
 
-def test_without_a_counter_it_gives_up_and_we_still_have_the_power(nvml):
+def test_without_a_counter_zeus_fails_and_we_integrate_power(nvml):
     os.environ["CUDA_VISIBLE_DEVICES"] = "0"
     nvml.load(f"{T4.format(0)}power 0 0 30000\nno_counter 0\n")
     with open_nvml():
@@ -78,7 +78,7 @@ def test_without_a_counter_it_gives_up_and_we_still_have_the_power(nvml):
             raise AssertionError("Zeus has learnt it")
 
 
-def test_without_a_driver_it_says_0_joules_and_we_say_why(nvml):
+def test_without_a_driver_zeus_has_0_joules_and_we_have_a_reason(nvml):
     nvml.load("init_error 9\n")
     zeus = monitor()
     begin(zeus)

@@ -68,7 +68,7 @@ def test_the_device_says_what_is_in_the_total(nvml, device, watts):
     assert reading.total_j == (total and pytest.approx(total, rel=0.002)), reading.missing
 
 
-def test_what_one_gpu_lacks_makes_it_a_part(nvml, tmp_path):
+def test_a_gpu_without_readings_makes_the_status_partial(nvml, tmp_path):
     for folder, name in (("intel-rapl:0", "package-0"), ("intel-rapl:0:0", "dram")):
         (tmp_path / folder).mkdir()
         for file, text in (("name", name), ("energy_uj", 0), ("max_energy_range_uj", 262_143_328_850)):
@@ -97,7 +97,7 @@ def test_what_one_gpu_lacks_makes_it_a_part(nvml, tmp_path):
         ("stuck 0 5000\n", "counter_stuck"),
     ],
 )
-def test_a_fault_on_the_way_is_a_reason_and_no_number(nvml, fault, reason):
+def test_a_fault_during_the_measurement_gives_a_reason_instead_of_a_number(nvml, fault, reason):
     nvml.load(T4 + fault)
     with measure(nvml) as reading:
         work(nvml, 8)
@@ -109,7 +109,7 @@ def test_a_fault_on_the_way_is_a_reason_and_no_number(nvml, fault, reason):
     assert made["context"]["gpus"][0]["name"] == "Tesla T4"
 
 
-def test_packages_are_measured_across_a_wrap_and_called_the_machines(nvml, tmp_path):
+def test_packages_are_measured_across_a_wrap_and_flagged_as_the_whole_machine(nvml, tmp_path):
     zone = tmp_path / "intel-rapl:0"
     zone.mkdir()
     for file, text in (("name", "package-0"), ("energy_uj", 262_100_000_000), ("max_energy_range_uj", 262_143_328_850)):
@@ -128,7 +128,7 @@ def test_packages_are_measured_across_a_wrap_and_called_the_machines(nvml, tmp_p
     assert reading.flags == ["processor and memory energy are the whole machine's"]
 
 
-def test_an_exception_goes_through_and_the_thread_ends(nvml):
+def test_an_exception_of_the_body_is_raised_and_the_thread_ends(nvml):
     nvml.load(T4)
     with pytest.raises(LookupError), measure(nvml) as reading:  # noqa: PT012
         work(nvml, 3)
@@ -164,7 +164,7 @@ def test_without_anything_to_measure_everything_is_null_with_reasons(tmp_path):
     assert set(reading.joules.values()) == {None}
 
 
-def test_energy_that_is_required_is_refused_before_anything_runs(tmp_path):
+def test_required_energy_that_cannot_be_measured_is_an_error_before_the_command_runs(tmp_path):
     made = tmp_path / "made"
     with pytest.raises(MachineError, match=r"^--require-energy: this machine can measure nothing \(gpu_board: \w+, "):
         power.run([sys.executable, "-c", f"open({str(made)!r}, 'w')"], require_energy=True, powercap=tmp_path)
@@ -173,7 +173,7 @@ def test_energy_that_is_required_is_refused_before_anything_runs(tmp_path):
         power.watch(lambda seconds, power_w: None, powercap=tmp_path)
 
 
-def test_what_was_lost_on_the_way_is_judged_unless_the_command_failed(tmp_path):
+def test_judge_raises_for_a_lost_measurement_unless_the_command_failed(tmp_path):
     found = power.run([sys.executable, "-c", ""], powercap=tmp_path)
     with pytest.raises(MachineError, match=r"^--require-energy: this machine can measure nothing"):
         power.judge(found)
@@ -187,7 +187,7 @@ def test_the_exit_code_is_the_commands(tmp_path, code, expected):
     assert power.run([sys.executable, "-c", code], powercap=tmp_path)["exit_code"] == expected
 
 
-def test_a_command_that_is_not_there_or_cannot_start_is_told(tmp_path):
+def test_a_command_that_is_missing_or_cannot_start_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"^no-such-thing: this command does not exist\."):
         power.run(["no-such-thing"], powercap=tmp_path)
     script = tmp_path / "script"
