@@ -85,20 +85,23 @@ def number(record: Mapping[str, object], key: str, pattern: Pattern) -> Number:
     return Number(text, value, key, str(record["file"]))
 
 
-def _plain(text: str, html: str, key: str, *, digits: int, pattern: str | None = None, why: str = NOT_KEPT) -> Column:
-    """Return the column of one number; `why` is the reason where it is null, `pattern` the format in HTML."""
+def _text(key: str, digits: int, *, times: float = 1) -> TextCell:
+    """Return the text cell of the number at a key; '-' stands for a value that was not measured."""
+
+    def cell(result: Result) -> str:
+        value = known(result, key)
+        return "-" if value is None else f"{times * value:,.{digits}f}"
+
+    return cell
+
+
+def _html(key: str, pattern: str, why: str = NOT_KEPT) -> HtmlCell:
+    """Return the HTML cell of the number at a key; `why` is the reason where it is null."""
 
     def cell(result: Result) -> Cell:
-        if known(result, key) is None:
-            return Cell(reason=why)
-        return Cell((number(result, key, pattern or f",.{digits}f"),))
+        return Cell(reason=why) if known(result, key) is None else Cell((number(result, key, pattern),))
 
-    return Column(text, lambda result: _text(known(result, key), digits), html, cell)
-
-
-def _text(value: float | None, digits: int, *, times: float = 1) -> str:
-    """Return a number with thousands separators; '-' stands for a value that was not measured."""
-    return "-" if value is None else f"{times * value:,.{digits}f}"
+    return cell
 
 
 def _metric_text(result: Result) -> str:
@@ -164,32 +167,24 @@ def _memory(result: Result) -> Cell:
     return Cell(tuple(parts)) if parts else Cell(reason="the system does not report it")
 
 
+AGREEMENT = "agreement.label_agreement"
+
 # In the order of the tables.
 COLUMNS = (
     Column("runtime", lambda result: f"{result['backend']} {result['device']}"),
     Column("variant", lambda result: str(result["variant"])),
     Column(METRIC, _metric_text, METRIC, metric),
-    _plain(
-        "agree",
-        "agrees with FP32",
-        "agreement.label_agreement",
-        digits=4,
-        pattern=".2%",
-        why="a regression has no labels",
-    ),
-    Column("diff", lambda result: _text(result["agreement"]["max_abs_logit_difference"], 4)),
+    Column("agree", _text(AGREEMENT, 4), "agrees with FP32", _html(AGREEMENT, ".2%", "a regression has no labels")),
+    Column("diff", _text("agreement.max_abs_logit_difference", 4)),
     Column(html_heading="labels changed", html=_flips),
-    _plain("p50 ms", "p50, ms", "latency_ms.p50", digits=2),
-    _plain("p99 ms", "p99, ms", "latency_ms.p99", digits=2),
-    _plain("rows/s", "rows/s", "throughput_per_s", digits=0),
+    Column("p50 ms", _text("latency_ms.p50", 2), "p50, ms", _html("latency_ms.p50", ",.2f")),
+    Column("p99 ms", _text("latency_ms.p99", 2), "p99, ms", _html("latency_ms.p99", ",.2f")),
+    Column("rows/s", _text("throughput_per_s", 0), "rows/s", _html("throughput_per_s", ",.0f")),
     Column(html_heading="energy a row", html=_energy),
-    Column("util", lambda result: _text(known(result, UTILISATION), 1, times=100), "utilisation", _utilisation),
-    Column("MB", lambda result: _text(result["peak_memory_mb"]["host"], 0)),
-    Column("mJ/row", lambda result: _text(result["energy"]["per_inference_j"], 2, times=1e3)),
-    Column(
-        html_heading="real tokens",
-        html=_plain("", "", "tokens.padding_efficiency", digits=1, pattern=".1%").html,
-    ),
+    Column("util", _text(UTILISATION, 1, times=100), "utilisation", _utilisation),
+    Column("MB", _text("peak_memory_mb.host", 0)),
+    Column("mJ/row", _text("energy.per_inference_j", 2, times=1e3)),
+    Column(html_heading="real tokens", html=_html("tokens.padding_efficiency", ".1%")),
     Column(html_heading="peak memory, MB", html=_memory),
 )
 TEXT_COLUMNS = [(column.text_heading, column.text) for column in COLUMNS if column.text_heading and column.text]
