@@ -19,7 +19,7 @@ from toolchain.records.energy import GpuStates
 POLL_S = 0.05
 
 # Interval between readings while waiting for a tick. It is the error in time of a window's edge.
-HUNT_S = 0.001
+TICK_POLL_S = 0.001
 
 # A counter that does not move for this long is stuck; the slowest known ticks take 100 ms.
 EDGE_LIMIT_S = 2.0
@@ -138,7 +138,7 @@ class EnergyMeter:
         limit_s = self.clock() + EDGE_LIMIT_S
         while any(len(track.times_s) <= TICKS for track in self._counters()) and self.clock() < limit_s:
             self._read(self._counters())
-            self.rest(HUNT_S)
+            self.rest(TICK_POLL_S)
         for key, track in list(self.tracks.items()):
             track.find_tick()
             if track.source.is_counter and track.tick_s is None:
@@ -203,20 +203,20 @@ class EnergyMeter:
         self.poll()
         counters = sorted(self._counters(), key=lambda track: track.tick_s or 0.0)
         slowest, others = counters[-1:], counters[:-1]
-        self._hunt(others)
-        start_s = self._hunt(slowest)
+        self._await_ticks(others)
+        start_s = self._await_ticks(slowest)
         edge_s = max((track.last_tick_s for track in slowest if track.last_tick_s > start_s), default=self.clock())
-        self._hunt(others)
+        self._await_ticks(others)
         self.poll()
         return edge_s
 
-    def _hunt(self, tracks: list[Track]) -> float:
-        """Read all counters every `HUNT_S` until these have moved; return the moment when that began."""
+    def _await_ticks(self, tracks: list[Track]) -> float:
+        """Read all counters every `TICK_POLL_S` until these have moved; return the moment when that began."""
         start_s = self.clock()
         while self.clock() < start_s + EDGE_LIMIT_S and any(
             track.last_tick_s <= start_s and not (track.faults and track.faults[-1][0] > start_s) for track in tracks
         ):
-            self.rest(HUNT_S)
+            self.rest(TICK_POLL_S)
             self._read(self._counters())
         return start_s
 

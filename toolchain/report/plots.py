@@ -70,9 +70,11 @@ def against(results: list[Result], cost: Axis, *, name: str, caption: str) -> Pl
         axes.set(xlabel=f"{cost.label} ({'less' if cost.less else 'more'} is better)", ylabel=primary)
         figure.legend(loc="outside upper left", ncols=2, fontsize="small")
 
-    said = "; ".join(f"{names[at]}: {primary} {y:.4f} at {x:.4g}" for (at, x, *_), y in zip(known, metric, strict=True))
+    description = "; ".join(
+        f"{names[at]}: {primary} {y:.4f} at {x:.4g}" for (at, x, *_), y in zip(known, metric, strict=True)
+    )
     height = 2.9 + ROW * ((len(known) + 1) // 2)
-    svg = draw(paint, name=name, size=(WIDTH, height), title=f"{primary} against {cost.label}", description=said)
+    svg = draw(paint, name=name, size=(WIDTH, height), title=f"{primary} against {cost.label}", description=description)
     if len(front) > 1:
         caption += " Dashed: the results that no other beats in both."
     keys = (f"metrics.{primary}", f"metrics_ci95.{primary}", cost.key)
@@ -104,11 +106,11 @@ def latency(results: list[Result], *, name: str) -> Plot:
         name_rows(axes, names_of(results))
         axes.set_xlabel("latency of one row, text to logits, ms")
 
-    said = "; ".join(
+    description = "; ".join(
         f"{label}: " + ", ".join(f"{key} {result['latency_ms'][key]:.3g} ms" for key in PERCENTILES)
         for label, result in zip(names_of(results), results, strict=True)
     )
-    svg = draw(paint, name=name, size=(WIDTH, 1 + 1.4 * ROW * len(results)), title="Latency", description=said)
+    svg = draw(paint, name=name, size=(WIDTH, 1 + 1.4 * ROW * len(results)), title="Latency", description=description)
     caption = "Latency of single rows: the median (large), then the 90th, 95th and 99th percentile (small)."
     return Plot(svg, caption, tuple(f"latency_ms.{key}" for key in PERCENTILES), _files(results))
 
@@ -131,8 +133,8 @@ def padding(results: list[Result], *, name: str) -> Plot | None:
         figure.legend(loc="outside upper left", ncols=2, fontsize="small")
 
     pairs = zip(names_of(known), known, strict=True)
-    said = "; ".join(f"{label}: {result['tokens']['padding_efficiency']:.1%} real" for label, result in pairs)
-    svg = draw(paint, name=name, size=(WIDTH, 1.3 + 1.4 * ROW * len(known)), title="Padding", description=said)
+    description = "; ".join(f"{label}: {result['tokens']['padding_efficiency']:.1%} real" for label, result in pairs)
+    svg = draw(paint, name=name, size=(WIDTH, 1.3 + 1.4 * ROW * len(known)), title="Padding", description=description)
     keys = ("tokens.real", "tokens.slots")
     return Plot(svg, "Positions computed: tokens of the texts, and padding.", keys, _files(known))
 
@@ -152,8 +154,8 @@ def lengths(results: list[Result], *, name: str) -> Plot | None:
         axes.hist(tokens, bins=edges, weights=rows, color=SERIES[0], rwidth=0.9)
         axes.set(xlabel="tokens a row, special ones included", ylabel="rows")
 
-    said = f"from {pairs[0][0]} to {pairs[-1][0]} tokens a row"
-    svg = draw(paint, name=name, size=(WIDTH, 2.6), title="Lengths", description=said)
+    description = f"from {pairs[0][0]} to {pairs[-1][0]} tokens a row"
+    svg = draw(paint, name=name, size=(WIDTH, 2.6), title="Lengths", description=description)
     return Plot(svg, "Lengths of the rows.", ("tokens.lengths",), (known["file"],))
 
 

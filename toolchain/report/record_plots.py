@@ -94,8 +94,8 @@ def power(record: SavedPowerRecord, *, name: str) -> Plot | None:
     parts = [key for key in samples if key.endswith("_w")]
     if not parts:
         return None
-    said = f"{', '.join(parts)} over {samples['time_s'][-1]:.4g} s"
-    svg = draw(_power_painter(record), name=name, size=(WIDTH, 2.9), title="Power over time", description=said)
+    description = f"{', '.join(parts)} over {samples['time_s'][-1]:.4g} s"
+    svg = draw(_power_painter(record), name=name, size=(WIDTH, 2.9), title="Power over time", description=description)
     return Plot(svg, "Power over time.", tuple(f"samples.{key}" for key in parts), (record["file"],))
 
 

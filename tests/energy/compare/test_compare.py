@@ -15,7 +15,7 @@ from toolchain.energy import protocol as protocols
 from toolchain.energy.compare import blocks, compare_energy, judge
 from toolchain.energy.compare.blocks import describe, in_blocks, measure, shuffle
 from toolchain.energy.compare.contenders import Contender, Load
-from toolchain.energy.compare.record import Match, record_of
+from toolchain.energy.compare.record import Comparison, record_of
 from toolchain.energy.load import Piece, Work
 from toolchain.energy.protocol import Protocol, Run, Trial, WarmUp
 from toolchain.errors import MachineError, UsageError
@@ -75,13 +75,15 @@ def trial(joules, *, rows=6000.0, reason=None):
 
 
 def played(names, window, *, blocks=10):
-    """Return the record of a match with these windows."""
+    """Return the record of a comparison with these windows."""
     order = shuffle(names, blocks, seed=3)
     runs = {name: Run(warm_up=WarmUp(12.0, True)) for name in names}
     for block, name in in_blocks(order):
         runs[name].trials.append(window(name, block))
-    match = Match([contender(name) for name in names], Rows872(), Protocol(windows=blocks, seed=3), order, runs)
-    return record_of(match, power_meter())
+    comparison = Comparison(
+        [contender(name) for name in names], Rows872(), Protocol(windows=blocks, seed=3), order, runs
+    )
+    return record_of(comparison, power_meter())
 
 
 def noisy(means, noise=0.03):
@@ -176,9 +178,11 @@ def test_few_blocks_give_a_ratio_without_an_interval(capsys):
 
 
 def test_differences_between_contenders_are_flagged_and_flags_of_some_have_their_names():
-    match = Match([contender("torch fp32", "cpu"), contender("trt int8", max_length=64)], Rows872(), Protocol())
-    match.runs = {"trt int8": Run([trial(0.01)] * 5, WarmUp(120.0, False))}
-    record = record_of(match, power_meter())
+    comparison = Comparison(
+        [contender("torch fp32", "cpu"), contender("trt int8", max_length=64)], Rows872(), Protocol()
+    )
+    comparison.runs = {"trt int8": Run([trial(0.01)] * 5, WarmUp(120.0, False))}
+    record = record_of(comparison, power_meter())
     assert record["flags"] == [
         "contenders run on different devices, so that their totals hold different components",
         "contenders truncate rows at different lengths, so that a row is not the same work for all",
@@ -198,8 +202,8 @@ def numbers(value):
 
 
 def test_nothing_measurable_is_null_with_reasons(capsys):
-    match = Match([contender("torch fp32"), contender("trt int8")], Rows872(), Protocol())
-    record = record_of(match, power_meter(power=False))
+    comparison = Comparison([contender("torch fp32"), contender("trt int8")], Rows872(), Protocol())
+    record = record_of(comparison, power_meter(power=False))
     assert (record["status"], record["reason"], record["flags"]) == ("unavailable", "no_nvml_library", [])
     assert numbers(record["contenders"]) == []
     assert numbers([{**found, "blocks": None, "dropped": None} for found in record["comparisons"]]) == []

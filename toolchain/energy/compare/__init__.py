@@ -6,7 +6,7 @@ from pathlib import Path
 
 from toolchain.energy.compare.blocks import measure, shuffle
 from toolchain.energy.compare.contenders import Contender, Log, find_contenders, find_rows, opened
-from toolchain.energy.compare.record import Match, record_of
+from toolchain.energy.compare.record import Comparison, record_of
 from toolchain.energy.components import lacking
 from toolchain.energy.evaluation import protocol_of
 from toolchain.errors import MachineError
@@ -45,15 +45,15 @@ def compare_energy(
     recipe = Recipe.make(changes)
     protocol = dataclasses.replace(protocol_of(recipe), windows=recipe.energy_windows or BLOCKS)
     contenders = find_contenders(places, backends, changes, log=log)
-    match = Match(contenders, find_rows(contenders, seed=recipe.seed), protocol)
+    comparison = Comparison(contenders, find_rows(contenders, seed=recipe.seed), protocol)
     with open_meter(_device(contenders)) as meter:
         able = [one for one in contenders if _is_measured(one, meter, required=recipe.require_energy)]
         if able:
-            match.order = shuffle([one.name for one in able], protocol.windows, seed=recipe.seed)
-            with opened(able, match.rows, single=recipe.rate is not None, seed=recipe.seed, log=log) as loads:
-                match.slots = {name: load.batch_slots for name, load in loads.items()}
-                match.runs = measure(loads, match.order, meter, protocol, log=log)
-        record = record_of(match, meter)
+            comparison.order = shuffle([one.name for one in able], protocol.windows, seed=recipe.seed)
+            with opened(able, comparison.rows, single=recipe.rate is not None, seed=recipe.seed, log=log) as loads:
+                comparison.slots = {name: load.batch_slots for name, load in loads.items()}
+                comparison.runs = measure(loads, comparison.order, meter, protocol, log=log)
+        record = record_of(comparison, meter)
     return _saved(record, contenders)
 
 

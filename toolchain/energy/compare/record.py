@@ -29,7 +29,7 @@ OTHER_LENGTHS = "contenders truncate rows at different lengths, so that a row is
 
 
 @dataclass
-class Match:
+class Comparison:
     """The contenders and their measurements.
 
     Attributes:
@@ -49,10 +49,10 @@ class Match:
     slots: dict[str, int | None] = field(default_factory=dict)
 
 
-def record_of(match: Match, meter: EnergyMeter) -> EnergyComparison:
-    """Return the record of a match; if nothing was measured, it has the reasons."""
-    blocks = {one.name: _block(match, one, meter) for one in match.contenders}
-    first, *others = match.contenders
+def record_of(comparison: Comparison, meter: EnergyMeter) -> EnergyComparison:
+    """Return the record of a comparison; if nothing was measured, it has the reasons."""
+    blocks = {one.name: _block(comparison, one, meter) for one in comparison.contenders}
+    first, *others = comparison.contenders
     reasons = [block["reason"] for block in blocks.values() if block["status"] != "measured"]
     statuses = {block["status"] for block in blocks.values()}
     resolved = first.target.resolved
@@ -61,30 +61,30 @@ def record_of(match: Match, meter: EnergyMeter) -> EnergyComparison:
         "kind": "energy_comparison",
         "status": statuses.pop() if len(statuses) == 1 else "partial",
         "reason": reasons[0] if reasons else None,
-        "blocks": match.order,
-        "seed": match.protocol.seed,
-        "contenders": [_entry(match, one, blocks[one.name]) for one in match.contenders],
-        "comparisons": [_comparison(first, other, blocks, seed=match.protocol.seed) for other in others],
-        "protocol": _protocol(match, meter),
+        "blocks": comparison.order,
+        "seed": comparison.protocol.seed,
+        "contenders": [_entry(comparison, one, blocks[one.name]) for one in comparison.contenders],
+        "comparisons": [_comparison(first, other, blocks, seed=comparison.protocol.seed) for other in others],
+        "protocol": _protocol(comparison, meter),
         "context": context(meter),
-        "flags": _flags(match.contenders, blocks),
+        "flags": _flags(comparison.contenders, blocks),
         "components": _components(meter),
         "task": resolved.task.name,
         "split": resolved.recipe.split,
-        "n": len(match.rows),
-        "data_sha256": match.rows.digest,
+        "n": len(comparison.rows),
+        "data_sha256": comparison.rows.digest,
         "environment": describe(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def _block(match: Match, contender: Contender, meter: EnergyMeter) -> EnergyBlock:
+def _block(comparison: Comparison, contender: Contender, meter: EnergyMeter) -> EnergyBlock:
     """Return the energy block of a contender; if it did not run, the block has the reason."""
-    device, run = contender.target.device, match.runs.get(contender.name)
-    return block(run, meter, match.protocol, device=device) if run else not_measurable(meter, device)
+    device, run = contender.target.device, comparison.runs.get(contender.name)
+    return block(run, meter, comparison.protocol, device=device) if run else not_measurable(meter, device)
 
 
-def _entry(match: Match, contender: Contender, block: EnergyBlock) -> ContenderRecord:
+def _entry(comparison: Comparison, contender: Contender, block: EnergyBlock) -> ContenderRecord:
     target = contender.target
     return {
         "name": contender.name,
@@ -93,7 +93,7 @@ def _entry(match: Match, contender: Contender, block: EnergyBlock) -> ContenderR
         "device": target.device,
         "precision": target.precision,
         "artefact": {"file": str(target.artefact["file"]), "sha256": target.artefact["sha256"]},
-        "batch_slots": match.slots.get(contender.name),
+        "batch_slots": comparison.slots.get(contender.name),
         "status": block["status"],
         "reason": block["reason"],
         "detail": block["detail"],
@@ -118,14 +118,14 @@ def _comparison(first: Contender, other: Contender, blocks: dict[str, EnergyBloc
     return {"baseline_name": first.name, "candidate_name": other.name, **found}
 
 
-def _protocol(match: Match, meter: EnergyMeter) -> ComparisonProtocol:
-    rate = match.protocol.rate
+def _protocol(comparison: Comparison, meter: EnergyMeter) -> ComparisonProtocol:
+    rate = comparison.protocol.rate
     return {
         "mode": "fixed_load" if rate else "max_throughput",
         "rate_per_s": rate,
-        "window_s": match.protocol.length_s(meter),
+        "window_s": comparison.protocol.length_s(meter),
         "tick_ms": 1e3 * meter.tick_s or None,
-        "warm_up": {name: warm_up_record(run) for name, run in match.runs.items()},
+        "warm_up": {name: warm_up_record(run) for name, run in comparison.runs.items()},
     }
 
 
