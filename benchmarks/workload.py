@@ -39,4 +39,4 @@ def make(chosen: Recipe, folder: Path, *, steps: tuple[str, ...] = STEPS) -> Wor
     """Build the graphs of a recipe below `folder`."""
     resolved = resolve(chosen.replace(precision="int8", output=str(folder / "bundle")), steps)
     build(resolved.recipe, steps=steps, engine=False)
-    return Workload(resolved, resolved.target, folder)
+    return Workload(resolved, resolved.bundle_folder, folder)

@@ -1,4 +1,4 @@
-"""The commands of the README and the guides run as they stand, and the README knows every command there is."""
+"""The commands of the README and the guides run as they are written; every command is described; links work."""
 
 import os
 import re
@@ -33,8 +33,35 @@ def test_its_commands_run(block, tmp_path, root, commands):
     assert done.returncode == 0, done.stderr
 
 
-def test_it_names_every_command():
-    assert [name for name in COMMANDS if f"`toolchain {name}`" not in README] == []
+def test_the_guide_to_commands_names_each(root):
+    page = (root / "docs/guides/commands.md").read_text()
+    assert [name for name in COMMANDS if f"| `toolchain {name}` |" not in page] == []
+
+
+def test_links_between_documents_lead_somewhere(root):
+    documents = [root / "README.md", root / "CONTRIBUTING.md", *(root / "docs").rglob("*.md")]
+    broken = []
+    for document in documents:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
+            if not (document.parent / link).exists():
+                broken.append(f"{document.relative_to(root)}: {link}")
+    assert broken == []
+
+
+def test_files_that_documents_name_exist(root):
+    files = [*(str(path.relative_to(root)) for part in ("toolchain", "tests") for path in (root / part).rglob("*.*"))]
+    missing = []
+    for document in (root / "docs/architecture.md", *(root / "docs/decisions").glob("*.md")):
+        for name in re.findall(r"`([\w/.-]+\.py)`", document.read_text()):
+            if not any(f"/{file}".endswith(f"/{name}") for file in files):
+                missing.append(f"{document.name}: {name}")
+    assert missing == []
+
+
+def test_the_python_of_the_readme_is_that_of_the_guide_which_runs(root):
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    guide = (root / "docs/guides/python.md").read_text().splitlines()
+    assert [line for line in block.splitlines() if line and line not in guide] == []
 
 
 def test_paths_it_names_exist(root):

@@ -195,18 +195,18 @@ def difference(found: Array, expected: Array, fp32: Array) -> str:
 def encoder() -> Any:
     """Return the carried model as the project's `Encoder`."""
     from toolchain import graph
-    from toolchain.graph.encoder import dissect
+    from toolchain.graph.encoder import parse_encoder
 
-    return dissect(graph.load(KIT / "graphs/model.onnx"))
+    return parse_encoder(graph.load(KIT / "graphs/model.onnx"))
 
 
-def packed_graph(integer: bool) -> bytes:
+def plugin_graph(integer: bool) -> bytes:
     """Return the project's graph without padding, for the plugins of 8.5, in the opset that its parser supports."""
     from toolchain import graph
-    from toolchain.graph.plugin_graph import QKV, SKIP_NORM, packed
+    from toolchain.graph.plugin_graph import QKV, SKIP_NORM, packed_graph
 
     attention, versions = INT8 if integer else FP16, {QKV: "2", SKIP_NORM: "2"}
-    model = packed(encoder(), dtype="float32", attention_type=attention, norm_type=FP16, versions=versions)
+    model = packed_graph(encoder(), dtype="float32", attention_type=attention, norm_type=FP16, versions=versions)
     model.opset_imports[""] = 17
     model.ir_version = 8
     return bytes(graph.serialised(model))
@@ -281,10 +281,10 @@ class Steps:
     def plugin(self, step: str) -> None:
         """Run the packed graph with the attention plugin, in FP16 (`plugin16`) or INT8 (`plugin8`)."""
         integer, cache = step == "plugin8", None
-        data = packed_graph(integer)
-        from toolchain.graph.plugin_graph import pack
+        data = plugin_graph(integer)
+        from toolchain.graph.plugin_graph import pack_batch
 
-        rows = pack(self.batch)
+        rows = pack_batch(self.batch)
         if integer:
             from toolchain.engine.calibrator import entropy_calibrator
 
@@ -315,7 +315,7 @@ def main() -> None:
     """Run the step."""
     sys.path.insert(0, str(REPO))
     if STEP == "graph":  # without TensorRT, so that the project's part can be tested anywhere
-        print(f"packed graphs of {len(packed_graph(False))} and {len(packed_graph(True))} bytes")
+        print(f"packed graphs of {len(plugin_graph(False))} and {len(plugin_graph(True))} bytes")
         return
     trt, logger = import_trt()
     trt.init_libnvinfer_plugins(logger, "")

@@ -1,5 +1,6 @@
 """The GPU kit: files that are cut into parts, carried in several commands, and joined again; steps of a stage."""
 
+import ast
 import importlib
 import json
 import lzma
@@ -59,3 +60,17 @@ def test_a_step_that_fails_or_is_slow_does_not_stop_the_others(kit):
     steps = json.loads((kit.OUT / "try.json").read_text())["steps"]
     assert [one["outcome"] for one in steps] == ["ok", "FAIL 1", "TOO SLOW", "no time"]
     assert [one["detail"] for one in steps[:2]] == ["fine", "why"]
+
+
+def test_scripts_import_only_names_that_exist(root):
+    """No test can run all of the kit, so at least its imports from the toolchain are checked."""
+    missing = []
+    for script in (root / "benchmarks").rglob("*.py"):
+        for node in ast.walk(ast.parse(script.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("toolchain"):
+                module = importlib.import_module(node.module)
+                for alias in node.names:
+                    submodule = root / node.module.replace(".", "/") / f"{alias.name}.py"
+                    if not hasattr(module, alias.name) and not submodule.exists():
+                        missing.append(f"{script.name}: {node.module}.{alias.name}")
+    assert missing == []
