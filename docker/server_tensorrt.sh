@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Prints what pip shall install for the TensorRT library of this image: tensorrt-cu13==10.16.1.11 and its bindings.
-# Debian's version is 10.16.1.11-1+cuda13.2: library, revision, CUDA.
+# Prints the pip requirements for the TensorRT library of this image: tensorrt-cu13==10.16.1.11 and its bindings.
+# The version of the Debian package is, for example, 10.16.1.11-1+cuda13.2: library, revision, CUDA.
 set -euo pipefail
 version=$(dpkg-query --show --showformat='${Version}\n' 'libnvinfer[0-9]*' | head -1)
 if [[ ! $version =~ ^([0-9.]+)-[0-9]+\+cuda([0-9]+) ]]; then
-    echo "libnvinfer: its version is '$version', not LIBRARY-REVISION+cudaCUDA. Choose another image with TRITON=." >&2
+    echo "libnvinfer: the version '$version' is not LIBRARY-REVISION+cudaCUDA. Choose another image with TRITON=." >&2
     exit 1
 fi
 for package in "" -bindings; do

@@ -14,7 +14,7 @@ from toolchain.graph.cuda import for_cuda
 from toolchain.graph.fp16 import to_half
 from toolchain.meters.gpu_state import describe, other_processes, read_state
 from toolchain.meters.nvml import Unavailable, open_nvml, visible_devices
-from toolchain.profile.probes import open_probe
+from toolchain.profile.profilers import open_profiler
 from toolchain.profile.spans import group_ms
 from toolchain.runtimes.ort import open_ort
 from toolchain.runtimes.pytorch import open_torch
@@ -80,7 +80,7 @@ def test_pytorchs_parts_fill_a_call_on_the_gpu(checkpoints, probe, kind):
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("torch has no CUDA here")
-    with open_probe("torch", find_model(str(checkpoints[kind])), device="cuda:0") as opened:
+    with open_profiler("torch", find_model(str(checkpoints[kind])), device="cuda:0") as opened:
         for _ in range(5):
             opened.infer(probe(kind))
         ms = group_ms(opened.spans()[1:])

@@ -1,4 +1,4 @@
-"""What stands in docker/, read."""
+"""The parsed files of docker/."""
 
 import re
 
@@ -13,7 +13,7 @@ def dockerfile(root):
 
 @pytest.fixture
 def stages(dockerfile):
-    """Name of each stage -> its lines."""
+    """Return the name of each stage -> its lines."""
     return {text.split("\n")[0].split()[-1]: text for text in re.split(r"^FROM ", dockerfile, flags=re.MULTILINE)[1:]}
 
 

@@ -1,4 +1,4 @@
-"""KServe's kinds, as its own Python package describes them: which fields each has, and of which type.
+"""KServe's kinds as its own Python package describes them: the fields of each, with their types.
 
 The package needs so much else that it is not installed but only read. `make test` gets it into .venv/kserve;
 TOOLCHAIN_KSERVE names another folder.
@@ -14,7 +14,7 @@ PLAIN = {"str": str, "bool": bool, "int": int}
 
 
 class NoKserveError(Exception):
-    """The package is not here; the message says where it was looked for."""
+    """The package is missing; the message names the place where it was expected."""
 
 
 def read_kinds(root: Path) -> dict[str, Path]:
@@ -32,7 +32,7 @@ def read_kinds(root: Path) -> dict[str, Path]:
 
 
 def faults(value: Any, kind: str, kinds: dict[str, Path], place: str = "") -> list[str]:
-    """Return where `value` has a field that its kind has not, or one of another type; Kubernetes' own kinds pass."""
+    """Return the places where `value` has an unknown field or a wrong type; Kubernetes' own kinds are not checked."""
     if of := re.fullmatch(r"list\[(.*)\]", kind):
         rows = value if isinstance(value, list) else []
         found = [] if isinstance(value, list) else [f"{place}: no list"]

@@ -1,4 +1,4 @@
-"""Images and the compose file agree with each other and with the tests; nothing runs as root."""
+"""Images and the compose file agree with each other and with the tests, and nothing runs as root."""
 
 import os
 import re
@@ -19,7 +19,7 @@ def test_the_linter_finds_nothing(root):
     assert done.stdout + done.stderr == ""
 
 
-def test_one_tensorrt_for_package_bindings_libraries_and_tests(root, dockerfile, services):
+def test_package_bindings_libraries_and_tests_have_one_version_of_tensorrt(root, dockerfile, services):
     pinned = re.findall(r'"(tensorrt-cu12[a-z-]*)==\$\{TENSORRT\}"', dockerfile)
     assert sorted(pinned) == ["tensorrt-cu12", "tensorrt-cu12-bindings", "tensorrt-cu12-libs"]
     builders = [service for service in services.values() if service["build"]["target"] == "builder"]
@@ -50,7 +50,7 @@ def test_the_engine_is_built_with_the_tensorrt_of_its_server(root, tmp_path, fou
     assert expected or "TRITON=" in done.stderr
 
 
-def test_everything_it_is_made_from_has_a_version(dockerfile, stages, services):
+def test_each_source_of_an_image_has_a_version(dockerfile, stages, services):
     images = [line.split()[1] for line in dockerfile.splitlines() if line.startswith("FROM")]
     assert len(images) == 6
     assert all("${" in image for image in images if image not in stages)
@@ -63,18 +63,18 @@ def test_everything_it_is_made_from_has_a_version(dockerfile, stages, services):
     assert services["triton"]["image"].endswith(f":{version}")
 
 
-def test_the_server_has_the_tokenizers_and_the_runtime_that_the_tests_have(root, stages):
+def test_the_server_has_the_versions_of_tokenizers_and_runtime_of_the_tests(root, stages):
     constraints = (root / "constraints.txt").read_text().split()
     pinned = re.findall(r"(?:tokenizers|onnxruntime)==\S+", stages["triton"])
     assert len(pinned) == 2
     assert set(pinned) <= set(constraints)
 
 
-def test_no_service_asks_for_what_another_needs(root):
+def test_services_do_not_require_each_others_variables(root):
     assert ":?" not in (root / "docker/compose.yaml").read_text()  # compose fills in the whole file, whatever is run
 
 
-def test_it_runs_without_rights(stages, services):
+def test_containers_run_without_privileges(stages, services):
     for name, lines in stages.items():
         users = re.findall(r"^USER (\S+)", lines, re.MULTILINE)
         assert name == "wheels" or users[-1] == "10001"
@@ -83,20 +83,20 @@ def test_it_runs_without_rights(stages, services):
         assert "no-new-privileges:true" in service["security_opt"]
 
 
-def test_servers_are_seen_by_this_machine_alone_and_write_nothing(services):
+def test_servers_are_local_and_read_only(services):
     for name in ("triton", "triton-gpu", "service"):
         assert services[name]["read_only"]
         assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
         assert all(volume.endswith(":ro") for volume in services[name]["volumes"])
 
 
-def test_what_it_copies_is_there(root, dockerfile):
+def test_copied_files_exist(root, dockerfile):
     for line in re.findall(r"^COPY (?!--from)(.*)$", dockerfile, re.MULTILINE):
         *sources, _ = line.split()
         assert [source for source in sources if not (root / source).exists()] == []
 
 
-def test_every_builder_has_the_gpu_and_accepts(services):
+def test_each_builder_has_the_gpu_and_runs_accept(services):
     for name in ("trt10", "trt11"):
         assert services[name]["command"][0] == "accept"
     for name in ("trt10", "trt11", "triton-gpu"):
@@ -104,13 +104,13 @@ def test_every_builder_has_the_gpu_and_accepts(services):
         assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
 
 
-def test_triton_with_a_gpu_and_without_are_one(services):
+def test_triton_with_and_without_a_gpu_is_one_image(services):
     assert "deploy" not in services["triton"]
     assert services["triton-gpu"] == services["triton"] | {"deploy": services["trt10"]["deploy"]}
 
 
-def test_what_is_to_be_typed_is_there(root, services, stages):
-    """Services, stages and files that README, guides and the compose file itself name behind `docker`."""
+def test_the_documented_docker_commands_name_existing_things(root, services, stages):
+    """The services, stages and files that README, guides and the compose file name in `docker` commands."""
     files = [root / "README.md", root / "CHANGELOG.md", *root.glob("docs/**/*.md"), *root.glob("docker/*")]
     texts = [file.read_text() for file in files if file.is_file()]
     lines = [line for text in texts for line in re.findall(r"docker (?:compose|build) [^`\n#]*", text)]
@@ -121,7 +121,7 @@ def test_what_is_to_be_typed_is_there(root, services, stages):
     assert all((root / file).exists() for line in lines for file in re.findall(r"-f (\S+)", line))
 
 
-def test_the_compose_file_fits_its_schema(root):
+def test_the_compose_file_follows_its_schema(root):
     pytest.importorskip("check_jsonschema")
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
     for file in (root / "docker/compose.yaml", root / "toolchain/ship/image/compose.yaml"):
@@ -129,7 +129,7 @@ def test_the_compose_file_fits_its_schema(root):
         assert done.returncode == 0, done.stdout
 
 
-def test_compose_itself_reads_it(root):
+def test_docker_compose_reads_the_file(root):
     docker = shutil.which("docker")
     if not docker or subprocess.run([docker, "compose", "version"], capture_output=True).returncode:
         pytest.skip("there is no docker compose here")
@@ -138,6 +138,6 @@ def test_compose_itself_reads_it(root):
         assert subprocess.run(command, capture_output=True, text=True).stderr == ""
 
 
-def test_every_server_says_whether_it_is_well(stages):
+def test_each_server_has_a_health_check(stages):
     for name in ("service", "service-trt", "triton"):
         assert "/v2/health/ready" in re.search(r"HEALTHCHECK .*\n.*", stages[name])[0]

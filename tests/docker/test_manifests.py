@@ -1,4 +1,4 @@
-"""The manifests fit the schemas of their kinds, and name what is there: in each other, in the images, in our code."""
+"""The manifests follow the schemas of their kinds, and the names in them exist in manifests, images and code."""
 
 import copy
 import json
@@ -11,11 +11,11 @@ from toolchain.cli import parser
 from toolchain.ship.launch import OWN, SHARED_MEMORY, STOCK
 from toolchain.ship.models import names
 
+# API versions of Kubernetes itself.
 STANDARD = ("apps/v1", "v1", "policy/v1", "autoscaling/v2")
-"""Kinds of Kubernetes itself."""
 
+# Deployment -> the stage of the Dockerfile that builds its image.
 IMAGES = {"sst2-triton": "triton", "sst2-service": "service"}
-"""Deployment -> the stage of the Dockerfile that its image is."""
 
 
 def one(manifests, kind, name=None):
@@ -31,7 +31,7 @@ def runtime(manifests):
     return one(manifests, "ServingRuntime")["spec"]
 
 
-def test_they_fit_the_schemas_of_kubernetes(manifests):
+def test_manifests_follow_the_schemas_of_kubernetes(manifests):
     validator = pytest.importorskip("kubernetes_validate")
     mine = [found for found in manifests if found["apiVersion"] in STANDARD]
     assert {found["kind"] for found in mine} >= {"Deployment", "Service", "HorizontalPodAutoscaler", "ConfigMap"}
@@ -42,8 +42,8 @@ def test_they_fit_the_schemas_of_kubernetes(manifests):
         validator.validate(found, validator.latest_version(), strict=True)
 
 
-def test_pod_monitors_fit_their_schema(manifests):
-    """That of the Prometheus operator; it drops fields that it does not know."""
+def test_pod_monitors_follow_their_schema(manifests):
+    """The schema of the Prometheus operator ignores unknown fields, so the result is compared."""
     schema = pytest.importorskip("cloudcoil.models.prometheus_operator.v1").PodMonitor
 
     def read(found):
@@ -59,7 +59,7 @@ def test_pod_monitors_fit_their_schema(manifests):
 
 @pytest.fixture
 def faults(by_path, root):
-    """Return what is wrong with one of KServe's kinds."""
+    """Return a function that returns the faults of a KServe object."""
     module = by_path("docker/kserve")
     try:
         kinds = module.read_kinds(root)
@@ -69,18 +69,18 @@ def faults(by_path, root):
     return lambda found: module.faults(found, classes[found["kind"]], kinds)
 
 
-def test_kserves_kinds_fit_what_its_package_says(manifests, faults):
+def test_kserves_kinds_follow_its_package(manifests, faults):
     for kind in ("ServingRuntime", "InferenceService"):
         assert faults(one(manifests, kind)) == []
 
 
-def test_a_wrong_field_of_kserves_is_found(manifests, faults):
+def test_a_wrong_field_of_kserve_is_found(manifests, faults):
     found = copy.deepcopy(one(manifests, "InferenceService"))
     found["spec"]["predictor"] |= {"minReplica": 0, "maxReplicas": "8"}
     assert faults(found) == [".spec.predictor.maxReplicas: no int", ".spec.predictor.minReplica"]
 
 
-def test_they_name_each_other(manifests):
+def test_references_between_manifests_exist(manifests):
     there = {(found["kind"], found["metadata"]["name"]) for found in manifests}
     rules = yaml.safe_load(one(manifests, "ConfigMap")["data"]["config.yaml"])["rules"]
     made = {rule["name"]["as"] for rule in rules}
@@ -102,7 +102,7 @@ def test_they_name_each_other(manifests):
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_ports_are_those_of_the_image_and_have_names_that_are_used(manifests, stages, name):
+def test_ports_are_those_of_the_image_and_their_names_are_used(manifests, stages, name):
     (container,) = pod(manifests, name)["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     exposed = re.search(r"^EXPOSE (.*)$", stages[IMAGES[name]], re.MULTILINE)[1]
@@ -119,7 +119,7 @@ def test_ports_are_those_of_the_image_and_have_names_that_are_used(manifests, st
         assert endpoint["port"] in ports
 
 
-def test_images_are_those_that_the_compose_file_builds(manifests, services, dockerfile):
+def test_images_are_built_by_the_compose_file(manifests, services, dockerfile):
     built = {service["image"]: service["build"]["target"] for service in services.values()}
     for name, stage in IMAGES.items():
         (container,) = pod(manifests, name)["containers"]
@@ -131,8 +131,8 @@ def test_images_are_those_that_the_compose_file_builds(manifests, services, dock
     assert OWN.endswith(f":{version}")
 
 
-def test_triton_starts_with_the_images_own_command(root, manifests, stages, services):
-    """In KServe's container too, whose port and folder are others."""
+def test_triton_starts_with_the_images_entry_point(root, manifests, stages, services):
+    """KServe's container does so too, with another port and folder."""
     script, command = re.search(r"COPY (docker/\S+) /usr/local/bin/(\S+)", stages["triton"]).groups()
     assert (root / script).stat().st_mode & 0o111 == 0o111
     assert json.loads(re.search(r"^CMD (.*)", stages["triton"], re.MULTILINE)[1]) == [command]
@@ -149,7 +149,7 @@ def test_triton_starts_with_the_images_own_command(root, manifests, stages, serv
     assert services["triton"]["volumes"][0].endswith(f":{default}:ro")
 
 
-def test_commands_of_the_service_are_of_its_command_line(root, manifests, stages, services):
+def test_arguments_of_the_service_are_valid_options(root, manifests, stages, services):
     commands = [pod(manifests, "sst2-service")["containers"][0]["args"], services["service"]["command"]]
     for name in ("service", "service-trt"):
         commands.append(json.loads(re.search(r"^CMD (.*)", stages[name], re.MULTILINE)[1]))
@@ -159,7 +159,7 @@ def test_commands_of_the_service_are_of_its_command_line(root, manifests, stages
     assert services["service"]["volumes"][0].endswith(":/bundle:ro")
 
 
-def test_the_services_folders_and_secrets_are_where_its_command_looks(manifests):
+def test_the_service_finds_its_folders_and_secrets(manifests):
     spec = pod(manifests, "sst2-service")
     (container,) = spec["containers"]
     read = parser().parse_args(container["args"])
@@ -173,7 +173,7 @@ def test_the_services_folders_and_secrets_are_where_its_command_looks(manifests)
     assert read.name == "sst2"  # as the rules of its metrics name it
 
 
-def test_shared_memory_is_as_large_everywhere(manifests, services):
+def test_shared_memory_has_the_same_size_everywhere(manifests, services):
     kubernetes = SHARED_MEMORY.replace("m", "Mi")
     assert services["triton"]["shm_size"] == SHARED_MEMORY
     for spec in (pod(manifests, "sst2-triton"), runtime(manifests)):
@@ -183,7 +183,7 @@ def test_shared_memory_is_as_large_everywhere(manifests, services):
         assert mounts["shm"] == "/dev/shm"
 
 
-def test_the_rules_are_of_the_classifiers_queue_and_of_the_services(manifests):
+def test_the_rules_use_the_queues_of_classifier_and_service(manifests):
     for rule in yaml.safe_load(one(manifests, "ConfigMap")["data"]["config.yaml"])["rules"]:
         asked = set(re.findall(r'model="(\w+)"', rule["seriesQuery"] + rule["metricsQuery"]))
         model = rule["name"]["as"].removesuffix("_queue_us")
@@ -191,7 +191,7 @@ def test_the_rules_are_of_the_classifiers_queue_and_of_the_services(manifests):
         assert model in (names("sst2")["classifier"], "sst2")
 
 
-def test_they_run_without_rights(manifests):
+def test_pods_run_without_privileges(manifests):
     specs = [pod(manifests, name) for name in IMAGES]
     containers = [container for spec in [*specs, runtime(manifests)] for container in spec["containers"]]
     assert all(spec["securityContext"]["runAsNonRoot"] for spec in specs)
@@ -200,7 +200,7 @@ def test_they_run_without_rights(manifests):
         assert (rights["allowPrivilegeEscalation"], rights["capabilities"]) == (False, {"drop": ["ALL"]})
 
 
-def test_a_pod_goes_only_after_everybody_knows(manifests):
+def test_a_pod_stops_only_after_the_proxies_have(manifests):
     (triton,) = pod(manifests, "sst2-triton")["containers"]
     assert triton["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "15"]
     service = pod(manifests, "sst2-service")

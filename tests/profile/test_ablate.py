@@ -1,4 +1,4 @@
-"""A graph without a part is the model without it, in PyTorch; a part that is repeated runs so many times more."""
+"""A graph without a part equals the PyTorch model without it; a repeated part runs the given number of times more."""
 
 from collections import Counter
 
@@ -29,7 +29,7 @@ def run(model, batch):
 
 
 def written_out(module, kind, group, batch):
-    """Run the parts of a model by hand, all but one in each layer."""
+    """Run the parts of a model by hand, except one in each layer."""
     given = {name: torch.from_numpy(array).long() for name, array in batch.items()}
     mask = (1.0 - given["attention_mask"][:, None, None, :].float()) * -1e4
     base = getattr(module, kind)
@@ -51,7 +51,7 @@ def written_out(module, kind, group, batch):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("group", ["attention", "feed_forward"])
 @pytest.mark.parametrize("prepare", [lambda model: None, for_cpu], ids=["plain", "for_cpu"])
-def test_a_graph_without_a_part_is_the_model_without_it(checkpoints, exported, probe, reference, kind, group, prepare):
+def test_a_graph_without_a_part_equals_the_model(checkpoints, exported, probe, reference, kind, group, prepare):
     model, batch = graph.load(exported[kind]), probe(kind)
     prepare(model)
     assert without(model, group) == 2
@@ -80,14 +80,14 @@ def test_typed_graphs_lose_the_same_part(exported, tokens_of, probe, view, group
 
 
 def what_runs(file):
-    """Return how many LayerNorms and Gemms ONNX Runtime runs: it merges nodes that compute the same."""
+    """Return the numbers of LayerNorms and Gemms that ONNX Runtime runs after it merged equal nodes."""
     types = [node.op_type for node in optimised(file).graph]
     return {"embedding": sum(kind in NORMS for kind in types), "head": types.count("Gemm") + types.count("FusedGemm")}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("group", ["embedding", "head"])
-def test_a_repeated_part_runs_so_many_times_more_and_changes_no_logit(exported, probe, tmp_path, kind, group):
+def test_a_repeated_part_runs_more_often_and_changes_no_logit(exported, probe, tmp_path, kind, group):
     model = graph.load(exported[kind])
     assert repeated(model, group, 3) > 3
     np.testing.assert_array_equal(run(model, probe(kind)), run(graph.load(exported[kind]), probe(kind)))
@@ -111,7 +111,7 @@ def test_copies_of_the_embedding_read_the_rows_in_another_order(exported, probe)
     np.testing.assert_array_equal(twice, np.roll(first, -2, axis=0))
 
 
-def test_a_part_whose_input_is_not_added_stays(exported):
+def test_a_part_without_a_residual_input_is_refused(exported):
     model = graph.load(exported["distilbert"])
     norm = list(graph.nodes(model, "LayerNormalization"))[1]
     add = norm.inputs[0].producer()

@@ -1,4 +1,4 @@
-"""The parts of a model are found by what runs when, also of one that normalises first."""
+"""The parts of a model are found by the order of its modules, also if it normalises first."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("kind", EXPECTED)
-def test_three_architectures(checkpoints, kind):
+def test_the_parts_of_three_architectures_are_found(checkpoints, kind):
     module = load_model(find_model(str(checkpoints[kind])))
     found = find_anatomy(module, lambda: module(torch.full((1, 4), 7)))
     embedding, attention, feed_forward, head = EXPECTED[kind]
@@ -72,7 +72,7 @@ def test_a_layer_that_normalises_first_has_its_border_before_the_second_norm():
     assert names(layer.module, layer.feed_forward) == ["norm2", "mlp"]
 
 
-def test_what_is_no_encoder_is_refused():
+def test_a_model_without_encoder_layers_is_refused():
     plain = Model(lambda: nn.Linear(4, 4))
     with pytest.raises(InputError, match="Linear: has 0 LayerNorms"):
         find_anatomy(plain, lambda: plain(torch.tensor([[1]])))

@@ -1,4 +1,4 @@
-"""A checkpoint without a part is its graph without it; what is repeated runs so many times more; all is undone."""
+"""A checkpoint without a part equals its graph without it; a repeated part runs more often; all changes are undone."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def opened(checkpoints, probe):
 
 @pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta"])
 @pytest.mark.parametrize("group", ["attention", "feed_forward"])
-def test_a_checkpoint_without_a_part_is_the_graph_without_it(opened, exported, probe, reference, kind, group):
+def test_a_checkpoint_without_a_part_equals_the_graph_without_it(opened, exported, probe, reference, kind, group):
     model = graph.load(exported[kind])
     without(model, group)
     with open_ort(serialised(model), device="cpu") as infer:
@@ -59,7 +59,7 @@ def test_a_repeated_part_runs_more_often_and_changes_no_logit(opened, probe, ref
     opened("bert", check)
 
 
-def test_layers_that_normalise_first_are_left_alone(opened):
+def test_layers_that_normalise_first_are_refused(opened):
     def check(once, anatomy):
         first = [type(layer)(**{**vars(layer), "post": False}) for layer in anatomy.layers]
         changed = type(anatomy)(anatomy.embedding, tuple(first), anatomy.head)

@@ -1,4 +1,4 @@
-"""Nodes are placed alike in every view of a graph and in what ONNX Runtime makes of it; engines by their inspector."""
+"""Nodes are placed alike in each form of a graph; layers of engines are placed by their inspector."""
 
 from collections import Counter
 
@@ -26,7 +26,7 @@ def by_name(name):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("view", [lambda model: 0, to_half], ids=["fp32", "fp16"])
-def test_named_nodes_are_where_their_modules_are(exported, kind, view):
+def test_nodes_have_the_places_of_their_modules(exported, kind, view):
     model = graph.load(exported[kind])
     view(model)
     found = place_nodes(model)
@@ -39,7 +39,7 @@ def test_named_nodes_are_where_their_modules_are(exported, kind, view):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_other_and_the_mask_is_of_no_layer(exported, kind):
+def test_no_node_is_other_and_the_mask_belongs_to_no_layer(exported, kind):
     found = place_nodes(graph.load(exported[kind]))
     assert {place.group for place in found.values()} == {"embedding", "attention", "feed_forward", "head"}
     counted = Counter(map(str, found.values()))
@@ -47,7 +47,7 @@ def test_nothing_is_other_and_the_mask_is_of_no_layer(exported, kind):
     assert 1 <= counted["attention"] <= 6
 
 
-def test_onnx_runtime_runs_each_node_where_the_graph_has_it(exported):
+def test_nodes_of_the_optimised_graph_have_the_same_places(exported):
     before, after = place_nodes(graph.load(exported["bert"])), place_nodes(optimised(exported["bert"]))
     shared = before.keys() & after.keys()
     assert len(shared) > 30
@@ -55,14 +55,14 @@ def test_onnx_runtime_runs_each_node_where_the_graph_has_it(exported):
     assert NOWHERE not in after.values()
 
 
-def test_what_is_no_encoder_is_other():
+def test_a_graph_without_layers_is_other():
     x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1]))
     node = ir.node("Relu", [x], name="relu")
     made = ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 18})
     assert place_nodes(ir.Model(made, ir_version=10)) == {"relu": Place("other")}
 
 
-def test_an_engines_layers_are_where_their_products_are(exported):
+def test_layers_of_an_engine_have_the_places_of_their_gemms(exported):
     model = graph.load(exported["distilbert"])
     stem = "distilbert.transformer.layer"
     norm = "distilbert.transformer.layer.0.sa_layer_norm"

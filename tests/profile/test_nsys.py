@@ -1,4 +1,4 @@
-"""Nsight Systems' table of NVTX ranges is read into the same groups, from a CSV or through nsys itself."""
+"""Nsight Systems' table of NVTX ranges is read by the same groups, from a CSV or with nsys."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ def table(rows=ROWS):
     return "\n".join([HEAD, *lines]) + "\n"
 
 
-def test_ranges_become_groups_a_call_and_others_are_counted_nowhere(tmp_path):
+def test_ranges_become_groups_and_other_ranges_are_not_counted(tmp_path):
     file = tmp_path / "nvtx.csv"
     file.write_text("Processing [x.sqlite] with [nvtx_sum.py]...\n\n" + table())
     found = read_nsys(file)
@@ -52,23 +52,23 @@ def test_ranges_become_groups_a_call_and_others_are_counted_nowhere(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n", r"has no columns Total Time \(ns\), Instances, Range"),
-        (table(ROWS[1:]), "holds no range of toolchain profile"),
+        ("a,b\n1,2\n", r"lacks the columns Total Time \(ns\), Instances, Range"),
+        (table(ROWS[1:]), "contains no range of `toolchain profile`"),
         (table([("1", "n/a", 2, "PushPop", ":call")]), "not a report of nsys"),
     ],
 )
-def test_what_is_no_such_report_is_refused(tmp_path, text, message):
+def test_another_file_is_refused(tmp_path, text, message):
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         read_nsys(tmp_path / "x.csv")
 
 
-def test_a_missing_file_is_told():
+def test_a_missing_file_is_refused():
     with pytest.raises(InputError, match=r"gone\.csv: cannot be read"):
         read_nsys(Path("gone.csv"))
 
 
-def test_a_recording_is_converted_by_nsys(tmp_path, monkeypatch):
+def test_nsys_converts_a_recording(tmp_path, monkeypatch):
     recording = tmp_path / "run.nsys-rep"
     recording.write_bytes(b"")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -88,6 +88,6 @@ def test_a_recording_is_converted_by_nsys(tmp_path, monkeypatch):
         read_nsys(recording)
 
 
-def test_the_command_to_type():
+def test_the_command_is_quoted():
     found = nsys_command(["toolchain", "profile", "B"])
     assert found == "nsys profile -t cuda,nvtx -o toolchain-profile toolchain profile B"

@@ -1,4 +1,4 @@
-"""The table of a profile names what was not measured, what was not resolved, and what to do next."""
+"""The table of a profile marks missing and unresolved values, and names the next step."""
 
 import pytest
 
@@ -41,7 +41,7 @@ def record(**changes):
     return made | changes
 
 
-def test_times_alone(capsys):
+def test_times_without_energy(capsys):
     profiled(record())
     shown = capsys.readouterr().out
     for text in (
@@ -50,15 +50,15 @@ def test_times_alone(capsys):
         "60.0%",
         "█" * 10,
         "n/a (not_requested)",
-        "8.00 ms, and 10.00 ms with the profiler (+25.0%)",
-        "99.4% of the model's time has a place",
+        "8.00 ms, 10.00 ms with the profiler (+25.0%)",
+        "99.4% of the model's time belongs to a group",
         "toolchain profile --energy",
     ):
         assert text in shown
     assert "remainder" not in shown
 
 
-def test_energy_with_what_is_not_resolved(capsys):
+def test_unresolved_energy_is_marked(capsys):
     found = record()
     groups = [found["groups"][0] | energy(0.1, [-0.1, 0.3]), found["groups"][1] | energy(2.0, [1.9, 2.1])]
     profiled(record(groups=groups, whole=energy(3.0, [2.9, 3.1], method="measured"), remainder=energy(0.9, [0.8, 1.0])))
@@ -83,7 +83,7 @@ def test_energy_with_what_is_not_resolved(capsys):
         ({}, "the tokenizer takes the most time"),
     ],
 )
-def test_what_to_do_next(capsys, changes, text):
+def test_the_next_step_is_named(capsys, changes, text):
     profiled(record(**changes))
     assert text in " ".join(capsys.readouterr().out.split())
 
@@ -94,4 +94,4 @@ def test_a_recording_of_nsight_systems(capsys):
     shown = capsys.readouterr().out
     assert "x.csv: 4 calls" in shown
     assert "3.500" in shown
-    assert "not counted, as they are not ours: 1 ranges, NCCL:a first" in shown
+    assert "1 ranges of other programs are not counted, such as NCCL:a" in shown

@@ -1,16 +1,16 @@
-"""Spans add up by group and by name, and the watch nests NVTX ranges as it nests spans."""
+"""Spans add up by group and by name, and the recorder nests NVTX ranges as it nests spans."""
 
 import itertools
 
 import pytest
 
 from toolchain.profile.groups import Place
-from toolchain.profile.spans import Ranges, Span, Watch, end_to_end, group_ms, nvtx_ranges, rows
+from toolchain.profile.spans import Ranges, Span, SpanRecorder, end_to_end, group_ms, layer_times, nvtx_ranges
 
 ATTENTION, COPY = Place("attention", 1), Place("copy")
 
 
-def test_totals_are_a_calls_mean_and_frames_count_for_nothing():
+def test_totals_are_means_of_a_call_and_frames_do_not_count():
     one = [Span("call", None, 0, 10_000), Span("batch", COPY, 0, 1000), Span("q", ATTENTION, 2000, 3000)]
     other = [
         Span("call", None, 0, 20_000),
@@ -19,30 +19,30 @@ def test_totals_are_a_calls_mean_and_frames_count_for_nothing():
         Span("q", ATTENTION, 9000, 1000),
     ]
     assert group_ms([one, other]) == {"copy": 1.5, "attention": 4.5}
-    assert rows([one, other]) == [
+    assert layer_times([one, other]) == [
         {"name": "batch", "group": "copy", "layer": None, "calls": 1.0, "ms": 1.5},
         {"name": "q", "group": "attention", "layer": 1, "calls": 1.5, "ms": 4.5},
     ]
 
 
-def test_pieces_end_to_end_leave_no_gap():
+def test_spans_end_to_end_leave_no_gap():
     spans = end_to_end([("a", COPY, 2.0), ("b", ATTENTION, 3.0)])
     assert [(span.start_us, span.dur_us) for span in spans] == [(0, 2), (2, 3)]
     assert spans[1].later(10).start_us == 12
 
 
-def test_a_watch_records_what_happens_inside_and_shows_it_to_nvtx():
+def test_the_recorder_records_spans_and_opens_nvtx_ranges():
     shown = []
     ticks = itertools.count()
     ranges = Ranges(lambda name: shown.append(name), lambda: shown.append("pop"))
-    watch = Watch(clock=lambda: float(next(ticks)), ranges=ranges)
-    with watch.span("call", None), pytest.raises(KeyError), watch.span("q", ATTENTION):
+    recorder = SpanRecorder(clock=lambda: float(next(ticks)), ranges=ranges)
+    with recorder.span("call", None), pytest.raises(KeyError), recorder.span("q", ATTENTION):
         raise KeyError
     assert shown == ["call", "attention.1", "pop", "pop"]
-    assert watch.spans == [Span("q", ATTENTION, 1e6, 1e6), Span("call", None, 0, 3e6)]
+    assert recorder.spans == [Span("q", ATTENTION, 1e6, 1e6), Span("call", None, 0, 3e6)]
 
 
-def test_nvtx_is_pytorchs_and_only_on_a_gpu(monkeypatch):
+def test_nvtx_is_pytorchs_and_only_used_on_a_gpu(monkeypatch):
     import torch
 
     shown = []

@@ -1,4 +1,4 @@
-"""The trace is what the Trace Event Format describes: fields, units, order, and nesting on its one thread."""
+"""The trace follows the Trace Event Format: fields, units, order, and nesting on one thread."""
 
 import json
 
@@ -19,7 +19,7 @@ CALLS = [
 
 
 def check(trace):
-    """Fail where a trace breaks the format: complete events sorted, nested, with all that Perfetto needs."""
+    """Check the format: complete events, sorted and nested, with all keys that Perfetto needs."""
     assert isinstance(trace["traceEvents"], list)
     events = [event for event in trace["traceEvents"] if event["ph"] == "X"]
     named = [event for event in trace["traceEvents"] if event["ph"] == "M"]
@@ -40,7 +40,7 @@ def check(trace):
     return events
 
 
-def test_events_begin_at_0_and_frames_come_before_what_is_in_them():
+def test_events_begin_at_0_and_frames_come_before_their_content():
     events = check(chrome_trace(CALLS, title="ort fp32 on cpu"))
     assert [event["name"] for event in events] == ["call", "tokenise", "infer", "q", "lin1", "call"]
     assert [event["ts"] for event in events] == [0, 0, 10, 12, 52, 200]
@@ -56,7 +56,7 @@ def test_events_begin_at_0_and_frames_come_before_what_is_in_them():
     }
 
 
-def test_it_is_written_as_json(tmp_path):
+def test_the_trace_is_json(tmp_path):
     write_trace(tmp_path / "trace.json", CALLS, title="ort")
     trace = json.loads((tmp_path / "trace.json").read_text())
     check(trace)

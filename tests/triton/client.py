@@ -1,9 +1,10 @@
-"""Calls a server of the V2 protocol by tritonclient, in a Python of its own: calls in on stdin, answers out on stdout.
+"""Sends requests to a server of the V2 protocol with tritonclient, in a Python of its own.
 
-A call has `wire` (http, grpc), `model`, `inputs` (name -> rows, each a list of texts; or `hex`, the same as hex of
-bytes), and perhaps `outputs` (names; else all), `json` (no binary tensors), `clients` and `each` (so many threads make
-so many calls each).
-An answer has the outputs by name, or `error` with `status` and `message`; of many calls their number by status.
+It reads a JSON list of calls from stdin and writes the list of their results to stdout. A call has `wire` (http or
+grpc), `model`, and `inputs` (name -> rows, each a list of texts), or `hex` (the same with hexadecimal bytes). Optional
+keys are `outputs` (names; default all), `json` (no binary tensors), and `clients` with `each` (this many threads send
+this many requests each). A result has the outputs by name, or `status` and `message` of an error; with `clients` it has
+the number of requests by status.
 """
 
 import collections
@@ -51,7 +52,7 @@ def plain(array):
     return [[one if isinstance(one, str) else one.decode() for one in row] for row in array.tolist()]
 
 
-def answer(call):
+def respond(call):
     module, address = WIRES[call["wire"]]
     clients = call.get("clients", 0)
     with module.InferenceServerClient(address) as client:
@@ -66,4 +67,4 @@ def answer(call):
         return dict(collections.Counter(one for many in threads.map(work, range(clients)) for one in many))
 
 
-json.dump([answer(call) for call in json.load(sys.stdin)], sys.stdout)
+json.dump([respond(call) for call in json.load(sys.stdin)], sys.stdout)

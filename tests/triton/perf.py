@@ -1,4 +1,4 @@
-"""perf_analyzer, Triton's load generator: a binary that only older wheels of tritonclient hold."""
+"""perf_analyzer, Triton's load generator: a binary that only older wheels of tritonclient contain."""
 
 import os
 import subprocess
@@ -11,17 +11,17 @@ BINARY = "tritonclient-2.50.0.data/data/bin/perf_analyzer"
 
 
 class NoAnalyzerError(Exception):
-    """It cannot be had here; the message says why."""
+    """perf_analyzer is not available; the message says why."""
 
 
 def find_analyzer(root: Path, libraries: Path, work: Path) -> Callable[..., Any]:
-    """Return what runs perf_analyzer with the arguments that it is given.
+    """Return a function that runs perf_analyzer with its arguments.
 
-    `make test` gets the wheel into .venv/perf_analyzer; TOOLCHAIN_PERF_ANALYZER names another. The CUDA runtime that it
-    links is that of Triton's wheel, in `libraries`.
+    `make test` downloads the wheel to .venv/perf_analyzer; TOOLCHAIN_PERF_ANALYZER names another one. The binary links
+    the CUDA runtime of Triton's wheel, in `libraries`.
 
     Raises:
-        NoAnalyzerError: there is no wheel, or the binary does not start.
+        NoAnalyzerError: the wheel is missing, or the binary does not start.
     """
     named = os.environ.get("TOOLCHAIN_PERF_ANALYZER")
     wheels = [Path(named)] if named else sorted((root / ".venv/perf_analyzer").glob("tritonclient-2.50.0-*.whl"))

@@ -1,7 +1,7 @@
-"""A real Triton, where there is one: that of the nvidia-pytriton wheel, in a virtual environment of its own.
+"""Run a real Triton, from the nvidia-pytriton wheel in a virtual environment of its own.
 
-`make test` makes the environment in .venv/triton; TOOLCHAIN_TRITON names another. It has Triton's python backend alone;
-a folder `backends` of ours stands in for the others.
+`make test` makes the environment in .venv/triton; TOOLCHAIN_TRITON names another one. It has only Triton's python
+backend; standin.py replaces the others.
 """
 
 import contextlib
@@ -20,20 +20,21 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+
+# The entry point of the image, with which the tests start Triton as well.
 SERVE = HERE.parent.parent / "docker/serve_repository.sh"
-"""What the image starts with, and the tests too."""
 
 READY_S = 120.0
 STOP_S = 20.0
 
 
 class NoTritonError(Exception):
-    """There is no Triton to be had here; the message says why."""
+    """Triton is not available; the message says why."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """The virtual environment with Triton in it. `python` is its version, such as 3.11."""
+    """The virtual environment with Triton. `python` is the version of its Python, such as 3.11."""
 
     folder: Path
     packages: Path
@@ -54,7 +55,7 @@ def find_environment(root: Path) -> Environment:
     """Return the environment of Triton.
 
     Raises:
-        NoTritonError: there is none, or the system has not what it needs.
+        NoTritonError: it is missing, or the system lacks a library that it needs.
     """
     folder = Path(os.environ.get("TOOLCHAIN_TRITON") or root / ".venv/triton")
     found = sorted(folder.glob("lib/python*/site-packages/pytriton/tritonserver/bin/tritonserver"))
@@ -69,7 +70,7 @@ def find_environment(root: Path) -> Environment:
 
 @dataclass(frozen=True)
 class Server:
-    """A Triton that runs: its addresses and its log."""
+    """A running Triton: its addresses and its log."""
 
     http: str
     grpc: str
@@ -78,7 +79,7 @@ class Server:
     environment: Environment
 
     def ask(self, *calls: dict[str, Any]) -> list[dict[str, Any]]:
-        """Make calls by tritonclient in the environment's own Python, and return what came of each (client.py)."""
+        """Send requests with tritonclient in the environment's Python; return the result of each (client.py)."""
         python = self.environment.folder / "bin/python"
         done = subprocess.run(
             [python, HERE / "client.py", self.http, self.grpc],
@@ -100,10 +101,10 @@ class Server:
 
 @contextlib.contextmanager
 def serve(repository: Path, work: Path, environment: Environment, *flags: str) -> Iterator[Server]:
-    """Run Triton on a repository until the block is left; every model in it is ready.
+    """Run Triton on a repository until the context ends; all models are ready.
 
     Raises:
-        AssertionError: it ends before it is ready; its log is the message.
+        AssertionError: the server ends before it is ready; the message contains its log.
     """
     backends, caches = _backends(environment, work), environment.server / "caches"
     ports = free_ports(3)
@@ -128,14 +129,14 @@ def serve(repository: Path, work: Path, environment: Environment, *flags: str) -
 
 
 def variables(environment: Environment) -> dict[str, str]:
-    """Return what the server's process must see: its libraries, and the Python that its models run in."""
+    """Return the environment variables of the server's process, with its libraries and the Python of its models."""
     path = f"{environment.folder / 'bin'}:{environment.server / 'bin'}:{os.environ['PATH']}"
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return clean | {"LD_LIBRARY_PATH": str(environment.libraries), "PATH": path}
 
 
 def _backends(environment: Environment, work: Path) -> Path:
-    """Return a folder with the python backend, its stub for this Python, and our stand-ins for the others."""
+    """Return a folder with the python backend, its stub for this Python, and stand-ins for the other backends."""
     folder = work / "backends"
     shutil.copytree(environment.server / "backends/python", folder / "python")
     stub = environment.server / f"python_backend_stubs/{environment.python}/triton_python_backend_stub"
@@ -148,7 +149,7 @@ def _backends(environment: Environment, work: Path) -> Path:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback that nothing listens on."""
+    """Return free ports of the loopback interface."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -167,7 +168,7 @@ def _wait(process: subprocess.Popen[bytes], http: str, log: Path) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server and its models' processes, which outlive one that failed to start."""
+    """End the server and the processes of its models, which outlive a server that failed to start."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):

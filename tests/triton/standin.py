@@ -1,6 +1,6 @@
-"""Stands in for Triton's tensorrt and onnxruntime backends: ONNX Runtime on the CPU, whatever the file is called.
+"""Stands in for Triton's tensorrt and onnxruntime backends: runs the file in ONNX Runtime on the CPU.
 
-What TensorRT is strict about it is strict about too: a batch must fit a profile of the plan's record beside it.
+Like TensorRT, it refuses a batch that fits no profile in the record beside the plan.
 """
 
 import json
@@ -37,13 +37,13 @@ class TritonPythonModel:
         if self.profiles is not None and not any(fits(one, columns[0].shape) for one in self.profiles):
             raise pb_utils.TritonModelException("no profile takes " + str(columns[0].shape))
         found = self.session.run(self.outputs, dict(zip(self.inputs, columns)))
-        answers, start = [], 0
+        responses, start = [], 0
         for one in requests:
             end = start + len(pb_utils.get_input_tensor_by_name(one, self.inputs[0]).as_numpy())
             tensors = [pb_utils.Tensor(name, array[start:end]) for name, array in zip(self.outputs, found)]
-            answers.append(pb_utils.InferenceResponse(tensors))
+            responses.append(pb_utils.InferenceResponse(tensors))
             start = end
-        return answers
+        return responses
 
 
 def fits(profile, shape):

@@ -1,4 +1,4 @@
-"""`toolchain profile`."""
+"""`toolchain profile`: time and energy by part of the model."""
 
 import argparse
 from pathlib import Path
@@ -7,12 +7,12 @@ from toolchain.cli.options import LOOK, add_options, add_source, choices
 from toolchain.cli.output import emit, log
 from toolchain.recipe import Recipe
 
+# Default measurement window of a variant. Each of five rounds measures seven variants, so they take six minutes.
 WINDOW_S = 10.0
-"""Of a part's energy, unless --energy-window says otherwise: there are seven of them in each of five rounds."""
 
 
 def profile(args: argparse.Namespace) -> None:
-    """Time parts of the model, with --energy measure them too; or read a report of Nsight Systems."""
+    """Profile a target, with --energy its energy as well; or read a report of Nsight Systems."""
     from toolchain.cli.show.profile import from_nsys, profiled
     from toolchain.profile import profile
     from toolchain.profile.nsys import read_nsys
@@ -23,7 +23,7 @@ def profile(args: argparse.Namespace) -> None:
     values, place = choices(args)
     trace = Path(args.trace) if args.trace else None
     if not Recipe.make(values).wants_energy:
-        emit(args, profile(place, values, trace=trace, tell=log.info), profiled)
+        emit(args, profile(place, values, trace=trace, progress=log.info), profiled)
         return
     from toolchain.energy.calls import joules_per_call
     from toolchain.energy.protocol import Protocol
@@ -34,12 +34,12 @@ def profile(args: argparse.Namespace) -> None:
     protocol = Protocol(window_s=values.get("energy_window", WINDOW_S), seed=values.get("seed", 0))
     with open_meter(device) as meter:
         measure = joules_per_call(meter, protocol, device=device)
-        emit(args, profile(place, values, joules_per_call=measure, trace=trace, tell=log.info), profiled)
+        emit(args, profile(place, values, joules_per_call=measure, trace=trace, progress=log.info), profiled)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what is its alone."""
+    """Add the arguments of this command."""
     add_source(parser, "BUNDLE")
     add_options(parser, (*LOOK, "precision", "split", "allow_pickle", "energy", "energy_window"))
-    parser.add_argument("--trace", metavar="FILE", help="write the calls as a Chrome trace, for Perfetto")
-    parser.add_argument("--nsys", metavar="FILE", help="read a report of Nsight Systems (.nsys-rep, .csv) instead")
+    parser.add_argument("--trace", metavar="FILE", help="write the profiled calls as a Chrome trace, for Perfetto")
+    parser.add_argument("--nsys", metavar="FILE", help="read a report of Nsight Systems (.nsys-rep or .csv) instead")

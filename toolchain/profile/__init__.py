@@ -1,4 +1,4 @@
-"""Time and energy of a backend by part of the model: where a call goes, from text to logits."""
+"""Profile a backend: time and energy of one batch by part of the model, from text to logits."""
 
 import logging
 import statistics
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from toolchain.bundle.resolved import ResolvedRecipe
 from toolchain.checkpoint.tokenize import budget_batches
@@ -18,22 +18,26 @@ from toolchain.evaluation.target import Target, find_target
 from toolchain.profile.apportion import ROUNDS, Rounds, apportion, measure_variants
 from toolchain.profile.groups import GROUPS, HOST, PARTS
 from toolchain.profile.nsys import nsys_command
-from toolchain.profile.probes import PROBES
-from toolchain.profile.spans import rows
+from toolchain.profile.profilers import PROFILERS
+from toolchain.profile.spans import layer_times
 from toolchain.profile.timed import LAUNCHES, Timed, milliseconds, time_calls
 from toolchain.profile.trace import write_trace
-from toolchain.profile.variants import Load, open_variants, whole
+from toolchain.profile.variants import Workload, open_variants, whole
+from toolchain.records.profile import GroupEnergy, GroupRecord, ProfiledBatch, ProfiledTarget, ProfileResult
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.environment import describe
 from toolchain.runtimes.parity import probe_texts
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+# Version of the format of a profile.
+SCHEMA: Final = 1
+
+# Number of texts from which batches are formed. The batch in the middle, which has a typical length, is profiled.
 ROWS = 512
-"""Texts to make batches of: the middle one of these batches is profiled."""
 
 
+# `changes` are options as in a recipe, which checks their types.
 def profile(
     place: Path | None,
     changes: dict[str, Any],
@@ -41,26 +45,26 @@ def profile(
     joules_per_call: Measure | None = None,
     rounds: int = ROUNDS,
     trace: Path | None = None,
-    tell: Callable[[str], None] = log.info,
-) -> dict[str, Any]:
-    """Return where the time and the energy of one batch go, by group and by node.
+    progress: Callable[[str], None] = log.info,
+) -> ProfileResult:
+    """Return the time and the energy of one batch, by group and by node.
 
     Args:
-        place: a bundle; the one built last if None.
-        changes: options as in a recipe: backend, device, file and the like.
-        joules_per_call: runs work in continuous load and returns (joules a call, None) or (None, reason code).
-        rounds: how often each part is taken away.
-        trace: where to write the profiled calls as a Chrome trace.
-        tell: takes lines on how far it is.
+        place: folder of a bundle; None for the last one built.
+        changes: options as in a recipe, such as backend, device and file.
+        joules_per_call: runs work under continuous load and returns (J a call, None) or (None, reason code).
+        rounds: number of rounds in which each part is ablated once.
+        trace: file for the profiled calls as a Chrome trace.
+        progress: takes a line of progress.
 
     Raises:
         ToolchainError: see errors.py.
     """
-    if (asked := changes.get("backend") or "ort") not in PROBES:
-        raise UsageError(f"--backend {asked}: has no profiler here. Choose {', '.join(PROBES)}.")
+    if (asked := changes.get("backend") or "ort") not in PROFILERS:
+        raise UsageError(f"--backend {asked}: cannot be profiled. Choose one of {', '.join(PROFILERS)}.")
     target = find_target(changes, place)
-    load, about = _load(target, tell)
-    tell(f"timing {target.backend} on {target.device}, with its profiler and without")
+    load, batch = _workload(target, progress)
+    progress(f"timing {target.backend} on {target.device}, with its profiler and without")
     timed = time_calls(target, load)
     if trace:
         write_trace(trace, timed.calls, title=f"toolchain: {target.backend} {target.precision} on {target.device}")
@@ -68,28 +72,29 @@ def profile(
 
     def ablate(measure: Measure) -> Rounds:
         with open_variants(target, load, timed.groups) as variants:
-            return measure_variants(whole(target, load), variants, measure, rounds=rounds, seed=seed, tell=tell)
+            return measure_variants(whole(target, load), variants, measure, rounds=rounds, seed=seed, progress=progress)
 
     ms = timed.groups if by_profiler else _ablated_ms(ablate(_milliseconds), timed)
     energy = apportion(ms, ablate(joules_per_call) if joules_per_call else None)
-    how = {"time_method": "profiler" if by_profiler else "ablation", "seed": seed}
-    layers = rows(timed.calls) if by_profiler else []
     return {
         **_about(target),
-        **about,
+        **batch,
         **timed.sums(),
-        **how,
-        **_joined(ms, energy),
-        "layers": layers,
+        "time_method": "profiler" if by_profiler else "ablation",
+        "seed": seed,
+        "groups": _groups(ms, energy.groups),
+        "remainder": energy.remainder,
+        "whole": energy.whole,
+        "layers": layer_times(timed.calls) if by_profiler else [],
         "trace": str(trace) if trace else None,
     }
 
 
-def _load(target: Target, tell: Callable[[str], None]) -> tuple[Load, dict[str, Any]]:
-    """Return the batch in the middle of those that an evaluation makes, and what it is."""
+def _workload(target: Target, progress: Callable[[str], None]) -> tuple[Workload, ProfiledBatch]:
+    """Return the batch in the middle of those that an evaluation forms, and its description."""
     resolved = target.resolved
     texts, origin = _texts(resolved)
-    tell(f"choosing a batch size, {len(texts)} rows")
+    progress(f"choosing a batch size, {len(texts)} rows")
     choices = {"device": target.device, "precision": target.precision}
     with open_runtime(target.backend, target.model, **choices) as infer:
         budget = choose_budget(infer, resolved.encode, texts, seed=resolved.recipe.seed)
@@ -97,7 +102,7 @@ def _load(target: Target, tell: Callable[[str], None]) -> tuple[Load, dict[str, 
     batches = list(budget_batches(tokens.lengths, max_slots=budget))
     middle = batches[len(batches) // 2]
     lengths = tokens.lengths[middle]
-    load = Load(resolved.encode, [texts[int(row)] for row in middle])
+    load = Workload(resolved.encode, [texts[int(row)] for row in middle])
     slots = int(lengths.max()) * len(middle)
     return load, {
         "rows": len(middle),
@@ -107,7 +112,7 @@ def _load(target: Target, tell: Callable[[str], None]) -> tuple[Load, dict[str, 
 
 
 def _texts(resolved: ResolvedRecipe) -> tuple[list[Text], str]:
-    """Return texts of the split that is evaluated, or built-in ones where its data are not at hand."""
+    """Return texts of the evaluated split, or built-in ones if its data are not available, and their origin."""
     if resolved.recipe.data is not None or resolved.task.folder is not None:
         with suppress(ToolchainError):
             found = load_rows(resolved.task, resolved.recipe.split, data=resolved.recipe.data).sample(
@@ -119,14 +124,14 @@ def _texts(resolved: ResolvedRecipe) -> tuple[list[Text], str]:
 
 
 def _milliseconds(work: Callable[[], object]) -> tuple[float | None, str | None]:
-    """Return the median time of a call: what is measured where a profiler cannot see kernels run."""
+    """Return the median time of a call in ms, for backends whose profiler does not time kernels."""
     return statistics.median(milliseconds(work)), None
 
 
 def _ablated_ms(found: Rounds, timed: Timed) -> dict[str, float]:
-    """Return milliseconds a call by group: the host's by its clock, the model's by differences.
+    """Return ms a call by group: from the host's clock for the host's groups, from differences for the model's.
 
-    A difference below 0 is too small to be seen.
+    A difference below 0 is noise around a small time, so it counts as 0.
     """
     known = {group: [value for value in found.groups.get(group, []) if value is not None] for group in PARTS}
     ms = {group: timed.groups[group] for group in HOST}
@@ -135,19 +140,18 @@ def _ablated_ms(found: Rounds, timed: Timed) -> dict[str, float]:
     return ms
 
 
-def _joined(ms: dict[str, float], energy: dict[str, Any]) -> dict[str, Any]:
-    """Return the groups in their order, with share and energy, the remainder, and the whole."""
+def _groups(ms: dict[str, float], energy: dict[str, GroupEnergy]) -> list[GroupRecord]:
+    """Return time, share and energy of the groups, in the order of GROUPS."""
     total = sum(ms.values())
-    groups = [
-        {"group": group, "ms": ms[group], "share": ms[group] / total, **energy["groups"][group]}
+    return [
+        {"group": group, "ms": ms[group], "share": ms[group] / total, **energy[group]}
         for group in GROUPS
         if group in ms
     ]
-    return {"groups": groups, "remainder": energy["remainder"], "whole": energy["whole"]}
 
 
-def _about(target: Target) -> dict[str, Any]:
-    """Return what was profiled, where and when, and how to profile it under Nsight Systems."""
+def _about(target: Target) -> ProfiledTarget:
+    """Return what was profiled, where and when, and the command for Nsight Systems."""
     bundle = str(target.bundle.path) if target.bundle else None
     command = [
         "toolchain",

@@ -1,7 +1,7 @@
-"""Graphs without a part of the encoder, and with a part that runs several times: what a part costs is the difference.
+"""Change a graph so that a part of the encoder is removed or runs several times; the difference is the part's cost.
 
-The graph that is evaluated is changed, in whatever type it is. Every variant runs, and gives logits of the same shape;
-they are worth nothing.
+The changed graph keeps the precision of the evaluated one. It runs and gives logits of the same shape, whose values
+have no meaning.
 """
 
 import itertools
@@ -20,15 +20,16 @@ REMOVABLE = ("attention", "feed_forward")
 REPEATABLE = ("embedding", "head")
 
 ADDITIONS = {"Add", "Sum"}
+
+# Operators that may stand between a LayerNorm and the sum to which its output is added.
 CONVERSIONS = {"Cast", "QuantizeLinear", "DequantizeLinear", "Identity"}
-"""What may stand between a LayerNorm and the sum that its output is added to."""
 
 
 def without(model: ir.Model, group: str) -> int:
-    """Take attention or the feed-forward part out of every layer, in place; return how many were taken out.
+    """Remove attention or the feed-forward part from all layers, in place; return the number of removed parts.
 
-    A part is what lies between two LayerNorms, with the latter: it is replaced by its residual input, which is what
-    the former gives.
+    A part is the nodes between two LayerNorms and the second of them. It is replaced by its residual input, the output
+    of the first.
 
     Raises:
         InputError: a LayerNorm does not normalise the sum of a part's input and output.
@@ -40,7 +41,9 @@ def without(model: ir.Model, group: str) -> int:
         if places[name_of(norm)].group == group:
             residual = _residual(norm, before.outputs[0])
             if residual is None:
-                raise InputError(f"{name_of(norm)}: does not normalise a sum with its part's input, so {group} stays.")
+                raise InputError(
+                    f"{name_of(norm)}: does not normalise a sum with the input of its part. {group} is not ablated."
+                )
             norm.outputs[0].replace_all_uses_with(residual)
             count += 1
     common.RemoveUnusedNodesPass()(model)
@@ -48,13 +51,13 @@ def without(model: ir.Model, group: str) -> int:
 
 
 def _residual(norm: ir.Node, kept: ir.Value) -> ir.Value | None:
-    """Return `kept`, or its first token, if a LayerNorm reads the sum of that and something else."""
+    """Return `kept`, or its first token, if a LayerNorm reads a sum with it; else None."""
     total = _before_conversions(norm.inputs[0])
     add = total.producer() if total is not None else None
     for value in map(_before_conversions, add.inputs) if add is not None and add.op_type in ADDITIONS else ():
         if value is kept:
             return value
-        choice = value.producer() if value is not None else None  # of the first token: see graph/first_token.py
+        choice = value.producer() if value is not None else None  # selects the first token: see graph/first_token.py
         if choice is not None and choice.op_type == "Gather" and _before_conversions(choice.inputs[0]) is kept:
             return value
     return None
@@ -67,11 +70,11 @@ def _before_conversions(value: ir.Value | None) -> ir.Value | None:
 
 
 def repeated(model: ir.Model, group: str, times: int) -> int:
-    """Let the embedding or the head run `times` more, in place; return the number of nodes that were added.
+    """Make the embedding or the head run `times` more, in place; return the number of added nodes.
 
-    No two copies compute the same, or a runtime would merge them: each embedding has the batch's rows in another
-    order, and each head a first input that is scaled by another number. What they give are further outputs of the
-    graph, so that none is dropped as unused.
+    No two copies compute the same values, because a runtime would merge them: each embedding gets the rows of the batch
+    in another order, and each head an input scaled by another factor. Their results become outputs of the graph, so
+    that no runtime removes them as unused.
 
     Raises:
         InputError: the graph has no such part.
@@ -80,12 +83,12 @@ def repeated(model: ir.Model, group: str, times: int) -> int:
     nodes = [node for node in model.graph if places[name_of(node)].group == group]
     start = _ids(model) if group == "embedding" else _first_token(nodes)
     if start is None or not nodes:
-        raise InputError(f"the graph has no {group} that can be told apart. Name one that `build` made.")
+        raise InputError(f"the graph has no {group} that can be identified. Use a graph that `toolchain build` made.")
     nodes = _downstream(nodes, start)
     before = len(model.graph)
     for number in range(1, times + 1):
-        turned = _turned(model, start, number) if group == "embedding" else _scaled(model, start, number)
-        _copy(model, nodes, {start: turned}, f".again{number}")
+        rotated = _rotated(model, start, number) if group == "embedding" else _scaled(model, start, number)
+        _copy(model, nodes, {start: rotated}, f".again{number}")
     return len(model.graph) - before
 
 
@@ -94,7 +97,7 @@ def _ids(model: ir.Model) -> ir.Value | None:
 
 
 def _first_token(head: list[ir.Node]) -> ir.Value | None:
-    """Return what the head makes of the sequence: the first of its tensors that has no dimension for tokens."""
+    """Return the first tensor of the head without a dimension for tokens."""
     made = (value for node in head for value in node.outputs)
     return next((value for value in made if value.shape is not None and len(value.shape) == 2), None)
 
@@ -110,7 +113,7 @@ def _downstream(nodes: list[ir.Node], start: ir.Value) -> list[ir.Node]:
 
 
 def _copy(model: ir.Model, nodes: list[ir.Node], known: dict[ir.Value, ir.Value], suffix: str) -> None:
-    """Append copies of `nodes` that read `known` instead; what no other node reads becomes an output of the graph."""
+    """Append copies of `nodes` that read `known` instead; tensors that no node reads become outputs of the graph."""
     inside = {value for node in nodes for value in node.outputs}
     read = (value for node in nodes for value in node.inputs if value is not None)
     known |= {value: value for value in read if value not in inside and value not in known}
@@ -123,8 +126,8 @@ def _copy(model: ir.Model, nodes: list[ir.Node], known: dict[ir.Value, ir.Value]
     model.graph.outputs.extend(known[value] for value in ends)
 
 
-def _turned(model: ir.Model, ids: ir.Value, number: int) -> ir.Value:
-    """Return the ids with that many rows moved from the beginning to the end of the batch."""
+def _rotated(model: ir.Model, ids: ir.Value, number: int) -> ir.Value:
+    """Return the ids with the first `number` rows of the batch moved to its end."""
     ends = {
         name: add_initializer(model, f"again.{name}", np.array([at], np.int64))
         for name, at in {"first": 0, str(number): number, "last": np.iinfo(np.int64).max}.items()
@@ -135,7 +138,7 @@ def _turned(model: ir.Model, ids: ir.Value, number: int) -> ir.Value:
     ]
     for part in parts:
         part.shape = ir.Shape([None, *(ids.shape or [None])[1:]])  # fewer rows than the batch has
-    return _add(model, "Concat", parts, f"{ids.name}.turned{number}", ids, {"axis": 0})
+    return _add(model, "Concat", parts, f"{ids.name}.rotated{number}", ids, {"axis": 0})
 
 
 def _scaled(model: ir.Model, value: ir.Value, number: int) -> ir.Value:
@@ -152,7 +155,7 @@ def _add(
     like: ir.Value,
     attributes: dict[str, int] | None = None,
 ) -> ir.Value:
-    """Append a node called as its one output, which has the type and the number of dimensions of `like`."""
+    """Append a node and return its only output, which gets `name` and the type and shape of `like`."""
     node = ir.node(op_type, list(inputs), attributes, name=name)
     made = node.outputs[0]
     made.name, made.type, made.shape = name, like.type, like.shape

@@ -1,7 +1,7 @@
-"""The parts of an encoder in PyTorch, found by what runs when, with no name of any architecture.
+"""Find the parts of an encoder in PyTorch by the order in which its modules run, without names of architectures.
 
-The layers are the list of like modules with the most parameters, the embedding is what holds tables and runs before
-them, the head what runs after them. Within a layer, LayerNorms tell attention and feed-forward part apart.
+The layers are the list of modules of one class with the most parameters. The embedding contains tables and runs before
+them, and the head runs after them. Within a layer, LayerNorms separate attention and the feed-forward part.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layer:
-    """One encoder layer, and its LayerNorm that parts attention from feed-forward.
+    """One encoder layer.
 
-    `post`: attention ends behind that LayerNorm, as in BERT; else the feed-forward part begins with it. `attention`
-    and `feed_forward` are the layer's own modules in the order in which they run, the LayerNorms among them.
+    `border`: the LayerNorm between attention and the feed-forward part.
+    `post`: whether attention ends with that LayerNorm, as in BERT; else the feed-forward part begins with it.
+    `attention`, `feed_forward`: the direct child modules, LayerNorms included, in the order in which they run.
     """
 
     module: "nn.Module"
@@ -40,13 +41,13 @@ class Anatomy:
 
 
 def find_anatomy(module: "nn.Module", run: Callable[[], Any]) -> Anatomy:
-    """Return the parts of a classifier; `run` runs it once, and the order of its modules is watched.
+    """Return the parts of a classifier, from the order of its modules while `run` runs it once.
 
     Raises:
-        InputError: it has no list of layers with two LayerNorms each, or no tables of embeddings before them.
+        InputError: it lacks a list of layers with two LayerNorms each, or embedding tables before them.
     """
     stack = _stack(module)
-    with _watched(module) as order:
+    with _recorded_order(module) as order:
         run()
     around = {one for one in module.modules() if stack in one.modules()}
     tops = [one for one in module.modules() if one not in around and _parent(module, one) in around - {stack}]
@@ -59,8 +60,8 @@ def find_anatomy(module: "nn.Module", run: Callable[[], Any]) -> Anatomy:
 
 
 @contextmanager
-def _watched(module: "nn.Module") -> Iterator[list["nn.Module"]]:
-    """Yield the list of what ran, each module once, in the order in which it was left."""
+def _recorded_order(module: "nn.Module") -> Iterator[list["nn.Module"]]:
+    """Yield a list that afterwards contains each module that ran, once, in the order in which they ended."""
     order: dict[nn.Module, None] = {}
     hooks = [one.register_forward_hook(lambda one, *_: order.setdefault(one)) for one in module.modules()]
     found: list[nn.Module] = []
@@ -77,7 +78,7 @@ def _stack(module: "nn.Module") -> "nn.Module":
 
     lists = [one for one in module.modules() if isinstance(one, nn.ModuleList) and len(set(map(type, one))) == 1]
     if not lists:
-        raise InputError(f"{type(module).__name__}: has no list of layers. Profile its graph: --backend ort.")
+        raise InputError(f"{type(module).__name__}: has no list of layers. Profile its graph with --backend ort.")
     return max(lists, key=_size)
 
 
@@ -95,14 +96,16 @@ def _embedding(tops: list["nn.Module"]) -> "nn.Module":
     for one in tops:
         if any(isinstance(part, nn.Embedding) for part in one.modules()):
             return one
-    raise InputError("the checkpoint has no tables of embeddings. Profile its graph: --backend ort.")
+    raise InputError("The checkpoint has no embedding tables. Profile its graph with --backend ort.")
 
 
 def _layer(layer: "nn.Module", order: list["nn.Module"]) -> Layer:
-    leaves = [one for one in order if one in set(layer.modules()) and not list(one.children()) and _counts(one)]
+    leaves = [one for one in order if one in set(layer.modules()) and not list(one.children()) and _has_weights(one)]
     norms = [one for one in leaves if is_norm(one)]
     if len(norms) < 2:
-        raise InputError(f"{type(layer).__name__}: has {len(norms)} LayerNorms. Profile its graph: --backend ort.")
+        raise InputError(
+            f"{type(layer).__name__}: has {len(norms)} LayerNorms, not 2. Profile its graph with --backend ort."
+        )
     post = not is_norm(leaves[0])
     border = norms[0] if post else norms[1]
     parts = [one for one in order if one in set(layer.children())]
@@ -110,11 +113,11 @@ def _layer(layer: "nn.Module", order: list["nn.Module"]) -> Layer:
     return Layer(layer, border, post, tuple(parts[:cut]), tuple(parts[cut:]))
 
 
-def _counts(module: "nn.Module") -> bool:
-    """Whether a leaf does something of its own: dropout and activations have no weights."""
+def _has_weights(module: "nn.Module") -> bool:
+    """Return whether a leaf has weights; dropout and activations have none."""
     return any(True for _ in module.parameters())
 
 
 def is_norm(module: "nn.Module") -> bool:
-    """Whether a module is a LayerNorm, or one of its like: those that models bring are called so."""
+    """Return whether a module is a LayerNorm or similar, by its class name, because some models define their own."""
     return type(module).__name__.endswith("Norm")

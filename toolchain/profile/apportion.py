@@ -1,54 +1,58 @@
-"""What each group costs, by taking it away: the whole and its variants, measured in turn, round after round.
+"""Measure the cost of each group by ablation: the whole call and its variants, in rounds.
 
-energy(group) = whole - without it, or (with it k times more - whole) / k. The order within a round is random, so that
-no drift of temperature or clocks falls on one variant, and differences are taken within a round, where it cancels.
+cost(group) = whole - variant without the group, or (variant with k more runs of it - whole) / k. The order within a
+round is random, so that a drift of temperature or clocks does not favour one variant. Differences are taken within a
+round, where a drift cancels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
-from typing import Any
 
 import numpy as np
 
 from toolchain.energy.calls import Measure
 from toolchain.energy.record import NOT_REQUESTED
+from toolchain.records.profile import GroupEnergy
 
+# Five rounds give a confidence interval with 4 degrees of freedom within the minutes that a user waits.
 ROUNDS = 5
+
+# Reason codes of a record.
 IN_REMAINDER = "in_remainder"
 BY_TIME = "by_time"
 TOO_FEW = "too_few_rounds"
 
+# One call of the work to measure.
 Work = Callable[[], object]
-"""One call of the work to measure."""
 
+# Loads what the work needs, and frees it when the context ends.
 Opened = Callable[[], AbstractContextManager[Work]]
-"""Loads what the work needs, and frees it when the context is left."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The whole work with a group run `times` more; -1 stands for the whole without it."""
+    """The whole call with `times` more runs of a group; -1 means without the group."""
 
     group: str
     times: int
     open: Opened
 
     def __str__(self) -> str:
-        """Return what it is, for a line on how far the measurement is."""
-        return f"without {self.group}" if self.times < 0 else f"with {self.group} {self.times} more times"
+        """Return a description for a line of progress."""
+        return f"without {self.group}" if self.times < 0 else f"with {self.times} more runs of {self.group}"
 
     def cost(self, whole: float, found: float) -> float:
-        """Return what the group costs in the whole."""
+        """Return the cost of the group, from the values of the whole and of this variant."""
         return (found - whole) / self.times
 
 
 @dataclass
 class Rounds:
-    """What was measured: of each round the whole, and what each group costs; None where one is missing.
+    """The measurements: for each round the whole and the cost of each group; None where one failed.
 
-    `reason` says why a measurement gave nothing, the last time that one did.
+    `reason`: reason code of the last failed measurement.
     """
 
     whole: list[float | None] = field(default_factory=list)
@@ -63,9 +67,9 @@ def measure_variants(
     *,
     rounds: int = ROUNDS,
     seed: int = 0,
-    tell: Callable[[str], None] = lambda line: None,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> Rounds:
-    """Measure the whole and each variant once a round, in random order; nothing further if the first gives nothing."""
+    """Measure the whole and each variant once a round, in random order; stop if the first measurement fails."""
     works = {"": ("the whole", whole)} | {one.group: (str(one), one.open) for one in variants}
     found = Rounds(groups={variant.group: [] for variant in variants})
     generator = np.random.default_rng(seed)
@@ -73,7 +77,7 @@ def measure_variants(
         costs: dict[str, float | None] = {}
         for name in generator.permutation(list(works)):
             text, opened = works[name]
-            tell(f"round {number + 1} of {rounds}: {text}")
+            progress(f"round {number + 1} of {rounds}: {text}")
             with opened() as work:
                 costs[name], reason = measure(work)
             found.reason = reason or found.reason
@@ -87,45 +91,50 @@ def measure_variants(
     return found
 
 
-def apportion(ms: dict[str, float], found: Rounds | None) -> dict[str, Any]:
-    """Return the joules a call of the whole, of each group in `ms` (milliseconds a call), and of the remainder.
+@dataclass(frozen=True)
+class Energy:
+    """Energy of the groups, of the remainder that belongs to none, and of the whole call."""
 
-    A group that was ablated has the mean of its rounds. If every part of the model was, what is left over is the
-    remainder. If not, the groups that could not be ablated share what is left over by their time, and are labelled so.
+    groups: dict[str, GroupEnergy]
+    remainder: GroupEnergy
+    whole: GroupEnergy
 
-    Returns:
-        {"groups": {group: record}, "remainder": record, "whole": record}, each record
-        {"energy_j", "energy_ci95_j", "resolved", "method", "reason"}; null with a reason where nothing was measured,
-        and not resolved where the interval holds 0.
+
+def apportion(ms: dict[str, float], found: Rounds | None) -> Energy:
+    """Return the energy of a call, of each group in `ms` (ms a call), and of the remainder.
+
+    An ablated group has the mean of its rounds. If all parts of the model were ablated, the rest is the remainder.
+    Otherwise the groups that could not be ablated share the rest in proportion to their time, with the method
+    `by_time`. Without a measurement each energy is None with a reason.
     """
     if found is None or not any(value is not None for value in found.whole):
         nothing = _nothing(NOT_REQUESTED if found is None else found.reason or TOO_FEW)
-        return {"groups": dict.fromkeys(ms, nothing), "remainder": nothing, "whole": nothing}
+        return Energy(dict.fromkeys(ms, nothing), nothing, nothing)
     groups = {group: _record(found.groups[group], "ablation", found.reason) for group in ms if group in found.groups}
-    left = [_left(index, found, groups) for index in range(len(found.whole))]
+    rest = [_rest(index, found, groups) for index in range(len(found.whole))]
     others = {group: time for group, time in ms.items() if group not in groups}
     if set(others) <= {"other"}:
         groups |= {group: _nothing(IN_REMAINDER) for group in others}
-        remainder = _record(left, "ablation", found.reason)
+        remainder = _record(rest, "ablation", found.reason)
     else:
         total = sum(others.values())
         for group, time in others.items():
-            shares = [None if value is None else value * time / total for value in left]
+            shares = [None if value is None else value * time / total for value in rest]
             groups[group] = _record(shares, BY_TIME, found.reason)
         remainder = _nothing(BY_TIME)
     whole = _record(found.whole, "measured", found.reason)
-    return {"groups": {group: groups[group] for group in ms}, "remainder": remainder, "whole": whole}
+    return Energy({group: groups[group] for group in ms}, remainder, whole)
 
 
-def _left(index: int, found: Rounds, groups: dict[str, Any]) -> float | None:
-    """Return what one round's whole costs beyond the groups that were ablated."""
+def _rest(index: int, found: Rounds, groups: Collection[str]) -> float | None:
+    """Return the cost of one round's whole less that of the ablated groups; None where a measurement failed."""
     values = [found.whole[index], *(found.groups[group][index] for group in groups)]
     known = [value for value in values if value is not None]
     return known[0] - sum(known[1:]) if len(known) == len(values) else None
 
 
-def _record(values: list[float | None], method: str, reason: str | None) -> dict[str, Any]:
-    """Return the mean of the rounds and its 95 % interval by Student's t; of fewer than two rounds there is none."""
+def _record(values: list[float | None], method: str, reason: str | None) -> GroupEnergy:
+    """Return the mean of the rounds and its 95 % interval by Student's t, which needs two rounds."""
     known = [value for value in values if value is not None]
     if not known:
         return _nothing(reason or TOO_FEW)
@@ -139,5 +148,5 @@ def _record(values: list[float | None], method: str, reason: str | None) -> dict
     return {"energy_j": fmean(known), "energy_ci95_j": interval, "resolved": resolved, "method": method, "reason": None}
 
 
-def _nothing(reason: str) -> dict[str, Any]:
+def _nothing(reason: str) -> GroupEnergy:
     return {"energy_j": None, "energy_ci95_j": None, "resolved": False, "method": "unavailable", "reason": reason}

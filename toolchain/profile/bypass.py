@@ -1,4 +1,4 @@
-"""A PyTorch model without a part of its layers, or with a part that runs several times: what `ablate` is for graphs."""
+"""Change a PyTorch model so that a part is removed or runs several times, as `ablate` does for graphs."""
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -15,49 +15,51 @@ Forward = Callable[..., Any]
 
 @contextmanager
 def without(anatomy: Anatomy, group: str, run: Callable[[], Any]) -> Iterator[None]:
-    """Take attention or the feed-forward part out of every layer until the context is left.
+    """Remove attention or the feed-forward part from all layers until the context ends.
 
-    A part's modules are replaced: the one that holds its LayerNorm gives what it was to be added to, the others give
-    zero. `run` runs the model once, to see what the modules give.
+    The modules of a part are replaced: the one with its LayerNorm returns the residual input, the others return zero.
+    `run` runs the model once, to find the form of their outputs.
 
     Raises:
-        InputError: the LayerNorms come before their parts, so a part's own input is no residual that can stand for it.
+        InputError: the LayerNorms come before their parts, so no module receives the residual input.
     """
     if not all(layer.post for layer in anatomy.layers):
-        raise InputError("the LayerNorms come before their parts. Its parts are told apart by time alone.")
+        raise InputError(
+            "The LayerNorms come before their parts, so no part can be removed. Its energy is apportioned by time."
+        )
     parts = [layer.attention if group == "attention" else layer.feed_forward for layer in anatomy.layers]
     sizes = _tuple_sizes({part for modules in parts for part in modules}, run)
     forwards: dict[nn.Module, Forward] = {}
     for modules in parts:
-        holder = [part for part in modules if any(is_norm(one) for one in part.modules())][-1]
+        last = [part for part in modules if any(is_norm(one) for one in part.modules())][-1]
         for part in modules:
-            forwards[part] = _given(_kept if part is holder else _nothing, sizes[part])
+            forwards[part] = _given(_kept if part is last else _nothing, sizes[part])
     with _replaced(forwards):
         yield
 
 
 @contextmanager
 def repeated(anatomy: Anatomy, group: str, times: int) -> Iterator[None]:
-    """Let the embedding or the head run `times` more until the context is left."""
+    """Make the embedding or the head run `times` more until the context ends."""
     modules = (anatomy.embedding,) if group == "embedding" else anatomy.head
     with _replaced({module: _again(module.forward, times) for module in modules}):
         yield
 
 
 def _kept(*values: Any) -> Any:
-    """Return the first tensor with dimensions: what the part was to be added to."""
+    """Return the first tensor with dimensions: the residual input of the part."""
     import torch
 
     return next(value for value in values if isinstance(value, torch.Tensor) and value.ndim)
 
 
 def _nothing(*values: Any) -> Any:
-    """Return zero, which a sum takes whatever its shape."""
+    """Return a scalar zero, which can be added to any shape."""
     return _kept(*values).new_zeros(())
 
 
 def _given(function: Forward, size: int | None) -> Forward:
-    """Return a forward that gives what `function` does of its arguments; with `size`, as the first of so many."""
+    """Return a forward with the result of `function`, as the first value of a tuple of `size` if that is given."""
 
     def forward(*values: Any, **named: Any) -> Any:
         found = function(*values, *named.values())
@@ -76,7 +78,7 @@ def _again(original: Forward, times: int) -> Forward:
 
 
 def _tuple_sizes(modules: Collection["nn.Module"], run: Callable[[], Any]) -> dict["nn.Module", int | None]:
-    """Return how many values each module gives; None of one that gives a tensor."""
+    """Return the length of the tuple that each module returns; None for a module that returns a tensor."""
     sizes: dict[nn.Module, int | None] = {}
 
     def look(module: "nn.Module", _: Any, output: Any) -> None:
@@ -94,9 +96,9 @@ def _tuple_sizes(modules: Collection["nn.Module"], run: Callable[[], Any]) -> di
 @contextmanager
 def _replaced(forwards: dict["nn.Module", Forward]) -> Iterator[None]:
     for module, forward in forwards.items():
-        module.forward = forward  # of this one object
+        module.forward = forward  # overrides the class for this object only
     try:
         yield
     finally:
         for module in forwards:
-            del module.forward  # the class has its own
+            del module.forward  # uncovers the class's own

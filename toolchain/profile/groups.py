@@ -1,7 +1,7 @@
-"""Which part of an encoder a node belongs to, read off the graph's LayerNorms and softmaxes.
+"""Assign each node of a graph to a part of the encoder, from the LayerNorms and softmaxes of the graph.
 
-Only these two are looked at, so it holds for a graph in float32, in float16, with Q/DQ nodes, packed around plugins,
-and for the one that ONNX Runtime makes of it.
+Because only these two are used, it works for graphs in float32, in float16, with Q/DQ nodes, with plugins and without
+padding, and for the graph that ONNX Runtime optimised.
 """
 
 import re
@@ -13,11 +13,11 @@ import onnx_ir as ir
 
 from toolchain.graph.plugin_graph import QKV, SKIP_NORM
 
+# The groups of a profile. `copy` is the assembly of the batch and its transfer to the device and back. `other` contains
+# the nodes that belong to no part.
 HOST = ("tokenise", "copy")
 PARTS = ("embedding", "attention", "feed_forward", "head")
 GROUPS = (*HOST, *PARTS, "other")
-"""What time and energy are told by. `copy` is the batch's assembly and its way to the device and back; `other` is what
-cannot be placed."""
 
 NORMS = {
     "LayerNormalization",
@@ -28,11 +28,12 @@ NORMS = {
     "SkipSimplifiedLayerNormalization",
     SKIP_NORM,
 }
+
+# Operators of which attention has one in each layer, and no other part before the head has any.
 MIXERS = {"Softmax", "Attention", "MultiHeadAttention", "QAttention", "PackedAttention", QKV}
-"""What stands in each attention and nowhere else before the head."""
 
 COPIES = {"MemcpyToHost", "MemcpyFromHost"}
-PRODUCTS = {"MatMul", "Gemm", "Conv", *MIXERS}
+GEMMS = {"MatMul", "Gemm", "Conv", *MIXERS}
 
 METADATA = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 SEPARATORS = re.compile(r"\.\.\.|[\s+(),{}\[\]]+")
@@ -40,13 +41,13 @@ SEPARATORS = re.compile(r"\.\.\.|[\s+(),{}\[\]]+")
 
 @dataclass(frozen=True)
 class Place:
-    """A group, and the encoder layer where there is one: what all layers share, such as the mask, has none."""
+    """A group, and the number of the encoder layer; None for nodes that all layers share, such as the mask."""
 
     group: str
     layer: int | None = None
 
     def __str__(self) -> str:
-        """Return attention.3, or the group alone: the name of an NVTX range."""
+        """Return the name of an NVTX range, such as attention.3 or embedding."""
         return self.group if self.layer is None else f"{self.group}.{self.layer}"
 
 
@@ -54,11 +55,11 @@ NOWHERE = Place("other")
 
 
 def place_nodes(model: ir.Model) -> dict[str, Place]:
-    """Return node name -> its place.
+    """Return node name -> place.
 
-    A node belongs to the first LayerNorm that it leads to. What ends with a LayerNorm and holds a softmax is an
-    attention, what follows it a feed-forward part, what comes before the first the embedding, and what leads to no
-    LayerNorm the head. A graph without LayerNorms or softmaxes is no encoder: all of it is `other`.
+    A node belongs to the first LayerNorm that its output leads to. A piece that ends with a LayerNorm and has a softmax
+    is attention, and the next piece is a feed-forward part. The pieces before the first attention are the embedding,
+    and nodes that lead to no LayerNorm are the head. In a graph without LayerNorms or softmaxes all nodes are `other`.
     """
     nodes = list(model.graph)
     norms = [node for node in nodes if node.op_type in NORMS]
@@ -85,9 +86,9 @@ def name_of(node: ir.Node) -> str:
 
 
 def _ends(nodes: list[ir.Node], norms: list[ir.Node]) -> dict[ir.Node, int]:
-    """Return for each node the number of the first LayerNorm that it leads to, or is; their count if to none."""
+    """Return node -> index of the first LayerNorm that it leads to or is; their number if there is none."""
     found = {node: number for number, node in enumerate(norms)}
-    for node in reversed(nodes):  # readers come first
+    for node in reversed(nodes):  # from the last node, so that the readers of a node come before it
         if node not in found:
             readers = [use.node for value in node.outputs for use in value.uses()]
             found[node] = min((found[reader] for reader in readers), default=len(norms))
@@ -95,7 +96,7 @@ def _ends(nodes: list[ir.Node], norms: list[ir.Node]) -> dict[ir.Node, int]:
 
 
 def _pieces(norms: int, mixed: Collection[int]) -> Iterator[Place]:
-    """Yield the place of what ends with each LayerNorm, and of what comes behind the last."""
+    """Yield the place of the piece that ends with each LayerNorm, and of the nodes after the last."""
     layer, before = -1, ""
     for number in range(norms + 1):
         if number in mixed and number < norms:
@@ -109,7 +110,7 @@ def _pieces(norms: int, mixed: Collection[int]) -> Iterator[Place]:
 
 
 def _before_the_layers(nodes: list[ir.Node]) -> set[ir.Node]:
-    """Return the nodes that depend on the batch and on no LayerNorm: embeddings, and the mask that all layers share."""
+    """Return the nodes that depend on the inputs and on no LayerNorm: embeddings, and the mask that layers share."""
     found: set[ir.Node] = set()
     normed: set[ir.Node] = set()
     for node in nodes:
@@ -122,22 +123,23 @@ def _before_the_layers(nodes: list[ir.Node]) -> set[ir.Node]:
     return found
 
 
+# `layers` are the entries of TensorRT's engine inspector, whose keys depend on its release.
 def place_layers(layers: list[dict[str, Any]], model: ir.Model) -> dict[str, Place]:
-    """Return name -> place of an engine's layers, as its inspector lists them, by the ONNX nodes that they are made of.
+    """Return name -> place of an engine's layers, from the ONNX nodes that each was made from.
 
-    A layer with matrix products of one place is there, one without any where most of its nodes are. One that joins
-    products of two groups, as an engine of a single kernel does, is `other`.
+    A layer has the place of its GEMMs, or without GEMMs the most frequent place of its nodes. A layer that joins GEMMs
+    of two groups, as in an engine of a single kernel, is `other`.
     """
     places = place_nodes(model)
-    heavy = {name_of(node) for node in model.graph if node.op_type in PRODUCTS}
+    heavy = {name_of(node) for node in model.graph if node.op_type in GEMMS}
     return {str(layer["Name"]): _place_of(_sources(layer, places), heavy, places) for layer in layers}
 
 
 def _sources(layer: dict[str, Any], known: Mapping[str, Place]) -> list[str]:
-    """Return the ONNX nodes that a layer is made of: by its metadata, or else by its name."""
+    """Return the names of the ONNX nodes that a layer was made from, by its metadata or else by its name."""
     listed = METADATA.findall(str(layer.get("Metadata", "")))
     if "ForeignNode" in layer["Name"] and len(listed) < 2:
-        return []  # its name and metadata are but the first node of many
+        return []  # its name and metadata give only the first of many nodes
     return [name for name in listed or SEPARATORS.split(layer["Name"]) if name in known]
 
 

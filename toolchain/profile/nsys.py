@@ -1,4 +1,4 @@
-"""Nsight Systems: the command that records our NVTX ranges, and its report read back into the same groups."""
+"""Nsight Systems: the command that records the NVTX ranges of a profile, and its report by the same groups."""
 
 import csv
 import io
@@ -6,36 +6,33 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 from toolchain.errors import InputError, MachineError
 from toolchain.profile.groups import GROUPS
+from toolchain.records.profile import GroupTime, LayerTime, NsysRecord
 
 REPORT = "nvtx_sum"
-COLUMNS = ("Total Time (ns)", "Instances", "Range")
-"""Those of the report that are read; the others are shares and statistics of the first."""
 
+# Columns of the report that are read; the others are statistics of the first.
+COLUMNS = ("Total Time (ns)", "Instances", "Range")
+
+# Names of the ranges around a whole call, and around the runtime's part of it.
 CALL, INFER = "call", "infer"
-"""The ranges around one whole call, and around what the runtime does of it."""
 
 
 def nsys_command(command: list[str]) -> str:
-    """Return the line to type so that Nsight Systems records `command`."""
+    """Return the shell command with which Nsight Systems records `command`."""
     return f"nsys profile -t cuda,nvtx -o toolchain-profile {shlex.join(command)}"
 
 
-def read_nsys(file: Path) -> dict[str, Any]:
-    """Return milliseconds a call by group, from `nsys stats --report nvtx_sum --format csv` or a recording of nsys.
+def read_nsys(file: Path) -> NsysRecord:
+    """Return ms a call by group, from the CSV of `nsys stats --report nvtx_sum` or from a recording of nsys.
 
-    NVTX ranges are on the host's clock: kernels that a range only queued end after it.
-
-    Returns:
-        {"file", "calls", "groups": [{"group", "ms", "share"}], "layers": [{"name", "group", "layer", "calls", "ms"}],
-        "not_ours": [range]}; the last are ranges of others, counted nowhere.
+    NVTX ranges are on the host's clock: kernels that a range launched may end after it.
 
     Raises:
-        InputError: the file is missing, no such report, or holds no range of ours.
-        MachineError: it is a recording, and nsys is not here to read it.
+        InputError: the file is missing, is not such a report, or has no range of a profile.
+        MachineError: the file is a recording, and nsys is not installed.
     """
     text = _stats(file) if file.suffix in (".nsys-rep", ".qdrep") else _text(file)
     try:
@@ -44,12 +41,14 @@ def read_nsys(file: Path) -> dict[str, Any]:
             for row in _rows(file, text)
         }
     except ValueError as error:
-        raise InputError(f"{file}: not a report of nsys ({error}). Make it with: nsys stats --format csv.") from None
+        raise InputError(f"{file}: not a report of nsys ({error}). Make one with: nsys stats --format csv.") from None
     if CALL not in found:
-        raise InputError(f"{file}: holds no range of toolchain profile. Record it with: {nsys_command(['...'])}.")
+        raise InputError(f"{file}: contains no range of `toolchain profile`. Record it with: {nsys_command(['...'])}.")
     calls, wall_ms = found.pop(CALL)
     found.pop(INFER, None)
-    ms, layers, others = dict.fromkeys(GROUPS, 0.0), [], []
+    ms = dict.fromkeys(GROUPS, 0.0)
+    layers: list[LayerTime] = []
+    others: list[str] = []
     for name, (count, total_ms) in found.items():
         group, _, layer = name.partition(".")
         if group not in GROUPS:
@@ -67,27 +66,29 @@ def read_nsys(file: Path) -> dict[str, Any]:
         )
     ms["other"] += max(0.0, wall_ms / calls - sum(ms.values()))
     whole = sum(ms.values())
-    groups = [{"group": group, "ms": time, "share": time / whole} for group, time in ms.items() if time]
+    groups: list[GroupTime] = [
+        {"group": group, "ms": time, "share": time / whole} for group, time in ms.items() if time
+    ]
     return {"file": str(file), "calls": calls, "groups": groups, "layers": layers, "not_ours": sorted(others)}
 
 
 def _plain(number: str) -> str:
-    """Return a number without the commas that nsys may write between thousands."""
+    """Return a number without nsys's thousands separators."""
     return number.replace(",", "")
 
 
 def _name(text: str) -> str:
-    """Return a range's name without its domain: nsys writes DOMAIN:NAME, and the default domain has no name."""
+    """Return the name of a range without its domain: nsys writes DOMAIN:NAME, and :NAME for the default domain."""
     return text.removeprefix(":")
 
 
 def _rows(file: Path, text: str) -> list[dict[str, str]]:
-    """Return the lines of the table, which may stand behind notes of nsys."""
+    """Return the rows of the table, which may follow other lines of nsys."""
     lines = text.splitlines()
     start = next((index for index, line in enumerate(lines) if COLUMNS[0] in line and "Range" in line), None)
     if start is None:
         raise InputError(
-            f"{file}: has no columns {', '.join(COLUMNS)}. Make it with: nsys stats --report {REPORT} --format csv."
+            f"{file}: lacks the columns {', '.join(COLUMNS)}. Make it with: nsys stats --report {REPORT} --format csv."
         )
     table = csv.DictReader(io.StringIO("\n".join(lines[start:])))
     return [row for row in table if row.get("Range")]
@@ -101,13 +102,13 @@ def _text(file: Path) -> str:
 
 
 def _stats(file: Path) -> str:
-    """Return the report that nsys makes of a recording."""
+    """Return the report of a recording, made by nsys."""
     nsys = shutil.which("nsys")
     if nsys is None:
-        raise MachineError(f"{file}: nsys is not on the PATH. Install Nsight Systems, or give the CSV of nsys stats.")
+        raise MachineError(f"{file}: nsys is not on the PATH. Install Nsight Systems, or use the CSV of nsys stats.")
     command = [nsys, "stats", "--report", REPORT, "--format", "csv", "--output", "-", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # its own path
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  # no shell
     if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip() or "it does not say why").splitlines()[-1]
+        last = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]
         raise InputError(f"{file}: nsys cannot read it: {last}. Record it again.")
     return done.stdout

@@ -1,4 +1,4 @@
-"""Pieces of time, each with its place in the model: what probes give, and totals and traces are made of."""
+"""Spans of time with their places in the model. Profilers record them; totals and traces are made from them."""
 
 import time
 from collections import defaultdict
@@ -8,14 +8,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from toolchain.profile.groups import GROUPS, Place
+from toolchain.records.profile import LayerTime
 
+# Microseconds in a second.
 US = 1e6
-"""Microseconds in a second."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of time, microseconds. Without a place it is a frame around others, and counts for nothing itself."""
+    """A span of time in microseconds. A span without a place is a frame around others and adds to no total."""
 
     name: str
     place: Place | None
@@ -23,12 +24,12 @@ class Span:
     dur_us: float
 
     def later(self, us: float) -> "Span":
-        """Return the same piece of time that many microseconds later."""
+        """Return the same span `us` microseconds later."""
         return replace(self, start_us=self.start_us + us)
 
 
 def end_to_end(pieces: Iterable[tuple[str, Place, float]]) -> list[Span]:
-    """Return spans of (name, place, microseconds), each from where the one before it ends."""
+    """Return spans of (name, place, microseconds), each of which begins where the one before ends."""
     made, start = [], 0.0
     for name, place, dur in pieces:
         made.append(Span(name, place, start, dur))
@@ -37,8 +38,8 @@ def end_to_end(pieces: Iterable[tuple[str, Place, float]]) -> list[Span]:
 
 
 @dataclass
-class Watch:
-    """Records spans on the host's clock, and opens an NVTX range of the same name around each."""
+class SpanRecorder:
+    """Records spans on the host's clock, each with an NVTX range of the same name."""
 
     clock: Callable[[], float] = time.perf_counter
     ranges: "Ranges | None" = None
@@ -46,7 +47,7 @@ class Watch:
 
     @contextmanager
     def span(self, name: str, place: Place | None) -> Iterator[None]:
-        """Record what happens inside."""
+        """Record the time inside the context."""
         if self.ranges:
             self.ranges.push(name if place is None else str(place))
         start = self.clock()
@@ -61,14 +62,14 @@ class Watch:
 
 @dataclass(frozen=True)
 class Ranges:
-    """How NVTX ranges are opened and closed, so that Nsight Systems shows the names that we do."""
+    """The functions that open and close an NVTX range, which Nsight Systems shows by name."""
 
     push: Callable[[str], Any]
     pop: Callable[[], Any]
 
 
 def nvtx_ranges(device: str) -> Ranges | None:
-    """Return NVTX as PyTorch has it; None on a CPU and without a PyTorch that has CUDA."""
+    """Return PyTorch's NVTX functions; None on a CPU, and without a PyTorch with CUDA."""
     if device == "cpu":
         return None
     try:
@@ -79,7 +80,7 @@ def nvtx_ranges(device: str) -> Ranges | None:
 
 
 def group_ms(calls: list[list[Span]]) -> dict[str, float]:
-    """Return milliseconds a call of each group of GROUPS that has any."""
+    """Return ms a call of each group that has a span, in the order of GROUPS."""
     total: dict[str, float] = defaultdict(float)
     for call in calls:
         for span in call:
@@ -88,8 +89,8 @@ def group_ms(calls: list[list[Span]]) -> dict[str, float]:
     return {group: total[group] / 1000 / len(calls) for group in GROUPS if group in total}
 
 
-def rows(calls: list[list[Span]]) -> list[dict[str, Any]]:
-    """Return what was run, by name, in order: {"name", "group", "layer", "calls", "ms"}, calls and ms of one call."""
+def layer_times(calls: list[list[Span]]) -> list[LayerTime]:
+    """Return the time of each name in a call, in the order of the first call."""
     total: dict[tuple[str, Place], list[float]] = defaultdict(list)
     for call in calls:
         for span in call:

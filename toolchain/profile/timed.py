@@ -1,30 +1,33 @@
-"""Calls of one batch from text to logits, with a profiler and without, in turns."""
+"""Time calls of one batch from text to logits, alternately with and without a profiler."""
 
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from toolchain.evaluation.target import Target
 from toolchain.profile.groups import NOWHERE, Place
 from toolchain.profile.nsys import CALL, INFER
-from toolchain.profile.probes import open_probe
-from toolchain.profile.spans import Span, Watch, group_ms, nvtx_ranges
-from toolchain.profile.variants import Load
+from toolchain.profile.profilers import open_profiler
+from toolchain.profile.spans import Span, SpanRecorder, group_ms, nvtx_ranges
+from toolchain.profile.variants import Workload
+from toolchain.records.profile import CallTimes
 from toolchain.runtimes import open_runtime
 from toolchain.tensors import Infer
 
+# There are BLOCKS blocks of each kind, of CALLS calls each, after WARMUP calls that are not counted.
 BLOCKS, CALLS, WARMUP = 2, 8, 3
-"""So many blocks of each kind, each of so many calls behind so many that are not counted."""
 
+# The clock of a profiler that times the launches of kernels, and not the kernels.
 LAUNCHES = "launches"
-"""The clock of a probe that sees when kernels are queued, not when they run."""
+
+# Names of the host's spans before the runtime.
+TOKENISE, BATCH = "tokenise", "batch"
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Profiled calls, each as spans on the host's clock, and the milliseconds of calls without a profiler."""
+    """Profiled calls, each as spans on the host's clock, and the times of calls without a profiler, ms."""
 
     calls: list[list[Span]]
     wall_ms: list[float]
@@ -32,21 +35,21 @@ class Timed:
 
     @property
     def profiled_ms(self) -> float:
-        """Milliseconds of a profiled call."""
+        """Mean time of a profiled call, ms."""
         return statistics.fmean(span.dur_us / 1000 for call in self.calls for span in call if span.name == CALL)
 
     @property
     def groups(self) -> dict[str, float]:
-        """Milliseconds a call by group; what lies between the placed spans of a call is `other`."""
+        """Time by group, ms a call; the time between spans is `other`."""
         ms = group_ms(self.calls)
         between = self.profiled_ms - sum(ms.values())
         return {**ms, "other": ms.get("other", 0.0) + max(0.0, between)}
 
-    def sums(self) -> dict[str, Any]:
-        """Return what a call takes without the profiler and with it, and the share of the model's time with a place.
+    def sums(self) -> CallTimes:
+        """Return the times of a call, and the share of the model's time that has a place.
 
-        `wall_ms` is a median, as a disturbed call says nothing of the others; `profiled_ms` is the mean, which the
-        groups add up to; `overhead` is by how much of the former the latter is more.
+        `wall_ms` is a median, which a disturbed call does not change. `profiled_ms` is the mean, because the times of
+        the groups add up to it.
         """
         wall = statistics.median(self.wall_ms)
         spans = [span for call in self.calls for span in call if span.place and span.name not in (TOKENISE, BATCH)]
@@ -62,12 +65,8 @@ class Timed:
         }
 
 
-TOKENISE, BATCH = "tokenise", "batch"
-"""What the host does before the runtime."""
-
-
-def time_calls(target: Target, load: Load) -> Timed:
-    """Time the load on the subject's backend, CUDA graphs apart.
+def time_calls(target: Target, load: Workload) -> Timed:
+    """Time the workload on the target's backend, without CUDA graphs.
 
     Raises:
         ToolchainError: see errors.py.
@@ -79,16 +78,16 @@ def time_calls(target: Target, load: Load) -> Timed:
     for _ in range(BLOCKS):
         with open_runtime(target.backend, target.model, **choices) as infer:
             wall_ms += milliseconds(load.work(infer))
-        with open_probe(target.backend, target.model, **choices) as probe:
-            clock, ranges = probe.clock, nvtx_ranges(target.device)
-            frames = [_call(load, probe.infer, Watch(ranges=ranges)) for _ in range(WARMUP + CALLS)]
-            inner = probe.spans()
+        with open_profiler(target.backend, target.model, **choices) as profiled:
+            clock, ranges = profiled.clock, nvtx_ranges(target.device)
+            frames = [_call(load, profiled.infer, SpanRecorder(ranges=ranges)) for _ in range(WARMUP + CALLS)]
+            inner = profiled.spans()
         calls += [_joined(*both) for both in zip(frames[WARMUP:], inner[WARMUP:], strict=True)]
     return Timed(calls, wall_ms, clock)
 
 
 def milliseconds(work: Callable[[], object]) -> list[float]:
-    """Return what each call takes, behind a warm-up."""
+    """Return the time of each call after a warm-up, ms."""
     times = []
     for _ in range(WARMUP + CALLS):
         start = time.perf_counter()
@@ -97,19 +96,19 @@ def milliseconds(work: Callable[[], object]) -> list[float]:
     return times[WARMUP:]
 
 
-def _call(load: Load, infer: Infer, watch: Watch) -> list[Span]:
-    """Run one call; return what the host did."""
-    with watch.span(CALL, None):
-        with watch.span(TOKENISE, Place("tokenise")):
+def _call(load: Workload, infer: Infer, recorder: SpanRecorder) -> list[Span]:
+    """Run one call; return the host's spans."""
+    with recorder.span(CALL, None):
+        with recorder.span(TOKENISE, Place("tokenise")):
             tokens = load.tokens()
-        with watch.span(BATCH, Place("copy")):
+        with recorder.span(BATCH, Place("copy")):
             batch = load.batch(tokens)
-        with watch.span(INFER, None):
+        with recorder.span(INFER, None):
             infer(batch)
-    return watch.spans
+    return recorder.spans
 
 
 def _joined(frames: list[Span], inner: list[Span]) -> list[Span]:
-    """Return one call's spans on one clock: the probe's begin where the host called it."""
+    """Return the spans of one call on the host's clock; the profiler's begin where the host called the runtime."""
     start = next(span.start_us for span in frames if span.name == INFER)
     return [*frames, *(span.later(start) for span in inner)]

@@ -1,7 +1,7 @@
-"""Spans as a Chrome trace, which chrome://tracing and Perfetto open (ui.perfetto.dev).
+"""Write spans as a Chrome trace for chrome://tracing and Perfetto (ui.perfetto.dev).
 
-The Trace Event Format's JSON object: complete events (ph X) with ts and dur in microseconds, and metadata events
-(ph M) that name process and thread.
+The format is the JSON object of the Trace Event Format: complete events (ph X) with ts and dur in microseconds, and
+metadata events (ph M) with the names of process and thread.
 """
 
 import json
@@ -13,15 +13,16 @@ from toolchain.files import write_text
 from toolchain.profile.spans import Span
 
 THREAD = 1
+
+# Category of spans that are frames around others.
 FRAME = "call"
-"""Category of what is only a frame around the groups."""
 
 
+# The keys of an event depend on its type in Google's format, so events are plain dicts.
 def chrome_trace(calls: list[list[Span]], *, title: str) -> dict[str, Any]:
-    """Return the spans of calls as one trace that begins at 0, called `title`.
+    """Return the spans of calls as one trace that begins at 0 and has the name `title`.
 
-    Events are sorted by start, and of those that begin together the longer first, so that frames come before what is
-    in them.
+    Events are sorted by start, and longer ones come first among equal starts, so that a frame comes before its content.
     """
     process = os.getpid()
     spans = [span for call in calls for span in call]
@@ -49,5 +50,5 @@ def chrome_trace(calls: list[list[Span]], *, title: str) -> dict[str, Any]:
 
 
 def write_trace(file: Path, calls: list[list[Span]], *, title: str) -> None:
-    """Write `chrome_trace` as JSON."""
+    """Write the trace of `chrome_trace` to a JSON file."""
     write_text(file, json.dumps(chrome_trace(calls, title=title)))

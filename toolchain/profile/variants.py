@@ -1,4 +1,4 @@
-"""The work that a profile measures: one batch from text to logits, whole, and without or with more of each group."""
+"""The work that a profile measures: one batch from text to logits, and variants with less or more of a group."""
 
 import logging
 import tempfile
@@ -25,29 +25,30 @@ from toolchain.tensors import Batch, Infer
 
 log = logging.getLogger(__name__)
 
+# A repeated part runs so often that it takes about this share of a call, which makes the difference measurable.
 SHARE = 0.25
-"""A part that is repeated is repeated until it takes about that much of a call, so that the difference is seen."""
 
-MOST = 16
+# Largest number of repetitions; each copy of a part makes the graph larger.
+MAX_TIMES = 16
 
 
 @dataclass(frozen=True)
-class Load:
-    """The texts of one batch, and how they are tokenised."""
+class Workload:
+    """The texts of one batch, and the function that tokenises them."""
 
     encode: Encode
     texts: list[Text]
 
     def tokens(self) -> Tokens:
-        """Tokenise."""
+        """Return the tokens of the texts."""
         return self.encode(self.texts)
 
     def batch(self, tokens: Tokens) -> Batch:
-        """Pad and assemble."""
+        """Return the padded batch."""
         return tokens.batch(np.arange(len(self.texts)))
 
     def work(self, infer: Infer, without: str | None = None) -> Work:
-        """Return one call of it, from text to logits, or without what the host does before."""
+        """Return a function that runs one call from text to logits, `without` a group of the host if that is given."""
         tokens = self.tokens()
         batch = self.batch(tokens)
         if without == "tokenise":
@@ -57,8 +58,8 @@ class Load:
         return lambda: infer(self.batch(self.tokens()))
 
 
-def whole(target: Target, load: Load, without: str | None = None) -> Opened:
-    """Return what opens the work on the subject's backend as it is evaluated, CUDA graphs apart."""
+def whole(target: Target, load: Workload, without: str | None = None) -> Opened:
+    """Return a function that opens the work on the target's backend, as an evaluation does, without CUDA graphs."""
 
     @contextmanager
     def opened() -> Iterator[Work]:
@@ -70,10 +71,10 @@ def whole(target: Target, load: Load, without: str | None = None) -> Opened:
 
 
 @contextmanager
-def open_variants(target: Target, load: Load, ms: dict[str, float]) -> Iterator[list[Variant]]:
-    """Yield a variant for each group that can be taken away or repeated; `ms` is what each takes of a call.
+def open_variants(target: Target, load: Workload, ms: dict[str, float]) -> Iterator[list[Variant]]:
+    """Yield a variant for each group that can be removed or repeated; `ms` is the time of each group, ms a call.
 
-    The host's groups can be left out on any backend, but a GPU's copies cannot. Of a plan nothing can be changed.
+    The host's groups can be removed on each backend, except for copies to a GPU. The parts of a plan cannot be changed.
     """
     host = ["tokenise", *(["copy"] if target.device == "cpu" else [])]
     found = [Variant(group, -1, whole(target, load, group)) for group in host if group in ms]
@@ -92,11 +93,11 @@ def open_variants(target: Target, load: Load, ms: dict[str, float]) -> Iterator[
 
 
 def _times(group: str, ms: dict[str, float]) -> int:
-    return min(MOST, max(1, round(SHARE * sum(ms.values()) / max(ms[group], 1e-6))))
+    return min(MAX_TIMES, max(1, round(SHARE * sum(ms.values()) / max(ms[group], 1e-6))))
 
 
-def _graph_without(target: Target, load: Load, group: str, times: int, folder: Path) -> Opened:
-    """Write the graph's variant and return what opens it: from a file, as the graph itself is."""
+def _graph_without(target: Target, load: Workload, group: str, times: int, folder: Path) -> Opened:
+    """Write the variant of the graph to a file, and return a function that opens it."""
     file = target.model
     assert isinstance(file, Path)
     model = graph.load(file)
@@ -115,8 +116,8 @@ def _graph_without(target: Target, load: Load, group: str, times: int, folder: P
     return opened
 
 
-def _module_without(target: Target, load: Load, group: str, times: int, folder: Path) -> Opened:
-    """Return what opens the checkpoint and changes its modules; they are changed once here, to see that they can be."""
+def _module_without(target: Target, load: Workload, group: str, times: int, folder: Path) -> Opened:
+    """Return a function that opens the checkpoint and changes its modules; one trial here may raise InputError."""
     source: Any = target.model
     assert isinstance(source, Source)
     first = load.batch(load.tokens())

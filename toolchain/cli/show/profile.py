@@ -1,18 +1,17 @@
-"""What a person reads on the terminal about where time and energy go."""
-
-from typing import Any
+"""Show the result of `toolchain profile` on the terminal."""
 
 from rich.box import SIMPLE
 from rich.table import Table
 
 from toolchain.cli.show import put
+from toolchain.records.profile import GroupEnergy, GroupTime, NsysRecord, ProfileResult
 
+# Length of a bar for the share 1, characters.
 BAR = 16
-"""Characters of a share of 1."""
 
 
-def profiled(record: dict[str, Any]) -> None:
-    """Print the groups of one batch, how much the profiler slowed it down, and what to do next."""
+def profiled(record: ProfileResult) -> None:
+    """Print the groups of one batch, the overhead of the profiler, and what to do next."""
     tokens = record["tokens"]
     title = (
         f"{record['artefact']['file']} on {record['backend']}, {record['device']}: {record['rows']} rows of "
@@ -21,19 +20,19 @@ def profiled(record: dict[str, Any]) -> None:
     table = _table(title, "J/call [95 %]", "by")
     for one in record["groups"]:
         table.add_row(*_time(one), *_energy(one))
-    for name in ("remainder", "whole"):
-        if record[name]["energy_j"] is not None:
-            table.add_row(name, "", "", "", *_energy(record[name]))
+    for name, one_energy in (("remainder", record["remainder"]), ("whole", record["whole"])):
+        if one_energy["energy_j"] is not None:
+            table.add_row(name, "", "", "", *_energy(one_energy))
     put(table, *_notes(record), *_next(record))
 
 
-def from_nsys(record: dict[str, Any]) -> None:
+def from_nsys(record: NsysRecord) -> None:
     """Print the groups of a recording of Nsight Systems."""
     table = _table(f"{record['file']}: {record['calls']} calls, by NVTX ranges on the host's clock")
     for one in record["groups"]:
         table.add_row(*_time(one))
     others = record["not_ours"]
-    put(table, *([f"not counted, as they are not ours: {len(others)} ranges, {others[0]} first"] if others else []))
+    put(table, *([f"{len(others)} ranges of other programs are not counted, such as {others[0]}"] if others else []))
 
 
 def _table(title: str, *more: str) -> Table:
@@ -43,11 +42,11 @@ def _table(title: str, *more: str) -> Table:
     return table
 
 
-def _time(one: dict[str, Any]) -> list[str]:
+def _time(one: GroupTime) -> list[str]:
     return [one["group"], f"{one['ms']:.3f}", f"{one['share']:.1%}", "█" * round(BAR * one["share"])]
 
 
-def _energy(one: dict[str, Any]) -> list[str]:
+def _energy(one: GroupEnergy) -> list[str]:
     if one["energy_j"] is None:
         return [f"n/a ({one['reason']})", ""]
     interval = one["energy_ci95_j"]
@@ -56,20 +55,21 @@ def _energy(one: dict[str, Any]) -> list[str]:
     return [f"{one['energy_j']:.3g}{spread}", method if one["resolved"] else f"{method}, not resolved"]
 
 
-def _notes(record: dict[str, Any]) -> list[str]:
+def _notes(record: ProfileResult) -> list[str]:
     placed = record["placed_share"]
     lines = [
-        f"a call takes {record['wall_ms']:.2f} ms, and {record['profiled_ms']:.2f} ms with the profiler "
-        f"({record['overhead']:+.1%}); " + ("" if placed is None else f"{placed:.1%} of the model's time has a place")
+        f"a call takes {record['wall_ms']:.2f} ms, {record['profiled_ms']:.2f} ms with the profiler "
+        f"({record['overhead']:+.1%}); "
+        + ("" if placed is None else f"{placed:.1%} of the model's time belongs to a group")
     ]
     if record["time_method"] == "ablation":
         lines.append(
-            "ONNX Runtime's profiler sees kernels queued, not run: times are differences to graphs without each part"
+            "ONNX Runtime's profiler times launches and not kernels: times are differences to graphs without each part"
         )
     return lines
 
 
-def _next(record: dict[str, Any]) -> list[str]:
+def _next(record: ProfileResult) -> list[str]:
     """Return what to do next."""
     lines = []
     if record["trace"]:
@@ -81,7 +81,7 @@ def _next(record: dict[str, Any]) -> list[str]:
     advice = {
         "tokenise": "the tokenizer takes the most time: serve with more processes, or send ids",
         "copy": "copies take the most time: use larger batches",
-        "other": "most time is in no part of the model: calls are too small; use larger batches (--batch-size)",
+        "other": "most of the time belongs to no part of the model: use larger batches (--batch-size)",
     }
     if largest["group"] in advice:
         lines.append(advice[largest["group"]])

@@ -1,4 +1,4 @@
-"""PyTorch: marks where one part of the model ends and the next begins, on the host's clock or the GPU's."""
+"""PyTorch with hooks that mark the boundaries between parts, on the host's clock or the GPU's."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from toolchain.checkpoint.model import Source
 from toolchain.profile.anatomy import Anatomy, find_anatomy
 from toolchain.profile.groups import Place
-from toolchain.profile.probes import Probe
+from toolchain.profile.profilers import ProfiledRuntime
 from toolchain.profile.spans import US, Ranges, Span, end_to_end, nvtx_ranges
 from toolchain.runtimes.pytorch import forward, open_module
 from toolchain.tensors import Batch
@@ -20,15 +20,15 @@ from toolchain.tensors import Batch
 if TYPE_CHECKING:
     from torch import nn
 
+# A time stamp: seconds on the host, a CUDA event on a GPU.
 Stamp = Any
-"""A moment: seconds on the host, an event on a GPU."""
 
 
 @dataclass
 class Marks:
-    """Moments of one call, each with what begins there; NVTX ranges lie between them.
+    """The time stamps of one call, each with the part that begins there; each part has an NVTX range.
 
-    `stamp` gives a moment, `between` the microseconds from one to another.
+    `stamp` returns a time stamp, and `between` the microseconds from one to another.
     """
 
     stamp: Callable[[], Stamp]
@@ -37,7 +37,7 @@ class Marks:
     found: list[tuple[str, Place, Stamp]] = field(default_factory=list)
 
     def mark(self, name: str, place: Place) -> None:
-        """End what was going on, and begin `name`."""
+        """End the current part and begin `name`."""
         if self.ranges:
             if self.found:
                 self.ranges.pop()
@@ -45,7 +45,7 @@ class Marks:
         self.found.append((name, place, self.stamp()))
 
     def end(self) -> list[Span]:
-        """End the call; return its pieces, which leave no gap, and begin anew."""
+        """End the call; return its spans, which leave no gap, and forget them."""
         if self.ranges:
             self.ranges.pop()
         moments = [*(stamp for _, _, stamp in self.found), self.stamp()]
@@ -56,12 +56,12 @@ class Marks:
 
 
 @contextmanager
-def probe_torch(source: Source, *, device: str = "auto", precision: str = "fp32") -> Iterator[Probe]:
-    """Yield a probe of the checkpoint.
+def profile_torch(source: Source, *, device: str = "auto", precision: str = "fp32") -> Iterator[ProfiledRuntime]:
+    """Yield a profiled runtime of a checkpoint.
 
     Raises:
-        InputError: it is no encoder classifier whose parts can be found.
-        UsageError: a precision that PyTorch runs no checkpoint in.
+        InputError: it is not an encoder classifier whose parts can be found.
+        UsageError: PyTorch does not run checkpoints in the precision.
     """
     with open_module(source, device=device, precision=precision) as module:
         place = next(module.parameters()).device.type
@@ -78,11 +78,11 @@ def probe_torch(source: Source, *, device: str = "auto", precision: str = "fp32"
             calls.append(marks.end())
             return logits
 
-        yield Probe(infer, lambda: calls, "host" if place == "cpu" else "cuda_events")
+        yield ProfiledRuntime(infer, lambda: calls, "host" if place == "cpu" else "cuda_events")
 
 
 def on_gpu(device: str) -> Marks:
-    """Return marks by CUDA events, which nothing waits for until the call has ended."""
+    """Return marks by CUDA events, which are synchronised only after the call."""
     import torch
 
     def stamp() -> torch.cuda.Event:
@@ -98,7 +98,7 @@ def on_gpu(device: str) -> Marks:
 
 
 def hook(module: "nn.Module", anatomy: Anatomy, marks: Marks) -> list[Any]:
-    """Let the module mark its parts whenever it runs; return the hooks."""
+    """Register hooks that mark the parts whenever the module runs; return them."""
     names = {part: name for name, part in module.named_modules()}
 
     def before(part: "nn.Module", name: str, place: Place) -> Any:
@@ -107,7 +107,7 @@ def hook(module: "nn.Module", anatomy: Anatomy, marks: Marks) -> list[Any]:
     def behind(part: "nn.Module", name: str, place: Place) -> Any:
         return part.register_forward_hook(lambda *_: marks.mark(name, place))
 
-    # The outermost first: its mark is then the one that a part which begins with it overrides.
+    # The outermost hook is registered first, so that the mark of an inner part that begins with it replaces its mark.
     hooks = [
         before(module, "embedding", Place("embedding")),
         behind(anatomy.embedding, "attention mask", Place("attention")),

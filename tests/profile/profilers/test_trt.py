@@ -1,4 +1,4 @@
-"""TensorRT's layers are timed by its profiler and placed by the inspector's list, on stand-ins for the libraries."""
+"""TensorRT's profiler times the layers and the inspector's list places them, with stand-ins for the libraries."""
 
 import json
 
@@ -13,8 +13,8 @@ CODE = """
     from pathlib import Path
     import numpy as np, onnxruntime, pytest
     from toolchain.errors import InputError
-    from toolchain.profile.probes import open_probe
-    from toolchain.profile.probes.trt import plan_places
+    from toolchain.profile.profilers import open_profiler
+    from toolchain.profile.profilers.trt import plan_places
     from toolchain.profile import profile
     from toolchain.profile.spans import group_ms
 
@@ -27,7 +27,7 @@ CODE = """
 
 @pytest.fixture
 def built(toolchain, bundle_of, snippet, tmp_path):
-    """Return what builds a plan of a precision and runs a snippet beside it."""
+    """Return a function that builds a plan of a precision and runs a snippet with it."""
 
     def run(precision, code, *options):
         bundle = bundle_of(precision)
@@ -48,9 +48,9 @@ def test_layers_are_placed_and_copies_are_timed(built, precision, options):
     built(
         precision,
         """
-    with open_probe("trt", plan) as probe:
-        logits = [probe.infer(batch) for _ in range(2)]
-        calls = probe.spans()
+    with open_profiler("trt", plan) as profiled:
+        logits = [profiled.infer(batch) for _ in range(2)]
+        calls = profiled.spans()
     expected = onnxruntime.InferenceSession(bundle / "model.onnx").run(["logits"], batch)[0]
     np.testing.assert_allclose(logits[1], expected, atol=0.15)
     assert len(calls) == 2
@@ -70,18 +70,18 @@ def test_layers_are_placed_and_copies_are_timed(built, precision, options):
     )
 
 
-def test_a_plan_whose_list_of_layers_is_gone_is_refused(built):
+def test_a_plan_without_its_list_of_layers_is_refused(built):
     built(
         "fp32",
         """
     (plan.parent / "layers.json").unlink()
-    with pytest.raises(InputError, match="layers.json: cannot be read"), open_probe("trt", plan):
+    with pytest.raises(InputError, match="layers.json: cannot be read"), open_profiler("trt", plan):
         pass
     """,
     )
 
 
-def test_energy_of_a_plans_parts_is_by_time_and_says_so(built, tmp_path):
+def test_the_energy_of_a_plans_parts_is_apportioned_by_time(built, tmp_path):
     bundle = built(
         "fp32",
         """
@@ -89,7 +89,7 @@ def test_energy_of_a_plans_parts_is_by_time_and_says_so(built, tmp_path):
         work()
         return 1.5, None
 
-    record = profile(bundle, {"backend": "trt"}, joules_per_call=joules, tell=lambda line: None)
+    record = profile(bundle, {"backend": "trt"}, joules_per_call=joules, progress=lambda line: None)
     (bundle.parent / "record.json").write_text(json.dumps(record, allow_nan=False))
     """,
     )

@@ -1,4 +1,4 @@
-"""TensorRT: its profiler's time of each layer, placed by the ONNX nodes that the inspector names."""
+"""TensorRT with its profiler; layers are placed by the ONNX nodes that the engine inspector names."""
 
 import json
 from collections.abc import Iterator
@@ -15,40 +15,40 @@ from toolchain.errors import InputError
 from toolchain.graph.encoder import parse_encoder
 from toolchain.graph.plugin_graph import FP16, INT8, packed_graph
 from toolchain.profile.groups import NOWHERE, Place, place_layers
-from toolchain.profile.probes import Probe
+from toolchain.profile.profilers import ProfiledRuntime
 from toolchain.profile.spans import Span, end_to_end
 from toolchain.runtimes.trt import DOWNLOAD, UPLOAD, open_trt
 from toolchain.tensors import Batch
 
 
 @contextmanager
-def probe_trt(plan: Path, *, device: str = "cuda:0", precision: str = "fp32") -> Iterator[Probe]:
-    """Yield a probe of a plan in a bundle; recorded CUDA graphs are not used, as TensorRT does not time them.
+def profile_trt(plan: Path, *, device: str = "cuda:0", precision: str = "fp32") -> Iterator[ProfiledRuntime]:
+    """Yield a profiled runtime of a plan in a bundle, without CUDA graphs, which TensorRT does not time.
 
     Raises:
         InputError: the plan, its record or the list of its layers is broken.
-        MachineError: there is no TensorRT or GPU, or the plan is for another.
+        MachineError: TensorRT or a GPU is missing, or the plan is for another one.
     """
     places = plan_places(plan) | dict.fromkeys((UPLOAD, DOWNLOAD), Place("copy"))
-    heard: list[tuple[str, Place, float]] = []
+    layers: list[tuple[str, Place, float]] = []
     calls: list[list[Span]] = []
 
     def report(name: str, ms: float) -> None:
-        heard.append((name, places.get(name, NOWHERE), 1000 * ms))
+        layers.append((name, places.get(name, NOWHERE), 1000 * ms))
 
     with open_trt(plan, device=device, precision=precision, report=report) as run:
 
         def infer(batch: Batch) -> NDArray[np.float32]:
             logits = run(batch)
-            calls.append(end_to_end(heard))
-            heard.clear()
+            calls.append(end_to_end(layers))
+            layers.clear()
             return logits
 
-        yield Probe(infer, lambda: calls, "tensorrt_profiler")
+        yield ProfiledRuntime(infer, lambda: calls, "tensorrt_profiler")
 
 
 def plan_places(plan: Path) -> dict[str, Place]:
-    """Return name -> place of a plan's layers, from the inspector's list beside it and the graph it was built from.
+    """Return name -> place of a plan's layers, from the inspector's list beside it and the graph of the plan.
 
     Raises:
         InputError: the list is missing or broken.
@@ -63,7 +63,7 @@ def plan_places(plan: Path) -> dict[str, Place]:
 
 
 def _graph_of(plan: Path) -> ir.Model:
-    """Return the graph that a plan was built from; the one without padding is written anew."""
+    """Return the graph that a plan was built from; a graph without padding is made again."""
     record = read_record(plan)
     model = graph.load(plan.parent.parent.parent / record["graph"]["file"])
     if record["layout"] != "packed":

@@ -1,4 +1,4 @@
-"""PyTorch's parts are marked without a gap, on the host's clock or on events of a GPU."""
+"""The parts of a PyTorch model are marked without gaps, on the host's clock or by CUDA events."""
 
 import itertools
 
@@ -7,8 +7,8 @@ import pytest
 
 from toolchain.checkpoint.model import find_model
 from toolchain.profile.groups import Place
-from toolchain.profile.probes import open_probe
-from toolchain.profile.probes.pytorch import Marks, on_gpu
+from toolchain.profile.profilers import open_profiler
+from toolchain.profile.profilers.pytorch import Marks, on_gpu
 from toolchain.profile.spans import Ranges
 
 IN_ORDER = [
@@ -25,8 +25,8 @@ IN_ORDER = [
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta"])
-def test_every_part_is_marked_in_the_order_in_which_it_runs(checkpoints, probe, reference, kind):
-    with open_probe("torch", find_model(str(checkpoints[kind])), device="cpu", precision="fp32") as opened:
+def test_each_part_is_marked_in_the_order_in_which_it_runs(checkpoints, probe, reference, kind):
+    with open_profiler("torch", find_model(str(checkpoints[kind])), device="cpu", precision="fp32") as opened:
         found = [opened.infer(probe(kind)) for _ in range(2)]
         calls = opened.spans()
     np.testing.assert_allclose(found[0], reference(kind, probe(kind)), atol=1e-5)
@@ -38,7 +38,7 @@ def test_every_part_is_marked_in_the_order_in_which_it_runs(checkpoints, probe, 
     assert len(calls) == 2
 
 
-def test_on_a_gpu_moments_are_events_and_their_milliseconds_become_microseconds(monkeypatch):
+def test_on_a_gpu_stamps_are_events_in_microseconds(monkeypatch):
     import torch
 
     ticks = itertools.count()
@@ -63,7 +63,7 @@ def test_on_a_gpu_moments_are_events_and_their_milliseconds_become_microseconds(
     assert [(span.name, span.dur_us) for span in marks.end()] == [("q", 250)]
 
 
-def test_marks_take_any_clock_and_ranges_do_not_overlap():
+def test_ranges_of_marks_do_not_overlap():
     shown = []
     ticks = itertools.count()
     ranges = Ranges(lambda name: shown.append(f"+{name}"), lambda: shown.append("-"))

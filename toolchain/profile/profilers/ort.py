@@ -1,4 +1,4 @@
-"""ONNX Runtime: its own profiler on the very session that is evaluated, nodes placed in the graph that it made."""
+"""ONNX Runtime with its own profiler; nodes are placed by the graph that it optimised."""
 
 import json
 import tempfile
@@ -13,27 +13,28 @@ from numpy.typing import NDArray
 
 from toolchain import graph
 from toolchain.profile.groups import NOWHERE, Place, place_nodes
-from toolchain.profile.probes import Probe
+from toolchain.profile.profilers import ProfiledRuntime
 from toolchain.profile.spans import US, Span
 from toolchain.runtimes.ort import cannot_run, open_session
 from toolchain.tensors import Batch
 
+# An event of ONNX Runtime's profile, whose keys depend on its type.
 Event = dict[str, Any]
 
+# Suffix of the event that times a node; its name begins with the node's.
 SUFFIX = "_kernel_time"
-"""Of the event that times a node; it is called after the node."""
 
 
 @contextmanager
-def probe_ort(model: Path, *, device: str = "auto", precision: str = "fp32") -> Iterator[Probe]:
-    """Yield a probe of an ONNX graph; `precision` is the graph's own and changes nothing.
+def profile_ort(model: Path, *, device: str = "auto", precision: str = "fp32") -> Iterator[ProfiledRuntime]:
+    """Yield a profiled runtime of an ONNX graph; `precision` is the graph's own and has no effect.
 
-    On a GPU, nodes return as soon as their kernels are queued. Only an ONNX Runtime that was built with its CUDA
-    profiler times the kernels themselves; of another the clock is "launches".
+    On a GPU, a node returns as soon as its kernels are launched. Only an ONNX Runtime that was built with its CUDA
+    profiler times the kernels themselves; otherwise the clock is "launches".
 
     Raises:
         InputError: the graph cannot be loaded.
-        MachineError: the provider for `device` is missing or fell back.
+        MachineError: the execution provider for `device` is missing or fell back.
     """
     with tempfile.TemporaryDirectory() as folder:
         rewritten = Path(folder) / "optimised.onnx"
@@ -58,15 +59,15 @@ def probe_ort(model: Path, *, device: str = "auto", precision: str = "fp32") -> 
 
         kernels = "CUDAExecutionProvider" not in opened[0].get_providers()
         try:
-            yield Probe(infer, spans, "onnxruntime_kernels" if kernels else "launches")
+            yield ProfiledRuntime(infer, spans, "onnxruntime_kernels" if kernels else "launches")
         finally:
             opened.clear()
 
 
 def calls_of(events: list[Event], walls: list[float], places: dict[str, Place]) -> list[list[Span]]:
-    """Return the nodes of each run as spans, from a profile's events and the microseconds that each call took.
+    """Return the nodes of each run as spans, from the events of a profile and the duration of each call in us.
 
-    The profiler's clock is another than the host's: each run is put into the middle of its call.
+    The profiler has a clock of its own, so each run is put into the middle of its call.
     """
     runs = sorted((event for event in events if event.get("name") == "model_run"), key=_start)
     kernels = [event for event in events if event.get("cat") == "Kernel"]

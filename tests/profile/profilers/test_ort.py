@@ -1,4 +1,4 @@
-"""ONNX Runtime's profile is placed node by node, on the session that is evaluated."""
+"""ONNX Runtime's profiler times the evaluated session, and each node has a place."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from toolchain.graph.fp16 import to_half
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.quantize import CPU, TENSORRT, quantize
 from toolchain.profile.groups import NOWHERE, Place
-from toolchain.profile.probes import open_probe
-from toolchain.profile.probes.ort import calls_of
+from toolchain.profile.profilers import open_profiler
+from toolchain.profile.profilers.ort import calls_of
 from toolchain.profile.spans import group_ms
 
 PARTS = {"embedding", "attention", "feed_forward", "head"}
@@ -34,14 +34,14 @@ VIEWS = {
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta"])
-def test_at_least_97_of_100_of_the_time_has_a_place_in_every_view(exported, tokens_of, probe, tmp_path, kind):
+def test_at_least_97_percent_of_the_time_has_a_place(exported, tokens_of, probe, tmp_path, kind):
     tokens = tokens_of(kind, 40)
     ranges = calibrate(graph.load(exported[kind]), tokens, method="minmax")
     for name, view in VIEWS.items():
         model = graph.load(exported[kind])
         view(model, ranges)
         graph.save(model, tmp_path / f"{name}.onnx")
-        with open_probe("ort", tmp_path / f"{name}.onnx", device="cpu") as opened:
+        with open_profiler("ort", tmp_path / f"{name}.onnx", device="cpu") as opened:
             for _ in range(3):
                 opened.infer(probe(kind))
             calls = opened.spans()
@@ -53,15 +53,18 @@ def test_at_least_97_of_100_of_the_time_has_a_place_in_every_view(exported, toke
         assert layers == {0, 1}, name
 
 
-def test_it_gives_the_logits_of_the_graph(exported, probe, reference):
-    with open_probe("ort", exported["bert"], device="cpu") as opened:
+def test_the_logits_are_those_of_the_graph(exported, probe, reference):
+    with open_profiler("ort", exported["bert"], device="cpu") as opened:
         np.testing.assert_allclose(opened.infer(probe("bert")), reference("bert", probe("bert")), atol=1e-5)
         assert opened.clock == "onnxruntime_kernels"
 
 
-def test_a_batch_that_it_cannot_run_is_told(exported, probe):
+def test_an_invalid_batch_is_an_error(exported, probe):
     wrong = {name: array + 10_000 for name, array in probe("bert").items()}
-    with open_probe("ort", exported["bert"], device="cpu") as opened, pytest.raises(InputError, match="cannot run it"):
+    with (
+        open_profiler("ort", exported["bert"], device="cpu") as opened,
+        pytest.raises(InputError, match="cannot run it"),
+    ):
         opened.infer(wrong)
 
 
@@ -72,7 +75,7 @@ def event(name, ts, dur, cat="Node", **args):
 PLACES = {"q": Place("attention", 0), "lin": Place("feed_forward", 0)}
 
 
-def test_each_run_lies_in_the_middle_of_its_call():
+def test_each_run_is_put_into_the_middle_of_its_call():
     events = [
         event("model_run", 1000, 60, "Session"),
         event("q_kernel_time", 1010, 20),
@@ -89,7 +92,7 @@ def test_each_run_lies_in_the_middle_of_its_call():
     assert [(span.name, span.start_us) for span in second] == [("lin", 0)]
 
 
-def test_kernels_of_a_gpu_count_where_the_profiler_sees_them_and_launches_do_not():
+def test_kernels_count_instead_of_launches_if_the_profiler_times_them():
     events = [
         event("model_run", 0, 90, "Session"),
         event("q_kernel_time", 10, 2, op_name="MatMul"),
