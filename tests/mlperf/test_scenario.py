@@ -44,9 +44,9 @@ def test_settings_follow_the_options_and_the_measured_speed():
 
 @pytest.mark.parametrize(("rows", "least"), [(9, 9), (100_000, 24_576)])
 def test_offline_has_enough_samples_for_the_rules_and_the_duration(rows, least):
-    told = loadgen_settings(recipe(scenario="offline"), SPEED, rows=rows)
-    assert told["min_query_count"] == least
-    assert told["offline_expected_qps"] > 1000
+    settings = loadgen_settings(recipe(scenario="offline"), SPEED, rows=rows)
+    assert settings["min_query_count"] == least
+    assert settings["offline_expected_qps"] > 1000
     asked = loadgen_settings(recipe(scenario="offline", target_qps=7), SPEED, rows=rows)
     assert asked["offline_expected_qps"] == 7
 

@@ -57,13 +57,13 @@ def test_our_own_image_needs_no_packages_and_reads_the_arguments(root, repositor
     done = ship(pairs_bundle, repository, Options(name="plan", backend="trt"))
     assert words(done)[-1] == OWN
     assert "pip" not in done["start"]["line"]
-    (first, *told) = started("sh", root / "docker/serve_repository.sh", "--http-port=8080", MODELS=str(repository))[
+    (first, *flags) = started("sh", root / "docker/serve_repository.sh", "--http-port=8080", MODELS=str(repository))[
         "tritonserver"
     ]
     assert first == f"--model-repository={repository}"
-    assert told[:2] == [CACHE, COMPLETE]
-    assert told[-1] == "--http-port=8080"
-    assert [one.partition("=")[0] for one in told[2:-1]] == ["--http-restricted-api", "--grpc-restricted-protocol"]
+    assert flags[:2] == [CACHE, COMPLETE]
+    assert flags[-1] == "--http-port=8080"
+    assert [one.partition("=")[0] for one in flags[2:-1]] == ["--http-restricted-api", "--grpc-restricted-protocol"]
 
 
 def test_the_key_of_the_closed_endpoints_changes_at_each_start(root, shipped, started):
@@ -87,19 +87,19 @@ def test_the_arguments_for_kserve_start_a_real_triton(root, triton, triton_envir
 
 
 @pytest.mark.parametrize(
-    ("options", "changes", "told"),
+    ("options", "changes", "flags"),
     [
         ({}, {}, [COMPLETE]),
         ({"response_cache": True}, {}, [COMPLETE, CACHE]),
         ({"tensorrt": "11.4.0.106"}, {"tensorrt": "11.4.0.106", "version_compatible": True}, [COMPLETE, COMPATIBLE]),
     ],
 )
-def test_the_arguments_depend_on_options_and_plans(planned, tmp_path, options, changes, told):
+def test_the_arguments_depend_on_options_and_plans(planned, tmp_path, options, changes, flags):
     bundle = planned(75, **changes) if changes else planned()
     options = {"tensorrt": "10.16.1.11"} | options if changes else options
     done = ship(bundle, tmp_path / "r", Options(name="m", **options))
-    assert done["start"]["flags"] == told
-    assert (tmp_path / "r/m/tritonserver.txt").read_text().splitlines() == told
+    assert done["start"]["flags"] == flags
+    assert (tmp_path / "r/m/tritonserver.txt").read_text().splitlines() == flags
 
 
 def test_the_command_serves_the_other_models_too(shipped, repository, demo_bundle, tmp_path):

@@ -137,7 +137,7 @@ def _started(request: str, folder: Path) -> Iterator[tuple["subprocess.Popen[byt
 
 
 def _processed(connection: Connection, process: Process) -> Iterator[int]:
-    """Process queries until LoadGen's process ends; yield the size of each batch that it was told to be complete."""
+    """Process queries until LoadGen's process ends; yield the size of each batch after its completion was sent."""
     arrived = select.poll()  # Connection.poll makes such an object at each call, within the measured time
     arrived.register(connection, select.POLLIN)
     while message := _received(connection, arrived):

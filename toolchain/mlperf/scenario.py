@@ -26,6 +26,9 @@ OFFLINE_SAMPLES = 24_576
 # measured one times this factor, in case the run is faster than the measurement.
 HEADROOM = 1.2
 
+# The speed keys of a result that is not complete yet: `latency_ms`, `runtime_throughput_per_s`, `tokens` and others.
+Speed = dict[str, Any]
+
 
 @dataclass(frozen=True)
 class ScenarioRun:
@@ -46,7 +49,7 @@ def run_scenario(
     infer: Infer,
     encode: Encode,
     texts: list[Text],
-    speed: dict[str, Any],
+    speed: Speed,
     *,
     tell: Callable[[str], None],
 ) -> ScenarioRun:
@@ -78,7 +81,7 @@ def run_scenario(
     return ScenarioRun(block, run.logs)
 
 
-def loadgen_settings(recipe: Recipe, speed: dict[str, Any], *, rows: int) -> dict[str, float]:
+def loadgen_settings(recipe: Recipe, speed: Speed, *, rows: int) -> dict[str, float]:
     """Return the settings, by LoadGen's names, that differ from MLPerf's rules."""
     settings: dict[str, float] = {}
     if recipe.min_duration is not None:

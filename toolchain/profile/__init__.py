@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from toolchain.bundle.resolved import ResolvedRecipe
 from toolchain.checkpoint.tokenize import budget_batches
@@ -23,6 +23,7 @@ from toolchain.profile.spans import layer_times
 from toolchain.profile.timed import LAUNCHES, Timed, milliseconds, time_calls
 from toolchain.profile.trace import write_trace
 from toolchain.profile.variants import Workload, open_variants, whole
+from toolchain.recipe.options import RecipeValues
 from toolchain.records.profile import GroupEnergy, GroupRecord, ProfiledBatch, ProfiledTarget, ProfileResult
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.environment import describe
@@ -37,10 +38,9 @@ SCHEMA: Final = 1
 ROWS = 512
 
 
-# `changes` are options as in a recipe, which checks their types.
 def profile(
     place: Path | None,
-    changes: dict[str, Any],
+    changes: RecipeValues,
     *,
     joules_per_call: Measure | None = None,
     rounds: int = ROUNDS,

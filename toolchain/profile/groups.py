@@ -7,10 +7,10 @@ padding, and for the graph that ONNX Runtime optimised.
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import onnx_ir as ir
 
+from toolchain.engine.inspector import Layer
 from toolchain.graph.plugin_graph import QKV, SKIP_NORM
 
 # The groups of a profile. `copy` is the assembly of the batch and its transfer to the device and back. `other` contains
@@ -123,8 +123,7 @@ def _before_the_layers(nodes: list[ir.Node]) -> set[ir.Node]:
     return found
 
 
-# `layers` are the entries of TensorRT's engine inspector, whose keys depend on its release.
-def place_layers(layers: list[dict[str, Any]], model: ir.Model) -> dict[str, Place]:
+def place_layers(layers: list[Layer], model: ir.Model) -> dict[str, Place]:
     """Return name -> place of an engine's layers, from the ONNX nodes that each was made from.
 
     A layer has the place of its GEMMs, or without GEMMs the most frequent place of its nodes. A layer that joins GEMMs
@@ -135,7 +134,7 @@ def place_layers(layers: list[dict[str, Any]], model: ir.Model) -> dict[str, Pla
     return {str(layer["Name"]): _place_of(_sources(layer, places), heavy, places) for layer in layers}
 
 
-def _sources(layer: dict[str, Any], known: Mapping[str, Place]) -> list[str]:
+def _sources(layer: Layer, known: Mapping[str, Place]) -> list[str]:
     """Return the names of the ONNX nodes that a layer was made from, by its metadata or else by its name."""
     listed = METADATA.findall(str(layer.get("Metadata", "")))
     if "ForeignNode" in layer["Name"] and len(listed) < 2:

@@ -12,14 +12,16 @@ from typing import Any
 from toolchain.files import write_text
 from toolchain.profile.spans import Span
 
+# A JSON object of Google's Trace Event Format, whose keys depend on its type.
+Event = dict[str, Any]
+
 THREAD = 1
 
 # Category of spans that are frames around others.
 FRAME = "call"
 
 
-# The keys of an event depend on its type in Google's format, so events are plain dicts.
-def chrome_trace(calls: list[list[Span]], *, title: str) -> dict[str, Any]:
+def chrome_trace(calls: list[list[Span]], *, title: str) -> Event:
     """Return the spans of calls as one trace that begins at 0 and has the name `title`.
 
     Events are sorted by start, and longer ones come first among equal starts, so that a frame comes before its content.
@@ -29,7 +31,7 @@ def chrome_trace(calls: list[list[Span]], *, title: str) -> dict[str, Any]:
     spans.sort(key=lambda span: (span.start_us, -span.dur_us))
     begin = spans[0].start_us if spans else 0.0
     names = {"process_name": title, "thread_name": "calls"}
-    events: list[dict[str, Any]] = [
+    events: list[Event] = [
         {"name": kind, "ph": "M", "pid": process, "tid": THREAD, "args": {"name": name}} for kind, name in names.items()
     ]
     for span in spans:

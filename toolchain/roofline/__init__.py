@@ -23,7 +23,7 @@ NOT_COUNTED: Final = "not_counted"
 NOT_MEASURED: Final = "not_measured"
 
 
-# `speed` contains the speed keys of a result.
+# `speed` contains the speed keys of a result that is not complete yet.
 def assess(
     file: Path | None, speed: dict[str, Any], *, rows: int, backend: str, device: str, precision: str
 ) -> RooflineBlock:

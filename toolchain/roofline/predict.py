@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 from toolchain import graph
 from toolchain.bundle import Bundle, last_bundle, open_bundle
@@ -10,6 +9,7 @@ from toolchain.bundle.resolved import resolve_bundle
 from toolchain.data.rows import load_rows
 from toolchain.errors import ToolchainError, UsageError
 from toolchain.evaluation.target import recorded
+from toolchain.recipe.options import RecipeValues
 from toolchain.records.roofline import BatchBound, PredictedBounds, RowLength
 from toolchain.roofline.gpus import Gpu, find_gpu
 from toolchain.roofline.work import Extent, Work, count
@@ -27,9 +27,8 @@ KIND = "bound by data sheet, not a measurement"
 NO_IDLE_POWER = "idle_power_not_in_data_sheet"
 
 
-# `changes` are options as in a recipe, which checks their types.
 def predict(
-    changes: dict[str, Any], *, gpu: str, bundle: Path | None = None, idle_w: float | None = None
+    changes: RecipeValues, *, gpu: str, bundle: Path | None = None, idle_w: float | None = None
 ) -> PredictedBounds:
     """Return the least time of batches of a bundle on `gpu`, a short name of gpus.toml.
 
@@ -75,7 +74,7 @@ def _work(bundle: Bundle, precision: str) -> tuple[str, Work]:
     return "model.onnx", work.retyped(TENSOR_CORES.get(precision, precision))
 
 
-def _length(bundle: Bundle, changes: dict[str, Any]) -> RowLength:
+def _length(bundle: Bundle, changes: RecipeValues) -> RowLength:
     """Return the tokens of a row, from local data if there are any; nothing is downloaded."""
     recipe = recorded(bundle, {**changes, "precision": None})
     resolved = resolve_bundle(

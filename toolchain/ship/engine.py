@@ -5,13 +5,14 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from toolchain.bundle import Bundle
 from toolchain.engine.plan import is_plan, read_record, rebuild
 from toolchain.engine.shapes import Profile
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.evaluation.target import choose_graph, plans
+from toolchain.records.plan import PlanRecord
 from toolchain.records.ship import Backend
 from toolchain.ship.config import ConfigJson
 from toolchain.ship.options import Options
@@ -144,11 +145,11 @@ def _planned(bundle: Bundle, names: list[str], options: Options) -> Engine:
     )
 
 
-def _version(bundle: Bundle, records: dict[str, Any], asked: str | None) -> str:
+def _version(bundle: Bundle, records: dict[str, PlanRecord], asked: str | None) -> str:
     """Return the version of TensorRT whose plans are shipped; a server contains one version and loads its plans only.
 
     Raises:
-        UsageError: there is no plan of the version `asked`, or plans of several and none was asked for.
+        UsageError: no plan has the version `asked`, or `asked` is None and the plans have several versions.
     """
     present = sorted({record["tensorrt"] for record in records.values()}, key=_numbers)
     if asked is not None and asked not in present:
@@ -167,7 +168,7 @@ def _numbers(version: str) -> list[int]:
     return [int(part) for part in version.split(".") if part.isdecimal()]
 
 
-def _profiles(bundle: Bundle, records: dict[str, Any]) -> tuple[Profile, ...]:
+def _profiles(bundle: Bundle, records: dict[str, PlanRecord]) -> tuple[Profile, ...]:
     """Return the profiles, which all plans must share.
 
     Raises:
@@ -206,7 +207,7 @@ def _buckets(profiles: tuple[Profile, ...]) -> list[int]:
     return [*(bucket for bucket in BUCKETS if least <= bucket < ends[-1]), ends[-1]]
 
 
-def _ampere_plus(records: dict[str, Any]) -> str | None:
+def _ampere_plus(records: dict[str, PlanRecord]) -> str | None:
     """Return the name of a plan that runs on each compute capability from 8.0, or None."""
     for record in records.values():
         if record.get("options", {}).get("hardware_compatible") == "ampere-plus":
