@@ -1,4 +1,4 @@
-"""Every attention gives transformers' own logits, whatever the lengths and the padding."""
+"""Every attention gives the logits of transformers, for all lengths and paddings."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_padding_is_not_computed_and_changes_nothing(name, checkpoints, random_b
     assert max(shape[:-1].numel() for shape in seen) == batch["attention_mask"].sum()
 
 
-def test_a_row_without_real_tokens_spoils_no_other(checkpoints, random_batch):
+def test_a_row_without_tokens_does_not_change_other_rows(checkpoints, random_batch):
     batch = random_batch("distilbert", 4, 20)
     alone = {key: array[:3] for key, array in batch.items()}
     batch["attention_mask"][3] = 0
@@ -52,7 +52,7 @@ def test_a_row_without_real_tokens_spoils_no_other(checkpoints, random_batch):
     assert np.isfinite(found).all()
 
 
-def test_an_attention_of_engines_is_refused(checkpoints):
+def test_an_attention_for_engines_is_refused(checkpoints):
     with (
         pytest.raises(UsageError, match="--attention plugin"),
         open_torch(find_model(str(checkpoints["bert"])), device="cpu", attention="plugin"),
@@ -60,7 +60,7 @@ def test_an_attention_of_engines_is_refused(checkpoints):
         pass
 
 
-def test_where_the_flash_kernel_cannot_run_it_says_so_and_no_other_does(checkpoints, random_batch, monkeypatch):
+def test_a_flash_kernel_that_cannot_run_is_an_error_without_fall_back(checkpoints, random_batch, monkeypatch):
     import torch
 
     def refuse(*arguments, **choices):
@@ -84,7 +84,7 @@ def test_every_name_has_a_kernel():
         (["build", "-m", "demo", "--task", "demo", "--attention", "packed"], "for eval"),
     ],
 )
-def test_it_is_for_eval_on_torch_alone(command, message, capsys, tmp_path, monkeypatch):
+def test_it_is_for_eval_on_torch_only(command, message, capsys, tmp_path, monkeypatch):
     from toolchain.cli import main
 
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Windows of a stream give what one pass over all rows gives, and hold no more than two windows of token ids."""
+"""Windows of a stream give the result of one pass over all rows, and at most two windows are in memory."""
 
 import threading
 import weakref
@@ -29,14 +29,14 @@ def infer(batch):
 
 
 @given(texts, st.integers(1, 50), st.integers(1, 60))
-def test_windows_give_each_row_what_one_sort_gives_it(rows, window, slots):
+def test_windows_give_each_row_the_logits_of_one_pass(rows, window, slots):
     found, expected = run_texts(infer, encode, iter(rows), max_slots=slots, window=window), run(infer, encode(rows))
     np.testing.assert_array_equal(found.logits, expected.logits)
     np.testing.assert_array_equal(found.lengths, [1 + len(text.split()) for (text,) in rows])
 
 
 @given(texts, st.integers(1, 50))
-def test_a_stream_s_work_is_that_of_its_windows(rows, window):
+def test_the_work_of_a_stream_is_the_sum_of_its_windows(rows, window):
     found = run_texts(infer, encode, rows, max_slots=20, window=window)
     parts = [run(infer, encode(rows[at : at + window]), max_slots=20) for at in range(0, len(rows), window)]
     assert found.slots == sum(part.slots for part in parts)
@@ -44,7 +44,7 @@ def test_a_stream_s_work_is_that_of_its_windows(rows, window):
     assert found.batches == sum(part.batches for part in parts)
 
 
-def test_two_windows_of_token_ids_are_alive_at_most():
+def test_at_most_two_windows_of_token_ids_are_in_memory():
     alive, counts, made = weakref.WeakValueDictionary(), [], threading.Semaphore(0)
     to_come = [2, *[1] * 8, 0]  # each window runs until the next has been made, which is the worst case
 
@@ -64,7 +64,7 @@ def test_two_windows_of_token_ids_are_alive_at_most():
     assert max(counts) == 2
 
 
-def test_texts_are_read_as_they_are_needed():
+def test_texts_are_read_when_they_are_needed():
     read, seen = [], []
     texts = (read.append(row) or ("1",) for row in range(40))
 
@@ -76,13 +76,13 @@ def test_texts_are_read_as_they_are_needed():
     assert seen == [20, 30, 40, 40]
 
 
-def test_rows_are_counted_as_they_are_done():
+def test_progress_counts_rows():
     done = []
     run_texts(infer, encode, [("1 2",)] * 10, max_slots=6, window=4, advance=done.append)
     assert done == [2, 2, 2, 2, 2]
 
 
-def test_the_model_runs_in_the_thread_that_asked_and_texts_are_tokenised_in_another():
+def test_the_model_runs_in_the_calling_thread_and_the_tokenizer_in_another():
     threads = {"encode": set(), "infer": set()}
 
     def here(name, function):
@@ -93,7 +93,7 @@ def test_the_model_runs_in_the_thread_that_asked_and_texts_are_tokenised_in_anot
     assert threading.current_thread() not in threads["encode"]
 
 
-def test_an_error_of_the_tokenizer_comes_as_itself():
+def test_an_error_of_the_tokenizer_is_raised_unchanged():
     wrong = UnicodeError("no such character")
 
     def broken(rows):
@@ -107,7 +107,7 @@ def test_an_error_of_the_tokenizer_comes_as_itself():
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
-def test_a_pass_that_is_stopped_leaves_nothing_running(error):
+def test_a_pass_that_is_stopped_leaves_no_thread(error):
     asked = []
 
     def counted(rows):

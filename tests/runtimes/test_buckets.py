@@ -19,7 +19,7 @@ def test_buckets_are_few():
     assert len({bucket(rows, 1)[0] for rows in range(1, 1025)}) <= 16 + 8 * 6
 
 
-def test_no_length_is_beyond_the_models_own():
+def test_no_length_exceeds_that_of_the_model():
     assert bucket(1, 97, longest=100) == (1, 100)
     assert bucket(1, 90, longest=100) == (1, 96)
-    assert bucket(1, 103, longest=100) == (1, 103)  # which the model itself refuses
+    assert bucket(1, 103, longest=100) == (1, 103)  # the model refuses it

@@ -17,24 +17,24 @@ from toolchain.runtimes.device import choose_device, cpu_threads
         ("cuda:3", True, "cuda:3"),
     ],
 )
-def test_choice(asked: str, cuda: bool, chosen: str) -> None:
+def test_the_device_is_chosen(asked: str, cuda: bool, chosen: str) -> None:
     assert choose_device(asked, cuda=cuda) == chosen
 
 
 @pytest.mark.parametrize("asked", ["gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "", "cuda:0\n"])
 @pytest.mark.parametrize("cuda", [True, False])
-def test_an_unknown_name_is_wrong_usage(asked: str, cuda: bool) -> None:
+def test_an_unknown_name_is_a_usage_error(asked: str, cuda: bool) -> None:
     with pytest.raises(UsageError, match=rf"^--device {asked}: unknown\. Choose auto, cpu or cuda\[:N\]\.$"):
         choose_device(asked, cuda=cuda)
 
 
 @pytest.mark.parametrize("asked", ["cuda", "cuda:1"])
-def test_a_gpu_that_is_not_there_is_the_machine_s_lack(asked: str) -> None:
-    with pytest.raises(MachineError, match=rf"^--device {asked}: no GPU that this backend can use\. See `toolchain d"):
+def test_a_missing_gpu_is_a_machine_error(asked: str) -> None:
+    with pytest.raises(MachineError, match=rf"^--device {asked}: this backend can use no GPU here\. See `toolchain d"):
         choose_device(asked, cuda=False)
 
 
-def test_threads_are_those_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_the_processors_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2, 5})
     assert cpu_threads(Path("/nowhere")) == 3
 
@@ -58,7 +58,7 @@ V1 = "4:memory:/pod\n3:cpu,cpuacct:/pod\n0::/\n"
         (V1, {}, 64),
     ],
 )
-def test_a_container_s_limit_counts(
+def test_a_containers_quota_limits_the_threads(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, groups: str, files: dict[str, str], threads: int
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))

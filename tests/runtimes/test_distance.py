@@ -23,7 +23,7 @@ def test_a_regression_ranks_by_difference():
 
 
 @pytest.mark.parametrize("classes", [1, 2])
-def test_what_is_not_finite_is_infinitely_far(classes):
+def test_logits_that_are_not_finite_are_far(classes):
     broken = np.full((2, classes), np.nan, np.float32)
     assert distance(np.zeros((2, classes), np.float32), broken).rank > 1e6
 

@@ -17,7 +17,7 @@ Driver = Callable[..., None]
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
-    """Replace what NVIDIA's driver answers; an exception is raised instead."""
+    """Replace the results of NVIDIA's driver; a result that is an exception is raised."""
 
     def answer(**calls: Any) -> None:
         known = {
@@ -39,7 +39,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
     return answer
 
 
-def test_version_is_that_of_the_distribution_or_none() -> None:
+def test_the_version_is_that_of_the_distribution_or_none() -> None:
     assert version_of("pytest") == pytest.__version__
     assert version_of("no-such-package") is None
 
@@ -53,7 +53,7 @@ def test_a_gpu_is_described(driver: Driver) -> None:
     assert gpu_facts() == {"driver": "570.86", "cuda": "12.8", "gpu": "Tesla T4", "reason": None}
 
 
-def test_no_library_no_driver_and_no_gpu_each_have_their_reason(driver: Driver) -> None:
+def test_a_missing_library_driver_or_gpu_has_its_reason(driver: Driver) -> None:
     cases = [
         ({"nvmlInit": pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)}, "no_nvml_library"),
         ({"nvmlInit": pynvml.NVMLError(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)}, "driver_not_loaded"),
@@ -72,7 +72,7 @@ def test_nvml_is_closed_whatever_happens(driver: Driver, monkeypatch: pytest.Mon
     assert closed == [True]
 
 
-def test_without_its_package_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert gpu_facts()["reason"] == "no_nvml_package"
 
@@ -102,6 +102,6 @@ def test_describe_has_the_keys_of_the_design_and_null_for_what_is_absent(monkeyp
     }
 
 
-def test_pynvml_is_the_maintained_one() -> None:
+def test_pynvml_is_the_maintained_package() -> None:
     assert isinstance(pynvml, ModuleType)
     assert version_of("nvidia-ml-py")

@@ -1,4 +1,4 @@
-"""ONNX Runtime's TensorRT provider: all of the graph or none of it, with options that its documentation knows."""
+"""ONNX Runtime's TensorRT provider: it runs the whole graph or is refused, with options from its documentation."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ PROVIDER = "TensorrtExecutionProvider"
 
 
 class Session:
-    """An InferenceSession that remembers how it was made."""
+    """An InferenceSession that keeps its arguments."""
 
     made: list["Session"]
     chosen = PROVIDER
@@ -58,7 +58,7 @@ def runtime(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("precision", "types"), [("fp32", "00"), ("fp16", "10"), ("int8", "11")])
-def test_the_options_are_the_providers(runtime, tmp_path, precision, types):
+def test_the_options_are_those_of_the_provider(runtime, tmp_path, precision, types):
     with open_runtime("ort-trt", tmp_path / "m.onnx", device="cuda:2", precision=precision):
         session = Session.made[0]
     ((name, options),) = session.providers
@@ -96,9 +96,9 @@ def test_a_batch_beyond_the_profile_is_split(runtime, tmp_path):
         np.testing.assert_array_equal(infer({"input_ids": ids, "attention_mask": ids}), ids)
 
 
-def test_a_graph_that_is_not_taken_whole_is_refused(runtime, tmp_path, monkeypatch):
+def test_a_graph_that_runs_only_in_part_is_refused(runtime, tmp_path, monkeypatch):
     with (
-        pytest.raises(InputError, match=r"cannot take all of it: node Where_3 is not supported\. See --backend trt"),
+        pytest.raises(InputError, match=r"whole graph: node Where_3 is not supported\. See --backend trt"),
         open_runtime("ort-trt", tmp_path / "broken.onnx"),
     ):
         pass
@@ -110,7 +110,7 @@ def test_a_graph_that_is_not_taken_whole_is_refused(runtime, tmp_path, monkeypat
         pass
 
 
-def test_without_the_provider_it_is_exit_4(typed_bundles, capsys):
+def test_a_missing_provider_is_exit_4(typed_bundles, capsys):
     from toolchain.cli import main
 
     assert main(["eval", str(typed_bundles["fp16"]), "--backend", "ort-trt"]) == 4

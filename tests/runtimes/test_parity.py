@@ -18,12 +18,12 @@ def mean_logits(batch):
     return np.stack([total, -total], axis=1).astype(np.float32)
 
 
-def test_equal_runtimes_are_at_zero():
+def test_equal_runtimes_have_no_difference():
     found = parity.compare(mean_logits, mean_logits, TOKENS)
     assert (found.max_abs_logit_difference, found.label_agreement, found.finite) == (0, 1, True)
 
 
-def test_one_that_looks_at_padding_is_found_out():
+def test_a_runtime_that_reads_padding_is_detected():
     def careless(batch):
         return mean_logits({**batch, "attention_mask": np.ones_like(batch["attention_mask"])})
 
@@ -34,7 +34,7 @@ def test_one_that_looks_at_padding_is_found_out():
         parity.check(found, where="here", atol=1e-4)
 
 
-def test_nan_for_a_row_of_padding_is_found_out():
+def test_nan_for_a_row_of_padding_is_detected():
     def fragile(batch):
         with np.errstate(invalid="ignore"):
             real = batch["attention_mask"].any(axis=1, keepdims=True)
@@ -46,7 +46,7 @@ def test_nan_for_a_row_of_padding_is_found_out():
         parity.check(found, where="here", atol=1)
 
 
-def test_probes_come_as_pairs_for_a_task_of_pairs():
+def test_probes_are_pairs_for_a_task_of_pairs():
     assert {len(text) for text in parity.probe_texts(2)} == {2}
     assert len({len(text[0].split()) for text in parity.probe_texts(1)}) > 5
 

@@ -1,4 +1,4 @@
-"""PyTorch compiled, quantised, and recorded: near the plain model; recording is tried with a stand-in for CUDA's."""
+"""PyTorch compiled, quantized and with CUDA graphs is near the plain model; the capture is a stand-in for CUDA's."""
 
 from functools import partial
 
@@ -8,20 +8,20 @@ import pytest
 from toolchain.checkpoint.model import find_model
 from toolchain.errors import MachineError, UsageError
 from toolchain.runtimes import cuda_graphs
-from toolchain.runtimes.cuda_graphs import Recorder
+from toolchain.runtimes.cuda_graphs import GraphRunner
 from toolchain.runtimes.pytorch import _logits, _longest, open_module, open_torch
 from toolchain.runtimes.quantized import quantize
 
 
 def repeat(work):
-    """Record by running again: as a graph does, it writes to the tensor that the first run made."""
+    """Replay by running again; like a graph, it writes to the tensor of the first run."""
     logits = work().clone()
     return lambda: logits.copy_(work()), logits
 
 
 @pytest.fixture
 def recorder(checkpoints):
-    """A recorder of an architecture on the CPU, and how often it recorded."""
+    """A graph runner of an architecture on the CPU, and the shapes that it captured."""
     opened = []
 
     def make(kind):
@@ -33,7 +33,7 @@ def recorder(checkpoints):
 
         module = open_module(source, device="cpu")
         opened.append(module)
-        return Recorder(partial(_logits, module.__enter__()), "cpu", capture, _longest(source)), shapes
+        return GraphRunner(partial(_logits, module.__enter__()), "cpu", capture, _longest(source)), shapes
 
     yield make
     for module in opened:
@@ -41,7 +41,7 @@ def recorder(checkpoints):
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta"])
-def test_a_recorder_gives_the_models_logits_and_records_a_bucket_once(kind, recorder, random_batch, reference):
+def test_a_graph_runner_gives_the_models_logits_and_captures_a_bucket_once(kind, recorder, random_batch, reference):
     recorder, shapes = recorder(kind)
     for rows, length in ((5, 17), (5, 23), (1, 1), (5, 17), (17, 9)):
         batch = random_batch(kind, rows, length)
@@ -49,7 +49,7 @@ def test_a_recorder_gives_the_models_logits_and_records_a_bucket_once(kind, reco
     assert len(shapes) == 3
 
 
-def test_of_many_recordings_the_oldest_is_dropped(recorder, random_batch, monkeypatch):
+def test_the_least_recently_used_graph_is_dropped(recorder, random_batch, monkeypatch):
     monkeypatch.setattr(cuda_graphs, "MOST_GRAPHS", 2)
     recorder, shapes = recorder("bert")
     for rows in (1, 2, 1, 3, 1):
@@ -58,7 +58,7 @@ def test_of_many_recordings_the_oldest_is_dropped(recorder, random_batch, monkey
     assert len(shapes) == 3
 
 
-def test_the_longest_row_is_what_the_table_of_positions_has(checkpoints):
+def test_the_largest_length_is_that_of_the_table_of_positions(checkpoints):
     assert {kind: _longest(find_model(str(path))) for kind, path in checkpoints.items()} == {
         "distilbert": 512,
         "bert": 512,
@@ -69,12 +69,12 @@ def test_the_longest_row_is_what_the_table_of_positions_has(checkpoints):
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"cuda_graphs": True}, "there are none on a CPU"),
+        ({"cuda_graphs": True}, "a CPU has no CUDA graphs"),
         ({"cuda_graphs": True, "attention": "packed"}, "--cuda-graphs: not with --attention packed"),
         ({"compiled": True, "attention": "flex"}, "--compile: not with --attention flex"),
     ],
 )
-def test_what_does_not_go_together_is_refused(tiny_bert, choices, message):
+def test_options_that_exclude_each_other_are_refused(tiny_bert, choices, message):
     with (
         pytest.raises(UsageError, match=message),
         open_torch(find_model(str(tiny_bert)), device="cpu", **choices),
@@ -92,11 +92,11 @@ def test_a_compiled_model_gives_the_same_logits_for_any_shape(tiny_distilbert, r
 
 
 def partial_eager(plain):
-    """Trace and guard as torch.compile does, but run what was traced as it is: no compiler, so in seconds."""
+    """Trace and guard as torch.compile does, but run the traced graph without a compiler, which takes seconds."""
     return lambda module, **choices: plain(module, backend="aot_eager", **choices)
 
 
-def test_where_compiling_fails_it_says_so(tiny_bert, random_batch, monkeypatch):
+def test_a_failed_compilation_names_the_option(tiny_bert, random_batch, monkeypatch):
     import torch
 
     def fail(graph, inputs):
@@ -106,24 +106,24 @@ def test_where_compiling_fails_it_says_so(tiny_bert, random_batch, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **choices: plain(module, backend=fail, **choices))
     with (
         open_torch(find_model(str(tiny_bert)), device="cpu", compiled=True) as infer,
-        pytest.raises(MachineError, match="--compile: PyTorch cannot"),
+        pytest.raises(MachineError, match="--compile: PyTorch cannot compile the model"),
     ):
         infer(random_batch("bert", 2, 9))
 
 
-@pytest.mark.filterwarnings("ignore")  # torchao's own, of kernels for other machines
+@pytest.mark.filterwarnings("ignore")  # torchao warns of kernels for other machines
 @pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta"])
-def test_int8_is_of_the_encoder_alone_and_near(kind, checkpoints, random_batch, reference):
+def test_int8_covers_the_encoder_only_and_is_near(kind, checkpoints, random_batch, reference):
     pytest.importorskip("torchao")
     source, batch = find_model(str(checkpoints[kind])), random_batch(kind, 6, 19)
     with open_module(source, device="cpu") as module:
-        assert quantize(module, "int8") == 6 * 2  # linear layers of a layer, layers
+        assert quantize(module, "int8") == 6 * 2  # 6 linear layers in each of 2 layers
     with open_torch(source, device="cpu", precision="int8") as infer:
         difference = np.abs(infer(batch) - reference(kind, batch)).max()
     assert 0 < difference < 0.2
 
 
-def test_without_torchao_it_says_what_to_install(tiny_bert, monkeypatch):
+def test_a_missing_torchao_is_an_error_with_advice(tiny_bert, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torchao.quantization", None)
     with (
         pytest.raises(MachineError, match="pip install torchao"),

@@ -1,4 +1,4 @@
-"""Through the wire the evaluator sees what it sees without."""
+"""Evaluation through a server gives the results of evaluation without one."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def test_accuracy_and_logits_are_those_of_the_same_graph_without_a_server(served
     assert there["roofline"]["reason"] == "no_graph"
 
 
-def test_more_rows_than_the_server_takes_at_once_go_in_several_requests(served):
+def test_more_rows_than_the_maximum_batch_are_sent_in_several_requests(served):
     server = Server(served["http"], 1, "", served["token_file"])
     sent = RemoteTexts([(f"film number {row}",) for row in range(150)], encode=never)
     with open_runtime("service", Server(server.url, 1, digest(served), server.token_file)) as infer:
@@ -77,13 +77,13 @@ def test_a_server_of_another_bundle_is_refused(served, bundle):
     ("path", "texts", "message"),
     [("/v2/models/nope", 1, "unknown model: 'nope'"), ("", 2, "models that take TEXT and TEXT_PAIR .*: none")],
 )
-def test_a_model_that_is_not_there(served, path, texts, message):
+def test_a_missing_model_is_refused(served, path, texts, message):
     server = Server(served["http"] + path, texts, "", served["token_file"])
     with pytest.raises(InputError, match=message), open_runtime("service", server):
         pass
 
 
-def test_a_wrong_token_and_no_token(served, tmp_path):
+def test_a_wrong_or_missing_token_is_refused(served, tmp_path):
     (tmp_path / "wrong").write_text("guess")
     for file in (str(tmp_path / "wrong"), None):
         with (
@@ -97,7 +97,7 @@ def test_a_wrong_token_and_no_token(served, tmp_path):
 
 
 @pytest.mark.parametrize("held", [b"se\ncret", "sécret".encode(), b"se cret", b"\xff\xfesecret", b""])
-def test_what_is_no_token_is_told_without_showing_it(tmp_path, held):
+def test_a_file_without_a_token_is_refused_without_showing_it(tmp_path, held):
     (tmp_path / "token").write_bytes(held)
     with pytest.raises(InputError, match=r"--token-file .*token: not one word of ASCII") as caught:
         _ = Server("http://host", 1, "", str(tmp_path / "token")).headers
@@ -106,7 +106,7 @@ def test_what_is_no_token_is_told_without_showing_it(tmp_path, held):
 
 @contextmanager
 def answering(status, body):
-    """Yield the URL of a server that answers all with one body."""
+    """Yield the URL of a server that responds to every request with one body."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -135,14 +135,14 @@ def answering(status, body):
         (200, b"7", "does not speak the Open Inference Protocol"),
         (200, b'{"input": 3}', "does not speak the Open Inference Protocol"),
         (200, b"\xff", "does not speak the Open Inference Protocol"),
-        (502, b"<html>\nBad gateway", r"answers 502\. Look into"),
-        (500, b'{"error": null}', r"None\. Look into"),
+        (502, b"<html>\nBad gateway", r"responds with 502\. See the server"),
+        (500, b'{"error": null}', r"None\. See the server"),
         (401, b"", r"--token-file\.$"),
-        (403, b"<html>", r"answers 403\. Give the server's token with --token-file\.$"),
+        (403, b"<html>", r"responds with 403\. Give the server's token with --token-file\.$"),
     ],
 )
 @pytest.mark.parametrize("path", ["", "/v2/models/demo"])
-def test_what_is_no_answer_of_the_protocol(path, status, body, message):
+def test_a_response_of_another_protocol_is_refused(path, status, body, message):
     with (
         answering(status, body) as url,
         pytest.raises(InputError, match=f"^{url}{path}: .*{message}"),
@@ -164,7 +164,7 @@ TAKES_TEXT = {"input": [{"name": "TEXT"}], "output": [{"name": "LOGITS"}], "max_
         3,
     ],
 )
-def test_logits_of_other_rows_than_were_sent(outputs):
+def test_logits_of_another_shape_are_refused(outputs):
     sent = RemoteTexts([("a",)] * 3, encode=never)
     with (
         answering(200, json.dumps({**TAKES_TEXT, "outputs": outputs}).encode()) as url,
@@ -174,8 +174,8 @@ def test_logits_of_other_rows_than_were_sent(outputs):
         infer(sent.batch(np.arange(3)))
 
 
-def test_no_server_is_what_the_machine_lacks(bundle):
-    with pytest.raises(MachineError, match=r"127\.0\.0\.1:9: no server answers"):
+def test_a_missing_server_is_a_machine_error(bundle):
+    with pytest.raises(MachineError, match=r"127\.0\.0\.1:9: no server responds"):
         evaluate({"backend": "triton", "url": "http://127.0.0.1:9", "limit": 8}, bundle=bundle)
 
 
@@ -194,7 +194,7 @@ def test_no_server_is_what_the_machine_lacks(bundle):
         f"http://{'a' * 70}",
     ],
 )
-def test_what_is_no_address(url):
+def test_a_url_that_is_not_a_servers_is_refused(url):
     with pytest.raises(UsageError, match="--url"):
         _ = Server(url, 1, "").model
 
@@ -207,6 +207,6 @@ def test_what_is_no_address(url):
         ({"backend": "triton", "url": "http://host", "energy": True}, "where the server runs"),
     ],
 )
-def test_options_that_do_not_go_together(changes, message):
+def test_options_that_exclude_each_other_are_refused(changes, message):
     with pytest.raises(UsageError, match=message):
         Recipe.make(changes)

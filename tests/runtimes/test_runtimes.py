@@ -1,4 +1,4 @@
-"""What every runtime promises: float32 logits, nothing held after it is left, no silent fall-back."""
+"""Every runtime returns float32 logits, frees everything when it is left, and never falls back silently."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from toolchain.runtimes.ort import open_session
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta"])
-def test_torch_and_ort_are_transformers(checkpoints, exported, probe, reference, kind):
+def test_torch_and_ort_equal_transformers(checkpoints, exported, probe, reference, kind):
     batch = probe(kind)
     models = {"torch": find_model(str(checkpoints[kind])), "ort": exported[kind]}
     for backend, model in models.items():
@@ -28,7 +28,7 @@ def test_bf16_is_near(tiny_bert, probe, reference):
     assert 0 < difference < 0.2
 
 
-def test_nothing_is_held_after_it_is_left(exported, probe):
+def test_everything_is_freed_after_it_is_left(exported, probe):
     with open_runtime("ort", exported["distilbert"]) as infer:
         pass
     with pytest.raises(IndexError):
@@ -43,8 +43,8 @@ def test_torch_has_no_other_precision(tiny_bert):
         pass
 
 
-def test_a_gpu_that_is_not_there_is_exit_4(exported):
-    with pytest.raises(MachineError, match="--device cuda:3: no GPU"):
+def test_a_missing_gpu_is_exit_4(exported):
+    with pytest.raises(MachineError, match="--device cuda:3: this backend can use no GPU"):
         open_session(exported["bert"], device="cuda:3")
 
 
@@ -63,13 +63,13 @@ def test_a_silent_fall_back_is_an_error(exported, monkeypatch):
         open_session(exported["bert"], device="cuda")
 
 
-def test_a_graph_that_is_none_is_refused(tmp_path):
+def test_a_file_that_is_not_a_graph_is_refused(tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"x" * 100)
     with pytest.raises(InputError, match=r"m\.onnx: ONNX Runtime cannot load it"):
         open_session(tmp_path / "m.onnx")
 
 
-def test_trt_says_what_is_missing(tmp_path):
+def test_trt_names_the_missing_library(tmp_path):
     wanted = r"TensorRT: not installed.*encoder-toolchain\[cuda,tensorrt\]"
     with pytest.raises(MachineError, match=wanted), open_runtime("trt", tmp_path):
         pass

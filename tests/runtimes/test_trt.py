@@ -1,4 +1,4 @@
-"""A plan gives the logits of its graph, however batches fall, and every refusal of TensorRT is one line."""
+"""A plan gives the logits of its graph, however batches are split, and every error of TensorRT is one message."""
 
 import json
 
@@ -82,7 +82,7 @@ def native(make, bundle_of, snippet):
     return lambda code, **chosen: snippet(PRELUDE.format(bundle=bundle, atol=1e-5) + code, **chosen)
 
 
-def test_batches_are_split_padded_and_put_into_the_tightest_profile(native):
+def test_batches_are_split_padded_and_run_in_the_smallest_profile(native):
     native(
         """
     with open_runtime("trt", plan) as infer:
@@ -90,10 +90,10 @@ def test_batches_are_split_padded_and_put_into_the_tightest_profile(native):
             same(infer, batch(rows, length))
         shapes = [call["input_ids"] for call in done("execute")]
         assert shapes == [(2, 1), (2, 16), (6, 17), (6, 64), (2, 64), *[(6, 9)] * 4, (2, 9), (6, 30), (6, 30), (2, 30)]
-        with pytest.raises(InputError, match="up to 64 tokens a row, not 65.*--seq-len"):
+        with pytest.raises(InputError, match="up to 64 tokens per row, not 65.*--seq-len"):
             infer(batch(1, 65))
         same(infer, batch(3, 5))
-    with pytest.raises(InputError, match="was closed"):
+    with pytest.raises(InputError, match="the runtime was closed"):
         infer(batch(1, 1))
     assert cuda.double_allocated() == 0
     """,
@@ -150,7 +150,7 @@ FAKE = """
 """
 
 
-def test_graphs_are_recorded_once_a_shape_and_replayed(native):
+def test_graphs_are_captured_once_per_shape_and_replayed(native):
     native(
         FAKE
         + """
@@ -169,12 +169,12 @@ def test_graphs_are_recorded_once_a_shape_and_replayed(native):
     )
 
 
-def test_a_driver_that_refuses_to_record_is_told_of(native):
+def test_a_driver_that_refuses_the_capture_is_an_error(native):
     native(
         FAKE
         + """
     library._cuStreamBeginCapture_v2 = lambda *_: 900
-    with pytest.raises(MachineError, match="cuStreamBeginCapture_v2 gives CUresult 900. Run without --cuda-graphs"):
+    with pytest.raises(MachineError, match="cuStreamBeginCapture_v2 returns CUresult 900. Run without --cuda-graphs"):
         with open_runtime("trt", plan, cuda_graphs=True) as infer:
             infer(batch(2, 3))
     """
@@ -188,7 +188,7 @@ def test_a_driver_that_refuses_to_record_is_told_of(native):
         ("enqueue", "InputError", "TensorRT does not run this batch: .*illegal memory access"),
     ],
 )
-def test_faults_are_one_error_and_leave_nothing_behind(native, fault, kind, message):
+def test_a_fault_is_one_error_and_frees_everything(native, fault, kind, message):
     native(
         f"""
     with pytest.raises({kind}, match={message!r}), open_runtime("trt", plan) as infer:
@@ -217,14 +217,14 @@ def test_a_plan_is_checked_before_it_is_deserialised(native):
     native(
         """
     plan.write_bytes(plan.read_bytes()[:-1] + b"x")
-    with pytest.raises(InputError, match="a plan is code"), open_runtime("trt", plan):
+    with pytest.raises(InputError, match="a plan is executable code"), open_runtime("trt", plan):
         raise AssertionError
     assert not done("deserialize")
     """
     )
 
 
-def test_rows_without_padding_however_they_are_mixed(make, bundle_of, snippet):
+def test_rows_without_padding_of_any_lengths(make, bundle_of, snippet):
     bundle = make(bundle_of("fp16"), "--attention", "plugin", "--batch-size", "4,4,8", "--seq-len", "8,16,64")
     snippet(
         PRELUDE.format(bundle=bundle, atol=2e-2)
@@ -240,7 +240,7 @@ def test_rows_without_padding_however_they_are_mixed(make, bundle_of, snippet):
         others = [0, 2]
         np.testing.assert_allclose(infer(empty)[others],
                                    session.run(["logits"], {k: v[others] for k, v in empty.items()})[0], atol=2e-2)
-    with pytest.raises(UsageError, match="has no padding, so every batch has a shape of its own"):
+    with pytest.raises(UsageError, match="has no padding, so batches all differ in shape"):
         with open_runtime("trt", plan, cuda_graphs=True):
             pass
     """
@@ -257,7 +257,7 @@ def test_rows_without_padding_however_they_are_mixed(make, bundle_of, snippet):
         ((), {"double": False}, 4, "TensorRT: not installed"),
     ],
 )
-def test_what_cannot_be_evaluated(make, toolchain, bundle_of, options, chosen, code, message):
+def test_unusable_plans_and_options_are_refused(make, toolchain, bundle_of, options, chosen, code, message):
     bundle = make(bundle_of("fp16"))
     done = toolchain("eval", bundle, "--backend", "trt", "-q", *options, **chosen)
     assert (done.returncode, message in done.stderr) == (code, True), done.stderr

@@ -120,7 +120,7 @@ def _gpu() -> list[Finding]:
     facts = gpu_facts()
     if facts["reason"] is None:
         return [
-            Finding("GPU", "ok", facts["gpu"]),
+            Finding("GPU", "ok", str(facts["gpu"])),
             Finding("NVML", "ok", f"driver {facts['driver']}, up to CUDA {facts['cuda']}"),
         ]
     smi = "nvidia-smi is there" if shutil.which("nvidia-smi") else "no nvidia-smi"

@@ -1,10 +1,11 @@
-"""Runtimes by name. To add one: write a module here and add its line to BACKENDS (recipe/tables.py).
+"""Runtimes: one module for each backend that runs a model.
 
-A runtime is a context manager that takes what runs (a checkpoint for torch, a graph for ort, a plan for trt, a server's
-address for triton and service), a device and a precision, and yields `infer`: a batch in, float32 logits out. Nothing
-is loaded before it is entered, everything is freed when it is left, and the device is idle whenever `infer` returns, so
-that a meter needs to know nothing of frameworks. A runtime that would run elsewhere than asked raises MachineError
-instead.
+To add one, write a module here and add its line to BACKENDS (recipe/tables.py).
+
+A runtime is a context manager. It takes a model (a checkpoint for torch, a graph for ort, a plan for trt, a server's
+address for triton and service), a device and a precision, and yields `infer`, which maps a batch to float32 logits. It
+loads nothing before it is entered and frees everything when it is left. The device is idle whenever `infer` returns, so
+a meter needs no knowledge of frameworks. A runtime that would run on another device than asked raises MachineError.
 """
 
 from contextlib import AbstractContextManager
@@ -15,10 +16,10 @@ from toolchain.tensors import Infer
 
 
 def open_runtime(backend: str, model: Any, **choices: Any) -> AbstractContextManager[Infer]:
-    """Open `model` on `backend` with keyword `choices` (device, precision).
+    """Return the runtime of `backend` for `model`, with its keyword arguments (device, precision and others).
 
     Raises:
-        MachineError: the backend or the device cannot be had here.
+        MachineError: this machine lacks the backend or the device.
     """
     runtime: AbstractContextManager[Infer] = imported(BACKENDS[backend].opener)(model, **choices)
     return runtime

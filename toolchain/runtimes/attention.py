@@ -1,12 +1,12 @@
-"""Attention of a PyTorch encoder, by name: transformers' own on padded rows, or kernels on rows without padding.
+"""Attention of a PyTorch encoder, by name: that of transformers on padded rows, or kernels on rows without padding.
 
-`eager` and `sdpa` are transformers'. The others take the padding out before the first layer and put it back behind the
-last, so that only real tokens are computed, all rows one after the other. Each kernel keeps rows apart in its own way:
+`eager` and `sdpa` belong to transformers. The others remove the padding before the first layer and restore it after the
+last one, so only real tokens are computed; the rows follow one another. Each kernel keeps rows apart in its own way:
 
-- `flash`: scaled_dot_product_attention on rows of equal length, with PyTorch's flash kernel and no other (it takes no
-  mask, which is why rows of equal length go together);
-- `packed`: the variable-length flash kernel (torch.nn.attention.varlen), on a CPU the same as `flash`, any kernel;
-- `flex`: FlexAttention with a block mask that keeps a token to its row; compiled on a GPU.
+- `flash`: scaled_dot_product_attention on rows of equal length, with PyTorch's flash kernel only. The kernel takes no
+  mask, so rows of each length are computed together;
+- `packed`: the variable-length flash kernel (torch.nn.attention.varlen). On a CPU it is `flash` with any kernel;
+- `flex`: FlexAttention with a block mask that restricts a token to its row. It is compiled on a GPU.
 """
 
 import warnings
@@ -16,21 +16,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from toolchain.errors import MachineError, UsageError
+from toolchain.errors import MachineError, UsageError, first_line
 from toolchain.recipe import ATTENTIONS
 
 if TYPE_CHECKING:
     import torch
 
+# The implementations of transformers, which run on padded rows.
 PADDED = ("eager", "sdpa")
 
+# Query, key and value [heads, tokens, head size], the rows, the scale -> attention of the same shape.
 Kernel = Callable[["torch.Tensor", "torch.Tensor", "torch.Tensor", "Layout", float], "torch.Tensor"]
-"""Query, key and value [heads, tokens, head size], the rows, the scale -> the same shape."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Rows one after the other: the length of each, int64 [rows], on the device."""
+    """Rows that follow one another: the length of each, int64 [rows], on the device."""
 
     lengths: "torch.Tensor"
 
@@ -43,7 +44,7 @@ class Layout:
 
     @cached_property
     def by_length(self) -> "list[tuple[int, torch.Tensor]]":
-        """Every length there is, and the tokens of all rows of that length, int64 [rows x length]."""
+        """Each length that occurs, and the indices of the tokens of its rows, int64 [rows x length]."""
         import torch
 
         of_token = self.lengths[self.rows]
@@ -51,7 +52,7 @@ class Layout:
 
     @cached_property
     def mask(self) -> Any:
-        """FlexAttention's block mask that keeps each token to its row."""
+        """FlexAttention's block mask, which restricts each token to its row."""
         from torch.nn.attention.flex_attention import create_block_mask
 
         rows = self.rows
@@ -62,18 +63,19 @@ class Layout:
         return create_block_mask(same_row, None, None, len(rows), len(rows), device=rows.device)
 
 
+# The kernel and the rows of the encoder that runs in this context.
 _RUNNING: ContextVar[tuple[Kernel, Layout]] = ContextVar("running")
-"""The kernel and the rows of the encoder that runs."""
 
+# The name of these kernels among transformers' attentions. transformers treats some names, such as those that contain
+# "flash", specially.
 INTERFACE = "toolchain-unpadded"
-"""Our name among transformers' attentions; it treats some names, such as those with flash in them, in its own ways."""
 
 
-def use(module: "torch.nn.Module", name: str) -> None:
-    """Have a sequence classifier of transformers attend without padding, by the kernel of this name.
+def attend_without_padding(module: "torch.nn.Module", name: str) -> None:
+    """Let a sequence classifier of transformers compute attention without padding, by the kernel `name`; in place.
 
     Raises:
-        UsageError: no such name, or a model that has no table of positions.
+        UsageError: KERNELS lacks the name, or the model lacks a table of positions.
         MachineError: this PyTorch lacks the kernel.
     """
     if name not in KERNELS:
@@ -89,14 +91,14 @@ def use(module: "torch.nn.Module", name: str) -> None:
 def _attend(
     layer: Any, query: Any, key: Any, value: Any, mask: Any, scaling: float | None = None, **_: Any
 ) -> tuple[Any, None]:
-    """Attend as transformers asks: [1, heads, tokens, head size] -> [1, tokens, heads, head size]."""
+    """Compute attention for transformers: [1, heads, tokens, head size] -> [1, tokens, heads, head size]."""
     kernel, layout = _RUNNING.get()
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     return kernel(query[0], key[0], value[0], layout, scale).transpose(0, 1)[None], None
 
 
 def _unpad(module: Any, kernel: Kernel) -> None:
-    """Take the padding out before the encoder, and put zeros in its place behind it."""
+    """Remove the padding before the encoder, and put zeros in its place after it."""
     import torch
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -105,7 +107,7 @@ def _unpad(module: Any, kernel: Kernel) -> None:
 
     def forward(input_ids: Any, attention_mask: Any, token_type_ids: Any = None, **_: Any) -> Any:
         real = attention_mask.bool()
-        real[:, 0] |= ~real.any(1)  # a row of nothing but padding still has logits, if no meaning
+        real[:, 0] |= ~real.any(1)  # a row without tokens needs one, so that its (meaningless) logits are finite
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids[real][None]}
         running = _RUNNING.set((kernel, Layout(real.sum(1))))
         try:
@@ -120,16 +122,18 @@ def _unpad(module: Any, kernel: Kernel) -> None:
 
 
 def _positions(base: Any) -> Callable[[Any], Any]:
-    """Return what gives the position ids of padded rows: RoBERTa's kin count real tokens, from behind the padding id.
+    """Return a function from the ids of padded rows to their position ids.
+
+    RoBERTa and similar models count real tokens, starting after the padding id.
 
     Raises:
-        UsageError: it has no table of positions to look them up in.
+        UsageError: the model lacks a table of positions.
     """
     import torch
 
     table = getattr(getattr(base, "embeddings", None), "position_embeddings", None)
     if table is None:
-        raise UsageError("--attention: this model has no table of positions, as BERT has. Choose eager or sdpa.")
+        raise UsageError("--attention: this model lacks a table of positions. Choose eager or sdpa.")
     padding = table.padding_idx
 
     def positions(ids: Any) -> Any:
@@ -142,7 +146,7 @@ def _positions(base: Any) -> Callable[[Any], Any]:
 
 
 def _by_length(query: Any, key: Any, value: Any, layout: Layout, scale: float) -> Any:
-    """Attend among rows of each length at once, without a mask."""
+    """Compute attention for all rows of each length together, without a mask."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
@@ -163,7 +167,7 @@ def _flash(device: str) -> Kernel:
                 return _by_length(*arguments)
         except RuntimeError as error:
             raise MachineError(
-                f"--attention flash: PyTorch's flash kernel does not take this ({_short(error)}). "
+                f"--attention flash: PyTorch's flash kernel does not take this ({first_line(error).rstrip('.')}). "
                 "Choose --precision fp16 or bf16 on a GPU of compute capability 8.0 or later, or --attention sdpa."
             ) from error
 
@@ -177,7 +181,7 @@ def _packed(device: str) -> Kernel:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError as error:
         raise MachineError(
-            "--attention packed: this PyTorch has no varlen_attn. Install torch 2.10 or later."
+            "--attention packed: this PyTorch lacks varlen_attn. Install torch 2.10 or later."
         ) from error
 
     def attend(query: Any, key: Any, value: Any, layout: Layout, scale: float) -> Any:
@@ -200,15 +204,11 @@ def _flex(device: str) -> Kernel:
 
     def attend(query: Any, key: Any, value: Any, layout: Layout, scale: float) -> Any:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "flex_attention called without")  # as it is on a CPU: right, and slow
+            warnings.filterwarnings("ignore", "flex_attention called without")  # uncompiled on a CPU: correct and slow
             return run(query[None], key[None], value[None], block_mask=layout.mask, scale=scale)[0]
 
     return attend
 
 
-def _short(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")
-
-
+# Name -> function from a type of device (`cpu`, `cuda`) to the kernel.
 KERNELS: dict[str, Callable[[str], Kernel]] = {"flash": _flash, "flex": _flex, "packed": _packed}
-"""Name -> what makes its kernel for a type of device."""

@@ -1,7 +1,7 @@
-"""One pass over rows, in batches without waste.
+"""One pass over rows, in batches with little padding.
 
-Of a stream of texts no more than two windows of token ids are alive, however long it is: the one that runs, and the
-next, which is tokenised meanwhile. Rows are sorted by length within a window, which leaves next to no padding.
+Of a stream of texts of any length, at most two windows of token ids are in memory: the one that runs, and the next one,
+which is tokenised meanwhile. Rows are sorted by length within a window, so there is almost no padding.
 """
 
 import itertools
@@ -22,17 +22,20 @@ from toolchain.runtimes.distance import Logits
 from toolchain.runtimes.ort import open_ort
 from toolchain.tensors import Infer
 
+# Positions per batch, padding included, unless a trial has chosen another number.
 DEFAULT_SLOTS = 1024
-"""Padded positions a batch where no trial has chosen another number."""
 
+# Enough rows that sorting by length leaves almost no padding.
 WINDOW_ROWS = 4096
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one pass over the rows gave and took: `slots` padded positions, `pairs` of them in the same row.
+    """The result of one pass over rows, and its work.
 
-    `logits` are float32 [rows, classes], `lengths` the rows' real tokens, int64 [rows], both in row order.
+    `logits` are float32 [rows, classes], `lengths` the number of real tokens of each row, int64 [rows], both in row
+    order. `runtime_s` is the time in `infer`. `slots` counts positions, padding included; `pairs` counts pairs of
+    positions in the same row, which is the work of attention.
     """
 
     logits: Logits
@@ -44,7 +47,7 @@ class Run:
 
 
 def run(infer: Infer, tokens: Tokens, *, max_slots: int = DEFAULT_SLOTS, advance: Advance = lambda rows: None) -> Run:
-    """Infer every row in length-sorted batches."""
+    """Run every row, in batches of at most `max_slots` positions, sorted by length. `advance` gets numbers of rows."""
     parts, order, runtime_s, slots, pairs = [], [], 0.0, 0, 0
     lengths = tokens.lengths
     for rows in budget_batches(lengths, max_slots=max_slots):
@@ -71,12 +74,12 @@ def run_texts(
     window: int = WINDOW_ROWS,
     advance: Advance = lambda rows: None,
 ) -> Run:
-    """Infer every text, from one that is read only as it is needed to the logits; one text or more.
+    """Tokenise and run every text, at least one; texts are read only when they are needed.
 
-    What `encode` raises is raised here, once the windows before are done. `infer` is called in this thread alone.
+    Errors of `encode` are raised here, after the windows before have run. `infer` is called in this thread only.
     """
     with ThreadPoolExecutor(1, "tokens") as pool:
-        # Through `map` nothing holds on to the tokens of a window that is done.
+        # `map` keeps no reference to the tokens of a window that has run.
         windows = _ahead(pool, encode, texts, window)
         runs = list(map(lambda tokens: run(infer, tokens, max_slots=max_slots, advance=advance), windows))
     return Run(
@@ -90,27 +93,27 @@ def run_texts(
 
 
 def _ahead(pool: Executor, encode: Encode, texts: Iterable[Text], window: int) -> Iterator[Tokens]:
-    """Yield windows of tokens, each made by the pool while the one before is in use."""
+    """Yield windows of tokens; the pool tokenises each while the one before is in use."""
     unread = iter(texts)
 
     def start() -> Future[Tokens] | None:
         rows = list(itertools.islice(unread, window))
         return pool.submit(_prepared, encode, rows) if rows else None
 
-    coming = start()
-    while ready := coming:
-        coming = start()
-        yield ready.result()
+    following = start()
+    while current := following:
+        following = start()
+        yield current.result()
 
 
 def _prepared(encode: Encode, texts: list[Text]) -> Tokens:
-    """Return tokens that are made: those of texts for a server are made when their lengths are asked for."""
+    """Return tokens whose lengths are known: RemoteTexts are tokenised on first use, which is here."""
     tokens = encode(texts)
     _ = tokens.lengths
     return tokens
 
 
 def logits_of(model: ir.Model, tokens: Tokens) -> Logits:
-    """Return the logits that ONNX Runtime on the CPU gives for a graph in memory."""
+    """Return the logits of a graph in memory, computed by ONNX Runtime on the CPU: float32 [rows, classes]."""
     with open_ort(serialised(model), device="cpu") as infer:
         return run(infer, tokens).logits

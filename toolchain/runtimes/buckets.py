@@ -1,4 +1,4 @@
-"""Shapes that recorded work is kept for: few, so that each is recorded once, and near, so that little is padded."""
+"""Buckets: the shapes that CUDA graphs are captured for. They are few, and near enough that little is padded."""
 
 from typing import Any
 
@@ -7,29 +7,32 @@ from numpy.typing import NDArray
 
 from toolchain.tensors import Batch
 
+# Lengths are rounded up to multiples of it, which suits tensor cores in float16 too.
 LENGTH_STEP = 8
-"""Lengths end on multiples of it, as tensor cores like them in float16 too."""
 
+# Numbers of rows are rounded up to this many significant bits, which adds at most an eighth.
 ROW_BITS = 4
-"""Numbers of rows are rounded up to so many significant bits: an eighth more at most."""
 
 
 def bucket(rows: int, length: int, *, longest: int | None = None) -> tuple[int, int]:
-    """Return the rows and the length of the bucket that holds a batch; no length is beyond `longest`."""
+    """Return the rows and the length, in tokens, of the bucket that holds a batch.
+
+    `longest` is the largest length that the model takes; the bucket is longer only if the batch is.
+    """
     step = 1 << max(0, (rows - 1).bit_length() - ROW_BITS)
     wide = -(-length // LENGTH_STEP) * LENGTH_STEP
     return -(-rows // step) * step, max(length, min(wide, longest or wide))
 
 
 def padded_batch(batch: Batch, rows: int, length: int) -> Batch:
-    """Return a batch with rows and columns added, whose results are dropped."""
+    """Return a batch with added rows and columns of padding; the caller drops the added results."""
     return {name: padded(name, array, rows, length) for name, array in batch.items()}
 
 
 def padded(name: str, array: NDArray[Any], rows: int, length: int) -> NDArray[Any]:
-    """Return one input of a batch with rows of one token and columns of padding added.
+    """Return one input of a batch with added rows of one token and added columns of padding.
 
-    A mask of an added row begins with 1: a row without any token has no defined softmax.
+    The mask of an added row begins with 1, because softmax of a row without any token is undefined.
     """
     if array.shape == (rows, length):
         return array

@@ -1,7 +1,7 @@
-"""PyTorch on a GPU with each bucket's work recorded once as a CUDA graph and replayed: one launch instead of hundreds.
+"""CUDA graphs for PyTorch: the work of each bucket is captured once and replayed, one launch instead of hundreds.
 
-Batches are padded to their bucket, copied into tensors whose addresses the graph knows, and their logits are read
-before anything else runs. As documented at docs.pytorch.org, "CUDA semantics", CUDA Graphs.
+A batch is padded to its bucket and copied into the tensors that were captured; its logits are read before anything else
+runs. This follows docs.pytorch.org, "CUDA semantics", section "CUDA Graphs".
 """
 
 from collections import OrderedDict
@@ -12,42 +12,44 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.errors import MachineError
+from toolchain.errors import MachineError, first_line
 from toolchain.runtimes.buckets import bucket, padded_batch
 from toolchain.tensors import Batch
 
 if TYPE_CHECKING:
     import torch
 
+# Beyond this number, the least recently used graph is dropped. Graphs share one memory pool.
 MOST_GRAPHS = 64
-"""The one used longest ago is dropped; they share their memory, and keep a kernel's arguments each."""
 
+# Runs before a capture, in which libraries choose kernels and allocate memory, which must not be captured.
 WARM_UPS = 3
-"""Runs before recording, in which libraries choose kernels and allocate what must not be recorded."""
 
+# Work to capture; it returns its result.
 Work = Callable[[], "torch.Tensor"]
+
+# Captures work; returns a function that replays it, and the tensor that holds the result then.
 Capture = Callable[[Work], tuple[Callable[[], None], "torch.Tensor"]]
-"""Records work; returns what replays it, and the tensor that its result is in then."""
 
 
 @dataclass(frozen=True)
-class Recording:
-    """One bucket: its inputs by name, what replays its work, and its logits, float32."""
+class CapturedBucket:
+    """One bucket: its inputs by name, int32, the function that replays its work, and its logits, float32."""
 
     inputs: "dict[str, torch.Tensor]"
     replay: Callable[[], None]
     logits: "torch.Tensor"
 
 
-class Recorder:
-    """Runs batches of any shape by recordings of a few shapes."""
+class GraphRunner:
+    """Runs batches of any shape through captured graphs of a few shapes."""
 
     def __init__(
         self, logits: "Callable[[dict[str, torch.Tensor]], torch.Tensor]", place: str, capture: Capture, longest: int
     ) -> None:
-        """Take what gives the logits of inputs, where it runs, what records it, and the model's longest row."""
+        """Take the function from inputs to logits, its device, the capture, and the model's largest length."""
         self._logits, self._place, self._capture, self._longest = logits, place, capture, longest
-        self._kept: OrderedDict[tuple[int, int], Recording] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int], CapturedBucket] = OrderedDict()
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Return the logits of a batch, float32 [batch, classes]; the device is idle then."""
@@ -59,31 +61,30 @@ class Recorder:
             if shape not in self._kept:
                 if len(self._kept) == MOST_GRAPHS:
                     self._kept.popitem(last=False)
-                self._kept[shape] = self._recorded(list(batch), shape)
+                self._kept[shape] = self._capture_bucket(list(batch), shape)
             self._kept.move_to_end(shape)
-            held = self._kept[shape]
+            captured = self._kept[shape]
             for name, array in padded_batch(batch, *shape).items():
-                held.inputs[name].copy_(torch.from_numpy(array))
-            held.replay()
-            return np.array(held.logits[:rows].cpu().numpy())
+                captured.inputs[name].copy_(torch.from_numpy(array))
+            captured.replay()
+            return np.array(captured.logits[:rows].cpu().numpy())
 
-    def _recorded(self, names: list[str], shape: tuple[int, int]) -> Recording:
+    def _capture_bucket(self, names: list[str], shape: tuple[int, int]) -> CapturedBucket:
         import torch
 
         inputs = {name: torch.zeros(shape, dtype=torch.int32, device=self._place) for name in names}
         mask = inputs["attention_mask"]
         mask.fill_(1)
         if shape[1] > 1:
-            mask[0, -1] = 0  # without padding some models leave the mask out, which must not be what is warmed up
+            mask[0, -1] = 0  # without padding, some models skip the mask, and the capture must include it
         replay, logits = self._capture(lambda: self._logits(inputs))
-        return Recording(inputs, replay, logits)
+        return CapturedBucket(inputs, replay, logits)
 
 
 def cuda_capture(place: str) -> Capture:
-    """Return what records work on `cuda:N` into graphs that share one pool of memory.
+    """Return a function that captures work on `cuda:N`, into graphs that share one memory pool.
 
-    Raises:
-        MachineError: (the one returned) the work asks the processor for something on its way, so it has no graph.
+    The returned function raises MachineError if the work waits for the device on its way, which no graph can hold.
     """
     import torch
 
@@ -92,20 +93,20 @@ def cuda_capture(place: str) -> Capture:
 
     def capture(work: Work) -> Any:
         with cuda.device(place):
-            beside = cuda.Stream()
-            beside.wait_stream(cuda.current_stream())
-            with cuda.stream(beside):
+            stream = cuda.Stream()
+            stream.wait_stream(cuda.current_stream())
+            with cuda.stream(stream):
                 for _ in range(WARM_UPS):
                     work()
-            cuda.current_stream().wait_stream(beside)
+            cuda.current_stream().wait_stream(stream)
             graph = cuda.CUDAGraph()
             try:
                 with cuda.graph(graph, pool=pool):
                     logits = work()
             except RuntimeError as error:
-                first = str(error).strip().split("\n")[0].rstrip(".")
+                why = first_line(error).rstrip(".")
                 raise MachineError(
-                    f"--cuda-graphs: PyTorch cannot record this model ({first}). Leave it out."
+                    f"--cuda-graphs: PyTorch cannot capture this model ({why}). Leave the option out."
                 ) from error
         return graph.replay, logits
 

@@ -1,14 +1,15 @@
-"""What this machine is: versions, processor, GPU. Absent is None."""
+"""The environment of a result: versions, processor and GPU of this machine. None stands for what is missing."""
 
 import importlib.metadata
 import platform
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from toolchain.meters import nvml
 from toolchain.records.result import Environment
 from toolchain.runtimes.device import cpu_threads
 
+# Distributions that a bundle records.
 PACKAGES = (
     "torch",
     "transformers",
@@ -31,8 +32,17 @@ PACKAGES = (
 )
 
 
+class GpuFacts(TypedDict):
+    """Facts about the first GPU; `reason` says why they are None."""
+
+    driver: str | None
+    cuda: str | None
+    gpu: str | None
+    reason: str | None
+
+
 def version_of(package: str) -> str | None:
-    """Return the installed version of a distribution, or None."""
+    """Return the installed version of a distribution, or None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -40,12 +50,12 @@ def version_of(package: str) -> str | None:
 
 
 def tensorrt_version() -> str | None:
-    """Return TensorRT's version, by whichever of its packages is installed."""
+    """Return the version of TensorRT, from the first of its packages that is installed, or None."""
     return next(filter(None, map(version_of, ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"))), None)
 
 
 def cpu_name() -> str:
-    """Return the processor's model name, or its architecture where /proc does not tell."""
+    """Return the processor's model name, or its architecture if /proc does not state the name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -54,8 +64,8 @@ def cpu_name() -> str:
     return next(names, platform.machine())
 
 
-def gpu_facts() -> dict[str, Any]:
-    """Return driver, CUDA version and name of the first GPU as NVML says, or the reason for none."""
+def gpu_facts() -> GpuFacts:
+    """Return driver, CUDA version and name of the first GPU from NVML, or the reason why they are unknown."""
     try:
         with nvml.open_nvml():
             driver, cuda = nvml.driver_versions()

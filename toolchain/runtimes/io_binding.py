@@ -1,8 +1,8 @@
-"""An ONNX Runtime session whose inputs and outputs stay where it computes: one set of buffers for each shape.
+"""I/O binding: an ONNX Runtime session whose inputs and outputs stay on its device, in one set of buffers per shape.
 
-Nothing is allocated for a shape that was seen before. With CUDA graphs ONNX Runtime records each bucket's work the
-first time and replays it: addresses and shapes must be those that were recorded, so batches are padded to their bucket.
-As documented at onnxruntime.ai: I/O binding, and "Using CUDA Graphs" of the CUDA provider.
+Nothing is allocated for a shape that was seen before. With CUDA graphs, ONNX Runtime captures the work of each bucket
+on its first run and replays it later. Addresses and shapes must then be those of the capture, so batches are padded to
+their bucket. This follows onnxruntime.ai: "I/O Binding", and "Using CUDA Graphs" of the CUDA provider.
 """
 
 from collections import OrderedDict
@@ -15,18 +15,20 @@ from numpy.typing import NDArray
 from toolchain.runtimes.buckets import bucket, padded_batch
 from toolchain.tensors import Batch
 
+# Beyond this number, the buffers of the least recently used shape are dropped. Captured graphs cannot be dropped, so
+# later buckets run without a graph.
 MOST_SHAPES = 64
-"""Buffers are dropped for shapes that were used longest ago; recorded graphs cannot be, so later buckets have none."""
 
-UNRECORDED = "-1"
-"""The `gpu_graph_id` of a run that is neither recorded nor replayed."""
+# The `gpu_graph_id` of a run that is neither captured nor replayed.
+WITHOUT_GRAPH = "-1"
 
+# Rows and tokens per row.
 Shape = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Buffers:
-    """One shape's inputs by name and its logits, on the device, and the options of its runs."""
+    """The buffers of one shape: inputs by name and logits on the device, their binding, and the options of its runs."""
 
     inputs: dict[str, Any]
     logits: Any
@@ -34,11 +36,11 @@ class Buffers:
     options: Any
 
 
-class Bound:
-    """A session with its buffers."""
+class BoundSession:
+    """A session and its buffers."""
 
     def __init__(self, session: Any, device: str, *, graphs: bool = False) -> None:
-        """Take a session that computes on `device`, `cpu` or `cuda:N`."""
+        """Take a session that computes on `device`, `cpu` or `cuda:N`; with `graphs`, it must have CUDA graphs on."""
         kind, _, number = device.partition(":")
         self._session, self._place, self._graphs = session, (kind, int(number or 0)), graphs
         self._names = [entry.name for entry in session.get_inputs()]
@@ -49,22 +51,22 @@ class Bound:
         """Return the logits of a batch, float32 [batch, classes]; the device is idle then."""
         rows, length = batch["input_ids"].shape
         shape = bucket(rows, length) if self._graphs else (rows, length)
-        held = self._buffers(shape)
+        buffers = self._buffers(shape)
         ready = padded_batch({name: batch[name] for name in self._names}, *shape)
         for name, array in ready.items():
-            held.inputs[name].update_inplace(np.ascontiguousarray(array, np.int32))
-        self._session.run_with_iobinding(held.binding, held.options)
-        return np.array(held.logits.numpy()[:rows], np.float32)  # a copy: the buffer is written to next time
+            buffers.inputs[name].update_inplace(np.ascontiguousarray(array, np.int32))
+        self._session.run_with_iobinding(buffers.binding, buffers.options)
+        return np.array(buffers.logits.numpy()[:rows], np.float32)  # a copy, because the next run writes to the buffer
 
     def _buffers(self, shape: Shape) -> Buffers:
         if shape not in self._kept:
             if len(self._kept) == MOST_SHAPES and not self._graphs:
                 self._kept.popitem(last=False)
-            self._kept[shape] = self._made(shape)
+            self._kept[shape] = self._new_buffers(shape)
         self._kept.move_to_end(shape)
         return self._kept[shape]
 
-    def _made(self, shape: Shape) -> Buffers:
+    def _new_buffers(self, shape: Shape) -> Buffers:
         import onnxruntime
 
         def empty(size: Shape, dtype: type) -> Any:
@@ -77,6 +79,6 @@ class Bound:
             binding.bind_ortvalue_input(name, value)
         binding.bind_ortvalue_output("logits", logits)
         if self._graphs:
-            number = str(len(self._kept) + 1) if len(self._kept) < MOST_SHAPES else UNRECORDED
+            number = str(len(self._kept) + 1) if len(self._kept) < MOST_SHAPES else WITHOUT_GRAPH
             options.add_run_config_entry("gpu_graph_id", number)
         return Buffers(inputs, logits, binding, options)

@@ -1,7 +1,7 @@
 """ONNX Runtime on the CPU or on CUDA.
 
-On CUDA a fall-back to the CPU is an error, of a whole session as of a node that computes. Nodes of shapes, such as the
-Shape behind a position table, are always placed on the CPU by ONNX Runtime itself, so its own option
+On CUDA, a fall-back to the CPU is an error, whether of a whole session or of a node that computes. ONNX Runtime always
+places nodes that compute shapes, such as the Shape before a position table, on the CPU, so its own option
 `session.disable_cpu_ep_fallback` would refuse every graph with a dynamic length.
 """
 
@@ -15,21 +15,22 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from toolchain import graph
-from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.errors import InputError, MachineError, UsageError, first_line
 from toolchain.graph.cuda import RIGHT_PADDED
 from toolchain.runtimes.device import choose_device, cpu_threads
-from toolchain.runtimes.io_binding import Bound
+from toolchain.runtimes.io_binding import BoundSession
 from toolchain.tensors import Batch, Infer
 
 if TYPE_CHECKING:
     import onnxruntime
 
+# The level of onnxruntime's logger that keeps it off the terminal; errors come as exceptions.
 FATAL = 4
-"""onnxruntime's log level that keeps its own lines off the terminal; errors come as exceptions."""
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
-COMPUTING = {
+# Operators that take nearly all the time of an encoder. The others move numbers or compute shapes.
+COMPUTE_OPERATORS = {
     "MatMul",
     "FusedMatMul",
     "Gemm",
@@ -48,14 +49,13 @@ COMPUTING = {
     "QuantizeLinear",
     "DequantizeLinear",
 }
-"""Operators whose place is where the time goes; the others of an encoder move numbers or compute shapes."""
 
 
 def import_onnxruntime() -> Any:
     """Return the onnxruntime module.
 
     Raises:
-        MachineError: neither its CPU nor its GPU package is installed.
+        MachineError: neither its CPU package nor its GPU package is installed.
     """
     try:
         import onnxruntime
@@ -83,16 +83,20 @@ def open_session(
     spin: bool = True,
     cuda_graphs: bool = False,
 ) -> "onnxruntime.InferenceSession":
-    """Return a session that really runs on `device`; write the optimised graph to `optimised`.
+    """Return a session that runs on `device`, after checking that it does.
 
-    It runs on `threads` processors, or on all; with `spin` they stay busy between calls too, which is faster where
-    nothing else needs them. With `profile`, the beginning of a file's name, ONNX Runtime's profiler is on until
-    `end_profiling` is called. With `cuda_graphs`, work is recorded and replayed for runs whose options have a
-    `gpu_graph_id` (see bound.py).
+    Args:
+        model: the path of a graph, or its bytes.
+        device: `auto`, `cpu` or `cuda[:N]`.
+        optimised: a file to write the optimised graph to.
+        profile: the beginning of a file's name; ONNX Runtime's profiler is on until `end_profiling` is called.
+        threads: processors to run on; None means all that the process may use.
+        spin: keep the threads busy between runs, which is faster if nothing else needs the processors.
+        cuda_graphs: capture and replay the work of runs whose options have a `gpu_graph_id` (io_binding.py).
 
     Raises:
         InputError: the graph cannot be loaded.
-        MachineError: the provider for `device` is missing or fell back.
+        MachineError: the provider for `device` is missing, or it fell back.
     """
     ort = import_onnxruntime()
     place = choose_device(device, cuda=CUDA in ort.get_available_providers())
@@ -106,7 +110,8 @@ def open_session(
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     if place == "cpu" and is_half_qdq(model):
-        # There is no integer kernel around float16; looking for one keeps weights from being dequantised once for all.
+        # ONNX Runtime lacks integer kernels between float16 tensors, and its search for them prevents the weights from
+        # being dequantized once at load time.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     provider: Any = CPU
     if place != "cpu":
@@ -115,17 +120,18 @@ def open_session(
     try:
         session = ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=[provider])
     except Exception as error:  # onnxruntime raises classes of its own binding, with no common base
-        first = str(error).strip().split("\n")[0]
-        raise InputError(f"{_name(model)}: ONNX Runtime cannot load it: {first}. Build it again.") from error
+        raise InputError(
+            f"{_name(model)}: ONNX Runtime cannot load it: {first_line(error)}. Build it again."
+        ) from error
     _refuse_fallback(session, device, provider if isinstance(provider, str) else provider[0])
     return session
 
 
 def _refuse_fallback(session: Any, device: str, provider: str) -> None:
-    """Refuse a session that does not run on its provider, as a whole or in part.
+    """Refuse a session that runs on another provider than asked, as a whole or in part.
 
     Raises:
-        MachineError: naming what does not.
+        MachineError: the message names the other provider or the first such node.
     """
     if session.get_providers()[0] != provider:
         raise MachineError(
@@ -134,18 +140,19 @@ def _refuse_fallback(session: Any, device: str, provider: str) -> None:
         )
     if provider == CPU:
         return
-    session.disable_fallback()  # or a run that fails is repeated on the CPU
-    if left := computing_on_cpu(session):
+    session.disable_fallback()  # otherwise a run that fails is repeated on the CPU
+    if left := compute_nodes_on_cpu(session):
         raise MachineError(
-            f"--device {device}: ONNX Runtime has no CUDA kernel for {len(left)} nodes that compute, {left[0]} "
-            "first. Update onnxruntime-gpu, or choose --device cpu."
+            f"--device {device}: ONNX Runtime lacks a CUDA kernel for {len(left)} nodes that compute, the first is "
+            f"{left[0]}. Update onnxruntime-gpu, or choose --device cpu."
         )
 
 
 def cuda_options(place: str, *, graphs: bool = False) -> dict[str, str]:
     """Return the CUDA provider's options for `cuda:N`.
 
-    FP32 is FP32 and no TF32, LayerNorms sum in float32, and the arena takes what is asked for instead of powers of two.
+    FP32 is not replaced by TF32, LayerNorms sum in float32, and the memory arena grows by the requested size instead of
+    powers of two.
     """
     return {
         "device_id": place.partition(":")[2],
@@ -156,33 +163,34 @@ def cuda_options(place: str, *, graphs: bool = False) -> dict[str, str]:
     }
 
 
-def computing_on_cpu(session: Any) -> list[str]:
-    """Return type and name of nodes that compute and were placed on the CPU; releases before 1.24 do not tell.
+def compute_nodes_on_cpu(session: Any) -> list[str]:
+    """Return type and name of the nodes that compute and were placed on the CPU; none before onnxruntime 1.24.
 
-    The session must have been made with `session.record_ep_graph_assignment_info`.
+    The session must have been created with `session.record_ep_graph_assignment_info`; earlier releases lack it.
     """
     if not hasattr(session, "get_provider_graph_assignment_info"):
         return []
     parts = [part for part in session.get_provider_graph_assignment_info() if part.ep_name == CPU]
-    return [f"{node.op_type} {node.name}" for part in parts for node in part.get_nodes() if node.op_type in COMPUTING]
+    nodes = [node for part in parts for node in part.get_nodes()]
+    return [f"{node.op_type} {node.name}" for node in nodes if node.op_type in COMPUTE_OPERATORS]
 
 
 def is_half_qdq(model: Path | bytes) -> bool:
-    """Whether a file is a graph of Q/DQ nodes with float16 between them, made for GPUs (graph/half.py)."""
+    """Return whether a file is a Q/DQ graph with float16 between the nodes, as graph/fp16.py makes it for GPUs."""
     if isinstance(model, bytes):
         return False
     try:
         nodes = graph.load(model).graph
     except InputError:
-        return False  # the session says what is wrong with it
+        return False  # opening the session gives the error
     return any(node.op_type == "DequantizeLinear" and node.outputs[0].dtype == ir.DataType.FLOAT16 for node in nodes)
 
 
 def cannot_run(model: Path | bytes, error: Exception) -> InputError:
-    """Return the error to raise where a session fails on a batch: onnxruntime's own have no common base."""
-    first = str(error).strip().split("\n")[0].rstrip(".")
-    advice = "Give ids and lengths that it takes"
-    return InputError(f"{_name(model)}: ONNX Runtime cannot run it on this batch: {first}. {advice}.")
+    """Return the error to raise if a session fails on a batch; onnxruntime's exceptions have no common base class."""
+    why = first_line(error).rstrip(".")
+    advice = "Give ids and lengths that the graph takes"
+    return InputError(f"{_name(model)}: ONNX Runtime cannot run it on this batch: {why}. {advice}.")
 
 
 def _name(model: Path | bytes) -> str:
@@ -199,28 +207,30 @@ def open_ort(
     spin: bool = True,
     cuda_graphs: bool = False,
 ) -> Iterator[Infer]:
-    """Yield `infer` of an ONNX graph; `precision` is the graph's own and changes nothing, `threads` and `spin` do.
+    """Yield `infer` of an ONNX graph.
 
-    On a GPU, inputs and logits have buffers there (bound.py); with `cuda_graphs`, each bucket is recorded once.
+    `precision` is that of the graph and changes nothing; for the other arguments, see `open_session`. On a GPU, inputs
+    and logits have buffers there (io_binding.py); with `cuda_graphs`, each bucket is captured once and replayed.
 
     Raises:
-        MachineError: it would run elsewhere than asked.
-        UsageError: CUDA graphs on a CPU.
+        InputError: the graph cannot be loaded, or (from `infer`) it cannot run a batch.
+        MachineError: it would run on another device than asked.
+        UsageError: CUDA graphs were asked for on a CPU.
     """
     place = choose_device(device, cuda=CUDA in import_onnxruntime().get_available_providers())
     if cuda_graphs and place == "cpu":
-        raise UsageError("--cuda-graphs: there are none on a CPU. Leave it out, or choose --device cuda.")
+        raise UsageError("--cuda-graphs: a CPU has no CUDA graphs. Leave the option out, or choose --device cuda.")
     session = open_session(model, device=place, cuda_graphs=cuda_graphs, threads=threads, spin=spin)
     names = {entry.name for entry in session.get_inputs()}
     right_padded = RIGHT_PADDED in session.get_modelmeta().custom_metadata_map
-    runs = [_plainly(session) if place == "cpu" else Bound(session, place, graphs=cuda_graphs).run]
+    runs = [_unbound(session) if place == "cpu" else BoundSession(session, place, graphs=cuda_graphs).run]
     del session
 
     def infer(batch: Batch) -> NDArray[np.float32]:
         run = runs[0]
         if right_padded and (np.diff(batch["attention_mask"], axis=1) > 0).any():
             raise InputError(
-                f"{_name(model)}: takes rows padded on the right alone. Pad them there, or run model.onnx."
+                f"{_name(model)}: takes only rows that are padded on the right. Pad them there, or run model.onnx."
             )
         try:
             return run({name: array for name, array in batch.items() if name in names})
@@ -230,8 +240,8 @@ def open_ort(
     try:
         yield infer
     finally:
-        runs.clear()  # whoever still holds `infer` holds no session
+        runs.clear()  # a caller that still has `infer` then keeps no session alive
 
 
-def _plainly(session: Any) -> Infer:
+def _unbound(session: Any) -> Infer:
     return lambda batch: np.asarray(session.run(["logits"], batch)[0], np.float32)

@@ -1,7 +1,7 @@
-"""ONNX Runtime's TensorRT provider: the typed graph, its engines made and kept by the provider.
+"""ONNX Runtime's TensorRT provider: it builds and caches engines of the typed graph itself.
 
-A comparison for our own engines. Whatever the provider would leave to another one is refused, since a figure of half
-an engine is a figure of nothing.
+It is a comparison for our own engines. A graph that the provider would run only in part is refused, because a figure
+measured on such a mixture would say nothing about TensorRT.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,35 +14,35 @@ from numpy.typing import NDArray
 
 from toolchain import graph
 from toolchain.engine.api import import_tensorrt
-from toolchain.errors import InputError, MachineError
+from toolchain.errors import InputError, MachineError, first_line
 from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.ort import FATAL, cannot_run, import_onnxruntime
 from toolchain.tensors import Batch, Infer
 
 PROVIDER = "TensorrtExecutionProvider"
+# The largest shape of its one profile. Larger batches are split.
 MOST_ROWS, MOST_TOKENS = 128, 512
-"""Of its one profile; larger batches are split."""
 
+# The folder of the provider's engine and timing caches. It names the files after graph, GPU and version.
 CACHE = Path("engines/build/.ort-trt")
-"""Engines and timings that the provider keeps; it names them after graph, GPU and version itself."""
 
 
 @contextmanager
 def open_ort_trt(model: Path, *, device: str = "cuda:0", precision: str = "fp32") -> Iterator[Infer]:
-    """Yield `infer` of a typed graph on the TensorRT provider alone.
+    """Yield `infer` of a typed graph on the TensorRT provider, without any other provider.
 
     Raises:
-        InputError: the provider cannot take the whole graph.
-        MachineError: this ONNX Runtime has no TensorRT provider, or it cannot be loaded.
+        InputError: the provider cannot run the whole graph.
+        MachineError: this ONNX Runtime lacks the TensorRT provider, or cannot load it.
     """
     ort = import_onnxruntime()
     if PROVIDER not in ort.get_available_providers():
         raise MachineError(
-            "--backend ort-trt: this ONNX Runtime has no TensorRT provider. "
+            "--backend ort-trt: this ONNX Runtime lacks the TensorRT provider. "
             "Install 'encoder-toolchain[cuda,tensorrt]' on a machine with an NVIDIA GPU."
         )
     with suppress(MachineError):
-        import_tensorrt()  # its pip package lies off the loader's path, where the provider looks for the library
+        import_tensorrt()  # loads the library, whose pip package lies outside the loader's path
     opened = [_session(ort, model, device, precision)]
     names = {entry.name for entry in opened[0].get_inputs()}
 
@@ -63,9 +63,10 @@ def open_ort_trt(model: Path, *, device: str = "cuda:0", precision: str = "fp32"
 
 
 def provider_options(device: str, precision: str, inputs: Sequence[str]) -> dict[str, str]:
-    """Return the provider's options: one profile, caches on, and the types that the graph is in allowed.
+    """Return the provider's options: one profile, caches, and permission for the types of the graph.
 
-    Without a profile it builds an engine anew whenever a batch leaves what it has seen, inside measured windows too.
+    Without a profile, it would build a new engine whenever a batch exceeds the shapes seen so far, even within a
+    measurement window.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
     shapes = {"min": (1, 1), "opt": (32, 64), "max": (MOST_ROWS, MOST_TOKENS)}
@@ -80,14 +81,14 @@ def provider_options(device: str, precision: str, inputs: Sequence[str]) -> dict
         "trt_engine_cache_path": str(CACHE),
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(CACHE),
-        # A graph with Q/DQ nodes needs both; a TensorRT that is always strongly typed passes over them.
+        # A graph with Q/DQ nodes needs both. A TensorRT that is always strongly typed ignores them.
         "trt_fp16_enable": "1" if precision in ("fp16", "int8") else "0",
         "trt_int8_enable": "1" if precision == "int8" else "0",
     }
 
 
 def input_names(model: Path) -> list[str]:
-    """Return what a graph reads, without a session, which needs them to be opened."""
+    """Return the names of a graph's inputs, read from the file, because opening a session needs them."""
     return [str(value.name) for value in graph.load(model).graph.inputs]
 
 
@@ -95,15 +96,14 @@ def _session(ort: Any, model: Path, device: str, precision: str) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = cpu_threads()
     options.log_severity_level = FATAL
-    # Without this, nodes that the provider does not take run on the CPU in silence.
+    # Without this, nodes that the provider does not support silently run on the CPU.
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     provider: Any = (PROVIDER, provider_options(device, precision, input_names(model)))
     try:
         session = ort.InferenceSession(str(model), options, providers=[provider])
     except Exception as error:  # onnxruntime raises classes of its own binding, with no common base
-        first = str(error).strip().split("\n")[0]
         raise InputError(
-            f"{model}: the TensorRT provider cannot take all of it: {first}. See --backend trt."
+            f"{model}: the TensorRT provider cannot run the whole graph: {first_line(error)}. See --backend trt."
         ) from error
     if session.get_providers()[0] != PROVIDER:
         raise MachineError(

@@ -1,8 +1,7 @@
-"""How far a graph's logits are from its model's, on real sentences of mixed length."""
+"""Parity: the differences of a graph's logits from those of its checkpoint, on sentences of different lengths."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import cast
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from toolchain.errors import GateError
 from toolchain.records.bundle import ParityRecord
 from toolchain.tensors import Batch, Infer
 
+# Sentences of 1 to about 40 words, for steps without data.
 PROBES = (
     "A quiet film that stays with you.",
     "The battery died after two days and nobody answered the phone.",
@@ -24,12 +24,11 @@ PROBES = (
     "Three of four keys stuck on arrival.",
     "Would buy again? Yes, but only at half the price, and only in blue.",
 )
-"""Sentences of 1 to some 40 words, for steps that are given no data."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Largest differences from the reference over the rows that were compared."""
+    """The largest differences from the reference over the compared rows; `label_agreement` is a share, 0 to 1."""
 
     rows: int
     max_abs_logit_difference: float
@@ -38,17 +37,23 @@ class Parity:
     finite: bool
 
     def to_json(self) -> ParityRecord:
-        """Return the record that the manifest keeps."""
-        return cast(ParityRecord, asdict(self))
+        """Return the record that bundle.json holds."""
+        return {
+            "rows": self.rows,
+            "max_abs_logit_difference": self.max_abs_logit_difference,
+            "label_agreement": self.label_agreement,
+            "largest_logit": self.largest_logit,
+            "finite": self.finite,
+        }
 
 
 def probe_texts(columns: int) -> list[Text]:
-    """Return built-in sentences, or pairs of them."""
+    """Return built-in sentences, or pairs of them for two columns."""
     return [tuple(PROBES[(index + shift) % len(PROBES)] for shift in range(columns)) for index in range(len(PROBES))]
 
 
 def probe_batches(tokens: Tokens) -> Iterable[Batch]:
-    """Yield each row alone, then all in one batch padded by 5 more, with a last row of padding only."""
+    """Yield each row alone, then all rows in one batch with 5 more padded positions and a last row of padding only."""
     for index in range(len(tokens)):
         yield tokens.batch(np.array([index]))
     mixed = tokens.batch(np.arange(len(tokens)), length=int(tokens.lengths.max()) + 5)
@@ -57,9 +62,9 @@ def probe_batches(tokens: Tokens) -> Iterable[Batch]:
 
 
 def compare(reference: Infer, candidate: Infer, tokens: Tokens) -> Parity:
-    """Run both on the probe batches and return how far they are apart.
+    """Run both on the probe batches; return the differences of `candidate` from `reference`.
 
-    A row without any real token has no reference: it must be finite, and is not compared.
+    A row without any real token must have finite logits, but is not compared, because its logits are undefined.
     """
     differences, agreements, largest, finite = [0.0], [], 0.0, True
     for batch in probe_batches(tokens):
@@ -78,10 +83,10 @@ def _labels(logits: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def check_relative(parity: Parity, *, where: str, rtol: float) -> Parity:
-    """Return `parity` if it is finite and within `rtol` of the largest logit, or of 1 if that is less.
+    """Return `parity` if it is finite and within `rtol` of the largest logit, or of 1 if that is larger.
 
     Raises:
-        GateError: it is not.
+        GateError: a logit is not finite, or differs by more. The message begins with `where`.
     """
     atol = rtol * max(1.0, parity.largest_logit)
     if parity.finite and parity.max_abs_logit_difference > atol:
@@ -93,13 +98,13 @@ def check_relative(parity: Parity, *, where: str, rtol: float) -> Parity:
 
 
 def check(parity: Parity, *, where: str, atol: float) -> Parity:
-    """Return `parity` if it is within `atol` and finite.
+    """Return `parity` if it is finite and within `atol`.
 
     Raises:
-        GateError: it is not.
+        GateError: a logit is not finite, or differs by more. The message begins with `where`.
     """
     if not parity.finite:
-        raise GateError(f"{where}: gives NaN or infinity on a probe sentence. Report the model's architecture.")
+        raise GateError(f"{where}: computes NaN or infinity on a probe sentence. Report the model's architecture.")
     if parity.max_abs_logit_difference > atol:
         raise GateError(
             f"{where}: logits differ from PyTorch by {parity.max_abs_logit_difference:.2g}, more than "

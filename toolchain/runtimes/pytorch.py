@@ -1,4 +1,4 @@
-"""PyTorch: the checkpoint itself, the reference that everything else is compared with."""
+"""PyTorch: it runs the checkpoint itself, the reference for every other backend."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.checkpoint.model import Source, load_model
-from toolchain.errors import MachineError, UsageError
-from toolchain.runtimes.attention import PADDED, use
-from toolchain.runtimes.cuda_graphs import Recorder, cuda_capture
+from toolchain.errors import MachineError, UsageError, first_line
+from toolchain.runtimes.attention import PADDED, attend_without_padding
+from toolchain.runtimes.cuda_graphs import GraphRunner, cuda_capture
 from toolchain.runtimes.device import choose_device, cpu_threads
 from toolchain.runtimes.quantized import QUANTIZED, quantize
 from toolchain.tensors import Batch, Infer
@@ -30,46 +30,53 @@ def open_torch(
     compiled: bool = False,
     cuda_graphs: bool = False,
 ) -> Iterator[Infer]:
-    """Yield `infer` of the checkpoint in float32, with its weights cast to bf16 or fp16, or quantised by torchao.
+    """Yield `infer` of the checkpoint.
 
-    `attention` is a name of runtimes/attention.py; None is the model's own choice. `compiled`: by torch.compile, for
-    every shape at once. `cuda_graphs`: each bucket is recorded once and replayed (recorded.py).
+    Args:
+        source: the checkpoint.
+        device: `auto`, `cpu` or `cuda[:N]`.
+        precision: fp32; bf16 or fp16, to which the weights are cast; int8 or fp8, quantized by torchao.
+        attention: a name of runtimes/attention.py; None means the model's default.
+        compiled: compile with torch.compile, for dynamic shapes.
+        cuda_graphs: capture each bucket once and replay it (cuda_graphs.py).
 
     Raises:
-        MachineError: the attention, the precision or a compiler cannot be had here.
-        UsageError: a precision or attention that PyTorch runs no checkpoint in, or that does not go with the rest.
+        MachineError: this machine lacks the attention, the precision or a compiler.
+        UsageError: PyTorch does not support the precision or the attention, or the options exclude each other.
     """
     if attention not in (None, *PADDED) and (compiled or cuda_graphs):
         flag = "--compile" if compiled else "--cuda-graphs"
-        raise UsageError(f"{flag}: not with --attention {attention}, whose batches have all shapes. Choose sdpa.")
+        raise UsageError(
+            f"{flag}: not with --attention {attention}, whose batches all differ in shape. Choose --attention sdpa."
+        )
     with open_module(source, device=device, precision=precision, attention=attention) as module:
         if compiled:
             module.compile(dynamic=True)
         place = str(next(module.parameters()).device)
         if cuda_graphs and place == "cpu":
-            raise UsageError("--cuda-graphs: there are none on a CPU. Leave it out, or choose --device cuda.")
+            raise UsageError("--cuda-graphs: a CPU has no CUDA graphs. Leave the option out, or choose --device cuda.")
         runs = [
-            Recorder(partial(_logits, module), place, cuda_capture(place), _longest(source)).run
+            GraphRunner(partial(_logits, module), place, cuda_capture(place), _longest(source)).run
             if cuda_graphs
             else partial(forward, module)
         ]
 
         def infer(batch: Batch) -> NDArray[np.float32]:
-            with _told(compiled=compiled):
+            with _compiler_errors(compiled=compiled):
                 return runs[0](batch)
 
         try:
             yield infer
         finally:
-            runs.clear()  # and with them what was recorded
+            runs.clear()  # frees the captured graphs too
 
 
 @contextmanager
-def _told(*, compiled: bool) -> Iterator[None]:
-    """Say plainly that it is compiling that fails.
+def _compiler_errors(*, compiled: bool) -> Iterator[None]:
+    """Turn an exception of the compiler into one that names the option.
 
     Raises:
-        MachineError: it is.
+        MachineError: torch.compile failed.
     """
     from torch._dynamo.exc import TorchDynamoException
 
@@ -78,12 +85,14 @@ def _told(*, compiled: bool) -> Iterator[None]:
     except TorchDynamoException as error:
         if not compiled:
             raise
-        first = str(error).strip().split("\n")[0].rstrip(".")
-        raise MachineError(f"--compile: PyTorch cannot ({first}). Install a C++ compiler, or leave it out.") from error
+        why = first_line(error).rstrip(".")
+        raise MachineError(
+            f"--compile: PyTorch cannot compile the model ({why}). Install a C++ compiler, or leave the option out."
+        ) from error
 
 
 def _longest(source: Source) -> int:
-    """Return the longest row that the model has positions for: RoBERTa's kin begin behind the padding id."""
+    """Return the largest length in tokens that the model has positions for; RoBERTa's start after the padding id."""
     table = int(source.config.get("max_position_embeddings") or 512)
     return table - (int(source.config.get("pad_token_id") or 0) + 1 if "roberta" in source.type else 0)
 
@@ -92,17 +101,17 @@ def _longest(source: Source) -> int:
 def open_module(
     source: Source, *, device: str = "auto", precision: str = "fp32", attention: str | None = None
 ) -> Iterator["torch.nn.Module"]:
-    """Yield the module itself, on its device, for `forward`; whoever still holds it then holds no weights.
+    """Yield the module on its device, for `forward`. At the end its weights are freed, even if a caller keeps it.
 
     Raises:
-        MachineError: torchao is needed and cannot be had.
-        UsageError: a precision that PyTorch runs no checkpoint in.
+        MachineError: the precision needs torchao, which is missing or lacks a kernel.
+        UsageError: PyTorch does not support the precision.
     """
     import torch
 
     place = choose_device(device, cuda=torch.cuda.is_available())
     types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    types |= dict.fromkeys(QUANTIZED, _around_products(place))
+    types |= dict.fromkeys(QUANTIZED, _type_between_gemms(place))
     if precision not in types:
         raise UsageError(f"--precision {precision}: not with --backend torch. Choose fp32, bf16, fp16 or int8.")
     torch.set_num_threads(cpu_threads())
@@ -111,7 +120,7 @@ def open_module(
     if precision in QUANTIZED:
         quantize(module, precision)
     if attention != padded:
-        use(module, str(attention))
+        attend_without_padding(module, str(attention))
     try:
         yield module
     finally:
@@ -127,8 +136,8 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _around_products(place: str) -> "torch.dtype":
-    """Return the type between integer products: bfloat16 where the device computes in it."""
+def _type_between_gemms(place: str) -> "torch.dtype":
+    """Return the type between integer GEMMs: bfloat16 if the device computes in it, else float16."""
     import torch
 
     if place == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False):
@@ -143,7 +152,7 @@ def forward(module: "torch.nn.Module", batch: Batch) -> NDArray[np.float32]:
     place = next(module.parameters()).device
     with torch.inference_mode():
         inputs = {name: torch.from_numpy(array).to(place) for name, array in batch.items()}
-        # Copying to the host waits for the device, so it is idle when this returns.
+        # The copy to the host waits for the device, so it is idle when this function returns.
         return np.asarray(_logits(module, inputs).cpu().numpy())
 
 

@@ -1,24 +1,26 @@
-"""A PyTorch encoder's linear layers in INT8 or FP8 by torchao: each token's activations by their own range.
+"""INT8 or FP8 for PyTorch, by torchao: linear layers with a dynamic range for the activations of each token.
 
-Not the INT8 of a bundle: nothing is calibrated. The layers of the encoder alone are quantised; pooler and classifier,
-one vector a row, stay as they are. Made to be compiled: without that, quantising takes longer than it saves.
+This is not the INT8 of a bundle, because nothing is calibrated. Only the layers of the encoder are quantized; pooler
+and classifier, which read one vector per row, are not. It is meant for torch.compile; without it, quantization takes
+more time than it saves.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from toolchain.errors import MachineError
+from toolchain.errors import MachineError, first_line
 
 if TYPE_CHECKING:
     import torch
 
+# Precisions that torchao provides.
 QUANTIZED = ("int8", "fp8")
 
 
 def quantize(module: "torch.nn.Module", precision: str) -> int:
-    """Quantise the encoder's linear layers in place; return how many there are.
+    """Quantize the encoder's linear layers in place; return their number.
 
     Raises:
-        MachineError: torchao is not installed, or has no such kernel for this device.
+        MachineError: torchao is not installed, or lacks a kernel for this device.
     """
     import torch
 
@@ -30,7 +32,7 @@ def quantize(module: "torch.nn.Module", precision: str) -> int:
         )
     except ImportError as error:
         raise MachineError(
-            f"--precision {precision}: on PyTorch it needs torchao. Install it with: pip install torchao."
+            f"--precision {precision}: PyTorch needs torchao for it. Install it with: pip install torchao."
         ) from error
     prefix: Any = module.base_model_prefix
     found: list[str] = []
@@ -44,6 +46,6 @@ def quantize(module: "torch.nn.Module", precision: str) -> int:
     try:
         quantize_(module, kinds[precision](), filter_fn=of_encoder)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = (str(error).strip() or type(error).__name__).split("\n")[0].rstrip(".")
-        raise MachineError(f"--precision {precision}: torchao cannot quantise here ({first}). Choose fp16.") from error
+        why = first_line(error).rstrip(".")
+        raise MachineError(f"--precision {precision}: torchao cannot quantize here ({why}). Choose fp16.") from error
     return len(found)

@@ -1,4 +1,4 @@
-"""A server that speaks the Open Inference Protocol, through Triton's own client: texts go out, logits come back."""
+"""Servers of the Open Inference Protocol, through Triton's client: they receive texts and return logits."""
 
 import re
 import textwrap
@@ -18,21 +18,22 @@ from toolchain.tensors import TEXT_INPUTS, Batch, Infer
 
 TIMEOUT_S = 120.0
 
-NAME_ONE = "Name one that it has: --url .../v2/models/NAME."
+NAME_ONE = "Name a model of the server: --url .../v2/models/NAME."
 
+# HTTP status -> advice.
 ADVICE = {
     "401": "Give the server's token with --token-file.",
     "403": "Give the server's token with --token-file.",
     "404": NAME_ONE,
 }
-"""HTTP status -> what to do."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where a model is served: `http://HOST:PORT`, with `/v2/models/NAME` where it serves several.
+    """A served model: its URL `http://HOST:PORT`, with `/v2/models/NAME` if the server has several models.
 
-    `texts` are the texts of a row, and `bundle_sha256` is what it should serve, if it says what it does.
+    `texts` is the number of texts of a row. `bundle_sha256` is the digest of the bundle that it should serve; it is
+    compared if the server states one.
     """
 
     url: str
@@ -45,23 +46,25 @@ class Server:
         """The parts of the URL.
 
         Raises:
-            UsageError: it is not one of a server.
+            UsageError: the URL is not that of a server.
         """
         if not _is_server(self.url):
-            raise UsageError(f"--url {self.url}: not a server's. Give http://HOST:PORT, or add /v2/models/NAME.")
+            raise UsageError(
+                f"--url {self.url}: not the URL of a server. Give http://HOST:PORT, or add /v2/models/NAME."
+            )
         return urllib.parse.urlsplit(self.url)
 
     @property
     def model(self) -> str | None:
-        """The model's name, where the URL has it."""
+        """The name of the model, or None if the URL does not state it."""
         return self.parts.path.strip("/").rpartition("/")[2] or None
 
     @property
     def headers(self) -> dict[str, str]:
-        """What proves who asks.
+        """The HTTP headers that authorise a request: a bearer token, if there is one.
 
         Raises:
-            InputError: the token's file cannot be read, or what it holds is no token.
+            InputError: the token's file cannot be read, or its content is not a token.
         """
         if self.token_file is None:
             return {}
@@ -69,7 +72,7 @@ class Server:
             token = Path(self.token_file).read_bytes().strip()
         except OSError as error:
             raise InputError(f"--token-file {self.token_file}: {error.strerror}. Give another.") from None
-        if not re.fullmatch(rb"[!-~]+", token):  # what a header cannot carry would be shown by whoever refuses it
+        if not re.fullmatch(rb"[!-~]+", token):  # otherwise the HTTP client's error message would show the token
             what = "not one word of ASCII letters, digits and signs. Give the file that the server has."
             raise InputError(f"--token-file {self.token_file}: {what}")
         return {"Authorization": f"Bearer {token.decode()}"}
@@ -79,7 +82,7 @@ def _is_server(url: str) -> bool:
     try:
         found = urllib.parse.urlsplit(url)
         host = found.hostname or ""
-        _ = found.port, host.encode("idna")  # each raises what cannot be
+        _ = found.port, host.encode("idna")  # both raise ValueError if they are malformed
     except ValueError:
         return False
     known = re.fullmatch("(v2/models/[^/]+)?", found.path.strip("/"))
@@ -90,7 +93,7 @@ def import_client() -> Any:
     """Return Triton's HTTP client.
 
     Raises:
-        MachineError: it is not installed.
+        MachineError: the client is not installed.
     """
     try:
         from tritonclient import http
@@ -103,11 +106,11 @@ def import_client() -> Any:
 
 @contextmanager
 def open_remote(server: Server, **_: Any) -> Iterator[Infer]:
-    """Yield `infer` of batches that `tokens.Sent` makes: so many texts, in requests of what the server takes at once.
+    """Yield `infer` of batches that `tokenize.RemoteTexts` makes, split into requests of the server's maximum batch.
 
     Raises:
-        MachineError: the client is not installed, or nobody answers.
-        InputError: the server has no such model, or several, or refuses a request, or speaks something else.
+        MachineError: the client is not installed, or no server responds.
+        InputError: the server lacks the model, or has several, or refuses a request, or speaks another protocol.
     """
     http = import_client()
     address = server.parts
@@ -120,14 +123,16 @@ def open_remote(server: Server, **_: Any) -> Iterator[Infer]:
             return getattr(client, name)(*arguments, headers=server.headers, **keywords)
         except http.InferenceServerException as error:
             status = str(error.status())
-            said = f"answers {status}" if error.debug_details() else textwrap.shorten(str(error.message()), 300)
-            do = ADVICE.get(status, "Look into the server's own log.")
-            raise InputError(f"{server.url}: {said.rstrip('.')}. {do}") from None
+            why = f"responds with {status}" if error.debug_details() else textwrap.shorten(str(error.message()), 300)
+            advice = ADVICE.get(status, "See the server's log.")
+            raise InputError(f"{server.url}: {why.rstrip('.')}. {advice}") from None
         except (OSError, HTTPException) as error:
-            raise MachineError(f"{server.url}: no server answers ({error}). Start it, or give another --url.") from None
+            raise MachineError(
+                f"{server.url}: no server responds ({error}). Start it, or give another --url."
+            ) from None
 
     try:
-        with _understood(server):
+        with _protocol_errors(server):
             model = server.model or _only_model(server, ask)
             config = ask("get_model_config", model)
             _check_model(server, model, config)
@@ -135,7 +140,7 @@ def open_remote(server: Server, **_: Any) -> Iterator[Infer]:
 
         def infer(batch: Batch) -> NDArray[np.float32]:
             texts = [batch[name] for name in TEXT_INPUTS[: server.texts]]
-            with _understood(server):
+            with _protocol_errors(server):
                 parts = [
                     _logits(http, ask, model, [part[start : start + most] for part in texts])
                     for start in range(0, len(texts[0]), most)
@@ -148,34 +153,38 @@ def open_remote(server: Server, **_: Any) -> Iterator[Infer]:
 
 
 @contextmanager
-def _understood(server: Server) -> Iterator[None]:
-    """Refuse answers of another kind than the protocol's: a page, or JSON of another shape."""
+def _protocol_errors(server: Server) -> Iterator[None]:
+    """Refuse responses that do not follow the protocol: a web page, or JSON of another shape.
+
+    Raises:
+        InputError: a response has another shape.
+    """
     try:
         yield
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        what = "what answers does not speak the Open Inference Protocol. Give the --url of a server that does."
+        what = "the server does not speak the Open Inference Protocol. Give the --url of one that does."
         raise InputError(f"{server.url}: {what}") from error
 
 
-def _check_model(server: Server, model: str, config: dict[str, Any]) -> None:
-    """Refuse a model that takes or gives something else, or that says that it is of another bundle."""
+def _check_model(server: Server, model: str, config: dict[str, Any]) -> None:  # Triton's JSON model configuration
+    """Refuse a model with other inputs or outputs, or one that states the digest of another bundle."""
     takes, gives = ([tensor["name"] for tensor in config.get(side, [])] for side in ("input", "output"))
     wanted = TEXT_INPUTS[: server.texts]
     if set(takes) & set(TEXT_INPUTS) != set(wanted) or "LOGITS" not in gives:
         raise InputError(
-            f"{server.url}: {model} takes {', '.join(takes)} and gives {', '.join(gives)}, "
+            f"{server.url}: {model} takes {', '.join(takes)} and returns {', '.join(gives)}, "
             f"not {' and '.join(wanted)} and LOGITS. {NAME_ONE}"
         )
     stated = config.get("parameters", {}).get("bundle_sha256", {}).get("string_value")
     if stated not in (None, server.bundle_sha256):
         raise InputError(
             f"{server.url}: serves the bundle {stated[:12]}, not {server.bundle_sha256[:12]}. "
-            "Name the bundle that is served."
+            "Give the bundle that is served."
         )
 
 
 def _only_model(server: Server, ask: Any) -> str:
-    """Return the model that takes the texts of a row and gives logits, if there is just one."""
+    """Return the name of the model that takes the texts of a row and returns logits, if there is exactly one."""
     wanted = set(TEXT_INPUTS[: server.texts])
     entries = ask("get_model_repository_index")  # one for each version
     found = []
@@ -187,12 +196,13 @@ def _only_model(server: Server, ask: Any) -> str:
     if len(found) != 1:
         shown = ", ".join(found) or "none"
         raise InputError(
-            f"{server.url}: models that take {' and '.join(sorted(wanted))} and give LOGITS: {shown}. {NAME_ONE}"
+            f"{server.url}: models that take {' and '.join(sorted(wanted))} and return LOGITS: {shown}. {NAME_ONE}"
         )
     return str(found[0])
 
 
 def _logits(http: Any, ask: Any, model: str, texts: list[NDArray[Any]]) -> NDArray[np.float32]:
+    """Return the logits of one request, float32 [rows, classes]; each of `texts` is str objects [rows, 1]."""
     inputs = []
     for name, part in zip(TEXT_INPUTS, texts, strict=False):
         inputs.append(http.InferInput(name, list(part.shape), "BYTES"))

@@ -1,8 +1,7 @@
-"""TensorRT: a plan, run through PyCUDA; torch is not needed.
+"""TensorRT: it runs a plan through PyCUDA, without torch.
 
-A lane is a stream with buffers of its own, made once for the largest shape. Batches that
-are larger than the plan takes are split, and the pieces alternate between lanes, so that one is copied while
-another computes.
+A lane is a CUDA stream with its own buffers, allocated once for the largest shape. A batch that is larger than the plan
+takes is split, and its pieces alternate between lanes, so that one is copied while another computes.
 """
 
 import time
@@ -25,16 +24,17 @@ from toolchain.records.plan import PlanRecord
 from toolchain.runtimes.buckets import padded_batch
 from toolchain.tensors import Batch, Infer
 
+# One computes while the other copies. More of them help only if several callers wait, as in serving.
 LANES = 2
-"""One computes while the other copies; more help only where several callers wait (serving)."""
 
+# Names of the two copies, in reports.
 UPLOAD, DOWNLOAD = "batch to device", "logits to host"
 
+# Profile and input shapes, for which a captured graph is valid.
 Key = tuple[Any, ...]
-"""Profile and input shapes: what a recorded graph holds for."""
 
+# Receives the name of a layer, UPLOAD or DOWNLOAD, and its duration in ms.
 Report = Callable[[str, float], None]
-"""Takes the milliseconds of a layer, of UPLOAD or of DOWNLOAD."""
 
 
 @contextmanager
@@ -47,23 +47,28 @@ def open_trt(
     lanes: int = LANES,
     report: Report | None = None,
 ) -> Iterator[Infer]:
-    """Yield `infer` of a plan whose digest and tag were checked; `precision` is the plan's own.
+    """Yield `infer` of a plan, after checking its digest and tag. `infer` works only in the thread that opened it.
 
-    With `cuda_graphs`, each shape is recorded once and replayed: lengths are padded to their bucket's end and rows
-    to a power of two, so that shapes are few. `infer` works in the thread that opened it, whose CUDA context it needs.
-    With `report`, TensorRT's profiler is on, and nothing runs beside anything else.
+    Args:
+        plan: the path of the plan; its plan.json lies beside it.
+        device: `cuda[:N]`.
+        precision: that of the plan; it changes nothing.
+        cuda_graphs: capture each shape once and replay it. Lengths are padded to the end of their bucket and rows to a
+            power of two, so that there are few shapes.
+        lanes: the number of streams.
+        report: if given, TensorRT's profiler is on, and nothing runs concurrently.
 
     Raises:
         InputError: the plan or its record is broken.
-        MachineError: there is no TensorRT or GPU, or the plan is for another.
-        UsageError: CUDA graphs of a plan without padding, in which no two batches have one shape.
+        MachineError: this machine lacks TensorRT or a GPU, or the plan is for another machine.
+        UsageError: CUDA graphs were asked for with a plan without padding, whose batches all differ in shape.
     """
     trt = import_tensorrt()
     with open_gpu(device) as gpu:
         record = check_plan(plan, Tag(gpu.sm, trt.__version__))
         if cuda_graphs and record["layout"] == "packed":
             raise UsageError(
-                f"--cuda-graphs: {plan} has no padding, so every batch has a shape of its own. Leave it out."
+                f"--cuda-graphs: {plan} has no padding, so batches all differ in shape. Leave the option out."
             )
         runner = Runner(trt, gpu, plan, record, cuda_graphs=cuda_graphs, lanes=1 if report else lanes, report=report)
         try:
@@ -86,7 +91,7 @@ class Runner:
         lanes: int,
         report: Report | None,
     ) -> None:
-        """Deserialise a plan that `check_plan` has passed, and allocate all that its largest shape needs."""
+        """Deserialise a plan that `check_plan` accepted, and allocate buffers for its largest shape."""
         self._where = str(plan)
         self._profiles = [Profile.from_json(one) for one in record["profiles"]]
         self._packed = record["layout"] == "packed"
@@ -96,11 +101,11 @@ class Runner:
         trt.init_libnvinfer_plugins(logger, "")  # a plan with plugins does not load without them
         runtime = create(trt.Runtime, logger, self._messages)
         if record["version_compatible"]:
-            runtime.engine_host_code_allowed = True  # only of a plan whose digest is right
+            runtime.engine_host_code_allowed = True  # the plan has the digest of its record
         self._engine = runtime.deserialize_cuda_engine(plan.read_bytes())
         if self._engine is None:
             raise InputError(f"{plan}: TensorRT cannot load it: {self._messages.first_error}. Build it again.")
-        self._kept: Any = (logger, runtime)  # must outlive the engine
+        self._kept: Any = (logger, runtime)  # must live longer than the engine
         self._lanes = [Lane(trt, gpu, self._engine, self._messages, self._where, report) for _ in range(lanes)]
 
     def infer(self, batch: Batch) -> NDArray[np.float32]:
@@ -113,7 +118,7 @@ class Runner:
     def _infer(self, batch: Batch) -> NDArray[np.float32]:
         rows = len(batch["input_ids"])
         if not self._lanes:
-            raise InputError(f"{self._where}: was closed. Open it again.")
+            raise InputError(f"{self._where}: the runtime was closed. Open it again.")
         most = max(profile.batch[2] for profile in self._profiles)
         pieces = [slice(start, start + most) for start in range(0, rows, most)]
         found: list[NDArray[np.float32]] = []
@@ -127,7 +132,7 @@ class Runner:
                 waiting.append(lane)
             found += [lane.result() for lane in waiting]
         except BaseException:
-            for lane in self._lanes:  # their buffers are written to next time
+            for lane in self._lanes:  # the next batch writes to their buffers
                 lane.wait()
             raise
         return np.concatenate(found)
@@ -149,7 +154,7 @@ class Runner:
         lane.enqueue(index, inputs, rows=rows, graph=self._graphs)
 
     def close(self) -> None:
-        """Free everything; whoever still holds `infer` holds no engine."""
+        """Free the engine and its buffers, even if a caller keeps `infer`."""
         for lane in self._lanes:
             lane.close()
         self._lanes.clear()
@@ -157,31 +162,32 @@ class Runner:
 
 
 def _with_a_token(batch: Batch) -> Batch:
-    """Return the batch with one token in rows that have none: what they give is defined then, and unused."""
+    """Return the batch with one token in each row that has none; their logits are then finite, and not used."""
     mask = batch["attention_mask"].copy()
     mask[:, 0] |= (mask.sum(axis=1) == 0).astype(mask.dtype)
     return {**batch, "attention_mask": mask}
 
 
 class Lane:
-    """A stream, its buffers on both sides, and execution contexts that share one workspace.
+    """A stream, its buffers on host and device, and execution contexts that share one workspace.
 
-    Without graphs there is one context. A recorded graph stays valid only while its context keeps the shape it was
-    recorded with, so each has a context of its own; they run one after another and may share the workspace.
+    Without CUDA graphs there is one context. A captured graph is valid only while its context keeps the shape of the
+    capture, so each graph has its own context. They run one after another, so they can share the workspace.
     """
 
     def __init__(
         self, trt: Any, gpu: Gpu, engine: Any, messages: LogCollector, where: str, report: Report | None
     ) -> None:
-        """Make buffers for the largest shape of any profile."""
+        """Allocate buffers for the largest shape of any profile."""
         self._trt, self._gpu, self._engine, self._messages, self._where = trt, gpu, engine, messages, where
         self._report = report
-        self._profiler = make_profiler(trt, report) if report else None  # a context does not keep it alive
+        # Kept here, because a context does not keep it alive.
+        self._profiler = make_profiler(trt, report) if report else None
         self._stream = gpu.stream()
         self._workspace_size = int(engine.device_memory_size_v2)
         self._workspace = gpu.buffer(self._workspace_size)
         self._contexts: dict[Key | None, Any] = {}
-        self._recorded: dict[Key, CudaGraph] = {}
+        self._captured: dict[Key, CudaGraph] = {}
         self._profile: int | None = None
         self._rows = 0
         self._host: dict[str, NDArray[Any]] = {}
@@ -193,41 +199,42 @@ class Lane:
         for name in self._inputs:
             largest = [tuple(engine.get_tensor_profile_shape(name, index)[2]) for index in profiles]
             most_rows = max([most_rows, *(shape[0] for shape in largest)])
-            self._make(name, max(largest, key=np.prod))
+            self._allocate(name, max(largest, key=np.prod))
         self._classes = int(tuple(engine.get_tensor_shape("logits"))[-1])
-        self._make("logits", (most_rows, self._classes))
+        self._allocate("logits", (most_rows, self._classes))
 
-    def _make(self, name: str, shape: tuple[int, ...]) -> None:
+    def _allocate(self, name: str, shape: tuple[int, ...]) -> None:
         dtype = self._trt.nptype(self._engine.get_tensor_dtype(name))
         self._host[name] = self._gpu.pinned((int(np.prod(shape)),), dtype)
         self._device[name] = self._gpu.buffer(nbytes(shape, dtype))
 
     def enqueue(self, profile: int, inputs: dict[str, NDArray[Any]], *, rows: int, graph: bool) -> None:
-        """Begin to run `inputs` in a profile; `result` waits for it and keeps `rows` of it."""
+        """Enqueue a run of `inputs` in a profile; `result` waits for it and returns the logits of `rows` rows."""
         self._rows = rows
         for name in self._inputs:
             array = inputs[name]
-            self._host[name][: array.size] = array.reshape(-1)  # converts to the binding's type too
+            self._host[name][: array.size] = array.reshape(-1)  # this converts to the type of the binding too
         shapes = {name: inputs[name].shape for name in self._inputs}
         key = (profile, *shapes.values())
-        if key in self._recorded:
-            self._recorded[key].launch()
+        if key in self._captured:
+            self._captured[key].launch()
             return
         context = self._set_up(key if graph else None, profile, shapes)
         computed = len(inputs["input_ids"]) if graph else rows
-        self._work(context, shapes, computed)
+        self._run(context, shapes, computed)
         if graph:
-            self._stream.synchronize()  # what a first run allocates must not be recorded
-            self._recorded[key] = CudaGraph(self._stream, lambda: self._work(context, shapes, computed))
+            self._stream.synchronize()  # the first run allocates memory, which must not be captured
+            self._captured[key] = CudaGraph(self._stream, lambda: self._run(context, shapes, computed))
 
     def _set_up(self, key: "Key | None", profile: int, shapes: dict[str, tuple[int, ...]]) -> Any:
-        """Return the context for these shapes, every address and shape set."""
+        """Return the context for these shapes, with all addresses and shapes set."""
         new = key not in self._contexts
         if new:
             strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
             context = self._engine.create_execution_context(strategy)
             if context is None:
-                raise MachineError(f"{self._where}: no execution context: {self._messages.first_error}. Free the GPU.")
+                why = self._messages.first_error
+                raise MachineError(f"{self._where}: TensorRT creates no execution context: {why}. Free the GPU.")
             context.set_device_memory(int(self._workspace), self._workspace_size)
             if self._profiler is not None:
                 context.profiler = self._profiler
@@ -245,7 +252,7 @@ class Lane:
                 self._fail(f"an address for {name}")
         return context
 
-    def _work(self, context: Any, shapes: dict[str, tuple[int, ...]], rows: int) -> None:
+    def _run(self, context: Any, shapes: dict[str, tuple[int, ...]], rows: int) -> None:
         with self._timed(UPLOAD):
             for name, shape in shapes.items():
                 self._gpu.upload(self._device[name], self._host[name][: int(np.prod(shape))], self._stream)
@@ -256,7 +263,7 @@ class Lane:
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
-        """Report how long a copy takes, and wait for it; without a report nothing waits."""
+        """Wait for the copy and report its duration, if a report is wanted."""
         start = time.perf_counter()
         yield
         if self._report:
@@ -264,23 +271,23 @@ class Lane:
             self._report(name, 1000 * (time.perf_counter() - start))
 
     def wait(self) -> None:
-        """Return when nothing runs on the stream any more."""
+        """Wait until the stream is idle."""
         self._stream.synchronize()
 
     def result(self) -> NDArray[np.float32]:
-        """Wait, and return the logits of the rows that were asked for."""
+        """Wait for the run, and return its logits, float32 [rows, classes]."""
         self.wait()
         logits = self._host["logits"][: self._rows * self._classes]
         return logits.reshape(self._rows, self._classes).astype(np.float32)
 
     def close(self) -> None:
-        """Free graphs, contexts and buffers, once nothing runs any more."""
-        with suppress(self._gpu.driver.Error):  # a GPU that stopped has been told of
+        """Wait until the stream is idle, then free graphs, contexts and buffers."""
+        with suppress(self._gpu.driver.Error):  # if the GPU stopped, the error was raised before
             self.wait()
-        for graph in self._recorded.values():
-            with suppress(MachineError):  # of a GPU that has stopped, the first error is the one to see
+        for graph in self._captured.values():
+            with suppress(MachineError):  # if the GPU stopped, the first error was raised before
                 graph.close()
-        for held in (self._recorded, self._contexts, self._device, self._host):
+        for held in (self._captured, self._contexts, self._device, self._host):
             held.clear()
         self._workspace = self._engine = None
 
