@@ -194,7 +194,7 @@ def test_a_mask_that_is_not_padded_on_the_right_is_refused(row, why):
 def test_a_model_precision_or_gpu_without_a_kernel_is_refused(exported, sized):
     encoder = parse_encoder(sized("bert", 32)[1])
     check_packable(encoder, max_length=512, sm=75, precision="int8")
-    with pytest.raises(InputError, match=r"head size 16.*--attention native"):
+    with pytest.raises(InputError, match=r"head size is 16.*--attention native"):
         check_packable(parse_encoder(graph.load(exported["bert"])), max_length=128, sm=75, precision="fp16")
     with pytest.raises(InputError, match="513 tokens; the plugin takes up to 512"):
         check_packable(encoder, max_length=513, sm=75, precision="fp16")
