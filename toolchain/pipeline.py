@@ -1,4 +1,4 @@
-"""Whole paths in order: evaluate a bundle, and the demo that goes from checkpoint to report."""
+"""Whole paths in order: the evaluation of a bundle, and the demo from checkpoint to report."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from toolchain.bundle import RESULTS, Bundle
 from toolchain.bundle.build import build
@@ -20,13 +20,17 @@ from toolchain.evaluation import measure as evaluation
 from toolchain.evaluation.compare import Predictions
 from toolchain.evaluation.results import SCHEMA, read_predictions, save_predictions, save_result
 from toolchain.evaluation.target import CHOSEN_ROWS, Target, find_reference, find_target
-from toolchain.files import sha256_file, sha256_json, write_text
+from toolchain.files import read_json, sha256_file, sha256_json, write_text
+from toolchain.int8.calibrate import read_calibration
 from toolchain.mlperf.loadgen import require_loadgen
 from toolchain.mlperf.scenario import ScenarioRun, run_scenario
 from toolchain.progress import bar
 from toolchain.recipe import Recipe
+from toolchain.recipe.options import RecipeValues
+from toolchain.records.demo import DemoRecord
 from toolchain.records.energy import EnergyBlock
-from toolchain.records.result import Result
+from toolchain.records.result import Agreement, FileDigest, Result, Speed, Timing
+from toolchain.records.roofline import RooflineBlock
 from toolchain.report.html import html
 from toolchain.report.inputs import Material
 from toolchain.report.markdown import markdown
@@ -37,16 +41,16 @@ from toolchain.runtimes.environment import describe
 
 log = logging.getLogger(__name__)
 
+# Rows that may be in both splits, as in some of GLUE's tasks: this share of them, or this number if it is larger.
 MAX_SHARED_ROWS = 0.01
 CHANCE_ROWS = 2
-"""Rows that may by chance be in both splits, as some of GLUE's are: this share, or this many."""
 
 
-def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Callable[[str], None] = log.info) -> Result:
-    """Evaluate one backend on one task, save the result and return it (design: result keys).
+def evaluate(changes: RecipeValues, *, bundle: Path | None = None, tell: Callable[[str], None] = log.info) -> Result:
+    """Evaluate one backend on one task; save the result and return it.
 
-    `changes` are options as in a recipe; what they leave open comes from the bundle. Without a
-    bundle and with `model` in `changes`, the checkpoint itself runs on torch.
+    `changes` are options by their names in a recipe; the bundle's recipe fills the rest. Without a bundle, and with
+    `model` in `changes`, the checkpoint itself runs on torch.
 
     Raises:
         ToolchainError: see errors.py.
@@ -58,11 +62,12 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
     rows = _rows(target)
     references = read_labels(rows, resolved.task, resolved.source.labels)
     found, speed, energy, scenario = _measure(target, rows, references, tell)
+    roofline = _roofline(target, speed, rows=len(rows), tell=tell)
     tell("comparing with FP32")
     stem = _stem(target)
     kept = save_predictions(target.folder / f"{stem}.npz", found)
-    reference, name, kept_reference = _reference(target, rows, references) or (found, "torch-fp32", kept)
-    values: dict[str, Any] = {  # with the keys of a Result
+    agreement = _agreement(target, rows, references, found, kept)
+    values = {  # the keys of a Result
         "schema": SCHEMA,
         "task": resolved.task.name,
         "split": recipe.split,
@@ -77,25 +82,26 @@ def evaluate(changes: dict[str, Any], *, bundle: Path | None = None, tell: Calla
         "variant": target.variant,
         "primary": resolved.task.primary,
         **evaluation.score(found, resolved.task, seed=recipe.seed),
-        "agreement": evaluation.agreement(found, reference, resolved.task, name=name) | {"predictions": kept_reference},
+        "agreement": agreement,
         **speed,
+        "roofline": roofline,
         "energy": energy,
-        "mlperf": scenario and scenario.save(target.folder, stem),
+        "mlperf": scenario.save(target.folder, stem) if scenario else None,
         "max_length": resolved.max_length,
         "environment": describe(),
         "seed": recipe.seed,
         "command": command_of(changes, bundle or (target.bundle.path if target.bundle else None)),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    result = cast("Result", values)
+    result = cast(Result, values)
     result["file"] = str(save_result(target.folder, stem, result))
     if recipe.require_energy:
         require(energy)
     return result
 
 
-def command_of(changes: dict[str, Any], bundle: Path | None) -> str:
-    """Return the command that evaluates the same again: with --set, which takes whatever a recipe may hold."""
+def command_of(changes: RecipeValues, bundle: Path | None) -> str:
+    """Return the command that evaluates the same again. It uses --set, which takes any value of a recipe."""
     asked = {key: value for key, value in changes.items() if value is not None and not (bundle and key == "model")}
     sets = [part for key, value in asked.items() for part in ("--set", f"{key}={json.dumps(value)}")]
     return shlex.join(["toolchain", "eval", *([str(bundle)] if bundle else []), *sets])
@@ -103,13 +109,8 @@ def command_of(changes: dict[str, Any], bundle: Path | None) -> str:
 
 def _measure(
     target: Target, rows: Rows, references: Values, tell: Callable[[str], None]
-) -> tuple[Predictions, dict[str, Any], EnergyBlock, ScenarioRun | None]:
-    """Run the subject on the rows.
-
-    Returns:
-        What it predicts, the speed, memory and roofline keys of a result, its energy, and the scenario that was
-        asked for.
-    """
+) -> tuple[Predictions, Speed, EnergyBlock, ScenarioRun | None]:
+    """Run a target on the rows; return its predictions, its speed and memory, its energy, and MLPerf's scenario."""
     resolved, seed = target.resolved, target.resolved.recipe.seed
     with open_session(resolved.recipe, target.device, log=tell) as session:
         tell(f"opening {target.backend} on {target.device}")
@@ -121,7 +122,7 @@ def _measure(
                 seed=seed,
                 log=tell,
                 device="cpu" if target.remote else target.device,
-                recording=resolved.recipe.cuda_graphs,
+                warm_up_all=resolved.recipe.cuda_graphs,
             )
             slots = speed["tokens"]["batch_slots"]
             session.measure(infer, resolved.encode, rows.sample(LOAD_ROWS, seed=seed).texts, max_slots=slots, log=tell)
@@ -131,17 +132,20 @@ def _measure(
             )
         found = evaluation.predict(references, logits, resolved.task, resolved.source.labels)
         energy = session.block(evaluation.share_correct(found, resolved.task))
-    if target.remote:
-        speed["peak_memory_mb"] = {"host": None, "device": None}  # the client's says nothing of the server's
-    else:
-        tell("measuring what this machine can do")
-    at = {"backend": target.backend, "device": target.device, "precision": target.precision}
-    speed["roofline"] = assess(target.graph, speed, rows=len(rows), **at)
+    if target.remote:  # the memory of this client is not that of the server
+        speed["peak_memory_mb"] = {"host": None, "device": None}
     return found, speed, energy, scenario
 
 
+def _roofline(target: Target, speed: Timing, *, rows: int, tell: Callable[[str], None]) -> RooflineBlock:
+    if not target.remote:
+        tell("measuring the ceiling of this machine")
+    at = {"backend": target.backend, "device": target.device, "precision": target.precision}
+    return assess(target.graph, speed, rows=rows, **at)
+
+
 def _stem(target: Target) -> str:
-    """Return the name of a result's files: what is evaluated, and where."""
+    """Return the name of a result's files without suffix: task, split, backend, device, variant and limits."""
     recipe = target.resolved.recipe
     limited = [f"first{recipe.limit}"] if recipe.limit else []
     scenario = [recipe.scenario] if recipe.scenario else []
@@ -151,7 +155,11 @@ def _stem(target: Target) -> str:
 
 
 def _rows(target: Target) -> Rows:
-    """Return the rows to evaluate, none of which the ranges were made from."""
+    """Return the rows to evaluate.
+
+    Raises:
+        InputError: too many of them are calibration or hold-out rows of the bundle.
+    """
     recipe = target.resolved.recipe
     rows = load_rows(target.resolved.task, recipe.split, data=recipe.data)
     if recipe.limit:
@@ -162,32 +170,41 @@ def _rows(target: Target) -> Rows:
 
 
 def _refuse_calibrated(bundle: Bundle, rows: Rows) -> None:
-    """Refuse to evaluate rows that the ranges were made from.
+    """Refuse rows that the bundle was calibrated with, or that a choice was made on.
 
     Raises:
-        InputError: more of them are shared than chance explains.
+        InputError: more rows are shared than chance explains.
     """
     if "calibration.json" not in bundle.manifest["artefacts"]:
         return
-    about = json.loads(bundle.file("calibration.json").read_text(encoding="utf-8"))
+    about = read_calibration(bundle.file("calibration.json")).about
     known = {*about.get("row_sha256", []), *about.get("chosen_sha256", [])}
     if bundle.manifest["recipe"].get("keep"):
-        with contextlib.suppress(OSError, ValueError):
-            known |= set(json.loads((bundle.path / RESULTS / CHOSEN_ROWS).read_text(encoding="utf-8")))
+        with contextlib.suppress(InputError):  # the bundle may have been moved without the record of `tune`
+            file = bundle.path / RESULTS / CHOSEN_ROWS
+            known |= set(read_json(file, what="the rows of tune", advice="Run toolchain tune again."))
     shared = len(set(rows.text_digests) & known)
     if shared > max(CHANCE_ROWS, MAX_SHARED_ROWS * len(rows)):
         raise InputError(
             f"{rows.source}: {shared} of these rows were calibrated with. "
-            "Evaluate others, or calibrate with others (--calib-data)."
+            "Evaluate other rows, or calibrate with others (--calib-data)."
         )
     if shared:
-        log.warning("%d of %d rows are also among those calibrated with", shared, len(rows))
+        log.warning("%d of %d rows are also calibration rows", shared, len(rows))
 
 
-def _reference(target: Target, rows: Rows, references: Values) -> tuple[Predictions, str, dict[str, str]] | None:
-    """Return FP32 predictions for these rows, whose they are, and where they are kept; None if the subject's are they.
+def _agreement(target: Target, rows: Rows, references: Values, found: Predictions, kept: FileDigest) -> Agreement:
+    """Return the agreement of predictions, which `kept` names, with those of the FP32 reference."""
+    reference, name, kept_reference = _reference(target, rows, references) or (found, "torch-fp32", kept)
+    agreement = evaluation.agreement(found, reference, target.resolved.task, name=name)
+    agreement["predictions"] = kept_reference
+    return agreement
 
-    They are PyTorch's, or without it ONNX Runtime's. Those of an earlier run are taken if model, rows and length
+
+def _reference(target: Target, rows: Rows, references: Values) -> tuple[Predictions, str, FileDigest] | None:
+    """Return the predictions of the FP32 reference for these rows, its name, and the file that keeps them.
+
+    None if the target is the reference itself. The predictions of an earlier run are reused if model, rows and length
     have the same digests.
     """
     if target.is_reference:
@@ -206,8 +223,8 @@ def _reference(target: Target, rows: Rows, references: Values) -> tuple[Predicti
     return found, name, {"file": file.name, "sha256": sha256_file(file)}
 
 
-def demo(*, output: Path | None = None, tell: Callable[[str], None] = log.info) -> dict[str, Any]:
-    """Run the main job on the built-in model and data: build INT8, evaluate, report."""
+def demo(*, output: Path | None = None, tell: Callable[[str], None] = log.info) -> DemoRecord:
+    """Build, evaluate and report the built-in model on its data, in INT8."""
     options = {"model": "demo", "task": "demo", "precision": "int8"}
     options |= {"output": str(output)} if output else {}
     built = build(Recipe.make(options), log=tell)

@@ -62,7 +62,7 @@ def test_a_logit_that_is_no_number_is_refused():
     def broken(batch):
         return np.full((len(batch["input_ids"]), 2), np.nan, np.float32)
 
-    with pytest.raises(InputError, match="row 1: the model gives"):
+    with pytest.raises(InputError, match="row 1: the model computes"):
         evaluation.measure(broken, encode, texts_of(5), seed=0, log=lambda line: None)
 
 

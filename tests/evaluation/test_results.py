@@ -109,10 +109,10 @@ def test_arrays_that_are_no_logits_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r"r\.json: not JSON\. Give a result that `eval` wrote\.$"),
-        ("[1]", r"r\.json: no result of this schema\. Give one"),
-        ('{"schema": 1}', "no result of this schema"),
-        ('{"schema": 2, "metrics": {}}', "no result of this schema"),
+        ("{", r"r\.json: the result is not JSON: .* Give a result that `eval` wrote\.$"),
+        ("[1]", r"r\.json: not a result of schema 1\. Give one"),
+        ('{"schema": 1}', "not a result of schema 1"),
+        ('{"schema": 2, "metrics": {}}', "not a result of schema 1"),
     ],
 )
 def test_what_is_no_result_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -122,7 +122,10 @@ def test_what_is_no_result_is_refused(tmp_path: Path, text: str, message: str) -
 
 
 def test_a_missing_result_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no\.json: No such file or directory\. Give a result that `eval` wrote\.$"):
+    with pytest.raises(
+        InputError,
+        match=r"no\.json: the result cannot be read: No such file or directory\. Give a result that `eval` wrote\.$",
+    ):
         find_results([tmp_path / "no.json"])
 
 
@@ -138,7 +141,7 @@ def test_results_are_found_in_files_folders_and_bundles(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_results_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r": no results here\. Make one: toolchain eval\.$"):
+    with pytest.raises(InputError, match=r": there are no results here\. Make one: toolchain eval\.$"):
         find_results([tmp_path])
 
 

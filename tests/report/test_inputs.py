@@ -32,5 +32,5 @@ def test_files_are_recognised_by_their_contents(
 
 
 def test_another_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no result of this schema"):
+    with pytest.raises(InputError, match="not a result of schema 1"):
         find_material([write(tmp_path / "other.json", {"a": 1})])

@@ -1,1 +1,1 @@
-"""One evaluator for every backend, its results and the statistics that compare them."""
+"""The evaluation: what runs, its measurement, its results, and the statistics that compare them."""

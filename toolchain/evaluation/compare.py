@@ -1,34 +1,38 @@
-"""Two sets of predictions for the same rows: how far the second drops, how sure that is, and a verdict.
+"""The comparison of two sets of predictions for the same rows: the drop of the metric, its bounds, and a verdict.
 
-Drops are in points, 1/100 of the task's primary metric; a negative drop is a gain.
+Drops are in points, 1/100 of the task's primary metric. A negative drop is a gain.
 """
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from toolchain.data.metrics import METRICS, Values
 from toolchain.errors import InputError
 from toolchain.evaluation.statistics import POWER, bootstrap_drop, mcnemar, normal_quantile, paired_drop
+from toolchain.records.comparison import Comparison as ComparisonRecord
+from toolchain.records.comparison import Verdict
 from toolchain.runtimes.distance import Logits
 
+# In points: the rounding error of a difference of two floats.
 ROUNDING = 1e-9
-"""Points by which a difference of two floats may seem larger than it is."""
 
+# If a clear verdict needs more than this many times the rows at hand, no number of rows is advised.
 MOST_TIMES = 1e4
-"""More rows than this many times those at hand are no advice."""
 
-PASSES, FAILS, UNKNOWN = "passes", "fails", "cannot tell"
+PASSES: Verdict = "passes"
+FAILS: Verdict = "fails"
+UNKNOWN: Verdict = "cannot tell"
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was predicted for each row, beside what it should be.
+    """The prediction and the reference of each row.
 
-    Both are classes int64 [rows] in the task's order, or numbers float64 [rows]; `logits` are float32
-    [rows, classes] in the model's order.
+    Both are classes, int64 [rows], in the task's order, or numbers, float64 [rows]. `logits` are float32
+    [rows, classes], with the classes in the model's order.
     """
 
     references: Values
@@ -38,7 +42,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Flips:
-    """Rows that went wrong, rows that came right, and rows whose label changed at all."""
+    """The number of rows that became wrong, of rows that became right, and of all rows whose label changed."""
 
     lost: int
     gained: int
@@ -47,7 +51,7 @@ class Flips:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The drop from a baseline to a candidate. `bounds_points` are one-sided, each at `confidence`."""
+    """The drop from a baseline to a candidate. Each of `bounds_points` is one-sided at `confidence`."""
 
     metric: str
     n: int
@@ -60,13 +64,13 @@ class Comparison:
     p_value: float | None
     detectable_points: float | None
     max_drop_points: float | None = None
-    verdict: str | None = None
+    verdict: Verdict | None = None
     rows_to_tell: int | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the form that `--json` prints; a bound that is not finite is null."""
+    def to_json(self) -> ComparisonRecord:
+        """Return the record that `--json` prints. A bound that is not finite becomes null."""
         bounds = [bound if math.isfinite(bound) else None for bound in self.bounds_points]
-        return {**asdict(self), "bounds_points": bounds}
+        return cast(ComparisonRecord, {**asdict(self), "bounds_points": bounds})
 
 
 def compare(
@@ -78,10 +82,10 @@ def compare(
     max_drop: float | None = None,
     seed: int = 0,
 ) -> Comparison:
-    """Compare predictions for the same rows by one metric; with `max_drop`, in points, give a verdict.
+    """Compare predictions for the same rows by one metric. With `max_drop`, in points, there is a verdict.
 
-    Accuracy: Tango's interval and McNemar's exact test. Other metrics: paired bootstrap over rows; where no label
-    changed at all a bootstrap would be certain, so they get accuracy's interval.
+    Accuracy has Tango's interval and McNemar's exact test. Other metrics have a paired bootstrap over rows. If no label
+    changed, the bootstrap interval would have no width, so they have the interval of accuracy.
 
     Raises:
         InputError: the rows are not the same.
@@ -100,6 +104,8 @@ def compare(
         both = baseline.predicted, candidate.predicted
         bounds = bootstrap_drop(function, references, *both, confidence=confidence, seed=seed)
     low, high = (100 * bound for bound in bounds)
+    counted = flips if metric == "accuracy" else None
+    verdict, rows_to_tell = _judge(drop, high, n, max_drop, counted, confidence)
     return Comparison(
         metric=metric,
         n=n,
@@ -111,12 +117,14 @@ def compare(
         flips=flips,
         p_value=mcnemar(flips.lost, flips.gained) if flips and metric == "accuracy" else None,
         detectable_points=_detectable(high - low, confidence),
-        **_judge(drop, high, n, max_drop, flips if metric == "accuracy" else None, confidence),
+        max_drop_points=max_drop,
+        verdict=verdict,
+        rows_to_tell=rows_to_tell,
     )
 
 
 def count_flips(references: Values, baseline: Values, candidate: Values) -> Flips | None:
-    """Count flips of classes; a regression has none."""
+    """Return the numbers of changed rows, or None for a regression."""
     if references.dtype.kind == "f":
         return None
     right, still = baseline == references, candidate == references
@@ -124,7 +132,10 @@ def count_flips(references: Values, baseline: Values, candidate: Values) -> Flip
 
 
 def _detectable(width: float, confidence: float) -> float | None:
-    """Return the smallest true drop that this many rows would show with a chance of POWER."""
+    """Return the smallest true drop, in points, that this number of rows would show with probability POWER.
+
+    `width` is that of the interval, in points. None if it is not finite.
+    """
     if not math.isfinite(width):
         return None
     z = normal_quantile(confidence)
@@ -133,17 +144,20 @@ def _detectable(width: float, confidence: float) -> float | None:
 
 def _judge(
     drop: float, high: float, n: int, max_drop: float | None, flips: Flips | None, confidence: float
-) -> dict[str, Any]:
-    """Return the verdict, and about how many rows would give a clear one if there is none."""
+) -> tuple[Verdict | None, int | None]:
+    """Return the verdict, and if it is UNKNOWN about how many rows would give a clear one.
+
+    Both are None without `max_drop`.
+    """
     if max_drop is None:
-        return {}
+        return None, None
     if drop > max_drop + ROUNDING:
-        return {"max_drop_points": max_drop, "verdict": FAILS}
+        return FAILS, None
     if high <= max_drop + ROUNDING:
-        return {"max_drop_points": max_drop, "verdict": PASSES}
+        return PASSES, None
 
     def bound(times: float) -> float:
-        """Return the upper bound if there were so many times the rows, and all went on as before."""
+        """Return the upper bound for `times` as many rows with the same shares of flips."""
         if flips:
             return 100 * paired_drop(flips.lost * times, flips.gained * times, n * times, confidence=confidence)[1]
         return drop + (high - drop) / math.sqrt(times)
@@ -152,8 +166,8 @@ def _judge(
     while bound(times) > max_drop and times < MOST_TIMES:
         low, times = times, 2 * times
     if times >= MOST_TIMES:
-        return {"max_drop_points": max_drop, "verdict": UNKNOWN, "rows_to_tell": None}
+        return UNKNOWN, None
     while (times - low) * n > 1:
         middle = (low + times) / 2
         low, times = (low, middle) if bound(middle) <= max_drop else (middle, times)
-    return {"max_drop_points": max_drop, "verdict": UNKNOWN, "rows_to_tell": math.ceil(n * times)}
+    return UNKNOWN, math.ceil(n * times)

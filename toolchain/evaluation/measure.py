@@ -1,12 +1,11 @@
-"""One runtime on one task: accuracy with its interval, latency, throughput, memory.
+"""The measurement of one runtime on one task: accuracy with its interval, latency, throughput and memory.
 
-The measured pass tokenises each text once, window by window, batches by a budget of padded positions from rows sorted
-by length, and puts the logits back in the rows' order. Warm-up is outside every clock.
+The measured pass tokenizes each text once, in windows of rows. It sorts rows by length, makes batches of a budget of
+padded positions, and returns the logits in the order of the rows. Warm-up runs are not timed.
 """
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -21,22 +20,28 @@ from toolchain.evaluation.statistics import bootstrap_ci95
 from toolchain.meters.latency import measure_latency
 from toolchain.meters.memory import MemoryMeter
 from toolchain.progress import bar
+from toolchain.records.result import Agreement, Scores, Speed, Timing, TokenCounts
 from toolchain.runtimes.batched import Run, run, run_texts
 from toolchain.runtimes.distance import Logits
 from toolchain.tensors import Infer
 
+# Padded positions per batch to choose from. CPUs are fastest with a batch that fits the cache, GPUs with a large one.
 BUDGETS = (512, 1024, 2048, 4096)
-"""Padded positions a batch to choose from: processors like what fits the cache, GPUs what fills them."""
 
+# Rows on which the budget is chosen: a few batches of the largest budget.
 TRIAL_ROWS = 256
+
+# Single rows that are timed; the 99th percentile is then the second or third largest time.
 LATENCY_ROWS = 200
+
+# Calls before the timed ones, after which caches and allocators have settled.
 WARMUP_CALLS = 3
 
 
 def choose_budget(infer: Infer, encode: Encode, texts: list[Text], *, seed: int) -> int:
-    """Return the budget of BUDGETS that runs a sample of the texts fastest, once each of its shapes has been seen."""
+    """Return the budget of BUDGETS with which a sample of the texts runs fastest, after one warm-up pass of each."""
     sample = encode(_sample(texts, TRIAL_ROWS, seed=seed))
-    for budget in reversed(BUDGETS):  # the largest first, so that no arena grows later
+    for budget in reversed(BUDGETS):  # the largest first, so that no memory arena grows later
         run(infer, sample, max_slots=budget)
     times = {budget: run(infer, sample, max_slots=budget).runtime_s for budget in BUDGETS}
     return min(times, key=times.__getitem__)
@@ -55,13 +60,19 @@ def measure(
     seed: int,
     log: Callable[[str], None],
     device: str = "cpu",
-    recording: bool = False,
-) -> tuple[Logits, dict[str, Any]]:
-    """Return the logits of `texts`, and the speed and memory keys of a result.
+    warm_up_all: bool = False,
+) -> tuple[Logits, Speed]:
+    """Return the logits of `texts`, float32 [rows, classes], and the speed and memory of a result.
 
-    `device` is where `infer` runs. `latency_ms` and `throughput_per_s` are from text to logits;
-    `runtime_throughput_per_s` is the model alone. `tokens.lengths` are pairs: so many tokens, so many rows. With
-    `recording`, every shape is run once beforehand, for the first time costs what no later one does.
+    Args:
+        infer: the open runtime.
+        encode: the function that turns texts into what `infer` takes.
+        texts: all rows.
+        seed: seed of the samples for the budget and for the latency.
+        log: takes lines about the progress.
+        device: the device that `infer` runs on, for the memory.
+        warm_up_all: run every shape once before the measurement, because the first run of a shape captures a CUDA
+            graph.
 
     Raises:
         InputError: a logit is not finite.
@@ -69,20 +80,20 @@ def measure(
     memory = MemoryMeter(device)
     memory.start()
     try:
-        logits, speed = _speed(infer, encode, texts, seed=seed, log=log, recording=recording)
+        logits, speed = _speed(infer, encode, texts, seed=seed, log=log, warm_up_all=warm_up_all)
     finally:
         peak = memory.stop()
-    return logits, speed | {"peak_memory_mb": peak}
+    return logits, {**speed, "peak_memory_mb": peak}
 
 
 def _speed(
-    infer: Infer, encode: Encode, texts: list[Text], *, seed: int, log: Callable[[str], None], recording: bool
-) -> tuple[Logits, dict[str, Any]]:
+    infer: Infer, encode: Encode, texts: list[Text], *, seed: int, log: Callable[[str], None], warm_up_all: bool
+) -> tuple[Logits, Timing]:
     log(f"warming up and choosing a batch size, {len(texts)} rows")
     budget = choose_budget(infer, encode, texts, seed=seed)
 
-    if recording:
-        log("recording every shape")
+    if warm_up_all:
+        log("capturing a CUDA graph of every shape")
         run_texts(infer, encode, texts, max_slots=budget)
     log(f"running {len(texts)} rows")
     with bar(len(texts), "evaluating", unit="rows") as advance:
@@ -91,7 +102,7 @@ def _speed(
         wall_s = time.perf_counter() - start
     if not np.isfinite(done.logits).all():
         row = int(np.argmin(np.isfinite(done.logits).all(axis=1)))
-        raise InputError(f"row {row + 1}: the model gives {done.logits[row]}. Try another precision.")
+        raise InputError(f"row {row + 1}: the model computes {done.logits[row]}. Try another precision.")
 
     singles = [[text] for text in _sample(texts, LATENCY_ROWS, seed=seed)]
     log(f"timing {len(singles)} rows one by one")
@@ -99,33 +110,41 @@ def _speed(
     def one(single: list[Text]) -> None:
         infer(encode(single).batch(np.array([0])))
 
-    for single in singles if recording else singles[:WARMUP_CALLS]:
+    for single in singles if warm_up_all else singles[:WARMUP_CALLS]:
         one(single)
     latency = measure_latency(one, singles)
     return done.logits, {
         "latency_ms": {**latency, "batch_size": 1},
         "throughput_per_s": len(texts) / wall_s,
         "runtime_throughput_per_s": len(texts) / done.runtime_s,
-        "tokens": {**_tokens(done), "batch_slots": budget},
+        "tokens": _tokens(done, budget),
     }
 
 
-def _tokens(done: Run) -> dict[str, Any]:
-    """Return what was real of what ran; attention's work goes by pairs of positions in a row, all else by positions."""
+def _tokens(done: Run, budget: int) -> TokenCounts:
+    """Return the tokens and the padded positions of a pass.
+
+    The work of attention grows with the pairs of positions in a row, all other work with the positions.
+    """
     real = int(done.lengths.sum())
-    pairs = {"real_pairs": int((done.lengths**2).sum()), "slot_pairs": done.pairs, "batches": done.batches}
     lengths, rows = np.unique(done.lengths, return_counts=True)
     return {
         "real": real,
         "slots": done.slots,
         "padding_efficiency": real / done.slots,
-        **pairs,
+        "real_pairs": int((done.lengths**2).sum()),
+        "slot_pairs": done.pairs,
+        "batches": done.batches,
         "lengths": [[int(length), int(count)] for length, count in zip(lengths, rows, strict=True)],
+        "batch_slots": budget,
     }
 
 
 def predict(references: Values, logits: Logits, task: Task, model_labels: list[str]) -> Predictions:
-    """Return the predicted class of each row, or the predicted number, beside its reference in the model's labels."""
+    """Return the predictions of logits, float32 [rows, classes].
+
+    `references` are indices of the model's outputs, or numbers for a regression, as `read_labels` returns them.
+    """
     if task.regression:
         return Predictions(references, logits[:, 0].astype(np.float64), logits)
     ordered_references, ordered = in_task_order(references, logits, task, model_labels)
@@ -133,12 +152,12 @@ def predict(references: Values, logits: Logits, task: Task, model_labels: list[s
 
 
 def share_correct(found: Predictions, task: Task) -> float | None:
-    """Return the share of rows that were predicted as they should be; a regression has none."""
+    """Return the share of rows whose prediction equals the reference, 0 to 1; None for a regression."""
     return None if task.regression else float((found.predicted == found.references).mean())
 
 
-def score(found: Predictions, task: Task, *, seed: int) -> dict[str, Any]:
-    """Return `metrics` and `metrics_ci95` of a result."""
+def score(found: Predictions, task: Task, *, seed: int) -> Scores:
+    """Return the metrics of a task with their 95 % bootstrap intervals."""
     both = found.references, found.predicted
     return {
         "metrics": {name: METRICS[name](*both) for name in task.metrics},
@@ -146,8 +165,8 @@ def score(found: Predictions, task: Task, *, seed: int) -> dict[str, Any]:
     }
 
 
-def agreement(found: Predictions, reference: Predictions, task: Task, *, name: str) -> dict[str, Any]:
-    """Return how far predictions are from the reference's; a regression has no labels to agree on."""
+def agreement(found: Predictions, reference: Predictions, task: Task, *, name: str) -> Agreement:
+    """Return the agreement of predictions with those of the reference called `name`."""
     same = None if task.regression else float((found.predicted == reference.predicted).mean())
     return {
         "reference": name,

@@ -1,7 +1,6 @@
-"""Results: a JSON file and its logits beside it, so that any two can be compared row by row."""
+"""Results: a JSON file with the logits beside it, so that any two results can be compared row by row."""
 
 import io
-import json
 import logging
 import os
 import zipfile
@@ -15,13 +14,14 @@ from toolchain.bundle import MANIFEST, RESULTS, open_bundle
 from toolchain.data.metrics import METRICS
 from toolchain.errors import InputError
 from toolchain.evaluation.compare import Predictions
-from toolchain.files import sha256_file, write_json
-from toolchain.records.result import Result
+from toolchain.files import read_json, sha256_file, write_json
+from toolchain.records.result import FileDigest, Result
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
 
+# The keys that every version wrote. Later versions have added others.
 REQUIRED = {
     "task",
     "split",
@@ -47,14 +47,14 @@ REQUIRED = {
 
 
 def save_result(folder: Path, stem: str, result: Result) -> Path:
-    """Write `stem`.json and return it."""
+    """Write `stem`.json into a folder and return its path."""
     file = folder / f"{stem}.json"
     write_json(file, result)
     return file
 
 
-def save_predictions(file: Path, found: Predictions) -> dict[str, str]:
-    """Write row ids, logits, references and predictions as .npz; return name and digest. Never half of them."""
+def save_predictions(file: Path, found: Predictions) -> FileDigest:
+    """Write row ids, logits, references and predictions as .npz, all or nothing; return its name and digest."""
     file.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     ids = np.arange(len(found.logits))
@@ -69,7 +69,7 @@ def save_predictions(file: Path, found: Predictions) -> dict[str, str]:
 
 
 def read_predictions(file: Path) -> Predictions | None:
-    """Return what `save_predictions` wrote, or None if there is nothing of it to read."""
+    """Return the predictions that `save_predictions` wrote, or None if the file is missing or damaged."""
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             return Predictions(arrays["references"], arrays["predictions"], np.asarray(arrays["logits"], np.float32))
@@ -81,7 +81,7 @@ def load_predictions(result: Result, *, of_reference: bool = False) -> Predictio
     """Return the predictions that a result names, or those of its FP32 reference.
 
     Raises:
-        InputError: the file is missing, changed, or of an older version.
+        InputError: the file is missing or changed, or the result is older than such files.
     """
     holder = result["agreement"] if of_reference else result
     kept = holder.get("predictions") if isinstance(holder, dict) else None
@@ -98,28 +98,23 @@ def load_result(file: Path) -> Result:
     """Read a result.
 
     Raises:
-        InputError: it is missing or is no result.
+        InputError: the file is missing, or is not a result.
     """
-    try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror}. Give a result that `eval` wrote.") from None
-    except ValueError:
-        raise InputError(f"{file}: not JSON. Give a result that `eval` wrote.") from None
+    result = read_json(file, what="the result", advice="Give a result that `eval` wrote.")
     if not isinstance(result, dict) or result.get("schema") != SCHEMA or not result.keys() >= REQUIRED:
-        raise InputError(f"{file}: no result of this schema. Give one that `eval` wrote.")
+        raise InputError(f"{file}: not a result of schema {SCHEMA}. Give one that `eval` wrote.")
     if result["primary"] not in (None, *METRICS):
-        raise InputError(f"{file}: its metric {result['primary']!r} is unknown. Evaluate again.")
+        raise InputError(f"{file}: the metric {result['primary']!r} is unknown. Evaluate again.")
     return cast("Result", {**result, "file": str(file)})
 
 
 def find_results(places: Iterable[Path]) -> list[Result]:
-    """Read results from files, and from bundles and folders that hold some.
+    """Read results from files, and from bundles and folders that have some.
 
-    Of a bundle, results of artefacts that it has no longer are left out.
+    The results of a bundle are left out if their artefact has changed since, with a warning.
 
     Raises:
-        InputError: a place holds none.
+        InputError: a place has no results, or a file is not a result.
     """
     found: list[Result] = []
     for place in places:
@@ -129,13 +124,18 @@ def find_results(places: Iterable[Path]) -> list[Result]:
         results = [load_result(file) for file in files]
         kept = [result for result in results if artefacts is None or _is_current(result, artefacts)]
         if len(kept) < len(results):
-            log.warning("%s: %d results of artefacts that are no more are left out", place, len(results) - len(kept))
+            log.warning(
+                "%s: %d results are left out, because their artefacts have changed",
+                place,
+                len(results) - len(kept),
+            )
         if not kept:
-            raise InputError(f"{place}: no results here. Make one: toolchain eval.")
+            raise InputError(f"{place}: there are no results here. Make one: toolchain eval.")
         found += kept
     return found
 
 
 def _is_current(result: Result, artefacts: dict[str, str]) -> bool:
+    """Return whether the artefact that was evaluated is still the bundle's; a checkpoint or a server always counts."""
     name = result["artefact"]["file"]
     return name not in artefacts or artefacts[name] == result["artefact"]["sha256"]

@@ -1,4 +1,4 @@
-"""How sure a measured metric is, and a measured difference of two on the same rows."""
+"""Confidence intervals of a metric, and of the difference of two metrics on the same rows."""
 
 import math
 import warnings
@@ -9,23 +9,25 @@ import numpy as np
 
 from toolchain.data.metrics import Values
 
+# Enough for the 2.5 % and 97.5 % percentiles of a metric over rows.
 RESAMPLES = 1000
+
+# The interval of the mean of a few values needs percentiles further in the tails, and a mean is cheap to compute.
 MEAN_RESAMPLES = 10_000
-"""Of a few values far percentiles are taken, and a mean costs nothing."""
 
+# Resampled values that are held at once. It bounds the memory for any number of rows.
 DRAWS_AT_ONCE = 1_000_000
-"""Bounds the memory, whatever the number of rows."""
 
+# The power (probability of detection) that a minimum detectable difference is stated for; 0.8 is the usual choice.
 POWER = 0.8
-"""The chance of being seen that a minimum detectable difference is stated for."""
 
 Metric = Callable[[Values, Values], float]
 
 
 def bootstrap_ci95(metric: Metric, references: Values, predictions: Values, *, seed: int) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of a metric over rows (Efron, 1979).
+    """Return the 95 % percentile bootstrap interval of a metric over rows (Efron, 1979): low and high end.
 
-    One row tells nothing of how others would vary, so its interval is the point itself.
+    With fewer than two rows there is no variation to estimate, so both ends are the metric itself.
     """
     if len(references) < 2:
         point = metric(references, predictions)
@@ -39,7 +41,8 @@ def bootstrap_drop(
 ) -> tuple[float, float]:
     """Return the one-sided bounds, each at `confidence`, of metric(baseline) - metric(candidate).
 
-    Both are computed on the same resampled rows, so what is hard for both cancels.
+    Both metrics are computed on the same resampled rows, so the difficulty of the rows cancels out. With fewer than two
+    rows the bounds are infinite.
     """
 
     def drop(references: Values, baseline: Values, candidate: Values) -> float:
@@ -53,11 +56,12 @@ def bootstrap_drop(
 
 
 def bootstrap_mean_ci95(values: Sequence[float], *, seed: int) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the mean of two values or more.
+    """Return the 95 % bootstrap interval of the mean of at least two values: low and high end.
 
-    The percentile interval of a few values is too narrow: it has the normal quantile for Student's, and the deviation
-    divided by n for n - 1. So percentiles further out are taken, which put both right: the expanded percentile
-    interval of Hesterberg (What Teachers Should Know About the Bootstrap, The American Statistician 69, 2015).
+    The plain percentile interval of a few values is too narrow: it uses the normal quantile instead of Student's, and
+    the variance with the divisor n instead of n - 1. This is the expanded percentile interval, whose percentiles lie
+    further in the tails and correct both (Hesterberg, What Teachers Should Know About the Bootstrap, The American
+    Statistician 69, 2015).
     """
     n = len(values)
     out = math.sqrt(n / (n - 1)) * student_quantile(0.975, n - 1)
@@ -68,10 +72,10 @@ def bootstrap_mean_ci95(values: Sequence[float], *, seed: int) -> tuple[float, f
 
 
 def detectable_mean(values: Sequence[float]) -> float:
-    """Return the smallest true mean that a two-sided test at 0.05 of values like these shows with a chance of POWER.
+    """Return the smallest true mean that a two-sided t-test at level 0.05 detects with probability POWER.
 
-    (t[0.975, n - 1] + t[POWER, n - 1]) s / sqrt(n): the usual approximation of the power of a paired t-test, with
-    Student's quantiles instead of those of the noncentral t. Two values or more.
+    The values, at least two, give the standard deviation s. The formula (t[0.975, n - 1] + t[POWER, n - 1]) s / sqrt(n)
+    is the usual approximation of the power of a paired t-test; it uses Student's t instead of the noncentral t.
     """
     n = len(values)
     quantiles = student_quantile(0.975, n - 1) + student_quantile(POWER, n - 1)
@@ -86,9 +90,10 @@ def _bootstrap(
     resamples: int = RESAMPLES,
     vectorized: bool = False,
 ) -> Any:
+    """Return scipy's BootstrapResult, which has no types, of a statistic over paired samples."""
     from scipy.stats import bootstrap
 
-    with warnings.catch_warnings():  # a resample can hold one class only
+    with warnings.catch_warnings():  # scikit-learn and scipy warn of a resample with a single class
         warnings.simplefilter("ignore")
         return bootstrap(
             samples,
@@ -112,8 +117,9 @@ def mcnemar(lost: int, gained: int) -> float:
 def paired_drop(lost: float, gained: float, rows: float, *, confidence: float) -> tuple[float, float]:
     """Return the one-sided bounds, each at `confidence`, of (lost - gained) / rows.
 
-    Tango's score interval for paired proportions (Statistics in Medicine 17, 1998, 891-908). Unlike Wald's it
-    keeps its coverage for small counts, and has a width even where no row was lost or gained.
+    It is Tango's score interval for paired proportions (Statistics in Medicine 17, 1998, 891-908). Unlike Wald's
+    interval it keeps its coverage for small counts, and its width is not 0 if no row was lost or gained. The counts may
+    be fractions, to extrapolate to other numbers of rows.
     """
     from scipy.optimize import brentq
 
@@ -129,31 +135,32 @@ def paired_drop(lost: float, gained: float, rows: float, *, confidence: float) -
 
 
 def _score(drop: float, lost: float, gained: float, rows: float) -> float:
-    """Return Tango's score statistic of a supposed drop: standard normal if it is the true one."""
+    """Return Tango's score statistic of a hypothetical drop. It is standard normal if that is the true drop."""
     linear = -lost - gained + (2 * rows - lost + gained) * drop
     constant = -gained * drop * (1 - drop)
-    likeliest = (math.sqrt(max(0.0, linear**2 - 8 * rows * constant)) - linear) / (4 * rows)  # share gained
+    # The maximum likelihood estimate of the share of gained rows under the hypothesis.
+    likeliest = (math.sqrt(max(0.0, linear**2 - 8 * rows * constant)) - linear) / (4 * rows)
     variance = rows * (2 * likeliest + drop * (1 - drop))
     distance = lost - gained - rows * drop
     return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance) if distance else 0.0
 
 
 def normal_quantile(probability: float) -> float:
-    """Return the standard normal quantile."""
+    """Return the quantile of the standard normal distribution at a probability."""
     from statistics import NormalDist
 
     return NormalDist().inv_cdf(probability)
 
 
 def normal_probability(value: float) -> float:
-    """Return the chance of a standard normal number below `value`."""
+    """Return the probability that a standard normal variable is below `value`."""
     from statistics import NormalDist
 
     return NormalDist().cdf(value)
 
 
 def student_quantile(probability: float, freedom: int) -> float:
-    """Return Student's quantile at so many degrees of freedom."""
+    """Return the quantile of Student's t distribution with `freedom` degrees of freedom."""
     from scipy.stats import t
 
     return float(t.ppf(probability, freedom))

@@ -19,7 +19,7 @@ from toolchain.engine.plan import check_plan, find_plan, is_plan
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
 from toolchain.files import sha256_json
 from toolchain.recipe import ATTENTIONS, Recipe
-from toolchain.recipe.options import flag
+from toolchain.recipe.options import RecipeValues, flag
 from toolchain.recipe.tables import BACKENDS, imported
 from toolchain.records.result import ArtefactDigest
 from toolchain.runtimes.device import choose_device
@@ -71,7 +71,7 @@ class Target:
         return functools.partial(RemoteTexts, encode=self.resolved.encode) if self.remote else self.resolved.encode
 
     @property
-    def choices(self) -> dict[str, Any]:
+    def choices(self) -> dict[str, Any]:  # each backend has other arguments
         """The keyword arguments of `open_runtime`; each backend has its own."""
         recipe = self.resolved.recipe
         attention = _attention(self.backend, recipe)
@@ -92,7 +92,7 @@ class Reference(NamedTuple):
     model: Source | Path
 
 
-def find_target(changes: dict[str, Any], path: Path | None, *, prefer_plan: bool = False) -> Target:
+def find_target(changes: RecipeValues, path: Path | None, *, prefer_plan: bool = False) -> Target:
     """Return the target that options ask for, of the bundle at `path` or the bundle that was built last.
 
     `changes` are options by their names in a recipe, as the user gave them; the bundle's own recipe fills the rest.
@@ -130,7 +130,7 @@ def find_target(changes: dict[str, Any], path: Path | None, *, prefer_plan: bool
             return _graph_target(resolved, bundle, backend, asked)
 
 
-def backend_of(changes: dict[str, Any]) -> str:
+def backend_of(changes: RecipeValues) -> str:
     """Return the backend that options name, or else the one that runs their file: trt for a plan, ort for a graph."""
     return changes.get("backend") or ("trt" if is_plan(changes.get("file") or "") else "ort")
 
@@ -198,7 +198,7 @@ def find_checkpoint(bundle: Bundle, recipe: Recipe) -> Source:
     return source
 
 
-def recorded(bundle: Bundle, changes: dict[str, Any]) -> Recipe:
+def recorded(bundle: Bundle, changes: RecipeValues) -> Recipe:
     """Return the recipe that a bundle was built from, with `changes`; its output is the bundle's own folder."""
     asked = {key: value for key, value in changes.items() if value is not None}
     known = {key: value for key, value in bundle.manifest["recipe"].items() if key not in CONSENT}
@@ -352,7 +352,7 @@ def _built(recipe: Recipe) -> Path:
     return bundle_folder
 
 
-def _refuse_options(backend: str, changes: dict[str, Any]) -> None:
+def _refuse_options(backend: str, changes: RecipeValues) -> None:
     """Refuse options that only another backend has.
 
     Raises:
@@ -366,7 +366,7 @@ def _refuse_options(backend: str, changes: dict[str, Any]) -> None:
         raise UsageError(f"--file {changes['file']}: torch runs the checkpoint. Leave it out, or choose --backend ort.")
 
 
-def _refuse_fixed(bundle: Bundle, changes: dict[str, Any]) -> None:
+def _refuse_fixed(bundle: Bundle, changes: RecipeValues) -> None:
     """Refuse options that only a new build can change.
 
     Raises:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from toolchain.checkpoint.tokenize import Encode
 from toolchain.data.rows import Text
@@ -14,6 +14,7 @@ from toolchain.recipe import Recipe
 from toolchain.recipe.tables import is_remote
 from toolchain.records.mlperf import MlperfBlock, MlperfRun
 from toolchain.records.mlperf import Scenario as ScenarioName
+from toolchain.records.result import Timing
 from toolchain.tensors import Infer
 
 # Option --scenario -> LoadGen's name.
@@ -25,9 +26,6 @@ OFFLINE_SAMPLES = 24_576
 # Offline is one query, which must last for the least duration. LoadGen sizes it by an expected throughput, which is the
 # measured one times this factor, in case the run is faster than the measurement.
 HEADROOM = 1.2
-
-# The speed keys of a result that is not complete yet: `latency_ms`, `runtime_throughput_per_s`, `tokens` and others.
-Speed = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def run_scenario(
     infer: Infer,
     encode: Encode,
     texts: list[Text],
-    speed: Speed,
+    speed: Timing,
     *,
     tell: Callable[[str], None],
 ) -> ScenarioRun:
@@ -81,7 +79,7 @@ def run_scenario(
     return ScenarioRun(block, run.logs)
 
 
-def loadgen_settings(recipe: Recipe, speed: Speed, *, rows: int) -> dict[str, float]:
+def loadgen_settings(recipe: Recipe, speed: Timing, *, rows: int) -> dict[str, float]:
     """Return the settings, by LoadGen's names, that differ from MLPerf's rules."""
     settings: dict[str, float] = {}
     if recipe.min_duration is not None:

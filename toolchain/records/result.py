@@ -125,7 +125,36 @@ class Environment(TypedDict):
     """Operating system and architecture."""
 
 
-class Result(TypedDict):
+class Timing(TypedDict):
+    """Latency and throughput of the measured pass."""
+
+    latency_ms: LatencyMs
+    """Latency of single rows, in milliseconds."""
+    throughput_per_s: float
+    """Rows per second of wall time, from text to logits, in batches of `tokens.batch_slots`."""
+    runtime_throughput_per_s: float
+    """Rows per second of the model alone, without tokenization."""
+    tokens: TokenCounts
+    """What the measured pass computed."""
+
+
+class Speed(Timing):
+    """Latency, throughput and memory of the measured pass."""
+
+    peak_memory_mb: PeakMemoryMb
+    """Peak memory of the measured pass, in MB."""
+
+
+class Scores(TypedDict):
+    """The metrics of a task."""
+
+    metrics: dict[str, float]
+    """Metric -> value."""
+    metrics_ci95: dict[str, list[float]]
+    """Metric -> low and high end of its 95 % bootstrap interval over rows."""
+
+
+class Result(Scores, Speed):
     """One backend on one split of one task."""
 
     schema: int
@@ -154,22 +183,8 @@ class Result(TypedDict):
     """Precision and what else distinguishes runs of one backend: `int8.cpu`, `fp16.packed`, `int8.graphs`."""
     primary: str
     """The task's main metric, which gates compare; a key of `metrics`."""
-    metrics: dict[str, float]
-    """Metric -> value."""
-    metrics_ci95: dict[str, list[float]]
-    """Metric -> low and high end of its 95 % bootstrap interval over rows."""
     agreement: Agreement
     """Agreement with the FP32 reference."""
-    latency_ms: LatencyMs
-    """Latency of single rows, in milliseconds."""
-    throughput_per_s: float
-    """Rows per second of wall time, from text to logits, in batches of `tokens.batch_slots`."""
-    runtime_throughput_per_s: NotRequired[float]
-    """Rows per second of the model alone, without tokenization."""
-    tokens: NotRequired[TokenCounts]
-    """What the measured pass computed."""
-    peak_memory_mb: PeakMemoryMb
-    """Peak memory of the measured pass, in MB."""
     roofline: NotRequired[RooflineBlock]
     """Operations, bytes, and the share of the device's ceiling that was reached."""
     energy: EnergyBlock

@@ -5,11 +5,12 @@ and `predict` gives bounds for a bundle on a GPU that is not in this machine.
 """
 
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from toolchain import graph
 from toolchain.errors import InputError, MachineError
 from toolchain.meters import nvml
+from toolchain.records.result import Timing
 from toolchain.records.roofline import RooflineBlock, Utilisation
 from toolchain.roofline.ceiling import Ceiling, measure
 from toolchain.roofline.gpus import Gpu, gpu_of
@@ -23,10 +24,7 @@ NOT_COUNTED: Final = "not_counted"
 NOT_MEASURED: Final = "not_measured"
 
 
-# `speed` contains the speed keys of a result that is not complete yet.
-def assess(
-    file: Path | None, speed: dict[str, Any], *, rows: int, backend: str, device: str, precision: str
-) -> RooflineBlock:
+def assess(file: Path | None, speed: Timing, *, rows: int, backend: str, device: str, precision: str) -> RooflineBlock:
     """Return the `roofline` block of a result, from its graph and its speed.
 
     `useful_flop` are the operations of the real tokens, each row at its own length, and `executed_flop` those of the

@@ -315,7 +315,7 @@ def test_the_record_is_not_taken_for_a_result_of_eval(bundle, without_meters, tm
     from toolchain.errors import InputError
 
     compare_energy([bundle], ["torch", "ort"], {"device": "cpu"}, log=no_log)
-    with pytest.raises(InputError, match="no results here"):
+    with pytest.raises(InputError, match="there are no results here"):
         find_results([bundle])
 
 
