@@ -82,7 +82,7 @@ def test_the_command_that_is_kept_asks_for_the_same():
     asked = {"backend": "ort", "precision": "int8", "limit": 7, "allow_pickle": True, "data": "my rows/it's"}
     command = shlex.split(command_of({**asked, "file": None}, Path("a bundle")))
     assert command[:2] == ["toolchain", "eval"]
-    assert choices(parser().parse_args(command[1:])) == (asked, Path("a bundle"))
+    assert choices(parser("eval").parse_args(command[1:])) == (asked, Path("a bundle"))
 
 
 def test_a_result_says_how_near_the_limit_it_is(bundle):
