@@ -1,4 +1,4 @@
-"""What a module `tensorrt` has, and which of the names that a source file uses it has not.
+"""The names of a module `tensorrt`, and the names that a source file uses and the module lacks.
 
 As a script it describes the module that `import tensorrt` gives, real or a double, as JSON:
 

@@ -1,4 +1,4 @@
-"""TensorRT 10 calls a Python calibrator as we think it does, and ours gives it what it can take.
+"""TensorRT 10 calls a Python calibrator as engine/calibrator.py expects, and accepts the values that ours returns.
 
 The first half is about the bindings: what they make of each answer. Most of it is silent, which is why our
 own class, in the second half, answers only what is safe.
@@ -83,12 +83,12 @@ def test_integers_in_any_sequence_are_pointers(answer: str) -> None:
 
 
 @pytest.mark.parametrize("answer", ["None", "[]"])
-def test_nothing_is_the_end_of_the_data(answer: str) -> None:
+def test_none_is_the_end_of_the_data(answer: str) -> None:
     assert batch_of(answer) == (None, "")
 
 
 @pytest.mark.parametrize("answer", ["[11.0, 12.0]", "{'a': 11, 'b': 12}", "[-1, -2]", "True", "'ab'"])
-def test_what_is_no_pointer_ends_the_data_with_a_line_on_stderr(answer: str) -> None:
+def test_a_value_that_is_not_a_pointer_ends_the_data_with_a_line_on_stderr(answer: str) -> None:
     batch, printed = batch_of(answer)
     assert batch is None
     assert "Exception caught in get_batch(): Unable to cast" in printed
@@ -124,14 +124,14 @@ def test_an_empty_cache_is_one_of_length_zero_and_not_none() -> None:
 
 
 @pytest.mark.parametrize(("answer", "reason"), [("'abc'", "not an instance of 'buffer'"), ("fail('gone')", "gone")])
-def test_a_text_or_an_exception_is_no_cache(answer: str, reason: str) -> None:
+def test_a_text_or_an_exception_is_not_a_cache(answer: str, reason: str) -> None:
     cache, printed = cache_of(answer)
     assert cache == "None"
     assert "Exception caught in read_calibration_cache()" in printed
     assert reason in printed
 
 
-def test_the_cache_to_write_is_a_view_of_memory_that_goes_away() -> None:
+def test_the_cache_to_write_is_a_view_of_memory_that_is_freed() -> None:
     code = "c = Calibrator(); Builder(c).write(b'abc'); show(kind=type(c.kept).__name__, w=c.written.decode(), "
     facts, _ = drive(code + "later=bytes(c.kept).decode())")
     assert facts == {"kind": "memoryview", "w": "abc", "later": "\0\0\0"}
@@ -143,7 +143,7 @@ def test_a_missing_method_ends_the_process(call: str) -> None:
     assert done.returncode == -signal.SIGSEGV
 
 
-def test_a_forgotten_base_is_a_type_error() -> None:
+def test_a_missing_call_of_the_base_is_a_type_error() -> None:
     code = "class Own(trt.IInt8EntropyCalibrator2):\n    def __init__(self): pass\nOwn()"
     done = real.run(10, "-c", PREAMBLE + code)
     assert "TypeError" in done.stderr
@@ -180,7 +180,7 @@ show(asked=asked, uploads=uploads, cache=builder.read(), **facts(calibrator))
     assert printed == ""
 
 
-def test_ours_asks_for_no_more_than_it_is_asked_for() -> None:
+def test_ours_reads_a_batch_only_when_one_is_requested() -> None:
     facts, _ = ours("""
 calibrator = entropy_calibrator(trt, batches(10), cache=None, upload=upload)
 Builder(calibrator).batch("input_ids")
@@ -221,7 +221,7 @@ show(asked=Builder(calibrator).batch("input_ids"), **facts(calibrator))
     assert "[1, 8]" in facts["error"]
 
 
-def test_ours_gives_a_cache_and_then_no_batch() -> None:
+def test_ours_returns_a_cache_and_no_batch() -> None:
     facts, _ = ours("""
 calibrator = entropy_calibrator(trt, batches(2), cache=b"TRT-101601-EntropyCalibration2", upload=upload)
 builder = Builder(calibrator)
@@ -231,7 +231,7 @@ show(cache=builder.read().decode(), asked=builder.batch("input_ids"), uploads=up
     assert (facts["asked"], facts["uploads"], facts["seen"]) == (None, [], 0)
 
 
-def test_ours_takes_an_empty_cache_for_none() -> None:
+def test_ours_treats_an_empty_cache_as_none() -> None:
     facts, _ = ours("show(cache=Builder(entropy_calibrator(trt, batches(1), cache=b'', upload=upload)).read())")
     assert facts["cache"] is None
 

@@ -1,4 +1,4 @@
-"""The double of TensorRT that other tests run against has nothing that the real bindings lack."""
+"""The double of TensorRT has no name that the real bindings lack."""
 
 import json
 from pathlib import Path
@@ -44,7 +44,7 @@ float17 = BuilderFlag.FP16
 """
 
 
-def test_what_a_double_makes_up_is_found(tmp_path: Path) -> None:
+def test_a_name_that_a_double_invents_is_found(tmp_path: Path) -> None:
     package = tmp_path / "tensorrt"
     package.mkdir()
     (package / "__init__.py").write_text(DOUBLE)

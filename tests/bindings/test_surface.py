@@ -1,4 +1,4 @@
-"""Every name that the code uses of TensorRT is in the real bindings of the majors that it is written for."""
+"""Every name of TensorRT that the code uses exists in the real bindings of the major versions that it states."""
 
 from pathlib import Path
 
@@ -20,19 +20,19 @@ def users() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", users(), ids=lambda path: str(path.relative_to(MODULES[0].parent)))
-def test_a_module_uses_only_what_is_there(path: Path) -> None:
+def test_a_module_uses_only_existing_names(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
     assert missing(source, surface.claimed(source)) == []
 
 
 @pytest.mark.parametrize("major", real.VERSIONS)
-def test_the_bindings_are_those_that_we_mean(major: int) -> None:
+def test_the_bindings_have_the_expected_version(major: int) -> None:
     done = real.run(major, "-c", "import tensorrt; print(tensorrt.__version__)")
     assert done.stdout.strip() == real.VERSIONS[major]
 
 
 @pytest.mark.parametrize("major", real.VERSIONS)
-def test_nothing_can_be_built_with_empty_libraries(major: int) -> None:
+def test_empty_libraries_cannot_build(major: int) -> None:
     done = real.run(major, "-c", "import tensorrt as trt; trt.Builder(trt.Logger())")
     assert "factory function returned nullptr" in done.stderr
 
@@ -59,7 +59,7 @@ def test_a_made_up_name_is_found(code: str, fault: str) -> None:
 @pytest.mark.parametrize(
     "code", ["trt.BuilderFlag.INT8", "trt.IInt8EntropyCalibrator2", "config.int8_calibrator = this", "layer.precision"]
 )
-def test_what_only_10_has_is_found_where_11_is_claimed(code: str) -> None:
+def test_a_name_that_11_lacks_is_found(code: str) -> None:
     assert missing(code, (10,)) == []
     assert [line[-len("is not in TensorRT 11") :] for line in missing(code, (10, 11))] == ["is not in TensorRT 11"]
 
@@ -72,11 +72,11 @@ def test_what_only_10_has_is_found_where_11_is_claimed(code: str) -> None:
         "make(trt.IInt8EntropyCalibrator2) if hasattr(trt, 'IInt8EntropyCalibrator2') else None",
     ],
 )
-def test_what_is_asked_for_first_may_be_missing_in_one(code: str) -> None:
+def test_a_name_behind_a_check_may_be_missing(code: str) -> None:
     assert missing(code, (10, 11)) == []
 
 
-def test_names_that_are_there_pass() -> None:
+def test_existing_names_pass() -> None:
     code = """
 builder = trt.Builder(trt.Logger(trt.Logger.WARNING))
 network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))

@@ -12,7 +12,7 @@ from typing import Any
 import tensorrt as trt
 
 POINTER_AT = 16
-"""Where pybind11 keeps the C++ object's address: after the reference count and the type."""
+"""The offset of the C++ object's address in a pybind11 object: after the reference count and the type."""
 
 BATCH_SIZE, BATCH, READ, WRITE, ALGORITHM = 4, 5, 6, 7, 8
 """Places in the table; before them are the base interface's two functions and two destructors."""

@@ -1,4 +1,4 @@
-"""The stand-ins for TensorRT and PyCUDA do what the tests of the engine builder and runner lean on."""
+"""The doubles of TensorRT and PyCUDA behave as the tests of the engine builder and the runtime need."""
 
 import json
 
@@ -64,7 +64,7 @@ def test_built_and_run_by_polygraphys_configuration(version):
 
 
 @pytest.mark.double(version="11.4.0.106")
-def test_eleven_has_not_what_only_ten_has():
+def test_11_lacks_what_only_10_has():
     assert not hasattr(trt, "IInt8EntropyCalibrator2")
     assert "INT8" not in trt.BuilderFlag.__members__
     assert not hasattr(BUILDER, "platform_has_fast_int8")
@@ -146,7 +146,7 @@ def test_calibrator_without_its_base_is_refused():
         pytest.param("", marks=pytest.mark.double(fault="no_plugins")),
     ],
 )
-def test_registry(versions):
+def test_the_registry_has_every_version(versions):
     find = trt.get_plugin_registry().get_creator
     assert find("CustomQKVToContextPluginDynamic", "2", "") is None
     trt.init_libnvinfer_plugins(LOG, "")
@@ -175,7 +175,7 @@ def test_builder_refuses_what_tensorrt_refuses():
     assert plan_of(plain(), hardware_compatibility_level=trt.HardwareCompatibilityLevel.AMPERE_PLUS) is None
 
 
-def test_timing_cache_is_kept():
+def test_timing_cache_is_saved():
     network = network_of(plain())
     config = config_of(network)
     BUILDER.build_serialized_network(network, config)

@@ -1,4 +1,4 @@
-"""Each fault of the stand-ins does what its name says, and memory behaves as on a GPU."""
+"""Each fault of the doubles has the effect that its name states, and memory behaves as on a GPU."""
 
 from pathlib import Path
 
@@ -179,7 +179,7 @@ def test_plan_is_for_its_version_and_gpu_alone(plan, cut, error):
     assert engine or LOG.has("ERROR", error), LOG.lines
 
 
-def test_memory_is_a_gpus():
+def test_memory_behaves_as_on_a_gpu():
     def refused(work, kind, text):
         with pytest.raises(kind, match=text):
             work()
