@@ -26,7 +26,7 @@ def test_the_notebook_runs_in_an_empty_folder(notebook, root, tmp_path, monkeypa
     monkeypatch.setenv("PYTHONPATH", os.fspath(root))
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", os.fspath(tmp_path / "runtime"))
     resources = {"metadata": {"path": os.fspath(tmp_path)}}
-    done = NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+    done = NotebookClient(notebook, timeout=None, kernel_name="python3", resources=resources).execute()
     printed = "".join(
         output.text for cell in done.cells if cell.cell_type == "code" for output in cell.outputs if "text" in output
     )
