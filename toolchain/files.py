@@ -1,4 +1,4 @@
-"""Files: digests, JSON, and folders that change all at once or not at all."""
+"""Files: digests, JSON, and folders that are replaced in one step."""
 
 import ctypes
 import errno
@@ -13,8 +13,9 @@ from typing import Any
 
 from toolchain.errors import InputError, first_line
 
+# Constants of renameat2(2), from linux/fcntl.h and linux/fs.h.
 _AT_FDCWD = -100
-_RENAME_EXCHANGE = 2  # linux/fs.h
+_RENAME_EXCHANGE = 2
 
 
 def sha256_file(path: Path) -> str:
@@ -24,7 +25,7 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_json(value: Any) -> str:
-    """Return the hex SHA-256 of a JSON value, independent of key order."""
+    """Return the hex SHA-256 of a JSON value. The order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -50,7 +51,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` beside `path`, then rename: a reader sees the old file or the new one."""
+    """Write `data` beside `path` and rename it, so that a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -62,12 +63,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON; never half of it."""
+    """Write `value` as indented JSON, in one step as `write_bytes` does."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def carry(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source` without copying bytes, or a copy where links fail."""
+    """Make `target` a hard link to `source`, or a copy if the file system has no hard links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
@@ -77,9 +78,9 @@ def carry(source: Path, target: Path) -> None:
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder`, which takes its place when the block ends without an error.
+    """Yield an empty folder beside `folder`, which replaces it when the block ends without an error.
 
-    What a run left that was killed is cleared away first: whoever calls this holds the folder's lock.
+    The caller holds the lock of `folder`, so the remains of a run that was killed can be removed first.
     """
     recover(folder)
     beside = folder.parent / f".{folder.name}.new"
@@ -90,20 +91,20 @@ def replacing(folder: Path) -> Iterator[Path]:
         sync_tree(beside)
         exchange(beside, folder)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)  # by now what stood there before, if anything did
+        shutil.rmtree(beside, ignore_errors=True)  # after the exchange this is the old version
 
 
 def sync_tree(folder: Path) -> None:
-    """Flush every file and folder below `folder` to the disk, so that a power cut loses none."""
+    """Flush every file and folder below `folder` to the disk, so that a power cut cannot lose them."""
     for path in [*folder.rglob("*"), folder]:
         _sync(path)
 
 
 def exchange(new: Path, current: Path) -> None:
-    """Put the folder `new` at `current`; what stood there is then at `new`, if anything did.
+    """Put the folder `new` at `current`; the old folder, if there was one, is then at `new`.
 
-    With renameat2(2) it is one step. Where the kernel or the file system has no exchange, the
-    old folder is first moved to `.<name>.old`; `recover` puts it back after a crash in between.
+    With renameat2(2) this is one step. If the kernel or the file system has no exchange, the old folder is first moved
+    to `.<name>.old`, and `recover` moves it back after a crash in between.
     """
     new, current = new.resolve(), current.resolve()
     if not current.exists():
@@ -117,12 +118,12 @@ def exchange(new: Path, current: Path) -> None:
 
 
 def interrupted(current: Path) -> bool:
-    """Return whether an `exchange` to `current` is under way, or was when it crashed."""
+    """Return whether an `exchange` to `current` is under way or was interrupted by a crash."""
     return _kept(current.resolve()).exists()
 
 
 def recover(current: Path) -> None:
-    """Undo what a crash left of an `exchange` to `current`."""
+    """Undo an `exchange` to `current` that was interrupted by a crash."""
     current = current.resolve()
     kept = _kept(current)
     if kept.exists():

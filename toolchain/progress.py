@@ -1,4 +1,4 @@
-"""A bar for long work, where a person is watching."""
+"""A progress bar for long work, on a terminal."""
 
 import logging
 import sys
@@ -9,15 +9,15 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
+# A redraw takes about a millisecond, so two per second do not disturb a pass that is timed.
 REDRAW_S = 0.5
-"""A drawing takes about a millisecond, which a pass that is timed should not notice."""
 
+# Advances a bar by one, or by the number that it is given.
 Advance = Callable[..., None]
-"""Moves a bar on: by one, or by the number that it is given."""
 
 
 def track(items: Iterable[Item], *, total: int, text: str) -> Iterator[Item]:
-    """Yield `items`, with a bar as `bar` draws it."""
+    """Yield `items` and advance a bar after each."""
     with bar(total, text) as advance:
         for item in items:
             yield item
@@ -26,12 +26,13 @@ def track(items: Iterable[Item], *, total: int, text: str) -> Iterator[Item]:
 
 @contextmanager
 def bar(total: int | None, text: str, *, unit: str | None = None) -> Iterator[Advance]:
-    """Yield a function that moves a bar on; drawn if stderr is a terminal and not told to be quiet.
+    """Yield a function that advances a bar. The bar is drawn if stderr is a terminal, except with `-q`.
 
-    With a `unit`, such as rows, the speed stands beside it. A bar within a bar is not drawn.
+    With a `unit`, such as rows, the bar shows the throughput too. A bar inside another bar is not drawn.
 
-    It is drawn only when it is moved on, so that it may stand in what is timed, and moves between windows that are
-    measured. A `total` of None stands for an unknown number: that bar is drawn by a thread of its own, never there.
+    The bar is drawn only when it is advanced, without a thread, so it may be used in a pass that is timed and between
+    measurement windows. A `total` of None means that the number is unknown. A thread draws that bar, so it must not be
+    used there.
     """
     global _drawn
     if _drawn or not sys.stderr.isatty() or not logging.getLogger("toolchain").isEnabledFor(logging.INFO):
@@ -57,7 +58,7 @@ def bar(total: int | None, text: str, *, unit: str | None = None) -> Iterator[Ad
 
 
 def _now_and_then(draw: Callable[[int, float], None], *, clock: Callable[[], float] = time.monotonic) -> Advance:
-    """Return what counts, and calls `draw` with the count and the mean speed if it did not a moment ago."""
+    """Return a function that counts, and calls `draw` with the count and the mean throughput every REDRAW_S."""
     start_s, drawn_s, done = clock(), -REDRAW_S, 0
 
     def advance(count: int = 1) -> None:

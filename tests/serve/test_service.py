@@ -234,7 +234,7 @@ def test_a_long_text_is_truncated(demo_bundle):
     ("choices", "error", "words"),
     [
         ({"instances": 0}, UsageError, "--instances 0"),
-        ({"name": "../x"}, UsageError, "--name ../x: no name of a model"),
+        ({"name": "../x"}, UsageError, "--name ../x: not a name for a model"),
         ({"backend": "torch"}, UsageError, "--backend torch: cannot be served"),
         ({"file": "model.int8.onnx"}, InputError, "has no model.int8.onnx"),
         ({"trust": "0" * 64}, InputError, "is not the trusted"),

@@ -1,9 +1,9 @@
-"""The scales of an INT8 plugin engine: a calibration cache, made by ourselves or by TensorRT 10's calibrator.
+"""The scales of an INT8 engine on the plugin path: a calibration cache from our ranges or TensorRT 10's calibrator.
 
-TensorRT's own way takes two networks. Plugins of variable length cannot be calibrated, and those of fixed length fit
-neither ONNX's convolutions nor, in INT8, a head size of 32. So a static FP32 network of the fixed-length kind is
-calibrated, as NVIDIA's BERT sample did, and its cache then gives the scales of the network that is shipped. Both take
-their tensors' names from one table (graph/encoder.py).
+TensorRT's calibrator needs two networks. Plugins of variable length cannot be calibrated, and those of fixed length fit
+neither ONNX's convolutions nor, in INT8, a head size of 32. So a static FP32 network with fixed-length plugins is
+calibrated, as in NVIDIA's BERT sample, and its cache gives the scales of the network that is built. Both networks take
+the names of their tensors from one table (graph/encoder.py).
 """
 
 from collections.abc import Iterator
@@ -36,10 +36,10 @@ CACHE = "calibration.cache"
 def find_scales(
     resolved: ResolvedRecipe, staging: Path, trt: Any, tag: Tag, encoder: Encoder, profile: Profile, device: str
 ) -> bytes:
-    """Return the cache that the engine takes its scales from, and keep it with its side-car beside the plan.
+    """Return the calibration cache of the engine, and write it with its record beside the plan.
 
     Raises:
-        InputError: a cache that was given does not fit, or TensorRT's calibration is not whole.
+        InputError: a cache that was given does not fit, or TensorRT's calibration is incomplete.
     """
     recipe, needed = resolved.recipe, tensor_names(encoder)
     target = staging / tag.folder / CACHE
@@ -66,11 +66,11 @@ def find_scales(
         about = known
     else:
         data, fed = calibrate_static(resolved, trt, encoder, profile, device)
-        # Of the tensors between those of the table, none may get a scale, or TensorRT might run it in INT8.
+        # Tensors outside the table must not get a scale, or TensorRT might run them in INT8.
         data = cache.select_tensors(data, needed, where="TensorRT's cache")
         about = {**fits, **fed, "calibrator": "tensorrt", "cache_sha256": cache.cache_digest(data)}
     cache.write_cache(target, data, about)
-    data, known = cache.read_cache(target)  # what TensorRT wrote is checked like a stranger's
+    data, known = cache.read_cache(target)  # the cache of TensorRT is checked like one from a user
     cache.check_cache(data, where=CACHE, version=tag.tensorrt, needed=needed, about=known, fits=fits)
     return data
 
@@ -78,16 +78,16 @@ def find_scales(
 def own_ranges(resolved: ResolvedRecipe, staging: Path, encoder: Encoder) -> dict[str, float]:
     """Return the amax of every tensor of the table, from calibration.json and one more pass over the rows.
 
-    TensorRT leaves a product out of INT8 if what it reads or what it gives has no scale. What products read is
-    calibrated; of what they give, which stays in float16, the largest |x| is enough.
+    TensorRT does not run a GEMM in INT8 if an input or the output has no scale. The inputs are calibrated. The outputs
+    stay in float16, so for them the largest |x| is enough.
 
     Raises:
-        InputError: calibration.json or the rows are missing or of another graph.
+        InputError: calibration.json or the rows are missing, or belong to another graph.
     """
     calibration = read_calibration(staging / "calibration.json")
     if calibration.smoothing:
         raise InputError(
-            "calibration.json: its ranges are those of a smoothed graph, and the plugins' has no smoothing. "
+            "calibration.json: its ranges are those of a smoothed graph, and the graph with plugins has no smoothing. "
             "Calibrate without --smooth and auto, or give --calibrator tensorrt."
         )
     found = plugin_ranges(encoder, calibration.ranges)
@@ -107,13 +107,13 @@ def own_ranges(resolved: ResolvedRecipe, staging: Path, encoder: Encoder) -> dic
 def calibrate_static(
     resolved: ResolvedRecipe, trt: Any, encoder: Encoder, profile: Profile, device: str
 ) -> tuple[bytes, CalibratorRows]:
-    """Let TensorRT calibrate the static network on the job's rows; return its cache and what it was fed.
+    """Let TensorRT calibrate the static network on the calibration rows; return its cache and a record of the rows.
 
-    Rows are cut and padded to the profile's OPT shape, since TensorRT reads that many bytes whatever it is given. The
+    Rows are truncated and padded to the profile's OPT shape, because TensorRT always reads that number of bytes. The
     plugins leave padding out of attention, but padded positions do enter TensorRT's histograms.
 
     Raises:
-        InputError: there are fewer rows than one batch, or TensorRT gives no cache or stops early.
+        InputError: there are fewer rows than one batch, or TensorRT writes no cache or stops early.
     """
     rows = resolved.calibration_rows
     size, length = profile.batch[1], profile.length[1]
@@ -125,9 +125,8 @@ def calibrate_static(
         )
     builder = Builder(trt, "calibration network")
     network = builder.empty(strongly_typed=False)
-    network_weights = static_network(
-        trt, network, encoder, batch=size, length=length, versions=plugin_versions(trt, FIXED_LENGTH)
-    )
+    versions = plugin_versions(trt, FIXED_LENGTH)
+    network_weights = static_network(trt, network, encoder, batch=size, length=length, versions=versions)
     with open_gpu(device) as gpu:
         buffers = {name: gpu.buffer(array.nbytes) for name, array in batches[0].items()}
 
@@ -157,7 +156,7 @@ def calibrate_static(
 
 
 def _batches(resolved: ResolvedRecipe, size: int, length: int, *, with_types: bool) -> Iterator[Batch]:
-    """Yield whole batches as the static network takes them: ids int32 [length, size], lengths int32 [size, 1]."""
+    """Yield full batches for the static network: ids int32 [length, size] and lengths int32 [size, 1]."""
     tokens = encode(
         resolved.tokenizer, resolved.calibration_rows.texts, max_length=length, inputs=resolved.source.inputs
     )

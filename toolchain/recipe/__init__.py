@@ -1,8 +1,8 @@
-"""Recipes: every choice that changes a result, from flags, `--set` and TOML, in one place.
+"""Recipes: every choice that changes a result, from flags, `--set` and TOML files.
 
-A recipe is inert data. Its keys are the command line's options with `_` for `-`; precedence is
-flag, `--set`, recipe file, default. The command line is made from the table below, so that an
-option means the same wherever it stands.
+A recipe is plain data. Its keys are the options of the command line with `_` for `-`. A flag overrides `--set`, which
+overrides the recipe's file, which overrides the default. The command line is made from the class below, so an option
+means the same in every command.
 """
 
 import dataclasses
@@ -19,10 +19,12 @@ from toolchain.recipe.tables import BACKENDS, METHODS, capturing, is_remote
 
 DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+# Implementations of attention in PyTorch: see runtimes/attention.py.
 ATTENTIONS = ("eager", "sdpa", "flash", "flex", "packed")
-"""How PyTorch may attend: see runtimes/attention.py."""
 
+# TensorRT's hardware compatibility levels.
 HARDWARE = ("none", "same-compute-capability", "ampere-plus")
+# Options of a TensorRT engine. They change no graph.
 ENGINE = (
     "calibrator",
     "attention",
@@ -34,8 +36,8 @@ ENGINE = (
     "version_compatible",
     "hardware_compatible",
 )
-"""Options of a TensorRT engine: they change no graph."""
 
+# Options of the energy measurement.
 ENERGY = (
     "energy",
     "energy_window",
@@ -47,23 +49,23 @@ ENERGY = (
     "carbon_intensity",
     "pue",
 )
-"""Options of measuring energy."""
 
+# Scenarios of MLPerf.
 SCENARIOS = ("single-stream", "offline", "server")
-"""Of MLPerf."""
 
+# Options of a run under MLPerf's LoadGen.
 MLPERF = ("scenario", "min_duration", "target_qps", "target_latency_ms")
-"""Options of a run under MLPerf's LoadGen."""
 
+# A range method with a percentile of its own, such as percentile-99.9.
 PERCENTILE = re.compile(r"percentile-(\d+(?:\.\d+)?)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One run's choices. Unknown keys, wrong types and values out of range are refused.
+    """The choices of one run.
 
     Raises:
-        UsageError: on construction, naming the key and the value.
+        UsageError: on construction, if a value has the wrong type, is out of range, or excludes another.
     """
 
     model: str | None = option(
@@ -81,10 +83,12 @@ class Recipe:
         None, "number type (default fp16 to build; as built to evaluate)", choices=PRECISIONS
     )
     backend: str | None = option(None, "where to run", choices=BACKENDS.keys())
-    url: str | None = option(None, "of the server (triton, service): http://HOST:PORT[/v2/models/NAME]", metavar="URL")
+    url: str | None = option(
+        None, "address of the server (triton, service): http://HOST:PORT[/v2/models/NAME]", metavar="URL"
+    )
     token_file: str | None = option(None, "file with the server's bearer token", metavar="FILE")
     device: str = option("auto", "auto, cpu or cuda[:N]", metavar="DEVICE")
-    file: str | None = option(None, "which artefact of the bundle to take", metavar="NAME")
+    file: str | None = option(None, "artefact of the bundle to run", metavar="NAME")
     output: str | None = option(
         None,
         "the bundle (default engines/build/<model>-<task>-<precision>)",
@@ -94,23 +98,25 @@ class Recipe:
     calib_samples: int = option(512, "rows to calibrate with", metavar="N", least=1)
     calib_method: str = option(
         "entropy",
-        "how a range is chosen: entropy, minmax, mse, percentile (of 99.99), percentile-P, "
-        "or auto: whatever comes nearest to FP32",
+        "range method: entropy, minmax, mse, percentile (99.99), percentile-P, or auto, "
+        "which takes the one nearest to FP32",
         metavar="METHOD",
     )
     smooth: float | None = option(
         None, "SmoothQuant's alpha, 0 to 1 (default none; auto tries several)", metavar="ALPHA"
     )
     keep: str | None = option(
-        None, "products to leave out of INT8: names or patterns such as '*.ffn.lin2'", metavar="A[,B]"
+        None, "GEMMs to keep out of INT8: names or patterns such as '*.ffn.lin2'", metavar="A[,B]"
     )
-    calib_data: str | None = option(None, "folder whose train.* is calibrated with instead", metavar="DIR")
-    calibration: str | None = option(None, "ranges made before", metavar="FILE")
+    calib_data: str | None = option(None, "folder whose train.* has the calibration rows instead", metavar="DIR")
+    calibration: str | None = option(None, "calibration.json or TensorRT cache of an earlier run", metavar="FILE")
     max_length: int | None = option(
         None, "truncation length (default 128, or the model's if less)", metavar="N", least=2
     )
     atol: float = option(1e-4, "largest |logit difference| of the export", metavar="X")
-    calibrator: str = option("own", "whose ranges INT8 takes: own, or TensorRT 10's", choices=("own", "tensorrt"))
+    calibrator: str = option(
+        "own", "source of the INT8 ranges: own, or tensorrt for TensorRT 10's calibrator", choices=("own", "tensorrt")
+    )
     attention: str = option(
         "native",
         "build: native, by TensorRT itself, or plugin, by its plugins; eval on torch: eager, sdpa, or without padding "
@@ -118,46 +124,54 @@ class Recipe:
         choices=("native", "plugin", *ATTENTIONS),
     )
     batch_size: str | None = option(
-        None, "rows a batch of an engine, or one number for all three (default 1,32,128)", metavar="MIN,OPT,MAX"
+        None, "rows per batch of an engine, or one number for all three (default 1,32,128)", metavar="MIN,OPT,MAX"
     )
-    seq_len: str | None = option(None, "tokens a row of an engine (default 1,64,<max length>)", metavar="MIN,OPT,MAX")
-    buckets: str | None = option(None, "one optimisation profile a length instead", metavar="16,32,64,128")
-    workspace_mb: int | None = option(None, "memory that TensorRT may work in", metavar="MB", least=1)
+    seq_len: str | None = option(None, "tokens per row of an engine (default 1,64,<max length>)", metavar="MIN,OPT,MAX")
+    buckets: str | None = option(None, "one optimisation profile for each length instead", metavar="16,32,64,128")
+    workspace_mb: int | None = option(None, "workspace memory that TensorRT may use", metavar="MB", least=1)
     optimization_level: int | None = option(
-        None, "0 to 5: how long TensorRT may look (its default 3)", metavar="N", least=0
+        None, "TensorRT's builder optimisation level, 0 to 5 (its default is 3)", metavar="N", least=0
     )
-    version_compatible: bool = option(False, "a plan that later TensorRT versions load too, somewhat slower")
-    hardware_compatible: str = option("none", "a plan for other GPUs too", choices=HARDWARE)
-    cuda_graphs: bool = option(False, "record each shape's work once and replay it")
-    compile: bool = option(False, "let torch.compile write the kernels (torch)")
+    version_compatible: bool = option(
+        False, "build a plan that later TensorRT versions load too; it is somewhat slower"
+    )
+    hardware_compatible: str = option("none", "build a plan for other GPUs too", choices=HARDWARE)
+    cuda_graphs: bool = option(False, "capture a CUDA graph of each shape and replay it")
+    compile: bool = option(False, "compile the model with torch.compile (torch)")
     max_drop: float | None = option(
         None, "gate: refuse a larger drop of the task's metric, in points (1/100)", metavar="POINTS"
     )
-    confidence: float = option(0.95, "of the gate's one-sided interval", metavar="SHARE")
-    strict: bool = option(False, "let a gate that cannot tell fail")
-    budget: int = option(40, "graphs that a search may evaluate", metavar="N", least=2)
+    confidence: float = option(0.95, "confidence of the gate's one-sided interval", metavar="SHARE")
+    strict: bool = option(False, "fail a gate that cannot tell")
+    budget: int = option(40, "number of graphs that a search may evaluate", metavar="N", least=2)
     limit: int | None = option(None, "evaluate the first N rows only", metavar="N", least=1)
-    energy: bool = option(False, "measure energy too, under a load of its own")
-    energy_window: float = option(30.0, "length of a window, at least 5", metavar="S")
-    energy_windows: int | None = option(None, "how many windows (default 5; compare 10)", metavar="N", least=1)
+    energy: bool = option(False, "measure energy too, under its own load")
+    energy_window: float = option(30.0, "length of a measurement window, at least 5", metavar="S")
+    energy_windows: int | None = option(None, "number of windows (default 5; compare 10)", metavar="N", least=1)
     energy_warmup: float = option(120.0, "longest warm-up", metavar="S")
     energy_batch_sizes: str | None = option(None, "measure batches of these sizes too", metavar="1,8,32")
-    rate: float | None = option(None, "energy at so many requests a second, with the idle between", metavar="R")
-    require_energy: bool = option(False, "end with 4 where energy cannot be measured")
-    carbon_intensity: float | None = option(None, "of your electricity, to show grams of CO2", metavar="G_PER_KWH")
-    pue: float = option(1.0, "power usage effectiveness of your data centre", metavar="X")
-    scenario: str | None = option(None, "run one of MLPerf's scenarios too, under its LoadGen", choices=SCENARIOS)
-    min_duration: float | None = option(None, "of the scenario, from 1 (default 600, as MLPerf asks)", metavar="S")
-    target_qps: float | None = option(
-        None, "server: rows that arrive a second; offline: rows a second to expect (default as measured)", metavar="R"
+    rate: float | None = option(
+        None, "measure energy at this number of requests per second, with the idle time between them", metavar="R"
     )
-    target_latency_ms: float | None = option(None, "server: bound of the 99th percentile (default 10)", metavar="MS")
+    require_energy: bool = option(False, "exit with 4 if energy cannot be measured")
+    carbon_intensity: float | None = option(
+        None, "carbon intensity of your electricity, to show grams of CO2", metavar="G_PER_KWH"
+    )
+    pue: float = option(1.0, "power usage effectiveness of your data centre", metavar="X")
+    scenario: str | None = option(None, "run a scenario of MLPerf too, under its LoadGen", choices=SCENARIOS)
+    min_duration: float | None = option(
+        None, "duration of the scenario, at least 1 (default 600, as MLPerf requires)", metavar="S"
+    )
+    target_qps: float | None = option(
+        None, "server: arriving rows per second; offline: expected rows per second (default as measured)", metavar="R"
+    )
+    target_latency_ms: float | None = option(None, "server: limit of the 99th percentile (default 10)", metavar="MS")
     trust: str | None = option(None, "refuse a bundle with another digest", metavar="DIGEST")
     seed: int = option(0, "seed of every random choice", metavar="N", least=0)
-    allow_pickle: bool = option(False, "load pickle checkpoints, which can run code")
-    trust_remote_code: bool = option(False, "run the code that a hub repository brings")
-    force: bool = option(False, "redo what is up to date")
-    dry_run: bool = option(False, "print what would be done, and do nothing")
+    allow_pickle: bool = option(False, "load pickled checkpoints, which can run code")
+    trust_remote_code: bool = option(False, "run the code in a hub repository")
+    force: bool = option(False, "redo steps that are up to date")
+    dry_run: bool = option(False, "print the steps that would run, and run none")
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -171,7 +185,7 @@ class Recipe:
         if not 0.5 < self.confidence < 1:
             raise UsageError(f"--confidence {self.confidence}: not above 0.5 and below 1. Give a share such as 0.95.")
         if self.strict and self.max_drop is None:
-            raise UsageError("--strict: there is no gate to be strict about. Give --max-drop POINTS.")
+            raise UsageError("--strict: there is no gate. Give --max-drop POINTS.")
         self._check_energy()
         self._check_scenario()
         if self.attention in ATTENTIONS and self.backend not in (None, "torch"):
@@ -194,7 +208,7 @@ class Recipe:
             raise UsageError(f"--optimization-level {self.optimization_level}: above 5. Give 0 to 5.")
         if self.calibrator == "tensorrt" and self.attention != "plugin":
             raise UsageError(
-                "--calibrator tensorrt: TensorRT ignores it where it fuses a transformer's attention itself, and would "
+                "--calibrator tensorrt: TensorRT ignores it where it fuses attention itself, and would "
                 "run in floating point. Add --attention plugin, or leave it out for ranges of our own."
             )
         if self.version_compatible and self.attention == "plugin":
@@ -247,11 +261,11 @@ class Recipe:
             if not least <= value < math.inf:
                 raise UsageError(f"{flag} {value:g}: too small or not a number. Give {least} or more.")
         if self.scenario == "server" and self.target_qps is None:
-            raise UsageError("--scenario server: at which rate? Give --target-qps R, below the rows/s that eval shows.")
+            raise UsageError("--scenario server: no rate. Give --target-qps R, below the rows/s that eval shows.")
 
     @property
     def wants_energy(self) -> bool:
-        """Whether energy is to be measured."""
+        """Whether energy will be measured."""
         return self.energy or self.require_energy
 
     @property
@@ -259,7 +273,7 @@ class Recipe:
         """The sizes of `energy_batch_sizes`.
 
         Raises:
-            UsageError: they are not numbers from 1.
+            UsageError: they are not whole numbers of at least 1.
         """
         parts = [part.strip() for part in (self.energy_batch_sizes or "").split(",") if part.strip()]
         if not all(part.isdecimal() and int(part) for part in parts):
@@ -268,7 +282,7 @@ class Recipe:
 
     @property
     def gives_cache(self) -> bool:
-        """Whether `calibration` names a TensorRT cache, and not a calibration.json."""
+        """Whether `calibration` names a TensorRT cache instead of a calibration.json."""
         return self.calibration is not None and self.calibration.endswith(".cache")
 
     @classmethod

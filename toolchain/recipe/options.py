@@ -1,4 +1,4 @@
-"""One option: its declaration as a field of a data class, its flag, its check, and its value in TOML."""
+"""Options: their declaration as fields of a data class, their flags, their checks, and their values in TOML."""
 
 import dataclasses
 import tomllib
@@ -47,13 +47,13 @@ def load_toml(path: Path) -> dict[str, Any]:
 
 
 def joined(value: Any) -> Any:
-    """Return a list of texts as an option has it, `A,B`; a recipe may write either."""
+    """Return a list of texts as one text, `A,B`, which an option takes; a recipe may write either."""
     names = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
     return ",".join(value) if names else value
 
 
 def toml_value(text: str) -> Any:
-    """Return the value that a text stands for in TOML, or the text itself."""
+    """Return the value of a text read as TOML, or the text itself if it is not TOML."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -61,7 +61,7 @@ def toml_value(text: str) -> Any:
 
 
 def check(field: "dataclasses.Field[Any]", value: Any) -> None:
-    """Refuse a value of the wrong type, below the least, above the most, or outside the choices.
+    """Refuse a value of the wrong type, out of range, or outside the choices.
 
     Raises:
         UsageError: naming the option and the value.
