@@ -10,15 +10,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import hypothesis
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from tests.forked import start
 from tests.nvml.scripted import ScriptedNvml
@@ -38,6 +38,8 @@ hypothesis.settings.load_profile("default")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A name, and a function that fills the folder of that name; the folder is returned.
+Once = Callable[[str, Callable[[Path], object]], Path]
 SERVER = pytest.StashKey[start.Server]()
 
 
@@ -59,15 +61,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
 
 
+def call_in_double(
+    function: Callable[..., Any], chosen: Mapping[str, str] = MappingProxyType({}), **given: Any
+) -> None:
+    """Call a function of a test module with the stand-ins for TensorRT and PyCUDA; `chosen` are TRT_DOUBLE_*."""
+    names = {f"TRT_DOUBLE_{name.upper()}": value for name, value in chosen.items()}
+    start.call(function, given, DOUBLE / "site", TRT_DOUBLE="", **names)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run what needs a process of its own in one: with the scripted NVML, or the doubles of TensorRT and PyCUDA."""
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
     double = [marker.kwargs for marker in pyfuncitem.iter_markers("double")]
     if double:
-        chosen = functools.reduce(operator.or_, reversed(double))
-        names = {f"TRT_DOUBLE_{name.upper()}": value for name, value in chosen.items()}
-        start.call(pyfuncitem.function, arguments, DOUBLE / "site", TRT_DOUBLE="", **names)
+        call_in_double(pyfuncitem.function, functools.reduce(operator.or_, reversed(double)), **arguments)
     elif any(isinstance(value, ScriptedNvml) for value in arguments.values()):
         start.call(pyfuncitem.function, arguments)
     else:
@@ -89,6 +97,26 @@ def share_processors(worker: str, count: int) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if SERVER in config.stash:
         config.stash[SERVER].close()
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Return what makes a folder once for all workers: the first that asks fills it, and the others wait for it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, done = shared / "once" / name, shared / "once" / f"{name}.done"
+        done.parent.mkdir(exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -135,21 +163,18 @@ def tiny(by_path: Callable[[str], ModuleType]) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def tiny_distilbert(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made: Path = tiny.make_checkpoint(tmp_path_factory.mktemp("models") / "distilbert", "distilbert")
-    return made
+def tiny_distilbert(tiny: ModuleType, once: Once) -> Path:
+    return once("distilbert", lambda folder: tiny.make_checkpoint(folder, "distilbert"))
 
 
 @pytest.fixture(scope="session")
-def tiny_bert(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made: Path = tiny.make_checkpoint(tmp_path_factory.mktemp("models") / "bert", "bert")
-    return made
+def tiny_bert(tiny: ModuleType, once: Once) -> Path:
+    return once("bert", lambda folder: tiny.make_checkpoint(folder, "bert"))
 
 
 @pytest.fixture(scope="session")
-def tiny_roberta(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made: Path = tiny.make_checkpoint(tmp_path_factory.mktemp("models") / "roberta", "roberta")
-    return made
+def tiny_roberta(tiny: ModuleType, once: Once) -> Path:
+    return once("roberta", lambda folder: tiny.make_checkpoint(folder, "roberta"))
 
 
 @pytest.fixture(scope="session")
@@ -172,16 +197,17 @@ def checkpoints(tiny_distilbert: Path, tiny_bert: Path, tiny_roberta: Path) -> d
 
 
 @pytest.fixture(scope="session")
-def exported(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def exported(checkpoints: dict[str, Path], once: Once) -> dict[str, Path]:
     """Architecture -> its float32 graph."""
     from toolchain.checkpoint.export import export
     from toolchain.checkpoint.model import find_model
 
-    made = {}
-    for kind, folder in checkpoints.items():
-        made[kind] = tmp_path_factory.mktemp("onnx") / f"{kind}.onnx"
-        export(find_model(str(folder)), made[kind])
-    return made
+    def fill(folder: Path) -> None:
+        for kind, checkpoint in checkpoints.items():
+            export(find_model(str(checkpoint)), folder / f"{kind}.onnx")
+
+    folder = once("onnx", fill)
+    return {kind: folder / f"{kind}.onnx" for kind in checkpoints}
 
 
 @pytest.fixture(scope="session")
@@ -242,15 +268,17 @@ def reference(checkpoints: dict[str, Path]) -> Callable[[str, dict[str, Any]], A
 
 
 @pytest.fixture(scope="session")
-def sentences(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sentences(tiny: ModuleType, once: Once) -> Path:
     """A folder of labelled random sentences: train.csv with 60 rows and validation.csv with 40."""
-    folder = tmp_path_factory.mktemp("sentences")
-    generator = np.random.default_rng(5)
-    for split, count in (("train", 60), ("validation", 40)):
-        texts = [" ".join(generator.choice(tiny.WORDS, generator.integers(3, 30))) for _ in range(count)]
-        lines = [f"{text},{generator.integers(2)}" for text in texts]
-        (folder / f"{split}.csv").write_text("sentence,label\n" + "\n".join(lines) + "\n")
-    return folder
+
+    def fill(folder: Path) -> None:
+        generator = np.random.default_rng(5)
+        for split, count in (("train", 60), ("validation", 40)):
+            texts = [" ".join(generator.choice(tiny.WORDS, generator.integers(3, 30))) for _ in range(count)]
+            lines = [f"{text},{generator.integers(2)}" for text in texts]
+            (folder / f"{split}.csv").write_text("sentence,label\n" + "\n".join(lines) + "\n")
+
+    return once("sentences", fill)
 
 
 def run_double(*arguments: object, cwd: Path | None = None, double: bool = True, **chosen: str) -> Any:
@@ -269,18 +297,13 @@ def toolchain() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def snippet() -> Callable[..., None]:
-    """Return what runs a piece of Python with the stand-ins, and fails where it fails."""
-
-    def run(code: str, **chosen: Any) -> None:
-        found = run_double("-c", textwrap.dedent(code), **chosen)
-        assert found.returncode == 0, found.stderr
-
-    return run
+def in_double() -> Callable[..., None]:
+    """Return what calls a function of a test module in a process that sees the stand-ins, and fails where it fails."""
+    return call_in_double
 
 
 @pytest.fixture(scope="session")
-def typed_bundles(tiny: ModuleType, sentences: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def typed_bundles(tiny: ModuleType, sentences: Path, once: Once) -> dict[str, Path]:
     """Precision -> a bundle of graphs alone, whose heads are as large as the attention plugin wants, and its logits.
 
     Each has been evaluated by ONNX Runtime on the graph that TensorRT takes; read only.
@@ -289,30 +312,20 @@ def typed_bundles(tiny: ModuleType, sentences: Path, tmp_path_factory: pytest.Te
     from toolchain.pipeline import evaluate
     from toolchain.recipe import Recipe
 
-    home = tmp_path_factory.mktemp("typed")
-    checkpoint = tiny.make_checkpoint(home / "model", dim=64, hidden_dim=128)
-    made: dict[str, Path] = {}
-    for precision in ("fp32", "fp16", "int8"):
-        target = home / precision
-        if made:
-            shutil.copytree(made["fp32"], target)  # what is exported once is carried over
-        build(
-            Recipe.make(
-                {
-                    "model": str(checkpoint),
-                    "data": str(sentences),
-                    "precision": precision,
-                    "calib_samples": 24,
-                    "output": str(target),
-                }
-            ),
-            engine=False,
-        )
-        file = {"fp32": "model.onnx"}.get(precision, f"model.{precision}.onnx")
-        evaluate({"backend": "ort", "device": "cpu", "file": file}, bundle=target, tell=lambda line: None)
-        made[precision] = target
-    checkpoint.rename(home / "away")  # an engine needs it no more
-    return made
+    def fill(home: Path) -> None:
+        checkpoint = tiny.make_checkpoint(home / "model", dim=64, hidden_dim=128)
+        values = {"model": str(checkpoint), "data": str(sentences), "calib_samples": 24}
+        for precision, file in files.items():
+            target = home / precision
+            if precision != "fp32":
+                shutil.copytree(home / "fp32", target)  # so that it is exported once
+            build(Recipe.make(values | {"precision": precision, "output": str(target)}), engine=False)
+            evaluate({"backend": "ort", "device": "cpu", "file": file}, bundle=target, tell=lambda line: None)
+        checkpoint.rename(home / "away")  # an engine needs it no more
+
+    files = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
+    home = once("typed", fill)
+    return {precision: home / precision for precision in files}
 
 
 @pytest.fixture
@@ -322,14 +335,36 @@ def bundle_of(typed_bundles: dict[str, Path], tmp_path: Path) -> Callable[[str],
 
 
 @pytest.fixture(scope="session")
-def demo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def begun(tiny_distilbert: Path, sentences: Path, once: Once) -> Callable[[str, Path], Path]:
+    """Return what copies the tiny DistilBERT's bundle of a precision to where a build goes on from it.
+
+    A step is skipped where its inputs are the same: the export in every build of that checkpoint, and the calibration
+    with 20 rows of `sentences` by the default method.
+    """
+    from toolchain.bundle.build import build
+    from toolchain.recipe import Recipe
+
+    values = {"model": str(tiny_distilbert), "data": str(sentences), "calib_samples": 20}
+
+    def copy(precision: str, target: Path) -> Path:
+        def fill(folder: Path) -> None:
+            if precision != "fp32":
+                copy("fp32", folder)
+            build(Recipe.make(values | {"precision": precision, "output": str(folder)}), engine=False)
+
+        return shutil.copytree(once(f"distilbert-{precision}", fill), target, dirs_exist_ok=True)
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def demo_bundle(once: Once) -> Path:
     """The demo's bundle in FP32, which takes one text and names two classes; read only."""
     from toolchain.bundle.build import build
     from toolchain.recipe import Recipe
 
-    target = tmp_path_factory.mktemp("demo") / "demo"
-    build(Recipe.make({"model": "demo", "task": "demo", "precision": "fp32", "output": str(target)}), engine=False)
-    return target
+    values = {"model": "demo", "task": "demo", "precision": "fp32"}
+    return once("demo", lambda folder: build(Recipe.make(values | {"output": str(folder)}), engine=False))
 
 
 @pytest.fixture(scope="session")

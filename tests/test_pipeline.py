@@ -51,9 +51,10 @@ def quiet(line):
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny, sentences, tmp_path_factory):
+def bundle(tiny, sentences, tmp_path_factory, begun):
     home = tmp_path_factory.mktemp("pipeline")
     checkpoint = tiny.make_checkpoint(home / "checkpoint", "distilbert")
+    begun("int8", home / "bundle")
     build(
         Recipe.make(
             {

@@ -1,17 +1,24 @@
 """The scales of an INT8 plugin engine: made whole, fed with what TensorRT reads, and never a stranger's."""
 
 import json
+import os
 import re
 
 import numpy as np
 import onnxruntime
 import pytest
 
+from tests.double.here import IN_DOUBLE
 from toolchain import graph
+from toolchain.bundle import engine_scales
+from toolchain.cli import main
 from toolchain.engine.cache import parse_cache
 from toolchain.graph.encoder import parse_encoder, tensor_names
 
 pytest.importorskip("polygraphy")
+if IN_DOUBLE:
+    import pycuda.driver as cuda
+    import tensorrt as trt
 
 PLACE = "plans/sm75-trt10.16.1.11"
 PLUGIN = ("--attention", "plugin", "--batch-size", "1,4,16", "--seq-len", "1,24,128")
@@ -23,6 +30,11 @@ def make(toolchain, tmp_path):
     return lambda bundle, *options, **chosen: toolchain(
         "build", bundle, "--backend", "trt", *options, cwd=tmp_path, **chosen
     )
+
+
+@pytest.fixture
+def int8_copy(bundle_of):
+    return bundle_of("int8")
 
 
 def scales_of(bundle):
@@ -77,49 +89,37 @@ def test_both_calibrators_give_every_tensor_a_scale_of_its_size(make, toolchain,
     assert json.loads(done.stdout)["variant"] == "int8.plugin", done.stderr
 
 
-def test_the_calibrator_is_fed_whole_batches_of_opt_shape_in_int32(snippet, bundle_of, tmp_path):
-    snippet(
-        f"""
-        import numpy as np, tensorrt as trt
-        import toolchain.bundle.engine_scales as scales
-        from toolchain.cli import main
+@pytest.mark.double
+def test_the_calibrator_is_fed_whole_batches_of_opt_shape_in_int32(int8_copy, tmp_path):
+    os.chdir(tmp_path)
+    seen = []
+    original = engine_scales.entropy_calibrator
 
-        seen = []
-        original = scales.entropy_calibrator
+    def watched(trt, batches, **more):
+        seen.extend(batches)
+        return original(trt, batches, **more)
 
-        def watched(trt, batches, **more):
-            seen.extend(batches)
-            return original(trt, batches, **more)
-
-        scales.entropy_calibrator = watched
-        code = main(["build", {str(bundle_of("int8"))!r}, "--backend", "trt", "-q", *{TENSORRT!r}])
-        assert code == 0
-        assert [{{name: array.shape for name, array in batch.items()}} for batch in seen] == [
-            {{"input_ids": (24, 4), "lengths": (4, 1)}}] * 6
-        assert all(array.dtype == np.int32 and array.flags.c_contiguous for b in seen for array in b.values())
-        for batch in seen:  # 0 pads, and no real token is 0
-            assert (np.count_nonzero(batch["input_ids"], axis=0) == batch["lengths"][:, 0]).all()
-        assert ("get_batch", 6) in trt.double_calls
-    """,
-        cwd=tmp_path,
-    )
+    engine_scales.entropy_calibrator = watched
+    assert main(["build", str(int8_copy), "--backend", "trt", "-q", *TENSORRT]) == 0
+    assert [{name: array.shape for name, array in batch.items()} for batch in seen] == [
+        {"input_ids": (24, 4), "lengths": (4, 1)}
+    ] * 6
+    arrays = [array for batch in seen for array in batch.values()]
+    assert all(array.dtype == np.int32 and array.flags.c_contiguous for array in arrays)
+    for batch in seen:  # 0 pads, and no real token is 0
+        assert (np.count_nonzero(batch["input_ids"], axis=0) == batch["lengths"][:, 0]).all()
+    assert ("get_batch", 6) in trt.double_calls
 
 
-def test_an_upload_that_fails_ends_the_build_with_that_error(snippet, bundle_of, tmp_path):
-    snippet(
-        f"""
-        import pycuda.driver as cuda, pytest
-        from toolchain.cli import main
+@pytest.mark.double
+def test_an_upload_that_fails_ends_the_build_with_that_error(int8_copy, tmp_path):
+    def fail(target, source):
+        raise ZeroDivisionError("of the copy")
 
-        def fail(target, source):
-            raise ZeroDivisionError("of the copy")
-
-        cuda.memcpy_htod = fail
-        with pytest.raises(ZeroDivisionError, match="of the copy"):
-            main(["build", {str(bundle_of("int8"))!r}, "--backend", "trt", "-q", *{TENSORRT!r}])
-    """,
-        cwd=tmp_path,
-    )
+    os.chdir(tmp_path)
+    cuda.memcpy_htod = fail
+    with pytest.raises(ZeroDivisionError, match="of the copy"):
+        main(["build", str(int8_copy), "--backend", "trt", "-q", *TENSORRT])
 
 
 @pytest.fixture(scope="module")
@@ -144,20 +144,14 @@ def cache(given, tmp_path):
     return shutil.copytree(given, tmp_path / "given") / "calibration.cache"
 
 
-def test_a_good_cache_is_taken_without_calibrating_again(snippet, cache, bundle_of, tmp_path):
-    bundle = bundle_of("int8")
-    snippet(
-        f"""
-        import tensorrt as trt
-        from toolchain.cli import main
-        options = [*{TENSORRT!r}, "--calibration", {str(cache)!r}]
-        assert main(["build", {str(bundle)!r}, "--backend", "trt", "-q", *options]) == 0
-        assert not [call for call in trt.double_calls if call[0] == "get_batch"]
-        assert len([call for call in trt.double_calls if call[0] == "build"]) == 1
-    """,
-        cwd=tmp_path,
-    )
-    assert (bundle / PLACE / "calibration.cache").read_bytes() == cache.read_bytes()
+@pytest.mark.double
+def test_a_good_cache_is_taken_without_calibrating_again(cache, int8_copy, tmp_path):
+    os.chdir(tmp_path)
+    options = [*TENSORRT, "--calibration", str(cache)]
+    assert main(["build", str(int8_copy), "--backend", "trt", "-q", *options]) == 0
+    assert not [call for call in trt.double_calls if call[0] == "get_batch"]
+    assert len([call for call in trt.double_calls if call[0] == "build"]) == 1
+    assert (int8_copy / PLACE / "calibration.cache").read_bytes() == cache.read_bytes()
 
 
 def edit(old, new):

@@ -171,18 +171,22 @@ def test_each_machine_has_a_folder_of_its_own(make, toolchain, bundle_of):
         assert f"toolchain build {bundle} --backend trt" in done.stderr
 
 
+def refuse_to_evaluate(bundle):
+    import tensorrt
+
+    from toolchain.cli import main
+
+    assert main(["eval", str(bundle), "--backend", "trt", "-q"]) == 1
+    assert not [call for call in tensorrt.double_calls if call[0] == "deserialize"]
+
+
 @pytest.mark.parametrize("name", ["model.plan", "plan.json"])
-def test_a_changed_plan_is_refused_before_it_is_deserialised_and_force_makes_it_again(make, snippet, bundle_of, name):
+def test_a_changed_plan_is_refused_before_it_is_deserialised_and_force_makes_it_again(make, in_double, bundle_of, name):
     bundle = bundle_of("fp16")
     make(bundle)
     file = bundle / "plans/sm75-trt10.16.1.11" / name
     file.write_bytes(file.read_bytes().replace(b"10.16.1.11", b"10.16.1.12"))
-    snippet(f"""
-        import tensorrt
-        from toolchain.cli import main
-        assert main(["eval", {str(bundle)!r}, "--backend", "trt", "-q"]) == 1
-        assert not [call for call in tensorrt.double_calls if call[0] == "deserialize"]
-    """)
+    in_double(refuse_to_evaluate, bundle=bundle)
     done = make(bundle)
     assert (done.returncode, f"{name}: changed since it was built" in done.stderr) == (1, True)
     assert make(bundle, "--force").returncode == 0

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,13 @@ from tests.forked.start import python
 from toolchain.cli import COMMANDS, main, parser
 
 ROOT = Path(__file__).parents[2]
+SCRIPT = [str(Path(sys.executable).with_name("toolchain"))]
 
 
-def run(*arguments, cwd=None):
-    """Run the command in a process of its own, without a hub."""
+def run(*arguments, cwd=None, start=()):
+    """Run the command in a process of its own, without a hub; `start` is the console script instead."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    command = [*python(), "-m", "toolchain", *map(str, arguments)]
+    command = [*(start or [*python(), "-m", "toolchain"]), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
@@ -145,6 +147,19 @@ def test_the_whole_parser_knows_the_arguments_of_every_command():
     assert parser().parse_args(["tune", "b", "--budget", "7"]).budget == 7
     assert parser().parse_args(["doctor", "--json"]).json
     assert parser("doctor").parse_args(["doctor", "--json"]).json
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_one_of_the_console_scripts(command):
+    done = run(command, "--help", start=SCRIPT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: toolchain {command} ")
+
+
+def test_the_console_script_builds_and_evaluates(built, tiny_distilbert, sentences):
+    options = ["--data", sentences, "--precision", "int8", "--calib-samples", "20", "--json"]
+    assert json.loads(run("build", "-m", tiny_distilbert, *options, cwd=built, start=SCRIPT).stdout)["up_to_date"]
+    assert json.loads(run("eval", "--limit", "3", "--json", cwd=built, start=SCRIPT).stdout)["n"] == 3
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -18,8 +18,9 @@ from toolchain.tensors import Range
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_distilbert, sentences, tmp_path_factory):
+def bundle(tiny_distilbert, sentences, tmp_path_factory, begun):
     target = tmp_path_factory.mktemp("explain") / "bundle"
+    begun("fp32", target)
     build(
         Recipe.make(
             {

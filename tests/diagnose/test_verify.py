@@ -19,8 +19,9 @@ from toolchain.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_distilbert, sentences, tmp_path_factory):
+def bundle(tiny_distilbert, sentences, tmp_path_factory, begun):
     target = tmp_path_factory.mktemp("verify") / "bundle"
+    begun("fp32", target)
     build(
         Recipe.make(
             {

@@ -1,15 +1,11 @@
 """Each fault of the doubles has the effect that its name states, and memory behaves as on a GPU."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.double.here import IN_DOUBLE
-from tests.forked import start
 
 pytest.importorskip("polygraphy")
 pytestmark = pytest.mark.double
-SITE = Path(__file__).parent / "site"
 if IN_DOUBLE:
     import numpy as np
     import pycuda.driver as cuda
@@ -154,10 +150,10 @@ def write_plan(path):
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory):
+def plan(in_double, tmp_path_factory):
     """A plan of the default version and GPU."""
     path = tmp_path_factory.mktemp("plans") / "model.plan"
-    start.call(write_plan, {"path": path}, SITE, TRT_DOUBLE="")
+    in_double(write_plan, path=path)
     return path.read_bytes()
 
 

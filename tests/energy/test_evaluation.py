@@ -14,9 +14,10 @@ from toolchain.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny, sentences, tmp_path_factory):
+def bundle(tiny, sentences, tmp_path_factory, begun):
     home = tmp_path_factory.mktemp("energy")
     checkpoint = tiny.make_checkpoint(home / "checkpoint", "distilbert")
+    begun("fp32", home / "bundle")
     build(
         Recipe.make(
             {"model": str(checkpoint), "data": str(sentences), "precision": "fp32", "output": str(home / "bundle")}

@@ -1,41 +1,50 @@
 """A builder passes options by name, collects TensorRT's log, and stops on Ctrl-C."""
 
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
 
+from tests.double.here import IN_DOUBLE
 from toolchain.engine.builder import Options
-from toolchain.errors import UsageError
+from toolchain.errors import InputError, UsageError
 
 pytest.importorskip("polygraphy")
 
-PRELUDE = """
-    import signal, sys
-    from pathlib import Path
-    import pytest
+if IN_DOUBLE:
     import tensorrt as trt
-    from toolchain.engine.builder import Builder, Options
+
+    from toolchain.engine.builder import Builder
     from toolchain.engine.calibrator import entropy_calibrator
-    from toolchain.errors import InputError, MachineError
 
-    data = (Path(r"{bundle}") / "model.fp16.onnx").read_bytes()
-    names = ["input_ids", "attention_mask"]
-    shapes = dict.fromkeys(names, ((1, 1), (2, 8), (4, 16)))
-    timing = Path(r"{timing}")
 
-    def build(options=Options(), **more):
+DEFAULTS = Options()
+
+
+@dataclass(frozen=True)
+class Case:
+    """A graph to build, and where the timing cache is."""
+
+    graph: Path
+    timing: Path
+
+    def build(self, options=DEFAULTS, **more):
         builder = Builder(trt, "g.onnx")
-        network = builder.parse(data, strongly_typed=True)
-        return builder.build(network, [shapes], options, timing=timing, **more)
+        network = builder.parse(self.graph.read_bytes(), strongly_typed=True)
+        shapes = dict.fromkeys(["input_ids", "attention_mask"], ((1, 1), (2, 8), (4, 16)))
+        return builder.build(network, [shapes], options, timing=self.timing, **more)
 
-    def done(kind):
-        return [call[1] for call in trt.double_calls if call[0] == kind]
-"""
+
+def done(kind):
+    return [call[1] for call in trt.double_calls if call[0] == kind]
 
 
 @pytest.fixture
-def code(typed_bundles, snippet, tmp_path):
-    """Return what runs a snippet after PRELUDE."""
-    head = PRELUDE.format(bundle=typed_bundles["fp16"], timing=tmp_path / "timing/cache")
-    return lambda text, **chosen: snippet(head + text, **chosen)
+def case(typed_bundles, tmp_path):
+    return Case(typed_bundles["fp16"] / "model.fp16.onnx", tmp_path / "timing/cache")
 
 
 @pytest.mark.parametrize(
@@ -57,94 +66,86 @@ def test_compatibility_that_excludes_this_gpu_is_refused(hardware, sm, allowed):
             options.check(sm)
 
 
-@pytest.mark.parametrize("version", ["10.16.1.11", "11.4.0.106"])
-def test_options_reach_the_builder_by_name(code, version):
-    code(
-        """
-    built = build(Options(64, 2, True, "ampere-plus"))
-    told, = done("build")
-    assert told["pools"] == {"WORKSPACE": 64 * 2**20} and told["level"] == 2 and told["hardware"] == "AMPERE_PLUS"
-    assert "VERSION_COMPATIBLE" in told["flags"] and not {"FP16", "INT8", "TF32"} & set(told["flags"]), told
-    assert told["typed"] and told["profiles"] == 1 and told["verbosity"] == "DETAILED"
-    assert built.summary["products"] > 0 and built.summary["layers"] > built.summary["products"]
-    """,
-        version=version,
-        sm="8.0",
-    )
+@pytest.mark.parametrize(
+    "version",
+    [pytest.param(version, marks=pytest.mark.double(version=version)) for version in ("10.16.1.11", "11.4.0.106")],
+)
+@pytest.mark.double(sm="8.0")
+def test_options_reach_the_builder_by_name(case, version):
+    assert trt.__version__ == version
+    built = case.build(Options(64, 2, True, "ampere-plus"))
+    (told,) = done("build")
+    assert told["pools"] == {"WORKSPACE": 64 * 2**20}
+    assert told["level"] == 2
+    assert told["hardware"] == "AMPERE_PLUS"
+    assert "VERSION_COMPATIBLE" in told["flags"]
+    assert {"FP16", "INT8", "TF32"}.isdisjoint(told["flags"])
+    assert told["typed"]
+    assert told["profiles"] == 1
+    assert told["verbosity"] == "DETAILED"
+    assert built.summary["products"] > 0
+    assert built.summary["layers"] > built.summary["products"]
 
 
-def test_kernels_are_timed_once(code):
-    code(
-        """
-    build(), build()
+@pytest.mark.double
+def test_kernels_are_timed_once(case):
+    case.build()
+    case.build()
     assert done("timing") == ["miss", "hit"]
-    timing.write_bytes(b"no timing cache")
-    build()
-    assert timing.read_bytes().startswith(b"timing 10")
-    """
-    )
+    case.timing.write_bytes(b"no timing cache")
+    case.build()
+    assert case.timing.read_bytes().startswith(b"timing 10")
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "message"),
+    "message",
     [
-        ("none_plan", "InputError", "g.onnx: TensorRT builds no engine: .*Could not find any implementation"),
-        ("cancel", "InputError", "it logged no error"),
+        pytest.param(
+            "g.onnx: TensorRT builds no engine: .*Could not find any implementation",
+            marks=pytest.mark.double(fault="none_plan"),
+        ),
+        pytest.param("it logged no error", marks=pytest.mark.double(fault="cancel")),
     ],
 )
-def test_a_failed_build_is_one_error_and_saves_no_timing_cache(code, fault, kind, message):
-    code(
-        f"""
-    with pytest.raises({kind}, match={message!r}):
-        build()
-    assert not timing.exists()
-    """,
-        fault=fault,
-    )
+def test_a_failed_build_is_one_error_and_saves_no_timing_cache(case, message):
+    with pytest.raises(InputError, match=message):
+        case.build()
+    assert not case.timing.exists()
 
 
-def test_ctrl_c_ends_the_build_and_restores_the_handler(code):
-    code(
-        """
+@pytest.mark.double(fault="interrupt")
+def test_ctrl_c_ends_the_build_and_restores_the_handler(case):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        build()
+        case.build()
     assert signal.getsignal(signal.SIGINT) is before
-    """,
-        fault="interrupt",
-    )
 
 
+@pytest.mark.double
 @pytest.mark.parametrize("where", ["phase_start", "phase_finish", "step_complete"])
-def test_ctrl_c_in_any_callback_ends_the_build(code, where):
+def test_ctrl_c_in_any_callback_ends_the_build(case, where):
     """Python raises KeyboardInterrupt as it enters the callback, where TensorRT's bindings swallow it."""
-    code(f"""
     state = []
+
     def watch(frame, event, argument):
-        if event == "call" and frame.f_code.co_name == {where!r} and not state:
+        if event == "call" and frame.f_code.co_name == where and not state:
             state.append(True)
             signal.raise_signal(signal.SIGINT)
+
     sys.setprofile(watch)
     with pytest.raises(KeyboardInterrupt):
-        build()
+        case.build()
     assert state
-    """)
 
 
-def test_a_build_in_another_thread_ignores_signals(code):
-    code(
-        """
-    from concurrent.futures import ThreadPoolExecutor
-
+@pytest.mark.double
+def test_a_build_in_another_thread_ignores_signals(case):
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(build).result().plan
-    """
-    )
+        assert pool.submit(case.build).result().plan
 
 
-def test_an_exception_in_the_calibrator_ends_the_build(code):
-    code(
-        """
+@pytest.mark.double
+def test_an_exception_in_the_calibrator_ends_the_build():
     def rows():
         raise ValueError("row 3 is broken")
         yield
@@ -157,5 +158,3 @@ def test_an_exception_in_the_calibrator_ends_the_build(code):
     network.mark_output(layer.get_output(0))
     with pytest.raises(ValueError, match="row 3 is broken"):
         builder.build(network, [], Options(), timing=None, calibrator=calibrator, implicit=("INT8",))
-    """
-    )

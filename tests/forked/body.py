@@ -32,9 +32,10 @@ def load(file: Path) -> ModuleType:
 
 
 def main(file: str, function: str) -> None:
+    module = load(Path(file))  # before the arguments, which may be of its classes
     arguments = pickle.load(sys.stdin.buffer)
     try:
-        getattr(load(Path(file)), function)(**arguments)
+        getattr(module, function)(**arguments)
     except pytest.skip.Exception as reason:
         sys.stderr.write(f"{json.dumps(str(reason))}\n")
         sys.exit(SKIPPED)

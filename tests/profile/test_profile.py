@@ -19,8 +19,9 @@ PARTS = ["embedding", "attention", "feed_forward", "head"]
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_distilbert, sentences, tmp_path_factory):
+def bundle(tiny_distilbert, sentences, tmp_path_factory, begun):
     target = tmp_path_factory.mktemp("profile") / "bundle"
+    begun("int8", target)
     build(
         Recipe.make(
             {

@@ -1,11 +1,22 @@
 """A plan gives the logits of its graph, however batches are split, and every error of TensorRT is one message."""
 
+import ctypes
 import json
+import shutil
 
 import numpy as np
+import onnxruntime
 import pytest
 
+from tests.double.here import IN_DOUBLE
+from toolchain.engine import cuda as driver
+from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.runtimes import open_runtime
+
 pytest.importorskip("polygraphy")
+if IN_DOUBLE:
+    import pycuda.driver as cuda
+    import tensorrt as trt
 
 
 @pytest.fixture
@@ -45,206 +56,210 @@ def test_eval_gives_the_logits_of_onnx_runtime(make, toolchain, bundle_of, preci
     np.testing.assert_allclose(found, expected, atol=atol)
 
 
-PRELUDE = """
-    import ctypes, sys
-    from pathlib import Path
-    import numpy as np, onnxruntime, pycuda.driver as cuda, pytest, tensorrt as trt
-    import toolchain.engine.cuda
-    from toolchain.errors import InputError, MachineError, UsageError
-    from toolchain.runtimes import open_runtime
+class Plan:
+    """A plan beside ONNX Runtime on the bundle's graph."""
 
-    bundle = Path(r"{bundle}")
-    plan = bundle / "plans/sm75-trt10.16.1.11/model.plan"
-    session = onnxruntime.InferenceSession(bundle / "model.onnx")
-    random = np.random.default_rng(0)
+    def __init__(self, bundle, atol=1e-5):
+        self.file = bundle / "plans/sm75-trt10.16.1.11/model.plan"
+        self.session = onnxruntime.InferenceSession(bundle / "model.onnx")
+        self.random = np.random.default_rng(0)
+        self.atol = atol
 
-    def batch(rows, length, short=True):
-        lengths = random.integers(1, length + 1, rows) if short else np.full(rows, length)
+    def open(self, **choices):
+        return open_runtime("trt", self.file, **choices)
+
+    def batch(self, rows, length):
+        lengths = self.random.integers(1, length + 1, rows)
         lengths[0] = length
         mask = (np.arange(length) < lengths[:, None]).astype(np.int32)
-        ids = random.integers(5, 100, (rows, length)) * mask
-        return {{"input_ids": ids.astype(np.int32), "attention_mask": mask}}
+        ids = self.random.integers(5, 100, (rows, length)) * mask
+        return {"input_ids": ids.astype(np.int32), "attention_mask": mask}
 
-    def same(infer, one):
-        found = infer(one)
+    def same(self, infer, batch):
+        found = infer(batch)
         assert found.dtype == np.float32
-        np.testing.assert_allclose(found, session.run(["logits"], one)[0], atol={atol})
+        np.testing.assert_allclose(found, self.session.run(["logits"], batch)[0], atol=self.atol)
 
-    def done(kind):
-        return [call[1] for call in trt.double_calls if call[0] == kind]
-"""
+
+def done(kind):
+    return [call[1] for call in trt.double_calls if call[0] == kind]
+
+
+@pytest.fixture(scope="module")
+def built(toolchain, typed_bundles, tmp_path_factory):
+    """A bundle with an engine of two buckets and 2 to 6 rows; read only."""
+    bundle = shutil.copytree(typed_bundles["fp32"], tmp_path_factory.mktemp("native") / "fp32")
+    options = ("--backend", "trt", "-q", "--buckets", "16,64", "--batch-size", "2,4,6")
+    made = toolchain("build", bundle, *options, cwd=bundle.parent)
+    assert made.returncode == 0, made.stderr
+    return bundle
 
 
 @pytest.fixture
-def native(make, bundle_of, snippet):
-    """Return what runs a snippet beside an engine of two buckets and 2 to 6 rows."""
-    bundle = make(bundle_of("fp32"), "--buckets", "16,64", "--batch-size", "2,4,6")
-    return lambda code, **chosen: snippet(PRELUDE.format(bundle=bundle, atol=1e-5) + code, **chosen)
+def native(built, tmp_path):
+    return shutil.copytree(built, tmp_path / "native")
 
 
+@pytest.fixture
+def packed(make, bundle_of):
+    """A bundle whose engine takes rows without padding."""
+    return make(bundle_of("fp16"), "--attention", "plugin", "--batch-size", "4,4,8", "--seq-len", "8,16,64")
+
+
+@pytest.mark.double(streams="lazy")
 def test_batches_are_split_padded_and_run_in_the_smallest_profile(native):
-    native(
-        """
-    with open_runtime("trt", plan) as infer:
+    plan = Plan(native)
+    with plan.open() as infer:
         for rows, length in ((1, 1), (2, 16), (6, 17), (7, 64), (25, 9), (13, 30)):
-            same(infer, batch(rows, length))
+            plan.same(infer, plan.batch(rows, length))
         shapes = [call["input_ids"] for call in done("execute")]
         assert shapes == [(2, 1), (2, 16), (6, 17), (6, 64), (2, 64), *[(6, 9)] * 4, (2, 9), (6, 30), (6, 30), (2, 30)]
-        with pytest.raises(InputError, match="up to 64 tokens per row, not 65.*--seq-len"):
-            infer(batch(1, 65))
-        same(infer, batch(3, 5))
+        with pytest.raises(InputError, match=r"up to 64 tokens per row, not 65.*--seq-len"):
+            infer(plan.batch(1, 65))
+        plan.same(infer, plan.batch(3, 5))
     with pytest.raises(InputError, match="the runtime was closed"):
-        infer(batch(1, 1))
+        infer(plan.batch(1, 1))
     assert cuda.double_allocated() == 0
-    """,
-        streams="lazy",
-    )
 
 
-FAKE = """
-    class Library:
-        '''Six functions of libcuda that record what a stream is given, and replay it.'''
+class Library:
+    """Six functions of libcuda that record what a stream is given, and replay it."""
 
-        def __init__(self):
-            self.calls, self.graphs, self.waiting = [], {}, {}
+    def __init__(self):
+        self.calls, self.graphs, self.waiting = [], {}, {}
 
-        def __getattr__(self, name):
-            def call(*arguments):
-                self.calls.append(name)
-                return getattr(self, "_" + name, lambda *_: 0)(*arguments)
-            return call
+    def __getattr__(self, name):
+        def call(*arguments):
+            self.calls.append(name)
+            return getattr(self, "_" + name, lambda *_: 0)(*arguments)
 
-        def _cuStreamBeginCapture_v2(self, stream, mode):
-            assert isinstance(stream, ctypes.c_void_p) and mode.value == 1
-            held = cuda._driver.STREAMS[stream.value]
-            assert not held._waiting, "work is under way"
-            self.lazy, cuda._lazy = cuda._lazy, True
-            return 0
+        return call
 
-        def _cuStreamEndCapture(self, stream, graph):
-            held, cuda._lazy = cuda._driver.STREAMS[stream.value], self.lazy
-            self.recorded, held._waiting = held._waiting, []
-            graph._obj.value = 7
-            return 0
+    def _cuStreamBeginCapture_v2(self, stream, mode):  # noqa: N802
+        assert isinstance(stream, ctypes.c_void_p)
+        assert mode.value == 1
+        held = cuda._driver.STREAMS[stream.value]
+        assert not held._waiting, "work is under way"
+        self.lazy, cuda._lazy = cuda._lazy, True
+        return 0
 
-        def _cuGraphInstantiateWithFlags(self, executable, graph, flags):
-            assert (graph.value, flags.value) == (7, 0)
-            executable._obj.value = 1 + len(self.graphs)
-            self.graphs[executable._obj.value] = self.recorded
-            return 0
+    def _cuStreamEndCapture(self, stream, graph):  # noqa: N802
+        held, cuda._lazy = cuda._driver.STREAMS[stream.value], self.lazy
+        self.recorded, held._waiting = held._waiting, []
+        graph._obj.value = 7
+        return 0
 
-        def _cuGraphDestroy(self, graph):
-            return 0
+    def _cuGraphInstantiateWithFlags(self, executable, graph, flags):  # noqa: N802
+        assert (graph.value, flags.value) == (7, 0)
+        executable._obj.value = 1 + len(self.graphs)
+        self.graphs[executable._obj.value] = self.recorded
+        return 0
 
-        def _cuGraphLaunch(self, executable, stream):
-            for work in self.graphs[executable.value]:
-                work()
-            return 0
+    def _cuGraphDestroy(self, graph):  # noqa: N802
+        return 0
 
-        def _cuGraphExecDestroy(self, executable):
-            del self.graphs[executable.value]
-            return 0
+    def _cuGraphLaunch(self, executable, stream):  # noqa: N802
+        for work in self.graphs[executable.value]:
+            work()
+        return 0
 
+    def _cuGraphExecDestroy(self, executable):  # noqa: N802
+        del self.graphs[executable.value]
+        return 0
+
+
+def replaced_driver():
+    """Put a recording library where the runtime looks for libcuda, and return it."""
     library = Library()
-    toolchain.engine.cuda.driver_library = lambda: library
-"""
+    driver.driver_library = lambda: library
+    return library
 
 
+@pytest.mark.double
 def test_graphs_are_captured_once_per_shape_and_replayed(native):
-    native(
-        FAKE
-        + """
-    with open_runtime("trt", plan, cuda_graphs=True) as infer:
+    plan = Plan(native)
+    library = replaced_driver()
+    with plan.open(cuda_graphs=True) as infer:
         for _ in range(3):
             for rows, length in ((1, 3), (2, 5), (3, 20), (4, 64), (5, 16), (6, 1)):
-                same(infer, batch(rows, length))
+                plan.same(infer, plan.batch(rows, length))
         assert set(map(tuple, (call["input_ids"] for call in done("execute")))) == {(2, 16), (4, 64), (6, 16)}
         assert len(library.graphs) == library.calls.count("cuStreamBeginCapture_v2") == 3
         assert library.calls.count("cuGraphLaunch") == 18 - 3
-        same(infer, batch(20, 50))
+        plan.same(infer, plan.batch(20, 50))
     assert library.graphs == {}
     assert library.calls.count("cuGraphDestroy") == library.calls.count("cuGraphExecDestroy")
     assert cuda.double_allocated() == 0
-    """
-    )
 
 
+@pytest.mark.double
 def test_a_driver_that_refuses_the_capture_is_an_error(native):
-    native(
-        FAKE
-        + """
+    plan = Plan(native)
+    library = replaced_driver()
     library._cuStreamBeginCapture_v2 = lambda *_: 900
-    with pytest.raises(MachineError, match="cuStreamBeginCapture_v2 returns CUresult 900. Run without --cuda-graphs"):
-        with open_runtime("trt", plan, cuda_graphs=True) as infer:
-            infer(batch(2, 3))
-    """
-    )
+    message = "cuStreamBeginCapture_v2 returns CUresult 900. Run without --cuda-graphs"
+    with pytest.raises(MachineError, match=message), plan.open(cuda_graphs=True) as infer:
+        infer(plan.batch(2, 3))
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "message"),
+    ("error", "message"),
     [
-        ("mem", "MachineError", "no 1 MB left. Build for a smaller --batch-size"),
-        ("enqueue", "InputError", "TensorRT does not run this batch: .*illegal memory access"),
+        pytest.param(
+            MachineError, "no 1 MB left. Build for a smaller --batch-size", marks=pytest.mark.double(fault="mem")
+        ),
+        pytest.param(
+            InputError,
+            "TensorRT does not run this batch: .*illegal memory access",
+            marks=pytest.mark.double(fault="enqueue"),
+        ),
     ],
 )
-def test_a_fault_is_one_error_and_frees_everything(native, fault, kind, message):
-    native(
-        f"""
-    with pytest.raises({kind}, match={message!r}), open_runtime("trt", plan) as infer:
-        infer(batch(9, 4))
+def test_a_fault_is_one_error_and_frees_everything(native, error, message):
+    plan = Plan(native)
+    with pytest.raises(error, match=message), plan.open() as infer:
+        infer(plan.batch(9, 4))
     assert cuda.double_allocated() == 0
-    """,
-        fault=fault,
-    )
 
 
+@pytest.mark.double
 def test_a_gpu_that_stops_is_one_error(native):
-    native(
-        """
+    plan = Plan(native)
+
     def stop(stream):
         raise cuda.LaunchError("cuStreamSynchronize failed: illegal address")
 
-    with pytest.raises(MachineError, match="the GPU stopped .*illegal address"):
-        with open_runtime("trt", plan) as infer:
-            cuda.Stream.synchronize = stop
-            infer(batch(2, 4))
-    """
-    )
+    with pytest.raises(MachineError, match=r"the GPU stopped .*illegal address"), plan.open() as infer:  # noqa: PT012
+        cuda.Stream.synchronize = stop
+        infer(plan.batch(2, 4))
 
 
+@pytest.mark.double
 def test_a_plan_is_checked_before_it_is_deserialised(native):
-    native(
-        """
-    plan.write_bytes(plan.read_bytes()[:-1] + b"x")
-    with pytest.raises(InputError, match="a plan is executable code"), open_runtime("trt", plan):
+    plan = Plan(native)
+    plan.file.write_bytes(plan.file.read_bytes()[:-1] + b"x")
+    with pytest.raises(InputError, match="a plan is executable code"), plan.open():
         raise AssertionError
     assert not done("deserialize")
-    """
-    )
 
 
-def test_rows_without_padding_of_any_lengths(make, bundle_of, snippet):
-    bundle = make(bundle_of("fp16"), "--attention", "plugin", "--batch-size", "4,4,8", "--seq-len", "8,16,64")
-    snippet(
-        PRELUDE.format(bundle=bundle, atol=2e-2)
-        + """
-    with open_runtime("trt", plan) as infer:
+@pytest.mark.double
+def test_rows_without_padding_of_any_lengths(packed):
+    plan = Plan(packed, atol=2e-2)
+    with plan.open() as infer:
         for rows, length in ((1, 1), (4, 8), (8, 64), (9, 30), (30, 5)):
-            one = batch(rows, length)
-            same(infer, one)
+            one = plan.batch(rows, length)
+            plan.same(infer, one)
             shape = done("execute")[-1]
             assert len(shape["input_ids"]) == 1
-        empty = batch(3, 4)
+        empty = plan.batch(3, 4)
         empty["attention_mask"][1] = 0
         others = [0, 2]
-        np.testing.assert_allclose(infer(empty)[others],
-                                   session.run(["logits"], {k: v[others] for k, v in empty.items()})[0], atol=2e-2)
-    with pytest.raises(UsageError, match="has no padding, so batches all differ in shape"):
-        with open_runtime("trt", plan, cuda_graphs=True):
-            pass
-    """
-    )
+        expected = plan.session.run(["logits"], {name: array[others] for name, array in empty.items()})[0]
+        np.testing.assert_allclose(infer(empty)[others], expected, atol=2e-2)
+    message = "has no padding, so batches all differ in shape"
+    with pytest.raises(UsageError, match=message), plan.open(cuda_graphs=True):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -253,7 +268,7 @@ def test_rows_without_padding_of_any_lengths(make, bundle_of, snippet):
         (("--precision", "int8"), {}, 2, "has a plan in fp16"),
         (("--file", "model.onnx"), {}, 2, "not a plan"),
         (("--file", "plans/sm99-trt1/model.plan"), {}, 1, "has no plans/sm99-trt1/model.plan"),
-        (("--device", "cuda:3"), {}, 4, "there are 1 GPUs"),
+        (("--device", "cuda:3"), {}, 4, "this machine has 1 GPUs"),
         ((), {"double": False}, 4, "TensorRT: not installed"),
     ],
 )

@@ -284,11 +284,12 @@ def without_meters(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_distilbert, sentences, tmp_path_factory):
+def bundle(tiny_distilbert, sentences, tmp_path_factory, begun):
     from toolchain.bundle.build import build
     from toolchain.recipe import Recipe
 
     target = tmp_path_factory.mktemp("contest") / "bundle"
+    begun("fp32", target)
     build(
         Recipe.make({"model": str(tiny_distilbert), "data": str(sentences), "precision": "fp32", "output": str(target)})
     )

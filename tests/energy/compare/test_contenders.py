@@ -18,10 +18,11 @@ def no_log(line):
 
 
 @pytest.fixture(scope="module")
-def bundles(tiny_distilbert, sentences, tmp_path_factory):
+def bundles(tiny_distilbert, sentences, tmp_path_factory, begun):
     """Return a bundle in FP32 and one in INT8, of one checkpoint."""
     home = tmp_path_factory.mktemp("contenders")
     for precision in ("fp32", "int8"):
+        begun(precision, home / precision)
         build(
             Recipe.make(
                 {
