@@ -169,13 +169,13 @@ def recar(key, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda file: file.write_bytes(file.read_bytes()[:-5]), "calibration.cache: cut off after"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-5]), "calibration.cache: the file is cut off after"),
         (edit("context: 3", "context: 2"), "changed since it was written"),
-        (edit("TRT-101601", "TRT-101501"), "its header is TRT-101501-EntropyCalibration2, and TensorRT 10.16.1.11"),
+        (edit("TRT-101601", "TRT-101501"), "its header is TRT-101501-EntropyCalibration2; TensorRT 10.16.1.11"),
         (edit("layer.1.qkv", "layer.9.qkv"), r"lacks a scale for layer\.1\.qkv \(1 missing\)"),
         (lambda file: file.with_name(f"{file.name}.json").unlink(), "which states the cache's origin, is missing"),
         (recar("model_sha256", "another"), "made for model_sha256 'another'"),
-        (recar("max_length", 64), "made for max_length 64, this is 128"),
+        (recar("max_length", 64), "made for max_length 64; here it is 128"),
     ],
 )
 def test_a_cache_that_does_not_fit_is_refused(make, cache, bundle_of, change, message):

@@ -94,7 +94,7 @@ def test_plugins_become_a_plan(make, bundle_of, precision, calibrator, chosen, p
         (("--attention", "plugin"), {"version": ELEVEN}, 4, "takes scales from the graph alone"),
         (("--calibrator", "tensorrt"), {}, 2, "--calibrator tensorrt: .* Add --attention plugin"),
         ((), {"double": False}, 4, "TensorRT: not installed"),
-        (("--device", "cuda:1"), {}, 4, "there are 1 GPUs"),
+        (("--device", "cuda:1"), {}, 4, "this machine has 1 GPUs"),
         (("--device", "tpu"), {}, 2, "--device tpu: unknown"),
         (("--device", "cuda:x"), {}, 2, "cuda:x: unknown"),
         (("--seq-len", "1,64,256"), {}, 2, "the model takes 128"),
