@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from toolchain import graph
 from toolchain.errors import InputError, UsageError
 from toolchain.graph.gemms import find_gemms
+from toolchain.graph.integer import integer_products
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.coverage import integer_coverage
 from toolchain.int8.quantize import CPU, TENSORRT, quantize, quantize_weight
@@ -27,6 +28,8 @@ def quantized(exported, tokens_of, tmp_path_factory):
             made[kind, target.name] = tmp_path_factory.mktemp("q") / f"{kind}.{target.name}.onnx"
             model = graph.load(exported[kind])
             quantize(model, ranges, target)
+            if target is CPU:
+                integer_products(model)
             graph.save(model, made[kind, target.name])
     return made
 

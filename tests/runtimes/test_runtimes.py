@@ -87,3 +87,24 @@ def test_a_session_leaves_processors_to_others_where_it_is_told(exported):
     options = open_session(exported["distilbert"], threads=1, spin=False).get_session_options()
     assert options.intra_op_num_threads == 1
     assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+
+
+def test_the_largest_integer_sums_are_exact():
+    # Without VNNI, x86 kernels of uint8 x int8 saturate at 2 x 255 x 127 unless they are told otherwise.
+    from onnx import TensorProto, helper
+
+    depth, columns = 64, 32
+    weight = helper.make_tensor("b", TensorProto.INT8, [depth, columns], np.full(depth * columns, 127, np.int8))
+    one = helper.make_tensor("one", TensorProto.FLOAT, [], [1.0])
+    node = helper.make_node("MatMulIntegerToFloat", ["a", "b", "one", "one"], ["y"], domain="com.microsoft")
+    body = helper.make_graph(
+        [node],
+        "gemm",
+        [helper.make_tensor_value_info("a", TensorProto.UINT8, ["rows", depth])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", columns])],
+        [weight, one],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    session = open_session(helper.make_model(body, opset_imports=opsets, ir_version=9).SerializeToString())
+    (found,) = session.run(["y"], {"a": np.full((8, depth), 255, np.uint8)})
+    np.testing.assert_array_equal(found, np.full((8, columns), depth * 255 * 127, np.float32))

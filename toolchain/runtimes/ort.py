@@ -5,6 +5,7 @@ places nodes that compute shapes, such as the Shape before a position table, on 
 `session.disable_cpu_ep_fallback` would refuse every graph with a dynamic length.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,10 +25,19 @@ from toolchain.tensors import Batch, Infer
 if TYPE_CHECKING:
     import onnxruntime
 
+log = logging.getLogger(__name__)
+
 # The level of onnxruntime's logger that keeps it off the terminal; errors come as exceptions.
 FATAL = 4
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+
+# Without VNNI, x86 adds two uint8 x int8 products in 16 bits, which saturates (VPMADDUBSW). With this entry ONNX
+# Runtime makes the weights uint8 too, whose kernel is exact. It ignores the entry where all its kernels are exact.
+EXACT_SUMS = "session.x64quantprecision"
+
+# With this entry Q/DQ nodes stay float operators.
+FLOAT_QDQ = "session.disable_quant_qdq"
 
 # Operators that take nearly all the time of an encoder. The others move numbers or compute shapes.
 COMPUTE_OPERATORS = {
@@ -102,9 +112,10 @@ def open_session(
     place = choose_device(device, cuda=CUDA in ort.get_available_providers())
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or cpu_threads()
+    options.log_severity_level = FATAL
+    options.add_session_config_entry(EXACT_SUMS, "1")
     if not spin:
         options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.log_severity_level = FATAL
     if optimised:
         options.optimized_model_filepath = str(optimised)
     if profile:
@@ -112,19 +123,41 @@ def open_session(
     if place == "cpu" and is_half_qdq(model):
         # ONNX Runtime lacks integer kernels between float16 tensors, and its search for them prevents the weights from
         # being dequantized once at load time.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        options.add_session_config_entry(FLOAT_QDQ, "1")
     provider: Any = CPU
     if place != "cpu":
         provider = (CUDA, cuda_options(place, graphs=cuda_graphs))
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    try:
-        session = ort.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=[provider])
-    except Exception as error:  # onnxruntime raises classes of its own binding, with no common base
-        raise InputError(
-            f"{_name(model)}: ONNX Runtime cannot load it: {first_line(error)}. Build it again."
-        ) from error
+    session = _load(model, options, provider)
     _refuse_fallback(session, device, provider if isinstance(provider, str) else provider[0])
     return session
+
+
+def _load(model: Path | bytes, options: Any, provider: Any) -> Any:
+    """Return a session of the graph.
+
+    Raises:
+        InputError: the graph cannot be loaded.
+    """
+    ort = import_onnxruntime()
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        return ort.InferenceSession(source, options, providers=[provider])
+    except Exception as error:  # onnxruntime raises classes of its own binding, with no common base
+        # ONNX Runtime 1.31 fails to make the weights of Q/DQ nodes uint8. Its float operators are exact as well.
+        options.add_session_config_entry(FLOAT_QDQ, "1")
+        try:
+            session = ort.InferenceSession(source, options, providers=[provider]) if provider == CPU else None
+        except Exception:
+            session = None
+        if session is None:
+            message = f"{_name(model)}: ONNX Runtime cannot load it: {first_line(error)}. Build it again."
+            raise InputError(message) from error
+        log.warning(
+            "%s: computed in float32, because the INT8 kernels of this CPU saturate. It is exact, and slower.",
+            _name(model),
+        )
+        return session
 
 
 def _refuse_fallback(session: Any, device: str, provider: str) -> None:
