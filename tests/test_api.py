@@ -118,6 +118,7 @@ def test_load_pins_the_digest_and_checks_every_file(built, tmp_path):
         toolchain.load(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_the_guide_runs_from_top_to_bottom_and_prints_what_it_shows(root, tmp_path):
     guide = (root / "docs/guides/python.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", guide, re.DOTALL)

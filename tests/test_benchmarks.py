@@ -91,6 +91,7 @@ def test_onnx_runtimes_own_tools_give_graphs_that_run_with_a_scale_per_channel(
     assert sum(scale.ndim == 1 and len(scale) > 1 for scale in scales) >= 12
 
 
+@pytest.mark.slow
 def test_it_runs_on_the_demo_and_writes_its_figures(root, tmp_path):
     kept = tmp_path / "bench.json"
     only = ("optimum ORTModel", "ort dynamic INT8", "openvino FP32", "ort FP32 cpu", "ort INT8")

@@ -71,6 +71,7 @@ def test_the_report_has_the_machine_every_check_and_the_results(ten):
     assert "<td" in (ten[0] / "report/accept.html").read_text()
 
 
+@pytest.mark.slow
 def test_tensorrt_11_skips_its_missing_paths(root, options, tmp_path):
     done = accept(root, tmp_path, *options, "--json", version="11.4.0.106")
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}

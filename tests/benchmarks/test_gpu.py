@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def gpu(root):
@@ -21,9 +23,8 @@ def record(gpu, tmp_path_factory):
     file = tmp_path_factory.mktemp("gpu") / "record.json"
     options = ["--device", "cpu", "--rows", "64", "--seconds", "0", "--energy-seconds", "0", "--small"]
     plain = torch.nn.Module.compile
-    with (
-        pytest.MonkeyPatch.context() as patched
-    ):  # traced and guarded as always, but not compiled to machine code: seconds, not minutes
+    with pytest.MonkeyPatch.context() as patched:
+        # Traced and guarded as always, but not compiled to machine code: seconds, not minutes.
         patched.setattr(torch.nn.Module, "compile", lambda module, **kept: plain(module, backend="aot_eager", **kept))
         found = gpu.main([*options, "-o", str(file)])
     assert json.loads(file.read_text()) == found

@@ -163,7 +163,7 @@ def test_a_missing_data_folder_is_refused_before_any_step(tiny_distilbert, tmp_p
 
 def test_a_head_that_does_not_fit_the_task_is_refused_at_once(tiny, tmp_path):
     model = tiny.make_checkpoint(tmp_path / "m", "distilbert", labels=3)
-    with pytest.raises(InputError, match="--task sst2: has 2 labels, the model 3"):
+    with pytest.raises(InputError, match="--task sst2: the task has 2 labels, and the model has 3"):
         build(recipe(model=str(model)))
 
 

@@ -100,7 +100,7 @@ def pickle_weights(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "no safetensors weights"),
         (pickle_weights, "pickled weights"),
         (cut_weights, "cannot be loaded"),
         (lambda folder: (folder / "config.json").write_text("{"), "not JSON"),

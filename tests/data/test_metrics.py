@@ -100,6 +100,7 @@ print(evaluate.combine([load_metric("accuracy"), load_metric("f1")]).compute(pre
 """
 
 
+@pytest.mark.slow
 def test_load_metric_gives_evaluates_metrics_offline_and_from_an_empty_home(tmp_path: Path, root: Path) -> None:
     clean = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", OFFLINE], env=clean, capture_output=True, text=True, check=False)

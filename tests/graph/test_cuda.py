@@ -95,7 +95,7 @@ def test_rows_that_are_not_padded_on_the_right_are_refused(exported, random_batc
     batch = random_batch("distilbert", 3, 9)
     with open_ort(graph.serialised(model), device="cpu") as infer:
         infer(batch)
-        with pytest.raises(InputError, match="padded on the right alone"):
+        with pytest.raises(InputError, match="takes only rows that are padded on the right"):
             infer({name: array[:, ::-1] for name, array in batch.items()})
 
 

@@ -1,8 +1,9 @@
-from collections.abc import Callable
+import os
 from pathlib import Path
 
 import pytest
 
+from tests.nvml.scripted import ScriptedNvml
 from toolchain.meters import Meter, memory
 from toolchain.meters.memory import MemoryMeter
 
@@ -58,40 +59,36 @@ def test_a_real_window_has_only_the_memory_used_within_it() -> None:
 
 
 T4 = "device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 30000\n"
-GPU = """
-import os
-from toolchain.meters import memory
-memory.SAMPLE_S = 1e6  # by hand
-from toolchain.meters.memory import MemoryMeter
-with open(sys.argv[2], "a") as scenario:
-    scenario.write(f"processes 0 1,{os.getpid()}\\n")
-assert library.fakenvml_load(sys.argv[2].encode()) == 0
-meter = MemoryMeter("cuda:0")
-meter.start()
-"""
 
 
-def test_the_gpus_peak_is_the_largest_sample(run: Callable[..., None]) -> None:
-    script = "process_memory 0 0 100000000\nprocess_memory 0 1000 700000000\nprocess_memory 0 2000 300000000\n"
-    check = """
-for _ in range(3):
-    meter.sample()
-    advance(1)
-found = meter.stop()
-assert (found["device"], found["device_method"], found["device_reason"]) == (700, "nvml_samples", None), found
-"""
-    run(T4 + script, GPU + check)
+def started(nvml: ScriptedNvml, scenario: str, process: int) -> MemoryMeter:
+    """Return a meter that takes its samples by hand, on a GPU that this process and another use."""
+    memory.SAMPLE_S = 1e6
+    nvml.load(f"{T4}{scenario}processes 0 1,{process}\n")
+    meter = MemoryMeter("cuda:0")
+    meter.start()
+    return meter
+
+
+def test_the_gpus_peak_is_the_largest_sample(nvml: ScriptedNvml) -> None:
+    scenario = "process_memory 0 0 100000000\nprocess_memory 0 1000 700000000\nprocess_memory 0 2000 300000000\n"
+    meter = started(nvml, scenario, os.getpid())
+    for _ in range(3):
+        meter.sample()
+        nvml.advance(1)
+    found = meter.stop()
+    assert (found["device"], found["device_method"], found["device_reason"]) == (700, "nvml_samples", None)
 
 
 @pytest.mark.parametrize(
-    ("script", "processes", "reason"),
-    [("", "os.getpid()", "not_supported"), ("process_memory 0 5\n", "1", "process_not_seen")],
+    ("scenario", "listed", "reason"),
+    [("", True, "not_supported"), ("process_memory 0 5\n", False, "process_not_seen")],
 )
 def test_memory_that_the_driver_does_not_report_is_null_with_the_reason(
-    run: Callable[..., None], script: str, processes: str, reason: str
+    nvml: ScriptedNvml, scenario: str, listed: bool, reason: str
 ) -> None:
-    check = f"found = meter.stop()\nassert (found['device'], found['device_reason']) == (None, {reason!r}), found"
-    run(T4 + script, GPU.replace("os.getpid()", processes) + check)
+    found = started(nvml, scenario, os.getpid() if listed else 1).stop()
+    assert (found["device"], found["device_reason"]) == (None, reason)
 
 
 def test_without_nvml_there_is_no_figure_and_a_reason() -> None:

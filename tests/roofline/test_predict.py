@@ -31,7 +31,7 @@ def test_weights_beyond_the_cache_bound_a_small_batch(typed_bundles, monkeypatch
     work = count(graph.load(typed_bundles["fp16"] / "model.fp16.onnx"))
     large = type(work)({"fp16": (0.0, 85e6, 18432.0)}, {"fp16": 42_500_000}, inputs=2, outputs=2)  # DistilBERT-base
     monkeypatch.setattr(module, "_work", lambda bundle, precision: ("model.fp16.onnx", large))
-    monkeypatch.setattr(module, "_length", lambda bundle, changes: (128, "a test"))
+    monkeypatch.setattr(module, "_length", lambda bundle, changes: {"tokens": 128, "from": "a test"})
     one, _, many = predict({}, gpu="t4", bundle=typed_bundles["fp16"])["bounds"]
     assert (one["bound"], many["bound"]) == ("memory", "compute")
     assert one["memory_ms"] == pytest.approx(0.265, rel=0.06)  # 85 MB at 320 GB/s, less 4 MB of cache

@@ -102,6 +102,7 @@ def test_retyped_keeps_operations_and_numbers():
     assert half.weight_bytes == {"bf16": 2020}
 
 
+@pytest.mark.slow
 def test_the_shared_model_takes_21_megaflop_a_token(shared, tmp_path):
     from toolchain.checkpoint.export import export
     from toolchain.checkpoint.model import find_model

@@ -81,7 +81,7 @@ def test_every_name_has_a_kernel():
     [
         (["eval", "--attention", "flash"], "only with --backend torch"),
         (["eval", "--attention", "flash", "--backend", "ort"], "not with --backend ort"),
-        (["build", "-m", "demo", "--task", "demo", "--attention", "packed"], "for eval"),
+        (["build", "-m", "demo", "--task", "demo", "--attention", "packed"], "for PyTorch in eval"),
     ],
 )
 def test_it_is_for_eval_on_torch_only(command, message, capsys, tmp_path, monkeypatch):

@@ -114,5 +114,5 @@ def test_a_missing_provider_is_exit_4(typed_bundles, capsys):
     from toolchain.cli import main
 
     assert main(["eval", str(typed_bundles["fp16"]), "--backend", "ort-trt"]) == 4
-    assert "this ONNX Runtime has no TensorRT provider" in capsys.readouterr().err.splitlines()[-1]
+    assert "this ONNX Runtime lacks the TensorRT provider" in capsys.readouterr().err.splitlines()[-1]
     assert main(["eval", str(typed_bundles["fp16"]), "--backend", "ort-trt", "--device", "tpu"]) == 2

@@ -82,6 +82,7 @@ def test_options_that_exclude_each_other_are_refused(tiny_bert, choices, message
         pass
 
 
+@pytest.mark.slow
 def test_a_compiled_model_gives_the_same_logits_for_any_shape(tiny_distilbert, random_batch, reference, monkeypatch):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.nn.Module, "compile", partial_eager(torch.nn.Module.compile))
