@@ -59,14 +59,12 @@ def evaluate(changes: RecipeValues, *, bundle: Path | None = None, tell: Callabl
     resolved, recipe = target.resolved, target.resolved.recipe
     if recipe.scenario:
         require_loadgen()
-    rows = _rows(target)
-    references = read_labels(rows, resolved.task, resolved.source.labels)
+    rows, references = _labelled_rows(target)
     found, speed, energy, scenario = _measure(target, rows, references, tell)
     roofline = _roofline(target, speed, rows=len(rows), tell=tell)
     tell("comparing with FP32")
     stem = _stem(target)
     kept = save_predictions(target.folder / f"{stem}.npz", found)
-    agreement = _agreement(target, rows, references, found, kept)
     values = {  # the keys of a Result
         "schema": SCHEMA,
         "task": resolved.task.name,
@@ -82,7 +80,7 @@ def evaluate(changes: RecipeValues, *, bundle: Path | None = None, tell: Callabl
         "variant": target.variant,
         "primary": resolved.task.primary,
         **evaluation.score(found, resolved.task, seed=recipe.seed),
-        "agreement": agreement,
+        "agreement": _agreement(target, rows, references, found, kept),
         **speed,
         "roofline": roofline,
         "energy": energy,
@@ -152,6 +150,12 @@ def _stem(target: Target) -> str:
     scenario += [f"{recipe.target_qps:g}qps"] if recipe.target_qps else []
     parts = [target.resolved.task.name, recipe.split, target.backend, target.device.replace(":", ""), target.variant]
     return "-".join([*parts, *limited, *scenario])
+
+
+def _labelled_rows(target: Target) -> tuple[Rows, Values]:
+    """Return the rows to evaluate, and the label of each."""
+    rows = _rows(target)
+    return rows, read_labels(rows, target.resolved.task, target.resolved.source.labels)
 
 
 def _rows(target: Target) -> Rows:

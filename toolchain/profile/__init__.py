@@ -60,9 +60,7 @@ def profile(
     Raises:
         ToolchainError: see errors.py.
     """
-    if (asked := changes.get("backend") or "ort") not in PROFILERS:
-        raise UsageError(f"--backend {asked}: cannot be profiled. Choose one of {', '.join(PROFILERS)}.")
-    target = find_target(changes, place)
+    target = _target(changes, place)
     load, batch = _workload(target, progress)
     progress(f"timing {target.backend} on {target.device}, with its profiler and without")
     timed = time_calls(target, load)
@@ -88,6 +86,17 @@ def profile(
         "layers": layer_times(timed.calls) if by_profiler else [],
         "trace": str(trace) if trace else None,
     }
+
+
+def _target(changes: RecipeValues, place: Path | None) -> Target:
+    """Return the target, whose backend must have a profiler.
+
+    Raises:
+        ToolchainError: see errors.py.
+    """
+    if (asked := changes.get("backend") or "ort") not in PROFILERS:
+        raise UsageError(f"--backend {asked}: cannot be profiled. Choose one of {', '.join(PROFILERS)}.")
+    return find_target(changes, place)
 
 
 def _workload(target: Target, progress: Callable[[str], None]) -> tuple[Workload, ProfiledBatch]:

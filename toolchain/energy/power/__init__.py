@@ -8,6 +8,7 @@ out of step with the slowest one add the same error at the beginning. `toolchain
 task, with windows on ticks, a baseline and confidence intervals.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -38,6 +39,11 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SHOWN_S = 1.0
 
 Powers = dict[str, float | None]  # component -> watts
+
+
+def _sleep_until(ended: threading.Event, seconds: float) -> None:
+    """Sleep, and wake up early when the event is set meanwhile; if it was set before, sleep the whole time."""
+    (time.sleep if ended.is_set() else ended.wait)(seconds)
 
 
 @contextmanager
@@ -80,11 +86,8 @@ def measure(
         MachineError: `require_energy` is set, and nothing can be measured.
     """
     ended = threading.Event()
-
-    def rest(seconds: float) -> None:  # ends early when the body ends
-        (time.sleep if ended.is_set() else ended.wait)(seconds)
-
-    with _open(device, powercap, clock, sleep or rest) as meter, ThreadPoolExecutor(1, "power") as pool:
+    sleep = sleep or functools.partial(_sleep_until, ended)
+    with _open(device, powercap, clock, sleep) as meter, ThreadPoolExecutor(1, "power") as pool:
         if require_energy:
             _require(meter, "--require-energy")
         reading, opened_s = Reading(device), meter.edge()

@@ -132,13 +132,8 @@ def _schemas(limits: "Limits") -> OpenApi:
     shape = _array({"type": "integer", "minimum": 1}, minItems=1, maxItems=2)
     datatype, parameters = {"enum": list(NUMPY)}, {"type": "object"}
     value = {"type": ["string", "number", "boolean"]}
-    output = _record(
-        "name datatype shape",
-        name=_NAME,
-        datatype=datatype,
-        shape=shape,
-        data=_array({"type": ["string", "number", "boolean", "null"]}),
-    )
+    answer = _array({"type": ["string", "number", "boolean", "null"]})
+    output = _record("name datatype shape", name=_NAME, datatype=datatype, shape=shape, data=answer)
     described = _array(_record("name datatype shape", name=_NAME, datatype=datatype, shape=_array({"type": "integer"})))
     return {
         "Texts": _record("text", text=texts, pair=texts) | {"additionalProperties": False},
