@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolchain.bundle.build import build
-from toolchain.bundle.resolved import ResolvedRecipe, resolve
+from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve
 from toolchain.data.rows import Rows, load_rows
 from toolchain.recipe import Recipe
 

@@ -309,8 +309,8 @@ def typed_bundles(tiny: ModuleType, sentences: Path, once: Once) -> dict[str, Pa
     Each has been evaluated by ONNX Runtime on the graph that TensorRT takes; read only.
     """
     from toolchain.bundle.build import build
-    from toolchain.pipeline import evaluate
     from toolchain.recipe import Recipe
+    from toolchain.workflow import evaluate
 
     def fill(home: Path) -> None:
         checkpoint = tiny.make_checkpoint(home / "model", dim=64, hidden_dim=128)

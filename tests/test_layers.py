@@ -22,7 +22,7 @@ LAYERS = (
     ("evaluation",),
     ("roofline", "energy", "mlperf"),
     ("report", "profile"),
-    ("pipeline",),
+    ("workflow",),
     ("diagnose", "serve"),
     ("ship",),  # above serve: it writes configurations by the schema in serve/proto
     ("accept", "api"),

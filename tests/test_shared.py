@@ -3,8 +3,8 @@
 import pytest
 
 from toolchain.bundle.build import build
-from toolchain.pipeline import evaluate
 from toolchain.recipe import Recipe
+from toolchain.workflow import evaluate
 
 pytestmark = pytest.mark.shared
 FP32 = {"sst2": 0.8853, "mrpc": 0.8750, "stsb": 0.8608}

@@ -171,11 +171,11 @@ def evaluate(
     Raises:
         ToolchainError: see errors.py.
     """
-    from toolchain import pipeline
+    from toolchain import workflow
 
     named = {"model": model, "task": task, "data": data, "split": split, "precision": precision, "device": device}
     values = _given(backend=backend, **named, limit=limit, energy=energy or None, **options)
-    return pipeline.evaluate(values, bundle=Path(bundle) if bundle else None)
+    return workflow.evaluate(values, bundle=Path(bundle) if bundle else None)
 
 
 def compare(

@@ -15,7 +15,7 @@ WORDS = {
     "diagnose": "verify, explain, tune, doctor, gate",
     "serve": "HTTP, gRPC, batching, metrics",
     "ship": "Triton repositories, images",
-    "pipeline": "evaluation and demo, in order",
+    "workflow": "evaluation and demo, in order",
     "report": "HTML, Markdown, CSV",
     "profile": "time and energy by part",
     "roofline": "operations, bytes, limits",
@@ -39,7 +39,7 @@ WORDS = {
 }
 # Fill colours: the commands, what uses a bundle, what makes one, what runs and reads, and the ground.
 COLOURS = {
-    "#e8eaf6": ("__main__", "cli", "api", "accept", "diagnose", "pipeline"),
+    "#e8eaf6": ("__main__", "cli", "api", "accept", "diagnose", "workflow"),
     "#e0f2f1": ("serve", "ship", "report", "profile", "roofline", "energy", "mlperf", "evaluation"),
     "#fff3e0": ("bundle", "int8"),
     "#e3f2fd": ("runtimes", "checkpoint", "engine", "data", "graph", "meters"),

@@ -10,8 +10,8 @@ from toolchain.bundle.build import build
 from toolchain.cli import main
 from toolchain.diagnose.gate import _preference, compare_results, gate, judge
 from toolchain.errors import GateError, InputError
-from toolchain.pipeline import evaluate
 from toolchain.recipe import Recipe
+from toolchain.workflow import evaluate
 
 
 def quiet(line):

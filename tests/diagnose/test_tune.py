@@ -11,8 +11,8 @@ from toolchain.bundle.build import build
 from toolchain.cli import main
 from toolchain.diagnose.tune import tune
 from toolchain.errors import InputError
-from toolchain.pipeline import evaluate
 from toolchain.recipe import Recipe
+from toolchain.workflow import evaluate
 
 
 def quiet(line):

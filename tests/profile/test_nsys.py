@@ -53,7 +53,7 @@ def test_ranges_become_groups_and_other_ranges_are_not_counted(tmp_path):
     ("text", "message"),
     [
         ("a,b\n1,2\n", r"lacks the columns Total Time \(ns\), Instances, Range"),
-        (table(ROWS[1:]), "contains no range of `toolchain profile`"),
+        (table(ROWS[1:]), "contains no NVTX range of `toolchain profile`"),
         (table([("1", "n/a", 2, "PushPop", ":call")]), "not a report of nsys"),
     ],
 )

@@ -11,11 +11,11 @@ from toolchain.bundle import open_bundle
 from toolchain.bundle.build import build
 from toolchain.bundle.steps import STEPS, Step
 from toolchain.errors import UsageError
-from toolchain.int8.histogram import Histogram
-from toolchain.pipeline import evaluate
+from toolchain.int8.range_methods import Histogram
 from toolchain.recipe import Recipe
 from toolchain.recipe.tables import BACKENDS, METHODS, Backend
 from toolchain.runtimes import open_runtime
+from toolchain.workflow import evaluate
 
 
 @pytest.fixture

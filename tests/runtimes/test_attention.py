@@ -80,7 +80,7 @@ def test_every_name_has_a_kernel():
     ("command", "message"),
     [
         (["eval", "--attention", "flash"], "only with --backend torch"),
-        (["eval", "--attention", "flash", "--backend", "ort"], "not with --backend ort"),
+        (["eval", "--attention", "flash", "--backend", "ort"], "cannot be used with --backend ort"),
         (["build", "-m", "demo", "--task", "demo", "--attention", "packed"], "for PyTorch in eval"),
     ],
 )

@@ -12,10 +12,10 @@ import pytest
 from toolchain.checkpoint.tokenize import RemoteTexts
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.evaluation.results import read_predictions
-from toolchain.pipeline import evaluate
 from toolchain.recipe import Recipe
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.remote import Server
+from toolchain.workflow import evaluate
 
 
 def never(texts):

@@ -37,7 +37,7 @@ def test_everything_is_freed_after_it_is_left(exported, probe):
 
 def test_torch_has_no_other_precision(tiny_bert):
     with (
-        pytest.raises(UsageError, match="--precision int4: not with --backend torch"),
+        pytest.raises(UsageError, match="--precision int4: cannot be used with --backend torch"),
         open_runtime("torch", find_model(str(tiny_bert)), precision="int4"),
     ):
         pass

@@ -8,8 +8,8 @@ import pytest
 from toolchain.bundle.build import build
 from toolchain.errors import InputError
 from toolchain.evaluation.results import read_predictions
-from toolchain.pipeline import evaluate
 from toolchain.recipe import Recipe
+from toolchain.workflow import evaluate
 
 PAIRS = ["a good film,the plot,3.5", "cold soup,the dog and the cat,1", "see,the day,0.5", "the cat,a good day,4"]
 

@@ -13,7 +13,7 @@ import scipy.special
 
 import toolchain.ship.triton
 from toolchain.bundle import open_bundle
-from toolchain.bundle.resolved import resolve_bundle
+from toolchain.bundle.resolved_recipe import resolve_bundle
 from toolchain.evaluation.target import recorded
 
 CODE = sorted(toolchain.ship.triton.CODE.glob("*.py"))

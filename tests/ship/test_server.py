@@ -10,7 +10,7 @@ import pytest
 import scipy.special
 
 from toolchain.bundle import open_bundle
-from toolchain.bundle.resolved import resolve_bundle
+from toolchain.bundle.resolved_recipe import resolve_bundle
 from toolchain.evaluation.target import recorded
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.parity import PROBES

@@ -8,7 +8,7 @@ from toolchain.errors import GateError, MachineError
 from toolchain.meters.energy import open_meter
 from toolchain.meters.gpu_state import describe as describe_gpu
 from toolchain.meters.sources import BOARD, COUNTER
-from toolchain.pipeline import evaluate
+from toolchain.workflow import evaluate
 
 # A mean power of more than this times the GPU's power limit shows that the sensor is wrong.
 OVER_CAP = 1.1

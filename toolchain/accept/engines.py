@@ -20,8 +20,8 @@ from toolchain.errors import GateError, InputError, MachineError
 from toolchain.evaluation.compare import FAILS
 from toolchain.graph.encoder import parse_encoder
 from toolchain.graph.plugin_graph import check_packable
-from toolchain.pipeline import evaluate
 from toolchain.runtimes import open_runtime
+from toolchain.workflow import evaluate
 
 # Points that an engine may lose where --max-drop is not given.
 MAX_DROP = 1.0

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from toolchain.bundle import Bundle
 from toolchain.bundle.engine_step import compile_plan, find_machine, resolved_profiles
-from toolchain.bundle.resolved import ResolvedRecipe, resolve, resolve_bundle
+from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve, resolve_bundle
 from toolchain.bundle.steps import STEPS, parity_texts, versions
 from toolchain.bundle.writer import BundleWriter, open_writer
 from toolchain.data.labels import read_labels

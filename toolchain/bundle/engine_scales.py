@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from toolchain import graph
-from toolchain.bundle.resolved import ResolvedRecipe
+from toolchain.bundle.resolved_recipe import ResolvedRecipe
 from toolchain.checkpoint.tokenize import encode
 from toolchain.engine import cache
 from toolchain.engine.builder import Builder

@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from toolchain import graph
 from toolchain.bundle.engine_scales import find_scales
-from toolchain.bundle.resolved import ResolvedRecipe
+from toolchain.bundle.resolved_recipe import ResolvedRecipe
 from toolchain.bundle.writer import BundleWriter
 from toolchain.engine.api import has_implicit_int8, import_tensorrt, major_of
 from toolchain.engine.builder import Builder, Built, Options, Shapes

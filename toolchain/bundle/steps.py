@@ -40,7 +40,7 @@ from toolchain.runtimes.environment import version_of
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from toolchain.bundle.resolved import ResolvedRecipe
+    from toolchain.bundle.resolved_recipe import ResolvedRecipe
     from toolchain.bundle.writer import BundleWriter, Record
     from toolchain.checkpoint.tokenize import Tokens
     from toolchain.int8.calibrate import Calibration

@@ -15,7 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the demo."""
     from toolchain.cli.show import results
-    from toolchain.pipeline import demo
+    from toolchain.workflow import demo
 
     record: Any = demo(output=Path(args.output) if args.output else None, tell=log.info)
     emit(args, record, results.demo)

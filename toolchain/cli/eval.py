@@ -39,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Evaluate, save the result and print it."""
     from toolchain.cli.show.results import result
-    from toolchain.pipeline import evaluate
+    from toolchain.workflow import evaluate
 
     values, bundle = choices(args)
     emit(args, evaluate(values, bundle=bundle, tell=log.info), result)

@@ -10,10 +10,10 @@ from toolchain.engine.plan import is_plan
 from toolchain.errors import GateError, InputError
 from toolchain.evaluation.compare import FAILS, UNKNOWN, compare
 from toolchain.evaluation.results import find_results, load_predictions, load_result
-from toolchain.pipeline import evaluate
 from toolchain.recipe import Recipe
 from toolchain.records.comparison import NamedComparison
 from toolchain.records.result import Result
+from toolchain.workflow import evaluate
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def _all_results(place: Path, tell: Tell) -> list[Result]:
 
 
 def _representative(place: Path, tell: Tell) -> Result:
-    """Return the result that represents a place (see `compare_results`)."""
+    """Return the result that stands for a given path: the file, or one of a bundle (`compare_results`)."""
     if not (place / MANIFEST).exists():
         return load_result(place)
     precision = open_bundle(place, check_files=False).manifest["precision"]

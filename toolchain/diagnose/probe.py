@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from toolchain import graph
 from toolchain.bundle import MANIFEST, Bundle
-from toolchain.bundle.resolved import ResolvedRecipe
+from toolchain.bundle.resolved_recipe import ResolvedRecipe
 from toolchain.checkpoint.model import VOCABULARY_FILES, Source, find_model, load_tokenizer
 from toolchain.checkpoint.tokenize import Tokens, encode
 from toolchain.data.rows import Text

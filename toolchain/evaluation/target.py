@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle
 from toolchain.bundle.engine_step import find_machine
-from toolchain.bundle.resolved import ResolvedRecipe, resolve, resolve_bundle
+from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve, resolve_bundle
 from toolchain.checkpoint.model import Source, find_model
 from toolchain.checkpoint.tokenize import Encode, RemoteTexts
 from toolchain.engine.plan import check_plan, find_plan, is_plan

@@ -22,7 +22,7 @@ from toolchain.tensors import Ranges
 # SmoothQuant's alpha: the share of the outliers that moves into the weights. None: without smoothing.
 ALPHAS = (None, 0.5, 0.7, 0.85)
 
-# Range methods to try (int8/histogram.py).
+# Range methods to try (int8/range_methods.py).
 CANDIDATES = ("entropy", "minmax", "percentile", "percentile-99.999", "mse")
 
 

@@ -21,7 +21,7 @@ from toolchain.files import write_json, write_text
 from toolchain.graph.fp16 import rounded_scale
 from toolchain.graph.gemms import calibrated_tensors
 from toolchain.graph.smooth import MAX_EXPONENT, Exponents, folds
-from toolchain.int8.histogram import Histogram
+from toolchain.int8.range_methods import Histogram
 from toolchain.progress import track
 from toolchain.records.calibration import CalibrationAbout, CalibrationRecord
 from toolchain.runtimes.device import cpu_threads

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from toolchain.bundle.resolved import ResolvedRecipe
+from toolchain.bundle.resolved_recipe import ResolvedRecipe
 from toolchain.checkpoint.tokenize import budget_batches
 from toolchain.data.rows import Text, load_rows
 from toolchain.energy.calls import Measure

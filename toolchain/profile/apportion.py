@@ -50,7 +50,7 @@ class Variant:
 
 @dataclass
 class Rounds:
-    """The measurements: for each round the whole and the cost of each group; None where one failed.
+    """The measurements of all rounds: in each, the cost of the whole batch and of each part; None where one failed.
 
     `reason`: reason code of the last failed measurement.
     """

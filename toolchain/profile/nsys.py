@@ -43,7 +43,9 @@ def read_nsys(file: Path) -> NsysRecord:
     except ValueError as error:
         raise InputError(f"{file}: not a report of nsys ({error}). Make one with: nsys stats --format csv.") from None
     if CALL not in found:
-        raise InputError(f"{file}: contains no range of `toolchain profile`. Record it with: {nsys_command(['...'])}.")
+        raise InputError(
+            f"{file}: contains no NVTX range of `toolchain profile`. Record it with: {nsys_command(['...'])}."
+        )
     calls, wall_ms = found.pop(CALL)
     found.pop(INFER, None)
     ms = dict.fromkeys(GROUPS, 0.0)

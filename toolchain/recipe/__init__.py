@@ -190,7 +190,7 @@ class Recipe:
         self._check_scenario()
         if self.attention in ATTENTIONS and self.backend not in (None, "torch"):
             raise UsageError(
-                f"--attention {self.attention}: not with --backend {self.backend}. Choose --backend torch."
+                f"--attention {self.attention}: cannot be used with --backend {self.backend}. Choose --backend torch."
             )
         self._check_server()
         if self.task == "custom" and not (self.text_column and self.label_column):
@@ -222,9 +222,11 @@ class Recipe:
                 "--attention plugin. Add them, or give a calibration.json."
             )
         if self.compile and self.backend not in (None, "torch"):
-            raise UsageError(f"--compile: not with --backend {self.backend}. Choose --backend torch.")
+            raise UsageError(f"--compile: cannot be used with --backend {self.backend}. Choose --backend torch.")
         if self.cuda_graphs and self.backend not in (None, *capturing()):
-            raise UsageError(f"--cuda-graphs: not with --backend {self.backend}. Choose {', '.join(capturing())}.")
+            raise UsageError(
+                f"--cuda-graphs: cannot be used with --backend {self.backend}. Choose {', '.join(capturing())}."
+            )
 
     def _check_server(self) -> None:
         remote = is_remote(self.backend)
@@ -234,7 +236,7 @@ class Recipe:
             raise UsageError("--url, --token-file: only with --backend triton or service. Add it, or leave them out.")
         if remote and self.wants_energy:
             raise UsageError(
-                f"--energy: not with --backend {self.backend}: joules are spent where the server runs. "
+                f"--energy: cannot be used with --backend {self.backend}: joules are spent where the server runs. "
                 "Look at its /metrics, or run `toolchain power` there."
             )
 

@@ -64,8 +64,8 @@ def capturing() -> list[str]:
 
 # Range method -> function from a histogram to the amax of a tensor. `auto` is not one: it tries several of these.
 METHODS: dict[str, str] = {
-    "entropy": "toolchain.int8.histogram:entropy",
-    "minmax": "toolchain.int8.histogram:minmax",
-    "percentile": "toolchain.int8.histogram:percentile",
-    "mse": "toolchain.int8.histogram:mse",
+    "entropy": "toolchain.int8.range_methods:entropy",
+    "minmax": "toolchain.int8.range_methods:minmax",
+    "percentile": "toolchain.int8.range_methods:percentile",
+    "mse": "toolchain.int8.range_methods:mse",
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from toolchain import graph
 from toolchain.bundle import Bundle, last_bundle, open_bundle
-from toolchain.bundle.resolved import resolve_bundle
+from toolchain.bundle.resolved_recipe import resolve_bundle
 from toolchain.data.rows import load_rows
 from toolchain.errors import ToolchainError, UsageError
 from toolchain.evaluation.target import recorded

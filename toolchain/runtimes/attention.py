@@ -79,7 +79,7 @@ def attend_without_padding(module: "torch.nn.Module", name: str) -> None:
         MachineError: this PyTorch lacks the kernel.
     """
     if name not in KERNELS:
-        raise UsageError(f"--attention {name}: not with --backend torch. Choose {', '.join(ATTENTIONS)}.")
+        raise UsageError(f"--attention {name}: cannot be used with --backend torch. Choose {', '.join(ATTENTIONS)}.")
     from transformers import AttentionInterface
 
     AttentionInterface.register(INTERFACE, _attend)

@@ -113,7 +113,9 @@ def open_module(
     types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     types |= dict.fromkeys(QUANTIZED, _type_between_gemms(place))
     if precision not in types:
-        raise UsageError(f"--precision {precision}: not with --backend torch. Choose fp32, bf16, fp16 or int8.")
+        raise UsageError(
+            f"--precision {precision}: cannot be used with --backend torch. Choose fp32, bf16, fp16 or int8."
+        )
     torch.set_num_threads(cpu_threads())
     padded = attention if attention in PADDED else None
     module = load_model(source, attention=padded).to(place, types[precision])

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from toolchain.bundle.resolved import ResolvedRecipe
+from toolchain.bundle.resolved_recipe import ResolvedRecipe
 from toolchain.data.rows import Text
 from toolchain.errors import GateError, InputError
 from toolchain.records.ship import TokenizerSettings
@@ -71,7 +71,7 @@ def settings(
     if unknown := [name for name in inputs if name not in COLUMNS]:
         raise InputError(
             f"{resolved.source.folder}: its graph has the input {unknown[0]}, which a tokenizer does not produce. "
-            "Build it again."
+            "Build the bundle again."
         )
     pad_values = resolved.encode([("",) * len(resolved.task.text_columns)]).pad_values
     return {

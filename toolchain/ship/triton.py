@@ -9,7 +9,7 @@ from typing import Any, Final
 from toolchain import __version__
 from toolchain.bundle import Bundle, open_bundle
 from toolchain.bundle.names import check_name
-from toolchain.bundle.resolved import ResolvedRecipe, resolve_bundle
+from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve_bundle
 from toolchain.errors import InputError
 from toolchain.evaluation.target import recorded
 from toolchain.files import sha256_file

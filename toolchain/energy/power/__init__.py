@@ -57,15 +57,14 @@ def measure(
 ) -> Iterator[Reading]:
     """Measure the energy of GPUs, processor packages and main memory while the body of `with` runs.
 
-    The meter needs about a second before the body starts. The reading has its figures when the body has ended:
+    The meter needs about a second before the body starts. The reading has its figures when the body has ended.
 
         with toolchain.measure_energy() as reading:
             total = sum(range(10_000_000))
         print(f"{reading.seconds:.1f} s, {reading.total_j} J", reading.missing)
 
     Attributes of the reading, None where nothing was measured:
-        seconds: length of the body, s.
-        total_j: joules of all components together.
+        seconds, total_j: length of the body in seconds, and joules of all components together.
         joules: component (gpu_board, gpu_memory, cpu_package, cpu_dram) -> joules.
         missing: component without joules -> reason code, such as no_nvml_library.
         mean_power_w, peak_power_w: mean and highest power, W.

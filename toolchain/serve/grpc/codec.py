@@ -126,9 +126,6 @@ def _classes(output: Any) -> int:
 
 
 def _timeout_us(message: Any, left_us: int) -> int:
-    """Return the shorter of the request's timeout (Triton's parameter) and the time until the deadline, or 0.
-
-    All are in microseconds.
-    """
+    """Return the timeout in microseconds: the shorter of the request's own and the time to its deadline; 0 is none."""
     timeout_us = message.parameters["timeout"].int64_param if "timeout" in message.parameters else 0
     return min((limit for limit in (timeout_us, left_us) if limit > 0), default=0)

@@ -65,7 +65,7 @@ def evaluate(changes: RecipeValues, *, bundle: Path | None = None, tell: Callabl
     tell("comparing with FP32")
     stem = _stem(target)
     kept = save_predictions(target.folder / f"{stem}.npz", found)
-    values = {  # the keys of a Result
+    values = {
         "schema": SCHEMA,
         "task": resolved.task.name,
         "split": recipe.split,
@@ -91,8 +91,7 @@ def evaluate(changes: RecipeValues, *, bundle: Path | None = None, tell: Callabl
         "command": command_of(changes, bundle or (target.bundle.path if target.bundle else None)),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    result = cast(Result, values)
-    result["file"] = str(save_result(target.folder, stem, result))
+    values["file"] = str(save_result(target.folder, stem, result := cast(Result, values)))
     if recipe.require_energy:
         require(energy)
     return result

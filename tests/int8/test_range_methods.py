@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy as kl_divergence
 
-from toolchain.int8.histogram import BINS, FIRST_CANDIDATE, METHODS, Histogram, _divergences
+from toolchain.int8.range_methods import BINS, FIRST_CANDIDATE, METHODS, Histogram, _divergences
 
 
 def histogram_of(*batches):

@@ -14,8 +14,8 @@ from toolchain.cli import parser
 from toolchain.cli.options import choices
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.evaluation.target import find_target
-from toolchain.pipeline import command_of, evaluate
 from toolchain.recipe import Recipe
+from toolchain.workflow import command_of, evaluate
 
 KEYS = {
     "schema",
