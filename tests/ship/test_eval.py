@@ -65,9 +65,9 @@ def test_a_server_with_another_bundle_is_refused(server, bundle):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("nope", r"nope.*\. Name one that it has"),
-        ("plan", r"plan takes TEXT, TEXT_PAIR .* and LOGITS\. Name one"),
-        ("sentiment_tokenizer", r"gives input_ids, attention_mask, not TEXT and LOGITS\. Name one that it has"),
+        ("nope", r"nope.*\. Name a model of the server"),
+        ("plan", r"plan takes TEXT, TEXT_PAIR .* and LOGITS\. Name a model"),
+        ("sentiment_tokenizer", r"returns input_ids, attention_mask, not TEXT and LOGITS\. Name a model"),
     ],
 )
 def test_an_unknown_or_unsuitable_model_is_refused(server, bundle, model, message):
@@ -77,5 +77,5 @@ def test_an_unknown_or_unsuitable_model_is_refused(server, bundle, model, messag
 
 def test_the_user_must_choose_among_several_suitable_models(server, pairs):
     bundle, data = pairs
-    with pytest.raises(InputError, match=r"models that take TEXT and TEXT_PAIR and give LOGITS: graph, plan\. Name"):
+    with pytest.raises(InputError, match=r"models that take TEXT and TEXT_PAIR and return LOGITS: graph, plan\. Name"):
         evaluate({"backend": "triton", "url": f"http://{server.http}", "data": str(data)}, bundle=bundle)
