@@ -72,7 +72,10 @@ def judge(record: AcceptRecord) -> None:
     """
     failed = [check["name"] for check in record["checks"] if check["outcome"] == "fail"]
     if failed:
-        raise GateError(f"{record['files'][1]}: {len(failed)} checks failed: {', '.join(failed)}. Send both files in.")
+        raise GateError(
+            f"{record['files'][1]}: {len(failed)} checks failed: {', '.join(failed)}. "
+            "Attach the JSON file and the report when you open an issue."
+        )
 
 
 def _run(name: str, check: Check, bench: Bench) -> CheckRecord:

@@ -64,7 +64,7 @@ class Progress:
         return self.done[-1][0]
 
     def start(self, now_s: float) -> None:
-        """Start counting."""
+        """Start counting calls, rows, tokens and padded positions, all from zero."""
         self.times_s.append(now_s)
         self.done.append((0, 0, 0, 0))
 

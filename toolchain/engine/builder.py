@@ -133,7 +133,9 @@ class Builder:
         return Built(data, layers, self.messages, seconds, count_layers(layers))
 
     def calibrate(self, network: Any, calibrator: Any) -> None:
-        """Run the calibration of a static network. Its plan is discarded, even if the build fails after calibration.
+        """Calibrate a network of fixed shapes: TensorRT hands the ranges to `calibrator.write_calibration_cache`.
+
+        The engine of this build is discarded, so a build that gives no plan is not an error here.
 
         Raises:
             Exception: the exception that a method of the calibrator caught.

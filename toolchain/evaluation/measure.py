@@ -62,13 +62,13 @@ def measure(
     device: str = "cpu",
     warm_up_all: bool = False,
 ) -> tuple[Logits, Speed]:
-    """Return the logits of `texts`, float32 [rows, classes], and the speed and memory of a result.
+    """Return the logits of `texts`, float32 [rows, classes], and the keys of a result for speed and memory.
 
     Args:
         infer: the open runtime.
         encode: the function that turns texts into what `infer` takes.
         texts: all rows.
-        seed: seed of the samples for the budget and for the latency.
+        seed: seed of the row samples that choose the batch size and measure the latency.
         log: takes lines about the progress.
         device: the device that `infer` runs on, for the memory.
         warm_up_all: run every shape once before the measurement, because the first run of a shape captures a CUDA

@@ -45,7 +45,7 @@ def save(model: ir.Model, path: Path) -> None:
 
 
 def constant(value: ir.Value | None) -> Array | None:
-    """Return the array of a constant value, or None if the value depends on the graph's inputs."""
+    """Return the array of a value that is constant, or None if it depends on the graph's inputs."""
     tensor = ir.convenience.get_const_tensor(value) if value is not None else None
     return None if tensor is None else tensor.numpy()
 

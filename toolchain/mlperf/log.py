@@ -60,10 +60,10 @@ class Log:
         return bool(self._one(key, bool))
 
     def number(self, key: str) -> float:
-        """Return the number of a key that occurs once.
+        """Return the value of a key that the log has exactly once.
 
         Raises:
-            InputError: it is infinite or not a number.
+            InputError: the key is missing or repeated, or its value is not a finite number.
         """
         value = self._one(key, int, float)
         if not math.isfinite(value):

@@ -59,7 +59,7 @@ class KeptRecord(DistanceRecord):
 
 
 class ChosenOnRecord(TypedDict):
-    """The hold-out rows on which `--calib-method auto` chose."""
+    """The hold-out rows on which `--calib-method auto` chose the method."""
 
     rows: int
     """Number of rows."""

@@ -6,7 +6,7 @@ Bound = Literal["compute", "memory"]
 
 
 class CeilingRecord(TypedDict):
-    """The ceiling that a run is compared with."""
+    """The highest compute and memory rates that a run is compared with."""
 
     method: Literal["measured", "datasheet"]
     """Origin of the ceiling: measured on this machine, or the data sheet of the GPU."""

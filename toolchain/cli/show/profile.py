@@ -70,7 +70,7 @@ def _notes(record: ProfileResult) -> list[str]:
 
 
 def _next(record: ProfileResult) -> list[str]:
-    """Return what to do next."""
+    """Return the next steps to suggest to the user, a line each."""
     lines = []
     if record["trace"]:
         lines.append(f"open {record['trace']} in https://ui.perfetto.dev")
