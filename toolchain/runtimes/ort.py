@@ -153,7 +153,9 @@ def _load(model: Path | bytes, options: Any, provider: Any) -> Any:
         if session is None:
             message = f"{_name(model)}: ONNX Runtime cannot load it: {first_line(error)}. Build it again."
             raise InputError(message) from error
-        log.warning(
+        # A graph in memory is one of the many that `auto` and `tune` compare, and nobody waits for its speed.
+        log.log(
+            logging.DEBUG if isinstance(model, bytes) else logging.WARNING,
             "%s: computed in float32, because the INT8 kernels of this CPU saturate. It is exact, and slower.",
             _name(model),
         )
