@@ -244,9 +244,11 @@ def test_a_device_number_means_the_gpu_of_cuda_or_is_an_error(nvml, environment,
 
 
 def test_a_session_that_cannot_be_closed_keeps_its_readings(nvml):
-    nvml.load("")
+    nvml.load(TWO)
     with open_nvml():
+        found = len(all_devices())
         pynvml.nvmlShutdown()
+    assert found == 2
 
 
 def test_without_the_library_there_is_a_reason():

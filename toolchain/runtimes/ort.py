@@ -144,22 +144,20 @@ def _load(model: Path | bytes, options: Any, provider: Any) -> Any:
     try:
         return ort.InferenceSession(source, options, providers=[provider])
     except Exception as error:  # onnxruntime raises classes of its own binding, with no common base
-        # ONNX Runtime 1.31 fails to make the weights of Q/DQ nodes uint8. Its float operators are exact as well.
-        options.add_session_config_entry(FLOAT_QDQ, "1")
-        try:
-            session = ort.InferenceSession(source, options, providers=[provider]) if provider == CPU else None
-        except Exception:
-            session = None
-        if session is None:
-            message = f"{_name(model)}: ONNX Runtime cannot load it: {first_line(error)}. Build it again."
-            raise InputError(message) from error
-        # A graph in memory is one of the many that `auto` and `tune` compare, and nobody waits for its speed.
-        log.log(
-            logging.DEBUG if isinstance(model, bytes) else logging.WARNING,
-            "%s: computed in float32, because the INT8 kernels of this CPU saturate. It is exact, and slower.",
-            _name(model),
-        )
-        return session
+        failed = InputError(f"{_name(model)}: ONNX Runtime cannot load it: {first_line(error)}. Build it again.")
+        failed.__cause__ = error
+    if provider != CPU:
+        raise failed
+    # ONNX Runtime 1.31 fails to make the weights of Q/DQ nodes uint8. Its float operators are exact as well.
+    options.add_session_config_entry(FLOAT_QDQ, "1")
+    try:
+        session = ort.InferenceSession(source, options, providers=[provider])
+    except Exception:  # the graph itself is at fault, so the first error says why
+        raise failed from failed.__cause__
+    # A graph in memory is one of the many that `auto` and `tune` compare, and nobody waits for its speed.
+    level = logging.DEBUG if isinstance(model, bytes) else logging.WARNING
+    log.log(level, "%s: runs in float32, because it does not load with exact INT8 kernels on this CPU.", _name(model))
+    return session
 
 
 def _refuse_fallback(session: Any, device: str, provider: str) -> None:
