@@ -118,6 +118,12 @@ def test_load_pins_the_digest_and_checks_every_file(built, tmp_path):
         toolchain.load(tmp_path / "b")
 
 
+def words_and_numbers(text):
+    """Split a text at its decimal numbers: accuracies and scores of INT8 differ a little between processors."""
+    parts = re.split(r"(\d+\.\d+)", text)
+    return parts[::2], [float(number) for number in parts[1::2]]
+
+
 @pytest.mark.slow
 def test_the_guide_runs_from_top_to_bottom_and_prints_what_it_shows(root, tmp_path):
     guide = (root / "docs/guides/python.md").read_text()
@@ -130,7 +136,11 @@ def test_the_guide_runs_from_top_to_bottom_and_prints_what_it_shows(root, tmp_pa
     assert done.returncode == 0, done.stderr
     printed = done.stdout.split(f"{end}\n")
     for (code, shown), found in zip(blocks, printed[:-1], strict=True):
-        assert not shown or found == shown, code
+        if shown:
+            words, numbers = words_and_numbers(found)
+            expected_words, expected_numbers = words_and_numbers(shown)
+            assert words == expected_words, code
+            assert numbers == pytest.approx(expected_numbers, abs=0.05), code
 
 
 def test_the_guide_names_the_function_of_every_other_command(root):
