@@ -50,7 +50,7 @@ COMMANDS = {
     "explain": Command("explain why a graph or an engine is not faster or not as accurate", "explain"),
     "tune": Command("find which GEMMs to exclude from INT8 to stay within a drop", "tune"),
     "profile": Command("measure the time and the energy of each part of the model", "profile", "profile"),
-    "predict": Command("bound the time on a GPU by its data sheet: a limit, not a measurement", "predict"),
+    "estimate": Command("bound the time on a GPU by its data sheet: a limit, not a measurement", "estimate"),
     "accept": Command("run every check on a machine with a GPU and TensorRT; write one report", "accept"),
     "report": Command("put results side by side: HTML, Markdown, CSV or JSON", "report"),
     "serve": Command(

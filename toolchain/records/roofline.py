@@ -1,4 +1,4 @@
-"""The `roofline` block of a result, and what `toolchain predict` prints."""
+"""The `roofline` block of a result, and what `toolchain estimate` prints."""
 
 from typing import Literal, TypedDict
 
@@ -92,7 +92,7 @@ RowLength = TypedDict(
         "from": str,
     },
 )
-RowLength.__doc__ = "The length of the predicted rows."
+RowLength.__doc__ = "The length of the rows that are assumed."
 
 
 class BatchBound(TypedDict):
@@ -122,8 +122,8 @@ class BatchBound(TypedDict):
     """Power limit times `time_ms`, mJ a row; an upper bound only for a run at the speed of the bound."""
 
 
-class PredictedBounds(TypedDict):
-    """What `toolchain predict` prints."""
+class EstimatedBounds(TypedDict):
+    """What `toolchain estimate` prints."""
 
     kind: str
     """Reminder that the values are bounds and not measurements."""

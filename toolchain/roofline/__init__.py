@@ -1,7 +1,7 @@
 """Compare a run with the ceiling of its device (the roofline model of Williams, Waterman and Patterson, 2009).
 
 `work` counts the operations and the memory traffic of a graph, `ceiling` measures this machine, `gpus` has data sheets,
-and `predict` gives bounds for a bundle on a GPU that is not in this machine.
+and `estimate` gives bounds for a bundle on a GPU that is not in this machine.
 """
 
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""Show the bounds of `toolchain predict` on the terminal."""
+"""Show the bounds of `toolchain estimate` on the terminal."""
 
 from toolchain.cli.show import put, titled
-from toolchain.records.roofline import PredictedBounds
+from toolchain.records.roofline import EstimatedBounds
 
 
-def predicted(found: PredictedBounds) -> None:
+def estimated(found: EstimatedBounds) -> None:
     """Print the bounds by batch size and how to read them."""
     gpu, length = found["gpu"], found["length"]
     table = titled(

@@ -7,12 +7,12 @@ import pytest
 from toolchain import graph
 from toolchain.cli import main
 from toolchain.errors import InputError, UsageError
-from toolchain.roofline.predict import KIND, predict
+from toolchain.roofline.estimate import KIND, estimate
 from toolchain.roofline.work import Extent, count
 
 
 def test_the_bound_is_the_longer_of_gemms_and_memory(typed_bundles):
-    found = predict({"precision": "fp16"}, gpu="t4", bundle=typed_bundles["fp16"])
+    found = estimate({"precision": "fp16"}, gpu="t4", bundle=typed_bundles["fp16"])
     work = count(graph.load(typed_bundles["fp16"] / "model.fp16.onnx"))
     for one in found["bounds"]:
         flop = work.operations(Extent.of([found["length"]["tokens"]] * one["batch"]))
@@ -26,21 +26,21 @@ def test_the_bound_is_the_longer_of_gemms_and_memory(typed_bundles):
 
 def test_weights_beyond_the_cache_bound_a_small_batch(typed_bundles, monkeypatch):
     """A model beyond the cache is read once a batch, so memory bounds a small batch and GEMMs bound a large one."""
-    from toolchain.roofline import predict as module
+    from toolchain.roofline import estimate as module
 
     work = count(graph.load(typed_bundles["fp16"] / "model.fp16.onnx"))
     large = type(work)({"fp16": (0.0, 85e6, 18432.0)}, {"fp16": 42_500_000}, inputs=2, outputs=2)  # DistilBERT-base
     monkeypatch.setattr(module, "_work", lambda bundle, precision: ("model.fp16.onnx", large))
     monkeypatch.setattr(module, "_length", lambda bundle, changes: {"tokens": 128, "from": "a test"})
-    one, _, many = predict({}, gpu="t4", bundle=typed_bundles["fp16"])["bounds"]
+    one, _, many = estimate({}, gpu="t4", bundle=typed_bundles["fp16"])["bounds"]
     assert (one["bound"], many["bound"]) == ("memory", "compute")
     assert one["memory_ms"] == pytest.approx(0.265, rel=0.06)  # 85 MB at 320 GB/s, less 4 MB of cache
     assert one["compute_ms"] == pytest.approx(0.172, rel=0.01)  # 11.17 GFLOP at 65 TFLOP/s
 
 
 def test_energy_is_bounded_above_by_the_power_limit_and_below_by_idle_power(typed_bundles):
-    unknown = predict({}, gpu="t4", bundle=typed_bundles["int8"])
-    known = predict({}, gpu="t4", bundle=typed_bundles["int8"], idle_w=10.0)
+    unknown = estimate({}, gpu="t4", bundle=typed_bundles["int8"])
+    known = estimate({}, gpu="t4", bundle=typed_bundles["int8"], idle_w=10.0)
     assert (unknown["at_least_reason"], known["at_least_reason"]) == ("idle_power_not_in_data_sheet", None)
     for one, other in zip(unknown["bounds"], known["bounds"], strict=True):
         assert one["mj_per_row_at_least"] is None
@@ -49,30 +49,30 @@ def test_energy_is_bounded_above_by_the_power_limit_and_below_by_idle_power(type
 
 
 def test_rows_have_the_mean_length_of_the_task(typed_bundles, sentences, tmp_path):
-    found = predict({"data": str(sentences)}, gpu="t4", bundle=typed_bundles["int8"])["length"]
+    found = estimate({"data": str(sentences)}, gpu="t4", bundle=typed_bundles["int8"])["length"]
     words = [len(line.split(",")[0].split()) for line in (sentences / "validation.csv").read_text().splitlines()[1:]]
     assert found["from"] == "mean of 40 validation rows"
     assert found["tokens"] == pytest.approx(sum(words) / len(words) + 2, abs=1)  # [CLS] and [SEP]
     with pytest.raises(InputError):
-        predict({"data": str(tmp_path)}, gpu="t4", bundle=typed_bundles["int8"])
+        estimate({"data": str(tmp_path)}, gpu="t4", bundle=typed_bundles["int8"])
 
 
 def test_without_data_rows_have_128_tokens(typed_bundles, monkeypatch):
     from toolchain.errors import MachineError
-    from toolchain.roofline import predict as module
+    from toolchain.roofline import estimate as module
 
     def load_rows(*_, **__):
         raise MachineError("gone")
 
     monkeypatch.setattr(module, "load_rows", load_rows)
-    found = predict({}, gpu="t4", bundle=typed_bundles["int8"])["length"]
+    found = estimate({}, gpu="t4", bundle=typed_bundles["int8"])["length"]
     assert found == {"tokens": 128, "from": "no data at hand"}
 
 
 def test_a_precision_that_was_not_built_is_assumed_for_the_whole_graph(typed_bundles):
-    found = predict({"precision": "bf16"}, gpu="l4", bundle=typed_bundles["int8"])
+    found = estimate({"precision": "bf16"}, gpu="l4", bundle=typed_bundles["int8"])
     assert (found["artefact"], found["precision"]) == ("model.onnx", "bf16")
-    slow, fast = (predict({"precision": one}, gpu="l4", bundle=typed_bundles["fp32"]) for one in ("fp32", "int8"))
+    slow, fast = (estimate({"precision": one}, gpu="l4", bundle=typed_bundles["fp32"]) for one in ("fp32", "int8"))
     assert slow["bounds"][2]["compute_ms"] == pytest.approx(242 / 60 * fast["bounds"][2]["compute_ms"])  # TF32
 
 
@@ -88,14 +88,14 @@ def test_a_precision_that_was_not_built_is_assumed_for_the_whole_graph(typed_bun
 def test_an_invalid_choice_is_refused(typed_bundles, options, message):
     changes = {"precision": options.pop("precision", None)}
     with pytest.raises(UsageError, match=message):
-        predict(changes, bundle=typed_bundles["int8"], **options)
+        estimate(changes, bundle=typed_bundles["int8"], **options)
 
 
 def test_the_command_prints_bounds(typed_bundles, capsys):
-    assert main(["predict", str(typed_bundles["int8"]), "--gpu", "t4", "--json"]) == 0
+    assert main(["estimate", str(typed_bundles["int8"]), "--gpu", "t4", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["gpu"]["name"] == "NVIDIA T4"
-    assert main(["predict", str(typed_bundles["int8"]), "--gpu", "h200", "--idle-power", "70", "-q"]) == 0
+    assert main(["estimate", str(typed_bundles["int8"]), "--gpu", "h200", "--idle-power", "70", "-q"]) == 0
     shown = capsys.readouterr().out
     assert "bound by data sheet, not a measurement" in " ".join(shown.split())
     assert "700/r J a row" in shown
-    assert main(["predict", str(typed_bundles["int8"]), "--gpu", "x"]) == 2
+    assert main(["estimate", str(typed_bundles["int8"]), "--gpu", "x"]) == 2

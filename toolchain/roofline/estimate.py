@@ -1,4 +1,4 @@
-"""Predict lower bounds of the time of a bundle on any GPU, from the GPU's data sheet; nothing is measured."""
+"""Estimate lower bounds of the time of a bundle on any GPU, from the GPU's data sheet; nothing is measured."""
 
 import math
 from pathlib import Path
@@ -10,7 +10,7 @@ from toolchain.data.rows import load_rows
 from toolchain.errors import ToolchainError, UsageError
 from toolchain.evaluation.target import recorded
 from toolchain.recipe.options import RecipeValues
-from toolchain.records.roofline import BatchBound, PredictedBounds, RowLength
+from toolchain.records.roofline import BatchBound, EstimatedBounds, RowLength
 from toolchain.roofline.gpus import Gpu, find_gpu
 from toolchain.roofline.work import Extent, Work, count
 
@@ -27,9 +27,9 @@ KIND = "bound by data sheet, not a measurement"
 NO_IDLE_POWER = "idle_power_not_in_data_sheet"
 
 
-def predict(
+def estimate(
     changes: RecipeValues, *, gpu: str, bundle: Path | None = None, idle_w: float | None = None
-) -> PredictedBounds:
+) -> EstimatedBounds:
     """Return the least time of batches of a bundle on `gpu`, a short name of gpus.toml.
 
     The time is the longer of two: all GEMMs at the peak of the GPU, and all weights from its memory, less what its

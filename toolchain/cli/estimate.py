@@ -1,4 +1,4 @@
-"""`toolchain predict`: the least time on a GPU that is not at hand."""
+"""`toolchain estimate`: the least time on a GPU that is not at hand."""
 
 import argparse
 
@@ -20,8 +20,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compute the bounds and print them."""
-    from toolchain.cli.show.predict import predicted
-    from toolchain.roofline.predict import predict
+    from toolchain.cli.show.estimate import estimated
+    from toolchain.roofline.estimate import estimate
 
     values, place = choices(args)
-    emit(args, predict(values, gpu=args.gpu, bundle=place, idle_w=args.idle_power), predicted)
+    emit(args, estimate(values, gpu=args.gpu, bundle=place, idle_w=args.idle_power), estimated)
