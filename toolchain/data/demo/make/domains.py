@@ -1,4 +1,4 @@
-"""What the demo reviews are about: products, places and services, with facts about each."""
+"""The subjects of the demo reviews: products, places and services, with facts about each."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Domain(NamedTuple):
     facts: tuple[tuple[str, str], ...]
 
 
-# The same word is praise in one place and blame in another (a loud fan, a loud speaker), so
-# that a model has to read the pair and cannot add up single words.
+# The same word is favourable for one subject and unfavourable for another (a loud speaker, a loud fan), so a model
+# must combine words and cannot add up single ones.
 SHARED: Final[tuple[Domain, ...]] = (
     Domain(
         "thing",

@@ -3,7 +3,7 @@
 Everything is written as a favourable review. `{+slot}` draws what agrees with the label and
 `{-slot}` what contradicts it, so the same template serves an unfavourable review: "not {-adj}"
 gives "not bad" for one label and "not great" for the other. `{+remark}` and `{+verdict}` draw a
-clause, whose own signs turn round with the sign of its slot.
+clause; the sign of the slot inverts the signs within the clause.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 from toolchain.data.demo.make.words import Pool
 
-# A remark is about one side of the subject; other remarks may speak against it.
+# A remark is about one aspect of the subject; another remark may contradict it.
 _DIRECT_REMARKS: Final = Pool(
     shared=(
         "the {aspect} is {+adj}",
@@ -55,7 +55,7 @@ _NEGATED_REMARKS: Final = Pool(
     ),
 )
 
-# A verdict is about the subject as a whole, so one review does not hold two opposite ones.
+# A verdict is about the whole subject, so a review has no two opposite ones.
 _DIRECT_VERDICTS: Final = Pool(
     shared=(
         "I am {+feel}",
@@ -100,14 +100,15 @@ _NEGATED_VERDICTS: Final = Pool(
     ),
 )
 
-# Of each clause, the way it says a thing outright, and the way it denies the opposite.
+# Each kind of clause in its direct form and as the negation of its opposite.
 CLAUSES: Final = {
     "remark": (_DIRECT_REMARKS, _NEGATED_REMARKS),
     "verdict": (_DIRECT_VERDICTS, _NEGATED_VERDICTS),
 }
+# The share of clauses that are drawn in the negated form.
 NEGATED_SHARE: Final = 0.14
 
-# Most reviews agree with themselves; they teach the words that the other groups turn round.
+# Most reviews are consistent; they teach the words that reviews of the other groups negate.
 SHARES: Final[dict[str, float]] = {
     "short": 0.12,
     "agreeing": 0.65,

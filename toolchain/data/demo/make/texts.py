@@ -11,9 +11,14 @@ from toolchain.data.demo.make import domains, templates, words
 
 NEGATIVE: Final = 0
 POSITIVE: Final = 1
+# How many neutral sentences a review gets; each count is equally likely. Half of the reviews get none, and one in
+# eight gets three, so that lengths differ as they do in real reviews.
 CLUTTER_COUNTS: Final = (0, 0, 0, 0, 1, 1, 1, 3)
+# The share of reviews with one misspelt word.
 TYPO_SHARE: Final = 0.06
+# Shorter words become other words, or unreadable, when two letters are swapped.
 SHORTEST_MISTYPED_WORD: Final = 5
+# Draws before a split counts as exhausted.
 ATTEMPTS_PER_ROW: Final = 200
 
 _CLAUSE: Final = re.compile(r"\{([+-])(remark|verdict)\}")
@@ -32,9 +37,10 @@ class Row(NamedTuple):
 
 
 def generate(split: str, n: int, seed: int) -> list[Row]:
-    """Return n different rows of the split ("train" or "validation"), the same for a seed.
+    """Return n different rows of the split ("train" or "validation").
 
-    Fewer rows are the beginning of more rows.
+    The same seed gives the same rows, and a smaller n gives the first n of them.
+    Raises ValueError if the templates do not give n different sentences.
     """
     rng = random.Random(f"{split} {seed}")
     rows: dict[str, Row] = {}
@@ -71,7 +77,7 @@ def _row(rng: random.Random, split: str, label: int) -> Row:
 
 
 class _Filler:
-    """Fills the slots of one review, all about one subject and no word drawn twice."""
+    """Fills the slots of one review with words about one subject, and draws no word twice."""
 
     def __init__(self, rng: random.Random, split: str, label: int) -> None:
         self._rng = rng
@@ -82,7 +88,7 @@ class _Filler:
         self._used: set[str] = set()
 
     def template(self) -> str:
-        """Return a template of the split, its clauses put in and only words left to fill."""
+        """Return a template of the split with its clauses filled in; the slots for words remain."""
         groups = templates.TRAIN if self._split == "train" else templates.VALIDATION
         (group,) = self._rng.choices(list(templates.SHARES), list(templates.SHARES.values()))
         return _CLAUSE.sub(self._clause, self._rng.choice(groups[group]))
@@ -109,7 +115,7 @@ class _Filler:
 
     def _fresh(self, choices: tuple[str, ...]) -> str:
         drawn = self._rng.choice([choice for choice in choices if choice not in self._used])
-        self._used.update(self._spoilt_by(drawn))
+        self._used.update(self._excluded_by(drawn))
         return drawn
 
     def _choices(self, slot: str, label: int) -> tuple[str, ...]:
@@ -124,8 +130,8 @@ class _Filler:
         opinions = words.ACTIONS[self._domain.kind] if slot == "action" else words.OPINIONS[slot]
         return opinions[label].words(self._split)
 
-    def _spoilt_by(self, word: str) -> Iterator[str]:
-        """Yield the word, and for a fact its opposite: a review does not contradict itself."""
+    def _excluded_by(self, word: str) -> Iterator[str]:
+        """Yield the word, and for a fact also its opposite, because a review must not contradict itself."""
         yield word
         for fact in self._domain.facts:
             if word in fact:
@@ -133,7 +139,7 @@ class _Filler:
 
 
 def _polished(sentence: str) -> str:
-    """Return the sentence with its articles and its capitals put right."""
+    """Return the sentence with "an" before vowels and a capital at the start of each sentence."""
     sentence = _ARTICLE.sub(r"\1n ", sentence)
     return _SENTENCE_START.sub(lambda start: start[0].upper(), sentence)
 

@@ -1,4 +1,4 @@
-"""Makes the demo folder again: `python -m toolchain.data.demo.make.train -o DIR`."""
+"""Makes the files of the demo folder: `python -m toolchain.data.demo.make.train -o DIR`."""
 
 from __future__ import annotations
 
@@ -24,22 +24,25 @@ if TYPE_CHECKING:
 LABELS: Final = {texts.NEGATIVE: "negative", texts.POSITIVE: "positive"}
 SPECIAL_TOKENS: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_TOKENS: Final = 128
+# The usual recipe for training a small transformer from random weights.
 WARM_UP_SHARE: Final = 0.1
 WEIGHT_DECAY: Final = 0.01
 MAX_GRADIENT_NORM: Final = 1.0
 ADAM_BETAS: Final = (0.9, 0.98)
+# Rows are sorted by length within this many batches, which leaves the order of epochs random enough.
 BATCHES_PER_SORT: Final = 16
+# Standard deviations of the initial weights. Attention of a model this narrow starts nearly uniform; larger weights
+# for queries and keys let it select single words early.
 INITIAL_SPREAD: Final = 0.05
-# A narrow model starts with nearly even attention; a wider spread lets it pick words out early.
 INITIAL_ATTENTION_SPREAD: Final = 0.12
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training run depends on.
+    """The settings of a training run.
 
-    The same settings give the same texts byte for byte. The tokenizer's trainer breaks ties by
-    chance, so vocabulary and weights differ: two runs gave an accuracy of 0.873 and 0.879.
+    The same settings give the same texts byte for byte. The tokenizer's trainer breaks ties at
+    random, so vocabulary and weights differ: two runs gave an accuracy of 0.873 and 0.879.
     """
 
     seed: int = 0
@@ -78,14 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--learnt-rows", type=int, default=Settings.learnt_rows)
     parser.add_argument("--validation-rows", type=int, default=Settings.validation_rows)
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
-    parser.add_argument("--max-steps", type=int, help="stop early, to try the script out")
+    parser.add_argument("--max-steps", type=int, help="stop after this many steps, to try the script")
     return parser
 
 
 def make(folder: Path, settings: Settings) -> float:
-    """Fill the folder and return the validation accuracy of the weights that it holds.
+    """Write the folder and return the validation accuracy of the saved weights.
 
-    The model learns from more rows than are written: train.tsv is the beginning of them.
+    The model is trained on more rows than train.tsv holds; train.tsv has the first of them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     learnt = texts.generate("train", settings.learnt_rows, settings.seed)
@@ -104,7 +107,7 @@ def make(folder: Path, settings: Settings) -> float:
 
 
 def train_tokenizer(sentences: list[str], vocabulary: int) -> PreTrainedTokenizerBase:
-    """Return a lower-case WordPiece tokenizer with a vocabulary learnt from the sentences."""
+    """Return a lower-case WordPiece tokenizer whose vocabulary is trained on the sentences."""
     from tokenizers import trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -182,7 +185,7 @@ def _config(vocabulary: int) -> DistilBertConfig:
 def train_model(
     rows: list[texts.Row], tokenizer: PreTrainedTokenizerBase, settings: Settings
 ) -> DistilBertForSequenceClassification:
-    """Return a model trained on the rows from nothing."""
+    """Return a model trained on the rows from random weights."""
     import torch
 
     torch.manual_seed(settings.seed)
@@ -214,8 +217,8 @@ def train_model(
 def _batches(rows: list[texts.Row], settings: Settings) -> Iterator[list[texts.Row]]:
     """Yield the batches of every epoch, in a new order each time.
 
-    The first epochs hold only reviews that contradict themselves nowhere: they teach which
-    words praise, and without that the turns of the other reviews are not learnt at all.
+    The first epochs have only reviews without a contrary remark. They teach which words are
+    positive; without them the model does not learn reviews that contain both kinds.
     """
     rng = random.Random(settings.seed)
     plain = [row for row in rows if "{-" not in row.template]
@@ -226,7 +229,7 @@ def _batches(rows: list[texts.Row], settings: Settings) -> Iterator[list[texts.R
 
 
 def _similar_lengths(rows: list[texts.Row], size: int) -> Iterator[list[texts.Row]]:
-    """Yield the rows in batches that need little padding."""
+    """Yield the rows in batches of similar length, which need little padding."""
     for start in range(0, len(rows), size * BATCHES_PER_SORT):
         near = sorted(rows[start : start + size * BATCHES_PER_SORT], key=lambda row: len(row.sentence))
         for first in range(0, len(near), size):
@@ -241,7 +244,7 @@ def _encoded(rows: list[texts.Row], tokenizer: PreTrainedTokenizerBase) -> dict[
 
 
 def accuracy_of(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, rows: list[texts.Row]) -> float:
-    """Return the share of rows that the model labels rightly."""
+    """Return the share of rows whose label the model predicts."""
     import torch
 
     right = 0
