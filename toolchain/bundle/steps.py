@@ -341,8 +341,8 @@ def parity_texts(resolved: ResolvedRecipe) -> list[Text]:
 STEPS: dict[str, Step] = {
     "export": Step(_export, version=2, precisions=("fp32", "fp16", "int8")),
     "cpu": Step(_cpu, version=1, precisions=("fp32",)),
-    "half": Step(_half, version=1, precisions=("fp16",)),
-    "cuda": Step(_cuda, version=1, precisions=("fp16",)),
+    "half": Step(_half, version=2, precisions=("fp16",)),
+    "cuda": Step(_cuda, version=2, precisions=("fp16",)),
     "calibrate": Step(_calibrate, version=3, precisions=("int8",)),
-    "quantize": Step(_quantize, version=4, precisions=("int8",)),
+    "quantize": Step(_quantize, version=5, precisions=("int8",)),
 }

@@ -1,8 +1,9 @@
 """Conversion of a float32 graph to a strongly typed one in float16, with float32 where range or precision needs it.
 
-These stay in float32: LayerNorm (it sums squares), softmax and the addition of the mask before it (the mask is a large
-negative number), and the classification head (few operations, on which the result depends directly). Inputs and logits
-keep their types. A Q node takes either type, and a DQ node returns float16, by the type of its scale.
+These stay in float32: LayerNorm (it sums squares), and softmax and the addition of the mask before it (the mask is a
+large negative number). Every GEMM is in float16, that of the classification head too: NVIDIA's TensorRT-RTX has no
+float32 GEMM for Turing. Inputs and logits keep their types; a Cast makes the logits float32. A Q node takes either
+type, and a DQ node returns float16, by the type of its scale.
 """
 
 import numpy as np
@@ -17,7 +18,7 @@ HALF = ir.DataType.FLOAT16
 FLOAT = ir.DataType.FLOAT
 
 # Types of nodes that always stay in float32.
-FULL_PRECISION = {"LayerNormalization", "Softmax", "Gemm"}
+FULL_PRECISION = {"LayerNormalization", "Softmax"}
 
 # The first opset in which QuantizeLinear and DequantizeLinear take float16. The other operators are as in opset 18.
 QDQ_OPSET = 19
@@ -49,6 +50,7 @@ def to_half(model: ir.Model) -> int:
             for value in node.outputs:
                 if _is_float(value):
                     value.dtype = HALF
+    _cast_outputs(model)
     if quantized:
         model.graph.opset_imports[""] = max(QDQ_OPSET, model.graph.opset_imports[""])
     tidy(model)
@@ -87,7 +89,6 @@ def _kept_nodes(model: ir.Model) -> set[ir.Node]:
     """Return the nodes that stay in float32."""
     kept = {node for node in model.graph if node.op_type in FULL_PRECISION}
     kept |= {entry for node in nodes(model, "Softmax") if (entry := _producer(node)) is not None}
-    kept |= _downstream(model, {node for node in model.graph if node.op_type == "Gemm"})
     embeddings = {node for node in nodes(model, "Gather") if _is_float(node.inputs[0])}
     # Nodes that do not depend on an embedding compute the mask, or dequantize a weight.
     weights = set(nodes(model, "DequantizeLinear"))
@@ -108,6 +109,16 @@ def _downstream(model: ir.Model, roots: set[ir.Node]) -> set[ir.Node]:
         if any(value is not None and value.producer() in found for value in node.inputs):
             found.add(node)
     return found
+
+
+def _cast_outputs(model: ir.Model) -> None:
+    """Return the graph's float16 outputs to float32, under the names that they have."""
+    for index, value in enumerate(model.graph.outputs):
+        if value.dtype is HALF:
+            name, value.name = value.name, f"{value.name}.fp16"
+            cast = _typed(model, value, FLOAT, {})
+            cast.name = name
+            model.graph.outputs[index] = cast
 
 
 def _typed(
