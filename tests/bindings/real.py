@@ -1,10 +1,11 @@
 """The real Python bindings of TensorRT on a machine without TensorRT: their own wheels over empty libraries.
 
-Both majors use one import name and one process can load one of them, so whatever needs them runs in a
-process of its own.
+The majors use one import name and one process can load one of them, so whatever needs them runs in a
+process of its own. TensorRT-RTX (`rtx`) is installed with its libraries; it is called `tensorrt` here too.
 """
 
 import functools
+import importlib.util
 import json
 import os
 import shutil
@@ -12,18 +13,18 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-VERSIONS = {10: "10.16.1.11", 11: "11.4.0.106"}
+VERSIONS: dict[int | str, str] = {10: "10.16.1.11", 11: "11.4.0.106", "rtx": "1.7.1.116"}
 LIBRARIES = {"libnvinfer": "CORE", "libnvinfer_plugin": "PLUGIN", "libnvonnxparser": "PARSER"}
-SHIM = "from tensorrt_bindings import *\nfrom tensorrt_bindings import __version__\n"
+SHIM = "from {module} import *\nfrom {module} import __version__\n"
 
 
-def run(major: int, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(major: int | str, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run python with `arguments` where `import tensorrt` gives the real bindings of `major`."""
     libraries = stubs(major)
     added = {
@@ -35,8 +36,13 @@ def run(major: int, *arguments: str, env: dict[str, str] | None = None) -> subpr
     )
 
 
-def find(major: int) -> Path:
+def find(major: int | str) -> Path:
     """Return the folder of the bindings, or skip the test; where CI is set they must be there."""
+    if major == "rtx":
+        spec = importlib.util.find_spec("tensorrt_rtx_bindings")
+        if spec is None or spec.origin is None:
+            _give_up("no TensorRT-RTX: pip install 'encoder-toolchain[rtx]'")
+        return Path(spec.origin).parent.parent
     folder = Path(os.environ.get("TOOLCHAIN_BINDINGS") or ROOT / ".venv" / "bindings") / str(major)
     if not (folder / "tensorrt_bindings").is_dir():
         _give_up(
@@ -47,14 +53,17 @@ def find(major: int) -> Path:
 
 
 @functools.cache
-def stubs(major: int) -> Path:
+def stubs(major: int | str) -> Path:
     """Return a folder with the three empty libraries and the package `tensorrt`, made once a process."""
+    folder = Path(_scratch().name) / str(major)
+    (folder / "tensorrt").mkdir(parents=True)
+    module = "tensorrt_rtx_bindings" if major == "rtx" else "tensorrt_bindings"
+    (folder / "tensorrt" / "__init__.py").write_text(SHIM.format(module=module))
+    if major == "rtx":
+        return folder  # it has its libraries
     compiler = shutil.which("cc")
     if compiler is None:
         _give_up("no C compiler for the empty libraries: apt-get install gcc libc6-dev")
-    folder = Path(_scratch().name) / str(major)
-    (folder / "tensorrt").mkdir(parents=True)
-    (folder / "tensorrt" / "__init__.py").write_text(SHIM)
     for name, macro in LIBRARIES.items():
         file = f"{name}.so.{major}"
         options = ["-shared", "-fPIC", f"-D{macro}", f"-Wl,-soname,{file}"]
@@ -68,14 +77,14 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 
 
 @functools.cache
-def surface(major: int) -> dict[str, Any]:
+def surface(major: int | str) -> dict[str, Any]:
     """Return what the real module of a major has, as `surface.dump` describes it."""
     done = run(major, str(HERE / "surface.py"))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def _give_up(reason: str) -> None:
+def _give_up(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

@@ -16,7 +16,9 @@ from collections.abc import Collection, Iterator
 from types import ModuleType
 from typing import Any
 
-MAJORS = (10, 11)
+# A major version of TensorRT, or `rtx`.
+Major = int | str
+MAJORS: tuple[Major, ...] = (10, 11, "rtx")
 MODULES = {"trt", "tensorrt"}
 
 # By these variable names the code calls its objects, also as `self.NAME` and with an underscore before them. A
@@ -80,15 +82,15 @@ def uses_tensorrt(source: str) -> bool:
     return "trt" in names | {node.arg for node in nodes if isinstance(node, ast.arg)}
 
 
-def claimed(source: str) -> tuple[int, ...]:
-    """Return the majors that a module states at its top: `MAJORS = (10,)`; both without."""
+def claimed(source: str) -> tuple[Major, ...]:
+    """Return the majors that a module states at its top: `MAJORS = (10,)`; all without."""
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["MAJORS"]:
             return tuple(ast.literal_eval(node.value))
     return MAJORS
 
 
-def missing(source: str, majors: Collection[int], surfaces: dict[int, dict[str, Any]]) -> list[str]:
+def missing(source: str, majors: Collection[Major], surfaces: dict[Major, dict[str, Any]]) -> list[str]:
     """Return what a source uses of TensorRT that one of `majors` lacks.
 
     Names in strings (`hasattr(trt, "X")`, `getattr(config, "X", None)`, `"X" in trt.Y.__members__`) ask whether

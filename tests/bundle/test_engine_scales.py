@@ -15,7 +15,6 @@ from toolchain.cli import main
 from toolchain.engine.cache import parse_cache
 from toolchain.graph.encoder import parse_encoder, tensor_names
 
-pytest.importorskip("polygraphy")
 if IN_DOUBLE:
     import pycuda.driver as cuda
     import tensorrt as trt

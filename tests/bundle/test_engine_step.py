@@ -11,8 +11,6 @@ from toolchain.bundle import open_bundle
 from toolchain.bundle.build import build
 from toolchain.recipe import Recipe
 
-pytest.importorskip("polygraphy")
-
 TEN, ELEVEN = "10.16.1.11", "11.4.0.106"
 SMALL = ("--batch-size", "1,4,16")
 

@@ -11,11 +11,11 @@ from toolchain.engine.api import (
     LogCollector,
     create,
     has_implicit_int8,
-    import_tensorrt,
     major_of,
     network_flags,
     version_number,
 )
+from toolchain.engine.releases import import_release
 from toolchain.errors import MachineError
 
 
@@ -33,7 +33,7 @@ def test_a_missing_tensorrt_is_a_machine_error(monkeypatch, error, message):
 
     monkeypatch.setattr(importlib, "import_module", fail)
     with pytest.raises(MachineError, match=message):
-        import_tensorrt()
+        import_release("trt")
 
 
 def test_the_log_is_sorted_by_level():

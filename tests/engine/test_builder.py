@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.double.here import IN_DOUBLE
-from toolchain.engine.builder import Options
+from toolchain.engine.config import Options
 from toolchain.errors import InputError, UsageError
-
-pytest.importorskip("polygraphy")
 
 if IN_DOUBLE:
     import tensorrt as trt

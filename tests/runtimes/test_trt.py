@@ -13,7 +13,6 @@ from toolchain.engine import cuda as driver
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.runtimes import open_runtime
 
-pytest.importorskip("polygraphy")
 if IN_DOUBLE:
     import pycuda.driver as cuda
     import tensorrt as trt

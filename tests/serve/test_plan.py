@@ -10,8 +10,6 @@ from toolchain.runtimes import open_runtime
 from toolchain.serve.protocol import InferRequest, Tensor
 from toolchain.serve.service import open_service
 
-pytest.importorskip("polygraphy")
-
 
 def serve(bundle, batches):
     texts = ["good", "a good bright film " * 5, "a slow sad story " * 20]

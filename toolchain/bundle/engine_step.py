@@ -22,12 +22,14 @@ from toolchain import graph
 from toolchain.bundle.engine_scales import find_scales
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
 from toolchain.bundle.writer import BundleWriter
-from toolchain.engine.api import has_implicit_int8, import_tensorrt, major_of
-from toolchain.engine.builder import Builder, Built, Options, Shapes
+from toolchain.engine.api import has_implicit_int8, major_of
+from toolchain.engine.builder import Builder, Built
 from toolchain.engine.calibrator import entropy_calibrator
+from toolchain.engine.config import Options, Shapes
 from toolchain.engine.cuda import import_pycuda, open_gpu
 from toolchain.engine.plan import LAYERS, PLAN, RECORD, SCHEMA, Tag
 from toolchain.engine.plugins import VARIABLE_LENGTH, plugin_versions
+from toolchain.engine.releases import import_release
 from toolchain.engine.shapes import Profile, make_profiles
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.files import sha256_file, write_bytes, write_json, write_text
@@ -78,7 +80,7 @@ def find_machine(device: str) -> Machine:
     if device == "cpu":
         raise UsageError("--device cpu: TensorRT runs on GPUs only. Choose cuda[:N], or --backend ort.")
     place = choose_device(device, cuda=True)
-    trt = import_tensorrt()
+    trt = import_release("trt")
     import_pycuda()
     with open_gpu(place) as gpu:
         if gpu.sm < LEAST_SM:
@@ -260,7 +262,7 @@ def _record(file: str, built: Built, about: PlanSource, layout: PlanInputs, mach
         "plan_bytes": len(built.plan),
         "version_compatible": about["options"]["version_compatible"],
         **about,
-        "versions": {name: version_of(name) for name in ("polygraphy", "pycuda", "onnx-ir", "torch")},
+        "versions": {name: version_of(name) for name in ("pycuda", "onnx-ir", "torch")},
         "timing_cache_sha256": sha256_file(timing) if timing.exists() else None,
         "layers": built.summary,
         "missing_scales": len(built.messages.missing_scales),

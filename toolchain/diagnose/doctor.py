@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolchain.data import hub
-from toolchain.engine.api import has_implicit_int8, import_tensorrt
+from toolchain.engine.api import has_implicit_int8
+from toolchain.engine.releases import import_release
 from toolchain.errors import MachineError
 from toolchain.meters import rapl
 from toolchain.meters.sources import BOARD, COUNTER, INTEGRAL, open_sources
@@ -57,7 +58,6 @@ def examine(*, network: bool = True) -> list[Finding]:
             "torch's CUDA build brings it, and so does the CUDA toolkit",
         ),
         *_tensorrt(),
-        _optional("polygraphy", "Polygraphy", "pip install 'encoder-toolchain[tensorrt]'"),
         _optional("pycuda", "PyCUDA", "install CUDA's headers, then pip install 'encoder-toolchain[tensorrt]'"),
         _rapl(),
         *([_hub()] if network else []),
@@ -166,7 +166,7 @@ def _tensorrt() -> list[Finding]:
     if not importlib.util.find_spec("tensorrt"):
         return [Finding("TensorRT", "missing", "not installed", advice)]
     try:
-        trt = import_tensorrt()
+        trt = import_release("trt")
     except MachineError as error:
         return [Finding("TensorRT", "broken", str(error), advice)]
     paths = "INT8 by Q/DQ and by its own calibration" if has_implicit_int8(trt) else "INT8 by Q/DQ only"

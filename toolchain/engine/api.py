@@ -1,4 +1,4 @@
-"""The TensorRT module: its import, its abilities, and a collector of its log.
+"""What a TensorRT module can do, and a collector of its log. releases.py imports the module.
 
 Abilities are looked up by name and never concluded from the version: TensorRT 11 has other names than 10, and its
 enumerations have other numbers.
@@ -18,27 +18,11 @@ from toolchain.errors import MachineError
 
 log = logging.getLogger(__name__)
 
-INSTALL = (
-    "pip install 'encoder-toolchain[cuda,tensorrt]' on a machine with an NVIDIA GPU; `toolchain doctor` shows more"
-)
-
-
 # Texts in TensorRT's log.
 MISSING_SCALE = re.compile(r"Missing scale and zero-point for tensor (?P<tensor>.+?), expect")
+LAYER_LIST = "Layers:"
+FLOAT32_GEMM = re.compile(r"Cannot compile operation '(?P<node>.*?)' for Turing.*FP32 GEMM is not supported")
 OUT_OF_MEMORY = re.compile(r"out of memory|outofmemory|insufficient memory|CUDA_ERROR_OUT_OF_MEMORY", re.IGNORECASE)
-
-
-def import_tensorrt() -> Any:
-    """Return the tensorrt module. Its plugins are not registered yet.
-
-    Raises:
-        MachineError: TensorRT is not installed, or its libraries cannot be loaded.
-    """
-    try:
-        return importlib.import_module("tensorrt")
-    except (ImportError, OSError) as error:
-        missing = "not installed" if getattr(error, "name", None) == "tensorrt" else f"cannot be loaded ({error})"
-        raise MachineError(f"TensorRT: {missing}. {INSTALL}.") from error
 
 
 def preload_cublas() -> bool:
@@ -58,16 +42,23 @@ def preload_cublas() -> bool:
 
 @dataclass
 class LogCollector:
-    """The messages that TensorRT logged: errors and warnings in order, and the tensors that it found no scale for."""
+    """The messages that TensorRT logged.
+
+    Errors and warnings in order, the tensors that it found no scale for, and TensorRT-RTX's lists of the layers that it
+    compiled, one for each optimisation profile.
+    """
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     missing_scales: list[str] = field(default_factory=list)
+    layer_lists: list[str] = field(default_factory=list)
 
     def add(self, level: str, message: str) -> None:
         """Collect one message that TensorRT logged at `level`, a name of its Severity."""
         log.debug("TensorRT %s: %s", level, message)
-        if level.endswith("ERROR"):
+        if level == "VERBOSE" and message.startswith(LAYER_LIST):
+            self.layer_lists.append(message)
+        elif level.endswith("ERROR"):
             self.errors.append(message)
         elif level == "WARNING":
             self.warnings.append(message)
@@ -78,6 +69,11 @@ class LogCollector:
     def first_error(self) -> str:
         """The first error on one line, or a text that says that there is none."""
         return " ".join(self.errors[0].split()).rstrip(".") if self.errors else "it logged no error"
+
+    @property
+    def float32_gemm(self) -> str | None:
+        """The name of a GEMM in float32 that TensorRT-RTX refuses to compile for Turing, or None."""
+        return next((found["node"] for line in self.errors if (found := FLOAT32_GEMM.search(line))), None)
 
     @property
     def out_of_memory(self) -> bool:

@@ -11,52 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.engine.api import LogCollector, create, make_logger, network_flags, preload_cublas
-from toolchain.engine.inspector import count_layers
-from toolchain.engine.plan import AMPERE
-from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.files import write_bytes
+from toolchain.engine.config import Options, Shapes, configure, save_timing_cache
+from toolchain.engine.inspector import count_layers, names_only
+from toolchain.engine.releases import release_of
+from toolchain.errors import InputError, MachineError
 from toolchain.progress import bar
 from toolchain.records.plan import LayerCounts
 
 log = logging.getLogger(__name__)
 
-# Input name -> its shapes at kMIN, kOPT and kMAX.
-Shapes = dict[str, tuple[tuple[int, ...], ...]]
-
-# The compute capability of Turing, times ten.
-TURING = 75
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options of a build that change the plan but not its results.
-
-    `level` is TensorRT's builder optimisation level, 0 to 5; `hardware` is a value of recipe.HARDWARE. None means
-    TensorRT's default.
-    """
-
-    workspace_mb: int | None = None
-    level: int | None = None
-    version_compatible: bool = False
-    hardware: str = "none"
-
-    def check(self, sm: int) -> None:
-        """Refuse options that exclude a GPU of compute capability `sm` (times ten).
-
-        Raises:
-            UsageError: the hardware compatibility excludes it.
-        """
-        least = {"ampere-plus": AMPERE, "same-compute-capability": TURING}.get(self.hardware, 0)
-        if sm < least:
-            raise UsageError(
-                f"--hardware-compatible {self.hardware}: needs compute capability {least // 10}.{least % 10}, and this "
-                f"GPU has {sm // 10}.{sm % 10}; a T4 neither builds nor runs such a plan. Leave the option out."
-            )
-
 
 @dataclass
 class Built:
-    """A plan, the engine inspector's JSON of its layers and their counts, and the log and duration of the build."""
+    """A plan, its layers as text and their counts, and the log and duration of the build.
+
+    `layers` is the JSON of the engine inspector; of TensorRT-RTX, whose inspector needs a GPU, the message in the
+    builder's log that lists the layers (LogCollector.layer_lists), for the first profile.
+    """
 
     plan: bytes
     layers: str
@@ -70,7 +41,7 @@ class Builder:
 
     def __init__(self, trt: Any, where: str) -> None:
         """Register TensorRT's plugins and create a builder; `where` names the graph in messages."""
-        self.trt, self.where = trt, where
+        self.trt, self.where, self._name = trt, where, release_of(trt).name
         self.logger, self.messages = make_logger(trt)
         preload_cublas()
         trt.init_libnvinfer_plugins(self.logger, "")  # before anything is parsed or deserialised
@@ -87,7 +58,9 @@ class Builder:
         if not parser.parse(graph):
             found = [parser.get_error(index).desc() for index in range(parser.num_errors)]
             first = " ".join(found[0].split()).rstrip(".") if found else self.messages.first_error
-            raise InputError(f"{self.where}: TensorRT cannot parse it: {first}. Report this bug with the graph.")
+            raise InputError(f"{self.where}: {self._name} cannot parse it: {first}. Report this bug with the graph.")
+        if not (network.num_inputs and network.num_outputs):  # bytes that are not ONNX may give an empty network
+            raise InputError(f"{self.where}: the graph has no inputs or no outputs. Give an ONNX file of an encoder.")
         self._parser = parser  # the network reads weights that the parser owns
         return network
 
@@ -120,15 +93,20 @@ class Builder:
             MachineError: TensorRT ran out of memory.
             KeyboardInterrupt: the user pressed Ctrl-C.
         """
-        config = self._config(network, profiles, options, timing=timing, calibrator=calibrator, implicit=implicit)
+        config = configure(
+            self.trt, self._builder, profiles, options, timing=timing, calibrator=calibrator, implicit=implicit
+        )
         began = time.perf_counter()
         plan = self._serialize(network, config, calibrator)
         seconds = time.perf_counter() - began
         if plan is None:
             self._raise_no_plan()
         if timing is not None:
-            _save_timing_cache(config, timing)
+            save_timing_cache(config, timing)
         data = bytes(plan)
+        if options.target is not None:
+            layers = self.messages.layer_lists[0]
+            return Built(data, layers, self.messages, seconds, names_only(layers.count("LayerType: ")))
         layers = self.inspect(data)
         return Built(data, layers, self.messages, seconds, count_layers(layers))
 
@@ -141,7 +119,7 @@ class Builder:
             Exception: the exception that a method of the calibrator caught.
             KeyboardInterrupt: the user pressed Ctrl-C.
         """
-        config = self._config(network, [], Options(), timing=None, calibrator=calibrator, implicit=("INT8",))
+        config = configure(self.trt, self._builder, [], Options(), calibrator=calibrator, implicit=("INT8",))
         self._serialize(network, config, calibrator)
 
     def _serialize(self, network: Any, config: Any, calibrator: Any) -> Any:
@@ -157,52 +135,18 @@ class Builder:
         return plan
 
     def _raise_no_plan(self) -> None:
+        if gemm := self.messages.float32_gemm:
+            raise InputError(
+                f"{self.where}: the GEMM {gemm} is in float32, and {self._name} computes none in float32 on Turing "
+                "(sm75). Build with --precision fp16 or int8, or for a later GPU such as --target sm86."
+            )
         if self.messages.out_of_memory:
             raise MachineError(
-                f"{self.where}: TensorRT ran out of memory: {self.messages.first_error}. "
+                f"{self.where}: {self._name} ran out of memory: {self.messages.first_error}. "
                 "Free the GPU, or build for smaller shapes: --batch-size, --seq-len, --workspace-mb."
             )
-        raise InputError(f"{self.where}: TensorRT builds no engine: {self.messages.first_error}. See its log with -vv.")
-
-    def _config(
-        self,
-        network: Any,
-        profiles: list[Shapes],
-        options: Options,
-        *,
-        timing: Path | None,
-        calibrator: Any,
-        implicit: tuple[str, ...],
-    ) -> Any:
-        """Return the builder configuration, made by Polygraphy, which handles the differences between releases."""
-        from polygraphy.backend.trt import CreateConfig, Profile
-        from polygraphy.exception import PolygraphyException
-
-        trt = self.trt
-        choices: dict[str, Any] = {}  # keyword arguments of Polygraphy's CreateConfig
-        if options.workspace_mb:
-            choices["memory_pool_limits"] = {trt.MemoryPoolType.WORKSPACE: options.workspace_mb * 2**20}
-        if options.level is not None:
-            choices["builder_optimization_level"] = options.level
-        if options.hardware != "none":
-            level = options.hardware.replace("-", "_").upper()
-            choices["hardware_compatibility_level"] = trt.HardwareCompatibilityLevel.__members__[level]
-        if timing is not None and timing.exists():
-            choices["load_timing_cache"] = str(timing)
-        shapes = [_polygraphy_profile(Profile(), one) for one in profiles]
-        flags = {name.lower(): True for name in implicit}
-        if calibrator is not None:
-            choices["calibrator"] = calibrator
-        try:
-            with _polygraphy_silenced():
-                make = CreateConfig(
-                    profiles=shapes or None, version_compatible=options.version_compatible, **flags, **choices
-                )
-                return make(self._builder, network)
-        except PolygraphyException as error:
-            raise InputError(
-                f"{self.where}: {' '.join(str(error).split()).rstrip('.')}. Change that option."
-            ) from error
+        why = self.messages.first_error
+        raise InputError(f"{self.where}: {self._name} builds no engine: {why}. See its log with -vv.")
 
     def inspect(self, plan: bytes) -> str:
         """Return the engine inspector's JSON of a plan.
@@ -226,32 +170,6 @@ class Builder:
                     context.set_input_shape(name, tuple(engine.get_tensor_profile_shape(name, 0)[1]))
             inspector.execution_context = context
         return str(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON))
-
-
-def _polygraphy_profile(profile: Any, shapes: Shapes) -> Any:
-    for name, (least, best, most) in shapes.items():
-        profile.add(name, min=least, opt=best, max=most)
-    return profile
-
-
-@contextlib.contextmanager
-def _polygraphy_silenced() -> Iterator[None]:
-    """Keep Polygraphy's log off the terminal; its errors come as exceptions."""
-    from polygraphy.logger import G_LOGGER
-
-    with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
-        yield
-
-
-def _save_timing_cache(config: Any, file: Path) -> None:
-    """Save the timing cache for the next build. The plan is good without it, so a failure is only logged."""
-    cache = config.get_timing_cache()
-    if cache is None:
-        return
-    try:
-        write_bytes(file, bytes(cache.serialize()))
-    except OSError as error:
-        log.warning("%s: the timing cache was not saved (%s)", file, error.strerror)
 
 
 @contextlib.contextmanager

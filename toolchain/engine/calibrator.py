@@ -102,3 +102,10 @@ def _address(name: str, batch: Batch, upload: Upload | None, shapes: Shapes | No
         )
     assert upload is not None  # only a calibrator with a cache has none
     return int(upload(name, np.ascontiguousarray(array)))
+
+
+def set_calibrator(config: Any, calibrator: Any, profiles: list[Any]) -> None:
+    """Give a build its calibrator, which runs batches of the best shape of the last profile, if there are profiles."""
+    config.int8_calibrator = calibrator
+    if profiles:
+        config.set_calibration_profile(profiles[-1])

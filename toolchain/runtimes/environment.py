@@ -26,7 +26,6 @@ PACKAGES = (
     "onnxruntime-gpu",
     "tensorrt",
     "tensorrt-cu12",
-    "polygraphy",
     "pycuda",
     "nvidia-ml-py",
 )

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain import graph
-from toolchain.engine.api import import_tensorrt
+from toolchain.engine.releases import import_release
 from toolchain.errors import InputError, MachineError, first_line
 from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.ort import FATAL, cannot_run, import_onnxruntime
@@ -42,7 +42,7 @@ def open_ort_trt(model: Path, *, device: str = "cuda:0", precision: str = "fp32"
             "Install 'encoder-toolchain[cuda,tensorrt]' on a machine with an NVIDIA GPU."
         )
     with suppress(MachineError):
-        import_tensorrt()  # loads the library, whose pip package lies outside the loader's path
+        import_release("trt")  # loads the library, whose pip package lies outside the loader's path
     opened = [_session(ort, model, device, precision)]
     names = {entry.name for entry in opened[0].get_inputs()}
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.engine.api import LogCollector, create, import_tensorrt, make_logger, make_profiler, preload_cublas
+from toolchain.engine.api import LogCollector, create, make_logger, make_profiler, preload_cublas
 from toolchain.engine.cuda import CudaGraph, Gpu, nbytes, open_gpu
 from toolchain.engine.plan import Tag, check_plan
+from toolchain.engine.releases import import_release
 from toolchain.engine.shapes import Profile, choose_profile
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.graph.plugin_graph import pack_batch
@@ -63,7 +64,7 @@ def open_trt(
         MachineError: this machine lacks TensorRT or a GPU, or the plan is for another machine.
         UsageError: CUDA graphs were asked for with a plan without padding, whose batches all differ in shape.
     """
-    trt = import_tensorrt()
+    trt = import_release("trt")
     with open_gpu(device) as gpu:
         record = check_plan(plan, Tag(gpu.sm, trt.__version__))
         if cuda_graphs and record["layout"] == "packed":

@@ -12,8 +12,6 @@ from toolchain.profile.profilers import open_profiler
 from toolchain.profile.profilers.trt import plan_places
 from toolchain.profile.spans import group_ms
 
-pytest.importorskip("polygraphy")
-
 PLAN = "plans/sm75-trt10.16.1.11/model.plan"
 
 

@@ -1,0 +1,119 @@
+"""The configuration of a build. It is the same code for every release; what one of them lacks is asked for by name."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolchain.engine.calibrator import set_calibrator
+from toolchain.engine.plan import AMPERE
+from toolchain.engine.targets import set_target
+from toolchain.errors import InputError, UsageError
+from toolchain.files import write_bytes
+
+log = logging.getLogger(__name__)
+
+# Input name -> its shapes at kMIN, kOPT and kMAX.
+Shapes = dict[str, tuple[tuple[int, ...], ...]]
+
+# The compute capability of Turing, times ten.
+TURING = 75
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a build that change the plan but not its results.
+
+    `level` is TensorRT's builder optimisation level, 0 to 5; `hardware` is a value of recipe.HARDWARE. None means
+    TensorRT's default. `target` is the compute capability, times ten, that TensorRT-RTX compiles for; TensorRT builds
+    for the GPU of this machine.
+    """
+
+    workspace_mb: int | None = None
+    level: int | None = None
+    version_compatible: bool = False
+    hardware: str = "none"
+    target: int | None = None
+
+    def check(self, sm: int) -> None:
+        """Refuse options that exclude a GPU of compute capability `sm` (times ten).
+
+        Raises:
+            UsageError: the hardware compatibility excludes it.
+        """
+        least = {"ampere-plus": AMPERE, "same-compute-capability": TURING}.get(self.hardware, 0)
+        if sm < least:
+            raise UsageError(
+                f"--hardware-compatible {self.hardware}: needs compute capability {least // 10}.{least % 10}, and this "
+                f"GPU has {sm // 10}.{sm % 10}; a T4 neither builds nor runs such a plan. Leave the option out."
+            )
+
+
+def configure(
+    trt: Any,
+    builder: Any,
+    profiles: list[Shapes],
+    options: Options,
+    *,
+    timing: Path | None = None,
+    calibrator: Any = None,
+    implicit: tuple[str, ...] = (),
+) -> Any:
+    """Return the builder configuration of one build. The arguments are those of `Builder.build`.
+
+    TF32 is off, so that an FP32 engine computes in float32. The profiling verbosity is detailed, so that layers can be
+    counted. Calibration takes the last profile.
+
+    Raises:
+        InputError: TensorRT refuses an optimisation profile.
+    """
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.clear_flag(trt.BuilderFlag.TF32)
+    for name in implicit:
+        config.set_flag(trt.BuilderFlag.__members__[name])
+    if options.target is not None:
+        set_target(trt, config, options.target)
+    if options.workspace_mb:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb * 2**20)
+    if options.level is not None:
+        config.builder_optimization_level = options.level
+    if options.hardware != "none":
+        level = options.hardware.replace("-", "_").upper()
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.__members__[level]
+    if options.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    made = [_profile(builder, config, shapes) for shapes in profiles]
+    if calibrator is not None:
+        set_calibrator(config, calibrator, made)
+    if timing is not None:
+        _load_timing_cache(config, timing)
+    return config
+
+
+def _profile(builder: Any, config: Any, shapes: Shapes) -> Any:
+    profile = builder.create_optimization_profile()
+    for name, (least, best, most) in shapes.items():
+        profile.set_shape(name, least, best, most)
+    if config.add_optimization_profile(profile) < 0:
+        raise InputError(f"optimisation profile {shapes}: TensorRT refuses it. Change --batch-size or --seq-len.")
+    return profile
+
+
+def _load_timing_cache(config: Any, file: Path) -> None:
+    """Give the builder the timing cache of earlier builds, or an empty one to fill."""
+    cache = config.create_timing_cache(file.read_bytes()) if file.exists() else None
+    if cache is None:
+        cache = config.create_timing_cache(b"")
+    config.set_timing_cache(cache, ignore_mismatch=False)
+
+
+def save_timing_cache(config: Any, file: Path) -> None:
+    """Save the timing cache for the next build. The plan is good without it, so a failure is only logged."""
+    cache = config.get_timing_cache()
+    if cache is None:
+        return
+    try:
+        write_bytes(file, bytes(cache.serialize()))
+    except OSError as error:
+        log.warning("%s: the timing cache was not saved (%s)", file, error.strerror)

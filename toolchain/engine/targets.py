@@ -1,0 +1,60 @@
+"""The GPUs that TensorRT-RTX compiles for: their names, and their compute capabilities."""
+
+import re
+from typing import Any
+
+from toolchain.errors import UsageError
+
+# The releases whose API this module uses.
+MAJORS = ("rtx",)
+
+# Name of a GPU -> its compute capability, times ten (developer.nvidia.com/cuda-gpus).
+GPUS = {
+    "t4": 75,
+    "rtx2080": 75,
+    "a100": 80,
+    "a30": 80,
+    "a10": 86,
+    "a10g": 86,
+    "a40": 86,
+    "a2": 86,
+    "rtx3090": 86,
+    "l4": 89,
+    "l40": 89,
+    "l40s": 89,
+    "rtx4090": 89,
+    "rtx5090": 120,
+}
+
+
+def compute_capabilities(trt: Any) -> list[int]:
+    """Return the compute capabilities, times ten, that a TensorRT-RTX compiles for, in rising order."""
+    names = (re.fullmatch(r"SM(\d+)", name) for name in trt.ComputeCapability.__members__)
+    return sorted(int(found[1]) for found in names if found)
+
+
+def parse_targets(trt: Any, text: str) -> list[int]:
+    """Return the compute capabilities, times ten, that `t4,l4,sm86` names, each once, in its order.
+
+    Raises:
+        UsageError: a name is unknown, or TensorRT-RTX does not compile for it.
+    """
+    known = compute_capabilities(trt)
+    found = [_parsed(name.strip().lower(), known) for name in text.split(",")]
+    return list(dict.fromkeys(found))
+
+
+def _parsed(name: str, known: list[int]) -> int:
+    number = re.fullmatch(r"sm_?(\d+)", name)
+    sm = int(number[1]) if number else GPUS.get(name.replace("-", "").replace(" ", ""))
+    if sm not in known:
+        gpus = [gpu for gpu, capability in GPUS.items() if capability in known]
+        names = ", ".join([*gpus, *(f"sm{one}" for one in known)])
+        raise UsageError(f"--target {name}: TensorRT-RTX does not compile for it. Choose one or several of {names}.")
+    return sm
+
+
+def set_target(trt: Any, config: Any, sm: int) -> None:
+    """Let a build compile for one compute capability, times ten."""
+    config.num_compute_capabilities = 1  # before the capability itself
+    config.set_compute_capability(trt.ComputeCapability.__members__[f"SM{sm}"], 0)
