@@ -24,7 +24,7 @@ class Workload:
 
     def rows(self, split: str) -> Rows:
         """Return the rows of a split."""
-        return load_rows(self.resolved.task, split, data=self.resolved.recipe.data)
+        return load_rows(self.resolved.task, split, **self.resolved.recipe.reading)
 
 
 def recipe(*, demo: bool = False) -> Recipe:

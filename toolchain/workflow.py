@@ -164,7 +164,7 @@ def _rows(target: Target) -> Rows:
         InputError: too many of them are calibration or hold-out rows of the bundle.
     """
     recipe = target.resolved.recipe
-    rows = load_rows(target.resolved.task, recipe.split, data=recipe.data)
+    rows = load_rows(target.resolved.task, recipe.split, **recipe.reading)
     if recipe.limit:
         rows = rows.take(range(min(recipe.limit, len(rows))))
     if target.bundle:

@@ -1,12 +1,14 @@
 import logging
+import unicodedata
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolchain.data.labels import in_task_order, read_labels
+from toolchain.data.labels import check_labels, check_texts, in_task_order, read_labels
 from toolchain.data.rows import Rows
 from toolchain.data.tasks import Task
 from toolchain.errors import InputError
@@ -23,7 +25,7 @@ def read(labels: list[Any], task: Task, model_labels: list[str]) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("model", [["negative", "positive"], ["NEGATIVE", "POSITIVE"], ["Negative!", " positive"]])
+@pytest.mark.parametrize("model", [["negative", "positive"], ["NEGATIVE", "POSITIVE"], ["Negative ", " positive"]])
 def test_names_are_matched_in_any_case(model: list[str]) -> None:
     assert read(["negative", "POSITIVE", "Positive"], SST2, model) == [0, 1, 1]
 
@@ -33,7 +35,7 @@ def test_names_are_matched_in_any_order() -> None:
     assert read(["entailment", "neutral", "contradiction"], MNLI, model) == [1, 2, 0]
 
 
-def test_punctuation_does_not_part_names() -> None:
+def test_spaces_hyphens_and_underscores_between_words_are_alike() -> None:
     task = Task(name="rte", text_columns=("t",), label_column="l", labels=("entailment", "not_entailment"))
     assert read(["not_entailment", "not entailment"], task, ["Not-Entailment", "Entailment"]) == [0, 0]
 
@@ -103,11 +105,124 @@ def test_a_head_of_another_size_is_refused() -> None:
         read([0], SST2, ["a", "b", "c"])
 
 
-def test_names_that_fold_to_the_same_are_refused() -> None:
-    with pytest.raises(
-        InputError, match=r"^id2label of the model: the labels c, c\+\+ differ only in case or punctuation"
-    ):
-        read(["c"], CUSTOM, ["c", "c++"])
+ALIKE = [
+    ["C", "C++", "C#"],
+    ["A", "A+", "A-", "a"],
+    ["कम", "काम"],
+    ["+", "-", "±"],
+    ["é", "e", "E"],
+    ["1", "-1", "+1", "1%"],
+    ["so", "so!", "so?"],
+    ["كتب", "كُتب"],
+    ["x y", "x-y", "x_y", "xy"],
+    ["🙂", "🙁"],
+]
+
+
+@pytest.mark.parametrize("names", ALIKE)
+def test_names_that_differ_in_a_sign_or_a_vowel_mark_are_told_apart(names: list[str]) -> None:
+    assert read(names, CUSTOM, names) == list(range(len(names)))
+    assert read(names, CUSTOM, names[::-1]) == list(range(len(names)))[::-1]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=2, max_size=6, unique=True))
+def test_any_distinct_names_are_distinct_labels(names: list[str]) -> None:
+    assert read(names, CUSTOM, names) == list(range(len(names)))
+
+
+# Signs and vowel marks of any script; Nd, digits of any script, are other labels too.
+MARKS = st.characters(categories=["Mn", "Mc", "Me", "Sm", "Sc", "So", "Po", "Nd"])
+
+
+@given(st.text(st.characters(categories=["Ll", "Lo"]), min_size=1), MARKS, st.integers(0, 9))
+def test_a_name_without_its_sign_is_not_found(word: str, mark: str, at: int) -> None:
+    spelt = [unicodedata.normalize("NFC", word[:at] + one + word[at:]).casefold() for one in ("", mark)]
+    hypothesis.assume(spelt[0] != spelt[1])
+    with pytest.raises(InputError, match="row 1 has the label"):
+        read([word], CUSTOM, [word[:at] + mark + word[at:], "another"])
+
+
+def test_a_folded_name_that_two_labels_share_stands_for_neither() -> None:
+    assert read(["up side", "Up-Side"], CUSTOM, ["up side", "Up-Side"]) == [0, 1]
+    with pytest.raises(InputError, match="row 1 has the label 'UP SIDE'"):
+        read(["UP SIDE"], CUSTOM, ["up side", "Up-Side"])
+
+
+def test_composed_and_decomposed_letters_are_the_same() -> None:
+    assert read(["cafe\u0301", "CAFÉ"], CUSTOM, ["caf\u00e9", "bar"]) == [0, 0]
+
+
+def test_a_label_that_stands_twice_in_the_model_is_refused() -> None:
+    with pytest.raises(InputError, match=r"the label 'a' stands twice in a, b, a\. Give distinct names in id2label\."):
+        read(["a"], CUSTOM, ["a", "b", "a"])
+    with pytest.raises(InputError, match="the label 'a' stands twice"):
+        check_labels(CUSTOM, ["a", "a"])
+
+
+STARS = ["1 star", "2 stars", "3 stars"]
+
+
+def test_ids_from_1_are_never_guessed(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(InputError, match=r"row 3 has the label '3'.*positions from 0, and are not guessed to start"):
+        read(["1", "2", "3"], CUSTOM, ["bad", "fair", "good"])
+    for labels in ([1, 2], ["2"], [3, 1]):  # they may be stars or positions
+        with pytest.raises(InputError, match=r"row 1 has the label .*Write the names of the labels\.$"):
+            read(labels, CUSTOM, STARS)
+    assert read([0, 1, 2], CUSTOM, STARS) == [0, 1, 2]  # a 0 shows that they are positions
+    read([1, 1, 2, 2], CUSTOM, ["bad", "fair", "good"])
+    assert "no row has the label 0" in caplog.text
+
+
+def test_generic_names_that_count_from_1_are_names() -> None:
+    assert read(["LABEL_1", "LABEL_2"], CUSTOM, ["LABEL_1", "LABEL_2"]) == [0, 1]
+    with pytest.raises(InputError, match="row 1 has the label 1"):
+        read([1, 2], CUSTOM, ["LABEL_1", "LABEL_2"])
+
+
+def classes(labels: list[int], names: list[str], task: Task, model: list[str]) -> list[Any]:
+    rows = Rows("file", [("t",)] * len(labels), labels, tuple(names))
+    found: list[Any] = read_labels(rows, task, model).tolist()
+    return found
+
+
+def test_numbers_of_a_column_with_class_names_mean_these_names(caplog: pytest.LogCaptureFixture) -> None:
+    assert classes([0, 1], ["Positive", "negative"], CUSTOM, ["negative", "positive"]) == [1, 0]
+    assert classes([0, 1], ["positive", "negative"], SST2, ["negative", "positive"]) == [1, 0]
+    assert classes([0, 2], ["1", "2", "3"], CUSTOM, ["3", "2", "1"]) == [2, 0]
+    assert classes([1], ["joy", "anger"], CUSTOM, ["fear", "anger", "joy"]) == [1]  # not all are in the data
+    assert not caplog.text
+    assert classes([0, 1], ["neg", "pos"], CUSTOM, ["negative", "positive"]) == [0, 1]
+    assert "matched by position: neg is negative, pos is positive" in caplog.text
+    for names in (["neg", "positive"], ["neg", "pos", "neutral"]):
+        with pytest.raises(InputError, match=r"its labels are the classes neg, .* Give them the same names\."):
+            classes([0, 1], names, CUSTOM, ["negative", "positive"])
+
+
+@pytest.mark.parametrize("label", [["positive"], {"a": 1}, b"positive", None])
+def test_a_label_that_is_no_name_is_refused(label: Any) -> None:
+    with pytest.raises(InputError, match="row 1 has the label"):
+        read([label], SST2, ["negative", "positive"])
+
+
+def test_swapped_columns_are_suspected() -> None:
+    texts = [f"a film of {at} hours" for at in range(60)]
+    swapped = [(name,) for name in ["negative", "positive"] * 30]
+    for model in (["negative", "positive"], GENERIC):
+        with pytest.raises(InputError, match=r"row 1 has the label 'a film of 0 hours'.*are probably swapped"):
+            read_labels(Rows("file", swapped, texts), CUSTOM, model)
+    with pytest.raises(InputError, match="are probably swapped"):
+        read_labels(Rows("file", [("0.5",)] * 60, texts), STSB, ["score"])
+
+
+def test_texts_that_are_probably_none_are_remarked_upon(caplog: pytest.LogCaptureFixture) -> None:
+    check_texts(Rows("file", [("joy",), ("fear",)] * 40, [0] * 80))
+    assert "only 2 different texts in 80 rows, such as 'joy'" in caplog.text
+    caplog.clear()
+    check_texts(Rows("file", [("['cold', 'plot']",), ('{"a": 1}',)], [0, 1]))
+    assert "every text is written as a list, an object or bytes" in caplog.text
+    caplog.clear()
+    check_texts(Rows("file", [(f"[{at}] a film",) for at in range(80)], [0] * 80))
+    assert not caplog.text
 
 
 def test_regression_is_read_as_numbers() -> None:
@@ -116,7 +231,7 @@ def test_regression_is_read_as_numbers() -> None:
     assert labels.tolist() == [5.0, 2.0, -0.5]
 
 
-@pytest.mark.parametrize("label", ["high", "nan", float("inf"), None, [1]])
+@pytest.mark.parametrize("label", ["high", "nan", float("inf"), None, [1], True, "1_000"])
 def test_regression_on_what_is_no_number_is_refused_with_its_row(label: Any) -> None:
     with pytest.raises(InputError, match=r"^file\.tsv: row 2 has the label .*\. Give a finite number\.$"):
         read([1, label], STSB, ["score"])

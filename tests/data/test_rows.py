@@ -1,3 +1,5 @@
+import datetime
+import decimal
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -6,11 +8,12 @@ from typing import Any
 import datasets
 import numpy as np
 import pandas
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain.data.rows import Rows, load_rows
+from toolchain.data.rows import Rows, load_rows, read_texts
 from toolchain.data.tasks import Task
 from toolchain.errors import InputError, MachineError
 
@@ -115,7 +118,11 @@ def test_empty_cells_beyond_the_header_are_ignored(read: Read) -> None:
         ("sentence\tlabel\n", "tsv", r"train\.tsv: no rows\. Give a file with at least one row\.$"),
         ("\n\n", "jsonl", r"train\.jsonl: no rows\."),
         ("text\tlabel\na\t1\n", "tsv", r"there is no column 'sentence', only text, label\. Name the columns with"),
-        ("sentence\tlabel\na\t1\n\t0\n", "tsv", r"train\.tsv: row 2 has an empty cell\. Fill or remove it\.$"),
+        (
+            "sentence\tlabel\na\t1\n\t0\n",
+            "tsv",
+            r"train\.tsv: row 2 has an empty cell in the column 'sentence'\. Fill or remove it\.$",
+        ),
         ("sentence\tlabel\na\t1\nb\n", "tsv", r"row 2 has an empty cell"),
         ('sentence,label\na,1\n"",0\n', "csv", r"row 2 has an empty cell"),
         ('{"sentence": null, "label": 1}', "jsonl", r"row 1 has an empty cell"),
@@ -143,7 +150,9 @@ def test_missing_values_of_parquet_are_empty_cells(tmp_path: Path) -> None:
 
 def test_a_missing_split_names_the_files_that_were_tried(read: Read, tmp_path: Path) -> None:
     read("sentence\tlabel\na\t1\n")
-    with pytest.raises(InputError, match=r"none of test\.tsv, test\.csv, test\.jsonl, test\.parquet exists\. Add"):
+    with pytest.raises(
+        InputError, match=r"none of test\.tsv, test\.csv, test\.jsonl, test\.parquet exists\. It has train\. Add"
+    ):
         load_rows(ONE, "test", data=str(tmp_path))
 
 
@@ -186,6 +195,182 @@ def test_tsv_wins_over_csv(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("sentence,label\na,1\n")
     (tmp_path / "train.tsv").write_text("sentence\tlabel\nb\t1\n")
     assert load_rows(ONE, "train", data=str(tmp_path)).texts == [("b",)]
+
+
+def test_two_columns_of_one_name_are_refused(read: Read, tmp_path: Path) -> None:
+    for suffix, sep in (("csv", ","), ("tsv", "\t")):
+        with pytest.raises(InputError, match=r"two columns are called 'label'\. Give them distinct names\.$"):
+            read(f"sentence{sep}label{sep}label\na{sep}1{sep}0\n", suffix)
+    columns = [pyarrow.array(["a"]), pyarrow.array([0]), pyarrow.array([1])]
+    (tmp_path / "one").mkdir()
+    names = ["sentence", "label", "label"]
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, names=names), tmp_path / "one/train.parquet")
+    with pytest.raises(InputError, match=r"two columns are called 'label'"):
+        load_rows(ONE, "train", data=str(tmp_path / "one"))
+
+
+NO_TEXTS = {
+    "a list": ["cold", "plot"],
+    "an object": {"en": "cold"},
+    "a number": 7,
+    "true or false": True,
+}
+ARROW_ONLY = {
+    "bytes": b"cold",
+    "a date": datetime.date(2026, 1, 2),
+    "a number": decimal.Decimal("1.5"),
+    "true or false": False,
+    "a list": [{"role": "user", "content": "cold"}],
+}
+
+
+@pytest.mark.parametrize(("kind", "cell"), [*NO_TEXTS.items(), ("a list", [])])
+def test_a_cell_of_jsonl_that_is_no_text_is_refused(read: Read, kind: str, cell: object) -> None:
+    lines = [json.dumps({"sentence": one, "label": 1}) for one in ("a", cell)]
+    with pytest.raises(InputError, match=rf"row 2, column 'sentence': {kind}, .*, and not a text\. "):
+        read("\n".join(lines), "jsonl")
+
+
+@pytest.mark.parametrize(("kind", "cell"), [*NO_TEXTS.items(), *ARROW_ONLY.items()])
+@pytest.mark.parametrize("form", ["parquet", "saved"])
+def test_a_cell_of_arrow_that_is_no_text_is_refused(tmp_path: Path, form: str, kind: str, cell: object) -> None:
+    save(form, tmp_path, datasets.Dataset.from_dict({"sentence": [cell], "label": [1]}))
+    with pytest.raises(InputError, match=rf"row 1, column 'sentence': {kind}, .*, and not a text\. "):
+        load_rows(ONE, "train", data=str(tmp_path))
+
+
+def save(form: str, folder: Path, train: datasets.Dataset) -> None:
+    if form == "parquet":
+        train.to_parquet(str(folder / "train.parquet"))
+    else:
+        datasets.DatasetDict({"train": train}).save_to_disk(str(folder))
+
+
+@pytest.mark.parametrize("cell", [["cold", "plot"], [{"role": "user", "content": "cold"}, {"content": "plot"}]])
+@pytest.mark.parametrize("form", ["parquet", "saved"])
+def test_lists_and_chat_turns_are_joined_where_that_is_asked(tmp_path: Path, form: str, cell: list[object]) -> None:
+    save(form, tmp_path, datasets.Dataset.from_dict({"sentence": [cell], "label": [1]}))
+    assert load_rows(ONE, "train", data=str(tmp_path), text_join=" / ").texts == [("cold / plot",)]
+
+
+@pytest.mark.parametrize("cell", [[["nested"]], [1, 2], [None, "a"], {"content": "a"}, [{"content": ["a"]}]])
+def test_what_cannot_be_joined_is_refused(tmp_path: Path, cell: object) -> None:
+    (tmp_path / "train.jsonl").write_text(json.dumps({"sentence": cell, "label": 1}))
+    with pytest.raises(InputError, match="row 1, column 'sentence'"):
+        load_rows(ONE, "train", data=str(tmp_path), text_join=" ")
+
+
+def test_half_of_a_surrogate_pair_names_its_row(read: Read) -> None:
+    whole = json.dumps({"sentence": "a \U0001f600", "label": 1})  # as two escapes
+    assert read(whole, "jsonl").texts == [("a \U0001f600",)]
+    with pytest.raises(InputError, match=r"row 2, column 'sentence': '\\ud83d' is half of a surrogate pair"):
+        read(whole + '\n{"sentence": "b \\ud83d", "label": 1}', "jsonl")
+
+
+def test_the_parts_of_a_split_are_read_in_order_and_none_may_be_absent(tmp_path: Path) -> None:
+    data = datasets.Dataset.from_dict({"sentence": ["a", "b", "c"], "label": [0, 1, 0]})
+    (tmp_path / "data").mkdir()
+    for at in range(3):
+        data.shard(3, at).to_parquet(str(tmp_path / f"data/train-{at:05}-of-00003.parquet"))
+    assert load_rows(ONE, "train", data=str(tmp_path)).texts == [("a",), ("b",), ("c",)]
+    (tmp_path / "data/train-00001-of-00003.parquet").unlink()
+    with pytest.raises(InputError, match=r"train has 2 of 3 files, such as train-00000-of-00003.parquet\. Get the"):
+        load_rows(ONE, "train", data=str(tmp_path))
+
+
+def test_saved_data_sets_keep_the_names_behind_the_numbers(tmp_path: Path) -> None:
+    names = datasets.ClassLabel(names=["bad", "good"])
+    features = datasets.Features({"sentence": datasets.Value("string"), "label": names})
+    data = datasets.Dataset.from_dict({"sentence": ["a", "b"], "label": [1, 0]}, features=features)
+    for form in ("parquet", "saved"):
+        (tmp_path / form).mkdir()
+        save(form, tmp_path / form, data.select([1, 0]))  # with indices of its own
+        rows = load_rows(ONE, "train", data=str(tmp_path / form))
+        assert (rows.texts, rows.labels, rows.label_names) == ([("b",), ("a",)], [0, 1], ("bad", "good"))
+
+
+@pytest.fixture
+def single(tmp_path: Path) -> str:
+    file = tmp_path / "all.csv"
+    rows = [f"text {at % 80},{at % 2},{'train' if at % 4 else 'validation'}" for at in range(100)]
+    file.write_text("sentence,label,part\n" + "\n".join(rows) + "\n")
+    return str(file)
+
+
+def test_one_file_is_divided_by_a_column(single: str) -> None:
+    rows = load_rows(ONE, "validation", data=single, split_column="part")
+    assert rows.texts == [(f"text {at % 80}",) for at in range(0, 100, 4)]
+    assert (rows.number(1), rows.take([1]).number(0)) == (5, 5)  # as in the file
+    with pytest.raises(InputError, match=r"no row has 'test' in the column 'part', only 'validation', 'train'\. "):
+        load_rows(ONE, "test", data=single, split_column="part")
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_one_table_is_divided_by_a_share_and_no_text_is_on_both_sides(single: str, tmp_path: Path, saved: bool) -> None:
+    if saved:
+        datasets.Dataset.from_csv(single, cache_dir=str(tmp_path / "cache")).save_to_disk(str(tmp_path / "saved"))
+        single = str(tmp_path / "saved")
+    train, validation = (load_rows(ONE, split, data=single, validation_share=0.3) for split in ("train", "validation"))
+    assert sorted([*train.numbers, *validation.numbers]) == list(range(1, 101))
+    assert not {*train.texts} & {*validation.texts}
+    assert 20 <= len(validation) <= 40
+
+
+def test_a_folder_without_validation_is_divided_too(single: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    Path(single).rename(tmp_path / "folder/train.csv")
+    folder = str(tmp_path / "folder")
+    parts = [load_rows(ONE, split, data=folder, validation_share=0.3) for split in ("train", "validation")]
+    assert sum(map(len, parts)) == 100
+    (tmp_path / "folder/validation.csv").write_text("sentence,label\na,1\n")
+    with pytest.raises(InputError, match=r"--validation-share 0\.3: .* has the split validation already"):
+        load_rows(ONE, "train", data=folder, validation_share=0.3)
+
+
+def test_one_file_without_a_way_to_divide_it_says_the_ways(single: str) -> None:
+    with pytest.raises(InputError, match=r"one table, without splits\. .*--split-column.*--validation-share"):
+        load_rows(ONE, "train", data=single)
+    with pytest.raises(InputError, match="not a table that can be read"):
+        load_rows(ONE, "train", data=__file__, validation_share=0.5)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+@pytest.mark.parametrize("rows", [1, 3, 5, 6])
+def test_texts_are_read_in_parts(tmp_path: Path, suffix: str, rows: int) -> None:
+    file, texts = tmp_path / f"any.{suffix}", [f"text {at}" for at in range(6)]
+    table = pandas.DataFrame({"n": range(6), "text": texts})
+    match suffix:
+        case "parquet":
+            table.to_parquet(file)
+        case "jsonl":
+            table.to_json(file, orient="records", lines=True)
+        case _:
+            table.to_csv(file, sep="\t" if suffix == "tsv" else ",")
+    parts = list(read_texts(file, ["text"], rows=rows))
+    assert [text for part in parts for (text,) in part] == texts
+    assert max(map(len, parts)) == rows
+    with pytest.raises(InputError, match=r"there is no column 'none', only .*n, text\. Name"):
+        list(read_texts(file, ["none"], rows=rows))
+
+
+@pytest.mark.parametrize(("suffix", "data"), [("csv", "text,label\n"), ("jsonl", "\n")])
+def test_a_file_without_rows_is_refused_in_parts_too(tmp_path: Path, suffix: str, data: str) -> None:
+    (tmp_path / f"any.{suffix}").write_text(data)
+    with pytest.raises(InputError, match="no rows"):
+        list(read_texts(tmp_path / f"any.{suffix}", ["text"], rows=3))
+
+
+def test_a_cell_that_cannot_be_read_in_a_later_part_has_the_number_of_its_row(tmp_path: Path) -> None:
+    (tmp_path / "any.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in ("a", "b", "c", 4)))
+    with pytest.raises(InputError, match=r"row 4, column 'text': a number, 4, and not a text"):
+        list(read_texts(tmp_path / "any.jsonl", ["text"], rows=3))
+
+
+def test_a_missing_split_names_those_that_are_there(tmp_path: Path) -> None:
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.csv").write_text("sentence,label\na,1\n")
+    with pytest.raises(InputError, match=r"It has dev, train\. "):
+        load_rows(ONE, "validation", data=str(tmp_path))
 
 
 ROWS = Rows("file", [("A ",), ("b",), ("c",)], [0, 1, 0])

@@ -73,6 +73,12 @@ def test_custom_is_a_regression_if_the_head_is() -> None:
     assert (task.regression, task.metrics) == (True, ("pearson", "spearman"))
 
 
+@pytest.mark.parametrize(("texts", "label"), [("a,a", "l"), ("a", "a"), ("a,b", "b")])
+def test_a_column_is_named_once(texts: str, label: str) -> None:
+    with pytest.raises(UsageError, match="a column is named twice"):
+        load_task(Recipe(task="custom", text_column=texts, label_column=label), regression=False)
+
+
 @pytest.mark.parametrize("columns", ["a,b,c", "a,", ",", " "])
 def test_custom_needs_one_or_two_columns(columns: str) -> None:
     with pytest.raises(UsageError, match=rf"^--text-column {columns}: one or two columns are needed\. Write A or A,B"):

@@ -77,7 +77,7 @@ def build(
     if "calibrate" in resolved.steps and (not recipe.calibration or recipe.gives_cache):
         _ = resolved.holdout_rows if resolved.recipe.calib_method == "auto" else resolved.calibration_rows
     if recipe.max_drop is not None:
-        read_labels(load_rows(resolved.task, recipe.split, data=recipe.data), resolved.task, resolved.source.labels)
+        read_labels(load_rows(resolved.task, recipe.split, **recipe.reading), resolved.task, resolved.source.labels)
     with open_writer(resolved.bundle_folder, force=recipe.force, log=log) as made:
         records = {name: STEPS[name].run(resolved, made) for name in resolved.steps}
         _retain_plans(made, resolved.precision)

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from toolchain.checkpoint.model import TOKENIZER_FILES
-from toolchain.data.rows import MissingSplitError, Text, load_rows
+from toolchain.data.rows import Text, load_rows
+from toolchain.data.tables import MissingSplitError
 from toolchain.errors import GateError, InputError
 from toolchain.records.bundle import (
     CalibrateRecord,
@@ -333,7 +334,7 @@ def parity_texts(resolved: ResolvedRecipe) -> list[Text]:
     """Return texts of the task's train split, or built-in sentences if that would need the hub or is missing."""
     if resolved.recipe.data is not None or resolved.task.folder is not None:
         with contextlib.suppress(MissingSplitError):  # a folder needs only the splits that a command reads
-            return load_rows(resolved.task, "train", data=resolved.recipe.data).texts[:PARITY_ROWS]
+            return load_rows(resolved.task, "train", **resolved.recipe.reading).texts[:PARITY_ROWS]
     return parity.probe_texts(len(resolved.task.text_columns))
 
 

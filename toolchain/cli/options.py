@@ -11,7 +11,16 @@ from toolchain.recipe import Recipe
 from toolchain.recipe.options import RecipeValues, flag
 
 # Groups of recipe keys that several commands share.
-MODEL_AND_TASK = ("model", "task", "data", "text_column", "label_column")
+MODEL_AND_TASK = (
+    "model",
+    "task",
+    "data",
+    "text_column",
+    "label_column",
+    "split_column",
+    "validation_share",
+    "text_join",
+)
 MODEL = (
     *MODEL_AND_TASK,
     "max_length",

@@ -1,8 +1,14 @@
-"""The match between the labels in the data and the outputs of the model."""
+"""The match between the labels in the data and the outputs of the model.
+
+A name is matched as it stands, and only if no name is equal, by a folding that keeps every sign and every vowel mark:
+C, C++ and C# are three labels. A number is a position from 0; positions from 1 are never guessed.
+"""
 
 import logging
 import math
 import re
+import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +20,18 @@ from toolchain.errors import InputError
 
 log = logging.getLogger(__name__)
 
+# Rows at the beginning of a split whose texts are tried as labels, to find columns that are swapped.
+SWAP_ROWS = 50
+
+# The share of rows with a text of their own, below which a column is probably not that of the texts.
+FEW_TEXTS = 0.1
+
 
 def read_labels(rows: Rows, task: Task, model_labels: list[str]) -> NDArray[Any]:
     """Return the labels of rows as indices of the model's outputs, int64 [n], or for a regression as float64 [n].
 
-    A name in the data is matched with the model's `id2label`; case and punctuation do not matter. A number in the data
-    is an index into the task's labels, unless the labels are numbers themselves. If the model has only generic names
-    (`LABEL_0`), the position in the task's labels is the index, and a warning says so.
+    A number in the data is an index into the task's labels, unless the labels are numbers themselves. If the model has
+    only generic names (`LABEL_0`), the position in the task's labels is the index, and a warning says so.
 
     Raises:
         InputError: the head and the task differ in size, the names do not match, or a row has an unknown label.
@@ -29,21 +40,149 @@ def read_labels(rows: Rows, task: Task, model_labels: list[str]) -> NDArray[Any]
         return _numbers(rows, model_labels)
     if len(model_labels) == 1:
         raise InputError(f"--task {task.name}: the task has classes, the model gives one number. Choose another task.")
-    mapping = _mapping(task, model_labels)
-    if not task.labels and not _generic(model_labels) and any(_key(label).isdecimal() for label in rows.labels):
-        log.warning(
-            "%s: the numbers are read as positions of the model's labels: %s",
-            rows.source,
-            ", ".join(f"{index} is {name}" for index, name in enumerate(model_labels)),
-        )
-    indices = [mapping.get(_key(label), -1) for label in rows.labels]
+    names = _Names(task, model_labels, rows)
+    found = {key: names.find(label) for key, label in _distinct(rows).items()}
+    indices = [found[_key(label)] for label in rows.labels]
     if -1 in indices:
         row = indices.index(-1)
+        swapped = all(names.find(text) >= 0 for (text, *_) in rows.texts[:SWAP_ROWS]) or _looks_swapped(rows)
         raise InputError(
-            f"{rows.source}: row {row + 1} has the label {rows.labels[row]!r}, which is not among the model's: "
-            f"{', '.join(model_labels)}. Fix the row, or choose the task that the model was trained for."
+            f"{rows.source}: row {rows.number(row)} has the label {rows.labels[row]!r}, which is not among the "
+            f"model's: {', '.join(model_labels)}. {SWAPPED if swapped else names.advice(rows.labels[row])}"
         )
     return np.array(indices, np.int64)
+
+
+SWAPPED = (
+    "The text column looks like labels: --text-column and --label-column are probably swapped. Exchange their names."
+)
+
+
+class _Names:
+    """The labels that rows may have, and the model's output that each stands for."""
+
+    def __init__(self, task: Task, model_labels: list[str], rows: Rows) -> None:
+        """Match the task's labels, if it states them, with the model's.
+
+        Raises:
+            InputError: they differ in number or name.
+        """
+        order = _order(task, model_labels) if task.labels else list(range(len(model_labels)))
+        self.finders = [_Finder(model_labels, range(len(model_labels)))]
+        if task.labels:
+            self.finders.insert(0, _Finder(task.labels, order))
+        self.positions, self._numbered = order, False
+        keys = _distinct(rows)
+        numbers = {number for label in keys.values() if (number := _position(label)) is not None}
+        named = any(re.fullmatch(r"-?[0-9]+", _fold(name)) for finder in self.finders for name in finder.names)
+        if named:
+            self.positions = []
+        elif not task.labels and numbers:
+            self._check_positions(rows, numbers, model_labels)
+        if generic := _generic(model_labels):
+            log.warning(
+                "the model names its labels only %s: they are matched by index%s",
+                ", ".join(model_labels),
+                f", as {', '.join(task.labels)}" if task.labels else "",
+            )
+        self.class_names: list[int] = []
+        if rows.label_names and numbers and (task.labels or not generic):
+            self._read_class_names(rows)
+        elif not generic and not task.labels and numbers and self.positions:
+            log.warning(
+                "%s: the numbers are read as positions of the model's labels: %s",
+                rows.source,
+                ", ".join(f"{index} is {name}" for index, name in enumerate(model_labels)),
+            )
+
+    def find(self, label: Any) -> int:
+        """Return the index of the model's output for a label of the data, or -1."""
+        position = _position(label)
+        if self.class_names and position is not None:
+            return self.class_names[position] if 0 <= position < len(self.class_names) else -1
+        if isinstance(label, str | int | float):
+            for finder in self.finders:
+                if (index := finder.find(label)) >= 0:
+                    return index
+        return self.positions[position] if position is not None and 0 <= position < len(self.positions) else -1
+
+    def advice(self, label: Any) -> str:
+        """Return what to do about a label that was not found."""
+        position = _position(label)
+        if position is not None and (self._numbered or 0 < position == len(self.positions)):
+            return "Numbers are positions from 0, and are not guessed to start from 1. Write the names of the labels."
+        return "Fix the row, or choose the task that the model was trained for."
+
+    def _check_positions(self, rows: Rows, numbers: set[int], model_labels: list[str]) -> None:
+        """Take no positions where the names have numbers of their own, unless the data count from 0."""
+        if 0 in numbers or rows.label_names:
+            return
+        if not _generic(model_labels) and any(re.search(r"[0-9]", name) for name in model_labels):
+            self.positions, self._numbered = [], True
+        elif len(rows) > len(model_labels):
+            log.warning(
+                "%s: no row has the label 0, and numbers are read as positions from 0. If they count from 1, write the "
+                "names of the labels.",
+                rows.source,
+            )
+
+    def _read_class_names(self, rows: Rows) -> None:
+        """Match the names behind the numbers with the labels; if none matches, they are taken by position.
+
+        Raises:
+            InputError: only some of the names match, or none does and they are not as many as the labels.
+        """
+        finder = self.finders[0]
+        found = [finder.find(name) for name in rows.label_names]
+        if -1 not in found:
+            self.class_names = found
+            return
+        if len(found) != len(finder.names) or max(found) >= 0:
+            raise InputError(
+                f"{rows.source}: its labels are the classes {', '.join(rows.label_names)}, and those of the task or "
+                f"the model are {', '.join(finder.names)}. Give them the same names."
+            )
+        self.class_names = list(finder.names.values())
+        pairs = ", ".join(f"{one} is {other}" for one, other in zip(rows.label_names, finder.names, strict=True))
+        log.warning("%s: the labels are matched by position: %s", rows.source, pairs)
+
+
+class _Finder:
+    """Names, each with an index, that are found as they stand or folded.
+
+    Raises:
+        InputError: on construction, if two names are equal.
+    """
+
+    def __init__(self, names: Sequence[str], indices: Sequence[int]) -> None:
+        self.names = dict(zip(names, indices, strict=True))
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InputError(
+                f"the label {twice[0]!r} stands twice in {', '.join(names)}. Give distinct names in id2label."
+            )
+        folded: dict[str, list[int]] = {}
+        for name, index in self.names.items():
+            folded.setdefault(_fold(name), []).append(index)
+        # A folded form that two names share stands for neither.
+        self._folded = {key: found[0] for key, found in folded.items() if len(found) == 1}
+
+    def find(self, label: Any) -> int:
+        """Return the index of a label, or -1."""
+        text = str(label)
+        for form in (text, text.strip()):
+            if form in self.names:
+                return self.names[form]
+        return self._folded.get(_fold(text), -1)
+
+
+def _distinct(rows: Rows) -> dict[tuple[type, str], Any]:
+    """Return each different label once."""
+    return {_key(label): label for label in rows.labels}
+
+
+def _key(label: Any) -> tuple[type, str]:
+    """Return a key for a label of any type: a list cannot be one itself, and True is not 1."""
+    return type(label), str(label)
 
 
 def in_task_order(
@@ -56,7 +195,7 @@ def in_task_order(
     """
     if task.regression or not task.labels:
         return references, logits
-    order = list(_order(task, model_labels).values())
+    order = _order(task, model_labels)
     return np.argsort(order)[references], logits[:, order]
 
 
@@ -69,36 +208,55 @@ def _numbers(rows: Rows, model_labels: list[str]) -> NDArray[np.float64]:
     numbers = np.array([_number(label) for label in rows.labels], np.float64)
     if not np.isfinite(numbers).all():
         row = int(np.argmin(np.isfinite(numbers)))
-        raise InputError(f"{rows.source}: row {row + 1} has the label {rows.labels[row]!r}. Give a finite number.")
+        swapped = all(math.isfinite(_number(text)) for (text, *_) in rows.texts[:SWAP_ROWS])
+        raise InputError(
+            f"{rows.source}: row {rows.number(row)} has the label {rows.labels[row]!r}. "
+            f"{SWAPPED if swapped else 'Give a finite number.'}"
+        )
     return numbers
 
 
 def _number(label: Any) -> float:
+    if isinstance(label, bool) or (isinstance(label, str) and "_" in label):  # Python reads 1_000 as a number
+        return math.nan
     try:
         return float(label)
     except (TypeError, ValueError, OverflowError):
         return math.nan
 
 
-def _mapping(task: Task, model_labels: list[str]) -> dict[str, int]:
-    """Return a dict from each label that the data may have, folded by `_key`, to the index of the model's output."""
-    by_name = _by_name(model_labels)
-    if _generic(model_labels):
+def _looks_swapped(rows: Rows) -> bool:
+    """Return whether few texts repeat in many rows, while nearly every label is different."""
+    count = len(rows)
+    return count >= SWAP_ROWS and len(_distinct(rows)) > count / 2 and len(set(rows.texts)) < FEW_TEXTS * count
+
+
+def check_texts(rows: Rows) -> None:
+    """Warn of texts that are probably not the texts that the model is to read."""
+    count, different = len(rows), len(set(rows.texts))
+    if count >= SWAP_ROWS and different < FEW_TEXTS * count:
         log.warning(
-            "the model names its labels only %s: they are matched by index%s",
-            ", ".join(model_labels),
-            f", as {', '.join(task.labels)}" if task.labels else "",
+            "%s: only %d different texts in %d rows, such as %.60r. Look whether --text-column names the right column.",
+            rows.source,
+            different,
+            count,
+            rows.texts[0][0],
         )
-    if not task.labels:
-        return _with_positions(by_name)
-    return _with_positions(_order(task, model_labels))
+    if all(re.fullmatch(r"\s*(\[.*\]|\{.*\}|b'.*'|b\".*\")\s*", text, re.DOTALL) for text, *_ in rows.texts):
+        log.warning(
+            "%s: every text is written as a list, an object or bytes, such as %.60r. The model reads it so. Write the "
+            "texts themselves, if that is not meant.",
+            rows.source,
+            rows.texts[0][0],
+        )
 
 
 def check_labels(task: Task, model_labels: list[str]) -> None:
     """Refuse a model whose head does not fit the task.
 
     Raises:
-        InputError: only one of them is a regression, or the task states labels of another number or other names.
+        InputError: only one of them is a regression, two labels of the model are equal, or the task states labels of
+            another number or other names.
     """
     if task.regression != (len(model_labels) == 1):
         kind = "is a regression" if task.regression else "has classes"
@@ -106,41 +264,20 @@ def check_labels(task: Task, model_labels: list[str]) -> None:
             f"--task {task.name}: the task {kind}, and the model returns {', '.join(model_labels)}. "
             "Choose the task that the model was trained for."
         )
+    _Finder(model_labels, range(len(model_labels)))
     if task.labels:
         _order(task, model_labels)
 
 
-def _by_name(model_labels: list[str]) -> dict[str, int]:
-    """Return a dict from each label of the model, folded by `_key`, to its index.
-
-    Raises:
-        InputError: two labels are the same when folded.
-    """
-    by_name = {_key(name): index for index, name in enumerate(model_labels)}
-    if len(by_name) < len(model_labels):
-        raise InputError(
-            f"id2label of the model: the labels {', '.join(model_labels)} differ only in case or punctuation. "
-            "Give them distinct names in its config.json."
-        )
-    return by_name
-
-
 def _generic(model_labels: list[str]) -> bool:
-    """Return whether every label is a default of transformers: LABEL_0, LABEL_1, ..."""
-    return all(re.fullmatch(r"label_?\d+", name, re.IGNORECASE) for name in model_labels)
+    """Return whether the labels are the defaults of transformers: LABEL_0, LABEL_1, ... in this order."""
+    return all(
+        re.fullmatch(rf"label_?{index}", name, re.IGNORECASE) is not None for index, name in enumerate(model_labels)
+    )
 
 
-def _with_positions(named: dict[str, int]) -> dict[str, int]:
-    """Return the names with their positions as further names, unless a name is a number itself."""
-    if any(re.fullmatch(r"-?\d+", name) for name in named):
-        return named
-    return named | {str(position): index for position, index in enumerate(named.values())}
-
-
-def _order(task: Task, model_labels: list[str]) -> dict[str, int]:
-    """Return a dict from each task label, folded by `_key`, to the model's output, in the task's order.
-
-    Generic names of the model are matched by position.
+def _order(task: Task, model_labels: list[str]) -> list[int]:
+    """Return the model's output for each of the task's labels. Generic names of the model are matched by position.
 
     Raises:
         InputError: the number of labels or their names differ.
@@ -150,24 +287,37 @@ def _order(task: Task, model_labels: list[str]) -> dict[str, int]:
             f"--task {task.name}: the task has {len(task.labels)} labels, and the model has {len(model_labels)} "
             f"({', '.join(model_labels)}). Choose the task that the model was trained for."
         )
-    keys = [_key(name) for name in task.labels]
     if _generic(model_labels):
-        return {key: position for position, key in enumerate(keys)}
-    by_name = _by_name(model_labels)
-    if any(key not in by_name for key in keys):
+        return list(range(len(model_labels)))
+    finder = _Finder(model_labels, range(len(model_labels)))
+    order = [finder.find(name) for name in task.labels]
+    if -1 in order or len(set(order)) < len(order):
         raise InputError(
             f"--task {task.name}: the task's labels {', '.join(task.labels)} are not the model's "
             f"{', '.join(model_labels)}. Use the same names in id2label, or in a copy of the task's "
             "TOML in eval/."
         )
-    return {key: by_name[key] for key in keys}
+    return order
 
 
-def _key(label: Any) -> str:
-    """Return a label without case and punctuation, and 1.0 as 1; a number keeps its sign."""
-    text = str(label).strip().lower()
-    try:
-        number = float(text)
-    except ValueError:
-        return re.sub(r"[\W_]+", "", text) or text
-    return str(int(number)) if number.is_integer() else text
+def _position(label: Any) -> int | None:
+    """Return the whole number that a label is or writes, such as 1, 1.0 and "1", or None."""
+    if isinstance(label, bool) or not isinstance(label, str | int | float):
+        return None
+    text = str(label).strip()
+    return int(text.partition(".")[0]) if re.fullmatch(r"-?[0-9]{1,18}(\.0*)?", text) else None
+
+
+def _fold(label: str) -> str:
+    """Return a label without its case and with one space between its words; a number as a whole number, 1.0 as 1.
+
+    Spaces and underscores inside a label, and a hyphen between two letters, separate words. Every other sign, every
+    vowel mark and every sign at an end is kept. The form is Unicode's NFC.
+    """
+    if (position := _position(label)) is not None:
+        return str(position)
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(label)).casefold())
+    text = re.sub(r"[\s_]+", " ", text).strip()
+    letters = [unicodedata.category(character)[0] in "LM" for character in text]
+    between = [0 < at < len(text) - 1 and letters[at - 1] and letters[at + 1] for at in range(len(text))]
+    return "".join(" " if sign == "-" and join else sign for sign, join in zip(text, between, strict=True))

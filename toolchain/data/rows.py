@@ -1,56 +1,85 @@
-"""Rows of text and label, from a folder, the hub, or the demo's files in this package."""
+"""Rows of text and label, from a table of the user, the hub, or the demo's files in this package."""
 
-import csv
-import json
-import warnings
-from collections.abc import Collection, Sequence
+import dataclasses
+import datetime
+import decimal
+import hashlib
+import logging
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.data import hub
+from toolchain.data.tables import (
+    MissingSplitError,
+    Table,
+    from_dataset,
+    is_single,
+    read_parts,
+    read_single,
+    read_split,
+    splits,
+)
 from toolchain.data.tasks import Task
-from toolchain.errors import InputError, MachineError, UsageError, first_line
+from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.files import sha256_json
+from toolchain.recipe import Reading
 
-if TYPE_CHECKING:
-    import pandas
+log = logging.getLogger(__name__)
 
-SUFFIXES = ("tsv", "csv", "jsonl", "parquet")
 PACKAGE = Path(__file__).parent
+
+# The splits that `--validation-share` makes of one table.
+TRAIN, VALIDATION = "train", "validation"
 
 # The text of a row, or the two texts of a pair.
 Text = tuple[str, ...]
 
-
-class MissingSplitError(InputError):
-    """The folder exists, but lacks the split that was asked for."""
+# What a text cell may be instead of a text, in words, and what to do; the first that fits counts.
+FOREIGN: tuple[tuple[type | tuple[type, ...], str, str], ...] = (
+    (list, "a list", "Write one text in each row, or join lists of texts and turns of a chat with --text-join ' '"),
+    (dict, "an object", "Write its text in a column of its own"),
+    (bytes, "bytes", "Decode them to text"),
+    (bool, "true or false", "Choose the text's column with --text-column"),
+    ((datetime.date, datetime.time, datetime.timedelta), "a date", "Choose the text's column, or write dates as text"),
+    ((int, float, decimal.Decimal), "a number", "Choose the text's column, or write numbers as text"),
+)
 
 
 @dataclass(frozen=True)
 class Rows:
     """The rows of one split, in the order of the file.
 
-    `source` names the file or the data set in messages. Labels are as they were read: text or numbers.
+    `source` names the file or the data set in messages. Labels are as they were read: text or numbers; `label_names`
+    are the names behind numbers, if the table has them. `numbers` are the rows' numbers in the file, from 1; None if
+    the file has only these rows.
     """
 
     source: str
     texts: list[Text]
     labels: list[Any]
+    label_names: tuple[str, ...] = ()
+    numbers: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
 
+    def number(self, index: int) -> int:
+        """Return the number of a row in its file, from 1."""
+        return self.numbers[index] if self.numbers else index + 1
+
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> "Rows":
         """Return the rows at `indices`, in that order."""
         chosen = [int(index) for index in indices]
-        return Rows(
-            self.source,
-            [self.texts[index] for index in chosen],
-            [self.labels[index] for index in chosen],
+        return dataclasses.replace(
+            self,
+            texts=[self.texts[index] for index in chosen],
+            labels=[self.labels[index] for index in chosen],
+            numbers=tuple(self.number(index) for index in chosen),
         )
 
     def sample(self, count: int, *, seed: int) -> "Rows":
@@ -69,6 +98,10 @@ class Rows:
         folded = ([part.strip().lower() for part in text] for text in self.texts)
         return [sha256_json(text)[:16] for text in folded]
 
+    def among(self, digests: Collection[str]) -> NDArray[np.bool_]:
+        """Return whether each row's text is among `digests`, bool [rows]."""
+        return np.array([digest in digests for digest in self.text_digests], bool)
+
     def without(self, digests: Collection[str]) -> "Rows":
         """Return the rows whose text is neither among `digests` nor in an earlier row."""
         seen = set(digests)
@@ -80,123 +113,177 @@ class Rows:
         return self.take(fresh)
 
 
-def load_rows(task: Task, split: str, *, data: str | None = None) -> Rows:
-    """Read one split of a task from `data`, else from the task's own source.
+def load_rows(task: Task, split: str, **reading: Unpack[Reading]) -> Rows:
+    """Read one split of a task from the place in `reading`, else from the task's own source.
+
+    One file is one table: `split_column` names the column with each row's split, or `validation_share` makes the splits
+    train and validation of it. A folder that has only `train` can be divided by `validation_share` too.
 
     Raises:
-        MissingSplitError: the folder lacks the split.
-        InputError: the folder or a column is missing, a cell is empty, or the file has no rows or cannot be read.
+        MissingSplitError: the place lacks the split.
+        InputError: the place or a column is missing, a text cell is empty or not a text, or the file has no rows or
+            cannot be read.
         UsageError: the hub's data set lacks the split.
         MachineError: the hub is needed and cannot be reached.
     """
+    data = reading.get("data")
     if data is None and task.folder is None and task.hub:
-        table, source = _from_hub(task, split), f"{task.hub['path']}/{task.hub.get('config')} {split}"
-    elif data is None and task.folder is None:
+        return _rows(_from_hub(task, split), task, reading)
+    if data is None and task.folder is None:
         raise InputError(f"--task {task.name}: the task has no data of its own. Name a folder with --data DIR.")
-    else:
-        file = _find(Path(data) if data else PACKAGE / str(task.folder), split)
-        table, source = _read(file), str(file)
+    place = Path(data) if data else PACKAGE / str(task.folder)
+    share = reading.get("validation_share")
+    if is_single(place):
+        table = read_single(place)
+        if column := reading.get("split_column"):
+            return _of_column(table, task, split, column, reading)
+        if share is None:
+            raise InputError(
+                f"--data {place}: one table, without splits. Name the column with each row's split with "
+                "--split-column, or leave a share of its rows for validation with --validation-share 0.2."
+            )
+        return _shared(_rows(table, task, reading), split, share)
+    if reading.get("split_column"):
+        raise InputError(f"--split-column: --data {place} is a folder with a file for each split. Leave it out.")
+    if share is None or not place.is_dir():
+        return _rows(read_split(place, split), task, reading)
+    if VALIDATION in splits(place):
+        raise InputError(f"--validation-share {share:g}: {place} has the split validation already. Leave it out.")
+    return _shared(_rows(read_split(place, TRAIN), task, reading), split, share)
+
+
+def load_all(task: Task, **reading: Unpack[Reading]) -> Rows:
+    """Return all rows of one table, or those of the split train of a folder. For errors, see `load_rows`."""
+    place = Path(str(reading.get("data")))
+    return _rows(read_single(place) if is_single(place) else read_split(place, TRAIN), task, reading)
+
+
+def read_texts(file: Path, columns: Sequence[str], *, rows: int, text_join: str | None = None) -> Iterator[list[Text]]:
+    """Yield the texts in `columns` of a table's file, in its order, in parts of `rows` rows.
+
+    Only one part is in memory. Neither labels nor splits are read.
+
+    Raises:
+        InputError: a column is missing, a cell is empty or not a text, or the file cannot be read.
+    """
+    part = Table(str(file), {})
+    for part in read_parts(file, rows):
+        _require(part, [*columns], advice="Name the columns with --text-column A[,B].")
+        texts = [_texts(part, column, text_join) for column in columns]
+        yield list(zip(*texts, strict=True))
+    _require(part, [])
+
+
+def _of_column(table: Table, task: Task, split: str, column: str, reading: Reading) -> Rows:
+    """Return the rows whose cell in the split's column is `split`."""
+    _require(table, [column])
+    cells = table.columns[column]
+    if None in cells:
+        raise InputError(f"{table.source}: row {cells.index(None) + 1} has no split in {column!r}. Fill or remove it.")
+    chosen = [index for index, cell in enumerate(cells) if str(cell) == split]
+    if not chosen:
+        found = ", ".join(map(repr, dict.fromkeys(map(str, cells))))
+        raise MissingSplitError(
+            f"{table.source}: no row has {split!r} in the column {column!r}, only {found:.200}. "
+            "Write train and validation there, or choose another split with --split."
+        )
+    return _rows(table, task, reading).take(chosen)
+
+
+def _shared(rows: Rows, split: str, share: float) -> Rows:
+    """Return the rows of the split train or validation; about `share` of the rows are validation.
+
+    The text alone decides, so equal texts are on the same side, and a row keeps its side when others are added.
+    """
+    if split not in (TRAIN, VALIDATION):
+        raise MissingSplitError(f"{rows.source}: --validation-share makes train and validation, not {split}.")
+    chosen = [i for i, digest in enumerate(rows.text_digests) if (_place(digest) < share) == (split == VALIDATION)]
+    if not chosen:
+        raise InputError(f"{rows.source}: --validation-share {share:g} leaves no row for {split}. Give another share.")
+    return rows.take(chosen)
+
+
+def _place(digest: str) -> float:
+    """Return a number from 0 to below 1 that is even over digests."""
+    return int.from_bytes(hashlib.sha256(digest.encode()).digest()[:7], "big") / 2**56
+
+
+def _require(
+    table: Table,
+    columns: list[str],
+    *,
+    advice: str = "Name the columns with --task custom --text-column A[,B] --label-column L.",
+) -> None:
+    """Refuse a table without rows, or without one of the columns."""
     if not len(table):
-        raise InputError(f"{source}: no rows. Give a file with at least one row.")
-    wanted = [*task.text_columns, task.label_column]
-    if absent := [column for column in wanted if column not in table.columns]:
+        raise InputError(f"{table.source}: no rows. Give a file with at least one row.")
+    if absent := [column for column in columns if column not in table.columns]:
         raise InputError(
-            f"{source}: there is no column {absent[0]!r}, only {', '.join(map(str, table.columns))}. "
-            "Name the columns with --task custom --text-column A[,B] --label-column L."
+            f"{table.source}: there is no column {absent[0]!r}, only {', '.join(map(str, table.columns))}. {advice}"
         )
-    holes = table[wanted].isna().any(axis=1).to_numpy()
-    if holes.any():
-        raise InputError(f"{source}: row {int(holes.argmax()) + 1} has an empty cell. Fill or remove it.")
-    texts = [table[column].astype(str).tolist() for column in task.text_columns]
-    return Rows(source, list(zip(*texts, strict=True)), table[task.label_column].tolist())
 
 
-def _find(folder: Path, split: str) -> Path:
-    if not folder.is_dir():
-        raise InputError(f"--data {folder}: the folder does not exist. Give one with a file such as {split}.tsv.")
-    found = [folder / f"{split}.{suffix}" for suffix in SUFFIXES]
-    found = [file for file in found if file.is_file()]
-    if not found:
-        wanted = ", ".join(f"{split}.{suffix}" for suffix in SUFFIXES)
-        raise MissingSplitError(f"{folder}: none of {wanted} exists. Add the split, or choose another with --split.")
-    return found[0]
-
-
-def _read(file: Path) -> "pandas.DataFrame":
-    """Read a table by the suffix of its file. A tsv has no quoting: `"` is an ordinary character.
+def _rows(table: Table, task: Task, reading: Reading) -> Rows:
+    """Return the rows of a table.
 
     Raises:
-        InputError: the file is empty, is not UTF-8, or cannot be parsed.
+        InputError: a column is missing, a cell is empty, or a text cell is not a text.
     """
-    import pandas
-    import pyarrow
-
-    table: pandas.DataFrame
-    try:
-        match file.suffix:
-            case ".tsv":
-                table = _delimited(file, sep="\t", quoting=csv.QUOTE_NONE)
-            case ".csv":
-                table = _delimited(file)
-            case ".jsonl":
-                table = pandas.DataFrame(_read_jsonl(file))
-            case _:
-                table = pandas.read_parquet(file)
-    except pandas.errors.EmptyDataError:
-        raise InputError(f"{file}: empty. Give a file with a header and rows.") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 in line {_not_utf8(file)} ({error.reason}). Convert it.") from None
-    except pandas.errors.ParserWarning:
-        raise InputError(f"{file}: row 1 has more cells than the header. Fix the file.") from None
-    except (ValueError, OSError, pyarrow.ArrowException) as error:
-        first = first_line(error).rstrip(".")
-        raise InputError(f"{file}: cannot be read as {file.suffix[1:]}: {first}. Fix the file.") from None
-    return table
+    label = task.label_column
+    _require(table, [*task.text_columns, label])
+    texts = [_texts(table, column, reading.get("text_join")) for column in task.text_columns]
+    _refuse_holes(table, label)
+    names = tuple(table.class_names.get(label, ()))
+    return Rows(table.source, list(zip(*texts, strict=True)), table.columns[label], names)
 
 
-def _delimited(file: Path, **how: Any) -> "pandas.DataFrame":
-    """Read cells as text. An empty cell counts as missing, because a row that ends early looks the same."""
-    import pandas
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pandas.errors.ParserWarning)  # otherwise pandas drops cells beyond the header's
-        table: pandas.DataFrame = pandas.read_csv(
-            file, dtype=str, keep_default_na=False, na_values=[""], index_col=False, encoding="utf-8", **how
-        )
-    return table
+def _refuse_holes(table: Table, column: str) -> None:
+    for number, cell in enumerate(table.columns[column], table.before + 1):
+        if cell is None or cell != cell:  # NaN is the only number that differs from itself
+            raise InputError(
+                f"{table.source}: row {number} has an empty cell in the column {column!r}. Fill or remove it."
+            )
 
 
-def _read_jsonl(file: Path) -> list[dict[str, Any]]:  # arbitrary JSON of the user
-    """Read one JSON object a line.
+def _texts(table: Table, column: str, join: str | None) -> list[str]:
+    """Return the cells of a text column; with `join`, lists of texts and chat turns are joined by it.
 
     Raises:
-        InputError: a line is not a JSON object.
+        InputError: a cell is empty, is not a text, or has half of a surrogate pair, which no tokenizer takes.
     """
-    objects = []
-    # `splitlines` would also split at line ends of other kinds, which a text may contain.
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1):
-        if line.strip():
+    _refuse_holes(table, column)
+    source, found = table.source, []
+    for number, cell in enumerate(table.columns[column], table.before + 1):
+        text = join.join(parts) if join is not None and (parts := list(_parts(cell))) else cell
+        if not isinstance(text, str):
+            kind, advice = next(
+                ((words, advice) for types, words, advice in FOREIGN if isinstance(text, types)),
+                (f"a {type(text).__name__}", "Write text"),
+            )
+            raise InputError(
+                f"{source}: row {number}, column {column!r}: {kind}, {text!r:.60}, and not a text. {advice}."
+            )
+        if not text.isascii():
             try:
-                objects.append(json.loads(line))
-            except ValueError:
-                raise InputError(f"{file}: line {number} is not JSON. Fix the file.") from None
-            if not isinstance(objects[-1], dict):
-                raise InputError(f"{file}: line {number} is not a JSON object. Fix the file.")
-    return objects
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    f"{source}: row {number}, column {column!r}: {text[error.start]!r} is half of a surrogate pair, "
+                    "and not a character. Write the whole character, or remove it."
+                ) from None
+        found.append(text)
+    return found
 
 
-def _not_utf8(file: Path) -> int:
-    """Return the number of the first line that is not UTF-8."""
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-    return 0
+def _parts(cell: Any) -> Iterator[str]:
+    """Yield the texts of a list of texts, or the contents of a list of chat turns; nothing for any other cell."""
+    if isinstance(cell, list):
+        texts = [turn.get("content") if isinstance(turn, dict) else turn for turn in cell]
+        if all(isinstance(text, str) for text in texts):
+            yield from map(str, texts)
 
 
-def _from_hub(task: Task, split: str) -> "pandas.DataFrame":
+def _from_hub(task: Task, split: str) -> Table:
     """Read a split from the hub, or from its local cache.
 
     Raises:
@@ -210,7 +297,7 @@ def _from_hub(task: Task, split: str) -> "pandas.DataFrame":
     if hub.unreachable():  # look into the local cache at once, not after half a minute of retries
         datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
     try:
-        table = datasets.load_dataset(task.hub["path"], task.hub.get("config"), split=name)
+        found = datasets.load_dataset(task.hub["path"], task.hub.get("config"), split=name)
     except ValueError as error:
         raise UsageError(
             f"--split {split}: {task.hub['path']} lacks it: {error}. Choose another with --split."
@@ -220,5 +307,4 @@ def _from_hub(task: Task, split: str) -> "pandas.DataFrame":
             f"--task {task.name}: the split {split} of {task.hub['path']} cannot be fetched "
             f"({type(error).__name__}). Give the data with --data DIR, or try `-m demo --task demo`."
         ) from error
-    found: pandas.DataFrame = table.to_pandas()
-    return found
+    return from_dataset(found, f"{task.hub['path']}/{task.hub.get('config')} {split}")

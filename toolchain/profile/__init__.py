@@ -124,7 +124,7 @@ def _texts(resolved: ResolvedRecipe) -> tuple[list[Text], str]:
     """Return texts of the evaluated split, or built-in ones if its data are not available, and their origin."""
     if resolved.recipe.data is not None or resolved.task.folder is not None:
         with suppress(ToolchainError):
-            found = load_rows(resolved.task, resolved.recipe.split, data=resolved.recipe.data).sample(
+            found = load_rows(resolved.task, resolved.recipe.split, **resolved.recipe.reading).sample(
                 ROWS, seed=resolved.recipe.seed
             )
             return found.texts, f"the {resolved.recipe.split} split"

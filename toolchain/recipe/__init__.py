@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from toolchain.errors import UsageError
 from toolchain.recipe.options import check, joined, load_toml, option, toml_value
@@ -60,6 +60,15 @@ MLPERF = ("scenario", "min_duration", "target_qps", "target_latency_ms")
 PERCENTILE = re.compile(r"percentile-(\d+(?:\.\d+)?)")
 
 
+class Reading(TypedDict, total=False):
+    """The keys of a recipe that say where rows are read from, and how: the keyword arguments of `load_rows`."""
+
+    data: str | None
+    split_column: str | None
+    validation_share: float | None
+    text_join: str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The choices of one run.
@@ -75,7 +84,19 @@ class Recipe:
         metavar="ID_OR_DIR",
     )
     task: str | None = option(None, "a GLUE task, demo, custom, or a TOML file (default sst2)", metavar="NAME_OR_TOML")
-    data: str | None = option(None, "folder with train.* and validation.* (tsv, csv, jsonl, parquet)", metavar="DIR")
+    data: str | None = option(
+        None,
+        "folder with train.* and validation.* (tsv, csv, jsonl, parquet, also the hub's data/train-00000-of-00001), "
+        "folder of save_to_disk, or one file with --split-column or --validation-share",
+        metavar="PLACE",
+    )
+    split_column: str | None = option(None, "column of one file that has each row's split", metavar="C")
+    validation_share: float | None = option(
+        None, "share of the rows of one file, or of a folder without validation, that is validation", metavar="SHARE"
+    )
+    text_join: str | None = option(
+        None, "join text cells that are lists of texts, or turns of a chat, by this text", metavar="TEXT"
+    )
     split: str = option("validation", "split to evaluate", metavar="NAME")
     text_column: str | None = option(None, "text column, or two for pairs (task custom)", metavar="A[,B]")
     label_column: str | None = option(None, "label column (task custom)", metavar="L")
@@ -108,7 +129,9 @@ class Recipe:
     keep: str | None = option(
         None, "GEMMs to keep out of INT8: names or patterns such as '*.ffn.lin2'", metavar="A[,B]"
     )
-    calib_data: str | None = option(None, "folder whose train.* has the calibration rows instead", metavar="DIR")
+    calib_data: str | None = option(
+        None, "folder whose train.* has the calibration rows instead, or one file of them", metavar="PLACE"
+    )
     calibration: str | None = option(None, "calibration.json or TensorRT cache of an earlier run", metavar="FILE")
     max_length: int | None = option(
         None, "truncation length (default 128, or the model's if less)", metavar="N", least=2
@@ -193,8 +216,15 @@ class Recipe:
                 f"--attention {self.attention}: cannot be used with --backend {self.backend}. Choose --backend torch."
             )
         self._check_server()
+        self._check_columns()
+
+    def _check_columns(self) -> None:
         if self.task == "custom" and not (self.text_column and self.label_column):
             raise UsageError("--task custom: needs --text-column A[,B] and --label-column L. Name the columns.")
+        if self.validation_share is not None and not 0 < self.validation_share < 1:
+            raise UsageError(f"--validation-share {self.validation_share:g}: not between 0 and 1. Give 0.2 or so.")
+        if self.validation_share is not None and self.split_column:
+            raise UsageError("--validation-share: not with --split-column, which has each row's split. Leave one out.")
 
     def _check_calibration(self) -> None:
         if self.calib_method not in (*METHODS, "auto") and not _is_percentile(self.calib_method):
@@ -281,6 +311,16 @@ class Recipe:
         if not all(part.isdecimal() and int(part) for part in parts):
             raise UsageError(f"--energy-batch-sizes {self.energy_batch_sizes}: not numbers from 1. Write 1,8,32.")
         return tuple(map(int, parts))
+
+    @property
+    def reading(self) -> Reading:
+        """Where rows are read from, and how."""
+        return {
+            "data": self.data,
+            "split_column": self.split_column,
+            "validation_share": self.validation_share,
+            "text_join": self.text_join,
+        }
 
     @property
     def gives_cache(self) -> bool:

@@ -84,7 +84,7 @@ def _length(bundle: Bundle, changes: RecipeValues) -> RowLength:
     if recipe.data is None and resolved.task.folder is None:
         return default
     try:
-        rows = load_rows(resolved.task, recipe.split, data=recipe.data)
+        rows = load_rows(resolved.task, recipe.split, **recipe.reading)
     except ToolchainError:
         if changes.get("data"):
             raise

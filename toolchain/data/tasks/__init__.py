@@ -101,6 +101,11 @@ def _custom(recipe: Recipe, *, regression: bool) -> Task:
     columns = tuple(column.strip() for column in str(recipe.text_column).split(","))
     if len(columns) > 2 or not all(columns):
         raise UsageError(f"--text-column {recipe.text_column}: one or two columns are needed. Write A or A,B.")
+    if len({*columns, recipe.label_column}) <= len(columns):
+        raise UsageError(
+            f"--text-column {recipe.text_column} and --label-column {recipe.label_column}: a column is named twice. "
+            "Name distinct columns."
+        )
     metrics = ("pearson", "spearman") if regression else ("accuracy",)
     return Task(
         name="custom",

@@ -113,7 +113,7 @@ def find_rows(contenders: Sequence[Contender], *, seed: int) -> Rows:
     for contender in contenders:
         resolved = contender.target.resolved
         if contender.bundle not in found:
-            found[contender.bundle] = load_rows(resolved.task, resolved.recipe.split, data=resolved.recipe.data)
+            found[contender.bundle] = load_rows(resolved.task, resolved.recipe.split, **resolved.recipe.reading)
     (first, rows), *others = found.items()
     for place, other in others:
         if other.texts != rows.texts:
