@@ -43,6 +43,22 @@ def test_sha256_json_ignores_key_order_and_nothing_else() -> None:
     assert one != files.sha256_json({"a": 1, "b": [2, 1]})
 
 
+def test_a_file_that_is_being_written_replaces_the_old_one_at_the_end_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(TypeError), files.writing(tmp_path / "file") as file:
+        file.write("not bytes")  # type: ignore[arg-type]
+    assert (names(tmp_path), (tmp_path / "file").read_text()) == (["file"], "old")
+    with files.writing(tmp_path / "file") as file:
+        file.write(b"new")
+        assert (tmp_path / "file").read_text() == "old"
+    assert (names(tmp_path), (tmp_path / "file").read_text()) == (["file"], "new")
+
+
+def test_a_device_is_written_and_stays_a_device() -> None:
+    files.write_text(Path("/dev/null"), "text")
+    assert Path("/dev/null").is_char_device()
+
+
 def test_write_text_makes_folders_and_keeps_line_ends(tmp_path: Path) -> None:
     files.write_text(tmp_path / "new" / "file", "é\r\n")
     assert (tmp_path / "new" / "file").read_bytes() == b"\xc3\xa9\r\n"

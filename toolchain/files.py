@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from toolchain.errors import InputError, first_line
 
@@ -51,11 +51,26 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` beside `path` and rename it, so that a reader sees the old file or the new one."""
+    """Write `data` in one step, as `writing` does."""
+    with writing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a new file beside `path`, which replaces it when the block ends without an error.
+
+    A reader, or a power cut, sees the old file or the whole new one. A pipe or a device is written directly.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_bytes(data)
+        with beside.open("wb") as file:
+            yield file
         _sync(beside)
         beside.replace(path)
     finally:

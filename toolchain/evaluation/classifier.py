@@ -15,6 +15,7 @@ import numpy as np
 from toolchain.data.rows import Text
 from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.target import Target
+from toolchain.progress import Advance
 from toolchain.records.prediction import Prediction
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run_texts
@@ -90,13 +91,13 @@ class Classifier:
             raise UsageError(f"top_k={top_k}: too small. Give 1 or more, or None for all labels.")
         single = isinstance(rows, str | tuple | Mapping)
         given: Iterable[Row] = [rows] if single else rows  # type: ignore[list-item]  # as `single` says
-        best = self._best(self.logits(given), 1 if top_k is ... else top_k)
+        best = self.best(self.logits(given), 1 if top_k is ... else top_k)
         if top_k is ...:
             return [first for (first,) in best]
         return best[0] if single else best
 
-    def logits(self, rows: Iterable[Row]) -> Logits:
-        """Return the logits of rows, float32 [rows, classes], in their order.
+    def logits(self, rows: Iterable[Row], *, advance: Advance = lambda rows: None) -> Logits:
+        """Return the logits of rows, float32 [rows, classes], in their order. `advance` gets numbers of rows.
 
         Raises:
             InputError: the classifier is closed.
@@ -104,7 +105,7 @@ class Classifier:
         """
         if self._closed:
             raise InputError("the classifier is closed. Load the bundle again.")
-        return self._worker.submit(self._run, rows).result()
+        return self._worker.submit(self._run, rows, advance).result()
 
     def close(self) -> None:
         """Free the runtime. A call that is running ends first; calling `close` again does nothing."""
@@ -129,7 +130,7 @@ class Classifier:
         target = self.target
         return self._runtime.enter_context(open_runtime(target.backend, target.model, **target.choices))
 
-    def _run(self, rows: Iterable[Row]) -> Logits:
+    def _run(self, rows: Iterable[Row], advance: Advance) -> Logits:
         texts = self._texts(rows)
         first = next(texts, None)
         if first is None:
@@ -139,7 +140,7 @@ class Classifier:
             yield first
             yield from texts
 
-        return run_texts(self._infer, self.target.encode, every()).logits
+        return run_texts(self._infer, self.target.encode, every(), advance=advance).logits
 
     def _texts(self, rows: Iterable[Row]) -> Iterator[Text]:
         for number, row in enumerate(rows, 1):
@@ -151,7 +152,11 @@ class Classifier:
                 raise UsageError(f"row {number}, {row!r:.100}: the task takes {wanted}. Give that, or a list of them.")
             yield parts
 
-    def _best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
+    def best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
+        """Return the `count` best labels of each row with their scores, best first; None for all of them.
+
+        A regression has one prediction without a label, whose score is the value.
+        """
         if logits.shape[1] == 1:
             return [[{"label": None, "score": value}] for value in logits[:, 0].tolist()]
         order = np.argsort(-logits, axis=1, kind="stable")[:, :count]

@@ -1,0 +1,77 @@
+"""Predictions of several parts, of pairs and of a regression, as lines and as files."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from toolchain.errors import InputError
+from toolchain.evaluation.classifier import Classifier
+from toolchain.evaluation.predict import csv_lines, json_lines, plain_lines, predict, save
+
+
+class Lengths:
+    """In the place of a classifier: each text's length is its logit."""
+
+    best = Classifier.best
+    labels = ("short", "long")
+
+    def __init__(self, *, regression=False):
+        self.regression, self.seen = regression, []
+
+    def logits(self, texts, *, advance):
+        self.seen.append(len(texts))
+        advance(len(texts))
+        lengths = np.array([[sum(map(len, text))] for text in texts], np.float32)
+        return lengths if self.regression else np.hstack([5 - lengths, lengths - 5])
+
+
+PARTS = [[("one",), ("seven and",)], [("two",)]]
+PAIRS = [[("one", "two"), ("a,b", 'say "c"')]]
+
+
+def test_parts_run_one_by_one_and_keep_their_order():
+    classifier, done = Lengths(), []
+    found = predict(classifier, iter(PARTS), advance=done.append)
+    assert classifier.seen == []
+    assert [(row["text"], row["label"]) for row in next(found)] == [("one", "short"), ("seven and", "long")]
+    assert classifier.seen == [2]
+    assert [row["text"] for row in next(found)] == ["two"]
+    assert done == [2, 1]
+
+
+def test_a_regression_has_a_value_and_no_column_for_labels(tmp_path):
+    assert save(predict(Lengths(regression=True), PARTS), tmp_path / "out.csv") == 3
+    assert (tmp_path / "out.csv").read_text() == "text,score\none,3.0\nseven and,9.0\ntwo,3.0\n"
+    (rows,) = predict(Lengths(regression=True), PARTS[:1])
+    assert json.loads(json_lines(rows).splitlines()[0]) == {"text": "one", "label": None, "score": 3}
+    assert plain_lines(rows) == b"3.0000\tone\n9.0000\tseven and\n"
+
+
+def test_pairs_have_both_texts_in_every_form(tmp_path):
+    save(predict(Lengths(), PAIRS), tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [(row["text"], row["text_pair"]) for row in read] == PAIRS[0]
+    (rows,) = predict(Lengths(), PAIRS)
+    assert [list(json.loads(line)) for line in json_lines(rows).splitlines()] == [
+        ["text", "text_pair", "label", "score"]
+    ] * 2
+    assert plain_lines(rows).splitlines()[1].endswith(b'\ta,b\tsay "c"')
+
+
+def test_a_line_for_a_person_is_one_line():
+    (rows,) = predict(Lengths(), [[("two\nlines\tand a tab",)]])
+    assert plain_lines(rows) == b"long\t1.0000\ttwo lines and a tab\n"
+    assert csv_lines(rows, header=True).count(b"\n") == 3
+
+
+def test_an_error_in_a_later_part_leaves_no_file(tmp_path):
+    def parts():
+        yield PARTS[0]
+        raise InputError("row 3 is bad")
+
+    with pytest.raises(InputError, match="row 3 is bad"):
+        save(predict(Lengths(), parts()), tmp_path / "out.csv")
+    assert list(tmp_path.iterdir()) == []

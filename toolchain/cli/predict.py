@@ -1,0 +1,130 @@
+"""`toolchain predict`: labels for texts from the command line, a file or standard input."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolchain.cli.options import add_options, add_source, choices
+from toolchain.cli.output import emit, log
+from toolchain.errors import InputError, UsageError
+from toolchain.progress import bar
+
+if TYPE_CHECKING:
+    from toolchain.data.rows import Text
+    from toolchain.evaluation.target import Target
+    from toolchain.records.prediction import PredictedFile, PredictedRow
+
+RUNTIME = ("precision", "backend", "url", "token_file", "device", "file", "attention", "cuda_graphs", "compile")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a bundle, the texts, the file to write, and the options of a runtime."""
+    add_source(parser, "BUNDLE")
+    parser.add_argument(
+        "texts", nargs="*", metavar="TEXT", help="texts, one for each row; two for each row if the model takes pairs"
+    )
+    parser.add_argument(
+        "--data",
+        dest="table",
+        metavar="FILE",
+        help="table of texts (tsv, csv, jsonl, parquet) instead. Without it and without texts, standard input is read: "
+        "one text a line, with a tab between the texts of a pair",
+    )
+    parser.add_argument(
+        "-o", "--output", dest="to", metavar="FILE", help="file to write, .csv or .jsonl (default: print the rows)"
+    )
+    add_options(parser, ("text_column", *RUNTIME, "trust", "allow_pickle", "trust_remote_code"))
+    for option, kind in (("--gpu", str), ("--idle-power", float)):  # until 0.2: they moved to `estimate`
+        parser.add_argument(option, type=kind, help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Predict, and print the rows or write a file."""
+    if args.gpu:
+        _estimate(args)
+        return
+    from toolchain.evaluation.classifier import Classifier
+    from toolchain.evaluation.predict import json_lines, plain_lines, predict, save
+    from toolchain.evaluation.target import find_target
+
+    table, to = (Path(name) if name else None for name in (args.table, args.to))
+    _check_places(args, table, to)
+    values, place = choices(args)
+    columns = values.pop("text_column", None)
+    target = find_target(values, place)
+    where = str(target.bundle.path if target.bundle else target.resolved.source.name)
+    log.info("%s: %s %s on %s", where, target.backend, target.variant, target.device)
+    parts, total = _parts(args.texts, table, columns, target)
+    # Rows on a terminal are progress themselves, and a bar would be drawn across them.
+    quiet = to is None and sys.stdout.isatty()
+    shown = contextlib.nullcontext(lambda rows: None) if quiet else bar(total, "predicting", unit="rows")
+    with Classifier(target) as classifier, shown as advance:
+        predicted = predict(classifier, parts, advance=advance)
+        if to:
+            rows = save(predicted, to)
+        else:
+            _print(predicted, json_lines if args.json else plain_lines)
+    if to:
+        record: PredictedFile = {"bundle": where, "artefact": target.artefact["file"], "file": str(to), "rows": rows}
+        emit(args, record, lambda record: print(f"{record['file']}: {record['rows']:,} rows"))
+
+
+def _check_places(args: argparse.Namespace, table: Path | None, to: Path | None) -> None:
+    """Refuse what cannot work before anything is loaded.
+
+    Raises:
+        UsageError: texts are given twice, or the output is no kind of file or the input itself.
+        InputError: the bundle or the table does not exist.
+    """
+    from toolchain.evaluation.predict import format_of
+
+    if args.source and not Path(args.source).exists():
+        raise InputError(f"{args.source}: no such bundle. Give the bundle first: toolchain predict BUNDLE TEXT.")
+    if table and args.texts:
+        raise UsageError(f"--data {table}: texts are given too. Leave one of them out.")
+    if table and not table.is_file():
+        raise InputError(f"{table}: no such file. Give a table of texts.")
+    if to:
+        format_of(to)
+        if table and to.exists() and to.samefile(table):
+            raise UsageError(f"--output {to}: this is the file of the texts. Write another file.")
+
+
+def _parts(
+    texts: list[str], table: Path | None, columns: str | None, target: "Target"
+) -> tuple[Iterable[list["Text"]], int | None]:
+    """Return the rows in parts, and their number if it is known."""
+    from toolchain.data.rows import read_texts
+    from toolchain.data.texts import count_lines, from_arguments, from_lines
+    from toolchain.evaluation.predict import PART_ROWS
+
+    own = target.resolved.task.text_columns
+    named = tuple(columns.split(",")) if columns else own
+    if len(named) != len(own):
+        raise UsageError(f"--text-column {columns}: the model takes {len(own)}, such as {','.join(own)}. Name as many.")
+    if table:
+        return read_texts(table, named, rows=PART_ROWS), count_lines(table) if table.suffix != ".parquet" else None
+    if texts:
+        return [from_arguments(texts, parts=len(own))], len(texts) // len(own)
+    if sys.stdin.isatty():
+        log.info("one text a line%s; Ctrl-D ends", ", a tab between the two of a pair" if len(own) > 1 else "")
+    return from_lines(sys.stdin.fileno(), parts=len(own), source="standard input"), None
+
+
+def _print(predicted: "Iterable[list[PredictedRow]]", form: "Callable[[list[PredictedRow]], bytes]") -> None:
+    for rows in predicted:
+        sys.stdout.buffer.write(form(rows))
+        sys.stdout.buffer.flush()
+
+
+def _estimate(args: argparse.Namespace) -> None:
+    from toolchain.cli.estimate import run as estimate
+
+    if args.texts or args.to:
+        raise UsageError("--gpu: `predict` labels texts. The bound on a GPU is `toolchain estimate BUNDLE --gpu NAME`.")
+    log.warning("warning: `toolchain predict --gpu` is now `toolchain estimate --gpu`. It ends with version 0.2.")
+    args.data = args.table
+    estimate(args)

@@ -1,0 +1,70 @@
+"""Texts without labels for `toolchain predict`: from the command line, or from the lines of a stream."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from toolchain.data.rows import Text
+from toolchain.errors import InputError, UsageError
+
+# Bytes of one read from a stream. A pipe gives what it holds, at most 64 KiB, so that a slow writer gets its answers.
+READ_BYTES = 1 << 20
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def from_arguments(words: Sequence[str], *, parts: int) -> list[Text]:
+    """Return the rows of a command line: each has `parts` texts, one or two.
+
+    Raises:
+        UsageError: the number of texts is odd where rows are pairs.
+        InputError: a text is not UTF-8.
+    """
+    if len(words) % parts:
+        raise UsageError(f"TEXT: {len(words)} texts, and this model takes pairs. Give two texts for each row.")
+    rows = list(zip(*(words[start::parts] for start in range(parts)), strict=True))
+    for number, row in enumerate(rows, 1):
+        if any("\ud800" <= character <= "\udfff" for text in row for character in text):  # as os.fsdecode leaves bytes
+            raise InputError(f"TEXT: row {number} is not UTF-8. Convert it.")
+    return rows
+
+
+def from_lines(descriptor: int, *, parts: int, source: str) -> Iterator[list[Text]]:
+    """Yield the rows of a stream as they arrive: one line each, the two texts of a pair divided by a tab.
+
+    Raises:
+        InputError: a line is empty, is not UTF-8, or is not a pair where rows are pairs; `source` and the number of the
+            row are in the message.
+    """
+    number, rest = 0, b""
+    while data := os.read(descriptor, READ_BYTES):
+        *lines, last = data.split(b"\n")
+        if lines:
+            lines[0], rest = rest + lines[0], last
+            yield [_row(line, number + index, parts, source) for index, line in enumerate(lines, 1)]
+            number += len(lines)
+        else:
+            rest += last
+    if rest:
+        yield [_row(rest, number + 1, parts, source)]
+
+
+def count_lines(file: Path) -> int:
+    """Return the number of line feeds in a file: an upper bound of the rows that a table of text has."""
+    with file.open("rb") as read:
+        return sum(block.count(b"\n") for block in iter(lambda: read.read(READ_BYTES), b""))
+
+
+def _row(line: bytes, number: int, parts: int, source: str) -> Text:
+    if number == 1:
+        line = line.removeprefix(BYTE_ORDER_MARK)
+    try:
+        text = line.removesuffix(b"\r").decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: row {number} is not UTF-8 ({error.reason}). Convert it.") from None
+    row = tuple(text.split("\t")) if parts > 1 else (text,)
+    if len(row) != parts:
+        raise InputError(f"{source}: row {number} is not a pair. Write two texts with a tab between them.")
+    if not all(row):
+        raise InputError(f"{source}: row {number} is empty. Write a text there, or remove the line.")
+    return row

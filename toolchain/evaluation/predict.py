@@ -1,0 +1,103 @@
+"""Labels for texts: rows in, predictions out, in the same order and in parts that fit into memory."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from toolchain.data.rows import Text
+from toolchain.errors import UsageError
+from toolchain.evaluation.classifier import Classifier
+from toolchain.files import writing
+from toolchain.progress import Advance
+from toolchain.records.prediction import PredictedRow, Prediction
+from toolchain.runtimes.batched import WINDOW_ROWS
+
+# Rows that are read from a file, and whose predictions are written, at once. Several windows, so that the next one is
+# tokenized while one runs.
+PART_ROWS = 4 * WINDOW_ROWS
+
+
+def predict(
+    classifier: Classifier, parts: Iterable[list[Text]], *, advance: Advance = lambda rows: None
+) -> Iterator[list[PredictedRow]]:
+    """Yield the predictions of each part, one for each of its rows and in their order.
+
+    Raises:
+        InputError: as reading the parts does; or the classifier is closed.
+    """
+    for texts in parts:
+        best = classifier.best(classifier.logits(texts, advance=advance), 1)
+        yield [_row(text, found) for text, (found,) in zip(texts, best, strict=True)]
+
+
+def _row(text: Text, found: Prediction) -> PredictedRow:
+    label, score = found["label"], found["score"]
+    if len(text) == 1:
+        return {"text": text[0], "label": label, "score": score}
+    return {"text": text[0], "text_pair": text[1], "label": label, "score": score}
+
+
+def save(predicted: Iterable[list[PredictedRow]], file: Path) -> int:
+    """Write predictions to a file in the format of its suffix, whole or not at all; return the number of rows.
+
+    Raises:
+        UsageError: the suffix names no format.
+        InputError: as reading the rows does.
+    """
+    form, count = format_of(file), 0
+    with writing(file) as kept:
+        for rows in predicted:
+            kept.write(form(rows, header=not count))
+            count += len(rows)
+    return count
+
+
+def json_lines(rows: list[PredictedRow], *, header: bool = False) -> bytes:
+    """Return one JSON object a line."""
+    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+
+
+def csv_lines(rows: list[PredictedRow], *, header: bool = False) -> bytes:
+    """Return CSV with the keys of PredictedRow as columns; a regression has no label."""
+    kept = [{key: value for key, value in row.items() if value is not None} for row in rows]
+    text = io.StringIO()
+    if kept:
+        writer = csv.DictWriter(text, list(kept[0]), lineterminator="\n")
+        if header:
+            writer.writeheader()
+        writer.writerows(kept)
+    return text.getvalue().encode()
+
+
+def plain_lines(rows: list[PredictedRow], *, header: bool = False) -> bytes:
+    """Return one line for each row, for a person: label, score and texts, with tabs between."""
+    return b"".join("\t".join(_plain(row)).encode() + b"\n" for row in rows)
+
+
+def _plain(row: PredictedRow) -> list[str]:
+    texts = [row["text"], *([row["text_pair"]] if "text_pair" in row else [])]
+    label = [row["label"]] if row["label"] is not None else []
+    return [*label, f"{row['score']:.4f}", *(" ".join(text.split()) for text in texts)]
+
+
+class Format(Protocol):
+    """Turns rows into the bytes of a file, with a header before them if that is asked for."""
+
+    def __call__(self, rows: list[PredictedRow], *, header: bool = False) -> bytes: ...
+
+
+FORMATS: dict[str, Format] = {".csv": csv_lines, ".jsonl": json_lines}
+
+
+def format_of(file: Path) -> Format:
+    """Return the format that a file's suffix names.
+
+    Raises:
+        UsageError: it names none.
+    """
+    if file.suffix not in FORMATS:
+        raise UsageError(f"--output {file}: the suffix does not name a format. Give {' or '.join(FORMATS)}.")
+    return FORMATS[file.suffix]
