@@ -116,5 +116,5 @@ def test_a_hole_is_named_by_its_row_in_the_file(tmp_path: Path) -> None:
         list(read_texts(tmp_path / "x.csv", ("a",), rows=2))
     with pytest.raises(InputError, match=r"no column 'b', only a\. Name the columns with --text-column"):
         list(read_texts(tmp_path / "x.csv", ("b",), rows=2))
-    with pytest.raises(InputError, match=r"x\.txt: the suffix does not name a kind of table"):
+    with pytest.raises(InputError, match=r"x\.txt: not a table that can be read"):
         list(read_texts(tmp_path / "x.txt", ("b",), rows=2))

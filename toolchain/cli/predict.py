@@ -36,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", dest="to", metavar="FILE", help="file to write, .csv or .jsonl (default: print the rows)"
     )
-    add_options(parser, ("text_column", *RUNTIME, "trust", "allow_pickle", "trust_remote_code"))
+    add_options(parser, ("text_column", "text_join", *RUNTIME, "trust", "allow_pickle", "trust_remote_code"))
     for option, kind in (("--gpu", str), ("--idle-power", float)):  # until 0.2: they moved to `estimate`
         parser.add_argument(option, type=kind, help=argparse.SUPPRESS)
 
@@ -106,7 +106,8 @@ def _parts(
     if len(named) != len(own):
         raise UsageError(f"--text-column {columns}: the model takes {len(own)}, such as {','.join(own)}. Name as many.")
     if table:
-        return read_texts(table, named, rows=PART_ROWS), count_lines(table) if table.suffix != ".parquet" else None
+        found = read_texts(table, named, rows=PART_ROWS, text_join=target.resolved.recipe.text_join)
+        return found, count_lines(table) if table.suffix != ".parquet" else None
     if texts:
         return [from_arguments(texts, parts=len(own))], len(texts) // len(own)
     if sys.stdin.isatty():
