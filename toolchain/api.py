@@ -108,7 +108,7 @@ def run_build(
         done = bundles.build(recipe, steps=steps, engine=not goal, log=log.info)
     if recipe.max_drop is not None and not recipe.dry_run:
         engines = [done["engine"]["file"]] if "engine" in done else []
-        done["gate"] = gate(Path(done["bundle"]), recipe, engines=engines, tell=log.info)
+        done["gate"], done["deploy"] = gate(Path(done["bundle"]), recipe, engines=engines, tell=log.info)
     return done, recipe
 
 

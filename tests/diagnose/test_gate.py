@@ -37,11 +37,19 @@ def bundle(tiny_distilbert, sentences, tmp_path_factory, begun):
 
 
 def test_both_int8_graphs_are_compared_with_pytorch(bundle):
-    records = gate(bundle, Recipe(max_drop=50.0), tell=quiet)
+    records, deployment = gate(bundle, Recipe(max_drop=50.0), tell=quiet)
     assert [record["candidate_name"] for record in records] == ["ort int8.cpu", "ort int8"]
     assert {record["baseline_name"] for record in records} == {"torch-fp32"}
     assert {record["n"] for record in records} == {40}
     json.dumps(records, allow_nan=False)
+    assert json.loads((bundle / "results/gate/gate.json").read_text()) == deployment
+    assert (deployment["file"], deployment["verdict"]) == ("model.int8.cpu.onnx", "passes")
+    assert deployment["speed_up"] > 0
+    assert deployment["fp32_bytes"] == (bundle / "model.onnx").stat().st_size
+    assert [one["bytes"] for one in deployment["candidates"]] == [
+        (bundle / one["file"]).stat().st_size for one in deployment["candidates"]
+    ]
+    assert deployment["next"] == f"toolchain serve {bundle}"
 
 
 def test_one_place_is_compared_with_its_reference_and_several_with_the_first(bundle):

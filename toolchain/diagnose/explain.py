@@ -1,7 +1,5 @@
 """Reasons why an artefact is not faster or not as accurate: GEMMs in float, clipped values, errors; with advice."""
 
-import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +12,13 @@ from toolchain.checkpoint.tokenize import Tokens
 from toolchain.diagnose.probe import ProbeGraph
 from toolchain.engine.plan import read_record, rebuild
 from toolchain.errors import InputError
+from toolchain.evaluation.speed_up import speed_up
 from toolchain.evaluation.target import plans
 from toolchain.graph import constant
 from toolchain.int8.calibrate import read_calibration, stream_activations
 from toolchain.int8.coverage import FLOAT_GEMMS, INTEGER_GEMMS, conversions, cover, optimised
 from toolchain.int8.sensitivity import decibel, sum_of_squares
+from toolchain.meters.contention import ContentionMeter
 from toolchain.records.explain import (
     ClippedTensor,
     ExplainedGemm,
@@ -31,9 +31,6 @@ from toolchain.records.plan import PlanRecord
 from toolchain.records.quantization import ScaleRecord
 from toolchain.roofline.kernel_speed import gemm_ratio, share_of_time
 from toolchain.runtimes import open_runtime
-
-# Timed calls in each of the two turns of a graph.
-ROUNDS = 5
 
 # Share of a tensor's values beyond its range from which it is listed. percentile-99.99 clips this share on purpose.
 CLIPPED = 1e-4
@@ -266,25 +263,23 @@ def _snr_db(model: ir.Model, reference: ir.Model, tokens: Tokens) -> dict[str, f
 
 
 def _speed(probe: ProbeGraph, integer_share: float) -> SpeedUp:
-    """Measure the speed-up over FP32 on these rows, and predict the best by Amdahl's law (AFIPS, 1967)."""
+    """Measure the speed-up over FP32 on these rows, and that of faster GEMMs alone by Amdahl's law (AFIPS, 1967)."""
     assert probe.reference
-    tokens = probe.tokens
-    batch = tokens.batch(np.argsort(tokens.lengths)[-min(32, len(tokens)) :])
-    times: dict[Path, list[float]] = {probe.reference: [], probe.file: []}
-    for file in (probe.reference, probe.file) * 2:  # interleaved, so that a change of the clock affects both
-        with open_runtime("ort", file, device="cpu") as infer:
-            infer(batch)
-            for _ in range(ROUNDS):
-                start = time.perf_counter()
-                infer(batch)
-                times[file].append(time.perf_counter() - start)
-    gemm_share = share_of_time(probe.reference, batch)
+    tokens, contention = probe.tokens, ContentionMeter()
+    contention.start()
+    with (
+        open_runtime("ort", probe.reference, device="cpu") as first,
+        open_runtime("ort", probe.file, device="cpu") as other,
+    ):
+        measured = speed_up(first, other, tokens)
+    gemm_share = share_of_time(probe.reference, tokens.batch(np.argsort(tokens.lengths)[-min(32, len(tokens)) :]))
     ratio, moved = gemm_ratio(), gemm_share * integer_share
     return {
-        "measured": statistics.median(times[probe.reference]) / statistics.median(times[probe.file]),
+        "measured": measured,
         "products_share_of_fp32_time": gemm_share,
         "integer_to_float_product_speed": ratio,
         "predicted_best": 1 / (1 - moved + moved / ratio),
+        "busy": contention.stop()["busy"],
     }
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Literal, cast
 
 from toolchain.bundle import MANIFEST, open_bundle
+from toolchain.diagnose.deploy import advise_deployment
 from toolchain.engine.plan import is_plan
 from toolchain.errors import GateError, InputError
 from toolchain.evaluation.compare import FAILS, UNKNOWN, compare
 from toolchain.evaluation.results import find_results, load_predictions, load_result
 from toolchain.recipe import Recipe
 from toolchain.records.comparison import NamedComparison
+from toolchain.records.deployment import Deployment
 from toolchain.records.result import Result
 from toolchain.workflow import evaluate
 
@@ -21,8 +23,13 @@ Tell = Callable[[str], None]
 """Receives a line of progress."""
 
 
-def gate(bundle: Path, recipe: Recipe, *, engines: Sequence[str] = (), tell: Tell) -> list[NamedComparison]:
+def gate(
+    bundle: Path, recipe: Recipe, *, engines: Sequence[str] = (), tell: Tell
+) -> tuple[list[NamedComparison], Deployment]:
     """Evaluate each graph of the bundle's precision, and its `engines` for this machine; compare each with FP32.
+
+    Returns:
+        The comparisons, and the artefact that they allow to deploy, which is timed against FP32.
 
     Raises:
         ToolchainError: see errors.py.
@@ -42,7 +49,9 @@ def gate(bundle: Path, recipe: Recipe, *, engines: Sequence[str] = (), tell: Tel
             "trust_remote_code": recipe.trust_remote_code,
         }
         results.append(evaluate(choices, bundle=bundle, tell=lambda line: None))
-    return [_compare_with_fp32(result, recipe) for result in results]
+    comparisons = [_compare_with_fp32(result, recipe) for result in results]
+    tell("gate: timing against FP32")
+    return comparisons, advise_deployment(bundle, results, comparisons)
 
 
 def compare_results(places: Iterable[Path], recipe: Recipe, *, tell: Tell) -> list[NamedComparison]:
@@ -78,7 +87,8 @@ def judge(comparisons: list[NamedComparison], *, strict: bool) -> None:
         if one["verdict"] == FAILS:
             raise GateError(
                 f"{found}, {one['max_drop_points']:g} are allowed. "
-                "See why: toolchain explain; which GEMMs to exclude from INT8: toolchain tune."
+                "See why: toolchain explain; choose better ranges: --calib-method auto; find the GEMMs to exclude "
+                "from INT8: toolchain tune."
             )
         if one["verdict"] == UNKNOWN:
             text = (

@@ -17,6 +17,7 @@ from toolchain.data.tasks import Task
 from toolchain.errors import InputError
 from toolchain.evaluation.compare import Predictions
 from toolchain.evaluation.statistics import bootstrap_ci95
+from toolchain.meters.contention import ContentionMeter
 from toolchain.meters.latency import measure_latency
 from toolchain.meters.memory import MemoryMeter
 from toolchain.progress import bar
@@ -77,13 +78,15 @@ def measure(
     Raises:
         InputError: a logit is not finite.
     """
-    memory = MemoryMeter(device)
+    memory, contention = MemoryMeter(device), ContentionMeter()
     memory.start()
+    contention.start()
     try:
         logits, speed = _speed(infer, encode, texts, seed=seed, log=log, warm_up_all=warm_up_all)
+        waited = contention.stop()
     finally:
         peak = memory.stop()
-    return logits, {**speed, "peak_memory_mb": peak}
+    return logits, {**speed, "peak_memory_mb": peak, "contention": waited}
 
 
 def _speed(

@@ -4,6 +4,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from toolchain.records.calibration import CalibrationSummary
 from toolchain.records.comparison import NamedComparison
+from toolchain.records.deployment import Deployment
 from toolchain.records.plan import PlanRecord
 
 
@@ -252,3 +253,5 @@ class BuildRecord(TypedDict):
     """Why there is no engine although `--backend trt` asked for one."""
     gate: NotRequired[list[NamedComparison]]
     """Comparisons of the bundle's graphs with FP32 (`--max-drop`)."""
+    deploy: NotRequired[Deployment]
+    """The artefact that the gate allows to deploy (`--max-drop`)."""

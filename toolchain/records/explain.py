@@ -1,6 +1,6 @@
 """Why a graph or an engine is not faster or not as accurate: the output of `toolchain explain --json`."""
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from toolchain.records.plan import EngineOptions, LayerCounts, ProfileRecord
 from toolchain.records.quantization import ScaleRecord
@@ -62,13 +62,18 @@ class SpeedUp(TypedDict):
     """The speed-up over FP32 on this CPU."""
 
     measured: float
-    """Median time of FP32 divided by the median time of the artefact, on the same batch."""
+    """Median time of FP32 divided by the median time of the artefact, on the same rows in turns."""
     products_share_of_fp32_time: float
     """Share of FP32's time that GEMMs take, 0 to 1."""
     integer_to_float_product_speed: float
     """How many times faster an integer GEMM of 512 x 512 x 512 is than a float one."""
     predicted_best: float
-    """The best speed-up by Amdahl's law, if all the integer work ran at that speed."""
+    """Speed-up by Amdahl's law if integer GEMMs run at that speed and nothing else changes.
+
+    A graph for CPUs also computes fewer tokens in its last layer and has fewer nodes, so `measured` may be above it.
+    """
+    busy: NotRequired[bool]
+    """Whether other processes slowed this machine meanwhile: the speeds are then not reliable."""
 
 
 class ExplainRecord(TypedDict):

@@ -138,11 +138,24 @@ class Timing(TypedDict):
     """What the measured pass computed."""
 
 
+class Contention(TypedDict):
+    """Whether other processes kept this one from its processors while it was timed."""
+
+    waiting_share: float | None
+    """Share of the time that threads could have run in which they waited for a processor, 0 to 1; null if unknown."""
+    load_average: float | None
+    """Load average of the last minute when the timing began; null where the system has none."""
+    busy: bool
+    """Whether `waiting_share` is above 0.2: the times are then too long."""
+
+
 class Speed(Timing):
     """Latency, throughput and memory of the measured pass."""
 
     peak_memory_mb: PeakMemoryMb
     """Peak memory of the measured pass, in MB."""
+    contention: NotRequired[Contention]
+    """Whether the machine was busy with other work."""
 
 
 class Scores(TypedDict):

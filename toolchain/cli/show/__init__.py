@@ -13,6 +13,9 @@ from rich.table import Table
 # The table of results needs this many columns. A narrower terminal wraps it instead of dropping digits.
 WIDTH = 124
 
+# Stands below times that were measured while other processes used the processors.
+BUSY = "This machine was busy with other work: do not rely on these times. Measure again when it is idle."
+
 
 def put(*things: object, stderr: bool = False) -> None:
     """Print things at least WIDTH columns wide; to stderr if stdout belongs to another command."""

@@ -2,6 +2,7 @@
 
 from toolchain.cli.show import folded, put
 from toolchain.cli.show.compare import compared
+from toolchain.diagnose.deploy import sentence
 from toolchain.records.bundle import BuildRecord, CalibrateRecord, QuantizeRecord
 from toolchain.records.plan import PlanRecord
 
@@ -17,7 +18,9 @@ def built(record: BuildRecord) -> None:
         _put_steps(record)
     if "gate" in record:
         compared({"comparisons": record["gate"]})
-    if not record["up_to_date"]:
+    if "deploy" in record:
+        put("", sentence(record["deploy"]), f"next: {record['deploy']['next']}")
+    elif not record["up_to_date"]:
         put(f"next: toolchain eval {record['bundle']}{' --backend trt' if 'engine' in record else ''}")
 
 

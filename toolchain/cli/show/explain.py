@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from toolchain.cli.show import folded, put, titled
+from toolchain.cli.show import BUSY, folded, put, titled
 from toolchain.records.explain import ClippedTensor, ExplainedGemm, ExplainedPlan, ExplainRecord
 
 
@@ -26,10 +26,12 @@ def _summary(record: ExplainRecord) -> list[str]:
         lines.append(f"SmoothQuant added {record['smoothing_muls']} Mul nodes")
     if speed:
         lines.append(
-            f"speed-up over FP32 on this CPU: {speed['measured']:.2f} measured, {speed['predicted_best']:.2f} "
-            f"at best (GEMMs take {speed['products_share_of_fp32_time']:.0%} of FP32's time; integer GEMMs "
-            f"are {speed['integer_to_float_product_speed']:.1f} times as fast)"
+            f"speed-up over FP32 on this CPU: {speed['measured']:.2f} measured; faster GEMMs alone would give "
+            f"{speed['predicted_best']:.2f} (GEMMs take {speed['products_share_of_fp32_time']:.0%} of FP32's time; "
+            f"integer GEMMs are {speed['integer_to_float_product_speed']:.1f} times as fast)"
         )
+        if speed.get("busy"):
+            lines.append(BUSY)
     return lines
 
 

@@ -1,0 +1,179 @@
+"""The answer of a gated build: the artefact that may be deployed, its gain over FP32, and the next command."""
+
+import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from toolchain.bundle import RESULTS, Bundle, open_bundle
+from toolchain.data.rows import load_rows
+from toolchain.errors import MachineError
+from toolchain.evaluation.compare import FAILS, PASSES, UNKNOWN
+from toolchain.evaluation.speed_up import speed_up
+from toolchain.evaluation.target import choose_graph, find_target
+from toolchain.files import write_json
+from toolchain.meters.contention import ContentionMeter
+from toolchain.records.comparison import NamedComparison, Verdict
+from toolchain.records.deployment import Candidate, Deployment
+from toolchain.records.result import Result
+from toolchain.runtimes import open_runtime
+
+# The record of the last gate, below the results of a bundle.
+GATE = Path("gate/gate.json")
+
+# Rows that are timed in turns with FP32: seconds for DistilBERT-base on two cores.
+TIMED_ROWS = 96
+
+
+def advise_deployment(path: Path, results: Sequence[Result], comparisons: Sequence[NamedComparison]) -> Deployment:
+    """Choose the fastest artefact that passes, time it against the FP32 graph, and save the answer in the bundle.
+
+    `results` and `comparisons` are those of the gate, in the same order. At least one is needed.
+
+    Raises:
+        ToolchainError: see errors.py.
+    """
+    bundle = open_bundle(path, check_files=False)
+    candidates = [_candidate(bundle, *both) for both in zip(results, comparisons, strict=True)]
+    passing = [result for result, one in zip(results, candidates, strict=True) if one["verdict"] == PASSES]
+    best = max(passing, key=lambda result: result["throughput_per_s"], default=None)
+    contention = ContentionMeter()
+    contention.start()
+    ratio = _speed_up(path, best) if best else None
+    answer: Deployment = {
+        "bundle": str(path),
+        "file": best["artefact"]["file"] if best else None,
+        "verdict": _best_verdict(candidates),
+        "speed_up": ratio,
+        "busy": contention.stop()["busy"],
+        "fp32_bytes": _bytes(bundle, "model.onnx"),
+        "candidates": candidates,
+        "next": _next(bundle, best, candidates),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_json(path / RESULTS / GATE, answer)
+    return answer
+
+
+def _candidate(bundle: Bundle, result: Result, comparison: NamedComparison) -> Candidate:
+    file, verdict = result["artefact"]["file"], comparison["verdict"]
+    assert verdict is not None, "a gate has a limit"
+    return {
+        "file": file,
+        "backend": result["backend"],
+        "device": result["device"],
+        "verdict": verdict,
+        "bytes": _bytes(bundle, file),
+        "comparison": comparison,
+    }
+
+
+def _best_verdict(candidates: Sequence[Candidate]) -> Verdict:
+    found = {one["verdict"] for one in candidates}
+    return next(verdict for verdict in (PASSES, UNKNOWN, FAILS) if verdict in found)
+
+
+def _bytes(bundle: Bundle, file: str) -> int:
+    """Return the size of an artefact together with its external data, such as `model.onnx.data`."""
+    names = [name for name in bundle.manifest["artefacts"] if name == file or name.startswith(f"{file}.")]
+    return sum((bundle.path / name).stat().st_size for name in names)
+
+
+def _speed_up(path: Path, result: Result) -> float | None:
+    """Return the speed of the evaluated artefact to that of the FP32 graph on the same device.
+
+    None if ONNX Runtime cannot run the FP32 graph there.
+    """
+    asked = {"file": result["artefact"]["file"], "backend": result["backend"], "device": result["device"]}
+    target = find_target(asked, path)
+    resolved = target.resolved
+    rows = load_rows(resolved.task, result["split"], data=resolved.recipe.data)
+    tokens = resolved.encode(rows.sample(TIMED_ROWS, seed=result.get("seed", 0)).texts)
+    try:
+        baseline = find_target({"file": "model.onnx", "backend": "ort", "device": result["device"]}, path)
+        with (
+            open_runtime(baseline.backend, baseline.model, **baseline.choices) as first,
+            open_runtime(target.backend, target.model, **target.choices) as other,
+        ):
+            return speed_up(first, other, tokens)
+    except MachineError:
+        return None
+
+
+def _next(bundle: Bundle, best: Result | None, candidates: Sequence[Candidate]) -> str:
+    """Return the next command: serve what passes, evaluate more rows, or choose the ranges better."""
+    place = shlex.quote(str(bundle.path))
+    if best:
+        file, precision = best["artefact"]["file"], bundle.manifest["precision"]
+        backend = "" if best["backend"] == "ort" else f" --backend {best['backend']}"
+        default = best["backend"] != "ort" or file == choose_graph(bundle, precision, best["device"])
+        return f"toolchain serve {place}{backend}" + ("" if default else f" --file {file}")
+    if _best_verdict(candidates) == UNKNOWN:
+        limit = candidates[0]["comparison"]["max_drop_points"]
+        return f"toolchain build {place} --data FOLDER_WITH_MORE_ROWS --max-drop {limit:g}"
+    if bundle.manifest["precision"] == "int8" and bundle.manifest["recipe"].get("calib_method") != "auto":
+        return f"toolchain build {place} --calib-method auto"
+    return f"toolchain tune {place}" if bundle.manifest["precision"] == "int8" else f"toolchain verify {place}"
+
+
+def sentence(answer: Deployment) -> str:
+    """Return the answer in words, without the next command."""
+    if not answer["file"]:
+        return " ".join(["Do not deploy this bundle yet.", *(_remark(one) for one in answer["candidates"])])
+    (best,) = (one for one in answer["candidates"] if one["file"] == answer["file"])
+    found = best["comparison"]
+    parts = [
+        f"You may deploy {best['file']} on {_where(best)}: its {_metric(found)} is within {found['max_drop_points']:g} "
+        f"points of FP32's ({100 * found['confidence']:g} % confidence); {_changed(found)}.",
+        _gain(answer, best),
+        *(_remark(one) for one in answer["candidates"] if one is not best),
+    ]
+    return " ".join(parts)
+
+
+def _metric(found: NamedComparison) -> str:
+    return found["metric"].replace("_", " ")
+
+
+def _gain(answer: Deployment, best: Candidate) -> str:
+    """Return the size beside that of FP32, and the speed if it was measured."""
+    size = f"has {_megabytes(best['bytes'])} MB instead of {_megabytes(answer['fp32_bytes'])} MB"
+    if answer["speed_up"] is None:
+        return f"It {size}."
+    busy = " (measured while the machine was busy)" if answer["busy"] else ""
+    return f"It runs {answer['speed_up']:.1f} times as fast as FP32 here{busy}, and {size}."
+
+
+def _where(one: Candidate) -> str:
+    return "a CPU" if one["device"] == "cpu" else "this GPU"
+
+
+def _changed(found: NamedComparison) -> str:
+    """Return how many predictions changed, in words."""
+    flips, n = found["flips"], found["n"]
+    if flips is None:
+        return f"on {n:,} rows"
+    count = f"none of {n:,} labels" if not flips["changed"] else f"{flips['changed']:,} of {n:,} labels"
+    return f"{count} changed"
+
+
+def _remark(one: Candidate) -> str:
+    """Return the verdict on an artefact that is not recommended."""
+    found, reader = (
+        one["comparison"],
+        "" if one["device"] != "cpu" or ".cpu." in one["file"] else ", the graph for GPUs,",
+    )
+    if one["verdict"] == PASSES:
+        return f"{one['file']}{reader} passes too."
+    drop = f"{one['file']}{reader} fails" if one["verdict"] == FAILS else f"{one['file']}{reader} may pass or fail"
+    allowed = f"{found['max_drop_points']:g} are allowed"
+    text = f"{drop}: its {_metric(found)} drops by {found['drop_points']:.2f} points, {allowed}"
+    if one["verdict"] == UNKNOWN:
+        text += f", and {_changed(found)}"
+        text += f"; about {found['rows_to_tell']:,} rows would tell" if found["rows_to_tell"] else ""
+    return f"{text}."
+
+
+def _megabytes(count: int) -> str:
+    megabytes = count / 1e6
+    return f"{megabytes:,.0f}" if megabytes >= 10 else f"{megabytes:.1f}"

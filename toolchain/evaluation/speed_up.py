@@ -1,0 +1,24 @@
+"""The speed of one runtime against another, measured on the same rows in turns."""
+
+import statistics
+
+from toolchain.checkpoint.tokenize import Tokens
+from toolchain.runtimes.batched import DEFAULT_SLOTS, run
+from toolchain.tensors import Infer
+
+# Timed passes of each runtime. Turns let a change of the clock, or of other load, affect both.
+ROUNDS = 3
+
+
+def speed_up(baseline: Infer, candidate: Infer, tokens: Tokens, *, max_slots: int = DEFAULT_SLOTS) -> float:
+    """Return how many times as fast the candidate runs the rows: the ratio of the median times, without tokenization.
+
+    Both run the rows once before the timed passes.
+    """
+    times: tuple[list[float], list[float]] = [], []
+    for turn in range(ROUNDS + 1):
+        for infer, own in zip((baseline, candidate), times, strict=True):
+            seconds = run(infer, tokens, max_slots=max_slots).runtime_s
+            if turn:
+                own.append(seconds)
+    return statistics.median(times[0]) / statistics.median(times[1])
