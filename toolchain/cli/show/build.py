@@ -44,7 +44,8 @@ def _quantized(record: QuantizeRecord) -> list[str]:
     lines = [f"  excluded from INT8: {', '.join(folded(kept))}"] if kept else []
     for file, found in record["products_on_cpu"].items():
         total = found["integer"] + found["float"]
-        lines.append(f"  {file}: {found['integer']} of {total} GEMMs in integers on this CPU")
+        purpose = "" if ".cpu." in file else ", because the graph is made for GPUs"
+        lines.append(f"  {file}: {found['integer']} of {total} GEMMs in integers on this CPU{purpose}")
     return lines
 
 

@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from toolchain.cli.show import put, titled
+from toolchain.cli.show import BUSY, put, titled
 from toolchain.energy import text
 from toolchain.mlperf import text as mlperf
 from toolchain.records.demo import DemoRecord
@@ -14,6 +14,7 @@ def result(one: Result) -> None:
     """Print one result and its file."""
     put(
         _table([one]),
+        *_busy([one]),
         *text.describe(one["energy"]),
         *(mlperf.describe(scenario) if (scenario := one.get("mlperf")) else []),
         f"saved in {one['file']}; side by side with others: toolchain report RESULT...",
@@ -24,9 +25,14 @@ def demo(record: DemoRecord) -> None:
     """Print the results of the demo, its files and the next command."""
     put(
         _table(record["results"]),
+        *_busy(record["results"]),
         f"bundle: {record['build']['bundle']}   report: {record['report']}   page: {record['page']}",
         "next: toolchain build -m YOUR_CHECKPOINT --task sst2 --data DIR --precision int8",
     )
+
+
+def _busy(results: list[Result]) -> list[str]:
+    return [BUSY] if any(one.get("contention", {}).get("busy") for one in results) else []
 
 
 def _table(results: list[Result]) -> Table:
