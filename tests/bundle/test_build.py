@@ -106,15 +106,6 @@ def test_fp16_has_a_graph_for_cuda_too_and_does_without_where_it_cannot_be_fused
     assert set(chosen.values()) - set(open_bundle(tmp_path / "b").manifest["artefacts"]) == {"model.fp16.cuda.onnx"}
 
 
-def test_calibration_never_reads_the_validation_file(tiny_distilbert, sentences, tmp_path):
-    shutil.copytree(sentences, tmp_path / "data")
-    (tmp_path / "data/validation.csv").write_bytes(b"\xff\xfe\x00 unreadable as a table")
-    done = build(
-        recipe(model=str(tiny_distilbert), data=str(tmp_path / "data"), precision="int8", output=str(tmp_path / "b"))
-    )
-    assert done["calibrate"]["samples"] == 24
-
-
 def test_rows_to_evaluate_are_not_calibrated_with(tiny_distilbert, sentences, tmp_path):
     (tmp_path / "calib").mkdir()
     (tmp_path / "calib/train.csv").symlink_to(sentences / "validation.csv")

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from toolchain.bundle import Bundle
+from toolchain.bundle.data_check import check_data
 from toolchain.bundle.engine_step import compile_plan, find_machine, resolved_profiles
 from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve, resolve_bundle
-from toolchain.bundle.steps import STEPS, parity_texts, versions
+from toolchain.bundle.steps import STEPS, versions
 from toolchain.bundle.writer import BundleWriter, open_writer
-from toolchain.data.labels import read_labels
-from toolchain.data.rows import load_rows
 from toolchain.engine.plan import PLANS
 from toolchain.errors import MachineError, UsageError
 from toolchain.recipe import ATTENTIONS, DEFAULT_MODEL, ENGINE, Recipe
@@ -69,15 +68,10 @@ def build(
             "precision": resolved.precision,
             "would_do": [*resolved.steps, *_planned(resolved, engine)],
         }
-    # Read the data and the shapes now, so that an error in them shows before any long step.
-    parity_texts(resolved)
+    check_data(resolved)
     if engine and recipe.backend == "trt" and profiles[-1].length[2] < resolved.max_length:
         longest = profiles[-1].length[2]
         log(f"this engine cannot run rows of more than {longest} tokens; the model takes {resolved.max_length}")
-    if "calibrate" in resolved.steps and (not recipe.calibration or recipe.gives_cache):
-        _ = resolved.holdout_rows if resolved.recipe.calib_method == "auto" else resolved.calibration_rows
-    if recipe.max_drop is not None:
-        read_labels(load_rows(resolved.task, recipe.split, **recipe.reading), resolved.task, resolved.source.labels)
     with open_writer(resolved.bundle_folder, force=recipe.force, log=log) as made:
         records = {name: STEPS[name].run(resolved, made) for name in resolved.steps}
         _retain_plans(made, resolved.precision)

@@ -1,26 +1,36 @@
 """A recipe whose names are resolved: the checkpoint, the task, the length, the steps and the bundle's folder."""
 
 import functools
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from toolchain.bundle import BUILD_FOLDER, Bundle
 from toolchain.bundle.steps import STEPS
 from toolchain.checkpoint.model import Source, choose_max_length, find_model, load_tokenizer, read_config
 from toolchain.checkpoint.tokenize import Tokens, encode
 from toolchain.data.labels import check_labels
-from toolchain.data.rows import Rows, Text, load_rows
+from toolchain.data.rows import Rows, Text, load_all, load_rows
+from toolchain.data.tables import MissingSplitError
 from toolchain.data.tasks import Task, load_task, task_from
-from toolchain.errors import InputError, UsageError
-from toolchain.recipe import DEFAULT_MODEL, Recipe
+from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.recipe import DEFAULT_MODEL, Reading, Recipe
+from toolchain.records.calibration import OverlapRecord
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
+
 # Fewer rows than a small batch give no usable calibration range.
 MIN_ROWS = 8
+
+# The least number of rows after those that are also evaluated were left out.
+LEAST_LEFT = 32
 
 # The maximum number of hold-out rows. More would hardly change a choice and cost minutes.
 POOL_ROWS = 2048
@@ -61,23 +71,69 @@ class ResolvedRecipe:
         """The checkpoint's tokenizer."""
         return load_tokenizer(self.source.folder, trust_remote_code=self.source.trust_remote_code)
 
+    @property
+    def has_local_rows(self) -> bool:
+        """Whether the rows lie on this machine, so that reading them needs no hub."""
+        return self.recipe.data is not None or self.task.folder is not None
+
+    def rows(self, split: str) -> Rows:
+        """Return the rows of one split, which is read once. For errors, see `load_rows`."""
+        if split not in self._rows:
+            self._rows[split] = load_rows(self.task, split, **self.recipe.reading)
+        return self._rows[split]
+
     @functools.cached_property
+    def _rows(self) -> dict[str, Rows]:
+        return {}
+
+    @functools.cached_property
+    def evaluated_rows(self) -> Rows | None:
+        """The rows of the split to evaluate; None, with a warning if it is on the hub, if it cannot be had."""
+        try:
+            return self.rows(self.recipe.split)
+        except MissingSplitError:
+            return None
+        except (UsageError, MachineError) as error:
+            log.warning("%s Whether train rows stand in it is not checked.", error)
+            return None
+
+    @property
     def train_rows(self) -> Rows:
-        """The rows to calibrate with and to choose on: the train split, or that of `--calib-data`.
+        """The rows to calibrate with and to choose on: the train split, or `--calib-data`, without evaluated rows.
 
         Raises:
-            InputError: their file is the one that is evaluated, or they are too few.
+            InputError: they are too few.
         """
-        recipe = self.recipe
-        rows = load_rows(self.task, "train", data=recipe.calib_data or recipe.data)
-        evaluated = Path(recipe.data or "") / f"{recipe.split}{Path(rows.source).suffix}"
-        if evaluated.exists() and Path(rows.source).exists() and evaluated.samefile(rows.source):
+        return self._train[0]
+
+    @property
+    def overlap(self) -> OverlapRecord | None:
+        """The rows that `train_rows` lacks because they are evaluated, and the evaluated rows that are in train."""
+        return self._train[1]
+
+    @functools.cached_property
+    def _train(self) -> tuple[Rows, OverlapRecord | None]:
+        given = self.recipe.calib_data
+        reading: Reading = {**self.recipe.reading, "data": given}
+        rows = load_all(self.task, **reading) if given else self.rows("train")
+        kept, overlap = rows, find_overlap(rows, self.evaluated_rows)
+        if overlap:
+            assert self.evaluated_rows
+            kept = rows.take(np.flatnonzero(~rows.among(set(self.evaluated_rows.text_digests))))
+        least = LEAST_LEFT if overlap else MIN_ROWS
+        if overlap and not len(kept):
             raise InputError(
                 f"{rows.source}: these are also the rows to evaluate. Give other rows in train.* or with --calib-data."
             )
-        if len(rows) < MIN_ROWS:
-            raise InputError(f"{rows.source}: {len(rows)} rows, too few to calibrate with. Give {MIN_ROWS} or more.")
-        return rows
+        if overlap and len(kept) < least:
+            raise InputError(
+                f"{rows.source}: {overlap['left_out']} of {len(rows)} rows are also rows to evaluate, and the other "
+                f"{len(kept)} are too few to calibrate with. Give {least} or more that are not, in train.* or with "
+                "--calib-data."
+            )
+        if len(kept) < least:
+            raise InputError(f"{rows.source}: {len(rows)} rows, too few to calibrate with. Give {least} or more.")
+        return kept, overlap
 
     @functools.cached_property
     def calibration_rows(self) -> Rows:
@@ -113,6 +169,21 @@ class ResolvedRecipe:
                 "Give more rows, or fewer --calib-samples."
             )
         return left.sample(POOL_ROWS, seed=self.recipe.seed)
+
+
+def find_overlap(train: Rows, evaluated: Rows | None) -> OverlapRecord | None:
+    """Return how many rows of two splits have a text that the other has too, or None if none has."""
+    if evaluated is None:
+        return None
+    left_out = int(train.among(set(evaluated.text_digests)).sum())
+    if not left_out:
+        return None
+    return {
+        "train_rows": len(train),
+        "left_out": left_out,
+        "evaluated_rows": len(evaluated),
+        "evaluated_in_train": int(evaluated.among(set(train.text_digests)).sum()),
+    }
 
 
 def resolve(recipe: Recipe, steps: Collection[str] | None = None) -> ResolvedRecipe:

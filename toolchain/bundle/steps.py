@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from toolchain.checkpoint.model import TOKENIZER_FILES
-from toolchain.data.rows import Text, load_rows
+from toolchain.data.rows import Text
 from toolchain.data.tables import MissingSplitError
 from toolchain.errors import GateError, InputError
 from toolchain.records.bundle import (
@@ -190,6 +190,8 @@ def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> CalibrateRecord:
         "data_sha256": rows.digest,
         "graph_sha256": graph_sha256,
     }
+    if resolved.overlap:
+        about["overlap"] = resolved.overlap
     if recipe.calib_method == "auto":
         about["max_drop"] = recipe.max_drop
         about["chosen_on"] = {"rows": len(resolved.holdout_rows), "data_sha256": resolved.holdout_rows.digest}
@@ -332,9 +334,9 @@ def _parity(resolved: ResolvedRecipe, model: Path | ir.Model) -> parity.Parity:
 
 def parity_texts(resolved: ResolvedRecipe) -> list[Text]:
     """Return texts of the task's train split, or built-in sentences if that would need the hub or is missing."""
-    if resolved.recipe.data is not None or resolved.task.folder is not None:
+    if resolved.has_local_rows:
         with contextlib.suppress(MissingSplitError):  # a folder needs only the splits that a command reads
-            return load_rows(resolved.task, "train", **resolved.recipe.reading).texts[:PARITY_ROWS]
+            return resolved.rows("train").texts[:PARITY_ROWS]
     return parity.probe_texts(len(resolved.task.text_columns))
 
 

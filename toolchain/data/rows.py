@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import decimal
+import functools
 import hashlib
 import logging
 from collections.abc import Collection, Iterator, Sequence
@@ -92,7 +93,7 @@ class Rows:
         """The SHA-256 of texts and labels. It does not depend on where the rows were read from."""
         return sha256_json([self.texts, [str(label) for label in self.labels]])
 
-    @property
+    @functools.cached_property
     def text_digests(self) -> list[str]:
         """A short digest of each row's text without its case, to recognise rows without keeping their text."""
         folded = ([part.strip().lower() for part in text] for text in self.texts)

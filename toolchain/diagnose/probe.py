@@ -121,7 +121,7 @@ def open_probe_graph(place: Path | None, changes: RecipeValues, *, graphs_only: 
 
 def _texts(bundle: Bundle, resolved: ResolvedRecipe) -> tuple[list[Text], str]:
     """Return texts to run, and what they are."""
-    if resolved.recipe.data is not None or resolved.task.folder is not None:
+    if resolved.has_local_rows:
         with contextlib.suppress(ToolchainError):  # the data are gone
             used: list[str] = []
             if CALIBRATION in bundle.manifest["artefacts"]:

@@ -10,7 +10,7 @@ from typing import Final
 
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
 from toolchain.checkpoint.tokenize import budget_batches
-from toolchain.data.rows import Text, load_rows
+from toolchain.data.rows import Text
 from toolchain.energy.calls import Measure
 from toolchain.errors import ToolchainError, UsageError
 from toolchain.evaluation.measure import choose_budget
@@ -122,11 +122,9 @@ def _workload(target: Target, progress: Callable[[str], None]) -> tuple[Workload
 
 def _texts(resolved: ResolvedRecipe) -> tuple[list[Text], str]:
     """Return texts of the evaluated split, or built-in ones if its data are not available, and their origin."""
-    if resolved.recipe.data is not None or resolved.task.folder is not None:
+    if resolved.has_local_rows:
         with suppress(ToolchainError):
-            found = load_rows(resolved.task, resolved.recipe.split, **resolved.recipe.reading).sample(
-                ROWS, seed=resolved.recipe.seed
-            )
+            found = resolved.rows(resolved.recipe.split).sample(ROWS, seed=resolved.recipe.seed)
             return found.texts, f"the {resolved.recipe.split} split"
     texts = probe_texts(len(resolved.task.text_columns))
     return texts * (ROWS // len(texts)), "built-in sentences"

@@ -68,6 +68,22 @@ class ChosenOnRecord(TypedDict):
     """SHA-256 of the rows, hexadecimal."""
 
 
+class OverlapRecord(TypedDict):
+    """Rows whose text stands in the train split and in the evaluated split."""
+
+    train_rows: int
+    """Rows of the train split, or of `--calib-data`."""
+
+    left_out: int
+    """How many of them stand in the evaluated split too. They are not used for calibration or for the hold-out."""
+
+    evaluated_rows: int
+    """Rows of the evaluated split."""
+
+    evaluated_in_train: int
+    """How many of them stand in the train split too. A model was trained on these, so their metric is too high."""
+
+
 class CalibrationSummary(TypedDict):
     """How the ranges were made, as calibration.json and bundle.json both say."""
 
@@ -85,6 +101,9 @@ class CalibrationSummary(TypedDict):
 
     graph_sha256: str
     """SHA-256 of the model.onnx that was calibrated, hexadecimal."""
+
+    overlap: NotRequired[OverlapRecord]
+    """The rows that were left out, if the evaluated split shares any with the train split."""
 
     max_drop: NotRequired[float | None]
     """The gate's limit, in points (1/100), under `--calib-method auto`; null without a gate."""

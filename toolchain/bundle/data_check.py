@@ -1,0 +1,68 @@
+"""The check of the data before a build: columns, labels and splits, in seconds, so that no long step is in vain."""
+
+import logging
+
+from toolchain.bundle.resolved_recipe import ResolvedRecipe, find_overlap
+from toolchain.data.labels import check_texts, read_labels
+from toolchain.data.tables import MissingSplitError
+from toolchain.records.calibration import OverlapRecord
+
+log = logging.getLogger(__name__)
+
+
+def check_data(resolved: ResolvedRecipe) -> None:
+    """Read the rows that the build and its evaluation need, and warn of what is probably not meant.
+
+    On this machine, all of them are read: the train split and the split to evaluate, as far as they exist, whether the
+    precision needs rows or not. Of the hub's, only those that the build itself needs.
+
+    Raises:
+        InputError: there is neither split, a cell or a label cannot be read, or too few rows are left to calibrate
+            with.
+        ToolchainError: see errors.py.
+    """
+    recipe = resolved.recipe
+    if resolved.has_local_rows:
+        _check_splits(resolved)
+    if recipe.max_drop is not None:
+        read_labels(resolved.rows(recipe.split), resolved.task, resolved.source.labels)
+    if "calibrate" in resolved.steps and (not recipe.calibration or recipe.gives_cache):
+        _ = resolved.holdout_rows if recipe.calib_method == "auto" else resolved.calibration_rows
+        overlap = resolved.overlap
+        warn_of_overlap(overlap, resolved, left_out=True)
+
+
+def _check_splits(resolved: ResolvedRecipe) -> None:
+    names, missing = list(dict.fromkeys(("train", resolved.recipe.split))), []
+    found = {}
+    for split in names:
+        try:
+            found[split] = resolved.rows(split)
+        except MissingSplitError as error:
+            missing.append(error)
+            continue
+        read_labels(found[split], resolved.task, resolved.source.labels)
+        check_texts(found[split])
+    if not found:
+        raise missing[-1]
+    if "calibrate" not in resolved.steps and len(found) == len(names) == 2:
+        warn_of_overlap(find_overlap(*found.values()), resolved, left_out=False)
+
+
+def warn_of_overlap(overlap: OverlapRecord | None, resolved: ResolvedRecipe, *, left_out: bool) -> None:
+    """Warn of rows that stand in the train split and in the evaluated split."""
+    if not overlap:
+        return
+    split = resolved.recipe.split
+    log.warning(
+        "%d of %d train rows also stand in %s%s. %d of %d %s rows (%.1f %%) also stand in train: what a model scores "
+        "on them says little about new rows.",
+        overlap["left_out"],
+        overlap["train_rows"],
+        split,
+        ", and are not calibrated with" if left_out else "",
+        overlap["evaluated_in_train"],
+        overlap["evaluated_rows"],
+        split,
+        100 * overlap["evaluated_in_train"] / overlap["evaluated_rows"],
+    )
