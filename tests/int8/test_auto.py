@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from toolchain import graph
-from toolchain.graph.smooth import smooth
+from toolchain.graph.smooth import exponents, smooth
 from toolchain.int8.auto import ALPHAS, CANDIDATES, choose
+from toolchain.int8.calibrate import calibrate, channel_amax
 from toolchain.int8.holdout import choose_holdout
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.runtimes.batched import logits_of
@@ -17,7 +18,7 @@ def setting(exported, tokens_of):
     def load():
         return graph.load(exported["distilbert"])
 
-    return load, tokens_of("distilbert", 30), choose_holdout(load, tokens_of("distilbert", 25), seed=0)
+    return load, tokens_of("distilbert", 30), choose_holdout(load, tokens_of("distilbert", 120), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,19 @@ def test_every_combination_is_tried_and_the_nearest_chosen(choice):
     tried = {(trial.alpha, trial.method) for trial in choice.trials}
     assert tried == {(alpha, method) for alpha in ALPHAS for method in CANDIDATES}
     assert choice.best.distance.rank == min(trial.distance.rank for trial in choice.trials)
+
+
+def test_a_combination_that_ended_early_is_farther_from_fp32_on_all_rows_too(setting, choice):
+    load, calibration, holdout = setting
+    early = [trial for trial in choice.trials if trial.rows < len(holdout.tokens)]
+    assert early
+    assert choice.best not in early
+    for trial in early[:3]:
+        model = load()
+        powers = {} if trial.alpha is None else exponents(load(), channel_amax(load(), calibration), trial.alpha)
+        smooth(model, powers)
+        quantize(model, calibrate(model, calibration, method=trial.method), TENSORRT)
+        assert holdout.distance(model).rank > choice.best.distance.rank
 
 
 def test_ranges_and_smoothing_belong_to_the_best_trial(setting, choice):

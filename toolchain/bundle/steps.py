@@ -35,6 +35,7 @@ from toolchain.records.bundle import (
     QuantizeRecord,
 )
 from toolchain.records.calibration import CalibrationAbout
+from toolchain.records.quantization import SearchRecord
 from toolchain.runtimes import open_runtime, parity
 from toolchain.runtimes.environment import version_of
 
@@ -236,7 +237,7 @@ def _chosen(
     from toolchain.int8.auto import choose, smoothed
     from toolchain.int8.calibrate import Calibration
     from toolchain.int8.holdout import choose_holdout
-    from toolchain.int8.mixed_precision import Search
+    from toolchain.int8.mixed_precision import KEPT, Search
 
     recipe = resolved.recipe
     holdout = choose_holdout(load, resolved.encode(resolved.holdout_rows.texts), seed=recipe.seed)
@@ -245,7 +246,8 @@ def _chosen(
     about["trials"] = [trial.to_json() for trial in found.trials]
     about["chosen_sha256"] = sorted(set(resolved.holdout_rows.text_digests))
     if recipe.max_drop is not None and holdout.expected_drop(found.best.distance) > recipe.max_drop:
-        search = Search(lambda: smoothed(load, found.smoothing), found.ranges, holdout, KEEP_BUDGET, {})
+        known: SearchRecord = {"evaluations": {KEPT: found.best.distance.to_json()}}
+        search = Search(lambda: smoothed(load, found.smoothing), found.ranges, holdout, KEEP_BUDGET, known)
         kept = search.run(max_drop=recipe.max_drop, most_macs=KEEP_MACS).best
         about["keep"], about["kept"] = list(kept.keep), kept.to_json()
     return Calibration(found.ranges, found.smoothing, about)

@@ -4,15 +4,18 @@ Few rows that a model was trained on lie near its decision boundary, and only th
 the hold-out rows are those of a larger pool with the smallest margin, and the others are random. Labels are not read.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from toolchain.checkpoint.tokenize import Tokens
-from toolchain.runtimes.batched import logits_of
+from toolchain.checkpoint.tokenize import Tokens, budget_batches
+from toolchain.graph import serialised
+from toolchain.runtimes.batched import DEFAULT_SLOTS, logits_of
 from toolchain.runtimes.distance import Distance, Logits, distance
+from toolchain.runtimes.ort import open_ort
 
 # Enough for a stable ranking of graphs, and few enough to evaluate dozens of graphs on them.
 ROWS = 512
@@ -31,7 +34,30 @@ class Holdout:
 
     def distance(self, model: ir.Model) -> Distance:
         """Return the distance of a graph's logits on these rows from the FP32 logits."""
-        return distance(self.reference, logits_of(model, self.tokens))
+        return self.distance_below(model, math.inf)[0]
+
+    def distance_below(self, model: ir.Model, limit: float) -> tuple[Distance, int]:
+        """Return the distance of a graph, and the number of rows that it is the distance over.
+
+        These are all rows, or only the first batches if no errors of the remaining rows could bring the rank over all
+        rows down to `limit`. KL divergence and squared difference of a row are never negative, so with k of n rows
+        seen, the rank over all is at least sqrt(k / n) of the rank over those k.
+        """
+        logits, count = np.empty_like(self.reference), len(self.tokens)
+        seen = np.empty(0, np.int64)
+        with open_ort(serialised(model), device="cpu") as infer:
+            for rows in budget_batches(self.tokens.lengths, max_slots=DEFAULT_SLOTS):
+                logits[rows] = infer(self.tokens.batch(rows))
+                seen = np.concatenate([seen, rows])
+                found = distance(self.reference[seen], logits[seen])
+                if len(seen) < count and found.rank * math.sqrt(len(seen) / count) > limit:
+                    return found, len(seen)
+        return distance(self.reference, logits), count
+
+    def sample(self, rows: int) -> "Holdout":
+        """Return about `rows` of these rows, evenly spaced, as rows of a pool that is smaller by the same factor."""
+        kept = np.arange(0, len(self.tokens), max(1, len(self.tokens) // rows))
+        return Holdout(self.tokens.take(kept), self.reference[kept], self.pool * len(kept) // len(self.tokens))
 
     def expected_drop(self, found: Distance) -> float:
         """Return the expected drop of the task's metric, in points (1/100). It is an estimate, not a bound.

@@ -1,7 +1,8 @@
 """Mixed precision: the search for the GEMMs to exclude from INT8, few and cheap, so that the drop stays within a limit.
 
 1. One pass measures every GEMM's noise at its own output (sensitivity.py).
-2. For the noisiest GEMMs, the logits are computed with that GEMM alone in INT8.
+2. For the noisiest GEMMs, the logits are computed with that GEMM alone in INT8, on a sample of the rows: they give an
+   order only.
 3. GEMMs are excluded in order of effect per multiply-accumulate: their number doubles until the drop is within the
    limit, is halved down to the smallest that is enough, and each GEMM that is not needed goes back to INT8.
 
@@ -26,6 +27,13 @@ from toolchain.tensors import Ranges
 
 # Signal-to-noise ratios are sums over all values of a tensor, so few rows give them well.
 NOISE_ROWS = 64
+
+# The key in `memory` of a set begins with this; alone, it is the key of the graph that has every GEMM in INT8.
+KEPT = "kept: "
+
+# Rows for single GEMMs, whose effects only order them: the cost differs between GEMMs by far more than the error of
+# an effect on that number of rows.
+ALONE_ROWS = 128
 
 # The part of the budget for single GEMMs; the rest is for sets of GEMMs.
 EXACT_SHARE = 0.5
@@ -90,10 +98,12 @@ class Search:
             gemms = self._noise()
             self.macs = {gemm.name: gemm.macs for gemm in gemms}
             tried = [self._exclude(())]
+            sample = self.holdout.sample(ALONE_ROWS)
             noisiest = sorted(gemms, key=lambda gemm: gemm.snr_db)
             for gemm in noisiest[: int(self.budget * EXACT_SHARE)]:
-                alone = self._distance(f"alone: {gemm.name}", [name for name in self.macs if name != gemm.name])
-                found = replace(gemm, effect=alone.rank, drop_points=self.holdout.expected_drop(alone))
+                others = [name for name in self.macs if name != gemm.name]
+                alone = self._distance(f"alone: {gemm.name}", others, sample)
+                found = replace(gemm, effect=alone.rank, drop_points=sample.expected_drop(alone))
                 gemms[gemms.index(gemm)] = found
             if tried[0].expected_drop_points > max_drop:
                 tried += self._grow(_within(_ordered(gemms), self.macs, most_macs), max_drop)
@@ -147,17 +157,17 @@ class Search:
 
     def _exclude(self, keep: Iterable[str]) -> Exclusion:
         kept = sorted(keep)
-        found = self._distance("kept: " + " ".join(kept), kept)
+        found = self._distance(KEPT + " ".join(kept), kept, self.holdout)
         macs = sum(self.macs[name] for name in kept)
         return Exclusion(tuple(kept), macs, found, self.holdout.expected_drop(found))
 
-    def _distance(self, key: str, keep: Iterable[str]) -> Distance:
+    def _distance(self, key: str, keep: Iterable[str], holdout: Holdout) -> Distance:
         """Return the distance from FP32 of the graph with `keep` excluded; `key` names it in `memory`."""
         done = self.memory["evaluations"]
         if key not in done:
             model = self.load()
             quantize(model, self.ranges, TENSORRT, keep=list(keep))
-            done[key] = self.holdout.distance(model).to_json()
+            done[key] = holdout.distance(model).to_json()
             self.save()
         self.evaluated.add(key)
         self._advance()

@@ -44,6 +44,10 @@ class TrialRecord(DistanceRecord):
     smooth: float | None
     """SmoothQuant's alpha, 0 to 1; null without smoothing."""
 
+    rows: NotRequired[int]
+    """The number of hold-out rows that the distance is over: fewer than all if these already showed that the
+    combination is not the nearest. Older files lack it; theirs are over all."""
+
 
 class KeptRecord(DistanceRecord):
     """One set of GEMMs that stays in higher precision, and the result of leaving it out of INT8."""
