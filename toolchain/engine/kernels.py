@@ -1,0 +1,270 @@
+"""The kernels that TensorRT-RTX compiled a graph to, read from the log of its builder.
+
+The engine inspector needs a GPU. Without one, the log is the only source: with detailed profiling verbosity, the
+builder logs a message for each optimisation profile that begins with `Layers:` and has a line for each layer.
+"""
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from toolchain.errors import InputError
+from toolchain.records.kernels import KernelKind, KernelList, KernelRecord, TensorRecord
+from toolchain.records.plan import LayerCounts
+
+# Version of layers.json.
+SCHEMA = 1
+
+# Beginning of the message.
+HEADING = "Layers:"
+
+# The compiler's datatypes -> names in records.
+DATATYPES = {
+    "Int8": "int8",
+    "Half": "fp16",
+    "BFloat16": "bf16",
+    "Float": "fp32",
+    "Int32": "int32",
+    "Int64": "int64",
+    "Bool": "bool",
+}
+WIDTHS = {"int8": 1, "fp16": 2, "bf16": 2, "fp32": 4, "int32": 4, "int64": 8, "bool": 1}
+
+# Names may have brackets and commas, so a line is split at the words between its fields only.
+LINE = re.compile(
+    r"Name: (?P<name>.*), LayerType: (?P<type>\w+), Inputs: \[(?P<inputs>.*)\], Constants: \[(?P<constants>.*)\], "
+    r"Outputs: \[(?P<outputs>.*)\], TacticName: .*, StreamId: \d+(, EventId: \d+)?, Metadata: ?(?P<metadata>.*)"
+)
+TENSOR = re.compile(
+    r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<dimensions>[^\]]*)\], Strides: \[[^\]]*\], StrideOrder: \[[^\]]*\], "
+    r"Datatype: (?P<datatype>\w+), Format: .*? ?\}(?=, \{ Name: |$)"
+)
+
+# Between the entries of the metadata of a layer, such as `[ONNX Layer: layer.0.attention.q_lin]`.
+UNIT_SEPARATOR = "\x1f"
+NODE = re.compile(r"\[ONNX Layer: (.*)\]")
+
+# Layers that run no kernel: they order streams, and compute shapes on the host.
+NO_KERNEL = {"signal", "wait", "shape_call"}
+
+# A fused kernel is named after its operations, each cut to four letters: __myl_MulAddReshTranReshMove_myl0_3.
+OPERATIONS = re.compile(r"__myl_(?P<operations>\w+?)_myl\d+_\d+")
+OPERATION = re.compile(r"[A-Z][a-z]*")
+
+# Operations that move or convert numbers and compute nothing.
+MOVES = {"Move", "Resh", "Tran", "Slic", "Conc", "Cast"}
+
+# Kinds of kernels that multiply matrices.
+MULTIPLYING = ("gemm", "attention", "convolution")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a kernel: its name, its size (-1 where it varies), and its datatype as records name it."""
+
+    name: str
+    dimensions: tuple[int, ...]
+    datatype: str
+
+    @property
+    def size(self) -> int | None:
+        """The number of elements; None if it varies."""
+        return None if min(self.dimensions, default=1) < 0 else math.prod(self.dimensions)
+
+    @property
+    def bytes(self) -> int | None:
+        """The number of bytes; None if it varies, or the datatype is unknown."""
+        width = WIDTHS.get(self.datatype)
+        return None if self.size is None or width is None else self.size * width
+
+    def to_json(self) -> TensorRecord:
+        """Return the record of layers.json."""
+        return {"name": self.name, "dimensions": list(self.dimensions), "datatype": self.datatype}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel as the compiler lists it; `nodes` are the ONNX nodes that it computes, or a part of which it computes.
+
+    An elementwise kernel also names a GEMM whose bias or scale it applies.
+    """
+
+    name: str
+    layer_type: str
+    inputs: tuple[Tensor, ...]
+    constants: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    nodes: tuple[str, ...]
+
+    @property
+    def kind(self) -> KernelKind:
+        """What the kernel does, by its type and its name."""
+        done = self.fused_operations
+        if "_gemm_mha" in self.name:
+            return "attention"
+        if self.layer_type == "correlation":
+            return "convolution"
+        if self.layer_type == "gemm" or "Fc" in done or "Gemm" in done:
+            return "gemm"
+        if self.layer_type not in ("kgen", "runtime_fusion"):
+            return "other"
+        return "copy" if done and set(done) <= MOVES else "elementwise"
+
+    @property
+    def fused_operations(self) -> list[str]:
+        """The operations in the name of a fused kernel, each cut to four letters; empty for other kernels."""
+        found = OPERATIONS.fullmatch(self.name)
+        return OPERATION.findall(found["operations"]) if found else []
+
+    @property
+    def operands(self) -> tuple[Tensor, ...]:
+        """The matrices that a GEMM or an attention multiplies; empty for other kernels.
+
+        The second operand of a GEMM is its largest constant of two dimensions, else its second input. Attention reads
+        query, key and value, which have the rank and the first dimension of its output, and a mask, which lacks them.
+        """
+        if self.kind not in MULTIPLYING or not self.outputs:
+            return ()
+        if self.kind == "attention":
+            output = self.outputs[0].dimensions
+            return tuple(one for one in self.inputs if _leading(one.dimensions) == _leading(output))
+        weights = [one for one in self.constants if len(one.dimensions) >= 2]
+        if not weights:
+            return self.inputs[:2]
+        weight = max(weights, key=lambda one: one.size or 0)
+        fitting = [one for one in self.inputs if one.dimensions and one.dimensions[-1] in weight.dimensions]
+        return (*(fitting or self.inputs)[:1], weight)
+
+    @property
+    def precision(self) -> str | None:
+        """The datatype in which the kernel multiplies: the widest of its operands. None if it multiplies nothing.
+
+        An int8 input with a weight in float16 is a GEMM in float16, whose input is converted first.
+        """
+        kinds = [one.datatype for one in self.operands]
+        return max(kinds, key=lambda kind: WIDTHS.get(kind, 0)) if len(kinds) > 1 else None
+
+    @property
+    def bytes(self) -> int | None:
+        """The bytes that the kernel reads and writes; None if a size varies. A slice counts by its own size."""
+        found = [self._bytes_of(one) for one in (*self.inputs, *self.constants, *self.outputs)]
+        return None if None in found else sum(one or 0 for one in found)
+
+    def _bytes_of(self, tensor: Tensor) -> int | None:
+        """Return the bytes of a tensor, of an embedding table at most a row for each row of the output."""
+        if "Gath" not in self.fused_operations or tensor not in self.constants or len(tensor.dimensions) != 2:
+            return tensor.bytes
+        output = self.outputs[0]
+        if tensor.bytes is None or output.size is None or output.dimensions[-1] != tensor.dimensions[-1]:
+            return tensor.bytes
+        return min(tensor.bytes, output.size * WIDTHS[tensor.datatype])
+
+    @property
+    def operations(self) -> int | None:
+        """The multiplications and additions of its GEMMs, 0 without any; None if a size varies."""
+        if self.kind not in MULTIPLYING:
+            return 0
+        sizes = [one.size for one in (*self.operands[:2], *self.outputs[:1])]
+        if len(sizes) < 3 or not all(sizes):
+            return None
+        first, second, output = (size or 0 for size in sizes)
+        if self.kind == "attention":  # queries x keys x width for the scores, and again for the weighted values
+            heads, width = math.prod(self.outputs[0].dimensions[:-2]), self.outputs[0].dimensions[-1]
+            return 4 * output * (second // (heads * width))
+        # Of [n, a, k] x [n, k, b] = [n, a, b], the sizes give n k^2, whichever operand comes first.
+        return 2 * output * math.isqrt(first * second // (output * math.prod(self.operands[1].dimensions[:-2])))
+
+    def to_json(self) -> KernelRecord:
+        """Return the record of layers.json."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "inputs": [one.to_json() for one in self.inputs],
+            "constants": [one.to_json() for one in self.constants],
+            "outputs": [one.to_json() for one in self.outputs],
+            "precision": self.precision,
+            "bytes": self.bytes,
+            "operations": self.operations,
+            "nodes": list(self.nodes),
+        }
+
+
+def parse_kernels(message: str) -> list[Kernel]:
+    """Return the kernels of one message of the builder's log, in their order; the message begins with HEADING.
+
+    Raises:
+        InputError: a line is not as TensorRT-RTX 1.7 writes it.
+    """
+    heading, *lines = message.split("\n")  # a name may have the other characters at which Python splits lines
+    if heading.strip() != HEADING:
+        raise InputError(f"the compiler's list of layers: begins with {heading[:60]!r}. Report this bug with its log.")
+    kernels = []
+    for line in lines:
+        if not line.strip():  # the bindings follow
+            break
+        found = LINE.fullmatch(line.strip())
+        if found is None:
+            raise InputError(f"the compiler's list of layers: cannot read {line[:60]!r}. Report this bug with its log.")
+        if found["type"] not in NO_KERNEL:
+            inputs, constants, outputs = (_tensors(found[part]) for part in ("inputs", "constants", "outputs"))
+            entries = map(NODE.fullmatch, found["metadata"].split(UNIT_SEPARATOR))
+            nodes = tuple(entry[1] for entry in entries if entry)
+            kernels.append(Kernel(found["name"], found["type"], inputs, constants, outputs, nodes))
+    return kernels
+
+
+def _tensors(text: str) -> tuple[Tensor, ...]:
+    """Return the tensors of a list between brackets.
+
+    Raises:
+        InputError: the list has something else between them.
+    """
+    found = list(TENSOR.finditer(text))
+    if "".join(one[0] for one in found) != text.replace("}, { Name: ", "}{ Name: ").strip():
+        raise InputError(f"the compiler's list of layers: cannot read {text[:60]!r}. Report this bug with its log.")
+    return tuple(
+        Tensor(one["name"], _dimensions(one["dimensions"]), DATATYPES.get(one["datatype"], one["datatype"]))
+        for one in found
+    )
+
+
+def _dimensions(text: str) -> tuple[int, ...]:
+    """Return the sizes; what is not a number varies, and is -1."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return tuple(int(part) if part.isdecimal() else -1 for part in parts)
+
+
+def _leading(dimensions: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+    return len(dimensions), dimensions[:1]
+
+
+def kernel_list(messages: list[str], compiler: str) -> KernelList:
+    """Return the content of layers.json, from a message of the builder's log for each optimisation profile.
+
+    Raises:
+        InputError: a message cannot be read.
+    """
+    profiles = [[kernel.to_json() for kernel in parse_kernels(message)] for message in messages]
+    return {"schema": SCHEMA, "compiler": compiler, "profiles": profiles}
+
+
+def count_kernels(kernels: list[Kernel]) -> LayerCounts:
+    """Return the counts of plan.json, as engine/inspector.py makes them where a GPU is."""
+    gemms = [kernel for kernel in kernels if kernel.kind in MULTIPLYING]
+    integer = [kernel.name for kernel in gemms if kernel.precision == "int8"]
+    return {
+        "layers": len(kernels),
+        "by_type": dict(Counter(kernel.layer_type for kernel in kernels).most_common()),
+        "by_precision": dict(Counter(_written(kernel) for kernel in kernels).most_common()),
+        "products": len(gemms),
+        "int8_products": len(integer),
+        "unknown_products": sum(kernel.precision is None for kernel in gemms),
+        "fused_attention": sum(kernel.kind == "attention" for kernel in kernels),
+        "reformats": sum(kernel.kind == "copy" for kernel in kernels),
+        "int8_names": integer[:10],
+    }
+
+
+def _written(kernel: Kernel) -> str:
+    return kernel.outputs[0].datatype if kernel.outputs else "none"
