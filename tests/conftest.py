@@ -358,6 +358,38 @@ def begun(tiny_distilbert: Path, sentences: Path, once: Once) -> Callable[[str, 
 
 
 @pytest.fixture(scope="session")
+def build_tiny(tiny_distilbert: Path, sentences: Path, begun: Callable[[str, Path], Path]) -> Callable[..., Any]:
+    """Return what builds an INT8 bundle of the tiny DistilBERT and returns the record of the build.
+
+    It takes the bundle's folder and changes to the recipe; the bundle goes on from `begun`.
+    """
+    from toolchain.bundle.build import build
+    from toolchain.recipe import Recipe
+
+    values = {"model": str(tiny_distilbert), "data": str(sentences), "precision": "int8", "calib_samples": 20}
+
+    def make(target: Path, **changes: object) -> Any:
+        begun("int8", target)
+        return build(Recipe.make({**values, "output": str(target), **changes}))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def encoders(tiny: ModuleType, by_path: Callable[[str], ModuleType], once: Once) -> dict[str, Path]:
+    """Architecture -> a checkpoint of two heads of 32 whose parameters are neither zero nor one, with its graph."""
+
+    def fill(folder: Path) -> None:
+        for kind, names in sizes.items():
+            by_path("encoders").make(tiny, folder / kind, kind, **dict(zip(names, (64, 2), strict=True)))
+
+    other = ("hidden_size", "num_attention_heads")
+    sizes = {"distilbert": ("dim", "n_heads"), "bert": other, "roberta": other}
+    folder = once("encoders", fill)
+    return {kind: folder / kind for kind in sizes}
+
+
+@pytest.fixture(scope="session")
 def demo_bundle(once: Once) -> Path:
     """The demo's bundle in FP32, which takes one text and names two classes; read only."""
     from toolchain.bundle.build import build

@@ -15,12 +15,12 @@ from toolchain.runtimes import open_runtime
 
 
 def recipe(**values):
-    return Recipe.make({"task": "sst2", "calib_samples": 24, **values})
+    return Recipe.make({"task": "sst2", "calib_samples": 20, **values})
 
 
 @pytest.fixture(scope="module")
-def int8(tiny_distilbert, sentences, tmp_path_factory):
-    target = tmp_path_factory.mktemp("build") / "bundle"
+def int8(tiny_distilbert, sentences, tmp_path_factory, begun):
+    target = begun("fp32", tmp_path_factory.mktemp("build") / "bundle")
     made = recipe(model=str(tiny_distilbert), data=str(sentences), precision="int8", output=str(target))
     return made, build(made)
 
@@ -39,7 +39,7 @@ def test_an_int8_bundle_has_all_that_is_promised(int8):
         "tokenizer_config.json",
     }
     assert expected <= set(bundle.manifest["artefacts"])
-    assert bundle.manifest["calibration"]["samples"] == 24
+    assert bundle.manifest["calibration"]["samples"] == 20
     assert bundle.manifest["parity"]["export"]["max_abs_logit_difference"] < 1e-4
 
 
@@ -74,21 +74,24 @@ def test_force_redoes_everything_to_the_same_bytes(int8, tmp_path):
     assert open_bundle(Path(done["bundle"])).manifest["artefacts"] == before
 
 
-def test_fp16_needs_no_data_and_stays_near(tiny_bert, tmp_path, probe):
-    build(recipe(model=str(tiny_bert), precision="fp16", output=str(tmp_path / "b")))
-    with (
-        open_runtime("ort", tmp_path / "b/model.onnx") as full,
-        open_runtime("ort", tmp_path / "b/model.fp16.onnx") as half,
-    ):
+@pytest.fixture(scope="module")
+def fp16(tiny_bert, tmp_path_factory):
+    made = recipe(model=str(tiny_bert), precision="fp16", output=str(tmp_path_factory.mktemp("fp16") / "b"))
+    return made, build(made)
+
+
+def test_fp16_needs_no_data_and_stays_near(fp16, probe):
+    folder = Path(fp16[1]["bundle"])
+    with open_runtime("ort", folder / "model.onnx") as full, open_runtime("ort", folder / "model.fp16.onnx") as half:
         assert np.abs(full(probe("bert")) - half(probe("bert"))).max() < 0.05
 
 
-def test_fp16_has_a_graph_for_cuda_too_and_does_without_where_it_cannot_be_fused(tiny_bert, tmp_path, monkeypatch):
+def test_fp16_has_a_graph_for_cuda_too_and_does_without_where_it_cannot_be_fused(fp16, tmp_path, monkeypatch):
     from toolchain.evaluation.target import choose_graph
     from toolchain.graph import cuda
 
-    made = recipe(model=str(tiny_bert), precision="fp16", output=str(tmp_path / "b"))
-    record = build(made)["cuda"]
+    made, record = fp16[0].replace(output=str(tmp_path / "b")), fp16[1]["cuda"]
+    shutil.copytree(fp16[1]["bundle"], tmp_path / "b")
     assert record["passes"]["attention"] == 2
     assert record["parity_in_float32"]["max_abs_logit_difference"] < 1e-4
     bundle = open_bundle(tmp_path / "b")
@@ -100,7 +103,8 @@ def test_fp16_has_a_graph_for_cuda_too_and_does_without_where_it_cannot_be_fused
     fused = [place for place, file in chosen.items() if file == "model.fp16.cuda.onnx"]
     assert fused == [("cuda:0", "ort")]
     monkeypatch.setitem(cuda.FUSIONS, "attention", lambda model: 1)
-    record = build(made.replace(force=True))["cuda"]
+    build(made.replace(precision="fp32"))  # without the graph for CUDA, and with the export
+    record = build(made)["cuda"]
     assert record["passes"] is None
     assert "attention: only 1 of 2" in record["reason"]
     assert set(chosen.values()) - set(open_bundle(tmp_path / "b").manifest["artefacts"]) == {"model.fp16.cuda.onnx"}
@@ -122,7 +126,8 @@ def test_rows_to_evaluate_are_not_calibrated_with(tiny_distilbert, sentences, tm
     assert not (tmp_path / "b").exists()
 
 
-def test_ranges_made_before_are_used_as_they_are(int8, tiny_distilbert, sentences, tmp_path):
+def test_ranges_made_before_are_used_as_they_are(int8, tiny_distilbert, tmp_path, begun):
+    begun("fp32", tmp_path / "b")
     file = f"{int8[1]['bundle']}/calibration.json"
     done = build(recipe(model=str(tiny_distilbert), precision="int8", calibration=file, output=str(tmp_path / "b")))
     ranges = [json.loads(Path(path).read_text())["ranges"] for path in (file, f"{done['bundle']}/calibration.json")]
@@ -138,7 +143,8 @@ def test_ranges_of_another_graph_are_refused(int8, tiny, tmp_path):
     assert not (tmp_path / "b").exists()
 
 
-def test_ranges_from_a_file_keep_what_they_were_made_from(int8, tiny_distilbert, tmp_path):
+def test_ranges_from_a_file_keep_what_they_were_made_from(int8, tiny_distilbert, tmp_path, begun):
+    begun("fp32", tmp_path / "b")
     file = Path(int8[1]["bundle"]) / "calibration.json"
     done = build(
         recipe(model=str(tiny_distilbert), precision="int8", calibration=str(file), output=str(tmp_path / "b"))
@@ -181,12 +187,13 @@ def test_a_model_that_needs_the_hub_is_exit_4(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def auto(tiny_distilbert, sentences, tmp_path_factory):
-    target = tmp_path_factory.mktemp("auto") / "bundle"
+def auto(tiny_distilbert, sentences, tmp_path_factory, begun):
+    target = begun("fp32", tmp_path_factory.mktemp("auto") / "bundle")
     made = recipe(
         model=str(tiny_distilbert),
         data=str(sentences),
         precision="int8",
+        calib_samples=24,
         calib_method="auto",
         max_drop=0.5,
         output=str(target),
@@ -226,7 +233,8 @@ def test_a_gate_that_int8_would_miss_keeps_a_little_out_of_it(tiny, sentences, t
     assert 0 < about["kept"]["macs"] <= 0.09
 
 
-def test_ranges_that_were_chosen_are_taken_whole_with_calibration(auto, tmp_path):
+def test_ranges_that_were_chosen_are_taken_whole_with_calibration(auto, tmp_path, begun):
+    begun("fp32", tmp_path / "b")
     made, done = auto
     first = Path(done["bundle"])
     again = recipe(
@@ -282,7 +290,8 @@ def test_rows_that_all_say_the_same_leave_none_to_choose_on(tiny_distilbert, tmp
         )
 
 
-def test_a_calibration_file_that_changed_is_taken_anew(int8, tmp_path):
+def test_a_calibration_file_that_changed_is_taken_anew(int8, tmp_path, begun):
+    begun("fp32", tmp_path / "b")
     made, done = int8
     shutil.copy(Path(done["bundle"]) / "calibration.json", tmp_path / "c.json")
     given = made.replace(calibration=str(tmp_path / "c.json"), output=str(tmp_path / "b"))

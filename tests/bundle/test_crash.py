@@ -32,8 +32,9 @@ def rebuild(model, data, target, method):
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.stress)])
-def test_sigkill_leaves_the_old_bundle_or_the_new_one(tiny_distilbert, sentences, tmp_path, kills):
+def test_sigkill_leaves_the_old_bundle_or_the_new_one(tiny_distilbert, sentences, tmp_path, begun, kills):
     arguments = (str(tiny_distilbert), str(sentences), str(tmp_path / "bundle"))
+    begun("fp32", tmp_path / "bundle")  # every rebuild skips the export
     context = multiprocessing.get_context("forkserver")
     # Loaded once in the server, so that a kill falls into the build and not into imports.
     context.set_forkserver_preload(["torch", "transformers", "pandas", "onnxruntime", "onnx_ir"])

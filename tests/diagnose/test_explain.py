@@ -7,33 +7,18 @@ import numpy as np
 import pytest
 
 from toolchain import graph
-from toolchain.bundle.build import build
 from toolchain.cli import main
 from toolchain.diagnose.explain import explain
 from toolchain.diagnose.probe import open_probe_graph
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.quantize import CPU, TENSORRT, quantize
-from toolchain.recipe import Recipe
 from toolchain.tensors import Range
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_distilbert, sentences, tmp_path_factory, begun):
+def bundle(tmp_path_factory, build_tiny):
     target = tmp_path_factory.mktemp("explain") / "bundle"
-    begun("fp32", target)
-    build(
-        Recipe.make(
-            {
-                "model": str(tiny_distilbert),
-                "data": str(sentences),
-                "precision": "int8",
-                "calib_samples": 20,
-                "smooth": 0.5,
-                "keep": "*.layer.0.ffn.lin2",
-                "output": str(target),
-            }
-        )
-    )
+    build_tiny(target, smooth=0.5, keep="*.layer.0.ffn.lin2")
     return target
 
 

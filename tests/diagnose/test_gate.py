@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.bundle.build import build
 from toolchain.cli import main
 from toolchain.diagnose.gate import _preference, compare_results, gate, judge
 from toolchain.errors import GateError, InputError
@@ -19,20 +18,9 @@ def quiet(line):
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_distilbert, sentences, tmp_path_factory, begun):
+def bundle(tmp_path_factory, build_tiny):
     target = tmp_path_factory.mktemp("gate") / "bundle"
-    begun("int8", target)
-    build(
-        Recipe.make(
-            {
-                "model": str(tiny_distilbert),
-                "data": str(sentences),
-                "precision": "int8",
-                "calib_samples": 20,
-                "output": str(target),
-            }
-        )
-    )
+    build_tiny(target)
     return target
 
 

@@ -9,31 +9,17 @@ import onnx_ir as ir
 import pytest
 
 from toolchain import graph
-from toolchain.bundle.build import build
 from toolchain.cli import main
 from toolchain.diagnose.probe import open_probe_graph
 from toolchain.diagnose.verify import judge, verify
 from toolchain.errors import GateError, InputError, UsageError
 from toolchain.graph import add_initializer
-from toolchain.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_distilbert, sentences, tmp_path_factory, begun):
+def bundle(tmp_path_factory, build_tiny):
     target = tmp_path_factory.mktemp("verify") / "bundle"
-    begun("fp32", target)
-    build(
-        Recipe.make(
-            {
-                "model": str(tiny_distilbert),
-                "data": str(sentences),
-                "precision": "int8",
-                "calib_samples": 20,
-                "calib_method": "minmax",
-                "output": str(target),
-            }
-        )
-    )
+    build_tiny(target, calib_method="minmax")
     return target
 
 

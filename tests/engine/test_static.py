@@ -25,10 +25,9 @@ def double(by_path):
 
 
 @pytest.fixture(scope="module")
-def files(by_path, tiny, tmp_path_factory):
+def files(encoders):
     """Architecture -> its graph."""
-    make = by_path("encoders").make
-    return {kind: make(tiny, tmp_path_factory.mktemp(kind), kind) / "model.onnx" for kind in KINDS}
+    return {kind: folder / "model.onnx" for kind, folder in encoders.items()}
 
 
 @pytest.fixture

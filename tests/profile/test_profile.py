@@ -6,33 +6,20 @@ import json
 import pytest
 
 from toolchain import profile as profiling
-from toolchain.bundle.build import build
 from toolchain.errors import UsageError
 from toolchain.profile import profile
 from toolchain.profile.groups import GROUPS, NOWHERE, Place
 from toolchain.profile.spans import Span
 from toolchain.profile.timed import LAUNCHES, Timed
 from toolchain.profile.variants import Workload, open_variants
-from toolchain.recipe import Recipe
 
 PARTS = ["embedding", "attention", "feed_forward", "head"]
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_distilbert, sentences, tmp_path_factory, begun):
+def bundle(tmp_path_factory, build_tiny):
     target = tmp_path_factory.mktemp("profile") / "bundle"
-    begun("int8", target)
-    build(
-        Recipe.make(
-            {
-                "model": str(tiny_distilbert),
-                "data": str(sentences),
-                "precision": "int8",
-                "calib_samples": 20,
-                "output": str(target),
-            }
-        )
-    )
+    build_tiny(target)
     return target
 
 

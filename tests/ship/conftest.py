@@ -16,17 +16,18 @@ TENSORRT = "10.16.1.11"
 
 
 @pytest.fixture(scope="session")
-def pairs_bundle(tiny, tmp_path_factory):
+def pairs_bundle(tiny, once):
     """Return a bundle of a random BERT for regression on pairs; its float16 graph also stands in for a plan."""
     from toolchain.bundle.build import build
     from toolchain.recipe import Recipe
 
-    home = tmp_path_factory.mktemp("bundles")
-    checkpoint = tiny.make_checkpoint(home / "model", "bert", labels=1)
-    values = {"model": str(checkpoint), "task": "stsb", "precision": "fp16", "max_length": 32}
-    build(Recipe.make(values | {"output": str(home / "pairs")}), engine=False)
-    add_plan(home / "pairs", 75)
-    return home / "pairs"
+    def fill(home):
+        checkpoint = tiny.make_checkpoint(home / "model", "bert", labels=1)
+        values = {"model": str(checkpoint), "task": "stsb", "precision": "fp16", "max_length": 32}
+        build(Recipe.make(values | {"output": str(home / "pairs")}), engine=False)
+        add_plan(home / "pairs", 75)
+
+    return once("shipped-pairs", fill) / "pairs"
 
 
 def add_plan(bundle, sm, *, tensorrt=TENSORRT, **changes):
