@@ -5,13 +5,14 @@ import pytest
 import scipy.optimize
 import scipy.special
 import scipy.stats
+import sklearn.metrics
 
-from toolchain.data.metrics import METRICS, accuracy, pearson
+from toolchain.data.metrics import METRICS, OF_TABLES
 from toolchain.evaluation.statistics import (
-    bootstrap_ci95,
-    bootstrap_drop,
     bootstrap_mean_ci95,
     mcnemar,
+    metric_ci95,
+    metric_drop,
     normal_quantile,
     paired_drop,
 )
@@ -23,10 +24,21 @@ def rows(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:
     return references, np.where(np.arange(count) < share * count, references, 1 - references)
 
 
-def test_interval_of_accuracy_is_near_the_binomial_one() -> None:
-    low, high = bootstrap_ci95(accuracy, *rows(400, 0.9), seed=0)
-    expected = scipy.stats.binom(400, 0.9).interval(0.95)
-    assert np.array([low, high]) * 400 == pytest.approx(expected, abs=4)
+def test_interval_of_accuracy_is_wilson_s() -> None:
+    """By the formula of Brown, Cai and DasGupta, Statistical Science 16 (2001)."""
+    z = normal_quantile(0.975)
+    for n, share in ((400, 0.9), (200, 1.0), (50, 0.0), (1, 1.0)):
+        middle, off = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+        expected = np.clip((middle + np.array([-off, off])) / (1 + z**2 / n), 0, 1)
+        assert metric_ci95("accuracy", *rows(n, share), seed=0) == pytest.approx(tuple(expected))
+
+
+def test_all_rows_right_still_leave_doubt() -> None:
+    references = np.arange(200) % 2
+    assert metric_ci95("accuracy", references, references, seed=0) == pytest.approx((0.98115, 1.0), abs=1e-4)
+    for name in OF_TABLES:
+        low, high = metric_ci95(name, references, references, seed=0)
+        assert (0.95 < low < 0.99, high) == (True, 1.0)
 
 
 def test_interval_of_pearson_is_near_fisher_s() -> None:
@@ -34,7 +46,28 @@ def test_interval_of_pearson_is_near_fisher_s() -> None:
     x = generator.normal(size=500)
     y = x + generator.normal(size=500)
     expected = scipy.stats.pearsonr(x, y).confidence_interval(0.95)
-    assert bootstrap_ci95(pearson, x, y, seed=0) == pytest.approx(tuple(expected), abs=0.02)
+    assert metric_ci95("pearson", x, y, seed=0) == pytest.approx(tuple(expected), abs=0.02)
+
+
+@pytest.mark.parametrize("name", OF_TABLES)
+def test_interval_of_a_metric_of_classes_is_near_the_bootstrap_s(name: str) -> None:
+    generator = np.random.default_rng(1)
+    references = (generator.random(2000) < 0.3).astype(np.int64)
+    predictions = np.where(generator.random(2000) < 0.85, references, 1 - references)
+    chosen = generator.integers(0, 2000, (200, 2000))
+    expected = np.quantile([METRICS[name](references[at], predictions[at]) for at in chosen], [0.025, 0.975])
+    assert metric_ci95(name, references, predictions, seed=0) == pytest.approx(tuple(expected), abs=0.008)
+
+
+@pytest.mark.parametrize("name", OF_TABLES)
+def test_metrics_of_weighted_tables_are_scikit_learn_s(name: str) -> None:
+    generator = np.random.default_rng(2)
+    for classes in (2,) if name == "f1" else (2, 5):
+        tables = generator.random((3, classes, classes))
+        rows, columns = (index.ravel() for index in np.indices((classes, classes)))
+        of = sklearn.metrics.f1_score if name == "f1" else sklearn.metrics.matthews_corrcoef
+        expected = [of(rows, columns, sample_weight=table.ravel()) for table in tables]
+        assert OF_TABLES[name](tables) == pytest.approx(expected)
 
 
 def test_it_covers_the_truth_about_19_times_in_20() -> None:
@@ -42,7 +75,7 @@ def test_it_covers_the_truth_about_19_times_in_20() -> None:
     covered = 0
     for seed in range(60):
         predictions = (generator.random(200) < 0.8).astype(np.int64)
-        low, high = bootstrap_ci95(accuracy, np.ones(200, np.int64), predictions, seed=seed)
+        low, high = metric_ci95("accuracy", np.ones(200, np.int64), predictions, seed=seed)
         covered += low <= 0.8 <= high
     assert covered >= scipy.stats.binom(60, 0.95).ppf(0.001)
 
@@ -50,26 +83,31 @@ def test_it_covers_the_truth_about_19_times_in_20() -> None:
 @pytest.mark.parametrize("name", METRICS)
 def test_interval_is_finite_and_in_order_even_for_few_rows(name: str) -> None:
     references, predictions = np.array([[0, 1, 1, 0, 1], [0, 1, 0, 0, 1]])  # many resamples are constant
-    low, high = bootstrap_ci95(METRICS[name], references, predictions, seed=0)
+    low, high = metric_ci95(name, references, predictions, seed=0)
     assert -1 <= low <= METRICS[name](references, predictions) <= high <= 1
 
 
-def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> None:
-    one, again, other = (bootstrap_ci95(accuracy, *rows(101, 0.7), seed=seed) for seed in (1, 1, 2))
+@pytest.mark.parametrize("name", ["f1", "pearson"])
+def test_the_same_seed_gives_the_same_interval_and_another_seed_another(name: str) -> None:
+    one, again, other = (metric_ci95(name, *rows(101, 0.7), seed=seed) for seed in (1, 1, 2))
     assert one == again != other
 
 
-def test_one_row_gives_the_point() -> None:
-    assert bootstrap_ci95(accuracy, *rows(1, 1.0), seed=0) == (1.0, 1.0)
+@pytest.mark.parametrize("name", METRICS)
+def test_one_row_says_little(name: str) -> None:
+    low, high = metric_ci95(name, *rows(1, 1.0), seed=0)
+    assert high - low > 0.5
 
 
-def test_memory_does_not_grow_with_resamples_times_rows() -> None:
-    references, predictions = rows(40_000, 0.9)
+@pytest.mark.parametrize("name", ["pearson", "matthews_correlation"])
+def test_memory_does_not_grow_with_resamples_times_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolchain.evaluation.statistics.DRAWS_AT_ONCE", 100_000)
+    references, predictions = rows(2_000, 0.9)
     tracemalloc.start()
-    bootstrap_ci95(accuracy, references, predictions, seed=0)
+    metric_ci95(name, references, predictions, seed=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 100e6  # 1000 resamples of 40 000 int64 at once are 320 MB
+    assert peak < 8e6  # 1000 resamples of 2000 int64 at once are 16 MB
 
 
 def likelihood_score(drop: float, lost: int, gained: int, n: int) -> float:
@@ -127,13 +165,60 @@ def test_mcnemar_is_the_exact_binomial_test(lost: int, gained: int, p: float) ->
     assert mcnemar(lost, gained) == pytest.approx(p, rel=1e-6)
 
 
-def test_bootstrap_of_a_drop_is_near_the_exact_bounds_for_accuracy() -> None:
-    generator = np.random.default_rng(4)
-    references = np.ones(800, np.int64)
-    one, other = (generator.random((2, 800)) < np.array([[0.9], [0.86]])).astype(np.int64)
-    lost, gained = int((one > other).sum()), int((other > one).sum())
-    exact = paired_drop(lost, gained, 800, confidence=0.95)
-    assert bootstrap_drop(accuracy, references, one, other, confidence=0.95, seed=0) == pytest.approx(exact, abs=0.004)
+def changed(rows: np.ndarray, *at: int) -> np.ndarray:
+    found = rows.copy()
+    found[list(at)] = 1 - found[list(at)]
+    return found
+
+
+@pytest.mark.parametrize("name", OF_TABLES)
+@pytest.mark.parametrize("share", [0.5, 0.05])
+def test_a_bound_with_a_few_changed_labels_is_not_tighter_than_with_none(name: str, share: float) -> None:
+    """Rows 0 to 9 are right before and wrong after, rows 400 to 409 the other way round."""
+    references = (np.random.default_rng(0).random(800) < share).astype(np.int64)
+    baseline = changed(references, *range(400, 460))
+    none = metric_drop(name, references, baseline, baseline, confidence=0.95, seed=0)
+    assert none[0] < 0 < none[1]
+    before = none
+    for count in range(1, 6):
+        bounds = [
+            metric_drop(name, references, baseline, changed(baseline, *lost, *gained), confidence=0.95, seed=0)
+            for lost, gained in ((range(count), ()), (range(count), range(400, 400 + count)))
+        ]
+        assert all(high > none[1] for _, high in bounds)
+        assert bounds[1][1] - bounds[1][0] > 0.99 * (before[1] - before[0])  # the draws differ
+        before = bounds[1]
+
+
+@pytest.mark.parametrize("name", OF_TABLES)
+@pytest.mark.parametrize("shares", [(0.02, 0.02), (0.003, 0.001)])
+def test_bounds_of_a_drop_cover_the_truth(name: str, shares: tuple[float, float]) -> None:
+    """The truth is that of a sample of a million rows."""
+    generator = np.random.default_rng(6)
+
+    def sample(n: int) -> list[np.ndarray]:
+        references = (generator.random(n) < 0.4).astype(np.int64)
+        wrong = generator.random(n) < 0.1
+        flip = generator.random(n) < np.where(wrong, shares[1] * 9, shares[0])
+        return [
+            references,
+            np.where(wrong, 1 - references, references),
+            np.where(wrong ^ flip, 1 - references, references),
+        ]
+
+    references, *both = sample(1_000_000)
+    drop = np.subtract(*(METRICS[name](references, one) for one in both))
+    bounds = [metric_drop(name, *sample(800), confidence=0.95, seed=0) for _ in range(60)]
+    for covered in (sum(high >= drop for _, high in bounds), sum(low <= drop for low, _ in bounds)):
+        assert covered >= scipy.stats.binom(60, 0.95).ppf(0.001)
+
+
+def test_bounds_of_more_than_two_classes_count_rows_that_could_change() -> None:
+    references = np.arange(1000) % 5
+    low, high = metric_drop("matthews_correlation", references, references, references, confidence=0.95, seed=0)
+    # One row of prior is lost and one gained; a difference of two exponentials is Laplace's. A row costs 1 / 0.8 rows.
+    assert high == pytest.approx(scipy.stats.laplace.ppf(0.95) / 1000 / 0.8, rel=0.05)
+    assert low == pytest.approx(-high, rel=0.05)
 
 
 def test_a_drop_is_surer_than_the_two_intervals_apart() -> None:
@@ -142,14 +227,16 @@ def test_a_drop_is_surer_than_the_two_intervals_apart() -> None:
     truth = generator.normal(size=300)
     one = truth + generator.normal(size=300)
     other = one + 0.05 * generator.normal(size=300)
-    low, high = bootstrap_drop(pearson, truth, one, other, confidence=0.975, seed=0)
-    alone = bootstrap_ci95(pearson, truth, one, seed=0)
+    low, high = metric_drop("pearson", truth, one, other, confidence=0.975, seed=0)
+    alone = metric_ci95("pearson", truth, one, seed=0)
     assert high - low < (alone[1] - alone[0]) / 5
 
 
 def test_one_row_tells_nothing_of_a_drop() -> None:
-    one = np.array([1])
-    assert bootstrap_drop(accuracy, one, one, one, confidence=0.9, seed=0) == (-np.inf, np.inf)
+    one = np.array([1.0])
+    assert metric_drop("pearson", one, one, one, confidence=0.9, seed=0) == (-np.inf, np.inf)
+    low, high = metric_drop("f1", np.array([1]), np.array([1]), np.array([1]), confidence=0.9, seed=0)
+    assert low < -0.2 < 0.2 < high
 
 
 @pytest.mark.parametrize(("count", "least"), [(5, 0.89), (10, 0.93), (30, 0.93)])

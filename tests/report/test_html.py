@@ -5,10 +5,14 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from toolchain.evaluation.compare import Predictions
+from toolchain.evaluation.results import save_predictions
 from toolchain.report.html import html
 from toolchain.report.inputs import Material
 
@@ -184,3 +188,29 @@ def test_results_of_other_rows_have_a_section_of_their_own(result: dict[str, Any
         "some-model on sst2 validation, 872 rows",
         "some-model on mrpc validation, 872 rows",
     ]
+
+
+def kept(folder: Path, result: dict[str, Any], name: str, wrong: int) -> dict[str, Any]:
+    """Return the result with predictions of 872 rows, the first `wrong` of which are wrong."""
+    references = np.arange(872) % 2
+    predicted = np.where(np.arange(872) < wrong, 1 - references, references)
+    digest = save_predictions(
+        folder / f"{name}.npz", Predictions(references, predicted, np.zeros((872, 2), np.float32))
+    )
+    metrics = {"accuracy": 1 - wrong / 872, "f1": 0.5}
+    return result | {"predictions": digest, "metrics": metrics, "file": str(folder / f"{name}.json"), "variant": name}
+
+
+def first_card(*results: dict[str, Any]) -> str:
+    found = re.search(r'<ul class="cards".*?</li>', html(Material(list(results))), re.DOTALL)
+    assert found
+    return " ".join(re.sub("<[^>]*>", " ", found[0]).split())
+
+
+def test_nothing_is_called_highest_whose_difference_is_not_resolved(tmp_path: Path, result: dict[str, Any]) -> None:
+    one, near, far = (kept(tmp_path, result, name, wrong) for name, wrong in (("a", 100), ("b", 102), ("c", 160)))
+    assert first_card(one, far).startswith("highest accuracy")
+    assert first_card(one, near).startswith("accuracy: no resolved difference")
+    assert "from 1 of the 2 others holds 0" in first_card(one, near, far)
+    assert first_card(one).startswith("accuracy 0.88")
+    assert "differences not tested, because predictions are missing" in first_card(one, result)

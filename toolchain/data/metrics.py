@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import evaluate
 
 Values = NDArray[np.float64] | NDArray[np.int64]
+Tables = NDArray[np.float64]
 
 
 def accuracy(references: Values, predictions: Values) -> float:
@@ -63,6 +64,22 @@ METRICS: dict[str, Callable[[Values, Values], float]] = {
     "pearson": pearson,
     "spearman": spearman,
 }
+
+
+# Metric -> function of confusion tables, float64 [..., classes, classes] with references along the rows, that returns
+# the metric of each, float64 [...]. The entries may be any weights above 0.
+OF_TABLES: dict[str, Callable[[Tables], Tables]] = {
+    "f1": lambda tables: 2 * tables[..., 1, 1] / (tables[..., 1, :].sum(-1) + tables[..., :, 1].sum(-1)),
+    "matthews_correlation": lambda tables: _matthews(tables),
+}
+
+
+def _matthews(tables: Tables) -> Tables:
+    """Return Matthews' correlation of any number of classes (Gorodkin, 2004)."""
+    right, rows = np.trace(tables, axis1=-2, axis2=-1), tables.sum((-2, -1))
+    referred, predicted = tables.sum(-1), tables.sum(-2)
+    variances = (rows**2 - (referred**2).sum(-1)) * (rows**2 - (predicted**2).sum(-1))
+    return np.asarray((right * rows - (referred * predicted).sum(-1)) / np.sqrt(variances))
 
 
 def load_metric(name: str) -> "evaluate.Metric":

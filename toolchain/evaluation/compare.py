@@ -11,7 +11,7 @@ import numpy as np
 
 from toolchain.data.metrics import METRICS, Values
 from toolchain.errors import InputError
-from toolchain.evaluation.statistics import POWER, bootstrap_drop, mcnemar, normal_quantile, paired_drop
+from toolchain.evaluation.statistics import POWER, mcnemar, metric_drop, normal_quantile, paired_drop
 from toolchain.records.comparison import Comparison as ComparisonRecord
 from toolchain.records.comparison import Verdict
 from toolchain.runtimes.distance import Logits
@@ -84,8 +84,7 @@ def compare(
 ) -> Comparison:
     """Compare predictions for the same rows by one metric. With `max_drop`, in points, there is a verdict.
 
-    Accuracy has Tango's interval and McNemar's exact test. Other metrics have a paired bootstrap over rows. If no label
-    changed, the bootstrap interval would have no width, so they have the interval of accuracy.
+    `metric_drop` says which interval a metric has. Accuracy also has McNemar's exact test.
 
     Raises:
         InputError: the rows are not the same.
@@ -97,12 +96,8 @@ def compare(
     values = [function(references, found.predicted) for found in (baseline, candidate)]
     drop = 100 * (values[0] - values[1])
     flips = count_flips(references, baseline.predicted, candidate.predicted)
-    if metric == "accuracy" or (flips and not flips.changed):
-        assert flips
-        bounds = paired_drop(flips.lost, flips.gained, n, confidence=confidence)
-    else:
-        both = baseline.predicted, candidate.predicted
-        bounds = bootstrap_drop(function, references, *both, confidence=confidence, seed=seed)
+    both = baseline.predicted, candidate.predicted
+    bounds = metric_drop(metric, references, *both, confidence=confidence, seed=seed)
     low, high = (100 * bound for bound in bounds)
     counted = flips if metric == "accuracy" else None
     verdict, rows_to_tell = _judge(drop, high, n, max_drop, counted, confidence)

@@ -16,7 +16,7 @@ from toolchain.data.rows import Text
 from toolchain.data.tasks import Task
 from toolchain.errors import InputError
 from toolchain.evaluation.compare import Predictions
-from toolchain.evaluation.statistics import bootstrap_ci95
+from toolchain.evaluation.statistics import metric_ci95
 from toolchain.meters.contention import ContentionMeter
 from toolchain.meters.latency import measure_latency
 from toolchain.meters.memory import MemoryMeter
@@ -160,11 +160,11 @@ def share_correct(found: Predictions, task: Task) -> float | None:
 
 
 def score(found: Predictions, task: Task, *, seed: int) -> Scores:
-    """Return the metrics of a task with their 95 % bootstrap intervals."""
+    """Return the metrics of a task with their 95 % intervals."""
     both = found.references, found.predicted
     return {
         "metrics": {name: METRICS[name](*both) for name in task.metrics},
-        "metrics_ci95": {name: list(bootstrap_ci95(METRICS[name], *both, seed=seed)) for name in task.metrics},
+        "metrics_ci95": {name: list(metric_ci95(name, *both, seed=seed)) for name in task.metrics},
     }
 
 

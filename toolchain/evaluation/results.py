@@ -13,7 +13,7 @@ import numpy as np
 from toolchain.bundle import MANIFEST, RESULTS, open_bundle
 from toolchain.data.metrics import METRICS
 from toolchain.errors import InputError
-from toolchain.evaluation.compare import Predictions
+from toolchain.evaluation.compare import Predictions, compare
 from toolchain.files import read_json, sha256_file, write_json
 from toolchain.records.result import FileDigest, Result
 
@@ -92,6 +92,19 @@ def load_predictions(result: Result, *, of_reference: bool = False) -> Predictio
     if found is None or sha256_file(file) != digest:
         raise InputError(f"{where}: its predictions in {file.name} are missing or changed. Evaluate again.")
     return found
+
+
+def is_resolved(better: Result, other: Result) -> bool:
+    """Return whether a result of the same rows is better than another beyond chance.
+
+    It is if the paired 95 % interval of the difference of the primary metric lies above 0.
+
+    Raises:
+        InputError: the predictions of one are missing, or the rows differ.
+    """
+    both = load_predictions(better), load_predictions(other)
+    found = compare(*both, better["primary"], confidence=0.975, seed=better.get("seed", 0))
+    return found.bounds_points[0] > 0
 
 
 def load_result(file: Path) -> Result:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from toolchain.data.metrics import Values
+from toolchain.data.metrics import METRICS, OF_TABLES, Tables, Values
 
 # Enough for the 2.5 % and 97.5 % percentiles of a metric over rows.
 RESAMPLES = 1000
@@ -15,44 +16,123 @@ RESAMPLES = 1000
 # The interval of the mean of a few values needs percentiles further in the tails, and a mean is cheap to compute.
 MEAN_RESAMPLES = 10_000
 
+# Draws of a confusion table, which cost little, so that the percentiles are not noisy; and the numbers that are drawn
+# for them at most, which limits the draws of a table of a hundred classes to some RESAMPLES.
+TABLE_DRAWS, DRAWN = 10_000, 50_000_000
+
 # Resampled values that are held at once. It bounds the memory for any number of rows.
 DRAWS_AT_ONCE = 1_000_000
 
 # The power (probability of detection) that a minimum detectable difference is stated for; 0.8 is the usual choice.
 POWER = 0.8
 
-Metric = Callable[[Values, Values], float]
 
+def metric_ci95(name: str, references: Values, predictions: Values, *, seed: int) -> tuple[float, float]:
+    """Return the 95 % interval of a metric of METRICS over rows: low and high end.
 
-def bootstrap_ci95(metric: Metric, references: Values, predictions: Values, *, seed: int) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of a metric over rows (Efron, 1979): low and high end.
+    No interval has a width of 0, also where every row is right:
 
-    With fewer than two rows there is no variation to estimate, so both ends are the metric itself.
+    * accuracy: Wilson's score interval (Journal of the American Statistical Association 22, 1927).
+    * F1, Matthews' correlation: percentiles over draws of the confusion table, see `_draws`.
+    * correlations: the percentile bootstrap (Efron, 1979); of fewer than two rows nothing is known.
     """
-    if len(references) < 2:
-        point = metric(references, predictions)
-        return point, point
-    found = _bootstrap((references, predictions), metric, seed=seed)
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    point = METRICS[name](references, predictions)
+    if name == "accuracy":
+        return wilson_ci95(int((references == predictions).sum()), len(references))
+    if name in OF_TABLES:
+        found = _draws(name, references, (predictions,), seed=seed)[0]
+    elif len(references) < 2:
+        return -1.0, 1.0
+    else:
+        found = _bootstrap((references, predictions), METRICS[name], seed=seed).bootstrap_distribution
+    low, high = np.quantile(found, [0.025, 0.975])
+    return min(float(low), point), max(float(high), point)
 
 
-def bootstrap_drop(
-    metric: Metric, references: Values, baseline: Values, candidate: Values, *, confidence: float, seed: int
+def wilson_ci95(right: int, rows: int) -> tuple[float, float]:
+    """Return Wilson's 95 % score interval of a share: low and high end."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(right, rows).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def metric_drop(
+    name: str, references: Values, baseline: Values, candidate: Values, *, confidence: float, seed: int
 ) -> tuple[float, float]:
     """Return the one-sided bounds, each at `confidence`, of metric(baseline) - metric(candidate).
 
-    Both metrics are computed on the same resampled rows, so the difficulty of the rows cancels out. With fewer than two
-    rows the bounds are infinite.
+    Both metrics are of the same rows, so the difficulty of the rows cancels out. Accuracy has Tango's interval
+    (`paired_drop`). Other metrics of classes have percentiles over draws of the table of reference, baseline and
+    candidate (`_draws`), so that rows which did not change leave doubt too. Correlations have the paired bootstrap;
+    with fewer than two rows their bounds are infinite.
     """
-
-    def drop(references: Values, baseline: Values, candidate: Values) -> float:
-        return metric(references, baseline) - metric(references, candidate)
-
-    if len(references) < 2:
+    metric = METRICS[name]
+    if name == "accuracy":
+        right, still = baseline == references, candidate == references
+        lost, gained = int((right & ~still).sum()), int((~right & still).sum())
+        return paired_drop(lost, gained, len(references), confidence=confidence)
+    if name in OF_TABLES:
+        first, second = _draws(name, references, (baseline, candidate), seed=seed)
+        found = first - second
+    elif len(references) < 2:
         return -math.inf, math.inf
-    found = _bootstrap((references, baseline, candidate), drop, seed=seed).bootstrap_distribution
+    else:
+
+        def drop(references: Values, baseline: Values, candidate: Values) -> float:
+            return metric(references, baseline) - metric(references, candidate)
+
+        found = _bootstrap((references, baseline, candidate), drop, seed=seed).bootstrap_distribution
     low, high = np.quantile(found, [1 - confidence, confidence])
-    return float(low), float(high)
+    point = metric(references, baseline) - metric(references, candidate)
+    return min(float(low), point), max(float(high), point)
+
+
+def _draws(name: str, references: Values, predictions: tuple[Values, ...], *, seed: int) -> list[Tables]:
+    """Return draws of a metric for one set of predictions, or for two on the same rows, float64 [draws] each.
+
+    The draws are of the Dirichlet posterior of the table of counts (Goutte and Gaussier, A Probabilistic Interpretation
+    of Precision, Recall and F-score, ECIR 2005). The prior of two classes is Jeffreys': half a row in each cell. The
+    prior of more classes has the same weight: one row each, spread evenly, for rows that are right in all predictions,
+    wrong alike in all, and, of two predictions, right in the first or in the second alone. Thus a kind of row that the
+    sample lacks is still possible, which a bootstrap of the rows would exclude.
+    """
+    from scipy.sparse import coo_array
+
+    cells, weights = _cells(references, predictions)
+    classes = max(2, int(cells.max()) + 1)
+    generator = np.random.default_rng(seed)
+    one = np.ones(len(cells))
+    tables = [  # [cells, classes * classes]
+        coo_array((one, (np.arange(len(cells)), cells[:, 0] * classes + cells[:, at + 1])), (len(cells), classes**2))
+        for at in range(len(predictions))
+    ]
+    draws = min(TABLE_DRAWS, max(RESAMPLES, DRAWN // len(cells)))
+    at_once = max(1, DRAWS_AT_ONCE // max(len(cells), classes**2))
+    found: list[list[Tables]] = [[] for _ in predictions]
+    for start in range(0, draws, at_once):
+        drawn = generator.gamma(weights, size=(min(at_once, draws - start), len(cells)))
+        for values, table in zip(found, tables, strict=True):
+            values.append(OF_TABLES[name]((drawn @ table.tocsr()).reshape(-1, classes, classes)))
+    return [np.concatenate(values) for values in found]
+
+
+def _cells(references: Values, predictions: tuple[Values, ...]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the kinds of rows, int64 [kinds, 1 + predictions], and the weight of each: its rows, and the prior's.
+
+    A kind is the reference and the predictions of a row.
+    """
+    rows = np.stack([references, *predictions], axis=1).astype(np.int64)
+    classes = max(2, int(rows.max()) + 1)
+    right = np.arange(classes)
+    one, other = np.nonzero(~np.eye(classes, dtype=bool))  # every two different classes
+    kinds = [[right] * rows.shape[1], [one] + [other] * len(predictions)]
+    if len(predictions) == 2:
+        kinds += [[one, one, other], [one, other, one]]
+    prior = [np.stack(kind, axis=1) for kind in kinds]
+    weights = np.concatenate([np.ones(len(rows)), *(np.full(len(kind), 1 / len(kind)) for kind in prior)])
+    cells, inverse = np.unique(np.concatenate([rows, *prior]), axis=0, return_inverse=True)
+    return np.asarray(cells, np.int64), np.asarray(np.bincount(inverse.ravel(), weights, len(cells)), np.float64)
 
 
 def bootstrap_mean_ci95(values: Sequence[float], *, seed: int) -> tuple[float, float]:

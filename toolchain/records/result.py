@@ -164,7 +164,8 @@ class Scores(TypedDict):
     metrics: dict[str, float]
     """Metric -> value."""
     metrics_ci95: dict[str, list[float]]
-    """Metric -> low and high end of its 95 % bootstrap interval over rows."""
+    """Metric -> low and high end of its 95 % interval over rows: Wilson's for accuracy, of draws of the confusion table
+    for F1 and Matthews' correlation, a bootstrap for other correlations."""
 
 
 class Result(Scores, Speed):

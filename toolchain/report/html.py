@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from toolchain import __version__
 from toolchain.energy.text import describe, joules, reason
+from toolchain.errors import InputError
+from toolchain.evaluation.results import is_resolved
 from toolchain.mlperf.text import describe as describe_scenario
 from toolchain.records.energy import EnergyBlock
 from toolchain.records.power import PowerRecord
@@ -147,10 +149,10 @@ def _alike(rows: list[Row], of: Callable[[Row], T]) -> list[tuple[T, list[Row]]]
 
 
 def _cards(results: list[Result], names: list[str]) -> list[Card]:
-    """Return the best result of each kind; the metric has its interval, so that noise is not taken for a gain."""
+    """Return the best result of each kind. A metric is called highest only if each difference from it is resolved."""
     primary = results[0]["primary"]
     wanted: tuple[tuple[str, str, Pattern, str, bool], ...] = (
-        (f"highest {primary}", f"metrics.{primary}", ".4f", "", True),
+        (primary, f"metrics.{primary}", ".4f", "", True),
         ("most rows a second", "throughput_per_s", ",.0f", " rows/s", True),
         ("shortest median latency", "latency_ms.p50", ",.2f", " ms", False),
         ("least energy a row", "energy.per_inference_j", joules, "", False),
@@ -163,9 +165,28 @@ def _cards(results: list[Result], names: list[str]) -> list[Card]:
             continue
         best = (max if most else min)(values, key=lambda at: values[at])
         shown = number(results[best], key, pattern)
-        beside = metric(results[best]).parts[1:] if key.startswith("metrics") else _beside(shown, results[0], names[0])
+        if key.startswith("metrics"):
+            label, remark = _rank(results, best)
+            beside = (*metric(results[best]).parts[1:], remark)
+        else:
+            beside = _beside(shown, results[0], names[0])
         cards.append(Card(label, (shown, unit), (names[best], *beside)))
     return cards
+
+
+def _rank(results: list[Result], best: int) -> tuple[str, str]:
+    """Return what the best metric may be called, and a remark: with many results, one is highest by chance alone."""
+    primary, others = results[best]["primary"], [one for at, one in enumerate(results) if at != best]
+    if not others:
+        return primary, ""
+    try:
+        tied = sum(not is_resolved(results[best], other) for other in others)
+    except InputError:
+        return primary, "; differences not tested, because predictions are missing"
+    if not tied:
+        return f"highest {primary}", ""
+    count = "the other" if len(others) == 1 else f"{tied} of the {len(others)} others"
+    return f"{primary}: no resolved difference", f"; the paired 95 % interval of its difference from {count} holds 0"
 
 
 def _beside(shown: Number, baseline: Result, name: str) -> tuple[Number | str, ...]:
