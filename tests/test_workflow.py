@@ -107,6 +107,30 @@ def test_fp32_on_ort_agrees_with_torch(bundle):
     assert result["agreement"]["max_abs_logit_difference"] < 1e-4
 
 
+def test_halves_runs_the_typed_graph_with_float16_rounded(bundle):
+    result = evaluate({"halves": True}, bundle=bundle, tell=quiet)
+    assert (result["halves"], result["variant"], result["device"]) == (True, "int8.halves", "cpu")
+    assert result["artefact"]["file"] == "model.int8.onnx"
+    plain = evaluate({"file": "model.int8.onnx"}, bundle=bundle, tell=quiet)
+    assert plain["halves"] is False
+    logits = [np.load(bundle / "results" / one["predictions"]["file"])["logits"] for one in (result, plain)]
+    assert 0 < np.abs(logits[0] - logits[1]).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"file": "model.onnx"}, r"--halves: model\.onnx has no float16 tensor"),
+        ({"backend": "torch"}, "--halves: only with --backend ort on the CPU"),
+        ({"device": "cuda"}, "--halves: only with --backend ort on the CPU"),
+        ({"energy": True}, "--energy: not with --halves"),
+    ],
+)
+def test_halves_is_refused_where_nothing_is_emulated(bundle, given, message):
+    with pytest.raises(UsageError, match=message):
+        evaluate({"halves": True, **given}, bundle=bundle, tell=quiet)
+
+
 def test_torch_runs_the_checkpoint(bundle):
     result = evaluate({"backend": "torch", "limit": 7}, bundle=bundle, tell=quiet)
     assert (result["n"], result["precision"], result["artefact"]["file"]) == (7, "fp32", "checkpoint")

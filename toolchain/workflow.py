@@ -75,6 +75,7 @@ def evaluate(changes: RecipeValues, *, bundle: Path | None = None, tell: Callabl
         "model": resolved.source.name,
         "backend": target.backend,
         "device": target.device,
+        "halves": recipe.halves,
         "precision": target.precision,
         "artefact": target.artefact,
         "variant": target.variant,

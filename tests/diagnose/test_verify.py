@@ -14,6 +14,8 @@ from toolchain.diagnose.probe import open_probe_graph
 from toolchain.diagnose.verify import judge, verify
 from toolchain.errors import GateError, InputError, UsageError
 from toolchain.graph import add_initializer
+from toolchain.graph.fp16 import to_half
+from toolchain.runtimes import open_runtime
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,7 @@ def test_sound_artefacts_pass_every_case(bundle, file):
     assert {"a row of an empty text", "a row of unknown words", "an id beyond the vocabulary"} <= names
     assert found["cases"][-1]["name"] == "parity with torch-fp32 (root mean square)"
     json.dumps(found, allow_nan=False)
+    assert found["halves"] == (file == "model.int8.onnx")
 
 
 @pytest.mark.parametrize("choice", [{"precision": "bf16"}, *({"attention": name} for name in ("eager", "packed"))])
@@ -117,6 +120,27 @@ def test_logits_that_are_not_finite_fail_and_the_json_stays_valid(bundle, tmp_pa
     assert main(["explain", str(file), "--json"]) == 0
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert "gives NaN or infinity" in found["advice"][0]
+
+
+def test_activations_beyond_float16_fail_although_onnx_runtime_computes_them_in_float32(bundle, tmp_path):
+    def overflowing(model):
+        norm = next(graph.nodes(model, "LayerNormalization"))
+        value, factors = norm.inputs[0], (1e4, 1e2)
+        for index, factor in enumerate(factors):
+            mul = ir.node("Mul", [value, add_initializer(model, f"factor{index}", np.array(factor, np.float32))])
+            mul.outputs[0].name, mul.outputs[0].dtype = f"scaled{index}", ir.DataType.FLOAT
+            model.graph.insert_before(norm, mul)
+            value = mul.outputs[0]
+        norm.replace_input_with(0, value)
+        to_half(model)
+
+    file = spoil(bundle, tmp_path / "overflowing", overflowing)
+    with open_runtime("ort", file, device="cpu") as infer:
+        assert np.isfinite(infer(open_probe_graph(file, {}).tokens.batch(np.arange(4)))).all()
+    found = verify(open_probe_graph(file, {}))
+    assert {case["note"] for case in found["cases"] if not case["passed"]} >= {"not finite"}
+    with pytest.raises(GateError, match="not finite"):
+        judge(found)
 
 
 def test_a_length_beyond_the_model_is_one_line(bundle, tmp_path, capsys):

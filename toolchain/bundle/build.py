@@ -36,6 +36,7 @@ TRANSIENT = (
     "budget",
     "cuda_graphs",
     "compile",
+    "halves",
     *ENGINE,
 )
 

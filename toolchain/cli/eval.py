@@ -25,6 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             "attention",
             "cuda_graphs",
             "compile",
+            "halves",
             "limit",
             "trust",
             "seed",

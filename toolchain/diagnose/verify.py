@@ -1,5 +1,6 @@
 """Verification: each row gets the same logits in any batch, with any padding and in any order, and parity with FP32.
 
+On a CPU, a graph with float16 tensors runs with them rounded to float16 (graph/halves.py), as a GPU computes it.
 Every case is compared with the rows one by one, without padding. Differences are the largest of any logit.
 """
 
@@ -12,6 +13,7 @@ from toolchain.checkpoint.model import Source
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.diagnose.probe import ProbeGraph
 from toolchain.errors import GateError
+from toolchain.graph.halves import file_has_halves
 from toolchain.records.verify import CaseRecord, VerifyRecord
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.distance import Logits
@@ -37,11 +39,13 @@ def verify(probe: ProbeGraph) -> VerifyRecord:
     Raises:
         ToolchainError: the artefact cannot be run.
     """
-    with open_runtime(probe.backend, probe.model, **probe.choices) as infer:
+    halves = probe.backend == "ort" and probe.device == "cpu" and file_has_halves(probe.file)
+    with open_runtime(probe.backend, probe.model, **probe.choices, **({"halves": True} if halves else {})) as infer:
         cases = list(_cases(probe, infer))
     return {
         "artefact": str(probe.file),
         "precision": probe.precision,
+        "halves": halves,
         "rows": probe.rows,
         "cases": cases,
         "passed": all(case["passed"] for case in cases),

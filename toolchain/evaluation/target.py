@@ -18,6 +18,7 @@ from toolchain.checkpoint.tokenize import Encode, RemoteTexts
 from toolchain.engine.plan import check_plan, find_plan, is_plan
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
 from toolchain.files import sha256_json
+from toolchain.graph.halves import file_has_halves
 from toolchain.recipe import ATTENTIONS, Recipe
 from toolchain.recipe.options import RecipeValues, flag
 from toolchain.recipe.tables import BACKENDS, imported
@@ -75,7 +76,12 @@ class Target:
         """The keyword arguments of `open_runtime`; each backend has its own."""
         recipe = self.resolved.recipe
         attention = _attention(self.backend, recipe)
-        given = {"cuda_graphs": recipe.cuda_graphs, "compiled": recipe.compile, "attention": attention}
+        given = {
+            "cuda_graphs": recipe.cuda_graphs,
+            "compiled": recipe.compile,
+            "attention": attention,
+            "halves": recipe.halves,
+        }
         return {"device": self.device, "precision": self.precision} | {key: one for key, one in given.items() if one}
 
     @property
@@ -234,15 +240,19 @@ def _graph_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked:
 
     Raises:
         InputError: the bundle has no such file.
-        UsageError: the file has another precision than was asked for.
+        UsageError: the file has another precision than was asked for, or no float16 tensor for `--halves`.
     """
-    recipe, device = resolved.recipe, _device(backend, resolved.recipe.device)
-    file = recipe.file or choose_graph(bundle, asked or bundle.manifest["precision"], device, backend=backend)
+    recipe, wanted = resolved.recipe, asked or bundle.manifest["precision"]
+    device = "cpu" if recipe.halves else _device(backend, recipe.device)
+    chosen = typed_graph(wanted) if recipe.halves else choose_graph(bundle, wanted, device, backend=backend)
+    file = recipe.file or chosen
     precision = _precision_of(file)
     if recipe.file and asked not in (None, precision):
         raise UsageError(f"--precision {asked}: {file} is in {precision}. Leave one of them out.")
     kind = precision if file == "model.onnx" else file.removeprefix("model.").removesuffix(".onnx")
     graph = bundle.file(file)
+    if recipe.halves and not file_has_halves(graph):
+        raise UsageError(f"--halves: {file} has no float16 tensor. Leave it out, or choose model.fp16.onnx.")
     artefact: ArtefactDigest = {"file": file, "sha256": bundle.manifest["artefacts"][file]}
     return Target(
         resolved,
@@ -315,7 +325,8 @@ def _server_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked
 
 def _variant(recipe: Recipe, *kinds: str | None) -> str:
     """Return the name that distinguishes runs of one backend: `fp16.packed`, `int8.cpu`, `int8.plugin.graphs`."""
-    return ".".join(filter(None, [*kinds, "graphs" if recipe.cuda_graphs else None]))
+    flags = {"graphs": recipe.cuda_graphs, "halves": recipe.halves}
+    return ".".join(filter(None, [*kinds, *(name for name, given in flags.items() if given)]))
 
 
 def _attention(backend: str, recipe: Recipe) -> str | None:
@@ -364,8 +375,25 @@ def _refuse_options(backend: str, changes: RecipeValues) -> None:
         raise UsageError(f"--attention {changes['attention']}: only with --backend torch. Add it.")
     if changes.get("compile") and backend != "torch":
         raise UsageError("--compile: only with --backend torch. Add it.")
+    if changes.get("halves"):
+        _refuse_halves(backend, changes)
     if backend == "torch" and changes.get("file"):
         raise UsageError(f"--file {changes['file']}: torch runs the checkpoint. Leave it out, or choose --backend ort.")
+
+
+def _refuse_halves(backend: str, changes: RecipeValues) -> None:
+    """Refuse `--halves` where nothing is emulated, and measurements that concern the emulation only.
+
+    Raises:
+        UsageError: naming the other option.
+    """
+    if backend != "ort" or changes.get("device") not in (None, "auto", "cpu"):
+        raise UsageError("--halves: only with --backend ort on the CPU; a GPU computes float16 itself. Leave it out.")
+    for key in ("energy", "require_energy", "scenario"):
+        if changes.get(key):
+            raise UsageError(
+                f"{flag(key)}: not with --halves, which emulates float16 on the CPU. Leave one of them out."
+            )
 
 
 def _refuse_fixed(bundle: Bundle, changes: RecipeValues) -> None:

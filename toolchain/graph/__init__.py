@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -18,12 +19,14 @@ from toolchain.tensors import Array
 MAX_BYTES = 2**31 - 2**20
 
 
-def load(path: Path) -> ir.Model:
-    """Read an ONNX file.
+def load(path: Path | bytes) -> ir.Model:
+    """Read an ONNX file, or an ONNX message.
 
     Raises:
         InputError: the file is missing, or it is not an ONNX graph.
     """
+    if isinstance(path, bytes):
+        return ir.from_proto(onnx.load_model_from_string(path))
     try:
         return ir.load(path)
     except FileNotFoundError:

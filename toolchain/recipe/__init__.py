@@ -160,6 +160,7 @@ class Recipe:
     )
     hardware_compatible: str = option("none", "build a plan for other GPUs too", choices=HARDWARE)
     cuda_graphs: bool = option(False, "capture a CUDA graph of each shape and replay it")
+    halves: bool = option(False, "round float16 tensors to float16 on a CPU, as a GPU does (ort)")
     compile: bool = option(False, "compile the model with torch.compile (torch)")
     max_drop: float | None = option(
         None, "gate: refuse a larger drop of the task's metric, in points (1/100)", metavar="POINTS"

@@ -189,6 +189,8 @@ class Result(Scores, Speed):
     """Backend that ran: `torch`, `ort`, `trt`, `ort-trt`, `triton` or `service`."""
     device: str
     """`cpu`, `cuda:N`, or `remote` for a server."""
+    halves: NotRequired[bool]
+    """Whether float16 tensors were rounded to float16 on a CPU (`--halves`): speed is then that of the emulation."""
     precision: str
     """Number type: `fp32`, `fp16`, `bf16` or `int8`."""
     artefact: ArtefactDigest

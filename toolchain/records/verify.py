@@ -25,6 +25,8 @@ class VerifyRecord(TypedDict):
     """Path of the graph, plan or checkpoint."""
     precision: str
     """Precision of the artefact."""
+    halves: bool
+    """Whether float16 tensors were rounded to float16 on the CPU, which otherwise computes them in float32."""
     rows: str
     """The rows that were run, in words."""
     cases: list[CaseRecord]

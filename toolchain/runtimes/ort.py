@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from toolchain import graph
 from toolchain.errors import InputError, MachineError, UsageError, first_line
 from toolchain.graph.cuda import RIGHT_PADDED
+from toolchain.graph.halves import in_halves
 from toolchain.runtimes.device import choose_device, cpu_threads
 from toolchain.runtimes.io_binding import BoundSession
 from toolchain.tensors import Batch, Infer
@@ -92,6 +93,7 @@ def open_session(
     threads: int | None = None,
     spin: bool = True,
     cuda_graphs: bool = False,
+    halves: bool = False,
 ) -> "onnxruntime.InferenceSession":
     """Return a session that runs on `device`, after checking that it does.
 
@@ -103,6 +105,7 @@ def open_session(
         threads: processors to run on; None means all that the process may use.
         spin: keep the threads busy between runs, which is faster if nothing else needs the processors.
         cuda_graphs: capture and replay the work of runs whose options have a `gpu_graph_id` (io_binding.py).
+        halves: round float16 tensors to float16 on the CPU, which otherwise computes them in float32 (graph/halves.py).
 
     Raises:
         InputError: the graph cannot be loaded.
@@ -120,17 +123,23 @@ def open_session(
         options.optimized_model_filepath = str(optimised)
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
-    if place == "cpu" and is_half_qdq(model):
-        # ONNX Runtime lacks integer kernels between float16 tensors, and its search for them prevents the weights from
-        # being dequantized once at load time.
+    if place == "cpu" and (halves or is_half_qdq(model)):
+        # ONNX Runtime lacks integer kernels between float16 tensors, and its search for them moves Q/DQ nodes and
+        # prevents the weights from being dequantized once at load time.
         options.add_session_config_entry(FLOAT_QDQ, "1")
     provider: Any = CPU
     if place != "cpu":
         provider = (CUDA, cuda_options(place, graphs=cuda_graphs))
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    session = _load(model, options, provider)
+    session = _load(_in_halves(model) if halves else model, options, provider)
     _refuse_fallback(session, device, provider if isinstance(provider, str) else provider[0])
     return session
+
+
+def _in_halves(model: Path | bytes) -> bytes:
+    loaded = graph.load(model)
+    in_halves(loaded)
+    return graph.serialised(loaded)
 
 
 def _load(model: Path | bytes, options: Any, provider: Any) -> Any:
@@ -239,6 +248,7 @@ def open_ort(
     threads: int | None = None,
     spin: bool = True,
     cuda_graphs: bool = False,
+    halves: bool = False,
 ) -> Iterator[Infer]:
     """Yield `infer` of an ONNX graph.
 
@@ -248,12 +258,14 @@ def open_ort(
     Raises:
         InputError: the graph cannot be loaded, or (from `infer`) it cannot run a batch.
         MachineError: it would run on another device than asked.
-        UsageError: CUDA graphs were asked for on a CPU.
+        UsageError: CUDA graphs were asked for on a CPU, or emulated float16 on a GPU.
     """
     place = choose_device(device, cuda=CUDA in import_onnxruntime().get_available_providers())
     if cuda_graphs and place == "cpu":
         raise UsageError("--cuda-graphs: a CPU has no CUDA graphs. Leave the option out, or choose --device cuda.")
-    session = open_session(model, device=place, cuda_graphs=cuda_graphs, threads=threads, spin=spin)
+    if halves and place != "cpu":
+        raise UsageError(f"--halves: {place} computes float16 itself. Leave it out, or choose --device cpu.")
+    session = open_session(model, device=place, cuda_graphs=cuda_graphs, threads=threads, spin=spin, halves=halves)
     names = {entry.name for entry in session.get_inputs()}
     right_padded = RIGHT_PADDED in session.get_modelmeta().custom_metadata_map
     runs = [_unbound(session) if place == "cpu" else BoundSession(session, place, graphs=cuda_graphs).run]

@@ -6,7 +6,8 @@ from toolchain.records.verify import VerifyRecord
 
 def verified(record: VerifyRecord) -> None:
     """Print each case with its difference and its tolerance."""
-    table = titled(f"{record['artefact']}, {record['rows']}")
+    emulated = ", float16 rounded on the CPU" if record["halves"] else ""
+    table = titled(f"{record['artefact']}, {record['rows']}{emulated}")
     for heading in ("case", "difference", "tolerance", "", "note"):
         table.add_column(heading, justify="right" if heading in ("difference", "tolerance") else "left")
     for case in record["cases"]:

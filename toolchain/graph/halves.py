@@ -1,0 +1,112 @@
+"""The arithmetic of float16 on a CPU.
+
+ONNX Runtime's CPU provider lacks kernels for float16. It computes such nodes in float32 and removes the casts between
+them, so a value of 1e5 stays 1e5 where a GPU computes infinity. `in_halves` writes the rounding into a float32 graph: a
+Cast to float16 and one back follow each node that computes a float16 tensor. No optimisation removes such a pair,
+because it changes values.
+
+A node itself computes in float32 and rounds once, like a GPU's GEMM with float32 accumulators. A value from 65,520
+becomes infinity. Values below 6.1e-5 lose bits and those below 3e-8 become 0, as on a GPU, which keeps float16's
+subnormal numbers. The result of a GPU can still differ: a kernel that computes several nodes may round less often, and
+one with float16 accumulators rounds more often.
+"""
+
+from pathlib import Path
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from toolchain import graph
+from toolchain.graph.fp16 import FLOAT, HALF
+
+# Operators whose outputs hold only values of their inputs, which are rounded already.
+MOVES = {
+    "Concat",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "GatherElements",
+    "GatherND",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+}
+
+# Attributes that name the type of an output.
+TYPES = ("to", "dtype", "output_dtype")
+
+
+def file_has_halves(file: Path) -> bool:
+    """Return whether a graph has float16 tensors.
+
+    Raises:
+        InputError: the file is missing, or it is not an ONNX graph.
+    """
+    model = graph.load(file)
+    values = [*model.graph.initializers.values(), *(value for node in model.graph for value in node.outputs)]
+    return any(value.dtype is HALF for value in values)
+
+
+def in_halves(model: ir.Model) -> int:
+    """Compute every float16 tensor in float32 and round it to float16, in place; return the number of such tensors.
+
+    A rounded tensor keeps its name. The graph then has float32 tensors only, so that a CPU runs it fast.
+    """
+    computed = to_float(model)
+    for value in computed:
+        _round(model, value)
+    return len(computed)
+
+
+def to_float(model: ir.Model) -> list[ir.Value]:
+    """Make every float16 tensor a float32 one, in place; return those that a node computes.
+
+    Without the rounding of `in_halves`, the graph computes what float16 tensors would hold if they had no limits.
+    """
+    if any(value.dtype is None for node in model.graph for value in node.outputs):
+        common.ShapeInferencePass()(model)  # it infers types too
+    for value in model.graph.initializers.values():
+        if value.dtype is HALF and value.const_value is not None:
+            value.const_value = _in_float32(value.const_value)
+            value.dtype = FLOAT
+    computed = []
+    for node in model.graph:
+        _retype_attributes(node)
+        for value in node.outputs:
+            if value.dtype is HALF:
+                value.dtype = FLOAT
+                computed += [value] if node.op_type not in MOVES else []
+    return computed
+
+
+def _in_float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    return ir.tensor(tensor.numpy().astype("float32"), name=tensor.name)
+
+
+def _retype_attributes(node: ir.Node) -> None:
+    """Replace float16 by float32 in the attributes of a node."""
+    for name, attribute in list(node.attributes.items()):
+        if name in TYPES and attribute.value == HALF:
+            node.attributes[name] = ir.AttrInt64(name, int(FLOAT))
+        elif attribute.type is ir.AttributeType.TENSOR and attribute.value.dtype is HALF:
+            node.attributes[name] = ir.AttrTensor(name, _in_float32(attribute.value))
+
+
+def _round(model: ir.Model, value: ir.Value) -> None:
+    """Round a value to float16 and back for all that read it; the result has the value's name."""
+    down = ir.node("Cast", [value], {"to": int(HALF)}, name=f"{value.name}.to_float16")
+    up = ir.node("Cast", [down.outputs[0]], {"to": int(FLOAT)}, name=f"{value.name}.from_float16")
+    half, rounded = down.outputs[0], up.outputs[0]
+    value.replace_all_uses_with(rounded, replace_graph_outputs=True)
+    down.replace_input_with(0, value)
+    half.name, half.dtype, half.shape = f"{value.name}.float16", HALF, value.shape
+    rounded.dtype, rounded.shape = FLOAT, value.shape
+    rounded.name, value.name = value.name, f"{value.name}.unrounded"
+    node = value.producer()
+    assert node is not None  # only values that a node computes are rounded
+    model.graph.insert_after(node, [down, up])
