@@ -29,7 +29,7 @@ from toolchain.recipe import Recipe
 from toolchain.recipe.options import RecipeValues
 from toolchain.records.demo import DemoRecord
 from toolchain.records.energy import EnergyBlock
-from toolchain.records.result import Agreement, FileDigest, Result, Speed, Timing
+from toolchain.records.result import Agreement, FileDigest, Result, Speed, Timing, WhatRan
 from toolchain.records.roofline import RooflineBlock
 from toolchain.report.html import html
 from toolchain.report.inputs import Material
@@ -72,13 +72,7 @@ def evaluate(changes: RecipeValues, *, bundle: Path | None = None, tell: Callabl
         "n": len(rows),
         "data_sha256": rows.digest,
         "predictions": kept,
-        "model": resolved.source.name,
-        "backend": target.backend,
-        "device": target.device,
-        "halves": recipe.halves,
-        "precision": target.precision,
-        "artefact": target.artefact,
-        "variant": target.variant,
+        **_what_ran(target),
         "primary": resolved.task.primary,
         **evaluation.score(found, resolved.task, seed=recipe.seed),
         "agreement": _agreement(target, rows, references, found, kept),
@@ -103,6 +97,19 @@ def command_of(changes: RecipeValues, bundle: Path | None) -> str:
     asked = {key: value for key, value in changes.items() if value is not None and not (bundle and key == "model")}
     sets = [part for key, value in asked.items() for part in ("--set", f"{key}={json.dumps(value)}")]
     return shlex.join(["toolchain", "eval", *([str(bundle)] if bundle else []), *sets])
+
+
+def _what_ran(target: Target) -> WhatRan:
+    """Return the keys of a result that say what ran, and where."""
+    return {
+        "model": target.resolved.source.name,
+        "backend": target.backend,
+        "device": target.device,
+        "halves": target.resolved.recipe.halves,
+        "precision": target.precision,
+        "artefact": target.artefact,
+        "variant": target.variant,
+    }
 
 
 def _measure(

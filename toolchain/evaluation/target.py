@@ -375,25 +375,8 @@ def _refuse_options(backend: str, changes: RecipeValues) -> None:
         raise UsageError(f"--attention {changes['attention']}: only with --backend torch. Add it.")
     if changes.get("compile") and backend != "torch":
         raise UsageError("--compile: only with --backend torch. Add it.")
-    if changes.get("halves"):
-        _refuse_halves(backend, changes)
     if backend == "torch" and changes.get("file"):
         raise UsageError(f"--file {changes['file']}: torch runs the checkpoint. Leave it out, or choose --backend ort.")
-
-
-def _refuse_halves(backend: str, changes: RecipeValues) -> None:
-    """Refuse `--halves` where nothing is emulated, and measurements that concern the emulation only.
-
-    Raises:
-        UsageError: naming the other option.
-    """
-    if backend != "ort" or changes.get("device") not in (None, "auto", "cpu"):
-        raise UsageError("--halves: only with --backend ort on the CPU; a GPU computes float16 itself. Leave it out.")
-    for key in ("energy", "require_energy", "scenario"):
-        if changes.get(key):
-            raise UsageError(
-                f"{flag(key)}: not with --halves, which emulates float16 on the CPU. Leave one of them out."
-            )
 
 
 def _refuse_fixed(bundle: Bundle, changes: RecipeValues) -> None:

@@ -218,6 +218,7 @@ class Recipe:
             )
         self._check_server()
         self._check_columns()
+        self._check_halves()
 
     def _check_columns(self) -> None:
         if self.task == "custom" and not (self.text_column and self.label_column):
@@ -282,6 +283,17 @@ class Recipe:
             raise UsageError("--rate and --energy-batch-sizes: only with --energy. Add it, or leave them out.")
         if self.rate is not None and self.batch_sizes:
             raise UsageError("--rate: not with --energy-batch-sizes: requests at a fixed rate come one by one.")
+
+    def _check_halves(self) -> None:
+        if not self.halves:
+            return
+        if self.backend not in (None, "ort") or self.device not in ("auto", "cpu"):
+            raise UsageError(
+                "--halves: only with --backend ort on the CPU; a GPU computes float16 itself. Leave it out."
+            )
+        if self.wants_energy or self.scenario:
+            option = "--scenario" if self.scenario else "--energy"
+            raise UsageError(f"{option}: not with --halves, which emulates float16 on the CPU. Leave one of them out.")
 
     def _check_scenario(self) -> None:
         given = {name: getattr(self, name) for name in MLPERF[1:] if getattr(self, name) is not None}

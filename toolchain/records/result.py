@@ -168,21 +168,9 @@ class Scores(TypedDict):
     for F1 and Matthews' correlation, a bootstrap for other correlations."""
 
 
-class Result(Scores, Speed):
-    """One backend on one split of one task."""
+class WhatRan(TypedDict):
+    """What ran, and where."""
 
-    schema: int
-    """Version of this format: 1."""
-    task: str
-    """Name of the task."""
-    split: str
-    """Name of the split."""
-    n: int
-    """Number of rows."""
-    data_sha256: str
-    """SHA-256 of the texts and labels of the rows."""
-    predictions: NotRequired[FileDigest]
-    """Row ids, logits, references and predicted labels or numbers, as a NumPy `.npz` beside the result."""
     model: str
     """Hub id or path of the checkpoint."""
     backend: str
@@ -197,6 +185,23 @@ class Result(Scores, Speed):
     """What ran."""
     variant: str
     """Precision and what else distinguishes runs of one backend: `int8.cpu`, `fp16.packed`, `int8.graphs`."""
+
+
+class Result(WhatRan, Scores, Speed):
+    """One backend on one split of one task."""
+
+    schema: int
+    """Version of this format: 1."""
+    task: str
+    """Name of the task."""
+    split: str
+    """Name of the split."""
+    n: int
+    """Number of rows."""
+    data_sha256: str
+    """SHA-256 of the texts and labels of the rows."""
+    predictions: NotRequired[FileDigest]
+    """Row ids, logits, references and predicted labels or numbers, as a NumPy `.npz` beside the result."""
     primary: str
     """The task's main metric, which gates compare; a key of `metrics`."""
     agreement: Agreement

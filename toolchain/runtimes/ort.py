@@ -124,8 +124,7 @@ def open_session(
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     if place == "cpu" and (halves or is_half_qdq(model)):
-        # ONNX Runtime lacks integer kernels between float16 tensors, and its search for them moves Q/DQ nodes and
-        # prevents the weights from being dequantized once at load time.
+        # It lacks integer kernels in float16; its search for them moves Q/DQ nodes and keeps the weights in int8.
         options.add_session_config_entry(FLOAT_QDQ, "1")
     provider: Any = CPU
     if place != "cpu":
