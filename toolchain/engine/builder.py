@@ -1,6 +1,7 @@
 """TensorRT's builder: from a graph to a plan, with the log of the build and the counts of the layers."""
 
 import contextlib
+import json
 import logging
 import signal
 import threading
@@ -12,7 +13,8 @@ from typing import Any
 
 from toolchain.engine.api import LogCollector, create, make_logger, network_flags, preload_cublas
 from toolchain.engine.config import Options, Shapes, configure, save_timing_cache
-from toolchain.engine.inspector import count_layers, names_only
+from toolchain.engine.inspector import count_layers
+from toolchain.engine.kernels import count_kernels, kernel_list, parse_kernels
 from toolchain.engine.releases import release_of
 from toolchain.errors import InputError, MachineError
 from toolchain.progress import bar
@@ -23,10 +25,9 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Built:
-    """A plan, its layers as text and their counts, and the log and duration of the build.
+    """A plan, its layers as JSON and their counts, and the log and duration of the build.
 
-    `layers` is the JSON of the engine inspector; of TensorRT-RTX, whose inspector needs a GPU, the message in the
-    builder's log that lists the layers (LogCollector.layer_lists), for the first profile.
+    `layers` is the JSON of the engine inspector; of TensorRT-RTX, whose inspector needs a GPU, that of a KernelList.
     """
 
     plan: bytes
@@ -105,8 +106,9 @@ class Builder:
             save_timing_cache(config, timing)
         data = bytes(plan)
         if options.target is not None:
-            layers = self.messages.layer_lists[0]
-            return Built(data, layers, self.messages, seconds, names_only(layers.count("LayerType: ")))
+            lists = self.messages.layer_lists
+            found = kernel_list(lists, f"{self._name} {self.trt.__version__}")
+            return Built(data, json.dumps(found), self.messages, seconds, count_kernels(parse_kernels(lists[0])))
         layers = self.inspect(data)
         return Built(data, layers, self.messages, seconds, count_layers(layers))
 

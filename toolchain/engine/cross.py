@@ -14,7 +14,7 @@ def compile_static(graph: bytes, sm: int, shapes: dict[str, tuple[int, ...]], *,
         names = [value.name for value in graph.load(file).graph.inputs]
         built = compile_static(file.read_bytes(), 75, dict.fromkeys(names, (32, 128)), where=file.name)
         built.plan     # bytes
-        built.layers   # text: "Layers:", a line for each layer, an empty line, then the bindings
+        built.messages.layer_lists[0]   # for kernels.parse_kernels
 
     Args:
         graph: the bytes of the ONNX file, with its weights.

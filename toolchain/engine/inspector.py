@@ -36,7 +36,7 @@ def count_layers(text: str) -> LayerCounts:
     layers = json.loads(text).get("Layers", [])
     detailed = [layer for layer in layers if isinstance(layer, dict)]
     if layers and not detailed:
-        return names_only(len(layers))
+        return _names_only(len(layers))
     gemms = [layer for layer in detailed if is_gemm(layer)]
     verdicts = [(str(layer.get("Name", "")), is_int8(layer)) for layer in gemms]
     integer = [name for name, verdict in verdicts if verdict]
@@ -53,8 +53,7 @@ def count_layers(text: str) -> LayerCounts:
     }
 
 
-def names_only(layers: int) -> LayerCounts:
-    """Return the counts of an engine of which only the number of layers is known."""
+def _names_only(layers: int) -> LayerCounts:
     return {
         "layers": layers,
         "by_type": None,
