@@ -1,20 +1,31 @@
-"""The judge: a graph compiled by TensorRT-RTX for a GPU that this machine lacks, and the layers that it compiled."""
+"""A graph compiled by TensorRT-RTX for a GPU that this machine lacks, and the kernels that it compiled."""
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
 
 from toolchain.engine.builder import Builder, Built
 from toolchain.engine.config import Options
+from toolchain.engine.kernels import Kernel, parse_kernels
 from toolchain.engine.releases import import_release
+from toolchain.graph import serialised
 
 
-def compile_static(graph: bytes, sm: int, shapes: dict[str, tuple[int, ...]], *, where: str = "graph") -> Built:
+def compile_kernels(model: ir.Model, sm: int, *, batch: int, length: int, where: str = "graph") -> list[Kernel]:
+    """Return the kernels of an encoder's graph for `batch` rows of `length` tokens.
+
+    Raises:
+        ToolchainError: as compile_static.
+    """
+    shapes = {str(value.name): (batch, length) for value in model.graph.inputs}
+    built = compile_static(serialised(model), sm, shapes, where=where)
+    return parse_kernels(built.messages.layer_lists[0])
+
+
+def compile_static(graph: bytes, sm: int, shapes: Mapping[str, tuple[int, ...]], *, where: str = "graph") -> Built:
     """Compile an ONNX graph for inputs of fixed shapes, so that every dimension in the list of layers is a number.
 
-    A plan of fixed shapes is for looking at; bundle/engine_step.py builds those that serve. For all inputs of an
-    encoder's graph at 32 rows of 128 tokens:
-
-        names = [value.name for value in graph.load(file).graph.inputs]
-        built = compile_static(file.read_bytes(), 75, dict.fromkeys(names, (32, 128)), where=file.name)
-        built.plan     # bytes
-        built.messages.layer_lists[0]   # for kernels.parse_kernels
+    A plan of fixed shapes is for looking at; bundle/engine_step.py builds those that serve.
 
     Args:
         graph: the bytes of the ONNX file, with its weights.

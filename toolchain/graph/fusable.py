@@ -54,12 +54,12 @@ def attention_faults(model: ir.Model, *, max_length: int) -> list[str]:
     Scaling that is folded into weights cannot be distinguished from missing scaling, so only scaling in the wrong place
     is reported.
     """
-    gemms = [node for node in attention_gemms(model) if not _is_linear(node)]
+    gemms = _gemms_of_activations(model)
     if not gemms:
         return ["no attention: the graph has no GEMM of two activations"]
     if not any(_is_fast(value) for node in gemms for value in node.inputs):
         return ["float32 GEMMs are not fused: convert the graph to float16 first"]
-    blocks = list(_blocks(model, gemms))
+    blocks = attention_blocks(model)
     found = {node for block in blocks for node in (block.first, block.second)}
     faults = [f"{node.name}: not part of GEMM, softmax, GEMM" for node in gemms if node not in found]
     for block in blocks:
@@ -68,12 +68,19 @@ def attention_faults(model: ir.Model, *, max_length: int) -> list[str]:
     return faults + list(_residual_faults(model, {node for block in blocks for node in block.before}))
 
 
-def _blocks(model: ir.Model, gemms: list[ir.Node]) -> Iterator[AttentionBlock]:
+def attention_blocks(model: ir.Model) -> list[AttentionBlock]:
+    """Return the attentions of a graph in graph order: a GEMM, a softmax and a GEMM with few nodes in between."""
+    gemms, found = _gemms_of_activations(model), []
     for softmax in nodes(model, "Softmax"):
         above = _path(softmax, gemms, up=True, depth=DEPTH)
         below = _path(softmax, gemms, up=False, depth=DEPTH)
         if above and below:
-            yield AttentionBlock(above[-1], above[:-1], softmax, below[:-1], below[-1])
+            found.append(AttentionBlock(above[-1], above[:-1], softmax, below[:-1], below[-1]))
+    return found
+
+
+def _gemms_of_activations(model: ir.Model) -> list[ir.Node]:
+    return [node for node in attention_gemms(model) if not _is_linear(node)]
 
 
 def _path(node: ir.Node, gemms: list[ir.Node], *, up: bool, depth: int) -> list[ir.Node] | None:

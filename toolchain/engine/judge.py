@@ -1,0 +1,99 @@
+"""The judge of a compiled graph: what the compiler did not do as the graph asks, by the ONNX nodes of its kernels.
+
+A graph with Q/DQ nodes compiles also where the compiler finds no INT8 kernel for it: it then dequantizes and computes
+in float16, without a warning. Only its list of kernels shows that.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from toolchain.engine.kernels import MULTIPLYING, Kernel
+from toolchain.graph import nodes
+from toolchain.graph.fusable import attention_blocks
+from toolchain.records.bundle import QuantizedGemms
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a typed graph asks of the compiler.
+
+    `gemms`: the names of all its GEMMs. `integers`: those to compute in INT8; `recorded`: their number as the quantizer
+    recorded it. `attentions`: the two GEMMs of each attention to compute in one kernel, in INT8 if both are in
+    `integers`.
+    """
+
+    gemms: frozenset[str]
+    integers: frozenset[str]
+    recorded: int
+    attentions: tuple[tuple[str, str], ...]
+
+
+def wanted(model: ir.Model, quantized: QuantizedGemms | None) -> Wanted:
+    """Return what a typed graph asks; `quantized` is the record of its quantization, None for a graph in float16.
+
+    All GEMMs but those of the head and those that the quantizer was told to keep are to be in INT8. Attention is to be
+    fused in each layer that computes all tokens, not in one that computes the first token only.
+    """
+    integers: frozenset[str] = frozenset()
+    if quantized is not None:
+        integers = frozenset(str(node.name) for node in nodes(model, "MatMul")) - set(quantized["kept"])
+    attentions = []
+    for block in attention_blocks(model):
+        pair = (str(block.first.name), str(block.second.name))
+        shape = block.softmax.outputs[0].shape
+        one_token = shape is not None and len(shape) > 1 and shape[-2] == 1
+        if not one_token and (quantized is None or (pair[0] in integers) == (pair[1] in integers)):
+            attentions.append(pair)
+    recorded = 0 if quantized is None else quantized["linear"] + quantized["attention"]
+    gemms = frozenset(str(node.name) for node in nodes(model, "MatMul", "Gemm"))
+    return Wanted(gemms, integers, recorded, tuple(attentions))
+
+
+def judge(kernels: list[Kernel], asked: Wanted) -> list[str]:
+    """Return what the compiler did not do as the graph asks, each as a text that names a node; empty if it did all."""
+    return [
+        *_missing(asked),
+        *_not_integer(kernels, asked),
+        *_not_fused(kernels, asked),
+        *_unsuited(kernels, asked),
+    ]
+
+
+def _missing(asked: Wanted) -> Iterator[str]:
+    if len(asked.integers) != asked.recorded:
+        yield f"the graph has {len(asked.integers)} GEMMs of the {asked.recorded} that were quantized"
+
+
+def _not_integer(kernels: list[Kernel], asked: Wanted) -> Iterator[str]:
+    """Yield the GEMMs that lie in no kernel, or in one whose operands are not both int8."""
+    for name in sorted(asked.integers):
+        holding = [kernel for kernel in kernels if kernel.kind in MULTIPLYING and name in kernel.nodes]
+        if not holding:
+            yield f"{name}: no kernel computes it as a GEMM"
+        for kernel in holding:
+            if kernel.precision != "int8":
+                operands = " by ".join(operand.datatype for operand in kernel.operands)
+                yield f"{name}: not in INT8, because its kernel multiplies {operands}"
+
+
+def _not_fused(kernels: list[Kernel], asked: Wanted) -> Iterator[str]:
+    """Yield the attentions that are not in one kernel, or that do not read and write int8."""
+    fused = [kernel for kernel in kernels if kernel.kind == "attention"]
+    for pair in asked.attentions:
+        holding = [kernel for kernel in fused if set(pair) <= set(kernel.nodes)]
+        if len(holding) != 1:
+            yield f"{pair[0]}: attention is not fused with {pair[1]} into one kernel"
+        elif set(pair) <= asked.integers and (written := holding[0].outputs[0].datatype) != "int8":
+            yield f"{pair[0]}: the fused attention writes {written}, and not int8"
+
+
+def _unsuited(kernels: list[Kernel], asked: Wanted) -> Iterator[str]:
+    """Yield the GEMMs that became convolutions, for which there is no INT8 kernel, and those in float32."""
+    for kernel in kernels:
+        names = [name for name in kernel.nodes if name in asked.gemms] or [kernel.name]
+        if kernel.kind == "convolution":
+            yield f"{', '.join(names)}: compiled as a convolution in {kernel.precision}"
+        elif kernel.precision == "fp32":
+            yield f"{', '.join(names)}: in float32, which Turing cannot multiply"
