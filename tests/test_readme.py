@@ -1,14 +1,17 @@
 """The commands of the README and the guides run as they are written; every command is described; links work."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from toolchain.cli import COMMANDS
+from toolchain.ship.folder import check_folder
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -19,22 +22,75 @@ BLOCKS = re.findall(r"```sh tested\n(.*?)```", README + GUIDES, re.DOTALL)
 FIRST, *OTHERS = BLOCKS
 
 
+@pytest.fixture(scope="module")
+def clone(root, tmp_path_factory):
+    """A copy of the repository, in whose root a user types what the documents say."""
+    kept = (".git", ".venv", ".*_cache", "__pycache__", ".hypothesis", "results", "build")
+    place = tmp_path_factory.mktemp("clone") / "toolchain"
+    return shutil.copytree(root, place, symlinks=True, ignore=shutil.ignore_patterns(*kept))
+
+
+def typed(code, clone, commands):
+    """Run lines of a shell in the clone's root, which is on the import path too, as for `python -m` and a notebook."""
+    environment = {**os.environ, "PYTHONPATH": str(clone), "PATH": f"{commands}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-euc", code], cwd=clone, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.parametrize(
     "block",
     [FIRST, *(pytest.param(block, marks=pytest.mark.slow) for block in OTHERS)],
     ids=lambda block: block.split("\n")[0][:40],
 )
-def test_its_commands_run(block, tmp_path, root, commands, demo_bundle):
+def test_its_commands_run(block, clone, commands, demo_bundle):
     if block != FIRST:  # whose commands begin with nothing; the others find the model exported
-        for place in ("checked", "engines/build/demo-demo-int8"):
-            if place in block or ("build -m demo --task demo --precision int8\n" in block and place != "checked"):
-                shutil.copytree(demo_bundle, tmp_path / place)
-    (tmp_path / "engines").mkdir(exist_ok=True)
-    for recipe in (root / "engines").glob("*.toml"):
-        shutil.copy(recipe, tmp_path / "engines")
-    environment = {**os.environ, "PYTHONPATH": str(root), "PATH": f"{commands}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-euc", block], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+        for place in (clone / "checked", clone / "engines/build/demo-demo-int8"):
+            if not place.exists():
+                shutil.copytree(demo_bundle, place)
+    typed(block, clone, commands)
+
+
+@pytest.mark.slow
+def test_the_service_answers_as_the_readme_shows(clone, commands):
+    """The two lines of the block with `curl`, on a free port, after the block that builds the bundle."""
+    typed(FIRST.split("toolchain eval")[0], clone, commands)
+    serve, curl = re.search(r"^(toolchain serve \S+).*\n(curl .*)$", README, re.MULTILINE).groups()
+    environment = {**os.environ, "PYTHONPATH": str(clone), "PATH": f"{commands}:{os.environ['PATH']}"}
+    command = [*serve.split(), "--http-port", "0", "--no-grpc", "--json"]
+    with subprocess.Popen(command, cwd=clone, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            address = json.loads(process.stdout.readline())["http"]
+            answer = json.loads(typed(curl.replace("http://127.0.0.1:8000", address), clone, commands))
+        finally:
+            process.terminate()
+    assert answer["label"] == "positive"
+    assert answer["score"] > 0.9
+
+
+@pytest.mark.slow
+def test_a_build_still_works_in_the_root_after_all_of_that(clone):
+    """In new processes, which import what Python finds from the root: no folder may stand in a package's place."""
+    code = (
+        "import toolchain; print(toolchain.build(model='demo', task='demo', precision='fp32', output='again')['done'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=clone, capture_output=True, text=True)
+    assert (done.returncode, "export" in done.stdout) == (0, True), done.stderr
+
+
+def test_no_folder_of_the_root_and_none_that_documents_write_has_the_name_of_a_package(root):
+    written = re.findall(r"(?:-o|--output) ([\w-]+)\b(?!\.)", README + GUIDES + (root / "docker/README.md").read_text())
+    ours = {path.name for path in root.iterdir() if path.is_dir() and path.name.isidentifier()}
+    assert {"repository", "service"} <= set(written)
+    # Packages such as these are sometimes installed by mistake, and win over a folder without code.
+    for name in sorted({*written, *ours} - {"toolchain", "docs", "tests"}):
+        check_folder(Path(name))
+
+
+def test_what_documents_write_into_the_root_is_not_seen_by_git(root):
+    ignored = (root / ".gitignore").read_text().split()
+    written = re.findall(r"(?:-o|--output) ([\w-]+)\b(?!\.)", "".join(BLOCKS))
+    assert [name for name in written if f"/{name}/" not in ignored] == []
 
 
 def test_the_guide_to_commands_names_each(root):

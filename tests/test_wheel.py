@@ -48,3 +48,13 @@ def test_wheel_has_no_caches(names: set[str]) -> None:
 def test_workspace_folders_hold_no_python(root: Path, folder: str) -> None:
     assert (root / folder).is_dir()
     assert list((root / folder).rglob("*.py")) == []
+
+
+def test_an_editable_install_puts_toolchain_alone_on_the_import_path(root: Path, tmp_path: Path) -> None:
+    code = f"from hatchling.build import build_editable; print(build_editable({str(tmp_path)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    wheel = zipfile.ZipFile(tmp_path / done.stdout.split()[-1])
+    (path,) = (wheel.read(name).decode().split() for name in wheel.namelist() if name.endswith(".pth"))
+    (folder,) = map(Path, path)
+    assert [entry.name for entry in folder.iterdir()] == ["toolchain"]
+    assert (folder / "toolchain").samefile(root / "toolchain")

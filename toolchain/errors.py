@@ -10,6 +10,8 @@ A message reads `<where>: <what, with the value>. <what to do>.` The user sees n
 a bug in this project and keeps its traceback.
 """
 
+import sys
+
 
 class ToolchainError(Exception):
     """Base of the errors whose message is written for the user."""
@@ -43,6 +45,33 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an exception's message, or the name of its class if it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return the exception that an exception was raised for, at the end of the chain of causes."""
+    while inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        error = inner
+    return error
+
+
+def why_not_imported(error: BaseException) -> str:
+    """Return why an import failed and what to do, from the innermost cause: libraries hide it behind their own names.
+
+    A folder without code that stands where Python looks for packages is imported as one, if the package of its name is
+    not installed. Such a folder is named.
+    """
+    inner = innermost(error)
+    # `obj` is the module of an AttributeError.
+    name = inner.name if isinstance(inner, ImportError) else getattr(getattr(inner, "obj", None), "__name__", None)
+    package = sys.modules.get(str(name).partition(".")[0])
+    if package and not getattr(package, "__file__", None) and (folders := list(getattr(package, "__path__", ()))):
+        return (
+            f"the folder {folders[0]} was imported in the place of the Python package {package.__name__}. "
+            "Rename the folder, or start in another one."
+        )
+    if isinstance(inner, ModuleNotFoundError) and name:
+        return f"the Python package {name} is not installed. Install it."
+    return f"a library cannot be imported ({type(inner).__name__}: {first_line(inner)}). Install it again."
 
 
 # Ctrl-C: 128 + SIGINT, as shells number it.

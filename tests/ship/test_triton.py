@@ -12,6 +12,7 @@ from toolchain.cli import main
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.ship import install
 from toolchain.ship.config import read_config
+from toolchain.ship.folder import check_folder
 from toolchain.ship.options import Options
 from toolchain.ship.triton import ship
 
@@ -260,3 +261,20 @@ def test_help_names_each_option(capsys):
         main(["ship", "triton", "--help"])
     shown = capsys.readouterr().out
     assert all(f"--{name.replace('_', '-')}" in shown for name in Options.names())
+
+
+@pytest.mark.parametrize("name", ["triton", "torch", "onnx"])
+def test_a_folder_with_the_name_of_a_package_is_refused(demo_bundle, tmp_path, name):
+    with pytest.raises(UsageError, match=rf"--output .*/{name}: \S+ imports a Python package of this name"):
+        ship(demo_bundle, tmp_path / name, Options(backend="python"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dependency_that_is_not_installed_counts_too(tmp_path, monkeypatch):
+    info = tmp_path / "library-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text('Name: library\nVersion: 1.0\nRequires-Dist: Fast_Parser>=2; extra == "fast"\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UsageError, match="library imports a Python package of this name"):
+        check_folder(tmp_path / "fast_parser")
+    check_folder(tmp_path / "repository")

@@ -6,7 +6,7 @@ import sys
 from toolchain import __version__
 from toolchain.cli.commands import COMMANDS
 from toolchain.cli.output import log, set_up_logging
-from toolchain.errors import INTERRUPTED, ToolchainError
+from toolchain.errors import INTERRUPTED, MachineError, ToolchainError, why_not_imported
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,6 +25,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of stdout, such as `head`, has ended
         sys.stderr.close()
         return 1
+    except ImportError as error:
+        if (error.name or "").startswith("toolchain"):
+            raise
+        return _fail(f"{args.typed}: {why_not_imported(error)}", MachineError.exit_code, args.verbose)
     except OSError as error:
         place = error.filename or "file system"
         return _fail(f"{place}: {error.strerror or error}. Fix that and try again.", 1, args.verbose)

@@ -14,6 +14,7 @@ from toolchain.engine.plan import is_plan
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
 from toolchain.files import replacing
 from toolchain.records.ship import ServiceRecord
+from toolchain.ship.folder import check_folder
 
 TEMPLATES = Path(__file__).parent / "image"
 TAG = re.compile(r"[a-z0-9]+(?:[._/:-][a-zA-Z0-9]+)*")
@@ -36,6 +37,7 @@ def ship_service(
         InputError: the bundle is incomplete, `output` contains something else, or another run is writing it.
         UsageError: the name is not a valid model name, or the backend is trt and the bundle has no plan.
     """
+    check_folder(output)
     bundle = open_bundle(place, trust=trust)
     manifest = bundle.manifest
     model_name = name or bundle.name

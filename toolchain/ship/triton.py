@@ -17,6 +17,7 @@ from toolchain.records.ship import Provenance, StartRecord, TokenizerSettings, T
 from toolchain.runtimes.environment import version_of
 from toolchain.ship.config import config_text
 from toolchain.ship.engine import Engine, find_engine
+from toolchain.ship.folder import check_folder
 from toolchain.ship.install import LABELS, Content, Model, write_models
 from toolchain.ship.launch import ARGUMENTS, REQUIREMENTS, readme, requirements, start
 from toolchain.ship.models import PROVENANCE, configurations, names
@@ -40,6 +41,7 @@ def ship(path: Path, repository: Path, options: Options, *, trust: str | None = 
     Raises:
         ToolchainError: see errors.py.
     """
+    check_folder(repository)
     bundle = open_bundle(path, trust=trust)
     resolved = resolve_bundle(bundle, recorded(bundle, {}))
     name = options.name or bundle.name
