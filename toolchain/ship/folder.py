@@ -1,6 +1,8 @@
 """The name of a folder that `ship` writes."""
 
+import functools
 import re
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -20,7 +22,7 @@ def check_folder(folder: Path) -> None:
         UsageError: an installed distribution has a package of this name, or uses one.
     """
     name = folder.resolve().name
-    user = OPTIONAL.get(name) or _user_of(name)
+    user = OPTIONAL.get(name) or _users(tuple(sys.path)).get(_normal(name))
     if user:
         raise UsageError(
             f"--output {folder}: {user} imports a Python package of this name, and Python that is started beside the "
@@ -28,14 +30,14 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def _user_of(name: str) -> str | None:
-    """Return an installed distribution that has a package `name` or may need the distribution `name`."""
-    if owners := metadata.packages_distributions().get(name):
-        return owners[0]
-    for one in metadata.distributions():
-        if _normal(name) in {_normal(re.split(r"[^\w.-]", text, maxsplit=1)[0]) for text in one.requires or ()}:
-            return str(one.metadata["Name"])
-    return None
+@functools.cache
+def _users(path: tuple[str, ...]) -> dict[str, str]:
+    """Return the name of a package -> an installed distribution that has it, or may need the distribution so called."""
+    found = {}
+    for one in metadata.distributions(path=list(path)):
+        for text in one.requires or ():
+            found[_normal(re.split(r"[^\w.-]", text, maxsplit=1)[0])] = str(one.metadata["Name"])
+    return found | {_normal(name): owners[0] for name, owners in metadata.packages_distributions().items()}
 
 
 def _normal(name: str) -> str:
