@@ -74,7 +74,7 @@ def evaluate(changes: RecipeValues, *, bundle: Path | None = None, tell: Callabl
         "predictions": kept,
         **_what_ran(target),
         "primary": resolved.task.primary,
-        **evaluation.score(found, resolved.task, seed=recipe.seed),
+        **evaluation.score(found, resolved.task, resolved.source.labels, seed=recipe.seed),
         "agreement": _agreement(target, rows, references, found, kept),
         **speed,
         "roofline": roofline,
@@ -207,9 +207,11 @@ def _refuse_calibrated(bundle: Bundle, rows: Rows) -> None:
 def _agreement(target: Target, rows: Rows, references: Values, found: Predictions, kept: FileDigest) -> Agreement:
     """Return the agreement of predictions, which `kept` names, with those of the FP32 reference."""
     reference, name, kept_reference = _reference(target, rows, references) or (found, "torch-fp32", kept)
-    agreement = evaluation.agreement(found, reference, target.resolved.task, name=name)
-    agreement["predictions"] = kept_reference
-    return agreement
+    resolved = target.resolved
+    agreement = evaluation.agreement(found, reference, resolved.task, name=name)
+    names = evaluation.class_names(resolved.task, resolved.source.labels)
+    changed = None if names is None else evaluation.changed_rows(found, reference, rows.texts, names)
+    return {**agreement, "predictions": kept_reference, "changed_rows": changed}
 
 
 def _reference(target: Target, rows: Rows, references: Values) -> tuple[Predictions, str, FileDigest] | None:

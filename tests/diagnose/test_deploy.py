@@ -3,7 +3,8 @@
 import pytest
 
 from toolchain.bundle import Bundle
-from toolchain.diagnose.deploy import _next, sentence
+from toolchain.diagnose.deploy import _next
+from toolchain.evaluation.answer import sentence
 
 
 def candidate(file="model.int8.cpu.onnx", verdict="passes", **comparison):

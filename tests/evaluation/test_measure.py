@@ -69,7 +69,7 @@ def test_a_logit_that_is_no_number_is_refused():
 def test_score_is_the_metric_within_its_interval():
     references = np.arange(200) % 2
     logits = np.eye(2, dtype=np.float32)[np.where(np.arange(200) < 180, references, 1 - references)]
-    scored = evaluation.score(evaluation.predict(references, logits, CLASSES, []), CLASSES, seed=0)
+    scored = evaluation.score(evaluation.predict(references, logits, CLASSES, []), CLASSES, [], seed=0)
     low, high = scored["metrics_ci95"]["accuracy"]
     assert scored["metrics"]["accuracy"] == 0.9
     assert low < 0.9 < high

@@ -21,7 +21,7 @@ from toolchain.meters.contention import ContentionMeter
 from toolchain.meters.latency import measure_latency
 from toolchain.meters.memory import MemoryMeter
 from toolchain.progress import bar
-from toolchain.records.result import Agreement, Scores, Speed, Timing, TokenCounts
+from toolchain.records.result import Agreement, ChangedRow, Scores, Speed, Timing, TokenCounts
 from toolchain.runtimes.batched import Run, run, run_texts
 from toolchain.runtimes.distance import Logits
 from toolchain.tensors import Infer
@@ -37,6 +37,10 @@ LATENCY_ROWS = 200
 
 # Calls before the timed ones, after which caches and allocators have settled.
 WARMUP_CALLS = 3
+
+# Rows with another label than FP32 that a result shows, and characters of each.
+SHOWN_ROWS = 20
+SHOWN_CHARACTERS = 300
 
 
 def choose_budget(infer: Infer, encode: Encode, texts: list[Text], *, seed: int) -> int:
@@ -159,10 +163,11 @@ def share_correct(found: Predictions, task: Task) -> float | None:
     return None if task.regression else float((found.predicted == found.references).mean())
 
 
-def score(found: Predictions, task: Task, *, seed: int) -> Scores:
-    """Return the metrics of a task with their 95 % intervals."""
+def score(found: Predictions, task: Task, model_labels: list[str], *, seed: int) -> Scores:
+    """Return the names of the classes, and the metrics of a task with their 95 % intervals."""
     both = found.references, found.predicted
     return {
+        "labels": class_names(task, model_labels),
         "metrics": {name: METRICS[name](*both) for name in task.metrics},
         "metrics_ci95": {name: list(metric_ci95(name, *both, seed=seed)) for name in task.metrics},
     }
@@ -176,3 +181,28 @@ def agreement(found: Predictions, reference: Predictions, task: Task, *, name: s
         "label_agreement": same,
         "max_abs_logit_difference": float(np.abs(found.logits - reference.logits).max()),
     }
+
+
+def class_names(task: Task, model_labels: list[str]) -> list[str] | None:
+    """Return the names of the classes in the order of predictions, or None for a regression."""
+    return None if task.regression else list(task.labels or model_labels)
+
+
+def changed_rows(found: Predictions, reference: Predictions, texts: list[Text], names: list[str]) -> list[ChangedRow]:
+    """Return the first SHOWN_ROWS rows whose label differs from the reference's, with their shortened texts."""
+    rows = np.flatnonzero(found.predicted != reference.predicted)[:SHOWN_ROWS].tolist()
+    return [
+        {
+            "row": row,
+            "text": shorten(" | ".join(texts[row])),
+            "label": names[int(found.references[row])],
+            "reference": names[int(reference.predicted[row])],
+            "predicted": names[int(found.predicted[row])],
+        }
+        for row in rows
+    ]
+
+
+def shorten(text: str) -> str:
+    """Return a text of at most SHOWN_CHARACTERS characters; an ellipsis marks what was cut."""
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[: SHOWN_CHARACTERS - 1]}…"

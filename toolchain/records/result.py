@@ -29,6 +29,21 @@ class ArtefactDigest(TypedDict):
     """SHA-256 of the artefact, or of the checkpoint's list of digests; null for a server."""
 
 
+class ChangedRow(TypedDict):
+    """A row whose predicted label differs from that of the FP32 reference."""
+
+    row: int
+    """Position of the row in the split, from 0."""
+    text: str
+    """Its text, or its texts joined by ` | `; at most 300 characters."""
+    label: str
+    """Its label in the data."""
+    reference: str
+    """Label that the reference predicts."""
+    predicted: str
+    """Label that was predicted."""
+
+
 class Agreement(TypedDict):
     """How far the predictions are from those of the FP32 reference."""
 
@@ -40,6 +55,8 @@ class Agreement(TypedDict):
     """Largest absolute difference of any logit."""
     predictions: NotRequired[FileDigest]
     """Predictions of the reference, as in `predictions` of the result."""
+    changed_rows: NotRequired[list[ChangedRow] | None]
+    """The first 20 rows whose label differs from the reference's; null for a regression."""
 
 
 class CallTimesMs(TypedDict):
@@ -161,6 +178,8 @@ class Speed(Timing):
 class Scores(TypedDict):
     """The metrics of a task."""
 
+    labels: NotRequired[list[str] | None]
+    """Names of the classes, in the order of the labels in `predictions`; null for a regression."""
     metrics: dict[str, float]
     """Metric -> value."""
     metrics_ci95: dict[str, list[float]]

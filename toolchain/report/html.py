@@ -13,11 +13,13 @@ from toolchain.energy.text import describe, joules, reason
 from toolchain.errors import InputError
 from toolchain.evaluation.results import is_resolved
 from toolchain.mlperf.text import describe as describe_scenario
+from toolchain.records.deployment import Deployment
 from toolchain.records.energy import EnergyBlock
 from toolchain.records.power import PowerRecord
 from toolchain.records.result import Environment, Result
 from toolchain.report import glue, plots, record_plots
 from toolchain.report.columns import HTML_COLUMNS, METRIC, Cell, Number, Pattern, known, look, metric, number
+from toolchain.report.decision import Answer, Detail, Drop, answer_of, detail_of, drop_of, reference_cell
 from toolchain.report.inputs import Material
 from toolchain.report.plots import Axis, Plot
 from toolchain.report.table import groups, names_of, title
@@ -55,9 +57,14 @@ class Section:
     anchor: str
     title: str
     first: Result
+    answer: Answer | None
+    drops: list[Drop]
     headings: list[str]
+    reference: tuple[str, Cell] | None
     rows: list[Row]
     reasons: list[str]
+    busy: list[str]
+    details: list[Detail]
     cards: list[Card]
     plots: list[Plot]
     energies: list[tuple[list[str], list[Row]]]
@@ -80,7 +87,10 @@ def html(material: Material) -> str:
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     records = [*material.results, *material.tuned, *material.powers]
     anchors = {id(record): f"record-{at}" for at, record in enumerate(records)}
-    sections = [_section(group, f"group-{at}", anchors) for at, group in enumerate(groups(material.results))]
+    sections = [
+        _section(group, f"group-{at}", anchors, material.deployments)
+        for at, group in enumerate(groups(material.results))
+    ]
     return (
         environment.get_template(TEMPLATE).render(
             style=style,
@@ -109,7 +119,9 @@ def html(material: Material) -> str:
     )
 
 
-def _section(results: list[Result], anchor: str, anchors: dict[int, str]) -> Section:
+def _section(
+    results: list[Result], anchor: str, anchors: dict[int, str], deployments: list[tuple[str, Deployment]]
+) -> Section:
     """Return the section of a group of results; the FP32 reference comes first, if it is among them."""
     results = sorted(results, key=lambda result: (result["backend"], result["precision"]) != ("torch", "fp32"))
     names = names_of(results)
@@ -120,20 +132,34 @@ def _section(results: list[Result], anchor: str, anchors: dict[int, str]) -> Sec
         reasons += [cell.reason for cell in cells if cell.reason and cell.reason not in reasons]
         notes = [reasons.index(cell.reason) + 1 if cell.reason else None for cell in cells]
         rows.append(Row(name, anchors[id(result)], result, cells, notes))
+    others = [(name, result) for name, result in zip(names, results, strict=True) if result["precision"] != "fp32"]
     headings = [results[0]["primary"] if heading == METRIC else heading for heading, _ in HTML_COLUMNS]
     return Section(
         anchor,
         title(results[0]),
         results[0],
+        answer_of(results, deployments),
+        [drop for name, result in others if (drop := drop_of(name, result, deployments))],
         headings,
+        _reference(results),
         rows,
         list(dict.fromkeys(reasons)),
+        [row.name for row in rows if row.result.get("contention", {}).get("busy")],
+        [detail for name, result in others if (detail := detail_of(name, result))],
         _cards(results, names),
         _plots(results, anchor),
         _alike(rows, lambda row: describe(row.result["energy"])),
         [(describe_scenario(mlperf), row) for row in rows if (mlperf := row.result.get("mlperf"))],
         _alike(rows, lambda row: row.result["environment"]),
     )
+
+
+def _reference(results: list[Result]) -> tuple[str, Cell] | None:
+    """Return the name and the metric of the FP32 reference, if no result of the group is that of FP32."""
+    if any(result["precision"] == "fp32" for result in results):
+        return None
+    cell = reference_cell(results[0])
+    return None if cell is None else (results[0]["agreement"]["reference"], cell)
 
 
 def _alike(rows: list[Row], of: Callable[[Row], T]) -> list[tuple[T, list[Row]]]:

@@ -1,4 +1,4 @@
-"""The inputs of a report: results, and records of `tune` and `power`."""
+"""The inputs of a report: results, answers of gates, and records of `tune` and `power`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -7,8 +7,10 @@ from typing import Any, cast
 
 from toolchain.bundle import MANIFEST, RESULTS
 from toolchain.errors import InputError
+from toolchain.evaluation.answer import GATE
 from toolchain.evaluation.results import find_results
 from toolchain.files import read_json
+from toolchain.records.deployment import Deployment
 from toolchain.records.power import SavedPowerRecord
 from toolchain.records.result import Result
 from toolchain.records.tune import SavedTuneRecord
@@ -19,11 +21,12 @@ TUNED = "tune/tune.json"
 
 @dataclass(frozen=True)
 class Material:
-    """Results of `eval`, and records of `tune` and `power`; each has its path in `file`."""
+    """Results of `eval`, and records of `tune` and `power`, each with its path in `file`; answers of gates by path."""
 
     results: list[Result]
     tuned: list[SavedTuneRecord] = field(default_factory=list)
     powers: list[SavedPowerRecord] = field(default_factory=list)
+    deployments: list[tuple[str, Deployment]] = field(default_factory=list)
 
 
 def find_material(places: Iterable[Path]) -> Material:
@@ -41,15 +44,23 @@ def find_material(places: Iterable[Path]) -> Material:
             found.tuned.append(cast("SavedTuneRecord", record))
         else:
             found.results.extend(find_results([place]))
-            beside = _record((place / RESULTS if (place / MANIFEST).exists() else place) / TUNED)
+            folder = place / RESULTS if (place / MANIFEST).exists() else place
+            beside, gate = _record(folder / TUNED), _object(folder / GATE)
             found.tuned.extend([cast("SavedTuneRecord", beside)] if beside else [])
+            found.deployments.extend([(str(folder / GATE), cast("Deployment", gate))] if gate else [])
     return found
 
 
 def _record(file: Path) -> dict[str, Any] | None:  # any JSON object: its keys then show what it is
     """Return a JSON object with its path in `file`, or None if the file is missing or is something else."""
+    record = _object(file)
+    return None if record is None else {**record, "file": str(file)}
+
+
+def _object(file: Path) -> dict[str, Any] | None:  # any JSON object
+    """Return a JSON object, or None if the file is missing or is something else."""
     try:
         record = read_json(file, what="record", advice="Give a record of tune or power.")
     except InputError:
         return None
-    return {**record, "file": str(file)} if isinstance(record, dict) else None
+    return record if isinstance(record, dict) else None

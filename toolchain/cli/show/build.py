@@ -2,7 +2,7 @@
 
 from toolchain.cli.show import folded, put
 from toolchain.cli.show.compare import compared
-from toolchain.diagnose.deploy import sentence
+from toolchain.evaluation.answer import sentence
 from toolchain.records.bundle import BuildRecord, CalibrateRecord, QuantizeRecord
 from toolchain.records.plan import PlanRecord
 

@@ -1,0 +1,73 @@
+"""The answer of a gated build in words, and the place where it is kept."""
+
+from pathlib import Path
+
+from toolchain.evaluation.compare import FAILS, PASSES, UNKNOWN
+from toolchain.records.comparison import NamedComparison
+from toolchain.records.deployment import Candidate, Deployment
+
+# The record of the last gate, below the results of a bundle.
+GATE = Path("gate/gate.json")
+
+
+def sentence(answer: Deployment) -> str:
+    """Return the answer in words, without the next command."""
+    if not answer["file"]:
+        return " ".join(["Do not deploy this bundle yet.", *(_remark(one) for one in answer["candidates"])])
+    (best,) = (one for one in answer["candidates"] if one["file"] == answer["file"])
+    found = best["comparison"]
+    parts = [
+        f"You may deploy {best['file']} on {_where(best)}: its {_metric(found)} is within {found['max_drop_points']:g} "
+        f"points of FP32's ({100 * found['confidence']:g} % confidence); {_changed(found)}.",
+        _gain(answer, best),
+        *(_remark(one) for one in answer["candidates"] if one is not best),
+    ]
+    return " ".join(parts)
+
+
+def _metric(found: NamedComparison) -> str:
+    return found["metric"].replace("_", " ")
+
+
+def _gain(answer: Deployment, best: Candidate) -> str:
+    """Return the size beside that of FP32, and the speed if it was measured."""
+    size = f"has {_megabytes(best['bytes'])} MB instead of {_megabytes(answer['fp32_bytes'])} MB"
+    if answer["speed_up"] is None:
+        return f"It {size}."
+    busy = " (measured while the machine was busy)" if answer["busy"] else ""
+    return f"It runs {answer['speed_up']:.1f} times as fast as FP32 here{busy}, and {size}."
+
+
+def _where(one: Candidate) -> str:
+    return "a CPU" if one["device"] == "cpu" else "this GPU"
+
+
+def _changed(found: NamedComparison) -> str:
+    """Return how many predictions changed, in words."""
+    flips, n = found["flips"], found["n"]
+    if flips is None:
+        return f"on {n:,} rows"
+    count = f"none of {n:,} labels" if not flips["changed"] else f"{flips['changed']:,} of {n:,} labels"
+    return f"{count} changed"
+
+
+def _remark(one: Candidate) -> str:
+    """Return the verdict on an artefact that is not recommended."""
+    found, reader = (
+        one["comparison"],
+        "" if one["device"] != "cpu" or ".cpu." in one["file"] else ", the graph for GPUs,",
+    )
+    if one["verdict"] == PASSES:
+        return f"{one['file']}{reader} passes too."
+    drop = f"{one['file']}{reader} fails" if one["verdict"] == FAILS else f"{one['file']}{reader} may pass or fail"
+    allowed = f"{found['max_drop_points']:g} are allowed"
+    text = f"{drop}: its {_metric(found)} drops by {found['drop_points']:.2f} points, {allowed}"
+    if one["verdict"] == UNKNOWN:
+        text += f", and {_changed(found)}"
+        text += f"; about {found['rows_to_tell']:,} rows would tell" if found["rows_to_tell"] else ""
+    return f"{text}."
+
+
+def _megabytes(count: int) -> str:
+    megabytes = count / 1e6
+    return f"{megabytes:,.0f}" if megabytes >= 10 else f"{megabytes:.1f}"

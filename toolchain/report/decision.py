@@ -1,0 +1,179 @@
+"""The part of the HTML page that answers whether an artefact may be deployed: verdict, classes, changed rows."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from toolchain.checkpoint.ragged import Indices
+from toolchain.data.metrics import METRICS
+from toolchain.errors import InputError
+from toolchain.evaluation.answer import sentence
+from toolchain.evaluation.compare import Predictions, compare
+from toolchain.evaluation.results import load_predictions
+from toolchain.evaluation.statistics import metric_ci95
+from toolchain.records.comparison import Comparison
+from toolchain.records.deployment import Deployment
+from toolchain.records.result import ChangedRow, Result
+from toolchain.report.columns import COMMA, Cell, Number
+
+# A confusion matrix of more classes does not fit a page.
+MATRIX_CLASSES = 12
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer of the gate: its words, the next command, the best verdict as a CSS class, and its file."""
+
+    text: str
+    next: str
+    verdict: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A result against FP32 on the same rows: the drop in points with its bounds, and the changed labels."""
+
+    name: str
+    drop: Cell
+    changed: Cell
+    verdict: str
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """Figures of one class, of the result beside those of FP32, and the row of the confusion matrix."""
+
+    name: str
+    rows: int
+    cells: list[Cell]
+    confusion: list[Number] | None
+
+
+@dataclass(frozen=True)
+class Detail:
+    """Classes and changed rows of one result."""
+
+    name: str
+    classes: list[ClassRow]
+    names: list[str]
+    changed: list[ChangedRow]
+    changed_in_all: int
+    result: Result
+
+
+def answer_of(results: list[Result], deployments: list[tuple[str, Deployment]]) -> Answer | None:
+    """Return the answer of the gate of the bundle that the results are from, or None if it had no gate."""
+    folders = {Path(result["file"]).parent for result in results}
+    for file, deployment in deployments:
+        if Path(file).parent.parent in folders:
+            return Answer(sentence(deployment), deployment["next"], deployment["verdict"].replace(" ", "-"), file)
+    return None
+
+
+def predictions_of(result: Result) -> tuple[Predictions, Predictions] | None:
+    """Return the predictions of a result and of its FP32 reference, or None if a file is missing or has changed."""
+    try:
+        return load_predictions(result), load_predictions(result, of_reference=True)
+    except InputError:
+        return None
+
+
+def drop_of(name: str, result: Result, deployments: list[tuple[str, Deployment]]) -> Drop | None:
+    """Return the drop of a result against FP32 with its paired bounds; the gate's comparison if there was a gate."""
+    found = _gated(result, deployments) or _compared(result)
+    if found is None:
+        return None
+    low, high = ("?" if bound is None else f"{bound:+.2f}" for bound in found["bounds_points"])
+    source = f"{result['file']} and {result['agreement']['reference']}"
+    drop = Number(f"{found['drop_points']:+.2f}", found["drop_points"], "drop_points", source)
+    flips = found["flips"]
+    changed = Cell(reason="a regression has no labels")
+    if flips:
+        counts = [Number(f"{flips[key]:,}", flips[key], key, source) for key in ("changed", "lost", "gained")]
+        changed = Cell((counts[0], " (", counts[1], "\u00a0lost,\u00a0", counts[2], "\u00a0gained)"))
+    return Drop(name, Cell((drop, f" [{low}{COMMA}{high}]")), changed, found["verdict"] or "no limit was given")
+
+
+def _gated(result: Result, deployments: list[tuple[str, Deployment]]) -> Comparison | None:
+    for file, deployment in deployments:
+        for one in deployment["candidates"]:
+            same = (one["file"], one["backend"], one["device"]) == (
+                result["artefact"]["file"],
+                result["backend"],
+                result["device"],
+            )
+            same_rows = one["comparison"]["data_sha256"] == result["data_sha256"]
+            if same and same_rows and Path(file).parent.parent == Path(result["file"]).parent:
+                return one["comparison"]
+    return None
+
+
+def _compared(result: Result) -> Comparison | None:
+    both = predictions_of(result)
+    if both is None or result["primary"] not in METRICS:
+        return None
+    return compare(both[1], both[0], result["primary"], seed=result.get("seed", 0)).to_json()
+
+
+def reference_cell(result: Result) -> Cell | None:
+    """Return the metric of the result's FP32 reference with its 95 % interval, or None if it is not at hand."""
+    both, primary = predictions_of(result), result["primary"]
+    if both is None:
+        return None
+    values = both[1].references, both[1].predicted
+    low, high = metric_ci95(primary, *values, seed=result.get("seed", 0))
+    value = METRICS[primary](*values)
+    source = f"{Path(result['file']).parent}/{result['agreement'].get('predictions', {}).get('file')}"
+    shown = [
+        Number(format(one, pattern), one, key, source)
+        for one, pattern, key in ((value, ".4f", primary), (low, ".3f", "low"), (high, ".3f", "high"))
+    ]
+    return Cell((shown[0], " [", shown[1], COMMA, shown[2], "]"))
+
+
+def detail_of(name: str, result: Result) -> Detail | None:
+    """Return the classes and the changed rows of a result; None for a regression or without its predictions."""
+    from sklearn.metrics import confusion_matrix
+
+    both = predictions_of(result)
+    if both is None or both[0].references.dtype.kind == "f":
+        return None
+    found, reference = both
+    names = result.get("labels") or [str(label) for label in range(found.logits.shape[1])]
+    source = str(result["file"])
+    labels = np.arange(len(names))
+    counts = confusion_matrix(found.references, found.predicted, labels=labels)
+    figures = [_per_class(one, labels) for one in (reference, found)]
+    rows = []
+    for label, class_name in enumerate(names):
+        cells = [
+            Cell(tuple(_pair(figures[0][kind][label], figures[1][kind][label], key, source)))
+            for kind, key in enumerate(("precision", "recall", "f1"))
+        ]
+        matrix = [Number(f"{count:,}", count, "confusion", source) for count in counts[label].tolist()]
+        rows.append(
+            ClassRow(class_name, int(counts[label].sum()), cells, matrix if len(names) <= MATRIX_CLASSES else None)
+        )
+    changed = result["agreement"].get("changed_rows") or []
+    return Detail(name, rows, names, changed, int((found.predicted != reference.predicted).sum()), result)
+
+
+def _per_class(found: Predictions, labels: Indices) -> list[list[float]]:
+    """Return precision, recall and F1, each a list over the classes; a class without predictions has 0."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        found.references, found.predicted, labels=labels, zero_division=0.0
+    )
+    return [precision.tolist(), recall.tolist(), f1.tolist()]
+
+
+def _pair(before: float, after: float, key: str, source: str) -> list[Number | str]:
+    """Return a figure of FP32 and of the result."""
+    return [
+        Number(f"{before:.3f}", before, f"{key} of FP32", source),
+        " → ",
+        Number(f"{after:.3f}", after, key, source),
+    ]
