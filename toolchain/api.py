@@ -107,15 +107,21 @@ def run_build(
     else:
         done = bundles.build(recipe, steps=steps, engine=not goal, log=log.info)
     if recipe.max_drop is not None and not recipe.dry_run:
-        engines = [done["engine"]["file"]] if "engine" in done else []
+        built = done.get("engines", [])
+        engines = [one["file"] for one in built if one["gpu"] is not None]
+        for one in (one for one in built if one["gpu"] is None):
+            log.warning("%s: not part of the gate, which its GPU alone can run: eval --backend trt-rtx", one["file"])
         done["gate"], done["deploy"] = gate(Path(done["bundle"]), recipe, engines=engines, tell=log.info)
     return done, recipe
 
 
 def _asks_for_engine_only(values: RecipeValues) -> bool:
     """Return whether only the engine of a bundle is wanted: the bundle's checkpoint is then not needed."""
+    from toolchain.engine.releases import RELEASES
+
     cache = {"calibration"} if Recipe.make(values).gives_cache else set()  # a calibration.json changes the graph too
-    return values.get("backend") == "trt" and values.keys() <= {"backend", "device", "force", *cache, *ENGINE}
+    engine = {"backend", "target", "device", "force", *cache, *ENGINE}
+    return values.get("backend") in RELEASES and values.keys() <= engine
 
 
 def judge_build(done: "BuildRecord", recipe: Recipe) -> None:

@@ -27,6 +27,8 @@ CONVENTIONS = {
     "builder": ("Builder",),
     "network": ("INetworkDefinition",),
     "config": ("IBuilderConfig",),
+    "runtime_config": ("IRuntimeConfig",),
+    "runtime_cache": ("IRuntimeCache",),
     "parser": ("OnnxParser",),
     "profile": ("IOptimizationProfile",),
     "runtime": ("Runtime",),

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from toolchain.engine.plan import Tag, check_plan, find_plan, is_plan
+from toolchain.engine.plan import Tag, check_plan, find_plan, is_plan, plan_backend, plans_of
 from toolchain.errors import InputError, MachineError
 
 T4 = Tag(75, "10.16.1.11")
@@ -51,6 +51,40 @@ def test_a_plan_of_another_machine_is_refused_with_advice(plan, here):
     with pytest.raises(MachineError) as refused:
         check_plan(plan, here)
     assert all(text in str(refused.value) for text in (str(T4), str(here), "toolchain build"))
+
+
+RTX = "1.7.1.116"
+
+
+@pytest.mark.parametrize(
+    ("built", "here", "runs"),
+    [
+        (Tag(75, RTX, "trt-rtx"), Tag(75, RTX, "trt-rtx"), True),
+        (Tag(75, RTX, "trt-rtx"), Tag(86, RTX, "trt-rtx"), False),
+        (Tag(80, RTX, "trt-rtx"), Tag(120, RTX, "trt-rtx"), True),
+        (Tag(86, RTX, "trt-rtx"), Tag(80, RTX, "trt-rtx"), False),
+        (Tag(75, RTX, "trt-rtx"), Tag(75, "1.8.0.1", "trt-rtx"), False),
+        (Tag(75, RTX, "trt-rtx"), T4, False),
+        (T4, Tag(75, RTX, "trt-rtx"), False),
+    ],
+)
+def test_a_plan_of_tensorrt_rtx_runs_in_its_version_and_from_ampere_on_on_later_gpus(tmp_path, built, here, runs):
+    file = make(tmp_path, built, backend=built.backend)
+    names = [f"{built.folder}/model.plan"]
+    assert (plans_of(names, here.backend) == names) == (built.backend == here.backend)
+    if runs:
+        assert check_plan(file, here)
+        assert find_plan(names, here, where=tmp_path) == names[0]
+        return
+    for look in (lambda: check_plan(file, here), lambda: find_plan(names, here, where=tmp_path)):
+        with pytest.raises(MachineError, match=rf"toolchain build .* --backend {here.backend}\b"):
+            look()
+
+
+def test_the_backend_of_a_file_is_read_from_its_name():
+    assert plan_backend(f"plans/sm75-rtx{RTX}/model.plan") == "trt-rtx"
+    assert plan_backend(f"{T4.folder}/model.plan") == "trt"
+    assert plan_backend("model.onnx") is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import cast
 
 from toolchain.accept import energy, engines, page
 from toolchain.accept.bench import Bench, Check, Skip
-from toolchain.bundle.engine_step import find_machine
+from toolchain.bundle.machine import find_machine
 from toolchain.errors import GateError, ToolchainError
 from toolchain.files import write_json, write_text
 from toolchain.recipe import Recipe
@@ -41,7 +41,7 @@ def accept(recipe: Recipe, *, folder: Path = FOLDER, tell: Callable[[str], None]
     bench = Bench(machine, recipe, folder)
     record: AcceptRecord = {
         "schema": SCHEMA,
-        "gpu": machine.gpu,
+        "gpu": str(machine.gpu),
         "tag": str(machine.tag),
         "environment": cast(Environment, {**describe(), "tensorrt": machine.tag.tensorrt}),
         "checks": [],

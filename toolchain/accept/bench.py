@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from toolchain.bundle.engine_step import Machine
+from toolchain.bundle.machine import Machine
 from toolchain.recipe import Recipe
 from toolchain.records.plan import PlanRecord
 from toolchain.records.result import Result

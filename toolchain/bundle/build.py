@@ -10,11 +10,13 @@ from typing import Any, cast
 
 from toolchain.bundle import Bundle
 from toolchain.bundle.data_check import check_data
-from toolchain.bundle.engine_step import compile_plan, find_machine, resolved_profiles
+from toolchain.bundle.engine_step import compile_plan, resolved_profiles
+from toolchain.bundle.machine import Machine, check_engine_options, find_targets
 from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve, resolve_bundle
 from toolchain.bundle.steps import STEPS, versions
 from toolchain.bundle.writer import BundleWriter, open_writer
 from toolchain.engine.plan import PLANS
+from toolchain.engine.releases import RELEASES
 from toolchain.errors import MachineError, UsageError
 from toolchain.recipe import ATTENTIONS, DEFAULT_MODEL, ENGINE, Recipe
 from toolchain.records.bundle import BuildRecord
@@ -28,6 +30,7 @@ TRANSIENT = (
     "dry_run",
     "backend",
     "device",
+    "target",
     "file",
     "limit",
     "trust",
@@ -51,8 +54,8 @@ def build(
     Args:
         recipe: the choices.
         steps: names of STEPS to run; by default those of the recipe's precision.
-        engine: also build an engine for this machine, if `--backend trt` asks for it, or if the recipe names no backend
-            and this machine can.
+        engine: also build engines: for this machine, if `--backend trt` asks for it, or if the recipe names no backend
+            and this machine can; or with `--backend trt-rtx` for its targets.
         log: takes one line at a time about the progress.
 
     Raises:
@@ -63,6 +66,8 @@ def build(
         raise UsageError(f"--attention {recipe.attention}: it is for PyTorch in eval. Choose native or plugin.")
     resolved = resolve(recipe, steps)
     profiles = resolved_profiles(resolved)
+    if engine:
+        check_engine_options(recipe, precision=resolved.precision)
     if recipe.dry_run:
         return {
             "bundle": str(resolved.bundle_folder),
@@ -70,7 +75,7 @@ def build(
             "would_do": [*resolved.steps, *_planned(resolved, engine)],
         }
     check_data(resolved)
-    if engine and recipe.backend == "trt" and profiles[-1].length[2] < resolved.max_length:
+    if engine and recipe.backend in RELEASES and profiles[-1].length[2] < resolved.max_length:
         longest = profiles[-1].length[2]
         log(f"this engine cannot run rows of more than {longest} tokens; the model takes {resolved.max_length}")
     with open_writer(resolved.bundle_folder, force=recipe.force, log=log) as made:
@@ -83,27 +88,28 @@ def build(
 
 def _wants_engine(recipe: Recipe) -> bool:
     """Return whether the recipe asks for an engine, or names no backend and allows a GPU."""
-    return recipe.backend == "trt" or (recipe.backend is None and recipe.device != "cpu")
+    return recipe.backend in RELEASES or (recipe.backend is None and recipe.device != "cpu")
 
 
 def _planned(resolved: ResolvedRecipe, engine: bool) -> list[str]:
-    """Return the step of the engine as a dry run prints it, in a list; an empty list if there is none."""
+    """Return the steps of the engines as a dry run prints them; an empty list if there are none."""
     if not engine or not _wants_engine(resolved.recipe):
         return []
     try:
-        return [find_machine(resolved.recipe.device).tag.folder]
+        return [machine.tag.folder for machine in find_targets(resolved.recipe)]
     except MachineError as error:
         return [f"no engine ({error})"] if resolved.recipe.backend else []
 
 
 def build_engine(bundle: Bundle, recipe: Recipe, *, log: Log = lambda line: None) -> BuildRecord:
-    """Build a bundle's engine for this machine, or bring it up to date. The checkpoint is not needed.
+    """Build a bundle's engines, or bring them up to date. The checkpoint is not needed.
 
     Raises:
         ToolchainError: see errors.py. The bundle is then unchanged.
     """
     resolved = resolve_bundle(bundle, recipe)
     resolved_profiles(resolved)
+    check_engine_options(recipe, precision=resolved.precision)
     done: BuildRecord = {
         "bundle": str(bundle.path),
         "precision": resolved.precision,
@@ -116,27 +122,35 @@ def build_engine(bundle: Bundle, recipe: Recipe, *, log: Log = lambda line: None
 
 
 def _with_engine(resolved: ResolvedRecipe, done: BuildRecord, log: Log) -> BuildRecord:
-    """Add the engine to a finished bundle, if it is wanted and this machine can build it; return the new record."""
+    """Add the engines to a finished bundle, if they are wanted and can be built; return the new record."""
     asked = resolved.recipe.backend
     if not _wants_engine(resolved.recipe):
         return done
     try:
-        machine = find_machine(resolved.recipe.device)
+        machines = find_targets(resolved.recipe)
     except MachineError as error:
         return {**done, "lacks": str(error)} if asked else done
-    redo = machine.tag.folder if resolved.recipe.force else None
-    with open_writer(resolved.bundle_folder, redo=redo, log=log) as made:
+    for machine in machines:
+        done = _add_engine(resolved, machine, done, log)
+    return done
+
+
+def _add_engine(resolved: ResolvedRecipe, machine: Machine, done: BuildRecord, log: Log) -> BuildRecord:
+    """Add the engine for one machine to a finished bundle; return the new record."""
+    folder = machine.tag.folder
+    with open_writer(resolved.bundle_folder, redo=folder if resolved.recipe.force else None, log=log) as made:
         assert made.old is not None
         for name in made.old.manifest["steps"]:
-            if name != machine.tag.folder:
+            if name != folder:
                 made.retain(name)
         record = compile_plan(resolved, made, machine)
         keys = ("schema", "sha256", "created", "steps", "artefacts")
         made.finish({key: value for key, value in made.old.manifest.items() if key not in keys})
-    done = {**done, "engine": record, "artefacts": sorted(made.artefacts)}
+    engines = [*done.get("engines", []), record]
+    done = {**done, "engine": engines[0], "engines": engines, "artefacts": sorted(made.artefacts)}
     if made.skipped:
-        return {**done, "skipped": [*done["skipped"], machine.tag.folder]}
-    return {**done, "done": [*done["done"], machine.tag.folder], "up_to_date": False}
+        return {**done, "skipped": [*done["skipped"], folder]}
+    return {**done, "done": [*done["done"], folder], "up_to_date": False}
 
 
 def _retain_plans(made: BundleWriter, precision: str) -> None:

@@ -1,8 +1,9 @@
-"""The engine of a bundle: the last step of a build, on a machine with a GPU and TensorRT.
+"""The engine of a bundle: the last step of a build, on a machine with a GPU and TensorRT, or with TensorRT-RTX alone.
 
 There are two paths to a plan:
 
-native  The typed graph is built strongly typed, and TensorRT fuses attention itself. TensorRT 10 and 11 can do this.
+native  The typed graph is built strongly typed, and TensorRT fuses attention itself. TensorRT 10 and 11 can do this,
+        and TensorRT-RTX, which needs no GPU for it.
 plugin  A graph without padding is built, in which NVIDIA's plugins compute attention. FP16 is strongly typed. INT8
         takes its scales from a calibration cache, which only TensorRT 10 reads. The cache is made from our own ranges,
         or by TensorRT's entropy calibrator on a static network with the same tensor names.
@@ -10,28 +11,30 @@ plugin  A graph without padding is built, in which NVIDIA's plugins compute atte
 An INT8 engine that has no GEMM in INT8 is refused after its build.
 """
 
+import dataclasses
 import hashlib
+import json
 import logging
 import re
-from dataclasses import dataclass
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from toolchain import graph
 from toolchain.bundle.engine_scales import find_scales
+from toolchain.bundle.machine import Machine
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
 from toolchain.bundle.writer import BundleWriter
 from toolchain.engine.api import has_implicit_int8, major_of
 from toolchain.engine.builder import Builder, Built
 from toolchain.engine.calibrator import entropy_calibrator
 from toolchain.engine.config import Options, Shapes
-from toolchain.engine.cuda import import_pycuda, open_gpu
-from toolchain.engine.plan import LAYERS, PLAN, RECORD, SCHEMA, Tag
+from toolchain.engine.cuda import open_gpu
+from toolchain.engine.plan import LAYERS, PLAN, RECORD, SCHEMA
 from toolchain.engine.plugins import VARIABLE_LENGTH, plugin_versions
-from toolchain.engine.releases import import_release
 from toolchain.engine.shapes import Profile, make_profiles
-from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.errors import InputError, MachineError
 from toolchain.files import sha256_file, write_bytes, write_json, write_text
 from toolchain.graph.encoder import parse_encoder, tensor_names
 from toolchain.graph.fusable import attention_faults
@@ -39,7 +42,6 @@ from toolchain.graph.operators import check_operators
 from toolchain.graph.plugin_graph import FP16, INT8, check_packable, packed_graph
 from toolchain.recipe import ENGINE
 from toolchain.records.plan import EngineCalibration, EngineOptions, PlanInputs, PlanRecord, PlanSource
-from toolchain.runtimes.device import choose_device
 from toolchain.runtimes.environment import version_of
 
 log = logging.getLogger(__name__)
@@ -47,48 +49,11 @@ log = logging.getLogger(__name__)
 # Raise it when the code of this step changes the files that it writes.
 COMPILE_VERSION = 1
 
-# Precision -> the graph that an engine is built from on the native path.
-GRAPHS = {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}
 # TensorRT's timing caches, one for each GPU model and version.
 TIMING = Path("engines/build/.timing")
 
 # Layers and log of engines that were refused, by their tag.
 REFUSED = Path("engines/build/.refused")
-
-# Turing is the oldest architecture that TensorRT 10 and 11 build for.
-LEAST_SM = 75
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The GPU and the TensorRT of this machine: module, tag, the GPU's name, the CUDA version of its driver, device."""
-
-    trt: Any  # the module tensorrt, which has no types
-    tag: Tag
-    gpu: str
-    cuda: str
-    device: str
-
-
-def find_machine(device: str) -> Machine:
-    """Return the GPU and the TensorRT of this machine.
-
-    Raises:
-        MachineError: one of them is missing, or the GPU is too old.
-        UsageError: the device's name is unknown, or it is the CPU.
-    """
-    if device == "cpu":
-        raise UsageError("--device cpu: TensorRT runs on GPUs only. Choose cuda[:N], or --backend ort.")
-    place = choose_device(device, cuda=True)
-    trt = import_release("trt")
-    import_pycuda()
-    with open_gpu(place) as gpu:
-        if gpu.sm < LEAST_SM:
-            raise MachineError(
-                f"{gpu.name}: compute capability {gpu.sm // 10}.{gpu.sm % 10}, and TensorRT needs 7.5 (Turing). "
-                "Use another GPU, or --backend ort."
-            )
-        return Machine(trt, Tag(gpu.sm, trt.__version__), gpu.name, gpu.cuda, place)
 
 
 def resolved_profiles(resolved: ResolvedRecipe) -> list[Profile]:
@@ -102,7 +67,7 @@ def resolved_profiles(resolved: ResolvedRecipe) -> list[Profile]:
 
 
 def compile_plan(resolved: ResolvedRecipe, made: BundleWriter, machine: Machine) -> PlanRecord:
-    """Build the plan for this machine into the writer's folder, or carry it over; return its record.
+    """Build the plan for a machine into the writer's folder, or carry it over; return its record.
 
     Raises:
         InputError: TensorRT cannot parse the graph, returns no plan, or an INT8 plan without INT8 GEMMs.
@@ -114,7 +79,9 @@ def compile_plan(resolved: ResolvedRecipe, made: BundleWriter, machine: Machine)
         recipe.workspace_mb, recipe.optimization_level, recipe.version_compatible, recipe.hardware_compatible
     )
     options.check(machine.tag.sm)
-    source = "model.onnx" if recipe.attention == "plugin" else GRAPHS[resolved.precision]
+    if machine.release.cross:
+        options = dataclasses.replace(options, target=machine.tag.sm)
+    source = "model.onnx" if recipe.attention == "plugin" else machine.release.graphs[resolved.precision]
     about: PlanSource = {
         "precision": resolved.precision,
         "graph": {"file": source, "sha256": made.artefacts[source]},
@@ -128,13 +95,13 @@ def compile_plan(resolved: ResolvedRecipe, made: BundleWriter, machine: Machine)
         place = staging / folder
         place.mkdir(parents=True, exist_ok=True)
         build = _plugin if recipe.attention == "plugin" else _native
-        with open_gpu(machine.device):
+        with open_gpu(machine.device) if machine.device else nullcontext():
             built, layout, needed = build(resolved, staging, machine, options)
         if fault := _fault(built, resolved.precision, needed):
             raise InputError(f"{source}: {fault} {_evidence(built, machine)}")
         record = _record(f"{folder}/{PLAN}", built, about, layout, machine)
         write_bytes(place / PLAN, built.plan)
-        write_text(place / LAYERS, built.layers)
+        write_text(place / LAYERS, _layers(built, machine))
         write_json(place / RECORD, record)
         return record
 
@@ -163,9 +130,10 @@ Made = tuple[Built, PlanInputs, set[str]]
 
 def _native(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: Options) -> Made:
     """Build the typed graph unchanged."""
-    file = GRAPHS[resolved.precision]
+    file = machine.release.graphs[resolved.precision]
     model = graph.load(staging / file)
-    unknown = check_operators(model, major=major_of(machine.tag.tensorrt))
+    # The parser of a release that needs no GPU is better than a table of what parsers take.
+    unknown = [] if machine.release.cross else check_operators(model, major=major_of(machine.tag.tensorrt))
     if unknown:
         raise InputError(f"{file}: TensorRT {machine.tag.tensorrt} has no parser for {unknown[0]}. Report this bug.")
     faults = attention_faults(model, max_length=resolved.max_length)
@@ -180,6 +148,7 @@ def _native(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: 
 def _plugin(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: Options) -> Made:
     """Build the graph without padding, with attention in plugins."""
     trt, integer = machine.trt, resolved.precision == "int8"
+    assert machine.device is not None, "a release without a GPU has no plugins"
     if integer and not has_implicit_int8(trt):
         raise MachineError(
             f"--attention plugin: TensorRT {machine.tag.tensorrt} takes scales from the graph alone, so plugins "
@@ -225,6 +194,13 @@ def _fault(built: Built, precision: str, needed: set[str]) -> str | None:
     return f"INT8 was asked for, and the engine has no GEMM in INT8 ({missing} tensors without a scale)."
 
 
+def _layers(built: Built, machine: Machine) -> str:
+    """Return the content of layers.json."""
+    if not machine.release.cross:
+        return built.layers
+    return json.dumps({"Layers": built.layers.partition("\n\n")[0].splitlines()[1:]})
+
+
 def _evidence(built: Built, machine: Machine) -> str:
     """Keep the layers and the log of an engine that was refused; return the advice, which names their folder."""
     folder = REFUSED / Path(machine.tag.folder).name
@@ -242,8 +218,13 @@ def _evidence(built: Built, machine: Machine) -> str:
     return f"Build --precision fp16 instead, and report this with {folder}."
 
 
-def _timing(machine: Machine) -> Path:
-    """Return the file of the timing cache for this GPU model and this TensorRT, so kernels are timed only once."""
+def _timing(machine: Machine) -> Path | None:
+    """Return the file of the timing cache for this GPU model and this TensorRT, so kernels are timed only once.
+
+    It is None without a GPU, on which kernels could be timed.
+    """
+    if machine.gpu is None:
+        return None
     name = re.sub(r"[^A-Za-z0-9]+", "-", machine.gpu)
     return TIMING / f"{name}-sm{machine.tag.sm}-trt{machine.tag.tensorrt}.cache"
 
@@ -254,6 +235,7 @@ def _record(file: str, built: Built, about: PlanSource, layout: PlanInputs, mach
     return {
         "file": file,
         "schema": SCHEMA,
+        "backend": machine.tag.backend,
         "sm": machine.tag.sm,
         "tensorrt": machine.tag.tensorrt,
         "gpu": machine.gpu,
@@ -263,7 +245,7 @@ def _record(file: str, built: Built, about: PlanSource, layout: PlanInputs, mach
         "version_compatible": about["options"]["version_compatible"],
         **about,
         "versions": {name: version_of(name) for name in ("pycuda", "onnx-ir", "torch")},
-        "timing_cache_sha256": sha256_file(timing) if timing.exists() else None,
+        "timing_cache_sha256": sha256_file(timing) if timing and timing.exists() else None,
         "layers": built.summary,
         "missing_scales": len(built.messages.missing_scales),
         "warnings": built.messages.warnings[:20],

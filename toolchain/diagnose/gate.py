@@ -7,7 +7,7 @@ from typing import Literal, cast
 
 from toolchain.bundle import MANIFEST, open_bundle
 from toolchain.diagnose.deploy import advise_deployment
-from toolchain.engine.plan import is_plan
+from toolchain.engine.plan import plan_backend
 from toolchain.errors import GateError, InputError
 from toolchain.evaluation.compare import FAILS, UNKNOWN, compare
 from toolchain.evaluation.results import find_results, load_predictions, load_result
@@ -44,7 +44,7 @@ def gate(
             "split": recipe.split,
             "data": recipe.data,
             "seed": recipe.seed,
-            "backend": "trt" if is_plan(file) else "ort",
+            "backend": plan_backend(file) or "ort",
             "allow_pickle": recipe.allow_pickle,
             "trust_remote_code": recipe.trust_remote_code,
         }

@@ -1,14 +1,17 @@
 """The checks of a plan before it is run: its digest and its compatibility tag, stored in plan.json beside it.
 
-A plan is executable code for one compute capability and one version of TensorRT. Both are compared with this machine
-before the plan is deserialised.
+A plan is executable code for one compute capability, one release of TensorRT and one version of it. All are compared
+with this machine before the plan is deserialised.
 """
 
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from toolchain.engine.releases import RELEASES
 from toolchain.errors import InputError, MachineError
 from toolchain.files import sha256_file
 from toolchain.records.plan import PlanRecord
@@ -25,18 +28,23 @@ AMPERE = 80
 
 @dataclass(frozen=True)
 class Tag:
-    """The machine that a plan runs on: compute capability (75 is 7.5) and the exact version of TensorRT."""
+    """The machine that a plan runs on: compute capability (75 is 7.5), and a release of TensorRT in an exact version.
+
+    `backend` is the release's key in RELEASES.
+    """
 
     sm: int
     tensorrt: str
+    backend: str = "trt"
 
     @property
     def folder(self) -> str:
         """The plan's folder in the bundle, such as plans/sm75-trt10.16.1.11."""
-        return f"{PLANS}/sm{self.sm}-trt{self.tensorrt}"
+        return f"{PLANS}/sm{self.sm}-{RELEASES[self.backend].mark}{self.tensorrt}"
 
     def __str__(self) -> str:
-        return f"compute capability {self.sm // 10}.{self.sm % 10} with TensorRT {self.tensorrt}"
+        name = RELEASES[self.backend].name
+        return f"compute capability {self.sm // 10}.{self.sm % 10} with {name} {self.tensorrt}"
 
 
 def is_plan(file: str) -> bool:
@@ -44,13 +52,26 @@ def is_plan(file: str) -> bool:
     return file.endswith(f"/{PLAN}")
 
 
-def find_plan(artefacts: list[str], tag: Tag, *, where: Path) -> str:
+def plan_backend(file: str) -> str | None:
+    """Return the backend that runs an artefact of a bundle, by its folder's name; None if it is not a plan."""
+    if not is_plan(file):
+        return None
+    found = re.match(r"sm\d+-([a-z]+)", Path(file).parent.name)
+    return next((one.backend for one in RELEASES.values() if found and one.mark == found[1]), "trt")
+
+
+def plans_of(artefacts: Iterable[str], backend: str) -> list[str]:
+    """Return the plans among the artefacts of a bundle that a backend runs, sorted."""
+    return sorted(name for name in artefacts if plan_backend(name) == backend)
+
+
+def find_plan(artefacts: Iterable[str], tag: Tag, *, where: Path) -> str:
     """Return the plan for a machine among the artefacts of the bundle at `where`.
 
     Raises:
         MachineError: the bundle lacks one. The message names its plans, and says how to build one.
     """
-    plans = sorted(name for name in artefacts if is_plan(name))
+    plans = plans_of(artefacts, tag.backend)
     if f"{tag.folder}/{PLAN}" in plans:
         return f"{tag.folder}/{PLAN}"
     for name in plans:  # a compatible plan of another tag may still run
@@ -60,7 +81,7 @@ def find_plan(artefacts: list[str], tag: Tag, *, where: Path) -> str:
             continue
         return name
     there = ", ".join(Path(name).parent.name for name in plans) or "none"
-    raise MachineError(f"{where}: has no plan for {tag} (it has: {there}). {rebuild(where)}")
+    raise MachineError(f"{where}: has no plan for {tag} (it has: {there}). {rebuild(where, tag)}")
 
 
 def check_plan(plan: Path, tag: Tag, *, digest: bool = True) -> PlanRecord:
@@ -68,22 +89,27 @@ def check_plan(plan: Path, tag: Tag, *, digest: bool = True) -> PlanRecord:
 
     Raises:
         InputError: the record is missing or broken, or the plan changed since it was built.
-        MachineError: the plan was built for another GPU or another TensorRT.
+        MachineError: the plan was built for another GPU, another release or version of TensorRT.
     """
     record = read_record(plan)
     bundle = plan.parent.parent.parent
-    built = Tag(record["sm"], record["tensorrt"])
-    if not (_runs_on_gpu(record, tag.sm) and _runs_on_version(record, tag.tensorrt)):
-        raise MachineError(f"{plan}: built for {built}; this machine has {tag}. {rebuild(bundle)}")
+    built = Tag(record["sm"], record["tensorrt"], record.get("backend", "trt"))
+    same = built.backend == tag.backend and _runs_on_version(record, tag.tensorrt)
+    if not (same and _runs_on_gpu(record, tag.sm)):
+        raise MachineError(f"{plan}: built for {built}; this machine has {tag}. {rebuild(bundle, tag)}")
     if digest and sha256_file(plan) != record["plan_sha256"]:
-        raise InputError(f"{plan}: changed since it was built, and a plan is executable code. {rebuild(bundle)}")
+        raise InputError(f"{plan}: changed since it was built, and a plan is executable code. {rebuild(bundle, tag)}")
     return record
 
 
 def _runs_on_gpu(record: PlanRecord, sm: int) -> bool:
-    """Return whether a plan runs on a compute capability: its own, or any from Ampere on if it is `ampere-plus`."""
+    """Return whether a plan runs on a compute capability: its own, or a later one if it allows that.
+
+    From Ampere on, later GPUs run a plan of TensorRT that is `ampere-plus`, and each plan of TensorRT-RTX.
+    """
+    cross = RELEASES[record.get("backend", "trt")].cross and record["sm"] >= AMPERE
     compatible = record.get("options", {}).get("hardware_compatible") == "ampere-plus"
-    return record["sm"] == sm or (compatible and sm >= AMPERE)
+    return record["sm"] == sm or (cross and sm > record["sm"]) or (compatible and sm >= AMPERE)
 
 
 def _runs_on_version(record: PlanRecord, version: str) -> bool:
@@ -115,6 +141,8 @@ def read_record(plan: Path) -> PlanRecord:
     return cast(PlanRecord, record)
 
 
-def rebuild(bundle: Path) -> str:
-    """Return the advice that says how to build a plan for this machine."""
+def rebuild(bundle: Path, tag: Tag | None = None) -> str:
+    """Return the advice that says how to build a plan for the machine `tag`, by default with TensorRT."""
+    if tag is not None and RELEASES[tag.backend].cross:
+        return f"Build one: toolchain build {bundle} --backend {tag.backend} --target sm{tag.sm}."
     return f"Build one here from the same graph: toolchain build {bundle} --backend trt."

@@ -8,7 +8,8 @@ trt-rtx  TensorRT-RTX. It compiles on any machine, for any of its targets, and c
 """
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from toolchain.errors import MachineError
@@ -20,26 +21,48 @@ class Release:
 
     # Its name in messages.
     name: str
+    # The backend that runs its plans.
+    backend: str
     # The Python module of its bindings.
     module: str
     # Its part of a plan's tag: sm75-trt10.16.1.11, sm75-rtx1.7.1.116.
     mark: str
     # How to get it.
     install: str
+    # Precision -> the graph of a bundle that an engine is built from.
+    graphs: Mapping[str, str]
+    # Option of an engine that it lacks -> why, and what there is instead.
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    # Whether it builds for GPUs that this machine lacks.
+    cross: bool = False
 
 
 RELEASES: dict[str, Release] = {
     "trt": Release(
         "TensorRT",
-        "tensorrt",
-        "trt",
-        "pip install 'encoder-toolchain[cuda,tensorrt]' on a machine with an NVIDIA GPU; `toolchain doctor` shows more",
+        backend="trt",
+        module="tensorrt",
+        mark="trt",
+        install="pip install 'encoder-toolchain[cuda,tensorrt]' on a machine with an NVIDIA GPU; "
+        "`toolchain doctor` shows more",
+        graphs={"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"},
     ),
     "trt-rtx": Release(
         "TensorRT-RTX",
-        "tensorrt_rtx_bindings",
-        "rtx",
-        "pip install 'encoder-toolchain[rtx]' on Linux x86-64; it needs no GPU to build",
+        backend="trt-rtx",
+        module="tensorrt_rtx_bindings",
+        mark="rtx",
+        install="pip install 'encoder-toolchain[rtx]' on Linux x86-64; it needs no GPU to build",
+        graphs={"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"},
+        lacks={
+            "version_compatible": "each of its versions runs its own plans only",
+            "hardware_compatible": "name each GPU with --target, and from sm80 on later GPUs run the plan too",
+            "calibrator": "it has no calibrator, and takes scales from the graph",
+            "attention": "it has no attention plugin, and fuses attention itself",
+            "buckets": "it fits kernels to shapes when it runs, so one profile is enough (--seq-len)",
+            "optimization_level": "its compiler makes the same plan at every level",
+        },
+        cross=True,
     ),
 }
 
@@ -50,7 +73,7 @@ def release_of(trt: Any) -> Release:
 
 
 def import_release(backend: str) -> Any:
-    """Return the module of the release that a backend of RELEASES uses. Its plugins are not registered yet.
+    """Return the module that a backend's plans are built and run with. Its plugins are not registered yet.
 
     Raises:
         MachineError: it is not installed, or its libraries cannot be loaded.

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle
-from toolchain.bundle.engine_step import find_machine
+from toolchain.bundle.machine import find_machine
 from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve, resolve_bundle
 from toolchain.checkpoint.model import Source, find_model
 from toolchain.checkpoint.tokenize import Encode, RemoteTexts
-from toolchain.engine.plan import check_plan, find_plan, is_plan
+from toolchain.engine.plan import check_plan, find_plan, is_plan, plan_backend, plans_of
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
 from toolchain.files import sha256_json
 from toolchain.graph.halves import file_has_halves
@@ -76,11 +76,13 @@ class Target:
         """The keyword arguments of `open_runtime`; each backend has its own."""
         recipe = self.resolved.recipe
         attention = _attention(self.backend, recipe)
+        pinned = recipe.trust is not None and BACKENDS[self.backend].runs == "plan"
         given = {
             "cuda_graphs": recipe.cuda_graphs,
             "compiled": recipe.compile,
             "attention": attention,
             "halves": recipe.halves,
+            "pinned": pinned,
         }
         return {"device": self.device, "precision": self.precision} | {key: one for key, one in given.items() if one}
 
@@ -122,14 +124,14 @@ def find_target(changes: RecipeValues, path: Path | None, *, prefer_plan: bool =
     resolved, asked = resolve_bundle(bundle, recipe, new_task=new_task), changes.get("precision")
     if prefer_plan and not recipe.file and changes.get("backend") is None and recipe.device != "cpu" and plans(bundle):
         try:
-            return _plan_target(resolved, bundle, asked)
+            return _plan_target(resolved, bundle, "trt", asked)
         except MachineError as error:
             log.warning("%s ONNX Runtime is used instead.", error)
     match BACKENDS[backend].runs:
         case "server":
             return _server_target(resolved, bundle, backend, asked)
         case "plan":
-            return _plan_target(resolved, bundle, asked)
+            return _plan_target(resolved, bundle, backend, asked)
         case "checkpoint":
             return _checkpoint_target(resolved, bundle, asked)
         case "graph":
@@ -138,12 +140,12 @@ def find_target(changes: RecipeValues, path: Path | None, *, prefer_plan: bool =
 
 def backend_of(changes: RecipeValues) -> str:
     """Return the backend that options name, or else the one that runs their file: trt for a plan, ort for a graph."""
-    return changes.get("backend") or ("trt" if is_plan(changes.get("file") or "") else "ort")
+    return changes.get("backend") or plan_backend(changes.get("file") or "") or "ort"
 
 
 def plans(bundle: Bundle) -> list[str]:
-    """Return the names of a bundle's plans, for this machine and others, sorted."""
-    return sorted(filter(is_plan, bundle.manifest["artefacts"]))
+    """Return the names of a bundle's TensorRT plans, for this machine and others, sorted."""
+    return plans_of(bundle.manifest["artefacts"], "trt")
 
 
 def choose_graph(bundle: Bundle, precision: str, device: str, *, backend: str = "ort") -> str:
@@ -268,15 +270,15 @@ def _graph_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked:
     )
 
 
-def _plan_target(resolved: ResolvedRecipe, bundle: Bundle, asked: str | None) -> Target:
-    """Return the plan of a bundle that runs on this machine.
+def _plan_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked: str | None) -> Target:
+    """Return the plan of a bundle that a backend runs on this machine.
 
     Raises:
         MachineError: this machine lacks TensorRT or a GPU, or the bundle lacks a plan for them.
         UsageError: the plan has another precision than was asked for, or `--file` names another kind of file.
     """
-    machine = find_machine(resolved.recipe.device)
-    file = resolved.recipe.file or find_plan(list(bundle.manifest["artefacts"]), machine.tag, where=bundle.path)
+    machine = find_machine(resolved.recipe.device, backend)
+    file = resolved.recipe.file or find_plan(bundle.manifest["artefacts"], machine.tag, where=bundle.path)
     if not is_plan(file):
         raise UsageError(f"--file {file}: not a plan. Leave it out, or choose --backend ort.")
     plan = bundle.file(file)
@@ -288,8 +290,8 @@ def _plan_target(resolved: ResolvedRecipe, bundle: Bundle, asked: str | None) ->
     return Target(
         resolved,
         bundle,
-        "trt",
-        machine.device,
+        backend,
+        str(machine.device),
         precision,
         _variant(resolved.recipe, precision, "plugin" if record["layout"] == "packed" else None),
         file,

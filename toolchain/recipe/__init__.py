@@ -108,6 +108,11 @@ class Recipe:
         None, "address of the server (triton, service): http://HOST:PORT[/v2/models/NAME]", metavar="URL"
     )
     token_file: str | None = option(None, "file with the server's bearer token", metavar="FILE")
+    target: str | None = option(
+        None,
+        "GPUs to compile for with TensorRT-RTX, on any machine (trt-rtx): names or compute capabilities",
+        metavar="t4,l4,sm86",
+    )
     device: str = option("auto", "auto, cpu or cuda[:N]", metavar="DEVICE")
     file: str | None = option(None, "artefact of the bundle to run", metavar="NAME")
     output: str | None = option(

@@ -46,6 +46,7 @@ BACKENDS: dict[str, Backend] = {
         device_graphs=True,
     ),
     "trt": Backend("toolchain.runtimes.trt:open_trt", runs="plan", gpu=True, cuda_graphs=True),
+    "trt-rtx": Backend("toolchain.runtimes.trt:open_rtx", runs="plan", gpu=True, cuda_graphs=True),
     "ort-trt": Backend("toolchain.runtimes.ort_trt:open_ort_trt", runs="graph", gpu=True),
     "triton": Backend("toolchain.runtimes.remote:open_remote", runs="server"),
     "service": Backend("toolchain.runtimes.remote:open_remote", runs="server"),

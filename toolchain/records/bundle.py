@@ -248,9 +248,11 @@ class BuildRecord(TypedDict):
     quantize: NotRequired[QuantizeRecord]
     """Record of this step."""
     engine: NotRequired[PlanRecord]
-    """The engine's record, as in its `plan.json`."""
+    """The first engine's record, as in its `plan.json`."""
+    engines: NotRequired[list[PlanRecord]]
+    """The records of all engines: `--backend trt-rtx` builds one for each target."""
     lacks: NotRequired[str]
-    """Why there is no engine although `--backend trt` asked for one."""
+    """Why there is no engine although `--backend` asked for one."""
     gate: NotRequired[list[NamedComparison]]
     """Comparisons of the bundle's graphs with FP32 (`--max-drop`)."""
     deploy: NotRequired[Deployment]

@@ -114,8 +114,8 @@ class ExplainedPlan(TypedDict):
     """Path of the plan."""
     precision: str
     """Precision of the plan."""
-    gpu: str
-    """Name of the GPU that it was built on."""
+    gpu: str | None
+    """Name of the GPU that it was built on; null if no GPU was needed."""
     sm: int
     """Compute capability without its point, such as 75."""
     tensorrt: str

@@ -155,17 +155,20 @@ class PlanRecord(PlanSource, PlanInputs):
     schema: int
     """Version of this format: 1."""
 
+    backend: NotRequired[str]
+    """The backend that runs the plan: `trt` (TensorRT), or `trt-rtx` (TensorRT-RTX); `trt` if it is missing."""
+
     sm: int
-    """Compute capability of the GPU that the plan was built on, as one number: 75 is 7.5."""
+    """Compute capability of the GPU that the plan was built for, as one number: 75 is 7.5."""
 
     tensorrt: str
-    """Version of TensorRT that built the plan."""
+    """Version of TensorRT, or of TensorRT-RTX, that built the plan."""
 
-    gpu: str
-    """Name of the GPU."""
+    gpu: str | None
+    """Name of the GPU that built the plan; null if no GPU was needed."""
 
-    cuda_driver: str
-    """CUDA version that the driver supports, such as 12.4."""
+    cuda_driver: str | None
+    """CUDA version that the driver of that GPU supports, such as 12.4; null without a GPU."""
 
     plan_sha256: str
     """SHA-256 of the plan, hexadecimal."""
@@ -201,8 +204,8 @@ class PlanRecord(PlanSource, PlanInputs):
 class RefusedRecord(TypedDict):
     """heard.json: the log of an engine that was refused after its build, below engines/build/.refused/."""
 
-    gpu: str
-    """Name of the GPU."""
+    gpu: str | None
+    """Name of the GPU; null if no GPU was needed."""
 
     tag: str
     """Compute capability and version of TensorRT, in words."""

@@ -128,6 +128,8 @@ class Environment(TypedDict):
     """Version of ONNX Runtime, of either of its packages."""
     tensorrt: str | None
     """Version of TensorRT, of any of its packages."""
+    tensorrt_rtx: NotRequired[str | None]
+    """Version of TensorRT-RTX; missing in results of earlier versions."""
     cuda: str | None
     """CUDA version of the driver."""
     driver: str | None

@@ -69,7 +69,7 @@ def _config(result: Result) -> Values:
 
 
 def _version(result: Result) -> str | None:
-    key = {"torch": "torch", "trt": "tensorrt"}.get(result["backend"], "onnxruntime")
+    key = {"torch": "torch", "trt": "tensorrt", "trt-rtx": "tensorrt_rtx"}.get(result["backend"], "onnxruntime")
     version = look(result, f"environment.{key}")
     return None if version is None else str(version)
 

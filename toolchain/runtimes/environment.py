@@ -26,6 +26,7 @@ PACKAGES = (
     "onnxruntime-gpu",
     "tensorrt",
     "tensorrt-cu12",
+    "tensorrt-rtx-cu12-bindings",
     "pycuda",
     "nvidia-ml-py",
 )
@@ -82,6 +83,7 @@ def describe() -> Environment:
         "transformers": version_of("transformers"),
         "onnxruntime": version_of("onnxruntime") or version_of("onnxruntime-gpu"),
         "tensorrt": tensorrt_version(),
+        "tensorrt_rtx": version_of("tensorrt-rtx-cu12-bindings"),
         "cuda": gpu["cuda"],
         "driver": gpu["driver"],
         "gpu": gpu["gpu"],

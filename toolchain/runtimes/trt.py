@@ -1,9 +1,10 @@
-"""TensorRT: it runs a plan through PyCUDA, without torch.
+"""TensorRT and TensorRT-RTX: they run a plan through PyCUDA, without torch.
 
 A lane is a CUDA stream with its own buffers, allocated once for the largest shape. A batch that is larger than the plan
 takes is split, and its pieces alternate between lanes, so that one is copied while another computes.
 """
 
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.engine.api import LogCollector, create, make_logger, make_profiler, preload_cublas
+from toolchain.engine.contexts import Contexts, make_contexts
 from toolchain.engine.cuda import CudaGraph, Gpu, nbytes, open_gpu
 from toolchain.engine.plan import Tag, check_plan
 from toolchain.engine.releases import import_release
+from toolchain.engine.rtx import check_validity
 from toolchain.engine.shapes import Profile, choose_profile
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.graph.plugin_graph import pack_batch
@@ -47,6 +50,8 @@ def open_trt(
     cuda_graphs: bool = False,
     lanes: int = LANES,
     report: Report | None = None,
+    pinned: bool = False,
+    backend: str = "trt",
 ) -> Iterator[Infer]:
     """Yield `infer` of a plan, after checking its digest and tag. `infer` works only in the thread that opened it.
 
@@ -58,24 +63,39 @@ def open_trt(
             power of two, so that there are few shapes.
         lanes: the number of streams.
         report: if given, TensorRT's profiler is on, and nothing runs concurrently.
+        pinned: the bundle's digest was given from outside; nothing beside it is then read (TensorRT-RTX's cache).
+        backend: the release that runs the plan, a key of RELEASES.
 
     Raises:
         InputError: the plan or its record is broken.
         MachineError: this machine lacks TensorRT or a GPU, or the plan is for another machine.
         UsageError: CUDA graphs were asked for with a plan without padding, whose batches all differ in shape.
     """
-    trt = import_release("trt")
+    trt = import_release(backend)
     with open_gpu(device) as gpu:
-        record = check_plan(plan, Tag(gpu.sm, trt.__version__))
+        record = check_plan(plan, Tag(gpu.sm, trt.__version__, backend))
         if cuda_graphs and record["layout"] == "packed":
             raise UsageError(
                 f"--cuda-graphs: {plan} has no padding, so batches all differ in shape. Leave the option out."
             )
-        runner = Runner(trt, gpu, plan, record, cuda_graphs=cuda_graphs, lanes=1 if report else lanes, report=report)
+        runner = Runner(
+            trt,
+            gpu,
+            plan,
+            record,
+            cuda_graphs=cuda_graphs,
+            lanes=1 if report else lanes,
+            report=report,
+            pinned=pinned,
+        )
         try:
             yield runner.infer
         finally:
             runner.close()
+
+
+# The opener of the backend trt-rtx.
+open_rtx = functools.partial(open_trt, backend="trt-rtx")
 
 
 class Runner:
@@ -91,6 +111,7 @@ class Runner:
         cuda_graphs: bool,
         lanes: int,
         report: Report | None,
+        pinned: bool,
     ) -> None:
         """Deserialise a plan that `check_plan` accepted, and allocate buffers for its largest shape."""
         self._where = str(plan)
@@ -103,11 +124,20 @@ class Runner:
         runtime = create(trt.Runtime, logger, self._messages)
         if record["version_compatible"]:
             runtime.engine_host_code_allowed = True  # the plan has the digest of its record
-        self._engine = runtime.deserialize_cuda_engine(plan.read_bytes())
+        data = plan.read_bytes()
+        if hasattr(runtime, "get_engine_validity"):
+            check_validity(trt, runtime, data, plan)
+        self._engine = runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise InputError(f"{plan}: TensorRT cannot load it: {self._messages.first_error}. Build it again.")
         self._kept: Any = (logger, runtime)  # must live longer than the engine
-        self._lanes = [Lane(trt, gpu, self._engine, self._messages, self._where, report) for _ in range(lanes)]
+        self._contexts = make_contexts(
+            trt, self._engine, plan, record["plan_sha256"], cuda_graphs=cuda_graphs, pinned=pinned
+        )
+        self._captures = cuda_graphs and not self._contexts.captures
+        self._lanes = [
+            Lane(trt, gpu, self._engine, self._contexts, self._messages, self._where, report) for _ in range(lanes)
+        ]
 
     def infer(self, batch: Batch) -> NDArray[np.float32]:
         """Return the logits of a batch, float32 [batch, classes]; the device is idle then."""
@@ -152,13 +182,14 @@ class Runner:
         if self._graphs:
             wide, deep = profile.length[2], min(1 << (deep - 1).bit_length(), profile.batch[2])
         inputs = padded_batch(batch, deep, wide)
-        lane.enqueue(index, inputs, rows=rows, graph=self._graphs)
+        lane.enqueue(index, inputs, rows=rows, graph=self._captures)
 
     def close(self) -> None:
         """Free the engine and its buffers, even if a caller keeps `infer`."""
         for lane in self._lanes:
             lane.close()
         self._lanes.clear()
+        self._contexts.close()
         self._engine = self._kept = None
 
 
@@ -177,10 +208,18 @@ class Lane:
     """
 
     def __init__(
-        self, trt: Any, gpu: Gpu, engine: Any, messages: LogCollector, where: str, report: Report | None
+        self,
+        trt: Any,
+        gpu: Gpu,
+        engine: Any,
+        contexts: Contexts,
+        messages: LogCollector,
+        where: str,
+        report: Report | None,
     ) -> None:
         """Allocate buffers for the largest shape of any profile."""
         self._trt, self._gpu, self._engine, self._messages, self._where = trt, gpu, engine, messages, where
+        self._new_context = contexts.create
         self._report = report
         # Kept here, because a context does not keep it alive.
         self._profiler = make_profiler(trt, report) if report else None
@@ -231,8 +270,7 @@ class Lane:
         """Return the context for these shapes, with all addresses and shapes set."""
         new = key not in self._contexts
         if new:
-            strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-            context = self._engine.create_execution_context(strategy)
+            context = self._new_context()
             if context is None:
                 why = self._messages.first_error
                 raise MachineError(f"{self._where}: TensorRT creates no execution context: {why}. Free the GPU.")

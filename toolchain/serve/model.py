@@ -63,8 +63,8 @@ def find_served(bundle: Path, *, backend: str | None, **changes: Any) -> Target:
     Raises:
         ToolchainError: see errors.py.
     """
-    if backend not in (None, "ort", "trt", "ort-trt"):
-        raise UsageError(f"--backend {backend}: cannot be served. Choose ort, trt or ort-trt.")
+    if backend not in (None, "ort", "trt", "trt-rtx", "ort-trt"):
+        raise UsageError(f"--backend {backend}: cannot be served. Choose ort, trt, trt-rtx or ort-trt.")
     return find_target({**changes, "backend": backend}, bundle, prefer_plan=True)
 
 

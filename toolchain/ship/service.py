@@ -10,7 +10,7 @@ from string import Template
 
 from toolchain.bundle import RESULTS, Bundle, locked, open_bundle
 from toolchain.bundle.names import check_name, image_name
-from toolchain.engine.plan import is_plan
+from toolchain.engine.plan import plans_of
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
 from toolchain.files import replacing
 from toolchain.records.ship import ServiceRecord
@@ -42,7 +42,7 @@ def ship_service(
     manifest = bundle.manifest
     model_name = name or bundle.name
     check_name(model_name)
-    if backend == "trt" and not any(map(is_plan, manifest["artefacts"])):
+    if backend == "trt" and not plans_of(manifest["artefacts"], "trt"):
         raise UsageError(f"--backend trt: {place} has no plan. Build one: toolchain build {place} --backend trt.")
     _check_output(output, bundle)
     target, base = BASES[backend]

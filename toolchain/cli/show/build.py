@@ -21,7 +21,9 @@ def built(record: BuildRecord) -> None:
     if "deploy" in record:
         put("", sentence(record["deploy"]), f"next: {record['deploy']['next']}")
     elif not record["up_to_date"]:
-        put(f"next: toolchain eval {record['bundle']}{' --backend trt' if 'engine' in record else ''}")
+        backend = f" --backend {record['engine'].get('backend', 'trt')}" if "engine" in record else ""
+        there = ", on a machine with that GPU" if backend and record["engine"]["gpu"] is None else ""
+        put(f"next: toolchain eval {record['bundle']}{backend}{there}")
 
 
 def _put_steps(record: BuildRecord) -> None:
@@ -34,8 +36,8 @@ def _put_steps(record: BuildRecord) -> None:
         put(*_chosen_method(record["calibrate"]))
     if "quantize" in record:
         put(*_quantized(record["quantize"]))
-    if "engine" in record:
-        put(*_engine(record["engine"]))
+    for engine in record.get("engines", []):
+        put(*_engine(engine))
 
 
 def _quantized(record: QuantizeRecord) -> list[str]:
@@ -52,8 +54,9 @@ def _quantized(record: QuantizeRecord) -> list[str]:
 def _engine(record: PlanRecord) -> list[str]:
     """Return the facts of an engine, and the counts of its layers."""
     layers = record["layers"]
+    gpu = record["gpu"] or f"compute capability {record['sm'] // 10}.{record['sm'] % 10}"
     lines = [
-        f"  {record['file']}: {record['precision']} for {record['gpu']}, {record['plan_bytes'] / 1e6:.0f} MB, "
+        f"  {record['file']}: {record['precision']} for {gpu}, {record['plan_bytes'] / 1e6:.0f} MB, "
         f"built in {record['build_s']:.0f} s"
     ]
     if layers["products"] is not None:

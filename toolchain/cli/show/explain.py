@@ -42,7 +42,7 @@ def explained_plan(record: ExplainedPlan) -> None:
     table.add_column("found")
     layers = record["layers"]
     sm = f"{record['sm'] // 10}.{record['sm'] % 10}"
-    table.add_row("built for", f"{record['gpu']}, compute capability {sm}, TensorRT {record['tensorrt']}")
+    table.add_row("built for", f"{record['gpu'] or 'any GPU'}, compute capability {sm}, TensorRT {record['tensorrt']}")
     table.add_row("precision", f"{record['precision']}, {record['layout']}, attention {record['options']['attention']}")
     for profile in record["profiles"]:
         table.add_row("profile", f"batch {profile['batch']}, length {profile['length']}")

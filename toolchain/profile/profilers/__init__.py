@@ -18,6 +18,7 @@ PROFILERS = {
     "torch": "toolchain.profile.profilers.pytorch:profile_torch",
     "ort": "toolchain.profile.profilers.ort:profile_ort",
     "trt": "toolchain.profile.profilers.trt:profile_trt",
+    "trt-rtx": "toolchain.profile.profilers.trt:profile_rtx",
 }
 
 

@@ -1,5 +1,6 @@
 """TensorRT with its profiler; layers are placed by the ONNX nodes that the engine inspector names."""
 
+import functools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +23,12 @@ from toolchain.tensors import Batch
 
 
 @contextmanager
-def profile_trt(plan: Path, *, device: str = "cuda:0", precision: str = "fp32") -> Iterator[ProfiledRuntime]:
+def profile_trt(
+    plan: Path, *, device: str = "cuda:0", precision: str = "fp32", pinned: bool = False, backend: str = "trt"
+) -> Iterator[ProfiledRuntime]:
     """Yield a profiled runtime of a plan in a bundle, without CUDA graphs, which TensorRT does not time.
+
+    The arguments are those of `open_trt`.
 
     Raises:
         InputError: the plan, its record or the list of its layers is broken.
@@ -36,7 +41,7 @@ def profile_trt(plan: Path, *, device: str = "cuda:0", precision: str = "fp32") 
     def report(name: str, ms: float) -> None:
         layers.append((name, places.get(name, NOWHERE), 1000 * ms))
 
-    with open_trt(plan, device=device, precision=precision, report=report) as run:
+    with open_trt(plan, device=device, precision=precision, report=report, pinned=pinned, backend=backend) as run:
 
         def infer(batch: Batch) -> NDArray[np.float32]:
             logits = run(batch)
@@ -45,6 +50,10 @@ def profile_trt(plan: Path, *, device: str = "cuda:0", precision: str = "fp32") 
             return logits
 
         yield ProfiledRuntime(infer, lambda: calls, "tensorrt_profiler")
+
+
+# The profiler of the backend trt-rtx.
+profile_rtx = functools.partial(profile_trt, backend="trt-rtx")
 
 
 def plan_places(plan: Path) -> dict[str, Place]:

@@ -1,0 +1,108 @@
+"""What engines are built for: the GPU and the TensorRT of this machine, or a GPU that TensorRT-RTX compiles for."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from toolchain.engine.cuda import import_pycuda, open_gpu
+from toolchain.engine.plan import AMPERE, Tag
+from toolchain.engine.releases import RELEASES, Release, import_release
+from toolchain.engine.targets import parse_targets
+from toolchain.errors import MachineError, UsageError
+from toolchain.recipe import ENGINE, Recipe
+from toolchain.recipe.options import flag
+from toolchain.runtimes.device import choose_device
+
+# Turing is the oldest architecture that TensorRT 10 and 11 build for.
+LEAST_SM = 75
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A GPU and a release of TensorRT: its module, and the tag of the plans that run there.
+
+    `gpu` is the GPU's name, `cuda` the CUDA version of its driver, `device` its number here, such as cuda:0. They are
+    None if plans are compiled for a GPU that this machine need not have.
+    """
+
+    trt: Any  # the module of the release, which has no types
+    tag: Tag
+    gpu: str | None = None
+    cuda: str | None = None
+    device: str | None = None
+
+    @property
+    def release(self) -> Release:
+        """The release of TensorRT."""
+        return RELEASES[self.tag.backend]
+
+
+def find_machine(device: str, backend: str = "trt") -> Machine:
+    """Return the GPU of this machine, and the TensorRT that a backend of RELEASES uses.
+
+    Raises:
+        MachineError: one of them is missing, or the GPU is too old.
+        UsageError: the device's name is unknown, or it is the CPU.
+    """
+    name = RELEASES[backend].name
+    if device == "cpu":
+        raise UsageError(f"--device cpu: {name} runs on GPUs only. Choose cuda[:N], or --backend ort.")
+    place = choose_device(device, cuda=True)
+    trt = import_release(backend)
+    import_pycuda()
+    with open_gpu(place) as gpu:
+        if gpu.sm < LEAST_SM:
+            raise MachineError(
+                f"{gpu.name}: compute capability {gpu.sm // 10}.{gpu.sm % 10}, and {name} needs 7.5 (Turing). "
+                "Use another GPU, or --backend ort."
+            )
+        return Machine(trt, Tag(gpu.sm, trt.__version__, backend), gpu.name, gpu.cuda, place)
+
+
+def find_targets(recipe: Recipe) -> list[Machine]:
+    """Return what the engines of a recipe are built for: its `--target`s, or this machine.
+
+    Raises:
+        MachineError: this machine lacks TensorRT, or a GPU where one is needed.
+        UsageError: see `check_engine_options`.
+    """
+    backend = recipe.backend or "trt"
+    if not RELEASES[backend].cross:
+        return [find_machine(recipe.device)]
+    trt = import_release(backend)
+    if recipe.target is not None:
+        return [Machine(trt, Tag(sm, trt.__version__, backend)) for sm in parse_targets(trt, recipe.target)]
+    try:
+        sm = find_machine(recipe.device, backend).tag.sm
+    except MachineError as error:
+        raise UsageError(f"--backend {backend}: for which GPU? ({error}) Name it, such as --target t4.") from error
+    return [Machine(trt, Tag(parsed, trt.__version__, backend)) for parsed in parse_targets(trt, f"sm{sm}")]
+
+
+def check_engine_options(recipe: Recipe, *, precision: str) -> None:
+    """Refuse options of an engine that its release lacks, before any work is done.
+
+    A release that is not installed is not an error here.
+
+    Raises:
+        UsageError: naming the option, or a target that the release does not compile for.
+    """
+    release = RELEASES.get(recipe.backend or "trt")
+    if recipe.target is not None and not (release and release.cross):
+        raise UsageError(f"--target {recipe.target}: only with --backend trt-rtx. Add it.")
+    if release is None:
+        return
+    defaults = {field.name: field.default for field in dataclasses.fields(Recipe) if field.name in ENGINE}
+    for name in (name for name in release.lacks if getattr(recipe, name) != defaults[name]):
+        raise UsageError(f"{flag(name)}: not with {release.name}: {release.lacks[name]}. Leave the option out.")
+    if not release.cross:
+        return
+    try:
+        machines = find_targets(recipe)
+    except MachineError:
+        return
+    if precision == "fp32" and (turing := [one for one in machines if one.tag.sm < AMPERE]):
+        raise UsageError(
+            f"--target sm{turing[0].tag.sm}: {release.name} computes no float32 GEMM on Turing. "
+            "Build with --precision fp16 or int8."
+        )

@@ -1,0 +1,107 @@
+"""What only TensorRT-RTX has where a plan runs: a check of the plan before it is read, and a cache of its kernels.
+
+A plan of TensorRT-RTX is compiled for the GPU when it is loaded and when a new shape arrives. The runtime cache keeps
+these kernels, so that only the first run waits for them.
+"""
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+from toolchain.errors import InputError, MachineError
+from toolchain.files import write_bytes
+
+log = logging.getLogger(__name__)
+
+# The releases whose API this module uses.
+MAJORS = ("rtx",)
+
+# The runtime cache beside a plan.
+CACHE = "runtime.cache"
+
+# Member of EngineInvalidityDiagnostics -> what is wrong, and what to do. A malformed plan is a broken file; everything
+# else is missing on the machine.
+FAULTS = {
+    "MALFORMED_ENGINE": "not a plan of TensorRT-RTX. Build it again",
+    "VERSION_MISMATCH": "built by another version of TensorRT-RTX. Build it again with this version",
+    "UNSUPPORTED_CC": "built for another GPU. Build it with --target for this GPU",
+    "OLD_CUDA_DRIVER": "the driver is too old for it. Update the driver",
+    "OLD_CUDA_RUNTIME": "the CUDA runtime is too old for it. Update CUDA",
+    "INSUFFICIENT_GPU_MEMORY": "the GPU has too little memory for it. Free the GPU, or build with --batch-size",
+    "CUDA_ERROR": "CUDA reports an error. See `toolchain doctor`",
+}
+
+
+def check_validity(trt: Any, runtime: Any, data: bytes, where: Path) -> None:
+    """Refuse a plan that TensorRT-RTX calls invalid for this machine. Nothing in it is executed.
+
+    Raises:
+        InputError: the plan is malformed.
+        MachineError: it is for another version, GPU or driver.
+    """
+    validity, bits = runtime.get_engine_validity(data)
+    if validity != trt.EngineValidity.INVALID:
+        return
+    known = trt.EngineInvalidityDiagnostics.__members__
+    found = [name for name in FAULTS if int(bits) & int(known[name])]
+    fault = FAULTS[found[0]] if found else "TensorRT-RTX calls it invalid here without a reason. Build it again"
+    raise (InputError if found[:1] == ["MALFORMED_ENGINE"] else MachineError)(f"{where}: {fault}.")
+
+
+class RuntimeContexts:
+    """Creates the execution contexts of an engine, with its runtime cache in a file beside the plan.
+
+    The file has the digest of the plan that it belongs to and of its own content, both checked before it is read. A
+    file that does not fit is ignored.
+    """
+
+    captures = True
+
+    def __init__(self, trt: Any, engine: Any, plan: Path, plan_sha256: str, *, cuda_graphs: bool, pinned: bool) -> None:
+        """Read the cache unless the bundle is `pinned` by a digest from outside, which the cache is not part of."""
+        self._engine, self._file, self._plan_sha256 = engine, plan.parent / CACHE, plan_sha256
+        self._runtime_config = engine.create_runtime_config()
+        self._runtime_config.set_execution_context_allocation_strategy(
+            trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        )
+        if cuda_graphs:
+            self._runtime_config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        self._runtime_cache = self._runtime_config.create_runtime_cache()
+        self._pinned, self._known = pinned, b"" if pinned else read_cache(self._file, plan_sha256)
+        if self._known and not self._runtime_cache.deserialize(self._known):
+            log.warning("%s: made on another machine, so kernels are compiled again", self._file)
+        self._runtime_config.set_runtime_cache(self._runtime_cache)
+
+    def create(self) -> Any:
+        """Return a new context, without a workspace; None if the GPU has too little memory."""
+        return self._engine.create_execution_context(self._runtime_config)
+
+    def close(self) -> None:
+        """Save the cache, if kernels were added to it. A failure is only logged."""
+        data = bytes(self._runtime_cache.serialize())
+        if not self._pinned and data != self._known:
+            try:
+                write_bytes(self._file, cache_file(data, self._plan_sha256))
+            except OSError as error:
+                log.warning("%s: not saved (%s), so the next run compiles kernels again", self._file, error.strerror)
+        self._runtime_cache = self._runtime_config = self._engine = None
+
+
+def cache_file(data: bytes, plan_sha256: str) -> bytes:
+    """Return the content of the file of a runtime cache: two digests, a line each, and the cache."""
+    return f"{plan_sha256}\n{_sha256(data)}\n".encode() + data
+
+
+def read_cache(file: Path, plan_sha256: str) -> bytes:
+    """Return the runtime cache in a file, or nothing if the file is missing, changed, or of another plan."""
+    try:
+        head, digest, data = file.read_bytes().split(b"\n", 2)
+    except (OSError, ValueError):
+        return b""
+    fits = head.decode(errors="replace") == plan_sha256 and digest.decode(errors="replace") == _sha256(data)
+    return data if fits else b""
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
