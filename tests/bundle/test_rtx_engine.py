@@ -43,7 +43,8 @@ def test_a_plan_is_made_for_each_target(built):
         assert record["profiles"] == [{"batch": [1, 4, 16], "length": [1, 64, 128]}]
         assert manifest["steps"][tag.folder]["record"] == record
         layers = json.loads((built / tag.folder / "layers.json").read_text())
-        assert layers
+        assert layers["compiler"] == f"TensorRT-RTX {VERSION}"
+        assert record["layers"]["int8_products"] == 10
         assert check_plan(built / tag.folder / "model.plan", tag) == record
 
 

@@ -158,3 +158,12 @@ def test_gpu_energy_is_found_where_the_meter_would_read_it(
     nvml.load(f"device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 30000\n{scenario}")
     found = doctor._gpu_energy()
     assert (found.state, found.detail) == (state, detail)
+
+
+def test_tensorrt_rtx_states_the_gpus_that_it_compiles_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    rtx = SimpleNamespace(__version__="1.7.1.116", ComputeCapability=SimpleNamespace(__members__=["NONE", "SM75"]))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert finding("TensorRT-RTX").state == "missing"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", rtx)
+    assert finding("TensorRT-RTX") == doctor.Finding("TensorRT-RTX", "ok", "1.7.1.116: compiles for sm75")

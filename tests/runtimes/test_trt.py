@@ -275,3 +275,34 @@ def test_unusable_plans_and_options_are_refused(make, toolchain, bundle_of, opti
     bundle = make(bundle_of("fp16"))
     done = toolchain("eval", bundle, "--backend", "trt", "-q", *options, **chosen)
     assert (done.returncode, message in done.stderr) == (code, True), done.stderr
+
+
+def test_a_plan_of_tensorrt_rtx_runs_with_its_own_checks_and_cache(toolchain, bundle_of, tmp_path):
+    bundle = bundle_of("fp16")
+    rtx = ("--backend", "trt-rtx", "-q")
+    built = toolchain("build", bundle, *rtx, "--batch-size", "1,4,6", cwd=tmp_path, version="11.4.0.106")
+    assert built.returncode == 0, built.stderr
+    for options in ((), ("--cuda-graphs",)):
+        done = toolchain("eval", bundle, *rtx, "--json", *options, version="11.4.0.106")
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout)
+        assert (result["backend"], result["device"], result["n"]) == ("trt-rtx", "cuda:0", 40)
+    found = logits(bundle / "results/sst2-validation-trt-rtx-cuda0-fp16.npz")
+    expected = logits(bundle / "results/sst2-validation-ort-cpu-fp16.npz")
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+    assert (bundle / "plans/sm75-rtx1.7.1.116/runtime.cache").read_bytes().endswith(b"\nkernels+")
+    assert toolchain("verify", bundle, *rtx, version="11.4.0.106").returncode == 0
+
+
+@pytest.mark.double(version="11.4.0.106")
+def test_tensorrt_rtx_is_asked_about_a_plan_before_it_is_loaded(tmp_path):
+    from tests.engine.test_plan import RTX, make
+    from toolchain.engine.plan import Tag
+
+    tag = Tag(75, RTX, "trt-rtx")
+    plan = make(tmp_path, tag, backend="trt-rtx")  # its bytes are "a plan", and its digest fits
+    with pytest.raises(InputError, match="not a plan of TensorRT-RTX"), open_runtime("trt-rtx", plan):
+        pass
+    kinds = [call[0] for call in trt.double_calls]
+    assert "validity" in kinds
+    assert "deserialize" not in kinds

@@ -13,7 +13,6 @@ An INT8 engine that has no GEMM in INT8 is refused after its build.
 
 import dataclasses
 import hashlib
-import json
 import logging
 import re
 from contextlib import nullcontext
@@ -101,7 +100,7 @@ def compile_plan(resolved: ResolvedRecipe, made: BundleWriter, machine: Machine)
             raise InputError(f"{source}: {fault} {_evidence(built, machine)}")
         record = _record(f"{folder}/{PLAN}", built, about, layout, machine)
         write_bytes(place / PLAN, built.plan)
-        write_text(place / LAYERS, _layers(built, machine))
+        write_text(place / LAYERS, built.layers)
         write_json(place / RECORD, record)
         return record
 
@@ -192,13 +191,6 @@ def _fault(built: Built, precision: str, needed: set[str]) -> str | None:
         return None
     missing = len(built.messages.missing_scales)
     return f"INT8 was asked for, and the engine has no GEMM in INT8 ({missing} tensors without a scale)."
-
-
-def _layers(built: Built, machine: Machine) -> str:
-    """Return the content of layers.json."""
-    if not machine.release.cross:
-        return built.layers
-    return json.dumps({"Layers": built.layers.partition("\n\n")[0].splitlines()[1:]})
 
 
 def _evidence(built: Built, machine: Machine) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from toolchain.data import hub
 from toolchain.engine.api import has_implicit_int8
-from toolchain.engine.releases import import_release
+from toolchain.engine.releases import RELEASES, import_release
+from toolchain.engine.targets import compute_capabilities
 from toolchain.errors import MachineError
 from toolchain.meters import rapl
 from toolchain.meters.sources import BOARD, COUNTER, INTEGRAL, open_sources
@@ -58,6 +59,7 @@ def examine(*, network: bool = True) -> list[Finding]:
             "torch's CUDA build brings it, and so does the CUDA toolkit",
         ),
         *_tensorrt(),
+        _tensorrt_rtx(),
         _optional("pycuda", "PyCUDA", "install CUDA's headers, then pip install 'encoder-toolchain[tensorrt]'"),
         _rapl(),
         *([_hub()] if network else []),
@@ -171,6 +173,19 @@ def _tensorrt() -> list[Finding]:
         return [Finding("TensorRT", "broken", str(error), advice)]
     paths = "INT8 by Q/DQ and by its own calibration" if has_implicit_int8(trt) else "INT8 by Q/DQ only"
     return [Finding("TensorRT", "ok", f"{trt.__version__}: {paths}")]
+
+
+def _tensorrt_rtx() -> Finding:
+    """Import TensorRT-RTX, and return for which GPUs it compiles."""
+    advice = "to compile engines without a GPU, on Linux x86-64: pip install 'encoder-toolchain[rtx]'"
+    if not importlib.util.find_spec(RELEASES["trt-rtx"].module):
+        return Finding("TensorRT-RTX", "missing", "not installed", advice)
+    try:
+        trt = import_release("trt-rtx")
+    except MachineError as error:
+        return Finding("TensorRT-RTX", "broken", str(error), advice)
+    targets = ", ".join(f"sm{sm}" for sm in compute_capabilities(trt))
+    return Finding("TensorRT-RTX", "ok", f"{trt.__version__}: compiles for {targets}")
 
 
 def _rapl() -> Finding:

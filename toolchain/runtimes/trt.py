@@ -79,14 +79,7 @@ def open_trt(
                 f"--cuda-graphs: {plan} has no padding, so batches all differ in shape. Leave the option out."
             )
         runner = Runner(
-            trt,
-            gpu,
-            plan,
-            record,
-            cuda_graphs=cuda_graphs,
-            lanes=1 if report else lanes,
-            report=report,
-            pinned=pinned,
+            trt, gpu, plan, record, cuda_graphs=cuda_graphs, lanes=1 if report else lanes, report=report, pinned=pinned
         )
         try:
             yield runner.infer

@@ -57,17 +57,21 @@ profile_rtx = functools.partial(profile_trt, backend="trt-rtx")
 
 
 def plan_places(plan: Path) -> dict[str, Place]:
-    """Return name -> place of a plan's layers, from the inspector's list beside it and the graph of the plan.
+    """Return name -> place of a plan's layers, from the list of layers beside it and the graph of the plan.
 
     Raises:
         InputError: the list is missing or broken.
     """
     file = plan.parent / LAYERS
     try:
-        listed = json.loads(file.read_text(encoding="utf-8")).get("Layers", [])
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: cannot be read ({type(error).__name__}). Build the plan again.") from None
+    listed = content.get("Layers", [])
     layers = [layer if isinstance(layer, dict) else {"Name": layer} for layer in listed]
+    for kernel in (kernel for profile in content.get("profiles", []) for kernel in profile):  # of TensorRT-RTX
+        nodes = "".join(f"[ONNX Layer: {node}]" for node in kernel["nodes"])
+        layers.append({"Name": kernel["name"], "Metadata": nodes})
     return place_layers(layers, _graph_of(plan))
 
 
