@@ -26,34 +26,9 @@ def server(processes, demo_bundle):
 
 
 @pytest.mark.parametrize("wire", ["http", "grpc"])
-def test_perf_analyzer_measures_the_service(server, perf_analyzer, tmp_path, wire):
-    (tmp_path / "in.json").write_text(json.dumps({"data": [{"TEXT": [text]} for text in PROBES]}))
+def test_perf_analyzer_measures_the_service(server, perf_analyzer, by_path, tmp_path, wire):
     address = server.address if wire == "http" else server.grpc
-    found = perf_analyzer(
-        "-m",
-        "sentiment",
-        "-i",
-        wire,
-        "-u",
-        address,
-        "--input-data",
-        tmp_path / "in.json",
-        "--concurrency-range",
-        "4",
-        "--measurement-mode",
-        "count_windows",
-        "--measurement-request-count",
-        "50",
-        "-s",
-        "999",
-        "-r",
-        "10",
-        "-f",
-        tmp_path / "out.csv",
-    )
-    assert found.returncode == 0, found.stdout + found.stderr
-    header, row, *_ = (tmp_path / "out.csv").read_text().splitlines()
-    assert float(dict(zip(header.split(","), row.split(","), strict=False))["Inferences/Second"]) > 0
+    assert by_path("triton/perf").measured_per_s(perf_analyzer, tmp_path, wire, address, PROBES) > 0
 
 
 def expected(bundle):

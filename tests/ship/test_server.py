@@ -154,30 +154,6 @@ def test_the_server_exports_the_metrics_of_the_autoscaler(root, server):
 
 
 @pytest.mark.parametrize("wire", WIRES)
-def test_perf_analyzer_runs_against_the_server(server, perf_analyzer, tmp_path, wire):
-    (tmp_path / "in.json").write_text(json.dumps({"data": [{"TEXT": [text]} for text in PROBES]}))
-    found = perf_analyzer(
-        "-m",
-        "sentiment",
-        "-i",
-        wire,
-        "-u",
-        getattr(server, wire),
-        "--input-data",
-        tmp_path / "in.json",
-        "--concurrency-range",
-        "4",
-        "--measurement-mode",
-        "count_windows",
-        "--measurement-request-count",
-        "50",
-        "-s",
-        "999",
-        "-r",
-        "10",
-        "-f",
-        tmp_path / "out.csv",
-    )
-    assert found.returncode == 0, found.stdout + found.stderr
-    header, row, *_ = (tmp_path / "out.csv").read_text().splitlines()
-    assert float(dict(zip(header.split(","), row.split(","), strict=False))["Inferences/Second"]) > 0
+def test_perf_analyzer_runs_against_the_server(server, perf_analyzer, by_path, tmp_path, wire):
+    address = getattr(server, wire)
+    assert by_path("triton/perf").measured_per_s(perf_analyzer, tmp_path, wire, address, PROBES) > 0

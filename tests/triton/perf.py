@@ -1,5 +1,6 @@
 """perf_analyzer, Triton's load generator: a binary that only older wheels of tritonclient contain."""
 
+import json
 import os
 import subprocess
 import zipfile
@@ -12,6 +13,17 @@ BINARY = "tritonclient-2.50.0.data/data/bin/perf_analyzer"
 
 class NoAnalyzerError(Exception):
     """perf_analyzer is not available; the message says why."""
+
+
+def measured_per_s(run: Callable[..., Any], folder: Path, wire: str, address: str, texts: list[str]) -> float:
+    """Return the inferences per second of the model `sentiment` at `address`, for four clients that send `texts`."""
+    (folder / "in.json").write_text(json.dumps({"data": [{"TEXT": [text]} for text in texts]}))
+    target = ("-m", "sentiment", "-i", wire, "-u", address, "--input-data", folder / "in.json")
+    load = ("--concurrency-range", 4, "--measurement-mode", "count_windows", "--measurement-request-count", 50)
+    done = run(*target, *load, "-s", 999, "-r", 10, "-f", folder / "out.csv")  # one stable window is not asked for
+    assert done.returncode == 0, done.stdout + done.stderr
+    header, row, *_ = (folder / "out.csv").read_text().splitlines()
+    return float(dict(zip(header.split(","), row.split(","), strict=False))["Inferences/Second"])
 
 
 def find_analyzer(root: Path, libraries: Path, work: Path) -> Callable[..., Any]:
