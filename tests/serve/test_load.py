@@ -1,7 +1,6 @@
 """The real service under load: with Triton's load generator, and with ten times more requests than it can answer."""
 
 import asyncio
-import json
 import time
 from collections import Counter
 

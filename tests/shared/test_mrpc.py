@@ -1,0 +1,15 @@
+"""Pairs: MRPC on the real checkpoint and its GLUE data, where they are at hand."""
+
+import pytest
+
+from tests.shared.checks import check_chosen, check_mse
+
+pytestmark = [pytest.mark.shared, pytest.mark.slow]
+
+
+def test_int8_stays_within_three_points(made):
+    check_mse(made, "mrpc")
+
+
+def test_a_chosen_int8_keeps_accuracy_with_nine_tenths_of_the_work_in_int8(made):
+    check_chosen(made, "mrpc", most=0.5)
