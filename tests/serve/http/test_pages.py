@@ -1,14 +1,20 @@
 """The pages in a real browser: typing a text shows its label, and nothing is loaded from other hosts."""
 
+import base64
+import io
 import json
 import re
 import time
 import urllib.request
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from toolchain.serve.http import openapi, pages
 from toolchain.serve.limits import Limits
+
+BARS = "[...document.querySelectorAll('[role=meter]')].map(bar => Number(bar.getAttribute('aria-valuenow')))"
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +53,21 @@ def type_and_enter(tab, text, field="text"):
     tab.call("Input.dispatchKeyEvent", type="keyDown", key="Enter", text="\r")
 
 
+def drawn_share(tab):
+    """Return the share of the first bar's pixels that have the colour of its fill."""
+    box, colour = (
+        tab.evaluate(f"JSON.stringify(({found})(document.querySelector('.bar')))")
+        for found in (
+            "bar => (({x, y, width, height}) => ({x, y, width, height}))(bar.getBoundingClientRect())",
+            "bar => getComputedStyle(bar.firstChild).backgroundColor.match(/[0-9]+/g).map(Number)",
+        )
+    )
+    clip = {**json.loads(box), "scale": 1}
+    shot = base64.b64decode(tab.call("Page.captureScreenshot", format="png", clip=clip)["data"])
+    pixels = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), int)
+    return float((np.abs(pixels - json.loads(colour)).sum(axis=2) < 12).mean())
+
+
 def browser_errors(tab):
     return tab.happened("Log.entryAdded") + tab.happened("Runtime.exceptionThrown")
 
@@ -60,7 +81,8 @@ def test_typing_a_text_shows_its_label(tab, fake, tmp_path, width, dark):
         until(tab, "!document.getElementById('answer').hidden")
         tab.screenshot(tmp_path / "page.png")
         assert tab.evaluate("document.getElementById('label').textContent") == "22"
-        assert tab.evaluate("[...document.querySelectorAll('meter')].map(bar => bar.value)") == [0.75, 0.25]
+        assert tab.evaluate(BARS) == [0.75, 0.25]
+        assert drawn_share(tab) == pytest.approx(0.75, abs=0.03)
         assert tab.evaluate("document.getElementById('model').textContent") == fake.NAME
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         asked = {event["request"]["url"] for event in tab.happened("Network.requestWillBeSent")}
@@ -78,7 +100,7 @@ def test_the_page_of_the_real_service_shows_the_label_that_classify_gives(tab, s
         tab.evaluate("document.getElementById('ask').click()")
         until(tab, "!document.getElementById('answer').hidden")
         assert tab.evaluate("document.getElementById('label').textContent") == found["label"]
-        bars = tab.evaluate("[...document.querySelectorAll('meter')].map(bar => bar.value)")
+        bars = tab.evaluate(BARS)
         assert sorted(bars) == pytest.approx(sorted(found["scores"].values()), abs=1e-3)
         assert tab.evaluate("document.getElementById('model').textContent") == "sentiment"
         assert browser_errors(tab) == []
