@@ -214,13 +214,13 @@ def exported(checkpoints: dict[str, Path], once: Once) -> dict[str, Path]:
 def tokens_of(tiny: ModuleType, checkpoints: dict[str, Path]) -> Callable[[str, int], Any]:
     """Return a number of tokenised random sentences of mixed length, for an architecture."""
     from toolchain.checkpoint.model import find_model, load_tokenizer
-    from toolchain.checkpoint.tokenize import encode
+    from toolchain.checkpoint.tokenize import TextEncoder
 
     def make(kind: str, count: int) -> Any:
         generator = np.random.default_rng(count)
         texts = [(" ".join(generator.choice(tiny.WORDS, generator.integers(1, 40))),) for _ in range(count)]
         source = find_model(str(checkpoints[kind]))
-        return encode(load_tokenizer(source.folder), texts, max_length=32, inputs=source.inputs)
+        return TextEncoder(load_tokenizer(source.folder), max_length=32, inputs=source.inputs)(texts)
 
     return make
 

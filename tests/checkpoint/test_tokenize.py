@@ -8,8 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolchain.checkpoint.model import load_tokenizer
-from toolchain.checkpoint.tokenize import Tokens, budget_batches, encode, equal_length_batches
-from toolchain.errors import UsageError
+from toolchain.checkpoint.tokenize import (
+    TextEncoder,
+    Tokens,
+    batches,
+    batches_of,
+    budget_batches,
+    equal_length_batches,
+)
+from toolchain.data.rows import Text
+from toolchain.errors import InputError, UsageError
 
 BOTH = ("input_ids", "attention_mask")
 ALL = (*BOTH, "token_type_ids")
@@ -18,10 +26,15 @@ lengths = st.lists(st.integers(0, 40), max_size=60).map(lambda values: np.array(
 slots = st.integers(1, 200)
 
 
-def tokens(*sizes: int) -> Tokens:
+def tokens(*sizes: int, equal_length: bool = False) -> Tokens:
     ids = [list(range(5, 5 + size)) for size in sizes]
     ones = [[1] * size for size in sizes]
-    return Tokens({"input_ids": ids, "attention_mask": ones}, {"input_ids": 3, "attention_mask": 0})
+    pad_values = {"input_ids": 3, "attention_mask": 0}
+    return Tokens({"input_ids": ids, "attention_mask": ones}, pad_values, equal_length=equal_length)
+
+
+def encode(tokenizer: Any, texts: list[Text], *, max_length: int, inputs: tuple[str, ...]) -> Tokens:
+    return TextEncoder(tokenizer, max_length=max_length, inputs=inputs)(texts)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +96,21 @@ def test_batch_holds_the_rows_and_masks_the_padding(sizes: list[int], data: st.D
     for ids, mask, row in zip(batch["input_ids"], batch["attention_mask"], rows, strict=True):
         assert ids[mask == 1].tolist() == known.columns["input_ids"][row]
     assert batch["attention_mask"].sum() == known.lengths[rows].sum()
+
+
+def test_rows_of_a_model_that_depends_on_padding_are_never_padded() -> None:
+    mixed = tokens(4, 2, 4, 3, equal_length=True)
+    for rows in ([0, 1], [1, 3]):
+        with pytest.raises(ValueError, match="depend on padding"):
+            mixed.batch(np.array(rows))
+    with pytest.raises(ValueError, match="depend on padding"):
+        mixed.take(np.array([0, 2])).batch(np.array([0]), length=8)
+    plans = {
+        "budget": [rows.tolist() for rows in batches(mixed, max_slots=64)],
+        "positions": [rows.tolist() for rows in batches(mixed, max_slots=64, rows=np.array([3, 2, 0]))],
+        "size": [rows.tolist() for rows in batches_of(mixed, 2)],
+    }
+    assert plans == {"budget": [[1], [3], [0, 2]], "positions": [[0], [1, 2]], "size": [[0, 2], [3], [1]]}
 
 
 def test_encode_returns_the_named_inputs_without_padding(bert: Any) -> None:
@@ -162,3 +190,81 @@ def test_encode_without_a_padding_token_is_refused(tiny_bert: Path) -> None:
     tokenizer.pad_token = None
     with pytest.raises(UsageError, match=r"^the tokenizer lacks a padding token\. Add pad_token to tokenizer_config"):
         encode(tokenizer, [("a",)], max_length=9, inputs=BOTH)
+
+
+def test_a_token_that_the_embedding_table_lacks_is_refused_with_its_text(bert: Any) -> None:
+    largest, token = max((index, token) for token, index in bert.get_vocab().items())
+    encoder = TextEncoder(bert, max_length=9, inputs=BOTH, vocabulary=largest)
+    assert encoder([("a good film",)]).lengths.tolist() == [5]
+    word = next(word for word in ("goodly", "gooder") if largest in bert(word)["input_ids"])
+    with pytest.raises(InputError, match=rf"^the text a {word} has the token '{token}' with the id {largest}, and the"):
+        encoder([("a film",), (f"a {word}",)])
+
+
+ODD = ("", " ", "\n\t", "\0", "[CLS] [PAD] [SEP]", "##ing", "\u00e4\u0308\u00df", "\u65e5\u672c\u8a9e", "a" * 300)
+LONG = ("good bad " * 200, " ".join(str(number) for number in range(300)))
+TEXTS = st.text(
+    st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("good bad .,[]#")), min_size=0, max_size=80
+)
+
+
+def ids_of_each(tokenizer: Any, texts: list[Text]) -> dict[str, list[list[int]]]:
+    """The ids of rows: in the evaluator, one by one as in the service, in Triton's tokenizer, and in transformers."""
+    from tokenizers import Tokenizer
+
+    encoder = TextEncoder(tokenizer, max_length=24, inputs=ALL)
+    assert encoder.rust is not None
+    alone = Tokenizer.from_str(encoder.rust.to_str())
+    alone.encode_special_tokens = encoder.split_special_tokens
+    written = alone.encode_batch([text if len(text) == 2 else text[0] for text in texts])
+    columns = [list(part) for part in zip(*texts, strict=True)]
+    known = tokenizer(*columns, truncation=True, max_length=24, return_token_type_ids=True)
+    found = {
+        "evaluator": encoder(texts),
+        "triton": Tokens(
+            {"input_ids": [row.ids for row in written], "token_type_ids": [row.type_ids for row in written]}, {}
+        ),
+        "transformers": Tokens({name: known[name] for name in ("input_ids", "token_type_ids")}, {}),
+    }
+    joined = {name: [*one.columns["input_ids"], *one.columns["token_type_ids"]] for name, one in found.items()}
+    single = [encoder([text]).columns for text in texts]
+    joined["service"] = [row[name][0] for name in ("input_ids", "token_type_ids") for row in single]
+    return joined
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("kind", ["tiny_bert", "tiny_roberta"])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_every_user_of_texts_gets_the_ids_of_transformers(
+    request: Any, kind: str, side: str, split: bool, parts: int
+) -> None:
+    tokenizer = load_tokenizer(request.getfixturevalue(kind))
+    tokenizer.truncation_side, tokenizer.split_special_tokens = side, split
+    texts = [(*ODD, *LONG)[index : index + parts] for index in range(len(ODD) + 1)]
+    found = ids_of_each(tokenizer, texts)
+    assert found["evaluator"] == found["service"] == found["triton"] == found["transformers"]
+
+
+@given(st.data())
+def test_any_text_has_the_ids_of_transformers(bert: Any, data: Any) -> None:
+    parts = data.draw(st.sampled_from([1, 2]))
+    texts = data.draw(st.lists(st.tuples(*[TEXTS] * parts), min_size=1, max_size=3))
+    found = ids_of_each(bert, texts)
+    assert found["evaluator"] == found["service"] == found["triton"] == found["transformers"]
+
+
+def test_a_class_that_does_more_than_its_rust_tokenizer_is_called_itself(bert: Any) -> None:
+    class Normalising:
+        is_fast = True
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(bert, name)
+
+        def __call__(self, *parts: list[str], **options: Any) -> Any:
+            return bert(*([text.replace("film", "movie") for text in part] for part in parts), **options)
+
+    own: Any = Normalising()
+    encoder = TextEncoder(own, max_length=9, inputs=BOTH)
+    assert encoder.rust is None
+    assert list(encoder([("a good film",)]).columns["input_ids"]) == bert(["a good movie"])["input_ids"]

@@ -9,7 +9,7 @@ import pytest
 
 from tests.forked.start import python
 from toolchain.bundle.build import build
-from toolchain.energy.evaluation import batches_of
+from toolchain.checkpoint.tokenize import batches_of
 from toolchain.recipe import Recipe
 
 
@@ -149,7 +149,6 @@ def test_a_whole_run_in_real_time_is_within_2_percent_of_the_truth(root, bundle,
 
 
 def test_batches_of_a_size_hold_every_row_once(tokens_of):
-    lengths = tokens_of("distilbert", 21).lengths
-    found = list(batches_of(lengths, 8))
+    found = list(batches_of(tokens_of("distilbert", 21), 8))
     assert [len(batch) for batch in found] == [8, 8, 5]
     assert sorted(row for batch in found for row in batch) == list(range(21))

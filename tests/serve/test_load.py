@@ -8,10 +8,10 @@ import aiohttp
 import numpy as np
 import pytest
 
+from toolchain.data.probes import PROBES
 from toolchain.evaluation.target import find_target
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run
-from toolchain.runtimes.parity import PROBES
 
 CLIENTS, QUEUE = 320, 32
 GROWTH_MB = 64

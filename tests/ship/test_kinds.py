@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from toolchain.bundle.build import build
+from toolchain.data.probes import PROBES
 from toolchain.recipe import Recipe
-from toolchain.runtimes.parity import PROBES
 from toolchain.ship.options import Options
 from toolchain.ship.triton import ship
 

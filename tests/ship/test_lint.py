@@ -187,7 +187,8 @@ def test_a_missing_file_of_our_models_is_reported_once(repository, file):
         ("tokenizer/1/settings.json", "{}", "settings.json lacks a setting that model.py reads"),
         (
             "tokenizer/1/settings.json",
-            '{"texts": ["TEXT"], "outputs": [], "buckets": [16], "max_characters": 9}',
+            '{"texts": ["TEXT"], "outputs": [], "buckets": [16], "max_characters": 9, '
+            '"split_special_tokens": false, "equal_length": false}',
             "has the outputs none, and its configuration attention_mask, input_ids",
         ),
         ("decoder/1/labels.json", "{}", "labels.json is not a list of labels"),

@@ -11,9 +11,9 @@ import scipy.special
 
 from toolchain.bundle import open_bundle
 from toolchain.bundle.resolved_recipe import resolve_bundle
+from toolchain.data.probes import PROBES
 from toolchain.evaluation.target import recorded
 from toolchain.runtimes import open_runtime
-from toolchain.runtimes.parity import PROBES
 
 WIRES = ("http", "grpc")
 OUTPUTS = ["LABEL", "SCORE", "LOGITS"]

@@ -14,6 +14,7 @@ from toolchain.bundle.engine_step import compile_plan, resolved_profiles
 from toolchain.bundle.machine import Machine, check_engine_options, find_targets
 from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve, resolve_bundle
 from toolchain.bundle.steps import STEPS, versions
+from toolchain.bundle.trial import try_bundle
 from toolchain.bundle.writer import BundleWriter, open_writer
 from toolchain.engine.plan import PLANS
 from toolchain.engine.releases import RELEASES
@@ -81,7 +82,7 @@ def build(
     with open_writer(resolved.bundle_folder, force=recipe.force, log=log) as made:
         records = {name: STEPS[name].run(resolved, made) for name in resolved.steps}
         _retain_plans(made, resolved.precision)
-        made.finish(_about(resolved, records))
+        made.finish(_about(resolved, records), check=lambda folder: try_bundle(folder, resolved))
     done = _summary(resolved, made, records)
     return _with_engine(resolved, done, log) if engine else done
 
@@ -186,6 +187,9 @@ def _about(resolved: ResolvedRecipe, records: Mapping[str, Mapping[str, Any]]) -
             "id": kept.get("model", DEFAULT_MODEL),
             "type": resolved.source.type,
             "labels": resolved.source.labels,
+            "values": resolved.source.facts.values,
+            "pad_id": resolved.source.facts.pad_id,
+            "batches": "equal_length" if resolved.source.facts.equal_length else "padded",
             "sha256": resolved.source.digests,
         },
         "task": dataclasses.asdict(resolved.task),

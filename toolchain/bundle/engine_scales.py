@@ -14,7 +14,6 @@ import numpy as np
 
 from toolchain import graph
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
-from toolchain.checkpoint.tokenize import encode
 from toolchain.engine import cache
 from toolchain.engine.builder import Builder
 from toolchain.engine.calibrator import entropy_calibrator
@@ -157,9 +156,7 @@ def calibrate_static(
 
 def _batches(resolved: ResolvedRecipe, size: int, length: int, *, with_types: bool) -> Iterator[Batch]:
     """Yield full batches for the static network: ids int32 [length, size] and lengths int32 [size, 1]."""
-    tokens = encode(
-        resolved.tokenizer, resolved.calibration_rows.texts, max_length=length, inputs=resolved.source.inputs
-    )
+    tokens = resolved.encoder_of(length)(resolved.calibration_rows.texts)
     for start in range(0, len(tokens) - size + 1, size):
         rows = np.arange(start, start + size)
         padded = tokens.batch(rows, length=length)

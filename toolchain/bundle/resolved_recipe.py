@@ -11,8 +11,9 @@ import numpy as np
 
 from toolchain.bundle import BUILD_FOLDER, Bundle
 from toolchain.bundle.steps import STEPS
-from toolchain.checkpoint.model import Source, choose_max_length, find_model, load_tokenizer, read_config
-from toolchain.checkpoint.tokenize import Tokens, encode
+from toolchain.checkpoint.facts import Facts
+from toolchain.checkpoint.model import Source, choose_max_length, find_model, read_config
+from toolchain.checkpoint.tokenize import TextEncoder, Tokens
 from toolchain.data.labels import check_labels
 from toolchain.data.rows import Rows, Text, load_all, load_rows
 from toolchain.data.tables import MissingSplitError
@@ -64,12 +65,29 @@ class ResolvedRecipe:
 
     def encode(self, texts: list[Text]) -> Tokens:
         """Return the tokens of texts, truncated to `max_length`: the same for every backend."""
-        return encode(self.tokenizer, texts, max_length=self.max_length, inputs=self.source.inputs)
+        return self.encoder(texts)
 
     @functools.cached_property
+    def encoder(self) -> TextEncoder:
+        """What turns texts into tokens, for the evaluator, the service and the Python API."""
+        return self.encoder_of(self.max_length)
+
+    def encoder_of(self, max_length: int) -> TextEncoder:
+        """Return the same with another truncation length, in tokens."""
+        facts = self.source.facts
+        return TextEncoder(
+            self.tokenizer,
+            max_length=max_length,
+            inputs=self.source.inputs,
+            pad_id=facts.pad_id,
+            vocabulary=facts.values["input_ids"],
+            equal_length=facts.equal_length,
+        )
+
+    @property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The checkpoint's tokenizer."""
-        return load_tokenizer(self.source.folder, trust_remote_code=self.source.trust_remote_code)
+        return self.source.tokenizer
 
     @property
     def has_local_rows(self) -> bool:
@@ -204,11 +222,8 @@ def resolve(recipe: Recipe, steps: Collection[str] | None = None) -> ResolvedRec
         recipe.model or DEFAULT_MODEL,
         allow_pickle=recipe.allow_pickle,
         trust_remote_code=recipe.trust_remote_code,
+        ignore_unused=recipe.ignore_unused,
     )
-    if source.config.get("problem_type") == "multi_label_classification":
-        raise InputError(
-            f"{source.name}: the model gives several labels per row. Choose a model with one label per row."
-        )
     task = load_task(recipe, regression=source.regression)
     check_labels(task, source.labels)
     ordered = tuple(name for name in STEPS if name in (steps or needed))
@@ -223,8 +238,28 @@ def resolve_bundle(bundle: Bundle, recipe: Recipe, *, new_task: bool = False) ->
     Raises:
         ToolchainError: see errors.py.
     """
-    source = Source(bundle.manifest["model"]["id"], bundle.path, read_config(bundle.path))
+    source = bundled(bundle)
     task = load_task(recipe, regression=source.regression) if new_task else task_from(bundle.manifest["task"])
     manifest = bundle.manifest
     steps = tuple(name for name in STEPS if name in manifest["steps"])
     return ResolvedRecipe(recipe, source, task, manifest["max_length"], manifest["precision"], steps)
+
+
+def bundled(bundle: Bundle) -> Source:
+    """Return the checkpoint of a bundle as its own files describe it, without weights.
+
+    Raises:
+        InputError: its config.json cannot be read.
+    """
+    model, config = bundle.manifest["model"], read_config(bundle.path)
+    # Bundles of earlier versions state fewer facts.
+    counts = {"input_ids": int(config.get("vocab_size", 0)), "token_type_ids": int(config.get("type_vocab_size", 2))}
+    counts |= {"attention_mask": 2, **model.get("values", {})}
+    facts = Facts(
+        labels=tuple(model["labels"]),
+        values={one["name"]: counts[one["name"]] for one in bundle.manifest["inputs"]},
+        longest=None,
+        pad_id=model.get("pad_id", int(config.get("pad_token_id") or 0)),
+        equal_length=model.get("batches") == "equal_length",
+    )
+    return Source(model["id"], bundle.path, config, known=facts)

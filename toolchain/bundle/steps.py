@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from toolchain.checkpoint.model import TOKENIZER_FILES
+from toolchain.checkpoint.model import tokenizer_files
+from toolchain.data.probes import long_text, probe_texts
 from toolchain.data.rows import Text
 from toolchain.data.tables import MissingSplitError
-from toolchain.errors import GateError, InputError
+from toolchain.errors import GateError, InputError, ToolchainError
 from toolchain.records.bundle import (
     CalibrateRecord,
     CpuRecord,
@@ -81,10 +82,11 @@ def _export(resolved: ResolvedRecipe, made: BundleWriter) -> ExportRecord:
         from toolchain.checkpoint.export import export
 
         record = export(resolved.source, folder / "model.onnx")
-        for pattern in ("config.json", *TOKENIZER_FILES):
-            for file in resolved.source.folder.glob(pattern):
-                shutil.copyfile(file, folder / file.name)
-        found = _parity(resolved, folder / "model.onnx")
+        for name in ("config.json", *tokenizer_files(resolved.tokenizer, resolved.source.folder)):
+            shutil.copyfile(resolved.source.folder / name, folder / name)
+        # The longest row shows positions or parts of attention that short rows do not reach.
+        longest = long_text(len(resolved.task.text_columns), resolved.max_length)
+        found = _parity(resolved, folder / "model.onnx", longest)
         parity.check(found, where=f"{resolved.source.name}: model.onnx", atol=resolved.recipe.atol)
         return {**record, "parity": found.to_json()}
 
@@ -93,6 +95,7 @@ def _export(resolved: ResolvedRecipe, made: BundleWriter) -> ExportRecord:
         "model": resolved.source.digests,
         "atol": resolved.recipe.atol,
         "columns": len(resolved.task.text_columns),
+        "max_length": resolved.max_length,
         "tools": versions("torch", "transformers", "onnxscript", "onnx-ir"),
     }
     return made.step("export", inputs, run)
@@ -321,17 +324,25 @@ def _kept(model: ir.Model, named: str | None, chosen: list[str], scheme: QdqSche
     return list(dict.fromkeys([*attention, *find_gemms(model, named)]))
 
 
-def _parity(resolved: ResolvedRecipe, model: Path | ir.Model) -> parity.Parity:
-    """Compare a graph with the checkpoint in PyTorch, both on the CPU, on `parity_texts`."""
+def _parity(resolved: ResolvedRecipe, model: Path | ir.Model, *more: Text) -> parity.Parity:
+    """Compare a graph with the checkpoint in PyTorch, both on the CPU, on `parity_texts` and `more`."""
     from toolchain import graph
 
-    tokens = resolved.encode(parity_texts(resolved))
+    tokens = resolved.encode([*parity_texts(resolved), *more])
     opened = model if isinstance(model, Path) else graph.serialised(model)
-    with (
-        open_runtime("torch", resolved.source, device="cpu") as reference,
-        open_runtime("ort", opened, device="cpu") as candidate,
-    ):
-        return parity.compare(reference, candidate, tokens)
+    try:
+        with (
+            open_runtime("torch", resolved.source, device="cpu") as reference,
+            open_runtime("ort", opened, device="cpu") as candidate,
+        ):
+            return parity.compare(reference, candidate, tokens)
+    except ToolchainError:
+        raise
+    except Exception as error:  # each model and each operator raises another one
+        raise InputError(
+            f"{resolved.source.name}: the model or its graph cannot run rows of {tokens.lengths.min()} to "
+            f"{tokens.lengths.max()} tokens ({type(error).__name__}; see -v). Choose another --max-length or model."
+        ) from error
 
 
 def parity_texts(resolved: ResolvedRecipe) -> list[Text]:
@@ -339,12 +350,12 @@ def parity_texts(resolved: ResolvedRecipe) -> list[Text]:
     if resolved.has_local_rows:
         with contextlib.suppress(MissingSplitError):  # a folder needs only the splits that a command reads
             return resolved.rows("train").texts[:PARITY_ROWS]
-    return parity.probe_texts(len(resolved.task.text_columns))
+    return probe_texts(len(resolved.task.text_columns))
 
 
 # The steps in the order in which they run.
 STEPS: dict[str, Step] = {
-    "export": Step(_export, version=2, precisions=("fp32", "fp16", "int8")),
+    "export": Step(_export, version=3, precisions=("fp32", "fp16", "int8")),
     "cpu": Step(_cpu, version=1, precisions=("fp32",)),
     "half": Step(_half, version=2, precisions=("fp16",)),
     "cuda": Step(_cuda, version=2, precisions=("fp16",)),

@@ -82,10 +82,12 @@ class BundleWriter:
         files = (path for path in self.folder.rglob("*") if path.is_file())
         return {str(path.relative_to(self.folder)) for path in files}
 
-    def finish(self, about: Mapping[str, Any]) -> bool:
+    def finish(self, about: Mapping[str, Any], *, check: Callable[[Path], None] = lambda folder: None) -> bool:
         """Write the manifest and exchange the folders; return False if nothing had changed.
 
-        `about` is the part of the manifest that the steps do not give.
+        Args:
+            about: the part of the manifest that the steps do not give.
+            check: gets the folder of the new version before it is put in place, and raises if it cannot be used.
         """
         made = {"steps": self.steps, "artefacts": dict(sorted(self.artefacts.items()))}
         # Through JSON, because tuples become lists: so it can be compared with a manifest that was read.
@@ -96,6 +98,7 @@ class BundleWriter:
         manifest["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         manifest["sha256"] = digest_of(manifest)
         write_json(self.folder / MANIFEST, manifest)
+        check(self.folder)
         replaced = {MANIFEST, *(self.old.manifest["artefacts"] if self.old else ())}
         _carry_others(self.target, self.folder, replaced)
         sync_tree(self.folder)

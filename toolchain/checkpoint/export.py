@@ -8,11 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 from toolchain import graph
-from toolchain.checkpoint.model import OWN_MASKS, Source, load_model
-from toolchain.errors import InputError, first_line
+from toolchain.checkpoint.facts import accepted
+from toolchain.checkpoint.model import Source, load_model
+from toolchain.checkpoint.tokenize import TextEncoder
+from toolchain.data.probes import PROBES
+from toolchain.data.rows import Text
+from toolchain.errors import InputError
 from toolchain.graph.clean import MASK_VALUE, clean
 from toolchain.records.bundle import ExportedGraph, TensorInfo
 
@@ -20,6 +25,10 @@ if TYPE_CHECKING:
     import torch
 
 OPSET = 18
+
+# Sentences on which both forms of a mask are compared, and the share of the largest logit by which they may differ.
+COMPARED = 3
+TOLERANCE = 1e-4
 
 
 def export(source: Source, target: Path) -> ExportedGraph:
@@ -67,10 +76,11 @@ def _export_graph(source: Source) -> ir.Model:
                 external_data=False,
                 verbose=False,
             )
-        except torch.onnx.errors.OnnxExporterError as error:
+        except Exception as error:  # the exporter's own, and whatever the model raises in it
             raise InputError(
-                f"{source.folder}: {source.type} cannot be exported: {first_line(error)}. "
-                "Choose an encoder such as DistilBERT, BERT or RoBERTa."
+                f"{source.folder}: {source.type} cannot be exported to ONNX with a dynamic batch and length "
+                f"({_innermost(error)}; see -v). Run it in PyTorch with --backend torch, or choose an encoder such as "
+                "DistilBERT, BERT or RoBERTa."
             ) from error
     assert program is not None
     model: ir.Model = program.model
@@ -79,31 +89,70 @@ def _export_graph(source: Source) -> ir.Model:
     return model
 
 
+def _innermost(error: BaseException) -> str:
+    """Return the class of the error at the end of a chain of causes; the exporter wraps it in advice of its own."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return type(error).__name__
+
+
 def _logits_only(source: Source) -> "torch.nn.Module":
     """Return the model in a module that takes tensors by position and returns the logits only.
 
-    A model that accepts a prepared 4-D mask gets an additive one, which is finite in float16 and broadcasts over
-    queries. transformers' own mask is [batch, 1, sequence, sequence], from some twenty index operations.
+    A model that takes a prepared 4-D mask gets an additive one, which is finite in float16 and broadcasts over queries.
+    transformers' own mask is [batch, 1, sequence, sequence], from some twenty index operations.
     """
     import torch
 
-    names, additive = source.inputs, source.type not in OWN_MASKS
+    names, model = source.inputs, load_model(source, attention="eager")
+    given, additive = accepted(model, names), _takes_additive_mask(source, model)
 
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model = load_model(source, attention="eager")
+            self.model = model
 
         def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
             named = dict(zip(names, inputs, strict=True))
             if additive:
-                kept = named["attention_mask"][:, None, None, :].to(torch.float32)
-                named["attention_mask"] = (1.0 - kept) * MASK_VALUE
-            logits: torch.Tensor = self.model(**named).logits
+                named["attention_mask"] = _additive(named["attention_mask"])
+            logits: torch.Tensor = self.model(**{name: named[name] for name in given}).logits
             return logits
 
     # A new module is in training mode, and the exporter would set the model's mode to it.
     return Logits().eval()
+
+
+def _additive(mask: "torch.Tensor") -> "torch.Tensor":
+    """Return the mask [batch, sequence] as what is added to the scores: [batch, 1, 1, sequence]."""
+    import torch
+
+    return (1.0 - mask[:, None, None, :].to(torch.float32)) * MASK_VALUE
+
+
+def _takes_additive_mask(source: Source, model: "torch.nn.Module") -> bool:
+    """Return whether the model gives the same logits with a 4-D mask as with its own, on padded rows.
+
+    A decoder does not: the given mask would replace its causal one. Nor do models that read the mask as [batch,
+    sequence] only.
+    """
+    import torch
+
+    facts = source.facts
+    if facts.equal_length or "attention_mask" not in accepted(model, source.inputs):
+        return False
+    texts: list[Text] = [(text,) for text in PROBES[:COMPARED]]
+    length = min(32, facts.longest or 32)
+    tokens = TextEncoder(source.tokenizer, max_length=length, inputs=source.inputs, pad_id=facts.pad_id)(texts)
+    batch = {name: torch.from_numpy(array) for name, array in tokens.batch(np.arange(len(texts))).items()}
+    with torch.inference_mode():
+        expected: torch.Tensor = model(**batch).logits
+        try:
+            found = model(**batch | {"attention_mask": _additive(batch["attention_mask"])}).logits
+        except Exception:  # each model raises another one
+            return False
+    atol = TOLERANCE * max(1.0, float(expected.abs().max()))
+    return found.shape == expected.shape and bool(((found - expected).abs() <= atol).all())
 
 
 @contextlib.contextmanager

@@ -1,12 +1,16 @@
-"""A Hugging Face classifier: its files, its inputs and labels, and its weights in float32."""
+"""A Hugging Face classifier: where it lies, the digests of its files, its weights in float32, and its tokenizer."""
 
 import functools
+import importlib.util
 import json
+import re
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolchain.checkpoint.checks import AGAIN, check_config, check_folder, check_head, check_loaded, says_classifier
 from toolchain.data.demo import FOLDER as DEMO
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.files import sha256_file
@@ -14,37 +18,67 @@ from toolchain.files import sha256_file
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from toolchain.checkpoint.facts import Facts
+
 DEFAULT_MAX_LENGTH = 128
 
 # Patterns of the files of a checkpoint.
-TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "added_tokens.json", "special_tokens_map.json", "*.model")
-VOCABULARY_FILES = ("tokenizer.json", "vocab*", "*.model")
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 PICKLE_FILES = ("pytorch_model*.bin", "*.bin.index.json")
 CODE_FILES = ("*.py",)
 
-# Architectures that build their own attention masks and do not take an additive 4-D one.
-OWN_MASKS = {"deberta", "deberta-v2", "modernbert"}
+# Of a hub repository, the root is downloaded, without weights in other formats and without what only people read.
+OTHER_FORMATS = ("h5", "msgpack", "ot", "onnx*", "pt", "pth", "ckpt", "gguf", "tflite", "mlmodel", "pkl", "npz", "zip")
+NOT_DOWNLOADED = ("*/*", *(f"*.{form}" for form in (*OTHER_FORMATS, "md", "png", "jpg", "gif", "pdf")))
+
+# Packages that some tokenizers need, and the extra of this project that has them.
+TOKENIZER_PACKAGES = ("sentencepiece", "tiktoken")
+TOKENIZER_EXTRA = "pip install 'encoder-toolchain[tokenizers]'"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint: the name that the user gave, its folder, and its config.json."""
+    """A checkpoint: the name that the user gave, its folder, and its config.json.
+
+    `known` are the facts of a bundle's checkpoint, which its manifest states; those of a checkpoint are read from it.
+    """
 
     name: str
     folder: Path
     config: dict[str, Any]  # config.json of any architecture
     allow_pickle: bool = False
     trust_remote_code: bool = False
+    ignore_unused: str | None = None
+    known: "Facts | None" = None
 
     @functools.cached_property
     def digests(self) -> dict[str, str]:
         """File name -> SHA-256, for every file that the logits depend on. The files are read once."""
-        patterns = ["config.json", *TOKENIZER_FILES, *WEIGHT_FILES]
-        patterns += PICKLE_FILES if self.allow_pickle else ()
+        patterns = ["config.json", *WEIGHT_FILES, *(PICKLE_FILES if self.allow_pickle else ())]
         patterns += CODE_FILES if self.trust_remote_code else ()
         files = {file for pattern in patterns for file in self.folder.glob(pattern)}
+        files |= {self.folder / name for name in tokenizer_files(self.tokenizer, self.folder)}
         return {file.name: sha256_file(file) for file in sorted(files) if file.is_file()}
+
+    @functools.cached_property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The checkpoint's tokenizer.
+
+        Raises:
+            ToolchainError: see `load_tokenizer`.
+        """
+        return load_tokenizer(self.folder, trust_remote_code=self.trust_remote_code)
+
+    @functools.cached_property
+    def facts(self) -> "Facts":
+        """What the checkpoint says of itself; it is loaded and tried once.
+
+        Raises:
+            ToolchainError: see `examine`.
+        """
+        from toolchain.checkpoint.facts import examine
+
+        return self.known or examine(self)
 
     @property
     def type(self) -> str:
@@ -54,17 +88,12 @@ class Source:
     @property
     def inputs(self) -> tuple[str, ...]:
         """The names of the model's inputs, in order."""
-        # BERT has two token types even if an old config.json does not state them; RoBERTa has one.
-        typed = _number(self, "type_vocab_size", 2 if self.type == "bert" else 0) > 1
-        return ("input_ids", "attention_mask", *(["token_type_ids"] if typed else []))
+        return tuple(self.facts.values)
 
     @property
     def labels(self) -> list[str]:
         """The names of the classes, in the order of the logits."""
-        named = self.config.get("id2label")
-        count = len(named) if named else int(self.config.get("num_labels", 2))
-        named = named or {str(index): f"LABEL_{index}" for index in range(count)}
-        return [str(named[key]) for key in sorted(named, key=int)]
+        return list(self.facts.labels)
 
     @property
     def regression(self) -> bool:
@@ -72,11 +101,13 @@ class Source:
         return len(self.labels) == 1
 
 
-def find_model(name: str, *, allow_pickle: bool = False, trust_remote_code: bool = False) -> Source:
+def find_model(
+    name: str, *, allow_pickle: bool = False, trust_remote_code: bool = False, ignore_unused: str | None = None
+) -> Source:
     """Find a checkpoint: `demo`, a local folder, or a hub id (downloaded, or from the hub's cache).
 
     Raises:
-        InputError: the folder lacks config.json or weights, or its weights are pickled.
+        InputError: the folder is of another kind, lacks config.json or weights, or its weights are pickled.
         MachineError: the hub is needed and cannot be reached.
         UsageError: the name is neither a folder nor a hub id.
     """
@@ -85,31 +116,36 @@ def find_model(name: str, *, allow_pickle: bool = False, trust_remote_code: bool
         if folder.exists() or name.count("/") > 1 or name.startswith((".", "/", "~")):
             raise UsageError(f"--model {name}: no such folder. Give a checkpoint's folder or a hub id.")
         folder = _from_hub(name, allow_pickle=allow_pickle, code=trust_remote_code)
+    safe, pickled = _names(folder, WEIGHT_FILES), _names(folder, PICKLE_FILES)
+    has_config = (folder / "config.json").is_file()
+    config = read_config(folder) if has_config else {}
+    check_folder(folder, classifier=bool(has_config and (safe or pickled) and says_classifier(config)))
     config = read_config(folder)
-    if not any(file for pattern in WEIGHT_FILES for file in folder.glob(pattern)):
-        pickled = [file.name for pattern in PICKLE_FILES for file in folder.glob(pattern)]
-        if not pickled:
-            raise InputError(
-                f"{folder}: has no safetensors weights. Put model.safetensors there, or allow pickled weights "
-                "with --allow-pickle."
-            )
-        if not allow_pickle:
-            raise InputError(
-                f"{folder}: has only pickled weights ({pickled[0]}), which can run code when loaded. "
-                "Convert them to safetensors, or trust them with --allow-pickle."
-            )
-    return Source(name, folder, config, allow_pickle, trust_remote_code)
+    check_config(folder, config)
+    if not safe and not pickled:
+        raise InputError(
+            f"{folder}: has no safetensors weights. Put model.safetensors there, or allow pickled weights "
+            "with --allow-pickle."
+        )
+    if not safe and not allow_pickle:
+        raise InputError(
+            f"{folder}: has only pickled weights ({pickled[0]}), which can run code when loaded. "
+            "Convert them to safetensors, or trust them with --allow-pickle."
+        )
+    return Source(name, folder, config, allow_pickle, trust_remote_code, ignore_unused)
+
+
+def _names(folder: Path, patterns: Iterable[str]) -> list[str]:
+    return [file.name for pattern in patterns for file in folder.glob(pattern)]
 
 
 def _from_hub(name: str, *, allow_pickle: bool, code: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
-    wanted = ["config.json", *TOKENIZER_FILES, *WEIGHT_FILES]
-    wanted += PICKLE_FILES if allow_pickle else ()
-    wanted += CODE_FILES if code else ()
+    skipped = [*NOT_DOWNLOADED, *(() if allow_pickle else ("*.bin",)), *(() if code else CODE_FILES)]
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        return Path(snapshot_download(name, ignore_patterns=skipped))
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise UsageError(
             f"--model {name}: no such folder, and not on the hub. Give a checkpoint's folder, a hub id, or `demo`."
@@ -133,9 +169,9 @@ def read_config(folder: Path) -> dict[str, Any]:  # the keys depend on the archi
     except FileNotFoundError:
         raise InputError(f"{folder}: has no config.json. Give the folder of a Hugging Face checkpoint.") from None
     except ValueError as error:
-        raise InputError(f"{file}: not JSON: {error}. Get the checkpoint again.") from None
+        raise InputError(f"{file}: not JSON: {error}. {AGAIN}") from None
     if not isinstance(config, dict):
-        raise InputError(f"{file}: not a JSON object. Get the checkpoint again.")
+        raise InputError(f"{file}: not a JSON object. {AGAIN}")
     if not all(str(key).isdecimal() for key in config.get("id2label") or {}):
         raise InputError(f"{file}: id2label is {config['id2label']}. Its keys must be 0, 1, 2 ...")
     return config
@@ -147,11 +183,14 @@ def load_model(source: Source, *, attention: str | None = None) -> "PreTrainedMo
     `attention` names an implementation of transformers (eager, sdpa); None means the model's default.
 
     Raises:
-        InputError: transformers cannot load it as a sequence classifier, or a file is broken.
+        InputError: it is not a sequence classifier, transformers cannot load it, a file is broken, or its weights do
+            not fit (see checks.py).
+        MachineError: its code needs a package that is not installed.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
 
+    check_head(source.folder, source.config)
     _transformers_silenced()
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
@@ -163,23 +202,38 @@ def load_model(source: Source, *, attention: str | None = None) -> "PreTrainedMo
             ignore_mismatched_sizes=True,  # refused below, with the name of the weight
             output_loading_info=True,
         )
+    except ImportError as error:
+        raise MachineError(f"{source.folder}: {_lacking(error)}") from error
     except Exception as error:  # transformers raises various classes for broken files
-        raise InputError(
-            f"{source.folder}: cannot be loaded as a classifier: {_short(error)}. Get the checkpoint again, "
-            "or give one with a sequence classification head."
-        ) from error
-    if missing := sorted(info["missing_keys"]):
-        raise InputError(
-            f"{source.folder}: lacks {len(missing)} weights, the first is {missing[0]}. "
-            "Give a checkpoint that was fine-tuned for classification."
-        )
-    if mismatched := sorted(info["mismatched_keys"]):
-        name, stored, wanted = mismatched[0]
-        raise InputError(
-            f"{source.folder}: {name} is {list(stored)} in the weights; config.json needs {list(wanted)}. "
-            "Get the checkpoint again."
-        )
+        why = f"{source.folder}: cannot be loaded as a classifier: {cause(error)}."
+        raise InputError(f"{why} {_remedy(source)}") from error
+    check_loaded(
+        source.folder,
+        missing=info["missing_keys"],
+        mismatched=info["mismatched_keys"],
+        unused=_trained(model, info["unexpected_keys"]),
+        ignored=source.ignore_unused,
+    )
     return model.eval()
+
+
+def _trained(model: "PreTrainedModel", unused: set[str]) -> set[str]:
+    """Return the unused weights that may have been part of the trained classifier.
+
+    A class such as RobertaForSequenceClassification makes its encoder without the pooler, which old checkpoints still
+    have. Such a weight is one of the encoder alone, as transformers makes it.
+    """
+    import torch
+
+    if not unused:
+        return unused
+    try:
+        with torch.device("meta"):
+            encoder = type(model.base_model)(model.config)
+    except Exception:  # code from a checkpoint, which may need other arguments
+        return unused
+    known = {f"{model.base_model_prefix}.{name}" for name in encoder.state_dict()}
+    return unused - known
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
@@ -187,21 +241,59 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> "PreTrai
 
     Raises:
         InputError: the folder lacks a tokenizer that transformers can load.
+        MachineError: the tokenizer needs a package that is not installed.
     """
     from transformers import AutoTokenizer
 
-    if not any(file for pattern in VOCABULARY_FILES for file in folder.glob(pattern)):
-        # transformers would silently make a tokenizer with an empty vocabulary.
-        raise InputError(f"{folder}: has no tokenizer. Put tokenizer.json there.")
     _transformers_silenced()
+    _check_packages(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        # Without any file of a vocabulary, transformers silently makes a tokenizer of special tokens alone.
+        empty = not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
+    except ImportError as error:
+        raise MachineError(f"{folder}: its tokenizer: {_lacking(error)}") from error
     except Exception as error:  # transformers raises various classes for broken files
+        if not has_vocabulary(folder):
+            raise InputError(f"{folder}: has no tokenizer. Put tokenizer.json there.") from error
         raise InputError(
-            f"{folder}: its tokenizer cannot be loaded: {_short(error)}. Put tokenizer.json there."
+            f"{folder}: its tokenizer cannot be loaded: {cause(error)}. Put tokenizer.json there."
         ) from error
+    if empty:
+        raise InputError(f"{folder}: has no tokenizer. Put tokenizer.json there.")
     tokenizer.padding_side = "right"
     return tokenizer
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Return whether a folder has a file of a tokenizer."""
+    return bool(_names(folder, ("tokenizer.json", "vocab*", "*.model")))
+
+
+def _check_packages(folder: Path) -> None:
+    """Refuse a tokenizer that only sentencepiece can read if it is missing; transformers would try others in vain."""
+    models = sorted(file.name for file in folder.glob("*.model"))
+    if models and not (folder / "tokenizer.json").exists() and importlib.util.find_spec("sentencepiece") is None:
+        raise MachineError(
+            f"{folder}: its tokenizer is a model of sentencepiece ({models[0]}), which is not installed. "
+            f"Install it with: {TOKENIZER_EXTRA}."
+        )
+
+
+def tokenizer_files(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> list[str]:
+    """Return the names of the files in `folder` that the tokenizer is made from, sorted."""
+    from transformers import tokenization_utils_base as base
+
+    named = {name for name in tokenizer.vocab_files_names.values() if name}
+    named |= {
+        base.FULL_TOKENIZER_FILE,
+        base.TOKENIZER_CONFIG_FILE,
+        base.SPECIAL_TOKENS_MAP_FILE,
+        base.ADDED_TOKENS_FILE,
+    }
+    named |= {*tokenizer.init_kwargs.get("fast_tokenizer_files", ()), "tekken.json"}
+    named |= {file.name for pattern in ("*.model", "*.tiktoken") for file in folder.glob(pattern)}
+    return sorted(name for name in named if (folder / name).is_file())
 
 
 def choose_max_length(source: Source, asked: int | None) -> int:
@@ -210,24 +302,36 @@ def choose_max_length(source: Source, asked: int | None) -> int:
     Raises:
         UsageError: the model has fewer positions than `asked`.
     """
-    positions = _number(source, "max_position_embeddings", DEFAULT_MAX_LENGTH)
-    if source.type in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
-        positions -= _number(source, "pad_token_id", 1) + 1  # positions start after the padding id
-    if asked is not None and asked > positions:
+    positions = source.facts.longest
+    if positions is not None and asked is not None and asked > positions:
         raise UsageError(f"--max-length {asked}: {source.name} has {positions} positions. Give {positions} or less.")
-    return asked or min(DEFAULT_MAX_LENGTH, positions)
+    return asked or min(DEFAULT_MAX_LENGTH, positions or DEFAULT_MAX_LENGTH)
 
 
-def _number(source: Source, key: str, default: int) -> int:
-    value = source.config.get(key, default)
-    if not isinstance(value, int):
-        raise InputError(f"{source.folder / 'config.json'}: {key} is {value!r}, not a whole number. Fix it.")
-    return value
+def cause(error: BaseException) -> str:
+    """Return the first sentence of another library's message, without its advice and colours, or the error's class."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    first = re.split(r"(?<=[.!?])\s|(?<!:)\n", plain, maxsplit=1)[0]
+    return textwrap.shorten(first, 130, placeholder=" …").rstrip(".:") or type(error).__name__
 
 
-def _short(error: Exception) -> str:
-    """Return the beginning of an error's message on one line, or the name of its class without one."""
-    return textwrap.shorten(str(error), 130, placeholder=" …").rstrip(".:") or type(error).__name__
+def _lacking(error: ImportError) -> str:
+    """Return which package an ImportError is about, and how to install it."""
+    text = str(error).lower()
+    for package in TOKENIZER_PACKAGES:
+        if package in text:
+            return f"needs {package}, which is not installed. Install it with: {TOKENIZER_EXTRA}."
+    listed = re.search(r"not found in your environment: ([\w ,.-]+?)\. ", str(error))
+    package = error.name or (listed[1] if listed else "")
+    if not package:
+        return f"needs a package that is not installed ({cause(error)}). Install it."
+    return f"needs {package}, which is not installed. Install it with: pip install {package.replace(',', '')}."
+
+
+def _remedy(source: Source) -> str:
+    if "auto_map" in source.config and not source.trust_remote_code:
+        return "It brings its own code: read it, and trust it with --trust-remote-code."
+    return "Get the checkpoint again, or give one with a sequence classification head."
 
 
 def _transformers_silenced() -> None:

@@ -2,13 +2,14 @@
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from toolchain.checkpoint.ragged import Indices, Ragged
+from toolchain.data.probes import long_text, probe_texts
 from toolchain.data.rows import Text
-from toolchain.errors import UsageError
+from toolchain.errors import InputError, UsageError
 from toolchain.tensors import TEXT_INPUTS, Batch
 
 if TYPE_CHECKING:
@@ -23,10 +24,12 @@ class Tokens:
     """Token ids of rows, without padding.
 
     `columns` maps an input's name to its rows of ints; a row has the same length in every column. `pad_values` maps it
-    to the value of padded positions.
+    to the value of padded positions. With `equal_length` a batch may only have rows of one length, because the model's
+    answers depend on padding.
     """
 
-    def __init__(self, columns: Columns, pad_values: dict[str, int]) -> None:
+    def __init__(self, columns: Columns, pad_values: dict[str, int], *, equal_length: bool = False) -> None:
+        self.equal_length = equal_length
         self.columns = {
             name: column if isinstance(column, Ragged) else Ragged.of(column) for name, column in columns.items()
         }
@@ -47,18 +50,21 @@ class Tokens:
 
     def take(self, indices: Indices) -> "Tokens":
         """Return the rows at `indices`, in that order."""
-        return Tokens({name: column.take(indices) for name, column in self.columns.items()}, self.pad_values)
+        columns = {name: column.take(indices) for name, column in self.columns.items()}
+        return Tokens(columns, self.pad_values, equal_length=self.equal_length)
 
     def batch(self, indices: Indices, *, length: int | None = None) -> Batch:
         """Return the rows at `indices`, padded to the longest or to `length`: int32 [batch, length].
 
         Raises:
-            ValueError: a row is longer than `length`.
+            ValueError: a row is longer than `length`, or would be padded although the tokens are `equal_length`.
         """
         first, lengths = self.columns["input_ids"].starts[:-1][indices], self.lengths[indices]
         longest = int(lengths.max())
         if length and length < longest:
             raise ValueError(f"a row of {longest} tokens does not fit into {length}")
+        if self.equal_length and (lengths != (length or longest)).any():
+            raise ValueError("the model's answers depend on padding, and these rows would be padded")
         positions = np.arange(length or longest)
         real = positions < lengths[:, None]
         places = (first[:, None] + positions)[real]
@@ -78,6 +84,11 @@ class RemoteTexts(Tokens):
     @functools.cached_property
     def _tokens(self) -> Tokens:
         return self._encode(self._texts)
+
+    @property
+    def equal_length(self) -> bool:  # type: ignore[override]  # a property, computed on first use
+        """Whether a batch may only have rows of one length."""
+        return self._tokens.equal_length
 
     @property
     def columns(self) -> dict[str, Ragged]:  # type: ignore[override]  # a property, computed on first use
@@ -101,57 +112,146 @@ class RemoteTexts(Tokens):
 Encode = Callable[[list[Text]], Tokens]
 
 
-def encode(
-    tokenizer: "PreTrainedTokenizerBase", texts: list[Text], *, max_length: int, inputs: tuple[str, ...]
-) -> Tokens:
-    """Tokenise rows of one text or two, truncated to `max_length` tokens; `inputs` names the columns to return.
+class TextEncoder:
+    """Texts to token ids: the one place that decides on truncation, its side, special tokens and padding values.
 
-    Raises:
-        UsageError: the tokenizer lacks a padding token, or `max_length` is too small for any token of the text.
+    The evaluator, the service and the Python API call it. A Triton repository has no transformers: it runs `rust` with
+    `split_special_tokens`, which are all that the ids depend on there. An encoder may be called from several threads.
+
+    Attributes:
+        max_length: tokens after which a row is truncated.
+        pad_values: input name -> value of padded positions.
+        rust: the tokenizer of the Rust library, with the truncation set; None if only transformers gives its ids.
+        split_special_tokens: whether a special token that is written in a text is text.
     """
-    if tokenizer.pad_token_id is None:
-        raise UsageError("the tokenizer lacks a padding token. Add pad_token to tokenizer_config.json.")
-    special = tokenizer.num_special_tokens_to_add(pair=len(texts[0]) == 2)
-    if max_length <= special:
-        raise UsageError(f"--max-length {max_length}: {special} tokens are special tokens. Give {special + 1} or more.")
-    pad_values = {
-        "input_ids": int(tokenizer.pad_token_id),
-        "attention_mask": 0,
-        "token_type_ids": int(tokenizer.pad_token_type_id),
-    }
-    columns = (_in_rust if tokenizer.is_fast else _in_python)(tokenizer, texts, max_length)
-    return Tokens({name: columns[name] for name in inputs}, pad_values)
+
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        *,
+        max_length: int,
+        inputs: tuple[str, ...],
+        pad_id: int | None = None,
+        vocabulary: int | None = None,
+        equal_length: bool = False,
+    ) -> None:
+        """Prepare a tokenizer.
+
+        Args:
+            tokenizer: the checkpoint's; it is not changed.
+            max_length: tokens after which a row is truncated.
+            inputs: the columns to return.
+            pad_id: the id of padded positions; by default the tokenizer's.
+            vocabulary: rows of the model's embedding table, if the tokenizer may have larger ids.
+            equal_length: whether the model takes only batches without padding.
+
+        Raises:
+            UsageError: there is no padding id.
+        """
+        pad_id = tokenizer.pad_token_id if pad_id is None else pad_id
+        if pad_id is None:
+            raise UsageError("the tokenizer lacks a padding token. Add pad_token to tokenizer_config.json.")
+        self.max_length, self.split_special_tokens = max_length, bool(tokenizer.split_special_tokens)
+        self.pad_values = {"input_ids": int(pad_id), "attention_mask": 0}
+        self.pad_values["token_type_ids"] = int(tokenizer.pad_token_type_id)
+        self._tokenizer, self._inputs, self._equal_length = tokenizer, inputs, equal_length
+        largest = max(tokenizer.get_vocab().values()) if vocabulary else 0
+        self._vocabulary = vocabulary if vocabulary and largest >= vocabulary else None
+        self.rust = self._faithful_rust() if tokenizer.is_fast else None
+
+    def __call__(self, texts: list[Text]) -> Tokens:
+        """Return the tokens of rows of one text or two, truncated to `max_length`.
+
+        Raises:
+            InputError: a text has a token that the model's embedding table lacks.
+            UsageError: `max_length` is too small for any token of the text.
+        """
+        special = self._tokenizer.num_special_tokens_to_add(pair=len(texts[0]) == 2)
+        if self.max_length <= special:
+            raise UsageError(
+                f"--max-length {self.max_length}: {special} tokens are special tokens. Give {special + 1} or more."
+            )
+        columns = self._in_rust(self.rust, texts) if self.rust is not None else self._in_python(texts)
+        tokens = Tokens(
+            {name: columns[name] for name in self._inputs}, self.pad_values, equal_length=self._equal_length
+        )
+        if self._vocabulary is not None:
+            self._check_ids(tokens.columns["input_ids"], texts, self._vocabulary)
+        return tokens
+
+    def _check_ids(self, ids: Ragged, texts: list[Text], rows: int) -> None:
+        beyond = np.flatnonzero(ids.values >= rows)
+        if len(beyond):
+            text = texts[int(np.searchsorted(ids.starts, beyond[0], side="right")) - 1]
+            index = int(ids.values[beyond[0]])
+            token = self._tokenizer.convert_ids_to_tokens(index)
+            raise InputError(
+                f"the text {' '.join(text):.60} has the token {token!r} with the id {index}, and the model's embedding "
+                f"table has {rows} rows. Remove it, or give the tokenizer that the model was trained with."
+            )
+
+    def _in_python(self, texts: list[Text]) -> Columns:
+        """Tokenise through transformers, for tokenizers that its Rust library lacks."""
+        parts = [list(part) for part in zip(*texts, strict=True)]
+        found: Columns = self._tokenizer(
+            *parts,
+            truncation=True,
+            max_length=self.max_length,
+            padding=False,
+            return_attention_mask=True,
+            return_token_type_ids=True,
+        )
+        return found
+
+    def _in_rust(self, rust: Any, texts: list[Text]) -> Columns:
+        """Tokenise through transformers' Rust library directly, in three quarters of the time.
+
+        The library releases Python's global lock, so a model can run meanwhile.
+        """
+        if len(texts) == 1:  # without the library's threads, which cost more time than one row
+            found = [rust.encode(*texts[0])]
+        else:
+            found = rust.encode_batch_fast(texts if len(texts[0]) == 2 else [text for (text,) in texts])
+        ids = Ragged.of([row.ids for row in found])
+        types = [row.type_ids for row in found] if "token_type_ids" in self._inputs else []
+        return {"input_ids": ids, "attention_mask": ids.ones(), "token_type_ids": types}
+
+    def _faithful_rust(self) -> Any:
+        """Return a copy of the Rust tokenizer with the truncation set, or None if transformers gives other ids.
+
+        A class of transformers may do more than its Rust tokenizer, such as to normalise texts.
+        """
+        from tokenizers import Tokenizer
+
+        rust = Tokenizer.from_str(self._tokenizer.backend_tokenizer.to_str())
+        rust.no_padding()
+        rust.encode_special_tokens = self.split_special_tokens
+        rust.enable_truncation(self.max_length, direction=self._tokenizer.truncation_side)
+        for columns in (1, 2):
+            texts = [*probe_texts(columns), ("",) * columns, long_text(columns, self.max_length)]
+            if self.max_length <= self._tokenizer.num_special_tokens_to_add(pair=columns == 2):
+                continue
+            found, expected = self._in_rust(rust, texts), self._in_python(texts)
+            if any(found[name] != expected[name] for name in self._inputs):
+                return None
+        return rust
 
 
-def _in_python(tokenizer: "PreTrainedTokenizerBase", texts: list[Text], max_length: int) -> Columns:
-    """Tokenise through transformers, for tokenizers that its Rust library lacks."""
-    parts = [list(part) for part in zip(*texts, strict=True)]
-    found: Columns = tokenizer(
-        *parts,
-        truncation=True,
-        max_length=max_length,
-        padding=False,
-        return_attention_mask=True,
-        return_token_type_ids=True,
-    )
-    return found
+def batches(tokens: Tokens, *, max_slots: int, rows: Indices | None = None) -> Iterator[Indices]:
+    """Yield batches of rows as the tokens allow, of at most `max_slots` positions with padding.
 
-
-def _in_rust(tokenizer: "PreTrainedTokenizerBase", texts: list[Text], max_length: int) -> Columns:
-    """Tokenise through transformers' Rust library directly, in three quarters of the time.
-
-    The library releases Python's global lock, so a model can run meanwhile.
+    They are indices of the tokens' rows, or positions in `rows` if only these are to be batched.
     """
-    from transformers.tokenization_utils_base import PaddingStrategy, TruncationStrategy
+    plan = equal_length_batches if tokens.equal_length else budget_batches
+    return plan(tokens.lengths if rows is None else tokens.lengths[rows], max_slots=max_slots)
 
-    tokenizer.set_truncation_and_padding(
-        PaddingStrategy.DO_NOT_PAD, TruncationStrategy.LONGEST_FIRST, max_length, 0, None, None
-    )
-    rust = tokenizer.backend_tokenizer
-    rust.encode_special_tokens = tokenizer.split_special_tokens
-    found = rust.encode_batch_fast(texts if len(texts[0]) == 2 else [text for (text,) in texts])
-    ids = Ragged.of([row.ids for row in found])
-    return {"input_ids": ids, "attention_mask": ids.ones(), "token_type_ids": [row.type_ids for row in found]}
+
+def batches_of(tokens: Tokens, size: int) -> Iterator[Indices]:
+    """Yield batches of `size` row indices, longest rows first; the last batch, or that of a length, may be smaller."""
+    order = np.argsort(-tokens.lengths, kind="stable")
+    changes = np.flatnonzero(np.diff(tokens.lengths[order])) + 1
+    for group in np.split(order, changes) if tokens.equal_length else [order]:
+        yield from (group[start : start + size] for start in range(0, len(group), size))
 
 
 def budget_batches(lengths: Indices, *, max_slots: int) -> Iterator[Indices]:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from toolchain import graph
 from toolchain.bundle import last_bundle, open_bundle
-from toolchain.checkpoint.tokenize import Tokens
+from toolchain.checkpoint.tokenize import Tokens, batches_of
 from toolchain.diagnose.probe import ProbeGraph
 from toolchain.engine.plan import read_record, rebuild
 from toolchain.errors import InputError
@@ -272,7 +272,7 @@ def _speed(probe: ProbeGraph, integer_share: float) -> SpeedUp:
         open_runtime("ort", probe.file, device="cpu") as other,
     ):
         measured = speed_up(first, other, tokens)
-    gemm_share = share_of_time(probe.reference, tokens.batch(np.argsort(tokens.lengths)[-min(32, len(tokens)) :]))
+    gemm_share = share_of_time(probe.reference, tokens.batch(next(batches_of(tokens, 32))))
     ratio, moved = gemm_ratio(), gemm_share * integer_share
     return {
         "measured": measured,

@@ -11,8 +11,9 @@ import onnx_ir as ir
 from toolchain import graph
 from toolchain.bundle import MANIFEST, Bundle
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
-from toolchain.checkpoint.model import VOCABULARY_FILES, Source, find_model, load_tokenizer
-from toolchain.checkpoint.tokenize import Tokens, encode
+from toolchain.checkpoint.model import Source, find_model, has_vocabulary, load_tokenizer
+from toolchain.checkpoint.tokenize import TextEncoder, Tokens
+from toolchain.data.probes import probe_texts
 from toolchain.data.rows import Text
 from toolchain.errors import InputError, ToolchainError, UsageError
 from toolchain.evaluation.target import backend_of, find_reference, find_target
@@ -20,7 +21,6 @@ from toolchain.int8.calibrate import read_calibration
 from toolchain.int8.coverage import constant_behind
 from toolchain.recipe.options import RecipeValues
 from toolchain.recipe.tables import is_remote
-from toolchain.runtimes.parity import probe_texts
 from toolchain.runtimes.remote import Server
 
 # Rows that verify and explain run.
@@ -150,7 +150,7 @@ def _open_file(file: Path, changes: RecipeValues) -> ProbeGraph:
     length = changes.get("max_length") or RANDOM_MAX_LENGTH
     vocabulary = vocabulary_size(model)
     folder = find_model(named).folder if named else file.parent
-    if named or any(found for pattern in VOCABULARY_FILES for found in folder.glob(pattern)):
+    if named or has_vocabulary(folder):
         rows = _sentences(folder, inputs, length)
     else:
         rows = _random_rows(inputs, vocabulary, seed=changes.get("seed") or 0)
@@ -194,12 +194,9 @@ def _check_encoder(file: Path, model: ir.Model) -> tuple[str, ...]:
 def _sentences(folder: Path, inputs: tuple[str, ...], length: int) -> _Rows:
     """Return the built-in sentences in the tokens of the tokenizer in `folder`."""
     tokenizer, texts = load_tokenizer(folder), probe_texts(1)
-
-    def tokens_of(rows: list[Text]) -> Tokens:
-        return encode(tokenizer, rows, max_length=length, inputs=inputs)
-
+    encoder = TextEncoder(tokenizer, max_length=length, inputs=inputs)
     description = f"{len(texts)} built-in sentences"
-    return _Rows(tokens_of(texts), tokens_of([("",)]), _unknown_id(tokenizer), description)
+    return _Rows(encoder(texts), encoder([("",)]), _unknown_id(tokenizer), description)
 
 
 def _random_rows(inputs: tuple[str, ...], vocabulary: int, *, seed: int) -> _Rows:

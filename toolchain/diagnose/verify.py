@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from toolchain.checkpoint.model import Source
-from toolchain.checkpoint.tokenize import Tokens
+from toolchain.checkpoint.tokenize import Tokens, batches_of
 from toolchain.diagnose.probe import ProbeGraph
 from toolchain.errors import GateError
 from toolchain.graph.halves import file_has_halves
@@ -82,6 +82,33 @@ def _cases(probe: ProbeGraph, infer: Infer) -> Iterator[CaseRecord]:
         difference = float(np.abs(found - expected).max())
         return _case(name, difference, tolerance, difference <= tolerance)
 
+    if tokens.equal_length:
+        yield from _equal_lengths(tokens, infer, compare, alone)
+    else:
+        yield from _paddings(probe, infer, compare, alone)
+    yield from _unusual_rows(probe, infer, compare)
+    yield _beyond_the_vocabulary(probe, infer, compare)
+    if probe.fp32:
+        yield _parity(probe, probe.fp32, alone)
+    elif probe.precision != "fp32":
+        yield _case("parity with FP32", None, None, True, "not compared: there is no FP32 graph beside it")
+
+
+def _equal_lengths(tokens: Tokens, infer: Infer, compare: Compare, alone: Logits) -> Iterator[CaseRecord]:
+    """Run batches of rows of one length: the bundle states that its answers depend on padding."""
+    yield _case("padding", None, None, True, "not run: answers depend on it, so every batch has rows of one length")
+    for size in BATCHES:
+        rows = [np.resize(group, size) for group in batches_of(tokens, size)]
+        yield compare(
+            f"in batches of {size} of one length",
+            np.concatenate([infer(tokens.batch(part)) for part in rows]),
+            alone[np.concatenate(rows)],
+        )
+
+
+def _paddings(probe: ProbeGraph, infer: Infer, compare: Compare, alone: Logits) -> Iterator[CaseRecord]:
+    """Run batches of rows of different lengths, which are padded."""
+    tokens = probe.tokens
     every_row = np.arange(len(tokens))
     for size in BATCHES:
         rows = np.resize(every_row, max(size, len(tokens)) // size * size)
@@ -95,12 +122,6 @@ def _cases(probe: ProbeGraph, infer: Infer) -> Iterator[CaseRecord]:
     shuffled = np.random.default_rng(0).permutation(every_row)
     yield compare("in another order", infer(tokens.batch(shuffled)), alone[shuffled])
     yield _beside_a_row_of_padding(tokens, infer, compare)
-    yield from _unusual_rows(probe, infer, compare)
-    yield _beyond_the_vocabulary(probe, infer, compare)
-    if probe.fp32:
-        yield _parity(probe, probe.fp32, alone)
-    elif probe.precision != "fp32":
-        yield _case("parity with FP32", None, None, True, "not compared: there is no FP32 graph beside it")
 
 
 def _one_by_one(infer: Infer, tokens: Tokens) -> Logits:
@@ -129,10 +150,11 @@ def _unusual_rows(probe: ProbeGraph, infer: Infer, compare: Compare) -> Iterator
         "of unknown words": [first, *[probe.unknown_id] * 5, last],
     }
     for name, row in rows.items():
+        other = row if probe.tokens.equal_length else ids[0]
         columns = {
-            "input_ids": [row, ids[0]],
-            "attention_mask": [[1] * len(row), [1] * len(ids[0])],
-            "token_type_ids": [[0] * len(row), [0] * len(ids[0])],
+            "input_ids": [row, other],
+            "attention_mask": [[1] * len(row), [1] * len(other)],
+            "token_type_ids": [[0] * len(row), [0] * len(other)],
         }
         both = Tokens({key: columns[key] for key in probe.tokens.columns}, probe.tokens.pad_values)
         yield compare(f"a row {name}", infer(both.batch(np.arange(2))), _one_by_one(infer, both))

@@ -4,10 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from toolchain.checkpoint.ragged import Indices
-from toolchain.checkpoint.tokenize import Encode, budget_batches
+from toolchain.checkpoint.tokenize import Encode, batches, batches_of
 from toolchain.data.rows import Text
 from toolchain.energy.components import lacking
 from toolchain.energy.load import pieces
@@ -60,15 +58,14 @@ class Session:
         if self.meter is None or not self.meter.tracks:
             return
         tokens = encode(texts)
-        lengths = tokens.lengths
-        plans: dict[int | None, Iterable[Indices]] = {None: budget_batches(lengths, max_slots=max_slots)}
+        plans: dict[int | None, Iterable[Indices]] = {None: batches(tokens, max_slots=max_slots)}
         if self.recipe.rate:
-            plans = {None: batches_of(lengths, 1)}
-        plans |= {size: batches_of(lengths, size) for size in self.recipe.batch_sizes}
-        for size, batches in plans.items():
+            plans = {None: batches_of(tokens, 1)}
+        plans |= {size: batches_of(tokens, size) for size in self.recipe.batch_sizes}
+        for size, plan in plans.items():
             if size:
                 log(f"energy: batches of {size}")
-            made = pieces(tokens, batches)
+            made = pieces(tokens, plan)
             self.runs[size] = measure(infer, made, self.meter, protocol_of(self.recipe), log=log)
             self.runs[size].cold = self.cold
 
@@ -89,12 +86,6 @@ class Session:
         first = made.pop(None)
         first["by_batch_size"] = [BatchSizeEnergy(batch_size=size or 0, **one) for size, one in made.items()]
         return first
-
-
-def batches_of(lengths: Indices, size: int) -> Iterator[Indices]:
-    """Yield batches of `size` row indices, longest rows first; the last batch may be smaller."""
-    order = np.argsort(-lengths, kind="stable")
-    yield from (order[start : start + size] for start in range(0, len(order), size))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from toolchain.checkpoint.tokenize import Tokens, budget_batches
+from toolchain.checkpoint.tokenize import Tokens, batches
 from toolchain.graph import serialised
 from toolchain.runtimes.batched import DEFAULT_SLOTS, logits_of
 from toolchain.runtimes.distance import Distance, Logits, distance
@@ -46,7 +46,7 @@ class Holdout:
         logits, count = np.empty_like(self.reference), len(self.tokens)
         seen = np.empty(0, np.int64)
         with open_ort(serialised(model), device="cpu") as infer:
-            for rows in budget_batches(self.tokens.lengths, max_slots=DEFAULT_SLOTS):
+            for rows in batches(self.tokens, max_slots=DEFAULT_SLOTS):
                 logits[rows] = infer(self.tokens.batch(rows))
                 seen = np.concatenate([seen, rows])
                 found = distance(self.reference[seen], logits[seen])

@@ -19,7 +19,7 @@ import numpy as np
 
 import toolchain
 from toolchain.checkpoint.ragged import Indices
-from toolchain.checkpoint.tokenize import Encode, budget_batches
+from toolchain.checkpoint.tokenize import Encode, batches
 from toolchain.data.rows import Text
 from toolchain.errors import MachineError
 from toolchain.tensors import Infer
@@ -63,10 +63,9 @@ def in_batches(infer: Infer, encode: Encode, texts: list[Text], *, max_slots: in
     This call tokenises all texts. MLPerf's rules allow it outside the measured time, while samples are loaded.
     """
     tokens = encode(texts)
-    lengths = tokens.lengths
 
     def process(rows: Indices) -> Iterator[Indices]:
-        for positions in budget_batches(lengths[rows], max_slots=max_slots):
+        for positions in batches(tokens, max_slots=max_slots, rows=rows):
             infer(tokens.batch(rows[positions]))
             yield positions
 

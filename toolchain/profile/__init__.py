@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
-from toolchain.checkpoint.tokenize import budget_batches
+from toolchain.checkpoint.tokenize import batches
+from toolchain.data.probes import probe_texts
 from toolchain.data.rows import Text
 from toolchain.energy.calls import Measure
 from toolchain.errors import ToolchainError, UsageError
@@ -27,7 +28,6 @@ from toolchain.recipe.options import RecipeValues
 from toolchain.records.profile import GroupEnergy, GroupRecord, ProfiledBatch, ProfiledTarget, ProfileResult
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.environment import describe
-from toolchain.runtimes.parity import probe_texts
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +108,8 @@ def _workload(target: Target, progress: Callable[[str], None]) -> tuple[Workload
     with open_runtime(target.backend, target.model, **choices) as infer:
         budget = choose_budget(infer, resolved.encode, texts, seed=resolved.recipe.seed)
     tokens = resolved.encode(texts)
-    batches = list(budget_batches(tokens.lengths, max_slots=budget))
-    middle = batches[len(batches) // 2]
+    plan = list(batches(tokens, max_slots=budget))
+    middle = plan[len(plan) // 2]
     lengths = tokens.lengths[middle]
     load = Workload(resolved.encode, [texts[int(row)] for row in middle])
     slots = int(lengths.max()) * len(middle)

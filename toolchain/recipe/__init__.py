@@ -199,6 +199,9 @@ class Recipe:
     seed: int = option(0, "seed of every random choice", metavar="N", least=0)
     allow_pickle: bool = option(False, "load pickled checkpoints, which can run code")
     trust_remote_code: bool = option(False, "run the code in a hub repository")
+    ignore_unused: str | None = option(
+        None, "weights that the model may leave unused: names or patterns such as 'lm_head.*'", metavar="A[,B]"
+    )
     force: bool = option(False, "redo steps that are up to date")
     dry_run: bool = option(False, "print the steps that would run, and run none")
 

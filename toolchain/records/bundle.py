@@ -158,6 +158,12 @@ class ModelInfo(TypedDict):
     """Architecture, as in `model_type` of its `config.json`."""
     labels: list[str]
     """Names of the classes in the order of the logits."""
+    values: NotRequired[dict[str, int]]
+    """Input -> number of its values: each id is at least 0 and below it."""
+    pad_id: NotRequired[int]
+    """Token id of padded positions."""
+    batches: NotRequired[Literal["padded", "equal_length"]]
+    """Whether rows may be padded, or whether answers depend on padding, so that a batch has rows of one length."""
     sha256: dict[str, str]
     """File of the checkpoint -> SHA-256."""
 

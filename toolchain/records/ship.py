@@ -92,6 +92,10 @@ class TokenizerSettings(TypedDict):
     """Sequence lengths, in tokens, to which the tokenizer pads."""
     max_characters: int
     """Longest accepted text, in characters."""
+    split_special_tokens: bool
+    """Whether a special token that is written in a text is text."""
+    equal_length: bool
+    """Whether the texts of a request must be equally long, in tokens, because the model's answers depend on padding."""
 
 
 class ModelIdentity(TypedDict):

@@ -71,11 +71,17 @@ _RUNNING: ContextVar[tuple[Kernel, Layout]] = ContextVar("running")
 INTERFACE = "toolchain-unpadded"
 
 
+# Tokens of the row on which the logits are compared, and the largest difference, as a share of the largest logit or of
+# 1, that sums in another order make in bfloat16.
+TRIED_TOKENS, TOLERANCE = 8, 0.05
+
+
 def attend_without_padding(module: "torch.nn.Module", name: str) -> None:
     """Let a sequence classifier of transformers compute attention without padding, by the kernel `name`; in place.
 
     Raises:
-        UsageError: KERNELS lacks the name, or the model lacks a table of positions.
+        UsageError: KERNELS lacks the name, the model lacks a table of positions, or its logits are others then: it is a
+            decoder, or computes attention in a way of its own.
         MachineError: this PyTorch lacks the kernel.
     """
     if name not in KERNELS:
@@ -84,8 +90,25 @@ def attend_without_padding(module: "torch.nn.Module", name: str) -> None:
 
     AttentionInterface.register(INTERFACE, _attend)
     model: Any = module
+    expected = _tried(model)
     model.set_attn_implementation(INTERFACE)
     _unpad(model, KERNELS[name](next(module.parameters()).device.type))
+    if (_tried(model) - expected).abs().max() > TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise UsageError(
+            f"--attention {name}: {model.config.model_type} gives other logits with it. Choose eager or sdpa."
+        )
+
+
+def _tried(model: Any) -> "torch.Tensor":
+    """Return the logits of two rows, one of which is padded, float32 [2, classes]."""
+    import torch
+
+    place, pad_id = next(model.parameters()).device, model.config.pad_token_id or 0
+    mask = (torch.arange(TRIED_TOKENS) < torch.tensor([[TRIED_TOKENS], [TRIED_TOKENS // 2]])).to(torch.int32)
+    ids = torch.arange(pad_id + 1, pad_id + 1 + TRIED_TOKENS) * mask + pad_id * (1 - mask)
+    with torch.inference_mode():
+        logits: torch.Tensor = model(input_ids=ids.to(place), attention_mask=mask.to(place)).logits
+        return logits.float()
 
 
 def _attend(

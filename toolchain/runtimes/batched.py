@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolchain.checkpoint.ragged import Indices
-from toolchain.checkpoint.tokenize import Encode, Tokens, budget_batches
+from toolchain.checkpoint.tokenize import Encode, Tokens, batches
 from toolchain.data.rows import Text
 from toolchain.graph import serialised
 from toolchain.progress import Advance
@@ -50,7 +50,7 @@ def run(infer: Infer, tokens: Tokens, *, max_slots: int = DEFAULT_SLOTS, advance
     """Run every row, in batches of at most `max_slots` positions, sorted by length. `advance` gets numbers of rows."""
     parts, order, runtime_s, slots, pairs = [], [], 0.0, 0, 0
     lengths = tokens.lengths
-    for rows in budget_batches(lengths, max_slots=max_slots):
+    for rows in batches(tokens, max_slots=max_slots):
         batch, padded = tokens.batch(rows), int(lengths[rows].max())
         start = time.perf_counter()
         parts.append(infer(batch))

@@ -6,24 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.checkpoint.tokenize import Tokens
-from toolchain.data.rows import Text
+from toolchain.checkpoint.tokenize import Tokens, batches
 from toolchain.errors import GateError
 from toolchain.records.bundle import ParityRecord
 from toolchain.tensors import Batch, Infer
 
-# Sentences of 1 to about 40 words, for steps without data.
-PROBES = (
-    "A quiet film that stays with you.",
-    "The battery died after two days and nobody answered the phone.",
-    "Not bad.",
-    "I wanted to like it, and for the first half I did; then the plot gave up and so did I.",
-    "ok",
-    "The clerk was kind, the room was clean, and the view over the harbour made up for the stairs, "
-    "the lift that never came, and a breakfast that could have been served warmer than it was.",
-    "Three of four keys stuck on arrival.",
-    "Would buy again? Yes, but only at half the price, and only in blue.",
-)
+# Positions of a batch of rows of equal length.
+MIXED_SLOTS = 512
 
 
 @dataclass(frozen=True)
@@ -47,15 +36,16 @@ class Parity:
         }
 
 
-def probe_texts(columns: int) -> list[Text]:
-    """Return built-in sentences, or pairs of them for two columns."""
-    return [tuple(PROBES[(index + shift) % len(PROBES)] for shift in range(columns)) for index in range(len(PROBES))]
-
-
 def probe_batches(tokens: Tokens) -> Iterable[Batch]:
-    """Yield each row alone, then all rows in one batch with 5 more padded positions and a last row of padding only."""
+    """Yield each row alone, then all rows in one batch with 5 more padded positions and a last row of padding only.
+
+    If the model takes only rows of equal length, the rows of each length make a batch instead.
+    """
     for index in range(len(tokens)):
         yield tokens.batch(np.array([index]))
+    if tokens.equal_length:
+        yield from (tokens.batch(rows) for rows in batches(tokens, max_slots=MIXED_SLOTS))
+        return
     mixed = tokens.batch(np.arange(len(tokens)), length=int(tokens.lengths.max()) + 5)
     empty = {name: np.full_like(array[:1], tokens.pad_values[name]) for name, array in mixed.items()}
     yield {name: np.concatenate([array, empty[name]]) for name, array in mixed.items()}
@@ -65,6 +55,9 @@ def compare(reference: Infer, candidate: Infer, tokens: Tokens) -> Parity:
     """Run both on the probe batches; return the differences of `candidate` from `reference`.
 
     A row without any real token must have finite logits, but is not compared, because its logits are undefined.
+
+    Raises:
+        GateError: the logits of both have other shapes.
     """
     differences, agreements, largest, finite = [0.0], [], 0.0, True
     for batch in probe_batches(tokens):
@@ -73,6 +66,11 @@ def compare(reference: Infer, candidate: Infer, tokens: Tokens) -> Parity:
         found = candidate(batch)
         finite = finite and bool(np.isfinite(found).all() and np.isfinite(expected).all())
         largest = max(largest, float(np.abs(expected).max()))
+        if found.shape[1:] != expected.shape[1:] or len(found) != len(batch["attention_mask"]):
+            raise GateError(
+                f"the graph returns logits {list(found.shape)} for {len(batch['attention_mask'])} rows, and PyTorch "
+                f"{list(expected.shape)}. Report the model's architecture."
+            )
         differences.append(float(np.abs(found[real] - expected).max()))
         agreements.append(_labels(found[real]) == _labels(expected))
     return Parity(len(tokens), max(differences), float(np.mean(np.concatenate(agreements))), largest, finite)
@@ -107,7 +105,7 @@ def check(parity: Parity, *, where: str, atol: float) -> Parity:
         raise GateError(f"{where}: computes NaN or infinity on a probe sentence. Report the model's architecture.")
     if parity.max_abs_logit_difference > atol:
         raise GateError(
-            f"{where}: logits differ from PyTorch by {parity.max_abs_logit_difference:.2g}, more than "
-            f"{atol:g}. Allow it with --atol {parity.max_abs_logit_difference * 2:.1g}, or report the architecture."
+            f"{where}: logits differ from PyTorch by {parity.max_abs_logit_difference:.2g}, more than {atol:g}. "
+            "Run the checkpoint with --backend torch, and report its architecture."
         )
     return parity

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.checkpoint.facts import accepted
 from toolchain.checkpoint.model import Source, load_model
 from toolchain.errors import MachineError, UsageError, first_line
 from toolchain.runtimes.attention import PADDED, attend_without_padding
@@ -92,9 +93,8 @@ def _compiler_errors(*, compiled: bool) -> Iterator[None]:
 
 
 def _longest(source: Source) -> int:
-    """Return the largest length in tokens that the model has positions for; RoBERTa's start after the padding id."""
-    table = int(source.config.get("max_position_embeddings") or 512)
-    return table - (int(source.config.get("pad_token_id") or 0) + 1 if "roberta" in source.type else 0)
+    """Return the largest length in tokens that CUDA graphs are captured for."""
+    return source.facts.longest or 512
 
 
 @contextmanager
@@ -159,5 +159,5 @@ def forward(module: "torch.nn.Module", batch: Batch) -> NDArray[np.float32]:
 
 
 def _logits(module: "torch.nn.Module", inputs: "dict[str, torch.Tensor]") -> "torch.Tensor":
-    found: torch.Tensor = module(**inputs).logits.float()
+    found: torch.Tensor = module(**{name: inputs[name] for name in accepted(module, inputs)}).logits.float()
     return found

@@ -13,18 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.checkpoint.tokenize import Tokens
+from toolchain.checkpoint.tokenize import TextEncoder, Tokens
+from toolchain.data.probes import probe_texts
 from toolchain.engine.plan import is_plan, read_record
 from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.target import Target, find_target
-from toolchain.runtimes.parity import probe_texts
 from toolchain.serve.batching.batcher import Batcher
 from toolchain.serve.batching.engines import CPU_MAX_TOKENS, find_engines, on_cpu
 from toolchain.serve.batching.queue import bucket_ends, capacity
 from toolchain.serve.batching.worker import Worker
 from toolchain.serve.counters import Counters
 from toolchain.serve.limits import Limits
-from toolchain.serve.tokenizer import RustTokenizer
 from toolchain.tensors import Batch
 
 
@@ -33,7 +32,7 @@ class ServedModel:
     """A bundle whose engines are warm."""
 
     target: Target
-    tokenizer: RustTokenizer
+    tokenizer: TextEncoder
     batcher: Batcher
     # The limits that the user gave, lowered to those of the engine.
     limits: Limits
@@ -46,13 +45,7 @@ class ServedModel:
     @property
     def value_counts(self) -> dict[str, int]:
         """Token input -> number of its values: every id is at least 0 and below it."""
-        config = self.target.resolved.source.config
-        counts = {
-            "input_ids": int(config["vocab_size"]),
-            "attention_mask": 2,
-            "token_type_ids": int(config.get("type_vocab_size", 2)),
-        }
-        return {name: counts[name] for name in self.target.resolved.source.inputs}
+        return self.target.resolved.source.facts.values
 
 
 def find_served(bundle: Path, *, backend: str | None, **changes: Any) -> Target:
@@ -80,10 +73,9 @@ async def open_model(
     resolved = target.resolved
     columns = len(resolved.task.text_columns)
     ends, limits = _shapes(target, limits)
-    tokenizer = RustTokenizer(
-        resolved.tokenizer, columns=columns, max_length=resolved.max_length, inputs=resolved.source.inputs
-    )
-    lengths = (ends[0], ends[-1]) if on_cpu(target) else ends  # a CPU prepares nothing for the lengths between
+    tokenizer = resolved.encoder
+    # A CPU prepares nothing for the lengths between, and one batch of each length would be too many.
+    lengths = (ends[0], ends[-1]) if on_cpu(target) or resolved.source.facts.equal_length else ends
     batches = _warm_up(tokenizer(probe_texts(columns)), lengths, limits, every_power=resolved.recipe.cuda_graphs)
     classes = len(resolved.source.labels)
     with find_engines(target, instances) as engines:
@@ -102,10 +94,19 @@ async def open_model(
 def _shapes(target: Target, limits: Limits) -> tuple[tuple[int, ...], Limits]:
     """Return the ends of the length buckets, and the limits lowered to what the engine takes.
 
-    A plan with several optimisation profiles has one bucket for each of their lengths.
+    Each length is a bucket of its own if the model's answers depend on padding.
 
     Raises:
         InputError: the plan takes shorter rows than the bundle's longest.
+    """
+    ends, limits = _padded_shapes(target, limits)
+    return (tuple(range(1, ends[-1] + 1)) if target.resolved.source.facts.equal_length else ends), limits
+
+
+def _padded_shapes(target: Target, limits: Limits) -> tuple[tuple[int, ...], Limits]:
+    """Return the same for a model whose rows may be padded.
+
+    A plan with several optimisation profiles has one bucket for each of their lengths.
     """
     longest = target.resolved.max_length
     if on_cpu(target):

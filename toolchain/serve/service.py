@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from toolchain.bundle.names import check_name
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Text
-from toolchain.errors import UsageError
+from toolchain.errors import InputError, UsageError
 from toolchain.records.serving import Classification, ModelConfig, ModelMetadata, ServerMetadata, StatisticsResponse
 from toolchain.runtimes.distance import Logits
 from toolchain.serve import outputs
@@ -152,9 +152,12 @@ class Service:
         return logits, times
 
     async def _tokenize(self, texts: list[Text]) -> Tokens:
-        if sum(len(part) for text in texts for part in text) > LONG_CHARACTERS:
-            return await asyncio.to_thread(self._model.tokenizer, texts)
-        return self._model.tokenizer(texts)
+        try:
+            if sum(len(part) for text in texts for part in text) > LONG_CHARACTERS:
+                return await asyncio.to_thread(self._model.tokenizer, texts)
+            return self._model.tokenizer(texts)
+        except InputError as error:  # a token that the model lacks
+            raise RefusedError(Reason.INVALID, str(error)) from error
 
     async def _counted(self, work: Coroutine[Any, Any, Timed[T]]) -> T:
         """Return the response that `work` gives, and count the success or the failure."""

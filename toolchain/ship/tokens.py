@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
+from toolchain.data.probes import long_text, probe_texts
 from toolchain.data.rows import Text
 from toolchain.errors import GateError, InputError
 from toolchain.records.ship import TokenizerSettings
-from toolchain.runtimes.parity import PROBES, probe_texts
 from toolchain.ship.signature import Tensors
 from toolchain.tensors import TEXT_INPUTS
 
@@ -26,25 +25,25 @@ def standalone_tokenizer(resolved: ResolvedRecipe) -> str:
         GateError: it gives other ids than the evaluator on built-in texts.
         InputError: the bundle's tokenizer is not one of the Rust library.
     """
-    from tokenizers import Tokenizer
-
-    known = resolved.tokenizer
-    if not getattr(known, "is_fast", False):
+    if resolved.encoder.rust is None:
         raise InputError(
             f"{resolved.source.folder}: its tokenizer runs only in Python, and a repository has no transformers. "
             "Convert it to a tokenizer.json."
         )
-    alone: Any = Tokenizer.from_str(known.backend_tokenizer.to_str())
-    alone.no_padding()
-    alone.enable_truncation(resolved.max_length, direction=known.truncation_side)
-    _check_ids(alone, resolved)
-    return json.dumps(json.loads(alone.to_str()), ensure_ascii=False, indent=1) + "\n"
+    text = json.dumps(json.loads(resolved.encoder.rust.to_str()), ensure_ascii=False, indent=1) + "\n"
+    _check_ids(text, resolved)
+    return text
 
 
-def _check_ids(alone: Any, resolved: ResolvedRecipe) -> None:
-    """Compare all ids with the evaluator's, also for empty texts and for texts that are truncated."""
+def _check_ids(written: str, resolved: ResolvedRecipe) -> None:
+    """Compare all ids of the written tokenizer with the evaluator's, also for empty texts and truncated ones."""
+    from tokenizers import Tokenizer
+
+    alone = Tokenizer.from_str(written)
+    alone.encode_special_tokens = resolved.encoder.split_special_tokens
     columns = len(resolved.task.text_columns)
-    texts: list[Text] = [*probe_texts(columns), ("",) * columns, (" ".join(PROBES) * 20,) * columns]
+    texts: list[Text] = [*probe_texts(columns), ("",) * columns, long_text(columns, resolved.max_length)]
+    texts += [tuple(f"{text} {token}" for text in texts[0]) for token in resolved.tokenizer.all_special_tokens]
     wanted = resolved.encode(texts).columns
     for text, found in zip(texts, alone.encode_batch([_joined(text) for text in texts]), strict=True):
         row = texts.index(text)
@@ -73,7 +72,7 @@ def settings(
             f"{resolved.source.folder}: its graph has the input {unknown[0]}, which a tokenizer does not produce. "
             "Build the bundle again."
         )
-    pad_values = resolved.encode([("",) * len(resolved.task.text_columns)]).pad_values
+    encoder = resolved.encoder
     return {
         "texts": list(TEXT_INPUTS[: len(resolved.task.text_columns)]),
         "outputs": [
@@ -81,10 +80,12 @@ def settings(
                 "name": name,
                 "attribute": COLUMNS[name],
                 "dtype": tensor.type.removeprefix("TYPE_").lower(),
-                "pad": pad_values[name],
+                "pad": encoder.pad_values[name],
             }
             for name, tensor in inputs.items()
         ],
         "buckets": list(buckets),
         "max_characters": max_characters,
+        "split_special_tokens": encoder.split_special_tokens,
+        "equal_length": resolved.source.facts.equal_length,
     }

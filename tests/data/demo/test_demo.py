@@ -6,7 +6,7 @@ import pytest
 from toolchain import graph
 from toolchain.checkpoint.export import export
 from toolchain.checkpoint.model import find_model, load_tokenizer
-from toolchain.checkpoint.tokenize import encode
+from toolchain.checkpoint.tokenize import TextEncoder
 from toolchain.data.demo import FOLDER
 from toolchain.data.rows import load_rows
 from toolchain.data.tasks import load_task
@@ -25,7 +25,7 @@ def setting(tmp_path_factory):
     task, tokenizer = load_task(Recipe(task="demo"), regression=False), load_tokenizer(FOLDER)
     train, validation = (load_rows(task, split) for split in ("train", "validation"))
     tokens = [
-        encode(tokenizer, rows.texts, max_length=128, inputs=source.inputs)
+        TextEncoder(tokenizer, max_length=128, inputs=source.inputs)(rows.texts)
         for rows in (train.sample(512, seed=0), validation)
     ]
     return folder, *tokens, np.array([int(label) for label in validation.labels])

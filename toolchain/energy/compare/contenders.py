@@ -6,9 +6,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolchain.checkpoint.tokenize import Tokens, budget_batches
+from toolchain.checkpoint.tokenize import Tokens, batches, batches_of
 from toolchain.data.rows import Rows, load_rows
-from toolchain.energy.evaluation import LOAD_ROWS, batches_of
+from toolchain.energy.evaluation import LOAD_ROWS
 from toolchain.energy.load import Piece, pieces
 from toolchain.errors import InputError, MachineError, UsageError, first_line
 from toolchain.evaluation.measure import choose_budget
@@ -153,8 +153,8 @@ def opened(
             with in_memory(contender.name, beside=list(loads)):
                 infer = stack.enter_context(open_runtime(target.backend, target.model, **target.choices))
                 budget = None if single else choose_budget(infer, resolved.encode, rows.texts, seed=seed)
-            batches = budget_batches(own.lengths, max_slots=budget) if budget else batches_of(own.lengths, 1)
-            loads[contender.name] = Load(infer, pieces(own, batches), budget)
+            plan = batches(own, max_slots=budget) if budget else batches_of(own, 1)
+            loads[contender.name] = Load(infer, pieces(own, plan), budget)
         yield loads
 
 

@@ -142,7 +142,7 @@ def concatenated(groups: list[Tokens]) -> Tokens:
     if len(groups) == 1:
         return groups[0]
     columns = {name: Ragged.joined([group.columns[name] for group in groups]) for name in groups[0].columns}
-    return Tokens(columns, groups[0].pad_values)
+    return Tokens(columns, groups[0].pad_values, equal_length=groups[0].equal_length)
 
 
 def _finite_logits(infer: Infer, batch: Batch) -> Logits:

@@ -50,6 +50,7 @@ def _settings(file: Path, config: Any) -> str | None:
         outputs = [one["name"] for one in settings["outputs"] if one["attribute"] and one["dtype"] and one["pad"] >= 0]
         named = {"input": list(settings["texts"]), "output": outputs}
         complete = min(settings["buckets"]) > 0 and settings["max_characters"] > 0
+        complete = complete and {"split_special_tokens", "equal_length"} <= settings.keys()
     except (OSError, ValueError, KeyError, TypeError):
         complete = False
     if not complete:

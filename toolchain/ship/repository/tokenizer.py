@@ -20,6 +20,7 @@ class TritonPythonModel:
         self.tokenizer = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
         with open(os.path.join(folder, "settings.json"), encoding="utf-8") as file:
             self.settings = json.load(file)
+        self.tokenizer.encode_special_tokens = self.settings["split_special_tokens"]
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Tokenise the texts of all requests in one call; an invalid request gets an error and the others do not."""
@@ -36,7 +37,8 @@ class TritonPythonModel:
                 spans.append((len(texts), len(texts) + len(own)))
                 texts += own
         encodings = self.tokenizer.encode_batch(texts) if texts else []
-        padded = iter([self.pad(encodings[start:end]) for start, end in spans])
+        make = self.equal if self.settings["equal_length"] else self.pad
+        padded = iter([make(encodings[start:end]) for start, end in spans])
         return [next(padded) if response is None else response for response in responses]
 
     def read(self, request: Any) -> list[Any]:
@@ -66,6 +68,16 @@ class TritonPythonModel:
         """Return tensors [texts, length], where length is the smallest bucket that fits the longest text."""
         longest = max([len(encoding.ids) for encoding in encodings] or [0])
         length = next((bucket for bucket in self.settings["buckets"] if bucket >= longest), longest)
+        return self.tensors(encodings, length)
+
+    def equal(self, encodings: list[Any]) -> Any:
+        """Return tensors [texts, length] without padding, on which this model's answers depend."""
+        lengths = {len(encoding.ids) for encoding in encodings}
+        if len(lengths) > 1:
+            return refused("this model takes texts of equal length in tokens in a request: send each text alone")
+        return self.tensors(encodings, max(lengths or {0}))
+
+    def tensors(self, encodings: list[Any], length: int) -> Any:
         tensors = []
         for output in self.settings["outputs"]:
             array = np.full((len(encodings), length), output["pad"], dtype=output["dtype"])

@@ -1,0 +1,134 @@
+"""What is not a text classifier is refused for what it is, before anything is built of it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.architectures import edit, make, new_model, rewrite_weights
+from toolchain.checkpoint.checks import KINDS
+from toolchain.checkpoint.model import find_model, load_model
+from toolchain.errors import InputError
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    return make(tmp_path / "model", "Bert")
+
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("adapter_config.json", "an adapter.*merge_and_unload"),
+        ("config_setfit.json", "a SetFit model"),
+        ("model_head.pkl", "a SetFit model"),
+        ("modules.json", "a SentenceTransformer"),
+        ("onnx/model.onnx", None),
+        ("model.onnx", "a model in ONNX"),
+        ("bundle.json", "a bundle"),
+        ("model.gguf", "a model in GGUF"),
+        ("checkpoint-500/config.json", "a folder of checkpoints"),
+    ],
+)
+def test_a_folder_of_another_kind_is_named(file: str, what: str | None, tmp_path: Path) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("{}")
+    with pytest.raises(InputError, match=what or "has no config.json"):
+        find_model(str(tmp_path))
+    assert what is None or any((tmp_path / kind.file).exists() or "*" in kind.file for kind in KINDS)
+
+
+@pytest.mark.parametrize("file", ["modules.json", "model.onnx", "tf_model.h5"])
+def test_a_classifier_may_have_files_of_another_kind_beside_it(file: str, bert: Path) -> None:
+    (bert / file).write_text("{}")
+    assert find_model(str(bert)).facts.labels == ("negative", "positive")
+
+
+@pytest.mark.parametrize("file", ["adapter_config.json", "model_head.pkl"])
+def test_weights_beside_an_adapter_or_another_head_are_not_taken(file: str, bert: Path) -> None:
+    (bert / file).write_text("{}")
+    with pytest.raises(InputError, match="this is"):
+        find_model(str(bert))
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("BertForTokenClassification", "token classification"),
+        ("BertForQuestionAnswering", "question answering"),
+        ("BertForMultipleChoice", "multiple choice"),
+        ("BertForNextSentencePrediction", "next sentence prediction"),
+        ("BertForMaskedLM", "masked language modelling"),
+        ("BertLMHeadModel", "causal language modelling"),
+        ("GPT2LMHeadModel", "causal language modelling"),
+        ("TFBertForTokenClassification", "token classification"),
+        ("BartForConditionalGeneration", "language modelling"),
+        ("BertModel", "an encoder without a head"),
+        ("BertForSentiment", "which transformers does not have"),
+    ],
+)
+def test_the_architecture_decides_and_not_the_weights(name: str, what: str, bert: Path) -> None:
+    """The weights are those of a text classifier in each case, so that they load without a word."""
+    with pytest.raises(InputError, match=rf"its architecture is {name}, .*{what}"):
+        load_model(find_model(str(edit(bert, architectures=[name]))))
+
+
+@pytest.mark.parametrize("name", ["RobertaForSequenceClassification", "TFBertForSequenceClassification", None])
+def test_a_classifier_of_kin_or_without_a_name_is_taken(name: str | None, bert: Path) -> None:
+    load_model(find_model(str(edit(bert, architectures=[name] if name else None))))
+
+
+def test_labels_of_tokens_are_refused_where_no_architecture_is_named(tmp_path: Path) -> None:
+    folder = edit(make(tmp_path / "model", "Bert", labels=("O", "B-PER", "I-PER")), architectures=None)
+    with pytest.raises(InputError, match="its labels O, B-PER, I-PER are those of tokens"):
+        load_model(find_model(str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_labels": 3}, "num_labels is 3, and id2label names 2"),
+        ({"id2label": {"1": "a", "2": "b"}}, "Its keys must be 0, 1, 2"),
+        ({"problem_type": "multi_label_classification"}, "several labels per row"),
+        ({"problem_type": "regression"}, "problem_type is regression with 2 outputs"),
+        ({"id2label": {"0": "a"}, "problem_type": "single_label_classification"}, "with one label"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"already quantized \(gptq\)"),
+    ],
+)
+def test_a_config_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str, bert: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        find_model(str(edit(bert, **changes)))
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("bert.encoder.layer.0.attention.self.distance_embedding.weight", "has no relative positions"),
+        ("bert.encoder.layer.1.attention.self.query.lora_A.default.weight", "Merge the LoRA adapter"),
+        ("bert.encoder.layer.0.output.dense.weight_scale", "before its quantization"),
+        ("lm_head.decoder.weight", "--ignore-unused"),
+    ],
+)
+def test_weights_that_would_not_be_used_are_named(name: str, remedy: str, bert: Path) -> None:
+    folder = rewrite_weights(bert, lambda weights: weights.update({name: torch.ones(3, 3)}))
+    with pytest.raises(InputError, match=rf"would not use 1 of its weights \({name}\).*{remedy}"):
+        load_model(find_model(str(folder)))
+    load_model(find_model(str(folder), ignore_unused=f"nothing, {name.rpartition('.')[0]}.*"))
+
+
+def test_the_pooler_that_a_class_never_used_is_taken(tmp_path: Path) -> None:
+    """Checkpoints of RoBERTa classifiers from before transformers 4 have one."""
+    folder = make(tmp_path / "model", "Roberta")
+    pooler = {"roberta.pooler.dense.weight": torch.ones(32, 32), "roberta.pooler.dense.bias": torch.ones(32)}
+    rewrite_weights(folder, lambda weights: weights.update(pooler))
+    load_model(find_model(str(folder)))
+
+
+def test_a_named_entity_checkpoint_with_a_pooler_is_refused(tmp_path: Path) -> None:
+    model = new_model("Bert", head="ForTokenClassification", labels=("O", "B-PER", "I-PER"))
+    folder = make(tmp_path / "model", "Bert", made=model)
+    pooler = {"bert.pooler.dense.weight": torch.ones(32, 32), "bert.pooler.dense.bias": torch.ones(32)}
+    rewrite_weights(folder, lambda weights: weights.update(pooler))
+    with pytest.raises(InputError, match="a model for token classification"):
+        load_model(find_model(str(folder)))

@@ -1,0 +1,268 @@
+"""The refusals of checkpoints: folders of another kind, heads of another task, weights that would not be used.
+
+model.py and facts.py read a checkpoint and call these functions. docs/guides/checkpoints.md has the same as a table.
+"""
+
+import fnmatch
+import logging
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from toolchain.errors import InputError
+
+# Weights that a message names.
+SHOWN_WEIGHTS = 3
+
+# Labels of named entities and the like, which stand for tokens: B-PER, I-LOC, O.
+TAG = re.compile(r"O|[BIESLU]-.+")
+
+# Ids without a row in the embedding table that are taken for slips in a vocabulary made by hand. The tokenizer of
+# another model has more.
+STRAY_IDS = 8
+
+AGAIN = "Get the checkpoint again."
+
+log = logging.getLogger(__name__)
+
+
+class Kind(NamedTuple):
+    """A kind of folder that is not a classifier: a file that only it has, what it is, and what to give instead."""
+
+    file: str
+    name: str
+    advice: str
+
+
+# The kinds that are recognised by a file, the most specific first.
+KINDS = (
+    Kind("bundle.json", "a bundle, which was built from a checkpoint", "Name it without -m, or give its checkpoint."),
+    Kind(
+        "adapter_config.json",
+        "an adapter, which changes a base model that is not here",
+        "Merge it: load it with AutoPeftModelForSequenceClassification.from_pretrained of the package peft, call "
+        "merge_and_unload() and save_pretrained(FOLDER), save the tokenizer there too, and give that folder.",
+    ),
+    *(
+        Kind(
+            file,
+            "a SetFit model, whose classifier is not one of transformers",
+            "Fine-tune its encoder with AutoModelForSequenceClassification, and give that checkpoint.",
+        )
+        for file in ("config_setfit.json", "model_head.pkl", "model_head.joblib")
+    ),
+    Kind(
+        "modules.json",
+        "a SentenceTransformer, which computes embeddings and no classes",
+        "Give a checkpoint that was fine-tuned for classification.",
+    ),
+    *(
+        Kind(
+            file,
+            f"a model in {form}, without weights in safetensors",
+            "Give the checkpoint that it was made from.",
+        )
+        for file, form in (
+            ("*.onnx", "ONNX"),
+            ("openvino_model.xml", "OpenVINO's format"),
+            ("*.gguf", "GGUF"),
+            ("tf_model.h5", "TensorFlow's format"),
+            ("flax_model.msgpack", "Flax's format"),
+            ("*.tflite", "TensorFlow Lite's format"),
+        )
+    ),
+    Kind(
+        "checkpoint-*/config.json",
+        "a folder of checkpoints",
+        "Give one of the folders checkpoint-N in it.",
+    ),
+)
+
+# Kinds that a folder with weights of a classifier may also look like: it is then a classifier.
+BESIDE_WEIGHTS = {"modules.json", "*.onnx", "openvino_model.xml", "*.gguf", "tf_model.h5", "flax_model.msgpack"}
+BESIDE_WEIGHTS |= {"*.tflite", "checkpoint-*/config.json"}
+
+
+def check_folder(folder: Path, *, classifier: bool) -> None:
+    """Refuse a folder that is of one of KINDS; `classifier` says whether it also has the weights of a classifier.
+
+    Raises:
+        InputError: it says what the folder is, and what to give instead.
+    """
+    for kind in KINDS:
+        if classifier and kind.file in BESIDE_WEIGHTS:
+            continue
+        if any(folder.glob(kind.file)):
+            raise InputError(f"{folder}: this is {kind.name}. {kind.advice}")
+
+
+def says_classifier(config: dict[str, Any]) -> bool:  # config.json of any architecture
+    """Return whether `architectures` of a config.json names a sequence classifier."""
+    return any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or [])
+
+
+def check_config(folder: Path, config: dict[str, Any]) -> None:  # config.json of any architecture
+    """Refuse a config.json whose labels contradict each other, or that describes quantized weights.
+
+    Raises:
+        InputError: naming the keys.
+    """
+    file = folder / "config.json"
+    if quantization := config.get("quantization_config"):
+        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else quantization
+        raise InputError(
+            f"{file}: the weights are already quantized ({method}). Give the checkpoint before its quantization."
+        )
+    named, number, problem = config.get("id2label") or {}, config.get("num_labels"), config.get("problem_type")
+    if sorted(map(str, named)) != sorted(map(str, range(len(named)))):
+        raise InputError(f"{file}: id2label is {named}. Its keys must be 0, 1, 2 ...")
+    if named and number is not None and number != len(named):
+        raise InputError(
+            f"{file}: num_labels is {number}, and id2label names {len(named)}. Name every class in id2label, and "
+            "remove num_labels."
+        )
+    count = len(named) or (2 if number is None else number)
+    if problem == "multi_label_classification":
+        raise InputError(f"{folder}: the model gives several labels per row. Choose a model with one label per row.")
+    if problem == "regression" and count != 1:
+        raise InputError(f"{file}: problem_type is regression with {count} outputs. Choose a model with one output.")
+    if problem == "single_label_classification" and count == 1:
+        raise InputError(f"{file}: problem_type is {problem} with one label. Fix problem_type, or name two labels.")
+
+
+def check_head(folder: Path, config: dict[str, Any]) -> None:  # config.json of any architecture
+    """Refuse a checkpoint that says of itself that it is not a sequence classifier.
+
+    The names of weights do not tell: a token classifier, and often a custom one, has a `classifier.weight` too.
+
+    Raises:
+        InputError: naming the class in `architectures`, and the task that transformers knows it by.
+    """
+    stated = [str(name) for name in config.get("architectures") or []]
+    tags = [str(name) for name in (config.get("id2label") or {}).values()]
+    if not stated and len(tags) > 1 and all(map(TAG.fullmatch, tags)):
+        raise InputError(
+            f"{folder}: its labels {', '.join(tags[:SHOWN_WEIGHTS])} are those of tokens, not of texts. "
+            "Give a checkpoint that was fine-tuned for text classification."
+        )
+    if not stated or says_classifier(config):
+        return
+    headless = bool(re.search(r"(?<!LMHead)(?<!LMHeads)(Model|Encoder)$", stated[0]))
+    task = None if headless else _task_of(stated[0])
+    if task is None and not headless:
+        raise InputError(
+            f"{folder}: its architecture is {stated[0]}, which transformers does not have, so that its outputs are not "
+            "known. Give a checkpoint of a class such as BertForSequenceClassification."
+        )
+    kind = f"a model for {task}" if task else "an encoder without a head"
+    raise InputError(
+        f"{folder}: its architecture is {stated[0]}, {kind}, not a text classifier. "
+        "Give a checkpoint that was fine-tuned for text classification."
+    )
+
+
+def _task_of(name: str) -> str | None:
+    """Return the task of a class of transformers, such as `token classification`; None if it has none."""
+    from transformers.models.auto import modeling_auto
+
+    plain = re.sub(r"^(TF|Flax)(?=[A-Z])", "", name)
+    tables = [table for table in vars(modeling_auto) if re.fullmatch(r"MODEL_FOR_\w+_MAPPING_NAMES", table)]
+    for table in sorted(tables, key=lambda table: "PRETRAINING" in table):  # which has classes of other tables too
+        classes = getattr(modeling_auto, table).values()
+        if any(plain in (one if isinstance(one, tuple) else (one,)) for one in classes):
+            words = table.removeprefix("MODEL_FOR_").removesuffix("_MAPPING_NAMES").replace("_", " ").lower()
+            return re.sub(r"\blm\b", "language modelling", words)
+    return None
+
+
+def check_loaded(
+    folder: Path,
+    *,
+    missing: Collection[str],
+    mismatched: Collection[tuple[str, Any, Any]],
+    unused: Collection[str],
+    ignored: str | None,
+) -> None:
+    """Refuse weights that do not fit the class which transformers made.
+
+    Args:
+        folder: the checkpoint.
+        missing: weights of the model that the checkpoint lacks.
+        mismatched: name, stored shape and needed shape of weights of another size.
+        unused: weights of the checkpoint that the model does not have.
+        ignored: `--ignore-unused`, names or patterns of weights that may stay unused, with commas between.
+
+    Raises:
+        InputError: naming the weights.
+    """
+    if missing:
+        first = sorted(missing)[0]
+        raise InputError(
+            f"{folder}: lacks {len(missing)} weights, the first is {first}. "
+            "Give a checkpoint that was fine-tuned for classification."
+        )
+    if mismatched:
+        name, stored, wanted = sorted(mismatched)[0]
+        raise InputError(
+            f"{folder}: {name} is {list(stored)} in the weights; config.json needs {list(wanted)}. {AGAIN}"
+        )
+    patterns = [pattern.strip() for pattern in (ignored or "").split(",") if pattern.strip()]
+    left = [name for name in unused if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+    if left:
+        raise InputError(
+            f"{folder}: transformers would not use {len(left)} of its weights ({', '.join(_some(left))}), so the model "
+            f"is not the one that was trained. {_advice(left)}"
+        )
+
+
+def _some(names: Collection[str]) -> Iterator[str]:
+    ordered = sorted(names)
+    yield from ordered[:SHOWN_WEIGHTS]
+    if len(ordered) > SHOWN_WEIGHTS:
+        yield "..."
+
+
+def _advice(unused: Collection[str]) -> str:
+    """Return what to do about weights that would not be used."""
+    if any("lora_" in name for name in unused):
+        return "Merge the LoRA adapter (merge_and_unload() of the package peft) and save the model again."
+    if any("distance_embedding" in name for name in unused):
+        return "transformers 5 has no relative positions in this architecture. Give a model with absolute positions."
+    if any(re.search(r"scale|zero_point|absmax|quant|SCB", name) for name in unused):
+        return "They are quantized: give the checkpoint before its quantization."
+    return "If the logits do not depend on them, name them in --ignore-unused."
+
+
+def check_vocabulary(folder: Path, vocabulary: dict[str, int], added: Collection[str], rows: int) -> None:
+    """Refuse a tokenizer with ids beyond the embedding table, which has `rows` rows; `added` are its added tokens.
+
+    A few such ids of plain tokens cause a warning only: a text with one of them is refused (see `TextEncoder`).
+
+    Raises:
+        InputError: naming a token.
+    """
+    beyond = sorted((index, token) for token, index in vocabulary.items() if index >= rows)
+    if not beyond:
+        return
+    index, token = next((one for one in beyond if one[1] in added), beyond[-1])
+    what = f"{folder}: its tokenizer has the id {index} ({token!r}), and its embedding table has {rows} rows."
+    if len(beyond) > STRAY_IDS or token in added:
+        raise InputError(f"{what} Give the tokenizer that it was trained with, or resize the table and train it.")
+    log.warning("%s %d of its tokens have none, and a text with one of them will be refused.", what, len(beyond))
+
+
+def check_logits(folder: Path, shape: tuple[int, ...] | None, *, rows: int, labels: int) -> None:
+    """Refuse outputs that are not logits, one for each label; `shape` is None where the model returns none.
+
+    Raises:
+        InputError: naming the shape.
+    """
+    if shape is None or len(shape) != 2 or shape[0] != rows:
+        found = "no logits" if shape is None else f"logits of the shape {list(shape)} for {rows} rows"
+        raise InputError(f"{folder}: the model returns {found}. Give a model that returns logits [rows, classes].")
+    if shape[1] != labels:
+        raise InputError(
+            f"{folder}: the model returns {shape[1]} logits, and config.json names {labels} labels. "
+            "Name every class in id2label."
+        )

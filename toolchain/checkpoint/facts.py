@@ -1,0 +1,304 @@
+"""What a checkpoint says of itself: labels, inputs, sizes, positions, and whether padding changes its answers.
+
+Nothing here is a default of ours or a list of architectures. The configuration is read by transformers, and the loaded
+model is run on a few built-in sentences while its embedding tables are watched.
+"""
+
+import inspect
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.checkpoint.checks import check_logits, check_vocabulary
+from toolchain.checkpoint.model import Source, load_model
+from toolchain.checkpoint.tokenize import TextEncoder, Tokens
+from toolchain.data.probes import PROBES
+from toolchain.data.rows import Text
+from toolchain.errors import InputError, UsageError
+from toolchain.tensors import Batch
+
+if TYPE_CHECKING:
+    import torch
+
+# Tokens of the row whose embeddings are watched: enough to see consecutive positions, fewer than any model has.
+WATCHED_TOKENS = 7
+
+# Tokens of the longest sentence that is tried, which costs little even in a large model.
+TRIED_TOKENS = 48
+
+# Sentences that are tried, of different lengths.
+TRIED = 5
+
+# Padding and other rows may change a logit by this share of the largest logit, or of 1: sums of floats depend on order.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a classifier.
+
+    Attributes:
+        labels: names of the classes in the order of the logits; one name for a regression.
+        values: input -> number of its values, in the order of the inputs: every id is at least 0 and below it.
+        longest: largest number of tokens that the position table holds, or that the model states; None without a limit.
+        pad_id: token id of padded positions.
+        equal_length: whether an answer depends on padding, so that only rows of equal length may share a batch.
+    """
+
+    labels: tuple[str, ...]
+    values: dict[str, int]
+    longest: int | None
+    pad_id: int
+    equal_length: bool = False
+
+
+def examine(source: Source) -> Facts:
+    """Load a checkpoint, try it on built-in sentences, and return what was found.
+
+    Raises:
+        InputError: it is not a text classifier that can be run on token ids, or its parts do not fit each other.
+        MachineError: its code or its tokenizer needs a package that is not installed.
+    """
+    model, tokenizer = load_model(source), source.tokenizer
+    inputs = _inputs(model, tokenizer)
+    pad_id = _pad_id(source, model, tokenizer)
+    watched = _Watched(source, model, _plain_row(tokenizer, _encoder(source, inputs, pad_id, WATCHED_TOKENS), pad_id))
+    ids = tokenizer.get_vocab()
+    if watched.vocabulary is not None:
+        check_vocabulary(source.folder, ids, tokenizer.get_added_vocab(), watched.vocabulary)
+    vocabulary = watched.vocabulary or max(ids.values()) + 1
+    labels = _labels(source, model)
+    check_logits(source.folder, watched.shape, rows=1, labels=len(labels))
+    types = _stated(model.config, "type_vocab_size") or vocabulary
+    counts = {"input_ids": vocabulary, "attention_mask": 2, "token_type_ids": types}
+    limits = [*watched.positions, *filter(None, [_stated(model.config, "max_position_embeddings")])]
+    longest = min(watched.positions or limits, default=None)
+    tokens = _encoder(source, inputs, pad_id, min(TRIED_TOKENS, longest or TRIED_TOKENS), vocabulary)(_sentences())
+    equal_length = _needs_equal_length(source, model, tokens, longest)
+    return Facts(labels, {name: counts[name] for name in inputs}, longest, pad_id, equal_length)
+
+
+def run(model: "torch.nn.Module", batch: Batch) -> NDArray[np.float32] | None:
+    """Return the logits of a batch, float32; None if the model returns none."""
+    import torch
+
+    with torch.inference_mode():
+        found = model(**{name: torch.from_numpy(batch[name]) for name in accepted(model, batch)})
+    logits = getattr(found, "logits", None)
+    return None if logits is None else np.asarray(logits.float().numpy())
+
+
+def accepted(model: "torch.nn.Module", inputs: Iterable[str]) -> list[str]:
+    """Return those of the inputs that a model of transformers takes. Some, such as FNet, take no attention mask."""
+    names = inspect.signature(model.forward).parameters
+    return [name for name in inputs if name != "attention_mask" or name in names]
+
+
+def _inputs(model: Any, tokenizer: Any) -> tuple[str, ...]:
+    """Return the inputs of the model, in order.
+
+    Token types are an input if the model has several and its tokenizer does not expressly leave them out, or if the
+    configuration says nothing of them and the tokenizer makes them.
+    """
+    names = ["input_ids", "attention_mask"]
+    if "token_type_ids" in inspect.signature(model.forward).parameters:
+        types = _stated(model.config, "type_vocab_size", least=0)
+        stated = tokenizer.init_kwargs.get("model_input_names", ["token_type_ids"])
+        typed = "token_type_ids" in tokenizer.model_input_names if types is None else types > 1
+        names += ["token_type_ids"] if typed and "token_type_ids" in stated else []
+    return tuple(names)
+
+
+def _stated(config: Any, key: str, *, least: int = 1) -> int | None:
+    """Return a whole number of a configuration; None if it is absent, or if it means that there is no limit."""
+    value = getattr(config, key, None)
+    return value if isinstance(value, int) and value >= least else None
+
+
+def _pad_id(source: Source, model: Any, tokenizer: Any) -> int:
+    """Return the id that the model takes for padding, or else the tokenizer's.
+
+    Raises:
+        UsageError: neither states one.
+    """
+    stated = _stated(model.config, "pad_token_id", least=0)
+    pad_id = tokenizer.pad_token_id if stated is None else stated
+    if pad_id is None:
+        raise UsageError(
+            f"{source.folder}: the tokenizer lacks a padding token. Add pad_token to tokenizer_config.json, and "
+            "pad_token_id to config.json."
+        )
+    return int(pad_id)
+
+
+def _labels(source: Source, model: Any) -> tuple[str, ...]:
+    """Return the labels as transformers reads them.
+
+    Raises:
+        InputError: config.json has none.
+    """
+    named = getattr(model.config, "id2label", None)
+    if not named:
+        raise InputError(f"{source.folder / 'config.json'}: names no labels. Add id2label.")
+    return tuple(str(named[key]) for key in sorted(named))
+
+
+def _encoder(
+    source: Source, inputs: tuple[str, ...], pad_id: int, max_length: int, vocabulary: int | None = None
+) -> TextEncoder:
+    """Return the encoder of a number of tokens.
+
+    Raises:
+        InputError: the tokenizer takes something else than plain texts, such as words with their places on a page.
+    """
+    try:
+        return TextEncoder(source.tokenizer, max_length=max_length, inputs=inputs, pad_id=pad_id, vocabulary=vocabulary)
+    except Exception as error:  # each tokenizer raises another one
+        raise InputError(
+            f"{source.folder}: its tokenizer ({type(source.tokenizer).__name__}) does not take plain texts. "
+            "Choose a model for text."
+        ) from error
+
+
+def _sentences() -> list[Text]:
+    return [(text,) for text in sorted(PROBES, key=len)[-TRIED:]]
+
+
+def _plain_row(tokenizer: Any, encoder: TextEncoder, pad_id: int) -> Batch:
+    """Return a sentence as one row, int32 [1, sequence], with one plain token in the place of all words.
+
+    Some positions count only ids that are not for padding, and in odd vocabularies the id of unknown words is that one.
+    """
+    batch = encoder([(PROBES[0],)]).batch(np.array([0]))
+    ends = {int(batch["input_ids"][0, 0]), int(batch["input_ids"][0, -1])}
+    taken = {pad_id, *tokenizer.all_special_ids, *ends}
+    plain = next(index for index in range(len(taken) + 1) if index not in taken)
+    batch["input_ids"][0, 1:-1] = plain
+    return batch
+
+
+class _Watched:
+    """One run of a model, in which the tables that it looks ids up in were watched.
+
+    Attributes:
+        shape: shape of the logits, or None without any.
+        vocabulary: rows of the table of token ids; None if ids are not looked up as they are, such as in CANINE.
+        positions: number of tokens that each table of positions holds.
+    """
+
+    def __init__(self, source: Source, model: "torch.nn.Module", batch: Batch) -> None:
+        """Run a batch of one row.
+
+        Raises:
+            InputError: the model cannot be run on token ids alone.
+        """
+        import torch
+        from torch.overrides import TorchFunctionMode
+
+        ids = torch.from_numpy(batch["input_ids"])
+        length = ids.shape[1]
+        tables: list[tuple[torch.Tensor, int]] = []
+
+        class Watch(TorchFunctionMode):
+            def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+                if func is torch.nn.functional.embedding and args[0].ndim and args[0].shape[-1] >= length:
+                    tables.append((args[0].detach().reshape(-1, args[0].shape[-1])[:, :length], len(args[1])))
+                return func(*args, **(kwargs or {}))
+
+        with Watch():
+            logits = _tried(source, model, batch)
+        self.shape = None if logits is None else logits.shape
+        counted = torch.arange(length)
+        of_ids = [rows for looked_up, rows in tables if torch.equal(looked_up[:1].int(), ids)]
+        firsts = [(int(looked_up[0, 0]), rows) for looked_up, rows in tables if _counts(looked_up, counted)]
+        self.vocabulary = min(of_ids, default=None)
+        self.positions = [rows - first for first, rows in firsts]
+
+
+def _counts(looked_up: "torch.Tensor", counted: "torch.Tensor") -> bool:
+    """Return whether each row of ids is a first one and those that follow it."""
+    return bool((looked_up - looked_up[:, :1] == counted).all() and (looked_up[:, 0] == looked_up[0, 0]).all())
+
+
+def _tried(source: Source, model: "torch.nn.Module", batch: Batch) -> NDArray[np.float32] | None:
+    """Run a batch.
+
+    Raises:
+        InputError: the model cannot run it.
+    """
+    rows, length = batch["input_ids"].shape
+    try:
+        return run(model, batch)
+    except Exception as error:  # each model raises another one
+        what = f"a batch of {rows} rows and {length} tokens"
+        if rows > 1 and _stated(model.config, "pad_token_id", least=0) is None:
+            raise InputError(
+                f"{source.folder}: {source.type} cannot run {what} without pad_token_id, by which it finds the end of "
+                "a row. Add it to config.json."
+            ) from error
+        raise InputError(
+            f"{source.folder}: {source.type} cannot run {what} from {', '.join(batch)} alone "
+            f"({type(error).__name__}; see -v). Choose a model for text."
+        ) from error
+
+
+def _needs_equal_length(source: Source, model: "torch.nn.Module", tokens: Tokens, longest: int | None) -> bool:
+    """Return whether padding changes the answer for a row, which is compared with the answer for the row alone.
+
+    Raises:
+        InputError: other rows of a batch change it too, or the same row gets another answer each time.
+    """
+
+    def logits(batch: Batch) -> NDArray[np.float32]:
+        found = _tried(source, model, batch)
+        assert found is not None, "the model returned logits before"
+        return found
+
+    every = range(len(tokens))
+    alone = np.concatenate([logits(tokens.batch(np.array([row]))) for row in every])
+    tolerance = TOLERANCE * max(1.0, float(np.abs(alone).max()))
+
+    def differs(found: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
+        return not bool((np.abs(found - expected) <= tolerance).all())
+
+    if not np.isfinite(alone).all():
+        raise InputError(f"{source.folder}: the model computes NaN or infinity on a plain sentence. Get it again.")
+    if differs(logits(tokens.batch(np.array([0]))), alone[:1]):
+        raise InputError(f"{source.folder}: the model gives the same text other answers each time. Choose another one.")
+    beside = np.concatenate([logits(batch)[:1] for batch in _in_company(tokens)])
+    if differs(beside, alone) or _breaks_beside_an_end(model, tokens):
+        raise InputError(
+            f"{source.folder}: the model's answer for a text depends on the other texts of a batch. Choose another one."
+        )
+    length = int(tokens.lengths.max()) + 3
+    padded = logits(tokens.batch(np.arange(len(tokens)), length=min(length, longest or length)))
+    return differs(padded, alone)
+
+
+def _breaks_beside_an_end(model: "torch.nn.Module", tokens: Tokens) -> bool:
+    """Return whether a row fails, or gets another answer, beside one in whose middle a text has the last token's id.
+
+    Such a model, as BART, finds the end of each row by counting end tokens over the whole batch.
+    """
+    (batch,) = list(_in_company(tokens.take(np.array([0]))))
+    alone = run(model, {name: array[:1] for name, array in batch.items()})
+    batch["input_ids"][1, 1] = batch["input_ids"][1, -1]
+    try:
+        found = run(model, batch)
+    except Exception:  # each model raises another one
+        return True
+    assert alone is not None
+    assert found is not None
+    return not bool((np.abs(found[0] - alone[0]) <= TOLERANCE * max(1.0, float(np.abs(alone).max()))).all())
+
+
+def _in_company(tokens: Tokens) -> Iterator[Batch]:
+    """Yield each row with a row of the same length below it: the same tokens, those between the ends reversed."""
+    for row in range(len(tokens)):
+        batch = tokens.batch(np.array([row]))
+        other = {name: array.copy() for name, array in batch.items()}
+        other["input_ids"][:, 1:-1] = other["input_ids"][:, -2:0:-1]
+        yield {name: np.concatenate([batch[name], other[name]]) for name in batch}
