@@ -106,6 +106,6 @@ def check(parity: Parity, *, where: str, atol: float) -> Parity:
     if parity.max_abs_logit_difference > atol:
         raise GateError(
             f"{where}: logits differ from PyTorch by {parity.max_abs_logit_difference:.2g}, more than {atol:g}. "
-            "Run the checkpoint with --backend torch, and report its architecture."
+            "Run the checkpoint in PyTorch (--backend torch), and report its architecture."
         )
     return parity
