@@ -63,3 +63,8 @@ def test_a_relative_check_grows_with_the_logits():
     assert parity.check_relative(found, where="here", rtol=0.2)
     with pytest.raises(GateError, match="Build with --precision fp32 or int8"):
         parity.check_relative(found, where="here", rtol=0.05)
+
+
+def test_no_batch_is_longer_than_the_model_has_positions_for():
+    lengths = [batch["input_ids"].shape[1] for batch in parity.probe_batches(TOKENS, longest=4)]
+    assert max(lengths) == 4

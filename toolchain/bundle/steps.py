@@ -335,7 +335,7 @@ def _parity(resolved: ResolvedRecipe, model: Path | ir.Model, *more: Text) -> pa
             open_runtime("torch", resolved.source, device="cpu") as reference,
             open_runtime("ort", opened, device="cpu") as candidate,
         ):
-            return parity.compare(reference, candidate, tokens)
+            return parity.compare(reference, candidate, tokens, longest=resolved.max_length)
     except ToolchainError:
         raise
     except Exception as error:  # each model and each operator raises another one

@@ -5,6 +5,7 @@ model is run on a few built-in sentences while its embedding tables are watched.
 """
 
 import inspect
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from toolchain.tensors import Batch
 
 if TYPE_CHECKING:
     import torch
+
+log = logging.getLogger(__name__)
 
 # Tokens of the row whose embeddings are watched: enough to see consecutive positions, fewer than any model has.
 WATCHED_TOKENS = 7
@@ -78,6 +81,10 @@ def examine(source: Source) -> Facts:
     longest = min(watched.positions or limits, default=None)
     tokens = _encoder(source, inputs, pad_id, min(TRIED_TOKENS, longest or TRIED_TOKENS), vocabulary)(_sentences())
     equal_length = _needs_equal_length(source, model, tokens, longest)
+    if equal_length:
+        log.warning(
+            "%s: the model's answers depend on padding, so only rows of equal length share a batch.", source.folder
+        )
     return Facts(labels, {name: counts[name] for name in inputs}, longest, pad_id, equal_length)
 
 

@@ -36,8 +36,10 @@ class Parity:
         }
 
 
-def probe_batches(tokens: Tokens) -> Iterable[Batch]:
+def probe_batches(tokens: Tokens, *, longest: int | None = None) -> Iterable[Batch]:
     """Yield each row alone, then all rows in one batch with 5 more padded positions and a last row of padding only.
+
+    No batch is longer than `longest` tokens, which the model may have positions for.
 
     If the model takes only rows of equal length, the rows of each length make a batch instead.
     """
@@ -46,12 +48,13 @@ def probe_batches(tokens: Tokens) -> Iterable[Batch]:
     if tokens.equal_length:
         yield from (tokens.batch(rows) for rows in batches(tokens, max_slots=MIXED_SLOTS))
         return
-    mixed = tokens.batch(np.arange(len(tokens)), length=int(tokens.lengths.max()) + 5)
+    length = int(tokens.lengths.max()) + 5
+    mixed = tokens.batch(np.arange(len(tokens)), length=min(length, longest or length))
     empty = {name: np.full_like(array[:1], tokens.pad_values[name]) for name, array in mixed.items()}
     yield {name: np.concatenate([array, empty[name]]) for name, array in mixed.items()}
 
 
-def compare(reference: Infer, candidate: Infer, tokens: Tokens) -> Parity:
+def compare(reference: Infer, candidate: Infer, tokens: Tokens, *, longest: int | None = None) -> Parity:
     """Run both on the probe batches; return the differences of `candidate` from `reference`.
 
     A row without any real token must have finite logits, but is not compared, because its logits are undefined.
@@ -60,7 +63,7 @@ def compare(reference: Infer, candidate: Infer, tokens: Tokens) -> Parity:
         GateError: the logits of both have other shapes.
     """
     differences, agreements, largest, finite = [0.0], [], 0.0, True
-    for batch in probe_batches(tokens):
+    for batch in probe_batches(tokens, longest=longest):
         real = batch["attention_mask"].any(axis=1)
         expected = reference({name: array[real] for name, array in batch.items()})
         found = candidate(batch)
