@@ -54,6 +54,17 @@ class ResolvedRecipe:
     precision: str
     steps: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        """Refuse options that pad rows, or join them, for a model whose answers depend on padding."""
+        recipe = self.recipe
+        unpadded = recipe.attention if recipe.attention in ATTENTIONS[2:] else None
+        asked = "--cuda-graphs" if recipe.cuda_graphs else unpadded and f"--attention {unpadded}"
+        if asked and self.source.facts.equal_length:
+            raise UsageError(
+                f"{asked}: the answers of {self.source.name} depend on padding, so only rows of equal length "
+                "are run together, as they are. Leave the option out."
+            )
+
     @property
     def bundle_folder(self) -> Path:
         """The bundle's folder."""

@@ -56,17 +56,6 @@ class Target:
     graph: Path | None
     artefact: ArtefactDigest
 
-    def __post_init__(self) -> None:
-        """Refuse options that pad rows, or join them, for a model whose answers depend on padding."""
-        recipe = self.resolved.recipe
-        unpadded = recipe.attention if recipe.attention in ATTENTIONS[2:] else None
-        asked = "--cuda-graphs" if recipe.cuda_graphs else unpadded and f"--attention {unpadded}"
-        if asked and self.resolved.source.facts.equal_length:
-            raise UsageError(
-                f"{asked}: the answers of {self.resolved.source.name} depend on padding, so only rows of equal length "
-                "are run together, as they are. Leave the option out."
-            )
-
     @property
     def remote(self) -> bool:
         """Whether the model runs in a server, so that nothing on this machine can be measured of it."""
