@@ -19,7 +19,7 @@ from toolchain.data.rows import Rows, Text, load_all, load_rows
 from toolchain.data.tables import MissingSplitError
 from toolchain.data.tasks import Task, load_task, task_from
 from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.recipe import DEFAULT_MODEL, Reading, Recipe
+from toolchain.recipe import ATTENTIONS, DEFAULT_MODEL, Reading, Recipe
 from toolchain.records.calibration import OverlapRecord
 
 if TYPE_CHECKING:
