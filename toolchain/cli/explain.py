@@ -9,17 +9,23 @@ from toolchain.cli.output import emit
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add a bundle or an ONNX file, and what of it to explain."""
     add_source(parser, "BUNDLE|FILE")
-    add_options(parser, LOOK)
+    add_options(parser, (*LOOK, "target", "batch_size", "seq_len"))
 
 
 def run(args: argparse.Namespace) -> None:
-    """Explain a plan from its record, or a graph by running it on the CPU."""
+    """Explain kernels by compiling them, a plan from its record, or a graph by running it on the CPU."""
     from toolchain.cli.show.explain import explained, explained_plan
     from toolchain.diagnose.explain import explain, explain_plan
     from toolchain.diagnose.probe import open_probe_graph
     from toolchain.engine.plan import is_plan
 
     values, place = choices(args)
+    if values.get("target"):
+        from toolchain.cli.show.kernels import explained_target
+        from toolchain.diagnose.kernels import explain_target
+
+        emit(args, explain_target(place, values), explained_target)
+        return
     if values.get("backend") == "trt" or is_plan(values.get("file", "")):
         emit(args, explain_plan(place, values.get("file"), trust=values.get("trust")), explained_plan)
         return

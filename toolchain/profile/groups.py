@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from toolchain.engine.inspector import Layer
+from toolchain.engine.kernels import Kernel
 from toolchain.graph.plugin_graph import QKV, SKIP_NORM
 
 # The groups of a profile. `copy` is the assembly of the batch and its transfer to the device and back. `other` contains
@@ -129,9 +130,18 @@ def place_layers(layers: list[Layer], model: ir.Model) -> dict[str, Place]:
     A layer has the place of its GEMMs, or without GEMMs the most frequent place of its nodes. A layer that joins GEMMs
     of two groups, as in an engine of a single kernel, is `other`.
     """
-    places = place_nodes(model)
-    heavy = {name_of(node) for node in model.graph if node.op_type in GEMMS}
+    places, heavy = place_nodes(model), _heavy(model)
     return {str(layer["Name"]): _place_of(_sources(layer, places), heavy, places) for layer in layers}
+
+
+def place_kernels(kernels: list[Kernel], model: ir.Model) -> list[Place]:
+    """Return the place of each kernel, by the same rule as that of an engine's layer."""
+    places, heavy = place_nodes(model), _heavy(model)
+    return [_place_of([name for name in one.nodes if name in places], heavy, places) for one in kernels]
+
+
+def _heavy(model: ir.Model) -> set[str]:
+    return {name_of(node) for node in model.graph if node.op_type in GEMMS}
 
 
 def _sources(layer: Layer, known: Mapping[str, Place]) -> list[str]:

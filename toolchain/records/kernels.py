@@ -41,6 +41,91 @@ class KernelRecord(TypedDict):
     """Names of the ONNX nodes that it computes, or a part of which it computes."""
 
 
+class BoundedKernel(KernelRecord):
+    """One kernel with the least time that it takes on a GPU."""
+
+    part: str
+    """Part of the encoder: `embedding`, `attention`, `feed_forward`, `head`, or `other`."""
+    layer: int | None
+    """Number of the encoder layer, from 0; null outside the layers."""
+    us: float
+    """Lower bound of its time, microseconds: the longer of its bytes and its operations at the GPU's peaks."""
+    bound: Literal["compute", "memory"]
+    """What takes longer at the peaks."""
+
+
+class KernelGroup(TypedDict):
+    """The kernels of one kind in one part of the encoder."""
+
+    part: str
+    """Part of the encoder."""
+    kind: KernelKind
+    """Kind of the kernels."""
+    kernels: int
+    """Number of kernels."""
+    bytes: int
+    """Bytes that they read and write."""
+    operations: int
+    """Multiplications and additions of their GEMMs."""
+    us: float
+    """Lower bound of their time, microseconds."""
+    bound: Literal["compute", "memory"]
+    """What bounds the larger part of that time."""
+
+
+class CompiledGraph(TypedDict):
+    """A graph as TensorRT-RTX compiles it for one GPU and one shape."""
+
+    artefact: str
+    """The graph's name in the bundle; `made of model.onnx` where the bundle lacks a graph of this precision."""
+    precision: str
+    """`fp16` or `int8`."""
+    kernels: list[BoundedKernel]
+    """The kernels, in the order in which they run."""
+    groups: list[KernelGroup]
+    """The kernels by part and kind."""
+    bytes: int
+    """Bytes that all kernels read and write."""
+    us: float
+    """Lower bound of the time of a batch, microseconds: the sum over the kernels."""
+    not_as_asked: list[str]
+    """What the compiler did not do as the graph asks, such as a GEMM that is not in INT8."""
+
+
+class ExplainedTarget(TypedDict):
+    """What `toolchain explain --target` prints; a bundle keeps it as `results/kernels/TARGET.json`."""
+
+    bundle: str
+    """Path of the bundle."""
+    target: str
+    """The target, such as `t4`."""
+    sm: int
+    """Its compute capability, times ten."""
+    gpu: str
+    """Name of the GPU whose data sheet gives the bounds."""
+    source: str
+    """That data sheet."""
+    compiler: str
+    """Name and version of the compiler."""
+    batch: int
+    """Rows in the batch."""
+    length: int
+    """Tokens of each row."""
+    graphs: list[CompiledGraph]
+    """FP16 first, then INT8; one of them where the bundle has no INT8 graph."""
+    answer: str
+    """Why INT8 is not faster than it is, in one sentence."""
+    created: str
+    """Time of the compilation, ISO 8601, UTC."""
+
+
+class SavedExplainedTarget(ExplainedTarget):
+    """The record, with the path that it was read from."""
+
+    file: str
+    """Path of the record."""
+
+
 class KernelList(TypedDict):
     """The whole of layers.json."""
 

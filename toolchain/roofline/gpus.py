@@ -13,10 +13,14 @@ TABLE = Path(__file__).with_name("gpus.toml")
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """One GPU: dense peaks in 10^12 operations/s by precision, memory bandwidth and size, cache size, power limit."""
+    """One GPU: dense peaks in 10^12 operations/s by precision, memory bandwidth and size, cache size, power limit.
+
+    `sm` is its compute capability, times ten.
+    """
 
     name: str
     devices: list[str]
+    sm: int
     tera_per_s: dict[str, float]
     gb_per_s: float
     memory_gb: float
@@ -47,6 +51,20 @@ def find_gpu(name: str) -> Gpu:
     if name.lower() not in known:
         raise UsageError(f"--gpu {name}: unknown. Choose one of {', '.join(known)}.")
     return known[name.lower()]
+
+
+def find_target(name: str, sm: int) -> Gpu:
+    """Return the GPU that a target of TensorRT-RTX names, or the first of its compute capability.
+
+    Raises:
+        UsageError: the table has no GPU of this compute capability.
+    """
+    known = load_gpus()
+    same = [gpu for gpu in known.values() if gpu.sm == sm]
+    if not same:
+        names = ", ".join(short for short, gpu in known.items() if gpu.sm < 90)
+        raise UsageError(f"--target {name}: there is no data sheet of such a GPU. Choose one of {names}.")
+    return known[name.lower()] if name.lower() in known else same[0]
 
 
 def gpu_of(device_name: str) -> Gpu | None:

@@ -1,0 +1,102 @@
+"""The kernels that TensorRT-RTX compiles a bundle to, with bounds of their time."""
+
+import re
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from toolchain.cli.show import folded, put, titled
+from toolchain.records.kernels import BoundedKernel, CompiledGraph, ExplainedTarget
+
+# Ends of the names of nodes that a kernel computes while it reads a tensor, and of those that convert what it writes.
+READS, WRITES = re.compile(r"\.(dequantize|to_fp16|to_fp32)$"), re.compile(r"^.*\.quantize$")
+
+# A node's module within its layer: distilbert.transformer.layer.3.ffn.lin1 -> ffn.lin1.
+LAYER = re.compile(r"^.*\.\d+\.")
+
+
+def explained_target(record: ExplainedTarget) -> None:
+    """Print the kernels by part and kind, then those of each graph, and the answer."""
+    table = titled(
+        f"{record['target']}: {record['batch']} rows of {record['length']} tokens, {record['compiler']}\n"
+        f"bounds by the data sheet of {record['gpu']}, not measurements",
+        narrow=True,
+    )
+    for heading in ("part", "kind"):
+        table.add_column(heading)
+    for one in record["graphs"]:
+        for heading in (one["precision"], "MB", "µs", "by"):
+            table.add_column(heading, justify="left" if heading == "by" else "right")
+    for part, kind in dict.fromkeys((each["part"], each["kind"]) for one in record["graphs"] for each in one["groups"]):
+        cells = [_group(one, part, kind) for one in record["graphs"]]
+        table.add_row(part, kind, *(cell for row in cells for cell in row))
+    totals = [(str(len(one["kernels"])), _mb(one["bytes"]), f"{one['us']:,.0f}", "") for one in record["graphs"]]
+    table.add_row("all", "", *(cell for row in totals for cell in row))
+    put(table, *(_kernels(one) for one in record["graphs"]))
+    for one in record["graphs"]:
+        put(*(f"{one['precision']}, not as the graph asks: {line}" for line in folded(one["not_as_asked"])))
+    put("by: what bounds the time, GEMMs (compute) or memory traffic (memory)", record["answer"])
+
+
+def _group(compiled: CompiledGraph, part: str, kind: str) -> tuple[str, str, str, str]:
+    found = next((one for one in compiled["groups"] if (one["part"], one["kind"]) == (part, kind)), None)
+    if found is None:
+        return ("", "", "", "")
+    return str(found["kernels"]), _mb(found["bytes"]), f"{found['us']:,.0f}", found["bound"]
+
+
+def _mb(amount: int) -> str:
+    return f"{amount / 1e6:,.0f}" if amount >= 1e8 else f"{amount / 1e6:.1f}"
+
+
+@dataclass
+class _Alike:
+    """Kernels of the same kind, datatypes and nodes in different layers."""
+
+    kernels: int = 0
+    bytes: int = 0
+    operations: int = 0
+    us: float = 0.0
+    bound: str = ""
+
+    def add(self, kernel: BoundedKernel) -> None:
+        """Add a kernel."""
+        self.kernels += 1
+        self.bytes += kernel["bytes"] or 0
+        self.operations += kernel["operations"] or 0
+        self.us += kernel["us"]
+        self.bound = kernel["bound"]
+
+
+def _kernels(compiled: CompiledGraph) -> Table:
+    """Return a table of the kernels of a graph; those of different layers that are alike share a row."""
+    found: dict[tuple[str, str], _Alike] = {}
+    for kernel in compiled["kernels"]:
+        key = (f"{kernel['kind']} {_types(kernel)}", ", ".join(_modules(kernel["nodes"])))
+        found.setdefault(key, _Alike()).add(kernel)
+    table = titled(f"{compiled['artefact']} in {compiled['precision']}", narrow=True)
+    for heading in ("", "MB", "GOP", "µs"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("by", no_wrap=True)
+    table.add_column("kernel", max_width=22, overflow="fold")
+    table.add_column("ONNX nodes", max_width=25, overflow="fold")
+    for (kind, nodes), one in found.items():
+        operations = f"{one.operations / 1e9:,.1f}" if one.operations else ""
+        table.add_row(str(one.kernels), _mb(one.bytes), operations, f"{one.us:,.0f}", one.bound, kind, nodes)
+    return table
+
+
+def _types(kernel: BoundedKernel) -> str:
+    """Return the datatypes that a kernel reads and writes, without those of its small constants."""
+    reads = dict.fromkeys(one["datatype"] for one in kernel["inputs"])
+    writes = dict.fromkeys(one["datatype"] for one in kernel["outputs"])
+    if kernel["precision"]:
+        reads = {kernel["precision"]: None}
+    return f"{'+'.join(reads)} -> {'+'.join(writes)}"
+
+
+def _modules(nodes: list[str]) -> list[str]:
+    """Return short names of the nodes of a kernel: modules within their layer, else names of the exporter."""
+    computed = [WRITES.sub("quantize.", name) for name in nodes if not READS.search(name)]
+    modules = [LAYER.sub("", name).removesuffix(".") for name in computed if "." in name]
+    return list(dict.fromkeys(modules or (re.sub(r"^node_|_\d+$", "", name) for name in computed)))

@@ -1,0 +1,143 @@
+"""The kernels that TensorRT-RTX compiles a bundle to for a GPU, with bounds of their time; no GPU is needed."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import onnx_ir as ir
+
+from toolchain import graph
+from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle
+from toolchain.engine.cross import compile_kernels
+from toolchain.engine.judge import judge, wanted
+from toolchain.engine.releases import RELEASES, import_release
+from toolchain.engine.shapes import parse_triple
+from toolchain.engine.targets import parse_targets
+from toolchain.errors import InputError, UsageError
+from toolchain.files import write_json
+from toolchain.graph.fp16 import to_half
+from toolchain.profile.groups import place_kernels
+from toolchain.recipe.options import RecipeValues
+from toolchain.records.bundle import QuantizedGemms
+from toolchain.records.kernels import CompiledGraph, ExplainedTarget
+from toolchain.roofline.gpus import Gpu, find_target
+from toolchain.roofline.kernels import bounded, grouped
+
+# Rows and tokens that the kernels are compiled for by default.
+BATCH, LENGTH = 32, 128
+
+# The folder of the records, below that of the bundle.
+FOLDER = Path(RESULTS) / "kernels"
+
+# The kinds of kernels that multiply matrices, and all others.
+GEMMS, OTHERS = ("gemm", "attention", "convolution"), ("elementwise", "copy", "other")
+
+
+def explain_target(place: Path | None, changes: RecipeValues) -> ExplainedTarget:
+    """Compile the FP16 and the INT8 graph of a bundle for `target` and return their kernels, with bounds; keep them.
+
+    `batch_size` and `seq_len` of `changes` are the shape. A bundle in INT8 need not have an FP16 graph: it is made of
+    model.onnx here.
+
+    Raises:
+        UsageError: the target is unknown or has no data sheet, there are several, or a shape is not one number.
+        MachineError: TensorRT-RTX is not installed.
+        InputError: the bundle cannot be read, or TensorRT-RTX does not compile a graph.
+    """
+    target = changes["target"]
+    trt = import_release("trt-rtx")
+    capabilities = parse_targets(trt, target)
+    if len(capabilities) > 1:
+        raise UsageError(f"--target {target}: names several GPUs. Give one.")
+    gpu = find_target(target, capabilities[0])
+    batch = _number("batch-size", changes.get("batch_size"), BATCH)
+    length = _number("seq-len", changes.get("seq_len"), LENGTH)
+    bundle = open_bundle(place or last_bundle(), trust=changes.get("trust"))
+    graphs = [
+        _compiled(bundle, precision, gpu, capabilities[0], batch=batch, length=length)
+        for precision in ("fp16", "int8")
+        if precision == "fp16" or RELEASES["trt-rtx"].graphs["int8"] in bundle.manifest["artefacts"]
+    ]
+    record: ExplainedTarget = {
+        "bundle": str(bundle.path),
+        "target": target,
+        "sm": capabilities[0],
+        "gpu": gpu.name,
+        "source": gpu.source,
+        "compiler": f"{RELEASES['trt-rtx'].name} {trt.__version__}",
+        "batch": batch,
+        "length": length,
+        "graphs": graphs,
+        "answer": answer(graphs, gpu),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    file = bundle.path / FOLDER / f"{target}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, record)
+    return record
+
+
+def _number(option: str, text: str | None, default: int) -> int:
+    low, best, high = parse_triple(option, text, (default,) * 3)
+    if not low == best == high:
+        raise UsageError(f"--{option} {text}: kernels are explained for one shape. Give one number.")
+    return best
+
+
+def _compiled(bundle: Bundle, precision: str, gpu: Gpu, sm: int, *, batch: int, length: int) -> CompiledGraph:
+    name = RELEASES["trt-rtx"].graphs[precision]
+    known = name in bundle.manifest["artefacts"]
+    model = graph.load(bundle.file(name)) if known else _half(graph.load(bundle.file("model.onnx")))
+    compiled = compile_kernels(model, sm, batch=batch, length=length, where=name)
+    places = place_kernels(compiled, model)
+    kernels = [
+        bounded(kernel, gpu.ceiling, part=at.group, layer=at.layer) for kernel, at in zip(compiled, places, strict=True)
+    ]
+    return {
+        "artefact": name if known else "made of model.onnx",
+        "precision": precision,
+        "kernels": kernels,
+        "groups": grouped(kernels),
+        "bytes": sum(one["bytes"] or 0 for one in kernels),
+        "us": sum(one["us"] for one in kernels),
+        "not_as_asked": judge(compiled, wanted(model, _quantized(bundle, precision))),
+    }
+
+
+def _half(model: ir.Model) -> ir.Model:
+    """Return the graph in FP16, as a build makes it."""
+    to_half(model)
+    return model
+
+
+def _quantized(bundle: Bundle, precision: str) -> QuantizedGemms | None:
+    """Return the record of the quantization of an INT8 graph; None for a graph in FP16."""
+    if precision != "int8":
+        return None
+    step = bundle.manifest["steps"].get("quantize")
+    if step is None:
+        raise InputError(f"{bundle.path}: bundle.json has no record of its quantization. Build it again with --force.")
+    quantized: QuantizedGemms = step["record"]["views"]["model.int8.onnx"]
+    return quantized
+
+
+def answer(graphs: list[CompiledGraph], gpu: Gpu) -> str:
+    """Return one sentence with the reason why INT8 is not faster than it is."""
+    if len(graphs) < 2:
+        return "The bundle has no INT8 graph to compare with: build it with toolchain build --precision int8."
+    half, integer = graphs
+    ratio, peak = half["us"] / integer["us"], gpu.tera_per_s["int8"] / gpu.tera_per_s["fp16"]
+    rest, rest_half = _us(integer, OTHERS), _us(half, OTHERS)
+    faster = f"{ratio:.2f} times as fast as FP16" if ratio > 1 else f"not faster than FP16 ({ratio:.2f} times)"
+    not_integer = sum(one["us"] for one in integer["kernels"] if one["kind"] in GEMMS and one["precision"] != "int8")
+    more = f", and GEMMs that are not in INT8 take {not_integer:,.0f} µs" if not_integer > 0.02 * integer["us"] else ""
+    return (
+        f"INT8 is at best {faster}, {integer['us']:,.0f} against {half['us']:,.0f} µs a batch, although its GEMMs are "
+        f"up to {peak:.3g} times as fast: GEMMs and attention go from {_us(half, GEMMS):,.0f} to "
+        f"{_us(integer, GEMMS):,.0f} µs, but the other kernels, which only move memory, take {rest:,.0f} µs in INT8 "
+        f"({rest / integer['us']:.0%} of the batch) and {rest_half:,.0f} µs in FP16{more}."
+    )
+
+
+def _us(compiled: CompiledGraph, kinds: Iterable[str]) -> float:
+    return sum(one["us"] for one in compiled["kernels"] if one["kind"] in kinds)
