@@ -190,7 +190,7 @@ def _refuse_calibrated(bundle: Bundle, rows: Rows) -> None:
         return
     about = read_calibration(bundle.file("calibration.json")).about
     known = {*about.get("row_sha256", []), *about.get("chosen_sha256", [])}
-    if bundle.manifest["recipe"].get("keep"):
+    if any(bundle.manifest["recipe"].get(name) for name in ("keep", "residual")):
         with contextlib.suppress(InputError):  # the bundle may have been moved without the record of `tune`
             file = bundle.path / RESULTS / CHOSEN_ROWS
             known |= set(read_json(file, what="the rows of tune", advice="Run toolchain tune again."))

@@ -210,6 +210,9 @@ def test_auto_chooses_on_rows_that_it_did_not_calibrate_with_and_says_why(auto):
     assert (about["method"], about["smooth"]) == (nearest["method"], nearest["smooth"])
     assert len(others) == 19
     assert "keep" not in about  # of the tiny model no label changes at all
+    assert about["residual"] == "int8"
+    assert about["residual_drop_points"] <= 0.5
+    assert done["quantize"]["views"]["model.int8.onnx"]["residual"] == 4
     assert done["quantize"]["views"]["model.int8.onnx"]["kept"] == []
 
 
@@ -227,10 +230,12 @@ def test_a_gate_that_int8_would_miss_keeps_a_little_out_of_it(tiny, sentences, t
         max_drop=1e-6,
         output=str(tmp_path / "b"),
     )
-    kept = build(made)["quantize"]["views"]["model.int8.onnx"]["kept"]
+    view = build(made)["quantize"]["views"]["model.int8.onnx"]
+    kept, residual = view["kept"], view["residual"]
     about = json.loads((tmp_path / "b/calibration.json").read_text())
     assert kept == about["keep"] != []
     assert 0 < about["kept"]["macs"] <= 0.09
+    assert (residual, "residual" in about) == (0, False)  # they would only add to the drop
 
 
 def test_ranges_that_were_chosen_are_taken_whole_with_calibration(auto, tmp_path, begun):
@@ -258,6 +263,9 @@ def test_smooth_and_keep_redo_only_what_depends_on_them(int8, tmp_path):
     shutil.copytree(done["bundle"], tmp_path / "copy")
     kept = made.replace(keep="*.lin2", output=str(tmp_path / "copy"))
     assert build(kept)["done"] == ["quantize"]
+    integer = build(kept.replace(residual="int8"))
+    assert integer["done"] == ["quantize"]
+    assert integer["quantize"]["views"]["model.int8.onnx"]["residual"] == 4
     smoothed = build(kept.replace(smooth=0.5))
     assert smoothed["done"] == ["calibrate", "quantize"]
     assert smoothed["quantize"]["views"]["model.int8.onnx"]["smoothing_muls"] == 6

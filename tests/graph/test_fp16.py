@@ -7,6 +7,7 @@ import pytest
 
 from toolchain import graph
 from toolchain.errors import InputError
+from toolchain.graph.first_token import first_token
 from toolchain.graph.fp16 import round_scales, to_half
 from toolchain.graph.gemms import linear_layers
 from toolchain.int8.calibrate import calibrate
@@ -26,9 +27,14 @@ def types(model, *op_types):
     return {node.outputs[0].dtype for node in graph.nodes(model, *op_types)}
 
 
-def test_gemms_are_float16_and_layer_norms_float32(typed):
-    assert types(typed, "MatMul", "Gemm") == {ir.DataType.FLOAT16}
-    assert types(typed, "LayerNormalization", "Softmax") == {ir.DataType.FLOAT}
+def test_gemms_and_layer_norms_are_float16_and_softmax_float32(typed):
+    assert types(typed, "MatMul", "Gemm", "LayerNormalization") == {ir.DataType.FLOAT16}
+    assert types(typed, "Softmax") == {ir.DataType.FLOAT}
+
+
+def test_layer_norms_compute_statistics_in_float32(typed):
+    norms = graph.nodes(typed, "LayerNormalization")
+    assert {node.attributes["stash_type"].as_int() for node in norms} == {ir.DataType.FLOAT}
 
 
 def test_the_mask_is_added_in_float32(typed):
@@ -41,8 +47,10 @@ def test_logits_and_inputs_keep_their_types(typed):
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta"])
-def test_every_node_is_typed_consistently(exported, probe, tmp_path, kind):
+@pytest.mark.parametrize("prepare", [lambda model: None, first_token], ids=["all tokens", "first token"])
+def test_every_node_is_typed_consistently(exported, probe, tmp_path, kind, prepare):
     model = graph.load(exported[kind])
+    prepare(model)
     to_half(model)
     graph.save(model, tmp_path / "half.onnx")
     onnx.checker.check_model(tmp_path / "half.onnx", full_check=True)
@@ -86,6 +94,13 @@ def test_a_q_node_takes_either_type_and_a_dq_node_gives_float16(quantized):
         assert source.dtype == scale.dtype
         (reader,) = (use.node for use in node.outputs[0].uses())
         assert graph.constant(reader.inputs[1]).astype("float32") == graph.constant(scale).astype("float32")
+
+
+def test_a_residual_reads_the_tensor_that_is_quantized(quantized):
+    """A GPU then writes it once, in float16."""
+    for norm in list(graph.nodes(graph.load(quantized["half"]), "LayerNormalization"))[:-1]:
+        readers = {use.node.op_type for use in norm.outputs[0].uses()}
+        assert readers == {"QuantizeLinear", "Add"}
 
 
 def test_float16_around_int8_changes_logits_little_and_is_recognised(quantized, probe):

@@ -79,17 +79,17 @@ class Known(Search):
         self.memory.setdefault("evaluations", {})
         return [Sensitivity(name, "linear", 1 / len(self.errors), -error) for name, error in self.errors.items()]
 
-    def _distance(self, key, keep, holdout):
+    def _distance(self, key, keep, holdout, *, residual=False):
         if key not in self.memory["evaluations"]:
             self.fresh += 1
             left = sum(error for name, error in self.errors.items() if name not in set(keep))
-            self.memory["evaluations"][key] = Distance(None, left, None).to_json()
+            self.memory["evaluations"][key] = Distance(None, left * (1 + residual / 4), None).to_json()
         self.evaluated.add(key)
         return Distance(**self.memory["evaluations"][key])
 
-    def _exclude(self, keep):
+    def _exclude(self, keep, *, residual=False):
         self.holdout = Errors()
-        return super()._exclude(keep)
+        return super()._exclude(keep, residual=residual)
 
 
 ERRORS = {f"p{index}": 2.0 ** -abs(index - 7) for index in range(16)}
@@ -102,6 +102,17 @@ def test_the_smallest_exclusion_is_found(limit):
     fewest = next(count for count in range(17) if sum(largest_first[count:]) <= limit)
     assert len(found.best.keep) == fewest
     assert found.enough
+
+
+@pytest.mark.parametrize(
+    ("budget", "limit", "allowed"), [(60, 0.3, True), (60, 0.25, False), (8, 10, True), (1, 10, False)]
+)
+def test_residuals_in_int8_are_allowed_within_limit_and_budget(budget, limit, allowed):
+    found = Known(ERRORS, budget).run(max_drop=limit)
+    assert bool(found.residual) == allowed
+    if allowed:
+        assert found.residual.keep == found.best.keep
+        assert found.best.expected_drop_points < found.residual.expected_drop_points <= limit
 
 
 def test_the_budget_holds_and_a_stopped_search_resumes():

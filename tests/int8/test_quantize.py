@@ -9,9 +9,11 @@ from hypothesis.extra.numpy import arrays
 
 from toolchain import graph
 from toolchain.errors import InputError, UsageError
+from toolchain.graph.first_token import first_token
 from toolchain.graph.gemms import find_gemms
 from toolchain.graph.integer import integer_products
-from toolchain.int8.calibrate import calibrate
+from toolchain.graph.smooth import exponents, smooth
+from toolchain.int8.calibrate import calibrate, channel_amax
 from toolchain.int8.coverage import integer_coverage
 from toolchain.int8.quantize import CPU, TENSORRT, quantize, quantize_weight
 from toolchain.runtimes import open_runtime
@@ -109,3 +111,39 @@ def test_only_kept_gemms_stay_float(exported, tokens_of, kind):
 def test_a_pattern_that_matches_nothing_is_refused(exported):
     with pytest.raises(UsageError, match=r"--keep \*\.lin9: no GEMM has this name"):
         find_gemms(graph.load(exported["bert"]), "*.lin9")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("alpha", [None, 0.5])
+def test_residual_additions_read_the_int8_of_the_gemms(exported, tokens_of, probe, kind, alpha):
+    """The embeddings' LayerNorm has one reader of the kind in each layer, as has the LayerNorm inside a layer."""
+    model, tokens = graph.load(exported[kind]), tokens_of(kind, 20)
+    if alpha is not None:
+        smooth(model, exponents(model, channel_amax(model, tokens), alpha))
+    ranges = calibrate(model, tokens, method="minmax")
+    first_token(model)
+    assert quantize(model, ranges, TENSORRT, residual=True)["residual"] == 4
+    added = [node.inputs[0].producer() for node in graph.nodes(model, "LayerNormalization")][1:]
+    for add in added:
+        sources = {value.producer() for value in add.inputs if value.producer()}
+        sources |= {node.inputs[0].producer() for node in sources if node.op_type == "Mul"}
+        (pair,) = (node.inputs[0].producer() for node in sources if node.op_type == "DequantizeLinear")
+        assert pair.op_type == "QuantizeLinear"
+        assert sum(use.node.op_type == "MatMul" for node in sources for use in node.outputs[0].uses()) > 0
+    with open_runtime("ort", exported[kind]) as full, open_runtime("ort", graph.serialised(model)) as small:
+        expected = full(probe(kind))
+        assert np.abs(small(probe(kind)) - expected).max() < 0.2 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_token_has_the_scale_of_its_tensor(exported, tokens_of, probe, kind):
+    ranges = calibrate(graph.load(exported[kind]), tokens_of(kind, 20), method="minmax")
+    found = []
+    for prepare in (lambda model: 0, first_token):
+        model = graph.load(exported[kind])
+        prepare(model)
+        assert quantize(model, ranges, TENSORRT)["linear"] == 12
+        with open_runtime("ort", graph.serialised(model)) as infer:
+            found.append(infer(probe(kind)))
+    # A value at the middle of two levels may round to either, because sums are added up in another order.
+    np.testing.assert_allclose(found[1], found[0], atol=0.02 * np.abs(found[0]).max())

@@ -11,10 +11,11 @@ from toolchain import graph
 from toolchain.checkpoint.model import find_model, load_model
 from toolchain.errors import InputError
 from toolchain.graph.cpu import for_cpu
+from toolchain.graph.first_token import first_token
 from toolchain.graph.fp16 import to_half
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.coverage import optimised
-from toolchain.int8.quantize import CPU, quantize
+from toolchain.int8.quantize import CPU, TENSORRT, quantize
 from toolchain.profile.ablate import repeated, without
 from toolchain.profile.groups import NORMS
 from toolchain.runtimes.ort import open_ort
@@ -64,15 +65,30 @@ def test_a_graph_without_a_part_equals_the_model(checkpoints, exported, probe, r
     assert (left["Softmax"], left["LayerNormalization"]) == ((0, 3) if group == "attention" else (2, 3))
 
 
-VIEWS = {"fp16": lambda model, ranges: to_half(model), "int8": lambda model, ranges: quantize(model, ranges, CPU)}
+def fp16(model, ranges):
+    to_half(model)
+
+
+def cpu(model, ranges):
+    quantize(model, ranges, CPU)
+
+
+def tensorrt(model, ranges):
+    quantize(model, ranges, TENSORRT, residual=True)
+    to_half(model)
+
+
+VIEWS = [fp16, cpu, tensorrt]
 
 
 @pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("prepare", [lambda model: None, first_token], ids=["all tokens", "first token"])
 @pytest.mark.parametrize("group", ["attention", "feed_forward"])
-def test_typed_graphs_lose_the_same_part(exported, tokens_of, probe, view, group):
+def test_typed_graphs_lose_the_same_part(exported, tokens_of, probe, view, prepare, group):
     ranges = calibrate(graph.load(exported["bert"]), tokens_of("bert", 40), method="minmax")
     model, plain = graph.load(exported["bert"]), graph.load(exported["bert"])
-    VIEWS[view](model, ranges)
+    prepare(model)
+    view(model, ranges)
     assert without(model, group) == without(plain, group) == 2
     np.testing.assert_allclose(run(model, probe("bert")), run(plain, probe("bert")), atol=0.5)
     products = Counter(node.op_type for node in model.graph)["MatMul"]

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from toolchain.bundle.writer import BundleWriter, Record
     from toolchain.checkpoint.tokenize import Tokens
     from toolchain.int8.calibrate import Calibration
-    from toolchain.int8.quantize import QdqScheme
+    from toolchain.int8.mixed_precision import Search
 
 # The share of the encoder's multiply-accumulates that a build with a gate may keep in higher precision by itself.
 KEEP_MACS = 0.09
@@ -137,12 +137,14 @@ def _half(resolved: ResolvedRecipe, made: BundleWriter) -> HalfRecord:
     file = "model.fp16.onnx"
 
     def change(model: ir.Model) -> HalfRecord:
+        from toolchain.graph.first_token import first_token
         from toolchain.graph.fp16 import to_half
 
+        passes = {"first_token": first_token(model)}
         nodes = to_half(model)
         where = f"{resolved.source.name}: {file}"
         found = parity.check_relative(_parity(resolved, model), where=where, rtol=HALF_RTOL)
-        return {"float16_nodes": nodes, "parity": found.to_json()}
+        return {"passes": passes, "float16_nodes": nodes, "parity": found.to_json()}
 
     return _convert(made, "half", file, change)
 
@@ -236,7 +238,7 @@ def _calibration(resolved: ResolvedRecipe, model: Path, about: CalibrationAbout)
 def _chosen(
     resolved: ResolvedRecipe, load: Callable[[], ir.Model], tokens: Tokens, about: CalibrationAbout
 ) -> Calibration:
-    """Return the calibration that is nearest to FP32; with a gate also the few GEMMs to exclude from INT8."""
+    """Return the calibration that is nearest to FP32; with a gate also what else it allows or needs."""
     from toolchain.int8.auto import choose, smoothed
     from toolchain.int8.calibrate import Calibration
     from toolchain.int8.holdout import choose_holdout
@@ -248,12 +250,23 @@ def _chosen(
     about["method"], about["smooth"] = found.best.method, found.best.alpha
     about["trials"] = [trial.to_json() for trial in found.trials]
     about["chosen_sha256"] = sorted(set(resolved.holdout_rows.text_digests))
-    if recipe.max_drop is not None and holdout.expected_drop(found.best.distance) > recipe.max_drop:
+    if recipe.max_drop is not None:
         known: SearchRecord = {"evaluations": {KEPT: found.best.distance.to_json()}}
         search = Search(lambda: smoothed(load, found.smoothing), found.ranges, holdout, KEEP_BUDGET, known)
-        kept = search.run(max_drop=recipe.max_drop, most_macs=KEEP_MACS).best
-        about["keep"], about["kept"] = list(kept.keep), kept.to_json()
+        _choose_within(recipe.max_drop, holdout.expected_drop(found.best.distance), search, about)
     return Calibration(found.ranges, found.smoothing, about)
+
+
+def _choose_within(max_drop: float, expected: float, search: Search, about: CalibrationAbout) -> None:
+    """Record the GEMMs to exclude if more than `max_drop` is expected, and whether residual additions may read INT8."""
+    if expected > max_drop:
+        result = search.run(max_drop=max_drop, most_macs=KEEP_MACS)
+        about["keep"], about["kept"] = list(result.best.keep), result.best.to_json()
+        residual = result.residual
+    else:
+        residual = search.residual((), max_drop=max_drop)
+    if residual is not None:
+        about["residual"], about["residual_drop_points"] = "int8", residual.expected_drop_points
 
 
 def _written(folder: Path, calibration: Calibration) -> CalibrateRecord:
@@ -266,24 +279,20 @@ def _written(folder: Path, calibration: Calibration) -> CalibrateRecord:
 
 
 def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
+    recipe = resolved.recipe
+
     def run(folder: Path) -> QuantizeRecord:
         from toolchain import graph
+        from toolchain.bundle.quantized import quantized_graph
         from toolchain.graph.cpu import for_cpu
         from toolchain.graph.fp16 import to_half
-        from toolchain.graph.smooth import smooth
-        from toolchain.int8.calibrate import read_calibration
         from toolchain.int8.coverage import integer_coverage
-        from toolchain.int8.quantize import CPU, TENSORRT, quantize
+        from toolchain.int8.quantize import CPU, TENSORRT
 
-        calibration = read_calibration(folder / "calibration.json")
         schemes = {"model.int8.onnx": TENSORRT, "model.int8.cpu.onnx": CPU}
         views: dict[str, QuantizedView] = {}
         for file, scheme in schemes.items():
-            model = graph.load(folder / "model.onnx")
-            muls = smooth(model, calibration.smoothing)
-            keep = _kept(model, resolved.recipe.keep, calibration.about.get("keep", []), scheme)
-            gemms = quantize(model, calibration.ranges, scheme, keep=keep)
-            view: QuantizedView = {**gemms, "smoothing_muls": muls}  # type: ignore[typeddict-item]  # optional keys
+            model, view = quantized_graph(folder, recipe, scheme)
             if scheme is TENSORRT:
                 view["float16_nodes"] = to_half(model)
             else:
@@ -302,26 +311,11 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
         "version": STEPS["quantize"].version,
         "graph": made.artefacts["model.onnx"],
         "ranges": made.artefacts["calibration.json"],
-        "keep": resolved.recipe.keep,
+        "keep": recipe.keep,
+        "residual": recipe.residual,
         "tools": versions("onnx-ir", "onnxruntime", "onnxruntime-gpu"),
     }
     return made.step("quantize", inputs, run)
-
-
-def _kept(model: ir.Model, named: str | None, chosen: list[str], scheme: QdqScheme) -> list[str]:
-    """Return the names of the GEMMs that stay in floating point.
-
-    `named` is the user's `--keep`, None if it was not given; it replaces the choice of the calibration, even if it is
-    empty. The calibration chose by the error of the graph for TensorRT, most of which comes from attention. On a CPU
-    attention always stays in floating point, where it is also faster.
-    """
-    from toolchain.graph.gemms import attention_gemms, find_gemms
-    from toolchain.int8.quantize import TENSORRT
-
-    if scheme is TENSORRT:
-        return find_gemms(model, ",".join(chosen) if named is None else named)
-    attention = [str(node.name) for node in attention_gemms(model)]
-    return list(dict.fromkeys([*attention, *find_gemms(model, named)]))
 
 
 def _parity(resolved: ResolvedRecipe, model: Path | ir.Model, *more: Text) -> parity.Parity:
@@ -357,8 +351,8 @@ def parity_texts(resolved: ResolvedRecipe) -> list[Text]:
 STEPS: dict[str, Step] = {
     "export": Step(_export, version=3, precisions=("fp32", "fp16", "int8")),
     "cpu": Step(_cpu, version=1, precisions=("fp32",)),
-    "half": Step(_half, version=2, precisions=("fp16",)),
-    "cuda": Step(_cuda, version=2, precisions=("fp16",)),
-    "calibrate": Step(_calibrate, version=3, precisions=("int8",)),
-    "quantize": Step(_quantize, version=5, precisions=("int8",)),
+    "half": Step(_half, version=3, precisions=("fp16",)),
+    "cuda": Step(_cuda, version=3, precisions=("fp16",)),
+    "calibrate": Step(_calibrate, version=4, precisions=("int8",)),
+    "quantize": Step(_quantize, version=6, precisions=("int8",)),
 }

@@ -15,6 +15,7 @@ from toolchain.errors import InputError
 from toolchain.evaluation.speed_up import speed_up
 from toolchain.evaluation.target import plans
 from toolchain.graph import constant
+from toolchain.graph.first_token import FIRST
 from toolchain.int8.calibrate import read_calibration, stream_activations
 from toolchain.int8.coverage import FLOAT_GEMMS, INTEGER_GEMMS, conversions, cover, optimised
 from toolchain.int8.sensitivity import decibel, sum_of_squares
@@ -212,6 +213,7 @@ def _scales(model: ir.Model, calibration: Path | None) -> list[ScaleRecord]:
     for node in graph.nodes(model, "QuantizeLinear"):
         scale, name = constant(node.inputs[1]), _computed_input(node)
         if name and scale is not None and scale.size == 1:
+            name = name.removesuffix(FIRST)  # the first token has the scale of its tensor
             amax = ranges[name].amax if name in ranges else None
             found[name] = {"tensor": name, "amax": amax, "scale": float(scale.item())}
     return list(found.values())

@@ -29,7 +29,7 @@ DEFAULT_MAX_DROP = 0.5
 FOLDER = "tune"
 
 # Part of the key of a saved search. Raise it when a change of the code changes what an evaluation gives.
-VERSION = 1
+VERSION = 2
 
 
 def tune(changes: RecipeValues, *, bundle: Path | None = None, tell: Callable[[str], None]) -> TuneRecord:
@@ -90,6 +90,7 @@ def _record(bundle: Bundle, found: SearchResult, *, max_drop: float, rows: int) 
         "keep": list(found.best.keep),
         "keep_share_of_macs": found.best.macs,
         "expected_drop_points": found.best.expected_drop_points,
+        "residual": found.residual.to_json() if found.residual else None,
         "evaluations": found.evaluations,
         "rows": rows,
         "products": [gemm.to_json() for gemm in found.gemms],
@@ -107,6 +108,7 @@ def _write(bundle: Bundle, record: TuneRecord) -> TuneFiles:
         "output": str(bundle.path.resolve()),
         "calibration": str((bundle.path / "calibration.json").resolve()),
         "keep": record["keep"],
+        "residual": "int8" if record["residual"] else "float16",
     }
     values = {key: value for key, value in values.items() if key not in ("allow_pickle", "trust_remote_code")}
     lines = [

@@ -1,9 +1,10 @@
 """Conversion of a float32 graph to a strongly typed one in float16, with float32 where range or precision needs it.
 
-These stay in float32: LayerNorm (it sums squares), and softmax and the addition of the mask before it (the mask is a
-large negative number). Every GEMM is in float16, that of the classification head too: NVIDIA's TensorRT-RTX has no
-float32 GEMM for Turing. Inputs and logits keep their types; a Cast makes the logits float32. A Q node takes either
-type, and a DQ node returns float16, by the type of its scale.
+These stay in float32: softmax, and the addition of the mask before it (the mask is a large negative number). LayerNorm
+takes and gives float16 and computes its statistics in float32 (its attribute `stash_type` is 1). A Q node and a
+residual addition then read the same tensor, which a GPU writes once. Every GEMM is in float16, that of the
+classification head too: NVIDIA's TensorRT-RTX has no float32 GEMM for Turing. Inputs and logits keep their types; a
+Cast makes the logits float32. A Q node takes either type, and a DQ node returns float16, by the type of its scale.
 """
 
 import numpy as np
@@ -18,7 +19,7 @@ HALF = ir.DataType.FLOAT16
 FLOAT = ir.DataType.FLOAT
 
 # Types of nodes that always stay in float32.
-FULL_PRECISION = {"LayerNormalization", "Softmax"}
+FULL_PRECISION = {"Softmax"}
 
 # The first opset in which QuantizeLinear and DequantizeLinear take float16. The other operators are as in opset 18.
 QDQ_OPSET = 19
@@ -49,7 +50,7 @@ def to_half(model: ir.Model) -> int:
             count += 1
             for value in node.outputs:
                 if _is_float(value):
-                    value.dtype = HALF
+                    value.type = ir.TensorType(HALF)  # a new one: values may share the old
     _cast_outputs(model)
     if quantized:
         model.graph.opset_imports[""] = max(QDQ_OPSET, model.graph.opset_imports[""])

@@ -65,7 +65,7 @@ def attention_faults(model: ir.Model, *, max_length: int) -> list[str]:
     for block in blocks:
         reasons = [*_type_faults(block), *_size_faults(block, max_length), *_pattern_faults(block), *_qdq_faults(block)]
         faults += [f"{block.first.name}: {reason}" for reason in reasons]
-    return faults + list(_residual_faults(model, {node for block in blocks for node in block.before}))
+    return faults
 
 
 def attention_blocks(model: ir.Model) -> list[AttentionBlock]:
@@ -145,12 +145,6 @@ def _qdq_faults(block: AttentionBlock) -> Iterator[str]:
             yield f"INT8 without Q/DQ on {name}"
     if not _is_quantized_later(block.second.outputs[0]):
         yield "INT8 without Q/DQ on the output of the second GEMM"
-
-
-def _residual_faults(model: ir.Model, masks: set[ir.Node]) -> Iterator[str]:
-    for node in nodes(model, "Add"):
-        if node not in masks and any(_is_dequantized(value) for value in node.inputs):
-            yield f"{node.name}: a residual addition reads INT8"
 
 
 def _uses_int8(block: AttentionBlock) -> bool:

@@ -6,6 +6,8 @@
 3. GEMMs are excluded in order of effect per multiply-accumulate: their number doubles until the drop is within the
    limit, is halved down to the smallest that is enough, and each GEMM that is not needed goes back to INT8.
 
+4. If the residual additions may read INT8 too within the limit, the result says so.
+
 All of it uses hold-out rows (holdout.py). Whether the result stays within the drop on validation rows is tested by the
 gate (diagnose/gate.py).
 """
@@ -16,6 +18,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
+from toolchain.graph.first_token import first_token
 from toolchain.int8.holdout import Holdout
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.int8.sensitivity import Sensitivity, measure_noise
@@ -30,6 +33,9 @@ NOISE_ROWS = 64
 
 # The key in `memory` of a set begins with this; alone, it is the key of the graph that has every GEMM in INT8.
 KEPT = "kept: "
+
+# That key begins with this if residual additions read INT8 too.
+RESIDUAL = "residual in INT8, "
 
 # Rows for single GEMMs, whose effects only order them: the cost differs between GEMMs by far more than the error of
 # an effect on that number of rows.
@@ -63,10 +69,14 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best exclusion, whether it stays within the limit, and the measurements that led to it."""
+    """The best exclusion, whether it stays within the limit, and the measurements that led to it.
+
+    `residual` is the same exclusion with residual additions in INT8; None if that exceeds the limit or was not tried.
+    """
 
     best: Exclusion
     enough: bool
+    residual: Exclusion | None
     gemms: list[Sensitivity]
     tried: list[Exclusion]
     evaluations: int
@@ -88,6 +98,7 @@ class Search:
     save: Callable[[], None] = lambda: None
     macs: dict[str, float] = field(default_factory=dict, init=False)
     evaluated: set[str] = field(default_factory=set, init=False)
+    _advance: Callable[[], None] = field(default_factory=lambda: lambda: None, init=False)  # moves the progress bar
 
     def run(self, *, max_drop: float, most_macs: float = 1.0) -> SearchResult:
         """Return the smallest exclusion whose expected drop is at most `max_drop` points.
@@ -109,7 +120,13 @@ class Search:
                 tried += self._grow(_within(_ordered(gemms), self.macs, most_macs), max_drop)
         passing = [one for one in tried if one.expected_drop_points <= max_drop]
         best = min(passing, key=lambda one: (len(one.keep), one.macs)) if passing else min(tried, key=_rank)
-        return SearchResult(best, bool(passing), gemms, tried, len(self.evaluated))
+        residual = self.residual(best.keep, max_drop=max_drop) if passing and not self._spent() else None
+        return SearchResult(best, bool(passing), residual, gemms, tried, len(self.evaluated))
+
+    def residual(self, keep: Iterable[str], *, max_drop: float) -> Exclusion | None:
+        """Return the exclusion of `keep` with residual additions in INT8, or None if its expected drop is larger."""
+        found = self._exclude(keep, residual=True)
+        return found if found.expected_drop_points <= max_drop else None
 
     def _grow(self, names: list[str], max_drop: float) -> Iterator[Exclusion]:
         """Yield the exclusions that are tried: prefixes of `names` that double, then halve; then without one each."""
@@ -150,23 +167,29 @@ class Search:
     def _noise(self) -> list[Sensitivity]:
         if "noise" not in self.memory:
             rows = self.holdout.tokens.take(np.arange(min(NOISE_ROWS, len(self.holdout.tokens))))
-            self.memory["noise"] = [one.to_json() for one in measure_noise(self.load, self.ranges, rows)]
-            self.memory.setdefault("evaluations", {})
+            self.memory["noise"] = [one.to_json() for one in measure_noise(self._model, self.ranges, rows)]
             self.save()
         return [Sensitivity(**one) for one in self.memory["noise"]]
 
-    def _exclude(self, keep: Iterable[str]) -> Exclusion:
+    def _model(self) -> ir.Model:
+        """Return a new copy of the float graph that computes the last layer for the first token only."""
+        model = self.load()
+        first_token(model)
+        return model
+
+    def _exclude(self, keep: Iterable[str], *, residual: bool = False) -> Exclusion:
         kept = sorted(keep)
-        found = self._distance(KEPT + " ".join(kept), kept, self.holdout)
+        key = (RESIDUAL if residual else "") + KEPT + " ".join(kept)
+        found = self._distance(key, kept, self.holdout, residual=residual)
         macs = sum(self.macs[name] for name in kept)
         return Exclusion(tuple(kept), macs, found, self.holdout.expected_drop(found))
 
-    def _distance(self, key: str, keep: Iterable[str], holdout: Holdout) -> Distance:
+    def _distance(self, key: str, keep: Iterable[str], holdout: Holdout, *, residual: bool = False) -> Distance:
         """Return the distance from FP32 of the graph with `keep` excluded; `key` names it in `memory`."""
-        done = self.memory["evaluations"]
+        done = self.memory.setdefault("evaluations", {})
         if key not in done:
-            model = self.load()
-            quantize(model, self.ranges, TENSORRT, keep=list(keep))
+            model = self._model()
+            quantize(model, self.ranges, TENSORRT, keep=list(keep), residual=residual)
             done[key] = holdout.distance(model).to_json()
             self.save()
         self.evaluated.add(key)

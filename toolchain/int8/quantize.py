@@ -15,6 +15,7 @@ import onnx_ir as ir
 from toolchain import graph
 from toolchain.errors import InputError
 from toolchain.graph import add_initializer, constant
+from toolchain.graph.first_token import FIRST
 from toolchain.graph.gemms import activation_inputs, is_probabilities
 from toolchain.records.bundle import QuantizedGemms
 from toolchain.tensors import INT8_LEVELS, Array, Range, Ranges
@@ -39,8 +40,13 @@ TENSORRT = QdqScheme("tensorrt", unsigned_left=False)
 CPU = QdqScheme("cpu", unsigned_left=True)
 
 
-def quantize(model: ir.Model, ranges: Ranges, scheme: QdqScheme, *, keep: Collection[str] = ()) -> QuantizedGemms:
+def quantize(
+    model: ir.Model, ranges: Ranges, scheme: QdqScheme, *, keep: Collection[str] = (), residual: bool = False
+) -> QuantizedGemms:
     """Put Q/DQ nodes around the GEMMs of a float graph, in place; the GEMMs named in `keep` stay in floating point.
+
+    With `residual` the residual additions read the INT8 that the GEMMs read too. That moves fewer bytes on a GPU and
+    costs accuracy.
 
     Scales are float32 here: amax / 127, or (high - low) / 255 for uint8. The graph for TensorRT is later typed as
     float16 (graph/fp16.py), which rounds them to float16, so model.int8.onnx does not hold amax / 127 exactly.
@@ -57,13 +63,41 @@ def quantize(model: ir.Model, ranges: Ranges, scheme: QdqScheme, *, keep: Collec
             node.replace_input_with(position, replacement)
     for node in linear:
         node.replace_input_with(1, _quantized_weight(model, node))
+    residuals = _quantize_residuals(model) if residual else 0
     graph.tidy(model)
     return {
         "target": scheme.name,
         "linear": len(linear),
         "attention": len(gemms) - len(linear),
+        "residual": residuals,
         "kept": sorted(keep),
     }
+
+
+def _quantize_residuals(model: ir.Model) -> int:
+    """Let residual additions read a dequantized value where there is one; return their number."""
+    count = 0
+    for norm in graph.nodes(model, "LayerNormalization"):
+        add = norm.inputs[0].producer() if norm.inputs[0] is not None else None
+        for node in _residual_readers(add) if add is not None and add.op_type == "Add" else ():
+            for index, value in enumerate(node.inputs):
+                if (dequantized := _dequantized(value)) is not None:
+                    node.replace_input_with(index, dequantized)
+                    count += 1
+    return count
+
+
+def _residual_readers(add: ir.Node) -> list[ir.Node]:
+    """Return a residual addition and the Mul nodes before it, by which smoothing restores a value (graph/smooth.py)."""
+    makers = (value.producer() for value in add.inputs if value is not None)
+    return [add, *(node for node in makers if node is not None and node.op_type == "Mul")]
+
+
+def _dequantized(value: ir.Value | None) -> ir.Value | None:
+    """Return a value after its Q/DQ pair, or None if it has none."""
+    uses = value.uses() if value is not None else ()
+    pair = next((use.node for use in uses if use.node.op_type == "QuantizeLinear"), None)
+    return next(iter(pair.outputs[0].uses())).node.outputs[0] if pair is not None else None
 
 
 def add_int8_copies(model: ir.Model, ranges: Ranges) -> dict[str, str]:
@@ -91,7 +125,8 @@ def add_int8_copies(model: ir.Model, ranges: Ranges) -> dict[str, str]:
 
 
 def _range_of(value: ir.Value, ranges: Ranges) -> Range:
-    known = PROBABILITIES if is_probabilities(value) else ranges.get(str(value.name))
+    # The first token of a tensor has the scale of the whole tensor.
+    known = PROBABILITIES if is_probabilities(value) else ranges.get(str(value.name).removesuffix(FIRST))
     if known is None:
         raise InputError(f"calibration: no range for {value.name}. Calibrate this graph again.")
     return known

@@ -68,6 +68,8 @@ class CpuRecord(TypedDict):
 class HalfRecord(TypedDict):
     """Step `half`: `model.onnx` to `model.fp16.onnx`."""
 
+    passes: NotRequired[dict[str, int]]
+    """Pass -> number of places that it changed."""
     float16_nodes: int
     """Nodes that compute in float16."""
     parity: ParityRecord
@@ -103,6 +105,8 @@ class QuantizedGemms(TypedDict):
     """Quantized linear layers."""
     attention: int
     """Quantized GEMMs of attention."""
+    residual: NotRequired[int]
+    """Residual additions that read INT8; bundles before it had none."""
     kept: list[str]
     """GEMMs kept in higher precision, sorted."""
 
@@ -115,7 +119,7 @@ class QuantizedView(QuantizedGemms):
     float16_nodes: NotRequired[int]
     """Nodes that compute in float16 (TensorRT)."""
     passes: NotRequired[dict[str, int]]
-    """Pass -> number of places that it changed (CPU)."""
+    """Pass -> number of places that it changed."""
 
 
 class GemmTypes(TypedDict):

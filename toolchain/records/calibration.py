@@ -124,6 +124,12 @@ class CalibrationSummary(TypedDict):
     kept: NotRequired[KeptRecord]
     """The measured result of the set in `keep`."""
 
+    residual: NotRequired[Literal["int8"]]
+    """The residual additions of the graph for TensorRT read INT8, because the gate allows it."""
+
+    residual_drop_points: NotRequired[float]
+    """The expected drop of the task's metric with them, in points (1/100)."""
+
 
 class CalibrationAbout(CalibrationSummary):
     """How the ranges were made, with the digest of each row."""

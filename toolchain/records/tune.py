@@ -32,6 +32,8 @@ class TuneRecord(TypedDict):
     """Their share of all multiply-accumulate operations, 0 to 1."""
     expected_drop_points: float
     """Expected drop of the set, in points (1/100)."""
+    residual: KeptRecord | None
+    """The set with residual additions in INT8; null if that exceeds the drop, or the budget left none to try it."""
     evaluations: int
     """Graphs that were evaluated, those of an earlier search included."""
     rows: int

@@ -44,6 +44,9 @@ def _verdict(record: TuneRecord) -> str:
     text = f"exclude {len(record['keep'])} GEMMs, {share:.1%} of the work, from INT8: {expected}"
     if not record["keep"]:
         text = f"nothing must be excluded from INT8: {expected}"
+    if record["residual"]:
+        drop = record["residual"]["expected_drop_points"]
+        text += f"; residual additions may read INT8 too, at {drop:.2f} points"
     if share > MUCH:
         text += ". That is much: calibrate with --calib-method auto first"
     return text if record["enough"] else f"no set within the budget is enough; the nearest: {text}"

@@ -1,0 +1,46 @@
+"""The Q/DQ graph of a bundle, from model.onnx and calibration.json; the steps and the views make their files of it."""
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from toolchain import graph
+from toolchain.graph.first_token import first_token
+from toolchain.graph.gemms import attention_gemms, find_gemms
+from toolchain.graph.smooth import smooth
+from toolchain.int8.calibrate import read_calibration
+from toolchain.int8.quantize import TENSORRT, QdqScheme, quantize
+from toolchain.recipe import Recipe
+from toolchain.records.bundle import QuantizedView
+
+
+def quantized_graph(folder: Path, recipe: Recipe, scheme: QdqScheme) -> tuple[ir.Model, QuantizedView]:
+    """Return the smoothed and quantized float32 graph of the bundle in `folder`, and the record of what was quantized.
+
+    The graph for TensorRT computes the last layer for the first token only. The CPU view does so too, by its own
+    passes (graph/cpu.py).
+    """
+    calibration = read_calibration(folder / "calibration.json")
+    model = graph.load(folder / "model.onnx")
+    muls = smooth(model, calibration.smoothing)
+    keep = _kept(model, recipe.keep, calibration.about.get("keep", []), scheme)
+    integer, passes = False, {}
+    if scheme is TENSORRT:
+        integer = (recipe.residual or calibration.about.get("residual")) == "int8"
+        passes = {"first_token": first_token(model)}
+    gemms = quantize(model, calibration.ranges, scheme, keep=keep, residual=integer)
+    view: QuantizedView = {**gemms, "smoothing_muls": muls, "passes": passes}  # type: ignore[typeddict-item]  # optional
+    return model, view
+
+
+def _kept(model: ir.Model, named: str | None, chosen: list[str], scheme: QdqScheme) -> list[str]:
+    """Return the names of the GEMMs that stay in floating point.
+
+    `named` is the user's `--keep`, None if it was not given; it replaces the choice of the calibration, even if it is
+    empty. The calibration chose by the error of the graph for TensorRT, most of which comes from attention. On a CPU
+    attention always stays in floating point, where it is also faster.
+    """
+    if scheme is TENSORRT:
+        return find_gemms(model, ",".join(chosen) if named is None else named)
+    attention = [str(node.name) for node in attention_gemms(model)]
+    return list(dict.fromkeys([*attention, *find_gemms(model, named)]))
