@@ -18,6 +18,7 @@ from toolchain.energy.evaluation import LOAD_ROWS, open_session, require
 from toolchain.errors import InputError
 from toolchain.evaluation import measure as evaluation
 from toolchain.evaluation.compare import Predictions
+from toolchain.evaluation.remarks import remarks
 from toolchain.evaluation.results import SCHEMA, read_predictions, save_predictions, save_result
 from toolchain.evaluation.target import CHOSEN_ROWS, Target, find_reference, find_target
 from toolchain.files import read_json, sha256_file, sha256_json, write_text
@@ -46,8 +47,14 @@ MAX_SHARED_ROWS = 0.01
 CHANCE_ROWS = 2
 
 
-def evaluate(changes: RecipeValues, *, bundle: Path | None = None, tell: Callable[[str], None] = log.info) -> Result:
-    """Evaluate one backend on one task; save the result and return it.
+# Takes a line for the user.
+Say = Callable[[str], None]
+
+
+def evaluate(
+    changes: RecipeValues, *, bundle: Path | None = None, tell: Say = log.info, remark: Say = log.warning
+) -> Result:
+    """Evaluate one backend on one task; save the result and return it. `remark` takes what `remarks` says of it.
 
     `changes` are options by their names in a recipe; the bundle's recipe fills the rest. Without a bundle, and with
     `model` in `changes`, the checkpoint itself runs on torch.
@@ -87,6 +94,8 @@ def evaluate(changes: RecipeValues, *, bundle: Path | None = None, tell: Callabl
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     values["file"] = str(save_result(target.folder, stem, result := cast(Result, values)))
+    for line in remarks(result):
+        remark(line)
     if recipe.require_energy:
         require(energy)
     return result
@@ -128,6 +137,7 @@ def _measure(
                 log=tell,
                 device="cpu" if target.remote else target.device,
                 warm_up_all=resolved.recipe.cuda_graphs,
+                find_cut=resolved.find_cut,
             )
             slots = speed["tokens"]["batch_slots"]
             session.measure(infer, resolved.encode, rows.sample(LOAD_ROWS, seed=seed).texts, max_slots=slots, log=tell)

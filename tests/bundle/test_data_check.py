@@ -109,3 +109,21 @@ def test_rows_of_one_file_are_divided_alike_for_build_and_evaluation(recipe, tmp
     check_data(resolved)
     assert resolved.overlap is None
     assert not {*resolved.train_rows.texts} & {*resolved.evaluated_rows.texts}
+
+
+def test_rows_that_are_too_long_are_counted_before_the_build(recipe, tmp_path, caplog):
+    split(tmp_path / "data", "train", [" ".join(["film"] * count) for count in range(1, 41)])
+    with caplog.at_level(logging.WARNING):
+        check_data(resolve(recipe(max_length=12)))
+    assert "train.jsonl: 30 of 40 rows are longer than --max-length 12" in caplog.text
+    caplog.clear()
+    check_data(resolve(recipe(max_length=42)))
+    assert "longer" not in caplog.text
+
+
+@pytest.mark.parametrize("pair", [False, True])
+def test_a_row_is_cut_if_it_has_more_tokens_than_the_limit(tiny_distilbert, pair):
+    resolved = resolve(Recipe(model=str(tiny_distilbert), max_length=9))
+    texts = [("film " * one, "cat " * other)[: 1 + pair] for one in range(9) for other in (range(5) if pair else (0,))]
+    whole = resolved.tokenizer(*map(list, zip(*texts, strict=True)))["input_ids"]
+    assert resolved.find_cut(texts, resolved.encode(texts).lengths).tolist() == [len(ids) > 9 for ids in whole]

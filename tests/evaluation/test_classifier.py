@@ -177,3 +177,13 @@ def test_scores_are_a_softmax_that_does_not_overflow():
     logits = np.array([[1000.0, 999.0], [-1000.0, 0.0]], np.float32)
     np.testing.assert_allclose(scores(logits)[0], [np.e / (1 + np.e), 1 / (1 + np.e)], rtol=1e-6)
     assert scores(logits)[1, 1] == 1
+
+
+def test_a_row_that_is_longer_than_the_model_reads_is_marked(classifier):
+    limit = classifier.target.resolved.max_length - 2  # beside the two special tokens
+    at_limit, beyond = " ".join(["good"] * limit), " ".join(["good"] * (limit + 1))
+    found = classifier([at_limit, beyond, "bad"])
+    assert [one.get("truncated") for one in found] == [None, True, None]
+    assert found[1]["score"] == pytest.approx(found[0]["score"], abs=1e-6)
+    assert [one.get("truncated") for one in classifier(beyond, top_k=None)] == [True, True]
+    assert classifier.run([beyond, "bad"])[1].tolist() == [True, False]

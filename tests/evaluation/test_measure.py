@@ -9,6 +9,7 @@ from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.tasks import Task
 from toolchain.errors import InputError
 from toolchain.evaluation import measure as evaluation
+from toolchain.evaluation.compare import Predictions
 from toolchain.runtimes.batched import run
 
 CLASSES = Task(name="t", text_columns=("s",), label_column="l")
@@ -95,3 +96,16 @@ def test_the_whole_set_is_tokenised_once():
     texts = texts_of(evaluation.TRIAL_ROWS + 50)
     evaluation.measure(infer, counting, texts, seed=0, log=lambda line: None)
     assert [count for count in asked if count > 1] == [evaluation.TRIAL_ROWS, len(texts)]
+
+
+def test_rows_that_were_cut_are_counted_and_the_most_frequent_label_is_known():
+    def find_cut(texts, lengths):
+        assert lengths.tolist() == [len(text[0].split()) for text in texts]
+        return lengths > 20
+
+    texts = texts_of(20)
+    _, speed = evaluation.measure(infer, encode, texts, seed=0, log=lambda line: None, find_cut=find_cut)
+    assert speed["tokens"]["truncated_rows"] == sum(len(text[0].split()) > 20 for text in texts)
+    found = Predictions(np.array([0, 2, 2, 1]), np.array([0, 2, 1, 1]), np.zeros((4, 3), np.float32))
+    assert evaluation.most_frequent(found, CLASSES) == {"share": 0.5, "accuracy": 0.75}
+    assert evaluation.most_frequent(found, NUMBER) is None

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,15 +18,17 @@ class Lengths:
 
     best = Classifier.best
     labels = ("short", "long")
+    target = SimpleNamespace(resolved=SimpleNamespace(max_length=8))
 
     def __init__(self, *, regression=False):
         self.regression, self.seen = regression, []
 
-    def logits(self, texts, *, advance):
+    def run(self, texts, *, advance):
         self.seen.append(len(texts))
         advance(len(texts))
         lengths = np.array([[sum(map(len, text))] for text in texts], np.float32)
-        return lengths if self.regression else np.hstack([5 - lengths, lengths - 5])
+        logits = lengths if self.regression else np.hstack([5 - lengths, lengths - 5])
+        return logits, lengths[:, 0] > self.target.resolved.max_length
 
 
 PARTS = [[("one",), ("seven and",)], [("two",)]]
@@ -39,6 +43,12 @@ def test_parts_run_one_by_one_and_keep_their_order():
     assert classifier.seen == [2]
     assert [row["text"] for row in next(found)] == ["two"]
     assert done == [2, 1]
+
+
+def test_rows_that_were_cut_are_counted_at_the_end(caplog):
+    with caplog.at_level(logging.WARNING):
+        list(predict(Lengths(), PARTS))
+    assert "1 of 3 rows are longer than 8 tokens" in caplog.text
 
 
 def test_a_regression_has_a_value_and_no_column_for_labels(tmp_path):

@@ -254,3 +254,15 @@ def test_two_engines_share_the_requests(demo_bundle):
         assert all(np.isfinite(output(answer, "LOGITS")).all() for answer in found)
 
     serve(demo_bundle, scenario, instances=2, limits=Limits(max_batch=2))
+
+
+def test_a_text_that_is_longer_than_the_model_reads_is_flagged(demo_bundle):
+    limit = find_target({"backend": "ort", "device": "cpu"}, demo_bundle).resolved.max_length - 2
+    words = [". " * count for count in (limit, limit + 1, 3000)]
+
+    async def scenario(service):
+        return await service.classify([(text,) for text in words]), await service.infer(request(service, texts(*words)))
+
+    found, response = serve(demo_bundle, scenario)
+    assert [one.get("truncated") for one in found] == [None, True, True]
+    assert response.truncated_rows == 2

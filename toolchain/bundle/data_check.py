@@ -4,10 +4,14 @@ import logging
 
 from toolchain.bundle.resolved_recipe import ResolvedRecipe, find_overlap
 from toolchain.data.labels import check_texts, read_labels
+from toolchain.data.rows import Rows
 from toolchain.data.tables import MissingSplitError
 from toolchain.records.calibration import OverlapRecord
 
 log = logging.getLogger(__name__)
+
+# Rows that are tokenized to count those that are too long: enough for a share of 1 %, and done in a second.
+CUT_ROWS = 2048
 
 
 def check_data(resolved: ResolvedRecipe) -> None:
@@ -43,10 +47,26 @@ def _check_splits(resolved: ResolvedRecipe) -> None:
             continue
         read_labels(found[split], resolved.task, resolved.source.labels)
         check_texts(found[split])
+        _warn_of_cut(resolved, found[split])
     if not found:
         raise missing[-1]
     if "calibrate" not in resolved.steps and len(found) == len(names) == 2:
         warn_of_overlap(find_overlap(*found.values()), resolved, left_out=False)
+
+
+def _warn_of_cut(resolved: ResolvedRecipe, rows: Rows) -> None:
+    """Warn of rows that are longer than the truncation length, of a sample if there are many rows."""
+    sample = rows.sample(CUT_ROWS, seed=resolved.recipe.seed)
+    cut = int(resolved.find_cut(sample.texts, resolved.encode(sample.texts).lengths).sum())
+    if cut:
+        log.warning(
+            "%s: %d of %d%s rows are longer than --max-length %d, and the model does not see their ends",
+            rows.source,
+            cut,
+            len(sample),
+            " sampled" if len(sample) < len(rows) else "",
+            resolved.max_length,
+        )
 
 
 def warn_of_overlap(overlap: OverlapRecord | None, resolved: ResolvedRecipe, *, left_out: bool) -> None:

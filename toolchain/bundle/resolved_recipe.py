@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from toolchain.bundle import BUILD_FOLDER, Bundle
 from toolchain.bundle.steps import STEPS
 from toolchain.checkpoint.facts import Facts
 from toolchain.checkpoint.model import Source, choose_max_length, find_model, read_config
+from toolchain.checkpoint.ragged import Indices
 from toolchain.checkpoint.tokenize import TextEncoder, Tokens
 from toolchain.data.labels import check_labels
 from toolchain.data.rows import Rows, Text, load_all, load_rows
@@ -77,6 +79,19 @@ class ResolvedRecipe:
     def encode(self, texts: list[Text]) -> Tokens:
         """Return the tokens of texts, truncated to `max_length`: the same for every backend."""
         return self.encoder(texts)
+
+    def find_cut(self, texts: list[Text], lengths: Indices) -> NDArray[np.bool_]:
+        """Return which texts were cut at `max_length`, bool [rows]; `lengths` are their numbers of tokens."""
+        cut = lengths >= self.max_length
+        if at := np.flatnonzero(cut).tolist():
+            cut[at] = self._longer([texts[row] for row in at]).lengths > self.max_length
+        return np.asarray(cut)
+
+    @functools.cached_property
+    def _longer(self) -> TextEncoder:
+        """An encoder that truncates one token later, which shows whether a row of `max_length` tokens was cut."""
+        facts, length = self.source.facts, self.max_length + 1
+        return TextEncoder(self.tokenizer, max_length=length, inputs=self.source.inputs, pad_id=facts.pad_id)
 
     @functools.cached_property
     def encoder(self) -> TextEncoder:

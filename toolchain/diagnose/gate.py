@@ -36,7 +36,7 @@ def gate(
     """
     artefacts = open_bundle(bundle, check_files=False).manifest["artefacts"]
     graphs = [name for name in artefacts if name.endswith(".onnx") and name != "model.onnx"]
-    results = []
+    results: list[Result] = []
     for file in [*(graphs or ["model.onnx"]), *engines]:
         tell(f"gate: {file}")
         choices = {
@@ -48,7 +48,9 @@ def gate(
             "allow_pickle": recipe.allow_pickle,
             "trust_remote_code": recipe.trust_remote_code,
         }
-        results.append(evaluate(choices, bundle=bundle, tell=lambda line: None))
+        # The first result's remarks are said once: those of the others are nearly the same.
+        remark = log.debug if results else log.warning
+        results.append(evaluate(choices, bundle=bundle, tell=lambda line: None, remark=remark))
     comparisons = [_compare_with_fp32(result, recipe) for result in results]
     tell("gate: timing against FP32")
     return comparisons, advise_deployment(bundle, results, comparisons)

@@ -11,7 +11,9 @@ from types import EllipsisType, TracebackType
 from typing import Self, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
+from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Text
 from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.target import Target
@@ -76,7 +78,8 @@ class Classifier:
 
         The shape of the answer is that of a transformers pipeline: a list with one prediction for each row; a list of
         one for a single text; with `top_k`, a list of predictions for a single row, and for several rows a list of such
-        lists. (A single pair gives a list of one too, where transformers gives a bare dictionary.)
+        lists. (A single pair gives a list of one too, where transformers gives a bare dictionary.) A row that is longer
+        than the model reads has the key `truncated` too.
 
         Args:
             rows: a text, a pair as a tuple or as `{"text": ..., "text_pair": ...}`, or any iterable of these. A tuple
@@ -91,7 +94,10 @@ class Classifier:
             raise UsageError(f"top_k={top_k}: too small. Give 1 or more, or None for all labels.")
         single = isinstance(rows, str | tuple | Mapping)
         given: Iterable[Row] = [rows] if single else rows  # type: ignore[list-item]  # as `single` says
-        best = self.best(self.logits(given), 1 if top_k is ... else top_k)
+        logits, cut = self.run(given)
+        best = self.best(logits, 1 if top_k is ... else top_k)
+        for row in np.flatnonzero(cut):
+            best[row] = [{**found, "truncated": True} for found in best[row]]
         if top_k is ...:
             return [first for (first,) in best]
         return best[0] if single else best
@@ -103,6 +109,10 @@ class Classifier:
             InputError: the classifier is closed.
             UsageError: a row is not a text, or not a pair where the task needs one.
         """
+        return self.run(rows, advance=advance)[0]
+
+    def run(self, rows: Iterable[Row], *, advance: Advance = lambda rows: None) -> tuple[Logits, NDArray[np.bool_]]:
+        """Return the logits of rows, and whether each was longer than the model reads, bool [rows]; see `logits`."""
         if self._closed:
             raise InputError("the classifier is closed. Load the bundle again.")
         return self._worker.submit(self._run, rows, advance).result()
@@ -130,17 +140,23 @@ class Classifier:
         target = self.target
         return self._runtime.enter_context(open_runtime(target.backend, target.model, **target.choices))
 
-    def _run(self, rows: Iterable[Row], advance: Advance) -> Logits:
+    def _run(self, rows: Iterable[Row], advance: Advance) -> tuple[Logits, NDArray[np.bool_]]:
         texts = self._texts(rows)
         first = next(texts, None)
         if first is None:
-            return np.empty((0, len(self.labels)), np.float32)
+            return np.empty((0, len(self.labels)), np.float32), np.empty(0, bool)
+        cut: list[NDArray[np.bool_]] = []
+
+        def encode(texts: list[Text]) -> Tokens:
+            tokens = self.target.encode(texts)
+            cut.append(self.target.resolved.find_cut(texts, tokens.lengths))
+            return tokens
 
         def every() -> Iterator[Text]:
             yield first
             yield from texts
 
-        return run_texts(self._infer, self.target.encode, every(), advance=advance).logits
+        return run_texts(self._infer, encode, every(), advance=advance).logits, np.concatenate(cut)
 
     def _texts(self, rows: Iterable[Row]) -> Iterator[Text]:
         for number, row in enumerate(rows, 1):

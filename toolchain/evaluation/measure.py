@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
+from toolchain.checkpoint.ragged import Indices
 from toolchain.checkpoint.tokenize import Encode
 from toolchain.data.labels import in_task_order
 from toolchain.data.metrics import METRICS, Values
@@ -21,7 +23,7 @@ from toolchain.meters.contention import ContentionMeter
 from toolchain.meters.latency import measure_latency
 from toolchain.meters.memory import MemoryMeter
 from toolchain.progress import bar
-from toolchain.records.result import Agreement, ChangedRow, Scores, Speed, Timing, TokenCounts
+from toolchain.records.result import Agreement, ChangedRow, MostFrequent, Scores, Speed, Timing, TokenCounts
 from toolchain.runtimes.batched import Run, run, run_texts
 from toolchain.runtimes.distance import Logits
 from toolchain.tensors import Infer
@@ -41,6 +43,10 @@ WARMUP_CALLS = 3
 # Rows with another label than FP32 that a result shows, and characters of each.
 SHOWN_ROWS = 20
 SHOWN_CHARACTERS = 300
+
+
+# Tells which texts were truncated, bool [rows], from the texts and their numbers of tokens.
+FindCut = Callable[[list[Text], Indices], NDArray[np.bool_]]
 
 
 def choose_budget(infer: Infer, encode: Encode, texts: list[Text], *, seed: int) -> int:
@@ -66,6 +72,7 @@ def measure(
     log: Callable[[str], None],
     device: str = "cpu",
     warm_up_all: bool = False,
+    find_cut: FindCut | None = None,
 ) -> tuple[Logits, Speed]:
     """Return the logits of `texts`, float32 [rows, classes], and the keys of a result for speed and memory.
 
@@ -78,6 +85,7 @@ def measure(
         device: the device that `infer` runs on, for the memory.
         warm_up_all: run every shape once before the measurement, because the first run of a shape captures a CUDA
             graph.
+        find_cut: the function that tells which rows were truncated, to count them.
 
     Raises:
         InputError: a logit is not finite.
@@ -86,16 +94,18 @@ def measure(
     memory.start()
     contention.start()
     try:
-        logits, speed = _speed(infer, encode, texts, seed=seed, log=log, warm_up_all=warm_up_all)
+        done, speed = _speed(infer, encode, texts, seed=seed, log=log, warm_up_all=warm_up_all)
         waited = contention.stop()
     finally:
         peak = memory.stop()
-    return logits, {**speed, "peak_memory_mb": peak, "contention": waited}
+    if find_cut:
+        speed["tokens"]["truncated_rows"] = int(find_cut(texts, done.lengths).sum())
+    return done.logits, {**speed, "peak_memory_mb": peak, "contention": waited}
 
 
 def _speed(
     infer: Infer, encode: Encode, texts: list[Text], *, seed: int, log: Callable[[str], None], warm_up_all: bool
-) -> tuple[Logits, Timing]:
+) -> tuple[Run, Timing]:
     log(f"warming up and choosing a batch size, {len(texts)} rows")
     budget = choose_budget(infer, encode, texts, seed=seed)
 
@@ -120,7 +130,7 @@ def _speed(
     for single in singles if warm_up_all else singles[:WARMUP_CALLS]:
         one(single)
     latency = measure_latency(one, singles)
-    return done.logits, {
+    return done, {
         "latency_ms": {**latency, "batch_size": 1},
         "throughput_per_s": len(texts) / wall_s,
         "runtime_throughput_per_s": len(texts) / done.runtime_s,
@@ -163,11 +173,23 @@ def share_correct(found: Predictions, task: Task) -> float | None:
     return None if task.regression else float((found.predicted == found.references).mean())
 
 
+def most_frequent(found: Predictions, task: Task) -> MostFrequent | None:
+    """Return the share of the most frequent label, beside the accuracy; None for a regression."""
+    right = share_correct(found, task)
+    if right is None:
+        return None
+    return {
+        "share": float(np.bincount(found.references.astype(np.int64)).max() / len(found.references)),
+        "accuracy": right,
+    }
+
+
 def score(found: Predictions, task: Task, model_labels: list[str], *, seed: int) -> Scores:
     """Return the names of the classes, and the metrics of a task with their 95 % intervals."""
     both = found.references, found.predicted
     return {
         "labels": class_names(task, model_labels),
+        "most_frequent": most_frequent(found, task),
         "metrics": {name: METRICS[name](*both) for name in task.metrics},
         "metrics_ci95": {name: list(metric_ci95(name, *both, seed=seed)) for name in task.metrics},
     }

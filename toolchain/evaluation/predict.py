@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,8 @@ from toolchain.files import writing
 from toolchain.progress import Advance
 from toolchain.records.prediction import PredictedRow, Prediction
 from toolchain.runtimes.batched import WINDOW_ROWS
+
+log = logging.getLogger(__name__)
 
 # Rows that are read from a file, and whose predictions are written, at once. Several windows, so that the next one is
 # tokenized while one runs.
@@ -28,9 +31,15 @@ def predict(
     Raises:
         InputError: as reading the parts does; or the classifier is closed.
     """
+    cut = rows = 0
     for texts in parts:
-        best = classifier.best(classifier.logits(texts, advance=advance), 1)
+        logits, too_long = classifier.run(texts, advance=advance)
+        best = classifier.best(logits, 1)
         yield [_row(text, found) for text, (found,) in zip(texts, best, strict=True)]
+        cut, rows = cut + int(too_long.sum()), rows + len(texts)
+    if cut:
+        limit = classifier.target.resolved.max_length
+        log.warning("%d of %d rows are longer than %d tokens, and the model does not see their ends", cut, rows, limit)
 
 
 def _row(text: Text, found: Prediction) -> PredictedRow:

@@ -215,7 +215,7 @@ def recorded(bundle: Bundle, changes: RecipeValues) -> Recipe:
     """Return the recipe that a bundle was built from, with `changes`; its output is the bundle's own folder."""
     asked = {key: value for key, value in changes.items() if value is not None}
     known = {key: value for key, value in bundle.manifest["recipe"].items() if key not in CONSENT}
-    if asked.get("data"):  # these keys say how the recorded place is divided
+    if asked.get("data") and Path(asked["data"]).resolve() != Path(str(known.get("data"))).resolve():  # another place
         known = {key: value for key, value in known.items() if key not in ("split_column", "validation_share")}
     if known.get("calibration") == "calibration.json":  # the bundle's own, and the bundle may have been moved
         known["calibration"] = str(bundle.path / "calibration.json")

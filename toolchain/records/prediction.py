@@ -10,6 +10,8 @@ class Prediction(TypedDict):
     """Name of the class, from the checkpoint's `id2label`; null for regression."""
     score: float
     """Softmax probability of the class, 0 to 1; for regression, the predicted value."""
+    truncated: NotRequired[bool]
+    """True if the text is longer than the model reads; absent if it is not."""
 
 
 class PredictedRow(TypedDict):

@@ -94,6 +94,8 @@ class TokenCounts(TypedDict):
     """Sum of the squared row lengths: attention computes one score for each pair of positions in a row."""
     slot_pairs: NotRequired[int]
     """The same for the padded rows."""
+    truncated_rows: NotRequired[int]
+    """Rows that are longer than `max_length`, so that the model does not see their ends."""
     batches: NotRequired[int]
     """Number of batches."""
     lengths: NotRequired[list[list[int]]]
@@ -177,11 +179,22 @@ class Speed(Timing):
     """Whether the machine was busy with other work."""
 
 
+class MostFrequent(TypedDict):
+    """What always answering the most frequent label would give."""
+
+    share: float
+    """Share of the rows with the most frequent label, 0 to 1."""
+    accuracy: float
+    """Share of the rows whose predicted label is right, 0 to 1."""
+
+
 class Scores(TypedDict):
     """The metrics of a task."""
 
     labels: NotRequired[list[str] | None]
     """Names of the classes, in the order of the labels in `predictions`; null for a regression."""
+    most_frequent: NotRequired[MostFrequent | None]
+    """The most frequent label, beside the accuracy; null for a regression."""
     metrics: dict[str, float]
     """Metric -> value."""
     metrics_ci95: dict[str, list[float]]

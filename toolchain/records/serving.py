@@ -27,6 +27,8 @@ class Classification(TypedDict):
     """The score of that class: its softmax probability; of a regression, its number."""
     scores: dict[str, float]
     """Label -> score, of all classes."""
+    truncated: NotRequired[bool]
+    """True if the text is longer than the model reads; absent if it is not."""
 
 
 class ServerMetadata(TypedDict):

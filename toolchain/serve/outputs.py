@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from toolchain.evaluation.classifier import scores
 from toolchain.records.serving import Classification
@@ -46,9 +47,12 @@ def _bytes_column(texts: list[str]) -> Array:
     return column
 
 
-def classifications(logits: Logits, names: list[str]) -> list[Classification]:
-    """Return label, its score and the scores of all labels for each row."""
-    return [
+def classifications(logits: Logits, names: list[str], cut: NDArray[np.bool_] | None = None) -> list[Classification]:
+    """Return label, its score and the scores of all labels for each row, and whether it was cut, if it was."""
+    found: list[Classification] = [
         {"label": label, "score": max(row), "scores": dict(zip(names, row, strict=True))}
         for label, row in zip(labels(logits, names), scores(logits).tolist(), strict=True)
     ]
+    for row in np.flatnonzero(cut) if cut is not None else ():
+        found[row]["truncated"] = True
+    return found

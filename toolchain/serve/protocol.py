@@ -44,6 +44,12 @@ class InferResponse:
     version: str
     id: str
     outputs: tuple[Tensor, ...]
+    # Rows that are longer than the model reads.
+    truncated_rows: int = 0
+
+
+# Parameter of a response that has the number of its rows which are longer than the model reads, if there are any.
+TRUNCATED = "truncated_rows"
 
 
 class Reason(Enum):

@@ -10,6 +10,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from toolchain.bundle.names import check_name
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Text
@@ -123,41 +126,46 @@ class Service:
 
     async def _infer(self, request: InferRequest) -> Timed[InferResponse]:
         names = self._checks.outputs(request)
-        logits, times = await self._logits(self._checks.rows(request), request.timeout_us)
+        logits, cut, times = await self._logits(self._checks.rows(request), request.timeout_us)
         before = self.counters.clock()
         tensors = outputs.tensors(logits, self._labels, names, request.classes)
         times.output_ns = self.counters.clock() - before
-        return InferResponse(self.name, VERSION, request.id, tensors), len(logits), times
+        return InferResponse(self.name, VERSION, request.id, tensors, int(cut.sum())), len(logits), times
 
     async def _classify(self, texts: list[Text]) -> Timed[list[Classification]]:
         self._checks.check_texts(texts)
-        logits, times = await self._logits(texts, 0)
+        logits, cut, times = await self._logits(texts, 0)
         before = self.counters.clock()
-        found = outputs.classifications(logits, self._labels)
+        found = outputs.classifications(logits, self._labels, cut)
         times.output_ns = self.counters.clock() - before
         return found, len(logits), times
 
-    async def _logits(self, rows: list[Text] | Tokens, timeout_us: int) -> tuple[Logits, Times]:
-        """Return the logits of texts or tokens, and where their time went."""
+    async def _logits(self, rows: list[Text] | Tokens, timeout_us: int) -> tuple[Logits, NDArray[np.bool_], Times]:
+        """Return the logits of texts or tokens, whether each text was cut, bool [rows], and where their time went."""
         before = self.counters.clock()
         batcher = self._model.batcher
         if isinstance(rows, Tokens):
-            tokens = rows
+            tokens, cut = rows, np.zeros(len(rows), bool)
         else:
             with batcher.reserve(len(rows)):
-                tokens = await self._tokenize(rows)
+                tokens, cut = await self._tokenize(rows)
         tokenized_ns = self.counters.clock() - before
         logits, times = await batcher.submit(tokens, timeout_us=timeout_us, arrived_ns=before)
         times.input_ns += tokenized_ns
-        return logits, times
+        return logits, cut, times
 
-    async def _tokenize(self, texts: list[Text]) -> Tokens:
+    async def _tokenize(self, texts: list[Text]) -> tuple[Tokens, NDArray[np.bool_]]:
         try:
             if sum(len(part) for text in texts for part in text) > LONG_CHARACTERS:
-                return await asyncio.to_thread(self._model.tokenizer, texts)
-            return self._model.tokenizer(texts)
+                return await asyncio.to_thread(self._encode, texts)
+            return self._encode(texts)
         except InputError as error:  # a token that the model lacks
             raise RefusedError(Reason.INVALID, str(error)) from error
+
+    def _encode(self, texts: list[Text]) -> tuple[Tokens, NDArray[np.bool_]]:
+        """Return the tokens of texts, and whether each was cut."""
+        tokens = self._model.tokenizer(texts)
+        return tokens, self._model.target.resolved.find_cut(texts, tokens.lengths)
 
     async def _counted(self, work: Coroutine[Any, Any, Timed[T]]) -> T:
         """Return the response that `work` gives, and count the success or the failure."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from toolchain.serve.datatypes import NUMPY
+from toolchain.serve.grpc.codec import to_message
 from toolchain.serve.http.codec import OutputForm, decode, encode, split
 from toolchain.serve.protocol import InferResponse, RefusedError, Tensor
 
@@ -188,3 +189,13 @@ def test_each_output_has_its_own_form():
     request, form = decode(json.dumps(record).encode(), model="m", version="1")
     assert (request.outputs, request.classes, request.timeout_us, request.version) == (("a", "b"), {"b": 3}, 5, "1")
     assert form == OutputForm(binary=True, chosen={"b": False})
+
+
+def test_a_response_says_how_many_of_its_rows_were_cut():
+    tensor = Tensor("LOGITS", "FP32", np.zeros((3, 2), np.float32))
+    body, none = (json.loads(encode(InferResponse("m", "1", "", (tensor,), cut), OutputForm())[0]) for cut in (2, 0))
+    assert body["parameters"] == {"truncated_rows": 2}
+    assert "parameters" not in none
+    message, without = (to_message(InferResponse("m", "1", "", (tensor,), cut)) for cut in (2, 0))
+    assert message.parameters["truncated_rows"].int64_param == 2
+    assert not without.parameters

@@ -11,7 +11,7 @@ import numpy as np
 
 from toolchain.serve.datatypes import BYTES, NUMPY, decode, encode, from_strings
 from toolchain.serve.proto import MESSAGES
-from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError, Tensor
+from toolchain.serve.protocol import TRUNCATED, InferRequest, InferResponse, Reason, RefusedError, Tensor
 from toolchain.tensors import Array
 
 # A million empty inputs would block the event loop, and with it every other request.
@@ -68,6 +68,8 @@ def to_message(response: InferResponse) -> Any:
     for tensor in response.outputs:
         message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
         message.raw_output_contents.append(encode(tensor.array, tensor.datatype))
+    if response.truncated_rows:
+        message.parameters[TRUNCATED].int64_param = response.truncated_rows
     return message
 
 

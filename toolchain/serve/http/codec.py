@@ -17,7 +17,7 @@ import orjson
 
 from toolchain.serve import datatypes
 from toolchain.serve.datatypes import BYTES
-from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError, Tensor
+from toolchain.serve.protocol import TRUNCATED, InferRequest, InferResponse, Reason, RefusedError, Tensor
 from toolchain.tensors import Array
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ def encode(response: InferResponse, form: OutputForm) -> Body:
         outputs.append(record)
     body: JsonObject = {"id": response.id} if response.id else {}
     body |= {"model_name": response.model, "model_version": response.version, "outputs": outputs}
+    body |= {"parameters": {TRUNCATED: response.truncated_rows}} if response.truncated_rows else {}
     blobs[0] = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
     if len(blobs) == 1:
         return Body(blobs[0], None)

@@ -142,6 +142,7 @@ def _schemas(limits: "Limits") -> OpenApi:
             label={"type": "string"},
             score=_NUMBER,
             scores={"type": "object", "additionalProperties": _NUMBER},
+            truncated={"type": "boolean", "description": "True if the text is longer than the model reads."},
         ),
         "Input": _record("name datatype shape data", name=_NAME, datatype=datatype, shape=shape, data=_array(value)),
         "Wanted": _record("name", name=_NAME, parameters=parameters),
@@ -158,6 +159,7 @@ def _schemas(limits: "Limits") -> OpenApi:
             model_name=_NAME,
             model_version=_NAME,
             outputs=_array(output),
+            parameters=parameters,
         ),
         "Model": _record(
             "name versions inputs outputs",
