@@ -61,6 +61,7 @@ COMMANDS = {
         "serve_arguments",
     ),
     "ship": Command("write what a server needs from a bundle", "ship", "ship"),
+    "push": Command("upload a bundle with a model card to a hub, as a private repository", "push"),
     "power": Command(
         "measure the energy of any command; without one, of this machine until Ctrl-C",
         "power",

@@ -203,3 +203,22 @@ class ServiceRecord(TypedDict):
     """Digest of the bundle."""
     next: str
     """Shell command that starts the service."""
+
+
+class PushRecord(TypedDict):
+    """What `toolchain push` prints."""
+
+    repository: str
+    """Repository on the hub: `user/name`."""
+    private: bool
+    """Whether a repository that does not exist yet is created as a private one."""
+    files: list[str]
+    """Files that are uploaded."""
+    left_out: list[str]
+    """Artefacts that are not uploaded: plans."""
+    bytes: int
+    """Size of the artefacts that are uploaded."""
+    sha256: str
+    """Digest of the uploaded bundle, which differs from the local one where plans or paths were left out."""
+    where: str | None
+    """Address of the commit, or the folder of `-o`; null for a dry run."""

@@ -1,7 +1,7 @@
 """Show the results of `toolchain ship` on the terminal."""
 
 from toolchain.cli.show import put
-from toolchain.records.ship import LintRecord, ServiceRecord, TritonRecord
+from toolchain.records.ship import LintRecord, PushRecord, ServiceRecord, TritonRecord
 
 
 def shipped(done: TritonRecord) -> None:
@@ -30,3 +30,13 @@ def packed(done: ServiceRecord) -> None:
     """Print the folder or image of a service and the command that starts it."""
     put(f"{done.get('path') or done['image']}: {done['name']}, bundle {done['sha256'][:12]}")
     put(f"next: {done['next']}")
+
+
+def pushed(done: PushRecord) -> None:
+    """Print the files of a pushed bundle, and where they are."""
+    kind = "private" if done["private"] else "public"
+    put(f"{done['repository']}, {kind}: {len(done['files'])} files, {done['bytes'] / 1e6:,.1f} MB")
+    put(*(f"  {name}" for name in done["files"]))
+    if done["left_out"]:
+        put(f"left out, because they are for one GPU: {', '.join(done['left_out'])}")
+    put("nothing was written or uploaded (--dry-run)" if done["where"] is None else f"done: {done['where']}")

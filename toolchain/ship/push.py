@@ -1,0 +1,201 @@
+"""A bundle on a hub: its listed files without plans, and a model card made from its manifest and results.
+
+Plans are left out because they are executable code for one GPU and one version of TensorRT. Results, predictions and
+texts of rows are never part of a bundle's listed files, and only figures of results reach the card.
+"""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+from typing import Any, cast
+
+from toolchain.bundle import MANIFEST, Bundle, digest_of, locked, open_bundle
+from toolchain.errors import InputError, MachineError, ToolchainError, UsageError, first_line
+from toolchain.evaluation.results import find_results
+from toolchain.files import replacing, write_json, write_text
+from toolchain.records.bundle import Manifest
+from toolchain.records.result import Result
+from toolchain.records.ship import PushRecord
+
+# user/name: letters, digits, "-", "_" and "." within a name (huggingface_hub's rules for names of repositories).
+NAME = re.compile(r"[A-Za-z0-9]([\w.-]{0,94}\w)?/\w([\w.-]{0,94}\w)?", re.ASCII)
+
+CARD = "README.md"
+TEMPLATE = Path(__file__).parent / "card.md"
+
+
+def push(
+    place: Path,
+    repository: str,
+    *,
+    public: bool = False,
+    dry_run: bool = False,
+    output: Path | None = None,
+    trust: str | None = None,
+) -> PushRecord:
+    """Upload a bundle to the hub as `repository`, such as user/name; it is created as a private one.
+
+    With `output`, the folder is written there and nothing is uploaded. With `dry_run`, nothing is written or uploaded.
+
+    Raises:
+        InputError: the bundle is incomplete, or `output` exists and is something else.
+        UsageError: `repository` is not a name of the hub, or it is public and `public` is not given.
+        MachineError: the hub cannot be reached, or it does not accept the token of this machine.
+    """
+    _check_name(repository)
+    bundle = open_bundle(place, trust=trust)
+    if output:
+        _check_output(output)
+    manifest = _published(bundle.manifest)
+    record: PushRecord = {
+        "repository": repository,
+        "private": not public,
+        "files": sorted([*manifest["artefacts"], MANIFEST, CARD]),
+        "left_out": sorted(set(bundle.manifest["artefacts"]) - set(manifest["artefacts"])),
+        "bytes": sum((bundle.path / name).stat().st_size for name in manifest["artefacts"]),
+        "sha256": manifest["sha256"],
+        "where": None,
+    }
+    if dry_run:
+        return record
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with locked(output.resolve()), replacing(output.resolve()) as folder:
+            _write(folder, bundle, manifest, repository)
+        return {**record, "where": str(output)}
+    with tempfile.TemporaryDirectory() as folder:
+        _write(Path(folder), bundle, manifest, repository)
+        return {**record, "where": _upload(Path(folder), repository, public=public, digest=manifest["sha256"])}
+
+
+def _check_name(repository: str) -> None:
+    if not NAME.fullmatch(repository) or ".." in repository or "--" in repository:
+        raise UsageError(f"{repository}: not a name of the hub. Give one such as user/{Path(repository).name}.")
+
+
+def _check_output(output: Path) -> None:
+    """Refuse to replace what is not an earlier output."""
+    if output.exists() and not ((output / MANIFEST).is_file() and (output / CARD).is_file()):
+        raise InputError(f"-o {output}: exists, and is not a folder that push wrote. Choose a new folder.")
+
+
+def _published(manifest: Manifest) -> Manifest:
+    """Return the manifest without plans, and with the last part of each absolute path of this machine."""
+    plans = {name for name in manifest["artefacts"] if name.startswith("plans/")}
+    steps = {
+        name: {**step, "files": [file for file in step["files"] if file not in plans]}
+        for name, step in manifest["steps"].items()
+        if not (step["files"] and plans.issuperset(step["files"]))
+    }
+    artefacts = {name: digest for name, digest in manifest["artefacts"].items() if name not in plans}
+    found = cast(Manifest, _without_paths({**manifest, "steps": steps, "artefacts": artefacts}))
+    found["sha256"] = digest_of(found)
+    return found
+
+
+def _without_paths(value: Any) -> Any:  # any JSON
+    """Return JSON in which every absolute path is replaced by its last part."""
+    if isinstance(value, Mapping):
+        return {key: _without_paths(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(one) for one in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def _write(folder: Path, bundle: Bundle, manifest: Manifest, repository: str) -> None:
+    for name in manifest["artefacts"]:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle.path / name, target)
+    write_json(folder / MANIFEST, manifest)
+    write_text(folder / CARD, _card(bundle, manifest, repository))
+
+
+def _card(bundle: Bundle, manifest: Manifest, repository: str) -> str:
+    """Return the model card: YAML for the hub, and a page from card.md."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results, task = _results(bundle), manifest["task"]
+    name, base = repository.rpartition("/")[2], manifest["model"]["id"]
+    metrics = [
+        EvalResult(
+            task_type="text-classification",
+            dataset_type=str(task["hub"].get("path", task["name"])),
+            dataset_name=task["name"],
+            dataset_split=result["split"],
+            metric_type=metric,
+            metric_value=value,
+            metric_name=f"{metric}, {result['backend']} {result['variant']}",
+        )
+        for result in results
+        for metric, value in result["metrics"].items()
+    ]
+    data = ModelCardData(
+        library_name="onnx",
+        pipeline_tag="text-classification",
+        tags=["onnx", "tensorrt", manifest["precision"]],
+        base_model=base if base.count("/") == 1 else None,
+        model_name=name,
+        eval_results=metrics or None,
+    )
+    words = {
+        "name": name,
+        "repository": repository,
+        "base": base,
+        "task": task["name"],
+        "precision": manifest["precision"],
+        "length": manifest["max_length"],
+        "labels": ", ".join(manifest["model"]["labels"]),
+        "digest": manifest["sha256"],
+        "files": "\n".join(f"- `{file}`" for file in sorted(manifest["artefacts"])),
+        "results": "\n".join(_line(result) for result in results) or "No results were saved with the bundle.",
+    }
+    return f"---\n{data.to_yaml()}\n---\n\n{Template(TEMPLATE.read_text(encoding='utf-8')).substitute(words)}"
+
+
+def _results(bundle: Bundle) -> list[Result]:
+    try:
+        return find_results([bundle.path])
+    except InputError:  # it has none
+        return []
+
+
+def _line(result: Result) -> str:
+    primary = result["primary"]
+    low, high = result["metrics_ci95"][primary]
+    return (
+        f"- {result['backend']} {result['variant']} on {result['device']}: {primary} {result['metrics'][primary]:.4f} "
+        f"(95 % interval {low:.4f} to {high:.4f}) on {result['n']:,} rows of {result['task']} {result['split']}"
+    )
+
+
+def _upload(folder: Path, repository: str, *, public: bool, digest: str) -> str:
+    """Create the repository if it does not exist, upload the folder, and return the address of the commit."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+    api = HfApi()
+    try:
+        address = api.create_repo(repository, private=not public, exist_ok=True)
+        if not public and not api.model_info(repository).private:
+            raise UsageError(f"{repository}: the repository is public. Give --public, or another name.")
+        commit = api.upload_folder(folder_path=folder, repo_id=repository, commit_message=f"Bundle {digest[:12]}")
+    except LocalTokenNotFoundError:
+        raise MachineError("push: no token of the hub is here. Log in: hf auth login, or set HF_TOKEN.") from None
+    except (OfflineModeIsEnabled, OSError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if isinstance(error, HfHubHTTPError) and status in (401, 403):
+            raise MachineError(
+                f"{repository}: the hub does not let this token write there ({status}). "
+                "Log in with a token that may write: hf auth login."
+            ) from None
+        if isinstance(error, HfHubHTTPError) and status is not None:
+            raise ToolchainError(f"{repository}: the hub refused the upload ({status}: {first_line(error)}).") from None
+        raise MachineError(
+            f"push: the hub cannot be reached ({type(error).__name__}). Connect this machine, or write the folder "
+            "with -o and upload it from another machine."
+        ) from None
+    return str(commit.commit_url or address)
