@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,9 @@ from toolchain.checkpoint.model import (
     load_model,
     load_tokenizer,
     read_config,
+    tokenizer_files,
 )
+from toolchain.checkpoint.tokenize import TextEncoder
 from toolchain.errors import InputError, MachineError, UsageError
 
 
@@ -311,3 +314,55 @@ def test_only_needed_files_are_downloaded(hub: Any, tiny_distilbert: Path, pickl
     hub(download)
     assert find_model("org/name", allow_pickle=pickle).folder == tiny_distilbert
     assert set(asked) == files | ({"pytorch_model.bin"} if pickle else set())
+
+
+def test_the_files_of_a_tokenizer_are_those_that_its_class_names(copy: Path, tiny: ModuleType) -> None:
+    """BERTweet's are vocab.txt and bpe.codes, and it exists only in Python."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (copy / name).unlink()
+    (copy / "vocab.txt").write_text("".join(f"{word} 1\n" for word in (*tiny.WORDS, *"gofilm", "g@@", "o@@", "d")))
+    (copy / "bpe.codes").write_text("g o 5\ngo o 4\ngoo d</w> 3\n")
+    (copy / "tokenizer_config.json").write_text('{"tokenizer_class": "BertweetTokenizer"}')
+    (copy / "notes.txt").write_text("")
+    tokenizer = load_tokenizer(copy)
+    assert tokenizer_files(tokenizer, copy) == ["bpe.codes", "tokenizer_config.json", "vocab.txt"]
+    text, texts = "a good film", [("a good film",), ("no",)]
+    encoder = TextEncoder(tokenizer, max_length=9, inputs=("input_ids",))
+    assert encoder.rust is None
+    assert encoder(texts).columns["input_ids"][0] == tokenizer(text)["input_ids"]
+
+
+@pytest.mark.parametrize("name", ["spiece.model", "sentencepiece.bpe.model"])
+def test_a_missing_sentencepiece_is_named_with_its_extra(copy: Path, name: str, monkeypatch: Any) -> None:
+    (copy / "tokenizer.json").unlink()
+    (copy / name).write_bytes(b"")
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    wanted = rf"is a model of sentencepiece \({re.escape(name)}\), which is not .*encoder-toolchain\[tokenizers\]"
+    with pytest.raises(MachineError, match=wanted):
+        load_tokenizer(copy)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            ImportError("requires the protobuf library\nRun `pip install x`", name="einops"),
+            "needs einops, which is not",
+        ),
+        (
+            ImportError("requires packages that were not found in your environment: flash_attn. Run x"),
+            "needs flash_attn, which is not installed. Install it with: pip install flash_attn",
+        ),
+        (ImportError("SentencePiece library but it was not found"), "pip install 'encoder-toolchain"),
+    ],
+)
+def test_a_package_that_own_code_needs_is_named(copy: Path, error: Exception, message: str, monkeypatch: Any) -> None:
+    import transformers
+
+    def refuse(*arguments: Any, **choices: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(transformers.AutoModelForSequenceClassification, "from_pretrained", refuse)
+    with pytest.raises(MachineError, match=re.escape(message)) as refused:
+        load_model(find(copy))
+    assert "Run" not in str(refused.value)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.architectures import make
 from toolchain.checkpoint.model import find_model
 from toolchain.errors import MachineError, UsageError
 from toolchain.recipe import ATTENTIONS
@@ -90,3 +91,13 @@ def test_it_is_for_eval_on_torch_only(command, message, capsys, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     assert main(command) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("kind", "message"), [("ConvBert", "gives other logits with it"), ("GPT2", "lacks a table")])
+def test_a_model_that_attends_in_a_way_of_its_own_is_refused(kind, message, tmp_path):
+    source = find_model(str(make(tmp_path / "model", kind)))
+    with (
+        pytest.raises(UsageError, match=message),
+        open_torch(source, device="cpu", attention="packed"),
+    ):
+        pass

@@ -68,3 +68,13 @@ def test_a_relative_check_grows_with_the_logits():
 def test_no_batch_is_longer_than_the_model_has_positions_for():
     lengths = [batch["input_ids"].shape[1] for batch in parity.probe_batches(TOKENS, longest=4)]
     assert max(lengths) == 4
+
+
+def test_a_row_of_padding_may_be_undefined_only_where_the_reference_is_too():
+    def undefined(batch):
+        found = mean_logits(batch)
+        found[~batch["attention_mask"].any(axis=1)] = np.nan
+        return found
+
+    assert parity.compare(undefined, undefined, TOKENS).finite
+    assert not parity.compare(mean_logits, undefined, TOKENS).finite

@@ -11,6 +11,8 @@ from toolchain.data.probes import long_text, probe_texts
 from toolchain.errors import InputError, ToolchainError
 from toolchain.runtimes import open_runtime
 
+SAVE_IT = "Save it as a tokenizer.json: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
+
 
 def try_bundle(folder: Path, resolved: ResolvedRecipe) -> None:
     """Open a bundle from its own files alone, and run its tokenizer and its FP32 graph.
@@ -25,14 +27,11 @@ def try_bundle(folder: Path, resolved: ResolvedRecipe) -> None:
         found = resolve_bundle(open_bundle(folder, check_files=False), resolved.recipe).encode(texts)
     except ToolchainError as error:
         raise InputError(
-            f"{resolved.source.folder}: a bundle of it could not be used: {error.__cause__ or error}. "
-            "Save the tokenizer as a tokenizer.json: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
+            f"{resolved.source.folder}: in a bundle, which runs no code of a checkpoint, its tokenizer cannot be used. "
+            f"{SAVE_IT}"
         ) from error
     if found != resolved.encode(texts):
-        raise InputError(
-            f"{resolved.source.folder}: in a bundle, its tokenizer would give other ids. Save it as a tokenizer.json: "
-            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
-        )
+        raise InputError(f"{resolved.source.folder}: in a bundle, its tokenizer would give other ids. {SAVE_IT}")
     if "model.onnx" not in (file.name for file in folder.iterdir()):
         return  # a calibration alone
     with open_runtime("ort", folder / "model.onnx", device="cpu") as infer:

@@ -1,0 +1,39 @@
+"""A bundle that its user could not open is not put in place."""
+
+import json
+import shutil
+
+import pytest
+
+from toolchain.bundle.resolved_recipe import resolve
+from toolchain.bundle.trial import try_bundle
+from toolchain.errors import InputError
+from toolchain.recipe import Recipe
+
+
+@pytest.fixture(scope="module")
+def resolved():
+    return resolve(Recipe.make({"model": "demo", "task": "demo", "precision": "fp32"}))
+
+
+@pytest.fixture
+def folder(demo_bundle, tmp_path):
+    return shutil.copytree(demo_bundle, tmp_path / "new")
+
+
+def test_a_whole_bundle_is_put_in_place(folder, resolved):
+    try_bundle(folder, resolved)
+
+
+def test_a_bundle_without_a_tokenizer_is_not(folder, resolved):
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"its tokenizer cannot be used\. Save it as a tokenizer\.json"):
+        try_bundle(folder, resolved)
+
+
+def test_a_bundle_with_other_ids_is_not(folder, resolved):
+    tokens = json.loads((folder / "tokenizer.json").read_text())
+    tokens["normalizer"] = None
+    (folder / "tokenizer.json").write_text(json.dumps(tokens))
+    with pytest.raises(InputError, match="its tokenizer would give other ids"):
+        try_bundle(folder, resolved)
