@@ -16,6 +16,7 @@ pytest.importorskip("tensorrt_rtx_bindings", reason="pip install 'encoder-toolch
 VERSION = "1.7.1.116"
 T4 = Tag(75, VERSION, "trt-rtx")
 RTX = ("--backend", "trt-rtx")
+RTX_GRAPH = "model.int8.rtx.onnx"
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,8 @@ def test_a_plan_is_made_for_each_target(built):
         assert manifest["steps"][tag.folder]["record"] == record
         layers = json.loads((built / tag.folder / "layers.json").read_text())
         assert layers["compiler"] == f"TensorRT-RTX {VERSION}"
-        assert record["layers"]["int8_products"] == 10
+        assert record["layers"]["int8_products"] == 11  # query, key and value of the first layer are one
+        assert record["graph"] == {"file": RTX_GRAPH, "sha256": manifest["artefacts"][RTX_GRAPH]}
         assert check_plan(built / tag.folder / "model.plan", tag) == record
 
 

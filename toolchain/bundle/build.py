@@ -15,6 +15,7 @@ from toolchain.bundle.machine import Machine, check_engine_options, find_targets
 from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve, resolve_bundle
 from toolchain.bundle.steps import STEPS, versions
 from toolchain.bundle.trial import try_bundle
+from toolchain.bundle.views import VIEWS, make_view, view_files
 from toolchain.bundle.writer import BundleWriter, open_writer
 from toolchain.engine.plan import PLANS
 from toolchain.engine.releases import RELEASES
@@ -67,20 +68,24 @@ def build(
         raise UsageError(f"--attention {recipe.attention}: it is for PyTorch in eval. Choose native or plugin.")
     resolved = resolve(recipe, steps)
     profiles = resolved_profiles(resolved)
+    views = view_files(resolved.precision, recipe.views)
     if engine:
         check_engine_options(recipe, precision=resolved.precision)
     if recipe.dry_run:
         return {
             "bundle": str(resolved.bundle_folder),
             "precision": resolved.precision,
-            "would_do": [*resolved.steps, *_planned(resolved, engine)],
+            "would_do": [*resolved.steps, *(VIEWS[file].name for file in views), *_planned(resolved, engine)],
         }
     check_data(resolved)
     if engine and recipe.backend in RELEASES and profiles[-1].length[2] < resolved.max_length:
         longest = profiles[-1].length[2]
         log(f"this engine cannot run rows of more than {longest} tokens; the model takes {resolved.max_length}")
     with open_writer(resolved.bundle_folder, force=recipe.force, log=log) as made:
+        views += [file for file in _views_of(made.old, resolved.precision) if file not in views]
         records = {name: STEPS[name].run(resolved, made) for name in resolved.steps}
+        for file in views:
+            records[VIEWS[file].name] = make_view(resolved, made, file)
         _retain_plans(made, resolved.precision)
         made.finish(_about(resolved, records), check=lambda folder: try_bundle(folder, resolved))
     done = _summary(resolved, made, records)
@@ -139,19 +144,37 @@ def _with_engine(resolved: ResolvedRecipe, done: BuildRecord, log: Log) -> Build
 def _add_engine(resolved: ResolvedRecipe, machine: Machine, done: BuildRecord, log: Log) -> BuildRecord:
     """Add the engine for one machine to a finished bundle; return the new record."""
     folder = machine.tag.folder
+    source = machine.release.graphs[resolved.precision]
+    views = [source] if source in VIEWS and resolved.recipe.attention != "plugin" else []
+    names = [*(VIEWS[file].name for file in views), folder]
     with open_writer(resolved.bundle_folder, redo=folder if resolved.recipe.force else None, log=log) as made:
         assert made.old is not None
         for name in made.old.manifest["steps"]:
-            if name != folder:
+            if name not in names:
                 made.retain(name)
+        for file in views:
+            make_view(resolved, made, file)
         record = compile_plan(resolved, made, machine)
         keys = ("schema", "sha256", "created", "steps", "artefacts")
         made.finish({key: value for key, value in made.old.manifest.items() if key not in keys})
     engines = [*done.get("engines", []), record]
-    done = {**done, "engine": engines[0], "engines": engines, "artefacts": sorted(made.artefacts)}
-    if made.skipped:
-        return {**done, "skipped": [*done["skipped"], folder]}
-    return {**done, "done": [*done["done"], folder], "up_to_date": False}
+    ran = [name for name in names if name not in made.skipped]
+    known = {*done["done"], *done["skipped"]}  # a view is made once for all targets
+    return {
+        **done,
+        "engine": engines[0],
+        "engines": engines,
+        "artefacts": sorted(made.artefacts),
+        "done": [*done["done"], *ran],
+        "skipped": [*done["skipped"], *(name for name in made.skipped if name not in known)],
+        "up_to_date": done["up_to_date"] and not ran,
+    }
+
+
+def _views_of(old: Bundle | None, precision: str) -> list[str]:
+    """Return the views that the old version of a bundle has."""
+    steps = old.manifest["steps"] if old else {}
+    return [file for file, view in VIEWS.items() if view.name in steps and view.precision == precision]
 
 
 def _retain_plans(made: BundleWriter, precision: str) -> None:
@@ -166,7 +189,7 @@ def _retain_plans(made: BundleWriter, precision: str) -> None:
 
 
 def _summary(resolved: ResolvedRecipe, made: BundleWriter, records: Mapping[str, Mapping[str, Any]]) -> BuildRecord:
-    done = [name for name in resolved.steps if name not in made.skipped]
+    done = [name for name in records if name not in made.skipped]
     record = {
         "bundle": str(resolved.bundle_folder),
         "precision": resolved.precision,

@@ -10,12 +10,15 @@ from toolchain.graph.gemms import attention_gemms, find_gemms
 from toolchain.graph.smooth import smooth
 from toolchain.int8.calibrate import read_calibration
 from toolchain.int8.quantize import TENSORRT, QdqScheme, quantize
-from toolchain.recipe import Recipe
 from toolchain.records.bundle import QuantizedView
 
 
-def quantized_graph(folder: Path, recipe: Recipe, scheme: QdqScheme) -> tuple[ir.Model, QuantizedView]:
+def quantized_graph(
+    folder: Path, scheme: QdqScheme, *, keep: str | None, residual: str | None
+) -> tuple[ir.Model, QuantizedView]:
     """Return the smoothed and quantized float32 graph of the bundle in `folder`, and the record of what was quantized.
+
+    `keep` and `residual` are those of the recipe; None is the choice of the calibration.
 
     The graph for TensorRT computes the last layer for the first token only. The CPU view does so too, by its own
     passes (graph/cpu.py).
@@ -23,12 +26,12 @@ def quantized_graph(folder: Path, recipe: Recipe, scheme: QdqScheme) -> tuple[ir
     calibration = read_calibration(folder / "calibration.json")
     model = graph.load(folder / "model.onnx")
     muls = smooth(model, calibration.smoothing)
-    keep = _kept(model, recipe.keep, calibration.about.get("keep", []), scheme)
+    kept = _kept(model, keep, calibration.about.get("keep", []), scheme)
     integer, passes = False, {}
     if scheme is TENSORRT:
-        integer = (recipe.residual or calibration.about.get("residual")) == "int8"
+        integer = (residual or calibration.about.get("residual")) == "int8"
         passes = {"first_token": first_token(model)}
-    gemms = quantize(model, calibration.ranges, scheme, keep=keep, residual=integer)
+    gemms = quantize(model, calibration.ranges, scheme, keep=kept, residual=integer)
     view: QuantizedView = {**gemms, "smoothing_muls": muls, "passes": passes}  # type: ignore[typeddict-item]  # optional
     return model, view
 

@@ -292,7 +292,7 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
         schemes = {"model.int8.onnx": TENSORRT, "model.int8.cpu.onnx": CPU}
         views: dict[str, QuantizedView] = {}
         for file, scheme in schemes.items():
-            model, view = quantized_graph(folder, recipe, scheme)
+            model, view = quantized_graph(folder, scheme, keep=recipe.keep, residual=recipe.residual)
             if scheme is TENSORRT:
                 view["float16_nodes"] = to_half(model)
             else:

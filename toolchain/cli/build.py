@@ -22,7 +22,7 @@ def calibrate_arguments(parser: argparse.ArgumentParser) -> None:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add those of `calibrate`, and the options of a precision, an engine and the gate."""
     calibrate_arguments(parser)
-    add_options(parser, ("keep", "residual", "precision", "backend", "target", "device", *ENGINE, *GATE))
+    add_options(parser, ("keep", "residual", "views", "precision", "backend", "target", "device", *ENGINE, *GATE))
 
 
 def export(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from toolchain import graph
 from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle
+from toolchain.bundle.views import open_graph
 from toolchain.engine.cross import compile_kernels
 from toolchain.engine.judge import judge, wanted
 from toolchain.engine.releases import RELEASES, import_release
@@ -15,6 +16,7 @@ from toolchain.engine.shapes import parse_triple
 from toolchain.engine.targets import parse_targets
 from toolchain.errors import InputError, UsageError
 from toolchain.files import write_json
+from toolchain.graph.first_token import first_token
 from toolchain.graph.fp16 import to_half
 from toolchain.profile.groups import place_kernels
 from toolchain.recipe.options import RecipeValues
@@ -56,7 +58,7 @@ def explain_target(place: Path | None, changes: RecipeValues) -> ExplainedTarget
     graphs = [
         _compiled(bundle, precision, gpu, capabilities[0], batch=batch, length=length)
         for precision in ("fp16", "int8")
-        if precision == "fp16" or RELEASES["trt-rtx"].graphs["int8"] in bundle.manifest["artefacts"]
+        if precision == "fp16" or "model.int8.onnx" in bundle.manifest["artefacts"]
     ]
     record: ExplainedTarget = {
         "bundle": str(bundle.path),
@@ -87,7 +89,8 @@ def _number(option: str, text: str | None, default: int) -> int:
 def _compiled(bundle: Bundle, precision: str, gpu: Gpu, sm: int, *, batch: int, length: int) -> CompiledGraph:
     name = RELEASES["trt-rtx"].graphs[precision]
     known = name in bundle.manifest["artefacts"]
-    model = graph.load(bundle.file(name)) if known else _half(graph.load(bundle.file("model.onnx")))
+    half = precision == "fp16" and not known
+    model = _half(graph.load(bundle.file("model.onnx"))) if half else open_graph(bundle, name)
     compiled = compile_kernels(model, sm, batch=batch, length=length, where=name)
     places = place_kernels(compiled, model)
     kernels = [
@@ -106,6 +109,7 @@ def _compiled(bundle: Bundle, precision: str, gpu: Gpu, sm: int, *, batch: int, 
 
 def _half(model: ir.Model) -> ir.Model:
     """Return the graph in FP16, as a build makes it."""
+    first_token(model)
     to_half(model)
     return model
 

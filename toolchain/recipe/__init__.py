@@ -135,10 +135,10 @@ class Recipe:
         None, "GEMMs to keep out of INT8: names or patterns such as '*.ffn.lin2'", metavar="A[,B]"
     )
     residual: str | None = option(
-        None,
-        "what residual additions of INT8 graphs for TensorRT read: int8 is faster and less accurate "
-        "(default float16; auto takes int8 where --max-drop allows it)",
-        choices=("float16", "int8"),
+        None, "type that residual additions read in INT8 for TensorRT (default float16)", choices=("float16", "int8")
+    )
+    views: str | None = option(
+        None, "graphs for other releases: rtx for TensorRT-RTX, trt8 for TensorRT 8.6", metavar="rtx,trt8"
     )
     calib_data: str | None = option(
         None, "folder whose train.* has the calibration rows instead, or one file of them", metavar="PLACE"

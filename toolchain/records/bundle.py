@@ -142,6 +142,17 @@ class QuantizeRecord(TypedDict):
     """Differences of `model.int8.cpu.onnx` from PyTorch."""
 
 
+class ViewRecord(TypedDict):
+    """Step `rtx` or `trt8`: a graph for one release of TensorRT, from `model.onnx` and ranges."""
+
+    passes: dict[str, int]
+    """Pass -> number of places that it changed."""
+    reference: str
+    """The graph that it is a form of."""
+    difference: ParityRecord
+    """Differences from that graph, both in ONNX Runtime."""
+
+
 class StepRecord(TypedDict):
     """A step that was run, and what it made."""
 
@@ -256,6 +267,10 @@ class BuildRecord(TypedDict):
     calibrate: NotRequired[CalibrateRecord]
     """Record of this step."""
     quantize: NotRequired[QuantizeRecord]
+    """Record of this step."""
+    rtx: NotRequired[ViewRecord]
+    """Record of this step."""
+    trt8: NotRequired[ViewRecord]
     """Record of this step."""
     engine: NotRequired[PlanRecord]
     """The first engine's record, as in its `plan.json`."""

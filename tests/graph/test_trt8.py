@@ -1,0 +1,60 @@
+"""The graph for TensorRT 8.6 has its operators and types, and the logits of the graph that it was made from."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from toolchain import graph
+from toolchain.graph.first_token import first_token
+from toolchain.graph.trt8 import for_trt8, is_norm_step
+from toolchain.int8.calibrate import calibrate
+from toolchain.int8.quantize import TENSORRT, quantize
+from toolchain.runtimes import open_runtime
+
+KINDS = ["distilbert", "bert", "roberta"]
+
+
+def logits(model, batch):
+    with open_runtime("ort", graph.serialised(model)) as infer:
+        return infer(batch)
+
+
+@pytest.fixture(scope="module")
+def prepared(exported, tokens_of):
+    """Return a graph that computes the first token in the last layer, in float or with Q/DQ nodes."""
+
+    def make(kind, precision):
+        model = graph.load(exported[kind])
+        first_token(model)
+        if precision == "int8":
+            quantize(model, calibrate(graph.load(exported[kind]), tokens_of(kind, 20), method="minmax"), TENSORRT)
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_operators_types_and_logits(prepared, probe, kind, precision):
+    model = prepared(kind, precision)
+    expected = logits(model, probe(kind))
+    assert for_trt8(model) == {"norms_in_steps": 5}
+    onnx.checker.check_model(onnx.load_from_string(graph.serialised(model)), full_check=True)
+    assert model.graph.opset_imports == {"": 17}
+    types = {value.dtype for node in model.graph for value in node.outputs}
+    assert not {ir.DataType.FLOAT16, ir.DataType.BFLOAT16} & types
+    assert "LayerNormalization" not in {node.op_type for node in model.graph}
+    # A value at the middle of two levels of INT8 may round to either.
+    limit = 1e-5 if precision == "fp16" else 0.02
+    np.testing.assert_allclose(logits(model, probe(kind)), expected, atol=limit * np.abs(expected).max())
+
+
+def test_the_steps_of_a_norm_are_known_by_name(prepared):
+    model = prepared("bert", "int8")
+    others = {str(node.name) for node in model.graph if node.op_type != "LayerNormalization"}
+    for_trt8(model)
+    steps = {str(node.name) for node in model.graph} - others
+    assert len(steps) == 5 * 9
+    assert all(map(is_norm_step, steps))
+    assert not any(map(is_norm_step, others))

@@ -1,0 +1,72 @@
+"""A pass that writes a float32 graph, plain or with Q/DQ nodes, in the operators of TensorRT 8.6.
+
+TensorRT 8.6 takes opsets up to 17 and scales in float32, and chooses the types itself (FP16 and INT8 are flags of its
+builder). LayerNorm is written as single operators. Their names begin with the name of the LayerNorm and end with one of
+STEPS, so that the builder can be told to compute them in float32: the squares that they sum exceed float16.
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from toolchain.graph import add_initializer, nodes, tidy
+from toolchain.graph.match import axis
+
+OPSET, IR_VERSION = 17, 8
+
+# The operators of a LayerNorm, by the end of their names, in order.
+STEPS = (".mean", ".centred", ".square", ".variance", ".stable", ".deviation", ".normalised", ".scaled", ".shifted")
+
+
+def for_trt8(model: ir.Model) -> dict[str, int]:
+    """Rewrite a float32 graph in place; return the number of LayerNorms that were written as single operators."""
+    count = 0
+    for norm in list(nodes(model, "LayerNormalization")):
+        _write_out(model, norm)
+        count += 1
+    model.graph.opset_imports[""] = OPSET
+    model.ir_version = IR_VERSION
+    tidy(model)
+    return {"norms_in_steps": count}
+
+
+def is_norm_step(name: str) -> bool:
+    """Return whether a node of such a graph is a part of a LayerNorm, by its name."""
+    return name.endswith(STEPS)
+
+
+def _write_out(model: ir.Model, norm: ir.Node) -> None:
+    """Replace a LayerNorm by its formula (ONNX, LayerNormalization-17)."""
+    x, gamma, beta = (*norm.inputs, None)[:3]
+    assert x is not None
+    assert gamma is not None
+    over = axis(norm, -1)
+    epsilon = norm.attributes["epsilon"].as_float() if "epsilon" in norm.attributes else 1e-5
+    least = add_initializer(model, f"{norm.name}.epsilon", np.array(epsilon, np.float32))
+    mean = _step(model, norm, "ReduceMean", [x], ".mean", over=over)
+    centred = _step(model, norm, "Sub", [x, mean], ".centred")
+    square = _step(model, norm, "Mul", [centred, centred], ".square")
+    variance = _step(model, norm, "ReduceMean", [square], ".variance", over=over)
+    stable = _step(model, norm, "Add", [variance, least], ".stable")
+    deviation = _step(model, norm, "Sqrt", [stable], ".deviation")
+    normalised = _step(model, norm, "Div", [centred, deviation], ".normalised")
+    made = _step(model, norm, "Mul", [normalised, gamma], ".scaled")
+    if beta is not None:
+        made = _step(model, norm, "Add", [made, beta], ".shifted")
+    name, norm.outputs[0].name = norm.outputs[0].name, f"{norm.outputs[0].name}.replaced"
+    norm.outputs[0].replace_all_uses_with(made)
+    made.name = name
+
+
+def _step(
+    model: ir.Model, norm: ir.Node, op_type: str, inputs: list[ir.Value], ending: str, *, over: int | None = None
+) -> ir.Value:
+    """Insert one operator before the LayerNorm; return its output. `over` is the axis that a mean is taken over."""
+    reduced = over is not None or ending in (".stable", ".deviation")
+    # The axes are an input only from opset 18 on.
+    attributes: dict[str, int | list[int]] = {} if over is None else {"axes": [over], "keepdims": 1}
+    node = ir.node(op_type, inputs, attributes, name=f"{norm.name}{ending}")
+    made, shape = node.outputs[0], norm.outputs[0].shape
+    made.name, made.type = f"{norm.name}{ending}", ir.TensorType(ir.DataType.FLOAT)
+    made.shape = shape if shape is None or not reduced else ir.Shape([*shape[:-1], 1])
+    model.graph.insert_before(norm, node)
+    return made
