@@ -26,6 +26,7 @@ from toolchain.data.probes import long_text, probe_texts
 from toolchain.data.rows import Text
 from toolchain.data.tables import MissingSplitError
 from toolchain.errors import GateError, InputError, ToolchainError
+from toolchain.files import sha256_json
 from toolchain.records.bundle import (
     CalibrateRecord,
     CpuRecord,
@@ -101,7 +102,7 @@ def _export(resolved: ResolvedRecipe, made: BundleWriter) -> ExportRecord:
     return made.step("export", inputs, run)
 
 
-def _convert(made: BundleWriter, name: str, file: str, change: Callable[[ir.Model], Record], **inputs: float) -> Record:
+def _convert(made: BundleWriter, name: str, file: str, change: Callable[[ir.Model], Record], **inputs: Any) -> Record:
     """Make `file` of model.onnx: `change` converts the graph in place, checks it and returns the step's record.
 
     A record with a `reason` says why the graph cannot be made; then no file is written.
@@ -134,27 +135,27 @@ def _cpu(resolved: ResolvedRecipe, made: BundleWriter) -> CpuRecord:
 
 
 def _half(resolved: ResolvedRecipe, made: BundleWriter) -> HalfRecord:
-    file = "model.fp16.onnx"
+    file, texts = "model.fp16.onnx", parity_texts(resolved)
 
     def change(model: ir.Model) -> HalfRecord:
+        from toolchain.bundle.typed import to_half_within_range
         from toolchain.graph.first_token import first_token
-        from toolchain.graph.fp16 import to_half
 
         passes = {"first_token": first_token(model)}
-        nodes = to_half(model)
-        where = f"{resolved.source.name}: {file}"
-        found = parity.check_relative(_parity(resolved, model), where=where, rtol=HALF_RTOL)
-        return {"passes": passes, "float16_nodes": nodes, "parity": found.to_json()}
+        types = to_half_within_range(resolved, model, texts)
+        where = f"{resolved.source.name}: {file} in float16"
+        found = parity.check_relative(_parity(resolved, model, halves=True), where=where, rtol=HALF_RTOL)
+        return {"passes": passes, **types, "parity": found.to_json()}
 
-    return _convert(made, "half", file, change)
+    return _convert(made, "half", file, change, rows=sha256_json(texts))
 
 
 def _cuda(resolved: ResolvedRecipe, made: BundleWriter) -> CudaRecord:
-    file, atol = "model.fp16.cuda.onnx", resolved.recipe.atol
+    file, atol, texts = "model.fp16.cuda.onnx", resolved.recipe.atol, parity_texts(resolved)
 
     def change(model: ir.Model) -> CudaRecord:
+        from toolchain.bundle.typed import to_half_within_range
         from toolchain.graph.cuda import for_cuda
-        from toolchain.graph.fp16 import to_half
 
         where = f"{resolved.source.name}: {file}"
         try:
@@ -164,9 +165,11 @@ def _cuda(resolved: ResolvedRecipe, made: BundleWriter) -> CudaRecord:
             return {"passes": None, "reason": str(why)}
         # Compared before the conversion to float16, because no CPU has the fused operators in float16.
         found = parity.check(_parity(resolved, model), where=where, atol=atol)
-        return {"passes": passes, "float16_nodes": to_half(model), "parity_in_float32": found.to_json()}
+        types = to_half_within_range(resolved, model, texts)
+        record: CudaRecord = {"passes": passes, "parity_in_float32": found.to_json()}
+        return {**record, **types}
 
-    return _convert(made, "cuda", file, change, atol=atol)
+    return _convert(made, "cuda", file, change, atol=atol, rows=sha256_json(texts))
 
 
 def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> CalibrateRecord:
@@ -279,13 +282,13 @@ def _written(folder: Path, calibration: Calibration) -> CalibrateRecord:
 
 
 def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
-    recipe = resolved.recipe
+    recipe, texts = resolved.recipe, parity_texts(resolved)
 
     def run(folder: Path) -> QuantizeRecord:
         from toolchain import graph
         from toolchain.bundle.quantized import quantized_graph
+        from toolchain.bundle.typed import range_texts, to_half_within_range
         from toolchain.graph.cpu import for_cpu
-        from toolchain.graph.fp16 import to_half
         from toolchain.int8.coverage import integer_coverage
         from toolchain.int8.quantize import CPU, TENSORRT
 
@@ -294,18 +297,19 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
         for file, scheme in schemes.items():
             model, view = quantized_graph(folder, scheme, keep=recipe.keep, residual=recipe.residual)
             if scheme is TENSORRT:
-                view["float16_nodes"] = to_half(model)
+                types = to_half_within_range(resolved, model, range_texts(resolved, texts))
+                view = {**view, **types}
             else:
                 view["passes"] = for_cpu(model)
             views[file] = view
             graph.save(model, folder / file)
-        found = _parity(resolved, folder / "model.int8.cpu.onnx")
-        if not found.finite:
-            raise GateError(
-                f"{resolved.source.name}: model.int8.cpu.onnx computes NaN or infinity. Calibrate with more rows."
-            )
-        types = {file: integer_coverage(folder / file) for file in schemes}
-        return {"views": views, "products_on_cpu": types, "parity": found.to_json()}
+        found = {file: _parity(resolved, folder / file, halves=scheme is TENSORRT) for file, scheme in schemes.items()}
+        for file, one in found.items():
+            if not one.finite:
+                raise GateError(f"{resolved.source.name}: {file} computes NaN or infinity. Calibrate with more rows.")
+        covered = {file: integer_coverage(folder / file) for file in schemes}
+        parities = [found[file].to_json() for file in ("model.int8.cpu.onnx", "model.int8.onnx")]
+        return {"views": views, "products_on_cpu": covered, "parity": parities[0], "parity_in_halves": parities[1]}
 
     inputs = {
         "version": STEPS["quantize"].version,
@@ -313,13 +317,17 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
         "ranges": made.artefacts["calibration.json"],
         "keep": recipe.keep,
         "residual": recipe.residual,
+        "rows": sha256_json(texts),
         "tools": versions("onnx-ir", "onnxruntime", "onnxruntime-gpu"),
     }
     return made.step("quantize", inputs, run)
 
 
-def _parity(resolved: ResolvedRecipe, model: Path | ir.Model, *more: Text) -> parity.Parity:
-    """Compare a graph with the checkpoint in PyTorch, both on the CPU, on `parity_texts` and `more`."""
+def _parity(resolved: ResolvedRecipe, model: Path | ir.Model, *more: Text, halves: bool = False) -> parity.Parity:
+    """Compare a graph with the checkpoint in PyTorch, both on the CPU, on `parity_texts` and `more`.
+
+    With `halves`, float16 tensors are rounded to float16, as a GPU computes them.
+    """
     from toolchain import graph
 
     tokens = resolved.encode([*parity_texts(resolved), *more])
@@ -327,7 +335,7 @@ def _parity(resolved: ResolvedRecipe, model: Path | ir.Model, *more: Text) -> pa
     try:
         with (
             open_runtime("torch", resolved.source, device="cpu") as reference,
-            open_runtime("ort", opened, device="cpu") as candidate,
+            open_runtime("ort", opened, device="cpu", halves=halves) as candidate,
         ):
             return parity.compare(reference, candidate, tokens, longest=resolved.max_length)
     except ToolchainError:
@@ -351,8 +359,8 @@ def parity_texts(resolved: ResolvedRecipe) -> list[Text]:
 STEPS: dict[str, Step] = {
     "export": Step(_export, version=3, precisions=("fp32", "fp16", "int8")),
     "cpu": Step(_cpu, version=1, precisions=("fp32",)),
-    "half": Step(_half, version=3, precisions=("fp16",)),
-    "cuda": Step(_cuda, version=3, precisions=("fp16",)),
+    "half": Step(_half, version=4, precisions=("fp16",)),
+    "cuda": Step(_cuda, version=4, precisions=("fp16",)),
     "calibrate": Step(_calibrate, version=4, precisions=("int8",)),
-    "quantize": Step(_quantize, version=6, precisions=("int8",)),
+    "quantize": Step(_quantize, version=7, precisions=("int8",)),
 }

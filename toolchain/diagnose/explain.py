@@ -16,6 +16,8 @@ from toolchain.evaluation.speed_up import speed_up
 from toolchain.evaluation.target import plans
 from toolchain.graph import constant
 from toolchain.graph.first_token import FIRST
+from toolchain.graph.fp16 import MAX
+from toolchain.graph.halves import has_halves
 from toolchain.int8.calibrate import read_calibration, stream_activations
 from toolchain.int8.coverage import FLOAT_GEMMS, INTEGER_GEMMS, conversions, cover, optimised
 from toolchain.int8.sensitivity import decibel, sum_of_squares
@@ -25,6 +27,8 @@ from toolchain.records.explain import (
     ExplainedGemm,
     ExplainedPlan,
     ExplainRecord,
+    Float16Facts,
+    HalfTensor,
     MacShares,
     SpeedUp,
 )
@@ -32,12 +36,16 @@ from toolchain.records.plan import PlanRecord
 from toolchain.records.quantization import ScaleRecord
 from toolchain.roofline.kernel_speed import gemm_ratio, share_of_time
 from toolchain.runtimes import open_runtime
+from toolchain.runtimes.half_range import MARGIN, measure_range
 
 # Share of a tensor's values beyond its range from which it is listed. percentile-99.99 clips this share on purpose.
 CLIPPED = 1e-4
 
 # Below it, the error of a GEMM is more than a sixth of its output.
 LOW_SNR_DB = 15.0
+
+# Float16 tensors that are listed.
+WORST = 10
 
 # A smaller speed-up counts as none: it is within the noise of the clock.
 MIN_SPEED_UP = 1.1
@@ -83,6 +91,7 @@ def explain(probe: ProbeGraph) -> ExplainRecord:
         "share_of_macs": shares,
         "not_finite": activations.not_finite,
         "clipped": activations.clipped,
+        **_float16(model, probe.tokens),
         "scales": _scales(model, probe.calibration),
         "conversions": {"graph": conversions(model), "on_this_cpu": conversions(on_this_cpu)},
         "smoothing_muls": sum(str(node.name).endswith((".residual", ".smooth")) for node in graph.nodes(model, "Mul")),
@@ -206,6 +215,16 @@ def _measure_activations(model: ir.Model, probe: ProbeGraph) -> Activations:
     return Activations(macs, sorted(not_finite), clipped)
 
 
+def _float16(model: ir.Model, tokens: Tokens) -> Float16Facts:
+    """Run the rows and return what float16 has to hold in a graph that has float16 tensors."""
+    if not has_halves(model):
+        return {"float16": [], "large_sums": []}
+    reached = measure_range(model, tokens)
+    worst = sorted(reached.largest.items(), key=lambda item: -item[1])[:WORST]
+    tensors: list[HalfTensor] = [{"tensor": name, "amax": amax, "share": amax / MAX} for name, amax in worst]
+    return {"float16": tensors, "large_sums": reached.large_sums()}
+
+
 def _scales(model: ir.Model, calibration: Path | None) -> list[ScaleRecord]:
     """Return the measured amax and the scale in the graph of each quantized activation, in graph order."""
     ranges = read_calibration(calibration).ranges if calibration else {}
@@ -309,7 +328,7 @@ def _advise_types(record: ExplainRecord) -> list[str]:
 
 
 def _advise_accuracy(record: ExplainRecord) -> list[str]:
-    advice = []
+    advice = _advise_float16(record)
     if record["clipped"] and record["clipped"][0]["share"] > 10 * CLIPPED:
         worst_tensor = record["clipped"][0]
         advice.append(
@@ -322,6 +341,24 @@ def _advise_accuracy(record: ExplainRecord) -> list[str]:
         advice.append(
             f"The error is largest at {worst} ({snr_db[worst]:.0f} dB): smooth with --smooth 0.7 "
             "or --calib-method auto; toolchain tune finds which GEMMs to exclude from INT8."
+        )
+    return advice
+
+
+def _advise_float16(record: ExplainRecord) -> list[str]:
+    advice = []
+    if record["float16"] and record["float16"][0]["share"] > 1 / MARGIN:
+        worst = record["float16"][0]
+        advice.append(
+            f"{worst['tensor']} reaches {worst['amax']:.2g}, and float16 holds up to {MAX:,.0f}: build again with rows "
+            "like these (--data), which keeps such tensors in float32."
+        )
+    if record["large_sums"]:
+        worst_sum = record["large_sums"][0]
+        advice.append(
+            f"{len(record['large_sums'])} GEMMs have integer sums beyond float16 (up to {worst_sum['amax']:,.0f} at "
+            f"{worst_sum['tensor']}). TensorRT-RTX gets them scaled; whether TensorRT stores them as float16 before it "
+            "scales them, only a GPU tells: toolchain accept, toolchain verify --backend trt."
         )
     return advice
 

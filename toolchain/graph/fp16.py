@@ -7,16 +7,20 @@ classification head too: NVIDIA's TensorRT-RTX has no float32 GEMM for Turing. I
 Cast makes the logits float32. A Q node takes either type, and a DQ node returns float16, by the type of its scale.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from toolchain.errors import InputError
 from toolchain.graph import add_initializer, constant, nodes, tidy
 from toolchain.tensors import Array
 
 HALF = ir.DataType.FLOAT16
 FLOAT = ir.DataType.FLOAT
+
+# float16's largest number.
+MAX = float(np.finfo(np.float16).max)
 
 # Types of nodes that always stay in float32.
 FULL_PRECISION = {"Softmax"}
@@ -25,23 +29,22 @@ FULL_PRECISION = {"Softmax"}
 QDQ_OPSET = 19
 
 
-def to_half(model: ir.Model) -> int:
+def to_half(model: ir.Model, beyond: Collection[str] = ()) -> int:
     """Convert the graph in place; return the number of nodes that compute in float16.
 
-    The scales of Q/DQ nodes are rounded to float16 first (round_scales).
-
-    Raises:
-        InputError: a weight is too large for float16.
+    The scales of Q/DQ nodes are rounded to float16 first (round_scales). `beyond` are names of tensors that do not fit
+    float16 (runtimes/half_range.py measures them): the nodes that compute or read one stay in float32, like those that
+    read a constant that does not fit.
     """
     quantized = round_scales(model)
-    kept = _kept_nodes(model)
+    kept = _kept_nodes(model) | _touching(model, {*beyond, *_large_constants(model)})
     casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
     count = 0
     for node in list(model.graph):
         wanted = FLOAT if node in kept else HALF
         if node.op_type == "QuantizeLinear" and node.inputs[0] is not None and node.inputs[0].dtype is not None:
             wanted = node.inputs[0].dtype
-        if not any(_is_float(value) for value in (*node.inputs, *node.outputs)):
+        if not any(_is_float(value) for value in _values(node)):
             continue
         for index, value in enumerate(node.inputs):
             if value is not None and _is_float(value) and value.dtype != wanted:
@@ -96,6 +99,21 @@ def _kept_nodes(model: ir.Model) -> set[ir.Node]:
     return kept | (set(model.graph) - _downstream(model, embeddings) - weights)
 
 
+def _touching(model: ir.Model, tensors: Collection[str]) -> set[ir.Node]:
+    """Return the nodes that compute or read one of these tensors."""
+    return {node for node in model.graph if any(value and value.name in tensors for value in _values(node))}
+
+
+def _values(node: ir.Node) -> tuple[ir.Value | None, ...]:
+    return (*node.inputs, *node.outputs)
+
+
+def _large_constants(model: ir.Model) -> set[str]:
+    """Return the names of the constants with a value beyond float16."""
+    floats = {name: constant(value) for name, value in model.graph.initializers.items() if _is_float(value)}
+    return {name for name, array in floats.items() if array is not None and np.abs(array).max(initial=0) > MAX}
+
+
 def _producer(node: ir.Node) -> ir.Node | None:
     """Return the Add that computes a node's first input, or None."""
     value = node.inputs[0]
@@ -134,11 +152,9 @@ def _typed(
     array = constant(value)
     suffix = "fp16" if wanted is HALF else "fp32"
     if array is not None:
-        if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
-            raise InputError(f"{value.name}: holds a value beyond float16. Build with --precision fp32 or int8.")
         typed = add_initializer(model, f"{value.name}.{suffix}", array.astype(wanted.numpy()))
     else:
-        cast = ir.node("Cast", [value], {"to": int(wanted)}, name=f"{value.name}.to_{suffix}")
+        cast = _converter(model, value, wanted, casts, f"{value.name}.to_{suffix}")
         typed = cast.outputs[0]
         typed.name, typed.dtype, typed.shape = f"{value.name}.{suffix}", wanted, value.shape
         producer = value.producer()
@@ -146,3 +162,22 @@ def _typed(
         model.graph.insert_after(producer, cast)
     casts[value, wanted] = typed
     return typed
+
+
+def _converter(
+    model: ir.Model,
+    value: ir.Value,
+    wanted: ir.DataType,
+    casts: dict[tuple[ir.Value, ir.DataType], ir.Value],
+    name: str,
+) -> ir.Node:
+    """Return a node that computes `value` in the type `wanted`: a Cast, or a DQ node beside the one that makes it.
+
+    A GEMM that reads a Cast of a DQ node would not be in INT8.
+    """
+    producer = value.producer()
+    if producer is None or producer.op_type != "DequantizeLinear" or producer.inputs[1] is None:
+        return ir.node("Cast", [value], {"to": int(wanted)}, name=name)
+    scale = _typed(model, producer.inputs[1], wanted, casts)
+    inputs = [producer.inputs[0], scale, *producer.inputs[2:]]
+    return ir.Node("", "DequantizeLinear", inputs, producer.attributes.values(), name=name)

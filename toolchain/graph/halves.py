@@ -18,6 +18,7 @@ from onnx_ir.passes import common
 
 from toolchain import graph
 from toolchain.graph.fp16 import FLOAT, HALF
+from toolchain.tensors import Array
 
 # Operators whose outputs hold only values of their inputs, which are rounded already.
 MOVES = {
@@ -47,7 +48,11 @@ def file_has_halves(file: Path) -> bool:
     Raises:
         InputError: the file is missing, or it is not an ONNX graph.
     """
-    model = graph.load(file)
+    return has_halves(graph.load(file))
+
+
+def has_halves(model: ir.Model) -> bool:
+    """Return whether a graph has float16 tensors."""
     values = [*model.graph.initializers.values(), *(value for node in model.graph for value in node.outputs)]
     return any(value.dtype is HALF for value in values)
 
@@ -82,6 +87,68 @@ def to_float(model: ir.Model) -> list[ir.Value]:
                 value.dtype = FLOAT
                 computed += [value] if node.op_type not in MOVES else []
     return computed
+
+
+def report_largest(model: ir.Model) -> dict[str, str]:
+    """Make the largest magnitude of each float32 tensor that a node computes an output of the graph, in place.
+
+    Returns:
+        Name of the output, a float32 scalar -> name of the tensor. The graph has no other outputs.
+    """
+    computed = {node.outputs[0]: node for node in model.graph if node.op_type not in MOVES}
+    found = {}
+    outputs = []
+    for value, node in computed.items():
+        if value.dtype is FLOAT and node.op_type != "Constant":
+            outputs.append(_largest(model, value, str(value.name)))
+            found[str(outputs[-1].name)] = str(value.name)
+    model.graph.outputs[:] = outputs
+    return found
+
+
+def report_sums(model: ir.Model) -> dict[str, str]:
+    """Add the largest magnitude of the integer sums of each INT8 GEMM with a scale per channel to the outputs.
+
+    The sum of an element is its value divided by both scales. A kernel that stores the sums as float16 before it
+    scales them has to hold them.
+
+    Returns:
+        Name of the output, a float32 scalar -> name of the GEMM's node.
+    """
+    found = {}
+    for node in list(graph.nodes(model, "MatMul")):
+        scales = [_scale(value) for value in node.inputs]
+        if scales[0] is None or scales[1] is None or max(scales[0].size, scales[1].size) == 1:
+            continue
+        factor = graph.add_initializer(model, f"{node.name}.scales", (scales[0] * scales[1]).astype("float32"))
+        division = ir.node("Div", [node.outputs[0], factor], name=f"{node.name}.sums")
+        division.outputs[0].name, division.outputs[0].dtype = f"{node.name}.sums", FLOAT
+        model.graph.insert_after(node, division)
+        output = _largest(model, division.outputs[0], f"{node.name}.sums")
+        model.graph.outputs.append(output)
+        found[str(output.name)] = str(node.name)
+    return found
+
+
+def _largest(model: ir.Model, value: ir.Value, stem: str) -> ir.Value:
+    """Return the largest magnitude of a value, a scalar."""
+    magnitude = ir.node("Abs", [value], name=f"{stem}.abs")
+    largest = ir.node("ReduceMax", [magnitude.outputs[0]], {"keepdims": 0}, name=f"{stem}.largest")
+    magnitude.outputs[0].name, magnitude.outputs[0].dtype = f"{stem}.abs", FLOAT
+    output = largest.outputs[0]
+    output.name, output.type, output.shape = f"{stem}.largest", ir.TensorType(FLOAT), ir.Shape([])
+    node = value.producer()
+    assert node is not None  # only values that a node computes are measured
+    model.graph.insert_after(node, [magnitude, largest])
+    return output
+
+
+def _scale(value: ir.Value | None) -> Array | None:
+    """Return the scales of a value that is dequantized, None for another."""
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type != "DequantizeLinear":
+        return None
+    return graph.constant(node.inputs[1])
 
 
 def _in_float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:

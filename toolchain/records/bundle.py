@@ -65,26 +65,43 @@ class CpuRecord(TypedDict):
     """Differences from PyTorch."""
 
 
-class HalfRecord(TypedDict):
+class LargeTensor(TypedDict):
+    """A tensor, or the integer sums of a GEMM, with values that do not fit float16, whose largest number is 65,504."""
+
+    tensor: str
+    """Name of the tensor, or of the GEMM's node."""
+    amax: float
+    """Largest magnitude over the rows."""
+
+
+class Float16Record(TypedDict):
+    """The types of a graph in float16 and float32."""
+
+    float16_nodes: NotRequired[int]
+    """Nodes that compute in float16."""
+    beyond_float16: NotRequired[list[LargeTensor]]
+    """Tensors that exceed half of float16's range, largest first: the nodes that compute or read them are in float32.
+    """
+    large_sums: NotRequired[list[LargeTensor]]
+    """INT8 GEMMs whose integer sums exceed float16 before they are scaled, largest first; missing if there are none."""
+
+
+class HalfRecord(Float16Record):
     """Step `half`: `model.onnx` to `model.fp16.onnx`."""
 
     passes: NotRequired[dict[str, int]]
     """Pass -> number of places that it changed."""
-    float16_nodes: int
-    """Nodes that compute in float16."""
     parity: ParityRecord
-    """Differences from PyTorch."""
+    """Differences from PyTorch, with float16 tensors rounded to float16."""
 
 
-class CudaRecord(TypedDict):
+class CudaRecord(Float16Record):
     """Step `cuda`: `model.onnx` to `model.fp16.cuda.onnx`, where its layers can be fused."""
 
     passes: dict[str, int] | None
     """Pass -> number of places that it changed; null if the graph was not made."""
     reason: NotRequired[str]
     """Why the graph was not made."""
-    float16_nodes: NotRequired[int]
-    """Nodes that compute in float16."""
     parity_in_float32: NotRequired[ParityRecord]
     """Differences from PyTorch, of the fused graph before its conversion to float16."""
 
@@ -111,13 +128,11 @@ class QuantizedGemms(TypedDict):
     """GEMMs kept in higher precision, sorted."""
 
 
-class QuantizedView(QuantizedGemms):
+class QuantizedView(QuantizedGemms, Float16Record):
     """One of the two Q/DQ graphs."""
 
     smoothing_muls: int
     """Multiplications that smoothing added because they could not be folded into weights."""
-    float16_nodes: NotRequired[int]
-    """Nodes that compute in float16 (TensorRT)."""
     passes: NotRequired[dict[str, int]]
     """Pass -> number of places that it changed."""
 
@@ -140,6 +155,8 @@ class QuantizeRecord(TypedDict):
     """File -> types of its GEMMs on this CPU."""
     parity: ParityRecord
     """Differences of `model.int8.cpu.onnx` from PyTorch."""
+    parity_in_halves: NotRequired[ParityRecord]
+    """Differences of `model.int8.onnx` from PyTorch, with float16 tensors rounded to float16."""
 
 
 class ViewRecord(TypedDict):

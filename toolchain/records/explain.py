@@ -2,6 +2,7 @@
 
 from typing import NotRequired, TypedDict
 
+from toolchain.records.bundle import LargeTensor
 from toolchain.records.plan import EngineOptions, LayerCounts, ProfileRecord
 from toolchain.records.quantization import ScaleRecord
 
@@ -49,6 +50,22 @@ class ClippedTensor(TypedDict):
     """Its largest value divided by the end of the range."""
 
 
+class HalfTensor(LargeTensor):
+    """A float16 tensor, and how much of float16's range it needs."""
+
+    share: float
+    """Largest magnitude over the rows / 65,504: above 1 it becomes infinite."""
+
+
+class Float16Facts(TypedDict):
+    """What float16 has to hold."""
+
+    float16: list[HalfTensor]
+    """Float16 tensors by their largest magnitude, the ten largest first; empty for a graph without float16."""
+    large_sums: list[LargeTensor]
+    """INT8 GEMMs whose integer sums exceed float16 before they are scaled, largest first."""
+
+
 class ConversionCounts(TypedDict):
     """Nodes that move or convert numbers and compute nothing, by kind."""
 
@@ -76,7 +93,7 @@ class SpeedUp(TypedDict):
     """Whether other processes slowed this machine meanwhile: the speeds are then not reliable."""
 
 
-class ExplainRecord(TypedDict):
+class ExplainRecord(Float16Facts):
     """The output of `toolchain explain --json` for a graph."""
 
     artefact: str

@@ -3,7 +3,7 @@
 from toolchain.cli.show import folded, put
 from toolchain.cli.show.compare import compared
 from toolchain.evaluation.answer import sentence
-from toolchain.records.bundle import BuildRecord, CalibrateRecord, QuantizeRecord
+from toolchain.records.bundle import BuildRecord, CalibrateRecord, Float16Record, QuantizeRecord
 from toolchain.records.plan import PlanRecord
 
 
@@ -32,6 +32,10 @@ def _put_steps(record: BuildRecord) -> None:
     if "export" in record:
         parity = record["export"]["parity"]
         put(f"  model.onnx differs from PyTorch by at most {parity['max_abs_logit_difference']:.1e}")
+    if "half" in record:
+        put(*_beyond("model.fp16.onnx", record["half"]))
+    if "cuda" in record:
+        put(*_beyond("model.fp16.cuda.onnx", record["cuda"]))
     if "calibrate" in record:
         put(*_chosen_method(record["calibrate"]))
     if "quantize" in record:
@@ -40,10 +44,20 @@ def _put_steps(record: BuildRecord) -> None:
         put(*_engine(engine))
 
 
+def _beyond(file: str, record: Float16Record) -> list[str]:
+    """Return a line about the tensors that do not fit float16, or nothing if all do."""
+    beyond = record.get("beyond_float16")
+    if not beyond:
+        return []
+    largest = f"{beyond[0]['tensor']} reaches {beyond[0]['amax']:.2g}"
+    return [f"  {file}: float32 around {len(beyond)} tensors that float16 does not hold ({largest})"]
+
+
 def _quantized(record: QuantizeRecord) -> list[str]:
     """Return the GEMMs that are excluded from INT8, and how many run in integers on this CPU."""
     kept = record["views"]["model.int8.onnx"]["kept"]
     lines = [f"  excluded from INT8: {', '.join(folded(kept))}"] if kept else []
+    lines += _beyond("model.int8.onnx", record["views"]["model.int8.onnx"])
     for file, found in record["products_on_cpu"].items():
         total = found["integer"] + found["float"]
         purpose = "" if ".cpu." in file else ", because the graph is made for GPUs"

@@ -3,12 +3,13 @@
 from rich.table import Table
 
 from toolchain.cli.show import BUSY, folded, put, titled
-from toolchain.records.explain import ClippedTensor, ExplainedGemm, ExplainedPlan, ExplainRecord
+from toolchain.records.explain import ClippedTensor, ExplainedGemm, ExplainedPlan, ExplainRecord, HalfTensor
 
 
 def explained(record: ExplainRecord) -> None:
     """Print the work in integers, the speed, the GEMMs in float and why, errors, clipped tensors, and advice."""
     put(*_summary(record), *_in_float(record["products"]), *_noisy(record["products"]), *_clipped(record["clipped"]))
+    put(*_float16(record["float16"]))
     put(*(f"advice: {line}" for line in record["advice"]))
 
 
@@ -96,6 +97,16 @@ def _clipped(tensors: list[ClippedTensor]) -> list[Table]:
     table = _ranking(title, "tensor", "values beyond the range", "largest / end of the range")
     for one in tensors[:10]:
         table.add_row(one["tensor"], f"{one['share']:.3%}", f"{one['reach']:.1f}")
+    return [table]
+
+
+def _float16(tensors: list[HalfTensor]) -> list[Table]:
+    """Return a table of the float16 tensors with the largest values."""
+    if not tensors:
+        return []
+    table = _ranking("Largest in float16", "tensor", "largest magnitude", "share of 65,504")
+    for one in tensors[:5]:
+        table.add_row(one["tensor"], f"{one['amax']:.3g}", f"{one['share']:.1%}")
     return [table]
 
 

@@ -1,0 +1,96 @@
+"""Tensors beyond float16 are found, and the nodes around them stay in float32, so that no logit is NaN in halves."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from toolchain import graph
+from toolchain.graph.fp16 import to_half
+from toolchain.graph.gemms import linear_layers
+from toolchain.int8.calibrate import calibrate
+from toolchain.int8.quantize import TENSORRT, quantize
+from toolchain.runtimes.half_range import measure_range
+from toolchain.runtimes.ort import open_session
+
+
+def large(file, factor=600):
+    """Return an encoder whose first feed-forward block computes values of about 1e5 and more."""
+    model = graph.load(file)
+    for node in linear_layers(model):
+        if ".layer.0.intermediate." in str(node.name) or ".layer.0.output." in str(node.name):
+            weight = node.inputs[1]
+            weight.const_value = ir.tensor(graph.constant(weight) * np.float32(factor), name=weight.name)
+    return model
+
+
+def typed(model, beyond):
+    to_half(model, [one["tensor"] for one in beyond])
+    return model
+
+
+@pytest.fixture(scope="module")
+def tokens(tokens_of):
+    return tokens_of("bert", 32)
+
+
+def run(model, batch, *, halves=True):
+    return open_session(graph.serialised(model), halves=halves).run(None, batch)[0]
+
+
+def test_magnitudes_are_those_of_onnx_runtime(exported, tokens, probe):
+    model = graph.load(exported["bert"])
+    found = measure_range(model, tokens)
+    assert (found.beyond(), found.sums) == ([], {})
+    norm = str(next(graph.nodes(model, "LayerNormalization")).outputs[0].name)
+    rows = [tokens.batch(np.array([row])) for row in range(len(tokens))]
+    session = open_session(graph.with_outputs(model, [norm]))
+    assert found.largest[norm] == pytest.approx(max(np.abs(session.run(None, row)[0]).max() for row in rows), rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_values_of_1e5_stay_in_float32_and_the_graph_is_right_in_halves(exported, tokens, probe, precision):
+    batch, made = probe("bert"), {}
+    expected = run(large(exported["bert"]), batch, halves=False)
+    for name in ("blind", "ranged"):
+        model = large(exported["bert"])
+        if precision == "int8":
+            quantize(model, calibrate(large(exported["bert"]), tokens, method="minmax"), TENSORRT)
+        beyond = measure_range(model, tokens).beyond()
+        assert beyond[0]["amax"] > 1e5
+        made[name] = typed(model, beyond if name == "ranged" else [])
+    if precision == "fp16":  # ONNX Runtime computes it in float32
+        assert np.isfinite(run(made["blind"], batch, halves=False)).all()
+    assert np.isnan(run(made["blind"], batch)).all()
+    found = run(made["ranged"], batch)
+    evaluated = ReferenceEvaluator(ir.to_proto(made["ranged"])).run(None, batch)[0]
+    tolerance = 0.01 if precision == "fp16" else 0.15
+    for logits in (found, evaluated):
+        assert np.sqrt(np.square(logits - expected).mean()) < tolerance * np.abs(expected).max()
+    norms = [node.outputs[0].dtype for node in graph.nodes(made["ranged"], "LayerNormalization")]
+    in_float = [index for index, dtype in enumerate(norms) if dtype == ir.DataType.FLOAT]
+    assert in_float == [2]  # behind the embeddings, the attention of layer 0, and its feed-forward block
+
+
+def test_an_int8_gemm_beyond_float16_still_reads_integers(exported, tokens):
+    model = large(exported["bert"])
+    quantize(model, calibrate(large(exported["bert"]), tokens, method="minmax"), TENSORRT)
+    typed(model, measure_range(model, tokens).beyond())
+    gemms = linear_layers(graph.load(exported["bert"]))
+    by_name = {str(node.name): node for node in graph.nodes(model, "MatMul")}
+    in_float = [name for name, node in by_name.items() if node.outputs[0].dtype == ir.DataType.FLOAT]
+    assert 0 < len(in_float) < len(gemms)
+    for name in in_float:
+        assert {value.producer().op_type for value in by_name[name].inputs} == {"DequantizeLinear"}
+
+
+def test_the_integer_sums_of_a_gemm_are_those_of_numpy(exported, tokens):
+    model = graph.load(exported["bert"])
+    quantize(model, calibrate(graph.load(exported["bert"]), tokens, method="minmax"), TENSORRT)
+    node = next(node for node in graph.nodes(model, "MatMul") if ".layer.1.output." in str(node.name))
+    left, right = (value.producer().inputs[0] for value in node.inputs)
+    found = measure_range(model, tokens).sums[str(node.name)]
+    session = open_session(graph.with_outputs(model, [str(left.name)]))
+    rows = [session.run(None, tokens.batch(np.array([row])))[0] for row in range(len(tokens))]
+    sums = [np.abs(row.astype(np.int32) @ graph.constant(right).astype(np.int32)).max() for row in rows]
+    assert found == pytest.approx(max(sums), rel=0.01)  # the padded batch may reach a little further
