@@ -151,8 +151,16 @@ def test_statistics_of_an_unknown_model_are_invalid(model, version, words):
     assert caught.value.reason == Reason.INVALID
 
 
-@pytest.mark.parametrize("texts", [[], [("a", "b")], [("a",)] * 65, [("x" * 11,)]])
-def test_texts_of_classify_have_the_same_bounds(texts):
+@pytest.mark.parametrize("texts", [[], [("a", "b")], [("x" * 11,)]])
+def test_texts_of_classify_are_checked(texts):
     ONE.check_texts([("a",)])
     with pytest.raises(RefusedError):
         ONE.check_texts(texts)
+
+
+def test_a_list_of_classify_may_fill_the_queue_and_no_more():
+    most = ONE.limits.max_queue
+    ONE.check_texts([("a",)] * most)
+    with pytest.raises(RefusedError) as refused:
+        ONE.check_texts([("a",)] * (most + 1))
+    assert refused.value.reason.http == 413

@@ -91,11 +91,16 @@ def test_token_ids_and_texts_have_the_same_logits(demo_bundle):
 
 
 def test_classify_returns_labels(demo_bundle):
-    async def scenario(service):
-        return await service.classify([("a fine film, warm and funny",), ("dull and far too long",)])
+    rows = [("a fine film, warm and funny",), ("dull and far too long",)]
 
-    found = serve(demo_bundle, scenario)
+    async def scenario(service):
+        many = await service.classify(rows * service.limits.max_batch)  # more than a batch takes
+        return await service.classify(rows), many
+
+    found, many = serve(demo_bundle, scenario)
     assert [row["label"] for row in found] == ["positive", "negative"]
+    assert [row["label"] for row in many] == ["positive", "negative"] * (len(many) // 2)
+    assert many[-1]["score"] == pytest.approx(found[-1]["score"], abs=1e-3)
 
 
 def test_a_pair_has_two_texts_and_a_regression_one_number(pair_bundle):

@@ -121,12 +121,20 @@ class Checks:
         return self._tokens(ordered, refuse)
 
     def check_texts(self, texts: list[Text]) -> None:
-        """Refuse texts of /classify that do not fit the model.
+        """Refuse texts of /classify that do not fit the model. A list may fill the queue: it runs in several batches.
 
         Raises:
-            RefusedError: too many rows, another number of texts in a row than the model takes, or too long a text.
+            RefusedError: more rows than the queue takes (TOO_LARGE), another number of texts in a row than the model
+                takes, or too long a text.
         """
-        self._check_rows(len(texts), _Refusal(""))
+        most = self.limits.max_queue
+        if len(texts) > most:
+            raise RefusedError(
+                Reason.TOO_LARGE,
+                f"the list has {len(texts)} rows, and a request may have {most}: send several requests",
+            )
+        if not texts:
+            raise RefusedError(Reason.INVALID, "the list is empty: give a text, or a list of texts")
         for text in texts:
             if len(text) != self.texts_per_row:
                 raise RefusedError(

@@ -88,7 +88,7 @@ def test_every_path_but_pages_and_health_needs_the_token(ask):
         assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
     for path in ("/v2", "/metrics", "/v2/models/nope", "/nowhere"):
         assert ask("GET", path, b"", {}, token=TOKEN).status == 401
-    for path in ("/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready"):
+    for path in ("/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready", "/health"):
         assert ask("GET", path, b"", {}, token=TOKEN).status == 200
 
 
@@ -150,6 +150,8 @@ ONE = {"label": "2", "score": 0.75, "scores": {"2": 0.75, "other": 0.25}}
         (1, {"text": ["ab", "ab"]}, [ONE, ONE]),
         (2, {"text": "a", "pair": "b"}, ONE),
         (2, {"text": ["a"], "pair": ["b"]}, [ONE]),
+        (1, {"inputs": "ab"}, ONE),
+        (2, {"inputs": ["a"], "text_pair": ["b"]}, [ONE]),
     ],
 )
 def test_classify_returns_an_object_or_a_list_like_its_input(ask, service, texts, body, expected):
@@ -167,6 +169,7 @@ def test_classify_returns_an_object_or_a_list_like_its_input(ask, service, texts
         (1, {"text": ["a", None]}, "'text' must be"),
         (1, {"text": "a", "pair": "b"}, "'pair' is not allowed"),
         (1, {"text": "a", "txt": "b"}, "unknown key 'txt'"),
+        (1, {"text": "a", "inputs": "b"}, "given under two keys"),
         (2, {"text": "a"}, "'pair' is missing"),
         (2, {"text": ["a", "b"], "pair": ["b"]}, "two lists of the same length"),
         (1, ["a"], "not an object"),

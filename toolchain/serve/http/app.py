@@ -101,6 +101,7 @@ class Application:
         return {
             "/v2/health/live": {"GET": self._live},
             "/v2/health/ready": {"GET": self._ready},
+            "/health": {"GET": self._ready},
             "/": {"GET": _page(pages.load("page.html"))},
             "/docs": {"GET": _page(pages.docs(document))},
             "/openapi.json": {"GET": _constant(json_response(document))},

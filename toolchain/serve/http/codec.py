@@ -28,8 +28,10 @@ JsonObject = dict[str, Any]
 
 LENGTH_HEADER = b"inference-header-content-length"
 
-# Keys of a body of /classify: the text, and the other text of a pair.
+# Keys of a body of /classify: the text, and the other text of a pair. Clients of Hugging Face's servers use the other
+# names.
 CLASSIFY_KEYS = ("text", "pair")
+OTHER_KEYS = {"inputs": "text", "text_pair": "pair"}
 
 # Python type -> Triton's name of the JSON type.
 _JSON_TYPES = {list: "array", dict: "object", str: "string", bool: "boolean", int: "unsigned-integer"}
@@ -174,11 +176,13 @@ def decode_classify(body: bytes, texts_per_row: int) -> tuple[list["Text"], bool
     Raises:
         RefusedError: the body has another form, or it lacks texts that the model takes.
     """
-    record = _load(body)
+    given = _load(body)
+    record = {OTHER_KEYS.get(key, key): value for key, value in given.items()}
     required = CLASSIFY_KEYS[:texts_per_row]
     unknown = [key for key in record if key not in CLASSIFY_KEYS]
-    if unknown:
-        raise _refused(f"unknown key '{unknown[0]}': give {' and '.join(required)}")
+    if unknown or len(record) < len(given):
+        wrong = f"unknown key '{unknown[0]}'" if unknown else "a text is given under two keys"
+        raise _refused(f"{wrong}: give {' and '.join(required)}")
     if "pair" in record and "pair" not in required:
         raise _refused("'pair' is not allowed: this model takes one text")
     columns = [_texts(record, key) for key in required]

@@ -59,7 +59,8 @@ def _classify() -> OpenApi:
     example = {"label": "positive", "score": 0.98, "scores": {"negative": 0.02, "positive": 0.98}}
     return {
         "summary": "Classify one text or several",
-        "description": "The response to a list is a list. A model for pairs takes the second text as `pair`.",
+        "description": "The response to a list is a list. A model for pairs takes the second text as pair. The names "
+        "inputs and text_pair of Hugging Face's servers are accepted too.",
         "requestBody": _json(_schema("Texts"), examples),
         "responses": {
             "200": {"description": "The label and its score.", **_json(response, {"one": example})},
@@ -128,7 +129,7 @@ def _array(items: Any, **more: Any) -> OpenApi:
 def _schemas(limits: "Limits") -> OpenApi:
     """Return the named schemas. Code generators use the names as class names, so the names are public."""
     text = {"type": "string", "maxLength": limits.max_characters}
-    texts = {"anyOf": [text, _array(text, minItems=1, maxItems=limits.max_batch)]}
+    texts = {"anyOf": [text, _array(text, minItems=1, maxItems=limits.max_queue)]}
     shape = _array({"type": "integer", "minimum": 1}, minItems=1, maxItems=2)
     datatype, parameters = {"enum": list(NUMPY)}, {"type": "object"}
     value = {"type": ["string", "number", "boolean"]}
