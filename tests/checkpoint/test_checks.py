@@ -90,6 +90,7 @@ def test_labels_of_tokens_are_refused_where_no_architecture_is_named(tmp_path: P
     [
         ({"num_labels": 3}, "num_labels is 3, and id2label names 2"),
         ({"id2label": {"1": "a", "2": "b"}}, "Its keys must be 0, 1, 2"),
+        ({"label2id": {"positive": 0, "negative": 1}}, "label2id says that positive is 0, and id2label that it is 1"),
         ({"problem_type": "multi_label_classification"}, "several labels per row"),
         ({"problem_type": "regression"}, "problem_type is regression with 2 outputs"),
         ({"id2label": {"0": "a"}, "problem_type": "single_label_classification"}, "with one label"),
@@ -99,6 +100,11 @@ def test_labels_of_tokens_are_refused_where_no_architecture_is_named(tmp_path: P
 def test_a_config_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str, bert: Path) -> None:
     with pytest.raises(InputError, match=message):
         find_model(str(edit(bert, **changes)))
+
+
+@pytest.mark.parametrize("label2id", [{"LABEL_0": 0, "LABEL_1": 1}, {}, {"negative": "0"}])
+def test_a_label2id_that_says_nothing_else_is_taken(label2id: dict[str, Any], bert: Path) -> None:
+    find_model(str(edit(bert, label2id=label2id)))
 
 
 @pytest.mark.parametrize(
@@ -115,6 +121,17 @@ def test_weights_that_would_not_be_used_are_named(name: str, remedy: str, bert: 
     with pytest.raises(InputError, match=rf"would not use 1 of its weights \({name}\).*{remedy}"):
         load_model(find_model(str(folder)))
     load_model(find_model(str(folder), ignore_unused=f"nothing, {name.rpartition('.')[0]}.*"))
+
+
+def test_the_option_is_one_of_build_and_eval(bert: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    from toolchain.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    rewrite_weights(bert, lambda weights: weights.update({"lm_head.weight": torch.ones(3, 3)}))
+    command = ["build", "-m", str(bert), "--task", "sst2", "--precision", "fp32", "--dry-run"]
+    assert main(command) == 1
+    assert "would not use 1 of its weights (lm_head.weight)" in capsys.readouterr().err
+    assert main([*command, "--ignore-unused", "lm_head.*"]) == 0
 
 
 def test_the_pooler_that_a_class_never_used_is_taken(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_a_stray_id_is_said_and_not_refused(tmp_path: Path, caplog: Any) -> None
 
 
 def test_a_model_that_counts_end_tokens_over_the_batch_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="depends on the other texts of a batch"):
+    with pytest.raises(InputError, match="bart counts end tokens over a whole batch"):
         read(make(tmp_path / "model", "Bart"))
 
 
@@ -192,6 +192,11 @@ def test_outputs_that_are_not_one_logit_for_each_label_are_refused(
     monkeypatch.setattr(facts, "load_model", lambda source: Other(new_model("Bert")))
     with pytest.raises(InputError, match=message):
         read(folder)
+
+
+def test_a_config_that_asks_for_tuples_is_taken(tmp_path: Path) -> None:
+    folder = make(tmp_path / "model", "Bert")
+    assert read(edit(folder, return_dict=False)) == read(edit(folder, return_dict=None))
 
 
 def test_names_are_those_that_transformers_reads(tmp_path: Path) -> None:

@@ -85,6 +85,9 @@ def test_default_max_length_is_128_or_the_models_limit(tiny: ModuleType, tiny_ro
     assert choose_max_length(find(tiny_roberta), None) == 128
     short = tiny.make_checkpoint(tmp_path / "short", max_position_embeddings=64)
     assert choose_max_length(find(short), None) == 64
+    tokens = json.loads((short / "tokenizer_config.json").read_text()) | {"model_max_length": 48}
+    (short / "tokenizer_config.json").write_text(json.dumps(tokens))
+    assert [choose_max_length(find(short), asked) for asked in (None, 60)] == [48, 60]
 
 
 def test_roberta_has_512_positions_of_514(tiny_roberta: Path) -> None:

@@ -122,6 +122,13 @@ def check_config(folder: Path, config: dict[str, Any]) -> None:  # config.json o
             f"{file}: num_labels is {number}, and id2label names {len(named)}. Name every class in id2label, and "
             "remove num_labels."
         )
+    by_name = {str(name): int(index) for index, name in named.items()}
+    for name, index in (config.get("label2id") or {}).items():
+        if str(index) != str(by_name.get(str(name), index)):
+            raise InputError(
+                f"{file}: label2id says that {name} is {index}, and id2label that it is {by_name[str(name)]}. "
+                "Find out which one is right, and fix the other."
+            )
     count = len(named) or (2 if number is None else number)
     if problem == "multi_label_classification":
         raise InputError(f"{folder}: the model gives several labels per row. Choose a model with one label per row.")

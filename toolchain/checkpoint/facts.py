@@ -276,9 +276,14 @@ def _needs_equal_length(source: Source, model: "torch.nn.Module", tokens: Tokens
     if differs(logits(tokens.batch(np.array([0]))), alone[:1]):
         raise InputError(f"{source.folder}: the model gives the same text other answers each time. Choose another one.")
     beside = np.concatenate([logits(batch)[:1] for batch in _in_company(tokens)])
-    if differs(beside, alone) or _breaks_beside_an_end(model, tokens):
+    if differs(beside, alone):
         raise InputError(
             f"{source.folder}: the model's answer for a text depends on the other texts of a batch. Choose another one."
+        )
+    if _breaks_beside_an_end(model, tokens):
+        raise InputError(
+            f"{source.folder}: {source.type} counts end tokens over a whole batch, so a text that contains one would "
+            "fail or change the other texts of its batch. Choose an encoder."
         )
     length = int(tokens.lengths.max()) + 3
     padded = logits(tokens.batch(np.arange(len(tokens)), length=min(length, longest or length)))

@@ -214,6 +214,7 @@ def load_model(source: Source, *, attention: str | None = None) -> "PreTrainedMo
         unused=_trained(model, info["unexpected_keys"]),
         ignored=source.ignore_unused,
     )
+    model.config.return_dict = True  # whatever config.json says, because the logits are read by name
     return model.eval()
 
 
@@ -297,7 +298,7 @@ def tokenizer_files(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> list[
 
 
 def choose_max_length(source: Source, asked: int | None) -> int:
-    """Return the truncation length in tokens: `asked`, or else 128 or the model's limit if that is less.
+    """Return the truncation length in tokens: `asked`, or else 128, or the model's or the tokenizer's limit if less.
 
     Raises:
         UsageError: the model has fewer positions than `asked`.
@@ -305,7 +306,7 @@ def choose_max_length(source: Source, asked: int | None) -> int:
     positions = source.facts.longest
     if positions is not None and asked is not None and asked > positions:
         raise UsageError(f"--max-length {asked}: {source.name} has {positions} positions. Give {positions} or less.")
-    return asked or min(DEFAULT_MAX_LENGTH, positions or DEFAULT_MAX_LENGTH)
+    return asked or min(DEFAULT_MAX_LENGTH, positions or DEFAULT_MAX_LENGTH, int(source.tokenizer.model_max_length))
 
 
 def cause(error: BaseException) -> str:

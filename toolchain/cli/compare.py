@@ -40,6 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             "cuda_graphs",
             "allow_pickle",
             "trust_remote_code",
+            "ignore_unused",
             "seed",
         ),
     )

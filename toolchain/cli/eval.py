@@ -31,6 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             "seed",
             "allow_pickle",
             "trust_remote_code",
+            "ignore_unused",
             *ENERGY,
             *MLPERF,
         ),

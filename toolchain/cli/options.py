@@ -28,6 +28,7 @@ MODEL = (
     "seed",
     "allow_pickle",
     "trust_remote_code",
+    "ignore_unused",
     "force",
     "dry_run",
     "atol",
