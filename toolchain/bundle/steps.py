@@ -331,7 +331,7 @@ def _parity(resolved: ResolvedRecipe, model: Path | ir.Model, *more: Text, halve
     from toolchain import graph
 
     tokens = resolved.encode([*parity_texts(resolved), *more])
-    opened = model if isinstance(model, Path) else graph.serialised(model)
+    opened = model if isinstance(model, Path) else graph.message(model)
     try:
         with (
             open_runtime("torch", resolved.source, device="cpu") as reference,

@@ -4,7 +4,7 @@ A pass takes an `onnx_ir.Model`, changes it in place and returns the number of p
 write a module here with one function, and call it where it belongs: `clean.PASSES` for a pass that keeps every value.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,38 +13,97 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from toolchain.errors import InputError
+from toolchain.files import sha256_file
 from toolchain.tensors import Array
 
 # A protobuf message holds less than 2 GiB; 1 MiB of it is left for the nodes.
 MAX_BYTES = 2**31 - 2**20
 
+# Weights of at most this number of bytes stay beside the nodes, also if the others do not.
+LEAST_OUTSIDE = 1024
+
+# Key of a graph's metadata with the digest of the file of its weights.
+WEIGHTS_SHA256 = "weights_sha256"
+
+# The place of weights that a `Message` lacks; it is never opened.
+WEIGHTS = "weights"
+
 
 def load(path: Path | bytes) -> ir.Model:
-    """Read an ONNX file, or an ONNX message.
+    """Read an ONNX file with its weights, or an ONNX message. Weights in a file of their own are read when needed.
 
     Raises:
-        InputError: the file is missing, or it is not an ONNX graph.
+        InputError: the file is missing, it is not an ONNX graph, or the file of its weights is missing, too short or
+            outside the folder.
     """
     if isinstance(path, bytes):
-        return ir.from_proto(onnx.load_model_from_string(path))
+        model = ir.from_proto(onnx.load_model_from_string(path))
+        for name, array in getattr(path, "weights", {}).items():
+            model.graph.initializers[name].const_value = ir.tensor(array, name=name)
+        return model
     try:
-        return ir.load(path)
+        model = ir.load(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file. Give an ONNX graph.") from None
     except Exception as error:  # protobuf does not export the class of its DecodeError
         raise InputError(f"{path}: not an ONNX graph ({type(error).__name__}). Build it again.") from error
+    for tensor in _outside(model):
+        _check_outside(path, tensor)
+    return model
 
 
 def save(model: ir.Model, path: Path) -> None:
-    """Write a graph as one file.
+    """Write a graph. Weights that do not fit into its file, beside the nodes, are written to `data_file(path)`.
+
+    The graph then holds the digest of that file, so that a digest of the graph is one of the weights too.
+    """
+    if _size(model) <= MAX_BYTES:
+        _read_outside(model.graph.initializers.values())
+        ir.save(model, path)
+        return
+    data = data_file(path)
+    ir.save(model, path, external_data=data.name)
+    written = ir.load(path)
+    written.metadata_props[WEIGHTS_SHA256] = sha256_file(data)
+    ir.save(written, path)
+
+
+def data_file(path: Path) -> Path:
+    """Return the file of the weights of a graph that is too large for one file."""
+    return path.with_name(f"{path.name}.data")
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files of a graph: its own, and those of weights that it names.
 
     Raises:
-        InputError: the graph is larger than one ONNX file can be.
+        InputError: see `load`.
     """
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    if size > MAX_BYTES:
-        raise InputError(f"{path.name}: {size / 1e9:.1f} GB, and one ONNX file holds 2 GB. Choose a smaller model.")
-    ir.save(model, path)
+    names = dict.fromkeys(str(tensor.location) for tensor in _outside(load(path)))
+    return [path, *(path.parent / name for name in names)]
+
+
+def _size(model: ir.Model) -> int:
+    """Return the bytes of a graph's weights."""
+    return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+
+
+def _outside(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+    """Yield the weights that are in a file of their own."""
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            yield value.const_value
+
+
+def _check_outside(path: Path, tensor: ir.ExternalTensor) -> None:
+    place = Path(tensor.location)
+    file = path.parent / place
+    if place.is_absolute() or ".." in place.parts:
+        raise InputError(f"{path}: its weights are in {place}, outside its folder. Get the graph again from its maker.")
+    if not file.is_file():
+        raise InputError(f"{path}: its weights are in {place}, which is missing. Copy both files, or build it again.")
+    if file.stat().st_size < (tensor.offset or 0) + (tensor.length or 0):
+        raise InputError(f"{path}: its weights in {place} are cut off. Copy the file again, or build it again.")
 
 
 def constant(value: ir.Value | None) -> Array | None:
@@ -80,17 +139,68 @@ def tidy(model: ir.Model) -> int:
     return int(passes(model).modified)
 
 
-def with_outputs(model: ir.Model, names: list[str]) -> bytes:
-    """Return the graph as an ONNX message whose only outputs are the named tensors. The model stays unchanged."""
+class Message(bytes):
+    """A graph as an ONNX message, without the weights that do not fit into it: name -> array, in `weights`."""
+
+    weights: dict[str, Array]
+
+
+def with_outputs(model: ir.Model, names: list[str]) -> Message:
+    """Return the graph as a message whose only outputs are the named tensors. The model stays unchanged."""
     values = {str(value.name): value for node in model.graph for value in node.outputs}
     kept = list(model.graph.outputs)
     model.graph.outputs[:] = [values[name] for name in names]
     try:
-        return serialised(model)
+        return message(model)
     finally:
         model.graph.outputs[:] = kept
 
 
+def message(model: ir.Model) -> Message:
+    """Return the graph in memory as ONNX Runtime opens it, of any size. The model stays unchanged."""
+    if _size(model) <= MAX_BYTES:
+        small = Message(serialised(model))
+        small.weights = {}
+        return small
+    large = {name: value for name, value in model.graph.initializers.items() if _is_large(value)}
+    _read_outside(value for name, value in model.graph.initializers.items() if name not in large)
+    tensors = {name: value.const_value for name, value in large.items()}
+    try:
+        for name, value in large.items():
+            tensor = value.const_value
+            assert tensor is not None
+            place = {"location": WEIGHTS, "offset": 0, "length": tensor.nbytes, "base_dir": ""}
+            value.const_value = ir.ExternalTensor(**place, dtype=tensor.dtype, shape=tensor.shape, name=name)  # type: ignore[arg-type]
+        made = Message(ir.to_proto(model).SerializeToString())
+    finally:
+        for name, value in large.items():
+            value.const_value = tensors[name]
+    made.weights = {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
+    return made
+
+
+def _read_outside(values: Iterable[ir.Value]) -> None:
+    """Read weights that are in a file of their own into memory."""
+    for value in values:
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
+
+
+def _is_large(value: ir.Value) -> bool:
+    """Return whether a message is to have a weight's place alone. Small ones stay: shapes may follow from them."""
+    return value.const_value is not None and value.const_value.nbytes > LEAST_OUTSIDE
+
+
 def serialised(model: ir.Model) -> bytes:
-    """Return the graph as one ONNX message."""
+    """Return the graph as one ONNX message.
+
+    Raises:
+        InputError: the graph is larger than one message can be.
+    """
+    if (size := _size(model)) > MAX_BYTES:
+        raise InputError(
+            f"{model.graph.name or 'graph'}: {size / 1e9:.1f} GB, and one message holds 2 GB. Build with --precision "
+            "fp16 or int8, or run it with ONNX Runtime."
+        )
+    _read_outside(model.graph.initializers.values())
     return bytes(ir.to_proto(model).SerializeToString())

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolchain.checkpoint.tokenize import Tokens, batches
-from toolchain.graph import serialised
+from toolchain.graph import message
 from toolchain.runtimes.batched import DEFAULT_SLOTS, logits_of
 from toolchain.runtimes.distance import Distance, Logits, distance
 from toolchain.runtimes.ort import open_ort
@@ -45,7 +45,7 @@ class Holdout:
         """
         logits, count = np.empty_like(self.reference), len(self.tokens)
         seen = np.empty(0, np.int64)
-        with open_ort(serialised(model), device="cpu") as infer:
+        with open_ort(message(model), device="cpu") as infer:
             for rows in batches(self.tokens, max_slots=DEFAULT_SLOTS):
                 logits[rows] = infer(self.tokens.batch(rows))
                 seen = np.concatenate([seen, rows])

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from toolchain.checkpoint.ragged import Indices
 from toolchain.checkpoint.tokenize import Encode, Tokens, batches
 from toolchain.data.rows import Text
-from toolchain.graph import serialised
+from toolchain.graph import message
 from toolchain.progress import Advance
 from toolchain.runtimes.distance import Logits
 from toolchain.runtimes.ort import open_ort
@@ -115,5 +115,5 @@ def _prepared(encode: Encode, texts: list[Text]) -> Tokens:
 
 def logits_of(model: ir.Model, tokens: Tokens) -> Logits:
     """Return the logits of a graph in memory, computed by ONNX Runtime on the CPU: float32 [rows, classes]."""
-    with open_ort(serialised(model), device="cpu") as infer:
+    with open_ort(message(model), device="cpu") as infer:
         return run(infer, tokens).logits

@@ -37,6 +37,9 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # Runtime makes the weights uint8 too, whose kernel is exact. It ignores the entry where all its kernels are exact.
 EXACT_SUMS = "session.x64quantprecision"
 
+# With this entry the weights of an optimised graph are written to a file of their own.
+OPTIMISED_WEIGHTS = "session.optimized_model_external_initializers_file_name"
+
 # With this entry Q/DQ nodes stay float operators.
 FLOAT_QDQ = "session.disable_quant_qdq"
 
@@ -120,7 +123,7 @@ def open_session(
     if not spin:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     if optimised:
-        options.optimized_model_filepath = str(optimised)
+        _write_optimised(model, options, optimised)
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     if place == "cpu" and (halves or is_half_qdq(model)):
@@ -135,10 +138,18 @@ def open_session(
     return session
 
 
-def _in_halves(model: Path | bytes) -> bytes:
+def _in_halves(model: Path | bytes) -> graph.Message:
     loaded = graph.load(model)
     in_halves(loaded)
-    return graph.serialised(loaded)
+    return graph.message(loaded)
+
+
+def _write_optimised(model: Path | bytes, options: Any, file: Path) -> None:
+    """Let the session write its optimised graph to a file, and its weights beside it if the model's are so."""
+    options.optimized_model_filepath = str(file)
+    outside = getattr(model, "weights", {}) if isinstance(model, bytes) else graph.files_of(model)[1:]
+    if outside:
+        options.add_session_config_entry(OPTIMISED_WEIGHTS, graph.data_file(file).name)
 
 
 def _load(model: Path | bytes, options: Any, provider: Any) -> Any:
@@ -149,8 +160,12 @@ def _load(model: Path | bytes, options: Any, provider: Any) -> Any:
     """
     ort = import_onnxruntime()
     source = model if isinstance(model, bytes) else str(model)
+    weights = getattr(model, "weights", {})
+    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+    if values:
+        options.add_external_initializers(list(weights), values)
     try:
-        return ort.InferenceSession(source, options, providers=[provider])
+        return _keeping(ort.InferenceSession(source, options, providers=[provider]), values)
     except Exception as error:  # onnxruntime raises classes of its own binding, with no common base
         failed = InputError(f"{_name(model)}: ONNX Runtime cannot load it: {first_line(error)}. Build it again.")
         failed.__cause__ = error
@@ -159,12 +174,18 @@ def _load(model: Path | bytes, options: Any, provider: Any) -> Any:
     # ONNX Runtime 1.31 fails to make the weights of Q/DQ nodes uint8. Its float operators are exact as well.
     options.add_session_config_entry(FLOAT_QDQ, "1")
     try:
-        session = ort.InferenceSession(source, options, providers=[provider])
+        session = _keeping(ort.InferenceSession(source, options, providers=[provider]), values)
     except Exception:  # the graph itself is at fault, so the first error says why
         raise failed from failed.__cause__
     # A graph in memory is one of the many that `auto` and `tune` compare, and nobody waits for its speed.
     level = logging.DEBUG if isinstance(model, bytes) else logging.WARNING
     log.log(level, "%s: runs in float32, because it does not load with exact INT8 kernels on this CPU.", _name(model))
+    return session
+
+
+def _keeping(session: Any, values: list[Any]) -> Any:
+    """Return the session, which from now on keeps weights alive that it reads in their own place."""
+    session.weights = values
     return session
 
 

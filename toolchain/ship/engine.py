@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from toolchain import graph
 from toolchain.bundle import Bundle
 from toolchain.engine.plan import is_plan, read_record, rebuild
 from toolchain.engine.shapes import Profile
@@ -99,7 +100,16 @@ def _graph(bundle: Bundle, backend: Backend, options: Options) -> Engine:
     length = bundle.manifest["max_length"]
     buckets = (*(bucket for bucket in BUCKETS if bucket < length), length)
     config = {"backend": {"ort": "onnxruntime"}.get(backend, backend), "instance_group": [{"kind": kind}]}
-    return Engine(backend, {"model.onnx": file}, inputs, outputs, buckets, DEFAULT_BATCH, config)
+    _, *weights = graph.files_of(file)  # the graph names them, so they keep their names
+    return Engine(
+        backend,
+        {"model.onnx": file, **{one.name: one for one in weights}},
+        inputs,
+        outputs,
+        buckets,
+        DEFAULT_BATCH,
+        config,
+    )
 
 
 def _planned(bundle: Bundle, names: list[str], options: Options) -> Engine:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from toolchain.evaluation.target import Target
+from toolchain.graph import data_file
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.device import cpu_threads
 from toolchain.tensors import Infer
@@ -52,7 +53,8 @@ def find_engines(target: Target, instances: int | None) -> Iterator[Engines]:
         yield Engines([opened] * (instances or 1))
         return
     assert isinstance(target.model, Path)
-    small, processors = target.model.stat().st_size < SMALL_BYTES, cpu_threads()
+    files = [file for file in (target.model, data_file(target.model)) if file.exists()]
+    small, processors = sum(file.stat().st_size for file in files) < SMALL_BYTES, cpu_threads()
     count = instances or min(MAX_INSTANCES, processors)
     threads = 1 if small else max(1, processors // count)
     with opened(threads=threads, spin=False) as shared:
