@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolchain.energy.power import measure as measure_energy
-from toolchain.errors import MachineError
+from toolchain.errors import MachineError, UsageError
 from toolchain.recipe import ENGINE, Recipe
 from toolchain.recipe.options import RecipeValues, joined
 
@@ -52,11 +52,12 @@ def build(
         print(built["bundle"])
 
     Args:
-        source: a recipe (*.toml), or a bundle to build again with changes.
+        source: a recipe (*.toml), the folder of a checkpoint, or a bundle to build again with changes.
         model: a hub id, the folder of a checkpoint, or "demo".
-        task: a GLUE task, "demo", "custom" (with `text_column` and `label_column`), or a TOML file.
+        task: a GLUE task, "demo" (the default for the model "demo"), "custom" (with `text_column` and `label_column`),
+            or a TOML file.
         data: folder with train.* and validation.*; by default GLUE from the hub.
-        precision: "fp32", "fp16" or "int8".
+        precision: "fp32", "fp16" or "int8"; by default fp16 with a GPU and int8 without.
         backend: "trt" requires an engine for this machine; by default one is built where that is possible.
         output: the bundle's folder; by default engines/build/<model>-<task>-<precision>.
         max_drop: the largest drop of the task's metric that is allowed, in points (1/100).
@@ -90,12 +91,14 @@ def run_build(
     Raises:
         ToolchainError: see errors.py.
     """
+    from toolchain.bundle import MANIFEST, open_bundle
     from toolchain.bundle import build as bundles
-    from toolchain.bundle import open_bundle
     from toolchain.diagnose.gate import gate
     from toolchain.evaluation.target import recorded
 
     steps: tuple[str, ...] | None = goal or None
+    if bundle and bundle.is_dir() and not (bundle / MANIFEST).exists():
+        values, bundle = _of_checkpoint(bundle, values), None
     if bundle:
         opened = open_bundle(bundle, check_files=not values.get("force"))
         recipe = recorded(opened, values)
@@ -113,6 +116,17 @@ def run_build(
             log.warning("%s: not part of the gate, which its GPU alone can run: eval --backend trt-rtx", one["file"])
         done["gate"], done["deploy"] = gate(Path(done["bundle"]), recipe, engines=engines, tell=log.info)
     return done, recipe
+
+
+def _of_checkpoint(folder: Path, values: RecipeValues) -> RecipeValues:
+    """Return the keys of a recipe for the checkpoint in a folder.
+
+    Raises:
+        UsageError: they name a model already.
+    """
+    if values.get("model"):
+        raise UsageError(f"{folder}: not a bundle, and --model {values['model']} is given too. Leave one of them out.")
+    return {**values, "model": str(folder)}
 
 
 def _asks_for_engine_only(values: RecipeValues) -> bool:

@@ -57,6 +57,30 @@ def test_json_is_the_whole_of_stdout(built, tiny_distilbert, sentences):
     assert json.loads(done.stdout)["up_to_date"]
 
 
+def test_a_checkpoints_folder_is_what_is_built_and_is_no_bundle(
+    tiny_distilbert, sentences, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    given = [str(tiny_distilbert), "--data", str(sentences), "--dry-run", "--json"]
+    assert main(["build", *given]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["bundle"], said["precision"]) == ("engines/build/distilbert-sst2-int8", "int8")
+    assert main(["build", *given, "-m", "demo"]) == 2
+    assert "not a bundle, and --model demo is given too" in capsys.readouterr().err
+    assert main(["eval", str(tiny_distilbert)]) == 1
+    assert "a checkpoint, and not a bundle. Build one of it: toolchain build" in capsys.readouterr().err
+
+
+def test_int8_by_default_needs_rows_and_says_so_before_the_export(tiny_distilbert, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["build", "-m", str(tiny_distilbert)]) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--data DIR; --precision fp16 needs none" in line
+    assert main(["build", "-m", str(tiny_distilbert), "--precision", "int8"]) == 4
+    assert "--precision fp16" not in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_second_build_prints_that_nothing_was_done(built, tiny_distilbert, sentences):
     done = run(
         "build", "-m", tiny_distilbert, "--data", sentences, "--precision", "int8", "--calib-samples", "20", cwd=built
@@ -226,7 +250,7 @@ def test_calibrate_of_a_bundle_redoes_the_steps_that_follow(built, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--max-length", "64"], "was built with 128"), (["-m", "demo"], "demo-sst2-fp16: not built yet")],
+    [(["--max-length", "64"], "was built with 128"), (["-m", "demo"], "demo-demo-int8: not built yet")],
 )
 def test_an_option_that_the_bundle_fixes_is_refused(built, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(built)

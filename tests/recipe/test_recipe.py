@@ -29,7 +29,7 @@ def test_defaults_are_allowed_values() -> None:
 def test_flag_wins_over_set_wins_over_file_wins_over_default(file: Path) -> None:
     values = Recipe.values({"calib_samples": 300, "model": None}, sets=["calib-samples=200", "seed=8"], file=file)
     made = Recipe.make(values)
-    assert (made.calib_samples, made.seed, made.precision, made.calib_method) == (300, 8, "int8", "entropy")
+    assert (made.calib_samples, made.seed, made.precision, made.range_method) == (300, 8, "int8", "entropy")
 
 
 def test_values_are_only_what_was_given(file: Path) -> None:

@@ -60,9 +60,9 @@ def test_a_step_is_one_line(monkeypatch, tiny_distilbert, sentences, tmp_path, b
 
         return made.step("size", {"version": STEPS["size"].version, "graph": made.artefacts["model.onnx"]}, run)
 
+    begun("fp32", tmp_path / "b")
     monkeypatch.setitem(STEPS, "size", Step(count, version=1, precisions=("fp32",)))
     recipe = Recipe(model=str(tiny_distilbert), data=str(sentences), precision="fp32", output=str(tmp_path / "b"))
-    begun("fp32", tmp_path / "b")
     assert build(recipe, engine=False)["done"] == ["size"]
     assert open_bundle(tmp_path / "b").manifest["steps"]["size"]["files"] == ["size.txt"]
     assert build(recipe, engine=False)["up_to_date"]

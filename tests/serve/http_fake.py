@@ -14,6 +14,7 @@ import uvloop
 from toolchain.serve.checks import Checks, check_model
 from toolchain.serve.counters import Counters
 from toolchain.serve.http.app import Application
+from toolchain.serve.http.openapi import ANY_MODEL, Shown
 from toolchain.serve.http.server import HttpServer
 from toolchain.serve.limits import Limits
 from toolchain.serve.listener import bind
@@ -30,6 +31,7 @@ class FakeService:
     ready: bool = True
     alive: bool = True
     texts_per_row: int = 1
+    shown: Shown = ANY_MODEL
     limits: Limits = field(default_factory=Limits)
     seen: list[InferRequest] = field(default_factory=list)
     failure: Exception | None = None

@@ -232,6 +232,7 @@ def _kept_recipe(resolved: ResolvedRecipe) -> dict[str, Any]:  # values of optio
     fields = dataclasses.asdict(resolved.recipe)
     paths = ["model", "data", "calib_data", "calibration"]
     kept = {key: value for key, value in fields.items() if value is not None and key not in TRANSIENT}
+    kept["calib_method"] = resolved.recipe.range_method  # a later gate of the bundle must not change its ranges
     if resolved.recipe.gives_cache:
         del kept["calibration"]  # it belongs to the engine, as does its calibrator
     if (

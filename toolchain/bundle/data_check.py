@@ -6,6 +6,7 @@ from toolchain.bundle.resolved_recipe import ResolvedRecipe, find_overlap
 from toolchain.data.labels import check_texts, read_labels
 from toolchain.data.rows import Rows
 from toolchain.data.tables import MissingSplitError
+from toolchain.errors import ToolchainError
 from toolchain.records.calibration import OverlapRecord
 
 log = logging.getLogger(__name__)
@@ -31,9 +32,20 @@ def check_data(resolved: ResolvedRecipe) -> None:
     if recipe.max_drop is not None:
         read_labels(resolved.rows(recipe.split), resolved.task, resolved.source.labels)
     if "calibrate" in resolved.steps and (not recipe.calibration or recipe.gives_cache):
-        _ = resolved.holdout_rows if recipe.calib_method == "auto" else resolved.calibration_rows
+        _read_calibration_rows(resolved)
         overlap = resolved.overlap
         warn_of_overlap(overlap, resolved, left_out=True)
+
+
+def _read_calibration_rows(resolved: ResolvedRecipe) -> None:
+    recipe = resolved.recipe
+    try:
+        _ = resolved.holdout_rows if recipe.range_method == "auto" else resolved.calibration_rows
+    except ToolchainError as error:
+        if recipe.precision:
+            raise
+        text = f"{error} INT8, the default without a GPU, needs rows to calibrate with: --data DIR"
+        raise type(error)(f"{text}; --precision fp16 needs none.") from error
 
 
 def _check_splits(resolved: ResolvedRecipe) -> None:

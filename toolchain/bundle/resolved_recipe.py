@@ -22,7 +22,9 @@ from toolchain.data.tables import MissingSplitError
 from toolchain.data.tasks import Task, load_task, task_from
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.recipe import ATTENTIONS, DEFAULT_MODEL, Reading, Recipe
+from toolchain.recipe.tables import BACKENDS
 from toolchain.records.calibration import OverlapRecord
+from toolchain.runtimes.environment import gpu_facts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -187,7 +189,7 @@ class ResolvedRecipe:
             InputError: see `train_rows`.
         """
         rows, count = self.train_rows, self.recipe.calib_samples
-        if self.recipe.calib_method == "auto":
+        if self.recipe.range_method == "auto":
             count = min(count, len(rows) - len(rows) // HOLDOUT_SHARE)
         return rows.sample(count, seed=self.recipe.seed)
 
@@ -240,7 +242,7 @@ def resolve(recipe: Recipe, steps: Collection[str] | None = None) -> ResolvedRec
         UsageError: a name is unknown, or no bundle can be built in the precision.
         MachineError: the hub is needed and cannot be reached.
     """
-    precision = recipe.precision or "fp16"
+    precision = recipe.precision or default_precision(recipe)
     needed = [name for name, step in STEPS.items() if precision in step.precisions]
     if not needed:
         raise UsageError(f"--precision {precision}: only for eval --backend torch. Build fp32, fp16 or int8.")
@@ -254,6 +256,17 @@ def resolve(recipe: Recipe, steps: Collection[str] | None = None) -> ResolvedRec
     check_labels(task, source.labels)
     ordered = tuple(name for name in STEPS if name in (steps or needed))
     return ResolvedRecipe(recipe, source, task, choose_max_length(source, recipe.max_length), precision, ordered)
+
+
+def default_precision(recipe: Recipe) -> str:
+    """Return the precision of a build that names none: fp16 for a GPU, and int8 where a CPU will run the graphs.
+
+    A CPU computes float16 in float32, so an fp16 graph is no faster there.
+    """
+    backend = BACKENDS.get(recipe.backend or "")
+    if backend and backend.gpu is True:
+        return "fp16"
+    return "fp16" if recipe.device != "cpu" and gpu_facts()["gpu"] else "int8"
 
 
 def resolve_bundle(bundle: Bundle, recipe: Recipe, *, new_task: bool = False) -> ResolvedRecipe:

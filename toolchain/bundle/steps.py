@@ -193,7 +193,7 @@ def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> CalibrateRecord:
 
     rows = resolved.calibration_rows
     about: CalibrationAbout = {
-        "method": recipe.calib_method,
+        "method": recipe.range_method,
         "smooth": recipe.smooth,
         "samples": len(rows),
         "data_sha256": rows.digest,
@@ -201,7 +201,7 @@ def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> CalibrateRecord:
     }
     if resolved.overlap:
         about["overlap"] = resolved.overlap
-    if recipe.calib_method == "auto":
+    if recipe.range_method == "auto":
         about["max_drop"] = recipe.max_drop
         about["chosen_on"] = {"rows": len(resolved.holdout_rows), "data_sha256": resolved.holdout_rows.digest}
     inputs = {
@@ -229,13 +229,13 @@ def _calibration(resolved: ResolvedRecipe, model: Path, about: CalibrationAbout)
     recipe, rows = resolved.recipe, resolved.calibration_rows
     tokens = resolved.encode(rows.texts)
     about["row_sha256"] = sorted(set(rows.text_digests))
-    if recipe.calib_method == "auto":
+    if recipe.range_method == "auto":
         return _chosen(resolved, lambda: graph.load(model), tokens, about)
     full, smoothing = graph.load(model), {}
     if recipe.smooth is not None:
         smoothing = exponents(full, channel_amax(full, tokens), recipe.smooth)
         smooth(full, smoothing)
-    return Calibration(calibrate(full, tokens, method=recipe.calib_method, where=str(model)), smoothing, about)
+    return Calibration(calibrate(full, tokens, method=recipe.range_method, where=str(model)), smoothing, about)
 
 
 def _chosen(

@@ -8,8 +8,8 @@ from toolchain.recipe import ENGINE
 
 
 def export_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add a recipe or a bundle, and the options of a checkpoint."""
-    add_source(parser, "RECIPE|BUNDLE")
+    """Add a checkpoint, a recipe or a bundle, and the options of a checkpoint."""
+    add_source(parser, "CHECKPOINT|RECIPE|BUNDLE")
     add_options(parser, MODEL)
 
 

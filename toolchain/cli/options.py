@@ -38,9 +38,19 @@ LOOK = (*MODEL_AND_TASK, "backend", "device", "file", "trust", "seed", "max_leng
 GATE = ("max_drop", "confidence", "strict")
 
 
+# What may come first on the line, by its name in the help.
+SOURCES = {
+    "RECIPE": "a recipe (*.toml)",
+    "BUNDLE": "a bundle's folder (default: the one built last)",
+    "RECIPE|BUNDLE": "a recipe (*.toml) or a bundle's folder (default: the one built last)",
+    "BUNDLE|FILE": "a bundle's folder or an ONNX file (default: the bundle built last)",
+    "CHECKPOINT|RECIPE|BUNDLE": "a checkpoint's folder, a recipe (*.toml), or a bundle to build again",
+}
+
+
 def add_source(parser: argparse.ArgumentParser, metavar: str) -> None:
     """Add the positional recipe or bundle, named `metavar` in the help, and `--config` and `--set`."""
-    parser.add_argument("source", nargs="?", metavar=metavar, help="a recipe (*.toml) or a bundle's folder")
+    parser.add_argument("source", nargs="?", metavar=metavar, help=SOURCES[metavar])
     parser.add_argument("--config", metavar="FILE", help="a recipe; the same as RECIPE")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key of the recipe")
 

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,8 @@ def _print_endpoints(args: argparse.Namespace, endpoints: "Endpoints") -> None:
     log.info("  API      %s/docs, metrics at /metrics", endpoints["http"])
     if endpoints["grpc"]:
         log.info("  gRPC     %s", endpoints["grpc"])
-    log.info("""  try it   curl %s%s/classify -d '{"text": "a gripping film"}'""", token, endpoints["http"])
+    body = shlex.quote(json.dumps(endpoints["example"], ensure_ascii=False))
+    log.info("  try it   curl %s%s/classify -d %s", token, endpoints["http"], body)
     if args.json:
         print(json.dumps(endpoints), flush=True)
 

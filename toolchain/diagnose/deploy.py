@@ -11,7 +11,7 @@ from toolchain.errors import MachineError
 from toolchain.evaluation.answer import GATE
 from toolchain.evaluation.compare import FAILS, PASSES, UNKNOWN
 from toolchain.evaluation.speed_up import speed_up
-from toolchain.evaluation.target import choose_graph, find_target
+from toolchain.evaluation.target import choose_graph, find_target, recorded
 from toolchain.files import write_json
 from toolchain.meters.contention import ContentionMeter
 from toolchain.records.comparison import NamedComparison, Verdict
@@ -109,6 +109,6 @@ def _next(bundle: Bundle, best: Result | None, candidates: Sequence[Candidate]) 
     if _best_verdict(candidates) == UNKNOWN:
         limit = candidates[0]["comparison"]["max_drop_points"]
         return f"toolchain build {place} --data FOLDER_WITH_MORE_ROWS --max-drop {limit:g}"
-    if bundle.manifest["precision"] == "int8" and bundle.manifest["recipe"].get("calib_method") != "auto":
+    if bundle.manifest["precision"] == "int8" and recorded(bundle, {}).range_method != "auto":
         return f"toolchain build {place} --calib-method auto"
     return f"toolchain tune {place}" if bundle.manifest["precision"] == "int8" else f"toolchain verify {place}"

@@ -83,7 +83,11 @@ class Recipe:
         short="-m",
         metavar="ID_OR_DIR",
     )
-    task: str | None = option(None, "a GLUE task, demo, custom, or a TOML file (default sst2)", metavar="NAME_OR_TOML")
+    task: str | None = option(
+        None,
+        "a GLUE task, demo, custom, or a TOML file (default sst2; demo for the model demo)",
+        metavar="NAME_OR_TOML",
+    )
     data: str | None = option(
         None,
         "folder with train.* and validation.* (tsv, csv, jsonl, parquet, also the hub's data/train-00000-of-00001), "
@@ -101,7 +105,7 @@ class Recipe:
     text_column: str | None = option(None, "text column, or two for pairs (task custom)", metavar="A[,B]")
     label_column: str | None = option(None, "label column (task custom)", metavar="L")
     precision: str | None = option(
-        None, "number type (default fp16 to build; as built to evaluate)", choices=PRECISIONS
+        None, "number type (default to build: fp16 with a GPU, int8 without; to evaluate: as built)", choices=PRECISIONS
     )
     backend: str | None = option(None, "where to run", choices=BACKENDS.keys())
     url: str | None = option(
@@ -122,10 +126,10 @@ class Recipe:
         metavar="DIR",
     )
     calib_samples: int = option(512, "rows to calibrate with", metavar="N", least=1)
-    calib_method: str = option(
-        "entropy",
+    calib_method: str | None = option(
+        None,
         "range method: entropy, minmax, mse, percentile (99.99), percentile-P, or auto, "
-        "which takes the one nearest to FP32",
+        "which takes the one nearest to FP32 (default entropy; with --max-drop auto)",
         metavar="METHOD",
     )
     smooth: float | None = option(
@@ -243,7 +247,7 @@ class Recipe:
             raise UsageError("--validation-share: not with --split-column, which has each row's split. Leave one out.")
 
     def _check_calibration(self) -> None:
-        if self.calib_method not in (*METHODS, "auto") and not _is_percentile(self.calib_method):
+        if self.range_method not in (*METHODS, "auto") and not _is_percentile(self.range_method):
             known = ", ".join([*METHODS, "auto", "percentile-P with P above 50 and up to 100"])
             raise UsageError(f"--calib-method {self.calib_method}: unknown. Choose one of {known}.")
         if self.smooth is not None and not 0 <= self.smooth <= 1:
@@ -348,6 +352,11 @@ class Recipe:
             "validation_share": self.validation_share,
             "text_join": self.text_join,
         }
+
+    @property
+    def range_method(self) -> str:
+        """The range method: `calib_method`, or else auto if there is a gate to pass, because it loses less accuracy."""
+        return self.calib_method or ("auto" if self.max_drop is not None else "entropy")
 
     @property
     def gives_cache(self) -> bool:

@@ -16,6 +16,8 @@ class Endpoints(TypedDict):
     """URL of the HTTP server, such as http://127.0.0.1:8000."""
     grpc: str | None
     """Address of the gRPC server, such as 127.0.0.1:8001; null without gRPC."""
+    example: dict[str, str]
+    """A request for `POST /classify`, from the model's own data if they lie on this machine."""
 
 
 class Classification(TypedDict):

@@ -91,7 +91,7 @@ async def serve(
                 await http.start()
                 signals = Signals()
                 url = f"{'https' if options.tls else 'http'}://{host}:{listener.getsockname()[1]}"
-                on_started({"name": service.name, "http": url, "grpc": grpc_address})
+                on_started({"name": service.name, "http": url, "grpc": grpc_address, "example": service.shown.body})
                 await signals.first.wait()
                 service.drain()
                 http.application.closing = True

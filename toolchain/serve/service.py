@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -17,11 +18,13 @@ from toolchain.bundle.names import check_name
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Text
 from toolchain.errors import InputError, UsageError
+from toolchain.evaluation.example import example_rows
 from toolchain.records.serving import Classification, ModelConfig, ModelMetadata, ServerMetadata, StatisticsResponse
 from toolchain.runtimes.distance import Logits
 from toolchain.serve import outputs
 from toolchain.serve.checks import VERSION, Checks, check_model
 from toolchain.serve.counters import Counters, Times
+from toolchain.serve.http.openapi import Shown
 from toolchain.serve.limits import DEFAULTS, Limits
 from toolchain.serve.metadata import ModelDescription, server_metadata
 from toolchain.serve.model import ServedModel, find_served, open_model
@@ -57,6 +60,11 @@ class Service:
         self._checks = Checks(
             name, self.texts_per_row, sizes, resolved.max_length, model.tokenizer.pad_values, self.limits
         )
+
+    @functools.cached_property
+    def shown(self) -> Shown:
+        """What the documentation shows: the model's name, its labels, and rows of its own data."""
+        return Shown(self.name, self._labels, example_rows(self._model.target.resolved, 2))
 
     @property
     def ready(self) -> bool:

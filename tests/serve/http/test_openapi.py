@@ -49,3 +49,29 @@ def test_responses_keep_the_document(served_demo, path, verb, mode):
 
     ask()
     assert statuses & ({200} if mode is GenerationMode.POSITIVE and path != WITH_BODY[1][0] else {400})
+
+
+def test_the_examples_are_of_the_served_model():
+    pairs = openapi.Shown("nli", ("no", "maybe", "yes"), (("a", "b"), ("c", "d")))
+    paths = openapi.document(Limits(), pairs)["paths"]
+
+    def example(path, part):
+        found = paths[path]["post"]
+        found = found["requestBody"] if part == "request" else found["responses"]["200"]
+        return [one["value"] for one in found["content"]["application/json"]["examples"].values()]
+
+    assert example("/classify", "request") == [{"text": "a", "pair": "b"}, {"text": ["a", "c"], "pair": ["b", "d"]}]
+    (label,) = example("/classify", "response")
+    assert (label["label"], list(label["scores"])) == ("yes", ["no", "maybe", "yes"])
+    assert sum(label["scores"].values()) == pytest.approx(1)
+    (infer,) = example("/v2/models/{model}/infer", "request")
+    assert [(one["name"], one["data"]) for one in infer["inputs"]] == [("TEXT", ["a"]), ("TEXT_PAIR", ["b"])]
+    assert example("/v2/models/{model}/infer", "response")[0]["model_name"] == "nli"
+
+
+def test_a_service_with_a_token_shows_nothing_of_its_model(by_path):
+    fake = by_path("serve/http_fake")
+    service = fake.FakeService(shown=openapi.Shown("secret", ("x", "y"), (("a row",), ("another",))))
+    for token, told in ((None, True), ("t" * 32, False)):
+        _, _, body = fake.ask(fake.Application(service, token=token), "GET", "/openapi.json")
+        assert (b"a row" in body) == told

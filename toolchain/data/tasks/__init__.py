@@ -53,7 +53,7 @@ def load_task(recipe: Recipe, *, regression: bool) -> Task:
         UsageError: the task does not exist.
         InputError: its TOML file lacks a key, has an unknown key, or names an unknown metric.
     """
-    name = recipe.task or "sst2"
+    name = recipe.task or ("demo" if recipe.model == "demo" else "sst2")
     if name == "custom":
         return _custom(recipe, regression=regression)
     places = [Path(name)] if name.endswith(".toml") else [folder / f"{name}.toml" for folder in (OVERRIDES, FOLDER)]

@@ -96,8 +96,8 @@ class Application:
         self.open_routes, self.routes = self._open_routes(), self._routes()
 
     def _open_routes(self) -> Routes:
-        """Return the routes that need no token: health, and pages that say nothing about the model."""
-        document = openapi.document(self.service.limits)
+        """Return the routes that need no token: health, and pages, which then say nothing about the model."""
+        document = openapi.document(self.service.limits, openapi.ANY_MODEL if self.token else self.service.shown)
         return {
             "/v2/health/live": {"GET": self._live},
             "/v2/health/ready": {"GET": self._ready},

@@ -1,9 +1,13 @@
-"""The description of the HTTP API as an OpenAPI 3.1 document. It says nothing about the model, so it needs no token."""
+"""The description of the HTTP API as an OpenAPI 3.1 document."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolchain import __version__
+from toolchain.data.rows import Text
 from toolchain.serve.datatypes import NUMPY
+from toolchain.tensors import TEXT_INPUTS
 
 if TYPE_CHECKING:
     from toolchain.serve.limits import Limits
@@ -24,7 +28,30 @@ _NAME = {"type": "string", "minLength": 1}
 _NUMBER = {"type": ["number", "null"]}
 
 
-def document(limits: "Limits") -> OpenApi:
+@dataclass(frozen=True)
+class Shown:
+    """What the examples of the document show: the name of a model, its labels, and rows that it takes."""
+
+    model: str = "sst2"
+    labels: Sequence[str] = ("negative", "positive")
+    rows: Sequence[Text] = (("a gripping film",), ("two hours that I will not get back",))
+
+    @property
+    def body(self) -> dict[str, str]:
+        """A request of `POST /classify`."""
+        return dict(zip(("text", "pair"), self.rows[0], strict=False))
+
+    @property
+    def label(self) -> str:
+        """The label of the example's response; a regression's is a number as text."""
+        return self.labels[-1] if len(self.labels) > 1 else "0.98"
+
+
+# A service that asks for a token shows this to everybody, and nothing about its model.
+ANY_MODEL = Shown()
+
+
+def document(limits: "Limits", shown: Shown = ANY_MODEL) -> OpenApi:
     """Return the OpenAPI document of a service with these limits."""
     return {
         "openapi": "3.1.0",
@@ -34,8 +61,8 @@ def document(limits: "Limits") -> OpenApi:
             "description": "One text classifier, as plain JSON and in the Open Inference Protocol that Triton uses.",
         },
         "paths": {
-            "/classify": {"post": _classify()},
-            "/v2/models/{model}/infer": {"post": _infer()},
+            "/classify": {"post": _classify(shown)},
+            "/v2/models/{model}/infer": {"post": _infer(shown)},
             "/v2/models/{model}": {
                 "get": _get("Describe the inputs and outputs of the model", _schema("Model"), of_model=True)
             },
@@ -50,13 +77,16 @@ def document(limits: "Limits") -> OpenApi:
     }
 
 
-def _classify() -> OpenApi:
+def _classify(shown: Shown) -> OpenApi:
+    texts = dict(zip(("text", "pair"), zip(*shown.rows, strict=True), strict=False))
     examples = {
-        "one": {"text": "a gripping film"},
-        "several": {"text": ["a gripping film", "two hours that I will not get back"]},
+        "one": shown.body,
+        "several": {key: list(column) for key, column in texts.items()},
     }
     response = {"anyOf": [_schema("Label"), {"type": "array", "items": _schema("Label")}]}
-    example = {"label": "positive", "score": 0.98, "scores": {"negative": 0.02, "positive": 0.98}}
+    rest = [round(0.02 / max(1, len(shown.labels) - 1), 4)] * (len(shown.labels) - 1)
+    scores = dict(zip(shown.labels, [*rest, 0.98], strict=True))
+    example = {"label": shown.label, "score": 0.98, "scores": scores}
     return {
         "summary": "Classify one text or several",
         "description": "The response to a list is a list. A model for pairs takes the second text as pair. The names "
@@ -70,14 +100,17 @@ def _classify() -> OpenApi:
     }
 
 
-def _infer() -> OpenApi:
-    text = {"name": "TEXT", "shape": [1, 1], "datatype": "BYTES", "data": ["a gripping film"]}
+def _infer(shown: Shown) -> OpenApi:
+    inputs = [
+        {"name": name, "shape": [1, 1], "datatype": "BYTES", "data": [text]}
+        for name, text in zip(TEXT_INPUTS, shown.rows[0], strict=False)
+    ]
     response = {
-        "model_name": "sst2",
+        "model_name": shown.model,
         "model_version": "1",
-        "outputs": [{"name": "LABEL", "datatype": "BYTES", "shape": [1, 1], "data": ["positive"]}],
+        "outputs": [{"name": "LABEL", "datatype": "BYTES", "shape": [1, 1], "data": [shown.label]}],
     }
-    request = {"text": {"inputs": [text], "outputs": [{"name": "LABEL"}]}}
+    request = {"text": {"inputs": inputs, "outputs": [{"name": "LABEL"}]}}
     success = {"description": "The outputs.", **_json(_schema("Answer"), {"text": response})}
     return {
         "summary": "Run an inference request of the Open Inference Protocol",

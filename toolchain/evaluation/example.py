@@ -1,0 +1,32 @@
+"""Rows that show how a bundle is used: real ones where its data lie on this machine, else built-in sentences."""
+
+from pathlib import Path
+
+from toolchain.bundle.resolved_recipe import ResolvedRecipe
+from toolchain.data.rows import PACKAGE, Text, read_texts
+from toolchain.data.tables import SUFFIXES
+from toolchain.errors import InputError
+from toolchain.runtimes.parity import probe_texts
+
+# Characters of a text that is shown, and rows among which such texts are looked for: a service must start at once.
+SHORT, FIRST = 120, 64
+
+
+def example_rows(resolved: ResolvedRecipe, count: int) -> list[Text]:
+    """Return `count` short rows that the model takes, from the split to evaluate; nothing is downloaded."""
+    short = [row for row in _first_rows(resolved) if max(map(len, row)) <= SHORT]
+    return (short if len(short) >= count else probe_texts(len(resolved.task.text_columns)))[:count]
+
+
+def _first_rows(resolved: ResolvedRecipe) -> list[Text]:
+    recipe, task = resolved.recipe, resolved.task
+    if not resolved.has_local_rows:
+        return []
+    place = Path(recipe.data) if recipe.data else PACKAGE / str(task.folder)
+    files = [place, *(place / f"{recipe.split}.{suffix}" for suffix in SUFFIXES)]
+    try:
+        for file in filter(Path.is_file, files):
+            return next(read_texts(file, task.text_columns, rows=FIRST, text_join=recipe.text_join), [])
+    except InputError:  # the data were moved or changed
+        pass
+    return []
