@@ -5,9 +5,9 @@ import csv
 from toolchain.bundle import open_bundle
 from toolchain.bundle.resolved_recipe import resolve_bundle
 from toolchain.data.demo import FOLDER
+from toolchain.data.probes import probe_texts
 from toolchain.evaluation.example import SHORT, example_rows
 from toolchain.evaluation.target import recorded
-from toolchain.runtimes.parity import probe_texts
 
 
 def resolved(bundle, **changes):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolchain.checkpoint.checks import AGAIN, check_config, check_folder, check_head, check_loaded, says_classifier
 from toolchain.data.demo import FOLDER as DEMO
-from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.errors import InputError, MachineError, UsageError, why_not_imported
 from toolchain.files import sha256_file
 
 if TYPE_CHECKING:
@@ -325,7 +325,7 @@ def _lacking(error: ImportError) -> str:
     listed = re.search(r"not found in your environment: ([\w ,.-]+?)\. ", str(error))
     package = error.name or (listed[1] if listed else "")
     if not package:
-        return f"needs a package that is not installed ({cause(error)}). Install it."
+        return why_not_imported(error)
     return f"needs {package}, which is not installed. Install it with: pip install {package.replace(',', '')}."
 
 

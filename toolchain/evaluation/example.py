@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
+from toolchain.data.probes import probe_texts
 from toolchain.data.rows import PACKAGE, Text, read_texts
 from toolchain.data.tables import SUFFIXES
 from toolchain.errors import InputError
-from toolchain.runtimes.parity import probe_texts
 
 # Characters of a text that is shown, and rows among which such texts are looked for: a service must start at once.
 SHORT, FIRST = 120, 64
