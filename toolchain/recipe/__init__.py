@@ -7,7 +7,6 @@ means the same in every command.
 
 import dataclasses
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Self, TypedDict
 
 from toolchain.errors import UsageError
 from toolchain.recipe.options import check, joined, load_toml, option, toml_value
-from toolchain.recipe.tables import BACKENDS, METHODS, capturing, is_remote
+from toolchain.recipe.tables import BACKENDS, METHODS, capturing, is_method, is_remote
 
 DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -55,9 +54,6 @@ SCENARIOS = ("single-stream", "offline", "server")
 
 # Options of a run under MLPerf's LoadGen.
 MLPERF = ("scenario", "min_duration", "target_qps", "target_latency_ms")
-
-# A range method with a percentile of its own, such as percentile-99.9.
-PERCENTILE = re.compile(r"percentile-(\d+(?:\.\d+)?)")
 
 
 class Reading(TypedDict, total=False):
@@ -247,7 +243,7 @@ class Recipe:
             raise UsageError("--validation-share: not with --split-column, which has each row's split. Leave one out.")
 
     def _check_calibration(self) -> None:
-        if self.range_method not in (*METHODS, "auto") and not _is_percentile(self.range_method):
+        if self.range_method != "auto" and not is_method(self.range_method):
             known = ", ".join([*METHODS, "auto", "percentile-P with P above 50 and up to 100"])
             raise UsageError(f"--calib-method {self.calib_method}: unknown. Choose one of {known}.")
         if self.smooth is not None and not 0 <= self.smooth <= 1:
@@ -397,8 +393,3 @@ class Recipe:
     def replace(self, **changes: Any) -> Self:
         """Return a copy with `changes`."""
         return dataclasses.replace(self, **changes)
-
-
-def _is_percentile(method: str) -> bool:
-    found = PERCENTILE.fullmatch(method)
-    return found is not None and 50 < float(found[1]) <= 100

@@ -5,6 +5,7 @@ command line can read the tables at once.
 """
 
 import importlib
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,3 +71,12 @@ METHODS: dict[str, str] = {
     "percentile": "toolchain.int8.range_methods:percentile",
     "mse": "toolchain.int8.range_methods:mse",
 }
+
+# A range method with a percentile of its own, such as percentile-99.9.
+PERCENTILE = re.compile(r"percentile-(\d+(?:\.\d+)?)")
+
+
+def is_method(name: str) -> bool:
+    """Return whether a name is that of a range method: one of METHODS, or percentile-P with P above 50, up to 100."""
+    found = PERCENTILE.fullmatch(name)
+    return name in METHODS or (found is not None and 50 < float(found[1]) <= 100)
