@@ -1,8 +1,8 @@
 """A pass that writes a float32 graph, plain or with Q/DQ nodes, in the operators of TensorRT 8.6.
 
 TensorRT 8.6 takes opsets up to 17 and scales in float32, and chooses the types itself (FP16 and INT8 are flags of its
-builder). LayerNorm is written as single operators. Their names begin with the name of the LayerNorm and end with one of
-STEPS, so that the builder can be told to compute them in float32: the squares that they sum exceed float16.
+builder). LayerNorm is written as single operators, so that its builder can be told which of them stay in float32: the
+squares and their mean exceed float16.
 """
 
 import numpy as np
@@ -12,9 +12,6 @@ from toolchain.graph import add_initializer, nodes, tidy
 from toolchain.graph.match import axis
 
 OPSET, IR_VERSION = 17, 8
-
-# The operators of a LayerNorm, by the end of their names, in order.
-STEPS = (".mean", ".centred", ".square", ".variance", ".stable", ".deviation", ".normalised", ".scaled", ".shifted")
 
 
 def for_trt8(model: ir.Model) -> dict[str, int]:
@@ -29,11 +26,6 @@ def for_trt8(model: ir.Model) -> dict[str, int]:
     return {"norms_in_steps": count}
 
 
-def is_norm_step(name: str) -> bool:
-    """Return whether a node of such a graph is a part of a LayerNorm, by its name."""
-    return name.endswith(STEPS)
-
-
 def _write_out(model: ir.Model, norm: ir.Node) -> None:
     """Replace a LayerNorm by its formula (ONNX, LayerNormalization-17)."""
     x, gamma, beta = (*norm.inputs, None)[:3]
@@ -44,7 +36,8 @@ def _write_out(model: ir.Model, norm: ir.Node) -> None:
     least = add_initializer(model, f"{norm.name}.epsilon", np.array(epsilon, np.float32))
     mean = _step(model, norm, "ReduceMean", [x], ".mean", over=over)
     centred = _step(model, norm, "Sub", [x, mean], ".centred")
-    square = _step(model, norm, "Mul", [centred, centred], ".square")
+    # A power, which no other part of an encoder has, so that a builder can find it.
+    square = _step(model, norm, "Pow", [centred, add_initializer(model, "two", np.array(2, np.float32))], ".square")
     variance = _step(model, norm, "ReduceMean", [square], ".variance", over=over)
     stable = _step(model, norm, "Add", [variance, least], ".stable")
     deviation = _step(model, norm, "Sqrt", [stable], ".deviation")
