@@ -172,7 +172,7 @@ def evaluate(
         print(result["metrics"], result["throughput_per_s"])
 
     Args:
-        bundle: the bundle's folder; by default the one built last below engines/build.
+        bundle: the bundle's folder; by default the one built last in the current folder or below it.
         backend: "torch", "ort", "trt", "ort-trt", "triton" or "service" (with `url`).
         model: a checkpoint to run without a bundle, with `backend="torch"`.
         task: another task than the bundle's.
@@ -245,7 +245,8 @@ def load(
             print(classifier("a gripping film"))  # [{"label": "positive", "score": 0.98}]
 
     Args:
-        bundle: the bundle's folder; by default the one built last below engines/build. All digests are checked.
+        bundle: the bundle's folder; by default the one built last in the current folder or below it. All digests are
+            checked.
         backend: "ort", "trt", "ort-trt", "torch" (the checkpoint), "triton" or "service" (with `url`).
         device: "auto", "cpu" or "cuda[:N]".
         precision: the bundle's by default.

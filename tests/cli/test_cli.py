@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.forked.start import python
-from toolchain.cli import COMMANDS, main, parser
+from toolchain.cli import COMMANDS, _everywhere_flags_first, main, parser
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = [str(Path(sys.executable).with_name("toolchain"))]
@@ -163,10 +163,52 @@ def test_wrong_use_is_one_line_with_its_exit_code(built, monkeypatch, capsys, ar
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("arguments", [["evaluate"], ["eval", "--backend", "tpu"], ["eval", "--limit", "x"], []])
+@pytest.mark.parametrize("arguments", [["evaluate"], ["eval", "--backend", "tpu"], ["eval", "--limit", "x"]])
 def test_what_the_parser_refuses_is_exit_2(arguments):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["bulid"], "bulid: not a command. Did you mean build?"),
+        (["build", "--presicion", "int8"], "--presicion: build has no such argument. Did you mean --precision?"),
+        (["build", "--presicion=int8"], "Did you mean --precision?"),
+        (["ship", "triton", "b", "--max-bach", "4"], "Did you mean --max-batch?"),
+        (["doctor", "--zzzz"], "--zzzz: doctor has no such argument. See: toolchain doctor --help"),
+    ],
+)
+def test_what_may_have_been_meant_is_said(arguments, meant, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert meant in capsys.readouterr().err
+
+
+def test_without_a_command_the_help_is_printed(capsys):
+    assert main([]) == 0
+    assert capsys.readouterr().out.startswith("usage: toolchain ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--json", "build", "-m", "demo", "-q", "--dry-run"],
+        ["-q", "build", "-m", "demo", "--json", "--dry-run"],
+        ["build", "--json", "-m", "demo", "--dry-run", "-q"],
+    ],
+)
+def test_json_verbose_and_quiet_may_stand_anywhere(words, capsys):
+    assert main(words) == 0
+    found = capsys.readouterr()
+    assert json.loads(found.out)["would_do"]
+    assert found.err == ""
+
+
+def test_flags_of_a_measured_command_are_its_own():
+    words = ["-v", "power", "--", "ls", "--json"]
+    assert _everywhere_flags_first("power", words) == ["power", "-v", "--", "ls", "--json"]
+    assert _everywhere_flags_first("predict", ["predict", "b", "--", "-v"]) == ["predict", "b", "--", "-v"]
 
 
 def test_the_whole_parser_knows_the_arguments_of_every_command():

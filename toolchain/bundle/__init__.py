@@ -1,6 +1,8 @@
 """The bundle: one folder with everything that is needed to run, check and rebuild a model, with digests."""
 
 import contextlib
+import logging
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,10 +15,15 @@ from toolchain.errors import InputError, UsageError
 from toolchain.files import interrupted, read_json, recover, sha256_file, sha256_json
 from toolchain.records.bundle import Manifest
 
+log = logging.getLogger(__name__)
+
 SCHEMA = 1
 MANIFEST = "bundle.json"
 RESULTS = "results"
 BUILD_FOLDER = Path("engines/build")
+
+# engines/build/NAME is three folders deep.
+DEPTH = 3
 
 # Long enough for a lock whose holder is just removing it, short enough that a second build is refused at once.
 LOCK_S = 0.1
@@ -95,19 +102,26 @@ def open_bundle(path: Path, *, trust: str | None = None, check_files: bool = Tru
     return Bundle(path, manifest)
 
 
-def last_bundle(folder: Path = BUILD_FOLDER) -> Path:
-    """Return the bundle below `folder` that was built last.
+def last_bundle(folder: Path = Path()) -> Path:
+    """Return the bundle that was built last, in `folder` or below it, and log which one it is.
 
     Raises:
         UsageError: there is no bundle.
     """
-    found = [path for path in folder.glob(f"*/{MANIFEST}") if not path.parent.name.startswith(".")]
-    found.sort(key=lambda path: path.stat().st_mtime_ns)
-    if not found:
-        raise UsageError(
-            f"{folder}: there is no bundle here. Name one, or build one first: toolchain build --precision int8."
-        )
-    return found[-1].parent
+    found = max(_manifests(folder), key=lambda path: path.stat().st_mtime_ns, default=None)
+    if found is None:
+        raise UsageError(f"{folder.resolve()}: there is no bundle here. Name one, or build one first: toolchain build.")
+    log.info("%s: the bundle built last here", found.parent)
+    return found.parent
+
+
+def _manifests(folder: Path) -> Iterator[Path]:
+    """Yield the manifests in a folder and at most DEPTH folders below it, not in hidden ones."""
+    for place, names, files in os.walk(folder):
+        parts = Path(place).relative_to(folder).parts
+        names[:] = [name for name in names if not name.startswith(".")] if len(parts) < DEPTH else []
+        if MANIFEST in files:
+            yield Path(place) / MANIFEST
 
 
 def _read_manifest(path: Path) -> Manifest:

@@ -1,6 +1,7 @@
 """The command line: parse, call one function, print. Nothing is decided here."""
 
 import argparse
+import difflib
 import sys
 
 from toolchain import __version__
@@ -8,12 +9,19 @@ from toolchain.cli.commands import COMMANDS
 from toolchain.cli.output import log, set_up_logging
 from toolchain.errors import INTERRUPTED, MachineError, ToolchainError, why_not_imported
 
+# Flags of every command, which may stand anywhere on the line.
+EVERYWHERE = ("--json", "-v", "-vv", "--verbose", "-q", "--quiet")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code (see errors.py)."""
     words = sys.argv[1:] if argv is None else argv
     typed = next((word for word in words if not word.startswith("-")), "")
-    args = parser(typed).parse_args(words)
+    made = parser(typed)
+    if not words:
+        made.print_help()
+        return 0
+    args = _parse(made, typed, words)
     set_up_logging(args.verbose - args.quiet)
     try:
         code: int | None = COMMANDS[args.typed].load_run()(args)
@@ -33,6 +41,49 @@ def main(argv: list[str] | None = None) -> int:
         place = error.filename or "file system"
         return _fail(f"{place}: {error.strerror or error}. Fix that and try again.", 1, args.verbose)
     return code or 0
+
+
+def _parse(made: argparse.ArgumentParser, typed: str, words: list[str]) -> argparse.Namespace:
+    """Parse a command line; say what may have been meant where a command or an option is unknown."""
+    if typed and typed not in COMMANDS:
+        meant = difflib.get_close_matches(typed, COMMANDS, n=1)
+        made.error(f"{typed}: not a command.{f' Did you mean {meant[0]}?' if meant else ''} See: toolchain --help")
+    args, unknown = made.parse_known_args(_everywhere_flags_first(typed, words))
+    if unknown:
+        known = [flag for flag in _flags(made) if flag.startswith("--")]
+        option = next((word for word in unknown if word.startswith("-")), unknown[0])
+        meant = difflib.get_close_matches(option.partition("=")[0], known, n=1)
+        hint = f" Did you mean {meant[0]}?" if meant else ""
+        made.error(f"{option}: {typed} has no such argument.{hint} See: toolchain {typed} --help")
+    return args
+
+
+def _everywhere_flags_first(typed: str, words: list[str]) -> list[str]:
+    """Move the flags that every command has to where its parser expects them, directly behind the command.
+
+    What follows `--` stays, and so does all that follows `power`, which may be another command with such flags.
+    """
+    if typed not in words:
+        return words
+    place = words.index(typed)
+    end = words.index("--") if "--" in words[place:] else len(words)
+    end = place if typed == "power" else end
+    moved = [word for word in words[:end] if word in EVERYWHERE]
+    before = [word for word in words[:place] if word not in EVERYWHERE]
+    after = [word for word in words[place + 1 : end] if word not in EVERYWHERE]
+    return [*before, typed, *moved, *after, *words[max(end, place + 1) :]]
+
+
+def _flags(made: argparse.ArgumentParser) -> list[str]:
+    """Return the flags of a command and, for `ship`, of its kinds."""
+    found: list[str] = []
+    parsers = [made]
+    while parsers:
+        for action in parsers.pop()._actions:
+            found += action.option_strings
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+    return found
 
 
 def _fail(error: object, code: int, verbose: int) -> int:
