@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from tests.forked.start import python
 from toolchain.cli import COMMANDS, _everywhere_flags_first, main, parser
+from toolchain.cli.examples import EXAMPLES
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = [str(Path(sys.executable).with_name("toolchain"))]
@@ -238,6 +240,23 @@ def test_every_command_has_a_help_page(command, capsys):
     assert COMMANDS[command].text[1:] in shown
     assert "--json" in shown
     assert callable(COMMANDS[command].load_run())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_three_examples_that_its_parser_takes(command):
+    for line in EXAMPLES[command]:
+        words = shlex.split(line.partition(" < ")[0])
+        assert words[:2] == ["toolchain", command]
+        assert parser(command).parse_args(words[1:]).typed == command
+
+
+def test_options_stand_in_groups(capsys):
+    with pytest.raises(SystemExit):
+        main(["build", "--help"])
+    shown = capsys.readouterr().out
+    titles = ["options:", "model and data:", "precision and quantization:", "TensorRT engine:", "gate:", "examples:"]
+    assert all(f"\n{title}\n" in shown for title in titles)
+    assert "--max-drop POINTS" in shown[shown.index("\ngate:\n") :]
 
 
 def test_doctor_finds_the_installed_libraries(capsys):

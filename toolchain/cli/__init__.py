@@ -6,6 +6,7 @@ import sys
 
 from toolchain import __version__
 from toolchain.cli.commands import COMMANDS
+from toolchain.cli.examples import EXAMPLES
 from toolchain.cli.output import log, set_up_logging
 from toolchain.errors import INTERRUPTED, MachineError, ToolchainError, why_not_imported
 
@@ -108,6 +109,8 @@ def parser(typed: str | None = None) -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         its = commands.add_parser(name, help=command.text, description=f"{command.text[0].upper()}{command.text[1:]}.")
         if typed in (None, name):
+            its.epilog = "\n  ".join(["examples:", *EXAMPLES[name]])
+            its.formatter_class = argparse.RawDescriptionHelpFormatter
             command.load_arguments()(its)
             its.add_argument("--json", action="store_true", help="print the result as one JSON object")
             its.add_argument("-v", "--verbose", action="count", default=0, help="show more, and tracebacks")

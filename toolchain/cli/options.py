@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.errors import UsageError
-from toolchain.recipe import Recipe
+from toolchain.recipe import ENERGY, ENGINE, MLPERF, Recipe
 from toolchain.recipe.options import RecipeValues, flag
 
 # Groups of recipe keys that several commands share.
@@ -38,6 +38,18 @@ LOOK = (*MODEL_AND_TASK, "backend", "device", "file", "trust", "seed", "max_leng
 GATE = ("max_drop", "confidence", "strict")
 
 
+# Title of a group on a help page -> the keys of a recipe in it; the others stand under "options".
+GROUPS = {
+    "model and data": (*MODEL_AND_TASK, "split", "limit", "max_length"),
+    "precision and quantization": ("precision", *CALIBRATION[:5], "keep", "residual"),
+    "where it runs": ("backend", "device", "file", "url", "token_file", "cuda_graphs", "compile"),
+    "TensorRT engine": (*ENGINE, "target", "views"),
+    "gate": GATE,
+    "energy": ENERGY,
+    "MLPerf": MLPERF,
+    "trust": ("trust", "allow_pickle", "trust_remote_code", "ignore_unused"),
+}
+
 # What may come first on the line, by its name in the help.
 SOURCES = {
     "RECIPE": "a recipe (*.toml)",
@@ -62,16 +74,26 @@ def add_options(parser: argparse.ArgumentParser, names: tuple[str, ...], table: 
         field, meta = fields[name], fields[name].metadata
         flags = [*([meta["short"]] if meta["short"] else []), flag(name)]
         text = meta["help"]
-        if field.default not in (None, False) and "default" not in text:
+        if field.default is not None and field.default is not False and "default" not in text:
             text += f" (default {field.default})"
+        place = _group(parser, name) if table is Recipe else parser
         if field.type is bool:
-            parser.add_argument(*flags, action="store_true", default=None, help=text)
+            place.add_argument(*flags, action="store_true", default=None, help=text)
             continue
         kinds: dict[str, Callable[[str], Any]] = {"int": _integer, "float": float}
         kind = next((kinds[name] for name in kinds if name in str(field.type)), str)
-        parser.add_argument(
+        place.add_argument(
             *flags, default=None, help=text, type=kind, metavar=meta["metavar"], choices=meta["choices"] or None
         )
+
+
+def _group(parser: argparse.ArgumentParser, name: str) -> argparse._ActionsContainer:
+    """Return the group of a key on the parser's help page, made when it is first used, or the parser itself."""
+    title = next((title for title, names in GROUPS.items() if name in names), None)
+    if title is None:
+        return parser
+    groups = {group.title: group for group in parser._action_groups}
+    return groups.get(title) or parser.add_argument_group(title)
 
 
 def _integer(text: str) -> int:
