@@ -10,7 +10,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-# The table of results needs this many columns. A narrower terminal wraps it instead of dropping digits.
+# Columns that a table may have where nobody's terminal breaks its lines, such as a file.
 WIDTH = 124
 
 # Stands below times that were measured while other processes used the processors.
@@ -18,11 +18,30 @@ BUSY = "This machine was busy with other work: do not rely on these times. Measu
 
 
 def put(*things: object, stderr: bool = False) -> None:
-    """Print things at least WIDTH columns wide; to stderr if stdout belongs to another command."""
+    """Print things; to stderr if stdout belongs to another command.
+
+    A table that is wider than the terminal is printed row by row, one cell a line.
+    """
     console = Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
+    terminal = console.width if console.is_terminal else WIDTH
     console.width = max(console.width, WIDTH)
     for thing in things:
-        console.print(thing)
+        wide = isinstance(thing, Table) and console.measure(thing).maximum > terminal
+        console.print(_blocks(thing) if isinstance(thing, Table) and wide else thing)
+
+
+def _blocks(table: Table) -> str:
+    """Return a table as text: a row begins with its first cell, and each other cell that says something is a line."""
+    columns = [[str(cell) for cell in column.cells] for column in table.columns]
+    headings = [str(column.header) for column in table.columns]
+    longest = max(map(len, headings), default=0)
+    lines = [str(table.title)] if table.title else []
+    for first, *rest in zip(*columns, strict=True):
+        lines += ["", first]
+        lines += [
+            f"  {name:{longest}}  {cell}" for name, cell in zip(headings[1:], rest, strict=True) if cell.strip("- ")
+        ]
+    return "\n".join(lines)
 
 
 def titled(title: str, *, narrow: bool = False) -> Table:
