@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
-# The real TensorRT bindings of both majors, for tests that hold our code to them; they run nothing.
+# The real TensorRT bindings of three majors, for tests that hold our code to them; they run nothing.
 BINDINGS := .venv/bindings
+BINDINGS_8 := tensorrt-bindings==8.6.1
 BINDINGS_10 := tensorrt-cu12-bindings==10.16.1.11
 BINDINGS_11 := tensorrt-cu12-bindings==11.4.0.106
 # A real Triton, whose python backend answers nothing right with numpy 2, so it has an environment of its own; and the
@@ -67,11 +68,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-# Each in a folder of its own: both are imported as tensorrt_bindings.
+# Each in a folder of its own: all are imported as tensorrt_bindings. Those of 8 exist up to Python 3.11 only.
 $(BINDINGS)/installed: $(INSTALLED) Makefile
 	rm -rf $(BINDINGS)
 	{ $(BIN)/python -m pip install --quiet --no-deps --target $(BINDINGS)/10 $(BINDINGS_10) \
 	&& $(BIN)/python -m pip install --quiet --no-deps --target $(BINDINGS)/11 $(BINDINGS_11) \
+	&& { $(BIN)/python -m pip install --quiet --no-deps --target $(BINDINGS)/8 $(BINDINGS_8) || true; } \
 	&& touch $@; } || echo "No TensorRT bindings for this machine: their tests are skipped."
 
 $(TRITON)/installed: $(INSTALLED) Makefile

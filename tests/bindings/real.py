@@ -19,7 +19,7 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-VERSIONS: dict[int | str, str] = {10: "10.16.1.11", 11: "11.4.0.106", "rtx": "1.7.1.116"}
+VERSIONS: dict[int | str, str] = {8: "8.6.1", 10: "10.16.1.11", 11: "11.4.0.106", "rtx": "1.7.1.116"}
 LIBRARIES = {"libnvinfer": "CORE", "libnvinfer_plugin": "PLUGIN", "libnvonnxparser": "PARSER"}
 SHIM = "from {module} import *\nfrom {module} import __version__\n"
 
@@ -47,7 +47,7 @@ def find(major: int | str) -> Path:
     if not (folder / "tensorrt_bindings").is_dir():
         _give_up(
             f"no bindings of TensorRT {major}: pip install --target {folder} --no-deps "
-            f"tensorrt-cu12-bindings=={VERSIONS[major]}"
+            f"{'tensorrt-bindings' if major == 8 else 'tensorrt-cu12-bindings'}=={VERSIONS[major]}"
         )
     return folder
 
@@ -64,7 +64,8 @@ def stubs(major: int | str) -> Path:
     compiler = shutil.which("cc")
     if compiler is None:
         _give_up("no C compiler for the empty libraries: apt-get install gcc libc6-dev")
-    for name, macro in LIBRARIES.items():
+    libraries = LIBRARIES | ({"libnvparsers": "PARSERS"} if major == 8 else {})
+    for name, macro in libraries.items():
         file = f"{name}.so.{major}"
         options = ["-shared", "-fPIC", f"-D{macro}", f"-Wl,-soname,{file}"]
         subprocess.run([compiler, *options, "-o", folder / file, HERE / "stubs.c"], check=True)

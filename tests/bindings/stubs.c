@@ -1,6 +1,6 @@
 /* What TensorRT's Python bindings link against, doing nothing: enough to import them where no TensorRT is.
 
-   One source, three libraries: the compiler is told which of them by CORE, PLUGIN or PARSER. Whatever would
+   One source, a library for each of CORE, PLUGIN, PARSER and, for TensorRT 8, PARSERS. Whatever would
    make an object returns null, which the bindings turn into a Python exception. */
 #include <stddef.h>
 
@@ -20,4 +20,11 @@ int initLibNvInferPlugins(void *logger, const char *space) { return 0; }
 void *createNvOnnxParser_INTERNAL(void *network, void *logger, int version) { return NULL; }
 void *createNvOnnxParserRefitter_INTERNAL(void *refitter, void *logger, int version) { return NULL; }
 int getNvOnnxParserVersion(void) { return 0; }
+#endif
+
+#ifdef PARSERS
+void *_ZN11nvuffparser15createUffParserEv(void) { return NULL; }
+void _ZN11nvuffparser8FieldMapC1EPKcPKvNS_9FieldTypeEi(void) {}
+void *_ZN14nvcaffeparser117createCaffeParserEv(void) { return NULL; }
+void _ZN14nvcaffeparser123shutdownProtobufLibraryEv(void) {}
 #endif

@@ -18,7 +18,7 @@ from typing import Any
 
 # A major version of TensorRT, or `rtx`.
 Major = int | str
-MAJORS: tuple[Major, ...] = (10, 11, "rtx")
+MAJORS: tuple[Major, ...] = (8, 10, 11, "rtx")
 MODULES = {"trt", "tensorrt"}
 
 # By these variable names the code calls its objects, also as `self.NAME` and with an underscore before them. A

@@ -10,7 +10,7 @@ import surface
 SITE = Path(__file__).parent.parent / "double" / "site"
 
 
-@pytest.mark.parametrize("major", [10, 11])
+@pytest.mark.parametrize("major", [8, 10, 11])
 def test_the_double_has_no_name_of_its_own(major: int) -> None:
     if not (SITE / "tensorrt" / "__init__.py").is_file():
         pytest.skip(f"{SITE}/tensorrt is not there yet")

@@ -31,7 +31,7 @@ def test_the_bindings_have_the_expected_version(major: int | str) -> None:
     assert done.stdout.strip() == real.VERSIONS[major]
 
 
-@pytest.mark.parametrize("major", [10, 11])
+@pytest.mark.parametrize("major", [8, 10, 11])
 def test_empty_libraries_cannot_build(major: int | str) -> None:
     done = real.run(major, "-c", "import tensorrt as trt; trt.Builder(trt.Logger())")
     assert "factory function returned nullptr" in done.stderr
@@ -45,7 +45,7 @@ def test_empty_libraries_cannot_build(major: int | str) -> None:
         ("self.trt.DataType.HALVE", "self.trt.DataType.HALVE"),
         ("self._trt.Bilder(logger)", "self._trt.Bilder"),
         ("config.set_flags(1)", "config.set_flags"),
-        ("self._context.execute(stream)", "self._context.execute"),
+        ("self._context.execute_v4(stream)", "self._context.execute_v4"),
         ("config.builder_optimisation_level = 5", "config.builder_optimisation_level"),
         ("layer.sort", "layer.sort"),
         ("hasattr(trt, 'IInt8EntropyCalibrater2')", "trt.IInt8EntropyCalibrater2"),
@@ -53,7 +53,7 @@ def test_empty_libraries_cannot_build(major: int | str) -> None:
     ],
 )
 def test_a_made_up_name_is_found(code: str, fault: str) -> None:
-    assert any(f"{fault} is not in TensorRT 10 and 11 and rtx" in line for line in missing(code, surface.MAJORS))
+    assert any(f"{fault} is not in TensorRT 8 and 10 and 11 and rtx" in line for line in missing(code, surface.MAJORS))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ layer.axes, layer.name, creator.plugin_version, trt.float16, trt.__version__, tr
 
 def test_a_module_states_its_majors() -> None:
     assert surface.claimed("MAJORS = (10,)\ntrt.BuilderFlag.INT8") == (10,)
-    assert surface.claimed("def build(trt): ...") == (10, 11, "rtx")
+    assert surface.claimed("def build(trt): ...") == (8, 10, 11, "rtx")
 
 
 def test_a_module_that_only_takes_tensorrt_as_an_argument_is_scanned() -> None:

@@ -88,6 +88,19 @@ def test_both_calibrators_give_every_tensor_a_scale_of_its_size(make, toolchain,
     assert json.loads(done.stdout)["variant"] == "int8.plugin", done.stderr
 
 
+def test_tensorrt_8_calibrates_and_builds_with_the_older_plugins(make, toolchain, bundle_of):
+    bundle, eight = bundle_of("int8"), {"version": "8.6.1", "fault": "v2_plugins"}
+    done = make(bundle, *TENSORRT, "--json", **eight)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)["engine"]
+    assert (record["tensorrt"], sorted(record["plugins"].values())) == ("8.6.1", ["2", "2"])
+    assert record["layers"]["int8_products"] >= 8
+    cache = (bundle / "plans/sm75-trt8.6.1/calibration.cache").read_text()
+    assert cache.startswith("TRT-8601-EntropyCalibration2\n")
+    done = toolchain("eval", bundle, "--backend", "trt", "--json", "-q", **eight)
+    assert json.loads(done.stdout)["variant"] == "int8.plugin", done.stderr
+
+
 @pytest.mark.double
 def test_the_calibrator_is_fed_whole_batches_of_opt_shape_in_int32(int8_copy, tmp_path):
     os.chdir(tmp_path)

@@ -241,3 +241,9 @@ def test_explain_needs_no_tensorrt(make, toolchain, bundle_of):
     assert found["layers"] == record["layers"]
     assert found["missing_scales"] == record["missing_scales"]
     assert found["advice"]
+
+
+def test_tensorrt_8_asks_for_its_own_graph(make, bundle_of):
+    done = make(bundle_of("int8"), version="8.6.1")
+    assert done.returncode == 1
+    assert "lacks model.int8.trt8.onnx, which TensorRT 8 is built from. Build the bundle again" in done.stderr

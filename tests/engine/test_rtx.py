@@ -70,21 +70,29 @@ class Cache:
         return self.read if self.read.endswith(b"+") else self.read + b"kernel+"
 
 
-def contexts(plan, cache, **choices):
+def contexts(plan, cache, asked=None, **choices):
+    asked = [] if asked is None else asked
     config = SimpleNamespace(
         create_runtime_cache=lambda: cache,
         set_runtime_cache=lambda one: True,
         set_execution_context_allocation_strategy=lambda one: None,
     )
-    engine = SimpleNamespace(create_runtime_config=lambda: config, create_execution_context=lambda one: one)
+    context = SimpleNamespace(set_device_memory=lambda place, size: asked.append((place, size)))
+    engine = SimpleNamespace(
+        create_runtime_config=lambda: config,
+        create_execution_context=lambda one: context if one is config else None,
+        device_memory_size_v2=256,
+    )
     given = {"cuda_graphs": False, "pinned": False, **choices}
     return RuntimeContexts(import_release("trt-rtx"), engine, plan, "a", **given), config
 
 
 def test_kernels_are_kept_beside_the_plan_for_the_next_run(trt, tmp_path):
     plan, file = tmp_path / "model.plan", tmp_path / "runtime.cache"
-    made, config = contexts(plan, Cache(), cuda_graphs=True)
-    assert made.create() is config
+    asked = []
+    made, config = contexts(plan, Cache(), asked, cuda_graphs=True)
+    assert made.create(4096)
+    assert asked == [(4096, 256)]
     assert config.cuda_graph_strategy == trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
     made.close()
     assert read_cache(file, "a") == b"kernel+"

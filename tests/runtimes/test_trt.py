@@ -37,6 +37,7 @@ def logits(file):
     ("precision", "built", "chosen", "atol"),
     [
         ("fp32", ("--buckets", "16,64,128", "--batch-size", "2,4,8", "--version-compatible"), {}, 1e-5),
+        ("fp32", ("--buckets", "16,128", "--batch-size", "2,4,8"), {"version": "8.6.1"}, 1e-5),
         ("int8", ("--batch-size", "3"), {"version": "11.4.0.106", "streams": "lazy"}, 0.15),
         ("fp16", ("--attention", "plugin", "--batch-size", "2,4,5", "--buckets", "16,128"), {}, 2e-2),
     ],

@@ -33,11 +33,12 @@ from toolchain.engine.cuda import open_gpu
 from toolchain.engine.plan import LAYERS, PLAN, RECORD, SCHEMA
 from toolchain.engine.plugins import VARIABLE_LENGTH, plugin_versions
 from toolchain.engine.shapes import Profile, make_profiles
+from toolchain.engine.weak import keep_norms_in_float32
 from toolchain.errors import InputError, MachineError
 from toolchain.files import sha256_file, write_bytes, write_json, write_text
 from toolchain.graph.encoder import parse_encoder, tensor_names
 from toolchain.graph.fusable import attention_faults
-from toolchain.graph.operators import check_operators
+from toolchain.graph.operators import check_operators, has_table
 from toolchain.graph.plugin_graph import FP16, INT8, check_packable, packed_graph
 from toolchain.recipe import ENGINE
 from toolchain.records.plan import EngineCalibration, EngineOptions, PlanInputs, PlanRecord, PlanSource
@@ -81,6 +82,11 @@ def compile_plan(resolved: ResolvedRecipe, made: BundleWriter, machine: Machine)
     if machine.release.cross:
         options = dataclasses.replace(options, target=machine.tag.sm)
     source = "model.onnx" if recipe.attention == "plugin" else machine.release.graphs[resolved.precision]
+    if source not in made.artefacts:
+        raise InputError(
+            f"{resolved.bundle_folder}: lacks {source}, which {machine.release.name} is built from. Build the bundle "
+            "again with this version."
+        )
     about: PlanSource = {
         "precision": resolved.precision,
         "graph": {"file": source, "sha256": made.artefacts[source]},
@@ -131,16 +137,19 @@ def _native(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: 
     """Build the typed graph unchanged."""
     file = machine.release.graphs[resolved.precision]
     model = graph.load(staging / file)
-    # The parser of a release that needs no GPU is better than a table of what parsers take.
-    unknown = [] if machine.release.cross else check_operators(model, major=major_of(machine.tag.tensorrt))
+    major = major_of(machine.tag.tensorrt)
+    unknown = check_operators(model, major=major) if has_table(major) else []
     if unknown:
         raise InputError(f"{file}: TensorRT {machine.tag.tensorrt} has no parser for {unknown[0]}. Report this bug.")
     faults = attention_faults(model, max_length=resolved.max_length)
     builder = Builder(machine.trt, file)
     network = builder.parse((staging / file).read_bytes(), strongly_typed=True)
+    implicit = machine.release.flags.get(resolved.precision, ())
+    if "OBEY_PRECISION_CONSTRAINTS" in implicit:
+        keep_norms_in_float32(machine.trt, network)
     names = [str(value.name) for value in model.graph.inputs]
     profiles: list[Shapes] = [profile.padded(names) for profile in resolved_profiles(resolved)]
-    built = builder.build(network, profiles, options, timing=_timing(machine))
+    built = builder.build(network, profiles, options, timing=_timing(machine), implicit=implicit)
     return built, {"layout": "padded", "inputs": names, "unfused_because": faults}, set()
 
 

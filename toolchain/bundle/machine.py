@@ -6,7 +6,7 @@ from typing import Any
 
 from toolchain.engine.cuda import import_pycuda, open_gpu
 from toolchain.engine.plan import AMPERE, Tag
-from toolchain.engine.releases import RELEASES, Release, import_release
+from toolchain.engine.releases import RELEASES, Release, import_release, release_of
 from toolchain.engine.targets import parse_targets
 from toolchain.errors import MachineError, UsageError
 from toolchain.recipe import ENGINE, Recipe
@@ -34,7 +34,7 @@ class Machine:
     @property
     def release(self) -> Release:
         """The release of TensorRT."""
-        return RELEASES[self.tag.backend]
+        return release_of(self.trt)
 
 
 def find_machine(device: str, backend: str = "trt") -> Machine:

@@ -130,20 +130,25 @@ def create(kind: Any, logger: Any, messages: LogCollector) -> Any:
 
 
 def has_implicit_int8(trt: Any) -> bool:
-    """Return whether this release takes a calibrator, and scales from outside the graph: TensorRT 10 does, 11 not."""
+    """Return whether this release takes a calibrator, and scales from outside the graph: TensorRT 8 and 10 do."""
     return hasattr(trt, "IInt8EntropyCalibrator2") and "INT8" in trt.BuilderFlag.__members__
 
 
 def network_flags(trt: Any, *, strongly_typed: bool) -> int:
-    """Return the flags for create_network; the bits differ between releases."""
+    """Return the flags for create_network; the bits differ between releases.
+
+    TensorRT 8 has no strongly typed networks, and needs a flag for an explicit batch dimension, which later ones imply.
+    """
     flags = trt.NetworkDefinitionCreationFlag.__members__
-    return 1 << int(flags["STRONGLY_TYPED"]) if strongly_typed and "STRONGLY_TYPED" in flags else 0
+    if "STRONGLY_TYPED" not in flags:
+        return 1 << int(flags["EXPLICIT_BATCH"])
+    return 1 << int(flags["STRONGLY_TYPED"]) if strongly_typed else 0
 
 
 def version_number(version: str) -> int:
-    """Return NV_TENSORRT_VERSION (NvInferVersion.h, from TensorRT 10): 10.16.1.11 -> 101601."""
+    """Return NV_TENSORRT_VERSION (NvInferVersion.h): 10.16.1.11 -> 101601; before TensorRT 10, 8.6.1 -> 8601."""
     major, minor, patch = (int(part) for part in version.split(".")[:3])
-    return major * 10000 + minor * 100 + patch
+    return major * (10000 if major >= 10 else 1000) + minor * 100 + patch
 
 
 def major_of(version: str) -> int:

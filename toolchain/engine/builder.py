@@ -126,12 +126,20 @@ class Builder:
 
     def _serialize(self, network: Any, config: Any, calibrator: Any) -> Any:
         with bar(None, "building the engine") as advance:
+            shows_progress = hasattr(self.trt, "IProgressMonitor") and hasattr(config, "progress_monitor")
+            if not shows_progress:  # TensorRT 8, in which Ctrl-C waits for the end of the build
+                return self._finished(self._builder.build_serialized_network(network, config), calibrator)
             monitor = _monitor(self.trt, advance)
             config.progress_monitor = monitor
             with _interrupt_noted(monitor):
                 plan = self._builder.build_serialized_network(network, config)
         if monitor.interrupted:
             raise KeyboardInterrupt
+        return self._finished(plan, calibrator)
+
+    @staticmethod
+    def _finished(plan: Any, calibrator: Any) -> Any:
+        """Return the plan, or raise what a method of the calibrator caught."""
         if calibrator is not None and calibrator.error is not None:
             raise calibrator.error
         return plan

@@ -14,7 +14,7 @@ from toolchain.errors import InputError
 from toolchain.tensors import Batch
 
 # Major versions of TensorRT that have calibrators.
-MAJORS = (10,)
+MAJORS = (8, 10)
 
 # Copies an array to the device buffer of an input and returns its address. The buffer stays until the next batch.
 Upload = Callable[[str, Any], int]

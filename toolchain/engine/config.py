@@ -66,6 +66,7 @@ def configure(
 
     Raises:
         InputError: TensorRT refuses an optimisation profile.
+        UsageError: this release lacks the level of hardware compatibility.
     """
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
@@ -79,8 +80,12 @@ def configure(
     if options.level is not None:
         config.builder_optimization_level = options.level
     if options.hardware != "none":
-        level = options.hardware.replace("-", "_").upper()
-        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.__members__[level]
+        level = trt.HardwareCompatibilityLevel.__members__.get(options.hardware.replace("-", "_").upper())
+        if level is None:
+            raise UsageError(
+                f"--hardware-compatible {options.hardware}: TensorRT {trt.__version__} lacks it. Leave the option out."
+            )
+        config.hardware_compatibility_level = level
     if options.version_compatible:
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     made = [_profile(builder, config, shapes) for shapes in profiles]

@@ -18,16 +18,22 @@ VARIABLE_LENGTH: Kinds = {QKV: ("5", "2"), SKIP_NORM: ("6", "2")}
 FIXED_LENGTH: Kinds = {QKV: ("4", "1"), SKIP_NORM: ("5", "1")}
 
 
+def find_creator(trt: Any, name: str, version: str) -> Any:
+    """Return the creator of a plugin, or None if the registry lacks it. TensorRT 8 has the older look-up alone."""
+    registry = trt.get_plugin_registry()
+    find = getattr(registry, "get_creator", None) or getattr(registry, "get_plugin_creator", None)
+    return find(name, version, "") if find else None
+
+
 def plugin_versions(trt: Any, kinds: Kinds) -> dict[str, str]:
     """Return plugin name -> the first of its versions that the registry has. Plugins must be initialised before.
 
     Raises:
         MachineError: the registry lacks every version of a plugin.
     """
-    registry = trt.get_plugin_registry()
     found = {}
     for name, versions in kinds.items():
-        known = [version for version in versions if registry.get_creator(name, version, "") is not None]
+        known = [version for version in versions if find_creator(trt, name, version) is not None]
         if not known:
             raise MachineError(
                 f"--attention plugin: TensorRT {trt.__version__} lacks {name} of version {' or '.join(versions)}. "

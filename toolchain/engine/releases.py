@@ -3,10 +3,11 @@
 Code that concerns engines takes the module of a release as its argument `trt`, and asks it for what it can do by name
 (`hasattr`). What cannot be asked stands in `RELEASES`. Their APIs agree in nearly everything else.
 
-trt      TensorRT 10 and 11. An engine is built on the GPU on which it runs.
+trt      TensorRT 10 and 11, and 8.6. An engine is built on the GPU on which it runs.
 trt-rtx  TensorRT-RTX. It compiles on any machine, for any of its targets, and chooses kernels when the plan is loaded.
 """
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ class Release:
     lacks: Mapping[str, str] = field(default_factory=dict)
     # Whether it builds for GPUs that this machine lacks.
     cross: bool = False
+    # Precision -> builder flags of a release without strongly typed networks; a strongly typed one needs none.
+    flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 RELEASES: dict[str, Release] = {
@@ -67,9 +70,24 @@ RELEASES: dict[str, Release] = {
 }
 
 
+# The release of the backend trt whose networks are not strongly typed.
+TENSORRT_8 = dataclasses.replace(
+    RELEASES["trt"],
+    name="TensorRT 8",
+    graphs={"fp32": "model.onnx", "fp16": "model.fp16.trt8.onnx", "int8": "model.int8.trt8.onnx"},
+    flags={
+        "fp32": (),
+        "fp16": ("FP16", "OBEY_PRECISION_CONSTRAINTS"),
+        "int8": ("FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS"),
+    },
+)
+
+
 def release_of(trt: Any) -> Release:
     """Return the release that a module belongs to."""
-    return next(release for release in RELEASES.values() if release.module == trt.__name__)
+    release = next(release for release in RELEASES.values() if release.module == trt.__name__)
+    strongly_typed = "STRONGLY_TYPED" in trt.NetworkDefinitionCreationFlag.__members__
+    return release if strongly_typed else TENSORRT_8
 
 
 def import_release(backend: str) -> Any:

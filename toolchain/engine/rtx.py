@@ -61,6 +61,7 @@ class RuntimeContexts:
     def __init__(self, trt: Any, engine: Any, plan: Path, plan_sha256: str, *, cuda_graphs: bool, pinned: bool) -> None:
         """Read the cache unless the bundle is `pinned` by a digest from outside, which the cache is not part of."""
         self._engine, self._file, self._plan_sha256 = engine, plan.parent / CACHE, plan_sha256
+        self.workspace_bytes = int(engine.device_memory_size_v2)
         self._runtime_config = engine.create_runtime_config()
         self._runtime_config.set_execution_context_allocation_strategy(
             trt.ExecutionContextAllocationStrategy.USER_MANAGED
@@ -73,9 +74,12 @@ class RuntimeContexts:
             log.warning("%s: made on another machine, so kernels are compiled again", self._file)
         self._runtime_config.set_runtime_cache(self._runtime_cache)
 
-    def create(self) -> Any:
-        """Return a new context, without a workspace; None if the GPU has too little memory."""
-        return self._engine.create_execution_context(self._runtime_config)
+    def create(self, workspace: int) -> Any:
+        """Return a new context with the workspace at this address; None if the GPU has too little memory."""
+        context = self._engine.create_execution_context(self._runtime_config)
+        if context is not None:
+            context.set_device_memory(workspace, self.workspace_bytes)
+        return context
 
     def close(self) -> None:
         """Save the cache, if kernels were added to it. A failure is only logged."""

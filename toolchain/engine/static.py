@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.engine.plugins import find_creator
 from toolchain.errors import InputError, MachineError
 from toolchain.graph.encoder import EMBEDDED, Encoder, tensor_name
 from toolchain.graph.match import Linear, Norm
@@ -16,7 +17,7 @@ from toolchain.graph.plugin_graph import FP32, QKV, SKIP_NORM, join_qkv
 from toolchain.tensors import Array
 
 # Major versions of TensorRT whose API this module uses; 11 has no calibrator.
-MAJORS = (10,)
+MAJORS = (8, 10)
 
 
 def static_network(
@@ -152,21 +153,22 @@ class _NetworkWriter:
             MachineError: the plugin is not registered, or it refuses the fields.
         """
         trt, network, version = self.trt, self.network, self.versions[kind]
-        registry = trt.get_plugin_registry()
-        creator = registry.get_creator(kind, version, "")
+        creator = find_creator(trt, kind, version)
         if creator is None:
             raise MachineError(f"TensorRT: has no plugin {kind} of version {version}. Build with --attention native.")
         types = {"int32": trt.PluginFieldType.INT32, "float32": trt.PluginFieldType.FLOAT32}
         parts = [trt.PluginField(key, array, types[array.dtype.name]) for key, array in fields.items()]
         collection = trt.PluginFieldCollection(parts)
         self.kept += [*fields.values(), *parts, collection]
-        new = isinstance(creator, trt.IPluginCreatorV3One)
-        phase = (trt.TensorRTPhase.BUILD,) if new else ()
+        new = hasattr(trt, "IPluginCreatorV3One") and isinstance(creator, trt.IPluginCreatorV3One)
+        phase = (trt.TensorRTPhase.BUILD,) if new and hasattr(trt, "TensorRTPhase") else ()
         plugin = creator.create_plugin(name, collection, *phase)
         if plugin is None:
             raise MachineError(f"TensorRT: cannot create the plugin {kind} for {name}. Build with --attention native.")
         self.kept.append(plugin)
-        layer = network.add_plugin_v3(inputs, [], plugin) if new else network.add_plugin_v2(inputs, plugin)
+        if new and hasattr(network, "add_plugin_v3"):
+            return self.output(network.add_plugin_v3(inputs, [], plugin), name)
+        layer = network.add_plugin_v2(inputs, plugin)
         return self.output(layer, name)
 
     def activation(self, name: str, function: str, tensor: Any) -> Any:

@@ -20,6 +20,11 @@ TABLE = Path(__file__).with_name("operators.toml")
 PLUGINS = "trt.plugins"
 
 
+def has_table(major: int) -> bool:
+    """Return whether the table knows this major version of TensorRT; of others, the parser itself is the check."""
+    return str(major) in _table()["tables"]
+
+
 def check_operators(model: ir.Model, *, major: int) -> list[str]:
     """Return the reasons why TensorRT's parser of this major version would refuse the graph, with the nodes' names.
 

@@ -217,8 +217,7 @@ class Lane:
         # Kept here, because a context does not keep it alive.
         self._profiler = make_profiler(trt, report) if report else None
         self._stream = gpu.stream()
-        self._workspace_size = int(engine.device_memory_size_v2)
-        self._workspace = gpu.buffer(self._workspace_size)
+        self._workspace = gpu.buffer(contexts.workspace_bytes)
         self._contexts: dict[Key | None, Any] = {}
         self._captured: dict[Key, CudaGraph] = {}
         self._profile: int | None = None
@@ -263,11 +262,10 @@ class Lane:
         """Return the context for these shapes, with all addresses and shapes set."""
         new = key not in self._contexts
         if new:
-            context = self._new_context()
+            context = self._new_context(int(self._workspace))
             if context is None:
                 why = self._messages.first_error
                 raise MachineError(f"{self._where}: TensorRT creates no execution context: {why}. Free the GPU.")
-            context.set_device_memory(int(self._workspace), self._workspace_size)
             if self._profiler is not None:
                 context.profiler = self._profiler
             self._contexts[key] = context

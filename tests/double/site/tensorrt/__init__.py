@@ -1,7 +1,7 @@
 """A stand-in for TensorRT on a machine without a GPU, for tests alone.
 
 Put tests/double/site first on PYTHONPATH of a process of its own. The environment chooses, before the import:
-TRT_DOUBLE_VERSION (10.16.1.11, or 11.4.0.106), TRT_DOUBLE_SM (7.5), TRT_DOUBLE_GPU (Tesla T4),
+TRT_DOUBLE_VERSION (10.16.1.11, 11.4.0.106, or 8.6.1), TRT_DOUBLE_SM (7.5), TRT_DOUBLE_GPU (Tesla T4),
 TRT_DOUBLE_FAULT (names of _setup.KNOWN_FAULTS, with commas between them) and TRT_DOUBLE_STREAMS (lazy: nothing
 on a stream happens before a synchronisation). Afterwards `double_calls` lists what was done.
 """
@@ -12,6 +12,7 @@ from . import (
     _config,
     _context,
     _derive,
+    _eight,
     _enums,
     _network,
     _parser,
@@ -60,5 +61,8 @@ float32, float16, bfloat16 = _numbers.FLOAT, _numbers.HALF, _numbers.BF16
 int8, int32, int64, uint8 = _numbers.INT8, _numbers.INT32, _numbers.INT64, _numbers.UINT8
 int4, fp4, fp8, e8m0 = _numbers.INT4, _numbers.FP4, _numbers.FP8, _numbers.E8M0
 bool = _numbers.BOOL  # noqa: A001
+
+if _setup.MAJOR < 10:
+    _eight.take_away(globals())
 
 __all__ = [name for name in globals() if not name.startswith("_")]

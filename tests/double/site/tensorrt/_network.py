@@ -61,6 +61,12 @@ class ITensor(_NoConstructor):
 _only_in_10(ITensor, "set_dynamic_range", "reset_dynamic_range", "dynamic_range")
 
 
+def _layer_type(name):
+    """Return a member of LayerType; TensorRT 8 knows plugins of version 2 alone."""
+    members = _enums["LayerType"].__members__
+    return members["PLUGIN_V2" if name == "PLUGIN_V3" and name not in members else name]
+
+
 class ILayer(_NoConstructor):
     """A layer of a parsed network: one node of the graph."""
 
@@ -96,7 +102,7 @@ class _WrittenLayer(ILayer):
     """A layer written through the network API."""
 
     name = property(lambda self: self._layer.name, lambda self, value: setattr(self._layer, "name", value))
-    type = property(lambda self: _enums["LayerType"].__members__[_written.KINDS[self._layer.kind]])
+    type = property(lambda self: _layer_type(_written.KINDS[self._layer.kind]))
     metadata = property(lambda self: "")
     num_inputs = property(lambda self: self._layer.num_inputs)
     num_outputs = property(lambda self: self._layer.num_outputs)
@@ -208,7 +214,9 @@ class INetworkDefinition(_NoConstructor):
         tensor._name, self._value_infos = new, None
 
     def _typed(self):
-        """Whether it is strongly typed: by its flag in 10, always in 11."""
+        """Whether it is strongly typed: never in 8, by its flag in 10, always in 11."""
+        if _MAJOR < 10:
+            return False
         return _MAJOR >= 11 or self.get_flag(_enums["NetworkDefinitionCreationFlag"].STRONGLY_TYPED)
 
 

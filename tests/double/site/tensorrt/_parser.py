@@ -127,7 +127,7 @@ class OnnxParser:
             return True
         given = {a.name: _onnx.helper.get_attribute_value(a) for a in node.attribute}
         version, space = (given.get(k, d).decode() for k, d in (("plugin_version", b"1"), ("plugin_namespace", b"")))
-        if _get_plugin_registry().get_creator(node.op_type, version, space) is None:
+        if (node.op_type, version, space) not in _get_plugin_registry()._creators:
             text = f"Plugin not found, are the plugin name, version, and namespace correct? {node.op_type} {version}"
             return self._fail("UNSUPPORTED_NODE", text, index, node)
         return True

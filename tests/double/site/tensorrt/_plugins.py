@@ -93,7 +93,7 @@ class IPluginRegistry(_NoConstructor):
         return self._creators.get((type, version, plugin_namespace))
 
     def get_plugin_creator(self, type, version, plugin_namespace=""):  # noqa: A002
-        found = self.get_creator(type, version, plugin_namespace)
+        found = self._creators.get((type, version, plugin_namespace))
         return found if isinstance(found, IPluginCreator) else None
 
     def load_library(self, plugin_path):
@@ -102,7 +102,7 @@ class IPluginRegistry(_NoConstructor):
 
     all_creators = property(lambda self: list(self._creators.values()))
     all_creators_recursive = all_creators
-    plugin_creator_list = property(lambda self: [c for c in self.all_creators if isinstance(c, IPluginCreator)])
+    plugin_creator_list = property(lambda self: [c for c in self._creators.values() if isinstance(c, IPluginCreator)])
 
 
 _only_in_10(IPluginRegistry, "get_plugin_creator", "plugin_creator_list")

@@ -9,7 +9,7 @@ SM = _os.environ.get("TRT_DOUBLE_SM", "7.5")
 FAULTS = frozenset(filter(None, _os.environ.get("TRT_DOUBLE_FAULT", "").split(",")))
 MAJOR = int(VERSION.split(".")[0])
 _parts = [int(part) for part in VERSION.split(".")]
-VERSION_NUMBER = _parts[0] * 10000 + _parts[1] * 100 + _parts[2]
+VERSION_NUMBER = _parts[0] * (10000 if MAJOR >= 10 else 1000) + _parts[1] * 100 + _parts[2]
 
 KNOWN_FAULTS = frozenset(
     {

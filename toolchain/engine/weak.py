@@ -1,0 +1,54 @@
+"""What only TensorRT 8 needs: precisions for its networks, which are not strongly typed, and plain contexts.
+
+A graph is float32 with Q/DQ nodes, and flags allow TensorRT to compute in float16 and INT8 where that is fast.
+LayerNorm stands in steps, whose squares and sums do not fit float16, so they are kept in float32.
+"""
+
+from typing import Any
+
+# Major versions of TensorRT whose API this module uses; 11 has no precisions of layers.
+MAJORS = (8, 10)
+
+# Name of a LayerType -> the class of its layers and the operations to keep in float32; None for all.
+FULL_PRECISION: dict[str, tuple[str, str | None]] = {
+    "ELEMENTWISE": ("IElementWiseLayer", "POW"),
+    "REDUCE": ("IReduceLayer", None),
+    "UNARY": ("IUnaryLayer", "SQRT"),
+}
+
+
+def keep_norms_in_float32(trt: Any, network: Any) -> int:
+    """Keep the powers, means and square roots of a network in float32; return the number of layers that were kept.
+
+    The builder obeys it with the flag OBEY_PRECISION_CONSTRAINTS.
+    """
+    kept = 0
+    for layer in (network.get_layer(index) for index in range(network.num_layers)):
+        class_name, operation = FULL_PRECISION.get(layer.type.name, (None, None))
+        if class_name is None or layer.get_output(0).dtype not in (trt.float32, trt.float16):
+            continue
+        # The bindings return a layer as ILayer, which lacks `op`.
+        layer.__class__ = getattr(trt, class_name)
+        if operation is None or layer.op.name == operation:
+            layer.precision = trt.float32
+            layer.set_output_type(0, trt.float32)
+            kept += 1
+    return kept
+
+
+class PlainContexts:
+    """Execution contexts that each have their own workspace; see engine/contexts.py."""
+
+    captures, workspace_bytes = False, 0
+
+    def __init__(self, engine: Any) -> None:
+        """Keep the engine."""
+        self._engine = engine
+
+    def create(self, workspace: int) -> Any:
+        """Return a new context; None if the GPU has too little memory."""
+        return self._engine.create_execution_context()
+
+    def close(self) -> None:
+        """Let the engine go."""
+        self._engine = None
