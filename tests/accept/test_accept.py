@@ -50,6 +50,8 @@ def test_every_check_passes_except_those_that_need_a_driver(ten):
     assert outcomes["eval ort-trt fp16"] == "skipped"
     assert outcomes["HTML report"] == "pass"
     assert outcomes["energy counter"] == outcomes["energy int8"] == "skipped"  # there is no driver
+    sums, rtx = ("integer sums", "integer sums trt-rtx"), ("build", "verify", "eval")
+    assert all(outcomes[name] == "pass" for name in (*sums, *(f"{verb} trt-rtx int8" for verb in rtx)))
     assert all(outcomes[f"build {name}"] == "pass" for name in ("fp32", "fp16", "int8", "int8-plugin-tensorrt"))
 
 
@@ -59,7 +61,7 @@ def test_a_failed_check_is_exit_3_after_the_others(ten):
     assert "1 checks failed: CUDA graphs" in done.stderr.splitlines()[-1]
     record = json.loads((folder / "report/accept.json").read_text())
     assert [check["name"] for check in record["checks"]].index("CUDA graphs") < len(record["checks"]) - 1
-    assert len(record["results"]) == 9
+    assert len(record["results"]) == 10
 
 
 def test_the_report_has_the_machine_every_check_and_the_results(ten):

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests.double.here import IN_DOUBLE
+from toolchain import graph
 from toolchain.engine.releases import RELEASES, TENSORRT_8, release_of
-from toolchain.engine.weak import keep_norms_in_float32
+from toolchain.engine.weak import NORM_STEPS, keep_norms_in_float32
+from toolchain.graph.trt8 import for_trt8
 
 if IN_DOUBLE:
     import numpy as np
@@ -25,30 +27,31 @@ def test_a_release_without_strong_types_is_tensorrt_8():
         assert release_of(SimpleNamespace(__name__="tensorrt", NetworkDefinitionCreationFlag=members)) is release
 
 
+def test_the_steps_are_those_of_the_pass(exported):
+    model = graph.load(exported["distilbert"])
+    norms = for_trt8(model)["norms_in_steps"]
+    assert norms > 0
+    for step in NORM_STEPS:
+        assert sum(str(node.name).endswith(step) for node in model.graph) == norms
+
+
 class Layer:
-    """A layer of a network; the bindings give its operation only to its own class."""
+    """A layer of a network."""
 
-    def __init__(self, kind, operation=None, dtype="float32"):
-        self.type, self.op = SimpleNamespace(name=kind), SimpleNamespace(name=operation)
-        self.precision, self.outputs, self.dtype = None, {}, dtype
-
-    def get_output(self, index):
-        return SimpleNamespace(dtype=self.dtype)
+    def __init__(self, name):
+        self.name, self.precision, self.outputs = name, None, {}
 
     def set_output_type(self, index, dtype):
         self.outputs[index] = dtype
 
 
-def test_powers_means_and_square_roots_stay_in_float32():
-    kinds = {f"I{name}Layer": type(name, (Layer,), {}) for name in ("ElementWise", "Reduce", "Unary")}
-    trt = SimpleNamespace(float32="float32", float16="float16", **kinds)
-    norm = [Layer("REDUCE", "AVG"), Layer("ELEMENTWISE", "POW"), Layer("UNARY", "SQRT", "float16")]
-    others = [Layer("ELEMENTWISE", "SUM"), Layer("UNARY", "ERF"), Layer("REDUCE", "SUM", "int32"), Layer("SOFTMAX")]
-    layers = [*norm, *others]
+def test_the_steps_of_a_layer_norm_stay_in_float32():
+    names = ("layer.0.norm.square", "layer.0.norm.deviation", "layer.0.ffn.lin1", "softmax")
+    layers = [Layer(name) for name in names]
     network = SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__)
-    assert keep_norms_in_float32(trt, network) == 3
-    assert [(one.precision, one.outputs) for one in norm] == [("float32", {0: "float32"})] * 3
-    assert all(one.precision is None for one in others)
+    assert keep_norms_in_float32(SimpleNamespace(float32="float32"), network) == 2
+    assert [(one.precision, one.outputs) for one in layers[:2]] == [("float32", {0: "float32"})] * 2
+    assert all(one.precision is None for one in layers[2:])
 
 
 @pytest.mark.double(version="8.6.1")

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
-from toolchain.accept import energy, engines, page
+from toolchain.accept import energy, engines, page, releases
 from toolchain.accept.bench import Bench, Check, Skip
 from toolchain.bundle.machine import find_machine
 from toolchain.errors import GateError, ToolchainError
@@ -28,7 +28,7 @@ SCHEMA = 1
 FOLDER = Path("eval/results/accept")
 
 # Name -> check, in the order in which they run: the checks of energy and of the page use what those of engines built.
-CHECKS: dict[str, Check] = {**engines.CHECKS, **energy.CHECKS, **page.CHECKS}
+CHECKS: dict[str, Check] = {**engines.CHECKS, **releases.CHECKS, **energy.CHECKS, **page.CHECKS}
 
 
 def accept(recipe: Recipe, *, folder: Path = FOLDER, tell: Callable[[str], None] = log.info) -> AcceptRecord:

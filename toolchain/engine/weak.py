@@ -9,27 +9,18 @@ from typing import Any
 # Major versions of TensorRT whose API this module uses; 11 has no precisions of layers.
 MAJORS = (8, 10)
 
-# Name of a LayerType -> the class of its layers and the operations to keep in float32; None for all.
-FULL_PRECISION: dict[str, tuple[str, str | None]] = {
-    "ELEMENTWISE": ("IElementWiseLayer", "POW"),
-    "REDUCE": ("IReduceLayer", None),
-    "UNARY": ("IUnaryLayer", "SQRT"),
-}
+# Ends of the names of the operators of a LayerNorm (graph/trt8.py), but for gamma and beta.
+NORM_STEPS = (".mean", ".centred", ".square", ".variance", ".stable", ".deviation", ".normalised")
 
 
 def keep_norms_in_float32(trt: Any, network: Any) -> int:
-    """Keep the powers, means and square roots of a network in float32; return the number of layers that were kept.
+    """Keep the steps of each LayerNorm (graph/trt8.py) in float32; return the number of layers that were kept.
 
     The builder obeys it with the flag OBEY_PRECISION_CONSTRAINTS.
     """
     kept = 0
     for layer in (network.get_layer(index) for index in range(network.num_layers)):
-        class_name, operation = FULL_PRECISION.get(layer.type.name, (None, None))
-        if class_name is None or layer.get_output(0).dtype not in (trt.float32, trt.float16):
-            continue
-        # The bindings return a layer as ILayer, which lacks `op`.
-        layer.__class__ = getattr(trt, class_name)
-        if operation is None or layer.op.name == operation:
+        if layer.name.endswith(NORM_STEPS):
             layer.precision = trt.float32
             layer.set_output_type(0, trt.float32)
             kept += 1

@@ -94,8 +94,11 @@ class ILayer(_NoConstructor):
     def get_output_type(self, index):
         return self.get_output(index).dtype
 
+    def set_output_type(self, index, dtype):
+        self._network._kept(self._node)._output_type = _need(dtype, _DataType)
 
-_only_in_10(ILayer, "precision", "precision_is_set")
+
+_only_in_10(ILayer, "precision", "precision_is_set", "set_output_type")
 
 
 class _WrittenLayer(ILayer):

@@ -61,9 +61,12 @@ class IRuntimeConfig:
         return True
 
 
-def _create_execution_context(engine, config):
+_of_tensorrt = _Engine.create_execution_context
+
+
+def _create_execution_context(engine, config=None):
     if not isinstance(config, IRuntimeConfig):
-        return _new_context(engine, "STATIC")
+        return _of_tensorrt(engine, config)
     double_calls.append(("create_context", config.cuda_graph_strategy.name, config._cache is not None))
     return _new_context(engine, config._strategy.name)
 
@@ -73,19 +76,29 @@ def _set_compute_capability(config, capability, index):
     return index < config.num_compute_capabilities
 
 
-def _get_engine_validity(runtime, data):
-    malformed = bytes(data)[: len(_plan.MAGIC)] != _plan.MAGIC
-    double_calls.append(("validity",))
-    if malformed:
-        return EngineValidity.INVALID, EngineInvalidityDiagnostics.MALFORMED_ENGINE.value
-    return EngineValidity.VALID, 0
+class Runtime(_Runtime):
+    def get_engine_validity(self, data):
+        double_calls.append(("validity",))
+        if bytes(data)[: len(_plan.MAGIC)] != _plan.MAGIC:
+            return EngineValidity.INVALID, EngineInvalidityDiagnostics.MALFORMED_ENGINE.value
+        return EngineValidity.VALID, 0
 
 
 _Config.num_compute_capabilities = 0
 _Config.set_compute_capability = _set_compute_capability
 _Engine.create_runtime_config = lambda engine: IRuntimeConfig()
 _Engine.create_execution_context = _create_execution_context
-_Runtime.get_engine_validity = _get_engine_validity
+
+
+def _line(name, gemm, integer):
+    """Return a layer as the compiler's log has it. A GEMM has two operands; the double tells no other sizes."""
+    about = "Dimensions: [8,8], Strides: [8,1], StrideOrder: [1,0]"
+    operand = f" {{ Name: {name}.x, {about}, Datatype: {'Int8' if integer else 'Half'}, Format: linear }}" * gemm
+    kind = "gemm" if gemm else "kgen"
+    return (
+        f"Name: {name}, LayerType: {kind}, Inputs: [{operand}], Constants: [{operand}], Outputs: [], TacticName: , "
+        f"StreamId: 0, Metadata: [ONNX Layer: {name}]"
+    )
 
 
 class Builder(_Builder):
@@ -93,8 +106,8 @@ class Builder(_Builder):
         made = super().build_serialized_network(network, config, kernel_text)
         if made is not None:
             assert config._target == f"SM{_setup.SM.replace('.', '')}", "this double runs on its own GPU only"
-            nodes = [] if network._model is None else network._model.graph.node
-            line = "Name: {0}, LayerType: kgen, Inputs: [], Constants: [], Outputs: [], TacticName: , StreamId: 0, "
-            lines = [f"{line}Metadata: [ONNX Layer: {{0}}]".format(node.name) for node in nodes]
+            nodes = network._model.graph.node
+            integer = any(node.op_type == "QuantizeLinear" for node in nodes)
+            lines = [_line(node.name, node.op_type == "MatMul", integer) for node in nodes]
             _say(self._logger, "VERBOSE", "\n".join(["Layers:", *lines, "", "I/O Tensors:"]))
         return made
