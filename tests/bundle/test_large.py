@@ -62,6 +62,7 @@ def test_a_model_too_large_for_one_file(tiny, sentences, tmp_path, monkeypatch, 
         open_bundle(tmp_path / "b")
 
 
+@pytest.mark.slow  # tests/graph/test_large.py has the digest without a build
 def test_other_weights_of_the_same_shapes_are_another_graph(tiny, tmp_path, monkeypatch):
     """Later steps depend on model.onnx by its digest, so that must be one of the weights too."""
     monkeypatch.setattr(graph, "MAX_BYTES", 4096)
