@@ -47,6 +47,7 @@ def test_a_plan_is_made_for_each_target(built):
         assert layers["compiler"] == f"TensorRT-RTX {VERSION}"
         assert record["layers"]["int8_products"] == 11  # query, key and value of the first layer are one
         assert record["graph"] == {"file": RTX_GRAPH, "sha256": manifest["artefacts"][RTX_GRAPH]}
+        assert record["not_as_asked"] == []
         assert check_plan(built / tag.folder / "model.plan", tag) == record
 
 
@@ -56,6 +57,15 @@ def test_the_same_build_again_is_skipped_and_another_target_is_added(copy, capsy
     done = json.loads(capsys.readouterr().out)
     assert (done["skipped"][-1], done["done"]) == (T4.folder, [f"plans/sm89-rtx{VERSION}"])
     assert [one["sm"] for one in done["engines"]] == [75, 89]
+
+
+def test_what_the_compiler_did_not_do_is_said(copy, monkeypatch, capsys):
+    from toolchain.bundle import engine_step
+
+    fault = "layer.0.ffn.lin1: not in INT8, because its kernel multiplies int8 by fp16"
+    monkeypatch.setattr(engine_step, "judge", lambda kernels, asked: [fault])
+    assert main(["build", str(copy), *RTX, "--target", "l4"]) == 0
+    assert "not as the graph asks: layer.0.ffn.lin1: not in INT8" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from toolchain.errors import InputError, UsageError
 from toolchain.files import interrupted, read_json, recover, sha256_file, sha256_json
-from toolchain.records.bundle import Manifest
+from toolchain.records.bundle import Manifest, QuantizedGemms, StepRecord
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +100,20 @@ def open_bundle(path: Path, *, trust: str | None = None, check_files: bool = Tru
         if sha256_file(file) != digest:
             raise InputError(f"{file}: changed since it was built. Build the bundle again with --force.")
     return Bundle(path, manifest)
+
+
+def quantized_gemms(steps: Mapping[str, StepRecord], precision: str) -> QuantizedGemms | None:
+    """Return what the step `quantize` recorded of the graph for TensorRT; None unless the precision is `int8`.
+
+    Raises:
+        InputError: there is no such record.
+    """
+    if precision != "int8":
+        return None
+    if "quantize" not in steps:
+        raise InputError(f"{MANIFEST}: it has no record of the quantization. Build the bundle again with --force.")
+    found: QuantizedGemms = steps["quantize"]["record"]["views"]["model.int8.onnx"]
+    return found
 
 
 def last_bundle(folder: Path = Path()) -> Path:

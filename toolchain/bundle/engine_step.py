@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import cast
 
 from toolchain import graph
+from toolchain.bundle import quantized_gemms
 from toolchain.bundle.engine_scales import find_scales
 from toolchain.bundle.machine import Machine
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
@@ -30,6 +31,8 @@ from toolchain.engine.builder import Builder, Built
 from toolchain.engine.calibrator import entropy_calibrator
 from toolchain.engine.config import Options, Shapes
 from toolchain.engine.cuda import open_gpu
+from toolchain.engine.judge import judge, wanted
+from toolchain.engine.kernels import parse_kernels
 from toolchain.engine.plan import LAYERS, PLAN, RECORD, SCHEMA
 from toolchain.engine.plugins import VARIABLE_LENGTH, plugin_versions
 from toolchain.engine.shapes import Profile, make_profiles
@@ -104,6 +107,9 @@ def compile_plan(resolved: ResolvedRecipe, made: BundleWriter, machine: Machine)
             built, layout, needed = build(resolved, staging, machine, options)
         if fault := _fault(built, resolved.precision, needed):
             raise InputError(f"{source}: {fault} {_evidence(built, machine)}")
+        if machine.release.cross and resolved.precision != "fp32":
+            asked = wanted(graph.load(staging / source), quantized_gemms(made.steps, resolved.precision))
+            layout["not_as_asked"] = judge(parse_kernels(built.messages.layer_lists[0]), asked)
         record = _record(f"{folder}/{PLAN}", built, about, layout, machine)
         write_bytes(place / PLAN, built.plan)
         write_text(place / LAYERS, built.layers)

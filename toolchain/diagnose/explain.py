@@ -132,7 +132,7 @@ def explain_plan(place: Path | None, file: str | None, *, trust: str | None) -> 
 
 
 def _advise_plan(record: PlanRecord) -> list[str]:
-    layers, advice = record["layers"], list(record.get("unfused_because") or [])
+    layers, advice = record["layers"], [*record.get("unfused_because", []), *record.get("not_as_asked", [])]
     gemms, in_int8, reformats = layers["products"], layers["int8_products"], layers["reformats"]
     if gemms is None or in_int8 is None or reformats is None:
         return [

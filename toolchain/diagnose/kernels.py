@@ -7,20 +7,19 @@ from pathlib import Path
 import onnx_ir as ir
 
 from toolchain import graph
-from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle
+from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle, quantized_gemms
 from toolchain.bundle.views import open_graph
 from toolchain.engine.cross import compile_kernels
 from toolchain.engine.judge import judge, wanted
 from toolchain.engine.releases import RELEASES, import_release
 from toolchain.engine.shapes import parse_triple
 from toolchain.engine.targets import parse_targets
-from toolchain.errors import InputError, UsageError
+from toolchain.errors import UsageError
 from toolchain.files import write_json
 from toolchain.graph.first_token import first_token
 from toolchain.graph.fp16 import to_half
 from toolchain.profile.groups import place_kernels
 from toolchain.recipe.options import RecipeValues
-from toolchain.records.bundle import QuantizedGemms
 from toolchain.records.kernels import CompiledGraph, ExplainedTarget
 from toolchain.roofline.gpus import Gpu, find_target
 from toolchain.roofline.kernels import bounded, grouped
@@ -103,7 +102,7 @@ def _compiled(bundle: Bundle, precision: str, gpu: Gpu, sm: int, *, batch: int, 
         "groups": grouped(kernels),
         "bytes": sum(one["bytes"] or 0 for one in kernels),
         "us": sum(one["us"] for one in kernels),
-        "not_as_asked": judge(compiled, wanted(model, _quantized(bundle, precision))),
+        "not_as_asked": judge(compiled, wanted(model, quantized_gemms(bundle.manifest["steps"], precision))),
     }
 
 
@@ -112,17 +111,6 @@ def _half(model: ir.Model) -> ir.Model:
     first_token(model)
     to_half(model)
     return model
-
-
-def _quantized(bundle: Bundle, precision: str) -> QuantizedGemms | None:
-    """Return the record of the quantization of an INT8 graph; None for a graph in FP16."""
-    if precision != "int8":
-        return None
-    step = bundle.manifest["steps"].get("quantize")
-    if step is None:
-        raise InputError(f"{bundle.path}: bundle.json has no record of its quantization. Build it again with --force.")
-    quantized: QuantizedGemms = step["record"]["views"]["model.int8.onnx"]
-    return quantized
 
 
 def answer(graphs: list[CompiledGraph], gpu: Gpu) -> str:

@@ -123,6 +123,9 @@ class PlanInputs(TypedDict):
     unfused_because: NotRequired[list[str]]
     """Reasons why TensorRT may not fuse attention, on the native path; empty if none is known."""
 
+    not_as_asked: NotRequired[list[str]]
+    """What the compiler did not do as the graph asks, such as a GEMM that is not in INT8; only of TensorRT-RTX."""
+
     plugins: NotRequired[dict[str, str]]
     """Name of each plugin to its version, on the plugin path."""
 

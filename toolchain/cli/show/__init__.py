@@ -4,7 +4,6 @@ There is one module for each kind of record. Only the command line calls them; w
 """
 
 import re
-from collections import Counter
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -50,6 +49,8 @@ def titled(title: str, *, narrow: bool = False) -> Table:
 
 
 def folded(names: list[str]) -> list[str]:
-    """Return node names with the number of their layer as *, each with its count: `layer.*.ffn.lin2 (6)`."""
-    found = Counter(re.sub(r"\.\d+\.", ".*.", name) for name in names)
-    return [f"{name} ({count})" if count > 1 else name for name, count in found.items()]
+    """Return node names; those that differ in the number of their layer are one, with a count: `layer.*.lin2 (6)`."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(re.sub(r"\.\d+\.", ".*.", name), []).append(name)
+    return [f"{pattern} ({len(alike)})" if len(alike) > 1 else alike[0] for pattern, alike in found.items()]

@@ -78,7 +78,7 @@ def _engine(record: PlanRecord) -> list[str]:
             f"  {layers['layers']} layers: {layers['int8_products']} of {layers['products']} GEMMs in INT8, "
             f"{layers['fused_attention']} fused attentions, {layers['reformats']} changes of format"
         )
-    return lines
+    return lines + [f"  not as the graph asks: {line}" for line in folded(record.get("not_as_asked", []))]
 
 
 def _chosen_method(record: CalibrateRecord) -> list[str]:
