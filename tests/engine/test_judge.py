@@ -33,7 +33,7 @@ LAYER = "distilbert.transformer.layer.0.attention"
 def test_every_gemm_is_compiled_in_its_precision_and_attention_is_fused(exported, kind, precision, sm):
     model, asked = typed(exported[kind], precision)
     assert len(asked.integers) == {"fp16": 0, "int8": 2 * 8}[precision]
-    assert len(asked.attentions) == 2
+    assert len(asked.attentions) == 1  # the last layer computes the first token only
     assert judge(compiled(model, sm), asked) == []
 
 
