@@ -11,6 +11,7 @@ from toolchain import graph
 from toolchain.engine.judge import judge
 from toolchain.errors import InputError
 from toolchain.graph import add_initializer, constant, fp16, nodes
+from toolchain.graph.common_scale import common_scale
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="pip install 'encoder-toolchain[rtx]'")
 
@@ -35,6 +36,11 @@ def test_every_gemm_is_compiled_in_its_precision_and_attention_is_fused(exported
     assert len(asked.integers) == {"fp16": 0, "int8": 2 * 8}[precision]
     assert len(asked.attentions) == 1  # the last layer computes the first token only
     assert judge(compiled(model, sm), asked) == []
+
+
+def test_the_view_for_tensorrt_rtx_is_compiled_as_it_asks(exported):
+    model, asked = typed(exported["bert"], "int8", after=common_scale)
+    assert judge(compiled(model, 75), asked) == []
 
 
 def unpaired(model: ir.Model) -> None:

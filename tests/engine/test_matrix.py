@@ -6,6 +6,7 @@ import pytest
 
 from tests.engine.matrix import BYTES, CASES, PRECISIONS, compiled, moved, typed
 from toolchain.engine.judge import judge
+from toolchain.graph.common_scale import common_scale
 from toolchain.roofline.gpus import find_gpu
 from toolchain.roofline.kernels import bounded
 
@@ -50,6 +51,10 @@ def test_every_emitted_graph_is_compiled_as_it_asks(float_graphs, case):
             assert moved(kernels) == pytest.approx(recorded[precision][str(sm)], rel=TOLERANCE), (precision, sm)
             if (case.name, sm) == ("distilbert-base", 75):
                 check_limits(kernels, precision)
+    model, asked = typed(float_graphs(case), "int8", after=common_scale)  # model.int8.rtx.onnx
+    kernels = compiled(model, 75)
+    assert judge(kernels, asked) == []
+    assert moved(kernels) == pytest.approx(recorded["int8"]["75"], rel=TOLERANCE)
 
 
 def test_distilbert_base_with_residuals_in_int8_moves_still_less(float_graphs):

@@ -1,17 +1,55 @@
 """The bounds for a GPU equal those computed by hand from its data sheet, and are marked as bounds."""
 
 import json
+import sys
 
 import pytest
 
 from toolchain import graph
 from toolchain.cli import main
+from toolchain.engine.cross import compile_kernels
 from toolchain.errors import InputError, UsageError
 from toolchain.roofline.estimate import KIND, estimate
 from toolchain.roofline.work import Extent, count
 
 
-def test_the_bound_is_the_longer_of_gemms_and_memory(typed_bundles):
+@pytest.fixture
+def without_rtx(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", None)
+
+
+def test_with_the_compiler_the_bound_is_that_of_its_kernels(typed_bundles):
+    pytest.importorskip("tensorrt_rtx_bindings", reason="pip install 'encoder-toolchain[rtx]'")
+    found = estimate({}, gpu="t4", bundle=typed_bundles["int8"], idle_w=10.0)
+    assert (found["bound_from"], found["bound_from_reason"]) == ("kernels", None)
+    model = graph.load(typed_bundles["int8"] / "model.int8.onnx")
+    for one in found["bounds"]:
+        kernels = compile_kernels(model, 75, batch=one["batch"], length=one["length"])
+        assert one["bytes_lower_bound"] == sum(kernel.bytes for kernel in kernels)
+        longer = [max(k.bytes / 320e9, k.operations / (130e12 if k.precision == "int8" else 65e12)) for k in kernels]
+        assert one["time_ms"] == pytest.approx(1e3 * sum(longer))
+        # Idle power for the time of the GEMMs alone: a cache may keep what kernels move.
+        assert one["mj_per_row_at_least"] == pytest.approx(10 * one["compute_ms"] / one["batch"])
+
+
+@pytest.mark.parametrize(
+    ("gpu", "precision", "reason"),
+    [("h200", "int8", "does not compile for NVIDIA H200"), ("t4", "fp16", "has no graph of this precision")],
+)
+def test_where_there_are_no_kernels_the_bound_is_that_of_gemms_and_says_why(typed_bundles, gpu, precision, reason):
+    pytest.importorskip("tensorrt_rtx_bindings", reason="pip install 'encoder-toolchain[rtx]'")
+    found = estimate({"precision": precision}, gpu=gpu, bundle=typed_bundles["int8"])
+    assert found["bound_from"] == "gemms"
+    assert reason in found["bound_from_reason"]
+
+
+def test_without_the_compiler_the_bound_is_that_of_gemms(typed_bundles, without_rtx):
+    found = estimate({}, gpu="t4", bundle=typed_bundles["int8"])
+    assert found["bound_from"] == "gemms"
+    assert "pip install 'encoder-toolchain[rtx]'" in found["bound_from_reason"]
+
+
+def test_the_bound_is_the_longer_of_gemms_and_memory(typed_bundles, without_rtx):
     found = estimate({"precision": "fp16"}, gpu="t4", bundle=typed_bundles["fp16"])
     work = count(graph.load(typed_bundles["fp16"] / "model.fp16.onnx"))
     for one in found["bounds"]:
@@ -25,7 +63,7 @@ def test_the_bound_is_the_longer_of_gemms_and_memory(typed_bundles):
     assert found["kind"] == KIND == "bound by data sheet, not a measurement"
 
 
-def test_weights_beyond_the_cache_bound_a_small_batch(typed_bundles, monkeypatch):
+def test_weights_beyond_the_cache_bound_a_small_batch(typed_bundles, monkeypatch, without_rtx):
     """A model beyond the cache is read once a batch, so memory bounds a small batch and GEMMs bound a large one."""
     from toolchain.roofline import estimate as module
 
@@ -39,7 +77,7 @@ def test_weights_beyond_the_cache_bound_a_small_batch(typed_bundles, monkeypatch
     assert one["compute_ms"] == pytest.approx(0.172, rel=0.01)  # 11.17 GFLOP at 65 TFLOP/s
 
 
-def test_energy_is_bounded_above_by_the_power_limit_and_below_by_idle_power(typed_bundles):
+def test_energy_is_bounded_above_by_the_power_limit_and_below_by_idle_power(typed_bundles, without_rtx):
     unknown = estimate({}, gpu="t4", bundle=typed_bundles["int8"])
     known = estimate({}, gpu="t4", bundle=typed_bundles["int8"], idle_w=10.0)
     assert (unknown["at_least_reason"], known["at_least_reason"]) == ("idle_power_not_in_data_sheet", None)

@@ -105,13 +105,13 @@ class BatchBound(TypedDict):
     flop: float
     """Operations of the GEMMs."""
     bytes_lower_bound: int
-    """Least memory traffic, bytes, without what the level 2 cache keeps."""
+    """Least memory traffic, bytes: of the GEMMs without what the level 2 cache keeps, of kernels all of it."""
     compute_ms: float
     """Time of the operations at the peak, ms."""
     memory_ms: float
     """Time of the memory traffic at the peak, ms."""
     time_ms: float
-    """Lower bound of the batch's time, ms: the longer of the two."""
+    """Lower bound of the batch's time, ms: the longer of the two, or the sum of the longer of each kernel."""
     bound: Bound
     """What takes longer."""
     rows_per_s: float
@@ -137,6 +137,11 @@ class EstimatedBounds(TypedDict):
     """The GPU."""
     length: RowLength
     """Length of the rows."""
+    bound_from: Literal["kernels", "gemms"]
+    """Which bound this is: the sum over the kernels that TensorRT-RTX compiles the graph to, each with all its memory
+    traffic; or the GEMMs and the weights of the graph alone, which is less."""
+    bound_from_reason: str | None
+    """Why it is not that of the kernels; null if it is."""
     bounds: list[BatchBound]
     """Bounds by batch size."""
     at_least_reason: str | None

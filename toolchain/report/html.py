@@ -17,7 +17,7 @@ from toolchain.records.deployment import Deployment
 from toolchain.records.energy import EnergyBlock
 from toolchain.records.power import PowerRecord
 from toolchain.records.result import Environment, Result
-from toolchain.report import glue, plots, record_plots
+from toolchain.report import glue, kernel_plots, plots, record_plots
 from toolchain.report.columns import HTML_COLUMNS, METRIC, Cell, Number, Pattern, known, look, metric, number
 from toolchain.report.decision import Answer, Detail, Drop, answer_of, detail_of, drop_of, reference_cell
 from toolchain.report.inputs import Material
@@ -85,7 +85,7 @@ def html(material: Material) -> str:
     )
     style = (FOLDER / STYLE).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    records = [*material.results, *material.tuned, *material.powers]
+    records = [*material.results, *material.tuned, *material.powers, *material.kernels]
     anchors = {id(record): f"record-{at}" for at, record in enumerate(records)}
     sections = [
         _section(group, f"group-{at}", anchors, material.deployments)
@@ -99,6 +99,10 @@ def html(material: Material) -> str:
             created=max((str(moment) for record in records if (moment := look(record, "created"))), default=None),
             sections=sections,
             scores=glue.scores(material.results),
+            kernels=[
+                (record, kernel_plots.kernels(record, name=f"kernels-{at}"))
+                for at, record in enumerate(material.kernels)
+            ],
             tuned=[
                 (record, record_plots.sensitivity(record, name=f"tuned-{at}"))
                 for at, record in enumerate(material.tuned)

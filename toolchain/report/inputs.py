@@ -11,12 +11,16 @@ from toolchain.evaluation.answer import GATE
 from toolchain.evaluation.results import find_results
 from toolchain.files import read_json
 from toolchain.records.deployment import Deployment
+from toolchain.records.kernels import SavedExplainedTarget
 from toolchain.records.power import SavedPowerRecord
 from toolchain.records.result import Result
 from toolchain.records.tune import SavedTuneRecord
 
 # The record of `tune`, below the results of a bundle.
 TUNED = "tune/tune.json"
+
+# The records of `explain --target`, below the results of a bundle.
+KERNELS = "kernels/*.json"
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Material:
     tuned: list[SavedTuneRecord] = field(default_factory=list)
     powers: list[SavedPowerRecord] = field(default_factory=list)
     deployments: list[tuple[str, Deployment]] = field(default_factory=list)
+    kernels: list[SavedExplainedTarget] = field(default_factory=list)
 
 
 def find_material(places: Iterable[Path]) -> Material:
@@ -47,6 +52,8 @@ def find_material(places: Iterable[Path]) -> Material:
             folder = place / RESULTS if (place / MANIFEST).exists() else place
             beside, gate = _record(folder / TUNED), _object(folder / GATE)
             found.tuned.extend([cast("SavedTuneRecord", beside)] if beside else [])
+            listed = (_record(file) for file in sorted(folder.glob(KERNELS)))
+            found.kernels.extend(cast("SavedExplainedTarget", one) for one in listed if one and "graphs" in one)
             found.deployments.extend([(str(folder / GATE), cast("Deployment", gate))] if gate else [])
     return found
 

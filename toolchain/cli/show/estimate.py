@@ -25,13 +25,23 @@ def estimated(found: EstimatedBounds) -> None:
             "-" if least is None else f"{least:.3f}",
             f"{one['mj_per_row_at_most_at_this_speed']:.3f}",
         )
-    put(table, *_reading(gpu["tdp_w"], floor=found["at_least_reason"] is None), f"source: {gpu['source']}")
+    put(table, _which(found), *_reading(gpu["tdp_w"], floor=found["at_least_reason"] is None))
+    put(f"source: {gpu['source']}")
+
+
+def _which(found: EstimatedBounds) -> str:
+    if found["bound_from"] == "kernels":
+        return (
+            "The bound of the kernels that TensorRT-RTX compiles: all their memory traffic counts, also what a cache "
+            "keeps, so a small batch may be faster."
+        )
+    return f"The bound of the GEMMs and the weights alone, not of kernels: {found['bound_from_reason']}"
 
 
 def _reading(tdp_w: float, *, floor: bool) -> list[str]:
     lines = [
-        "The times are lower bounds. Most runs take several times as long: the bounds exclude launches, all operators",
-        "except GEMMs, and whatever keeps the GPU from its peak.",
+        "The times are lower bounds. Most runs take several times as long: the bounds exclude launches, and whatever",
+        "keeps the GPU from its peak.",
         "The last column is the power limit times the time: the upper bound of the energy of a run at that speed.",
         f"A slower run, at r rows/s, uses at most {tdp_w:g}/r J a row.",
     ]
