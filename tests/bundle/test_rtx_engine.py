@@ -6,10 +6,14 @@ import shutil
 
 import pytest
 
+from toolchain import graph
 from toolchain.bundle import open_bundle
+from toolchain.bundle.engine_step import refuse_float_gemms
 from toolchain.cli import main
 from toolchain.engine.plan import Tag, check_plan
-from toolchain.errors import InputError, MachineError
+from toolchain.errors import GateError, InputError, MachineError
+from toolchain.graph.fp16 import to_half
+from toolchain.graph.gemms import linear_layers
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="pip install 'encoder-toolchain[rtx]'")
 
@@ -145,3 +149,11 @@ def test_a_plan_for_another_gpu_version_or_release_is_refused(built, here, built
     with pytest.raises(MachineError) as refused:
         check_plan(built / T4.folder / "model.plan", here)
     assert f"built for {built_for}; this machine has {here}. Build one" in str(refused.value)
+
+
+def test_a_gemm_beyond_float16_is_refused_for_a_t4_alone(typed_bundles):
+    model = graph.load(typed_bundles["fp32"] / "model.onnx")
+    to_half(model, [str(linear_layers(model)[5].outputs[0].name)])
+    with pytest.raises(GateError, match=r"stays in float32, and TensorRT-RTX has no such GEMM for sm75 \(1 in all\)"):
+        refuse_float_gemms(model, "model.fp16.onnx", 75)
+    refuse_float_gemms(model, "model.fp16.onnx", 86)

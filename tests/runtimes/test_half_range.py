@@ -7,7 +7,7 @@ from onnx.reference import ReferenceEvaluator
 
 from toolchain import graph
 from toolchain.graph.fp16 import to_half
-from toolchain.graph.gemms import linear_layers
+from toolchain.graph.gemms import float_gemms, linear_layers
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.runtimes.half_range import measure_range
@@ -80,6 +80,7 @@ def test_an_int8_gemm_beyond_float16_still_reads_integers(exported, tokens):
     by_name = {str(node.name): node for node in graph.nodes(model, "MatMul")}
     in_float = [name for name, node in by_name.items() if node.outputs[0].dtype == ir.DataType.FLOAT]
     assert 0 < len(in_float) < len(gemms)
+    assert float_gemms(model) == in_float
     for name in in_float:
         assert {value.producer().op_type for value in by_name[name].inputs} == {"DequantizeLinear"}
 

@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
+import onnx_ir as ir
+
 from toolchain import graph
 from toolchain.bundle import quantized_gemms
 from toolchain.bundle.engine_scales import find_scales
@@ -37,10 +39,11 @@ from toolchain.engine.plan import LAYERS, PLAN, RECORD, SCHEMA
 from toolchain.engine.plugins import VARIABLE_LENGTH, plugin_versions
 from toolchain.engine.shapes import Profile, make_profiles
 from toolchain.engine.weak import keep_norms_in_float32
-from toolchain.errors import InputError, MachineError
+from toolchain.errors import GateError, InputError, MachineError
 from toolchain.files import sha256_file, write_bytes, write_json, write_text
 from toolchain.graph.encoder import parse_encoder, tensor_names
 from toolchain.graph.fusable import attention_faults
+from toolchain.graph.gemms import float_gemms
 from toolchain.graph.operators import check_operators, has_table
 from toolchain.graph.plugin_graph import FP16, INT8, check_packable, packed_graph
 from toolchain.recipe import ENGINE
@@ -51,6 +54,9 @@ log = logging.getLogger(__name__)
 
 # Raise it when the code of this step changes the files that it writes.
 COMPILE_VERSION = 1
+
+# Compute capability, times ten, for which TensorRT-RTX has no GEMM in float32.
+TURING = 75
 
 # TensorRT's timing caches, one for each GPU model and version.
 TIMING = Path("engines/build/.timing")
@@ -73,6 +79,7 @@ def compile_plan(resolved: ResolvedRecipe, made: BundleWriter, machine: Machine)
     """Build the plan for a machine into the writer's folder, or carry it over; return its record.
 
     Raises:
+        GateError: a GEMM needs float32, which the target lacks.
         InputError: TensorRT cannot parse the graph, returns no plan, or an INT8 plan without INT8 GEMMs.
         MachineError: memory ran out, or this TensorRT lacks a feature that was asked for.
         UsageError: an option excludes this GPU.
@@ -147,6 +154,8 @@ def _native(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: 
     unknown = check_operators(model, major=major) if has_table(major) else []
     if unknown:
         raise InputError(f"{file}: TensorRT {machine.tag.tensorrt} has no parser for {unknown[0]}. Report this bug.")
+    if machine.release.cross and resolved.precision != "fp32":
+        refuse_float_gemms(model, file, machine.tag.sm)
     faults = attention_faults(model, max_length=resolved.max_length)
     builder = Builder(machine.trt, file)
     network = builder.parse((staging / file).read_bytes(), strongly_typed=True)
@@ -157,6 +166,21 @@ def _native(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: 
     profiles: list[Shapes] = [profile.padded(names) for profile in resolved_profiles(resolved)]
     built = builder.build(network, profiles, options, timing=_timing(machine), implicit=implicit)
     return built, {"layout": "padded", "inputs": names, "unfused_because": faults}, set()
+
+
+def refuse_float_gemms(model: ir.Model, file: str, sm: int) -> None:
+    """Refuse a typed graph for Turing of which a GEMM stays in float32, because its values exceed float16.
+
+    Raises:
+        GateError: it names the first such GEMM.
+    """
+    gemms = float_gemms(model) if sm == TURING else []
+    if gemms:
+        raise GateError(
+            f"{file}: {gemms[0]} reads or computes values beyond float16, so it stays in float32, and TensorRT-RTX "
+            f"has no such GEMM for sm{TURING} ({len(gemms)} in all). Choose a later GPU (--target sm86), or TensorRT "
+            "10 or 11 on that GPU (--backend trt)."
+        )
 
 
 def _plugin(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: Options) -> Made:

@@ -21,12 +21,13 @@ from toolchain.bundle.steps import versions
 from toolchain.bundle.writer import BundleWriter
 from toolchain.data.probes import probe_texts
 from toolchain.errors import GateError, UsageError
-from toolchain.graph.common_scale import common_scale
+from toolchain.graph.common_scale import UNSCALED, common_scale
 from toolchain.graph.first_token import first_token
 from toolchain.graph.fp16 import to_half
+from toolchain.graph.halves import file_has_halves, has_halves
 from toolchain.graph.trt8 import for_trt8
 from toolchain.int8.quantize import TENSORRT
-from toolchain.records.bundle import ViewRecord
+from toolchain.records.bundle import QuantizeRecord, StepRecord, ViewRecord
 from toolchain.runtimes import open_runtime, parity
 
 # Pass -> number of places that it changed.
@@ -44,8 +45,8 @@ class View:
     # The largest difference of a logit, relative to the largest logit. In INT8 an activation at the middle of two
     # levels may round to either, as in `toolchain verify`.
     rtol: float
-    # Changes the float32 graph, which is quantized in INT8.
-    change: Callable[[ir.Model], Passes]
+    # Changes the float32 graph, which is quantized in INT8; takes the names of tensors that float16 does not hold.
+    change: Callable[[ir.Model, list[str]], Passes]
     # Raise it when the code changes the file.
     version: int
 
@@ -59,7 +60,8 @@ def make_view(resolved: ResolvedRecipe, made: BundleWriter, file: str) -> ViewRe
     view, recipe = VIEWS[file], resolved.recipe
 
     def run(folder: Path) -> ViewRecord:
-        model, passes = _made(folder, file, keep=recipe.keep, residual=recipe.residual)
+        beyond = beyond_float16(made.steps)
+        model, passes = _made(folder, file, beyond, keep=recipe.keep, residual=recipe.residual)
         found = _compared(resolved, folder / view.reference, model)
         if not found.finite or found.max_abs_logit_difference > view.rtol * max(1.0, found.largest_logit):
             raise GateError(
@@ -104,10 +106,20 @@ def open_graph(bundle: Bundle, file: str) -> ir.Model:
     for name in ("model.onnx", VIEWS[file].reference):
         bundle.file(name)
     recipe = bundle.manifest["recipe"]
-    return _made(bundle.path, file, keep=recipe.get("keep"), residual=recipe.get("residual"))[0]
+    beyond = beyond_float16(bundle.manifest["steps"])
+    return _made(bundle.path, file, beyond, keep=recipe.get("keep"), residual=recipe.get("residual"))[0]
 
 
-def _made(folder: Path, file: str, *, keep: str | None, residual: str | None) -> tuple[ir.Model, Passes]:
+def beyond_float16(steps: dict[str, StepRecord]) -> list[str]:
+    """Return the names of the tensors that model.int8.onnx keeps in float32, and those of their GEMMs' raw outputs."""
+    record: QuantizeRecord | None = steps["quantize"]["record"] if "quantize" in steps else None
+    beyond = record["views"]["model.int8.onnx"].get("beyond_float16", []) if record else []
+    return [name for one in beyond for name in (one["tensor"], f"{one['tensor']}{UNSCALED}")]
+
+
+def _made(
+    folder: Path, file: str, beyond: list[str], *, keep: str | None, residual: str | None
+) -> tuple[ir.Model, Passes]:
     view, passes = VIEWS[file], Passes()
     if view.precision == "int8":
         model, quantized = quantized_graph(folder, TENSORRT, keep=keep, residual=residual)
@@ -115,25 +127,29 @@ def _made(folder: Path, file: str, *, keep: str | None, residual: str | None) ->
     else:
         model = graph.load(folder / "model.onnx")
         passes["first_token"] = first_token(model)
-    return model, passes | view.change(model)
+    return model, passes | view.change(model, beyond)
 
 
 def _compared(resolved: ResolvedRecipe, reference: Path, model: ir.Model) -> parity.Parity:
     """Compare with built-in sentences, because the rows of the task need not be at hand."""
     tokens = resolved.encode(probe_texts(len(resolved.task.text_columns)))
     with (
-        open_runtime("ort", reference, device="cpu") as expected,
-        open_runtime("ort", graph.serialised(model), device="cpu") as found,
+        open_runtime("ort", reference, device="cpu", halves=file_has_halves(reference)) as expected,
+        open_runtime("ort", graph.serialised(model), device="cpu", halves=has_halves(model)) as found,
     ):
         return parity.compare(expected, found, tokens, longest=resolved.max_length)
 
 
-def _for_rtx(model: ir.Model) -> Passes:
-    return {"common_scale": common_scale(model), "float16": to_half(model)}
+def _for_rtx(model: ir.Model, beyond: list[str]) -> Passes:
+    return {"common_scale": common_scale(model), "float16": to_half(model, beyond)}
+
+
+def _for_trt8(model: ir.Model, _beyond: list[str]) -> Passes:
+    return for_trt8(model)  # its builder chooses the types
 
 
 VIEWS: dict[str, View] = {
-    "model.int8.rtx.onnx": View("rtx", "int8", "model.int8.onnx", rtol=0.15, change=_for_rtx, version=1),
-    "model.fp16.trt8.onnx": View("trt8", "fp16", "model.onnx", rtol=1e-3, change=for_trt8, version=1),
-    "model.int8.trt8.onnx": View("trt8", "int8", "model.int8.onnx", rtol=0.15, change=for_trt8, version=1),
+    "model.int8.rtx.onnx": View("rtx", "int8", "model.int8.onnx", rtol=0.15, change=_for_rtx, version=2),
+    "model.fp16.trt8.onnx": View("trt8", "fp16", "model.onnx", rtol=1e-3, change=_for_trt8, version=1),
+    "model.int8.trt8.onnx": View("trt8", "int8", "model.int8.onnx", rtol=0.15, change=_for_trt8, version=1),
 }

@@ -14,6 +14,9 @@ from toolchain.graph import add_initializer, constant, nodes
 
 NAME = "weights.int8"
 
+# The end of the name of a GEMM's output before the Mul.
+UNSCALED = ".unscaled"
+
 
 def common_scale(model: ir.Model) -> int:
     """Give every quantized weight the same scale, before fp16.to_half; return the number of GEMMs that have a Mul now.
@@ -52,5 +55,5 @@ def _multiply(model: ir.Model, gemm: ir.Node, factor: np.ndarray) -> None:
     made.shape, made.type = raw.shape, ir.TensorType(ir.DataType.FLOAT)
     raw.replace_all_uses_with(made)
     product.replace_input_with(0, raw)
-    raw.name, made.name = f"{name}.unscaled", name
+    raw.name, made.name = f"{name}{UNSCALED}", name
     model.graph.insert_after(gemm, product)

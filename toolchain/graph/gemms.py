@@ -25,6 +25,11 @@ def attention_gemms(model: ir.Model) -> list[ir.Node]:
     return [node for node in nodes(model, "MatMul") if constant(node.inputs[1]) is None]
 
 
+def float_gemms(model: ir.Model) -> list[str]:
+    """Return the names of the GEMMs that compute in float32, in graph order."""
+    return [str(node.name) for node in nodes(model, "MatMul", "Gemm") if node.outputs[0].dtype == ir.DataType.FLOAT]
+
+
 def find_gemms(model: ir.Model, patterns: str | None) -> list[str]:
     """Return the names of the MatMul nodes that match `patterns`, such as `*.ffn.lin2`, separated by commas.
 
