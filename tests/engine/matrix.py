@@ -30,7 +30,6 @@ from toolchain.graph.fp16 import to_half
 from toolchain.graph.gemms import calibrated_tensors
 from toolchain.int8.calibrate import Calibration, write_calibration
 from toolchain.int8.quantize import TENSORRT
-from toolchain.recipe import Recipe
 from toolchain.tensors import Range
 
 BATCH, LENGTH = 32, 128
@@ -105,8 +104,7 @@ def typed(
         with tempfile.TemporaryDirectory() as folder:
             graph.save(model, Path(folder) / "model.onnx")
             write_calibration(Path(folder), Calibration(ranges, {}, {}))
-            recipe = Recipe.make({"precision": "int8", "residual": residual})
-            model, recorded = quantized_graph(Path(folder), recipe, TENSORRT)
+            model, recorded = quantized_graph(Path(folder), TENSORRT, keep=None, residual=residual)
     after(model)
     to_half(model)
     return model, wanted(model, recorded)
