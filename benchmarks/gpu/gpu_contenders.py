@@ -5,6 +5,7 @@ To add one, add its line to CONTENDERS. All contenders take padded batches of to
 
 import functools
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from toolchain import graph
 from toolchain.checkpoint.export import export
 from toolchain.checkpoint.model import Source, find_model
 from toolchain.checkpoint.tokenize import Tokens, budget_batches
+from toolchain.data import demo
 from toolchain.energy.load import Piece, pieces
 from toolchain.runtimes import open_runtime
 from toolchain.tensors import Infer
@@ -101,6 +103,8 @@ def make_place(folder: Path, device: str, *, rows: int, small: bool = False) -> 
 
     torch.manual_seed(0)
     DistilBertForSequenceClassification(DistilBertConfig(**(SMALL if small else BASE))).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):  # a checkpoint has one, and its export runs sentences
+        shutil.copy(demo.FOLDER / name, folder)
     known, words = json.loads(LENGTHS.read_text())["lengths"], np.random.default_rng(0)
     lengths = [known[row % len(known)] for row in range(rows)]
     ids = [[CLS, *words.integers(*WORDS, length - 2).tolist(), SEP] for length in lengths]

@@ -6,6 +6,7 @@ MatMul, and `sums.onnx` one INT8 GEMM whose sums pass 65,504. `reference.npz` ha
 Runtime, and the exact sums.
 """
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-ROWS, LENGTH, VOCABULARY = 8, 128, 1000
+ROWS, LENGTH, VOCABULARY = 8, 128, 2500
 
 Array = NDArray[Any]
 
@@ -28,11 +29,14 @@ def export(folder: Path) -> Path:
 
     from toolchain.checkpoint.export import export as project_export
     from toolchain.checkpoint.model import find_model
+    from toolchain.data import demo
 
     torch.manual_seed(0)
     sizes = {"dim": 256, "n_layers": 2, "n_heads": 4, "hidden_dim": 512}
     config = DistilBertConfig(vocab_size=VOCABULARY, initializer_range=0.06, **sizes)
     DistilBertForSequenceClassification(config).save_pretrained(folder / "checkpoint")
+    for name in ("tokenizer.json", "tokenizer_config.json"):  # a checkpoint has one, and its export runs sentences
+        shutil.copy(demo.FOLDER / name, folder / "checkpoint")
     project_export(find_model(str(folder / "checkpoint")), folder / "model.onnx")
     return folder / "model.onnx"
 
