@@ -21,8 +21,10 @@ def folder(demo_bundle, tmp_path):
     return shutil.copytree(demo_bundle, tmp_path / "new")
 
 
-def test_a_whole_bundle_is_put_in_place(folder, resolved):
+def test_a_whole_bundle_is_accepted_and_left_as_it_is(folder, resolved):
+    before = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
     try_bundle(folder, resolved)
+    assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()} == before
 
 
 def test_a_bundle_without_a_tokenizer_is_not(folder, resolved):

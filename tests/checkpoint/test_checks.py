@@ -76,7 +76,8 @@ def test_the_architecture_decides_and_not_the_weights(name: str, what: str, bert
 
 @pytest.mark.parametrize("name", ["RobertaForSequenceClassification", "TFBertForSequenceClassification", None])
 def test_a_classifier_of_kin_or_without_a_name_is_taken(name: str | None, bert: Path) -> None:
-    load_model(find_model(str(edit(bert, architectures=[name] if name else None))))
+    model = load_model(find_model(str(edit(bert, architectures=[name] if name else None))))
+    assert type(model).__name__ == "BertForSequenceClassification"
 
 
 def test_labels_of_tokens_are_refused_where_no_architecture_is_named(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_a_config_that_contradicts_itself_is_refused(changes: dict[str, Any], me
 
 @pytest.mark.parametrize("label2id", [{"LABEL_0": 0, "LABEL_1": 1}, {}, {"negative": "0"}])
 def test_a_label2id_that_says_nothing_else_is_taken(label2id: dict[str, Any], bert: Path) -> None:
-    find_model(str(edit(bert, label2id=label2id)))
+    assert find_model(str(edit(bert, label2id=label2id))).labels == ["negative", "positive"]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_the_pooler_that_a_class_never_used_is_taken(tmp_path: Path) -> None:
     folder = make(tmp_path / "model", "Roberta")
     pooler = {"roberta.pooler.dense.weight": torch.ones(32, 32), "roberta.pooler.dense.bias": torch.ones(32)}
     rewrite_weights(folder, lambda weights: weights.update(pooler))
-    load_model(find_model(str(folder)))
+    assert not any("pooler" in name for name in load_model(find_model(str(folder))).state_dict())
 
 
 def test_a_named_entity_checkpoint_with_a_pooler_is_refused(tmp_path: Path) -> None:

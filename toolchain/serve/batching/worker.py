@@ -155,6 +155,6 @@ def _finite_logits(infer: Infer, batch: Batch) -> Logits:
 def _fails(infer: Infer, probe: Batch) -> bool:
     try:
         _finite_logits(infer, probe)
-    except Exception:
+    except Exception:  # of any class: a library's, whose engine may then be unusable, or the refusal above
         return True
     return False
