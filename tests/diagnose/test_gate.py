@@ -40,6 +40,17 @@ def test_both_int8_graphs_are_compared_with_pytorch(bundle):
     assert deployment["next"] == f"toolchain serve {bundle}"
 
 
+def test_the_rows_of_one_table_are_timed_too(build_tiny, sentences, tmp_path):
+    train, validation = ((sentences / f"{split}.csv").read_text().splitlines() for split in ("train", "validation"))
+    table = tmp_path / "all.csv"
+    table.write_text("\n".join([*train, *validation[1:]]) + "\n")
+    build_tiny(tmp_path / "bundle", data=str(table), validation_share=0.4)
+    recipe = Recipe(data=str(table), max_drop=50.0)
+    records, deployment = gate(tmp_path / "bundle", recipe, tell=quiet)
+    assert records[0]["n"] < 60
+    assert deployment["speed_up"] > 0
+
+
 def test_one_place_is_compared_with_its_reference_and_several_with_the_first(bundle):
     evaluate({"backend": "torch"}, bundle=bundle, tell=quiet)
     alone = compare_results([bundle], Recipe(), tell=quiet)

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from toolchain.bundle import RESULTS, Bundle, open_bundle
-from toolchain.data.rows import load_rows
 from toolchain.errors import MachineError
 from toolchain.evaluation.answer import GATE
 from toolchain.evaluation.compare import FAILS, PASSES, UNKNOWN
@@ -14,6 +13,8 @@ from toolchain.evaluation.speed_up import speed_up
 from toolchain.evaluation.target import choose_graph, find_target, recorded
 from toolchain.files import write_json
 from toolchain.meters.contention import ContentionMeter
+from toolchain.recipe import Recipe
+from toolchain.recipe.options import RecipeValues
 from toolchain.records.comparison import NamedComparison, Verdict
 from toolchain.records.deployment import Candidate, Deployment
 from toolchain.records.result import Result
@@ -23,10 +24,18 @@ from toolchain.runtimes import open_runtime
 TIMED_ROWS = 96
 
 
-def advise_deployment(path: Path, results: Sequence[Result], comparisons: Sequence[NamedComparison]) -> Deployment:
+def evaluation_choices(recipe: Recipe, file: str, backend: str) -> RecipeValues:
+    """Return the options that evaluate a file of a bundle on the rows of a gate, with the consents of its user."""
+    asked = ("split", "data", "seed", "allow_pickle", "trust_remote_code")
+    return {"file": file, "backend": backend, **{key: getattr(recipe, key) for key in asked}}
+
+
+def advise_deployment(
+    path: Path, recipe: Recipe, results: Sequence[Result], comparisons: Sequence[NamedComparison]
+) -> Deployment:
     """Choose the fastest artefact that passes, time it against the FP32 graph, and save the answer in the bundle.
 
-    `results` and `comparisons` are those of the gate, in the same order. At least one is needed.
+    `results` and `comparisons` are those of the gate that `recipe` asks for, in the same order. At least one is needed.
 
     Raises:
         ToolchainError: see errors.py.
@@ -37,7 +46,7 @@ def advise_deployment(path: Path, results: Sequence[Result], comparisons: Sequen
     best = max(passing, key=lambda result: result["throughput_per_s"], default=None)
     contention = ContentionMeter()
     contention.start()
-    ratio = _speed_up(path, best) if best else None
+    ratio = _speed_up(path, recipe, best) if best else None
     answer: Deployment = {
         "bundle": str(path),
         "file": best["artefact"]["file"] if best else None,
@@ -77,18 +86,17 @@ def _bytes(bundle: Bundle, file: str) -> int:
     return sum((bundle.path / name).stat().st_size for name in names)
 
 
-def _speed_up(path: Path, result: Result) -> float | None:
+def _speed_up(path: Path, recipe: Recipe, result: Result) -> float | None:
     """Return the speed of the evaluated artefact to that of the FP32 graph on the same device.
 
     None if ONNX Runtime cannot run the FP32 graph there.
     """
-    asked = {"file": result["artefact"]["file"], "backend": result["backend"], "device": result["device"]}
-    target = find_target(asked, path)
-    resolved = target.resolved
-    rows = load_rows(resolved.task, result["split"], data=resolved.recipe.data)
-    tokens = resolved.encode(rows.sample(TIMED_ROWS, seed=result.get("seed", 0)).texts)
+    device = {"device": result["device"]}
+    target = find_target(evaluation_choices(recipe, result["artefact"]["file"], result["backend"]) | device, path)
+    rows = target.resolved.rows(recipe.split).sample(TIMED_ROWS, seed=recipe.seed)
+    tokens = target.resolved.encode(rows.texts)
     try:
-        baseline = find_target({"file": "model.onnx", "backend": "ort", "device": result["device"]}, path)
+        baseline = find_target(evaluation_choices(recipe, "model.onnx", "ort") | device, path)
         with (
             open_runtime(baseline.backend, baseline.model, **baseline.choices) as first,
             open_runtime(target.backend, target.model, **target.choices) as other,
@@ -108,7 +116,7 @@ def _next(bundle: Bundle, best: Result | None, candidates: Sequence[Candidate]) 
         return f"toolchain serve {place}{backend}" + ("" if default else f" --file {file}")
     if _best_verdict(candidates) == UNKNOWN:
         limit = candidates[0]["comparison"]["max_drop_points"]
-        return f"toolchain build {place} --data FOLDER_WITH_MORE_ROWS --max-drop {limit:g}"
+        return f"toolchain build {place} --data MORE_ROWS --max-drop {limit:g}"
     if bundle.manifest["precision"] == "int8" and recorded(bundle, {}).range_method != "auto":
         return f"toolchain build {place} --calib-method auto"
     return f"toolchain tune {place}" if bundle.manifest["precision"] == "int8" else f"toolchain verify {place}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from toolchain.bundle import MANIFEST, open_bundle
-from toolchain.diagnose.deploy import advise_deployment
+from toolchain.diagnose.deploy import advise_deployment, evaluation_choices
 from toolchain.engine.plan import plan_backend
 from toolchain.errors import GateError, InputError
 from toolchain.evaluation.compare import FAILS, UNKNOWN, compare
@@ -39,21 +39,13 @@ def gate(
     results: list[Result] = []
     for file in [*(graphs or ["model.onnx"]), *engines]:
         tell(f"gate: {file}")
-        choices = {
-            "file": file,
-            "split": recipe.split,
-            "data": recipe.data,
-            "seed": recipe.seed,
-            "backend": plan_backend(file) or "ort",
-            "allow_pickle": recipe.allow_pickle,
-            "trust_remote_code": recipe.trust_remote_code,
-        }
+        choices = evaluation_choices(recipe, file, plan_backend(file) or "ort")
         # The first result's remarks are said once: those of the others are nearly the same.
         remark = log.debug if results else log.warning
         results.append(evaluate(choices, bundle=bundle, tell=lambda line: None, remark=remark))
     comparisons = [_compare_with_fp32(result, recipe) for result in results]
     tell("gate: timing against FP32")
-    return comparisons, advise_deployment(bundle, results, comparisons)
+    return comparisons, advise_deployment(bundle, recipe, results, comparisons)
 
 
 def compare_results(places: Iterable[Path], recipe: Recipe, *, tell: Tell) -> list[NamedComparison]:
