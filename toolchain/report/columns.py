@@ -126,9 +126,14 @@ def _flips(result: Result) -> Cell:
     if counts is None:
         return Cell(reason="a regression has no labels")
     source = f"{look(result, 'predictions.file')} and {look(result, 'agreement.predictions.file')}"
+    return changed_labels(counts.changed, counts.lost, counts.gained, source=source)
+
+
+def changed_labels(*counts: int, source: str) -> Cell:
+    """Return the cell of the rows whose label changed, became wrong and became right."""
     changed, lost, gained = (
         Number(f"{value:,}", value, name, source)
-        for name, value in (("changed", counts.changed), ("lost", counts.lost), ("gained", counts.gained))
+        for name, value in zip(("changed", "lost", "gained"), counts, strict=True)
     )
     return Cell((changed, " (", lost, "\u00a0lost,\u00a0", gained, "\u00a0gained)"))
 

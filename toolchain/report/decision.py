@@ -15,7 +15,7 @@ from toolchain.evaluation.statistics import metric_ci95
 from toolchain.records.comparison import Comparison
 from toolchain.records.deployment import Deployment
 from toolchain.records.result import ChangedRow, Result
-from toolchain.report.columns import COMMA, Cell, Number
+from toolchain.report.columns import COMMA, Cell, Number, changed_labels
 
 # A confusion matrix of more classes does not fit a page.
 MATRIX_CLASSES = 12
@@ -91,8 +91,7 @@ def drop_of(name: str, result: Result, deployments: list[tuple[str, Deployment]]
     flips = found["flips"]
     changed = Cell(reason="a regression has no labels")
     if flips:
-        counts = [Number(f"{flips[key]:,}", flips[key], key, source) for key in ("changed", "lost", "gained")]
-        changed = Cell((counts[0], " (", counts[1], "\u00a0lost,\u00a0", counts[2], "\u00a0gained)"))
+        changed = changed_labels(flips["changed"], flips["lost"], flips["gained"], source=source)
     return Drop(name, Cell((drop, f" [{low}{COMMA}{high}]")), changed, found["verdict"] or "no limit was given")
 
 
