@@ -63,6 +63,7 @@ def test_work_between_two_moments_is_linear_within_a_call(gaps, shares):
 
     assert found.rows == pytest.approx(by(closed) - by(opened), abs=1e-6)
     assert found.slots == pytest.approx(16 * found.rows)
+    assert found.calls == pytest.approx(progress.calls_by(closed) - progress.calls_by(opened), abs=1e-6)
 
 
 def test_many_short_calls_are_all_counted_in_few_entries():

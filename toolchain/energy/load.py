@@ -78,6 +78,13 @@ class Progress:
             self.done.append(total)  # before its moment: a reader takes as many entries as there are moments
             self.times_s.append(now_s)
 
+    def calls_by(self, moment_s: float) -> float:
+        """Return the number of calls by a moment, interpolated linearly within a call."""
+        after = bisect_right(self.times_s, moment_s)
+        near = slice(max(0, after - 1), after + 1)
+        times = self.times_s[near]
+        return float(np.interp(moment_s, times, [done[0] for done in self.done[near][: len(times)]]))
+
     def between(self, opened_s: float, closed_s: float) -> Work:
         """Return the work done between two moments, interpolated linearly within a call."""
         first = max(0, bisect_right(self.times_s, opened_s) - 1)

@@ -163,8 +163,10 @@ def trial(meter: EnergyMeter, progress: Progress, protocol: Protocol, *, delay_s
         UsageError: the load does not reach the rate.
     """
     meter.wait(LEAD_IN_S + delay_s)
-    before = progress.calls
-    window = meter.window(protocol.length_s(meter), enough=lambda _: progress.calls >= before + LEAST_CALLS)
+    window = meter.window(
+        protocol.length_s(meter),
+        enough=lambda opened_s: progress.calls - progress.calls_by(opened_s) >= LEAST_CALLS,
+    )
     meter.watch(lambda: progress.times_s[-1] >= window.closed_s)  # the call that the edge cuts is counted at its end
     if protocol.rate and progress.late_s > LATE_S:
         reached = progress.between(window.opened_s, window.closed_s).rows / window.seconds

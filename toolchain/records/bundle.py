@@ -26,6 +26,8 @@ class ParityRecord(TypedDict):
     """Rows that were compared."""
     max_abs_logit_difference: float
     """Largest absolute difference of any logit."""
+    rms_logit_difference: float
+    """Root mean square difference over the logits of all rows."""
     label_agreement: float
     """Share of the rows with the same predicted label, 0 to 1."""
     largest_logit: float

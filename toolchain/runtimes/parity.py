@@ -17,10 +17,11 @@ MIXED_SLOTS = 512
 
 @dataclass(frozen=True)
 class Parity:
-    """The largest differences from the reference over the compared rows; `label_agreement` is a share, 0 to 1."""
+    """Differences from the reference over the compared rows; `label_agreement` is a share, 0 to 1."""
 
     rows: int
     max_abs_logit_difference: float
+    rms_logit_difference: float
     label_agreement: float
     largest_logit: float
     finite: bool
@@ -30,6 +31,7 @@ class Parity:
         return {
             "rows": self.rows,
             "max_abs_logit_difference": self.max_abs_logit_difference,
+            "rms_logit_difference": self.rms_logit_difference,
             "label_agreement": self.label_agreement,
             "largest_logit": self.largest_logit,
             "finite": self.finite,
@@ -63,7 +65,7 @@ def compare(reference: Infer, candidate: Infer, tokens: Tokens, *, longest: int 
     Raises:
         GateError: the logits of both have other shapes.
     """
-    differences, agreements, largest, finite = [0.0], [], 0.0, True
+    differences, agreements, largest, finite = [], [], 0.0, True
     for batch in probe_batches(tokens, longest=longest):
         real = batch["attention_mask"].any(axis=1)
         expected = reference({name: array[real] for name, array in batch.items()})
@@ -77,9 +79,10 @@ def compare(reference: Infer, candidate: Infer, tokens: Tokens, *, longest: int 
                 f"the graph returns logits {list(found.shape)} for {len(batch['attention_mask'])} rows, and PyTorch "
                 f"{list(expected.shape)}. Report the model's architecture."
             )
-        differences.append(float(np.abs(found[real] - expected).max()))
+        differences.append(np.abs(found[real] - expected).ravel())
         agreements.append(_labels(found[real]) == _labels(expected))
-    return Parity(len(tokens), max(differences), float(np.mean(np.concatenate(agreements))), largest, finite)
+    every, agreement = np.concatenate(differences), float(np.mean(np.concatenate(agreements)))
+    return Parity(len(tokens), float(every.max()), float(np.sqrt(np.square(every).mean())), agreement, largest, finite)
 
 
 def _labels(logits: NDArray[np.float32]) -> NDArray[np.int64]:
