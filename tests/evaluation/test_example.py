@@ -22,6 +22,11 @@ def test_the_rows_are_the_first_short_ones_of_the_data(demo_bundle):
     assert found == [(text,) for text in texts if len(text) <= SHORT][:2]
 
 
+def test_rows_without_text_and_repeated_ones_are_left_out(typed_bundles, tmp_path):
+    (tmp_path / "validation.csv").write_text('sentence,label\na,0\n" ",0\nb,0\na,1\n')
+    assert example_rows(resolved(typed_bundles["fp32"], data=str(tmp_path)), 4) == [("a",), ("b",)]
+
+
 def test_built_in_sentences_stand_in_for_data_that_are_gone(typed_bundles, tmp_path):
     assert example_rows(resolved(typed_bundles["fp32"], data=str(tmp_path)), 2) == probe_texts(1)[:2]
     (tmp_path / "validation.csv").write_text("other\na\n")

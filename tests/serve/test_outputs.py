@@ -40,8 +40,8 @@ def test_a_regression_returns_its_number():
     value = np.array([[3.1415927], [-1e-9]], np.float32)
     assert labels(value, ["score"]) == ["3.1415927", "-1e-09"]
     assert scores(value) is value
-    assert classifications(value[:1], ["score"]) == [
-        {"label": "3.1415927", "score": float(value[0, 0]), "scores": {"score": float(value[0, 0])}}
+    assert classifications(value[:1], ["score"], np.array([True])) == [
+        {"label": None, "score": float(value[0, 0]), "truncated": True}
     ]
 
 

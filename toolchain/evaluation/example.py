@@ -13,9 +13,10 @@ SHORT, FIRST = 120, 64
 
 
 def example_rows(resolved: ResolvedRecipe, count: int) -> list[Text]:
-    """Return `count` short rows that the model takes, from the split to evaluate; nothing is downloaded."""
-    short = [row for row in _first_rows(resolved) if max(map(len, row)) <= SHORT]
-    return (short if len(short) >= count else probe_texts(len(resolved.task.text_columns)))[:count]
+    """Return two to `count` short rows that the model takes, from the split to evaluate; nothing is downloaded."""
+    rows = dict.fromkeys(_first_rows(resolved))
+    short = [row for row in rows if max(map(len, row)) <= SHORT and all(part.strip() for part in row)]
+    return (short if len(short) > 1 else probe_texts(len(resolved.task.text_columns)))[:count]
 
 
 def _first_rows(resolved: ResolvedRecipe) -> list[Text]:

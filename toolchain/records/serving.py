@@ -6,6 +6,8 @@ statistics, model repository. The gRPC messages have the same fields.
 
 from typing import NotRequired, TypedDict
 
+from toolchain.records.result import ArtefactDigest
+
 
 class Endpoints(TypedDict):
     """Where a model is served: the line that `toolchain serve --json` prints when it accepts requests."""
@@ -23,14 +25,35 @@ class Endpoints(TypedDict):
 class Classification(TypedDict):
     """The label of one text or pair: the response of `POST /classify`, or one element of it."""
 
-    label: str
-    """The class with the highest score; of a regression, its number as text."""
+    label: str | None
+    """The class with the highest score; null for regression."""
     score: float
-    """The score of that class: its softmax probability; of a regression, its number."""
-    scores: dict[str, float]
-    """Label -> score, of all classes."""
+    """Softmax probability of that class, 0 to 1; for regression, the predicted value."""
+    scores: NotRequired[dict[str, float]]
+    """Label -> score, of all classes; absent for regression."""
     truncated: NotRequired[bool]
     """True if the text is longer than the model reads; absent if it is not."""
+
+
+class ServiceInfo(TypedDict):
+    """The response of `GET /info`: what is served, and rows to try it with."""
+
+    name: str
+    """The model's name in requests."""
+    labels: list[str]
+    """Names of the classes, in the order of the logits; empty for regression."""
+    precision: str
+    """Precision of the model: fp32, fp16, bf16, int8 and so on."""
+    backend: str
+    """What runs it: ort, trt, trt-rtx or ort-trt."""
+    device: str
+    """Where it runs: cpu, or cuda:N."""
+    artefact: ArtefactDigest
+    """The file of the bundle that runs, and its digest."""
+    bundle_sha256: str
+    """The digest of the bundle, as `--trust` takes it."""
+    examples: list[dict[str, str]]
+    """Requests for `POST /classify`: rows of the model's own data if they lie on this machine, else built-in ones."""
 
 
 class ServerMetadata(TypedDict):

@@ -48,11 +48,18 @@ def _bytes_column(texts: list[str]) -> Array:
 
 
 def classifications(logits: Logits, names: list[str], cut: NDArray[np.bool_] | None = None) -> list[Classification]:
-    """Return label, its score and the scores of all labels for each row, and whether it was cut, if it was."""
-    found: list[Classification] = [
-        {"label": label, "score": max(row), "scores": dict(zip(names, row, strict=True))}
-        for label, row in zip(labels(logits, names), scores(logits).tolist(), strict=True)
-    ]
+    """Return label, its score and the scores of all labels for each row, and whether it was cut, if it was.
+
+    A regression has no label, and its score is the number, as in the Python API.
+    """
+    found: list[Classification]
+    if logits.shape[1] == 1:
+        found = [{"label": None, "score": value} for value in logits[:, 0].tolist()]
+    else:
+        found = [
+            {"label": label, "score": max(row), "scores": dict(zip(names, row, strict=True))}
+            for label, row in zip(labels(logits, names), scores(logits).tolist(), strict=True)
+        ]
     for row in np.flatnonzero(cut) if cut is not None else ():
         found[row]["truncated"] = True
     return found

@@ -79,7 +79,14 @@ async def serve(
     with bind(options.host, options.http_port) as listener:
         async with opened as service:
             with open_gpus(service.device) as gpus:
-                http = HttpServer(service, listener, token=options.token, tls=options.tls, gpus=gpus)
+                http = HttpServer(
+                    service,
+                    listener,
+                    token=options.token,
+                    tls=options.tls,
+                    gpus=gpus,
+                    public=not is_loopback(options.host),
+                )
                 servers: list[Server] = [http]
                 host, grpc_address = host_in_url(options.host), None
                 if options.grpc_port is not None:
@@ -91,7 +98,9 @@ async def serve(
                 await http.start()
                 signals = Signals()
                 url = f"{'https' if options.tls else 'http'}://{host}:{listener.getsockname()[1]}"
-                on_started({"name": service.name, "http": url, "grpc": grpc_address, "example": service.shown.body})
+                on_started(
+                    {"name": service.name, "http": url, "grpc": grpc_address, "example": service.shown.bodies[0]}
+                )
                 await signals.first.wait()
                 service.drain()
                 http.application.closing = True

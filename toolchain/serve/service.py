@@ -19,7 +19,14 @@ from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Text
 from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.example import example_rows
-from toolchain.records.serving import Classification, ModelConfig, ModelMetadata, ServerMetadata, StatisticsResponse
+from toolchain.records.serving import (
+    Classification,
+    ModelConfig,
+    ModelMetadata,
+    ServerMetadata,
+    ServiceInfo,
+    StatisticsResponse,
+)
 from toolchain.runtimes.distance import Logits
 from toolchain.serve import outputs
 from toolchain.serve.checks import VERSION, Checks, check_model
@@ -35,6 +42,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 # A response, its number of rows, and where its time went.
 Timed = tuple[T, int, Times]
+
+# Rows that the page offers to try.
+EXAMPLES = 4
 
 # Longer texts are tokenised in a thread, because they would block the event loop.
 LONG_CHARACTERS = 4096
@@ -63,8 +73,8 @@ class Service:
 
     @functools.cached_property
     def shown(self) -> Shown:
-        """What the documentation shows: the model's name, its labels, and rows of its own data."""
-        return Shown(self.name, self._labels, example_rows(self._model.target.resolved, 2))
+        """What the pages show: the model's name, its labels, and rows of its own data."""
+        return Shown(self.name, self._labels, example_rows(self._model.target.resolved, EXAMPLES))
 
     @property
     def ready(self) -> bool:
@@ -115,6 +125,21 @@ class Service:
             RefusedError: as `infer`.
         """
         return await self._counted(self._classify(texts))
+
+    def info(self, examples: list[dict[str, str]]) -> ServiceInfo:
+        """Return what is served, with examples of requests of `POST /classify`."""
+        target = self._model.target
+        assert target.bundle is not None
+        return {
+            "name": self.name,
+            "labels": self._labels if len(self._labels) > 1 else [],
+            "precision": target.precision,
+            "backend": target.backend,
+            "device": target.device,
+            "artefact": target.artefact,
+            "bundle_sha256": target.bundle.digest,
+            "examples": examples,
+        }
 
     def server_metadata(self) -> ServerMetadata:
         """Return the protocol's metadata of the server."""

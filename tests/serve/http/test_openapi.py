@@ -69,9 +69,29 @@ def test_the_examples_are_of_the_served_model():
     assert example("/v2/models/{model}/infer", "response")[0]["model_name"] == "nli"
 
 
-def test_a_service_with_a_token_shows_nothing_of_its_model(by_path):
+def test_a_regression_answers_a_number_in_the_example():
+    found = openapi.document(Limits(), openapi.Shown("stars", ("stars",)))["paths"]["/classify"]["post"]
+    (example,) = found["responses"]["200"]["content"]["application/json"]["examples"].values()
+    assert example["value"] == {"label": None, "score": 0.98}
+
+
+@pytest.mark.parametrize(
+    ("options", "in_pages", "in_info"),
+    [
+        ({}, True, True),
+        ({"token": "t" * 32}, False, True),
+        ({"token": "t" * 32, "public": True}, False, True),
+        ({"public": True}, False, False),
+    ],
+)
+def test_rows_of_the_models_data_are_shown_to_nobody_who_lacks_the_token(by_path, options, in_pages, in_info):
     fake = by_path("serve/http_fake")
     service = fake.FakeService(shown=openapi.Shown("secret", ("x", "y"), (("a row",), ("another",))))
-    for token, told in ((None, True), ("t" * 32, False)):
-        _, _, body = fake.ask(fake.Application(service, token=token), "GET", "/openapi.json")
-        assert (b"a row" in body) == told
+    application, headers = fake.Application(service, **options), {"Authorization": f"Bearer {'t' * 32}"}
+    for path in ("/docs", "/openapi.json"):
+        assert (b"a row" in fake.ask(application, "GET", path).body) == in_pages
+    found = fake.ask(application, "GET", "/info", b"", headers).json
+    assert ({"text": "a row"} in found["examples"]) == in_info
+    assert len(found["examples"]) == 2
+    if "token" in options:
+        assert fake.ask(application, "GET", "/info").status == 401

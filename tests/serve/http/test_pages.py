@@ -15,6 +15,11 @@ from toolchain.serve.http import openapi, pages
 from toolchain.serve.limits import Limits
 
 BARS = "[...document.querySelectorAll('[role=meter]')].map(bar => Number(bar.getAttribute('aria-valuenow')))"
+FACTS = (
+    "Object.fromEntries("
+    "[...document.querySelectorAll('dt')].map(one => [one.textContent, one.nextSibling.textContent]))"
+)
+EXAMPLES = "[...document.querySelectorAll('.example')]"
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +53,14 @@ def type_into(tab, text, field="text"):
     tab.call("Input.insertText", text=text)
 
 
+def press_enter(tab):
+    for kind in ("keyDown", "keyUp"):
+        tab.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r")
+
+
 def type_and_enter(tab, text, field="text"):
     type_into(tab, text, field)
-    tab.call("Input.dispatchKeyEvent", type="keyDown", key="Enter", text="\r")
+    press_enter(tab)
 
 
 def drawn_share(tab):
@@ -84,6 +94,14 @@ def test_typing_a_text_shows_its_label(tab, fake, tmp_path, width, dark):
         assert tab.evaluate(BARS) == [0.75, 0.25]
         assert drawn_share(tab) == pytest.approx(0.75, abs=0.03)
         assert tab.evaluate("document.getElementById('model').textContent") == fake.NAME
+        assert tab.evaluate(FACTS) == {
+            "Labels": "negative, positive",
+            "Precision": "int8",
+            "Backend": "ort on cpu",
+            "File": "model.onnx a1a1a1a1a1a1",
+            "Bundle": "b2b2b2b2b2b2",
+        }
+        assert tab.evaluate("document.querySelector('#facts button').title").startswith("a1" * 32)
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         asked = {event["request"]["url"] for event in tab.happened("Network.requestWillBeSent")}
         assert {url.split("/")[2] for url in asked} == {address}
@@ -104,6 +122,39 @@ def test_the_page_of_the_real_service_shows_the_label_that_classify_gives(tab, s
         assert sorted(bars) == pytest.approx(sorted(found["scores"].values()), abs=1e-3)
         assert tab.evaluate("document.getElementById('model').textContent") == "sentiment"
         assert browser_errors(tab) == []
+
+
+def test_an_example_is_shown_as_text_and_tried_by_the_keyboard(tab, fake):
+    rows = [("<script>window.ran = 1</script>", "<b>one</b>"), ("two", "<img src=x onerror='window.ran = 1'>")]
+    service = fake.FakeService(texts_per_row=2, shown=openapi.Shown("pairs", ("no", "yes"), rows))
+    with fake.running(service) as address:
+        visit(tab, f"http://{address}/")
+        found = tab.evaluate(f"{EXAMPLES}.map(one => [...one.children].map(part => part.textContent))")
+        assert found == [list(row) for row in rows]
+        tab.evaluate(f"{EXAMPLES}[0].focus()")
+        press_enter(tab)
+        until(tab, "!document.getElementById('answer').hidden")
+        assert tab.evaluate("document.getElementById('label').textContent") == str(sum(map(len, rows[0])))
+        assert tab.evaluate("document.getElementById('pair').value") == "<b>one</b>"
+        assert tab.evaluate("window.ran === undefined && !document.querySelector('b, img')")
+        assert browser_errors(tab) == []
+
+
+def test_a_regression_shows_its_number_without_a_bar(tab, fake):
+    with fake.running(fake.FakeService(shown=openapi.Shown("stars", ("stars",)))) as address:
+        visit(tab, f"http://{address}/")
+        type_and_enter(tab, "four")
+        until(tab, "!document.getElementById('answer').hidden")
+        assert tab.evaluate("document.getElementById('label').textContent") == "1.33333"
+        assert tab.evaluate(BARS) == []
+        assert "a number" in tab.evaluate(FACTS)["Labels"]
+
+
+def test_the_digest_is_copied_by_a_click(tab, fake):
+    with fake.running(fake.FakeService()) as address:
+        visit(tab, f"http://{address}/")
+        tab.evaluate("document.querySelector('#facts button').click()")
+        assert tab.evaluate("getSelection().toString()") == "a1" * 32
 
 
 def test_a_refusal_is_shown(tab, fake):
@@ -137,7 +188,7 @@ def test_the_page_of_the_api_loads_nothing(tab, fake):
     with fake.running(fake.FakeService()) as address:
         visit(tab, f"http://{address}/docs")
         assert len(tab.happened("Network.requestWillBeSent")) == 1
-        assert tab.evaluate("document.querySelectorAll('section').length") == 9
+        assert tab.evaluate("document.querySelectorAll('section').length") == 10
         assert tab.evaluate("document.documentElement.scrollWidth") <= 390
         assert browser_errors(tab) == []
 

@@ -86,9 +86,20 @@ def refusal(error: RefusedError) -> Response:
 class Application:
     """The ASGI application of one service."""
 
-    def __init__(self, service: "Service", *, token: str | None = None, gpus: Gpus | None = None) -> None:
-        """Make the routes. `token` is what clients must show; /metrics reports `gpus`."""
+    def __init__(
+        self, service: "Service", *, token: str | None = None, gpus: Gpus | None = None, public: bool = False
+    ) -> None:
+        """Make the routes.
+
+        Args:
+            service: the service that responds.
+            token: the token that clients must show.
+            gpus: the GPUs that /metrics reports.
+            public: whether others than this machine's users may connect. Without a token, they then see built-in
+                sentences and no rows of the model's data.
+        """
         self.service, self.token, self.gpus = service, token, gpus
+        self.shown = service.shown.without_rows() if public and not token else service.shown
         self.max_body_bytes = service.limits.max_body_bytes
         # True while draining: every response then asks the client to close the connection, and a load balancer sends
         # the next one to another server.
@@ -97,7 +108,7 @@ class Application:
 
     def _open_routes(self) -> Routes:
         """Return the routes that need no token: health, and pages, which then say nothing about the model."""
-        document = openapi.document(self.service.limits, openapi.ANY_MODEL if self.token else self.service.shown)
+        document = openapi.document(self.service.limits, openapi.ANY_MODEL if self.token else self.shown)
         return {
             "/v2/health/live": {"GET": self._live},
             "/v2/health/ready": {"GET": self._ready},
@@ -111,6 +122,7 @@ class Application:
         service = self.service
         routes: Routes = {
             "/classify": {"POST": self._classify},
+            "/info": {"GET": _constant(json_response(service.info(self.shown.bodies)))},
             "/metrics": {"GET": self._metrics},
             "/v2": {"GET": _json(service.server_metadata)},
             "/v2/models/stats": {"GET": _json(service.statistics)},

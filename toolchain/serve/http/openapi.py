@@ -1,10 +1,11 @@
 """The description of the HTTP API as an OpenAPI 3.1 document."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from toolchain import __version__
+from toolchain.data.probes import probe_texts
 from toolchain.data.rows import Text
 from toolchain.serve.datatypes import NUMPY
 from toolchain.tensors import TEXT_INPUTS
@@ -37,14 +38,23 @@ class Shown:
     rows: Sequence[Text] = (("a gripping film",), ("two hours that I will not get back",))
 
     @property
-    def body(self) -> dict[str, str]:
-        """A request of `POST /classify`."""
-        return dict(zip(("text", "pair"), self.rows[0], strict=False))
+    def bodies(self) -> list[dict[str, str]]:
+        """Requests of `POST /classify`, one for each row."""
+        return [dict(zip(("text", "pair"), row, strict=False)) for row in self.rows]
+
+    def without_rows(self) -> "Shown":
+        """Return the same with built-in sentences in the place of the model's own rows."""
+        return replace(self, rows=probe_texts(len(self.rows[0]))[: len(self.rows)])
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the model gives a number instead of a label."""
+        return len(self.labels) == 1
 
     @property
     def label(self) -> str:
-        """The label of the example's response; a regression's is a number as text."""
-        return self.labels[-1] if len(self.labels) > 1 else "0.98"
+        """The LABEL of the example's response; a regression's is a number as text."""
+        return "0.98" if self.is_regression else self.labels[-1]
 
 
 # A service that asks for a token shows this to everybody, and nothing about its model.
@@ -62,6 +72,7 @@ def document(limits: "Limits", shown: Shown = ANY_MODEL) -> OpenApi:
         },
         "paths": {
             "/classify": {"post": _classify(shown)},
+            "/info": {"get": _get("Describe what is served, with rows to try it", _schema("Info"))},
             "/v2/models/{model}/infer": {"post": _infer(shown)},
             "/v2/models/{model}": {
                 "get": _get("Describe the inputs and outputs of the model", _schema("Model"), of_model=True)
@@ -78,22 +89,26 @@ def document(limits: "Limits", shown: Shown = ANY_MODEL) -> OpenApi:
 
 
 def _classify(shown: Shown) -> OpenApi:
-    texts = dict(zip(("text", "pair"), zip(*shown.rows, strict=True), strict=False))
+    texts = dict(zip(("text", "pair"), zip(*shown.rows[:2], strict=True), strict=False))
     examples = {
-        "one": shown.body,
+        "one": shown.bodies[0],
         "several": {key: list(column) for key, column in texts.items()},
     }
     response = {"anyOf": [_schema("Label"), {"type": "array", "items": _schema("Label")}]}
     rest = [round(0.02 / max(1, len(shown.labels) - 1), 4)] * (len(shown.labels) - 1)
-    scores = dict(zip(shown.labels, [*rest, 0.98], strict=True))
-    example = {"label": shown.label, "score": 0.98, "scores": scores}
+    example: OpenApi = {"label": None, "score": 0.98}
+    if not shown.is_regression:
+        example = {"label": shown.label, "score": 0.98, "scores": dict(zip(shown.labels, [*rest, 0.98], strict=True))}
     return {
         "summary": "Classify one text or several",
         "description": "The response to a list is a list. A model for pairs takes the second text as pair. The names "
         "inputs and text_pair of Hugging Face's servers are accepted too.",
         "requestBody": _json(_schema("Texts"), examples),
         "responses": {
-            "200": {"description": "The label and its score.", **_json(response, {"one": example})},
+            "200": {
+                "description": "The label and its score; the number of a regression is the score, and its label null.",
+                **_json(response, {"one": example}),
+            },
             **_errors(),
         },
         "security": [{"token": []}, {}],
@@ -172,11 +187,22 @@ def _schemas(limits: "Limits") -> OpenApi:
     return {
         "Texts": _record("text", text=texts, pair=texts) | {"additionalProperties": False},
         "Label": _record(
-            "label score scores",
-            label={"type": "string"},
+            "label score",
+            label={"type": ["string", "null"]},
             score=_NUMBER,
             scores={"type": "object", "additionalProperties": _NUMBER},
             truncated={"type": "boolean", "description": "True if the text is longer than the model reads."},
+        ),
+        "Info": _record(
+            "name labels precision backend device artefact bundle_sha256 examples",
+            name=_NAME,
+            labels=_array(_NAME),
+            precision=_NAME,
+            backend=_NAME,
+            device=_NAME,
+            artefact=_record("file sha256", file=_NAME, sha256=_NAME),
+            bundle_sha256=_NAME,
+            examples=_array(_schema("Texts"), minItems=1),
         ),
         "Input": _record("name datatype shape data", name=_NAME, datatype=datatype, shape=shape, data=_array(value)),
         "Wanted": _record("name", name=_NAME, parameters=parameters),

@@ -41,6 +41,7 @@ class HttpServer:
         token: str | None = None,
         tls: Tls | None = None,
         gpus: Gpus | None = None,
+        public: bool = False,
     ) -> None:
         """Make the server; `start` opens it.
 
@@ -50,12 +51,13 @@ class HttpServer:
             token: the token that clients must show.
             tls: the certificate and its key.
             gpus: the GPUs that /metrics reports.
+            public: whether others than this machine's users may connect; see Application.
 
         Raises:
             InputError: the certificate or its key cannot be used.
         """
         self.state, self.socket = ServerState(), listener
-        self.application = Application(service, token=token, gpus=gpus)
+        self.application = Application(service, token=token, gpus=gpus, public=public)
         self.config = uvicorn.Config(
             self.application,
             http=Connection,
