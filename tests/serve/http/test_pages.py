@@ -166,7 +166,8 @@ def test_a_refusal_is_shown(tab, fake):
 
 
 def test_pairs_have_two_fields(tab, fake):
-    with fake.running(fake.FakeService(texts_per_row=2)) as address:
+    shown = openapi.Shown("pairs", ("no", "yes"), [("a", "b"), ("c", "d")])
+    with fake.running(fake.FakeService(texts_per_row=2, shown=shown)) as address:
         visit(tab, f"http://{address}/")
         type_and_enter(tab, "one", "pair")
         type_and_enter(tab, "two")
