@@ -27,7 +27,8 @@ import server as triton  # noqa: E402  # the tests start a real Triton with it
 @contextlib.contextmanager
 def ours(bundle: Path) -> Iterator[str]:
     """Yield the address of `toolchain serve`."""
-    command = [sys.executable, "-m", "toolchain", "serve", str(bundle), "--name", NAME, "--no-grpc", "--http-port"]
+    command = [sys.executable, "-m", "toolchain", "serve", str(bundle), "--name", NAME, "--no-grpc", "--log", "off"]
+    command.append("--http-port")
     with _process([*command, str(port := triton.free_ports(1)[0])], port) as address:
         yield address
 

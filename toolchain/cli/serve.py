@@ -33,6 +33,7 @@ def serve(args: argparse.Namespace) -> None:
         import uvloop
 
         from toolchain.serve.limits import Limits
+        from toolchain.serve.request_log import JsonLines
         from toolchain.serve.server import serve
         from toolchain.serve.service import open_service
     except ModuleNotFoundError as error:
@@ -40,6 +41,8 @@ def serve(args: argparse.Namespace) -> None:
             f"serve: {error.name} is not installed. Install it: pip install 'encoder-toolchain[serve]'."
         ) from error
     options = _options(args)
+    if args.log == "json":
+        log.handlers[0].setFormatter(JsonLines())
     given = {limit: value for name, (limit, *_) in LIMITS.items() if (value := getattr(args, name)) is not None}
     opened = open_service(
         Path(args.bundle),
@@ -70,6 +73,7 @@ def _options(args: argparse.Namespace) -> "ServerOptions":
         token=read_token(Path(args.token_file)) if args.token_file else None,
         tls=Tls(Path(args.tls_cert), Path(args.tls_key)) if args.tls_cert else None,
         drain_s=args.drain,
+        log=args.log,
     )
 
 
@@ -120,6 +124,13 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
     add("--token-file", metavar="FILE", help="require the token in FILE from clients: Authorization: Bearer TOKEN")
     add("--tls-cert", metavar="FILE", help="serve with TLS; FILE is the certificate chain, PEM")
     add("--tls-key", metavar="FILE", help="key of the certificate, PEM")
+    add(
+        "--log",
+        choices=("off", "text", "json"),
+        default="text",
+        help="log each request on stderr, never its texts, tokens, headers or query; with json every line is a JSON "
+        "object (default text; -q logs no requests)",
+    )
     add(
         "--drain",
         type=_seconds,

@@ -56,6 +56,31 @@ class ServiceInfo(TypedDict):
     """Requests for `POST /classify`: rows of the model's own data if they lie on this machine, else built-in ones."""
 
 
+class RequestLine(TypedDict):
+    """One line of `toolchain serve --log json`: a request over HTTP or gRPC."""
+
+    time: str
+    """When the request arrived, in UTC: ISO 8601 with milliseconds."""
+    id: str
+    """The service's own name of the request, which the response has in its header X-Request-Id."""
+    method: str
+    """The HTTP method; `gRPC` for a call over gRPC."""
+    path: str | None
+    """The path, if it is one of the service's own, else null: a client may have written a secret there."""
+    status: int
+    """The HTTP status, for gRPC too: 200, or that of the refusal; 499 if the client left before the response."""
+    rows: int | None
+    """Rows of the request; null if it has none or was refused before they were counted."""
+    tokens: int | None
+    """Tokens of all its rows, without padding; null if no text was tokenised."""
+    queue_ms: float | None
+    """Milliseconds in the queue; null without inference."""
+    compute_ms: float | None
+    """Milliseconds for tokens, engine and labels; null without inference."""
+    duration_ms: float
+    """Milliseconds from the request's head to the end of the response."""
+
+
 class ServerMetadata(TypedDict):
     """The response of `GET /v2`."""
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -17,11 +18,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from toolchain.records.serving import Endpoints
 from toolchain.serve.auth import is_loopback
-from toolchain.serve.gpus import open_gpus
-from toolchain.serve.grpc.servicer import serve_grpc
+from toolchain.serve.gpus import Gpus, open_gpus
+from toolchain.serve.grpc.servicer import GrpcServer, serve_grpc
 from toolchain.serve.http.server import HttpServer
 from toolchain.serve.limits import GRACE_S
 from toolchain.serve.listener import bind, host_in_url
+from toolchain.serve.request_log import RequestLog
 from toolchain.serve.tls import Tls, open_tls
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ class ServerOptions:
     token: str | None = None
     tls: Tls | None = None
     drain_s: float = 5.0
+    # The form of the request log: off, text or json.
+    log: str = "off"
 
 
 class Server(Protocol):
@@ -79,28 +83,12 @@ async def serve(
     with bind(options.host, options.http_port) as listener:
         async with opened as service:
             with open_gpus(service.device) as gpus:
-                http = HttpServer(
-                    service,
-                    listener,
-                    token=options.token,
-                    tls=options.tls,
-                    gpus=gpus,
-                    public=not is_loopback(options.host),
-                )
-                servers: list[Server] = [http]
-                host, grpc_address = host_in_url(options.host), None
-                if options.grpc_port is not None:
-                    grpc = await serve_grpc(
-                        service, options.host, options.grpc_port, token=options.token, tls=options.tls
-                    )
-                    servers.append(grpc)
-                    grpc_address = f"{host}:{grpc.port}"
-                await http.start()
+                http, grpc, url = await _start(service, listener, gpus, options)
+                servers: list[Server] = [http, *([grpc] if grpc else [])]
                 signals = Signals()
-                url = f"{'https' if options.tls else 'http'}://{host}:{listener.getsockname()[1]}"
-                on_started(
-                    {"name": service.name, "http": url, "grpc": grpc_address, "example": service.shown.bodies[0]}
-                )
+                grpc_address = f"{host_in_url(options.host)}:{grpc.port}" if grpc else None
+                example = service.shown.bodies[0]
+                on_started({"name": service.name, "http": url, "grpc": grpc_address, "example": example})
                 await signals.first.wait()
                 service.drain()
                 http.application.closing = True
@@ -109,6 +97,29 @@ async def serve(
                     options.drain_s,
                 )
                 await _shut_down(servers, signals, options.drain_s, service.limits.timeout_s + GRACE_S)
+
+
+async def _start(
+    service: "Service", listener: socket.socket, gpus: Gpus, options: ServerOptions
+) -> tuple[HttpServer, GrpcServer | None, str]:
+    """Start both servers, and return them with the URL of the first."""
+    requests, grpc = RequestLog(options.log), None
+    http = HttpServer(
+        service,
+        listener,
+        token=options.token,
+        tls=options.tls,
+        gpus=gpus,
+        public=not is_loopback(options.host),
+        requests=requests,
+    )
+    if options.grpc_port is not None:
+        grpc = await serve_grpc(
+            service, options.host, options.grpc_port, token=options.token, tls=options.tls, requests=requests
+        )
+    await http.start()
+    scheme = "https" if options.tls else "http"
+    return http, grpc, f"{scheme}://{host_in_url(options.host)}:{listener.getsockname()[1]}"
 
 
 class Signals:

@@ -28,7 +28,7 @@ from toolchain.records.serving import (
     StatisticsResponse,
 )
 from toolchain.runtimes.distance import Logits
-from toolchain.serve import outputs
+from toolchain.serve import outputs, request_log
 from toolchain.serve.checks import VERSION, Checks, check_model
 from toolchain.serve.counters import Counters, Times
 from toolchain.serve.http.openapi import Shown
@@ -176,12 +176,14 @@ class Service:
     async def _logits(self, rows: list[Text] | Tokens, timeout_us: int) -> tuple[Logits, NDArray[np.bool_], Times]:
         """Return the logits of texts or tokens, whether each text was cut, bool [rows], and where their time went."""
         before = self.counters.clock()
-        batcher = self._model.batcher
+        batcher, entry = self._model.batcher, request_log.current()
+        entry.rows = len(rows)
         if isinstance(rows, Tokens):
             tokens, cut = rows, np.zeros(len(rows), bool)
         else:
             with batcher.reserve(len(rows)):
                 tokens, cut = await self._tokenize(rows)
+        entry.tokens = int(tokens.lengths.sum())
         tokenized_ns = self.counters.clock() - before
         logits, times = await batcher.submit(tokens, timeout_us=timeout_us, arrived_ns=before)
         times.input_ns += tokenized_ns
@@ -217,6 +219,7 @@ class Service:
             self.counters.count_failure("OTHER", self.counters.clock() - start)
             raise RefusedError(Reason.INTERNAL, "The request could not be answered") from error
         self.counters.count_success(rows, self.counters.clock() - start, times)
+        request_log.current().times = times
         return response
 
 

@@ -17,11 +17,15 @@ from google.protobuf.message import DecodeError
 from toolchain.serve.auth import is_authorized
 from toolchain.serve.proto import MESSAGES, SERVICES
 from toolchain.serve.protocol import Reason, RefusedError
+from toolchain.serve.request_log import OFF, RequestLog
 
 log = logging.getLogger(__name__)
 
 # Methods that need no token, because orchestrators call them.
 OPEN_METHODS = {"ServerLive", "ServerReady", "Check"}
+
+# The method of a call in the request log.
+GRPC = "gRPC"
 
 # Requests of one stream in flight. Further ones wait in the client.
 STREAM_WINDOW = 64
@@ -36,8 +40,8 @@ Method = Callable[[Any, Any], Awaitable[Any]]
 class CallHandler:
     """Checks the token of each call, parses its request and serialises its response."""
 
-    def __init__(self, token: str | None) -> None:
-        self._token = token
+    def __init__(self, token: str | None, requests: RequestLog = OFF) -> None:
+        self._token, self._requests = token, requests
         self._closed = False
         # Tasks that wait for the next request of a stream.
         self._readers: set[asyncio.Task[None]] = set()
@@ -62,15 +66,21 @@ class CallHandler:
     def _unary(self, descriptor: Any, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
         """Return the handler of a method with one request and one response."""
         request_type, response_type = _message_types(descriptor)
-        is_open = descriptor.name in OPEN_METHODS
+        is_open, path = descriptor.name in OPEN_METHODS, _path(descriptor)
 
         async def handle(blob: bytes, context: Any) -> bytes:
-            refused = None if is_open else self._refuse(context)
-            if refused is None:
-                try:
-                    return _serialise(await method(_parse(request_type, blob), context), response_type)
-                except Exception as error:
-                    refused = _as_refusal(error)
+            with self._requests.request(GRPC, path) as entry:
+                if entry.id:
+                    context.set_trailing_metadata((("x-request-id", entry.id),))
+                refused = None if is_open else self._refuse(context)
+                if refused is None:
+                    try:
+                        response = _serialise(await method(_parse(request_type, blob), context), response_type)
+                        entry.status = 200
+                        return response
+                    except Exception as error:
+                        refused = _as_refusal(error)
+                entry.status = refused.reason.http
             await context.abort(grpc.StatusCode[refused.reason.grpc], _message(refused))
             raise AssertionError("abort has raised")
 
@@ -82,12 +92,15 @@ class CallHandler:
 
         async def respond(blob: bytes, context: Any) -> bytes:
             request = request_type()
-            try:
-                request = _parse(request_type, blob)
-                response = response_type(infer_response=await method(request, context))
-            except Exception as error:
-                message = _message(_as_refusal(error))
-                response = response_type(error_message=message, infer_response={"id": request.id})
+            with self._requests.request(GRPC, _path(descriptor)) as entry:
+                try:
+                    request = _parse(request_type, blob)
+                    response = response_type(infer_response=await method(request, context))
+                    entry.status = 200
+                except Exception as error:
+                    refused = _as_refusal(error)
+                    entry.status = refused.reason.http
+                    response = response_type(error_message=_message(refused), infer_response={"id": request.id})
             return bytes(response.SerializeToString())
 
         async def handle(requests: AsyncIterator[bytes], context: Any) -> None:
@@ -131,6 +144,10 @@ class CallHandler:
         return RefusedError(
             Reason.UNAUTHENTICATED, "this service needs its token: metadata authorization: Bearer TOKEN"
         )
+
+
+def _path(descriptor: Any) -> str:
+    return f"/{descriptor.containing_service.full_name}/{descriptor.name}"
 
 
 def _message_types(descriptor: Any) -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ from toolchain.serve.grpc.codec import to_message, to_request
 from toolchain.serve.listener import host_in_url
 from toolchain.serve.proto import HEALTH, INFERENCE
 from toolchain.serve.protocol import Reason, RefusedError
+from toolchain.serve.request_log import OFF, RequestLog
 from toolchain.serve.tls import Tls, open_tls
 
 if TYPE_CHECKING:
@@ -53,7 +54,13 @@ class GrpcServer:
 
 
 async def serve_grpc(
-    service: "Service", host: str, port: int, *, token: str | None = None, tls: Tls | None = None
+    service: "Service",
+    host: str,
+    port: int,
+    *,
+    token: str | None = None,
+    tls: Tls | None = None,
+    requests: RequestLog = OFF,
 ) -> GrpcServer:
     """Start a gRPC server.
 
@@ -63,6 +70,7 @@ async def serve_grpc(
         port: the port; 0 for any free one.
         token: the token that callers must send as metadata `authorization: Bearer TOKEN`, except for health checks.
         tls: the certificate chain and its key.
+        requests: the log of requests.
 
     Raises:
         InputError: the certificate or its key cannot be used, or the port is not available.
@@ -73,7 +81,7 @@ async def serve_grpc(
         # More than the service queues: the service refuses sooner, and its message says why.
         maximum_concurrent_rpcs=2 * limits.max_queue + MAX_STREAMS,
     )
-    handler, methods = CallHandler(token), Methods(service)
+    handler, methods = CallHandler(token, requests), Methods(service)
     server.add_generic_rpc_handlers((handler.handlers(INFERENCE, methods), handler.handlers(HEALTH, methods)))
     address = f"{host_in_url(host)}:{port}"
     try:

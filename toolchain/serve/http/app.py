@@ -23,6 +23,7 @@ from toolchain.serve.http import codec, openapi, pages
 from toolchain.serve.http.body import ClientGoneError, Receive, UnreadError, UnsupportedEncodingError
 from toolchain.serve.http.connection import CONNECTION, Scope
 from toolchain.serve.protocol import Reason, RefusedError
+from toolchain.serve.request_log import OFF, RequestLog
 
 if TYPE_CHECKING:
     from toolchain.serve.service import Service
@@ -87,7 +88,13 @@ class Application:
     """The ASGI application of one service."""
 
     def __init__(
-        self, service: "Service", *, token: str | None = None, gpus: Gpus | None = None, public: bool = False
+        self,
+        service: "Service",
+        *,
+        token: str | None = None,
+        gpus: Gpus | None = None,
+        public: bool = False,
+        requests: RequestLog = OFF,
     ) -> None:
         """Make the routes.
 
@@ -97,7 +104,9 @@ class Application:
             gpus: the GPUs that /metrics reports.
             public: whether others than this machine's users may connect. Without a token, they then see built-in
                 sentences and no rows of the model's data.
+            requests: the log of requests.
         """
+        self.requests = requests
         self.service, self.token, self.gpus = service, token, gpus
         self.shown = service.shown.without_rows() if public and not token else service.shown
         self.max_body_bytes = service.limits.max_body_bytes
@@ -145,9 +154,14 @@ class Application:
         if connection:
             connection.task = asyncio.current_task()
         request = Request(scope, receive)
+        known = request.path in self.open_routes or request.path in self.routes
         try:
-            response = await self._respond(request, scope["method"])
-            await self._send(request, send, response)
+            with self.requests.request(scope["method"], request.path if known else None) as entry:
+                response = await self._respond(request, scope["method"])
+                if entry.id:
+                    response = response._replace(headers=(*response.headers, (b"x-request-id", entry.id.encode())))
+                await self._send(request, send, response)
+                entry.status = response.status
         except ClientGoneError:
             return
         except asyncio.CancelledError:
@@ -168,7 +182,7 @@ class Application:
         except ClientGoneError:
             raise
         except Exception:  # a bug of the service: the log shows it, the client does not see it
-            log.exception("%s %r: internal error", method, request.path)
+            log.exception("%s: internal error", method)
             return json_response({"error": "internal error"}, 500)
 
     def _find(self, request: Request, method: str) -> Handler | Response:

@@ -89,6 +89,8 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse data that is not HTTP, in the form of all refusals."""
+        with cast("Any", self.app).requests.request("-", None) as entry:
+            entry.status = 400
         body = orjson.dumps({"error": msg})
         self.transport.write(_BAD_REQUEST % (len(body), body))
         self.transport.close()

@@ -178,12 +178,6 @@ def _schemas(limits: "Limits") -> OpenApi:
     """Return the named schemas. Code generators use the names as class names, so the names are public."""
     text = {"type": "string", "maxLength": limits.max_characters}
     texts = {"anyOf": [text, _array(text, minItems=1, maxItems=limits.max_queue)]}
-    shape = _array({"type": "integer", "minimum": 1}, minItems=1, maxItems=2)
-    datatype, parameters = {"enum": list(NUMPY)}, {"type": "object"}
-    value = {"type": ["string", "number", "boolean"]}
-    answer = _array({"type": ["string", "number", "boolean", "null"]})
-    output = _record("name datatype shape", name=_NAME, datatype=datatype, shape=shape, data=answer)
-    described = _array(_record("name datatype shape", name=_NAME, datatype=datatype, shape=_array({"type": "integer"})))
     return {
         "Texts": _record("text", text=texts, pair=texts) | {"additionalProperties": False},
         "Label": _record(
@@ -204,6 +198,20 @@ def _schemas(limits: "Limits") -> OpenApi:
             bundle_sha256=_NAME,
             examples=_array(_schema("Texts"), minItems=1),
         ),
+        **_protocol_schemas(),
+        "Error": _record("error", error={"type": "string"}),
+    }
+
+
+def _protocol_schemas() -> OpenApi:
+    """Return the named schemas of the Open Inference Protocol."""
+    shape = _array({"type": "integer", "minimum": 1}, minItems=1, maxItems=2)
+    datatype, parameters = {"enum": list(NUMPY)}, {"type": "object"}
+    value = {"type": ["string", "number", "boolean"]}
+    answer = _array({"type": ["string", "number", "boolean", "null"]})
+    output = _record("name datatype shape", name=_NAME, datatype=datatype, shape=shape, data=answer)
+    described = _array(_record("name datatype shape", name=_NAME, datatype=datatype, shape=_array({"type": "integer"})))
+    return {
         "Input": _record("name datatype shape data", name=_NAME, datatype=datatype, shape=shape, data=_array(value)),
         "Wanted": _record("name", name=_NAME, parameters=parameters),
         "Request": _record(
@@ -231,5 +239,4 @@ def _schemas(limits: "Limits") -> OpenApi:
         ),
         "Server": _record("name version extensions", name=_NAME, version=_NAME, extensions=_array(_NAME)),
         "Index": _array(_record("name version state", name=_NAME, version=_NAME, state=_NAME)),
-        "Error": _record("error", error={"type": "string"}),
     }

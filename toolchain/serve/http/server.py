@@ -13,6 +13,7 @@ from toolchain.serve.gpus import Gpus
 from toolchain.serve.http.app import Application
 from toolchain.serve.http.connection import MAX_CONNECTIONS, BusyConnection, Connection, close_idle
 from toolchain.serve.listener import accept_pending, drop_new_clients, let_clients_connect
+from toolchain.serve.request_log import OFF, RequestLog
 from toolchain.serve.tls import Tls, open_tls
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class HttpServer:
         tls: Tls | None = None,
         gpus: Gpus | None = None,
         public: bool = False,
+        requests: RequestLog = OFF,
     ) -> None:
         """Make the server; `start` opens it.
 
@@ -52,12 +54,13 @@ class HttpServer:
             tls: the certificate and its key.
             gpus: the GPUs that /metrics reports.
             public: whether others than this machine's users may connect; see Application.
+            requests: the log of requests.
 
         Raises:
             InputError: the certificate or its key cannot be used.
         """
         self.state, self.socket = ServerState(), listener
-        self.application = Application(service, token=token, gpus=gpus, public=public)
+        self.application = Application(service, token=token, gpus=gpus, public=public, requests=requests)
         self.config = uvicorn.Config(
             self.application,
             http=Connection,

@@ -1,0 +1,120 @@
+"""The request log: one line for each request over HTTP or gRPC, as text or as JSON.
+
+A line holds nothing that a client wrote: no text, token, header, query or name, and a path only if it is one of the
+service's own. So it can neither leak a secret nor be forged.
+"""
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import orjson
+
+from toolchain.records.serving import RequestLine
+from toolchain.serve.counters import Times
+
+log = logging.getLogger(__name__)
+
+# The status of a request whose client left before the response, as nginx logs it.
+CLIENT_GONE = 499
+
+
+@dataclass(slots=True)
+class Entry:
+    """What is known of one request so far; the server and the service fill it in.
+
+    `id` is the service's own name of the request, empty if requests are not logged.
+    """
+
+    id: str = ""
+    status: int = CLIENT_GONE
+    rows: int | None = None
+    tokens: int | None = None
+    times: Times | None = None
+
+
+_current: ContextVar[Entry] = ContextVar("request_log_entry")
+
+
+def current() -> Entry:
+    """Return the entry of the request that this task answers; one that nobody reads if it is not logged."""
+    return _current.get(None) or Entry()
+
+
+class RequestLog:
+    """Logs each request in a form: off, text or json."""
+
+    def __init__(self, form: str, *, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self._write, self._clock = FORMS[form], clock
+        # Names of requests differ between two processes that write into the same log.
+        self._process, self._count = secrets.token_hex(4), 0
+
+    @contextmanager
+    def request(self, method: str, path: str | None) -> Iterator[Entry]:
+        """Yield the entry of a request, and log it at the end. `path` is one of the service's own, or None."""
+        if not self._write or not log.isEnabledFor(logging.INFO):
+            yield Entry()
+            return
+        self._count += 1
+        entry, start, now = Entry(f"{self._process}-{self._count}"), self._clock(), datetime.now(UTC)
+        token = _current.set(entry)
+        try:
+            yield entry
+        finally:
+            _current.reset(token)
+            times = entry.times
+            line: RequestLine = {
+                "time": now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                "id": entry.id,
+                "method": method,
+                "path": path,
+                "status": entry.status,
+                "rows": entry.rows,
+                "tokens": entry.tokens,
+                "queue_ms": _ms(times.queue_ns) if times else None,
+                "compute_ms": _ms(times.input_ns + times.infer_ns + times.output_ns) if times else None,
+                "duration_ms": _ms(self._clock() - start),
+            }
+            log.info("%s", self._write(line), extra={"is_request": True})
+
+
+def _ms(ns: int) -> float:
+    return round(ns / 1e6, 3)
+
+
+def as_text(line: RequestLine) -> str:
+    """Return a line for people: time, request and status, and then the values that are known, by name."""
+    head = f"{line['time']} {line['method']} {line['path'] or '-'} {line['status']}"
+    rest = {key: value for key, value in line.items() if key not in ("time", "method", "path", "status")}
+    return " ".join([head, *(f"{key}={value}" for key, value in rest.items() if value is not None)])
+
+
+def as_json(line: RequestLine) -> str:
+    """Return a line for programs: one JSON object."""
+    return orjson.dumps(line).decode()
+
+
+FORMS: dict[str, Callable[[RequestLine], str] | None] = {"off": None, "text": as_text, "json": as_json}
+
+
+class JsonLines(logging.Formatter):
+    """Formats every message of the service as one JSON object, so that all lines of its log are JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a request's own line, and any other message with time and level."""
+        if getattr(record, "is_request", False):
+            return record.getMessage()
+        made = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        message = {"time": made, "level": record.levelname.lower(), "message": record.getMessage()}
+        if record.exc_info:
+            message["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(message).decode()
+
+
+# A server that is not told otherwise logs no requests.
+OFF = RequestLog("off")
