@@ -25,7 +25,7 @@ OWN: dict[str, dict[str, Any]] = {
     "DebertaV2": {"position_biased_input": False, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
     "DistilBert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
     "Electra": {"embedding_size": 32},
-    "GPT2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "bos_token_id": 2, "eos_token_id": 3},
+    "GPT2": {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 64, "bos_token_id": 2, "eos_token_id": 3},
     "Llama": {"num_key_value_heads": 2, "bos_token_id": 2, "eos_token_id": 3},
     "Longformer": {"attention_window": [4, 4]},
     "Mixtral": {"num_key_value_heads": 2, "num_local_experts": 4, "bos_token_id": 2, "eos_token_id": 3},

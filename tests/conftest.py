@@ -29,6 +29,10 @@ DOUBLE = ROOT / "tests/double"
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test needs the network
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
+# Without its bytecode kept, each of the hundreds of processes of the tests would compile the toolchain.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # No deadline: a busy machine does not fail a test. `make test-all` chooses the profile with hypothesis' full number.
 hypothesis.settings.register_profile("all", deadline=None)
 hypothesis.settings.register_profile("default", deadline=None, max_examples=25)
@@ -40,6 +44,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # A name, and a function that fills the folder of that name; the folder is returned.
 Once = Callable[[str, Callable[[Path], object]], Path]
+# A precision, the folder of the copy, and an architecture (DistilBERT by default); the folder is returned.
+Begun = Callable[..., Path]
 SERVER = pytest.StashKey[start.Server]()
 
 
@@ -197,14 +203,12 @@ def checkpoints(tiny_distilbert: Path, tiny_bert: Path, tiny_roberta: Path) -> d
 
 
 @pytest.fixture(scope="session")
-def exported(checkpoints: dict[str, Path], once: Once) -> dict[str, Path]:
+def exported(checkpoints: dict[str, Path], begun: Begun, once: Once) -> dict[str, Path]:
     """Architecture -> its float32 graph."""
-    from toolchain.checkpoint.export import export
-    from toolchain.checkpoint.model import find_model
 
     def fill(folder: Path) -> None:
-        for kind, checkpoint in checkpoints.items():
-            export(find_model(str(checkpoint)), folder / f"{kind}.onnx")
+        for kind in checkpoints:
+            shutil.copy(begun("fp32", folder / kind, kind) / "model.onnx", folder / f"{kind}.onnx")
 
     folder = once("onnx", fill)
     return {kind: folder / f"{kind}.onnx" for kind in checkpoints}
@@ -335,8 +339,8 @@ def bundle_of(typed_bundles: dict[str, Path], tmp_path: Path) -> Callable[[str],
 
 
 @pytest.fixture(scope="session")
-def begun(tiny_distilbert: Path, sentences: Path, once: Once) -> Callable[[str, Path], Path]:
-    """Return what copies the tiny DistilBERT's bundle of a precision to where a build goes on from it.
+def begun(checkpoints: dict[str, Path], sentences: Path, once: Once) -> Begun:
+    """Return what copies a tiny checkpoint's bundle of a precision to where a build goes on from it.
 
     A step is skipped where its inputs are the same: the export in every build of that checkpoint, and the calibration
     with 20 rows of `sentences` by the default method.
@@ -344,21 +348,55 @@ def begun(tiny_distilbert: Path, sentences: Path, once: Once) -> Callable[[str, 
     from toolchain.bundle.build import build
     from toolchain.recipe import Recipe
 
-    values = {"model": str(tiny_distilbert), "data": str(sentences), "calib_samples": 20}
+    def copy(precision: str, target: Path, kind: str = "distilbert") -> Path:
+        values = {"model": str(checkpoints[kind]), "data": str(sentences), "calib_samples": 20}
 
-    def copy(precision: str, target: Path) -> Path:
         def fill(folder: Path) -> None:
             if precision != "fp32":
-                copy("fp32", folder)
+                copy("fp32", folder, kind)
             build(Recipe.make(values | {"precision": precision, "output": str(folder)}), engine=False)
 
-        return shutil.copytree(once(f"distilbert-{precision}", fill), target, dirs_exist_ok=True)
+        return shutil.copytree(once(f"{kind}-{precision}", fill), target, dirs_exist_ok=True)
 
     return copy
 
 
 @pytest.fixture(scope="session")
-def build_tiny(tiny_distilbert: Path, sentences: Path, begun: Callable[[str, Path], Path]) -> Callable[..., Any]:
+def begun_regression(tiny: ModuleType, sentences: Path, once: Once) -> Callable[[Path], dict[str, str]]:
+    """Return what copies the bundle of a tiny DistilBERT for regression to a folder; it returns the recipe of it."""
+    from toolchain.bundle.build import build
+    from toolchain.recipe import Recipe
+
+    columns = {"task": "custom", "text_column": "sentence", "label_column": "label", "data": str(sentences)}
+
+    def fill(folder: Path) -> None:
+        model = tiny.make_checkpoint(folder / "model", "distilbert", labels=1, problem_type="regression")
+        build(Recipe.make(columns | {"model": str(model), "precision": "fp32", "output": str(folder / "bundle")}))
+
+    def copy(target: Path) -> dict[str, str]:
+        home = once("regression", fill)
+        shutil.copytree(home / "bundle", target)
+        return columns | {"model": str(home / "model"), "precision": "fp32", "output": str(target)}
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def pair_bundle(tiny: ModuleType, once: Once) -> Path:
+    """The FP32 bundle of a tiny BERT that returns one number for two texts; read only."""
+    from toolchain.bundle.build import build
+    from toolchain.recipe import Recipe
+
+    def fill(home: Path) -> None:
+        model = tiny.make_checkpoint(home / "model", "bert", labels=1)
+        values = {"model": str(model), "task": "stsb", "precision": "fp32", "max_length": 32}
+        build(Recipe.make(values | {"output": str(home / "bundle")}), engine=False)
+
+    return once("pairs", fill) / "bundle"
+
+
+@pytest.fixture(scope="session")
+def build_tiny(tiny_distilbert: Path, sentences: Path, begun: Begun) -> Callable[..., Any]:
     """Return what builds an INT8 bundle of the tiny DistilBERT and returns the record of the build.
 
     It takes the bundle's folder and changes to the recipe; the bundle goes on from `begun`.
@@ -400,12 +438,12 @@ def demo_bundle(once: Once) -> Path:
 
 
 @pytest.fixture(scope="session")
-def served(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def served(demo_bundle: Path, python: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What `toolchain serve` of that bundle says of itself, with a token that is in `token_file`."""
     token = tmp_path_factory.mktemp("served") / "token"
     token.write_text("a-token-that-nobody-guesses-" + 32 * "0")
     command = [
-        sys.executable,
+        *python,
         "-m",
         "toolchain",
         "serve",

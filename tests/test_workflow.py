@@ -203,7 +203,7 @@ def test_an_artefact_that_was_not_built_is_named(bundle):
 
 def test_five_classes_of_ones_own(tiny, tmp_path):
     names = ("anger", "joy", "fear", "love", "surprise")
-    model = tiny.make_checkpoint(tmp_path / "m", "bert", labels=names)
+    model = tiny.make_checkpoint(tmp_path / "m", "bert", labels=names, num_hidden_layers=1)
     rows = [f'"{tiny.WORDS[index]} {tiny.WORDS[index + 9]}, so",note,{names[index % 5].title()}' for index in range(40)]
     (tmp_path / "validation.csv").write_text("body,extra,feeling\n" + "\n".join(rows) + "\n")
     (tmp_path / "train.csv").write_text("body,extra,feeling\n" + "\n".join(f"word {i},n,joy" for i in range(30)) + "\n")
@@ -223,7 +223,7 @@ def test_five_classes_of_ones_own(tiny, tmp_path):
 
 
 def test_regression_of_pairs(tiny, tmp_path):
-    model = tiny.make_checkpoint(tmp_path / "m", "roberta", labels=1)
+    model = tiny.make_checkpoint(tmp_path / "m", "roberta", labels=1, num_hidden_layers=1)
     for split in ("train", "validation"):
         rows = [f"{tiny.WORDS[index]} {split}\tgood {tiny.WORDS[-index]}\t{index / 8}" for index in range(1, 40)]
         (tmp_path / f"{split}.tsv").write_text("a\tb\tscore\n" + "\n".join(rows) + "\n")
@@ -244,7 +244,7 @@ def test_regression_of_pairs(tiny, tmp_path):
 
 def test_a_bundle_does_not_consent_for_its_user(tiny, sentences, tmp_path):
     """Its checkpoint was pickled and allowed once; evaluating the bundle asks again."""
-    model = tiny.make_checkpoint(tmp_path / "m", "distilbert", safe=False)
+    model = tiny.make_checkpoint(tmp_path / "m", "distilbert", safe=False, n_layers=1)
     made = {"model": str(model), "data": str(sentences), "precision": "fp32", "output": str(tmp_path / "b")}
     build(Recipe.make({**made, "allow_pickle": True}))
     assert evaluate({"backend": "ort"}, bundle=tmp_path / "b", tell=quiet)["agreement"]["reference"] == "ort-fp32"

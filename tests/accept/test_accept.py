@@ -13,7 +13,7 @@ SITE = "tests/double/site"
 
 @pytest.fixture(scope="module")
 def checkpoint(tiny, tmp_path_factory):
-    sizes = {"dim": 64, "hidden_dim": 128, "n_heads": 2}  # heads of 32: what the attention plugin takes
+    sizes = {"dim": 64, "hidden_dim": 128, "n_heads": 2, "n_layers": 1}  # heads of 32: what the attention plugin takes
     return tiny.make_checkpoint(tmp_path_factory.mktemp("models") / "heads", "distilbert", **sizes)
 
 

@@ -75,8 +75,9 @@ def test_force_redoes_everything_to_the_same_bytes(int8, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def fp16(tiny_bert, tmp_path_factory):
-    made = recipe(model=str(tiny_bert), precision="fp16", output=str(tmp_path_factory.mktemp("fp16") / "b"))
+def fp16(tiny_bert, tmp_path_factory, begun):
+    target = begun("fp32", tmp_path_factory.mktemp("fp16") / "b", "bert")
+    made = recipe(model=str(tiny_bert), precision="fp16", output=str(target))
     return made, build(made)
 
 
@@ -134,13 +135,13 @@ def test_ranges_made_before_are_used_as_they_are(int8, tiny_distilbert, tmp_path
     assert ranges[0] == ranges[1]
 
 
-def test_ranges_of_another_graph_are_refused(int8, tiny, tmp_path):
+def test_ranges_of_another_graph_are_refused(int8, begun_regression, tmp_path):
     """Also one whose tensors have the same names."""
-    file = f"{int8[1]['bundle']}/calibration.json"
-    other = tiny.make_checkpoint(tmp_path / "other", "distilbert", seed=7)
+    given = {"precision": "int8", "calibration": f"{int8[1]['bundle']}/calibration.json"}
+    made = begun_regression(tmp_path / "b")
     with pytest.raises(InputError, match=r"calibration\.json: it was made for another graph"):
-        build(recipe(model=str(other), precision="int8", calibration=file, output=str(tmp_path / "b")))
-    assert not (tmp_path / "b").exists()
+        build(recipe(**made | given))
+    assert open_bundle(tmp_path / "b").manifest["precision"] == "fp32"  # as before
 
 
 def test_ranges_from_a_file_keep_what_they_were_made_from(int8, tiny_distilbert, tmp_path, begun):
@@ -164,9 +165,10 @@ def test_a_head_that_does_not_fit_the_task_is_refused_at_once(tiny, tmp_path):
         build(recipe(model=str(model)))
 
 
-def test_a_difference_above_atol_is_exit_3_and_leaves_nothing(tiny_distilbert, tmp_path):
+def test_a_difference_above_atol_is_exit_3_and_leaves_nothing(tiny, tmp_path):
+    model = tiny.make_checkpoint(tmp_path / "m", "distilbert", n_layers=1)
     with pytest.raises(GateError, match="logits differ from PyTorch"):
-        build(recipe(model=str(tiny_distilbert), precision="fp32", atol=1e-12, output=str(tmp_path / "b")))
+        build(recipe(model=str(model), precision="fp32", atol=1e-12, output=str(tmp_path / "b")))
     assert not (tmp_path / "b").exists()
 
 
@@ -216,21 +218,10 @@ def test_auto_chooses_on_rows_that_it_did_not_calibrate_with_and_says_why(auto):
     assert done["quantize"]["views"]["model.int8.onnx"]["kept"] == []
 
 
-def test_a_gate_that_int8_would_miss_keeps_a_little_out_of_it(tiny, sentences, tmp_path):
-    checkpoint = tiny.make_checkpoint(tmp_path / "checkpoint", "distilbert", labels=1)  # where every error counts
-    made = recipe(
-        model=str(checkpoint),
-        task="custom",
-        text_column="sentence",
-        label_column="label",
-        data=str(sentences),
-        precision="int8",
-        calib_method="auto",
-        smooth=0.5,
-        max_drop=1e-6,
-        output=str(tmp_path / "b"),
-    )
-    view = build(made)["quantize"]["views"]["model.int8.onnx"]
+def test_a_gate_that_int8_would_miss_keeps_a_little_out_of_it(begun_regression, tmp_path):
+    made = begun_regression(tmp_path / "b")  # where every error counts
+    gate = {"precision": "int8", "calib_method": "auto", "smooth": 0.5, "max_drop": 1e-6}
+    view = build(recipe(**made | gate))["quantize"]["views"]["model.int8.onnx"]
     kept, residual = view["kept"], view["residual"]
     about = json.loads((tmp_path / "b/calibration.json").read_text())
     assert kept == about["keep"] != []

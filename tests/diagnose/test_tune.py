@@ -20,26 +20,11 @@ def quiet(line):
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny, sentences, tmp_path_factory):
+def bundle(begun_regression, tmp_path_factory):
     """A regression, in which every error counts, with ranges that are far too small."""
-    home = tmp_path_factory.mktemp("tuning")
-    checkpoint = tiny.make_checkpoint(home / "checkpoint", "distilbert", labels=1)
-    build(
-        Recipe.make(
-            {
-                "model": str(checkpoint),
-                "task": "custom",
-                "text_column": "sentence",
-                "label_column": "label",
-                "data": str(sentences),
-                "precision": "int8",
-                "calib_samples": 20,
-                "calib_method": "percentile-60",
-                "output": str(home / "bundle"),
-            }
-        )
-    )
-    return home / "bundle"
+    values = begun_regression(tmp_path_factory.mktemp("tuning") / "bundle")
+    build(Recipe.make(values | {"precision": "int8", "calib_samples": 20, "calib_method": "percentile-60"}))
+    return Path(values["output"])
 
 
 def test_the_recipe_builds_the_set_that_was_found(bundle, capsys):
@@ -76,8 +61,8 @@ def test_a_stopped_search_continues(bundle):
     assert any(f"{first['evaluations']} of them were evaluated before" in line for line in told)
 
 
-def test_only_int8_can_be_tuned(tiny_distilbert, tmp_path):
-    build(Recipe.make({"model": str(tiny_distilbert), "precision": "fp32", "output": str(tmp_path / "b")}))
+def test_only_int8_can_be_tuned(begun, tmp_path):
+    begun("fp32", tmp_path / "b")
     with pytest.raises(InputError, match="it is not in INT8"):
         tune({}, bundle=tmp_path / "b", tell=quiet)
 

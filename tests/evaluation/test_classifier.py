@@ -15,11 +15,7 @@ from toolchain.evaluation.target import find_target
 from toolchain.recipe import Recipe
 
 TEXTS = ["a good film", "a bad film , and too long", "", "the cat never liked the plot of this movie", "bad"] * 3
-
-
-def made(folder, checkpoint, **options):
-    build(Recipe.make({"model": str(checkpoint), "precision": "fp32", "output": str(folder), **options}))
-    return folder
+LABELS = ("contradiction", "neutral", "entailment")
 
 
 def opened(bundle, **changes):
@@ -33,17 +29,18 @@ def pipeline_of(checkpoint):
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_distilbert, tmp_path_factory):
-    return made(tmp_path_factory.mktemp("classifier") / "b", tiny_distilbert)
+def bundle(begun, tmp_path_factory):
+    return begun("fp32", tmp_path_factory.mktemp("classifier") / "b")
 
 
 @pytest.fixture(scope="module")
 def three(tiny, tmp_path_factory):
     """A checkpoint for pairs with three classes, and its bundle."""
     home = tmp_path_factory.mktemp("pairs")
-    checkpoint = tiny.make_checkpoint(home / "m", "bert", labels=("contradiction", "neutral", "entailment"))
-    options = {"task": "custom", "text_column": "one,other", "label_column": "label"}
-    return checkpoint, made(home / "b", checkpoint, **options)
+    checkpoint = tiny.make_checkpoint(home / "m", "bert", labels=LABELS, num_hidden_layers=1)
+    values = {"model": str(checkpoint), "precision": "fp32", "output": str(home / "b")}
+    build(Recipe.make(values | {"task": "custom", "text_column": "one,other", "label_column": "label"}))
+    return checkpoint, home / "b"
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +84,9 @@ def test_pairs_are_answered_as_by_a_transformers_pipeline(three, choice):
         same(classifier(pairs[0], **choice), expected[0] if choice else expected[:1])
 
 
-def test_a_regression_gives_its_value_without_a_label(tiny, tmp_path):
-    checkpoint = tiny.make_checkpoint(tmp_path / "m", "distilbert", labels=1, problem_type="regression")
-    options = {"task": "custom", "text_column": "text", "label_column": "label"}
-    expected = pipeline_of(checkpoint)(TEXTS)
-    with opened(made(tmp_path / "b", checkpoint, **options)) as classifier:
+def test_a_regression_gives_its_value_without_a_label(begun_regression, tmp_path):
+    expected = pipeline_of(begun_regression(tmp_path / "b")["model"])(TEXTS)
+    with opened(tmp_path / "b") as classifier:
         found = classifier(TEXTS)
         assert {one["label"] for one in found} == {None}
         np.testing.assert_allclose([one["score"] for one in found], [one["score"] for one in expected], atol=1e-4)

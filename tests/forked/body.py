@@ -9,10 +9,10 @@ import json
 import pickle
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 import pytest
-from _pytest.assertion.rewrite import rewrite_asserts
+from _pytest.assertion.rewrite import PYC_TAIL, _read_pyc, get_cache_dir, rewrite_asserts
 
 ROOT = Path(__file__).parents[2]
 SKIPPED = 75
@@ -24,11 +24,17 @@ def load(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    code = _read_pyc(file, get_cache_dir(file) / f"{file.stem}{PYC_TAIL}") or rewritten(file)
+    exec(code, vars(module))
+    return module
+
+
+def rewritten(file: Path) -> CodeType:
+    """Compile a module as pytest does; pytest itself keeps the result only if this user may write beside the file."""
     source = file.read_bytes()
     tree = ast.parse(source)
     rewrite_asserts(tree, source, str(file))
-    exec(compile(tree, file, "exec", dont_inherit=True), vars(module))
-    return module
+    return compile(tree, file, "exec", dont_inherit=True)
 
 
 def main(file: str, function: str) -> None:

@@ -32,8 +32,9 @@ def sized(encoders, by_path, tiny, tmp_path_factory):
     def make(kind, head_size=32):
         if (kind, head_size) not in made:
             folder = made[kind, head_size] = tmp_path_factory.mktemp(f"{kind}{head_size}")
-            names = ("dim", "n_heads") if kind == "distilbert" else ("hidden_size", "num_attention_heads")
-            by_path("encoders").make(tiny, folder, kind, **dict(zip(names, (2 * head_size, 2), strict=True)))
+            other = ("hidden_size", "num_attention_heads", "num_hidden_layers")
+            names = ("dim", "n_heads", "n_layers") if kind == "distilbert" else other
+            by_path("encoders").make(tiny, folder, kind, **dict(zip(names, (2 * head_size, 2, 1), strict=True)))
         return made[kind, head_size], graph.load(made[kind, head_size] / "model.onnx")
 
     return make

@@ -62,9 +62,18 @@ def records(reference: Any, result: Any, measured: Any, tuned: Any, power: Any) 
     return Material([reference, result, measured], [tuned], [power])
 
 
+@pytest.fixture(scope="module")
+def pages() -> dict[str, str]:
+    """Records -> their page: a page takes a second."""
+    return {}
+
+
 @pytest.fixture
-def page(records: Material) -> Page:
-    return Page(html(records))
+def page(records: Material, pages: dict[str, str]) -> Page:
+    key = repr(records)
+    if key not in pages:
+        pages[key] = html(records)
+    return Page(pages[key])
 
 
 def at(record: dict[str, Any], key: str) -> Any:

@@ -2,9 +2,6 @@
 
 import pytest
 
-from toolchain.bundle.build import build
-from toolchain.recipe import Recipe
-
 
 @pytest.fixture(scope="module")
 def fake(by_path):
@@ -28,15 +25,3 @@ def served_demo(processes, demo_bundle):
     """A real service of the built-in model with its default options."""
     with processes.running(demo_bundle) as found:
         yield found
-
-
-@pytest.fixture(scope="session")
-def pair_bundle(tiny, tmp_path_factory):
-    """A tiny BERT that returns one number for two texts."""
-    home = tmp_path_factory.mktemp("pairs")
-    checkpoint = tiny.make_checkpoint(home / "model", "bert", labels=1)
-    build(
-        Recipe.make({"model": str(checkpoint), "task": "stsb", "precision": "fp32", "output": str(home / "pairs")}),
-        engine=False,
-    )
-    return home / "pairs"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -60,10 +60,15 @@ class Served:
 
 
 @contextlib.contextmanager
-def running(bundle: Path, *options: Any, script: str = "") -> Iterator[Served]:
-    """Serve a bundle as `sentiment` on free ports of the loopback. `script` runs first, in the same process."""
+def running(
+    bundle: Path, *options: Any, script: str = "", python: Sequence[str] = (sys.executable,)
+) -> Iterator[Served]:
+    """Serve a bundle as `sentiment` on free ports of the loopback. `script` runs first, in the same process.
+
+    The memory of the process can be read only if `python` is the interpreter itself.
+    """
     command = [
-        sys.executable,
+        *python,
         "-c",
         script + RUN,
         "serve",

@@ -63,7 +63,7 @@ engines.open_runtime, server.HttpServer = failing, HttpServer
 @pytest.fixture(scope="module")
 def bundle(tiny, tmp_path_factory):
     home = tmp_path_factory.mktemp("wide")
-    checkpoint = tiny.make_checkpoint(home / "model", labels=CLASSES)
+    checkpoint = tiny.make_checkpoint(home / "model", labels=CLASSES, n_layers=1)
     build(
         Recipe.make(
             {

@@ -9,7 +9,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -21,14 +20,14 @@ from toolchain.serve.proto import INFERENCE, MESSAGES
 
 
 @pytest.fixture
-def serve(typed_bundles, root, tmp_path):
+def serve(typed_bundles, root, tmp_path, python):
     """Return a function that starts the command with options."""
     started = []
 
     def start(*options):
         process = subprocess.Popen(
             [
-                sys.executable,
+                *python,
                 "-m",
                 "toolchain",
                 "serve",
@@ -156,8 +155,8 @@ def send_over_a_stream(address, note):
 DRAIN_S = 1
 
 
-def test_a_shutdown_under_load_loses_no_request(processes, typed_bundles):
-    with processes.running(typed_bundles["fp32"], "--drain", DRAIN_S) as served:
+def test_a_shutdown_under_load_loses_no_request(processes, typed_bundles, python):
+    with processes.running(typed_bundles["fp32"], "--drain", DRAIN_S, python=python) as served:
         over_http = [Crowd(send, served.address) for send in (send_over_a_new_connection_each, send_over_http)]
         over_grpc = [Crowd(send, served.grpc) for send in (send_over_grpc, send_over_a_stream)]
         with contextlib.closing(http.client.HTTPConnection(served.address, timeout=60)) as kept:
@@ -217,9 +216,9 @@ def wait_until_the_port_is_closed(address):
             socket.create_connection((host, int(port)), 60).close()
 
 
-def test_a_second_signal_ends_requests_in_flight_at_once(processes, typed_bundles):
+def test_a_second_signal_ends_requests_in_flight_at_once(processes, typed_bundles, python):
     """After the first signal alone, the service would wait half a minute for a client that sent half a request."""
-    with processes.running(typed_bundles["fp32"], "--drain", 0) as served:
+    with processes.running(typed_bundles["fp32"], "--drain", 0, python=python) as served:
         host, port = served.address.split(":")
         with socket.create_connection((host, int(port))) as client:
             client.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
