@@ -1,4 +1,4 @@
-"""The token that clients show, for HTTP and gRPC alike."""
+"""The token that clients show, for HTTP and gRPC alike, and what protects a service without one from web pages."""
 
 import hmac
 import ipaddress
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from toolchain.errors import InputError
+from toolchain.serve.protocol import Reason, RefusedError
 
 # Characters of a token. 16 random letters and digits cannot be guessed over a network.
 MIN_TOKEN_LENGTH = 16
@@ -43,3 +44,34 @@ def is_authorized(headers: Mapping[bytes, bytes], token: str) -> bool:
     """Return whether a request's headers contain the token. The time it takes reveals nothing about the token."""
     scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
     return hmac.compare_digest(given.strip(), token.encode()) and scheme.lower() == b"bearer"
+
+
+def check_origin(headers: Mapping[bytes, bytes], *, changes: bool, public: bool) -> None:
+    """Refuse a request that a page of another web site sent from a browser on this machine.
+
+    A page can send requests to 127.0.0.1, and it can read the responses if its own name leads there (DNS rebinding).
+    Such a name is one of the public DNS, which has a dot. A service that is `public` may have such a name of its own.
+    A request that `changes` nothing is harmless if its response cannot be read.
+
+    Raises:
+        RefusedError: the browser says that another site sent the request, or Host is a name of the public DNS.
+    """
+    if changes and headers.get(b"sec-fetch-site") == b"cross-site":
+        raise RefusedError(Reason.FORBIDDEN, "a page of another web site sent this request")
+    if not public and _is_public_name(headers.get(b"host", b"").decode("ascii", "replace")):
+        raise RefusedError(
+            Reason.FORBIDDEN,
+            "this service has no token and answers only under a name of this machine, such as localhost. "
+            "Start it with --token-file to use another name.",
+        )
+
+
+def _is_public_name(host: str) -> bool:
+    """Return whether a header Host holds a name with a dot: no address, and not below localhost."""
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    name = name.strip("[]").rstrip(".").lower()
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return "." in name and not name.endswith(".localhost")
+    return False

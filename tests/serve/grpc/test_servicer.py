@@ -59,6 +59,11 @@ REFUSED = {
         "INVALID_ARGUMENT",
         "class result not available for output 'LABEL' due to unsupported type 'BYTES'",
     ),
+    "many outputs": (
+        lambda wire: wire.text(outputs=[{}] * 17),
+        "INVALID_ARGUMENT",
+        "expected at most 16 outputs but got 17 outputs",
+    ),
     "no classes": (
         lambda wire: best(wire, "LOGITS", int64_param=0),
         "INVALID_ARGUMENT",

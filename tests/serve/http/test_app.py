@@ -92,6 +92,34 @@ def test_every_path_but_pages_and_health_needs_the_token(ask):
         assert ask("GET", path, b"", {}, token=TOKEN).status == 200
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("attacker.example", 403),
+        ("attacker.example:8000", 403),
+        ("127.0.0.1.attacker.example.", 403),
+        ("localhost:8000", 200),
+        ("127.0.0.1:8000", 200),
+        ("[::1]:8000", 200),
+        ("192.168.1.7", 200),
+        ("Demo.localhost", 200),
+        ("x", 200),
+    ],
+)
+def test_a_local_service_without_a_token_answers_under_local_names_only(ask, host, status):
+    for path in ("/v2", "/info", "/docs"):
+        assert ask("GET", path, b"", {"Host": host}).status == status
+    assert ask("GET", "/v2", b"", {"Host": host}, public=True).status == 200
+    assert ask("GET", "/v2", b"", {"Host": host, "Authorization": f"Bearer {TOKEN}"}, token=TOKEN).status == 200
+    assert ask("GET", "/health", b"", {"Host": host}).status == 200
+
+
+def test_a_page_of_another_site_cannot_send_requests(ask):
+    for site, status in (("cross-site", 403), ("same-origin", 200), ("none", 200)):
+        assert ask("POST", "/classify", {"text": "a"}, {"Sec-Fetch-Site": site}).status == status
+        assert ask("GET", "/metrics", b"", {"Sec-Fetch-Site": site}).status == 200
+
+
 @pytest.mark.parametrize("path", ["/v2/health/ready", "/v2/models/sentiment/ready"])
 def test_a_draining_service_is_live_but_not_ready(ask, service, path):
     service.drain()
@@ -140,6 +168,10 @@ def test_head_is_allowed_where_get_is_and_405_names_the_methods(ask):
     assert ask("GET", "/classify").headers["allow"] == "POST"
 
 
+def test_a_text_may_be_the_name_of_a_key_and_empty(ask):
+    assert ask("POST", "/classify", {"text": ["text", "inputs", ""]}).status == 200
+
+
 ONE = {"label": "2", "score": 0.75, "scores": {"2": 0.75, "other": 0.25}}
 
 
@@ -170,6 +202,12 @@ def test_classify_returns_an_object_or_a_list_like_its_input(ask, service, texts
         (1, {"text": "a", "pair": "b"}, "'pair' is not allowed"),
         (1, {"text": "a", "txt": "b"}, "unknown key 'txt'"),
         (1, {"text": "a", "inputs": "b"}, "given under two keys"),
+        (1, b'{"text": "a", "text": "b"}', "given twice under the same key"),
+        (1, b'{"text": NaN}', "not JSON"),
+        (1, b'{"text": "\xff"}', "not JSON"),
+        (1, b'{"text": "\\ud800"}', "not JSON"),
+        (1, b"", "not JSON"),
+        (1, {"k" * 100_000: "a"}, f"unknown key '{'k' * 64}...'"),
         (2, {"text": "a"}, "'pair' is missing"),
         (2, {"text": ["a", "b"], "pair": ["b"]}, "two lists of the same length"),
         (1, ["a"], "not an object"),

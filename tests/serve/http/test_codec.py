@@ -166,6 +166,12 @@ def test_json_arrays_may_be_nested_or_flat():
         assert found.inputs[0].array.tolist() == [[1, 2], [3, 4]]
 
 
+def test_lists_that_are_nested_deeper_than_any_tensor_are_refused():
+    record = b'{"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1, 1], "data": %s"a"%s}]}'
+    for depth in (2, 100):
+        assert read_or_refuse(record % (b"[" * depth, b"]" * depth)) == (depth == 2)
+
+
 @pytest.mark.parametrize("length", [b"0", b"-1", b"abc", b"3", b"99999", b"1_0", b"9" * 5000, b""])
 def test_a_header_that_is_not_a_length_within_the_body_is_refused(length):
     with pytest.raises(RefusedError, match=r"should be in range \(0, 2\)"):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.client
+import re
 import socket
 import ssl
 import subprocess
@@ -102,12 +103,66 @@ POST = b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" % INFER.encode()
         (b"GET /\xff\xfe HTTP/1.1\r\n\r\n", 400),
         (POST + b"Content-Length: 2\r\n" + CHUNKED + b"{}", 400),
         (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+        (b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /v2 HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 20_000 + b"\r\n", 400),
+        (POST + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", 400),
+        (POST + b"Content-Length: " + b"0" * 5000 + b"2\r\n\r\n{}", 400),
+        (POST + CHUNKED + b"2\r\n{}\r\n0\r\n" + b"a: b\r\n" * 20_000 + b"\r\n", 400),
         (POST + CHUNKED + (b"10000\r\n" + bytes(1 << 16) + b"\r\n") * 20, 413),
     ],
-    ids=["chunked", "plain", "no length", "TLS", "huge", "bytes", "both lengths", "version", "endless"],
+    ids=[
+        "chunked",
+        "plain",
+        "no length",
+        "TLS",
+        "huge",
+        "bytes",
+        "both lengths",
+        "version",
+        "version 2",
+        "no host",
+        "two hosts",
+        "proxy",
+        "many headers",
+        "length of 5000 digits",
+        "length of 5000 zeros",
+        "many trailers",
+        "endless",
+    ],
 )
 def test_invalid_http_is_refused(at, data, status):
     assert exchange(at, data).startswith(b"HTTP/1.1 %d " % status)
+
+
+OFFER = b"Connection: keep-alive, Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+CLASSIFY = b"POST /classify HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize(("body", "status"), [(b'{"text": "a"}', b"200"), (ALIVE, b"400")])
+def test_an_offer_to_upgrade_is_ignored_and_its_body_is_no_request(at, apart, body, status):
+    """With `apart` the body follows when the server has asked for it, so that it is a packet of its own."""
+    head = CLASSIFY + OFFER + b"Content-Length: %d\r\n" % len(body) + b"Expect: 100-continue\r\n" * apart + b"\r\n"
+    host, port = at.split(":")
+    with socket.create_connection((host, int(port)), 20) as client:
+        client.sendall(head if apart else head + body + ALIVE)
+        if apart:
+            assert client.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            client.sendall(body + ALIVE)
+        found = b"".join(iter(lambda: client.recv(65536), b""))
+    assert re.findall(rb"HTTP/1.1 (\d+)", found) == [status, b"200"]
+
+
+@pytest.mark.parametrize("trailer", [b"Authorization: Bearer a-token-of-some-length", b"Content-Encoding: br"])
+def test_a_trailer_is_not_a_header(fake, service, trailer):
+    data = CLASSIFY + b"Connection: close\r\n%s\r\n" + CHUNKED + b'd\r\n{"text": "a"}\r\n0\r\n%s\r\n\r\n'
+    with fake.running(service, token="a-token-of-some-length") as address:
+        given = b"Authorization: Bearer a-token-of-some-length" if b"br" in trailer else b"X: y"
+        status = 200 if b"br" in trailer else 401
+        assert exchange(address, data % (given, trailer)).startswith(b"HTTP/1.1 %d " % status)
 
 
 @pytest.mark.parametrize("head", [b"GET /" + b"a" * (1 << 20), b"GET / HTTP/1.1\r\nX: " + b"a" * (1 << 20)])

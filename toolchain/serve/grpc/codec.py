@@ -14,8 +14,9 @@ from toolchain.serve.proto import MESSAGES
 from toolchain.serve.protocol import TRUNCATED, InferRequest, InferResponse, Reason, RefusedError, Tensor
 from toolchain.tensors import Array
 
-# A million empty inputs would block the event loop, and with it every other request.
-MAX_INPUTS = 16
+# Inputs of a request, and outputs. Half a million empty ones would block the event loop for seconds, and with it every
+# other request.
+MAX_TENSORS = 16
 
 # Datatype -> the field of `contents` that has its elements, and the numpy type of that field.
 CONTENTS = {
@@ -47,8 +48,9 @@ def to_request(message: Any, *, left_us: int) -> InferRequest:
         RefusedError: a tensor does not match its datatype or shape, or is in shared memory.
     """
     model = message.model_name
-    if len(message.inputs) > MAX_INPUTS:
-        raise RefusedError(Reason.INVALID, f"expected at most {MAX_INPUTS} inputs but got {len(message.inputs)} inputs")
+    for kind, tensors in (("inputs", message.inputs), ("outputs", message.outputs)):
+        if len(tensors) > MAX_TENSORS:
+            raise RefusedError(Reason.INVALID, f"expected at most {MAX_TENSORS} {kind} but got {len(tensors)} {kind}")
     for tensor in (*message.inputs, *message.outputs):
         _check_parameters(tensor)
     return InferRequest(

@@ -15,7 +15,7 @@ import orjson
 
 from toolchain.records.serving import ModelState
 from toolchain.serve import metrics
-from toolchain.serve.auth import is_authorized
+from toolchain.serve.auth import check_origin, is_authorized
 from toolchain.serve.checks import check_model, check_statistics
 from toolchain.serve.gpus import Gpus
 from toolchain.serve.http import body as http_body
@@ -35,6 +35,12 @@ Headers = tuple[tuple[bytes, bytes], ...]
 JSON, OCTETS, TEXT = b"application/json", b"application/octet-stream", b"text/plain; charset=utf-8"
 HTML = b"text/html; charset=utf-8"
 PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
+
+# Health checks, which probes send under any name.
+HEALTH = ("/v2/health/live", "/v2/health/ready", "/health")
+
+# Longest message of a refusal, which may name what the client sent.
+MESSAGE_CHARACTERS = 1300
 
 # Paths of other models than the served one, and of Triton's model control. Both are refused with Triton's texts.
 _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]+))?(?:/(ready|config|stats|infer))?")
@@ -80,7 +86,9 @@ def refusal(error: RefusedError) -> Response:
         Reason.UNAVAILABLE: ((b"retry-after", b"1"),),
         Reason.UNAUTHENTICATED: ((b"www-authenticate", b"Bearer"),),
     }
-    response = json_response({"error": str(error)}, error.reason.http, headers.get(error.reason, ()))
+    response = json_response(
+        {"error": str(error)[:MESSAGE_CHARACTERS]}, error.reason.http, headers.get(error.reason, ())
+    )
     return response._replace(unread=isinstance(error, UnreadError))
 
 
@@ -107,7 +115,7 @@ class Application:
             requests: the log of requests.
         """
         self.requests = requests
-        self.service, self.token, self.gpus = service, token, gpus
+        self.service, self.token, self.gpus, self.public = service, token, gpus, public
         self.shown = service.shown.without_rows() if public and not token else service.shown
         self.max_body_bytes = service.limits.max_body_bytes
         # True while draining: every response then asks the client to close the connection, and a load balancer sends
@@ -119,9 +127,7 @@ class Application:
         """Return the routes that need no token: health, and pages, which then say nothing about the model."""
         document = openapi.document(self.service.limits, openapi.ANY_MODEL if self.token else self.shown)
         return {
-            "/v2/health/live": {"GET": self._live},
-            "/v2/health/ready": {"GET": self._ready},
-            "/health": {"GET": self._ready},
+            **{path: {"GET": self._live if path.endswith("live") else self._ready} for path in HEALTH},
             "/": {"GET": _page(pages.load("page.html"))},
             "/docs": {"GET": _page(pages.docs(document))},
             "/openapi.json": {"GET": _constant(json_response(document))},
@@ -189,8 +195,11 @@ class Application:
         """Return the handler of a request, or the response where no handler exists.
 
         Raises:
-            RefusedError: the request lacks the token, or its model is unknown.
+            RefusedError: the request lacks the token or, where there is none, comes from another web site; or its
+                model is unknown.
         """
+        if not self.token and request.path not in HEALTH:
+            check_origin(request.headers, changes=method != "GET", public=self.public)
         methods = self.open_routes.get(request.path)
         if methods is None:
             if self.token and not is_authorized(request.headers, self.token):

@@ -44,7 +44,8 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limit: int
     encoding = headers.get(b"content-encoding", b"identity").strip().lower()
     if encoding not in _WBITS and encoding not in (b"identity", b""):
         raise UnsupportedEncodingError
-    if int(headers.get(b"content-length", b"0")) > limit:  # the HTTP parser has checked that it is a number
+    # The HTTP parser has checked that it is a number of 64 bits. It takes zeros before it, and int() counts these.
+    if int(headers.get(b"content-length", b"").lstrip(b"0") or b"0") > limit:
         raise UnreadError(Reason.TOO_LARGE, _too_large(limit))
     body = await _receive(receive, limit)
     return _decompress(body, _WBITS[encoding], limit) if encoding in _WBITS else body

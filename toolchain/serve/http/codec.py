@@ -8,6 +8,7 @@ Sources: KServe's V2 protocol; Triton's extensions for binary tensors, classific
 responds with 500 to wrong JSON, this service responds with 400 and the same text.
 """
 
+import json
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +17,7 @@ import numpy as np
 import orjson
 
 from toolchain.serve import datatypes
+from toolchain.serve.checks import shown
 from toolchain.serve.datatypes import BYTES
 from toolchain.serve.protocol import TRUNCATED, InferRequest, InferResponse, Reason, RefusedError, Tensor
 from toolchain.tensors import Array
@@ -44,6 +46,9 @@ _ELEMENTS: dict[str, tuple[set[type], str]] = {
     "f": ({int, float}, "number"),
     "O": ({str}, "string"),
 }
+# Depth of nested lists. A tensor of the service has two dimensions; a thousand would block the event loop for a second.
+MAX_DIMENSIONS = 8
+
 _BINARY_ONLY = ("FP16", "BF16")
 _ONE_SOURCE = (
     "Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', "
@@ -177,11 +182,12 @@ def decode_classify(body: bytes, texts_per_row: int) -> tuple[list["Text"], bool
         RefusedError: the body has another form, or it lacks texts that the model takes.
     """
     given = _load(body)
+    _refuse_repeated(body)
     record = {OTHER_KEYS.get(key, key): value for key, value in given.items()}
     required = CLASSIFY_KEYS[:texts_per_row]
     unknown = [key for key in record if key not in CLASSIFY_KEYS]
     if unknown or len(record) < len(given):
-        wrong = f"unknown key '{unknown[0]}'" if unknown else "a text is given under two keys"
+        wrong = f"unknown key '{shown(unknown[0])}'" if unknown else "a text is given under two keys"
         raise _refused(f"{wrong}: give {' and '.join(required)}")
     if "pair" in record and "pair" not in required:
         raise _refused("'pair' is not allowed: this model takes one text")
@@ -190,6 +196,19 @@ def decode_classify(body: bytes, texts_per_row: int) -> tuple[list["Text"], bool
     if any(isinstance(record[key], list) != is_list for key in required) or len({*map(len, columns)}) > 1:
         raise _refused("'text' and 'pair' must be two texts, or two lists of the same length")
     return list(zip(*columns, strict=True)), is_list
+
+
+def _refuse_repeated(body: bytes) -> None:
+    """Refuse a body in which a text is given twice under one key, of which a JSON parser keeps only the last."""
+    names = (*CLASSIFY_KEYS, *OTHER_KEYS)
+    if all(body.count(b'"%s"' % name.encode()) < 2 for name in names):
+        return  # the slower parser below is needed only where a key may be repeated
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        if len(dict(pairs)) < len(pairs):
+            raise _refused("a text is given twice under the same key")
+
+    json.loads(body, object_pairs_hook=check)
 
 
 def _texts(record: JsonObject, key: str) -> list[str]:
@@ -229,7 +248,7 @@ def _input(record: JsonObject, binary: BinaryData, model: str) -> Tensor:
 
 def _from_json(name: str, datatype: str, shape: list[int], data: list[Any], model: str) -> Array:
     """Return the array of an input whose elements are in the JSON."""
-    values, types = _flatten(data)
+    values, types = _flatten(data, name)
     if datatype == BYTES:
         _check_elements(types, "O")
         return datatypes.from_strings(name, shape, [text.encode() for text in values], model=model)
@@ -248,11 +267,13 @@ def _from_json(name: str, datatype: str, shape: list[int], data: list[Any], mode
         raise _refused(f"Unable to parse 'data': a number of input '{name}' is outside {datatype}") from None
 
 
-def _flatten(values: list[Any]) -> tuple[list[Any], set[type]]:
+def _flatten(values: list[Any], name: str) -> tuple[list[Any], set[type]]:
     """Return the elements of nested lists, and their types. Lists of unequal depth remain among the elements."""
-    while (types := set(map(type, values))) == {list}:
+    for _ in range(MAX_DIMENSIONS):
+        if (types := set(map(type, values))) != {list}:
+            return values, types
         values = list(chain.from_iterable(values))
-    return values, types
+    raise _refused(f"Unable to parse 'data': the lists of input '{name}' are nested deeper than {MAX_DIMENSIONS}")
 
 
 def _check_elements(types: set[type], kind: str) -> None:

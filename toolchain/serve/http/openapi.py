@@ -19,6 +19,7 @@ OpenApi = dict[str, Any]
 _ERRORS = {
     400: "The request is invalid; the message says why.",
     401: "The request lacks the token of the service.",
+    403: "The request comes from a page of another web site, and the service has no token.",
     404: "Unknown path or model.",
     405: "The path does not support this method.",
     413: "The body is too large.",
