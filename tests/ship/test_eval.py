@@ -67,7 +67,7 @@ def test_a_server_with_another_bundle_is_refused(server, bundle):
     [
         ("nope", r"nope.*\. Name a model of the server"),
         ("plan", r"plan takes TEXT, TEXT_PAIR .* and LOGITS\. Name a model"),
-        ("sentiment_tokenizer", r"returns input_ids, attention_mask, not TEXT and LOGITS\. Name a model"),
+        ("sentiment_tokenizer", r"returns input_ids, attention_mask, truncated, not TEXT and LOGITS\. Name a model"),
     ],
 )
 def test_an_unknown_or_unsuitable_model_is_refused(server, bundle, model, message):

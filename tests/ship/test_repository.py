@@ -77,9 +77,13 @@ def request(**columns):
     return {name: np.array([[one] for one in texts], np.object_) for name, texts in columns.items()}
 
 
-def evaluated(path, texts):
+def resolved(path):
     bundle = open_bundle(path)
-    return resolve_bundle(bundle, recorded(bundle, {})).encode(texts)
+    return resolve_bundle(bundle, recorded(bundle, {}))
+
+
+def evaluated(path, texts):
+    return resolved(path).encode(texts)
 
 
 @pytest.mark.parametrize("file", CODE, ids=lambda file: file.name)
@@ -109,12 +113,23 @@ def test_ids_equal_the_evaluators(model, demo_bundle):
 
 def test_ids_of_pairs_equal_the_evaluators_token_types_included(model, pairs_bundle):
     pairs = [("a good day", "the dog"), ("word " * 90, "x " * 10), ("", "see")]
-    wanted = evaluated(pairs_bundle, pairs).batch(np.arange(3), length=32)
+    tokens = evaluated(pairs_bundle, pairs)
+    wanted = tokens.batch(np.arange(3), length=32)
     columns = {"TEXT": [one.encode() for one, _ in pairs], "TEXT_PAIR": [other.encode() for _, other in pairs]}
     (found,) = model("plan_tokenizer").execute([request(**columns)])
     assert found["token_type_ids"].any()
+    assert found["truncated"][:, 0].tolist() == resolved(pairs_bundle).find_cut(pairs, tokens.lengths).tolist()
+    assert found["truncated"].any()
     for name, ids in wanted.items():
         np.testing.assert_array_equal(found[name], ids)
+
+
+def test_a_text_that_is_longer_than_the_model_reads_is_flagged(model, demo_bundle):
+    limit = resolved(demo_bundle).max_length - 2
+    texts = [". " * count for count in (1, limit, limit + 1, 3000)]
+    (found,) = model("sentiment_tokenizer").execute([request(TEXT=[text.encode() for text in texts])])
+    assert found["truncated"].tolist() == [[False], [False], [True], [True]]
+    assert found["truncated"].dtype == np.bool_
 
 
 def test_each_request_is_padded_to_its_own_bucket(model):

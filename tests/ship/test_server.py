@@ -16,7 +16,7 @@ from toolchain.evaluation.target import recorded
 from toolchain.runtimes import open_runtime
 
 WIRES = ("http", "grpc")
-OUTPUTS = ["LABEL", "SCORE", "LOGITS"]
+OUTPUTS = ["LABEL", "SCORE", "LOGITS", "TRUNCATED"]
 STATUS = {"http": {400: "400", 503: "503"}, "grpc": {400: "StatusCode.INVALID_ARGUMENT", 503: "StatusCode.UNAVAILABLE"}}
 
 
@@ -55,6 +55,7 @@ def test_pairs_and_regression_get_the_evaluators_logits(server, logits_of, pairs
     wanted = logits_of(pairs_bundle, "model.fp16.onnx", texts)
     np.testing.assert_allclose(found["LOGITS"], wanted, atol=1e-4, rtol=1e-3)
     assert found["SCORE"] == found["LOGITS"]
+    assert found["TRUNCATED"] == [[False], [True], [False]]
     assert [np.float32(label) for (label,) in found["LABEL"]] == [np.float32(row[0]) for row in found["LOGITS"]]
 
 

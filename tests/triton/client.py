@@ -43,7 +43,7 @@ def infer(client, module, call):
         found = client.infer(call["model"], tensors(module, call), **options)
     except Exception as error:
         return {"status": str(getattr(error, "status", lambda: "")()), "message": str(error)}
-    return {name: plain(found.as_numpy(name)) for name in ("LABEL", "SCORE", "LOGITS")}
+    return {name: plain(found.as_numpy(name)) for name in ("LABEL", "SCORE", "LOGITS", "TRUNCATED")}
 
 
 def plain(array):

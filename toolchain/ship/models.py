@@ -14,6 +14,9 @@ from toolchain.ship.signature import Tensor, Tensors, to_json
 
 TEXT = Tensor("TYPE_STRING", (1,))
 
+# Output of the tokenizer beside the tokens.
+CUT = "truncated"
+
 # File in each version folder of the ensemble that records its origin.
 PROVENANCE = "provenance.json"
 
@@ -31,6 +34,8 @@ def configurations(
     tokens = {token: Tensor(tensor.type, (-1,)) for token, tensor in engine.inputs.items()}
     inputs: Tensors = dict.fromkeys(texts, TEXT)
     outputs: Tensors = {"LABEL": label, "SCORE": logits, "LOGITS": logits}
+    # Whether a text is longer than the model reads. The classifier does not take it, so it goes past the engine.
+    cut = Tensor("TYPE_BOOL", (1,))
     model_names = names(name)
 
     def model(role: str, takes: Tensors, gives: Tensors, more: ConfigJson) -> ConfigJson:
@@ -54,10 +59,10 @@ def configurations(
         "ensemble_scheduling": {"step": _steps(model_names, inputs, tokens, outputs, options.version)},
     }
     return {
-        "tokenizer": model("tokenizer", inputs, tokens, on_cpu),
+        "tokenizer": model("tokenizer", inputs, {**tokens, CUT: cut}, on_cpu),
         "classifier": model("classifier", tokens, {"logits": logits}, _classifier(engine, options)),
         "decoder": model("decoder", {"logits": logits}, outputs, on_cpu),
-        "ensemble": model("ensemble", inputs, outputs, ensemble),
+        "ensemble": model("ensemble", inputs, {**outputs, "TRUNCATED": cut}, ensemble),
     }
 
 
@@ -138,7 +143,7 @@ def _steps(
 
     same = {name: name for name in tokens}
     return [
-        step("tokenizer", {name: name for name in inputs}, same),
+        step("tokenizer", {name: name for name in inputs}, {**same, CUT: "TRUNCATED"}),
         # The decoder reads `logits` and not LOGITS: where an output of the ensemble is also the input of a step, Triton
         # skips the step that produces it if a request does not ask for that output (server issue 7482).
         step("classifier", same, {"logits": "logits"}),

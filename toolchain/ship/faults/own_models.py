@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.ship.faults import Check, Finding, LoadedModel, Models
+from toolchain.ship.models import CUT
 
 # Each model.py of ours begins with these characters, followed by its role.
 FIRST_LINE = '"""Triton\'s model NAME_'
@@ -56,7 +57,7 @@ def _settings(file: Path, config: Any) -> str | None:
     if not complete:
         return "lacks a setting that model.py reads"
     for side, names in named.items():
-        wanted = sorted(one.name for one in getattr(config, side))
+        wanted = sorted(one.name for one in getattr(config, side) if one.name != CUT)
         if sorted(names) != wanted:
             return f"has the {side}s {', '.join(names) or 'none'}, and its configuration {', '.join(wanted)}"
     return None

@@ -78,6 +78,7 @@ class TritonPythonModel:
         return self.tensors(encodings, max(lengths or {0}))
 
     def tensors(self, encodings: list[Any], length: int) -> Any:
+        """Return a response with the ids [texts, length], and whether each text was cut [texts, 1]."""
         tensors = []
         for output in self.settings["outputs"]:
             array = np.full((len(encodings), length), output["pad"], dtype=output["dtype"])
@@ -85,6 +86,8 @@ class TritonPythonModel:
                 ids = getattr(encoding, output["attribute"])
                 array[row, : len(ids)] = ids
             tensors.append(pb_utils.Tensor(output["name"], array))
+        cut = np.array([[bool(encoding.overflowing)] for encoding in encodings], dtype=np.bool_).reshape(-1, 1)
+        tensors.append(pb_utils.Tensor("truncated", cut))
         return pb_utils.InferenceResponse(tensors)
 
 
