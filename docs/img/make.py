@@ -1,10 +1,12 @@
-"""Make the pictures of the README from a real run on the demo model: `make pictures`. It needs Chromium.
+"""Make the pictures of the README and the guides from a real run on the demo model: `make pictures`. It needs Chromium.
 
-report.png is the top of the HTML report, terminal.svg the output of two commands. The run takes a few minutes and needs
+report.png is the top of the HTML report, terminal.svg the output of two commands, service.png the page of the service
+after a click on an example. The run takes a few minutes and needs
 neither a GPU nor the network. Its figures are those of the machine that runs it.
 """
 
 import io
+import json
 import os
 import pty
 import re
@@ -12,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from PIL import Image
@@ -24,6 +27,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDTH = 124
 # Size of the window of the report, in pixels: the verdict, the table and the first plots.
 WINDOW = (1280, 1500)
+# Size of the window of the service's page, in pixels: all of it.
+SERVICE_WINDOW = (720, 880)
 # Colours of a picture. The page has few, so that fewer colours make a small file.
 COLOURS = 128
 BUNDLE = "sentiment-int8"
@@ -36,7 +41,7 @@ SHOWN = (f"eval {BUNDLE}", f"compare {BUNDLE} --max-drop 1")
 
 
 def main() -> int:
-    """Run the commands, and write both pictures."""
+    """Run the commands, and write the pictures."""
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if not browser:
         sys.exit("Chromium is not installed. Install it: apt-get install chromium.")
@@ -47,6 +52,7 @@ def main() -> int:
         terminal([(command, toolchain(command, folder)) for command in SHOWN], HERE / "terminal.svg")
         toolchain(f"report {BUNDLE} -o report.html", folder)
         screenshot(browser, folder / "report.html", HERE / "report.png")
+        service(browser, folder, HERE / "service.png")
     return 0
 
 
@@ -93,7 +99,37 @@ def screenshot(browser: str, page: Path, file: Path) -> None:
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--screenshot={made}"]
     size = f"--window-size={WINDOW[0]},{WINDOW[1]}"
     subprocess.run([*command, size, page.resolve().as_uri()], check=True, capture_output=True, timeout=120)
+    _shrink(made, file)
+
+
+def _shrink(made: Path, file: Path) -> None:
     Image.open(made).convert("RGB").quantize(COLOURS).save(file, optimize=True)
+
+
+def service(chromium: str, folder: Path, file: Path) -> None:
+    """Serve the bundle in `folder`, click the first example of its page, and write the page as PNG."""
+    sys.path.insert(0, str(HERE.parents[1]))
+    from tests.chromium import browser
+
+    options = ["--name", "sentiment", "--http-port", "0", "--no-grpc", "--drain", "0", "--json", "--log", "off"]
+    command = [sys.executable, "-m", "toolchain", "serve", BUNDLE, *options]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            url = json.loads(process.stdout.readline())["http"]
+            with browser(chromium, folder) as tab:
+                width, height = SERVICE_WINDOW
+                size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+                tab.call("Emulation.setDeviceMetricsOverride", **size)
+                tab.call("Page.navigate", url=url)
+                click = "document.querySelector('.example')?.click() || Boolean(document.querySelector('.example'))"
+                for condition in (click, "!document.getElementById('answer').hidden"):
+                    while not tab.evaluate(condition):
+                        time.sleep(0.1)
+                made = folder / "service.png"
+                tab.screenshot(made)
+            _shrink(made, file)
+        finally:
+            process.terminate()
 
 
 if __name__ == "__main__":
