@@ -14,6 +14,7 @@ from toolchain.runtimes.batched import run
 from toolchain.serve.batching import engines
 from toolchain.serve.limits import Limits
 from toolchain.serve.protocol import InferRequest, Reason, RefusedError, Tensor
+from toolchain.serve.request_log import RequestLog
 from toolchain.serve.service import open_service
 
 ROWS = 64
@@ -101,6 +102,23 @@ def test_classify_returns_labels(demo_bundle):
     assert [row["label"] for row in found] == ["positive", "negative"]
     assert [row["label"] for row in many] == ["positive", "negative"] * (len(many) // 2)
     assert many[-1]["score"] == pytest.approx(found[-1]["score"], abs=1e-3)
+
+
+def test_the_request_log_has_rows_tokens_and_times(demo_bundle):
+    rows = [("a fine film, warm and funny",), ("dull " * 3000,)]
+    resolved = find_target({"backend": "ort", "device": "cpu"}, demo_bundle).resolved
+
+    async def scenario(service):
+        with RequestLog("text").request("POST", "/classify") as entry:
+            await service.classify(rows)
+        with RequestLog("text").request("POST", "/classify") as refused, pytest.raises(RefusedError):
+            await service.classify([("x" * 20_000,)])
+        return entry, refused
+
+    entry, refused = serve(demo_bundle, scenario)
+    assert (entry.rows, entry.tokens) == (2, int(resolved.encode(rows).lengths.sum()))
+    assert entry.times.infer_ns > 0
+    assert (refused.rows, refused.tokens, refused.times) == (None, None, None)
 
 
 def test_a_pair_has_two_texts_and_a_regression_one_number(pair_bundle):

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import logging
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,8 +42,10 @@ def serve(args: argparse.Namespace) -> None:
             f"serve: {error.name} is not installed. Install it: pip install 'encoder-toolchain[serve]'."
         ) from error
     options = _options(args)
-    if args.log == "json":
+    if args.log == "json":  # libraries log through the root logger, and their lines must be JSON too
         log.handlers[0].setFormatter(JsonLines())
+        logging.getLogger().handlers[:] = log.handlers
+        logging.captureWarnings(True)
     given = {limit: value for name, (limit, *_) in LIMITS.items() if (value := getattr(args, name)) is not None}
     opened = open_service(
         Path(args.bundle),

@@ -80,7 +80,9 @@ class RequestLog:
                 "compute_ms": _ms(times.input_ns + times.infer_ns + times.output_ns) if times else None,
                 "duration_ms": _ms(self._clock() - start),
             }
-            log.info("%s", self._write(line), extra={"is_request": True})
+            # Not log.info, which spends almost half of its time to find the line of code that logs.
+            record = logging.LogRecord(log.name, logging.INFO, "", 0, self._write(line), None, None)
+            log.handle(record)
 
 
 def _ms(ns: int) -> float:
@@ -107,7 +109,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a request's own line, and any other message with time and level."""
-        if getattr(record, "is_request", False):
+        if record.name == log.name:
             return record.getMessage()
         made = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         message = {"time": made, "level": record.levelname.lower(), "message": record.getMessage()}
