@@ -137,7 +137,7 @@ class Application:
         service = self.service
         routes: Routes = {
             "/classify": {"POST": self._classify},
-            "/info": {"GET": _constant(json_response(service.info(self.shown.bodies)))},
+            "/info": {"GET": _json(lambda: service.info(self.shown.bodies))},
             "/metrics": {"GET": self._metrics},
             "/v2": {"GET": _json(service.server_metadata)},
             "/v2/models/stats": {"GET": _json(service.statistics)},
