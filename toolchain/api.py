@@ -113,7 +113,8 @@ def run_build(
         built = done.get("engines", [])
         engines = [one["file"] for one in built if one["gpu"] is not None]
         for one in (one for one in built if one["gpu"] is None):
-            log.warning("%s: not part of the gate, which its GPU alone can run: eval --backend trt-rtx", one["file"])
+            way_on = f"toolchain eval {done['bundle']} --backend {one['backend']}"
+            log.warning("%s: only its GPU runs it, so the gate judges graphs alone. Run there: %s", one["file"], way_on)
         done["gate"], done["deploy"] = gate(Path(done["bundle"]), recipe, engines=engines, tell=log.info)
     return done, recipe
 

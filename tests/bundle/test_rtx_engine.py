@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from toolchain import graph
 from toolchain.bundle import open_bundle
@@ -149,6 +150,28 @@ def test_a_plan_for_another_gpu_version_or_release_is_refused(built, here, built
     with pytest.raises(MachineError) as refused:
         check_plan(built / T4.folder / "model.plan", here)
     assert f"built for {built_for}; this machine has {here}. Build one" in str(refused.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_model_with_activations_of_1e5_is_refused_for_a_t4_on_the_command_line(
+    tiny_bert, sentences, tmp_path, capsys, precision
+):
+    model = shutil.copytree(tiny_bert, tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    for part in ("intermediate", "output"):
+        weights[f"bert.encoder.layer.0.{part}.dense.weight"] *= 600
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    choices = ("--precision", precision, "--calib-samples", "20", "-o", str(tmp_path / "b"), "-q")
+    assert main(["build", "-m", str(model), "--data", str(sentences), *RTX, "--target", "t4", *choices]) == 3
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"model.{precision}" in said
+    assert "stays in float32, and TensorRT-RTX has no such GEMM for sm75" in said
+    assert "--target sm86" in said
+    assert not list((tmp_path / "b").rglob("model.plan"))
+    assert open_bundle(tmp_path / "b")
+    assert main(["explain", str(tmp_path / "b"), "--target", "t4"]) == 3
+    assert "has no such GEMM for sm75" in capsys.readouterr().err
 
 
 def test_a_gemm_beyond_float16_is_refused_for_a_t4_alone(typed_bundles):

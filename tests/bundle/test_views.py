@@ -15,7 +15,11 @@ from toolchain.graph.gemms import linear_layers
 from toolchain.recipe import Recipe
 from toolchain.workflow import evaluate
 
-FILES = {"fp16": ["model.fp16.trt8.onnx"], "int8": ["model.int8.rtx.onnx", "model.int8.trt8.onnx"]}
+FILES = {
+    "fp32": ["model.fp32.trt8.onnx"],
+    "fp16": ["model.fp16.trt8.onnx"],
+    "int8": ["model.int8.rtx.onnx", "model.int8.trt8.onnx"],
+}
 
 
 @pytest.fixture

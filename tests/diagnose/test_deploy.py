@@ -34,6 +34,8 @@ def test_what_passes_may_be_deployed():
         "3 of 500 labels changed. It runs 3.2 times as fast as FP32 here, and has 52 MB instead of 62 MB. "
         "model.int8.onnx, the graph for GPUs, passes too."
     )
+    rounded = sentence(answer(candidate(), {**other, "halves": True}))
+    assert rounded.endswith("model.int8.onnx, the graph for GPUs with float16 rounded as there, passes too.")
 
 
 def test_a_busy_machine_an_unknown_speed_and_unchanged_labels_are_said():

@@ -26,7 +26,7 @@ def bundle(tmp_path_factory, build_tiny):
 
 def test_both_int8_graphs_are_compared_with_pytorch(bundle):
     records, deployment = gate(bundle, Recipe(max_drop=50.0), tell=quiet)
-    assert [record["candidate_name"] for record in records] == ["ort int8.cpu", "ort int8"]
+    assert [record["candidate_name"] for record in records] == ["ort int8.cpu", "ort int8.halves"]
     assert {record["baseline_name"] for record in records} == {"torch-fp32"}
     assert {record["n"] for record in records} == {40}
     json.dumps(records, allow_nan=False)
@@ -37,6 +37,7 @@ def test_both_int8_graphs_are_compared_with_pytorch(bundle):
     assert [one["bytes"] for one in deployment["candidates"]] == [
         (bundle / one["file"]).stat().st_size for one in deployment["candidates"]
     ]
+    assert [one["halves"] for one in deployment["candidates"]] == [False, True]
     assert deployment["next"] == f"toolchain serve {bundle}"
 
 

@@ -69,7 +69,7 @@ def test_the_tables_fit_80_columns(explained, capsys):
     [
         ({"target": "t4,l4"}, "names several GPUs"),
         ({"target": "h100"}, "does not compile for it"),
-        ({"target": "sm120"}, "no data sheet of such a GPU"),
+        ({"target": "rtx3090"}, "no data sheet of it. Give --target sm86"),
         ({"target": "t4", "batch_size": "1,8,32"}, "explained for one shape"),
     ],
 )

@@ -33,7 +33,10 @@ def test_a_graph_is_compiled_and_its_layers_are_listed():
 
 
 def test_a_float32_gemm_on_turing_is_named():
-    with pytest.raises(InputError, match=r"layer\.product is in float32, .* --precision fp16 or int8"):
+    with pytest.raises(
+        InputError,
+        match=r"layer\.product is in float32, .* Choose a graph whose GEMMs are in float16 or INT8, or a later GPU",
+    ):
         compile_static(gemm(TensorProto.FLOAT), 75, {"x": (8, 16)})
     assert compile_static(gemm(TensorProto.FLOAT), 86, {"x": (8, 16)}).plan
 

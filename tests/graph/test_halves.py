@@ -1,6 +1,7 @@
 """A graph in real halves computes what numpy and onnx's reference evaluator compute in float16."""
 
 import numpy as np
+import onnx.parser
 import onnx_ir as ir
 import pytest
 from onnx.reference import ReferenceEvaluator
@@ -87,6 +88,25 @@ class QuantizeLinear(OpRun):
         return (np.clip(np.rint(x.astype(np.float32) / scale.astype(np.float32)), -128, 127).astype(zero_point.dtype),)
 
 
+class DequantizeLinear(OpRun):
+    """To float32, in which the product of an integer and a float16 scale is exact."""
+
+    op_domain = ""
+
+    def _run(self, x, scale, zero_point, axis=1, **attributes):
+        shape = [-1 if index == axis else 1 for index in range(x.ndim)] if scale.size > 1 else []
+        return (x.astype(np.float32) * scale.astype(np.float32).reshape(shape),)
+
+
+class MatMul(OpRun):
+    """In float32, rounded to float16 at the end; its operands are float16, or float32 of a DequantizeLinear."""
+
+    op_domain = ""
+
+    def _run(self, left, right):
+        return ((left.astype(np.float32) @ right.astype(np.float32)).astype(np.float16),)
+
+
 class LayerNormalization(OpRun):
     """In float32, as `stash_type` says; the evaluator's own computes the statistics of float16 in float16."""
 
@@ -104,9 +124,43 @@ def test_a_whole_encoder_computes_what_the_reference_evaluator_computes_in_float
     batch = probe("bert")
     assert file_has_halves(typed[precision])
     assert not file_has_halves(exported["bert"])
-    reference = ReferenceEvaluator(str(typed[precision]), new_ops=[QuantizeLinear, LayerNormalization])
+    reference = ReferenceEvaluator(
+        str(typed[precision]), new_ops=[QuantizeLinear, DequantizeLinear, MatMul, LayerNormalization]
+    )
     expected = reference.run(None, batch)[0]
     in_float = open_session(typed[precision]).run(None, batch)[0]
     found = open_session(typed[precision], halves=True).run(None, batch)[0]
     # Sums in another order change single values by one unit, and a value at the edge of two integers by one of these.
     assert np.abs(found - expected).mean() < np.abs(in_float - expected).mean() / 2
+
+
+INTEGER = """<ir_version: 10, opset_import: ["": 19]>
+g (float[n, 1] x) => (float[n, 1] product, float[n, 1] sum)
+<float factor = {0.1}, int8 zero = {0}, int8[1, 1] w = {127}> {
+    scale = Cast <to = 10> (factor)
+    q = QuantizeLinear (x, factor, zero)
+    a = DequantizeLinear (q, scale, zero)
+    b = DequantizeLinear (w, scale, zero)
+    half = MatMul (a, b)
+    twice = Add (a, a)
+    product = Cast <to = 1> (half)
+    sum = Cast <to = 1> (twice)
+}"""
+
+
+def test_an_int8_gemm_multiplies_integers_and_other_nodes_read_a_rounded_tensor():
+    model = ir.serde.deserialize_model(onnx.parser.parse_model(INTEGER))
+    integers, scale = np.arange(-127, 128, dtype=np.float32)[:, None], np.float32(np.float16(0.1))
+    session = open_session(graph.serialised(model), halves=True)
+    product, total = session.run(None, {"x": integers * np.float32(0.1)})
+    np.testing.assert_array_equal(product, np.float32((integers * 127 * scale * scale).astype(np.float16)))
+    half = (integers * scale).astype(np.float16)
+    np.testing.assert_array_equal(total, np.float32(half + half))
+    assert (np.float32(half) != integers * scale).any()
+
+
+def test_a_clone_is_rounded_and_the_graph_itself_is_left_as_it_is(typed):
+    model = graph.load(typed["int8"])
+    before = graph.serialised(model)
+    in_halves(model.clone())
+    assert graph.serialised(model) == before

@@ -13,6 +13,7 @@ from toolchain.errors import InputError
 from toolchain.graph.cpu import for_cpu
 from toolchain.graph.first_token import first_token
 from toolchain.graph.fp16 import to_half
+from toolchain.graph.smooth import folds, smooth
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.coverage import optimised
 from toolchain.int8.quantize import CPU, TENSORRT, quantize
@@ -93,6 +94,19 @@ def test_typed_graphs_lose_the_same_part(exported, tokens_of, probe, view, prepa
     np.testing.assert_allclose(run(model, probe("bert")), run(plain, probe("bert")), atol=0.5)
     products = Counter(node.op_type for node in model.graph)["MatMul"]
     assert products == Counter(node.op_type for node in plain.graph)["MatMul"]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("group", ["attention", "feed_forward"])
+def test_smoothed_graphs_lose_the_same_part(exported, tokens_of, probe, view, group):
+    """Smoothing puts a Mul before the residual sums that read a LayerNorm."""
+    model = graph.load(exported["bert"])
+    assert smooth(model, {fold.name: [1] * len(fold.weights[0]) for fold in folds(model)}) > 3
+    ranges = calibrate(model.clone(), tokens_of("bert", 40), method="minmax") if view is not fp16 else {}
+    first_token(model)
+    view(model, ranges)
+    assert without(model, group) == 2
+    assert np.isfinite(run(model, probe("bert"))).all()
 
 
 def what_runs(file):

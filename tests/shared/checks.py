@@ -35,9 +35,9 @@ def check_chosen(made, task, most):
     assert explain(open_probe_graph(bundle, {"file": "model.int8.onnx"}))["share_of_macs"]["tensorrt"] >= 0.9
 
 
-def check_halves(made, task, precision):
+def check_halves(made, task, precision, **changes):
     """In real halves every validation row is finite, and decided as ONNX Runtime decides it in float32."""
-    target = find_target({"halves": True}, made(task, precision=precision))
+    target = find_target({"halves": True}, made(task, precision=precision, **changes))
     rows, logits = target.resolved.rows("validation"), []
     for halves in (True, False):
         with open_runtime("ort", target.model, device="cpu", halves=halves) as infer:

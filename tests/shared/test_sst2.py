@@ -82,4 +82,9 @@ def test_onnx_runtimes_own_int8_is_explained(made, shared, tmp_path):
 
 @pytest.mark.slow
 def test_every_row_is_finite_and_decided_alike_in_real_halves(made):
-    check_halves(made, "sst2", "fp16")  # INT8 by entropy: 863 of 872 labels agree, docs/log.md
+    check_halves(made, "sst2", "fp16")
+
+
+@pytest.mark.slow
+def test_int8_as_a_gated_build_chooses_it_decides_alike_in_real_halves(made):
+    check_halves(made, "sst2", "int8", calib_method="auto", max_drop=0.5)  # by entropy alone it does not: docs/log.md

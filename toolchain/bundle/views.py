@@ -2,7 +2,7 @@
 
 rtx   model.int8.onnx for TensorRT-RTX: all weights have one scale (graph/common_scale.py). In FP16 it takes
       model.fp16.onnx itself.
-trt8  both precisions for TensorRT 8.6 (graph/trt8.py): in float32, because its builder chooses the types.
+trt8  all precisions for TensorRT 8.6 (graph/trt8.py): in float32, because its builder chooses the types.
 
 A view is made from the files of the bundle alone, and compared with the graph that it is a form of.
 """
@@ -150,6 +150,7 @@ def _for_trt8(model: ir.Model, _beyond: list[str]) -> Passes:
 
 VIEWS: dict[str, View] = {
     "model.int8.rtx.onnx": View("rtx", "int8", "model.int8.onnx", rtol=0.15, change=_for_rtx, version=3),
+    "model.fp32.trt8.onnx": View("trt8", "fp32", "model.onnx", rtol=1e-4, change=_for_trt8, version=1),
     "model.fp16.trt8.onnx": View("trt8", "fp16", "model.onnx", rtol=1e-3, change=_for_trt8, version=2),
     "model.int8.trt8.onnx": View("trt8", "int8", "model.int8.onnx", rtol=0.15, change=_for_trt8, version=2),
 }

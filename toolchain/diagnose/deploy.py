@@ -69,6 +69,7 @@ def _candidate(bundle: Bundle, result: Result, comparison: NamedComparison) -> C
         "file": file,
         "backend": result["backend"],
         "device": result["device"],
+        "halves": result.get("halves", False),
         "verdict": verdict,
         "bytes": _bytes(bundle, file),
         "comparison": comparison,

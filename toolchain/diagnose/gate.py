@@ -11,10 +11,12 @@ from toolchain.engine.plan import plan_backend
 from toolchain.errors import GateError, InputError
 from toolchain.evaluation.compare import FAILS, UNKNOWN, compare
 from toolchain.evaluation.results import find_results, load_predictions, load_result
+from toolchain.graph.halves import file_has_halves
 from toolchain.recipe import Recipe
 from toolchain.records.comparison import NamedComparison
 from toolchain.records.deployment import Deployment
 from toolchain.records.result import Result
+from toolchain.runtimes.ort import has_gpu
 from toolchain.workflow import evaluate
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,8 @@ def gate(
 ) -> tuple[list[NamedComparison], Deployment]:
     """Evaluate each graph of the bundle's precision, and its `engines` for this machine; compare each with FP32.
 
+    Without a GPU, typed graphs for TensorRT run in halves (graph/halves.py).
+
     Returns:
         The comparisons, and the artefact that they allow to deploy, which is timed against FP32.
 
@@ -40,12 +44,22 @@ def gate(
     for file in [*(graphs or ["model.onnx"]), *engines]:
         tell(f"gate: {file}")
         choices = evaluation_choices(recipe, file, plan_backend(file) or "ort")
+        if is_for_tensorrt(bundle / file) and not has_gpu():
+            choices = {**choices, "halves": True}
         # The first result's remarks are said once: those of the others are nearly the same.
         remark = log.debug if results else log.warning
         results.append(evaluate(choices, bundle=bundle, tell=lambda line: None, remark=remark))
     comparisons = [_compare_with_fp32(result, recipe) for result in results]
     tell("gate: timing against FP32")
     return comparisons, advise_deployment(bundle, recipe, results, comparisons)
+
+
+def is_for_tensorrt(file: Path) -> bool:
+    """Return whether a file is a typed graph with float16 tensors, which TensorRT takes.
+
+    A GPU computes it in float16, and ONNX Runtime on a CPU only with `halves`.
+    """
+    return file.suffix == ".onnx" and not file.name.endswith(".cuda.onnx") and file_has_halves(file)
 
 
 def compare_results(places: Iterable[Path], recipe: Recipe, *, tell: Tell) -> list[NamedComparison]:

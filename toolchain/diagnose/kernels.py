@@ -8,7 +8,8 @@ import onnx_ir as ir
 
 from toolchain import graph
 from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle, quantized_gemms
-from toolchain.bundle.views import open_graph
+from toolchain.bundle.engine_step import refuse_float_gemms
+from toolchain.bundle.views import beyond_float16, open_graph
 from toolchain.engine.cross import compile_kernels
 from toolchain.engine.judge import judge, wanted
 from toolchain.engine.releases import RELEASES, import_release
@@ -43,6 +44,7 @@ def explain_target(place: Path | None, changes: RecipeValues) -> ExplainedTarget
     Raises:
         UsageError: the target is unknown or has no data sheet, there are several, or a shape is not one number.
         MachineError: TensorRT-RTX is not installed.
+        GateError: a GEMM needs float32, which the target lacks.
         InputError: the bundle cannot be read, or TensorRT-RTX does not compile a graph.
     """
     target = changes["target"]
@@ -89,7 +91,9 @@ def _compiled(bundle: Bundle, precision: str, gpu: Gpu, sm: int, *, batch: int, 
     name = RELEASES["trt-rtx"].graphs[precision]
     known = name in bundle.manifest["artefacts"]
     half = precision == "fp16" and not known
-    model = _half(graph.load(bundle.file("model.onnx"))) if half else open_graph(bundle, name)
+    beyond = beyond_float16(bundle.manifest["steps"])
+    model = _half(graph.load(bundle.file("model.onnx")), beyond) if half else open_graph(bundle, name)
+    refuse_float_gemms(model, name, sm)
     compiled = compile_kernels(model, sm, batch=batch, length=length, where=name)
     places = place_kernels(compiled, model)
     kernels = [
@@ -106,10 +110,10 @@ def _compiled(bundle: Bundle, precision: str, gpu: Gpu, sm: int, *, batch: int, 
     }
 
 
-def _half(model: ir.Model) -> ir.Model:
-    """Return the graph in FP16, as a build makes it."""
+def _half(model: ir.Model, beyond: list[str]) -> ir.Model:
+    """Return the graph in FP16, as a build makes it; the tensors `beyond` float16 stay in float32."""
     first_token(model)
-    to_half(model)
+    to_half(model, beyond)
     return model
 
 

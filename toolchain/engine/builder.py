@@ -148,7 +148,7 @@ class Builder:
         if gemm := self.messages.float32_gemm:
             raise InputError(
                 f"{self.where}: the GEMM {gemm} is in float32, and {self._name} computes none in float32 on Turing "
-                "(sm75). Build with --precision fp16 or int8, or for a later GPU such as --target sm86."
+                "(sm75). Choose a graph whose GEMMs are in float16 or INT8, or a later GPU such as --target sm86."
             )
         if self.messages.out_of_memory:
             raise MachineError(

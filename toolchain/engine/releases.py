@@ -74,7 +74,7 @@ RELEASES: dict[str, Release] = {
 TENSORRT_8 = dataclasses.replace(
     RELEASES["trt"],
     name="TensorRT 8",
-    graphs={"fp32": "model.onnx", "fp16": "model.fp16.trt8.onnx", "int8": "model.int8.trt8.onnx"},
+    graphs={"fp32": "model.fp32.trt8.onnx", "fp16": "model.fp16.trt8.onnx", "int8": "model.int8.trt8.onnx"},
     flags={
         "fp32": (),
         "fp16": ("FP16", "OBEY_PRECISION_CONSTRAINTS"),

@@ -53,10 +53,9 @@ def _changed(found: NamedComparison) -> str:
 
 def _remark(one: Candidate) -> str:
     """Return the verdict on an artefact that is not recommended."""
-    found, reader = (
-        one["comparison"],
-        "" if one["device"] != "cpu" or ".cpu." in one["file"] else ", the graph for GPUs,",
-    )
+    found, reader = one["comparison"], ""
+    if one["device"] == "cpu" and ".cpu." not in one["file"]:
+        reader = f", the graph for GPUs{' with float16 rounded as there' if one.get('halves') else ''},"
     if one["verdict"] == PASSES:
         return f"{one['file']}{reader} passes too."
     drop = f"{one['file']}{reader} fails" if one["verdict"] == FAILS else f"{one['file']}{reader} may pass or fail"

@@ -5,12 +5,14 @@ them, so a value of 1e5 stays 1e5 where a GPU computes infinity. `in_halves` wri
 Cast to float16 and one back follow each node that computes a float16 tensor. No optimisation removes such a pair,
 because it changes values.
 
-A node itself computes in float32 and rounds once, like a GPU's GEMM with float32 accumulators. A value from 65,520
-becomes infinity. Values below 6.1e-5 lose bits and those below 3e-8 become 0, as on a GPU, which keeps float16's
-subnormal numbers. The result of a GPU can still differ: a kernel that computes several nodes may round less often, and
-one with float16 accumulators rounds more often.
+A node itself computes in float32 and rounds once, like a GPU's GEMM with float32 accumulators. An INT8 GEMM multiplies
+integers, so what its DQ nodes return is not rounded: such a GEMM never computes an integer times its scale in float16.
+A value from 65,520 becomes infinity. Values below 6.1e-5 lose bits and those below 3e-8 become 0, as on a GPU, which
+keeps float16's subnormal numbers. The result of a GPU can still differ: a kernel that computes several nodes may round
+less often, and one with float16 accumulators rounds more often.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 import onnx_ir as ir
@@ -58,14 +60,19 @@ def has_halves(model: ir.Model) -> bool:
 
 
 def in_halves(model: ir.Model) -> int:
-    """Compute every float16 tensor in float32 and round it to float16, in place; return the number of such tensors.
+    """Compute every float16 tensor in float32 and round it to float16, in place; return the number of rounded tensors.
 
-    A rounded tensor keeps its name. The graph then has float32 tensors only, so that a CPU runs it fast.
+    A rounded tensor keeps its name. The operands of INT8 GEMMs are not rounded. The graph then has float32 tensors
+    only, so that a CPU runs it fast.
     """
     computed = to_float(model)
-    for value in computed:
-        _round(model, value)
-    return len(computed)
+    integer = {node for node in graph.nodes(model, "MatMul") if _multiplies_integers(node)}
+    rounded = [
+        value for value in computed if value.is_graph_output() or any(use.node not in integer for use in value.uses())
+    ]
+    for value in rounded:
+        _round(model, value, unless=integer)
+    return len(rounded)
 
 
 def to_float(model: ir.Model) -> list[ir.Value]:
@@ -78,13 +85,13 @@ def to_float(model: ir.Model) -> list[ir.Value]:
     for value in model.graph.initializers.values():
         if value.dtype is HALF and value.const_value is not None:
             value.const_value = _in_float32(value.const_value)
-            value.dtype = FLOAT
+            value.type = ir.TensorType(FLOAT)  # a new one: a clone of the graph shares the old
     computed = []
     for node in model.graph:
         _retype_attributes(node)
         for value in node.outputs:
             if value.dtype is HALF:
-                value.dtype = FLOAT
+                value.type = ir.TensorType(FLOAT)
                 computed += [value] if node.op_type not in MOVES else []
     return computed
 
@@ -164,13 +171,22 @@ def _retype_attributes(node: ir.Node) -> None:
             node.attributes[name] = ir.AttrTensor(name, _in_float32(attribute.value))
 
 
-def _round(model: ir.Model, value: ir.Value) -> None:
-    """Round a value to float16 and back for all that read it; the result has the value's name."""
+def _multiplies_integers(node: ir.Node) -> bool:
+    """Return whether both operands of a MatMul are dequantized."""
+    producers = [value.producer() for value in node.inputs if value is not None]
+    return all(one is not None and one.op_type == "DequantizeLinear" for one in producers)
+
+
+def _round(model: ir.Model, value: ir.Value, *, unless: Collection[ir.Node]) -> None:
+    """Round a value to float16 and back for all that read it but some nodes; the result has the value's name."""
+    exact = [use for use in value.uses() if use.node in unless]
     down = ir.node("Cast", [value], {"to": int(HALF)}, name=f"{value.name}.to_float16")
     up = ir.node("Cast", [down.outputs[0]], {"to": int(FLOAT)}, name=f"{value.name}.from_float16")
     half, rounded = down.outputs[0], up.outputs[0]
     value.replace_all_uses_with(rounded, replace_graph_outputs=True)
     down.replace_input_with(0, value)
+    for use in exact:
+        use.node.replace_input_with(use.idx, value)
     half.name, half.dtype, half.shape = f"{value.name}.float16", HALF, value.shape
     rounded.dtype, rounded.shape = FLOAT, value.shape
     rounded.name, value.name = value.name, f"{value.name}.unrounded"

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from toolchain.errors import InputError
-from toolchain.graph import add_initializer
+from toolchain.graph import add_initializer, constant
 from toolchain.graph.match import copy_nodes
 from toolchain.profile.groups import NORMS, name_of, place_nodes
 
@@ -21,7 +21,8 @@ REPEATABLE = ("embedding", "head")
 
 ADDITIONS = {"Add", "Sum"}
 
-# Operators that may stand between a LayerNorm and the sum to which its output is added.
+# Operators that may stand between a LayerNorm and the sum to which its output is added, beside a Mul by a constant,
+# which smoothing puts there (graph/smooth.py).
 CONVERSIONS = {"Cast", "QuantizeLinear", "DequantizeLinear", "Identity"}
 
 
@@ -64,7 +65,9 @@ def _residual(norm: ir.Node, kept: ir.Value) -> ir.Value | None:
 
 
 def _before_conversions(value: ir.Value | None) -> ir.Value | None:
-    while value is not None and (node := value.producer()) is not None and node.op_type in CONVERSIONS:
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type not in CONVERSIONS and not (node.op_type == "Mul" and constant(node.inputs[1]) is not None):
+            break
         value = node.inputs[0]
     return value
 

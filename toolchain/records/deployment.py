@@ -1,6 +1,6 @@
 """The answer of a gated build to the question whether its artefact may be deployed: `results/gate/gate.json`."""
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from toolchain.records.comparison import NamedComparison, Verdict
 
@@ -14,6 +14,8 @@ class Candidate(TypedDict):
     """Backend that ran it."""
     device: str
     """Device that ran it."""
+    halves: NotRequired[bool]
+    """Whether a CPU rounded its float16 tensors, as a GPU computes them."""
     verdict: Verdict
     """Verdict of the gate."""
     bytes: int

@@ -1,12 +1,16 @@
 """The data sheets of GPUs, from gpus.toml. To add a GPU, add an entry with its source there."""
 
 import functools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from toolchain.errors import UsageError
 from toolchain.recipe.options import load_toml
 from toolchain.roofline.ceiling import Ceiling
+
+# The compute capability, times ten, of the GPUs in the table that TensorRT-RTX does not compile for.
+HOPPER = 90
 
 TABLE = Path(__file__).with_name("gpus.toml")
 
@@ -54,17 +58,25 @@ def find_gpu(name: str) -> Gpu:
 
 
 def find_target(name: str, sm: int) -> Gpu:
-    """Return the GPU that a target of TensorRT-RTX names, or the first of its compute capability.
+    """Return the GPU that a target of TensorRT-RTX names: `a100` is `a100-40`, `sm86` the first with 8.6.
 
     Raises:
-        UsageError: the table has no GPU of this compute capability.
+        UsageError: the table lacks the GPU, or has none of its compute capability.
     """
-    known = load_gpus()
+    known, asked = load_gpus(), re.sub(r"[- ]", "", name.lower())
     same = [gpu for gpu in known.values() if gpu.sm == sm]
-    if not same:
-        names = ", ".join(short for short, gpu in known.items() if gpu.sm < 90)
-        raise UsageError(f"--target {name}: there is no data sheet of such a GPU. Choose one of {names}.")
-    return known[name.lower()] if name.lower() in known else same[0]
+    named = [gpu for short, gpu in known.items() if short.partition("-")[0] == asked]
+    if asked.startswith("sm") and same:
+        return same[0]
+    if named:
+        return named[0]
+    if same:
+        raise UsageError(
+            f"--target {name}: gpus.toml has no data sheet of it. Give --target sm{sm} for the figures of the "
+            f"{same[0].name}, which has the same compute capability."
+        )
+    names = ", ".join(short for short, gpu in known.items() if gpu.sm != HOPPER)
+    raise UsageError(f"--target {name}: there is no data sheet of such a GPU. Choose one of {names}.")
 
 
 def gpu_of(device_name: str) -> Gpu | None:
