@@ -11,7 +11,7 @@ from typing import cast
 
 from toolchain.bundle import RESULTS, Bundle
 from toolchain.bundle.build import build
-from toolchain.data.labels import read_labels
+from toolchain.data.labels import check_texts, read_labels
 from toolchain.data.metrics import Values
 from toolchain.data.rows import Rows, load_rows
 from toolchain.energy.evaluation import LOAD_ROWS, open_session, require
@@ -172,6 +172,7 @@ def _stem(target: Target) -> str:
 def _labelled_rows(target: Target) -> tuple[Rows, Values]:
     """Return the rows to evaluate, and the label of each."""
     rows = _rows(target)
+    check_texts(rows)
     return rows, read_labels(rows, target.resolved.task, target.resolved.source.labels)
 
 

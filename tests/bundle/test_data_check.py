@@ -60,12 +60,13 @@ def test_it_holds_for_calibration_data_of_their_own(recipe, tmp_path):
     assert resolved.train_rows.texts == [(text,) for text in numbered(*range(40, 72))]
 
 
-def test_few_rows_that_are_not_evaluated_are_enough(recipe, tmp_path):
+def test_few_rows_that_are_not_evaluated_are_enough_with_a_warning(recipe, tmp_path, caplog):
     split(tmp_path / "data", "train", numbered(*range(8)))
     split(tmp_path / "data", "validation", numbered(*range(8, 40)))
     resolved = resolve(recipe())
     check_data(resolved)
     assert (len(resolved.calibration_rows), resolved.overlap) == (8, None)
+    assert caplog.text.count("train.jsonl: only 8 rows to calibrate with, which is few for ranges. Give more") == 1
 
 
 def test_another_split_that_is_evaluated_is_left_out(recipe, tmp_path):

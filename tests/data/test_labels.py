@@ -1,3 +1,4 @@
+import decimal
 import logging
 import unicodedata
 from typing import Any
@@ -204,6 +205,29 @@ def test_a_label_that_is_no_name_is_refused(label: Any) -> None:
         read([label], SST2, ["negative", "positive"])
 
 
+@pytest.mark.parametrize("form", [int, str, decimal.Decimal])
+def test_hidden_labels_are_told_from_labels_that_count_from_1(form: Any, caplog: pytest.LogCaptureFixture) -> None:
+    for model in (["bad", "good"], GENERIC):
+        with pytest.raises(
+            InputError, match=r"row 1 has the label .*-1.*hide the labels of their test split .* --split"
+        ):
+            read([form(-1)] * 9, CUSTOM, model)
+    assert "count from 1" not in caplog.text
+
+
+def test_numbers_of_a_database_are_numbers() -> None:
+    assert read([decimal.Decimal("1"), decimal.Decimal("0.00")], CUSTOM, ["bad", "good"]) == [1, 0]
+    assert read([decimal.Decimal("1.0"), decimal.Decimal("3")], CUSTOM, ["3", "1"]) == [1, 0]
+    with pytest.raises(InputError, match="row 1 has the label"):
+        read([decimal.Decimal("0.5")], CUSTOM, ["bad", "good"])
+
+
+@pytest.mark.parametrize("label", ["yes", True])
+def test_a_name_for_a_model_without_names_is_refused_with_what_to_write(label: Any) -> None:
+    with pytest.raises(InputError, match=r"Write positions from 0, or give the model names: id2label in its config"):
+        read([label], CUSTOM, GENERIC)
+
+
 def test_swapped_columns_are_suspected() -> None:
     texts = [f"a film of {at} hours" for at in range(60)]
     swapped = [(name,) for name in ["negative", "positive"] * 30]
@@ -221,7 +245,10 @@ def test_texts_that_are_probably_none_are_remarked_upon(caplog: pytest.LogCaptur
     check_texts(Rows("file", [("['cold', 'plot']",), ('{"a": 1}',)], [0, 1]))
     assert "every text is written as a list, an object or bytes" in caplog.text
     caplog.clear()
-    check_texts(Rows("file", [(f"[{at}] a film",) for at in range(80)], [0] * 80))
+    check_texts(Rows("file", [("1024", "a film"), ("1.5", "a plot")], [0, 1]))
+    assert "every text is a number, such as '1024'. Look whether --text-column names the right column." in caplog.text
+    caplog.clear()
+    check_texts(Rows("file", [(f"[{at}] a film",) for at in range(79)] + [("7",)], [0] * 80))
     assert not caplog.text
 
 
@@ -231,9 +258,11 @@ def test_regression_is_read_as_numbers() -> None:
     assert labels.tolist() == [5.0, 2.0, -0.5]
 
 
-@pytest.mark.parametrize("label", ["high", "nan", float("inf"), None, [1], True, "1_000"])
+@pytest.mark.parametrize("label", ["high", "3,5", "nan", float("inf"), None, [1], True, "1_000"])
 def test_regression_on_what_is_no_number_is_refused_with_its_row(label: Any) -> None:
-    with pytest.raises(InputError, match=r"^file\.tsv: row 2 has the label .*\. Give a finite number\.$"):
+    with pytest.raises(
+        InputError, match=r"^file\.tsv: row 2 has the label .*\. Write a finite number, such as 3\.5\.$"
+    ):
         read([1, label], STSB, ["score"])
 
 

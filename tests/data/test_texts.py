@@ -114,7 +114,7 @@ def test_a_hole_is_named_by_its_row_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a\none\ntwo\n\nthree\n".replace("\n\n", '\n""\n'))
     with pytest.raises(InputError, match=r"x\.csv: row 3 has an empty cell"):
         list(read_texts(tmp_path / "x.csv", ("a",), rows=2))
-    with pytest.raises(InputError, match=r"no column 'b', only a\. Name the columns with --text-column"):
+    with pytest.raises(InputError, match=r"no column 'b', only 'a'\. Name the columns with --text-column"):
         list(read_texts(tmp_path / "x.csv", ("b",), rows=2))
     with pytest.raises(InputError, match=r"x\.txt: not a table that can be read"):
         list(read_texts(tmp_path / "x.txt", ("b",), rows=2))

@@ -179,6 +179,12 @@ class ResolvedRecipe:
             )
         if len(kept) < least:
             raise InputError(f"{rows.source}: {len(rows)} rows, too few to calibrate with. Give {least} or more.")
+        if len(kept) < LEAST_LEFT:
+            log.warning(
+                "%s: only %d rows to calibrate with, which is few for ranges. Give more in train.* or --calib-data.",
+                rows.source,
+                len(kept),
+            )
         return kept, overlap
 
     @functools.cached_property

@@ -30,8 +30,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         dest="table",
         metavar="FILE",
-        help="table of texts (tsv, csv, jsonl, parquet) instead. Without it and without texts, standard input is read: "
-        "one text a line, with a tab between the texts of a pair",
+        help="table of texts (tsv, csv, json, jsonl, parquet) instead. Without it and without texts, standard input is "
+        "read: one text a line, with a tab between the texts of a pair",
     )
     parser.add_argument(
         "-o", "--output", dest="to", metavar="FILE", help="file to write, .csv or .jsonl (default: print the rows)"
@@ -107,7 +107,7 @@ def _parts(
         raise UsageError(f"--text-column {columns}: the model takes {len(own)}, such as {','.join(own)}. Name as many.")
     if table:
         found = read_texts(table, named, rows=PART_ROWS, text_join=target.resolved.recipe.text_join)
-        return found, count_lines(table) if table.suffix != ".parquet" else None
+        return found, count_lines(table) if table.suffix not in (".json", ".parquet") else None
     if texts:
         return [from_arguments(texts, parts=len(own))], len(texts) // len(own)
     if sys.stdin.isatty():

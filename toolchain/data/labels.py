@@ -4,6 +4,7 @@ A name is matched as it stands, and only if no name is equal, by a folding that 
 C, C++ and C# are three labels. A number is a position from 0; positions from 1 are never guessed.
 """
 
+import decimal
 import logging
 import math
 import re
@@ -19,6 +20,9 @@ from toolchain.data.tasks import Task
 from toolchain.errors import InputError
 
 log = logging.getLogger(__name__)
+
+# Types of a label that is a name or a number.
+VALUES = (str, int, float, decimal.Decimal)
 
 # Rows at the beginning of a split whose texts are tried as labels, to find columns that are swapped.
 SWAP_ROWS = 50
@@ -72,6 +76,7 @@ class _Names:
         if task.labels:
             self.finders.insert(0, _Finder(task.labels, order))
         self.positions, self._numbered = order, False
+        self._generic = _generic(model_labels)
         keys = _distinct(rows)
         numbers = {number for label in keys.values() if (number := _position(label)) is not None}
         named = any(re.fullmatch(r"-?[0-9]+", _fold(name)) for finder in self.finders for name in finder.names)
@@ -79,16 +84,16 @@ class _Names:
             self.positions = []
         elif not task.labels and numbers:
             self._check_positions(rows, numbers, model_labels)
-        if generic := _generic(model_labels):
+        if self._generic:
             log.warning(
                 "the model names its labels only %s: they are matched by index%s",
                 ", ".join(model_labels),
                 f", as {', '.join(task.labels)}" if task.labels else "",
             )
         self.class_names: list[int] = []
-        if rows.label_names and numbers and (task.labels or not generic):
+        if rows.label_names and numbers and (task.labels or not self._generic):
             self._read_class_names(rows)
-        elif not generic and not task.labels and numbers and self.positions:
+        elif not self._generic and not task.labels and numbers and self.positions:
             log.warning(
                 "%s: the numbers are read as positions of the model's labels: %s",
                 rows.source,
@@ -100,7 +105,7 @@ class _Names:
         position = _position(label)
         if self.class_names and position is not None:
             return self.class_names[position] if 0 <= position < len(self.class_names) else -1
-        if isinstance(label, str | int | float):
+        if isinstance(label, VALUES):
             for finder in self.finders:
                 if (index := finder.find(label)) >= 0:
                     return index
@@ -111,11 +116,15 @@ class _Names:
         position = _position(label)
         if position is not None and (self._numbered or 0 < position == len(self.positions)):
             return "Numbers are positions from 0, and are not guessed to start from 1. Write the names of the labels."
+        if position is not None and position < 0:
+            return "Data sets hide the labels of their test split so. Choose a split with labels with --split."
+        if self._generic:
+            return "Write positions from 0, or give the model names: id2label in its config.json."
         return "Fix the row, or choose the task that the model was trained for."
 
     def _check_positions(self, rows: Rows, numbers: set[int], model_labels: list[str]) -> None:
         """Take no positions where the names have numbers of their own, unless the data count from 0."""
-        if 0 in numbers or rows.label_names:
+        if min(numbers) <= 0 or rows.label_names:  # one below 0 will be refused
             return
         if not _generic(model_labels) and any(re.search(r"[0-9]", name) for name in model_labels):
             self.positions, self._numbered = [], True
@@ -211,7 +220,7 @@ def _numbers(rows: Rows, model_labels: list[str]) -> NDArray[np.float64]:
         swapped = all(math.isfinite(_number(text)) for (text, *_) in rows.texts[:SWAP_ROWS])
         raise InputError(
             f"{rows.source}: row {rows.number(row)} has the label {rows.labels[row]!r}. "
-            f"{SWAPPED if swapped else 'Give a finite number.'}"
+            f"{SWAPPED if swapped else 'Write a finite number, such as 3.5.'}"
         )
     return numbers
 
@@ -242,6 +251,13 @@ def check_texts(rows: Rows) -> None:
             count,
             rows.texts[0][0],
         )
+    for column in zip(*rows.texts, strict=True):
+        if all(math.isfinite(_number(text)) for text in column):
+            log.warning(
+                "%s: every text is a number, such as %.60r. Look whether --text-column names the right column.",
+                rows.source,
+                column[0],
+            )
     if all(re.fullmatch(r"\s*(\[.*\]|\{.*\}|b'.*'|b\".*\")\s*", text, re.DOTALL) for text, *_ in rows.texts):
         log.warning(
             "%s: every text is written as a list, an object or bytes, such as %.60r. The model reads it so. Write the "
@@ -302,7 +318,7 @@ def _order(task: Task, model_labels: list[str]) -> list[int]:
 
 def _position(label: Any) -> int | None:
     """Return the whole number that a label is or writes, such as 1, 1.0 and "1", or None."""
-    if isinstance(label, bool) or not isinstance(label, str | int | float):
+    if isinstance(label, bool) or not isinstance(label, VALUES):
         return None
     text = str(label).strip()
     return int(text.partition(".")[0]) if re.fullmatch(r"-?[0-9]{1,18}(\.0*)?", text) else None

@@ -10,21 +10,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.data import hub
-from toolchain.data.tables import (
-    MissingSplitError,
-    Table,
-    from_dataset,
-    is_single,
-    read_parts,
-    read_single,
-    read_split,
-    splits,
-)
+from toolchain.data.table_file import Table, read_parts
+from toolchain.data.tables import MissingSplitError, from_dataset, is_single, read_single, read_split, splits
 from toolchain.data.tasks import Task
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.files import sha256_json
@@ -95,8 +88,11 @@ class Rows:
 
     @functools.cached_property
     def text_digests(self) -> list[str]:
-        """A short digest of each row's text without its case, to recognise rows without keeping their text."""
-        folded = ([part.strip().lower() for part in text] for text in self.texts)
+        """A short digest of each row's text, to recognise rows without keeping their text.
+
+        Texts that differ in case, white space or the normal form of Unicode have the same digest.
+        """
+        folded = ([" ".join(normalize("NFC", part).lower().split()) for part in text] for text in self.texts)
         return [sha256_json(text)[:16] for text in folded]
 
     def among(self, digests: Collection[str]) -> NDArray[np.bool_]:
@@ -213,14 +209,14 @@ def _require(
     table: Table,
     columns: list[str],
     *,
-    advice: str = "Name the columns with --task custom --text-column A[,B] --label-column L.",
+    advice: str = "Name the columns with --task custom --text-column A[,B] --label-column L; a file needs a header.",
 ) -> None:
     """Refuse a table without rows, or without one of the columns."""
     if not len(table):
         raise InputError(f"{table.source}: no rows. Give a file with at least one row.")
     if absent := [column for column in columns if column not in table.columns]:
         raise InputError(
-            f"{table.source}: there is no column {absent[0]!r}, only {', '.join(map(str, table.columns))}. {advice}"
+            f"{table.source}: there is no column {absent[0]!r}, only {', '.join(map(repr, table.columns))}. {advice}"
         )
 
 

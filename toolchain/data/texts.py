@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from toolchain.data.rows import Text
+from toolchain.data.table_file import convert
 from toolchain.errors import InputError, UsageError
 
 # Bytes of one read from a stream. A pipe gives what it holds, at most 64 KiB, so that a slow writer gets its answers.
@@ -61,7 +62,7 @@ def _row(line: bytes, number: int, parts: int, source: str) -> Text:
     try:
         text = line.removesuffix(b"\r").decode()
     except UnicodeDecodeError as error:
-        raise InputError(f"{source}: row {number} is not UTF-8 ({error.reason}). Convert it.") from None
+        raise InputError(f"{source}: row {number} is not UTF-8 ({error.reason}). {convert()}") from None
     row = tuple(text.split("\t")) if parts > 1 else (text,)
     if len(row) != parts:
         raise InputError(f"{source}: row {number} is not a pair. Write two texts with a tab between them.")

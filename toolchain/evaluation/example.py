@@ -5,7 +5,7 @@ from pathlib import Path
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
 from toolchain.data.probes import probe_texts
 from toolchain.data.rows import PACKAGE, Text, read_texts
-from toolchain.data.tables import SUFFIXES
+from toolchain.data.table_file import SUFFIXES
 from toolchain.errors import InputError
 
 # Characters of a text that is shown, and rows among which such texts are looked for: a service must start at once.

@@ -86,8 +86,8 @@ class Recipe:
     )
     data: str | None = option(
         None,
-        "folder with train.* and validation.* (tsv, csv, jsonl, parquet, also the hub's data/train-00000-of-00001), "
-        "folder of save_to_disk, or one file with --split-column or --validation-share",
+        "folder with train.* and validation.* (tsv, csv, json, jsonl, parquet, also the hub's "
+        "data/train-00000-of-00001), folder of save_to_disk, or one file with --split-column or --validation-share",
         metavar="PLACE",
     )
     split_column: str | None = option(None, "column of one file that has each row's split", metavar="C")

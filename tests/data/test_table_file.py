@@ -1,0 +1,111 @@
+"""Files as other programs write them: pandas, spreadsheets, databases, Windows, Git LFS."""
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+
+from toolchain.data.table_file import Table, read_parts
+from toolchain.errors import InputError
+
+FRAME = pandas.DataFrame({"text": ["a; b", 'he said "c, d"', "e\nf"], "label": [0, 1, 1]})
+# The same table without what a tsv cannot hold.
+PLAIN = pandas.DataFrame({"text": ["a; b", "c, d", "e f"], "label": [0, 1, 1]})
+
+
+def cells(tables: Iterable[Table]) -> list[tuple[str, int]]:
+    return [(text, int(label)) for table in tables for text, label in zip(*table.columns.values(), strict=True)]
+
+
+def rows(frame: pandas.DataFrame) -> list[tuple[str, int]]:
+    return [(str(text), int(label)) for text, label in frame.itertuples(index=False)]
+
+
+@pytest.mark.parametrize("sep", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+@pytest.mark.parametrize("size", [None, 2])
+def test_a_csv_of_any_spreadsheet_is_read(tmp_path: Path, sep: str, end: str, start: str, size: int | None) -> None:
+    file = tmp_path / "any.CSV"
+    file.write_bytes((start + FRAME.to_csv(index=False, sep=sep, lineterminator=end)).encode())
+    assert cells(read_parts(file, size)) == rows(FRAME)
+
+
+@pytest.mark.parametrize("name", ["any.json", "any.jsonl", "any.ndjson"])
+@pytest.mark.parametrize("form", ["array", "indented", "lines"])
+@pytest.mark.parametrize("start", ["", "\ufeff", "\n  "])
+@pytest.mark.parametrize("size", [None, 1, 3])
+def test_an_array_and_lines_of_json_are_read_by_any_name(
+    tmp_path: Path, name: str, form: str, start: str, size: int | None
+) -> None:
+    objects = [dict(zip(FRAME, row, strict=True)) for row in rows(FRAME)]
+    text = {
+        "array": json.dumps(objects),
+        "indented": json.dumps(objects, indent=2),
+        "lines": "\n".join(map(json.dumps, objects)),
+    }[form]
+    (tmp_path / name).write_text(start + text, encoding="utf-8")
+    assert cells(read_parts(tmp_path / name, size)) == rows(FRAME)
+
+
+OBJECT = {"version": 1, "data": json.loads(FRAME.to_json(orient="records"))}
+
+
+@pytest.mark.parametrize("text", [FRAME.to_json(), json.dumps(OBJECT), json.dumps(OBJECT, indent=2)])
+def test_an_object_with_rows_in_it_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "any.json").write_text(text)
+    with pytest.raises(InputError, match=r"any\.json: one object, and not rows\. Write an array .* lines=True\.$"):
+        next(read_parts(tmp_path / "any.json"))
+
+
+@pytest.mark.parametrize(
+    ("text", "where"), [("[1, {}]", "item 1 is not a JSON object"), ("[{}", "its array is not JSON")]
+)
+def test_a_broken_array_is_refused(tmp_path: Path, text: str, where: str) -> None:
+    (tmp_path / "any.json").write_text(text)
+    with pytest.raises(InputError, match=rf"any\.json: {where}\. Fix the file\.$"):
+        next(read_parts(tmp_path / "any.json"))
+
+
+def test_a_tsv_with_the_quotes_of_a_csv_is_refused_and_read_as_a_csv(tmp_path: Path) -> None:
+    quoted = tmp_path / "any.tsv"
+    PLAIN.replace("c, d", 'he said "c"').to_csv(quoted, sep="\t", index=False)
+    with pytest.raises(InputError, match=r'quoted, such as "he said ""c""", and a tsv .* Rename it to \.csv'):
+        next(read_parts(quoted))
+    assert ('he said "c"', 1) in cells(read_parts(quoted.rename(tmp_path / "any.csv")))
+
+
+@pytest.mark.parametrize("change", ['"c"', 'c "d"', '"c" ""d""', ""])
+def test_a_tsv_without_the_quotes_of_a_csv_is_read_as_it_stands(tmp_path: Path, change: str) -> None:
+    frame = PLAIN.replace("c, d", change or "c, d")
+    frame.to_csv(tmp_path / "any.tsv", sep="\t", index=False, quoting=csv.QUOTE_NONE)
+    assert cells(read_parts(tmp_path / "any.tsv")) == rows(frame)
+
+
+UNREAD: dict[str, tuple[str, Any, str]] = {
+    "Excel's Unicode text": (
+        "any.csv",
+        FRAME.to_csv().encode("utf-16"),
+        r"iconv -f UTF-16 -t UTF-8 any\.csv > NEW\.csv$",
+    ),
+    "an old encoding": ("any.csv", "text\ncafé\n".encode("cp1252"), r"in line 2 .* iconv -f ENCODING -t UTF-8 .*1252"),
+    "gzip": ("any.csv.gz", b"\x1f\x8b", r"not a table that can be read\. Unpack it: gunzip any\.csv\.gz$"),
+    "Git LFS": (
+        "any.parquet",
+        b"version https://git-lfs.github.com/spec/v1\n",
+        r"a pointer of Git LFS.*: git lfs pull$",
+    ),
+    "a workbook": ("any.xlsx", b"PK", r"not a table .* Give a file \*\.tsv, \*\.csv, .*\*\.parquet\.$"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREAD)
+def test_a_file_of_another_kind_is_refused_with_the_command_that_helps(tmp_path: Path, kind: str) -> None:
+    name, data, message = UNREAD[kind]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        next(read_parts(tmp_path / name))

@@ -1,0 +1,254 @@
+"""One file of a table: tsv, csv, JSON or parquet, and its cells as Python values.
+
+`data/tables.py` finds the files of a split. A file that is not a table, or cannot be read, is refused with what to do.
+"""
+
+import codecs
+import csv
+import dataclasses
+import itertools
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from toolchain.errors import InputError, first_line
+
+if TYPE_CHECKING:
+    import pyarrow
+
+# In the order in which a folder is searched for them.
+SUFFIXES = ("tsv", "csv", "jsonl", "ndjson", "json", "parquet")
+
+# Suffixes of compressed files, with the command that unpacks one.
+COMPRESSED = {".gz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd", ".zip": "unzip"}
+
+# The first line of a file that stands for one in Git LFS, which a clone without LFS has.
+LFS_POINTER = b"version https://git-lfs.github.com/"
+
+# A cell as a writer of csv quotes it: each quote in it is doubled.
+QUOTED = re.compile(r'"(?:[^"]|"")*"')
+
+# The values of a column, as JSON, Arrow or CSV give them; a missing one is None.
+Cells = list[Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The cells of a table by column.
+
+    `source` names it in messages. `class_names` has the names behind the numbers of a column whose type is ClassLabel.
+    If the table is a part of a file, `before` counts the rows before it.
+    """
+
+    source: str
+    columns: dict[str, Cells]
+    class_names: dict[str, list[str]] = field(default_factory=dict)
+    before: int = 0
+
+    def __len__(self) -> int:
+        return max(map(len, self.columns.values()), default=0)
+
+
+def read_parts(file: Path, rows: int | None = None) -> Iterator[Table]:
+    """Yield a table in parts of `rows` rows, or in one part, by the suffix of its file.
+
+    Raises:
+        InputError: the suffix is unknown, two columns have one name, or the file is empty, is not UTF-8, or cannot be
+            parsed.
+    """
+    import pandas
+    import pyarrow
+
+    if file.suffix.lower()[1:] not in SUFFIXES or not file.is_file():
+        raise InputError(f"{file}: not a table that can be read. {advice_on(file)}")
+    if _begins(file, LFS_POINTER):
+        raise InputError(f"{file}: a pointer of Git LFS, and not the file itself. Fetch it: git lfs pull")
+    parts, before = _parts(file, rows), 0
+    while True:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pandas.errors.ParserWarning)  # else pandas drops cells beyond the header
+                part = next(parts, None)
+        except pandas.errors.EmptyDataError:
+            raise InputError(f"{file}: empty. Give a file with a header and rows.") from None
+        except UnicodeDecodeError as error:
+            raise InputError(f"{file}: not UTF-8 in {_not_utf8(file)} ({error.reason}). {convert(file)}") from None
+        except pandas.errors.ParserWarning:
+            raise InputError(f"{file}: row 1 has more cells than the header. Fix the file.") from None
+        except (ValueError, OSError, pyarrow.ArrowException) as error:
+            first = first_line(error).rstrip(".")
+            raise InputError(f"{file}: cannot be read as {file.suffix[1:].lower()}: {first}. Fix the file.") from None
+        if part is None:
+            return
+        yield dataclasses.replace(part, before=before)
+        before += len(part)
+
+
+def _parts(file: Path, rows: int | None) -> Iterator[Table]:
+    """Yield what `read_parts` yields, with the errors of the libraries."""
+    from pyarrow.parquet import ParquetFile
+
+    match file.suffix.lower():
+        case ".tsv":  # without quoting: `"` is an ordinary character
+            for part in _delimited(file, rows, sep="\t", quoting=csv.QUOTE_NONE):
+                _refuse_quotes(part)
+                yield part
+        case ".csv":
+            yield from _delimited(file, rows, sep=_delimiter(file), quoting=csv.QUOTE_MINIMAL)
+        case ".jsonl" | ".ndjson" | ".json":
+            objects = _objects(file)
+            yield _of_objects(list(itertools.islice(objects, rows)), file)
+            while rows and (some := list(itertools.islice(objects, rows))):
+                yield _of_objects(some, file)
+        case _:
+            with ParquetFile(file) as opened:
+                if rows is None:
+                    yield of_arrow(opened.read(), str(file))
+                else:
+                    batches = opened.iter_batches(batch_size=rows)
+                    yield from (of_arrow(batch, str(file)) for batch in batches)
+
+
+def _delimited(file: Path, rows: int | None, *, sep: str, quoting: Literal[0, 3]) -> Iterator[Table]:
+    """Yield cells as text. An empty cell counts as missing, because a row that ends early looks the same."""
+    import pandas
+
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        header = next(csv.reader(lines, delimiter=sep, quoting=quoting), [])
+    if twice := [name for name in header if name and header.count(name) > 1]:
+        raise InputError(f"{file}: two columns are called {twice[0]!r}. Give them distinct names.")
+    with pandas.read_csv(
+        file,
+        dtype=str,
+        keep_default_na=False,
+        na_values=[""],
+        index_col=False,
+        encoding="utf-8",
+        sep=sep,
+        quoting=quoting,
+        iterator=True,
+        chunksize=rows,
+    ) as opened:
+        for part in opened if rows else [opened.read()]:
+            columns = {
+                str(name): [cell if isinstance(cell, str) else None for cell in part[name]] for name in part.columns
+            }
+            yield Table(str(file), columns)
+
+
+def _delimiter(file: Path) -> str:
+    """Return what divides the columns of a csv: if the header has no comma, a spreadsheet's semicolon or tab."""
+    with file.open(encoding="utf-8-sig") as lines:
+        header = lines.readline()
+    return next((sign for sign in ",;\t" if sign in header), ",")
+
+
+def _refuse_quotes(table: Table) -> None:
+    """Refuse a tsv whose cells a writer of csv has quoted: without quoting, the quotes would be read as text.
+
+    That is so if every cell with a quote is quoted, and one of them has doubled quotes in it.
+    """
+    cells = [cell for column in table.columns.values() for cell in column if cell and '"' in cell]
+    if cells and all(map(QUOTED.fullmatch, cells)) and any('""' in cell[1:-1] for cell in cells):
+        raise InputError(
+            f"{table.source}: its cells are quoted, such as {cells[0]:.60}, and a tsv is read without quoting. "
+            "Rename it to .csv, which is read with quotes, and with tabs too."
+        )
+
+
+def _objects(file: Path) -> Iterator[dict[str, Any]]:  # arbitrary JSON of the user
+    """Yield the objects of a JSON array, or one JSON object a line.
+
+    Raises:
+        InputError: a `.json` is one object with rows or columns in it, a line is not JSON, or a row is not an object.
+    """
+    # Lines end with a line feed alone: a text may contain line ends of other kinds.
+    with file.open(encoding="utf-8-sig", newline="\n") as lines:
+        numbered = ((f"{file}: line {number}", line) for number, line in enumerate(lines, 1) if line.strip())
+        first = list(itertools.islice(numbered, 2))
+        if first and first[0][1].lstrip().startswith("["):
+            found = _parsed("".join(line for _, line in first) + lines.read(), f"{file}: its array")
+            yield from (_object(row, f"{file}: item {number}") for number, row in enumerate(found, 1))
+            return
+        if file.suffix.lower() == ".json" and (len(first) == 1 or (first and first[0][1].strip() == "{")):
+            raise InputError(
+                f"{file}: one object, and not rows. Write an array of the rows, or one row a line, as to_json of "
+                "pandas does with orient='records' and lines=True."
+            )
+        for where, line in itertools.chain(first, numbered):
+            yield _object(_parsed(line, where), where)
+
+
+def _parsed(text: str, where: str) -> Any:  # arbitrary JSON of the user
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise InputError(f"{where} is not JSON. Fix the file.") from None
+
+
+def _object(found: Any, where: str) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise InputError(f"{where} is not a JSON object. Fix the file.")
+    return found
+
+
+def _of_objects(objects: list[dict[str, Any]], file: Path) -> Table:
+    names = dict.fromkeys(name for row in objects for name in row)
+    return Table(str(file), {name: [row.get(name) for row in objects] for name in names})
+
+
+def of_arrow(table: "pyarrow.Table | pyarrow.RecordBatch", source: str) -> Table:
+    """Return the cells of an Arrow table, and the class names that `datasets` keeps in its schema.
+
+    Raises:
+        InputError: two columns have one name.
+    """
+    import datasets
+
+    names = table.schema.names
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{source}: two columns are called {twice[0]!r}. Give them distinct names.")
+    classes = {}
+    if b"huggingface" in (table.schema.metadata or {}):
+        try:
+            features = datasets.Features.from_arrow_schema(table.schema)
+        except Exception:  # metadata of another version of datasets; the numbers then have no names
+            features = {}
+        classes = {name: kind.names for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
+    return Table(source, {name: table[name].to_pylist() for name in names}, classes)
+
+
+def advice_on(file: Path) -> str:
+    """Return what to do with a file that is not a table."""
+    if command := COMPRESSED.get(file.suffix.lower()):
+        return f"Unpack it: {command} {file.name}"
+    if not file.is_file():
+        return "It is a broken link, a pipe or a device. Save it as a file."
+    return f"Give a file *.{', *.'.join(SUFFIXES)}."
+
+
+def convert(file: Path | None = None) -> str:
+    """Return how to convert a file, or a stream, to UTF-8. Only a byte order mark says what its encoding is."""
+    if file and _begins(file, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return f"It is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {file.name} > NEW{file.suffix}"
+    return "Convert it: iconv -f ENCODING -t UTF-8 OLD > NEW, with WINDOWS-1252 for files of western Europe"
+
+
+def _begins(file: Path, *starts: bytes) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(max(map(len, starts))) in starts
+
+
+def _not_utf8(file: Path) -> str:
+    """Return the number of the first line that is not UTF-8, in words."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return f"line {number}"
+    return "a line"
