@@ -19,7 +19,8 @@ PIP_TORCH ?=
 # Processes that share the tests, and further options of pytest, such as: PYTEST='-k serve'
 JOBS ?= $(shell nproc)
 PYTEST ?=
-RUN_TESTS = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+# Files run in the order of tests/conftest.py; xdist would take those with the most tests first.
+RUN_TESTS = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # Options of the benchmark, such as: --only 'ort INT8' -o FILE.json
 BENCH ?=
 

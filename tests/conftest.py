@@ -1,6 +1,7 @@
 """What the tests share: tiny checkpoints, made once, and the real ones where they are."""
 
 import functools
+import gc
 import importlib.util
 import json
 import operator
@@ -33,6 +34,9 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# As the command line does it, which says why.
+gc.set_threshold(100_000)
+
 # No deadline: a busy machine does not fail a test. `make test-all` chooses the profile with hypothesis' full number.
 hypothesis.settings.register_profile("all", deadline=None)
 hypothesis.settings.register_profile("default", deadline=None, max_examples=25)
@@ -59,12 +63,17 @@ def pytest_configure(config: pytest.Config) -> None:
 # Fixtures of a real Triton, its load generator, and a real browser: what uses one takes seconds to start.
 SLOW_FIXTURES = {"triton_environment", "perf_analyzer", "browser"}
 
+# Names of the files that take longest. They run first: a long file that starts last keeps one worker busy alone.
+LONGEST = {"test_accept.py", "test_build.py", "test_cli.py", "test_crash.py", "test_engine_step.py", "test_export.py"}
+LONGEST |= {"test_matrix.py", "test_mrpc.py", "test_plugin_graph.py", "test_readme.py", "test_sst2.py", "test_stsb.py"}
+
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 def call_in_double(

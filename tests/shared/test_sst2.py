@@ -7,14 +7,6 @@ from tests.shared.checks import FP32, check_chosen, check_halves, measure
 pytestmark = pytest.mark.shared
 
 
-def test_int8_of_few_rows_keeps_the_accuracy_of_the_first_rows(made):
-    result = measure(made("sst2", precision="int8", calib_samples=64), backend="ort", limit=200)
-    assert result["n"] == 200
-    assert result["metrics"]["accuracy"] >= 0.85
-    assert result["agreement"]["label_agreement"] >= 0.95
-
-
-@pytest.mark.slow
 def test_sst2_in_int8_keeps_its_accuracy(made):
     result = measure(made("sst2", precision="int8"), backend="ort")
     assert result["n"] == 872
