@@ -1,6 +1,7 @@
 """The service of a real bundle: its logits equal the evaluator's, and every failure is a refusal."""
 
 import asyncio
+import logging
 from contextlib import contextmanager
 
 import numpy as np
@@ -104,7 +105,8 @@ def test_classify_returns_labels(demo_bundle):
     assert many[-1]["score"] == pytest.approx(found[-1]["score"], abs=1e-3)
 
 
-def test_the_request_log_has_rows_tokens_and_times(demo_bundle):
+def test_the_request_log_has_rows_tokens_and_times(demo_bundle, caplog):
+    caplog.set_level(logging.INFO, "toolchain")
     rows = [("a fine film, warm and funny",), ("dull " * 3000,)]
     resolved = find_target({"backend": "ort", "device": "cpu"}, demo_bundle).resolved
 
