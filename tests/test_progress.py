@@ -3,8 +3,13 @@ import logging
 import re
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
-from toolchain.progress import _now_and_then, bar, track
+import pytest
+
+from toolchain import progress
+from toolchain.progress import _now_and_then, bar, running, still, track
+from toolchain.runtimes import open_runtime
 
 
 class Terminal(io.StringIO):
@@ -45,3 +50,65 @@ def test_a_bar_shows_speed_and_starts_no_thread(monkeypatch):
         advance(4)
         assert threading.active_count() == threads
     assert re.search(r"\d rows/s", sys.stderr.getvalue())
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """A terminal on stderr, on which the line of `running` appears at once. `shows(text)` waits until it has text."""
+    shown = threading.Event()
+
+    class Watched(Terminal):
+        def write(self, text):
+            written = super().write(text)
+            if "exporting, " in text:
+                shown.set()
+            return written
+
+    monkeypatch.setattr("sys.stderr", Watched())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(progress, "DELAY_S", 0.0)
+    logging.getLogger("toolchain").setLevel(logging.INFO)
+    return shown
+
+
+def drawing():
+    return [thread for thread in threading.enumerate() if thread.name == "progress"]
+
+
+def test_work_without_a_bar_shows_its_time(capsys, watched):
+    with running("exporting"):
+        assert watched.wait(60)
+        sys.stdout.write("the result\n")
+    assert re.search(r"exporting, \d+ s", sys.stderr.getvalue())
+    assert capsys.readouterr().out == "the result\n"
+    assert not drawing()
+
+
+def test_no_thread_draws_while_something_is_timed(watched):
+    with running("exporting"):
+        with still(), still():
+            assert not drawing()
+        with bar(2, "calibrating"):
+            assert not drawing()
+        assert drawing()
+        with ThreadPoolExecutor(3) as pool:  # as the engines of a service, each in its thread
+            held = [still() for _ in range(3)]
+            list(pool.map(lambda one: one.__enter__(), held))
+            assert not drawing()
+            list(pool.map(lambda one: one.__exit__(None, None, None), held))
+        assert drawing()
+
+
+def test_no_thread_draws_while_a_runtime_is_open(watched, exported):
+    with running("exporting"), open_runtime("ort", exported["distilbert"], device="cpu"):
+        assert not drawing()
+
+
+def test_no_time_is_shown_with_quiet_or_in_a_log(watched, monkeypatch):
+    logging.getLogger("toolchain").setLevel(logging.WARNING)
+    with running("exporting"):
+        assert not drawing()
+    logging.getLogger("toolchain").setLevel(logging.INFO)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    with running("exporting"):
+        assert not drawing()

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from toolchain.energy.power import measure as measure_energy
 from toolchain.errors import MachineError, UsageError
-from toolchain.recipe import ENGINE, Recipe
+from toolchain.recipe import Recipe
+from toolchain.recipe.groups import ENGINE
 from toolchain.recipe.options import RecipeValues, joined
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ a bug in this project and keeps its traceback.
 """
 
 import sys
+from collections.abc import Iterable
 
 
 class ToolchainError(Exception):
@@ -39,6 +40,14 @@ class MachineError(ToolchainError):
     """The request needs something that this machine lacks."""
 
     exit_code = 4
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean X?` for the known word that is most like an unknown one, or nothing if none is alike."""
+    import difflib
+
+    found = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {found[0]}?" if found else ""
 
 
 def first_line(error: BaseException) -> str:

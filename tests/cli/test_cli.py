@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -178,6 +179,9 @@ def test_what_the_parser_refuses_is_exit_2(arguments):
         (["build", "--presicion", "int8"], "--presicion: build has no such argument. Did you mean --precision?"),
         (["build", "--presicion=int8"], "Did you mean --precision?"),
         (["ship", "triton", "b", "--max-bach", "4"], "Did you mean --max-batch?"),
+        (["build", "--precision", "int88"], "Did you mean int8?"),
+        (["ship", "tritn", "b"], "Did you mean triton?"),
+        (["report", "r.json", "--format", "htm"], "Did you mean html?"),
         (["doctor", "--zzzz"], "--zzzz: doctor has no such argument. See: toolchain doctor --help"),
     ],
 )
@@ -248,9 +252,36 @@ def test_every_command_has_a_help_page(command, capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_three_examples_that_its_parser_takes(command):
     for line in EXAMPLES[command]:
-        words = shlex.split(line.partition(" < ")[0])
+        words = shlex.split(re.split(" [<>] ", line)[0])
         assert words[:2] == ["toolchain", command]
         assert parser(command).parse_args(words[1:]).typed == command
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["--set", "precision=int88"], "Did you mean int8?"),
+        (["--set", "precison=int8"], "Did you mean precision?"),
+        (["--calib-method", "entropi"], "Did you mean entropy?"),
+    ],
+)
+def test_what_may_have_been_meant_is_said_of_a_recipe_too(words, meant, capsys):
+    assert main(["build", "-m", "demo", "--dry-run", *words]) == 2
+    assert meant in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "titles"),
+    [
+        ("serve", ["addresses", "where it runs", "limits", "trust", "output"]),
+        ("power", ["where it runs", "energy", "output"]),
+        ("compare", ["gate", "energy", "model and data", "where it runs", "trust", "output"]),
+    ],
+)
+def test_other_commands_have_groups_too(command, titles):
+    assert [group.title for group in parser(command)._subparsers._group_actions[0].choices[command]._action_groups][
+        2:
+    ] == titles
 
 
 def test_options_stand_in_groups(capsys):

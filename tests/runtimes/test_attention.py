@@ -6,7 +6,7 @@ import pytest
 from tests.architectures import make
 from toolchain.checkpoint.model import find_model
 from toolchain.errors import MachineError, UsageError
-from toolchain.recipe import ATTENTIONS
+from toolchain.recipe.tables import ATTENTIONS
 from toolchain.runtimes.attention import KERNELS, PADDED
 from toolchain.runtimes.pytorch import open_torch
 

@@ -20,7 +20,9 @@ from toolchain.bundle.writer import BundleWriter, open_writer
 from toolchain.engine.plan import PLANS
 from toolchain.engine.releases import RELEASES
 from toolchain.errors import MachineError, UsageError
-from toolchain.recipe import ATTENTIONS, DEFAULT_MODEL, ENGINE, Recipe
+from toolchain.recipe import DEFAULT_MODEL, Recipe
+from toolchain.recipe.groups import ENGINE
+from toolchain.recipe.tables import ATTENTIONS
 from toolchain.records.bundle import BuildRecord
 
 OWN_CALIBRATION = "calibration.json"

@@ -46,7 +46,7 @@ from toolchain.graph.fusable import attention_faults
 from toolchain.graph.gemms import float_gemms
 from toolchain.graph.operators import check_operators, has_table
 from toolchain.graph.plugin_graph import FP16, INT8, check_packable, packed_graph
-from toolchain.recipe import ENGINE
+from toolchain.recipe.groups import ENGINE
 from toolchain.records.plan import EngineCalibration, EngineOptions, PlanInputs, PlanRecord, PlanSource
 from toolchain.runtimes.environment import version_of
 

@@ -9,7 +9,8 @@ from toolchain.engine.plan import AMPERE, Tag
 from toolchain.engine.releases import RELEASES, Release, import_release, release_of
 from toolchain.engine.targets import parse_targets
 from toolchain.errors import MachineError, UsageError
-from toolchain.recipe import ENGINE, Recipe
+from toolchain.recipe import Recipe
+from toolchain.recipe.groups import ENGINE
 from toolchain.recipe.options import flag
 from toolchain.runtimes.device import choose_device
 

@@ -21,8 +21,8 @@ from toolchain.data.rows import Rows, Text, load_all, load_rows
 from toolchain.data.tables import MissingSplitError
 from toolchain.data.tasks import Task, load_task, task_from
 from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.recipe import ATTENTIONS, DEFAULT_MODEL, Reading, Recipe
-from toolchain.recipe.tables import BACKENDS
+from toolchain.recipe import DEFAULT_MODEL, Reading, Recipe
+from toolchain.recipe.tables import ATTENTIONS, BACKENDS
 from toolchain.records.calibration import OverlapRecord
 from toolchain.runtimes.environment import gpu_facts
 

@@ -14,6 +14,7 @@ from toolchain.checkpoint.checks import AGAIN, check_config, check_folder, check
 from toolchain.data.demo import FOLDER as DEMO
 from toolchain.errors import InputError, MachineError, UsageError, why_not_imported
 from toolchain.files import sha256_file
+from toolchain.progress import still
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -145,7 +146,8 @@ def _from_hub(name: str, *, allow_pickle: bool, code: bool) -> Path:
 
     skipped = [*NOT_DOWNLOADED, *(() if allow_pickle else ("*.bin",)), *(() if code else CODE_FILES)]
     try:
-        return Path(snapshot_download(name, ignore_patterns=skipped))
+        with still():  # the hub's library draws bars of its own
+            return Path(snapshot_download(name, ignore_patterns=skipped))
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise UsageError(
             f"--model {name}: no such folder, and not on the hub. Give a checkpoint's folder, a hub id, or `demo`."

@@ -1,15 +1,17 @@
 """The command line: parse, call one function, print. Nothing is decided here."""
 
 import argparse
-import difflib
 import gc
 import sys
+from typing import Any
 
 from toolchain import __version__
 from toolchain.cli.commands import COMMANDS
 from toolchain.cli.examples import EXAMPLES
+from toolchain.cli.options import group
 from toolchain.cli.output import log, set_up_logging
-from toolchain.errors import INTERRUPTED, MachineError, ToolchainError, why_not_imported
+from toolchain.errors import INTERRUPTED, MachineError, ToolchainError, meant, why_not_imported
+from toolchain.progress import running
 
 # Flags of every command, which may stand anywhere on the line.
 EVERYWHERE = ("--json", "-v", "-vv", "--verbose", "-q", "--quiet")
@@ -33,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.typed != "serve":
         gc.set_threshold(CYCLE_THRESHOLD)
     try:
-        code: int | None = COMMANDS[args.typed].load_run()(args)
+        with running(args.typed):
+            code: int | None = COMMANDS[args.typed].load_run()(args)
     except ToolchainError as error:
         return _fail(error, error.exit_code, args.verbose)
     except KeyboardInterrupt:
@@ -55,14 +58,12 @@ def main(argv: list[str] | None = None) -> int:
 def _parse(made: argparse.ArgumentParser, typed: str, words: list[str]) -> argparse.Namespace:
     """Parse a command line; say what may have been meant where a command or an option is unknown."""
     if typed and typed not in COMMANDS:
-        meant = difflib.get_close_matches(typed, COMMANDS, n=1)
-        made.error(f"{typed}: not a command.{f' Did you mean {meant[0]}?' if meant else ''} See: toolchain --help")
+        made.error(f"{typed}: not a command.{meant(typed, COMMANDS)} See: toolchain --help")
     args, unknown = made.parse_known_args(_everywhere_flags_first(typed, words))
     if unknown:
         known = [flag for flag in _flags(made) if flag.startswith("--")]
         option = next((word for word in unknown if word.startswith("-")), unknown[0])
-        meant = difflib.get_close_matches(option.partition("=")[0], known, n=1)
-        hint = f" Did you mean {meant[0]}?" if meant else ""
+        hint = meant(option.partition("=")[0], known)
         made.error(f"{option}: {typed} has no such argument.{hint} See: toolchain {typed} --help")
     return args
 
@@ -102,12 +103,23 @@ def _fail(error: object, code: int, verbose: int) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that says which choice may have been meant."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            hint = meant(str(value), map(str, action.choices or ()))
+            raise argparse.ArgumentError(action, f"{error.message}.{hint}" if hint else error.message) from None
+
+
 def parser(typed: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of every command; with `typed`, the arguments of that command only, which is faster.
 
     The top-level options take no values, so the first word on a command line that is not an option is its command.
     """
-    made = argparse.ArgumentParser(
+    made = _Parser(
         prog="toolchain",
         description="Take a Hugging Face encoder from checkpoint to a checked, measured, quantized engine.",
         epilog="First steps: toolchain demo. Then: toolchain build --precision int8; toolchain eval.",
@@ -120,7 +132,8 @@ def parser(typed: str | None = None) -> argparse.ArgumentParser:
             its.epilog = "\n  ".join(["examples:", *EXAMPLES[name]])
             its.formatter_class = argparse.RawDescriptionHelpFormatter
             command.load_arguments()(its)
-            its.add_argument("--json", action="store_true", help="print the result as one JSON object")
-            its.add_argument("-v", "--verbose", action="count", default=0, help="show more, and tracebacks")
-            its.add_argument("-q", "--quiet", action="count", default=0, help="show warnings and errors only")
+            output = group(its, "output")
+            output.add_argument("--json", action="store_true", help="print the result as one JSON object")
+            output.add_argument("-v", "--verbose", action="count", default=0, help="show more, and tracebacks")
+            output.add_argument("-q", "--quiet", action="count", default=0, help="show warnings and errors only")
     return made

@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
-from toolchain.cli.options import CALIBRATION, GATE, MODEL, add_options, add_source, choices
+from toolchain.cli.options import MODEL, add_options, add_source, choices
 from toolchain.cli.output import emit, log
 from toolchain.errors import UsageError
 from toolchain.recipe import Recipe
+from toolchain.recipe.groups import CALIBRATION, GATE
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_source(parser, "RECIPE")
     engine = ("device", "batch_size", "seq_len", "buckets", "limit")
     energy = ("energy_window", "energy_windows", "energy_warmup")
-    add_options(parser, (*MODEL, *CALIBRATION, *engine, *GATE, *energy))
+    add_options(parser, (*MODEL, *CALIBRATION, "split", *engine, *GATE, *energy))
 
 
 def run(args: argparse.Namespace) -> None:

@@ -2,9 +2,9 @@
 
 import argparse
 
-from toolchain.cli.options import CALIBRATION, GATE, MODEL, add_options, add_source, choices
+from toolchain.cli.options import MODEL, add_options, add_source, choices
 from toolchain.cli.output import emit
-from toolchain.recipe import ENGINE
+from toolchain.recipe.groups import CALIBRATION, ENGINE, GATE
 
 
 def export_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
 def calibrate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add those of `export`, and the options of calibration."""
     export_arguments(parser)
-    add_options(parser, CALIBRATION)
+    add_options(parser, (*CALIBRATION, "split"))
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -68,5 +68,6 @@ COMMANDS = {
         "power",
         "power_arguments",
     ),
+    "completion": Command("print the script that completes command lines in a shell", "completion"),
     "doctor": Command("list what this machine has and lacks, and how to get it", "doctor"),
 }

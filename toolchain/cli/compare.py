@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
-from toolchain.cli.options import GATE, add_options, given
+from toolchain.cli.options import add_options, given, group
 from toolchain.cli.output import emit, log
 from toolchain.errors import UsageError
 from toolchain.recipe import Recipe
+from toolchain.recipe.groups import GATE
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,13 +17,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="RESULT|BUNDLE",
         help="the baseline, then candidates; a single one is compared with its FP32 reference",
-    )
-    parser.add_argument(
-        "--backend",
-        dest="backends",
-        default="ort",
-        metavar="A[,B]",
-        help="with --energy: the backends that run each bundle, such as torch,ort,trt (default ort)",
     )
     add_options(
         parser,
@@ -43,6 +37,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             "ignore_unused",
             "seed",
         ),
+    )
+
+    group(parser, "energy").add_argument(
+        "--backend",
+        dest="backends",
+        default="ort",
+        metavar="A[,B]",
+        help="the backends that run each bundle, such as torch,ort,trt (default ort)",
     )
 
 

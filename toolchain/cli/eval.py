@@ -2,9 +2,9 @@
 
 import argparse
 
-from toolchain.cli.options import MODEL_AND_TASK, add_options, add_source, choices
+from toolchain.cli.options import add_options, add_source, choices
 from toolchain.cli.output import emit, log
-from toolchain.recipe import ENERGY, MLPERF
+from toolchain.recipe.groups import ENERGY, MLPERF, MODEL_AND_TASK
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

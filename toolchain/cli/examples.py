@@ -87,5 +87,10 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "toolchain power --seconds 10",
         "toolchain power -o power.svg -- sleep 5",
     ),
+    "completion": (
+        "toolchain completion bash > ~/.local/share/bash-completion/completions/toolchain",
+        "toolchain completion zsh > ~/.zfunc/_toolchain",
+        "toolchain completion fish > ~/.config/fish/completions/toolchain.fish",
+    ),
     "doctor": ("toolchain doctor", "toolchain doctor --json", "toolchain doctor -v"),
 }

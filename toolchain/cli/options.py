@@ -7,20 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.errors import UsageError
-from toolchain.recipe import ENERGY, ENGINE, MLPERF, Recipe
+from toolchain.recipe import Recipe
+from toolchain.recipe.groups import MODEL_AND_TASK, TITLES
 from toolchain.recipe.options import RecipeValues, flag
 
-# Groups of recipe keys that several commands share.
-MODEL_AND_TASK = (
-    "model",
-    "task",
-    "data",
-    "text_column",
-    "label_column",
-    "split_column",
-    "validation_share",
-    "text_join",
-)
+# Keys that several commands take.
 MODEL = (
     *MODEL_AND_TASK,
     "max_length",
@@ -33,22 +24,7 @@ MODEL = (
     "dry_run",
     "atol",
 )
-CALIBRATION = ("calib_samples", "calib_method", "smooth", "calib_data", "calibration", "split")
 LOOK = (*MODEL_AND_TASK, "backend", "device", "file", "trust", "seed", "max_length", "trust_remote_code")
-GATE = ("max_drop", "confidence", "strict")
-
-
-# Title of a group on a help page -> the keys of a recipe in it; the others stand under "options".
-GROUPS = {
-    "model and data": (*MODEL_AND_TASK, "split", "limit", "max_length"),
-    "precision and quantization": ("precision", *CALIBRATION[:5], "keep", "residual"),
-    "where it runs": ("backend", "device", "file", "url", "token_file", "cuda_graphs", "compile"),
-    "TensorRT engine": (*ENGINE, "target", "views"),
-    "gate": GATE,
-    "energy": ENERGY,
-    "MLPerf": MLPERF,
-    "trust": ("trust", "allow_pickle", "trust_remote_code", "ignore_unused"),
-}
 
 # What may come first on the line, by its name in the help.
 SOURCES = {
@@ -75,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser, names: tuple[str, ...], table: 
         flags = [*([meta["short"]] if meta["short"] else []), flag(name)]
         text = meta["help"]
         if field.default is not None and field.default is not False and "default" not in text:
-            text += f" (default {field.default})"
+            text += f" (default {str(field.default).removesuffix('.0')})"
         place = _group(parser, name) if table is Recipe else parser
         if field.type is bool:
             place.add_argument(*flags, action="store_true", default=None, help=text)
@@ -88,10 +64,13 @@ def add_options(parser: argparse.ArgumentParser, names: tuple[str, ...], table: 
 
 
 def _group(parser: argparse.ArgumentParser, name: str) -> argparse._ActionsContainer:
-    """Return the group of a key on the parser's help page, made when it is first used, or the parser itself."""
-    title = next((title for title, names in GROUPS.items() if name in names), None)
-    if title is None:
-        return parser
+    """Return the group of a key on the parser's help page, or the parser itself."""
+    title = next((title for title, names in TITLES.items() if name in names), None)
+    return parser if title is None else group(parser, title)
+
+
+def group(parser: argparse.ArgumentParser, title: str) -> argparse._ActionsContainer:
+    """Return the group of this title on the parser's help page. It is made when it is first used."""
     groups = {group.title: group for group in parser._action_groups}
     return groups.get(title) or parser.add_argument_group(title)
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
+from toolchain.progress import still
+
 log = logging.getLogger("toolchain")
 
 Value = TypeVar("Value")
@@ -30,7 +32,8 @@ def set_up_logging(verbosity: int) -> None:
 
 def emit(args: argparse.Namespace, value: Value, show: Callable[[Value], None]) -> None:
     """Print a record: with --json as one JSON object, else as `show` prints it for a person."""
-    if args.json:
-        print(json.dumps(value, indent=2, ensure_ascii=False))
-    else:
-        show(value)
+    with still():
+        if args.json:
+            print(json.dumps(value, indent=2, ensure_ascii=False))
+        else:
+            show(value)

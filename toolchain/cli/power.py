@@ -6,8 +6,9 @@ import math
 import sys
 from pathlib import Path
 
-from toolchain.cli.options import add_options
+from toolchain.cli.options import add_options, group
 from toolchain.errors import UsageError
+from toolchain.progress import still
 
 
 def power(args: argparse.Namespace) -> int:
@@ -35,7 +36,8 @@ def power(args: argparse.Namespace) -> int:
     if write:
         write(record)
     if args.json:
-        print(json.dumps(record, indent=2, ensure_ascii=False))
+        with still():
+            print(json.dumps(record, indent=2, ensure_ascii=False))
     elif not args.quiet:
         recorded(record, file=args.output)
     if needed:
@@ -50,13 +52,15 @@ def _command(given: list[str]) -> list[str]:
 def power_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments: output file, duration, and command."""
     add_options(parser, ("device", "require_energy"))
-    parser.add_argument(
+    group(parser, "output").add_argument(
         "-o",
         "--output",
         metavar="FILE",
-        help="file for the record: .json for all of it, .csv for samples, .svg for a plot",
+        help="file for the record: .json for all of it, .csv for samples, .svg for a plot (default: none)",
     )
-    parser.add_argument("--seconds", type=float, metavar="S", help="duration without a command (default: until Ctrl-C)")
+    group(parser, "energy").add_argument(
+        "--seconds", type=float, metavar="S", help="duration without a command (default: until Ctrl-C)"
+    )
     parser.add_argument(
         "command",
         nargs=argparse.REMAINDER,

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from toolchain.cli.output import log
+from toolchain.progress import still
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,4 +36,5 @@ def run(args: argparse.Namespace) -> None:
         write_text(output, text)
         log.info("%s", output)
     else:
-        print(text, end="")
+        with still():
+            print(text, end="")

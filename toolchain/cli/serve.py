@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain.cli.options import add_options
+from toolchain.cli.options import add_options, group
 from toolchain.cli.output import log
 from toolchain.errors import MachineError, UsageError
 from toolchain.recipe.options import flag
@@ -96,8 +96,8 @@ def _print_endpoints(args: argparse.Namespace, endpoints: "Endpoints") -> None:
 
 def serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that only `serve` has."""
-    add = parser.add_argument
-    add("bundle", metavar="BUNDLE", help="folder of the bundle")
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder of the bundle")
+    add = group(parser, "addresses").add_argument
     add(
         "--host",
         default="127.0.0.1",
@@ -114,19 +114,17 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
         )
     add("--no-grpc", action="store_true", help="serve HTTP only")
     add("--name", metavar="NAME", help="name of the model in requests (default the checkpoint's)")
-    add(
+    add_options(parser, ("backend", "device", "file", "cuda_graphs"))
+    group(parser, "where it runs").add_argument(
         "--instances",
         type=_above_zero,
         metavar="N",
         help="engines that run side by side (default 1; on a CPU one for each processor, up to 4)",
     )
-    add_options(parser, ("backend", "device", "file", "cuda_graphs", "trust"))
+    add = group(parser, "limits").add_argument
     for name, (limit, metavar, text) in LIMITS.items():
         kind, default = _seconds if name == "timeout" else _above_zero, str(getattr(DEFAULTS, limit))
         add(flag(name), type=kind, metavar=metavar, help=f"{text} (default {default.removesuffix('.0')})")
-    add("--token-file", metavar="FILE", help="require the token in FILE from clients: Authorization: Bearer TOKEN")
-    add("--tls-cert", metavar="FILE", help="serve with TLS; FILE is the certificate chain, PEM")
-    add("--tls-key", metavar="FILE", help="key of the certificate, PEM")
     add(
         "--log",
         choices=("off", "text", "json"),
@@ -141,6 +139,11 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds for which requests are still answered after SIGTERM (default 5)",
     )
+    add = group(parser, "trust").add_argument
+    add("--token-file", metavar="FILE", help="require the token in FILE from clients: Authorization: Bearer TOKEN")
+    add("--tls-cert", metavar="FILE", help="serve with TLS; FILE is the certificate chain, PEM")
+    add("--tls-key", metavar="FILE", help="key of the certificate, PEM")
+    add_options(parser, ("trust",))
 
 
 def _is_count(text: str) -> bool:

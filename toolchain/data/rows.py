@@ -21,6 +21,7 @@ from toolchain.data.tables import MissingSplitError, from_dataset, is_single, re
 from toolchain.data.tasks import Task
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.files import sha256_json
+from toolchain.progress import still
 from toolchain.recipe import Reading
 
 log = logging.getLogger(__name__)
@@ -294,7 +295,8 @@ def _from_hub(task: Task, split: str) -> Table:
     if hub.unreachable():  # look into the local cache at once, not after half a minute of retries
         datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
     try:
-        found = datasets.load_dataset(task.hub["path"], task.hub.get("config"), split=name)
+        with still():  # the hub's library draws bars of its own
+            found = datasets.load_dataset(task.hub["path"], task.hub.get("config"), split=name)
     except ValueError as error:
         raise UsageError(
             f"--split {split}: {task.hub['path']} lacks it: {error}. Choose another with --split."

@@ -22,6 +22,7 @@ from toolchain.int8.calibrate import read_calibration, stream_activations
 from toolchain.int8.coverage import FLOAT_GEMMS, INTEGER_GEMMS, conversions, cover, optimised
 from toolchain.int8.sensitivity import decibel, sum_of_squares
 from toolchain.meters.contention import ContentionMeter
+from toolchain.progress import still
 from toolchain.records.explain import (
     ClippedTensor,
     ExplainedGemm,
@@ -288,13 +289,15 @@ def _speed(probe: ProbeGraph, integer_share: float) -> SpeedUp:
     assert probe.reference
     tokens, contention = probe.tokens, ContentionMeter()
     contention.start()
-    with (
-        open_runtime("ort", probe.reference, device="cpu") as first,
-        open_runtime("ort", probe.file, device="cpu") as other,
-    ):
-        measured = speed_up(first, other, tokens)
-    gemm_share = share_of_time(probe.reference, tokens.batch(next(batches_of(tokens, 32))))
-    ratio, moved = gemm_ratio(), gemm_share * integer_share
+    with still():
+        with (
+            open_runtime("ort", probe.reference, device="cpu") as first,
+            open_runtime("ort", probe.file, device="cpu") as other,
+        ):
+            measured = speed_up(first, other, tokens)
+        gemm_share = share_of_time(probe.reference, tokens.batch(next(batches_of(tokens, 32))))
+        ratio = gemm_ratio()
+    moved = gemm_share * integer_share
     return {
         "measured": measured,
         "products_share_of_fp32_time": gemm_share,

@@ -85,32 +85,34 @@ def compare_results(places: Iterable[Path], recipe: Recipe, *, tell: Tell) -> li
 
 
 def judge(comparisons: list[NamedComparison], *, strict: bool) -> None:
-    """Refuse a candidate that failed its gate. Warn of one whose gate cannot tell, or refuse it too if `strict`.
+    """Refuse a candidate that failed its gate. Warn once of those whose gate cannot tell, or refuse them if `strict`.
 
     Raises:
-        GateError: it names the first such candidate.
+        GateError: it names the first that failed, or else those whose gate cannot tell.
     """
     for one in comparisons:
-        found = f"{one['candidate_name']}: {one['metric']} drops {one['drop_points']:.2f} points"
         if one["verdict"] == FAILS:
             raise GateError(
-                f"{found}, {one['max_drop_points']:g} are allowed. "
-                "See why: toolchain explain; choose better ranges: --calib-method auto; find the GEMMs to exclude "
-                "from INT8: toolchain tune."
+                f"{one['candidate_name']}: {one['metric']} drops {one['drop_points']:.2f} points, "
+                f"{one['max_drop_points']:g} are allowed. See why: toolchain explain; choose better ranges: "
+                "--calib-method auto; find the GEMMs to exclude from INT8: toolchain tune."
             )
-        if one["verdict"] == UNKNOWN:
-            text = (
-                f"{found}; {one['n']:,} rows cannot tell whether the true drop stays within "
-                f"{one['max_drop_points']:g}. {_more_rows(one)}"
-            )
-            if strict:
-                raise GateError(text)
-            log.warning("warning: %s", text)
+    if unsure := [one for one in comparisons if one["verdict"] == UNKNOWN]:
+        if strict:
+            raise GateError(_unsure(unsure))
+        log.warning("warning: %s", _unsure(unsure))
 
 
-def _more_rows(one: NamedComparison) -> str:
-    rows = one["rows_to_tell"]
-    return f"Evaluate about {rows:,} rows." if rows else "Evaluate more rows."
+def _unsure(comparisons: list[NamedComparison]) -> str:
+    """Return in one sentence which gates cannot tell, and how many rows would."""
+    first = comparisons[0]
+    names = " and ".join(one["candidate_name"] for one in comparisons)
+    drops = " and ".join(f"{one['drop_points']:.2f}" for one in comparisons)
+    more = max((one["rows_to_tell"] or 0 for one in comparisons), default=0)
+    return (
+        f"{names}: {first['metric']} drops {drops} points; {first['n']:,} rows cannot tell whether the true drop stays "
+        f"within {first['max_drop_points']:g}. Evaluate {f'about {more:,}' if more else 'more'} rows."
+    )
 
 
 def _all_results(place: Path, tell: Tell) -> list[Result]:

@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from toolchain.engine.inspector import count_layers
 from toolchain.engine.kernels import count_kernels, kernel_list, parse_kernels
 from toolchain.engine.releases import release_of
 from toolchain.errors import InputError, MachineError
-from toolchain.progress import bar
 from toolchain.records.plan import LayerCounts
 
 log = logging.getLogger(__name__)
@@ -125,14 +124,13 @@ class Builder:
         self._serialize(network, config, calibrator)
 
     def _serialize(self, network: Any, config: Any, calibrator: Any) -> Any:
-        with bar(None, "building the engine") as advance:
-            shows_progress = hasattr(self.trt, "IProgressMonitor") and hasattr(config, "progress_monitor")
-            if not shows_progress:  # TensorRT 8, in which Ctrl-C waits for the end of the build
-                return self._finished(self._builder.build_serialized_network(network, config), calibrator)
-            monitor = _monitor(self.trt, advance)
-            config.progress_monitor = monitor
-            with _interrupt_noted(monitor):
-                plan = self._builder.build_serialized_network(network, config)
+        shows_progress = hasattr(self.trt, "IProgressMonitor") and hasattr(config, "progress_monitor")
+        if not shows_progress:  # TensorRT 8, in which Ctrl-C waits for the end of the build
+            return self._finished(self._builder.build_serialized_network(network, config), calibrator)
+        monitor = _monitor(self.trt)
+        config.progress_monitor = monitor
+        with _interrupt_noted(monitor):
+            plan = self._builder.build_serialized_network(network, config)
         if monitor.interrupted:
             raise KeyboardInterrupt
         return self._finished(plan, calibrator)
@@ -206,8 +204,8 @@ def _interrupt_noted(monitor: Any) -> Iterator[None]:
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
-def _monitor(trt: Any, advance: Callable[[], None]) -> Any:
-    """Return a progress monitor that calls `advance` at each step, and stops the build once `interrupted` is set."""
+def _monitor(trt: Any) -> Any:
+    """Return a progress monitor that stops the build once `interrupted` is set."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # the base is only known here
         def __init__(self) -> None:
@@ -218,7 +216,6 @@ def _monitor(trt: Any, advance: Callable[[], None]) -> Any:
             pass
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            advance()
             return not self.interrupted
 
         def phase_finish(self, phase_name: str) -> None:

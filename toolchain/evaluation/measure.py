@@ -22,7 +22,7 @@ from toolchain.evaluation.statistics import metric_ci95
 from toolchain.meters.contention import ContentionMeter
 from toolchain.meters.latency import measure_latency
 from toolchain.meters.memory import MemoryMeter
-from toolchain.progress import bar
+from toolchain.progress import bar, track
 from toolchain.records.result import Agreement, ChangedRow, MostFrequent, Scores, Speed, Timing, TokenCounts
 from toolchain.runtimes.batched import Run, run, run_texts
 from toolchain.runtimes.distance import Logits
@@ -52,9 +52,10 @@ FindCut = Callable[[list[Text], Indices], NDArray[np.bool_]]
 def choose_budget(infer: Infer, encode: Encode, texts: list[Text], *, seed: int) -> int:
     """Return the budget of BUDGETS with which a sample of the texts runs fastest, after one warm-up pass of each."""
     sample = encode(_sample(texts, TRIAL_ROWS, seed=seed))
-    for budget in reversed(BUDGETS):  # the largest first, so that no memory arena grows later
-        run(infer, sample, max_slots=budget)
-    times = {budget: run(infer, sample, max_slots=budget).runtime_s for budget in BUDGETS}
+    warm_up = reversed(BUDGETS)  # the largest first, so that no memory arena grows later
+    times = {}
+    for budget in track([*warm_up, *BUDGETS], total=2 * len(BUDGETS), text="choosing a batch size"):
+        times[budget] = run(infer, sample, max_slots=budget).runtime_s  # that of the warm-up is replaced
     return min(times, key=times.__getitem__)
 
 
@@ -129,7 +130,7 @@ def _speed(
 
     for single in singles if warm_up_all else singles[:WARMUP_CALLS]:
         one(single)
-    latency = measure_latency(one, singles)
+    latency = measure_latency(one, track(singles, total=len(singles), text="timing rows"))
     return done, {
         "latency_ms": {**latency, "batch_size": 1},
         "throughput_per_s": len(texts) / wall_s,

@@ -3,6 +3,7 @@
 import statistics
 
 from toolchain.checkpoint.tokenize import Tokens
+from toolchain.progress import track
 from toolchain.runtimes.batched import DEFAULT_SLOTS, run
 from toolchain.tensors import Infer
 
@@ -16,7 +17,7 @@ def speed_up(baseline: Infer, candidate: Infer, tokens: Tokens, *, max_slots: in
     Both run the rows once before the timed passes.
     """
     times: tuple[list[float], list[float]] = [], []
-    for turn in range(ROUNDS + 1):
+    for turn in track(range(ROUNDS + 1), total=ROUNDS + 1, text="timing against FP32"):
         for infer, own in zip((baseline, candidate), times, strict=True):
             seconds = run(infer, tokens, max_slots=max_slots).runtime_s
             if turn:

@@ -19,9 +19,9 @@ from toolchain.engine.plan import check_plan, find_plan, is_plan, plan_backend, 
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
 from toolchain.files import sha256_json
 from toolchain.graph.halves import file_has_halves
-from toolchain.recipe import ATTENTIONS, Recipe
+from toolchain.recipe import Recipe
 from toolchain.recipe.options import RecipeValues, flag
-from toolchain.recipe.tables import BACKENDS, imported
+from toolchain.recipe.tables import ATTENTIONS, BACKENDS, imported
 from toolchain.records.result import ArtefactDigest
 from toolchain.runtimes.device import choose_device
 from toolchain.runtimes.remote import Server

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from toolchain.meters import nvml, rapl
 from toolchain.meters.nvml import Device, Unavailable
+from toolchain.progress import still
 from toolchain.records.energy import Method
 
 # `gpu_memory` is part of `gpu_board`: it is shown, and never added to a total.
@@ -60,7 +61,7 @@ class Inventory:
 
 @contextmanager
 def open_sources(device: str | None = None, *, powercap: Path = rapl.ROOT) -> Iterator[Inventory]:
-    """Yield the sources of this machine, and hold the NVML session open.
+    """Yield the sources of this machine, and hold the NVML session open. No thread draws progress meanwhile.
 
     Without an open session the driver may unload and reset its counter.
 
@@ -78,6 +79,7 @@ def open_sources(device: str | None = None, *, powercap: Path = rapl.ROOT) -> It
         for gpu in found.gpus:
             _add_gpu(found, gpu)
         _add_rapl(found, powercap)
+        stack.enter_context(still())
         yield found
 
 

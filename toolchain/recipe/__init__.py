@@ -6,54 +6,17 @@ means the same in every command.
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
-from toolchain.errors import UsageError
+from toolchain.errors import UsageError, meant
+from toolchain.recipe.checks import check_together
 from toolchain.recipe.options import check, joined, load_toml, option, toml_value
-from toolchain.recipe.tables import BACKENDS, METHODS, capturing, is_method, is_remote
+from toolchain.recipe.tables import ATTENTIONS, BACKENDS, HARDWARE, PRECISIONS, SCENARIOS
 
 DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-# Implementations of attention in PyTorch: see runtimes/attention.py.
-ATTENTIONS = ("eager", "sdpa", "flash", "flex", "packed")
-
-# TensorRT's hardware compatibility levels.
-HARDWARE = ("none", "same-compute-capability", "ampere-plus")
-# Options of a TensorRT engine. They change no graph.
-ENGINE = (
-    "calibrator",
-    "attention",
-    "batch_size",
-    "seq_len",
-    "buckets",
-    "workspace_mb",
-    "optimization_level",
-    "version_compatible",
-    "hardware_compatible",
-)
-
-# Options of the energy measurement.
-ENERGY = (
-    "energy",
-    "energy_window",
-    "energy_windows",
-    "energy_warmup",
-    "energy_batch_sizes",
-    "rate",
-    "require_energy",
-    "carbon_intensity",
-    "pue",
-)
-
-# Scenarios of MLPerf.
-SCENARIOS = ("single-stream", "offline", "server")
-
-# Options of a run under MLPerf's LoadGen.
-MLPERF = ("scenario", "min_duration", "target_qps", "target_latency_ms")
 
 
 class Reading(TypedDict, total=False):
@@ -87,7 +50,8 @@ class Recipe:
     data: str | None = option(
         None,
         "folder with train.* and validation.* (tsv, csv, json, jsonl, parquet, also the hub's "
-        "data/train-00000-of-00001), folder of save_to_disk, or one file with --split-column or --validation-share",
+        "data/train-00000-of-00001), folder of save_to_disk, or one file with --split-column or --validation-share "
+        "(default: as built; else GLUE from the hub)",
         metavar="PLACE",
     )
     split_column: str | None = option(None, "column of one file that has each row's split", metavar="C")
@@ -103,7 +67,11 @@ class Recipe:
     precision: str | None = option(
         None, "number type (default to build: fp16 with a GPU, int8 without; to evaluate: as built)", choices=PRECISIONS
     )
-    backend: str | None = option(None, "where to run", choices=BACKENDS.keys())
+    backend: str | None = option(
+        None,
+        "where to run (default to build: every one that this machine can; else ort, and to serve trt with a plan)",
+        choices=BACKENDS.keys(),
+    )
     url: str | None = option(
         None, "address of the server (triton, service): http://HOST:PORT[/v2/models/NAME]", metavar="URL"
     )
@@ -114,7 +82,9 @@ class Recipe:
         metavar="t4,l4,sm86",
     )
     device: str = option("auto", "auto, cpu or cuda[:N]", metavar="DEVICE")
-    file: str | None = option(None, "artefact of the bundle to run", metavar="NAME")
+    file: str | None = option(
+        None, "artefact of the bundle to run (default: the one for the backend and the device)", metavar="NAME"
+    )
     output: str | None = option(
         None,
         "the bundle (default engines/build/<model>-<task>-<precision>)",
@@ -132,16 +102,22 @@ class Recipe:
         None, "SmoothQuant's alpha, 0 to 1 (default none; auto tries several)", metavar="ALPHA"
     )
     keep: str | None = option(
-        None, "GEMMs to keep out of INT8: names or patterns such as '*.ffn.lin2'", metavar="A[,B]"
+        None,
+        "GEMMs to keep out of INT8: names or patterns such as '*.ffn.lin2' (default: none; with auto, those found)",
+        metavar="A[,B]",
     )
     residual: str | None = option(
         None, "type that residual additions read in INT8 for TensorRT (default float16)", choices=("float16", "int8")
     )
     views: str | None = option(
-        None, "graphs for other releases: rtx for TensorRT-RTX, trt8 for TensorRT 8.6", metavar="rtx,trt8"
+        None,
+        "graphs for other releases: rtx for TensorRT-RTX, trt8 for TensorRT 8.6 (default: those an engine needs)",
+        metavar="rtx,trt8",
     )
     calib_data: str | None = option(
-        None, "folder whose train.* has the calibration rows instead, or one file of them", metavar="PLACE"
+        None,
+        "folder whose train.* has the calibration rows, or one file of them (default: the data's)",
+        metavar="PLACE",
     )
     calibration: str | None = option(None, "calibration.json or TensorRT cache of an earlier run", metavar="FILE")
     max_length: int | None = option(
@@ -161,8 +137,12 @@ class Recipe:
         None, "rows per batch of an engine, or one number for all three (default 1,32,128)", metavar="MIN,OPT,MAX"
     )
     seq_len: str | None = option(None, "tokens per row of an engine (default 1,64,<max length>)", metavar="MIN,OPT,MAX")
-    buckets: str | None = option(None, "one optimisation profile for each length instead", metavar="16,32,64,128")
-    workspace_mb: int | None = option(None, "workspace memory that TensorRT may use", metavar="MB", least=1)
+    buckets: str | None = option(
+        None, "one optimisation profile for each length instead (default: one for all)", metavar="16,32,64,128"
+    )
+    workspace_mb: int | None = option(
+        None, "workspace memory that TensorRT may use (default: its own)", metavar="MB", least=1
+    )
     optimization_level: int | None = option(
         None, "TensorRT's builder optimisation level, 0 to 5 (its default is 3)", metavar="N", least=0
     )
@@ -174,12 +154,14 @@ class Recipe:
     halves: bool = option(False, "round float16 tensors to float16 on a CPU, as a GPU does (ort)")
     compile: bool = option(False, "compile the model with torch.compile (torch)")
     max_drop: float | None = option(
-        None, "gate: refuse a larger drop of the task's metric, in points (1/100)", metavar="POINTS"
+        None,
+        "gate: refuse a larger drop of the task's metric, in points, 1/100 (default: no gate; tune 0.5)",
+        metavar="POINTS",
     )
     confidence: float = option(0.95, "confidence of the gate's one-sided interval", metavar="SHARE")
     strict: bool = option(False, "fail a gate that cannot tell")
     budget: int = option(40, "number of graphs that a search may evaluate", metavar="N", least=2)
-    limit: int | None = option(None, "evaluate the first N rows only", metavar="N", least=1)
+    limit: int | None = option(None, "evaluate the first N rows only (default: all)", metavar="N", least=1)
     energy: bool = option(False, "measure energy too, under its own load")
     energy_window: float = option(30.0, "length of a measurement window, at least 5", metavar="S")
     energy_windows: int | None = option(None, "number of windows (default 5; compare 10)", metavar="N", least=1)
@@ -214,113 +196,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
-        if not 0 < self.atol < math.inf:
-            raise UsageError(f"--atol {self.atol}: not a number above 0. Give a tolerance such as 1e-4.")
-        self._check_calibration()
-        self._check_engine()
-        if self.max_drop is not None and not 0 <= self.max_drop < math.inf:
-            raise UsageError(f"--max-drop {self.max_drop}: not a number from 0. Give points such as 0.5.")
-        if not 0.5 < self.confidence < 1:
-            raise UsageError(f"--confidence {self.confidence}: not above 0.5 and below 1. Give a share such as 0.95.")
-        if self.strict and self.max_drop is None:
-            raise UsageError("--strict: there is no gate. Give --max-drop POINTS.")
-        self._check_energy()
-        self._check_scenario()
-        if self.attention in ATTENTIONS and self.backend not in (None, "torch"):
-            raise UsageError(
-                f"--attention {self.attention}: cannot be used with --backend {self.backend}. Choose --backend torch."
-            )
-        self._check_server()
-        self._check_columns()
-        self._check_halves()
-
-    def _check_columns(self) -> None:
-        if self.task == "custom" and not (self.text_column and self.label_column):
-            raise UsageError("--task custom: needs --text-column A[,B] and --label-column L. Name the columns.")
-        if self.validation_share is not None and not 0 < self.validation_share < 1:
-            raise UsageError(f"--validation-share {self.validation_share:g}: not between 0 and 1. Give 0.2 or so.")
-        if self.validation_share is not None and self.split_column:
-            raise UsageError("--validation-share: not with --split-column, which has each row's split. Leave one out.")
-
-    def _check_calibration(self) -> None:
-        if self.range_method != "auto" and not is_method(self.range_method):
-            known = ", ".join([*METHODS, "auto", "percentile-P with P above 50 and up to 100"])
-            raise UsageError(f"--calib-method {self.calib_method}: unknown. Choose one of {known}.")
-        if self.smooth is not None and not 0 <= self.smooth <= 1:
-            raise UsageError(f"--smooth {self.smooth}: not from 0 to 1. Give an alpha such as 0.5.")
-
-    def _check_engine(self) -> None:
-        if self.optimization_level is not None and self.optimization_level > 5:
-            raise UsageError(f"--optimization-level {self.optimization_level}: above 5. Give 0 to 5.")
-        if self.calibrator == "tensorrt" and self.attention != "plugin":
-            raise UsageError(
-                "--calibrator tensorrt: TensorRT ignores it where it fuses attention itself, and would "
-                "run in floating point. Add --attention plugin, or leave it out for ranges of our own."
-            )
-        if self.version_compatible and self.attention == "plugin":
-            raise UsageError(
-                "--version-compatible: not with --attention plugin: later TensorRT versions need not have its plugins. "
-                "Leave one of them out."
-            )
-        if self.gives_cache and self.calibrator != "tensorrt":
-            raise UsageError(
-                f"--calibration {self.calibration}: a TensorRT cache goes with --calibrator tensorrt and "
-                "--attention plugin. Add them, or give a calibration.json."
-            )
-        if self.compile and self.backend not in (None, "torch"):
-            raise UsageError(f"--compile: cannot be used with --backend {self.backend}. Choose --backend torch.")
-        if self.cuda_graphs and self.backend not in (None, *capturing()):
-            raise UsageError(
-                f"--cuda-graphs: cannot be used with --backend {self.backend}. Choose {', '.join(capturing())}."
-            )
-
-    def _check_server(self) -> None:
-        remote = is_remote(self.backend)
-        if remote and not self.url:
-            raise UsageError(f"--backend {self.backend}: needs a server. Give --url http://HOST:PORT.")
-        if not remote and (self.url or self.token_file):
-            raise UsageError("--url, --token-file: only with --backend triton or service. Add it, or leave them out.")
-        if remote and self.wants_energy:
-            raise UsageError(
-                f"--energy: cannot be used with --backend {self.backend}: joules are spent where the server runs. "
-                "Look at its /metrics, or run `toolchain power` there."
-            )
-
-    def _check_energy(self) -> None:
-        least = {"energy_window": 5, "energy_warmup": 0, "rate": 0, "carbon_intensity": 0, "pue": 1}
-        for name, low in least.items():
-            value, flag = getattr(self, name), f"--{name.replace('_', '-')}"
-            if value is not None and not (low <= value < math.inf and (value or name != "rate")):
-                raise UsageError(f"{flag} {value:g}: too small or not a number. Give {low} or more.")
-        _ = self.batch_sizes
-        if not self.wants_energy and (self.rate is not None or self.batch_sizes):
-            raise UsageError("--rate and --energy-batch-sizes: only with --energy. Add it, or leave them out.")
-        if self.rate is not None and self.batch_sizes:
-            raise UsageError("--rate: not with --energy-batch-sizes: requests at a fixed rate come one by one.")
-
-    def _check_halves(self) -> None:
-        if not self.halves:
-            return
-        if self.backend not in (None, "ort") or self.device not in ("auto", "cpu"):
-            raise UsageError(
-                "--halves: only with --backend ort on the CPU; a GPU computes float16 itself. Leave it out."
-            )
-        if self.wants_energy or self.scenario:
-            option = "--scenario" if self.scenario else "--energy"
-            raise UsageError(f"{option}: not with --halves, which emulates float16 on the CPU. Leave one of them out.")
-
-    def _check_scenario(self) -> None:
-        given = {name: getattr(self, name) for name in MLPERF[1:] if getattr(self, name) is not None}
-        users = {"min_duration": SCENARIOS, "target_qps": ("offline", "server"), "target_latency_ms": ("server",)}
-        for name, value in given.items():
-            flag = f"--{name.replace('_', '-')}"
-            if self.scenario not in users[name]:
-                raise UsageError(f"{flag} {value:g}: only with --scenario {' or '.join(users[name])}. Add it.")
-            least = 1 if name == "min_duration" else 0.001
-            if not least <= value < math.inf:
-                raise UsageError(f"{flag} {value:g}: too small or not a number. Give {least} or more.")
-        if self.scenario == "server" and self.target_qps is None:
-            raise UsageError("--scenario server: no rate. Give --target-qps R, below the rows/s that eval shows.")
+        check_together(self)
 
     @property
     def wants_energy(self) -> bool:
@@ -378,7 +254,8 @@ class Recipe:
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(values.keys() - known):
             where = file if file and not sets else "recipe"
-            raise UsageError(f"{where}: unknown key {unknown[0]!r}. Known: {', '.join(sorted(known))}.")
+            hint = meant(unknown[0], known)
+            raise UsageError(f"{where}: unknown key {unknown[0]!r}.{hint} Known: {', '.join(sorted(known))}.")
         try:
             cls(**values)
         except UsageError as error:

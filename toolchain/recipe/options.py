@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, get_args
 
-from toolchain.errors import InputError, UsageError
+from toolchain.errors import InputError, UsageError, meant
 
 # Keys of a recipe that were given, with their values. Each key has a type of its own, which `check` enforces.
 RecipeValues = dict[str, Any]
@@ -76,7 +76,8 @@ def check(field: "dataclasses.Field[Any]", value: Any) -> None:
     if type(value) is not kind:
         raise UsageError(f"{name} {value}: not {_A[kind]}. Give {_A[kind]}.")
     if meta["choices"] and value not in meta["choices"]:
-        raise UsageError(f"{name} {value}: unknown. Choose one of {', '.join(meta['choices'])}.")
+        hint = meant(value, meta["choices"])
+        raise UsageError(f"{name} {value}: unknown.{hint} Choose one of {', '.join(meta['choices'])}.")
     if meta["least"] is not None and value < meta["least"]:
         raise UsageError(f"{name} {value}: too small. Give {meta['least']} or more.")
     if meta["most"] is not None and value > meta["most"]:

@@ -1,4 +1,4 @@
-"""The tables that recipes and higher layers share: backends and range methods.
+"""The tables that recipes and higher layers share: backends, range methods, and the values of some options.
 
 Entries name functions of higher layers as `module:function`; such a function is imported when it is used, so that the
 command line can read the tables at once.
@@ -80,3 +80,15 @@ def is_method(name: str) -> bool:
     """Return whether a name is that of a range method: one of METHODS, or percentile-P with P above 50, up to 100."""
     found = PERCENTILE.fullmatch(name)
     return name in METHODS or (found is not None and 50 < float(found[1]) <= 100)
+
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+
+# Implementations of attention in PyTorch: see runtimes/attention.py.
+ATTENTIONS = ("eager", "sdpa", "flash", "flex", "packed")
+
+# TensorRT's hardware compatibility levels.
+HARDWARE = ("none", "same-compute-capability", "ampere-plus")
+
+# Scenarios of MLPerf.
+SCENARIOS = ("single-stream", "offline", "server")

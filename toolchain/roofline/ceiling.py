@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from toolchain.errors import MachineError, first_line
+from toolchain.progress import still
 from toolchain.roofline.kernel_speed import gemm_session
 from toolchain.roofline.work import Flop
 from toolchain.runtimes.device import cpu_threads
@@ -63,7 +64,8 @@ def measure(device: str, precisions: frozenset[str]) -> Ceiling:
     kind = device.partition(":")[0]
     try:
         actions = _on_cpu(precisions) if kind == "cpu" else _on_cuda(device, precisions)
-        best = best_of(actions)
+        with still():
+            best = best_of(actions)
     except (RuntimeError, AssertionError) as error:  # PyTorch raises these without a GPU, a kernel or memory
         why = first_line(error).rstrip(".")
         raise MachineError(f"--device {device}: cannot be measured: {why}. Run `toolchain doctor`.") from error

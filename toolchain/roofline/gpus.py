@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolchain.errors import UsageError
+from toolchain.errors import UsageError, meant
 from toolchain.recipe.options import load_toml
 from toolchain.roofline.ceiling import Ceiling
 
@@ -53,7 +53,7 @@ def find_gpu(name: str) -> Gpu:
     """
     known = load_gpus()
     if name.lower() not in known:
-        raise UsageError(f"--gpu {name}: unknown. Choose one of {', '.join(known)}.")
+        raise UsageError(f"--gpu {name}: unknown.{meant(name, known)} Choose one of {', '.join(known)}.")
     return known[name.lower()]
 
 

@@ -8,18 +8,25 @@ loads nothing before it is entered and frees everything when it is left. The dev
 a meter needs no knowledge of frameworks. A runtime that would run on another device than asked raises MachineError.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from toolchain.progress import still
 from toolchain.recipe.tables import BACKENDS, imported
 from toolchain.tensors import Infer
 
 
-def open_runtime(backend: str, model: Any, **choices: Any) -> AbstractContextManager[Infer]:
-    """Return the runtime of `backend` for `model`, with its keyword arguments (device, precision and others).
+@contextmanager
+def open_runtime(backend: str, model: Any, **choices: Any) -> Iterator[Infer]:
+    """Open the runtime of `backend` for `model`, with its keyword arguments (device, precision and others).
+
+    While it is open, no thread draws progress, because what it does may be timed.
 
     Raises:
         MachineError: this machine lacks the backend or the device.
     """
-    runtime: AbstractContextManager[Infer] = imported(BACKENDS[backend].opener)(model, **choices)
-    return runtime
+    with ExitStack() as opened:
+        infer: Infer = opened.enter_context(imported(BACKENDS[backend].opener)(model, **choices))
+        opened.enter_context(still())
+        yield infer

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from toolchain.errors import MachineError, UsageError, first_line
-from toolchain.recipe import ATTENTIONS
+from toolchain.recipe.tables import ATTENTIONS
 
 if TYPE_CHECKING:
     import torch

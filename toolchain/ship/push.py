@@ -16,6 +16,7 @@ from toolchain.bundle import MANIFEST, Bundle, digest_of, locked, open_bundle
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError, first_line
 from toolchain.evaluation.results import find_results
 from toolchain.files import replacing, write_json, write_text
+from toolchain.progress import still
 from toolchain.records.bundle import Manifest
 from toolchain.records.result import Result
 from toolchain.records.ship import PushRecord
@@ -182,7 +183,8 @@ def _upload(folder: Path, repository: str, *, public: bool, digest: str) -> str:
         address = api.create_repo(repository, private=not public, exist_ok=True)
         if not public and not api.model_info(repository).private:
             raise UsageError(f"{repository}: the repository is public. Give --public, or another name.")
-        commit = api.upload_folder(folder_path=folder, repo_id=repository, commit_message=f"Bundle {digest[:12]}")
+        with still():  # the hub's library draws bars of its own
+            commit = api.upload_folder(folder_path=folder, repo_id=repository, commit_message=f"Bundle {digest[:12]}")
     except LocalTokenNotFoundError:
         raise MachineError("push: no token of the hub is here. Log in: hf auth login, or set HF_TOKEN.") from None
     except (OfflineModeIsEnabled, OSError) as error:

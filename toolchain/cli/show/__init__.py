@@ -4,13 +4,22 @@ There is one module for each kind of record. Only the command line calls them; w
 """
 
 import re
+import textwrap
 
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+
+from toolchain.progress import still
 
 # Columns that a table may have where nobody's terminal breaks its lines, such as a file.
 WIDTH = 124
+
+# Cells that say nothing.
+NOTHING = ("", "-")
+
+# A line with a command, which must be copied as one line.
+COMMAND = re.compile(r"\btoolchain |^start: |^with ")
 
 # Stands below times that were measured while other processes used the processors.
 BUSY = "This machine was busy with other work: do not rely on these times. Measure again when it is idle."
@@ -19,33 +28,69 @@ BUSY = "This machine was busy with other work: do not rely on these times. Measu
 def put(*things: object, stderr: bool = False) -> None:
     """Print things; to stderr if stdout belongs to another command.
 
-    A table that is wider than the terminal is printed row by row, one cell a line.
+    A table that is wider than the terminal loses its empty columns, then the text in its cells is wrapped. If that is
+    not enough, it is printed row by row, one cell a line. Text is wrapped between words, except a command to copy.
     """
     console = Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
     terminal = console.width if console.is_terminal else WIDTH
-    console.width = max(console.width, WIDTH)
-    for thing in things:
-        wide = isinstance(thing, Table) and console.measure(thing).maximum > terminal
-        console.print(_blocks(thing) if isinstance(thing, Table) and wide else thing)
+    with still():
+        for thing in things:
+            console.width = max(terminal, WIDTH)
+            if isinstance(thing, Table) and console.measure(thing).maximum > terminal:
+                _drop_empty_columns(thing)
+                console.width = terminal
+                console.print(thing if _least_width(thing) <= terminal else _blocks(thing, terminal))
+            else:
+                console.print(_wrapped(thing, terminal) if isinstance(thing, str) and console.is_terminal else thing)
 
 
-def _blocks(table: Table) -> str:
+def _wrapped(text: str, width: int, *, hang: int = 2) -> str:
+    """Return a line of text wrapped between words; further lines are indented by its own indentation and `hang`."""
+    if COMMAND.search(text):
+        return text
+    indent = " " * (len(text) - len(text.lstrip()) + hang)
+    return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _drop_empty_columns(table: Table) -> None:
+    table.columns = [column for column in table.columns if any(cell not in NOTHING for cell in _texts(column)[1:])]
+
+
+def _least_width(table: Table) -> int:
+    """Return the fewest characters in which a table holds whole words, and whole cells where they must not wrap."""
+    _, right, _, left = table.padding
+    return sum(_least(column) + left + right for column in table.columns) + 2 * table.show_edge
+
+
+def _least(column: Column) -> int:
+    texts = _texts(column)
+    return max(len(part) for text in texts for part in (text.split("\n") if column.no_wrap else text.split() or [""]))
+
+
+def _texts(column: Column) -> list[str]:
+    return [str(column.header), *(str(cell) for cell in column.cells)]
+
+
+def _blocks(table: Table, width: int) -> str:
     """Return a table as text: a row begins with its first cell, and each other cell that says something is a line."""
-    columns = [[str(cell) for cell in column.cells] for column in table.columns]
-    headings = [str(column.header) for column in table.columns]
-    longest = max(map(len, headings), default=0)
+    headings, *rows = zip(*(_texts(column) for column in table.columns), strict=True)
+    headings = tuple(heading.replace("\n", " ") for heading in headings)
+    longest = max(map(len, headings))
     lines = [str(table.title)] if table.title else []
-    for first, *rest in zip(*columns, strict=True):
+    for first, *rest in rows:
         lines += ["", first]
         lines += [
-            f"  {name:{longest}}  {cell}" for name, cell in zip(headings[1:], rest, strict=True) if cell.strip("- ")
+            _wrapped(f"  {name:{longest}}  {cell}", width, hang=longest + 2)
+            for name, cell in zip(headings[1:], rest, strict=True)
+            if cell.strip() not in NOTHING
         ]
     return "\n".join(lines)
 
 
 def titled(title: str, *, narrow: bool = False) -> Table:
     """Return a table without columns; `narrow` reduces the padding, for tables with many columns."""
-    return Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0) if narrow else (0, 1))
+    padding = (0, 1, 0, 0) if narrow else (0, 1)
+    return Table(title=title, title_justify="left", box=SIMPLE, padding=padding, show_edge=not narrow)
 
 
 def folded(names: list[str]) -> list[str]:

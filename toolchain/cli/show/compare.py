@@ -3,6 +3,11 @@
 from toolchain.cli.show import put, titled
 from toolchain.records.comparison import ComparisonList, NamedComparison
 
+LEGEND = (
+    "from, to: the metric of the baseline and of the candidate; lost, gained: labels that became wrong and right; "
+    "p: probability of such a difference by chance"
+)
+
 
 def compared(record: ComparisonList) -> None:
     """Print each drop with its bounds and verdict, and the smallest drop that the rows can show."""
@@ -10,12 +15,12 @@ def compared(record: ComparisonList) -> None:
     first = comparisons[0]
     title = f"{first['task']} {first['split']}, {first['n']} rows: {first['metric']} against {first['baseline_name']}"
     table = titled(title, narrow=True)
-    bounds = f"drop, points [{100 * first['confidence']:g} % each side]"
+    bounds = f"drop, points\n[{100 * first['confidence']:g} % each side]"
     for heading in ("candidate", "from", "to", bounds, "lost", "gained", "p", "verdict"):
         table.add_column(heading, justify="left" if heading in ("candidate", "verdict") else "right", no_wrap=True)
     for one in comparisons:
         table.add_row(*_cells(one))
-    put(table, *dict.fromkeys(line for one in comparisons for line in _detectable(one)))
+    put(table, LEGEND, *dict.fromkeys(line for one in comparisons for line in _detectable(one)))
 
 
 def _cells(one: NamedComparison) -> list[str]:

@@ -25,7 +25,12 @@ def estimated(found: EstimatedBounds) -> None:
             "-" if least is None else f"{least:.3f}",
             f"{one['mj_per_row_at_most_at_this_speed']:.3f}",
         )
-    put(table, _which(found), *_reading(gpu["tdp_w"], floor=found["at_least_reason"] is None))
+    put(
+        table,
+        "GEMMs, memory: time, µs, that the operations of the GEMMs and the memory traffic take at the GPU's peak",
+        _which(found),
+        *_reading(gpu["tdp_w"], floor=found["at_least_reason"] is None),
+    )
     put(f"source: {gpu['source']}")
 
 

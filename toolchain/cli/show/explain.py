@@ -112,7 +112,7 @@ def _float16(tensors: list[HalfTensor]) -> list[Table]:
 
 def _ranking(title: str, what: str, *numbers: str) -> Table:
     table = titled(title)
-    table.add_column(what)
+    table.add_column(what, no_wrap=True)
     for heading in numbers:
         table.add_column(heading, justify="right")
     return table

@@ -35,6 +35,7 @@ def explained_target(record: ExplainedTarget) -> None:
     put(table, *(_kernels(one) for one in record["graphs"]))
     for one in record["graphs"]:
         put(*(f"{one['precision']}, not as the graph asks: {line}" for line in folded(one["not_as_asked"])))
+    put("MB: memory traffic; GOP: operations, 10^9; µs: the least time at the GPU's peak")
     put("by: what bounds the time, GEMMs (compute) or memory traffic (memory)", record["answer"])
 
 

@@ -21,6 +21,8 @@ WHY = {
     NO_BLOCK: "both were measured in none of the blocks",
 }
 
+LEGEND = "ratio: energy a row to that of the baseline; MDD: minimum difference that these blocks can detect"
+
 
 def compared_energy(record: SavedEnergyComparison) -> None:
     """Print contenders side by side, one line a comparison, notes, missing components, and next steps."""
@@ -31,7 +33,7 @@ def compared_energy(record: SavedEnergyComparison) -> None:
     table.add_row(*_figures(baseline), "-", "-", "baseline")
     for one, found in zip(candidates, record["comparisons"], strict=True):
         table.add_row(*_figures(one), _ratio(found), _percent(found["mdd_percent"]), found["verdict"])
-    put(table, *_reading(record), *(f"note: {flag}" for flag in record["flags"]), *_missing(record))
+    put(table, LEGEND, *_reading(record), *(f"note: {flag}" for flag in record["flags"]), *_missing(record))
     put(*(f"next: {line}" for line in _next(record)), f"written to {record['file']}")
 
 

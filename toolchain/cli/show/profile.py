@@ -9,6 +9,8 @@ from toolchain.records.profile import GroupEnergy, GroupTime, NsysRecord, Profil
 # Length of a bar for the share 1, characters.
 BAR = 16
 
+LEGEND = "group: nodes of one part of the model in all layers; share: of the time of a call"
+
 
 def profiled(record: ProfileResult) -> None:
     """Print the groups of one batch, the overhead of the profiler, and what to do next."""
@@ -23,7 +25,7 @@ def profiled(record: ProfileResult) -> None:
     for name, one_energy in (("remainder", record["remainder"]), ("whole", record["whole"])):
         if one_energy["energy_j"] is not None:
             table.add_row(name, "", "", "", *_energy(one_energy))
-    put(table, *_notes(record), *_next(record))
+    put(table, LEGEND, *_notes(record), *_next(record))
 
 
 def from_nsys(record: NsysRecord) -> None:

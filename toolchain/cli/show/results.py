@@ -9,11 +9,17 @@ from toolchain.records.demo import DemoRecord
 from toolchain.records.result import Result
 from toolchain.report.table import headings, rows, title
 
+LEGEND = (
+    "agree: share of rows with the label of FP32; diff: largest difference of a logit; p50, p99: of the latency of one "
+    "row; util: share of the GEMM throughput of this device that real tokens use, %; MB: peak memory of the process"
+)
+
 
 def result(one: Result) -> None:
     """Print one result and its file."""
     put(
         _table([one]),
+        LEGEND,
         *_busy([one]),
         *text.describe(one["energy"]),
         *(mlperf.describe(scenario) if (scenario := one.get("mlperf")) else []),
@@ -25,6 +31,7 @@ def demo(record: DemoRecord) -> None:
     """Print the results of the demo, its files and the next command."""
     put(
         _table(record["results"]),
+        LEGEND,
         *_busy(record["results"]),
         f"bundle: {record['build']['bundle']}   report: {record['report']}   page: {record['page']}",
         "next: toolchain build -m YOUR_CHECKPOINT --task sst2 --data DIR --precision int8",
@@ -38,7 +45,7 @@ def _busy(results: list[Result]) -> list[str]:
 def _table(results: list[Result]) -> Table:
     table = titled(title(results[0]), narrow=True)
     for index, heading in enumerate(headings(results)):
-        table.add_column(heading, justify="right" if index > 2 else "left", no_wrap=True)
+        table.add_column(heading.replace(" ms", "\nms"), justify="right" if index > 2 else "left", no_wrap=True)
     for cells in rows(results):
         table.add_row(*cells)
     return table

@@ -1,0 +1,48 @@
+"""`toolchain completion`: the script with which a shell completes commands, options and their values."""
+
+import argparse
+from collections.abc import Iterator
+
+from toolchain.errors import UsageError
+from toolchain.progress import still
+
+# The shells that shtab writes scripts for.
+SHELLS = ("bash", "zsh", "fish", "tcsh")
+
+# Metavars of arguments that are paths.
+PATHS = {"FILE", "DIR", "PATH", "PLACE", "NAME_OR_TOML", "ID_OR_DIR"}
+PATHS |= {"RECIPE", "BUNDLE", "RESULT", "RECIPE|BUNDLE", "BUNDLE|FILE", "RESULT|BUNDLE", "CHECKPOINT|RECIPE|BUNDLE"}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the shell."""
+    parser.add_argument("shell", choices=SHELLS, help="the shell that reads the script")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the script.
+
+    Raises:
+        UsageError: JSON is asked for.
+    """
+    import shtab
+
+    from toolchain.cli import parser
+
+    if args.json:
+        raise UsageError("--json: the script is not JSON. Leave it out.")
+    made = parser()
+    for action in _actions(made):
+        if action.metavar in PATHS:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]  # the attribute that shtab reads
+    with still():
+        print(shtab.complete(made, shell=args.shell))
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Yield the arguments of a parser and of its commands."""
+    for action in parser._actions:
+        yield action
+        if isinstance(action, argparse._SubParsersAction):
+            for its in action.choices.values():
+                yield from _actions(its)

@@ -1,0 +1,58 @@
+"""Groups of a recipe's keys: those that several commands share, and those that stand together on a help page."""
+
+MODEL_AND_TASK = (
+    "model",
+    "task",
+    "data",
+    "text_column",
+    "label_column",
+    "split_column",
+    "validation_share",
+    "text_join",
+)
+CALIBRATION = ("calib_samples", "calib_method", "smooth", "calib_data", "calibration")
+GATE = ("max_drop", "confidence", "strict")
+
+# Options of a TensorRT engine. They change no graph.
+ENGINE = (
+    "calibrator",
+    "attention",
+    "batch_size",
+    "seq_len",
+    "buckets",
+    "workspace_mb",
+    "optimization_level",
+    "version_compatible",
+    "hardware_compatible",
+)
+
+# Options of the energy measurement.
+ENERGY = (
+    "energy",
+    "energy_window",
+    "energy_windows",
+    "energy_warmup",
+    "energy_batch_sizes",
+    "rate",
+    "require_energy",
+    "carbon_intensity",
+    "pue",
+)
+
+# Options of a run under MLPerf's LoadGen.
+MLPERF = ("scenario", "min_duration", "target_qps", "target_latency_ms")
+
+# What a bundle or a checkpoint from elsewhere is trusted with.
+TRUST = ("trust", "allow_pickle", "trust_remote_code", "ignore_unused")
+
+# Title of a group on a help page -> its keys; the others stand under "options".
+TITLES = {
+    "model and data": (*MODEL_AND_TASK, "split", "limit", "max_length"),
+    "precision and quantization": ("precision", *CALIBRATION, "keep", "residual"),
+    "where it runs": ("backend", "device", "file", "url", "token_file", "cuda_graphs", "compile"),
+    "TensorRT engine": (*ENGINE, "target", "views"),
+    "gate": GATE,
+    "energy": ENERGY,
+    "MLPerf": MLPERF,
+    "trust": TRUST,
+}
