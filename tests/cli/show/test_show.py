@@ -1,5 +1,7 @@
 """Tables hold at 80 columns: what is wider is printed row by row."""
 
+import re
+
 import pytest
 
 from toolchain.cli.show import put, titled
@@ -23,6 +25,44 @@ def test_a_table_wider_than_the_terminal_is_printed_row_by_row(monkeypatch, caps
     assert max(map(len, lines)) <= (80 if blocks else 124)
     assert ("  heading 1  cell 1 of a row" in lines) == blocks
     assert ("first" in lines) == blocks
+
+
+def shown(monkeypatch, capsys, *things):
+    """Return the lines of things on a terminal of 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    put(*things)
+    return [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_wide_table_loses_empty_columns_and_gaps_before_it_loses_its_rows(monkeypatch, capsys):
+    made = titled("T")
+    for width in (20, 20, 20, 15, 30):
+        made.add_column("h" * width, no_wrap=True)
+    made.add_row("a" * 20, "b" * 20, "c" * 20, "d" * 15, "-")
+    lines = shown(monkeypatch, capsys, made)
+    assert f"{'a' * 20} {'b' * 20} {'c' * 20} {'d' * 15}" in lines
+    assert max(map(len, lines)) <= 80
+
+
+def test_text_in_a_wide_table_is_wrapped(monkeypatch, capsys):
+    made = titled("T")
+    made.add_column("name", no_wrap=True)
+    made.add_column("note")
+    made.add_row("n" * 40, "some words " * 12)
+    lines = shown(monkeypatch, capsys, made)
+    assert max(map(len, lines)) <= 80
+    assert sum("some words" in line for line in lines) > 3
+    assert not any("…" in line for line in lines)
+
+
+def test_text_is_wrapped_between_words_and_a_command_is_not(monkeypatch, capsys):
+    command = "next: toolchain build --precision int8 " + "--option value " * 6
+    lines = shown(monkeypatch, capsys, "  " + "word " * 30, command)
+    assert lines[-1] == command.rstrip()
+    assert [line[:8] for line in lines[:2]] == ["  word w", "    word"]
+    assert max(map(len, lines[:-1])) <= 80
 
 
 def test_a_file_gets_the_whole_table(monkeypatch, capsys):

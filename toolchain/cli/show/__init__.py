@@ -28,8 +28,9 @@ BUSY = "This machine was busy with other work: do not rely on these times. Measu
 def put(*things: object, stderr: bool = False) -> None:
     """Print things; to stderr if stdout belongs to another command.
 
-    A table that is wider than the terminal loses its empty columns, then the text in its cells is wrapped. If that is
-    not enough, it is printed row by row, one cell a line. Text is wrapped between words, except a command to copy.
+    A table that is wider than the terminal loses its empty columns and wide gaps, and the text in its cells is wrapped.
+    If that is not enough, it is printed row by row, one cell a line. Text is wrapped between words; a command to copy
+    is not wrapped.
     """
     console = Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
     terminal = console.width if console.is_terminal else WIDTH
@@ -38,6 +39,8 @@ def put(*things: object, stderr: bool = False) -> None:
             console.width = max(terminal, WIDTH)
             if isinstance(thing, Table) and console.measure(thing).maximum > terminal:
                 _drop_empty_columns(thing)
+                if _least_width(thing) > terminal:
+                    thing.padding, thing.show_edge = 0, False  # one space between the columns
                 console.width = terminal
                 console.print(thing if _least_width(thing) <= terminal else _blocks(thing, terminal))
             else:
@@ -59,7 +62,8 @@ def _drop_empty_columns(table: Table) -> None:
 def _least_width(table: Table) -> int:
     """Return the fewest characters in which a table holds whole words, and whole cells where they must not wrap."""
     _, right, _, left = table.padding
-    return sum(_least(column) + left + right for column in table.columns) + 2 * table.show_edge
+    between = len(table.columns) - 1 + 2 * table.show_edge
+    return sum(_least(column) + left + right for column in table.columns) + between
 
 
 def _least(column: Column) -> int:
