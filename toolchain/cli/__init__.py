@@ -8,7 +8,6 @@ from typing import Any
 from toolchain import __version__
 from toolchain.cli.commands import COMMANDS
 from toolchain.cli.examples import EXAMPLES
-from toolchain.cli.options import group
 from toolchain.cli.output import log, set_up_logging
 from toolchain.errors import INTERRUPTED, MachineError, ToolchainError, meant, why_not_imported
 from toolchain.progress import running
@@ -129,6 +128,8 @@ def parser(typed: str | None = None) -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         its = commands.add_parser(name, help=command.text, description=f"{command.text[0].upper()}{command.text[1:]}.")
         if typed in (None, name):
+            from toolchain.cli.options import group  # it imports the table of options, which --help does not need
+
             its.epilog = "\n  ".join(["examples:", *EXAMPLES[name]])
             its.formatter_class = argparse.RawDescriptionHelpFormatter
             command.load_arguments()(its)
