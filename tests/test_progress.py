@@ -5,8 +5,6 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
 from toolchain import progress
 from toolchain.progress import _now_and_then, bar, running, still, track
 from toolchain.runtimes import open_runtime
@@ -52,9 +50,8 @@ def test_a_bar_shows_speed_and_starts_no_thread(monkeypatch):
     assert re.search(r"\d rows/s", sys.stderr.getvalue())
 
 
-@pytest.fixture
-def watched(monkeypatch):
-    """A terminal on stderr, on which the line of `running` appears at once. `shows(text)` waits until it has text."""
+def watch(monkeypatch):
+    """Make stderr a terminal, on which the line of `running` appears at once; return the event that it has appeared."""
     shown = threading.Event()
 
     class Watched(Terminal):
@@ -64,7 +61,7 @@ def watched(monkeypatch):
                 shown.set()
             return written
 
-    monkeypatch.setattr("sys.stderr", Watched())
+    monkeypatch.setattr("sys.stderr", Watched())  # not in a fixture: pytest sets stderr again before the test
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(progress, "DELAY_S", 0.0)
     logging.getLogger("toolchain").setLevel(logging.INFO)
@@ -75,16 +72,18 @@ def drawing():
     return [thread for thread in threading.enumerate() if thread.name == "progress"]
 
 
-def test_work_without_a_bar_shows_its_time(capsys, watched):
+def test_work_without_a_bar_shows_its_time(capsys, monkeypatch):
+    shown = watch(monkeypatch)
     with running("exporting"):
-        assert watched.wait(60)
+        assert shown.wait(60)
         sys.stdout.write("the result\n")
     assert re.search(r"exporting, \d+ s", sys.stderr.getvalue())
     assert capsys.readouterr().out == "the result\n"
     assert not drawing()
 
 
-def test_no_thread_draws_while_something_is_timed(watched):
+def test_no_thread_draws_while_something_is_timed(monkeypatch):
+    watch(monkeypatch)
     with running("exporting"):
         with still(), still():
             assert not drawing()
@@ -99,12 +98,14 @@ def test_no_thread_draws_while_something_is_timed(watched):
         assert drawing()
 
 
-def test_no_thread_draws_while_a_runtime_is_open(watched, exported):
+def test_no_thread_draws_while_a_runtime_is_open(monkeypatch, exported):
+    watch(monkeypatch)
     with running("exporting"), open_runtime("ort", exported["distilbert"], device="cpu"):
         assert not drawing()
 
 
-def test_no_time_is_shown_with_quiet_or_in_a_log(watched, monkeypatch):
+def test_no_time_is_shown_with_quiet_or_in_a_log(monkeypatch):
+    watch(monkeypatch)
     logging.getLogger("toolchain").setLevel(logging.WARNING)
     with running("exporting"):
         assert not drawing()

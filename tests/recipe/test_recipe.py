@@ -65,7 +65,9 @@ def test_set_without_equals_is_refused() -> None:
 
 def test_unknown_key_names_the_file_and_what_is_known(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text("precison = 'int8'")
-    with pytest.raises(UsageError, match=r"r\.toml: unknown key 'precison'\. Known: .*precision"):
+    with pytest.raises(
+        UsageError, match=r"r\.toml: unknown key 'precison'\. Did you mean precision\? Known: .*precision"
+    ):
         Recipe.values({}, file=tmp_path / "r.toml")
 
 
