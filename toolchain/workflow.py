@@ -128,6 +128,7 @@ def _measure(
     resolved, seed = target.resolved, target.resolved.recipe.seed
     with open_session(resolved.recipe, target.device, log=tell) as session:
         tell(f"opening {target.backend} on {target.device}")
+        target.load_tokenizer()
         with open_runtime(target.backend, target.model, **target.choices) as infer:
             logits, speed = evaluation.measure(
                 infer,

@@ -138,6 +138,7 @@ class Classifier:
 
     def _open(self) -> Infer:
         target = self.target
+        target.load_tokenizer()
         return self._runtime.enter_context(open_runtime(target.backend, target.model, **target.choices))
 
     def _run(self, rows: Iterable[Row], advance: Advance) -> tuple[Logits, NDArray[np.bool_]]:
