@@ -128,7 +128,8 @@ def _measure(
     resolved, seed = target.resolved, target.resolved.recipe.seed
     with open_session(resolved.recipe, target.device, log=tell) as session:
         tell(f"opening {target.backend} on {target.device}")
-        target.load_tokenizer()
+        if not target.remote:  # it takes seconds, so not while the runtime is open and may be timed
+            _ = target.resolved.tokenizer
         with open_runtime(target.backend, target.model, **target.choices) as infer:
             logits, speed = evaluation.measure(
                 infer,

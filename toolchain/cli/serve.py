@@ -139,6 +139,11 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="seconds for which requests are still answered after SIGTERM (default 5)",
     )
+    _add_access(parser)
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    """Add what clients and the bundle are trusted with."""
     add = group(parser, "trust").add_argument
     add("--token-file", metavar="FILE", help="require the token in FILE from clients: Authorization: Bearer TOKEN")
     add("--tls-cert", metavar="FILE", help="serve with TLS; FILE is the certificate chain, PEM")

@@ -138,7 +138,8 @@ class Classifier:
 
     def _open(self) -> Infer:
         target = self.target
-        target.load_tokenizer()
+        if not target.remote:  # it takes seconds, so not while the runtime is open and may be timed
+            _ = target.resolved.tokenizer
         return self._runtime.enter_context(open_runtime(target.backend, target.model, **target.choices))
 
     def _run(self, rows: Iterable[Row], advance: Advance) -> tuple[Logits, NDArray[np.bool_]]:

@@ -86,11 +86,6 @@ class Target:
         }
         return {"device": self.device, "precision": self.precision} | {key: one for key, one in given.items() if one}
 
-    def load_tokenizer(self) -> None:
-        """Load the tokenizer, which takes seconds, before the runtime is open and time may be measured."""
-        if not self.remote:
-            _ = self.resolved.tokenizer
-
     @property
     def folder(self) -> Path:
         """The folder of its results."""
