@@ -206,6 +206,24 @@ def shared() -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
+def real_export(shared: Callable[[str], Path], once: Once) -> Callable[[str], Path]:
+    """Return a function from a task to a bundle of its real checkpoint that has the export alone; read only."""
+    from toolchain.bundle.build import build
+    from toolchain.recipe import Recipe
+
+    def find(task: str) -> Path:
+        values = {"model": str(shared(f"models/distilbert-l6-h384-{task}")), "data": str(shared(f"glue/{task}"))}
+
+        def fill(folder: Path) -> None:
+            recipe = Recipe.make({**values, "task": task, "precision": "fp32", "output": str(folder)})
+            build(recipe, steps=("export",), engine=False)
+
+        return once(f"export-{task}", fill)
+
+    return find
+
+
+@pytest.fixture(scope="session")
 def checkpoints(tiny_distilbert: Path, tiny_bert: Path, tiny_roberta: Path) -> dict[str, Path]:
     """Architecture -> checkpoint."""
     return {"distilbert": tiny_distilbert, "bert": tiny_bert, "roberta": tiny_roberta}

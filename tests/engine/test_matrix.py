@@ -21,12 +21,14 @@ LIMITS = {"fp16": (1200, 6500), "int8": (1140, 4500), "residual": (1060, 4250)}
 
 
 @pytest.fixture(scope="module")
-def float_graphs(once, demo_bundle):
+def float_graphs(once, demo_bundle, real_export):
     """Return the FP32 graph of a case, which is exported once."""
 
     def find(case):
         if case.checkpoint == "demo":
             return demo_bundle / "model.onnx"
+        if case.checkpoint:
+            return real_export(case.checkpoint.rpartition("-")[2]) / "model.onnx"
         return once(f"matrix-{case.name}", case.export) / f"{case.name}.onnx"
 
     return find

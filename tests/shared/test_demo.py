@@ -9,4 +9,4 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_every_row_is_finite_and_decided_alike_in_real_halves(made, precision):
-    check_halves(made, "demo", precision)
+    check_halves(made("demo", precision=precision), precision)

@@ -2,13 +2,14 @@
 
 import pytest
 
-from tests.shared.checks import FP32, check_chosen, check_halves, measure
+from tests.shared.checks import FP32, agreement, check_chosen, check_halves, metric, predictions
+from toolchain.workflow import evaluate
 
 pytestmark = pytest.mark.shared
 
 
 def test_sst2_in_int8_keeps_its_accuracy(made):
-    result = measure(made("sst2", precision="int8"), backend="ort")
+    result = evaluate({"backend": "ort"}, bundle=made("sst2", precision="int8"), tell=lambda line: None)
     assert result["n"] == 872
     assert result["metrics"]["accuracy"] >= 0.870
     assert result["agreement"]["label_agreement"] >= 0.95
@@ -16,20 +17,19 @@ def test_sst2_in_int8_keeps_its_accuracy(made):
 
 @pytest.mark.slow
 def test_sst2_int8_for_tensorrt_keeps_it_too(made):
-    result = measure(made("sst2", precision="int8"), backend="ort", file="model.int8.onnx")
-    assert result["metrics"]["accuracy"] >= 0.870
+    assert metric(predictions(made("sst2", precision="int8"), file="model.int8.onnx"), "sst2") >= 0.870
 
 
 @pytest.mark.slow
 def test_a_float16_checkpoint_runs_in_float32_on_torch(made):
-    result = measure(made("sst2", precision="int8"), backend="torch")
-    assert result["metrics"]["accuracy"] == pytest.approx(FP32["sst2"], abs=5e-5)
+    found = predictions(made("sst2", precision="int8"), backend="torch")
+    assert metric(found, "sst2") == pytest.approx(FP32["sst2"], abs=5e-5)
 
 
 @pytest.mark.slow
 def test_sst2_in_fp16_agrees(made):
-    result = measure(made("sst2", precision="fp16"), backend="ort")
-    assert result["agreement"]["label_agreement"] >= 0.999
+    reference = predictions(made("sst2", precision="int8"), backend="torch")
+    assert agreement(predictions(made("sst2", precision="fp16"), file="model.fp16.onnx"), reference) >= 0.999
 
 
 @pytest.mark.slow
@@ -74,9 +74,10 @@ def test_onnx_runtimes_own_int8_is_explained(made, shared, tmp_path):
 
 @pytest.mark.slow
 def test_every_row_is_finite_and_decided_alike_in_real_halves(made):
-    check_halves(made, "sst2", "fp16")
+    check_halves(made("sst2", precision="fp16"), "fp16")
 
 
 @pytest.mark.slow
 def test_int8_as_a_gated_build_chooses_it_decides_alike_in_real_halves(made):
-    check_halves(made, "sst2", "int8", calib_method="auto", max_drop=0.5)  # by entropy alone it does not: docs/log.md
+    bundle = made("sst2", precision="int8", calib_method="auto", max_drop=0.5)  # entropy alone does not: docs/log.md
+    check_halves(bundle, "int8")

@@ -56,7 +56,7 @@ def measure_range(model: ir.Model, tokens: Tokens) -> HalfRange:
     typed = {str(value.name) for value in to_float(probe)}
     tensors = report_largest(probe)
     gemms = report_sums(probe)
-    session = open_session(graph.serialised(probe))
+    session = open_session(graph.message(probe))
     names = [*tensors, *gemms]
     found = np.zeros(len(names))
     for rows in batches(tokens, max_slots=MAX_SLOTS):
