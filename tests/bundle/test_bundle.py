@@ -356,12 +356,12 @@ def child(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("kills", [8, pytest.param(50, marks=pytest.mark.stress)])
 def test_a_kill_at_any_moment_leaves_one_whole_version(tmp_path: Path, child: list[str], kills: int) -> None:
-    target, generator, seen = tmp_path / "bundle", random.Random(0), []
+    target, generator, seen, longest_s = tmp_path / "bundle", random.Random(0), [], 0.1
     for _ in range(kills):
         with subprocess.Popen([*child, REWRITE, str(target)], stdout=-1) as process:
             assert process.stdout
             process.stdout.readline()
-            time.sleep(generator.uniform(0, 0.1))  # the instant to kill at, not a wait for something
+            time.sleep(generator.uniform(0, longest_s))  # the instant to kill at, not a wait for something
             process.kill()
         assert process.returncode == -signal.SIGKILL
         if target.exists() or seen:  # the first may die before it wrote one
@@ -369,6 +369,8 @@ def test_a_kill_at_any_moment_leaves_one_whole_version(tmp_path: Path, child: li
             seen.append(opened.manifest["version"])
             texts = [opened.file(f"{number}.txt").read_text() for number in range(20)]
             assert texts == [seen[-1] * (number + 1) for number in range(20)]
+        if len(set(seen)) < 2:  # a busy machine writes slowly
+            longest_s *= 1.2
     assert set(seen) == {"A", "B"} or kills < 50
 
 

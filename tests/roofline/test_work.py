@@ -105,12 +105,8 @@ def test_retyped_keeps_operations_and_numbers():
 
 
 @pytest.mark.slow
-def test_the_shared_model_takes_21_megaflop_a_token(shared, tmp_path):
-    from toolchain.checkpoint.export import export
-    from toolchain.checkpoint.model import find_model
-
-    export(find_model(str(shared("models/distilbert-l6-h384-sst2"))), tmp_path / "m.onnx")
-    _, token, pair = count(graph.load(tmp_path / "m.onnx")).flop["fp32"]
+def test_the_shared_model_takes_21_megaflop_a_token(real_export):
+    _, token, pair = count(graph.load(real_export("sst2") / "model.onnx")).flop["fp32"]
     assert token == pytest.approx(21.2e6, rel=0.01)
     assert pair == 4 * 6 * 384
 
