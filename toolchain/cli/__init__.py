@@ -16,7 +16,7 @@ from toolchain.progress import running
 EVERYWHERE = ("--json", "-v", "-vv", "--verbose", "-q", "--quiet")
 
 # New objects between two searches for reference cycles; Python's default is 700. The libraries and the exporter make
-# millions of objects that stay: with the default, a fifth of a build's CPU time goes into these searches. A service,
+# millions of objects that stay: with the default, a tenth of a build's CPU time goes into these searches. A service,
 # which runs for long, keeps the default.
 CYCLE_THRESHOLD = 100_000
 
