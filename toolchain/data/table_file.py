@@ -235,7 +235,7 @@ def convert(file: Path | None = None) -> str:
     """Return how to convert a file, or a stream, to UTF-8. Only a byte order mark says what its encoding is."""
     if file and _begins(file, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return f"It is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {file.name} > NEW{file.suffix}"
-    return "Convert it: iconv -f ENCODING -t UTF-8 OLD > NEW, with WINDOWS-1252 for files of western Europe"
+    return "Convert it: iconv -f ENCODING -t UTF-8 OLD > NEW, with WINDOWS-1252 for files of western Europe."
 
 
 def _begins(file: Path, *starts: bytes) -> bool:
