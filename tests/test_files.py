@@ -1,7 +1,9 @@
 import hashlib
 import json
 import os
+import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolchain import files
+from toolchain.errors import InputError
 
 
 @pytest.fixture(params=["renameat2", "fall-back"])
@@ -52,6 +55,44 @@ def test_a_file_that_is_being_written_replaces_the_old_one_at_the_end_or_not_at_
         file.write(b"new")
         assert (tmp_path / "file").read_text() == "old"
     assert (names(tmp_path), (tmp_path / "file").read_text()) == (["file"], "new")
+
+
+def test_a_file_that_is_being_written_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("kept")
+    (tmp_path / f".new.{os.getpid()}").symlink_to(tmp_path / "victim")
+    files.write_text(tmp_path / "new", "text")
+    assert ((tmp_path / "victim").read_text(), (tmp_path / "new").read_text()) == ("kept", "text")
+
+
+@pytest.mark.parametrize("place", ["/dev/zero", "fifo", "folder", "socket"])
+def test_only_regular_files_are_read(tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    Path("folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket")
+        for read in (files.open_file, lambda path: files.read_json(path, what="it", advice="Fix it.")):
+            with pytest.raises(InputError, match=r"not a regular file\. Put"):
+                read(Path(place))
+
+
+def test_a_link_is_followed_only_if_that_is_allowed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to("file")
+    with files.open_file(tmp_path / "link") as opened:
+        assert opened.read() == b"x"
+    with pytest.raises(InputError, match=r"link: a link\. Put the file itself there\."):
+        files.open_file(tmp_path / "link", follow=False)
+
+
+def test_a_private_folder_has_the_files_and_is_nobody_elses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for broken in (False, True):
+        if broken:
+            monkeypatch.setattr(tempfile, "gettempdir", lambda: (_ for _ in ()).throw(FileNotFoundError("none")))
+        with files.private_folder({"a": b"1", "b": b""}) as folder:
+            assert {file.name: file.read_bytes() for file in folder.iterdir()} == {"a": b"1", "b": b""}
+            assert folder.stat().st_mode & 0o077 == 0
+        assert not folder.exists()
 
 
 def test_a_device_is_written_and_stays_a_device() -> None:

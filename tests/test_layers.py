@@ -11,7 +11,7 @@ import toolchain
 
 # From the bottom to the top: each line may import from the lines above it only.
 LAYERS = (
-    ("errors", "records", "progress"),
+    ("errors", "plain", "records", "progress"),
     ("files", "tensors"),
     ("recipe", "graph", "meters"),
     ("engine", "data"),

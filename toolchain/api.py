@@ -262,7 +262,7 @@ def load(
     from toolchain.evaluation.target import find_target
 
     values = _given(backend=backend, device=device, precision=precision, trust=trust, **options)
-    return Classifier(find_target(values, Path(bundle) if bundle else None))
+    return Classifier(find_target(values, Path(bundle) if bundle else None, runs=True))
 
 
 def _given(**values: Option) -> RecipeValues:

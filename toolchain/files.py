@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,10 +20,90 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
+# Where a private folder can be made if no folder for temporary files can be written.
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # the folder in it is private
+
+
+def open_file(path: Path, *, follow: bool = True) -> BinaryIO:
+    """Open a regular file to read its bytes.
+
+    A FIFO is not waited for, and a device is not read. With `follow=False`, `path` itself must not be a link.
+
+    Raises:
+        InputError: it is not a regular file.
+        OSError: it cannot be opened.
+    """
+    # O_NONBLOCK: a FIFO opens at once. A regular file ignores it.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENXIO):  # a link that is not followed, and a socket
+            raise
+        kind = "a link" if path.is_symlink() else "not a regular file"
+        raise InputError(f"{path}: {kind}. Put the file itself there.") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(f"{path}: not a regular file. Put a file there.")
+    return os.fdopen(descriptor, "rb")
+
+
+@contextmanager
+def private_folder(files: Mapping[str, bytes]) -> Iterator[Path]:
+    """Yield a temporary folder that only this user can open, with `files` by their names."""
+    try:
+        parent = Path(tempfile.gettempdir())
+    except FileNotFoundError:  # read-only file systems
+        parent = _SHARED_MEMORY
+    with tempfile.TemporaryDirectory(dir=parent) as name:
+        for file, data in files.items():
+            (Path(name) / file).write_bytes(data)
+        yield Path(name)
+
+
+def open_listed(path: Path) -> BinaryIO:
+    """Open a file of a bundle to read it; a link, which may lead anywhere, is not followed.
+
+    Raises:
+        InputError: it is missing, or not a regular file.
+    """
+    try:
+        return open_file(path, follow=False)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: missing. Build the bundle again with --force.") from None
+
+
+def read_checked(path: Path, sha256: str) -> bytes:
+    """Return the bytes of a file of a bundle, which have the digest `sha256`.
+
+    Raises:
+        InputError: see `open_listed`, or it has another digest.
+    """
+    with open_listed(path) as file:
+        data = file.read()
+    check_digest(path, hashlib.sha256(data).hexdigest(), sha256)
+    return data
+
+
+def check_digest(path: Path, found: str, listed: str) -> None:
+    """Refuse a file of a bundle whose digest is not the one that the bundle lists.
+
+    Raises:
+        InputError: the digests differ.
+    """
+    if found != listed:
+        raise InputError(f"{path}: changed since it was built. Build the bundle again with --force.")
+
+
 def sha256_file(path: Path) -> str:
     """Return the hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_open(file)
+
+
+def sha256_open(file: BinaryIO) -> str:
+    """Return the hex SHA-256 of the bytes of an open file, from its position on."""
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # BinaryIO has what it needs
 
 
 def sha256_json(value: Any) -> str:
@@ -29,19 +111,20 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def read_json(path: Path, *, what: str, advice: str) -> Any:
+def read_json(path: Path, *, what: str, advice: str, follow: bool = True) -> Any:
     """Return the JSON value in a UTF-8 file.
 
-    `what` names the kind of file and `advice` says what to do, both for the message.
+    `what` names the kind of file and `advice` says what to do, both for the message. For `follow`, see `open_file`.
 
     Raises:
-        InputError: the file cannot be read, or it is not JSON.
+        InputError: the file cannot be read, it is not a regular file, or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open_file(path, follow=follow) as file:
+            return json.loads(file.read().decode())
     except OSError as error:
         raise InputError(f"{path}: {what} cannot be read: {error.strerror or first_line(error)}. {advice}") from error
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both ValueErrors
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are both ValueErrors
         raise InputError(f"{path}: {what} is not JSON: {first_line(error)}. {advice}") from error
 
 
@@ -68,8 +151,9 @@ def writing(path: Path) -> Iterator[BinaryIO]:
             yield file
         return
     beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.unlink(missing_ok=True)  # of a process that was killed and had the same number
     try:
-        with beside.open("wb") as file:
+        with beside.open("xb") as file:  # a link that somebody else puts there is not followed
             yield file
         _sync(beside)
         beside.replace(path)
@@ -107,6 +191,12 @@ def replacing(folder: Path) -> Iterator[Path]:
         exchange(beside, folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)  # after the exchange this is the old version
+
+
+def let_everybody_read(folder: Path) -> None:
+    """Set the modes of a folder and of all in it so that everybody may read it and its owner may write."""
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def sync_tree(folder: Path) -> None:

@@ -62,7 +62,7 @@ def evaluate(
     Raises:
         ToolchainError: see errors.py.
     """
-    target = find_target(changes, bundle)
+    target = find_target(changes, bundle, runs=True)
     resolved, recipe = target.resolved, target.resolved.recipe
     if recipe.scenario:
         require_loadgen()

@@ -35,6 +35,7 @@ WORDS = {
     "tensors": "types of arrays",
     "errors": "exit codes",
     "records": "JSON records as types",
+    "plain": "printable text",
     "progress": "bars",
 }
 # Fill colours: the commands, what uses a bundle, what makes one, what runs and reads, and the ground.
@@ -43,7 +44,7 @@ COLOURS = {
     "#e0f2f1": ("serve", "ship", "report", "profile", "roofline", "energy", "mlperf", "evaluation"),
     "#fff3e0": ("bundle", "int8"),
     "#e3f2fd": ("runtimes", "checkpoint", "engine", "data", "graph", "meters"),
-    "#f5f5f5": ("recipe", "files", "tensors", "errors", "records", "progress"),
+    "#f5f5f5": ("recipe", "files", "tensors", "errors", "plain", "records", "progress"),
 }
 WIDTH, ROW, GAP = 960, 50, 8
 

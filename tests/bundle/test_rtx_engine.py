@@ -11,7 +11,7 @@ from toolchain import graph
 from toolchain.bundle import open_bundle
 from toolchain.bundle.engine_step import refuse_float_gemms
 from toolchain.cli import main
-from toolchain.engine.plan import Tag, check_plan
+from toolchain.engine.plan import Tag, check_plan, read_plan
 from toolchain.errors import GateError, InputError, MachineError
 from toolchain.graph.fp16 import to_half
 from toolchain.graph.gemms import linear_layers
@@ -133,7 +133,7 @@ def test_a_truncated_plan_is_refused_by_its_digest(copy, capsys):
     plan = copy / T4.folder / "model.plan"
     plan.write_bytes(plan.read_bytes()[:-1])
     with pytest.raises(InputError, match="changed since it was built, and a plan is executable code"):
-        check_plan(plan, T4)
+        read_plan(plan, check_plan(plan, T4))
     assert main(["eval", str(copy), *RTX]) == 1
     assert "model.plan: changed since it was built" in capsys.readouterr().err
 

@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 
+from toolchain.bundle import MANIFEST, digest_of
 from toolchain.bundle.resolved_recipe import resolve
 from toolchain.bundle.trial import try_bundle
 from toolchain.errors import InputError
+from toolchain.files import sha256_file
 from toolchain.recipe import Recipe
 
 
@@ -37,5 +39,9 @@ def test_a_bundle_with_other_ids_is_not(folder, resolved):
     tokens = json.loads((folder / "tokenizer.json").read_text())
     tokens["normalizer"] = None
     (folder / "tokenizer.json").write_text(json.dumps(tokens))
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["artefacts"]["tokenizer.json"] = sha256_file(folder / "tokenizer.json")
+    manifest["sha256"] = digest_of(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="its tokenizer would give other ids"):
         try_bundle(folder, resolved)

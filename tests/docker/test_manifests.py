@@ -12,7 +12,7 @@ from toolchain.ship.launch import OWN, SHARED_MEMORY, STOCK
 from toolchain.ship.models import names
 
 # API versions of Kubernetes itself.
-STANDARD = ("apps/v1", "v1", "policy/v1", "autoscaling/v2")
+STANDARD = ("apps/v1", "v1", "policy/v1", "autoscaling/v2", "networking.k8s.io/v1")
 
 # Deployment -> the stage of the Dockerfile that builds its image.
 IMAGES = {"sst2-triton": "triton", "sst2-service": "service"}
@@ -193,11 +193,32 @@ def test_the_rules_use_the_queues_of_classifier_and_service(manifests):
 
 def test_pods_run_without_privileges(manifests):
     specs = [pod(manifests, name) for name in IMAGES]
-    containers = [container for spec in [*specs, runtime(manifests)] for container in spec["containers"]]
-    assert all(spec["securityContext"]["runAsNonRoot"] for spec in specs)
-    for container in containers:
-        rights = container["securityContext"]
-        assert (rights["allowPrivilegeEscalation"], rights["capabilities"]) == (False, {"drop": ["ALL"]})
+    predictor = one(manifests, "InferenceService")["spec"]["predictor"]
+    assert not any(spec["automountServiceAccountToken"] for spec in (*specs, predictor))
+    for spec in [*specs, runtime(manifests)]:
+        for container in spec["containers"]:
+            rights = spec.get("securityContext", {}) | container["securityContext"]
+            assert rights == {
+                "runAsNonRoot": True,
+                "runAsUser": 10001,
+                "seccompProfile": {"type": "RuntimeDefault"},
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+        assert all("sizeLimit" in volume["emptyDir"] for volume in spec["volumes"] if "emptyDir" in volume)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_only_clients_and_metrics_reach_a_pod_and_it_reaches_nothing(manifests, name):
+    policy, monitor = one(manifests, "NetworkPolicy", name)["spec"], one(manifests, "PodMonitor", name)["spec"]
+    assert policy["podSelector"] == one(manifests, "Deployment", name)["spec"]["selector"]
+    assert (policy["policyTypes"], policy["egress"]) == (["Ingress", "Egress"], [])
+    clients, metrics = policy["ingress"]
+    ports = {port["name"] for port in one(manifests, "Service", name)["spec"]["ports"]}
+    assert {port["port"] for port in clients["ports"]} == ports
+    assert [port["port"] for port in metrics["ports"]] == [each["port"] for each in monitor["podMetricsEndpoints"]]
+    assert all(rule["from"] for rule in (clients, metrics))
 
 
 def test_a_pod_stops_only_after_the_proxies_have(manifests):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from toolchain.engine.plan import Tag, check_plan, find_plan, is_plan, plan_backend, plans_of
+from toolchain.engine.plan import Tag, check_plan, find_plan, is_plan, plan_backend, plans_of, read_plan
 from toolchain.errors import InputError, MachineError
 
 T4 = Tag(75, "10.16.1.11")
@@ -123,9 +123,18 @@ def test_a_bundle_without_a_plan_is_refused(tmp_path):
 
 def test_changed_bytes_are_refused(plan):
     plan.write_bytes(b"b plan")
-    assert check_plan(plan, T4, digest=False)
+    record = check_plan(plan, T4)
     with pytest.raises(InputError, match="changed since it was built, and a plan is executable code"):
-        check_plan(plan, T4)
+        read_plan(plan, record)
+
+
+def test_a_record_of_a_bundle_has_the_digest_that_the_bundle_lists(plan):
+    file = plan.parent / "plan.json"
+    digests = {file.name: hashlib.sha256(file.read_bytes()).hexdigest()}
+    assert check_plan(plan, T4, digests=digests)
+    file.write_text(file.read_text() + " ")
+    with pytest.raises(InputError, match=r"plan\.json: changed since it was built\. Build"):
+        check_plan(plan, T4, digests=digests)
 
 
 @pytest.mark.parametrize(

@@ -85,3 +85,10 @@ def test_an_error_in_a_later_part_leaves_no_file(tmp_path):
     with pytest.raises(InputError, match="row 3 is bad"):
         save(predict(Lengths(), parts()), tmp_path / "out.csv")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_texts_control_no_terminal_and_are_no_formulas():
+    (rows,) = predict(Lengths(), [[("=1+1 \x1b[2J",)]])
+    assert plain_lines(rows).endswith(b"\t=1+1 \\u001b[2J\n")
+    assert b"\n'=1+1 \\u001b[2J," in csv_lines(rows, header=True)
+    assert json.loads(json_lines(rows))["text"] == "=1+1 \x1b[2J"

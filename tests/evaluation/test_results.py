@@ -12,7 +12,6 @@ from toolchain.bundle.writer import open_writer
 from toolchain.errors import InputError
 from toolchain.evaluation.compare import Predictions
 from toolchain.evaluation.results import (
-    REQUIRED,
     find_results,
     load_predictions,
     load_result,
@@ -22,7 +21,8 @@ from toolchain.evaluation.results import (
 )
 from toolchain.files import sha256_file
 
-RESULT: dict[str, Any] = {**dict.fromkeys(REQUIRED), "schema": 1, "artefact": {"file": "checkpoint", "sha256": "0"}}
+OLD = Path(__file__).parents[1] / "bundle/old/bundle/results/sst2-validation-ort-cpu-int8.json"
+RESULT: dict[str, Any] = json.loads(OLD.read_text()) | {"artefact": {"file": "checkpoint", "sha256": "0"}}
 LOGITS = np.array([[0.5, -1.0], [2.0, 3.0]], np.float32)
 FOUND = Predictions(np.array([0, 1]), np.array([0, 1]), LOGITS)
 shapes = hnp.array_shapes(min_dims=2, max_dims=2, max_side=5)
@@ -51,7 +51,7 @@ def test_result_names_its_predictions_by_digest_and_they_have_row_ids(tmp_path: 
 
 def test_predictions_that_changed_are_refused(tmp_path: Path) -> None:
     kept = save_predictions(tmp_path / "a.npz", FOUND)
-    file = save_result(tmp_path, "a", {**RESULT, "predictions": kept, "agreement": {"predictions": None}})
+    file = save_result(tmp_path, "a", {**RESULT, "predictions": kept, "agreement": {}})
     save_predictions(tmp_path / "a.npz", Predictions(FOUND.references, FOUND.predicted, LOGITS + 1))
     with pytest.raises(InputError, match="missing or changed"):
         load_predictions(load_result(file))
@@ -64,7 +64,7 @@ def test_a_result_that_was_edited_is_refused(tmp_path: Path, kept: object) -> No
     save_predictions(tmp_path / "a.npz", FOUND)
     for change in ({"predictions": kept}, {"agreement": kept}):
         file = save_result(tmp_path, "a", {**RESULT, **change})
-        with pytest.raises(InputError, match="missing or changed"):
+        with pytest.raises(InputError, match=r"missing or changed|broken: (predictions|agreement)"):
             load_predictions(load_result(file), of_reference="agreement" in change)
 
 
@@ -155,3 +155,23 @@ def test_results_of_an_artefact_that_was_rebuilt_are_left_out(tmp_path: Path) ->
         (tmp_path / "b/results").mkdir(exist_ok=True)
         (tmp_path / f"b/results/{name}.json").write_text(json.dumps(result))
     assert [result["name"] for result in find_results([tmp_path / "b"])] == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"energy": {**RESULT["energy"], "status": "free"}}, "energy.status is 'free'"),
+        ({"metrics": []}, "metrics is []"),
+        ({"n": "40"}, "n is '40'"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_its_place(tmp_path: Path, change: dict[str, Any], fault: str) -> None:
+    file = save_result(tmp_path, "a", {**RESULT, **change})
+    with pytest.raises(InputError) as refused:
+        load_result(file)
+    assert str(refused.value) == f"{file}: broken: {fault}. Evaluate again."
+
+
+def test_texts_of_a_result_control_no_terminal(tmp_path: Path) -> None:
+    file = save_result(tmp_path, "a", {**RESULT, "backend": "\x1b[2Jort"})
+    assert load_result(file)["backend"] == "\\u001b[2Jort"

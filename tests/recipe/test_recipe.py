@@ -36,6 +36,16 @@ def test_values_are_only_what_was_given(file: Path) -> None:
     assert Recipe.values({}, file=file) == {"precision": "int8", "calib_samples": 100, "seed": 7}
 
 
+@pytest.mark.parametrize("key", ["allow_pickle", "trust_remote_code"])
+def test_only_the_command_line_can_consent_to_run_code(file: Path, key: str) -> None:
+    file.write_text(f"{key} = true\n")
+    with pytest.raises(UsageError, match=rf"r\.toml: {key} is for the command line alone.* give --{key[:5]}"):
+        Recipe.values({key: True}, file=file)
+    file.write_text(f"{key} = false\n")
+    assert Recipe.values({key: True}, file=file) == {key: True}
+    assert Recipe.values({}, sets=[f"{key}=true"]) == {key: True}
+
+
 @pytest.mark.parametrize(
     ("assignment", "value"),
     [("model=org/name", "org/name"), ("model='123'", "123"), ("force=true", True), ("atol=1", 1), ("atol=1e-3", 1e-3)],

@@ -1,5 +1,6 @@
 """Models appear in a repository all together, beside other writers and after a killed run."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -192,3 +193,13 @@ def test_a_new_version_keeps_types_and_labels(tmp_path, labels, kind, message):
     with pytest.raises(InputError, match=message):
         write_models(decoder(labels, kind), tmp_path / "r", version=11)
     assert sorted(path.name for path in (tmp_path / "r/d").iterdir()) == ["10", "9", "config.pbtxt"]
+
+
+def test_everybody_may_read_what_is_written_whatever_the_umask(tmp_path):
+    before = os.umask(0o077)
+    try:
+        write_models(models("new", "m"), tmp_path / "made", version=1)
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "made", *(tmp_path / "made").rglob("*"))}
+    assert modes == {0o755, 0o644}

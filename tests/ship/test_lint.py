@@ -206,7 +206,7 @@ def test_the_others_are_checked_if_one_configuration_cannot_be_read(repository):
         (repository / model / "config.pbtxt").unlink()
     (repository / "graph/config.pbtxt").mkdir()
     found = {one["where"]: one["what"] for one in lint(repository)["findings"]}
-    assert found["graph/config.pbtxt"] == "cannot be read: Is a directory"
+    assert found["graph/config.pbtxt"] == "not a regular file"
     assert found["plan"].startswith("no config.pbtxt")
 
 

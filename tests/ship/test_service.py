@@ -1,6 +1,7 @@
 """The folder of a service is complete, names the digest of its bundle, and its files pass their linters."""
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from toolchain.bundle import locked, open_bundle
+from toolchain.bundle import MANIFEST, locked, open_bundle
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.ship.service import ship_image, ship_service
 
@@ -24,6 +25,45 @@ def test_the_bundle_is_complete_except_for_results(shipped, demo_bundle):
     inside = open_bundle(Path(shipped["path"]) / "bundle", trust=shipped["sha256"])
     assert inside.manifest == open_bundle(demo_bundle).manifest
     assert not (inside.path / "results").exists()
+
+
+def test_nothing_but_the_listed_files_is_shipped_and_everybody_may_read_it(demo_bundle, tmp_path):
+    bundle = shutil.copytree(demo_bundle, tmp_path / "bundle")
+    secret = tmp_path / "key"
+    secret.write_text("a secret")
+    for name in (".env", "notes.txt", "plans/old/model.plan", ".git/config", "results/r.json"):
+        (bundle / name).parent.mkdir(parents=True, exist_ok=True)
+        (bundle / name).symlink_to(secret) if "notes" in name else shutil.copy(secret, bundle / name)
+    before = os.umask(0o077)
+    try:
+        folder = Path(ship_service(bundle, tmp_path / "made", name="demo")["path"])
+    finally:
+        os.umask(before)
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    assert not any(b"a secret" in file.read_bytes() for file in files)
+    inside = {str(file.relative_to(folder / "bundle")) for file in files if file.is_relative_to(folder / "bundle")}
+    assert inside == {MANIFEST, *open_bundle(demo_bundle).manifest["artefacts"]}
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in (folder, *folder.rglob("*")))
+    assert all(path.stat().st_mode & 0o111 == 0o111 for path in (folder, *folder.rglob("*")) if path.is_dir())
+    (artefact,) = (bundle / name for name in inside if name == "config.json")
+    artefact.unlink()
+    artefact.symlink_to(secret)
+    with pytest.raises(InputError, match=r"config\.json: a link"):
+        ship_service(bundle, tmp_path / "other", name="demo")
+    assert not (tmp_path / "other").exists()
+
+
+def test_docker_sends_only_the_bundle_to_its_builder(shipped):
+    lines = (Path(shipped["path"]) / ".dockerignore").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == ["*", "!bundle"]
+
+
+def test_a_lock_through_a_link_changes_nothing(demo_bundle, tmp_path):
+    (tmp_path / "victim").write_text("kept")
+    (tmp_path / ".made.lock").symlink_to(tmp_path / "victim")
+    with pytest.raises((InputError, OSError)):
+        ship_service(demo_bundle, tmp_path / "made", name="demo")
+    assert (tmp_path / "victim").read_text() == "kept"
 
 
 def test_the_compose_file_publishes_ports_to_this_machine_only(root, shipped):

@@ -4,7 +4,8 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -12,8 +13,18 @@ from typing import cast
 from filelock import FileLock, Timeout
 
 from toolchain.errors import InputError, UsageError
-from toolchain.files import interrupted, read_json, recover, sha256_file, sha256_json
+from toolchain.files import (
+    check_digest,
+    interrupted,
+    open_listed,
+    read_checked,
+    read_json,
+    recover,
+    sha256_json,
+    sha256_open,
+)
 from toolchain.records.bundle import Manifest, QuantizedGemms, StepRecord
+from toolchain.records.check import find_fault
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +36,16 @@ BUILD_FOLDER = Path("engines/build")
 # engines/build/NAME is three folders deep.
 DEPTH = 3
 
+# Ends of the names of graphs and of their weights.
+GRAPH_FILES = (".onnx", ".onnx.data")
+
 # Long enough for a lock whose holder is just removing it, short enough that a second build is refused at once.
 LOCK_S = 0.1
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that was opened: its folder, and its manifest."""
+    """A bundle that was opened: its folder, and its manifest. Only files that the manifest lists belong to it."""
 
     path: Path
     manifest: Manifest
@@ -49,6 +63,42 @@ class Bundle:
                 "Build it with the precision that you need."
             )
         return self.path / name
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of an artefact, which have its digest. Nobody can change them after the check.
+
+        Raises:
+            InputError: the bundle lacks the artefact, or it differs from its digest.
+        """
+        return read_checked(self.file(name), self.manifest["artefacts"][name])
+
+    def copy(self, name: str, target: Path) -> None:
+        """Write the bytes of an artefact to the new file `target`.
+
+        Raises:
+            InputError: the bundle lacks the artefact, or it differs from its digest.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open_listed(self.file(name)) as file, target.open("x+b") as made:
+            shutil.copyfileobj(file, made)
+            made.seek(0)
+            check_digest(self.file(name), sha256_open(made), self.manifest["artefacts"][name])
+
+    def check(self, *, leaving: Container[str] = ()) -> None:
+        """Read every artefact and compare it with its digest, apart from those that are checked when they are used.
+
+        Raises:
+            InputError: a file is missing, not a regular file, or differs from its digest.
+        """
+        for name, digest in self.manifest["artefacts"].items():
+            if name not in leaving:
+                with open_listed(self.path / name) as file:
+                    check_digest(self.path / name, sha256_open(file), digest)
+
+    @property
+    def texts(self) -> list[str]:
+        """The artefacts that transformers reads: those in the folder itself that are not graphs or their weights."""
+        return [name for name in self.manifest["artefacts"] if "/" not in name and not name.endswith(GRAPH_FILES)]
 
     @property
     def name(self) -> str:
@@ -68,7 +118,7 @@ def open_bundle(path: Path, *, trust: str | None = None, check_files: bool = Tru
     Args:
         path: the bundle's folder.
         trust: the digest that the bundle must have.
-        check_files: False checks the digest of bundle.json alone.
+        check_files: False checks the digest of bundle.json alone; `Bundle.check` does the rest.
         redo: a folder in the bundle whose files are not checked, because they will be made again.
 
     Raises:
@@ -87,19 +137,15 @@ def open_bundle(path: Path, *, trust: str | None = None, check_files: bool = Tru
             f"{path}: the digest {manifest['sha256']} is not the trusted {trust}. "
             "Get the bundle again from a source that you trust."
         )
-    for name, digest in manifest["artefacts"].items() if check_files else ():
-        file = path / name
-        if redo and name.startswith(f"{redo}/"):
-            continue
+    for name in manifest["artefacts"]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InputError(
                 f"{path}: the manifest names {name}, which is outside the bundle. Get the bundle again from its maker."
             )
-        if not file.is_file():
-            raise InputError(f"{file}: missing. Build the bundle again with --force.")
-        if sha256_file(file) != digest:
-            raise InputError(f"{file}: changed since it was built. Build the bundle again with --force.")
-    return Bundle(path, manifest)
+    bundle = Bundle(path, manifest)
+    if check_files:
+        bundle.check(leaving=[name for name in manifest["artefacts"] if redo and name.startswith(f"{redo}/")])
+    return bundle
 
 
 def quantized_gemms(steps: Mapping[str, StepRecord], precision: str) -> QuantizedGemms | None:
@@ -146,11 +192,13 @@ def _read_manifest(path: Path) -> Manifest:
         raise InputError(f"{path}: a checkpoint, and not a bundle. Build one of it: toolchain build {path}.")
     if not file.exists():
         raise InputError(f"{path}: not a bundle, because it has no {MANIFEST}. Give a folder that `build` made.")
-    manifest = read_json(file, what="the manifest", advice=rebuild)
+    manifest = read_json(file, what="the manifest", advice=rebuild, follow=False)
     if not isinstance(manifest, dict) or not {"schema", "sha256", "artefacts", "steps"} <= manifest.keys():
         raise InputError(f"{file}: broken, because it lacks a key. {rebuild}")
     if manifest["schema"] != SCHEMA:
         raise InputError(f"{file}: schema {manifest['schema']}, this version reads {SCHEMA}. Build it again.")
+    if fault := find_fault(manifest, Manifest, whole=False):
+        raise InputError(f"{file}: broken: {fault}. {rebuild}")
     if digest_of(cast(Manifest, manifest)) != manifest["sha256"]:
         raise InputError(f"{file}: changed since it was built. {rebuild}")
     return cast(Manifest, manifest)

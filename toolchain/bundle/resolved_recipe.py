@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.bundle import BUILD_FOLDER, Bundle
+from toolchain.bundle import BUILD_FOLDER, MANIFEST, Bundle
 from toolchain.bundle.steps import STEPS
 from toolchain.checkpoint.facts import Facts
-from toolchain.checkpoint.model import Source, choose_max_length, find_model, read_config
+from toolchain.checkpoint.model import Source, choose_max_length, find_model, parse_config
 from toolchain.checkpoint.ragged import Indices
 from toolchain.checkpoint.tokenize import TextEncoder, Tokens
 from toolchain.data.labels import check_labels
@@ -23,7 +23,9 @@ from toolchain.data.tasks import Task, load_task, task_from
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.recipe import DEFAULT_MODEL, Reading, Recipe
 from toolchain.recipe.tables import ATTENTIONS, BACKENDS
+from toolchain.records.bundle import ModelInfo, TaskRecord, TensorInfo
 from toolchain.records.calibration import OverlapRecord
+from toolchain.records.check import find_fault
 from toolchain.runtimes.environment import gpu_facts
 
 if TYPE_CHECKING:
@@ -283,6 +285,7 @@ def resolve_bundle(bundle: Bundle, recipe: Recipe, *, new_task: bool = False) ->
     Raises:
         ToolchainError: see errors.py.
     """
+    check_described(bundle)
     source = bundled(bundle)
     task = load_task(recipe, regression=source.regression) if new_task else task_from(bundle.manifest["task"])
     manifest = bundle.manifest
@@ -290,13 +293,28 @@ def resolve_bundle(bundle: Bundle, recipe: Recipe, *, new_task: bool = False) ->
     return ResolvedRecipe(recipe, source, task, manifest["max_length"], manifest["precision"], steps)
 
 
+def check_described(bundle: Bundle) -> None:
+    """Refuse a bundle whose manifest does not say what is needed to run it.
+
+    Raises:
+        InputError: the first thing that is missing.
+    """
+    manifest = bundle.manifest
+    absent = sorted({"model", "task", "max_length", "precision", "inputs", "recipe"} - manifest.keys())
+    fault = f"{absent[0]} is missing" if absent else find_fault(manifest["model"], ModelInfo, "model")
+    fault = fault or find_fault(manifest["task"], TaskRecord, "task")
+    if fault := fault or find_fault(manifest["inputs"], list[TensorInfo], "inputs"):
+        raise InputError(f"{bundle.path / MANIFEST}: broken: {fault}. Build the bundle again with --force.")
+
+
 def bundled(bundle: Bundle) -> Source:
     """Return the checkpoint of a bundle as its own files describe it, without weights.
 
     Raises:
-        InputError: its config.json cannot be read.
+        InputError: a file is missing or differs from its digest, or config.json is broken.
     """
-    model, config = bundle.manifest["model"], read_config(bundle.path)
+    model, files = bundle.manifest["model"], {name: bundle.read(name) for name in bundle.texts}
+    config = parse_config(bundle.read("config.json"), bundle.path)
     # Bundles of earlier versions state fewer facts.
     counts = {"input_ids": int(config.get("vocab_size", 0)), "token_type_ids": int(config.get("type_vocab_size", 2))}
     counts |= {"attention_mask": 2, **model.get("values", {})}
@@ -307,4 +325,4 @@ def bundled(bundle: Bundle) -> Source:
         pad_id=model.get("pad_id", int(config.get("pad_token_id") or 0)),
         equal_length=model.get("batches") == "equal_length",
     )
-    return Source(model["id"], bundle.path, config, known=facts)
+    return Source(model["id"], bundle.path, config, known=facts, files=files)

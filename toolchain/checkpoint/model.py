@@ -5,15 +5,15 @@ import importlib.util
 import json
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolchain.checkpoint.checks import AGAIN, check_config, check_folder, check_head, check_loaded, says_classifier
 from toolchain.data.demo import FOLDER as DEMO
-from toolchain.errors import InputError, MachineError, UsageError, why_not_imported
-from toolchain.files import sha256_file
+from toolchain.errors import InputError, MachineError, UsageError, first_line, why_not_imported
+from toolchain.files import open_file, private_folder, sha256_file
 from toolchain.progress import still
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Source:
     """A checkpoint: the name that the user gave, its folder, and its config.json.
 
     `known` are the facts of a bundle's checkpoint, which its manifest states; those of a checkpoint are read from it.
+    `files` are the files of a bundle for transformers, name -> bytes; those of a checkpoint are read from its folder.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Source:
     trust_remote_code: bool = False
     ignore_unused: str | None = None
     known: "Facts | None" = None
+    files: Mapping[str, bytes] | None = None
 
     @functools.cached_property
     def digests(self) -> dict[str, str]:
@@ -68,7 +70,7 @@ class Source:
         Raises:
             ToolchainError: see `load_tokenizer`.
         """
-        return load_tokenizer(self.folder, trust_remote_code=self.trust_remote_code)
+        return load_tokenizer(self.folder, trust_remote_code=self.trust_remote_code, files=self.files)
 
     @functools.cached_property
     def facts(self) -> "Facts":
@@ -160,22 +162,34 @@ def _from_hub(name: str, *, allow_pickle: bool, code: bool) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:  # the keys depend on the architecture
-    """Read the config.json of a checkpoint or a bundle.
+    """Read the config.json of a checkpoint.
 
     Raises:
-        InputError: the file is missing or not a JSON object, or a key of id2label is not an index.
+        InputError: the file is missing; see also `parse_config`.
+    """
+    try:
+        with open_file(folder / "config.json") as file:
+            return parse_config(file.read(), folder)
+    except FileNotFoundError:
+        raise InputError(f"{folder}: has no config.json. Give the folder of a Hugging Face checkpoint.") from None
+
+
+def parse_config(data: bytes, folder: Path) -> dict[str, Any]:  # the keys depend on the architecture
+    """Return the value of a config.json from its bytes; `folder` is for the message.
+
+    Raises:
+        InputError: it is not a JSON object, or a key of id2label is not an index.
     """
     file = folder / "config.json"
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{folder}: has no config.json. Give the folder of a Hugging Face checkpoint.") from None
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON: {error}. {AGAIN}") from None
+        config = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: not JSON: {first_line(error)}. {AGAIN}") from None
     if not isinstance(config, dict):
         raise InputError(f"{file}: not a JSON object. {AGAIN}")
-    if not all(str(key).isdecimal() for key in config.get("id2label") or {}):
-        raise InputError(f"{file}: id2label is {config['id2label']}. Its keys must be 0, 1, 2 ...")
+    labels = config.get("id2label") or {}
+    if not isinstance(labels, dict) or not all(str(key).isdecimal() for key in labels):
+        raise InputError(f"{file}: id2label is {labels}. Its keys must be 0, 1, 2 ...")
     return config
 
 
@@ -239,29 +253,41 @@ def _trained(model: "PreTrainedModel", unused: set[str]) -> set[str]:
     return unused - known
 
 
-def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> "PreTrainedTokenizerBase":
-    """Load the tokenizer of a checkpoint or a bundle, and set it to pad on the right.
+def load_tokenizer(
+    folder: Path, *, trust_remote_code: bool = False, files: Mapping[str, bytes] | None = None
+) -> "PreTrainedTokenizerBase":
+    """Load the tokenizer of a checkpoint, or of a bundle from its `files`, and set it to pad on the right.
+
+    transformers reads whatever has a name that it knows in the folder that it is given. Of a bundle, it is given a
+    private folder with the listed files alone, as they were when their digests were checked.
 
     Raises:
         InputError: the folder lacks a tokenizer that transformers can load.
         MachineError: the tokenizer needs a package that is not installed.
     """
+    if files is None:
+        return _load_tokenizer(folder, folder, trust_remote_code=trust_remote_code)
+    with private_folder(files) as place:
+        return _load_tokenizer(place, folder, trust_remote_code=trust_remote_code)
+
+
+def _load_tokenizer(place: Path, folder: Path, *, trust_remote_code: bool) -> "PreTrainedTokenizerBase":
+    """Load the tokenizer from the files in `place`; messages name `folder`."""
     from transformers import AutoTokenizer
 
     _transformers_silenced()
-    _check_packages(folder)
+    _check_packages(place, folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
         # Without any file of a vocabulary, transformers silently makes a tokenizer of special tokens alone.
         empty = not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
     except ImportError as error:
         raise MachineError(f"{folder}: its tokenizer: {_lacking(error)}") from error
     except Exception as error:  # transformers raises various classes for broken files
-        if not has_vocabulary(folder):
+        if not has_vocabulary(place):
             raise InputError(f"{folder}: has no tokenizer. Put tokenizer.json there.") from error
-        raise InputError(
-            f"{folder}: its tokenizer cannot be loaded: {cause(error)}. Put tokenizer.json there."
-        ) from error
+        why = cause(error).replace(str(place), str(folder))
+        raise InputError(f"{folder}: its tokenizer cannot be loaded: {why}. Put tokenizer.json there.") from error
     if empty:
         raise InputError(f"{folder}: has no tokenizer. Put tokenizer.json there.")
     tokenizer.padding_side = "right"
@@ -273,10 +299,10 @@ def has_vocabulary(folder: Path) -> bool:
     return bool(_names(folder, ("tokenizer.json", "vocab*", "*.model")))
 
 
-def _check_packages(folder: Path) -> None:
+def _check_packages(place: Path, folder: Path) -> None:
     """Refuse a tokenizer that only sentencepiece can read if it is missing; transformers would try others in vain."""
-    models = sorted(file.name for file in folder.glob("*.model"))
-    if models and not (folder / "tokenizer.json").exists() and importlib.util.find_spec("sentencepiece") is None:
+    models = sorted(file.name for file in place.glob("*.model"))
+    if models and not (place / "tokenizer.json").exists() and importlib.util.find_spec("sentencepiece") is None:
         raise MachineError(
             f"{folder}: its tokenizer is a model of sentencepiece ({models[0]}), which is not installed. "
             f"Install it with: {TOKENIZER_EXTRA}."

@@ -1,6 +1,7 @@
 """The command line: parse, call one function, print. Nothing is decided here."""
 
 import argparse
+import contextlib
 import gc
 import sys
 from typing import Any
@@ -8,8 +9,9 @@ from typing import Any
 from toolchain import __version__
 from toolchain.cli.commands import COMMANDS
 from toolchain.cli.examples import EXAMPLES
-from toolchain.cli.output import log, set_up_logging
+from toolchain.cli.output import Plain, log, open_standard_files, set_up_logging
 from toolchain.errors import INTERRUPTED, MachineError, ToolchainError, meant, why_not_imported
+from toolchain.plain import printable
 from toolchain.progress import running
 
 # Flags of every command, which may stand anywhere on the line.
@@ -23,6 +25,7 @@ CYCLE_THRESHOLD = 100_000
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code (see errors.py)."""
+    open_standard_files()
     words = sys.argv[1:] if argv is None else argv
     typed = next((word for word in words if not word.startswith("-")), "")
     made = parser(typed)
@@ -34,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.typed != "serve":
         gc.set_threshold(CYCLE_THRESHOLD)
     try:
-        with running(args.typed):
+        with running(args.typed), contextlib.redirect_stdout(Plain(sys.stdout)):
             code: int | None = COMMANDS[args.typed].load_run()(args)
     except ToolchainError as error:
         return _fail(error, error.exit_code, args.verbose)
@@ -96,7 +99,7 @@ def _flags(made: argparse.ArgumentParser) -> list[str]:
 
 
 def _fail(error: object, code: int, verbose: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(printable(f"error: {error}"), file=sys.stderr)
     if verbose:
         log.exception("the traceback:")
     return code

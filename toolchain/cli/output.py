@@ -3,10 +3,12 @@
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from toolchain.plain import printable
 from toolchain.progress import still
 
 log = logging.getLogger("toolchain")
@@ -20,6 +22,37 @@ class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # StreamHandler
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
         super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+class Plain:
+    """A text stream that writes `printable` text: labels, columns and messages may come from somebody else."""
+
+    def __init__(self, stream: Any) -> None:  # sys.stdout may be any stream
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text, and return its length."""
+        self._stream.write(printable(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def open_standard_files() -> None:
+    """Open /dev/null in the place of each standard file that is closed.
+
+    Otherwise the next socket or file gets its number, and what a library writes to stdout or stderr goes there.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number, which is this one
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def set_up_logging(verbosity: int) -> None:

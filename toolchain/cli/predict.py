@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     _check_places(args, table, to)
     values, place = choices(args)
     columns = values.pop("text_column", None)
-    target = find_target(values, place)
+    target = find_target(values, place, runs=True)
     where = str(target.bundle.path if target.bundle else target.resolved.source.name)
     log.info("%s: %s %s on %s", where, target.backend, target.variant, target.device)
     parts, total = _parts(args.texts, table, columns, target)

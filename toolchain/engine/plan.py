@@ -4,16 +4,17 @@ A plan is executable code for one compute capability, one release of TensorRT an
 with this machine before the plan is deserialised.
 """
 
+import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from toolchain.engine.releases import RELEASES
 from toolchain.errors import InputError, MachineError
-from toolchain.files import sha256_file
+from toolchain.files import open_listed, read_checked
 from toolchain.records.plan import PlanRecord
 
 PLANS = "plans"
@@ -76,7 +77,7 @@ def find_plan(artefacts: Iterable[str], tag: Tag, *, where: Path) -> str:
         return f"{tag.folder}/{PLAN}"
     for name in plans:  # a compatible plan of another tag may still run
         try:
-            check_plan(where / name, tag, digest=False)
+            check_plan(where / name, tag)
         except (InputError, MachineError):
             continue
         return name
@@ -84,22 +85,34 @@ def find_plan(artefacts: Iterable[str], tag: Tag, *, where: Path) -> str:
     raise MachineError(f"{where}: has no plan for {tag} (it has: {there}). {rebuild(where, tag)}")
 
 
-def check_plan(plan: Path, tag: Tag, *, digest: bool = True) -> PlanRecord:
-    """Return a plan's record after checking that the plan is unchanged and runs on the machine `tag`.
+def check_plan(plan: Path, tag: Tag, *, digests: Mapping[str, str] | None = None) -> PlanRecord:
+    """Return a plan's record after checking that the plan runs on the machine `tag`. `read_plan` checks its bytes.
 
     Raises:
-        InputError: the record is missing or broken, or the plan changed since it was built.
+        InputError: see `read_record`.
         MachineError: the plan was built for another GPU, another release or version of TensorRT.
     """
-    record = read_record(plan)
+    record = read_record(plan, digests)
     bundle = plan.parent.parent.parent
     built = Tag(record["sm"], record["tensorrt"], record.get("backend", "trt"))
     same = built.backend == tag.backend and _runs_on_version(record, tag.tensorrt)
     if not (same and _runs_on_gpu(record, tag.sm)):
         raise MachineError(f"{plan}: built for {built}; this machine has {tag}. {rebuild(bundle, tag)}")
-    if digest and sha256_file(plan) != record["plan_sha256"]:
-        raise InputError(f"{plan}: changed since it was built, and a plan is executable code. {rebuild(bundle, tag)}")
     return record
+
+
+def read_plan(plan: Path, record: PlanRecord) -> bytes:
+    """Return the bytes of a plan, which have the digest of its record.
+
+    Raises:
+        InputError: the plan is missing, or it changed since it was built.
+    """
+    with open_listed(plan) as file:
+        data = file.read()
+    if hashlib.sha256(data).hexdigest() != record["plan_sha256"]:
+        again = rebuild(plan.parent.parent.parent)
+        raise InputError(f"{plan}: changed since it was built, and a plan is executable code. {again}")
+    return data
 
 
 def _runs_on_gpu(record: PlanRecord, sm: int) -> bool:
@@ -120,21 +133,24 @@ def _runs_on_version(record: PlanRecord, version: str) -> bool:
     return first <= second
 
 
-def read_record(plan: Path) -> PlanRecord:
+def read_record(plan: Path, digests: Mapping[str, str] | None = None) -> PlanRecord:
     """Read the plan.json beside a plan.
 
+    `digests`: name -> SHA-256 of each file of a bundle in this folder; plan.json must then have its own.
+
     Raises:
-        InputError: the file is missing, not JSON, of another schema, or lacks a key.
+        InputError: the file is missing, not JSON, of another schema, lacks a key, or has another digest.
     """
     file = plan.parent / RECORD
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        data = read_checked(file, digests[RECORD]) if digests is not None else file.read_bytes()
+        record = json.loads(data.decode())
         schema = record["schema"]
         keys = ("sm", "tensorrt", "plan_sha256", "version_compatible", "profiles", "layout", "precision")
         missing = [key for key in keys if key not in record]
     except FileNotFoundError:
         raise InputError(f"{file}: missing; it states where {plan.name} runs. Build the plan again.") from None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{file}: broken ({error}). Build the plan again.") from None
     if schema != SCHEMA or missing:
         raise InputError(f"{file}: schema {schema}, lacks {missing or 'nothing'}. Build the plan again.")

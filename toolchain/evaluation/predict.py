@@ -12,6 +12,7 @@ from toolchain.data.rows import Text
 from toolchain.errors import UsageError
 from toolchain.evaluation.classifier import Classifier
 from toolchain.files import writing
+from toolchain.plain import cell, printable
 from toolchain.progress import Advance
 from toolchain.records.prediction import PredictedRow, Prediction
 from toolchain.runtimes.batched import WINDOW_ROWS
@@ -70,8 +71,8 @@ def json_lines(rows: list[PredictedRow], *, header: bool = False) -> bytes:
 
 
 def csv_lines(rows: list[PredictedRow], *, header: bool = False) -> bytes:
-    """Return CSV with the keys of PredictedRow as columns; a regression has no label."""
-    kept = [{key: value for key, value in row.items() if value is not None} for row in rows]
+    """Return CSV with the keys of PredictedRow as columns and texts written by `cell`; a regression lacks a label."""
+    kept = [{key: cell(value) for key, value in row.items() if value is not None} for row in rows]
     text = io.StringIO()
     if kept:
         writer = csv.DictWriter(text, list(kept[0]), lineterminator="\n")
@@ -89,7 +90,7 @@ def plain_lines(rows: list[PredictedRow], *, header: bool = False) -> bytes:
 def _plain(row: PredictedRow) -> list[str]:
     texts = [row["text"], *([row["text_pair"]] if "text_pair" in row else [])]
     label = [row["label"]] if row["label"] is not None else []
-    return [*label, f"{row['score']:.4f}", *(" ".join(text.split()) for text in texts)]
+    return [printable(part) for part in (*label, f"{row['score']:.4f}", *(" ".join(text.split()) for text in texts))]
 
 
 class Format(Protocol):

@@ -15,6 +15,8 @@ from toolchain.data.metrics import METRICS
 from toolchain.errors import InputError
 from toolchain.evaluation.compare import Predictions, compare
 from toolchain.files import read_json, sha256_file, write_json
+from toolchain.plain import printable_json
+from toolchain.records.check import find_fault
 from toolchain.records.result import FileDigest, Result
 
 log = logging.getLogger(__name__)
@@ -116,9 +118,11 @@ def load_result(file: Path) -> Result:
     result = read_json(file, what="the result", advice="Give a result that `eval` wrote.")
     if not isinstance(result, dict) or result.get("schema") != SCHEMA or not result.keys() >= REQUIRED:
         raise InputError(f"{file}: not a result of schema {SCHEMA}. Give one that `eval` wrote.")
+    if fault := find_fault(result, Result, whole=False):
+        raise InputError(f"{file}: broken: {fault}. Evaluate again.")
     if result["primary"] not in (None, *METRICS):
         raise InputError(f"{file}: the metric {result['primary']!r} is unknown. Evaluate again.")
-    return cast("Result", {**result, "file": str(file)})
+    return cast("Result", {**printable_json(result), "file": str(file)})  # a report and a terminal show its texts
 
 
 def find_results(places: Iterable[Path]) -> list[Result]:

@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 
 from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle
 from toolchain.bundle.machine import find_machine
-from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve, resolve_bundle
+from toolchain.bundle.resolved_recipe import ResolvedRecipe, check_described, resolve, resolve_bundle
 from toolchain.checkpoint.model import Source, find_model
 from toolchain.checkpoint.tokenize import Encode, RemoteTexts
-from toolchain.engine.plan import check_plan, find_plan, is_plan, plan_backend, plans_of
+from toolchain.engine.plan import RECORD, check_plan, find_plan, is_plan, plan_backend, plans_of
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
+from toolchain.evaluation.conflicts import refuse_fixed, refuse_options
 from toolchain.files import sha256_json
 from toolchain.graph.halves import file_has_halves
 from toolchain.recipe import Recipe
-from toolchain.recipe.options import RecipeValues, flag
+from toolchain.recipe.options import CONSENT, RecipeValues, flag
 from toolchain.recipe.tables import ATTENTIONS, BACKENDS, imported
 from toolchain.records.result import ArtefactDigest
 from toolchain.runtimes.device import choose_device
@@ -33,8 +34,8 @@ EVAL_RESULTS = Path("eval/results")
 # Digests of the rows that `tune` chose on, below a bundle's results.
 CHOSEN_ROWS = "tune/rows.json"
 
-# Options that a person must give in each call: a bundle may come from somebody else and cannot consent for its user.
-CONSENT = ("allow_pickle", "trust_remote_code")
+# Options that a bundle, which may come from somebody else, cannot give: consent, and where a token is sent.
+PERSONAL = (*CONSENT, "url", "token_file")
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Target:
         attention = _attention(self.backend, recipe)
         pinned = recipe.trust is not None and BACKENDS[self.backend].runs == "plan"
         given = {
+            "digests": self.digests,
             "cuda_graphs": recipe.cuda_graphs,
             "compiled": recipe.compile,
             "attention": attention,
@@ -85,6 +87,14 @@ class Target:
             "pinned": pinned,
         }
         return {"device": self.device, "precision": self.precision} | {key: one for key, one in given.items() if one}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Name -> SHA-256 of each file that its runtime may read beside `model`; none if the runtime cannot check."""
+        if self.bundle is None or self.file is None or not BACKENDS[self.backend].checks:
+            return {}
+        place, listed = Path(self.file).parent, self.bundle.manifest["artefacts"].items()
+        return {Path(name).name: digest for name, digest in listed if Path(name).parent == place}
 
     @property
     def folder(self) -> Path:
@@ -100,25 +110,42 @@ class Reference(NamedTuple):
     model: Source | Path
 
 
-def find_target(changes: RecipeValues, path: Path | None, *, prefer_plan: bool = False) -> Target:
+def find_target(changes: RecipeValues, path: Path | None, *, prefer_plan: bool = False, runs: bool = False) -> Target:
     """Return the target that options ask for, of the bundle at `path` or the bundle that was built last.
 
     `changes` are options by their names in a recipe, as the user gave them; the bundle's own recipe fills the rest.
     Without a bundle, `model` names a checkpoint, or with another backend than torch the bundle that was built of it.
     With `prefer_plan`, a call that names neither backend nor file gets the bundle's plan if this machine can run it.
+    With `runs`, the caller opens the target's runtime with its `choices`, which reads and checks the files that run, so
+    they are not read here; every other file of the bundle is compared with its digest.
 
     Raises:
         ToolchainError: see errors.py.
     """
+    try:
+        target = _find_target(changes, path, prefer_plan=prefer_plan)
+    except MachineError:
+        if path:
+            open_bundle(path)  # another machine would not help a damaged bundle
+        raise
+    if target.bundle:
+        read = {target.file, f"{target.file}.data", str(Path(str(target.file)).with_name(RECORD))}
+        target.bundle.check(leaving={*target.bundle.texts, *(read if runs and target.digests else ())})
+    return target
+
+
+def _find_target(changes: RecipeValues, path: Path | None, *, prefer_plan: bool) -> Target:
+    """Return the target before its bundle's files are checked, apart from those for transformers."""
     backend = backend_of(changes)
-    _refuse_options(backend, changes)
+    refuse_options(backend, changes)
     if path is None and changes.get("model"):
         recipe = Recipe.make(changes)
         if backend == "torch":
             return _checkpoint_target(resolve(recipe.replace(precision="fp32")), None, recipe.precision)
         path = _built(recipe)
-    bundle = open_bundle(path or last_bundle(), trust=changes.get("trust"))
-    _refuse_fixed(bundle, changes)
+    bundle = open_bundle(path or last_bundle(), trust=changes.get("trust"), check_files=False)
+    check_described(bundle)
+    refuse_fixed(bundle, changes)
     recipe = recorded(bundle, {**changes, "precision": None, "model": None, "output": None})
     new_task = any(changes.get(key) for key in ("task", "text_column", "label_column"))
     resolved, asked = resolve_bundle(bundle, recipe, new_task=new_task), changes.get("precision")
@@ -214,7 +241,7 @@ def find_checkpoint(bundle: Bundle, recipe: Recipe) -> Source:
 def recorded(bundle: Bundle, changes: RecipeValues) -> Recipe:
     """Return the recipe that a bundle was built from, with `changes`; its output is the bundle's own folder."""
     asked = {key: value for key, value in changes.items() if value is not None}
-    known = {key: value for key, value in bundle.manifest["recipe"].items() if key not in CONSENT}
+    known = {key: value for key, value in bundle.manifest["recipe"].items() if key not in PERSONAL}
     if asked.get("data") and Path(asked["data"]).resolve() != Path(str(known.get("data"))).resolve():  # another place
         known = {key: value for key, value in known.items() if key not in ("split_column", "validation_share")}
     if known.get("calibration") == "calibration.json":  # the bundle's own, and the bundle may have been moved
@@ -287,7 +314,7 @@ def _plan_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked: 
     if not is_plan(file):
         raise UsageError(f"--file {file}: not a plan. Leave it out, or choose --backend ort.")
     plan = bundle.file(file)
-    record = check_plan(plan, machine.tag, digest=False)  # open_bundle has checked the digests
+    record = check_plan(plan, machine.tag)
     precision = record["precision"]
     if asked not in (None, precision):
         raise UsageError(f"--precision {asked}: {bundle.path} has a plan in {precision}. Build another bundle.")
@@ -370,30 +397,3 @@ def _built(recipe: Recipe) -> Path:
     if not bundle_folder.exists():
         raise UsageError(f"{bundle_folder}: not built yet. Build it first, with the same options: toolchain build.")
     return bundle_folder
-
-
-def _refuse_options(backend: str, changes: RecipeValues) -> None:
-    """Refuse options that only another backend has.
-
-    Raises:
-        UsageError: naming the option.
-    """
-    if changes.get("attention") in ATTENTIONS and backend != "torch":
-        raise UsageError(f"--attention {changes['attention']}: only with --backend torch. Add it.")
-    if changes.get("compile") and backend != "torch":
-        raise UsageError("--compile: only with --backend torch. Add it.")
-    if backend == "torch" and changes.get("file"):
-        raise UsageError(f"--file {changes['file']}: torch runs the checkpoint. Leave it out, or choose --backend ort.")
-
-
-def _refuse_fixed(bundle: Bundle, changes: RecipeValues) -> None:
-    """Refuse options that only a new build can change.
-
-    Raises:
-        UsageError: a model or a length was asked for that is not the bundle's.
-    """
-    fixed = {"model": bundle.manifest["model"]["id"], "max_length": bundle.manifest["max_length"]}
-    for key, value in fixed.items():
-        asked = changes.get(key)
-        if asked not in (None, value) and not (key == "model" and Path(asked).resolve() == Path(str(value))):
-            raise UsageError(f"{flag(key)} {asked}: {bundle.path} was built with {value}. Build another bundle.")

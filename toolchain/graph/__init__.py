@@ -4,7 +4,10 @@ A pass takes an `onnx_ir.Model`, changes it in place and returns the number of p
 write a module here with one function, and call it where it belongs: `clean.PASSES` for a pass that keeps every value.
 """
 
-from collections.abc import Iterable, Iterator
+import mmap
+import os
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from toolchain.errors import InputError
-from toolchain.files import sha256_file
+from toolchain.files import check_digest, open_listed, read_checked, sha256_file, sha256_open
 from toolchain.tensors import Array
 
 # A protobuf message holds less than 2 GiB; 1 MiB of it is left for the nodes.
@@ -29,6 +32,10 @@ WEIGHTS_SHA256 = "weights_sha256"
 WEIGHTS = "weights"
 
 
+# The state of a file and its SHA-256 -> the file of weights that a session uses, uint8 [size].
+_MAPS: "weakref.WeakValueDictionary[tuple[int | str, ...], Array]" = weakref.WeakValueDictionary()
+
+
 def load(path: Path | bytes) -> ir.Model:
     """Read an ONNX file with its weights, or an ONNX message. Weights in a file of their own are read when needed.
 
@@ -37,7 +44,10 @@ def load(path: Path | bytes) -> ir.Model:
             outside the folder.
     """
     if isinstance(path, bytes):
-        model = ir.from_proto(onnx.load_model_from_string(path))
+        try:
+            model = ir.from_proto(onnx.load_model_from_string(path))
+        except Exception as error:  # protobuf does not export the class of its DecodeError
+            raise InputError(f"not an ONNX graph ({type(error).__name__}). Build it again.") from error
         for name, array in getattr(path, "weights", {}).items():
             model.graph.initializers[name].const_value = ir.tensor(array, name=name)
         return model
@@ -50,6 +60,64 @@ def load(path: Path | bytes) -> ir.Model:
     for tensor in _outside(model):
         _check_outside(path, tensor)
     return model
+
+
+def read_listed(path: Path, digests: Mapping[str, str]) -> bytes:
+    """Read a graph of a bundle, and the file of its weights if there is one, once each.
+
+    The bytes that are returned are those whose digest was checked. A file of weights is mapped, and not copied: another
+    file that is put in its place has no effect, but a change of its bytes has, as long as the graph is in use.
+
+    Args:
+        path: the graph.
+        digests: name -> SHA-256 of each file in its folder that may be read.
+
+    Returns:
+        The graph as an ONNX message; a `Message` if its weights are in a file of their own.
+
+    Raises:
+        InputError: a file is missing or differs from its digest, or the weights are in a file without a digest.
+    """
+    data = read_checked(path, digests[path.name])
+    if b"location" not in data:  # the key of each place outside the message, so it needs no parsing
+        return data
+    model, opened = load(data), dict[str, Array]()
+    for value in model.graph.initializers.values():
+        if isinstance(tensor := value.const_value, ir.ExternalTensor):
+            name = str(tensor.location)
+            if name not in digests:
+                raise InputError(
+                    f"{path}: its weights are in {name}, which the bundle does not list. Get the bundle again."
+                )
+            if name not in opened:
+                opened[name] = _mapped(path.parent / name, digests[name])
+            value.const_value = _part(opened[name], tensor, path)
+    return message(model) if opened else data
+
+
+def _mapped(path: Path, sha256: str) -> Array:
+    """Return the bytes of a file as a read-only map, uint8 [size], after a check of its digest.
+
+    A session that is still open may have the map of the unchanged file already, and a hash of 2 GB takes seconds.
+    """
+    with open_listed(path) as file:
+        now = os.fstat(file.fileno())
+        key = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns, sha256)
+        if (found := _MAPS.get(key)) is None:
+            check_digest(path, sha256_open(file), sha256)
+            _MAPS[key] = found = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        return found
+
+
+def _part(data: Array, tensor: ir.ExternalTensor, path: Path) -> ir.TensorProtocol:
+    """Return a weight from the bytes of the file that it is in."""
+    start, dtype = tensor.offset or 0, tensor.dtype.numpy()
+    part = data[start : start + (tensor.length if tensor.length is not None else len(data))]
+    try:
+        values = part.view(dtype).reshape(tensor.shape.numpy())
+    except ValueError:
+        raise InputError(f"{path}: its weight {tensor.name} does not fit its place. Build it again.") from None
+    return ir.tensor(values, dtype=tensor.dtype, name=tensor.name)
 
 
 def save(model: ir.Model, path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Self, TypedDict
 
 from toolchain.errors import UsageError, meant
 from toolchain.recipe.checks import check_together
-from toolchain.recipe.options import check, joined, load_toml, option, toml_value
+from toolchain.recipe.options import check, joined, load_recipe, option, toml_value
 from toolchain.recipe.tables import ATTENTIONS, BACKENDS, HARDWARE, PRECISIONS, SCENARIOS
 
 DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
@@ -241,9 +241,9 @@ class Recipe:
 
         Raises:
             InputError: the file cannot be read as TOML.
-            UsageError: a key is unknown or a value is not allowed.
+            UsageError: a key is unknown, a value is not allowed, or the file gives a key of CONSENT.
         """
-        values: dict[str, Any] = load_toml(file) if file else {}
+        values: dict[str, Any] = load_recipe(file) if file else {}
         for assignment in sets:
             key, equals, text = assignment.partition("=")
             if not equals:

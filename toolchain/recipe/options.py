@@ -6,10 +6,15 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, get_args
 
-from toolchain.errors import InputError, UsageError, meant
+from toolchain.errors import InputError, UsageError, first_line, meant
+from toolchain.files import open_file
 
 # Keys of a recipe that were given, with their values. Each key has a type of its own, which `check` enforces.
 RecipeValues = dict[str, Any]
+
+# Options that let a checkpoint run code. A person gives them on the command line: neither a recipe nor a bundle, which
+# may come from somebody else, can consent for its user.
+CONSENT = ("allow_pickle", "trust_remote_code")
 
 
 def option(
@@ -32,18 +37,35 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def load_recipe(path: Path) -> RecipeValues:
+    """Read a recipe's file.
+
+    Raises:
+        InputError: see `load_toml`.
+        UsageError: it gives a key of CONSENT.
+    """
+    values = load_toml(path)
+    if given := next((key for key in CONSENT if values.get(key)), None):
+        raise UsageError(
+            f"{path}: {given} is for the command line alone, because a recipe may come from somebody else. "
+            f"Remove it, and give {flag(given)} if you trust the checkpoint."
+        )
+    return values
+
+
 def load_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 
     Raises:
-        InputError: it is missing, not UTF-8, or not TOML.
+        InputError: it is missing, not a regular file, not UTF-8, or not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with open_file(path) as file:
+            return tomllib.loads(file.read().decode())
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}. Give the path of a TOML file.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a TOML file: {error}. Fix it.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not a TOML file: {first_line(error)}. Fix it.") from error
 
 
 def joined(value: Any) -> Any:

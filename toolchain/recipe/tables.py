@@ -30,6 +30,8 @@ class Backend:
     cuda_graphs: bool = False
     # Whether it takes the graphs that are made for one kind of device, such as model.int8.cpu.onnx.
     device_graphs: bool = False
+    # Whether it takes `digests`, and runs the very bytes whose digests it has checked.
+    checks: bool = False
 
 
 BACKENDS: dict[str, Backend] = {
@@ -45,9 +47,10 @@ BACKENDS: dict[str, Backend] = {
         gpu="toolchain.runtimes.ort:has_gpu",
         cuda_graphs=True,
         device_graphs=True,
+        checks=True,
     ),
-    "trt": Backend("toolchain.runtimes.trt:open_trt", runs="plan", gpu=True, cuda_graphs=True),
-    "trt-rtx": Backend("toolchain.runtimes.trt:open_rtx", runs="plan", gpu=True, cuda_graphs=True),
+    "trt": Backend("toolchain.runtimes.trt:open_trt", runs="plan", gpu=True, cuda_graphs=True, checks=True),
+    "trt-rtx": Backend("toolchain.runtimes.trt:open_rtx", runs="plan", gpu=True, cuda_graphs=True, checks=True),
     "ort-trt": Backend("toolchain.runtimes.ort_trt:open_ort_trt", runs="graph", gpu=True),
     "triton": Backend("toolchain.runtimes.remote:open_remote", runs="server"),
     "service": Backend("toolchain.runtimes.remote:open_remote", runs="server"),

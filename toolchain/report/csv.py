@@ -3,11 +3,12 @@
 import csv
 import io
 
+from toolchain.plain import cell
 from toolchain.records.result import Result
 
 
 def comma_separated(results: list[Result]) -> str:
-    """Return the results as CSV: a row a result, a column a key, and numbers unrounded."""
+    """Return the results as CSV: a row a result, a column a key, numbers unrounded, and texts as `cell` writes them."""
     buffer = io.StringIO()
     flat = [_flatten(result) for result in results]
     heads = list(dict.fromkeys(key for row in flat for key in row))
@@ -24,4 +25,4 @@ def _flatten(value: object, prefix: str = "") -> dict[str, object]:
     if isinstance(value, dict):
         parts = (_flatten(entry, f"{prefix}.{key}" if prefix else key) for key, entry in value.items())
         return {key: entry for part in parts for key, entry in part.items()}
-    return {prefix: value}
+    return {cell(prefix): cell(value)}

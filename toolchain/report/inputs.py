@@ -10,6 +10,7 @@ from toolchain.errors import InputError
 from toolchain.evaluation.answer import GATE
 from toolchain.evaluation.results import find_results
 from toolchain.files import read_json
+from toolchain.plain import printable_json
 from toolchain.records.deployment import Deployment
 from toolchain.records.kernels import SavedExplainedTarget
 from toolchain.records.power import SavedPowerRecord
@@ -70,4 +71,4 @@ def _object(file: Path) -> dict[str, Any] | None:  # any JSON object
         record = read_json(file, what="record", advice="Give a record of tune or power.")
     except InputError:
         return None
-    return record if isinstance(record, dict) else None
+    return printable_json(record) if isinstance(record, dict) else None

@@ -6,7 +6,7 @@ places nodes that compute shapes, such as the Shape before a position table, on 
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,13 @@ EXACT_SUMS = "session.x64quantprecision"
 
 # With this entry the weights of an optimised graph are written to a file of their own.
 OPTIMISED_WEIGHTS = "session.optimized_model_external_initializers_file_name"
+
+# The folder in which a graph in memory finds weights; without this entry it is the current one. Where `NO_FOLDER` is
+# given, ONNX Runtime reads no file that a graph names.
+WEIGHTS_FOLDER, NO_FOLDER = "session.model_external_initializers_file_folder_path", "/dev/null"
+
+# The name of a graph in memory in messages.
+IN_MEMORY = "graph"
 
 # With this entry Q/DQ nodes stay float operators.
 FLOAT_QDQ = "session.disable_quant_qdq"
@@ -97,6 +104,7 @@ def open_session(
     spin: bool = True,
     cuda_graphs: bool = False,
     halves: bool = False,
+    digests: Mapping[str, str] | None = None,
 ) -> "onnxruntime.InferenceSession":
     """Return a session that runs on `device`, after checking that it does.
 
@@ -109,6 +117,7 @@ def open_session(
         spin: keep the threads busy between runs, which is faster if nothing else needs the processors.
         cuda_graphs: capture and replay the work of runs whose options have a `gpu_graph_id` (io_binding.py).
         halves: round float16 tensors to float16 on the CPU, which otherwise computes them in float32 (graph/halves.py).
+        digests: file of the model's folder -> SHA-256; if given, no other file is read, and none with another digest.
 
     Raises:
         InputError: the graph cannot be loaded.
@@ -116,26 +125,37 @@ def open_session(
     """
     ort = import_onnxruntime()
     place = choose_device(device, cuda=CUDA in ort.get_available_providers())
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or cpu_threads()
-    options.log_severity_level = FATAL
-    options.add_session_config_entry(EXACT_SUMS, "1")
-    if not spin:
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+    name, in_memory = _name(model), isinstance(model, bytes)
+    if digests is not None and isinstance(model, Path):
+        model = graph.read_listed(model, digests)
+    options = _options(threads, spin=spin, listed_only=digests is not None)
     if optimised:
         _write_optimised(model, options, optimised)
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
-    if place == "cpu" and (halves or is_half_qdq(model)):
+    if place == "cpu" and (halves or (not in_memory and is_half_qdq(model))):
         # It lacks integer kernels in float16; its search for them moves Q/DQ nodes and keeps the weights in int8.
         options.add_session_config_entry(FLOAT_QDQ, "1")
     provider: Any = CPU
     if place != "cpu":
         provider = (CUDA, cuda_options(place, graphs=cuda_graphs))
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    session = _load(_in_halves(model) if halves else model, options, provider)
+    session = _load(_in_halves(model) if halves else model, options, provider, name)
     _refuse_fallback(session, device, provider if isinstance(provider, str) else provider[0])
     return session
+
+
+def _options(threads: int | None, *, spin: bool, listed_only: bool) -> Any:
+    """Return the options that every session has; with `listed_only`, it reads no file that a graph names."""
+    options = import_onnxruntime().SessionOptions()
+    options.intra_op_num_threads = threads or cpu_threads()
+    options.log_severity_level = FATAL
+    options.add_session_config_entry(EXACT_SUMS, "1")
+    if not spin:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    if listed_only:
+        options.add_session_config_entry(WEIGHTS_FOLDER, NO_FOLDER)
+    return options
 
 
 def _in_halves(model: Path | bytes) -> graph.Message:
@@ -152,8 +172,8 @@ def _write_optimised(model: Path | bytes, options: Any, file: Path) -> None:
         options.add_session_config_entry(OPTIMISED_WEIGHTS, graph.data_file(file).name)
 
 
-def _load(model: Path | bytes, options: Any, provider: Any) -> Any:
-    """Return a session of the graph.
+def _load(model: Path | bytes, options: Any, provider: Any, name: str) -> Any:
+    """Return a session of the graph; messages call it `name`.
 
     Raises:
         InputError: the graph cannot be loaded.
@@ -167,7 +187,7 @@ def _load(model: Path | bytes, options: Any, provider: Any) -> Any:
     try:
         return _keeping(ort.InferenceSession(source, options, providers=[provider]), values)
     except Exception as error:  # onnxruntime raises classes of its own binding, with no common base
-        failed = InputError(f"{_name(model)}: ONNX Runtime cannot load it: {first_line(error)}. Build it again.")
+        failed = InputError(f"{name}: ONNX Runtime cannot load it: {first_line(error)}. Build it again.")
         failed.__cause__ = error
     if provider != CPU:
         raise failed
@@ -178,8 +198,8 @@ def _load(model: Path | bytes, options: Any, provider: Any) -> Any:
     except Exception:  # the graph itself is at fault, so the first error says why
         raise failed from failed.__cause__
     # A graph in memory is one of the many that `auto` and `tune` compare, and nobody waits for its speed.
-    level = logging.DEBUG if isinstance(model, bytes) else logging.WARNING
-    log.log(level, "%s: runs in float32, because it does not load with exact INT8 kernels on this CPU.", _name(model))
+    level = logging.DEBUG if name == IN_MEMORY else logging.WARNING
+    log.log(level, "%s: runs in float32, because it does not load with exact INT8 kernels on this CPU.", name)
     return session
 
 
@@ -238,9 +258,7 @@ def compute_nodes_on_cpu(session: Any) -> list[str]:
 
 
 def is_half_qdq(model: Path | bytes) -> bool:
-    """Return whether a file is a Q/DQ graph with float16 between the nodes, as graph/fp16.py makes it for GPUs."""
-    if isinstance(model, bytes):
-        return False
+    """Return whether a graph has Q/DQ nodes with float16 between the nodes, as graph/fp16.py makes it for GPUs."""
     try:
         nodes = graph.load(model).graph
     except InputError:
@@ -256,7 +274,7 @@ def cannot_run(model: Path | bytes, error: Exception) -> InputError:
 
 
 def _name(model: Path | bytes) -> str:
-    return "graph" if isinstance(model, bytes) else str(model)
+    return IN_MEMORY if isinstance(model, bytes) else str(model)
 
 
 @contextmanager
@@ -269,6 +287,7 @@ def open_ort(
     spin: bool = True,
     cuda_graphs: bool = False,
     halves: bool = False,
+    digests: Mapping[str, str] | None = None,
 ) -> Iterator[Infer]:
     """Yield `infer` of an ONNX graph.
 
@@ -285,7 +304,8 @@ def open_ort(
         raise UsageError("--cuda-graphs: a CPU has no CUDA graphs. Leave the option out, or choose --device cuda.")
     if halves and place != "cpu":
         raise UsageError(f"--halves: {place} computes float16 itself. Leave it out, or choose --device cpu.")
-    session = open_session(model, device=place, cuda_graphs=cuda_graphs, threads=threads, spin=spin, halves=halves)
+    choices: dict[str, Any] = {"cuda_graphs": cuda_graphs, "threads": threads, "spin": spin, "halves": halves}
+    session = open_session(model, device=place, digests=digests, **choices)
     names = {entry.name for entry in session.get_inputs()}
     right_padded = RIGHT_PADDED in session.get_modelmeta().custom_metadata_map
     runs = [_unbound(session) if place == "cpu" else BoundSession(session, place, graphs=cuda_graphs).run]

@@ -7,7 +7,7 @@ takes is split, and its pieces alternate between lanes, so that one is copied wh
 import functools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from toolchain.engine.api import LogCollector, create, make_logger, make_profiler, preload_cublas
 from toolchain.engine.contexts import Contexts, make_contexts
 from toolchain.engine.cuda import CudaGraph, Gpu, nbytes, open_gpu
-from toolchain.engine.plan import Tag, check_plan
+from toolchain.engine.plan import Tag, check_plan, read_plan
 from toolchain.engine.releases import import_release
 from toolchain.engine.rtx import check_validity
 from toolchain.engine.shapes import Profile, choose_profile
@@ -51,6 +51,7 @@ def open_trt(
     lanes: int = LANES,
     report: Report | None = None,
     pinned: bool = False,
+    digests: Mapping[str, str] | None = None,
     backend: str = "trt",
 ) -> Iterator[Infer]:
     """Yield `infer` of a plan, after checking its digest and tag. `infer` works only in the thread that opened it.
@@ -64,6 +65,7 @@ def open_trt(
         lanes: the number of streams.
         report: if given, TensorRT's profiler is on, and nothing runs concurrently.
         pinned: the bundle's digest was given from outside; nothing beside it is then read (TensorRT-RTX's cache).
+        digests: name -> SHA-256 of each file of the bundle in the plan's folder.
         backend: the release that runs the plan, a key of RELEASES.
 
     Raises:
@@ -73,7 +75,7 @@ def open_trt(
     """
     trt = import_release(backend)
     with open_gpu(device) as gpu:
-        record = check_plan(plan, Tag(gpu.sm, trt.__version__, backend))
+        record = check_plan(plan, Tag(gpu.sm, trt.__version__, backend), digests=digests)
         if cuda_graphs and record["layout"] == "packed":
             raise UsageError(
                 f"--cuda-graphs: {plan} has no padding, so batches all differ in shape. Leave the option out."
@@ -117,7 +119,7 @@ class Runner:
         runtime = create(trt.Runtime, logger, self._messages)
         if record["version_compatible"]:
             runtime.engine_host_code_allowed = True  # the plan has the digest of its record
-        data = plan.read_bytes()
+        data = read_plan(plan, record)
         if hasattr(runtime, "get_engine_validity"):
             check_validity(trt, runtime, data, plan)
         self._engine = runtime.deserialize_cuda_engine(data)

@@ -58,7 +58,7 @@ def find_served(bundle: Path, *, backend: str | None, **changes: Any) -> Target:
     """
     if backend not in (None, "ort", "trt", "trt-rtx", "ort-trt"):
         raise UsageError(f"--backend {backend}: cannot be served. Choose ort, trt, trt-rtx or ort-trt.")
-    return find_target({**changes, "backend": backend}, bundle, prefer_plan=True)
+    return find_target({**changes, "backend": backend}, bundle, prefer_plan=True, runs=True)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from typing import Any
 from google.protobuf import json_format, text_format
 
 from toolchain.errors import InputError
+from toolchain.files import open_file
 from toolchain.serve.proto import MESSAGES
 
 CONFIG = "config.pbtxt"
@@ -43,11 +44,12 @@ def read_config(file: Path) -> Any:
     """Return the ModelConfig message of a config.pbtxt.
 
     Raises:
-        InputError: the file is missing, cannot be read, is not text, or does not follow Triton's schema: it has an
-            unknown field or a value of the wrong type.
+        InputError: the file is missing, not a regular file, cannot be read, is not text, or does not follow Triton's
+            schema: it has an unknown field or a value of the wrong type.
     """
     try:
-        return parse(file.read_text(encoding="utf-8"))
+        with open_file(file) as opened:
+            return parse(opened.read().decode())
     except FileNotFoundError:
         raise InputError(f"{file}: missing. Write it, or ship the bundle again.") from None
     except OSError as error:

@@ -100,10 +100,11 @@ def _graph(bundle: Bundle, backend: Backend, options: Options) -> Engine:
     length = bundle.manifest["max_length"]
     buckets = (*(bucket for bucket in BUCKETS if bucket < length), length)
     config = {"backend": {"ort": "onnxruntime"}.get(backend, backend), "instance_group": [{"kind": kind}]}
-    _, *weights = graph.files_of(file)  # the graph names them, so they keep their names
+    _, *outside = graph.files_of(file)
+    weights = [bundle.file(str(one.relative_to(bundle.path))) for one in outside]  # only those that the bundle lists
     return Engine(
         backend,
-        {"model.onnx": file, **{one.name: one for one in weights}},
+        {"model.onnx": file, **{one.name: one for one in weights}},  # the graph names them
         inputs,
         outputs,
         buckets,

@@ -13,7 +13,7 @@ from typing import Any
 
 from toolchain.bundle import locked
 from toolchain.errors import InputError
-from toolchain.files import carry, exchange, recover, sync_tree, write_json
+from toolchain.files import carry, exchange, let_everybody_read, recover, sync_tree, write_json
 from toolchain.ship.config import CONFIG, parse, read_config, type_name
 
 # A file to copy, or a text to write.
@@ -70,6 +70,7 @@ def write_models(models: list[Model], repository: Path, *, version: int) -> list
         try:
             for model in models:
                 kept |= _write(model, staging / model.name, repository / model.name, version)
+            let_everybody_read(staging)  # the server has another user
             sync_tree(staging)
             if repository.exists():
                 write_json(staging / EXCHANGES, {model.name: _inode(staging / model.name) for model in models})

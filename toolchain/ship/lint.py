@@ -35,8 +35,8 @@ def lint(repository: Path) -> LintRecord:
         try:
             models[folder.name] = LoadedModel(folder, read_config(folder / CONFIG))
         except InputError as error:
-            what = str(error).removeprefix(f"{folder / CONFIG}: ").removesuffix(". Fix the file.")
-            findings.append(Finding("error", f"{folder.name}/{CONFIG}", what, "Fix the file"))
+            what, _, advice = str(error).removeprefix(f"{folder / CONFIG}: ").removesuffix(".").rpartition(". ")
+            findings.append(Finding("error", f"{folder.name}/{CONFIG}", what, advice))
     for one in models.values():
         for check in CHECKS:
             findings += check(one, models)

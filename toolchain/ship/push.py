@@ -5,7 +5,6 @@ texts of rows are never part of a bundle's listed files, and only figures of res
 """
 
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -108,9 +107,7 @@ def _without_paths(value: Any) -> Any:  # any JSON
 
 def _write(folder: Path, bundle: Bundle, manifest: Manifest, repository: str) -> None:
     for name in manifest["artefacts"]:
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(bundle.path / name, target)
+        bundle.copy(name, folder / name)
     write_json(folder / MANIFEST, manifest)
     write_text(folder / CARD, _card(bundle, manifest, repository))
 

@@ -8,11 +8,11 @@ import tempfile
 from pathlib import Path
 from string import Template
 
-from toolchain.bundle import RESULTS, Bundle, locked, open_bundle
+from toolchain.bundle import MANIFEST, Bundle, locked, open_bundle
 from toolchain.bundle.names import check_name, image_name
 from toolchain.engine.plan import plans_of
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
-from toolchain.files import replacing
+from toolchain.files import let_everybody_read, replacing, write_json
 from toolchain.records.ship import ServiceRecord
 from toolchain.ship.folder import check_folder
 
@@ -22,6 +22,9 @@ TAG = re.compile(r"[a-z0-9]+(?:[._/:-][a-zA-Z0-9]+)*")
 # Folder with the bundle. A service's folder contains it and the filled-in templates, and nothing else.
 BUNDLE = "bundle"
 
+# The file that keeps everything but the bundle from Docker's builder.
+DOCKERIGNORE = ".dockerignore"
+
 # Backend -> the target of docker/Dockerfile with its libraries, and the image that this target builds.
 BASES = {"ort": ("service", "toolchain-service:cpu"), "trt": ("service-trt", "toolchain-service:trt")}
 
@@ -29,7 +32,9 @@ BASES = {"ort": ("service", "toolchain-service:cpu"), "trt": ("service-trt", "to
 def ship_service(
     place: Path, output: Path, *, name: str | None = None, backend: str = "ort", trust: str | None = None
 ) -> ServiceRecord:
-    """Write a folder with the bundle at `place`, a Dockerfile, a compose file and a README.
+    """Write a folder with the listed files of the bundle at `place`, a Dockerfile, a compose file and a README.
+
+    Everybody may read what is written, whatever the umask, because the user of the image is not the user of this run.
 
     `name`: the model name for clients; by default the checkpoint's. `trust`: the digest that the bundle must have.
 
@@ -38,7 +43,7 @@ def ship_service(
         UsageError: the name is not a valid model name, or the backend is trt and the bundle has no plan.
     """
     check_folder(output)
-    bundle = open_bundle(place, trust=trust)
+    bundle = open_bundle(place, trust=trust, check_files=False)  # each file is checked when it is copied
     manifest = bundle.manifest
     model_name = name or bundle.name
     check_name(model_name)
@@ -54,7 +59,7 @@ def ship_service(
         "image": image,
         "backend": ', "--backend", "trt"' if backend == "trt" else "",
         "digest": bundle.digest,
-        "model": manifest["model"]["id"],
+        "model": _in_code(manifest["model"]["id"]),
         "task": manifest["task"]["name"],
         "precision": manifest["precision"],
     }
@@ -62,9 +67,17 @@ def ship_service(
     with locked(output.resolve()), replacing(output.resolve()) as folder:
         for file in sorted(TEMPLATES.iterdir()):
             (folder / file.name).write_text(Template(file.read_text(encoding="utf-8")).substitute(words))
-        shutil.copytree(bundle.path, folder / BUNDLE, ignore=lambda *_: [RESULTS])
+        for artefact in manifest["artefacts"]:
+            bundle.copy(artefact, folder / BUNDLE / artefact)
+        write_json(folder / BUNDLE / MANIFEST, manifest)
+        let_everybody_read(folder)
     next_step = shlex.join(["docker", "compose", "--project-directory", str(output), "up"])
     return {"path": str(output), "name": model_name, "image": image, "sha256": bundle.digest, "next": next_step}
+
+
+def _in_code(name: str) -> str:
+    """Return a name as it can stand between backticks on one line of Markdown."""
+    return "".join(char if char.isprintable() and char != "`" else "?" for char in name)
 
 
 def _check_output(output: Path, bundle: Bundle) -> None:
@@ -81,7 +94,7 @@ def _check_output(output: Path, bundle: Bundle) -> None:
     present = {file.name for file in output.iterdir()}
     if others := sorted(present - expected):
         raise InputError(f"-o {output}: contains {others[0]}, which is not part of a service. Choose a new folder.")
-    if missing := sorted(expected - present):
+    if missing := sorted(expected - present - {DOCKERIGNORE}):  # earlier versions did not write that one
         raise InputError(f"-o {output}: is not the folder of a service: it lacks {missing[0]}. Choose a new folder.")
 
 

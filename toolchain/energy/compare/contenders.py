@@ -77,7 +77,7 @@ def find_contenders(
             chosen = {
                 key: value for key, value in changes.items() if key != "cuda_graphs" or BACKENDS[backend].cuda_graphs
             }
-            target = find_target({**chosen, "backend": backend}, place)
+            target = find_target({**chosen, "backend": backend}, place, runs=True)
             same = (backend, target.device, target.precision, target.artefact["sha256"], target.resolved.max_length)
             if same in found:
                 log(f"{place}: {backend} runs the same file as for an earlier bundle, so it is one contender")

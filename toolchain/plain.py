@@ -1,0 +1,35 @@
+"""Text of other people, shown as text: it moves no cursor, and a spreadsheet does not compute it."""
+
+import re
+from typing import Any
+
+# Characters that a terminal may obey: C0 and C1 (ECMA-48) except tab and line feed, separators of lines and directional
+# formatting (UAX #9). Lone surrogates cannot be encoded.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+# Beginnings of a cell that spreadsheets take for a formula (OWASP, CSV injection).
+_FORMULA = ("=", "+", "-", "@", "\t")
+
+
+def printable(text: str) -> str:
+    r"""Return a text with each character that a terminal may obey as JSON escapes it: `\u001b`."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def printable_json(value: Any) -> Any:  # any JSON
+    """Return JSON in which every text, keys too, is `printable`."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [printable_json(one) for one in value]
+    if isinstance(value, dict):
+        return {printable(key): printable_json(one) for key, one in value.items()}
+    return value
+
+
+def cell(value: Any) -> Any:  # a cell has any type
+    """Return the value of a cell of a CSV file: a text is `printable`, with a quote before what may be a formula."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
