@@ -57,6 +57,27 @@ def write_weights(source, target, number, stop, *, swaps):
     sys.stdout.write("done\n")
 
 
+def test_a_later_step_reads_the_weights_of_a_step_that_was_skipped(begun, tmp_path, monkeypatch):
+    monkeypatch.setattr(graph, "MAX_BYTES", 4096)
+    model, sums = graph.load(begun("fp32", tmp_path / "source") / "model.onnx"), []
+
+    def save(folder):
+        graph.save(model, folder / "model.onnx")
+        return {}
+
+    def read(folder):
+        sums.append(float(largest(graph.load(folder / "model.onnx")).const_value.numpy().sum()))
+        return {}
+
+    for number in range(2):
+        with open_writer(tmp_path / "bundle") as writer:
+            writer.step("export", {}, save)
+            writer.step("quantize", {"number": number}, read)
+            writer.finish({"precision": "int8"})
+    assert writer.skipped == ["export"]
+    assert sums == [float(largest(model).const_value.numpy().sum())] * 2
+
+
 @pytest.mark.parametrize("swaps", [True, False])
 @pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.stress)])
 def test_sigkill_between_two_operations_leaves_weights_of_their_own_file_whole(

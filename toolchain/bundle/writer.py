@@ -73,7 +73,8 @@ class BundleWriter:
         if not set(known["files"]) <= artefacts.keys():
             return False
         for file in known["files"]:
-            carry(self.old.path / file, self.folder / file)
+            # onnx_ir refuses to read weights from a file that has a second hard link.
+            carry(self.old.path / file, self.folder / file, link=not file.endswith(".onnx.data"))
             self.artefacts[file] = artefacts[file]
         self.steps[name] = known
         return True
