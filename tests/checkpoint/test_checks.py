@@ -29,10 +29,11 @@ def bert(tmp_path: Path) -> Path:
         ("bundle.json", "a bundle"),
         ("model.gguf", "a model in GGUF"),
         ("checkpoint-500/config.json", "a folder of checkpoints"),
+        ("snapshots/4f6a/config.json", "a folder of the hub's cache"),
     ],
 )
 def test_a_folder_of_another_kind_is_named(file: str, what: str | None, tmp_path: Path) -> None:
-    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).parent.mkdir(exist_ok=True, parents=True)
     (tmp_path / file).write_text("{}")
     with pytest.raises(InputError, match=what or "has no config.json"):
         find_model(str(tmp_path))
@@ -66,6 +67,8 @@ def test_weights_beside_an_adapter_or_another_head_are_not_taken(file: str, bert
         ("BartForConditionalGeneration", "language modelling"),
         ("BertModel", "an encoder without a head"),
         ("BertForSentiment", "which transformers does not have"),
+        ("BertMeanPoolingForSequenceClassification", "which transformers does not have"),
+        ("Wav2Vec2ForSequenceClassification", "a model for audio classification"),
     ],
 )
 def test_the_architecture_decides_and_not_the_weights(name: str, what: str, bert: Path) -> None:
@@ -96,11 +99,32 @@ def test_labels_of_tokens_are_refused_where_no_architecture_is_named(tmp_path: P
         ({"problem_type": "regression"}, "problem_type is regression with 2 outputs"),
         ({"id2label": {"0": "a"}, "problem_type": "single_label_classification"}, "with one label"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"already quantized \(gptq\)"),
+        ({"id2label": {"0": "a", "1": None}}, "id2label has no name for 1"),
+        ({"label2id": ["negative", "positive"]}, "label2id is .*It must have the index of each label"),
+        ({"pruned_heads": {"0": [1]}}, r"pruned_heads is \{'0': \[1\]\}"),
     ],
 )
 def test_a_config_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str, bert: Path) -> None:
     with pytest.raises(InputError, match=message):
         find_model(str(edit(bert, **changes)))
+
+
+OWN_CODE = "import transformers\n\n\nclass Mine(transformers.BertForSequenceClassification):\n    pass\n"
+
+
+def test_own_code_of_any_name_runs_if_it_is_trusted_and_is_never_passed_over(bert: Path) -> None:
+    """transformers would load its own BERT in the place of the class that the checkpoint names."""
+    (bert / "modeling_mine.py").write_text(OWN_CODE)
+    edit(bert, architectures=["Mine"], auto_map={"AutoModelForSequenceClassification": "modeling_mine.Mine"})
+    with pytest.raises(InputError, match="It brings its own code: read it, and trust it with --trust-remote-code"):
+        load_model(find_model(str(bert)))
+    assert type(load_model(find_model(str(bert), trust_remote_code=True))).__name__ == "Mine"
+
+
+def test_own_code_beside_a_class_of_transformers_is_said_not_to_run(bert: Path, caplog: Any) -> None:
+    auto_map = {"AutoModelForSequenceClassification": "modeling_bert.BertForSequenceClassification"}
+    assert load_model(find_model(str(edit(bert, auto_map=auto_map)))).__module__.startswith("transformers.models.bert")
+    assert "its own code is not run" in caplog.text
 
 
 @pytest.mark.parametrize("label2id", [{"LABEL_0": 0, "LABEL_1": 1}, {}, {"negative": "0"}])

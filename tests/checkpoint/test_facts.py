@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.architectures import OFFSET, edit, make, new_model
+from tests.architectures import OFFSET, edit, make, new_model, rewrite_weights
 from toolchain.checkpoint import facts
 from toolchain.checkpoint.facts import Facts
-from toolchain.checkpoint.model import find_model, load_tokenizer
+from toolchain.checkpoint.model import find_model, load_model, load_tokenizer
 from toolchain.errors import InputError, UsageError
 
 TABLES = ("Bert", "Albert", "Electra", "DistilBert", "GPT2", "ConvBert", *OFFSET)
@@ -204,3 +204,23 @@ def test_names_are_those_that_transformers_reads(tmp_path: Path) -> None:
     assert read(folder).labels == ("x", "y", "z")
     edit(folder, id2label=None, label2id=None, num_labels=3)
     assert read(folder).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+
+
+@pytest.mark.parametrize("where", [{"attn_implementation": "flash_attention_2"}, {"chunk_size_feed_forward": 4}])
+def test_how_a_model_was_run_is_no_part_of_it(where: dict[str, Any], tmp_path: Path) -> None:
+    """flash_attn is not installed here, and 4 does not divide the length of most texts."""
+    folder = make(tmp_path / "model", "Bert")
+    texts = ["a good film", "not very good"]
+    expected = logits(folder, texts)
+    model = load_model(find_model(str(edit(folder, **where))))
+    with torch.inference_mode():
+        found = model(**load_tokenizer(folder)(texts, padding=True, return_tensors="pt")).logits.numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_a_model_that_does_not_read_its_text_is_said_to(constant: bool, tmp_path: Path, caplog: Any) -> None:
+    folder = make(tmp_path / "model", "Bert")
+    rewrite_weights(folder, lambda weights: weights["classifier.weight"].mul_(float(not constant)))
+    read(folder)
+    assert ("gives 5 different texts the same answer" in caplog.text) == constant

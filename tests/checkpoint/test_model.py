@@ -176,7 +176,7 @@ def test_pickles_are_loaded_when_asked(pickled: Path, tiny_distilbert: Path) -> 
 
 def test_a_pickle_is_not_loaded_instead_of_broken_safetensors(pickled: Path) -> None:
     (pickled / "other.safetensors").write_bytes(b"")
-    with pytest.raises(InputError, match=r"pickled: cannot be loaded as a classifier: .*no file named model\.safeten"):
+    with pytest.raises(InputError, match=r"cannot be loaded as a classifier: there is no file named model\.safet"):
         load_model(find(pickled))
 
 
@@ -259,7 +259,7 @@ def test_a_missing_tokenizer_is_refused(copy: Path) -> None:
 
 def test_a_broken_tokenizer_is_refused(copy: Path) -> None:
     (copy / "tokenizer.json").write_text("{")
-    with pytest.raises(InputError, match=r"model: its tokenizer cannot be loaded: .*\. Put tokenizer\.json there\.$"):
+    with pytest.raises(InputError, match=r"model: its tokenizer cannot be loaded: .* cannot read tokenizer\.json"):
         load_tokenizer(copy)
 
 

@@ -268,3 +268,17 @@ def test_a_class_that_does_more_than_its_rust_tokenizer_is_called_itself(bert: A
     encoder = TextEncoder(own, max_length=9, inputs=BOTH)
     assert encoder.rust is None
     assert list(encoder([("a good film",)]).columns["input_ids"]) == bert(["a good movie"])["input_ids"]
+
+
+def test_a_text_without_a_token_is_refused_alone_and_beside_others(bert: Any) -> None:
+    """A tokenizer that adds no special tokens, as those of most decoders, gives an empty text no token at all."""
+    from tokenizers import processors
+    from transformers import PreTrainedTokenizerFast
+
+    bare = type(bert.backend_tokenizer).from_str(bert.backend_tokenizer.to_str())
+    bare.post_processor = processors.Sequence([])
+    plain = PreTrainedTokenizerFast(tokenizer_object=bare, pad_token="[PAD]", unk_token="[UNK]")
+    assert encode(plain, [("good film",)], max_length=8, inputs=BOTH).lengths.tolist() == [2]
+    for texts in ([("",)], [("good film",), ("  ",)]):
+        with pytest.raises(InputError, match="has no token, so the model has no answer"):
+            encode(plain, texts, max_length=8, inputs=BOTH)

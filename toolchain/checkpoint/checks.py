@@ -6,11 +6,14 @@ model.py and facts.py read a checkpoint and call these functions. docs/guides/ch
 import fnmatch
 import logging
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toolchain.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 # Weights that a message names.
 SHOWN_WEIGHTS = 3
@@ -23,6 +26,10 @@ TAG = re.compile(r"O|[BIESLU]-.+")
 STRAY_IDS = 8
 
 AGAIN = "Get the checkpoint again."
+OWN_CODE = "It brings its own code: read it, and trust it with --trust-remote-code."
+
+# What transformers calls the task of the classes that are taken.
+CLASSIFICATION = "sequence classification"
 
 log = logging.getLogger(__name__)
 
@@ -77,11 +84,12 @@ KINDS = (
         "a folder of checkpoints",
         "Give one of the folders checkpoint-N in it.",
     ),
+    Kind("snapshots/*/config.json", "a folder of the hub's cache", "Give the folder in snapshots/ that it has."),
 )
 
 # Kinds that a folder with weights of a classifier may also look like: it is then a classifier.
 BESIDE_WEIGHTS = {"modules.json", "*.onnx", "openvino_model.xml", "*.gguf", "tf_model.h5", "flax_model.msgpack"}
-BESIDE_WEIGHTS |= {"*.tflite", "checkpoint-*/config.json"}
+BESIDE_WEIGHTS |= {"*.tflite", "checkpoint-*/config.json", "snapshots/*/config.json"}
 
 
 def check_folder(folder: Path, *, classifier: bool) -> None:
@@ -103,7 +111,7 @@ def says_classifier(config: dict[str, Any]) -> bool:  # config.json of any archi
 
 
 def check_config(folder: Path, config: dict[str, Any]) -> None:  # config.json of any architecture
-    """Refuse a config.json whose labels contradict each other, or that describes quantized weights.
+    """Refuse a config.json whose labels contradict each other, or that describes quantized or pruned weights.
 
     Raises:
         InputError: naming the keys.
@@ -114,22 +122,13 @@ def check_config(folder: Path, config: dict[str, Any]) -> None:  # config.json o
         raise InputError(
             f"{file}: the weights are already quantized ({method}). Give the checkpoint before its quantization."
         )
-    named, number, problem = config.get("id2label") or {}, config.get("num_labels"), config.get("problem_type")
-    if sorted(map(str, named)) != sorted(map(str, range(len(named)))):
-        raise InputError(f"{file}: id2label is {named}. Its keys must be 0, 1, 2 ...")
-    if named and number is not None and number != len(named):
+    if any((config.get("pruned_heads") or {}).values()):
         raise InputError(
-            f"{file}: num_labels is {number}, and id2label names {len(named)}. Name every class in id2label, and "
-            "remove num_labels."
+            f"{file}: pruned_heads is {config['pruned_heads']}, and transformers 5 makes every layer with all heads. "
+            "Give a checkpoint without pruned heads."
         )
-    by_name = {str(name): int(index) for index, name in named.items()}
-    for name, index in (config.get("label2id") or {}).items():
-        if str(index) != str(by_name.get(str(name), index)):
-            raise InputError(
-                f"{file}: label2id says that {name} is {index}, and id2label that it is {by_name[str(name)]}. "
-                "Find out which one is right, and fix the other."
-            )
-    count = len(named) or (2 if number is None else number)
+    count = _check_labels(file, config)
+    problem = config.get("problem_type")
     if problem == "multi_label_classification":
         raise InputError(f"{folder}: the model gives several labels per row. Choose a model with one label per row.")
     if problem == "regression" and count != 1:
@@ -138,33 +137,69 @@ def check_config(folder: Path, config: dict[str, Any]) -> None:  # config.json o
         raise InputError(f"{file}: problem_type is {problem} with one label. Fix problem_type, or name two labels.")
 
 
-def check_head(folder: Path, config: dict[str, Any]) -> None:  # config.json of any architecture
+def _check_labels(file: Path, config: dict[str, Any]) -> int:  # config.json of any architecture
+    """Refuse labels that contradict each other, and return how many there are."""
+    named, number = config.get("id2label") or {}, config.get("num_labels")
+    if sorted(map(str, named)) != sorted(map(str, range(len(named)))):
+        raise InputError(f"{file}: id2label is {named}. Its keys must be 0, 1, 2 ...")
+    if nameless := [index for index, name in named.items() if name is None or not str(name).strip()]:
+        raise InputError(f"{file}: id2label has no name for {nameless[0]}. Name every class.")
+    if named and number is not None and str(number) != str(len(named)):
+        raise InputError(
+            f"{file}: num_labels is {number}, and id2label names {len(named)}. Name every class in id2label, and "
+            "remove num_labels."
+        )
+    by_name, by_label = {str(name): int(index) for index, name in named.items()}, config.get("label2id") or {}
+    if not isinstance(by_label, dict):
+        raise InputError(f"{file}: label2id is {by_label}. It must have the index of each label, or be left out.")
+    for name, index in by_label.items():
+        if str(index) != str(by_name.get(str(name), index)):
+            raise InputError(
+                f"{file}: label2id says that {name} is {index}, and id2label that it is {by_name[str(name)]}. "
+                "Find out which one is right, and fix the other."
+            )
+    return len(named) or int(2 if number is None else number)
+
+
+def check_head(folder: Path, config: dict[str, Any], *, trusted: bool) -> None:  # config.json of any architecture
     """Refuse a checkpoint that says of itself that it is not a sequence classifier.
 
-    The names of weights do not tell: a token classifier, and often a custom one, has a `classifier.weight` too.
+    The names of weights do not tell: a token classifier, and often a custom one, has a `classifier.weight` too. Nor
+    does the end of a class's name: Wav2Vec2ForSequenceClassification hears, and one of the user's own may do anything.
+
+    Args:
+        folder: the checkpoint.
+        config: its config.json.
+        trusted: whether the checkpoint's own code may run.
 
     Raises:
         InputError: naming the class in `architectures`, and the task that transformers knows it by.
     """
-    stated = [str(name) for name in config.get("architectures") or []]
+    stated = next((str(name) for name in config.get("architectures") or []), "")
     tags = [str(name) for name in (config.get("id2label") or {}).values()]
     if not stated and len(tags) > 1 and all(map(TAG.fullmatch, tags)):
         raise InputError(
             f"{folder}: its labels {', '.join(tags[:SHOWN_WEIGHTS])} are those of tokens, not of texts. "
             "Give a checkpoint that was fine-tuned for text classification."
         )
-    if not stated or says_classifier(config):
+    task = _task_of(stated)
+    if "AutoModelForSequenceClassification" in (config.get("auto_map") or {}):
+        if not trusted and task != CLASSIFICATION:
+            raise InputError(f"{folder}: {OWN_CODE}")
+        if not trusted:
+            log.warning("%s: its own code is not run; %s of transformers is. Trust it to run it.", folder, stated)
         return
-    headless = bool(re.search(r"(?<!LMHead)(?<!LMHeads)(Model|Encoder)$", stated[0]))
-    task = None if headless else _task_of(stated[0])
+    if not stated or task == CLASSIFICATION:
+        return
+    headless = bool(re.search(r"(?<!LMHead)(?<!LMHeads)(Model|Encoder)$", stated))
     if task is None and not headless:
         raise InputError(
-            f"{folder}: its architecture is {stated[0]}, which transformers does not have, so that its outputs are not "
+            f"{folder}: its architecture is {stated}, which transformers does not have, so that its outputs are not "
             "known. Give a checkpoint of a class such as BertForSequenceClassification."
         )
-    kind = f"a model for {task}" if task else "an encoder without a head"
+    kind = "an encoder without a head" if headless else f"a model for {task}"
     raise InputError(
-        f"{folder}: its architecture is {stated[0]}, {kind}, not a text classifier. "
+        f"{folder}: its architecture is {stated}, {kind}, not a text classifier. "
         "Give a checkpoint that was fine-tuned for text classification."
     )
 
@@ -175,7 +210,8 @@ def _task_of(name: str) -> str | None:
 
     plain = re.sub(r"^(TF|Flax)(?=[A-Z])", "", name)
     tables = [table for table in vars(modeling_auto) if re.fullmatch(r"MODEL_FOR_\w+_MAPPING_NAMES", table)]
-    for table in sorted(tables, key=lambda table: "PRETRAINING" in table):  # which has classes of other tables too
+    # A class may stand in several tables; that of sequence classification decides, and pretraining says the least.
+    for table in sorted(tables, key=lambda table: ("_SEQUENCE_" not in table, "PRETRAINING" in table)):
         classes = getattr(modeling_auto, table).values()
         if any(plain in (one if isinstance(one, tuple) else (one,)) for one in classes):
             words = table.removeprefix("MODEL_FOR_").removesuffix("_MAPPING_NAMES").replace("_", " ").lower()
@@ -186,6 +222,7 @@ def _task_of(name: str) -> str | None:
 def check_loaded(
     folder: Path,
     *,
+    body: str,
     missing: Collection[str],
     mismatched: Collection[tuple[str, Any, Any]],
     unused: Collection[str],
@@ -195,6 +232,7 @@ def check_loaded(
 
     Args:
         folder: the checkpoint.
+        body: what the names of all weights begin with that are not of the classification head, such as `bert.`.
         missing: weights of the model that the checkpoint lacks.
         mismatched: name, stored shape and needed shape of weights of another size.
         unused: weights of the checkpoint that the model does not have.
@@ -204,11 +242,7 @@ def check_loaded(
         InputError: naming the weights.
     """
     if missing:
-        first = sorted(missing)[0]
-        raise InputError(
-            f"{folder}: lacks {len(missing)} weights, the first is {first}. "
-            "Give a checkpoint that was fine-tuned for classification."
-        )
+        raise InputError(_explain_missing(folder, body, missing, unused))
     if mismatched:
         name, stored, wanted = sorted(mismatched)[0]
         raise InputError(
@@ -221,6 +255,35 @@ def check_loaded(
             f"{folder}: transformers would not use {len(left)} of its weights ({', '.join(_some(left))}), so the model "
             f"is not the one that was trained. {_advice(left)}"
         )
+
+
+def _explain_missing(folder: Path, body: str, missing: Collection[str], unused: Collection[str]) -> str:
+    """Return which weights are missing, and why: another name, a part that was lost, or a head that was never made."""
+    first = min(missing)
+    if longer := next((name for name in sorted(unused) if name.endswith(f".{first}")), None):
+        return (
+            f"{folder}: its weights begin with {longer.removesuffix(first)!r} ({longer}), where transformers looks for "
+            f"{first}. They are those of a wrapper, such as DataParallel, Lightning or torch.compile: save the model "
+            "inside it with save_pretrained(FOLDER), and give that folder."
+        )
+    lost = any(name.startswith(body) for name in missing)
+    advice = AGAIN if lost else "Give a checkpoint that was fine-tuned for classification."
+    others = f", and has others ({', '.join(_some(unused))})" if lost and unused else ""
+    return f"{folder}: lacks {len(missing)} weights, the first is {first}{others}. {advice}"
+
+
+def check_finite(folder: Path, weights: Iterable[tuple[str, "torch.Tensor"]]) -> None:
+    """Refuse weights with NaN or infinity, by which no text, or only a text with one rare word, has an answer.
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    for name, weight in weights:
+        if not weight.isfinite().all():
+            raise InputError(
+                f"{folder}: {name} has NaN or infinity: its training diverged, or a cast to float16 was too large. "
+                "Give an earlier checkpoint, or one in float32."
+            )
 
 
 def _some(names: Collection[str]) -> Iterator[str]:

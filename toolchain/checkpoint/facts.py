@@ -38,6 +38,9 @@ TRIED = 5
 # Padding and other rows may change a logit by this share of the largest logit, or of 1: sums of floats depend on order.
 TOLERANCE = 1e-4
 
+# Logits of all sentences that differ by less than this share are the same: the text does not matter.
+CONSTANT = 1e-6
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -273,6 +276,8 @@ def _needs_equal_length(source: Source, model: "torch.nn.Module", tokens: Tokens
 
     if not np.isfinite(alone).all():
         raise InputError(f"{source.folder}: the model computes NaN or infinity on a plain sentence. Get it again.")
+    if float(np.ptp(alone, axis=0).max()) <= CONSTANT * max(1.0, float(np.abs(alone).max())):
+        log.warning("%s: the model gives %d different texts the same answer.", source.folder, len(tokens))
     if differs(logits(tokens.batch(np.array([0]))), alone[:1]):
         raise InputError(f"{source.folder}: the model gives the same text other answers each time. Choose another one.")
     beside = np.concatenate([logits(batch)[:1] for batch in _in_company(tokens)])

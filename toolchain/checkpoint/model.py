@@ -3,21 +3,28 @@
 import functools
 import importlib.util
 import json
-import re
-import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolchain.checkpoint.checks import AGAIN, check_config, check_folder, check_head, check_loaded, says_classifier
+from toolchain.checkpoint.checks import (
+    AGAIN,
+    check_config,
+    check_finite,
+    check_folder,
+    check_head,
+    check_loaded,
+    says_classifier,
+)
+from toolchain.checkpoint.faults import TOKENIZER_EXTRA, why_no_model, why_no_package, why_no_tokenizer
 from toolchain.data.demo import FOLDER as DEMO
-from toolchain.errors import InputError, MachineError, UsageError, first_line, why_not_imported
+from toolchain.errors import InputError, MachineError, UsageError, first_line
 from toolchain.files import open_file, private_folder, sha256_file
 from toolchain.progress import still
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from toolchain.checkpoint.facts import Facts
 
@@ -31,10 +38,6 @@ CODE_FILES = ("*.py",)
 # Of a hub repository, the root is downloaded, without weights in other formats and without what only people read.
 OTHER_FORMATS = ("h5", "msgpack", "ot", "onnx*", "pt", "pth", "ckpt", "gguf", "tflite", "mlmodel", "pkl", "npz", "zip")
 NOT_DOWNLOADED = ("*/*", *(f"*.{form}" for form in (*OTHER_FORMATS, "md", "png", "jpg", "gif", "pdf")))
-
-# Packages that some tokenizers need, and the extra of this project that has them.
-TOKENIZER_PACKAGES = ("sentencepiece", "tiktoken")
-TOKENIZER_EXTRA = "pip install 'encoder-toolchain[tokenizers]'"
 
 
 @dataclass(frozen=True)
@@ -206,32 +209,47 @@ def load_model(source: Source, *, attention: str | None = None) -> "PreTrainedMo
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    check_head(source.folder, source.config)
+    check_head(source.folder, source.config, trusted=source.trust_remote_code)
     _transformers_silenced()
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             source.folder,
+            config=_config(source, attention),
             dtype=torch.float32,
-            attn_implementation=attention,
             use_safetensors=not source.allow_pickle or None,
             trust_remote_code=source.trust_remote_code,
             ignore_mismatched_sizes=True,  # refused below, with the name of the weight
             output_loading_info=True,
         )
     except ImportError as error:
-        raise MachineError(f"{source.folder}: {_lacking(error)}") from error
+        raise MachineError(f"{source.folder}: {why_no_package(error)}") from error
     except Exception as error:  # transformers raises various classes for broken files
-        why = f"{source.folder}: cannot be loaded as a classifier: {cause(error)}."
-        raise InputError(f"{why} {_remedy(source)}") from error
+        why = why_no_model(source.folder, source.config, error, trusted=source.trust_remote_code)
+        raise InputError(f"{source.folder}: cannot be loaded as a classifier: {why}") from error
     check_loaded(
         source.folder,
+        body=f"{model.base_model_prefix}.",
         missing=info["missing_keys"],
         mismatched=info["mismatched_keys"],
         unused=_trained(model, info["unexpected_keys"]),
         ignored=source.ignore_unused,
     )
-    model.config.return_dict = True  # whatever config.json says, because the logits are read by name
+    check_finite(source.folder, model.named_parameters())
     return model.eval()
+
+
+def _config(source: Source, attention: str | None) -> "PreTrainedConfig":
+    """Return config.json as transformers reads it, without what it says about how the model is run.
+
+    The logits are read by name, by the implementation of attention that is asked for, and by no other that this machine
+    may lack. Chunks of the feed-forward layers do not change a logit, and fail on rows that they do not divide.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(source.folder, trust_remote_code=source.trust_remote_code)
+    config.return_dict, config.chunk_size_feed_forward, config.output_attentions = True, 0, False
+    config._attn_implementation = attention  # None: transformers chooses; from_pretrained would keep config.json's
+    return config
 
 
 def _trained(model: "PreTrainedModel", unused: set[str]) -> set[str]:
@@ -282,21 +300,13 @@ def _load_tokenizer(place: Path, folder: Path, *, trust_remote_code: bool) -> "P
         # Without any file of a vocabulary, transformers silently makes a tokenizer of special tokens alone.
         empty = not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
     except ImportError as error:
-        raise MachineError(f"{folder}: its tokenizer: {_lacking(error)}") from error
+        raise MachineError(f"{folder}: its tokenizer: {why_no_package(error)}") from error
     except Exception as error:  # transformers raises various classes for broken files
-        if not has_vocabulary(place):
-            raise InputError(f"{folder}: has no tokenizer. Put tokenizer.json there.") from error
-        why = cause(error).replace(str(place), str(folder))
-        raise InputError(f"{folder}: its tokenizer cannot be loaded: {why}. Put tokenizer.json there.") from error
+        raise InputError(f"{folder}: {why_no_tokenizer(place, folder, error)}") from error
     if empty:
         raise InputError(f"{folder}: has no tokenizer. Put tokenizer.json there.")
     tokenizer.padding_side = "right"
     return tokenizer
-
-
-def has_vocabulary(folder: Path) -> bool:
-    """Return whether a folder has a file of a tokenizer."""
-    return bool(_names(folder, ("tokenizer.json", "vocab*", "*.model")))
 
 
 def _check_packages(place: Path, folder: Path) -> None:
@@ -335,32 +345,6 @@ def choose_max_length(source: Source, asked: int | None) -> int:
     if positions is not None and asked is not None and asked > positions:
         raise UsageError(f"--max-length {asked}: {source.name} has {positions} positions. Give {positions} or less.")
     return asked or min(DEFAULT_MAX_LENGTH, positions or DEFAULT_MAX_LENGTH, int(source.tokenizer.model_max_length))
-
-
-def cause(error: BaseException) -> str:
-    """Return the first sentence of another library's message, without its advice and colours, or the error's class."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
-    first = re.split(r"(?<=[.!?])\s|(?<!:)\n", plain, maxsplit=1)[0]
-    return textwrap.shorten(first, 130, placeholder=" …").rstrip(".:") or type(error).__name__
-
-
-def _lacking(error: ImportError) -> str:
-    """Return which package an ImportError is about, and how to install it."""
-    text = str(error).lower()
-    for package in TOKENIZER_PACKAGES:
-        if package in text:
-            return f"needs {package}, which is not installed. Install it with: {TOKENIZER_EXTRA}."
-    listed = re.search(r"not found in your environment: ([\w ,.-]+?)\. ", str(error))
-    package = error.name or (listed[1] if listed else "")
-    if not package:
-        return why_not_imported(error)
-    return f"needs {package}, which is not installed. Install it with: pip install {package.replace(',', '')}."
-
-
-def _remedy(source: Source) -> str:
-    if "auto_map" in source.config and not source.trust_remote_code:
-        return "It brings its own code: read it, and trust it with --trust-remote-code."
-    return "Get the checkpoint again, or give one with a sequence classification head."
 
 
 def _transformers_silenced() -> None:

@@ -163,7 +163,7 @@ class TextEncoder:
         """Return the tokens of rows of one text or two, truncated to `max_length`.
 
         Raises:
-            InputError: a text has a token that the model's embedding table lacks.
+            InputError: a text has no token at all, or one that the model's embedding table lacks.
             UsageError: `max_length` is too small for any token of the text.
         """
         special = self._tokenizer.num_special_tokens_to_add(pair=len(texts[0]) == 2)
@@ -175,6 +175,9 @@ class TextEncoder:
         tokens = Tokens(
             {name: columns[name] for name in self._inputs}, self.pad_values, equal_length=self._equal_length
         )
+        if not tokens.lengths.all():  # the tokenizer adds no special tokens, and the text has none of its own
+            text = " ".join(texts[int(np.argmin(tokens.lengths))])
+            raise InputError(f"the text {text!r:.60} has no token, so the model has no answer. Leave the row out.")
         if self._vocabulary is not None:
             self._check_ids(tokens.columns["input_ids"], texts, self._vocabulary)
         return tokens

@@ -11,7 +11,8 @@ import onnx_ir as ir
 from toolchain import graph
 from toolchain.bundle import MANIFEST, Bundle
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
-from toolchain.checkpoint.model import Source, find_model, has_vocabulary, load_tokenizer
+from toolchain.checkpoint.faults import has_vocabulary
+from toolchain.checkpoint.model import Source, find_model, load_tokenizer
 from toolchain.checkpoint.tokenize import TextEncoder, Tokens
 from toolchain.data.probes import probe_texts
 from toolchain.data.rows import Text

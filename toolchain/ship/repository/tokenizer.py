@@ -79,6 +79,8 @@ class TritonPythonModel:
 
     def tensors(self, encodings: list[Any], length: int) -> Any:
         """Return a response with the ids [texts, length], and whether each text was cut [texts, 1]."""
+        if not all(encoding.ids for encoding in encodings):
+            return refused("a text has no token, so the model has no answer")
         tensors = []
         for output in self.settings["outputs"]:
             array = np.full((len(encodings), length), output["pad"], dtype=output["dtype"])
