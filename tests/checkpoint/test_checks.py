@@ -167,6 +167,27 @@ def test_the_pooler_that_a_class_never_used_is_taken(tmp_path: Path) -> None:
     assert not any("pooler" in name for name in load_model(find_model(str(folder))).state_dict())
 
 
+NEO = {"num_layers": 2, "attention_types": [[["global", "local"], 1]], "bos_token_id": 2, "eos_token_id": 3}
+
+
+@pytest.mark.parametrize(("kind", "changes", "layer"), [("GPT2", {}, "attn"), ("GPTNeo", NEO, "attn.attention")])
+def test_buffers_that_transformers_now_computes_are_passed_over(
+    kind: str, changes: dict[str, Any], layer: str, tmp_path: Path
+) -> None:
+    """Checkpoints of such classifiers of an older transformers have both."""
+    folder = make(tmp_path / "model", kind, **changes)
+    trained = load_model(find_model(str(folder))).state_dict()
+    old = {"masked_bias": torch.tensor(-1e4), "bias": torch.ones(1, 1, 64, 64).tril().bool()}
+    old = {f"transformer.h.0.{layer}.{name}": value for name, value in old.items()}
+    rewrite_weights(folder, lambda weights: weights.update(old))
+    found = load_model(find_model(str(folder))).state_dict()
+    assert found.keys() == trained.keys()
+    assert all(torch.equal(found[name], trained[name]) for name in trained)
+    rewrite_weights(folder, lambda weights: weights.update({"transformer.h.0.attn.scores.bias": torch.ones(3)}))
+    with pytest.raises(InputError, match=r"would not use 1 of its weights \(transformer\.h\.0\.attn\.scores\.bias\)"):
+        load_model(find_model(str(folder)))
+
+
 def test_a_named_entity_checkpoint_with_a_pooler_is_refused(tmp_path: Path) -> None:
     model = new_model("Bert", head="ForTokenClassification", labels=("O", "B-PER", "I-PER"))
     folder = make(tmp_path / "model", "Bert", made=model)

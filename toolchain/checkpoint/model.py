@@ -35,6 +35,9 @@ WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 PICKLE_FILES = ("pytorch_model*.bin", "*.bin.index.json")
 CODE_FILES = ("*.py",)
 
+# Ends of the names of a buffer of older transformers: the constant score of a masked position, -1e4 or -1e9.
+MASK_VALUES = ".attn.masked_bias", ".attention.masked_bias"
+
 # Of a hub repository, the root is downloaded, without weights in other formats and without what only people read.
 OTHER_FORMATS = ("h5", "msgpack", "ot", "onnx*", "pt", "pth", "ckpt", "gguf", "tflite", "mlmodel", "pkl", "npz", "zip")
 NOT_DOWNLOADED = ("*/*", *(f"*.{form}" for form in (*OTHER_FORMATS, "md", "png", "jpg", "gif", "pdf")))
@@ -255,11 +258,14 @@ def _config(source: Source, attention: str | None) -> "PreTrainedConfig":
 def _trained(model: "PreTrainedModel", unused: set[str]) -> set[str]:
     """Return the unused weights that may have been part of the trained classifier.
 
-    A class such as RobertaForSequenceClassification makes its encoder without the pooler, which old checkpoints still
-    have. Such a weight is one of the encoder alone, as transformers makes it.
+    Two kinds were not. Old checkpoints have buffers that transformers now computes, such as GPT-2's masks. And a class
+    such as RobertaForSequenceClassification makes its encoder without the pooler, which old checkpoints still have: it
+    is a weight of the encoder alone, as transformers makes it.
     """
     import torch
 
+    unused = unused - {name for name, _ in model.named_buffers()}
+    unused = {name for name in unused if not name.endswith(MASK_VALUES)}
     if not unused:
         return unused
     try:
