@@ -101,6 +101,10 @@ def test_labels_of_tokens_are_refused_where_no_architecture_is_named(tmp_path: P
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"already quantized \(gptq\)"),
         ({"id2label": {"0": "a", "1": None}}, "id2label has no name for 1"),
         ({"label2id": ["negative", "positive"]}, "label2id is .*It must have the index of each label"),
+        ({"num_labels": "two"}, "num_labels is 'two'. It must be the number of classes"),
+        ({"architectures": "BertForSequenceClassification"}, "architectures is 'Bert.*, not a JSON array"),
+        ({"architectures": 1}, "architectures is 1, not a JSON array"),
+        ({"pruned_heads": [1]}, r"pruned_heads is \[1\], not a JSON object"),
         ({"pruned_heads": {"0": [1]}}, r"pruned_heads is \{'0': \[1\]\}"),
     ],
 )

@@ -144,6 +144,8 @@ def _check_labels(file: Path, config: dict[str, Any]) -> int:  # config.json of 
         raise InputError(f"{file}: id2label is {named}. Its keys must be 0, 1, 2 ...")
     if nameless := [index for index, name in named.items() if name is None or not str(name).strip()]:
         raise InputError(f"{file}: id2label has no name for {nameless[0]}. Name every class.")
+    if number is not None and not str(number).isdecimal():
+        raise InputError(f"{file}: num_labels is {number!r}. It must be the number of classes.")
     if named and number is not None and str(number) != str(len(named)):
         raise InputError(
             f"{file}: num_labels is {number}, and id2label names {len(named)}. Name every class in id2label, and "

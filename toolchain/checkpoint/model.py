@@ -38,6 +38,9 @@ CODE_FILES = ("*.py",)
 # Ends of the names of a buffer of older transformers: the constant score of a masked position, -1e4 or -1e9.
 MASK_VALUES = ".attn.masked_bias", ".attention.masked_bias"
 
+# The form of values of config.json that are read before transformers reads the file, and its name in JSON.
+FORMS = {"architectures": (list, "array"), "pruned_heads": (dict, "object")}
+
 # Of a hub repository, the root is downloaded, without weights in other formats and without what only people read.
 OTHER_FORMATS = ("h5", "msgpack", "ot", "onnx*", "pt", "pth", "ckpt", "gguf", "tflite", "mlmodel", "pkl", "npz", "zip")
 NOT_DOWNLOADED = ("*/*", *(f"*.{form}" for form in (*OTHER_FORMATS, "md", "png", "jpg", "gif", "pdf")))
@@ -184,7 +187,8 @@ def parse_config(data: bytes, folder: Path) -> dict[str, Any]:  # the keys depen
     """Return the value of a config.json from its bytes; `folder` is for the message.
 
     Raises:
-        InputError: it is not a JSON object, or a key of id2label is not an index.
+        InputError: it is not a JSON object, a value of one of FORMS is not of its form, or a key of id2label is not an
+            index.
     """
     file = folder / "config.json"
     try:
@@ -193,6 +197,9 @@ def parse_config(data: bytes, folder: Path) -> dict[str, Any]:  # the keys depen
         raise InputError(f"{file}: not JSON: {first_line(error)}. {AGAIN}") from None
     if not isinstance(config, dict):
         raise InputError(f"{file}: not a JSON object. {AGAIN}")
+    for key, (form, form_name) in FORMS.items():
+        if not isinstance(config.get(key) or form(), form):
+            raise InputError(f"{file}: {key} is {config[key]!r}, not a JSON {form_name}. {AGAIN}")
     labels = config.get("id2label") or {}
     if not isinstance(labels, dict) or not all(str(key).isdecimal() for key in labels):
         raise InputError(f"{file}: id2label is {labels}. Its keys must be 0, 1, 2 ...")
