@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from toolchain import graph
 from toolchain.bundle import open_bundle
 from toolchain.bundle.build import build
 from toolchain.recipe import Recipe
@@ -243,10 +244,12 @@ def test_explain_needs_no_tensorrt(make, toolchain, bundle_of):
     assert found["advice"]
 
 
-def test_tensorrt_8_builds_a_graph_of_its_own_by_flags(make, bundle_of):
-    bundle = bundle_of("int8")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_tensorrt_8_builds_a_graph_of_its_own_by_flags(make, bundle_of, precision):
+    bundle = bundle_of(precision)
     done = make(bundle, *SMALL, version="8.6.1")
     assert done.returncode == 0, done.stderr
     record = record_of(bundle, "sm75-trt8.6.1")
-    assert record["graph"]["file"] == "model.int8.trt8.onnx"
-    assert record["layers"]["int8_products"] > 0
+    assert record["graph"]["file"] == f"model.{precision}.trt8.onnx"
+    assert graph.load(bundle / record["graph"]["file"]).graph.opset_imports[""] == 17
+    assert (record["layers"]["int8_products"] > 0) == (precision == "int8")
