@@ -32,8 +32,8 @@ DISPLAY: Display = {"auto_refresh": False, "redirect_stdout": False}
 Advance = Callable[..., None]
 
 
-def track(items: Iterable[Item], *, total: int, text: str) -> Iterator[Item]:
-    """Yield `items` and advance a bar after each."""
+def track(items: Iterable[Item], *, total: int | None, text: str) -> Iterator[Item]:
+    """Yield `items` and advance a bar after each. A `total` of None means that their number is unknown."""
     with bar(total, text) as advance:
         for item in items:
             yield item

@@ -14,6 +14,7 @@ from toolchain.checkpoint.tokenize import Tokens, batches_of
 from toolchain.diagnose.probe import ProbeGraph
 from toolchain.errors import GateError
 from toolchain.graph.halves import file_has_halves
+from toolchain.progress import track
 from toolchain.records.verify import CaseRecord, VerifyRecord
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.distance import Logits
@@ -41,7 +42,7 @@ def verify(probe: ProbeGraph) -> VerifyRecord:
     """
     halves = probe.backend == "ort" and probe.device == "cpu" and file_has_halves(probe.file)
     with open_runtime(probe.backend, probe.model, **probe.choices, **({"halves": True} if halves else {})) as infer:
-        cases = list(_cases(probe, infer))
+        cases = list(track(_cases(probe, infer), total=None, text="verifying"))
     return {
         "artefact": str(probe.file),
         "precision": probe.precision,
