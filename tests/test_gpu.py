@@ -10,8 +10,8 @@ from toolchain import graph
 from toolchain.checkpoint.model import find_model
 from toolchain.engine.cuda import CudaGraph, open_gpu
 from toolchain.errors import MachineError
-from toolchain.graph.cuda import for_cuda
 from toolchain.graph.fp16 import to_half
+from toolchain.graph.ort_cuda import for_cuda
 from toolchain.meters.gpu_state import describe, other_processes, read_state
 from toolchain.meters.nvml import Unavailable, open_nvml, visible_devices
 from toolchain.profile.profilers import open_profiler

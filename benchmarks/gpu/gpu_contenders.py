@@ -56,8 +56,8 @@ class Place:
     @functools.cached_property
     def half_graph(self) -> Path:
         """The fused float16 graph for ONNX Runtime on CUDA."""
-        from toolchain.graph.cuda import for_cuda
         from toolchain.graph.fp16 import to_half
+        from toolchain.graph.ort_cuda import for_cuda
 
         made, model = self.source.folder / "model.fp16.cuda.onnx", graph.load(self.full_graph)
         for_cuda(model)

@@ -89,7 +89,7 @@ def test_fp16_needs_no_data_and_stays_near(fp16, probe):
 
 def test_fp16_has_a_graph_for_cuda_too_and_does_without_where_it_cannot_be_fused(fp16, tmp_path, monkeypatch):
     from toolchain.evaluation.target import choose_graph
-    from toolchain.graph import cuda
+    from toolchain.graph import ort_cuda
 
     made, record = fp16[0].replace(output=str(tmp_path / "b")), fp16[1]["cuda"]
     shutil.copytree(fp16[1]["bundle"], tmp_path / "b")
@@ -103,7 +103,7 @@ def test_fp16_has_a_graph_for_cuda_too_and_does_without_where_it_cannot_be_fused
     }
     fused = [place for place, file in chosen.items() if file == "model.fp16.cuda.onnx"]
     assert fused == [("cuda:0", "ort")]
-    monkeypatch.setitem(cuda.FUSIONS, "attention", lambda model: 1)
+    monkeypatch.setitem(ort_cuda.FUSIONS, "attention", lambda model: 1)
     build(made.replace(precision="fp32"))  # without the graph for CUDA, and with the export
     record = build(made)["cuda"]
     assert record["passes"] is None

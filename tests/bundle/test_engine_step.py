@@ -109,7 +109,7 @@ def test_plugins_become_a_plan(make, bundle_of, precision, calibrator, chosen, p
         ((), {"fault": "no_int8"}, 1, "INT8 was asked for, and the engine has no GEMM in INT8"),
         ((), {"fault": "none_plan"}, 1, "TensorRT builds no engine: "),
         ((), {"fault": "oom"}, 4, "ran out of memory"),
-        ((), {"fault": "parser"}, 1, "cannot parse it"),
+        ((), {"fault": "parser"}, 1, "cannot parse the graph"),
         ((), {"fault": "interrupt"}, 130, "interrupted: files that were there"),
         (("--attention", "plugin", "--calibrator", "tensorrt", *SMALL), {"fault": "interrupt"}, 130, "interrupted"),
         (("--attention", "plugin", "--calibrator", "tensorrt", *SMALL), {"fault": "mem"}, 4, "Tesla T4: no 0 MB left"),

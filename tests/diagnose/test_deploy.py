@@ -4,7 +4,7 @@ import pytest
 
 from toolchain.bundle import Bundle
 from toolchain.diagnose.deploy import _next
-from toolchain.evaluation.answer import sentence
+from toolchain.evaluation.deployment import sentence
 
 
 def candidate(file="model.int8.cpu.onnx", verdict="passes", **comparison):
@@ -38,6 +38,14 @@ def test_what_passes_may_be_deployed():
     assert rounded.endswith("model.int8.onnx, the graph for GPUs with float16 rounded as there, passes too.")
 
 
+def test_a_graph_that_ran_in_halves_is_for_a_gpu_and_was_not_timed():
+    only = {**candidate("model.fp16.onnx"), "halves": True}
+    assert sentence(answer(only, speed_up=None)) == (
+        "You may deploy model.fp16.onnx on a GPU (judged here with float16 rounded as there): its accuracy is within 1 "
+        "points of FP32's (95 % confidence); 3 of 500 labels changed. It has 52 MB instead of 62 MB."
+    )
+
+
 def test_a_busy_machine_an_unknown_speed_and_unchanged_labels_are_said():
     unchanged = candidate(flips={"lost": 0, "gained": 0, "changed": 0})
     assert "none of 500 labels changed" in sentence(answer(unchanged))
@@ -69,3 +77,9 @@ def test_the_next_command_leads_on(tmp_path, file, candidates, recipe, command):
     bundle = Bundle(tmp_path / "b", manifest)
     best = {"backend": "ort", "device": "cpu", "artefact": {"file": file}} if file else None
     assert _next(bundle, best, candidates).replace(str(bundle.path), "b") == command
+
+
+def test_after_a_graph_that_ran_in_halves_its_engine_is_built(tmp_path):
+    best = {"backend": "ort", "device": "cpu", "artefact": {"file": "model.fp16.onnx"}, "halves": True}
+    command = _next(Bundle(tmp_path / "b", {"precision": "fp16"}), best, [])
+    assert command == f"toolchain build {tmp_path / 'b'} --backend trt, on the machine with the GPU"

@@ -45,7 +45,7 @@ def test_a_float32_gemm_on_turing_is_named():
     ("graph", "message"),
     [
         (b"", "the graph has no inputs or no outputs"),
-        (gemm(TensorProto.FLOAT16)[:300], "TensorRT-RTX cannot parse it"),
+        (gemm(TensorProto.FLOAT16)[:300], "TensorRT-RTX cannot parse the graph"),
     ],
 )
 def test_what_is_not_a_graph_is_refused(graph, message):

@@ -129,7 +129,7 @@ def test_toml_that_is_none_is_an_input_error(tmp_path: Path, data: bytes) -> Non
 def test_toml_that_is_missing_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no\.toml: No such file or directory\. Give the path"):
         load_toml(tmp_path / "no.toml")
-    with pytest.raises(InputError, match=r"Is a directory"):
+    with pytest.raises(InputError, match=r"not a regular file\. Put a file there\."):
         load_toml(tmp_path)
 
 

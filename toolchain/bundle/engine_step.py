@@ -42,10 +42,10 @@ from toolchain.engine.weak import keep_norms_in_float32
 from toolchain.errors import GateError, InputError, MachineError
 from toolchain.files import sha256_file, write_bytes, write_json, write_text
 from toolchain.graph.encoder import parse_encoder, tensor_names
-from toolchain.graph.fusable import attention_faults
 from toolchain.graph.gemms import float_gemms
 from toolchain.graph.operators import check_operators, has_table
 from toolchain.graph.plugin_graph import FP16, INT8, check_packable, packed_graph
+from toolchain.graph.trt_fusable import attention_faults
 from toolchain.recipe.groups import ENGINE
 from toolchain.records.plan import EngineCalibration, EngineOptions, PlanInputs, PlanRecord, PlanSource
 from toolchain.runtimes.environment import version_of

@@ -176,8 +176,8 @@ class ResolvedRecipe:
         if overlap and len(kept) < least:
             raise InputError(
                 f"{rows.source}: {overlap['left_out']} of {len(rows)} rows are also rows to evaluate, and the other "
-                f"{len(kept)} are too few to calibrate with. Give {least} or more that are not, in train.* or with "
-                "--calib-data."
+                f"{len(kept)} are too few to calibrate with. Give {least} or more rows that are not evaluated, in "
+                "train.* or with --calib-data."
             )
         if len(kept) < least:
             raise InputError(f"{rows.source}: {len(rows)} rows, too few to calibrate with. Give {least} or more.")

@@ -155,7 +155,7 @@ def _cuda(resolved: ResolvedRecipe, made: BundleWriter) -> CudaRecord:
 
     def change(model: ir.Model) -> CudaRecord:
         from toolchain.bundle.typed import to_half_within_range
-        from toolchain.graph.cuda import for_cuda
+        from toolchain.graph.ort_cuda import for_cuda
 
         where = f"{resolved.source.name}: {file}"
         try:

@@ -96,7 +96,7 @@ def _check_places(args: argparse.Namespace, table: Path | None, to: Path | None)
 def _parts(
     texts: list[str], table: Path | None, columns: str | None, target: "Target"
 ) -> tuple[Iterable[list["Text"]], int | None]:
-    """Return the rows in parts, and their number if it is known."""
+    """Return the rows in parts, and the number of all rows, or None where it is not known before they are read."""
     from toolchain.data.rows import read_texts
     from toolchain.data.texts import count_lines, from_arguments, from_lines
     from toolchain.evaluation.predict import PART_ROWS
@@ -125,7 +125,10 @@ def _estimate(args: argparse.Namespace) -> None:
     from toolchain.cli.estimate import run as estimate
 
     if args.texts or args.to:
-        raise UsageError("--gpu: `predict` labels texts. The bound on a GPU is `toolchain estimate BUNDLE --gpu NAME`.")
+        raise UsageError(
+            "--gpu: not with texts or --to, because `predict` labels texts. For a lower bound on the time on a GPU: "
+            "toolchain estimate BUNDLE --gpu NAME"
+        )
     log.warning("warning: `toolchain predict --gpu` is now `toolchain estimate --gpu`. It ends with version 0.2.")
     args.data = args.table
     estimate(args)

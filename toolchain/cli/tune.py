@@ -7,7 +7,7 @@ from toolchain.cli.output import emit, log
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add an INT8 bundle, and the limits of the search."""
+    """Add the arguments of `tune`: the INT8 bundle and the limits of the search."""
     add_source(parser, "RECIPE|BUNDLE")
     add_options(parser, ("data", "max_drop", "budget", "seed", "trust"))
 

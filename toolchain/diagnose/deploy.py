@@ -7,8 +7,8 @@ from pathlib import Path
 
 from toolchain.bundle import RESULTS, Bundle, open_bundle
 from toolchain.errors import MachineError
-from toolchain.evaluation.answer import GATE
 from toolchain.evaluation.compare import FAILS, PASSES, UNKNOWN
+from toolchain.evaluation.deployment import GATE
 from toolchain.evaluation.speed_up import speed_up
 from toolchain.evaluation.target import choose_graph, find_target, recorded
 from toolchain.files import write_json
@@ -35,6 +35,8 @@ def advise_deployment(
 ) -> Deployment:
     """Choose the fastest artefact that passes, time it against the FP32 graph, and save the answer in the bundle.
 
+    A graph that ran in halves is chosen only if no other passes, and is not timed: a GPU is to run it.
+
     `results` and `comparisons` are those of the gate that `recipe` asks for, in the same order. At least one is needed.
 
     Raises:
@@ -43,10 +45,10 @@ def advise_deployment(
     bundle = open_bundle(path, check_files=False)
     candidates = [_candidate(bundle, *both) for both in zip(results, comparisons, strict=True)]
     passing = [result for result, one in zip(results, candidates, strict=True) if one["verdict"] == PASSES]
-    best = max(passing, key=lambda result: result["throughput_per_s"], default=None)
+    best = max(passing, key=lambda result: (not result.get("halves"), result["throughput_per_s"]), default=None)
     contention = ContentionMeter()
     contention.start()
-    ratio = _speed_up(path, recipe, best) if best else None
+    ratio = _speed_up(path, recipe, best) if best and not best.get("halves") else None
     answer: Deployment = {
         "bundle": str(path),
         "file": best["artefact"]["file"] if best else None,
@@ -110,6 +112,8 @@ def _speed_up(path: Path, recipe: Recipe, result: Result) -> float | None:
 def _next(bundle: Bundle, best: Result | None, candidates: Sequence[Candidate]) -> str:
     """Return the next command: serve what passes, evaluate more rows, or choose the ranges better."""
     place = shlex.quote(str(bundle.path))
+    if best and best.get("halves"):
+        return f"toolchain build {place} --backend trt, on the machine with the GPU"
     if best:
         file, precision = best["artefact"]["file"], bundle.manifest["precision"]
         backend = "" if best["backend"] == "ort" else f" --backend {best['backend']}"

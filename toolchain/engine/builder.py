@@ -58,7 +58,9 @@ class Builder:
         if not parser.parse(graph):
             found = [parser.get_error(index).desc() for index in range(parser.num_errors)]
             first = " ".join(found[0].split()).rstrip(".") if found else self.messages.first_error
-            raise InputError(f"{self.where}: {self._name} cannot parse it: {first}. Report this bug with the graph.")
+            raise InputError(
+                f"{self.where}: {self._name} cannot parse the graph: {first}. Report this as a bug, with the graph."
+            )
         if not (network.num_inputs and network.num_outputs):  # bytes that are not ONNX may give an empty network
             raise InputError(f"{self.where}: the graph has no inputs or no outputs. Give an ONNX file of an encoder.")
         self._parser = parser  # the network reads weights that the parser owns
@@ -154,7 +156,7 @@ class Builder:
                 "Free the GPU, or build for smaller shapes: --batch-size, --seq-len, --workspace-mb."
             )
         why = self.messages.first_error
-        raise InputError(f"{self.where}: {self._name} builds no engine: {why}. See its log with -vv.")
+        raise InputError(f"{self.where}: {self._name} builds no engine: {why}. Run it again with -vv to see its log.")
 
     def inspect(self, plan: bytes) -> str:
         """Return the engine inspector's JSON of a plan.

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from toolchain.engine.kernels import MULTIPLYING, Kernel
 from toolchain.graph import nodes
-from toolchain.graph.fusable import attention_blocks
+from toolchain.graph.trt_fusable import attention_blocks
 from toolchain.records.bundle import QuantizedGemms
 
 

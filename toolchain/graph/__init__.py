@@ -157,7 +157,7 @@ def _size(model: ir.Model) -> int:
 
 
 def _outside(model: ir.Model) -> Iterator[ir.ExternalTensor]:
-    """Yield the weights that are in a file of their own."""
+    """Yield the weights that ONNX calls external data: they are stored outside the graph file."""
     for value in model.graph.initializers.values():
         if isinstance(value.const_value, ir.ExternalTensor):
             yield value.const_value

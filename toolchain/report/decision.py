@@ -8,8 +8,8 @@ import numpy as np
 from toolchain.checkpoint.ragged import Indices
 from toolchain.data.metrics import METRICS
 from toolchain.errors import InputError
-from toolchain.evaluation.answer import sentence
 from toolchain.evaluation.compare import Predictions, compare
+from toolchain.evaluation.deployment import sentence
 from toolchain.evaluation.results import load_predictions
 from toolchain.evaluation.statistics import metric_ci95
 from toolchain.records.comparison import Comparison

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from toolchain.bundle import MANIFEST, RESULTS
 from toolchain.errors import InputError
-from toolchain.evaluation.answer import GATE
+from toolchain.evaluation.deployment import GATE
 from toolchain.evaluation.results import find_results
 from toolchain.files import read_json
 from toolchain.plain import printable_json

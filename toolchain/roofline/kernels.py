@@ -26,7 +26,9 @@ def bounded(kernel: Kernel, ceiling: Ceiling, *, part: str = "other", layer: int
     record = kernel.to_json()
     moved, operations, precision = record["bytes"], record["operations"], record["precision"] or "fp16"
     if moved is None or operations is None:
-        raise InputError(f"{kernel.name}: the compiler does not list its sizes. Report this bug with the graph.")
+        raise InputError(
+            f"{kernel.name}: TensorRT-RTX lists no tensor sizes for this kernel. Report this as a bug, with the graph."
+        )
     flop = {RUNS_AS.get(precision, precision): float(operations)} if operations else {}
     if missing := ceiling.lacks(flop):
         raise InputError(f"{kernel.name}: the GPU has no peak for {missing[0]}. Choose another target.")

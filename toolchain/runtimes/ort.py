@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from toolchain import graph
 from toolchain.errors import InputError, MachineError, UsageError, first_line
-from toolchain.graph.cuda import RIGHT_PADDED
 from toolchain.graph.halves import in_halves
+from toolchain.graph.ort_cuda import RIGHT_PADDED
 from toolchain.runtimes.device import choose_device, cpu_threads
 from toolchain.runtimes.io_binding import BoundSession
 from toolchain.tensors import Batch, Infer

@@ -76,8 +76,8 @@ def compare(reference: Infer, candidate: Infer, tokens: Tokens, *, longest: int 
         largest = max(largest, float(np.abs(expected).max()))
         if found.shape[1:] != expected.shape[1:] or len(found) != len(batch["attention_mask"]):
             raise GateError(
-                f"the graph returns logits {list(found.shape)} for {len(batch['attention_mask'])} rows, and PyTorch "
-                f"{list(expected.shape)}. Report the model's architecture."
+                f"for {len(batch['attention_mask'])} rows the graph returns logits of shape {list(found.shape)}, and "
+                f"PyTorch of shape {list(expected.shape)}. Report the model's architecture as a bug of the export."
             )
         differences.append(np.abs(found[real] - expected).ravel())
         agreements.append(_labels(found[real]) == _labels(expected))

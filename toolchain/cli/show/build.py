@@ -2,7 +2,7 @@
 
 from toolchain.cli.show import folded, put
 from toolchain.cli.show.compare import compared
-from toolchain.evaluation.answer import sentence
+from toolchain.evaluation.deployment import sentence
 from toolchain.records.bundle import BuildRecord, CalibrateRecord, Float16Record, QuantizeRecord
 from toolchain.records.plan import PlanRecord
 

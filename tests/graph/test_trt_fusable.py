@@ -7,8 +7,8 @@ import pytest
 from toolchain import graph
 from toolchain.graph.first_token import first_token
 from toolchain.graph.fp16 import to_half
-from toolchain.graph.fusable import attention_faults
 from toolchain.graph.gemms import attention_gemms, find_gemms
+from toolchain.graph.trt_fusable import attention_faults
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.quantize import TENSORRT, quantize
 

@@ -39,6 +39,8 @@ def _gain(answer: Deployment, best: Candidate) -> str:
 
 
 def _where(one: Candidate) -> str:
+    if one.get("halves"):
+        return "a GPU (judged here with float16 rounded as there)"
     return "a CPU" if one["device"] == "cpu" else "this GPU"
 
 
