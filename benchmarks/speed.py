@@ -62,7 +62,8 @@ def measure(workload: Workload, names: Collection[str], *, rounds: int, limit: i
 
     def judged(found: Pass) -> float:
         """Return the task's metric; the evaluator computes intervals too, as in `toolchain eval`."""
-        return float(score(judge(found), resolved.task, seed=0)["metrics"][resolved.task.primary])
+        scores = score(judge(found), resolved.task, resolved.source.labels, seed=0)
+        return float(scores["metrics"][resolved.task.primary])
 
     return Speed(tabulate(calls, judged, len(rows)), left_out, calls, len(rows))
 

@@ -1,3 +1,4 @@
+import dataclasses
 import datetime
 import decimal
 import json
@@ -48,6 +49,14 @@ def test_tsv_has_no_quoting(read: Read) -> None:
     rows = read('sentence\tlabel\n"a\t1\nb "q" c\t0\nc"\t1\n""\t0\n')
     assert rows.texts == [('"a',), ('b "q" c',), ('c"',), ('""',)]
     assert rows.labels == ["1", "0", "1", "0"]
+
+
+def test_the_quotes_of_a_csv_in_a_tsv_are_refused_but_in_the_files_of_glue_they_are_text(read: Read) -> None:
+    table = 'sentence\tlabel\n"a ""b"" c"\t1\n'
+    with pytest.raises(InputError, match=r"train\.tsv: its cells are quoted"):
+        read(table)
+    rows = read(table, task=dataclasses.replace(ONE, hub={"path": "nyu-mll/glue"}))
+    assert rows.texts == [('"a ""b"" c"',)]
 
 
 # Any text of one line: a tsv can hold no tab and no end of line, an empty cell is a missing one, and doubled quotes may

@@ -9,7 +9,7 @@ from typing import Any
 import pandas
 import pytest
 
-from toolchain.data.table_file import Table, read_parts
+from toolchain.data.table_file import Table, read_parts, refuse_quotes
 from toolchain.errors import InputError
 
 FRAME = pandas.DataFrame({"text": ["a; b", 'he said "c, d"', "e\nf"], "label": [0, 1, 1]})
@@ -75,7 +75,7 @@ def test_a_tsv_with_the_quotes_of_a_csv_is_refused_and_read_as_a_csv(tmp_path: P
     quoted = tmp_path / "any.tsv"
     PLAIN.replace("c, d", 'he said "c"').to_csv(quoted, sep="\t", index=False)
     with pytest.raises(InputError, match=r'quoted, such as "he said ""c""", and a tsv .* Rename it to \.csv'):
-        next(read_parts(quoted))
+        refuse_quotes(next(read_parts(quoted)))
     assert ('he said "c"', 1) in cells(read_parts(quoted.rename(tmp_path / "any.csv")))
 
 
@@ -84,6 +84,7 @@ def test_a_tsv_without_the_quotes_of_a_csv_is_read_as_it_stands(tmp_path: Path, 
     frame = PLAIN.replace("c, d", change or "c, d")
     frame.to_csv(tmp_path / "any.tsv", sep="\t", index=False, quoting=csv.QUOTE_NONE)
     assert cells(read_parts(tmp_path / "any.tsv")) == rows(frame)
+    refuse_quotes(next(read_parts(tmp_path / "any.tsv")))
 
 
 UNREAD: dict[str, tuple[str, Any, str]] = {

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.data import hub
-from toolchain.data.table_file import Table, read_parts
+from toolchain.data.table_file import Table, read_parts, refuse_quotes
 from toolchain.data.tables import MissingSplitError, from_dataset, is_single, read_single, read_split, splits
 from toolchain.data.tasks import Task
 from toolchain.errors import InputError, MachineError, UsageError
@@ -167,6 +167,7 @@ def read_texts(file: Path, columns: Sequence[str], *, rows: int, text_join: str 
     part = Table(str(file), {})
     for part in read_parts(file, rows):
         _require(part, [*columns], advice="Name the columns with --text-column A[,B].")
+        refuse_quotes(part)
         texts = [_texts(part, column, text_join) for column in columns]
         yield list(zip(*texts, strict=True))
     _require(part, [])
@@ -225,10 +226,12 @@ def _rows(table: Table, task: Task, reading: Reading) -> Rows:
     """Return the rows of a table.
 
     Raises:
-        InputError: a column is missing, a cell is empty, or a text cell is not a text.
+        InputError: a column is missing, a cell is empty, a text cell is not a text, or a tsv is quoted as a csv.
     """
     label = task.label_column
     _require(table, [*task.text_columns, label])
+    if not task.hub:  # GLUE's own files have such quotes, and its users read them as text
+        refuse_quotes(table)
     texts = [_texts(table, column, reading.get("text_join")) for column in task.text_columns]
     _refuse_holes(table, label)
     names = tuple(table.class_names.get(label, ()))

@@ -94,9 +94,7 @@ def _parts(file: Path, rows: int | None) -> Iterator[Table]:
 
     match file.suffix.lower():
         case ".tsv":  # without quoting: `"` is an ordinary character
-            for part in _delimited(file, rows, sep="\t", quoting=csv.QUOTE_NONE):
-                _refuse_quotes(part)
-                yield part
+            yield from _delimited(file, rows, sep="\t", quoting=csv.QUOTE_NONE)
         case ".csv":
             yield from _delimited(file, rows, sep=_delimiter(file), quoting=csv.QUOTE_MINIMAL)
         case ".jsonl" | ".ndjson" | ".json":
@@ -147,11 +145,16 @@ def _delimiter(file: Path) -> str:
     return next((sign for sign in ",;\t" if sign in header), ",")
 
 
-def _refuse_quotes(table: Table) -> None:
-    """Refuse a tsv whose cells a writer of csv has quoted: without quoting, the quotes would be read as text.
+def refuse_quotes(table: Table) -> None:
+    """Refuse a tsv whose cells a writer of csv has quoted, which were read with their quotes.
 
     That is so if every cell with a quote is quoted, and one of them has doubled quotes in it.
+
+    Raises:
+        InputError: the cells are quoted.
     """
+    if not table.source.lower().endswith(".tsv"):
+        return
     cells = [cell for column in table.columns.values() for cell in column if cell and '"' in cell]
     if cells and all(map(QUOTED.fullmatch, cells)) and any('""' in cell[1:-1] for cell in cells):
         raise InputError(

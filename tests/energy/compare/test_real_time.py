@@ -20,7 +20,7 @@ from toolchain.cli.show.pairs import compared_energy
 
 # The GPU is there for its meter alone: what runs for it is ONNX Runtime on the processor.
 find, open_runtime = contenders.find_target, contenders.open_runtime
-contenders.find_target = lambda changes, place: dataclasses.replace(find(changes, place), device="cuda:0")
+contenders.find_target = lambda changes, place, **how: dataclasses.replace(find(changes, place, **how), device="cuda:0")
 contenders.open_runtime = lambda *what, **choices: open_runtime(*what, **{**choices, "device": "cpu"})
 
 changes = {"device": "cpu", "energy_window": 5, "energy_windows": 2, "energy_warmup": 1, "require_energy": True}
