@@ -79,6 +79,14 @@ def test_a_result_has_every_key_and_is_kept(bundle):
     assert result["energy"]["total_j"] is None
 
 
+def test_a_reference_is_not_reused_after_the_order_of_the_labels_changed(bundle, tmp_path):
+    task = tmp_path / "mine.toml"
+    for labels in ('["positive", "negative"]', '["negative", "positive"]'):
+        task.write_text(f'text_columns = ["sentence"]\nlabel_column = "label"\nlabels = {labels}\n')
+        result = evaluate({"task": str(task), "file": "model.onnx", "limit": 12}, bundle=bundle, tell=quiet)
+        assert result["agreement"]["label_agreement"] == 1.0
+
+
 def test_the_command_that_is_kept_asks_for_the_same():
     asked = {"backend": "ort", "precision": "int8", "limit": 7, "allow_pickle": True, "data": "my rows/it's"}
     command = shlex.split(command_of({**asked, "file": None}, Path("a bundle")))

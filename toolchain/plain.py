@@ -7,6 +7,9 @@ from typing import Any
 # formatting (UAX #9). Lone surrogates cannot be encoded.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
+# A number, such as the label -1, which no spreadsheet computes.
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+
 # Beginnings of a cell that spreadsheets take for a formula (OWASP, CSV injection).
 _FORMULA = ("=", "+", "-", "@", "\t")
 
@@ -32,4 +35,6 @@ def cell(value: Any) -> Any:  # a cell has any type
     if not isinstance(value, str):
         return value
     text = printable(value)
+    if _NUMBER.fullmatch(text):
+        return text
     return f"'{text}" if text.startswith(_FORMULA) else text

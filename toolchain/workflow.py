@@ -230,15 +230,16 @@ def _agreement(target: Target, rows: Rows, references: Values, found: Prediction
 def _reference(target: Target, rows: Rows, references: Values) -> tuple[Predictions, str, FileDigest] | None:
     """Return the predictions of the FP32 reference for these rows, its name, and the file that keeps them.
 
-    None if the target is the reference itself. The predictions of an earlier run are reused if model, rows and length
-    have the same digests.
+    None if the target is the reference itself. The predictions of an earlier run are reused if model, rows, labels and
+    length are the same.
     """
     if target.is_reference:
         return None
     resolved = target.resolved
     name, backend, model = find_reference(target)
     digests = target.bundle.manifest["model"]["sha256"] if target.bundle else resolved.source.digests
-    key = sha256_json([name, digests, rows.digest, resolved.max_length])
+    labels = [resolved.task.labels, resolved.task.regression, references.tolist()]  # a task may change their order
+    key = sha256_json([name, digests, rows.digest, resolved.max_length, labels])
     file = target.folder / f"reference-{key[:16]}.npz"
     found = read_predictions(file)
     if found is None or len(found.logits) != len(rows):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.forked.start import python
-from toolchain.cli import COMMANDS, _everywhere_flags_first, main, parser
+from toolchain.cli import COMMANDS, _everywhere_flags_first, _parse, main, parser
 from toolchain.cli.examples import EXAMPLES
 
 ROOT = Path(__file__).parents[2]
@@ -189,6 +189,19 @@ def test_what_may_have_been_meant_is_said(arguments, meant, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert meant in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["predict", "b", "--device", "cpu", "one", "two"], "texts"),
+        (["predict", "b", "one", "--device", "cpu", "two"], "texts"),
+        (["compare", "one", "--max-drop", "1", "two"], "results"),
+        (["report", "one", "-o", "x.html", "two"], "results"),
+    ],
+)
+def test_options_may_stand_between_the_items_of_a_list(words, name):
+    assert getattr(_parse(parser(), words[0], words), name) == ["one", "two"]
 
 
 def test_without_a_command_the_help_is_printed(capsys):

@@ -93,6 +93,11 @@ UNREAD: dict[str, tuple[str, Any, str]] = {
         FRAME.to_csv().encode("utf-16"),
         r"iconv -f UTF-16 -t UTF-8 any\.csv > NEW\.csv$",
     ),
+    "a quote without an end": (
+        "any.csv",
+        b'"' + b"a" * 140_000,
+        r"any\.csv: cannot be read as csv: .* Fix the file\.$",
+    ),
     "an old encoding": ("any.csv", "text\ncafé\n".encode("cp1252"), r"in line 2 .* iconv -f ENCODING -t UTF-8 .*1252"),
     "gzip": ("any.csv.gz", b"\x1f\x8b", r"not a table that can be read\. Unpack it: gunzip any\.csv\.gz$"),
     "Git LFS": (

@@ -116,6 +116,15 @@ def test_the_plan_of_this_machine_comes_first(tmp_path):
     assert find_plan(names, T4, where=tmp_path) == names[1]
 
 
+def test_of_compatible_plans_that_for_the_latest_gpu_is_taken(tmp_path):
+    names = []
+    for sm in (80, 86):
+        built = Tag(sm, RTX, "trt-rtx")
+        make(tmp_path, built, backend="trt-rtx")
+        names.append(f"{built.folder}/model.plan")
+    assert find_plan(names, Tag(89, RTX, "trt-rtx"), where=tmp_path) == names[1]
+
+
 def test_a_bundle_without_a_plan_is_refused(tmp_path):
     with pytest.raises(MachineError, match=r"it has: none\)\. Build one here"):
         find_plan(["model.onnx"], T4, where=tmp_path)

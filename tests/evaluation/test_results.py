@@ -150,8 +150,9 @@ def test_results_of_an_artefact_that_was_rebuilt_are_left_out(tmp_path: Path) ->
         made.step("s", {}, lambda folder: {"bytes": (folder / "model.onnx").write_bytes(b"new")})
         made.finish({})
     current = sha256_file(tmp_path / "b/model.onnx")
-    for name, digest in (("old", "0" * 64), ("new", current)):
-        result = RESULT | {"name": name, "artefact": {"file": "model.onnx", "sha256": digest}}
+    kept = (("old", "model.onnx", "0" * 64), ("gone", "model.fp16.onnx", current), ("new", "model.onnx", current))
+    for name, file, digest in kept:
+        result = RESULT | {"name": name, "artefact": {"file": file, "sha256": digest}}
         (tmp_path / "b/results").mkdir(exist_ok=True)
         (tmp_path / f"b/results/{name}.json").write_text(json.dumps(result))
     assert [result["name"] for result in find_results([tmp_path / "b"])] == ["new"]

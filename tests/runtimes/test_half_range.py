@@ -14,11 +14,11 @@ from toolchain.runtimes.half_range import measure_range
 from toolchain.runtimes.ort import open_session
 
 
-def large(file, factor=600):
-    """Return an encoder whose first feed-forward block computes values of about 1e5 and more."""
+def large(file, factor=600, places=(".layer.0.intermediate.", ".layer.0.output.")):
+    """Return an encoder whose first feed-forward block computes values of about 1e5 and more, or other GEMMs do."""
     model = graph.load(file)
     for node in linear_layers(model):
-        if ".layer.0.intermediate." in str(node.name) or ".layer.0.output." in str(node.name):
+        if any(place in str(node.name) for place in places):
             weight = node.inputs[1]
             weight.const_value = ir.tensor(graph.constant(weight) * np.float32(factor), name=weight.name)
     return model
@@ -76,6 +76,16 @@ def test_values_of_1e5_stay_in_float32_and_the_graph_is_right_in_halves(exported
     norms = [node.outputs[0].dtype for node in graph.nodes(made["ranged"], "LayerNormalization")]
     in_float = [index for index, dtype in enumerate(norms) if dtype == ir.DataType.FLOAT]
     assert in_float == [2]  # behind the embeddings, the attention of layer 0, and its feed-forward block
+
+
+def test_values_beyond_float16_stay_in_float32_where_they_are_only_moved(exported, tokens, probe):
+    values = {"factor": 3e5, "places": (".layer.0.attention.self.value",)}
+    expected = run(large(exported["bert"], **values), probe("bert"), halves=False)
+    model = large(exported["bert"], **values)
+    beyond = measure_range(model, tokens).beyond()
+    assert beyond[0]["amax"] > 1e5
+    found = run(typed(model, beyond), probe("bert"))
+    assert np.sqrt(np.square(found - expected).mean()) < 0.01 * np.abs(expected).max()
 
 
 def test_an_int8_gemm_beyond_float16_still_reads_integers(exported, tokens):

@@ -12,7 +12,7 @@ from toolchain.bundle import digest_of, open_bundle
 from toolchain.cli import main
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.files import sha256_file
-from toolchain.ship.push import push
+from toolchain.ship.push import _without_paths, push
 from toolchain.workflow import evaluate
 
 NAME = "someone/tiny"
@@ -47,6 +47,11 @@ def test_the_folder_is_a_bundle_without_plans_results_and_paths(bundle, tmp_path
     rows = (sentences / "validation.csv").read_text().splitlines()[1:]
     assert not [row for row in rows if row.split(",")[0] in text]
     push(bundle, NAME, output=tmp_path / "out")  # its own folder is replaced
+
+
+def test_a_label_with_a_slash_is_no_path():
+    found = _without_paths({"model": {"id": "/home/me/model", "labels": ["/r/news", "/r/art"]}, "text_join": "/"})
+    assert found == {"model": {"id": "model", "labels": ["/r/news", "/r/art"]}, "text_join": "/"}
 
 
 def test_the_card_has_the_figures_that_the_hub_reads(bundle, tmp_path):

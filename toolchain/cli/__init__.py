@@ -57,11 +57,18 @@ def main(argv: list[str] | None = None) -> int:
     return code or 0
 
 
+# Command -> its list of arguments, which options may stand between.
+LISTS = {"predict": "texts", "compare": "results", "report": "results"}
+
+
 def _parse(made: argparse.ArgumentParser, typed: str, words: list[str]) -> argparse.Namespace:
     """Parse a command line; say what may have been meant where a command or an option is unknown."""
     if typed and typed not in COMMANDS:
         made.error(f"{typed}: not a command.{meant(typed, COMMANDS)} See: toolchain --help")
     args, unknown = made.parse_known_args(_everywhere_flags_first(typed, words))
+    if typed in LISTS and not any(word.startswith("-") for word in unknown):
+        getattr(args, LISTS[typed]).extend(unknown)  # argparse leaves what follows an option behind the first ones
+        unknown = []
     if unknown:
         known = [flag for flag in _flags(made) if flag.startswith("--")]
         option = next((word for word in unknown if word.startswith("-")), unknown[0])

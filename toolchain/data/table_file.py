@@ -79,7 +79,7 @@ def read_parts(file: Path, rows: int | None = None) -> Iterator[Table]:
             raise InputError(f"{file}: not UTF-8 in {_not_utf8(file)} ({error.reason}). {convert(file)}") from None
         except pandas.errors.ParserWarning:
             raise InputError(f"{file}: row 1 has more cells than the header. Fix the file.") from None
-        except (ValueError, OSError, pyarrow.ArrowException) as error:
+        except (ValueError, OSError, csv.Error, pyarrow.ArrowException) as error:
             first = first_line(error).rstrip(".")
             raise InputError(f"{file}: cannot be read as {file.suffix[1:].lower()}: {first}. Fix the file.") from None
         if part is None:

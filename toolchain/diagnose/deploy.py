@@ -45,7 +45,7 @@ def advise_deployment(
     bundle = open_bundle(path, check_files=False)
     candidates = [_candidate(bundle, *both) for both in zip(results, comparisons, strict=True)]
     passing = [result for result, one in zip(results, candidates, strict=True) if one["verdict"] == PASSES]
-    best = max(passing, key=lambda result: (not result.get("halves"), result["throughput_per_s"]), default=None)
+    best = max(passing, key=_preference, default=None)
     contention = ContentionMeter()
     contention.start()
     ratio = _speed_up(path, recipe, best) if best and not best.get("halves") else None
@@ -62,6 +62,11 @@ def advise_deployment(
     }
     write_json(path / RESULTS / GATE, answer)
     return answer
+
+
+def _preference(result: Result) -> tuple[bool, bool, float]:
+    """Return the key of the order: what ran as it is served, then the graphs for TensorRT, then the faster."""
+    return not result.get("halves"), ".cuda." not in result["artefact"]["file"], result["throughput_per_s"]
 
 
 def _candidate(bundle: Bundle, result: Result, comparison: NamedComparison) -> Candidate:

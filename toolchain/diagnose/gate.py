@@ -30,7 +30,8 @@ def gate(
 ) -> tuple[list[NamedComparison], Deployment]:
     """Evaluate each graph of the bundle's precision, and its `engines` for this machine; compare each with FP32.
 
-    Without a GPU, typed graphs for TensorRT run in halves (graph/halves.py).
+    Without a GPU, graphs with float16 tensors run in halves (graph/halves.py). The views for TensorRT 8.6 are left out:
+    they are in float32, and its builder chooses the types.
 
     Returns:
         The comparisons, and the artefact that they allow to deploy, which is timed against FP32.
@@ -39,12 +40,12 @@ def gate(
         ToolchainError: see errors.py.
     """
     artefacts = open_bundle(bundle, check_files=False).manifest["artefacts"]
-    graphs = [name for name in artefacts if name.endswith(".onnx") and name != "model.onnx"]
+    graphs = [name for name in artefacts if name.endswith(".onnx") and name != "model.onnx" and ".trt8." not in name]
     results: list[Result] = []
     for file in [*(graphs or ["model.onnx"]), *engines]:
         tell(f"gate: {file}")
         choices = evaluation_choices(recipe, file, plan_backend(file) or "ort")
-        if is_for_tensorrt(bundle / file) and not has_gpu():
+        if needs_halves(bundle / file) and not has_gpu():
             choices = {**choices, "halves": True}
         # The first result's remarks are said once: those of the others are nearly the same.
         remark = log.debug if results else log.warning
@@ -54,12 +55,12 @@ def gate(
     return comparisons, advise_deployment(bundle, recipe, results, comparisons)
 
 
-def is_for_tensorrt(file: Path) -> bool:
-    """Return whether a file is a typed graph with float16 tensors, which TensorRT takes.
+def needs_halves(file: Path) -> bool:
+    """Return whether a file is a graph with float16 tensors.
 
     A GPU computes it in float16, and ONNX Runtime on a CPU only with `halves`.
     """
-    return file.suffix == ".onnx" and not file.name.endswith(".cuda.onnx") and file_has_halves(file)
+    return file.suffix == ".onnx" and file_has_halves(file)
 
 
 def compare_results(places: Iterable[Path], recipe: Recipe, *, tell: Tell) -> list[NamedComparison]:

@@ -128,9 +128,9 @@ def answer(graphs: list[CompiledGraph], gpu: Gpu) -> str:
     not_integer = sum(one["us"] for one in integer["kernels"] if one["kind"] in GEMMS and one["precision"] != "int8")
     more = f", and GEMMs that are not in INT8 take {not_integer:,.0f} µs" if not_integer > 0.02 * integer["us"] else ""
     return (
-        f"INT8 is at best {faster}, {integer['us']:,.0f} against {half['us']:,.0f} µs a batch, although its GEMMs are "
-        f"up to {peak:.3g} times as fast: GEMMs and attention go from {_us(half, GEMMS):,.0f} to "
-        f"{_us(integer, GEMMS):,.0f} µs, but the other kernels, which only move memory, take {rest:,.0f} µs in INT8 "
+        f"By the bounds of its kernels INT8 is {faster}, {integer['us']:,.0f} against {half['us']:,.0f} µs a batch, "
+        f"although its GEMMs are up to {peak:.3g} times as fast: GEMMs and attention go from {_us(half, GEMMS):,.0f} "
+        f"to {_us(integer, GEMMS):,.0f} µs, but the other kernels, which only move memory, take {rest:,.0f} µs in INT8 "
         f"({rest / integer['us']:.0%} of the batch) and {rest_half:,.0f} µs in FP16{more}."
     )
 

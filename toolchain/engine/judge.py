@@ -96,4 +96,4 @@ def _unsuited(kernels: list[Kernel], asked: Wanted) -> Iterator[str]:
         if kernel.kind == "convolution":
             yield f"{', '.join(names)}: compiled as a convolution in {kernel.precision}"
         elif kernel.precision == "fp32":
-            yield f"{', '.join(names)}: in float32, which Turing cannot multiply"
+            yield f"{', '.join(names)}: in float32"

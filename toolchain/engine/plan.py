@@ -66,6 +66,11 @@ def plans_of(artefacts: Iterable[str], backend: str) -> list[str]:
     return sorted(name for name in artefacts if plan_backend(name) == backend)
 
 
+def _compute_capability(plan: str) -> int:
+    found = re.match(r"sm(\d+)", Path(plan).parent.name)
+    return int(found[1]) if found else 0
+
+
 def find_plan(artefacts: Iterable[str], tag: Tag, *, where: Path) -> str:
     """Return the plan for a machine among the artefacts of the bundle at `where`.
 
@@ -75,7 +80,8 @@ def find_plan(artefacts: Iterable[str], tag: Tag, *, where: Path) -> str:
     plans = plans_of(artefacts, tag.backend)
     if f"{tag.folder}/{PLAN}" in plans:
         return f"{tag.folder}/{PLAN}"
-    for name in plans:  # a compatible plan of another tag may still run
+    # A compatible plan of another tag may still run, and one for a later GPU uses more of it.
+    for name in sorted(plans, key=_compute_capability, reverse=True):
         try:
             check_plan(where / name, tag)
         except (InputError, MachineError):

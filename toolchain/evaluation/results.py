@@ -155,4 +155,6 @@ def find_results(places: Iterable[Path]) -> list[Result]:
 def _is_current(result: Result, artefacts: dict[str, str]) -> bool:
     """Return whether the artefact that was evaluated is still the bundle's; a checkpoint or a server always counts."""
     name = result["artefact"]["file"]
-    return name not in artefacts or artefacts[name] == result["artefact"]["sha256"]
+    if name not in artefacts:
+        return not name.endswith((".onnx", ".plan"))
+    return artefacts[name] == result["artefact"]["sha256"]

@@ -25,6 +25,24 @@ MAX = float(np.finfo(np.float16).max)
 # Types of nodes that always stay in float32.
 FULL_PRECISION = {"Softmax"}
 
+# Operators whose outputs hold only values of their inputs, which are rounded already.
+MOVES = {
+    "Concat",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "GatherElements",
+    "GatherND",
+    "Identity",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+}
+
 # The first opset in which QuantizeLinear and DequantizeLinear take float16. The other operators are as in opset 18.
 QDQ_OPSET = 19
 
@@ -100,8 +118,12 @@ def _kept_nodes(model: ir.Model) -> set[ir.Node]:
 
 
 def _touching(model: ir.Model, tensors: Collection[str]) -> set[ir.Node]:
-    """Return the nodes that compute or read one of these tensors."""
-    return {node for node in model.graph if any(value and value.name in tensors for value in _values(node))}
+    """Return the nodes that compute or read one of these tensors, also after nodes that only move their values."""
+    held = set(tensors)
+    for node in model.graph:  # in topological order
+        if node.op_type in MOVES and any(value and value.name in held for value in node.inputs):
+            held |= {str(value.name) for value in node.outputs}
+    return {node for node in model.graph if any(value and value.name in held for value in _values(node))}
 
 
 def _values(node: ir.Node) -> tuple[ir.Value | None, ...]:

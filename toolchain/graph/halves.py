@@ -19,26 +19,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from toolchain import graph
-from toolchain.graph.fp16 import FLOAT, HALF
+from toolchain.graph.fp16 import FLOAT, HALF, MOVES
 from toolchain.tensors import Array
-
-# Operators whose outputs hold only values of their inputs, which are rounded already.
-MOVES = {
-    "Concat",
-    "Expand",
-    "Flatten",
-    "Gather",
-    "GatherElements",
-    "GatherND",
-    "Identity",
-    "Reshape",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "Transpose",
-    "Unsqueeze",
-    "Where",
-}
 
 # Attributes that name the type of an output.
 TYPES = ("to", "dtype", "output_dtype")

@@ -87,7 +87,7 @@ async def serve(
                 servers: list[Server] = [http, *([grpc] if grpc else [])]
                 signals = Signals()
                 grpc_address = f"{host_in_url(options.host)}:{grpc.port}" if grpc else None
-                example = service.shown.bodies[0]
+                example = service.shown.without_rows().bodies[0]  # it goes to logs, which others read
                 on_started({"name": service.name, "http": url, "grpc": grpc_address, "example": example})
                 await signals.first.wait()
                 service.drain()

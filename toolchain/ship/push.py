@@ -23,6 +23,9 @@ from toolchain.records.ship import PushRecord
 # user/name: letters, digits, "-", "_" and "." within a name (huggingface_hub's rules for names of repositories).
 NAME = re.compile(r"[A-Za-z0-9]([\w.-]{0,94}\w)?/\w([\w.-]{0,94}\w)?", re.ASCII)
 
+# Keys of a manifest whose texts are no paths, although they may begin with a slash.
+VERBATIM = {"labels", "text_join"}
+
 CARD = "README.md"
 TEMPLATE = Path(__file__).parent / "card.md"
 
@@ -97,9 +100,9 @@ def _published(manifest: Manifest) -> Manifest:
 
 
 def _without_paths(value: Any) -> Any:  # any JSON
-    """Return JSON in which every absolute path is replaced by its last part."""
+    """Return JSON in which every absolute path is replaced by its last part; a label such as `/r/news` is no path."""
     if isinstance(value, Mapping):
-        return {key: _without_paths(one) for key, one in value.items()}
+        return {key: one if key in VERBATIM else _without_paths(one) for key, one in value.items()}
     if isinstance(value, list):
         return [_without_paths(one) for one in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value

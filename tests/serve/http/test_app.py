@@ -203,6 +203,7 @@ def test_classify_returns_an_object_or_a_list_like_its_input(ask, service, texts
         (1, {"text": "a", "txt": "b"}, "unknown key 'txt'"),
         (1, {"text": "a", "inputs": "b"}, "given under two keys"),
         (1, b'{"text": "a", "text": "b"}', "given twice under the same key"),
+        (1, b'{"text": %s%s, "text": 0}' % (b"[" * 1000, b"]" * 1000), "nested too deeply"),
         (1, b'{"text": NaN}', "not JSON"),
         (1, b'{"text": "\xff"}', "not JSON"),
         (1, b'{"text": "\\ud800"}', "not JSON"),

@@ -208,7 +208,10 @@ def _refuse_repeated(body: bytes) -> None:
         if len(dict(pairs)) < len(pairs):
             raise _refused("a text is given twice under the same key")
 
-    json.loads(body, object_pairs_hook=check)
+    try:
+        json.loads(body, object_pairs_hook=check)
+    except RecursionError:
+        raise _refused("it is nested too deeply") from None
 
 
 def _texts(record: JsonObject, key: str) -> list[str]:
