@@ -241,7 +241,7 @@ def find_overlap(train: Rows, evaluated: Rows | None) -> OverlapRecord | None:
 
 
 def resolve(recipe: Recipe, steps: Collection[str] | None = None) -> ResolvedRecipe:
-    """Find the model and the task of a recipe. It loads neither weights nor rows.
+    """Find the model and the task of a recipe. It reads no rows, and runs a new checkpoint once for its facts.
 
     `steps` are names of STEPS; by default those that the precision needs.
 

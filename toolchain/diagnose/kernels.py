@@ -12,6 +12,7 @@ from toolchain.bundle.engine_step import refuse_float_gemms
 from toolchain.bundle.views import beyond_float16, open_graph
 from toolchain.engine.cross import compile_kernels
 from toolchain.engine.judge import judge, wanted
+from toolchain.engine.kernels import MULTIPLYING
 from toolchain.engine.releases import RELEASES, import_release
 from toolchain.engine.shapes import parse_triple
 from toolchain.engine.targets import parse_targets
@@ -31,8 +32,8 @@ BATCH, LENGTH = 32, 128
 # The folder of the records, below that of the bundle.
 FOLDER = Path(RESULTS) / "kernels"
 
-# The kinds of kernels that multiply matrices, and all others.
-GEMMS, OTHERS = ("gemm", "attention", "convolution"), ("elementwise", "copy", "other")
+# The kinds of kernels that do not multiply matrices.
+OTHERS = ("elementwise", "copy", "other")
 
 
 def explain_target(place: Path | None, changes: RecipeValues) -> ExplainedTarget:
@@ -125,12 +126,15 @@ def answer(graphs: list[CompiledGraph], gpu: Gpu) -> str:
     ratio, peak = half["us"] / integer["us"], gpu.tera_per_s["int8"] / gpu.tera_per_s["fp16"]
     rest, rest_half = _us(integer, OTHERS), _us(half, OTHERS)
     faster = f"{ratio:.2f} times as fast as FP16" if ratio > 1 else f"not faster than FP16 ({ratio:.2f} times)"
-    not_integer = sum(one["us"] for one in integer["kernels"] if one["kind"] in GEMMS and one["precision"] != "int8")
+    gemms_us, gemms_us_half = _us(integer, MULTIPLYING), _us(half, MULTIPLYING)
+    not_integer = sum(
+        one["us"] for one in integer["kernels"] if one["kind"] in MULTIPLYING and one["precision"] != "int8"
+    )
     more = f", and GEMMs that are not in INT8 take {not_integer:,.0f} µs" if not_integer > 0.02 * integer["us"] else ""
     return (
         f"By the bounds of its kernels INT8 is {faster}, {integer['us']:,.0f} against {half['us']:,.0f} µs a batch, "
-        f"although its GEMMs are up to {peak:.3g} times as fast: GEMMs and attention go from {_us(half, GEMMS):,.0f} "
-        f"to {_us(integer, GEMMS):,.0f} µs, but the other kernels, which only move memory, take {rest:,.0f} µs in INT8 "
+        f"although its GEMMs are up to {peak:.3g} times as fast: GEMMs and attention go from {gemms_us_half:,.0f} "
+        f"to {gemms_us:,.0f} µs, but the other kernels, which only move memory, take {rest:,.0f} µs in INT8 "
         f"({rest / integer['us']:.0%} of the batch) and {rest_half:,.0f} µs in FP16{more}."
     )
 

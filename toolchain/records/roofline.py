@@ -111,7 +111,8 @@ class BatchBound(TypedDict):
     memory_ms: float
     """Time of the memory traffic at the peak, ms."""
     time_ms: float
-    """Lower bound of the batch's time, ms: the longer of the two, or the sum of the longer of each kernel."""
+    """Time of the batch, ms: by GEMMs a lower bound, the longer of the two; by kernels the sum of the longer of each,
+    below which a run may stay where the level 2 cache keeps their traffic."""
     bound: Bound
     """What takes longer."""
     rows_per_s: float

@@ -16,7 +16,7 @@ from toolchain.recipe.options import RecipeValues
 from toolchain.records.kernels import BoundedKernel
 from toolchain.records.roofline import BatchBound, EstimatedBounds, RowLength
 from toolchain.roofline.gpus import Gpu, find_gpu
-from toolchain.roofline.kernels import bounded, main_bound
+from toolchain.roofline.kernels import RUNS_AS, bounded, main_bound
 from toolchain.roofline.work import Extent, Flop, Work, count
 
 # Batch sizes, rows.
@@ -24,9 +24,6 @@ BATCHES = (1, 8, 32)
 
 # Tokens a row where the task has no data, and the number of rows from which the mean is taken where it has.
 LENGTH, SAMPLE = 128, 2048
-
-# A precision -> a faster one in which tensor cores may run it. A lower bound must hold for that one too.
-TENSOR_CORES = {"fp32": "tf32"}
 
 KIND = "bound by data sheet, not a measurement"
 NO_IDLE_POWER = "idle_power_not_in_data_sheet"
@@ -80,9 +77,9 @@ def _work(bundle: Bundle, precision: str) -> tuple[str, Work]:
     """Return the graph of this precision and its work; else the FP32 graph's work as if it had the precision."""
     typed = f"model.{precision}.onnx"
     if typed in bundle.manifest["artefacts"]:
-        return typed, count(graph.load(bundle.file(typed)), runs_as=TENSOR_CORES)
+        return typed, count(graph.load(bundle.file(typed)), runs_as=RUNS_AS)
     work = count(graph.load(bundle.file("model.onnx")))
-    return "model.onnx", work.retyped(TENSOR_CORES.get(precision, precision))
+    return "model.onnx", work.retyped(RUNS_AS.get(precision, precision))
 
 
 def _length(bundle: Bundle, changes: RecipeValues) -> RowLength:
@@ -126,7 +123,7 @@ def _of_kernels(kernels: list[BoundedKernel], card: Gpu, batch: int, length: int
     flop: dict[str, float] = {}
     for kernel in kernels:
         if kernel["precision"]:
-            name = TENSOR_CORES.get(kernel["precision"], kernel["precision"])
+            name = RUNS_AS.get(kernel["precision"], kernel["precision"])
             flop[name] = flop.get(name, 0.0) + (kernel["operations"] or 0)
     moved = sum(kernel["bytes"] or 0 for kernel in kernels)
     time_s = sum(kernel["us"] for kernel in kernels) / 1e6

@@ -13,7 +13,7 @@ from toolchain.errors import InputError
 from toolchain.records.kernels import BoundedKernel, KernelGroup
 from toolchain.roofline.ceiling import Ceiling
 
-# A compiler may run GEMMs in float32 as TF32 where the GPU has it.
+# A precision -> a faster one in which tensor cores may run it. A lower bound must hold for that one too.
 RUNS_AS = {"fp32": "tf32"}
 
 

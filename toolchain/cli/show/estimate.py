@@ -45,8 +45,7 @@ def _which(found: EstimatedBounds) -> str:
 
 def _reading(tdp_w: float, *, floor: bool) -> list[str]:
     lines = [
-        "The times are lower bounds. Most runs take several times as long: the bounds exclude launches, and whatever",
-        "keeps the GPU from its peak.",
+        "Most runs take several times as long: the bounds exclude launches, and whatever keeps the GPU from its peak.",
         "The last column is the power limit times the time: the upper bound of the energy of a run at that speed.",
         f"A slower run, at r rows/s, uses at most {tdp_w:g}/r J a row.",
     ]
