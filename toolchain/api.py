@@ -149,7 +149,8 @@ def judge_build(done: "BuildRecord", recipe: Recipe) -> None:
     """
     from toolchain.diagnose.gate import judge
 
-    judge(done.get("gate", []), strict=recipe.strict)
+    way_on = done["deploy"]["next"] if "deploy" in done else None
+    judge(done.get("gate", []), strict=recipe.strict, way_on=way_on)
     if "lacks" in done:
         raise MachineError(done["lacks"])
 

@@ -24,6 +24,14 @@ class InputError(ToolchainError):
     """A given file or folder cannot be used."""
 
 
+class TextError(InputError):
+    """A text that the model cannot take: `text` has the texts of its row. Whoever knows its place adds it."""
+
+    def __init__(self, text: tuple[str, ...], message: str) -> None:
+        super().__init__(message)
+        self.text = text
+
+
 class UsageError(ToolchainError):
     """The request names something unknown, or a value out of range."""
 

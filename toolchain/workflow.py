@@ -67,7 +67,8 @@ def evaluate(
     if recipe.scenario:
         require_loadgen()
     rows, references = _labelled_rows(target)
-    found, speed, energy, scenario = _measure(target, rows, references, tell)
+    with rows.placed():
+        found, speed, energy, scenario = _measure(target, rows, references, tell)
     roofline = _roofline(target, speed, rows=len(rows), tell=tell)
     tell("comparing with FP32")
     stem = _stem(target)
@@ -202,12 +203,14 @@ def _refuse_calibrated(bundle: Bundle, rows: Rows) -> None:
     if "calibration.json" not in bundle.manifest["artefacts"]:
         return
     about = read_calibration(bundle.file("calibration.json")).about
+    if "row_sha256" not in about:
+        log.warning("%s: it does not list its calibration rows, so they may be among those evaluated", bundle.path)
     known = {*about.get("row_sha256", []), *about.get("chosen_sha256", [])}
     if any(bundle.manifest["recipe"].get(name) for name in ("keep", "residual")):
         with contextlib.suppress(InputError):  # the bundle may have been moved without the record of `tune`
             file = bundle.path / RESULTS / CHOSEN_ROWS
             known |= set(read_json(file, what="the rows of tune", advice="Run toolchain tune again."))
-    shared = len(set(rows.text_digests) & known)
+    shared = int(rows.among(known).sum())
     if shared > max(CHANCE_ROWS, MAX_SHARED_ROWS * len(rows)):
         raise InputError(
             f"{rows.source}: {shared} of these rows were calibrated with. "

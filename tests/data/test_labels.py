@@ -273,6 +273,20 @@ def test_regression_with_classes_is_refused_either_way() -> None:
         read([1], SST2, ["score"])
 
 
+def test_f1_is_of_two_classes() -> None:
+    """scikit-learn raises for more: F1 of class 1 is not defined there."""
+    task = Task(name="own", text_columns=("t",), label_column="l", metrics=("f1",), primary="f1")
+    check_labels(task, ["negative", "positive"])
+    with pytest.raises(InputError, match=r"^--task own: its metric f1 is of two classes, and the model has 3\."):
+        check_labels(task, ["bad", "fair", "good"])
+
+
+def test_a_boolean_is_not_a_position_and_the_advice_is_of_booleans() -> None:
+    with pytest.raises(InputError, match=r"has the label True, .*It is true or false\. Write the names of the labels"):
+        read([True, False], CUSTOM, ["negative", "positive"])
+    assert read([True, False], CUSTOM, ["False", "True"]) == [1, 0]
+
+
 def test_f1_is_of_the_tasks_class_1_whatever_the_models_order() -> None:
     from sklearn.metrics import f1_score
 

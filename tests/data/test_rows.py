@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from toolchain.data.rows import Rows, load_rows, read_texts
 from toolchain.data.tasks import Task
-from toolchain.errors import InputError, MachineError
+from toolchain.errors import InputError, MachineError, TextError, UsageError
 
 ONE = Task(name="one", text_columns=("sentence",), label_column="label")
 PAIR = Task(name="pair", text_columns=("a", "b"), label_column="label")
@@ -198,6 +198,28 @@ def test_a_hub_that_cannot_be_reached_is_the_machine_s_lack(monkeypatch: pytest.
         load_rows(HUB, "train")
 
 
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        (
+            "Couldn't find cache for nyu-mll/glue for config 'mnli'\nAvailable configs: ['mrpc']",
+            MachineError,
+        ),
+        ("Unknown split \"tran\". Should be one of ['train', 'test'].", UsageError),
+    ],
+)
+def test_what_the_cache_lacks_is_the_machine_s_lack_and_not_a_wrong_name(
+    monkeypatch: pytest.MonkeyPatch, said: str, kind: type[Exception]
+) -> None:
+    def load_dataset(*_: object, **__: object) -> None:
+        raise ValueError(said)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(kind) as refused:
+        load_rows(HUB, "train")
+    assert "\n" not in str(refused.value)
+
+
 def test_own_data_wins_over_the_hub(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("sentence,label\na,1\n")
     assert load_rows(HUB, "train", data=str(tmp_path)).texts == [("a",)]
@@ -265,11 +287,12 @@ def test_lists_and_chat_turns_are_joined_where_that_is_asked(tmp_path: Path, for
     assert load_rows(ONE, "train", data=str(tmp_path), text_join=" / ").texts == [("cold / plot",)]
 
 
-@pytest.mark.parametrize("cell", [[["nested"]], [1, 2], [None, "a"], {"content": "a"}, [{"content": ["a"]}]])
+@pytest.mark.parametrize("cell", [[["nested"]], [1, 2], [None, "a"], [], {"content": "a"}, [{"content": ["a"]}]])
 def test_what_cannot_be_joined_is_refused(tmp_path: Path, cell: object) -> None:
     (tmp_path / "train.jsonl").write_text(json.dumps({"sentence": cell, "label": 1}))
-    with pytest.raises(InputError, match="row 1, column 'sentence'"):
+    with pytest.raises(InputError, match="row 1, column 'sentence'") as refused:
         load_rows(ONE, "train", data=str(tmp_path), text_join=" ")
+    assert "--text-join '" not in str(refused.value)  # it was given
 
 
 def test_half_of_a_surrogate_pair_names_its_row(read: Read) -> None:
@@ -317,6 +340,18 @@ def test_one_file_is_divided_by_a_column(single: str) -> None:
         load_rows(ONE, "test", data=single, split_column="part")
 
 
+def test_a_split_is_read_whatever_is_wrong_with_the_others(tmp_path: Path) -> None:
+    """Test rows often have no label."""
+    (tmp_path / "all.csv").write_text("sentence,label,part\na,1,train\nb,,test\n,0,test\nc,0,train\nd,,later\n")
+    place = str(tmp_path / "all.csv")
+    assert load_rows(ONE, "train", data=place, split_column="part").numbers == (1, 4)
+    with pytest.raises(InputError, match=r"row 3 has an empty cell in the column 'sentence'"):
+        load_rows(ONE, "test", data=place, split_column="part")
+    (tmp_path / "test-00000-of-00002.parquet").touch()
+    (tmp_path / "train.csv").write_text("sentence,label\na,1\n")
+    assert load_rows(ONE, "train", data=str(tmp_path)).texts == [("a",)]
+
+
 @pytest.mark.parametrize("saved", [False, True])
 def test_one_table_is_divided_by_a_share_and_no_text_is_on_both_sides(single: str, tmp_path: Path, saved: bool) -> None:
     if saved:
@@ -334,6 +369,8 @@ def test_a_folder_without_validation_is_divided_too(single: str, tmp_path: Path)
     folder = str(tmp_path / "folder")
     parts = [load_rows(ONE, split, data=folder, validation_share=0.3) for split in ("train", "validation")]
     assert sum(map(len, parts)) == 100
+    (tmp_path / "folder/test.csv").write_text("sentence,label\na,1\n")
+    assert load_rows(ONE, "test", data=folder, validation_share=0.3).texts == [("a",)]
     (tmp_path / "folder/validation.csv").write_text("sentence,label\na,1\n")
     with pytest.raises(InputError, match=r"--validation-share 0\.3: .* has the split validation already"):
         load_rows(ONE, "train", data=folder, validation_share=0.3)
@@ -423,6 +460,28 @@ def test_text_digests_fold_inner_space_and_the_normal_form_and_nothing_else() ->
     digests = Rows("file", [(text,) for text in forms + others], [0] * 6).text_digests
     assert len(set(digests[:3])) == 1
     assert len(set(digests)) == 4
+
+
+def test_a_pair_with_its_texts_exchanged_is_the_same_text() -> None:
+    train = Rows("train", [("a", "b"), ("c", "d"), ("d", "c"), ("a", "a")], [0, 1, 1, 0])
+    validation = Rows("validation", [("B", "a "), ("e", "f")], [0, 1])
+    assert train.among(validation.text_digests).tolist() == [True, False, False, False]
+    assert train.without(validation.text_digests).texts == [("c", "d"), ("a", "a")]
+
+
+def test_both_orders_of_a_pair_are_on_the_same_side_of_a_share(tmp_path: Path) -> None:
+    pairs = [(f"text {at}", f"other {at}") for at in range(40)]
+    lines = [json.dumps({"a": a, "b": b, "label": 1}) for one, two in pairs for a, b in ((one, two), (two, one))]
+    (tmp_path / "all.jsonl").write_text("\n".join(lines))
+    found = load_rows(PAIR, "validation", data=str(tmp_path / "all.jsonl"), validation_share=0.5)
+    assert 0 < len(found) < 80
+    assert set(found.texts) == {(two, one) for one, two in found.texts}
+
+
+def test_a_text_that_the_model_cannot_take_has_its_file_and_row() -> None:
+    rows = Rows("f.csv", [("a",), ("",)], [0, 1], numbers=(4, 7))
+    with pytest.raises(InputError, match=r"^f\.csv: row 7: no token$"), rows.placed():
+        raise TextError(("",), "no token")
 
 
 def test_rows_without_others_hold_each_text_once() -> None:

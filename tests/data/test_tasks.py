@@ -59,7 +59,9 @@ def test_only_stsb_is_a_regression() -> None:
 
 
 def test_unknown_task_names_the_known() -> None:
-    with pytest.raises(UsageError, match=r"^--task sst3: unknown\. Choose one of cola, demo, .*, custom, or a TOML"):
+    with pytest.raises(
+        UsageError, match=r"^--task sst3: unknown\. Did you mean sst2\? Choose one of cola, .*, custom, or a TOML"
+    ):
         load("sst3")
 
 
@@ -122,6 +124,7 @@ def test_a_task_may_be_any_file(write: Callable[[str], Path]) -> None:
         (OWN + "colour = 1", "unknown key 'colour'. Known: name, text_columns"),
         (OWN + 'metrics = ["bleu"]', "unknown metric 'bleu'. Choose from accuracy, f1"),
         (OWN + 'metrics = ["f1"]', "the primary metric accuracy is not among metrics"),
+        (OWN + 'metrics = ["pearson", "f1"]\nprimary = "pearson"', "pearson is of numbers, and f1 of classes"),
         (OWN + 'metrics = "f1"', "metrics is 'f1'. Write a list of texts"),
         (OWN + "labels = [0, 1]", "labels is (0, 1). Write a list of texts"),
         ('text_columns = "t"\nlabel_column = "l"', "text_columns is 't'. Write a list of texts"),

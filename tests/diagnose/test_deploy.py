@@ -1,9 +1,5 @@
-"""The sentence that ends a gated build, and the next command."""
+"""The sentence that ends a gated build."""
 
-import pytest
-
-from toolchain.bundle import Bundle
-from toolchain.diagnose.deploy import _next
 from toolchain.evaluation.deployment import sentence
 
 
@@ -61,25 +57,3 @@ def test_what_fails_or_cannot_be_told_is_not_recommended():
         "model.int8.onnx, the graph for GPUs, may pass or fail: its accuracy drops by 0.20 points, 1 are allowed, "
         "and 3 of 500 labels changed; about 1,234 rows would tell."
     )
-
-
-@pytest.mark.parametrize(
-    ("file", "candidates", "recipe", "command"),
-    [
-        ("model.int8.cpu.onnx", [candidate()], {}, "toolchain serve b"),
-        ("model.int8.onnx", [candidate("model.int8.onnx")], {}, "toolchain serve b --file model.int8.onnx"),
-        (None, [candidate(verdict="fails")], {"calib_method": "entropy"}, "toolchain build b --calib-method auto"),
-        (None, [candidate(verdict="fails")], {"calib_method": "auto"}, "toolchain tune b"),
-    ],
-)
-def test_the_next_command_leads_on(tmp_path, file, candidates, recipe, command):
-    manifest = {"precision": "int8", "artefacts": {"model.int8.cpu.onnx": ""}, "recipe": recipe}
-    bundle = Bundle(tmp_path / "b", manifest)
-    best = {"backend": "ort", "device": "cpu", "artefact": {"file": file}} if file else None
-    assert _next(bundle, best, candidates).replace(str(bundle.path), "b") == command
-
-
-def test_after_a_graph_that_ran_in_halves_its_engine_is_built(tmp_path):
-    best = {"backend": "ort", "device": "cpu", "artefact": {"file": "model.fp16.onnx"}, "halves": True}
-    command = _next(Bundle(tmp_path / "b", {"precision": "fp16"}), best, [])
-    assert command == f"toolchain build {tmp_path / 'b'} --backend trt, on the machine with the GPU"

@@ -115,8 +115,10 @@ def test_of_a_bundles_results_the_most_rows_win_then_the_graph_for_the_device_th
 
 def test_a_failed_gate_is_an_error_and_one_that_cannot_tell_a_warning(caplog):
     judge([record("passes"), record("cannot tell")], strict=False)
-    with pytest.raises(GateError, match=r"accuracy drops 0\.69 points, 0\.5 are allowed\. See why: toolchain explain"):
+    with pytest.raises(GateError, match=r"drops 0\.69 points, 0\.5 are allowed\. See why: toolchain explain\.$"):
         judge([record("passes"), record("fails")], strict=False)
+    with pytest.raises(GateError, match=r"See why: toolchain verify; go on: toolchain build b$"):
+        judge([record("fails", candidate_name="ort fp16.halves")], strict=False, way_on="toolchain build b")
     with pytest.raises(GateError, match=r"872 rows cannot tell .* within 0\.5\. Evaluate about 4,100 rows\."):
         judge([record("cannot tell")], strict=True)
 

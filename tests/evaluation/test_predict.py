@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from toolchain.errors import InputError
+from toolchain.errors import InputError, TextError
 from toolchain.evaluation.classifier import Classifier
 from toolchain.evaluation.predict import csv_lines, json_lines, plain_lines, predict, save
 
@@ -49,6 +49,17 @@ def test_rows_that_were_cut_are_counted_at_the_end(caplog):
     with caplog.at_level(logging.WARNING):
         list(predict(Lengths(), PARTS))
     assert "1 of 3 rows are longer than 8 tokens" in caplog.text
+
+
+def test_a_text_without_a_token_is_named_by_file_and_row():
+    class Tokenless(Lengths):
+        def run(self, texts, *, advance):
+            if ("two",) in texts:
+                raise TextError(("two",), "it has no token.")
+            return super().run(texts, advance=advance)
+
+    with pytest.raises(InputError, match=r"^texts\.csv: row 3: it has no token\.$"):
+        list(predict(Tokenless(), PARTS, source="texts.csv"))
 
 
 def test_a_regression_has_a_value_and_no_column_for_labels(tmp_path):

@@ -67,6 +67,8 @@ def test_the_page_has_the_answer_of_the_gate_and_a_row_of_the_reference(saved, t
     comparison = {
         "metric": "accuracy",
         "n": 8,
+        "task": saved["task"],
+        "split": saved["split"],
         "data_sha256": saved["data_sha256"],
         "drop_points": 12.5,
         "bounds_points": [-3.0, None],
@@ -81,7 +83,7 @@ def test_the_page_has_the_answer_of_the_gate_and_a_row_of_the_reference(saved, t
         "file": None,
         "verdict": "fails",
         "next": "toolchain tune bundle",
-        "candidates": [one | {"file": saved["artefact"]["file"]}],
+        "candidates": [one | saved["artefact"]],
     }
     (bundle / "results/gate").mkdir()
     (bundle / "results/gate/gate.json").write_text(json.dumps(gate))
@@ -91,6 +93,21 @@ def test_the_page_has_the_answer_of_the_gate_and_a_row_of_the_reference(saved, t
     assert "[-3.00,\xa0?]" in page
     assert '<th role="rowheader" scope="row">torch-fp32</th>' in page
     assert "May it be deployed?" not in html(Material([saved]))
+    for change in ({"task": "mnli"}, {"data_sha256": "of other rows"}):
+        (bundle / "results/ort.json").write_text(json.dumps(saved | change))
+        assert "May it be deployed?" not in html(find_material([bundle / "results"]))
+
+
+def test_an_answer_about_an_artefact_that_was_built_again_is_left_out(saved, tmp_path, caplog):
+    results = tmp_path / "bundle/results"
+    comparison = {"task": saved["task"], "data_sha256": saved["data_sha256"]}
+    one = {**saved["artefact"], "comparison": comparison}
+    (results / "gate").mkdir()
+    old = {key: value for key, value in one.items() if key != "sha256"}  # of an earlier version
+    for candidate, count in ((one, 1), (one | {"sha256": "of the old graph"}, 0), (old, 0)):
+        (results / "gate/gate.json").write_text(json.dumps({"candidates": [candidate]}))
+        assert len(find_material([results]).deployments) == count
+    assert "gate.json: left out, because what it judged has changed. Judge again: toolchain build" in caplog.text
 
 
 def test_a_busy_machine_is_marked(result):

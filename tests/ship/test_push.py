@@ -1,6 +1,7 @@
 """A bundle on a hub: what is listed, the folder that is uploaded, the card, and how the hub's client is called."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -47,6 +48,33 @@ def test_the_folder_is_a_bundle_without_plans_results_and_paths(bundle, tmp_path
     rows = (sentences / "validation.csv").read_text().splitlines()[1:]
     assert not [row for row in rows if row.split(",")[0] in text]
     push(bundle, NAME, output=tmp_path / "out")  # its own folder is replaced
+
+
+def test_no_digest_of_a_row_is_published(bundle, tmp_path):
+    """With the digests, anyone could test whether a text is among the private rows."""
+    local = json.loads((bundle / "calibration.json").read_text())
+    push(bundle, NAME, output=tmp_path / "out")
+    everything = b"".join(file.read_bytes() for file in (tmp_path / "out").iterdir())
+    assert len(local["row_sha256"]) == 20
+    assert not [digest for digest in local["row_sha256"] if digest.encode() in everything]
+    published = json.loads((tmp_path / "out/calibration.json").read_text())
+    assert published["ranges"] == local["ranges"]
+
+
+def test_the_card_is_of_its_own_task_alone(bundle, tmp_path):
+    columns = {"task": "custom", "text_column": "sentence", "label_column": "label"}
+    other = evaluate({**columns, "limit": 12}, bundle=bundle, tell=lambda line: None)
+    push(bundle, NAME, output=tmp_path / "out")
+    assert "custom" not in (card := (tmp_path / "out/README.md").read_text())
+    assert "It gives one of negative, positive for each text." in card
+    Path(other["file"]).unlink()
+
+
+def test_the_card_of_pairs_and_of_a_number_says_so(pair_bundle, tmp_path):
+    push(pair_bundle, NAME, output=tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    assert "It gives a number for each pair of texts." in card
+    assert 'toolchain predict tiny "a text" "its second text"' in card
 
 
 def test_a_label_with_a_slash_is_no_path():

@@ -59,7 +59,8 @@ def _check_splits(resolved: ResolvedRecipe) -> None:
             continue
         read_labels(found[split], resolved.task, resolved.source.labels)
         check_texts(found[split])
-        _warn_of_cut(resolved, found[split])
+        with found[split].placed():
+            _warn_of_cut(resolved, found[split])
     if not found:
         raise missing[-1]
     if "calibrate" not in resolved.steps and len(found) == len(names) == 2:

@@ -288,6 +288,7 @@ def resolve_bundle(bundle: Bundle, recipe: Recipe, *, new_task: bool = False) ->
     check_described(bundle)
     source = bundled(bundle)
     task = load_task(recipe, regression=source.regression) if new_task else task_from(bundle.manifest["task"])
+    check_labels(task, source.labels)
     manifest = bundle.manifest
     steps = tuple(name for name in STEPS if name in manifest["steps"])
     return ResolvedRecipe(recipe, source, task, manifest["max_length"], manifest["precision"], steps)

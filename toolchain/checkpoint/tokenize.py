@@ -9,7 +9,7 @@ import numpy as np
 from toolchain.checkpoint.ragged import Indices, Ragged
 from toolchain.data.probes import long_text, probe_texts
 from toolchain.data.rows import Text
-from toolchain.errors import InputError, UsageError
+from toolchain.errors import TextError, UsageError
 from toolchain.tensors import TEXT_INPUTS, Batch
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class TextEncoder:
         """Return the tokens of rows of one text or two, truncated to `max_length`.
 
         Raises:
-            InputError: a text has no token at all, or one that the model's embedding table lacks.
+            TextError: a text has no token at all, or one that the model's embedding table lacks.
             UsageError: `max_length` is too small for any token of the text.
         """
         special = self._tokenizer.num_special_tokens_to_add(pair=len(texts[0]) == 2)
@@ -176,8 +176,9 @@ class TextEncoder:
             {name: columns[name] for name in self._inputs}, self.pad_values, equal_length=self._equal_length
         )
         if not tokens.lengths.all():  # the tokenizer adds no special tokens, and the text has none of its own
-            text = " ".join(texts[int(np.argmin(tokens.lengths))])
-            raise InputError(f"the text {text!r:.60} has no token, so the model has no answer. Leave the row out.")
+            text = texts[int(np.argmin(tokens.lengths))]
+            what = f"the text {' '.join(text)!r:.60} has no token, so the model has no answer. Leave the row out."
+            raise TextError(text, what)
         if self._vocabulary is not None:
             self._check_ids(tokens.columns["input_ids"], texts, self._vocabulary)
         return tokens
@@ -188,9 +189,10 @@ class TextEncoder:
             text = texts[int(np.searchsorted(ids.starts, beyond[0], side="right")) - 1]
             index = int(ids.values[beyond[0]])
             token = self._tokenizer.convert_ids_to_tokens(index)
-            raise InputError(
+            raise TextError(
+                text,
                 f"the text {' '.join(text):.60} has the token {token!r} with the id {index}, and the model's embedding "
-                f"table has {rows} rows. Remove it, or give the tokenizer that the model was trained with."
+                f"table has {rows} rows. Remove it, or give the tokenizer that the model was trained with.",
             )
 
     def _in_python(self, texts: list[Text]) -> Columns:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from toolchain.evaluation.target import Target
     from toolchain.records.prediction import PredictedFile, PredictedRow
 
+# The name of the rows that are read from standard input, in messages.
+STREAM = "standard input"
+
 RUNTIME = ("precision", "backend", "url", "token_file", "device", "file", "attention", "cuda_graphs", "compile")
 
 
@@ -62,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
     quiet = to is None and sys.stdout.isatty()
     shown = contextlib.nullcontext(lambda rows: None) if quiet else bar(total, "predicting", unit="rows")
     with Classifier(target) as classifier, shown as advance:
-        predicted = predict(classifier, parts, advance=advance)
+        source = str(table) if table else "TEXT" if args.texts else STREAM
+        predicted = predict(classifier, parts, source=source, advance=advance)
         if to:
             rows = save(predicted, to)
         else:
@@ -112,7 +116,7 @@ def _parts(
         return [from_arguments(texts, parts=len(own))], len(texts) // len(own)
     if sys.stdin.isatty():
         log.info("one text a line%s; Ctrl-D ends", ", a tab between the two of a pair" if len(own) > 1 else "")
-    return from_lines(sys.stdin.fileno(), parts=len(own), source="standard input"), None
+    return from_lines(sys.stdin.fileno(), parts=len(own), source=STREAM), None
 
 
 def _print(predicted: "Iterable[list[PredictedRow]]", form: "Callable[[list[PredictedRow]], bytes]") -> None:

@@ -4,12 +4,13 @@ import argparse
 
 from toolchain.cli.options import add_options, add_source, choices
 from toolchain.cli.output import emit, log
+from toolchain.recipe.groups import GATE
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `tune`: the INT8 bundle and the limits of the search."""
     add_source(parser, "RECIPE|BUNDLE")
-    add_options(parser, ("data", "max_drop", "budget", "seed", "trust"))
+    add_options(parser, ("data", *GATE, "budget", "seed", "trust"))
 
 
 def run(args: argparse.Namespace) -> None:

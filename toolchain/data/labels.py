@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.data.metrics import TWO_CLASSES
 from toolchain.data.rows import Rows
 from toolchain.data.tasks import Task
 from toolchain.errors import InputError
@@ -120,6 +121,8 @@ class _Names:
             return "Data sets hide the labels of their test split so. Choose a split with labels with --split."
         if self._generic:
             return "Write positions from 0, or give the model names: id2label in its config.json."
+        if isinstance(label, bool):
+            return "It is true or false. Write the names of the labels, or the positions 0 and 1 that these stand for."
         return "Fix the row, or choose the task that the model was trained for."
 
     def _check_positions(self, rows: Rows, numbers: set[int], model_labels: list[str]) -> None:
@@ -272,13 +275,19 @@ def check_labels(task: Task, model_labels: list[str]) -> None:
 
     Raises:
         InputError: only one of them is a regression, two labels of the model are equal, or the task states labels of
-            another number or other names.
+            another number or other names, or has a metric of two classes and the model more.
     """
     if task.regression != (len(model_labels) == 1):
         kind = "is a regression" if task.regression else "has classes"
         raise InputError(
             f"--task {task.name}: the task {kind}, and the model returns {', '.join(model_labels)}. "
             "Choose the task that the model was trained for."
+        )
+    of_two = next((name for name in task.metrics if name in TWO_CLASSES), None)
+    if of_two and len(model_labels) != 2:
+        raise InputError(
+            f"--task {task.name}: its metric {of_two} is of two classes, and the model has {len(model_labels)}. "
+            "Choose accuracy or matthews_correlation in the task's TOML."
         )
     _Finder(model_labels, range(len(model_labels)))
     if task.labels:

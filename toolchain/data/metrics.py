@@ -66,6 +66,10 @@ METRICS: dict[str, Callable[[Values, Values], float]] = {
 }
 
 
+# The metrics of a regression; the others are of classes, and those of TWO_CLASSES of two classes alone.
+CORRELATIONS = ("pearson", "spearman")
+TWO_CLASSES = ("f1",)
+
 # Metric -> function of confusion tables, float64 [..., classes, classes] with references along the rows, that returns
 # the metric of each, float64 [...]. The entries may be any weights above 0.
 OF_TABLES: dict[str, Callable[[Tables], Tables]] = {
@@ -92,7 +96,7 @@ def load_metric(name: str) -> "evaluate.Metric":
     import evaluate
 
     function = METRICS[name]
-    kind = "float64" if name in {"pearson", "spearman"} else "int64"
+    kind = "float64" if name in CORRELATIONS else "int64"
 
     class GlueMetric(evaluate.Metric):  # type: ignore[misc]
         """One of GLUE's metrics."""

@@ -1,5 +1,6 @@
 """Rows of text and label, from a table of the user, the hub, or the demo's files in this package."""
 
+import contextlib
 import dataclasses
 import datetime
 import decimal
@@ -19,7 +20,7 @@ from toolchain.data import hub
 from toolchain.data.table_file import Table, read_parts, refuse_quotes
 from toolchain.data.tables import MissingSplitError, from_dataset, is_single, read_single, read_split, splits
 from toolchain.data.tasks import Task
-from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.errors import InputError, MachineError, TextError, UsageError, first_line
 from toolchain.files import sha256_json
 from toolchain.progress import still
 from toolchain.recipe import Reading
@@ -93,22 +94,41 @@ class Rows:
 
         Texts that differ in case, white space or the normal form of Unicode have the same digest.
         """
+        return [digest for digest, _ in self._digests]
+
+    @functools.cached_property
+    def _digests(self) -> list[tuple[str, str]]:
+        """The digest of each row's text, and the one of a pair with its texts exchanged."""
         folded = ([" ".join(normalize("NFC", part).lower().split()) for part in text] for text in self.texts)
-        return [sha256_json(text)[:16] for text in folded]
+        return [(sha256_json(text)[:16], sha256_json(text[::-1])[:16]) for text in folded]
 
     def among(self, digests: Collection[str]) -> NDArray[np.bool_]:
-        """Return whether each row's text is among `digests`, bool [rows]."""
-        return np.array([digest in digests for digest in self.text_digests], bool)
+        """Return whether each row's text is among `digests`, bool [rows]; a pair also with its texts exchanged."""
+        known = set(digests)
+        return np.array([not known.isdisjoint(both) for both in self._digests], bool)
 
     def without(self, digests: Collection[str]) -> "Rows":
-        """Return the rows whose text is neither among `digests` nor in an earlier row."""
+        """Return the rows whose text is neither among `digests` nor in an earlier row; for pairs see `among`."""
         seen = set(digests)
         fresh = []
-        for index, digest in enumerate(self.text_digests):
-            if digest not in seen:
-                seen.add(digest)
+        for index, both in enumerate(self._digests):
+            if seen.isdisjoint(both):
+                seen.update(both)
                 fresh.append(index)
         return self.take(fresh)
+
+    @contextlib.contextmanager
+    def placed(self) -> Iterator[None]:
+        """Name the file and the row of a text that the body's model cannot take.
+
+        Raises:
+            InputError: in the place of a TextError.
+        """
+        try:
+            yield
+        except TextError as error:
+            number = self.number(self.texts.index(error.text))
+            raise InputError(f"{self.source}: row {number}: {error}") from None
 
 
 def load_rows(task: Task, split: str, **reading: Unpack[Reading]) -> Rows:
@@ -143,7 +163,7 @@ def load_rows(task: Task, split: str, **reading: Unpack[Reading]) -> Rows:
         return _shared(_rows(table, task, reading), split, share)
     if reading.get("split_column"):
         raise InputError(f"--split-column: --data {place} is a folder with a file for each split. Leave it out.")
-    if share is None or not place.is_dir():
+    if share is None or not place.is_dir() or (split not in (TRAIN, VALIDATION) and split in splits(place)):
         return _rows(read_split(place, split), task, reading)
     if VALIDATION in splits(place):
         raise InputError(f"--validation-share {share:g}: {place} has the split validation already. Leave it out.")
@@ -186,17 +206,19 @@ def _of_column(table: Table, task: Task, split: str, column: str, reading: Readi
             f"{table.source}: no row has {split!r} in the column {column!r}, only {found:.200}. "
             "Write train and validation there, or choose another split with --split."
         )
-    return _rows(table, task, reading).take(chosen)
+    return _rows(table.take(chosen), task, reading)  # the labels of other splits may be hidden
 
 
 def _shared(rows: Rows, split: str, share: float) -> Rows:
     """Return the rows of the split train or validation; about `share` of the rows are validation.
 
-    The text alone decides, so equal texts are on the same side, and a row keeps its side when others are added.
+    The text alone decides, so equal texts, and the two orders of a pair, are on the same side, and a row keeps its side
+    when others are added.
     """
     if split not in (TRAIN, VALIDATION):
         raise MissingSplitError(f"{rows.source}: --validation-share makes train and validation, not {split}.")
-    chosen = [i for i, digest in enumerate(rows.text_digests) if (_place(digest) < share) == (split == VALIDATION)]
+    places = [_place(min(both)) for both in rows._digests]
+    chosen = [index for index, place in enumerate(places) if (place < share) == (split == VALIDATION)]
     if not chosen:
         raise InputError(f"{rows.source}: --validation-share {share:g} leaves no row for {split}. Give another share.")
     return rows.take(chosen)
@@ -235,14 +257,15 @@ def _rows(table: Table, task: Task, reading: Reading) -> Rows:
     texts = [_texts(table, column, reading.get("text_join")) for column in task.text_columns]
     _refuse_holes(table, label)
     names = tuple(table.class_names.get(label, ()))
-    return Rows(table.source, list(zip(*texts, strict=True)), table.columns[label], names)
+    return Rows(table.source, list(zip(*texts, strict=True)), table.columns[label], names, table.numbers)
 
 
 def _refuse_holes(table: Table, column: str) -> None:
-    for number, cell in enumerate(table.columns[column], table.before + 1):
+    for index, cell in enumerate(table.columns[column]):
         if cell is None or cell != cell:  # NaN is the only number that differs from itself
             raise InputError(
-                f"{table.source}: row {number} has an empty cell in the column {column!r}. Fill or remove it."
+                f"{table.source}: row {table.number(index)} has an empty cell in the column {column!r}. "
+                "Fill or remove it."
             )
 
 
@@ -253,27 +276,35 @@ def _texts(table: Table, column: str, join: str | None) -> list[str]:
         InputError: a cell is empty, is not a text, or has half of a surrogate pair, which no tokenizer takes.
     """
     _refuse_holes(table, column)
-    source, found = table.source, []
-    for number, cell in enumerate(table.columns[column], table.before + 1):
+    found = []
+    for index, cell in enumerate(table.columns[column]):
         text = join.join(parts) if join is not None and (parts := list(_parts(cell))) else cell
-        if not isinstance(text, str):
-            kind, advice = next(
-                ((words, advice) for types, words, advice in FOREIGN if isinstance(text, types)),
-                (f"a {type(text).__name__}", "Write text"),
-            )
-            raise InputError(
-                f"{source}: row {number}, column {column!r}: {kind}, {text!r:.60}, and not a text. {advice}."
-            )
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise InputError(
-                    f"{source}: row {number}, column {column!r}: {text[error.start]!r} is half of a surrogate pair, "
-                    "and not a character. Write the whole character, or remove it."
-                ) from None
+        if (fault := _fault(text, join)) is not None:
+            raise InputError(f"{table.source}: row {table.number(index)}, column {column!r}: {fault}")
         found.append(text)
     return found
+
+
+def _fault(text: Any, join: str | None) -> str | None:  # any cell of a table
+    """Return why a cell is not a text, and what to do; None if it is one."""
+    if isinstance(text, list) and join is not None:  # it was not joined
+        kind = "an empty list" if not text else f"a list with something else than texts in it, {text!r:.60}"
+        return f"{kind}, which --text-join cannot join. Write one text in the row."
+    if not isinstance(text, str):
+        kind, advice = next(
+            ((words, advice) for types, words, advice in FOREIGN if isinstance(text, types)),
+            (f"a {type(text).__name__}", "Write text"),
+        )
+        return f"{kind}, {text!r:.60}, and not a text. {advice}."
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            return (
+                f"{text[error.start]!r} is half of a surrogate pair, and not a character. Write the whole character, "
+                "or remove it."
+            )
+    return None
 
 
 def _parts(cell: Any) -> Iterator[str]:
@@ -300,11 +331,12 @@ def _from_hub(task: Task, split: str) -> Table:
     try:
         with still():  # the hub's library draws bars of its own
             found = datasets.load_dataset(task.hub["path"], task.hub.get("config"), split=name)
-    except ValueError as error:
-        raise UsageError(
-            f"--split {split}: {task.hub['path']} lacks it: {error}. Choose another with --split."
-        ) from error
     except Exception as error:  # the hub's clients have no common error for a hub that cannot be reached
+        if isinstance(error, ValueError) and (not hub.unreachable() or "Unknown split" in str(error)):
+            raise UsageError(
+                f"--split {split}: {task.hub['path']} lacks it ({first_line(error).rstrip('.')}). "
+                "Choose another with --split."
+            ) from error
         raise MachineError(
             f"--task {task.name}: the split {split} of {task.hub['path']} cannot be fetched "
             f"({type(error).__name__}). Give the data with --data DIR, or try `-m demo --task demo`."

@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,16 +41,27 @@ class Table:
     """The cells of a table by column.
 
     `source` names it in messages. `class_names` has the names behind the numbers of a column whose type is ClassLabel.
-    If the table is a part of a file, `before` counts the rows before it.
+    If the table is a part of a file, `before` counts the rows before it; `numbers` are the rows' numbers in the file,
+    from 1, if some rows of it were taken.
     """
 
     source: str
     columns: dict[str, Cells]
     class_names: dict[str, list[str]] = field(default_factory=dict)
     before: int = 0
+    numbers: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return max(map(len, self.columns.values()), default=0)
+
+    def number(self, index: int) -> int:
+        """Return the number of a row in its file, from 1."""
+        return self.numbers[index] if self.numbers else self.before + index + 1
+
+    def take(self, indices: Sequence[int]) -> "Table":
+        """Return the rows at `indices`, in that order."""
+        columns = {name: [cells[index] for index in indices] for name, cells in self.columns.items()}
+        return dataclasses.replace(self, columns=columns, numbers=tuple(map(self.number, indices)))
 
 
 def read_parts(file: Path, rows: int | None = None) -> Iterator[Table]:

@@ -42,7 +42,11 @@ def read_split(place: Path, split: str) -> Table:
     if (place / DICTIONARY).is_file():
         if (place / split / STATE).is_file():
             return _saved(place / split)
-    elif files := _files(place).get(split):
+    elif found := _files(place).get(split):
+        files, *others = found
+        if others:
+            log.warning("%s: read, and %s is left out. Keep one of them.", files[0], others[0][0])
+        _require_all(files)
         return _joined([_read(file) for file in files])
     wanted = ", ".join(f"{split}.{suffix}" for suffix in SUFFIXES)
     raise MissingSplitError(f"{place}: none of {wanted} exists. {_instead(place, split)}")
@@ -83,20 +87,16 @@ def read_single(place: Path) -> Table:
     return _read(place) if place.is_file() else _saved(place)
 
 
-def _files(folder: Path) -> dict[str, list[Path]]:
-    """Return split -> its files, in the folder itself and in its folder `data`, as on the hub.
+def _files(folder: Path) -> dict[str, list[list[Path]]]:
+    """Return split -> its files in each format, in the folder itself and in its folder `data`, as on the hub.
 
-    Raises:
-        InputError: a split lacks one of its numbered files.
+    The first of the formats is read.
     """
-    found: dict[str, list[Path]] = {}
+    found: dict[str, list[list[Path]]] = {}
     for place in (folder, folder / "data"):
         for suffix in SUFFIXES:
             for split, files in _of_suffix(place, suffix).items():
-                if split in found:
-                    log.warning("%s: read, and %s is left out. Keep one of them.", found[split][0], files[0])
-                else:
-                    found[split] = files
+                found.setdefault(split, []).append(files)
     return found
 
 
@@ -111,13 +111,23 @@ def _of_suffix(folder: Path, suffix: str) -> dict[str, list[Path]]:
             parts.setdefault((shard["split"], int(shard["count"])), []).append(file)
         else:
             whole[file.stem] = [file]
-    for (split, count), files in parts.items():
-        if len(files) != count:
-            raise InputError(
-                f"{folder}: {split} has {len(files)} of {count} files, such as {files[0].name}. Get the others too."
-            )
+    for (split, _count), files in parts.items():
         whole.setdefault(split, files)
     return whole
+
+
+def _require_all(files: list[Path]) -> None:
+    """Refuse the numbered parts of a split if one is absent.
+
+    Raises:
+        InputError: naming one that is there.
+    """
+    shard = SHARD.fullmatch(files[0].stem)
+    if shard and len(files) != int(shard["count"]):
+        raise InputError(
+            f"{files[0].parent}: {shard['split']} has {len(files)} of {int(shard['count'])} files, such as "
+            f"{files[0].name}. Get the others too."
+        )
 
 
 def _joined(tables: list[Table]) -> Table:

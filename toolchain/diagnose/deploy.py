@@ -1,16 +1,16 @@
 """The answer of a gated build: the artefact that may be deployed, its gain over FP32, and the next command."""
 
-import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from toolchain.bundle import RESULTS, Bundle, open_bundle
+from toolchain.diagnose.way_on import after_gate
 from toolchain.errors import MachineError
 from toolchain.evaluation.compare import FAILS, PASSES, UNKNOWN
 from toolchain.evaluation.deployment import GATE
 from toolchain.evaluation.speed_up import speed_up
-from toolchain.evaluation.target import choose_graph, find_target, recorded
+from toolchain.evaluation.target import find_target
 from toolchain.files import write_json
 from toolchain.meters.contention import ContentionMeter
 from toolchain.recipe import Recipe
@@ -57,7 +57,7 @@ def advise_deployment(
         "busy": contention.stop()["busy"],
         "fp32_bytes": _bytes(bundle, "model.onnx"),
         "candidates": candidates,
-        "next": _next(bundle, best, candidates),
+        "next": after_gate(bundle, recipe, best, candidates),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     write_json(path / RESULTS / GATE, answer)
@@ -74,6 +74,7 @@ def _candidate(bundle: Bundle, result: Result, comparison: NamedComparison) -> C
     assert verdict is not None, "a gate has a limit"
     return {
         "file": file,
+        "sha256": result["artefact"]["sha256"],
         "backend": result["backend"],
         "device": result["device"],
         "halves": result.get("halves", False),
@@ -112,21 +113,3 @@ def _speed_up(path: Path, recipe: Recipe, result: Result) -> float | None:
             return speed_up(first, other, tokens)
     except MachineError:
         return None
-
-
-def _next(bundle: Bundle, best: Result | None, candidates: Sequence[Candidate]) -> str:
-    """Return the next command: serve what passes, evaluate more rows, or choose the ranges better."""
-    place = shlex.quote(str(bundle.path))
-    if best and best.get("halves"):
-        return f"toolchain build {place} --backend trt, on the machine with the GPU"
-    if best:
-        file, precision = best["artefact"]["file"], bundle.manifest["precision"]
-        backend = "" if best["backend"] == "ort" else f" --backend {best['backend']}"
-        default = best["backend"] != "ort" or file == choose_graph(bundle, precision, best["device"])
-        return f"toolchain serve {place}{backend}" + ("" if default else f" --file {file}")
-    if _best_verdict(candidates) == UNKNOWN:
-        limit = candidates[0]["comparison"]["max_drop_points"]
-        return f"toolchain build {place} --data MORE_ROWS --max-drop {limit:g}"
-    if bundle.manifest["precision"] == "int8" and recorded(bundle, {}).range_method != "auto":
-        return f"toolchain build {place} --calib-method auto"
-    return f"toolchain tune {place}" if bundle.manifest["precision"] == "int8" else f"toolchain verify {place}"

@@ -85,8 +85,10 @@ def compare_results(places: Iterable[Path], recipe: Recipe, *, tell: Tell) -> li
     return [_compare(baseline, candidate, recipe) for candidate in candidates]
 
 
-def judge(comparisons: list[NamedComparison], *, strict: bool) -> None:
+def judge(comparisons: list[NamedComparison], *, strict: bool, way_on: str | None = None) -> None:
     """Refuse a candidate that failed its gate. Warn once of those whose gate cannot tell, or refuse them if `strict`.
+
+    `way_on` is the next command, if one is known.
 
     Raises:
         GateError: it names the first that failed, or else those whose gate cannot tell.
@@ -95,13 +97,18 @@ def judge(comparisons: list[NamedComparison], *, strict: bool) -> None:
         if one["verdict"] == FAILS:
             raise GateError(
                 f"{one['candidate_name']}: {one['metric']} drops {one['drop_points']:.2f} points, "
-                f"{one['max_drop_points']:g} are allowed. See why: toolchain explain; choose better ranges: "
-                "--calib-method auto; find the GEMMs to exclude from INT8: toolchain tune."
+                f"{one['max_drop_points']:g} are allowed. {_see_why(one)}{f'; go on: {way_on}' if way_on else '.'}"
             )
     if unsure := [one for one in comparisons if one["verdict"] == UNKNOWN]:
         if strict:
             raise GateError(_unsure(unsure))
         log.warning("warning: %s", _unsure(unsure))
+
+
+def _see_why(one: NamedComparison) -> str:
+    """Return the command that shows why a candidate drops: `explain` is about INT8."""
+    variant = one["candidate_name"].rpartition(" ")[2]
+    return f"See why: toolchain {'explain' if variant.startswith('int8') else 'verify'}"
 
 
 def _unsure(comparisons: list[NamedComparison]) -> str:

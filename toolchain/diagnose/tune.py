@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from toolchain import graph
 from toolchain.bundle import RESULTS, Bundle
+from toolchain.diagnose.way_on import after_tune
 from toolchain.errors import InputError
 from toolchain.evaluation.target import CHOSEN_ROWS, find_target
 from toolchain.files import sha256_json, write_json, write_text
@@ -69,7 +70,11 @@ def tune(changes: RecipeValues, *, bundle: Path | None = None, tell: Callable[[s
     search = Search(load, calibration.ranges, holdout, recipe.budget, memory, lambda: write_json(file, memory))
     record = _record(found, search.run(max_drop=max_drop), max_drop=max_drop, rows=len(rows))
     write_json(found.path / RESULTS / CHOSEN_ROWS, rows.text_digests)
-    return {**record, "files": _write(found, record)}
+    files, exhausted = _write(found, record), record["evaluations"] < recipe.budget
+    way_on = after_tune(
+        found, recipe, file=files["recipe"], enough=record["enough"], exhausted=exhausted, max_drop=max_drop
+    )
+    return {**record, "files": files, "next": way_on}
 
 
 def _read_search(file: Path) -> SearchRecord:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from toolchain.data.rows import Text
-from toolchain.errors import UsageError
+from toolchain.errors import InputError, TextError, UsageError
 from toolchain.evaluation.classifier import Classifier
 from toolchain.files import writing
 from toolchain.plain import cell, printable
@@ -25,16 +25,21 @@ PART_ROWS = 4 * WINDOW_ROWS
 
 
 def predict(
-    classifier: Classifier, parts: Iterable[list[Text]], *, advance: Advance = lambda rows: None
+    classifier: Classifier, parts: Iterable[list[Text]], *, source: str = "TEXT", advance: Advance = lambda rows: None
 ) -> Iterator[list[PredictedRow]]:
     """Yield the predictions of each part, one for each of its rows and in their order.
 
+    `source` names where the rows are from in messages.
+
     Raises:
-        InputError: as reading the parts does; or the classifier is closed.
+        InputError: as reading the parts does; a text has no token; or the classifier is closed.
     """
     cut = rows = 0
     for texts in parts:
-        logits, too_long = classifier.run(texts, advance=advance)
+        try:
+            logits, too_long = classifier.run(texts, advance=advance)
+        except TextError as error:
+            raise InputError(f"{source}: row {rows + texts.index(error.text) + 1}: {error}") from None
         best = classifier.best(logits, 1)
         yield [_row(text, found) for text, (found,) in zip(texts, best, strict=True)]
         cut, rows = cut + int(too_long.sum()), rows + len(texts)

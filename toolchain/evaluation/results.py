@@ -14,7 +14,7 @@ from toolchain.bundle import MANIFEST, RESULTS, open_bundle
 from toolchain.data.metrics import METRICS
 from toolchain.errors import InputError
 from toolchain.evaluation.compare import Predictions, compare
-from toolchain.files import read_json, sha256_file, write_json
+from toolchain.files import read_json, sha256_file, sha256_json, write_json
 from toolchain.plain import printable_json
 from toolchain.records.check import find_fault
 from toolchain.records.result import FileDigest, Result
@@ -135,7 +135,7 @@ def find_results(places: Iterable[Path]) -> list[Result]:
     """
     found: list[Result] = []
     for place in places:
-        artefacts = open_bundle(place, check_files=False).manifest["artefacts"] if (place / MANIFEST).exists() else None
+        artefacts = _artefacts(place) if (place / MANIFEST).exists() else None
         folder = place if artefacts is None else place / RESULTS
         files = [place] if place.is_file() or not place.exists() else sorted(folder.glob("*.json"))
         results = [load_result(file) for file in files]
@@ -152,8 +152,15 @@ def find_results(places: Iterable[Path]) -> list[Result]:
     return found
 
 
+def _artefacts(bundle: Path) -> dict[str, str]:
+    """Return what results of a bundle may be of, with their digests: its artefacts, and its checkpoint."""
+    manifest = open_bundle(bundle, check_files=False).manifest
+    checkpoint = manifest.get("model", {}).get("sha256")
+    return manifest["artefacts"] | ({"checkpoint": sha256_json(checkpoint)} if checkpoint else {})
+
+
 def _is_current(result: Result, artefacts: dict[str, str]) -> bool:
-    """Return whether the artefact that was evaluated is still the bundle's; a checkpoint or a server always counts."""
+    """Return whether what was evaluated is still the bundle's; a server always counts."""
     name = result["artefact"]["file"]
     if name not in artefacts:
         return not name.endswith((".onnx", ".plan"))

@@ -13,7 +13,7 @@ from typing import Any, Self, TypedDict
 
 from toolchain.errors import UsageError, meant
 from toolchain.recipe.checks import check_together
-from toolchain.recipe.options import check, joined, load_recipe, option, toml_value
+from toolchain.recipe.options import check, flag, joined, load_recipe, option, toml_value
 from toolchain.recipe.tables import ATTENTIONS, BACKENDS, HARDWARE, PRECISIONS, SCENARIOS
 
 DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
@@ -197,6 +197,13 @@ class Recipe:
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
         check_together(self)
+
+    def flags(self, names: Sequence[str]) -> list[str]:
+        """Return those of these keys that differ from their defaults as words of a command line."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        given = {name: getattr(self, name) for name in names if getattr(self, name) != defaults[name]}
+        values = {name: format(value, "g") if isinstance(value, float) else str(value) for name, value in given.items()}
+        return [word for name in given for word in (flag(name), *([] if given[name] is True else [values[name]]))]
 
     @property
     def wants_energy(self) -> bool:

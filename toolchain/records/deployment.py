@@ -10,6 +10,8 @@ class Candidate(TypedDict):
 
     file: str
     """Name of the artefact in the bundle."""
+    sha256: NotRequired[str | None]
+    """SHA-256 of the artefact, hexadecimal. An answer whose artefacts have changed since counts no more."""
     backend: str
     """Backend that ran it."""
     device: str

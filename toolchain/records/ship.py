@@ -219,6 +219,7 @@ class PushRecord(TypedDict):
     bytes: int
     """Size of the artefacts that are uploaded."""
     sha256: str
-    """Digest of the uploaded bundle, which differs from the local one where plans or paths were left out."""
+    """Digest of the uploaded bundle, which differs from the local one where plans, paths or digests of rows were left
+    out."""
     where: str | None
     """Address of the commit, or the folder of `-o`; null for a dry run."""

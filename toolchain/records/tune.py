@@ -44,6 +44,8 @@ class TuneRecord(TypedDict):
     """The sets that were tried, in order."""
     files: NotRequired[TuneFiles]
     """Paths of the files that were written; only in what is printed."""
+    next: NotRequired[str]
+    """The next command; only in what is printed."""
 
 
 class SavedTuneRecord(TuneRecord):

@@ -12,7 +12,7 @@ from toolchain.evaluation.compare import Predictions, compare
 from toolchain.evaluation.deployment import sentence
 from toolchain.evaluation.results import load_predictions
 from toolchain.evaluation.statistics import metric_ci95
-from toolchain.records.comparison import Comparison
+from toolchain.records.comparison import Comparison, NamedComparison
 from toolchain.records.deployment import Deployment
 from toolchain.records.result import ChangedRow, Result
 from toolchain.report.columns import COMMA, Cell, Number, changed_labels
@@ -64,12 +64,20 @@ class Detail:
 
 
 def answer_of(results: list[Result], deployments: list[tuple[str, Deployment]]) -> Answer | None:
-    """Return the answer of the gate of the bundle that the results are from, or None if it had no gate."""
-    folders = {Path(result["file"]).parent for result in results}
+    """Return the answer of the gate that judged these rows in the bundle of the results, or None without one.
+
+    The results are of one task and the same rows.
+    """
+    folders, rows = {Path(result["file"]).parent for result in results}, _rows_of(results[0])
     for file, deployment in deployments:
-        if Path(file).parent.parent in folders:
+        judged = {_rows_of(one["comparison"]) for one in deployment["candidates"]}
+        if Path(file).parent.parent in folders and judged == {rows}:
             return Answer(sentence(deployment), deployment["next"], deployment["verdict"].replace(" ", "-"), file)
     return None
+
+
+def _rows_of(one: Result | NamedComparison) -> tuple[str, str]:
+    return one["task"], one["data_sha256"]
 
 
 def predictions_of(result: Result) -> tuple[Predictions, Predictions] | None:
@@ -103,7 +111,7 @@ def _gated(result: Result, deployments: list[tuple[str, Deployment]]) -> Compari
                 result["backend"],
                 result["device"],
             )
-            same_rows = one["comparison"]["data_sha256"] == result["data_sha256"]
+            same_rows = _rows_of(one["comparison"]) == _rows_of(result)
             if same and same_rows and Path(file).parent.parent == Path(result["file"]).parent:
                 return one["comparison"]
     return None

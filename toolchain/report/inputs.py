@@ -1,11 +1,12 @@
 """The inputs of a report: results, answers of gates, and records of `tune` and `power`."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from toolchain.bundle import MANIFEST, RESULTS
+from toolchain.bundle import MANIFEST, RESULTS, open_bundle
 from toolchain.errors import InputError
 from toolchain.evaluation.deployment import GATE
 from toolchain.evaluation.results import find_results
@@ -16,6 +17,8 @@ from toolchain.records.kernels import SavedExplainedTarget
 from toolchain.records.power import SavedPowerRecord
 from toolchain.records.result import Result
 from toolchain.records.tune import SavedTuneRecord
+
+log = logging.getLogger(__name__)
 
 # The record of `tune`, below the results of a bundle.
 TUNED = "tune/tune.json"
@@ -49,14 +52,36 @@ def find_material(places: Iterable[Path]) -> Material:
         elif record is not None and {"products", "sets"} <= record.keys():
             found.tuned.append(cast("SavedTuneRecord", record))
         else:
-            found.results.extend(find_results([place]))
+            results = find_results([place])
+            found.results.extend(results)
             folder = place / RESULTS if (place / MANIFEST).exists() else place
-            beside, gate = _record(folder / TUNED), _object(folder / GATE)
+            beside, gate = _record(folder / TUNED), _gate(place, folder / GATE, results)
             found.tuned.extend([cast("SavedTuneRecord", beside)] if beside else [])
             listed = (_record(file) for file in sorted(folder.glob(KERNELS)))
             found.kernels.extend(cast("SavedExplainedTarget", one) for one in listed if one and "graphs" in one)
-            found.deployments.extend([(str(folder / GATE), cast("Deployment", gate))] if gate else [])
+            found.deployments.extend([(str(folder / GATE), gate)] if gate else [])
     return found
+
+
+def _gate(place: Path, file: Path, results: list[Result]) -> Deployment | None:
+    """Return the answer of the gate of a bundle, or of a folder of results, if the artefacts that it judged are there.
+
+    An answer about artefacts that have changed since is left out, with a warning.
+    """
+    answer = cast("Deployment | None", _object(file))
+    if answer is None:
+        return None
+    known: dict[str, str | None] = {one["artefact"]["file"]: one["artefact"]["sha256"] for one in results}
+    if (place / MANIFEST).exists():
+        known = {**open_bundle(place, check_files=False).manifest["artefacts"]}
+    if all("sha256" in one and known.get(one["file"]) == one["sha256"] for one in answer["candidates"]):
+        return answer
+    log.warning(
+        "%s: left out, because what it judged has changed. Judge again: toolchain build %s --max-drop POINTS",
+        file,
+        place,
+    )
+    return None
 
 
 def _record(file: Path) -> dict[str, Any] | None:  # any JSON object: its keys then show what it is

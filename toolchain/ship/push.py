@@ -1,9 +1,12 @@
 """A bundle on a hub: its listed files without plans, and a model card made from its manifest and results.
 
 Plans are left out because they are executable code for one GPU and one version of TensorRT. Results, predictions and
-texts of rows are never part of a bundle's listed files, and only figures of results reach the card.
+texts of rows are never part of a bundle's listed files, and only figures of results reach the card. The digests of the
+calibration rows are left out too: with them, anyone could find out whether a text is among the rows.
 """
 
+import hashlib
+import json
 import re
 import tempfile
 from collections.abc import Mapping
@@ -25,6 +28,9 @@ NAME = re.compile(r"[A-Za-z0-9]([\w.-]{0,94}\w)?/\w([\w.-]{0,94}\w)?", re.ASCII)
 
 # Keys of a manifest whose texts are no paths, although they may begin with a slash.
 VERBATIM = {"labels", "text_join"}
+
+# The file that has digests of rows, and its keys with them.
+CALIBRATION, ROW_KEYS = "calibration.json", ("row_sha256", "chosen_sha256")
 
 CARD = "README.md"
 TEMPLATE = Path(__file__).parent / "card.md"
@@ -52,13 +58,13 @@ def push(
     bundle = open_bundle(place, trust=trust)
     if output:
         _check_output(output)
-    manifest = _published(bundle.manifest)
+    manifest, changed = _published(bundle)
     record: PushRecord = {
         "repository": repository,
         "private": not public,
         "files": sorted([*manifest["artefacts"], MANIFEST, CARD]),
         "left_out": sorted(set(bundle.manifest["artefacts"]) - set(manifest["artefacts"])),
-        "bytes": sum((bundle.path / name).stat().st_size for name in manifest["artefacts"]),
+        "bytes": sum(_size(bundle, name, changed) for name in manifest["artefacts"]),
         "sha256": manifest["sha256"],
         "where": None,
     }
@@ -67,10 +73,10 @@ def push(
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
         with locked(output.resolve()), replacing(output.resolve()) as folder:
-            _write(folder, bundle, manifest, repository)
+            _write(folder, bundle, manifest, changed, repository)
         return {**record, "where": str(output)}
     with tempfile.TemporaryDirectory() as folder:
-        _write(Path(folder), bundle, manifest, repository)
+        _write(Path(folder), bundle, manifest, changed, repository)
         return {**record, "where": _upload(Path(folder), repository, public=public, digest=manifest["sha256"])}
 
 
@@ -85,8 +91,10 @@ def _check_output(output: Path) -> None:
         raise InputError(f"-o {output}: exists, and is not a folder that push wrote. Choose a new folder.")
 
 
-def _published(manifest: Manifest) -> Manifest:
-    """Return the manifest without plans, and with the last part of each absolute path of this machine."""
+def _published(bundle: Bundle) -> tuple[Manifest, dict[str, bytes]]:
+    """Return the manifest without plans and absolute paths, and the files that are published with other contents."""
+    manifest = bundle.manifest
+    changed = {CALIBRATION: _without_rows(bundle.read(CALIBRATION))} if CALIBRATION in manifest["artefacts"] else {}
     plans = {name for name in manifest["artefacts"] if name.startswith("plans/")}
     steps = {
         name: {**step, "files": [file for file in step["files"] if file not in plans]}
@@ -94,9 +102,20 @@ def _published(manifest: Manifest) -> Manifest:
         if not (step["files"] and plans.issuperset(step["files"]))
     }
     artefacts = {name: digest for name, digest in manifest["artefacts"].items() if name not in plans}
+    artefacts |= {name: hashlib.sha256(data).hexdigest() for name, data in changed.items()}
     found = cast(Manifest, _without_paths({**manifest, "steps": steps, "artefacts": artefacts}))
     found["sha256"] = digest_of(found)
-    return found
+    return found, changed
+
+
+def _without_rows(calibration: bytes) -> bytes:
+    """Return a calibration.json without the digests of rows."""
+    values = {key: value for key, value in json.loads(calibration).items() if key not in ROW_KEYS}
+    return json.dumps(values, indent=2, ensure_ascii=False).encode()
+
+
+def _size(bundle: Bundle, name: str, changed: Mapping[str, bytes]) -> int:
+    return len(changed[name]) if name in changed else (bundle.path / name).stat().st_size
 
 
 def _without_paths(value: Any) -> Any:  # any JSON
@@ -108,9 +127,12 @@ def _without_paths(value: Any) -> Any:  # any JSON
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
-def _write(folder: Path, bundle: Bundle, manifest: Manifest, repository: str) -> None:
+def _write(folder: Path, bundle: Bundle, manifest: Manifest, changed: Mapping[str, bytes], repository: str) -> None:
     for name in manifest["artefacts"]:
-        bundle.copy(name, folder / name)
+        if name in changed:
+            (folder / name).write_bytes(changed[name])
+        else:
+            bundle.copy(name, folder / name)
     write_json(folder / MANIFEST, manifest)
     write_text(folder / CARD, _card(bundle, manifest, repository))
 
@@ -142,14 +164,16 @@ def _card(bundle: Bundle, manifest: Manifest, repository: str) -> str:
         model_name=name,
         eval_results=metrics or None,
     )
+    pairs, labels = len(task["text_columns"]) == 2, manifest["model"]["labels"]
     words = {
         "name": name,
+        "kind": _kind(labels, pairs=pairs),
+        "example": '"a text" "its second text"' if pairs else '"a text"',
         "repository": repository,
         "base": base,
         "task": task["name"],
         "precision": manifest["precision"],
         "length": manifest["max_length"],
-        "labels": ", ".join(manifest["model"]["labels"]),
         "digest": manifest["sha256"],
         "files": "\n".join(f"- `{file}`" for file in sorted(manifest["artefacts"])),
         "results": "\n".join(_line(result) for result in results) or "No results were saved with the bundle.",
@@ -157,11 +181,19 @@ def _card(bundle: Bundle, manifest: Manifest, repository: str) -> str:
     return f"---\n{data.to_yaml()}\n---\n\n{Template(TEMPLATE.read_text(encoding='utf-8')).substitute(words)}"
 
 
+def _kind(labels: list[str], *, pairs: bool) -> str:
+    """Return what the model takes and returns, in words."""
+    what = "pair of texts" if pairs else "text"
+    return f"a number for each {what}" if len(labels) == 1 else f"one of {', '.join(labels)} for each {what}"
+
+
 def _results(bundle: Bundle) -> list[Result]:
+    """Return the results of the bundle's own task; those of another one belong to no card that names this one."""
     try:
-        return find_results([bundle.path])
+        found = find_results([bundle.path])
     except InputError:  # it has none
         return []
+    return [result for result in found if result["task"] == bundle.manifest["task"]["name"]]
 
 
 def _line(result: Result) -> str:

@@ -21,7 +21,7 @@ def tuned(record: TuneRecord) -> None:
         "SNR: at its own output. Effect on the logits, and expected drop in points: with only this GEMM in INT8",
         _verdict(record),
         f"{record['evaluations']} graphs evaluated; record {record['files']['record']}, plot {record['files']['plot']}",
-        f"next: toolchain build {record['files']['recipe']} --max-drop {record['max_drop_points']:g}",
+        f"next: {record['next']}",
     )
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolchain.data.metrics import METRICS
-from toolchain.errors import InputError, UsageError
+from toolchain.data.metrics import CORRELATIONS, METRICS
+from toolchain.errors import InputError, UsageError, meant
 from toolchain.recipe import Recipe
 from toolchain.recipe.options import load_toml
 
@@ -43,7 +43,7 @@ class Task:
     @property
     def regression(self) -> bool:
         """Whether the label is a number instead of a class."""
-        return self.primary in {"pearson", "spearman"}
+        return self.primary in CORRELATIONS
 
 
 def load_task(recipe: Recipe, *, regression: bool) -> Task:
@@ -60,7 +60,8 @@ def load_task(recipe: Recipe, *, regression: bool) -> Task:
     file = next((place for place in places if place.is_file()), None)
     if file is None:
         known = sorted(path.stem for path in FOLDER.glob("*.toml"))
-        raise UsageError(f"--task {name}: unknown. Choose one of {', '.join(known)}, custom, or a TOML file.")
+        hint = meant(name, [*known, "custom", *(path.stem for path in OVERRIDES.glob("*.toml"))])
+        raise UsageError(f"--task {name}: unknown.{hint} Choose one of {', '.join(known)}, custom, or a TOML file.")
     return _from_toml(file)
 
 
@@ -92,6 +93,10 @@ def _from_toml(file: Path) -> Task:
         raise InputError(f"{file}: unknown metric {unknown[0]!r}. Choose from {', '.join(METRICS)}.")
     if task.primary not in task.metrics:
         raise InputError(f"{file}: the primary metric {task.primary} is not among metrics. Add it there.")
+    if task.regression and (of_classes := [name for name in task.metrics if name not in CORRELATIONS]):
+        raise InputError(
+            f"{file}: {task.primary} is of numbers, and {of_classes[0]} of classes. Leave one of them out."
+        )
     if task.hub and not (isinstance(task.hub, dict) and "path" in task.hub):
         raise InputError(f"{file}: hub is {task.hub!r}. Write [hub] and path = ..., as in sst2.toml.")
     return task
