@@ -1,6 +1,7 @@
 """Acceptance on a machine with a GPU and TensorRT: every check that there is, and one report.
 
-A check is a function that returns what it found in a few words, or raises. A check that fails does not stop the others.
+A check is a function that returns what it found in a few words, or raises. A check that fails does not stop the others,
+and neither does one that ends its process: each runs in a process of its own.
 To add a check: a function in a module of this package, and its entry in that module's CHECKS.
 """
 
@@ -12,13 +13,15 @@ from pathlib import Path
 from typing import cast
 
 from toolchain.accept import energy, engines, page, releases
+from toolchain.accept.alone import call_alone, preload
 from toolchain.accept.bench import Bench, Check, Skip
 from toolchain.bundle.machine import find_machine
-from toolchain.errors import GateError, ToolchainError
+from toolchain.errors import GateError, MachineError, ToolchainError
 from toolchain.files import write_json, write_text
 from toolchain.recipe import Recipe
 from toolchain.records.accept import AcceptRecord, CheckRecord, Outcome
-from toolchain.records.result import Environment
+from toolchain.records.plan import PlanRecord
+from toolchain.records.result import Environment, Result
 from toolchain.report.markdown import acceptance
 from toolchain.runtimes.environment import describe
 
@@ -37,22 +40,22 @@ def accept(recipe: Recipe, *, folder: Path = FOLDER, tell: Callable[[str], None]
     Raises:
         MachineError: this machine has no GPU or no TensorRT, so there is nothing to check.
     """
-    machine = find_machine(recipe.device)
-    bench = Bench(machine, recipe, folder)
+    gpu, tag, environment = call_alone(_describe, recipe.device)
+    preload()
     record: AcceptRecord = {
         "schema": SCHEMA,
-        "gpu": str(machine.gpu),
-        "tag": str(machine.tag),
-        "environment": cast(Environment, {**describe(), "tensorrt": machine.tag.tensorrt}),
+        "gpu": gpu,
+        "tag": tag,
+        "environment": environment,
         "checks": [],
-        "plans": bench.plans,
-        "results": bench.results,
+        "plans": {},
+        "results": [],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    for name, check in CHECKS.items():
+    for name in CHECKS:
         tell(f"{name} ...")
-        _write(folder, {**record, "running": name})  # if the check ends the process, the file names it
-        found = _run(name, check, bench)
+        _write(folder, {**record, "running": name})  # if the machine stops, the file names the check
+        found = _run(name, recipe, folder, record)
         tell(f"{name}: {found['outcome']}" + (f" ({found['detail']})" if found["detail"] else ""))
         record["checks"].append(found)
     return {**record, "files": _write(folder, {**record, "running": None})}
@@ -78,11 +81,35 @@ def judge(record: AcceptRecord) -> None:
         )
 
 
-def _run(name: str, check: Check, bench: Bench) -> CheckRecord:
+def _describe(device: str) -> tuple[str, str, Environment]:
+    machine = find_machine(device)
+    return str(machine.gpu), str(machine.tag), cast(Environment, {**describe(), "tensorrt": machine.tag.tensorrt})
+
+
+def _run(name: str, recipe: Recipe, folder: Path, record: AcceptRecord) -> CheckRecord:
+    """Run one check in a process of its own, and keep in the record what it built and measured."""
     start = time.perf_counter()
     outcome: Outcome
     try:
-        outcome, detail = "pass", check(bench)
+        outcome, detail, record["results"], record["plans"] = call_alone(
+            _check, name, recipe, folder, record["results"], record["plans"]
+        )
+    except MachineError as error:
+        outcome, detail = "fail", f"{error}. Attach what stands above to an issue."
+    return {"name": name, "outcome": outcome, "detail": detail, "seconds": round(time.perf_counter() - start, 1)}
+
+
+def _check(
+    name: str,
+    recipe: Recipe,
+    folder: Path,
+    results: list[Result],
+    plans: dict[str, PlanRecord],
+) -> tuple[Outcome, str, list[Result], dict[str, PlanRecord]]:
+    """Run a check; return its outcome, what it found, and all results and plans so far."""
+    outcome: Outcome
+    try:
+        outcome, detail = "pass", CHECKS[name](Bench(find_machine(recipe.device), recipe, folder, results, plans))
     except Skip as reason:
         outcome, detail = "skipped", str(reason)
     except ToolchainError as error:
@@ -90,4 +117,4 @@ def _run(name: str, check: Check, bench: Bench) -> CheckRecord:
     except Exception as error:  # a bug of this project: the next check must still run
         log.debug("%s", name, exc_info=True)
         outcome, detail = "fail", f"{type(error).__name__}: {error}"
-    return {"name": name, "outcome": outcome, "detail": detail, "seconds": round(time.perf_counter() - start, 1)}
+    return outcome, detail, results, plans
