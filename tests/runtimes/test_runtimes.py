@@ -6,7 +6,7 @@ import pytest
 from toolchain.checkpoint.model import find_model
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.recipe.tables import BACKENDS, imported
-from toolchain.runtimes import open_runtime
+from toolchain.runtimes import open_runtime, ort
 from toolchain.runtimes.ort import open_session
 
 
@@ -48,12 +48,28 @@ def test_a_missing_gpu_is_exit_4(exported):
         open_session(exported["bert"], device="cuda:3")
 
 
-def test_a_silent_fall_back_is_an_error(exported, monkeypatch):
+@pytest.fixture
+def listed_cuda(monkeypatch):
+    """The package of ONNX Runtime for CUDA, which lists its provider on any machine."""
+    import onnxruntime
+
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+
+
+def test_the_package_for_cuda_runs_on_the_cpu_of_a_machine_without_a_gpu(exported, listed_cuda, monkeypatch):
+    monkeypatch.setattr(ort, "has_cuda_gpu", lambda: False)
+    assert open_session(exported["bert"], device="auto").get_providers() == ["CPUExecutionProvider"]
+    with pytest.raises(MachineError, match="--device cuda: this backend can use no GPU"):
+        open_session(exported["bert"], device="cuda")
+
+
+def test_a_silent_fall_back_is_an_error(exported, listed_cuda, monkeypatch):
     """ONNX Runtime lists CUDA and then runs on the CPU when CUDA's libraries do not load."""
     import onnxruntime
 
     real = onnxruntime.InferenceSession
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(ort, "has_cuda_gpu", lambda: True)
     monkeypatch.setattr(
         onnxruntime,
         "InferenceSession",

@@ -1,5 +1,6 @@
 """The device of a run, and the number of processors that it may use."""
 
+import ctypes
 import os
 import re
 from collections.abc import Iterator
@@ -24,6 +25,17 @@ def choose_device(asked: str, *, cuda: bool) -> str:
     if not cuda:
         raise MachineError(f"--device {asked}: this backend can use no GPU here. See `toolchain doctor`.")
     return asked if ":" in asked else f"{asked}:0"
+
+
+def has_cuda_gpu() -> bool:
+    """Return whether the CUDA driver has a GPU that this process may use.
+
+    Source: cuInit of cuda.h, which gives 0 unless there is no driver, no GPU, or none in CUDA_VISIBLE_DEVICES.
+    """
+    try:
+        return bool(ctypes.CDLL("libcuda.so.1").cuInit(0) == 0)
+    except OSError:
+        return False
 
 
 def cpu_threads(root: Path = Path("/")) -> int:

@@ -19,7 +19,7 @@ from toolchain import graph
 from toolchain.errors import InputError, MachineError, UsageError, first_line
 from toolchain.graph.halves import in_halves
 from toolchain.graph.ort_cuda import RIGHT_PADDED
-from toolchain.runtimes.device import choose_device, cpu_threads
+from toolchain.runtimes.device import choose_device, cpu_threads, has_cuda_gpu
 from toolchain.runtimes.io_binding import BoundSession
 from toolchain.tensors import Batch, Infer
 
@@ -90,8 +90,11 @@ def import_onnxruntime() -> Any:
 
 
 def has_gpu() -> bool:
-    """Return whether this ONNX Runtime can use a GPU: whether its package has the CUDA provider."""
-    return CUDA in import_onnxruntime().get_available_providers()
+    """Return whether this ONNX Runtime can use a GPU: its package has the CUDA provider, and there is a GPU.
+
+    The package for CUDA lists its provider on any machine.
+    """
+    return CUDA in import_onnxruntime().get_available_providers() and has_cuda_gpu()
 
 
 def open_session(
@@ -123,8 +126,7 @@ def open_session(
         InputError: the graph cannot be loaded.
         MachineError: the provider for `device` is missing, or it fell back.
     """
-    ort = import_onnxruntime()
-    place = choose_device(device, cuda=CUDA in ort.get_available_providers())
+    place = choose_device(device, cuda=has_gpu())
     name, in_memory = _name(model), isinstance(model, bytes)
     if digests is not None and isinstance(model, Path):
         model = graph.read_listed(model, digests)
@@ -299,7 +301,7 @@ def open_ort(
         MachineError: it would run on another device than asked.
         UsageError: CUDA graphs were asked for on a CPU, or emulated float16 on a GPU.
     """
-    place = choose_device(device, cuda=CUDA in import_onnxruntime().get_available_providers())
+    place = choose_device(device, cuda=has_gpu())
     if cuda_graphs and place == "cpu":
         raise UsageError("--cuda-graphs: a CPU has no CUDA graphs. Leave the option out, or choose --device cuda.")
     if halves and place != "cpu":
