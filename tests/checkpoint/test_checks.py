@@ -1,15 +1,18 @@
 """What is not a text classifier is refused for what it is, before anything is built of it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.architectures import edit, make, new_model, rewrite_weights
 from toolchain.checkpoint.checks import KINDS
 from toolchain.checkpoint.model import find_model, load_model
-from toolchain.errors import InputError
+from toolchain.errors import InputError, ToolchainError
 
 
 @pytest.fixture
@@ -44,6 +47,20 @@ def test_a_folder_of_another_kind_is_named(file: str, what: str | None, tmp_path
 def test_a_classifier_may_have_files_of_another_kind_beside_it(file: str, bert: Path) -> None:
     (bert / file).write_text("{}")
     assert find_model(str(bert)).facts.labels == ("negative", "positive")
+
+
+@pytest.mark.parametrize("file", ["tf_model.h5", "flax_model.msgpack", "rust.onnx", "checkpoint-5/config.json"])
+def test_another_model_with_files_of_another_kind_beside_it_is_named_for_its_head(file: str, bert: Path) -> None:
+    (edit(bert, architectures=["BertForMaskedLM"]) / file).parent.mkdir(exist_ok=True)
+    (bert / file).write_text("{}")
+    with pytest.raises(InputError, match="BertForMaskedLM, a model for masked language modelling"):
+        load_model(find_model(str(bert)))
+
+
+def test_the_encoder_of_a_sentence_transformer_is_named_for_what_it_is(bert: Path) -> None:
+    (edit(bert, architectures=["BertModel"]) / "modules.json").write_text("[]")
+    with pytest.raises(InputError, match="this is a SentenceTransformer"):
+        find_model(str(bert))
 
 
 @pytest.mark.parametrize("file", ["adapter_config.json", "model_head.pkl"])
@@ -104,6 +121,8 @@ def test_labels_of_tokens_are_refused_where_no_architecture_is_named(tmp_path: P
         ({"num_labels": "two"}, "num_labels is 'two'. It must be the number of classes"),
         ({"architectures": "BertForSequenceClassification"}, "architectures is 'Bert.*, not a JSON array"),
         ({"architectures": 1}, "architectures is 1, not a JSON array"),
+        ({"model_type": ["bert"]}, r"model_type is \['bert'\], not a JSON string"),
+        ({"auto_map": 5}, "auto_map is 5, not a JSON object"),
         ({"pruned_heads": [1]}, r"pruned_heads is \[1\], not a JSON object"),
         ({"pruned_heads": {"0": [1]}}, r"pruned_heads is \{'0': \[1\]\}"),
     ],
@@ -111,6 +130,35 @@ def test_labels_of_tokens_are_refused_where_no_architecture_is_named(tmp_path: P
 def test_a_config_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str, bert: Path) -> None:
     with pytest.raises(InputError, match=message):
         find_model(str(edit(bert, **changes)))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 10**30) | st.floats(allow_nan=False) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=3,
+)
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("fuzzed") / "model", "Bert")
+
+
+@settings(max_examples=20)
+@given(data=st.data())
+def test_any_value_of_config_json_is_taken_or_refused_in_one_line(data: Any, fuzzed: Path) -> None:
+    """Of each key that transformers writes, and of those that are read before it."""
+    text = (fuzzed / "config.json").read_text()
+    key = data.draw(st.sampled_from(sorted({*json.loads(text), "auto_map", "num_labels", "pruned_heads"})))
+    (fuzzed / "config.json").write_text(json.dumps(json.loads(text) | {key: data.draw(json_values)}))
+    said = ""
+    try:
+        assert find_model(str(fuzzed)).facts.labels
+    except ToolchainError as error:
+        said = str(error)
+    finally:
+        (fuzzed / "config.json").write_text(text)
+    assert "\n" not in said
 
 
 OWN_CODE = "import transformers\n\n\nclass Mine(transformers.BertForSequenceClassification):\n    pass\n"

@@ -198,9 +198,7 @@ def test_the_text_has_every_figure_and_the_missing_components() -> None:
         "net of idle: n/a",
     ):
         assert piece in lines
-    assert describe(unavailable("not_requested", device="cpu")) == [
-        "energy: not measured: it was not requested (--energy)"
-    ]
+    assert describe(unavailable("not_requested", device="cpu")) == []  # nobody asked
 
 
 def test_the_error_of_a_sensor_is_not_shown_if_its_board_is_not_in_the_total() -> None:

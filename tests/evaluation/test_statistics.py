@@ -49,6 +49,33 @@ def test_interval_of_pearson_is_near_fisher_s() -> None:
     assert metric_ci95("pearson", x, y, seed=0) == pytest.approx(tuple(expected), abs=0.02)
 
 
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+@pytest.mark.parametrize("count", [2, 5, 9])
+def test_few_rows_say_nothing_of_a_correlation(name: str, count: int) -> None:
+    """Of few rows on a line, every resample is on that line too, which is no proof."""
+    x = np.arange(count) + 0.5
+    assert metric_ci95(name, x, 2 * x, seed=0) == (-1, 1)
+    assert metric_drop(name, x, 2 * x, x, confidence=0.95, seed=0) == (-np.inf, np.inf)
+
+
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+def test_a_perfect_correlation_leaves_doubt_as_fisher_has_it(name: str) -> None:
+    x = np.arange(12) + 0.5
+    swapped = x.copy()
+    swapped[[3, 4]] = x[[4, 3]]
+    nearest = scipy.stats.pearsonr(x, swapped)  # ranks in which two neighbours have changed their places
+    expected = nearest.confidence_interval(0.95).low
+    for sign, interval in ((1, (expected, 1)), (-1, (-1, -expected))):
+        assert metric_ci95(name, x, sign * x, seed=0) == pytest.approx(interval)
+
+
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+def test_constant_numbers_say_nothing(name: str) -> None:
+    x, constant = np.arange(50) + 0.5, np.full(50, 2.0)
+    assert metric_ci95(name, x, constant, seed=0) == (-1, 1)
+    assert metric_drop(name, x, constant, constant, confidence=0.95, seed=0) == (-np.inf, np.inf)
+
+
 @pytest.mark.parametrize("name", OF_TABLES)
 def test_interval_of_a_metric_of_classes_is_near_the_bootstrap_s(name: str) -> None:
     generator = np.random.default_rng(1)

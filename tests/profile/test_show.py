@@ -49,13 +49,13 @@ def test_times_without_energy(capsys):
         "6.000",
         "60.0%",
         "█" * 10,
-        "n/a (not_requested)",
         "8.00 ms, 10.00 ms with the profiler (+25.0%)",
         "99.4% of the model's time belongs to a group",
         "toolchain profile --energy",
     ):
         assert text in shown
     assert "remainder" not in shown
+    assert "J/call" not in shown  # nobody asked
 
 
 def test_unresolved_energy_is_marked(capsys):

@@ -1,5 +1,6 @@
 from typing import Any
 
+from toolchain.energy.record import unavailable
 from toolchain.report.columns import TEXT_COLUMNS
 from toolchain.report.markdown import markdown
 
@@ -12,6 +13,8 @@ def test_the_page_has_one_table_of_equal_rows(result: dict[str, Any]) -> None:
 
 def test_the_page_has_the_reason_for_missing_energy_and_the_machine(result: dict[str, Any]) -> None:
     page = markdown([result])
-    assert "- ort int8.cpu, energy: not measured: it was not requested (--energy)" in page
+    assert "energy" not in page  # nobody asked for it
+    missing = unavailable("no_nvml_library", device="cuda:0")
+    assert "- ort int8.cpu, energy: not measured: this machine lacks" in markdown([result | {"energy": missing}])
     assert "- python: 3.12\n- toolchain: " in page
     assert "gpu" not in page

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -317,13 +317,19 @@ def bundled(bundle: Bundle) -> Source:
     model, files = bundle.manifest["model"], {name: bundle.read(name) for name in bundle.texts}
     config = parse_config(bundle.read("config.json"), bundle.path)
     # Bundles of earlier versions state fewer facts.
-    counts = {"input_ids": int(config.get("vocab_size", 0)), "token_type_ids": int(config.get("type_vocab_size", 2))}
+    counts = {"input_ids": _number(config, "vocab_size"), "token_type_ids": _number(config, "type_vocab_size", 2)}
     counts |= {"attention_mask": 2, **model.get("values", {})}
     facts = Facts(
         labels=tuple(model["labels"]),
         values={one["name"]: counts[one["name"]] for one in bundle.manifest["inputs"]},
         longest=None,
-        pad_id=model.get("pad_id", int(config.get("pad_token_id") or 0)),
+        pad_id=model.get("pad_id", _number(config, "pad_token_id")),
         equal_length=model.get("batches") == "equal_length",
     )
     return Source(model["id"], bundle.path, config, known=facts, files=files)
+
+
+def _number(config: dict[str, Any], key: str, default: int = 0) -> int:  # config.json of any architecture
+    """Return a whole number of a config.json, where another form of value may stand, or the default."""
+    value = config.get(key)
+    return value if isinstance(value, int) else default

@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from toolchain.errors import InputError
 
@@ -35,11 +35,16 @@ log = logging.getLogger(__name__)
 
 
 class Kind(NamedTuple):
-    """A kind of folder that is not a classifier: a file that only it has, what it is, and what to give instead."""
+    """A kind of folder that is not a classifier: a file that only it has, what it is, and what to give instead.
+
+    `unless` is what a folder with that file may have beside it, so that it is not of this kind: weights that are read,
+    of any model, or those of a classifier.
+    """
 
     file: str
     name: str
     advice: str
+    unless: Literal["weights", "classifier"] | None = None
 
 
 # The kinds that are recognised by a file, the most specific first.
@@ -63,12 +68,14 @@ KINDS = (
         "modules.json",
         "a SentenceTransformer, which computes embeddings and no classes",
         "Give a checkpoint that was fine-tuned for classification.",
+        unless="classifier",
     ),
     *(
         Kind(
             file,
             f"a model in {form}, without weights in safetensors",
             "Give the checkpoint that it was made from.",
+            unless="weights",
         )
         for file, form in (
             ("*.onnx", "ONNX"),
@@ -83,23 +90,29 @@ KINDS = (
         "checkpoint-*/config.json",
         "a folder of checkpoints",
         "Give one of the folders checkpoint-N in it.",
+        unless="weights",
     ),
-    Kind("snapshots/*/config.json", "a folder of the hub's cache", "Give the folder in snapshots/ that it has."),
+    Kind(
+        "snapshots/*/config.json",
+        "a folder of the hub's cache",
+        "Give the folder in snapshots/ that it has.",
+        unless="weights",
+    ),
 )
 
-# Kinds that a folder with weights of a classifier may also look like: it is then a classifier.
-BESIDE_WEIGHTS = {"modules.json", "*.onnx", "openvino_model.xml", "*.gguf", "tf_model.h5", "flax_model.msgpack"}
-BESIDE_WEIGHTS |= {"*.tflite", "checkpoint-*/config.json", "snapshots/*/config.json"}
 
+def check_folder(folder: Path, *, weights: bool, classifier: bool) -> None:
+    """Refuse a folder that is of one of KINDS.
 
-def check_folder(folder: Path, *, classifier: bool) -> None:
-    """Refuse a folder that is of one of KINDS; `classifier` says whether it also has the weights of a classifier.
+    `weights` says whether it has config.json and weights that are read, and `classifier` whether they are those of a
+    classifier by their own account.
 
     Raises:
         InputError: it says what the folder is, and what to give instead.
     """
+    present = {"weights": weights, "classifier": weights and classifier}
     for kind in KINDS:
-        if classifier and kind.file in BESIDE_WEIGHTS:
+        if kind.unless and present[kind.unless]:
             continue
         if any(folder.glob(kind.file)):
             raise InputError(f"{folder}: this is {kind.name}. {kind.advice}")

@@ -39,7 +39,12 @@ CODE_FILES = ("*.py",)
 MASK_VALUES = ".attn.masked_bias", ".attention.masked_bias"
 
 # The form of values of config.json that are read before transformers reads the file, and its name in JSON.
-FORMS = {"architectures": (list, "array"), "pruned_heads": (dict, "object")}
+FORMS = {
+    "model_type": (str, "string"),
+    "architectures": (list, "array"),
+    "auto_map": (dict, "object"),
+    "pruned_heads": (dict, "object"),
+}
 
 # Of a hub repository, the root is downloaded, without weights in other formats and without what only people read.
 OTHER_FORMATS = ("h5", "msgpack", "ot", "onnx*", "pt", "pth", "ckpt", "gguf", "tflite", "mlmodel", "pkl", "npz", "zip")
@@ -131,7 +136,7 @@ def find_model(
     safe, pickled = _names(folder, WEIGHT_FILES), _names(folder, PICKLE_FILES)
     has_config = (folder / "config.json").is_file()
     config = read_config(folder) if has_config else {}
-    check_folder(folder, classifier=bool(has_config and (safe or pickled) and says_classifier(config)))
+    check_folder(folder, weights=bool(has_config and (safe or pickled)), classifier=says_classifier(config))
     config = read_config(folder)
     check_config(folder, config)
     if not safe and not pickled:

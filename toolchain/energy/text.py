@@ -54,7 +54,12 @@ def joules(value: float | None) -> str:
 
 
 def describe(block: EnergyBlock) -> list[str]:
-    """Return a block as lines of text; the first has the joules of a row, or says that there are none."""
+    """Return a block as lines of text; the first has the joules of a row, or says that there are none.
+
+    There is nothing to say of energy that nobody asked for.
+    """
+    if block["reason"] == NOT_REQUESTED:
+        return []
     if block["status"] == "unavailable":
         return _unavailable(block)
     lines = [_headline(block), _each(block), *_components(block), _uncertainty(block), _net(block)]
@@ -68,8 +73,6 @@ def describe(block: EnergyBlock) -> list[str]:
 
 def _unavailable(block: EnergyBlock) -> list[str]:
     line = f"energy: not measured: {reason(block['reason'])}"
-    if block["reason"] == NOT_REQUESTED:
-        return [line]
     parts = [f"{name}: {reason(part['reason'])}" for name, part in block["components"].items() if part["reason"]]
     shown = [
         f"  {name}: {joules(part['joules'])}, not used by this backend"

@@ -8,13 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.data.metrics import METRICS, OF_TABLES, Tables, Values
+from toolchain.data.metrics import CORRELATIONS, METRICS, OF_TABLES, Tables, Values
 
 # Enough for the 2.5 % and 97.5 % percentiles of a metric over rows.
 RESAMPLES = 1000
 
 # The interval of the mean of a few values needs percentiles further in the tails, and a mean is cheap to compute.
 MEAN_RESAMPLES = 10_000
+
+# A bootstrap of fewer pairs of numbers than this is far too narrow, and has no width where they lie on a line: of two
+# pairs each resample has the correlation 1 or none at all.
+LEAST_PAIRS = 10
+
+# A bootstrap whose percentiles are nearer to each other has no width.
+ROUNDING = 1e-12
 
 # Draws of a confusion table, which cost little, so that the percentiles are not noisy; and the numbers that are drawn
 # for them at most, which limits the draws of a table of a hundred classes to some RESAMPLES.
@@ -34,19 +41,38 @@ def metric_ci95(name: str, references: Values, predictions: Values, *, seed: int
 
     * accuracy: Wilson's score interval (Journal of the American Statistical Association 22, 1927).
     * F1, Matthews' correlation: percentiles over draws of the confusion table, see `_draws`.
-    * correlations: the percentile bootstrap (Efron, 1979); of fewer than two rows nothing is known.
+    * correlations: the percentile bootstrap (Efron, 1979), or `_beside_perfect`; of fewer than LEAST_PAIRS
+      rows, or of constant numbers, nothing is known.
     """
     point = METRICS[name](references, predictions)
     if name == "accuracy":
         return wilson_ci95(int((references == predictions).sum()), len(references))
     if name in OF_TABLES:
         found = _draws(name, references, (predictions,), seed=seed)[0]
-    elif len(references) < 2:
+    elif _says_nothing(references, predictions):
         return -1.0, 1.0
     else:
         found = _bootstrap((references, predictions), METRICS[name], seed=seed).bootstrap_distribution
     low, high = np.quantile(found, [0.025, 0.975])
+    if name in CORRELATIONS and high - low < ROUNDING:
+        low, high = _beside_perfect(point, len(references))
     return min(float(low), point), max(float(high), point)
+
+
+def _says_nothing(references: Values, predictions: Values) -> bool:
+    """Return whether nothing is known of a correlation: there are few rows, or one side is constant."""
+    return len(references) < LEAST_PAIRS or not np.ptp(references) or not np.ptp(predictions)
+
+
+def _beside_perfect(correlation: float, rows: int) -> tuple[float, float]:
+    """Return a 95 % interval of a correlation of 1 or -1 by at least 4 rows.
+
+    Where all rows lie on a line, no resample varies. The interval is Fisher's (Biometrika 10, 1915) of the nearest rank
+    correlation below 1, that of rows of which two neighbours have changed their places: 1 - 12 / (n (n^2 - 1)).
+    """
+    nearest = 1 - 12 / (rows * (rows**2 - 1))
+    low = math.tanh(math.atanh(nearest) - normal_quantile(0.975) / math.sqrt(rows - 3))
+    return (low, 1.0) if correlation > 0 else (-1.0, -low)
 
 
 def wilson_ci95(right: int, rows: int) -> tuple[float, float]:
@@ -65,7 +91,7 @@ def metric_drop(
     Both metrics are of the same rows, so the difficulty of the rows cancels out. Accuracy has Tango's interval
     (`paired_drop`). Other metrics of classes have percentiles over draws of the table of reference, baseline and
     candidate (`_draws`), so that rows which did not change leave doubt too. Correlations have the paired bootstrap;
-    with fewer than two rows their bounds are infinite.
+    with fewer than LEAST_PAIRS rows, or constant predictions, their bounds are infinite.
     """
     metric = METRICS[name]
     if name == "accuracy":
@@ -75,7 +101,7 @@ def metric_drop(
     if name in OF_TABLES:
         first, second = _draws(name, references, (baseline, candidate), seed=seed)
         found = first - second
-    elif len(references) < 2:
+    elif _says_nothing(references, baseline) or _says_nothing(references, candidate):
         return -math.inf, math.inf
     else:
 

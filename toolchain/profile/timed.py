@@ -11,6 +11,7 @@ from toolchain.profile.nsys import CALL, INFER
 from toolchain.profile.profilers import open_profiler
 from toolchain.profile.spans import Span, SpanRecorder, group_ms, nvtx_ranges
 from toolchain.profile.variants import Workload
+from toolchain.progress import Advance, bar
 from toolchain.records.profile import CallTimes
 from toolchain.runtimes import open_runtime
 from toolchain.tensors import Infer
@@ -75,24 +76,30 @@ def time_calls(target: Target, load: Workload) -> Timed:
     wall_ms: list[float] = []
     calls: list[list[Span]] = []
     clock = ""
-    for _ in range(BLOCKS):
-        with open_runtime(target.backend, target.model, **choices) as infer:
-            wall_ms += milliseconds(load.work(infer))
-        with open_profiler(target.backend, target.model, **choices) as profiled:
-            clock, ranges = profiled.clock, nvtx_ranges(target.device)
-            frames = [_call(load, profiled.infer, SpanRecorder(ranges=ranges)) for _ in range(WARMUP + CALLS)]
-            inner = profiled.spans()
-        calls += [_joined(*both) for both in zip(frames[WARMUP:], inner[WARMUP:], strict=True)]
+    with bar(2 * BLOCKS * (WARMUP + CALLS), "timing") as advance:
+        for _ in range(BLOCKS):
+            advance(0)  # opening takes seconds
+            with open_runtime(target.backend, target.model, **choices) as infer:
+                wall_ms += milliseconds(load.work(infer), advance=advance)
+            with open_profiler(target.backend, target.model, **choices) as profiled:
+                clock, ranges = profiled.clock, nvtx_ranges(target.device)
+                frames = []
+                for _ in range(WARMUP + CALLS):
+                    frames.append(_call(load, profiled.infer, SpanRecorder(ranges=ranges)))
+                    advance()
+                inner = profiled.spans()
+            calls += [_joined(*both) for both in zip(frames[WARMUP:], inner[WARMUP:], strict=True)]
     return Timed(calls, wall_ms, clock)
 
 
-def milliseconds(work: Callable[[], object]) -> list[float]:
-    """Return the time of each call after a warm-up, ms."""
+def milliseconds(work: Callable[[], object], *, advance: Advance = lambda count=1: None) -> list[float]:
+    """Return the time of each call after a warm-up, ms; `advance` is called between them."""
     times = []
     for _ in range(WARMUP + CALLS):
         start = time.perf_counter()
         work()
         times.append(1000 * (time.perf_counter() - start))
+        advance()
     return times[WARMUP:]
 
 

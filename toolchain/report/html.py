@@ -152,7 +152,7 @@ def _section(
         [detail for name, result in others if (detail := detail_of(name, result))],
         _cards(results, names),
         _plots(results, anchor),
-        _alike(rows, lambda row: describe(row.result["energy"])),
+        [(lines, alike) for lines, alike in _alike(rows, lambda row: describe(row.result["energy"])) if lines],
         [(describe_scenario(mlperf), row) for row in rows if (mlperf := row.result.get("mlperf"))],
         _alike(rows, lambda row: row.result["environment"]),
     )

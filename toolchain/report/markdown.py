@@ -46,6 +46,8 @@ def _scenario(result: Result) -> list[str]:
 
 
 def _named(result: Result, described: list[str]) -> list[str]:
+    if not described:
+        return []
     first, *rest = described
     return [f"- {result['backend']} {result['variant']}, {first}", *(f"  - {line.strip()}" for line in rest)]
 

@@ -58,11 +58,15 @@ def explained_plan(record: ExplainedPlan) -> None:
     ):
         table.add_row(name, "not known" if count is None else str(count))
     table.add_row("missing scales", str(record["missing_scales"]))
-    put(table, *record["advice"])
+    put(
+        table,
+        "reformats: layers that only change the format of a tensor; layout: padded or packed rows",
+        *record["advice"],
+    )
 
 
-def _in_float(gemms: list[ExplainedGemm]) -> list[Table]:
-    """Return a table of the GEMMs that are not in integers everywhere, grouped by reason."""
+def _in_float(gemms: list[ExplainedGemm]) -> list[Table | str]:
+    """Return a table of the GEMMs that are not in integers everywhere, grouped by reason, and its legend."""
     reasons: dict[str, list[str]] = {}
     for one in gemms:
         if one["reason"]:
@@ -75,39 +79,43 @@ def _in_float(gemms: list[ExplainedGemm]) -> list[Table]:
     table.add_column("GEMMs", overflow="fold")
     for reason, names in reasons.items():
         table.add_row(reason, ", ".join(folded(names)))
-    return [table]
+    return [table, "GEMMs: matrix products by their names in the graph; (6): of as many layers"]
 
 
-def _noisy(gemms: list[ExplainedGemm]) -> list[Table]:
-    """Return a table of the GEMMs with the largest error."""
+def _noisy(gemms: list[ExplainedGemm]) -> list[Table | str]:
+    """Return a table of the GEMMs with the largest error, and its legend."""
     measured = sorted((one["snr_db"], one["name"], one["macs"]) for one in gemms if one["snr_db"] is not None)
     if not measured:
         return []
     table = _ranking("Largest error at the output", "GEMM", "signal to noise, dB", "share of the work")
     for snr_db, name, macs in measured[:5]:
         table.add_row(name, f"{snr_db:.1f}", f"{macs:.1%}")
-    return [table]
+    return [
+        table,
+        "signal to noise: of its output, with the error against FP32 as noise; 20 dB is an error of a tenth; work: "
+        "multiplications of all GEMMs",
+    ]
 
 
-def _clipped(tensors: list[ClippedTensor]) -> list[Table]:
-    """Return a table of the tensors with values beyond their range."""
+def _clipped(tensors: list[ClippedTensor]) -> list[Table | str]:
+    """Return a table of the tensors with values beyond their range, and its legend."""
     if not tensors:
         return []
     title = f"Clipped ({len(tensors)} tensors)"
     table = _ranking(title, "tensor", "values beyond the range", "largest / end of the range")
     for one in tensors[:10]:
         table.add_row(one["tensor"], f"{one['share']:.3%}", f"{one['reach']:.1f}")
-    return [table]
+    return [table, "range: of the calibration; INT8 has its end for every value beyond it"]
 
 
-def _float16(tensors: list[HalfTensor]) -> list[Table]:
-    """Return a table of the float16 tensors with the largest values."""
+def _float16(tensors: list[HalfTensor]) -> list[Table | str]:
+    """Return a table of the float16 tensors with the largest values, and its legend."""
     if not tensors:
         return []
     table = _ranking("Largest in float16", "tensor", "largest magnitude", "share of 65,504")
     for one in tensors[:5]:
         table.add_row(one["tensor"], f"{one['amax']:.3g}", f"{one['share']:.1%}")
-    return [table]
+    return [table, "65,504: the largest number of float16; a larger value becomes infinity"]
 
 
 def _ranking(title: str, what: str, *numbers: str) -> Table:

@@ -16,6 +16,11 @@ from toolchain.records.power import PowerRecord
 
 BARS = "▁▂▃▄▅▆▇█"
 
+LEGEND = (
+    "J: energy; W: power; how: nvml_counter and rapl are counters of energy in the hardware, and the other is "
+    "power that was read many times a second"
+)
+
 # Most bars in a line. `live` draws one a second.
 MOST_BARS = 60
 
@@ -32,6 +37,7 @@ def recorded(record: PowerRecord, *, file: str | None = None) -> None:
         put("", stderr=True)  # the line of `live` lacks a line break
     put(
         _table(record),
+        LEGEND,
         _total(record),
         *_power(record),
         *(f"note: {flag}" for flag in record["flags"]),

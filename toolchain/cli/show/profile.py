@@ -4,6 +4,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from toolchain.cli.show import put
+from toolchain.energy.record import NOT_REQUESTED
 from toolchain.records.profile import GroupEnergy, GroupTime, NsysRecord, ProfileResult
 
 # Length of a bar for the share 1, characters.
@@ -19,9 +20,10 @@ def profiled(record: ProfileResult) -> None:
         f"{record['artefact']['file']} on {record['backend']}, {record['device']}: {record['rows']} rows of "
         f"{record['rows_from']}, {tokens['slots']} positions, {tokens['real']} of them tokens"
     )
-    table = _table(title, "J/call [95 %]", "by")
+    asked = record["whole"]["reason"] != NOT_REQUESTED
+    table = _table(title, *(("J/call [95 %]", "by") if asked else ()))
     for one in record["groups"]:
-        table.add_row(*_time(one), *_energy(one))
+        table.add_row(*_time(one), *(_energy(one) if asked else ()))
     for name, one_energy in (("remainder", record["remainder"]), ("whole", record["whole"])):
         if one_energy["energy_j"] is not None:
             table.add_row(name, "", "", "", *_energy(one_energy))
@@ -87,6 +89,6 @@ def _next(record: ProfileResult) -> list[str]:
     }
     if largest["group"] in advice:
         lines.append(advice[largest["group"]])
-    if record["whole"]["reason"] == "not_requested":
+    if record["whole"]["reason"] == NOT_REQUESTED:
         lines.append("next: toolchain profile --energy, for joules by group")
     return lines
