@@ -11,9 +11,8 @@ from contenders import CONTENDERS, OURS, PIPELINE, Contender, LeftOut, Pass
 from interleave import Ratio, Timed, interleaved, ratio
 from workload import Workload
 
-from toolchain.data.labels import read_labels
-from toolchain.evaluation.compare import Predictions
-from toolchain.evaluation.measure import predict, score
+from toolchain.evaluation.measure import score
+from toolchain.heads.predictions import Predictions
 
 Calls = dict[str, list[Timed[Pass]]]
 
@@ -55,14 +54,14 @@ def measure(workload: Workload, names: Collection[str], *, rounds: int, limit: i
                 left_out[name] = str(why)
         calls = interleaved({name: partial(once, rows.texts) for name, once in opened.items()}, rounds)
     resolved = workload.resolved
-    references = read_labels(rows, resolved.task, resolved.source.labels)
+    references = resolved.head.read(rows)
 
     def judge(found: Pass) -> Predictions:
-        return predict(references, found.logits, resolved.task, resolved.source.labels)
+        return resolved.head.predict(references, found.logits)
 
     def judged(found: Pass) -> float:
         """Return the task's metric; the evaluator computes intervals too, as in `toolchain eval`."""
-        scores = score(judge(found), resolved.task, resolved.source.labels, seed=0)
+        scores = score(judge(found), resolved.head, seed=0)
         return float(scores["metrics"][resolved.task.primary])
 
     return Speed(tabulate(calls, judged, len(rows)), left_out, calls, len(rows))

@@ -9,13 +9,14 @@ import asyncio
 
 import numpy as np
 
+from tests.head_of import head_of
 from toolchain.serve.checks import Checks, check_model
 from toolchain.serve.counters import Counters
 from toolchain.serve.limits import Limits
 from toolchain.serve.outputs import tensors
 from toolchain.serve.protocol import InferResponse
 
-LABELS = ["long", "short"]
+HEAD = head_of("long", "short")
 SIZES = {"input_ids": 100, "attention_mask": 2}
 
 
@@ -48,7 +49,7 @@ class Double:
             raise self.fault
         sums = [len(row[0]) for row in rows] if isinstance(rows, list) else list(map(sum, rows.columns["input_ids"]))
         logits = np.array([[value, -value] for value in sums], np.float32)
-        outputs = tensors(logits, LABELS, names, request.classes)
+        outputs = tensors(logits, HEAD, names, request.classes)
         return InferResponse(self.name, self.version, request.id, outputs)
 
     def server_metadata(self):

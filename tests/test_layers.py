@@ -15,6 +15,7 @@ LAYERS = (
     ("files", "tensors"),
     ("recipe", "graph", "meters"),
     ("engine", "data"),
+    ("heads",),
     ("checkpoint",),
     ("runtimes",),
     ("int8",),

@@ -16,8 +16,10 @@ Array = NDArray[Any]
 # Input name -> int32 [batch, sequence].
 Batch = dict[str, Array]
 
+Logits = NDArray[np.float32]
+
 # A batch -> logits, float32 [batch, classes]. The device is idle when the function returns.
-Infer = Callable[[Batch], NDArray[np.float32]]
+Infer = Callable[[Batch], Logits]
 
 # The inputs of a served model that hold the texts of a row: BYTES [n, 1] each.
 TEXT_INPUTS = ("TEXT", "TEXT_PAIR")

@@ -11,17 +11,17 @@ from typing import cast
 
 from toolchain.bundle import RESULTS, Bundle
 from toolchain.bundle.build import build
-from toolchain.data.labels import check_texts, read_labels
+from toolchain.data.labels import check_texts
 from toolchain.data.metrics import Values
 from toolchain.data.rows import Rows, load_rows
 from toolchain.energy.evaluation import LOAD_ROWS, open_session, require
 from toolchain.errors import InputError
 from toolchain.evaluation import measure as evaluation
-from toolchain.evaluation.compare import Predictions
 from toolchain.evaluation.remarks import remarks
 from toolchain.evaluation.results import SCHEMA, read_predictions, save_predictions, save_result
 from toolchain.evaluation.target import CHOSEN_ROWS, Target, find_reference, find_target
 from toolchain.files import read_json, sha256_file, sha256_json, write_text
+from toolchain.heads.predictions import Predictions
 from toolchain.int8.calibrate import read_calibration
 from toolchain.mlperf.loadgen import require_loadgen
 from toolchain.mlperf.scenario import ScenarioRun, run_scenario
@@ -82,7 +82,7 @@ def evaluate(
         "predictions": kept,
         **_what_ran(target),
         "primary": resolved.task.primary,
-        **evaluation.score(found, resolved.task, resolved.source.labels, seed=recipe.seed),
+        **evaluation.score(found, resolved.head, seed=recipe.seed),
         "agreement": _agreement(target, rows, references, found, kept),
         **speed,
         "roofline": roofline,
@@ -148,8 +148,8 @@ def _measure(
             scenario = (
                 run_scenario(resolved.recipe, infer, target.encode, rows.texts, speed, tell=tell) if asked else None
             )
-        found = evaluation.predict(references, logits, resolved.task, resolved.source.labels)
-        energy = session.block(evaluation.share_correct(found, resolved.task))
+        found = resolved.head.predict(references, logits)
+        energy = session.block(evaluation.share_correct(found))
     if target.remote:  # the memory of this client is not that of the server
         speed["peak_memory_mb"] = {"host": None, "device": None}
     return found, speed, energy, scenario
@@ -176,7 +176,7 @@ def _labelled_rows(target: Target) -> tuple[Rows, Values]:
     """Return the rows to evaluate, and the label of each."""
     rows = _rows(target)
     check_texts(rows)
-    return rows, read_labels(rows, target.resolved.task, target.resolved.source.labels)
+    return rows, target.resolved.head.read(rows)
 
 
 def _rows(target: Target) -> Rows:
@@ -223,10 +223,8 @@ def _refuse_calibrated(bundle: Bundle, rows: Rows) -> None:
 def _agreement(target: Target, rows: Rows, references: Values, found: Predictions, kept: FileDigest) -> Agreement:
     """Return the agreement of predictions, which `kept` names, with those of the FP32 reference."""
     reference, name, kept_reference = _reference(target, rows, references) or (found, "torch-fp32", kept)
-    resolved = target.resolved
-    agreement = evaluation.agreement(found, reference, resolved.task, name=name)
-    names = evaluation.class_names(resolved.task, resolved.source.labels)
-    changed = None if names is None else evaluation.changed_rows(found, reference, rows.texts, names)
+    agreement = evaluation.agreement(found, reference, name=name)
+    changed = evaluation.changed_rows(found, reference, rows.texts, target.resolved.head)
     return {**agreement, "predictions": kept_reference, "changed_rows": changed}
 
 
@@ -241,14 +239,14 @@ def _reference(target: Target, rows: Rows, references: Values) -> tuple[Predicti
     resolved = target.resolved
     name, backend, model = find_reference(target)
     digests = target.bundle.manifest["model"]["sha256"] if target.bundle else resolved.source.digests
-    labels = [resolved.task.labels, resolved.task.regression, references.tolist()]  # a task may change their order
+    labels = [resolved.head.names, references.tolist()]  # a task may change their order
     key = sha256_json([name, digests, rows.digest, resolved.max_length, labels])
     file = target.folder / f"reference-{key[:16]}.npz"
     found = read_predictions(file)
     if found is None or len(found.logits) != len(rows):
         with open_runtime(backend, model, device="cpu") as infer, bar(len(rows), name, unit="rows") as advance:
             logits = run_texts(infer, resolved.encode, rows.texts, advance=advance).logits
-        found = evaluation.predict(references, logits, resolved.task, resolved.source.labels)
+        found = resolved.head.predict(references, logits)
         return found, name, save_predictions(file, found)
     return found, name, {"file": file.name, "sha256": sha256_file(file)}
 

@@ -57,10 +57,7 @@ def _built(model: str, folder: Path) -> Path:
 
 
 def _texts(task: str, data: str | None) -> list[str]:
-    return [
-        text[0]
-        for text in load_rows(load_task(Recipe(task=task), regression=False), "validation", data=data).texts[:TEXTS]
-    ]
+    return [text[0] for text in load_rows(load_task(Recipe(task=task)), "validation", data=data).texts[:TEXTS]]
 
 
 @dataclass(frozen=True)

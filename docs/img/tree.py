@@ -26,6 +26,7 @@ WORDS = {
     "int8": "ranges, Q/DQ, choice of methods",
     "runtimes": "PyTorch, ONNX Runtime, TensorRT, batching",
     "checkpoint": "model, export, tokens",
+    "heads": "what outputs mean: labels, scores, answers",
     "engine": "TensorRT and CUDA",
     "data": "rows, labels, metrics, tasks",
     "recipe": "options and their values",
@@ -43,7 +44,7 @@ COLOURS = {
     "#e8eaf6": ("__main__", "cli", "api", "accept", "diagnose", "workflow"),
     "#e0f2f1": ("serve", "ship", "report", "profile", "roofline", "energy", "mlperf", "evaluation"),
     "#fff3e0": ("bundle", "int8"),
-    "#e3f2fd": ("runtimes", "checkpoint", "engine", "data", "graph", "meters"),
+    "#e3f2fd": ("runtimes", "checkpoint", "heads", "engine", "data", "graph", "meters"),
     "#f5f5f5": ("recipe", "files", "tensors", "errors", "plain", "records", "progress"),
 }
 WIDTH, ROW, GAP = 960, 50, 8

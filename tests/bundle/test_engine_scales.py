@@ -50,7 +50,7 @@ def real_rows(bundle, sentences):
     from toolchain.data.tasks import load_task
     from toolchain.recipe import Recipe
 
-    rows = load_rows(load_task(Recipe(task="sst2"), regression=False), "train", data=str(sentences))
+    rows = load_rows(load_task(Recipe(task="sst2")), "train", data=str(sentences))
     texts = [text for text, digest in zip(rows.texts, rows.text_digests, strict=True) if digest in digests]
     tokenizer = AutoTokenizer.from_pretrained(bundle)
     for (text,) in texts:

@@ -25,9 +25,9 @@ def test_the_precision_is_fp16_for_a_gpu_and_int8_without(monkeypatch, gpu, opti
 
 
 def test_the_demo_model_implies_its_task():
-    assert load_task(Recipe(model="demo"), regression=False).name == "demo"
-    assert load_task(Recipe(model="demo", task="sst2"), regression=False).name == "sst2"
-    assert load_task(Recipe(), regression=False).name == "sst2"
+    assert load_task(Recipe(model="demo")).name == "demo"
+    assert load_task(Recipe(model="demo", task="sst2")).name == "sst2"
+    assert load_task(Recipe()).name == "sst2"
 
 
 def test_a_gate_asks_for_the_best_ranges():

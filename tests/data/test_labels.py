@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolchain.data.labels import check_labels, check_texts, in_task_order, read_labels
+from toolchain.data.labels import check_labels, check_texts, in_task_order, read_labels, read_numbers
 from toolchain.data.rows import Rows
 from toolchain.data.tasks import Task
 from toolchain.errors import InputError
@@ -17,7 +17,6 @@ from toolchain.errors import InputError
 SST2 = Task(name="sst2", text_columns=("t",), label_column="l", labels=("negative", "positive"))
 MNLI = Task(name="mnli", text_columns=("t",), label_column="l", labels=("entailment", "neutral", "contradiction"))
 CUSTOM = Task(name="custom", text_columns=("t",), label_column="l")
-STSB = Task(name="stsb", text_columns=("t",), label_column="l", metrics=("pearson",), primary="pearson")
 GENERIC = ["LABEL_0", "LABEL_1"]
 
 
@@ -235,7 +234,7 @@ def test_swapped_columns_are_suspected() -> None:
         with pytest.raises(InputError, match=r"row 1 has the label 'a film of 0 hours'.*are probably swapped"):
             read_labels(Rows("file", swapped, texts), CUSTOM, model)
     with pytest.raises(InputError, match="are probably swapped"):
-        read_labels(Rows("file", [("0.5",)] * 60, texts), STSB, ["score"])
+        read_numbers(Rows("file", [("0.5",)] * 60, texts), ["score"])
 
 
 def test_texts_that_are_probably_none_are_remarked_upon(caplog: pytest.LogCaptureFixture) -> None:
@@ -253,7 +252,7 @@ def test_texts_that_are_probably_none_are_remarked_upon(caplog: pytest.LogCaptur
 
 
 def test_regression_is_read_as_numbers() -> None:
-    labels = read_labels(Rows("f", [("t",)] * 3, ["5.000", 2, -0.5]), STSB, ["score"])
+    labels = read_numbers(Rows("f", [("t",)] * 3, ["5.000", 2, -0.5]), ["score"])
     assert labels.dtype == np.float64
     assert labels.tolist() == [5.0, 2.0, -0.5]
 
@@ -263,14 +262,7 @@ def test_regression_on_what_is_no_number_is_refused_with_its_row(label: Any) -> 
     with pytest.raises(
         InputError, match=r"^file\.tsv: row 2 has the label .*\. Write a finite number, such as 3\.5\.$"
     ):
-        read([1, label], STSB, ["score"])
-
-
-def test_regression_with_classes_is_refused_either_way() -> None:
-    with pytest.raises(InputError, match=r"the task is a regression, and the model has 2 classes\. Choose the task"):
-        read([1.0], STSB, GENERIC)
-    with pytest.raises(InputError, match=r"^--task sst2: the task has classes, the model gives one number\."):
-        read([1], SST2, ["score"])
+        read_numbers(Rows("file.tsv", [("t",)] * 2, [1, label]), ["score"])
 
 
 def test_f1_is_of_two_classes() -> None:

@@ -499,6 +499,6 @@ def test_real_glue_keeps_every_line(shared: Callable[[str], Path], name: str, co
     from toolchain.recipe import Recipe
 
     folder = shared(f"glue/{name}")
-    rows = load_rows(load_task(Recipe(task=name), regression=False), "train", data=str(folder))
+    rows = load_rows(load_task(Recipe(task=name)), "train", data=str(folder))
     assert len(rows) == (folder / "train.tsv").read_bytes().count(b"\n") - 1
     assert {len(text) for text in rows.texts} == {columns}

@@ -27,8 +27,8 @@ GLUE = {
 }
 
 
-def load(name: str | None = None, *, regression: bool = False, **values: Any) -> Task:
-    return load_task(Recipe.make({**values, "task": name} if name else values), regression=regression)
+def load(name: str | None = None, **values: Any) -> Task:
+    return load_task(Recipe.make({**values, "task": name} if name else values))
 
 
 def test_glue_and_the_demo_are_shipped() -> None:
@@ -54,10 +54,6 @@ def test_the_default_is_sst2() -> None:
     assert load().name == "sst2"
 
 
-def test_only_stsb_is_a_regression() -> None:
-    assert [name for name in SHIPPED if load(name).regression] == ["stsb"]
-
-
 def test_unknown_task_names_the_known() -> None:
     with pytest.raises(
         UsageError, match=r"^--task sst3: unknown\. Did you mean sst2\? Choose one of cola, .*, custom, or a TOML"
@@ -67,18 +63,13 @@ def test_unknown_task_names_the_known() -> None:
 
 def test_custom_is_any_columns() -> None:
     task = load("custom", text_column="a, b", label_column="c")
-    assert (task.text_columns, task.label_column, task.metrics) == (("a", "b"), "c", ("accuracy",))
-
-
-def test_custom_is_a_regression_if_the_head_is() -> None:
-    task = load("custom", text_column="a", label_column="c", regression=True)
-    assert (task.regression, task.metrics) == (True, ("pearson", "spearman"))
+    assert (task.text_columns, task.label_column, task.metrics) == (("a", "b"), "c", ())
 
 
 @pytest.mark.parametrize(("texts", "label"), [("a,a", "l"), ("a", "a"), ("a,b", "b")])
 def test_a_column_is_named_once(texts: str, label: str) -> None:
     with pytest.raises(UsageError, match="a column is named twice"):
-        load_task(Recipe(task="custom", text_column=texts, label_column=label), regression=False)
+        load_task(Recipe(task="custom", text_column=texts, label_column=label))
 
 
 @pytest.mark.parametrize("columns", ["a,b,c", "a,", ",", " "])
@@ -123,8 +114,7 @@ def test_a_task_may_be_any_file(write: Callable[[str], Path]) -> None:
         ('text_columns = ["t"]', "the key label_column is missing. Add it, as in"),
         (OWN + "colour = 1", "unknown key 'colour'. Known: name, text_columns"),
         (OWN + 'metrics = ["bleu"]', "unknown metric 'bleu'. Choose from accuracy, f1"),
-        (OWN + 'metrics = ["f1"]', "the primary metric accuracy is not among metrics"),
-        (OWN + 'metrics = ["pearson", "f1"]\nprimary = "pearson"', "pearson is of numbers, and f1 of classes"),
+        (OWN + 'metrics = ["f1"]\nprimary = "accuracy"', "the primary metric accuracy is not among metrics"),
         (OWN + 'metrics = "f1"', "metrics is 'f1'. Write a list of texts"),
         (OWN + "labels = [0, 1]", "labels is (0, 1). Write a list of texts"),
         ('text_columns = "t"\nlabel_column = "l"', "text_columns is 't'. Write a list of texts"),

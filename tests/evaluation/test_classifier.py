@@ -7,10 +7,11 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from tests.head_of import head_of
 from toolchain.bundle.build import build
 from toolchain.errors import InputError, UsageError
 from toolchain.evaluation import classifier as module
-from toolchain.evaluation.classifier import Classifier, scores
+from toolchain.evaluation.classifier import Classifier
 from toolchain.evaluation.target import find_target
 from toolchain.recipe import Recipe
 
@@ -170,8 +171,8 @@ def test_a_closed_classifier_says_so(bundle):
 
 def test_scores_are_a_softmax_that_does_not_overflow():
     logits = np.array([[1000.0, 999.0], [-1000.0, 0.0]], np.float32)
-    np.testing.assert_allclose(scores(logits)[0], [np.e / (1 + np.e), 1 / (1 + np.e)], rtol=1e-6)
-    assert scores(logits)[1, 1] == 1
+    np.testing.assert_allclose(head_of("a", "b").scores(logits)[0], [np.e / (1 + np.e), 1 / (1 + np.e)], rtol=1e-6)
+    assert head_of("a", "b").scores(logits)[1, 1] == 1
 
 
 def test_a_row_that_is_longer_than_the_model_reads_is_marked(classifier):

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from toolchain.data.metrics import METRICS
 from toolchain.errors import InputError
-from toolchain.evaluation.compare import FAILS, PASSES, UNKNOWN, Predictions, compare
+from toolchain.evaluation.compare import FAILS, PASSES, UNKNOWN, compare
 from toolchain.evaluation.statistics import paired_drop
+from toolchain.heads.predictions import Predictions
 
 
 def predictions(references, predicted):

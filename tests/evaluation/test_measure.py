@@ -5,15 +5,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from tests.head_of import head_of
 from toolchain.checkpoint.tokenize import Tokens
-from toolchain.data.tasks import Task
 from toolchain.errors import InputError
 from toolchain.evaluation import measure as evaluation
-from toolchain.evaluation.compare import Predictions
+from toolchain.heads.predictions import Predictions
 from toolchain.runtimes.batched import run
 
-CLASSES = Task(name="t", text_columns=("s",), label_column="l")
-NUMBER = Task(name="t", text_columns=("s",), label_column="l", metrics=("pearson",), primary="pearson")
+CLASSES, NUMBER = head_of("no", "yes"), head_of("value")
 
 
 def encode(texts):
@@ -70,7 +69,7 @@ def test_a_logit_that_is_no_number_is_refused():
 def test_score_is_the_metric_within_its_interval():
     references = np.arange(200) % 2
     logits = np.eye(2, dtype=np.float32)[np.where(np.arange(200) < 180, references, 1 - references)]
-    scored = evaluation.score(evaluation.predict(references, logits, CLASSES, []), CLASSES, [], seed=0)
+    scored = evaluation.score(CLASSES.predict(references, logits), CLASSES, seed=0)
     low, high = scored["metrics_ci95"]["accuracy"]
     assert scored["metrics"]["accuracy"] == 0.9
     assert low < 0.9 < high
@@ -80,10 +79,11 @@ def test_score_is_the_metric_within_its_interval():
 
 def test_agreement_counts_rows_and_regression_has_none():
     logits = np.array([[1, 0], [1, 0]], np.float32), np.array([[1, 0], [0, 1.5]], np.float32)
-    one, other = (evaluation.predict(np.zeros(2, int), each, CLASSES, []) for each in logits)
-    found = evaluation.agreement(one, other, CLASSES, name="torch-fp32")
+    one, other = (CLASSES.predict(np.zeros(2, int), each) for each in logits)
+    found = evaluation.agreement(one, other, name="torch-fp32")
     assert (found["label_agreement"], found["max_abs_logit_difference"]) == (0.5, 1.5)
-    assert evaluation.agreement(one, other, NUMBER, name="torch-fp32")["label_agreement"] is None
+    numbers = [NUMBER.predict(np.zeros(2), each[:, :1]) for each in logits]
+    assert evaluation.agreement(*numbers, name="torch-fp32")["label_agreement"] is None
 
 
 def test_the_whole_set_is_tokenised_once():
@@ -107,5 +107,5 @@ def test_rows_that_were_cut_are_counted_and_the_most_frequent_label_is_known():
     _, speed = evaluation.measure(infer, encode, texts, seed=0, log=lambda line: None, find_cut=find_cut)
     assert speed["tokens"]["truncated_rows"] == sum(len(text[0].split()) > 20 for text in texts)
     found = Predictions(np.array([0, 2, 2, 1]), np.array([0, 2, 1, 1]), np.zeros((4, 3), np.float32))
-    assert evaluation.most_frequent(found, CLASSES) == {"share": 0.5, "accuracy": 0.75}
-    assert evaluation.most_frequent(found, NUMBER) is None
+    assert evaluation.most_frequent(found) == {"share": 0.5, "accuracy": 0.75}
+    assert evaluation.most_frequent(NUMBER.predict(np.zeros(4), found.logits)) is None

@@ -8,20 +8,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tests.head_of import head_of
 from toolchain.errors import InputError, TextError
-from toolchain.evaluation.classifier import Classifier
 from toolchain.evaluation.predict import csv_lines, json_lines, plain_lines, predict, save
 
 
 class Lengths:
     """In the place of a classifier: each text's length is its logit."""
 
-    best = Classifier.best
-    labels = ("short", "long")
     target = SimpleNamespace(resolved=SimpleNamespace(max_length=8))
 
     def __init__(self, *, regression=False):
         self.regression, self.seen = regression, []
+        self.head = head_of("length") if regression else head_of("short", "long")
 
     def run(self, texts, *, advance):
         self.seen.append(len(texts))

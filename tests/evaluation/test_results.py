@@ -10,7 +10,6 @@ from hypothesis.extra import numpy as hnp
 
 from toolchain.bundle.writer import open_writer
 from toolchain.errors import InputError
-from toolchain.evaluation.compare import Predictions
 from toolchain.evaluation.results import (
     find_results,
     load_predictions,
@@ -20,6 +19,7 @@ from toolchain.evaluation.results import (
     save_result,
 )
 from toolchain.files import sha256_file
+from toolchain.heads.predictions import Predictions
 
 OLD = Path(__file__).parents[1] / "bundle/old/bundle/results/sst2-validation-ort-cpu-int8.json"
 RESULT: dict[str, Any] = json.loads(OLD.read_text()) | {"artefact": {"file": "checkpoint", "sha256": "0"}}

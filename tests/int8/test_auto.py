@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.head_of import head_of
 from toolchain import graph
 from toolchain.graph.smooth import exponents, smooth
 from toolchain.int8.auto import ALPHAS, CANDIDATES, choose
@@ -10,7 +11,8 @@ from toolchain.int8.calibrate import calibrate, channel_amax
 from toolchain.int8.holdout import choose_holdout
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.runtimes.batched import logits_of
-from toolchain.runtimes.distance import distance
+
+HEAD = head_of("no", "yes")
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +20,7 @@ def setting(exported, tokens_of):
     def load():
         return graph.load(exported["distilbert"])
 
-    return load, tokens_of("distilbert", 30), choose_holdout(load, tokens_of("distilbert", 120), seed=0)
+    return load, tokens_of("distilbert", 30), choose_holdout(load, tokens_of("distilbert", 120), head=HEAD, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def test_ranges_and_smoothing_belong_to_the_best_trial(setting, choice):
     model = load()
     smooth(model, choice.smoothing)
     quantize(model, choice.ranges, TENSORRT)
-    assert distance(logits_of(load(), holdout.tokens), logits_of(model, holdout.tokens)) == choice.best.distance
+    assert HEAD.distance(logits_of(load(), holdout.tokens), logits_of(model, holdout.tokens)) == choice.best.distance
 
 
 def test_a_given_alpha_is_the_only_one_tried(setting):

@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 
+from tests.head_of import head_of
 from toolchain import graph
+from toolchain.heads.distance import Distance
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.holdout import Holdout, choose_holdout
 from toolchain.int8.mixed_precision import Search
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.int8.sensitivity import Sensitivity, measure_noise
-from toolchain.runtimes.distance import Distance
 from toolchain.tensors import Range
+
+HEAD = head_of("no", "yes")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +26,7 @@ def setting(exported, tokens_of):
     # The range of one tensor is far too small: its GEMM must be the first to be excluded.
     broken = "distilbert.transformer.layer.1.ffn.lin2.input"
     ranges[broken] = Range(ranges[broken].amax / 200, 0, ranges[broken].amax / 200)
-    return load, ranges, choose_holdout(load, tokens_of("distilbert", 30), seed=0)
+    return load, ranges, choose_holdout(load, tokens_of("distilbert", 30), head=HEAD, seed=0)
 
 
 def test_noise_is_measured_for_each_gemm_alone(setting):
@@ -45,7 +48,7 @@ class ByDistance(Holdout):
 
 def test_only_the_broken_gemm_is_excluded(setting):
     load, ranges, holdout = setting
-    holdout = ByDistance(holdout.tokens, holdout.reference, holdout.pool)
+    holdout = ByDistance(holdout.tokens, holdout.reference, holdout.pool, holdout.head)
     search = Search(load, ranges, holdout, 20, {})
     before = search.run(max_drop=1e9)
     assert before.best.keep == ()
@@ -137,7 +140,7 @@ def test_half_of_the_rows_are_near_the_decision_boundary(exported, tokens_of):
         return graph.load(exported["bert"])
 
     pool = tokens_of("bert", 600)
-    holdout = choose_holdout(load, pool, seed=0)
+    holdout = choose_holdout(load, pool, head=HEAD, seed=0)
     assert (len(holdout.reference), holdout.pool) == (512, 600)
     margin = np.abs(holdout.reference[:, 0] - holdout.reference[:, 1])
     assert np.isfinite(margin).all()

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from toolchain.evaluation.compare import Predictions
+from tests.head_of import head_of
 from toolchain.evaluation.results import save_predictions
+from toolchain.heads.predictions import Predictions
 from toolchain.report.decision import detail_of, drop_of, reference_cell
 from toolchain.report.html import html
 from toolchain.report.inputs import Material, find_material
@@ -28,7 +29,7 @@ def saved(result, tmp_path):
     result["predictions"] = save_predictions(folder / "ort.npz", both[0])
     result["agreement"] |= {
         "predictions": save_predictions(folder / "reference.npz", both[1]),
-        "changed_rows": evaluation.changed_rows(*both, TEXTS, NAMES),
+        "changed_rows": evaluation.changed_rows(*both, TEXTS, head_of(*NAMES)),
     }
     (folder / "ort.json").write_text(json.dumps(result))
     return result

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolchain.evaluation.compare import Predictions
 from toolchain.evaluation.results import save_predictions
+from toolchain.heads.predictions import Predictions
 from toolchain.report.html import html
 from toolchain.report.inputs import Material
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import uvloop
 
+from tests.head_of import head_of
 from toolchain.serve.checks import Checks, check_model
 from toolchain.serve.counters import Counters
 from toolchain.serve.http.app import Application
@@ -87,7 +88,8 @@ class FakeService:
         await self._wait()
         sizes = [len(row[0]) for row in rows] if isinstance(rows, list) else [len(rows)]
         logits = np.array([[size, np.nan] for size in sizes], np.float32)
-        return InferResponse(self.name, "1", request.id, tensors(logits, ["short", "long"], names, request.classes))
+        made = tensors(logits, head_of("short", "long"), names, request.classes)
+        return InferResponse(self.name, "1", request.id, made)
 
     async def classify(self, texts: list[tuple[str, ...]]) -> list[dict[str, Any]]:
         if any(len(part) > self.limits.max_characters for text in texts for part in text):

@@ -8,11 +8,9 @@ import functools
 import numpy as np
 import pytest
 
-from toolchain.data.labels import read_labels
 from toolchain.data.metrics import METRICS
 from toolchain.diagnose.explain import explain
 from toolchain.diagnose.probe import open_probe_graph
-from toolchain.evaluation.measure import predict
 from toolchain.evaluation.target import find_target
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run_texts
@@ -28,10 +26,10 @@ SMOOTH = 0.85
 def predictions(bundle, **choices):
     """Return what a model of a bundle predicts for every validation row, computed once."""
     target = find_target(choices, bundle)
-    task, labels, rows = target.resolved.task, target.resolved.source.labels, target.resolved.rows("validation")
+    head, rows = target.resolved.head, target.resolved.rows("validation")
     with open_runtime(target.backend, target.model, **target.choices) as infer:
         logits = run_texts(infer, target.encode, rows.texts).logits
-    return predict(read_labels(rows, task, labels), logits, task, labels)
+    return head.predict(head.read(rows), logits)
 
 
 def metric(found, task):

@@ -3,7 +3,7 @@
 import logging
 
 from toolchain.bundle.resolved_recipe import ResolvedRecipe, find_overlap
-from toolchain.data.labels import check_texts, read_labels
+from toolchain.data.labels import check_texts
 from toolchain.data.rows import Rows
 from toolchain.data.tables import MissingSplitError
 from toolchain.errors import ToolchainError
@@ -30,7 +30,7 @@ def check_data(resolved: ResolvedRecipe) -> None:
     if resolved.has_local_rows:
         _check_splits(resolved)
     if recipe.max_drop is not None:
-        read_labels(resolved.rows(recipe.split), resolved.task, resolved.source.labels)
+        resolved.head.read(resolved.rows(recipe.split))
     if "calibrate" in resolved.steps and (not recipe.calibration or recipe.gives_cache):
         _read_calibration_rows(resolved)
         overlap = resolved.overlap
@@ -57,7 +57,7 @@ def _check_splits(resolved: ResolvedRecipe) -> None:
         except MissingSplitError as error:
             missing.append(error)
             continue
-        read_labels(found[split], resolved.task, resolved.source.labels)
+        resolved.head.read(found[split])
         check_texts(found[split])
         with found[split].placed():
             _warn_of_cut(resolved, found[split])

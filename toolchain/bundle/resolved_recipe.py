@@ -16,11 +16,12 @@ from toolchain.checkpoint.facts import Facts
 from toolchain.checkpoint.model import Source, choose_max_length, find_model, parse_config
 from toolchain.checkpoint.ragged import Indices
 from toolchain.checkpoint.tokenize import TextEncoder, Tokens
-from toolchain.data.labels import check_labels
 from toolchain.data.rows import Rows, Text, load_all, load_rows
 from toolchain.data.tables import MissingSplitError
 from toolchain.data.tasks import Task, load_task, task_from
 from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.heads import find_head
+from toolchain.heads.contract import Head
 from toolchain.recipe import DEFAULT_MODEL, Reading, Recipe
 from toolchain.recipe.tables import ATTENTIONS, BACKENDS
 from toolchain.records.bundle import ModelInfo, TaskRecord, TensorInfo
@@ -55,7 +56,7 @@ class ResolvedRecipe:
 
     recipe: Recipe
     source: Source
-    task: Task
+    head: Head
     max_length: int
     precision: str
     steps: tuple[str, ...]
@@ -70,6 +71,11 @@ class ResolvedRecipe:
                 f"{asked}: the answers of {self.source.name} depend on padding, so only rows of equal length "
                 "are run together, as they are. Leave the option out."
             )
+
+    @property
+    def task(self) -> Task:
+        """The task, with the metrics of its head if it names none."""
+        return self.head.task
 
     @property
     def bundle_folder(self) -> Path:
@@ -260,10 +266,9 @@ def resolve(recipe: Recipe, steps: Collection[str] | None = None) -> ResolvedRec
         trust_remote_code=recipe.trust_remote_code,
         ignore_unused=recipe.ignore_unused,
     )
-    task = load_task(recipe, regression=source.regression)
-    check_labels(task, source.labels)
+    head = find_head(load_task(recipe), source.labels)
     ordered = tuple(name for name in STEPS if name in (steps or needed))
-    return ResolvedRecipe(recipe, source, task, choose_max_length(source, recipe.max_length), precision, ordered)
+    return ResolvedRecipe(recipe, source, head, choose_max_length(source, recipe.max_length), precision, ordered)
 
 
 def default_precision(recipe: Recipe) -> str:
@@ -287,11 +292,10 @@ def resolve_bundle(bundle: Bundle, recipe: Recipe, *, new_task: bool = False) ->
     """
     check_described(bundle)
     source = bundled(bundle)
-    task = load_task(recipe, regression=source.regression) if new_task else task_from(bundle.manifest["task"])
-    check_labels(task, source.labels)
     manifest = bundle.manifest
+    head = find_head(load_task(recipe) if new_task else task_from(manifest["task"]), source.labels)
     steps = tuple(name for name in STEPS if name in manifest["steps"])
-    return ResolvedRecipe(recipe, source, task, manifest["max_length"], manifest["precision"], steps)
+    return ResolvedRecipe(recipe, source, head, manifest["max_length"], manifest["precision"], steps)
 
 
 def check_described(bundle: Bundle) -> None:

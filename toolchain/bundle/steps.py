@@ -248,7 +248,7 @@ def _chosen(
     from toolchain.int8.mixed_precision import KEPT, Search
 
     recipe = resolved.recipe
-    holdout = choose_holdout(load, resolved.encode(resolved.holdout_rows.texts), seed=recipe.seed)
+    holdout = choose_holdout(load, resolved.encode(resolved.holdout_rows.texts), head=resolved.head, seed=recipe.seed)
     found = choose(load, tokens, holdout, alpha=recipe.smooth)
     about["method"], about["smooth"] = found.best.method, found.best.alpha
     about["trials"] = [trial.to_json() for trial in found.trials]
@@ -337,7 +337,8 @@ def _parity(resolved: ResolvedRecipe, model: Path | ir.Model, *more: Text, halve
             open_runtime("torch", resolved.source, device="cpu") as reference,
             open_runtime("ort", opened, device="cpu", halves=halves) as candidate,
         ):
-            return parity.compare(reference, candidate, tokens, longest=resolved.max_length)
+            decide, longest = resolved.head.decide, resolved.max_length
+            return parity.compare(reference, candidate, tokens, decide=decide, longest=longest)
     except ToolchainError:
         raise
     except Exception as error:  # each model and each operator raises another one

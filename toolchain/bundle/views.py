@@ -137,7 +137,7 @@ def _compared(resolved: ResolvedRecipe, reference: Path, model: ir.Model) -> par
         open_runtime("ort", reference, device="cpu", halves=file_has_halves(reference)) as expected,
         open_runtime("ort", graph.serialised(model), device="cpu", halves=has_halves(model)) as found,
     ):
-        return parity.compare(expected, found, tokens, longest=resolved.max_length)
+        return parity.compare(expected, found, tokens, decide=resolved.head.decide, longest=resolved.max_length)
 
 
 def _for_rtx(model: ir.Model, beyond: list[str]) -> Passes:

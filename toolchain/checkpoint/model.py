@@ -112,11 +112,6 @@ class Source:
         """The names of the classes, in the order of the logits."""
         return list(self.facts.labels)
 
-    @property
-    def regression(self) -> bool:
-        """Whether the model computes one number instead of classes."""
-        return len(self.labels) == 1
-
 
 def find_model(
     name: str, *, allow_pickle: bool = False, trust_remote_code: bool = False, ignore_unused: str | None = None

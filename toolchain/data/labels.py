@@ -33,18 +33,14 @@ FEW_TEXTS = 0.1
 
 
 def read_labels(rows: Rows, task: Task, model_labels: list[str]) -> NDArray[Any]:
-    """Return the labels of rows as indices of the model's outputs, int64 [n], or for a regression as float64 [n].
+    """Return the labels of rows as indices of the model's outputs, int64 [n].
 
     A number in the data is an index into the task's labels, unless the labels are numbers themselves. If the model has
     only generic names (`LABEL_0`), the position in the task's labels is the index, and a warning says so.
 
     Raises:
-        InputError: the head and the task differ in size, the names do not match, or a row has an unknown label.
+        InputError: the model and the task differ in size, the names do not match, or a row has an unknown label.
     """
-    if task.regression:
-        return _numbers(rows, model_labels)
-    if len(model_labels) == 1:
-        raise InputError(f"--task {task.name}: the task has classes, the model gives one number. Choose another task.")
     names = _Names(task, model_labels, rows)
     found = {key: names.find(label) for key, label in _distinct(rows).items()}
     indices = [found[_key(label)] for label in rows.labels]
@@ -202,16 +198,21 @@ def in_task_order(
 ) -> tuple[NDArray[Any], NDArray[np.float32]]:
     """Return references, int64 [n], and logits, float32 [n, classes], with the classes in the task's order.
 
-    A model may list the same labels in another order. Its class 1 is then not the task's, which matters to F1. A
-    regression, and a task that states no labels, is returned unchanged.
+    A model may list the same labels in another order. Its class 1 is then not the task's, which matters to F1. Those of
+    a task that states no labels are returned unchanged.
     """
-    if task.regression or not task.labels:
+    if not task.labels:
         return references, logits
     order = _order(task, model_labels)
     return np.argsort(order)[references], logits[:, order]
 
 
-def _numbers(rows: Rows, model_labels: list[str]) -> NDArray[np.float64]:
+def read_numbers(rows: Rows, model_labels: list[str]) -> NDArray[np.float64]:
+    """Return the labels of rows as numbers, float64 [n], for a model with one output.
+
+    Raises:
+        InputError: the model has several outputs, or a label is not a finite number.
+    """
     if len(model_labels) != 1:
         raise InputError(
             f"{rows.source}: the task is a regression, and the model has {len(model_labels)} classes. "
@@ -271,18 +272,12 @@ def check_texts(rows: Rows) -> None:
 
 
 def check_labels(task: Task, model_labels: list[str]) -> None:
-    """Refuse a model whose head does not fit the task.
+    """Refuse a model of other labels than the task's.
 
     Raises:
-        InputError: only one of them is a regression, two labels of the model are equal, or the task states labels of
-            another number or other names, or has a metric of two classes and the model more.
+        InputError: two labels of the model are equal, or the task states labels of another number or other names, or
+            has a metric of two classes and the model more.
     """
-    if task.regression != (len(model_labels) == 1):
-        kind = "is a regression" if task.regression else "has classes"
-        raise InputError(
-            f"--task {task.name}: the task {kind}, and the model returns {', '.join(model_labels)}. "
-            "Choose the task that the model was trained for."
-        )
     of_two = next((name for name in task.metrics if name in TWO_CLASSES), None)
     if of_two and len(model_labels) != 2:
         raise InputError(

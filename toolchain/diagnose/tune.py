@@ -12,6 +12,7 @@ from toolchain.diagnose.way_on import after_tune
 from toolchain.errors import InputError
 from toolchain.evaluation.target import CHOSEN_ROWS, find_target
 from toolchain.files import sha256_json, write_json, write_text
+from toolchain.heads.distance import Distance
 from toolchain.int8.auto import smoothed
 from toolchain.int8.calibrate import read_calibration
 from toolchain.int8.holdout import choose_holdout
@@ -21,7 +22,6 @@ from toolchain.recipe.options import RecipeValues
 from toolchain.records.quantization import SearchRecord
 from toolchain.records.tune import TuneFiles, TuneRecord
 from toolchain.report.record_plots import tune_file
-from toolchain.runtimes.distance import Distance
 from toolchain.runtimes.environment import version_of
 
 # Points that the set may lose where --max-drop is not given.
@@ -66,7 +66,7 @@ def tune(changes: RecipeValues, *, bundle: Path | None = None, tell: Callable[[s
     def load() -> ir.Model:
         return smoothed(lambda: graph.load(found.file("model.onnx")), calibration.smoothing)
 
-    holdout = choose_holdout(load, resolved.encode(rows.texts), seed=recipe.seed)
+    holdout = choose_holdout(load, resolved.encode(rows.texts), head=resolved.head, seed=recipe.seed)
     search = Search(load, calibration.ranges, holdout, recipe.budget, memory, lambda: write_json(file, memory))
     record = _record(found, search.run(max_drop=max_drop), max_drop=max_drop, rows=len(rows))
     write_json(found.path / RESULTS / CHOSEN_ROWS, rows.text_digests)

@@ -17,8 +17,7 @@ from toolchain.graph.halves import file_has_halves
 from toolchain.progress import track
 from toolchain.records.verify import CaseRecord, VerifyRecord
 from toolchain.runtimes import open_runtime
-from toolchain.runtimes.distance import Logits
-from toolchain.tensors import Batch, Infer
+from toolchain.tensors import Batch, Infer, Logits
 
 BATCHES = (2, 7, 32)
 LENGTHS = (16, 64, 128)

@@ -21,8 +21,7 @@ from toolchain.progress import Advance
 from toolchain.records.prediction import Prediction
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run_texts
-from toolchain.runtimes.distance import Logits
-from toolchain.tensors import Infer
+from toolchain.tensors import Infer, Logits
 
 Row = str | tuple[str, ...] | Mapping[str, str]
 """One row: a text, a pair `(text, text_pair)`, or `{"text": ..., "text_pair": ...}`."""
@@ -51,6 +50,7 @@ class Classifier:
             ToolchainError: the artefact or this machine lacks something; see errors.py.
         """
         self.target = target
+        self.head = target.resolved.head
         self.labels = target.resolved.source.labels
         self._columns = len(target.resolved.task.text_columns)
         self._runtime = ExitStack()
@@ -95,7 +95,7 @@ class Classifier:
         single = isinstance(rows, str | tuple | Mapping)
         given: Iterable[Row] = [rows] if single else rows  # type: ignore[list-item]  # as `single` says
         logits, cut = self.run(given)
-        best = self.best(logits, 1 if top_k is ... else top_k)
+        best = self.head.best(logits, 1 if top_k is ... else top_k)
         for row in np.flatnonzero(cut):
             best[row] = [{**found, "truncated": True} for found in best[row]]
         if top_k is ...:
@@ -170,20 +170,6 @@ class Classifier:
                 raise UsageError(f"row {number}, {row!r:.100}: the task takes {wanted}. Give that, or a list of them.")
             yield parts
 
-    def best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
-        """Return the `count` best labels of each row with their scores, best first; None for all of them.
-
-        A regression has one prediction without a label, whose score is the value.
-        """
-        if logits.shape[1] == 1:
-            return [[{"label": None, "score": value}] for value in logits[:, 0].tolist()]
-        order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
-        best = np.take_along_axis(scores(logits), order, axis=1).tolist()
-        return [
-            [{"label": self.labels[index], "score": score} for index, score in zip(indices, row, strict=True)]
-            for indices, row in zip(order.tolist(), best, strict=True)
-        ]
-
 
 def _parts(row: Row) -> Text:
     """Return the texts of a row, or none if it is not a row."""
@@ -192,15 +178,3 @@ def _parts(row: Row) -> Text:
     if isinstance(row, Mapping):
         return tuple(row[key] for key in ("text", "text_pair") if key in row)
     return row if isinstance(row, tuple) else ()
-
-
-def scores(logits: Logits) -> Logits:
-    """Return the softmax of each row, computed in float64; a row of one number is its own score.
-
-    `logits` are float32 [rows, classes], and so is what is returned.
-    """
-    if logits.shape[1] == 1:
-        return logits
-    wide = logits.astype(np.float64)
-    raised = np.exp(wide - wide.max(axis=1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)

@@ -12,9 +12,9 @@ import numpy as np
 from toolchain.data.metrics import METRICS, Values
 from toolchain.errors import InputError
 from toolchain.evaluation.statistics import POWER, mcnemar, metric_drop, normal_quantile, paired_drop
+from toolchain.heads.predictions import Predictions, same
 from toolchain.records.comparison import Comparison as ComparisonRecord
 from toolchain.records.comparison import Verdict
-from toolchain.runtimes.distance import Logits
 
 # In points: the rounding error of a difference of two floats.
 ROUNDING = 1e-9
@@ -25,19 +25,6 @@ MOST_TIMES = 1e4
 PASSES: Verdict = "passes"
 FAILS: Verdict = "fails"
 UNKNOWN: Verdict = "cannot tell"
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """The prediction and the reference of each row.
-
-    Both are classes, int64 [rows], in the task's order, or numbers, float64 [rows]. `logits` are float32
-    [rows, classes], with the classes in the model's order.
-    """
-
-    references: Values
-    predicted: Values
-    logits: Logits
 
 
 @dataclass(frozen=True)
@@ -119,11 +106,11 @@ def compare(
 
 
 def count_flips(references: Values, baseline: Values, candidate: Values) -> Flips | None:
-    """Return the numbers of changed rows, or None for a regression."""
-    if references.dtype.kind == "f":
+    """Return the numbers of changed rows, or None for numbers, which have no labels."""
+    right, still, unchanged = same(baseline, references), same(candidate, references), same(baseline, candidate)
+    if right is None or still is None or unchanged is None:
         return None
-    right, still = baseline == references, candidate == references
-    return Flips(int((right & ~still).sum()), int((~right & still).sum()), int((baseline != candidate).sum()))
+    return Flips(int((right & ~still).sum()), int((~right & still).sum()), int((~unchanged).sum()))
 
 
 def _detectable(width: float, confidence: float) -> float | None:

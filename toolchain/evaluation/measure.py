@@ -12,21 +12,19 @@ from numpy.typing import NDArray
 
 from toolchain.checkpoint.ragged import Indices
 from toolchain.checkpoint.tokenize import Encode
-from toolchain.data.labels import in_task_order
-from toolchain.data.metrics import METRICS, Values
+from toolchain.data.metrics import METRICS
 from toolchain.data.rows import Text
-from toolchain.data.tasks import Task
 from toolchain.errors import InputError
-from toolchain.evaluation.compare import Predictions
 from toolchain.evaluation.statistics import metric_ci95
+from toolchain.heads.contract import Head
+from toolchain.heads.predictions import Predictions, same
 from toolchain.meters.contention import ContentionMeter
 from toolchain.meters.latency import measure_latency
 from toolchain.meters.memory import MemoryMeter
 from toolchain.progress import bar, track
 from toolchain.records.result import Agreement, ChangedRow, MostFrequent, Scores, Speed, Timing, TokenCounts
 from toolchain.runtimes.batched import Run, run, run_texts
-from toolchain.runtimes.distance import Logits
-from toolchain.tensors import Infer
+from toolchain.tensors import Infer, Logits
 
 # Padded positions per batch to choose from. CPUs are fastest with a batch that fits the cache, GPUs with a large one.
 BUDGETS = (512, 1024, 2048, 4096)
@@ -158,71 +156,59 @@ def _tokens(done: Run, budget: int) -> TokenCounts:
     }
 
 
-def predict(references: Values, logits: Logits, task: Task, model_labels: list[str]) -> Predictions:
-    """Return the predictions of logits, float32 [rows, classes].
-
-    `references` are indices of the model's outputs, or numbers for a regression, as `read_labels` returns them.
-    """
-    if task.regression:
-        return Predictions(references, logits[:, 0].astype(np.float64), logits)
-    ordered_references, ordered = in_task_order(references, logits, task, model_labels)
-    return Predictions(ordered_references, ordered.argmax(axis=1), logits)
+def share_correct(found: Predictions) -> float | None:
+    """Return the share of rows whose prediction equals the reference, 0 to 1; None without labels."""
+    right = same(found.predicted, found.references)
+    return None if right is None else float(right.mean())
 
 
-def share_correct(found: Predictions, task: Task) -> float | None:
-    """Return the share of rows whose prediction equals the reference, 0 to 1; None for a regression."""
-    return None if task.regression else float((found.predicted == found.references).mean())
-
-
-def most_frequent(found: Predictions, task: Task) -> MostFrequent | None:
-    """Return the share of the most frequent label, beside the accuracy; None for a regression."""
-    right = share_correct(found, task)
+def most_frequent(found: Predictions) -> MostFrequent | None:
+    """Return the share of the most frequent label, beside the accuracy; None without labels."""
+    right = share_correct(found)
     if right is None:
         return None
-    return {
-        "share": float(np.bincount(found.references.astype(np.int64)).max() / len(found.references)),
-        "accuracy": right,
-    }
+    _, counts = np.unique(found.references, axis=0, return_counts=True)
+    return {"share": float(counts.max() / len(found.references)), "accuracy": right}
 
 
-def score(found: Predictions, task: Task, model_labels: list[str], *, seed: int) -> Scores:
-    """Return the names of the classes, and the metrics of a task with their 95 % intervals."""
+def score(found: Predictions, head: Head, *, seed: int) -> Scores:
+    """Return the names of the labels, and the metrics of a task with their 95 % intervals."""
     both = found.references, found.predicted
     return {
-        "labels": class_names(task, model_labels),
-        "most_frequent": most_frequent(found, task),
-        "metrics": {name: METRICS[name](*both) for name in task.metrics},
-        "metrics_ci95": {name: list(metric_ci95(name, *both, seed=seed)) for name in task.metrics},
+        "labels": head.names,
+        "most_frequent": most_frequent(found),
+        "metrics": {name: METRICS[name](*both) for name in head.task.metrics},
+        "metrics_ci95": {name: list(metric_ci95(name, *both, seed=seed)) for name in head.task.metrics},
     }
 
 
-def agreement(found: Predictions, reference: Predictions, task: Task, *, name: str) -> Agreement:
+def agreement(found: Predictions, reference: Predictions, *, name: str) -> Agreement:
     """Return the agreement of predictions with those of the reference called `name`."""
-    same = None if task.regression else float((found.predicted == reference.predicted).mean())
+    unchanged = same(found.predicted, reference.predicted)
     return {
         "reference": name,
-        "label_agreement": same,
+        "label_agreement": None if unchanged is None else float(unchanged.mean()),
         "max_abs_logit_difference": float(np.abs(found.logits - reference.logits).max()),
     }
 
 
-def class_names(task: Task, model_labels: list[str]) -> list[str] | None:
-    """Return the names of the classes in the order of predictions, or None for a regression."""
-    return None if task.regression else list(task.labels or model_labels)
+def changed_rows(found: Predictions, reference: Predictions, texts: list[Text], head: Head) -> list[ChangedRow] | None:
+    """Return the first SHOWN_ROWS rows whose label differs from the reference's, with their shortened texts.
 
-
-def changed_rows(found: Predictions, reference: Predictions, texts: list[Text], names: list[str]) -> list[ChangedRow]:
-    """Return the first SHOWN_ROWS rows whose label differs from the reference's, with their shortened texts."""
-    rows = np.flatnonzero(found.predicted != reference.predicted)[:SHOWN_ROWS].tolist()
+    None without labels.
+    """
+    unchanged = same(found.predicted, reference.predicted)
+    if unchanged is None:
+        return None
     return [
         {
             "row": row,
             "text": shorten(" | ".join(texts[row])),
-            "label": names[int(found.references[row])],
-            "reference": names[int(reference.predicted[row])],
-            "predicted": names[int(found.predicted[row])],
+            "label": head.shown(found.references[row]),
+            "reference": head.shown(reference.predicted[row]),
+            "predicted": head.shown(found.predicted[row]),
         }
-        for row in rows
+        for row in np.flatnonzero(~unchanged)[:SHOWN_ROWS].tolist()
     ]
 
 

@@ -40,7 +40,7 @@ def predict(
             logits, too_long = classifier.run(texts, advance=advance)
         except TextError as error:
             raise InputError(f"{source}: row {rows + texts.index(error.text) + 1}: {error}") from None
-        best = classifier.best(logits, 1)
+        best = classifier.head.best(logits, 1)
         yield [_row(text, found) for text, (found,) in zip(texts, best, strict=True)]
         cut, rows = cut + int(too_long.sum()), rows + len(texts)
     if cut:

@@ -13,8 +13,9 @@ import numpy as np
 from toolchain.bundle import MANIFEST, RESULTS, open_bundle
 from toolchain.data.metrics import METRICS
 from toolchain.errors import InputError
-from toolchain.evaluation.compare import Predictions, compare
+from toolchain.evaluation.compare import compare
 from toolchain.files import read_json, sha256_file, sha256_json, write_json
+from toolchain.heads.predictions import Predictions
 from toolchain.plain import printable_json
 from toolchain.records.check import find_fault
 from toolchain.records.result import FileDigest, Result

@@ -13,12 +13,12 @@ import onnx_ir as ir
 
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.graph.smooth import Exponents, exponents, smooth
+from toolchain.heads.distance import Distance
 from toolchain.int8.calibrate import channel_amax, collect
 from toolchain.int8.holdout import Holdout
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.progress import track
 from toolchain.records.calibration import TrialRecord
-from toolchain.runtimes.distance import Distance
 from toolchain.tensors import Ranges
 
 # SmoothQuant's alpha: the share of the outliers that moves into the weights. None: without smoothing. Those that are

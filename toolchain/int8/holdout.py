@@ -13,9 +13,11 @@ import onnx_ir as ir
 
 from toolchain.checkpoint.tokenize import Tokens, batches
 from toolchain.graph import message
+from toolchain.heads.contract import Head
+from toolchain.heads.distance import Distance
 from toolchain.runtimes.batched import DEFAULT_SLOTS, logits_of
-from toolchain.runtimes.distance import Distance, Logits, distance
 from toolchain.runtimes.ort import open_ort
+from toolchain.tensors import Logits
 
 # Enough for a stable ranking of graphs, and few enough to evaluate dozens of graphs on them.
 ROWS = 512
@@ -26,11 +28,12 @@ SAFETY = 2.0
 
 @dataclass(frozen=True)
 class Holdout:
-    """Hold-out rows, their FP32 logits, float32 [rows, classes], and the number of rows in the pool."""
+    """Hold-out rows, their FP32 logits, float32 [rows, classes], the number of rows in the pool, and the head."""
 
     tokens: Tokens
     reference: Logits
     pool: int
+    head: Head
 
     def distance(self, model: ir.Model) -> Distance:
         """Return the distance of a graph's logits on these rows from the FP32 logits."""
@@ -49,15 +52,16 @@ class Holdout:
             for rows in batches(self.tokens, max_slots=DEFAULT_SLOTS):
                 logits[rows] = infer(self.tokens.batch(rows))
                 seen = np.concatenate([seen, rows])
-                found = distance(self.reference[seen], logits[seen])
+                found = self.head.distance(self.reference[seen], logits[seen])
                 if len(seen) < count and found.rank * math.sqrt(len(seen) / count) > limit:
                     return found, len(seen)
-        return distance(self.reference, logits), count
+        return self.head.distance(self.reference, logits), count
 
     def sample(self, rows: int) -> "Holdout":
         """Return about `rows` of these rows, evenly spaced, as rows of a pool that is smaller by the same factor."""
         kept = np.arange(0, len(self.tokens), max(1, len(self.tokens) // rows))
-        return Holdout(self.tokens.take(kept), self.reference[kept], self.pool * len(kept) // len(self.tokens))
+        pool = self.pool * len(kept) // len(self.tokens)
+        return Holdout(self.tokens.take(kept), self.reference[kept], pool, self.head)
 
     def expected_drop(self, found: Distance) -> float:
         """Return the expected drop of the task's metric, in points (1/100). It is an estimate, not a bound.
@@ -71,17 +75,16 @@ class Holdout:
         return 100 * SAFETY * found.changed * len(self.reference) / self.pool
 
 
-def choose_holdout(load: Callable[[], ir.Model], pool: Tokens, *, seed: int) -> Holdout:
-    """Return ROWS rows of the pool; for classes, half of them have the smallest margin between the two best classes.
+def choose_holdout(load: Callable[[], ir.Model], pool: Tokens, *, head: Head, seed: int) -> Holdout:
+    """Return ROWS rows of the pool; for a head with labels, half of them have the smallest margin.
 
     `load` returns a new copy of the FP32 graph.
     """
     logits = logits_of(load(), pool)
     count = min(ROWS, len(pool))
     order = np.random.default_rng(seed).permutation(len(pool))
-    if logits.shape[1] > 1:
-        best = np.sort(logits, axis=1)
-        hardest = np.argsort(best[:, -1] - best[:, -2], kind="stable")[: count // 2]
+    if (margins := head.margins(logits)) is not None:
+        hardest = np.argsort(margins, kind="stable")[: count // 2]
         order = np.concatenate([hardest, order[~np.isin(order, hardest)]])
     rows = np.sort(order[:count])
-    return Holdout(pool.take(rows), logits[rows], len(pool))
+    return Holdout(pool.take(rows), logits[rows], len(pool), head)

@@ -8,10 +8,11 @@ import numpy as np
 from toolchain.checkpoint.ragged import Indices
 from toolchain.data.metrics import METRICS
 from toolchain.errors import InputError
-from toolchain.evaluation.compare import Predictions, compare
+from toolchain.evaluation.compare import compare
 from toolchain.evaluation.deployment import sentence
 from toolchain.evaluation.results import load_predictions
 from toolchain.evaluation.statistics import metric_ci95
+from toolchain.heads.predictions import Predictions
 from toolchain.records.comparison import Comparison, NamedComparison
 from toolchain.records.deployment import Deployment
 from toolchain.records.result import ChangedRow, Result

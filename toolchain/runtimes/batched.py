@@ -18,9 +18,8 @@ from toolchain.checkpoint.tokenize import Encode, Tokens, batches
 from toolchain.data.rows import Text
 from toolchain.graph import message
 from toolchain.progress import Advance
-from toolchain.runtimes.distance import Logits
 from toolchain.runtimes.ort import open_ort
-from toolchain.tensors import Infer
+from toolchain.tensors import Infer, Logits
 
 # Positions per batch, padding included, unless a trial has chosen another number.
 DEFAULT_SLOTS = 1024

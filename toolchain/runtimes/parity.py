@@ -1,15 +1,16 @@
 """Parity: the differences of a graph's logits from those of its checkpoint, on sentences of different lengths."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from toolchain.checkpoint.tokenize import Tokens, batches
+from toolchain.data.metrics import Values
 from toolchain.errors import GateError
+from toolchain.heads.predictions import same
 from toolchain.records.bundle import ParityRecord
-from toolchain.tensors import Batch, Infer
+from toolchain.tensors import Batch, Infer, Logits
 
 # Positions of a batch of rows of equal length.
 MIXED_SLOTS = 512
@@ -56,8 +57,17 @@ def probe_batches(tokens: Tokens, *, longest: int | None = None) -> Iterable[Bat
     yield {name: np.concatenate([array, empty[name]]) for name, array in mixed.items()}
 
 
-def compare(reference: Infer, candidate: Infer, tokens: Tokens, *, longest: int | None = None) -> Parity:
+def compare(
+    reference: Infer,
+    candidate: Infer,
+    tokens: Tokens,
+    *,
+    decide: Callable[[Logits], Values],
+    longest: int | None = None,
+) -> Parity:
     """Run both on the probe batches; return the differences of `candidate` from `reference`.
+
+    `decide` is that of the model's head. Rows without labels count as agreeing.
 
     A row without any real token is not compared, because its logits are undefined. They must be finite, unless those of
     the reference are not: a model that divides by the number of tokens has none for it.
@@ -80,13 +90,10 @@ def compare(reference: Infer, candidate: Infer, tokens: Tokens, *, longest: int 
                 f"PyTorch of shape {list(expected.shape)}. Report the model's architecture as a bug of the export."
             )
         differences.append(np.abs(found[real] - expected).ravel())
-        agreements.append(_labels(found[real]) == _labels(expected))
+        agreed = same(decide(found[real]), decide(expected))
+        agreements.append(np.ones(len(expected), bool) if agreed is None else agreed)
     every, agreement = np.concatenate(differences), float(np.mean(np.concatenate(agreements)))
     return Parity(len(tokens), float(every.max()), float(np.sqrt(np.square(every).mean())), agreement, largest, finite)
-
-
-def _labels(logits: NDArray[np.float32]) -> NDArray[np.int64]:
-    return logits.argmax(axis=1) if logits.shape[1] > 1 else np.zeros(len(logits), np.int64)
 
 
 def check_relative(parity: Parity, *, where: str, rtol: float) -> Parity:

@@ -5,30 +5,20 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.evaluation.classifier import scores
+from toolchain.heads.contract import Head
 from toolchain.records.serving import Classification
-from toolchain.runtimes.distance import Logits
 from toolchain.serve.protocol import Tensor
-from toolchain.tensors import Array
+from toolchain.tensors import Array, Logits
 
 
-def labels(logits: Logits, names: list[str]) -> list[str]:
-    """Return the name of the class with the highest logit in each row; a single logit (regression) as text."""
-    if logits.shape[1] == 1:
-        return [str(value) for value in logits[:, 0]]
-    return [names[index] for index in logits.argmax(axis=1).tolist()]
-
-
-def tensors(
-    logits: Logits, names: list[str], outputs: tuple[str, ...], classes: Mapping[str, int]
-) -> tuple[Tensor, ...]:
+def tensors(logits: Logits, head: Head, outputs: tuple[str, ...], classes: Mapping[str, int]) -> tuple[Tensor, ...]:
     """Return the requested outputs: LABEL [n, 1], SCORE and LOGITS [n, classes].
 
     An output in `classes` becomes its best classes instead: BYTES [n, that number or all].
     """
     make: dict[str, Callable[[], Tensor]] = {
-        "LABEL": lambda: Tensor("LABEL", "BYTES", _bytes_column(labels(logits, names))),
-        "SCORE": lambda: Tensor("SCORE", "FP32", scores(logits)),
+        "LABEL": lambda: Tensor("LABEL", "BYTES", _bytes_column(head.texts(logits))),
+        "SCORE": lambda: Tensor("SCORE", "FP32", head.scores(logits)),
         "LOGITS": lambda: Tensor("LOGITS", "FP32", logits),
     }
     return tuple(_best(make[name](), classes[name]) if name in classes else make[name]() for name in outputs)
@@ -47,19 +37,9 @@ def _bytes_column(texts: list[str]) -> Array:
     return column
 
 
-def classifications(logits: Logits, names: list[str], cut: NDArray[np.bool_] | None = None) -> list[Classification]:
-    """Return label, its score and the scores of all labels for each row, and whether it was cut, if it was.
-
-    A regression has no label, and its score is the number, as in the Python API.
-    """
-    found: list[Classification]
-    if logits.shape[1] == 1:
-        found = [{"label": None, "score": value} for value in logits[:, 0].tolist()]
-    else:
-        found = [
-            {"label": label, "score": max(row), "scores": dict(zip(names, row, strict=True))}
-            for label, row in zip(labels(logits, names), scores(logits).tolist(), strict=True)
-        ]
+def classifications(logits: Logits, head: Head, cut: NDArray[np.bool_] | None = None) -> list[Classification]:
+    """Return the head's response to each row, and whether it was cut, if it was."""
+    found = head.responses(logits)
     for row in np.flatnonzero(cut) if cut is not None else ():
         found[row]["truncated"] = True
     return found

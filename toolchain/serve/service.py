@@ -27,7 +27,6 @@ from toolchain.records.serving import (
     ServiceInfo,
     StatisticsResponse,
 )
-from toolchain.runtimes.distance import Logits
 from toolchain.serve import outputs, request_log
 from toolchain.serve.checks import VERSION, Checks, check_model
 from toolchain.serve.counters import Counters, Times
@@ -36,6 +35,7 @@ from toolchain.serve.limits import DEFAULTS, Limits
 from toolchain.serve.metadata import ModelDescription, server_metadata
 from toolchain.serve.model import ServedModel, find_served, open_model
 from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError
+from toolchain.tensors import Logits
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Service:
         self.name, self.counters, self.limits = name, counters, model.limits
         self.texts_per_row = len(resolved.task.text_columns)
         self._model, self._draining = model, False
-        self._labels = model.labels
+        self._head, self._labels = resolved.head, model.labels
         sizes = model.value_counts
         self._description = ModelDescription(name, model.target, tuple(sizes), len(self._labels))
         self._checks = Checks(
@@ -132,7 +132,7 @@ class Service:
         assert target.bundle is not None
         return {
             "name": self.name,
-            "labels": self._labels if len(self._labels) > 1 else [],
+            "labels": self._labels if self._head.names else [],
             "precision": target.precision,
             "backend": target.backend,
             "device": target.device,
@@ -161,7 +161,7 @@ class Service:
         names = self._checks.outputs(request)
         logits, cut, times = await self._logits(self._checks.rows(request), request.timeout_us)
         before = self.counters.clock()
-        tensors = outputs.tensors(logits, self._labels, names, request.classes)
+        tensors = outputs.tensors(logits, self._head, names, request.classes)
         times.output_ns = self.counters.clock() - before
         return InferResponse(self.name, VERSION, request.id, tensors, int(cut.sum())), len(logits), times
 
@@ -169,7 +169,7 @@ class Service:
         self._checks.check_texts(texts)
         logits, cut, times = await self._logits(texts, 0)
         before = self.counters.clock()
-        found = outputs.classifications(logits, self._labels, cut)
+        found = outputs.classifications(logits, self._head, cut)
         times.output_ns = self.counters.clock() - before
         return found, len(logits), times
 

@@ -23,7 +23,7 @@ def setting(demo_bundle, tmp_path_factory):
     source = find_model("demo")
     folder = tmp_path_factory.mktemp("demo")
     shutil.copy(demo_bundle / "model.onnx", folder)
-    task, tokenizer = load_task(Recipe(task="demo"), regression=False), load_tokenizer(FOLDER)
+    task, tokenizer = load_task(Recipe(task="demo")), load_tokenizer(FOLDER)
     train, validation = (load_rows(task, split) for split in ("train", "validation"))
     tokens = [
         TextEncoder(tokenizer, max_length=128, inputs=source.inputs)(rows.texts)

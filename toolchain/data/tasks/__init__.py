@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolchain.data.metrics import CORRELATIONS, METRICS
+from toolchain.data.metrics import METRICS
 from toolchain.errors import InputError, UsageError, meant
 from toolchain.recipe import Recipe
 from toolchain.recipe.options import load_toml
@@ -21,7 +21,7 @@ OVERRIDES = Path("eval")
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """The columns, labels and metrics of a data set, and its place.
+    """The columns, labels and metrics of a data set, and its place. Without metrics, those of the model's head count.
 
     `folder` is its folder in this package; `hub` has the arguments of `datasets.load_dataset`: `path`, `config`, and
     `splits`, a table from our names of splits to the hub's. Both are empty if the task has no data of its own.
@@ -31,8 +31,8 @@ class Task:
     text_columns: tuple[str, ...]
     label_column: str
     labels: tuple[str, ...] = ()
-    metrics: tuple[str, ...] = ("accuracy",)
-    primary: str = "accuracy"
+    metrics: tuple[str, ...] = ()
+    primary: str = ""
     folder: str | None = None
     hub: dict[str, Any] = field(default_factory=dict)  # any TOML: arguments of a foreign function
 
@@ -40,14 +40,9 @@ class Task:
         if not re.fullmatch(r"\w[\w.-]*", str(self.name)):  # it becomes part of file names
             raise InputError(f"task {self.name!r}: not a name. Use letters, digits, '-' and '_'.")
 
-    @property
-    def regression(self) -> bool:
-        """Whether the label is a number instead of a class."""
-        return self.primary in CORRELATIONS
 
-
-def load_task(recipe: Recipe, *, regression: bool) -> Task:
-    """Return the task that a recipe names; `regression` says whether the model's head returns one number.
+def load_task(recipe: Recipe) -> Task:
+    """Return the task that a recipe names.
 
     Raises:
         UsageError: the task does not exist.
@@ -55,7 +50,7 @@ def load_task(recipe: Recipe, *, regression: bool) -> Task:
     """
     name = recipe.task or ("demo" if recipe.model == "demo" else "sst2")
     if name == "custom":
-        return _custom(recipe, regression=regression)
+        return _custom(recipe)
     places = [Path(name)] if name.endswith(".toml") else [folder / f"{name}.toml" for folder in (OVERRIDES, FOLDER)]
     file = next((place for place in places if place.is_file()), None)
     if file is None:
@@ -89,20 +84,16 @@ def _from_toml(file: Path) -> Task:
             raise InputError(f"{file}: {key} is {value!r}. Write a list of texts, as in sst2.toml.")
     if len(task.text_columns) not in (1, 2):
         raise InputError(f"{file}: text_columns are {', '.join(task.text_columns) or 'none'}. Name one or two.")
-    if unknown := [name for name in (*task.metrics, task.primary) if name not in METRICS]:
+    if unknown := [name for name in (*task.metrics, task.primary) if name and name not in METRICS]:
         raise InputError(f"{file}: unknown metric {unknown[0]!r}. Choose from {', '.join(METRICS)}.")
-    if task.primary not in task.metrics:
+    if task.primary and task.primary not in task.metrics:
         raise InputError(f"{file}: the primary metric {task.primary} is not among metrics. Add it there.")
-    if task.regression and (of_classes := [name for name in task.metrics if name not in CORRELATIONS]):
-        raise InputError(
-            f"{file}: {task.primary} is of numbers, and {of_classes[0]} of classes. Leave one of them out."
-        )
     if task.hub and not (isinstance(task.hub, dict) and "path" in task.hub):
         raise InputError(f"{file}: hub is {task.hub!r}. Write [hub] and path = ..., as in sst2.toml.")
     return task
 
 
-def _custom(recipe: Recipe, *, regression: bool) -> Task:
+def _custom(recipe: Recipe) -> Task:
     columns = tuple(column.strip() for column in str(recipe.text_column).split(","))
     if len(columns) > 2 or not all(columns):
         raise UsageError(f"--text-column {recipe.text_column}: one or two columns are needed. Write A or A,B.")
@@ -111,11 +102,4 @@ def _custom(recipe: Recipe, *, regression: bool) -> Task:
             f"--text-column {recipe.text_column} and --label-column {recipe.label_column}: a column is named twice. "
             "Name distinct columns."
         )
-    metrics = ("pearson", "spearman") if regression else ("accuracy",)
-    return Task(
-        name="custom",
-        text_columns=columns,
-        label_column=str(recipe.label_column),
-        metrics=metrics,
-        primary=metrics[0],
-    )
+    return Task(name="custom", text_columns=columns, label_column=str(recipe.label_column))

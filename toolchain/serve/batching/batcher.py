@@ -21,11 +21,11 @@ from typing import Protocol
 import numpy as np
 
 from toolchain.checkpoint.tokenize import Tokens
-from toolchain.runtimes.distance import Logits
 from toolchain.serve.batching.queue import BatchQueue, Group, QueuedRequest
 from toolchain.serve.counters import Counters, Times
 from toolchain.serve.limits import ENGINE_TIMEOUT_S, GRACE_S, Limits
 from toolchain.serve.protocol import Reason, RefusedError
+from toolchain.tensors import Logits
 
 log = logging.getLogger(__name__)
 

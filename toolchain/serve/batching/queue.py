@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from toolchain.checkpoint.tokenize import Tokens
-from toolchain.runtimes.distance import Logits
 from toolchain.serve.counters import Times
 from toolchain.serve.limits import Limits
+from toolchain.tensors import Logits
 
 
 @dataclass(eq=False, slots=True)

@@ -17,9 +17,8 @@ import numpy as np
 from toolchain.checkpoint.ragged import Ragged
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.errors import InputError
-from toolchain.runtimes.distance import Logits
 from toolchain.serve.batching.batcher import BatchResult
-from toolchain.tensors import Batch, Infer
+from toolchain.tensors import Batch, Infer, Logits
 
 log = logging.getLogger(__name__)
 

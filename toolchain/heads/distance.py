@@ -6,14 +6,11 @@ Accuracy on train rows says nothing, because the model was trained on them; the 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from toolchain.records.calibration import DistanceRecord
 
 # The distance of logits that are not finite, because JSON has no infinity.
 FAR = 1e9
-
-Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -40,25 +37,3 @@ class Distance:
     def to_json(self) -> DistanceRecord:
         """Return the record that calibration.json and tune.json hold."""
         return {"kl": self.kl, "rms": self.rms, "changed": self.changed}
-
-
-def distance(reference: Logits, candidate: Logits) -> Distance:
-    """Return the distance of `candidate` from `reference`, both float32 [rows, classes].
-
-    Logits that are not finite have the distance FAR.
-    """
-    if not np.isfinite(candidate).all():
-        classes = reference.shape[1] > 1
-        return Distance(FAR if classes else None, FAR, 1.0 if classes else None)
-    rms = float(np.sqrt(np.square(reference.astype(np.float64) - candidate).mean()))
-    if reference.shape[1] == 1:
-        return Distance(None, rms, None)
-    p, q = _log_probabilities(reference), _log_probabilities(candidate)
-    changed = float((reference.argmax(axis=1) != candidate.argmax(axis=1)).mean())
-    return Distance(float((np.exp(p) * (p - q)).sum(axis=1).mean()), rms, changed)
-
-
-def _log_probabilities(logits: Logits) -> NDArray[np.float64]:
-    from scipy.special import log_softmax
-
-    return np.asarray(log_softmax(logits.astype(np.float64), axis=1))

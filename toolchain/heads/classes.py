@@ -1,0 +1,103 @@
+"""One class a row: softmax over the classes, and the one with the highest logit."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.data.labels import check_labels, in_task_order, read_labels
+from toolchain.data.metrics import Values
+from toolchain.data.rows import Rows
+from toolchain.errors import InputError
+from toolchain.heads.contract import Head
+from toolchain.heads.predictions import Predictions
+from toolchain.records.prediction import Prediction
+from toolchain.records.serving import Classification
+from toolchain.tensors import Logits
+
+
+@dataclass(frozen=True)
+class Classes(Head):
+    """One class a row. Predictions are int64 [rows]."""
+
+    what = "a model of classes"
+    metrics = ("accuracy", "f1", "matthews_correlation")
+    defaults = ("accuracy",)
+
+    def check(self) -> None:
+        """Refuse a model of one number, or of other labels than the task's.
+
+        Raises:
+            InputError: see `check_labels`.
+        """
+        if len(self.labels) == 1:
+            raise InputError(
+                f"--task {self.task.name}: the task has classes, and the model returns {', '.join(self.labels)}. "
+                "Choose the task that the model was trained for."
+            )
+        check_labels(self.task, list(self.labels))
+
+    def read(self, rows: Rows) -> Values:
+        """Return the labels as indices of the model's outputs, int64 [rows]; see `read_labels`."""
+        return read_labels(rows, self.task, list(self.labels))
+
+    def decide(self, logits: Logits) -> Values:
+        """Return the class with the highest logit, int64 [rows]."""
+        return np.asarray(logits.argmax(axis=1))
+
+    def predict(self, references: Values, logits: Logits) -> Predictions:
+        """Return references and predictions, both int64 [rows], in the order of the task's labels."""
+        ordered_references, ordered = in_task_order(references, logits, self.task, list(self.labels))
+        return Predictions(ordered_references, self.decide(ordered), logits)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the classes in the order of predictions."""
+        return list(self.task.labels or self.labels)
+
+    def shown(self, value: Any) -> str:
+        """Return the name of a class."""
+        return self.names[int(value)]
+
+    def divergence(self, reference: Logits, candidate: Logits) -> float:
+        """Return the mean KL divergence of the softmax probabilities, in nats."""
+        p, q = _log_probabilities(reference), _log_probabilities(candidate)
+        return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+
+    def margins(self, logits: Logits) -> NDArray[np.float32]:
+        """Return the difference of the two highest logits of each row, float32 [rows]."""
+        best = np.sort(logits, axis=1)
+        return np.asarray(best[:, -1] - best[:, -2])
+
+    def best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
+        """Return the `count` best labels of each row with their scores, best first; None for all of them."""
+        order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
+        best = np.take_along_axis(self.scores(logits), order, axis=1).tolist()
+        return [
+            [{"label": self.labels[index], "score": score} for index, score in zip(indices, row, strict=True)]
+            for indices, row in zip(order.tolist(), best, strict=True)
+        ]
+
+    def responses(self, logits: Logits) -> list[Classification]:
+        """Return label, its score and the scores of all labels for each row."""
+        return [
+            {"label": label, "score": max(row), "scores": dict(zip(self.labels, row, strict=True))}
+            for label, row in zip(self.texts(logits), self.scores(logits).tolist(), strict=True)
+        ]
+
+    def texts(self, logits: Logits) -> list[str]:
+        """Return the name of the class with the highest logit in each row."""
+        return [self.labels[index] for index in logits.argmax(axis=1).tolist()]
+
+    def scores(self, logits: Logits) -> Logits:
+        """Return the softmax of each row, float32 [rows, classes], computed in float64."""
+        wide = logits.astype(np.float64)
+        raised = np.exp(wide - wide.max(axis=1, keepdims=True))
+        return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)
+
+
+def _log_probabilities(logits: Logits) -> NDArray[np.float64]:
+    from scipy.special import log_softmax
+
+    return np.asarray(log_softmax(logits.astype(np.float64), axis=1))

@@ -1,0 +1,95 @@
+"""The contract of a head."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.data.metrics import Values
+from toolchain.data.rows import Rows
+from toolchain.data.tasks import Task
+from toolchain.heads.distance import FAR, Distance
+from toolchain.heads.predictions import Predictions, same
+from toolchain.records.prediction import Prediction
+from toolchain.records.serving import Classification
+from toolchain.tensors import Logits
+
+
+@dataclass(frozen=True)
+class Head(ABC):
+    """What is made of a model's logits, float32 [rows, outputs]; `labels` are the names of its outputs, in order."""
+
+    task: Task
+    labels: tuple[str, ...]
+
+    # What it is, in words, for messages.
+    what: ClassVar[str]
+    # The metrics that it can be scored by, and those of a task that names none, the main one first.
+    metrics: ClassVar[tuple[str, ...]]
+    defaults: ClassVar[tuple[str, ...]]
+
+    # Scores: labels of the data in, predictions out.
+
+    @abstractmethod
+    def check(self) -> None:
+        """Refuse a model whose outputs do not fit the task, with an InputError."""
+
+    @abstractmethod
+    def read(self, rows: Rows) -> Values:
+        """Return the labels of rows as `predict` takes them. An InputError names the row that cannot be read."""
+
+    @abstractmethod
+    def decide(self, logits: Logits) -> Values:
+        """Return the prediction of each row, in the order of the model's outputs."""
+
+    @abstractmethod
+    def predict(self, references: Values, logits: Logits) -> Predictions:
+        """Return references and predictions of rows, both in the order of the task's labels."""
+
+    @property
+    def names(self) -> list[str] | None:
+        """The names of the labels in the order of `predict`; None for a head without labels."""
+        return None
+
+    def shown(self, value: Any) -> str:
+        """Return a reference or a prediction of `predict` as a text."""
+        raise NotImplementedError
+
+    # Errors of a graph: the choice of INT8 methods needs them, and no labels.
+
+    @abstractmethod
+    def divergence(self, reference: Logits, candidate: Logits) -> float | None:
+        """Return the mean KL divergence of the probabilities, in nats; None without probabilities."""
+
+    def margins(self, logits: Logits) -> NDArray[np.float32] | None:
+        """Return how far each row is from another prediction, float32 [rows]; None for a head without labels."""
+        return None
+
+    def distance(self, reference: Logits, candidate: Logits) -> Distance:
+        """Return the distance of a candidate's logits from the reference's; those that are not finite are FAR."""
+        unchanged = same(self.decide(reference), self.decide(candidate))
+        if not np.isfinite(candidate).all():
+            return Distance(None, FAR, None) if unchanged is None else Distance(FAR, FAR, 1.0)
+        rms = float(np.sqrt(np.square(reference.astype(np.float64) - candidate).mean()))
+        changed = None if unchanged is None else float((~unchanged).mean())
+        return Distance(self.divergence(reference, candidate), rms, changed)
+
+    # Answers: to Python and files, to a service's clients, and in tensors.
+
+    @abstractmethod
+    def best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
+        """Return the `count` best labels of each row with their scores, best first; None for all of them."""
+
+    @abstractmethod
+    def responses(self, logits: Logits) -> list[Classification]:
+        """Return the response of `POST /classify` to each row."""
+
+    @abstractmethod
+    def texts(self, logits: Logits) -> list[str]:
+        """Return the LABEL of each row."""
+
+    @abstractmethod
+    def scores(self, logits: Logits) -> Logits:
+        """Return the SCORE of each row, float32 [rows, outputs]."""

@@ -1,0 +1,68 @@
+"""One number a row: a regression. It has no labels, and its score is the number itself."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolchain.data.labels import read_numbers
+from toolchain.data.metrics import CORRELATIONS, Values
+from toolchain.data.rows import Rows
+from toolchain.errors import InputError
+from toolchain.heads.contract import Head
+from toolchain.heads.predictions import Predictions
+from toolchain.records.prediction import Prediction
+from toolchain.records.serving import Classification
+from toolchain.tensors import Logits
+
+
+@dataclass(frozen=True)
+class Number(Head):
+    """One number a row, of logits [rows, 1]. Predictions are float64 [rows]."""
+
+    what = "a model of one number"
+    metrics = CORRELATIONS
+    defaults = metrics
+
+    def check(self) -> None:
+        """Refuse a model of classes.
+
+        Raises:
+            InputError: the model has several outputs.
+        """
+        if len(self.labels) != 1:
+            raise InputError(
+                f"--task {self.task.name}: the task is a regression, and the model returns {', '.join(self.labels)}. "
+                "Choose the task that the model was trained for."
+            )
+
+    def read(self, rows: Rows) -> Values:
+        """Return the labels as float64 [rows]; see `read_numbers`."""
+        return read_numbers(rows, list(self.labels))
+
+    def decide(self, logits: Logits) -> Values:
+        """Return the number of each row, float64 [rows]."""
+        return logits[:, 0].astype(np.float64)
+
+    def predict(self, references: Values, logits: Logits) -> Predictions:
+        """Return references and predictions, both float64 [rows]."""
+        return Predictions(references, self.decide(logits), logits)
+
+    def divergence(self, reference: Logits, candidate: Logits) -> None:
+        """Return None: a number has no probabilities."""
+        return
+
+    def best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
+        """Return one prediction without a label for each row, whose score is the number."""
+        return [[{"label": None, "score": value}] for value in logits[:, 0].tolist()]
+
+    def responses(self, logits: Logits) -> list[Classification]:
+        """Return the number of each row as its score."""
+        return [{"label": None, "score": value} for value in logits[:, 0].tolist()]
+
+    def texts(self, logits: Logits) -> list[str]:
+        """Return the number of each row in the fewest digits that identify the float32."""
+        return [str(value) for value in logits[:, 0]]
+
+    def scores(self, logits: Logits) -> Logits:
+        """Return the numbers as they are."""
+        return logits
