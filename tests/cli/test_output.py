@@ -10,6 +10,7 @@ import pytest
 
 from toolchain.cli import COMMANDS, main
 from toolchain.cli.output import log, set_up_logging
+from toolchain.cli.show import put, titled
 from toolchain.errors import InputError
 
 EVIL = "\x1b]0;title\x07\x1b[2J\x9b2J\r"
@@ -29,6 +30,22 @@ def test_results_logs_and_errors_have_no_control_characters(monkeypatch, capsys)
     said = capsys.readouterr()
     assert said.out == f"label {SHOWN}\n"
     assert said.err == f"column {SHOWN}\nerror: server {SHOWN}\n"
+
+
+def test_a_table_on_a_terminal_has_no_escape_sequences_that_would_be_printed(monkeypatch, capsys):
+    def run(args):
+        table = titled("a title")
+        table.add_column("heading")
+        table.add_row("cell")
+        put(table)
+
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(type(COMMANDS["doctor"]), "load_run", lambda self: run)
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "a title" in said
+    assert not {"\x1b", "\\u"} & {*said, *(said[at : at + 2] for at in range(len(said)))}
 
 
 def test_a_traceback_in_a_log_keeps_its_lines(monkeypatch):

@@ -26,7 +26,7 @@ def answer(*candidates, **changes):
 def test_what_passes_may_be_deployed():
     other = candidate("model.int8.onnx")
     assert sentence(answer(candidate(), other)) == (
-        "You may deploy model.int8.cpu.onnx on a CPU: its accuracy is within 1 points of FP32's (95 % confidence); "
+        "You may deploy model.int8.cpu.onnx on a CPU: its accuracy is within 1 point of FP32's (95 % confidence); "
         "3 of 500 labels changed. It runs 3.2 times as fast as FP32 here, and has 52 MB instead of 62 MB. "
         "model.int8.onnx, the graph for GPUs, passes too."
     )
@@ -38,7 +38,7 @@ def test_a_graph_that_ran_in_halves_is_for_a_gpu_and_was_not_timed():
     only = {**candidate("model.fp16.onnx"), "halves": True}
     assert sentence(answer(only, speed_up=None)) == (
         "You may deploy model.fp16.onnx on a GPU (judged here with float16 rounded as there): its accuracy is within 1 "
-        "points of FP32's (95 % confidence); 3 of 500 labels changed. It has 52 MB instead of 62 MB."
+        "point of FP32's (95 % confidence); 3 of 500 labels changed. It has 52 MB instead of 62 MB."
     )
 
 
@@ -53,7 +53,7 @@ def test_what_fails_or_cannot_be_told_is_not_recommended():
     fails = candidate(verdict="fails", drop_points=1.66, metric="pearson", flips=None)
     unclear = candidate("model.int8.onnx", "cannot tell", rows_to_tell=1234)
     assert sentence(answer(fails, unclear)) == (
-        "Do not deploy this bundle yet. model.int8.cpu.onnx fails: its pearson drops by 1.66 points, 1 are allowed. "
-        "model.int8.onnx, the graph for GPUs, may pass or fail: its accuracy drops by 0.20 points, 1 are allowed, "
+        "Do not deploy this bundle yet. model.int8.cpu.onnx fails: its pearson drops by 1.66 points, 1 is allowed. "
+        "model.int8.onnx, the graph for GPUs, may pass or fail: its accuracy drops by 0.20 points, 1 is allowed, "
         "and 3 of 500 labels changed; about 1,234 rows would tell."
     )

@@ -17,12 +17,17 @@ def sentence(answer: Deployment) -> str:
     (best,) = (one for one in answer["candidates"] if one["file"] == answer["file"])
     found = best["comparison"]
     parts = [
-        f"You may deploy {best['file']} on {_where(best)}: its {_metric(found)} is within {found['max_drop_points']:g} "
-        f"points of FP32's ({100 * found['confidence']:g} % confidence); {_changed(found)}.",
+        f"You may deploy {best['file']} on {_where(best)}: its {_metric(found)} is within "
+        f"{_points(found['max_drop_points'] or 0)} of FP32's ({100 * found['confidence']:g} % confidence); "
+        f"{_changed(found)}.",
         _gain(answer, best),
         *(_remark(one) for one in answer["candidates"] if one is not best),
     ]
     return " ".join(parts)
+
+
+def _points(value: float) -> str:
+    return f"{value:g} point{'' if value == 1 else 's'}"
 
 
 def _metric(found: NamedComparison) -> str:
@@ -61,7 +66,7 @@ def _remark(one: Candidate) -> str:
     if one["verdict"] == PASSES:
         return f"{one['file']}{reader} passes too."
     drop = f"{one['file']}{reader} fails" if one["verdict"] == FAILS else f"{one['file']}{reader} may pass or fail"
-    allowed = f"{found['max_drop_points']:g} are allowed"
+    allowed = f"{found['max_drop_points']:g} {'is' if found['max_drop_points'] == 1 else 'are'} allowed"
     text = f"{drop}: its {_metric(found)} drops by {found['drop_points']:.2f} points, {allowed}"
     if one["verdict"] == UNKNOWN:
         text += f", and {_changed(found)}"

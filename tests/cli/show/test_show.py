@@ -46,6 +46,15 @@ def test_a_wide_table_loses_empty_columns_and_gaps_before_it_loses_its_rows(monk
     assert max(map(len, lines)) <= 80
 
 
+def test_a_long_title_is_wrapped_between_words(monkeypatch, capsys):
+    made = titled("some words " * 12)
+    made.add_column("heading")
+    made.add_row("cell")
+    lines = shown(monkeypatch, capsys, made)
+    assert max(map(len, lines)) <= 80
+    assert " ".join(lines).count("some words") == 12
+
+
 def test_text_in_a_wide_table_is_wrapped(monkeypatch, capsys):
     made = titled("T")
     made.add_column("name", no_wrap=True)

@@ -32,11 +32,14 @@ def put(*things: object, stderr: bool = False) -> None:
     If that is not enough, it is printed row by row, one cell a line. Text is wrapped between words; a command to copy
     is not wrapped.
     """
-    console = Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True)
+    # Without colours no cell has an escape sequence, which `cli.output.Plain` would print as text.
+    console = Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True, color_system=None)
     terminal = console.width if console.is_terminal else WIDTH
     with still():
         for thing in things:
             console.width = max(terminal, WIDTH)
+            if isinstance(thing, Table) and thing.title and console.is_terminal:
+                thing.title = "\n".join(_wrapped(line, terminal) for line in str(thing.title).splitlines())
             if isinstance(thing, Table) and console.measure(thing).maximum > terminal:
                 _drop_empty_columns(thing)
                 if _least_width(thing) > terminal:

@@ -21,6 +21,8 @@ def compared(record: ComparisonList) -> None:
     for one in comparisons:
         table.add_row(*_cells(one))
     put(table, LEGEND, *dict.fromkeys(line for one in comparisons for line in _detectable(one)))
+    if all(one["verdict"] is None for one in comparisons):
+        put("a verdict needs a limit: --max-drop POINTS")
 
 
 def _cells(one: NamedComparison) -> list[str]:

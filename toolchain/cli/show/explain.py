@@ -75,10 +75,10 @@ def _in_float(gemms: list[ExplainedGemm]) -> list[Table | str]:
     if not reasons:
         return []
     table = titled("Not in integers")
-    table.add_column("where, and why", overflow="fold")
-    table.add_column("GEMMs", overflow="fold")
+    table.add_column("where, and why")
+    table.add_column("GEMMs", no_wrap=True)
     for reason, names in reasons.items():
-        table.add_row(reason, ", ".join(folded(names)))
+        table.add_row(reason, "\n".join(folded(names)))
     return [table, "GEMMs: matrix products by their names in the graph; (6): of as many layers"]
 
 

@@ -49,4 +49,7 @@ def _verdict(record: TuneRecord) -> str:
         text += f"; residual additions may read INT8 too, at {drop:.2f} points"
     if share > MUCH:
         text += ". That is much: calibrate with --calib-method auto first"
-    return text if record["enough"] else f"no set within the budget is enough; the nearest: {text}"
+    if record["enough"]:
+        return text
+    nearest = text if record["keep"] else f"excludes nothing: {expected}"
+    return f"no set within the budget is enough; the nearest: {nearest}"
