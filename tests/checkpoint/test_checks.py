@@ -57,6 +57,15 @@ def test_another_model_with_files_of_another_kind_beside_it_is_named_for_its_hea
         load_model(find_model(str(bert)))
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_weights_that_are_stored_quantized_are_refused_without_a_word_of_config_json(kind: Any, bert: Path) -> None:
+    """transformers casts them to float32, and the model computes something else."""
+    name = "bert.encoder.layer.0.attention.self.query.weight"
+    folder = rewrite_weights(bert, lambda weights: weights.update({name: (50 * weights[name]).to(kind)}))
+    with pytest.raises(InputError, match=rf"{name} is stored as \w+: the weights are quantized"):
+        load_model(find_model(str(folder)))
+
+
 def test_the_encoder_of_a_sentence_transformer_is_named_for_what_it_is(bert: Path) -> None:
     (edit(bert, architectures=["BertModel"]) / "modules.json").write_text("[]")
     with pytest.raises(InputError, match="this is a SentenceTransformer"):
@@ -122,6 +131,7 @@ def test_labels_of_tokens_are_refused_where_no_architecture_is_named(tmp_path: P
         ({"architectures": "BertForSequenceClassification"}, "architectures is 'Bert.*, not a JSON array"),
         ({"architectures": 1}, "architectures is 1, not a JSON array"),
         ({"model_type": ["bert"]}, r"model_type is \['bert'\], not a JSON string"),
+        ({"model_type": []}, r"model_type is \[\], not a JSON string"),
         ({"auto_map": 5}, "auto_map is 5, not a JSON object"),
         ({"pruned_heads": [1]}, r"pruned_heads is \[1\], not a JSON object"),
         ({"pruned_heads": {"0": [1]}}, r"pruned_heads is \{'0': \[1\]\}"),

@@ -355,6 +355,10 @@ def test_a_missing_sentencepiece_is_named_with_its_extra(copy: Path, name: str, 
             ImportError("requires packages that were not found in your environment: flash_attn. Run x"),
             "needs flash_attn, which is not installed. Install it with: pip install flash_attn",
         ),
+        (
+            ImportError("LayoutLMv2Model requires the detectron2 library but it was not found. Check out"),
+            "needs detectron2, which is not installed. Install it with: pip install detectron2",
+        ),
         (ImportError("SentencePiece library but it was not found"), "pip install 'encoder-toolchain"),
     ],
 )

@@ -1,3 +1,4 @@
+import datetime
 import decimal
 import logging
 import unicodedata
@@ -202,6 +203,13 @@ def test_numbers_of_a_column_with_class_names_mean_these_names(caplog: pytest.Lo
 def test_a_label_that_is_no_name_is_refused(label: Any) -> None:
     with pytest.raises(InputError, match="row 1 has the label"):
         read([label], SST2, ["negative", "positive"])
+
+
+def test_a_date_as_a_label_is_refused_with_what_to_write() -> None:
+    """The name of the label has its text, and whether it is meant is not guessed."""
+    with pytest.raises(InputError, match=r"It is a date\. Write the name of the label as text"):
+        read([datetime.date(2020, 1, 2)], CUSTOM, ["2020-01-01", "2020-01-02"])
+    assert read(["2020-01-02 "], CUSTOM, ["2020-01-01", "2020-01-02"]) == [1]
 
 
 @pytest.mark.parametrize("form", [int, str, decimal.Decimal])

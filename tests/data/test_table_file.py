@@ -115,3 +115,32 @@ def test_a_file_of_another_kind_is_refused_with_the_command_that_helps(tmp_path:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError, match=message):
         next(read_parts(tmp_path / name))
+
+
+def rows_of(tmp_path: Path, data: str | bytes, suffix: str = "csv") -> dict[str, list[Any]]:
+    file = tmp_path / f"train.{suffix}"
+    file.write_bytes(data.encode() if isinstance(data, str) else data)
+    (table,) = read_parts(file)
+    return table.columns
+
+
+def test_a_blank_line_is_an_empty_cell_of_one_column_and_no_row_of_several(tmp_path: Path) -> None:
+    """`predict` writes one row for each row that it reads, so none may vanish."""
+    assert rows_of(tmp_path, "text\na\n\nb\n") == {"text": ["a", None, "b"]}
+    assert rows_of(tmp_path, "text,label\na,1\n\nb,0\n") == {"text": ["a", "b"], "label": ["1", "0"]}
+
+
+def test_signs_in_quotes_do_not_divide_columns(tmp_path: Path) -> None:
+    assert rows_of(tmp_path, '"text, raw";label\na, b;1\n') == {"text, raw": ["a, b"], "label": ["1"]}
+
+
+@pytest.mark.parametrize("mark", [True, False])
+def test_utf_16_is_named_with_and_without_its_mark(tmp_path: Path, mark: bool) -> None:
+    data = "text,label\na,1\n".encode("utf-16" if mark else "utf-16-le")
+    with pytest.raises(InputError, match=rf"UTF-16\..*iconv -f UTF-16{'' if mark else 'LE'} -t UTF-8 train\.csv"):
+        rows_of(tmp_path, data)
+
+
+def test_a_line_that_is_longer_than_the_header_is_named_with_both_lengths(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"line 3 has 3 cells, and the header has 2\. Write quotes"):
+        rows_of(tmp_path, "text,label\na,1\nb, c,0\n")

@@ -25,6 +25,9 @@ TAG = re.compile(r"O|[BIESLU]-.+")
 # another model has more.
 STRAY_IDS = 8
 
+# The types of weights that are not quantized, as safetensors names them.
+FLOATS = ("F64", "F32", "F16", "BF16")
+
 AGAIN = "Get the checkpoint again."
 OWN_CODE = "It brings its own code: read it, and trust it with --trust-remote-code."
 
@@ -285,6 +288,28 @@ def _explain_missing(folder: Path, body: str, missing: Collection[str], unused: 
     advice = AGAIN if lost else "Give a checkpoint that was fine-tuned for classification."
     others = f", and has others ({', '.join(_some(unused))})" if lost and unused else ""
     return f"{folder}: lacks {len(missing)} weights, the first is {first}{others}. {advice}"
+
+
+def check_stored(folder: Path, weights: Collection[str], *, body: str) -> None:
+    """Refuse weights that are stored as integers or in FP8: they are quantized, whatever config.json says.
+
+    transformers would take the stored numbers for the weights themselves. `weights` are the names of the model's, and
+    `body` is what some checkpoints leave out at their beginning.
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    from safetensors import safe_open
+
+    for file in sorted(folder.glob("model*.safetensors")):
+        with safe_open(file, "np") as opened:
+            for name in opened.keys():  # noqa: SIM118  # it is no dictionary
+                kind = opened.get_slice(name).get_dtype()
+                if kind not in FLOATS and (name in weights or body + name in weights):
+                    raise InputError(
+                        f"{folder}: {name} is stored as {kind}: the weights are quantized. Give the checkpoint before "
+                        "its quantization."
+                    )
 
 
 def check_finite(folder: Path, weights: Iterable[tuple[str, "torch.Tensor"]]) -> None:

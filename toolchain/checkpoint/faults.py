@@ -136,8 +136,8 @@ def why_no_package(error: ImportError) -> str:
     for package in TOKENIZER_PACKAGES:
         if package in text:
             return f"needs {package}, which is not installed. Install it with: {TOKENIZER_EXTRA}."
-    listed = re.search(r"not found in your environment: ([\w ,.-]+?)\. ", str(error))
-    package = error.name or (listed[1] if listed else "")
+    listed = re.search(r"not found in your environment: ([\w ,.-]+?)\. |requires the ([\w.-]+) library", str(error))
+    package = error.name or (listed and (listed[1] or listed[2])) or ""
     if not package:
         return why_not_imported(error)
     return f"needs {package}, which is not installed. Install it with: pip install {package.replace(',', '')}."

@@ -15,6 +15,7 @@ from toolchain.checkpoint.checks import (
     check_folder,
     check_head,
     check_loaded,
+    check_stored,
     says_classifier,
 )
 from toolchain.checkpoint.faults import TOKENIZER_EXTRA, why_no_model, why_no_package, why_no_tokenizer
@@ -198,7 +199,7 @@ def parse_config(data: bytes, folder: Path) -> dict[str, Any]:  # the keys depen
     if not isinstance(config, dict):
         raise InputError(f"{file}: not a JSON object. {AGAIN}")
     for key, (form, form_name) in FORMS.items():
-        if not isinstance(config.get(key) or form(), form):
+        if not isinstance(config.get(key), form | None):
             raise InputError(f"{file}: {key} is {config[key]!r}, not a JSON {form_name}. {AGAIN}")
     labels = config.get("id2label") or {}
     if not isinstance(labels, dict) or not all(str(key).isdecimal() for key in labels):
@@ -244,6 +245,7 @@ def load_model(source: Source, *, attention: str | None = None) -> "PreTrainedMo
         unused=_trained(model, info["unexpected_keys"]),
         ignored=source.ignore_unused,
     )
+    check_stored(source.folder, dict(model.named_parameters()), body=f"{model.base_model_prefix}.")
     check_finite(source.folder, model.named_parameters())
     return model.eval()
 

@@ -117,6 +117,8 @@ class _Names:
             return "Data sets hide the labels of their test split so. Choose a split with labels with --split."
         if self._generic:
             return "Write positions from 0, or give the model names: id2label in its config.json."
+        if not isinstance(label, VALUES):
+            return f"It is a {type(label).__name__}. Write the name of the label as text, or its position from 0."
         if isinstance(label, bool):
             return "It is true or false. Write the names of the labels, or the positions 0 and 1 that these stand for."
         return "Fix the row, or choose the task that the model was trained for."

@@ -32,6 +32,9 @@ LFS_POINTER = b"version https://git-lfs.github.com/"
 # A cell as a writer of csv quotes it: each quote in it is doubled.
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
+# What pandas says of a line that is longer than the header.
+LONG_LINE = re.compile(r"Expected (?P<names>\d+) fields in line (?P<line>\d+), saw (?P<cells>\d+)")
+
 # The values of a column, as JSON, Arrow or CSV give them; a missing one is None.
 Cells = list[Any]
 
@@ -92,6 +95,11 @@ def read_parts(file: Path, rows: int | None = None) -> Iterator[Table]:
             raise InputError(f"{file}: row 1 has more cells than the header. Fix the file.") from None
         except (ValueError, OSError, csv.Error, pyarrow.ArrowException) as error:
             first = first_line(error).rstrip(".")
+            if found := LONG_LINE.search(first):
+                raise InputError(
+                    f"{file}: line {found['line']} has {found['cells']} cells, and the header has {found['names']}. "
+                    "Write quotes around cells with the sign that divides columns, or remove the cells."
+                ) from None
             raise InputError(f"{file}: cannot be read as {file.suffix[1:].lower()}: {first}. Fix the file.") from None
         if part is None:
             return
@@ -130,6 +138,8 @@ def _delimited(file: Path, rows: int | None, *, sep: str, quoting: Literal[0, 3]
         header = next(csv.reader(lines, delimiter=sep, quoting=quoting), [])
     if twice := [name for name in header if name and header.count(name) > 1]:
         raise InputError(f"{file}: two columns are called {twice[0]!r}. Give them distinct names.")
+    if any("\0" in name for name in header):  # each letter of English is a byte, and a NUL beside it
+        raise InputError(f"{file}: not UTF-8, but UTF-16. {_from_utf16(file)}")
     with pandas.read_csv(
         file,
         dtype=str,
@@ -139,6 +149,7 @@ def _delimited(file: Path, rows: int | None, *, sep: str, quoting: Literal[0, 3]
         encoding="utf-8",
         sep=sep,
         quoting=quoting,
+        skip_blank_lines=len(header) != 1,  # a blank line is an empty cell of one column, and no row of several
         iterator=True,
         chunksize=rows,
     ) as opened:
@@ -150,9 +161,12 @@ def _delimited(file: Path, rows: int | None, *, sep: str, quoting: Literal[0, 3]
 
 
 def _delimiter(file: Path) -> str:
-    """Return what divides the columns of a csv: if the header has no comma, a spreadsheet's semicolon or tab."""
+    """Return what divides the columns of a csv: if the header has no comma, a spreadsheet's semicolon or tab.
+
+    Signs in quotes are part of a name.
+    """
     with file.open(encoding="utf-8-sig") as lines:
-        header = lines.readline()
+        header = re.sub(r'"[^"]*"', "", lines.readline())
     return next((sign for sign in ",;\t" if sign in header), ",")
 
 
@@ -248,8 +262,13 @@ def advice_on(file: Path) -> str:
 def convert(file: Path | None = None) -> str:
     """Return how to convert a file, or a stream, to UTF-8. Only a byte order mark says what its encoding is."""
     if file and _begins(file, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        return f"It is UTF-16. Convert it: iconv -f UTF-16 -t UTF-8 {file.name} > NEW{file.suffix}"
+        return f"It is UTF-16. {_from_utf16(file)}"
     return "Convert it: iconv -f ENCODING -t UTF-8 OLD > NEW, with WINDOWS-1252 for files of western Europe."
+
+
+def _from_utf16(file: Path) -> str:
+    marked = _begins(file, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return f"Convert it: iconv -f UTF-16{'' if marked else 'LE'} -t UTF-8 {file.name} > NEW{file.suffix}"
 
 
 def _begins(file: Path, *starts: bytes) -> bool:
