@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolchain.cli.serve import LIMITS
+from toolchain.recipe.options import flag
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 RECORDS = ROOT / "toolchain/records"
@@ -318,18 +321,39 @@ def variables_read() -> set[str]:
     return found
 
 
+def limits() -> str:
+    """Return the page of the service's limits: the names, values and comments of serve/limits.py."""
+    path = ROOT / "toolchain/serve/limits.py"
+    text = path.read_text(encoding="utf-8")
+    body = ast.parse(text).body
+    options = next(node for node in body if isinstance(node, ast.ClassDef)).body
+    lines = ["# Limits of the service", "", "<!-- Made by `make reference` from toolchain/serve/limits.py. -->", ""]
+    lines += ["| limit | value | option |", "| --- | --- | --- |"]
+    for node in (*options, *body):
+        if isinstance(node, ast.AnnAssign | ast.Assign) and isinstance(node.value, ast.Constant | ast.BinOp):
+            name = ast.unparse(node.target if isinstance(node, ast.AnnAssign) else node.targets[0])
+            value = eval(compile(ast.Expression(node.value), path.name, "eval"), {})  # noqa: S307  # our own constants
+            option = next((f"`{flag(option)}`" for option, (field, *_) in LIMITS.items() if field == name), "")
+            comment = _cell(_comment(text.splitlines(), node.lineno - 1))
+            lines.append(
+                f"| {comment} | {value:,g} | {option} |" if value < 1e6 else f"| {comment} | {value:,} | {option} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
 def pages() -> dict[str, str]:
     """Return every page by its file name."""
     modules = [read(path) for path in sorted(RECORDS.glob("*.py")) if path.stem != "__init__"]
     made = Pages([module for module in modules if module.records])
     found = {f"{module.name}.md": made.page(module) for module in made.modules}
-    found |= {"exit-codes.md": exit_codes(), "environment.md": environment()}
+    found |= {"exit-codes.md": exit_codes(), "environment.md": environment(), "limits.md": limits()}
     lines = ["# Reference", "", "<!-- Made by `make reference`. -->", "", "| page | contents |", "| --- | --- |"]
     for module in made.modules:
         summary = " ".join(module.text.split("\n\n")[0].split())
         lines.append(f"| [{module.name.replace('_', ' ')}]({module.name}.md) | {_cell(summary)} |")
     lines.append("| [exit codes](exit-codes.md) | The exit codes of every command. |")
     lines.append("| [environment](environment.md) | The environment variables that are read. |")
+    lines.append("| [limits](limits.md) | What a client of the service can ask for, and what happens above it. |")
     return {"README.md": "\n".join(lines) + "\n", **found}
 
 

@@ -15,6 +15,7 @@ from tests.head_of import head_of
 from toolchain.serve.checks import Checks, check_model
 from toolchain.serve.counters import Counters
 from toolchain.serve.http.app import Application
+from toolchain.serve.http.connection import Request
 from toolchain.serve.http.openapi import ANY_MODEL, Shown
 from toolchain.serve.http.server import HttpServer
 from toolchain.serve.limits import Limits
@@ -120,22 +121,16 @@ def ask(application: Application, method: str, path: str, body: Any = b"", heade
     A body of bytes is sent as it is, a tuple of bytes in parts, and anything else as JSON.
     """
     parts = body if isinstance(body, tuple) else (body if isinstance(body, bytes) else json.dumps(body).encode(),)
-    events = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
-    events[-1]["more_body"] = False
-    sent: list[dict[str, Any]] = []
-    given = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
-    scope = {"type": "http", "method": method, "path": path, "headers": given}
-
-    async def receive() -> dict[str, Any]:
-        return events.pop(0) if events else {"type": "http.disconnect"}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    asyncio.run(application(scope, receive, send))
-    start, *rest = sent
-    shown = {name.decode(): value.decode() for name, value in start["headers"]}
-    return Response(start["status"], shown, b"".join(one["body"] for one in rest))
+    given = {name.lower().encode(): value.encode() for name, value in (headers or {}).items()}
+    request = Request(method, path, given, limit=application.max_body_bytes, keep_alive=True)
+    for part in parts:
+        request.add(part)
+    if not request.fault:  # a client that is refused sends no more
+        request.end()
+    found = asyncio.run(application(request))
+    shown = {name.decode(): value.decode() for name, value in found.headers}
+    shown["connection"] = "keep-alive" if request.keep_alive else "close"
+    return Response(found.status, shown, found.body)
 
 
 @contextmanager

@@ -28,24 +28,25 @@ CLIENTS = 12
 # Largest resident memory after the second round of a nuisance, relative to that after the first.
 GROWTH = 1.15
 SCRIPT = f"""
-import asyncio, signal
+import asyncio, signal, time
 from contextlib import contextmanager
 from toolchain.serve import server
 from toolchain.serve.batching import engines
 from toolchain.serve.http import server as http_server
-from toolchain.serve.http.connection import close_idle
 
-open_runtime, http_server.IDLE_S = engines.open_runtime, 10**6
+open_runtime, http_server.SILENT_S = engines.open_runtime, 10**6
 
 class HttpServer(http_server.HttpServer):
-    waiting = {{}}
+    last = 0.0
 
     async def start(self):
         await super().start()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self.close_idle)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self.hang_up_silent)
 
-    def close_idle(self):
-        self.waiting = close_idle(list(self.state.connections), self.waiting)
+    def hang_up_silent(self):
+        "Close the connections that have been silent since the last signal."
+        self.places.hang_up_silent(time.monotonic() - self.last)
+        self.last = time.monotonic()
 
 @contextmanager
 def failing(*model, **choices):

@@ -12,6 +12,7 @@ import pytest
 
 from toolchain.serve.counters import Times
 from toolchain.serve.http.app import Application
+from toolchain.serve.http.connection import Request
 from toolchain.serve.limits import Limits
 from toolchain.serve.proto import INFERENCE
 from toolchain.serve.request_log import FORMS, JsonLines, RequestLog, current
@@ -60,11 +61,14 @@ def test_off_and_a_quiet_service_log_nothing(fake, service, lines, caplog):
 
 
 def test_a_client_that_has_left_is_logged_with_499(fake, service, lines):
-    async def gone():
-        return {"type": "http.disconnect"}
+    async def leave():
+        request = Request("POST", "/classify", {}, limit=9, keep_alive=True)
+        task = asyncio.create_task(Application(service, requests=RequestLog("json"))(request))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
 
-    scope = {"type": "http", "method": "POST", "path": "/classify", "headers": []}
-    asyncio.run(Application(service, requests=RequestLog("json"))(scope, gone, None))
+    asyncio.run(leave())
     assert json.loads(lines()[0])["status"] == 499
 
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from toolchain.errors import InputError
+from toolchain.files import open_file
 from toolchain.serve.protocol import Reason, RefusedError
 
 # Characters of a token. 16 random letters and digits cannot be guessed over a network.
 MIN_TOKEN_LENGTH = 16
+MAX_TOKEN_FILE_BYTES = 64 * 1024
 
 
 def read_token(path: Path) -> str:
@@ -19,7 +21,8 @@ def read_token(path: Path) -> str:
         InputError: the file cannot be read, or its content is not a token.
     """
     try:
-        token = path.read_text(encoding="ascii").strip()
+        with open_file(path) as file:
+            token = file.read(MAX_TOKEN_FILE_BYTES).decode("ascii").strip()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}. Give a file that contains the token.") from error
     except UnicodeDecodeError:

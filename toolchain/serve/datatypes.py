@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from toolchain.serve.limits import MAX_DIMENSIONS, MAX_ELEMENTS
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.tensors import Array
 
@@ -35,8 +36,6 @@ NUMPY = {
     BYTES: np.dtype("O"),
 }
 
-# Inputs have two dimensions. The product of a million sizes would take minutes to compute.
-MAX_DIMENSIONS = 8
 _LENGTH = struct.Struct("<I")
 
 
@@ -56,6 +55,16 @@ def count_elements(name: str, datatype: str, shape: Sequence[int], *, model: str
         sizes = ",".join(map(str, shape))
         raise _refused("unexpected shape", name, model, f". Expected dimensions of at least 1, got [{sizes}]")
     return math.prod(shape)
+
+
+def check_size(name: str, elements: int, *, model: str) -> None:
+    """Refuse an input whose elements are too many to look at each.
+
+    Raises:
+        RefusedError: there are more than MAX_ELEMENTS.
+    """
+    if elements > MAX_ELEMENTS:
+        raise _refused("unexpected shape", name, model, f". Expected at most {MAX_ELEMENTS} elements, got {elements}")
 
 
 def decode(name: str, datatype: str, shape: Sequence[int], blob: bytes | memoryview, *, model: str) -> Array:
@@ -80,6 +89,7 @@ def from_strings(name: str, shape: Sequence[int], strings: Sequence[bytes], *, m
     Raises:
         RefusedError: the number of strings does not match the shape.
     """
+    check_size(name, len(strings), model=model)
     count = count_elements(name, BYTES, shape, model=model)
     if len(strings) > count:
         problem = f"unexpected number of string elements {len(strings)}"
@@ -101,6 +111,7 @@ def encode(array: Array, datatype: str) -> bytes:
 
 def _split(name: str, count: int, blob: bytes | memoryview, model: str) -> list[bytes]:
     """Return the strings of a BYTES tensor; if there are more than `count`, stop after one more."""
+    check_size(name, min(count, len(blob) // _LENGTH.size), model=model)
     strings: list[bytes] = []
     at, end = 0, len(blob)
     while at < end and len(strings) <= count:

@@ -1,8 +1,8 @@
 """The process of `toolchain serve`: the service, HTTP and gRPC in one event loop, from start to shutdown.
 
-At SIGINT or SIGTERM, the readiness check first responds 503, so that load balancers send no more requests. Requests are
-still answered for `drain_s` seconds. Then the listening sockets close, requests in flight finish, and the process ends.
-A second signal ends it at once.
+At SIGINT, SIGTERM or SIGHUP, the readiness check first responds 503, so that load balancers send no more requests.
+Requests are still answered for `drain_s` seconds. Then the listening sockets close, requests in flight finish, and the
+process ends. A second signal ends it at once.
 """
 
 import asyncio
@@ -123,12 +123,12 @@ async def _start(
 
 
 class Signals:
-    """The first and the second SIGINT or SIGTERM, as events."""
+    """The first and the second SIGINT, SIGTERM or SIGHUP, as events."""
 
     def __init__(self) -> None:
         """Handle the signals from now on."""
         self.first, self.second = asyncio.Event(), asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._handle)
 
     def _handle(self) -> None:

@@ -21,7 +21,9 @@ import pytest
 
 from toolchain.errors import InputError
 from toolchain.serve.grpc.calls import CallHandler
-from toolchain.serve.grpc.servicer import MAX_STREAMS, Methods, serve_grpc
+from toolchain.serve.grpc.servicer import Methods, serve_grpc
+from toolchain.serve.limits import MAX_CALLS
+from toolchain.serve.places import Places
 from toolchain.serve.proto import HEALTH, INFERENCE, MESSAGES
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.serve.service import open_service
@@ -282,7 +284,7 @@ def test_a_cancelled_stream_cancels_its_requests(wire, double, caplog):
 
 def test_calls_in_flight_are_bounded(wire, double):
     service = double(max_queue=1, max_batch=1)
-    most = 2 * 1 + MAX_STREAMS
+    most = 2 * 1 + MAX_CALLS
 
     async def ask():
         service.gate.clear()
@@ -290,7 +292,7 @@ def test_calls_in_flight_are_bounded(wire, double):
             address, options = f"127.0.0.1:{client.server.port}", [("grpc.use_local_subchannel_pool", 1)]
             channels = [grpc.aio.insecure_channel(address, options=options) for _ in range(2)]
             clients = [wire.Client(channel) for channel in channels]
-            calls = [one.outcome("ModelInfer", wire.text()) for one in clients for _ in range(MAX_STREAMS // 2 + 10)]
+            calls = [one.outcome("ModelInfer", wire.text()) for one in clients for _ in range(MAX_CALLS // 2 + 10)]
             tasks = [asyncio.create_task(call) for call in calls]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)  # the first that is refused
             service.gate.set()
@@ -469,6 +471,9 @@ class Context:
     def invocation_metadata(self):
         return ()
 
+    def peer(self):
+        return "ipv4:127.0.0.1:5000"
+
     def time_remaining(self):
         return None
 
@@ -480,14 +485,17 @@ ALLOWED = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "UNAVAILABLE", "RESOURCE_EXHAU
 
 
 def test_ten_thousand_mutations_are_answered_or_refused_in_little_memory(wire, double):
-    handler = CallHandler(None).handlers(INFERENCE, Methods(double()))
-    infer = handler.service(SimpleNamespace(method=f"/{INFERENCE}/ModelInfer")).unary_unary
+    handler = CallHandler(None, Places(9)).handlers(INFERENCE, Methods(double()))
+    infer = handler.service(SimpleNamespace(method=f"/{INFERENCE}/ModelInfer")).stream_unary
+
+    async def only(blob):
+        yield blob
 
     async def ask():
         found = Counter()
         for blob in mutations(wire, 10_000):
             try:
-                await infer(blob, Context())
+                await infer(only(blob), Context())
                 found["OK"] += 1
             except RefusedError as refused:
                 found[refused.reason.name] += 1

@@ -15,7 +15,7 @@ import pytest
 import tritonclient.http as triton
 
 from toolchain.errors import InputError
-from toolchain.serve.http.connection import HEAD_BYTES, close_idle
+from toolchain.serve.limits import HEAD_BYTES
 from toolchain.serve.tls import Tls
 
 INFER = "/v2/models/sentiment/infer"
@@ -68,23 +68,6 @@ def test_tritons_client_raises_the_text_of_a_refusal(at):
             client.get_model_metadata("nope")
         with pytest.raises(triton.InferenceServerException, match="load / unload is not allowed"):
             client.unload_model("sentiment")
-
-
-def test_a_connection_above_the_bound_gets_503_and_the_others_continue(at, monkeypatch):
-    monkeypatch.setattr("toolchain.serve.http.server.MAX_CONNECTIONS", 2)
-    host, port = at.split(":")
-    first, second, third = (http.client.HTTPConnection(host, int(port), timeout=20) for _ in range(3))
-    for known in (first, second):
-        known.request("GET", "/v2/health/live")
-        assert known.getresponse().read() == b""
-    third.connect()
-    answer = third.response_class(third.sock, method="GET")
-    answer.begin()
-    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-    first.request("GET", "/v2")
-    assert first.getresponse().status == 200
-    for one in (first, second, third):
-        one.close()
 
 
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
@@ -178,28 +161,6 @@ def test_the_server_survives_random_bytes(at):
     assert exchange(at, b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").startswith(
         b"HTTP/1.1 200"
     )
-
-
-class Client:
-    """The attributes of a connection that close_idle reads."""
-
-    def __init__(self, **state):
-        self.cycle = type("Cycle", (), {"response_complete": False, "more_body": False} | state)()
-        self.flow = type("Flow", (), {"write_paused": state.get("write_paused", False)})()
-        self.transport, self.aborted = self, False
-
-    def abort(self):
-        self.aborted = True
-
-
-@pytest.mark.parametrize("state", [{"more_body": True}, {"response_complete": True}, {"write_paused": True}])
-def test_a_client_that_did_nothing_between_two_calls_is_disconnected(state):
-    slow, in_flight, quick = Client(**state), Client(), Client(**state)
-    before = close_idle([slow, in_flight, quick], {})
-    assert not slow.aborted
-    quick.cycle = Client(**state).cycle  # its next request
-    close_idle([slow, in_flight, quick], before)
-    assert (slow.aborted, in_flight.aborted, quick.aborted) == (True, False, False)
 
 
 def test_the_request_of_a_client_that_leaves_is_cancelled(at, service):

@@ -1,13 +1,16 @@
 """The handling of gRPC calls between the library and the methods: token, parsing, serialisation, refusals.
 
 The library passes each request as bytes, and they are parsed here, so that invalid bytes get a plain refusal. Whatever
-goes wrong, the client sees a message of the service and never the text of an exception.
+goes wrong, the client sees a message of the service and never the text of an exception. Every call is handled from its
+head on, also one with a single request, so that a call whose request never comes can give way.
 """
 
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+import urllib.parse
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -15,6 +18,8 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
 from toolchain.serve.auth import is_authorized
+from toolchain.serve.limits import LARGE_BODY_BYTES, STREAM_WINDOW
+from toolchain.serve.places import Places
 from toolchain.serve.proto import MESSAGES, SERVICES
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.serve.request_log import OFF, RequestLog
@@ -27,21 +32,34 @@ OPEN_METHODS = {"ServerLive", "ServerReady", "Check"}
 # The method of a call in the request log.
 GRPC = "gRPC"
 
-# Requests of one stream in flight. Further ones wait in the client.
-STREAM_WINDOW = 64
-
 # Longest message of a refusal. It travels in a header of at most 8 KiB, in which one byte may become three.
 MESSAGE_BYTES = 1300
 
 # Takes a request's message and gRPC's context, and returns a message, or a dict with the message's fields.
 Method = Callable[[Any, Any], Awaitable[Any]]
 
+# Takes a request of a stream as bytes and gRPC's context, and returns the response as bytes.
+Respond = Callable[[bytes, Any], Coroutine[Any, Any, bytes]]
+
+
+class Call:
+    """A call that has a place. `task` waits for its next request."""
+
+    def __init__(self, task: "asyncio.Task[Any] | None") -> None:
+        self.task, self.hung_up = task, False
+
+    def hang_up(self) -> None:
+        """Wait no longer for a request."""
+        self.hung_up = True
+        if self.task:
+            self.task.cancel()
+
 
 class CallHandler:
     """Checks the token of each call, parses its request and serialises its response."""
 
-    def __init__(self, token: str | None, requests: RequestLog = OFF) -> None:
-        self._token, self._requests = token, requests
+    def __init__(self, token: str | None, places: Places[Call], requests: RequestLog = OFF) -> None:
+        self._token, self._places, self._requests = token, places, requests
         self._closed = False
         # Tasks that wait for the next request of a stream.
         self._readers: set[asyncio.Task[None]] = set()
@@ -61,21 +79,53 @@ class CallHandler:
         if descriptor.name == "ModelStreamInfer":
             return grpc.stream_stream_rpc_method_handler(self._stream(descriptor, methods.model_infer))
         method = getattr(methods, re.sub(r"(?<!^)(?=[A-Z])", "_", descriptor.name).lower())
-        return grpc.unary_unary_rpc_method_handler(self._unary(descriptor, method))
+        return grpc.stream_unary_rpc_method_handler(self._unary(descriptor, method))
 
-    def _unary(self, descriptor: Any, method: Method) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    @contextmanager
+    def _place(self, context: Any, *, is_open: bool) -> Iterator[Call | None]:
+        """Yield the call of this task, or None if there is no place for it."""
+        call = Call(asyncio.current_task())
+        is_there = self._places.enter(call, _host(context.peer()))
+        try:
+            yield call if is_there and (is_open or not self._places.is_spare(call)) else None
+        finally:
+            self._places.leave(call)
+
+    async def _receive(self, requests: AsyncIterator[bytes], call: Call) -> bytes:
+        """Return the one request of a call.
+
+        Raises:
+            RefusedError: the call has lost its place, or it ends without a request.
+        """
+        try:
+            return await anext(requests)
+        except StopAsyncIteration:
+            raise RefusedError(Reason.INVALID, "the call has no request") from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not call.hung_up or task is None:
+                raise
+            task.uncancel()
+            raise _silent() from None
+        finally:
+            self._places.work(call)
+
+    def _unary(self, descriptor: Any, method: Method) -> Callable[[AsyncIterator[bytes], Any], Awaitable[bytes]]:
         """Return the handler of a method with one request and one response."""
         request_type, response_type = _message_types(descriptor)
         is_open, path = descriptor.name in OPEN_METHODS, _path(descriptor)
 
-        async def handle(blob: bytes, context: Any) -> bytes:
-            with self._requests.request(GRPC, path) as entry:
+        async def handle(requests: AsyncIterator[bytes], context: Any) -> bytes:
+            with self._requests.request(GRPC, path) as entry, self._place(context, is_open=is_open) as call:
                 if entry.id:
                     context.set_trailing_metadata((("x-request-id", entry.id),))
                 refused = None if is_open else self._refuse(context)
-                if refused is None:
+                if call is None:
+                    refused = _busy()
+                elif refused is None:
                     try:
-                        response = _serialise(await method(_parse(request_type, blob), context), response_type)
+                        request = await _parse(request_type, await self._receive(requests, call))
+                        response = _serialise(await method(request, context), response_type)
                         entry.status = 200
                         return response
                     except Exception as error:
@@ -94,7 +144,7 @@ class CallHandler:
             request = request_type()
             with self._requests.request(GRPC, _path(descriptor)) as entry:
                 try:
-                    request = _parse(request_type, blob)
+                    request = await _parse(request_type, blob)
                     response = response_type(infer_response=await method(request, context))
                     entry.status = 200
                 except Exception as error:
@@ -104,33 +154,46 @@ class CallHandler:
             return bytes(response.SerializeToString())
 
         async def handle(requests: AsyncIterator[bytes], context: Any) -> None:
-            if refused := self._refuse(context):
-                await context.abort(grpc.StatusCode[refused.reason.grpc], _message(refused))
-            responses: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
-            window = asyncio.Semaphore(STREAM_WINDOW)
-
-            async def read() -> None:
-                async for blob in requests:
-                    # No await before this: `close` may cancel the reader at any await, and no request may be lost.
-                    responses.put_nowait(group.create_task(respond(blob, context)))
-                    await window.acquire()
-
-            async def write() -> None:
-                while (task := await responses.get()) is not None:
-                    await context.write(await task)
-                    window.release()
-
-            async with asyncio.TaskGroup() as group:
-                group.create_task(write())
-                reader = group.create_task(read())
-                self._readers.add(reader)
-                reader.add_done_callback(self._readers.discard)
-                await asyncio.wait([reader])
-                responses.put_nowait(None)
-            if reader.cancelled():
-                await context.abort(grpc.StatusCode.UNAVAILABLE, str(_stopping()))
+            with self._place(context, is_open=False) as call:
+                if refused := self._refuse(context) or (None if call else _busy()):
+                    await context.abort(grpc.StatusCode[refused.reason.grpc], _message(refused))
+                assert call
+                await self._answer_each(requests, context, call, respond)
 
         return handle
+
+    async def _answer_each(self, requests: AsyncIterator[bytes], context: Any, call: Call, respond: Respond) -> None:
+        responses: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
+        window = asyncio.Semaphore(STREAM_WINDOW)
+
+        async def read() -> None:
+            async for blob in requests:
+                # No await before this: `close` may cancel the reader at any await, and no request may be lost.
+                responses.put_nowait(group.create_task(respond(blob, context)))
+                self._places.work(call)
+                await window.acquire()
+
+        async def write() -> None:
+            while (task := await responses.get()) is not None:
+                blob = await task
+                self._places.wait(call)  # the client must read the response
+                await context.write(blob)
+                window.release()
+                if not responses.empty():
+                    self._places.work(call)
+
+        async with asyncio.TaskGroup() as group:
+            writer = group.create_task(write())
+            call.task = reader = group.create_task(read())
+            self._readers.add(reader)
+            reader.add_done_callback(self._readers.discard)
+            await asyncio.wait([reader])
+            responses.put_nowait(None)
+            if call.hung_up:
+                writer.cancel()
+        if reader.cancelled():
+            refused = _silent() if call.hung_up else _stopping()
+            await context.abort(grpc.StatusCode[refused.reason.grpc], str(refused))
 
     def _refuse(self, context: Any) -> RefusedError | None:
         """Return the refusal of a call without the token, or of any call at shutdown; None if it is accepted."""
@@ -154,12 +217,28 @@ def _message_types(descriptor: Any) -> tuple[Any, Any]:
     return MESSAGES[descriptor.input_type.full_name], MESSAGES[descriptor.output_type.full_name]
 
 
+def _host(peer: str) -> str:
+    """Return the address in gRPC's name of a client, such as ipv4:127.0.0.1:5000 or ipv6:%5B::1%5D:5000."""
+    return urllib.parse.unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
+
+
+def _silent() -> RefusedError:
+    return RefusedError(Reason.EXHAUSTED, "The call sent no request for too long")
+
+
+def _busy() -> RefusedError:
+    return RefusedError(Reason.EXHAUSTED, "too many calls")
+
+
 def _stopping() -> RefusedError:
     return RefusedError(Reason.UNAVAILABLE, "Server is stopping, no new requests are accepted")
 
 
-def _parse(message_type: Any, blob: bytes) -> Any:
+async def _parse(message_type: Any, blob: bytes) -> Any:
+    """Return a message. A large one is parsed in a thread, so that other requests go on."""
     try:
+        if len(blob) > LARGE_BODY_BYTES:
+            return await asyncio.to_thread(message_type.FromString, blob)
         return message_type.FromString(blob)
     except DecodeError as error:
         raise RefusedError(

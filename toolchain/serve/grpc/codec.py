@@ -9,14 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.serve.datatypes import BYTES, NUMPY, decode, encode, from_strings
+from toolchain.serve.datatypes import BYTES, NUMPY, check_size, decode, encode, from_strings
+from toolchain.serve.limits import MAX_TENSORS
 from toolchain.serve.proto import MESSAGES
 from toolchain.serve.protocol import TRUNCATED, InferRequest, InferResponse, Reason, RefusedError, Tensor
 from toolchain.tensors import Array
-
-# Inputs of a request, and outputs. Half a million empty ones would block the event loop for seconds, and with it every
-# other request.
-MAX_TENSORS = 16
 
 # Datatype -> the field of `contents` that has its elements, and the numpy type of that field.
 CONTENTS = {
@@ -102,6 +99,7 @@ def _typed(tensor: Any, model: str) -> Array:
     values = getattr(tensor.contents, field)
     if tensor.datatype == BYTES:
         return from_strings(tensor.name, tensor.shape, values, model=model)
+    check_size(tensor.name, len(values), model=model)
     wide = np.array(values, field_type)
     array = wide.astype(NUMPY[tensor.datatype], copy=False)
     if wide.dtype != array.dtype and (wide != array).any():

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -9,9 +10,11 @@ import grpc
 from toolchain.errors import InputError
 from toolchain.records.serving import ModelState
 from toolchain.serve.checks import check_statistics
-from toolchain.serve.grpc.calls import CallHandler
+from toolchain.serve.grpc.calls import Call, CallHandler
 from toolchain.serve.grpc.codec import to_message, to_request
+from toolchain.serve.limits import GRPC_IDLE_S, LARGE_BODY_BYTES, MAX_CALLS, MAX_GRPC_CONNECTIONS
 from toolchain.serve.listener import host_in_url
+from toolchain.serve.places import Places
 from toolchain.serve.proto import HEALTH, INFERENCE
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.serve.request_log import OFF, RequestLog
@@ -20,16 +23,15 @@ from toolchain.serve.tls import Tls, open_tls
 if TYPE_CHECKING:
     from toolchain.serve.service import Service
 
-# Calls in flight on one connection.
-MAX_STREAMS = 1024
-
 # At shutdown, new calls are refused with UNAVAILABLE for this long before the connections close. A call that arrives
 # while its connection closes would end with CANCELLED, and clients do not retry that.
 REFUSE_S = 0.2
 
 OPTIONS = (
     ("grpc.so_reuseport", 0),  # otherwise a second server could share a port in use and take half of its calls
-    ("grpc.max_concurrent_streams", MAX_STREAMS),
+    ("grpc.max_concurrent_streams", MAX_CALLS),
+    ("grpc.max_allowed_incoming_connections", MAX_GRPC_CONNECTIONS),
+    ("grpc.max_connection_idle_ms", round(GRPC_IDLE_S * 1000)),  # a client connects again with its next call
     ("grpc.keepalive_time_ms", 60_000),  # detects clients that disappeared without closing the connection
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -45,12 +47,15 @@ class GrpcServer:
     server: Any
     port: int
     handler: CallHandler
+    # The task that ends silent calls.
+    maintenance: "asyncio.Task[None]"
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more calls and no more requests of streams; cancel what is unfinished after `grace_s` seconds."""
         self.handler.close()
         await asyncio.sleep(min(grace_s, REFUSE_S))
         await self.server.stop(grace_s)
+        self.maintenance.cancel()
 
 
 async def serve_grpc(
@@ -76,12 +81,10 @@ async def serve_grpc(
         InputError: the certificate or its key cannot be used, or the port is not available.
     """
     limits = service.limits
-    server = grpc.aio.server(
-        options=(*OPTIONS, ("grpc.max_receive_message_length", limits.max_body_bytes)),
-        # More than the service queues: the service refuses sooner, and its message says why.
-        maximum_concurrent_rpcs=2 * limits.max_queue + MAX_STREAMS,
-    )
-    handler, methods = CallHandler(token, requests), Methods(service)
+    server = grpc.aio.server(options=(*OPTIONS, ("grpc.max_receive_message_length", limits.max_body_bytes)))
+    # More than the service queues: the service refuses sooner, and its message says why.
+    places = Places[Call](2 * limits.max_queue + MAX_CALLS)
+    handler, methods = CallHandler(token, places, requests), Methods(service)
     server.add_generic_rpc_handlers((handler.handlers(INFERENCE, methods), handler.handlers(HEALTH, methods)))
     address = f"{host_in_url(host)}:{port}"
     try:
@@ -91,7 +94,14 @@ async def serve_grpc(
             f"{address}: the port is not available. Choose another port with --grpc-port, or 0 for any free one."
         ) from error
     await server.start()
-    return GrpcServer(server, bound, handler)
+    return GrpcServer(server, bound, handler, asyncio.create_task(_maintain(places)))
+
+
+async def _maintain(places: Places[Call]) -> None:
+    """End calls that wait too long for their request."""
+    while True:
+        await asyncio.sleep(1)
+        places.hang_up_silent(GRPC_IDLE_S)
 
 
 def _credentials(tls: Tls) -> Any:
@@ -142,7 +152,9 @@ class Methods:
         self.service.check(request.model_name, request.model_version)
         left_s = context.time_remaining()
         left_us = 0 if left_s is None else max(1, round(left_s * 1e6))
-        return to_message(await self.service.infer(to_request(request, left_us=left_us)))
+        is_large = request.ByteSize() > LARGE_BODY_BYTES
+        translate = partial(to_request, request, left_us=left_us)
+        return to_message(await self.service.infer(await asyncio.to_thread(translate) if is_large else translate()))
 
     async def repository_index(self, request: Any, _: Any) -> Any:
         state = "READY" if self.service.ready else "UNAVAILABLE"

@@ -1,7 +1,7 @@
-"""The ASGI application: the routes, and how responses and refusals are written.
+"""The HTTP application: the routes, and how responses and refusals are written.
 
-It uses no framework. There is one model in one version, so every path is a key of one dict, and an inference request
-passes through nothing else on its way to the service.
+It uses no framework, and no ASGI. There is one model in one version, so every path is a key of one dict, and an
+inference request passes through nothing else on its way to the service.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
@@ -18,10 +18,10 @@ from toolchain.serve import metrics
 from toolchain.serve.auth import check_origin, is_authorized
 from toolchain.serve.checks import check_model, check_statistics
 from toolchain.serve.gpus import Gpus
-from toolchain.serve.http import body as http_body
 from toolchain.serve.http import codec, openapi, pages
-from toolchain.serve.http.body import ClientGoneError, Receive, UnreadError, UnsupportedEncodingError
-from toolchain.serve.http.connection import CONNECTION, Scope
+from toolchain.serve.http.body import compress, read_body
+from toolchain.serve.http.connection import HEALTH, Headers, Request, Response
+from toolchain.serve.limits import LARGE_BODY_BYTES
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.serve.request_log import OFF, RequestLog
 
@@ -30,14 +30,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("toolchain")
 
-Headers = tuple[tuple[bytes, bytes], ...]
-
 JSON, OCTETS, TEXT = b"application/json", b"application/octet-stream", b"text/plain; charset=utf-8"
 HTML = b"text/html; charset=utf-8"
 PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
-
-# Health checks, which probes send under any name.
-HEALTH = ("/v2/health/live", "/v2/health/ready", "/health")
 
 # Longest message of a refusal, which may name what the client sent.
 MESSAGE_CHARACTERS = 1300
@@ -47,28 +42,7 @@ _MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]+))?(?:/(ready|config
 _CONTROL = re.compile(r"/v2/repository/models/[^/]+/(?:load|unload)")
 
 
-class Response(NamedTuple):
-    """One response."""
-
-    body: bytes = b""
-    status: int = 200
-    content_type: bytes = JSON
-    headers: Headers = ()
-    # True if part of the request's body was not read. The connection then closes after the response.
-    unread: bool = False
-
-
-class Request:
-    """The parts of an HTTP request that handlers read."""
-
-    __slots__ = ("headers", "path", "receive")
-
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.path: str = scope["path"]
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.receive = receive
-
-
+T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
 
 # Path -> method -> handler.
@@ -86,14 +60,11 @@ def refusal(error: RefusedError) -> Response:
         Reason.UNAVAILABLE: ((b"retry-after", b"1"),),
         Reason.UNAUTHENTICATED: ((b"www-authenticate", b"Bearer"),),
     }
-    response = json_response(
-        {"error": str(error)[:MESSAGE_CHARACTERS]}, error.reason.http, headers.get(error.reason, ())
-    )
-    return response._replace(unread=isinstance(error, UnreadError))
+    return json_response({"error": str(error)[:MESSAGE_CHARACTERS]}, error.reason.http, headers.get(error.reason, ()))
 
 
 class Application:
-    """The ASGI application of one service."""
+    """The HTTP application of one service."""
 
     def __init__(
         self,
@@ -154,41 +125,32 @@ class Application:
             }
         return routes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Callable[..., Any]) -> None:
-        """Respond to one request. An exception of a handler becomes a response."""
-        connection = scope.get(CONNECTION)
-        if connection:
-            connection.task = asyncio.current_task()
-        request = Request(scope, receive)
+    async def __call__(self, request: Request) -> Response:
+        """Return the response to a request. An exception of a handler becomes one."""
         known = request.path in self.open_routes or request.path in self.routes
-        try:
-            with self.requests.request(scope["method"], request.path if known else None) as entry:
-                response = await self._respond(request, scope["method"])
-                if entry.id:
-                    response = response._replace(headers=(*response.headers, (b"x-request-id", entry.id.encode())))
-                await self._send(request, send, response)
-                entry.status = response.status
-        except ClientGoneError:
-            return
-        except asyncio.CancelledError:
-            if not (connection and connection.transport.is_closing()):
-                raise  # the client is still there, so something else cancelled the task
-        finally:
-            if connection:
-                connection.task = None
+        with self.requests.request(request.method, request.path if known else None) as entry:
+            response = await self._respond(request)
+            entry.status = response.status
+        # Before the client has sent the rest of a body, no further request can be told from it.
+        request.keep_alive = request.keep_alive and request.complete and not self.closing
+        body, encoding = compress(response.body, request.headers.get(b"accept-encoding", b""))
+        headers = response.headers
+        if encoding:
+            headers = (*headers, (b"content-encoding", encoding))
+        if entry.id:
+            headers = (*headers, (b"x-request-id", entry.id.encode()))
+        return response._replace(body=body, headers=headers)
 
-    async def _respond(self, request: Request, method: str) -> Response:
+    async def _respond(self, request: Request) -> Response:
         try:
-            handler = self._find(request, "GET" if method == "HEAD" else method)
+            if request.fault:
+                raise request.fault
+            handler = self._find(request, "GET" if request.method == "HEAD" else request.method)
             return handler if isinstance(handler, Response) else await handler(request)
         except RefusedError as error:
             return refusal(error)
-        except UnsupportedEncodingError:
-            return json_response({"error": "Unsupported compression type"}, 501)
-        except ClientGoneError:
-            raise
         except Exception:  # a bug of the service: the log shows it, the client does not see it
-            log.exception("%s: internal error", method)
+            log.exception("%s: internal error", request.method)
             return json_response({"error": "internal error"}, 500)
 
     def _find(self, request: Request, method: str) -> Handler | Response:
@@ -220,32 +182,19 @@ class Application:
             raise RefusedError(Reason.UNAVAILABLE, "explicit model load / unload is not allowed")
         return json_response({"error": "Not Found"}, 404)
 
-    async def _send(self, request: Request, send: Callable[..., Any], response: Response) -> None:
-        body, encoding = http_body.compress(response.body, request.headers.get(b"accept-encoding", b""))
-        headers = [(b"content-type", response.content_type), (b"content-length", b"%d" % len(body)), *response.headers]
-        if encoding:
-            headers.append((b"content-encoding", encoding))
-        if self.closing or response.unread:
-            headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        if response.unread:
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-            await http_body.discard_rest(request.receive, self.max_body_bytes)
-            body = b""
-        await send({"type": "http.response.body", "body": body})
-
     async def _infer(self, version: str, request: Request) -> Response:
-        body = await http_body.read_body(request.receive, request.headers, self.max_body_bytes)
+        body = await read_body(request)
         length = request.headers.get(codec.LENGTH_HEADER)
-        inference, form = codec.decode(body, model=self.service.name, version=version, json_length=length)
+        decode = partial(codec.decode, body, model=self.service.name, version=version, json_length=length)
+        inference, form = await _parsed(body, decode)
         data, json_length = codec.encode(await self.service.infer(inference), form)
         if json_length is None:
             return Response(data)
         return Response(data, content_type=OCTETS, headers=((codec.LENGTH_HEADER, b"%d" % json_length),))
 
     async def _classify(self, request: Request) -> Response:
-        body = await http_body.read_body(request.receive, request.headers, self.max_body_bytes)
-        texts, is_list = codec.decode_classify(body, self.service.texts_per_row)
+        body = await read_body(request)
+        texts, is_list = await _parsed(body, partial(codec.decode_classify, body, self.service.texts_per_row))
         found = await self.service.classify(texts)
         return json_response(found if is_list else found[0])
 
@@ -265,6 +214,11 @@ class Application:
 
     async def _metrics(self, _: Request) -> Response:
         return Response(await metrics.scrape(self.service, self.gpus), content_type=PROMETHEUS)
+
+
+async def _parsed(body: bytes, parse: Callable[[], T]) -> T:
+    """Return what a body holds. A large one is parsed in a thread, so that other requests go on."""
+    return await asyncio.to_thread(parse) if len(body) > LARGE_BODY_BYTES else parse()
 
 
 def _constant(response: Response) -> Handler:

@@ -19,6 +19,7 @@ import orjson
 from toolchain.serve import datatypes
 from toolchain.serve.checks import shown
 from toolchain.serve.datatypes import BYTES
+from toolchain.serve.limits import MAX_DIMENSIONS, MAX_TENSORS
 from toolchain.serve.protocol import TRUNCATED, InferRequest, InferResponse, Reason, RefusedError, Tensor
 from toolchain.tensors import Array
 
@@ -46,8 +47,6 @@ _ELEMENTS: dict[str, tuple[set[type], str]] = {
     "f": ({int, float}, "number"),
     "O": ({str}, "string"),
 }
-# Depth of nested lists. A tensor of the service has two dimensions; a thousand would block the event loop for a second.
-MAX_DIMENSIONS = 8
 
 _BINARY_ONLY = ("FP16", "BF16")
 _ONE_SOURCE = (
@@ -134,9 +133,10 @@ def decode(
     text, binary = split(body, json_length, model=model)
     record = _load(text)
     parameters = _parameters(record)
-    inputs = tuple(_input(_object(one, "inputs"), binary, model) for one in _member(record, "inputs", list))
+    given, outputs = _objects(record, "inputs"), _objects(record, "outputs", [])
+    _refuse_repeated(text, [one for found in (record, *given, *outputs) for one in (found, _parameters(found))])
+    inputs = tuple(_input(one, binary, model) for one in given)
     binary.check_all_taken()
-    outputs = [_object(one, "outputs") for one in _member(record, "outputs", list, [])]
     request = InferRequest(
         model,
         inputs,
@@ -182,7 +182,7 @@ def decode_classify(body: bytes, texts_per_row: int) -> tuple[list["Text"], bool
         RefusedError: the body has another form, or it lacks texts that the model takes.
     """
     given = _load(body)
-    _refuse_repeated(body)
+    _refuse_repeated(body, [given])
     record = {OTHER_KEYS.get(key, key): value for key, value in given.items()}
     required = CLASSIFY_KEYS[:texts_per_row]
     unknown = [key for key in record if key not in CLASSIFY_KEYS]
@@ -198,18 +198,21 @@ def decode_classify(body: bytes, texts_per_row: int) -> tuple[list["Text"], bool
     return list(zip(*columns, strict=True)), is_list
 
 
-def _refuse_repeated(body: bytes) -> None:
-    """Refuse a body in which a text is given twice under one key, of which a JSON parser keeps only the last."""
-    names = (*CLASSIFY_KEYS, *OTHER_KEYS)
-    if all(body.count(b'"%s"' % name.encode()) < 2 for name in names):
-        return  # the slower parser below is needed only where a key may be repeated
+def _refuse_repeated(text: bytes | memoryview, objects: list[JsonObject]) -> None:
+    """Refuse JSON that gives a key twice, of which a parser keeps only the last and a proxy perhaps the first.
+
+    `objects` are those that were found in it. Each of their members has a colon in the text.
+    """
+    text = bytes(text)
+    if text.count(b":") == sum(map(len, objects)):
+        return  # the slower parser below is needed only where a text has a colon or an object has an unknown member
 
     def check(pairs: list[tuple[str, Any]]) -> None:
         if len(dict(pairs)) < len(pairs):
-            raise _refused("a text is given twice under the same key")
+            raise _refused("a key is given twice in the same object")
 
-    try:
-        json.loads(body, object_pairs_hook=check)
+    try:  # numbers are not converted: int() refuses long ones
+        json.loads(text, object_pairs_hook=check, parse_int=len, parse_float=len)
     except RecursionError:
         raise _refused("it is nested too deeply") from None
 
@@ -251,7 +254,7 @@ def _input(record: JsonObject, binary: BinaryData, model: str) -> Tensor:
 
 def _from_json(name: str, datatype: str, shape: list[int], data: list[Any], model: str) -> Array:
     """Return the array of an input whose elements are in the JSON."""
-    values, types = _flatten(data, name)
+    values, types = _flatten(data, name, model)
     if datatype == BYTES:
         _check_elements(types, "O")
         return datatypes.from_strings(name, shape, [text.encode() for text in values], model=model)
@@ -270,9 +273,10 @@ def _from_json(name: str, datatype: str, shape: list[int], data: list[Any], mode
         raise _refused(f"Unable to parse 'data': a number of input '{name}' is outside {datatype}") from None
 
 
-def _flatten(values: list[Any], name: str) -> tuple[list[Any], set[type]]:
+def _flatten(values: list[Any], name: str, model: str) -> tuple[list[Any], set[type]]:
     """Return the elements of nested lists, and their types. Lists of unequal depth remain among the elements."""
     for _ in range(MAX_DIMENSIONS):
+        datatypes.check_size(name, len(values), model=model)
         if (types := set(map(type, values))) != {list}:
             return values, types
         values = list(chain.from_iterable(values))
@@ -301,10 +305,14 @@ def _load(data: bytes | memoryview) -> JsonObject:
     return record
 
 
-def _object(value: Any, key: str) -> JsonObject:
-    if type(value) is not dict:
+def _objects(record: JsonObject, key: str, default: Any = None) -> list[JsonObject]:
+    """Return a member that is a list of objects, which describe tensors."""
+    values: list[JsonObject] = _member(record, key, list, _REQUIRED if default is None else default)
+    if len(values) > MAX_TENSORS:
+        raise _refused(f"expected at most {MAX_TENSORS} {key} but got {len(values)} {key}")
+    if any(type(value) is not dict for value in values):
         raise _wrong_type(key, dict)
-    return value
+    return values
 
 
 _REQUIRED: Any = object()

@@ -1,102 +1,217 @@
-"""One HTTP connection: uvicorn's, with bounds that uvicorn lacks.
+"""One HTTP connection: requests from httptools, which parses them, and their responses in order.
 
-uvicorn bounds neither the length of a request's headers nor the time that a client takes. It adds a trailer to the
-headers, and takes a body behind an offer to upgrade for the next request; here both are as in RFC 9110. It also reports
-that a client has left only to a task that waits for this; here the request's own task is cancelled instead.
+Nothing that follows the head of a request changes it: trailers are dropped, and an offer to upgrade is ignored (RFC
+9110, sections 6.5.1 and 7.8). The service knows each body's limit when its head arrives, so a body needs no flow
+control; requests behind the first are read no further until it is answered.
 """
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any, cast
+import logging
+from collections import deque
+from http import HTTPStatus
+from socket import SO_ERROR, SOL_SOCKET
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from urllib.parse import unquote
 
 import httptools
-import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-# An ASGI scope: its keys and their types are those of the ASGI specification.
-Scope = dict[str, Any]
+from toolchain.serve.limits import BODY_TIMES, DISCARD_S, HEAD_BYTES
+from toolchain.serve.protocol import Reason, RefusedError
 
-# The key of an ASGI scope under which the application finds the connection.
-CONNECTION = "toolchain.connection"
+if TYPE_CHECKING:
+    from toolchain.serve.http.server import HttpServer
 
-# Longest request line and headers.
-HEAD_BYTES = 64 * 1024
+log = logging.getLogger("toolchain")
 
-# Headers that offer another protocol. An offer is ignored (RFC 9110, section 7.8).
+Headers = tuple[tuple[bytes, bytes], ...]
+
+# Health checks, which probes send under any name.
+HEALTH = ("/v2/health/live", "/v2/health/ready", "/health")
+
+# Paths that are answered on connections for which there is no other place.
+PROBED = (*HEALTH, "/metrics")
+
+# Headers that offer another protocol.
 _OFFER = (b"upgrade", b"http2-settings")
 
-# A body in small chunks arrives as several times its own bytes, and the rest of a refused body is still read for a
-# while (see `discard_rest` in body.py). So a connection is closed only at this multiple of the largest body.
-_BODY_TIMES = 16
-
-# Open connections. A further client receives 503 at once; those that are connected are served as before.
-MAX_CONNECTIONS = 1000
-
-_BAD_REQUEST = (
-    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
-)
-_BUSY = (
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_STATUS = {status.value: b"HTTP/1.1 %d %s\r\ndate: " % (status, status.phrase.encode()) for status in HTTPStatus}
+_FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n"
     b'retry-after: 1\r\ncontent-length: 32\r\n\r\n{"error":"too many connections"}'
 )
+
+
+class Response(NamedTuple):
+    """One response."""
+
+    body: bytes = b""
+    status: int = 200
+    content_type: bytes = b"application/json"
+    headers: Headers = ()
+
+
+class Request:
+    """One request. Its body may still arrive while it is answered."""
+
+    __slots__ = (
+        "_arrived",
+        "_body",
+        "_transport",
+        "answered",
+        "complete",
+        "fault",
+        "headers",
+        "keep_alive",
+        "limit",
+        "method",
+        "path",
+    )
+
+    def __init__(self, method: str, path: str, headers: dict[bytes, bytes], *, limit: int, keep_alive: bool) -> None:
+        """Begin a request whose body may have up to `limit` bytes."""
+        self.method, self.path, self.headers, self.limit = method, path, headers, limit
+        # Whether the connection may stay open after the response, whether the body has arrived, and the response left.
+        self.keep_alive, self.complete, self.answered = keep_alive, False, False
+        # Why the request is refused, if its connection refuses it.
+        self.fault: RefusedError | None = None
+        self._body = bytearray()
+        self._arrived: asyncio.Future[None] | None = None
+        # Where the client is asked for the body, if it waits for this.
+        self._transport: asyncio.Transport | None = None
+        # The HTTP parser has checked that it is a number of 64 bits. It takes zeros before it, and int() counts these.
+        if int(headers.get(b"content-length", b"").lstrip(b"0") or b"0") > limit:
+            self.refuse(self.too_large())
+
+    async def read(self) -> bytes:
+        """Return the body.
+
+        Raises:
+            RefusedError: it is too large, or it is not HTTP.
+        """
+        if not self.complete and not self.fault:
+            if self._transport:
+                self._transport.write(_CONTINUE)
+            self._arrived = asyncio.get_running_loop().create_future()
+            await self._arrived
+        if self.fault:
+            raise self.fault
+        return bytes(self._body)
+
+    def expect(self, transport: asyncio.Transport) -> None:
+        """Ask the client for the body when it is read: the client waits for this (RFC 9110, section 10.1.1)."""
+        self._transport = transport
+
+    def add(self, part: bytes) -> None:
+        """Add to the body."""
+        if self.fault:
+            return
+        self._body += part
+        if len(self._body) > self.limit:
+            self.refuse(self.too_large())
+
+    def end(self) -> None:
+        """Note that the body has arrived."""
+        self.complete = True
+        self._wake()
+
+    def refuse(self, fault: RefusedError) -> None:
+        """Let `read` raise."""
+        self.fault, self._body = fault, bytearray()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._arrived and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    def too_large(self) -> RefusedError:
+        """Return the refusal of a body above the limit."""
+        message = f"the request's body exceeds the maximum allowed value of {self.limit} bytes"
+        return RefusedError(Reason.TOO_LARGE, message)
 
 
 class _HeadError(Exception):
     """A request's head is refused; the client reads the message."""
 
 
-class BusyConnection(asyncio.Protocol):
-    """A connection above MAX_CONNECTIONS: it sends 503 and closes."""
+class Connection(asyncio.Protocol):
+    """The connection of one client. Its methods `on_...` are called by the parser."""
+
+    def __init__(self, server: "HttpServer") -> None:
+        self._server = server
+        self._parser = self._new_parser()
+        # Requests that are not answered yet, and the task that answers the first of them.
+        self._requests: deque[Request] = deque()
+        self._task: asyncio.Task[None] | None = None
+        # The request whose head has arrived and whose body has not.
+        self._incoming: Request | None = None
+        # Whether nothing more is read, and whether responses wait until the client has read those before.
+        self._ended, self._paused = False, False
+        # Whether the client has closed its side.
+        self.half_closed = False
+        # Bytes of the current request, approximately: the end of the previous request in the same packet counts too.
+        self._received, self._max_received = 0, HEAD_BYTES
+        self._url, self._headers = b"", cast("list[tuple[bytes, bytes]]", [])
+        # Bytes of the current request's head, and later of its trailers.
+        self._head_bytes = 0
+
+    def _new_parser(self) -> Any:
+        return httptools.HttpRequestParser(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send the response before the client has sent a request."""
-        transport = cast("asyncio.Transport", transport)
-        transport.write(_BUSY)
-        transport.close()
+        """Take a place. Without one, send 503 before the client has sent a request."""
+        self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        if not self._server.places.enter(self, peer[0] if peer else ""):
+            self._ended = True
+            self._transport.write(_FULL)
+            self._transport.close()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cancel the request of a client that has left."""
+        self._server.places.leave(self)
+        if self._task:
+            self._task.cancel()
+        self._requests.clear()
+        self._parser = self._incoming = None  # the parser and this object refer to each other
 
-class Connection(HttpToolsProtocol):
-    """A connection that closes when its client sends too much, and cancels the request of a client that leaves."""
+    def hang_up(self) -> None:
+        """Close the connection at once."""
+        self._transport.abort()
 
-    # Bytes of the current request, approximately: the end of the previous request in the same packet counts too.
-    received = 0
-    max_received = HEAD_BYTES
-    # The task of the current request; the application sets it.
-    task: asyncio.Task[Any] | None = None
-    # uvicorn's state of the current request. A client may send further requests before the response (pipelining).
-    running: Any = None
-
-    # Bytes of the current request's head, and of its trailers.
-    head_bytes = 0
-    head_complete = False
+    def shutdown(self) -> None:
+        """Close the connection when the requests that have arrived are answered."""
+        if not self._requests:
+            self._transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Parse data of the client, and close the connection if the request is longer than any may be."""
-        self.received += len(data)
-        self._unset_keepalive_if_required()
+        """Parse data of the client, and close the connection if a request is longer than any may be."""
+        if self._ended:
+            return
+        self._received += len(data)
         try:
             self._parse(data)
         except httptools.HttpParserError as error:
             # What a callback below refuses is the context of the parser's own error.
             why = error.__context__ if isinstance(error.__context__, _HeadError) else "Invalid HTTP request received."
-            self.send_400_response(str(why))
-        if self.received > self.max_received and self.transport is not None:
-            self.transport.abort()
+            if not self._ended:
+                self._refuse(str(why))
+        if self._received > self._max_received:
+            self._transport.abort()
 
     def _parse(self, data: bytes) -> None:
         """Parse data. The parser stops behind a head with an offer to upgrade, which is parsed again without it."""
         while True:
             try:
-                return self.parser.feed_data(data)
+                return self._parser.feed_data(data)  # type: ignore[no-any-return]
             except httptools.HttpParserUpgrade as offer:
                 data = self._head_without_offer() + data[offer.args[0] :]
-                self.parser = httptools.HttpRequestParser(self)
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+                self._parser = self._new_parser()
 
     def _head_without_offer(self) -> bytes:
         """Return the head of the current request without what offers another protocol."""
-        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())]
-        for name, value in self.headers:
+        lines = [b"%s %s HTTP/%s" % (self._parser.get_method(), self._url, self._parser.get_http_version().encode())]
+        for name, value in self._headers:
             if name == b"connection":
                 kept = (word.strip() for word in value.split(b",") if word.strip().lower() not in _OFFER)
                 value = b", ".join(kept)
@@ -104,89 +219,169 @@ class Connection(HttpToolsProtocol):
                 lines.append(b"%s: %s" % (name, value))
         return b"\r\n".join([*lines, b"\r\n"])
 
+    def _refuse(self, message: str) -> None:
+        """Refuse data that is not HTTP, after the requests before it are answered."""
+        self._ended = True
+        request = self._incoming
+        if request is None:
+            request = Request("-", "", {}, limit=0, keep_alive=False)
+            request.end()
+            self._enqueue(request)
+        elif request.answered:
+            self._transport.close()
+        request.keep_alive = False
+        request.refuse(RefusedError(Reason.INVALID, message))
+
+    def eof_received(self) -> bool:
+        """Answer what was asked before the client closed its side; return whether the connection stays open for this.
+
+        A client that has left looks the same. It resets the connection when anything is sent to it, so an interim
+        response is sent, which all clients ignore. `has_left` sees the reset.
+        """
+        if not self._requests or self._transport.get_extra_info("sslcontext"):
+            return False
+        if self._incoming:
+            self._refuse("the request ends before its body")
+        self._ended, self.half_closed = True, True
+        self._requests[-1].keep_alive = False
+        if self._task:
+            self._transport.write(_CONTINUE)
+        return True
+
+    def has_left(self) -> bool:
+        """Return whether a client that has closed its side has reset the connection too."""
+        socket = self._transport.get_extra_info("socket")
+        return self.half_closed and bool(socket.getsockopt(SOL_SOCKET, SO_ERROR))
+
     def on_message_begin(self) -> None:
         """Begin a request."""
-        super().on_message_begin()
-        self.received, self.max_received = 0, HEAD_BYTES
-        self.head_bytes, self.head_complete = 0, False
-        cast("Scope", self.scope)[CONNECTION] = self
+        self._received, self._max_received = 0, HEAD_BYTES
+        self._url, self._headers, self._head_bytes = b"", [], 0
 
     def on_url(self, url: bytes) -> None:
         """Add to the path."""
         self._count(len(url))
-        super().on_url(url)
+        self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a header. A trailer is ignored, so that it cannot replace what a proxy has checked."""
         self._count(len(name) + len(value) + 4)  # a colon, a blank and the end of the line
-        if not self.head_complete:
-            super().on_header(name, value)
+        if not self._incoming:
+            self._headers.append((name.lower(), value))
 
     def _count(self, size: int) -> None:
-        self.head_bytes += size
-        if self.head_bytes > HEAD_BYTES:
+        self._head_bytes += size
+        if self._head_bytes > HEAD_BYTES:
             raise _HeadError(f"the request's head or trailers exceed {HEAD_BYTES} bytes")
 
     def on_headers_complete(self) -> None:
-        """Begin the request's body, and call the application."""
-        if self.parser.should_upgrade():
-            if self.parser.get_method() == b"CONNECT":
+        """Begin to answer a request, if none is before it."""
+        if self._ended:
+            return
+        method = self._parser.get_method()
+        if self._parser.should_upgrade():
+            if method == b"CONNECT":
                 raise _HeadError("this is not a proxy")
             return  # `_parse` begins the request again
-        version, hosts = self.parser.get_http_version(), sum(name == b"host" for name, _ in self.headers)
+        version, hosts = self._parser.get_http_version(), sum(name == b"host" for name, _ in self._headers)
         if version not in ("1.0", "1.1"):
             raise _HeadError("the version of HTTP is neither 1.0 nor 1.1")
         if hosts > 1 or (version == "1.1" and not hosts):
             raise _HeadError("a request needs one header Host")
-        self.head_bytes, self.head_complete = 0, True
-        self.max_received = HEAD_BYTES + _BODY_TIMES * cast("Any", self.app).max_body_bytes
-        super().on_headers_complete()
+        path = unquote((httptools.parse_url(self._url).path or b"/").decode("ascii"))
+        self._begin(method.decode(), path, dict(self._headers), is_old=version == "1.0")
+
+    def _begin(self, method: str, path: str, headers: dict[bytes, bytes], *, is_old: bool) -> None:
+        limit = self._server.application.max_body_bytes
+        keep_alive = not is_old and self._parser.should_keep_alive()
+        request = Request(method, path, headers, limit=limit, keep_alive=keep_alive)
+        if headers.get(b"expect", b"").lower() == b"100-continue" and not is_old:
+            request.expect(self._transport)
+        if self._server.places.is_spare(self) and path not in PROBED:
+            request.keep_alive = False
+            request.refuse(RefusedError(Reason.UNAVAILABLE, "too many connections"))
+        self._incoming, self._head_bytes = request, 0
+        self._max_received = HEAD_BYTES + BODY_TIMES * limit
+        if not self._requests:
+            self._server.places.wait(self)
+        self._enqueue(request)
 
     def on_body(self, body: bytes) -> None:
         """Add to the request's body."""
-        if self.head_complete:
-            super().on_body(body)
+        if self._incoming:
+            self._incoming.add(body)
 
     def on_message_complete(self) -> None:
         """End the request, unless it begins again without an offer to upgrade."""
-        if self.head_complete:
-            super().on_message_complete()
+        request, self._incoming = self._incoming, None
+        if not request:
+            return
+        request.end()
+        self._ended = not request.keep_alive
+        if not request.answered:
+            self._server.places.work(self)
+        elif self._ended:
+            self._transport.close()
 
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        self.running = cycle
-        super()._start_asgi_task(cycle, app)
+    def _enqueue(self, request: Request) -> None:
+        self._requests.append(request)
+        if len(self._requests) > 1:
+            self._transport.pause_reading()
+        elif not self._paused:
+            self._start()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the request of a client that has left."""
-        super().connection_lost(exc)
-        if self.running is not None:
-            self.running.disconnected = True  # uvicorn marks only the last request that arrived, not the running one
-        if self.task is not None:
-            self.task.cancel()
+    def _start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._answer(self._requests[0]))
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse data that is not HTTP, in the form of all refusals."""
-        with cast("Any", self.app).requests.request("-", None) as entry:
-            entry.status = 400
-        body = orjson.dumps({"error": msg})
-        self.transport.write(_BAD_REQUEST % (len(body), body))
-        self.transport.close()
+    async def _answer(self, request: Request) -> None:
+        try:
+            response = await self._server.application(request)
+        except Exception:  # a bug of the service: the log shows it, and the client is disconnected
+            log.exception("%s: internal error", request.method)
+            return self._transport.abort()
+        self._write(request, response)
+        self._task, request.answered = None, True
+        self._requests.popleft()
+        if not request.keep_alive:
+            return self._finish(request)
+        if self._requests and not self._paused:
+            return self._go_on()
+        return self._server.places.wait(self)
 
+    def _go_on(self) -> None:
+        """Answer the next request that has arrived."""
+        self._start()
+        if len(self._requests) == 1 and not self._ended:
+            self._transport.resume_reading()
+            if self._requests[0] is self._incoming:
+                self._server.places.wait(self)
 
-def is_waiting_for_client(connection: Any) -> bool:
-    """Return whether the client must act next: begin a request, finish it, or read its response."""
-    cycle = connection.cycle
-    return bool(cycle is None or cycle.response_complete or cycle.more_body or connection.flow.write_paused)
+    def _finish(self, request: Request) -> None:
+        """Close the connection; if a body still arrives, only after its end, or its client would lose the response."""
+        self._requests.clear()
+        if request.complete or self._ended:
+            self._transport.close()
+        else:
+            self._server.places.wait(self)
+            asyncio.get_running_loop().call_later(DISCARD_S, self._transport.close)
 
+    def _write(self, request: Request, response: Response) -> None:
+        lines = [_STATUS[response.status], self._server.date, b"\r\ncontent-type: ", response.content_type]
+        lines.append(b"\r\ncontent-length: %d\r\n" % len(response.body))
+        for name, value in response.headers:
+            lines += name, b": ", value, b"\r\n"
+        lines.append(b"\r\n" if request.keep_alive else b"connection: close\r\n\r\n")
+        if request.method != "HEAD":
+            lines.append(response.body)
+        self._transport.write(b"".join(lines))
 
-def close_idle(connections: Iterable[Any], before: dict[Any, Any]) -> dict[Any, Any]:
-    """Close the connections whose client has not acted since the last call, and return those that wait for the client.
+    def pause_writing(self) -> None:
+        """Start no further request until the client has read its responses."""
+        self._paused = True
 
-    `before` is the return value of the last call: connection -> its request. Called at an interval, this needs no timer
-    for each request. A client has at least the interval, and at most twice the interval, to act.
-    """
-    waiting = {connection: connection.cycle for connection in connections if is_waiting_for_client(connection)}
-    for connection, cycle in waiting.items():
-        if connection in before and before[connection] is cycle:
-            connection.transport.abort()
-    return waiting
+    def resume_writing(self) -> None:
+        """Go on with the next request."""
+        self._paused = False
+        if self._requests and not self._task:
+            self._server.places.work(self)
+            self._go_on()

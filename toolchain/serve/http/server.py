@@ -1,26 +1,22 @@
-"""The HTTP server: uvicorn's connections behind a listening socket that opens and closes when the service says so."""
+"""The HTTP server: connections behind a listening socket that opens and closes when the service says so."""
 
 import asyncio
 import socket
 from email.utils import formatdate
 from functools import partial
-from typing import TYPE_CHECKING, Any
-
-import uvicorn
-from uvicorn.server import ServerState
+from typing import TYPE_CHECKING
 
 from toolchain.serve.gpus import Gpus
 from toolchain.serve.http.app import Application
-from toolchain.serve.http.connection import MAX_CONNECTIONS, BusyConnection, Connection, close_idle
+from toolchain.serve.http.connection import Connection
+from toolchain.serve.limits import MAX_CONNECTIONS, SILENT_S
 from toolchain.serve.listener import accept_pending, drop_new_clients, let_clients_connect
+from toolchain.serve.places import Places
 from toolchain.serve.request_log import OFF, RequestLog
 from toolchain.serve.tls import Tls, open_tls
 
 if TYPE_CHECKING:
     from toolchain.serve.service import Service
-
-# How long a client may do nothing, during a request or between two. Also the longest TLS handshake.
-IDLE_S = 20
 
 # At shutdown, how long requests may still arrive on connections that are open.
 _LAST_REQUESTS_S = 2.0
@@ -59,60 +55,49 @@ class HttpServer:
         Raises:
             InputError: the certificate or its key cannot be used.
         """
-        self.state, self.socket = ServerState(), listener
+        self.socket, self.places = listener, Places[Connection](MAX_CONNECTIONS)
         self.application = Application(service, token=token, gpus=gpus, public=public, requests=requests)
-        self.config = uvicorn.Config(
-            self.application,
-            http=Connection,
-            ws="none",
-            interface="asgi3",
-            lifespan="off",
-            log_config=None,
-            log_level="error",
-            access_log=False,
-            proxy_headers=False,
-            timeout_keep_alive=IDLE_S,
-        )
-        self.config.load()
-        self.config.ssl = open_tls(tls.cert, tls.key) if tls else None
+        self._tls = open_tls(tls.cert, tls.key) if tls else None
+        # The header Date of responses, which changes each second.
+        self.date = b""
 
     async def start(self) -> None:
         """Start to accept connections."""
-        loop, tls = asyncio.get_running_loop(), self.config.ssl
+        loop, tls = asyncio.get_running_loop(), self._tls
         self.listener = await loop.create_server(
-            self._connect, sock=self.socket, ssl=tls, backlog=2048, ssl_handshake_timeout=IDLE_S if tls else None
+            partial(Connection, self),
+            sock=self.socket,
+            ssl=tls,
+            backlog=2048,
+            ssl_handshake_timeout=SILENT_S if tls else None,
         )
+        self.date = formatdate(usegmt=True).encode()
         let_clients_connect(self.socket)
         self.maintenance = asyncio.create_task(self._maintain())
 
-    def _connect(self) -> asyncio.Protocol:
-        if len(self.state.connections) >= MAX_CONNECTIONS:
-            return BusyConnection()
-        return Connection(self.config, self.state, {})
-
     async def _maintain(self) -> None:
-        """Update the header Date each second, and close connections whose client does nothing."""
-        waiting: dict[Any, Any] = {}
-        seconds = 0
+        """Update the header Date each second, and close connections whose client does nothing or has left."""
         while True:
-            self.state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
             await asyncio.sleep(1)
-            seconds += 1
-            if seconds % IDLE_S == 0:
-                waiting = close_idle(list(self.state.connections), waiting)
+            self.date = formatdate(usegmt=True).encode()
+            self.places.hang_up_silent(SILENT_S)
+            for connection in self.places:
+                if connection.has_left():
+                    connection.hang_up()
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more connections, and return when all requests are answered, or after `grace_s` seconds.
 
         Afterwards no client is connected.
         """
+        self.application.closing = True
         await self._close_listener(min(grace_s, _HANDSHAKE_S))
         await self._wait_for_disconnects(min(grace_s, _LAST_REQUESTS_S))
-        for connection in list(self.state.connections):
+        for connection in self.places:
             connection.shutdown()
         await self._wait_for_disconnects(grace_s)
-        for connection in list(self.state.connections):
-            connection.transport.abort()
+        for connection in self.places:
+            connection.hang_up()
         self.maintenance.cancel()
 
     async def _close_listener(self, seconds: float) -> None:
@@ -130,11 +115,12 @@ class HttpServer:
         with self.socket.dup() as duplicate:
             self.listener.close()
             pending = accept_pending(duplicate)
-        serve = partial(asyncio.get_running_loop().connect_accepted_socket, self._connect, ssl=self.config.ssl)
+        connect = partial(Connection, self)
+        serve = partial(asyncio.get_running_loop().connect_accepted_socket, connect, ssl=self._tls)
         await asyncio.gather(*map(serve, pending), return_exceptions=True)
 
     async def _wait_for_disconnects(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        while self.state.connections and loop.time() < end:
+        while len(self.places) and loop.time() < end:
             await asyncio.sleep(_POLL_S)

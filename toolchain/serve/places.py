@@ -1,0 +1,117 @@
+"""Places for clients: connections of HTTP, and calls of gRPC. When all are taken, silent clients give way."""
+
+import ipaddress
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Generic, Protocol, TypeVar
+
+from toolchain.serve.limits import SPARE_PLACES
+
+
+class Client(Protocol):
+    """A connection or a call."""
+
+    def hang_up(self) -> None:
+        """End it, because its client was silent for too long or another client needs its place."""
+
+
+C = TypeVar("C", bound=Client)
+
+
+class Places(Generic[C]):
+    """The clients that are there, and since when the silent ones have been silent.
+
+    A client is silent while it must act next: send a request, or read a response. It makes no difference whether it
+    sends a byte now and then. A client whose request is being answered never gives way.
+    """
+
+    def __init__(self, limit: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Make `limit` places. One address has three quarters of them at most."""
+        self._limit, self._limit_of_address, self._clock = limit, max(1, limit * 3 // 4), clock
+        self._addresses: dict[C, str] = {}
+        self._counts: Counter[str] = Counter()
+        # Client -> when it became silent, in that order.
+        self._silent: dict[C, float] = {}
+        self._spare: set[C] = set()
+
+    def __iter__(self) -> Iterator[C]:
+        return iter(list(self._addresses))
+
+    def __len__(self) -> int:
+        return len(self._addresses)
+
+    def enter(self, client: C, host: str) -> bool:
+        """Give a client a place, and return whether there was one. It is silent at first."""
+        address = network(host)
+        if self._is_full(address):
+            self._hang_up_first(address if self._counts[address] >= self._limit_of_address else None)
+        if self._is_full(address):  # nobody was silent, or a client in a spare place has moved up
+            if len(self._spare) >= SPARE_PLACES:
+                return False
+            self._spare.add(client)
+        self._addresses[client] = address
+        self._counts[address] += 1
+        self.wait(client)
+        return True
+
+    def _is_full(self, address: str) -> bool:
+        regular = len(self._addresses) - len(self._spare)
+        return regular >= self._limit or self._counts[address] >= self._limit_of_address
+
+    def leave(self, client: C) -> None:
+        """Free the place of a client, if it has one."""
+        address = self._addresses.pop(client, None)
+        if address is None:
+            return
+        self._counts[address] -= 1
+        if not self._counts[address]:
+            del self._counts[address]
+        self._silent.pop(client, None)
+        if client in self._spare:
+            self._spare.remove(client)
+        elif self._spare:
+            self._spare.pop()
+
+    def is_spare(self, client: C) -> bool:
+        """Return whether a client has one of the places that are kept for health checks and metrics."""
+        return client in self._spare
+
+    def wait(self, client: C) -> None:
+        """Note that a client must act next, from now on."""
+        self._silent.pop(client, None)
+        if client in self._addresses:
+            self._silent[client] = self._clock()
+
+    def work(self, client: C) -> None:
+        """Note that the request of a client is being answered."""
+        self._silent.pop(client, None)
+
+    def hang_up_silent(self, seconds: float) -> None:
+        """End all clients that have been silent for longer than this."""
+        before = self._clock() - seconds
+        for client, since in list(self._silent.items()):
+            if since > before:
+                break
+            self._end(client)
+
+    def _hang_up_first(self, address: str | None) -> None:
+        """End the client that has been silent longest, if there is one, of all or of one address."""
+        found = (client for client in self._silent if address in (None, self._addresses[client]))
+        if (client := next(found, None)) is not None:
+            self._end(client)
+
+    def _end(self, client: C) -> None:
+        self.leave(client)
+        client.hang_up()
+
+
+def network(host: str) -> str:
+    """Return what counts as one address: an IPv4 address, or the network of an IPv6 address, its first 64 bits."""
+    if ":" not in host:
+        return host
+    try:
+        address = ipaddress.IPv6Address(host)
+    except ValueError:
+        return host
+    return str(address.ipv4_mapped or ipaddress.ip_network((int(address) >> 64 << 64, 64)))
