@@ -45,6 +45,7 @@ PRELOADED = (
     "torch._inductor.codecache",
     "torch._dynamo",
     "torch.export",
+    "transformers.conversion_mapping",
     "transformers.models.auto.modeling_auto",
     "transformers.models.bert.modeling_bert",
     "transformers.models.distilbert.modeling_distilbert",
@@ -121,6 +122,8 @@ def preload() -> None:
         return
     for name in PRELOADED:
         importlib.import_module(name)
+    # transformers makes its table of renamed weights, a thousand patterns, when the first model is loaded.
+    sys.modules["transformers.conversion_mapping"].get_checkpoint_conversion_mapping("bert")
     assert not any(name.split(".")[0] == "toolchain" for name in sys.modules)
     assert threading.active_count() == 1, "a fork copies no thread"
     gc.collect()

@@ -4,6 +4,7 @@ Each check runs every validation row once, without the trials and timings of an 
 """
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,20 +43,22 @@ def agreement(found, expected):
     return (found.predicted == expected.predicted).mean()
 
 
-def check_fixed(made, task):
+def check_fixed(made, in_pytorch, task):
     """INT8 by `mse` stays within three points, and FP32 has the known figure."""
     bundle = made(task, precision="int8", calib_method="mse")
     assert metric(predictions(bundle), task) >= FP32[task] - 0.03
-    assert metric(predictions(bundle, backend="torch"), task) == pytest.approx(FP32[task], abs=1e-4)
+    assert metric(in_pytorch(task), task) == pytest.approx(FP32[task], abs=1e-4)
 
 
-def check_chosen(made, task, most, **changes):
+def check_chosen(made, in_pytorch, task, most, **changes):
     """The graph for TensorRT, by `build --precision int8 --calib-method auto --max-drop 0.5` and `changes` alone."""
     bundle = made(task, precision="int8", calib_method="auto", max_drop=0.5, **changes)
-    found, reference = predictions(bundle, file="model.int8.onnx"), predictions(bundle, backend="torch")
+    found = predictions(bundle, file="model.int8.onnx")
     assert 100 * (FP32[task] - metric(found, task)) <= most + 0.01
-    assert task == "stsb" or agreement(found, reference) >= 0.97
-    assert explain(open_probe_graph(bundle, {"file": "model.int8.onnx"}))["share_of_macs"]["tensorrt"] >= 0.9
+    assert task == "stsb" or agreement(found, in_pytorch(task)) >= 0.97
+    probe = open_probe_graph(bundle, {"file": "model.int8.onnx"})
+    few = replace(probe, tokens=probe.tokens.take(np.arange(8)), reference=None)  # without a reference, none is timed
+    assert explain(few)["share_of_macs"]["tensorrt"] >= 0.9
 
 
 def check_halves(bundle, precision, *, least=0.99):

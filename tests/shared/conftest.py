@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from tests.shared.checks import predictions
 from toolchain.bundle.build import build
 from toolchain.recipe import Recipe
 
@@ -29,6 +30,12 @@ def data(shared, once):
         return once(f"rows-{task}", fill) if task == "stsb" else whole
 
     return find
+
+
+@pytest.fixture(scope="session")
+def in_pytorch(real_export):
+    """Return a function from a task to the predictions of its checkpoint in float32."""
+    return lambda task: predictions(real_export(task), backend="torch")
 
 
 @pytest.fixture(scope="module")

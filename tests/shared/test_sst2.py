@@ -21,20 +21,19 @@ def test_sst2_int8_for_tensorrt_keeps_it_too(made):
 
 
 @pytest.mark.slow
-def test_a_float16_checkpoint_runs_in_float32_on_torch(made):
-    found = predictions(made("sst2", precision="int8"), backend="torch")
-    assert metric(found, "sst2") == pytest.approx(FP32["sst2"], abs=5e-5)
+def test_a_float16_checkpoint_runs_in_float32_on_torch(in_pytorch):
+    assert metric(in_pytorch("sst2"), "sst2") == pytest.approx(FP32["sst2"], abs=5e-5)
 
 
 @pytest.mark.slow
-def test_sst2_in_fp16_agrees(made):
-    reference = predictions(made("sst2", precision="int8"), backend="torch")
-    assert agreement(predictions(made("sst2", precision="fp16"), file="model.fp16.onnx"), reference) >= 0.999
+def test_sst2_in_fp16_agrees(made, in_pytorch):
+    found = predictions(made("sst2", precision="fp16"), file="model.fp16.onnx")
+    assert agreement(found, in_pytorch("sst2")) >= 0.999
 
 
 @pytest.mark.slow
-def test_a_chosen_int8_keeps_accuracy_with_nine_tenths_of_the_work_in_int8(made):
-    check_chosen(made, "sst2", most=0.3)
+def test_a_chosen_int8_keeps_accuracy_with_nine_tenths_of_the_work_in_int8(made, in_pytorch):
+    check_chosen(made, in_pytorch, "sst2", most=0.3)
 
 
 @pytest.mark.slow

@@ -7,12 +7,12 @@ from tests.shared.checks import SMOOTH, check_chosen, check_fixed, check_halves
 pytestmark = [pytest.mark.shared, pytest.mark.slow]
 
 
-def test_int8_stays_within_three_points(made):
-    check_fixed(made, "stsb")
+def test_int8_stays_within_three_points(made, in_pytorch):
+    check_fixed(made, in_pytorch, "stsb")
 
 
-def test_a_chosen_int8_keeps_accuracy_with_nine_tenths_of_the_work_in_int8(made):
-    check_chosen(made, "stsb", most=0.5, smooth=SMOOTH)  # test_sst2.py chooses the smoothing too
+def test_a_chosen_int8_keeps_accuracy_with_nine_tenths_of_the_work_in_int8(made, in_pytorch):
+    check_chosen(made, in_pytorch, "stsb", most=0.5, smooth=SMOOTH)  # test_sst2.py chooses the smoothing too
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from toolchain.checkpoint.tokenize import Tokens
+from toolchain.graph.first_token import first_token
 from toolchain.graph.smooth import Exponents, exponents, smooth
 from toolchain.heads.distance import Distance
 from toolchain.int8.calibrate import channel_amax, collect
@@ -79,6 +80,7 @@ def choose(
             histograms[share] = collect(smoothed(load, powers[share]), calibration)
         ranges = {name: histogram.range(method) for name, histogram in histograms[share].items()}
         model = smoothed(load, powers[share])
+        first_token(model)
         quantize(model, ranges, TENSORRT)
         trial = Trial(method, share, *holdout.distance_below(model, nearest))
         nearest = min(nearest, trial.distance.rank)

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from toolchain.checkpoint.tokenize import Tokens, batches
 from toolchain.graph import message
+from toolchain.graph.first_token import first_token
 from toolchain.heads.contract import Head
 from toolchain.heads.distance import Distance
 from toolchain.runtimes.batched import DEFAULT_SLOTS, logits_of
@@ -80,7 +81,9 @@ def choose_holdout(load: Callable[[], ir.Model], pool: Tokens, *, head: Head, se
 
     `load` returns a new copy of the FP32 graph.
     """
-    logits = logits_of(load(), pool)
+    model = load()
+    first_token(model)
+    logits = logits_of(model, pool)
     count = min(ROWS, len(pool))
     order = np.random.default_rng(seed).permutation(len(pool))
     if (margins := head.margins(logits)) is not None:
