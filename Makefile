@@ -29,7 +29,8 @@ BENCH ?=
 demo: $(INSTALLED)
 	$(BIN)/toolchain demo
 
-# The default suite; what it leaves out; and both, with as many examples as hypothesis tries by itself.
+# The default suite; what it leaves out; and both, with as many examples as hypothesis tries by itself, and without tests
+# that are short forms of others.
 test: $(INSTALLED) $(BINDINGS)/installed $(KSERVE)/installed
 	$(RUN_TESTS) $(PYTEST)
 
@@ -37,7 +38,7 @@ test-rest: $(INSTALLED) $(TRITON)/installed $(PERF_ANALYZER)/installed
 	$(RUN_TESTS) -m "slow or stress" $(PYTEST)
 
 test-all: $(INSTALLED) $(BINDINGS)/installed $(TRITON)/installed $(PERF_ANALYZER)/installed $(KSERVE)/installed
-	$(RUN_TESTS) -m "" --hypothesis-profile all $(PYTEST)
+	$(RUN_TESTS) -m "not short" --hypothesis-profile all $(PYTEST)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

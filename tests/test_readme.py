@@ -46,7 +46,7 @@ def typed(code, clone, commands):
 
 @pytest.mark.parametrize(
     "block",
-    [FEW, *(pytest.param(block, marks=pytest.mark.slow) for block in BLOCKS)],
+    [pytest.param(FEW, marks=pytest.mark.short), *(pytest.param(block, marks=pytest.mark.slow) for block in BLOCKS)],
     ids=lambda block: block.split("\n")[0][-40:],
 )
 def test_its_commands_run(block, clone, commands, demo_bundle):

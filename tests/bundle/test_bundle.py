@@ -354,7 +354,9 @@ def child(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return [sys.executable, "-c"]
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(50, marks=pytest.mark.stress)])
+@pytest.mark.parametrize(
+    "kills", [pytest.param(8, marks=pytest.mark.short), pytest.param(50, marks=pytest.mark.stress)]
+)
 def test_a_kill_at_any_moment_leaves_one_whole_version(tmp_path: Path, child: list[str], kills: int) -> None:
     target, generator, seen, longest_s = tmp_path / "bundle", random.Random(0), [], 0.1
     for _ in range(kills):

@@ -30,7 +30,9 @@ def rebuild(python, root, tiny_distilbert, sentences, tmp_path, begun):
     return start
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(50, marks=pytest.mark.stress)])
+@pytest.mark.parametrize(
+    "kills", [pytest.param(4, marks=pytest.mark.short), pytest.param(50, marks=pytest.mark.stress)]
+)
 def test_sigkill_leaves_the_old_bundle_or_the_new_one(rebuild, tmp_path, kills):
     for method in METHODS:
         start = time.monotonic()

@@ -79,7 +79,7 @@ def test_a_later_step_reads_the_weights_of_a_step_that_was_skipped(begun, tmp_pa
 
 
 @pytest.mark.parametrize("swaps", [True, False])
-@pytest.mark.parametrize("every", [9, pytest.param(1, marks=pytest.mark.stress)])
+@pytest.mark.parametrize("every", [pytest.param(9, marks=pytest.mark.short), pytest.param(1, marks=pytest.mark.stress)])
 def test_sigkill_between_two_operations_leaves_weights_of_their_own_file_whole(
     python, root, tmp_path, begun, every, swaps
 ):

@@ -65,7 +65,9 @@ async def overload(url, logits, seconds):
     return found, wrong
 
 
-@pytest.mark.parametrize("seconds", [5, pytest.param(30, marks=pytest.mark.stress)])
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(5, marks=pytest.mark.short), pytest.param(30, marks=pytest.mark.stress)]
+)
 def test_overload_is_refused_with_503_and_accepted_requests_get_the_right_logits(server, demo_bundle, seconds):
     logits = expected(demo_bundle)
     before = server.resident_mb()

@@ -57,7 +57,7 @@ def check_chosen(made, in_pytorch, task, most, **changes):
     assert 100 * (FP32[task] - metric(found, task)) <= most + 0.01
     assert task == "stsb" or agreement(found, in_pytorch(task)) >= 0.97
     probe = open_probe_graph(bundle, {"file": "model.int8.onnx"})
-    few = replace(probe, tokens=probe.tokens.take(np.arange(8)), reference=None)  # without a reference, none is timed
+    few = replace(probe, tokens=probe.tokens.take(np.arange(8)))  # the share depends a little on the rows' lengths
     assert explain(few)["share_of_macs"]["tensorrt"] >= 0.9
 
 
