@@ -45,7 +45,8 @@ def test_a_table_on_a_terminal_has_no_escape_sequences_that_would_be_printed(mon
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
     assert "a title" in said
-    assert not {"\x1b", "\\u"} & {*said, *(said[at : at + 2] for at in range(len(said)))}
+    assert "\x1b" not in said
+    assert "\\u001b" not in said
 
 
 def test_a_traceback_in_a_log_keeps_its_lines(monkeypatch):

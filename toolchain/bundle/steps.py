@@ -227,7 +227,8 @@ def _calibration(resolved: ResolvedRecipe, model: Path, about: CalibrationAbout)
     from toolchain.int8.calibrate import Calibration, calibrate, channel_amax
 
     recipe, rows = resolved.recipe, resolved.calibration_rows
-    tokens = resolved.encode(rows.texts)
+    with rows.placed():
+        tokens = resolved.encode(rows.texts)
     about["row_sha256"] = sorted(set(rows.text_digests))
     if recipe.range_method == "auto":
         return _chosen(resolved, lambda: graph.load(model), tokens, about)
@@ -248,7 +249,9 @@ def _chosen(
     from toolchain.int8.mixed_precision import KEPT, Search
 
     recipe = resolved.recipe
-    holdout = choose_holdout(load, resolved.encode(resolved.holdout_rows.texts), head=resolved.head, seed=recipe.seed)
+    with resolved.holdout_rows.placed():
+        held = resolved.encode(resolved.holdout_rows.texts)
+    holdout = choose_holdout(load, held, head=resolved.head, seed=recipe.seed)
     found = choose(load, tokens, holdout, alpha=recipe.smooth)
     about["method"], about["smooth"] = found.best.method, found.best.alpha
     about["trials"] = [trial.to_json() for trial in found.trials]
