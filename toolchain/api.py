@@ -95,6 +95,7 @@ def run_build(
     from toolchain.bundle import MANIFEST, open_bundle
     from toolchain.bundle import build as bundles
     from toolchain.diagnose.gate import gate
+    from toolchain.diagnose.way_on import after_build
     from toolchain.evaluation.target import recorded
 
     steps: tuple[str, ...] | None = goal or None
@@ -117,6 +118,8 @@ def run_build(
             way_on = f"toolchain eval {done['bundle']} --backend {one['backend']}"
             log.warning("%s: only its GPU runs it, so the gate judges graphs alone. Run there: %s", one["file"], way_on)
         done["gate"], done["deploy"] = gate(Path(done["bundle"]), recipe, engines=engines, tell=log.info)
+    elif not recipe.dry_run:
+        done["next"] = after_build(done, recipe)
     return done, recipe
 
 

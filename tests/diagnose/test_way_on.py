@@ -7,7 +7,7 @@ import pytest
 from toolchain.bundle import Bundle
 from toolchain.cli import parser
 from toolchain.diagnose import way_on
-from toolchain.diagnose.way_on import after_gate, after_tune
+from toolchain.diagnose.way_on import after_build, after_gate, after_tune
 from toolchain.recipe import Recipe
 
 GATE = Recipe(max_drop=1.0)
@@ -38,6 +38,22 @@ def best(file, **more):
 
 def words(command, bundle):
     return command.replace(str(bundle.path), "b")
+
+
+@pytest.mark.parametrize(
+    ("engine", "command"),
+    [
+        (None, "toolchain eval 'a b' --device cpu --trust-remote-code"),
+        ({"backend": "trt", "gpu": "T4"}, "toolchain eval 'a b' --backend trt --device cpu --trust-remote-code"),
+        (
+            {"backend": "trt-rtx", "gpu": None},
+            "toolchain eval 'a b' --backend trt-rtx --device cpu --trust-remote-code, on a machine with that GPU",
+        ),
+    ],
+)
+def test_a_build_without_a_gate_is_evaluated_where_it_runs_and_with_the_same_consent(engine, command):
+    done = {"bundle": "a b", **({"engine": engine} if engine else {})}
+    assert after_build(done, Recipe(device="cpu", trust_remote_code=True)) == command
 
 
 def test_what_passes_is_served(bundle):

@@ -15,12 +15,21 @@ from toolchain.evaluation.target import choose_graph, recorded
 from toolchain.recipe import Recipe
 from toolchain.recipe.groups import ENGINE, GATE
 from toolchain.recipe.options import CONSENT
+from toolchain.records.bundle import BuildRecord
 from toolchain.records.deployment import Candidate
 from toolchain.records.result import Result
 from toolchain.runtimes.environment import gpu_facts
 
 # Options of a build that its bundle does not keep, so that another build needs them again.
 CARRIED = (*GATE, "backend", "device", "target", *ENGINE, *CONSENT)
+
+
+def after_build(done: BuildRecord, recipe: Recipe) -> str:
+    """Return the command after a build without a gate: evaluate its engine, or its graph, with the same consents."""
+    engine = done.get("engine")
+    backend = ["--backend", engine.get("backend", "trt")] if engine else []
+    command = _command("eval", done["bundle"], *backend, *recipe.flags(("device", *CONSENT)))
+    return f"{command}, on a machine with that GPU" if engine and engine["gpu"] is None else command
 
 
 def after_gate(bundle: Bundle, recipe: Recipe, best: Result | None, candidates: Sequence[Candidate]) -> str:

@@ -301,3 +301,5 @@ class BuildRecord(TypedDict):
     """Comparisons of the bundle's graphs with FP32 (`--max-drop`)."""
     deploy: NotRequired[Deployment]
     """The artefact that the gate allows to deploy (`--max-drop`)."""
+    next: NotRequired[str]
+    """The next command of a build without a gate."""

@@ -21,9 +21,7 @@ def built(record: BuildRecord) -> None:
     if "deploy" in record:
         put("", sentence(record["deploy"]), f"next: {record['deploy']['next']}")
     elif not record["up_to_date"]:
-        backend = f" --backend {record['engine'].get('backend', 'trt')}" if "engine" in record else ""
-        there = ", on a machine with that GPU" if backend and record["engine"]["gpu"] is None else ""
-        put(f"next: toolchain eval {record['bundle']}{backend}{there}")
+        put(f"next: {record['next']}")
 
 
 def _put_steps(record: BuildRecord) -> None:
