@@ -119,7 +119,7 @@ def test_a_lost_weight_is_not_a_lost_head(lost: str, advice: str, bert: Path) ->
         load_model(find_model(str(bert)))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_weight_of_one_rare_word_must_be_finite(value: float, bert: Path) -> None:
     """No built-in sentence has the word, so that all of them get an answer."""
     name = "bert.embeddings.word_embeddings.weight"

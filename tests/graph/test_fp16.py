@@ -59,10 +59,11 @@ def test_every_node_is_typed_consistently(exported, probe, tmp_path, kind, prepa
         assert abs(half(batch) - expected).max() < 0.02 * max(1, abs(expected).max())
 
 
-def test_a_gemm_with_a_weight_beyond_float16_stays_in_float32(exported):
+@pytest.mark.parametrize("factor", [1e6, -1e6])
+def test_a_gemm_with_a_weight_beyond_float16_stays_in_float32(exported, factor):
     model = graph.load(exported["distilbert"])
     weight = linear_layers(model)[0].inputs[1]
-    weight.const_value = ir.tensor(graph.constant(weight) * 1e6 + 1e6)
+    weight.const_value = ir.tensor((np.abs(graph.constant(weight)) + 1) * factor)
     name = weight.name
     to_half(model)
     first, *others = linear_layers(model)
