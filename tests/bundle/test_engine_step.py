@@ -232,7 +232,7 @@ def test_a_plan_of_another_precision_goes(make, bundle_of, typed_bundles, senten
 def test_explain_needs_no_tensorrt(make, toolchain, bundle_of):
     bundle = bundle_of("int8")
     done = toolchain("explain", bundle, "--backend", "trt", double=False)
-    assert (done.returncode, "has no engine. Build one here" in done.stderr) == (1, True)
+    assert (done.returncode, "has no engine of TensorRT. Build one here" in done.stderr) == (1, True)
     make(bundle, "--attention", "plugin")
     done = toolchain("explain", bundle, "--backend", "trt", double=False)
     assert "attention plugin" in done.stdout

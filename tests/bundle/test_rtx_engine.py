@@ -152,6 +152,27 @@ def test_a_plan_for_another_gpu_version_or_release_is_refused(built, here, built
     assert f"built for {built_for}; this machine has {here}. Build one" in str(refused.value)
 
 
+@pytest.mark.parametrize("choice", [RTX, ("--file", f"{T4.folder}/model.plan")])
+def test_a_plan_is_explained_from_its_record(built, capsys, choice):
+    assert main(["explain", str(built), *choice, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    record = json.loads((built / T4.folder / "plan.json").read_text())
+    assert (found["backend"], found["sm"], found["layers"]) == ("trt-rtx", 75, record["layers"])
+    assert found["advice"][-1].endswith(f"toolchain explain {built} --target sm75.")
+    assert main(["explain", str(built), *choice]) == 0
+    assert "TensorRT-RTX 1.7.1.116" in capsys.readouterr().out
+
+
+def test_a_plan_that_is_not_there_is_not_explained_and_the_next_step_is_named(built, typed_bundles, capsys):
+    for bundle, options, code, message in (
+        (typed_bundles["int8"], RTX, 1, "has no engine of TensorRT-RTX. Build one: toolchain build"),
+        (built, ("--backend", "trt", "--file", f"{T4.folder}/model.plan"), 2, "not a plan of TensorRT. Leave out"),
+        (built, ("--file", "plans/sm99-rtx1/model.plan"), 1, "has no plans/sm99-rtx1/model.plan"),
+    ):
+        assert main(["explain", str(bundle), *options]) == code
+        assert message in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_a_model_with_activations_of_1e5_is_refused_for_a_t4_on_the_command_line(

@@ -4,15 +4,18 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from toolchain import graph
-from toolchain.bundle import open_bundle
+from toolchain.bundle import open_bundle, views
 from toolchain.bundle.build import build
-from toolchain.bundle.views import VIEWS, open_graph
+from toolchain.bundle.views import VIEWS, beyond_float16, open_graph
 from toolchain.errors import GateError, UsageError
+from toolchain.graph.common_scale import UNSCALED
 from toolchain.graph.gemms import linear_layers
 from toolchain.recipe import Recipe
+from toolchain.runtimes.half_range import HalfRange
 from toolchain.workflow import evaluate
 
 FILES = {
@@ -76,14 +79,49 @@ def test_a_view_is_evaluated_like_any_graph(recipe, file):
 def test_other_logits_are_refused(recipe, monkeypatch):
     right = VIEWS["model.int8.rtx.onnx"]
 
-    def broken(model, beyond):
-        passes = right.change(model, beyond)
+    def broken(model):
+        passes = right.change(model)
         norm = next(graph.nodes(model, "LayerNormalization"))
-        norm.replace_input_with(1, graph.add_initializer(model, "other", np.full(32, 9, np.float16)))
+        norm.replace_input_with(1, graph.add_initializer(model, "other", np.full(32, 9, np.float32)))
         return passes
 
     monkeypatch.setitem(VIEWS, "model.int8.rtx.onnx", dataclasses.replace(right, change=broken))
     with pytest.raises(GateError, match=r"model\.int8\.rtx\.onnx: logits differ from those of model\.int8\.onnx by"):
+        build(recipe("int8", views="rtx"), engine=False)
+
+
+GEMM = "distilbert.transformer.layer.0.ffn.lin2"
+
+
+@pytest.mark.parametrize(("file", "kept"), [("model.int8.rtx.onnx", ir.DataType.FLOAT), ("model.int8.trt8.onnx", None)])
+def test_raw_sums_beyond_float16_stay_in_float32_and_are_recorded(recipe, monkeypatch, file, kept):
+    name = f"{GEMM}.output{UNSCALED if kept else ''}"
+    monkeypatch.setattr(views, "measure_range", lambda model, tokens: HalfRange({name: 4e4, "other": 1e4}, {}))
+    done = build(recipe("int8", views=VIEWS[file].name), engine=False)
+    assert done[VIEWS[file].name]["beyond_float16"] == [{"tensor": name, "amax": 4e4}]
+    bundle = open_bundle(Path(done["bundle"]))
+    assert name in beyond_float16(bundle.manifest["steps"])
+    types = {str(node.name): node.outputs[0].dtype for node in graph.nodes(open_graph(bundle, file), "MatMul")}
+    assert types[GEMM] == ir.DataType.FLOAT
+    assert (set(types.values()) == {ir.DataType.FLOAT}) == (kept is None)  # TensorRT 8 gets a float32 graph
+
+
+def test_a_view_that_is_not_finite_in_halves_is_refused_by_its_node(recipe, monkeypatch):
+    """Also where the logits are finite, because a Q node follows."""
+    right = VIEWS["model.int8.rtx.onnx"]
+
+    def broken(model):
+        passes = right.change(model)
+        (product,) = [node for node in graph.nodes(model, "Mul") if node.outputs[0].name == f"{GEMM}.output"]
+        huge = np.full(32, 6e4, np.float32)
+        product.replace_input_with(1, graph.add_initializer(model, "huge", huge))
+        return passes
+
+    monkeypatch.setitem(VIEWS, "model.int8.rtx.onnx", dataclasses.replace(right, change=broken))
+    monkeypatch.setattr(views, "measure_range", lambda model, tokens: HalfRange({}, {}))
+    with pytest.raises(
+        GateError, match=r"model\.int8\.rtx\.onnx: node .* computes values up to .*Build with --precision"
+    ):
         build(recipe("int8", views="rtx"), engine=False)
 
 

@@ -29,6 +29,10 @@ def test_both_precisions_are_compiled_as_asked(explained):
     ]
     assert (record["sm"], record["gpu"], record["batch"], record["length"]) == (75, "NVIDIA T4", 8, 64)
     assert json.loads((bundle / "results/kernels/t4.json").read_text()) == record
+    digests = json.loads((bundle / "bundle.json").read_text())["artefacts"]
+    for one in record["graphs"]:
+        assert one["made_from"] == {name: digests[name] for name in one["made_from"]}
+        assert {"model.onnx", "calibration.json"} <= one["made_from"].keys()
 
 
 def test_every_kernel_has_its_part_of_the_encoder(explained):

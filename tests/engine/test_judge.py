@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from tests.engine.matrix import compiled, typed
+from tests.engine.matrix import compiled, emitted, typed
 from toolchain import graph
 from toolchain.engine.judge import judge
 from toolchain.errors import InputError
@@ -91,6 +91,18 @@ def test_a_head_in_float32_is_named(exported, monkeypatch):
     assert judge(compiled(model, 86), asked) == ["classifier: in float32"]
     with pytest.raises(InputError, match="the GEMM pre_classifier is in float32"):
         compiled(model, 75)
+
+
+def test_gemms_in_float32_are_reported_only_where_the_graph_types_them_otherwise(exported):
+    for name, (model, asked) in emitted(exported["bert"], beyond=True).items():
+        assert {one.rpartition("layer.0.")[2] for one in asked.floats} == {"intermediate.dense", "output.dense"}
+        kernels = compiled(model, 86)
+        assert judge(kernels, asked) == []
+        if name == "fp16":
+            (found,) = judge(kernels, replace(asked, floats=asked.floats - {"bert.encoder.layer.0.output.dense"}))
+            assert found == "bert.encoder.layer.0.output.dense: in float32"
+        with pytest.raises(InputError, match="is in float32, and TensorRT-RTX computes none in float32 on Turing"):
+            compiled(model, 75)
 
 
 def test_a_gemm_that_the_graph_lost_is_counted(exported):

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from tests.engine.matrix import BYTES, CASES, PRECISIONS, compiled, moved, typed
+from tests.engine.matrix import BYTES, CASES, compiled, emitted, moved
 from toolchain.engine.judge import judge
-from toolchain.graph.common_scale import common_scale
 from toolchain.roofline.gpus import find_gpu
 from toolchain.roofline.kernels import bounded
 
@@ -17,7 +16,7 @@ pytestmark = pytest.mark.slow
 TOLERANCE = 0.02
 
 # Most megabytes and microseconds of DistilBERT-base on a T4, 32 rows of 128 tokens; with residual additions in INT8.
-LIMITS = {"fp16": (1200, 6500), "int8": (1140, 4500), "residual": (1060, 4250)}
+LIMITS = {"fp16": (1200, 6500), "int8": (1140, 4500), "rtx": (1140, 4500), "residual": (1060, 4250)}
 
 
 @pytest.fixture(scope="module")
@@ -45,36 +44,32 @@ def test_every_emitted_graph_is_compiled_as_it_asks(float_graphs, case):
     if not case.exists:
         pytest.skip(f"{case.checkpoint} is absent")
     recorded = json.loads(BYTES.read_text(encoding="utf-8"))[case.name]
-    for precision in PRECISIONS:
-        model, asked = typed(float_graphs(case), precision)
-        for sm in case.targets:
+    for sm in case.targets:
+        for name, (model, asked) in case.graphs(float_graphs(case), sm).items():
             kernels = compiled(model, sm)
-            assert judge(kernels, asked) == [], (precision, sm)
-            assert moved(kernels) == pytest.approx(recorded[precision][str(sm)], rel=TOLERANCE), (precision, sm)
+            assert judge(kernels, asked) == [], (name, sm)
+            assert moved(kernels) == pytest.approx(recorded[name][str(sm)], rel=TOLERANCE), (name, sm)
             if (case.name, sm) == ("distilbert-base", 75):
-                check_limits(kernels, precision)
-    model, asked = typed(float_graphs(case), "int8", after=common_scale)  # model.int8.rtx.onnx
-    kernels = compiled(model, 75)
-    assert judge(kernels, asked) == []
-    assert moved(kernels) == pytest.approx(recorded["int8"]["75"], rel=TOLERANCE)
+                check_limits(kernels, name)
 
 
 def test_distilbert_base_with_residuals_in_int8_moves_still_less(float_graphs):
     (case,) = [one for one in CASES if one.name == "distilbert-base"]
-    model, asked = typed(float_graphs(case), "int8", residual="int8")
+    model, asked = emitted(float_graphs(case), residual="int8")["rtx"]
     kernels = compiled(model, 75)
     assert judge(kernels, asked) == []
     check_limits(kernels, "residual")
 
 
-def test_the_checkpoint_of_pairs_has_the_shapes_of_sst2(shared):
-    """So the graphs of sst2 stand for it."""
+@pytest.mark.parametrize("task", ["mrpc", "stsb"])
+def test_the_other_checkpoints_have_the_shapes_of_sst2(shared, task):
+    """So the graphs of sst2 stand for that of pairs, and with another head for that of the regression."""
     shapes = [
         {
             key: value
-            for key, value in json.loads(shared(f"models/{name}/config.json").read_text()).items()
+            for key, value in json.loads(shared(f"models/distilbert-l6-h384-{name}/config.json").read_text()).items()
             if isinstance(value, int) or key == "architectures"
         }
-        for name in ("distilbert-l6-h384-sst2", "distilbert-l6-h384-mrpc")
+        for name in ("sst2", task)
     ]
     assert shapes[0] == shapes[1]

@@ -4,8 +4,11 @@ import hashlib
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from toolchain.engine.plan import Tag, check_plan, find_plan, is_plan, plan_backend, plans_of, read_plan
+from toolchain.engine.shapes import Profile
 from toolchain.errors import InputError, MachineError
 
 T4 = Tag(75, "10.16.1.11")
@@ -154,7 +157,7 @@ def test_a_record_of_a_bundle_has_the_digest_that_the_bundle_lists(plan):
         ("[]", "plan.json: broken"),
         ("{}", "broken"),
         ('{"schema": 2}', "schema 2"),
-        ('{"schema": 1}', "lacks .'sm'"),
+        ('{"schema": 1}', "sm is missing"),
     ],
 )
 def test_a_broken_record_is_refused(plan, text, message):
@@ -162,3 +165,42 @@ def test_a_broken_record_is_refused(plan, text, message):
     record.unlink() if text is None else record.write_text(text)
     with pytest.raises(InputError, match=message):
         check_plan(plan, T4)
+
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+KEYS = ("schema", "backend", "sm", "tensorrt", "version_compatible", "profiles", "layout", "precision", "options")
+RIGHT = {"version_compatible": True, "profiles": [{"batch": [1, 2, 3], "length": [1, 2, 3]}]}
+
+
+@given(changes=st.dictionaries(st.sampled_from(KEYS), ODD, min_size=1, max_size=2))
+def test_a_record_with_odd_values_is_used_or_refused_in_one_line(tmp_path_factory, changes):
+    file = make(tmp_path_factory.mktemp("odd"), T4, **RIGHT | changes)
+    try:
+        record, message = check_plan(file, Tag(75, "10.17.0.1")), ""
+    except (InputError, MachineError) as refused:
+        record, message = {"profiles": []}, str(refused)
+    assert "\n" not in message
+    assert all(Profile.from_json(one) for one in record["profiles"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"backend": "trt-x"}, "backend is 'trt-x'"),
+        ({"backend": ["trt"]}, r"backend is \['trt'\]"),
+        ({"sm": "75"}, "sm is '75'"),
+        ({"sm": None}, "sm is None"),
+        ({"tensorrt": "ten"}, "tensorrt is 'ten'"),
+        ({"profiles": [{"batch": [1, 2]}]}, "profiles.0.length is missing"),
+        ({"profiles": [{"batch": [1, 2], "length": [1, 2, 3]}]}, r"profiles has \[1, 2\]"),
+        ({"options": None}, "options is None"),
+    ],
+)
+def test_a_record_of_other_types_is_refused_with_the_key_and_its_value(tmp_path, changes, fault):
+    file = make(tmp_path, T4, **changes)
+    with pytest.raises(InputError, match=rf"plan\.json: broken \({fault}\)\. Build the plan again"):
+        check_plan(file, T4)

@@ -6,10 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.double.here import IN_DOUBLE
-from toolchain import graph
 from toolchain.engine.releases import RELEASES, TENSORRT_8, release_of
-from toolchain.engine.weak import NORM_STEPS, keep_norms_in_float32
-from toolchain.graph.trt8 import for_trt8
+from toolchain.engine.weak import keep_in_float32
 
 if IN_DOUBLE:
     import numpy as np
@@ -27,14 +25,6 @@ def test_a_release_without_strong_types_is_tensorrt_8():
         assert release_of(SimpleNamespace(__name__="tensorrt", NetworkDefinitionCreationFlag=members)) is release
 
 
-def test_the_steps_are_those_of_the_pass(exported):
-    model = graph.load(exported["distilbert"])
-    norms = for_trt8(model)["norms_in_steps"]
-    assert norms > 0
-    for step in NORM_STEPS:
-        assert sum(str(node.name).endswith(step) for node in model.graph) == norms
-
-
 class Layer:
     """A layer of a network."""
 
@@ -45,13 +35,14 @@ class Layer:
         self.outputs[index] = dtype
 
 
-def test_the_steps_of_a_layer_norm_stay_in_float32():
-    names = ("layer.0.norm.square", "layer.0.norm.deviation", "layer.0.ffn.lin1", "softmax")
+def test_layers_stay_in_float32_or_only_their_outputs_do():
+    names = ("layer.0.norm.square", "layer.0.ffn.lin1", "softmax")
     layers = [Layer(name) for name in names]
     network = SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__)
-    assert keep_norms_in_float32(SimpleNamespace(float32="float32"), network) == 2
-    assert [(one.precision, one.outputs) for one in layers[:2]] == [("float32", {0: "float32"})] * 2
-    assert all(one.precision is None for one in layers[2:])
+    kept = {"layer.0.norm.square": True, "layer.0.ffn.lin1": False, "elsewhere": True}
+    assert keep_in_float32(SimpleNamespace(float32="float32"), network, kept) == 2
+    assert [one.precision for one in layers] == ["float32", None, None]
+    assert [one.outputs for one in layers] == [{0: "float32"}, {0: "float32"}, {}]
 
 
 @pytest.mark.double(version="8.6.1")

@@ -7,7 +7,8 @@ import pytest
 
 from toolchain import graph
 from toolchain.graph.first_token import first_token
-from toolchain.graph.trt8 import for_trt8
+from toolchain.graph.gemms import linear_layers
+from toolchain.graph.trt8 import NORM_STEPS, float_nodes, for_trt8
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.runtimes import open_runtime
@@ -58,3 +59,17 @@ def test_a_norm_is_written_by_its_formula(prepared):
         steps = [node.op_type for node in model.graph if str(node.name).startswith(f"{norm}.")]
         formula = ["ReduceMean", "Sub", "Pow", "ReduceMean", "Add", "Sqrt", "Div", "Mul", "Add"]
         assert [kind for kind in steps if "Linear" not in kind and kind != "Gather"] == formula
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_norms_and_what_float16_does_not_hold_stay_in_float32(prepared, exported, precision):
+    model = prepared("bert", precision)
+    norms = for_trt8(model)["norms_in_steps"]
+    kept = float_nodes(model, [])
+    assert all(sum(name.endswith(step) for name in kept) == norms for step in NORM_STEPS)
+    assert len(kept) == norms * len(NORM_STEPS)
+    gemm = str(linear_layers(graph.load(exported["bert"]))[5].name)
+    more = float_nodes(model, [f"{gemm}.output"])
+    (bias,) = more.keys() - kept - {gemm}
+    # A GEMM of integers stays one, and its output is in float32.
+    assert (more[gemm], more[bias]) == (precision == "fp16", True)

@@ -3,7 +3,7 @@
 import json
 
 from toolchain.report.html import html
-from toolchain.report.inputs import Material, find_material
+from toolchain.report.inputs import Material, current_kernels, find_material
 from toolchain.report.kernel_plots import kernels
 
 
@@ -44,6 +44,17 @@ def test_the_picture_has_a_bar_of_each_kind_for_each_precision():
     assert "fp16: 60 µs, gemm 40, elementwise 20; int8: 39 µs, gemm 20, elementwise 19" in plot.svg
     assert plot.svg.count("series-0") >= 2
     assert plot.svg.count("series-1") >= 2
+
+
+def test_a_record_of_a_graph_that_was_built_again_is_left_out_with_a_warning(tmp_path, caplog):
+    (tmp_path / "kernels").mkdir()
+    graphs = [{**one, "made_from": {"model.onnx": "a"}} for one in RECORD["graphs"]]
+    (tmp_path / "kernels/t4.json").write_text(json.dumps({**RECORD, "graphs": graphs}))
+    for artefacts, kept in (({"model.onnx": "a"}, 1), (None, 1), ({"model.onnx": "b"}, 0), ({}, 0)):
+        assert len(list(current_kernels(tmp_path, artefacts))) == kept
+    assert "t4.json: left out, because the bundle was built again" in caplog.text
+    (tmp_path / "kernels/t4.json").write_text(json.dumps(RECORD))  # of an earlier version
+    assert len(list(current_kernels(tmp_path, {"model.onnx": "b"}))) == 1
 
 
 def test_the_page_finds_the_record_in_a_folder_of_results_and_escapes_its_texts(result, tmp_path):

@@ -10,7 +10,7 @@ from toolchain.graph.fp16 import to_half
 from toolchain.graph.gemms import float_gemms, linear_layers
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.quantize import TENSORRT, quantize
-from toolchain.runtimes.half_range import measure_range
+from toolchain.runtimes.half_range import coarsest_in_halves, fault_in_halves, measure_range, rounding_errors
 from toolchain.runtimes.ort import open_session
 
 
@@ -76,6 +76,33 @@ def test_values_of_1e5_stay_in_float32_and_the_graph_is_right_in_halves(exported
     norms = [node.outputs[0].dtype for node in graph.nodes(made["ranged"], "LayerNormalization")]
     in_float = [index for index, dtype in enumerate(norms) if dtype == ir.DataType.FLOAT]
     assert in_float == [2]  # behind the embeddings, the attention of layer 0, and its feed-forward block
+
+
+def test_a_tensor_that_is_not_finite_in_halves_is_named_with_its_value_where_logits_are_finite(exported, tokens, probe):
+    model = large(exported["bert"], factor=2e4, places=(".layer.0.intermediate.",))
+    weight = linear_layers(model)[5].inputs[1]
+    weight.const_value = ir.tensor(graph.constant(weight) * np.float32(5e-4), name=weight.name)
+    quantize(model, calibrate(model.clone(), tokens, method="minmax"), TENSORRT)
+    beyond = measure_range(model, tokens).beyond()
+    blind, ranged = typed(model.clone(), []), typed(model, beyond)
+    assert np.isfinite(run(blind, probe("bert"))).all()  # a Q node makes an integer of infinity and of NaN
+    fault = fault_in_halves(blind, tokens)
+    assert fault.startswith("node bert.encoder.layer.0.intermediate.dense computes values up to ")
+    (amax,) = [one["amax"] for one in beyond if one["tensor"] == "bert.encoder.layer.0.intermediate.dense.output"]
+    assert f"up to {amax:.3g}, and float16 holds up to 65,504" in fault
+    assert fault_in_halves(ranged, tokens) is None
+
+
+def test_what_float16_rounds_worst_is_named(exported, tokens):
+    model = large(exported["bert"], factor=1e-7, places=(".layer.1.intermediate.",))
+    to_half(model)
+    errors = rounding_errors(model, tokens)
+    assert np.median(list(errors.values())) == pytest.approx(2.0**-12, rel=0.5)
+    assert errors["bert.encoder.layer.1.intermediate.dense.output"] > 0.1
+    worst = max(errors, key=errors.__getitem__)
+    assert coarsest_in_halves(model, tokens) == (
+        f"rounding to float16 changes the tensor {worst} most, by {errors[worst]:.2%}"
+    )
 
 
 def test_values_beyond_float16_stay_in_float32_where_they_are_only_moved(exported, tokens, probe):

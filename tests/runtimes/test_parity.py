@@ -65,9 +65,6 @@ def test_a_reference_of_nan_does_not_pass():
 def test_a_relative_check_grows_with_the_logits():
     found = compare(lambda batch: mean_logits(batch) + 1, mean_logits, TOKENS)
     assert found.rms_logit_difference == pytest.approx(1)
-    assert parity.check_relative(found, where="here", rtol=0.2)
-    with pytest.raises(GateError, match="Build with --precision fp32 or int8"):
-        parity.check_relative(found, where="here", rtol=0.05)
 
 
 def test_no_batch_is_longer_than_the_model_has_positions_for():

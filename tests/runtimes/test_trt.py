@@ -278,7 +278,16 @@ def test_unusable_plans_and_options_are_refused(make, toolchain, bundle_of, opti
     assert (done.returncode, message in done.stderr) == (code, True), done.stderr
 
 
-def test_a_plan_of_tensorrt_rtx_runs_with_its_own_checks_and_cache(toolchain, bundle_of, tmp_path):
+def replay_in_few_shapes(bundle):
+    plan = Plan(bundle, atol=1e-2)
+    with open_runtime("trt-rtx", bundle / "plans/sm75-rtx1.7.1.116/model.plan", cuda_graphs=True) as infer:
+        for rows, length in ((1, 3), (1, 8), (2, 9), (3, 20), (5, 128)):
+            plan.same(infer, plan.batch(rows, length))
+    shapes = [call["input_ids"] for call in done("execute")]
+    assert shapes == [(1, 8), (1, 8), (2, 16), (4, 24), (6, 128)]
+
+
+def test_a_plan_of_tensorrt_rtx_runs_with_its_own_checks_and_cache(toolchain, in_double, bundle_of, tmp_path):
     bundle = bundle_of("fp16")
     rtx = ("--backend", "trt-rtx", "-q")
     built = toolchain("build", bundle, *rtx, "--batch-size", "1,4,6", cwd=tmp_path, version="11.4.0.106")
@@ -288,6 +297,7 @@ def test_a_plan_of_tensorrt_rtx_runs_with_its_own_checks_and_cache(toolchain, bu
         assert done.returncode == 0, done.stderr
         result = json.loads(done.stdout)
         assert (result["backend"], result["device"], result["n"]) == ("trt-rtx", "cuda:0", 40)
+    in_double(replay_in_few_shapes, {"version": "11.4.0.106"}, bundle=bundle)
     found = logits(bundle / "results/sst2-validation-trt-rtx-cuda0-fp16.npz")
     expected = logits(bundle / "results/sst2-validation-ort-cpu-fp16.npz")
     np.testing.assert_allclose(found, expected, atol=1e-2)

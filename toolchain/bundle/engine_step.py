@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import logging
 import re
+from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from toolchain.bundle import quantized_gemms
 from toolchain.bundle.engine_scales import find_scales
 from toolchain.bundle.machine import Machine
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
+from toolchain.bundle.views import beyond_float16, in_float16
 from toolchain.bundle.writer import BundleWriter
 from toolchain.engine.api import has_implicit_int8, major_of
 from toolchain.engine.builder import Builder, Built
@@ -35,28 +37,28 @@ from toolchain.engine.config import Options, Shapes
 from toolchain.engine.cuda import open_gpu
 from toolchain.engine.judge import judge, wanted
 from toolchain.engine.kernels import parse_kernels
-from toolchain.engine.plan import LAYERS, PLAN, RECORD, SCHEMA
+from toolchain.engine.plan import LAYERS, PLAN, RECORD, SCHEMA, TURING
 from toolchain.engine.plugins import VARIABLE_LENGTH, plugin_versions
 from toolchain.engine.shapes import Profile, make_profiles
-from toolchain.engine.weak import keep_norms_in_float32
+from toolchain.engine.weak import keep_in_float32
 from toolchain.errors import GateError, InputError, MachineError
 from toolchain.files import sha256_file, write_bytes, write_json, write_text
 from toolchain.graph.encoder import parse_encoder, tensor_names
 from toolchain.graph.gemms import float_gemms
 from toolchain.graph.operators import check_operators, has_table
 from toolchain.graph.plugin_graph import FP16, INT8, check_packable, packed_graph
+from toolchain.graph.trt8 import float_nodes
 from toolchain.graph.trt_fusable import attention_faults
 from toolchain.recipe.groups import ENGINE
+from toolchain.records.bundle import LargeTensor, QuantizeRecord, StepRecord
 from toolchain.records.plan import EngineCalibration, EngineOptions, PlanInputs, PlanRecord, PlanSource
 from toolchain.runtimes.environment import version_of
+from toolchain.runtimes.half_range import describe_sums
 
 log = logging.getLogger(__name__)
 
 # Raise it when the code of this step changes the files that it writes.
 COMPILE_VERSION = 1
-
-# Compute capability, times ten, for which TensorRT-RTX has no GEMM in float32.
-TURING = 75
 
 # TensorRT's timing caches, one for each GPU model and version.
 TIMING = Path("engines/build/.timing")
@@ -111,11 +113,12 @@ def compile_plan(resolved: ResolvedRecipe, made: BundleWriter, machine: Machine)
         place.mkdir(parents=True, exist_ok=True)
         build = _plugin if recipe.attention == "plugin" else _native
         with open_gpu(machine.device) if machine.device else nullcontext():
-            built, layout, needed = build(resolved, staging, machine, options)
+            built, layout, needed = build(resolved, made.steps, staging, machine, options)
         if fault := _fault(built, resolved.precision, needed):
             raise InputError(f"{source}: {fault} {_evidence(built, machine)}")
         if machine.release.cross and resolved.precision != "fp32":
-            asked = wanted(graph.load(staging / source), quantized_gemms(made.steps, resolved.precision))
+            gemms = quantized_gemms(made.steps, resolved.precision)
+            asked = wanted(graph.load(staging / source), gemms, beyond_float16(made.steps))
             layout["not_as_asked"] = judge(parse_kernels(built.messages.layer_lists[0]), asked)
         record = _record(f"{folder}/{PLAN}", built, about, layout, machine)
         write_bytes(place / PLAN, built.plan)
@@ -146,7 +149,9 @@ def _calibration_key(resolved: ResolvedRecipe, made: BundleWriter) -> EngineCali
 Made = tuple[Built, PlanInputs, set[str]]
 
 
-def _native(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: Options) -> Made:
+def _native(
+    resolved: ResolvedRecipe, steps: Mapping[str, StepRecord], staging: Path, machine: Machine, options: Options
+) -> Made:
     """Build the typed graph unchanged."""
     file = machine.release.graphs[resolved.precision]
     model = graph.load(staging / file)
@@ -156,16 +161,27 @@ def _native(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: 
         raise InputError(f"{file}: TensorRT {machine.tag.tensorrt} has no parser for {unknown[0]}. Report this bug.")
     if machine.release.cross and resolved.precision != "fp32":
         refuse_float_gemms(model, file, machine.tag.sm)
-    faults = attention_faults(model, max_length=resolved.max_length)
+    beyond = beyond_float16(steps)
+    # TensorRT 8 gets a float32 graph, and computes it in float16 where it may.
+    implicit = machine.release.flags.get(resolved.precision, ())
+    run_as = in_float16(model, beyond) if implicit else model
+    faults = attention_faults(run_as, max_length=resolved.max_length)
+    if not machine.release.cross and (sums := _large_sums(steps)):
+        log.warning("%s: %s.", file, describe_sums(sums))
     builder = Builder(machine.trt, file)
     network = builder.parse((staging / file).read_bytes(), strongly_typed=True)
-    implicit = machine.release.flags.get(resolved.precision, ())
     if "OBEY_PRECISION_CONSTRAINTS" in implicit:
-        keep_norms_in_float32(machine.trt, network)
+        keep_in_float32(machine.trt, network, float_nodes(model, beyond))
     names = [str(value.name) for value in model.graph.inputs]
     profiles: list[Shapes] = [profile.padded(names) for profile in resolved_profiles(resolved)]
     built = builder.build(network, profiles, options, timing=_timing(machine), implicit=implicit)
     return built, {"layout": "padded", "inputs": names, "unfused_because": faults}, set()
+
+
+def _large_sums(steps: Mapping[str, StepRecord]) -> list[LargeTensor]:
+    """Return the GEMMs of the INT8 graph whose integer sums exceed float16, largest first."""
+    record: QuantizeRecord | None = steps["quantize"]["record"] if "quantize" in steps else None
+    return record["views"]["model.int8.onnx"].get("large_sums", []) if record else []
 
 
 def refuse_float_gemms(model: ir.Model, file: str, sm: int) -> None:
@@ -183,7 +199,9 @@ def refuse_float_gemms(model: ir.Model, file: str, sm: int) -> None:
         )
 
 
-def _plugin(resolved: ResolvedRecipe, staging: Path, machine: Machine, options: Options) -> Made:
+def _plugin(
+    resolved: ResolvedRecipe, steps: Mapping[str, StepRecord], staging: Path, machine: Machine, options: Options
+) -> Made:
     """Build the graph without padding, with attention in plugins."""
     trt, integer = machine.trt, resolved.precision == "int8"
     assert machine.device is not None, "a release without a GPU has no plugins"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolchain.engine.cuda import import_pycuda, open_gpu
-from toolchain.engine.plan import AMPERE, Tag
+from toolchain.engine.plan import TURING, Tag
 from toolchain.engine.releases import RELEASES, Release, import_release, release_of
 from toolchain.engine.targets import parse_targets
 from toolchain.errors import MachineError, UsageError
@@ -13,9 +13,6 @@ from toolchain.recipe import Recipe
 from toolchain.recipe.groups import ENGINE
 from toolchain.recipe.options import flag
 from toolchain.runtimes.device import choose_device
-
-# Turing is the oldest architecture that TensorRT 10 and 11 build for.
-LEAST_SM = 75
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ def find_machine(device: str, backend: str = "trt") -> Machine:
     trt = import_release(backend)
     import_pycuda()
     with open_gpu(place) as gpu:
-        if gpu.sm < LEAST_SM:
+        if gpu.sm < TURING:  # the oldest architecture that TensorRT 10 and 11 build for
             raise MachineError(
                 f"{gpu.name}: compute capability {gpu.sm // 10}.{gpu.sm % 10}, and {name} needs 7.5 (Turing). "
                 "Use another GPU, or --backend ort."
@@ -102,7 +99,7 @@ def check_engine_options(recipe: Recipe, *, precision: str) -> None:
         machines = find_targets(recipe)
     except MachineError:
         return
-    if precision == "fp32" and (turing := [one for one in machines if one.tag.sm < AMPERE]):
+    if precision == "fp32" and (turing := [one for one in machines if one.tag.sm == TURING]):
         raise UsageError(
             f"--target sm{turing[0].tag.sm}: {release.name} computes no float32 GEMM on Turing. "
             "Build with --precision fp16 or int8."

@@ -1,12 +1,15 @@
-"""Typed graphs within the range of float16: what does not fit stays in float32."""
+"""Typed graphs within the range of float16: what does not fit stays in float32, and the rest is checked in halves."""
 
 import onnx_ir as ir
 
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
+from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Text
+from toolchain.errors import GateError
 from toolchain.graph.fp16 import to_half
 from toolchain.records.bundle import Float16Record
-from toolchain.runtimes.half_range import measure_range
+from toolchain.runtimes.half_range import coarsest_in_halves, fault_in_halves, measure_range
+from toolchain.runtimes.parity import Parity
 
 
 def to_half_within_range(resolved: ResolvedRecipe, model: ir.Model, texts: list[Text]) -> Float16Record:
@@ -24,6 +27,30 @@ def to_half_within_range(resolved: ResolvedRecipe, model: ir.Model, texts: list[
     if sums := reached.large_sums():
         record["large_sums"] = sums
     return record
+
+
+def check_halves(model: ir.Model, tokens: Tokens, found: Parity, *, where: str, rtol: float) -> Parity:
+    """Return `found`, the parity of a typed graph in halves, if it is near and every float16 tensor is finite.
+
+    Near means within `rtol` of the largest logit, or of 1 if that is larger.
+
+    Raises:
+        GateError: it names the node that computes what float16 does not hold, or the tensor that it holds worst.
+        InputError: ONNX Runtime cannot run the graph on these rows.
+    """
+    if fault := fault_in_halves(model, tokens):
+        raise GateError(f"{where}: {fault}. Build with --precision fp32.")
+    if not found.finite:
+        raise GateError(
+            f"{where}: logits of a padded batch are NaN or infinite in float16. Build with --precision fp32."
+        )
+    atol = rtol * max(1.0, found.largest_logit)
+    if found.max_abs_logit_difference > atol:
+        raise GateError(
+            f"{where}: logits in float16 differ from PyTorch by {found.max_abs_logit_difference:.2g}, more than "
+            f"{atol:.2g}; {coarsest_in_halves(model, tokens)}. Build with --precision fp32."
+        )
+    return found
 
 
 def range_texts(resolved: ResolvedRecipe, parity_texts: list[Text]) -> list[Text]:

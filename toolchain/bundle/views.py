@@ -2,12 +2,15 @@
 
 rtx   model.int8.onnx for TensorRT-RTX: all weights have one scale (graph/common_scale.py). In FP16 it takes
       model.fp16.onnx itself.
-trt8  all precisions for TensorRT 8.6 (graph/trt8.py): in float32, because its builder chooses the types.
+trt8  all precisions for TensorRT 8.6 (graph/trt8.py): in float32, because its builder chooses the types. The record
+      names the tensors that float16 does not hold, around which the builder is told to stay in float32.
 
-A view is made from the files of the bundle alone, and compared with the graph that it is a form of.
+A view is made from the files of the bundle, and compared with the graph that it is a form of; its values are measured
+on the rows that decide for that graph, or on built-in sentences where these rows are not at hand.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,18 +20,23 @@ from toolchain import graph
 from toolchain.bundle import Bundle
 from toolchain.bundle.quantized import quantized_graph
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
-from toolchain.bundle.steps import versions
+from toolchain.bundle.steps import HALF_RTOL, parity_texts, versions
+from toolchain.bundle.typed import range_texts
 from toolchain.bundle.writer import BundleWriter
 from toolchain.data.probes import probe_texts
-from toolchain.errors import GateError, UsageError
+from toolchain.data.rows import Text
+from toolchain.errors import GateError, ToolchainError, UsageError
 from toolchain.graph.common_scale import UNSCALED, common_scale
 from toolchain.graph.first_token import first_token
 from toolchain.graph.fp16 import to_half
 from toolchain.graph.halves import file_has_halves, has_halves
 from toolchain.graph.trt8 import for_trt8
 from toolchain.int8.quantize import TENSORRT
-from toolchain.records.bundle import QuantizeRecord, StepRecord, ViewRecord
+from toolchain.records.bundle import Float16Record, StepRecord, ViewRecord
 from toolchain.runtimes import open_runtime, parity
+from toolchain.runtimes.half_range import fault_in_halves, measure_range
+
+log = logging.getLogger(__name__)
 
 # Pass -> number of places that it changed.
 Passes = dict[str, int]
@@ -36,8 +44,9 @@ Passes = dict[str, int]
 
 @dataclass(frozen=True)
 class View:
-    """One file: the precision and the graph that it belongs to, and how it is made."""
+    """One file: the step that makes it, its precision, the graph that it belongs to, and how it is made."""
 
+    file: str
     name: str
     precision: str
     # The graph whose logits it must have.
@@ -45,8 +54,10 @@ class View:
     # Largest root mean square difference of the logits, as a share of the largest logit. In INT8 an activation at the
     # middle of two levels may round to either, so single logits differ by more (as in `toolchain verify`).
     rtol: float
-    # Changes the float32 graph, which is quantized in INT8; takes the names of tensors that float16 does not hold.
-    change: Callable[[ir.Model, list[str]], Passes]
+    # Changes the float32 graph, which is quantized in INT8.
+    change: Callable[[ir.Model], Passes]
+    # Whether the file is typed; else the builder of its release chooses the types.
+    typed: bool
     # Raise it when the code changes the file.
     version: int
 
@@ -55,21 +66,21 @@ def make_view(resolved: ResolvedRecipe, made: BundleWriter, file: str) -> ViewRe
     """Make one file of VIEWS, or carry it over; return its record.
 
     Raises:
-        GateError: its logits are not those of its reference.
+        GateError: its logits are not those of its reference, or float16 does not hold its values.
     """
     view, recipe = VIEWS[file], resolved.recipe
 
     def run(folder: Path) -> ViewRecord:
-        beyond = beyond_float16(made.steps)
-        model, passes = _made(folder, file, beyond, keep=recipe.keep, residual=recipe.residual)
-        found = _compared(resolved, folder / view.reference, model)
-        if not found.finite or found.rms_logit_difference > view.rtol * max(1.0, found.largest_logit):
-            raise GateError(
-                f"{file}: logits differ from those of {view.reference} by {found.rms_logit_difference:.2g} (root "
-                f"mean square), and the largest is {found.largest_logit:.2g}. Report the model's architecture."
-            )
-        graph.save(model, folder / file)
-        return {"passes": passes, "reference": view.reference, "difference": found.to_json()}
+        base, passes = _made(folder, file, keep=recipe.keep, residual=recipe.residual)
+        model = base.clone()
+        passes |= view.change(model)
+        halved, types = model, Float16Record()
+        if view.precision != "fp32":
+            halved, types = _typed(resolved, made, file, model if view.typed else base)
+        for one in [halved] if view.typed else [model, halved]:
+            found = _compared(resolved, folder, view, one)
+        graph.save(halved if view.typed else model, folder / file)
+        return {"passes": passes, **types, "reference": view.reference, "difference": found.to_json()}
 
     inputs = {
         "version": view.version,
@@ -96,7 +107,7 @@ def view_files(precision: str, names: str | None) -> list[str]:
 
 
 def open_graph(bundle: Bundle, file: str) -> ir.Model:
-    """Return a graph of a bundle; a view that the bundle lacks is made in memory.
+    """Return a graph of a bundle; a view that the bundle lacks is made in memory, without measuring its own values.
 
     Raises:
         InputError: the bundle has neither the file nor what it is made from.
@@ -106,20 +117,39 @@ def open_graph(bundle: Bundle, file: str) -> ir.Model:
     for name in ("model.onnx", VIEWS[file].reference):
         bundle.file(name)
     recipe = bundle.manifest["recipe"]
-    beyond = beyond_float16(bundle.manifest["steps"])
-    return _made(bundle.path, file, beyond, keep=recipe.get("keep"), residual=recipe.get("residual"))[0]
+    model, _ = _made(bundle.path, file, keep=recipe.get("keep"), residual=recipe.get("residual"))
+    VIEWS[file].change(model)
+    return in_float16(model, beyond_float16(bundle.manifest["steps"])) if VIEWS[file].typed else model
 
 
-def beyond_float16(steps: dict[str, StepRecord]) -> list[str]:
-    """Return the names of the tensors that model.int8.onnx keeps in float32, and those of their GEMMs' raw outputs."""
-    record: QuantizeRecord | None = steps["quantize"]["record"] if "quantize" in steps else None
-    beyond = record["views"]["model.int8.onnx"].get("beyond_float16", []) if record else []
-    return [name for one in beyond for name in (one["tensor"], f"{one['tensor']}{UNSCALED}")]
+def beyond_float16(steps: Mapping[str, StepRecord]) -> list[str]:
+    """Return the names of the tensors around which typed graphs are in float32, and those of their GEMMs' raw sums."""
+    records: list[Float16Record] = [steps[name]["record"] for name in ("half", "rtx", "trt8") if name in steps]
+    records += [steps["quantize"]["record"]["views"]["model.int8.onnx"]] if "quantize" in steps else []
+    beyond = [one["tensor"] for record in records for one in record.get("beyond_float16", [])]
+    return list(dict.fromkeys(name for one in beyond for name in (one, f"{one}{UNSCALED}")))
 
 
-def _made(
-    folder: Path, file: str, beyond: list[str], *, keep: str | None, residual: str | None
-) -> tuple[ir.Model, Passes]:
+def in_float16(model: ir.Model, beyond: list[str]) -> ir.Model:
+    """Return a typed copy of a float32 graph, in which the tensors `beyond` float16 stay in float32."""
+    made = model.clone()
+    to_half(made, beyond)
+    return made
+
+
+def _texts(resolved: ResolvedRecipe, file: str) -> list[Text]:
+    """Return the texts on which the values of a view are measured."""
+    try:
+        return range_texts(resolved, parity_texts(resolved))
+    except ToolchainError as error:
+        log.warning(
+            "%s: its values are measured on built-in sentences, because the rows are missing. (%s)", file, error
+        )
+        return probe_texts(len(resolved.task.text_columns))
+
+
+def _made(folder: Path, file: str, *, keep: str | None, residual: str | None) -> tuple[ir.Model, Passes]:
+    """Return the float32 graph that a view is made of, which in INT8 is quantized, and what was changed."""
     view, passes = VIEWS[file], Passes()
     if view.precision == "int8":
         model, quantized = quantized_graph(folder, TENSORRT, keep=keep, residual=residual)
@@ -127,30 +157,57 @@ def _made(
     else:
         model = graph.load(folder / "model.onnx")
         passes["first_token"] = first_token(model)
-    return model, passes | view.change(model, beyond)
+    return model, passes
 
 
-def _compared(resolved: ResolvedRecipe, reference: Path, model: ir.Model) -> parity.Parity:
-    """Compare with built-in sentences, because the rows of the task need not be at hand."""
+def _typed(resolved: ResolvedRecipe, made: BundleWriter, file: str, model: ir.Model) -> tuple[ir.Model, Float16Record]:
+    """Return the float32 graph of a view in float16, whose tensors are finite, and the record of its types.
+
+    TensorRT 8 computes LayerNorm as that graph does: its steps are kept in float32.
+
+    Raises:
+        GateError: a float16 tensor is not finite in halves.
+    """
+    tokens = resolved.encode(_texts(resolved, file))
+    beyond = measure_range(model, tokens).beyond()
+    halved = in_float16(model, [*beyond_float16(made.steps), *(one["tensor"] for one in beyond)])
+    if fault := fault_in_halves(halved, tokens):
+        raise GateError(f"{file}: {fault}. Build with --precision fp32.")
+    return halved, {"beyond_float16": beyond}
+
+
+def _compared(resolved: ResolvedRecipe, folder: Path, view: View, model: ir.Model) -> parity.Parity:
+    """Compare a view with its reference on built-in sentences, because the rows of the task need not be at hand.
+
+    Raises:
+        GateError: its logits are not those of the reference.
+    """
     tokens = resolved.encode(probe_texts(len(resolved.task.text_columns)))
+    reference, halves = folder / view.reference, has_halves(model)
     with (
         open_runtime("ort", reference, device="cpu", halves=file_has_halves(reference)) as expected,
-        open_runtime("ort", graph.serialised(model), device="cpu", halves=has_halves(model)) as found,
+        open_runtime("ort", graph.serialised(model), device="cpu", halves=halves) as actual,
     ):
-        return parity.compare(expected, found, tokens, decide=resolved.head.decide, longest=resolved.max_length)
+        found = parity.compare(expected, actual, tokens, decide=resolved.head.decide, longest=resolved.max_length)
+    near = max(view.rtol, HALF_RTOL) if halves else view.rtol
+    if not found.finite or found.rms_logit_difference > near * max(1.0, found.largest_logit):
+        raise GateError(
+            f"{view.file}: logits differ from those of {view.reference} by {found.rms_logit_difference:.2g} (root "
+            f"mean square), and the largest is {found.largest_logit:.2g}. Report the model's architecture."
+        )
+    return found
 
 
-def _for_rtx(model: ir.Model, beyond: list[str]) -> Passes:
-    return {"common_scale": common_scale(model), "float16": to_half(model, beyond)}
-
-
-def _for_trt8(model: ir.Model, _beyond: list[str]) -> Passes:
-    return for_trt8(model)  # its builder chooses the types
+def _for_rtx(model: ir.Model) -> Passes:
+    return {"common_scale": common_scale(model)}
 
 
 VIEWS: dict[str, View] = {
-    "model.int8.rtx.onnx": View("rtx", "int8", "model.int8.onnx", rtol=0.15, change=_for_rtx, version=3),
-    "model.fp32.trt8.onnx": View("trt8", "fp32", "model.onnx", rtol=1e-4, change=_for_trt8, version=1),
-    "model.fp16.trt8.onnx": View("trt8", "fp16", "model.onnx", rtol=1e-3, change=_for_trt8, version=2),
-    "model.int8.trt8.onnx": View("trt8", "int8", "model.int8.onnx", rtol=0.15, change=_for_trt8, version=2),
+    view.file: view
+    for view in (
+        View("model.int8.rtx.onnx", "rtx", "int8", "model.int8.onnx", 0.15, change=_for_rtx, typed=True, version=4),
+        View("model.fp32.trt8.onnx", "trt8", "fp32", "model.onnx", 1e-4, change=for_trt8, typed=False, version=1),
+        View("model.fp16.trt8.onnx", "trt8", "fp16", "model.onnx", 1e-3, change=for_trt8, typed=False, version=3),
+        View("model.int8.trt8.onnx", "trt8", "int8", "model.int8.onnx", 0.15, change=for_trt8, typed=False, version=3),
+    )
 }

@@ -17,7 +17,8 @@ def run(args: argparse.Namespace) -> None:
     from toolchain.cli.show.explain import explained, explained_plan
     from toolchain.diagnose.explain import explain, explain_plan
     from toolchain.diagnose.probe import open_probe_graph
-    from toolchain.engine.plan import is_plan
+    from toolchain.engine.plan import plan_backend
+    from toolchain.engine.releases import RELEASES
 
     values, place = choices(args)
     if values.get("target"):
@@ -26,7 +27,8 @@ def run(args: argparse.Namespace) -> None:
 
         emit(args, explain_target(place, values), explained_target)
         return
-    if values.get("backend") == "trt" or is_plan(values.get("file", "")):
-        emit(args, explain_plan(place, values.get("file"), trust=values.get("trust")), explained_plan)
+    backend = values.get("backend") or plan_backend(values.get("file") or "")
+    if backend in RELEASES:
+        emit(args, explain_plan(place, values.get("file"), backend=backend, trust=values.get("trust")), explained_plan)
         return
     emit(args, explain(open_probe_graph(place, values, graphs_only=True)), explained)

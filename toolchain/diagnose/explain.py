@@ -10,10 +10,10 @@ from toolchain import graph
 from toolchain.bundle import last_bundle, open_bundle
 from toolchain.checkpoint.tokenize import Tokens, batches_of
 from toolchain.diagnose.probe import ProbeGraph
-from toolchain.engine.plan import read_record, rebuild
-from toolchain.errors import InputError
+from toolchain.engine.plan import RECORD, TURING, Tag, plan_backend, plans_of, read_record, rebuild
+from toolchain.engine.releases import RELEASES
+from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.speed_up import speed_up
-from toolchain.evaluation.target import plans
 from toolchain.graph import constant
 from toolchain.graph.first_token import FIRST
 from toolchain.graph.fp16 import MAX
@@ -23,6 +23,7 @@ from toolchain.int8.coverage import FLOAT_GEMMS, INTEGER_GEMMS, conversions, cov
 from toolchain.int8.sensitivity import decibel, sum_of_squares
 from toolchain.meters.contention import ContentionMeter
 from toolchain.progress import still
+from toolchain.records.check import find_fault
 from toolchain.records.explain import (
     ClippedTensor,
     ExplainedGemm,
@@ -37,7 +38,7 @@ from toolchain.records.plan import PlanRecord
 from toolchain.records.quantization import ScaleRecord
 from toolchain.roofline.kernel_speed import gemm_ratio, share_of_time
 from toolchain.runtimes import open_runtime
-from toolchain.runtimes.half_range import MARGIN, measure_range
+from toolchain.runtimes.half_range import MARGIN, describe_sums, measure_range
 
 # Share of a tensor's values beyond its range from which it is listed. percentile-99.99 clips this share on purpose.
 CLIPPED = 1e-4
@@ -102,22 +103,30 @@ def explain(probe: ProbeGraph) -> ExplainRecord:
     return {**record, "advice": advise(record)}
 
 
-def explain_plan(place: Path | None, file: str | None, *, trust: str | None) -> ExplainedPlan:
-    """Return the record of a bundle's engine, with the engine inspector's counts from its build, and advice.
+def explain_plan(place: Path | None, file: str | None, *, backend: str, trust: str | None) -> ExplainedPlan:
+    """Return the record of a bundle's engine, with the counts of its layers from its build, and advice.
 
     The record is plan.json, so neither a GPU nor TensorRT is needed, and the plan is not loaded. `place` is the bundle,
-    by default the one built last; `file` is the plan, by default the first.
+    by default the one built last; `file` is the plan, by default the first one of `backend`, a key of RELEASES.
 
     Raises:
-        InputError: the bundle has no such plan.
+        InputError: the bundle has no such plan, or its record is broken.
+        UsageError: the file is not a plan of this backend.
     """
-    bundle = open_bundle(place or last_bundle(), trust=trust)
-    names = plans(bundle)
+    bundle, release = open_bundle(place or last_bundle(), trust=trust), RELEASES[backend]
+    names = plans_of(bundle.manifest["artefacts"], backend)
+    if file is not None and plan_backend(file) != backend:
+        raise UsageError(f"--file {file}: not a plan of {release.name}. Leave out --backend.")
     if not names:
-        raise InputError(f"{bundle.path}: has no engine. {rebuild(bundle.path)}")
-    record = read_record(bundle.file(file or names[0]))
+        how = rebuild(bundle.path, Tag(TURING, "", backend) if release.cross else None)
+        raise InputError(f"{bundle.path}: has no engine of {release.name}. {how}")
+    plan = bundle.file(file or names[0])
+    record = read_record(plan)
+    if fault := find_fault(record, PlanRecord):
+        raise InputError(f"{plan.with_name(RECORD)}: broken ({fault}). Build the plan again.")
     return {
-        "artefact": str(bundle.path / (file or names[0])),
+        "artefact": str(plan),
+        "backend": backend,
         "precision": record["precision"],
         "gpu": record["gpu"],
         "sm": record["sm"],
@@ -128,11 +137,11 @@ def explain_plan(place: Path | None, file: str | None, *, trust: str | None) -> 
         "layers": record["layers"],
         "missing_scales": record["missing_scales"],
         "build_s": record["build_s"],
-        "advice": _advise_plan(record),
+        "advice": _advise_plan(record, backend, bundle.path),
     }
 
 
-def _advise_plan(record: PlanRecord) -> list[str]:
+def _advise_plan(record: PlanRecord, backend: str, bundle: Path) -> list[str]:
     layers, advice = record["layers"], [*record.get("unfused_because", []), *record.get("not_as_asked", [])]
     gemms, in_int8, reformats = layers["products"], layers["int8_products"], layers["reformats"]
     if gemms is None or in_int8 is None or reformats is None:
@@ -143,12 +152,17 @@ def _advise_plan(record: PlanRecord) -> list[str]:
     if record["precision"] == "int8" and in_int8 < gemms / 2:
         advice.append(f"{in_int8} of {gemms} GEMMs are in INT8: layers.json lists the others.")
     if not layers["fused_attention"]:
-        advice.append(
-            "No fused attention kernel was chosen. Try --attention plugin (TensorRT 10), or a later TensorRT."
-        )
+        plugin = "" if RELEASES[backend].cross else " Try --attention plugin (TensorRT 10), or a later TensorRT."
+        advice.append(f"No fused attention kernel was chosen.{plugin}")
     if reformats > gemms / 4:
         advice.append(f"{reformats} layers only change formats; each reads and writes its tensor once more.")
-    return advice or ["Nothing stands out."]
+    advice = advice or ["Nothing stands out."]
+    if RELEASES[backend].cross:
+        advice.append(
+            f"layers.json beside the plan lists its kernels. For their bounds: toolchain explain {bundle} "
+            f"--target sm{record['sm']}."
+        )
+    return advice
 
 
 def _reference_name(probe: ProbeGraph) -> str:
@@ -357,12 +371,7 @@ def _advise_float16(record: ExplainRecord) -> list[str]:
             "like these (--data), which keeps such tensors in float32."
         )
     if record["large_sums"]:
-        worst_sum = record["large_sums"][0]
-        advice.append(
-            f"{len(record['large_sums'])} GEMMs have integer sums beyond float16 (up to {worst_sum['amax']:,.0f} at "
-            f"{worst_sum['tensor']}). TensorRT-RTX gets them scaled; whether TensorRT stores them as float16 before it "
-            "scales them, only a GPU tells: toolchain accept, toolchain verify --backend trt."
-        )
+        advice.append(f"{record['artefact']}: {describe_sums(record['large_sums'])}.")
     return advice
 
 

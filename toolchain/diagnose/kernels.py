@@ -103,12 +103,23 @@ def _compiled(bundle: Bundle, precision: str, gpu: Gpu, sm: int, *, batch: int, 
     return {
         "artefact": name if known else "made of model.onnx",
         "precision": precision,
+        "made_from": {name: bundle.manifest["artefacts"][name] for name in _sources(bundle, name)},
         "kernels": kernels,
         "groups": grouped(kernels),
         "bytes": sum(one["bytes"] or 0 for one in kernels),
         "us": sum(one["us"] for one in kernels),
-        "not_as_asked": judge(compiled, wanted(model, quantized_gemms(bundle.manifest["steps"], precision))),
+        "not_as_asked": judge(compiled, wanted(model, quantized_gemms(bundle.manifest["steps"], precision), beyond)),
     }
+
+
+def _sources(bundle: Bundle, name: str) -> list[str]:
+    """Return the files of a bundle that a graph depends on: itself, or those that it is made of where it is lacking."""
+    made_of = ("model.onnx", "calibration.json", "model.int8.onnx")
+    return [
+        one
+        for one in ([name] if name in bundle.manifest["artefacts"] else made_of)
+        if one in bundle.manifest["artefacts"]
+    ]
 
 
 def _half(model: ir.Model, beyond: list[str]) -> ir.Model:

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from toolchain.engine.kernels import HEADING
 from toolchain.errors import MachineError
 
 log = logging.getLogger(__name__)
 
 # Texts in TensorRT's log.
 MISSING_SCALE = re.compile(r"Missing scale and zero-point for tensor (?P<tensor>.+?), expect")
-LAYER_LIST = "Layers:"
 FLOAT32_GEMM = re.compile(r"Cannot compile operation '(?P<node>.*?)' for Turing.*FP32 GEMM is not supported")
 OUT_OF_MEMORY = re.compile(r"out of memory|outofmemory|insufficient memory|CUDA_ERROR_OUT_OF_MEMORY", re.IGNORECASE)
 
@@ -56,7 +56,7 @@ class LogCollector:
     def add(self, level: str, message: str) -> None:
         """Collect one message that TensorRT logged at `level`, a name of its Severity."""
         log.debug("TensorRT %s: %s", level, message)
-        if level == "VERBOSE" and message.startswith(LAYER_LIST):
+        if level == "VERBOSE" and message.startswith(HEADING):
             self.layer_lists.append(message)
         elif level.endswith("ERROR"):
             self.errors.append(message)

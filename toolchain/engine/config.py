@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.engine.calibrator import set_calibrator
-from toolchain.engine.plan import AMPERE
+from toolchain.engine.plan import AMPERE, TURING
 from toolchain.engine.targets import set_target
 from toolchain.errors import InputError, UsageError
 from toolchain.files import write_bytes
@@ -15,9 +15,6 @@ log = logging.getLogger(__name__)
 
 # Input name -> its shapes at kMIN, kOPT and kMAX.
 Shapes = dict[str, tuple[tuple[int, ...], ...]]
-
-# The compute capability of Turing, times ten.
-TURING = 75
 
 
 @dataclass(frozen=True)

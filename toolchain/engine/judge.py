@@ -4,13 +4,15 @@ A graph with Q/DQ nodes compiles also where the compiler finds no INT8 kernel fo
 in float16, without a warning. Only its list of kernels shows that.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from toolchain.engine.kernels import MULTIPLYING, Kernel
 from toolchain.graph import nodes
+from toolchain.graph.fp16 import large_constants, reading_or_making
+from toolchain.graph.gemms import float_gemms
 from toolchain.graph.trt_fusable import attention_blocks
 from toolchain.records.bundle import QuantizedGemms
 
@@ -19,19 +21,22 @@ from toolchain.records.bundle import QuantizedGemms
 class Wanted:
     """What a typed graph asks of the compiler.
 
-    `gemms`: the names of all its GEMMs. `integers`: those to compute in INT8; `recorded`: their number as the quantizer
-    recorded it. `attentions`: the two GEMMs of each attention to compute in one kernel, in INT8 if both are in
-    `integers`.
+    `gemms`: the names of all its GEMMs. `floats`: those that are to be in float32, because values do not fit float16.
+    `integers`: those to compute in INT8; `recorded`: their number as the quantizer recorded it. `attentions`: the two
+    GEMMs of each attention to compute in one kernel, in INT8 if both are in `integers`.
     """
 
     gemms: frozenset[str]
+    floats: frozenset[str]
     integers: frozenset[str]
     recorded: int
     attentions: tuple[tuple[str, str], ...]
 
 
-def wanted(model: ir.Model, quantized: QuantizedGemms | None) -> Wanted:
+def wanted(model: ir.Model, quantized: QuantizedGemms | None, beyond: Collection[str] = ()) -> Wanted:
     """Return what a typed graph asks; `quantized` is the record of its quantization, None for a graph in float16.
+
+    `beyond` are the names of the tensors that do not fit float16, for which GEMMs are in float32.
 
     All GEMMs but those of the head and those that the quantizer was told to keep are to be in INT8. Attention is to be
     fused in each layer that computes all tokens, not in one that computes the first token only.
@@ -48,7 +53,8 @@ def wanted(model: ir.Model, quantized: QuantizedGemms | None) -> Wanted:
             attentions.append(pair)
     recorded = 0 if quantized is None else quantized["linear"] + quantized["attention"]
     gemms = frozenset(str(node.name) for node in nodes(model, "MatMul", "Gemm"))
-    return Wanted(gemms, integers, recorded, tuple(attentions))
+    large = {str(node.name) for node in reading_or_making(model, {*beyond, *large_constants(model)})}
+    return Wanted(gemms, frozenset(large.intersection(float_gemms(model))), integers, recorded, tuple(attentions))
 
 
 def judge(kernels: list[Kernel], asked: Wanted) -> list[str]:
@@ -90,10 +96,11 @@ def _not_fused(kernels: list[Kernel], asked: Wanted) -> Iterator[str]:
 
 
 def _unsuited(kernels: list[Kernel], asked: Wanted) -> Iterator[str]:
-    """Yield the GEMMs that became convolutions, for which there is no INT8 kernel, and those in float32."""
+    """Yield the GEMMs that became convolutions, for which there is no INT8 kernel, and those in float32 unasked."""
     for kernel in kernels:
         names = [name for name in kernel.nodes if name in asked.gemms] or [kernel.name]
+        unasked = [name for name in names if name not in asked.floats]
         if kernel.kind == "convolution":
             yield f"{', '.join(names)}: compiled as a convolution in {kernel.precision}"
-        elif kernel.precision == "fp32":
-            yield f"{', '.join(names)}: in float32"
+        elif kernel.precision == "fp32" and unasked:
+            yield f"{', '.join(unasked)}: in float32"

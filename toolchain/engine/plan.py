@@ -15,7 +15,8 @@ from typing import cast
 from toolchain.engine.releases import RELEASES
 from toolchain.errors import InputError, MachineError
 from toolchain.files import open_listed, read_checked
-from toolchain.records.plan import PlanRecord
+from toolchain.records.check import find_fault
+from toolchain.records.plan import PlanRecord, ProfileRecord
 
 PLANS = "plans"
 PLAN, RECORD, LAYERS = "model.plan", "plan.json", "layers.json"
@@ -23,8 +24,13 @@ PLAN, RECORD, LAYERS = "model.plan", "plan.json", "layers.json"
 # Version of plan.json.
 SCHEMA = 1
 
-# The compute capability of Ampere, times ten.
-AMPERE = 80
+# The keys of plan.json that a plan cannot be run without. Those of earlier versions lack some of the others.
+NEEDED = ("sm", "tensorrt", "plan_sha256", "version_compatible", "profiles", "layout", "precision")
+
+VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})*")
+
+# The compute capabilities of Turing and Ampere, times ten. TensorRT-RTX has no GEMM in float32 for Turing.
+TURING, AMPERE = 75, 80
 
 
 @dataclass(frozen=True)
@@ -145,22 +151,39 @@ def read_record(plan: Path, digests: Mapping[str, str] | None = None) -> PlanRec
     `digests`: name -> SHA-256 of each file of a bundle in this folder; plan.json must then have its own.
 
     Raises:
-        InputError: the file is missing, not JSON, of another schema, lacks a key, or has another digest.
+        InputError: the file is missing, not JSON, of another schema, lacks a key, has a value of another type, or has
+            another digest.
     """
     file = plan.parent / RECORD
     try:
         data = read_checked(file, digests[RECORD]) if digests is not None else file.read_bytes()
         record = json.loads(data.decode())
         schema = record["schema"]
-        keys = ("sm", "tensorrt", "plan_sha256", "version_compatible", "profiles", "layout", "precision")
-        missing = [key for key in keys if key not in record]
     except FileNotFoundError:
         raise InputError(f"{file}: missing; it states where {plan.name} runs. Build the plan again.") from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise InputError(f"{file}: broken ({error}). Build the plan again.") from None
-    if schema != SCHEMA or missing:
-        raise InputError(f"{file}: schema {schema}, lacks {missing or 'nothing'}. Build the plan again.")
+    if schema != SCHEMA:
+        raise InputError(f"{file}: schema {schema!r:.40}, and this version reads {SCHEMA}. Build the plan again.")
+    if fault := _fault(record):
+        raise InputError(f"{file}: broken ({fault}). Build the plan again.")
     return cast(PlanRecord, record)
+
+
+def _fault(record: dict[str, object]) -> str | None:
+    """Return what is wrong with the content of plan.json, or None. The record may come from somebody else."""
+    fault = next((f"{key} is missing" for key in NEEDED if key not in record), None)
+    fault = fault or find_fault(record, PlanRecord, whole=False)
+    if fault := fault or find_fault(record["profiles"], list[ProfileRecord], "profiles"):
+        return fault
+    known = cast(PlanRecord, record)
+    if known.get("backend", "trt") not in RELEASES:
+        return f"backend is {known['backend']!r:.40}"
+    if not VERSION.fullmatch(known["tensorrt"]):
+        return f"tensorrt is {known['tensorrt']!r:.40}"
+    triples = [triple for one in known["profiles"] for triple in (one["batch"], one["length"])]
+    odd = next((triple for triple in triples if len(triple) != 3 or sorted(triple) != triple or triple[0] < 1), None)
+    return None if odd is None else f"profiles has {odd!r:.40}"
 
 
 def rebuild(bundle: Path, tag: Tag | None = None) -> str:

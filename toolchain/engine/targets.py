@@ -1,30 +1,24 @@
 """The GPUs that TensorRT-RTX compiles for: their names, and their compute capabilities."""
 
+import functools
 import re
+from pathlib import Path
 from typing import Any
 
 from toolchain.errors import UsageError
+from toolchain.recipe.options import load_toml
 
 # The releases whose API this module uses.
 MAJORS = ("rtx",)
 
-# Name of a GPU -> its compute capability, times ten (developer.nvidia.com/cuda-gpus).
-GPUS = {
-    "t4": 75,
-    "rtx2080": 75,
-    "a100": 80,
-    "a30": 80,
-    "a10": 86,
-    "a10g": 86,
-    "a40": 86,
-    "a2": 86,
-    "rtx3090": 86,
-    "l4": 89,
-    "l40": 89,
-    "l40s": 89,
-    "rtx4090": 89,
-    "rtx5090": 120,
-}
+# The GPUs and their data sheets, which roofline/gpus.py reads.
+TABLE = Path(__file__).with_name("gpus.toml")
+
+
+@functools.cache
+def capabilities() -> dict[str, int]:
+    """Return name of a target -> compute capability, times ten: `a100` for `a100-40` and `a100-80`."""
+    return {name.partition("-")[0]: int(gpu["sm"]) for name, gpu in load_toml(TABLE).items()}
 
 
 def compute_capabilities(trt: Any) -> list[int]:
@@ -46,9 +40,9 @@ def parse_targets(trt: Any, text: str) -> list[int]:
 
 def _parsed(name: str, known: list[int]) -> int:
     number = re.fullmatch(r"sm_?(\d+)", name)
-    sm = int(number[1]) if number else GPUS.get(name.replace("-", "").replace(" ", ""))
+    sm = int(number[1]) if number else capabilities().get(name.replace("-", "").replace(" ", ""))
     if sm not in known:
-        gpus = [gpu for gpu, capability in GPUS.items() if capability in known]
+        gpus = [gpu for gpu, capability in capabilities().items() if capability in known]
         names = ", ".join([*gpus, *(f"sm{one}" for one in known)])
         raise UsageError(f"--target {name}: TensorRT-RTX does not compile for it. Choose one or several of {names}.")
     return sm

@@ -1,27 +1,27 @@
 """What only TensorRT 8 needs: precisions for its networks, which are not strongly typed, and plain contexts.
 
-A graph is float32 with Q/DQ nodes, and flags allow TensorRT to compute in float16 and INT8 where that is fast.
-LayerNorm stands in steps, whose squares and sums do not fit float16, so they are kept in float32.
+A graph is float32 with Q/DQ nodes, and flags allow TensorRT to compute in float16 and INT8 where that is fast. What
+does not fit float16 is kept in float32 (graph/trt8.py).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 # Major versions of TensorRT whose API this module uses; 11 has no precisions of layers.
 MAJORS = (8, 10)
 
-# Ends of the names of the operators of a LayerNorm (graph/trt8.py), but for gamma and beta.
-NORM_STEPS = (".mean", ".centred", ".square", ".variance", ".stable", ".deviation", ".normalised")
 
+def keep_in_float32(trt: Any, network: Any, nodes: Mapping[str, bool]) -> int:
+    """Keep the layers of some ONNX nodes in float32; return the number of layers that were kept.
 
-def keep_norms_in_float32(trt: Any, network: Any) -> int:
-    """Keep the steps of each LayerNorm (graph/trt8.py) in float32; return the number of layers that were kept.
-
+    `nodes`: name -> whether the layer also computes in float32; else only its output is, as of a GEMM that reads INT8.
     The builder obeys it with the flag OBEY_PRECISION_CONSTRAINTS.
     """
     kept = 0
     for layer in (network.get_layer(index) for index in range(network.num_layers)):
-        if layer.name.endswith(NORM_STEPS):
-            layer.precision = trt.float32
+        if layer.name in nodes:
+            if nodes[layer.name]:
+                layer.precision = trt.float32
             layer.set_output_type(0, trt.float32)
             kept += 1
     return kept

@@ -55,7 +55,7 @@ def to_half(model: ir.Model, beyond: Collection[str] = ()) -> int:
     read a constant that does not fit.
     """
     quantized = round_scales(model)
-    kept = _kept_nodes(model) | _touching(model, {*beyond, *_large_constants(model)})
+    kept = _kept_nodes(model) | reading_or_making(model, {*beyond, *large_constants(model)})
     casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
     count = 0
     for node in list(model.graph):
@@ -117,9 +117,12 @@ def _kept_nodes(model: ir.Model) -> set[ir.Node]:
     return kept | (set(model.graph) - _downstream(model, embeddings) - weights)
 
 
-def _touching(model: ir.Model, tensors: Collection[str]) -> set[ir.Node]:
-    """Return the nodes that compute or read one of these tensors, also after nodes that only move their values."""
-    held = set(tensors)
+def reading_or_making(model: ir.Model, tensors: Collection[str]) -> set[ir.Node]:
+    """Return the nodes that compute or read one of these tensors, also after nodes that only move their values.
+
+    In a graph after `to_half`, they may read a tensor's copy in float32.
+    """
+    held = {*tensors, *(f"{name}.fp32" for name in tensors)}
     for node in model.graph:  # in topological order
         if node.op_type in MOVES and any(value and value.name in held for value in node.inputs):
             held |= {str(value.name) for value in node.outputs}
@@ -130,7 +133,7 @@ def _values(node: ir.Node) -> tuple[ir.Value | None, ...]:
     return (*node.inputs, *node.outputs)
 
 
-def _large_constants(model: ir.Model) -> set[str]:
+def large_constants(model: ir.Model) -> set[str]:
     """Return the names of the constants with a value beyond float16."""
     arrays = {name: constant(value) for name, value in model.graph.initializers.items() if _is_float(value)}
     floats = {name: array for name, array in arrays.items() if array is not None}

@@ -22,6 +22,9 @@ from toolchain import graph
 from toolchain.graph.fp16 import FLOAT, HALF, MOVES
 from toolchain.tensors import Array
 
+# The end of the name of the second Cast of a rounding.
+FROM_HALF = ".from_float16"
+
 # Attributes that name the type of an output.
 TYPES = ("to", "dtype", "output_dtype")
 
@@ -48,7 +51,7 @@ def in_halves(model: ir.Model) -> int:
     only, so that a CPU runs it fast.
     """
     computed = to_float(model)
-    integer = {node for node in graph.nodes(model, "MatMul") if _multiplies_integers(node)}
+    integer = {node for node in model.graph if multiplies_integers(node)}
     rounded = [
         value for value in computed if value.is_graph_output() or any(use.node not in integer for use in value.uses())
     ]
@@ -91,6 +94,30 @@ def report_largest(model: ir.Model) -> dict[str, str]:
         if value.dtype is FLOAT and node.op_type != "Constant":
             outputs.append(_largest(model, value, str(value.name)))
             found[str(outputs[-1].name)] = str(value.name)
+    model.graph.outputs[:] = outputs
+    return found
+
+
+def report_rounding(model: ir.Model) -> dict[str, tuple[str, str]]:
+    """Make outputs of how much each rounding changes, of a graph after `in_halves`, in place.
+
+    Returns:
+        Name of a rounded tensor, in graph order -> names of two outputs, float32 scalars: the root of the sum of
+        squares of its values before the rounding, and that of the changes. The graph has no other outputs.
+    """
+    found, outputs = {}, []
+    for node in list(model.graph):
+        if str(node.name).endswith(FROM_HALF):
+            name, exact = str(node.outputs[0].name), node.inputs[0].producer().inputs[0]  # type: ignore[union-attr]
+            change = ir.node("Sub", [exact, node.outputs[0]], name=f"{name}.change")
+            both = [ir.node("ReduceL2", [one], {"keepdims": 0}) for one in (exact, change.outputs[0])]
+            change.outputs[0].name = f"{name}.change"
+            for reduced, ending in zip(both, (".size", ".changed"), strict=True):
+                value, reduced.name = reduced.outputs[0], f"{name}{ending}"
+                value.name, value.type, value.shape = f"{name}{ending}", ir.TensorType(FLOAT), ir.Shape([])
+                outputs.append(value)
+            model.graph.insert_after(node, [change, *both])
+            found[name] = (f"{name}.size", f"{name}.changed")
     model.graph.outputs[:] = outputs
     return found
 
@@ -153,17 +180,17 @@ def _retype_attributes(node: ir.Node) -> None:
             node.attributes[name] = ir.AttrTensor(name, _in_float32(attribute.value))
 
 
-def _multiplies_integers(node: ir.Node) -> bool:
-    """Return whether both operands of a MatMul are dequantized."""
+def multiplies_integers(node: ir.Node) -> bool:
+    """Return whether a node is a MatMul whose operands are both dequantized."""
     producers = [value.producer() for value in node.inputs if value is not None]
-    return all(one is not None and one.op_type == "DequantizeLinear" for one in producers)
+    return node.op_type == "MatMul" and all(one is not None and one.op_type == "DequantizeLinear" for one in producers)
 
 
 def _round(model: ir.Model, value: ir.Value, *, unless: Collection[ir.Node]) -> None:
     """Round a value to float16 and back for all that read it but some nodes; the result has the value's name."""
     exact = [use for use in value.uses() if use.node in unless]
     down = ir.node("Cast", [value], {"to": int(HALF)}, name=f"{value.name}.to_float16")
-    up = ir.node("Cast", [down.outputs[0]], {"to": int(FLOAT)}, name=f"{value.name}.from_float16")
+    up = ir.node("Cast", [down.outputs[0]], {"to": int(FLOAT)}, name=f"{value.name}{FROM_HALF}")
     half, rounded = down.outputs[0], up.outputs[0]
     value.replace_all_uses_with(rounded, replace_graph_outputs=True)
     down.replace_input_with(0, value)

@@ -5,13 +5,35 @@ builder). LayerNorm is written as single operators, so that its builder can be t
 squares and their mean exceed float16.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx_ir as ir
 
 from toolchain.graph import add_initializer, nodes, tidy
+from toolchain.graph.fp16 import reading_or_making
+from toolchain.graph.halves import multiplies_integers
 from toolchain.graph.match import axis
+from toolchain.graph.trt_fusable import QDQ
 
 OPSET, IR_VERSION = 17, 8
+
+# Ends of the names of the operators of a LayerNorm, but for gamma and beta. Their squares and sums do not fit float16.
+NORM_STEPS = (".mean", ".centred", ".square", ".variance", ".stable", ".deviation", ".normalised")
+
+
+def float_nodes(model: ir.Model, beyond: Collection[str]) -> dict[str, bool]:
+    """Return the nodes that TensorRT 8 is told to keep in float32 -> whether they also compute in float32.
+
+    These are the steps of LayerNorms, and all that compute or read a tensor `beyond` float16. A GEMM that reads INT8
+    only has its output in float32.
+    """
+    kept = reading_or_making(model, beyond) | {node for node in model.graph if str(node.name).endswith(NORM_STEPS)}
+    return {
+        str(node.name): not multiplies_integers(node)
+        for node in kept
+        if node.op_type not in QDQ and node.outputs[0].dtype is ir.DataType.FLOAT
+    }
 
 
 def for_trt8(model: ir.Model) -> dict[str, int]:

@@ -58,7 +58,7 @@ def attention_faults(model: ir.Model, *, max_length: int) -> list[str]:
     if not gemms:
         return ["no attention: the graph has no GEMM of two activations"]
     if not any(_is_fast(value) for node in gemms for value in node.inputs):
-        return ["float32 GEMMs are not fused: convert the graph to float16 first"]
+        return ["float32 GEMMs are not fused: build with --precision fp16 or int8"]
     blocks = attention_blocks(model)
     found = {node for block in blocks for node in (block.first, block.second)}
     faults = [f"{node.name}: not part of GEMM, softmax, GEMM" for node in gemms if node not in found]

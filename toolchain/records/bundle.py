@@ -161,7 +161,7 @@ class QuantizeRecord(TypedDict):
     """Differences of `model.int8.onnx` from PyTorch, with float16 tensors rounded to float16."""
 
 
-class ViewRecord(TypedDict):
+class ViewRecord(Float16Record):
     """Step `rtx` or `trt8`: a graph for one release of TensorRT, from `model.onnx` and ranges."""
 
     passes: dict[str, int]
@@ -169,7 +169,8 @@ class ViewRecord(TypedDict):
     reference: str
     """The graph that it is a form of."""
     difference: ParityRecord
-    """Differences from that graph, both in ONNX Runtime."""
+    """Differences from that graph, both in ONNX Runtime, with float16 tensors rounded to float16. A graph whose types
+    TensorRT chooses is taken to be in float16 wherever it may be."""
 
 
 class StepRecord(TypedDict):

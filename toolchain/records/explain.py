@@ -129,6 +129,8 @@ class ExplainedPlan(TypedDict):
 
     artefact: str
     """Path of the plan."""
+    backend: str
+    """Backend that runs the plan: `trt`, or `trt-rtx`."""
     precision: str
     """Precision of the plan."""
     gpu: str | None
@@ -136,7 +138,7 @@ class ExplainedPlan(TypedDict):
     sm: int
     """Compute capability without its point, such as 75."""
     tensorrt: str
-    """Version of TensorRT."""
+    """Version of TensorRT, or of TensorRT-RTX."""
     layout: str
     """`padded`, or `packed` (without padding, by the plugin path)."""
     profiles: list[ProfileRecord]
@@ -144,7 +146,7 @@ class ExplainedPlan(TypedDict):
     options: EngineOptions
     """Options that it was built with."""
     layers: LayerCounts
-    """Counts by the engine inspector."""
+    """Counts by the engine inspector, or over the compiler's list of kernels (TensorRT-RTX)."""
     missing_scales: int
     """Tensors for which TensorRT found no INT8 scale."""
     build_s: float

@@ -1,6 +1,6 @@
 """The kernels that NVIDIA's compiler makes of a graph: layers.json beside a plan of TensorRT-RTX."""
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 KernelKind = Literal["gemm", "attention", "convolution", "elementwise", "copy", "other"]
 
@@ -80,6 +80,9 @@ class CompiledGraph(TypedDict):
     """The graph's name in the bundle; `made of model.onnx` where the bundle lacks a graph of this precision."""
     precision: str
     """`fp16` or `int8`."""
+    made_from: NotRequired[dict[str, str]]
+    """File of the bundle that the graph is, or was made of -> its SHA-256. If the bundle has another now, the record is
+    out of date."""
     kernels: list[BoundedKernel]
     """The kernels, in the order in which they run."""
     groups: list[KernelGroup]

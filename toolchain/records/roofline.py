@@ -105,14 +105,17 @@ class BatchBound(TypedDict):
     flop: float
     """Operations of the GEMMs."""
     bytes_lower_bound: int
-    """Least memory traffic, bytes: of the GEMMs without what the level 2 cache keeps, of kernels all of it."""
+    """Least memory traffic, bytes: ids, logits, and the weights that the level 2 cache does not keep."""
     compute_ms: float
     """Time of the operations at the peak, ms."""
     memory_ms: float
     """Time of the memory traffic at the peak, ms."""
     time_ms: float
-    """Time of the batch, ms: by GEMMs a lower bound, the longer of the two; by kernels the sum of the longer of each,
-    below which a run may stay where the level 2 cache keeps their traffic."""
+    """Lower bound of the time of the batch, ms: the longer of the two."""
+    kernels_ms: float | None
+    """Time of the kernels that TensorRT-RTX compiles the graph to, ms: of each the longer of its operations and its
+    memory traffic, all of which counts. A run may be faster where the level 2 cache keeps a part of it. Null where the
+    kernels are not known."""
     bound: Bound
     """What takes longer."""
     rows_per_s: float
@@ -138,11 +141,8 @@ class EstimatedBounds(TypedDict):
     """The GPU."""
     length: RowLength
     """Length of the rows."""
-    bound_from: Literal["kernels", "gemms"]
-    """Which bound this is: the sum over the kernels that TensorRT-RTX compiles the graph to, each with all its memory
-    traffic; or the GEMMs and the weights of the graph alone, which is less."""
-    bound_from_reason: str | None
-    """Why it is not that of the kernels; null if it is."""
+    kernels_reason: str | None
+    """Why `kernels_ms` is null; null if it is not."""
     bounds: list[BatchBound]
     """Bounds by batch size."""
     at_least_reason: str | None

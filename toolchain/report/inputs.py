@@ -1,7 +1,7 @@
 """The inputs of a report: results, answers of gates, and records of `tune` and `power`."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -57,8 +57,7 @@ def find_material(places: Iterable[Path]) -> Material:
             folder = place / RESULTS if (place / MANIFEST).exists() else place
             beside, gate = _record(folder / TUNED), _gate(place, folder / GATE, results)
             found.tuned.extend([cast("SavedTuneRecord", beside)] if beside else [])
-            listed = (_record(file) for file in sorted(folder.glob(KERNELS)))
-            found.kernels.extend(cast("SavedExplainedTarget", one) for one in listed if one and "graphs" in one)
+            found.kernels.extend(current_kernels(folder, _artefacts(place)))
             found.deployments.extend([(str(folder / GATE), gate)] if gate else [])
     return found
 
@@ -82,6 +81,29 @@ def _gate(place: Path, file: Path, results: list[Result]) -> Deployment | None:
         place,
     )
     return None
+
+
+def _artefacts(place: Path) -> dict[str, str] | None:
+    """Return file -> digest of the bundle at a place, or None if there is none."""
+    manifest = _object(place / MANIFEST)
+    return None if manifest is None else manifest.get("artefacts")
+
+
+def current_kernels(folder: Path, artefacts: Mapping[str, str] | None) -> Iterator[SavedExplainedTarget]:
+    """Yield the records of kernels in a folder of results, without those of graphs that a bundle no longer has."""
+    for record in (_record(file) for file in sorted(folder.glob(KERNELS))):
+        if record is None or "graphs" not in record:
+            continue
+        known = cast("SavedExplainedTarget", record)
+        made_from = [item for one in known["graphs"] for item in one.get("made_from", {}).items()]
+        if artefacts is None or all(artefacts.get(file) == digest for file, digest in made_from):
+            yield known
+        else:
+            log.warning(
+                "%s: left out, because the bundle was built again since. Make it again: toolchain explain --target %s.",
+                known["file"],
+                known["target"],
+            )
 
 
 def _record(file: Path) -> dict[str, Any] | None:  # any JSON object: its keys then show what it is

@@ -13,11 +13,10 @@ from toolchain.engine.targets import compute_capabilities
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
 from toolchain.evaluation.target import recorded
 from toolchain.recipe.options import RecipeValues
-from toolchain.records.kernels import BoundedKernel
 from toolchain.records.roofline import BatchBound, EstimatedBounds, RowLength
 from toolchain.roofline.gpus import Gpu, find_gpu
-from toolchain.roofline.kernels import RUNS_AS, bounded, main_bound
-from toolchain.roofline.work import Extent, Flop, Work, count
+from toolchain.roofline.kernels import RUNS_AS, bounded
+from toolchain.roofline.work import Extent, Work, count
 
 # Batch sizes, rows.
 BATCHES = (1, 8, 32)
@@ -34,9 +33,10 @@ def estimate(
 ) -> EstimatedBounds:
     """Return the least time of batches of a bundle on `gpu`, a short name of gpus.toml.
 
-    Where TensorRT-RTX is installed and compiles the graph for this GPU, the time is the sum over its kernels, each the
-    longer of its GEMMs at the peak and its memory traffic. Else it is the longer of two: all GEMMs at the peak of the
-    GPU, and all weights from its memory, less what its cache keeps.
+    The time is the longer of two: all GEMMs at the peak of the GPU, and all weights from its memory, less what its
+    cache keeps. No run is faster. Where TensorRT-RTX is installed and compiles the graph for this GPU, the time of its
+    kernels is there too, with all their memory traffic. That is nearer to a run; but where a cache keeps a part of the
+    traffic, as the large ones of later GPUs do, a run may be faster.
 
     Rows have the mean length of the task's rows where its data are available, else LENGTH tokens. Energy a
     row is at most the power limit times the time of a row; at the speed of the bound, that says nothing about a slower
@@ -58,7 +58,7 @@ def estimate(
         known = ", ".join(name for name in card.tera_per_s if name != "tf32")
         raise UsageError(f"--precision {precision}: {card.name} has no units for {missing[0]}. Choose one of {known}.")
     length = _length(opened, changes)
-    bounds, why = _by_kernels(opened, file, card, length["tokens"], idle_w)
+    times, why = _kernel_times(opened, file, card, length["tokens"])
     return {
         "kind": KIND,
         "bundle": str(opened.path),
@@ -66,9 +66,11 @@ def estimate(
         "precision": precision,
         "gpu": {"name": card.name, "source": card.source, "tdp_w": card.tdp_w, "idle_w": idle_w},
         "length": length,
-        "bound_from": "gemms" if bounds is None else "kernels",
-        "bound_from_reason": why,
-        "bounds": bounds or [_by_gemms(work, card, batch, length["tokens"], idle_w) for batch in BATCHES],
+        "kernels_reason": why,
+        "bounds": [
+            _bound(work, card, batch, length["tokens"], idle_w=idle_w, kernels_ms=kernels_ms)
+            for batch, kernels_ms in zip(BATCHES, times or (None,) * len(BATCHES), strict=True)
+        ],
         "at_least_reason": NO_IDLE_POWER if idle_w is None else None,
     }
 
@@ -102,47 +104,31 @@ def _length(bundle: Bundle, changes: RecipeValues) -> RowLength:
     return {"tokens": mean, "from": f"mean of {len(rows)} {recipe.split} rows"}
 
 
-def _by_kernels(
-    bundle: Bundle, file: str, card: Gpu, length: int, idle_w: float | None
-) -> tuple[list[BatchBound] | None, str | None]:
-    """Return the bounds by the kernels that TensorRT-RTX compiles a graph to, or None and the reason."""
+def _kernel_times(bundle: Bundle, file: str, card: Gpu, length: int) -> tuple[list[float] | None, str | None]:
+    """Return the time of the kernels that TensorRT-RTX compiles a graph to, ms, for each of BATCHES; or None and why.
+
+    It is the sum over the kernels, each the longer of its operations and of its memory traffic at the GPU's peaks.
+    """
     if file == "model.onnx":
         return None, "the bundle has no graph of this precision in FP16 or INT8"
     try:
         if card.sm not in compute_capabilities(import_release("trt-rtx")):
             return None, f"TensorRT-RTX does not compile for {card.name}"
         model = graph.load(bundle.file(file))
-        found = [compile_kernels(model, card.sm, batch=batch, length=length, where=file) for batch in BATCHES]
-        lists = [[bounded(kernel, card.ceiling) for kernel in kernels] for kernels in found]
+        lists = [compile_kernels(model, card.sm, batch=batch, length=length, where=file) for batch in BATCHES]
+        return [sum(bounded(one, card.ceiling)["us"] for one in kernels) / 1e3 for kernels in lists], None
     except (MachineError, InputError) as error:
         return None, str(error)
-    return [_of_kernels(one, card, batch, length, idle_w) for one, batch in zip(lists, BATCHES, strict=True)], None
 
 
-def _of_kernels(kernels: list[BoundedKernel], card: Gpu, batch: int, length: int, idle_w: float | None) -> BatchBound:
-    flop: dict[str, float] = {}
-    for kernel in kernels:
-        if kernel["precision"]:
-            name = RUNS_AS.get(kernel["precision"], kernel["precision"])
-            flop[name] = flop.get(name, 0.0) + (kernel["operations"] or 0)
-    moved = sum(kernel["bytes"] or 0 for kernel in kernels)
-    time_s = sum(kernel["us"] for kernel in kernels) / 1e6
-    return _batch(flop, moved, card, batch, length, idle_w, time_s=time_s) | {"bound": main_bound(kernels)}
-
-
-def _by_gemms(work: Work, card: Gpu, batch: int, length: int, idle_w: float | None) -> BatchBound:
-    extent = Extent.of([length] * batch)
-    moved = work.bytes_moved(extent, cache_bytes=int(card.cache_mb * 1e6))
-    return _batch(work.operations(extent), moved, card, batch, length, idle_w)
-
-
-def _batch(
-    flop: Flop, moved: int, card: Gpu, batch: int, length: int, idle_w: float | None, *, time_s: float | None = None
+def _bound(
+    work: Work, card: Gpu, batch: int, length: int, *, idle_w: float | None, kernels_ms: float | None
 ) -> BatchBound:
-    """Return the bounds of a batch; without `time_s` it takes the longer of its operations and its traffic."""
+    """Return the bounds of a batch, which takes at least the longer of its operations and its traffic."""
+    extent = Extent.of([length] * batch)
+    flop, moved = work.operations(extent), work.bytes_moved(extent, cache_bytes=int(card.cache_mb * 1e6))
     compute_s, memory_s = card.ceiling.compute_s(flop), card.ceiling.memory_s(moved)
-    least_s = max(compute_s, memory_s) if time_s is None else compute_s  # a cache may keep what kernels move
-    time_s = time_s or least_s
+    time_s = max(compute_s, memory_s)
     return {
         "batch": batch,
         "length": length,
@@ -151,8 +137,9 @@ def _batch(
         "compute_ms": 1e3 * compute_s,
         "memory_ms": 1e3 * memory_s,
         "time_ms": 1e3 * time_s,
+        "kernels_ms": kernels_ms,
         "bound": "compute" if compute_s >= memory_s else "memory",
         "rows_per_s": batch / time_s,
-        "mj_per_row_at_least": idle_w and 1e3 * idle_w * least_s / batch,
+        "mj_per_row_at_least": idle_w and 1e3 * idle_w * time_s / batch,
         "mj_per_row_at_most_at_this_speed": 1e3 * card.tdp_w * time_s / batch,
     }

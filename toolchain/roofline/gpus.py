@@ -1,18 +1,16 @@
-"""The data sheets of GPUs, from gpus.toml. To add a GPU, add an entry with its source there."""
+"""The data sheets of GPUs, from engine/gpus.toml. To add a GPU, add an entry with its source there."""
 
 import functools
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
+from toolchain.engine.targets import TABLE
 from toolchain.errors import UsageError, meant
 from toolchain.recipe.options import load_toml
 from toolchain.roofline.ceiling import Ceiling
 
 # The compute capability, times ten, of the GPUs in the table that TensorRT-RTX does not compile for.
 HOPPER = 90
-
-TABLE = Path(__file__).with_name("gpus.toml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +39,8 @@ class Gpu:
 
 @functools.cache
 def load_gpus() -> dict[str, Gpu]:
-    """Return short name -> GPU."""
-    return {name: Gpu(**values) for name, values in load_toml(TABLE).items()}
+    """Return short name -> GPU, without those that have no data sheet in the table."""
+    return {name: Gpu(**values) for name, values in load_toml(TABLE).items() if "source" in values}
 
 
 def find_gpu(name: str) -> Gpu:

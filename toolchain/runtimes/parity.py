@@ -96,21 +96,6 @@ def compare(
     return Parity(len(tokens), float(every.max()), float(np.sqrt(np.square(every).mean())), agreement, largest, finite)
 
 
-def check_relative(parity: Parity, *, where: str, rtol: float) -> Parity:
-    """Return `parity` if it is finite and within `rtol` of the largest logit, or of 1 if that is larger.
-
-    Raises:
-        GateError: a logit is not finite, or differs by more. The message begins with `where`.
-    """
-    atol = rtol * max(1.0, parity.largest_logit)
-    if parity.finite and parity.max_abs_logit_difference > atol:
-        raise GateError(
-            f"{where}: logits differ from PyTorch by {parity.max_abs_logit_difference:.2g}, more than {atol:.2g}. "
-            "Build with --precision fp32 or int8."
-        )
-    return check(parity, where=where, atol=atol)
-
-
 def check(parity: Parity, *, where: str, atol: float) -> Parity:
     """Return `parity` if it is finite and within `atol`.
 

@@ -25,7 +25,7 @@ from toolchain.engine.shapes import Profile, choose_profile
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.graph.plugin_graph import pack_batch
 from toolchain.records.plan import PlanRecord
-from toolchain.runtimes.buckets import padded_batch
+from toolchain.runtimes.buckets import bucket, padded_batch
 from toolchain.tensors import Batch, Infer
 
 # One computes while the other copies. More of them help only if several callers wait, as in serving.
@@ -60,8 +60,8 @@ def open_trt(
         plan: the path of the plan; its plan.json lies beside it.
         device: `cuda[:N]`.
         precision: that of the plan; it changes nothing.
-        cuda_graphs: capture each shape once and replay it. Lengths are padded to the end of their bucket and rows to a
-            power of two, so that there are few shapes.
+        cuda_graphs: capture each shape once and replay it. Lengths are padded to the end of their profile, or with
+            TensorRT-RTX, which has one profile, to a multiple of 8; rows to a power of two. So there are few shapes.
         lanes: the number of streams.
         report: if given, TensorRT's profiler is on, and nothing runs concurrently.
         pinned: the bundle's digest was given from outside; nothing beside it is then read (TensorRT-RTX's cache).
@@ -175,7 +175,10 @@ class Runner:
         profile = self._profiles[index]
         wide, deep = max(length, profile.length[0]), max(rows, profile.batch[0])
         if self._graphs:
-            wide, deep = profile.length[2], min(1 << (deep - 1).bit_length(), profile.batch[2])
+            # A release that captures graphs itself has one profile, whose end is the longest row of all.
+            step = bucket(rows, wide, longest=profile.length[2])[1]
+            wide = profile.length[2] if self._captures else step
+            deep = min(1 << (deep - 1).bit_length(), profile.batch[2])
         inputs = padded_batch(batch, deep, wide)
         lane.enqueue(index, inputs, rows=rows, graph=self._captures)
 

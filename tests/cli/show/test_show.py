@@ -5,6 +5,7 @@ import re
 import pytest
 
 from toolchain.cli.show import put, titled
+from toolchain.cli.show.build import built
 
 
 def table(columns):
@@ -78,3 +79,15 @@ def test_a_file_gets_the_whole_table(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     put(table(7))
     assert any("heading 0" in line and "heading 6" in line for line in capsys.readouterr().out.splitlines())
+
+
+def test_a_build_warns_of_integer_sums_beyond_float16(capsys):
+    sums = [{"tensor": "layer.0.ffn.lin2", "amax": 410715.0}, {"tensor": "layer.1.ffn.lin2", "amax": 7e4}]
+    views = {"model.int8.onnx": {"kept": [], "large_sums": sums}}
+    record = {"bundle": "b", "precision": "int8", "up_to_date": False, "done": ["quantize"], "skipped": []}
+    built({**record, "quantize": {"views": views, "products_on_cpu": {}}})
+    said = capsys.readouterr().out
+    assert (
+        "warning: model.int8.onnx: integer sums of 2 GEMMs exceed float16 (up to 410,715 at layer.0.ffn.lin2)" in said
+    )
+    assert "toolchain accept" in said

@@ -5,6 +5,7 @@ from toolchain.cli.show.compare import compared
 from toolchain.evaluation.deployment import sentence
 from toolchain.records.bundle import BuildRecord, CalibrateRecord, Float16Record, QuantizeRecord
 from toolchain.records.plan import PlanRecord
+from toolchain.runtimes.half_range import describe_sums
 
 
 def built(record: BuildRecord) -> None:
@@ -56,6 +57,8 @@ def _quantized(record: QuantizeRecord) -> list[str]:
     kept = record["views"]["model.int8.onnx"]["kept"]
     lines = [f"  excluded from INT8: {', '.join(folded(kept))}"] if kept else []
     lines += _beyond("model.int8.onnx", record["views"]["model.int8.onnx"])
+    if sums := record["views"]["model.int8.onnx"].get("large_sums"):
+        lines.append(f"  warning: model.int8.onnx: {describe_sums(sums)}")
     for file, found in record["products_on_cpu"].items():
         total = found["integer"] + found["float"]
         purpose = "" if ".cpu." in file else ", because the graph is made for GPUs"

@@ -11,15 +11,18 @@ def estimated(found: EstimatedBounds) -> None:
         f"{found['artefact']} as {found['precision']} on {gpu['name']}, {length['tokens']} tokens a row "
         f"({length['from']}): {found['kind']}"
     )
-    for heading in ("batch", "µs, at least", "GEMMs", "memory", "bound by", "rows/s, at most"):
+    known = found["kernels_reason"] is None
+    columns = ("batch", "µs, at least", "GEMMs", "memory", *["kernels"] * known, "bound by", "rows/s, at most")
+    for heading in columns:
         table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("mJ/row, at least", f"{gpu['tdp_w']:g} W of it"):
         table.add_column(heading, justify="right")
     for one in found["bounds"]:
         least = one["mj_per_row_at_least"]
+        times = (one["time_ms"], one["compute_ms"], one["memory_ms"], one["kernels_ms"])
         table.add_row(
             str(one["batch"]),
-            *(f"{1e3 * ms:,.1f}" for ms in (one["time_ms"], one["compute_ms"], one["memory_ms"])),
+            *(f"{1e3 * ms:,.1f}" for ms in times if ms is not None),
             one["bound"],
             f"{one['rows_per_s']:,.0f}",
             "-" if least is None else f"{least:.3f}",
@@ -35,12 +38,12 @@ def estimated(found: EstimatedBounds) -> None:
 
 
 def _which(found: EstimatedBounds) -> str:
-    if found["bound_from"] == "kernels":
+    if found["kernels_reason"] is None:
         return (
-            "The bound of the kernels that TensorRT-RTX compiles: all their memory traffic counts, also what a cache "
-            "keeps, so a small batch may be faster."
+            "kernels: time of the kernels that TensorRT-RTX compiles, with all their memory traffic. A run may be "
+            "faster than that where the GPU's cache keeps a part of the traffic, and is never faster than the bound."
         )
-    return f"The bound of the GEMMs and the weights alone, not of kernels: {found['bound_from_reason']}"
+    return f"The bound is that of the GEMMs and the weights alone. No times of kernels: {found['kernels_reason']}"
 
 
 def _reading(tdp_w: float, *, floor: bool) -> list[str]:

@@ -3,6 +3,7 @@
 from rich.table import Table
 
 from toolchain.cli.show import BUSY, folded, put, titled
+from toolchain.engine.releases import RELEASES
 from toolchain.records.explain import ClippedTensor, ExplainedGemm, ExplainedPlan, ExplainRecord, HalfTensor
 
 
@@ -43,7 +44,8 @@ def explained_plan(record: ExplainedPlan) -> None:
     table.add_column("found")
     layers = record["layers"]
     sm = f"{record['sm'] // 10}.{record['sm'] % 10}"
-    table.add_row("built for", f"{record['gpu'] or 'any GPU'}, compute capability {sm}, TensorRT {record['tensorrt']}")
+    release = f"{RELEASES[record['backend']].name} {record['tensorrt']}"
+    table.add_row("built for", f"{record['gpu'] or 'any GPU'}, compute capability {sm}, {release}")
     table.add_row("precision", f"{record['precision']}, {record['layout']}, attention {record['options']['attention']}")
     for profile in record["profiles"]:
         table.add_row("profile", f"batch {profile['batch']}, length {profile['length']}")
