@@ -1,5 +1,7 @@
 """Tensors beyond float16 are found, and the nodes around them stay in float32, so that no logit is NaN in halves."""
 
+import re
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -89,7 +91,8 @@ def test_a_tensor_that_is_not_finite_in_halves_is_named_with_its_value_where_log
     fault = fault_in_halves(blind, tokens)
     assert fault.startswith("node bert.encoder.layer.0.intermediate.dense computes values up to ")
     (amax,) = [one["amax"] for one in beyond if one["tensor"] == "bert.encoder.layer.0.intermediate.dense.output"]
-    assert f"up to {amax:.3g}, and float16 holds up to 65,504" in fault
+    named = re.search(r"up to (\S+), and float16 holds up to 65,504", fault)
+    assert float(named[1]) == pytest.approx(amax, rel=0.02)  # the scales of the typed graph are rounded
     assert fault_in_halves(ranged, tokens) is None
 
 
