@@ -117,9 +117,7 @@ def compile_plan(resolved: ResolvedRecipe, made: BundleWriter, machine: Machine)
         if fault := _fault(built, resolved.precision, needed):
             raise InputError(f"{source}: {fault} {_evidence(built, machine)}")
         if machine.release.cross and resolved.precision != "fp32":
-            gemms = quantized_gemms(made.steps, resolved.precision)
-            asked = wanted(graph.load(staging / source), gemms, beyond_float16(made.steps))
-            layout["not_as_asked"] = judge(parse_kernels(built.messages.layer_lists[0]), asked)
+            layout["not_as_asked"] = _not_as_asked(built, staging / source, made.steps, resolved.precision)
         record = _record(f"{folder}/{PLAN}", built, about, layout, machine)
         write_bytes(place / PLAN, built.plan)
         write_text(place / LAYERS, built.layers)
@@ -143,6 +141,12 @@ def _calibration_key(resolved: ResolvedRecipe, made: BundleWriter) -> EngineCali
     if recipe.calibrator == "own":
         key["file"], key["sha256"] = "calibration.json", made.artefacts.get("calibration.json")
     return key
+
+
+def _not_as_asked(built: Built, file: Path, steps: dict[str, StepRecord], precision: str) -> list[str]:
+    """Return what TensorRT-RTX did not do as a typed graph asks."""
+    asked = wanted(graph.load(file), quantized_gemms(steps, precision), beyond_float16(steps))
+    return judge(parse_kernels(built.messages.layer_lists[0]), asked)
 
 
 # An engine, its inputs as plan.json has them, and the tensors that must have a scale.
