@@ -33,10 +33,11 @@ def check_folder(folder: Path) -> None:
 @functools.cache
 def _users(path: tuple[str, ...]) -> dict[str, str]:
     """Return the name of a package -> an installed distribution that has it, or may need the distribution so called."""
-    found = {}
+    found: dict[str, str] = {}
     for one in metadata.distributions(path=list(path)):
-        for text in one.requires or ():
-            found[_normal(re.split(r"[^\w.-]", text, maxsplit=1)[0])] = str(one.metadata["Name"])
+        if needs := one.requires:
+            user = str(one.metadata["Name"])  # parses the whole file each time
+            found |= {_normal(re.split(r"[^\w.-]", text, maxsplit=1)[0]): user for text in needs}
     return found | {_normal(name): owners[0] for name, owners in metadata.packages_distributions().items()}
 
 
