@@ -9,4 +9,4 @@ from toolchain.heads.contract import Head
 
 def head_of(*labels: str, name: str = "sequence", **task: Any) -> Head:
     """Return the head `name` for a task with `task` as further keys."""
-    return find_head(Task(name="t", text_columns=("s",), label_column="l", **task), labels, name=name)
+    return find_head(Task(name="t", text_columns=("s",), label_column="l", head=name, **task), labels)

@@ -223,7 +223,7 @@ def _refuse_calibrated(bundle: Bundle, rows: Rows) -> None:
 def _agreement(target: Target, rows: Rows, references: Values, found: Predictions, kept: FileDigest) -> Agreement:
     """Return the agreement of predictions, which `kept` names, with those of the FP32 reference."""
     reference, name, kept_reference = _reference(target, rows, references) or (found, "torch-fp32", kept)
-    agreement = evaluation.agreement(found, reference, name=name)
+    agreement = evaluation.agreement(found, reference, target.resolved.head, name=name)
     changed = evaluation.changed_rows(found, reference, rows.texts, target.resolved.head)
     return {**agreement, "predictions": kept_reference, "changed_rows": changed}
 
@@ -239,7 +239,7 @@ def _reference(target: Target, rows: Rows, references: Values) -> tuple[Predicti
     resolved = target.resolved
     name, backend, model = find_reference(target)
     digests = target.bundle.manifest["model"]["sha256"] if target.bundle else resolved.source.digests
-    labels = [resolved.head.names, references.tolist()]  # a task may change their order
+    labels = [*resolved.head.key, references.tolist()]  # a task may change their order
     key = sha256_json([name, digests, rows.digest, resolved.max_length, labels])
     file = target.folder / f"reference-{key[:16]}.npz"
     found = read_predictions(file)

@@ -121,7 +121,6 @@ def test_labels_of_tokens_are_refused_where_no_architecture_is_named(tmp_path: P
         ({"num_labels": 3}, "num_labels is 3, and id2label names 2"),
         ({"id2label": {"1": "a", "2": "b"}}, "Its keys must be 0, 1, 2"),
         ({"label2id": {"positive": 0, "negative": 1}}, "label2id says that positive is 0, and id2label that it is 1"),
-        ({"problem_type": "multi_label_classification"}, "several labels per row"),
         ({"problem_type": "regression"}, "problem_type is regression with 2 outputs"),
         ({"id2label": {"0": "a"}, "problem_type": "single_label_classification"}, "with one label"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"already quantized \(gptq\)"),

@@ -80,10 +80,10 @@ def test_score_is_the_metric_within_its_interval():
 def test_agreement_counts_rows_and_regression_has_none():
     logits = np.array([[1, 0], [1, 0]], np.float32), np.array([[1, 0], [0, 1.5]], np.float32)
     one, other = (CLASSES.predict(np.zeros(2, int), each) for each in logits)
-    found = evaluation.agreement(one, other, name="torch-fp32")
+    found = evaluation.agreement(one, other, CLASSES, name="torch-fp32")
     assert (found["label_agreement"], found["max_abs_logit_difference"]) == (0.5, 1.5)
     numbers = [NUMBER.predict(np.zeros(2), each[:, :1]) for each in logits]
-    assert evaluation.agreement(*numbers, name="torch-fp32")["label_agreement"] is None
+    assert evaluation.agreement(*numbers, NUMBER, name="torch-fp32")["label_agreement"] is None
 
 
 def test_the_whole_set_is_tokenised_once():

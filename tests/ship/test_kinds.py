@@ -20,6 +20,7 @@ MADE = {
     "two_texts": (("equal", "other", "neither"), CUSTOM | {"text_column": "one,two"}),
     "number": (1, CUSTOM),
     "two_texts_number": (1, {"task": "stsb"}),
+    "several": (("joy", "fear", "höpe"), CUSTOM | {"threshold": 0.4}),
 }
 
 KINDS = ("text", *MADE)
@@ -30,7 +31,8 @@ def bundles(tiny, demo_bundle, tmp_path_factory):
     home = tmp_path_factory.mktemp("kinds")
     made = {"text": demo_bundle}
     for kind, (labels, task) in MADE.items():
-        model = tiny.make_checkpoint(home / f"{kind}-model", "bert", labels=labels)
+        several = {"problem_type": "multi_label_classification"} if kind == "several" else {}
+        model = tiny.make_checkpoint(home / f"{kind}-model", "bert", labels=labels, **several)
         made[kind] = home / kind
         build(Recipe.make(task | {"model": str(model), "precision": "fp32", "output": str(made[kind])}), engine=False)
     return made
@@ -80,3 +82,7 @@ def test_labels_scores_and_logits_are_equal(real, own, kind, wire):
             assert [[np.float32(label)] for (label,) in found["LABEL"]] == np.float32(found["SCORE"]).tolist()
     else:
         assert theirs["LABEL"] == ours["LABEL"]
+    if kind == "several":
+        names = np.array(MADE[kind][0])
+        expected = [names[np.array(row) >= np.float32(0.4)].tolist() for row in ours["SCORE"]]
+        assert [json.loads(label) for (label,) in ours["LABEL"]] == expected

@@ -217,7 +217,7 @@ def _about(resolved: ResolvedRecipe, records: Mapping[str, Mapping[str, Any]]) -
             "batches": "equal_length" if resolved.source.facts.equal_length else "padded",
             "sha256": resolved.source.digests,
         },
-        "task": dataclasses.asdict(resolved.task),
+        "task": resolved.task.to_json(),
         "precision": resolved.precision,
         "max_length": resolved.max_length,
         "inputs": records["export"]["inputs"],

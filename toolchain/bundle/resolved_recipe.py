@@ -266,7 +266,7 @@ def resolve(recipe: Recipe, steps: Collection[str] | None = None) -> ResolvedRec
         trust_remote_code=recipe.trust_remote_code,
         ignore_unused=recipe.ignore_unused,
     )
-    head = find_head(load_task(recipe), source.labels)
+    head = find_head(load_task(recipe), source.labels, possible=source.heads, threshold=recipe.threshold)
     ordered = tuple(name for name in STEPS if name in (steps or needed))
     return ResolvedRecipe(recipe, source, head, choose_max_length(source, recipe.max_length), precision, ordered)
 
@@ -293,7 +293,8 @@ def resolve_bundle(bundle: Bundle, recipe: Recipe, *, new_task: bool = False) ->
     check_described(bundle)
     source = bundled(bundle)
     manifest = bundle.manifest
-    head = find_head(load_task(recipe) if new_task else task_from(manifest["task"]), source.labels)
+    task = load_task(recipe) if new_task else task_from(manifest["task"])
+    head = find_head(task, source.labels, possible=source.heads, threshold=recipe.threshold)
     steps = tuple(name for name in STEPS if name in manifest["steps"])
     return ResolvedRecipe(recipe, source, head, manifest["max_length"], manifest["precision"], steps)
 

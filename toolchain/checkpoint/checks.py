@@ -145,8 +145,6 @@ def check_config(folder: Path, config: dict[str, Any]) -> None:  # config.json o
         )
     count = _check_labels(file, config)
     problem = config.get("problem_type")
-    if problem == "multi_label_classification":
-        raise InputError(f"{folder}: the model gives several labels per row. Choose a model with one label per row.")
     if problem == "regression" and count != 1:
         raise InputError(f"{file}: problem_type is regression with {count} outputs. Choose a model with one output.")
     if problem == "single_label_classification" and count == 1:

@@ -109,6 +109,14 @@ class Source:
         return tuple(self.facts.values)
 
     @property
+    def heads(self) -> tuple[str, ...]:
+        """The names of the heads that config.json allows, the one that it means first; see `heads.HEADS`."""
+        problem = self.config.get("problem_type")
+        if problem == "multi_label_classification":
+            return ("multilabel",)
+        return ("sequence",) if problem else ("sequence", "multilabel")
+
+    @property
     def labels(self) -> list[str]:
         """The names of the classes, in the order of the logits."""
         return list(self.facts.labels)

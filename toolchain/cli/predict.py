@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 # The name of the rows that are read from standard input, in messages.
 STREAM = "standard input"
 
-RUNTIME = ("precision", "backend", "url", "token_file", "device", "file", "attention", "cuda_graphs", "compile")
+RUNTIME = (
+    "precision",
+    "backend",
+    "url",
+    "token_file",
+    "device",
+    "file",
+    "attention",
+    "cuda_graphs",
+    "compile",
+    "threshold",
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -68,7 +68,7 @@ class _Names:
         Raises:
             InputError: they differ in number or name.
         """
-        order = _order(task, model_labels) if task.labels else list(range(len(model_labels)))
+        order = order_of(task, model_labels) if task.labels else list(range(len(model_labels)))
         self.finders = [_Finder(model_labels, range(len(model_labels)))]
         if task.labels:
             self.finders.insert(0, _Finder(task.labels, order))
@@ -205,7 +205,7 @@ def in_task_order(
     """
     if not task.labels:
         return references, logits
-    order = _order(task, model_labels)
+    order = order_of(task, model_labels)
     return np.argsort(order)[references], logits[:, order]
 
 
@@ -288,7 +288,7 @@ def check_labels(task: Task, model_labels: list[str]) -> None:
         )
     _Finder(model_labels, range(len(model_labels)))
     if task.labels:
-        _order(task, model_labels)
+        order_of(task, model_labels)
 
 
 def _generic(model_labels: list[str]) -> bool:
@@ -298,7 +298,7 @@ def _generic(model_labels: list[str]) -> bool:
     )
 
 
-def _order(task: Task, model_labels: list[str]) -> list[int]:
+def order_of(task: Task, model_labels: list[str]) -> list[int]:
     """Return the model's output for each of the task's labels. Generic names of the model are matched by position.
 
     Raises:

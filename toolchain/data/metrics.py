@@ -1,6 +1,7 @@
 """GLUE's metrics, from scikit-learn and scipy, because `evaluate.load` needs the hub.
 
-References and predictions are int64 [n] for classes and float64 [n] for a regression.
+References and predictions are int64 [n] for classes, float64 [n] for a regression, and bool [n, labels] for several
+labels a row.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import evaluate
 
-Values = NDArray[np.float64] | NDArray[np.int64]
+Values = NDArray[np.float64] | NDArray[np.int64] | NDArray[np.bool_]
 Tables = NDArray[np.float64]
 
 
@@ -57,18 +58,63 @@ def _correlation(function: Callable[..., object], one: Values, other: Values) ->
     return float(function(one, other).statistic)  # type: ignore[attr-defined]
 
 
+def micro_f1(references: Values, predictions: Values) -> float:
+    """Return F1 over all labels of all rows, both bool [n, labels]; 0 if no label occurs."""
+    return _of_counts("micro_f1", references, predictions)
+
+
+def macro_f1(references: Values, predictions: Values) -> float:
+    """Return the mean of the labels' F1, both bool [n, labels]; a label that never occurs has 0."""
+    return _of_counts("macro_f1", references, predictions)
+
+
+def subset_accuracy(references: Values, predictions: Values) -> float:
+    """Return the share of rows whose labels are all right, both bool [n, labels]."""
+    return float((references == predictions).all(axis=1).mean())
+
+
 METRICS: dict[str, Callable[[Values, Values], float]] = {
     "accuracy": accuracy,
     "f1": f1,
     "matthews_correlation": matthews_correlation,
     "pearson": pearson,
     "spearman": spearman,
+    "micro_f1": micro_f1,
+    "macro_f1": macro_f1,
+    "subset_accuracy": subset_accuracy,
 }
 
 
 # The metrics of a regression; the others are of classes, and those of TWO_CLASSES of two classes alone.
 CORRELATIONS = ("pearson", "spearman")
 TWO_CLASSES = ("f1",)
+
+# The metrics of several labels a row; and those that are a share of right rows.
+LABEL_SETS = ("micro_f1", "macro_f1", "subset_accuracy")
+SHARES = ("accuracy", "subset_accuracy")
+
+# Metric -> function of counts that are summed over rows, float64 [..., 3, labels], that returns the metric of each.
+OF_COUNTS: dict[str, Callable[[Tables], Tables]] = {
+    "micro_f1": lambda counts: _f1_of(counts.sum(-1)),
+    "macro_f1": lambda counts: _f1_of(np.moveaxis(counts, -1, 0)).mean(axis=0),
+}
+
+
+def row_counts(references: Values, predictions: Values) -> Tables:
+    """Return which labels of each row are in both, referred and predicted, float64 [n, 3, labels]; bool [n, labels]."""
+    one, other = references.astype(bool), predictions.astype(bool)
+    return np.stack([one & other, one, other], axis=1).astype(np.float64)
+
+
+def _f1_of(counts: Tables) -> Tables:
+    """Return F1 of counts in both, referred and predicted, [..., 3]; 0 where nothing occurs."""
+    both, total = counts[..., 0], counts[..., 1] + counts[..., 2]
+    return np.asarray(2 * both / np.where(total > 0, total, 1))
+
+
+def _of_counts(name: str, references: Values, predictions: Values) -> float:
+    return float(OF_COUNTS[name](row_counts(references, predictions).sum(axis=0)))
+
 
 # Metric -> function of confusion tables, float64 [..., classes, classes] with references along the rows, that returns
 # the metric of each, float64 [...]. The entries may be any weights above 0.

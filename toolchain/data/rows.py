@@ -35,6 +35,9 @@ TRAIN, VALIDATION = "train", "validation"
 # The text of a row, or the two texts of a pair.
 Text = tuple[str, ...]
 
+# What a cell of a label's own column may be, and whether the row has the label.
+MARKS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+
 # What a text cell may be instead of a text, in words, and what to do; the first that fits counts.
 FOREIGN: tuple[tuple[type | tuple[type, ...], str, str], ...] = (
     (list, "a list", "Write one text in each row, or join lists of texts and turns of a chat with --text-join ' '"),
@@ -251,13 +254,36 @@ def _rows(table: Table, task: Task, reading: Reading) -> Rows:
         InputError: a column is missing, a cell is empty, a text cell is not a text, or a tsv is quoted as a csv.
     """
     label = task.label_column
-    _require(table, [*task.text_columns, label])
+    _require(table, [*task.text_columns, *(task.label_columns or [label])])
     if not task.hub:  # GLUE's own files have such quotes, and its users read them as text
         refuse_quotes(table)
     texts = [_texts(table, column, reading.get("text_join")) for column in task.text_columns]
-    _refuse_holes(table, label)
+    labels = _marked(table, task.label_columns) if task.label_columns else table.columns[label]
+    if not task.label_columns:
+        _refuse_holes(table, label)
     names = tuple(table.class_names.get(label, ()))
-    return Rows(table.source, list(zip(*texts, strict=True)), table.columns[label], names, table.numbers)
+    return Rows(table.source, list(zip(*texts, strict=True)), labels, names, table.numbers)
+
+
+def _marked(table: Table, columns: Sequence[str]) -> list[list[str]]:
+    """Return for each row the names of the columns that are 1 in it.
+
+    Raises:
+        InputError: a cell is neither 0 nor 1.
+    """
+    found: list[list[str]] = [[] for _ in range(len(table))]
+    for column in columns:
+        _refuse_holes(table, column)
+        for row, cell in enumerate(table.columns[column]):
+            mark = MARKS.get(str(cell).strip().lower())
+            if mark is None:
+                raise InputError(
+                    f"{table.source}: row {table.number(row)}, column {column!r}: {cell!r:.60} is neither 1, for a row "
+                    "with this label, nor 0. Write one of them."
+                )
+            if mark:
+                found[row].append(column)
+    return found
 
 
 def _refuse_holes(table: Table, column: str) -> None:

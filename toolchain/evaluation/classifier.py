@@ -18,7 +18,7 @@ from toolchain.data.rows import Text
 from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.target import Target
 from toolchain.progress import Advance
-from toolchain.records.prediction import Prediction
+from toolchain.records.prediction import Answer, Prediction
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run_texts
 from toolchain.tensors import Infer, Logits
@@ -63,23 +63,24 @@ class Classifier:
             raise
 
     @overload  # a text is an iterable of texts too: the first signature takes it
-    def __call__(self, rows: Row, *, top_k: int | None = ...) -> list[Prediction]: ...  # type: ignore[overload-overlap]
+    def __call__(self, rows: Row, *, top_k: int | None = ...) -> list[Answer]: ...  # type: ignore[overload-overlap]
 
     @overload
-    def __call__(self, rows: Iterable[Row]) -> list[Prediction]: ...
+    def __call__(self, rows: Iterable[Row]) -> list[Answer]: ...
 
     @overload
     def __call__(self, rows: Iterable[Row], *, top_k: int | None) -> list[list[Prediction]]: ...
 
     def __call__(
         self, rows: Row | Iterable[Row], *, top_k: int | EllipsisType | None = ...
-    ) -> list[Prediction] | list[list[Prediction]]:
+    ) -> list[Answer] | list[Prediction] | list[list[Prediction]]:
         """Return the best label of each row with its score or, with `top_k`, the `top_k` best of each row.
 
         The shape of the answer is that of a transformers pipeline: a list with one prediction for each row; a list of
         one for a single text; with `top_k`, a list of predictions for a single row, and for several rows a list of such
         lists. (A single pair gives a list of one too, where transformers gives a bare dictionary.) A row that is longer
-        than the model reads has the key `truncated` too.
+        than the model reads has the key `truncated` too. A model of several labels a row gives, without `top_k`, all
+        labels that reach the threshold, and the scores of all: `{"labels": [...], "scores": {...}}`.
 
         Args:
             rows: a text, a pair as a tuple or as `{"text": ..., "text_pair": ...}`, or any iterable of these. A tuple
@@ -95,11 +96,14 @@ class Classifier:
         single = isinstance(rows, str | tuple | Mapping)
         given: Iterable[Row] = [rows] if single else rows  # type: ignore[list-item]  # as `single` says
         logits, cut = self.run(given)
-        best = self.head.best(logits, 1 if top_k is ... else top_k)
+        if top_k is ...:
+            answers = self.head.answers(logits)
+            for index in np.flatnonzero(cut).tolist():
+                answers[index]["truncated"] = True
+            return answers
+        best = self.head.best(logits, top_k)
         for row in np.flatnonzero(cut):
             best[row] = [{**found, "truncated": True} for found in best[row]]
-        if top_k is ...:
-            return [first for (first,) in best]
         return best[0] if single else best
 
     def logits(self, rows: Iterable[Row], *, advance: Advance = lambda rows: None) -> Logits:

@@ -9,7 +9,7 @@ from typing import cast
 
 import numpy as np
 
-from toolchain.data.metrics import METRICS, Values
+from toolchain.data.metrics import METRICS, SHARES, Values
 from toolchain.errors import InputError
 from toolchain.evaluation.statistics import POWER, mcnemar, metric_drop, normal_quantile, paired_drop
 from toolchain.heads.predictions import Predictions, same
@@ -86,7 +86,7 @@ def compare(
     both = baseline.predicted, candidate.predicted
     bounds = metric_drop(metric, references, *both, confidence=confidence, seed=seed)
     low, high = (100 * bound for bound in bounds)
-    counted = flips if metric == "accuracy" else None
+    counted = flips if metric in SHARES else None
     verdict, rows_to_tell = _judge(drop, high, n, max_drop, counted, confidence)
     return Comparison(
         metric=metric,
@@ -97,7 +97,7 @@ def compare(
         bounds_points=(low, high),
         confidence=confidence,
         flips=flips,
-        p_value=mcnemar(flips.lost, flips.gained) if flips and metric == "accuracy" else None,
+        p_value=mcnemar(counted.lost, counted.gained) if counted else None,
         detectable_points=_detectable(high - low, confidence),
         max_drop_points=max_drop,
         verdict=verdict,

@@ -173,23 +173,25 @@ def most_frequent(found: Predictions) -> MostFrequent | None:
 
 def score(found: Predictions, head: Head, *, seed: int) -> Scores:
     """Return the names of the labels, and the metrics of a task with their 95 % intervals."""
-    both = found.references, found.predicted
-    return {
+    both, per_label = (found.references, found.predicted), head.per_label(found)
+    scores: Scores = {
         "labels": head.names,
         "most_frequent": most_frequent(found),
         "metrics": {name: METRICS[name](*both) for name in head.task.metrics},
         "metrics_ci95": {name: list(metric_ci95(name, *both, seed=seed)) for name in head.task.metrics},
     }
+    return scores if per_label is None else {**scores, "per_label": per_label}
 
 
-def agreement(found: Predictions, reference: Predictions, *, name: str) -> Agreement:
+def agreement(found: Predictions, reference: Predictions, head: Head, *, name: str) -> Agreement:
     """Return the agreement of predictions with those of the reference called `name`."""
-    unchanged = same(found.predicted, reference.predicted)
-    return {
+    unchanged, per_label = same(found.predicted, reference.predicted), head.agreement_per_label(found, reference)
+    agreed: Agreement = {
         "reference": name,
         "label_agreement": None if unchanged is None else float(unchanged.mean()),
         "max_abs_logit_difference": float(np.abs(found.logits - reference.logits).max()),
     }
+    return agreed if per_label is None else {**agreed, "per_label": per_label}
 
 
 def changed_rows(found: Predictions, reference: Predictions, texts: list[Text], head: Head) -> list[ChangedRow] | None:

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from toolchain.data.rows import Text
 from toolchain.errors import InputError, TextError, UsageError
@@ -14,7 +14,7 @@ from toolchain.evaluation.classifier import Classifier
 from toolchain.files import writing
 from toolchain.plain import cell, printable
 from toolchain.progress import Advance
-from toolchain.records.prediction import PredictedRow, Prediction
+from toolchain.records.prediction import Answer, PredictedRow
 from toolchain.runtimes.batched import WINDOW_ROWS
 
 log = logging.getLogger(__name__)
@@ -40,19 +40,16 @@ def predict(
             logits, too_long = classifier.run(texts, advance=advance)
         except TextError as error:
             raise InputError(f"{source}: row {rows + texts.index(error.text) + 1}: {error}") from None
-        best = classifier.head.best(logits, 1)
-        yield [_row(text, found) for text, (found,) in zip(texts, best, strict=True)]
+        answers = classifier.head.answers(logits)
+        yield [_row(text, answer) for text, answer in zip(texts, answers, strict=True)]
         cut, rows = cut + int(too_long.sum()), rows + len(texts)
     if cut:
         limit = classifier.target.resolved.max_length
         log.warning("%d of %d rows are longer than %d tokens, and the model does not see their ends", cut, rows, limit)
 
 
-def _row(text: Text, found: Prediction) -> PredictedRow:
-    label, score = found["label"], found["score"]
-    if len(text) == 1:
-        return {"text": text[0], "label": label, "score": score}
-    return {"text": text[0], "text_pair": text[1], "label": label, "score": score}
+def _row(text: Text, answer: Answer) -> PredictedRow:
+    return cast(PredictedRow, {**dict(zip(("text", "text_pair"), text, strict=False)), **answer})
 
 
 def save(predicted: Iterable[list[PredictedRow]], file: Path) -> int:
@@ -77,7 +74,7 @@ def json_lines(rows: list[PredictedRow], *, header: bool = False) -> bytes:
 
 def csv_lines(rows: list[PredictedRow], *, header: bool = False) -> bytes:
     """Return CSV with the keys of PredictedRow as columns and texts written by `cell`; a regression lacks a label."""
-    kept = [{key: cell(value) for key, value in row.items() if value is not None} for row in rows]
+    kept = [{key: cell(_flat(value)) for key, value in row.items() if value is not None} for row in rows]
     text = io.StringIO()
     if kept:
         writer = csv.DictWriter(text, list(kept[0]), lineterminator="\n")
@@ -88,14 +85,26 @@ def csv_lines(rows: list[PredictedRow], *, header: bool = False) -> bytes:
 
 
 def plain_lines(rows: list[PredictedRow], *, header: bool = False) -> bytes:
-    """Return one line for each row, for a person: label, score and texts, with tabs between."""
+    """Return one line for each row, for a person: label, score and texts, with tabs between.
+
+    Several labels are joined by commas, as are their scores; a dash stands for none.
+    """
     return b"".join("\t".join(_plain(row)).encode() + b"\n" for row in rows)
 
 
 def _plain(row: PredictedRow) -> list[str]:
     texts = [row["text"], *([row["text_pair"]] if "text_pair" in row else [])]
-    label = [row["label"]] if row["label"] is not None else []
-    return [printable(part) for part in (*label, f"{row['score']:.4f}", *(" ".join(text.split()) for text in texts))]
+    if "labels" in row:
+        chosen = [(label, f"{row['scores'][label]:.4f}") for label in row["labels"]]
+        answer = [", ".join(column) for column in zip(*chosen, strict=True)] or ["-", "-"]
+    else:
+        answer = [*([row["label"]] if row["label"] is not None else []), f"{row['score']:.4f}"]
+    return [printable(part) for part in (*answer, *(" ".join(text.split()) for text in texts))]
+
+
+def _flat(value: Any) -> Any:
+    """Return the value of a key of a row as one cell: a list or an object as JSON."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 
 class Format(Protocol):

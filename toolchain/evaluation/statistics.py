@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.data.metrics import CORRELATIONS, METRICS, OF_TABLES, Tables, Values
+from toolchain.data.metrics import CORRELATIONS, METRICS, OF_COUNTS, OF_TABLES, SHARES, Tables, Values, row_counts
+from toolchain.heads.predictions import same
 
 # Enough for the 2.5 % and 97.5 % percentiles of a metric over rows.
 RESAMPLES = 1000
@@ -39,16 +40,19 @@ def metric_ci95(name: str, references: Values, predictions: Values, *, seed: int
 
     No interval has a width of 0, also where every row is right:
 
-    * accuracy: Wilson's score interval (Journal of the American Statistical Association 22, 1927).
+    * accuracy, subset accuracy: Wilson's score interval (Journal of the American Statistical Association 22, 1927).
     * F1, Matthews' correlation: percentiles over draws of the confusion table, see `_draws`.
+    * micro and macro F1: percentiles over draws of the rows, see `_draws_of_rows`.
     * correlations: the percentile bootstrap (Efron, 1979), or `_beside_perfect`; of fewer than LEAST_PAIRS
       rows, or of constant numbers, nothing is known.
     """
     point = METRICS[name](references, predictions)
-    if name == "accuracy":
-        return wilson_ci95(int((references == predictions).sum()), len(references))
+    if name in SHARES:
+        return wilson_ci95(int(_right(references, predictions).sum()), len(references))
     if name in OF_TABLES:
         found = _draws(name, references, (predictions,), seed=seed)[0]
+    elif name in OF_COUNTS:
+        found = _draws_of_rows(name, references, (predictions,), seed=seed)[0]
     elif _says_nothing(references, predictions):
         return -1.0, 1.0
     else:
@@ -57,6 +61,13 @@ def metric_ci95(name: str, references: Values, predictions: Values, *, seed: int
     if name in CORRELATIONS and high - low < ROUNDING:
         low, high = _beside_perfect(point, len(references))
     return min(float(low), point), max(float(high), point)
+
+
+def _right(references: Values, predictions: Values) -> NDArray[np.bool_]:
+    """Return which rows are right, bool [rows]; of labels, not of numbers."""
+    right = same(predictions, references)
+    assert right is not None, "a share is of labels"
+    return right
 
 
 def _says_nothing(references: Values, predictions: Values) -> bool:
@@ -88,18 +99,20 @@ def metric_drop(
 ) -> tuple[float, float]:
     """Return the one-sided bounds, each at `confidence`, of metric(baseline) - metric(candidate).
 
-    Both metrics are of the same rows, so the difficulty of the rows cancels out. Accuracy has Tango's interval
-    (`paired_drop`). Other metrics of classes have percentiles over draws of the table of reference, baseline and
-    candidate (`_draws`), so that rows which did not change leave doubt too. Correlations have the paired bootstrap;
+    Both metrics are of the same rows, so the difficulty of the rows cancels out. Shares of right rows have Tango's
+    interval (`paired_drop`). Other metrics of classes have percentiles over draws of the table of reference, baseline
+    and candidate (`_draws`), and those of several labels a row over draws of the rows (`_draws_of_rows`), so that rows
+    which did not change leave doubt too. Correlations have the paired bootstrap;
     with fewer than LEAST_PAIRS rows, or constant predictions, their bounds are infinite.
     """
     metric = METRICS[name]
-    if name == "accuracy":
-        right, still = baseline == references, candidate == references
+    if name in SHARES:
+        right, still = _right(references, baseline), _right(references, candidate)
         lost, gained = int((right & ~still).sum()), int((~right & still).sum())
         return paired_drop(lost, gained, len(references), confidence=confidence)
-    if name in OF_TABLES:
-        first, second = _draws(name, references, (baseline, candidate), seed=seed)
+    if name in OF_TABLES or name in OF_COUNTS:
+        draws = _draws if name in OF_TABLES else _draws_of_rows
+        first, second = draws(name, references, (baseline, candidate), seed=seed)
         found = first - second
     elif _says_nothing(references, baseline) or _says_nothing(references, candidate):
         return -math.inf, math.inf
@@ -140,6 +153,32 @@ def _draws(name: str, references: Values, predictions: tuple[Values, ...], *, se
         drawn = generator.gamma(weights, size=(min(at_once, draws - start), len(cells)))
         for values, table in zip(found, tables, strict=True):
             values.append(OF_TABLES[name]((drawn @ table.tocsr()).reshape(-1, classes, classes)))
+    return [np.concatenate(values) for values in found]
+
+
+def _draws_of_rows(name: str, references: Values, predictions: tuple[Values, ...], *, seed: int) -> list[Tables]:
+    """Return draws of a metric of counts for one or two sets of predictions on the same rows, float64 [draws] each.
+
+    Each draw gives every row a weight, the same in both sets: the Bayesian bootstrap (Rubin, The Annals of Statistics
+    9, 1981). Labels of a row are not independent, so rows are drawn, and never labels. As in `_draws`, the prior adds
+    one row of each kind that the sample may lack: right in all predictions, without any label in all, and, of two
+    predictions, right in the first or in the second alone. Such a row has the average number of labels.
+    """
+    right, empty = row_counts(references, references), row_counts(references, np.zeros_like(references))
+    average = [kind.mean(axis=0, keepdims=True) for kind in (right, empty)]
+    kinds = [(0, 0), (1, 1), (0, 1), (1, 0)] if len(predictions) == 2 else [(0,), (1,)]
+    counts = [
+        np.concatenate([row_counts(references, one), *(average[kind[at]] for kind in kinds)])
+        for at, one in enumerate(predictions)
+    ]
+    rows, generator = len(counts[0]), np.random.default_rng(seed)
+    at_once = max(1, DRAWS_AT_ONCE // rows)
+    found: list[list[Tables]] = [[] for _ in predictions]
+    for start in range(0, RESAMPLES, at_once):
+        drawn = generator.standard_exponential((min(at_once, RESAMPLES - start), rows))
+        for values, own in zip(found, counts, strict=True):
+            sums = (drawn @ own.reshape(rows, -1)).reshape(-1, *own.shape[1:])
+            values.append(OF_COUNTS[name](sums))
     return [np.concatenate(values) for values in found]
 
 

@@ -8,9 +8,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from toolchain.data.tasks import Task
-from toolchain.errors import InputError
+from toolchain.errors import InputError, UsageError
 from toolchain.heads.classes import Classes
 from toolchain.heads.contract import Head
+from toolchain.heads.multilabel import Multilabel
 from toolchain.heads.number import Number
 
 
@@ -23,16 +24,38 @@ def _sequence(task: Task, labels: tuple[str, ...]) -> Head:
 # Name in a task's TOML -> function that binds the head to a task and the names of a model's outputs.
 HEADS: dict[str, Callable[[Task, tuple[str, ...]], Head]] = {
     "sequence": _sequence,
+    "multilabel": Multilabel,
 }
 
 
-def find_head(task: Task, labels: Sequence[str], *, name: str = "sequence") -> Head:
-    """Return the head of this name for a task; a task without metrics gets those of the head.
+def find_head(
+    task: Task, labels: Sequence[str], *, possible: Sequence[str] = tuple(HEADS), threshold: float | None = None
+) -> Head:
+    """Return the head of a task; a task without metrics gets those of the head.
+
+    Args:
+        task: the task. If it names no head, the first of `possible` is taken.
+        labels: the names of the model's outputs.
+        possible: the heads that the checkpoint's configuration allows.
+        threshold: another threshold than the task's, of a head that has one.
 
     Raises:
-        InputError: the head cannot be scored by a metric of the task, or the model's outputs do not fit the task.
+        InputError: the task names a head that is unknown or that the checkpoint rules out, the head cannot be scored by
+            a metric of the task, or the model's outputs do not fit the task.
+        UsageError: a threshold is given to a head without one, or is not between 0 and 1.
     """
-    head = HEADS[name](task, tuple(labels))
+    name = task.head or possible[0]
+    _check_name(task, name, possible)
+    threshold = task.threshold if threshold is None else threshold
+    head = HEADS[name](dataclasses.replace(task, threshold=threshold), tuple(labels))
+    several = isinstance(head, Multilabel)
+    if threshold is not None and not (several and 0 < threshold < 1):
+        why = "not between 0 and 1. Give 0.3 or so." if several else f"{head.what} has none. Leave it out."
+        raise UsageError(f"--threshold {threshold:g}: {why}")
+    if task.label_columns and not several:
+        raise InputError(
+            f"--task {task.name}: it has several label columns, and this is {head.what}. Name one label column."
+        )
     metrics = task.metrics or head.defaults
     primary = task.primary or ("accuracy" if "accuracy" in metrics else metrics[0])
     if foreign := [metric for metric in metrics if metric not in head.metrics]:
@@ -40,6 +63,16 @@ def find_head(task: Task, labels: Sequence[str], *, name: str = "sequence") -> H
             f"--task {task.name}: the metric {foreign[0]} does not fit {head.what}. "
             f"Choose from {', '.join(head.metrics)}, or another task."
         )
-    head = dataclasses.replace(head, task=dataclasses.replace(task, metrics=metrics, primary=primary))
+    head = dataclasses.replace(head, task=dataclasses.replace(head.task, metrics=metrics, primary=primary))
     head.check()
     return head
+
+
+def _check_name(task: Task, name: str, possible: Sequence[str]) -> None:
+    if name not in HEADS:
+        raise InputError(f"--task {task.name}: the head {name!r} is unknown. Choose one of {', '.join(HEADS)}.")
+    if name not in possible:
+        raise InputError(
+            f"--task {task.name}: the task says that the head is {name}, and the checkpoint's config.json that it is "
+            f"{possible[0]}. Remove head from the task, or give another checkpoint."
+        )

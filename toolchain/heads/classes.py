@@ -13,7 +13,7 @@ from toolchain.errors import InputError
 from toolchain.heads.contract import Head
 from toolchain.heads.predictions import Predictions
 from toolchain.records.prediction import Prediction
-from toolchain.records.serving import Classification
+from toolchain.records.serving import Response
 from toolchain.tensors import Logits
 
 
@@ -79,12 +79,18 @@ class Classes(Head):
             for indices, row in zip(order.tolist(), best, strict=True)
         ]
 
-    def responses(self, logits: Logits) -> list[Classification]:
+    def responses(self, logits: Logits) -> list[Response]:
         """Return label, its score and the scores of all labels for each row."""
         return [
             {"label": label, "score": max(row), "scores": dict(zip(self.labels, row, strict=True))}
             for label, row in zip(self.texts(logits), self.scores(logits).tolist(), strict=True)
         ]
+
+    @property
+    def example(self) -> Response:
+        """The last label with a score of 0.98."""
+        rest = [round(0.02 / (len(self.labels) - 1), 4)] * (len(self.labels) - 1)
+        return {"label": self.labels[-1], "score": 0.98, "scores": dict(zip(self.labels, [*rest, 0.98], strict=True))}
 
     def texts(self, logits: Logits) -> list[str]:
         """Return the name of the class with the highest logit in each row."""

@@ -12,8 +12,9 @@ from toolchain.data.rows import Rows
 from toolchain.data.tasks import Task
 from toolchain.heads.distance import FAR, Distance
 from toolchain.heads.predictions import Predictions, same
-from toolchain.records.prediction import Prediction
-from toolchain.records.serving import Classification
+from toolchain.records.prediction import Answer, Prediction
+from toolchain.records.result import LabelFigures
+from toolchain.records.serving import Response
 from toolchain.tensors import Logits
 
 
@@ -53,6 +54,19 @@ class Head(ABC):
         """The names of the labels in the order of `predict`; None for a head without labels."""
         return None
 
+    @property
+    def key(self) -> list[Any]:
+        """What predictions depend on beside logits and references, as JSON."""
+        return [self.names]
+
+    def per_label(self, found: Predictions) -> dict[str, LabelFigures] | None:
+        """Return figures of each label; None for a head whose rows have one label or none."""
+        return None
+
+    def agreement_per_label(self, found: Predictions, reference: Predictions) -> dict[str, float] | None:
+        """Return the agreement of each label, 0 to 1; None as in `per_label`."""
+        return None
+
     def shown(self, value: Any) -> str:
         """Return a reference or a prediction of `predict` as a text."""
         raise NotImplementedError
@@ -78,13 +92,22 @@ class Head(ABC):
 
     # Answers: to Python and files, to a service's clients, and in tensors.
 
+    def answers(self, logits: Logits) -> list[Answer]:
+        """Return the answer for each row: its best label with the score, unless a head has another form."""
+        return [best for (best,) in self.best(logits, 1)]
+
     @abstractmethod
     def best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
         """Return the `count` best labels of each row with their scores, best first; None for all of them."""
 
     @abstractmethod
-    def responses(self, logits: Logits) -> list[Classification]:
+    def responses(self, logits: Logits) -> list[Response]:
         """Return the response of `POST /classify` to each row."""
+
+    @property
+    @abstractmethod
+    def example(self) -> Response:
+        """A response that a model may give, to show its form."""
 
     @abstractmethod
     def texts(self, logits: Logits) -> list[str]:

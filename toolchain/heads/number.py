@@ -11,7 +11,7 @@ from toolchain.errors import InputError
 from toolchain.heads.contract import Head
 from toolchain.heads.predictions import Predictions
 from toolchain.records.prediction import Prediction
-from toolchain.records.serving import Classification
+from toolchain.records.serving import Response
 from toolchain.tensors import Logits
 
 
@@ -55,9 +55,14 @@ class Number(Head):
         """Return one prediction without a label for each row, whose score is the number."""
         return [[{"label": None, "score": value}] for value in logits[:, 0].tolist()]
 
-    def responses(self, logits: Logits) -> list[Classification]:
+    def responses(self, logits: Logits) -> list[Response]:
         """Return the number of each row as its score."""
         return [{"label": None, "score": value} for value in logits[:, 0].tolist()]
+
+    @property
+    def example(self) -> Response:
+        """A number."""
+        return {"label": None, "score": 0.98}
 
     def texts(self, logits: Logits) -> list[str]:
         """Return the number of each row in the fewest digits that identify the float32."""

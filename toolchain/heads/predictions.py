@@ -13,8 +13,8 @@ from toolchain.tensors import Logits
 class Predictions:
     """The prediction and the reference of each row.
 
-    Both are classes, int64 [rows], in the task's order, or numbers, float64 [rows]. `logits` are float32
-    [rows, classes], with the classes in the model's order.
+    Both are classes, int64 [rows], or whether a row has a label, bool [rows, labels], in the task's order; or numbers,
+    float64 [rows]. `logits` are float32 [rows, outputs], in the model's order.
     """
 
     references: Values
@@ -23,7 +23,7 @@ class Predictions:
 
 
 def same(one: Values, other: Values) -> NDArray[np.bool_] | None:
-    """Return whether each row has the same label in both, bool [rows]; None for numbers, which are no labels."""
+    """Return whether each row has the same labels in both, bool [rows]; None for numbers, which are no labels."""
     if one.dtype.kind == "f":
         return None
-    return np.asarray(one == other)
+    return np.asarray((one == other).all(axis=tuple(range(1, one.ndim))))

@@ -63,7 +63,12 @@ class Recipe:
     )
     split: str = option("validation", "split to evaluate", metavar="NAME")
     text_column: str | None = option(None, "text column, or two for pairs (task custom)", metavar="A[,B]")
-    label_column: str | None = option(None, "label column (task custom)", metavar="L")
+    label_column: str | None = option(
+        None, "label column, or several that are 1 where a row has their label (task custom)", metavar="L[,M...]"
+    )
+    threshold: float | None = option(
+        None, "score from which a row has a label, for a model of several labels a row (default 0.5)", metavar="SHARE"
+    )
     precision: str | None = option(
         None, "number type (default to build: fp16 with a GPU, int8 without; to evaluate: as built)", choices=PRECISIONS
     )

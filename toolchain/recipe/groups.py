@@ -6,6 +6,7 @@ MODEL_AND_TASK = (
     "data",
     "text_column",
     "label_column",
+    "threshold",
     "split_column",
     "validation_share",
     "text_join",

@@ -211,7 +211,13 @@ class TaskRecord(TypedDict):
     text_columns: list[str]
     """One column of texts, or two for pairs."""
     label_column: str
-    """Column of labels."""
+    """Column of labels; empty with `label_columns`."""
+    label_columns: NotRequired[list[str]]
+    """Columns that have 1 where a row has the label of that name; only of tasks that have them."""
+    head: NotRequired[str]
+    """What the model puts out: `sequence` or `multilabel`; only if the task names it."""
+    threshold: NotRequired[float]
+    """Score from which a row has a label, 0 to 1; only if the task names it."""
     labels: list[str]
     """Names of the labels in the task's order; empty if the task states none."""
     metrics: list[str]

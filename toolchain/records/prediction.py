@@ -14,6 +14,21 @@ class Prediction(TypedDict):
     """True if the text is longer than the model reads; absent if it is not."""
 
 
+class LabelSet(TypedDict):
+    """The labels of one row of a model that gives several; `/classify` responds so too."""
+
+    labels: list[str]
+    """Names of the labels whose score reaches the threshold, highest score first; it may be empty."""
+    scores: dict[str, float]
+    """Label -> score, of all labels: the sigmoid of its logit, 0 to 1."""
+    truncated: NotRequired[bool]
+    """True if the text is longer than the model reads; absent if it is not."""
+
+
+# What a model says of one row.
+Answer = Prediction | LabelSet
+
+
 class PredictedRow(TypedDict):
     """One line of `toolchain predict --json`, or one row of the file that it writes."""
 
@@ -21,10 +36,14 @@ class PredictedRow(TypedDict):
     """The text as it was given."""
     text_pair: NotRequired[str]
     """The second text of a pair."""
-    label: str | None
+    label: NotRequired[str | None]
     """Name of the class; null for regression, and no column of a CSV file then."""
-    score: float
+    score: NotRequired[float]
     """Softmax probability of the class, 0 to 1; for regression, the predicted value."""
+    labels: NotRequired[list[str]]
+    """Instead of both, for a model of several labels a row: the labels, highest score first; JSON in a CSV file."""
+    scores: NotRequired[dict[str, float]]
+    """With `labels`: label -> score, of all labels; JSON in a CSV file."""
 
 
 class PredictedFile(TypedDict):

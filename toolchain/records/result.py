@@ -53,6 +53,8 @@ class Agreement(TypedDict):
     """Share of the rows with the same predicted label, 0 to 1; null for a regression."""
     max_abs_logit_difference: float
     """Largest absolute difference of any logit."""
+    per_label: NotRequired[dict[str, float]]
+    """Label -> share of the rows for which both predict the same of it; only with several labels a row."""
     predictions: NotRequired[FileDigest]
     """Predictions of the reference, as in `predictions` of the result."""
     changed_rows: NotRequired[list[ChangedRow] | None]
@@ -188,6 +190,19 @@ class MostFrequent(TypedDict):
     """Share of the rows whose predicted label is right, 0 to 1."""
 
 
+class LabelFigures(TypedDict):
+    """How well one label is predicted, of a model that gives several labels a row."""
+
+    precision: float
+    """Share of the rows with this predicted label that have it, 0 to 1; 0 without any."""
+    recall: float
+    """Share of the rows with this label for which it is predicted, 0 to 1; 0 without any."""
+    f1: float
+    """Harmonic mean of both."""
+    rows: int
+    """Rows that have the label in the data."""
+
+
 class Scores(TypedDict):
     """The metrics of a task."""
 
@@ -198,8 +213,11 @@ class Scores(TypedDict):
     metrics: dict[str, float]
     """Metric -> value."""
     metrics_ci95: dict[str, list[float]]
-    """Metric -> low and high end of its 95 % interval over rows: Wilson's for accuracy, of draws of the confusion table
-    for F1 and Matthews' correlation, a bootstrap for other correlations."""
+    """Metric -> low and high end of its 95 % interval over rows: Wilson's for shares of right rows, of draws of the
+    confusion table for F1 and Matthews' correlation, of draws of the rows for micro and macro F1, a bootstrap for other
+    correlations."""
+    per_label: NotRequired[dict[str, LabelFigures]]
+    """Label -> its figures; only of a model that gives several labels a row."""
 
 
 class WhatRan(TypedDict):

@@ -6,6 +6,7 @@ statistics, model repository. The gRPC messages have the same fields.
 
 from typing import NotRequired, TypedDict
 
+from toolchain.records.prediction import LabelSet
 from toolchain.records.result import ArtefactDigest
 
 
@@ -33,6 +34,10 @@ class Classification(TypedDict):
     """Label -> score, of all classes; absent for regression."""
     truncated: NotRequired[bool]
     """True if the text is longer than the model reads; absent if it is not."""
+
+
+# The response of `POST /classify` to one text or pair.
+Response = Classification | LabelSet
 
 
 class ServiceInfo(TypedDict):

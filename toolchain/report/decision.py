@@ -12,7 +12,7 @@ from toolchain.evaluation.compare import compare
 from toolchain.evaluation.deployment import sentence
 from toolchain.evaluation.results import load_predictions
 from toolchain.evaluation.statistics import metric_ci95
-from toolchain.heads.predictions import Predictions
+from toolchain.heads.predictions import Predictions, same
 from toolchain.records.comparison import Comparison, NamedComparison
 from toolchain.records.deployment import Deployment
 from toolchain.records.result import ChangedRow, Result
@@ -152,7 +152,9 @@ def detail_of(name: str, result: Result) -> Detail | None:
     names = result.get("labels") or [str(label) for label in range(found.logits.shape[1])]
     source = str(result["file"])
     labels = np.arange(len(names))
-    counts = confusion_matrix(found.references, found.predicted, labels=labels)
+    one_each = found.references.ndim == 1  # rows of several labels have no confusion matrix
+    counts = confusion_matrix(found.references, found.predicted, labels=labels) if one_each else None
+    with_label = found.references.sum(axis=0) if counts is None else counts.sum(axis=1)
     figures = [_per_class(one, labels) for one in (reference, found)]
     rows = []
     for label, class_name in enumerate(names):
@@ -160,12 +162,18 @@ def detail_of(name: str, result: Result) -> Detail | None:
             Cell(tuple(_pair(figures[0][kind][label], figures[1][kind][label], key, source)))
             for kind, key in enumerate(("precision", "recall", "f1"))
         ]
-        matrix = [Number(f"{count:,}", count, "confusion", source) for count in counts[label].tolist()]
-        rows.append(
-            ClassRow(class_name, int(counts[label].sum()), cells, matrix if len(names) <= MATRIX_CLASSES else None)
-        )
+        matrix = None
+        if counts is not None and len(names) <= MATRIX_CLASSES:
+            matrix = [Number(f"{count:,}", count, "confusion", source) for count in counts[label].tolist()]
+        rows.append(ClassRow(class_name, int(with_label[label]), cells, matrix))
     changed = result["agreement"].get("changed_rows") or []
-    return Detail(name, rows, names, changed, int((found.predicted != reference.predicted).sum()), result)
+    return Detail(name, rows, names, changed, _changed(found, reference), result)
+
+
+def _changed(found: Predictions, reference: Predictions) -> int:
+    """Return the number of rows whose labels differ."""
+    unchanged = same(found.predicted, reference.predicted)
+    return 0 if unchanged is None else int((~unchanged).sum())
 
 
 def _per_class(found: Predictions, labels: Indices) -> list[list[float]]:
@@ -173,7 +181,7 @@ def _per_class(found: Predictions, labels: Indices) -> list[list[float]]:
     from sklearn.metrics import precision_recall_fscore_support
 
     precision, recall, f1, _ = precision_recall_fscore_support(
-        found.references, found.predicted, labels=labels, zero_division=0.0
+        found.references, found.predicted, labels=labels, average=None, zero_division=0.0
     )
     return [precision.tolist(), recall.tolist(), f1.tolist()]
 

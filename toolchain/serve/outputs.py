@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.heads.contract import Head
-from toolchain.records.serving import Classification
+from toolchain.records.serving import Response
 from toolchain.serve.protocol import Tensor
 from toolchain.tensors import Array, Logits
 
@@ -37,9 +37,9 @@ def _bytes_column(texts: list[str]) -> Array:
     return column
 
 
-def classifications(logits: Logits, head: Head, cut: NDArray[np.bool_] | None = None) -> list[Classification]:
+def classifications(logits: Logits, head: Head, cut: NDArray[np.bool_] | None = None) -> list[Response]:
     """Return the head's response to each row, and whether it was cut, if it was."""
     found = head.responses(logits)
-    for row in np.flatnonzero(cut) if cut is not None else ():
+    for row in np.flatnonzero(cut).tolist() if cut is not None else ():
         found[row]["truncated"] = True
     return found

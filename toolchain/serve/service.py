@@ -20,9 +20,9 @@ from toolchain.data.rows import Text
 from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.example import example_rows
 from toolchain.records.serving import (
-    Classification,
     ModelConfig,
     ModelMetadata,
+    Response,
     ServerMetadata,
     ServiceInfo,
     StatisticsResponse,
@@ -74,7 +74,7 @@ class Service:
     @functools.cached_property
     def shown(self) -> Shown:
         """What the pages show: the model's name, its labels, and rows of its own data."""
-        return Shown(self.name, self._labels, example_rows(self._model.target.resolved, EXAMPLES))
+        return Shown(self.name, self._head.example, example_rows(self._model.target.resolved, EXAMPLES))
 
     @property
     def ready(self) -> bool:
@@ -118,8 +118,8 @@ class Service:
         check_model(self.name, request.model, request.version)
         return await self._counted(self._infer(request))
 
-    async def classify(self, texts: list[Text]) -> list[Classification]:
-        """Return label, its score and the scores of all labels for each row.
+    async def classify(self, texts: list[Text]) -> list[Response]:
+        """Return the head's response to each row: its label or labels, and the scores of all.
 
         Raises:
             RefusedError: as `infer`.
@@ -165,7 +165,7 @@ class Service:
         times.output_ns = self.counters.clock() - before
         return InferResponse(self.name, VERSION, request.id, tensors, int(cut.sum())), len(logits), times
 
-    async def _classify(self, texts: list[Text]) -> Timed[list[Classification]]:
+    async def _classify(self, texts: list[Text]) -> Timed[list[Response]]:
         self._checks.check_texts(texts)
         logits, cut, times = await self._logits(texts, 0)
         before = self.counters.clock()

@@ -13,6 +13,7 @@ from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve_bundle
 from toolchain.errors import InputError
 from toolchain.evaluation.target import recorded
 from toolchain.files import sha256_file
+from toolchain.heads.multilabel import Multilabel
 from toolchain.records.ship import Provenance, StartRecord, TokenizerSettings, TritonRecord
 from toolchain.runtimes.environment import version_of
 from toolchain.ship.config import config_text
@@ -27,6 +28,9 @@ from toolchain.ship.tokens import settings, standalone_tokenizer
 
 # Version of the format of provenance.json.
 SCHEMA: Final = 1
+
+# File of the decoder that has the score from which a row has a label.
+THRESHOLD: Final = "threshold.json"
 
 # The code of the Python models, which is copied into the repository.
 CODE = Path(__file__).parent / "repository"
@@ -88,6 +92,8 @@ def _files(
         # The ensemble needs no file, but some ways to copy a repository drop empty folders.
         "ensemble": {PROVENANCE: _json(provenance)},
     }
+    if isinstance(resolved.head, Multilabel):
+        files["decoder"][THRESHOLD] = f"{resolved.head.threshold}\n"
     if engine.backend == "python":
         files["classifier"]["model.py"] = CODE / "classifier.py"
     return files

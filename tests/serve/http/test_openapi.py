@@ -8,6 +8,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks, not_a_server_error
 from schemathesis.specs.openapi import checks
 
+from tests.head_of import head_of
 from toolchain.serve.http import openapi
 from toolchain.serve.limits import Limits
 
@@ -52,7 +53,7 @@ def test_responses_keep_the_document(served_demo, path, verb, mode):
 
 
 def test_the_examples_are_of_the_served_model():
-    pairs = openapi.Shown("nli", ("no", "maybe", "yes"), (("a", "b"), ("c", "d")))
+    pairs = openapi.Shown("nli", head_of("no", "maybe", "yes").example, (("a", "b"), ("c", "d")))
     paths = openapi.document(Limits(), pairs)["paths"]
 
     def example(path, part):
@@ -69,8 +70,16 @@ def test_the_examples_are_of_the_served_model():
     assert example("/v2/models/{model}/infer", "response")[0]["model_name"] == "nli"
 
 
+def test_several_labels_are_a_list_in_the_example():
+    shown = openapi.Shown("tags", head_of("a", "b", name="multilabel").example)
+    paths = openapi.document(Limits(), shown)["paths"]
+    (example,) = paths["/classify"]["post"]["responses"]["200"]["content"]["application/json"]["examples"].values()
+    assert example["value"] == {"labels": ["b"], "scores": {"a": 0.02, "b": 0.98}}
+    assert shown.label == '["b"]'
+
+
 def test_a_regression_answers_a_number_in_the_example():
-    found = openapi.document(Limits(), openapi.Shown("stars", ("stars",)))["paths"]["/classify"]["post"]
+    found = openapi.document(Limits(), openapi.Shown("stars", head_of("stars").example))["paths"]["/classify"]["post"]
     (example,) = found["responses"]["200"]["content"]["application/json"]["examples"].values()
     assert example["value"] == {"label": None, "score": 0.98}
 
@@ -86,7 +95,7 @@ def test_a_regression_answers_a_number_in_the_example():
 )
 def test_rows_of_the_models_data_are_shown_to_nobody_who_lacks_the_token(by_path, options, in_pages, in_info):
     fake = by_path("serve/http_fake")
-    service = fake.FakeService(shown=openapi.Shown("secret", ("x", "y"), (("a row",), ("another",))))
+    service = fake.FakeService(shown=openapi.Shown("secret", head_of("x", "y").example, (("a row",), ("another",))))
     application, headers = fake.Application(service, **options), {"Authorization": f"Bearer {'t' * 32}"}
     for path in ("/docs", "/openapi.json"):
         assert (b"a row" in fake.ask(application, "GET", path).body) == in_pages

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.head_of import head_of
 from toolchain.serve.http import openapi, pages
 from toolchain.serve.limits import Limits
 
@@ -126,7 +127,7 @@ def test_the_page_of_the_real_service_shows_the_label_that_classify_gives(tab, s
 
 def test_an_example_is_shown_as_text_and_tried_by_the_keyboard(tab, fake):
     rows = [("<script>window.ran = 1</script>", "<b>one</b>"), ("two", "<img src=x onerror='window.ran = 1'>")]
-    service = fake.FakeService(texts_per_row=2, shown=openapi.Shown("pairs", ("no", "yes"), rows))
+    service = fake.FakeService(texts_per_row=2, shown=openapi.Shown("pairs", head_of("no", "yes").example, rows))
     with fake.running(service) as address:
         visit(tab, f"http://{address}/")
         found = tab.evaluate(f"{EXAMPLES}.map(one => [...one.children].map(part => part.textContent))")
@@ -141,7 +142,7 @@ def test_an_example_is_shown_as_text_and_tried_by_the_keyboard(tab, fake):
 
 
 def test_a_regression_shows_its_number_without_a_bar(tab, fake):
-    with fake.running(fake.FakeService(shown=openapi.Shown("stars", ("stars",)))) as address:
+    with fake.running(fake.FakeService(shown=openapi.Shown("stars", head_of("stars").example))) as address:
         visit(tab, f"http://{address}/")
         type_and_enter(tab, "four")
         until(tab, "!document.getElementById('answer').hidden")
@@ -166,7 +167,7 @@ def test_a_refusal_is_shown(tab, fake):
 
 
 def test_pairs_have_two_fields(tab, fake):
-    shown = openapi.Shown("pairs", ("no", "yes"), [("a", "b"), ("c", "d")])
+    shown = openapi.Shown("pairs", head_of("no", "yes").example, [("a", "b"), ("c", "d")])
     with fake.running(fake.FakeService(texts_per_row=2, shown=shown)) as address:
         visit(tab, f"http://{address}/")
         type_and_enter(tab, "one", "pair")

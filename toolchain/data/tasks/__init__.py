@@ -18,27 +18,40 @@ from toolchain.recipe.options import load_toml
 FOLDER = Path(__file__).parent
 OVERRIDES = Path("eval")
 
+# Keys of a task that only some heads need.
+OF_SOME_HEADS = ("label_columns", "head", "threshold")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """The columns, labels and metrics of a data set, and its place. Without metrics, those of the model's head count.
 
+    `head` is a name of `heads.HEADS`, or None for the model's own. `label_columns` have 1 where a row has the label of
+    that name, in the place of a `label_column`; `threshold` is the score from which a row has a label.
     `folder` is its folder in this package; `hub` has the arguments of `datasets.load_dataset`: `path`, `config`, and
     `splits`, a table from our names of splits to the hub's. Both are empty if the task has no data of its own.
     """
 
     name: str
     text_columns: tuple[str, ...]
-    label_column: str
+    label_column: str = ""
+    label_columns: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     primary: str = ""
+    head: str | None = None
+    threshold: float | None = None
     folder: str | None = None
     hub: dict[str, Any] = field(default_factory=dict)  # any TOML: arguments of a foreign function
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.-]*", str(self.name)):  # it becomes part of file names
             raise InputError(f"task {self.name!r}: not a name. Use letters, digits, '-' and '_'.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record that a bundle's manifest holds; keys that only some heads have are left out if not set."""
+        values = dataclasses.asdict(self)
+        return {key: value for key, value in values.items() if key not in OF_SOME_HEADS or value not in (None, ())}
 
 
 def load_task(recipe: Recipe) -> Task:
@@ -75,13 +88,16 @@ def _from_toml(file: Path) -> Task:
     known = [entry.name for entry in dataclasses.fields(Task)]
     if extra := [key for key in values if key not in known]:
         raise InputError(f"{file}: unknown key {extra[0]!r}. Known: {', '.join(known)}.")
-    if absent := [key for key in ("text_columns", "label_column") if key not in values]:
+    labelled = "label_columns" if "label_columns" in values else "label_column"
+    if absent := [key for key in ("text_columns", labelled) if key not in values]:
         raise InputError(f"{file}: the key {absent[0]} is missing. Add it, as in toolchain/data/tasks/sst2.toml.")
     task = task_from(values)
-    for key in ("text_columns", "labels", "metrics"):
+    for key in ("text_columns", "labels", "metrics", "label_columns"):
         value = getattr(task, key)
         if not (isinstance(value, tuple) and all(isinstance(entry, str) for entry in value)):
             raise InputError(f"{file}: {key} is {value!r}. Write a list of texts, as in sst2.toml.")
+    if task.label_column and task.label_columns:
+        raise InputError(f"{file}: label_column and label_columns are both given. Leave one of them out.")
     if len(task.text_columns) not in (1, 2):
         raise InputError(f"{file}: text_columns are {', '.join(task.text_columns) or 'none'}. Name one or two.")
     if unknown := [name for name in (*task.metrics, task.primary) if name and name not in METRICS]:
@@ -97,9 +113,12 @@ def _custom(recipe: Recipe) -> Task:
     columns = tuple(column.strip() for column in str(recipe.text_column).split(","))
     if len(columns) > 2 or not all(columns):
         raise UsageError(f"--text-column {recipe.text_column}: one or two columns are needed. Write A or A,B.")
-    if len({*columns, recipe.label_column}) <= len(columns):
+    labels = tuple(column.strip() for column in str(recipe.label_column).split(","))
+    if len({*columns, *labels}) < len(columns) + len(labels):
         raise UsageError(
             f"--text-column {recipe.text_column} and --label-column {recipe.label_column}: a column is named twice. "
             "Name distinct columns."
         )
-    return Task(name="custom", text_columns=columns, label_column=str(recipe.label_column))
+    if len(labels) > 1:
+        return Task(name="custom", text_columns=columns, label_columns=labels)
+    return Task(name="custom", text_columns=columns, label_column=labels[0])

@@ -1,12 +1,14 @@
 """The description of the HTTP API as an OpenAPI 3.1 document."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from toolchain import __version__
 from toolchain.data.probes import probe_texts
 from toolchain.data.rows import Text
+from toolchain.records.serving import Response
 from toolchain.serve.datatypes import NUMPY
 from toolchain.tensors import TEXT_INPUTS
 
@@ -26,16 +28,17 @@ _ERRORS = {
     501: "The content encoding is neither gzip nor deflate.",
     503: "The service is busy, not ready or shutting down. Try again after the seconds in Retry-After.",
 }
+SENTIMENT: Response = {"label": "positive", "score": 0.98, "scores": {"negative": 0.02, "positive": 0.98}}
 _NAME = {"type": "string", "minLength": 1}
 _NUMBER = {"type": ["number", "null"]}
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What the examples of the document show: the name of a model, its labels, and rows that it takes."""
+    """What the examples of the document show: the name of a model, its response to a row, and rows that it takes."""
 
     model: str = "sst2"
-    labels: Sequence[str] = ("negative", "positive")
+    response: Response = field(default_factory=lambda: SENTIMENT)
     rows: Sequence[Text] = (("a gripping film",), ("two hours that I will not get back",))
 
     @property
@@ -48,14 +51,12 @@ class Shown:
         return replace(self, rows=probe_texts(len(self.rows[0]))[: len(self.rows)])
 
     @property
-    def is_regression(self) -> bool:
-        """Whether the model gives a number instead of a label."""
-        return len(self.labels) == 1
-
-    @property
     def label(self) -> str:
-        """The LABEL of the example's response; a regression's is a number as text."""
-        return "0.98" if self.is_regression else self.labels[-1]
+        """The LABEL of the example's response; several labels are a JSON list, and a number is written as text."""
+        found: OpenApi = {**self.response}
+        if "labels" in found:
+            return json.dumps(found["labels"], ensure_ascii=False)
+        return str(found["score"] if found["label"] is None else found["label"])
 
 
 # A service that asks for a token shows this to everybody, and nothing about its model.
@@ -96,10 +97,6 @@ def _classify(shown: Shown) -> OpenApi:
         "several": {key: list(column) for key, column in texts.items()},
     }
     response = {"anyOf": [_schema("Label"), {"type": "array", "items": _schema("Label")}]}
-    rest = [round(0.02 / max(1, len(shown.labels) - 1), 4)] * (len(shown.labels) - 1)
-    example: OpenApi = {"label": None, "score": 0.98}
-    if not shown.is_regression:
-        example = {"label": shown.label, "score": 0.98, "scores": dict(zip(shown.labels, [*rest, 0.98], strict=True))}
     return {
         "summary": "Classify one text or several",
         "description": "The response to a list is a list. A model for pairs takes the second text as pair. The names "
@@ -107,8 +104,9 @@ def _classify(shown: Shown) -> OpenApi:
         "requestBody": _json(_schema("Texts"), examples),
         "responses": {
             "200": {
-                "description": "The label and its score; the number of a regression is the score, and its label null.",
-                **_json(response, {"one": example}),
+                "description": "The label and its score; the number of a regression is the score, and its label null. "
+                "A model that gives several labels responds with a list of them, and the scores of all.",
+                **_json(response, {"one": shown.response}),
             },
             **_errors(),
         },
@@ -182,12 +180,14 @@ def _schemas(limits: "Limits") -> OpenApi:
     return {
         "Texts": _record("text", text=texts, pair=texts) | {"additionalProperties": False},
         "Label": _record(
-            "label score",
+            "",
             label={"type": ["string", "null"]},
             score=_NUMBER,
+            labels=_array({"type": "string"}),
             scores={"type": "object", "additionalProperties": _NUMBER},
             truncated={"type": "boolean", "description": "True if the text is longer than the model reads."},
-        ),
+        )
+        | {"anyOf": [{"required": ["label", "score"]}, {"required": ["labels", "scores"]}]},
         "Info": _record(
             "name labels precision backend device artefact bundle_sha256 examples",
             name=_NAME,

@@ -18,19 +18,38 @@ class TritonPythonModel:
         path = os.path.join(args["model_repository"], args["model_version"], "labels.json")
         with open(path, encoding="utf-8") as file:
             self.labels = [label.encode("utf-8") for label in json.load(file)]
+        # Only a model that gives several labels a row has a threshold.
+        path = os.path.join(os.path.dirname(path), "threshold.json")
+        self.threshold = None
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                self.threshold = np.float32(json.load(file))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self.decode(pb_utils.get_input_tensor_by_name(request, "logits").as_numpy()) for request in requests]
 
     def decode(self, logits: Any) -> Any:
         """Return a response with LABEL [n, 1], SCORE [n, classes] and LOGITS [n, classes]."""
-        if len(self.labels) == 1:  # regression: the value itself, in the fewest digits that identify the float32
+        if self.threshold is not None:
+            score = sigmoid(logits)
+            labels = [self.several(row) for row in score >= self.threshold]
+        elif len(self.labels) == 1:  # regression: the value itself, in the fewest digits that identify the float32
             score, labels = logits, [str(value).encode("ascii") for value in logits[:, 0]]
         else:
             score, labels = softmax(logits), [self.labels[index] for index in logits.argmax(axis=1)]
         label = np.array(labels, dtype=np.object_).reshape(-1, 1)
         outputs = {"LABEL": label, "SCORE": score, "LOGITS": logits}
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs.items()])
+
+    def several(self, row: Any) -> bytes:
+        """Return the labels that are marked in a row, as a JSON list."""
+        chosen = [label.decode("utf-8") for label, has in zip(self.labels, row) if has]
+        return json.dumps(chosen, ensure_ascii=False).encode("utf-8")
+
+
+def sigmoid(logits: Any) -> Any:
+    wide = np.clip(logits.astype(np.float64), -700, 700)
+    return (1 / (1 + np.exp(-wide))).astype(np.float32)
 
 
 def softmax(logits: Any) -> Any:

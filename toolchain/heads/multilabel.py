@@ -1,0 +1,181 @@
+"""Any number of labels a row: a sigmoid for each, and those whose score reaches the threshold."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.data.labels import check_labels, order_of, read_labels
+from toolchain.data.metrics import LABEL_SETS, Values
+from toolchain.data.rows import Rows
+from toolchain.errors import InputError
+from toolchain.heads.contract import Head
+from toolchain.heads.predictions import Predictions
+from toolchain.records.prediction import Answer, LabelSet, Prediction
+from toolchain.records.result import LabelFigures
+from toolchain.records.serving import Response
+from toolchain.tensors import Logits
+
+# The score from which a row has a label, unless the task or an option gives another.
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Multilabel(Head):
+    """Any number of labels a row. Predictions are bool [rows, labels]."""
+
+    what = "a model of several labels a row"
+    metrics = LABEL_SETS
+    defaults = LABEL_SETS
+
+    @property
+    def threshold(self) -> float:
+        """The score from which a row has a label, above 0 and below 1."""
+        return THRESHOLD if self.task.threshold is None else self.task.threshold
+
+    def check(self) -> None:
+        """Refuse other labels than the task's.
+
+        Raises:
+            InputError: see `check_labels`.
+        """
+        check_labels(self.task, list(self.labels))
+
+    def read(self, rows: Rows) -> Values:
+        """Return whether each row has each label, bool [rows, labels], in the order of the model's outputs.
+
+        A row's labels are a list of names or of positions, or such a list written as JSON. Each of them is matched as
+        the one label of a row would be.
+
+        Raises:
+            InputError: the labels of a row are not a list, or the model lacks one; see `read_labels`.
+        """
+        lists = [_entries(rows, row) for row in range(len(rows))]
+        owners = np.repeat(np.arange(len(rows)), [len(entries) for entries in lists])
+        every = [label for entries in lists for label in entries]
+        found = np.zeros((len(rows), len(self.labels)), bool)
+        if every:
+            one_each = Rows(
+                rows.source,
+                [rows.texts[row] for row in owners],
+                every,
+                rows.label_names,
+                tuple(rows.number(row) for row in owners.tolist()),
+            )
+            found[owners, read_labels(one_each, self.task, list(self.labels))] = True
+        return found
+
+    def decide(self, logits: Logits) -> Values:
+        """Return whether each label's score reaches the threshold, bool [rows, labels]."""
+        return np.asarray(self.scores(logits) >= np.float32(self.threshold))
+
+    def predict(self, references: Values, logits: Logits) -> Predictions:
+        """Return references and predictions, both bool [rows, labels], in the order of the task's labels."""
+        order = order_of(self.task, list(self.labels)) if self.task.labels else list(range(len(self.labels)))
+        return Predictions(references[:, order], self.decide(logits)[:, order], logits)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the labels in the order of predictions."""
+        return list(self.task.labels or self.labels)
+
+    @property
+    def key(self) -> list[Any]:
+        """The names of the labels, and the threshold."""
+        return [self.names, self.threshold]
+
+    def shown(self, value: Any) -> str:
+        """Return the names of a row's labels, or a dash without any."""
+        return ", ".join(name for name, chosen in zip(self.names, value, strict=True) if chosen) or "-"
+
+    def per_label(self, found: Predictions) -> dict[str, LabelFigures]:
+        """Return precision, recall and F1 of each label, and the number of rows that have it."""
+        from sklearn.metrics import precision_recall_fscore_support
+
+        figures = precision_recall_fscore_support(found.references, found.predicted, average=None, zero_division=0.0)
+        return {
+            name: {"precision": float(precision), "recall": float(recall), "f1": float(f1), "rows": int(rows)}
+            for name, precision, recall, f1, rows in zip(self.names, *figures, strict=True)
+        }
+
+    def agreement_per_label(self, found: Predictions, reference: Predictions) -> dict[str, float]:
+        """Return for each label the share of rows in which both predict the same of it."""
+        return dict(zip(self.names, (found.predicted == reference.predicted).mean(axis=0).tolist(), strict=True))
+
+    def divergence(self, reference: Logits, candidate: Logits) -> float:
+        """Return the mean KL divergence in nats: that of each label, which has two outcomes, summed over the labels."""
+        wide, other = reference.astype(np.float64), candidate.astype(np.float64)
+        chance = 1 / (1 + np.exp(-np.clip(wide, -700, 700)))
+        with_it = chance * (np.logaddexp(0, -other) - np.logaddexp(0, -wide))
+        without = (1 - chance) * (np.logaddexp(0, other) - np.logaddexp(0, wide))
+        return float((with_it + without).sum(axis=1).mean())
+
+    def margins(self, logits: Logits) -> NDArray[np.float32]:
+        """Return the least distance of a logit of each row from the threshold, float32 [rows]."""
+        return np.asarray(np.abs(logits - np.float32(np.log(self.threshold / (1 - self.threshold)))).min(axis=1))
+
+    def answers(self, logits: Logits) -> list[Answer]:
+        """Return the labels of each row, highest score first, and the scores of all labels."""
+        return [*self._sets(logits)]
+
+    def _sets(self, logits: Logits) -> list[LabelSet]:
+        scores, chosen = self.scores(logits), self.decide(logits)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return [
+            {
+                "labels": [self.labels[index] for index in indices if has[index]],
+                "scores": dict(zip(self.labels, row, strict=True)),
+            }
+            for indices, has, row in zip(order.tolist(), chosen.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
+        """Return the `count` labels with the highest scores, whether they reach the threshold or not."""
+        scores = self.scores(logits)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+        best = np.take_along_axis(scores, order, axis=1).tolist()
+        return [
+            [{"label": self.labels[index], "score": score} for index, score in zip(indices, row, strict=True)]
+            for indices, row in zip(order.tolist(), best, strict=True)
+        ]
+
+    def responses(self, logits: Logits) -> list[Response]:
+        """Return the same as `answers`."""
+        return [*self._sets(logits)]
+
+    @property
+    def example(self) -> Response:
+        """The last label with a score of 0.98."""
+        return {"labels": [self.labels[-1]], "scores": dict.fromkeys(self.labels, 0.02) | {self.labels[-1]: 0.98}}
+
+    def texts(self, logits: Logits) -> list[str]:
+        """Return the labels of each row as a JSON list, in the order of the model's outputs."""
+        return [
+            json.dumps([name for name, chosen in zip(self.labels, row, strict=True) if chosen], ensure_ascii=False)
+            for row in self.decide(logits).tolist()
+        ]
+
+    def scores(self, logits: Logits) -> Logits:
+        """Return the sigmoid of each logit, float32 [rows, labels], computed in float64."""
+        return np.asarray(1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -700, 700))), np.float32)
+
+
+def _entries(rows: Rows, row: int) -> list[Any]:
+    """Return the labels of a row.
+
+    Raises:
+        InputError: they are not a list.
+    """
+    cell = rows.labels[row]
+    try:
+        found = json.loads(cell) if isinstance(cell, str) else cell
+    except ValueError:
+        found = None
+    if not isinstance(found, list):
+        raise InputError(
+            f"{rows.source}: row {rows.number(row)} has the labels {cell!r:.100}, which are not a list. Write a JSON "
+            'list such as ["a", "b"] or [], or name a column for each label with label_columns in the task\'s TOML.'
+        )
+    return found
