@@ -7,7 +7,7 @@ import scipy.special
 import scipy.stats
 import sklearn.metrics
 
-from toolchain.data.metrics import METRICS, OF_TABLES
+from toolchain.data.metrics import LABEL_SETS, METRICS, OF_TABLES
 from toolchain.evaluation.statistics import (
     bootstrap_mean_ci95,
     mcnemar,
@@ -109,7 +109,8 @@ def test_it_covers_the_truth_about_19_times_in_20() -> None:
 
 @pytest.mark.parametrize("name", METRICS)
 def test_interval_is_finite_and_in_order_even_for_few_rows(name: str) -> None:
-    references, predictions = np.array([[0, 1, 1, 0, 1], [0, 1, 0, 0, 1]])  # many resamples are constant
+    both = np.array([[0, 1, 1, 0, 1], [0, 1, 0, 0, 1]])  # many resamples are constant
+    references, predictions = both[..., None].astype(bool) if name in LABEL_SETS else both
     low, high = metric_ci95(name, references, predictions, seed=0)
     assert -1 <= low <= METRICS[name](references, predictions) <= high <= 1
 
@@ -122,7 +123,8 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_another(name: st
 
 @pytest.mark.parametrize("name", METRICS)
 def test_one_row_says_little(name: str) -> None:
-    low, high = metric_ci95(name, *rows(1, 1.0), seed=0)
+    both = rows(1, 1.0)
+    low, high = metric_ci95(name, *(one[:, None] > 0 for one in both) if name in LABEL_SETS else both, seed=0)
     assert high - low > 0.5
 
 

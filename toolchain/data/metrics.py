@@ -133,15 +133,15 @@ def _matthews(tables: Tables) -> Tables:
 
 
 def load_metric(name: str) -> "evaluate.Metric":
-    """Return a metric as an `evaluate.Metric`, which that library can combine with others.
+    """Return one of GLUE's metrics as an `evaluate.Metric`, which that library can combine with others.
 
     Raises:
-        KeyError: `METRICS` lacks the name.
+        KeyError: the name is not that of one of GLUE's metrics.
     """
     import datasets
     import evaluate
 
-    function = METRICS[name]
+    function = {one: function for one, function in METRICS.items() if one not in LABEL_SETS}[name]
     kind = "float64" if name in CORRELATIONS else "int64"
 
     class GlueMetric(evaluate.Metric):  # type: ignore[misc]

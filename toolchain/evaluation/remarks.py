@@ -15,7 +15,7 @@ def remarks(result: Result) -> list[str]:
             f"{cut:,} of {rows:,} rows are longer than --max-length {result.get('max_length')}, and the model does not "
             "see their ends."
         )
-    frequent = result.get("most_frequent")
+    frequent, answer = result.get("most_frequent"), "labels of a row" if "per_label" in result else "label"
     if (
         frequent
         and rows >= LEAST_ROWS
@@ -23,7 +23,7 @@ def remarks(result: Result) -> list[str]:
     ):
         found.append(
             f"{frequent['accuracy']:.1%} of {rows:,} rows are right, which is not clearly more than the "
-            f"{frequent['share']:.1%} of always answering the most frequent label. Look whether labels and columns are "
-            "those of the model."
+            f"{frequent['share']:.1%} of always answering the most frequent {answer}. Look whether labels and "
+            "columns are those of the model."
         )
     return found

@@ -42,7 +42,7 @@ def metric_ci95(name: str, references: Values, predictions: Values, *, seed: int
 
     * accuracy, subset accuracy: Wilson's score interval (Journal of the American Statistical Association 22, 1927).
     * F1, Matthews' correlation: percentiles over draws of the confusion table, see `_draws`.
-    * micro and macro F1: percentiles over draws of the rows, see `_draws_of_rows`.
+    * micro and macro F1: percentiles over draws of the rows, see `_draws_of_rows`; without any label, nothing is known.
     * correlations: the percentile bootstrap (Efron, 1979), or `_beside_perfect`; of fewer than LEAST_PAIRS
       rows, or of constant numbers, nothing is known.
     """
@@ -52,6 +52,8 @@ def metric_ci95(name: str, references: Values, predictions: Values, *, seed: int
     if name in OF_TABLES:
         found = _draws(name, references, (predictions,), seed=seed)[0]
     elif name in OF_COUNTS:
+        if not references.any():
+            return 0.0, 1.0
         found = _draws_of_rows(name, references, (predictions,), seed=seed)[0]
     elif _says_nothing(references, predictions):
         return -1.0, 1.0
@@ -110,6 +112,8 @@ def metric_drop(
         right, still = _right(references, baseline), _right(references, candidate)
         lost, gained = int((right & ~still).sum()), int((~right & still).sum())
         return paired_drop(lost, gained, len(references), confidence=confidence)
+    if name in OF_COUNTS and not references.any():
+        return -math.inf, math.inf
     if name in OF_TABLES or name in OF_COUNTS:
         draws = _draws if name in OF_TABLES else _draws_of_rows
         first, second = draws(name, references, (baseline, candidate), seed=seed)
