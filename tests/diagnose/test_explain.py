@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -56,6 +57,15 @@ def test_the_advice_for_fp32_is_to_build_int8(bundle):
     found = explain(open_probe_graph(bundle, {"file": "model.onnx"}))
     assert found["share_of_macs"]["integers"] == 0
     assert any("toolchain build --precision int8" in line for line in found["advice"])
+
+
+def test_a_typed_graph_outside_its_bundle_is_compared_with_itself_in_float(bundle, tmp_path):
+    """Its Q/DQ pairs read float32 in places and give float16."""
+    shutil.copy(bundle / "model.int8.onnx", tmp_path / "alone.onnx")
+    found = explain(open_probe_graph(tmp_path / "alone.onnx", {}))
+    noisy = [one["snr_db"] for one in found["products"] if one["integers"]]
+    assert noisy
+    assert all(10 < snr < 80 for snr in noisy)
 
 
 def test_a_clipped_tensor_and_its_noise_are_named(exported, tokens_of, tmp_path):

@@ -127,7 +127,7 @@ def test_gates_that_cannot_tell_are_one_warning(caplog):
     unsure = [record("cannot tell", rows_to_tell=rows, candidate_name=name) for rows, name in ((90, "a"), (4000, "b"))]
     judge([*unsure, record("passes")], strict=False)
     (warning,) = caplog.messages
-    assert "a and b: accuracy drops 0.69 and 0.69 points; 872 rows cannot tell" in warning
+    assert "a and b: the drop of accuracy is 0.69 and 0.69 points; 872 rows cannot tell" in warning
     assert warning.endswith("Evaluate about 4,000 rows.")
     with pytest.raises(GateError, match="are allowed"):
         judge([*unsure, record("fails")], strict=True)

@@ -48,7 +48,7 @@ def add_plan(bundle, sm, *, tensorrt=TENSORRT, **changes):
             "calibration": None,
             "options": {},
             "graph": {"file": file, "sha256": manifest["artefacts"][file]},
-            "inputs": manifest["inputs"],
+            "inputs": [one["name"] for one in manifest["inputs"]],
             "profiles": [
                 {"batch": [1, 4, 8], "length": [start, end, end]} for start, end in zip(starts, BUCKETS, strict=True)
             ],

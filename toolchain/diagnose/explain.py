@@ -272,8 +272,15 @@ def without_activation_qdq(model: ir.Model) -> ir.Model:
     """Remove the Q/DQ pairs of activations from a graph, which leaves the float graph that it approximates."""
     for node in graph.nodes(model, "DequantizeLinear"):
         source = node.inputs[0].producer() if node.inputs[0] is not None else None
-        if source is not None and source.op_type == "QuantizeLinear" and source.inputs[0] is not None:
-            node.outputs[0].replace_all_uses_with(source.inputs[0], replace_graph_outputs=True)
+        if source is None or source.op_type != "QuantizeLinear" or source.inputs[0] is None:
+            continue
+        value = source.inputs[0]
+        before, after = (one.inputs[1].dtype for one in (source, node) if one.inputs[1] is not None)
+        if after is not None and before != after:  # a pair's scales have the types of what it reads and gives
+            cast = ir.node("Cast", [value], {"to": int(after)}, name=f"{node.name}.cast")
+            model.graph.insert_before(node, cast)
+            value = cast.outputs[0]
+        node.outputs[0].replace_all_uses_with(value, replace_graph_outputs=True)
     return model
 
 

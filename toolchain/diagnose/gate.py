@@ -118,8 +118,8 @@ def _unsure(comparisons: list[NamedComparison]) -> str:
     drops = " and ".join(f"{one['drop_points']:.2f}" for one in comparisons)
     more = max((one["rows_to_tell"] or 0 for one in comparisons), default=0)
     return (
-        f"{names}: {first['metric']} drops {drops} points; {first['n']:,} rows cannot tell whether the true drop stays "
-        f"within {first['max_drop_points']:g}. Evaluate {f'about {more:,}' if more else 'more'} rows."
+        f"{names}: the drop of {first['metric']} is {drops} points; {first['n']:,} rows cannot tell whether the true "
+        f"drop stays within {first['max_drop_points']:g}. Evaluate {f'about {more:,}' if more else 'more'} rows."
     )
 
 
