@@ -194,7 +194,9 @@ class Application:
 
     async def _classify(self, request: Request) -> Response:
         body = await read_body(request)
-        texts, is_list = await _parsed(body, partial(codec.decode_classify, body, self.service.texts_per_row))
+        texts, is_list = await _parsed(
+            body, partial(codec.decode_classify, body, self.service.texts_per_row, self.service.limits.max_queue)
+        )
         found = await self.service.classify(texts)
         return json_response(found if is_list else found[0])
 

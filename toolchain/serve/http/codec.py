@@ -173,13 +173,13 @@ def encode(response: InferResponse, form: OutputForm) -> Body:
     return Body(b"".join(blobs), len(blobs[0]))
 
 
-def decode_classify(body: bytes, texts_per_row: int) -> tuple[list["Text"], bool]:
+def decode_classify(body: bytes, texts_per_row: int, max_rows: int) -> tuple[list["Text"], bool]:
     """Return the rows in a body of /classify, and whether they were given as a list.
 
     A row is a tuple of `texts_per_row` texts.
 
     Raises:
-        RefusedError: the body has another form, or it lacks texts that the model takes.
+        RefusedError: the body has another form, more than `max_rows` rows, or lacks texts that the model takes.
     """
     given = _load(body)
     _refuse_repeated(body, [given])
@@ -191,7 +191,7 @@ def decode_classify(body: bytes, texts_per_row: int) -> tuple[list["Text"], bool
         raise _refused(f"{wrong}: give {' and '.join(required)}")
     if "pair" in record and "pair" not in required:
         raise _refused("'pair' is not allowed: this model takes one text")
-    columns = [_texts(record, key) for key in required]
+    columns = [_texts(record, key, max_rows) for key in required]
     is_list = isinstance(record["text"], list)
     if any(isinstance(record[key], list) != is_list for key in required) or len({*map(len, columns)}) > 1:
         raise _refused("'text' and 'pair' must be two texts, or two lists of the same length")
@@ -217,10 +217,13 @@ def _refuse_repeated(text: bytes | memoryview, objects: list[JsonObject]) -> Non
         raise _refused("it is nested too deeply") from None
 
 
-def _texts(record: JsonObject, key: str) -> list[str]:
+def _texts(record: JsonObject, key: str, max_rows: int) -> list[str]:
     if key not in record:
         raise _refused(f"'{key}' is missing: give a text, or a list of texts")
     texts = record[key] if isinstance(record[key], list) else [record[key]]
+    if len(texts) > max_rows:
+        message = f"the list has {len(texts)} rows, and a request may have {max_rows}: send several requests"
+        raise RefusedError(Reason.TOO_LARGE, message)
     if not texts or not all(type(text) is str for text in texts):
         raise _refused(f"'{key}' must be a text, or a list of texts")
     return texts

@@ -357,13 +357,15 @@ class Connection(asyncio.Protocol):
                 self._server.places.wait(self)
 
     def _finish(self, request: Request) -> None:
-        """Close the connection; if a body still arrives, only after its end, or its client would lose the response."""
+        """Close the connection; if data may still arrive, after a while, or its client would lose the responses."""
         self._requests.clear()
-        if request.complete or self._ended:
-            self._transport.close()
-        else:
-            self._server.places.wait(self)
-            asyncio.get_running_loop().call_later(DISCARD_S, self._transport.close)
+        if self.half_closed or (request.complete and not request.fault):
+            return self._transport.close()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._server.places.wait(self)
+        asyncio.get_running_loop().call_later(DISCARD_S, self._transport.close)
+        return None
 
     def _write(self, request: Request, response: Response) -> None:
         lines = [_STATUS[response.status], self._server.date, b"\r\ncontent-type: ", response.content_type]

@@ -1,0 +1,168 @@
+"""Hostile requests of at most 64 KB: none occupies the event loop for longer than 50 ms of CPU time."""
+
+import asyncio
+import gzip
+import http.client
+import json
+import time
+
+import grpc
+import pytest
+import uvloop
+
+from toolchain.serve.grpc.servicer import serve_grpc
+from toolchain.serve.http.server import HttpServer
+from toolchain.serve.listener import bind
+from toolchain.serve.proto import MESSAGES
+
+MOST_BYTES, MOST_S = 64 * 1024, 0.05
+INFER = "/v2/models/sentiment/infer"
+BODY = 1 << 20
+
+
+def tensor(data, shape=(1, 1), datatype="BYTES"):
+    """Return a request with one tensor, as long as a body may be."""
+    head = f'{{"inputs": [{{"name": "TEXT", "shape": {list(shape)}, "datatype": "{datatype}", "data": '
+    tail = "}]}"
+    return f"{head}{data[: BODY - len(head) - len(tail)]}{tail}".encode()
+
+
+def whole(first, part, last):
+    """Return JSON that repeats `part` as often as it fits."""
+    return first + part * ((BODY - 300 - len(first) - len(last)) // len(part)) + last
+
+
+def binary(shape, data):
+    record = {"name": "TEXT", "shape": shape, "datatype": "BYTES", "parameters": {"binary_data_size": len(data)}}
+    text = json.dumps({"inputs": [record]}).encode()
+    return text + data, {"Inference-Header-Content-Length": str(len(text))}
+
+
+# Case -> path, body, further headers. A body that is too long is sent as gzip.
+HTTP = {
+    "lists in lists": (INFER, tensor(whole("[" * 7, "[[0]],", "[0]" + "]" * 7)), {}),
+    "deep": (INFER, tensor(whole("[", "[" * 900 + "]" * 900 + ",", "0]")), {}),
+    "empty lists": (INFER, tensor(whole("[", "[],", "[]]")), {}),
+    "numbers": (INFER, tensor(whole("[", "1,", "1]"), (1, 500_000), "FP32"), {}),
+    "texts": (INFER, tensor(whole("[", '"",', '""]'), (250_000, 1)), {}),
+    "inputs": (INFER, whole('{"inputs": [', "{},", "{}]}").encode(), {}),
+    "members": (INFER, ("{" + ",".join(f'"{n}":1' for n in range(20_000)) + "}").encode(), {}),
+    "same members": (INFER, whole('{"inputs": [], ', '"a":1,', '"a":1}').encode(), {}),
+    "shape": (INFER, whole('{"inputs": [{"name": "a", "datatype": "BYTES", "shape": [', "1,", "1]}]}").encode(), {}),
+    "binary texts": (INFER, *binary([250_000, 1], bytes(BODY - 300))),
+    "binary texts, too many": (INFER, *binary([2**40, 1], bytes(BODY - 300))),
+    "rows": ("/classify", whole('{"text": [', '"",', '""]}').encode(), {}),
+    "long text": ("/classify", b'{"text": "%s"}' % (b"a" * (BODY - 300)), {}),
+    "colons": ("/classify", b'{"text": "%s"}' % (b":" * (BODY - 300)), {}),
+    "objects": ("/classify", whole('{"text": [', '{"a":1},', "{}]}").encode(), {}),
+    "headers": ("/classify", b"{}", {f"a{n}": "" for n in range(90)}),
+}
+HEADS = {
+    "fields": b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a:\r\n" * 12_000 + b"\r\n",
+    "requests": b"GET / HTTP/1.1\r\nHost:x\r\n\r\n" * 2_300,
+    "chunks": b"POST /classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 10_000,
+    "trailers": b"POST /classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"a:\r\n" * 12_000,
+    "path": b"GET /" + b"%41" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+
+
+def message(**fields):
+    return MESSAGES["inference.ModelInferRequest"](model_name="sentiment", **fields).SerializeToString()
+
+
+def one(**fields):
+    return {"name": "TEXT", "datatype": "BYTES", "shape": [250_000, 1], **fields}
+
+
+GRPC = {
+    "outputs": message(outputs=[{}] * 500_000),
+    "inputs": message(inputs=[{}] * 500_000),
+    "texts": message(inputs=[one(contents={"bytes_contents": [b""] * 500_000})]),
+    "numbers": message(inputs=[one(datatype="INT64", contents={"int64_contents": [0] * 1_000_000})]),
+    "raw texts": message(inputs=[one()], raw_input_contents=[bytes(1_000_000)]),
+    "raw": message(inputs=[one()], raw_input_contents=[b""] * 500_000),
+    "shape": message(inputs=[one(shape=[1] * 1_000_000)]),
+    "parameters": message(parameters={f"{n}": {"bool_param": True} for n in range(10_000)}),
+}
+
+
+class Loop:
+    """An event loop that measures the CPU time of its longest step: it looks at its clock between all steps."""
+
+    def __init__(self):
+        self.longest, self.running = 0.0, True
+
+    async def watch(self):
+        last = time.thread_time()
+        while self.running:
+            await asyncio.sleep(0)
+            self.longest, last = max(self.longest, time.thread_time() - last), time.thread_time()
+
+
+def over_http(address, path, body, headers):
+    if len(body) > MOST_BYTES:
+        body, headers = gzip.compress(body, mtime=0), headers | {"Content-Encoding": "gzip"}
+    assert len(body) <= MOST_BYTES
+    client = http.client.HTTPConnection(address, timeout=60)
+    client.request("POST", path, body, headers)
+    status = client.getresponse().status
+    client.close()
+    return status
+
+
+async def as_bytes(address, data):
+    assert len(data) <= MOST_BYTES
+    reader, writer = await asyncio.open_connection(*address.split(":"))
+    writer.write(data)
+    writer.write_eof()
+    await reader.read(1 << 20)
+    writer.close()
+
+
+async def over_grpc(address, blob):
+    async with grpc.aio.insecure_channel(address, compression=grpc.Compression.Gzip) as channel:
+        try:
+            await channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(blob, timeout=60)
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+    return "OK"
+
+
+@pytest.fixture(scope="module")
+def longest(fake):
+    """Return, for each case, the longest step in seconds of CPU time, and what the client got."""
+
+    async def measure():
+        found = {}
+        with bind("127.0.0.1", 0) as listener:
+            service = fake.FakeService()
+            http_server, grpc_server = HttpServer(service, listener), await serve_grpc(service, "127.0.0.1", 0)
+            await http_server.start()
+            address = f"127.0.0.1:{listener.getsockname()[1]}"
+            asks = {f"HTTP {name}": (asyncio.to_thread, over_http, address, *case) for name, case in HTTP.items()}
+            asks |= {f"head {name}": (as_bytes, address, data) for name, data in HEADS.items()}
+            asks |= {f"gRPC {name}": (over_grpc, f"127.0.0.1:{grpc_server.port}", blob) for name, blob in GRPC.items()}
+            for name, (ask, *arguments) in asks.items():
+                loop = Loop()
+                watching = asyncio.create_task(loop.watch())
+                try:
+                    status = await asyncio.wait_for(ask(*arguments), 60)
+                finally:
+                    loop.running = False
+                    await watching
+                found[name] = (loop.longest, status)
+            await asyncio.gather(http_server.stop(0), grpc_server.stop(0))
+        return found
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(measure())
+
+
+def test_no_request_of_64_kb_occupies_the_event_loop(longest):
+    assert {name: seconds for name, (seconds, _) in longest.items() if seconds > MOST_S} == {}
+
+
+def test_such_requests_are_refused(longest):
+    statuses = {name: status for name, (_, status) in longest.items() if status not in (None, 400, 413)}
+    assert set(statuses.values()) <= {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", 200}
+    assert {name for name, status in statuses.items() if status == 200} <= {"HTTP colons", "HTTP headers"}
