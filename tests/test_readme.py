@@ -119,7 +119,8 @@ def test_links_between_documents_lead_somewhere(root):
 
 
 def test_files_that_documents_name_exist(root):
-    files = [*(str(path.relative_to(root)) for part in ("toolchain", "tests") for path in (root / part).rglob("*.*"))]
+    parts = ("toolchain", "tests", "benchmarks")
+    files = [str(path.relative_to(root)) for part in parts for path in (root / part).rglob("*.*")]
     missing = []
     for document in (root / "docs/architecture.md", *(root / "docs/decisions").glob("*.md")):
         for name in re.findall(r"`([\w/.-]+\.py)`", document.read_text()):
