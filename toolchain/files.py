@@ -15,6 +15,9 @@ from typing import Any, BinaryIO
 
 from toolchain.errors import InputError, first_line
 
+# A file of a token is not read beyond this.
+MAX_TOKEN_FILE_BYTES = 64 * 1024
+
 # Constants of renameat2(2), from linux/fcntl.h and linux/fs.h.
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2

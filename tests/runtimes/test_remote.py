@@ -1,7 +1,10 @@
 """Evaluation through a server gives the results of evaluation without one."""
 
+import gzip
 import json
+import os
 import shutil
+import socket
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -105,13 +108,15 @@ def test_a_file_without_a_token_is_refused_without_showing_it(tmp_path, held):
 
 
 @contextmanager
-def answering(status, body):
-    """Yield the URL of a server that responds to every request with one body."""
+def answering(status, body, length=None, encoding=None):
+    """Yield the URL of a server that responds to every request with one body. It may claim another length."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(length or len(body)))
+            if encoding:
+                self.send_header("Content-Encoding", encoding)
             self.end_headers()
             self.wfile.write(body)
 
@@ -149,6 +154,49 @@ def test_a_response_of_another_protocol_is_refused(path, status, body, message):
         open_runtime("service", Server(url + path, 1, "")),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("body", "options", "message"),
+    [
+        (b" " * 3_000_000, {"length": 10**12}, r"a response exceeds 2 MiB\. Give another --url"),
+        (gzip.compress(b" " * 3_000_000), {"encoding": "gzip"}, "does not speak the Open Inference Protocol"),
+    ],
+)
+def test_a_response_without_end_is_refused(monkeypatch, body, options, message):
+    monkeypatch.setattr("toolchain.runtimes.remote.MAX_RESPONSE_BYTES", 2 << 20)
+    with (
+        answering(200, body, **options) as url,
+        pytest.raises(InputError, match=message),
+        open_runtime("service", Server(f"{url}/v2/models/demo", 1, "")),
+    ):
+        pass
+
+
+def test_a_silent_server_is_a_machine_error(monkeypatch):
+    monkeypatch.setattr("toolchain.runtimes.remote.TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v2/models/demo"
+        with (
+            pytest.raises(MachineError, match="its response takes longer than"),
+            open_runtime("service", Server(url, 1, "")),
+        ):
+            pass
+
+
+def test_a_response_that_is_cut_short_is_a_machine_error():
+    with (
+        answering(200, b"", length=9) as url,
+        pytest.raises(MachineError, match="no server responds"),
+        open_runtime("service", Server(f"{url}/v2/models/demo", 1, "")),
+    ):
+        pass
+
+
+def test_a_token_file_that_never_ends_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "token")
+    with pytest.raises(InputError, match="token: not a regular file"):
+        _ = Server("http://host", 1, "", str(tmp_path / "token")).headers
 
 
 TAKES_TEXT = {"input": [{"name": "TEXT"}], "output": [{"name": "LOGITS"}], "max_batch_size": 8}

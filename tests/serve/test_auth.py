@@ -1,5 +1,7 @@
 """The token's file, and hosts that only this machine can reach."""
 
+import os
+
 import pytest
 
 from toolchain.errors import InputError
@@ -36,3 +38,9 @@ def test_a_token_is_read_without_its_line_break(tmp_path):
 
 def test_the_default_host_is_loopback():
     assert is_loopback(ServerOptions().host)
+
+
+def test_a_token_file_is_a_file(tmp_path):
+    os.mkfifo(tmp_path / "token")
+    with pytest.raises(InputError, match="token: not a regular file"):
+        read_token(tmp_path / "token")

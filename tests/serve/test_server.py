@@ -202,7 +202,7 @@ def test_the_messages_at_start_give_working_addresses(serve):
 def test_a_second_signal_ends_it_at_once(serve):
     process = serve("--json", "--drain", "600")
     process.stdout.readline()
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGHUP)
     assert any("a second signal ends it at once" in line for line in iter(process.stderr.readline, ""))
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0

@@ -3,7 +3,7 @@
 import re
 import textwrap
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -14,9 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.files import MAX_TOKEN_FILE_BYTES, open_file
 from toolchain.tensors import TEXT_INPUTS, Batch, Infer
 
+# Longest time to connect, and for a whole response.
 TIMEOUT_S = 120.0
+
+# Largest body of a response. Logits of 64 rows and 2,000 classes are 3 MB as JSON.
+MAX_RESPONSE_BYTES = 64 << 20
+_BLOCK_BYTES = 1 << 16
 
 NAME_ONE = "Name a model of the server: --url .../v2/models/NAME."
 
@@ -69,7 +75,8 @@ class Server:
         if self.token_file is None:
             return {}
         try:
-            token = Path(self.token_file).read_bytes().strip()
+            with open_file(Path(self.token_file)) as file:
+                token = file.read(MAX_TOKEN_FILE_BYTES).strip()
         except OSError as error:
             raise InputError(f"--token-file {self.token_file}: {error.strerror}. Give another.") from None
         if not re.fullmatch(rb"[!-~]+", token):  # otherwise the HTTP client's error message would show the token
@@ -114,7 +121,7 @@ def open_remote(server: Server, **_: Any) -> Iterator[Infer]:
     """
     http = import_client()
     address = server.parts
-    client = http.InferenceServerClient(
+    client = _bounded(http, server)(
         address.netloc, ssl=address.scheme == "https", connection_timeout=TIMEOUT_S, network_timeout=TIMEOUT_S
     )
 
@@ -150,6 +157,48 @@ def open_remote(server: Server, **_: Any) -> Iterator[Infer]:
         yield infer
     finally:
         client.close()
+
+
+class _Body:
+    """A response whose body has been read, in the form that Triton's client expects."""
+
+    def __init__(self, response: Any, body: bytes) -> None:
+        self.get, self.status_code = response.get, response.status_code
+        self._body = body
+
+    def read(self, length: int | None = None) -> bytes:
+        """Return the next `length` bytes, or the rest."""
+        end = len(self._body) if length is None else length
+        found, self._body = self._body[:end], self._body[end:]
+        return found
+
+
+def _bounded(http: Any, server: Server) -> Any:
+    """Return Triton's client with bounds that it lacks: the bytes and the time of a response, and no compression."""
+    import gevent
+
+    def read(request: Callable[..., Any], *arguments: Any, **keywords: Any) -> _Body:
+        parts, size = [], 0
+        with gevent.Timeout(TIMEOUT_S, TimeoutError(f"its response takes longer than {TIMEOUT_S:g} s")):
+            response = request(*arguments, **keywords)
+            if response.get("Content-Encoding"):  # nobody asked for it, and the client would unpack without a bound
+                raise ValueError("a compressed response")
+            while part := response.read(_BLOCK_BYTES):
+                size += len(part)
+                if size > MAX_RESPONSE_BYTES:
+                    what = f"a response exceeds {MAX_RESPONSE_BYTES >> 20} MiB. Give another --url."
+                    raise InputError(f"{server.url}: {what}")
+                parts.append(part)
+        return _Body(response, b"".join(parts))
+
+    class Client(http.InferenceServerClient):  # type: ignore[misc]
+        def _get(self, *arguments: Any, **keywords: Any) -> _Body:
+            return read(super()._get, *arguments, **keywords)
+
+        def _post(self, *arguments: Any, **keywords: Any) -> _Body:
+            return read(super()._post, *arguments, **keywords)
+
+    return Client
 
 
 @contextmanager

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from toolchain.errors import InputError
-from toolchain.files import open_file
+from toolchain.files import MAX_TOKEN_FILE_BYTES, open_file
 from toolchain.serve.protocol import Reason, RefusedError
 
 # Characters of a token. 16 random letters and digits cannot be guessed over a network.
 MIN_TOKEN_LENGTH = 16
-MAX_TOKEN_FILE_BYTES = 64 * 1024
 
 
 def read_token(path: Path) -> str:

@@ -205,3 +205,27 @@ def test_a_response_says_how_many_of_its_rows_were_cut():
     message, without = (to_message(InferResponse("m", "1", "", (tensor,), cut)) for cut in (2, 0))
     assert message.parameters["truncated_rows"].int64_param == 2
     assert not without.parameters
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"inputs": [], "inputs": []}',
+        b'{"inputs": [{"name": "a", "name": "b"}]}',
+        b'{"inputs": [], "parameters": {"timeout": 1, "timeout": 2}}',
+        b'{"inputs": [], "other": {"a": 1, "a": 2}}',
+        b'{"inputs": [], "n": %s, "n": 1}' % (b"9" * 300),
+        b'{"inputs": [], "a\\\\": 1, "a\\\\" : 2}',
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused(text):
+    with pytest.raises(RefusedError, match="a key is given twice"):
+        decode(text, model="demo", version="")
+
+
+def test_colons_in_texts_and_unknown_objects_are_allowed():
+    data = ['a: b "c":', ":"]
+    tensor = {"name": "TEXT", "shape": [2, 1], "datatype": "BYTES", "data": data}
+    body = json.dumps({"inputs": [tensor], "parameters": {"x": {"y": 1}}, "other": {"z": {}}}).encode()
+    request, _ = decode(body, model="demo", version="")
+    assert request.inputs[0].array.ravel().tolist() == [text.encode() for text in data]

@@ -1,1 +1,1 @@
-"""HTTP: the server, the ASGI application, the codec of bodies, and the pages."""
+"""HTTP: the server and its connections, the application, the codec of bodies, and the pages."""
