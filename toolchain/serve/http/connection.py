@@ -357,12 +357,14 @@ class Connection(asyncio.Protocol):
                 self._server.places.wait(self)
 
     def _finish(self, request: Request) -> None:
-        """Close the connection; if data may still arrive, after a while, or its client would lose the responses."""
+        """Close the connection when the client has; data that it still sends would reset it, and responses be lost."""
         self._requests.clear()
-        if self.half_closed or (request.complete and not request.fault):
+        if self.half_closed:
             return self._transport.close()
         if self._transport.can_write_eof():
             self._transport.write_eof()
+        elif request.complete and not request.fault:
+            return self._transport.close()
         self._transport.resume_reading()  # to discard what arrives, and to see the client's end
         self._server.places.wait(self)
         asyncio.get_running_loop().call_later(DISCARD_S, self._transport.close)
