@@ -18,6 +18,7 @@ from toolchain.evaluation.results import find_results, load_predictions
 from toolchain.report.html import html
 from toolchain.report.inputs import find_material
 from toolchain.report.markdown import markdown
+from toolchain.ship.push import push
 
 TOPICS = ("joy", "fear", "hope")
 
@@ -113,6 +114,15 @@ def test_verify_explain_and_report_take_it(made: Made) -> None:
     assert all(label in page for label in made.case.labels)
     assert made.case.metric in page
     assert made.case.metric in markdown(material.results)
+
+
+def test_the_card_on_a_hub_says_what_it_gives(made: Made) -> None:
+    push(made.bundle, "someone/tiny", output=made.bundle.parent / "pushed")
+    how = "any of" if made.case.metric == "micro_f1" else "one of"
+    assert (
+        f"It gives {how} {', '.join(made.case.labels)} for each text."
+        in (made.bundle.parent / "pushed/README.md").read_text()
+    )
 
 
 def test_answers_are_those_of_the_saved_predictions(made: Made) -> None:

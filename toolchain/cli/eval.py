@@ -4,7 +4,7 @@ import argparse
 
 from toolchain.cli.options import add_options, add_source, choices
 from toolchain.cli.output import emit, log
-from toolchain.recipe.groups import ENERGY, MLPERF, MODEL_AND_TASK
+from toolchain.recipe.groups import ENERGY, MLPERF, MODEL_AND_TASK, RUNTIME
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,15 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             *MODEL_AND_TASK,
             "split",
             "max_length",
-            "precision",
-            "backend",
-            "url",
-            "token_file",
-            "device",
-            "file",
-            "attention",
-            "cuda_graphs",
-            "compile",
+            *RUNTIME,
             "halves",
             "limit",
             "trust",

@@ -11,6 +11,7 @@ from toolchain.cli.options import add_options, add_source, choices
 from toolchain.cli.output import emit, log
 from toolchain.errors import InputError, UsageError
 from toolchain.progress import bar
+from toolchain.recipe.groups import RUNTIME
 
 if TYPE_CHECKING:
     from toolchain.data.rows import Text
@@ -19,19 +20,6 @@ if TYPE_CHECKING:
 
 # The name of the rows that are read from standard input, in messages.
 STREAM = "standard input"
-
-RUNTIME = (
-    "precision",
-    "backend",
-    "url",
-    "token_file",
-    "device",
-    "file",
-    "attention",
-    "cuda_graphs",
-    "compile",
-    "threshold",
-)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +38,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", dest="to", metavar="FILE", help="file to write, .csv or .jsonl (default: print the rows)"
     )
-    add_options(parser, ("text_column", "text_join", *RUNTIME, "trust", "allow_pickle", "trust_remote_code"))
+    add_options(
+        parser, ("text_column", "text_join", *RUNTIME, "threshold", "trust", "allow_pickle", "trust_remote_code")
+    )
     for option, kind in (("--gpu", str), ("--idle-power", float)):  # until 0.2: they moved to `estimate`
         parser.add_argument(option, type=kind, help=argparse.SUPPRESS)
 

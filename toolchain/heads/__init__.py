@@ -48,11 +48,11 @@ def find_head(
     _check_name(task, name, possible)
     threshold = task.threshold if threshold is None else threshold
     head = HEADS[name](dataclasses.replace(task, threshold=threshold), tuple(labels))
-    several = isinstance(head, Multilabel)
-    if threshold is not None and not (several and 0 < threshold < 1):
-        why = "not between 0 and 1. Give 0.3 or so." if several else f"{head.what} has none. Leave it out."
+    one_label = head.threshold is None
+    if threshold is not None and (one_label or not 0 < threshold < 1):
+        why = f"{head.what} has none. Leave it out." if one_label else "not between 0 and 1. Give 0.3 or so."
         raise UsageError(f"--threshold {threshold:g}: {why}")
-    if task.label_columns and not several:
+    if task.label_columns and one_label:
         raise InputError(
             f"--task {task.name}: it has several label columns, and this is {head.what}. Name one label column."
         )

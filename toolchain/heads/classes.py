@@ -12,7 +12,6 @@ from toolchain.data.rows import Rows
 from toolchain.errors import InputError
 from toolchain.heads.contract import Head
 from toolchain.heads.predictions import Predictions
-from toolchain.records.prediction import Prediction
 from toolchain.records.serving import Response
 from toolchain.tensors import Logits
 
@@ -24,6 +23,11 @@ class Classes(Head):
     what = "a model of classes"
     metrics = ("accuracy", "f1", "matthews_correlation")
     defaults = ("accuracy",)
+
+    @property
+    def gives(self) -> str:
+        """One of its labels."""
+        return f"one of {', '.join(self.labels)}"
 
     def check(self) -> None:
         """Refuse a model of one number, or of other labels than the task's.
@@ -69,15 +73,6 @@ class Classes(Head):
         """Return the difference of the two highest logits of each row, float32 [rows]."""
         best = np.sort(logits, axis=1)
         return np.asarray(best[:, -1] - best[:, -2])
-
-    def best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
-        """Return the `count` best labels of each row with their scores, best first; None for all of them."""
-        order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
-        best = np.take_along_axis(self.scores(logits), order, axis=1).tolist()
-        return [
-            [{"label": self.labels[index], "score": score} for index, score in zip(indices, row, strict=True)]
-            for indices, row in zip(order.tolist(), best, strict=True)
-        ]
 
     def responses(self, logits: Logits) -> list[Response]:
         """Return label, its score and the scores of all labels for each row."""

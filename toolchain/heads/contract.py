@@ -31,6 +31,16 @@ class Head(ABC):
     metrics: ClassVar[tuple[str, ...]]
     defaults: ClassVar[tuple[str, ...]]
 
+    @property
+    def threshold(self) -> float | None:
+        """The score from which a row has a label, above 0 and below 1; None for a head whose rows have one or none."""
+        return None
+
+    @property
+    @abstractmethod
+    def gives(self) -> str:
+        """What it gives for each row, in words."""
+
     # Scores: labels of the data in, predictions out.
 
     @abstractmethod
@@ -67,9 +77,9 @@ class Head(ABC):
         """Return the agreement of each label, 0 to 1; None as in `per_label`."""
         return None
 
+    @abstractmethod
     def shown(self, value: Any) -> str:
         """Return a reference or a prediction of `predict` as a text."""
-        raise NotImplementedError
 
     # Errors of a graph: the choice of INT8 methods needs them, and no labels.
 
@@ -96,9 +106,14 @@ class Head(ABC):
         """Return the answer for each row: its best label with the score, unless a head has another form."""
         return [best for (best,) in self.best(logits, 1)]
 
-    @abstractmethod
     def best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
         """Return the `count` best labels of each row with their scores, best first; None for all of them."""
+        order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
+        best = np.take_along_axis(self.scores(logits), order, axis=1).tolist()
+        return [
+            [{"label": self.labels[index], "score": score} for index, score in zip(indices, row, strict=True)]
+            for indices, row in zip(order.tolist(), best, strict=True)
+        ]
 
     @abstractmethod
     def responses(self, logits: Logits) -> list[Response]:

@@ -13,7 +13,7 @@ from toolchain.data.rows import Rows
 from toolchain.errors import InputError
 from toolchain.heads.contract import Head
 from toolchain.heads.predictions import Predictions
-from toolchain.records.prediction import Answer, LabelSet, Prediction
+from toolchain.records.prediction import Answer, LabelSet
 from toolchain.records.result import LabelFigures
 from toolchain.records.serving import Response
 from toolchain.tensors import Logits
@@ -34,6 +34,11 @@ class Multilabel(Head):
     def threshold(self) -> float:
         """The score from which a row has a label, above 0 and below 1."""
         return THRESHOLD if self.task.threshold is None else self.task.threshold
+
+    @property
+    def gives(self) -> str:
+        """Any of its labels."""
+        return f"any of {', '.join(self.labels)}"
 
     def check(self) -> None:
         """Refuse other labels than the task's.
@@ -129,16 +134,6 @@ class Multilabel(Head):
                 "scores": dict(zip(self.labels, row, strict=True)),
             }
             for indices, has, row in zip(order.tolist(), chosen.tolist(), scores.tolist(), strict=True)
-        ]
-
-    def best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
-        """Return the `count` labels with the highest scores, whether they reach the threshold or not."""
-        scores = self.scores(logits)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-        best = np.take_along_axis(scores, order, axis=1).tolist()
-        return [
-            [{"label": self.labels[index], "score": score} for index, score in zip(indices, row, strict=True)]
-            for indices, row in zip(order.tolist(), best, strict=True)
         ]
 
     def responses(self, logits: Logits) -> list[Response]:

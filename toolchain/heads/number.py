@@ -1,6 +1,7 @@
 """One number a row: a regression. It has no labels, and its score is the number itself."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,11 @@ class Number(Head):
     what = "a model of one number"
     metrics = CORRELATIONS
     defaults = metrics
+
+    @property
+    def gives(self) -> str:
+        """A number."""
+        return "a number"
 
     def check(self) -> None:
         """Refuse a model of classes.
@@ -46,6 +52,10 @@ class Number(Head):
     def predict(self, references: Values, logits: Logits) -> Predictions:
         """Return references and predictions, both float64 [rows]."""
         return Predictions(references, self.decide(logits), logits)
+
+    def shown(self, value: Any) -> str:
+        """Return a number as Python writes it."""
+        return str(float(value))
 
     def divergence(self, reference: Logits, candidate: Logits) -> None:
         """Return None: a number has no probabilities."""

@@ -27,6 +27,9 @@ ENGINE = (
     "hardware_compatible",
 )
 
+# Options of what runs, and where.
+RUNTIME = ("precision", "backend", "url", "token_file", "device", "file", "attention", "cuda_graphs", "compile")
+
 # Options of the energy measurement.
 ENERGY = (
     "energy",

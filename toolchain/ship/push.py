@@ -15,10 +15,12 @@ from string import Template
 from typing import Any, cast
 
 from toolchain.bundle import MANIFEST, Bundle, digest_of, locked, open_bundle
+from toolchain.bundle.resolved_recipe import resolve_bundle
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError, first_line
 from toolchain.evaluation.results import find_results
 from toolchain.files import replacing, write_json, write_text
 from toolchain.progress import still
+from toolchain.recipe import Recipe
 from toolchain.records.bundle import Manifest
 from toolchain.records.result import Result
 from toolchain.records.ship import PushRecord
@@ -164,10 +166,10 @@ def _card(bundle: Bundle, manifest: Manifest, repository: str) -> str:
         model_name=name,
         eval_results=metrics or None,
     )
-    pairs, labels = len(task["text_columns"]) == 2, manifest["model"]["labels"]
+    pairs, head = len(task["text_columns"]) == 2, resolve_bundle(bundle, Recipe()).head
     words = {
         "name": name,
-        "kind": _kind(labels, pairs=pairs),
+        "kind": f"{head.gives} for each {'pair of texts' if pairs else 'text'}",
         "example": '"a text" "its second text"' if pairs else '"a text"',
         "repository": repository,
         "base": base,
@@ -179,12 +181,6 @@ def _card(bundle: Bundle, manifest: Manifest, repository: str) -> str:
         "results": "\n".join(_line(result) for result in results) or "No results were saved with the bundle.",
     }
     return f"---\n{data.to_yaml()}\n---\n\n{Template(TEMPLATE.read_text(encoding='utf-8')).substitute(words)}"
-
-
-def _kind(labels: list[str], *, pairs: bool) -> str:
-    """Return what the model takes and returns, in words."""
-    what = "pair of texts" if pairs else "text"
-    return f"a number for each {what}" if len(labels) == 1 else f"one of {', '.join(labels)} for each {what}"
 
 
 def _results(bundle: Bundle) -> list[Result]:

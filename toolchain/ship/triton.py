@@ -13,7 +13,6 @@ from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve_bundle
 from toolchain.errors import InputError
 from toolchain.evaluation.target import recorded
 from toolchain.files import sha256_file
-from toolchain.heads.multilabel import Multilabel
 from toolchain.records.ship import Provenance, StartRecord, TokenizerSettings, TritonRecord
 from toolchain.runtimes.environment import version_of
 from toolchain.ship.config import config_text
@@ -92,7 +91,7 @@ def _files(
         # The ensemble needs no file, but some ways to copy a repository drop empty folders.
         "ensemble": {PROVENANCE: _json(provenance)},
     }
-    if isinstance(resolved.head, Multilabel):
+    if resolved.head.threshold is not None:
         files["decoder"][THRESHOLD] = f"{resolved.head.threshold}\n"
     if engine.backend == "python":
         files["classifier"]["model.py"] = CODE / "classifier.py"
