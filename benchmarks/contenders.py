@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from workload import Workload
 
 from toolchain.data.rows import Text
+from toolchain.errors import MachineError
 from toolchain.evaluation.measure import BUDGETS
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run_texts
@@ -97,7 +98,7 @@ def ort(workload: Workload, graph: Callable[[Workload], Path]) -> Iterator[Conte
 
 def ours_ort(file: str) -> Callable[[Workload], Opened]:
     """Return a function that opens a graph of the bundle."""
-    return partial(ort, graph=lambda workload: workload.bundle / file)
+    return partial(ort, graph=of_bundle(file))
 
 
 def ort_dynamic(workload: Workload) -> Path:
@@ -112,25 +113,18 @@ def ort_static(workload: Workload, method: str) -> Path:
 
 
 @contextmanager
-def openvino(workload: Workload, file: str, **properties: str) -> Iterator[Contender]:
-    """Yield one of our graphs on OpenVINO's runtime."""
+def openvino(workload: Workload, graph: Callable[[Workload], Path]) -> Iterator[Contender]:
+    """Yield a graph on OpenVINO."""
     try:
-        from openvino import Core
-    except ImportError:
-        raise LeftOut("OpenVINO is not installed: pip install 'encoder-toolchain[bench]'") from None
-    wanted = {"INFERENCE_NUM_THREADS": cpu_threads(), "PERFORMANCE_HINT": "LATENCY", **properties}
-    try:
-        compiled = Core().compile_model(workload.bundle / file, "CPU", wanted)
-    except RuntimeError as error:
-        raise LeftOut(f"OpenVINO cannot load {file}: {str(error).strip().splitlines()[-1]}") from error
-    names = {name for port in compiled.inputs for name in port.names}
-    request = compiled.create_infer_request()
+        with open_runtime("openvino", graph(workload)) as infer:
+            yield in_batches(workload, infer)
+    except MachineError as error:
+        raise LeftOut(str(error)) from None
 
-    def infer(batch: dict[str, NDArray[np.int32]]) -> NDArray[np.float32]:
-        feeds = {name: array for name, array in batch.items() if name in names}
-        return np.array(request.infer(feeds)["logits"], np.float32)  # a copy, because the request reuses its memory
 
-    yield in_batches(workload, infer)
+def of_bundle(file: str) -> Callable[[Workload], Path]:
+    """Return a function from a workload to a graph of its bundle."""
+    return lambda workload: workload.bundle / file
 
 
 @contextmanager
@@ -159,8 +153,9 @@ def optimum(workload: Workload) -> Iterator[Contender]:
 
 
 TORCH, TORCH_BF16 = "torch FP32", "torch BF16"
+OPENVINO_INT8 = "openvino INT8"
 ORT, ORT_CPU, ORT_INT8 = "ort FP32", "ort FP32 cpu", "ort INT8"
-OURS = (TORCH, TORCH_BF16, ORT_CPU, ORT_INT8)
+OURS = (TORCH, TORCH_BF16, ORT_CPU, ORT_INT8, OPENVINO_INT8)
 # The contenders of others come first, then ours.
 CONTENDERS: dict[str, Callable[[Workload], Opened]] = {
     PIPELINE: pipeline,
@@ -168,11 +163,12 @@ CONTENDERS: dict[str, Callable[[Workload], Opened]] = {
     DYNAMIC: partial(ort, graph=ort_dynamic),
     "ort static INT8 minmax": partial(ort, graph=partial(ort_static, method="minmax")),
     "ort static INT8 percentile": partial(ort, graph=partial(ort_static, method="percentile")),
-    "openvino FP32": partial(openvino, file="model.onnx", INFERENCE_PRECISION_HINT="f32"),  # else BF16 where it can
-    "openvino INT8": partial(openvino, file="model.int8.onnx"),
+    "openvino FP32": partial(openvino, graph=of_bundle("model.onnx")),
     TORCH: partial(ours_torch, precision="fp32"),
     TORCH_BF16: partial(ours_torch, precision="bf16"),
     ORT: ours_ort("model.onnx"),
     ORT_CPU: ours_ort("model.fp32.cpu.onnx"),
     ORT_INT8: ours_ort("model.int8.cpu.onnx"),
+    OPENVINO_INT8: partial(openvino, graph=of_bundle("model.int8.cpu.onnx")),
+    "openvino INT8 for TensorRT": partial(openvino, graph=of_bundle("model.int8.onnx")),
 }

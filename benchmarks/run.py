@@ -25,7 +25,7 @@ from workload import Workload, make, recipe
 from calibration import calibration_cost
 from toolchain.errors import GateError
 from toolchain.files import write_json
-from toolchain.runtimes.environment import describe, version_of
+from toolchain.runtimes.environment import cpu_flags, describe, version_of
 
 COSTS: dict[str, Callable[[Workload, int], dict[str, float]]] = {
     "calibration": lambda workload, rounds: calibration_cost(workload, rounds=rounds),
@@ -44,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         workload = make(recipe(demo=args.demo).replace(calib_method=args.calib_method), Path(folder))
         speed = measure(workload, args.only, rounds=args.rounds, limit=args.rows)
-        verdicts = targets.judge(targets.figures(speed), targets.cpu_flags())
+        verdicts = targets.judge(targets.figures(speed), cpu_flags())
         print_tables(speed, verdicts, as_markdown=args.markdown)
         costs: dict[str, float] = {}
         for name in (name for name in COSTS if name in args.costs):
@@ -111,7 +111,7 @@ def described() -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "load_1min": os.getloadavg()[0],
-        "environment": {**describe(), **extra, "amx": "amx_bf16" in targets.cpu_flags()},
+        "environment": {**describe(), **extra, "amx": "amx_bf16" in cpu_flags()},
     }
 
 
@@ -124,7 +124,7 @@ def print_tables(speed: Speed, verdicts: list[targets.Verdict], *, as_markdown: 
             table.show(cells)
     for name, why in speed.left_out.items():
         print(f"left out: {name}: {why}")
-    print(f"AMX: {'yes' if 'amx_bf16' in targets.cpu_flags() else 'no'}; {speed.texts} rows")
+    print(f"AMX: {'yes' if 'amx_bf16' in cpu_flags() else 'no'}; {speed.texts} rows")
 
 
 def recorded(one: targets.Verdict) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from contenders import DYNAMIC, ORT, ORT_CPU, ORT_INT8, PIPELINE, TORCH_BF16
 from interleave import Ratio, ratio
@@ -81,10 +80,3 @@ def _verdict(target: Target, found: float | None, flags: frozenset[str]) -> Verd
         return Verdict(target, found, None, f"does not apply: the CPU lacks {target.needs}")
     met = found <= target.bound if target.most else found >= target.bound
     return Verdict(target, found, met, "met" if met else "not met")
-
-
-def cpu_flags() -> frozenset[str]:
-    """Return the flags of the first processor in /proc/cpuinfo; an empty set without that file."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())

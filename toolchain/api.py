@@ -179,7 +179,7 @@ def evaluate(
 
     Args:
         bundle: the bundle's folder; by default the one built last in the current folder or below it.
-        backend: "torch", "ort", "trt", "ort-trt", "triton" or "service" (with `url`).
+        backend: "torch", "ort", "openvino", "trt", "ort-trt", "triton" or "service" (with `url`).
         model: a checkpoint to run without a bundle, with `backend="torch"`.
         task: another task than the bundle's.
         data: folder with the rows; by default as the bundle was built.
@@ -253,7 +253,7 @@ def load(
     Args:
         bundle: the bundle's folder; by default the one built last in the current folder or below it. All digests are
             checked.
-        backend: "ort", "trt", "ort-trt", "torch" (the checkpoint), "triton" or "service" (with `url`).
+        backend: "ort", "openvino", "trt", "ort-trt", "torch" (the checkpoint), "triton" or "service" (with `url`).
         device: "auto", "cpu" or "cuda[:N]".
         precision: the bundle's by default.
         trust: the digest that the bundle must have (`sha256` in its bundle.json).

@@ -21,12 +21,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from load import Load, at_rate, closed, has_wrk
 from servers import INFER, OURS, PLAIN, SERVERS, TRITON
 from table import show, verdicts
-from targets import Target, cpu_flags, judge
+from targets import Target, judge
 from workloads import WORKLOADS, Engine, bare_rows_per_s
 
 from toolchain.errors import MachineError, ToolchainError
 from toolchain.files import write_json
-from toolchain.runtimes.environment import describe
+from toolchain.runtimes.environment import cpu_flags, describe
 
 CLIENTS = (1, 8, 32)
 # The runtime without a server, on tokenised rows, in batches of as many rows as the servers have clients.

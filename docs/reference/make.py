@@ -38,6 +38,10 @@ ENVIRONMENT = {
         "and its energy is not measured.",
     ),
     "PYTHONPATH": ("toolchain.mlperf", "Passed on to the process of MLPerf's load generator."),
+    "XDG_CACHE_HOME": (
+        "toolchain.runtimes.user_cache",
+        "Folder of the user's cache, in which OpenVINO's compiled models are kept (default `~/.cache`).",
+    ),
     "HF_TOKEN": ("huggingface_hub", "Access token for private or gated models and data sets."),
     "HF_HOME": ("huggingface_hub", "Folder of the hub's cache."),
     "HF_HUB_OFFLINE": ("huggingface_hub", "`1`: use the hub's cache only, without the network."),

@@ -279,6 +279,8 @@ def default_precision(recipe: Recipe) -> str:
     backend = BACKENDS.get(recipe.backend or "")
     if backend and backend.gpu is True:
         return "fp16"
+    if backend and backend.runs == "graph" and backend.gpu is False:
+        return "int8"
     return "fp16" if recipe.device != "cpu" and gpu_facts()["gpu"] else "int8"
 
 

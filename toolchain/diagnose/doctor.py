@@ -5,7 +5,6 @@ import importlib.util
 import platform
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 from toolchain.data import hub
 from toolchain.engine.api import has_implicit_int8
@@ -16,7 +15,8 @@ from toolchain.meters import rapl
 from toolchain.meters.sources import BOARD, COUNTER, INTEGRAL, open_sources
 from toolchain.records.doctor import FindingRecord, State
 from toolchain.runtimes.device import cpu_threads
-from toolchain.runtimes.environment import cpu_name, gpu_facts, version_of
+from toolchain.runtimes.environment import cpu_flags, cpu_name, gpu_facts, version_of
+from toolchain.runtimes.openvino import import_openvino, saturates
 
 POWERCAP = rapl.ROOT
 
@@ -51,6 +51,7 @@ def examine(*, network: bool = True) -> list[Finding]:
         _cpu(),
         *(_package(name) for name in PACKAGES),
         _onnxruntime(),
+        _openvino(),
         *_gpu(),
         _gpu_energy(),
         _library(
@@ -81,9 +82,7 @@ def _cpu() -> Finding:
 
 
 def _cpu_features() -> str:
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.exists() else []
-    flags = set(next((line for line in lines if line.startswith("flags")), "").split())
+    flags = cpu_flags()
     names = [name for flag, name in CPU_FEATURES.items() if flag in flags]
     return ", ".join(names) or "no known vector extensions"
 
@@ -115,6 +114,19 @@ def _onnxruntime() -> Finding:
         return Finding("ONNX Runtime", "broken", f"{cpu or gpu}: {error}", advice)
     short = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
     return Finding("ONNX Runtime", "ok", f"{cpu or gpu} ({', '.join(short)})")
+
+
+def _openvino() -> Finding:
+    """Import OpenVINO, and return whether its INT8 kernels are exact on this processor."""
+    version, advice = version_of("openvino"), "another runtime for CPUs: pip install 'encoder-toolchain[openvino]'"
+    if version is None:
+        return Finding("OpenVINO", "missing", "not installed", advice)
+    try:
+        import_openvino()
+    except MachineError as error:
+        return Finding("OpenVINO", "broken", str(error.__cause__), advice)
+    kernels = "INT8 graphs run in float32, for lack of VNNI or AMX" if saturates(cpu_flags()) else "INT8 is exact here"
+    return Finding("OpenVINO", "ok", f"{version}: {kernels}")
 
 
 def _gpu() -> list[Finding]:

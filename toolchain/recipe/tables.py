@@ -30,6 +30,8 @@ class Backend:
     cuda_graphs: bool = False
     # Whether it takes the graphs that are made for one kind of device, such as model.int8.cpu.onnx.
     device_graphs: bool = False
+    # Whether it takes `threads`, `callers` and `spin` on a CPU, and several threads may then call one `infer` at once.
+    callers: bool = False
     # Whether it takes `digests`, and runs the very bytes whose digests it has checked.
     checks: bool = False
 
@@ -47,7 +49,11 @@ BACKENDS: dict[str, Backend] = {
         gpu="toolchain.runtimes.ort:has_gpu",
         cuda_graphs=True,
         device_graphs=True,
+        callers=True,
         checks=True,
+    ),
+    "openvino": Backend(
+        "toolchain.runtimes.openvino:open_openvino", runs="graph", device_graphs=True, callers=True, checks=True
     ),
     "trt": Backend("toolchain.runtimes.trt:open_trt", runs="plan", gpu=True, cuda_graphs=True, checks=True),
     "trt-rtx": Backend("toolchain.runtimes.trt:open_rtx", runs="plan", gpu=True, cuda_graphs=True, checks=True),

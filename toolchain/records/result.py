@@ -130,6 +130,8 @@ class Environment(TypedDict):
     """Version of transformers."""
     onnxruntime: str | None
     """Version of ONNX Runtime, of either of its packages."""
+    openvino: NotRequired[str | None]
+    """Version of OpenVINO; missing in results of earlier versions."""
     tensorrt: str | None
     """Version of TensorRT, of any of its packages."""
     tensorrt_rtx: NotRequired[str | None]

@@ -22,7 +22,7 @@ MEASUREMENTS = ("memory", "latency", "throughput", "energy", "efficiency")
 LATENCY: tuple[Literal["mean", "p50", "p90", "p95", "p99"], ...] = ("mean", "p50", "p90", "p95", "p99")
 
 # Our backend -> its name. It lacks a name for TensorRT by itself.
-BACKENDS = {"torch": "pytorch", "ort": "onnxruntime", "ort-trt": "onnxruntime"}
+BACKENDS = {"torch": "pytorch", "ort": "onnxruntime", "ort-trt": "onnxruntime", "openvino": "openvino"}
 
 Values = dict[str, Any]  # a format of another project, with values of several types
 
@@ -69,7 +69,9 @@ def _config(result: Result) -> Values:
 
 
 def _version(result: Result) -> str | None:
-    key = {"torch": "torch", "trt": "tensorrt", "trt-rtx": "tensorrt_rtx"}.get(result["backend"], "onnxruntime")
+    key = {"torch": "torch", "trt": "tensorrt", "trt-rtx": "tensorrt_rtx", "openvino": "openvino"}.get(
+        result["backend"], "onnxruntime"
+    )
     version = look(result, f"environment.{key}")
     return None if version is None else str(version)
 

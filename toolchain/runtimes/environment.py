@@ -24,6 +24,7 @@ PACKAGES = (
     "evaluate",
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "tensorrt",
     "tensorrt-cu12",
     "tensorrt-rtx-cu12-bindings",
@@ -64,6 +65,15 @@ def cpu_name() -> str:
     return next(names, platform.machine())
 
 
+def cpu_flags() -> frozenset[str]:
+    """Return the flags of the first processor in /proc/cpuinfo; an empty set if the file has none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
+
+
 def gpu_facts() -> GpuFacts:
     """Return driver, CUDA version and name of the first GPU from NVML, or the reason why they are unknown."""
     try:
@@ -82,6 +92,7 @@ def describe() -> Environment:
         "torch": version_of("torch"),
         "transformers": version_of("transformers"),
         "onnxruntime": version_of("onnxruntime") or version_of("onnxruntime-gpu"),
+        "openvino": version_of("openvino"),
         "tensorrt": tensorrt_version(),
         "tensorrt_rtx": version_of("tensorrt-rtx-cu12-bindings"),
         "cuda": gpu["cuda"],

@@ -286,6 +286,7 @@ def open_ort(
     device: str = "auto",
     precision: str = "fp32",
     threads: int | None = None,
+    callers: int = 1,
     spin: bool = True,
     cuda_graphs: bool = False,
     halves: bool = False,
@@ -293,8 +294,8 @@ def open_ort(
 ) -> Iterator[Infer]:
     """Yield `infer` of an ONNX graph.
 
-    `precision` is that of the graph and changes nothing; for the other arguments, see `open_session`. On a GPU, inputs
-    and logits have buffers there (io_binding.py); with `cuda_graphs`, each bucket is captured once and replayed.
+    `precision` and `callers` change nothing: on a CPU any number of threads may call `infer`. For the other arguments,
+    see `open_session`. On a GPU, inputs and logits have buffers there (io_binding.py).
 
     Raises:
         InputError: the graph cannot be loaded, or (from `infer`) it cannot run a batch.

@@ -18,6 +18,7 @@ from toolchain.data.probes import probe_texts
 from toolchain.engine.plan import is_plan, read_record
 from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.target import Target, find_target
+from toolchain.recipe.tables import BACKENDS
 from toolchain.serve.batching.batcher import Batcher
 from toolchain.serve.batching.engines import CPU_MAX_TOKENS, find_engines, on_cpu
 from toolchain.serve.batching.queue import bucket_ends, capacity
@@ -56,8 +57,9 @@ def find_served(bundle: Path, *, backend: str | None, **changes: Any) -> Target:
     Raises:
         ToolchainError: see errors.py.
     """
-    if backend not in (None, "ort", "trt", "trt-rtx", "ort-trt"):
-        raise UsageError(f"--backend {backend}: cannot be served. Choose ort, trt, trt-rtx or ort-trt.")
+    served = [name for name, one in BACKENDS.items() if one.runs in ("graph", "plan")]
+    if backend not in (None, *served):
+        raise UsageError(f"--backend {backend}: cannot be served. Choose {', '.join(served[:-1])} or {served[-1]}.")
     return find_target({**changes, "backend": backend}, bundle, prefer_plan=True, runs=True)
 
 

@@ -243,7 +243,8 @@ async def open_service(
     Args:
         bundle: the bundle's folder.
         name: the model's name in requests; the default is the checkpoint's.
-        backend: ort, trt, trt-rtx or ort-trt; the default is trt if the bundle has a plan for this machine, else ort.
+        backend: ort, openvino, trt, trt-rtx or ort-trt; the default is trt if the bundle has a plan for this
+            machine, else ort.
         file: the artefact to serve; the default is the one made for `backend` and `device`.
         device: auto, cpu or cuda:N.
         trust: the digest that the bundle must have.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from toolchain.evaluation.target import Target
 from toolchain.graph import data_file
+from toolchain.recipe.tables import BACKENDS
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.device import cpu_threads
 from toolchain.tensors import Infer
@@ -33,8 +34,8 @@ class Engines:
 
 
 def on_cpu(target: Target) -> bool:
-    """Return whether the target runs in ONNX Runtime on this machine's processors."""
-    return (target.backend, target.device) == ("ort", "cpu")
+    """Return whether the target runs on this machine's processors, in a runtime that several threads may call."""
+    return target.device == "cpu" and BACKENDS[target.backend].callers
 
 
 @contextmanager
@@ -42,8 +43,8 @@ def find_engines(target: Target, instances: int | None) -> Iterator[Engines]:
     """Yield the engines for a target: `instances` side by side, or as many as suit the machine.
 
     On a CPU, throughput is highest with one engine for each processor, because no thread waits for another; latency is
-    lowest with one engine on all processors. So there are engines of both kinds. Those side by side share one ONNX
-    Runtime session, which is safe to call from several threads.
+    lowest with one engine on all processors. So there are engines of both kinds. Those side by side share one open
+    runtime, which several threads may call.
 
     Raises:
         ToolchainError: the graph cannot be opened.
@@ -57,6 +58,6 @@ def find_engines(target: Target, instances: int | None) -> Iterator[Engines]:
     small, processors = sum(file.stat().st_size for file in files) < SMALL_BYTES, cpu_threads()
     count = instances or min(MAX_INSTANCES, processors)
     threads = 1 if small else max(1, processors // count)
-    with opened(threads=threads, spin=False) as shared:
+    with opened(threads=threads, callers=count, spin=False) as shared:
         solo = partial(opened, threads=processors, spin=False) if processors > threads and not small else None
         yield Engines([lambda: nullcontext(shared)] * count, solo)

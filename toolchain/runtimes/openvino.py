@@ -1,0 +1,255 @@
+"""OpenVINO on the CPU.
+
+It takes the graphs for CPUs as they are: MatMulIntegerToFloat becomes its own integer layer, and attention in float its
+fused kernel. Batch and length stay dynamic, so a new shape compiles kernels and not the model. A compiled model is kept
+in the user's cache under the digest of its graph, and loads from there in less than half the time.
+"""
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from toolchain import graph
+from toolchain.errors import InputError, MachineError, first_line
+from toolchain.files import sha256_json
+from toolchain.graph.integer import INTEGER_MATMUL
+from toolchain.runtimes.device import choose_device, cpu_threads
+from toolchain.runtimes.environment import cpu_flags, cpu_name
+from toolchain.runtimes.ort import IN_MEMORY
+from toolchain.runtimes.user_cache import cache_folder, read_cached, write_cached
+from toolchain.tensors import Batch, Infer
+
+log = logging.getLogger(__name__)
+
+# Flags of x86 processors that add products of 8 bits in 32 bits. Without one of them OpenVINO adds two products in 16
+# bits, which saturates: a row of 384 times 127 x 127 gave 48,960 instead of 6,193,536.
+EXACT_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
+
+# With this value of a property, OpenVINO leaves Q/DQ nodes float operators.
+FLOAT_QDQ = {"LP_TRANSFORMS_MODE": "NO"}
+
+# Types of the nodes of a compiled model that compute a GEMM of their own.
+GEMM_LAYERS = ("FullyConnected", "MatMul")
+
+
+def import_openvino() -> Any:
+    """Return the openvino module.
+
+    Raises:
+        MachineError: it is not installed, or cannot be loaded.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise MachineError(
+            "--backend openvino: OpenVINO is not installed. Install it with: pip install 'encoder-toolchain[openvino]'."
+        ) from error
+    return openvino
+
+
+def saturates(flags: frozenset[str]) -> bool:
+    """Return whether the integer kernels of a processor with these flags of /proc/cpuinfo add products in 16 bits.
+
+    Only x86 processors have `avx2`.
+    """
+    return "avx2" in flags and not EXACT_FLAGS & flags
+
+
+@contextmanager
+def open_openvino(
+    model: Path | bytes,
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    threads: int | None = None,
+    callers: int = 1,
+    spin: bool = True,
+    digests: Mapping[str, str] | None = None,
+) -> Iterator[Infer]:
+    """Yield `infer` of an ONNX graph, which may be called from several threads at once.
+
+    `model` is the path of a graph, or its bytes. Each of `callers` calls at a time gets `threads` processors (None: all
+    that the process may use); more calls wait. With `digests`, no other file is read, and none with another digest.
+    `precision` and `spin` change nothing: what is not in INT8 is in float32, and no thread stays busy between runs.
+
+    Raises:
+        InputError: the graph cannot be loaded, or (from `infer`) it cannot run a batch.
+        MachineError: OpenVINO is not installed, or another device was asked for.
+    """
+    choose_device(device, cuda=False)
+    held = [compile_graph(model, threads=threads, callers=callers, digests=digests)]
+    names = {name for port in held[0].inputs for name in port.names}
+    free: list[Any] = []  # requests that no call uses; each has buffers of its own
+
+    def infer(batch: Batch) -> NDArray[np.float32]:
+        compiled = held[0]
+        _check_shapes(model, batch)
+        try:
+            request = free.pop()
+        except IndexError:
+            request = compiled.create_infer_request()
+        try:
+            found = request.infer({name: array for name, array in batch.items() if name in names})
+            return np.array(found["logits"], np.float32)  # a copy, because the request uses its memory again
+        except Exception as error:  # its plugin raises RuntimeError, and its binding other classes
+            raise cannot_run(model, error) from error
+        finally:
+            free.append(request)
+
+    try:
+        yield infer
+    finally:
+        held.clear()
+        free.clear()
+
+
+def _check_shapes(model: Path | bytes, batch: Batch) -> None:
+    """Refuse inputs of different shapes, for which OpenVINO computes some logits without an error.
+
+    Raises:
+        InputError: it names the shapes.
+    """
+    if len(shapes := {array.shape for array in batch.values()}) > 1:
+        raise cannot_run(model, ValueError(f"its inputs have the shapes {sorted(shapes)}"))
+
+
+def cannot_run(model: Path | bytes, error: Exception) -> InputError:
+    """Return the error to raise if OpenVINO fails on a batch."""
+    return InputError(
+        f"{_name(model)}: OpenVINO cannot run it on this batch: {_reason(error)}. Give ids and lengths that it takes."
+    )
+
+
+def compile_graph(
+    model: Path | bytes,
+    *,
+    threads: int | None = None,
+    callers: int = 1,
+    digests: Mapping[str, str] | None = None,
+    **more: Any,
+) -> Any:
+    """Return a graph compiled for this CPU, with `more` properties of OpenVINO; see `open_openvino`.
+
+    A warning says so if an INT8 graph, or a part of it, runs in float32.
+
+    Raises:
+        InputError: the graph cannot be loaded.
+        MachineError: OpenVINO is not installed.
+    """
+    in_float = saturates(cpu_flags())
+    # Without the hint it computes in BF16 where the processor can, which is not the precision that was asked for.
+    # Threads are not bound to processors, because others on the machine may use the same ones.
+    fixed = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False, **(FLOAT_QDQ if in_float else {}), **more}
+    spread = {"NUM_STREAMS": callers, "INFERENCE_NUM_THREADS": (threads or cpu_threads()) * callers}
+    source = _source(model, digests)
+    compiled = _load(source, _name(model), fixed, spread, cached=isinstance(model, Path))
+    _say_what_is_in_float(source, compiled, _name(model), in_float=in_float)
+    return compiled
+
+
+def _source(model: Path | bytes, digests: Mapping[str, str] | None) -> bytes | Path:
+    """Return the bytes of a graph, or its path if its weights are in a file of their own that nobody has to check.
+
+    Raises:
+        InputError: a file is missing or differs from its digest.
+    """
+    if isinstance(model, bytes):
+        return model
+    if digests is not None:
+        return graph.read_listed(model, digests)
+    return model if len(graph.files_of(model)) > 1 else model.read_bytes()
+
+
+def _load(source: bytes | Path, name: str, fixed: Mapping[str, Any], spread: Mapping[str, int], *, cached: bool) -> Any:
+    """Return the compiled model, from the cache if it is there.
+
+    It depends on the properties `fixed`; those of `spread` are set when it is loaded.
+    """
+    ov = import_openvino()
+    core, properties = ov.Core(), {**fixed, **spread}
+    whole = isinstance(source, bytes) and not getattr(source, "weights", {})
+    folder = cache_folder("openvino") if cached and whole else None
+    if folder is None or not isinstance(source, bytes):
+        return _compiled(core, source, name, properties)
+    about = {"graph": hashlib.sha256(source).hexdigest(), "openvino": ov.__version__, "properties": fixed}
+    file = folder / f"{sha256_json({**about, 'cpu': [cpu_name(), *sorted(cpu_flags())]})}.blob"
+    if (data := read_cached(file)) is not None:
+        try:
+            return core.import_model(data, "CPU", properties)
+        except RuntimeError as error:
+            log.info("%s: OpenVINO cannot read it (%s), so the model is compiled again", file, first_line(error))
+    compiled = _compiled(core, source, name, properties)
+    write_cached(file, compiled.export_model().getvalue())
+    return compiled
+
+
+def _compiled(core: Any, source: bytes | Path, name: str, properties: Mapping[str, Any]) -> Any:
+    """Return the compiled model.
+
+    Raises:
+        InputError: OpenVINO cannot load the graph.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        given: Any = source if isinstance(source, bytes) else str(source)
+        if getattr(source, "weights", {}):  # it takes weights that do not fit into a message from a file only
+            given = str(Path(folder) / "model.onnx")
+            graph.save(graph.load(source), Path(given))
+        try:
+            return core.compile_model(core.read_model(given), "CPU", dict(properties))
+        except RuntimeError as error:
+            raise InputError(
+                f"{name}: OpenVINO cannot load it: {_reason(error)}. Build it again, or choose --backend ort."
+            ) from error
+
+
+def integer_gemms(compiled: Any) -> int:
+    """Return the number of GEMMs that a compiled model computes in integers.
+
+    Source: the names of kernels in OpenVINO's model of what it runs; that of an integer kernel ends with its type.
+    """
+    facts = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    kernels = [one["primitiveType"].astype(str) for one in facts if one["layerType"].astype(str) in GEMM_LAYERS]
+    return sum(kernel.lower().endswith(("_i8", "_u8")) for kernel in kernels)
+
+
+def _say_what_is_in_float(source: bytes | Path, compiled: Any, name: str, *, in_float: bool) -> None:
+    """Warn if GEMMs that a graph has in INT8 run in float32."""
+    wanted, found = _quantized_gemms(graph.load(source)), integer_gemms(compiled)
+    # A graph in memory is one of the many that `auto` and `tune` compare, and nobody waits for its speed.
+    level = logging.DEBUG if name == IN_MEMORY else logging.WARNING
+    if wanted and in_float:
+        why = "its INT8 kernels are not exact on this CPU, which has neither VNNI nor AMX"
+        log.log(level, "%s: OpenVINO runs it in float32, because %s.", name, why)
+    elif found < wanted:
+        log.log(level, "%s: OpenVINO runs %d of its %d INT8 GEMMs in float32.", name, wanted - found, wanted)
+
+
+def _quantized_gemms(model: ir.Model) -> int:
+    """Return the number of GEMMs of a graph that read integers, or dequantized values on both sides."""
+    pairs = sum(all(map(_is_dequantized, node.inputs[:2])) for node in graph.nodes(model, "MatMul", "Gemm"))
+    return pairs + len(list(graph.nodes(model, INTEGER_MATMUL)))
+
+
+def _is_dequantized(value: ir.Value | None) -> bool:
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type in ("Transpose", "Reshape"):
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    return node is not None and node.op_type == "DequantizeLinear"
+
+
+def _name(model: Path | bytes) -> str:
+    return IN_MEMORY if isinstance(model, bytes) else str(model)
+
+
+def _reason(error: Exception) -> str:
+    """Return the last line of an error, before which OpenVINO lists places in its code."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__).rstrip(".")
