@@ -100,6 +100,7 @@ def test_an_int8_graph_that_runs_in_float32_is_said_to(int8, monkeypatch, caplog
     monkeypatch.setattr(openvino, "cpu_flags", lambda: frozenset({"avx2"}))
     assert integer_gemms(compile_graph(int8)) == 0
     assert "model.int8.onnx: OpenVINO runs it in float32" in caplog.text
+    assert "--backend ort" in caplog.text
 
 
 def test_gemms_that_openvino_leaves_in_float_are_counted(int8, monkeypatch, caplog):

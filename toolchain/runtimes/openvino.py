@@ -227,7 +227,7 @@ def _say_what_is_in_float(source: bytes | Path, compiled: Any, name: str, *, in_
     level = logging.DEBUG if name == IN_MEMORY else logging.WARNING
     if wanted and in_float:
         why = "its INT8 kernels are not exact on this CPU, which has neither VNNI nor AMX"
-        log.log(level, "%s: OpenVINO runs it in float32, because %s.", name, why)
+        log.log(level, "%s: OpenVINO runs it in float32, because %s. For INT8: --backend ort.", name, why)
     elif found < wanted:
         log.log(level, "%s: OpenVINO runs %d of its %d INT8 GEMMs in float32.", name, wanted - found, wanted)
 
