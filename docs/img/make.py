@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def toolchain(command: str, folder: Path) -> str:
-    """Return the stdout of a command, run in `folder` as in a terminal, so that its tables have colours."""
+    """Return the stdout of a command, run in `folder` as in a terminal, so that its headings are bold."""
     reader, writer = pty.openpty()
     environment = os.environ | {"COLUMNS": str(WIDTH), "TERM": "xterm-256color", "HF_HUB_OFFLINE": "1"}
     words = [sys.executable, "-m", "toolchain", *command.split(), "-q"]

@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
 
@@ -32,21 +33,52 @@ def test_results_logs_and_errors_have_no_control_characters(monkeypatch, capsys)
     assert said.err == f"column {SHOWN}\nerror: server {SHOWN}\n"
 
 
-def test_a_table_on_a_terminal_has_no_escape_sequences_that_would_be_printed(monkeypatch, capsys):
-    def run(args):
-        table = titled("a title")
-        table.add_column("heading")
-        table.add_row("cell")
-        put(table)
+def hostile_table(args):
+    table = titled(f"title {EVIL}")
+    for number in range(1 if args.quiet else 9):  # nine columns do not fit, and are printed row by row
+        table.add_column(f"heading {EVIL}{number}", no_wrap=True)
+    table.add_row(*[f"cell {EVIL}"] * len(table.columns))
+    put(table, f"line {EVIL}")
 
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+
+@pytest.fixture
+def on_a_terminal(monkeypatch):
+    """Return a function that runs `hostile_table` on a pseudo-terminal, and returns what the terminal received."""
+    monkeypatch.setattr(type(COMMANDS["doctor"]), "load_run", lambda self: hostile_table)
     monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setattr(type(COMMANDS["doctor"]), "load_run", lambda self: run)
-    assert main(["doctor"]) == 0
-    said = capsys.readouterr().out
-    assert "a title" in said
-    assert "\x1b" not in said
-    assert "\\u001b" not in said
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*words):
+        reader, writer = os.openpty()
+        with open(writer, "w") as terminal, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", terminal)
+            assert main(["doctor", *words]) == 0
+            terminal.flush()
+            return os.read(reader, 1 << 16).decode()
+
+    return run
+
+
+@pytest.mark.parametrize("words", [(), ("-q",)])
+def test_a_table_on_a_terminal_obeys_no_text_in_it(on_a_terminal, monkeypatch, words):
+    monkeypatch.setenv("NO_COLOR", "1")
+    said = on_a_terminal(*words)
+    assert not re.search("[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f]", said)
+    for text in ("title", "heading", "cell", "line"):
+        assert f"{text} {SHOWN}" in said
+
+
+def test_headings_are_bold_on_a_terminal_alone(on_a_terminal, monkeypatch, capsys):
+    said = on_a_terminal("-q")
+    sequences = set(re.findall("\x1b[^m]*m", said))
+    assert sequences == {"\x1b[1m", "\x1b[3m", "\x1b[0m"}  # bold, italic, and their end (ECMA-48, SGR)
+    assert re.search(r"\x1b\[1mheading [^\x1b]+\x1b\[0m", said)
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = on_a_terminal("-q")
+    assert re.sub("\x1b[^m]*m", "", said) == plain
+    assert main(["doctor", "-q"]) == 0
+    assert "\x1b" not in capsys.readouterr().out
 
 
 def test_a_traceback_in_a_log_keeps_its_lines(monkeypatch):

@@ -31,15 +31,15 @@ class Plain:
     """A text stream that writes `printable` text: labels, columns and messages may come from somebody else."""
 
     def __init__(self, stream: Any) -> None:  # sys.stdout may be any stream
-        self._stream = stream
+        self.stream = stream
 
     def write(self, text: str) -> int:
         """Write a text, and return its length."""
-        self._stream.write(printable(text))
+        self.stream.write(printable(text))
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.stream, name)
 
 
 def open_standard_files() -> None:

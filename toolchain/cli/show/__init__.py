@@ -3,13 +3,19 @@
 There is one module for each kind of record. Only the command line calls them; what they share is here.
 """
 
+import os
 import re
+import sys
 import textwrap
+from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
+from toolchain.cli.output import Plain
+from toolchain.plain import printable
 from toolchain.progress import still
 
 # Columns that a table may have where nobody's terminal breaks its lines, such as a file.
@@ -25,6 +31,27 @@ COMMAND = re.compile(r"\btoolchain |^start: |^with ")
 BUSY = "This machine was busy with other work: do not rely on these times. Measure again when it is idle."
 
 
+class _Console(Console):
+    """A console that prints each text as `printable`; headings are bold on a terminal unless NO_COLOR is set.
+
+    It makes the texts printable itself and passes `Plain` by, which would print the escape sequences of bold as text.
+    """
+
+    def __init__(self, *, stderr: bool) -> None:
+        super().__init__(
+            file=sys.stdout.stream if not stderr and isinstance(sys.stdout, Plain) else None,
+            stderr=stderr,
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+            color_system=None if os.environ.get("NO_COLOR") else "auto",
+        )
+
+    def render_str(self, text: str, **options: Any) -> Text:  # the options of rich
+        """Return a text for rich, which calls this for each string: titles, headings, cells and lines."""
+        return super().render_str(printable(text), **options)
+
+
 def put(*things: object, stderr: bool = False) -> None:
     """Print things; to stderr if stdout belongs to another command.
 
@@ -32,14 +59,13 @@ def put(*things: object, stderr: bool = False) -> None:
     If that is not enough, it is printed row by row, one cell a line. Text is wrapped between words; a command to copy
     is not wrapped.
     """
-    # Without colours no cell has an escape sequence, which `cli.output.Plain` would print as text.
-    console = Console(stderr=stderr, highlight=False, markup=False, soft_wrap=True, color_system=None)
+    console = _Console(stderr=stderr)
     terminal = console.width if console.is_terminal else WIDTH
     with still():
         for thing in things:
             console.width = max(terminal, WIDTH)
             if isinstance(thing, Table) and thing.title and console.is_terminal:
-                thing.title = "\n".join(_wrapped(line, terminal) for line in str(thing.title).splitlines())
+                thing.title = "\n".join(_wrapped(line, terminal) for line in str(thing.title).split("\n"))
             if isinstance(thing, Table) and console.measure(thing).maximum > terminal:
                 _drop_empty_columns(thing)
                 if _least_width(thing) > terminal:
@@ -52,6 +78,7 @@ def put(*things: object, stderr: bool = False) -> None:
 
 def _wrapped(text: str, width: int, *, hang: int = 2) -> str:
     """Return a line of text wrapped between words; further lines are indented by its own indentation and `hang`."""
+    text = printable(text)  # first, because control characters may count as blanks
     if COMMAND.search(text):
         return text
     indent = " " * (len(text) - len(text.lstrip()) + hang)
@@ -75,7 +102,7 @@ def _least(column: Column) -> int:
 
 
 def _texts(column: Column) -> list[str]:
-    return [str(column.header), *(str(cell) for cell in column.cells)]
+    return [printable(str(text)) for text in (column.header, *column.cells)]
 
 
 def _blocks(table: Table, width: int) -> str:
