@@ -45,7 +45,7 @@ ENVIRONMENT = {
     "HF_TOKEN": ("huggingface_hub", "Access token for private or gated models and data sets."),
     "HF_HOME": ("huggingface_hub", "Folder of the hub's cache."),
     "HF_HUB_OFFLINE": ("huggingface_hub", "`1`: use the hub's cache only, without the network."),
-    "NO_COLOR": ("rich", "No colours on the terminal."),
+    "NO_COLOR": ("toolchain.cli.show", "Any text but an empty one: tables without bold, and bars without colours."),
 }
 EXIT_CODES = {
     0: (
