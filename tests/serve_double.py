@@ -31,7 +31,7 @@ class Double:
         self.fault = None
         self.cancelled = asyncio.Event()
         self.seen = []
-        self._checks = Checks(self.name, 1, SIZES, 16, dict.fromkeys(SIZES, 0), self.limits)
+        self._checks = Checks(self.name, 1, SIZES, 16, dict.fromkeys(SIZES, 0), self.limits, head_of("a", "b").outputs)
 
     def check(self, model, version=""):
         check_model(self.name, model, version)

@@ -16,9 +16,13 @@ Array = NDArray[Any]
 # Input name -> int32 [batch, sequence].
 Batch = dict[str, Array]
 
+# What a model puts out for a batch, float32 [batch, *row]; most models put out a row of logits.
 Logits = NDArray[np.float32]
 
-# A batch -> logits, float32 [batch, classes]. The device is idle when the function returns.
+# The shape of one row of it. None stands for the tokens of the batch.
+RowShape = tuple[int | None, ...]
+
+# A batch -> logits, float32 [batch, *row]. The device is idle when the function returns.
 Infer = Callable[[Batch], Logits]
 
 # The inputs of a served model that hold the texts of a row: BYTES [n, 1] each.
@@ -29,6 +33,13 @@ INT8_LEVELS = 127
 
 # Between these limits a float32 scale has its full precision.
 SMALLEST_SCALE, LARGEST_SCALE = 1.2e-38, 3e38
+
+
+def is_of(shape: tuple[int, ...], rows: int, row: RowShape) -> bool:
+    """Return whether logits of a shape are those of a number of rows; any number of tokens fits."""
+    return len(shape) == 1 + len(row) and all(
+        size in (None, found) for size, found in zip((rows, *row), shape, strict=True)
+    )
 
 
 @dataclass(frozen=True)

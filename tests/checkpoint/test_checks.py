@@ -26,7 +26,6 @@ def bert(tmp_path: Path) -> Path:
         ("adapter_config.json", "an adapter.*merge_and_unload"),
         ("config_setfit.json", "a SetFit model"),
         ("model_head.pkl", "a SetFit model"),
-        ("modules.json", "a SentenceTransformer"),
         ("onnx/model.onnx", None),
         ("model.onnx", "a model in ONNX"),
         ("bundle.json", "a bundle"),
@@ -64,12 +63,6 @@ def test_weights_that_are_stored_quantized_are_refused_without_a_word_of_config_
     folder = rewrite_weights(bert, lambda weights: weights.update({name: (50 * weights[name]).to(kind)}))
     with pytest.raises(InputError, match=rf"{name} is stored as \w+: the weights are quantized"):
         load_model(find_model(str(folder)))
-
-
-def test_the_encoder_of_a_sentence_transformer_is_named_for_what_it_is(bert: Path) -> None:
-    (edit(bert, architectures=["BertModel"]) / "modules.json").write_text("[]")
-    with pytest.raises(InputError, match="this is a SentenceTransformer"):
-        find_model(str(bert))
 
 
 @pytest.mark.parametrize("file", ["adapter_config.json", "model_head.pkl"])

@@ -84,12 +84,13 @@ class FakeService:
 
     async def infer(self, request: InferRequest) -> InferResponse:
         self.seen.append(request)
-        checks = Checks(self.name, self.texts_per_row, {"input_ids": 100, "attention_mask": 2}, 128, {}, self.limits)
+        counts, head = {"input_ids": 100, "attention_mask": 2}, head_of("short", "long")
+        checks = Checks(self.name, self.texts_per_row, counts, 128, {}, self.limits, head.outputs)
         names, rows = checks.outputs(request), checks.rows(request)
         await self._wait()
         sizes = [len(row[0]) for row in rows] if isinstance(rows, list) else [len(rows)]
         logits = np.array([[size, np.nan] for size in sizes], np.float32)
-        made = tensors(logits, head_of("short", "long"), names, request.classes)
+        made = tensors(logits, head, names, request.classes)
         return InferResponse(self.name, "1", request.id, made)
 
     async def classify(self, texts: list[tuple[str, ...]]) -> list[dict[str, Any]]:

@@ -10,8 +10,9 @@ from toolchain.serve.protocol import InferRequest, Reason, RefusedError, Tensor
 PADS = {"input_ids": 0, "attention_mask": 0, "token_type_ids": 0}
 SIZES = {"input_ids": 100, "attention_mask": 2, "token_type_ids": 2}
 LIMITS = Limits(max_batch=64, max_characters=10)
-ONE = Checks("sentiment", 1, {name: SIZES[name] for name in ("input_ids", "attention_mask")}, 8, PADS, LIMITS)
-PAIR = Checks("pairs", 2, SIZES, 8, PADS, LIMITS)
+GIVES = {"LABEL": None, "SCORE": 2, "LOGITS": 2}
+ONE = Checks("sentiment", 1, {name: SIZES[name] for name in ("input_ids", "attention_mask")}, 8, PADS, LIMITS, GIVES)
+PAIR = Checks("pairs", 2, SIZES, 8, PADS, LIMITS, GIVES)
 
 
 def text(values=(b"hi",), name="TEXT", *, shape=None, datatype="BYTES"):

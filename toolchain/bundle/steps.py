@@ -86,7 +86,7 @@ def _export(resolved: ResolvedRecipe, made: BundleWriter) -> ExportRecord:
         for name in ("config.json", *tokenizer_files(resolved.tokenizer, resolved.source.folder)):
             shutil.copyfile(resolved.source.folder / name, folder / name)
         # The longest row shows positions or parts of attention that short rows do not reach.
-        longest = long_text(len(resolved.task.text_columns), resolved.max_length)
+        longest = long_text(resolved.head.texts_per_row, resolved.max_length)
         found = _parity(resolved, folder / "model.onnx", longest)
         parity.check(found, where=f"{resolved.source.name}: model.onnx", atol=resolved.recipe.atol)
         return {**record, "parity": found.to_json()}
@@ -95,7 +95,7 @@ def _export(resolved: ResolvedRecipe, made: BundleWriter) -> ExportRecord:
         "version": STEPS["export"].version,
         "model": resolved.source.digests,
         "atol": resolved.recipe.atol,
-        "columns": len(resolved.task.text_columns),
+        "columns": resolved.head.texts_per_row,
         "max_length": resolved.max_length,
         "tools": versions("torch", "transformers", "onnxscript", "onnx-ir"),
     }
@@ -360,7 +360,7 @@ def parity_texts(resolved: ResolvedRecipe) -> list[Text]:
     if resolved.has_local_rows:
         with contextlib.suppress(MissingSplitError):  # a folder needs only the splits that a command reads
             return resolved.rows("train").texts[:PARITY_ROWS]
-    return probe_texts(len(resolved.task.text_columns))
+    return probe_texts(resolved.head.texts_per_row)
 
 
 # The steps in the order in which they run.

@@ -19,9 +19,9 @@ def try_bundle(folder: Path, resolved: ResolvedRecipe) -> None:
 
     Raises:
         InputError: its tokenizer cannot be loaded or gives other ids than the checkpoint's, or its graph returns other
-            logits than one for each label.
+            logits than its head reads.
     """
-    columns = len(resolved.task.text_columns)
+    columns = resolved.head.texts_per_row
     texts = [*probe_texts(columns), long_text(columns, resolved.max_length)]
     try:
         found = resolve_bundle(open_bundle(folder, check_files=False), resolved.recipe).encode(texts)
@@ -35,4 +35,4 @@ def try_bundle(folder: Path, resolved: ResolvedRecipe) -> None:
     if "model.onnx" not in (file.name for file in folder.iterdir()):
         return  # a calibration alone
     with open_runtime("ort", folder / "model.onnx", device="cpu") as infer:
-        check_logits(folder, infer(found.batch(np.array([0]))).shape, rows=1, labels=len(resolved.source.labels))
+        check_logits(folder, infer(found.batch(np.array([0]))).shape, rows=1, row=resolved.head.row)

@@ -145,7 +145,7 @@ def _texts(resolved: ResolvedRecipe, file: str) -> list[Text]:
         log.warning(
             "%s: its values are measured on built-in sentences, because the rows are missing. (%s)", file, error
         )
-        return probe_texts(len(resolved.task.text_columns))
+        return probe_texts(resolved.head.texts_per_row)
 
 
 def _made(folder: Path, file: str, *, keep: str | None, residual: str | None) -> tuple[ir.Model, Passes]:
@@ -182,7 +182,7 @@ def _compared(resolved: ResolvedRecipe, folder: Path, view: View, model: ir.Mode
     Raises:
         GateError: its logits are not those of the reference.
     """
-    tokens = resolved.encode(probe_texts(len(resolved.task.text_columns)))
+    tokens = resolved.encode(probe_texts(resolved.head.texts_per_row))
     reference, halves = folder / view.reference, has_halves(model)
     with (
         open_runtime("ort", reference, device="cpu", halves=file_has_halves(reference)) as expected,

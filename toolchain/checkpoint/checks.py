@@ -6,11 +6,12 @@ model.py and facts.py read a checkpoint and call these functions. docs/guides/ch
 import fnmatch
 import logging
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from toolchain.errors import InputError
+from toolchain.tensors import RowShape, is_of
 
 if TYPE_CHECKING:
     import torch
@@ -40,14 +41,13 @@ log = logging.getLogger(__name__)
 class Kind(NamedTuple):
     """A kind of folder that is not a classifier: a file that only it has, what it is, and what to give instead.
 
-    `unless` is what a folder with that file may have beside it, so that it is not of this kind: weights that are read,
-    of any model, or those of a classifier.
+    `unless` is what a folder with that file may have beside it, so that it is not of this kind: weights that are read.
     """
 
     file: str
     name: str
     advice: str
-    unless: Literal["weights", "classifier"] | None = None
+    unless: Literal["weights"] | None = None
 
 
 # The kinds that are recognised by a file, the most specific first.
@@ -66,12 +66,6 @@ KINDS = (
             "Fine-tune its encoder with AutoModelForSequenceClassification, and give that checkpoint.",
         )
         for file in ("config_setfit.json", "model_head.pkl", "model_head.joblib")
-    ),
-    Kind(
-        "modules.json",
-        "a SentenceTransformer, which computes embeddings and no classes",
-        "Give a checkpoint that was fine-tuned for classification.",
-        unless="classifier",
     ),
     *(
         Kind(
@@ -104,20 +98,14 @@ KINDS = (
 )
 
 
-def check_folder(folder: Path, *, weights: bool, classifier: bool) -> None:
-    """Refuse a folder that is of one of KINDS.
-
-    `weights` says whether it has config.json and weights that are read, and `classifier` whether they are those of a
-    classifier by their own account.
+def check_folder(folder: Path, *, weights: bool) -> None:
+    """Refuse a folder that is of one of KINDS; `weights` says whether it has config.json and weights that are read.
 
     Raises:
         InputError: it says what the folder is, and what to give instead.
     """
-    present = {"weights": weights, "classifier": weights and classifier}
     for kind in KINDS:
-        if kind.unless and present[kind.unless]:
-            continue
-        if any(folder.glob(kind.file)):
+        if not (kind.unless and weights) and any(folder.glob(kind.file)):
             raise InputError(f"{folder}: this is {kind.name}. {kind.advice}")
 
 
@@ -207,17 +195,23 @@ def check_head(folder: Path, config: dict[str, Any], *, trusted: bool) -> None: 
         return
     if not stated or task == CLASSIFICATION:
         return
-    headless = bool(re.search(r"(?<!LMHead)(?<!LMHeads)(Model|Encoder)$", stated))
+    headless = is_headless(stated)
     if task is None and not headless:
         raise InputError(
             f"{folder}: its architecture is {stated}, which transformers does not have, so that its outputs are not "
             "known. Give a checkpoint of a class such as BertForSequenceClassification."
         )
     kind = "an encoder without a head" if headless else f"a model for {task}"
+    embedding = ', or for embeddings a task with head = "embedding" and pooling = "mean" or "cls"' if headless else ""
     raise InputError(
         f"{folder}: its architecture is {stated}, {kind}, not a text classifier. "
-        "Give a checkpoint that was fine-tuned for text classification."
+        f"Give a checkpoint that was fine-tuned for text classification{embedding}."
     )
+
+
+def is_headless(architecture: str) -> bool:
+    """Return whether a class of transformers is an encoder alone, by its name."""
+    return bool(re.search(r"(?<!LMHead)(?<!LMHeads)(Model|Encoder)$", architecture))
 
 
 def _task_of(name: str) -> str | None:
@@ -288,11 +282,11 @@ def _explain_missing(folder: Path, body: str, missing: Collection[str], unused: 
     return f"{folder}: lacks {len(missing)} weights, the first is {first}{others}. {advice}"
 
 
-def check_stored(folder: Path, weights: Collection[str], *, body: str) -> None:
+def check_stored(folder: Path, weights: Set[str], *, body: str) -> None:
     """Refuse weights that are stored as integers or in FP8: they are quantized, whatever config.json says.
 
     transformers would take the stored numbers for the weights themselves. `weights` are the names of the model's, and
-    `body` is what some checkpoints leave out at their beginning.
+    `body` is what the names in some checkpoints begin with, and in others not.
 
     Raises:
         InputError: naming the first of them.
@@ -303,7 +297,8 @@ def check_stored(folder: Path, weights: Collection[str], *, body: str) -> None:
         with safe_open(file, "np") as opened:
             for name in opened.keys():  # noqa: SIM118  # it is no dictionary
                 kind = opened.get_slice(name).get_dtype()
-                if kind not in FLOATS and (name in weights or body + name in weights):
+                own = (name, body + name, name.removeprefix(body))
+                if kind not in FLOATS and not weights.isdisjoint(own):
                     raise InputError(
                         f"{folder}: {name} is stored as {kind}: the weights are quantized. Give the checkpoint before "
                         "its quantization."
@@ -363,17 +358,18 @@ def check_vocabulary(folder: Path, vocabulary: dict[str, int], added: Collection
     log.warning("%s %d of its tokens have none, and a text with one of them will be refused.", what, len(beyond))
 
 
-def check_logits(folder: Path, shape: tuple[int, ...] | None, *, rows: int, labels: int) -> None:
-    """Refuse outputs that are not logits, one for each label; `shape` is None where the model returns none.
+def check_logits(folder: Path, shape: tuple[int, ...] | None, *, rows: int, row: RowShape) -> None:
+    """Refuse logits whose rows are not of the shape `row`; `shape` is None where the model returns none.
 
     Raises:
         InputError: naming the shape.
     """
-    if shape is None or len(shape) != 2 or shape[0] != rows:
+    if shape is None or not is_of(shape[:-1], rows, row[:-1]):
         found = "no logits" if shape is None else f"logits of the shape {list(shape)} for {rows} rows"
-        raise InputError(f"{folder}: the model returns {found}. Give a model that returns logits [rows, classes].")
-    if shape[1] != labels:
+        wanted = ", ".join(["rows", *("tokens" for _ in row[:-1]), "classes"])
+        raise InputError(f"{folder}: the model returns {found}. Give a model that returns logits [{wanted}].")
+    if shape[-1] != row[-1]:
         raise InputError(
-            f"{folder}: the model returns {shape[1]} logits, and config.json names {labels} labels. "
+            f"{folder}: the model returns {shape[-1]} logits, and config.json names {row[-1]} labels. "
             "Name every class in id2label."
         )

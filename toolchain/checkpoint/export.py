@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolchain import graph
-from toolchain.checkpoint.facts import accepted
+from toolchain.checkpoint.facts import accepted, outputs
 from toolchain.checkpoint.model import Source, load_model
 from toolchain.checkpoint.tokenize import TextEncoder
 from toolchain.data.probes import PROBES
@@ -105,7 +105,7 @@ def _logits_only(source: Source) -> "torch.nn.Module":
     import torch
 
     names, model = source.inputs, load_model(source, attention="eager")
-    given, additive = accepted(model, names), _takes_additive_mask(source, model)
+    additive = _takes_additive_mask(source, model)
 
     class Logits(torch.nn.Module):
         def __init__(self) -> None:
@@ -114,9 +114,10 @@ def _logits_only(source: Source) -> "torch.nn.Module":
 
         def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
             named = dict(zip(names, inputs, strict=True))
+            mask = named["attention_mask"]
             if additive:
-                named["attention_mask"] = _additive(named["attention_mask"])
-            logits: torch.Tensor = self.model(**{name: named[name] for name in given}).logits
+                named["attention_mask"] = _additive(mask)
+            logits: torch.Tensor = outputs(self.model, named, mask=mask)
             return logits
 
     # A new module is in training mode, and the exporter would set the model's mode to it.
@@ -146,9 +147,10 @@ def _takes_additive_mask(source: Source, model: "torch.nn.Module") -> bool:
     tokens = TextEncoder(source.tokenizer, max_length=length, inputs=source.inputs, pad_id=facts.pad_id)(texts)
     batch = {name: torch.from_numpy(array) for name, array in tokens.batch(np.arange(len(texts))).items()}
     with torch.inference_mode():
-        expected: torch.Tensor = model(**batch).logits
+        mask = batch["attention_mask"]
+        expected: torch.Tensor = outputs(model, batch)
         try:
-            found = model(**batch | {"attention_mask": _additive(batch["attention_mask"])}).logits
+            found = outputs(model, batch | {"attention_mask": _additive(mask)}, mask=mask)
         except Exception:  # each model raises another one
             return False
     atol = TOLERANCE * max(1.0, float(expected.abs().max()))

@@ -6,7 +6,7 @@ model is run on a few built-in sentences while its embedding tables are watched.
 
 import inspect
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,11 +47,12 @@ class Facts:
     """What is known of a classifier.
 
     Attributes:
-        labels: names of the classes in the order of the logits; one name for a regression.
+        labels: names of the classes in the order of the logits; one name for a regression, none for vectors.
         values: input -> number of its values, in the order of the inputs: every id is at least 0 and below it.
         longest: largest number of tokens that the position table holds, or that the model states; None without a limit.
         pad_id: token id of padded positions.
         equal_length: whether an answer depends on padding, so that only rows of equal length may share a batch.
+        width: numbers of a vector; None for a classifier, which has one for each label.
     """
 
     labels: tuple[str, ...]
@@ -59,6 +60,7 @@ class Facts:
     longest: int | None
     pad_id: int
     equal_length: bool = False
+    width: int | None = None
 
 
 def examine(source: Source) -> Facts:
@@ -77,7 +79,8 @@ def examine(source: Source) -> Facts:
         check_vocabulary(source.folder, ids, tokenizer.get_added_vocab(), watched.vocabulary)
     vocabulary = watched.vocabulary or max(ids.values()) + 1
     labels = _labels(source, model)
-    check_logits(source.folder, watched.shape, rows=1, labels=len(labels))
+    width = watched.shape[-1] if source.pooling and watched.shape else None
+    check_logits(source.folder, watched.shape, rows=1, row=(len(labels) if width is None else width,))
     types = _stated(model.config, "type_vocab_size") or vocabulary
     counts = {"input_ids": vocabulary, "attention_mask": 2, "token_type_ids": types}
     limits = [*watched.positions, *filter(None, [_stated(model.config, "max_position_embeddings")])]
@@ -88,7 +91,7 @@ def examine(source: Source) -> Facts:
         log.warning(
             "%s: the model's answers depend on padding, so only rows of equal length share a batch.", source.folder
         )
-    return Facts(labels, {name: counts[name] for name in inputs}, longest, pad_id, equal_length)
+    return Facts(labels, {name: counts[name] for name in inputs}, longest, pad_id, equal_length, width)
 
 
 def run(model: "torch.nn.Module", batch: Batch) -> NDArray[np.float32] | None:
@@ -96,9 +99,22 @@ def run(model: "torch.nn.Module", batch: Batch) -> NDArray[np.float32] | None:
     import torch
 
     with torch.inference_mode():
-        found = model(**{name: torch.from_numpy(batch[name]) for name in accepted(model, batch)})
-    logits = getattr(found, "logits", None)
+        logits = outputs(model, {name: torch.from_numpy(array) for name, array in batch.items()})
     return None if logits is None else np.asarray(logits.float().numpy())
+
+
+def outputs(
+    model: "torch.nn.Module", inputs: "Mapping[str, torch.Tensor]", *, mask: "torch.Tensor | None" = None
+) -> Any:  # a tensor, or None
+    """Return the logits of a batch, or the vectors that the pooling of an encoder makes; None if there are none.
+
+    `mask` is [batch, sequence] where the model takes the attention mask in another form.
+    """
+    found = model(**{name: inputs[name] for name in accepted(model, inputs)})
+    pooling = getattr(model, "text_pooling", None)
+    if pooling:
+        return pooling(found.last_hidden_state, inputs["attention_mask"] if mask is None else mask)
+    return getattr(found, "logits", None)
 
 
 def accepted(model: "torch.nn.Module", inputs: Iterable[str]) -> list[str]:
@@ -150,6 +166,8 @@ def _labels(source: Source, model: Any) -> tuple[str, ...]:
     Raises:
         InputError: config.json has none.
     """
+    if source.pooling:
+        return ()
     named = getattr(model.config, "id2label", None)
     if not named:
         raise InputError(f"{source.folder / 'config.json'}: names no labels. Add id2label.")

@@ -16,9 +16,9 @@ from toolchain.checkpoint.checks import (
     check_head,
     check_loaded,
     check_stored,
-    says_classifier,
 )
 from toolchain.checkpoint.faults import TOKENIZER_EXTRA, why_no_model, why_no_package, why_no_tokenizer
+from toolchain.checkpoint.pooling import Pooling, choose_pooling, read_limit, read_modules
 from toolchain.data.demo import FOLDER as DEMO
 from toolchain.errors import InputError, MachineError, UsageError, first_line
 from toolchain.files import open_file, private_folder, sha256_file
@@ -47,15 +47,16 @@ FORMS = {
     "pruned_heads": (dict, "object"),
 }
 
-# Of a hub repository, the root is downloaded, without weights in other formats and without what only people read.
+# Of a hub repository, the root and modules such as 1_Pooling are downloaded, and no other formats or pages.
 OTHER_FORMATS = ("h5", "msgpack", "ot", "onnx*", "pt", "pth", "ckpt", "gguf", "tflite", "mlmodel", "pkl", "npz", "zip")
-NOT_DOWNLOADED = ("*/*", *(f"*.{form}" for form in (*OTHER_FORMATS, "md", "png", "jpg", "gif", "pdf")))
+NOT_DOWNLOADED = ("[!0-9]*/*", *(f"*.{form}" for form in (*OTHER_FORMATS, "md", "png", "jpg", "gif", "pdf")))
 
 
 @dataclass(frozen=True)
 class Source:
     """A checkpoint: the name that the user gave, its folder, and its config.json.
 
+    `pooling` makes a vector of a text from those of its tokens; None for a classifier.
     `known` are the facts of a bundle's checkpoint, which its manifest states; those of a checkpoint are read from it.
     `files` are the files of a bundle for transformers, name -> bytes; those of a checkpoint are read from its folder.
     """
@@ -66,6 +67,7 @@ class Source:
     allow_pickle: bool = False
     trust_remote_code: bool = False
     ignore_unused: str | None = None
+    pooling: Pooling | None = None
     known: "Facts | None" = None
     files: Mapping[str, bytes] | None = None
 
@@ -111,6 +113,8 @@ class Source:
     @property
     def heads(self) -> tuple[str, ...]:
         """The names of the heads that config.json allows, the one that it means first; see `heads.HEADS`."""
+        if self.pooling:
+            return ("embedding",)
         problem = self.config.get("problem_type")
         if problem == "multi_label_classification":
             return ("multilabel",)
@@ -123,9 +127,16 @@ class Source:
 
 
 def find_model(
-    name: str, *, allow_pickle: bool = False, trust_remote_code: bool = False, ignore_unused: str | None = None
+    name: str,
+    *,
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
+    ignore_unused: str | None = None,
+    pooling: Pooling | None = None,
 ) -> Source:
     """Find a checkpoint: `demo`, a local folder, or a hub id (downloaded, or from the hub's cache).
+
+    An encoder gets `pooling`; a folder of sentence-transformers states its own.
 
     Raises:
         InputError: the folder is of another kind, lacks config.json or weights, or its weights are pickled.
@@ -137,11 +148,11 @@ def find_model(
         if folder.exists() or name.count("/") > 1 or name.startswith((".", "/", "~")):
             raise UsageError(f"--model {name}: no such folder. Give a checkpoint's folder or a hub id.")
         folder = _from_hub(name, allow_pickle=allow_pickle, code=trust_remote_code)
+    whole, (folder, stated) = folder, read_modules(folder)
     safe, pickled = _names(folder, WEIGHT_FILES), _names(folder, PICKLE_FILES)
-    has_config = (folder / "config.json").is_file()
-    config = read_config(folder) if has_config else {}
-    check_folder(folder, weights=bool(has_config and (safe or pickled)), classifier=says_classifier(config))
+    check_folder(folder, weights=bool((folder / "config.json").is_file() and (safe or pickled)))
     config = read_config(folder)
+    pooling = choose_pooling(whole, config, pooling, stated)
     check_config(folder, config)
     if not safe and not pickled:
         raise InputError(
@@ -153,7 +164,7 @@ def find_model(
             f"{folder}: has only pickled weights ({pickled[0]}), which can run code when loaded. "
             "Convert them to safetensors, or trust them with --allow-pickle."
         )
-    return Source(name, folder, config, allow_pickle, trust_remote_code, ignore_unused)
+    return Source(name, folder, config, allow_pickle, trust_remote_code, ignore_unused, pooling)
 
 
 def _names(folder: Path, patterns: Iterable[str]) -> list[str]:
@@ -226,12 +237,14 @@ def load_model(source: Source, *, attention: str | None = None) -> "PreTrainedMo
         MachineError: its code needs a package that is not installed.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModel, AutoModelForSequenceClassification
 
-    check_head(source.folder, source.config, trusted=source.trust_remote_code)
+    if not source.pooling:
+        check_head(source.folder, source.config, trusted=source.trust_remote_code)
     _transformers_silenced()
+    auto = AutoModel if source.pooling else AutoModelForSequenceClassification
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
+        model, info = auto.from_pretrained(
             source.folder,
             config=_config(source, attention),
             dtype=torch.float32,
@@ -244,17 +257,22 @@ def load_model(source: Source, *, attention: str | None = None) -> "PreTrainedMo
         raise MachineError(f"{source.folder}: {why_no_package(error)}") from error
     except Exception as error:  # transformers raises various classes for broken files
         why = why_no_model(source.folder, source.config, error, trusted=source.trust_remote_code)
-        raise InputError(f"{source.folder}: cannot be loaded as a classifier: {why}") from error
+        kind = "an encoder" if source.pooling else "a classifier"
+        raise InputError(f"{source.folder}: cannot be loaded as {kind}: {why}") from error
+    missing = info["missing_keys"]
+    if source.pooling:  # the class has a pooler that is trained with a head alone, and nothing reads it
+        missing = {name for name in missing if not name.startswith("pooler.")}
     check_loaded(
         source.folder,
-        body=f"{model.base_model_prefix}.",
-        missing=info["missing_keys"],
+        body="" if source.pooling else f"{model.base_model_prefix}.",
+        missing=missing,
         mismatched=info["mismatched_keys"],
         unused=_trained(model, info["unexpected_keys"]),
         ignored=source.ignore_unused,
     )
-    check_stored(source.folder, dict(model.named_parameters()), body=f"{model.base_model_prefix}.")
+    check_stored(source.folder, set(dict(model.named_parameters())), body=f"{model.base_model_prefix}.")
     check_finite(source.folder, model.named_parameters())
+    model.text_pooling = source.pooling
     return model.eval()
 
 
@@ -361,13 +379,16 @@ def tokenizer_files(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> list[
 def choose_max_length(source: Source, asked: int | None) -> int:
     """Return the truncation length in tokens: `asked`, or else 128, or the model's or the tokenizer's limit if less.
 
+    A folder of sentence-transformers may state its own in the place of 128.
+
     Raises:
         UsageError: the model has fewer positions than `asked`.
     """
     positions = source.facts.longest
     if positions is not None and asked is not None and asked > positions:
         raise UsageError(f"--max-length {asked}: {source.name} has {positions} positions. Give {positions} or less.")
-    return asked or min(DEFAULT_MAX_LENGTH, positions or DEFAULT_MAX_LENGTH, int(source.tokenizer.model_max_length))
+    default = (source.pooling and read_limit(source.folder)) or DEFAULT_MAX_LENGTH
+    return asked or min(default, positions or default, int(source.tokenizer.model_max_length))
 
 
 def _transformers_silenced() -> None:

@@ -111,7 +111,7 @@ def open_probe_graph(place: Path | None, changes: RecipeValues, *, graphs_only: 
         reference=target.bundle.file("model.onnx") if target.file != "model.onnx" else None,
         fp32=None if target.is_reference else find_reference(target),
         tokens=resolved.encode(texts),
-        empty=resolved.encode([("",) * len(resolved.task.text_columns)]),
+        empty=resolved.encode([("",) * resolved.head.texts_per_row]),
         unknown_id=_unknown_id(resolved.tokenizer),
         vocabulary=vocabulary_size(graph.load(target.bundle.file("model.onnx"))),
         max_length=resolved.max_length,
@@ -129,7 +129,7 @@ def _texts(bundle: Bundle, resolved: ResolvedRecipe) -> tuple[list[Text], str]:
                 used = read_calibration(bundle.file(CALIBRATION)).about.get("row_sha256", [])
             rows = resolved.rows_without(used).sample(ROWS, seed=resolved.recipe.seed)
             return rows.texts, f"{len(rows)} train rows that were not used for calibration"
-    texts = probe_texts(len(resolved.task.text_columns))
+    texts = probe_texts(resolved.head.texts_per_row)
     return texts, f"{len(texts)} built-in sentences"
 
 
@@ -185,7 +185,7 @@ def _check_encoder(file: Path, model: ir.Model) -> tuple[str, ...]:
     if "input_ids" not in inputs or "attention_mask" not in inputs or set(inputs) - set(INPUTS):
         raise InputError(f"{file}: its inputs are {', '.join(inputs)}, not those of an encoder. Give another graph.")
     logits = next((value for value in model.graph.outputs if value.name == "logits"), None)
-    if logits is None or (logits.shape is not None and len(logits.shape) != 2):
+    if logits is None or (logits.shape is not None and len(logits.shape) not in (2, 3)):
         raise InputError(f"{file}: it has no output `logits` [batch, classes]. Give the graph of a classifier.")
     if any(isinstance(size, int) for value in model.graph.inputs for size in value.shape or ()):
         raise InputError(f"{file}: its batch or length is fixed. Export it with both dynamic.")

@@ -51,8 +51,8 @@ class Classifier:
         """
         self.target = target
         self.head = target.resolved.head
-        self.labels = target.resolved.source.labels
-        self._columns = len(target.resolved.task.text_columns)
+        self.labels = [*self.head.labels]
+        self._columns = target.resolved.head.texts_per_row
         self._runtime = ExitStack()
         self._closed = False
         self._worker = ThreadPoolExecutor(1, "classifier")
@@ -150,7 +150,7 @@ class Classifier:
         texts = self._texts(rows)
         first = next(texts, None)
         if first is None:
-            return np.empty((0, len(self.labels)), np.float32), np.empty(0, bool)
+            return np.empty((0, *(size or 0 for size in self.head.row)), np.float32), np.empty(0, bool)
         cut: list[NDArray[np.bool_]] = []
 
         def encode(texts: list[Text]) -> Tokens:

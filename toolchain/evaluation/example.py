@@ -16,7 +16,7 @@ def example_rows(resolved: ResolvedRecipe, count: int) -> list[Text]:
     """Return two to `count` short rows that the model takes, from the split to evaluate; nothing is downloaded."""
     rows = dict.fromkeys(_first_rows(resolved))
     short = [row for row in rows if max(map(len, row)) <= SHORT and all(part.strip() for part in row)]
-    return (short if len(short) > 1 else probe_texts(len(resolved.task.text_columns)))[:count]
+    return (short if len(short) > 1 else probe_texts(resolved.head.texts_per_row))[:count]
 
 
 def _first_rows(resolved: ResolvedRecipe) -> list[Text]:

@@ -339,10 +339,10 @@ def _server_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked
     Raises:
         UsageError: another precision was asked for than the bundle's.
     """
-    recipe, precision = resolved.recipe, bundle.manifest["precision"]
+    recipe, precision, head = resolved.recipe, bundle.manifest["precision"], resolved.head
     if asked not in (None, precision):
         raise UsageError(f"--precision {asked}: the server decides what it runs. Leave it out.")
-    server = Server(str(recipe.url), len(resolved.task.text_columns), bundle.digest, recipe.token_file)
+    server = Server(str(recipe.url), head.texts_per_row, bundle.digest, recipe.token_file, head.raw)
     return Target(
         resolved,
         bundle,

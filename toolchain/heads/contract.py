@@ -15,12 +15,12 @@ from toolchain.heads.predictions import Predictions, same
 from toolchain.records.prediction import Answer, Prediction
 from toolchain.records.result import LabelFigures
 from toolchain.records.serving import Response
-from toolchain.tensors import Logits
+from toolchain.tensors import Logits, RowShape
 
 
 @dataclass(frozen=True)
 class Head(ABC):
-    """What is made of a model's logits, float32 [rows, outputs]; `labels` are the names of its outputs, in order."""
+    """What is made of a model's logits, float32 [rows, *row]; `labels` are the names of its outputs, in order."""
 
     task: Task
     labels: tuple[str, ...]
@@ -30,6 +30,27 @@ class Head(ABC):
     # The metrics that it can be scored by, and those of a task that names none, the main one first.
     metrics: ClassVar[tuple[str, ...]]
     defaults: ClassVar[tuple[str, ...]]
+    # The one of `outputs` that has the logits as they are, by which a server is evaluated.
+    raw: ClassVar[str] = "LOGITS"
+
+    @property
+    def texts_per_row(self) -> int:
+        """The number of texts that the model reads together: 2 for pairs."""
+        return len(self.task.text_columns)
+
+    @property
+    def row(self) -> RowShape:
+        """The shape of a row of logits: a number for each label. None stands for the tokens of the row."""
+        return (len(self.labels),)
+
+    @property
+    def outputs(self) -> dict[str, int | None]:
+        """The tensors of a served model: name -> numbers of a row, or None for a text."""
+        return {"LABEL": None, "SCORE": len(self.labels), "LOGITS": len(self.labels)}
+
+    def output(self, name: str, logits: Logits) -> list[str] | Logits:
+        """Return one of `outputs`: a text for each row, or numbers, float32 [rows, numbers]."""
+        return self.texts(logits) if name == "LABEL" else self.scores(logits) if name == "SCORE" else logits
 
     @property
     def threshold(self) -> float | None:

@@ -126,7 +126,7 @@ def _texts(resolved: ResolvedRecipe) -> tuple[list[Text], str]:
         with suppress(ToolchainError):
             found = resolved.rows(resolved.recipe.split).sample(ROWS, seed=resolved.recipe.seed)
             return found.texts, f"the {resolved.recipe.split} split"
-    texts = probe_texts(len(resolved.task.text_columns))
+    texts = probe_texts(resolved.head.texts_per_row)
     return texts * (ROWS // len(texts)), "built-in sentences"
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from toolchain.checkpoint.facts import outputs
 from toolchain.errors import MachineError, UsageError, first_line
 from toolchain.recipe.tables import ATTENTIONS
 
@@ -107,7 +108,7 @@ def _tried(model: Any) -> "torch.Tensor":
     mask = (torch.arange(TRIED_TOKENS) < torch.tensor([[TRIED_TOKENS], [TRIED_TOKENS // 2]])).to(torch.int32)
     ids = torch.arange(pad_id + 1, pad_id + 1 + TRIED_TOKENS) * mask + pad_id * (1 - mask)
     with torch.inference_mode():
-        logits: torch.Tensor = model(input_ids=ids.to(place), attention_mask=mask.to(place)).logits
+        logits: torch.Tensor = outputs(model, {"input_ids": ids.to(place), "attention_mask": mask.to(place)})
         return logits.float()
 
 

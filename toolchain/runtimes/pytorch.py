@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.checkpoint.facts import accepted
+from toolchain.checkpoint.facts import outputs
 from toolchain.checkpoint.model import Source, load_model
 from toolchain.errors import MachineError, UsageError, first_line
 from toolchain.runtimes.attention import PADDED, attend_without_padding
@@ -159,5 +159,5 @@ def forward(module: "torch.nn.Module", batch: Batch) -> NDArray[np.float32]:
 
 
 def _logits(module: "torch.nn.Module", inputs: "dict[str, torch.Tensor]") -> "torch.Tensor":
-    found: torch.Tensor = module(**{name: inputs[name] for name in accepted(module, inputs)}).logits.float()
+    found: torch.Tensor = outputs(module, inputs).float()
     return found

@@ -38,14 +38,15 @@ ADVICE = {
 class Server:
     """A served model: its URL `http://HOST:PORT`, with `/v2/models/NAME` if the server has several models.
 
-    `texts` is the number of texts of a row. `bundle_sha256` is the digest of the bundle that it should serve; it is
-    compared if the server states one.
+    `texts` is the number of texts of a row, and `output` the output that has the logits. `bundle_sha256` is the digest
+    of the bundle that it should serve; it is compared if the server states one.
     """
 
     url: str
     texts: int
     bundle_sha256: str
     token_file: str | None = None
+    output: str = "LOGITS"
 
     @property
     def parts(self) -> urllib.parse.SplitResult:
@@ -149,7 +150,7 @@ def open_remote(server: Server, **_: Any) -> Iterator[Infer]:
             texts = [batch[name] for name in TEXT_INPUTS[: server.texts]]
             with _protocol_errors(server):
                 parts = [
-                    _logits(http, ask, model, [part[start : start + most] for part in texts])
+                    _logits(http, ask, model, [part[start : start + most] for part in texts], server.output)
                     for start in range(0, len(texts[0]), most)
                 ]
             return np.concatenate(parts)
@@ -219,10 +220,10 @@ def _check_model(server: Server, model: str, config: dict[str, Any]) -> None:  #
     """Refuse a model with other inputs or outputs, or one that states the digest of another bundle."""
     takes, gives = ([tensor["name"] for tensor in config.get(side, [])] for side in ("input", "output"))
     wanted = TEXT_INPUTS[: server.texts]
-    if set(takes) & set(TEXT_INPUTS) != set(wanted) or "LOGITS" not in gives:
+    if set(takes) & set(TEXT_INPUTS) != set(wanted) or server.output not in gives:
         raise InputError(
             f"{server.url}: {model} takes {', '.join(takes)} and returns {', '.join(gives)}, "
-            f"not {' and '.join(wanted)} and LOGITS. {NAME_ONE}"
+            f"not {' and '.join(wanted)} and {server.output}. {NAME_ONE}"
         )
     stated = config.get("parameters", {}).get("bundle_sha256", {}).get("string_value")
     if stated not in (None, server.bundle_sha256):
@@ -240,24 +241,25 @@ def _only_model(server: Server, ask: Any) -> str:
     for name in sorted({entry["name"] for entry in entries if entry.get("state", "READY") == "READY"}):
         about = ask("get_model_metadata", name)
         takes, gives = ({tensor["name"] for tensor in about[side]} for side in ("inputs", "outputs"))
-        if takes & set(TEXT_INPUTS) == wanted and "LOGITS" in gives:
+        if takes & set(TEXT_INPUTS) == wanted and server.output in gives:
             found.append(name)
     if len(found) != 1:
         shown = ", ".join(found) or "none"
         raise InputError(
-            f"{server.url}: models that take {' and '.join(sorted(wanted))} and return LOGITS: {shown}. {NAME_ONE}"
+            f"{server.url}: models that take {' and '.join(sorted(wanted))} and return {server.output}: {shown}. "
+            f"{NAME_ONE}"
         )
     return str(found[0])
 
 
-def _logits(http: Any, ask: Any, model: str, texts: list[NDArray[Any]]) -> NDArray[np.float32]:
+def _logits(http: Any, ask: Any, model: str, texts: list[NDArray[Any]], output: str) -> NDArray[np.float32]:
     """Return the logits of one request, float32 [rows, classes]; each of `texts` is str objects [rows, 1]."""
     inputs = []
     for name, part in zip(TEXT_INPUTS, texts, strict=False):
         inputs.append(http.InferInput(name, list(part.shape), "BYTES"))
         inputs[-1].set_data_from_numpy(part)
-    answer = ask("infer", model, inputs, outputs=[http.InferRequestedOutput("LOGITS")])
-    logits = np.asarray(answer.as_numpy("LOGITS"), np.float32)
+    answer = ask("infer", model, inputs, outputs=[http.InferRequestedOutput(output)])
+    logits = np.asarray(answer.as_numpy(output), np.float32)
     if logits.ndim != 2 or len(logits) != len(texts[0]):
         raise ValueError(f"logits of shape {logits.shape} for {len(texts[0])} rows")
     return logits

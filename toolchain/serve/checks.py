@@ -3,7 +3,7 @@
 A refusal has the same text as Triton's where Triton refuses the same request.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,6 @@ from toolchain.serve.limits import Limits
 from toolchain.serve.protocol import InferRequest, Reason, RefusedError, Tensor
 from toolchain.tensors import TEXT_INPUTS
 
-OUTPUTS = ("LABEL", "SCORE", "LOGITS")
 INTEGERS = ("INT64", "INT32")
 VERSION = "1"
 
@@ -81,23 +80,25 @@ class Checks:
     max_length: int
     pad_values: dict[str, int]
     limits: Limits
+    # Output -> numbers of a row; None for a text.
+    gives: Mapping[str, int | None]
 
     def outputs(self, request: InferRequest) -> tuple[str, ...]:
         """Return the requested outputs, each once.
 
         Raises:
-            RefusedError: an output that the model lacks, or the best classes of LABEL.
+            RefusedError: an output that the model lacks, or the best classes of a text.
         """
         for name in request.outputs:
-            if name not in OUTPUTS:
+            if name not in self.gives:
                 raise RefusedError(
                     Reason.INVALID, f"unexpected inference output '{shown(name)}' for model '{self.name}'"
                 )
-        if "LABEL" in request.classes:
+        if texts := [name for name in request.classes if self.gives.get(name, 0) is None]:
             raise RefusedError(
-                Reason.INVALID, "class result not available for output 'LABEL' due to unsupported type 'BYTES'"
+                Reason.INVALID, f"class result not available for output '{texts[0]}' due to unsupported type 'BYTES'"
             )
-        return tuple(dict.fromkeys(request.outputs)) or OUTPUTS
+        return tuple(dict.fromkeys(request.outputs)) or tuple(self.gives)
 
     def rows(self, request: InferRequest) -> list[Text] | Tokens:
         """Return the rows of a request: its texts, or its token ids without padding.

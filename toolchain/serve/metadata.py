@@ -1,5 +1,6 @@
 """The service's description of itself: the protocol's metadata, and Triton's model configuration."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from toolchain import __version__
@@ -33,7 +34,9 @@ def server_metadata() -> ServerMetadata:
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """A model's name, its target, the names of its token inputs, and its number of classes.
+    """A model's name, its target, the names of its token inputs, and its outputs.
+
+    `outputs` are name -> numbers of a row, or None for a text.
 
     Every input is optional, because a request sends texts or token ids, never both. The metadata cannot express this;
     only the configuration can.
@@ -42,11 +45,11 @@ class ModelDescription:
     name: str
     target: Target
     token_inputs: tuple[str, ...]
-    classes: int
+    outputs: Mapping[str, int | None]
 
     @property
     def _text_inputs(self) -> tuple[str, ...]:
-        return TEXT_INPUTS[: len(self.target.resolved.task.text_columns)]
+        return TEXT_INPUTS[: self.target.resolved.head.texts_per_row]
 
     @property
     def _platform(self) -> str:
@@ -68,9 +71,8 @@ class ModelDescription:
                 *(TensorMetadata(name=name, datatype="INT64", shape=[-1, -1]) for name in self.token_inputs),
             ],
             "outputs": [
-                {"name": "LABEL", "datatype": "BYTES", "shape": [-1, 1]},
-                {"name": "SCORE", "datatype": "FP32", "shape": [-1, self.classes]},
-                {"name": "LOGITS", "datatype": "FP32", "shape": [-1, self.classes]},
+                TensorMetadata(name=name, datatype="BYTES" if width is None else "FP32", shape=[-1, width or 1])
+                for name, width in self.outputs.items()
             ],
         }
 
@@ -92,9 +94,8 @@ class ModelDescription:
                 ),
             ],
             "output": [
-                {"name": "LABEL", "data_type": "TYPE_STRING", "dims": [1]},
-                {"name": "SCORE", "data_type": "TYPE_FP32", "dims": [self.classes]},
-                {"name": "LOGITS", "data_type": "TYPE_FP32", "dims": [self.classes]},
+                ConfigTensor(name=name, data_type="TYPE_STRING" if width is None else "TYPE_FP32", dims=[width or 1])
+                for name, width in self.outputs.items()
             ],
             "dynamic_batching": {
                 "max_queue_delay_microseconds": 0,

@@ -39,11 +39,6 @@ class ServedModel:
     limits: Limits
 
     @property
-    def labels(self) -> list[str]:
-        """The names of the classes, in the order of the logits; one name for a regression."""
-        return self.target.resolved.source.labels
-
-    @property
     def value_counts(self) -> dict[str, int]:
         """Token input -> number of its values: every id is at least 0 and below it."""
         return self.target.resolved.source.facts.values
@@ -73,21 +68,21 @@ async def open_model(
         ToolchainError: the bundle or the machine lacks something; see errors.py.
     """
     resolved = target.resolved
-    columns = len(resolved.task.text_columns)
+    columns = resolved.head.texts_per_row
     ends, limits = _shapes(target, limits)
     tokenizer = resolved.encoder
     # A CPU prepares nothing for the lengths between, and one batch of each length would be too many.
     lengths = (ends[0], ends[-1]) if on_cpu(target) or resolved.source.facts.equal_length else ends
     batches = _warm_up(tokenizer(probe_texts(columns)), lengths, limits, every_power=resolved.recipe.cuda_graphs)
-    classes = len(resolved.source.labels)
+    row = resolved.head.row
     with find_engines(target, instances) as engines:
-        workers = [Worker(open_engine, batches, classes=classes) for open_engine in engines.side_by_side]
-        solo = Worker(engines.solo, batches, classes=classes) if engines.solo else None
+        workers = [Worker(open_engine, batches, row=row) for open_engine in engines.side_by_side]
+        solo = Worker(engines.solo, batches, row=row) if engines.solo else None
         all_workers = [*workers, solo] if solo else workers
         try:
             for worker in all_workers:
                 await worker.opened()
-            batcher = Batcher(list(workers), solo=solo, classes=classes, ends=ends, limits=limits, counters=counters)
+            batcher = Batcher(list(workers), solo=solo, row=row, ends=ends, limits=limits, counters=counters)
             yield ServedModel(target, tokenizer, batcher, limits)
         finally:
             await asyncio.gather(*(worker.close() for worker in all_workers))

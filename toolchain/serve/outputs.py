@@ -1,6 +1,6 @@
 """Logits to outputs: labels, scores, and the tensors of a response."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +12,16 @@ from toolchain.tensors import Array, Logits
 
 
 def tensors(logits: Logits, head: Head, outputs: tuple[str, ...], classes: Mapping[str, int]) -> tuple[Tensor, ...]:
-    """Return the requested outputs: LABEL [n, 1], SCORE and LOGITS [n, classes].
+    """Return the requested outputs of the head: BYTES [n, 1], or FP32 [n, numbers].
 
     An output in `classes` becomes its best classes instead: BYTES [n, that number or all].
     """
-    make: dict[str, Callable[[], Tensor]] = {
-        "LABEL": lambda: Tensor("LABEL", "BYTES", _bytes_column(head.texts(logits))),
-        "SCORE": lambda: Tensor("SCORE", "FP32", head.scores(logits)),
-        "LOGITS": lambda: Tensor("LOGITS", "FP32", logits),
-    }
-    return tuple(_best(make[name](), classes[name]) if name in classes else make[name]() for name in outputs)
+
+    def tensor(name: str) -> Tensor:
+        found = head.output(name, logits)
+        return Tensor(name, "BYTES", _bytes_column(found)) if isinstance(found, list) else Tensor(name, "FP32", found)
+
+    return tuple(_best(tensor(name), classes[name]) if name in classes else tensor(name) for name in outputs)
 
 
 def _best(tensor: Tensor, count: int) -> Tensor:

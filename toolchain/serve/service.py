@@ -62,13 +62,19 @@ class Service:
         """Serve a model under a name."""
         resolved = model.target.resolved
         self.name, self.counters, self.limits = name, counters, model.limits
-        self.texts_per_row = len(resolved.task.text_columns)
+        self.texts_per_row = resolved.head.texts_per_row
         self._model, self._draining = model, False
-        self._head, self._labels = resolved.head, model.labels
+        self._head = resolved.head
         sizes = model.value_counts
-        self._description = ModelDescription(name, model.target, tuple(sizes), len(self._labels))
+        self._description = ModelDescription(name, model.target, tuple(sizes), self._head.outputs)
         self._checks = Checks(
-            name, self.texts_per_row, sizes, resolved.max_length, model.tokenizer.pad_values, self.limits
+            name,
+            self.texts_per_row,
+            sizes,
+            resolved.max_length,
+            model.tokenizer.pad_values,
+            self.limits,
+            self._head.outputs,
         )
 
     @functools.cached_property
@@ -132,7 +138,7 @@ class Service:
         assert target.bundle is not None
         return {
             "name": self.name,
-            "labels": self._labels if self._head.names else [],
+            "labels": [*self._head.labels] if self._head.names else [],
             "precision": target.precision,
             "backend": target.backend,
             "device": target.device,

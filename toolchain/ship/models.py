@@ -7,6 +7,7 @@ turns logits into a label.
 
 from collections.abc import Sequence
 
+from toolchain.heads.contract import Head
 from toolchain.ship.config import ConfigJson
 from toolchain.ship.engine import Engine
 from toolchain.ship.options import Options
@@ -27,13 +28,13 @@ def names(name: str) -> dict[str, str]:
 
 
 def configurations(
-    name: str, texts: Sequence[str], classes: int, engine: Engine, options: Options
+    name: str, texts: Sequence[str], head: Head, engine: Engine, options: Options
 ) -> dict[str, ConfigJson]:
     """Return role -> configuration of the four models; `texts` are the names of the text inputs."""
-    logits, label = Tensor("TYPE_FP32", (classes,)), Tensor("TYPE_STRING", (1,))
+    logits = Tensor("TYPE_FP32", tuple(-1 if size is None else size for size in head.row))
     tokens = {token: Tensor(tensor.type, (-1,)) for token, tensor in engine.inputs.items()}
     inputs: Tensors = dict.fromkeys(texts, TEXT)
-    outputs: Tensors = {"LABEL": label, "SCORE": logits, "LOGITS": logits}
+    outputs = {name: Tensor("TYPE_FP32", (width,)) if width else TEXT for name, width in head.outputs.items()}
     # Whether a text is longer than the model reads. The classifier does not take it, so it goes past the engine.
     cut = Tensor("TYPE_BOOL", (1,))
     model_names = names(name)

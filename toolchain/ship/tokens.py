@@ -41,7 +41,7 @@ def _check_ids(written: str, resolved: ResolvedRecipe) -> None:
 
     alone = Tokenizer.from_str(written)
     alone.encode_special_tokens = resolved.encoder.split_special_tokens
-    columns = len(resolved.task.text_columns)
+    columns = resolved.head.texts_per_row
     texts: list[Text] = [*probe_texts(columns), ("",) * columns, long_text(columns, resolved.max_length)]
     texts += [tuple(f"{text} {token}" for text in texts[0]) for token in resolved.tokenizer.all_special_tokens]
     wanted = resolved.encode(texts).columns
@@ -74,7 +74,7 @@ def settings(
         )
     encoder = resolved.encoder
     return {
-        "texts": list(TEXT_INPUTS[: len(resolved.task.text_columns)]),
+        "texts": list(TEXT_INPUTS[: resolved.head.texts_per_row]),
         "outputs": [
             {
                 "name": name,

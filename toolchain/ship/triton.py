@@ -24,6 +24,7 @@ from toolchain.ship.models import PROVENANCE, configurations, names
 from toolchain.ship.options import Options
 from toolchain.ship.signature import to_json
 from toolchain.ship.tokens import settings, standalone_tokenizer
+from toolchain.tensors import RowShape
 
 # Version of the format of provenance.json.
 SCHEMA: Final = 1
@@ -50,9 +51,9 @@ def ship(path: Path, repository: Path, options: Options, *, trust: str | None = 
     name = options.name or bundle.name
     check_name(name)
     engine = find_engine(bundle, options)
-    _check_logits(engine, resolved)
+    _check_logits(engine, resolved.head.row)
     own = settings(resolved, engine.inputs, engine.buckets, max_characters=options.max_characters)
-    configs = configurations(name, own["texts"], len(resolved.source.labels), engine, options)
+    configs = configurations(name, own["texts"], resolved.head, engine, options)
     configs["ensemble"]["parameters"] = {"bundle_sha256": {"string_value": bundle.digest}}
     started = start(name, engine, options, repository)
     provenance = _provenance(bundle, resolved, engine, options, started)
@@ -116,18 +117,18 @@ def _json(value: Mapping[str, Any] | list[str]) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def _check_logits(engine: Engine, resolved: ResolvedRecipe) -> None:
-    """Refuse an engine whose output is not float32 logits, one for each label."""
+def _check_logits(engine: Engine, row: RowShape) -> None:
+    """Refuse an engine whose output is not float32 logits with rows of the shape `row`."""
     logits = engine.outputs.get("logits")
     file = next(iter(engine.files.values()))
-    if logits is None or logits.type != "TYPE_FP32" or len(logits.dims) != 2:
+    if logits is None or logits.type != "TYPE_FP32" or len(logits.dims) != 1 + len(row):
+        wanted = ", ".join(["batch", *("tokens" for _ in row[:-1]), "classes"])
         raise InputError(
-            f"{file}: its outputs are {', '.join(engine.outputs)}, not float32 logits [batch, classes]. Build it again."
+            f"{file}: its outputs are {', '.join(engine.outputs)}, not float32 logits [{wanted}]. Build it again."
         )
-    if logits.dims[1] not in (-1, len(resolved.source.labels)):
+    if logits.dims[-1] not in (-1, row[-1]):
         raise InputError(
-            f"{file}: outputs {logits.dims[1]} logits, and config.json names {len(resolved.source.labels)} labels. "
-            "Build it again."
+            f"{file}: outputs {logits.dims[-1]} logits, and config.json names {row[-1]} labels. Build it again."
         )
 
 

@@ -61,7 +61,7 @@ class Setting:
         self.batcher = Batcher(
             list(self.engines),
             solo=self.solo,
-            classes=2,
+            row=(2,),
             ends=ENDS,
             limits=limits,
             counters=self.counters,

@@ -76,7 +76,7 @@ def test_an_engine_lives_in_one_thread():
         seen.append(threading.get_ident())
 
     async def scenario():
-        worker = Worker(opened, [PROBE], classes=1)
+        worker = Worker(opened, [PROBE], row=(1,))
         await worker.opened()
         done = asyncio.get_running_loop().create_future()
         worker.begin([tokens([1])], done.set_result)
@@ -98,7 +98,7 @@ def test_an_engine_that_fails_to_open_raises_its_own_error(where):
         yield fail() if where == "open" else fail
 
     async def scenario():
-        worker = Worker(opened, [PROBE], classes=1)
+        worker = Worker(opened, [PROBE], row=(1,))
         with pytest.raises(MachineError, match="no GPU"):
             await worker.opened()
         await worker.close()
@@ -112,8 +112,8 @@ def test_an_engine_with_another_number_of_logits_is_refused_at_start():
         yield Engine()
 
     async def scenario():
-        worker = Worker(opened, [PROBE], classes=2)
-        with pytest.raises(InputError, match="has 2 labels"):
+        worker = Worker(opened, [PROBE], row=(2,))
+        with pytest.raises(InputError, match="the model returns 2 numbers"):
             await worker.opened()
         await worker.close()
 

@@ -25,7 +25,7 @@ from toolchain.serve.batching.queue import BatchQueue, Group, QueuedRequest
 from toolchain.serve.counters import Counters, Times
 from toolchain.serve.limits import ENGINE_TIMEOUT_S, GRACE_S, Limits
 from toolchain.serve.protocol import Reason, RefusedError
-from toolchain.tensors import Logits
+from toolchain.tensors import Logits, RowShape
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 class BatchResult:
     """The outcome of one batch on one engine."""
 
-    # Logits of each group, float32 [rows, classes]; None for a group on which the engine failed.
+    # Logits of each group, float32 [rows, *row]; None for a group on which the engine failed.
     logits: Sequence[Logits | None]
     # Time to build the padded batch.
     input_ns: int
@@ -61,7 +61,7 @@ class Batcher:
         engines: list[Engine],
         *,
         solo: Engine | None = None,
-        classes: int,
+        row: RowShape,
         ends: tuple[int, ...],
         limits: Limits,
         counters: Counters,
@@ -72,7 +72,7 @@ class Batcher:
         Args:
             engines: the engines that run side by side.
             solo: an engine that uses the processors of all others; it runs a request that is alone.
-            classes: logits of each row.
+            row: shape of the logits of each row.
             ends: largest length of each bucket, in tokens; rows have up to `ends[-1]` tokens.
             limits: bounds of a batch, of the queue and of the waiting time.
             counters: executions and pending requests are counted here.
@@ -84,7 +84,7 @@ class Batcher:
         # The batch of each busy engine, and the time at which the engine counts as hanging.
         self._running: dict[Engine, tuple[list[Group], int]] = {}
         self._queue, self._numbers = BatchQueue(ends, limits), itertools.count()
-        self._classes, self._limits = classes, limits
+        self._row, self._limits = row, limits
         self._counters, self._clock = counters, clock
         # Rows whose texts are being tokenised.
         self._reserved = 0
@@ -116,7 +116,7 @@ class Batcher:
     async def submit(
         self, tokens: Tokens, *, timeout_us: int = 0, arrived_ns: int | None = None
     ) -> tuple[Logits, Times]:
-        """Return the logits of a request's rows, float32 [rows, classes], and where its time went.
+        """Return the logits of a request's rows, float32 [rows, *row], and where its time went.
 
         `timeout_us` shortens the longest wait of `limits`, but cannot extend it; 0 keeps it. The wait counts from
         `arrived_ns`, or from now.
@@ -180,7 +180,9 @@ class Batcher:
         loop, now, rows = asyncio.get_running_loop(), self._clock(), len(tokens)
         longest_us = round(self._limits.timeout_s * 1e6)
         deadline = (now if arrived_ns is None else arrived_ns) + 1000 * min(timeout_us or longest_us, longest_us)
-        logits = np.empty((rows, self._classes), np.float32)
+        longest = int(tokens.lengths.max(initial=0))
+        shape = (longest if size is None else size for size in self._row)
+        logits = np.empty((rows, *shape), np.float32)
         request = QueuedRequest(tokens, loop.create_future(), next(self._numbers), now, deadline, rows, rows, logits)
         self._queue.put(request)
         self._counters.pending += 1
@@ -238,7 +240,9 @@ class Batcher:
         if len(rows) == len(request.tokens):
             request.logits = logits
         else:
-            request.logits[rows] = logits
+            sizes = zip(request.logits.shape[1:], logits.shape[1:], strict=True)
+            part = (slice(None), *(slice(min(pair)) for pair in sizes))  # batches are padded to different lengths
+            request.logits[part][rows] = logits[part]
         request.unfinished -= len(rows)
         request.times.input_ns += result.input_ns
         request.times.infer_ns += result.infer_ns

@@ -30,7 +30,7 @@ class QueuedRequest:
     queued: int
     # Rows whose logits are still missing.
     unfinished: int
-    # float32 [rows, classes]; each batch fills in its rows.
+    # float32 [rows, *row]; each batch fills in its rows.
     logits: Logits
     times: Times = field(default_factory=Times)
 

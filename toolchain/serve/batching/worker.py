@@ -18,7 +18,7 @@ from toolchain.checkpoint.ragged import Ragged
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.errors import InputError
 from toolchain.serve.batching.batcher import BatchResult
-from toolchain.tensors import Batch, Infer, Logits
+from toolchain.tensors import Batch, Infer, Logits, RowShape, is_of
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +33,16 @@ class Worker:
     """An engine in a thread of its own. It calls back on the event loop on which it was made."""
 
     def __init__(
-        self, open_engine: Callable[[], AbstractContextManager[Infer]], warm_up: list[Batch], *, classes: int
+        self, open_engine: Callable[[], AbstractContextManager[Infer]], warm_up: list[Batch], *, row: RowShape
     ) -> None:
         """Start a thread that opens an engine and runs the warm-up batches on it.
 
         Args:
             open_engine: opens the engine, in the thread.
             warm_up: batches, smallest first. The first also serves as a probe: an engine that fails on it is broken.
-            classes: logits that the engine must return for each row.
+            row: shape of the logits that the engine must return for each row.
         """
-        self._classes = classes
+        self._row = row
         self._loop = asyncio.get_running_loop()
         self._open_engine, self._warm_up = open_engine, warm_up
         self._jobs: queue.SimpleQueue[BatchJob | None] = queue.SimpleQueue()
@@ -72,10 +72,10 @@ class Worker:
             with self._open_engine() as infer:
                 for batch in reversed(self._warm_up):  # the largest first, so that no memory arena grows later
                     logits = _finite_logits(infer, batch)
-                    if logits.shape != (len(batch["input_ids"]), self._classes):
+                    if not is_of(logits.shape, len(batch["input_ids"]), self._row):
                         raise InputError(
                             f"the engine returned logits {list(logits.shape)} for {len(batch['input_ids'])} rows, but "
-                            f"the model has {self._classes} labels. Build the bundle again."
+                            f"the model returns {self._row[-1]} numbers. Build the bundle again."
                         )
                 self._settle(self._opened, None)
                 while job := self._jobs.get():

@@ -1,0 +1,159 @@
+"""Pooling: from the vectors of a text's tokens to the vector of the text, as a folder of sentence-transformers says.
+
+Such a folder has `modules.json`: an encoder, the folder of the pooling's configuration, and perhaps a normalisation.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolchain.checkpoint.checks import is_headless, says_classifier
+from toolchain.errors import InputError
+from toolchain.files import open_file
+
+if TYPE_CHECKING:
+    import torch
+
+MODULES = "modules.json"
+
+# Name in a task's TOML -> the key that is true in the configuration of the pooling.
+MODES = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
+
+# The least length that a vector is divided by. A row of padding has the length 0, and float16 has no smaller number
+# that is exact; the vectors of texts are far longer.
+LEAST_LENGTH = 1e-4
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How a vector is made: `mean` of the real tokens, or the first one (`cls`); and whether its length is then 1."""
+
+    mode: str
+    normalize: bool
+
+    def __call__(self, hidden: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
+        """Return the vectors [batch, size] of tokens [batch, sequence, size] with the mask [batch, sequence]."""
+        if self.mode == "cls":
+            found = hidden[:, 0]
+        else:
+            real = mask.to(hidden.dtype)
+            # Shares are summed, because a sum of many tokens may exceed the range of float16.
+            share = real / real.sum(1, keepdim=True).clamp(min=1)
+            found = (hidden * share[:, :, None]).sum(1)
+        if not self.normalize:
+            return found
+        length: torch.Tensor = (found * found).sum(1, keepdim=True).sqrt()
+        return found / length.clamp(min=LEAST_LENGTH)
+
+
+def read_modules(folder: Path) -> tuple[Path, Pooling | None]:
+    """Return the folder of the encoder and the pooling that modules.json states; without it, the folder and None.
+
+    Raises:
+        InputError: a file is broken, or says something else than an encoder, a pooling by the mean or the first token,
+            and a normalisation.
+    """
+    file, config = folder / MODULES, folder / "config.json"
+    if not file.is_file() or (config.is_file() and says_classifier(_read(config))):  # a cross-encoder has one too
+        return folder, None
+    modules = _read(file)
+    if not isinstance(modules, list) or not all(isinstance(one, dict) for one in modules):
+        raise InputError(f"{file}: not a list of modules. Save the model again with sentence-transformers.")
+    kinds = [str(one.get("type", "")).rpartition(".")[2] for one in modules]
+    if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
+        raise InputError(
+            f"{file}: its modules are {', '.join(kinds)}. Give a model of Transformer, Pooling and perhaps Normalize."
+        )
+    encoder, pooling = (folder / str(one.get("path") or "") for one in modules[:2])
+    _check_encoder(folder, encoder)
+    return encoder, Pooling(_mode(pooling / "config.json"), "Normalize" in kinds)
+
+
+def choose_pooling(
+    folder: Path, config: dict[str, Any], asked: Pooling | None, stated: Pooling | None
+) -> Pooling | None:  # config.json of any architecture
+    """Return the pooling of a checkpoint: that of its modules.json, or the task's; None for a classifier.
+
+    Raises:
+        InputError: the task has a pooling, and the checkpoint is a classifier or states another one.
+    """
+    if asked and (named := next(iter(config.get("architectures") or []), "")) and not (stated or is_headless(named)):
+        raise InputError(
+            f"{folder}: the task has pooling, and the checkpoint is {named}, which puts out no vectors. "
+            "Remove pooling from the task, or give an encoder."
+        )
+    if asked and stated and asked != stated:
+        raise InputError(
+            f"{folder / MODULES}: it says {stated}, and the task says {asked}. Remove pooling and normalize from the "
+            "task."
+        )
+    return asked or stated
+
+
+def read_limit(folder: Path) -> int | None:
+    """Return the truncation length in tokens that the folder of an encoder states, or None.
+
+    Raises:
+        InputError: the file is not JSON.
+    """
+    file = folder / "sentence_bert_config.json"
+    stated = _read(file).get("max_seq_length") if file.is_file() else None
+    return stated if isinstance(stated, int) and stated > 0 else None
+
+
+def _mode(file: Path) -> str:
+    """Return the name of the pooling in MODES that its configuration states.
+
+    Raises:
+        InputError: it states another one, or several.
+    """
+    stated = _read(file)
+    named = stated.get("pooling_mode")
+    chosen = [named] if named else [key for key, value in stated.items() if key.startswith("pooling_mode") and value]
+    found = [mode for mode, key in MODES.items() if chosen in ([mode], [key])]
+    if not found:
+        shown = ", ".join(str(one).removeprefix("pooling_mode_") for one in chosen) or "none"
+        raise InputError(
+            f"{file}: the pooling is {shown}. Give a model that pools by the mean or by the first token (cls)."
+        )
+    return found[0]
+
+
+def _check_encoder(folder: Path, encoder: Path) -> None:
+    """Refuse what sentence-transformers does to a text before its tokens are made, because a bundle would not do it.
+
+    Raises:
+        InputError: texts get a prompt, or lower case that the tokenizer does not give them.
+    """
+    file = folder / "config_sentence_transformers.json"
+    if file.is_file() and (prompt := _read(file).get("default_prompt_name")):
+        raise InputError(
+            f"{file}: each text gets the prompt {prompt!r}, which a bundle would not add. Set default_prompt_name to "
+            "null, and give texts that begin with it."
+        )
+    file = encoder / "sentence_bert_config.json"
+    if file.is_file() and _read(file).get("do_lower_case"):
+        raise InputError(
+            f"{file}: do_lower_case is true, which a bundle would not do. Let the tokenizer do it (a normalizer in "
+            "tokenizer.json), and set it to false."
+        )
+
+
+def _read(file: Path) -> Any:
+    """Return the value of a JSON file.
+
+    Raises:
+        InputError: it is missing or not JSON.
+    """
+    try:
+        with open_file(file) as opened:
+            found = json.loads(opened.read().decode())
+    except FileNotFoundError:
+        raise InputError(f"{file}: missing. Save the model again with sentence-transformers.") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{file}: not JSON. Save the model again with sentence-transformers.") from None
+    if file.name != MODULES and not isinstance(found, Mapping):
+        raise InputError(f"{file}: not a JSON object. Save the model again with sentence-transformers.")
+    return found
