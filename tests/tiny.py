@@ -1,5 +1,6 @@
 """Tiny random checkpoints: real architectures, real file formats, nothing learnt."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ def make_checkpoint(
     seed: int = 0,
     dtype: str = "float32",
     safe: bool = True,
+    pooling: str | None = None,
     **config: Any,
 ) -> Path:
     """Save a tiny sequence classifier and its tokenizer into `folder` and return it.
 
+    With `pooling`, `mean` or `cls`, it is an encoder with normalised vectors, as sentence-transformers saves one.
     `labels` is their number (1: regression; 2: negative, positive) or their names; `safe=False` writes pickled
     weights; `config` overrides keys of the model's configuration.
     """
@@ -36,12 +39,24 @@ def make_checkpoint(
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     model = new_model(model_type, labels, **config).to(getattr(torch, dtype)).eval()
+    if pooling:
+        model = model.base_model
+        _save_modules(folder, pooling)
     model.save_pretrained(folder)
     if not safe:
         torch.save(model.state_dict(), folder / "pytorch_model.bin")
         (folder / "model.safetensors").unlink()
     new_tokenizer(model_type).save_pretrained(folder)
     return folder
+
+
+def _save_modules(folder: Path, pooling: str) -> None:
+    names = ("Transformer", "Pooling", "Normalize")
+    modules = [{"path": f"{at}_{name}" if at else "", "type": f"models.{name}"} for at, name in enumerate(names)]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    keys = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
+    (folder / "1_Pooling/config.json").write_text(json.dumps({key: mode == pooling for mode, key in keys.items()}))
 
 
 def new_model(model_type: str, labels: int | tuple[str, ...], **changes: Any) -> Any:

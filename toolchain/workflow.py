@@ -69,7 +69,7 @@ def evaluate(
     rows, references = _labelled_rows(target)
     with rows.placed():
         found, speed, energy, scenario = _measure(target, rows, references, tell)
-    roofline = _roofline(target, speed, rows=len(rows), tell=tell)
+    roofline = _roofline(target, speed, rows=len(resolved.head.sequences(rows.texts)), tell=tell)
     tell("comparing with FP32")
     stem = _stem(target)
     kept = save_predictions(target.folder / f"{stem}.npz", found)
@@ -127,6 +127,7 @@ def _measure(
 ) -> tuple[Predictions, Speed, EnergyBlock, ScenarioRun | None]:
     """Run a target on the rows; return its predictions, its speed and memory, its energy, and MLPerf's scenario."""
     resolved, seed = target.resolved, target.resolved.recipe.seed
+    texts = resolved.head.sequences(rows.texts)
     with open_session(resolved.recipe, target.device, log=tell) as session:
         tell(f"opening {target.backend} on {target.device}")
         if not target.remote:  # it takes seconds, so not while the runtime is open and may be timed
@@ -135,7 +136,7 @@ def _measure(
             logits, speed = evaluation.measure(
                 infer,
                 target.encode,
-                rows.texts,
+                texts,
                 seed=seed,
                 log=tell,
                 device="cpu" if target.remote else target.device,
@@ -145,9 +146,7 @@ def _measure(
             slots = speed["tokens"]["batch_slots"]
             session.measure(infer, resolved.encode, rows.sample(LOAD_ROWS, seed=seed).texts, max_slots=slots, log=tell)
             asked = resolved.recipe.scenario is not None
-            scenario = (
-                run_scenario(resolved.recipe, infer, target.encode, rows.texts, speed, tell=tell) if asked else None
-            )
+            scenario = run_scenario(resolved.recipe, infer, target.encode, texts, speed, tell=tell) if asked else None
         found = resolved.head.predict(references, logits)
         energy = session.block(evaluation.share_correct(found))
     if target.remote:  # the memory of this client is not that of the server

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
+from transformers import AutoModel, AutoTokenizer
 
 import toolchain
 from toolchain.bundle import open_bundle
 from toolchain.checkpoint.model import find_model, load_model
 from toolchain.diagnose import explain, verify
 from toolchain.diagnose.probe import open_probe_graph
+from toolchain.errors import UsageError
 from toolchain.evaluation.results import find_results, load_predictions
 from toolchain.report.html import html
 from toolchain.report.inputs import find_material
@@ -25,23 +28,40 @@ TOPICS = ("joy", "fear", "hope")
 
 @dataclass(frozen=True)
 class Case:
-    """A head: its model's outputs and configuration, its task, and a label of a row of its data."""
+    """A head: its model's outputs and configuration, its task, labels of rows, metric, and what a card says of it.
+
+    `head` is what the bundle says, and None for the model's own.
+    """
 
     labels: tuple[str, ...]
     task: str
     cells: list[Any]
     metric: str
+    gives: str
+    head: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
 
 
+ONE_TEXT = 'text_columns = ["s"]\nlabel_column = "l"'
+
 CASES = {
-    "classes": Case(TOPICS, 'label_column = "l"', [*TOPICS], "accuracy"),
+    "classes": Case(TOPICS, ONE_TEXT, [*TOPICS], "accuracy", "one of joy, fear, hope for each text"),
     "multilabel": Case(
         TOPICS,
-        'head = "multilabel"\nlabel_column = "l"\nthreshold = 0.4',
+        f'{ONE_TEXT}\nhead = "multilabel"\nthreshold = 0.4',
         [["joy"], ["fear", "hope"], [], [*TOPICS]],
         "micro_f1",
+        "any of joy, fear, hope for each text",
+        "multilabel",
         {"problem_type": "multi_label_classification"},
+    ),
+    "embedding": Case(
+        (),
+        'text_columns = ["s", "second"]\nlabel_column = "l"',
+        [0.1, 4.0, 2.5],
+        "spearman_cosine",
+        "a vector of 32 numbers for each text",
+        config={"pooling": "mean"},
     ),
 }
 
@@ -57,16 +77,19 @@ class Made:
     results: list[dict[str, Any]]
 
 
-@pytest.fixture(scope="module", params=[pytest.param("classes", marks=pytest.mark.slow), "multilabel"])
+@pytest.fixture(scope="module", params=[pytest.param("classes", marks=pytest.mark.slow), "multilabel", "embedding"])
 def made(request: pytest.FixtureRequest, tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Made:
     case, home = CASES[request.param], tmp_path_factory.mktemp(request.param)
     generator = np.random.default_rng(5)
     for split, count in (("train", 40), ("validation", 30)):
         texts = [" ".join(generator.choice(tiny.WORDS, generator.integers(3, 20))) for _ in range(count)]
-        rows = [{"s": text, "l": case.cells[row % len(case.cells)]} for row, text in enumerate(texts)]
+        rows = [
+            {"s": text, "second": texts[row - 1], "l": case.cells[row % len(case.cells)]}
+            for row, text in enumerate(texts)
+        ]
         (home / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (home / "own.toml").write_text(f'text_columns = ["s"]\n{case.task}\n')
-    checkpoint = tiny.make_checkpoint(home / "model", labels=case.labels, **case.config)
+    (home / "own.toml").write_text(f"{case.task}\n")
+    checkpoint = tiny.make_checkpoint(home / "model", labels=case.labels or 2, **case.config)
     built = toolchain.build(
         model=checkpoint,
         task=home / "own.toml",
@@ -93,14 +116,26 @@ def test_the_gate_compares_both_graphs_by_the_heads_metric(made: Made) -> None:
 def test_predictions_of_fp32_are_those_of_pytorch(made: Made) -> None:
     result = toolchain.evaluate(made.bundle, file="model.onnx", device="cpu")
     found = load_predictions(result)
-    assert result["agreement"]["label_agreement"] == 1
-    model, tokenizer = load_model(find_model(str(made.checkpoint))), find_model(str(made.checkpoint)).tokenizer
+    assert result["agreement"]["label_agreement"] == (1 if made.case.labels else None)
+    put_out = _vector if "pooling" in made.case.config else _logits
     rows = [json.loads(line) for line in (made.bundle.parent / "validation.jsonl").read_text().splitlines()]
     for at in (0, 7, 29):
-        logits = model(**tokenizer(rows[at]["s"], return_tensors="pt")).logits.detach().numpy()
-        np.testing.assert_allclose(found.logits[at], logits[0], atol=1e-4)
+        expected = np.squeeze([put_out(made.checkpoint, rows[at][key]) for key in ("s", "second")])
+        np.testing.assert_allclose(found.logits[at], expected if found.logits.ndim == 3 else expected[0], atol=1e-4)
     again = toolchain.compare([result, result], max_drop=100)[0]
     assert (again["drop_points"], again["verdict"]) == (0, "passes")
+
+
+def _logits(checkpoint: Path, text: str) -> Any:
+    model, tokenizer = load_model(find_model(str(checkpoint))), find_model(str(checkpoint)).tokenizer
+    return model(**tokenizer(text, return_tensors="pt")).logits.detach().numpy()
+
+
+def _vector(checkpoint: Path, text: str) -> Any:
+    """Return the normalised mean of all tokens, by transformers and numpy."""
+    model, tokenizer = AutoModel.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
+    found = model(**tokenizer(text, return_tensors="pt")).last_hidden_state.detach().numpy()[0].mean(axis=0)
+    return found / np.linalg.norm(found)
 
 
 def test_verify_explain_and_report_take_it(made: Made) -> None:
@@ -118,13 +153,10 @@ def test_verify_explain_and_report_take_it(made: Made) -> None:
 
 def test_the_card_on_a_hub_says_what_it_gives(made: Made) -> None:
     push(made.bundle, "someone/tiny", output=made.bundle.parent / "pushed")
-    how = "any of" if made.case.metric == "micro_f1" else "one of"
-    assert (
-        f"It gives {how} {', '.join(made.case.labels)} for each text."
-        in (made.bundle.parent / "pushed/README.md").read_text()
-    )
+    assert f"It gives {made.case.gives}." in (made.bundle.parent / "pushed/README.md").read_text()
 
 
+@pytest.mark.parametrize("made", [pytest.param("classes", marks=pytest.mark.slow), "multilabel"], indirect=True)
 def test_answers_are_those_of_the_saved_predictions(made: Made) -> None:
     rows = [json.loads(line)["s"] for line in (made.bundle.parent / "validation.jsonl").read_text().splitlines()]
     result = next(one for one in made.results if one["artefact"]["file"] == "model.int8.cpu.onnx")
@@ -140,7 +172,7 @@ def test_answers_are_those_of_the_saved_predictions(made: Made) -> None:
 
 def test_the_bundle_says_what_it_is(made: Made) -> None:
     task = open_bundle(made.bundle).manifest["task"]
-    assert (task["primary"], task.get("head")) == (made.case.metric, "multilabel" if "head" in made.case.task else None)
+    assert (task["primary"], task.get("head")) == (made.case.metric, made.case.head)
     several = made.case.metric == "micro_f1"
     for result in made.results:
         assert ("per_label" in result) == ("per_label" in result["agreement"]) == several
@@ -150,3 +182,25 @@ def test_the_bundle_says_what_it_is(made: Made) -> None:
 def test_another_threshold_gives_other_labels(made: Made) -> None:
     with toolchain.load(made.bundle, device="cpu", threshold=0.9999) as strict:
         assert strict("a good film")[0]["labels"] == []
+
+
+@pytest.mark.parametrize("made", ["embedding"], indirect=True)
+def test_vectors_are_those_of_the_saved_predictions(made: Made) -> None:
+    rows = [json.loads(line) for line in (made.bundle.parent / "validation.jsonl").read_text().splitlines()]
+    result = next(one for one in made.results if one["artefact"]["file"] == "model.int8.cpu.onnx")
+    found = load_predictions(result)
+    with toolchain.load(made.bundle, device="cpu") as embedder:
+        first, second = ([one["embedding"] for one in embedder([row[key] for row in rows])] for key in ("s", "second"))
+        with pytest.raises(UsageError, match="top_k=2: a model of vectors has no labels"):
+            embedder(rows[0]["s"], top_k=2)
+    np.testing.assert_allclose(np.stack([first, second], axis=1), found.logits, atol=1e-6)
+    np.testing.assert_allclose(found.predicted, (np.array(first) * second).sum(axis=1), atol=1e-6)
+    assert 0.9 < result["agreement"]["cosine_min"] <= result["agreement"]["cosine_p01"] < 1
+    assert result["metrics"]["spearman_cosine"] == pytest.approx(spearmanr(found.predicted, found.references).statistic)
+    assert result["tokens"]["real"] == open_rows(made.bundle, rows)
+
+
+def open_rows(bundle: Path, rows: list[dict[str, Any]]) -> int:
+    """Return the number of tokens of both texts of all rows, without truncation."""
+    tokenizer = AutoTokenizer.from_pretrained(bundle)
+    return sum(len(tokenizer(row[key])["input_ids"]) for row in rows for key in ("s", "second"))

@@ -127,8 +127,8 @@ def test_a_dead_label_fails_the_gate_and_the_same_predictions_pass():
         assert compare(predictions(fp32), predictions(dead), name, max_drop=1).verdict == FAILS
         assert compare(predictions(fp32), predictions(fp32), name, max_drop=2).verdict == PASSES
     assert HEAD.per_label(predictions(dead))["c"]["recall"] == 0
-    assert HEAD.agreement_per_label(predictions(dead), predictions(fp32))["c"] < 1
-    assert HEAD.agreement_per_label(predictions(dead), predictions(fp32))["a"] == 1
+    assert HEAD.agreement(predictions(dead), predictions(fp32))["per_label"]["c"] < 1
+    assert HEAD.agreement(predictions(dead), predictions(fp32))["per_label"]["a"] == 1
 
 
 def test_each_head_refuses_what_belongs_to_the_other():

@@ -12,6 +12,7 @@ import numpy as np
 import uvloop
 
 from tests.head_of import head_of
+from toolchain.heads.contract import Head
 from toolchain.serve.checks import Checks, check_model
 from toolchain.serve.counters import Counters
 from toolchain.serve.http.app import Application
@@ -42,6 +43,7 @@ class FakeService:
     cancelled: int = 0
     closed: bool = False
     counters: Counters = field(default_factory=Counters)
+    head: Head = field(default_factory=lambda: head_of("short", "long"))
 
     def drain(self) -> None:
         self.ready = False
@@ -84,13 +86,13 @@ class FakeService:
 
     async def infer(self, request: InferRequest) -> InferResponse:
         self.seen.append(request)
-        counts, head = {"input_ids": 100, "attention_mask": 2}, head_of("short", "long")
-        checks = Checks(self.name, self.texts_per_row, counts, 128, {}, self.limits, head.outputs)
+        counts = {"input_ids": 100, "attention_mask": 2}
+        checks = Checks(self.name, self.texts_per_row, counts, 128, {}, self.limits, self.head.outputs)
         names, rows = checks.outputs(request), checks.rows(request)
         await self._wait()
         sizes = [len(row[0]) for row in rows] if isinstance(rows, list) else [len(rows)]
         logits = np.array([[size, np.nan] for size in sizes], np.float32)
-        made = tensors(logits, head, names, request.classes)
+        made = tensors(logits, self.head, names, request.classes)
         return InferResponse(self.name, "1", request.id, made)
 
     async def classify(self, texts: list[tuple[str, ...]]) -> list[dict[str, Any]]:

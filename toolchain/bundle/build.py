@@ -17,13 +17,14 @@ from toolchain.bundle.steps import STEPS, versions
 from toolchain.bundle.trial import try_bundle
 from toolchain.bundle.views import VIEWS, make_view, view_files
 from toolchain.bundle.writer import BundleWriter, open_writer
+from toolchain.checkpoint.model import Source
 from toolchain.engine.plan import PLANS
 from toolchain.engine.releases import RELEASES
 from toolchain.errors import MachineError, UsageError
 from toolchain.recipe import DEFAULT_MODEL, Recipe
 from toolchain.recipe.groups import ENGINE
 from toolchain.recipe.tables import ATTENTIONS
-from toolchain.records.bundle import BuildRecord
+from toolchain.records.bundle import BuildRecord, PoolingRecord
 
 OWN_CALIBRATION = "calibration.json"
 
@@ -215,6 +216,7 @@ def _about(resolved: ResolvedRecipe, records: Mapping[str, Mapping[str, Any]]) -
             "values": resolved.source.facts.values,
             "pad_id": resolved.source.facts.pad_id,
             "batches": "equal_length" if resolved.source.facts.equal_length else "padded",
+            **_pooling(resolved.source),
             "sha256": resolved.source.digests,
         },
         "task": resolved.task.to_json(),
@@ -227,6 +229,14 @@ def _about(resolved: ResolvedRecipe, records: Mapping[str, Mapping[str, Any]]) -
         "recipe": kept,
         "versions": versions("torch", "transformers", "onnx-ir", "onnxruntime", "onnxruntime-gpu"),
     }
+
+
+def _pooling(source: Source) -> dict[str, PoolingRecord]:
+    """Return the key of the manifest's model that only embeddings have."""
+    pooling, width = source.pooling, source.facts.width
+    if pooling is None or width is None:
+        return {}
+    return {"pooling": {"mode": pooling.mode, "normalize": pooling.normalize, "width": width}}
 
 
 def _kept_recipe(resolved: ResolvedRecipe) -> dict[str, Any]:  # values of options, as a recipe's TOML may have them

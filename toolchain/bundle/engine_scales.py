@@ -156,7 +156,7 @@ def calibrate_static(
 
 def _batches(resolved: ResolvedRecipe, size: int, length: int, *, with_types: bool) -> Iterator[Batch]:
     """Yield full batches for the static network: ids int32 [length, size] and lengths int32 [size, 1]."""
-    tokens = resolved.encoder_of(length)(resolved.calibration_rows.texts)
+    tokens = resolved.encoder_of(length)(resolved.head.sequences(resolved.calibration_rows.texts))
     for start in range(0, len(tokens) - size + 1, size):
         rows = np.arange(start, start + size)
         padded = tokens.batch(rows, length=length)

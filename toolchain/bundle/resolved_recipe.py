@@ -14,6 +14,7 @@ from toolchain.bundle import BUILD_FOLDER, MANIFEST, Bundle
 from toolchain.bundle.steps import STEPS
 from toolchain.checkpoint.facts import Facts
 from toolchain.checkpoint.model import Source, choose_max_length, find_model, parse_config
+from toolchain.checkpoint.pooling import Pooling
 from toolchain.checkpoint.ragged import Indices
 from toolchain.checkpoint.tokenize import TextEncoder, Tokens
 from toolchain.data.rows import Rows, Text, load_all, load_rows
@@ -88,11 +89,11 @@ class ResolvedRecipe:
 
     def encode(self, texts: list[Text]) -> Tokens:
         """Return the tokens of texts, truncated to `max_length`: the same for every backend."""
-        return self.encoder(texts)
+        return self.encoder(self.head.sequences(texts))
 
     def find_cut(self, texts: list[Text], lengths: Indices) -> NDArray[np.bool_]:
         """Return which texts were cut at `max_length`, bool [rows]; `lengths` are their numbers of tokens."""
-        cut = lengths >= self.max_length
+        texts, cut = self.head.sequences(texts), lengths >= self.max_length
         if at := np.flatnonzero(cut).tolist():
             cut[at] = self._longer([texts[row] for row in at]).lengths > self.max_length
         return np.asarray(cut)
@@ -260,13 +261,15 @@ def resolve(recipe: Recipe, steps: Collection[str] | None = None) -> ResolvedRec
     needed = [name for name, step in STEPS.items() if precision in step.precisions]
     if not needed:
         raise UsageError(f"--precision {precision}: only for eval --backend torch. Build fp32, fp16 or int8.")
+    task = load_task(recipe)
     source = find_model(
         recipe.model or DEFAULT_MODEL,
         allow_pickle=recipe.allow_pickle,
         trust_remote_code=recipe.trust_remote_code,
         ignore_unused=recipe.ignore_unused,
+        pooling=Pooling(task.pooling, bool(task.normalize)) if task.pooling else None,
     )
-    head = find_head(load_task(recipe), source.labels, possible=source.heads, threshold=recipe.threshold)
+    head = _head(task, source, recipe)
     ordered = tuple(name for name in STEPS if name in (steps or needed))
     return ResolvedRecipe(recipe, source, head, choose_max_length(source, recipe.max_length), precision, ordered)
 
@@ -296,9 +299,15 @@ def resolve_bundle(bundle: Bundle, recipe: Recipe, *, new_task: bool = False) ->
     source = bundled(bundle)
     manifest = bundle.manifest
     task = load_task(recipe) if new_task else task_from(manifest["task"])
-    head = find_head(task, source.labels, possible=source.heads, threshold=recipe.threshold)
+    head = _head(task, source, recipe)
     steps = tuple(name for name in STEPS if name in manifest["steps"])
     return ResolvedRecipe(recipe, source, head, manifest["max_length"], manifest["precision"], steps)
+
+
+def _head(task: Task, source: Source, recipe: Recipe) -> Head:
+    """Return the head of a checkpoint for a task. For errors, see `find_head`."""
+    width = source.facts.width
+    return find_head(task, source.labels, possible=source.heads, threshold=recipe.threshold, width=width)
 
 
 def check_described(bundle: Bundle) -> None:
@@ -332,8 +341,10 @@ def bundled(bundle: Bundle) -> Source:
         longest=None,
         pad_id=model.get("pad_id", _number(config, "pad_token_id")),
         equal_length=model.get("batches") == "equal_length",
+        width=model["pooling"]["width"] if "pooling" in model else None,
     )
-    return Source(model["id"], bundle.path, config, known=facts, files=files)
+    pooling = Pooling(model["pooling"]["mode"], model["pooling"]["normalize"]) if "pooling" in model else None
+    return Source(model["id"], bundle.path, config, pooling=pooling, known=facts, files=files)
 
 
 def _number(config: dict[str, Any], key: str, default: int = 0) -> int:  # config.json of any architecture

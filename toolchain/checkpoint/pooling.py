@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolchain.checkpoint.checks import is_headless, says_classifier
+from toolchain.data.tasks import POOLINGS
 from toolchain.errors import InputError
 from toolchain.files import open_file
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 MODULES = "modules.json"
 
 # Name in a task's TOML -> the key that is true in the configuration of the pooling.
-MODES = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
+MODES = dict(zip(POOLINGS, ("pooling_mode_mean_tokens", "pooling_mode_cls_token"), strict=True))
 
 # The least length that a vector is divided by. A row of padding has the length 0, and float16 has no smaller number
 # that is exact; the vectors of texts are far longer.

@@ -106,7 +106,7 @@ def _parts(
     from toolchain.data.texts import count_lines, from_arguments, from_lines
     from toolchain.evaluation.predict import PART_ROWS
 
-    own = target.resolved.task.text_columns
+    own = target.resolved.task.text_columns[: target.resolved.head.texts_per_row]
     named = tuple(columns.split(",")) if columns else own
     if len(named) != len(own):
         raise UsageError(f"--text-column {columns}: the model takes {len(own)}, such as {','.join(own)}. Name as many.")

@@ -79,14 +79,15 @@ METRICS: dict[str, Callable[[Values, Values], float]] = {
     "matthews_correlation": matthews_correlation,
     "pearson": pearson,
     "spearman": spearman,
+    "spearman_cosine": spearman,
     "micro_f1": micro_f1,
     "macro_f1": macro_f1,
     "subset_accuracy": subset_accuracy,
 }
 
 
-# The metrics of a regression; the others are of classes, and those of TWO_CLASSES of two classes alone.
-CORRELATIONS = ("pearson", "spearman")
+# The metrics of numbers, the last one of cosines; the others are of classes, those of TWO_CLASSES of two alone.
+CORRELATIONS = ("pearson", "spearman", "spearman_cosine")
 TWO_CLASSES = ("f1",)
 
 # The metrics of several labels a row; and those that are a share of right rows.

@@ -130,7 +130,7 @@ class Rows:
         try:
             yield
         except TextError as error:
-            number = self.number(self.texts.index(error.text))
+            number = self.number(next(at for at, text in enumerate(self.texts) if set(error.text) <= set(text)))
             raise InputError(f"{self.source}: row {number}: {error}") from None
 
 

@@ -18,6 +18,7 @@ from toolchain.data.probes import probe_texts
 from toolchain.data.rows import Text
 from toolchain.errors import InputError, ToolchainError, UsageError
 from toolchain.evaluation.target import backend_of, find_reference, find_target
+from toolchain.heads.contract import Head
 from toolchain.int8.calibrate import read_calibration
 from toolchain.int8.coverage import constant_behind
 from toolchain.recipe.options import RecipeValues
@@ -57,6 +58,7 @@ class ProbeGraph:
         max_length: truncation length, tokens.
         rows: the rows, in words.
         calibration: the bundle's calibration.json, if it has one.
+        head: the head of the bundle's model; None for a graph alone.
     """
 
     file: Path
@@ -74,6 +76,7 @@ class ProbeGraph:
     max_length: int
     rows: str
     calibration: Path | None = None
+    head: Head | None = None
 
 
 def open_probe_graph(place: Path | None, changes: RecipeValues, *, graphs_only: bool = False) -> ProbeGraph:
@@ -117,6 +120,7 @@ def open_probe_graph(place: Path | None, changes: RecipeValues, *, graphs_only: 
         max_length=resolved.max_length,
         rows=rows,
         calibration=target.bundle.file(CALIBRATION) if CALIBRATION in target.bundle.manifest["artefacts"] else None,
+        head=resolved.head,
     )
 
 

@@ -29,6 +29,10 @@ INVARIANCE = {"fp32": 1e-4, "fp16": 0.01, "bf16": 0.05, "int8": 0.05}
 # Precision -> largest root mean square difference from FP32 over the rows, as a share of that of the FP32 logits.
 PARITY = {"fp32": 1e-4, "fp16": 0.05, "bf16": 0.1, "int8": 0.15}
 
+# Precision -> largest 1 - cosine of a vector to that of FP32, the mean over the rows. The gate judges what INT8 costs;
+# this catches graphs that compute something else.
+COSINE = {"fp32": 1e-6, "fp16": 1e-3, "bf16": 0.01, "int8": 0.05}
+
 Compare = Callable[..., CaseRecord]
 """`compare(name, found, expected)`: the case of these logits; `expected` is by default every row alone."""
 
@@ -73,7 +77,8 @@ def _case(name: str, difference: float | None, tolerance: float | None, passed: 
 def _cases(probe: ProbeGraph, infer: Infer) -> Iterator[CaseRecord]:
     tokens = probe.tokens
     alone = _one_by_one(infer, tokens)
-    largest = max(1.0, float(np.abs(alone[np.isfinite(alone)]).max(initial=0)))
+    least = probe.head.least_scale if probe.head else 1.0
+    largest = max(least, float(np.abs(alone[np.isfinite(alone)]).max(initial=0)))
     tolerance = INVARIANCE[probe.precision] * largest
 
     def compare(name: str, found: Logits, expected: Logits = alone) -> CaseRecord:
@@ -191,6 +196,11 @@ def _parity(probe: ProbeGraph, reference: tuple[str, str, Source | Path], alone:
     name, backend, model = reference
     with open_runtime(backend, model, device="cpu") as infer:
         expected = _one_by_one(infer, probe.tokens)
+    near = probe.head.nearness(alone, expected) if probe.head else None
+    if near is not None and np.isfinite(near).all():
+        tolerance, distance = COSINE[probe.precision], float(1 - near.mean())
+        note = f"the least cosine is {near.min():.4f}"
+        return _case(f"parity with {name} (1 - cosine)", distance, tolerance, distance <= tolerance, note)
     scale = max(1.0, float(np.sqrt(np.square(expected).mean())))
     tolerance = PARITY[probe.precision] * scale
     name = f"parity with {name} (root mean square)"

@@ -27,7 +27,8 @@ def _first_rows(resolved: ResolvedRecipe) -> list[Text]:
     files = [place, *(place / f"{recipe.split}.{suffix}" for suffix in SUFFIXES)]
     try:
         for file in filter(Path.is_file, files):
-            return next(read_texts(file, task.text_columns, rows=FIRST, text_join=recipe.text_join), [])
+            rows = next(read_texts(file, task.text_columns, rows=FIRST, text_join=recipe.text_join), [])
+            return resolved.head.sequences(rows)
     except InputError:  # the data were moved or changed
         pass
     return []

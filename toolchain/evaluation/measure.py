@@ -6,6 +6,7 @@ padded positions, and returns the logits in the order of the rows. Warm-up runs 
 
 import time
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,13 +186,13 @@ def score(found: Predictions, head: Head, *, seed: int) -> Scores:
 
 def agreement(found: Predictions, reference: Predictions, head: Head, *, name: str) -> Agreement:
     """Return the agreement of predictions with those of the reference called `name`."""
-    unchanged, per_label = same(found.predicted, reference.predicted), head.agreement_per_label(found, reference)
-    agreed: Agreement = {
+    unchanged = same(found.predicted, reference.predicted)
+    agreed = {
         "reference": name,
         "label_agreement": None if unchanged is None else float(unchanged.mean()),
         "max_abs_logit_difference": float(np.abs(found.logits - reference.logits).max()),
     }
-    return agreed if per_label is None else {**agreed, "per_label": per_label}
+    return cast(Agreement, {**agreed, **head.agreement(found, reference)})
 
 
 def changed_rows(found: Predictions, reference: Predictions, texts: list[Text], head: Head) -> list[ChangedRow] | None:

@@ -94,7 +94,9 @@ def plain_lines(rows: list[PredictedRow], *, header: bool = False) -> bytes:
 
 def _plain(row: PredictedRow) -> list[str]:
     texts = [row["text"], *([row["text_pair"]] if "text_pair" in row else [])]
-    if "labels" in row:
+    if "embedding" in row:
+        answer = [json.dumps([round(value, 4) for value in row["embedding"]])]
+    elif "labels" in row:
         chosen = [(label, f"{row['scores'][label]:.4f}") for label in row["labels"]]
         answer = [", ".join(column) for column in zip(*chosen, strict=True)] or ["-", "-"]
     else:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle
 from toolchain.bundle.machine import find_machine
-from toolchain.bundle.resolved_recipe import ResolvedRecipe, check_described, resolve, resolve_bundle
+from toolchain.bundle.resolved_recipe import ResolvedRecipe, bundled, check_described, resolve, resolve_bundle
 from toolchain.checkpoint.model import Source, find_model
 from toolchain.checkpoint.tokenize import Encode, RemoteTexts
 from toolchain.engine.plan import RECORD, check_plan, find_plan, is_plan, plan_backend, plans_of
@@ -225,9 +225,8 @@ def find_checkpoint(bundle: Bundle, recipe: Recipe) -> Source:
     try:
         source = find_model(
             name,
-            allow_pickle=recipe.allow_pickle,
-            trust_remote_code=recipe.trust_remote_code,
-            ignore_unused=recipe.ignore_unused,
+            **{key: getattr(recipe, key) for key in ("allow_pickle", "trust_remote_code", "ignore_unused")},
+            pooling=bundled(bundle).pooling,
         )
     except ToolchainError as error:
         raise InputError(f"{bundle.path}: its checkpoint {name} cannot be found. ({error})") from error

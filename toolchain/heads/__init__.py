@@ -11,6 +11,7 @@ from toolchain.data.tasks import Task
 from toolchain.errors import InputError, UsageError
 from toolchain.heads.classes import Classes
 from toolchain.heads.contract import Head
+from toolchain.heads.embedding import Embedding
 from toolchain.heads.multilabel import Multilabel
 from toolchain.heads.number import Number
 
@@ -25,11 +26,17 @@ def _sequence(task: Task, labels: tuple[str, ...]) -> Head:
 HEADS: dict[str, Callable[[Task, tuple[str, ...]], Head]] = {
     "sequence": _sequence,
     "multilabel": Multilabel,
+    "embedding": Embedding,
 }
 
 
 def find_head(
-    task: Task, labels: Sequence[str], *, possible: Sequence[str] = tuple(HEADS), threshold: float | None = None
+    task: Task,
+    labels: Sequence[str],
+    *,
+    possible: Sequence[str] = tuple(HEADS),
+    threshold: float | None = None,
+    width: int | None = None,
 ) -> Head:
     """Return the head of a task; a task without metrics gets those of the head.
 
@@ -38,6 +45,7 @@ def find_head(
         labels: the names of the model's outputs.
         possible: the heads that the checkpoint's configuration allows.
         threshold: another threshold than the task's, of a head that has one.
+        width: numbers of a vector, of a model without labels.
 
     Raises:
         InputError: the task names a head that is unknown or that the checkpoint rules out, the head cannot be scored by
@@ -63,7 +71,8 @@ def find_head(
             f"--task {task.name}: the metric {foreign[0]} does not fit {head.what}. "
             f"Choose from {', '.join(head.metrics)}, or another task."
         )
-    head = dataclasses.replace(head, task=dataclasses.replace(head.task, metrics=metrics, primary=primary))
+    task = dataclasses.replace(head.task, metrics=metrics, primary=primary)
+    head = dataclasses.replace(head, task=task, width=width or 0)
     head.check()
     return head
 

@@ -1,6 +1,7 @@
 """The contract of a head."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -8,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.data.metrics import Values
-from toolchain.data.rows import Rows
+from toolchain.data.rows import Rows, Text
 from toolchain.data.tasks import Task
 from toolchain.heads.distance import FAR, Distance
 from toolchain.heads.predictions import Predictions, same
 from toolchain.records.prediction import Answer, Prediction
-from toolchain.records.result import LabelFigures
+from toolchain.records.result import AgreementFigures, LabelFigures
 from toolchain.records.serving import Response
 from toolchain.tensors import Logits, RowShape
 
@@ -24,6 +25,8 @@ class Head(ABC):
 
     task: Task
     labels: tuple[str, ...]
+    # Numbers of a vector, of a model without labels.
+    width: int = 0
 
     # What it is, in words, for messages.
     what: ClassVar[str]
@@ -32,11 +35,23 @@ class Head(ABC):
     defaults: ClassVar[tuple[str, ...]]
     # The one of `outputs` that has the logits as they are, by which a server is evaluated.
     raw: ClassVar[str] = "LOGITS"
+    # The paths of a service, beside /classify, that respond in the form of another server.
+    routes: ClassVar[tuple[str, ...]] = ()
+    # How each of `outputs` is made of the logits, `none` or `sigmoid`; None for those of a classifier.
+    made: ClassVar[dict[str, str] | None] = None
+    # The name of its task on the hub.
+    pipeline: ClassVar[str] = "text-classification"
+    # The size of logits from which on a difference counts as a share of them, not as it is.
+    least_scale: ClassVar[float] = 1.0
 
     @property
     def texts_per_row(self) -> int:
         """The number of texts that the model reads together: 2 for pairs."""
         return len(self.task.text_columns)
+
+    def sequences(self, texts: Sequence[Text]) -> list[Text]:
+        """Return what the model reads of rows of data, one after the other: each row is one sequence."""
+        return [*texts]
 
     @property
     def row(self) -> RowShape:
@@ -94,9 +109,9 @@ class Head(ABC):
         """Return figures of each label; None for a head whose rows have one label or none."""
         return None
 
-    def agreement_per_label(self, found: Predictions, reference: Predictions) -> dict[str, float] | None:
-        """Return the agreement of each label, 0 to 1; None as in `per_label`."""
-        return None
+    def agreement(self, found: Predictions, reference: Predictions) -> AgreementFigures:
+        """Return what this head says of an agreement beside the share of equal labels."""
+        return {}
 
     @abstractmethod
     def shown(self, value: Any) -> str:
@@ -107,6 +122,10 @@ class Head(ABC):
     @abstractmethod
     def divergence(self, reference: Logits, candidate: Logits) -> float | None:
         """Return the mean KL divergence of the probabilities, in nats; None without probabilities."""
+
+    def nearness(self, candidate: Logits, reference: Logits) -> NDArray[np.float64] | None:
+        """Return the cosine of each vector to the reference's; None for logits, which are compared as they are."""
+        return None
 
     def margins(self, logits: Logits) -> NDArray[np.float32] | None:
         """Return how far each row is from another prediction, float32 [rows]; None for a head without labels."""

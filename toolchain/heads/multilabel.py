@@ -14,7 +14,7 @@ from toolchain.errors import InputError
 from toolchain.heads.contract import Head
 from toolchain.heads.predictions import Predictions
 from toolchain.records.prediction import Answer, LabelSet
-from toolchain.records.result import LabelFigures
+from toolchain.records.result import AgreementFigures, LabelFigures
 from toolchain.records.serving import Response
 from toolchain.tensors import Logits
 
@@ -105,9 +105,10 @@ class Multilabel(Head):
             for name, precision, recall, f1, rows in zip(self.names, *figures, strict=True)
         }
 
-    def agreement_per_label(self, found: Predictions, reference: Predictions) -> dict[str, float]:
+    def agreement(self, found: Predictions, reference: Predictions) -> AgreementFigures:
         """Return for each label the share of rows in which both predict the same of it."""
-        return dict(zip(self.names, (found.predicted == reference.predicted).mean(axis=0).tolist(), strict=True))
+        shares = (found.predicted == reference.predicted).mean(axis=0).tolist()
+        return {"per_label": dict(zip(self.names, shares, strict=True))}
 
     def divergence(self, reference: Logits, candidate: Logits) -> float:
         """Return the mean KL divergence in nats: that of each label, which has two outcomes, summed over the labels."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from toolchain.data.labels import read_numbers
-from toolchain.data.metrics import CORRELATIONS, Values
+from toolchain.data.metrics import Values
 from toolchain.data.rows import Rows
 from toolchain.errors import InputError
 from toolchain.heads.contract import Head
@@ -21,7 +21,7 @@ class Number(Head):
     """One number a row, of logits [rows, 1]. Predictions are float64 [rows]."""
 
     what = "a model of one number"
-    metrics = CORRELATIONS
+    metrics = ("pearson", "spearman")
     defaults = metrics
 
     @property

@@ -184,6 +184,17 @@ class StepRecord(TypedDict):
     """Its record: `ExportRecord`, `CpuRecord`, ..., by the name of the step; `plan.json` for an engine."""
 
 
+class PoolingRecord(TypedDict):
+    """How the vector of a text is made from those of its tokens."""
+
+    mode: str
+    """`mean`: their mean; `cls`: the first one."""
+    normalize: bool
+    """Whether a vector then gets the length 1."""
+    width: int
+    """Numbers of a vector."""
+
+
 class ModelInfo(TypedDict):
     """The checkpoint that a bundle was built from."""
 
@@ -199,6 +210,8 @@ class ModelInfo(TypedDict):
     """Token id of padded positions."""
     batches: NotRequired[Literal["padded", "equal_length"]]
     """Whether rows may be padded, or whether answers depend on padding, so that a batch has rows of one length."""
+    pooling: NotRequired[PoolingRecord]
+    """How the vector of a text is made; only of embeddings, which have no labels."""
     sha256: dict[str, str]
     """File of the checkpoint -> SHA-256."""
 
@@ -215,9 +228,13 @@ class TaskRecord(TypedDict):
     label_columns: NotRequired[list[str]]
     """Columns that have 1 where a row has the label of that name; only of tasks that have them."""
     head: NotRequired[str]
-    """What the model puts out: `sequence` or `multilabel`; only if the task names it."""
+    """What the model puts out: `sequence`, `multilabel` and so on; only if the task names it."""
     threshold: NotRequired[float]
     """Score from which a row has a label, 0 to 1; only if the task names it."""
+    pooling: NotRequired[str]
+    """`mean` or `cls`: how an encoder without a head makes vectors; only if the task names it."""
+    normalize: NotRequired[bool]
+    """Whether these vectors have the length 1; only if the task names it."""
     labels: list[str]
     """Names of the labels in the task's order; empty if the task states none."""
     metrics: list[str]

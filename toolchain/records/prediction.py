@@ -25,8 +25,17 @@ class LabelSet(TypedDict):
     """True if the text is longer than the model reads; absent if it is not."""
 
 
+class Vector(TypedDict):
+    """The vector of one text, of a model of embeddings; `/classify` responds so too."""
+
+    embedding: list[float]
+    """Its numbers."""
+    truncated: NotRequired[bool]
+    """True if the text is longer than the model reads; absent if it is not."""
+
+
 # What a model says of one row.
-Answer = Prediction | LabelSet
+Answer = Prediction | LabelSet | Vector
 
 
 class PredictedRow(TypedDict):
@@ -44,6 +53,8 @@ class PredictedRow(TypedDict):
     """Instead of both, for a model of several labels a row: the labels, highest score first; JSON in a CSV file."""
     scores: NotRequired[dict[str, float]]
     """With `labels`: label -> score, of all labels; JSON in a CSV file."""
+    embedding: NotRequired[list[float]]
+    """Instead of all of these, for a model of embeddings: the vector; JSON in a CSV file."""
 
 
 class PredictedFile(TypedDict):

@@ -44,7 +44,18 @@ class ChangedRow(TypedDict):
     """Label that was predicted."""
 
 
-class Agreement(TypedDict):
+class AgreementFigures(TypedDict, total=False):
+    """What only some heads say of an agreement."""
+
+    per_label: dict[str, float]
+    """Label -> share of the rows for which both predict the same of it; only with several labels a row."""
+    cosine_min: float
+    """Least cosine of a vector to the reference's; only of embeddings."""
+    cosine_p01: float
+    """The 1 % quantile of these cosines; only of embeddings."""
+
+
+class Agreement(AgreementFigures):
     """How far the predictions are from those of the FP32 reference."""
 
     reference: str
@@ -53,8 +64,6 @@ class Agreement(TypedDict):
     """Share of the rows with the same predicted label, 0 to 1; null for a regression."""
     max_abs_logit_difference: float
     """Largest absolute difference of any logit."""
-    per_label: NotRequired[dict[str, float]]
-    """Label -> share of the rows for which both predict the same of it; only with several labels a row."""
     predictions: NotRequired[FileDigest]
     """Predictions of the reference, as in `predictions` of the result."""
     changed_rows: NotRequired[list[ChangedRow] | None]

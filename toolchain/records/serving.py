@@ -4,9 +4,9 @@ The names are those of the Open Inference Protocol (KServe V2) and of Triton's e
 statistics, model repository. The gRPC messages have the same fields.
 """
 
-from typing import NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
-from toolchain.records.prediction import LabelSet
+from toolchain.records.prediction import LabelSet, Vector
 from toolchain.records.result import ArtefactDigest
 
 
@@ -37,7 +37,55 @@ class Classification(TypedDict):
 
 
 # The response of `POST /classify` to one text or pair.
-Response = Classification | LabelSet
+Response = Classification | LabelSet | Vector
+
+
+class EmbeddedText(TypedDict):
+    """One vector in the response of `POST /v1/embeddings`."""
+
+    object: Literal["embedding"]
+    """What it is, as OpenAI's clients expect it."""
+    index: int
+    """The place of the text in the request, from 0."""
+    embedding: list[float] | str
+    """The vector; with `encoding_format` base64, its little-endian float32 numbers in base64."""
+    truncated: NotRequired[bool]
+    """True if the text is longer than the model reads; absent if it is not."""
+
+
+class TokenUsage(TypedDict):
+    """The tokens of a request of `POST /v1/embeddings`."""
+
+    prompt_tokens: int
+    """Tokens of all texts, without padding."""
+    total_tokens: int
+    """The same."""
+
+
+class EmbeddingsResponse(TypedDict):
+    """The response of `POST /v1/embeddings`, in the form of OpenAI's."""
+
+    object: Literal["list"]
+    """What it is, as OpenAI's clients expect it."""
+    data: list[EmbeddedText]
+    """One vector for each text, in their order."""
+    model: str
+    """The model's name in requests."""
+    usage: TokenUsage
+    """The tokens that the model read."""
+
+
+class RankedText(TypedDict):
+    """One text in the response of `POST /rerank`, in the form of text-embeddings-inference's, best first."""
+
+    index: int
+    """The place of the text in the request, from 0."""
+    score: float
+    """The sigmoid of the model's number, 0 to 1; with `raw_scores`, the number itself."""
+    text: NotRequired[str]
+    """The text, with `return_text`."""
+    truncated: NotRequired[bool]
+    """True if query and text are longer than the model reads; absent if they are not."""
 
 
 class ServiceInfo(TypedDict):

@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,15 @@ T = TypeVar("T")
 # A response, its number of rows, and where its time went.
 Timed = tuple[T, int, Times]
 
+
+class Ran(NamedTuple):
+    """Rows that the model ran: their logits, whether each text was cut, bool [rows], and the number of tokens."""
+
+    logits: Logits
+    cut: NDArray[np.bool_]
+    tokens: int
+
+
 # Rows that the page offers to try.
 EXAMPLES = 4
 
@@ -64,9 +73,9 @@ class Service:
         self.name, self.counters, self.limits = name, counters, model.limits
         self.texts_per_row = resolved.head.texts_per_row
         self._model, self._draining = model, False
-        self._head = resolved.head
+        self.head = resolved.head
         sizes = model.value_counts
-        self._description = ModelDescription(name, model.target, tuple(sizes), self._head.outputs)
+        self._description = ModelDescription(name, model.target, tuple(sizes), self.head.outputs)
         self._checks = Checks(
             name,
             self.texts_per_row,
@@ -74,13 +83,13 @@ class Service:
             resolved.max_length,
             model.tokenizer.pad_values,
             self.limits,
-            self._head.outputs,
+            self.head.outputs,
         )
 
     @functools.cached_property
     def shown(self) -> Shown:
         """What the pages show: the model's name, its labels, and rows of its own data."""
-        return Shown(self.name, self._head.example, example_rows(self._model.target.resolved, EXAMPLES))
+        return Shown(self.name, self.head.example, example_rows(self._model.target.resolved, EXAMPLES))
 
     @property
     def ready(self) -> bool:
@@ -132,13 +141,21 @@ class Service:
         """
         return await self._counted(self._classify(texts))
 
+    async def run(self, texts: list[Text]) -> Ran:
+        """Return what the model puts out for texts, for a response in the form of another server.
+
+        Raises:
+            RefusedError: as `infer`.
+        """
+        return await self._counted(self._run(texts))
+
     def info(self, examples: list[dict[str, str]]) -> ServiceInfo:
         """Return what is served, with examples of requests of `POST /classify`."""
         target = self._model.target
         assert target.bundle is not None
         return {
             "name": self.name,
-            "labels": [*self._head.labels] if self._head.names else [],
+            "labels": [*self.head.labels] if self.head.names else [],
             "precision": target.precision,
             "backend": target.backend,
             "device": target.device,
@@ -165,22 +182,26 @@ class Service:
 
     async def _infer(self, request: InferRequest) -> Timed[InferResponse]:
         names = self._checks.outputs(request)
-        logits, cut, times = await self._logits(self._checks.rows(request), request.timeout_us)
+        (logits, cut, _), times = await self._logits(self._checks.rows(request), request.timeout_us)
         before = self.counters.clock()
-        tensors = outputs.tensors(logits, self._head, names, request.classes)
+        tensors = outputs.tensors(logits, self.head, names, request.classes)
         times.output_ns = self.counters.clock() - before
         return InferResponse(self.name, VERSION, request.id, tensors, int(cut.sum())), len(logits), times
 
     async def _classify(self, texts: list[Text]) -> Timed[list[Response]]:
-        self._checks.check_texts(texts)
-        logits, cut, times = await self._logits(texts, 0)
+        ran, rows, times = await self._run(texts)
         before = self.counters.clock()
-        found = outputs.classifications(logits, self._head, cut)
+        found = outputs.classifications(ran.logits, self.head, ran.cut)
         times.output_ns = self.counters.clock() - before
-        return found, len(logits), times
+        return found, rows, times
 
-    async def _logits(self, rows: list[Text] | Tokens, timeout_us: int) -> tuple[Logits, NDArray[np.bool_], Times]:
-        """Return the logits of texts or tokens, whether each text was cut, bool [rows], and where their time went."""
+    async def _run(self, texts: list[Text]) -> Timed[Ran]:
+        self._checks.check_texts(texts)
+        ran, times = await self._logits(texts, 0)
+        return ran, len(texts), times
+
+    async def _logits(self, rows: list[Text] | Tokens, timeout_us: int) -> tuple[Ran, Times]:
+        """Return what the model puts out for texts or tokens, and where their time went."""
         before = self.counters.clock()
         batcher, entry = self._model.batcher, request_log.current()
         entry.rows = len(rows)
@@ -193,7 +214,7 @@ class Service:
         tokenized_ns = self.counters.clock() - before
         logits, times = await batcher.submit(tokens, timeout_us=timeout_us, arrived_ns=before)
         times.input_ns += tokenized_ns
-        return logits, cut, times
+        return Ran(logits, cut, entry.tokens), times
 
     async def _tokenize(self, texts: list[Text]) -> tuple[Tokens, NDArray[np.bool_]]:
         try:

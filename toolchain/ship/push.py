@@ -143,11 +143,11 @@ def _card(bundle: Bundle, manifest: Manifest, repository: str) -> str:
     """Return the model card: YAML for the hub, and a page from card.md."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    results, task = _results(bundle), manifest["task"]
+    results, task, head = _results(bundle), manifest["task"], resolve_bundle(bundle, Recipe()).head
     name, base = repository.rpartition("/")[2], manifest["model"]["id"]
     metrics = [
         EvalResult(
-            task_type="text-classification",
+            task_type=head.pipeline,
             dataset_type=str(task["hub"].get("path", task["name"])),
             dataset_name=task["name"],
             dataset_split=result["split"],
@@ -160,13 +160,13 @@ def _card(bundle: Bundle, manifest: Manifest, repository: str) -> str:
     ]
     data = ModelCardData(
         library_name="onnx",
-        pipeline_tag="text-classification",
+        pipeline_tag=head.pipeline,
         tags=["onnx", "tensorrt", manifest["precision"]],
         base_model=base if base.count("/") == 1 else None,
         model_name=name,
         eval_results=metrics or None,
     )
-    pairs, head = len(task["text_columns"]) == 2, resolve_bundle(bundle, Recipe()).head
+    pairs = head.texts_per_row == 2
     words = {
         "name": name,
         "kind": f"{head.gives} for each {'pair of texts' if pairs else 'text'}",

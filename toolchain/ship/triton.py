@@ -32,6 +32,9 @@ SCHEMA: Final = 1
 # File of the decoder that has the score from which a row has a label.
 THRESHOLD: Final = "threshold.json"
 
+# File of the decoder that says how the tensors are made of a model that gives others than a classifier.
+OUTPUTS: Final = "outputs.json"
+
 # The code of the Python models, which is copied into the repository.
 CODE = Path(__file__).parent / "repository"
 
@@ -94,6 +97,8 @@ def _files(
     }
     if resolved.head.threshold is not None:
         files["decoder"][THRESHOLD] = f"{resolved.head.threshold}\n"
+    if resolved.head.made is not None:
+        files["decoder"][OUTPUTS] = _json(resolved.head.made)
     if engine.backend == "python":
         files["classifier"]["model.py"] = CODE / "classifier.py"
     return files

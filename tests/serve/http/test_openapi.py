@@ -75,7 +75,7 @@ def test_several_labels_are_a_list_in_the_example():
     paths = openapi.document(Limits(), shown)["paths"]
     (example,) = paths["/classify"]["post"]["responses"]["200"]["content"]["application/json"]["examples"].values()
     assert example["value"] == {"labels": ["b"], "scores": {"a": 0.02, "b": 0.98}}
-    assert shown.label == '["b"]'
+    assert shown.output["data"] == ['["b"]']
 
 
 def test_a_regression_answers_a_number_in_the_example():

@@ -18,8 +18,11 @@ from toolchain.recipe.options import load_toml
 FOLDER = Path(__file__).parent
 OVERRIDES = Path("eval")
 
+# How the vector of a text is made from those of its tokens: their mean, or the first one.
+POOLINGS = ("mean", "cls")
+
 # Keys of a task that only some heads need.
-OF_SOME_HEADS = ("label_columns", "head", "threshold")
+OF_SOME_HEADS = ("label_columns", "head", "threshold", "pooling", "normalize")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,8 @@ class Task:
     """The columns, labels and metrics of a data set, and its place. Without metrics, those of the model's head count.
 
     `head` is a name of `heads.HEADS`, or None for the model's own. `label_columns` have 1 where a row has the label of
-    that name, in the place of a `label_column`; `threshold` is the score from which a row has a label.
+    that name, in the place of a `label_column`; `threshold` is the score from which a row has a label. `pooling` is
+    `mean` or `cls`, for the vectors of an encoder without a head; with `normalize` they have the length 1.
     `folder` is its folder in this package; `hub` has the arguments of `datasets.load_dataset`: `path`, `config`, and
     `splits`, a table from our names of splits to the hub's. Both are empty if the task has no data of its own.
     """
@@ -41,6 +45,8 @@ class Task:
     primary: str = ""
     head: str | None = None
     threshold: float | None = None
+    pooling: str | None = None
+    normalize: bool | None = None
     folder: str | None = None
     hub: dict[str, Any] = field(default_factory=dict)  # any TOML: arguments of a foreign function
 
@@ -92,6 +98,12 @@ def _from_toml(file: Path) -> Task:
     if absent := [key for key in ("text_columns", labelled) if key not in values]:
         raise InputError(f"{file}: the key {absent[0]} is missing. Add it, as in toolchain/data/tasks/sst2.toml.")
     task = task_from(values)
+    _check_values(file, task)
+    return task
+
+
+def _check_values(file: Path, task: Task) -> None:
+    """Refuse values of another form, and those that exclude each other."""
     for key in ("text_columns", "labels", "metrics", "label_columns"):
         value = getattr(task, key)
         if not (isinstance(value, tuple) and all(isinstance(entry, str) for entry in value)):
@@ -106,7 +118,14 @@ def _from_toml(file: Path) -> Task:
         raise InputError(f"{file}: the primary metric {task.primary} is not among metrics. Add it there.")
     if task.hub and not (isinstance(task.hub, dict) and "path" in task.hub):
         raise InputError(f"{file}: hub is {task.hub!r}. Write [hub] and path = ..., as in sst2.toml.")
-    return task
+    _check_pooling(file, task)
+
+
+def _check_pooling(file: Path, task: Task) -> None:
+    if task.pooling not in (None, *POOLINGS):
+        raise InputError(f"{file}: pooling is {task.pooling!r}. Write {' or '.join(POOLINGS)}.")
+    if task.normalize is not None and (not isinstance(task.normalize, bool) or not task.pooling):
+        raise InputError(f"{file}: normalize is {task.normalize!r}. Write true or false, and pooling beside it.")
 
 
 def _custom(recipe: Recipe) -> Task:

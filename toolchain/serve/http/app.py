@@ -18,7 +18,7 @@ from toolchain.serve import metrics
 from toolchain.serve.auth import check_origin, is_authorized
 from toolchain.serve.checks import check_model, check_statistics
 from toolchain.serve.gpus import Gpus
-from toolchain.serve.http import codec, openapi, pages
+from toolchain.serve.http import clients, codec, openapi, pages
 from toolchain.serve.http.body import compress, read_body
 from toolchain.serve.http.connection import HEALTH, Headers, Request, Response
 from toolchain.serve.limits import LARGE_BODY_BYTES
@@ -114,6 +114,8 @@ class Application:
             "/v2/models/stats": {"GET": _json(service.statistics)},
             "/v2/repository/index": {"POST": self._index},
         }
+        of_heads = {"/v1/embeddings": self._embeddings, "/rerank": self._rerank}
+        routes |= {path: {"POST": of_heads[path]} for path in service.head.routes}
         for version in ("", service.version):
             model = f"/v2/models/{service.name}" + (f"/versions/{version}" if version else "")
             routes |= {
@@ -199,6 +201,20 @@ class Application:
         )
         found = await self.service.classify(texts)
         return json_response(found if is_list else found[0])
+
+    async def _embeddings(self, request: Request) -> Response:
+        body, service = await read_body(request), self.service
+        decode = partial(clients.decode_embeddings, width=service.head.width, max_rows=service.limits.max_queue)
+        asked = await _parsed(body, partial(decode, body))
+        service.check(asked.model or service.name)
+        ran = await service.run([(text,) for text in asked.texts])
+        return json_response(clients.embeddings(ran, asked, service.name))
+
+    async def _rerank(self, request: Request) -> Response:
+        body, service = await read_body(request), self.service
+        asked = await _parsed(body, partial(clients.decode_rerank, body, service.limits.max_queue))
+        ran = await service.run([(asked.query, text) for text in asked.texts])
+        return json_response(clients.ranked(ran, asked, service.head.scores(ran.logits)))
 
     async def _live(self, _: Request) -> Response:
         if not self.service.alive:

@@ -87,7 +87,7 @@ class BinaryData:
         end = self._position + size
         missing = end - len(self._data)
         if missing > 0:
-            raise _refused(
+            raise refused(
                 f"unexpected size for input '{name}', expecting {missing} additional bytes for model '{self._model}'"
             )
         taken, self._position = self._data[self._position : end], end
@@ -100,7 +100,7 @@ class BinaryData:
             RefusedError: bytes are left.
         """
         if self._position != len(self._data):
-            raise _refused(f"unexpected additional input data for model '{self._model}'")
+            raise refused(f"unexpected additional input data for model '{self._model}'")
 
 
 def split(body: bytes, json_length: bytes | None, *, model: str) -> tuple[bytes | memoryview, BinaryData]:
@@ -115,7 +115,7 @@ def split(body: bytes, json_length: bytes | None, *, model: str) -> tuple[bytes 
     size = int(json_length) if json_length.isdigit() and len(json_length) < 20 else 0
     if not 0 < size <= len(body):
         got = json_length[:20].decode("ascii", "replace")
-        raise _refused(f"inference header size should be in range (0, {len(body)}), got: {got}")
+        raise refused(f"inference header size should be in range (0, {len(body)}), got: {got}")
     view = memoryview(body)
     return view[:size], BinaryData(view[size:], model)
 
@@ -131,10 +131,10 @@ def decode(
         RefusedError: the body is not a request of the protocol.
     """
     text, binary = split(body, json_length, model=model)
-    record = _load(text)
+    record = load(text)
     parameters = _parameters(record)
     given, outputs = _objects(record, "inputs"), _objects(record, "outputs", [])
-    _refuse_repeated(text, [one for found in (record, *given, *outputs) for one in (found, _parameters(found))])
+    refuse_repeated(text, [one for found in (record, *given, *outputs) for one in (found, _parameters(found))])
     inputs = tuple(_input(one, binary, model) for one in given)
     binary.check_all_taken()
     request = InferRequest(
@@ -181,24 +181,24 @@ def decode_classify(body: bytes, texts_per_row: int, max_rows: int) -> tuple[lis
     Raises:
         RefusedError: the body has another form, more than `max_rows` rows, or lacks texts that the model takes.
     """
-    given = _load(body)
-    _refuse_repeated(body, [given])
+    given = load(body)
+    refuse_repeated(body, [given])
     record = {OTHER_KEYS.get(key, key): value for key, value in given.items()}
     required = CLASSIFY_KEYS[:texts_per_row]
     unknown = [key for key in record if key not in CLASSIFY_KEYS]
     if unknown or len(record) < len(given):
         wrong = f"unknown key '{shown(unknown[0])}'" if unknown else "a text is given under two keys"
-        raise _refused(f"{wrong}: give {' and '.join(required)}")
+        raise refused(f"{wrong}: give {' and '.join(required)}")
     if "pair" in record and "pair" not in required:
-        raise _refused("'pair' is not allowed: this model takes one text")
-    columns = [_texts(record, key, max_rows) for key in required]
+        raise refused("'pair' is not allowed: this model takes one text")
+    columns = [read_texts(record, key, max_rows) for key in required]
     is_list = isinstance(record["text"], list)
     if any(isinstance(record[key], list) != is_list for key in required) or len({*map(len, columns)}) > 1:
-        raise _refused("'text' and 'pair' must be two texts, or two lists of the same length")
+        raise refused("'text' and 'pair' must be two texts, or two lists of the same length")
     return list(zip(*columns, strict=True)), is_list
 
 
-def _refuse_repeated(text: bytes | memoryview, objects: list[JsonObject]) -> None:
+def refuse_repeated(text: bytes | memoryview, objects: list[JsonObject]) -> None:
     """Refuse JSON that gives a key twice, of which a parser keeps only the last and a proxy perhaps the first.
 
     `objects` are those that were found in it. Each of their members has a colon in the text.
@@ -209,23 +209,28 @@ def _refuse_repeated(text: bytes | memoryview, objects: list[JsonObject]) -> Non
 
     def check(pairs: list[tuple[str, Any]]) -> None:
         if len(dict(pairs)) < len(pairs):
-            raise _refused("a key is given twice in the same object")
+            raise refused("a key is given twice in the same object")
 
     try:  # numbers are not converted: int() refuses long ones
         json.loads(text, object_pairs_hook=check, parse_int=len, parse_float=len)
     except RecursionError:
-        raise _refused("it is nested too deeply") from None
+        raise refused("it is nested too deeply") from None
 
 
-def _texts(record: JsonObject, key: str, max_rows: int) -> list[str]:
+def read_texts(record: JsonObject, key: str, max_rows: int) -> list[str]:
+    """Return the texts of a member that is one text or a list of them.
+
+    Raises:
+        RefusedError: it is missing or something else, or has more than `max_rows` texts.
+    """
     if key not in record:
-        raise _refused(f"'{key}' is missing: give a text, or a list of texts")
+        raise refused(f"'{key}' is missing: give a text, or a list of texts")
     texts = record[key] if isinstance(record[key], list) else [record[key]]
     if len(texts) > max_rows:
         message = f"the list has {len(texts)} rows, and a request may have {max_rows}: send several requests"
         raise RefusedError(Reason.TOO_LARGE, message)
     if not texts or not all(type(text) is str for text in texts):
-        raise _refused(f"'{key}' must be a text, or a list of texts")
+        raise refused(f"'{key}' must be a text, or a list of texts")
     return texts
 
 
@@ -248,7 +253,7 @@ def _input(record: JsonObject, binary: BinaryData, model: str) -> Tensor:
     _refuse_shared_memory(parameters)
     is_binary, has_data = "binary_data_size" in parameters, "data" in record
     if is_binary == has_data:
-        raise _refused(f"{_ONE_SOURCE}. But {'more than one' if has_data else 'no'} field is set")
+        raise refused(f"{_ONE_SOURCE}. But {'more than one' if has_data else 'no'} field is set")
     if is_binary:
         blob = binary.take(name, _count(parameters, "binary_data_size"))
         return Tensor(name, datatype, datatypes.decode(name, datatype, shape, blob, model=model))
@@ -263,17 +268,17 @@ def _from_json(name: str, datatype: str, shape: list[int], data: list[Any], mode
         return datatypes.from_strings(name, shape, [text.encode() for text in values], model=model)
     count = datatypes.count_elements(name, datatype, shape, model=model)
     if datatype in _BINARY_ONLY:
-        raise _refused(f"receiving {datatype} data via JSON is not supported. Send it as bytes for input '{name}'")
+        raise refused(f"receiving {datatype} data via JSON is not supported. Send it as bytes for input '{name}'")
     dtype = datatypes.NUMPY[datatype]
     _check_elements(types, dtype.kind)
     if len(values) != count:
         sizes = f"Expected {count * dtype.itemsize}, got {len(values) * dtype.itemsize}"
-        raise _refused(f"input byte size mismatch for input '{name}' for model '{model}'. {sizes}")
+        raise refused(f"input byte size mismatch for input '{name}' for model '{model}'. {sizes}")
     try:
         with np.errstate(over="ignore"):  # a number beyond FP32 becomes infinite
             return np.array(values, dtype).reshape(shape)
     except OverflowError:
-        raise _refused(f"Unable to parse 'data': a number of input '{name}' is outside {datatype}") from None
+        raise refused(f"Unable to parse 'data': a number of input '{name}' is outside {datatype}") from None
 
 
 def _flatten(values: list[Any], name: str, model: str) -> tuple[list[Any], set[type]]:
@@ -283,13 +288,13 @@ def _flatten(values: list[Any], name: str, model: str) -> tuple[list[Any], set[t
         if (types := set(map(type, values))) != {list}:
             return values, types
         values = list(chain.from_iterable(values))
-    raise _refused(f"Unable to parse 'data': the lists of input '{name}' are nested deeper than {MAX_DIMENSIONS}")
+    raise refused(f"Unable to parse 'data': the lists of input '{name}' are nested deeper than {MAX_DIMENSIONS}")
 
 
 def _check_elements(types: set[type], kind: str) -> None:
     allowed, name = _ELEMENTS[kind]
     if not types <= allowed:
-        raise _refused(f"Unable to parse 'data': attempt to access JSON non-{name} as {name}")
+        raise refused(f"Unable to parse 'data': attempt to access JSON non-{name} as {name}")
 
 
 def _refuse_shared_memory(parameters: JsonObject) -> None:
@@ -298,13 +303,18 @@ def _refuse_shared_memory(parameters: JsonObject) -> None:
         raise RefusedError(Reason.NOT_FOUND, f"Unable to find shared memory region: '{region}'")
 
 
-def _load(data: bytes | memoryview) -> JsonObject:
+def load(data: bytes | memoryview) -> JsonObject:
+    """Return the object in a body.
+
+    Raises:
+        RefusedError: it is not JSON, or not an object.
+    """
     try:
         record = orjson.loads(data)
     except orjson.JSONDecodeError:
-        raise _refused("failed to parse the request JSON buffer: it is not JSON") from None
+        raise refused("failed to parse the request JSON buffer: it is not JSON") from None
     if type(record) is not dict:
-        raise _refused("failed to parse the request JSON buffer: it is not an object")
+        raise refused("failed to parse the request JSON buffer: it is not an object")
     return record
 
 
@@ -312,7 +322,7 @@ def _objects(record: JsonObject, key: str, default: Any = None) -> list[JsonObje
     """Return a member that is a list of objects, which describe tensors."""
     values: list[JsonObject] = _member(record, key, list, _REQUIRED if default is None else default)
     if len(values) > MAX_TENSORS:
-        raise _refused(f"expected at most {MAX_TENSORS} {key} but got {len(values)} {key}")
+        raise refused(f"expected at most {MAX_TENSORS} {key} but got {len(values)} {key}")
     if any(type(value) is not dict for value in values):
         raise _wrong_type(key, dict)
     return values
@@ -325,7 +335,7 @@ def _member(record: JsonObject, key: str, kind: type, default: Any = _REQUIRED) 
     """Return a member of a JSON object, of exactly the type `kind`."""
     value = record.get(key, default)
     if value is _REQUIRED:
-        raise _refused(f"Unable to parse '{key}': attempt to access non-existing object member '{key}'")
+        raise refused(f"Unable to parse '{key}': attempt to access non-existing object member '{key}'")
     if type(value) is not kind:
         raise _wrong_type(key, kind)
     return value
@@ -345,8 +355,9 @@ def _count(record: JsonObject, key: str, default: Any = _REQUIRED) -> int:
 
 def _wrong_type(key: str, kind: type) -> RefusedError:
     name = _JSON_TYPES[kind]
-    return _refused(f"Unable to parse '{key}': attempt to access JSON non-{name} as {name}")
+    return refused(f"Unable to parse '{key}': attempt to access JSON non-{name} as {name}")
 
 
-def _refused(message: str) -> RefusedError:
+def refused(message: str) -> RefusedError:
+    """Return the refusal of a request whose form is wrong."""
     return RefusedError(Reason.INVALID, message)

@@ -51,12 +51,17 @@ class Shown:
         return replace(self, rows=probe_texts(len(self.rows[0]))[: len(self.rows)])
 
     @property
-    def label(self) -> str:
-        """The LABEL of the example's response; several labels are a JSON list, and a number is written as text."""
+    def output(self) -> OpenApi:
+        """The tensor of the example's response: several labels are a JSON list, and a number is written as text."""
         found: OpenApi = {**self.response}
+        if "embedding" in found:
+            vector = found["embedding"]
+            return {"name": "EMBEDDING", "datatype": "FP32", "shape": [1, len(vector)], "data": vector}
         if "labels" in found:
-            return json.dumps(found["labels"], ensure_ascii=False)
-        return str(found["score"] if found["label"] is None else found["label"])
+            label = json.dumps(found["labels"], ensure_ascii=False)
+        else:
+            label = str(found["score"] if found["label"] is None else found["label"])
+        return {"name": "LABEL", "datatype": "BYTES", "shape": [1, 1], "data": [label]}
 
 
 # A service that asks for a token shows this to everybody, and nothing about its model.
@@ -105,7 +110,8 @@ def _classify(shown: Shown) -> OpenApi:
         "responses": {
             "200": {
                 "description": "The label and its score; the number of a regression is the score, and its label null. "
-                "A model that gives several labels responds with a list of them, and the scores of all.",
+                "A model that gives several labels responds with a list of them, and the scores of all; a model of "
+                "embeddings with a vector.",
                 **_json(response, {"one": shown.response}),
             },
             **_errors(),
@@ -122,9 +128,9 @@ def _infer(shown: Shown) -> OpenApi:
     response = {
         "model_name": shown.model,
         "model_version": "1",
-        "outputs": [{"name": "LABEL", "datatype": "BYTES", "shape": [1, 1], "data": [shown.label]}],
+        "outputs": [shown.output],
     }
-    request = {"text": {"inputs": inputs, "outputs": [{"name": "LABEL"}]}}
+    request = {"text": {"inputs": inputs, "outputs": [{"name": shown.output["name"]}]}}
     success = {"description": "The outputs.", **_json(_schema("Answer"), {"text": response})}
     return {
         "summary": "Run an inference request of the Open Inference Protocol",
@@ -185,9 +191,10 @@ def _schemas(limits: "Limits") -> OpenApi:
             score=_NUMBER,
             labels=_array({"type": "string"}),
             scores={"type": "object", "additionalProperties": _NUMBER},
+            embedding=_array(_NUMBER),
             truncated={"type": "boolean", "description": "True if the text is longer than the model reads."},
         )
-        | {"anyOf": [{"required": ["label", "score"]}, {"required": ["labels", "scores"]}]},
+        | {"anyOf": [{"required": keys.split()} for keys in ("label score", "labels scores", "embedding")]},
         "Info": _record(
             "name labels precision backend device artefact bundle_sha256 examples",
             name=_NAME,

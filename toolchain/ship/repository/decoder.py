@@ -25,11 +25,21 @@ class TritonPythonModel:
             with open(path, encoding="utf-8") as file:
                 self.threshold = np.float32(json.load(file))
 
+        # Only a model that gives other tensors than a classifier says which: output -> how it is made of the logits.
+        path = os.path.join(os.path.dirname(path), "outputs.json")
+        self.outputs = None
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                self.outputs = json.load(file)
+
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self.decode(pb_utils.get_input_tensor_by_name(request, "logits").as_numpy()) for request in requests]
 
     def decode(self, logits: Any) -> Any:
-        """Return a response with LABEL [n, 1], SCORE [n, classes] and LOGITS [n, classes]."""
+        """Return a response with LABEL [n, 1], SCORE [n, classes] and LOGITS [n, classes], or the model's own."""
+        if self.outputs is not None:
+            made = {"none": logits, "sigmoid": sigmoid(logits)}
+            return response({name: made[how] for name, how in self.outputs.items()})
         if self.threshold is not None:
             score = sigmoid(logits)
             labels = [self.several(row) for row in score >= self.threshold]
@@ -38,13 +48,16 @@ class TritonPythonModel:
         else:
             score, labels = softmax(logits), [self.labels[index] for index in logits.argmax(axis=1)]
         label = np.array(labels, dtype=np.object_).reshape(-1, 1)
-        outputs = {"LABEL": label, "SCORE": score, "LOGITS": logits}
-        return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs.items()])
+        return response({"LABEL": label, "SCORE": score, "LOGITS": logits})
 
     def several(self, row: Any) -> bytes:
         """Return the labels that are marked in a row, as a JSON list."""
         chosen = [label.decode("utf-8") for label, has in zip(self.labels, row) if has]
         return json.dumps(chosen, ensure_ascii=False).encode("utf-8")
+
+
+def response(outputs: dict[str, Any]) -> Any:
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs.items()])
 
 
 def sigmoid(logits: Any) -> Any:

@@ -1,0 +1,143 @@
+"""A vector a text: two texts are compared by the cosine of their vectors."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.data.labels import read_numbers
+from toolchain.data.metrics import Values
+from toolchain.data.rows import Rows, Text
+from toolchain.errors import InputError, UsageError
+from toolchain.heads.contract import Head
+from toolchain.heads.predictions import Predictions
+from toolchain.records.prediction import Answer, Prediction
+from toolchain.records.result import AgreementFigures
+from toolchain.records.serving import Response
+from toolchain.tensors import Logits, RowShape
+
+# Numbers of a vector that an example shows.
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Embedding(Head):
+    """A vector of `width` numbers a text. A row of data is a pair with a score.
+
+    The predictions are cosines, float64 [rows]; their logits are the vectors of both texts, float32 [rows, 2, width].
+    """
+
+    what = "a model of vectors"
+    pipeline = "sentence-similarity"
+    metrics = ("spearman_cosine",)
+    defaults = metrics
+    raw = "EMBEDDING"
+    routes = ("/v1/embeddings",)
+    made: ClassVar[dict[str, str]] = {"EMBEDDING": "none"}
+    # A vector may have the length 1, whose numbers are small.
+    least_scale = 0.0
+
+    @property
+    def gives(self) -> str:
+        """A vector."""
+        return f"a vector of {self.width} numbers"
+
+    @property
+    def texts_per_row(self) -> int:
+        """The model reads each text of a pair alone."""
+        return 1
+
+    @property
+    def row(self) -> RowShape:
+        """The shape of a vector."""
+        return (self.width,)
+
+    @property
+    def outputs(self) -> dict[str, int | None]:
+        """The vector."""
+        return {"EMBEDDING": self.width}
+
+    def sequences(self, texts: Sequence[Text]) -> list[Text]:
+        """Return each text of the pairs as a row of its own."""
+        return [(part,) for text in texts for part in text]
+
+    def check(self) -> None:
+        """Refuse a task without pairs.
+
+        Raises:
+            InputError: the task has one column of texts.
+        """
+        if len(self.task.text_columns) != 2:
+            raise InputError(
+                f"--task {self.task.name}: this is {self.what}, which is scored on pairs of texts. "
+                "Name two text columns, and a label column with a number for each pair."
+            )
+
+    def read(self, rows: Rows) -> Values:
+        """Return the scores of pairs as float64 [rows]; see `read_numbers`."""
+        return read_numbers(rows, ["score"])
+
+    def decide(self, logits: Logits) -> Values:
+        """Return the vectors, float64 [texts, width]."""
+        return logits.astype(np.float64)
+
+    def predict(self, references: Values, logits: Logits) -> Predictions:
+        """Return references and cosines, both float64 [rows], from the vectors of first and second texts in turn."""
+        pairs = logits.reshape(-1, 2, logits.shape[-1])
+        return Predictions(references, cosines(pairs[:, 0], pairs[:, 1]), pairs)
+
+    def agreement(self, found: Predictions, reference: Predictions) -> AgreementFigures:
+        """Return the least cosine of a vector to the reference's, and the 1 % quantile."""
+        near = self.nearness(found.logits, reference.logits)
+        return {"cosine_min": float(near.min()), "cosine_p01": float(np.quantile(near, 0.01))}
+
+    def shown(self, value: Any) -> str:
+        """Return a score or a cosine as Python writes it."""
+        return str(float(value))
+
+    def divergence(self, reference: Logits, candidate: Logits) -> None:
+        """Return None: a vector has no probabilities."""
+        return
+
+    def nearness(self, candidate: Logits, reference: Logits) -> NDArray[np.float64]:
+        """Return the cosine of each vector to the reference's, float64 [...]."""
+        return cosines(candidate, reference)
+
+    def answers(self, logits: Logits) -> list[Answer]:
+        """Return the vector of each text."""
+        return [{"embedding": vector} for vector in logits.tolist()]
+
+    def best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
+        """Refuse: a vector has no labels.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(f"top_k={count}: {self.what} has no labels. Leave it out.")
+
+    def responses(self, logits: Logits) -> list[Response]:
+        """Return the vector of each text."""
+        return [{"embedding": vector} for vector in logits.tolist()]
+
+    @property
+    def example(self) -> Response:
+        """The beginning of a vector."""
+        return {"embedding": [0.02, -0.05, 0.01][:SHOWN]}
+
+    def texts(self, logits: Logits) -> list[str]:
+        """Return each vector as a JSON list."""
+        return [json.dumps(vector) for vector in logits.tolist()]
+
+    def scores(self, logits: Logits) -> Logits:
+        """Return the vectors as they are."""
+        return logits
+
+
+def cosines(one: Logits, other: Logits) -> NDArray[np.float64]:
+    """Return the cosines of vectors, float64 [...], of float32 [..., width]; 0 for a vector of zeros."""
+    first, second = one.astype(np.float64), other.astype(np.float64)
+    lengths = np.linalg.norm(first, axis=-1) * np.linalg.norm(second, axis=-1)
+    return np.asarray((first * second).sum(-1) / np.where(lengths > 0, lengths, 1))

@@ -1,0 +1,116 @@
+"""Requests of other servers' clients: OpenAI's for embeddings, and text-embeddings-inference's for ranking."""
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toolchain.records.serving import EmbeddedText, EmbeddingsResponse, RankedText, TokenUsage
+from toolchain.serve.http.codec import load, read_texts, refuse_repeated, refused
+from toolchain.serve.service import Ran
+
+# Keys of a request of POST /v1/embeddings (OpenAI's API reference, "Create embeddings").
+EMBEDDINGS_KEYS = ("input", "model", "encoding_format", "dimensions", "user")
+
+# Keys of a request of POST /rerank (text-embeddings-inference's OpenAPI document, `RerankRequest`).
+RERANK_KEYS = ("query", "texts", "raw_scores", "return_text", "truncate", "truncation_direction")
+
+
+@dataclass(frozen=True)
+class EmbeddingsRequest:
+    """A request of POST /v1/embeddings: its texts, the model's name if it names one, and the form of the vectors."""
+
+    texts: list[str]
+    model: str | None
+    base64: bool
+
+
+@dataclass(frozen=True)
+class RerankRequest:
+    """A request of POST /rerank: a query, the texts to rank, and what the response has."""
+
+    query: str
+    texts: list[str]
+    raw_scores: bool
+    return_text: bool
+
+
+def decode_embeddings(body: bytes, *, width: int | None, max_rows: int) -> EmbeddingsRequest:
+    """Return the request in a body of POST /v1/embeddings; `width` is the only value of `dimensions` that is taken.
+
+    Raises:
+        RefusedError: the body has another form, or asks for what the model does not do.
+    """
+    record = _record(body, EMBEDDINGS_KEYS, "input")
+    form = record.get("encoding_format") or "float"
+    if form not in ("float", "base64"):
+        raise refused("'encoding_format' must be float or base64")
+    if record.get("dimensions") not in (None, width):
+        raise refused(f"'dimensions' must be {width} or left out: this model has no shorter vectors")
+    model = record.get("model")
+    if model is not None and type(model) is not str:
+        raise refused("'model' must be a text")
+    return EmbeddingsRequest(read_texts(record, "input", max_rows), model, form == "base64")
+
+
+def embeddings(ran: Ran, request: EmbeddingsRequest, model: str) -> EmbeddingsResponse:
+    """Return the response to a request of POST /v1/embeddings; a text that was cut has `truncated` too."""
+    data: list[EmbeddedText] = [
+        {"object": "embedding", "index": index, "embedding": _base64(vector) if request.base64 else vector.tolist()}
+        for index, vector in enumerate(ran.logits)
+    ]
+    for index in np.flatnonzero(ran.cut).tolist():
+        data[index]["truncated"] = True
+    usage: TokenUsage = {"prompt_tokens": ran.tokens, "total_tokens": ran.tokens}
+    return {"object": "list", "data": data, "model": model, "usage": usage}
+
+
+def _base64(vector: Any) -> str:
+    """Return the numbers as little-endian float32 in base64, as OpenAI's client decodes them."""
+    return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
+
+
+def decode_rerank(body: bytes, max_rows: int) -> RerankRequest:
+    """Return the request in a body of POST /rerank.
+
+    Raises:
+        RefusedError: the body has another form, or asks for what the model does not do.
+    """
+    record = _record(body, RERANK_KEYS, "query", "texts")
+    if type(record["query"]) is not str:
+        raise refused("'query' must be a text")
+    if type(record["texts"]) is not list:
+        raise refused("'texts' must be a list of texts")
+    flags = {key: record.get(key) or False for key in ("raw_scores", "return_text", "truncate")}
+    if not all(type(flag) is bool for flag in flags.values()):
+        raise refused("'raw_scores', 'return_text' and 'truncate' must be true or false")
+    if str(record.get("truncation_direction") or "right").lower() != "right":
+        raise refused("'truncation_direction' must be right or left out: texts are cut at their ends")
+    texts = read_texts(record, "texts", max_rows)
+    return RerankRequest(record["query"], texts, flags["raw_scores"], flags["return_text"])
+
+
+def ranked(ran: Ran, request: RerankRequest, scores: Any) -> list[RankedText]:
+    """Return the response to a request of POST /rerank: the texts by falling score, equal scores in their order."""
+    values = ran.logits[:, 0] if request.raw_scores else scores[:, 0]
+    found: list[RankedText] = []
+    for index in np.argsort(-ran.logits[:, 0], kind="stable").tolist():
+        one: RankedText = {"index": index, "score": float(values[index])}
+        if request.return_text:
+            one["text"] = request.texts[index]
+        if ran.cut[index]:
+            one["truncated"] = True
+        found.append(one)
+    return found
+
+
+def _record(body: bytes, known: tuple[str, ...], *required: str) -> dict[str, Any]:  # values of JSON
+    """Return the object in a body, which has no unknown key and all of `required`."""
+    record = load(body)
+    refuse_repeated(body, [record])
+    if unknown := [key for key in record if key not in known]:
+        raise refused(f"unknown key '{unknown[0]:.64}': give {' and '.join(required)}")
+    if absent := [key for key in required if key not in record]:
+        raise refused(f"'{absent[0]}' is missing: give {' and '.join(required)}")
+    return record
