@@ -1,5 +1,7 @@
 """The sentence that ends a gated build."""
 
+import pytest
+
 from toolchain.evaluation.deployment import sentence
 
 
@@ -47,6 +49,12 @@ def test_a_busy_machine_an_unknown_speed_and_unchanged_labels_are_said():
     assert "none of 500 labels changed" in sentence(answer(unchanged))
     assert "(measured while the machine was busy)" in sentence(answer(unchanged, busy=True))
     assert "times" not in sentence(answer(unchanged, speed_up=None))
+
+
+@pytest.mark.parametrize(("changed", "count"), [(3, "3"), (0, "none")])
+def test_rows_of_several_labels_are_counted_as_rows(changed, count):
+    one = candidate(metric="micro_f1", flips={"lost": 0, "gained": 0, "changed": changed})
+    assert f"; the labels of {count} of 500 rows changed." in sentence(answer(one))
 
 
 def test_what_fails_or_cannot_be_told_is_not_recommended():

@@ -14,9 +14,11 @@ from transformers import AutoModel, AutoTokenizer
 import toolchain
 from toolchain.bundle import open_bundle
 from toolchain.checkpoint.model import find_model, load_model
+from toolchain.cli.show.compare import compared
 from toolchain.diagnose import explain, verify
 from toolchain.diagnose.probe import open_probe_graph
 from toolchain.errors import UsageError
+from toolchain.evaluation.compare import SEVERAL
 from toolchain.evaluation.results import find_results, load_predictions
 from toolchain.report.html import html
 from toolchain.report.inputs import find_material
@@ -105,12 +107,14 @@ def made(request: pytest.FixtureRequest, tiny: ModuleType, tmp_path_factory: pyt
     return Made(case, bundle, checkpoint, built, find_results([bundle]))
 
 
-def test_the_gate_compares_both_graphs_by_the_heads_metric(made: Made) -> None:
+def test_the_gate_compares_both_graphs_by_the_heads_metric(made: Made, capsys: Any) -> None:
     assert {(one["metric"], one["n"], one["verdict"]) for one in made.built["gate"]} == {
         (made.case.metric, 30, "passes")
     }
     assert len(made.built["gate"]) == 2
     assert made.built["deploy"]["verdict"] == "passes"
+    compared({"comparisons": made.built["gate"]})
+    assert (SEVERAL in " ".join(capsys.readouterr().out.split())) == (made.case.metric == "micro_f1")
 
 
 def test_predictions_of_fp32_are_those_of_pytorch(made: Made) -> None:
@@ -146,6 +150,7 @@ def test_verify_explain_and_report_take_it(made: Made) -> None:
     )
     material = find_material([made.bundle])
     page = html(material)
+    assert (SEVERAL in page) == (made.case.metric == "micro_f1")
     assert all(label in page for label in made.case.labels)
     assert made.case.metric in page
     assert made.case.metric in markdown(material.results)

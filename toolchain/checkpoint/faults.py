@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.checkpoint.checks import AGAIN, OWN_CODE
-from toolchain.errors import why_not_imported
+from toolchain.errors import InputError, why_not_imported
 
 # The first bytes of a file that Git LFS puts in the place of a large one.
 POINTER = b"version https://git-lfs"
@@ -36,6 +36,8 @@ def why_no_model(
     """Return why a model was not loaded, and what to do; `trusted` says whether its own code was allowed to run."""
     if fault := _fault_of_type(config) or _fault_of_weights(folder):
         return fault
+    if isinstance(error, InputError):
+        return str(error)
     if "auto_map" in config and not trusted:
         return f"{cause(error)}. {OWN_CODE}"
     return f"{cause(error)}. Get the checkpoint again, or give one with a sequence classification head."

@@ -19,6 +19,7 @@ from toolchain.checkpoint.checks import (
 )
 from toolchain.checkpoint.faults import TOKENIZER_EXTRA, why_no_model, why_no_package, why_no_tokenizer
 from toolchain.checkpoint.pooling import Pooling, choose_pooling, read_limit, read_modules
+from toolchain.checkpoint.sizes import check_numbers, check_size
 from toolchain.data.demo import FOLDER as DEMO
 from toolchain.errors import InputError, MachineError, UsageError, first_line
 from toolchain.files import open_file, private_folder, sha256_file
@@ -74,11 +75,15 @@ class Source:
     @functools.cached_property
     def digests(self) -> dict[str, str]:
         """File name -> SHA-256, for every file that the logits depend on. The files are read once."""
-        patterns = ["config.json", *WEIGHT_FILES, *(PICKLE_FILES if self.allow_pickle else ())]
-        patterns += CODE_FILES if self.trust_remote_code else ()
+        patterns = ["config.json", *self.weight_files, *(CODE_FILES if self.trust_remote_code else ())]
         files = {file for pattern in patterns for file in self.folder.glob(pattern)}
         files |= {self.folder / name for name in tokenizer_files(self.tokenizer, self.folder)}
         return {file.name: sha256_file(file) for file in sorted(files) if file.is_file()}
+
+    @property
+    def weight_files(self) -> tuple[str, ...]:
+        """The patterns of the files of weights that may be read."""
+        return (*WEIGHT_FILES, *(PICKLE_FILES if self.allow_pickle else ()))
 
     @functools.cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -207,8 +212,8 @@ def parse_config(data: bytes, folder: Path) -> dict[str, Any]:  # the keys depen
     """Return the value of a config.json from its bytes; `folder` is for the message.
 
     Raises:
-        InputError: it is not a JSON object, a value of one of FORMS is not of its form, or a key of id2label is not an
-            index.
+        InputError: it is not a JSON object, a value of one of FORMS is not of its form, a key of id2label is not an
+            index, or a number is absurd (see `check_numbers`).
     """
     file = folder / "config.json"
     try:
@@ -223,6 +228,7 @@ def parse_config(data: bytes, folder: Path) -> dict[str, Any]:  # the keys depen
     labels = config.get("id2label") or {}
     if not isinstance(labels, dict) or not all(str(key).isdecimal() for key in labels):
         raise InputError(f"{file}: id2label is {labels}. Its keys must be 0, 1, 2 ...")
+    check_numbers(file, config)
     return config
 
 
@@ -244,9 +250,12 @@ def load_model(source: Source, *, attention: str | None = None) -> "PreTrainedMo
     _transformers_silenced()
     auto = AutoModel if source.pooling else AutoModelForSequenceClassification
     try:
+        config = _config(source, attention)
+        stored = sum((source.folder / name).stat().st_size for name in _names(source.folder, source.weight_files))
+        check_size(auto, config, source.config, stored=stored, trust_remote_code=source.trust_remote_code)
         model, info = auto.from_pretrained(
             source.folder,
-            config=_config(source, attention),
+            config=config,
             dtype=torch.float32,
             use_safetensors=not source.allow_pickle or None,
             trust_remote_code=source.trust_remote_code,

@@ -22,6 +22,9 @@ ROUNDING = 1e-9
 # If a clear verdict needs more than this many times the rows at hand, no number of rows is advised.
 MOST_TIMES = 1e4
 
+# How rows of several labels are counted.
+SEVERAL = "A row of several labels is right if all of them are, and changes with any of them."
+
 PASSES: Verdict = "passes"
 FAILS: Verdict = "fails"
 UNKNOWN: Verdict = "cannot tell"
@@ -29,7 +32,10 @@ UNKNOWN: Verdict = "cannot tell"
 
 @dataclass(frozen=True)
 class Flips:
-    """The number of rows that became wrong, of rows that became right, and of all rows whose label changed."""
+    """The number of rows that became wrong, of rows that became right, and of all rows with a label that changed.
+
+    A row of several labels is right if all of them are.
+    """
 
     lost: int
     gained: int

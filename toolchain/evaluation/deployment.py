@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from toolchain.data.metrics import LABEL_SETS
 from toolchain.evaluation.compare import FAILS, PASSES, UNKNOWN
 from toolchain.records.comparison import NamedComparison
 from toolchain.records.deployment import Candidate, Deployment
@@ -54,8 +55,10 @@ def _changed(found: NamedComparison) -> str:
     flips, n = found["flips"], found["n"]
     if flips is None:
         return f"on {n:,} rows"
-    count = f"none of {n:,} labels" if not flips["changed"] else f"{flips['changed']:,} of {n:,} labels"
-    return f"{count} changed"
+    count = f"{flips['changed']:,}" if flips["changed"] else "none"
+    if found["metric"] in LABEL_SETS:
+        return f"the labels of {count} of {n:,} rows changed"
+    return f"{count} of {n:,} labels changed"
 
 
 def _remark(one: Candidate) -> str:

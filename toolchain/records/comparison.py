@@ -9,11 +9,11 @@ class Flips(TypedDict):
     """Rows whose prediction changed from the baseline to the candidate."""
 
     lost: int
-    """Rows that were right and became wrong."""
+    """Rows that were right and became wrong. A row of several labels is right if all of them are."""
     gained: int
     """Rows that were wrong and became right."""
     changed: int
-    """Rows whose label changed, right or wrong."""
+    """Rows whose label, or any of whose labels, changed."""
 
 
 class Comparison(TypedDict):

@@ -126,11 +126,11 @@ def _flips(result: Result) -> Cell:
     if counts is None:
         return Cell(reason="a regression has no labels")
     source = f"{look(result, 'predictions.file')} and {look(result, 'agreement.predictions.file')}"
-    return changed_labels(counts.changed, counts.lost, counts.gained, source=source)
+    return changed_rows(counts.changed, counts.lost, counts.gained, source=source)
 
 
-def changed_labels(*counts: int, source: str) -> Cell:
-    """Return the cell of the rows whose label changed, became wrong and became right."""
+def changed_rows(*counts: int, source: str) -> Cell:
+    """Return the cell of the number of rows that changed, became wrong and became right."""
     changed, lost, gained = (
         Number(f"{value:,}", value, name, source)
         for name, value in zip(("changed", "lost", "gained"), counts, strict=True)
@@ -181,7 +181,7 @@ COLUMNS = (
     Column(METRIC, _metric_text, METRIC, metric),
     Column("agree", _text(AGREEMENT, 4), "agrees with FP32", _html(AGREEMENT, ".2%", "a regression has no labels")),
     Column("diff", _text("agreement.max_abs_logit_difference", 4)),
-    Column(html_heading="labels changed", html=_flips),
+    Column(html_heading="changed rows", html=_flips),
     Column("p50 ms", _text("latency_ms.p50", 2), "p50, ms", _html("latency_ms.p50", ",.2f")),
     Column("p99 ms", _text("latency_ms.p99", 2), "p99, ms", _html("latency_ms.p99", ",.2f")),
     Column("rows/s", _text("throughput_per_s", 0), "rows/s", _html("throughput_per_s", ",.0f")),

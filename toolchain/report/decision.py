@@ -16,7 +16,7 @@ from toolchain.heads.predictions import Predictions, same
 from toolchain.records.comparison import Comparison, NamedComparison
 from toolchain.records.deployment import Deployment
 from toolchain.records.result import ChangedRow, Result
-from toolchain.report.columns import COMMA, Cell, Number, changed_labels
+from toolchain.report.columns import COMMA, Cell, Number, changed_rows
 
 # A confusion matrix of more classes does not fit a page.
 MATRIX_CLASSES = 12
@@ -34,7 +34,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Drop:
-    """A result against FP32 on the same rows: the drop in points with its bounds, and the changed labels."""
+    """A result against FP32 on the same rows: the drop in points with its bounds, and the changed rows."""
 
     name: str
     drop: Cell
@@ -100,7 +100,7 @@ def drop_of(name: str, result: Result, deployments: list[tuple[str, Deployment]]
     flips = found["flips"]
     changed = Cell(reason="a regression has no labels")
     if flips:
-        changed = changed_labels(flips["changed"], flips["lost"], flips["gained"], source=source)
+        changed = changed_rows(flips["changed"], flips["lost"], flips["gained"], source=source)
     return Drop(name, Cell((drop, f" [{low}{COMMA}{high}]")), changed, found["verdict"] or "no limit was given")
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from toolchain import __version__
+from toolchain.data.metrics import LABEL_SETS
 from toolchain.energy.text import describe, joules, reason
 from toolchain.errors import InputError
+from toolchain.evaluation.compare import SEVERAL
 from toolchain.evaluation.results import is_resolved
 from toolchain.mlperf.text import describe as describe_scenario
 from toolchain.records.deployment import Deployment
@@ -98,6 +100,8 @@ def html(material: Material) -> str:
             version=__version__,
             created=max((str(moment) for record in records if (moment := look(record, "created"))), default=None),
             sections=sections,
+            label_sets=LABEL_SETS,
+            several=SEVERAL,
             scores=glue.scores(material.results),
             kernels=[
                 (record, kernel_plots.kernels(record, name=f"kernels-{at}"))

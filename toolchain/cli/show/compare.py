@@ -1,10 +1,12 @@
 """Drops of accuracy with their bounds and verdicts."""
 
 from toolchain.cli.show import put, titled
+from toolchain.data.metrics import LABEL_SETS
+from toolchain.evaluation.compare import SEVERAL
 from toolchain.records.comparison import ComparisonList, NamedComparison
 
 LEGEND = (
-    "from, to: the metric of the baseline and of the candidate; lost, gained: labels that became wrong and right; "
+    "from, to: the metric of the baseline and of the candidate; lost, gained: rows that became wrong and right; "
     "p: probability of such a difference by chance"
 )
 
@@ -20,7 +22,8 @@ def compared(record: ComparisonList) -> None:
         table.add_column(heading, justify="left" if heading in ("candidate", "verdict") else "right", no_wrap=True)
     for one in comparisons:
         table.add_row(*_cells(one))
-    put(table, LEGEND, *dict.fromkeys(line for one in comparisons for line in _detectable(one)))
+    several = [SEVERAL] if first["metric"] in LABEL_SETS else []
+    put(table, LEGEND, *several, *dict.fromkeys(line for one in comparisons for line in _detectable(one)))
     if all(one["verdict"] is None for one in comparisons):
         put("a verdict needs a limit: --max-drop POINTS")
 

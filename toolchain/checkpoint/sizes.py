@@ -1,0 +1,112 @@
+"""The sizes in a config.json, held to what its weights may be before memory is taken for them.
+
+transformers makes as many layers, and as large tables, as config.json says, whatever the weights are.
+"""
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolchain.checkpoint.checks import AGAIN
+from toolchain.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig
+
+# Keys of which transformers makes a list of that length before it makes a weight -> the most that is taken, which is
+# several times what any published encoder has. All other whole numbers are those of tensors, which have 64 bits.
+LISTS = {r"(\w+_)?layers?": 1_000, "num_labels": 1_000_000}
+MOST = 2**63 - 1
+
+# Elements of buffers that a model computes and no file holds, such as the numbers of the positions: 0.5 GB at most.
+BUFFERS = 2**26
+
+# Numbers of config.json that a message names.
+SHOWN = 3
+
+
+def check_numbers(file: Path, config: dict[str, Any]) -> None:  # config.json of any architecture
+    """Refuse a config.json with a whole number that would make transformers work without end.
+
+    Raises:
+        InputError: naming the key, its value and the most that is taken.
+    """
+    for key, value in _numbers(config):
+        most = next((most for pattern, most in LISTS.items() if re.fullmatch(pattern, key)), MOST)
+        if value > most:
+            raise InputError(f"{file}: {key} is {value!r:.50}, and at most {most:,} is taken. {AGAIN}")
+
+
+def check_size(
+    auto: Any,  # its classes have no common type
+    config: "PreTrainedConfig",
+    stated: dict[str, Any],  # config.json of any architecture
+    *,
+    stored: int,
+    trust_remote_code: bool,
+) -> None:
+    """Refuse a model that has more weights than the files of its checkpoint hold.
+
+    Args:
+        auto: the class of transformers that makes the model, such as AutoModel.
+        config: config.json as transformers reads it.
+        stated: config.json as it stands.
+        stored: size of the files of weights, bytes. A weight has at least one.
+        trust_remote_code: whether the checkpoint's own code may run.
+
+    Raises:
+        InputError: naming the largest numbers of config.json.
+    """
+    import torch
+    from torch.nn.modules import module as hooks
+
+    too_large = InputError(
+        f"config.json describes more weights than the {stored:,} bytes of the checkpoint hold: {_largest(stated)}. "
+        f"{AGAIN}"
+    )
+
+    def counter(left: int) -> Callable[..., None]:
+        def registered(_: object, name: str, tensor: "torch.Tensor | None") -> None:
+            nonlocal left
+            left -= 0 if tensor is None else tensor.numel()
+            if left < 0:
+                raise too_large
+
+        return registered
+
+    handles = (
+        hooks.register_module_parameter_registration_hook(counter(stored)),
+        hooks.register_module_buffer_registration_hook(counter(stored + BUFFERS)),
+    )
+    try:
+        with torch.device("meta"):  # where tensors take no memory
+            auto.from_config(copy.deepcopy(config), trust_remote_code=trust_remote_code)
+    except InputError:
+        raise
+    except Exception as error:  # each model raises another one; without an absurd number, loading will say why
+        if any(value > max(stored, BUFFERS) for _, value in _numbers(stated)):
+            raise too_large from error
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _numbers(config: dict[str, Any]) -> Iterator[tuple[str, int]]:  # config.json of any architecture
+    """Yield each whole number of a JSON object, also of inner ones, with the key that it is below."""
+    left: list[tuple[str, Any]] = list(config.items())
+    while left:
+        key, value = left.pop()
+        if isinstance(value, dict):
+            left += value.items()
+        elif isinstance(value, list):
+            left += ((key, one) for one in value)
+        elif isinstance(value, int):
+            yield key, value
+
+
+def _largest(config: dict[str, Any]) -> str:  # config.json of any architecture
+    found = sorted(_numbers(config), key=lambda one: -one[1])[:SHOWN]
+    return ", ".join(f"{key} is {value}" for key, value in found)
