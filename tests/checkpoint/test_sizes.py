@@ -9,7 +9,7 @@ import pytest
 
 from tests.architectures import edit, make
 from toolchain.checkpoint.model import find_model, load_model, parse_config
-from toolchain.checkpoint.sizes import LISTS, check_numbers
+from toolchain.checkpoint.sizes import LISTS, check_values
 from toolchain.errors import InputError
 
 SIZES = ("hidden_size", "intermediate_size", "vocab_size", "max_position_embeddings", "type_vocab_size")
@@ -73,6 +73,6 @@ def test_numbers_in_inner_objects_are_seen(inner: Any, tmp_path: Path) -> None:
 
 
 def test_the_limits_themselves_and_numbers_that_are_no_sizes_are_taken(tmp_path: Path) -> None:
-    check_numbers(tmp_path, {"num_hidden_layers": LISTS[r"(\w+_)?layers?"], "num_labels": LISTS["num_labels"]})
-    check_numbers(tmp_path, {"num_train_steps": 10**12, "vocab_size_per_layer_input": 262144})
-    check_numbers(tmp_path, {"eps": 1e300, "scale": -(10**30), "hidden_act": "gelu", "none": None})
+    check_values(tmp_path, {"num_hidden_layers": LISTS[r"(\w+_)?layers?"], "num_labels": LISTS["num_labels"]})
+    check_values(tmp_path, {"num_train_steps": 10**12, "vocab_size_per_layer_input": 262144})
+    check_values(tmp_path, {"eps": 1e300, "scale": -(10**30), "hidden_act": "gelu", "none": None})

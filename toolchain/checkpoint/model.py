@@ -19,7 +19,7 @@ from toolchain.checkpoint.checks import (
 )
 from toolchain.checkpoint.faults import TOKENIZER_EXTRA, why_no_model, why_no_package, why_no_tokenizer
 from toolchain.checkpoint.pooling import Pooling, choose_pooling, read_limit, read_modules
-from toolchain.checkpoint.sizes import check_numbers, check_size
+from toolchain.checkpoint.sizes import check_size, check_values
 from toolchain.data.demo import FOLDER as DEMO
 from toolchain.errors import InputError, MachineError, UsageError, first_line
 from toolchain.files import open_file, private_folder, sha256_file
@@ -39,14 +39,6 @@ CODE_FILES = ("*.py",)
 
 # Ends of the names of a buffer of older transformers: the constant score of a masked position, -1e4 or -1e9.
 MASK_VALUES = ".attn.masked_bias", ".attention.masked_bias"
-
-# The form of values of config.json that are read before transformers reads the file, and its name in JSON.
-FORMS = {
-    "model_type": (str, "string"),
-    "architectures": (list, "array"),
-    "auto_map": (dict, "object"),
-    "pruned_heads": (dict, "object"),
-}
 
 # Of a hub repository, the root and modules such as 1_Pooling are downloaded, and no other formats or pages.
 OTHER_FORMATS = ("h5", "msgpack", "ot", "onnx*", "pt", "pth", "ckpt", "gguf", "tflite", "mlmodel", "pkl", "npz", "zip")
@@ -212,8 +204,7 @@ def parse_config(data: bytes, folder: Path) -> dict[str, Any]:  # the keys depen
     """Return the value of a config.json from its bytes; `folder` is for the message.
 
     Raises:
-        InputError: it is not a JSON object, a value of one of FORMS is not of its form, a key of id2label is not an
-            index, or a number is absurd (see `check_numbers`).
+        InputError: it is not a JSON object, or see `check_values`.
     """
     file = folder / "config.json"
     try:
@@ -222,13 +213,7 @@ def parse_config(data: bytes, folder: Path) -> dict[str, Any]:  # the keys depen
         raise InputError(f"{file}: not JSON: {first_line(error)}. {AGAIN}") from None
     if not isinstance(config, dict):
         raise InputError(f"{file}: not a JSON object. {AGAIN}")
-    for key, (form, form_name) in FORMS.items():
-        if not isinstance(config.get(key), form | None):
-            raise InputError(f"{file}: {key} is {config[key]!r}, not a JSON {form_name}. {AGAIN}")
-    labels = config.get("id2label") or {}
-    if not isinstance(labels, dict) or not all(str(key).isdecimal() for key in labels):
-        raise InputError(f"{file}: id2label is {labels}. Its keys must be 0, 1, 2 ...")
-    check_numbers(file, config)
+    check_values(file, config)
     return config
 
 

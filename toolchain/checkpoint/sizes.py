@@ -1,4 +1,4 @@
-"""The sizes in a config.json, held to what its weights may be before memory is taken for them.
+"""The values of a config.json: their forms, and the sizes, held to the weights before memory is taken for them.
 
 transformers makes as many layers, and as large tables, as config.json says, whatever the weights are.
 """
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig
 
+# The form of values of config.json that are read before transformers reads the file, and its name in JSON.
+FORMS = {
+    "model_type": (str, "string"),
+    "architectures": (list, "array"),
+    "auto_map": (dict, "object"),
+    "pruned_heads": (dict, "object"),
+}
+
 # Keys of which transformers makes a list of that length before it makes a weight -> the most that is taken, which is
 # several times what any published encoder has. All other whole numbers are those of tensors, which have 64 bits.
 LISTS = {r"(\w+_)?layers?": 1_000, "num_labels": 1_000_000}
@@ -28,12 +36,19 @@ BUFFERS = 2**26
 SHOWN = 3
 
 
-def check_numbers(file: Path, config: dict[str, Any]) -> None:  # config.json of any architecture
-    """Refuse a config.json with a whole number that would make transformers work without end.
+def check_values(file: Path, config: dict[str, Any]) -> None:  # config.json of any architecture
+    """Refuse a config.json with a value of another form, or a whole number that keeps transformers busy without end.
 
     Raises:
-        InputError: naming the key, its value and the most that is taken.
+        InputError: a value of one of FORMS is not of its form, a key of id2label is not an index, or a whole number is
+            larger than MOST or its limit in LISTS.
     """
+    for key, (form, form_name) in FORMS.items():
+        if not isinstance(config.get(key), form | None):
+            raise InputError(f"{file}: {key} is {config[key]!r}, not a JSON {form_name}. {AGAIN}")
+    labels = config.get("id2label") or {}
+    if not isinstance(labels, dict) or not all(str(key).isdecimal() for key in labels):
+        raise InputError(f"{file}: id2label is {labels}. Its keys must be 0, 1, 2 ...")
     for key, value in _numbers(config):
         most = next((most for pattern, most in LISTS.items() if re.fullmatch(pattern, key)), MOST)
         if value > most:
