@@ -77,6 +77,11 @@ class Source:
         """The patterns of the files of weights that may be read."""
         return (*WEIGHT_FILES, *(PICKLE_FILES if self.allow_pickle else ()))
 
+    @property
+    def weight_bytes(self) -> int:
+        """The size of those files."""
+        return sum((self.folder / name).stat().st_size for name in _names(self.folder, self.weight_files))
+
     @functools.cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The checkpoint's tokenizer.
@@ -236,8 +241,7 @@ def load_model(source: Source, *, attention: str | None = None) -> "PreTrainedMo
     auto = AutoModel if source.pooling else AutoModelForSequenceClassification
     try:
         config = _config(source, attention)
-        stored = sum((source.folder / name).stat().st_size for name in _names(source.folder, source.weight_files))
-        check_size(auto, config, source.config, stored=stored, trust_remote_code=source.trust_remote_code)
+        check_size(auto, config, source.config, stored=source.weight_bytes, trust_remote_code=source.trust_remote_code)
         model, info = auto.from_pretrained(
             source.folder,
             config=config,

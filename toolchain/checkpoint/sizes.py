@@ -83,18 +83,9 @@ def check_size(
         f"{AGAIN}"
     )
 
-    def counter(left: int) -> Callable[..., None]:
-        def registered(_: object, name: str, tensor: "torch.Tensor | None") -> None:
-            nonlocal left
-            left -= 0 if tensor is None else tensor.numel()
-            if left < 0:
-                raise too_large
-
-        return registered
-
     handles = (
-        hooks.register_module_parameter_registration_hook(counter(stored)),
-        hooks.register_module_buffer_registration_hook(counter(stored + BUFFERS)),
+        hooks.register_module_parameter_registration_hook(_counter(stored, too_large)),
+        hooks.register_module_buffer_registration_hook(_counter(stored + BUFFERS, too_large)),
     )
     try:
         with torch.device("meta"):  # where tensors take no memory
@@ -107,6 +98,18 @@ def check_size(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _counter(left: int, error: InputError) -> Callable[..., None]:
+    """Return a hook of PyTorch that raises the error once tensors of more than `left` elements are registered."""
+
+    def registered(_: object, name: str, tensor: "torch.Tensor | None") -> None:
+        nonlocal left
+        left -= 0 if tensor is None else tensor.numel()
+        if left < 0:
+            raise error
+
+    return registered
 
 
 def _numbers(config: dict[str, Any]) -> Iterator[tuple[str, int]]:  # config.json of any architecture

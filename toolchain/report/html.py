@@ -73,6 +73,11 @@ class Section:
     scenarios: list[tuple[list[str], Row]]
     environments: list[tuple[Environment, list[Row]]]
 
+    @property
+    def several(self) -> str:
+        """What a changed row is where rows have several labels, else nothing."""
+        return SEVERAL if self.first["primary"] in LABEL_SETS else ""
+
 
 def html(material: Material) -> str:
     """Return the page. Texts from outside, such as a model's name, are escaped."""
@@ -100,8 +105,6 @@ def html(material: Material) -> str:
             version=__version__,
             created=max((str(moment) for record in records if (moment := look(record, "created"))), default=None),
             sections=sections,
-            label_sets=LABEL_SETS,
-            several=SEVERAL,
             scores=glue.scores(material.results),
             kernels=[
                 (record, kernel_plots.kernels(record, name=f"kernels-{at}"))
