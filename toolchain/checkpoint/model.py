@@ -228,8 +228,7 @@ def load_model(source: Source, *, attention: str | None = None) -> "PreTrainedMo
     `attention` names an implementation of transformers (eager, sdpa); None means the model's default.
 
     Raises:
-        InputError: it is not a sequence classifier, transformers cannot load it, a file is broken, or its weights do
-            not fit (see checks.py).
+        InputError: it is not a classifier, a file is broken, or weights do not fit (see checks.py and sizes.py).
         MachineError: its code needs a package that is not installed.
     """
     import torch
