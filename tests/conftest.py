@@ -336,7 +336,7 @@ def in_double() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def typed_bundles(tiny: ModuleType, sentences: Path, once: Once) -> dict[str, Path]:
+def typed_bundles(tiny_distilbert: Path, sentences: Path, begun: Begun, once: Once) -> dict[str, Path]:
     """Precision -> a bundle of graphs alone, whose heads are as large as the attention plugin wants, and its logits.
 
     Each has been evaluated by ONNX Runtime on the graph that TensorRT takes; read only.
@@ -346,7 +346,8 @@ def typed_bundles(tiny: ModuleType, sentences: Path, once: Once) -> dict[str, Pa
     from toolchain.workflow import evaluate
 
     def fill(home: Path) -> None:
-        checkpoint = tiny.make_checkpoint(home / "model", dim=64, hidden_dim=128)
+        checkpoint = shutil.copytree(tiny_distilbert, home / "model")
+        begun("fp32", home / "fp32")
         values = {"model": str(checkpoint), "data": str(sentences), "calib_samples": 24}
         for precision, file in files.items():
             target = home / precision
@@ -440,20 +441,6 @@ def build_tiny(tiny_distilbert: Path, sentences: Path, begun: Begun) -> Callable
         return build(Recipe.make({**values, "output": str(target), **changes}))
 
     return make
-
-
-@pytest.fixture(scope="session")
-def encoders(tiny: ModuleType, by_path: Callable[[str], ModuleType], once: Once) -> dict[str, Path]:
-    """Architecture -> a checkpoint of two heads of 32 whose parameters are neither zero nor one, with its graph."""
-
-    def fill(folder: Path) -> None:
-        for kind, names in sizes.items():
-            by_path("encoders").make(tiny, folder / kind, kind, **dict(zip(names, (64, 2), strict=True)))
-
-    other = ("hidden_size", "num_attention_heads")
-    sizes = {"distilbert": ("dim", "n_heads"), "bert": other, "roberta": other}
-    folder = once("encoders", fill)
-    return {kind: folder / kind for kind in sizes}
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ TEXT = (
 )
 WORDS = TEXT.split()
 PIECES = (*".,!?'\"-0123456789", *"abcdefghijklmnopqrstuvwxyz", "##s", "##ed", "##ing", "##ly", "##er")
-HIDDEN, LAYERS, HEADS = 32, 2, 2
+HIDDEN, LAYERS, HEADS = 64, 2, 2
 
 
 def make_checkpoint(
@@ -38,7 +38,12 @@ def make_checkpoint(
 
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    model = new_model(model_type, labels, **config).to(getattr(torch, dtype)).eval()
+    model = new_model(model_type, labels, **config)
+    with torch.no_grad():  # biases and LayerNorms of a new model are zero and one
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.randn(parameter.shape), alpha=0.2)
+    model = model.to(getattr(torch, dtype)).eval()
     if pooling:
         model = model.base_model
         _save_modules(folder, pooling)
@@ -57,6 +62,15 @@ def _save_modules(folder: Path, pooling: str) -> None:
     (folder / "1_Pooling").mkdir(exist_ok=True)
     keys = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
     (folder / "1_Pooling/config.json").write_text(json.dumps({key: mode == pooling for mode, key in keys.items()}))
+
+
+def export_checkpoint(folder: Path, model_type: str, **config: Any) -> Path:
+    """Save such a checkpoint with its float32 graph into `folder`, and return the graph's file."""
+    from toolchain.checkpoint.export import export
+    from toolchain.checkpoint.model import find_model
+
+    export(find_model(str(make_checkpoint(folder, model_type, **config))), folder / "model.onnx")
+    return folder / "model.onnx"
 
 
 def new_model(model_type: str, labels: int | tuple[str, ...], **changes: Any) -> Any:
@@ -80,7 +94,7 @@ def new_model(model_type: str, labels: int | tuple[str, ...], **changes: Any) ->
         "max_position_embeddings": 514 if padded else 512,
         "type_vocab_size": 1 if padded else 2,
         "pad_token_id": 1 if padded else 0,
-        "initializer_range": 0.2,
+        "initializer_range": 0.15,
         "id2label": dict(enumerate(names)),
         "label2id": {name: index for index, name in enumerate(names)},
     }

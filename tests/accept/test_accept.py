@@ -2,11 +2,15 @@
 
 import json
 import os
+import signal
 import subprocess
 
 import pytest
 
 from tests.forked.start import python
+from toolchain import accept as accept_package
+from toolchain.errors import GateError
+from toolchain.recipe import Recipe
 
 SITE = "tests/double/site"
 
@@ -41,6 +45,49 @@ def ten(root, options, tmp_path_factory):
     return folder, accept(root, folder, *options, "--json")
 
 
+def broken(bench):
+    raise GateError("logits differ")
+
+
+def wrong(bench):
+    return str(1 // 0)
+
+
+def killed(bench):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def skipped(bench):
+    bench.bundle("int8")
+
+
+ENDINGS = {
+    "doctor": ("pass", "Tesla T4"),
+    "broken": ("fail", "logits differ"),
+    "wrong": ("fail", "ZeroDivisionError"),
+    "killed": ("fail", "SIGKILL before it answered"),
+    "skipped": ("skipped", "int8 was not built"),
+    "integer sums": ("pass", "the largest error is"),
+}
+
+
+@pytest.mark.double
+def test_each_ending_of_a_check_is_recorded_and_the_next_check_runs(tmp_path):
+    all_checks = accept_package.CHECKS
+    accept_package.CHECKS = {name: globals().get(name) or all_checks[name] for name in ENDINGS}
+    record = accept_package.accept(Recipe.make({"model": "demo", "task": "demo"}), folder=tmp_path)
+    assert {check["name"]: check["outcome"] for check in record["checks"]} == {k: v[0] for k, v in ENDINGS.items()}
+    assert all(ENDINGS[check["name"]][1] in check["detail"] for check in record["checks"])
+    kept = json.loads((tmp_path / "accept.json").read_text())
+    assert kept["checks"] == record["checks"]
+    page = (tmp_path / "accept.md").read_text()
+    assert page.startswith("# Acceptance: Tesla T4")
+    assert all(f"| {name} | {outcome} |" in page for name, (outcome, _) in ENDINGS.items())
+    with pytest.raises(GateError, match="3 checks failed: broken, wrong, killed"):
+        accept_package.judge(record)
+
+
+@pytest.mark.slow
 def test_every_check_passes_except_those_that_need_a_driver(ten):
     record = json.loads(ten[1].stdout)
     outcomes = {check["name"]: check["outcome"] for check in record["checks"]}
@@ -55,6 +102,7 @@ def test_every_check_passes_except_those_that_need_a_driver(ten):
     assert all(outcomes[f"build {name}"] == "pass" for name in ("fp32", "fp16", "int8", "int8-plugin-tensorrt"))
 
 
+@pytest.mark.slow
 def test_a_failed_check_is_exit_3_after_the_others(ten):
     folder, done = ten
     assert done.returncode == 3
@@ -64,6 +112,7 @@ def test_a_failed_check_is_exit_3_after_the_others(ten):
     assert len(record["results"]) == 10
 
 
+@pytest.mark.slow
 def test_the_report_has_the_machine_every_check_and_the_results(ten):
     page = (ten[0] / "report/accept.md").read_text()
     record = json.loads(ten[1].stdout)

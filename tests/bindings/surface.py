@@ -79,6 +79,8 @@ def _set_on_self(cls: type) -> set[str]:
 
 def uses_tensorrt(source: str) -> bool:
     """Whether `trt` is a variable or an argument anywhere in this source."""
+    if "trt" not in source:
+        return False
     nodes = list(ast.walk(ast.parse(source)))
     names = {node.id for node in nodes if isinstance(node, ast.Name)}
     return "trt" in names | {node.arg for node in nodes if isinstance(node, ast.arg)}

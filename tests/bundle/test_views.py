@@ -82,7 +82,7 @@ def test_other_logits_are_refused(recipe, monkeypatch):
     def broken(model):
         passes = right.change(model)
         norm = next(graph.nodes(model, "LayerNormalization"))
-        norm.replace_input_with(1, graph.add_initializer(model, "other", np.full(32, 9, np.float32)))
+        norm.replace_input_with(1, graph.add_initializer(model, "other", np.full(64, 9, np.float32)))
         return passes
 
     monkeypatch.setitem(VIEWS, "model.int8.rtx.onnx", dataclasses.replace(right, change=broken))
@@ -113,7 +113,7 @@ def test_a_view_that_is_not_finite_in_halves_is_refused_by_its_node(recipe, monk
     def broken(model):
         passes = right.change(model)
         (product,) = [node for node in graph.nodes(model, "Mul") if node.outputs[0].name == f"{GEMM}.output"]
-        huge = np.full(32, 6e4, np.float32)
+        huge = np.full(64, 6e4, np.float32)
         product.replace_input_with(1, graph.add_initializer(model, "huge", huge))
         return passes
 

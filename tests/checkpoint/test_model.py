@@ -207,7 +207,7 @@ def test_a_model_without_its_head_is_refused(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"dim": 64}, r"model: \S+ is \[.*32\] in the weights; config\.json needs \[.*64\]\. Get the checkpoint"),
+        ({"dim": 32}, r"model: \S+ is \[.*64\] in the weights; config\.json needs \[.*32\]\. Get the checkpoint"),
         ({"n_layers": 3}, r"model: lacks 16 weights, the first is distilbert\.transformer\.layer\.2\S+\."),
         ({"n_layers": "two"}, r"cannot be loaded as a classifier: .*'n_layers'.* expected int"),
         ({"model_type": "nonsense"}, r"cannot be loaded as a classifier: .*nonsense"),

@@ -111,7 +111,7 @@ def test_a_bare_graph_without_a_tokenizer_is_tried_on_random_ids(bundle, tmp_pat
 def test_logits_that_are_not_finite_fail_and_the_json_stays_valid(bundle, tmp_path, capsys):
     def broken(model):
         head = list(graph.nodes(model, "Gemm"))[-1]
-        head.replace_input_with(1, add_initializer(model, "nan", np.full((2, 32), np.nan, np.float32)))
+        head.replace_input_with(1, add_initializer(model, "nan", np.full((2, 64), np.nan, np.float32)))
 
     file = spoil(bundle, tmp_path / "nan", broken)
     assert main(["verify", str(file), "--json"]) == 3

@@ -24,12 +24,6 @@ def double(by_path):
     return by_path("network_double")
 
 
-@pytest.fixture(scope="module")
-def files(encoders):
-    """Architecture -> its graph."""
-    return {kind: folder / "model.onnx" for kind, folder in encoders.items()}
-
-
 @pytest.fixture
 def fill(double):
     def make(encoder, batch, versions=NEW):
@@ -49,8 +43,8 @@ def feeds(batch):
 
 @pytest.mark.parametrize("versions", [OLD, NEW])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_last_hidden_state_is_that_of_the_model(files, fill, random_batch, kind, versions):
-    model, batch = graph.load(files[kind]), random_batch(kind, 5, 17)
+def test_the_last_hidden_state_is_that_of_the_model(exported, fill, random_batch, kind, versions):
+    model, batch = graph.load(exported[kind]), random_batch(kind, 5, 17)
     network, _ = fill(parse_encoder(model), batch, versions)
     assert {network.get_input(index).name for index in range(network.num_inputs)} == set(feeds(batch))
     assert network.num_outputs == 1
@@ -62,8 +56,8 @@ def test_the_last_hidden_state_is_that_of_the_model(files, fill, random_batch, k
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_both_networks_have_the_same_tensors_and_values(by_path, files, fill, random_batch, kind):
-    encoder, batch = parse_encoder(graph.load(files[kind])), random_batch(kind, 4, 13)
+def test_both_networks_have_the_same_tensors_and_values(by_path, exported, fill, random_batch, kind):
+    encoder, batch = parse_encoder(graph.load(exported[kind])), random_batch(kind, 4, 13)
     network, _ = fill(encoder, batch)
     values = network.evaluate(feeds(batch))
     assert len(values) == network.num_inputs + network.num_layers  # no two tensors have one name
@@ -80,12 +74,12 @@ def test_both_networks_have_the_same_tensors_and_values(by_path, files, fill, ra
     assert network.get_output(0).name == names[-1] == tensor_name(1, "output")
 
 
-def test_weights_outlive_the_call(files, double, fill, random_batch):
+def test_weights_outlive_the_call(exported, double, fill, random_batch):
     created = []
     double.Weights, original = type("Weights", (double.Weights,), {}), double.Weights
     try:
         double.Weights.__init__ = lambda self, array: (original.__init__(self, array), created.append(self))[0]
-        _, kept = fill(parse_encoder(graph.load(files["bert"])), random_batch("bert", 2, 5))
+        _, kept = fill(parse_encoder(graph.load(exported["bert"])), random_batch("bert", 2, 5))
     finally:
         double.Weights = original
     held = {id(one) for one in kept}
@@ -93,10 +87,10 @@ def test_weights_outlive_the_call(files, double, fill, random_batch):
     assert all(id(one.array) in held for one in created)
 
 
-def test_relu_and_pickling(files, double, fill, random_batch, monkeypatch):
+def test_relu_and_pickling(exported, double, fill, random_batch, monkeypatch):
     import dataclasses
 
-    encoder, batch = parse_encoder(graph.load(files["distilbert"])), random_batch("distilbert", 2, 5)
+    encoder, batch = parse_encoder(graph.load(exported["distilbert"])), random_batch("distilbert", 2, 5)
     layers = tuple(dataclasses.replace(layer, activation="relu") for layer in encoder.layers)
     network, _ = fill(dataclasses.replace(encoder, layers=layers), batch)
     values = network.evaluate(feeds(batch))
@@ -107,21 +101,21 @@ def test_relu_and_pickling(files, double, fill, random_batch, monkeypatch):
     np.testing.assert_array_equal(again[name], values[name])
 
 
-def test_a_missing_plugin_is_a_machine_error(files, double):
-    encoder = parse_encoder(graph.load(files["distilbert"]))
+def test_a_missing_plugin_is_a_machine_error(exported, double):
+    encoder = parse_encoder(graph.load(exported["distilbert"]))
     with pytest.raises(MachineError, match="has no plugin CustomSkipLayerNormPluginDynamic of version 5"):
         static_network(double.tensorrt(["1"]), double.Network(), encoder, batch=1, length=4, versions=NEW)
 
 
-def test_an_error_names_the_refused_layer(files, double):
+def test_an_error_names_the_refused_layer(exported, double):
     network = double.Network()
     network.add_unary = lambda *_: None
-    encoder = parse_encoder(graph.load(files["distilbert"]))
+    encoder = parse_encoder(graph.load(exported["distilbert"]))
     with pytest.raises(MachineError, match=r"refuses the layer layer\.0\.activated\.erf"):
         static_network(double.tensorrt(), network, encoder, batch=1, length=4, versions=NEW)
 
 
-def test_rows_longer_than_the_position_table_are_refused(files, double):
-    encoder = parse_encoder(graph.load(files["roberta"]))
+def test_rows_longer_than_the_position_table_are_refused(exported, double):
+    encoder = parse_encoder(graph.load(exported["roberta"]))
     with pytest.raises(InputError, match="513 tokens; the model has 512 positions"):
         static_network(double.tensorrt(), double.Network(), encoder, batch=1, length=513, versions=NEW)

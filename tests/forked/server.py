@@ -20,6 +20,7 @@ import socket
 import sys
 import threading
 import types
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,8 @@ def preload() -> None:
     sys.modules["transformers.conversion_mapping"].get_checkpoint_conversion_mapping("bert")
     assert not any(name.split(".")[0] == "toolchain" for name in sys.modules)
     assert threading.active_count() == 1, "a fork copies no thread"
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False  # torch's operators, whose memory goes with the process in any case
     gc.collect()
     gc.freeze()  # no collection of a child writes to, and so copies, the pages that it shares with the server
 

@@ -19,18 +19,6 @@ KINDS = ["distilbert", "bert", "roberta"]
 RATIO = math.sqrt(32)  # the tiny models' head size
 
 
-@pytest.fixture(scope="module")
-def make(tiny, by_path):
-    """Return a function from a folder, an architecture and changes to its configuration to the graph's file."""
-    return lambda folder, kind, **config: by_path("encoders").make(tiny, folder, kind, **config) / "model.onnx"
-
-
-@pytest.fixture(scope="module")
-def files(encoders):
-    """Architecture -> its graph; the checkpoint lies beside it."""
-    return {kind: folder / "model.onnx" for kind, folder in encoders.items()}
-
-
 def normalise(x, norm):
     centred = x - x.mean(axis=-1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + norm.epsilon) * norm.gamma + norm.beta
@@ -76,26 +64,26 @@ def assert_same_as_graph(model, batch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_parts_compute_the_hidden_state(files, random_batch, kind):
-    encoder = assert_same_as_graph(graph.load(files[kind]), random_batch(kind, 5, 19))
+def test_the_parts_compute_the_hidden_state(exported, random_batch, kind):
+    encoder = assert_same_as_graph(graph.load(exported[kind]), random_batch(kind, 5, 19))
     assert (encoder.heads, encoder.head_size, encoder.hidden, len(encoder.layers)) == (2, 32, 64, 2)
     assert (encoder.types is not None) == (kind == "bert")
     assert encoder.head[0].op_type == "Gather"
     assert encoder.head[-1].outputs[0].name == "logits"
 
 
-def test_the_query_has_the_weights_of_the_checkpoint(files):
-    weights = load_file(files["distilbert"].parent / "model.safetensors")
-    query = parse_encoder(graph.load(files["distilbert"])).layers[1].query
+def test_the_query_has_the_weights_of_the_checkpoint(exported, checkpoints):
+    weights = load_file(checkpoints["distilbert"] / "model.safetensors")
+    query = parse_encoder(graph.load(exported["distilbert"])).layers[1].query
     np.testing.assert_allclose(
         query.weight.T, weights["distilbert.transformer.layer.1.attention.q_lin.weight"], rtol=1e-6
     )
 
 
-def test_robertas_positions_begin_after_padding_and_include_its_only_type(files):
-    weights = load_file(files["roberta"].parent / "model.safetensors")
+def test_robertas_positions_begin_after_padding_and_include_its_only_type(exported, checkpoints):
+    weights = load_file(checkpoints["roberta"] / "model.safetensors")
     table, types = (weights[f"roberta.embeddings.{name}_embeddings.weight"] for name in ("position", "token_type"))
-    encoder = parse_encoder(graph.load(files["roberta"]))
+    encoder = parse_encoder(graph.load(exported["roberta"]))
     np.testing.assert_array_equal(encoder.positions, table[2:] + types[0])
 
 
@@ -111,22 +99,23 @@ def scale_scores(model, factor):
             scaled.replace_input_with(0, value)
 
 
-def test_a_scale_after_the_gemm_goes_into_the_query(files, random_batch):
-    model = graph.load(files["bert"])
+def test_a_scale_after_the_gemm_goes_into_the_query(exported, random_batch):
+    model = graph.load(exported["bert"])
     scale_scores(model, 0.25)
     encoder = assert_same_as_graph(model, random_batch("bert", 3, 9))
     assert encoder.layers[0].query_ratio == pytest.approx(0.25 * RATIO)
 
 
-def test_relu_is_recognised(make, tmp_path, random_batch):
-    model = graph.load(make(tmp_path, "distilbert", activation="relu", n_layers=1))
+@pytest.mark.slow
+def test_relu_is_recognised(tiny, tmp_path, random_batch):
+    model = graph.load(tiny.export_checkpoint(tmp_path, "distilbert", activation="relu", n_layers=1))
     encoder = assert_same_as_graph(model, random_batch("distilbert", 3, 9))
     assert encoder.layers[0].activation == "relu"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_source_is_a_calibrated_tensor(files, kind):
-    model = graph.load(files[kind])
+def test_every_source_is_a_calibrated_tensor(exported, kind):
+    model = graph.load(exported[kind])
     layers = parse_encoder(model).layers
     names = {name for layer in layers for name in layer.sources.values()}
     assert names == set(calibrated_tensors(model))
@@ -134,8 +123,8 @@ def test_every_source_is_a_calibrated_tensor(files, kind):
     assert set(layers[0].sources) == {"input", "query", "key", "value", "context", "normed", "activated"}
 
 
-def test_qkv_has_the_largest_range_of_the_three_with_the_query_unscaled(files):
-    encoder = parse_encoder(graph.load(files["bert"]))
+def test_qkv_has_the_largest_range_of_the_three_with_the_query_unscaled(exported):
+    encoder = parse_encoder(graph.load(exported["bert"]))
     names = [name for layer in encoder.layers for name in layer.sources.values()]
     ranges = {name: Range(1.0, -1.0, 1.0) for name in names}
     first, second = (layer.sources for layer in encoder.layers)
@@ -232,16 +221,17 @@ def another_input(model):
         (another_input, "inputs are .*pixels"),
     ],
 )
-def test_another_graph_is_refused(files, change, why):
-    model = graph.load(files["distilbert"])
+def test_another_graph_is_refused(exported, change, why):
+    model = graph.load(exported["distilbert"])
     change(model)
     with pytest.raises(InputError, match=rf"^some.onnx: .*{why}.*--attention native\.$"):
         parse_encoder(model, where="some.onnx")
 
 
-@pytest.mark.parametrize("kind", ["gelu_new", pytest.param("silu", marks=pytest.mark.slow)])
-def test_another_activation_is_refused(make, tmp_path, kind):
-    model = graph.load(make(tmp_path, "bert", hidden_act=kind, num_hidden_layers=1))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gelu_new", "silu"])
+def test_another_activation_is_refused(tiny, tmp_path, kind):
+    model = graph.load(tiny.export_checkpoint(tmp_path, "bert", hidden_act=kind, num_hidden_layers=1))
     with pytest.raises(InputError, match="not one of gelu, relu"):
         parse_encoder(model)
 

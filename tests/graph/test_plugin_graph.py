@@ -25,17 +25,18 @@ def plugins(by_path):
 
 
 @pytest.fixture(scope="module")
-def sized(encoders, by_path, tiny, tmp_path_factory):
-    """Return the checkpoint's folder and its graph, for an architecture with two heads of a size."""
-    made = {(kind, 32): folder for kind, folder in encoders.items()}
+def sized(exported, checkpoints, tiny, tmp_path_factory):
+    """Return the checkpoint's folder and its graph's file, for an architecture with two heads of a size."""
+    made = {(kind, 32): (folder, exported[kind]) for kind, folder in checkpoints.items()}
 
     def make(kind, head_size=32):
         if (kind, head_size) not in made:
-            folder = made[kind, head_size] = tmp_path_factory.mktemp(f"{kind}{head_size}")
+            folder = tmp_path_factory.mktemp(f"{kind}{head_size}")
             other = ("hidden_size", "num_attention_heads", "num_hidden_layers")
             names = ("dim", "n_heads", "n_layers") if kind == "distilbert" else other
-            by_path("encoders").make(tiny, folder, kind, **dict(zip(names, (2 * head_size, 2, 1), strict=True)))
-        return made[kind, head_size], graph.load(made[kind, head_size] / "model.onnx")
+            sizes = dict(zip(names, (2 * head_size, 2, 1), strict=True))
+            made[kind, head_size] = folder, tiny.export_checkpoint(folder, kind, **sizes)
+        return made[kind, head_size]
 
     return make
 
@@ -72,11 +73,11 @@ def test_logits_are_those_of_the_model(sized, run, random_batch, kind, head_size
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    folder, model = sized(kind, head_size)
+    folder, file = sized(kind, head_size)
     batch = random_batch(kind, 7, 33)
     assert len(set(batch["attention_mask"].sum(axis=1))) > 3
-    found = run(plain(parse_encoder(model)), batch)["logits"]
-    np.testing.assert_allclose(found, open_session(folder / "model.onnx").run(None, batch)[0], atol=1e-3)
+    found = run(plain(parse_encoder(graph.load(file))), batch)["logits"]
+    np.testing.assert_allclose(found, open_session(file).run(None, batch)[0], atol=1e-3)
     original = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.inference_mode():
         expected = original(**{name: torch.from_numpy(array).long() for name, array in batch.items()}).logits
@@ -86,10 +87,10 @@ def test_logits_are_those_of_the_model(sized, run, random_batch, kind, head_size
 @pytest.mark.parametrize("norm_type", [0, 1])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_float16_graph_is_typed_and_near_float32(sized, run, random_batch, kind, norm_type):
-    folder, model = sized(kind, 32)
+    _, file = sized(kind, 32)
     batch = random_batch(kind, 7, 33)
-    typed = plain(parse_encoder(model), dtype="float16", attention_type=1, norm_type=norm_type)
-    expected = open_session(folder / "model.onnx").run(None, batch)[0]
+    typed = plain(parse_encoder(graph.load(file)), dtype="float16", attention_type=1, norm_type=norm_type)
+    expected = open_session(file).run(None, batch)[0]
     assert abs(run(typed, batch)["logits"] - expected).max() < 0.01 * max(1, abs(expected).max())
     half, full = ir.DataType.FLOAT16, ir.DataType.FLOAT
     assert {node.inputs[1].dtype for node in graph.nodes(typed, "Conv")} == {half}
@@ -102,7 +103,7 @@ def test_a_float16_graph_is_typed_and_near_float32(sized, run, random_batch, kin
 
 @pytest.mark.parametrize("versions", [VERSIONS, {QKV: "2", SKIP_NORM: "2"}])
 def test_plugin_nodes_have_the_attributes_that_tensorrt_needs(sized, versions):
-    model = plain(parse_encoder(sized("bert", 32)[1]), attention_type=2, norm_type=1, versions=versions)
+    model = plain(parse_encoder(graph.load(sized("bert", 32)[1])), attention_type=2, norm_type=1, versions=versions)
     attention = next(graph.nodes(model, QKV))
     values = {name: attribute.value for name, attribute in attention.attributes.items()}
     assert values.pop("dq_probs") == pytest.approx(1 / 127)
@@ -144,7 +145,7 @@ def test_interleaved_heads_compute_what_separate_layers_compute(plugins):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_ranges_of_the_original_fit_the_packed_graph(sized, run, tokens_of, kind):
-    model = sized(kind, 32)[1]
+    model = graph.load(sized(kind, 32)[1])
     tokens = tokens_of(kind, 8)
     ranges = {name: histogram.range("minmax") for name, histogram in collect(model, tokens).items()}
     encoder = parse_encoder(model)
@@ -155,7 +156,7 @@ def test_ranges_of_the_original_fit_the_packed_graph(sized, run, tokens_of, kind
 
 
 def test_the_graph_has_every_tensor_name(sized):
-    encoder = parse_encoder(sized("bert", 32)[1])
+    encoder = parse_encoder(graph.load(sized("bert", 32)[1]))
     for changes in ({}, {"dtype": "float16", "attention_type": 1}):
         model = plain(encoder, **changes)
         names = [value.name for node in model.graph for value in node.outputs]
@@ -197,11 +198,11 @@ def test_a_mask_that_is_not_padded_on_the_right_is_refused(row, why):
         pack_batch({"input_ids": np.ones((2, 3), np.int32), "attention_mask": mask})
 
 
-def test_a_model_precision_or_gpu_without_a_kernel_is_refused(exported, sized):
-    encoder = parse_encoder(sized("bert", 32)[1])
+def test_a_model_precision_or_gpu_without_a_kernel_is_refused(sized):
+    encoder = parse_encoder(graph.load(sized("bert", 32)[1]))
     check_packable(encoder, max_length=512, sm=75, precision="int8")
     with pytest.raises(InputError, match=r"head size is 16.*--attention native"):
-        check_packable(parse_encoder(graph.load(exported["bert"])), max_length=128, sm=75, precision="fp16")
+        check_packable(replace(encoder, head_size=16), max_length=128, sm=75, precision="fp16")
     with pytest.raises(InputError, match="513 tokens; the plugin takes up to 512"):
         check_packable(encoder, max_length=513, sm=75, precision="fp16")
     short = replace(encoder, positions=encoder.positions[:128])
@@ -214,7 +215,7 @@ def test_a_model_precision_or_gpu_without_a_kernel_is_refused(exported, sized):
 
 
 def test_contradicting_types_and_overflowing_weights_are_refused(sized):
-    encoder = parse_encoder(sized("bert", 32)[1])
+    encoder = parse_encoder(graph.load(sized("bert", 32)[1]))
     with pytest.raises(ValueError, match="float16 does not go with attention of type 2"):
         plain(encoder, dtype="float16", attention_type=2)
     with pytest.raises(InputError, match=r"embeddings\.words\.weight: holds a value beyond float16"):

@@ -62,7 +62,7 @@ CASES = {
         'text_columns = ["s", "second"]\nlabel_column = "l"',
         [0.1, 4.0, 2.5],
         "spearman_cosine",
-        "a vector of 32 numbers for each text",
+        "a vector of 64 numbers for each text",
         config={"pooling": "mean"},
     ),
 }

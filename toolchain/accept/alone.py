@@ -20,6 +20,7 @@ LIBRARIES = (
     "torch",
     "onnxscript",
     "transformers.models.auto.modeling_auto",
+    "transformers.models.bert.modeling_bert",  # and all that models of transformers share
     "scipy.stats",
     "sklearn.metrics",
     "datasets",

@@ -45,7 +45,7 @@ def names(places, backends):
 def test_backends_are_a_list():
     assert parse_backends("torch, ort,trt,ort") == ["torch", "ort", "trt"]
     with pytest.raises(
-        UsageError, match=r"--backend torch,onnx: the backend 'onnx' is unknown\. Choose from torch, ort, trt"
+        UsageError, match=r"--backend torch,onnx: the backend 'onnx' is unknown\. Choose from torch, ort, openvino, trt"
     ):
         parse_backends("torch,onnx")
 
