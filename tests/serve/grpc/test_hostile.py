@@ -1,0 +1,224 @@
+"""Seeded hostile gRPC: no response that belongs to another request, no fault of the service, and nothing left behind.
+
+Half of the cases are calls of the library's client: damaged, compressed, too large, cancelled or late messages, unusual
+metadata, streams. The others are bytes on a connection of their own: damaged frames of HTTP/2.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import struct
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from toolchain.serve.proto import INFERENCE, MESSAGES
+
+INFER, STREAM = f"/{INFERENCE}/ModelInfer", f"/{INFERENCE}/ModelStreamInfer"
+ALLOWED = {
+    "OK",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "RESOURCE_EXHAUSTED",
+    "UNIMPLEMENTED",
+    "CANCELLED",
+    "DEADLINE_EXCEEDED",
+}
+AT_ONCE = 50
+GROWTH = 1.1
+Response = MESSAGES["inference.ModelInferResponse"]
+
+
+@pytest.fixture(scope="module")
+def wire(by_path):
+    return by_path("grpc_wire")
+
+
+@pytest.fixture(scope="module")
+def double(by_path):
+    return by_path("serve_double").Double
+
+
+def damaged(generator, data, most=256):
+    """Return bytes with up to three of them changed, removed or inserted; new ones are below `most`."""
+    blob = bytearray(data)
+    for _ in range(generator.randrange(4)):
+        at = generator.randrange(len(blob))
+        blob[at : at + generator.randrange(2)] = bytes(generator.randrange(most) for _ in range(generator.randrange(2)))
+    return bytes(blob)
+
+
+def check(response, number, size):
+    """Check that a response belongs to its request: it has its id, and the length of its text."""
+    assert response.id == str(number)
+    blobs = dict(zip([output.name for output in response.outputs], response.raw_output_contents, strict=True))
+    assert np.frombuffer(blobs["LOGITS"], "<f4").tolist() == [size, -size]
+
+
+def metadata(generator):
+    choices = [
+        (("authorization", "Bearer x"), ("authorization", "Bearer y")),
+        (("a-bin", generator.randbytes(50)),),
+        (("a", "b" * generator.choice([10, 5000, 20_000])),),
+        tuple((f"a{n}", "b") for n in range(100)),
+    ]
+    return generator.choice([(), *choices])
+
+
+class Attack:
+    """The hostile cases against one server."""
+
+    def __init__(self, wire, address, channel, other, seed):
+        self._wire, self._address, self._channel, self._other = wire, address, channel, other
+        self._generator = random.Random(seed)
+        self.codes = set()
+
+    async def run(self, count):
+        """Send the cases, many at once, and with each of them a valid request on another connection."""
+        for first in range(0, count, AT_ONCE):
+            numbers = range(first, min(count, first + AT_ONCE))
+            await asyncio.gather(*(self._case(number) for number in numbers), *map(self._valid, numbers))
+
+    async def _valid(self, number):
+        size = number % 90 + 1
+        blob = self._wire.text(b"a" * size, id=str(number)).SerializeToString()
+        check(Response.FromString(await self._other.unary_unary(INFER)(blob, timeout=60)), number, size)
+
+    async def _case(self, number):
+        kinds = [self._call, self._call, self._stream, self._frames]
+        try:
+            await self._generator.choice(kinds)(number)
+        except grpc.aio.AioRpcError as error:
+            self.codes.add(error.code().name)
+        except asyncio.CancelledError:
+            self.codes.add("CANCELLED")
+        else:
+            self.codes.add("OK")
+
+    def _message(self, number):
+        generator = self._generator
+        blob = self._wire.text(b"a" * (number % 90 + 1), id=str(number)).SerializeToString()
+        large = (
+            self._wire.text(bytes(2 << 20), id=str(number)).SerializeToString() if generator.random() < 0.02 else b""
+        )
+        return generator.choice([damaged(generator, blob), damaged(generator, blob), blob, large, b""])
+
+    async def _call(self, number):
+        generator = self._generator
+        method = generator.choice([INFER] * 5 + [STREAM, f"/{INFERENCE}/ModelMetadata", f"/{INFERENCE}/Nope", "/a/b"])
+        packing = generator.choice([None, grpc.Compression.Gzip, grpc.Compression.Deflate])
+        timeout = generator.choice([60, 60, 60, 0.001])
+        # A client that expects one response reads no second one, and would wait for the end.
+        counts = [0, 1, 1, 1, 2] if method != STREAM else [0, 1]
+        messages = [self._message(number) for _ in range(generator.choice(counts))]
+        kind = self._channel.stream_unary if len(messages) != 1 else self._channel.unary_unary
+        request = iter(messages) if len(messages) != 1 else messages[0]
+        call = kind(method)(request, timeout=timeout, metadata=metadata(generator), compression=packing)
+        if generator.random() < 0.2:
+            for _ in range(generator.randrange(20)):
+                await asyncio.sleep(0)
+            call.cancel()
+        await call
+
+    async def _stream(self, number):
+        """Send messages, of which some are damaged. Each gets its own response or refusal, in order."""
+        generator = self._generator
+        sizes = [generator.randrange(1, 90) for _ in range(generator.randrange(6))]
+        call = self._channel.stream_stream(STREAM)(timeout=60)
+        for at, size in enumerate(sizes):
+            await call.write(self._wire.text(b"a" * size, id=f"{number}.{at}").SerializeToString())
+            if generator.random() < 0.1:
+                await call.write(b"\xff" + generator.randbytes(9))
+        if generator.random() < 0.3:
+            call.cancel()
+        else:
+            await call.done_writing()
+        answered = []
+        async for blob in call:
+            response = MESSAGES["inference.ModelStreamInferResponse"].FromString(blob)
+            if not response.error_message:
+                answered.append(response.infer_response)
+        for at, (response, size) in enumerate(zip(answered, sizes, strict=True)):
+            check(response, f"{number}.{at}", size)
+
+    async def _frames(self, number):
+        """Send damaged frames on a connection, and wait until the server closes it or the client has."""
+        data = b"".join(frames(self._generator, self._message(number)))
+        reader, writer = await asyncio.open_connection(*self._address.split(":"))
+        with contextlib.suppress(OSError):
+            writer.write(damaged(self._generator, data, most=128))  # test_servicer.py has a method that is no text
+            if self._generator.random() < 0.5:
+                writer.write_eof()
+                await reader.read()
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+def frame(kind, flags, stream, data):
+    """Return a frame of HTTP/2 (RFC 9113, section 4.1)."""
+    return struct.pack(">I", len(data))[1:] + struct.pack(">BBI", kind, flags, stream) + data
+
+
+def frames(generator, message):
+    """Return the frames of a call, with others between them."""
+    fields = {":method": "POST", ":scheme": "http", ":path": INFER, ":authority": "x", "te": "trailers"}
+    fields |= {"content-type": "application/grpc", "grpc-encoding": generator.choice(["identity", "gzip", "no"])}
+    block = b"".join(  # literal fields without an index (RFC 7541, section 6.2.2)
+        b"\0%c%s%c%s" % (len(name), name.encode(), len(value), value.encode()) for name, value in fields.items()
+    )
+    prefix = struct.pack(">BI", generator.choice([0, 0, 1]), generator.choice([len(message)] * 3 + [2**31, 0]))
+    call = [frame(1, 4, 1, block), frame(0, 1, 1, (prefix + message)[:16_000])]
+    others = [
+        frame(3, 0, 1, struct.pack(">I", 8)),  # RST_STREAM
+        frame(4, 0, 0, struct.pack(">HI", generator.randrange(9), generator.randrange(2**32))),  # SETTINGS
+        frame(6, 0, 0, bytes(generator.choice([8, 9]))),  # PING
+        frame(7, 0, 0, bytes(8)),  # GOAWAY
+        frame(8, 0, generator.choice([0, 1]), struct.pack(">I", generator.randrange(2**31))),  # WINDOW_UPDATE
+        frame(9, 4, 1, block),  # CONTINUATION
+        frame(1, 5, generator.choice([0, 2, 3]), block),  # HEADERS
+        frame(1, 5, 1, block),  # trailers of the request
+        frame(0, 8, 1, b"\xff"),  # DATA with wrong padding
+        frame(generator.randrange(256), generator.randrange(256), generator.randrange(5), generator.randbytes(9)),
+    ]
+    for other in generator.sample(others, generator.choice([0, 1, 1, 2])):
+        call.insert(generator.randrange(len(call) + 1), other)
+    return [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", frame(4, 0, 0, b""), *call]
+
+
+def resident_kb():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+
+
+async def settle(condition):
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("cases", [300, pytest.param(10_000, marks=pytest.mark.stress)])
+def test_hostile_calls_are_refused_and_leave_nothing(wire, double, cases, caplog):
+    async def scenario():
+        service = double()
+        async with contextlib.AsyncExitStack() as stack:
+            address = f"127.0.0.1:{(await stack.enter_async_context(wire.serving(service))).server.port}"
+            own = [("grpc.use_local_subchannel_pool", 1)]
+            channels = [grpc.aio.insecure_channel(address, options=own) for _ in range(2)]
+            for channel in channels:
+                await stack.enter_async_context(channel)
+            attack = Attack(wire, address, *channels, seed=18)
+            await attack.run(cases // 10)
+            descriptors, memory = len(os.listdir("/proc/self/fd")), resident_kb()
+            await attack.run(cases)
+            await asyncio.wait_for(settle(lambda: len(os.listdir("/proc/self/fd")) <= descriptors), 60)
+            return attack.codes, resident_kb() / memory
+
+    codes, growth = asyncio.run(scenario())
+    assert codes <= ALLOWED
+    assert {"OK", "INVALID_ARGUMENT", "CANCELLED"} <= codes
+    assert growth < GROWTH or cases < 10_000  # a few calls do not fill what the library keeps
+    faults = [record.getMessage() for record in caplog.records if record.exc_info]
+    assert {fault[:16] for fault in faults} <= {"Invalid encoding"}  # the library's, of a name of metadata
