@@ -10,9 +10,11 @@ from toolchain import graph
 from toolchain.cli import main
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.int8.calibrate import calibrate
+from toolchain.int8.coverage import cover, on_this_cpu
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.runtimes import open_runtime, openvino
-from toolchain.runtimes.openvino import compile_graph, integer_gemms, saturates
+from toolchain.runtimes.openvino import compile_graph, saturates
+from toolchain.runtimes.openvino_kernels import integer_gemms
 
 pytest.importorskip("openvino", reason="pip install 'encoder-toolchain[openvino]'")
 
@@ -98,9 +100,17 @@ def test_an_int8_graph_runs_in_integers_where_they_are_exact(int8, monkeypatch, 
 
 def test_an_int8_graph_that_runs_in_float32_is_said_to(int8, monkeypatch, caplog):
     monkeypatch.setattr(openvino, "cpu_flags", lambda: frozenset({"avx2"}))
-    assert integer_gemms(compile_graph(int8)) == 0
+    assert not integer_gemms(compile_graph(int8))
     assert "model.int8.onnx: OpenVINO runs it in float32" in caplog.text
     assert "--backend ort" in caplog.text
+
+
+@pytest.mark.parametrize(("flags", "covered"), [(VNNI, True), (frozenset({"avx2"}), False)])
+def test_explain_says_what_openvino_computes_in_integers(int8, monkeypatch, flags, covered):
+    monkeypatch.setattr(openvino, "cpu_flags", lambda: flags)
+    in_float = on_this_cpu(int8, "openvino").in_float
+    for one in cover(graph.load(int8)):
+        assert (one.integers and one.name not in in_float) is (one.integers and covered)
 
 
 def test_gemms_that_openvino_leaves_in_float_are_counted(int8, monkeypatch, caplog):

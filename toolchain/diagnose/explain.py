@@ -19,7 +19,7 @@ from toolchain.graph.first_token import FIRST
 from toolchain.graph.fp16 import MAX
 from toolchain.graph.halves import has_halves
 from toolchain.int8.calibrate import read_calibration, stream_activations
-from toolchain.int8.coverage import FLOAT_GEMMS, INTEGER_GEMMS, conversions, cover, optimised
+from toolchain.int8.coverage import INTEGER_GEMMS, OnThisCpu, conversions, cover, on_this_cpu
 from toolchain.int8.sensitivity import decibel, sum_of_squares
 from toolchain.meters.contention import ContentionMeter
 from toolchain.progress import still
@@ -52,8 +52,6 @@ WORST = 10
 # A smaller speed-up counts as none: it is within the noise of the clock.
 MIN_SPEED_UP = 1.1
 
-NO_KERNEL = "ONNX Runtime has no integer kernel for it on this CPU, which needs a uint8 left input"
-
 
 @dataclass(frozen=True)
 class Activations:
@@ -75,10 +73,10 @@ def explain(probe: ProbeGraph) -> ExplainRecord:
         ToolchainError: the graph cannot be loaded or run.
     """
     model = graph.load(probe.file)
-    on_this_cpu = optimised(probe.file)
+    here = on_this_cpu(probe.file, probe.backend)
     activations = _measure_activations(model, probe)
     reference = graph.load(probe.reference) if probe.reference else without_activation_qdq(graph.load(probe.file))
-    gemms = _gemms(model, on_this_cpu, activations.macs, _snr_db(model, reference, probe.tokens))
+    gemms = _gemms(model, here, activations.macs, _snr_db(model, reference, probe.tokens))
     shares: MacShares = {
         "integers": sum(one["macs"] for one in gemms if one["integers"]),
         "tensorrt": sum(one["macs"] for one in gemms if one["tensorrt"]),
@@ -95,7 +93,7 @@ def explain(probe: ProbeGraph) -> ExplainRecord:
         "clipped": activations.clipped,
         **_float16(model, probe.tokens),
         "scales": _scales(model, probe.calibration),
-        "conversions": {"graph": conversions(model), "on_this_cpu": conversions(on_this_cpu)},
+        "conversions": {"graph": conversions(model), "on_this_cpu": here.conversions},
         "smoothing_muls": sum(str(node.name).endswith((".residual", ".smooth")) for node in graph.nodes(model, "Mul")),
         "speed": _speed(probe, shares["on_this_cpu"]) if probe.reference else None,
         "advice": [],
@@ -171,23 +169,14 @@ def _reference_name(probe: ProbeGraph) -> str:
     return "itself without Q/DQ of activations" if probe.precision == "int8" else "nothing: no other graph is here"
 
 
-def _gemms(
-    model: ir.Model, on_this_cpu: ir.Model, macs: dict[str, float], snr_db: dict[str, float]
-) -> list[ExplainedGemm]:
-    """Return each GEMM: its types in the graph and on this CPU, its work and its error.
-
-    ONNX Runtime renames and fuses nodes when it optimises a graph. A GEMM is in float on this CPU if a float node has
-    its name or makes its output.
-    """
-    floats = [node for node in on_this_cpu.graph if node.op_type in FLOAT_GEMMS]
-    names = {str(node.name) for node in floats}
-    outputs = {str(value.name) for node in floats for value in node.outputs}
+def _gemms(model: ir.Model, here: OnThisCpu, macs: dict[str, float], snr_db: dict[str, float]) -> list[ExplainedGemm]:
+    """Return each GEMM: its types in the graph and on this CPU, its work and its error."""
     output_of = {str(node.name): str(node.outputs[0].name) for node in graph.nodes(model, "MatMul", "Gemm")}
     total = sum(macs.values()) or 1.0
     found: list[ExplainedGemm] = []
     for one in cover(model):
-        in_float = one.name in names or output_of.get(one.name) in outputs or not one.integers
-        no_kernel = NO_KERNEL if one.integers and in_float else None
+        in_float = bool({one.name, output_of.get(one.name)} & here.in_float) or not one.integers
+        no_kernel = here.why if one.integers and in_float else None
         found.append(
             {
                 **one.to_json(),
@@ -312,8 +301,8 @@ def _speed(probe: ProbeGraph, integer_share: float) -> SpeedUp:
     contention.start()
     with still():
         with (
-            open_runtime("ort", probe.reference, device="cpu") as first,
-            open_runtime("ort", probe.file, device="cpu") as other,
+            open_runtime(probe.backend, probe.reference, device="cpu") as first,
+            open_runtime(probe.backend, probe.file, device="cpu") as other,
         ):
             measured = speed_up(first, other, tokens)
         gemm_share = share_of_time(probe.reference, tokens.batch(next(batches_of(tokens, 32))))
@@ -388,7 +377,7 @@ def _advise_speed(record: ExplainRecord) -> list[str]:
         return []
     if shares["on_this_cpu"] < shares["integers"]:
         return [
-            "Not faster on this CPU, which runs int8 x int8 in float: evaluate model.int8.cpu.onnx here; "
-            "TensorRT runs this graph in integers."
+            "Not faster on this CPU, where some INT8 GEMMs run in float: evaluate model.int8.cpu.onnx with --backend "
+            "ort here; TensorRT runs model.int8.onnx in integers."
         ]
     return ["Not faster here: use FP16 on a GPU or FP32 on this CPU, unless you need the smaller memory."]

@@ -22,7 +22,7 @@ from toolchain.heads.contract import Head
 from toolchain.int8.calibrate import read_calibration
 from toolchain.int8.coverage import constant_behind
 from toolchain.recipe.options import RecipeValues
-from toolchain.recipe.tables import is_remote
+from toolchain.recipe.tables import BACKENDS, is_remote
 from toolchain.runtimes.remote import Server
 
 # Rows that verify and explain run.
@@ -149,6 +149,9 @@ class _Rows:
 
 def _open_file(file: Path, changes: RecipeValues) -> ProbeGraph:
     """Return an ONNX file outside a bundle; nothing is known of its reference."""
+    backend = backend_of(changes)
+    if BACKENDS[backend].runs != "graph":
+        raise UsageError(f"--backend {backend}: it runs no ONNX file. Choose ort or openvino.")
     model = graph.load(file)
     inputs = _check_encoder(file, model)
     named, device = changes.get("model"), changes.get("device") or "cpu"
@@ -163,7 +166,7 @@ def _open_file(file: Path, changes: RecipeValues) -> ProbeGraph:
         file=file,
         model=file,
         choices={"device": device},
-        backend="ort",
+        backend=backend,
         device=device,
         precision=_precision(model),
         reference=None,

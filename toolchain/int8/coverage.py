@@ -1,4 +1,4 @@
-"""INT8 coverage: the GEMMs that are in integers, by the graph and by ONNX Runtime's optimised graph for this CPU."""
+"""INT8 coverage: the GEMMs that are in integers, by the graph and by what a runtime makes of it on this CPU."""
 
 import tempfile
 from collections import Counter
@@ -11,6 +11,9 @@ from toolchain import graph
 from toolchain.graph import constant
 from toolchain.records.bundle import GemmTypes
 from toolchain.records.quantization import CoverageRecord
+from toolchain.runtimes.openvino import compile_graph
+from toolchain.runtimes.openvino_kernels import CONVERSIONS as KINDS
+from toolchain.runtimes.openvino_kernels import float_gemms, kernels_of
 from toolchain.runtimes.ort import open_session
 from toolchain.tensors import Array
 
@@ -26,6 +29,8 @@ INTEGER_GEMMS = {
 
 # Operators that compute one or more GEMMs in floating point.
 FLOAT_GEMMS = {"MatMul", "FusedMatMul", "Attention", "MultiHeadAttention"}
+
+NO_KERNEL = "ONNX Runtime has no integer kernel for it on this CPU, which needs a uint8 left input"
 
 # Operators that convert or move numbers and compute nothing -> the name in reports.
 CONVERSIONS = {
@@ -60,6 +65,41 @@ class Coverage:
             "tensorrt": self.tensorrt,
             "reason": self.reason,
         }
+
+
+@dataclass(frozen=True)
+class OnThisCpu:
+    """What a runtime makes of a graph on this CPU.
+
+    `in_float`: names of GEMMs, or of their outputs, that it computes in floating point. `conversions`: number of its
+    nodes that only convert or move numbers, by kind. `why`: why it computes a quantized GEMM in floating point.
+    """
+
+    in_float: frozenset[str]
+    conversions: dict[str, int]
+    why: str
+
+
+def on_this_cpu(file: Path, backend: str) -> OnThisCpu:
+    """Return what ONNX Runtime (`ort`) or OpenVINO (`openvino`) makes of a graph on this CPU.
+
+    ONNX Runtime renames and fuses nodes: a GEMM is in float if a float node has its name or makes its output. For
+    OpenVINO, see `float_gemms`; a GEMM that is not quantized is not among them.
+
+    Raises:
+        InputError: the graph cannot be loaded.
+        MachineError: the runtime is not installed.
+    """
+    if backend == "openvino":
+        compiled = compile_graph(file)
+        kinds = Counter(KINDS[one.type] for one in kernels_of(compiled) if one.type in KINDS)
+        return OnThisCpu(
+            frozenset(float_gemms(compiled, graph.load(file))), dict(kinds), "OpenVINO computes it in float here"
+        )
+    model = optimised(file)
+    floats = [node for node in model.graph if node.op_type in FLOAT_GEMMS]
+    names = {str(node.name) for node in floats} | {str(value.name) for node in floats for value in node.outputs}
+    return OnThisCpu(frozenset(names), conversions(model), NO_KERNEL)
 
 
 def cover(model: ir.Model) -> list[Coverage]:

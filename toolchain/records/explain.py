@@ -19,7 +19,7 @@ class ExplainedGemm(TypedDict):
     tensorrt: bool
     """Whether both inputs are also int8 with zero point 0, as TensorRT requires."""
     on_this_cpu: bool
-    """Whether ONNX Runtime computes it in integers on this CPU."""
+    """Whether the runtime computes it in integers on this CPU."""
     reason: str | None
     """Why one of the three is false; null if all are true."""
     macs: float
@@ -36,7 +36,7 @@ class MacShares(TypedDict):
     tensorrt: float
     """In GEMMs that TensorRT can run in INT8."""
     on_this_cpu: float
-    """In GEMMs that ONNX Runtime runs in integers on this CPU."""
+    """In GEMMs that the runtime computes in integers on this CPU."""
 
 
 class ClippedTensor(TypedDict):
@@ -72,7 +72,7 @@ class ConversionCounts(TypedDict):
     graph: dict[str, int]
     """In the graph: `quantize`, `dequantize`, `cast`, `transpose` or `reshape` -> number of nodes."""
     on_this_cpu: dict[str, int]
-    """In the graph as ONNX Runtime optimises it for this CPU."""
+    """In what the runtime makes of the graph for this CPU."""
 
 
 class SpeedUp(TypedDict):

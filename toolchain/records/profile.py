@@ -77,7 +77,7 @@ class CallTimes(TypedDict):
     placed_share: float | None
     """Share of the model's time that belongs to a group; null without any time."""
     clock: str
-    """What measured the time: host, cuda_events, onnxruntime_kernels, tensorrt_profiler, or launches."""
+    """What measured the time: host, cuda_events, onnxruntime_kernels, openvino_kernels, tensorrt_profiler, launches."""
 
 
 class ProfiledTarget(TypedDict):

@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from toolchain import graph
 from toolchain.errors import InputError, MachineError, first_line
 from toolchain.files import sha256_json
-from toolchain.graph.integer import INTEGER_MATMUL
 from toolchain.runtimes.device import choose_device, cpu_threads
 from toolchain.runtimes.environment import cpu_flags, cpu_name
+from toolchain.runtimes.openvino_kernels import integer_gemms, quantized_gemms
 from toolchain.runtimes.ort import IN_MEMORY
 from toolchain.runtimes.user_cache import cache_folder, read_cached, write_cached
 from toolchain.tensors import Batch, Infer
@@ -35,9 +34,6 @@ EXACT_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 # With this value of a property, OpenVINO leaves Q/DQ nodes float operators.
 FLOAT_QDQ = {"LP_TRANSFORMS_MODE": "NO"}
-
-# Types of the nodes of a compiled model that compute a GEMM of their own.
-GEMM_LAYERS = ("FullyConnected", "MatMul")
 
 
 def import_openvino() -> Any:
@@ -86,21 +82,16 @@ def open_openvino(
     """
     choose_device(device, cuda=False)
     held = [compile_graph(model, threads=threads, callers=callers, digests=digests)]
-    names = {name for port in held[0].inputs for name in port.names}
     free: list[Any] = []  # requests that no call uses; each has buffers of its own
 
     def infer(batch: Batch) -> NDArray[np.float32]:
         compiled = held[0]
-        _check_shapes(model, batch)
         try:
             request = free.pop()
         except IndexError:
             request = compiled.create_infer_request()
         try:
-            found = request.infer({name: array for name, array in batch.items() if name in names})
-            return np.array(found["logits"], np.float32)  # a copy, because the request uses its memory again
-        except Exception as error:  # its plugin raises RuntimeError, and its binding other classes
-            raise cannot_run(model, error) from error
+            return run_request(request, model, batch)
         finally:
             free.append(request)
 
@@ -111,21 +102,23 @@ def open_openvino(
         free.clear()
 
 
-def _check_shapes(model: Path | bytes, batch: Batch) -> None:
-    """Refuse inputs of different shapes, for which OpenVINO computes some logits without an error.
+def run_request(request: Any, model: Path | bytes, batch: Batch) -> NDArray[np.float32]:
+    """Return the logits of a batch, float32 [batch, classes], by a request of the compiled `model`.
 
     Raises:
-        InputError: it names the shapes.
+        InputError: it cannot run the batch, or inputs have different shapes, for which it computes some logits.
     """
-    if len(shapes := {array.shape for array in batch.values()}) > 1:
-        raise cannot_run(model, ValueError(f"its inputs have the shapes {sorted(shapes)}"))
-
-
-def cannot_run(model: Path | bytes, error: Exception) -> InputError:
-    """Return the error to raise if OpenVINO fails on a batch."""
-    return InputError(
-        f"{_name(model)}: OpenVINO cannot run it on this batch: {_reason(error)}. Give ids and lengths that it takes."
-    )
+    names = {name for port in request.model_inputs for name in port.names}
+    try:
+        if len(shapes := {array.shape for array in batch.values()}) > 1:
+            raise ValueError(f"its inputs have the shapes {sorted(shapes)}")
+        found = request.infer({name: array for name, array in batch.items() if name in names})
+        return np.array(found["logits"], np.float32)  # a copy, because the request uses its memory again
+    except Exception as error:  # its plugin raises RuntimeError, and its binding other classes
+        raise InputError(
+            f"{_name(model)}: OpenVINO cannot run it on this batch: {_reason(error)}. Give ids and lengths that it "
+            "takes."
+        ) from error
 
 
 def compile_graph(
@@ -134,11 +127,12 @@ def compile_graph(
     threads: int | None = None,
     callers: int = 1,
     digests: Mapping[str, str] | None = None,
+    profile: bool = False,
     **more: Any,
 ) -> Any:
     """Return a graph compiled for this CPU, with `more` properties of OpenVINO; see `open_openvino`.
 
-    A warning says so if an INT8 graph, or a part of it, runs in float32.
+    With `profile` its requests time each kernel. A warning says so if an INT8 graph, or a part of it, runs in float32.
 
     Raises:
         InputError: the graph cannot be loaded.
@@ -149,6 +143,7 @@ def compile_graph(
     # Threads are not bound to processors, because others on the machine may use the same ones.
     fixed = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False, **(FLOAT_QDQ if in_float else {}), **more}
     spread = {"NUM_STREAMS": callers, "INFERENCE_NUM_THREADS": (threads or cpu_threads()) * callers}
+    spread["PERF_COUNT"] = profile
     source = _source(model, digests)
     compiled = _load(source, _name(model), fixed, spread, cached=isinstance(model, Path))
     _say_what_is_in_float(source, compiled, _name(model), in_float=in_float)
@@ -210,39 +205,17 @@ def _compiled(core: Any, source: bytes | Path, name: str, properties: Mapping[st
             ) from error
 
 
-def integer_gemms(compiled: Any) -> int:
-    """Return the number of GEMMs that a compiled model computes in integers.
-
-    Source: the names of kernels in OpenVINO's model of what it runs; that of an integer kernel ends with its type.
-    """
-    facts = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
-    kernels = [one["primitiveType"].astype(str) for one in facts if one["layerType"].astype(str) in GEMM_LAYERS]
-    return sum(kernel.lower().endswith(("_i8", "_u8")) for kernel in kernels)
-
-
 def _say_what_is_in_float(source: bytes | Path, compiled: Any, name: str, *, in_float: bool) -> None:
     """Warn if GEMMs that a graph has in INT8 run in float32."""
-    wanted, found = _quantized_gemms(graph.load(source)), integer_gemms(compiled)
+    wanted = len(quantized_gemms(graph.load(source)))
+    left = wanted - integer_gemms(compiled)
     # A graph in memory is one of the many that `auto` and `tune` compare, and nobody waits for its speed.
     level = logging.DEBUG if name == IN_MEMORY else logging.WARNING
     if wanted and in_float:
         why = "its INT8 kernels are not exact on this CPU, which has neither VNNI nor AMX"
         log.log(level, "%s: OpenVINO runs it in float32, because %s. For INT8: --backend ort.", name, why)
-    elif found < wanted:
-        log.log(level, "%s: OpenVINO runs %d of its %d INT8 GEMMs in float32.", name, wanted - found, wanted)
-
-
-def _quantized_gemms(model: ir.Model) -> int:
-    """Return the number of GEMMs of a graph that read integers, or dequantized values on both sides."""
-    pairs = sum(all(map(_is_dequantized, node.inputs[:2])) for node in graph.nodes(model, "MatMul", "Gemm"))
-    return pairs + len(list(graph.nodes(model, INTEGER_MATMUL)))
-
-
-def _is_dequantized(value: ir.Value | None) -> bool:
-    node = value.producer() if value is not None else None
-    while node is not None and node.op_type in ("Transpose", "Reshape"):
-        node = node.inputs[0].producer() if node.inputs[0] is not None else None
-    return node is not None and node.op_type == "DequantizeLinear"
+    elif left > 0:
+        log.log(level, "%s: OpenVINO runs %d of its %d INT8 GEMMs in float32.", name, left, wanted)
 
 
 def _name(model: Path | bytes) -> str:

@@ -17,6 +17,7 @@ from toolchain.tensors import Infer
 PROFILERS = {
     "torch": "toolchain.profile.profilers.pytorch:profile_torch",
     "ort": "toolchain.profile.profilers.ort:profile_ort",
+    "openvino": "toolchain.profile.profilers.openvino:profile_openvino",
     "trt": "toolchain.profile.profilers.trt:profile_trt",
     "trt-rtx": "toolchain.profile.profilers.trt:profile_rtx",
 }

@@ -1,0 +1,100 @@
+"""The kernels of a model that OpenVINO compiled: names, types, and the ONNX nodes that each was made from.
+
+Source: `CompiledModel.get_runtime_model` and the keys of its nodes (openvino/runtime/exec_model_info.hpp).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from toolchain import graph
+from toolchain.graph.integer import INTEGER_MATMUL
+
+# Types of the kernels that compute one GEMM.
+GEMMS = {"FullyConnected", "MatMul"}
+
+# What OpenVINO adds to the name of a GEMM that it computes in integers.
+DEQUANTIZED = "/Dequantization"
+
+# Types of kernels that convert or move numbers and compute nothing -> the name in reports.
+CONVERSIONS = {
+    "FakeQuantize": "quantize",
+    "Quantize": "quantize",
+    "Convert": "cast",
+    "Reorder": "reorder",
+    "Transpose": "transpose",
+    "Reshape": "reshape",
+}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel: its name, its type, and the names of the kernels that read its outputs.
+
+    `implementation` ends with the type in which it computes, such as `brgemm_avx512_i8`. `made_from` are names of ONNX
+    nodes, and of nodes that OpenVINO made itself.
+    """
+
+    name: str
+    type: str
+    implementation: str
+    made_from: tuple[str, ...]
+    readers: tuple[str, ...]
+
+    @property
+    def is_gemm(self) -> bool:
+        """Whether it computes one GEMM."""
+        return self.type in GEMMS
+
+    @property
+    def in_integers(self) -> bool:
+        """Whether it computes in integers."""
+        return self.implementation.lower().endswith(("_i8", "_u8"))
+
+
+def kernels_of(compiled: Any) -> Iterator[Kernel]:
+    """Yield the kernels of a compiled model in the order in which they run."""
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        facts = {key: value.astype(str) for key, value in node.get_rt_info().items() if hasattr(value, "astype")}
+        if facts.get("layerType") in (None, "Const", "Input", "Output"):
+            continue
+        readers = (port.get_node() for output in node.outputs() for port in output.get_target_inputs())
+        yield Kernel(
+            node.get_friendly_name(),
+            facts["layerType"],
+            facts.get("primitiveType", ""),
+            tuple(name.partition(DEQUANTIZED)[0] for name in facts.get("originalLayersNames", "").split(",")),
+            tuple(reader.get_friendly_name() for reader in readers),
+        )
+
+
+def integer_gemms(compiled: Any) -> int:
+    """Return the number of GEMMs that a compiled model computes in integers."""
+    return sum(one.is_gemm and one.in_integers for one in kernels_of(compiled))
+
+
+def float_gemms(compiled: Any, model: ir.Model) -> set[str]:
+    """Return the names of the quantized GEMMs of a graph that a compiled model of it computes in float32.
+
+    OpenVINO keeps the name of a float GEMM, but not that of every integer one, nor of GEMMs inside its attention.
+    """
+    wanted = quantized_gemms(model)
+    if not integer_gemms(compiled):
+        return wanted
+    floats = (one for one in kernels_of(compiled) if one.is_gemm and not one.in_integers)
+    return wanted & {name for one in floats for name in one.made_from}
+
+
+def quantized_gemms(model: ir.Model) -> set[str]:
+    """Return the names of the GEMMs of a graph that read integers, or dequantized values on both sides."""
+    pairs = (node for node in graph.nodes(model, "MatMul", "Gemm") if all(map(_is_dequantized, node.inputs[:2])))
+    return {str(node.name) for node in (*pairs, *graph.nodes(model, INTEGER_MATMUL))}
+
+
+def _is_dequantized(value: ir.Value | None) -> bool:
+    node = value.producer() if value is not None else None
+    while node is not None and node.op_type in ("Transpose", "Reshape"):
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    return node is not None and node.op_type == "DequantizeLinear"
