@@ -71,6 +71,11 @@ def innermost(error: BaseException) -> BaseException:
     return error
 
 
+# Packages that [cpu] and [cuda] bring, and that an install which only runs bundles lacks.
+OF_BUILD = {"torch", "transformers", "datasets", "evaluate", "matplotlib", "pandas", "pyarrow", "scipy", "sklearn"}
+OF_BUILD |= {"safetensors", "onnxscript", "google"}
+
+
 def why_not_imported(error: BaseException) -> str:
     """Return why an import failed and what to do, from the innermost cause: libraries hide it behind their own names.
 
@@ -86,6 +91,9 @@ def why_not_imported(error: BaseException) -> str:
             f"the folder {folders[0]} was imported in the place of the Python package {package.__name__}. "
             "Rename the folder, or start in another one."
         )
+    if isinstance(inner, ModuleNotFoundError) and name and name.partition(".")[0] in OF_BUILD:
+        advice = "Install it with: pip install 'encoder-toolchain[cpu]' (or [cuda] on a machine with an NVIDIA GPU)"
+        return f"the Python package {name} is not installed. {advice}."
     if isinstance(inner, ModuleNotFoundError) and name:
         return f"the Python package {name} is not installed. Install it."
     return f"a library cannot be imported ({type(inner).__name__}: {first_line(inner)}). Install it again."

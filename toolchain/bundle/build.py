@@ -215,6 +215,7 @@ def _about(resolved: ResolvedRecipe, records: Mapping[str, Mapping[str, Any]]) -
             "labels": resolved.source.labels,
             "values": resolved.source.facts.values,
             "pad_id": resolved.source.facts.pad_id,
+            "tokenizer": records["export"].get("tokenizer"),
             "batches": "equal_length" if resolved.source.facts.equal_length else "padded",
             **_pooling(resolved.source),
             "sha256": resolved.source.digests,

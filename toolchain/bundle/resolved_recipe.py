@@ -344,7 +344,8 @@ def bundled(bundle: Bundle) -> Source:
         width=model["pooling"]["width"] if "pooling" in model else None,
     )
     pooling = Pooling(model["pooling"]["mode"], model["pooling"]["normalize"]) if "pooling" in model else None
-    return Source(model["id"], bundle.path, config, pooling=pooling, known=facts, files=files)
+    stored = model.get("tokenizer")
+    return Source(model["id"], bundle.path, config, pooling=pooling, known=facts, files=files, stored=stored)
 
 
 def _number(config: dict[str, Any], key: str, default: int = 0) -> int:  # config.json of any architecture

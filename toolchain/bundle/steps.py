@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from toolchain.checkpoint.model import tokenizer_files
+from toolchain.checkpoint.stored_tokenizer import store
 from toolchain.data.probes import long_text, probe_texts
 from toolchain.data.rows import Text
 from toolchain.data.tables import MissingSplitError
@@ -85,11 +86,12 @@ def _export(resolved: ResolvedRecipe, made: BundleWriter) -> ExportRecord:
         record = export(resolved.source, folder / "model.onnx")
         for name in ("config.json", *tokenizer_files(resolved.tokenizer, resolved.source.folder)):
             shutil.copyfile(resolved.source.folder / name, folder / name)
+        stored = store(resolved.tokenizer, folder) if resolved.encoder.rust is not None else None
         # The longest row shows positions or parts of attention that short rows do not reach.
         longest = long_text(resolved.head.texts_per_row, resolved.max_length)
         found = _parity(resolved, folder / "model.onnx", longest)
         parity.check(found, where=f"{resolved.source.name}: model.onnx", atol=resolved.recipe.atol)
-        return {**record, "parity": found.to_json()}
+        return {**record, "parity": found.to_json(), "tokenizer": stored}
 
     inputs = {
         "version": STEPS["export"].version,

@@ -20,10 +20,12 @@ from toolchain.checkpoint.checks import (
 from toolchain.checkpoint.faults import TOKENIZER_EXTRA, why_no_model, why_no_package, why_no_tokenizer
 from toolchain.checkpoint.pooling import Pooling, choose_pooling, read_limit, read_modules
 from toolchain.checkpoint.sizes import check_size, check_values
+from toolchain.checkpoint.stored_tokenizer import StoredTokenizer
 from toolchain.data.demo import FOLDER as DEMO
 from toolchain.errors import InputError, MachineError, UsageError, first_line
 from toolchain.files import open_file, private_folder, sha256_file
 from toolchain.progress import still
+from toolchain.records.bundle import StoredTokenizerRecord
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -52,6 +54,7 @@ class Source:
     `pooling` makes a vector of a text from those of its tokens; None for a classifier.
     `known` are the facts of a bundle's checkpoint, which its manifest states; those of a checkpoint are read from it.
     `files` are the files of a bundle for transformers, name -> bytes; those of a checkpoint are read from its folder.
+    `stored` describes the one among them that is the tokenizer without transformers.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Source:
     pooling: Pooling | None = None
     known: "Facts | None" = None
     files: Mapping[str, bytes] | None = None
+    stored: StoredTokenizerRecord | None = None
 
     @functools.cached_property
     def digests(self) -> dict[str, str]:
@@ -84,11 +88,13 @@ class Source:
 
     @functools.cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """The checkpoint's tokenizer.
+        """The checkpoint's tokenizer: of a bundle in the Rust library alone if that gives its ids, else transformers'.
 
         Raises:
-            ToolchainError: see `load_tokenizer`.
+            ToolchainError: see `load_tokenizer` and `StoredTokenizer`.
         """
+        if self.stored and self.files is not None:
+            return StoredTokenizer(self.stored, self.files, self.folder)
         return load_tokenizer(self.folder, trust_remote_code=self.trust_remote_code, files=self.files)
 
     @functools.cached_property

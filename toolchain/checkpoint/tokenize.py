@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolchain.checkpoint.ragged import Indices, Ragged
+from toolchain.checkpoint.stored_tokenizer import StoredTokenizer
 from toolchain.data.probes import long_text, probe_texts
 from toolchain.data.rows import Text
 from toolchain.errors import TextError, UsageError
@@ -115,7 +116,8 @@ Encode = Callable[[list[Text]], Tokens]
 class TextEncoder:
     """Texts to token ids: the one place that decides on truncation, its side, special tokens and padding values.
 
-    The evaluator, the service and the Python API call it. A Triton repository has no transformers: it runs `rust` with
+    The evaluator, the service and the Python API call it. `tokenizer` is transformers', or a bundle's StoredTokenizer.
+    A Triton repository has no transformers: it runs `rust` with
     `split_special_tokens`, which are all that the ids depend on there. An encoder may be called from several threads.
 
     Attributes:
@@ -232,6 +234,8 @@ class TextEncoder:
         rust.no_padding()
         rust.encode_special_tokens = self.split_special_tokens
         rust.enable_truncation(self.max_length, direction=self._tokenizer.truncation_side)
+        if isinstance(self._tokenizer, StoredTokenizer):
+            return rust  # compared when the bundle was built
         for columns in (1, 2):
             texts = [*probe_texts(columns), ("",) * columns, long_text(columns, self.max_length)]
             if self.max_length <= self._tokenizer.num_special_tokens_to_add(pair=columns == 2):

@@ -56,6 +56,8 @@ class ExportRecord(ExportedGraph):
 
     parity: ParityRecord
     """Differences from PyTorch."""
+    tokenizer: NotRequired["StoredTokenizerRecord | None"]
+    """As in the manifest's `model`."""
 
 
 class CpuRecord(TypedDict):
@@ -195,6 +197,25 @@ class PoolingRecord(TypedDict):
     """Numbers of a vector."""
 
 
+class StoredTokenizerRecord(TypedDict):
+    """The tokenizer in the format of the Rust library `tokenizers`, with which a bundle runs without transformers."""
+
+    file: str
+    """File of the bundle: `tokenizer.json`, or `tokenizer.rust.json` if transformers changes the checkpoint's."""
+    truncation_side: Literal["left", "right"]
+    """Side on which a long row is cut."""
+    split_special_tokens: bool
+    """Whether a special token that is written in a text is text."""
+    pad_id: int | None
+    """Token id of padded positions that the tokenizer states."""
+    pad_type_id: int
+    """Token type of padded positions."""
+    unknown_id: int | None
+    """Token id of unknown words; null without one."""
+    special_tokens: list[str]
+    """Special tokens."""
+
+
 class ModelInfo(TypedDict):
     """The checkpoint that a bundle was built from."""
 
@@ -208,6 +229,8 @@ class ModelInfo(TypedDict):
     """Input -> number of its values: each id is at least 0 and below it."""
     pad_id: NotRequired[int]
     """Token id of padded positions."""
+    tokenizer: NotRequired[StoredTokenizerRecord | None]
+    """The tokenizer without transformers; null if only transformers gives its ids, and missing in earlier versions."""
     batches: NotRequired[Literal["padded", "equal_length"]]
     """Whether rows may be padded, or whether answers depend on padding, so that a batch has rows of one length."""
     pooling: NotRequired[PoolingRecord]

@@ -1,0 +1,86 @@
+"""The tokenizer of a bundle in the Rust library alone, so that a bundle runs without transformers and torch."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolchain.errors import InputError, first_line
+from toolchain.records.bundle import StoredTokenizerRecord
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# The files of a tokenizer in the Rust library's format: the checkpoint's, and one that stands beside it in a bundle if
+# transformers makes another tokenizer of the checkpoint's files, such as by options of tokenizer_config.json.
+CHECKPOINTS, OWN = "tokenizer.json", "tokenizer.rust.json"
+
+
+class StoredTokenizer:
+    """A tokenizer with those attributes of transformers' tokenizers that the encoder reads.
+
+    It cannot be called: `backend_tokenizer` gives all ids, as was checked when the bundle was built.
+    """
+
+    is_fast = True
+
+    def __init__(self, record: StoredTokenizerRecord, files: Mapping[str, bytes], folder: Path) -> None:
+        """Read the tokenizer that a manifest describes from the files of its bundle; messages name `folder`.
+
+        Raises:
+            InputError: the bundle lacks the file, or it cannot be read.
+        """
+        from tokenizers import Tokenizer
+
+        if record["file"] not in files:
+            raise InputError(f"{folder}: has no {record['file']}. Build the bundle again with --force.")
+        try:
+            self.backend_tokenizer = Tokenizer.from_str(files[record["file"]].decode())
+        except Exception as error:  # its binding raises Exception itself
+            why = first_line(error)
+            raise InputError(f"{folder / record['file']}: not a tokenizer: {why}. Build the bundle again.") from error
+        self.truncation_side = record["truncation_side"]
+        self.split_special_tokens = record["split_special_tokens"]
+        self.pad_token_id, self.pad_token_type_id = record["pad_id"], record["pad_type_id"]
+        self.unk_token_id, self.all_special_tokens = record["unknown_id"], record["special_tokens"]
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return token -> id."""
+        return dict(self.backend_tokenizer.get_vocab())
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """Return the number of special tokens that a row gets, of one text or of a `pair`."""
+        return int(self.backend_tokenizer.num_special_tokens_to_add(pair))
+
+    def convert_ids_to_tokens(self, index: int) -> str | None:
+        """Return the token of an id, or None if there is none."""
+        return self.backend_tokenizer.id_to_token(index)
+
+
+def store(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> StoredTokenizerRecord:
+    """Write a tokenizer of the Rust library into a bundle's folder, unless its tokenizer.json is the same; describe it.
+
+    Args:
+        tokenizer: the checkpoint's, whose ids the Rust library gives by itself.
+        folder: the bundle's, in which the checkpoint's files are.
+    """
+    wanted = json.loads(tokenizer.backend_tokenizer.to_str())
+    file = folder / CHECKPOINTS
+    same = file.exists() and _comparable(json.loads(file.read_bytes())) == _comparable(wanted)
+    if not same:
+        text = json.dumps(wanted, ensure_ascii=False, separators=(",", ":"))
+        (folder / OWN).write_text(text, encoding="utf-8")
+    return {
+        "file": CHECKPOINTS if same else OWN,
+        "truncation_side": "left" if tokenizer.truncation_side == "left" else "right",
+        "split_special_tokens": bool(tokenizer.split_special_tokens),
+        "pad_id": tokenizer.pad_token_id,
+        "pad_type_id": int(tokenizer.pad_token_type_id),
+        "unknown_id": tokenizer.unk_token_id,
+        "special_tokens": list(tokenizer.all_special_tokens),
+    }
+
+
+def _comparable(content: dict[str, Any]) -> dict[str, Any]:  # the format of another library
+    """Return a tokenizer.json without truncation and padding, which the encoder sets itself."""
+    return {key: value for key, value in content.items() if key not in ("truncation", "padding")}
