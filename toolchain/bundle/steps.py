@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from toolchain.checkpoint.model import tokenizer_files
-from toolchain.checkpoint.stored_tokenizer import store
+from toolchain.checkpoint.stored_tokenizer import store, tokenizer_files
 from toolchain.data.probes import long_text, probe_texts
 from toolchain.data.rows import Text
 from toolchain.data.tables import MissingSplitError

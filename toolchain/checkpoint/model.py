@@ -20,7 +20,7 @@ from toolchain.checkpoint.checks import (
 from toolchain.checkpoint.faults import TOKENIZER_EXTRA, why_no_model, why_no_package, why_no_tokenizer
 from toolchain.checkpoint.pooling import Pooling, choose_pooling, read_limit, read_modules
 from toolchain.checkpoint.sizes import check_size, check_values
-from toolchain.checkpoint.stored_tokenizer import StoredTokenizer
+from toolchain.checkpoint.stored_tokenizer import StoredTokenizer, tokenizer_files
 from toolchain.data.demo import FOLDER as DEMO
 from toolchain.errors import InputError, MachineError, UsageError, first_line
 from toolchain.files import open_file, private_folder, sha256_file
@@ -361,22 +361,6 @@ def _check_packages(place: Path, folder: Path) -> None:
             f"{folder}: its tokenizer is a model of sentencepiece ({models[0]}), which is not installed. "
             f"Install it with: {TOKENIZER_EXTRA}."
         )
-
-
-def tokenizer_files(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> list[str]:
-    """Return the names of the files in `folder` that the tokenizer is made from, sorted."""
-    from transformers import tokenization_utils_base as base
-
-    named = {name for name in tokenizer.vocab_files_names.values() if name}
-    named |= {
-        base.FULL_TOKENIZER_FILE,
-        base.TOKENIZER_CONFIG_FILE,
-        base.SPECIAL_TOKENS_MAP_FILE,
-        base.ADDED_TOKENS_FILE,
-    }
-    named |= {*tokenizer.init_kwargs.get("fast_tokenizer_files", ()), "tekken.json"}
-    named |= {file.name for pattern in ("*.model", "*.tiktoken") for file in folder.glob(pattern)}
-    return sorted(name for name in named if (folder / name).is_file())
 
 
 def choose_max_length(source: Source, asked: int | None) -> int:

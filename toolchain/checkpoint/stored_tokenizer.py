@@ -81,6 +81,22 @@ def store(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> StoredTokenizer
     }
 
 
+def tokenizer_files(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> list[str]:
+    """Return the names of the files in `folder` that the tokenizer is made from, sorted."""
+    from transformers import tokenization_utils_base as base
+
+    named = {name for name in tokenizer.vocab_files_names.values() if name}
+    named |= {
+        base.FULL_TOKENIZER_FILE,
+        base.TOKENIZER_CONFIG_FILE,
+        base.SPECIAL_TOKENS_MAP_FILE,
+        base.ADDED_TOKENS_FILE,
+    }
+    named |= {*tokenizer.init_kwargs.get("fast_tokenizer_files", ()), "tekken.json"}
+    named |= {file.name for pattern in ("*.model", "*.tiktoken") for file in folder.glob(pattern)}
+    return sorted(name for name in named if (folder / name).is_file())
+
+
 def _comparable(content: dict[str, Any]) -> dict[str, Any]:  # the format of another library
     """Return a tokenizer.json without truncation and padding, which the encoder sets itself."""
     return {key: value for key, value in content.items() if key not in ("truncation", "padding")}
