@@ -23,6 +23,7 @@ from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run_texts
 from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.environment import version_of
+from toolchain.runtimes.openvino import run_request
 from toolchain.tensors import Infer
 
 BUDGET = BUDGETS[1]
@@ -122,6 +123,28 @@ def openvino(workload: Workload, graph: Callable[[Workload], Path]) -> Iterator[
         raise LeftOut(str(error)) from None
 
 
+@contextmanager
+def nncf(workload: Workload) -> Iterator[Contender]:
+    """Yield our float graph after NNCF's post-training quantization, on OpenVINO, as NNCF's user runs it."""
+    try:
+        import nncf
+        from openvino import Core
+    except ImportError as error:
+        raise LeftOut(f"{error.name} is not installed: pip install nncf openvino") from None
+    tokens = workload.resolved.encode(workload.resolved.calibration_rows.texts)
+    rows = [tokens.batch(np.array([row])) for row in range(len(tokens))]
+    core, dataset = Core(), nncf.Dataset(rows)
+    made = nncf.quantize(
+        core.read_model(workload.bundle / "model.onnx"),
+        dataset,
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(rows),
+    )
+    wanted = {"INFERENCE_NUM_THREADS": cpu_threads(), "PERFORMANCE_HINT": "LATENCY"}
+    request = core.compile_model(made, "CPU", wanted).create_infer_request()
+    yield in_batches(workload, lambda batch: run_request(request, workload.bundle / "model.onnx", batch))
+
+
 def of_bundle(file: str) -> Callable[[Workload], Path]:
     """Return a function from a workload to a graph of its bundle."""
     return lambda workload: workload.bundle / file
@@ -163,6 +186,7 @@ CONTENDERS: dict[str, Callable[[Workload], Opened]] = {
     DYNAMIC: partial(ort, graph=ort_dynamic),
     "ort static INT8 minmax": partial(ort, graph=partial(ort_static, method="minmax")),
     "ort static INT8 percentile": partial(ort, graph=partial(ort_static, method="percentile")),
+    "openvino NNCF INT8": nncf,
     "openvino FP32": partial(openvino, graph=of_bundle("model.onnx")),
     TORCH: partial(ours_torch, precision="fp32"),
     TORCH_BF16: partial(ours_torch, precision="bf16"),

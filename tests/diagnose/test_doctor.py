@@ -54,7 +54,7 @@ def test_only_supported_versions_of_python_are_ok(monkeypatch: pytest.MonkeyPatc
 
 def test_a_missing_package_is_named_with_its_command(versions: dict[str, str | None]) -> None:
     versions["onnx"] = None
-    assert finding("onnx") == doctor.Finding("onnx", "missing", "not installed", "pip install 'encoder-toolchain'")
+    assert finding("onnx") == doctor.Finding("onnx", "missing", "not installed", "pip install 'encoder-toolchain[cpu]'")
 
 
 def test_both_packages_of_onnx_runtime_at_once_are_broken(versions: dict[str, str | None]) -> None:

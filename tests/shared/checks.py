@@ -50,6 +50,12 @@ def check_fixed(made, in_pytorch, task):
     assert metric(in_pytorch(task), task) == pytest.approx(FP32[task], abs=1e-4)
 
 
+def check_openvino(made, task, least, **changes):
+    """INT8 on OpenVINO keeps the figure that it keeps on ONNX Runtime."""
+    pytest.importorskip("openvino", reason="pip install 'encoder-toolchain[openvino]'")
+    assert metric(predictions(made(task, precision="int8", **changes), backend="openvino"), task) >= least
+
+
 def check_chosen(made, in_pytorch, task, most, **changes):
     """The graph for TensorRT, by `build --precision int8 --calib-method auto --max-drop 0.5` and `changes` alone."""
     bundle = made(task, precision="int8", calib_method="auto", max_drop=0.5, **changes)

@@ -32,6 +32,12 @@ def data(shared, once):
     return find
 
 
+@pytest.fixture
+def cache_home(monkeypatch, tmp_path):
+    """The user's cache, in a folder of the test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
 @pytest.fixture(scope="session")
 def in_pytorch(real_export):
     """Return a function from a task to the predictions of its checkpoint in float32."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.shared.checks import FP32, agreement, check_chosen, check_halves, metric, predictions
+from tests.shared.checks import FP32, agreement, check_chosen, check_halves, check_openvino, metric, predictions
 
 pytestmark = pytest.mark.shared
 
@@ -18,6 +18,11 @@ def test_sst2_in_int8_keeps_its_accuracy(made):
 @pytest.mark.slow
 def test_sst2_int8_for_tensorrt_keeps_it_too(made):
     assert metric(predictions(made("sst2", precision="int8"), file="model.int8.onnx"), "sst2") >= 0.870
+
+
+@pytest.mark.slow
+def test_sst2_in_int8_keeps_it_on_openvino(made, cache_home):
+    check_openvino(made, "sst2", 0.870)
 
 
 @pytest.mark.slow

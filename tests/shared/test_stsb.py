@@ -2,13 +2,17 @@
 
 import pytest
 
-from tests.shared.checks import SMOOTH, check_chosen, check_fixed, check_halves
+from tests.shared.checks import FP32, SMOOTH, check_chosen, check_fixed, check_halves, check_openvino
 
 pytestmark = [pytest.mark.shared, pytest.mark.slow]
 
 
 def test_int8_stays_within_three_points(made, in_pytorch):
     check_fixed(made, in_pytorch, "stsb")
+
+
+def test_int8_on_openvino_does_too(made, cache_home):
+    check_openvino(made, "stsb", FP32["stsb"] - 0.03, calib_method="mse")
 
 
 def test_a_chosen_int8_keeps_accuracy_with_nine_tenths_of_the_work_in_int8(made, in_pytorch):

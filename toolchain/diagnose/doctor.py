@@ -91,7 +91,7 @@ def _package(name: str) -> Finding:
     version = version_of(name)
     if version:
         return Finding(name, "ok", version)
-    return Finding(name, "missing", "not installed", "pip install 'encoder-toolchain'")
+    return Finding(name, "missing", "not installed", "pip install 'encoder-toolchain[cpu]'")
 
 
 def _onnxruntime() -> Finding:
