@@ -263,10 +263,10 @@ def load(
         ToolchainError: the bundle is broken or changed, or this machine lacks something; see errors.py.
     """
     from toolchain.evaluation.classifier import Classifier
-    from toolchain.evaluation.target import find_target
+    from toolchain.evaluation.runtime_choice import find_to_run
 
     values = _given(backend=backend, device=device, precision=precision, trust=trust, **options)
-    return Classifier(find_target(values, Path(bundle) if bundle else None, runs=True))
+    return Classifier(find_to_run(values, Path(bundle) if bundle else None))
 
 
 def _given(**values: Option) -> RecipeValues:

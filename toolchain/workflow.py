@@ -19,7 +19,8 @@ from toolchain.errors import InputError
 from toolchain.evaluation import measure as evaluation
 from toolchain.evaluation.remarks import remarks
 from toolchain.evaluation.results import SCHEMA, read_predictions, save_predictions, save_result
-from toolchain.evaluation.target import CHOSEN_ROWS, Target, find_reference, find_target
+from toolchain.evaluation.runtime_choice import find_to_run
+from toolchain.evaluation.target import CHOSEN_ROWS, Target, find_reference
 from toolchain.files import read_json, sha256_file, sha256_json, write_text
 from toolchain.heads.predictions import Predictions
 from toolchain.int8.calibrate import read_calibration
@@ -62,7 +63,7 @@ def evaluate(
     Raises:
         ToolchainError: see errors.py.
     """
-    target = find_target(changes, bundle, runs=True)
+    target = find_to_run(changes, bundle)
     resolved, recipe = target.resolved, target.resolved.recipe
     if recipe.scenario:
         require_loadgen()

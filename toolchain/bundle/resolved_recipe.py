@@ -24,7 +24,7 @@ from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.heads import find_head
 from toolchain.heads.contract import Head
 from toolchain.recipe import DEFAULT_MODEL, Reading, Recipe
-from toolchain.recipe.tables import ATTENTIONS, BACKENDS
+from toolchain.recipe.tables import ATTENTIONS, AUTO, BACKENDS
 from toolchain.records.bundle import ModelInfo, TaskRecord, TensorInfo
 from toolchain.records.calibration import OverlapRecord
 from toolchain.records.check import find_fault
@@ -257,6 +257,8 @@ def resolve(recipe: Recipe, steps: Collection[str] | None = None) -> ResolvedRec
         UsageError: a name is unknown, or no bundle can be built in the precision.
         MachineError: the hub is needed and cannot be reached.
     """
+    if recipe.backend == AUTO:
+        raise UsageError("--backend auto: only for eval, predict and serve. Name a runtime, or leave it out.")
     precision = recipe.precision or default_precision(recipe)
     needed = [name for name, step in STEPS.items() if precision in step.precisions]
     if not needed:

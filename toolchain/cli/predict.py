@@ -52,13 +52,13 @@ def run(args: argparse.Namespace) -> None:
         return
     from toolchain.evaluation.classifier import Classifier
     from toolchain.evaluation.predict import json_lines, plain_lines, predict, save
-    from toolchain.evaluation.target import find_target
+    from toolchain.evaluation.runtime_choice import find_to_run
 
     table, to = (Path(name) if name else None for name in (args.table, args.to))
     _check_places(args, table, to)
     values, place = choices(args)
     columns = values.pop("text_column", None)
-    target = find_target(values, place, runs=True)
+    target = find_to_run(values, place)
     where = str(target.bundle.path if target.bundle else target.resolved.source.name)
     log.info("%s: %s %s on %s", where, target.backend, target.variant, target.device)
     parts, total = _parts(args.texts, table, columns, target)

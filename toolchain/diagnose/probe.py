@@ -150,7 +150,7 @@ class _Rows:
 def _open_file(file: Path, changes: RecipeValues) -> ProbeGraph:
     """Return an ONNX file outside a bundle; nothing is known of its reference."""
     backend = backend_of(changes)
-    if BACKENDS[backend].runs != "graph":
+    if backend not in BACKENDS or BACKENDS[backend].runs != "graph":
         raise UsageError(f"--backend {backend}: it runs no ONNX file. Choose ort or openvino.")
     model = graph.load(file)
     inputs = _check_encoder(file, model)

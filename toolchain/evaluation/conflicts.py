@@ -5,7 +5,7 @@ from pathlib import Path
 from toolchain.bundle import Bundle
 from toolchain.errors import UsageError
 from toolchain.recipe.options import RecipeValues, flag
-from toolchain.recipe.tables import ATTENTIONS
+from toolchain.recipe.tables import ATTENTIONS, AUTO
 
 
 def refuse_options(backend: str, changes: RecipeValues) -> None:
@@ -14,6 +14,8 @@ def refuse_options(backend: str, changes: RecipeValues) -> None:
     Raises:
         UsageError: naming the option.
     """
+    if backend == AUTO:
+        raise UsageError("--backend auto: only for eval, predict and serve. Name a runtime, such as ort or openvino.")
     if changes.get("attention") in ATTENTIONS and backend != "torch":
         raise UsageError(f"--attention {changes['attention']}: only with --backend torch. Add it.")
     if changes.get("compile") and backend != "torch":

@@ -14,7 +14,7 @@ from typing import Any, Self, TypedDict
 from toolchain.errors import UsageError, meant
 from toolchain.recipe.checks import check_together
 from toolchain.recipe.options import check, flag, joined, load_recipe, option, toml_value
-from toolchain.recipe.tables import ATTENTIONS, BACKENDS, HARDWARE, PRECISIONS, SCENARIOS
+from toolchain.recipe.tables import ATTENTIONS, AUTO, BACKENDS, HARDWARE, PRECISIONS, SCENARIOS
 
 DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 
@@ -74,8 +74,9 @@ class Recipe:
     )
     backend: str | None = option(
         None,
-        "where to run (default to build: every one that this machine can; else ort, and to serve trt with a plan)",
-        choices=BACKENDS.keys(),
+        "where to run (default to build: every one that this machine can; else ort, and to serve trt with a plan; auto "
+        "to eval, predict and serve: the fastest runtime for CPUs by a short trial)",
+        choices=(*BACKENDS, AUTO),
     )
     url: str | None = option(
         None, "address of the server (triton, service): http://HOST:PORT[/v2/models/NAME]", metavar="URL"

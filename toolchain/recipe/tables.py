@@ -63,6 +63,10 @@ BACKENDS: dict[str, Backend] = {
 }
 
 
+# The value of --backend with which `eval`, `predict` and `serve` choose a runtime for CPUs (runtime_choice.py).
+AUTO = "auto"
+
+
 def is_remote(backend: str | None) -> bool:
     """Return whether a backend is a server, which may run on another machine."""
     return backend in BACKENDS and BACKENDS[backend].runs == "server"

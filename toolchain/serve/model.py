@@ -17,8 +17,9 @@ from toolchain.checkpoint.tokenize import TextEncoder, Tokens
 from toolchain.data.probes import probe_texts
 from toolchain.engine.plan import is_plan, read_record
 from toolchain.errors import InputError, UsageError
-from toolchain.evaluation.target import Target, find_target
-from toolchain.recipe.tables import BACKENDS
+from toolchain.evaluation.runtime_choice import find_to_run
+from toolchain.evaluation.target import Target
+from toolchain.recipe.tables import AUTO, BACKENDS
 from toolchain.serve.batching.batcher import Batcher
 from toolchain.serve.batching.engines import CPU_MAX_TOKENS, find_engines, on_cpu
 from toolchain.serve.batching.queue import bucket_ends, capacity
@@ -47,15 +48,16 @@ class ServedModel:
 def find_served(bundle: Path, *, backend: str | None, **changes: Any) -> Target:
     """Return the target to serve: the bundle's plan for this machine if it has one, else a graph in ONNX Runtime.
 
-    `changes` are options of the command line, as `find_target` takes them.
+    With `auto` it is a graph in the fastest runtime for CPUs. `changes` are options of the command line, as
+    `find_target` takes them.
 
     Raises:
         ToolchainError: see errors.py.
     """
     served = [name for name, one in BACKENDS.items() if one.runs in ("graph", "plan")]
-    if backend not in (None, *served):
+    if backend not in (None, AUTO, *served):
         raise UsageError(f"--backend {backend}: cannot be served. Choose {', '.join(served[:-1])} or {served[-1]}.")
-    return find_target({**changes, "backend": backend}, bundle, prefer_plan=True, runs=True)
+    return find_to_run({**changes, "backend": backend}, bundle, prefer_plan=True)
 
 
 @asynccontextmanager

@@ -1,0 +1,87 @@
+"""`--backend auto`: the runtime for CPUs that runs a bundle fastest on this machine, by a short trial."""
+
+import logging
+import statistics
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from toolchain.checkpoint.tokenize import Tokens
+from toolchain.data.probes import probe_texts
+from toolchain.errors import MachineError, UsageError
+from toolchain.evaluation.target import Target, find_target
+from toolchain.recipe.options import RecipeValues
+from toolchain.recipe.tables import AUTO, BACKENDS
+from toolchain.runtimes import open_runtime
+from toolchain.runtimes.batched import run
+from toolchain.tensors import Infer
+
+log = logging.getLogger(__name__)
+
+# Rows of a pass of the trial, and timed passes of each runtime after one that is not timed. Runtimes take turns, so
+# that a change of the clock, or of other load, affects all of them.
+ROWS, ROUNDS = 64, 3
+
+
+def find_to_run(changes: RecipeValues, place: Path | None, *, prefer_plan: bool = False) -> Target:
+    """Return the target that options ask for, whose runtime the caller opens; for `auto`, the fastest of the trial.
+
+    Raises:
+        UsageError: `auto` was asked for on a GPU.
+        ToolchainError: see `find_target`.
+    """
+    if changes.get("backend") != AUTO:
+        return find_target(changes, place, prefer_plan=prefer_plan, runs=True)
+    device = changes.get("device") or "auto"
+    if device not in ("auto", "cpu"):
+        raise UsageError(f"--backend auto: chooses among runtimes for CPUs, not on {device}. Name one, such as ort.")
+    names = [name for name, one in BACKENDS.items() if one.callers]
+    named = {name: {**changes, "device": "cpu", "backend": name} for name in names}
+    return _fastest({name: find_target(one, place, runs=True) for name, one in named.items()})
+
+
+def _fastest(targets: dict[str, Target]) -> Target:
+    """Return the target with the highest throughput, and log what was found.
+
+    Raises:
+        MachineError: none of the runtimes is installed.
+    """
+    missing: list[str] = []
+    with ExitStack() as stack:
+        opened: dict[str, Infer] = {}
+        for name, target in targets.items():
+            try:
+                opened[name] = stack.enter_context(open_runtime(name, target.model, **target.choices))
+            except MachineError as error:
+                missing.append(str(error))
+        if not opened:
+            raise MachineError(missing[0])
+        resolved = next(iter(targets.values())).resolved
+        texts = probe_texts(len(resolved.task.text_columns))
+        speed = _trial(opened, resolved.encode((texts * ROWS)[:ROWS]))
+    best = max(speed, key=lambda name: speed[name][0])
+    found = "; ".join(f"{name} {rows:,.0f} rows/s, {ms:.2f} ms for one row" for name, (rows, ms) in speed.items())
+    log.info("--backend auto: %s. %s is used.", "; ".join([found, *missing]), best)
+    return targets[best]
+
+
+def _trial(opened: dict[str, Infer], tokens: Tokens) -> dict[str, tuple[float, float]]:
+    """Return rows/s in batches, and the time of one row in ms, by backend: medians over the passes."""
+    one = tokens.batch(np.array([0]))
+    passes: dict[str, list[float]] = {name: [] for name in opened}
+    singles: dict[str, list[float]] = {name: [] for name in opened}
+    for turn in range(ROUNDS + 1):
+        for name, infer in opened.items():
+            seconds = run(infer, tokens).runtime_s
+            start = time.perf_counter()
+            infer(one)
+            single = time.perf_counter() - start
+            if turn:
+                passes[name].append(seconds)
+                singles[name].append(single)
+    return {
+        name: (len(tokens) / statistics.median(passes[name]), 1000 * statistics.median(singles[name]))
+        for name in opened
+    }
