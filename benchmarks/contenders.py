@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from workload import Workload
 
 from toolchain.data.rows import Text
-from toolchain.errors import MachineError
+from toolchain.errors import InputError, MachineError
 from toolchain.evaluation.measure import BUDGETS
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run_texts
@@ -119,7 +119,7 @@ def openvino(workload: Workload, graph: Callable[[Workload], Path]) -> Iterator[
     try:
         with open_runtime("openvino", graph(workload)) as infer:
             yield in_batches(workload, infer)
-    except MachineError as error:
+    except (InputError, MachineError) as error:  # without VNNI it cannot open the graph for TensorRT
         raise LeftOut(str(error)) from None
 
 

@@ -6,6 +6,7 @@ means the same in every command.
 """
 
 import dataclasses
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ class Recipe:
         None,
         "where to run (default to build: every one that this machine can; else ort, and to serve trt with a plan; auto "
         "to eval, predict and serve: the fastest runtime for CPUs by a short trial)",
-        choices=(*BACKENDS, AUTO),
+        choices=ChainMap[str, Any]({AUTO: None}, BACKENDS).keys(),
     )
     url: str | None = option(
         None, "address of the server (triton, service): http://HOST:PORT[/v2/models/NAME]", metavar="URL"

@@ -13,14 +13,19 @@ from toolchain.runtimes import openvino
 pytest.importorskip("openvino", reason="pip install 'encoder-toolchain[openvino]'")
 
 
-@pytest.mark.parametrize("flags", [{"avx2"}, {"avx2", "avx512_vnni"}], ids=["float", "integers"])
+# OpenVINO cannot open the typed graph for TensorRT in float32: it fails on the float16 between the Q/DQ nodes.
+@pytest.mark.parametrize(
+    ("flags", "views"),
+    [({"avx2"}, ("fp32", "int8.cpu")), ({"avx2", "avx512_vnni"}, ("fp32", "int8", "int8.cpu"))],
+    ids=["float", "integers"],
+)
 def test_at_least_97_percent_of_the_time_has_a_place(
-    exported, tokens_of, probe, reference, tmp_path, monkeypatch, flags
+    exported, tokens_of, probe, reference, tmp_path, monkeypatch, flags, views
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(openvino, "cpu_flags", lambda: frozenset(flags))
     ranges = calibrate(graph.load(exported["distilbert"]), tokens_of("distilbert", 40), method="minmax")
-    for name in ("fp32", "int8", "int8.cpu"):
+    for name in views:
         model = graph.load(exported["distilbert"])
         VIEWS[name](model, ranges)
         graph.save(model, tmp_path / f"{name}.onnx")
