@@ -7,7 +7,7 @@ import scipy.special
 import scipy.stats
 import sklearn.metrics
 
-from toolchain.data.metrics import LABEL_SETS, METRICS, OF_TABLES
+from toolchain.data.metrics import LABEL_SETS, METRICS, OF_QUERIES, OF_TABLES
 from toolchain.evaluation.statistics import (
     bootstrap_mean_ci95,
     mcnemar,
@@ -107,10 +107,19 @@ def test_it_covers_the_truth_about_19_times_in_20() -> None:
     assert covered >= scipy.stats.binom(60, 0.95).ppf(0.001)
 
 
+def shaped(name: str, references: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both in the form that a metric takes: lists of one label, or two queries."""
+    if name in LABEL_SETS:
+        return references[:, None] > 0, predictions[:, None] > 0
+    if name in OF_QUERIES:
+        return np.stack([references, np.arange(len(references)) % 2], axis=1), predictions
+    return references, predictions
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_interval_is_finite_and_in_order_even_for_few_rows(name: str) -> None:
     both = np.array([[0, 1, 1, 0, 1], [0, 1, 0, 0, 1]])  # many resamples are constant
-    references, predictions = both[..., None].astype(bool) if name in LABEL_SETS else both
+    references, predictions = shaped(name, *both)
     low, high = metric_ci95(name, references, predictions, seed=0)
     assert -1 <= low <= METRICS[name](references, predictions) <= high <= 1
 
@@ -124,7 +133,7 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_another(name: st
 @pytest.mark.parametrize("name", METRICS)
 def test_one_row_says_little(name: str) -> None:
     both = rows(1, 1.0)
-    low, high = metric_ci95(name, *(one[:, None] > 0 for one in both) if name in LABEL_SETS else both, seed=0)
+    low, high = metric_ci95(name, *shaped(name, *both), seed=0)
     assert high - low > 0.5
 
 

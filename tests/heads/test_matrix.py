@@ -1,6 +1,7 @@
 """Every head on the whole path: build with a gate, evaluate, verify, explain, report, Python, files."""
 
 import json
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -65,6 +66,14 @@ CASES = {
         "a vector of 64 numbers for each text",
         config={"pooling": "mean"},
     ),
+    "rerank": Case(
+        ("score",),
+        'text_columns = ["second", "s"]\nlabel_column = "l"\nquery_column = "q"\nhead = "rerank"',
+        [1, 0, 2],
+        "ndcg_at_10",
+        "a score for each pair of texts",
+        "rerank",
+    ),
 }
 
 
@@ -79,14 +88,16 @@ class Made:
     results: list[dict[str, Any]]
 
 
-@pytest.fixture(scope="module", params=[pytest.param("classes", marks=pytest.mark.slow), "multilabel", "embedding"])
+@pytest.fixture(
+    scope="module", params=[pytest.param("classes", marks=pytest.mark.slow), "multilabel", "embedding", "rerank"]
+)
 def made(request: pytest.FixtureRequest, tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Made:
     case, home = CASES[request.param], tmp_path_factory.mktemp(request.param)
     generator = np.random.default_rng(5)
     for split, count in (("train", 40), ("validation", 30)):
         texts = [" ".join(generator.choice(tiny.WORDS, generator.integers(3, 20))) for _ in range(count)]
         rows = [
-            {"s": text, "second": texts[row - 1], "l": case.cells[row % len(case.cells)]}
+            {"s": text, "second": texts[row - 1], "q": row % 6, "l": case.cells[row % len(case.cells)]}
             for row, text in enumerate(texts)
         ]
         (home / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -120,26 +131,28 @@ def test_the_gate_compares_both_graphs_by_the_heads_metric(made: Made, capsys: A
 def test_predictions_of_fp32_are_those_of_pytorch(made: Made) -> None:
     result = toolchain.evaluate(made.bundle, file="model.onnx", device="cpu")
     found = load_predictions(result)
-    assert result["agreement"]["label_agreement"] == (1 if made.case.labels else None)
-    put_out = _vector if "pooling" in made.case.config else _logits
+    assert result["agreement"]["label_agreement"] == (1 if made.case.metric in ("accuracy", "micro_f1") else None)
     rows = [json.loads(line) for line in (made.bundle.parent / "validation.jsonl").read_text().splitlines()]
     for at in (0, 7, 29):
-        expected = np.squeeze([put_out(made.checkpoint, rows[at][key]) for key in ("s", "second")])
-        np.testing.assert_allclose(found.logits[at], expected if found.logits.ndim == 3 else expected[0], atol=1e-4)
+        texts = [rows[at][column] for column in tomllib.loads(made.case.task)["text_columns"]]
+        expected = (
+            _vectors(made.checkpoint, texts) if "pooling" in made.case.config else _logits(made.checkpoint, texts)
+        )
+        np.testing.assert_allclose(found.logits[at], expected, atol=1e-4)
     again = toolchain.compare([result, result], max_drop=100)[0]
     assert (again["drop_points"], again["verdict"]) == (0, "passes")
 
 
-def _logits(checkpoint: Path, text: str) -> Any:
+def _logits(checkpoint: Path, texts: list[str]) -> Any:
     model, tokenizer = load_model(find_model(str(checkpoint))), find_model(str(checkpoint)).tokenizer
-    return model(**tokenizer(text, return_tensors="pt")).logits.detach().numpy()
+    return model(**tokenizer(*texts, return_tensors="pt")).logits.detach().numpy()[0]
 
 
-def _vector(checkpoint: Path, text: str) -> Any:
-    """Return the normalised mean of all tokens, by transformers and numpy."""
+def _vectors(checkpoint: Path, texts: list[str]) -> Any:
+    """Return the normalised mean of all tokens of each text, by transformers and numpy."""
     model, tokenizer = AutoModel.from_pretrained(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
-    found = model(**tokenizer(text, return_tensors="pt")).last_hidden_state.detach().numpy()[0].mean(axis=0)
-    return found / np.linalg.norm(found)
+    tokens = [model(**tokenizer(text, return_tensors="pt")).last_hidden_state.detach().numpy()[0] for text in texts]
+    return np.array([one.mean(axis=0) / np.linalg.norm(one.mean(axis=0)) for one in tokens])
 
 
 def test_verify_explain_and_report_take_it(made: Made) -> None:

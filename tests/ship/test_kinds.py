@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from toolchain.bundle.build import build
 from toolchain.data.probes import PROBES
@@ -21,7 +22,13 @@ MADE = {
     "number": (1, CUSTOM),
     "two_texts_number": (1, {"task": "stsb"}),
     "several": (("joy", "fear", "höpe"), CUSTOM | {"threshold": 0.4}),
+    "vector": (2, {}),
+    "two_texts_ranked": (1, {}),
 }
+# Kind -> further arguments of its checkpoint, and its task's TOML.
+FURTHER = {"several": {"problem_type": "multi_label_classification"}, "vector": {"pooling": "mean"}}
+PAIRS = 'text_columns = ["one", "two"]\nlabel_column = "label"\n'
+TASKS = {"vector": PAIRS, "two_texts_ranked": f'{PAIRS}head = "rerank"\n'}
 
 KINDS = ("text", *MADE)
 
@@ -31,8 +38,10 @@ def bundles(tiny, demo_bundle, tmp_path_factory):
     home = tmp_path_factory.mktemp("kinds")
     made = {"text": demo_bundle}
     for kind, (labels, task) in MADE.items():
-        several = {"problem_type": "multi_label_classification"} if kind == "several" else {}
-        model = tiny.make_checkpoint(home / f"{kind}-model", "bert", labels=labels, **several)
+        model = tiny.make_checkpoint(home / f"{kind}-model", "bert", labels=labels, **FURTHER.get(kind, {}))
+        if kind in TASKS:
+            (home / f"{kind}.toml").write_text(TASKS[kind])
+            task = {"task": str(home / f"{kind}.toml")}
         made[kind] = home / kind
         build(Recipe.make(task | {"model": str(model), "precision": "fp32", "output": str(made[kind])}), engine=False)
     return made
@@ -73,11 +82,20 @@ def test_labels_scores_and_logits_are_equal(real, own, kind, wire):
     inputs = {"TEXT": texts} | ({"TEXT_PAIR": texts[::-1]} if "two_texts" in kind else {})
     call = {"wire": wire, "model": kind, "inputs": inputs}
     (theirs,), (ours,) = real.ask(call), own[kind].ask(call)
+    if kind == "vector":
+        assert set(theirs) == set(ours) == {"EMBEDDING"}
+        assert np.shape(ours["EMBEDDING"]) == (len(texts), 32)
+        np.testing.assert_allclose(theirs["EMBEDDING"], ours["EMBEDDING"], atol=1e-6)
+        np.testing.assert_allclose(np.linalg.norm(ours["EMBEDDING"], axis=1), 1, rtol=1e-5)
+        return
     for name in ("SCORE", "LOGITS"):
         np.testing.assert_allclose(theirs[name], ours[name], atol=1e-5, rtol=1e-5)
         assert np.shape(theirs[name]) == np.shape(ours[name])
     assert len({tuple(row) for row in ours["LOGITS"]}) > 1  # the logits differ between texts
-    if "number" in kind:
+    if "ranked" in kind:
+        assert set(theirs) == set(ours) == {"SCORE", "LOGITS"}
+        np.testing.assert_allclose(ours["SCORE"], expit(np.array(ours["LOGITS"])), rtol=1e-5)
+    elif "number" in kind:
         for found in (theirs, ours):
             assert [[np.float32(label)] for (label,) in found["LABEL"]] == np.float32(found["SCORE"]).tolist()
     else:

@@ -29,6 +29,13 @@ STRAY_IDS = 8
 # The types of weights that are not quantized, as safetensors names them.
 FLOATS = ("F64", "F32", "F16", "BF16")
 
+# Value of problem_type in config.json -> the heads that it allows; others allow one label a row.
+PROBLEMS: dict[str | None, tuple[str, ...]] = {
+    None: ("sequence", "multilabel", "rerank"),
+    "regression": ("sequence", "rerank"),
+    "multi_label_classification": ("multilabel",),
+}
+
 AGAIN = "Get the checkpoint again."
 OWN_CODE = "It brings its own code: read it, and trust it with --trust-remote-code."
 

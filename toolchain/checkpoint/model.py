@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolchain.checkpoint.checks import (
     AGAIN,
+    PROBLEMS,
     check_config,
     check_finite,
     check_folder,
@@ -123,10 +124,7 @@ class Source:
         """The names of the heads that config.json allows, the one that it means first; see `heads.HEADS`."""
         if self.pooling:
             return ("embedding",)
-        problem = self.config.get("problem_type")
-        if problem == "multi_label_classification":
-            return ("multilabel",)
-        return ("sequence",) if problem else ("sequence", "multilabel")
+        return PROBLEMS.get(self.config.get("problem_type"), ("sequence",))
 
     @property
     def labels(self) -> list[str]:

@@ -1,10 +1,11 @@
 """GLUE's metrics, from scikit-learn and scipy, because `evaluate.load` needs the hub.
 
 References and predictions are int64 [n] for classes, float64 [n] for a regression, and bool [n, labels] for several
-labels a row.
+labels a row. Texts that are ranked have two references, float64 [n, 2]: the relevance and the number of the query.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,6 +74,45 @@ def subset_accuracy(references: Values, predictions: Values) -> float:
     return float((references == predictions).all(axis=1).mean())
 
 
+def ndcg_at_10(references: Values, predictions: Values) -> float:
+    """Return the mean over queries of the normalised discounted cumulative gain of their ten best texts.
+
+    References are float64 [n, 2], the relevance and the number of the query; predictions float64 [n]. The gain is the
+    relevance itself, and texts of equal score share their places; a query without a relevant text has 0.
+    """
+    return float(_of_queries(_ndcg, references, predictions).mean())
+
+
+def mrr(references: Values, predictions: Values) -> float:
+    """Return the mean over queries of 1 / rank of the first relevant text; of equal scores, the others rank first.
+
+    For the shapes, see `ndcg_at_10`. A text is relevant if its relevance is above 0; a query without one has 0.
+    """
+    return float(_of_queries(_reciprocal_rank, references, predictions).mean())
+
+
+def _ndcg(relevance: Tables, scores: Tables) -> float:
+    from sklearn.metrics import ndcg_score
+
+    if len(scores) == 1:  # scikit-learn refuses it
+        return float(relevance[0] > 0)
+    return float(ndcg_score(relevance[None], scores[None], k=10))
+
+
+def _reciprocal_rank(relevance: Tables, scores: Tables) -> float:
+    if not relevance.any():
+        return 0.0
+    return float(1 / (scores >= scores[relevance > 0].max()).sum())
+
+
+def _of_queries(value: Callable[[Tables, Tables], float], references: Values, predictions: Values) -> Tables:
+    """Return a value of each query, float64 [queries], in the order of their numbers."""
+    order = np.argsort(references[:, 1], kind="stable")
+    starts = np.flatnonzero(np.diff(references[order, 1])) + 1
+    parts, scores = np.split(order, starts), predictions.astype(np.float64)
+    return np.array([value(references[part, 0].astype(np.float64), scores[part]) for part in parts])
+
+
 METRICS: dict[str, Callable[[Values, Values], float]] = {
     "accuracy": accuracy,
     "f1": f1,
@@ -83,8 +123,13 @@ METRICS: dict[str, Callable[[Values, Values], float]] = {
     "micro_f1": micro_f1,
     "macro_f1": macro_f1,
     "subset_accuracy": subset_accuracy,
+    "ndcg_at_10": ndcg_at_10,
+    "mrr": mrr,
 }
 
+
+# The metrics of GLUE's tasks.
+GLUE = ("accuracy", "f1", "matthews_correlation", "pearson", "spearman")
 
 # The metrics of numbers, the last one of cosines; the others are of classes, those of TWO_CLASSES of two alone.
 CORRELATIONS = ("pearson", "spearman", "spearman_cosine")
@@ -98,6 +143,14 @@ SHARES = ("accuracy", "subset_accuracy")
 OF_COUNTS: dict[str, Callable[[Tables], Tables]] = {
     "micro_f1": lambda counts: _f1_of(counts.sum(-1)),
     "macro_f1": lambda counts: _f1_of(np.moveaxis(counts, -1, 0)).mean(axis=0),
+}
+
+
+# Metric -> function of references, float64 [n, 2], and predictions that returns its value for each query. The metric is
+# the mean of these.
+OF_QUERIES: dict[str, Callable[[Values, Values], Tables]] = {
+    "ndcg_at_10": partial(_of_queries, _ndcg),
+    "mrr": partial(_of_queries, _reciprocal_rank),
 }
 
 
@@ -142,7 +195,7 @@ def load_metric(name: str) -> "evaluate.Metric":
     import datasets
     import evaluate
 
-    function = {one: function for one, function in METRICS.items() if one not in LABEL_SETS}[name]
+    function = {one: METRICS[one] for one in GLUE}[name]
     kind = "float64" if name in CORRELATIONS else "int64"
 
     class GlueMetric(evaluate.Metric):  # type: ignore[misc]

@@ -55,7 +55,7 @@ class Rows:
 
     `source` names the file or the data set in messages. Labels are as they were read: text or numbers; `label_names`
     are the names behind numbers, if the table has them. `numbers` are the rows' numbers in the file, from 1; None if
-    the file has only these rows.
+    the file has only these rows. `queries` are the names of the rows' queries, where the task names their column.
     """
 
     source: str
@@ -63,6 +63,7 @@ class Rows:
     labels: list[Any]
     label_names: tuple[str, ...] = ()
     numbers: tuple[int, ...] | None = None
+    queries: list[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -79,6 +80,7 @@ class Rows:
             texts=[self.texts[index] for index in chosen],
             labels=[self.labels[index] for index in chosen],
             numbers=tuple(self.number(index) for index in chosen),
+            queries=self.queries and [self.queries[index] for index in chosen],
         )
 
     def sample(self, count: int, *, seed: int) -> "Rows":
@@ -254,15 +256,19 @@ def _rows(table: Table, task: Task, reading: Reading) -> Rows:
         InputError: a column is missing, a cell is empty, a text cell is not a text, or a tsv is quoted as a csv.
     """
     label = task.label_column
-    _require(table, [*task.text_columns, *(task.label_columns or [label])])
+    query = [task.query_column] if task.query_column else []
+    _require(table, [*task.text_columns, *(task.label_columns or [label]), *query])
     if not task.hub:  # GLUE's own files have such quotes, and its users read them as text
         refuse_quotes(table)
     texts = [_texts(table, column, reading.get("text_join")) for column in task.text_columns]
     labels = _marked(table, task.label_columns) if task.label_columns else table.columns[label]
     if not task.label_columns:
         _refuse_holes(table, label)
+    for column in query:
+        _refuse_holes(table, column)
     names = tuple(table.class_names.get(label, ()))
-    return Rows(table.source, list(zip(*texts, strict=True)), labels, names, table.numbers)
+    queries = table.columns[query[0]] if query else None
+    return Rows(table.source, list(zip(*texts, strict=True)), labels, names, table.numbers, queries)
 
 
 def _marked(table: Table, columns: Sequence[str]) -> list[list[str]]:

@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.data.metrics import CORRELATIONS, METRICS, OF_COUNTS, OF_TABLES, SHARES, Tables, Values, row_counts
+from toolchain.data.metrics import (
+    CORRELATIONS,
+    METRICS,
+    OF_COUNTS,
+    OF_QUERIES,
+    OF_TABLES,
+    SHARES,
+    Tables,
+    Values,
+    row_counts,
+)
 from toolchain.heads.predictions import same
 
 # Enough for the 2.5 % and 97.5 % percentiles of a metric over rows.
@@ -43,6 +53,7 @@ def metric_ci95(name: str, references: Values, predictions: Values, *, seed: int
     * accuracy, subset accuracy: Wilson's score interval (Journal of the American Statistical Association 22, 1927).
     * F1, Matthews' correlation: percentiles over draws of the confusion table, see `_draws`.
     * micro and macro F1: percentiles over draws of the rows, see `_draws_of_rows`; without any label, nothing is known.
+    * of rankings: percentiles over draws of the queries, see `_draws_of_queries`.
     * correlations: the percentile bootstrap (Efron, 1979), or `_beside_perfect`; of fewer than LEAST_PAIRS
       rows, or of constant numbers, nothing is known.
     """
@@ -55,6 +66,8 @@ def metric_ci95(name: str, references: Values, predictions: Values, *, seed: int
         if not references.any():
             return 0.0, 1.0
         found = _draws_of_rows(name, references, (predictions,), seed=seed)[0]
+    elif name in OF_QUERIES:
+        found = _draws_of_queries(name, references, (predictions,), seed=seed)[0]
     elif _says_nothing(references, predictions):
         return -1.0, 1.0
     else:
@@ -103,9 +116,9 @@ def metric_drop(
 
     Both metrics are of the same rows, so the difficulty of the rows cancels out. Shares of right rows have Tango's
     interval (`paired_drop`). Other metrics of classes have percentiles over draws of the table of reference, baseline
-    and candidate (`_draws`), and those of several labels a row over draws of the rows (`_draws_of_rows`), so that rows
-    which did not change leave doubt too. Correlations have the paired bootstrap;
-    with fewer than LEAST_PAIRS rows, or constant predictions, their bounds are infinite.
+    and candidate (`_draws`), those of several labels a row over draws of the rows (`_draws_of_rows`), and those of
+    rankings over draws of the queries, so that rows which did not change leave doubt too. Correlations have the paired
+    bootstrap; with fewer than LEAST_PAIRS rows, or constant predictions, their bounds are infinite.
     """
     metric = METRICS[name]
     if name in SHARES:
@@ -114,8 +127,8 @@ def metric_drop(
         return paired_drop(lost, gained, len(references), confidence=confidence)
     if name in OF_COUNTS and not references.any():
         return -math.inf, math.inf
-    if name in OF_TABLES or name in OF_COUNTS:
-        draws = _draws if name in OF_TABLES else _draws_of_rows
+    if kind := next((kind for kind in (OF_TABLES, OF_COUNTS, OF_QUERIES) if name in kind), None):
+        draws = _draws if kind is OF_TABLES else _draws_of_rows if kind is OF_COUNTS else _draws_of_queries
         first, second = draws(name, references, (baseline, candidate), seed=seed)
         found = first - second
     elif _says_nothing(references, baseline) or _says_nothing(references, candidate):
@@ -184,6 +197,24 @@ def _draws_of_rows(name: str, references: Values, predictions: tuple[Values, ...
             sums = (drawn @ own.reshape(rows, -1)).reshape(-1, *own.shape[1:])
             values.append(OF_COUNTS[name](sums))
     return [np.concatenate(values) for values in found]
+
+
+def _draws_of_queries(name: str, references: Values, predictions: tuple[Values, ...], *, seed: int) -> list[Tables]:
+    """Return draws of a metric of rankings for one or two sets of predictions, float64 [draws] each.
+
+    As in `_draws_of_rows`, but queries have the weights, because the texts of a query are not independent. The prior
+    adds one query of each kind: with the values 1 and 0 and, of two predictions, 1 in the first or in the second alone.
+    """
+    values = np.stack([OF_QUERIES[name](references, one) for one in predictions])
+    kinds = np.array([[0, 1, 0, 1], [0, 1, 1, 0]] if len(predictions) == 2 else [[0, 1]])
+    every = np.concatenate([values, kinds], axis=1)
+    generator, count = np.random.default_rng(seed), every.shape[1]
+    at_once = max(1, DRAWS_AT_ONCE // count)
+    found = []
+    for start in range(0, RESAMPLES, at_once):
+        drawn = generator.standard_exponential((min(at_once, RESAMPLES - start), count))
+        found.append(drawn @ every.T / drawn.sum(axis=1, keepdims=True))
+    return [*np.concatenate(found).T]
 
 
 def _cells(references: Values, predictions: tuple[Values, ...]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -14,6 +14,7 @@ from toolchain.heads.contract import Head
 from toolchain.heads.embedding import Embedding
 from toolchain.heads.multilabel import Multilabel
 from toolchain.heads.number import Number
+from toolchain.heads.rerank import Rerank
 
 
 def _sequence(task: Task, labels: tuple[str, ...]) -> Head:
@@ -27,6 +28,7 @@ HEADS: dict[str, Callable[[Task, tuple[str, ...]], Head]] = {
     "sequence": _sequence,
     "multilabel": Multilabel,
     "embedding": Embedding,
+    "rerank": Rerank,
 }
 
 
@@ -54,16 +56,9 @@ def find_head(
     """
     name = task.head or possible[0]
     _check_name(task, name, possible)
-    threshold = task.threshold if threshold is None else threshold
-    head = HEADS[name](dataclasses.replace(task, threshold=threshold), tuple(labels))
-    one_label = head.threshold is None
-    if threshold is not None and (one_label or not 0 < threshold < 1):
-        why = f"{head.what} has none. Leave it out." if one_label else "not between 0 and 1. Give 0.3 or so."
-        raise UsageError(f"--threshold {threshold:g}: {why}")
-    if task.label_columns and one_label:
-        raise InputError(
-            f"--task {task.name}: it has several label columns, and this is {head.what}. Name one label column."
-        )
+    task = task if threshold is None else dataclasses.replace(task, threshold=threshold)
+    head = HEADS[name](task, tuple(labels))
+    _check_options(task, head)
     metrics = task.metrics or head.defaults
     primary = task.primary or ("accuracy" if "accuracy" in metrics else metrics[0])
     if foreign := [metric for metric in metrics if metric not in head.metrics]:
@@ -84,4 +79,21 @@ def _check_name(task: Task, name: str, possible: Sequence[str]) -> None:
         raise InputError(
             f"--task {task.name}: the task says that the head is {name}, and the checkpoint's config.json that it is "
             f"{possible[0]}. Remove head from the task, or give another checkpoint."
+        )
+
+
+def _check_options(task: Task, head: Head) -> None:
+    """Refuse what the task asks for and the head lacks."""
+    threshold, one_label = task.threshold, head.threshold is None
+    if threshold is not None and (one_label or not 0 < threshold < 1):
+        why = f"{head.what} has none. Leave it out." if one_label else "not between 0 and 1. Give 0.3 or so."
+        raise UsageError(f"--threshold {threshold:g}: {why}")
+    if task.label_columns and one_label:
+        raise InputError(
+            f"--task {task.name}: it has several label columns, and this is {head.what}. Name one label column."
+        )
+    if task.query_column and not isinstance(head, Rerank):
+        raise InputError(
+            f"--task {task.name}: query_column is for a reranker, and this is {head.what}. Remove it, or add "
+            'head = "rerank".'
         )

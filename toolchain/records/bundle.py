@@ -258,6 +258,8 @@ class TaskRecord(TypedDict):
     """`mean` or `cls`: how an encoder without a head makes vectors; only if the task names it."""
     normalize: NotRequired[bool]
     """Whether these vectors have the length 1; only if the task names it."""
+    query_column: NotRequired[str]
+    """Column with the name of a row's query; only if the task names it."""
     labels: list[str]
     """Names of the labels in the task's order; empty if the task states none."""
     metrics: list[str]

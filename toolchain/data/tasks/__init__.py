@@ -22,7 +22,7 @@ OVERRIDES = Path("eval")
 POOLINGS = ("mean", "cls")
 
 # Keys of a task that only some heads need.
-OF_SOME_HEADS = ("label_columns", "head", "threshold", "pooling", "normalize")
+OF_SOME_HEADS = ("label_columns", "head", "threshold", "pooling", "normalize", "query_column")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ class Task:
     `head` is a name of `heads.HEADS`, or None for the model's own. `label_columns` have 1 where a row has the label of
     that name, in the place of a `label_column`; `threshold` is the score from which a row has a label. `pooling` is
     `mean` or `cls`, for the vectors of an encoder without a head; with `normalize` they have the length 1.
+    `query_column` has the name or number of a row's query, for a reranker; without it, rows with the same first text
+    belong together.
     `folder` is its folder in this package; `hub` has the arguments of `datasets.load_dataset`: `path`, `config`, and
     `splits`, a table from our names of splits to the hub's. Both are empty if the task has no data of its own.
     """
@@ -47,6 +49,7 @@ class Task:
     threshold: float | None = None
     pooling: str | None = None
     normalize: bool | None = None
+    query_column: str | None = None
     folder: str | None = None
     hub: dict[str, Any] = field(default_factory=dict)  # any TOML: arguments of a foreign function
 
