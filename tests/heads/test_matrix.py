@@ -164,7 +164,7 @@ def test_verify_explain_and_report_take_it(made: Made) -> None:
     material = find_material([made.bundle])
     page = html(material)
     assert (SEVERAL in page) == (made.case.metric == "micro_f1")
-    assert all(label in page for label in made.case.labels)
+    assert made.case.head == "rerank" or all(label in page for label in made.case.labels)
     assert made.case.metric in page
     assert made.case.metric in markdown(material.results)
 
