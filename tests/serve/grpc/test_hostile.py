@@ -1,4 +1,4 @@
-"""Seeded hostile gRPC: no response that belongs to another request, no fault of the service, and nothing left behind.
+"""Seeded hostile gRPC: no response that belongs to another request, no fault of the service, no descriptor left.
 
 Half of the cases are calls of the library's client: damaged, compressed, too large, cancelled or late messages, unusual
 metadata, streams. The others are bytes on a connection of their own: damaged frames of HTTP/2.
@@ -9,7 +9,6 @@ import contextlib
 import os
 import random
 import struct
-from pathlib import Path
 
 import grpc
 import numpy as np
@@ -28,7 +27,6 @@ ALLOWED = {
     "DEADLINE_EXCEEDED",
 }
 AT_ONCE = 50
-GROWTH = 1.1
 Response = MESSAGES["inference.ModelInferResponse"]
 
 
@@ -189,18 +187,13 @@ def frames(generator, message):
     return [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", frame(4, 0, 0, b""), *call]
 
 
-def resident_kb():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-
-
 async def settle(condition):
     while not condition():
         await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("cases", [300, pytest.param(10_000, marks=pytest.mark.stress)])
-def test_hostile_calls_are_refused_and_leave_nothing(wire, double, cases, caplog):
+def test_hostile_calls_are_refused_and_leave_no_descriptor(wire, double, cases, caplog):
     async def scenario():
         service = double()
         async with contextlib.AsyncExitStack() as stack:
@@ -211,14 +204,13 @@ def test_hostile_calls_are_refused_and_leave_nothing(wire, double, cases, caplog
                 await stack.enter_async_context(channel)
             attack = Attack(wire, address, *channels, seed=18)
             await attack.run(cases // 10)
-            descriptors, memory = len(os.listdir("/proc/self/fd")), resident_kb()
+            descriptors = len(os.listdir("/proc/self/fd"))
             await attack.run(cases)
             await asyncio.wait_for(settle(lambda: len(os.listdir("/proc/self/fd")) <= descriptors), 60)
-            return attack.codes, resident_kb() / memory
+            return attack.codes
 
-    codes, growth = asyncio.run(scenario())
+    codes = asyncio.run(scenario())
     assert codes <= ALLOWED
     assert {"OK", "INVALID_ARGUMENT", "CANCELLED"} <= codes
-    assert growth < GROWTH or cases < 10_000  # a few calls do not fill what the library keeps
     faults = [record.getMessage() for record in caplog.records if record.exc_info]
     assert {fault[:16] for fault in faults} <= {"Invalid encoding"}  # the library's, of a name of metadata
