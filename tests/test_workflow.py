@@ -265,6 +265,7 @@ def test_a_bundle_does_not_consent_for_its_user(tiny, sentences, tmp_path):
 
 def test_ranges_reused_from_a_file_are_still_refused_for_their_rows(bundle, sentences, tmp_path):
     saved = str(bundle.parent / "checkpoint")
+    shutil.copytree(bundle, tmp_path / "b")  # which has been exported
     build(
         Recipe.make(
             {

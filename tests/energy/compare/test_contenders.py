@@ -80,7 +80,8 @@ def test_all_contenders_run_the_same_rows(bundles):
     assert len(rows) == 40
 
 
-def test_contenders_with_other_rows_are_an_error(bundles, tmp_path, sentences, tiny_distilbert):
+def test_contenders_with_other_rows_are_an_error(bundles, tmp_path, sentences, tiny_distilbert, begun):
+    begun("fp32", tmp_path / "other")
     data = Path(shutil.copytree(sentences, tmp_path / "data"))
     lines = (data / "validation.csv").read_text().splitlines()
     (data / "validation.csv").write_text("\n".join(lines[:20]) + "\n")
