@@ -26,10 +26,12 @@ def make_checkpoint(
     dtype: str = "float32",
     safe: bool = True,
     pooling: str | None = None,
+    kind: str = "Sequence",
     **config: Any,
 ) -> Path:
     """Save a tiny sequence classifier and its tokenizer into `folder` and return it.
 
+    `kind` is that of its classification, Sequence or Token.
     With `pooling`, `mean` or `cls`, it is an encoder with normalised vectors, as sentence-transformers saves one.
     `labels` is their number (1: regression; 2: negative, positive) or their names; `safe=False` writes pickled
     weights; `config` overrides keys of the model's configuration.
@@ -38,7 +40,7 @@ def make_checkpoint(
 
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
-    model = new_model(model_type, labels, **config)
+    model = new_model(model_type, labels, kind=kind, **config)
     with torch.no_grad():  # biases and LayerNorms of a new model are zero and one
         for parameter in model.parameters():
             if parameter.ndim == 1:
@@ -73,7 +75,7 @@ def export_checkpoint(folder: Path, model_type: str, **config: Any) -> Path:
     return folder / "model.onnx"
 
 
-def new_model(model_type: str, labels: int | tuple[str, ...], **changes: Any) -> Any:
+def new_model(model_type: str, labels: int | tuple[str, ...], *, kind: str = "Sequence", **changes: Any) -> Any:
     """Return an untrained classifier whose logits differ visibly from text to text."""
     import transformers
 
@@ -102,7 +104,7 @@ def new_model(model_type: str, labels: int | tuple[str, ...], **changes: Any) ->
         del values["type_vocab_size"]
     stem = {"distilbert": "DistilBert", "bert": "Bert", "roberta": "Roberta"}[model_type]
     made = getattr(transformers, f"{stem}Config")(**(values | changes))
-    return getattr(transformers, f"{stem}ForSequenceClassification")(made)
+    return getattr(transformers, f"{stem}For{kind}Classification")(made)
 
 
 def vocabulary(model_type: str) -> dict[str, int]:

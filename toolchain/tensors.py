@@ -1,7 +1,7 @@
 """Types that cross between modules: the batches of a model, the function that runs it, and calibration ranges."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ Batch = dict[str, Array]
 # What a model puts out for a batch, float32 [batch, *row]; most models put out a row of logits.
 Logits = NDArray[np.float32]
 
-# The shape of one row of it. None stands for the tokens of the batch.
+# The shape of one row of it. None stands for the tokens of the batch; where it has padded positions, they are 0.
 RowShape = tuple[int | None, ...]
 
 # A batch -> logits, float32 [batch, *row]. The device is idle when the function returns.
@@ -40,6 +40,14 @@ def is_of(shape: tuple[int, ...], rows: int, row: RowShape) -> bool:
     return len(shape) == 1 + len(row) and all(
         size in (None, found) for size, found in zip((rows, *row), shape, strict=True)
     )
+
+
+def joined(parts: Sequence[Logits]) -> Logits:
+    """Return the rows of all parts below each other; rows of tokens are filled with zeros to the longest."""
+    if parts[0].ndim == 2:
+        return np.concatenate(parts)
+    longest = max(part.shape[1] for part in parts)
+    return np.concatenate([np.pad(part, ((0, 0), (0, longest - part.shape[1]), (0, 0))) for part in parts])
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def _measure(
             session.measure(infer, resolved.encode, rows.sample(LOAD_ROWS, seed=seed).texts, max_slots=slots, log=tell)
             asked = resolved.recipe.scenario is not None
             scenario = run_scenario(resolved.recipe, infer, target.encode, texts, speed, tell=tell) if asked else None
-        found = resolved.head.predict(references, logits)
+        found = resolved.head.about(rows.texts).predict(references, logits)
         energy = session.block(evaluation.share_correct(found))
     if target.remote:  # the memory of this client is not that of the server
         speed["peak_memory_mb"] = {"host": None, "device": None}
@@ -246,7 +246,7 @@ def _reference(target: Target, rows: Rows, references: Values) -> tuple[Predicti
     if found is None or len(found.logits) != len(rows):
         with open_runtime(backend, model, device="cpu") as infer, bar(len(rows), name, unit="rows") as advance:
             logits = run_texts(infer, resolved.encode, rows.texts, advance=advance).logits
-        found = resolved.head.predict(references, logits)
+        found = resolved.head.about(rows.texts).predict(references, logits)
         return found, name, save_predictions(file, found)
     return found, name, {"file": file.name, "sha256": sha256_file(file)}
 

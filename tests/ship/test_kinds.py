@@ -21,12 +21,17 @@ MADE = {
     "two_texts": (("equal", "other", "neither"), CUSTOM | {"text_column": "one,two"}),
     "number": (1, CUSTOM),
     "two_texts_number": (1, {"task": "stsb"}),
+    "tags": (("O", "B-joy", "I-joy", "B-fear"), CUSTOM),
     "several": (("joy", "fear", "höpe"), CUSTOM | {"threshold": 0.4}),
     "vector": (2, {}),
     "two_texts_ranked": (1, {}),
 }
 # Kind -> further arguments of its checkpoint, and its task's TOML.
-FURTHER = {"several": {"problem_type": "multi_label_classification"}, "vector": {"pooling": "mean"}}
+FURTHER = {
+    "several": {"problem_type": "multi_label_classification"},
+    "vector": {"pooling": "mean"},
+    "tags": {"kind": "Token"},
+}
 PAIRS = 'text_columns = ["one", "two"]\nlabel_column = "label"\n'
 TASKS = {"vector": PAIRS, "two_texts_ranked": f'{PAIRS}head = "rerank"\n'}
 
@@ -87,6 +92,13 @@ def test_labels_scores_and_logits_are_equal(real, own, kind, wire):
         assert np.shape(ours["EMBEDDING"]) == (len(texts), 32)
         np.testing.assert_allclose(theirs["EMBEDDING"], ours["EMBEDDING"], atol=1e-6)
         np.testing.assert_allclose(np.linalg.norm(ours["EMBEDDING"], axis=1), 1, rtol=1e-5)
+        return
+    if kind == "tags":
+        for (found,), (expected,), (text,) in zip(theirs["ENTITIES"], ours["ENTITIES"], texts, strict=True):
+            own = json.loads(expected)
+            assert json.loads(found) == [{**one, "score": pytest.approx(one["score"], abs=1e-5)} for one in own]
+            assert all(text[one["start"] : one["end"]] == one["text"] for one in own)
+        assert sum(expected != "[]" for (expected,) in ours["ENTITIES"]) > 1
         return
     for name in ("SCORE", "LOGITS"):
         np.testing.assert_allclose(theirs[name], ours[name], atol=1e-5, rtol=1e-5)

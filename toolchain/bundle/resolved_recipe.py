@@ -63,8 +63,9 @@ class ResolvedRecipe:
     steps: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Refuse options that pad rows, or join them, for a model whose answers depend on padding."""
+        """Align the head; refuse options that pad rows, or join them, where answers depend on padding."""
         recipe = self.recipe
+        object.__setattr__(self, "head", self.head.aligned(lambda texts: self.encoder.spans(texts)))
         unpadded = recipe.attention if recipe.attention in ATTENTIONS[2:] else None
         asked = "--cuda-graphs" if recipe.cuda_graphs else unpadded and f"--attention {unpadded}"
         if asked and self.source.facts.equal_length:
@@ -271,9 +272,10 @@ def resolve(recipe: Recipe, steps: Collection[str] | None = None) -> ResolvedRec
         ignore_unused=recipe.ignore_unused,
         pooling=Pooling(task.pooling, bool(task.normalize)) if task.pooling else None,
     )
+    length = choose_max_length(source, recipe.max_length)
     head = _head(task, source, recipe)
     ordered = tuple(name for name in STEPS if name in (steps or needed))
-    return ResolvedRecipe(recipe, source, head, choose_max_length(source, recipe.max_length), precision, ordered)
+    return ResolvedRecipe(recipe, source, head, length, precision, ordered)
 
 
 def default_precision(recipe: Recipe) -> str:

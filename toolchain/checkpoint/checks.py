@@ -191,7 +191,7 @@ def check_head(folder: Path, config: dict[str, Any], *, trusted: bool) -> None: 
     if not stated and len(tags) > 1 and all(map(TAG.fullmatch, tags)):
         raise InputError(
             f"{folder}: its labels {', '.join(tags[:SHOWN_WEIGHTS])} are those of tokens, not of texts. "
-            "Give a checkpoint that was fine-tuned for text classification."
+            "Name its class in architectures, or give a checkpoint that was fine-tuned for text classification."
         )
     task = _task_of(stated)
     if "AutoModelForSequenceClassification" in (config.get("auto_map") or {}):
@@ -214,6 +214,11 @@ def check_head(folder: Path, config: dict[str, Any], *, trusted: bool) -> None: 
         f"{folder}: its architecture is {stated}, {kind}, not a text classifier. "
         f"Give a checkpoint that was fine-tuned for text classification{embedding}."
     )
+
+
+def says_tags(config: dict[str, Any]) -> bool:  # config.json of any architecture
+    """Return whether a config.json names a class that classifies tokens."""
+    return any(str(name).endswith("ForTokenClassification") for name in config.get("architectures") or ())
 
 
 def is_headless(architecture: str) -> bool:

@@ -19,7 +19,7 @@ from toolchain.checkpoint.tokenize import TextEncoder, Tokens
 from toolchain.data.probes import PROBES
 from toolchain.data.rows import Text
 from toolchain.errors import InputError, UsageError
-from toolchain.tensors import Batch
+from toolchain.tensors import Batch, RowShape, joined
 
 if TYPE_CHECKING:
     import torch
@@ -80,7 +80,7 @@ def examine(source: Source) -> Facts:
     vocabulary = watched.vocabulary or max(ids.values()) + 1
     labels = _labels(source, model)
     width = watched.shape[-1] if source.pooling and watched.shape else None
-    check_logits(source.folder, watched.shape, rows=1, row=(len(labels) if width is None else width,))
+    check_logits(source.folder, watched.shape, rows=1, row=_row(source, len(labels) if width is None else width))
     types = _stated(model.config, "type_vocab_size") or vocabulary
     counts = {"input_ids": vocabulary, "attention_mask": 2, "token_type_ids": types}
     limits = [*watched.positions, *filter(None, [_stated(model.config, "max_position_embeddings")])]
@@ -92,6 +92,11 @@ def examine(source: Source) -> Facts:
             "%s: the model's answers depend on padding, so only rows of equal length share a batch.", source.folder
         )
     return Facts(labels, {name: counts[name] for name in inputs}, longest, pad_id, equal_length, width)
+
+
+def _row(source: Source, numbers: int) -> RowShape:
+    """Return the shape of a row of logits: of tags, one for each token."""
+    return (None, numbers) if source.heads[0] == "tokens" else (numbers,)
 
 
 def run(model: "torch.nn.Module", batch: Batch) -> NDArray[np.float32] | None:
@@ -114,7 +119,11 @@ def outputs(
     pooling = getattr(model, "text_pooling", None)
     if pooling:
         return pooling(found.last_hidden_state, inputs["attention_mask"] if mask is None else mask)
-    return getattr(found, "logits", None)
+    logits = getattr(found, "logits", None)
+    if logits is None or logits.ndim < 3:
+        return logits
+    real = inputs["attention_mask"] if mask is None else mask
+    return logits * real[:, :, None].to(logits.dtype)  # of a row of tokens, padded positions are 0 in every runtime
 
 
 def accepted(model: "torch.nn.Module", inputs: Iterable[str]) -> list[str]:
@@ -286,11 +295,12 @@ def _needs_equal_length(source: Source, model: "torch.nn.Module", tokens: Tokens
         return found
 
     every = range(len(tokens))
-    alone = np.concatenate([logits(tokens.batch(np.array([row]))) for row in every])
+    alone = joined([logits(tokens.batch(np.array([row]))) for row in every])
     tolerance = TOLERANCE * max(1.0, float(np.abs(alone).max()))
 
     def differs(found: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
-        return not bool((np.abs(found - expected) <= tolerance).all())
+        both = joined([found, expected])
+        return not bool((np.abs(both[: len(found)] - both[len(found) :]) <= tolerance).all())
 
     if not np.isfinite(alone).all():
         raise InputError(f"{source.folder}: the model computes NaN or infinity on a plain sentence. Get it again.")
@@ -298,7 +308,7 @@ def _needs_equal_length(source: Source, model: "torch.nn.Module", tokens: Tokens
         log.warning("%s: the model gives %d different texts the same answer.", source.folder, len(tokens))
     if differs(logits(tokens.batch(np.array([0]))), alone[:1]):
         raise InputError(f"{source.folder}: the model gives the same text other answers each time. Choose another one.")
-    beside = np.concatenate([logits(batch)[:1] for batch in _in_company(tokens)])
+    beside = joined([logits(batch)[:1] for batch in _in_company(tokens)])
     if differs(beside, alone):
         raise InputError(
             f"{source.folder}: the model's answer for a text depends on the other texts of a batch. Choose another one."

@@ -17,6 +17,7 @@ from toolchain.checkpoint.checks import (
     check_head,
     check_loaded,
     check_stored,
+    says_tags,
 )
 from toolchain.checkpoint.faults import TOKENIZER_EXTRA, why_no_model, why_no_package, why_no_tokenizer
 from toolchain.checkpoint.pooling import Pooling, choose_pooling, read_limit, read_modules
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from toolchain.checkpoint.facts import Facts
 
 DEFAULT_MAX_LENGTH = 128
+OTHER_CLASSES = {"embedding": "AutoModel", "tokens": "AutoModelForTokenClassification"}  # of heads of no sequence
 
 # Patterns of the files of a checkpoint.
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
@@ -122,8 +124,8 @@ class Source:
     @property
     def heads(self) -> tuple[str, ...]:
         """The names of the heads that config.json allows, the one that it means first; see `heads.HEADS`."""
-        if self.pooling:
-            return ("embedding",)
+        if self.pooling or says_tags(self.config):
+            return ("embedding",) if self.pooling else ("tokens",)
         return PROBLEMS.get(self.config.get("problem_type"), ("sequence",))
 
     @property
@@ -236,12 +238,12 @@ def load_model(source: Source, *, attention: str | None = None) -> "PreTrainedMo
         MachineError: its code needs a package that is not installed.
     """
     import torch
-    from transformers import AutoModel, AutoModelForSequenceClassification
+    import transformers
 
-    if not source.pooling:
+    if source.heads[0] not in OTHER_CLASSES:
         check_head(source.folder, source.config, trusted=source.trust_remote_code)
     _transformers_silenced()
-    auto = AutoModel if source.pooling else AutoModelForSequenceClassification
+    auto = getattr(transformers, OTHER_CLASSES.get(source.heads[0], "AutoModelForSequenceClassification"))
     try:
         config = _config(source, attention)
         check_size(auto, config, source.config, stored=source.weight_bytes, trust_remote_code=source.trust_remote_code)

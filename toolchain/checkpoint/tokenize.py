@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from toolchain.checkpoint.ragged import Indices, Ragged
 from toolchain.checkpoint.stored_tokenizer import StoredTokenizer
 from toolchain.data.probes import long_text, probe_texts
 from toolchain.data.rows import Text
-from toolchain.errors import TextError, UsageError
+from toolchain.errors import InputError, TextError, UsageError
 from toolchain.tensors import TEXT_INPUTS, Batch
 
 if TYPE_CHECKING:
@@ -184,6 +185,24 @@ class TextEncoder:
         if self._vocabulary is not None:
             self._check_ids(tokens.columns["input_ids"], texts, self._vocabulary)
         return tokens
+
+    def spans(self, texts: Sequence[Text]) -> list[NDArray[np.int64]]:
+        """Return the tokens of each text, int64 [tokens, 3]: the word's number, or -1, and the ends in characters.
+
+        Raises:
+            InputError: the tokenizer does not say where its tokens are.
+        """
+        if self.rust is None:
+            raise InputError(
+                "the tokenizer does not say where its tokens stand in a text, which tags need. "
+                "Give a checkpoint with tokenizer.json."
+            )
+        found = self.rust.encode_batch([text for (text,) in texts])
+        words = [[-1 if word is None else word for word in row.word_ids] for row in found]
+        return [
+            np.column_stack([own, np.array(row.offsets, np.int64).reshape(-1, 2)])
+            for own, row in zip(words, found, strict=True)
+        ]
 
     def _check_ids(self, ids: Ragged, texts: list[Text], rows: int) -> None:
         beyond = np.flatnonzero(ids.values >= rows)

@@ -106,12 +106,13 @@ def _parts(
     from toolchain.data.texts import count_lines, from_arguments, from_lines
     from toolchain.evaluation.predict import PART_ROWS
 
-    own = target.resolved.task.text_columns[: target.resolved.head.texts_per_row]
+    head = target.resolved.head
+    own = target.resolved.task.text_columns[: head.texts_per_row]
     named = tuple(columns.split(",")) if columns else own
     if len(named) != len(own):
         raise UsageError(f"--text-column {columns}: the model takes {len(own)}, such as {','.join(own)}. Name as many.")
     if table:
-        found = read_texts(table, named, rows=PART_ROWS, text_join=target.resolved.recipe.text_join)
+        found = read_texts(table, named, rows=PART_ROWS, text_join=target.resolved.recipe.text_join or head.join)
         return found, count_lines(table) if table.suffix not in (".json", ".parquet") else None
     if texts:
         return [from_arguments(texts, parts=len(own))], len(texts) // len(own)

@@ -54,6 +54,7 @@ def serve(args: argparse.Namespace) -> None:
         device=args.device or "auto",
         backend=args.backend,
         trust=args.trust,
+        threshold=args.threshold,
         cuda_graphs=args.cuda_graphs,
         limits=Limits(**given),
         instances=args.instances,
@@ -114,7 +115,7 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
         )
     add("--no-grpc", action="store_true", help="serve HTTP only")
     add("--name", metavar="NAME", help="name of the model in requests (default the checkpoint's)")
-    add_options(parser, ("backend", "device", "file", "cuda_graphs"))
+    add_options(parser, ("backend", "device", "file", "threshold", "cuda_graphs"))
     group(parser, "where it runs").add_argument(
         "--instances",
         type=_above_zero,

@@ -1,7 +1,8 @@
 """GLUE's metrics, from scikit-learn and scipy, because `evaluate.load` needs the hub.
 
-References and predictions are int64 [n] for classes, float64 [n] for a regression, and bool [n, labels] for several
-labels a row. Texts that are ranked have two references, float64 [n, 2]: the relevance and the number of the query.
+References and predictions are int64 [n] for classes, float64 [n] for a regression, bool [n, labels] for several labels
+a row, and int64 [n, words] for entities (`entity_lengths`). Texts that are ranked have two references, float64 [n, 2]:
+the relevance and the number of the query.
 """
 
 from collections.abc import Callable
@@ -113,6 +114,11 @@ def _of_queries(value: Callable[[Tables, Tables], float], references: Values, pr
     return np.array([value(references[part, 0].astype(np.float64), scores[part]) for part in parts])
 
 
+def entity_f1(references: Values, predictions: Values) -> float:
+    """Return F1 of entities that have the same words and type in both, int64 [n, words]; 0 if there is none."""
+    return _of_counts("entity_f1", references, predictions)
+
+
 METRICS: dict[str, Callable[[Values, Values], float]] = {
     "accuracy": accuracy,
     "f1": f1,
@@ -125,6 +131,7 @@ METRICS: dict[str, Callable[[Values, Values], float]] = {
     "subset_accuracy": subset_accuracy,
     "ndcg_at_10": ndcg_at_10,
     "mrr": mrr,
+    "entity_f1": entity_f1,
 }
 
 
@@ -137,12 +144,16 @@ TWO_CLASSES = ("f1",)
 
 # The metrics of several labels a row; and those that are a share of right rows.
 LABEL_SETS = ("micro_f1", "macro_f1", "subset_accuracy")
+
+# The metrics of rows that have several labels, or tags.
+OF_SEVERAL = (*LABEL_SETS, "entity_f1")
 SHARES = ("accuracy", "subset_accuracy")
 
 # Metric -> function of counts that are summed over rows, float64 [..., 3, labels], that returns the metric of each.
 OF_COUNTS: dict[str, Callable[[Tables], Tables]] = {
     "micro_f1": lambda counts: _f1_of(counts.sum(-1)),
     "macro_f1": lambda counts: _f1_of(np.moveaxis(counts, -1, 0)).mean(axis=0),
+    "entity_f1": lambda counts: _f1_of(counts.sum(-1)),
 }
 
 
@@ -155,9 +166,43 @@ OF_QUERIES: dict[str, Callable[[Values, Values], Tables]] = {
 
 
 def row_counts(references: Values, predictions: Values) -> Tables:
-    """Return which labels of each row are in both, referred and predicted, float64 [n, 3, labels]; bool [n, labels]."""
+    """Return which labels of each row are in both, referred and predicted, float64 [n, 3, labels]; bool [n, labels].
+
+    Of entities, int64 [n, words], the numbers are returned, float64 [n, 3, 1].
+    """
+    if references.dtype.kind == "i":
+        lengths, others = entity_lengths(references), entity_lengths(predictions)
+        both = (lengths > 0) & (lengths == others) & (references == predictions)
+        return np.stack([(found > 0).sum(axis=1) for found in (both, lengths, others)], axis=1)[..., None].astype(float)
     one, other = references.astype(bool), predictions.astype(bool)
     return np.stack([one & other, one, other], axis=1).astype(np.float64)
+
+
+def entity_lengths(codes: Values) -> NDArray[np.int64]:
+    """Return the number of words of the entity that begins at each word, and 0 elsewhere, int64 [n, words].
+
+    `codes` are 0 outside of entities, 2 t - 1 where an entity of the type t begins, and 2 t where it goes on.
+    """
+    on, lengths = (codes > 0) & (codes % 2 == 0), np.zeros(codes.shape, np.int64)
+    run = np.zeros(len(codes), np.int64)
+    for word in reversed(range(codes.shape[1])):
+        lengths[:, word] = np.where(codes[:, word] % 2 == 1, run + 1, 0)
+        run = np.where(on[:, word], run + 1, 0)
+    return lengths
+
+
+def entities_apart(references: Values, predictions: Values, types: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return whether each entity of either is in both, as labels: bool [entities, types] each, of int64 [n, words]."""
+    found = []
+    for codes in (references, predictions):
+        lengths = entity_lengths(codes)
+        rows, words = np.nonzero(lengths)
+        found.append(np.stack([rows, words, lengths[rows, words], (codes[rows, words] - 1) // 2], axis=1))
+    every, inverse = np.unique(np.concatenate(found), axis=0, return_inverse=True)
+    both = [np.zeros((len(every), types), bool) for _ in found]
+    for labels, own in zip(both, np.split(inverse.ravel(), [len(found[0])]), strict=True):
+        labels[own, every[own, 3]] = True
+    return both[0], both[1]
 
 
 def _f1_of(counts: Tables) -> Tables:

@@ -20,6 +20,7 @@ from toolchain.data import hub
 from toolchain.data.table_file import Table, read_parts, refuse_quotes
 from toolchain.data.tables import MissingSplitError, from_dataset, is_single, read_single, read_split, splits
 from toolchain.data.tasks import Task
+from toolchain.data.words import words_and_tags
 from toolchain.errors import InputError, MachineError, TextError, UsageError, first_line
 from toolchain.files import sha256_json
 from toolchain.progress import still
@@ -260,13 +261,18 @@ def _rows(table: Table, task: Task, reading: Reading) -> Rows:
     _require(table, [*task.text_columns, *(task.label_columns or [label]), *query])
     if not task.hub:  # GLUE's own files have such quotes, and its users read them as text
         refuse_quotes(table)
+    names = tuple(table.class_names.get(label, ()))
+    if task.head == "tokens":
+        for column in (*task.text_columns, label):
+            _refuse_holes(table, column)
+        words, tags = words_and_tags(table, task.text_columns[0], label)
+        return Rows(table.source, [(text,) for text in words], tags, names, table.numbers)
     texts = [_texts(table, column, reading.get("text_join")) for column in task.text_columns]
     labels = _marked(table, task.label_columns) if task.label_columns else table.columns[label]
     if not task.label_columns:
         _refuse_holes(table, label)
     for column in query:
         _refuse_holes(table, column)
-    names = tuple(table.class_names.get(label, ()))
     queries = table.columns[query[0]] if query else None
     return Rows(table.source, list(zip(*texts, strict=True)), labels, names, table.numbers, queries)
 

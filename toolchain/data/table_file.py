@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 # In the order in which a folder is searched for them.
-SUFFIXES = ("tsv", "csv", "jsonl", "ndjson", "json", "parquet")
+SUFFIXES = ("tsv", "csv", "jsonl", "ndjson", "json", "conll", "parquet")
 
 # Suffixes of compressed files, with the command that unpacks one.
 COMPRESSED = {".gz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd", ".zip": "unzip"}
@@ -121,6 +121,12 @@ def _parts(file: Path, rows: int | None) -> Iterator[Table]:
             yield _of_objects(list(itertools.islice(objects, rows)), file)
             while rows and (some := list(itertools.islice(objects, rows))):
                 yield _of_objects(some, file)
+        case ".conll":
+            sentences = _sentences(file)
+            while (some := list(itertools.islice(sentences, rows))) or rows is None:
+                yield _of_objects(some, file)
+                if rows is None:
+                    return
         case _:
             with ParquetFile(file) as opened:
                 if rows is None:
@@ -211,6 +217,29 @@ def _objects(file: Path) -> Iterator[dict[str, Any]]:  # arbitrary JSON of the u
             yield _object(_parsed(line, where), where)
 
 
+def _sentences(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the words and the tags of the sentences of a CoNLL file: the first and the last column of its lines.
+
+    Blank lines stand between sentences; those of -DOCSTART- are left out.
+
+    Raises:
+        InputError: a line has one column.
+    """
+    with file.open(encoding="utf-8-sig") as lines:
+        sentence: list[list[str]] = []
+        for number, line in enumerate(itertools.chain(lines, [""]), 1):
+            cells = line.split()
+            if cells and cells[0] == "-DOCSTART-":
+                continue
+            if len(cells) == 1:
+                raise InputError(f"{file}: line {number} is {line.strip()!r:.60}: a word without a tag. Add its tag.")
+            if cells:
+                sentence.append(cells)
+            elif sentence:
+                yield {"words": [cells[0] for cells in sentence], "tags": [cells[-1] for cells in sentence]}
+                sentence = []
+
+
 def _parsed(text: str, where: str) -> Any:  # arbitrary JSON of the user
     try:
         return json.loads(text)
@@ -246,7 +275,8 @@ def of_arrow(table: "pyarrow.Table | pyarrow.RecordBatch", source: str) -> Table
             features = datasets.Features.from_arrow_schema(table.schema)
         except Exception:  # metadata of another version of datasets; the numbers then have no names
             features = {}
-        classes = {name: kind.names for name, kind in features.items() if isinstance(kind, datasets.ClassLabel)}
+        flat = {name: getattr(kind, "feature", kind) for name, kind in features.items()}  # lists of classes, too
+        classes = {name: kind.names for name, kind in flat.items() if isinstance(kind, datasets.ClassLabel)}
     return Table(source, {name: table[name].to_pylist() for name in names}, classes)
 
 

@@ -80,7 +80,8 @@ class Classifier:
         one for a single text; with `top_k`, a list of predictions for a single row, and for several rows a list of such
         lists. (A single pair gives a list of one too, where transformers gives a bare dictionary.) A row that is longer
         than the model reads has the key `truncated` too. A model of several labels a row gives, without `top_k`, all
-        labels that reach the threshold, and the scores of all: `{"labels": [...], "scores": {...}}`.
+        labels that reach the threshold, and the scores of all: `{"labels": [...], "scores": {...}}`. A model of tags
+        gives entities: `{"entities": [{"label": ..., "score": ..., "start": ..., "end": ..., "text": ...}]}`.
 
         Args:
             rows: a text, a pair as a tuple or as `{"text": ..., "text_pair": ...}`, or any iterable of these. A tuple
@@ -95,9 +96,11 @@ class Classifier:
             raise UsageError(f"top_k={top_k}: too small. Give 1 or more, or None for all labels.")
         single = isinstance(rows, str | tuple | Mapping)
         given: Iterable[Row] = [rows] if single else rows  # type: ignore[list-item]  # as `single` says
+        given = [*given] if self.head.join else given  # entities are parts of the texts
         logits, cut = self.run(given)
         if top_k is ...:
-            answers = self.head.answers(logits)
+            head = self.head.about([_parts(row) for row in given]) if self.head.join else self.head
+            answers = head.answers(logits)
             for index in np.flatnonzero(cut).tolist():
                 answers[index]["truncated"] = True
             return answers

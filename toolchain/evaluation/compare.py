@@ -23,7 +23,7 @@ ROUNDING = 1e-9
 MOST_TIMES = 1e4
 
 # How rows of several labels are counted.
-SEVERAL = "A row of several labels is right if all of them are, and changes with any of them."
+SEVERAL = "A row of several labels or tags is right if all of them are, and changes with any of them."
 
 PASSES: Verdict = "passes"
 FAILS: Verdict = "fails"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from toolchain.data.metrics import LABEL_SETS
+from toolchain.data.metrics import OF_SEVERAL
 from toolchain.evaluation.compare import FAILS, PASSES, UNKNOWN
 from toolchain.records.comparison import NamedComparison
 from toolchain.records.deployment import Candidate, Deployment
@@ -56,7 +56,7 @@ def _changed(found: NamedComparison) -> str:
     if flips is None:
         return f"on {n:,} rows"
     count = f"{flips['changed']:,}" if flips["changed"] else "none"
-    if found["metric"] in LABEL_SETS:
+    if found["metric"] in OF_SEVERAL:
         return f"the labels of {count} of {n:,} rows changed"
     return f"{count} of {n:,} labels changed"
 

@@ -27,7 +27,9 @@ def _first_rows(resolved: ResolvedRecipe) -> list[Text]:
     files = [place, *(place / f"{recipe.split}.{suffix}" for suffix in SUFFIXES)]
     try:
         for file in filter(Path.is_file, files):
-            rows = next(read_texts(file, task.text_columns, rows=FIRST, text_join=recipe.text_join), [])
+            rows = next(
+                read_texts(file, task.text_columns, rows=FIRST, text_join=recipe.text_join or resolved.head.join), []
+            )
             return resolved.head.sequences(rows)
     except (InputError, ModuleNotFoundError):  # the data were moved or changed, or a slim install reads no tables
         pass

@@ -40,7 +40,7 @@ def predict(
             logits, too_long = classifier.run(texts, advance=advance)
         except TextError as error:
             raise InputError(f"{source}: row {rows + texts.index(error.text) + 1}: {error}") from None
-        answers = classifier.head.answers(logits)
+        answers = classifier.head.about(texts).answers(logits)
         yield [_row(text, answer) for text, answer in zip(texts, answers, strict=True)]
         cut, rows = cut + int(too_long.sum()), rows + len(texts)
     if cut:
@@ -96,6 +96,9 @@ def _plain(row: PredictedRow) -> list[str]:
     texts = [row["text"], *([row["text_pair"]] if "text_pair" in row else [])]
     if "embedding" in row:
         answer = [json.dumps([round(value, 4) for value in row["embedding"]])]
+    elif "entities" in row:
+        found = [(one["text"], one["label"], f"{one['score']:.4f}") for one in row["entities"]]
+        answer = [", ".join(map(" ".join, found)) or "-"]
     elif "labels" in row:
         chosen = [(label, f"{row['scores'][label]:.4f}") for label in row["labels"]]
         answer = [", ".join(column) for column in zip(*chosen, strict=True)] or ["-", "-"]

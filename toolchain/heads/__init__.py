@@ -15,6 +15,7 @@ from toolchain.heads.embedding import Embedding
 from toolchain.heads.multilabel import Multilabel
 from toolchain.heads.number import Number
 from toolchain.heads.rerank import Rerank
+from toolchain.heads.tokens import Tokens
 
 
 def _sequence(task: Task, labels: tuple[str, ...]) -> Head:
@@ -29,6 +30,7 @@ HEADS: dict[str, Callable[[Task, tuple[str, ...]], Head]] = {
     "multilabel": Multilabel,
     "embedding": Embedding,
     "rerank": Rerank,
+    "tokens": Tokens,
 }
 
 
@@ -66,7 +68,9 @@ def find_head(
             f"--task {task.name}: the metric {foreign[0]} does not fit {head.what}. "
             f"Choose from {', '.join(head.metrics)}, or another task."
         )
-    task = dataclasses.replace(head.task, metrics=metrics, primary=primary)
+    # Rows of tags are read as lists of words, so the task says so wherever it is kept.
+    stated = name if head.join else task.head
+    task = dataclasses.replace(head.task, metrics=metrics, primary=primary, head=stated)
     head = dataclasses.replace(head, task=task, width=width or 0)
     head.check()
     return head

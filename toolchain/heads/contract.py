@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.data.metrics import Values
+from toolchain.data.metrics import METRICS, Values
 from toolchain.data.rows import Rows, Text
 from toolchain.data.tasks import Task
 from toolchain.heads.distance import FAR, Distance
@@ -17,6 +17,9 @@ from toolchain.records.prediction import Answer, Prediction
 from toolchain.records.result import AgreementFigures, LabelFigures
 from toolchain.records.serving import Response
 from toolchain.tensors import Logits, RowShape
+
+if TYPE_CHECKING:
+    from toolchain.heads.tokens import Align
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Head(ABC):
     made: ClassVar[dict[str, str] | None] = None
     # The name of its task on the hub.
     pipeline: ClassVar[str] = "text-classification"
+    # What joins the words of a row that lists them; None for a head whose rows are texts.
+    join: ClassVar[str | None] = None
     # The size of logits from which on a difference counts as a share of them, not as it is.
     least_scale: ClassVar[float] = 1.0
 
@@ -48,6 +53,14 @@ class Head(ABC):
     def texts_per_row(self) -> int:
         """The number of texts that the model reads together: 2 for pairs."""
         return len(self.task.text_columns)
+
+    def aligned(self, align: "Align") -> Self:
+        """Return the head with the function that finds the tokens of texts, which only a head of tokens needs."""
+        return self
+
+    def about(self, texts: Sequence[Text]) -> Self:
+        """Return the head for the rows of these texts, of which only a head of tokens makes another."""
+        return self
 
     def sequences(self, texts: Sequence[Text]) -> list[Text]:
         """Return what the model reads of rows of data, one after the other: each row is one sequence."""
@@ -137,8 +150,22 @@ class Head(ABC):
         if not np.isfinite(candidate).all():
             return Distance(None, FAR, None) if unchanged is None else Distance(FAR, FAR, 1.0)
         rms = float(np.sqrt(np.square(reference.astype(np.float64) - candidate).mean()))
-        changed = None if unchanged is None else float((~unchanged).mean())
+        changed = None if unchanged is None else self.change(self.decide(reference), self.decide(candidate))
         return Distance(self.divergence(reference, candidate), rms, changed)
+
+    def change(self, reference: Values, candidate: Values) -> float:
+        """Return the share of rows with another prediction, 0 to 1: what errors of a graph may cost the main metric."""
+        unchanged = same(reference, candidate)
+        assert unchanged is not None, "only of a head with labels"
+        return float((~unchanged).mean())
+
+    def _drop(self, reference: Values, candidate: Values) -> float:
+        """Return the drop of the main metric if the reference's predictions were the labels of the data, 0 to 1.
+
+        Where a row has many labels, one of them that changes is not a row lost.
+        """
+        metric = METRICS[self.task.primary]
+        return metric(reference, reference) - metric(reference, candidate)
 
     # Answers: to Python and files, to a service's clients, and in tensors.
 

@@ -18,7 +18,8 @@ class Distance:
     """The distance of one set of logits from another.
 
     `kl`: mean KL divergence of the class probabilities, in nats. `rms`: root mean square of the logit differences.
-    `changed`: share of rows whose label changed. For a regression, `kl` and `changed` are None.
+    `changed`: share of rows whose label changed or, where a row has several labels or tags, the drop of the main metric
+    if the reference's predictions were the truth. For a regression, `kl` and `changed` are None.
     """
 
     kl: float | None

@@ -118,6 +118,10 @@ class Multilabel(Head):
         without = (1 - chance) * (np.logaddexp(0, other) - np.logaddexp(0, wide))
         return float((with_it + without).sum(axis=1).mean())
 
+    def change(self, reference: Values, candidate: Values) -> float:
+        """Return the drop of the main metric if the reference's labels were the true ones, 0 to 1."""
+        return self._drop(reference, candidate)
+
     def margins(self, logits: Logits) -> NDArray[np.float32]:
         """Return the least distance of a logit of each row from the threshold, float32 [rows]."""
         return np.asarray(np.abs(logits - np.float32(np.log(self.threshold / (1 - self.threshold)))).min(axis=1))

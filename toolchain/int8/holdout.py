@@ -47,11 +47,12 @@ class Holdout:
         rows down to `limit`. KL divergence and squared difference of a row are never negative, so with k of n rows
         seen, the rank over all is at least sqrt(k / n) of the rank over those k.
         """
-        logits, count = np.empty_like(self.reference), len(self.tokens)
+        logits, count = np.zeros_like(self.reference), len(self.tokens)
         seen = np.empty(0, np.int64)
         with open_ort(message(model), device="cpu") as infer:
             for rows in batches(self.tokens, max_slots=DEFAULT_SLOTS):
-                logits[rows] = infer(self.tokens.batch(rows))
+                found_here = infer(self.tokens.batch(rows))
+                logits[rows, : found_here.shape[1]] = found_here  # rows of tokens are as long as the batch
                 seen = np.concatenate([seen, rows])
                 found = self.head.distance(self.reference[seen], logits[seen])
                 if len(seen) < count and found.rank * math.sqrt(len(seen) / count) > limit:
@@ -67,7 +68,7 @@ class Holdout:
     def expected_drop(self, found: Distance) -> float:
         """Return the expected drop of the task's metric, in points (1/100). It is an estimate, not a bound.
 
-        For classes: the share of the pool whose label changed, times SAFETY; rows of the pool that were not evaluated
+        For labels: what changed in the pool (`Head.change`), times SAFETY; rows of the pool that were not evaluated
         count as unchanged, as nearly all of them are. For a regression: the loss of correlation by independent noise,
         half the noise's share of the variance.
         """

@@ -32,7 +32,8 @@ class DistanceRecord(TypedDict):
     """Root mean square of the logit differences, in units of the logits."""
 
     changed: float | None
-    """Share of rows whose label differs, 0 to 1; null for a regression."""
+    """Share of rows whose label differs, 0 to 1; where a row has several labels or tags, the drop of the main metric if
+    FP32's predictions were the truth; null for a regression."""
 
 
 class TrialRecord(DistanceRecord):

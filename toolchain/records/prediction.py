@@ -34,8 +34,32 @@ class Vector(TypedDict):
     """True if the text is longer than the model reads; absent if it is not."""
 
 
+class Entity(TypedDict):
+    """A part of a text with its type."""
+
+    label: str
+    """The type, which is the tag without its prefix."""
+    score: float
+    """Mean of its words' scores: the softmax probability of a word's tag, 0 to 1."""
+    start: int
+    """Where it begins in the text, in characters (code points) from 0."""
+    end: int
+    """Where it ends; the character there is not part of it."""
+    text: str
+    """The part of the text."""
+
+
+class Entities(TypedDict):
+    """The entities of one text, of a model of tags; `/classify` responds so too."""
+
+    entities: list[Entity]
+    """Entities in the order of the text; it may be empty."""
+    truncated: NotRequired[bool]
+    """True if the text is longer than the model reads; absent if it is not."""
+
+
 # What a model says of one row.
-Answer = Prediction | LabelSet | Vector
+Answer = Prediction | LabelSet | Vector | Entities
 
 
 class PredictedRow(TypedDict):
@@ -55,6 +79,8 @@ class PredictedRow(TypedDict):
     """With `labels`: label -> score, of all labels; JSON in a CSV file."""
     embedding: NotRequired[list[float]]
     """Instead of all of these, for a model of embeddings: the vector; JSON in a CSV file."""
+    entities: NotRequired[list[Entity]]
+    """Instead of all of these, for a model of tags: the entities; JSON in a CSV file."""
 
 
 class PredictedFile(TypedDict):

@@ -6,7 +6,7 @@ statistics, model repository. The gRPC messages have the same fields.
 
 from typing import Literal, NotRequired, TypedDict
 
-from toolchain.records.prediction import LabelSet, Vector
+from toolchain.records.prediction import Entities, LabelSet, Vector
 from toolchain.records.result import ArtefactDigest
 
 
@@ -37,7 +37,7 @@ class Classification(TypedDict):
 
 
 # The response of `POST /classify` to one text or pair.
-Response = Classification | LabelSet | Vector
+Response = Classification | LabelSet | Vector | Entities
 
 
 class EmbeddedText(TypedDict):

@@ -96,6 +96,8 @@ class TokenizerSettings(TypedDict):
     """Whether a special token that is written in a text is text."""
     equal_length: bool
     """Whether the texts of a request must be equally long, in tokens, because the model's answers depend on padding."""
+    spans: NotRequired[bool]
+    """True if the decoder gets the places of the tokens in the text, for entities; absent if it does not."""
 
 
 class ModelIdentity(TypedDict):

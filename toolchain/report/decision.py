@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from toolchain.checkpoint.ragged import Indices
-from toolchain.data.metrics import METRICS
+from toolchain.data.metrics import METRICS, entities_apart
 from toolchain.errors import InputError
 from toolchain.evaluation.compare import compare
 from toolchain.evaluation.deployment import sentence
@@ -148,8 +148,8 @@ def detail_of(name: str, result: Result) -> Detail | None:
     both = predictions_of(result)
     if both is None or both[0].references.dtype.kind == "f":
         return None
-    found, reference = both
-    names = result.get("labels") or [str(label) for label in range(found.logits.shape[1])]
+    names = result.get("labels") or [str(label) for label in range(both[0].logits.shape[1])]
+    found, reference = (_apart(one, len(names)) for one in both)
     source = str(result["file"])
     labels = np.arange(len(names))
     one_each = found.references.ndim == 1  # rows of several labels have no confusion matrix
@@ -167,7 +167,14 @@ def detail_of(name: str, result: Result) -> Detail | None:
             matrix = [Number(f"{count:,}", count, "confusion", source) for count in counts[label].tolist()]
         rows.append(ClassRow(class_name, int(with_label[label]), cells, matrix))
     changed = result["agreement"].get("changed_rows") or []
-    return Detail(name, rows, names, changed, _changed(found, reference), result)
+    return Detail(name, rows, names, changed, _changed(*both), result)
+
+
+def _apart(found: Predictions, types: int) -> Predictions:
+    """Return entities as labels of rows of their own, and other predictions as they are."""
+    if found.references.dtype.kind != "i" or found.references.ndim == 1:
+        return found
+    return Predictions(*entities_apart(found.references, found.predicted, types), found.logits)
 
 
 def _changed(found: Predictions, reference: Predictions) -> int:

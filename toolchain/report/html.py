@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from toolchain import __version__
-from toolchain.data.metrics import LABEL_SETS
+from toolchain.data.metrics import OF_SEVERAL
 from toolchain.energy.text import describe, joules, reason
 from toolchain.errors import InputError
 from toolchain.evaluation.compare import SEVERAL
@@ -76,7 +76,7 @@ class Section:
     @property
     def several(self) -> str:
         """What a changed row is where rows have several labels, else nothing."""
-        return SEVERAL if self.first["primary"] in LABEL_SETS else ""
+        return SEVERAL if self.first["primary"] in OF_SEVERAL else ""
 
 
 def html(material: Material) -> str:

@@ -19,7 +19,7 @@ from toolchain.data.rows import Text
 from toolchain.graph import message
 from toolchain.progress import Advance
 from toolchain.runtimes.ort import open_ort
-from toolchain.tensors import Infer, Logits
+from toolchain.tensors import Infer, Logits, joined
 
 # Positions per batch, padding included, unless a trial has chosen another number.
 DEFAULT_SLOTS = 1024
@@ -32,7 +32,7 @@ WINDOW_ROWS = 4096
 class Run:
     """The result of one pass over rows, and its work.
 
-    `logits` are float32 [rows, classes], `lengths` the number of real tokens of each row, int64 [rows], both in row
+    `logits` are float32 [rows, *row], `lengths` the number of real tokens of each row, int64 [rows], both in row
     order. `runtime_s` is the time in `infer`. `slots` counts positions, padding included; `pairs` counts pairs of
     positions in the same row, which is the work of attention.
     """
@@ -58,7 +58,7 @@ def run(infer: Infer, tokens: Tokens, *, max_slots: int = DEFAULT_SLOTS, advance
         slots += len(rows) * padded
         pairs += len(rows) * padded**2
         advance(len(rows))
-    found = np.concatenate(parts)
+    found = joined(parts)
     logits = np.empty_like(found)
     logits[np.concatenate(order)] = found
     return Run(logits, lengths, runtime_s, slots, pairs, len(order))
@@ -82,7 +82,7 @@ def run_texts(
         windows = _ahead(pool, encode, texts, window)
         runs = list(map(lambda tokens: run(infer, tokens, max_slots=max_slots, advance=advance), windows))
     return Run(
-        np.concatenate([one.logits for one in runs]),
+        joined([one.logits for one in runs]),
         np.concatenate([one.lengths for one in runs]),
         sum(one.runtime_s for one in runs),
         sum(one.slots for one in runs),

@@ -44,11 +44,12 @@ class BoundSession:
         kind, _, number = device.partition(":")
         self._session, self._place, self._graphs = session, (kind, int(number or 0)), graphs
         self._names = [entry.name for entry in session.get_inputs()]
-        self._classes = int(session.get_outputs()[0].shape[-1])
+        # The sizes of a row of logits that are not numbers are the tokens of the batch.
+        self._row = session.get_outputs()[0].shape[1:]
         self._kept: OrderedDict[Shape, Buffers] = OrderedDict()
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
-        """Return the logits of a batch, float32 [batch, classes]; the device is idle then."""
+        """Return the logits of a batch, float32 [batch, *row]; the device is idle then."""
         rows, length = batch["input_ids"].shape
         shape = bucket(rows, length) if self._graphs else (rows, length)
         buffers = self._buffers(shape)
@@ -56,7 +57,9 @@ class BoundSession:
         for name, array in ready.items():
             buffers.inputs[name].update_inplace(np.ascontiguousarray(array, np.int32))
         self._session.run_with_iobinding(buffers.binding, buffers.options)
-        return np.array(buffers.logits.numpy()[:rows], np.float32)  # a copy, because the next run writes to the buffer
+        found = buffers.logits.numpy()[:rows]
+        found = found[:, :length] if found.ndim == 3 else found
+        return np.array(found, np.float32)  # a copy, because the next run writes to the buffer
 
     def _buffers(self, shape: Shape) -> Buffers:
         if shape not in self._kept:
@@ -69,11 +72,11 @@ class BoundSession:
     def _new_buffers(self, shape: Shape) -> Buffers:
         import onnxruntime
 
-        def empty(size: Shape, dtype: type) -> Any:
+        def empty(size: tuple[int, ...], dtype: type) -> Any:
             return onnxruntime.OrtValue.ortvalue_from_shape_and_type(size, dtype, *self._place)
 
         inputs = {name: empty(shape, np.int32) for name in self._names}
-        logits = empty((shape[0], self._classes), np.float32)
+        logits = empty((shape[0], *(size if isinstance(size, int) else shape[1] for size in self._row)), np.float32)
         binding, options = self._session.io_binding(), onnxruntime.RunOptions()
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, value)

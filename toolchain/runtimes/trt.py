@@ -232,13 +232,15 @@ class Lane:
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         self._inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         profiles = range(engine.num_optimization_profiles)
-        most_rows = 0
+        most_rows = most_tokens = 0
         for name in self._inputs:
             largest = [tuple(engine.get_tensor_profile_shape(name, index)[2]) for index in profiles]
             most_rows = max([most_rows, *(shape[0] for shape in largest)])
+            most_tokens = max([most_tokens, *(shape[-1] for shape in largest)])
             self._allocate(name, max(largest, key=np.prod))
-        self._classes = int(tuple(engine.get_tensor_shape("logits"))[-1])
-        self._allocate("logits", (most_rows, self._classes))
+        # The shape of a row of logits; -1 is the tokens of the batch.
+        self._sizes, self._row = tuple(engine.get_tensor_shape("logits"))[1:], ()
+        self._allocate("logits", (most_rows, *(most_tokens if size < 0 else size for size in self._sizes)))
 
     def _allocate(self, name: str, shape: tuple[int, ...]) -> None:
         dtype = self._trt.nptype(self._engine.get_tensor_dtype(name))
@@ -248,6 +250,7 @@ class Lane:
     def enqueue(self, profile: int, inputs: dict[str, NDArray[Any]], *, rows: int, graph: bool) -> None:
         """Enqueue a run of `inputs` in a profile; `result` waits for it and returns the logits of `rows` rows."""
         self._rows = rows
+        self._row = tuple(inputs["input_ids"].shape[-1] if size < 0 else size for size in self._sizes)
         for name in self._inputs:
             array = inputs[name]
             self._host[name][: array.size] = array.reshape(-1)  # this converts to the type of the binding too
@@ -294,7 +297,8 @@ class Lane:
         if not context.execute_async_v3(self._stream.handle):
             self._fail("this batch")
         with self._timed(DOWNLOAD):
-            self._gpu.download(self._host["logits"][: rows * self._classes], self._device["logits"], self._stream)
+            count = rows * int(np.prod(self._row))
+            self._gpu.download(self._host["logits"][:count], self._device["logits"], self._stream)
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
@@ -310,10 +314,10 @@ class Lane:
         self._stream.synchronize()
 
     def result(self) -> NDArray[np.float32]:
-        """Wait for the run, and return its logits, float32 [rows, classes]."""
+        """Wait for the run, and return its logits, float32 [rows, *row]."""
         self.wait()
-        logits = self._host["logits"][: self._rows * self._classes]
-        return logits.reshape(self._rows, self._classes).astype(np.float32)
+        logits = self._host["logits"][: self._rows * int(np.prod(self._row))]
+        return logits.reshape(self._rows, *self._row).astype(np.float32)
 
     def close(self) -> None:
         """Wait until the stream is idle, then free graphs, contexts and buffers."""

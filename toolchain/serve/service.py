@@ -182,16 +182,20 @@ class Service:
 
     async def _infer(self, request: InferRequest) -> Timed[InferResponse]:
         names = self._checks.outputs(request)
-        (logits, cut, _), times = await self._logits(self._checks.rows(request), request.timeout_us)
+        rows = self._checks.rows(request)
+        if isinstance(rows, Tokens) and self.head.join:
+            raise RefusedError(Reason.INVALID, "token ids have no places in a text: send TEXT to get ENTITIES")
+        (logits, cut, _), times = await self._logits(rows, request.timeout_us)
         before = self.counters.clock()
-        tensors = outputs.tensors(logits, self.head, names, request.classes)
+        head = self.head if isinstance(rows, Tokens) else self.head.about(rows)
+        tensors = outputs.tensors(logits, head, names, request.classes)
         times.output_ns = self.counters.clock() - before
         return InferResponse(self.name, VERSION, request.id, tensors, int(cut.sum())), len(logits), times
 
     async def _classify(self, texts: list[Text]) -> Timed[list[Response]]:
         ran, rows, times = await self._run(texts)
         before = self.counters.clock()
-        found = outputs.classifications(ran.logits, self.head, ran.cut)
+        found = outputs.classifications(ran.logits, self.head.about(texts), ran.cut)
         times.output_ns = self.counters.clock() - before
         return found, rows, times
 
@@ -259,6 +263,7 @@ async def open_service(
     file: str | None = None,
     device: str = "auto",
     trust: str | None = None,
+    threshold: float | None = None,
     cuda_graphs: bool | None = None,
     limits: Limits = DEFAULTS,
     instances: int | None = None,
@@ -275,6 +280,7 @@ async def open_service(
         file: the artefact to serve; the default is the one made for `backend` and `device`.
         device: auto, cpu or cuda:N.
         trust: the digest that the bundle must have.
+        threshold: the score from which a row has a label, of a model that gives several; the default is the bundle's.
         cuda_graphs: whether to record a CUDA graph for each shape; the default is the bundle's recipe.
         limits: bounds of requests, queue and waiting time.
         instances: engines side by side; the default suits the machine.
@@ -284,7 +290,8 @@ async def open_service(
     """
     if instances is not None and instances < 1:
         raise UsageError(f"--instances {instances}: no engine would run. Give 1 or more.")
-    target = find_served(bundle, backend=backend, file=file, device=device, trust=trust, cuda_graphs=cuda_graphs)
+    asked = {"file": file, "device": device, "trust": trust, "threshold": threshold, "cuda_graphs": cuda_graphs}
+    target = find_served(bundle, backend=backend, **asked)
     assert target.bundle is not None
     name = name or target.bundle.name
     check_name(name)

@@ -18,6 +18,9 @@ TEXT = Tensor("TYPE_STRING", (1,))
 # Output of the tokenizer beside the tokens.
 CUT = "truncated"
 
+# Output of the tokenizer for the decoder of a model of tags.
+SPANS = "spans"
+
 # File in each version folder of the ensemble that records its origin.
 PROVENANCE = "provenance.json"
 
@@ -37,6 +40,9 @@ def configurations(
     outputs = {name: Tensor("TYPE_FP32", (width,)) if width else TEXT for name, width in head.outputs.items()}
     # Whether a text is longer than the model reads. The classifier does not take it, so it goes past the engine.
     cut = Tensor("TYPE_BOOL", (1,))
+    # The places of the tokens in a text go past it too, for entities.
+    spans: Tensors = {SPANS: Tensor("TYPE_INT32", (-1, 3))} if head.join else {}
+    decoded: Tensors = {"logits": logits, **spans, **(inputs if spans else {})}
     model_names = names(name)
 
     def model(role: str, takes: Tensors, gives: Tensors, more: ConfigJson) -> ConfigJson:
@@ -57,12 +63,12 @@ def configurations(
     }
     ensemble: ConfigJson = {
         "platform": "ensemble",
-        "ensemble_scheduling": {"step": _steps(model_names, inputs, tokens, outputs, options.version)},
+        "ensemble_scheduling": {"step": _steps(model_names, inputs, tokens, spans, outputs, options.version)},
     }
     return {
-        "tokenizer": model("tokenizer", inputs, {**tokens, CUT: cut}, on_cpu),
+        "tokenizer": model("tokenizer", inputs, {**tokens, **spans, CUT: cut}, on_cpu),
         "classifier": model("classifier", tokens, {"logits": logits}, _classifier(engine, options)),
-        "decoder": model("decoder", {"logits": logits}, outputs, on_cpu),
+        "decoder": model("decoder", decoded, outputs, on_cpu),
         "ensemble": model("ensemble", inputs, {**outputs, "TRUNCATED": cut}, ensemble),
     }
 
@@ -135,18 +141,19 @@ def _cuda_graphs(engine: Engine) -> ConfigJson:
 
 
 def _steps(
-    model_names: dict[str, str], inputs: Tensors, tokens: Tensors, outputs: Tensors, version: int
+    model_names: dict[str, str], inputs: Tensors, tokens: Tensors, spans: Tensors, outputs: Tensors, version: int
 ) -> list[ConfigJson]:
     """Return the steps of the ensemble: text -> tokens -> logits -> outputs."""
 
     def step(role: str, takes: dict[str, str], gives: dict[str, str]) -> ConfigJson:
         return {"model_name": model_names[role], "model_version": version, "input_map": takes, "output_map": gives}
 
-    same = {name: name for name in tokens}
+    same, past = {name: name for name in tokens}, {name: name for name in spans}
+    texts = {name: name for name in inputs} if spans else {}
     return [
-        step("tokenizer", {name: name for name in inputs}, {**same, CUT: "TRUNCATED"}),
+        step("tokenizer", {name: name for name in inputs}, {**same, **past, CUT: "TRUNCATED"}),
         # The decoder reads `logits` and not LOGITS: where an output of the ensemble is also the input of a step, Triton
         # skips the step that produces it if a request does not ask for that output (server issue 7482).
         step("classifier", same, {"logits": "logits"}),
-        step("decoder", {"logits": "logits"}, {name: name for name in outputs}),
+        step("decoder", {"logits": "logits", **past, **texts}, {name: name for name in outputs}),
     ]

@@ -73,7 +73,7 @@ def settings(
             "Build the bundle again."
         )
     encoder = resolved.encoder
-    return {
+    found: TokenizerSettings = {
         "texts": list(TEXT_INPUTS[: resolved.head.texts_per_row]),
         "outputs": [
             {
@@ -89,3 +89,6 @@ def settings(
         "split_special_tokens": encoder.split_special_tokens,
         "equal_length": resolved.source.facts.equal_length,
     }
+    if resolved.head.join:
+        found["spans"] = True
+    return found

@@ -1,7 +1,7 @@
 """Drops of accuracy with their bounds and verdicts."""
 
 from toolchain.cli.show import put, titled
-from toolchain.data.metrics import LABEL_SETS
+from toolchain.data.metrics import OF_SEVERAL
 from toolchain.evaluation.compare import SEVERAL
 from toolchain.records.comparison import ComparisonList, NamedComparison
 
@@ -22,7 +22,7 @@ def compared(record: ComparisonList) -> None:
         table.add_column(heading, justify="left" if heading in ("candidate", "verdict") else "right", no_wrap=True)
     for one in comparisons:
         table.add_row(*_cells(one))
-    several = [SEVERAL] if first["metric"] in LABEL_SETS else []
+    several = [SEVERAL] if first["metric"] in OF_SEVERAL else []
     put(table, LEGEND, *several, *dict.fromkeys(line for one in comparisons for line in _detectable(one)))
     if all(one["verdict"] is None for one in comparisons):
         put("a verdict needs a limit: --max-drop POINTS")

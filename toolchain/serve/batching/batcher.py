@@ -182,7 +182,7 @@ class Batcher:
         deadline = (now if arrived_ns is None else arrived_ns) + 1000 * min(timeout_us or longest_us, longest_us)
         longest = int(tokens.lengths.max(initial=0))
         shape = (longest if size is None else size for size in self._row)
-        logits = np.empty((rows, *shape), np.float32)
+        logits = np.zeros((rows, *shape), np.float32)
         request = QueuedRequest(tokens, loop.create_future(), next(self._numbers), now, deadline, rows, rows, logits)
         self._queue.put(request)
         self._counters.pending += 1

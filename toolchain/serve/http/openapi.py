@@ -57,6 +57,9 @@ class Shown:
         if "embedding" in found:
             vector = found["embedding"]
             return {"name": "EMBEDDING", "datatype": "FP32", "shape": [1, len(vector)], "data": vector}
+        if "entities" in found:
+            entities = json.dumps(found["entities"], ensure_ascii=False)
+            return {"name": "ENTITIES", "datatype": "BYTES", "shape": [1, 1], "data": [entities]}
         if "labels" in found:
             label = json.dumps(found["labels"], ensure_ascii=False)
         else:
@@ -111,7 +114,7 @@ def _classify(shown: Shown) -> OpenApi:
             "200": {
                 "description": "The label and its score; the number of a regression is the score, and its label null. "
                 "A model that gives several labels responds with a list of them, and the scores of all; a model of "
-                "embeddings with a vector.",
+                "embeddings with a vector; a model of tags with entities and their places in the text.",
                 **_json(response, {"one": shown.response}),
             },
             **_errors(),
@@ -192,9 +195,10 @@ def _schemas(limits: "Limits") -> OpenApi:
             labels=_array({"type": "string"}),
             scores={"type": "object", "additionalProperties": _NUMBER},
             embedding=_array(_NUMBER),
+            entities=_array(_entity()),
             truncated={"type": "boolean", "description": "True if the text is longer than the model reads."},
         )
-        | {"anyOf": [{"required": keys.split()} for keys in ("label score", "labels scores", "embedding")]},
+        | {"anyOf": [{"required": keys.split()} for keys in ("label score", "labels scores", "embedding", "entities")]},
         "Info": _record(
             "name labels precision backend device artefact bundle_sha256 examples",
             name=_NAME,
@@ -209,6 +213,12 @@ def _schemas(limits: "Limits") -> OpenApi:
         **_protocol_schemas(),
         "Error": _record("error", error={"type": "string"}),
     }
+
+
+def _entity() -> OpenApi:
+    place = {"type": "integer", "minimum": 0}
+    text = {"type": "string"}
+    return _record("label score start end text", label=text, score=_NUMBER, start=place, end=place, text=text)
 
 
 def _protocol_schemas() -> OpenApi:

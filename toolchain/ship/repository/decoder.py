@@ -33,7 +33,18 @@ class TritonPythonModel:
                 self.outputs = json.load(file)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [self.decode(pb_utils.get_input_tensor_by_name(request, "logits").as_numpy()) for request in requests]
+        return [self.respond(request) for request in requests]
+
+    def respond(self, request: Any) -> Any:
+        logits = pb_utils.get_input_tensor_by_name(request, "logits").as_numpy()
+        if self.outputs is None or "ENTITIES" not in self.outputs:
+            return self.decode(logits)
+        spans, texts = (pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in ("spans", "TEXT"))
+        tags = [label.decode("utf-8") for label in self.labels]
+        rows = zip(texts[:, 0], spans, logits)
+        found = [json.dumps(entities(tags, text.decode("utf-8"), *row), ensure_ascii=False) for text, *row in rows]
+        column = np.array([text.encode("utf-8") for text in found], dtype=np.object_).reshape(-1, 1)
+        return response({"ENTITIES": column})
 
     def decode(self, logits: Any) -> Any:
         """Return a response with LABEL [n, 1], SCORE [n, classes] and LOGITS [n, classes], or the model's own."""
@@ -58,6 +69,32 @@ class TritonPythonModel:
 
 def response(outputs: dict[str, Any]) -> Any:
     return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs.items()])
+
+
+def entities(tags: list[str], text: str, spans: Any, logits: Any) -> list[dict[str, Any]]:
+    """Return the entities of a text, whose words have the tags of their first tokens."""
+    found: list[dict[str, Any]] = []
+    scores: list[float] = []
+    before, word = "O", -1
+    for (number, start, end), row in zip(spans.tolist(), logits):
+        if number < 0:
+            continue
+        if number == word:  # another token of the same word
+            if before != "O":
+                found[-1]["end"] = end
+            continue
+        word, tag = number, tags[int(row.argmax())]
+        if tag != "O":
+            if tag[0] in "BSU" or before == "O" or before[0] in "ESLU" or before[2:] != tag[2:]:
+                start += len(text[start:end]) - len(text[start:end].lstrip())
+                scores = []
+                found.append({"label": tag[2:], "score": 0.0, "start": start, "end": end, "text": ""})
+            scores.append(float(softmax(row[None]).max()))
+            found[-1].update(score=sum(scores) / len(scores), end=end)
+        before = tag
+    for one in found:
+        one["text"] = text[one["start"] : one["end"]]
+    return found
 
 
 def sigmoid(logits: Any) -> Any:

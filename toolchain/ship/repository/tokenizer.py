@@ -78,7 +78,10 @@ class TritonPythonModel:
         return self.tensors(encodings, max(lengths or {0}))
 
     def tensors(self, encodings: list[Any], length: int) -> Any:
-        """Return a response with the ids [texts, length], and whether each text was cut [texts, 1]."""
+        """Return a response with the ids [texts, length], and whether each text was cut [texts, 1].
+
+        A model of tags also gets the places of the tokens.
+        """
         if not all(encoding.ids for encoding in encodings):
             return refused("a text has no token, so the model has no answer")
         tensors = []
@@ -88,9 +91,20 @@ class TritonPythonModel:
                 ids = getattr(encoding, output["attribute"])
                 array[row, : len(ids)] = ids
             tensors.append(pb_utils.Tensor(output["name"], array))
+        if self.settings.get("spans"):
+            tensors.append(pb_utils.Tensor("spans", spans(encodings, length)))
         cut = np.array([[bool(encoding.overflowing)] for encoding in encodings], dtype=np.bool_).reshape(-1, 1)
         tensors.append(pb_utils.Tensor("truncated", cut))
         return pb_utils.InferenceResponse(tensors)
+
+
+def spans(encodings: list[Any], length: int) -> Any:
+    """Return of each token the number of its word, or -1, and its ends in characters: int32 [texts, length, 3]."""
+    found = np.full((len(encodings), length, 3), -1, np.int32)
+    for row, encoding in enumerate(encodings):
+        for at, (word, ends) in enumerate(zip(encoding.word_ids, encoding.offsets)):
+            found[row, at] = (-1 if word is None else word, *ends)
+    return found
 
 
 def refused(message: str) -> Any:

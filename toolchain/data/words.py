@@ -1,0 +1,51 @@
+"""Words and their tags: two columns of lists of the same lengths.
+
+The text of a row is its words with a space between them.
+"""
+
+import json
+from typing import Any
+
+from toolchain.data.table_file import Table
+from toolchain.errors import InputError
+
+
+def words_and_tags(table: Table, text_column: str, label_column: str) -> tuple[list[str], list[list[Any]]]:
+    """Return the text of each row, and its tags: names, or numbers.
+
+    A cell is a list, such a list as JSON, or a text with spaces between its words or tags.
+
+    Raises:
+        InputError: a cell is something else, a word is empty or has white space in it, or a row has another number of
+            tags than words.
+    """
+    texts, tags = [], []
+    for row, (cell, tagged) in enumerate(zip(table.columns[text_column], table.columns[label_column], strict=True)):
+        where = f"{table.source}: row {table.number(row)}"
+        words = _list(cell, f"{where}, column {text_column!r}", "words")
+        own = _list(tagged, f"{where}, column {label_column!r}", "tags")
+        for number, word in enumerate(words, 1):
+            if not isinstance(word, str) or len(word.split()) != 1 or word != word.strip():
+                raise InputError(
+                    f"{where}, word {number}: {word!r:.60} is not one word. Write a text without white space in it."
+                )
+        if not words:
+            raise InputError(f"{where} has no words. Remove it.")
+        if len(words) != len(own):
+            raise InputError(f"{where} has {len(words)} words and {len(own)} tags. Write one tag for each word.")
+        texts.append(" ".join(words))
+        tags.append(own)
+    return texts, tags
+
+
+def _list(cell: Any, where: str, what: str) -> list[Any]:
+    """Return the entries of a cell."""
+    if isinstance(cell, str):
+        try:
+            found = json.loads(cell) if cell.startswith("[") else cell.split()
+        except ValueError:  # a text that begins with a bracket
+            found = cell.split()
+        return found if isinstance(found, list) else [found]
+    if not isinstance(cell, list):
+        raise InputError(f"{where}: {cell!r:.60} is not a list of {what}. Write a list, or a text with spaces between.")
+    return cell

@@ -1,0 +1,331 @@
+"""Tags of words, such as those of named entities: a row of logits a token, and entities with their places in a text.
+
+A word has the tag of its first token, as transformers' token-classification pipeline has it with
+`aggregation_strategy="first"`. The words of data are those that its rows list; the words of another text are those that
+the tokenizer finds. Tags of IOB2 and BIOES are read as seqeval reads them: a word begins an entity if its
+tag says so, if the tag before it ends one, or if that has another type.
+
+Predictions are entities in numbers, int64 [rows, words]: 0 outside, 2 t - 1 where an entity of the type t begins, and
+2 t where it goes on, with types from 1. A row's numbers end with zeros.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.data.labels import check_labels, order_of
+from toolchain.data.metrics import Values, entity_lengths
+from toolchain.data.rows import Rows, Text
+from toolchain.errors import InputError, UsageError
+from toolchain.heads.contract import Head
+from toolchain.heads.predictions import Predictions
+from toolchain.records.prediction import Answer, Entity, Prediction
+from toolchain.records.result import AgreementFigures, LabelFigures
+from toolchain.records.serving import Response
+from toolchain.tensors import Logits, RowShape
+
+# A tag: outside, or a prefix and a type. L and U are other names of E and S.
+TAG = re.compile(r"O|([BIESLU])-(.+)")
+
+# Prefixes of tags that begin an entity, and that end one.
+BEGINS, ENDS = "BSU", "ESLU"
+
+# The tokens of a text, int64 [tokens, 3]: the number of the word, or -1 for a special token, and where the token begins
+# and ends in the text, in characters.
+Spans = NDArray[np.int64]
+
+# Returns the tokens of each text.
+Align = Callable[[Sequence[Text]], list[Spans]]
+
+
+@dataclass(frozen=True)
+class Tokens(Head):
+    """A tag a word. `align` finds the tokens of texts, and `about` binds the head to the texts that it answers for."""
+
+    align: Align | None = None
+    rows: Sequence[Text] | None = None
+
+    what = "a model of tags"
+    metrics = ("entity_f1",)
+    defaults = metrics
+    made: ClassVar[dict[str, str]] = {"ENTITIES": "entities"}
+    pipeline = "token-classification"
+    join = " "
+
+    def aligned(self, align: Align) -> Self:
+        """Return the head with the tokens of its model."""
+        return replace(self, align=align)
+
+    def about(self, texts: Sequence[Text]) -> Self:
+        """Return the head for the rows of these texts."""
+        return replace(self, rows=texts)
+
+    @property
+    def row(self) -> RowShape:
+        """A number for each tag, for each token."""
+        return (None, len(self.labels))
+
+    @property
+    def outputs(self) -> dict[str, int | None]:
+        """The entities."""
+        return {"ENTITIES": None}
+
+    def output(self, name: str, logits: Logits) -> list[str] | Logits:
+        """Return the entities of each row as JSON."""
+        return self.texts(logits)
+
+    @property
+    def raw(self) -> str:  # type: ignore[override]  # a property, because there is none
+        """Refuse: a server gives no logits.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError("--backend: a server gives entities, and no logits that could be compared. Choose ort.")
+
+    @property
+    def gives(self) -> str:
+        """The types of its entities."""
+        return f"the entities {', '.join(self.names)}"
+
+    @property
+    def tags(self) -> list[str]:
+        """The tag of each output: its name or, of outputs with generic names, the task's label."""
+        if not self.task.labels:
+            return list(self.labels)
+        named = dict(zip(order_of(self.task, list(self.labels)), self.task.labels, strict=True))
+        return [named[output] for output in range(len(self.labels))]
+
+    @property
+    def names(self) -> list[str]:
+        """The types of entities, in the order of their first tags."""
+        found = (TAG.fullmatch(tag) for tag in self.tags)
+        return list(dict.fromkeys(match[2] for match in found if match and match[2]))
+
+    def check(self) -> None:
+        """Refuse outputs that are not tags of a scheme, and a task of pairs.
+
+        Raises:
+            InputError: see also `check_labels`.
+        """
+        check_labels(self.task, list(self.labels))
+        tags = self.tags
+        if foreign := [tag for tag in tags if not TAG.fullmatch(tag)]:
+            raise InputError(
+                f"--task {self.task.name}: the model's output {foreign[0]!r} is not a tag such as O, B-PER or I-PER. "
+                "Write the tags in the order of the outputs as labels of the task, or in id2label of config.json."
+            )
+        if "O" not in tags or not self.names:
+            raise InputError(
+                f"--task {self.task.name}: the model's tags are {', '.join(tags)}, and O or every entity is missing. "
+                "Give a checkpoint with tags of IOB2 or BIOES."
+            )
+        if len(self.task.text_columns) != 1:
+            raise InputError(
+                f"--task {self.task.name}: this is {self.what}, which takes one column of words. Name one."
+            )
+
+    def read(self, rows: Rows) -> Values:
+        """Return the entities of rows, int64 [rows, words]; tags are names, or positions of the model's tags.
+
+        Raises:
+            InputError: the model lacks a tag, or an entity does not begin as the model's scheme says.
+        """
+        known = {tag: at for at, tag in enumerate(self.tags)}
+        found = [
+            [_index(known, rows, row, word, tag) for word, tag in enumerate(rows.labels[row])]
+            for row in range(len(rows))
+        ]
+        self._check_scheme(rows, found)
+        return self._entities(_padded(found, known["O"]))
+
+    def _check_scheme(self, rows: Rows, found: list[list[int]]) -> None:
+        """Refuse an entity without the tag that begins it: the data have another scheme, such as IOB1."""
+        tags = self.tags
+        for row, indices in enumerate(found):
+            before = "O"
+            for word, tag in enumerate(map(tags.__getitem__, indices)):
+                if tag[0] in "IEL" and (before[0] not in "BI" or before[2:] != tag[2:]) and f"B-{tag[2:]}" in tags:
+                    raise InputError(
+                        f"{rows.source}: row {rows.number(row)}, word {word + 1} has the tag {tag!r} after {before!r}, "
+                        f"and an entity begins with 'B-{tag[2:]}' in the model's scheme. Convert the tags to it."
+                    )
+                before = tag
+
+    def _entities(self, tags: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the entities of tags, both int64 [rows, words]."""
+        names = {name: at for at, name in enumerate(self.names, 1)}
+        types = np.array([names.get(tag[2:], 0) for tag in self.tags])[tags]
+        begins, ends = (np.array([tag[0] in prefixes for tag in self.tags])[tags] for prefixes in (BEGINS, ENDS))
+        before = np.pad(types, ((0, 0), (1, 0)))[:, :-1]
+        ended = np.pad(ends, ((0, 0), (1, 0)))[:, :-1]
+        begun = begins | ended | (before != types)
+        return np.where(types > 0, 2 * types - begun, 0).astype(np.int64)
+
+    def decide(self, logits: Logits) -> Values:
+        """Return the entities if every token were a word, int64 [rows, tokens]: what an error of a graph changes."""
+        return self._entities(np.where(logits.any(axis=-1), logits.argmax(axis=-1), self.tags.index("O")))
+
+    def predict(self, references: Values, logits: Logits) -> Predictions:
+        """Return references and entities, both int64 [rows, words]; a word that the model does not see has none."""
+        outside = self.tags.index("O")
+        tags = np.full(references.shape, outside)
+        for row, (text, spans) in enumerate(self._aligned()):
+            starts = np.cumsum([0, *(len(word) + 1 for word in text.split(" "))])[:-1]
+            real = np.flatnonzero((spans[:, 0] >= 0) & (spans[:, 2] > spans[:, 1]))
+            # A token may begin with the space before its word, and never ends with one after it.
+            words, first = np.unique(np.searchsorted(starts, spans[real, 2] - 1, side="right") - 1, return_index=True)
+            tags[row, words] = logits[row, real[first]].argmax(axis=-1)
+        return Predictions(references, self._entities(tags), logits)
+
+    def _aligned(self) -> list[tuple[str, Spans]]:
+        """Return the text and the tokens of each row."""
+        assert self.rows is not None, "about() binds the head to texts"
+        assert self.align is not None, "aligned() binds the head to a tokenizer"
+        return [(text, spans) for (text, *_), spans in zip(self.rows, self.align(self.rows), strict=True)]
+
+    def per_label(self, found: Predictions) -> dict[str, LabelFigures]:
+        """Return precision, recall and F1 of each type, and the number of rows that have one."""
+        made: dict[str, LabelFigures] = {}
+        for at, name in enumerate(self.names, 1):
+            references, predicted = (
+                np.where((codes + 1) // 2 == at, codes, 0) for codes in (found.references, found.predicted)
+            )
+            both, referred, given = _counts(references, predicted)
+            made[name] = {
+                "precision": both / max(given, 1),
+                "recall": both / max(referred, 1),
+                "f1": 2 * both / max(referred + given, 1),
+                "rows": int(references.any(axis=1).sum()),
+            }
+        return made
+
+    def agreement(self, found: Predictions, reference: Predictions) -> AgreementFigures:
+        """Return for each type the share of rows in which both predict the same entities of it."""
+        types = [(codes + 1) // 2 for codes in (found.predicted, reference.predicted)]
+        same = found.predicted == reference.predicted
+        return {
+            "per_label": {
+                name: float((same | ((types[0] != at) & (types[1] != at))).all(axis=1).mean())
+                for at, name in enumerate(self.names, 1)
+            }
+        }
+
+    def shown(self, value: Any) -> str:
+        """Return the entities of a row with the numbers of their words, from 1, or a dash without any."""
+        lengths = entity_lengths(value[None])[0]
+        return (
+            ", ".join(
+                f"{self.names[(value[at] - 1) // 2]} {at + 1}" + (f"-{at + lengths[at]}" if lengths[at] > 1 else "")
+                for at in np.flatnonzero(lengths).tolist()
+            )
+            or "-"
+        )
+
+    def divergence(self, reference: Logits, candidate: Logits) -> float:
+        """Return the mean KL divergence of the probabilities of the tags, in nats; padded positions count as equal."""
+        from scipy.special import log_softmax
+
+        p, q = (log_softmax(logits.astype(np.float64), axis=-1) for logits in (reference, candidate))
+        return float((np.exp(p) * (p - q)).sum(axis=-1).mean())
+
+    def margins(self, logits: Logits) -> NDArray[np.float32]:
+        """Return the least difference of the two highest logits of a token, float32 [rows]."""
+        best = np.sort(logits, axis=-1)
+        return np.asarray(np.where(logits.any(axis=-1), best[..., -1] - best[..., -2], np.inf).min(axis=1), np.float32)
+
+    def change(self, reference: Values, candidate: Values) -> float:
+        """Return the drop of the main metric if the reference's entities were the true ones, 0 to 1."""
+        return self._drop(reference, candidate)
+
+    def entities(self, logits: Logits) -> list[list[Entity]]:
+        """Return the entities of each text in their order; the score is the mean of its words' scores."""
+        return [self._of_text(text, spans, row) for (text, spans), row in zip(self._aligned(), logits, strict=True)]
+
+    def _of_text(self, text: str, spans: Spans, logits: NDArray[np.float32]) -> list[Entity]:
+        real = np.flatnonzero(spans[:, 0] >= 0)
+        words, first = np.unique(spans[real, 0], return_index=True)
+        if not len(words):
+            return []
+        chosen = logits[real[first]]
+        codes = self._entities(chosen.argmax(axis=-1)[None])
+        last = np.append(real[first][1:], real[-1] + 1) - 1  # a word's tokens follow each other
+        scores, lengths, found = self.scores(chosen).max(axis=-1), entity_lengths(codes)[0], []
+        for at in np.flatnonzero(lengths).tolist():
+            start, end = int(spans[real[first[at]], 1]), int(spans[last[at + lengths[at] - 1], 2])
+            start += len(text[start:end]) - len(text[start:end].lstrip())
+            name, score = self.names[(codes[0, at] - 1) // 2], float(scores[at : at + lengths[at]].mean())
+            found.append(Entity(label=name, score=score, start=start, end=end, text=text[start:end]))
+        return found
+
+    def answers(self, logits: Logits) -> list[Answer]:
+        """Return the entities of each text."""
+        return [{"entities": found} for found in self.entities(logits)]
+
+    def best(self, logits: Logits, count: int | None) -> list[list[Prediction]]:
+        """Refuse: a text has no best label.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(f"top_k={count}: {self.what} gives entities, and no best labels of a text. Leave it out.")
+
+    def responses(self, logits: Logits) -> list[Response]:
+        """Return the entities of each text."""
+        return [{"entities": found} for found in self.entities(logits)]
+
+    @property
+    def example(self) -> Response:
+        """An entity."""
+        return {"entities": [{"label": self.names[0], "score": 0.98, "start": 0, "end": 5, "text": "Leeds"}]}
+
+    def texts(self, logits: Logits) -> list[str]:
+        """Return the entities of each text as a JSON list."""
+        return [json.dumps(found, ensure_ascii=False) for found in self.entities(logits)]
+
+    def scores(self, logits: Logits) -> Logits:
+        """Return the softmax over the tags, float32 [..., tags], computed in float64."""
+        wide = logits.astype(np.float64)
+        raised = np.exp(wide - wide.max(axis=-1, keepdims=True))
+        return np.asarray(raised / raised.sum(axis=-1, keepdims=True), np.float32)
+
+
+def _counts(references: NDArray[np.int64], predicted: NDArray[np.int64]) -> tuple[int, int, int]:
+    """Return the numbers of entities in both, referred and predicted."""
+    lengths, other = entity_lengths(references), entity_lengths(predicted)
+    both = (lengths > 0) & (lengths == other) & (references == predicted)
+    return int(both.sum()), int((lengths > 0).sum()), int((other > 0).sum())
+
+
+def _index(known: dict[str, int], rows: Rows, row: int, word: int, tag: Any) -> int:  # a cell of a table
+    """Return the output of a tag: a name, or a position.
+
+    Raises:
+        InputError: there is none.
+    """
+    if isinstance(tag, int) and rows.label_names and 0 <= tag < len(rows.label_names):
+        tag = rows.label_names[tag]
+    if isinstance(tag, int) and not isinstance(tag, bool) and 0 <= tag < len(known) and not rows.label_names:
+        return tag
+    if tag in known:
+        return known[tag]
+    prefixes = sorted({name[0] for name in known} - {"O"})
+    other = isinstance(tag, str) and TAG.fullmatch(tag) and tag[0] not in prefixes and tag[0] != "O"
+    advice = f"The model's tags begin with {', '.join(prefixes)}: convert the tags" if other else "Write one of them"
+    raise InputError(
+        f"{rows.source}: row {rows.number(row)}, word {word + 1} has the tag {tag!r:.60}, which is not among the "
+        f"model's {len(known)}: {', '.join(known)}. {advice}."
+    )
+
+
+def _padded(rows: list[list[int]], value: int) -> NDArray[np.int64]:
+    """Return lists as one array, filled with a value to the longest."""
+    found = np.full((len(rows), max(map(len, rows), default=0)), value, np.int64)
+    for row, values in zip(found, rows, strict=True):
+        row[: len(values)] = values
+    return found
