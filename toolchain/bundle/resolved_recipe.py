@@ -272,10 +272,9 @@ def resolve(recipe: Recipe, steps: Collection[str] | None = None) -> ResolvedRec
         ignore_unused=recipe.ignore_unused,
         pooling=Pooling(task.pooling, bool(task.normalize)) if task.pooling else None,
     )
-    length = choose_max_length(source, recipe.max_length)
     head = _head(task, source, recipe)
     ordered = tuple(name for name in STEPS if name in (steps or needed))
-    return ResolvedRecipe(recipe, source, head, length, precision, ordered)
+    return ResolvedRecipe(recipe, source, head, choose_max_length(source, recipe.max_length), precision, ordered)
 
 
 def default_precision(recipe: Recipe) -> str:
