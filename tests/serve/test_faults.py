@@ -164,7 +164,10 @@ def test_a_failing_request_fails_alone_even_in_a_batch(served):
 
 
 async def leave(served, generator, answered):
-    """Send a large request and leave, during the request or the response. Half of the clients reset the connection."""
+    """Send a large request and leave: during the request, at once, after others were answered, or in the response.
+
+    Half of the clients reset the connection.
+    """
     host, port = served.address.split(":")
     whole = raw(LARGE)
     end = generator.choice([generator.randrange(len(whole)), len(whole)])
@@ -172,6 +175,8 @@ async def leave(served, generator, answered):
     writer.write(whole[:end])
     await writer.drain()
     if end == len(whole):
+        for _ in range(generator.randrange(5)):
+            await answered.acquire()
         await reader.readexactly(generator.choice([0, generator.randrange(1000)]))
     if generator.random() < 0.5:
         writer.transport.abort()
