@@ -96,6 +96,23 @@ def test_force_redoes_all(bundle: Path) -> None:
     assert make(bundle, force=True).skipped == []
 
 
+def test_a_damaged_file_that_is_made_again_to_the_same_bytes_is_replaced(tmp_path: Path) -> None:
+    def build(**options: Any) -> bool:
+        def run(folder: Path) -> dict[str, Any]:
+            (folder / "plans").mkdir()
+            return writer("plans/model.plan", "1")(folder)
+
+        with open_writer(tmp_path / "bundle", **options) as made:
+            made.step("engine", {}, run, redo=bool(options))
+            return made.finish({"precision": "fp32"})
+
+    build()
+    (tmp_path / "bundle/plans/model.plan").write_text("2")
+    assert build(redo="plans")
+    assert open_bundle(tmp_path / "bundle").file("plans/model.plan").read_text() == "1"
+    assert not build()
+
+
 def test_a_step_that_fails_leaves_the_old_bundle_and_no_other_folder(bundle: Path) -> None:
     before = open_bundle(bundle)
     with pytest.raises(ZeroDivisionError), open_writer(bundle) as made:

@@ -286,7 +286,7 @@ def test_what_may_have_been_meant_is_said_of_a_recipe_too(words, meant, capsys):
 @pytest.mark.parametrize(
     ("command", "titles"),
     [
-        ("serve", ["addresses", "where it runs", "limits", "trust", "output"]),
+        ("serve", ["addresses", "where it runs", "model and data", "limits", "trust", "output"]),
         ("power", ["where it runs", "energy", "output"]),
         ("compare", ["gate", "energy", "model and data", "where it runs", "trust", "output"]),
     ],

@@ -111,6 +111,8 @@ def shaped(name: str, references: np.ndarray, predictions: np.ndarray) -> tuple[
     """Return both in the form that a metric takes: lists of one label, or two queries."""
     if name in LABEL_SETS:
         return references[:, None] > 0, predictions[:, None] > 0
+    if name == "entity_f1":
+        return (references + 1)[:, None], (predictions + 1)[:, None]  # an entity begins, or goes on from nothing
     if name in OF_QUERIES:
         return np.stack([references, np.arange(len(references)) % 2], axis=1), predictions
     return references, predictions

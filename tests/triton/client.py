@@ -43,12 +43,15 @@ def infer(client, module, call):
         found = client.infer(call["model"], tensors(module, call), **options)
     except Exception as error:
         return {"status": str(getattr(error, "status", lambda: "")()), "message": str(error)}
-    return {name: plain(found.as_numpy(name)) for name in ("LABEL", "SCORE", "LOGITS", "TRUNCATED")}
+    response = found.get_response()
+    outputs = response["outputs"] if call["wire"] == "http" else response.outputs
+    names = [one["name"] if call["wire"] == "http" else one.name for one in outputs]
+    return {name: plain(found.as_numpy(name)) for name in names}
 
 
 def plain(array):
-    if array is None or array.dtype != np.object_:
-        return None if array is None else array.tolist()
+    if array.dtype != np.object_:
+        return array.tolist()
     return [[one if isinstance(one, str) else one.decode() for one in row] for row in array.tolist()]
 
 

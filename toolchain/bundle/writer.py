@@ -29,13 +29,15 @@ Record = TypeVar("Record", bound=Mapping[str, Any])
 class BundleWriter:
     """A new version of a bundle: a sibling folder that becomes the bundle when `finish` is called.
 
-    `target` is the bundle's folder, `folder` the sibling, and `old` the version that is replaced, if there is one.
+    `target` is the bundle's folder, `folder` the sibling, and `old` the version that is replaced, if there is one; with
+    `damaged`, its files may be other ones than its manifest says.
     """
 
     target: Path
     folder: Path
     old: Bundle | None
     log: Callable[[str], None]
+    damaged: bool = False
     steps: dict[str, StepRecord] = field(default_factory=dict)
     artefacts: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
@@ -93,7 +95,7 @@ class BundleWriter:
         made = {"steps": self.steps, "artefacts": dict(sorted(self.artefacts.items()))}
         # Through JSON, because tuples become lists: so it can be compared with a manifest that was read.
         manifest: Manifest = json.loads(json.dumps({"schema": SCHEMA, **about, **made}))
-        if self.old and _same(self.old.manifest, manifest):
+        if self.old and not self.damaged and _same(self.old.manifest, manifest):
             os.utime(self.target / MANIFEST)  # it is now the bundle that was built last
             return False
         manifest["created"] = datetime.now(UTC).isoformat(timespec="seconds")
@@ -155,7 +157,7 @@ def open_writer(
         folder = target.parent / f".{target.name}.new-{os.getpid()}"
         folder.mkdir()
         try:
-            yield BundleWriter(target, folder, old, log)
+            yield BundleWriter(target, folder, old, log, damaged=redo is not None)
         except OSError as error:
             error.filename = error.filename or str(target)  # the error of a full disk names no file
             raise

@@ -123,6 +123,8 @@ def outputs(
     if logits is None or logits.ndim < 3:
         return logits
     real = inputs["attention_mask"] if mask is None else mask
+    if logits.shape[:2] != real.shape:  # not those of tokens, which is refused later
+        return logits
     return logits * real[:, :, None].to(logits.dtype)  # of a row of tokens, padded positions are 0 in every runtime
 
 
