@@ -14,6 +14,8 @@ TRITON_PACKAGES := nvidia-pytriton==0.7.0 'numpy<2' onnxruntime tokenizers 'trit
 PERF_ANALYZER := .venv/perf_analyzer
 # KServe's own description of its kinds; its package needs too much to be installed, and is only read.
 KSERVE := .venv/kserve
+# What lists the packages and asks for advisories, apart from them.
+AUDIT := .venv/audit
 # Where pip gets torch from, such as: --index-url URL-of-the-CPU-builds
 PIP_TORCH ?=
 # Processes that share the tests, and further options of pytest, such as: PYTEST='-k serve'
@@ -25,7 +27,7 @@ RUN_TESTS = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-re
 BENCH ?=
 
 
-.PHONY: demo test test-rest test-all lint bench bench-gpu reference pictures clean
+.PHONY: demo test test-rest test-all lint bench bench-gpu reference pictures sbom audit clean
 demo: $(INSTALLED)
 	$(BIN)/toolchain demo
 
@@ -62,6 +64,14 @@ pictures: $(INSTALLED)
 	$(BIN)/python docs/img/tree.py
 	$(BIN)/python docs/img/make.py
 
+# A bill of materials (CycloneDX) of what .venv holds, and known advisories against the versions that are tested
+# together; the second asks PyPI over the network.
+sbom: $(INSTALLED) $(AUDIT)/installed
+	$(AUDIT)/bin/cyclonedx-py environment $(BIN)/python --output-file sbom.cdx.json
+
+audit: $(AUDIT)/installed
+	$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
 # torch comes first and by itself: where a CPU build is on offer (see README), it is kept.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -92,6 +102,11 @@ $(KSERVE)/installed: $(INSTALLED) Makefile
 	rm -rf $(KSERVE)
 	{ $(BIN)/python -m pip install --quiet --no-deps --target $(KSERVE) kserve==0.21.0 && touch $@; } \
 	|| echo "No KServe for this machine: its test is skipped."
+
+$(AUDIT)/installed: Makefile
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet cyclonedx-bom==7.5.0 pip-audit==2.10.1
+	touch $@
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache

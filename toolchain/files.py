@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 
 from toolchain.errors import InputError, first_line
 
-# A file of a token is not read beyond this.
-MAX_TOKEN_FILE_BYTES = 64 * 1024
+# A file of a token, a key or a certificate is not read beyond this.
+MAX_SECRET_BYTES = 1 << 20
 
 # Constants of renameat2(2), from linux/fcntl.h and linux/fs.h.
 _AT_FDCWD = -100

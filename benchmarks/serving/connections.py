@@ -19,7 +19,8 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
-from toolchain.serve.http.connection import Connection, Request, Response
+from toolchain.serve.http.connection import Connection
+from toolchain.serve.http.request import Request, Response
 from toolchain.serve.places import Places
 
 BODY = b'{"text": "a wonderful film"}'

@@ -94,7 +94,8 @@ def test_fp16_has_a_graph_for_cuda_too_and_does_without_where_it_cannot_be_fused
     made, record = fp16[0].replace(output=str(tmp_path / "b")), fp16[1]["cuda"]
     shutil.copytree(fp16[1]["bundle"], tmp_path / "b")
     assert record["passes"]["attention"] == 2
-    assert record["parity_in_float32"]["max_abs_logit_difference"] < 1e-4
+    wide, halves = (record[key]["max_abs_logit_difference"] for key in ("parity_in_float32", "parity"))
+    assert wide < 1e-4 < halves < 0.1  # the second with float16 tensors rounded
     bundle = open_bundle(tmp_path / "b")
     chosen = {
         (device, backend): choose_graph(bundle, "fp16", device, backend=backend)

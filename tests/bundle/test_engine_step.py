@@ -10,6 +10,7 @@ import pytest
 from toolchain import graph
 from toolchain.bundle import open_bundle
 from toolchain.bundle.build import build
+from toolchain.bundle.engine_step import warn_of_sums
 from toolchain.recipe import Recipe
 
 TEN, ELEVEN = "10.16.1.11", "11.4.0.106"
@@ -85,6 +86,16 @@ def test_plugins_become_a_plan(make, bundle_of, precision, calibrator, chosen, p
     assert record["inputs"] == ["input_ids", "position_ids", "cu_seqlens", "max_seqlen"]
     assert list(record["plugins"].values()) == plugins
     assert (record["layers"]["int8_products"] > 0) == (precision == "int8")
+
+
+@pytest.mark.parametrize(("amax", "warned"), [(70_000.0, True), (None, False)])
+def test_integer_sums_beyond_float16_are_logged(caplog, amax, warned):
+    view = {"large_sums": [{"tensor": "layer.0.lin2", "amax": amax}]} if amax else {}
+    with caplog.at_level("WARNING"):
+        warn_of_sums("model.int8.onnx", {"quantize": {"record": {"views": {"model.int8.onnx": view}}}})
+        warn_of_sums("model.fp16.onnx", {"half": {"record": {}}})
+    assert ("model.int8.onnx: integer sums of 1 GEMMs exceed float16 (up to 70,000 at layer" in caplog.text) == warned
+    assert len(caplog.records) == warned
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from toolchain.heads.contract import Head
 from toolchain.serve.checks import Checks, check_model
 from toolchain.serve.counters import Counters
 from toolchain.serve.http.app import Application
-from toolchain.serve.http.connection import Request
 from toolchain.serve.http.openapi import ANY_MODEL, Shown
+from toolchain.serve.http.request import Request
 from toolchain.serve.http.server import HttpServer
 from toolchain.serve.limits import Limits
 from toolchain.serve.listener import bind

@@ -44,3 +44,13 @@ def test_a_token_file_is_a_file(tmp_path):
     os.mkfifo(tmp_path / "token")
     with pytest.raises(InputError, match="token: not a regular file"):
         read_token(tmp_path / "token")
+
+
+@pytest.mark.parametrize(("mode", "remarks"), [(0o600, 0), (0o644, 1)])
+def test_a_token_that_everybody_can_read_is_remarked_upon(tmp_path, caplog, mode, remarks):
+    (tmp_path / "token").write_text("a" * 16)
+    (tmp_path / "token").chmod(mode)
+    assert read_token(tmp_path / "token") == "a" * 16
+    assert [record.getMessage() for record in caplog.records].count(
+        f"{tmp_path}/token: every user of this machine can read the token. Run: chmod 600 {tmp_path}/token"
+    ) == remarks

@@ -12,7 +12,7 @@ import pytest
 
 from toolchain.serve.counters import Times
 from toolchain.serve.http.app import Application
-from toolchain.serve.http.connection import Request
+from toolchain.serve.http.request import Request
 from toolchain.serve.limits import Limits
 from toolchain.serve.proto import INFERENCE
 from toolchain.serve.request_log import FORMS, JsonLines, RequestLog, current

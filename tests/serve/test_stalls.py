@@ -166,3 +166,13 @@ def test_such_requests_are_refused(longest):
     statuses = {name: status for name, (_, status) in longest.items() if status not in (None, 400, 413)}
     assert set(statuses.values()) <= {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", 200}
     assert {name for name, status in statuses.items() if status == 200} <= {"HTTP colons", "HTTP headers"}
+
+
+def test_collections_do_not_scan_what_was_imported(processes, demo_bundle):
+    script = (
+        "import atexit, gc, sys; atexit.register(lambda: print('frozen:', gc.get_freeze_count(), file=sys.stderr))\n"
+    )
+    with processes.running(demo_bundle, "-q", script=script) as served:
+        served.process.terminate()
+        served.process.wait(60)
+        assert int(served.stderr().rpartition("frozen:")[2]) > 100_000

@@ -1,5 +1,6 @@
 """Faults of a certificate and its key have plain messages, and OpenSSL never prompts for a password."""
 
+import os
 import re
 import shutil
 import ssl
@@ -28,6 +29,7 @@ def folder(tmp_path_factory):
         subprocess.run([openssl, *line.split()], cwd=folder, check=True, capture_output=True)
     (folder / "cut").write_bytes((folder / "cert").read_bytes()[:200])
     (folder / "both").write_bytes((folder / "key").read_bytes() + (folder / "cert").read_bytes())
+    os.mkfifo(folder / "fifo")
     return folder
 
 
@@ -43,7 +45,9 @@ def test_a_certificate_and_its_key_are_accepted(folder, cert, key):
         ("cert", "locked-of-old", "locked-of-old: the key needs a password. Give one without: openssl pkey"),
         ("cert", "absent", "absent: No such file or directory. Give PEM files with --tls-cert and --tls-key."),
         ("absent", "key", "absent: No such file or directory. Give PEM"),
-        ("cert", ".", "Is a directory. Give PEM"),
+        ("cert", ".", "not a regular file. Put a file there."),
+        ("fifo", "key", "fifo: not a regular file. Put a file there."),
+        ("cert", "fifo", "fifo: not a regular file. Put a file there."),
         ("key", "cert", "key: the file contains no certificate, but a key. Give PEM"),
         ("cert", "cert", "cert: the file contains no key, but a certificate. Give PEM"),
         ("binary", "key", "binary: the file contains no certificate. Give PEM"),

@@ -50,7 +50,7 @@ from toolchain.graph.plugin_graph import FP16, INT8, check_packable, packed_grap
 from toolchain.graph.trt8 import float_nodes
 from toolchain.graph.trt_fusable import attention_faults
 from toolchain.recipe.groups import ENGINE
-from toolchain.records.bundle import LargeTensor, QuantizeRecord, StepRecord
+from toolchain.records.bundle import QuantizeRecord, StepRecord
 from toolchain.records.plan import EngineCalibration, EngineOptions, PlanInputs, PlanRecord, PlanSource
 from toolchain.runtimes.environment import version_of
 from toolchain.runtimes.half_range import describe_sums
@@ -170,8 +170,8 @@ def _native(
     implicit = machine.release.flags.get(resolved.precision, ())
     run_as = in_float16(model, beyond) if implicit else model
     faults = attention_faults(run_as, max_length=resolved.max_length)
-    if not machine.release.cross and (sums := _large_sums(steps)):
-        log.warning("%s: %s.", file, describe_sums(sums))
+    if not machine.release.cross:  # TensorRT-RTX gets such sums scaled
+        warn_of_sums(file, steps)
     builder = Builder(machine.trt, file)
     network = builder.parse((staging / file).read_bytes(), strongly_typed=True)
     if "OBEY_PRECISION_CONSTRAINTS" in implicit:
@@ -182,10 +182,11 @@ def _native(
     return built, {"layout": "padded", "inputs": names, "unfused_because": faults}, set()
 
 
-def _large_sums(steps: Mapping[str, StepRecord]) -> list[LargeTensor]:
-    """Return the GEMMs of the INT8 graph whose integer sums exceed float16, largest first."""
+def warn_of_sums(file: str, steps: Mapping[str, StepRecord]) -> None:
+    """Log a warning if the steps of a build found GEMMs of the INT8 graph whose integer sums exceed float16."""
     record: QuantizeRecord | None = steps["quantize"]["record"] if "quantize" in steps else None
-    return record["views"]["model.int8.onnx"].get("large_sums", []) if record else []
+    if record and (sums := record["views"]["model.int8.onnx"].get("large_sums")):
+        log.warning("%s: %s.", file, describe_sums(sums))
 
 
 def refuse_float_gemms(model: ir.Model, file: str, sm: int) -> None:

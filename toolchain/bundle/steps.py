@@ -155,7 +155,7 @@ def _cuda(resolved: ResolvedRecipe, made: BundleWriter) -> CudaRecord:
     file, atol, texts = "model.fp16.cuda.onnx", resolved.recipe.atol, parity_texts(resolved)
 
     def change(model: ir.Model) -> CudaRecord:
-        from toolchain.bundle.typed import to_half_within_range
+        from toolchain.bundle.typed import check_halves, to_half_within_range
         from toolchain.graph.ort_cuda import for_cuda
 
         where = f"{resolved.source.name}: {file}"
@@ -164,11 +164,13 @@ def _cuda(resolved: ResolvedRecipe, made: BundleWriter) -> CudaRecord:
         except InputError as why:  # ONNX Runtime on CUDA then runs model.fp16.onnx, which is correct but slower
             made.log(f"not made: {why}")
             return {"passes": None, "reason": str(why)}
-        # Compared before the conversion to float16, because no CPU has the fused operators in float16.
         found = parity.check(_parity(resolved, model), where=where, atol=atol)
         types = to_half_within_range(resolved, model, texts)
+        # What is inside a fused operator is computed in float32 here; its inputs and outputs are rounded to float16.
+        halves = _parity(resolved, model, halves=True)
+        check_halves(model, resolved.encode(texts), halves, where=where, rtol=HALF_RTOL)
         record: CudaRecord = {"passes": passes, "parity_in_float32": found.to_json()}
-        return {**record, **types}
+        return {**record, "parity": halves.to_json(), **types}
 
     return _convert(made, "cuda", file, change, atol=atol, rows=sha256_json(texts))
 
@@ -369,7 +371,7 @@ STEPS: dict[str, Step] = {
     "export": Step(_export, version=3, precisions=("fp32", "fp16", "int8")),
     "cpu": Step(_cpu, version=1, precisions=("fp32",)),
     "half": Step(_half, version=4, precisions=("fp16",)),
-    "cuda": Step(_cuda, version=4, precisions=("fp16",)),
+    "cuda": Step(_cuda, version=5, precisions=("fp16",)),
     "calibrate": Step(_calibrate, version=4, precisions=("int8",)),
     "quantize": Step(_quantize, version=7, precisions=("int8",)),
 }

@@ -108,6 +108,8 @@ class CudaRecord(Float16Record):
     """Why the graph was not made."""
     parity_in_float32: NotRequired[ParityRecord]
     """Differences from PyTorch, of the fused graph before its conversion to float16."""
+    parity: NotRequired[ParityRecord]
+    """Differences from PyTorch, with float16 tensors between operators rounded to float16."""
 
 
 class CalibrateRecord(CalibrationSummary):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.files import MAX_TOKEN_FILE_BYTES, open_file
+from toolchain.files import MAX_SECRET_BYTES, open_file
 from toolchain.tensors import TEXT_INPUTS, Batch, Infer
 
 # Longest time to connect, and for a whole response.
@@ -77,7 +77,7 @@ class Server:
             return {}
         try:
             with open_file(Path(self.token_file)) as file:
-                token = file.read(MAX_TOKEN_FILE_BYTES).strip()
+                token = file.read(MAX_SECRET_BYTES).strip()
         except OSError as error:
             raise InputError(f"--token-file {self.token_file}: {error.strerror}. Give another.") from None
         if not re.fullmatch(rb"[!-~]+", token):  # otherwise the HTTP client's error message would show the token

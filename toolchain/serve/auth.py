@@ -2,12 +2,17 @@
 
 import hmac
 import ipaddress
+import logging
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from toolchain.errors import InputError
-from toolchain.files import MAX_TOKEN_FILE_BYTES, open_file
+from toolchain.files import MAX_SECRET_BYTES, open_file
 from toolchain.serve.protocol import Reason, RefusedError
+
+log = logging.getLogger("toolchain")
 
 # Characters of a token. 16 random letters and digits cannot be guessed over a network.
 MIN_TOKEN_LENGTH = 16
@@ -21,7 +26,8 @@ def read_token(path: Path) -> str:
     """
     try:
         with open_file(path) as file:
-            token = file.read(MAX_TOKEN_FILE_BYTES).decode("ascii").strip()
+            token = file.read(MAX_SECRET_BYTES).decode("ascii").strip()
+            found = os.fstat(file.fileno())
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}. Give a file that contains the token.") from error
     except UnicodeDecodeError:
@@ -31,6 +37,8 @@ def read_token(path: Path) -> str:
             f"{path}: the token is not one word of at least {MIN_TOKEN_LENGTH} letters, digits and punctuation marks. "
             "Make one: openssl rand -hex 32."
         )
+    if found.st_mode & stat.S_IROTH and found.st_uid == os.getuid():  # a mounted secret has another owner
+        log.warning("%s: every user of this machine can read the token. Run: chmod 600 %s", path, path)
     return token
 
 

@@ -7,7 +7,9 @@ process ends. A second signal ends it at once.
 
 import asyncio
 import contextlib
+import gc
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -21,7 +23,7 @@ from toolchain.serve.auth import is_loopback
 from toolchain.serve.gpus import Gpus, open_gpus
 from toolchain.serve.grpc.servicer import GrpcServer, serve_grpc
 from toolchain.serve.http.server import HttpServer
-from toolchain.serve.limits import GRACE_S
+from toolchain.serve.limits import GRACE_S, MAX_CONNECTIONS, MAX_GRPC_CONNECTIONS, SPARE_PLACES
 from toolchain.serve.listener import bind, host_in_url
 from toolchain.serve.request_log import RequestLog
 from toolchain.serve.tls import Tls, open_tls
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from toolchain.serve.service import Service
 
 log = logging.getLogger("toolchain")
+
+# Descriptors of every place for a connection, and of the service's own files.
+DESCRIPTORS = MAX_CONNECTIONS + SPARE_PLACES + MAX_GRPC_CONNECTIONS + 256
 
 # How long a thread may hold Python's global lock while another waits for it. An engine that has finished a small batch
 # needs the lock, and Python's default of 5 ms is longer than such a batch takes.
@@ -79,6 +84,7 @@ async def serve(
         )
     if options.tls:  # report a wrong certificate before the model is loaded, which takes long
         open_tls(options.tls.cert, options.tls.key)
+    allow_descriptors()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with bind(options.host, options.http_port) as listener:
         async with opened as service:
@@ -88,6 +94,8 @@ async def serve(
                 signals = Signals()
                 grpc_address = f"{host_in_url(options.host)}:{grpc.port}" if grpc else None
                 example = service.shown.without_rows().bodies[0]  # it goes to logs, which others read
+                gc.collect()
+                gc.freeze()  # otherwise each full collection would scan what was imported: 0.2 s on the event loop
                 on_started({"name": service.name, "http": url, "grpc": grpc_address, "example": example})
                 await signals.first.wait()
                 service.drain()
@@ -97,6 +105,22 @@ async def serve(
                     options.drain_s,
                 )
                 await _shut_down(servers, signals, options.drain_s, service.limits.timeout_s + GRACE_S)
+
+
+def allow_descriptors() -> None:
+    """Let the process have a descriptor for each connection. Without one, silent clients could not give way."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < DESCRIPTORS:
+        log.warning(
+            "this process may open %d files, and its connections may need %d: silent clients could lock others out. "
+            "Run it with: ulimit -n %d",
+            allowed,
+            DESCRIPTORS,
+            DESCRIPTORS,
+        )
 
 
 async def _start(

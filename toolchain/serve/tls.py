@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolchain.errors import InputError
+from toolchain.files import MAX_SECRET_BYTES, open_file
+
+ADVICE = "Give PEM files with --tls-cert and --tls-key."
 
 
 @dataclass(frozen=True)
@@ -21,28 +24,32 @@ def open_tls(cert: Path, key: Path) -> ssl.SSLContext:
     Raises:
         InputError: a file cannot be read, is not what it should be, is encrypted, or the two do not match.
     """
+    cert_data, key_data = _read(cert), _read(key)  # OpenSSL would wait for a FIFO
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(cert, key, password="")  # without `password`, OpenSSL would prompt for one
     except OSError as error:  # ssl.SSLError is an OSError; its message does not help a user
-        raise InputError(_explain(cert, key, error)) from error
+        raise InputError(_explain(cert, key, cert_data, key_data, error)) from error
     return context
 
 
-def _explain(cert: Path, key: Path, error: OSError) -> str:
-    advice = "Give PEM files with --tls-cert and --tls-key."
+def _read(path: Path) -> bytes:
     try:
-        cert_data, key_data = cert.read_bytes(), key.read_bytes()
-    except OSError as unreadable:
-        return f"{unreadable.filename}: {unreadable.strerror}. {advice}"
+        with open_file(path) as file:
+            return file.read(MAX_SECRET_BYTES)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}. {ADVICE}") from error
+
+
+def _explain(cert: Path, key: Path, cert_data: bytes, key_data: bytes, error: OSError) -> str:
     if b"CERTIFICATE-----" not in cert_data:
         instead = ", but a key" if b"PRIVATE KEY-----" in cert_data else ""
-        return f"{cert}: the file contains no certificate{instead}. {advice}"
+        return f"{cert}: the file contains no certificate{instead}. {ADVICE}"
     if b"PRIVATE KEY-----" not in key_data:
         instead = ", but a certificate" if b"CERTIFICATE-----" in key_data else ""
-        return f"{key}: the file contains no key{instead}. {advice}"
+        return f"{key}: the file contains no key{instead}. {ADVICE}"
     if b"ENCRYPTED" in key_data:
         return f"{key}: the key needs a password. Give one without: openssl pkey -in {key} -out unlocked.pem."
     if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
         return f"{key}: the key does not belong to the certificate {cert}. Give the two that belong together."
-    return f"{cert}: OpenSSL cannot read this certificate with {key}; perhaps a file is cut short. {advice}"
+    return f"{cert}: OpenSSL cannot read this certificate with {key}; perhaps a file is cut short. {ADVICE}"

@@ -594,3 +594,25 @@ def test_tritons_client_works(wire, double, python):
             return child.returncode, said.decode()
 
     assert asyncio.run(ask()) == (0, "")
+
+
+def test_a_method_that_is_no_text_ends_the_server_for_a_second_at_most(wire, double):
+    """The library decodes a method's name in its loop over calls, and the loop ends if that fails."""
+    fields = {b":method": b"POST", b":scheme": b"http", b":path": b"/a\xc5/b", b":authority": b"x"}
+    fields |= {b"te": b"trailers", b"content-type": b"application/grpc"}
+    block = b"".join(b"\0%c%s%c%s" % (len(name), name, len(value), value) for name, value in fields.items())
+    frames = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, len(block), 1, 5, 0, 0, 0, 1]) + block  # SETTINGS, HEADERS
+
+    async def ask():
+        async with wire.serving(double()) as client:
+            first = client.server.server
+            _, writer = await asyncio.open_connection("127.0.0.1", client.server.port)
+            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frames)
+            while client.server.server is first:
+                await asyncio.sleep(0.01)
+            writer.close()
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{client.server.port}") as channel:
+                call = channel.unary_unary(f"/{HEALTH}/Check")
+                return await call(b"", timeout=20, wait_for_ready=True)
+
+    assert asyncio.run(ask())

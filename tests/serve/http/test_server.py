@@ -89,6 +89,10 @@ POST = b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" % INFER.encode()
         (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x y\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: identity, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 400),
+        (POST + b"Content-Encoding: gzip\r\nContent-Encoding: identity\r\nContent-Length: 2\r\n\r\n{}", 501),
+        (POST + b"Inference-Header-Content-Length: 2\r\n" * 2 + b"Content-Length: 2\r\n\r\n{}", 400),
         (b"CONNECT x:80 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET /v2 HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 20_000 + b"\r\n", 400),
         (POST + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", 400),
@@ -108,6 +112,10 @@ POST = b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" % INFER.encode()
         "version 2",
         "no host",
         "two hosts",
+        "host with a blank",
+        "two codings",
+        "two encodings",
+        "two lengths of the head",
         "proxy",
         "many headers",
         "length of 5000 digits",
@@ -118,6 +126,19 @@ POST = b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" % INFER.encode()
 )
 def test_invalid_http_is_refused(at, data, status):
     assert exchange(at, data).startswith(b"HTTP/1.1 %d " % status)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_token_beside_another_one_is_refused(fake, service, first):
+    headers = [b"Authorization: Bearer a-token-of-some-length\r\n", b"Authorization: Bearer another\r\n"]
+    with fake.running(service, token="a-token-of-some-length") as address:
+        data = b"GET /v2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s%s\r\n" % tuple(headers[:: 1 if first else -1])
+        assert exchange(address, data).startswith(b"HTTP/1.1 401 ")
+
+
+def test_the_host_of_the_whole_address_counts(at):
+    data = b"GET http://attacker.example/v2 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    assert exchange(at, data).startswith(b"HTTP/1.1 403 ")
 
 
 OFFER = b"Connection: keep-alive, Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
@@ -220,6 +241,19 @@ def test_the_server_uses_tls_with_a_certificate(fake, service, tls):
         context = ssl.create_default_context(cafile=str(tls.cert))
         client = http.client.HTTPSConnection(address, context=context, timeout=20)
         client.request("GET", "/v2/health/ready")
+        assert client.getresponse().status == 200
+        client.close()
+
+
+def test_clients_that_do_not_end_their_tls_handshake_give_way(fake, service, tls, monkeypatch):
+    monkeypatch.setattr("toolchain.serve.http.server.MAX_CONNECTIONS", 4)
+    context = ssl.create_default_context(cafile=str(tls.cert))
+    with fake.running(service, tls=tls) as address, contextlib.ExitStack() as stack:
+        host, port = address.split(":")
+        silent = [stack.enter_context(socket.create_connection((host, int(port)), 20)) for _ in range(40)]
+        assert silent[0].recv(1) == b""
+        client = http.client.HTTPSConnection(address, context=context, timeout=20)
+        client.request("GET", "/v2/health/ready", headers={"Connection": "close"})
         assert client.getresponse().status == 200
         client.close()
 

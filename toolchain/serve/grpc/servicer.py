@@ -1,6 +1,8 @@
 """The gRPC server and its methods: the Open Inference Protocol with Triton's extensions, and gRPC's health check."""
 
 import asyncio
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,8 @@ from toolchain.serve.tls import Tls, open_tls
 if TYPE_CHECKING:
     from toolchain.serve.service import Service
 
+log = logging.getLogger(__name__)
+
 # At shutdown, new calls are refused with UNAVAILABLE for this long before the connections close. A call that arrives
 # while its connection closes would end with CANCELLED, and clients do not retry that.
 REFUSE_S = 0.2
@@ -40,22 +44,38 @@ OPTIONS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class GrpcServer:
     """A gRPC server that runs, and its port."""
 
     server: Any
     port: int
     handler: CallHandler
-    # The task that ends silent calls.
-    maintenance: "asyncio.Task[None]"
+    # Makes the server again, on the same port.
+    listen: Callable[[int], tuple[Any, int]]
+
+    def start_maintenance(self, places: Places[Call]) -> None:
+        """End calls that wait too long for their request, and start the server again if it ends by itself."""
+        self.maintenance = asyncio.create_task(self._maintain(places))
+
+    async def _maintain(self, places: Places[Call]) -> None:
+        is_running = True
+        while is_running:
+            try:
+                is_running = await self.server.wait_for_termination(1)
+            except Exception as error:  # one call whose method is not UTF-8 ends grpcio's loop over calls
+                log.error("gRPC: the server has ended (%s) and starts again", type(error).__name__)
+                await self.server.stop(None)
+                self.server, _ = self.listen(self.port)
+                await self.server.start()
+            places.hang_up_silent(GRPC_IDLE_S)
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more calls and no more requests of streams; cancel what is unfinished after `grace_s` seconds."""
         self.handler.close()
         await asyncio.sleep(min(grace_s, REFUSE_S))
-        await self.server.stop(grace_s)
         self.maintenance.cancel()
+        await self.server.stop(grace_s)
 
 
 async def serve_grpc(
@@ -80,28 +100,28 @@ async def serve_grpc(
     Raises:
         InputError: the certificate or its key cannot be used, or the port is not available.
     """
-    limits = service.limits
-    server = grpc.aio.server(options=(*OPTIONS, ("grpc.max_receive_message_length", limits.max_body_bytes)))
     # More than the service queues: the service refuses sooner, and its message says why.
-    places = Places[Call](2 * limits.max_queue + MAX_CALLS)
+    places = Places[Call](2 * service.limits.max_queue + MAX_CALLS)
     handler, methods = CallHandler(token, places, requests), Methods(service)
-    server.add_generic_rpc_handlers((handler.handlers(INFERENCE, methods), handler.handlers(HEALTH, methods)))
-    address = f"{host_in_url(host)}:{port}"
-    try:
-        bound = server.add_secure_port(address, _credentials(tls)) if tls else server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise InputError(
-            f"{address}: the port is not available. Choose another port with --grpc-port, or 0 for any free one."
-        ) from error
+    options = (*OPTIONS, ("grpc.max_receive_message_length", service.limits.max_body_bytes))
+
+    def listen(port: int) -> tuple[Any, int]:
+        server = grpc.aio.server(options=options)
+        server.add_generic_rpc_handlers((handler.handlers(INFERENCE, methods), handler.handlers(HEALTH, methods)))
+        address = f"{host_in_url(host)}:{port}"
+        try:
+            bound = server.add_secure_port(address, _credentials(tls)) if tls else server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise InputError(
+                f"{address}: the port is not available. Choose another port with --grpc-port, or 0 for any free one."
+            ) from error
+        return server, bound
+
+    server, bound = listen(port)
     await server.start()
-    return GrpcServer(server, bound, handler, asyncio.create_task(_maintain(places)))
-
-
-async def _maintain(places: Places[Call]) -> None:
-    """End calls that wait too long for their request."""
-    while True:
-        await asyncio.sleep(1)
-        places.hang_up_silent(GRPC_IDLE_S)
+    made = GrpcServer(server, bound, handler, listen)
+    made.start_maintenance(places)
+    return made
 
 
 def _credentials(tls: Tls) -> Any:

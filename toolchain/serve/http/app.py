@@ -20,7 +20,8 @@ from toolchain.serve.checks import check_model, check_statistics
 from toolchain.serve.gpus import Gpus
 from toolchain.serve.http import clients, codec, openapi, pages
 from toolchain.serve.http.body import compress, read_body
-from toolchain.serve.http.connection import HEALTH, Headers, Request, Response
+from toolchain.serve.http.connection import HEALTH
+from toolchain.serve.http.request import Headers, Request, Response
 from toolchain.serve.limits import LARGE_BODY_BYTES
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.serve.request_log import OFF, RequestLog

@@ -2,7 +2,7 @@
 
 import zlib
 
-from toolchain.serve.http.connection import Request
+from toolchain.serve.http.request import Request
 from toolchain.serve.protocol import Reason, RefusedError
 
 # Content encoding -> zlib's parameter for its format. gzip comes first, so it wins where both are accepted equally.

@@ -7,23 +7,25 @@ control; requests behind the first are read no further until it is answered.
 
 import asyncio
 import logging
+import re
+import socket
 from collections import deque
 from http import HTTPStatus
-from socket import SO_ERROR, SOL_SOCKET
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote
 
 import httptools
 
-from toolchain.serve.limits import BODY_TIMES, DISCARD_S, HEAD_BYTES
+from toolchain.serve.http.request import CONTINUE, Request, Response, by_name
+from toolchain.serve.limits import BODY_TIMES, DISCARD_S, HEAD_BYTES, SILENT_S
 from toolchain.serve.protocol import Reason, RefusedError
 
 if TYPE_CHECKING:
+    import ssl
+
     from toolchain.serve.http.server import HttpServer
 
 log = logging.getLogger("toolchain")
-
-Headers = tuple[tuple[bytes, bytes], ...]
 
 # Health checks, which probes send under any name.
 HEALTH = ("/v2/health/live", "/v2/health/ready", "/health")
@@ -31,103 +33,18 @@ HEALTH = ("/v2/health/live", "/v2/health/ready", "/health")
 # Paths that are answered on connections for which there is no other place.
 PROBED = (*HEALTH, "/metrics")
 
+# A header Host (RFC 3986, section 3.2): a name or an address, and a port.
+_HOST = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*")
+
 # Headers that offer another protocol.
 _OFFER = (b"upgrade", b"http2-settings")
 
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STATUS = {status.value: b"HTTP/1.1 %d %s\r\ndate: " % (status, status.phrase.encode()) for status in HTTPStatus}
-_FULL = (
+# To a client for which there is no place.
+FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n"
     b'retry-after: 1\r\ncontent-length: 32\r\n\r\n{"error":"too many connections"}'
 )
-
-
-class Response(NamedTuple):
-    """One response."""
-
-    body: bytes = b""
-    status: int = 200
-    content_type: bytes = b"application/json"
-    headers: Headers = ()
-
-
-class Request:
-    """One request. Its body may still arrive while it is answered."""
-
-    __slots__ = (
-        "_arrived",
-        "_body",
-        "_transport",
-        "answered",
-        "complete",
-        "fault",
-        "headers",
-        "keep_alive",
-        "limit",
-        "method",
-        "path",
-    )
-
-    def __init__(self, method: str, path: str, headers: dict[bytes, bytes], *, limit: int, keep_alive: bool) -> None:
-        """Begin a request whose body may have up to `limit` bytes."""
-        self.method, self.path, self.headers, self.limit = method, path, headers, limit
-        # Whether the connection may stay open after the response, whether the body has arrived, and the response left.
-        self.keep_alive, self.complete, self.answered = keep_alive, False, False
-        # Why the request is refused, if its connection refuses it.
-        self.fault: RefusedError | None = None
-        self._body = bytearray()
-        self._arrived: asyncio.Future[None] | None = None
-        # Where the client is asked for the body, if it waits for this.
-        self._transport: asyncio.Transport | None = None
-        # The HTTP parser has checked that it is a number of 64 bits. It takes zeros before it, and int() counts these.
-        if int(headers.get(b"content-length", b"").lstrip(b"0") or b"0") > limit:
-            self.refuse(self.too_large())
-
-    async def read(self) -> bytes:
-        """Return the body.
-
-        Raises:
-            RefusedError: it is too large, or it is not HTTP.
-        """
-        if not self.complete and not self.fault:
-            if self._transport:
-                self._transport.write(_CONTINUE)
-            self._arrived = asyncio.get_running_loop().create_future()
-            await self._arrived
-        if self.fault:
-            raise self.fault
-        return bytes(self._body)
-
-    def expect(self, transport: asyncio.Transport) -> None:
-        """Ask the client for the body when it is read: the client waits for this (RFC 9110, section 10.1.1)."""
-        self._transport = transport
-
-    def add(self, part: bytes) -> None:
-        """Add to the body."""
-        if self.fault:
-            return
-        self._body += part
-        if len(self._body) > self.limit:
-            self.refuse(self.too_large())
-
-    def end(self) -> None:
-        """Note that the body has arrived."""
-        self.complete = True
-        self._wake()
-
-    def refuse(self, fault: RefusedError) -> None:
-        """Let `read` raise."""
-        self.fault, self._body = fault, bytearray()
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._arrived and not self._arrived.done():
-            self._arrived.set_result(None)
-
-    def too_large(self) -> RefusedError:
-        """Return the refusal of a body above the limit."""
-        message = f"the request's body exceeds the maximum allowed value of {self.limit} bytes"
-        return RefusedError(Reason.TOO_LARGE, message)
 
 
 class _HeadError(Exception):
@@ -147,7 +64,8 @@ class Connection(asyncio.Protocol):
         self._incoming: Request | None = None
         # Whether nothing more is read, and whether responses wait until the client has read those before.
         self._ended, self._paused = False, False
-        # Whether the client has closed its side.
+        # The task that opens the connection, and whether the client has closed its side.
+        self.opening: asyncio.Task[None]
         self.half_closed = False
         # Bytes of the current request, approximately: the end of the previous request in the same packet counts too.
         self._received, self._max_received = 0, HEAD_BYTES
@@ -158,14 +76,17 @@ class Connection(asyncio.Protocol):
     def _new_parser(self) -> Any:
         return httptools.HttpRequestParser(self)
 
+    async def open(self, client: socket.socket, tls: "ssl.SSLContext | None") -> None:
+        """Connect a client that has a place. A TLS client whose handshake fails is disconnected."""
+        connect = asyncio.get_running_loop().connect_accepted_socket
+        try:
+            await connect(lambda: self, client, ssl=tls, ssl_handshake_timeout=SILENT_S if tls else None)
+        except (OSError, asyncio.CancelledError):
+            self._server.places.leave(self)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take a place. Without one, send 503 before the client has sent a request."""
+        """Note that the client can be read."""
         self._transport = cast("asyncio.Transport", transport)
-        peer = transport.get_extra_info("peername")
-        if not self._server.places.enter(self, peer[0] if peer else ""):
-            self._ended = True
-            self._transport.write(_FULL)
-            self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the request of a client that has left."""
@@ -177,11 +98,12 @@ class Connection(asyncio.Protocol):
 
     def hang_up(self) -> None:
         """Close the connection at once."""
-        self._transport.abort()
+        if not self.opening.cancel():  # it has been opened
+            self._transport.abort()
 
     def shutdown(self) -> None:
         """Close the connection when the requests that have arrived are answered."""
-        if not self._requests:
+        if not self._requests and not self.opening.cancel():
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
@@ -245,13 +167,13 @@ class Connection(asyncio.Protocol):
         self._ended, self.half_closed = True, True
         self._requests[-1].keep_alive = False
         if self._task:
-            self._transport.write(_CONTINUE)
+            self._transport.write(CONTINUE)
         return True
 
     def has_left(self) -> bool:
         """Return whether a client that has closed its side has reset the connection too."""
-        socket = self._transport.get_extra_info("socket")
-        return self.half_closed and bool(socket.getsockopt(SOL_SOCKET, SO_ERROR))
+        client = self._transport.get_extra_info("socket") if self.half_closed else None
+        return bool(client and client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -283,13 +205,18 @@ class Connection(asyncio.Protocol):
             if method == b"CONNECT":
                 raise _HeadError("this is not a proxy")
             return  # `_parse` begins the request again
-        version, hosts = self._parser.get_http_version(), sum(name == b"host" for name, _ in self._headers)
+        version, headers = self._parser.get_http_version(), by_name(self._headers)
         if version not in ("1.0", "1.1"):
             raise _HeadError("the version of HTTP is neither 1.0 nor 1.1")
-        if hosts > 1 or (version == "1.1" and not hosts):
-            raise _HeadError("a request needs one header Host")
-        path = unquote((httptools.parse_url(self._url).path or b"/").decode("ascii"))
-        self._begin(method.decode(), path, dict(self._headers), is_old=version == "1.0")
+        if not _HOST.fullmatch(headers.get(b"host", b"" if version == "1.0" else b" ")):
+            raise _HeadError("a request needs one header Host, which names a host")
+        if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            raise _HeadError("the only transfer coding is chunked")
+        url = httptools.parse_url(self._url)
+        if url.host:  # the header does not count then (RFC 9112, section 3.2.2)
+            headers[b"host"] = url.host
+        path = unquote((url.path or b"/").decode("ascii"))
+        self._begin(method.decode(), path, headers, is_old=version == "1.0")
 
     def _begin(self, method: str, path: str, headers: dict[bytes, bytes], *, is_old: bool) -> None:
         limit = self._server.application.max_body_bytes

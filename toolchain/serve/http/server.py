@@ -1,14 +1,14 @@
 """The HTTP server: connections behind a listening socket that opens and closes when the service says so."""
 
 import asyncio
+import contextlib
 import socket
 from email.utils import formatdate
-from functools import partial
 from typing import TYPE_CHECKING
 
 from toolchain.serve.gpus import Gpus
 from toolchain.serve.http.app import Application
-from toolchain.serve.http.connection import Connection
+from toolchain.serve.http.connection import FULL, Connection
 from toolchain.serve.limits import MAX_CONNECTIONS, SILENT_S
 from toolchain.serve.listener import accept_pending, drop_new_clients, let_clients_connect
 from toolchain.serve.places import Places
@@ -25,6 +25,9 @@ _LAST_REQUESTS_S = 2.0
 _HANDSHAKE_S = 0.2
 
 _POLL_S = 0.01
+
+# Clients that the kernel has connected and that are not accepted yet.
+_BACKLOG = 2048
 
 
 class HttpServer:
@@ -57,23 +60,38 @@ class HttpServer:
         """
         self.socket, self.places = listener, Places[Connection](MAX_CONNECTIONS)
         self.application = Application(service, token=token, gpus=gpus, public=public, requests=requests)
-        self._tls = open_tls(tls.cert, tls.key) if tls else None
+        self.tls = open_tls(tls.cert, tls.key) if tls else None
         # The header Date of responses, which changes each second.
         self.date = b""
 
     async def start(self) -> None:
         """Start to accept connections."""
-        loop, tls = asyncio.get_running_loop(), self._tls
-        self.listener = await loop.create_server(
-            partial(Connection, self),
-            sock=self.socket,
-            ssl=tls,
-            backlog=2048,
-            ssl_handshake_timeout=SILENT_S if tls else None,
-        )
+        self.socket.listen(_BACKLOG)
+        self.accepting = asyncio.create_task(self._accept())
         self.date = formatdate(usegmt=True).encode()
         let_clients_connect(self.socket)
         self.maintenance = asyncio.create_task(self._maintain())
+
+    async def _accept(self) -> None:
+        """Accept clients. A TLS client has a place from now on, so that one that never ends its handshake gives way."""
+        while True:
+            try:
+                client, _ = await asyncio.get_running_loop().sock_accept(self.socket)
+            except OSError:  # the client has left, or the process can open no more files
+                await asyncio.sleep(_POLL_S)
+            else:
+                self._connect(client)
+
+    def _connect(self, client: socket.socket) -> None:
+        """Give a client a place. Without one, send 503 before it has sent a request."""
+        connection = Connection(self)
+        with contextlib.suppress(OSError):  # the client has left
+            if self.places.enter(connection, client.getpeername()[0]):
+                connection.opening = asyncio.create_task(connection.open(client, self.tls))
+                return
+            if not self.tls:
+                client.send(FULL)
+        client.close()
 
     async def _maintain(self) -> None:
         """Update the header Date each second, and close connections whose client does nothing or has left."""
@@ -106,18 +124,15 @@ class HttpServer:
         Closing resets the connections that the kernel has established and nobody has accepted. So new clients are
         ignored first, handshakes get `seconds` to complete, and the connections that wait then are accepted.
         """
-        if not self.listener.is_serving():
+        if self.accepting.done():
             return
         drop_new_clients(self.socket)
         await asyncio.sleep(seconds)
-        if not self.listener.is_serving():
-            return  # a second signal has closed it meanwhile
-        with self.socket.dup() as duplicate:
-            self.listener.close()
-            pending = accept_pending(duplicate)
-        connect = partial(Connection, self)
-        serve = partial(asyncio.get_running_loop().connect_accepted_socket, connect, ssl=self._tls)
-        await asyncio.gather(*map(serve, pending), return_exceptions=True)
+        self.accepting.cancel()
+        await asyncio.wait([self.accepting])
+        for client in accept_pending(self.socket):
+            self._connect(client)
+        self.socket.close()
 
     async def _wait_for_disconnects(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()

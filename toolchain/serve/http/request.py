@@ -1,0 +1,114 @@
+"""An HTTP request, whose body may still arrive, and its response."""
+
+import asyncio
+from typing import NamedTuple
+
+from toolchain.serve.protocol import Reason, RefusedError
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+# Asks for the body that a client announces (RFC 9110, section 10.1.1).
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Response(NamedTuple):
+    """One response."""
+
+    body: bytes = b""
+    status: int = 200
+    content_type: bytes = b"application/json"
+    headers: Headers = ()
+
+
+class Request:
+    """One request. Its body may still arrive while it is answered."""
+
+    __slots__ = (
+        "_arrived",
+        "_body",
+        "_transport",
+        "answered",
+        "complete",
+        "fault",
+        "headers",
+        "keep_alive",
+        "limit",
+        "method",
+        "path",
+    )
+
+    def __init__(self, method: str, path: str, headers: dict[bytes, bytes], *, limit: int, keep_alive: bool) -> None:
+        """Begin a request whose body may have up to `limit` bytes."""
+        self.method, self.path, self.headers, self.limit = method, path, headers, limit
+        # Whether the connection may stay open after the response, whether the body has arrived, and the response left.
+        self.keep_alive, self.complete, self.answered = keep_alive, False, False
+        # Why the request is refused, if its connection refuses it.
+        self.fault: RefusedError | None = None
+        self._body = bytearray()
+        self._arrived: asyncio.Future[None] | None = None
+        # Where the client is asked for the body, if it waits for this.
+        self._transport: asyncio.Transport | None = None
+        # The HTTP parser has checked that it is a number of 64 bits. It takes zeros before it, and int() counts these.
+        if int(headers.get(b"content-length", b"").lstrip(b"0") or b"0") > limit:
+            self.refuse(self.too_large())
+
+    async def read(self) -> bytes:
+        """Return the body.
+
+        Raises:
+            RefusedError: it is too large, or it is not HTTP.
+        """
+        if not self.complete and not self.fault:
+            if self._transport:
+                self._transport.write(CONTINUE)
+            self._arrived = asyncio.get_running_loop().create_future()
+            await self._arrived
+        if self.fault:
+            raise self.fault
+        return bytes(self._body)
+
+    def expect(self, transport: asyncio.Transport) -> None:
+        """Ask the client for the body when it is read: the client waits for this (RFC 9110, section 10.1.1)."""
+        self._transport = transport
+
+    def add(self, part: bytes) -> None:
+        """Add to the body."""
+        if self.fault:
+            return
+        self._body += part
+        if len(self._body) > self.limit:
+            self.refuse(self.too_large())
+
+    def end(self) -> None:
+        """Note that the body has arrived."""
+        self.complete = True
+        self._wake()
+
+    def refuse(self, fault: RefusedError) -> None:
+        """Let `read` raise."""
+        self.fault, self._body = fault, bytearray()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._arrived and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    def too_large(self) -> RefusedError:
+        """Return the refusal of a body above the limit."""
+        message = f"the request's body exceeds the maximum allowed value of {self.limit} bytes"
+        return RefusedError(Reason.TOO_LARGE, message)
+
+
+def by_name(fields: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the headers by their names.
+
+    One that is given again has all its values, with commas between (RFC 9110, section 5.3). So a token, a length or a
+    content encoding that is given twice is not valid, whichever of the two a proxy has checked.
+    """
+    headers = dict(fields)
+    if len(headers) == len(fields):
+        return headers
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        values.setdefault(name, []).append(value)
+    return {name: b", ".join(found) for name, found in values.items()}
