@@ -4,6 +4,8 @@ import contextlib
 import json
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 
 import numpy as np
 import pytest
@@ -116,3 +118,23 @@ def test_labels_scores_and_logits_are_equal(real, own, kind, wire):
         names = np.array(MADE[kind][0])
         expected = [names[np.array(row) >= np.float32(0.4)].tolist() for row in ours["SCORE"]]
         assert [json.loads(label) for (label,) in ours["LABEL"]] == expected
+
+
+def post(server, path, body):
+    request = urllib.request.Request(f"http://{server.http}{path}", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def test_clients_of_other_servers_get_the_same_vectors_and_scores(own):
+    (found,) = own["vector"].ask({"wire": "http", "model": "vector", "inputs": {"TEXT": [[text] for text in PROBES]}})
+    vectors = post(own["vector"], "/v1/embeddings", {"input": list(PROBES)})["data"]
+    np.testing.assert_allclose([one["embedding"] for one in vectors], found["EMBEDDING"], atol=1e-6)
+    inputs = {"TEXT": [[PROBES[0]]] * len(PROBES), "TEXT_PAIR": [[text] for text in PROBES]}
+    (found,) = own["two_texts_ranked"].ask({"wire": "http", "model": "two_texts_ranked", "inputs": inputs})
+    order = post(own["two_texts_ranked"], "/rerank", {"query": PROBES[0], "texts": list(PROBES)})
+    scores = np.ravel(found["SCORE"])
+    np.testing.assert_allclose([one["score"] for one in order], np.sort(scores)[::-1], atol=1e-6)
+    np.testing.assert_allclose([one["score"] for one in order], scores[[one["index"] for one in order]], atol=1e-6)
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        post(own["text"], "/v1/embeddings", {"input": "a"})
