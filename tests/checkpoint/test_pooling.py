@@ -83,6 +83,16 @@ def test_what_is_done_to_texts_before_the_tokenizer_is_refused(
         read_modules(save(tmp_path))
 
 
+@pytest.mark.parametrize("place", ["../elsewhere", "/etc"])
+def test_a_module_outside_of_the_folder_is_refused(place: str, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    entries = [{"type": "models.Transformer", "path": ""}, {"type": "models.Pooling", "path": place}]
+    (tmp_path / "model/modules.json").write_text(json.dumps(entries))
+    with pytest.raises(InputError, match=rf"the module '{place}' lies outside"):
+        read_modules(tmp_path / "model")
+
+
 def test_a_classifier_has_no_pooling_and_two_of_them_must_agree(tmp_path: Path) -> None:
     mean = Pooling("mean", True)
     with pytest.raises(InputError, match="the task has pooling, and the checkpoint is BertForSequenceClassification"):

@@ -1,6 +1,7 @@
 """Every head on the whole path: build with a gate, evaluate, verify, explain, report, Python, files."""
 
 import json
+import shutil
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +100,9 @@ class Made:
     results: list[dict[str, Any]]
 
 
-RUN = [pytest.param("classes", marks=pytest.mark.slow), "multilabel", "tokens", "embedding", "rerank"]
+# Two heads whose logits have other shapes than a classifier's run by default.
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("classes", "multilabel", "rerank")]
+RUN = [*SLOW, "tokens", "embedding"]
 
 
 @pytest.fixture(scope="module", params=RUN)
@@ -201,7 +204,8 @@ def test_the_card_on_a_hub_says_what_it_gives(made: Made) -> None:
     assert f"It gives {made.case.gives}." in (made.bundle.parent / "pushed/README.md").read_text()
 
 
-@pytest.mark.parametrize("made", [pytest.param("classes", marks=pytest.mark.slow), "multilabel"], indirect=True)
+@pytest.mark.slow
+@pytest.mark.parametrize("made", ["classes", "multilabel"], indirect=True)
 def test_answers_are_those_of_the_saved_predictions(made: Made) -> None:
     rows = [json.loads(line)["s"] for line in (made.bundle.parent / "validation.jsonl").read_text().splitlines()]
     result = next(one for one in made.results if one["artefact"]["file"] == "model.int8.cpu.onnx")
@@ -223,6 +227,7 @@ def test_the_bundle_says_what_it_is(made: Made) -> None:
         assert ("per_label" in result) == ("per_label" in result["agreement"]) == several
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", ["multilabel"], indirect=True)
 def test_another_threshold_gives_other_labels(made: Made) -> None:
     with toolchain.load(made.bundle, device="cpu", threshold=0.9999) as strict:
@@ -268,3 +273,19 @@ def open_rows(bundle: Path, rows: list[dict[str, Any]]) -> int:
     """Return the number of tokens of both texts of all rows, without truncation."""
     tokenizer = AutoTokenizer.from_pretrained(bundle)
     return sum(len(tokenizer(row[key])["input_ids"]) for row in rows for key in ("s", "second"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", ["embedding"], indirect=True)
+def test_another_pooling_is_exported_again(made: Made, tmp_path: Path) -> None:
+    """The files of weights and of the tokenizer are the same."""
+    other, target = (Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in (made.checkpoint, made.bundle))
+    (other / "1_Pooling/config.json").write_text('{"pooling_mode_cls_token": true}')
+    given = {"task": made.bundle.parent / "own.toml", "data": made.bundle.parent, "precision": "fp32"}
+    built = toolchain.build(model=other, **given, device="cpu", output=target)
+    assert "export" in built["done"]
+    with toolchain.load(target, device="cpu") as embedder:
+        (found,) = embedder(["a good film"])
+    model, tokenizer = AutoModel.from_pretrained(other), AutoTokenizer.from_pretrained(other)
+    first = model(**tokenizer("a good film", return_tensors="pt")).last_hidden_state.detach().numpy()[0, 0]
+    np.testing.assert_allclose(found["embedding"], first / np.linalg.norm(first), atol=1e-4)

@@ -9,6 +9,11 @@ import urllib.request
 
 import numpy as np
 import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks
 from scipy.special import expit
 
 from toolchain.bundle.build import build
@@ -38,6 +43,7 @@ PAIRS = 'text_columns = ["one", "two"]\nlabel_column = "label"\n'
 TASKS = {"vector": PAIRS, "two_texts_ranked": f'{PAIRS}head = "rerank"\n'}
 
 KINDS = ("text", *MADE)
+CHECKS = [not_a_server_error, checks.status_code_conformance, checks.response_schema_conformance]
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +144,22 @@ def test_clients_of_other_servers_get_the_same_vectors_and_scores(own):
     np.testing.assert_allclose([one["score"] for one in order], scores[[one["index"] for one in order]], atol=1e-6)
     with pytest.raises(urllib.error.HTTPError, match="404"):
         post(own["text"], "/v1/embeddings", {"input": "a"})
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+@pytest.mark.parametrize(("kind", "path"), [("vector", "/v1/embeddings"), ("two_texts_ranked", "/rerank")])
+def test_responses_in_the_form_of_other_servers_keep_the_document(own, kind, path, mode):
+    address = f"http://{own[kind].http}"
+    operation = schemathesis.openapi.from_url(f"{address}/openapi.json")[path]["post"]
+    statuses = set()
+
+    @seed(3)
+    @settings(max_examples=25, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+    @given(operation.as_strategy(generation_mode=mode))
+    def ask(case):
+        response = case.call(base_url=address)
+        statuses.add(response.status_code)
+        case.validate_response(response, checks=CHECKS)
+
+    ask()
+    assert statuses & ({200} if mode is GenerationMode.POSITIVE else {400})

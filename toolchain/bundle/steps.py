@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -97,6 +97,7 @@ def _export(resolved: ResolvedRecipe, made: BundleWriter) -> ExportRecord:
         "model": resolved.source.digests,
         "atol": resolved.recipe.atol,
         "columns": resolved.head.texts_per_row,
+        "pooling": resolved.source.pooling and asdict(resolved.source.pooling),
         "max_length": resolved.max_length,
         "tools": versions("torch", "transformers", "onnxscript", "onnx-ir"),
     }
@@ -368,7 +369,7 @@ def parity_texts(resolved: ResolvedRecipe) -> list[Text]:
 
 # The steps in the order in which they run.
 STEPS: dict[str, Step] = {
-    "export": Step(_export, version=3, precisions=("fp32", "fp16", "int8")),
+    "export": Step(_export, version=4, precisions=("fp32", "fp16", "int8")),
     "cpu": Step(_cpu, version=1, precisions=("fp32",)),
     "half": Step(_half, version=4, precisions=("fp16",)),
     "cuda": Step(_cuda, version=5, precisions=("fp16",)),

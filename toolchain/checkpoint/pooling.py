@@ -67,7 +67,10 @@ def read_modules(folder: Path) -> tuple[Path, Pooling | None]:
         raise InputError(
             f"{file}: its modules are {', '.join(kinds)}. Give a model of Transformer, Pooling and perhaps Normalize."
         )
-    encoder, pooling = (folder / str(one.get("path") or "") for one in modules[:2])
+    places = [str(one.get("path") or "") for one in modules[:2]]
+    if outside := [place for place in places if not (folder / place).resolve().is_relative_to(folder.resolve())]:
+        raise InputError(f"{file}: the module {outside[0]!r} lies outside of the folder. Get the model again.")
+    encoder, pooling = (folder / place for place in places)
     _check_encoder(folder, encoder)
     return encoder, Pooling(_mode(pooling / "config.json"), "Normalize" in kinds)
 

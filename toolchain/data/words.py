@@ -3,6 +3,7 @@
 The text of a row is its words with a space between them.
 """
 
+import contextlib
 import json
 from typing import Any
 
@@ -41,11 +42,11 @@ def words_and_tags(table: Table, text_column: str, label_column: str) -> tuple[l
 def _list(cell: Any, where: str, what: str) -> list[Any]:
     """Return the entries of a cell."""
     if isinstance(cell, str):
-        try:
-            found = json.loads(cell) if cell.startswith("[") else cell.split()
-        except ValueError:  # a text that begins with a bracket
-            found = cell.split()
-        return found if isinstance(found, list) else [found]
+        if cell.startswith("["):
+            with contextlib.suppress(ValueError):  # a text that begins with a bracket
+                entries: list[Any] = json.loads(cell)
+                return entries
+        return cell.split()
     if not isinstance(cell, list):
         raise InputError(f"{where}: {cell!r:.60} is not a list of {what}. Write a list, or a text with spaces between.")
     return cell

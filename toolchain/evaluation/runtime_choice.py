@@ -59,7 +59,7 @@ def _fastest(targets: dict[str, Target]) -> Target:
         if not opened:
             raise MachineError(missing[0])
         resolved = next(iter(targets.values())).resolved
-        texts = probe_texts(len(resolved.task.text_columns))
+        texts = probe_texts(resolved.head.texts_per_row)
         speed = _trial(opened, resolved.encode((texts * ROWS)[:ROWS]))
     best = max(speed, key=lambda name: speed[name][0])
     found = "; ".join(f"{name} {rows:,.0f} rows/s, {ms:.2f} ms for one row" for name, (rows, ms) in speed.items())

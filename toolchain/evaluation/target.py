@@ -217,10 +217,8 @@ def find_checkpoint(bundle: Bundle, recipe: Recipe) -> Source:
     """
     needed = [key for key in CONSENT if bundle.manifest["recipe"].get(key) and not getattr(recipe, key)]
     if needed:
-        option = flag(needed[0])
-        raise InputError(
-            f"{bundle.path}: its checkpoint was loaded with {option}. Give {option} again if you trust it."
-        )
+        how = flag(needed[0])
+        raise InputError(f"{bundle.path}: its checkpoint was loaded with {how}. Give {how} again if you trust it.")
     name = bundle.manifest["model"]["id"]
     try:
         source = find_model(
@@ -336,11 +334,13 @@ def _server_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked
     """Return the server that serves the bundle. Its device and its file are not known here.
 
     Raises:
-        UsageError: another precision was asked for than the bundle's.
+        UsageError: another precision was asked for than the bundle's, or its head lets a server give no logits.
     """
     recipe, precision, head = resolved.recipe, bundle.manifest["precision"], resolved.head
     if asked not in (None, precision):
         raise UsageError(f"--precision {asked}: the server decides what it runs. Leave it out.")
+    if head.raw is None:
+        raise UsageError(f"--backend {backend}: a server of {head.what} gives no logits to compare. Choose ort.")
     server = Server(str(recipe.url), head.texts_per_row, bundle.digest, recipe.token_file, head.raw)
     return Target(
         resolved,

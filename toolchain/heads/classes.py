@@ -12,6 +12,7 @@ from toolchain.data.rows import Rows
 from toolchain.errors import InputError
 from toolchain.heads.contract import Head
 from toolchain.heads.predictions import Predictions
+from toolchain.heads.scores import softmax
 from toolchain.records.serving import Response
 from toolchain.tensors import Logits
 
@@ -92,10 +93,8 @@ class Classes(Head):
         return [self.labels[index] for index in logits.argmax(axis=1).tolist()]
 
     def scores(self, logits: Logits) -> Logits:
-        """Return the softmax of each row, float32 [rows, classes], computed in float64."""
-        wide = logits.astype(np.float64)
-        raised = np.exp(wide - wide.max(axis=1, keepdims=True))
-        return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)
+        """Return the softmax of each row, float32 [rows, classes]."""
+        return softmax(logits)
 
 
 def _log_probabilities(logits: Logits) -> NDArray[np.float64]:

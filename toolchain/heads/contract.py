@@ -36,8 +36,8 @@ class Head(ABC):
     # The metrics that it can be scored by, and those of a task that names none, the main one first.
     metrics: ClassVar[tuple[str, ...]]
     defaults: ClassVar[tuple[str, ...]]
-    # The one of `outputs` that has the logits as they are, by which a server is evaluated.
-    raw: ClassVar[str] = "LOGITS"
+    # The one of `outputs` that has the logits as they are, by which a server is evaluated; None if none has.
+    raw: ClassVar[str | None] = "LOGITS"
     # The paths of a service, beside /classify, that respond in the form of another server.
     routes: ClassVar[tuple[str, ...]] = ()
     # How each of `outputs` is made of the logits, `none` or `sigmoid`; None for those of a classifier.

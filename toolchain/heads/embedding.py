@@ -19,9 +19,6 @@ from toolchain.records.result import AgreementFigures
 from toolchain.records.serving import Response
 from toolchain.tensors import Logits, RowShape
 
-# Numbers of a vector that an example shows.
-SHOWN = 3
-
 
 @dataclass(frozen=True)
 class Embedding(Head):
@@ -125,7 +122,7 @@ class Embedding(Head):
     @property
     def example(self) -> Response:
         """The beginning of a vector."""
-        return {"embedding": [0.02, -0.05, 0.01][:SHOWN]}
+        return {"embedding": [0.02, -0.05, 0.01]}
 
     def texts(self, logits: Logits) -> list[str]:
         """Return each vector as a JSON list."""

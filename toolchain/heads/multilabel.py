@@ -13,6 +13,7 @@ from toolchain.data.rows import Rows
 from toolchain.errors import InputError
 from toolchain.heads.contract import Head
 from toolchain.heads.predictions import Predictions
+from toolchain.heads.scores import sigmoid
 from toolchain.records.prediction import Answer, LabelSet
 from toolchain.records.result import AgreementFigures, LabelFigures
 from toolchain.records.serving import Response
@@ -158,8 +159,8 @@ class Multilabel(Head):
         ]
 
     def scores(self, logits: Logits) -> Logits:
-        """Return the sigmoid of each logit, float32 [rows, labels], computed in float64."""
-        return np.asarray(1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -700, 700))), np.float32)
+        """Return the sigmoid of each logit, float32 [rows, labels]."""
+        return sigmoid(logits)
 
 
 def _entries(rows: Rows, row: int) -> list[Any]:

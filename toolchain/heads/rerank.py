@@ -12,6 +12,7 @@ from toolchain.data.rows import Rows
 from toolchain.errors import InputError
 from toolchain.heads.contract import Head
 from toolchain.heads.predictions import Predictions
+from toolchain.heads.scores import sigmoid
 from toolchain.records.prediction import Prediction
 from toolchain.records.serving import Response
 from toolchain.tensors import Logits
@@ -108,5 +109,5 @@ class Rerank(Head):
         return [str(score) for score in self.scores(logits)[:, 0]]
 
     def scores(self, logits: Logits) -> Logits:
-        """Return the sigmoid of each number, float32 [rows, 1], computed in float64."""
-        return np.asarray(1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -700, 700))), np.float32)
+        """Return the sigmoid of each number, float32 [rows, 1]."""
+        return sigmoid(logits)

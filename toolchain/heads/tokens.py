@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.data.labels import check_labels, order_of
-from toolchain.data.metrics import Values, entity_lengths
+from toolchain.data.metrics import Values, entity_lengths, row_counts
 from toolchain.data.rows import Rows, Text
 from toolchain.errors import InputError, UsageError
 from toolchain.heads.contract import Head
 from toolchain.heads.predictions import Predictions
+from toolchain.heads.scores import softmax
 from toolchain.records.prediction import Answer, Entity, Prediction
 from toolchain.records.result import AgreementFigures, LabelFigures
 from toolchain.records.serving import Response
@@ -56,6 +57,7 @@ class Tokens(Head):
     made: ClassVar[dict[str, str]] = {"ENTITIES": "entities"}
     pipeline = "token-classification"
     join = " "
+    raw = None
 
     def aligned(self, align: Align) -> Self:
         """Return the head with the tokens of its model."""
@@ -78,15 +80,6 @@ class Tokens(Head):
     def output(self, name: str, logits: Logits) -> list[str] | Logits:
         """Return the entities of each row as JSON."""
         return self.texts(logits)
-
-    @property
-    def raw(self) -> str:  # type: ignore[override]  # a property, because there is none
-        """Refuse: a server gives no logits.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError("--backend: a server gives entities, and no logits that could be compared. Choose ort.")
 
     @property
     def gives(self) -> str:
@@ -196,7 +189,7 @@ class Tokens(Head):
             references, predicted = (
                 np.where((codes + 1) // 2 == at, codes, 0) for codes in (found.references, found.predicted)
             )
-            both, referred, given = _counts(references, predicted)
+            both, referred, given = row_counts(references, predicted).sum(axis=(0, 2)).tolist()
             made[name] = {
                 "precision": both / max(given, 1),
                 "recall": both / max(referred, 1),
@@ -289,17 +282,8 @@ class Tokens(Head):
         return [json.dumps(found, ensure_ascii=False) for found in self.entities(logits)]
 
     def scores(self, logits: Logits) -> Logits:
-        """Return the softmax over the tags, float32 [..., tags], computed in float64."""
-        wide = logits.astype(np.float64)
-        raised = np.exp(wide - wide.max(axis=-1, keepdims=True))
-        return np.asarray(raised / raised.sum(axis=-1, keepdims=True), np.float32)
-
-
-def _counts(references: NDArray[np.int64], predicted: NDArray[np.int64]) -> tuple[int, int, int]:
-    """Return the numbers of entities in both, referred and predicted."""
-    lengths, other = entity_lengths(references), entity_lengths(predicted)
-    both = (lengths > 0) & (lengths == other) & (references == predicted)
-    return int(both.sum()), int((lengths > 0).sum()), int((other > 0).sum())
+        """Return the softmax over the tags, float32 [..., tags]."""
+        return softmax(logits)
 
 
 def _index(known: dict[str, int], rows: Rows, row: int, word: int, tag: Any) -> int:  # a cell of a table

@@ -295,7 +295,7 @@ def open_ort(
     """Yield `infer` of an ONNX graph.
 
     `precision` and `callers` change nothing: on a CPU any number of threads may call `infer`. For the other arguments,
-    see `open_session`. On a GPU, inputs and logits have buffers there (io_binding.py).
+    see `open_session`. On a GPU, inputs and logits have buffers there, and with `cuda_graphs` each bucket is captured.
 
     Raises:
         InputError: the graph cannot be loaded, or (from `infer`) it cannot run a batch.

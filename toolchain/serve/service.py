@@ -89,7 +89,8 @@ class Service:
     @functools.cached_property
     def shown(self) -> Shown:
         """What the pages show: the model's name, its labels, and rows of its own data."""
-        return Shown(self.name, self.head.example, example_rows(self._model.target.resolved, EXAMPLES))
+        rows = example_rows(self._model.target.resolved, EXAMPLES)
+        return Shown(self.name, self.head.example, rows, self.head.routes)
 
     @property
     def ready(self) -> bool:
@@ -275,8 +276,8 @@ async def open_service(
     Args:
         bundle: the bundle's folder.
         name: the model's name in requests; the default is the checkpoint's.
-        backend: ort, openvino, trt, trt-rtx or ort-trt; the default is trt if the bundle has a plan for this
-            machine, else ort.
+        backend: ort, openvino, trt, trt-rtx, ort-trt, or auto for the fastest runtime on a CPU; the default is trt if
+            the bundle has a plan for this machine, else ort.
         file: the artefact to serve; the default is the one made for `backend` and `device`.
         device: auto, cpu or cuda:N.
         trust: the digest that the bundle must have.

@@ -30,16 +30,6 @@ AT_ONCE = 50
 Response = MESSAGES["inference.ModelInferResponse"]
 
 
-@pytest.fixture(scope="module")
-def wire(by_path):
-    return by_path("grpc_wire")
-
-
-@pytest.fixture(scope="module")
-def double(by_path):
-    return by_path("serve_double").Double
-
-
 def damaged(generator, data, most=256):
     """Return bytes with up to three of them changed, removed or inserted; new ones are below `most`."""
     blob = bytearray(data)

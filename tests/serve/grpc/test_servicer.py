@@ -30,16 +30,6 @@ from toolchain.serve.service import open_service
 from toolchain.serve.tls import Tls
 
 
-@pytest.fixture(scope="module")
-def wire(by_path):
-    return by_path("grpc_wire")
-
-
-@pytest.fixture(scope="module")
-def double(by_path):
-    return by_path("serve_double").Double
-
-
 def typed(wire, datatype="BYTES", shape=(1, 1), name="TEXT", **contents):
     tensor = {"datatype": datatype, "shape": shape, "name": name, "contents": contents}
     return wire.text(tensor=tensor, raw_input_contents=[])

@@ -35,11 +35,12 @@ _NUMBER = {"type": ["number", "null"]}
 
 @dataclass(frozen=True)
 class Shown:
-    """What the examples of the document show: the name of a model, its response to a row, and rows that it takes."""
+    """What is shown of a model: its name, its response to a row, rows that it takes, and the paths of its head."""
 
     model: str = "sst2"
     response: Response = field(default_factory=lambda: SENTIMENT)
     rows: Sequence[Text] = (("a gripping film",), ("two hours that I will not get back",))
+    routes: Sequence[str] = ()
 
     @property
     def bodies(self) -> list[dict[str, str]]:
@@ -78,10 +79,11 @@ def document(limits: "Limits", shown: Shown = ANY_MODEL) -> OpenApi:
         "info": {
             "title": "toolchain service",
             "version": __version__,
-            "description": "One text classifier, as plain JSON and in the Open Inference Protocol that Triton uses.",
+            "description": "One model of texts, as plain JSON and in the Open Inference Protocol that Triton uses.",
         },
         "paths": {
             "/classify": {"post": _classify(shown)},
+            **{path: {"post": _OF_HEADS[path](shown)} for path in shown.routes},
             "/info": {"get": _get("Describe what is served, with rows to try it", _schema("Info"))},
             "/v2/models/{model}/infer": {"post": _infer(shown)},
             "/v2/models/{model}": {
@@ -121,6 +123,44 @@ def _classify(shown: Shown) -> OpenApi:
         },
         "security": [{"token": []}, {}],
     }
+
+
+def _embeddings(shown: Shown) -> OpenApi:
+    request = {"input": [row[0] for row in shown.rows], "encoding_format": "float"}
+    usage = {"prompt_tokens": 11, "total_tokens": 11}
+    data = [{"object": "embedding", "index": 0, "embedding": {**shown.response}.get("embedding")}]
+    response = {"object": "list", "data": data, "model": shown.model, "usage": usage}
+    return _of_others(
+        "Return the vectors of texts, as OpenAI's clients ask for them", "Embeddings", request, "Vectors", response
+    )
+
+
+def _rerank(shown: Shown) -> OpenApi:
+    request = {"query": shown.rows[0][0], "texts": [row[-1] for row in shown.rows]}
+    response = [{"index": 0, "score": 0.98}, {"index": 1, "score": 0.02}]
+    return _of_others(
+        "Rank texts for a query, as text-embeddings-inference's clients ask for it",
+        "Rerank",
+        request,
+        "Ranks",
+        response,
+    )
+
+
+def _of_others(summary: str, takes: str, request: OpenApi, gives: str, response: Any) -> OpenApi:
+    """Return an operation in the form of another server."""
+    return {
+        "summary": summary,
+        "requestBody": _json(_schema(takes), {"some": request}),
+        "responses": {
+            "200": {"description": "Success.", **_json(_schema(gives), {"some": response})},
+            **_errors(),
+        },
+        "security": [{"token": []}, {}],
+    }
+
+
+_OF_HEADS = {"/v1/embeddings": _embeddings, "/rerank": _rerank}
 
 
 def _infer(shown: Shown) -> OpenApi:
@@ -210,8 +250,35 @@ def _schemas(limits: "Limits") -> OpenApi:
             bundle_sha256=_NAME,
             examples=_array(_schema("Texts"), minItems=1),
         ),
+        **_schemas_of_others(texts, text, limits.max_queue),
         **_protocol_schemas(),
         "Error": _record("error", error={"type": "string"}),
+    }
+
+
+def _schemas_of_others(texts: OpenApi, text: OpenApi, most: int) -> OpenApi:
+    """Return the named schemas of requests and responses in the form of other servers."""
+    count, flag = {"type": "integer", "minimum": 0}, {"type": "boolean"}
+    vector = {"anyOf": [_array(_NUMBER), {"type": "string", "contentEncoding": "base64"}]}
+    embedded = _record("object index embedding", object=_NAME, index=count, embedding=vector, truncated=flag)
+    usage = _record("prompt_tokens total_tokens", prompt_tokens=count, total_tokens=count)
+    ranked = _record("index score", index=count, score=_NUMBER, text={"type": "string"}, truncated=flag)
+    forms = {"enum": ["float", "base64"]}
+    return {
+        "Embeddings": _record("input", input=texts, model=_NAME, encoding_format=forms, dimensions=count, user=_NAME)
+        | {"additionalProperties": False},
+        "Vectors": _record("object data model usage", object=_NAME, data=_array(embedded), model=_NAME, usage=usage),
+        "Rerank": _record(
+            "query texts",
+            query=text,
+            texts=_array(text, minItems=1, maxItems=most),
+            raw_scores=flag,
+            return_text=flag,
+            truncate=flag,
+            truncation_direction={"enum": ["right", "Right"]},
+        )
+        | {"additionalProperties": False},
+        "Ranks": _array(ranked),
     }
 
 
