@@ -11,6 +11,7 @@ import random
 import re
 import signal
 import socket
+import time
 
 import aiohttp
 import grpc
@@ -22,19 +23,21 @@ from toolchain.recipe import Recipe
 from toolchain.serve.proto import MESSAGES
 
 CLASSES, ROWS = 2000, 64
-FAILING = 4  # [MASK], which no text of these tests holds
+CLS, SEP, MASK = 2, 3, 4
+FAILING, HELD = [CLS, MASK, SEP], [SEP, SEP, SEP]  # no text of these tests has [MASK], and each has [CLS]
 CLIENTS = 12
 
 # Largest resident memory after the second round of a nuisance, relative to that after the first.
 GROWTH = 1.15
 SCRIPT = f"""
-import asyncio, signal, time
+import asyncio, signal, sys, threading, time
 from contextlib import contextmanager
 from toolchain.serve import server
 from toolchain.serve.batching import engines
 from toolchain.serve.http import server as http_server
 
 open_runtime, http_server.SILENT_S = engines.open_runtime, 10**6
+released = threading.Semaphore(0)
 
 class HttpServer(http_server.HttpServer):
     last = 0.0
@@ -42,6 +45,7 @@ class HttpServer(http_server.HttpServer):
     async def start(self):
         await super().start()
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self.hang_up_silent)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, released.release)
 
     def hang_up_silent(self):
         "Close the connections that have been silent since the last signal."
@@ -52,8 +56,11 @@ class HttpServer(http_server.HttpServer):
 def failing(*model, **choices):
     with open_runtime(*model, **choices) as infer:
         def run(batch):
-            if {FAILING} in batch["input_ids"]:
+            if {MASK} in batch["input_ids"]:
                 raise RuntimeError("/secret/model.onnx")
+            if {CLS} not in batch["input_ids"]:
+                print("A request is held.", file=sys.stderr, flush=True)
+                released.acquire()
             return infer(batch)
         yield run
 
@@ -93,12 +100,12 @@ def inference(texts, output="LOGITS"):
     return {"inputs": [tensor], "outputs": [{"name": output}]}
 
 
-FAILING_REQUEST = {
-    "inputs": [
-        {"name": name, "datatype": "INT64", "shape": [1, 3], "data": data}
-        for name, data in (("input_ids", [2, FAILING, 3]), ("attention_mask", [1, 1, 1]))
-    ]
-}
+def of_tokens(row):
+    """Return a request with one row of three tokens."""
+    tensors = {"input_ids": row, "attention_mask": [1, 1, 1]}
+    return {"inputs": [{"name": n, "datatype": "INT64", "shape": [1, 3], "data": d} for n, d in tensors.items()]}
+
+
 GOOD = [f"a {word} film" for word in ("good", "bad", "great", "poor", "fine", "dull", "warm", "cold")]
 LARGE = json.dumps({"inputs": inference(GOOD * (ROWS // len(GOOD)))["inputs"]}).encode()
 
@@ -149,7 +156,7 @@ def test_a_failing_request_fails_alone_even_in_a_batch(served):
         async with valid_requests(served), aiohttp.ClientSession() as session:
             found = []
             for _ in range(40):
-                async with session.post(served.infer_url(), json=FAILING_REQUEST) as answer:
+                async with session.post(served.infer_url(), json=of_tokens(FAILING)) as answer:
                     found.append((answer.status, await answer.json()))
             async with session.get(f"{served.url}/v2/health/ready") as answer:
                 return found, answer.status
@@ -211,10 +218,45 @@ async def twice(served, nuisance):
 
 @pytest.mark.parametrize("nuisance", [leave, cancel])
 def test_clients_that_leave_do_not_disturb_others(served, nuisance):
-    before = served.metrics()["CANCELED"]
     first, second = asyncio.run(twice(served, nuisance))
     assert second < GROWTH * first
-    assert served.metrics()["CANCELED"] > before  # their requests were cancelled
+    check_nothing_is_left(served)
+
+
+async def leave_while_held(served, held):
+    """Send a request that the engine holds, wait with `held()`, and close the connection."""
+    host, port = served.address.split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(raw(json.dumps(of_tokens(HELD)).encode()))
+    await asyncio.to_thread(held)
+    writer.close()
+
+
+async def cancel_while_held(served, held):
+    """Send a request that the engine holds over gRPC, wait with `held()`, and cancel the call."""
+    tensors = [
+        {"name": t["name"], "datatype": t["datatype"], "shape": t["shape"], "contents": {"int64_contents": t["data"]}}
+        for t in of_tokens(HELD)["inputs"]
+    ]
+    request = MESSAGES["inference.ModelInferRequest"](model_name="sentiment", inputs=tensors)
+    async with grpc.aio.insecure_channel(served.grpc) as channel:
+        await channel.channel_ready()
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(request.SerializeToString())
+        await asyncio.to_thread(held)
+        call.cancel()
+
+
+@pytest.mark.parametrize("leaving", [leave_while_held, cancel_while_held])
+def test_the_request_of_a_client_that_leaves_is_cancelled(served, leaving):
+    def held():
+        while served.stderr().count("A request is held.") == lines:
+            time.sleep(0.01)
+
+    lines, before = served.stderr().count("A request is held."), served.metrics()["CANCELED"]
+    asyncio.run(leaving(served, held))
+    while served.metrics()["CANCELED"] == before:
+        time.sleep(0.01)
+    served.process.send_signal(signal.SIGUSR2)
     check_nothing_is_left(served)
 
 
