@@ -11,7 +11,7 @@ import toolchain
 
 # From the bottom to the top: each line may import from the lines above it only.
 LAYERS = (
-    ("errors", "plain", "records", "progress"),
+    ("errors", "records", "progress"),
     ("files", "tensors"),
     ("recipe", "graph", "meters"),
     ("engine", "data"),
@@ -21,7 +21,7 @@ LAYERS = (
     ("int8",),
     ("bundle",),
     ("evaluation",),
-    ("roofline", "energy", "mlperf"),
+    ("roofline", "energy"),
     ("report", "profile"),
     ("workflow",),
     ("diagnose", "serve"),

@@ -17,6 +17,8 @@ from toolchain.data.rows import Rows, load_rows
 from toolchain.energy.evaluation import LOAD_ROWS, open_session, require
 from toolchain.errors import InputError
 from toolchain.evaluation import measure as evaluation
+from toolchain.evaluation.mlperf.loadgen import require_loadgen
+from toolchain.evaluation.mlperf.scenario import ScenarioRun, run_scenario
 from toolchain.evaluation.remarks import remarks
 from toolchain.evaluation.results import SCHEMA, read_predictions, save_predictions, save_result
 from toolchain.evaluation.runtime_choice import find_to_run
@@ -24,8 +26,6 @@ from toolchain.evaluation.target import CHOSEN_ROWS, Target, find_reference
 from toolchain.files import read_json, sha256_file, sha256_json, write_text
 from toolchain.heads.predictions import Predictions
 from toolchain.int8.calibrate import read_calibration
-from toolchain.mlperf.loadgen import require_loadgen
-from toolchain.mlperf.scenario import ScenarioRun, run_scenario
 from toolchain.progress import bar
 from toolchain.recipe import Recipe
 from toolchain.recipe.options import RecipeValues

@@ -20,7 +20,6 @@ WORDS = {
     "profile": "time and energy by part",
     "roofline": "operations, bytes, limits",
     "energy": "load, windows, comparison",
-    "mlperf": "scenarios under LoadGen",
     "evaluation": "target, measurement, results, statistics",
     "bundle": "steps, atomic writes, digests",
     "int8": "ranges, Q/DQ, choice of methods",
@@ -36,16 +35,15 @@ WORDS = {
     "tensors": "types of arrays",
     "errors": "exit codes",
     "records": "JSON records as types",
-    "plain": "printable text",
     "progress": "bars",
 }
 # Fill colours: the commands, what uses a bundle, what makes one, what runs and reads, and the ground.
 COLOURS = {
     "#e8eaf6": ("__main__", "cli", "api", "accept", "diagnose", "workflow"),
-    "#e0f2f1": ("serve", "ship", "report", "profile", "roofline", "energy", "mlperf", "evaluation"),
+    "#e0f2f1": ("serve", "ship", "report", "profile", "roofline", "energy", "evaluation"),
     "#fff3e0": ("bundle", "int8"),
     "#e3f2fd": ("runtimes", "checkpoint", "heads", "engine", "data", "graph", "meters"),
-    "#f5f5f5": ("recipe", "files", "tensors", "errors", "plain", "records", "progress"),
+    "#f5f5f5": ("recipe", "files", "tensors", "errors", "records", "progress"),
 }
 WIDTH, ROW, GAP = 960, 50, 8
 

@@ -37,7 +37,7 @@ ENVIRONMENT = {
         "`PCI_BUS_ID` makes CUDA number GPUs as NVML does. Without it, `cuda:0` of several unlike GPUs is ambiguous, "
         "and its energy is not measured.",
     ),
-    "PYTHONPATH": ("toolchain.mlperf", "Passed on to the process of MLPerf's load generator."),
+    "PYTHONPATH": ("toolchain.evaluation.mlperf", "Passed on to the process of MLPerf's load generator."),
     "XDG_CACHE_HOME": (
         "toolchain.runtimes.user_cache",
         "Folder of the user's cache, in which OpenVINO's compiled models are kept (default `~/.cache`).",

@@ -11,8 +11,8 @@ from toolchain.cli.commands import COMMANDS
 from toolchain.cli.examples import EXAMPLES
 from toolchain.cli.output import Plain, log, open_standard_files, set_up_logging
 from toolchain.errors import INTERRUPTED, MachineError, ToolchainError, meant, why_not_imported
-from toolchain.plain import printable
 from toolchain.progress import running
+from toolchain.records.plain import printable
 
 # Flags of every command, which may stand anywhere on the line.
 EVERYWHERE = ("--json", "-v", "-vv", "--verbose", "-q", "--quiet")

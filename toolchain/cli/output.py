@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from toolchain.plain import printable
 from toolchain.progress import still
+from toolchain.records.plain import printable
 
 log = logging.getLogger("toolchain")
 

@@ -12,8 +12,8 @@ from toolchain.data.rows import Text
 from toolchain.errors import InputError, TextError, UsageError
 from toolchain.evaluation.classifier import Classifier
 from toolchain.files import writing
-from toolchain.plain import cell, printable
 from toolchain.progress import Advance
+from toolchain.records.plain import cell, printable
 from toolchain.records.prediction import Answer, PredictedRow
 from toolchain.runtimes.batched import WINDOW_ROWS
 

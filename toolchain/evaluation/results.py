@@ -16,8 +16,8 @@ from toolchain.errors import InputError
 from toolchain.evaluation.compare import compare
 from toolchain.files import read_json, sha256_file, sha256_json, write_json
 from toolchain.heads.predictions import Predictions
-from toolchain.plain import printable_json
 from toolchain.records.check import find_fault
+from toolchain.records.plain import printable_json
 from toolchain.records.result import FileDigest, Result
 
 log = logging.getLogger(__name__)

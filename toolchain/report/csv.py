@@ -3,7 +3,7 @@
 import csv
 import io
 
-from toolchain.plain import cell
+from toolchain.records.plain import cell
 from toolchain.records.result import Result
 
 

@@ -13,8 +13,8 @@ from toolchain.data.metrics import OF_SEVERAL
 from toolchain.energy.text import describe, joules, reason
 from toolchain.errors import InputError
 from toolchain.evaluation.compare import SEVERAL
+from toolchain.evaluation.mlperf.text import describe as describe_scenario
 from toolchain.evaluation.results import is_resolved
-from toolchain.mlperf.text import describe as describe_scenario
 from toolchain.records.deployment import Deployment
 from toolchain.records.energy import EnergyBlock
 from toolchain.records.power import PowerRecord

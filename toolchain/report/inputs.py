@@ -11,9 +11,9 @@ from toolchain.errors import InputError
 from toolchain.evaluation.deployment import GATE
 from toolchain.evaluation.results import find_results
 from toolchain.files import read_json
-from toolchain.plain import printable_json
 from toolchain.records.deployment import Deployment
 from toolchain.records.kernels import SavedExplainedTarget
+from toolchain.records.plain import printable_json
 from toolchain.records.power import SavedPowerRecord
 from toolchain.records.result import Result
 from toolchain.records.tune import SavedTuneRecord

@@ -2,7 +2,7 @@
 
 from toolchain import __version__
 from toolchain.energy.text import describe
-from toolchain.mlperf.text import describe as describe_scenario
+from toolchain.evaluation.mlperf.text import describe as describe_scenario
 from toolchain.records.accept import AcceptRecord
 from toolchain.records.result import Result
 from toolchain.report.table import groups, headings, rows, title

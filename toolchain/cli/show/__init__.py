@@ -15,8 +15,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from toolchain.cli.output import Plain
-from toolchain.plain import printable
 from toolchain.progress import still
+from toolchain.records.plain import printable
 
 # Columns that a table may have where nobody's terminal breaks its lines, such as a file.
 WIDTH = 124

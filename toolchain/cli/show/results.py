@@ -4,7 +4,7 @@ from rich.table import Table
 
 from toolchain.cli.show import BUSY, put, titled
 from toolchain.energy import text
-from toolchain.mlperf import text as mlperf
+from toolchain.evaluation.mlperf import text as mlperf
 from toolchain.records.demo import DemoRecord
 from toolchain.records.result import Result
 from toolchain.report.table import headings, rows, title

@@ -13,8 +13,8 @@ import pytest
 
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.errors import MachineError
-from toolchain.mlperf.loadgen import DETAIL, SUMMARY, in_batches, one_by_one, run_loadgen
-from toolchain.mlperf.log import Log, outcome
+from toolchain.evaluation.mlperf.loadgen import DETAIL, SUMMARY, in_batches, one_by_one, run_loadgen
+from toolchain.evaluation.mlperf.log import Log, outcome
 
 needs_loadgen = pytest.mark.skipif(importlib.util.find_spec("mlperf_loadgen") is None, reason="needs LoadGen")
 
@@ -123,13 +123,13 @@ def test_a_killed_process_is_an_error(monkeypatch):
         yield np.arange(len(rows))
         raise AssertionError("the process is gone")
 
-    monkeypatch.setattr("toolchain.mlperf.loadgen.subprocess.Popen", start)
+    monkeypatch.setattr("toolchain.evaluation.mlperf.loadgen.subprocess.Popen", start)
     with pytest.raises(MachineError, match=r"LoadGen: ended with -9: without a message"):
         run_loadgen("SingleStream", SETTINGS["SingleStream"], process, rows=8)
 
 
 CTRL_C = """
-from toolchain.mlperf.loadgen import run_loadgen
+from toolchain.evaluation.mlperf.loadgen import run_loadgen
 def process(rows):
     print("issued", flush=True)
     yield from ()

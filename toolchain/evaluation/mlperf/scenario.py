@@ -7,9 +7,9 @@ from typing import cast
 
 from toolchain.checkpoint.tokenize import Encode
 from toolchain.data.rows import Text
+from toolchain.evaluation.mlperf.loadgen import DETAIL, SUMMARY, in_batches, one_by_one, run_loadgen
+from toolchain.evaluation.mlperf.log import RULES_S, Log, outcome
 from toolchain.files import write_bytes
-from toolchain.mlperf.loadgen import DETAIL, SUMMARY, in_batches, one_by_one, run_loadgen
-from toolchain.mlperf.log import RULES_S, Log, outcome
 from toolchain.recipe import Recipe
 from toolchain.recipe.tables import is_remote
 from toolchain.records.mlperf import MlperfBlock, MlperfRun

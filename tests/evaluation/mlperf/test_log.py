@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from toolchain.errors import InputError
-from toolchain.mlperf.log import Log, outcome
+from toolchain.evaluation.mlperf.log import Log, outcome
 
 LOGS = Path(__file__).parent / "logs"
 NAMES = sorted(path.name.removesuffix(".summary.txt") for path in LOGS.glob("*.summary.txt"))

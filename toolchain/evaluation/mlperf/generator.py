@@ -1,9 +1,9 @@
 """The process of LoadGen: it sends queries, receives the samples that are complete, and writes its logs to a folder.
 
-Run it as `python -m toolchain.mlperf.generator DESCRIPTOR REQUEST` in that folder. DESCRIPTOR is the number of the
-socket to `loadgen`. REQUEST is JSON: `scenario` as LoadGen names it, `rows` in the sample library, and `settings`,
-LoadGen's own by name, which replace those of MLPerf's rules. A message is an array of 64-bit numbers: to `loadgen` an
-id and a row for each sample, from it the ids of the complete samples.
+Run it as `python -m toolchain.evaluation.mlperf.generator DESCRIPTOR REQUEST` in that folder. DESCRIPTOR is the number
+of the socket to `loadgen`. REQUEST is JSON: `scenario` as LoadGen names it, `rows` in the sample library, and
+`settings`, LoadGen's own by name, which replace those of MLPerf's rules. A message is an array of 64-bit numbers: to
+`loadgen` an id and a row for each sample, from it the ids of the complete samples.
 """
 
 import json

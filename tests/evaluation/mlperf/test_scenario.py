@@ -10,8 +10,8 @@ import pytest
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.cli import main
 from toolchain.errors import UsageError
-from toolchain.mlperf.scenario import loadgen_settings, run_scenario
-from toolchain.mlperf.text import describe
+from toolchain.evaluation.mlperf.scenario import loadgen_settings, run_scenario
+from toolchain.evaluation.mlperf.text import describe
 from toolchain.recipe import Recipe
 from toolchain.report.html import html
 from toolchain.report.inputs import find_material

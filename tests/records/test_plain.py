@@ -6,7 +6,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolchain.plain import cell, printable, printable_json
+from toolchain.records.plain import cell, printable, printable_json
 
 ANY = st.text(st.characters())
 

@@ -114,7 +114,7 @@ def _started(request: str, folder: Path) -> Iterator[tuple["subprocess.Popen[byt
     paths = [str(Path(toolchain.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     ours, theirs = Pipe()
-    command = [sys.executable, "-m", "toolchain.mlperf.generator", str(theirs.fileno()), request]
+    command = [sys.executable, "-m", "toolchain.evaluation.mlperf.generator", str(theirs.fileno()), request]
     with (
         ours,
         (folder / "output").open("wb") as output,
