@@ -94,7 +94,7 @@ def test_integer_sums_beyond_float16_are_logged(caplog, amax, warned):
     with caplog.at_level("WARNING"):
         warn_of_sums("model.int8.onnx", {"quantize": {"record": {"views": {"model.int8.onnx": view}}}})
         warn_of_sums("model.fp16.onnx", {"half": {"record": {}}})
-    assert ("model.int8.onnx: integer sums of 1 GEMMs exceed float16 (up to 70,000 at layer" in caplog.text) == warned
+    assert ("model.int8.onnx: integer sums of 1 GEMM exceed float16 (up to 70,000 at layer" in caplog.text) == warned
     assert len(caplog.records) == warned
 
 
