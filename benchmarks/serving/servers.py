@@ -25,11 +25,10 @@ import server as triton  # noqa: E402  # the tests start a real Triton with it
 
 
 @contextlib.contextmanager
-def ours(bundle: Path) -> Iterator[str]:
-    """Yield the address of `toolchain serve`."""
+def ours(bundle: Path, *options: str) -> Iterator[str]:
+    """Yield the address of `toolchain serve` with further options."""
     command = [sys.executable, "-m", "toolchain", "serve", str(bundle), "--name", NAME, "--no-grpc", "--log", "off"]
-    command.append("--http-port")
-    with _process([*command, str(port := triton.free_ports(1)[0])], port) as address:
+    with _process([*command, *options, "--http-port", str(port := triton.free_ports(1)[0])], port) as address:
         yield address
 
 

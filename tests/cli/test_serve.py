@@ -22,7 +22,7 @@ def test_numbers_are_ascii_digits(parser):
 
 
 @pytest.mark.parametrize("text", ["²", "٣", "+3", "3.0", " 3", "", "-1", "1_0", "9" * 5000])
-@pytest.mark.parametrize("option", ["--http-port", "--grpc-port", "--max-batch", "--instances"])
+@pytest.mark.parametrize("option", ["--http-port", "--grpc-port", "--max-batch", "--instances", "--cache"])
 def test_a_value_that_is_not_a_count_is_refused(parser, capsys, option, text):
     with pytest.raises(SystemExit):
         parser.parse_args(["bundle", f"{option}={text}"])

@@ -14,6 +14,7 @@ from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run
 from toolchain.serve.batching import engines
 from toolchain.serve.limits import Limits
+from toolchain.serve.metrics import render
 from toolchain.serve.protocol import InferRequest, Reason, RefusedError, Tensor
 from toolchain.serve.request_log import RequestLog
 from toolchain.serve.service import open_service
@@ -279,6 +280,33 @@ def test_two_engines_share_the_requests(demo_bundle):
         assert all(np.isfinite(output(answer, "LOGITS")).all() for answer in found)
 
     serve(demo_bundle, scenario, instances=2, limits=Limits(max_batch=2))
+
+
+def test_a_cached_row_is_answered_without_the_engine_also_when_the_queue_is_full(demo_bundle, caplog):
+    caplog.set_level(logging.INFO, "toolchain")
+    ids = find_target({}, demo_bundle).resolved.encode([("a fine film",)]).batch(np.array([0]))
+
+    async def scenario(service):
+        first = await service.infer(request(service, texts("a fine film")))
+        (label,) = await service.classify([("A  FINE  film",)])  # the tokenizer makes it the same text
+        assert label["label"] == output(first, "LABEL")[0, 0].decode()
+        assert service.counters.executions == 1
+        waiting = asyncio.ensure_future(service.classify([(f"film {n}",) for n in range(4)]))
+        await asyncio.sleep(0)
+        with pytest.raises(RefusedError, match="queue"):
+            await service.infer(request(service, texts("a dull film")))
+        again = await service.infer(request(service, *(Tensor(name, "INT32", one) for name, one in ids.items())))
+        np.testing.assert_array_equal(output(again, "LOGITS"), output(first, "LOGITS"))
+        await waiting
+        model = service.statistics()["model_stats"][0]["inference_stats"]
+        assert (model["cache_hit"]["count"], model["cache_miss"]["count"]) == (2, 6)
+        assert b'nv_cache_num_hits_per_model{model="demo",version="1"} 2' in render(service)
+        await service.close()
+        with pytest.raises(RefusedError, match="stopping"):
+            await service.infer(request(service, texts("a fine film")))
+
+    serve(demo_bundle, scenario, name="demo", cache=100, limits=Limits(max_batch=4, max_queue=4), instances=1)
+    assert "cache: up to 100 rows in at most 0.2 MB" in caplog.text
 
 
 def test_a_text_that_is_longer_than_the_model_reads_is_flagged(demo_bundle):

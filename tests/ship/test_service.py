@@ -79,6 +79,12 @@ def test_the_compose_file_publishes_ports_to_this_machine_only(root, shipped):
         assert subprocess.run(command, capture_output=True, text=True).stdout == ""
 
 
+def test_the_image_serves_with_the_cache_that_was_asked_for(demo_bundle, tmp_path):
+    ship_service(demo_bundle, tmp_path / "made", cache=500)
+    command = (tmp_path / "made/Dockerfile").read_text().splitlines()[-1]
+    assert json.loads(command.removeprefix("CMD "))[-4:] == ["--host", "0.0.0.0", "--cache", "500"]
+
+
 def test_a_model_name_that_no_image_can_have_is_kept_for_the_model(demo_bundle, tmp_path):
     made = ship_service(demo_bundle, tmp_path / "made", name="SST_2")
     assert made["image"].startswith("sst-2-service:")

@@ -58,6 +58,7 @@ def serve(args: argparse.Namespace) -> None:
         cuda_graphs=args.cuda_graphs,
         limits=Limits(**given),
         instances=args.instances,
+        cache=args.cache,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(opened, options, on_started=lambda endpoints: _print_endpoints(args, endpoints)))
@@ -122,6 +123,7 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="engines that run side by side (default 1; on a CPU one for each processor, up to 4)",
     )
+    add_cache(group(parser, "where it runs"))
     add = group(parser, "limits").add_argument
     for name, (limit, metavar, text) in LIMITS.items():
         kind, default = _seconds if name == "timeout" else _above_zero, str(getattr(DEFAULTS, limit))
@@ -141,6 +143,17 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
         help="seconds for which requests are still answered after SIGTERM (default 5)",
     )
     _add_access(parser)
+
+
+def add_cache(parser: argparse._ActionsContainer) -> None:
+    """Add the option for the cache of answers."""
+    parser.add_argument(
+        "--cache",
+        type=_above_zero,
+        metavar="ROWS",
+        help="keep the answers to the last ROWS different rows in memory, and answer these without the model "
+        "(default off)",
+    )
 
 
 def _add_access(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from toolchain.cli.options import add_options, given
 from toolchain.cli.output import emit
+from toolchain.cli.serve import add_cache
 from toolchain.errors import UsageError
 
 
@@ -80,7 +81,7 @@ def _bundle(args: argparse.Namespace) -> Path:
 
 def _choices(args: argparse.Namespace) -> dict[str, Any]:  # keyword arguments of different types
     """Return the keyword arguments that `ship_service` and `ship_image` share."""
-    return {"name": args.name, "backend": args.backend, "trust": args.trust}
+    return {"name": args.name, "backend": args.backend, "cache": args.cache, "trust": args.trust}
 
 
 def _service_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +90,7 @@ def _service_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", nargs="?", metavar="BUNDLE", help="folder of a bundle (default: the last one built)")
     parser.add_argument("--name", metavar="NAME", help="the model name for clients (default: the checkpoint's)")
     parser.add_argument("--backend", choices=BASES, default="ort", help="runtime of the service (default ort)")
+    add_cache(parser)
     parser.add_argument("--trust", metavar="DIGEST", help="digest that the bundle must have")
 
 

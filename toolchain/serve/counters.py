@@ -39,6 +39,11 @@ class Counters:
     executions: int = 0
     # Requests that wait for an engine now.
     pending: int = 0
+    # Rows in the cache; None without one.
+    cache_entries: int | None = None
+    # Rows that were found in the cache, and rows that were not, with the time of their lookup.
+    cache_hit: Duration = field(default_factory=lambda: Duration(count=0, ns=0))
+    cache_miss: Duration = field(default_factory=lambda: Duration(count=0, ns=0))
     request_ns: int = 0
     failed_ns: int = 0
     times: Times = field(default_factory=Times)
@@ -60,6 +65,22 @@ class Counters:
         """Count a failed request; `reason` is one of FAILURE_REASONS."""
         self.failures[reason] += 1
         self.failed_ns += total_ns
+
+    def count_lookups(self, hits: int, misses: int, ns: int) -> None:
+        """Count the rows of a request that were looked up in the cache in `ns` nanoseconds."""
+        for counted, rows in ((self.cache_hit, hits), (self.cache_miss, misses)):
+            counted["count"] += rows
+            counted["ns"] += ns * rows // (hits + misses)
+
+    @property
+    def cache_hits(self) -> int | None:
+        """Rows that were found in the cache; None without one."""
+        return None if self.cache_entries is None else self.cache_hit["count"]
+
+    @property
+    def cache_misses(self) -> int | None:
+        """Rows that were not found in the cache; None without one."""
+        return None if self.cache_entries is None else self.cache_miss["count"]
 
     @property
     def request_us(self) -> int:
@@ -96,8 +117,8 @@ class Counters:
             compute_input=Duration(count=self.success, ns=spent.input_ns),
             compute_infer=Duration(count=self.success, ns=spent.infer_ns),
             compute_output=Duration(count=self.success, ns=spent.output_ns),
-            cache_hit=Duration(count=0, ns=0),
-            cache_miss=Duration(count=0, ns=0),
+            cache_hit=Duration(**self.cache_hit),
+            cache_miss=Duration(**self.cache_miss),
         )
         return {
             "name": name,

@@ -46,6 +46,9 @@ OF_MODEL = (
     Metric("nv_inference_compute_infer_duration_us", "counter", "Time in the engine", "compute_infer_us"),
     Metric("nv_inference_compute_output_duration_us", "counter", "Computing labels and scores", "compute_output_us"),
     Metric("nv_inference_pending_request_count", "gauge", "Requests that wait for an engine", "pending"),
+    Metric("nv_cache_num_hits_per_model", "counter", "Rows that were found in the cache", "cache_hits"),
+    Metric("nv_cache_num_misses_per_model", "counter", "Rows that were not found in the cache", "cache_misses"),
+    Metric("nv_cache_num_entries", "gauge", "Rows in the cache", "cache_entries"),
 )
 
 FAILURES = Metric("nv_inference_request_failure", "counter", "Failed requests, by reason")

@@ -5,6 +5,7 @@
 
 import asyncio
 import dataclasses
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,12 +22,15 @@ from toolchain.evaluation.runtime_choice import find_to_run
 from toolchain.evaluation.target import Target
 from toolchain.recipe.tables import AUTO, BACKENDS
 from toolchain.serve.batching.batcher import Batcher
+from toolchain.serve.batching.cache import Cache, most_bytes
 from toolchain.serve.batching.engines import CPU_MAX_TOKENS, find_engines, on_cpu
 from toolchain.serve.batching.queue import bucket_ends, capacity
 from toolchain.serve.batching.worker import Worker
 from toolchain.serve.counters import Counters
 from toolchain.serve.limits import Limits
 from toolchain.tensors import Batch
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class ServedModel:
     batcher: Batcher
     # The limits that the user gave, lowered to those of the engine.
     limits: Limits
+    # Logits of rows that were run before; None if they are not kept.
+    cache: Cache | None
 
     @property
     def value_counts(self) -> dict[str, int]:
@@ -62,9 +68,11 @@ def find_served(bundle: Path, *, backend: str | None, **changes: Any) -> Target:
 
 @asynccontextmanager
 async def open_model(
-    target: Target, *, limits: Limits, instances: int | None, counters: Counters
+    target: Target, *, limits: Limits, instances: int | None, cache: int | None, counters: Counters
 ) -> AsyncIterator[ServedModel]:
     """Open the engines, warm them up, and yield the model; on exit, close the engines.
+
+    `cache` is the number of rows whose logits are kept, or None.
 
     Raises:
         ToolchainError: the bundle or the machine lacks something; see errors.py.
@@ -85,9 +93,20 @@ async def open_model(
             for worker in all_workers:
                 await worker.opened()
             batcher = Batcher(list(workers), solo=solo, row=row, ends=ends, limits=limits, counters=counters)
-            yield ServedModel(target, tokenizer, batcher, limits)
+            yield ServedModel(target, tokenizer, batcher, limits, _cache(target, cache, counters))
         finally:
             await asyncio.gather(*(worker.close() for worker in all_workers))
+
+
+def _cache(target: Target, size: int | None, counters: Counters) -> Cache | None:
+    """Return a cache for `size` rows, if there is to be one, and log how much memory it may take."""
+    if size is None:
+        return None
+    resolved = target.resolved
+    row = resolved.head.row
+    most = most_bytes(size, row, resolved.max_length, len(resolved.source.facts.values))
+    log.info("cache: up to %d rows in at most %.1f MB", size, most / 1e6)
+    return Cache(size, row, counters)
 
 
 def _shapes(target: Target, limits: Limits) -> tuple[tuple[int, ...], Limits]:

@@ -210,22 +210,29 @@ class Service:
         before = self.counters.clock()
         batcher, entry = self._model.batcher, request_log.current()
         entry.rows = len(rows)
-        if isinstance(rows, Tokens):
-            tokens, cut = rows, np.zeros(len(rows), bool)
-        else:
-            with batcher.reserve(len(rows)):
-                tokens, cut = await self._tokenize(rows)
+        with batcher.reserve(self._places(rows)):
+            tokens, cut = await self._tokenize(rows)
         entry.tokens = int(tokens.lengths.sum())
         tokenized_ns = self.counters.clock() - before
-        logits, times = await batcher.submit(tokens, timeout_us=timeout_us, arrived_ns=before)
+        submit = functools.partial(batcher.submit, timeout_us=timeout_us, arrived_ns=before)
+        logits, times = await (self._model.cache.answer(tokens, submit) if self._model.cache else submit(tokens))
         times.input_ns += tokenized_ns
         return Ran(logits, cut, entry.tokens), times
 
-    async def _tokenize(self, texts: list[Text]) -> tuple[Tokens, NDArray[np.bool_]]:
+    def _places(self, rows: list[Text] | Tokens) -> int:
+        """Return the capacity of the queue that rows need until they are tokens.
+
+        Rows that the cache may have need none, unless a thread tokenises them: threads have no other bound.
+        """
+        if isinstance(rows, Tokens) or (self._model.cache and not _is_long(rows)):
+            return 0
+        return len(rows)
+
+    async def _tokenize(self, rows: list[Text] | Tokens) -> tuple[Tokens, NDArray[np.bool_]]:
+        if isinstance(rows, Tokens):
+            return rows, np.zeros(len(rows), bool)
         try:
-            if sum(len(part) for text in texts for part in text) > LONG_CHARACTERS:
-                return await asyncio.to_thread(self._encode, texts)
-            return self._encode(texts)
+            return await asyncio.to_thread(self._encode, rows) if _is_long(rows) else self._encode(rows)
         except InputError as error:  # a token that the model lacks
             raise RefusedError(Reason.INVALID, str(error)) from error
 
@@ -255,6 +262,10 @@ class Service:
         return response
 
 
+def _is_long(texts: list[Text]) -> bool:
+    return sum(len(part) for text in texts for part in text) > LONG_CHARACTERS
+
+
 @asynccontextmanager
 async def open_service(
     bundle: Path,
@@ -268,6 +279,7 @@ async def open_service(
     cuda_graphs: bool | None = None,
     limits: Limits = DEFAULTS,
     instances: int | None = None,
+    cache: int | None = None,
 ) -> AsyncIterator[Service]:
     """Open a bundle, check its digests, and yield its service when every engine is warm.
 
@@ -285,6 +297,7 @@ async def open_service(
         cuda_graphs: whether to record a CUDA graph for each shape; the default is the bundle's recipe.
         limits: bounds of requests, queue and waiting time.
         instances: engines side by side; the default suits the machine.
+        cache: rows whose logits are kept, to answer the same rows again; by default none are.
 
     Raises:
         ToolchainError: see errors.py.
@@ -297,7 +310,7 @@ async def open_service(
     name = name or target.bundle.name
     check_name(name)
     counters = Counters()
-    async with open_model(target, limits=limits, instances=instances, counters=counters) as model:
+    async with open_model(target, limits=limits, instances=instances, cache=cache, counters=counters) as model:
         service = Service(name, model, counters)
         try:
             yield service

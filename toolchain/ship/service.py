@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from toolchain.bundle import MANIFEST, Bundle, locked, open_bundle
 from toolchain.bundle.names import check_name, image_name
@@ -30,13 +31,20 @@ BASES = {"ort": ("service", "toolchain-service:cpu"), "trt": ("service-trt", "to
 
 
 def ship_service(
-    place: Path, output: Path, *, name: str | None = None, backend: str = "ort", trust: str | None = None
+    place: Path,
+    output: Path,
+    *,
+    name: str | None = None,
+    backend: str = "ort",
+    cache: int | None = None,
+    trust: str | None = None,
 ) -> ServiceRecord:
     """Write a folder with the listed files of the bundle at `place`, a Dockerfile, a compose file and a README.
 
     Everybody may read what is written, whatever the umask, because the user of the image is not the user of this run.
 
-    `name`: the model name for clients; by default the checkpoint's. `trust`: the digest that the bundle must have.
+    `name`: the model name for clients; by default the checkpoint's. `cache`: rows that `serve --cache` keeps.
+    `trust`: the digest that the bundle must have.
 
     Raises:
         InputError: the bundle is incomplete, `output` contains something else, or another run is writing it.
@@ -57,7 +65,7 @@ def ship_service(
         "base": base,
         "target": target,
         "image": image,
-        "backend": ', "--backend", "trt"' if backend == "trt" else "",
+        "options": "".join(f', "{word}"' for word in _options(backend, cache)),
         "digest": bundle.digest,
         "model": _in_code(manifest["model"]["id"]),
         "task": manifest["task"]["name"],
@@ -73,6 +81,14 @@ def ship_service(
         let_everybody_read(folder)
     next_step = shlex.join(["docker", "compose", "--project-directory", str(output), "up"])
     return {"path": str(output), "name": model_name, "image": image, "sha256": bundle.digest, "next": next_step}
+
+
+def _options(backend: str, cache: int | None) -> list[str]:
+    """Return further words of the command that the image runs."""
+    return [
+        *(["--backend", "trt"] if backend == "trt" else []),
+        *(["--cache", str(cache)] if cache is not None else []),
+    ]
 
 
 def _in_code(name: str) -> str:
@@ -98,9 +114,7 @@ def _check_output(output: Path, bundle: Bundle) -> None:
         raise InputError(f"-o {output}: is not the folder of a service: it lacks {missing[0]}. Choose a new folder.")
 
 
-def ship_image(
-    place: Path, *, tag: str | None = None, name: str | None = None, backend: str = "ort", trust: str | None = None
-) -> ServiceRecord:
+def ship_image(place: Path, *, tag: str | None = None, **choices: Any) -> ServiceRecord:
     """Build the image of a service with Docker and name it `tag`; the other options are those of `ship_service`.
 
     Raises:
@@ -116,12 +130,12 @@ def ship_image(
             "`toolchain ship service` and build the image on a machine with Docker."
         )
     with tempfile.TemporaryDirectory() as folder:
-        made = ship_service(place, Path(folder) / "service", name=name, backend=backend, trust=trust)
+        made = ship_service(place, Path(folder) / "service", **choices)
         image = tag or made["image"]
         done = _run(docker, "build", "--tag", image, made["path"])
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        target, base = BASES[backend]
+        target, base = BASES[choices.get("backend", "ort")]
         raise ToolchainError(
             f"docker build: failed: {last}. If {base} does not exist, build it in the toolchain's own folder: "
             f"docker build -f docker/Dockerfile --target {target} -t {base} ."

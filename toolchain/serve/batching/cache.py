@@ -1,0 +1,88 @@
+"""The cache of the service: the logits of rows that the engines ran before.
+
+Its keys are token ids, because the logits depend on nothing else. So texts that the tokenizer makes equal share an
+entry, with each other and with clients that send token ids. It lives as long as the engines that filled it.
+"""
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+
+from toolchain.checkpoint.tokenize import Tokens
+from toolchain.serve.counters import Counters, Times
+from toolchain.tensors import Logits, RowShape, joined
+
+# Runs rows: their logits, float32 [rows, *row], and where their time went.
+Run = Callable[[Tokens], Awaitable[tuple[Logits, Times]]]
+
+# Bytes of an entry beside its numbers: the objects of Python and numpy, and the places in the dictionary.
+ENTRY_BYTES = 512
+
+
+class Cache:
+    """The logits of the rows that were requested last. When it is full, the row that is unused longest is dropped.
+
+    It is used on the event loop only, so nothing here is locked.
+    """
+
+    def __init__(self, size: int, row: RowShape, counters: Counters) -> None:
+        """Make an empty cache for `size` rows whose logits have the shape `row`."""
+        self._size, self._row, self._counters = size, row, counters
+        self._entries: OrderedDict[bytes, Logits] = OrderedDict()
+        counters.cache_entries = 0
+
+    async def answer(self, tokens: Tokens, run: Run) -> tuple[Logits, Times]:
+        """Return the logits of rows, float32 [rows, *row]; `run` gets those that the cache lacks.
+
+        Raises:
+            RefusedError: as `run`.
+        """
+        before, keys = self._counters.clock(), row_keys(tokens)
+        found = [self._find(key) for key in keys]
+        missing = [row for row, logits in enumerate(found) if logits is None]
+        self._counters.count_lookups(len(keys) - len(missing), len(missing), self._counters.clock() - before)
+        times = Times()
+        if missing:
+            every = len(missing) == len(keys)
+            ran, times = await run(tokens if every else tokens.take(np.array(missing)))
+            for row, logits in zip(missing, ran, strict=True):
+                found[row] = self._keep(keys[row], logits[self._own(int(tokens.lengths[row]))].copy())
+            if every:
+                return ran, times
+        return joined([logits[None] for logits in found if logits is not None]), times
+
+    def _find(self, key: bytes) -> Logits | None:
+        logits = self._entries.get(key)
+        if logits is not None:
+            self._entries.move_to_end(key)
+        return logits
+
+    def _keep(self, key: bytes, logits: Logits) -> Logits:
+        self._entries[key] = logits
+        self._entries.move_to_end(key)  # another request may have put the same row there meanwhile
+        if len(self._entries) > self._size:
+            self._entries.popitem(last=False)
+        self._counters.cache_entries = len(self._entries)
+        return logits
+
+    def _own(self, length: int) -> tuple[slice, ...]:
+        """Return the part of a row's logits that belongs to its own tokens, not to padded positions."""
+        return tuple(slice(length if size is None else size) for size in self._row)
+
+
+def row_keys(tokens: Tokens) -> list[bytes]:
+    """Return the key of each row: its ids, and the values of other inputs; the mask of a row without padding is known.
+
+    Every column has int32 numbers, and as many of them.
+    """
+    columns = [tokens.columns[name].values for name in sorted(tokens.columns) if name != "attention_mask"]
+    starts = tokens.columns["input_ids"].starts.tolist()
+    return [b"".join(values[start:end].tobytes() for values in columns) for start, end in itertools.pairwise(starts)]
+
+
+def most_bytes(size: int, row: RowShape, max_length: int, columns: int) -> int:
+    """Return a bound of the memory of a cache for `size` rows of up to `max_length` tokens in `columns` inputs."""
+    numbers = int(np.prod([max_length if one is None else one for one in row]))
+    return size * (4 * (numbers + max_length * columns) + ENTRY_BYTES)
