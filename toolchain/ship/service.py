@@ -42,9 +42,8 @@ def ship_service(
     """Write a folder with the listed files of the bundle at `place`, a Dockerfile, a compose file and a README.
 
     Everybody may read what is written, whatever the umask, because the user of the image is not the user of this run.
-
-    `name`: the model name for clients; by default the checkpoint's. `cache`: rows that `serve --cache` keeps.
-    `trust`: the digest that the bundle must have.
+    `name` is the model name for clients, by default the checkpoint's; `cache` the rows that `serve --cache` keeps;
+    `trust` the digest that the bundle must have.
 
     Raises:
         InputError: the bundle is incomplete, `output` contains something else, or another run is writing it.
