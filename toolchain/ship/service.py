@@ -52,8 +52,7 @@ def ship_service(
     check_folder(output)
     bundle = open_bundle(place, trust=trust, check_files=False)  # each file is checked when it is copied
     manifest = bundle.manifest
-    model_name = name or bundle.name
-    check_name(model_name)
+    check_name(model_name := name or bundle.name)
     if backend == "trt" and not plans_of(manifest["artefacts"], "trt"):
         raise UsageError(f"--backend trt: {place} has no plan. Build one: toolchain build {place} --backend trt.")
     _check_output(output, bundle)
