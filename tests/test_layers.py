@@ -138,3 +138,9 @@ def test_every_module_imports_without_what_only_some_steps_need(root: Path) -> N
         "mlperf_loadgen",
     )
     assert run(root, "-c", WITHOUT.format(names=names)) == ""
+
+
+def test_the_service_imports_nothing_that_only_changes_graphs(root: Path) -> None:
+    # onnx_ir imports SymPy, which takes longer than all else of a start.
+    said = run(root, "-c", "import sys, toolchain.serve.server; print('onnx_ir' in sys.modules, 'onnx' in sys.modules)")
+    assert said == "False True\n"

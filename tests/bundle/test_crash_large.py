@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from toolchain import files, graph
@@ -35,7 +36,7 @@ def write_weights(source, target, number, stop, *, swaps):
         files._renameat2_exchange = lambda *_: False
     model = graph.load(source)
     weight = largest(model)
-    weight.const_value = graph.ir.tensor(np.full_like(weight.const_value.numpy(), number), name=weight.name)
+    weight.const_value = ir.tensor(np.full_like(weight.const_value.numpy(), number), name=weight.name)
     left = stop
 
     def watch(_frame, event, function):

@@ -6,13 +6,13 @@ import onnx_ir as ir
 import pytest
 
 from toolchain import graph
+from toolchain.graph import is_half_qdq
 from toolchain.graph.first_token import first_token
 from toolchain.graph.fp16 import round_scales, to_half
 from toolchain.graph.gemms import linear_layers
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.runtimes import open_runtime
-from toolchain.runtimes.ort import is_half_qdq
 
 
 @pytest.fixture(scope="module")

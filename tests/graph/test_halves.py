@@ -8,9 +8,9 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from toolchain import graph
-from toolchain.graph import add_initializer
+from toolchain.graph import add_initializer, file_has_halves
 from toolchain.graph.fp16 import HALF, to_half
-from toolchain.graph.halves import file_has_halves, in_halves, to_float
+from toolchain.graph.halves import in_halves, to_float
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.runtimes.ort import open_session

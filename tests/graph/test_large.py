@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from toolchain import graph
@@ -54,7 +55,7 @@ def test_a_graph_has_the_digest_of_its_weights(large):
     assert sha256_file(large.with_name("again.onnx.data")) == sha256_file(graph.data_file(large))
     model = graph.load(large)
     name, value = next((name, one) for name, one in model.graph.initializers.items() if one.const_value.nbytes > 4096)
-    value.const_value = graph.ir.tensor(value.const_value.numpy() + 1, name=name)
+    value.const_value = ir.tensor(value.const_value.numpy() + 1, name=name)
     changed = large.with_name("changed") / "model.onnx"
     changed.parent.mkdir()
     graph.save(model, changed)

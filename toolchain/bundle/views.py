@@ -29,7 +29,7 @@ from toolchain.errors import GateError, ToolchainError, UsageError
 from toolchain.graph.common_scale import UNSCALED, common_scale
 from toolchain.graph.first_token import first_token
 from toolchain.graph.fp16 import to_half
-from toolchain.graph.halves import file_has_halves, has_halves
+from toolchain.graph.halves import has_halves
 from toolchain.graph.trt8 import for_trt8
 from toolchain.int8.quantize import TENSORRT
 from toolchain.records.bundle import Float16Record, StepRecord, ViewRecord
@@ -185,7 +185,7 @@ def _compared(resolved: ResolvedRecipe, folder: Path, view: View, model: ir.Mode
     tokens = resolved.encode(probe_texts(resolved.head.texts_per_row))
     reference, halves = folder / view.reference, has_halves(model)
     with (
-        open_runtime("ort", reference, device="cpu", halves=file_has_halves(reference)) as expected,
+        open_runtime("ort", reference, device="cpu", halves=graph.file_has_halves(reference)) as expected,
         open_runtime("ort", graph.serialised(model), device="cpu", halves=halves) as actual,
     ):
         found = parity.compare(expected, actual, tokens, decide=resolved.head.decide, longest=resolved.max_length)

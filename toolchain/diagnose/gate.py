@@ -11,7 +11,7 @@ from toolchain.engine.plan import plan_backend
 from toolchain.errors import GateError, InputError
 from toolchain.evaluation.compare import FAILS, UNKNOWN, compare
 from toolchain.evaluation.results import find_results, load_predictions, load_result
-from toolchain.graph.halves import file_has_halves
+from toolchain.graph import file_has_halves
 from toolchain.recipe import Recipe
 from toolchain.records.comparison import NamedComparison
 from toolchain.records.deployment import Deployment

@@ -13,7 +13,7 @@ from toolchain.checkpoint.model import Source
 from toolchain.checkpoint.tokenize import Tokens, batches_of
 from toolchain.diagnose.probe import ProbeGraph
 from toolchain.errors import GateError
-from toolchain.graph.halves import file_has_halves
+from toolchain.graph import file_has_halves
 from toolchain.progress import track
 from toolchain.records.verify import CaseRecord, VerifyRecord
 from toolchain.runtimes import open_runtime

@@ -19,7 +19,7 @@ from toolchain.engine.plan import RECORD, check_plan, find_plan, is_plan, plan_b
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
 from toolchain.evaluation.conflicts import refuse_fixed, refuse_options
 from toolchain.files import sha256_json
-from toolchain.graph.halves import file_has_halves
+from toolchain.graph import file_has_halves
 from toolchain.recipe import Recipe
 from toolchain.recipe.options import CONSENT, RecipeValues, flag
 from toolchain.recipe.tables import ATTENTIONS, BACKENDS, imported

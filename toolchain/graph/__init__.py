@@ -2,31 +2,56 @@
 
 A pass takes an `onnx_ir.Model`, changes it in place and returns the number of places that it changed. To add one,
 write a module here with one function, and call it where it belongs: `clean.PASSES` for a pass that keeps every value.
+
+This file has what those who run a graph need. The rest, in model.py, is imported when it is first used, because
+onnx_ir imports SymPy, which takes a second.
 """
 
 import mmap
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir as ir
-from onnx_ir.passes import common
+from onnx import TensorProto, helper
 
 from toolchain.errors import InputError
-from toolchain.files import check_digest, open_listed, read_checked, sha256_file, sha256_open
+from toolchain.files import check_digest, open_listed, read_checked, sha256_open
 from toolchain.tensors import Array
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from toolchain.graph.model import (
+        add_initializer,
+        constant,
+        load,
+        message,
+        nodes,
+        save,
+        serialised,
+        tidy,
+        with_outputs,
+    )
+
+__all__ = [
+    "add_initializer",
+    "constant",
+    "load",
+    "message",
+    "nodes",
+    "save",
+    "serialised",
+    "tidy",
+    "with_outputs",
+]
 
 # A protobuf message holds less than 2 GiB; 1 MiB of it is left for the nodes.
 MAX_BYTES = 2**31 - 2**20
 
-# Weights of at most this number of bytes stay beside the nodes, also if the others do not.
-LEAST_OUTSIDE = 1024
-
-# Key of a graph's metadata with the digest of the file of its weights.
-WEIGHTS_SHA256 = "weights_sha256"
+# Key of a graph's metadata: rows must be padded on the right, as our tokenizers pad them.
+RIGHT_PADDED = "toolchain.right_padded"
 
 # The place of weights that a `Message` lacks; it is never opened.
 WEIGHTS = "weights"
@@ -36,30 +61,55 @@ WEIGHTS = "weights"
 _MAPS: "weakref.WeakValueDictionary[tuple[int | str, ...], Array]" = weakref.WeakValueDictionary()
 
 
-def load(path: Path | bytes) -> ir.Model:
-    """Read an ONNX file with its weights, or an ONNX message. Weights in a file of their own are read when needed.
+def __getattr__(name: str) -> object:
+    import importlib
+
+    if name in __all__:
+        return getattr(importlib.import_module("toolchain.graph.model"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class Message(bytes):
+    """A graph as an ONNX message, without the weights that do not fit into it: name -> array, in `weights`."""
+
+    weights: dict[str, Array]
+
+
+def read_proto(path: Path | bytes) -> onnx.ModelProto:
+    """Read an ONNX file or message, without the weights that are in a file of their own.
 
     Raises:
-        InputError: the file is missing, it is not an ONNX graph, or the file of its weights is missing, too short or
-            outside the folder.
+        InputError: the file is missing, or it is not an ONNX graph.
     """
-    if isinstance(path, bytes):
-        try:
-            model = ir.from_proto(onnx.load_model_from_string(path))
-        except Exception as error:  # protobuf does not export the class of its DecodeError
-            raise InputError(f"not an ONNX graph ({type(error).__name__}). Build it again.") from error
-        for name, array in getattr(path, "weights", {}).items():
-            model.graph.initializers[name].const_value = ir.tensor(array, name=name)
-        return model
+    where = "" if isinstance(path, bytes) else f"{path}: "
     try:
-        model = ir.load(path)
+        return onnx.load_model_from_string(path if isinstance(path, bytes) else path.read_bytes())
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file. Give an ONNX graph.") from None
+        raise InputError(f"{where}no such file. Give an ONNX graph.") from None
     except Exception as error:  # protobuf does not export the class of its DecodeError
-        raise InputError(f"{path}: not an ONNX graph ({type(error).__name__}). Build it again.") from error
-    for tensor in _outside(model):
-        _check_outside(path, tensor)
-    return model
+        raise InputError(f"{where}not an ONNX graph ({type(error).__name__}). Build it again.") from error
+
+
+def file_has_halves(file: Path) -> bool:
+    """Return whether a graph has float16 tensors.
+
+    Raises:
+        InputError: see `read_proto`.
+    """
+    model = read_proto(file).graph
+    types = [value.type.tensor_type.elem_type for value in (*model.value_info, *model.output)]
+    return TensorProto.FLOAT16 in (*types, *(weight.data_type for weight in model.initializer))
+
+
+def is_half_qdq(model: Path | bytes) -> bool:
+    """Return whether a graph has Q/DQ nodes with float16 between the nodes, as fp16.py makes it for GPUs.
+
+    Raises:
+        InputError: see `read_proto`.
+    """
+    found = read_proto(model).graph
+    halves = {value.name for value in found.value_info if value.type.tensor_type.elem_type == TensorProto.FLOAT16}
+    return any(node.op_type == "DequantizeLinear" and node.output[0] in halves for node in found.node)
 
 
 def read_listed(path: Path, digests: Mapping[str, str]) -> bytes:
@@ -81,18 +131,17 @@ def read_listed(path: Path, digests: Mapping[str, str]) -> bytes:
     data = read_checked(path, digests[path.name])
     if b"location" not in data:  # the key of each place outside the message, so it needs no parsing
         return data
-    model, opened = load(data), dict[str, Array]()
-    for value in model.graph.initializers.values():
-        if isinstance(tensor := value.const_value, ir.ExternalTensor):
-            name = str(tensor.location)
-            if name not in digests:
-                raise InputError(
-                    f"{path}: its weights are in {name}, which the bundle does not list. Get the bundle again."
-                )
-            if name not in opened:
-                opened[name] = _mapped(path.parent / name, digests[name])
-            value.const_value = _part(opened[name], tensor, path)
-    return message(model) if opened else data
+    model, opened, weights = read_proto(data), dict[str, Array](), dict[str, Array]()
+    for tensor in _outside(model):
+        name, start, length = _place(tensor)
+        if name not in digests:
+            raise InputError(
+                f"{path}: its weights are in {name}, which the bundle does not list. Get the bundle again."
+            )
+        if name not in opened:
+            opened[name] = _mapped(path.parent / name, digests[name])
+        weights[tensor.name] = _part(opened[name][start:], length, tensor, path)
+    return _message(model, weights) if opened else data
 
 
 def _mapped(path: Path, sha256: str) -> Array:
@@ -109,31 +158,41 @@ def _mapped(path: Path, sha256: str) -> Array:
         return found
 
 
-def _part(data: Array, tensor: ir.ExternalTensor, path: Path) -> ir.TensorProtocol:
-    """Return a weight from the bytes of the file that it is in."""
-    start, dtype = tensor.offset or 0, tensor.dtype.numpy()
-    part = data[start : start + (tensor.length if tensor.length is not None else len(data))]
+def _outside(model: onnx.ModelProto) -> list[TensorProto]:
+    """Return the weights that ONNX calls external data: they are stored outside the graph file."""
+    return [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
+
+
+def _place(tensor: TensorProto) -> tuple[str, int, int | None]:
+    """Return the file of a weight, where it begins there, and its length in bytes if the graph says it."""
+    found = {entry.key: entry.value for entry in tensor.external_data}
+    length = int(found["length"]) if "length" in found else None
+    return found["location"], int(found.get("offset", 0)), length
+
+
+def _part(data: Array, length: int | None, tensor: TensorProto, path: Path) -> Array:
+    """Return a weight from the bytes of the file that it is in, which begin with it."""
     try:
-        values = part.view(dtype).reshape(tensor.shape.numpy())
+        return data[:length].view(helper.tensor_dtype_to_np_dtype(tensor.data_type)).reshape(tuple(tensor.dims))
     except ValueError:
         raise InputError(f"{path}: its weight {tensor.name} does not fit its place. Build it again.") from None
-    return ir.tensor(values, dtype=tensor.dtype, name=tensor.name)
 
 
-def save(model: ir.Model, path: Path) -> None:
-    """Write a graph. Weights that do not fit into its file, beside the nodes, are written to `data_file(path)`.
-
-    The graph then holds the digest of that file, so that a digest of the graph is one of the weights too.
-    """
-    if _size(model) <= MAX_BYTES:
-        _read_outside(model.graph.initializers.values())
-        ir.save(model, path)
-        return
-    data = data_file(path)
-    ir.save(model, path, external_data=data.name)
-    written = ir.load(path)
-    written.metadata_props[WEIGHTS_SHA256] = sha256_file(data)
-    ir.save(written, path)
+def _message(model: onnx.ModelProto, weights: dict[str, Array]) -> Message:
+    """Return a graph as a message that has the weights where they fit, and only their places where they do not."""
+    fit = model.ByteSize() + sum(array.nbytes for array in weights.values()) <= MAX_BYTES
+    for tensor in _outside(model):
+        del tensor.external_data[:]
+        array = weights[tensor.name]
+        if fit:
+            tensor.ClearField("data_location")
+            tensor.raw_data = weights.pop(tensor.name).tobytes()
+        else:
+            for key, value in {"location": WEIGHTS, "offset": 0, "length": array.nbytes}.items():
+                tensor.external_data.add(key=key, value=str(value))
+    made = Message(model.SerializeToString())
+    made.weights = weights
+    return made
 
 
 def data_file(path: Path) -> Path:
@@ -145,130 +204,25 @@ def files_of(path: Path) -> list[Path]:
     """Return the files of a graph: its own, and those of weights that it names.
 
     Raises:
-        InputError: see `load`.
+        InputError: a file is missing or too short, is outside the folder, or is not an ONNX graph.
     """
-    names = dict.fromkeys(str(tensor.location) for tensor in _outside(load(path)))
-    return [path, *(path.parent / name for name in names)]
+    places = [_place(tensor) for tensor in _outside(read_proto(path))]
+    for name, start, length in places:
+        check_outside(path, name, start, length or 0)
+    return [path, *(path.parent / name for name in dict.fromkeys(name for name, *_ in places))]
 
 
-def _size(model: ir.Model) -> int:
-    """Return the bytes of a graph's weights."""
-    return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+def check_outside(path: Path, name: str, start: int, length: int) -> None:
+    """Check the place of weights outside the file of a graph: a file, and where they begin and their length in bytes.
 
-
-def _outside(model: ir.Model) -> Iterator[ir.ExternalTensor]:
-    """Yield the weights that ONNX calls external data: they are stored outside the graph file."""
-    for value in model.graph.initializers.values():
-        if isinstance(value.const_value, ir.ExternalTensor):
-            yield value.const_value
-
-
-def _check_outside(path: Path, tensor: ir.ExternalTensor) -> None:
-    place = Path(tensor.location)
+    Raises:
+        InputError: the file is missing or too short, or it is outside the folder of the graph.
+    """
+    place = Path(name)
     file = path.parent / place
     if place.is_absolute() or ".." in place.parts:
         raise InputError(f"{path}: its weights are in {place}, outside its folder. Get the graph again from its maker.")
     if not file.is_file():
         raise InputError(f"{path}: its weights are in {place}, which is missing. Copy both files, or build it again.")
-    if file.stat().st_size < (tensor.offset or 0) + (tensor.length or 0):
+    if file.stat().st_size < start + length:
         raise InputError(f"{path}: its weights in {place} are cut off. Copy the file again, or build it again.")
-
-
-def constant(value: ir.Value | None) -> Array | None:
-    """Return the array of a value that is constant, or None if it depends on the graph's inputs."""
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return None if tensor is None else tensor.numpy()
-
-
-def add_initializer(model: ir.Model, name: str, array: Array) -> ir.Value:
-    """Add the constant `name` to the graph, or return the constant that already has this name."""
-    if name in model.graph.initializers:
-        return model.graph.initializers[name]
-    tensor = ir.tensor(np.asarray(array, order="C"), name=name)  # ascontiguousarray would give a scalar a dimension
-    shape = ir.Shape(array.shape)
-    value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=tensor)
-    model.graph.initializers[name] = value
-    return value
-
-
-def nodes(model: ir.Model, *op_types: str) -> Iterator[ir.Node]:
-    """Yield the nodes of these types in graph order. The graph may change meanwhile."""
-    yield from [node for node in model.graph if node.op_type in op_types]
-
-
-def tidy(model: ir.Model) -> int:
-    """Merge equal nodes and constants, remove unused nodes and the exporter's metadata; return 1 or 0."""
-    passes = ir.passes.Sequential(
-        common.CommonSubexpressionEliminationPass(),
-        common.DeduplicateInitializersPass(),
-        common.RemoveUnusedNodesPass(),
-        common.ClearMetadataAndDocStringPass(),
-    )
-    return int(passes(model).modified)
-
-
-class Message(bytes):
-    """A graph as an ONNX message, without the weights that do not fit into it: name -> array, in `weights`."""
-
-    weights: dict[str, Array]
-
-
-def with_outputs(model: ir.Model, names: list[str]) -> Message:
-    """Return the graph as a message whose only outputs are the named tensors. The model stays unchanged."""
-    values = {str(value.name): value for node in model.graph for value in node.outputs}
-    kept = list(model.graph.outputs)
-    model.graph.outputs[:] = [values[name] for name in names]
-    try:
-        return message(model)
-    finally:
-        model.graph.outputs[:] = kept
-
-
-def message(model: ir.Model) -> Message:
-    """Return the graph in memory as ONNX Runtime opens it, of any size. The model stays unchanged."""
-    if _size(model) <= MAX_BYTES:
-        small = Message(serialised(model))
-        small.weights = {}
-        return small
-    large = {name: value for name, value in model.graph.initializers.items() if _is_large(value)}
-    _read_outside(value for name, value in model.graph.initializers.items() if name not in large)
-    tensors = {name: value.const_value for name, value in large.items()}
-    try:
-        for name, value in large.items():
-            tensor = value.const_value
-            assert tensor is not None
-            place = {"location": WEIGHTS, "offset": 0, "length": tensor.nbytes, "base_dir": ""}
-            value.const_value = ir.ExternalTensor(**place, dtype=tensor.dtype, shape=tensor.shape, name=name)  # type: ignore[arg-type]
-        made = Message(ir.to_proto(model).SerializeToString())
-    finally:
-        for name, value in large.items():
-            value.const_value = tensors[name]
-    made.weights = {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
-    return made
-
-
-def _read_outside(values: Iterable[ir.Value]) -> None:
-    """Read weights that are in a file of their own into memory."""
-    for value in values:
-        if isinstance(value.const_value, ir.ExternalTensor):
-            value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
-
-
-def _is_large(value: ir.Value) -> bool:
-    """Return whether a message is to have a weight's place alone. Small ones stay: shapes may follow from them."""
-    return value.const_value is not None and value.const_value.nbytes > LEAST_OUTSIDE
-
-
-def serialised(model: ir.Model) -> bytes:
-    """Return the graph as one ONNX message.
-
-    Raises:
-        InputError: the graph is larger than one message can be.
-    """
-    if (size := _size(model)) > MAX_BYTES:
-        raise InputError(
-            f"{model.graph.name or 'graph'}: {size / 1e9:.1f} GB, and one message holds 2 GB. Build with --precision "
-            "fp16 or int8, or run it with ONNX Runtime."
-        )
-    _read_outside(model.graph.initializers.values())
-    return bytes(ir.to_proto(model).SerializeToString())

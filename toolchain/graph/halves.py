@@ -13,7 +13,6 @@ less often, and one with float16 accumulators rounds more often.
 """
 
 from collections.abc import Collection
-from pathlib import Path
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -27,15 +26,6 @@ FROM_HALF = ".from_float16"
 
 # Attributes that name the type of an output.
 TYPES = ("to", "dtype", "output_dtype")
-
-
-def file_has_halves(file: Path) -> bool:
-    """Return whether a graph has float16 tensors.
-
-    Raises:
-        InputError: the file is missing, or it is not an ONNX graph.
-    """
-    return has_halves(graph.load(file))
 
 
 def has_halves(model: ir.Model) -> bool:

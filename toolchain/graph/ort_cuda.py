@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolchain.errors import InputError
-from toolchain.graph import add_initializer, constant, nodes, tidy
+from toolchain.graph import RIGHT_PADDED, add_initializer, constant, nodes, tidy
 from toolchain.graph.clean import MASK_VALUE
 from toolchain.graph.first_token import first_token
 from toolchain.graph.match import Matcher, axis, broadcasts_over_queries
@@ -23,9 +23,6 @@ DOMAIN = "com.microsoft"
 
 # Real tokens of each row, int32 [batch]: the form of mask that every fused kernel takes. Rows are padded on the right.
 LENGTHS = "attention_mask.lengths"
-
-# Key of a graph's metadata: rows must be padded on the right, as our tokenizers pad them.
-RIGHT_PADDED = "toolchain.right_padded"
 
 
 def for_cuda(model: ir.Model, *, where: str = "model.onnx") -> dict[str, int]:

@@ -9,13 +9,13 @@ from typing import Final, Literal
 
 from toolchain import graph
 from toolchain.errors import InputError, MachineError
+from toolchain.graph import is_half_qdq
 from toolchain.meters import nvml
 from toolchain.records.result import Timing
 from toolchain.records.roofline import RooflineBlock, Utilisation
 from toolchain.roofline.ceiling import Ceiling, measure
 from toolchain.roofline.gpus import Gpu, gpu_of
 from toolchain.roofline.work import Extent, Work, count
-from toolchain.runtimes.ort import is_half_qdq
 
 # Why values are null: a checkpoint was run without a bundle, so there is no graph; the work of the graph cannot be
 # counted; or the machine cannot be measured and its GPU has no data sheet here.

@@ -9,17 +9,20 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
+from toolchain import graph
 from toolchain.checkpoint.ragged import Indices
 from toolchain.checkpoint.tokenize import Encode, Tokens, batches
 from toolchain.data.rows import Text
-from toolchain.graph import message
 from toolchain.progress import Advance
 from toolchain.runtimes.ort import open_ort
 from toolchain.tensors import Infer, Logits, joined
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 # Positions per batch, padding included, unless a trial has chosen another number.
 DEFAULT_SLOTS = 1024
@@ -112,7 +115,7 @@ def _prepared(encode: Encode, texts: list[Text]) -> Tokens:
     return tokens
 
 
-def logits_of(model: ir.Model, tokens: Tokens) -> Logits:
+def logits_of(model: "ir.Model", tokens: Tokens) -> Logits:
     """Return the logits of a graph in memory, computed by ONNX Runtime on the CPU: float32 [rows, classes]."""
-    with open_ort(message(model), device="cpu") as infer:
+    with open_ort(graph.message(model), device="cpu") as infer:
         return run(infer, tokens).logits

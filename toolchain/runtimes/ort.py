@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from toolchain import graph
 from toolchain.errors import InputError, MachineError, UsageError, first_line
-from toolchain.graph.halves import in_halves
-from toolchain.graph.ort_cuda import RIGHT_PADDED
 from toolchain.runtimes.device import choose_device, cpu_threads, has_cuda_gpu
 from toolchain.runtimes.io_binding import BoundSession
 from toolchain.tensors import Batch, Infer
@@ -135,7 +132,7 @@ def open_session(
         _write_optimised(model, options, optimised)
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
-    if place == "cpu" and (halves or (not in_memory and is_half_qdq(model))):
+    if place == "cpu" and (halves or (not in_memory and _has_half_qdq(model))):
         # It lacks integer kernels in float16; its search for them moves Q/DQ nodes and keeps the weights in int8.
         options.add_session_config_entry(FLOAT_QDQ, "1")
     provider: Any = CPU
@@ -160,7 +157,16 @@ def _options(threads: int | None, *, spin: bool, listed_only: bool) -> Any:
     return options
 
 
+def _has_half_qdq(model: Path | bytes) -> bool:
+    try:
+        return graph.is_half_qdq(model)
+    except InputError:
+        return False  # opening the session gives the error
+
+
 def _in_halves(model: Path | bytes) -> graph.Message:
+    from toolchain.graph.halves import in_halves
+
     loaded = graph.load(model)
     in_halves(loaded)
     return graph.message(loaded)
@@ -259,15 +265,6 @@ def compute_nodes_on_cpu(session: Any) -> list[str]:
     return [f"{node.op_type} {node.name}" for node in nodes if node.op_type in COMPUTE_OPERATORS]
 
 
-def is_half_qdq(model: Path | bytes) -> bool:
-    """Return whether a graph has Q/DQ nodes with float16 between the nodes, as graph/fp16.py makes it for GPUs."""
-    try:
-        nodes = graph.load(model).graph
-    except InputError:
-        return False  # opening the session gives the error
-    return any(node.op_type == "DequantizeLinear" and node.outputs[0].dtype == ir.DataType.FLOAT16 for node in nodes)
-
-
 def cannot_run(model: Path | bytes, error: Exception) -> InputError:
     """Return the error to raise if a session fails on a batch; onnxruntime's exceptions have no common base class."""
     why = first_line(error).rstrip(".")
@@ -310,7 +307,7 @@ def open_ort(
     choices: dict[str, Any] = {"cuda_graphs": cuda_graphs, "threads": threads, "spin": spin, "halves": halves}
     session = open_session(model, device=place, digests=digests, **choices)
     names = {entry.name for entry in session.get_inputs()}
-    right_padded = RIGHT_PADDED in session.get_modelmeta().custom_metadata_map
+    right_padded = graph.RIGHT_PADDED in session.get_modelmeta().custom_metadata_map
     runs = [_unbound(session) if place == "cpu" else BoundSession(session, place, graphs=cuda_graphs).run]
     del session
 
