@@ -24,7 +24,7 @@ LAYERS = (
     ("roofline", "energy"),
     ("report", "profile"),
     ("workflow",),
-    ("diagnose", "serve"),
+    ("diagnose", "serve", "cascade"),
     ("ship",),  # above serve: it writes configurations by the schema in serve/proto
     ("accept", "api"),
     ("cli",),

@@ -22,6 +22,7 @@ from toolchain.evaluation.mlperf.scenario import ScenarioRun, run_scenario
 from toolchain.evaluation.remarks import remarks
 from toolchain.evaluation.results import SCHEMA, read_predictions, save_predictions, save_result
 from toolchain.evaluation.runtime_choice import find_to_run
+from toolchain.evaluation.stages import run_choices, stage_run
 from toolchain.evaluation.target import CHOSEN_ROWS, Target, find_reference
 from toolchain.files import read_json, sha256_file, sha256_json, write_text
 from toolchain.heads.predictions import Predictions
@@ -86,6 +87,7 @@ def evaluate(
         **evaluation.score(found, resolved.head, seed=recipe.seed),
         "agreement": _agreement(target, rows, references, found, kept),
         **speed,
+        "cascade": stage_run(target, rows),
         "roofline": roofline,
         "energy": energy,
         "mlperf": scenario.save(target.folder, stem) if scenario else None,
@@ -133,7 +135,7 @@ def _measure(
         tell(f"opening {target.backend} on {target.device}")
         if not target.remote:  # it takes seconds, so not while the runtime is open and may be timed
             _ = target.resolved.tokenizer
-        with open_runtime(target.backend, target.model, **target.choices) as infer:
+        with open_runtime(target.backend, target.model, **run_choices(target)) as infer:
             logits, speed = evaluation.measure(
                 infer,
                 target.encode,
@@ -159,7 +161,8 @@ def _roofline(target: Target, speed: Timing, *, rows: int, tell: Callable[[str],
     if not target.remote:
         tell("measuring the ceiling of this machine")
     at = {"backend": target.backend, "device": target.device, "precision": target.precision}
-    return assess(target.graph, speed, rows=rows, **at)
+    graph = None if target.bundle and target.bundle.cascade else target.graph  # not every row passes through it
+    return assess(graph, speed, rows=rows, **at)
 
 
 def _stem(target: Target) -> str:

@@ -101,6 +101,11 @@ class Bundle:
         return [name for name in self.manifest["artefacts"] if "/" not in name and not name.endswith(GRAPH_FILES)]
 
     @property
+    def cascade(self) -> str | None:
+        """`cascade` if a first stage answers before its model, else None."""
+        return "cascade" if "cascade" in self.manifest else None
+
+    @property
     def name(self) -> str:
         """The default name of the model on a server: the last part of the checkpoint's name."""
         last = Path(str(self.manifest["model"]["id"])).name.lower()
@@ -181,6 +186,7 @@ def _manifests(folder: Path) -> Iterator[Path]:
         parts = Path(place).relative_to(folder).parts
         names[:] = [name for name in names if not name.startswith(".")] if len(parts) < DEPTH else []
         if MANIFEST in files:
+            names.clear()  # the first stage of a cascade is a bundle inside of it
             yield Path(place) / MANIFEST
 
 

@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 # Command -> its list of arguments, which options may stand between.
-LISTS = {"predict": "texts", "compare": "results", "report": "results"}
+LISTS = {"predict": "texts", "compare": "results", "report": "results", "cascade": "bundles"}
 
 
 def _parse(made: argparse.ArgumentParser, typed: str, words: list[str]) -> argparse.Namespace:

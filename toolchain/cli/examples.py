@@ -47,6 +47,11 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "toolchain tune ./bundle --max-drop 0.5 --budget 80",
         "toolchain tune ./bundle --data ./my-data --json",
     ),
+    "cascade": (
+        "toolchain cascade --lexical ./bundle -o ./both --max-drop 1",
+        "toolchain cascade ./small ./bundle -o ./both --calib-data ./labelled",
+        "toolchain cascade --lexical ./bundle -o ./both --json",
+    ),
     "profile": (
         "toolchain profile ./bundle",
         "toolchain profile ./bundle --trace trace.json",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Text
 from toolchain.errors import InputError, UsageError
+from toolchain.evaluation.stages import run_choices
 from toolchain.evaluation.target import Target
 from toolchain.progress import Advance
 from toolchain.records.prediction import Answer, Prediction
@@ -147,7 +148,7 @@ class Classifier:
         target = self.target
         if not target.remote:  # it takes seconds, so not while the runtime is open and may be timed
             _ = target.resolved.tokenizer
-        return self._runtime.enter_context(open_runtime(target.backend, target.model, **target.choices))
+        return self._runtime.enter_context(open_runtime(target.backend, target.model, **run_choices(target)))
 
     def _run(self, rows: Iterable[Row], advance: Advance) -> tuple[Logits, NDArray[np.bool_]]:
         texts = self._texts(rows)

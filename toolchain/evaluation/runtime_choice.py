@@ -11,6 +11,7 @@ import numpy as np
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.probes import probe_texts
 from toolchain.errors import MachineError, UsageError
+from toolchain.evaluation.stages import run_choices
 from toolchain.evaluation.target import Target, find_target
 from toolchain.recipe.options import RecipeValues
 from toolchain.recipe.tables import AUTO, BACKENDS
@@ -53,7 +54,7 @@ def _fastest(targets: dict[str, Target]) -> Target:
         opened: dict[str, Infer] = {}
         for name, target in targets.items():
             try:
-                opened[name] = stack.enter_context(open_runtime(name, target.model, **target.choices))
+                opened[name] = stack.enter_context(open_runtime(name, target.model, **run_choices(target)))
             except MachineError as error:
                 missing.append(str(error))
         if not opened:

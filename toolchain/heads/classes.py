@@ -12,7 +12,7 @@ from toolchain.data.rows import Rows
 from toolchain.errors import InputError
 from toolchain.heads.contract import Head
 from toolchain.heads.predictions import Predictions
-from toolchain.heads.scores import softmax
+from toolchain.heads.scores import margins, softmax
 from toolchain.records.serving import Response
 from toolchain.tensors import Logits
 
@@ -22,6 +22,7 @@ class Classes(Head):
     """One class a row. Predictions are int64 [rows]."""
 
     what = "a model of classes"
+    no_cascade = None
     metrics = ("accuracy", "f1", "matthews_correlation")
     defaults = ("accuracy",)
 
@@ -72,8 +73,7 @@ class Classes(Head):
 
     def margins(self, logits: Logits) -> NDArray[np.float32]:
         """Return the difference of the two highest logits of each row, float32 [rows]."""
-        best = np.sort(logits, axis=1)
-        return np.asarray(best[:, -1] - best[:, -2])
+        return margins(logits)
 
     def responses(self, logits: Logits) -> list[Response]:
         """Return label, its score and the scores of all labels for each row."""

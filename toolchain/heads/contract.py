@@ -46,6 +46,8 @@ class Head(ABC):
     pipeline: ClassVar[str] = "text-classification"
     # What joins the words of a row that lists them; None for a head whose rows are texts.
     join: ClassVar[str | None] = None
+    # Why no first stage of a cascade can answer for such a model; None if one can.
+    no_cascade: ClassVar[str | None] = "only a model of one label a row says how sure it is of a whole row"
     # The size of logits from which on a difference counts as a share of them, not as it is.
     least_scale: ClassVar[float] = 1.0
 

@@ -21,6 +21,7 @@ class Number(Head):
     """One number a row, of logits [rows, 1]. Predictions are float64 [rows]."""
 
     what = "a model of one number"
+    no_cascade = "a number has no confidence"
     metrics = ("pearson", "spearman")
     defaults = metrics
 

@@ -5,6 +5,12 @@ import numpy as np
 from toolchain.tensors import Logits
 
 
+def margins(logits: Logits) -> Logits:
+    """Return the difference of the two highest logits of each row, float32 [rows]."""
+    best = np.partition(logits, -2, axis=1)
+    return np.asarray(best[:, -1] - best[:, -2])
+
+
 def softmax(logits: Logits) -> Logits:
     """Return the softmax over the last axis, float32 [..., labels]."""
     wide = logits.astype(np.float64)

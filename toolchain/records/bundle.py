@@ -3,6 +3,7 @@
 from typing import Any, Literal, NotRequired, TypedDict
 
 from toolchain.records.calibration import CalibrationSummary
+from toolchain.records.cascade import CascadeRecord
 from toolchain.records.comparison import NamedComparison
 from toolchain.records.deployment import Deployment
 from toolchain.records.plan import PlanRecord
@@ -295,6 +296,8 @@ class Manifest(TypedDict):
     """Step -> differences of its graph from PyTorch."""
     calibration: CalibrateRecord | None
     """The calibration; null in a bundle without one."""
+    cascade: NotRequired[CascadeRecord]
+    """The first stage that answers before this model; missing in a bundle of one model."""
     recipe: dict[str, Any]
     """Options that the bundle was built with, by their names with `_` for `-`; those without a value are left out."""
     versions: dict[str, str | None]

@@ -6,6 +6,7 @@ not known or does not apply. Units are part of the key: `_ms`, `_s`, `_mb`, `_j`
 
 from typing import NotRequired, TypedDict
 
+from toolchain.records.cascade import CascadeRun
 from toolchain.records.energy import EnergyBlock
 from toolchain.records.mlperf import MlperfBlock
 from toolchain.records.roofline import RooflineBlock
@@ -271,6 +272,8 @@ class Result(WhatRan, Scores, Speed):
     """Agreement with the FP32 reference."""
     roofline: NotRequired[RooflineBlock]
     """Operations, bytes, and the share of the device's ceiling that was reached."""
+    cascade: NotRequired[CascadeRun | None]
+    """What the first stage of a cascade did; null for one model."""
     energy: EnergyBlock
     """Energy, or the reason why none was measured."""
     mlperf: NotRequired[MlperfBlock | None]

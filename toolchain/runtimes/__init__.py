@@ -14,6 +14,7 @@ from typing import Any
 
 from toolchain.progress import still
 from toolchain.recipe.tables import BACKENDS, imported
+from toolchain.runtimes.cascade import FirstStage, in_stages
 from toolchain.tensors import Infer
 
 
@@ -21,12 +22,16 @@ from toolchain.tensors import Infer
 def open_runtime(backend: str, model: Any, **choices: Any) -> Iterator[Infer]:
     """Open the runtime of `backend` for `model`, with its keyword arguments (device, precision and others).
 
-    While it is open, no thread draws progress, because what it does may be timed.
+    With a first `stage`, it runs only the rows of which that is not sure. While it is open, no thread draws progress,
+    because what it does may be timed.
 
     Raises:
         MachineError: this machine lacks the backend or the device.
     """
+    stage: FirstStage | None = choices.pop("stage", None)
     with ExitStack() as opened:
         infer: Infer = opened.enter_context(imported(BACKENDS[backend].opener)(model, **choices))
+        if stage:
+            infer = in_stages(opened.enter_context(stage.open(choices)), infer, stage.threshold)
         opened.enter_context(still())
         yield infer

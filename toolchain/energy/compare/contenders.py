@@ -12,6 +12,7 @@ from toolchain.energy.evaluation import LOAD_ROWS
 from toolchain.energy.load import Piece, pieces
 from toolchain.errors import InputError, MachineError, UsageError, first_line
 from toolchain.evaluation.measure import choose_budget
+from toolchain.evaluation.stages import run_choices
 from toolchain.evaluation.target import Target, find_target
 from toolchain.recipe.options import RecipeValues
 from toolchain.recipe.tables import BACKENDS
@@ -151,7 +152,7 @@ def opened(
                 tokens[contender.bundle] = resolved.encode(rows.texts)
             own = tokens[contender.bundle]
             with in_memory(contender.name, beside=list(loads)):
-                infer = stack.enter_context(open_runtime(target.backend, target.model, **target.choices))
+                infer = stack.enter_context(open_runtime(target.backend, target.model, **run_choices(target)))
                 budget = None if single else choose_budget(infer, resolved.encode, rows.texts, seed=seed)
             plan = batches(own, max_slots=budget) if budget else batches_of(own, 1)
             loads[contender.name] = Load(infer, pieces(own, plan), budget)

@@ -1,0 +1,203 @@
+"""`toolchain cascade`: two stages in one bundle, the second one asked only when the first is unsure.
+
+The result is the second stage's bundle with the first stage and the threshold beside it, so whatever takes a bundle
+takes it; `evaluation/stages.py` opens it, and `runtimes/cascade.py` runs it.
+"""
+
+import logging
+import shlex
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolchain.bundle import MANIFEST
+from toolchain.bundle.writer import open_writer
+from toolchain.cascade import cost, threshold
+from toolchain.cascade.lexical import fit
+from toolchain.cascade.rows import Chosen, choose_rows, positions, train_rows
+from toolchain.data.metrics import METRICS
+from toolchain.errors import InputError, UsageError
+from toolchain.evaluation.stages import (
+    FOLDER,
+    LEXICAL,
+    ROWS,
+    SMALL,
+    bundle_stage,
+    lexical_stage,
+    record_of,
+    share_of_tokens,
+)
+from toolchain.evaluation.target import Target, find_target
+from toolchain.files import write_bytes, write_json
+from toolchain.heads.predictions import same
+from toolchain.recipe.options import RecipeValues
+from toolchain.records.cascade import CascadeAbout, CascadeMade, CascadeRecord, LexicalRecord
+from toolchain.runtimes import open_runtime
+from toolchain.runtimes.batched import run
+from toolchain.runtimes.cascade import FirstStage
+
+log = logging.getLogger(__name__)
+
+# Points that the cascade may lose where --max-drop is not given.
+DEFAULT_MAX_DROP = 0.5
+
+# Rows that the stages are timed on.
+TIMED_ROWS = 512
+
+# Keys of the manifest that the writer makes.
+WRITTEN = ("schema", "steps", "artefacts", "created", "sha256")
+
+
+@dataclass(frozen=True)
+class First:
+    """A first stage: how it is opened, what its record says of it, and what writes its files into a bundle's folder."""
+
+    stage: Callable[[float], FirstStage]
+    about: CascadeAbout
+    write: Callable[[Path], None]
+
+
+def make(
+    changes: RecipeValues, output: Path, *, big: Path, small: Path | None, tell: Callable[[str], None] = log.info
+) -> CascadeMade:
+    """Make a cascade of the bundle `small`, or of a lexical stage, and the bundle `big`; write it to `output`.
+
+    `changes` are options by their names in a recipe. Nothing is written unless the cascade passes.
+
+    Raises:
+        GateError: no threshold keeps the drop within --max-drop, too few rows tell, or the cascade saves no time.
+        InputError: the stages do not fit each other, their model has no classes, or the rows are train rows.
+        ToolchainError: see errors.py.
+    """
+    second = find_target({**changes, "output": None}, big)
+    _check(second, output, small)
+    chosen = choose_rows(second.resolved, changes.get("calib_data"))
+    first = _of_bundle(second, small, chosen) if small else _of_text(second, chosen, tell)
+    record = _measured(first, second, chosen, tell)
+    assert second.bundle is not None
+    with open_writer(output, log=tell) as writer:
+        for name in second.bundle.manifest["artefacts"]:
+            second.bundle.copy(name, writer.folder / name)
+        writer.steps |= second.bundle.manifest["steps"]
+        writer.artefacts |= second.bundle.manifest["artefacts"]
+
+        def write(folder: Path) -> CascadeRecord:
+            first.write(folder)
+            write_json(folder / ROWS, sorted(set(chosen.rows.text_digests)))
+            return record
+
+        writer.step(FOLDER, {"record": record}, write)
+        about = {key: value for key, value in second.bundle.manifest.items() if key not in WRITTEN}
+        writer.finish({**about, "cascade": record})
+    return {"bundle": str(output), "cascade": record, "next": f"toolchain eval {shlex.quote(str(output))}"}
+
+
+def _check(second: Target, output: Path, small: Path | None) -> None:
+    """Refuse a second stage that cannot be one, and an output that would replace a stage.
+
+    Raises:
+        InputError: it has no classes, or is a cascade.
+        UsageError: the output is a stage, or the backend is none that a cascade runs on.
+    """
+    head, bundle = second.resolved.head, second.bundle
+    if bundle is None or second.file is None:
+        raise UsageError(f"--backend {second.backend}: a cascade runs graphs and plans of bundles. Choose ort or trt.")
+    if head.no_cascade:
+        raise InputError(f"{bundle.path}: {head.what}, and {head.no_cascade}. Give a bundle of one label a row.")
+    if record_of(bundle):
+        raise InputError(f"{bundle.path}: it is a cascade already. Give the bundle of one model.")
+    for place in (bundle.path, small):
+        if place and output.resolve() == place.resolve():
+            raise UsageError(f"-o {output}: it is a stage, which would be replaced. Choose another folder.")
+
+
+def _of_text(second: Target, chosen: Chosen, tell: Callable[[str], None]) -> First:
+    """Return a lexical stage that is fitted to the train rows."""
+    resolved = second.resolved
+    rows = train_rows(resolved, chosen.rows.text_digests)
+    tell(f"fitting a lexical stage to {len(rows):,} train rows")
+    references, vocabulary = resolved.head.read(rows), resolved.source.facts.values["input_ids"]
+    model = fit(resolved.encode(rows.texts), references, vocabulary=vocabulary, labels=resolved.head.labels)
+    lexical: LexicalRecord = {"features": len(model.keys), "rows": len(rows), "data_sha256": rows.digest}
+    return First(
+        lambda threshold: lexical_stage(model, threshold),
+        {"first": "lexical", "file": LEXICAL, "lexical": lexical},
+        lambda folder: write_bytes(folder / LEXICAL, model.to_bytes()),
+    )
+
+
+def _of_bundle(second: Target, small: Path, chosen: Chosen) -> First:
+    """Return another bundle as the first stage.
+
+    Raises:
+        InputError: its labels, its tokens or its inputs are not those of the second stage.
+    """
+    target = find_target({"device": second.device}, small, prefer_plan=second.device != "cpu")
+    bundle, head = target.bundle, target.resolved.head
+    assert bundle is not None
+    if record_of(bundle):
+        raise InputError(f"{small}: it is a cascade already. Give the bundle of one model.")
+    if head.labels != second.resolved.head.labels:
+        raise InputError(
+            f"{small}: the first stage says {', '.join(head.labels)}; the second says "
+            f"{', '.join(second.resolved.head.labels)}. Give stages with the same labels in the same order."
+        )
+    own, other = (one.resolved.encode(chosen.rows.texts) for one in (target, second))
+    same_inputs = own.columns.keys() <= other.columns.keys()
+    if not same_inputs or any(column != other.columns[name] for name, column in own.columns.items()):
+        raise InputError(
+            f"{small}: its tokens are not those of the second stage. Give stages with one tokenizer and --max-length."
+        )
+
+    def write(folder: Path) -> None:
+        for name in bundle.manifest["artefacts"]:
+            bundle.copy(name, folder / SMALL / name)
+        write_json(folder / SMALL / MANIFEST, bundle.manifest)
+
+    about: CascadeAbout = {"first": "bundle", "file": SMALL, "sha256": bundle.digest}
+    return First(lambda threshold: bundle_stage(target, threshold), about, write)
+
+
+def _measured(first: First, second: Target, chosen: Chosen, tell: Callable[[str], None]) -> CascadeRecord:
+    """Return the record of a cascade that passes: its threshold, and what it costs.
+
+    Raises:
+        GateError: see `make`.
+    """
+    resolved, recipe = second.resolved, second.resolved.recipe
+    rows, head, max_drop = chosen.rows, resolved.head, recipe.max_drop
+    max_drop = DEFAULT_MAX_DROP if max_drop is None else max_drop
+    tokens, references = resolved.encode(rows.texts), head.read(rows)
+    timed = tokens.take(positions(rows, TIMED_ROWS, seed=recipe.seed))
+    with ExitStack() as opened:
+        one = opened.enter_context(first.stage(0.0).open({}))
+        other = opened.enter_context(open_runtime(second.backend, second.model, **second.choices))
+        tell(f"choosing the threshold on {len(rows):,} rows")
+        small, big = run(one, tokens).logits, run(other, tokens).logits
+        found = threshold.search(
+            references, small, big, head, max_drop=max_drop, confidence=recipe.confidence, seed=recipe.seed
+        )
+        tell(f"timing both stages on {len(timed):,} rows")
+        spent = cost.measure(one, other, found.threshold, timed, seed=recipe.seed)
+    cost.require(spent)
+    alone = [head.predict(references, logits) for logits in (small, big)]
+    metric = METRICS[head.task.primary]
+    values = [metric(made.references, made.predicted) for made in (*alone, found.cascade)]
+    agreed = same(found.cascade.predicted, alone[1].predicted)
+    assert agreed is not None
+    return {
+        **first.about,
+        "threshold": found.threshold,
+        "passed_on": float(found.rest.mean()),
+        "passed_on_tokens": share_of_tokens(tokens, found.rest),
+        "agreement_with_big": float(agreed.mean()),
+        "accuracy": {"small": values[0], "big": values[1], "cascade": values[2]},
+        "max_drop_points": max_drop,
+        "confidence": recipe.confidence,
+        "tried": found.tried,
+        "first_cost": spent.first,
+        "cost_ratio": spent.ratio,
+        "cost_ratio_ci95": list(spent.ci95),
+        "calibrated_on": {"n": len(rows), "digest": rows.digest, "source": rows.source, "left_out": chosen.left_out},
+    }

@@ -1,0 +1,112 @@
+"""The first stage of a bundle that is a cascade, as `toolchain cascade` wrote it."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolchain.bundle import Bundle
+from toolchain.checkpoint.tokenize import Tokens
+from toolchain.data.rows import Rows
+from toolchain.files import read_json
+from toolchain.recipe.tables import BACKENDS
+from toolchain.records.cascade import CascadeRecord, CascadeRun
+from toolchain.runtimes import open_runtime
+from toolchain.runtimes.batched import run
+from toolchain.runtimes.cascade import FirstStage, passed_on
+from toolchain.runtimes.lexical import Lexical, read_lexical
+from toolchain.tensors import Batch, Infer
+
+if TYPE_CHECKING:
+    from toolchain.evaluation.target import Target
+
+# Folder of the first stage's files in a bundle, and the names of these files.
+FOLDER = "cascade"
+LEXICAL, SMALL = f"{FOLDER}/lexical.safetensors", f"{FOLDER}/small"
+
+# Digests of the texts that the threshold was chosen on.
+ROWS = f"{FOLDER}/rows.json"
+
+
+def record_of(bundle: Bundle | None) -> CascadeRecord | None:
+    """Return what a bundle says of its cascade; None if it is not one."""
+    return bundle.manifest.get("cascade") if bundle else None
+
+
+def find_stage(target: "Target") -> FirstStage | None:
+    """Return the first stage of a target that is a graph or a plan of a cascade, else None.
+
+    Raises:
+        InputError: its files are damaged.
+    """
+    record = record_of(target.bundle)
+    if record is None or target.bundle is None or BACKENDS[target.backend].runs not in ("graph", "plan"):
+        return None
+    if record["first"] == "lexical":
+        where, resolved = target.bundle.path / record["file"], target.resolved
+        vocabulary = resolved.source.facts.values["input_ids"]
+        data = target.bundle.read(record["file"])
+        return lexical_stage(
+            read_lexical(data, vocabulary, len(resolved.head.labels), where=str(where)), record["threshold"]
+        )
+    from toolchain.evaluation.target import find_target
+
+    device = "cpu" if target.device == "cpu" else "auto"
+    place = target.bundle.path / record["file"]
+    small = find_target({"device": device, "trust": record["sha256"]}, place, prefer_plan=device != "cpu")
+    return bundle_stage(small, record["threshold"])
+
+
+def run_choices(target: "Target") -> dict[str, Any]:  # each backend has other arguments
+    """Return the keyword arguments of `open_runtime`, with the first stage of a target that is a cascade."""
+    return {**target.choices, **({"stage": stage} if (stage := find_stage(target)) else {})}
+
+
+def lexical_stage(model: Lexical, threshold: float) -> FirstStage:
+    """Return a lexical model as a first stage; it needs no device."""
+
+    def opener(**_: Any) -> AbstractContextManager[Infer]:
+        return nullcontext(model)
+
+    return FirstStage(opener, threshold)
+
+
+def bundle_stage(small: "Target", threshold: float) -> FirstStage:
+    """Return a smaller bundle as a first stage. It gets those inputs of the second stage that it takes."""
+    names = list(small.resolved.source.facts.values)
+    return FirstStage(partial(_opened, small, names), threshold)
+
+
+@contextmanager
+def _opened(small: "Target", names: list[str], **sharing: Any) -> Iterator[Infer]:
+    with open_runtime(small.backend, small.model, **small.choices, **sharing) as infer:
+
+        def narrowed(batch: Batch) -> Any:
+            return infer({name: batch[name] for name in names})
+
+        yield narrowed
+
+
+def stage_run(target: "Target", rows: Rows) -> CascadeRun | None:
+    """Return which share of rows the second stage of a target runs; None without a first stage."""
+    stage, record = find_stage(target), record_of(target.bundle)
+    if stage is None or record is None or target.bundle is None:
+        return None
+    tokens = target.resolved.encode(rows.texts)
+    with stage.open({}) as first:
+        rest = passed_on(run(first, tokens).logits, stage.threshold)
+    chosen = read_json(target.bundle.file(ROWS), what="the list of rows", advice="Make the cascade again.")
+    return {
+        "passed_on": float(rest.mean()),
+        "passed_on_tokens": share_of_tokens(tokens, rest),
+        "expected": record["passed_on"],
+        "expected_n": record["calibrated_on"]["n"],
+        "chosen_on": int(rows.among(chosen).sum()),
+    }
+
+
+def share_of_tokens(tokens: Tokens, rest: np.ndarray[Any, np.dtype[np.bool_]]) -> float:
+    """Return the share of all tokens that the rows of the mask `rest` have, 0 to 1."""
+    return float(tokens.lengths[rest].sum() / tokens.lengths.sum())
