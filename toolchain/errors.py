@@ -73,7 +73,7 @@ def innermost(error: BaseException) -> BaseException:
 
 # Packages that [cpu] and [cuda] bring, and that an install which only runs bundles lacks.
 OF_BUILD = {"torch", "transformers", "datasets", "evaluate", "matplotlib", "pandas", "pyarrow", "scipy", "sklearn"}
-OF_BUILD |= {"safetensors", "onnxscript", "google"}
+OF_BUILD |= {"onnxscript", "google"}
 
 
 def why_not_imported(error: BaseException) -> str:

@@ -1,0 +1,161 @@
+"""A cascade of the demo's model: what is written, evaluated and refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from toolchain import cascade, load
+from toolchain.cascade import cost, make
+from toolchain.cli import main
+from toolchain.errors import GateError, InputError, UsageError
+from toolchain.evaluation.remarks import remarks
+from toolchain.evaluation.results import load_predictions
+from toolchain.evaluation.stages import SMALL, find_stage
+from toolchain.evaluation.target import find_target
+from toolchain.runtimes import open_runtime
+from toolchain.runtimes.batched import run
+from toolchain.runtimes.cascade import passed_on
+from toolchain.workflow import evaluate
+
+# The demo's first stage answers few rows at once at a tighter limit.
+CHOICES = {"max_drop": 3.0, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def cheap():
+    """Times are scripted, so that a busy machine decides nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "measure", lambda *_, **__: cost.Cost(0.05, 0.6, (0.55, 0.65)))
+        yield
+
+
+@pytest.fixture(scope="module")
+def both(demo_bundle, cheap, tmp_path_factory):
+    """A lexical stage before the demo's model."""
+    place = tmp_path_factory.mktemp("cascade") / "both"
+    return make(CHOICES, place, big=demo_bundle, small=None), place
+
+
+def logits_of(place, texts, *, alone=False):
+    target = find_target({"device": "cpu"}, place)
+    tokens, stage = target.resolved.encode(texts), find_stage(target)
+    choices = target.choices if alone else {**target.choices, "stage": stage}
+    with open_runtime(target.backend, target.model, **choices) as infer:
+        return run(infer, tokens).logits, tokens, stage
+
+
+def test_each_row_has_the_logits_of_the_stage_that_answers_it(both, demo_bundle):
+    record, place = both
+    rows = find_target({}, demo_bundle).resolved.rows("validation")
+    found, tokens, stage = logits_of(place, rows.texts)
+    big, _, _ = logits_of(demo_bundle, rows.texts, alone=True)
+    with stage.open({}) as first:
+        small = run(first, tokens).logits
+    rest = passed_on(small, record["cascade"]["threshold"])
+    assert 0 < rest.sum() < len(rows)
+    np.testing.assert_allclose(found, np.where(rest[:, None], big, small), atol=1e-5)
+    about = record["cascade"]
+    assert about["passed_on"] == rest.mean()
+    assert about["passed_on_tokens"] == pytest.approx(tokens.lengths[rest].sum() / tokens.lengths.sum())
+    assert about["accuracy"]["cascade"] == (found.argmax(axis=1) == [*map(int, rows.labels)]).mean()
+    with load(place) as classifier:
+        np.testing.assert_allclose(classifier.logits(rows.texts[:50]), found[:50], atol=1e-5)
+
+
+def test_eval_counts_what_is_passed_on_and_says_that_the_threshold_was_chosen_on_these_rows(both):
+    record, place = both
+    remarked = []
+    result = evaluate({"device": "cpu"}, bundle=place, remark=remarked.append)
+    assert result["variant"] == "cascade.fp32.cpu"
+    assert result["cascade"]["passed_on"] == record["cascade"]["passed_on"]
+    assert result["metrics"]["accuracy"] == record["cascade"]["accuracy"]["cascade"]
+    assert len(load_predictions(result).logits) == result["n"]
+    assert any("chosen on 1,000 of these 1,000 rows" in line for line in remarked)
+    assert not any("these rows are others" in line for line in remarked)
+    assert evaluate({"device": "cpu", "backend": "torch", "limit": 50}, bundle=place)["cascade"] is None
+    drifted = {**result, "cascade": {**result["cascade"], "passed_on": 1.0}}
+    assert any("these rows are others" in line for line in remarks(drifted))
+
+
+def test_a_bundle_may_be_the_first_stage_and_is_checked(demo_bundle, cheap, tmp_path):
+    record = make(CHOICES, tmp_path / "both", big=demo_bundle, small=demo_bundle)
+    assert record["cascade"]["accuracy"]["small"] == record["cascade"]["accuracy"]["big"]
+    rows = find_target({}, demo_bundle).resolved.rows("validation")
+    found, _, _ = logits_of(tmp_path / "both", rows.texts[:40])
+    np.testing.assert_allclose(found, logits_of(demo_bundle, rows.texts[:40], alone=True)[0], atol=1e-5)
+    manifest = tmp_path / "both" / SMALL / "bundle.json"
+    manifest.write_text(manifest.read_text().replace('"created"', '"Created"'))
+    with pytest.raises(InputError, match="changed since it was built"):
+        find_target({}, tmp_path / "both")
+
+
+def other_labels(target):
+    head = target.resolved.head
+    swapped = dataclasses.replace(head, labels=head.labels[::-1])
+    return dataclasses.replace(target, resolved=dataclasses.replace(target.resolved, head=swapped))
+
+
+def other_length(target):
+    return dataclasses.replace(target, resolved=dataclasses.replace(target.resolved, max_length=3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (other_labels, "the first stage says positive, negative; the second says negative, positive"),
+        (other_length, "its tokens are not those of the second stage"),
+    ],
+)
+def test_stages_that_do_not_fit_each_other_are_refused(demo_bundle, tmp_path, monkeypatch, change, message):
+    real = cascade.find_target
+    small = tmp_path / "small"
+
+    def find(changes, place, **choices):
+        return change(real(changes, demo_bundle, **choices)) if place == small else real(changes, place, **choices)
+
+    monkeypatch.setattr(cascade, "find_target", find)
+    with pytest.raises(InputError, match=message):
+        make(CHOICES, tmp_path / "both", big=demo_bundle, small=small)
+    assert not (tmp_path / "both").exists()
+
+
+def test_what_cannot_be_a_cascade_is_refused_and_nothing_is_written(demo_bundle, pair_bundle, both, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="a model of one number, and a number has no confidence"):
+        make({"device": "cpu"}, out, big=pair_bundle, small=None)
+    with pytest.raises(InputError, match="it is a cascade already"):
+        make(CHOICES, out, big=both[1], small=None)
+    with pytest.raises(InputError, match="it is a cascade already"):
+        make(CHOICES, out, big=demo_bundle, small=both[1])
+    with pytest.raises(UsageError, match="it is a stage, which would be replaced"):
+        make(CHOICES, demo_bundle, big=demo_bundle, small=None)
+    with pytest.raises(UsageError, match="a cascade runs graphs and plans"):
+        make({**CHOICES, "backend": "torch"}, out, big=demo_bundle, small=None)
+    with pytest.raises(InputError, match=r"4,000 of these 4,000 rows are train rows"):
+        make({**CHOICES, "split": "train"}, out, big=demo_bundle, small=None)
+    with pytest.raises(GateError, match="cannot tell with 40 rows"):
+        make({**CHOICES, "max_drop": 0.5, "limit": 40}, out, big=demo_bundle, small=None)
+    assert not out.exists()
+
+
+def test_a_cascade_that_saves_nothing_ends_with_3_and_one_line(demo_bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cost, "measure", lambda *_, **__: cost.Cost(0.77, 1.16, (1.1, 1.2)))
+    words = ["cascade", "--lexical", str(demo_bundle), "-o", str(tmp_path / "both"), "--max-drop", "3", "-q"]
+    assert main(words) == 3
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert "slower than the second stage alone: 0.77 for the first stage and 0.39" in line
+    assert not (tmp_path / "both").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a", "b", "--lexical", "-o", "c"], "--lexical takes BIG alone"),
+        (["a", "-o", "c"], "give SMALL and BIG, or --lexical and BIG"),
+        (["a", "--lexical"], "--output: missing"),
+    ],
+)
+def test_wrong_usage_ends_with_2(words, message, capsys):
+    assert main(["cascade", *words]) == 2
+    assert message in capsys.readouterr().err
