@@ -82,12 +82,11 @@ def evaluate(
         "n": len(rows),
         "data_sha256": rows.digest,
         "predictions": kept,
-        **_what_ran(target),
+        **_what_ran(target, rows),
         "primary": resolved.task.primary,
         **evaluation.score(found, resolved.head, seed=recipe.seed),
         "agreement": _agreement(target, rows, references, found, kept),
         **speed,
-        "cascade": stage_run(target, rows),
         "roofline": roofline,
         "energy": energy,
         "mlperf": scenario.save(target.folder, stem) if scenario else None,
@@ -112,7 +111,7 @@ def command_of(changes: RecipeValues, bundle: Path | None) -> str:
     return shlex.join(["toolchain", "eval", *([str(bundle)] if bundle else []), *sets])
 
 
-def _what_ran(target: Target) -> WhatRan:
+def _what_ran(target: Target, rows: Rows) -> WhatRan:
     """Return the keys of a result that say what ran, and where."""
     return {
         "model": target.resolved.source.name,
@@ -122,6 +121,7 @@ def _what_ran(target: Target) -> WhatRan:
         "precision": target.precision,
         "artefact": target.artefact,
         "variant": target.variant,
+        "cascade": stage_run(target, rows),
     }
 
 

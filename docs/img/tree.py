@@ -13,6 +13,7 @@ WORDS = {
     "api": "the public Python functions",
     "accept": "all checks on a GPU machine",
     "diagnose": "verify, explain, tune, doctor, gate",
+    "cascade": "two stages, threshold, cost",
     "serve": "HTTP, gRPC, batching, metrics",
     "ship": "Triton repositories, images",
     "workflow": "evaluation and demo, in order",
@@ -39,7 +40,7 @@ WORDS = {
 }
 # Fill colours: the commands, what uses a bundle, what makes one, what runs and reads, and the ground.
 COLOURS = {
-    "#e8eaf6": ("__main__", "cli", "api", "accept", "diagnose", "workflow"),
+    "#e8eaf6": ("__main__", "cli", "api", "accept", "diagnose", "cascade", "workflow"),
     "#e0f2f1": ("serve", "ship", "report", "profile", "roofline", "energy", "evaluation"),
     "#fff3e0": ("bundle", "int8"),
     "#e3f2fd": ("runtimes", "checkpoint", "heads", "engine", "data", "graph", "meters"),

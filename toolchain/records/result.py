@@ -249,6 +249,8 @@ class WhatRan(TypedDict):
     """What ran."""
     variant: str
     """Precision and what else distinguishes runs of one backend: `int8.cpu`, `fp16.packed`, `int8.graphs`."""
+    cascade: NotRequired[CascadeRun | None]
+    """What the first stage of a cascade did; null for one model."""
 
 
 class Result(WhatRan, Scores, Speed):
@@ -272,8 +274,6 @@ class Result(WhatRan, Scores, Speed):
     """Agreement with the FP32 reference."""
     roofline: NotRequired[RooflineBlock]
     """Operations, bytes, and the share of the device's ceiling that was reached."""
-    cascade: NotRequired[CascadeRun | None]
-    """What the first stage of a cascade did; null for one model."""
     energy: EnergyBlock
     """Energy, or the reason why none was measured."""
     mlperf: NotRequired[MlperfBlock | None]
