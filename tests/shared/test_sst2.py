@@ -4,7 +4,7 @@ import pytest
 
 from tests.shared.checks import FP32, agreement, check_chosen, check_halves, check_openvino, metric, predictions
 
-pytestmark = pytest.mark.shared
+pytestmark = [pytest.mark.shared, pytest.mark.slow]
 
 
 def test_sst2_in_int8_keeps_its_accuracy(made):
@@ -15,33 +15,27 @@ def test_sst2_in_int8_keeps_its_accuracy(made):
     assert agreement(found, predictions(bundle, file="model.onnx")) >= 0.95
 
 
-@pytest.mark.slow
 def test_sst2_int8_for_tensorrt_keeps_it_too(made):
     assert metric(predictions(made("sst2", precision="int8"), file="model.int8.onnx"), "sst2") >= 0.870
 
 
-@pytest.mark.slow
 def test_sst2_in_int8_keeps_it_on_openvino(made, cache_home):
     check_openvino(made, "sst2", 0.870)
 
 
-@pytest.mark.slow
 def test_a_float16_checkpoint_runs_in_float32_on_torch(in_pytorch):
     assert metric(in_pytorch("sst2"), "sst2") == pytest.approx(FP32["sst2"], abs=5e-5)
 
 
-@pytest.mark.slow
 def test_sst2_in_fp16_agrees(made, in_pytorch):
     found = predictions(made("sst2", precision="fp16"), file="model.fp16.onnx")
     assert agreement(found, in_pytorch("sst2")) >= 0.999
 
 
-@pytest.mark.slow
 def test_a_chosen_int8_keeps_accuracy_with_nine_tenths_of_the_work_in_int8(made, in_pytorch):
     check_chosen(made, in_pytorch, "sst2", most=0.3)
 
 
-@pytest.mark.slow
 def test_onnx_runtimes_own_int8_is_explained(made, shared, tmp_path):
     """Its quantize_static leaves MatMuls in float on this CPU, and entropy ranges of few rows clip."""
     import numpy as np
@@ -76,12 +70,10 @@ def test_onnx_runtimes_own_int8_is_explained(made, shared, tmp_path):
     assert all(one["tensor"] and one["share"] > 0 for one in found["clipped"])
 
 
-@pytest.mark.slow
 def test_every_row_is_finite_and_decided_alike_in_real_halves(made):
     check_halves(made("sst2", precision="fp16"), "fp16")
 
 
-@pytest.mark.slow
 def test_int8_as_a_gated_build_chooses_it_decides_alike_in_real_halves(made):
     bundle = made("sst2", precision="int8", calib_method="auto", max_drop=0.5)  # entropy alone does not: docs/log.md
     check_halves(bundle, "int8")
