@@ -54,9 +54,9 @@ def build(
 
     Args:
         source: a recipe (*.toml), the folder of a checkpoint, or a bundle to build again with changes.
-        model: a hub id, the folder of a checkpoint, or "demo".
-        task: a GLUE task, "demo" (the default for the model "demo"), "custom" (with `text_column` and `label_column`),
-            or a TOML file.
+        model: a hub id, the folder of a checkpoint, or "demo", "demo-tokens", "demo-multilabel".
+        task: a GLUE task, "demo" (for a demo model the default is the task of its name), "custom" (with `text_column`
+            and `label_column`), or a TOML file.
         data: folder with train.* and validation.*; by default GLUE from the hub.
         precision: "fp32", "fp16" or "int8"; by default fp16 with a GPU and int8 without.
         backend: "trt" requires an engine for this machine; by default one is built where that is possible.

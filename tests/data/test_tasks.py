@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from toolchain.data.demo import MODELS
 from toolchain.data.metrics import METRICS
 from toolchain.data.tasks import FOLDER, Task, load_task, task_from
 from toolchain.errors import InputError, UsageError
@@ -31,8 +32,8 @@ def load(name: str | None = None, **values: Any) -> Task:
     return load_task(Recipe.make({**values, "task": name} if name else values))
 
 
-def test_glue_and_the_demo_are_shipped() -> None:
-    assert sorted([*GLUE, "demo"]) == SHIPPED
+def test_glue_and_the_demos_are_shipped() -> None:
+    assert sorted([*GLUE, *MODELS]) == SHIPPED
 
 
 @pytest.mark.parametrize("name", GLUE)

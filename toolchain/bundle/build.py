@@ -18,6 +18,7 @@ from toolchain.bundle.trial import try_bundle
 from toolchain.bundle.views import VIEWS, make_view, view_files
 from toolchain.bundle.writer import BundleWriter, open_writer
 from toolchain.checkpoint.model import Source
+from toolchain.data import demo
 from toolchain.engine.plan import PLANS
 from toolchain.engine.releases import RELEASES
 from toolchain.errors import MachineError, UsageError
@@ -255,6 +256,6 @@ def _kept_recipe(resolved: ResolvedRecipe) -> dict[str, Any]:  # values of optio
         kept["calibration"] = OWN_CALIBRATION  # a relative path, because it moves with the bundle
         paths.remove("calibration")
     for key in paths:  # a bundle is also used from other folders than the one where it was built
-        if kept.get(key) not in (None, "demo") and Path(kept[key]).exists():
+        if kept.get(key) not in (None, *demo.MODELS) and Path(kept[key]).exists():
             kept[key] = str(Path(kept[key]).resolve())
     return kept

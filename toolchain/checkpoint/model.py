@@ -23,7 +23,7 @@ from toolchain.checkpoint.faults import TOKENIZER_EXTRA, why_no_model, why_no_pa
 from toolchain.checkpoint.pooling import Pooling, choose_pooling, read_limit, read_modules
 from toolchain.checkpoint.sizes import check_size, check_values
 from toolchain.checkpoint.stored_tokenizer import StoredTokenizer, tokenizer_files
-from toolchain.data.demo import FOLDER as DEMO
+from toolchain.data import demo
 from toolchain.errors import InputError, MachineError, UsageError, first_line
 from toolchain.files import open_file, private_folder, sha256_file
 from toolchain.progress import still
@@ -142,7 +142,7 @@ def find_model(
     ignore_unused: str | None = None,
     pooling: Pooling | None = None,
 ) -> Source:
-    """Find a checkpoint: `demo`, a local folder, or a hub id (downloaded, or from the hub's cache).
+    """Find a checkpoint: one of `demo.MODELS`, a local folder, or a hub id (downloaded, or from the hub's cache).
 
     An encoder gets `pooling`; a folder of sentence-transformers states its own.
 
@@ -151,7 +151,7 @@ def find_model(
         MachineError: the hub is needed and cannot be reached.
         UsageError: the name is neither a folder nor a hub id.
     """
-    folder = DEMO if name == "demo" else Path(name)
+    folder = demo.MODELS.get(name, Path(name))
     if not folder.is_dir():
         if folder.exists() or name.count("/") > 1 or name.startswith((".", "/", "~")):
             raise UsageError(f"--model {name}: no such folder. Give a checkpoint's folder or a hub id.")

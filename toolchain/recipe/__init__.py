@@ -39,13 +39,13 @@ class Recipe:
 
     model: str | None = option(
         None,
-        f"hub id, local checkpoint or `demo` (default {DEFAULT_MODEL})",
+        f"hub id, local checkpoint, or demo, demo-tokens, demo-multilabel (default {DEFAULT_MODEL})",
         short="-m",
         metavar="ID_OR_DIR",
     )
     task: str | None = option(
         None,
-        "a GLUE task, demo, custom, or a TOML file (default sst2; demo for the model demo)",
+        "a GLUE task, demo, custom, or a TOML file (default sst2; for a demo model the one of its name)",
         metavar="NAME_OR_TOML",
     )
     data: str | None = option(

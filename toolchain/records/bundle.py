@@ -223,7 +223,7 @@ class ModelInfo(TypedDict):
     """The checkpoint that a bundle was built from."""
 
     id: str
-    """Hub id, path, or `demo`."""
+    """Hub id, path, or the name of a demo model."""
     type: str
     """Architecture, as in `model_type` of its `config.json`."""
     labels: list[str]

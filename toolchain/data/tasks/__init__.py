@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from toolchain.data import demo
 from toolchain.data.metrics import METRICS
 from toolchain.errors import InputError, UsageError, meant
 from toolchain.recipe import Recipe
@@ -70,7 +71,7 @@ def load_task(recipe: Recipe) -> Task:
         UsageError: the task does not exist.
         InputError: its TOML file lacks a key, has an unknown key, or names an unknown metric.
     """
-    name = recipe.task or ("demo" if recipe.model == "demo" else "sst2")
+    name = recipe.task or (recipe.model if recipe.model in demo.MODELS else "sst2")
     if name == "custom":
         return _custom(recipe)
     places = [Path(name)] if name.endswith(".toml") else [folder / f"{name}.toml" for folder in (OVERRIDES, FOLDER)]

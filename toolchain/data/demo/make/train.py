@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import (
         DistilBertConfig,
         DistilBertForSequenceClassification,
+        PreTrainedModel,
         PreTrainedTokenizerBase,
     )
 
@@ -156,10 +157,15 @@ def new_model(vocabulary: int) -> DistilBertForSequenceClassification:
     from transformers import DistilBertForSequenceClassification
 
     model = DistilBertForSequenceClassification(_config(vocabulary))
+    spread_attention(model)
+    return model
+
+
+def spread_attention(model: PreTrainedModel) -> None:
+    """Give queries and keys of an untrained DistilBERT larger weights."""
     for layer in model.distilbert.transformer.layer:
         for linear in (layer.attention.q_lin, layer.attention.k_lin):
             linear.weight.data.normal_(0.0, INITIAL_ATTENTION_SPREAD)
-    return model
 
 
 def _config(vocabulary: int) -> DistilBertConfig:
@@ -182,30 +188,30 @@ def _config(vocabulary: int) -> DistilBertConfig:
     )
 
 
-def train_model(
-    rows: list[texts.Row], tokenizer: PreTrainedTokenizerBase, settings: Settings
-) -> DistilBertForSequenceClassification:
+def train_model(rows: list[texts.Row], tokenizer: PreTrainedTokenizerBase, settings: Settings) -> PreTrainedModel:
     """Return a model trained on the rows from random weights."""
     import torch
 
     torch.manual_seed(settings.seed)
-    model = new_model(len(tokenizer)).train()
     batches = list(_batches(rows, settings))[: settings.max_steps]
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=settings.learning_rate,
-        betas=ADAM_BETAS,
-        weight_decay=WEIGHT_DECAY,
-    )
+    return fit(new_model(len(tokenizer)), [_encoded(batch, tokenizer) for batch in batches], settings.learning_rate)
+
+
+def fit(model: PreTrainedModel, batches: list[dict[str, Any]], rate: float) -> PreTrainedModel:
+    """Return the model after a step with each batch of tensors, in evaluation mode; `rate` is the highest rate."""
+    import torch
+
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=ADAM_BETAS, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
-        max_lr=settings.learning_rate,
+        max_lr=rate,
         total_steps=len(batches) + 1,
         pct_start=WARM_UP_SHARE,
         anneal_strategy="linear",
     )
     for batch in batches:
-        loss = model(**_encoded(batch, tokenizer)).loss
+        loss = model(**batch).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRADIENT_NORM)

@@ -1,0 +1,205 @@
+"""Makes the folder `names` of the demo: `python -m toolchain.data.demo.make.names -o DIR`, in about three minutes.
+
+It has reviews with the names of people, towns and things in them, and two models: of tags, and of the labels of a
+review, which are the kinds of its names and whether it praises. The templates know what stands in each slot. Names of
+validation rows do not occur in training, one name in thirty or so looks like one of another kind, and some words are
+misspelt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from toolchain.data.demo.make import texts, train
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Slot of a template -> what it names, in tags and as a label of a row.
+KINDS: Final = {"person": "PERSON", "town": "TOWN", "rival": "THING"}
+TAGS: Final = ("O", *(f"{prefix}-{kind}" for kind in KINDS.values() for prefix in "BI"))
+PRAISE: Final = "PRAISE"
+LABELS: Final = (*KINDS.values(), PRAISE)
+HEADS: Final = ("tokens", "multilabel")
+
+# How names of a kind end; more than one kind has some of them.
+ENDINGS: Final = {
+    "person": ("a", "o", "in", "elle", "is"),
+    "town": ("ton", "ford", "burg", "in", "a"),
+    "rival": ("ex", "matic", "o", "is", "ton"),
+}
+SYLLABLES: Final = tuple(first + last for first in "bdfghk" for last in ("an", "or", "el"))
+# The share of names with a second word, a letter.
+TWO_WORDS: Final = 0.3
+# The share of names that may have the ending of another kind, and that of misspelt words.
+NOISE: Final = 0.03
+TYPOS: Final = 0.05
+# How many sentences about something else a review has; each count is equally likely.
+CLUTTER_COUNTS: Final = (0, 1, 1, 2)
+
+# The models are trained on more rows than train.tsv has; it has the first of them.
+LEARNT_ROWS: Final = 5000
+ROWS: Final = {"train": 2000, "validation": 1500}
+SIZES: Final = {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 256, "max_position_embeddings": train.MAX_TOKENS}
+VOCABULARY, EPOCHS, BATCH, RATE = 1200, 9, 32, 2e-3
+# The label of a token that does not count in torch's cross entropy.
+IGNORED: Final = -100
+
+# A name in a filled template, between signs that no template has.
+MARKED: Final = re.compile("\x02(\\w+)\x03([^\x04]*)\x04")
+WORD: Final = re.compile(r"\w+(?:['-]\w+)*|[^\w\s]")
+
+
+class Row(NamedTuple):
+    """The words of a review, the IOB2 tag of each, and the labels of the review."""
+
+    words: list[str]
+    tags: list[str]
+    labels: list[str]
+
+
+class _Filler(texts._Filler):
+    """Fills the slots of KINDS with marked names, which training and validation do not share, unlike templates."""
+
+    def __init__(self, rng: random.Random, split: str) -> None:
+        super().__init__(rng, "train", rng.choice((texts.NEGATIVE, texts.POSITIVE)))
+        self._names_of = split
+
+    def _word(self, slot: re.Match[str]) -> str:
+        kind = slot.group(2)
+        if kind not in KINDS:
+            return super()._word(slot)
+        drawn = self._rng.choice(list(ENDINGS)) if self._rng.random() < NOISE else kind
+        return f"\x02{KINDS[kind]}\x03{self._name(drawn)}\x04"
+
+    def _name(self, kind: str) -> str:
+        while True:
+            stem = self._rng.choice(SYLLABLES), self._rng.choice(SYLLABLES)
+            # A third of the stems are those of validation; a stem has one place, whatever the order of draws.
+            held = (SYLLABLES.index(stem[0]) + 5 * SYLLABLES.index(stem[1])) % 3 == 0
+            if held == (self._names_of == "validation"):
+                break
+        name = "".join(stem).capitalize() + self._rng.choice(ENDINGS[kind])
+        return f"{name} {self._rng.choice('ABCDEFGH')}" if self._rng.random() < TWO_WORDS else name
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the data and both models."""
+    parser = argparse.ArgumentParser(prog="python -m toolchain.data.demo.make.names", description=__doc__)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
+    make(parser.parse_args(argv).output)
+    return 0
+
+
+def make(folder: Path, *, learnt_rows: int = LEARNT_ROWS, epochs: int = EPOCHS, seed: int = 0) -> None:
+    """Write train.tsv, validation.tsv, and a folder for each model."""
+    import torch
+
+    learnt = generate("train", learnt_rows, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, rows in (("train", learnt), ("validation", generate("validation", ROWS["validation"], seed))):
+        (folder / f"{split}.tsv").write_bytes(tsv(rows[: ROWS[split]]).encode())
+    # Names are left out, so that those of training are cut into pieces as those of validation are.
+    others = [" ".join(word for word, tag in zip(row.words, row.tags, strict=True) if tag == "O") for row in learnt]
+    tokenizer = train.train_tokenizer(others, VOCABULARY)
+    for head in HEADS:
+        torch.manual_seed(seed)
+        rng = random.Random(seed)
+        batches = [batch for _ in range(epochs) for batch in _batches(rng.sample(learnt, len(learnt)), head, tokenizer)]
+        model = train.fit(new_model(head, len(tokenizer)), batches, RATE)
+        tokenizer.save_pretrained(folder / head)
+        model.half().save_pretrained(folder / head)
+
+
+def generate(split: str, count: int, seed: int) -> list[Row]:
+    """Return different rows of a split, "train" or "validation", which share no text; the same seed gives the same."""
+    rng = random.Random(f"names {split} {seed}")
+    found: dict[str, Row] = {}
+    while len(found) < count:
+        filler = _Filler(rng, split)
+        parts = [filler.template(), *filler.clutter(rng.choice(CLUTTER_COUNTS))]
+        filled = texts._polished(filler.fill(" ".join(rng.sample(parts, len(parts)))))
+        row = _row(filled, rng, praise=filler._label == texts.POSITIVE)
+        text = " ".join(row.words)
+        # Both splits could give a review without names, so its text says which of them has it.
+        if (zlib.crc32(text.lower().encode()) % 4 == 0) == (split == "validation"):
+            found[text] = row
+    return list(found.values())
+
+
+def _row(filled: str, rng: random.Random, *, praise: bool) -> Row:
+    tokens: list[tuple[str, str]] = []
+    start = 0
+    for name in MARKED.finditer(filled):
+        tokens += [(word, "O") for word in WORD.findall(filled[start : name.start()])]
+        tokens += [(word, f"{'I' if at else 'B'}-{name[1]}") for at, word in enumerate(name[2].split())]
+        start = name.end()
+    tokens += [(word, "O") for word in WORD.findall(filled[start:])]
+    tags = [tag for _, tag in tokens]
+    typed = [texts._mistyped(rng, word) if rng.random() < TYPOS else word for word, _ in tokens]
+    labels = [kind for kind in KINDS.values() if f"B-{kind}" in tags]
+    return Row(typed, tags, [*labels, *([PRAISE] if praise else [])])
+
+
+def tsv(rows: list[Row]) -> str:
+    """Return the rows as the text of a tab-separated file: words and tags between spaces, labels as a JSON list."""
+    lines = [f"{' '.join(row.words)}\t{' '.join(row.tags)}\t{json.dumps(row.labels)}" for row in rows]
+    return "\n".join(["text\ttags\tlabels", *lines]) + "\n"
+
+
+def new_model(head: str, vocabulary: int) -> PreTrainedModel:
+    """Return an untrained DistilBERT with a head of `HEADS`."""
+    import transformers
+
+    names = TAGS if head == "tokens" else LABELS
+    config = transformers.DistilBertConfig(
+        vocab_size=vocabulary,
+        **SIZES,
+        dropout=0.0,
+        attention_dropout=0.0,
+        seq_classif_dropout=0.0,
+        initializer_range=train.INITIAL_SPREAD,
+        pad_token_id=train.SPECIAL_TOKENS.index("[PAD]"),
+        id2label=dict(enumerate(names)),
+        label2id={name: at for at, name in enumerate(names)},
+        problem_type=None if head == "tokens" else "multi_label_classification",
+    )
+    kind = "Token" if head == "tokens" else "Sequence"
+    model: PreTrainedModel = getattr(transformers, f"DistilBertFor{kind}Classification")(config)
+    train.spread_attention(model)
+    return model
+
+
+def _batches(rows: list[Row], head: str, tokenizer: PreTrainedTokenizerBase) -> Iterator[dict[str, Any]]:
+    """Yield batches of tensors; of a word, its first token alone has a tag that counts."""
+    import torch
+
+    for start in range(0, len(rows), BATCH):
+        some = rows[start : start + BATCH]
+        split = [row.words for row in some]
+        encoded = tokenizer(split, is_split_into_words=True, padding=True, truncation=True, return_tensors="pt")
+        if head == "tokens":
+            tags = [_tags_of(row, encoded.word_ids(at)) for at, row in enumerate(some)]
+            labels = torch.tensor(tags)
+        else:
+            labels = torch.tensor([[float(kind in row.labels) for kind in LABELS] for row in some])
+        yield {**encoded, "labels": labels}
+
+
+def _tags_of(row: Row, words: list[int | None]) -> list[int]:
+    """Return the number of the tag of each token, given the word of each."""
+    return [
+        IGNORED if word is None or word == before else TAGS.index(row.tags[word])
+        for before, word in zip([None, *words], words, strict=False)
+    ]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
