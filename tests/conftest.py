@@ -454,6 +454,19 @@ def demo_bundle(once: Once) -> Path:
 
 
 @pytest.fixture(scope="session")
+def cascade_bundle(demo_bundle: Path, once: Once) -> Path:
+    """A cascade of a lexical stage and the demo's bundle; read only. Its times are scripted."""
+    from toolchain.cascade import cost, make
+
+    def fill(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cost, "measure", lambda *_, **__: cost.Cost(0.05, 0.6, (0.55, 0.65)))
+            make({"max_drop": 3.0, "device": "cpu"}, folder, big=demo_bundle, small=None)
+
+    return once("cascade", fill)
+
+
+@pytest.fixture(scope="session")
 def served(demo_bundle: Path, python: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What `toolchain serve` of that bundle says of itself, with a token that is in `token_file`."""
     token = tmp_path_factory.mktemp("served") / "token"

@@ -1,11 +1,13 @@
 """A cascade of the demo's model: what is written, evaluated and refused."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 
 from toolchain import cascade, load
+from toolchain.bundle import open_bundle
 from toolchain.cascade import cost, make
 from toolchain.cli import main
 from toolchain.errors import GateError, InputError, UsageError
@@ -30,11 +32,10 @@ def cheap():
         yield
 
 
-@pytest.fixture(scope="module")
-def both(demo_bundle, cheap, tmp_path_factory):
-    """A lexical stage before the demo's model."""
-    place = tmp_path_factory.mktemp("cascade") / "both"
-    return make(CHOICES, place, big=demo_bundle, small=None), place
+@pytest.fixture
+def both(cascade_bundle):
+    """A lexical stage before the demo's model: what is known of it, and its folder."""
+    return open_bundle(cascade_bundle).manifest["cascade"], cascade_bundle
 
 
 def logits_of(place, texts, *, alone=False):
@@ -46,16 +47,15 @@ def logits_of(place, texts, *, alone=False):
 
 
 def test_each_row_has_the_logits_of_the_stage_that_answers_it(both, demo_bundle):
-    record, place = both
+    about, place = both
     rows = find_target({}, demo_bundle).resolved.rows("validation")
     found, tokens, stage = logits_of(place, rows.texts)
     big, _, _ = logits_of(demo_bundle, rows.texts, alone=True)
     with stage.open({}) as first:
         small = run(first, tokens).logits
-    rest = passed_on(small, record["cascade"]["threshold"])
+    rest = passed_on(small, about["threshold"])
     assert 0 < rest.sum() < len(rows)
     np.testing.assert_allclose(found, np.where(rest[:, None], big, small), atol=1e-5)
-    about = record["cascade"]
     assert about["passed_on"] == rest.mean()
     assert about["passed_on_tokens"] == pytest.approx(tokens.lengths[rest].sum() / tokens.lengths.sum())
     assert about["accuracy"]["cascade"] == (found.argmax(axis=1) == [*map(int, rows.labels)]).mean()
@@ -63,13 +63,13 @@ def test_each_row_has_the_logits_of_the_stage_that_answers_it(both, demo_bundle)
         np.testing.assert_allclose(classifier.logits(rows.texts[:50]), found[:50], atol=1e-5)
 
 
-def test_eval_counts_what_is_passed_on_and_says_that_the_threshold_was_chosen_on_these_rows(both):
-    record, place = both
+def test_eval_counts_what_is_passed_on_and_says_that_the_threshold_was_chosen_on_these_rows(both, tmp_path):
+    record, place = both[0], shutil.copytree(both[1], tmp_path / "both")
     remarked = []
     result = evaluate({"device": "cpu"}, bundle=place, remark=remarked.append)
     assert result["variant"] == "cascade.fp32.cpu"
-    assert result["cascade"]["passed_on"] == record["cascade"]["passed_on"]
-    assert result["metrics"]["accuracy"] == record["cascade"]["accuracy"]["cascade"]
+    assert result["cascade"]["passed_on"] == record["passed_on"]
+    assert result["metrics"]["accuracy"] == record["accuracy"]["cascade"]
     assert len(load_predictions(result).logits) == result["n"]
     assert any("chosen on 1,000 of these 1,000 rows" in line for line in remarked)
     assert not any("these rows are others" in line for line in remarked)

@@ -105,6 +105,15 @@ class Bundle:
         """`cascade` if a first stage answers before its model, else None."""
         return "cascade" if "cascade" in self.manifest else None
 
+    def require_one_model(self, command: str) -> None:
+        """Refuse a cascade for a command that takes one model.
+
+        Raises:
+            UsageError: this is a cascade.
+        """
+        if self.cascade:
+            raise UsageError(f"{command}: {self.path} is a cascade, and this takes one model. Give one of its stages.")
+
     @property
     def name(self) -> str:
         """The default name of the model on a server: the last part of the checkpoint's name."""

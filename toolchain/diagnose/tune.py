@@ -45,6 +45,8 @@ def tune(changes: RecipeValues, *, bundle: Path | None = None, tell: Callable[[s
     """
     target = find_target({**changes, "backend": "ort"}, bundle)
     found = target.bundle
+    if found:
+        found.require_one_model("tune")
     if found is None or "calibration.json" not in found.manifest["artefacts"]:
         raise InputError(
             f"{found.path if found else bundle}: it is not in INT8. Build INT8: toolchain build --precision int8."

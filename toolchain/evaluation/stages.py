@@ -51,12 +51,21 @@ def find_stage(target: "Target") -> FirstStage | None:
         return lexical_stage(
             read_lexical(data, vocabulary, len(resolved.head.labels), where=str(where)), record["threshold"]
         )
+    small = find_small(target)
+    assert small is not None
+    return bundle_stage(small, record["threshold"])
+
+
+def find_small(target: "Target") -> "Target | None":
+    """Return the bundle that is the first stage of a target, on the same device; None without one."""
+    record = record_of(target.bundle)
+    if record is None or target.bundle is None or record["first"] != "bundle":
+        return None
     from toolchain.evaluation.target import find_target
 
     device = "cpu" if target.device == "cpu" else "auto"
     place = target.bundle.path / record["file"]
-    small = find_target({"device": device, "trust": record["sha256"]}, place, prefer_plan=device != "cpu")
-    return bundle_stage(small, record["threshold"])
+    return find_target({"device": device, "trust": record["sha256"]}, place, prefer_plan=device != "cpu")
 
 
 def run_choices(target: "Target") -> dict[str, Any]:  # each backend has other arguments

@@ -96,7 +96,10 @@ def _target(changes: RecipeValues, place: Path | None) -> Target:
     """
     if (asked := changes.get("backend") or "ort") not in PROFILERS:
         raise UsageError(f"--backend {asked}: cannot be profiled. Choose one of {', '.join(PROFILERS)}.")
-    return find_target(changes, place)
+    target = find_target(changes, place)
+    if target.bundle:
+        target.bundle.require_one_model("profile")
+    return target
 
 
 def _workload(target: Target, progress: Callable[[str], None]) -> tuple[Workload, ProfiledBatch]:

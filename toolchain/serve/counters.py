@@ -26,6 +26,17 @@ class Times:
     input_ns: int = 0
     infer_ns: int = 0
     output_ns: int = 0
+    # Rows that the second stage of a cascade ran; None without stages.
+    passed_on: int | None = None
+
+    def plus(self, other: "Times") -> "Times":
+        """Return the sums of both, which follow each other in one request."""
+        return Times(
+            self.queue_ns + other.queue_ns,
+            self.input_ns + other.input_ns,
+            self.infer_ns + other.infer_ns,
+            self.output_ns + other.output_ns,
+        )
 
 
 @dataclass
@@ -39,6 +50,8 @@ class Counters:
     executions: int = 0
     # Requests that wait for an engine now.
     pending: int = 0
+    # Stage of a cascade -> rows that it answered; empty without stages.
+    stage_rows: dict[str, int] = field(default_factory=dict)
     # Rows in the cache; None without one.
     cache_entries: int | None = None
     # Rows that were found in the cache, and rows that were not, with the time of their lookup.

@@ -51,6 +51,8 @@ OF_MODEL = (
     Metric("nv_cache_num_entries", "gauge", "Rows in the cache", "cache_entries"),
 )
 
+STAGES = Metric("toolchain_cascade_rows", "counter", "Rows that each stage of a cascade answered")
+
 FAILURES = Metric("nv_inference_request_failure", "counter", "Failed requests, by reason")
 
 # Attributes of GpuReading.
@@ -86,6 +88,8 @@ def _lines(service: "Service", gpus: Sequence[GpuReading]) -> Iterator[str]:
         yield from _format(metric, [(model, metric.read(counters))])
     by_reason = counters.failures.items()
     yield from _format(FAILURES, [({**model, "reason": reason}, count) for reason, count in by_reason])
+    by_stage = counters.stage_rows.items()
+    yield from _format(STAGES, [({**model, "stage": stage}, count) for stage, count in by_stage])
     for metric in OF_GPU:
         yield from _format(metric, [({"gpu_uuid": gpu.uuid}, metric.read(gpu)) for gpu in gpus])
     yield from _format(PER_REQUEST, [(model, _joules_per_request(service, gpus))])

@@ -7,8 +7,9 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,18 @@ from toolchain.data.probes import probe_texts
 from toolchain.engine.plan import is_plan, read_record
 from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.runtime_choice import find_to_run
+from toolchain.evaluation.stages import find_small, find_stage
 from toolchain.evaluation.target import Target
 from toolchain.recipe.tables import AUTO, BACKENDS
 from toolchain.serve.batching.batcher import Batcher
 from toolchain.serve.batching.cache import Cache, most_bytes
 from toolchain.serve.batching.engines import CPU_MAX_TOKENS, find_engines, on_cpu
 from toolchain.serve.batching.queue import bucket_ends, capacity
+from toolchain.serve.batching.stages import Inline, Run, Stages
 from toolchain.serve.batching.worker import Worker
-from toolchain.serve.counters import Counters
+from toolchain.serve.counters import Counters, Times
 from toolchain.serve.limits import Limits
-from toolchain.tensors import Batch
+from toolchain.tensors import Batch, Logits
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +47,31 @@ class ServedModel:
     limits: Limits
     # Logits of rows that were run before; None if they are not kept.
     cache: Cache | None
+    # The first stage of a cascade, and its batcher if it has a queue of its own; None for one model.
+    stages: Stages | None = None
+    first: Batcher | None = None
+
+    async def run(self, tokens: Tokens, *, timeout_us: int, arrived_ns: int) -> tuple[Logits, Times]:
+        """Return the logits of rows, float32 [rows, *row]: of the cache, of the first stage, or of the engines.
+
+        Raises:
+            RefusedError: see `Batcher.submit`.
+        """
+        run: Run = partial(self.batcher.submit, timeout_us=timeout_us, arrived_ns=arrived_ns)
+        if self.stages:
+            run = partial(self.stages.answer, second=run, timeout_us=timeout_us, arrived_ns=arrived_ns)
+        return await (self.cache.answer(tokens, run) if self.cache else run(tokens))
+
+    @property
+    def broken(self) -> bool:
+        """Whether every engine of a stage has failed."""
+        return self.batcher.broken or (self.first is not None and self.first.broken)
+
+    async def close(self) -> None:
+        """Refuse new rows, and return when all accepted ones are answered, those that are passed on last."""
+        if self.first:
+            await self.first.close()
+        await self.batcher.close()
 
     @property
     def value_counts(self) -> dict[str, int]:
@@ -77,6 +105,24 @@ async def open_model(
     Raises:
         ToolchainError: the bundle or the machine lacks something; see errors.py.
     """
+    async with AsyncExitStack() as opened:
+        batcher, lowered = await opened.enter_async_context(_open_batcher(target, limits, instances, counters))
+        first: Batcher | None = None
+        stages: Stages | None = None
+        if stage := find_stage(target):
+            if small := find_small(target):
+                own = Counters()  # what clients see are the requests and batches of the second stage
+                first, _ = await opened.enter_async_context(_open_batcher(small, limits, instances, own))
+            stages = Stages(first or Inline(opened.enter_context(stage.open({}))), stage.threshold, counters)
+        cached = _cache(target, cache, counters)
+        yield ServedModel(target, target.resolved.encoder, batcher, lowered, cached, stages, first)
+
+
+@asynccontextmanager
+async def _open_batcher(
+    target: Target, limits: Limits, instances: int | None, counters: Counters
+) -> AsyncIterator[tuple[Batcher, Limits]]:
+    """Open the engines of one model, warm them up, and yield their batcher with the limits lowered to theirs."""
     resolved = target.resolved
     columns = resolved.head.texts_per_row
     ends, limits = _shapes(target, limits)
@@ -93,7 +139,7 @@ async def open_model(
             for worker in all_workers:
                 await worker.opened()
             batcher = Batcher(list(workers), solo=solo, row=row, ends=ends, limits=limits, counters=counters)
-            yield ServedModel(target, tokenizer, batcher, limits, _cache(target, cache, counters))
+            yield batcher, limits
         finally:
             await asyncio.gather(*(worker.close() for worker in all_workers))
 

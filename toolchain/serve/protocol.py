@@ -46,10 +46,14 @@ class InferResponse:
     outputs: tuple[Tensor, ...]
     # Rows that are longer than the model reads.
     truncated_rows: int = 0
+    # Rows that the second stage of a cascade ran; None without stages.
+    passed_on_rows: int | None = None
 
-
-# Parameter of a response that has the number of its rows which are longer than the model reads, if there are any.
-TRUNCATED = "truncated_rows"
+    @property
+    def parameters(self) -> dict[str, int]:
+        """The parameters of the response: rows that were cut, if there are any, and of a cascade, rows passed on."""
+        cut = {"truncated_rows": self.truncated_rows} if self.truncated_rows else {}
+        return cut if self.passed_on_rows is None else {**cut, "passed_on_rows": self.passed_on_rows}
 
 
 class Reason(Enum):

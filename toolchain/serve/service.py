@@ -100,7 +100,7 @@ class Service:
     @property
     def alive(self) -> bool:
         """False when every engine has failed, so that only a restart helps."""
-        return not self._model.batcher.broken
+        return not self._model.broken
 
     @property
     def device(self) -> str:
@@ -114,7 +114,7 @@ class Service:
     async def close(self) -> None:
         """Refuse new requests, and return when all accepted ones are answered or their time is over."""
         self.drain()
-        await self._model.batcher.close()
+        await self._model.close()
 
     def check(self, model: str, version: str = "") -> None:
         """Refuse another model or version than the served one.
@@ -191,7 +191,8 @@ class Service:
         head = self.head if isinstance(rows, Tokens) else self.head.about(rows)
         tensors = outputs.tensors(logits, head, names, request.classes)
         times.output_ns = self.counters.clock() - before
-        return InferResponse(self.name, VERSION, request.id, tensors, int(cut.sum())), len(logits), times
+        made = InferResponse(self.name, VERSION, request.id, tensors, int(cut.sum()), times.passed_on)
+        return made, len(logits), times
 
     async def _classify(self, texts: list[Text]) -> Timed[list[Response]]:
         ran, rows, times = await self._run(texts)
@@ -214,17 +215,17 @@ class Service:
             tokens, cut = await self._tokenize(rows)
         entry.tokens = int(tokens.lengths.sum())
         tokenized_ns = self.counters.clock() - before
-        submit = functools.partial(batcher.submit, timeout_us=timeout_us, arrived_ns=before)
-        logits, times = await (self._model.cache.answer(tokens, submit) if self._model.cache else submit(tokens))
+        logits, times = await self._model.run(tokens, timeout_us=timeout_us, arrived_ns=before)
         times.input_ns += tokenized_ns
         return Ran(logits, cut, entry.tokens), times
 
     def _places(self, rows: list[Text] | Tokens) -> int:
         """Return the capacity of the queue that rows need until they are tokens.
 
-        Rows that the cache may have need none, unless a thread tokenises them: threads have no other bound.
+        Rows that may need no engine need none, unless a thread tokenises them: threads have no other bound.
         """
-        if isinstance(rows, Tokens) or (self._model.cache and not _is_long(rows)):
+        may_not_queue = self._model.cache or self._model.stages
+        if isinstance(rows, Tokens) or (may_not_queue and not _is_long(rows)):
             return 0
         return len(rows)
 

@@ -58,6 +58,7 @@ def push(
     """
     _check_name(repository)
     bundle = open_bundle(place, trust=trust)
+    bundle.require_one_model("push")
     if output:
         _check_output(output)
     manifest, changed = _published(bundle)

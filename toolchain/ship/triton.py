@@ -50,6 +50,7 @@ def ship(path: Path, repository: Path, options: Options, *, trust: str | None = 
     """
     check_folder(repository)
     bundle = open_bundle(path, trust=trust)
+    bundle.require_one_model("ship triton")
     resolved = resolve_bundle(bundle, recorded(bundle, {}))
     name = options.name or bundle.name
     check_name(name)

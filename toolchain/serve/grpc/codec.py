@@ -12,7 +12,7 @@ import numpy as np
 from toolchain.serve.datatypes import BYTES, NUMPY, check_size, decode, encode, from_strings
 from toolchain.serve.limits import MAX_TENSORS
 from toolchain.serve.proto import MESSAGES
-from toolchain.serve.protocol import TRUNCATED, InferRequest, InferResponse, Reason, RefusedError, Tensor
+from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError, Tensor
 from toolchain.tensors import Array
 
 # Datatype -> the field of `contents` that has its elements, and the numpy type of that field.
@@ -67,8 +67,8 @@ def to_message(response: InferResponse) -> Any:
     for tensor in response.outputs:
         message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
         message.raw_output_contents.append(encode(tensor.array, tensor.datatype))
-    if response.truncated_rows:
-        message.parameters[TRUNCATED].int64_param = response.truncated_rows
+    for name, value in response.parameters.items():
+        message.parameters[name].int64_param = value
     return message
 
 

@@ -20,7 +20,7 @@ from toolchain.serve import datatypes
 from toolchain.serve.checks import shown
 from toolchain.serve.datatypes import BYTES
 from toolchain.serve.limits import MAX_DIMENSIONS, MAX_TENSORS
-from toolchain.serve.protocol import TRUNCATED, InferRequest, InferResponse, Reason, RefusedError, Tensor
+from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError, Tensor
 from toolchain.tensors import Array
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def encode(response: InferResponse, form: OutputForm) -> Body:
         outputs.append(record)
     body: JsonObject = {"id": response.id} if response.id else {}
     body |= {"model_name": response.model, "model_version": response.version, "outputs": outputs}
-    body |= {"parameters": {TRUNCATED: response.truncated_rows}} if response.truncated_rows else {}
+    body |= {"parameters": parameters} if (parameters := response.parameters) else {}
     blobs[0] = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
     if len(blobs) == 1:
         return Body(blobs[0], None)

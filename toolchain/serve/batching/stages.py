@@ -1,0 +1,76 @@
+"""The stages of a cascade in a service: rows of which the first stage is sure need no place in the second's queue."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import numpy as np
+
+from toolchain.checkpoint.tokenize import Tokens
+from toolchain.runtimes.batched import run
+from toolchain.runtimes.cascade import passed_on
+from toolchain.serve.counters import Counters, Times
+from toolchain.tensors import Infer, Logits
+
+# Runs rows: their logits, float32 [rows, classes], and where their time went.
+Run = Callable[[Tokens], Awaitable[tuple[Logits, Times]]]
+
+# Tokens of a request from which on a lexical stage runs in a thread, because it would block the event loop.
+LONG_TOKENS = 4096
+
+
+class First(Protocol):
+    """What runs the first stage: a batcher, or `Inline`."""
+
+    async def submit(
+        self, tokens: Tokens, *, timeout_us: int = 0, arrived_ns: int | None = None
+    ) -> tuple[Logits, Times]:
+        """Return the logits of rows, and where their time went."""
+
+
+class Inline:
+    """A first stage that is cheaper than a queue: it runs at once."""
+
+    def __init__(self, infer: Infer) -> None:
+        self._infer = infer
+
+    async def submit(
+        self, tokens: Tokens, *, timeout_us: int = 0, arrived_ns: int | None = None
+    ) -> tuple[Logits, Times]:
+        """Return the logits of rows, and the time that they took; nothing waits, so nothing times out."""
+        start = time.monotonic_ns()
+        if len(tokens.columns["input_ids"].values) > LONG_TOKENS:
+            logits = await asyncio.to_thread(self._run, tokens)
+        else:
+            logits = self._run(tokens)
+        return logits, Times(infer_ns=time.monotonic_ns() - start)
+
+    def _run(self, tokens: Tokens) -> Logits:
+        return run(self._infer, tokens).logits
+
+
+class Stages:
+    """The first stage, the margin from which its answer counts, and the counters of both stages."""
+
+    def __init__(self, first: First, threshold: float, counters: Counters) -> None:
+        """Count the rows of each stage in `counters`."""
+        self._first, self._threshold = first, threshold
+        self._rows = counters.stage_rows = {"first": 0, "second": 0}
+
+    async def answer(self, tokens: Tokens, second: Run, *, timeout_us: int, arrived_ns: int) -> tuple[Logits, Times]:
+        """Return the logits of rows, float32 [rows, classes]; `second` gets those of which the first stage is unsure.
+
+        Raises:
+            RefusedError: as either stage.
+        """
+        logits, times = await self._first.submit(tokens, timeout_us=timeout_us, arrived_ns=arrived_ns)
+        rest = np.flatnonzero(passed_on(logits, self._threshold))
+        if len(rest):
+            found, more = await second(tokens if len(rest) == len(tokens) else tokens.take(rest))
+            logits, times = np.array(logits), times.plus(more)
+            logits[rest] = found
+        self._rows["first"] += len(tokens) - len(rest)
+        self._rows["second"] += len(rest)
+        times.passed_on = len(rest)
+        return logits, times
