@@ -75,6 +75,35 @@ class EmbeddingsResponse(TypedDict):
     """The tokens that the model read."""
 
 
+class EmbeddingsErrorDetail(TypedDict):
+    """Why a request of `POST /v1/embeddings` was refused."""
+
+    message: str
+    """The reason, as a sentence."""
+    type: str
+    """`invalid_request_error` for what the client can change, else `server_error`."""
+    param: None
+    """The parameter, which the message names."""
+    code: str | None
+    """`model_not_found`, `invalid_api_key`, or null."""
+
+
+class EmbeddingsError(TypedDict):
+    """A refusal of `POST /v1/embeddings`, in the form of OpenAI's."""
+
+    error: EmbeddingsErrorDetail
+    """The reason."""
+
+
+class RerankError(TypedDict):
+    """A refusal of `POST /rerank`, in the form of text-embeddings-inference's."""
+
+    error: str
+    """The reason, as a sentence."""
+    error_type: str
+    """`validation` for what the client can change, `overloaded`, or `backend`."""
+
+
 class RankedText(TypedDict):
     """One text in the response of `POST /rerank`, in the form of text-embeddings-inference's, best first."""
 

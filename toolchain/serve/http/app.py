@@ -55,13 +55,20 @@ def json_response(value: Any, status: int = 200, headers: Headers = ()) -> Respo
     return Response(orjson.dumps(value), status, JSON, headers)
 
 
-def refusal(error: RefusedError) -> Response:
+def error_response(path: str, status: int, message: str, headers: Headers = ()) -> Response:
+    """Return a message in the form that the clients of a path expect."""
+    form = clients.ERRORS.get(path)
+    return json_response(form(status, message) if form else {"error": message}, status, headers)
+
+
+def refusal(error: RefusedError, path: str) -> Response:
     """Return the response to a refused request. A busy service says when to try again (Retry-After)."""
     headers: dict[Reason, Headers] = {
         Reason.UNAVAILABLE: ((b"retry-after", b"1"),),
         Reason.UNAUTHENTICATED: ((b"www-authenticate", b"Bearer"),),
     }
-    return json_response({"error": str(error)[:MESSAGE_CHARACTERS]}, error.reason.http, headers.get(error.reason, ()))
+    message = str(error)[:MESSAGE_CHARACTERS]
+    return error_response(path, error.reason.http, message, headers.get(error.reason, ()))
 
 
 class Application:
@@ -151,10 +158,10 @@ class Application:
             handler = self._find(request, "GET" if request.method == "HEAD" else request.method)
             return handler if isinstance(handler, Response) else await handler(request)
         except RefusedError as error:
-            return refusal(error)
+            return refusal(error, request.path)
         except Exception:  # a bug of the service: the log shows it, the client does not see it
             log.exception("%s: internal error", request.method)
-            return json_response({"error": "internal error"}, 500)
+            return error_response(request.path, 500, "internal error")
 
     def _find(self, request: Request, method: str) -> Handler | Response:
         """Return the handler of a request, or the response where no handler exists.
@@ -174,7 +181,7 @@ class Application:
             return self._unknown_path(request.path)
         if method not in methods:
             allow = ", ".join(["HEAD", *methods] if "GET" in methods else methods)
-            return json_response({"error": "Method Not Allowed"}, 405, ((b"allow", allow.encode()),))
+            return error_response(request.path, 405, "Method Not Allowed", ((b"allow", allow.encode()),))
         return methods[method]
 
     def _unknown_path(self, path: str) -> Response:

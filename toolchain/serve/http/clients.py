@@ -1,12 +1,20 @@
 """Requests of other servers' clients: OpenAI's for embeddings, and text-embeddings-inference's for ranking."""
 
 import base64
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from toolchain.records.serving import EmbeddedText, EmbeddingsResponse, RankedText, TokenUsage
+from toolchain.records.serving import (
+    EmbeddedText,
+    EmbeddingsError,
+    EmbeddingsResponse,
+    RankedText,
+    RerankError,
+    TokenUsage,
+)
 from toolchain.serve.http.codec import load, read_texts, refuse_repeated, refused
 from toolchain.serve.service import Ran
 
@@ -103,6 +111,23 @@ def ranked(ran: Ran, request: RerankRequest, scores: Any) -> list[RankedText]:
             one["truncated"] = True
         found.append(one)
     return found
+
+
+def _embeddings_error(status: int, message: str) -> EmbeddingsError:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    code = {401: "invalid_api_key", 404: "model_not_found"}.get(status)
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def _rerank_error(status: int, message: str) -> RerankError:
+    return {"error": message, "error_type": {500: "backend", 503: "overloaded"}.get(status, "validation")}
+
+
+# Path -> what makes the body of a response of a status from a message. Other paths have {"error": message}.
+ERRORS: dict[str, Callable[[int, str], Mapping[str, Any]]] = {
+    "/v1/embeddings": _embeddings_error,
+    "/rerank": _rerank_error,
+}
 
 
 def _record(body: bytes, known: tuple[str, ...], *required: str) -> dict[str, Any]:  # values of JSON

@@ -154,7 +154,7 @@ def _of_others(summary: str, takes: str, request: OpenApi, gives: str, response:
         "requestBody": _json(_schema(takes), {"some": request}),
         "responses": {
             "200": {"description": "Success.", **_json(_schema(gives), {"some": response})},
-            **_errors(),
+            **_errors(f"{takes}Error"),
         },
         "security": [{"token": []}, {}],
     }
@@ -197,8 +197,8 @@ def _get(summary: str, schema: Any, *, of_model: bool = False, open_to_all: bool
     }
 
 
-def _errors() -> OpenApi:
-    return {str(code): {"description": text, **_json(_schema("Error"))} for code, text in _ERRORS.items()}
+def _errors(schema: str = "Error") -> OpenApi:
+    return {str(code): {"description": text, **_json(_schema(schema))} for code, text in _ERRORS.items()}
 
 
 def _model() -> OpenApi:
@@ -264,6 +264,8 @@ def _schemas_of_others(texts: OpenApi, text: OpenApi, most: int) -> OpenApi:
     usage = _record("prompt_tokens total_tokens", prompt_tokens=count, total_tokens=count)
     ranked = _record("index score", index=count, score=_NUMBER, text={"type": "string"}, truncated=flag)
     forms = {"enum": ["float", "base64"]}
+    nullable = {"type": ["string", "null"]}
+    detail = _record("message type param code", message=_NAME, type=_NAME, param=nullable, code=nullable)
     return {
         "Embeddings": _record("input", input=texts, model=_NAME, encoding_format=forms, dimensions=count, user=_NAME)
         | {"additionalProperties": False},
@@ -279,6 +281,8 @@ def _schemas_of_others(texts: OpenApi, text: OpenApi, most: int) -> OpenApi:
         )
         | {"additionalProperties": False},
         "Ranks": _array(ranked),
+        "EmbeddingsError": _record("error", error=detail),
+        "RerankError": _record("error error_type", error=_NAME, error_type=_NAME),
     }
 
 
