@@ -65,12 +65,12 @@ pictures: $(INSTALLED)
 	$(BIN)/python docs/img/make.py
 
 # A bill of materials (CycloneDX) of what .venv holds, and known advisories against the versions that are tested
-# together; the second asks PyPI over the network.
+# together; the second asks PyPI over the network, and fails if PyPI does not know a package.
 sbom: $(INSTALLED) $(AUDIT)/installed
 	$(AUDIT)/bin/cyclonedx-py environment $(BIN)/python --output-file sbom.cdx.json
 
 audit: $(AUDIT)/installed
-	$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 # torch comes first and by itself: where a CPU build is on offer (see README), it is kept.
 $(INSTALLED): pyproject.toml constraints.txt

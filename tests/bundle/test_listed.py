@@ -1,16 +1,20 @@
 """Only what a bundle lists is read, and what is used is what was checked."""
 
+import contextlib
 import os
+import random
 import shutil
 
 import numpy as np
 import onnx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import toolchain
 from toolchain import graph
 from toolchain.bundle import MANIFEST, open_bundle
-from toolchain.errors import InputError
+from toolchain.errors import InputError, ToolchainError
 from toolchain.evaluation.classifier import Classifier
 from toolchain.evaluation.target import find_target
 from toolchain.files import sha256_file
@@ -52,22 +56,70 @@ def expected(logits, demo_bundle):
     return logits(demo_bundle)
 
 
-def changed(file):
+def changed(file, other, choose):
     data = bytearray(file.read_bytes())
-    data[np.random.default_rng(len(data)).integers(len(data))] ^= 1
+    data[choose.randrange(len(data))] ^= 1 << choose.randrange(8)
     file.write_bytes(data)
 
 
-def test_a_file_that_is_changed_removed_or_swapped_is_refused_or_changes_no_logit(copy, logits, expected):
-    files = [MANIFEST, *open_bundle(copy).manifest["artefacts"]]
-    for number, name in enumerate(files):
-        file, other = copy / name, copy / files[number - 1]
-        before = file.read_bytes()
-        for way in (changed, os.unlink, lambda file, other=other: shutil.copyfile(other, file)):
-            way(file)
-            with pytest.raises(InputError, match=r"changed since|missing|broken|not a bundle|a checkpoint|not JSON"):
-                logits(copy)
-            file.write_bytes(before)
+def longer(file, other, choose):
+    data = bytearray(file.read_bytes())
+    data.insert(choose.randrange(len(data) + 1), choose.randrange(256))
+    file.write_bytes(data)
+
+
+def shorter(file, other, choose):
+    data = bytearray(file.read_bytes())
+    del data[choose.randrange(len(data))]
+    file.write_bytes(data)
+
+
+def absent(file, other, choose):
+    file.unlink()
+
+
+def swapped(file, other, choose):
+    data = file.read_bytes()
+    file.write_bytes(other.read_bytes())
+    other.write_bytes(data)
+
+
+@pytest.fixture(scope="module")
+def everything(demo_bundle, tmp_path_factory):
+    """A bundle with files of every kind in its folder: listed ones, a result, and one that nobody lists."""
+    folder = shutil.copytree(demo_bundle, tmp_path_factory.mktemp("everything") / "bundle")
+    (folder / "results").mkdir(exist_ok=True)
+    (folder / "results" / "x.json").write_text('{"schema": 1}')
+    (folder / "vocab.txt").write_text("a\nb\n")
+    return folder, {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.parametrize("way", [changed, longer, shorter, absent, swapped])
+@given(choose=st.randoms(use_true_random=False))
+def test_one_other_byte_or_file_is_refused_or_changes_no_logit(everything, logits, expected, way, choose):
+    folder, whole = everything
+    file, other = choose.sample(sorted(whole), 2)
+    try:
+        way(file, other, choose)
+        with contextlib.suppress(ToolchainError):
+            np.testing.assert_array_equal(logits(folder), expected)
+    finally:
+        for one in (file, other):
+            one.write_bytes(whole[one])
+
+
+@pytest.mark.parametrize("way", [changed, longer, shorter, absent, swapped])
+def test_a_listed_file_that_is_not_the_same_is_refused_by_its_name(copy, logits, expected, way):
+    choose = random.Random(way.__name__)
+    files = [copy / name for name in open_bundle(copy).manifest["artefacts"]]
+    whole = {file: file.read_bytes() for file in files}
+    for number, file in enumerate(files):
+        way(file, files[number - 1], choose)
+        with pytest.raises(InputError, match=r"(changed since|missing)[^\n]*$"):
+            logits(copy)
+        for one in (file, files[number - 1]):
+            one.write_bytes(whole[one])
     np.testing.assert_array_equal(logits(copy), expected)
 
 

@@ -158,7 +158,10 @@ class CallHandler:
                 if refused := self._refuse(context) or (None if call else _busy()):
                     await context.abort(grpc.StatusCode[refused.reason.grpc], _message(refused))
                 assert call
-                await self._answer_each(requests, context, call, respond)
+                try:
+                    await self._answer_each(requests, context, call, respond)
+                except ExceptionGroup as group:  # the library knows its own error of a client that has left
+                    raise group.exceptions[0] from None
 
         return handle
 
