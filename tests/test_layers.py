@@ -26,7 +26,7 @@ LAYERS = (
     ("workflow",),
     ("diagnose", "serve", "cascade"),
     ("ship",),  # above serve: it writes configurations by the schema in serve/proto
-    ("accept", "api"),
+    ("accept", "api", "sweep"),
     ("cli",),
     ("__main__",),
 )

@@ -5,13 +5,29 @@ import pytest
 from toolchain.report.glue import TASKS, scores
 
 
-def test_the_score_is_the_mean_of_the_tasks_and_names_the_missing(result: dict[str, Any]) -> None:
-    mrpc = result | {"task": "mrpc", "metrics": {"accuracy": 0.8, "f1": 0.9}, "file": "mrpc.json"}
-    sst2 = result | {"metrics": {"accuracy": 0.95}}
-    (found,) = scores([sst2, mrpc])
+def of(task: str, result: dict[str, Any], value: float) -> dict[str, Any]:
+    return result | {"task": task, "metrics": {"accuracy": value}, "file": f"{task}.json"}
+
+
+def test_the_score_is_the_mean_of_eight_tasks_once_all_nine_are_there(result: dict[str, Any]) -> None:
+    results = [of(task, result, 0.9) for task in TASKS if task != "mrpc"]
+    (found,) = scores(results)
+    assert (found.mean, found.missing) == (None, ["mrpc"])
+    assert found.reason == "8 of 9 tasks measured"
+    results.append(of("mrpc", result, 0.8) | {"metrics": {"accuracy": 0.8, "f1": 0.9}})
+    (found,) = scores(results)
     assert found.mean
-    assert found.mean.value == pytest.approx((95 + 85) / 2)
-    assert found.missing == [task for task in TASKS if task not in ("sst2", "mrpc")]
+    assert found.mean.value == pytest.approx((7 * 90 + 85) / 8)
+    assert found.missing == []
+
+
+def test_wnli_is_shown_and_does_not_count(result: dict[str, Any]) -> None:
+    (low,), (high,) = (scores([of(task, result, x if task == "wnli" else 0.9) for task in TASKS]) for x in (0.1, 0.9))
+    assert low.tasks["wnli"].value == pytest.approx(10)
+    assert low.mean
+    assert high.mean
+    assert low.mean.value == high.mean.value == pytest.approx(90)
+    assert low.to_json()["score"] == pytest.approx(90)
 
 
 def test_two_results_for_a_task_give_no_score(result: dict[str, Any]) -> None:

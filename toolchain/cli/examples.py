@@ -67,6 +67,11 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "toolchain accept -m ./my-checkpoint --data ./my-data -o ./report",
         "toolchain accept engines/t4.toml --max-drop 0.5",
     ),
+    "sweep": (
+        "toolchain sweep eval/sweep.toml --dry-run",
+        "toolchain sweep eval/sweep.toml --only 'int8*'",
+        "toolchain sweep eval/glue.toml --set model='models/bert-{task}' --json",
+    ),
     "report": (
         "toolchain report ./bundle",
         "toolchain report ./bundle -o report.html",

@@ -46,6 +46,9 @@ ENERGY = (
 # Options of a run under MLPerf's LoadGen.
 MLPERF = ("scenario", "min_duration", "target_qps", "target_latency_ms")
 
+# Options of the evaluation of a bundle; the other options of a recipe concern its build. `attention` is of both.
+MEASURED = ("split", "threshold", "limit", "halves", *RUNTIME, *ENERGY, *MLPERF)
+
 # What a bundle or a checkpoint from elsewhere is trusted with.
 TRUST = ("trust", "allow_pickle", "trust_remote_code", "ignore_unused")
 

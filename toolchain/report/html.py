@@ -16,11 +16,11 @@ from toolchain.evaluation.compare import SEVERAL
 from toolchain.evaluation.mlperf.text import describe as describe_scenario
 from toolchain.evaluation.results import is_resolved
 from toolchain.records.deployment import Deployment
-from toolchain.records.energy import EnergyBlock
 from toolchain.records.power import PowerRecord
 from toolchain.records.result import Environment, Result
 from toolchain.report import glue, kernel_plots, plots, record_plots
 from toolchain.report.columns import HTML_COLUMNS, METRIC, Cell, Number, Pattern, known, look, metric, number
+from toolchain.report.costs import joules_ends
 from toolchain.report.decision import Answer, Detail, Drop, answer_of, detail_of, drop_of, reference_cell
 from toolchain.report.inputs import Material
 from toolchain.report.plots import Axis, Plot
@@ -251,7 +251,7 @@ def _costs(results: list[Result]) -> list[tuple[Axis, str]]:
     bars = "Vertical bars: the 95 % interval."
     throughputs = tuple((result["throughput_per_s"],) * 3 for result in results)
     times = tuple((ms["p50"], ms["p50"], ms["p99"]) for ms in (result["latency_ms"] for result in results))
-    energies = tuple(_joules(result["energy"]) for result in results)
+    energies = tuple(joules_ends(result["energy"]) for result in results)
     found = [
         (Axis("rows/s", "throughput_per_s", throughputs, less=False), f"Quality against throughput. {bars}"),
         (
@@ -264,12 +264,6 @@ def _costs(results: list[Result]) -> list[tuple[Axis, str]]:
         ),
     ]
     return [(axis, caption) for axis, caption in found if any(axis.values)]
-
-
-def _joules(block: EnergyBlock) -> tuple[float, float, float] | None:
-    """Return joules a row with the two ends of their interval or range."""
-    each, ends = block["per_inference_j"], block["ci95"] or block["range"]
-    return None if each is None or ends is None else (each, ends[0], ends[1])
 
 
 def _power(record: PowerRecord) -> list[Number]:

@@ -1,0 +1,83 @@
+"""The cells of a sweep, its Pareto fronts, and what is left to do."""
+
+from collections import Counter
+
+from toolchain.cli.show import put, titled
+from toolchain.records.sweep import Forecast, Front, GlueScore, SweepCell, SweepRecord
+
+
+def swept(record: SweepRecord) -> None:
+    """Print a row for each cell, the fronts, the GLUE scores, the forecast and the next command."""
+    cells = record["cells"]
+    differ = varying(cells)
+    table = titled(f"{record['name']}: {_counts(record)}", narrow=True)
+    for heading in ("cell", *differ, "state", "s", "reason"):
+        table.add_column(heading, justify="right" if heading == "s" else "left", no_wrap=heading != "reason")
+    for cell in cells:
+        shown = [str(cell["options"].get(key, "-")) for key in differ]
+        seconds = f"{cell['run']['seconds']:.0f}" if cell["run"] and cell["state"] == "done" else "-"
+        table.add_row(cell["key"][:8], *shown, cell["state"], seconds, cell["reason"] or "")
+    put(
+        table,
+        *(_front(front, cells) for front in record["fronts"]),
+        *(glue(score) for score in record["glue"]),
+        *_left(record["forecast"]),
+        *_next(record),
+    )
+
+
+def varying(cells: list[SweepCell]) -> list[str]:
+    """Return the options that differ between cells."""
+    keys = dict.fromkeys(key for cell in cells for key in cell["options"])
+    return [key for key in keys if len({repr(cell["options"].get(key)) for cell in cells}) > 1]
+
+
+def _counts(record: SweepRecord) -> str:
+    states = Counter(cell["state"] for cell in record["cells"])
+    parts = [f"{len(record['cells'])} cells", *(f"{count} {state}" for state, count in states.items())]
+    parts += [f"{record['excluded']} excluded"] if record["excluded"] else []
+    parts += [f"{record['merged']} left out, because their options have no effect there"] if record["merged"] else []
+    return ", ".join(parts)
+
+
+def _front(front: Front, cells: list[SweepCell]) -> str:
+    """Return a front in one line: the cells on it, by cost."""
+    known = {cell["name"]: cell for cell in cells}
+    keys = varying([known[name] for name in front["members"]])
+    unresolved = set(front["unresolved"])
+
+    def shown(name: str) -> str:
+        text = " ".join(str(known[name]["options"][key]) for key in keys if key in known[name]["options"])
+        return f"{text or known[name]['key'][:8]}{' (not resolved)' if name in unresolved else ''}"
+
+    members = ", ".join(map(shown, front["members"])) or "no cell"
+    missing = f"; not measured for {len(front['unmeasured'])}" if front["unmeasured"] else ""
+    return f"{front['task']}, {front['metric']} against {front['cost']}: {members}{missing}"
+
+
+def glue(score: GlueScore) -> str:
+    """Return a GLUE score in one line."""
+    points = ", ".join(f"{task} {value:.1f}" for task, value in score["points"].items())
+    if score["score"] is None:
+        return f"GLUE, {score['name']}: no score, {score['reason']} ({points})"
+    return f"GLUE, {score['name']}: {score['score']:.1f}, the mean of 8 tasks without wnli ({points})"
+
+
+def _left(forecast: Forecast) -> list[str]:
+    if not forecast["cells"]:
+        return []
+    seconds = forecast["seconds"]
+    expected = "no forecast, because no such cell is done" if seconds is None else f"about {_duration(seconds)}"
+    return [f"left: {forecast['cells']} cells, {forecast['builds']} bundles to build; {expected}"]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _next(record: SweepRecord) -> list[str]:
+    if not any(cell["state"] == "done" for cell in record["cells"]):
+        return []
+    return [f"next: toolchain report {record['folder']} -o report.html"]

@@ -1,0 +1,48 @@
+"""The costs of a sweep's objectives: what a result says of each, with an interval."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from toolchain.records.energy import EnergyBlock
+from toolchain.records.result import Result
+from toolchain.records.sweep import CellRun
+
+# Two medians of latency, or two throughputs, that differ by less than this share are not told apart. Results have no
+# interval of them; `benchmarks/sweep.py --noise` measures how much they vary between runs.
+TIME_NOISE = 0.1
+
+# Value, lower and upper end.
+Ends = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A cost: label and key for a plot, and a function that returns its value with its ends, or None."""
+
+    label: str
+    key: str
+    ends: Callable[[Result, CellRun], Ends | None]
+    less: bool = True
+
+
+def joules_ends(block: EnergyBlock) -> Ends | None:
+    """Return joules a row with the ends of their interval, or of their range if there are few windows."""
+    each, ends = block["per_inference_j"], block["ci95"] or block["range"]
+    return None if each is None or ends is None else (each, ends[0], ends[1])
+
+
+def _noisy(value: float) -> Ends:
+    """Return a time or a throughput with ends so that two intervals overlap if they differ by TIME_NOISE or less."""
+    return value, value * (1 - TIME_NOISE / 2), value * (1 + TIME_NOISE / 2)
+
+
+def _size(_: Result, run: CellRun) -> Ends | None:
+    return None if run["size_mb"] is None else (run["size_mb"],) * 3
+
+
+COSTS = {
+    "energy": Cost("energy a row, J", "energy.per_inference_j", lambda result, _: joules_ends(result["energy"])),
+    "latency": Cost("median latency, ms", "latency_ms.p50", lambda result, _: _noisy(result["latency_ms"]["p50"])),
+    "throughput": Cost("rows/s", "throughput_per_s", lambda result, _: _noisy(result["throughput_per_s"]), less=False),
+    "size": Cost("size of the model, MB", "size_mb", _size),
+}

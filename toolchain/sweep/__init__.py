@@ -1,0 +1,224 @@
+"""`toolchain sweep`: a grid of models, tasks and options, each cell by the commands `build` and `eval`.
+
+A cell is done if its result is there, so a sweep that was interrupted goes on where it was. Cells run one at a time in
+processes of their own: a cell that crashes or runs out of memory ends alone, and no two share the meters of a machine.
+A cell that failed runs again at the next call.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolchain.errors import InputError, MachineError, ToolchainError
+from toolchain.files import write_json
+from toolchain.progress import track
+from toolchain.records.sweep import CellRun, Forecast, Front, GlueScore, SweepCell, SweepRecord
+from toolchain.sweep import state
+from toolchain.sweep.cells import Cell, Grid, Options, chosen, expand, make_cells, of_build, of_eval
+from toolchain.sweep.depends import Digests, depends_on
+from toolchain.sweep.forecast import forecast
+from toolchain.sweep.here import impossible, require_measurable
+from toolchain.sweep.runner import PROGRAM, Ended, run
+from toolchain.sweep.study import Study, read_study
+
+log = logging.getLogger(__name__)
+
+# The folder of a sweep without -o is below this one.
+RESULTS = Path("eval/results")
+
+# Costs of the fronts of a file without objectives; with energy that too.
+OBJECTIVES = ("latency", "throughput", "size")
+
+# A build with this exit code has written its bundle: the gate failed, which the results say too.
+GATE_FAILED = 3
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks of a sweep."""
+
+    sets: Sequence[str] = ()
+    only: str | None = None
+    yes: bool = False
+    dry_run: bool = False
+    output: Path | None = None
+
+
+def sweep(file: Path, asked: Asked, *, program: Sequence[str] = PROGRAM, tell: Say = log.info) -> SweepRecord:
+    """Run the cells of a sweep that are not done; return the record of all, which is also written to its folder.
+
+    With `dry_run` nothing runs and nothing is written. `program` is what runs the commands of a cell.
+
+    Raises:
+        InputError: the file cannot be read, or the folder belongs to another sweep.
+        MachineError: an objective cannot be measured on this machine, or no cell is possible.
+        UsageError: see `read_study`, `expand` and `chosen`.
+    """
+    study = read_study(file, list(asked.sets), yes=asked.yes)
+    folder = asked.output or RESULTS / study.name
+    grid = expand(study)
+    objectives = _objectives(study)
+    options = [_with_energy(one, objectives) for one in grid.combinations]
+    if asked.dry_run:
+        state.check(folder, study.name)
+        cells = make_cells(options, depends_on(Digests(folder / state.MEMORY)))
+        require_measurable(objectives, {str(one.options.get("device", "auto")) for one in chosen(cells, asked.only)})
+        return _record(study, folder, objectives, grid, cells, state.read_record(folder), _reasons(folder, cells))
+    with state.opened(folder, study.name) as last:
+        digests = Digests(folder / state.MEMORY)
+        cells = make_cells(options, depends_on(digests))
+        digests.keep()
+        asked_for, reasons = chosen(cells, asked.only), _reasons(folder, cells)
+        todo = [cell for cell in asked_for if cell.name not in reasons and not state.is_done(folder, cell)]
+        if todo:
+            require_measurable(objectives, {str(one.options.get("device", "auto")) for one in todo})
+        elif len(reasons) == len(cells):
+            raise MachineError(f"{file}: no cell is possible here. {reasons[cells[0].name]}")
+        for cell in track(todo, total=len(todo), text=study.name):
+            _run(folder, cell, program, tell)
+        record = _record(study, folder, objectives, grid, cells, last, reasons)
+        if record != last:
+            write_json(folder / state.RECORD, record)
+        return record
+
+
+def _objectives(study: Study) -> tuple[str, ...]:
+    energy = ("energy",) if True in study.axes.get("energy", []) else ()
+    return study.objectives or (*energy, *OBJECTIVES)
+
+
+def _with_energy(options: Options, objectives: Sequence[str]) -> Options:
+    return options | {"energy": True} if "energy" in objectives else options
+
+
+def _reasons(folder: Path, cells: Sequence[Cell]) -> dict[str, str]:
+    """Return name -> why a cell is impossible here, of the cells that are not done."""
+    found = {cell.name: impossible(cell.options) for cell in cells if not state.is_done(folder, cell)}
+    return {name: reason for name, reason in found.items() if reason is not None}
+
+
+def _run(folder: Path, cell: Cell, program: Sequence[str], tell: Say) -> None:
+    """Build the bundle of a cell if it is not there, evaluate it, and keep what is known of both."""
+    before = state.read_run(folder, cell)
+    file = folder / state.CELLS / cell.name / state.LOG
+    bundle = folder / state.BUNDLES / cell.bundle
+    kept: CellRun = {
+        "attempts": (before["attempts"] if before else 0) + 1,
+        "seconds": 0.0,
+        "build_s": None,
+        "exit_code": 0,
+        "reason": None,
+        "size_mb": None,
+    }
+    tell(cell.name)
+    if not state.is_built(folder, cell):
+        built = run(["build", *_sets(of_build(cell.options)), "-o", str(bundle), "--json"], file, program=program)
+        kept["build_s"] = built.seconds
+        if built.code not in (0, GATE_FAILED) or not state.is_built(folder, cell):
+            reason = built.reason or "it wrote no bundle"
+            _fail(folder, cell, kept | {"exit_code": built.code, "reason": f"build: {reason}"}, built)
+            return
+    ended = run(["eval", str(bundle), *_sets(of_eval(cell.options)), "--json"], file, program=program)
+    kept |= {"seconds": ended.seconds, "exit_code": ended.code, "reason": ended.reason}
+    if ended.code:
+        _fail(folder, cell, kept, ended)
+        return
+    try:
+        state.keep(folder, cell, kept, ended)
+    except (ToolchainError, OSError) as error:
+        _fail(folder, cell, kept | {"exit_code": 1, "reason": f"eval: {error}"}, Ended(1, ended.seconds, b"", file))
+
+
+def _fail(folder: Path, cell: Cell, kept: CellRun, ended: Ended) -> None:
+    log.warning("%s failed: %s (log: %s)", cell.name, kept["reason"], ended.log)
+    state.keep(folder, cell, kept, Ended(kept["exit_code"] or 1, ended.seconds, b"", ended.log))
+
+
+def _sets(options: Options) -> list[str]:
+    return [word for key, value in options.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+
+
+def _record(
+    study: Study,
+    folder: Path,
+    objectives: Sequence[str],
+    grid: Grid,
+    cells: Sequence[Cell],
+    last: SweepRecord | None,
+    reasons: dict[str, str],
+) -> SweepRecord:
+    shown = [_cell(folder, cell, reasons.get(cell.name)) for cell in cells]
+    found, scores = _judged(folder, shown, objectives, last)
+    return {
+        "schema": state.SCHEMA,
+        "name": study.name,
+        "folder": str(folder),
+        "objectives": list(objectives),
+        "cells": shown,
+        "merged": grid.merged,
+        "excluded": grid.excluded,
+        "fronts": found,
+        "glue": scores,
+        "forecast": _forecast(folder, cells, shown),
+    }
+
+
+def _cell(folder: Path, cell: Cell, why: str | None) -> SweepCell:
+    """Return the record of a cell; `why` is the reason if it is impossible here."""
+    done, known = state.is_done(folder, cell), state.read_run(folder, cell)
+    failed = known is not None and not done
+    return {
+        "key": cell.key,
+        "name": cell.name,
+        "options": cell.options,
+        "bundle": os.path.join(state.BUNDLES, cell.bundle),
+        "state": "done" if done else "impossible" if why else "failed" if failed else "waiting",
+        "reason": None if done else why or (known["reason"] if known else None),
+        "result": os.path.join(state.CELLS, cell.name, state.RESULT) if done else None,
+        "run": known,
+    }
+
+
+def _judged(
+    folder: Path, cells: Sequence[SweepCell], objectives: Sequence[str], last: SweepRecord | None
+) -> tuple[list[Front], list[GlueScore]]:
+    """Return fronts and scores; those of the last call if the same cells were done then."""
+    done = [cell for cell in cells if cell["state"] == "done"]
+    before = [one for one in last["cells"] if one["state"] == "done"] if last else None
+    if last and before == done and last["objectives"] == list(objectives):
+        return last["fronts"], last["glue"]
+    from toolchain.evaluation.results import load_result  # imports that a call with nothing to do does not need
+    from toolchain.report.glue import scores
+    from toolchain.sweep.fronts import Done, fronts
+
+    its = []
+    for cell in done:
+        try:
+            assert cell["result"] is not None
+            assert cell["run"] is not None
+            its.append(Done(cell["name"], load_result(folder / cell["result"]), cell["run"]))
+        except InputError as error:
+            log.warning("%s It is left out of the fronts; remove its folder to run it again.", error)
+    return fronts(its, objectives), [one.to_json() for one in scores([one.result for one in its])]
+
+
+def _forecast(folder: Path, cells: Sequence[Cell], shown: Sequence[SweepCell]) -> Forecast:
+    pairs = list(zip(cells, shown, strict=True))
+    todo = [cell for cell, one in pairs if one["state"] in ("waiting", "failed")]
+    builds = {cell.bundle: of_build(cell.options) for cell in todo if not state.is_built(folder, cell)}
+    runs = [(cell.options, one["run"]) for cell, one in pairs if one["state"] == "done" and one["run"]]
+    evals = forecast([cell.options for cell in todo], [(options, known["seconds"]) for options, known in runs])
+    built = forecast(
+        list(builds.values()),
+        [(of_build(options), known["build_s"]) for options, known in runs if known["build_s"] is not None],
+    )
+    return {
+        "cells": len(todo),
+        "builds": len(builds),
+        "seconds": None if evals is None or built is None else evals + built,
+    }

@@ -1,0 +1,83 @@
+"""Pareto fronts of a sweep: a cell is dominated only by a difference that is resolved."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from toolchain.errors import InputError
+from toolchain.evaluation.results import is_resolved
+from toolchain.records.result import Result
+from toolchain.records.sweep import CellRun, Front
+from toolchain.report.costs import COSTS, Ends
+
+# Whether the metric of a point is higher than that of another beyond chance.
+Resolved = Callable[[int, int], bool]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A cell that is done."""
+
+    name: str
+    result: Result
+    run: CellRun
+
+
+def fronts(cells: Sequence[Done], objectives: Sequence[str]) -> list[Front]:
+    """Return a front for each task and cost, of the cells that evaluated the same rows."""
+    tasks: dict[tuple[str, str, str], list[Done]] = {}
+    for cell in cells:
+        result = cell.result
+        tasks.setdefault((result["task"], result["data_sha256"], result["primary"]), []).append(cell)
+    return [_front(its, metric, rows, cost) for (_, rows, metric), its in tasks.items() for cost in objectives]
+
+
+def _front(cells: list[Done], metric: str, rows: str, cost: str) -> Front:
+    measured = [(cell, ends) for cell in cells if (ends := COSTS[cost].ends(cell.result, cell.run)) is not None]
+    its = [cell for cell, _ in measured]
+    gains = [cell.result["metrics"][metric] for cell in its]
+    # More is better of a throughput: its negative is a cost.
+    costs = [ends if COSTS[cost].less else (-ends[0], -ends[2], -ends[1]) for _, ends in measured]
+    members = resolved_front(gains, costs, lambda better, other: _higher(its[better], its[other], metric))
+    members.sort(key=lambda at: costs[at][0])
+    beaten = {at for at in members if any(_beats(gains, costs, other, at) for other in range(len(its)))}
+    return {
+        "task": cells[0].result["task"],
+        "data_sha256": rows,
+        "metric": metric,
+        "cost": cost,
+        "members": [its[at].name for at in members],
+        "unresolved": [its[at].name for at in members if at in beaten],
+        "unmeasured": [cell.name for cell in cells if cell.name not in {one.name for one in its}],
+    }
+
+
+def resolved_front(gains: Sequence[float], costs: Sequence[Ends], higher: Resolved) -> list[int]:
+    """Return the indices of the points that no other dominates.
+
+    A point dominates another if its gain is at least as high and its cost at most as high, and at least one of both
+    differences is resolved: the ends of the costs do not overlap, or `higher` says so of the gains. Thus a point that
+    is better by chance alone takes no other point off the front.
+    """
+    every = range(len(gains))
+
+    def dominates(one: int, other: int) -> bool:
+        if not _beats(gains, costs, one, other):
+            return False
+        return costs[one][2] < costs[other][1] or (gains[one] > gains[other] and higher(one, other))
+
+    return [at for at in every if not any(dominates(other, at) for other in every)]
+
+
+def _beats(gains: Sequence[float], costs: Sequence[Ends], one: int, other: int) -> bool:
+    """Return whether a point is as good as another in both, and better in one."""
+    here, there = (gains[one], -costs[one][0]), (gains[other], -costs[other][0])
+    return here != there and here[0] >= there[0] and here[1] >= there[1]
+
+
+def _higher(better: Done, other: Done, metric: str) -> bool:
+    """Return whether a metric is higher beyond chance: by row, or without predictions by intervals that are apart."""
+    try:
+        return is_resolved(better.result, other.result)
+    except InputError:
+        low, high = better.result["metrics_ci95"][metric][0], other.result["metrics_ci95"][metric][1]
+        return low > high

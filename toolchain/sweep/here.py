@@ -1,0 +1,87 @@
+"""Cells that are impossible on this machine, with the reason."""
+
+import importlib.util
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+from toolchain.errors import MachineError, ToolchainError
+from toolchain.recipe import DEFAULT_MODEL, Recipe
+from toolchain.recipe.tables import BACKENDS, imported
+from toolchain.runtimes.device import choose_device
+from toolchain.sweep.cells import Options
+
+
+def impossible(options: Options) -> str | None:
+    """Return why a combination cannot run on this machine, or None if nothing is known against it."""
+    try:
+        recipe = Recipe.make(dict(options))
+    except ToolchainError as error:
+        return str(error)
+    backend = recipe.backend or "ort"
+    return (
+        _lacks(backend, recipe.device)
+        or _lacks_torchao(backend, recipe.precision)
+        or _lacks_files(recipe.model or DEFAULT_MODEL, "model")
+        or (_lacks_files(recipe.data, "data") if recipe.data else None)
+    )
+
+
+def _lacks_files(name: str, key: str) -> str | None:
+    """Return why a path does not exist. The name of a model may be that of a hub, unless it begins with a folder."""
+    begins = Path(name).parts[:1]
+    local = name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and Path(*begins).is_dir())
+    if name == "demo" or Path(name).exists() or (key == "model" and not local):
+        return None
+    return f"{key} {name}: there is no such file or folder."
+
+
+@lru_cache
+def _lacks(backend: str, device: str) -> str | None:
+    """Return what a backend lacks here: its library, or the device."""
+    if backend not in BACKENDS or BACKENDS[backend].runs == "server":
+        return None
+    try:
+        if backend == "openvino":
+            imported("toolchain.runtimes.openvino:import_openvino")()
+        elif BACKENDS[backend].gpu is True:
+            imported("toolchain.bundle.machine:find_machine")(device, "trt" if backend == "ort-trt" else backend)
+        else:
+            gpu = BACKENDS[backend].gpu
+            asks = device not in ("auto", "cpu")  # only then is the library imported, which takes seconds
+            choose_device(device, cuda=bool(asks and gpu and imported(str(gpu))()))
+    except ToolchainError as error:
+        return str(error)
+    return None
+
+
+def _lacks_torchao(backend: str, precision: str | None) -> str | None:
+    if (backend, precision) != ("torch", "int8") or importlib.util.find_spec("torchao"):
+        return None
+    return "--precision int8: PyTorch needs torchao for it. Install it with: pip install torchao."
+
+
+@lru_cache
+def unmeasurable(objective: str, device: str) -> str | None:
+    """Return why an objective cannot be measured on this machine, or None if it can."""
+    if objective != "energy":
+        return None
+    from toolchain.meters.sources import BOARD, DRAM, PACKAGE, open_sources
+
+    wanted = (BOARD,) if device.startswith("cuda") else (BOARD, PACKAGE, DRAM)
+    with suppress(OSError), open_sources() as found:
+        if any(source.component in wanted for source in found.sources):
+            return None
+    return "energy cannot be measured here: no counter can be read. Choose latency, or take energy out of objectives"
+
+
+def require_measurable(objectives: tuple[str, ...], devices: set[str]) -> None:
+    """Refuse objectives that no device of the cells can measure.
+
+    Raises:
+        MachineError: naming the objective.
+    """
+    for objective in objectives:
+        reasons = [unmeasurable(objective, device) for device in sorted(devices)]
+        if reasons and all(reasons):
+            raise MachineError(f"objectives: {reasons[0]}.")

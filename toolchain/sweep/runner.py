@@ -1,0 +1,91 @@
+"""Runs one command of a cell at a time: the lock of this machine, the log, and the reason of a failure."""
+
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+# The program of a cell's commands.
+PROGRAM = (sys.executable, "-m", "toolchain")
+
+# What the system's out-of-memory killer sends, and what else it may be.
+OUT_OF_MEMORY = " (often the system, because memory ran out)"
+
+# A line of a log in a reason.
+LONGEST = 300
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended; a negative code is the number of the signal that killed it."""
+
+    code: int
+    seconds: float
+    out: bytes
+    log: Path
+
+    @property
+    def reason(self) -> str | None:
+        """Why it failed: the signal, or its error message; None if it did not."""
+        if self.code == 0:
+            return None
+        if self.code < 0:
+            name = signal.Signals(-self.code).name
+            return f"killed by {name}{OUT_OF_MEMORY if name == 'SIGKILL' else ''}"
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+        return f"{errors[-1] if errors else last}"[:LONGEST]
+
+
+def run(command: Sequence[str], file: Path, *, program: Sequence[str] = PROGRAM) -> Ended:
+    """Run a command while no other sweep of this machine runs one; its stderr goes to `file`.
+
+    The command inherits the lock: if this process is killed, the next sweep waits until the command has ended too.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with machine_lock() as lock, file.open("ab") as errors:
+        start_s = time.monotonic()
+        done = subprocess.run(  # noqa: S603  # our own program, without a shell
+            [*program, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, pass_fds=(lock,)
+        )
+        return Ended(done.returncode, time.monotonic() - start_s, done.stdout, file)
+
+
+@contextmanager
+def machine_lock() -> Iterator[int]:
+    """Hold the lock of this machine's meters, and yield its descriptor. Wait while another process has it."""
+    lock = _open(Path(tempfile.gettempdir()) / "toolchain-sweep.lock")
+    try:
+        if not _try(lock):
+            log.warning("another sweep runs a cell on this machine: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
+    finally:
+        os.close(lock)  # a command that still runs keeps the lock
+
+
+def _open(path: Path) -> int:
+    """Open the lock, which another user may have made: a file that may be read is enough to lock it."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    with suppress(FileExistsError):
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
+    return os.open(path, flags)
+
+
+def _try(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

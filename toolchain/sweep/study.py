@@ -1,0 +1,103 @@
+"""The file of a sweep: a recipe in which an option may have several values.
+
+    objectives = ["latency", "size"]     # costs to plot the metric against
+    model = "demo"                       # one value: all cells have it
+    precision = ["fp32", "int8"]         # a list: an axis of the grid
+    backend = ["torch", "ort"]
+
+    [[exclude]]                          # cells that have all of these values
+    backend = "torch"
+    precision = "int8"
+
+`{task}` in a text stands for the name of the cell's task.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolchain.errors import UsageError, meant
+from toolchain.recipe import Recipe
+from toolchain.recipe.options import RecipeValues, check, load_recipe, toml_value
+from toolchain.records.sweep import Option
+from toolchain.report.costs import COSTS
+
+# More cells than these need --yes: at ten seconds a cell they take three hours.
+MANY_CELLS = 1000
+
+# Options that the sweep itself decides.
+OWN = ("output", "dry_run", "force", "trust")
+
+# Axis -> its values, and an exclusion: option -> the values that it excludes.
+Values = dict[str, list[Option]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """The grid of a sweep: `axes` has the values of each option, `exclude` what to leave out."""
+
+    name: str
+    objectives: tuple[str, ...]
+    axes: Values
+    exclude: tuple[Values, ...]
+
+    @property
+    def combinations(self) -> int:
+        """The number of cells before exclusion."""
+        return math.prod(map(len, self.axes.values()))
+
+
+def read_study(file: Path, sets: list[str], *, yes: bool = False) -> Study:
+    """Read the file of a sweep; `sets` are assignments KEY=VALUE that change it.
+
+    Raises:
+        InputError: the file cannot be read as TOML.
+        UsageError: a key is unknown, a value is not allowed, or there are more than MANY_CELLS cells without `yes`.
+    """
+    values = load_recipe(file)
+    for assignment in sets:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set {assignment}: no '='. Write --set KEY=VALUE.")
+        values[key.strip().replace("-", "_")] = toml_value(text.strip())
+    objectives = _objectives(file, values.pop("objectives", None))
+    tables = values.pop("exclude", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) and table for table in tables):
+        raise UsageError(f"{file}: exclude is not a list of tables. Write [[exclude]] above its keys.")
+    study = Study(file.stem, objectives, _axes(file, values), tuple(_axes(file, table) for table in tables))
+    if study.combinations > MANY_CELLS and not yes:
+        raise UsageError(
+            f"{file}: {study.combinations:,} cells are more than {MANY_CELLS:,}. Add --yes, or take values out."
+        )
+    return study
+
+
+def _objectives(file: Path, asked: object) -> tuple[str, ...]:
+    if asked is None:
+        return ()
+    if not isinstance(asked, list) or not all(isinstance(one, str) for one in asked):
+        raise UsageError(f"{file}: objectives is not a list of texts. Choose from {', '.join(COSTS)}.")
+    if unknown := next((one for one in asked if one not in COSTS), None):
+        hint = meant(unknown, COSTS)
+        raise UsageError(f"{file}: the objective {unknown!r} is unknown.{hint} Choose from {', '.join(COSTS)}.")
+    return tuple(dict.fromkeys(asked))
+
+
+def _axes(file: Path, values: RecipeValues) -> Values:
+    """Return each option with its list of values, which have the option's type."""
+    known = {field.name: field for field in dataclasses.fields(Recipe) if field.name not in OWN}
+    found: Values = {}
+    for key, value in values.items():
+        if key not in known:
+            hint = meant(key, [*known, "objectives", "exclude"])
+            raise UsageError(f"{file}: unknown key {key!r}.{hint} A sweep has objectives, exclude and a recipe's keys.")
+        found[key] = list(dict.fromkeys(value if isinstance(value, list) else [value]))
+        if not found[key]:
+            raise UsageError(f"{file}: {key} has no value. Give one, or take the key out.")
+        for one in found[key]:
+            try:
+                check(known[key], one)
+            except UsageError as error:
+                raise UsageError(f"{file}: {error}") from None
+    return found
