@@ -193,11 +193,11 @@ def _rows(target: Target) -> Rows:
     if recipe.limit:
         rows = rows.take(range(min(recipe.limit, len(rows))))
     if target.bundle:
-        _refuse_calibrated(target.bundle, rows)
+        refuse_calibrated(target.bundle, rows)
     return rows
 
 
-def _refuse_calibrated(bundle: Bundle, rows: Rows) -> None:
+def refuse_calibrated(bundle: Bundle, rows: Rows) -> None:
     """Refuse rows that the bundle was calibrated with, or that a choice was made on.
 
     Raises:

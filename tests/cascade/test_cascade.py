@@ -130,6 +130,9 @@ def test_what_cannot_be_a_cascade_is_refused_and_nothing_is_written(demo_bundle,
         make(CHOICES, out, big=demo_bundle, small=both[1])
     with pytest.raises(UsageError, match="it is a stage, which would be replaced"):
         make(CHOICES, demo_bundle, big=demo_bundle, small=None)
+    shutil.copytree(demo_bundle, tmp_path / "other")
+    with pytest.raises(UsageError, match="it is a bundle of one model, which would be replaced"):
+        make(CHOICES, tmp_path / "other", big=demo_bundle, small=None)
     with pytest.raises(UsageError, match="a cascade runs graphs and plans"):
         make({**CHOICES, "backend": "torch"}, out, big=demo_bundle, small=None)
     with pytest.raises(InputError, match=r"4,000 of these 4,000 rows are train rows"):

@@ -86,6 +86,8 @@ def build(
         longest = profiles[-1].length[2]
         log(f"this engine cannot run rows of more than {longest} tokens; the model takes {resolved.max_length}")
     with open_writer(resolved.bundle_folder, force=recipe.force, log=log) as made:
+        if made.old:
+            made.old.require_one_model("build")
         views += [file for file in _views_of(made.old, resolved.precision) if file not in views]
         records = {name: STEPS[name].run(resolved, made) for name in resolved.steps}
         for file in views:
@@ -153,6 +155,7 @@ def _add_engine(resolved: ResolvedRecipe, machine: Machine, done: BuildRecord, l
     names = [*(VIEWS[file].name for file in views), folder]
     with open_writer(resolved.bundle_folder, redo=folder if resolved.recipe.force else None, log=log) as made:
         assert made.old is not None
+        made.old.require_one_model("build")
         for name in made.old.manifest["steps"]:
             if name not in names:
                 made.retain(name)

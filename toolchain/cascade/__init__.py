@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolchain.bundle import MANIFEST
+from toolchain.bundle import MANIFEST, open_bundle
 from toolchain.bundle.writer import open_writer
 from toolchain.cascade import cost, threshold
 from toolchain.cascade.lexical import fit
@@ -36,6 +36,7 @@ from toolchain.records.cascade import CascadeAbout, CascadeMade, CascadeRecord, 
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run
 from toolchain.runtimes.cascade import FirstStage
+from toolchain.workflow import refuse_calibrated
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +74,10 @@ def make(
     second = find_target({**changes, "output": None}, big)
     _check(second, output, small)
     chosen = choose_rows(second.resolved, changes.get("calib_data"))
+    assert second.bundle is not None
+    refuse_calibrated(second.bundle, chosen.rows)
     first = _of_bundle(second, small, chosen) if small else _of_text(second, chosen, tell)
     record = _measured(first, second, chosen, tell)
-    assert second.bundle is not None
     with open_writer(output, log=tell) as writer:
         for name in second.bundle.manifest["artefacts"]:
             second.bundle.copy(name, writer.folder / name)
@@ -94,7 +96,7 @@ def make(
 
 
 def _check(second: Target, output: Path, small: Path | None) -> None:
-    """Refuse a second stage that cannot be one, and an output that would replace a stage.
+    """Refuse a second stage that cannot be one, and an output that would replace a bundle of one model.
 
     Raises:
         InputError: it has no classes, or is a cascade.
@@ -110,6 +112,8 @@ def _check(second: Target, output: Path, small: Path | None) -> None:
     for place in (bundle.path, small):
         if place and output.resolve() == place.resolve():
             raise UsageError(f"-o {output}: it is a stage, which would be replaced. Choose another folder.")
+    if (output / MANIFEST).exists() and not open_bundle(output, check_files=False).cascade:
+        raise UsageError(f"-o {output}: it is a bundle of one model, which would be replaced. Choose another folder.")
 
 
 def _of_text(second: Target, chosen: Chosen, tell: Callable[[str], None]) -> First:

@@ -41,8 +41,13 @@ def find_stage(target: "Target") -> FirstStage | None:
     Raises:
         InputError: its files are damaged.
     """
+    return _stage(target) if BACKENDS[target.backend].runs in ("graph", "plan") else None
+
+
+def _stage(target: "Target") -> FirstStage | None:
+    """Return the first stage of a target's bundle, whatever runs, or None if the bundle is not a cascade."""
     record = record_of(target.bundle)
-    if record is None or target.bundle is None or BACKENDS[target.backend].runs not in ("graph", "plan"):
+    if record is None or target.bundle is None:
         return None
     if record["first"] == "lexical":
         where, resolved = target.bundle.path / record["file"], target.resolved
@@ -63,7 +68,7 @@ def find_small(target: "Target") -> "Target | None":
         return None
     from toolchain.evaluation.target import find_target
 
-    device = "cpu" if target.device == "cpu" else "auto"
+    device = "cpu" if target.device in ("cpu", "remote") else "auto"
     place = target.bundle.path / record["file"]
     return find_target({"device": device, "trust": record["sha256"]}, place, prefer_plan=device != "cpu")
 
@@ -99,10 +104,12 @@ def _opened(small: "Target", names: list[str], **sharing: Any) -> Iterator[Infer
 
 
 def stage_run(target: "Target", rows: Rows) -> CascadeRun | None:
-    """Return which share of rows the second stage of a target runs; None without a first stage."""
-    stage, record = find_stage(target), record_of(target.bundle)
-    if stage is None or record is None or target.bundle is None:
+    """Return which share of rows the second stage of a target runs, a server's too; None without a first stage."""
+    record = record_of(target.bundle)
+    if record is None or target.bundle is None or BACKENDS[target.backend].runs == "checkpoint":
         return None
+    stage = _stage(target)
+    assert stage is not None
     tokens = target.resolved.encode(rows.texts)
     with stage.open({}) as first:
         rest = passed_on(run(first, tokens).logits, stage.threshold)

@@ -348,7 +348,7 @@ def _server_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked
         backend,
         "remote",
         precision,
-        _variant(recipe, precision),
+        _variant(recipe, bundle.cascade, precision),
         file=None,
         model=server,
         graph=None,
