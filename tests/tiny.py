@@ -59,11 +59,15 @@ def make_checkpoint(
 
 def _save_modules(folder: Path, pooling: str) -> None:
     names = ("Transformer", "Pooling", "Normalize")
-    modules = [{"path": f"{at}_{name}" if at else "", "type": f"models.{name}"} for at, name in enumerate(names)]
+    modules = [
+        {"name": str(at), "path": f"{at}_{name}" if at else "", "type": f"sentence_transformers.models.{name}"}
+        for at, name in enumerate(names)
+    ]
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "1_Pooling").mkdir(exist_ok=True)
     keys = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
-    (folder / "1_Pooling/config.json").write_text(json.dumps({key: mode == pooling for mode, key in keys.items()}))
+    modes = {key: mode == pooling for mode, key in keys.items()}
+    (folder / "1_Pooling/config.json").write_text(json.dumps({"word_embedding_dimension": HIDDEN, **modes}))
 
 
 def export_checkpoint(folder: Path, model_type: str, **config: Any) -> Path:

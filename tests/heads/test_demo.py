@@ -22,7 +22,7 @@ from toolchain.data.demo.make.names import LABELS, TAGS
 from toolchain.diagnose.gate import compare_results
 from toolchain.diagnose.probe import open_probe_graph
 from toolchain.diagnose.verify import verify
-from toolchain.errors import InputError
+from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.compare import FAILS, PASSES
 from toolchain.files import sha256_file
 from toolchain.recipe import Recipe
@@ -124,6 +124,11 @@ def test_tags_of_another_scheme_are_refused_with_their_row(export: Callable[[str
     (tmp_path / "validation.tsv").write_text("\n".join(rows).replace("B-", "I-"))
     with pytest.raises(InputError, match=r"validation.tsv: row \d+, word \d+ has the tag 'I-.*Convert the tags to it"):
         toolchain.evaluate(export("tokens"), file="model.onnx", data=tmp_path, device="cpu")
+
+
+def test_a_server_of_tags_is_not_evaluated(export: Callable[[str], Path]) -> None:
+    with pytest.raises(UsageError, match=r"^--backend service: a server of a model of tags gives ENTITIES, which lack"):
+        toolchain.evaluate(export("tokens"), backend="service", url="http://127.0.0.1:1")
 
 
 def test_entities_of_fp32_are_those_of_transformers_pipeline(export: Callable[[str], Path]) -> None:

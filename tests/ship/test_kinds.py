@@ -21,6 +21,7 @@ from toolchain.data.probes import PROBES
 from toolchain.recipe import Recipe
 from toolchain.ship.options import Options
 from toolchain.ship.triton import ship
+from toolchain.workflow import evaluate
 
 CUSTOM = {"task": "custom", "text_column": "sentence", "label_column": "label"}
 # Kind -> the labels of its model's head, and its task.
@@ -124,6 +125,38 @@ def test_labels_scores_and_logits_are_equal(real, own, kind, wire):
         names = np.array(MADE[kind][0])
         expected = [names[np.array(row) >= np.float32(0.4)].tolist() for row in ours["SCORE"]]
         assert [json.loads(label) for (label,) in ours["LABEL"]] == expected
+
+
+# Kind -> labels of rows, for those that a server can be evaluated with.
+LABELS = {
+    "two_texts": ["equal", "other"],
+    "number": [0.5, 2],
+    "several": [["joy"], ["fear", "höpe"], []],
+    "vector": [0.1, 4.0, 2.5],
+    "two_texts_ranked": [1, 0, 2],
+}
+
+
+@pytest.mark.parametrize("backend", ["service", "triton"])
+@pytest.mark.parametrize("kind", LABELS)
+def test_evaluation_of_a_server_equals_that_without_one(real, own, bundles, tmp_path, kind, backend):
+    texts = [text for text in PROBES if text.strip()]
+    lines = [
+        json.dumps(
+            {"sentence": text, "one": texts[row // 3], "two": text, "label": LABELS[kind][row % len(LABELS[kind])]}
+        )
+        for row, text in enumerate(texts)
+    ]
+    (tmp_path / "validation.jsonl").write_text("\n".join(lines))
+    server = {"service": own[kind], "triton": real}[backend]
+    given = {"data": str(tmp_path), "url": f"http://{server.http}/v2/models/{kind}"}
+    there = evaluate(given | {"backend": backend}, bundle=bundles[kind], tell=lambda line: None)
+    here = evaluate(
+        {"data": str(tmp_path), "file": "model.onnx", "device": "cpu"}, bundle=bundles[kind], tell=lambda line: None
+    )
+    assert there["metrics"] == pytest.approx(here["metrics"], abs=1e-6)
+    assert there["agreement"]["max_abs_logit_difference"] < 1e-4
+    assert (there["n"], there["device"]) == (len(texts), "remote")
 
 
 def post(server, path, body):

@@ -340,7 +340,10 @@ def _server_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked
     if asked not in (None, precision):
         raise UsageError(f"--precision {asked}: the server decides what it runs. Leave it out.")
     if head.raw is None:
-        raise UsageError(f"--backend {backend}: a server of {head.what} gives no logits to compare. Choose ort.")
+        raise UsageError(
+            f"--backend {backend}: a server of {head.what} gives {', '.join(head.outputs)}, which lack the logits that "
+            "a result compares with FP32. Choose ort, which runs the same file; servers of every other head are taken."
+        )
     server = Server(str(recipe.url), head.texts_per_row, bundle.digest, recipe.token_file, head.raw)
     return Target(
         resolved,
