@@ -14,7 +14,6 @@ import safetensors.numpy
 import torch
 
 from toolchain.checkpoint.model import (
-    DEMO,
     Source,
     choose_max_length,
     find_model,
@@ -24,6 +23,7 @@ from toolchain.checkpoint.model import (
     tokenizer_files,
 )
 from toolchain.checkpoint.tokenize import TextEncoder
+from toolchain.data.demo import MODELS
 from toolchain.errors import InputError, MachineError, UsageError
 
 
@@ -53,10 +53,10 @@ def test_a_folder_is_found(tiny_distilbert: Path) -> None:
     assert (found.folder, found.type, found.labels) == (tiny_distilbert, "distilbert", ["negative", "positive"])
 
 
-def test_demo_is_the_built_in_one() -> None:
-    if not (DEMO / "config.json").exists():
-        pytest.skip("the demo's files are not in this tree")
-    assert find_model("demo").folder == DEMO
+@pytest.mark.parametrize("name", MODELS)
+def test_a_demo_is_a_built_in_one(name: str) -> None:
+    found = find_model(name)
+    assert (found.folder, found.heads) == (MODELS[name], (name.removeprefix("demo-").replace("demo", "sequence"),))
 
 
 def test_inputs_per_architecture(tiny_distilbert: Path, tiny_bert: Path, tiny_roberta: Path) -> None:

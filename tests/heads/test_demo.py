@@ -127,7 +127,7 @@ def test_tags_of_another_scheme_are_refused_with_their_row(export: Callable[[str
 
 
 def test_a_server_of_tags_is_not_evaluated(export: Callable[[str], Path]) -> None:
-    with pytest.raises(UsageError, match=r"^--backend service: a server of a model of tags gives ENTITIES, which lack"):
+    with pytest.raises(UsageError, match=r"^--backend service: ENTITIES of a model of tags lack the logits"):
         toolchain.evaluate(export("tokens"), backend="service", url="http://127.0.0.1:1")
 
 

@@ -340,10 +340,8 @@ def _server_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked
     if asked not in (None, precision):
         raise UsageError(f"--precision {asked}: the server decides what it runs. Leave it out.")
     if head.raw is None:
-        raise UsageError(
-            f"--backend {backend}: a server of {head.what} gives {', '.join(head.outputs)}, which lack the logits that "
-            "a result compares with FP32. Choose ort, which runs the same file; servers of every other head are taken."
-        )
+        why = "lack the logits that are compared with FP32. Choose ort; servers of the other heads are taken"
+        raise UsageError(f"--backend {backend}: {', '.join(head.outputs)} of {head.what} {why}.")
     server = Server(str(recipe.url), head.texts_per_row, bundle.digest, recipe.token_file, head.raw)
     return Target(
         resolved,
