@@ -143,6 +143,8 @@ def test_empty_cells_beyond_the_header_are_ignored(read: Read) -> None:
         ("sentence\tlabel\na\t1\na\tb\t1\n", "tsv", r"line 3 has 3 cells, and the header has 2\. "),
         ('sentence,label\n"a,1\n', "csv", r"cannot be read as csv: .*EOF inside string"),
         ("{", "jsonl", r"line 1 is not JSON"),
+        ("[" * 200_000, "jsonl", r"its array is not JSON[^\n]*$"),
+        ('{"sentence": ' * 100_000, "jsonl", r"line 1 is not JSON[^\n]*$"),
         ('{"sentence": "a", "label": 1}\n5', "jsonl", r"line 2 is not a JSON object"),
         (b"sentence\tlabel\na\t1\ncaf\xe9\t0\n", "tsv", r"train\.tsv: not UTF-8 in line 3 \(.*\)\. Convert it: iconv"),
         (b'{"sentence": "caf\xe9", "label": 1}', "jsonl", r"train\.jsonl: not UTF-8 in line 1"),

@@ -1,5 +1,6 @@
 """The lint finds each fault, with its place and what to do, and none in a repository that `ship` wrote."""
 
+import os
 import re
 import shutil
 
@@ -199,6 +200,28 @@ def test_a_broken_file_of_our_models_is_found(repository, file, text, what):
     (repository / f"sentiment_{file}").write_text(text)
     (finding,) = lint(repository)["findings"]
     assert (finding["level"], what in finding["what"]) == ("error", True), finding
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "sentiment/config.pbtxt",
+        "sentiment_tokenizer/requirements.txt",
+        "sentiment_tokenizer/1/model.py",
+        "sentiment_tokenizer/1/tokenizer.json",
+        "sentiment_tokenizer/1/settings.json",
+        "sentiment_decoder/1/labels.json",
+        "sentiment_classifier/1/model.onnx",
+        "sentiment_classifier/1/provenance.json",
+        "plan_classifier/1/model.sm75.plan",
+        "plan_classifier/1/model.sm75.plan.json",
+    ],
+)
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(repository, file):
+    assert (repository / file).exists() or "provenance" in file
+    (repository / file).unlink(missing_ok=True)
+    os.mkfifo(repository / file)
+    assert (file, "not a regular file") in [(one["where"], one["what"]) for one in lint(repository)["findings"]]
 
 
 def test_the_others_are_checked_if_one_configuration_cannot_be_read(repository):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from toolchain.bundle import MANIFEST, locked, open_bundle
+from toolchain.bundle import MANIFEST, digest_of, locked, open_bundle
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.ship.service import ship_image, ship_service
 
@@ -89,6 +89,17 @@ def test_a_model_name_that_no_image_can_have_is_kept_for_the_model(demo_bundle, 
     made = ship_service(demo_bundle, tmp_path / "made", name="SST_2")
     assert made["image"].startswith("sst-2-service:")
     assert '"--name", "SST_2"' in (tmp_path / "made/Dockerfile").read_text()
+
+
+def test_the_name_of_a_foreign_model_stays_on_its_line_of_the_readme(demo_bundle, tmp_path):
+    folder = shutil.copytree(demo_bundle, tmp_path / "bundle")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["model"]["id"] = "x`\n# y\x1b"
+    manifest["sha256"] = digest_of(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    ship_service(folder, tmp_path / "made", name="demo")
+    readme = (tmp_path / "made/README.md").read_text()
+    assert "`x??# y?`" in readme
 
 
 def test_no_placeholder_is_left(shipped):

@@ -29,6 +29,10 @@ def lint(repository: Path) -> LintRecord:
     findings = list(_hidden(repository))
     models: Models = {}
     for folder in folders:
+        if others := [path for path in sorted(folder.rglob("*")) if not path.is_file() and not path.is_dir()]:
+            where = str(others[0].relative_to(repository))  # reading a pipe would wait for ever
+            findings.append(Finding("error", where, "not a regular file", "Put the file itself there"))
+            continue
         if not (folder / CONFIG).exists():
             findings.append(Finding("warning", folder.name, f"no {CONFIG}, so the model is not checked", "Write one"))
             continue

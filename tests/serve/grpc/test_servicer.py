@@ -4,9 +4,11 @@ test_conformance.py compares the responses with those of a real Triton.
 """
 
 import asyncio
+import contextlib
 import os
 import resource
 import shutil
+import socket
 import struct
 import subprocess
 import sys
@@ -20,9 +22,10 @@ import numpy as np
 import pytest
 
 from toolchain.errors import InputError
+from toolchain.serve.grpc import servicer
 from toolchain.serve.grpc.calls import CallHandler
 from toolchain.serve.grpc.servicer import Methods, serve_grpc
-from toolchain.serve.limits import MAX_CALLS
+from toolchain.serve.limits import GRPC_IDLE_S, MAX_CALLS, MAX_GRPC_CONNECTIONS
 from toolchain.serve.places import Places
 from toolchain.serve.proto import HEALTH, INFERENCE, MESSAGES
 from toolchain.serve.protocol import Reason, RefusedError
@@ -584,6 +587,64 @@ def test_tritons_client_works(wire, double, python):
             return child.returncode, said.decode()
 
     assert asyncio.run(ask()) == (0, "")
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # and empty SETTINGS
+
+
+@pytest.fixture
+def lowered(monkeypatch):
+    """Return a function that lowers one of the limits that gRPC's library holds."""
+
+    def lower(name, limit, known):
+        assert (name, known) in servicer.OPTIONS
+        monkeypatch.setattr(servicer, "OPTIONS", tuple((dict(servicer.OPTIONS) | {name: limit}).items()))
+
+    return lower
+
+
+def greeted(stack, port):
+    """Return a connection that stays open until the stack closes, and whether the server has greeted it."""
+    client = stack.enter_context(socket.create_connection(("127.0.0.1", port), 60))
+    with contextlib.suppress(ConnectionError):
+        client.sendall(PREFACE)
+        return client, bool(client.recv(1))
+    return client, False
+
+
+def test_a_connection_without_a_call_is_closed(wire, double, lowered):
+    lowered("grpc.max_connection_idle_ms", 100, GRPC_IDLE_S * 1000)
+
+    def connect(port):
+        with contextlib.ExitStack() as stack:
+            client, found = greeted(stack, port)
+            while client.recv(65536):
+                pass
+            return found
+
+    async def ask():
+        async with wire.serving(double(), channel=contextlib.nullcontext()) as client:
+            assert await asyncio.to_thread(connect, client.server.port)
+
+    asyncio.run(ask())
+
+
+def test_connections_are_bounded_and_a_place_is_free_again(wire, double, lowered):
+    lowered("grpc.max_allowed_incoming_connections", 2, MAX_GRPC_CONNECTIONS)
+
+    def connect(port):
+        with contextlib.ExitStack() as stack:
+            found = [greeted(stack, port) for _ in range(3)]
+            assert [one for _, one in found] == [True, True, False]
+            found[0][0].close()
+            while not greeted(stack, port)[1]:
+                pass
+
+    async def ask():
+        async with wire.serving(double(), channel=contextlib.nullcontext()) as client:
+            await asyncio.to_thread(connect, client.server.port)
+
+    asyncio.run(ask())
 
 
 def test_a_method_that_is_no_text_ends_the_server_for_a_second_at_most(wire, double):

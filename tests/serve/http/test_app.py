@@ -139,6 +139,13 @@ def test_a_service_whose_engines_have_failed_is_not_live(ask, service):
     assert ask("GET", "/v2/health/live").status == 503
 
 
+@pytest.mark.parametrize("field", ["name", "datatype"])
+def test_a_refusal_is_short_whatever_it_names(ask, field):
+    found = ask("POST", INFER, text(**{field: "n" * 900_000}))
+    assert found.status == 400
+    assert len(found.body) < 2000
+
+
 def test_a_bug_is_logged_and_hidden_from_the_client(ask, service, caplog, monkeypatch):
     monkeypatch.setattr("toolchain.serve.http.app.log.propagate", True)
     service.failure = ValueError("/secret/path")
