@@ -113,6 +113,7 @@ async def open_model(
             if small := find_small(target):
                 own = Counters()  # what clients see are the requests and batches of the second stage
                 first, _ = await opened.enter_async_context(_open_batcher(small, limits, instances, own))
+            log.info("cascade: the second stage gets rows with a margin below %.3f", stage.threshold)
             stages = Stages(first or Inline(opened.enter_context(stage.open({}))), stage.threshold, counters)
         cached = _cache(target, cache, counters)
         yield ServedModel(target, target.resolved.encoder, batcher, lowered, cached, stages, first)

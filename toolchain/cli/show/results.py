@@ -21,6 +21,7 @@ def result(one: Result) -> None:
         _table([one]),
         LEGEND,
         *_busy([one]),
+        *_stages(one),
         *text.describe(one["energy"]),
         *(mlperf.describe(scenario) if (scenario := one.get("mlperf")) else []),
         f"saved in {one['file']}; side by side with others: toolchain report RESULT...",
@@ -36,6 +37,15 @@ def demo(record: DemoRecord) -> None:
         f"bundle: {record['build']['bundle']}   report: {record['report']}   page: {record['page']}",
         "next: toolchain build -m YOUR_CHECKPOINT --task sst2 --data DIR --precision int8",
     )
+
+
+def _stages(one: Result) -> list[str]:
+    """Return the line about the stages of a cascade."""
+    if not (found := one.get("cascade")):
+        return []
+    return [
+        f"the second stage got {found['passed_on']:.0%} of the rows and {found['passed_on_tokens']:.0%} of the tokens"
+    ]
 
 
 def _busy(results: list[Result]) -> list[str]:
