@@ -234,6 +234,7 @@ def test_another_threshold_gives_other_labels(made: Made) -> None:
         assert strict("a good film")[0]["labels"] == []
 
 
+@pytest.mark.slow  # tests/heads/test_demo.py has the same on a trained model
 @pytest.mark.parametrize("made", ["tokens"], indirect=True)
 def test_entities_are_those_of_transformers_pipeline(made: Made) -> None:
     rows = [json.loads(line)["s"] for line in (made.bundle.parent / "train.jsonl").read_text().splitlines()]
