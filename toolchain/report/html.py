@@ -18,7 +18,7 @@ from toolchain.evaluation.results import is_resolved
 from toolchain.records.deployment import Deployment
 from toolchain.records.power import PowerRecord
 from toolchain.records.result import Environment, Result
-from toolchain.report import glue, kernel_plots, plots, record_plots
+from toolchain.report import glue, kernel_plots, plots, record_plots, sweeps
 from toolchain.report.columns import HTML_COLUMNS, METRIC, Cell, Number, Pattern, known, look, metric, number
 from toolchain.report.costs import joules_ends
 from toolchain.report.decision import Answer, Detail, Drop, answer_of, detail_of, drop_of, reference_cell
@@ -92,11 +92,11 @@ def html(material: Material) -> str:
     )
     style = (FOLDER / STYLE).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    records = [*material.results, *material.tuned, *material.powers, *material.kernels]
+    swept = [sweep.record for sweep in material.sweeps]
+    records = [*material.results, *swept, *material.tuned, *material.powers, *material.kernels]
     anchors = {id(record): f"record-{at}" for at, record in enumerate(records)}
     sections = [
-        _section(group, f"group-{at}", anchors, material.deployments)
-        for at, group in enumerate(groups(material.results))
+        _section(group, f"group-{at}", anchors, material.deployments) for at, group in enumerate(groups(material.apart))
     ]
     return (
         environment.get_template(TEMPLATE).render(
@@ -105,6 +105,7 @@ def html(material: Material) -> str:
             version=__version__,
             created=max((str(moment) for record in records if (moment := look(record, "created"))), default=None),
             sections=sections,
+            swept=[sweeps.section(sweep, f"sweep-{at}", anchors) for at, sweep in enumerate(material.sweeps)],
             scores=glue.scores(material.results),
             kernels=[
                 (record, kernel_plots.kernels(record, name=f"kernels-{at}"))

@@ -9,13 +9,15 @@ from typing import Any, cast
 from toolchain.bundle import MANIFEST, RESULTS, open_bundle
 from toolchain.errors import InputError
 from toolchain.evaluation.deployment import GATE
-from toolchain.evaluation.results import find_results
+from toolchain.evaluation.results import find_results, load_result
 from toolchain.files import read_json
+from toolchain.records.check import find_fault
 from toolchain.records.deployment import Deployment
 from toolchain.records.kernels import SavedExplainedTarget
 from toolchain.records.plain import printable_json
 from toolchain.records.power import SavedPowerRecord
 from toolchain.records.result import Result
+from toolchain.records.sweep import SavedSweepRecord
 from toolchain.records.tune import SavedTuneRecord
 
 log = logging.getLogger(__name__)
@@ -23,19 +25,40 @@ log = logging.getLogger(__name__)
 # The record of `tune`, below the results of a bundle.
 TUNED = "tune/tune.json"
 
+# The record of `sweep`, in its folder.
+SWEPT = "sweep.json"
+
 # The records of `explain --target`, below the results of a bundle.
 KERNELS = "kernels/*.json"
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """A record of `sweep`, and the results of its cells by their names."""
+
+    record: SavedSweepRecord
+    results: dict[str, Result]
+
+
+@dataclass(frozen=True)
 class Material:
-    """Results of `eval`, and records of `tune` and `power`, each with its path in `file`; answers of gates by path."""
+    """Results of `eval`, and records of `tune`, `power` and `sweep`, each with its path in `file`; answers of gates.
+
+    The results of a sweep's cells are among `results` too.
+    """
 
     results: list[Result]
     tuned: list[SavedTuneRecord] = field(default_factory=list)
     powers: list[SavedPowerRecord] = field(default_factory=list)
     deployments: list[tuple[str, Deployment]] = field(default_factory=list)
     kernels: list[SavedExplainedTarget] = field(default_factory=list)
+    sweeps: list[Sweep] = field(default_factory=list)
+
+    @property
+    def apart(self) -> list[Result]:
+        """The results that belong to no sweep."""
+        swept = {result["file"] for sweep in self.sweeps for result in sweep.results.values()}
+        return [result for result in self.results if result["file"] not in swept]
 
 
 def find_material(places: Iterable[Path]) -> Material:
@@ -46,8 +69,12 @@ def find_material(places: Iterable[Path]) -> Material:
     """
     found = Material([])
     for place in places:
-        record = _record(place) if place.is_file() else None
-        if record is not None and {"samples", "components"} <= record.keys():
+        file = place / SWEPT if (place / SWEPT).is_file() else place
+        record = _record(file) if file.is_file() else None
+        if record is not None and {"cells", "fronts"} <= record.keys():
+            found.sweeps.append(sweep := _sweep(file, record))
+            found.results.extend(sweep.results.values())
+        elif record is not None and {"samples", "components"} <= record.keys():
             found.powers.append(cast("SavedPowerRecord", record))
         elif record is not None and {"products", "sets"} <= record.keys():
             found.tuned.append(cast("SavedTuneRecord", record))
@@ -60,6 +87,20 @@ def find_material(places: Iterable[Path]) -> Material:
             found.kernels.extend(current_kernels(folder, _artefacts(place)))
             found.deployments.extend([(str(folder / GATE), gate)] if gate else [])
     return found
+
+
+def _sweep(file: Path, record: dict[str, Any]) -> Sweep:
+    """Return a sweep with the results of its cells.
+
+    Raises:
+        InputError: the record or a result is broken.
+    """
+    if fault := find_fault(record, SavedSweepRecord):
+        raise InputError(f"{file}: broken: {fault}. Run the sweep again.")
+    known = cast("SavedSweepRecord", record)
+    return Sweep(
+        known, {cell["name"]: load_result(file.parent / cell["result"]) for cell in known["cells"] if cell["result"]}
+    )
 
 
 def _gate(place: Path, file: Path, results: list[Result]) -> Deployment | None:

@@ -66,7 +66,7 @@ def against(results: list[Result], cost: Axis, *, name: str, caption: str) -> Pl
                 x, y, yerr=up, xerr=[[x - left], [right - x]], fmt="none", ecolor=colour, capsize=2.5, elinewidth=1
             )
             axes.plot(x, y, MARKERS[at % len(MARKERS)], color=colour, label=names[at])
-        _spread(axes, [end for _, *ends in known for end in ends])
+        spread(axes, [end for _, *ends in known for end in ends])
         axes.set(xlabel=f"{cost.label} ({'less' if cost.less else 'more'} is better)", ylabel=primary)
         figure.legend(loc="outside upper left", ncols=2, fontsize="small")
 
@@ -102,7 +102,7 @@ def latency(results: list[Result], *, name: str) -> Plot:
             axes.plot(times, [at] * len(times), "-", color=colour, linewidth=1.5)
             for step, time_ms in enumerate(times):
                 axes.plot(time_ms, at, "o", color=colour, markersize=8 - 1.5 * step, alpha=1 - 0.15 * step)
-        _spread(axes, [result["latency_ms"][key] for result in results for key in PERCENTILES])
+        spread(axes, [result["latency_ms"][key] for result in results for key in PERCENTILES])
         name_rows(axes, names_of(results))
         axes.set_xlabel("latency of one row, text to logits, ms")
 
@@ -171,7 +171,7 @@ def name_rows(axes: "Axes", names: list[str]) -> None:
     axes.tick_params(axis="y", length=0, labelcolor=INK)
 
 
-def _spread(axes: "Axes", values: Sequence[float]) -> None:
+def spread(axes: "Axes", values: Sequence[float]) -> None:
     """Set the horizontal scale: linear from 0, or logarithmic if the values differ by a factor of 8 or more."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 

@@ -4,6 +4,7 @@ from collections import Counter
 
 from toolchain.cli.show import put, titled
 from toolchain.records.sweep import Forecast, Front, GlueScore, SweepCell, SweepRecord
+from toolchain.report.cell_names import SHORT, short_name, shown, varying
 
 
 def swept(record: SweepRecord) -> None:
@@ -14,9 +15,9 @@ def swept(record: SweepRecord) -> None:
     for heading in ("cell", *differ, "state", "s", "reason"):
         table.add_column(heading, justify="right" if heading == "s" else "left", no_wrap=heading != "reason")
     for cell in cells:
-        shown = [str(cell["options"].get(key, "-")) for key in differ]
+        values = [shown(cell, key) for key in differ]
         seconds = f"{cell['run']['seconds']:.0f}" if cell["run"] and cell["state"] == "done" else "-"
-        table.add_row(cell["key"][:8], *shown, cell["state"], seconds, cell["reason"] or "")
+        table.add_row(cell["key"][:SHORT], *values, cell["state"], seconds, cell["reason"] or "")
     put(
         table,
         *(_front(front, cells) for front in record["fronts"]),
@@ -24,12 +25,6 @@ def swept(record: SweepRecord) -> None:
         *_left(record["forecast"]),
         *_next(record),
     )
-
-
-def varying(cells: list[SweepCell]) -> list[str]:
-    """Return the options that differ between cells."""
-    keys = dict.fromkeys(key for cell in cells for key in cell["options"])
-    return [key for key in keys if len({repr(cell["options"].get(key)) for cell in cells}) > 1]
 
 
 def _counts(record: SweepRecord) -> str:
@@ -46,11 +41,10 @@ def _front(front: Front, cells: list[SweepCell]) -> str:
     keys = varying([known[name] for name in front["members"]])
     unresolved = set(front["unresolved"])
 
-    def shown(name: str) -> str:
-        text = " ".join(str(known[name]["options"][key]) for key in keys if key in known[name]["options"])
-        return f"{text or known[name]['key'][:8]}{' (not resolved)' if name in unresolved else ''}"
+    def text(name: str) -> str:
+        return short_name(known[name], keys) + (" (not resolved)" if name in unresolved else "")
 
-    members = ", ".join(map(shown, front["members"])) or "no cell"
+    members = ", ".join(map(text, front["members"])) or "no cell"
     missing = f"; not measured for {len(front['unmeasured'])}" if front["unmeasured"] else ""
     return f"{front['task']}, {front['metric']} against {front['cost']}: {members}{missing}"
 

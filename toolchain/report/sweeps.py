@@ -1,0 +1,137 @@
+"""The part of the HTML page for a sweep: its cells side by side, and a plot of each Pareto front."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from toolchain.records.result import Result
+from toolchain.records.sweep import Front, State, SweepCell
+from toolchain.report.cell_names import SHORT, short_name, shown, varying
+from toolchain.report.columns import Cell, Number, metric, number
+from toolchain.report.costs import COSTS, Ends
+from toolchain.report.inputs import Sweep
+from toolchain.report.plots import MARKERS, ROW, WIDTH, Plot, spread
+from toolchain.report.svg import SERIES, SOFT, draw
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Decimals of the costs in the table; those of energy are significant digits.
+PATTERNS = {"energy": ".3g", "latency": ",.2f", "throughput": ",.0f", "size": ",.1f"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A cell in the table: the values of its options, the task's metric, its costs, and the fronts that it is on."""
+
+    name: str
+    anchor: str | None
+    options: list[str]
+    metric: Cell
+    costs: list[Cell]
+    fronts: str
+
+
+@dataclass(frozen=True)
+class SweepSection:
+    """A sweep on the page; `others` has names and reasons of the cells that failed, are impossible, or wait."""
+
+    title: str
+    counts: str
+    options: list[str]
+    costs: list[str]
+    lines: list[Line]
+    others: list[tuple[str, State, str]]
+    plots: list[Plot]
+
+
+def section(sweep: Sweep, anchor: str, anchors: dict[int, str]) -> SweepSection:
+    """Return a sweep for the page; `anchors` has the anchor of each result's record by its id."""
+    record = sweep.record
+    cells, differ = record["cells"], varying(record["cells"])
+    on: dict[str, list[str]] = {}
+    for front in record["fronts"]:
+        for name in front["members"]:
+            on.setdefault(name, []).append(front["cost"])
+    lines = [
+        Line(
+            cell["key"][:SHORT],
+            anchors.get(id(result)),
+            [shown(cell, key) for key in differ],
+            metric(result),
+            [_cost(cost, cell, result, record["file"]) for cost in record["objectives"]],
+            ", ".join(on.get(cell["name"], [])) or "-",
+        )
+        for cell in cells
+        if (result := sweep.results.get(cell["name"]))
+    ]
+    others = [
+        (short_name(cell, differ), cell["state"], cell["reason"] or "it has not run yet")
+        for cell in cells
+        if cell["name"] not in sweep.results
+    ]
+    return SweepSection(
+        record["name"],
+        f"{len(cells)} cells, {len(lines)} done",
+        differ,
+        [COSTS[cost].label for cost in record["objectives"]],
+        lines,
+        others,
+        [_plot(sweep, front, name=f"{anchor}-{at}") for at, front in enumerate(record["fronts"])],
+    )
+
+
+def _cost(cost: str, cell: SweepCell, result: Result, file: str) -> Cell:
+    """Return the value of a cost: of the result, or of the run's record for the size."""
+    ends = _ends(cost, cell, result)
+    if ends is None:
+        return Cell()
+    if cost == "size":
+        return Cell((Number(format(ends[0], PATTERNS[cost]), ends[0], COSTS[cost].key, file),))
+    return Cell((number(result, COSTS[cost].key, PATTERNS[cost]),))
+
+
+def _ends(cost: str, cell: SweepCell, result: Result) -> Ends | None:
+    return COSTS[cost].ends(result, cell["run"]) if cell["run"] else None
+
+
+def _plot(sweep: Sweep, front: Front, *, name: str) -> Plot:
+    """Plot the cells of a front in colours, with their names and intervals, and in grey those that are dominated."""
+    cost, cells = COSTS[front["cost"]], {cell["name"]: cell for cell in sweep.record["cells"]}
+    points = {
+        one: (ends, result["metrics"][front["metric"]], result["metrics_ci95"][front["metric"]])
+        for one, result in sweep.results.items()
+        if (result["task"], result["data_sha256"]) == (front["task"], front["data_sha256"])
+        and (ends := _ends(front["cost"], cells[one], result)) is not None
+    }
+    members = [one for one in front["members"] if one in points]
+    differ = varying([cells[one] for one in members])
+    labels = {one: short_name(cells[one], differ) for one in members}
+    unresolved = {one for one in members if one in front["unresolved"]}
+
+    def paint(figure: "Figure") -> None:
+        axes = figure.subplots()
+        for one in points.keys() - set(members):
+            (x, *_), y, _ = points[one]
+            axes.plot(x, y, ".", color=SOFT)
+        for at, one in enumerate(members):
+            (x, left, right), y, (low, high) = points[one]
+            colour, up = SERIES[at % len(SERIES)], [[max(0.0, y - low)], [max(0.0, high - y)]]
+            bars = [[x - left], [right - x]]
+            axes.errorbar(x, y, yerr=up, xerr=bars, fmt="none", ecolor=colour, capsize=2.5, elinewidth=1)
+            text = labels[one] + (" (not resolved)" if one in unresolved else "")
+            axes.plot(x, y, MARKERS[at // len(SERIES) % len(MARKERS)], color=colour, label=text)
+        spread(axes, [end for ends, *_ in points.values() for end in ends])
+        axes.set(xlabel=f"{cost.label} ({'less' if cost.less else 'more'} is better)", ylabel=front["metric"])
+        if members:
+            figure.legend(loc="outside upper left", ncols=2, fontsize="small")
+
+    title = f"{front['task']}: {front['metric']} against {cost.label}"
+    description = "; ".join(f"{labels[one]}: {points[one][1]:.4f} at {points[one][0][0]:.4g}" for one in members)
+    size = (WIDTH, 2.9 + ROW * ((len(members) + 1) // 2))
+    svg = draw(paint, name=name, size=size, title=title, description=description)
+    caption = f"{title}. In colours: the {len(members)} cells of the Pareto front; grey: those that another dominates."
+    if unresolved:
+        caption += " Not resolved: another cell is better in both, by a difference that may be chance."
+    if front["unmeasured"]:
+        caption += f" Not measured: {len(front['unmeasured'])} cells."
+    return Plot(svg, caption, (f"metrics.{front['metric']}", cost.key), (sweep.record["file"],))
