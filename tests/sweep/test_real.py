@@ -1,0 +1,50 @@
+"""The real command: cells of the built-in model, and two tasks of GLUE."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from toolchain.cli import main
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.slow
+def test_two_backends_share_a_bundle_and_the_report_shows_both(tmp_path, monkeypatch, capsys, root):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    options = ["--set", "max_length=64", "--set", "limit=60", "--only", "int8*", "-o", "swept"]
+    assert main(["sweep", str(ROOT / "eval/sweep.toml"), *options, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    done = [one for one in record["cells"] if one["state"] == "done"]
+    assert [one["options"]["backend"] for one in done] == ["ort", "openvino"]
+    assert len({one["bundle"] for one in done}) == 1
+    assert {front["cost"] for front in record["fronts"]} == {"latency", "throughput", "size"}
+    assert all(front["members"] and not front["unmeasured"] for front in record["fronts"])
+    (one,) = {one["run"]["size_mb"] for one in done}
+    assert one == pytest.approx(Path("swept", done[0]["bundle"], "model.int8.cpu.onnx").stat().st_size / 1e6)
+    assert main(["report", "swept", "-o", "page.html"]) == 0
+    assert "Sweep sweep" in Path("page.html").read_text()
+    assert main(["report", "swept", "--format", "csv"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+@pytest.mark.slow
+def test_tasks_of_glue_with_checkpoints_by_a_pattern_have_no_score_until_all_are_there(
+    tmp_path, monkeypatch, capsys, root, tiny_distilbert, sentences
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    shutil.copytree(tiny_distilbert, "models/tiny-sst2")
+    shutil.copytree(sentences, "glue/sst2")
+    sets = ["model=models/tiny-{task}", "data=glue/{task}", 'precision="fp32"']
+    options = [word for one in sets for word in ("--set", one)]
+    assert main(["sweep", str(ROOT / "eval/glue.toml"), *options, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    states = [one["state"] for one in record["cells"]]
+    assert (states.count("done"), states.count("impossible")) == (1, 8)
+    assert "there is no such file or folder" in record["cells"][0]["reason"]
+    (score,) = record["glue"]
+    assert (score["score"], score["reason"], len(score["missing"])) == (None, "1 of 9 tasks measured", 8)
