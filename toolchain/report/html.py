@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from toolchain import __version__
 from toolchain.data.metrics import OF_SEVERAL
@@ -25,6 +25,9 @@ from toolchain.report.decision import Answer, Detail, Drop, answer_of, detail_of
 from toolchain.report.inputs import Material
 from toolchain.report.plots import Axis, Plot
 from toolchain.report.table import groups, names_of, title
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 T = TypeVar("T")
 
@@ -81,15 +84,6 @@ class Section:
 
 def html(material: Material) -> str:
     """Return the page. Texts from outside, such as a model's name, are escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     style = (FOLDER / STYLE).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     swept = [sweep.record for sweep in material.sweeps]
@@ -99,7 +93,7 @@ def html(material: Material) -> str:
         _section(group, f"group-{at}", anchors, material.deployments) for at, group in enumerate(groups(material.apart))
     ]
     return (
-        environment.get_template(TEMPLATE).render(
+        _template().render(
             style=style,
             digest=digest,
             version=__version__,
@@ -129,6 +123,19 @@ def html(material: Material) -> str:
         )
         + "\n"
     )
+
+
+def _template() -> "Template":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE)
 
 
 def _section(
