@@ -145,12 +145,12 @@ def ask(application: Application, method: str, path: str, body: Any = b"", heade
 
 
 @contextmanager
-def running(service: FakeService, **options: Any) -> Iterator[str]:
-    """Yield host:port of a real server of the service, which runs in a thread."""
+def running(service: FakeService, *, tls: Any = None, **options: Any) -> Iterator[str]:
+    """Yield host:port of a real server of the service, which runs in a thread; `options` are the application's."""
     loop = uvloop.new_event_loop()
 
     async def start() -> HttpServer:
-        server = HttpServer(service, listener, **options)
+        server = HttpServer(Application(service, **options), listener, tls=tls)
         await server.start()
         return server
 

@@ -152,16 +152,9 @@ def test_statistics_of_an_unknown_model_are_invalid(model, version, words):
     assert caught.value.reason == Reason.INVALID
 
 
-@pytest.mark.parametrize("texts", [[], [("a", "b")], [("x" * 11,)]])
-def test_texts_of_classify_are_checked(texts):
-    ONE.check_texts([("a",)])
-    with pytest.raises(RefusedError):
-        ONE.check_texts(texts)
-
-
-def test_a_list_of_classify_may_fill_the_queue_and_no_more():
-    most = ONE.limits.max_queue
-    ONE.check_texts([("a",)] * most)
-    with pytest.raises(RefusedError) as refused:
-        ONE.check_texts([("a",)] * (most + 1))
+@pytest.mark.parametrize("texts", [[("x" * 11,)], [("a",), ("b", "x" * 11)]])
+def test_a_text_that_is_too_long_is_refused_wherever_it_is(texts):
+    ONE.check_lengths([("x" * 10,)] * 2)
+    with pytest.raises(RefusedError, match="a text of 11 characters") as refused:
+        ONE.check_lengths(texts)
     assert refused.value.reason.http == 413

@@ -16,5 +16,3 @@ def test_every_request_adds_to_the_sums():
     assert stats["fail"] == {"count": 1, "ns": 40}
     assert stats["compute_input"] == {"count": 2, "ns": 4000}
     assert counters.failures == {"OTHER": 0, "REJECTED": 1, "CANCELED": 0, "BACKEND": 0}
-    assert (counters.request_us, counters.queue_us, counters.compute_input_us) == (12, 2, 4)
-    assert (counters.compute_infer_us, counters.compute_output_us) == (3, 1)

@@ -5,6 +5,7 @@ A refusal has the same text as Triton's where Triton refuses the same request.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -121,28 +122,19 @@ class Checks:
         self._check_shapes(ordered, INTEGERS, "[-1,-1]", refuse)
         return self._tokens(ordered, refuse)
 
-    def check_texts(self, texts: list[Text]) -> None:
-        """Refuse texts of /classify that do not fit the model. A list may fill the queue: it runs in several batches.
+    def check_lengths(self, texts: list[Text]) -> None:
+        """Refuse texts that are too long.
 
         Raises:
-            RefusedError: more rows than the queue takes (TOO_LARGE), another number of texts in a row than the model
-                takes, or too long a text.
+            RefusedError: a text has more characters than the limit (TOO_LARGE).
         """
-        most = self.limits.max_queue
-        if len(texts) > most:
-            raise RefusedError(
-                Reason.TOO_LARGE,
-                f"the list has {len(texts)} rows, and a request may have {most}: send several requests",
-            )
-        if not texts:
-            raise RefusedError(Reason.INVALID, "the list is empty: give a text, or a list of texts")
-        for text in texts:
-            if len(text) != self.texts_per_row:
+        for part in chain.from_iterable(texts):
+            if len(part) > self.limits.max_characters:
                 raise RefusedError(
-                    Reason.INVALID,
-                    f"a row has {len(text)} texts, but model '{self.name}' takes {self.texts_per_row}",
+                    Reason.TOO_LARGE,
+                    f"a text of {len(part)} characters exceeds the maximum allowed value of "
+                    f"{self.limits.max_characters} for model '{self.name}'",
                 )
-            self._check_lengths(text)
 
     def _required(self, given: Iterable[str]) -> tuple[str, ...]:
         """Return the names of the token inputs if the request has one of them and no text, else of the text inputs."""
@@ -206,18 +198,8 @@ class Checks:
             except UnicodeDecodeError:
                 raise refuse(f"{tensor.name} is not UTF-8") from None
         texts = list(zip(*columns, strict=True))
-        for text in texts:
-            self._check_lengths(text)
+        self.check_lengths(texts)
         return texts
-
-    def _check_lengths(self, text: Text) -> None:
-        for part in text:
-            if len(part) > self.limits.max_characters:
-                raise RefusedError(
-                    Reason.TOO_LARGE,
-                    f"a text of {len(part)} characters exceeds the maximum allowed value of "
-                    f"{self.limits.max_characters} for model '{self.name}'",
-                )
 
     def _tokens(self, tensors: list[Tensor], refuse: "_Refusal") -> Tokens:
         length = tensors[0].array.shape[1]

@@ -95,31 +95,6 @@ class Counters:
         """Rows that were not found in the cache; None without one."""
         return None if self.cache_entries is None else self.cache_miss["count"]
 
-    @property
-    def request_us(self) -> int:
-        """Time from the arrival of requests to their responses, in microseconds."""
-        return self.request_ns // 1000
-
-    @property
-    def queue_us(self) -> int:
-        """Time in the queue, in microseconds."""
-        return self.times.queue_ns // 1000
-
-    @property
-    def compute_input_us(self) -> int:
-        """Time to tokenise texts and to build batches, in microseconds."""
-        return self.times.input_ns // 1000
-
-    @property
-    def compute_infer_us(self) -> int:
-        """Time in the engine, in microseconds."""
-        return self.times.infer_ns // 1000
-
-    @property
-    def compute_output_us(self) -> int:
-        """Time to turn logits into labels and scores, in microseconds."""
-        return self.times.output_ns // 1000
-
     def statistics(self, name: str, version: str) -> ModelStatistics:
         """Return the counters as Triton's statistics of the model."""
         spent = self.times

@@ -30,9 +30,9 @@ class Metric:
     attribute: str = ""
 
     def read(self, record: Any) -> float | None:
-        """Return the metric's value in a record, None if it is unknown."""
+        """Return the metric's value in a record, None if it is unknown. Nanoseconds are given as microseconds."""
         value: float | None = attrgetter(self.attribute)(record)
-        return value
+        return value // 1000 if value is not None and self.attribute.endswith("_ns") else value
 
 
 # Attributes of Counters.
@@ -40,11 +40,11 @@ OF_MODEL = (
     Metric("nv_inference_request_success", "counter", "Successful requests", "success"),
     Metric("nv_inference_count", "counter", "Rows of successful requests", "rows"),
     Metric("nv_inference_exec_count", "counter", "Batches that engines ran", "executions"),
-    Metric("nv_inference_request_duration_us", "counter", "Time from request to response, summed", "request_us"),
-    Metric("nv_inference_queue_duration_us", "counter", "Time in the queue, summed over requests", "queue_us"),
-    Metric("nv_inference_compute_input_duration_us", "counter", "Tokenising and building batches", "compute_input_us"),
-    Metric("nv_inference_compute_infer_duration_us", "counter", "Time in the engine", "compute_infer_us"),
-    Metric("nv_inference_compute_output_duration_us", "counter", "Computing labels and scores", "compute_output_us"),
+    Metric("nv_inference_request_duration_us", "counter", "Time from request to response, summed", "request_ns"),
+    Metric("nv_inference_queue_duration_us", "counter", "Time in the queue, summed over requests", "times.queue_ns"),
+    Metric("nv_inference_compute_input_duration_us", "counter", "Tokenising and building batches", "times.input_ns"),
+    Metric("nv_inference_compute_infer_duration_us", "counter", "Time in the engine", "times.infer_ns"),
+    Metric("nv_inference_compute_output_duration_us", "counter", "Computing labels and scores", "times.output_ns"),
     Metric("nv_inference_pending_request_count", "gauge", "Requests that wait for an engine", "pending"),
     Metric("nv_cache_num_hits_per_model", "counter", "Rows that were found in the cache", "cache_hits"),
     Metric("nv_cache_num_misses_per_model", "counter", "Rows that were not found in the cache", "cache_misses"),

@@ -22,6 +22,7 @@ from toolchain.records.serving import Endpoints
 from toolchain.serve.auth import is_loopback
 from toolchain.serve.gpus import Gpus, open_gpus
 from toolchain.serve.grpc.servicer import GrpcServer, serve_grpc
+from toolchain.serve.http.app import Application
 from toolchain.serve.http.server import HttpServer
 from toolchain.serve.limits import GRACE_S, MAX_CONNECTIONS, MAX_GRPC_CONNECTIONS, SPARE_PLACES
 from toolchain.serve.listener import bind, host_in_url
@@ -128,15 +129,9 @@ async def _start(
 ) -> tuple[HttpServer, GrpcServer | None, str]:
     """Start both servers, and return them with the URL of the first."""
     requests, grpc = RequestLog(options.log), None
-    http = HttpServer(
-        service,
-        listener,
-        token=options.token,
-        tls=options.tls,
-        gpus=gpus,
-        public=not is_loopback(options.host),
-        requests=requests,
-    )
+    public = not is_loopback(options.host)
+    application = Application(service, token=options.token, gpus=gpus, public=public, requests=requests)
+    http = HttpServer(application, listener, tls=options.tls)
     if options.grpc_port is not None:
         grpc = await serve_grpc(
             service, options.host, options.grpc_port, token=options.token, tls=options.tls, requests=requests

@@ -202,7 +202,7 @@ class Service:
         return found, rows, times
 
     async def _run(self, texts: list[Text]) -> Timed[Ran]:
-        self._checks.check_texts(texts)
+        self._checks.check_lengths(texts)
         ran, times = await self._logits(texts, 0)
         return ran, len(texts), times
 

@@ -214,6 +214,12 @@ def test_classify_refuses_other_forms(ask, service, texts, body, message):
     assert message in answer.json["error"]
 
 
+def test_a_list_of_classify_may_fill_the_queue_and_no_more(fake):
+    application = Application(fake.FakeService(limits=Limits(max_queue=64)))
+    for rows, status in ((0, 400), (64, 200), (65, 413)):
+        assert fake.ask(application, "POST", "/classify", {"text": ["a"] * rows}).status == status
+
+
 def test_the_limits_are_those_of_the_service(fake):
     application = Application(fake.FakeService(limits=Limits(max_body_bytes=20)))
     assert fake.ask(application, "POST", "/classify", {"text": "a" * 20}).status == 413

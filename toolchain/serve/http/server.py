@@ -4,19 +4,13 @@ import asyncio
 import contextlib
 import socket
 from email.utils import formatdate
-from typing import TYPE_CHECKING
 
-from toolchain.serve.gpus import Gpus
 from toolchain.serve.http.app import Application
 from toolchain.serve.http.connection import FULL, Connection
 from toolchain.serve.limits import MAX_CONNECTIONS, SILENT_S
 from toolchain.serve.listener import accept_pending, drop_new_clients, let_clients_connect
 from toolchain.serve.places import Places
-from toolchain.serve.request_log import OFF, RequestLog
 from toolchain.serve.tls import Tls, open_tls
-
-if TYPE_CHECKING:
-    from toolchain.serve.service import Service
 
 # At shutdown, how long requests may still arrive on connections that are open.
 _LAST_REQUESTS_S = 2.0
@@ -33,33 +27,13 @@ _BACKLOG = 2048
 class HttpServer:
     """An HTTP server on a bound socket."""
 
-    def __init__(
-        self,
-        service: "Service",
-        listener: socket.socket,
-        *,
-        token: str | None = None,
-        tls: Tls | None = None,
-        gpus: Gpus | None = None,
-        public: bool = False,
-        requests: RequestLog = OFF,
-    ) -> None:
-        """Make the server; `start` opens it.
-
-        Args:
-            service: the service that responds.
-            listener: a socket from `listener.bind`.
-            token: the token that clients must show.
-            tls: the certificate and its key.
-            gpus: the GPUs that /metrics reports.
-            public: whether others than this machine's users may connect; see Application.
-            requests: the log of requests.
+    def __init__(self, application: Application, listener: socket.socket, *, tls: Tls | None = None) -> None:
+        """Make a server on a socket from `listener.bind`; `start` opens it.
 
         Raises:
             InputError: the certificate or its key cannot be used.
         """
-        self.socket, self.places = listener, Places[Connection](MAX_CONNECTIONS)
-        self.application = Application(service, token=token, gpus=gpus, public=public, requests=requests)
+        self.application, self.socket, self.places = application, listener, Places[Connection](MAX_CONNECTIONS)
         self.tls = open_tls(tls.cert, tls.key) if tls else None
         # The header Date of responses, which changes each second.
         self.date = b""
