@@ -84,6 +84,13 @@ def test_a_first_stage_that_is_a_bundle_has_a_queue_of_its_own(demo_bundle, tmp_
             assert service.counters.cache_hits == ROWS
             page = render(service).decode()
             assert f'toolchain_cascade_rows{{model="demo",version="1",stage="second"}} {rest.sum()}' in page
+        # Rows that the first stage has accepted are answered at a shutdown, also those that it passes on.
+        async with open_service(both, name="demo", device="cpu") as service:
+            unsure = [texts[row] for row in np.flatnonzero(rest)] * 5
+            accepted = [asyncio.ensure_future(service.run([text])) for text in unsure]
+            await asyncio.sleep(0)
+            await service.close()
+            assert len(await asyncio.gather(*accepted)) == service.counters.stage_rows["second"] == len(unsure)
 
     asyncio.run(main())
 
