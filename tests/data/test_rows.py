@@ -141,7 +141,7 @@ def test_empty_cells_beyond_the_header_are_ignored(read: Read) -> None:
         ('{"sentence": "a", "label": 1}\n{"sentence": "b"}', "jsonl", r"row 2 has an empty cell"),
         ("sentence\tlabel\na\tb\t1\n", "tsv", r"train\.tsv: row 1 has more cells than the header\. Fix the file\.$"),
         ("sentence\tlabel\na\t1\na\tb\t1\n", "tsv", r"line 3 has 3 cells, and the header has 2\. "),
-        ('sentence,label\n"a,1\n', "csv", r"cannot be read as csv: .*EOF inside string"),
+        ('sentence,label\n"a,1\n', "csv", r"line 2 has a quote that is not closed"),
         ("{", "jsonl", r"line 1 is not JSON"),
         ("[" * 200_000, "jsonl", r"its array is not JSON[^\n]*$"),
         ('{"sentence": ' * 100_000, "jsonl", r"line 1 is not JSON[^\n]*$"),

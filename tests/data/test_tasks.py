@@ -62,6 +62,11 @@ def test_unknown_task_names_the_known() -> None:
         load("sst3")
 
 
+def test_one_column_is_named_as_it_stands() -> None:
+    task = load("custom", text_column=" body", label_column="label ")
+    assert (task.text_columns, task.label_column) == ((" body",), "label ")
+
+
 def test_custom_is_any_columns() -> None:
     task = load("custom", text_column="a, b", label_column="c")
     assert (task.text_columns, task.label_column, task.metrics) == (("a", "b"), "c", ())

@@ -85,6 +85,7 @@ def test_a_line_for_a_person_is_one_line():
     (rows,) = predict(Lengths(), [[("two\nlines\tand a tab",)]])
     assert plain_lines(rows) == b"long\t1.0000\ttwo lines and a tab\n"
     assert csv_lines(rows, header=True).count(b"\n") == 3
+    assert plain_lines([{"text": "two", "label": "a\tb\nc", "score": 1.0}]) == b"a b c\t1.0000\ttwo\n"
 
 
 def test_an_error_in_a_later_part_leaves_no_file(tmp_path):

@@ -146,6 +146,8 @@ def _delimited(file: Path, rows: int | None, *, sep: str, quoting: Literal[0, 3]
         raise InputError(f"{file}: two columns are called {twice[0]!r}. Give them distinct names.")
     if any("\0" in name for name in header):  # each letter of English is a byte, and a NUL beside it
         raise InputError(f"{file}: not UTF-8, but UTF-16. {_from_utf16(file)}")
+    if quoting == csv.QUOTE_MINIMAL:
+        _refuse_open_quotes(file, sep)
     with pandas.read_csv(
         file,
         dtype=str,
@@ -174,6 +176,26 @@ def _delimiter(file: Path) -> str:
     with file.open(encoding="utf-8-sig") as lines:
         header = re.sub(r'"[^"]*"', "", lines.readline())
     return next((sign for sign in ",;\t" if sign in header), ",")
+
+
+def _refuse_open_quotes(file: Path, sep: str) -> None:
+    """Refuse a csv with a quote that nothing closes, or with text behind a closing one.
+
+    pandas reads the second as text, so one lost quote makes a single cell of all rows up to the next quote.
+    """
+    csv.field_size_limit(2**31 - 1)  # a text of a row may be longer than the 128 KiB that csv takes by default
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        reader, before = csv.reader(lines, delimiter=sep, strict=True), 0
+        try:
+            for _ in reader:
+                before = reader.line_num
+        except csv.Error:
+            first, last = before + 1, reader.line_num
+            place = f"line {last} has" if first == last else f"lines {first} to {last} have"
+            raise InputError(
+                f"{file}: {place} a quote that is not closed, or text behind a closing one. "
+                "Write quotes around the cell, and each quote in it twice."
+            ) from None
 
 
 def refuse_quotes(table: Table) -> None:
@@ -242,9 +264,18 @@ def _sentences(file: Path) -> Iterator[dict[str, Any]]:
 
 def _parsed(text: str, where: str) -> Any:  # arbitrary JSON of the user
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=lambda pairs: _distinct(pairs, where))
     except (ValueError, RecursionError):
         raise InputError(f"{where} is not JSON. Fix the file.") from None
+
+
+def _distinct(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:  # arbitrary JSON of the user
+    """Return an object of JSON, whose first value json would drop without a word if a key stands twice in it."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name in found if [key for key, _ in pairs].count(name) > 1)
+        raise InputError(f"{where} has the key {twice!r} twice. Give its values distinct names.")
+    return found
 
 
 def _object(found: Any, where: str) -> dict[str, Any]:

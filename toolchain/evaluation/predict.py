@@ -104,7 +104,7 @@ def _plain(row: PredictedRow) -> list[str]:
         answer = [", ".join(column) for column in zip(*chosen, strict=True)] or ["-", "-"]
     else:
         answer = [*([row["label"]] if row["label"] is not None else []), f"{row['score']:.4f}"]
-    return [printable(part) for part in (*answer, *(" ".join(text.split()) for text in texts))]
+    return [printable(" ".join(part.split())) for part in (*answer, *texts)]
 
 
 def _flat(value: Any) -> Any:

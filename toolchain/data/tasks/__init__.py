@@ -133,10 +133,10 @@ def _check_pooling(file: Path, task: Task) -> None:
 
 
 def _custom(recipe: Recipe) -> Task:
-    columns = tuple(column.strip() for column in str(recipe.text_column).split(","))
-    if len(columns) > 2 or not all(columns):
+    columns = _columns(str(recipe.text_column))
+    if len(columns) > 2 or not all(map(str.strip, columns)):
         raise UsageError(f"--text-column {recipe.text_column}: one or two columns are needed. Write A or A,B.")
-    labels = tuple(column.strip() for column in str(recipe.label_column).split(","))
+    labels = _columns(str(recipe.label_column))
     if len({*columns, *labels}) < len(columns) + len(labels):
         raise UsageError(
             f"--text-column {recipe.text_column} and --label-column {recipe.label_column}: a column is named twice. "
@@ -145,3 +145,8 @@ def _custom(recipe: Recipe) -> Task:
     if len(labels) > 1:
         return Task(name="custom", text_columns=columns, label_columns=labels)
     return Task(name="custom", text_columns=columns, label_column=labels[0])
+
+
+def _columns(names: str) -> tuple[str, ...]:
+    """Return the columns of a list with commas; one column is named as it stands, because a header may hold spaces."""
+    return tuple(column.strip() for column in names.split(",")) if "," in names else (names,)
