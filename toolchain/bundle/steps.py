@@ -296,6 +296,7 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
         from toolchain.bundle.quantized import quantized_graph
         from toolchain.bundle.typed import check_halves, range_texts, to_half_within_range
         from toolchain.graph.cpu import for_cpu
+        from toolchain.graph.embedding import quantize_embedding
         from toolchain.int8.coverage import integer_coverage
         from toolchain.int8.quantize import CPU, TENSORRT
 
@@ -307,7 +308,7 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
                 types = to_half_within_range(resolved, model, range_texts(resolved, texts))
                 view = {**view, **types}
             else:
-                view["passes"] = for_cpu(model)
+                view["passes"] = {**for_cpu(model), "quantize_embedding": quantize_embedding(model)}
             views[file] = view
             graph.save(model, folder / file)
         found = {file: _parity(resolved, folder / file, halves=scheme is TENSORRT) for file, scheme in schemes.items()}
@@ -374,5 +375,5 @@ STEPS: dict[str, Step] = {
     "half": Step(_half, version=4, precisions=("fp16",)),
     "cuda": Step(_cuda, version=5, precisions=("fp16",)),
     "calibrate": Step(_calibrate, version=4, precisions=("int8",)),
-    "quantize": Step(_quantize, version=7, precisions=("int8",)),
+    "quantize": Step(_quantize, version=8, precisions=("int8",)),
 }
