@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolchain.graph import add_initializer, constant, nodes, tidy
+from toolchain.tensors import Array
 
 IDS = "input_ids"
 
@@ -44,7 +45,7 @@ def _are_ids(value: ir.Value | None) -> bool:
     return value is not None and value.is_graph_input() and value.name == IDS
 
 
-def _replace(model: ir.Model, lookup: ir.Node, integers: np.ndarray, scales: np.ndarray) -> None:  # type: ignore[type-arg]
+def _replace(model: ir.Model, lookup: ir.Node, integers: Array, scales: Array) -> None:
     """Compute the output of a lookup as the row of integers times the row's scale."""
     table, ids = lookup.inputs[:2]
     assert table is not None
