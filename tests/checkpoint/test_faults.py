@@ -81,6 +81,13 @@ def test_a_whole_checkpoint_of_shards_is_loaded(bert: Path) -> None:
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_file_of_weights_beside_shards_is_named(bert: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = (bert / "model.safetensors").read_bytes()
+    (to_shards(bert) / "model.safetensors").write_bytes(whole)
+    find_model(str(bert))
+    assert "has both model.safetensors, which is used, and model.safetensors.index.json" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,14 @@ from toolchain.checkpoint.checks import (
     check_stored,
     says_tags,
 )
-from toolchain.checkpoint.faults import TOKENIZER_EXTRA, why_no_model, why_no_package, why_no_tokenizer
+from toolchain.checkpoint.faults import (
+    INDEX,
+    TOKENIZER_EXTRA,
+    WEIGHTS,
+    why_no_model,
+    why_no_package,
+    why_no_tokenizer,
+)
 from toolchain.checkpoint.pooling import Pooling, choose_pooling, read_limit, read_modules
 from toolchain.checkpoint.sizes import check_size, check_values
 from toolchain.checkpoint.stored_tokenizer import StoredTokenizer, tokenizer_files
@@ -33,6 +41,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from toolchain.checkpoint.facts import Facts
+
+log = logging.getLogger(__name__)
 
 DEFAULT_MAX_LENGTH = 128
 OTHER_CLASSES = {"embedding": "AutoModel", "tokens": "AutoModelForTokenClassification"}  # of heads of no sequence
@@ -172,6 +182,8 @@ def find_model(
             f"{folder}: has only pickled weights ({pickled[0]}), which can run code when loaded. "
             "Convert them to safetensors, or trust them with --allow-pickle."
         )
+    if {WEIGHTS, INDEX} <= {*safe}:
+        log.warning("%s: has both %s, which is used, and %s. Move away what is old.", folder, WEIGHTS, INDEX)
     return Source(name, folder, config, allow_pickle, trust_remote_code, ignore_unused, pooling)
 
 
