@@ -10,9 +10,9 @@ SHORT = 8
 
 
 def varying(cells: Sequence[SweepCell]) -> list[str]:
-    """Return the options that differ between cells."""
+    """Return the options that differ between the cells that have them."""
     keys = dict.fromkeys(key for cell in cells for key in cell["options"])
-    return [key for key in keys if len({repr(cell["options"].get(key)) for cell in cells}) > 1]
+    return [key for key in keys if len({repr(one["options"][key]) for one in cells if key in one["options"]}) > 1]
 
 
 def short_name(cell: SweepCell, keys: Sequence[str]) -> str:

@@ -15,6 +15,9 @@ from toolchain.report.svg import SERIES, SOFT, draw
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Two names of more characters do not fit beside each other.
+WIDE = 24
+
 # Decimals of the costs in the table; those of energy are significant digits.
 PATTERNS = {"energy": ".3g", "latency": ",.2f", "throughput": ",.0f", "size": ",.1f"}
 
@@ -105,8 +108,10 @@ def _plot(sweep: Sweep, front: Front, *, name: str) -> Plot:
     }
     members = [one for one in front["members"] if one in points]
     differ = varying([cells[one] for one in members])
-    labels = {one: short_name(cells[one], differ) for one in members}
     unresolved = {one for one in members if one in front["unresolved"]}
+    mark = " (not resolved)"
+    labels = {one: short_name(cells[one], differ) + mark * (one in unresolved) for one in members}
+    columns = 1 if max(map(len, labels.values()), default=0) > WIDE else 2
 
     def paint(figure: "Figure") -> None:
         axes = figure.subplots()
@@ -118,16 +123,15 @@ def _plot(sweep: Sweep, front: Front, *, name: str) -> Plot:
             colour, up = SERIES[at % len(SERIES)], [[max(0.0, y - low)], [max(0.0, high - y)]]
             bars = [[x - left], [right - x]]
             axes.errorbar(x, y, yerr=up, xerr=bars, fmt="none", ecolor=colour, capsize=2.5, elinewidth=1)
-            text = labels[one] + (" (not resolved)" if one in unresolved else "")
-            axes.plot(x, y, MARKERS[at // len(SERIES) % len(MARKERS)], color=colour, label=text)
+            axes.plot(x, y, MARKERS[at // len(SERIES) % len(MARKERS)], color=colour, label=labels[one])
         spread(axes, [end for ends, *_ in points.values() for end in ends])
         axes.set(xlabel=f"{cost.label} ({'less' if cost.less else 'more'} is better)", ylabel=front["metric"])
         if members:
-            figure.legend(loc="outside upper left", ncols=2, fontsize="small")
+            figure.legend(loc="outside upper left", ncols=columns, fontsize="small")
 
     title = f"{front['task']}: {front['metric']} against {cost.label}"
     description = "; ".join(f"{labels[one]}: {points[one][1]:.4f} at {points[one][0][0]:.4g}" for one in members)
-    size = (WIDTH, 2.9 + ROW * ((len(members) + 1) // 2))
+    size = (WIDTH, 2.9 + ROW * -(-len(members) // columns))
     svg = draw(paint, name=name, size=size, title=title, description=description)
     caption = f"{title}. In colours: the {len(members)} cells of the Pareto front; grey: those that another dominates."
     if unresolved:
