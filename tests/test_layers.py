@@ -22,7 +22,7 @@ LAYERS = (
     ("bundle",),
     ("evaluation",),
     ("roofline", "energy"),
-    ("report", "profile"),
+    ("report", "profile", "generate"),
     ("workflow",),
     ("diagnose", "serve", "cascade"),
     ("ship",),  # above serve: it writes configurations by the schema in serve/proto

@@ -20,6 +20,7 @@ WORDS = {
     "workflow": "evaluation and demo, in order",
     "report": "HTML, Markdown, CSV",
     "profile": "time and energy by part",
+    "generate": "text, first token and steps",
     "roofline": "operations, bytes, limits",
     "energy": "load, windows, comparison",
     "evaluation": "target, measurement, results, statistics",
@@ -42,7 +43,7 @@ WORDS = {
 # Fill colours: the commands, what uses a bundle, what makes one, what runs and reads, and the ground.
 COLOURS = {
     "#e8eaf6": ("__main__", "cli", "api", "accept", "sweep", "diagnose", "cascade", "workflow"),
-    "#e0f2f1": ("serve", "ship", "report", "profile", "roofline", "energy", "evaluation"),
+    "#e0f2f1": ("serve", "ship", "report", "profile", "generate", "roofline", "energy", "evaluation"),
     "#fff3e0": ("bundle", "int8"),
     "#e3f2fd": ("runtimes", "checkpoint", "heads", "engine", "data", "graph", "meters"),
     "#f5f5f5": ("recipe", "files", "tensors", "errors", "records", "progress"),

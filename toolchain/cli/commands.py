@@ -46,6 +46,7 @@ COMMANDS = {
     "build": Command("build a bundle: graphs of one precision, and an engine where this machine can", "build"),
     "eval": Command("evaluate one backend on one task: accuracy, latency, throughput, memory, energy", "eval"),
     "predict": Command("label texts: from the command line, a file, or one a line on standard input", "predict"),
+    "generate": Command("continue prompts with a language model, and time first token and steps apart", "generate"),
     "compare": Command("compare results row by row, with a verdict; or bundles by their energy", "compare"),
     "verify": Command("check that batch, padding and order change no logits, and parity with FP32", "verify"),
     "explain": Command("explain why a graph or an engine is not faster or not as accurate", "explain"),

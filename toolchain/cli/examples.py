@@ -27,6 +27,11 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "toolchain predict ./bundle --data reviews.csv --text-column body -o labels.csv",
         "toolchain predict ./bundle --json < texts.txt",
     ),
+    "generate": (
+        'toolchain generate ./my-language-model --prompt "The service was"',
+        "toolchain generate ./my-language-model --data prompts.csv --text-column body --batch-size 8",
+        'toolchain generate ./my-language-model --prompt "The service was" --cache dynamic,none --energy --json',
+    ),
     "compare": (
         "toolchain compare ./bundle --max-drop 0.5",
         "toolchain compare ./fp16 ./int8",

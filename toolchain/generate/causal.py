@@ -1,0 +1,121 @@
+"""A causal language model in PyTorch: its weights in float32, and the counts that a step depends on."""
+
+from typing import TYPE_CHECKING, Any
+
+from toolchain.checkpoint.checks import check_finite, check_loaded, check_stored
+from toolchain.checkpoint.faults import why_no_model, why_no_package
+from toolchain.checkpoint.model import Source
+from toolchain.checkpoint.sizes import check_size
+from toolchain.errors import InputError, MachineError, first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Ends of the names of classes that predict the next token.
+CAUSAL = ("ForCausalLM", "LMHeadModel")
+
+
+def load_causal(source: Source, *, device: str) -> "PreTrainedModel":
+    """Load a causal language model in float32 and in evaluation mode onto a device.
+
+    Raises:
+        InputError: it is another kind of model, a file is broken, or weights do not fit.
+        MachineError: its code needs a package that is not installed.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
+
+    check_causal(source)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=source.trust_remote_code)
+        check_size(
+            AutoModelForCausalLM,
+            config,
+            source.config,
+            stored=source.weight_bytes,
+            trust_remote_code=source.trust_remote_code,
+        )
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source.folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=not source.allow_pickle or None,
+            trust_remote_code=source.trust_remote_code,
+            ignore_mismatched_sizes=True,  # refused below, with the name of the weight
+            output_loading_info=True,
+        )
+    except ImportError as error:
+        raise MachineError(f"{source.folder}: {why_no_package(error)}") from error
+    except Exception as error:  # transformers raises various classes for broken files
+        why = why_no_model(source.folder, source.config, error, trusted=source.trust_remote_code)
+        raise InputError(f"{source.folder}: cannot be loaded as a causal language model: {why}") from error
+    body = f"{model.base_model_prefix}."
+    check_loaded(
+        source.folder,
+        body=body,
+        missing=info["missing_keys"],
+        mismatched=info["mismatched_keys"],
+        unused=info["unexpected_keys"] - {name for name, _ in model.named_buffers()},
+        ignored=source.ignore_unused,
+    )
+    check_stored(source.folder, set(dict(model.named_parameters())), body=body)
+    check_finite(source.folder, model.named_parameters())
+    return _moved(model.eval(), device)
+
+
+def _moved(model: "PreTrainedModel", device: str) -> "PreTrainedModel":
+    try:
+        return model.to(device)
+    except RuntimeError as error:  # also out of memory
+        raise MachineError(
+            f"--device {device}: the model cannot be put there ({first_line(error)}). Choose another device."
+        ) from error
+
+
+def check_causal(source: Source) -> None:
+    """Refuse a checkpoint that says of itself that it is another kind of model.
+
+    Raises:
+        InputError: naming its class.
+    """
+    names = [str(name) for name in source.config.get("architectures") or []]
+    if not any(name.endswith(CAUSAL) for name in names):
+        said = f"architectures is {names[0]}" if names else "config.json names no architecture"
+        raise InputError(
+            f"{source.folder}: not a causal language model: {said}. Give a checkpoint whose class ends in ForCausalLM "
+            "or LMHeadModel; `toolchain predict` labels texts."
+        )
+    if source.config.get("is_encoder_decoder"):
+        raise InputError(f"{source.folder}: an encoder with a decoder. Give a model of a decoder alone.")
+
+
+def weight_bytes(model: "PreTrainedModel") -> int:
+    """Return the bytes of the weights that a decode step reads.
+
+    A step reads one row a token of an embedding's table, so tables count only where another module multiplies by them,
+    as a tied head does.
+    """
+    import torch
+
+    read: dict[int, torch.nn.Parameter] = {}
+    for module in model.modules():
+        if not isinstance(module, torch.nn.Embedding):
+            read |= {id(weight): weight for weight in module.parameters(recurse=False)}
+    return sum(weight.nbytes for weight in read.values())
+
+
+def positions(model: "PreTrainedModel") -> int | None:
+    """Return the number of positions that the model was made for, None if config.json states none."""
+    found: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return found
+
+
+def cache_bytes(cache: Any) -> int | None:  # a Cache of transformers, or None
+    """Return the bytes of the keys and values of one position of one row, None without a cache."""
+    if cache is None:
+        return None
+    tensors = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+    return int(sum(tensor.nbytes // (tensor.shape[0] * tensor.shape[-2]) for tensor in tensors))

@@ -1,0 +1,103 @@
+"""One batch through transformers' greedy `generate`, with the moment of every token.
+
+The loop is transformers' own, so that its text is the model's text. It asks a stopping criterion after each token,
+and ours reads the clock there and stops nothing.
+"""
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from toolchain.generate.causal import cache_bytes
+from toolchain.generate.prompts import PromptBatch
+from toolchain.generate.settings import CACHES
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+@dataclass
+class TokenClock:
+    """A stopping criterion that stops nothing and notes when each token of the batch was known."""
+
+    synchronise: Callable[[], None]
+    clock: Callable[[], float] = time.perf_counter
+    times_s: list[float] = field(default_factory=list)
+
+    def __call__(self, ids: "torch.Tensor", scores: Any, **given: Any) -> "torch.Tensor":
+        """Note the time; return bool [rows], all false."""
+        import torch
+
+        self.synchronise()
+        self.times_s.append(self.clock())
+        return torch.zeros(ids.shape[0], dtype=torch.bool, device=ids.device)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What one batch gave.
+
+    Attributes:
+        tokens: generated ids of each row, up to its end of text and with it.
+        ended: whether each row's last token is an end of text.
+        first_s: time from the call to the first token.
+        steps_s: time of each later step.
+        cache_bytes: bytes of keys and values of one position of one row, None without a cache.
+    """
+
+    tokens: list[list[int]]
+    ended: list[bool]
+    first_s: float
+    steps_s: list[float]
+    cache_bytes: int | None
+
+    @property
+    def seconds(self) -> float:
+        """Time from the call to the last token."""
+        return self.first_s + sum(self.steps_s)
+
+    @property
+    def count(self) -> int:
+        """Number of generated tokens."""
+        return sum(map(len, self.tokens))
+
+
+def generate(model: "PreTrainedModel", batch: PromptBatch, *, cache: str, new: int, pad: int) -> Generated:
+    """Generate at most `new` tokens a row greedily, with one of CACHES; `pad` is the id behind an end of text."""
+    import torch
+
+    device = model.device
+    clock = TokenClock(torch.cuda.synchronize if device.type == "cuda" else lambda: None)
+    ids, mask = torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.mask).to(device)
+    clock.synchronise()
+    start_s = clock.clock()
+    with torch.inference_mode():
+        made = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=new,
+            pad_token_id=pad,
+            stopping_criteria=[clock],
+            return_dict_in_generate=True,
+            **CACHES[cache],
+        )
+    written = made.sequences[:, ids.shape[1] :].tolist()
+    stated = model.generation_config.eos_token_id
+    ends = {stated} if isinstance(stated, int) else set(stated or ())
+    # On a GPU transformers may run a step more before it sees that all rows have ended, and takes its token back.
+    times_s = [start_s, *clock.times_s][: len(written[0]) + 1]
+    first_s, *steps_s = (after - before for before, after in itertools.pairwise(times_s))
+    found = made.get("past_key_values") if cache != "none" else None
+    tokens = [_until(row, ends) for row in written]
+    return Generated(tokens, [row[-1] in ends for row in tokens], first_s, steps_s, cache_bytes(found))
+
+
+def _until(row: list[int], ends: set[int]) -> list[int]:
+    """Return the ids up to the first end of text, with it."""
+    stop = next((index for index, token in enumerate(row) if token in ends), len(row) - 1)
+    return row[: stop + 1]

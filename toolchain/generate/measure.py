@@ -1,0 +1,252 @@
+"""The measurement of a model's generation: first token and steps apart, each kind of cache in turn, energy if asked."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from toolchain.energy.calls import Measure
+from toolchain.energy.record import NOT_REQUESTED
+from toolchain.generate.causal import load_causal, positions, weight_bytes
+from toolchain.generate.decode import Generated, generate
+from toolchain.generate.prompts import PromptBatch, batches, check_room, encode
+from toolchain.generate.settings import Settings
+from toolchain.progress import track
+from toolchain.records.generation import CacheRatio, CacheRun, Decode, GeneratedText, Generation, Prefill
+from toolchain.runtimes.device import cpu_threads
+from toolchain.runtimes.environment import describe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from toolchain.checkpoint.model import Source
+
+# Tokens of each warm-up call: a first pass, and steps of both a new and a used cache.
+WARM_UP_TOKENS = 3
+
+
+@dataclass
+class Timed:
+    """The batches of one kind of cache, each once a round, and their energy."""
+
+    rounds: list[list[Generated]] = field(default_factory=list)
+    first_j: float | None = None
+    whole_j: float | None = None
+    reason: str | None = NOT_REQUESTED
+
+    @property
+    def all(self) -> list[Generated]:
+        """The batches of all rounds."""
+        return [one for done in self.rounds for one in done]
+
+    @property
+    def tokens(self) -> list[list[int]]:
+        """The generated ids of each prompt, of the first round."""
+        return [row for one in self.rounds[0] for row in one.tokens]
+
+    @property
+    def seconds(self) -> float:
+        """The time of a round, median."""
+        return float(np.median([sum(one.seconds for one in done) for done in self.rounds]))
+
+
+def run(
+    source: "Source",
+    prompts: Sequence[str],
+    settings: Settings,
+    *,
+    device: str,
+    place: str = "--prompt",
+    energy: Measure | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> Generation:
+    """Generate a continuation of each prompt greedily in float32, and measure it.
+
+    Args:
+        source: a checkpoint of a causal language model.
+        prompts: texts, given to the model as they are.
+        settings: tokens, caches, batch size, rounds.
+        device: cpu or cuda:N.
+        place: where the prompts come from, for messages.
+        energy: runs work without a pause and returns the joules of a call; None if energy was not asked for.
+        log: takes lines about the progress.
+
+    Raises:
+        InputError: the checkpoint or a prompt cannot be used.
+        UsageError: prompt and new tokens are more than the model's positions.
+    """
+    import torch
+
+    torch.set_num_threads(cpu_threads())
+    model = load_causal(source, device=device)
+    tokenizer = source.tokenizer
+    rows = encode(tokenizer, prompts, source=place)
+    check_room(rows, settings.max_new_tokens, positions(model), source=place)
+    pad = next((one for one in (tokenizer.pad_token_id, tokenizer.eos_token_id) if one is not None), 0)
+    parts = list(batches(rows, settings.batch_size, pad))
+    log(f"{source.name}: {len(rows)} prompts in {len(parts)} batches on {device}")
+    timed = _time(model, parts, settings, pad)
+    if energy:
+        for name, one in timed.items():
+            log(f"energy: first pass and whole, cache {name}")
+            _add_energy(one, energy, model, parts, settings, pad, name)
+    weights = weight_bytes(model)
+    runs = [_cache_run(name, one, parts, weights) for name, one in timed.items()]
+    return {
+        "model": source.name,
+        "backend": settings.backend,
+        "device": device,
+        "precision": "fp32",
+        "batch_size": settings.batch_size,
+        "max_new_tokens": settings.max_new_tokens,
+        "rounds": settings.rounds,
+        "weight_bytes_per_step": weights,
+        "texts": _texts(source, prompts, rows, timed[settings.caches[0]]),
+        "runs": runs,
+        "ratios": _ratios(timed, runs, parts),
+        "environment": describe(),
+    }
+
+
+def _time(model: "PreTrainedModel", parts: list[PromptBatch], settings: Settings, pad: int) -> dict[str, Timed]:
+    """Run every batch with each cache in turn, after a warm-up of each, so that a slow moment meets all of them."""
+    for name in settings.caches:
+        generate(model, parts[0], cache=name, new=min(WARM_UP_TOKENS, settings.max_new_tokens), pad=pad)
+    timed = {name: Timed() for name in settings.caches}
+    for _ in track(range(settings.rounds), total=settings.rounds, text="generating"):
+        for one in timed.values():
+            one.rounds.append([])
+        for part in parts:
+            for name, one in timed.items():
+                one.rounds[-1].append(generate(model, part, cache=name, new=settings.max_new_tokens, pad=pad))
+    return timed
+
+
+def _add_energy(
+    timed: Timed,
+    energy: Measure,
+    model: "PreTrainedModel",
+    parts: list[PromptBatch],
+    settings: Settings,
+    pad: int,
+    cache: str,
+) -> None:
+    """Measure all batches with one new token, and with all of them."""
+
+    def work(new: int) -> Callable[[], object]:
+        return lambda: [generate(model, part, cache=cache, new=new, pad=pad) for part in parts]
+
+    timed.first_j, timed.reason = energy(work(1))
+    if timed.reason is None:
+        timed.whole_j, timed.reason = energy(work(settings.max_new_tokens))
+
+
+def _cache_run(name: str, timed: Timed, parts: list[PromptBatch], weights: int) -> CacheRun:
+    generated = sum(map(len, timed.tokens))
+    kept = timed.rounds[0][0].cache_bytes
+    return {
+        "cache": name,
+        "seconds": timed.seconds,
+        "generated_tokens": generated,
+        "seconds_per_token": timed.seconds / generated,
+        "prefill": _prefill(timed, parts),
+        "decode": _decode(timed, parts, weights, kept),
+        "kv_cache_bytes_per_token": kept,
+        "per_generated_token_j": timed.whole_j and timed.whole_j / generated,
+        "energy_reason": timed.reason,
+    }
+
+
+def _prefill(timed: Timed, parts: list[PromptBatch]) -> Prefill:
+    firsts = [one.first_s for one in timed.all]
+    tokens = sum(part.tokens for part in parts)
+    p50, p99 = np.percentile(firsts, (50, 99)).tolist()
+    return {
+        "first_token_ms_p50": 1e3 * p50,
+        "first_token_ms_p99": 1e3 * p99,
+        "tokens_per_s": tokens * len(timed.rounds) / sum(firsts),
+        "j_per_token": timed.first_j and timed.first_j / tokens,
+    }
+
+
+def _decode(timed: Timed, parts: list[PromptBatch], weights: int, kept: int | None) -> Decode:
+    steps = [step for one in timed.all for step in one.steps_s]
+    later = sum(len(row) - 1 for row in timed.tokens)
+    made: Decode = {
+        "steps": len(steps),
+        "step_ms_p50": None,
+        "step_ms_p99": None,
+        "tokens_per_s": None,
+        "bytes_per_step": None,
+        "gigabytes_per_s": None,
+        "j_per_token": None,
+    }
+    if not steps:
+        return made
+    p50, p99 = np.percentile(steps, (50, 99)).tolist()
+    made["step_ms_p50"], made["step_ms_p99"] = 1e3 * p50, 1e3 * p99
+    made["tokens_per_s"] = later * len(timed.rounds) / sum(steps)
+    if kept is not None:
+        made["bytes_per_step"] = moved = weights + round(kept * _mean_positions(timed, parts))
+        made["gigabytes_per_s"] = moved / p50 / 1e9
+    if timed.first_j is not None and timed.whole_j is not None and later:
+        made["j_per_token"] = (timed.whole_j - timed.first_j) / later
+    return made
+
+
+def _mean_positions(timed: Timed, parts: list[PromptBatch]) -> float:
+    """Return the mean over the steps of the positions that a step's batch has, padded ones included."""
+    found = [
+        part.ids.size + len(part.ids) * step
+        for part, one in zip(parts, timed.rounds[0], strict=True)
+        for step in range(1, len(one.steps_s) + 1)
+    ]
+    return float(np.mean(found))
+
+
+def _ratios(timed: dict[str, Timed], runs: list[CacheRun], parts: list[PromptBatch]) -> list[CacheRatio]:
+    """Return each cache beside none, if that ran."""
+    if "none" not in timed:
+        return []
+    none = timed["none"]
+    return [
+        {
+            "cache": run["cache"],
+            "measured": none.seconds / run["seconds"],
+            "predicted": predict_ratio(timed[run["cache"]], parts),
+            "tokens_equal": none.tokens == timed[run["cache"]].tokens,
+        }
+        for run in runs
+        if run["cache"] != "none"
+    ]
+
+
+def predict_ratio(timed: Timed, parts: list[PromptBatch]) -> float:
+    """Return the time without a cache over the time with it, by the counts of positions.
+
+    With c, the time of a position in the first pass, d, that of a step, P positions and N passes, the time is
+    sum(c (P + i), i < N) without a cache and c P + (N - 1) d with it. The ratio is the median of the rounds.
+    """
+    ratios = []
+    for done in timed.rounds:
+        without = 0.0
+        for part, one in zip(parts, done, strict=True):
+            length, passes = part.ids.shape[1], 1 + len(one.steps_s)
+            without += sum(one.first_s / length * (length + i) for i in range(passes))
+        ratios.append(without / sum(one.seconds for one in done))
+    return float(np.median(ratios))
+
+
+def _texts(source: "Source", prompts: Sequence[str], rows: list[list[int]], timed: Timed) -> list[GeneratedText]:
+    ended = [one for done in timed.rounds[0] for one in done.ended]
+    return [
+        {
+            "prompt": prompt,
+            "text": source.tokenizer.decode(tokens, skip_special_tokens=True),
+            "prompt_tokens": len(row),
+            "tokens": tokens,
+            "ended": "eos" if end else "length",
+        }
+        for prompt, row, tokens, end in zip(prompts, rows, timed.tokens, ended, strict=True)
+    ]

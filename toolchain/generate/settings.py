@@ -1,0 +1,40 @@
+"""The options that only `generate` has."""
+
+from dataclasses import dataclass, fields
+
+from toolchain.errors import UsageError, meant
+from toolchain.recipe.options import check, option
+
+# Kind of cache -> the arguments of transformers' `generate`.
+CACHES: dict[str, dict[str, object]] = {
+    "dynamic": {"use_cache": True, "cache_implementation": "dynamic"},
+    "static": {"use_cache": True, "cache_implementation": "static"},
+    "none": {"use_cache": False},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is generated, and how often."""
+
+    max_new_tokens: int = option(64, "most tokens that each prompt gets", metavar="N", least=1)
+    cache: str = option(
+        "dynamic",
+        "dynamic, static or none; several with commas between are timed in turn and compared",
+        metavar="KIND[,KIND]",
+    )
+    batch_size: int = option(1, "prompts in a batch, padded on the left", metavar="N", least=1)
+    rounds: int = option(3, "how often each batch is timed", metavar="N", least=1)
+    backend: str = option("torch", "where to run", choices=("torch",))
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            check(field, getattr(self, field.name))
+        for name in self.caches:
+            if name not in CACHES:
+                raise UsageError(f"--cache {name}: unknown.{meant(name, CACHES)} Choose of {', '.join(CACHES)}.")
+
+    @property
+    def caches(self) -> tuple[str, ...]:
+        """The kinds of cache, in the order in which they were named, each once."""
+        return tuple(dict.fromkeys(part.strip() for part in self.cache.split(",")))
