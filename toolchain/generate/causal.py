@@ -7,6 +7,7 @@ from toolchain.checkpoint.faults import why_no_model, why_no_package
 from toolchain.checkpoint.model import Source
 from toolchain.checkpoint.sizes import check_size
 from toolchain.errors import InputError, MachineError, first_line
+from toolchain.runtimes.device import cpu_threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,6 +28,7 @@ def load_causal(source: Source, *, device: str) -> "PreTrainedModel":
     from transformers.utils import logging
 
     check_causal(source)
+    torch.set_num_threads(cpu_threads())
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:

@@ -14,11 +14,10 @@ from toolchain.generate.prompts import PromptBatch, batches, check_room, encode
 from toolchain.generate.settings import Settings
 from toolchain.progress import track
 from toolchain.records.generation import CacheRatio, CacheRun, Decode, GeneratedText, Generation, Prefill
-from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.environment import describe
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from toolchain.checkpoint.model import Source
 
@@ -76,14 +75,11 @@ def run(
         InputError: the checkpoint or a prompt cannot be used.
         UsageError: prompt and new tokens are more than the model's positions.
     """
-    import torch
-
-    torch.set_num_threads(cpu_threads())
     model = load_causal(source, device=device)
     tokenizer = source.tokenizer
     rows = encode(tokenizer, prompts, source=place)
     check_room(rows, settings.max_new_tokens, positions(model), source=place)
-    pad = next((one for one in (tokenizer.pad_token_id, tokenizer.eos_token_id) if one is not None), 0)
+    pad = _padding(tokenizer)
     parts = list(batches(rows, settings.batch_size, pad))
     log(f"{source.name}: {len(rows)} prompts in {len(parts)} batches on {device}")
     timed = _time(model, parts, settings, pad)
@@ -107,6 +103,12 @@ def run(
         "ratios": _ratios(timed, runs, parts),
         "environment": describe(),
     }
+
+
+def _padding(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """Return the id that pads; the mask hides it, so any serves where the tokenizer has none."""
+    own = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    return next((one for one in own if one is not None), 0)
 
 
 def _time(model: "PreTrainedModel", parts: list[PromptBatch], settings: Settings, pad: int) -> dict[str, Timed]:
