@@ -28,7 +28,6 @@ def load_causal(source: Source, *, device: str) -> "PreTrainedModel":
     from transformers.utils import logging
 
     check_causal(source)
-    torch.set_num_threads(cpu_threads())
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
@@ -69,6 +68,9 @@ def load_causal(source: Source, *, device: str) -> "PreTrainedModel":
 
 
 def _moved(model: "PreTrainedModel", device: str) -> "PreTrainedModel":
+    import torch
+
+    torch.set_num_threads(cpu_threads())
     try:
         return model.to(device)
     except RuntimeError as error:  # also out of memory

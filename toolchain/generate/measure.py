@@ -87,7 +87,26 @@ def run(
         for name, one in timed.items():
             log(f"energy: first pass and whole, cache {name}")
             _add_energy(one, energy, model, parts, settings, pad, name)
-    weights = weight_bytes(model)
+    return _record(
+        source,
+        device,
+        settings,
+        timed,
+        parts,
+        weight_bytes(model),
+        _texts(source, prompts, rows, timed[settings.caches[0]]),
+    )
+
+
+def _record(
+    source: "Source",
+    device: str,
+    settings: Settings,
+    timed: dict[str, Timed],
+    parts: list[PromptBatch],
+    weights: int,
+    texts: list[GeneratedText],
+) -> Generation:
     runs = [_cache_run(name, one, parts, weights) for name, one in timed.items()]
     return {
         "model": source.name,
@@ -98,7 +117,7 @@ def run(
         "max_new_tokens": settings.max_new_tokens,
         "rounds": settings.rounds,
         "weight_bytes_per_step": weights,
-        "texts": _texts(source, prompts, rows, timed[settings.caches[0]]),
+        "texts": texts,
         "runs": runs,
         "ratios": _ratios(timed, runs, parts),
         "environment": describe(),
