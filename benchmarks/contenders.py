@@ -16,6 +16,7 @@ import quantized
 from numpy.typing import NDArray
 from workload import Workload
 
+from toolchain.base.tensors import Infer
 from toolchain.data.rows import Text
 from toolchain.errors import InputError, MachineError
 from toolchain.evaluation.measure import BUDGETS
@@ -24,7 +25,6 @@ from toolchain.runtimes.batched import run_texts
 from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.environment import version_of
 from toolchain.runtimes.openvino import run_request
-from toolchain.tensors import Infer
 
 BUDGET = BUDGETS[1]
 PIPELINE_BATCH = 32

@@ -18,12 +18,12 @@ from contenders import BUDGET
 from scipy.stats import bootstrap
 from workload import ROOT, Workload
 
+from toolchain.base.tensors import Infer
 from toolchain.checkpoint.tokenize import budget_batches
 from toolchain.energy.load import Piece, Progress, drive, pieces, shuffled
 from toolchain.meters.energy import EnergyMeter, open_meter
 from toolchain.meters.nvml import Unavailable, open_nvml
 from toolchain.runtimes import open_runtime
-from toolchain.tensors import Infer
 
 SCENARIO = "device 0 6 GPU-11111111-aaaa Tesla T4\npower 0 0 68000\n"
 LEAD_IN_S, INTERVAL_S = 2.0, 0.5

@@ -17,8 +17,8 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from toolchain.base.tensors import Batch
 from toolchain.checkpoint.tokenize import Tokens, equal_length_batches
-from toolchain.tensors import Batch
 
 METHODS = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}
 MAX_SLOTS = 1024

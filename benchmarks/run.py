@@ -23,8 +23,8 @@ from speed import Speed, measure
 from workload import Workload, make, recipe
 
 from calibration import calibration_cost
+from toolchain.base.files import write_json
 from toolchain.errors import GateError
-from toolchain.files import write_json
 from toolchain.runtimes.environment import cpu_flags, describe, version_of
 
 COSTS: dict[str, Callable[[Workload, int], dict[str, float]]] = {

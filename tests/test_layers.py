@@ -11,8 +11,8 @@ import toolchain
 
 # From the bottom to the top: each line may import from the lines above it only.
 LAYERS = (
-    ("errors", "records", "progress"),
-    ("files", "tensors"),
+    ("errors", "records"),
+    ("base",),
     ("recipe", "graph", "meters"),
     ("engine", "data"),
     ("heads",),
@@ -21,7 +21,7 @@ LAYERS = (
     ("int8",),
     ("bundle",),
     ("evaluation",),
-    ("roofline", "energy"),
+    ("energy",),
     ("report", "profile", "generate"),
     ("workflow",),
     ("diagnose", "serve", "cascade"),

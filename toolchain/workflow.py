@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
+from toolchain.base.files import read_json, sha256_file, sha256_json, write_text
+from toolchain.base.progress import bar
 from toolchain.bundle import RESULTS, Bundle
 from toolchain.bundle.build import build
 from toolchain.data.labels import check_texts
@@ -24,10 +26,9 @@ from toolchain.evaluation.results import SCHEMA, read_predictions, save_predicti
 from toolchain.evaluation.runtime_choice import find_to_run
 from toolchain.evaluation.stages import run_choices, stage_run
 from toolchain.evaluation.target import CHOSEN_ROWS, Target, find_reference
-from toolchain.files import read_json, sha256_file, sha256_json, write_text
 from toolchain.heads.predictions import Predictions
 from toolchain.int8.calibrate import read_calibration
-from toolchain.progress import bar
+from toolchain.profile.roofline import assess
 from toolchain.recipe import Recipe
 from toolchain.recipe.options import RecipeValues
 from toolchain.records.demo import DemoRecord
@@ -37,7 +38,6 @@ from toolchain.records.roofline import RooflineBlock
 from toolchain.report.html import html
 from toolchain.report.inputs import Material
 from toolchain.report.markdown import markdown
-from toolchain.roofline import assess
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run_texts
 from toolchain.runtimes.environment import describe

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from toolchain import graph
+from toolchain.base.tensors import Infer
 from toolchain.checkpoint.export import export
 from toolchain.checkpoint.model import Source, find_model
 from toolchain.checkpoint.tokenize import Tokens, budget_batches
 from toolchain.data import demo
 from toolchain.energy.load import Piece, pieces
 from toolchain.runtimes import open_runtime
-from toolchain.tensors import Infer
 
 LENGTHS = Path(__file__).with_name("sst2_lengths.json")
 BASE = {"initializer_range": 0.04}  # at transformers' 0.02 the logits of all rows are nearly equal

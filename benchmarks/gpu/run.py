@@ -22,15 +22,15 @@ from typing import Any
 import numpy as np
 from gpu_contenders import BASELINE, CONTENDERS, REFERENCE, Contender, Place, make_place
 
+from toolchain.base.files import write_json
+from toolchain.base.tensors import Infer
 from toolchain.energy.calls import joules_per_call
 from toolchain.energy.load import Piece
 from toolchain.energy.protocol import Protocol
-from toolchain.files import write_json
 from toolchain.meters.energy import open_meter
-from toolchain.roofline import assess
+from toolchain.profile.roofline import assess
 from toolchain.runtimes.device import choose_device
 from toolchain.runtimes.environment import describe, version_of
-from toolchain.tensors import Infer
 
 TARGETS = {"rows_per_s_ratio": 6.0, "energy_ratio": 0.5}
 PARITY_ROWS = 872

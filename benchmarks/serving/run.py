@@ -24,8 +24,8 @@ from table import show, verdicts
 from targets import Target, judge
 from workloads import WORKLOADS, Engine, bare_rows_per_s
 
+from toolchain.base.files import write_json
 from toolchain.errors import MachineError, ToolchainError
-from toolchain.files import write_json
 from toolchain.runtimes.environment import cpu_flags, describe
 
 CLIENTS = (1, 8, 32)

@@ -11,6 +11,7 @@ import numpy as np
 from load import Load
 from workload import SHARED
 
+from toolchain.base.tensors import Infer
 from toolchain.bundle.build import build
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.demo import FOLDER
@@ -19,7 +20,6 @@ from toolchain.data.tasks import load_task
 from toolchain.evaluation.target import find_target
 from toolchain.recipe import Recipe
 from toolchain.runtimes import open_runtime
-from toolchain.tensors import Infer
 
 TEXTS = 256
 

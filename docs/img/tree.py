@@ -19,9 +19,8 @@ WORDS = {
     "ship": "Triton repositories, images",
     "workflow": "evaluation and demo, in order",
     "report": "HTML, Markdown, CSV",
-    "profile": "time and energy by part",
+    "profile": "time and energy by part; roofline",
     "generate": "text, first token and steps",
-    "roofline": "operations, bytes, limits",
     "energy": "load, windows, comparison",
     "evaluation": "target, measurement, results, statistics",
     "bundle": "steps, atomic writes, digests",
@@ -34,19 +33,17 @@ WORDS = {
     "recipe": "options and their values",
     "graph": "passes over ONNX graphs",
     "meters": "latency, memory, NVML, RAPL",
-    "files": "JSON, digests",
-    "tensors": "types of arrays",
+    "base": "files, arrays, progress bars",
     "errors": "exit codes",
     "records": "JSON records as types",
-    "progress": "bars",
 }
 # Fill colours: the commands, what uses a bundle, what makes one, what runs and reads, and the ground.
 COLOURS = {
     "#e8eaf6": ("__main__", "cli", "api", "accept", "sweep", "diagnose", "cascade", "workflow"),
-    "#e0f2f1": ("serve", "ship", "report", "profile", "generate", "roofline", "energy", "evaluation"),
+    "#e0f2f1": ("serve", "ship", "report", "profile", "generate", "energy", "evaluation"),
     "#fff3e0": ("bundle", "int8"),
     "#e3f2fd": ("runtimes", "checkpoint", "heads", "engine", "data", "graph", "meters"),
-    "#f5f5f5": ("recipe", "files", "tensors", "errors", "records", "progress"),
+    "#f5f5f5": ("recipe", "base", "errors", "records"),
 }
 WIDTH, ROW, GAP = 960, 50, 8
 

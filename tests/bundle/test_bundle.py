@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from toolchain import files
+from toolchain.base import files
+from toolchain.base.files import sha256_file, sha256_json
 from toolchain.bundle import last_bundle, open_bundle
 from toolchain.bundle.writer import BundleWriter, open_writer
 from toolchain.errors import InputError, UsageError
-from toolchain.files import sha256_file, sha256_json
 
 
 def writer(name: str, text: str) -> Callable[[Path], dict[str, Any]]:

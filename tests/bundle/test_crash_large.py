@@ -14,7 +14,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from toolchain import files, graph
+from toolchain import graph
+from toolchain.base import files
 from toolchain.bundle import open_bundle
 from toolchain.bundle.writer import open_writer
 

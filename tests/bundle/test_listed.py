@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import toolchain
 from toolchain import graph
+from toolchain.base.files import sha256_file
 from toolchain.bundle import MANIFEST, open_bundle
 from toolchain.errors import InputError, ToolchainError
 from toolchain.evaluation.classifier import Classifier
 from toolchain.evaluation.target import find_target
-from toolchain.files import sha256_file
 from toolchain.runtimes.ort import open_session
 
 TEXTS = ["a gripping and moving film", "dull, unwatchable [UNK] zzz", "not bad"]

@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
+from toolchain.base.files import sha256_file
 from toolchain.bundle import MANIFEST, digest_of
 from toolchain.bundle.resolved_recipe import resolve
 from toolchain.bundle.trial import try_bundle
 from toolchain.errors import InputError
-from toolchain.files import sha256_file
 from toolchain.recipe import Recipe
 
 

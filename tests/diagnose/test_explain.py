@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from toolchain import graph
+from toolchain.base.tensors import Range
 from toolchain.cli import main
 from toolchain.diagnose.explain import explain
 from toolchain.diagnose.probe import open_probe_graph
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.quantize import CPU, TENSORRT, quantize
-from toolchain.tensors import Range
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from toolchain.cli import main
 from toolchain.diagnose.kernels import answer, explain_target
 from toolchain.errors import UsageError
-from toolchain.roofline.gpus import find_gpu
+from toolchain.profile.roofline.gpus import find_gpu
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="pip install 'encoder-toolchain[rtx]'")
 

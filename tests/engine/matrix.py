@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from tests import tiny
 from toolchain import graph
+from toolchain.base.tensors import Range
 from toolchain.bundle.quantized import quantized_graph
 from toolchain.checkpoint.export import export
 from toolchain.checkpoint.model import find_model
@@ -35,7 +36,6 @@ from toolchain.graph.gemms import calibrated_tensors, linear_layers
 from toolchain.int8.calibrate import Calibration, write_calibration
 from toolchain.int8.quantize import TENSORRT
 from toolchain.records.bundle import QuantizedGemms
-from toolchain.tensors import Range
 
 BATCH, LENGTH = 32, 128
 TARGETS = (75, 86, 89, 120)

@@ -6,8 +6,8 @@ import pytest
 
 from tests.engine.matrix import BYTES, CASES, compiled, emitted, moved
 from toolchain.engine.judge import judge
-from toolchain.roofline.gpus import find_gpu
-from toolchain.roofline.kernels import bounded
+from toolchain.profile.roofline.gpus import find_gpu
+from toolchain.profile.roofline.kernels import bounded
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="pip install 'encoder-toolchain[rtx]'")
 pytestmark = pytest.mark.slow

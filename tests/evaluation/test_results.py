@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from toolchain.base.files import sha256_file
 from toolchain.bundle.writer import open_writer
 from toolchain.errors import InputError
 from toolchain.evaluation.results import (
@@ -18,7 +19,6 @@ from toolchain.evaluation.results import (
     save_predictions,
     save_result,
 )
-from toolchain.files import sha256_file
 from toolchain.heads.predictions import Predictions
 
 OLD = Path(__file__).parents[1] / "bundle/old/bundle/results/sst2-validation-ort-cpu-int8.json"

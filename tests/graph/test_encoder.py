@@ -8,12 +8,12 @@ import pytest
 from safetensors.numpy import load_file
 
 from toolchain import graph
+from toolchain.base.tensors import Range
 from toolchain.errors import InputError
 from toolchain.graph.encoder import parse_encoder, plugin_ranges, tensor_name, tensor_names
 from toolchain.graph.fp16 import to_half
 from toolchain.graph.gemms import calibrated_tensors, linear_layers
 from toolchain.runtimes.ort import open_session
-from toolchain.tensors import Range
 
 KINDS = ["distilbert", "bert", "roberta"]
 RATIO = math.sqrt(32)  # the tiny models' head size

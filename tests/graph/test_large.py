@@ -8,8 +8,8 @@ import onnx_ir as ir
 import pytest
 
 from toolchain import graph
+from toolchain.base.files import sha256_file
 from toolchain.errors import InputError
-from toolchain.files import sha256_file
 from toolchain.int8.coverage import optimised
 from toolchain.runtimes.ort import open_ort
 

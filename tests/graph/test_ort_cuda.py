@@ -11,7 +11,7 @@ from toolchain.errors import InputError
 from toolchain.graph.first_token import first_token
 from toolchain.graph.fp16 import to_half
 from toolchain.graph.ort_cuda import FUSIONS, for_cuda, fuse_skip_norms
-from toolchain.roofline.work import Extent, count
+from toolchain.profile.roofline.work import Extent, count
 from toolchain.runtimes.ort import open_ort, open_session
 
 KINDS = ["distilbert", "bert", "roberta"]

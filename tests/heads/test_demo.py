@@ -15,6 +15,7 @@ from transformers import pipeline
 
 import toolchain
 from tests.conftest import Once
+from toolchain.base.files import sha256_file
 from toolchain.bundle import MANIFEST, digest_of
 from toolchain.bundle.build import build
 from toolchain.data.demo import MODELS
@@ -24,7 +25,6 @@ from toolchain.diagnose.probe import open_probe_graph
 from toolchain.diagnose.verify import verify
 from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.compare import FAILS, PASSES
-from toolchain.files import sha256_file
 from toolchain.recipe import Recipe
 
 ROWS = 200

@@ -7,13 +7,13 @@ import onnxruntime
 import pytest
 
 from toolchain import graph
+from toolchain.base.tensors import Range
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.errors import InputError
 from toolchain.graph.fp16 import to_half
 from toolchain.graph.gemms import calibrated_tensors, is_probabilities
 from toolchain.int8 import calibrate as calibration
 from toolchain.int8.quantize import TENSORRT, quantize
-from toolchain.tensors import Range
 
 
 def test_ranges_are_those_of_each_row_alone(exported, tokens_of):

@@ -5,13 +5,13 @@ import pytest
 
 from tests.head_of import head_of
 from toolchain import graph
+from toolchain.base.tensors import Range
 from toolchain.heads.distance import Distance
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.holdout import Holdout, choose_holdout
 from toolchain.int8.mixed_precision import Search
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.int8.sensitivity import Sensitivity, measure_noise
-from toolchain.tensors import Range
 
 HEAD = head_of("no", "yes")
 

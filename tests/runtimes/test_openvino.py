@@ -144,7 +144,7 @@ def test_several_threads_share_one_runtime(exported, random_batch, reference):
 
 
 def test_weights_in_a_file_of_their_own_are_taken(exported, probe, reference, tmp_path, monkeypatch):
-    from toolchain.files import sha256_file
+    from toolchain.base.files import sha256_file
 
     monkeypatch.setattr(graph, "MAX_BYTES", 1000)
     graph.save(graph.load(exported["distilbert"]), tmp_path / "m.onnx")

@@ -9,10 +9,10 @@ import pytest
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import LocalTokenNotFoundError
 
+from toolchain.base.files import sha256_file
 from toolchain.bundle import digest_of, open_bundle
 from toolchain.cli import main
 from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.files import sha256_file
 from toolchain.ship.push import _without_paths, push
 from toolchain.workflow import evaluate
 

@@ -15,9 +15,9 @@ from typing import cast
 from toolchain.accept import energy, engines, page, releases
 from toolchain.accept.alone import call_alone, preload
 from toolchain.accept.bench import Bench, Check, Skip
+from toolchain.base.files import write_json, write_text
 from toolchain.bundle.machine import find_machine
 from toolchain.errors import GateError, MachineError, ToolchainError
-from toolchain.files import write_json, write_text
 from toolchain.recipe import Recipe
 from toolchain.records.accept import AcceptRecord, CheckRecord, Outcome
 from toolchain.records.plan import PlanRecord

@@ -1,7 +1,7 @@
 """Check of an acceptance: the HTML page of the results."""
 
 from toolchain.accept.bench import Bench, Check, Skip
-from toolchain.files import write_text
+from toolchain.base.files import write_text
 from toolchain.report.html import html
 from toolchain.report.inputs import Material
 

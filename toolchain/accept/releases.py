@@ -8,6 +8,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from toolchain.accept.bench import Bench, Check, Skip
+from toolchain.base.files import write_bytes, write_json
+from toolchain.base.tensors import Array
 from toolchain.bundle.build import build
 from toolchain.bundle.machine import Machine, find_machine
 from toolchain.diagnose import verify
@@ -20,9 +22,7 @@ from toolchain.engine.releases import RELEASES
 from toolchain.engine.shapes import Profile
 from toolchain.engine.targets import compute_capabilities
 from toolchain.errors import GateError, MachineError
-from toolchain.files import write_bytes, write_json
 from toolchain.runtimes import open_runtime
-from toolchain.tensors import Array
 from toolchain.workflow import evaluate
 
 # Rows, width and columns of the GEMM. Its largest sum is width * 127 * 127, far beyond float16's 65,504.

@@ -12,8 +12,7 @@ from typing import cast
 
 from filelock import FileLock, Timeout
 
-from toolchain.errors import InputError, UsageError
-from toolchain.files import (
+from toolchain.base.files import (
     check_digest,
     interrupted,
     open_listed,
@@ -23,6 +22,7 @@ from toolchain.files import (
     sha256_json,
     sha256_open,
 )
+from toolchain.errors import InputError, UsageError
 from toolchain.records.bundle import Manifest, QuantizedGemms, StepRecord
 from toolchain.records.check import find_fault
 

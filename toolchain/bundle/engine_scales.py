@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from toolchain import graph
+from toolchain.base.files import sha256_file, sha256_json
+from toolchain.base.tensors import Batch
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
 from toolchain.engine import cache
 from toolchain.engine.builder import Builder
@@ -23,11 +25,9 @@ from toolchain.engine.plugins import FIXED_LENGTH, plugin_versions
 from toolchain.engine.shapes import Profile
 from toolchain.engine.static import static_network
 from toolchain.errors import InputError
-from toolchain.files import sha256_file, sha256_json
 from toolchain.graph.encoder import Encoder, plugin_ranges, tensor_name, tensor_names
 from toolchain.int8.calibrate import read_calibration, stream_activations
 from toolchain.records.calibration import CacheOrigin, CacheRecord, CalibratorRows
-from toolchain.tensors import Batch
 
 CACHE = "calibration.cache"
 

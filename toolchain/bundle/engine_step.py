@@ -24,6 +24,7 @@ from typing import cast
 import onnx_ir as ir
 
 from toolchain import graph
+from toolchain.base.files import sha256_file, write_bytes, write_json, write_text
 from toolchain.bundle import quantized_gemms
 from toolchain.bundle.engine_scales import find_scales
 from toolchain.bundle.machine import Machine
@@ -42,7 +43,6 @@ from toolchain.engine.plugins import VARIABLE_LENGTH, plugin_versions
 from toolchain.engine.shapes import Profile, make_profiles
 from toolchain.engine.weak import keep_in_float32
 from toolchain.errors import GateError, InputError, MachineError
-from toolchain.files import sha256_file, write_bytes, write_json, write_text
 from toolchain.graph.encoder import parse_encoder, tensor_names
 from toolchain.graph.gemms import float_gemms
 from toolchain.graph.operators import check_operators, has_table

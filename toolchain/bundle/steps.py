@@ -21,12 +21,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from toolchain.base.files import sha256_json
 from toolchain.checkpoint.stored_tokenizer import store, tokenizer_files
 from toolchain.data.probes import long_text, probe_texts
 from toolchain.data.rows import Text
 from toolchain.data.tables import MissingSplitError
 from toolchain.errors import GateError, InputError, ToolchainError
-from toolchain.files import sha256_json
 from toolchain.records.bundle import (
     CalibrateRecord,
     CpuRecord,

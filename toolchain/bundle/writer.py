@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from toolchain.base.files import carry, exchange, recover, sha256_file, sha256_json, sync_tree, write_json
 from toolchain.bundle import MANIFEST, SCHEMA, Bundle, digest_of, locked, open_bundle
 from toolchain.errors import InputError, UsageError
-from toolchain.files import carry, exchange, recover, sha256_file, sha256_json, sync_tree, write_json
 from toolchain.records.bundle import Manifest, StepRecord
 
 # The record of a step: a TypedDict of records/bundle.py.

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolchain.base.files import write_bytes, write_json
 from toolchain.bundle import MANIFEST, open_bundle
 from toolchain.bundle.writer import open_writer
 from toolchain.cascade import cost, threshold
@@ -29,7 +30,6 @@ from toolchain.evaluation.stages import (
     share_of_tokens,
 )
 from toolchain.evaluation.target import Target, find_target
-from toolchain.files import write_bytes, write_json
 from toolchain.heads.predictions import same
 from toolchain.recipe.options import RecipeValues
 from toolchain.records.cascade import CascadeAbout, CascadeMade, CascadeRecord, LexicalRecord

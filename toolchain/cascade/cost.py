@@ -3,12 +3,12 @@
 import statistics
 from dataclasses import dataclass
 
+from toolchain.base.tensors import Infer
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.errors import GateError
 from toolchain.evaluation.statistics import bootstrap_mean_ci95
 from toolchain.runtimes.batched import run
 from toolchain.runtimes.cascade import in_stages
-from toolchain.tensors import Infer
 
 # Rounds after one that warms up. The three take turns, so that a change of the clock or of other load affects all.
 ROUNDS = 7

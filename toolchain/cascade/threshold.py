@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Logits
 from toolchain.data.metrics import Values
 from toolchain.errors import GateError
 from toolchain.evaluation.compare import FAILS, PASSES, Comparison, compare
@@ -22,7 +23,6 @@ from toolchain.heads.predictions import Predictions
 from toolchain.heads.scores import margins
 from toolchain.records.cascade import TriedThreshold
 from toolchain.runtimes.cascade import passed_on
-from toolchain.tensors import Logits
 
 # Shares of the rows that the first stage answers, in the order of the search. Finer ones would differ by less than the
 # rows can show.

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from toolchain.base.tensors import RowShape, is_of
 from toolchain.errors import InputError
-from toolchain.tensors import RowShape, is_of
 
 if TYPE_CHECKING:
     import torch

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Batch, RowShape, joined
 from toolchain.checkpoint.checks import check_logits, check_vocabulary
 from toolchain.checkpoint.model import Source, load_model
 from toolchain.checkpoint.tokenize import TextEncoder, Tokens
 from toolchain.data.probes import PROBES
 from toolchain.data.rows import Text
 from toolchain.errors import InputError, UsageError
-from toolchain.tensors import Batch, RowShape, joined
 
 if TYPE_CHECKING:
     import torch

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolchain.base.files import open_file, private_folder, sha256_file
+from toolchain.base.progress import still
 from toolchain.checkpoint.checks import (
     AGAIN,
     PROBLEMS,
@@ -33,8 +35,6 @@ from toolchain.checkpoint.sizes import check_size, check_values
 from toolchain.checkpoint.stored_tokenizer import StoredTokenizer, tokenizer_files
 from toolchain.data import demo
 from toolchain.errors import InputError, MachineError, UsageError, first_line
-from toolchain.files import open_file, private_folder, sha256_file
-from toolchain.progress import still
 from toolchain.records.bundle import StoredTokenizerRecord
 
 if TYPE_CHECKING:

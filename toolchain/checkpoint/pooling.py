@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolchain.base.files import open_file
 from toolchain.checkpoint.checks import is_headless, says_classifier
 from toolchain.data.tasks import POOLINGS
 from toolchain.errors import InputError
-from toolchain.files import open_file
 
 if TYPE_CHECKING:
     import torch

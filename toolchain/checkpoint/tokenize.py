@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import TEXT_INPUTS, Batch
 from toolchain.checkpoint.ragged import Indices, Ragged
 from toolchain.checkpoint.stored_tokenizer import StoredTokenizer
 from toolchain.data.probes import long_text, probe_texts
 from toolchain.data.rows import Text
 from toolchain.errors import InputError, TextError, UsageError
-from toolchain.tensors import TEXT_INPUTS, Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,11 +7,11 @@ import sys
 from typing import Any
 
 from toolchain import __version__
+from toolchain.base.progress import running
 from toolchain.cli.commands import COMMANDS
 from toolchain.cli.examples import EXAMPLES
 from toolchain.cli.output import Plain, log, open_standard_files, set_up_logging
 from toolchain.errors import INTERRUPTED, MachineError, ToolchainError, meant, why_not_imported
-from toolchain.progress import running
 from toolchain.records.plain import printable
 
 # Flags of every command, which may stand anywhere on the line.

@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Iterator
 
+from toolchain.base.progress import still
 from toolchain.errors import UsageError
-from toolchain.progress import still
 
 # The shells that shtab writes scripts for.
 SHELLS = ("bash", "zsh", "fish", "tcsh")

@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Compute the bounds and print them."""
     from toolchain.cli.show.estimate import estimated
-    from toolchain.roofline.estimate import estimate
+    from toolchain.profile.roofline.estimate import estimate
 
     values, place = choices(args)
     emit(args, estimate(values, gpu=args.gpu, bundle=place, idle_w=args.idle_power), estimated)

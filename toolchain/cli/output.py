@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from toolchain.progress import still
+from toolchain.base.progress import still
 from toolchain.records.plain import printable
 
 log = logging.getLogger("toolchain")

@@ -6,9 +6,9 @@ import math
 import sys
 from pathlib import Path
 
+from toolchain.base.progress import still
 from toolchain.cli.options import add_options, group
 from toolchain.errors import UsageError
-from toolchain.progress import still
 
 
 def power(args: argparse.Namespace) -> int:

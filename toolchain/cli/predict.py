@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolchain.base.progress import bar
 from toolchain.cli.options import add_options, add_source, choices
 from toolchain.cli.output import emit, log
 from toolchain.errors import InputError, UsageError
-from toolchain.progress import bar
 from toolchain.recipe.groups import RUNTIME
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
+from toolchain.base.progress import still
 from toolchain.cli.output import log
-from toolchain.progress import still
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Render the results to a file or to stdout."""
-    from toolchain.files import write_text
+    from toolchain.base.files import write_text
     from toolchain.report.formats import format_for, render
     from toolchain.report.inputs import find_material
 

@@ -16,14 +16,14 @@ from unicodedata import normalize
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.files import sha256_json
+from toolchain.base.progress import still
 from toolchain.data import hub
 from toolchain.data.table_file import Table, read_parts, refuse_quotes
 from toolchain.data.tables import MissingSplitError, from_dataset, is_single, read_single, read_split, splits
 from toolchain.data.tasks import Task
 from toolchain.data.words import words_and_tags
 from toolchain.errors import InputError, MachineError, TextError, UsageError, first_line
-from toolchain.files import sha256_json
-from toolchain.progress import still
 from toolchain.recipe import Reading
 
 log = logging.getLogger(__name__)

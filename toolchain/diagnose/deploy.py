@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from toolchain.base.files import write_json
 from toolchain.bundle import RESULTS, Bundle, open_bundle
 from toolchain.diagnose.way_on import after_gate
 from toolchain.errors import MachineError
@@ -11,7 +12,6 @@ from toolchain.evaluation.compare import FAILS, PASSES, UNKNOWN
 from toolchain.evaluation.deployment import GATE
 from toolchain.evaluation.speed_up import speed_up
 from toolchain.evaluation.target import find_target
-from toolchain.files import write_json
 from toolchain.meters.contention import ContentionMeter
 from toolchain.recipe import Recipe
 from toolchain.recipe.options import RecipeValues

@@ -7,6 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolchain import graph
+from toolchain.base.progress import still
 from toolchain.bundle import last_bundle, open_bundle
 from toolchain.checkpoint.tokenize import Tokens, batches_of
 from toolchain.diagnose.probe import ProbeGraph
@@ -22,7 +23,7 @@ from toolchain.int8.calibrate import read_calibration, stream_activations
 from toolchain.int8.coverage import INTEGER_GEMMS, OnThisCpu, conversions, cover, on_this_cpu
 from toolchain.int8.sensitivity import decibel, sum_of_squares
 from toolchain.meters.contention import ContentionMeter
-from toolchain.progress import still
+from toolchain.profile.roofline.kernel_speed import gemm_ratio, share_of_time
 from toolchain.records.check import find_fault
 from toolchain.records.explain import (
     ClippedTensor,
@@ -36,7 +37,6 @@ from toolchain.records.explain import (
 )
 from toolchain.records.plan import PlanRecord
 from toolchain.records.quantization import ScaleRecord
-from toolchain.roofline.kernel_speed import gemm_ratio, share_of_time
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.half_range import MARGIN, describe_sums, measure_range
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from toolchain import graph
+from toolchain.base.files import write_json
 from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle, quantized_gemms
 from toolchain.bundle.engine_step import refuse_float_gemms
 from toolchain.bundle.views import beyond_float16, open_graph
@@ -17,14 +18,13 @@ from toolchain.engine.releases import RELEASES, import_release
 from toolchain.engine.shapes import parse_triple
 from toolchain.engine.targets import parse_targets
 from toolchain.errors import UsageError
-from toolchain.files import write_json
 from toolchain.graph.first_token import first_token
 from toolchain.graph.fp16 import to_half
 from toolchain.profile.groups import place_kernels
+from toolchain.profile.roofline.gpus import Gpu, find_target
+from toolchain.profile.roofline.kernels import bounded, grouped
 from toolchain.recipe.options import RecipeValues
 from toolchain.records.kernels import CompiledGraph, ExplainedTarget
-from toolchain.roofline.gpus import Gpu, find_target
-from toolchain.roofline.kernels import bounded, grouped
 
 # Rows and tokens that the kernels are compiled for by default.
 BATCH, LENGTH = 32, 128

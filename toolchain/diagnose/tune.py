@@ -7,11 +7,11 @@ from pathlib import Path
 import onnx_ir as ir
 
 from toolchain import graph
+from toolchain.base.files import sha256_json, write_json, write_text
 from toolchain.bundle import RESULTS, Bundle
 from toolchain.diagnose.way_on import after_tune
 from toolchain.errors import InputError
 from toolchain.evaluation.target import CHOSEN_ROWS, find_target
-from toolchain.files import sha256_json, write_json, write_text
 from toolchain.heads.distance import Distance
 from toolchain.int8.auto import smoothed
 from toolchain.int8.calibrate import read_calibration

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from toolchain.base.progress import track
+from toolchain.base.tensors import Batch, Infer, Logits, joined
 from toolchain.checkpoint.model import Source
 from toolchain.checkpoint.tokenize import Tokens, batches_of
 from toolchain.diagnose.probe import ProbeGraph
 from toolchain.errors import GateError
 from toolchain.graph import file_has_halves
-from toolchain.progress import track
 from toolchain.records.verify import CaseRecord, VerifyRecord
 from toolchain.runtimes import open_runtime
-from toolchain.tensors import Batch, Infer, Logits, joined
 
 BATCHES = (2, 7, 32)
 LENGTHS = (16, 64, 128)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from toolchain.base.tensors import Infer
 from toolchain.checkpoint.ragged import Indices
 from toolchain.checkpoint.tokenize import Encode, batches, batches_of
 from toolchain.data.rows import Text
@@ -15,7 +16,6 @@ from toolchain.errors import MachineError
 from toolchain.meters.energy import EnergyMeter, open_meter
 from toolchain.recipe import Recipe
 from toolchain.records.energy import BatchSizeEnergy, EnergyBlock
-from toolchain.tensors import Infer
 
 Log = Callable[[str], None]
 

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from toolchain.base.tensors import Batch, Infer
 from toolchain.checkpoint.ragged import Indices
 from toolchain.checkpoint.tokenize import Tokens
-from toolchain.tensors import Batch, Infer
 
 Found = TypeVar("Found")
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from toolchain.base.progress import track
+from toolchain.base.tensors import Infer
 from toolchain.energy.load import Found, Piece, Progress, Work, arrivals, drive, shuffled
 from toolchain.errors import UsageError
 from toolchain.meters.energy import EnergyMeter, Window
-from toolchain.progress import track
-from toolchain.tensors import Infer
 
 # Least length of a window in seconds, ticks and calls. In a shorter one, the edges and the noise of a sensor would
 # show.

@@ -13,11 +13,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import cast
 
+from toolchain.base.files import sha256_json, write_json, write_text
+from toolchain.base.tensors import INT8_LEVELS, SMALLEST_SCALE
 from toolchain.engine.api import version_number
 from toolchain.errors import InputError
-from toolchain.files import sha256_json, write_json, write_text
 from toolchain.records.calibration import CacheOrigin, CacheRecord
-from toolchain.tensors import INT8_LEVELS, SMALLEST_SCALE
 
 ALGORITHM = "EntropyCalibration2"
 

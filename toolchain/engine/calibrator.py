@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.base.tensors import Batch
 from toolchain.errors import InputError
-from toolchain.tensors import Batch
 
 # Major versions of TensorRT that have calibrators.
 MAJORS = (8, 10)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from toolchain.base.files import write_bytes
 from toolchain.engine.calibrator import set_calibrator
 from toolchain.engine.plan import AMPERE, TURING
 from toolchain.engine.targets import set_target
 from toolchain.errors import InputError, UsageError
-from toolchain.files import write_bytes
 
 log = logging.getLogger(__name__)
 

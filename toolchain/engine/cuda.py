@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.base.tensors import Array
 from toolchain.errors import MachineError
-from toolchain.tensors import Array
 
 # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: calls of other threads do not invalidate the capture.
 THREAD_LOCAL = 1

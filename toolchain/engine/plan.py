@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from toolchain.base.files import open_listed, read_checked
 from toolchain.engine.releases import RELEASES
 from toolchain.errors import InputError, MachineError
-from toolchain.files import open_listed, read_checked
 from toolchain.records.check import find_fault
 from toolchain.records.plan import PlanRecord, ProfileRecord
 

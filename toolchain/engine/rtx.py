@@ -9,8 +9,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from toolchain.base.files import write_bytes
 from toolchain.errors import InputError, MachineError
-from toolchain.files import write_bytes
 
 log = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.base.tensors import Array
 from toolchain.engine.plugins import find_creator
 from toolchain.errors import InputError, MachineError
 from toolchain.graph.encoder import EMBEDDED, Encoder, tensor_name
 from toolchain.graph.match import Linear, Norm
 from toolchain.graph.plugin_graph import FP32, QKV, SKIP_NORM, join_qkv
-from toolchain.tensors import Array
 
 # Major versions of TensorRT whose API this module uses; 11 has no calibrator.
 MAJORS = (8, 10)

@@ -13,16 +13,16 @@ from typing import Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.progress import Advance
+from toolchain.base.tensors import Infer, Logits
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Text
 from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.stages import run_choices
 from toolchain.evaluation.target import Target
-from toolchain.progress import Advance
 from toolchain.records.prediction import Answer, Prediction
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run_texts
-from toolchain.tensors import Infer, Logits
 
 Row = str | tuple[str, ...] | Mapping[str, str]
 """One row: a text, a pair `(text, text_pair)`, or `{"text": ..., "text_pair": ...}`."""

@@ -11,6 +11,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.progress import bar, track
+from toolchain.base.tensors import Infer, Logits
 from toolchain.checkpoint.ragged import Indices
 from toolchain.checkpoint.tokenize import Encode
 from toolchain.data.metrics import METRICS
@@ -22,10 +24,8 @@ from toolchain.heads.predictions import Predictions, same
 from toolchain.meters.contention import ContentionMeter
 from toolchain.meters.latency import measure_latency
 from toolchain.meters.memory import MemoryMeter
-from toolchain.progress import bar, track
 from toolchain.records.result import Agreement, ChangedRow, MostFrequent, Scores, Speed, Timing, TokenCounts
 from toolchain.runtimes.batched import Run, run, run_texts
-from toolchain.tensors import Infer, Logits
 
 # Padded positions per batch to choose from. CPUs are fastest with a batch that fits the cache, GPUs with a large one.
 BUDGETS = (512, 1024, 2048, 4096)

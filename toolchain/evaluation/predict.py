@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from toolchain.base.files import writing
+from toolchain.base.progress import Advance
 from toolchain.data.rows import Text
 from toolchain.errors import InputError, TextError, UsageError
 from toolchain.evaluation.classifier import Classifier
-from toolchain.files import writing
-from toolchain.progress import Advance
 from toolchain.records.plain import cell, printable
 from toolchain.records.prediction import Answer, PredictedRow
 from toolchain.runtimes.batched import WINDOW_ROWS

@@ -10,11 +10,11 @@ from typing import cast
 
 import numpy as np
 
+from toolchain.base.files import read_json, sha256_file, sha256_json, write_json
 from toolchain.bundle import MANIFEST, RESULTS, open_bundle
 from toolchain.data.metrics import METRICS
 from toolchain.errors import InputError
 from toolchain.evaluation.compare import compare
-from toolchain.files import read_json, sha256_file, sha256_json, write_json
 from toolchain.heads.predictions import Predictions
 from toolchain.records.check import find_fault
 from toolchain.records.plain import printable_json

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from toolchain.base.tensors import Infer
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.probes import probe_texts
 from toolchain.errors import MachineError, UsageError
@@ -17,7 +18,6 @@ from toolchain.recipe.options import RecipeValues
 from toolchain.recipe.tables import AUTO, BACKENDS
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run
-from toolchain.tensors import Infer
 
 log = logging.getLogger(__name__)
 

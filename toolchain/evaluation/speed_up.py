@@ -2,10 +2,10 @@
 
 import statistics
 
+from toolchain.base.progress import track
+from toolchain.base.tensors import Infer
 from toolchain.checkpoint.tokenize import Tokens
-from toolchain.progress import track
 from toolchain.runtimes.batched import DEFAULT_SLOTS, run
-from toolchain.tensors import Infer
 
 # Timed passes of each runtime. Turns let a change of the clock, or of other load, affect both.
 ROUNDS = 3

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolchain.base.files import read_json
+from toolchain.base.tensors import Batch, Infer
 from toolchain.bundle import Bundle
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Rows
-from toolchain.files import read_json
 from toolchain.recipe.tables import BACKENDS
 from toolchain.records.cascade import CascadeRecord, CascadeRun
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run
 from toolchain.runtimes.cascade import FirstStage, passed_on
 from toolchain.runtimes.lexical import Lexical, read_lexical
-from toolchain.tensors import Batch, Infer
 
 if TYPE_CHECKING:
     from toolchain.evaluation.target import Target

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from toolchain.base.files import sha256_json
 from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle
 from toolchain.bundle.machine import find_machine
 from toolchain.bundle.resolved_recipe import ResolvedRecipe, bundled, check_described, resolve, resolve_bundle
@@ -18,7 +19,6 @@ from toolchain.checkpoint.tokenize import Encode, RemoteTexts
 from toolchain.engine.plan import RECORD, check_plan, find_plan, is_plan, plan_backend, plans_of
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
 from toolchain.evaluation.conflicts import refuse_fixed, refuse_options
-from toolchain.files import sha256_json
 from toolchain.graph import file_has_halves
 from toolchain.recipe import Recipe
 from toolchain.recipe.options import CONSENT, RecipeValues, flag

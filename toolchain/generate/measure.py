@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from toolchain.base.progress import track
 from toolchain.energy.calls import Measure
 from toolchain.energy.record import NOT_REQUESTED
 from toolchain.generate.causal import load_causal, positions, weight_bytes
 from toolchain.generate.decode import Generated, generate
 from toolchain.generate.prompts import PromptBatch, batches, check_room, encode
 from toolchain.generate.settings import Settings
-from toolchain.progress import track
 from toolchain.records.generation import CacheRatio, CacheRun, Decode, GeneratedText, Generation, Prefill
 from toolchain.runtimes.environment import describe
 

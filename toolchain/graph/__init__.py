@@ -17,9 +17,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from toolchain.base.files import check_digest, open_listed, read_checked, sha256_open
+from toolchain.base.tensors import Array
 from toolchain.errors import InputError
-from toolchain.files import check_digest, open_listed, read_checked, sha256_open
-from toolchain.tensors import Array
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

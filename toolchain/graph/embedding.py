@@ -7,8 +7,8 @@ time that counts, so this makes files and memory smaller, and nothing faster.
 import numpy as np
 import onnx_ir as ir
 
+from toolchain.base.tensors import Array
 from toolchain.graph import add_initializer, constant, nodes, tidy
-from toolchain.tensors import Array
 
 IDS = "input_ids"
 

@@ -11,11 +11,11 @@ import numpy as np
 import onnx_ir as ir
 
 from toolchain import graph
+from toolchain.base.tensors import Ranges
 from toolchain.errors import InputError
 from toolchain.graph import constant
 from toolchain.graph.clean import MASK_VALUE
 from toolchain.graph.match import Linear, Matcher, Norm, Weight, axis, broadcasts_over_queries, hidden_size
-from toolchain.tensors import Ranges
 
 
 @dataclass(frozen=True)

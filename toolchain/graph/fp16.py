@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Array
 from toolchain.graph import add_initializer, constant, nodes, tidy
-from toolchain.tensors import Array
 
 HALF = ir.DataType.FLOAT16
 FLOAT = ir.DataType.FLOAT

@@ -18,8 +18,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from toolchain import graph
+from toolchain.base.tensors import Array
 from toolchain.graph.fp16 import FLOAT, HALF, MOVES
-from toolchain.tensors import Array
 
 # The end of the name of the second Cast of a rounding.
 FROM_HALF = ".from_float16"

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from toolchain.base.tensors import Array
 from toolchain.errors import InputError
 from toolchain.graph import constant
-from toolchain.tensors import Array
 
 Weight = NDArray[np.float32]
 

@@ -9,10 +9,10 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from toolchain import graph
+from toolchain.base.files import sha256_file
+from toolchain.base.tensors import Array
 from toolchain.errors import InputError
-from toolchain.files import sha256_file
 from toolchain.graph import WEIGHTS, Message, check_outside, data_file
-from toolchain.tensors import Array
 
 # Weights of at most this number of bytes stay beside the nodes, also if the others do not.
 LEAST_OUTSIDE = 1024

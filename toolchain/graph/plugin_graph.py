@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from toolchain.base.tensors import INT8_LEVELS, Array, Batch
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.graph.encoder import EMBEDDED, Encoder, Layer, tensor_name
 from toolchain.graph.match import Linear, Norm, copy_nodes
 from toolchain.graph.operators import PLUGINS
-from toolchain.tensors import INT8_LEVELS, Array, Batch
 
 OPSET, IR_VERSION = 18, 10
 QKV = "CustomQKVToContextPluginDynamic"

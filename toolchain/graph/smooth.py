@@ -18,10 +18,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Array
 from toolchain.errors import InputError
 from toolchain.graph import add_initializer, constant
 from toolchain.graph.gemms import linear_layers
-from toolchain.tensors import Array
 
 # Name of a fold -> log2 of each channel's factor in eighths, [hidden].
 Exponents = dict[str, list[int]]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Logits
 from toolchain.data.labels import check_labels, in_task_order, read_labels
 from toolchain.data.metrics import Values
 from toolchain.data.rows import Rows
@@ -14,7 +15,6 @@ from toolchain.heads.contract import Head
 from toolchain.heads.predictions import Predictions
 from toolchain.heads.scores import margins, softmax
 from toolchain.records.serving import Response
-from toolchain.tensors import Logits
 
 
 @dataclass(frozen=True)

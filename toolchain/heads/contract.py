@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Logits, RowShape
 from toolchain.data.metrics import METRICS, Values
 from toolchain.data.rows import Rows, Text
 from toolchain.data.tasks import Task
@@ -16,7 +17,6 @@ from toolchain.heads.predictions import Predictions, same
 from toolchain.records.prediction import Answer, Prediction
 from toolchain.records.result import AgreementFigures, LabelFigures
 from toolchain.records.serving import Response
-from toolchain.tensors import Logits, RowShape
 
 if TYPE_CHECKING:
     from toolchain.heads.tokens import Align

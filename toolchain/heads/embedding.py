@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Logits, RowShape
 from toolchain.data.labels import read_numbers
 from toolchain.data.metrics import Values
 from toolchain.data.rows import Rows, Text
@@ -17,7 +18,6 @@ from toolchain.heads.predictions import Predictions
 from toolchain.records.prediction import Answer, Prediction
 from toolchain.records.result import AgreementFigures
 from toolchain.records.serving import Response
-from toolchain.tensors import Logits, RowShape
 
 
 @dataclass(frozen=True)

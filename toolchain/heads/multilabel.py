@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Logits
 from toolchain.data.labels import check_labels, order_of, read_labels
 from toolchain.data.metrics import LABEL_SETS, Values
 from toolchain.data.rows import Rows
@@ -17,7 +18,6 @@ from toolchain.heads.scores import sigmoid
 from toolchain.records.prediction import Answer, LabelSet
 from toolchain.records.result import AgreementFigures, LabelFigures
 from toolchain.records.serving import Response
-from toolchain.tensors import Logits
 
 # The score from which a row has a label, unless the task or an option gives another.
 THRESHOLD = 0.5

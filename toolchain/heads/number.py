@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.base.tensors import Logits
 from toolchain.data.labels import read_numbers
 from toolchain.data.metrics import Values
 from toolchain.data.rows import Rows
@@ -13,7 +14,6 @@ from toolchain.heads.contract import Head
 from toolchain.heads.predictions import Predictions
 from toolchain.records.prediction import Prediction
 from toolchain.records.serving import Response
-from toolchain.tensors import Logits
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Logits
 from toolchain.data.metrics import Values
-from toolchain.tensors import Logits
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from toolchain.base.tensors import Logits
 from toolchain.data.labels import read_numbers
 from toolchain.data.metrics import OF_QUERIES, Values
 from toolchain.data.rows import Rows
@@ -15,7 +16,6 @@ from toolchain.heads.predictions import Predictions
 from toolchain.heads.scores import sigmoid
 from toolchain.records.prediction import Prediction
 from toolchain.records.serving import Response
-from toolchain.tensors import Logits
 
 
 @dataclass(frozen=True)

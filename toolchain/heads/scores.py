@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from toolchain.tensors import Logits
+from toolchain.base.tensors import Logits
 
 
 def margins(logits: Logits) -> Logits:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Logits, RowShape
 from toolchain.data.labels import check_labels, order_of
 from toolchain.data.metrics import Values, entity_lengths, row_counts
 from toolchain.data.rows import Rows, Text
@@ -28,7 +29,6 @@ from toolchain.heads.scores import softmax
 from toolchain.records.prediction import Answer, Entity, Prediction
 from toolchain.records.result import AgreementFigures, LabelFigures
 from toolchain.records.serving import Response
-from toolchain.tensors import Logits, RowShape
 
 # A tag: outside, or a prefix and a type. L and U are other names of E and S.
 TAG = re.compile(r"O|([BIESLU])-(.+)")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from toolchain.base.progress import track
+from toolchain.base.tensors import Ranges
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.graph.first_token import first_token
 from toolchain.graph.smooth import Exponents, exponents, smooth
@@ -18,9 +20,7 @@ from toolchain.heads.distance import Distance
 from toolchain.int8.calibrate import channel_amax, collect
 from toolchain.int8.holdout import Holdout
 from toolchain.int8.quantize import TENSORRT, quantize
-from toolchain.progress import track
 from toolchain.records.calibration import TrialRecord
-from toolchain.tensors import Ranges
 
 # SmoothQuant's alpha: the share of the outliers that moves into the weights. None: without smoothing. Those that are
 # most often the best come first, so that the others end early.

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from toolchain import graph
+from toolchain.base.tensors import Array
 from toolchain.graph import constant
 from toolchain.records.bundle import GemmTypes
 from toolchain.records.quantization import CoverageRecord
@@ -15,7 +16,6 @@ from toolchain.runtimes.openvino import compile_graph
 from toolchain.runtimes.openvino_kernels import CONVERSIONS as KINDS
 from toolchain.runtimes.openvino_kernels import float_gemms, kernels_of
 from toolchain.runtimes.ort import open_session
-from toolchain.tensors import Array
 
 # Operators of ONNX Runtime that compute a GEMM in integers (onnxruntime, docs/ContribOperators.md).
 INTEGER_GEMMS = {

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from toolchain.base.tensors import Logits
 from toolchain.checkpoint.tokenize import Tokens, batches
 from toolchain.graph import message
 from toolchain.graph.first_token import first_token
@@ -18,7 +19,6 @@ from toolchain.heads.contract import Head
 from toolchain.heads.distance import Distance
 from toolchain.runtimes.batched import DEFAULT_SLOTS, logits_of
 from toolchain.runtimes.ort import open_ort
-from toolchain.tensors import Logits
 
 # Enough for a stable ranking of graphs, and few enough to evaluate dozens of graphs on them.
 ROWS = 512

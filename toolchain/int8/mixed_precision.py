@@ -18,15 +18,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
+from toolchain.base.progress import bar
+from toolchain.base.tensors import Ranges
 from toolchain.graph.first_token import first_token
 from toolchain.heads.distance import Distance
 from toolchain.int8.holdout import Holdout
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.int8.sensitivity import Sensitivity, measure_noise
-from toolchain.progress import bar
 from toolchain.records.calibration import KeptRecord
 from toolchain.records.quantization import SearchRecord
-from toolchain.tensors import Ranges
 
 # Signal-to-noise ratios are sums over all values of a tensor, so few rows give them well.
 NOISE_ROWS = 64

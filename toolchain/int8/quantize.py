@@ -13,12 +13,12 @@ import numpy as np
 import onnx_ir as ir
 
 from toolchain import graph
+from toolchain.base.tensors import INT8_LEVELS, Array, Range, Ranges
 from toolchain.errors import InputError
 from toolchain.graph import add_initializer, constant
 from toolchain.graph.first_token import FIRST
 from toolchain.graph.gemms import activation_inputs, is_probabilities
 from toolchain.records.bundle import QuantizedGemms
-from toolchain.tensors import INT8_LEVELS, Array, Range, Ranges
 
 # Softmax gives 0..1 whatever the data, so its range is not calibrated. The scale is 1/127.
 PROBABILITIES = Range(amax=1.0, low=0.0, high=1.0)

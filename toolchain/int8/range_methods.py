@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import INT8_LEVELS, Range
 from toolchain.recipe.tables import METHODS, imported
-from toolchain.tensors import INT8_LEVELS, Range
 
 # As in TensorRT's entropy calibrator: 16 bins for each of int8's 128 levels of |x|.
 BINS = 2048

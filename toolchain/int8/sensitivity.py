@@ -7,12 +7,12 @@ import numpy as np
 import onnx_ir as ir
 
 from toolchain import graph
+from toolchain.base.tensors import Array, Ranges
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.graph import constant
 from toolchain.int8.calibrate import stream_activations
 from toolchain.int8.quantize import add_int8_copies
 from toolchain.records.quantization import SensitivityRecord
-from toolchain.tensors import Array, Ranges
 
 # The ratio to report for a GEMM without noise or without signal: beyond what float32 can resolve (about 144 dB).
 NO_NOISE_DB = 150.0

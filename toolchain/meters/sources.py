@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from toolchain.base.progress import still
 from toolchain.meters import nvml, rapl
 from toolchain.meters.nvml import Device, Unavailable
-from toolchain.progress import still
 from toolchain.records.energy import Method
 
 # `gpu_memory` is part of `gpu_board`: it is shown, and never added to a total.

@@ -5,16 +5,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from toolchain.base.progress import Advance, bar
+from toolchain.base.tensors import Infer
 from toolchain.evaluation.target import Target
 from toolchain.profile.groups import NOWHERE, Place
 from toolchain.profile.nsys import CALL, INFER
 from toolchain.profile.profilers import open_profiler
 from toolchain.profile.spans import Span, SpanRecorder, group_ms, nvtx_ranges
 from toolchain.profile.variants import Workload
-from toolchain.progress import Advance, bar
 from toolchain.records.profile import CallTimes
 from toolchain.runtimes import open_runtime
-from toolchain.tensors import Infer
 
 # There are BLOCKS blocks of each kind, of CALLS calls each, after WARMUP calls that are not counted.
 BLOCKS, CALLS, WARMUP = 2, 8, 3

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from toolchain.files import write_text
+from toolchain.base.files import write_text
 from toolchain.profile.spans import Span
 
 # A JSON object of Google's Trace Event Format, whose keys depend on its type.

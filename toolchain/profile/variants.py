@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from toolchain import graph
+from toolchain.base.tensors import Batch, Infer
 from toolchain.checkpoint.model import Source
 from toolchain.checkpoint.tokenize import Encode, Tokens
 from toolchain.data.rows import Text
@@ -21,7 +22,6 @@ from toolchain.profile.anatomy import find_anatomy
 from toolchain.profile.apportion import Opened, Variant, Work
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.pytorch import forward, open_module
-from toolchain.tensors import Batch, Infer
 
 log = logging.getLogger(__name__)
 

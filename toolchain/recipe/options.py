@@ -6,8 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, get_args
 
+from toolchain.base.files import open_file
 from toolchain.errors import InputError, UsageError, first_line, meant
-from toolchain.files import open_file
 
 # Keys of a recipe that were given, with their values. Each key has a type of its own, which `check` enforces.
 RecipeValues = dict[str, Any]

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from toolchain.base.files import read_json
 from toolchain.bundle import MANIFEST, RESULTS, open_bundle
 from toolchain.errors import InputError
 from toolchain.evaluation.deployment import GATE
 from toolchain.evaluation.results import find_results, load_result
-from toolchain.files import read_json
 from toolchain.records.check import find_fault
 from toolchain.records.deployment import Deployment
 from toolchain.records.kernels import SavedExplainedTarget

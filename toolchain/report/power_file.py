@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from toolchain.base.files import write_json, write_text
 from toolchain.errors import InputError, UsageError
-from toolchain.files import write_json, write_text
 from toolchain.records.power import PowerRecord
 from toolchain.report.record_plots import power_file
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from toolchain.progress import still
+from toolchain.base.progress import still
+from toolchain.base.tensors import Infer
 from toolchain.recipe.tables import BACKENDS, imported
 from toolchain.runtimes.cascade import FirstStage, in_stages
-from toolchain.tensors import Infer
 
 
 @contextmanager

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolchain import graph
+from toolchain.base.progress import Advance
+from toolchain.base.tensors import Infer, Logits, joined
 from toolchain.checkpoint.ragged import Indices
 from toolchain.checkpoint.tokenize import Encode, Tokens, batches
 from toolchain.data.rows import Text
-from toolchain.progress import Advance
 from toolchain.runtimes.ort import open_ort
-from toolchain.tensors import Infer, Logits, joined
 
 if TYPE_CHECKING:
     import onnx_ir as ir

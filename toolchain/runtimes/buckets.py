@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from toolchain.tensors import Batch
+from toolchain.base.tensors import Batch
 
 # Lengths are rounded up to multiples of it, which suits tensor cores in float16 too.
 LENGTH_STEP = 8

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Batch, Infer, Logits
 from toolchain.heads.scores import margins
-from toolchain.tensors import Batch, Infer, Logits
 
 # The arguments of `open_runtime` that say how a machine is shared; both stages take them.
 SHARING = ("threads", "callers", "spin")

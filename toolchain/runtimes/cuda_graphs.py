@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Batch
 from toolchain.errors import MachineError, first_line
 from toolchain.runtimes.buckets import bucket, padded_batch
-from toolchain.tensors import Batch
 
 if TYPE_CHECKING:
     import torch

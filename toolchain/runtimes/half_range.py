@@ -12,12 +12,12 @@ import numpy as np
 import onnx_ir as ir
 
 from toolchain import graph
+from toolchain.base.tensors import Array
 from toolchain.checkpoint.tokenize import Tokens, batches
 from toolchain.graph.fp16 import MAX
 from toolchain.graph.halves import in_halves, report_largest, report_rounding, report_sums, to_float
 from toolchain.records.bundle import LargeTensor
 from toolchain.runtimes.ort import cannot_run, open_session
-from toolchain.tensors import Array
 
 # Rows that were not run may reach further: a tensor fits if these rows stay within half of float16's range.
 MARGIN = 2.0

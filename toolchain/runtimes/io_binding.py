@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Batch
 from toolchain.runtimes.buckets import bucket, padded_batch
-from toolchain.tensors import Batch
 
 # Beyond this number, the buffers of the least recently used shape are dropped. Captured graphs cannot be dropped, so
 # later buckets run without a graph.

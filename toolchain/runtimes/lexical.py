@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Batch, Logits
 from toolchain.errors import InputError
-from toolchain.tensors import Batch, Logits
 
 Numbers = NDArray[np.int64]
 

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain import graph
+from toolchain.base.files import sha256_json
+from toolchain.base.tensors import Batch, Infer
 from toolchain.errors import InputError, MachineError, first_line
-from toolchain.files import sha256_json
 from toolchain.runtimes.device import choose_device, cpu_threads
 from toolchain.runtimes.environment import cpu_flags, cpu_name
 from toolchain.runtimes.openvino_kernels import integer_gemms, quantized_gemms
 from toolchain.runtimes.ort import IN_MEMORY
 from toolchain.runtimes.user_cache import cache_folder, read_cached, write_cached
-from toolchain.tensors import Batch, Infer
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain import graph
+from toolchain.base.tensors import Batch, Infer
 from toolchain.engine.releases import import_release
 from toolchain.errors import InputError, MachineError, first_line
 from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.ort import FATAL, cannot_run, import_onnxruntime
-from toolchain.tensors import Batch, Infer
 
 PROVIDER = "TensorrtExecutionProvider"
 # The largest shape of its one profile. Larger batches are split.

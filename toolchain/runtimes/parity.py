@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from toolchain.base.tensors import Batch, Infer, Logits
 from toolchain.checkpoint.tokenize import Tokens, batches
 from toolchain.data.metrics import Values
 from toolchain.errors import GateError
 from toolchain.heads.predictions import same
 from toolchain.records.bundle import ParityRecord
-from toolchain.tensors import Batch, Infer, Logits
 
 # Positions of a batch of rows of equal length.
 MIXED_SLOTS = 512

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Batch, Infer
 from toolchain.checkpoint.facts import outputs
 from toolchain.checkpoint.model import Source, load_model
 from toolchain.errors import MachineError, UsageError, first_line
@@ -15,7 +16,6 @@ from toolchain.runtimes.attention import PADDED, attend_without_padding
 from toolchain.runtimes.cuda_graphs import GraphRunner, cuda_capture
 from toolchain.runtimes.device import choose_device, cpu_threads
 from toolchain.runtimes.quantized import QUANTIZED, quantize
-from toolchain.tensors import Batch, Infer
 
 if TYPE_CHECKING:
     import torch

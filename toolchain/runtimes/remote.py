@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.files import MAX_SECRET_BYTES, open_file
+from toolchain.base.tensors import TEXT_INPUTS, Batch, Infer
 from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.files import MAX_SECRET_BYTES, open_file
-from toolchain.tensors import TEXT_INPUTS, Batch, Infer
 
 # Longest time to connect, and for a whole response.
 TIMEOUT_S = 120.0

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Batch, Infer
 from toolchain.engine.api import LogCollector, create, make_logger, make_profiler, preload_cublas
 from toolchain.engine.contexts import Contexts, make_contexts
 from toolchain.engine.cuda import CudaGraph, Gpu, nbytes, open_gpu
@@ -26,7 +27,6 @@ from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.graph.plugin_graph import pack_batch
 from toolchain.records.plan import PlanRecord
 from toolchain.runtimes.buckets import bucket, padded_batch
-from toolchain.tensors import Batch, Infer
 
 # One computes while the other copies. More of them help only if several callers wait, as in serving.
 LANES = 2

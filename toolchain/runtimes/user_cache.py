@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from toolchain.files import write_bytes
+from toolchain.base.files import write_bytes
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from toolchain.base.files import MAX_SECRET_BYTES, open_file
 from toolchain.errors import InputError
-from toolchain.files import MAX_SECRET_BYTES, open_file
 from toolchain.serve.protocol import Reason, RefusedError
 
 log = logging.getLogger("toolchain")

@@ -9,12 +9,12 @@ from itertools import chain
 
 import numpy as np
 
+from toolchain.base.tensors import TEXT_INPUTS
 from toolchain.checkpoint.ragged import Ragged
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Text
 from toolchain.serve.limits import Limits
 from toolchain.serve.protocol import InferRequest, Reason, RefusedError, Tensor
-from toolchain.tensors import TEXT_INPUTS
 
 INTEGERS = ("INT64", "INT32")
 VERSION = "1"

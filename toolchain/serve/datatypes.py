@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from toolchain.base.tensors import Array
 from toolchain.serve.limits import MAX_DIMENSIONS, MAX_ELEMENTS
 from toolchain.serve.protocol import Reason, RefusedError
-from toolchain.tensors import Array
 
 BYTES = "BYTES"
 

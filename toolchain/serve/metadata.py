@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from toolchain import __version__
+from toolchain.base.tensors import TEXT_INPUTS
 from toolchain.evaluation.target import Target
 from toolchain.records.serving import (
     ConfigTensor,
@@ -15,7 +16,6 @@ from toolchain.records.serving import (
 )
 from toolchain.serve.checks import VERSION
 from toolchain.serve.limits import Limits
-from toolchain.tensors import TEXT_INPUTS
 
 EXTENSIONS = (
     "classification",

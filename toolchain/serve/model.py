@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.base.tensors import Batch, Logits
 from toolchain.checkpoint.tokenize import TextEncoder, Tokens
 from toolchain.data.probes import probe_texts
 from toolchain.engine.plan import is_plan, read_record
@@ -31,7 +32,6 @@ from toolchain.serve.batching.stages import Inline, Run, Stages
 from toolchain.serve.batching.worker import Worker
 from toolchain.serve.counters import Counters, Times
 from toolchain.serve.limits import Limits
-from toolchain.tensors import Batch, Logits
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Array, Logits
 from toolchain.heads.contract import Head
 from toolchain.records.serving import Response
 from toolchain.serve.protocol import Tensor
-from toolchain.tensors import Array, Logits
 
 
 def tensors(logits: Logits, head: Head, outputs: tuple[str, ...], classes: Mapping[str, int]) -> tuple[Tensor, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from toolchain.tensors import Array
+from toolchain.base.tensors import Array
 
 
 @dataclass(frozen=True)

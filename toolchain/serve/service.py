@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Logits
 from toolchain.bundle.names import check_name
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Text
@@ -35,7 +36,6 @@ from toolchain.serve.limits import DEFAULTS, Limits
 from toolchain.serve.metadata import ModelDescription, server_metadata
 from toolchain.serve.model import ServedModel, find_served, open_model
 from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError
-from toolchain.tensors import Logits
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolchain.base.files import MAX_SECRET_BYTES, open_file
 from toolchain.errors import InputError
-from toolchain.files import MAX_SECRET_BYTES, open_file
 
 ADVICE = "Give PEM files with --tls-cert and --tls-key."
 

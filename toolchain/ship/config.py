@@ -7,8 +7,8 @@ from typing import Any
 
 from google.protobuf import json_format, text_format
 
+from toolchain.base.files import open_file
 from toolchain.errors import InputError
-from toolchain.files import open_file
 from toolchain.serve.proto import MESSAGES
 
 CONFIG = "config.pbtxt"

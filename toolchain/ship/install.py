@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from toolchain.base.files import carry, exchange, let_everybody_read, recover, sync_tree, write_json
 from toolchain.bundle import locked
 from toolchain.errors import InputError
-from toolchain.files import carry, exchange, let_everybody_read, recover, sync_tree, write_json
 from toolchain.ship.config import CONFIG, parse, read_config, type_name
 
 # A file to copy, or a text to write.

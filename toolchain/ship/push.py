@@ -14,12 +14,12 @@ from pathlib import Path
 from string import Template
 from typing import Any, cast
 
+from toolchain.base.files import replacing, write_json, write_text
+from toolchain.base.progress import still
 from toolchain.bundle import MANIFEST, Bundle, digest_of, locked, open_bundle
 from toolchain.bundle.resolved_recipe import resolve_bundle
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError, first_line
 from toolchain.evaluation.results import find_results
-from toolchain.files import replacing, write_json, write_text
-from toolchain.progress import still
 from toolchain.recipe import Recipe
 from toolchain.records.bundle import Manifest
 from toolchain.records.result import Result

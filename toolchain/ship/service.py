@@ -9,11 +9,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from toolchain.base.files import let_everybody_read, replacing, write_json
 from toolchain.bundle import MANIFEST, Bundle, locked, open_bundle
 from toolchain.bundle.names import check_name, image_name
 from toolchain.engine.plan import plans_of
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
-from toolchain.files import let_everybody_read, replacing, write_json
 from toolchain.records.ship import ServiceRecord
 from toolchain.ship.folder import check_folder
 

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Sequence
 
+from toolchain.base.tensors import TEXT_INPUTS
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
 from toolchain.data.probes import long_text, probe_texts
 from toolchain.data.rows import Text
 from toolchain.errors import GateError, InputError
 from toolchain.records.ship import TokenizerSettings
 from toolchain.ship.signature import Tensors
-from toolchain.tensors import TEXT_INPUTS
 
 # Input of the graph -> attribute of an encoding of `tokenizers` with its values.
 COLUMNS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from toolchain import __version__
+from toolchain.base.files import sha256_file
+from toolchain.base.tensors import RowShape
 from toolchain.bundle import Bundle, open_bundle
 from toolchain.bundle.names import check_name
 from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve_bundle
 from toolchain.errors import InputError
 from toolchain.evaluation.target import recorded
-from toolchain.files import sha256_file
 from toolchain.records.ship import Provenance, StartRecord, TokenizerSettings, TritonRecord
 from toolchain.runtimes.environment import version_of
 from toolchain.ship.config import config_text
@@ -24,7 +25,6 @@ from toolchain.ship.models import PROVENANCE, configurations, names
 from toolchain.ship.options import Options
 from toolchain.ship.signature import to_json
 from toolchain.ship.tokens import settings, standalone_tokenizer
-from toolchain.tensors import RowShape
 
 # Version of the format of provenance.json.
 SCHEMA: Final = 1

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolchain.base.files import write_json
+from toolchain.base.progress import track
 from toolchain.errors import InputError, MachineError, ToolchainError
-from toolchain.files import write_json
-from toolchain.progress import track
 from toolchain.records.sweep import CellRun, Forecast, Front, GlueScore, SweepCell, SweepRecord
 from toolchain.sweep import state
 from toolchain.sweep.cells import Cell, Grid, Options, chosen, expand, make_cells, of_build, of_eval

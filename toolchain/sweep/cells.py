@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from toolchain.base.files import sha256_json
 from toolchain.errors import UsageError
-from toolchain.files import sha256_json
 from toolchain.recipe import Recipe
 from toolchain.recipe.groups import CALIBRATION, ENGINE, MEASURED
 from toolchain.recipe.tables import ATTENTIONS, BACKENDS

@@ -5,8 +5,8 @@ import platform
 from pathlib import Path
 
 from toolchain import __version__
+from toolchain.base.files import read_json, sha256_file, sha256_json, write_json
 from toolchain.errors import InputError
-from toolchain.files import read_json, sha256_file, sha256_json, write_json
 from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.environment import PACKAGES, cpu_name, version_of
 from toolchain.sweep.cells import Depends, Options

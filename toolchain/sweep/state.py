@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from toolchain.base.files import carry, read_json, write_json, write_text
 from toolchain.bundle import MANIFEST, locked
 from toolchain.errors import InputError
-from toolchain.files import carry, read_json, write_json, write_text
 from toolchain.records.check import find_fault
 from toolchain.records.sweep import CellRun, SweepRecord
 from toolchain.sweep.cells import Cell

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from toolchain.base.progress import still
 from toolchain.cli.output import Plain
-from toolchain.progress import still
 from toolchain.records.plain import printable
 
 # Columns that a table may have where nobody's terminal breaks its lines, such as a file.

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from toolchain.base.files import write_json
 from toolchain.energy.compare.blocks import measure, shuffle
 from toolchain.energy.compare.contenders import Contender, Log, find_contenders, find_rows, opened
 from toolchain.energy.compare.record import Comparison, record_of
@@ -11,7 +12,6 @@ from toolchain.energy.components import lacking
 from toolchain.energy.evaluation import protocol_of
 from toolchain.errors import MachineError
 from toolchain.evaluation.target import EVAL_RESULTS
-from toolchain.files import write_json
 from toolchain.meters.energy import EnergyMeter, open_meter
 from toolchain.recipe import Recipe
 from toolchain.recipe.options import RecipeValues

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from toolchain.base.progress import track
 from toolchain.energy.compare.contenders import Load, Log, in_memory
 from toolchain.energy.load import Progress
 from toolchain.energy.protocol import LEAD_OUT_S, Protocol, Run, Trial, trial, under_load, warm_up
 from toolchain.errors import UsageError
 from toolchain.meters.energy import EnergyMeter
-from toolchain.progress import track
 
 Order = list[list[str]]  # names of the contenders in the order of each block
 

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolchain.base.tensors import Infer
 from toolchain.checkpoint.tokenize import Tokens, batches, batches_of
 from toolchain.data.rows import Rows, load_rows
 from toolchain.energy.evaluation import LOAD_ROWS
@@ -17,7 +18,6 @@ from toolchain.evaluation.target import Target, find_target
 from toolchain.recipe.options import RecipeValues
 from toolchain.recipe.tables import BACKENDS
 from toolchain.runtimes import open_runtime
-from toolchain.tensors import Infer
 
 Log = Callable[[str], None]
 

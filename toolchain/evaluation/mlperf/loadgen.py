@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 import toolchain
+from toolchain.base.tensors import Infer
 from toolchain.checkpoint.ragged import Indices
 from toolchain.checkpoint.tokenize import Encode, batches
 from toolchain.data.rows import Text
 from toolchain.errors import MachineError
-from toolchain.tensors import Infer
 
 # LoadGen's names of its two logs: one to read, and one of JSON lines.
 SUMMARY, DETAIL = "mlperf_log_summary.txt", "mlperf_log_detail.txt"

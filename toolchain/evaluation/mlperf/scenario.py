@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from toolchain.base.files import write_bytes
+from toolchain.base.tensors import Infer
 from toolchain.checkpoint.tokenize import Encode
 from toolchain.data.rows import Text
 from toolchain.evaluation.mlperf.loadgen import DETAIL, SUMMARY, in_batches, one_by_one, run_loadgen
 from toolchain.evaluation.mlperf.log import RULES_S, Log, outcome
-from toolchain.files import write_bytes
 from toolchain.recipe import Recipe
 from toolchain.recipe.tables import is_remote
 from toolchain.records.mlperf import MlperfBlock, MlperfRun
 from toolchain.records.mlperf import Scenario as ScenarioName
 from toolchain.records.result import Timing
-from toolchain.tensors import Infer
 
 # Option --scenario -> LoadGen's name.
 NAMES = {"single-stream": "SingleStream", "offline": "Offline", "server": "Server"}

@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from toolchain.base.tensors import Infer
 from toolchain.profile.spans import Span
-from toolchain.tensors import Infer
 
 PROFILERS = {
     "torch": "toolchain.profile.profilers.pytorch:profile_torch",

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain import graph
+from toolchain.base.tensors import Batch
 from toolchain.profile.groups import NOWHERE, Place, place_nodes
 from toolchain.profile.profilers import ProfiledRuntime
 from toolchain.profile.spans import Span, end_to_end
 from toolchain.runtimes.device import choose_device
 from toolchain.runtimes.openvino import compile_graph, run_request
 from toolchain.runtimes.openvino_kernels import kernels_of
-from toolchain.tensors import Batch
 
 
 @contextmanager

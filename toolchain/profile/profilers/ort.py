@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain import graph
+from toolchain.base.tensors import Batch
 from toolchain.profile.groups import NOWHERE, Place, place_nodes
 from toolchain.profile.profilers import ProfiledRuntime
 from toolchain.profile.spans import US, Span
 from toolchain.runtimes.ort import cannot_run, open_session
-from toolchain.tensors import Batch
 
 # An event of ONNX Runtime's profile, whose keys depend on its type.
 Event = dict[str, Any]

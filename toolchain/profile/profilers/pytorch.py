@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Batch
 from toolchain.checkpoint.model import Source
 from toolchain.profile.anatomy import Anatomy, find_anatomy
 from toolchain.profile.groups import Place
 from toolchain.profile.profilers import ProfiledRuntime
 from toolchain.profile.spans import US, Ranges, Span, end_to_end, nvtx_ranges
 from toolchain.runtimes.pytorch import forward, open_module
-from toolchain.tensors import Batch
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from toolchain import graph
+from toolchain.base.tensors import Batch
 from toolchain.engine.plan import LAYERS, read_record
 from toolchain.errors import InputError
 from toolchain.graph.encoder import parse_encoder
@@ -19,7 +20,6 @@ from toolchain.profile.groups import NOWHERE, Place, place_layers
 from toolchain.profile.profilers import ProfiledRuntime
 from toolchain.profile.spans import Span, end_to_end
 from toolchain.runtimes.trt import DOWNLOAD, UPLOAD, open_trt
-from toolchain.tensors import Batch
 
 
 @contextmanager

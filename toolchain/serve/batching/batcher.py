@@ -20,12 +20,12 @@ from typing import Protocol
 
 import numpy as np
 
+from toolchain.base.tensors import Logits, RowShape
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.serve.batching.queue import BatchQueue, Group, QueuedRequest
 from toolchain.serve.counters import Counters, Times
 from toolchain.serve.limits import ENGINE_TIMEOUT_S, GRACE_S, Limits
 from toolchain.serve.protocol import Reason, RefusedError
-from toolchain.tensors import Logits, RowShape
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable
 
 import numpy as np
 
+from toolchain.base.tensors import Logits, RowShape, joined
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.serve.counters import Counters, Times
-from toolchain.tensors import Logits, RowShape, joined
 
 # Runs rows: their logits, float32 [rows, *row], and where their time went.
 Run = Callable[[Tokens], Awaitable[tuple[Logits, Times]]]

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from toolchain.base.tensors import Logits
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.serve.counters import Times
 from toolchain.serve.limits import Limits
-from toolchain.tensors import Logits
 
 
 @dataclass(eq=False, slots=True)

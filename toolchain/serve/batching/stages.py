@@ -7,11 +7,11 @@ from typing import Protocol
 
 import numpy as np
 
+from toolchain.base.tensors import Infer, Logits
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.runtimes.batched import run
 from toolchain.runtimes.cascade import passed_on
 from toolchain.serve.counters import Counters, Times
-from toolchain.tensors import Infer, Logits
 
 # Runs rows: their logits, float32 [rows, classes], and where their time went.
 Run = Callable[[Tokens], Awaitable[tuple[Logits, Times]]]

@@ -14,11 +14,11 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 
+from toolchain.base.tensors import Batch, Infer, Logits, RowShape, is_of
 from toolchain.checkpoint.ragged import Ragged
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.errors import InputError
 from toolchain.serve.batching.batcher import BatchResult
-from toolchain.tensors import Batch, Infer, Logits, RowShape, is_of
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.base.tensors import Array
 from toolchain.serve.datatypes import BYTES, NUMPY, check_size, decode, encode, from_strings
 from toolchain.serve.limits import MAX_TENSORS
 from toolchain.serve.proto import MESSAGES
 from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError, Tensor
-from toolchain.tensors import Array
 
 # Datatype -> the field of `contents` that has its elements, and the numpy type of that field.
 CONTENTS = {

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import orjson
 
+from toolchain.base.tensors import Array
 from toolchain.serve import datatypes
 from toolchain.serve.checks import shown
 from toolchain.serve.datatypes import BYTES
 from toolchain.serve.limits import MAX_DIMENSIONS, MAX_TENSORS
 from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError, Tensor
-from toolchain.tensors import Array
 
 if TYPE_CHECKING:
     from toolchain.data.rows import Text

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from toolchain import __version__
+from toolchain.base.tensors import TEXT_INPUTS
 from toolchain.data.probes import probe_texts
 from toolchain.data.rows import Text
 from toolchain.records.serving import Response
 from toolchain.serve.datatypes import NUMPY
-from toolchain.tensors import TEXT_INPUTS
 
 if TYPE_CHECKING:
     from toolchain.serve.limits import Limits

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from toolchain.files import sha256_file
+from toolchain.base.files import sha256_file
 from toolchain.ship.config import dims_text, type_name
 from toolchain.ship.faults import Check, Finding, LoadedModel, Models
 from toolchain.ship.models import PROVENANCE, names

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.base.progress import still
 from toolchain.errors import MachineError, first_line
-from toolchain.progress import still
-from toolchain.roofline.kernel_speed import gemm_session
-from toolchain.roofline.work import Flop
+from toolchain.profile.roofline.kernel_speed import gemm_session
+from toolchain.profile.roofline.work import Flop
 from toolchain.runtimes.device import cpu_threads
 
 # Side of the square GEMMs: large enough to reach the ceiling, small enough to take a fraction of a second.

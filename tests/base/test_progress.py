@@ -5,8 +5,8 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from toolchain import progress
-from toolchain.progress import _now_and_then, bar, running, still, track
+from toolchain.base import progress
+from toolchain.base.progress import _now_and_then, bar, running, still, track
 from toolchain.runtimes import open_runtime
 
 

@@ -9,8 +9,8 @@ from toolchain import graph
 from toolchain.cli import main
 from toolchain.engine.cross import compile_kernels
 from toolchain.errors import InputError, UsageError
-from toolchain.roofline.estimate import KIND, estimate
-from toolchain.roofline.work import Extent, count
+from toolchain.profile.roofline.estimate import KIND, estimate
+from toolchain.profile.roofline.work import Extent, count
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_the_bound_is_the_longer_of_gemms_and_memory(typed_bundles, without_rtx)
 
 def test_weights_beyond_the_cache_bound_a_small_batch(typed_bundles, monkeypatch, without_rtx):
     """A model beyond the cache is read once a batch, so memory bounds a small batch and GEMMs bound a large one."""
-    from toolchain.roofline import estimate as module
+    from toolchain.profile.roofline import estimate as module
 
     work = count(graph.load(typed_bundles["fp16"] / "model.fp16.onnx"))
     large = type(work)({"fp16": (0.0, 85e6, 18432.0)}, {"fp16": 42_500_000}, inputs=2, outputs=2)  # DistilBERT-base
@@ -97,7 +97,7 @@ def test_rows_have_the_mean_length_of_the_task(typed_bundles, sentences, tmp_pat
 
 def test_without_data_rows_have_128_tokens(typed_bundles, monkeypatch):
     from toolchain.errors import MachineError
-    from toolchain.roofline import estimate as module
+    from toolchain.profile.roofline import estimate as module
 
     def load_rows(*_, **__):
         raise MachineError("gone")

@@ -5,8 +5,8 @@ import itertools
 import pytest
 
 from toolchain.errors import MachineError
-from toolchain.roofline import ceiling
-from toolchain.roofline.ceiling import Ceiling, best_of, measure
+from toolchain.profile.roofline import ceiling
+from toolchain.profile.roofline.ceiling import Ceiling, best_of, measure
 
 
 class Machine:

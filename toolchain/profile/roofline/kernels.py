@@ -10,8 +10,8 @@ from typing import Literal
 
 from toolchain.engine.kernels import Kernel
 from toolchain.errors import InputError
+from toolchain.profile.roofline.ceiling import Ceiling
 from toolchain.records.kernels import BoundedKernel, KernelGroup
-from toolchain.roofline.ceiling import Ceiling
 
 # A precision -> a faster one in which tensor cores may run it. A lower bound must hold for that one too.
 RUNS_AS = {"fp32": "tf32"}

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from toolchain.base.tensors import Array, Batch
 from toolchain.graph import add_initializer, serialised
 from toolchain.int8.coverage import FLOAT_GEMMS, INTEGER_GEMMS
 from toolchain.runtimes.ort import open_session
-from toolchain.tensors import Array, Batch
 
 # Side of the square GEMM with which kernels are timed: about a batch of tokens times a hidden layer.
 SIZE = 512

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from toolchain.engine.targets import TABLE
 from toolchain.errors import UsageError, meant
+from toolchain.profile.roofline.ceiling import Ceiling
 from toolchain.recipe.options import load_toml
-from toolchain.roofline.ceiling import Ceiling
 
 # The compute capability, times ten, of the GPUs in the table that TensorRT-RTX does not compile for.
 HOPPER = 90

@@ -6,11 +6,11 @@ import pytest
 
 from toolchain.engine.kernels import Kernel, Tensor, parse_kernels
 from toolchain.errors import InputError
-from toolchain.roofline.gpus import find_gpu
-from toolchain.roofline.kernels import bounded, grouped, main_bound
+from toolchain.profile.roofline.gpus import find_gpu
+from toolchain.profile.roofline.kernels import bounded, grouped, main_bound
 
 T4 = find_gpu("t4").ceiling
-LISTS = Path(__file__).parent.parent / "engine/kernels"
+LISTS = Path(__file__).parents[2] / "engine/kernels"
 
 
 def gemm(rows, inner, columns, left, right):

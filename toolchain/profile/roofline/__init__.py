@@ -11,11 +11,11 @@ from toolchain import graph
 from toolchain.errors import InputError, MachineError
 from toolchain.graph import is_half_qdq
 from toolchain.meters import nvml
+from toolchain.profile.roofline.ceiling import Ceiling, measure
+from toolchain.profile.roofline.gpus import Gpu, gpu_of
+from toolchain.profile.roofline.work import Extent, Work, count
 from toolchain.records.result import Timing
 from toolchain.records.roofline import RooflineBlock, Utilisation
-from toolchain.roofline.ceiling import Ceiling, measure
-from toolchain.roofline.gpus import Gpu, gpu_of
-from toolchain.roofline.work import Extent, Work, count
 
 # Why values are null: a checkpoint was run without a bundle, so there is no graph; the work of the graph cannot be
 # counted; or the machine cannot be measured and its GPU has no data sheet here.

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain import files
+from toolchain.base import files
 from toolchain.errors import InputError
 
 

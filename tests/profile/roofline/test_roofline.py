@@ -4,12 +4,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from toolchain import graph, roofline
+from toolchain import graph
 from toolchain.errors import MachineError
-from toolchain.roofline import assess, utilisation, work_of
-from toolchain.roofline.ceiling import Ceiling
-from toolchain.roofline.gpus import find_gpu
-from toolchain.roofline.work import Extent, Work, count
+from toolchain.profile import roofline
+from toolchain.profile.roofline import assess, utilisation, work_of
+from toolchain.profile.roofline.ceiling import Ceiling
+from toolchain.profile.roofline.gpus import find_gpu
+from toolchain.profile.roofline.work import Extent, Work, count
 
 CPU = {"backend": "ort", "device": "cpu", "precision": "fp32"}
 CUDA = {"backend": "ort", "device": "cuda:0", "precision": "fp32"}

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolchain.base.tensors import Range, range_from_json
 from toolchain.errors import InputError
-from toolchain.tensors import Range, range_from_json
 
 positive = st.floats(1e-6, 1e6)
 

@@ -9,7 +9,7 @@ from toolchain.errors import InputError
 from toolchain.graph.fp16 import to_half
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.quantize import CPU, TENSORRT, quantize
-from toolchain.roofline.work import Extent, Work, count
+from toolchain.profile.roofline.work import Extent, Work, count
 
 KINDS = ("distilbert", "bert", "roberta")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from toolchain.errors import UsageError
-from toolchain.roofline.gpus import find_gpu, find_target, gpu_of, load_gpus
+from toolchain.profile.roofline.gpus import find_gpu, find_target, gpu_of, load_gpus
 
 
 def test_the_t4_agrees_with_its_data_sheet():

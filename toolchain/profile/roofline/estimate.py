@@ -12,11 +12,11 @@ from toolchain.engine.releases import import_release
 from toolchain.engine.targets import compute_capabilities
 from toolchain.errors import InputError, MachineError, ToolchainError, UsageError
 from toolchain.evaluation.target import recorded
+from toolchain.profile.roofline.gpus import Gpu, find_gpu
+from toolchain.profile.roofline.kernels import RUNS_AS, bounded
+from toolchain.profile.roofline.work import Extent, Work, count
 from toolchain.recipe.options import RecipeValues
 from toolchain.records.roofline import BatchBound, EstimatedBounds, RowLength
-from toolchain.roofline.gpus import Gpu, find_gpu
-from toolchain.roofline.kernels import RUNS_AS, bounded
-from toolchain.roofline.work import Extent, Work, count
 
 # Batch sizes, rows.
 BATCHES = (1, 8, 32)

@@ -1,0 +1,1 @@
+"""What every part uses: files that are whole or absent, arrays and batches, progress on the terminal."""
