@@ -94,6 +94,8 @@ def test_the_page_has_the_answer_of_the_gate_and_a_row_of_the_reference(saved, t
     assert "[-3.00,\xa0?]" in page
     assert '<th role="rowheader" scope="row">torch-fp32</th>' in page
     assert "May it be deployed?" not in html(Material([saved]))
+    (bundle / "results/ort.json").write_text(json.dumps(saved | {"halves": True}))  # not what the gate judged
+    assert "[-3.00,\xa0?]" not in html(find_material([bundle / "results"]))
     for change in ({"task": "mnli"}, {"data_sha256": "of other rows"}):
         (bundle / "results/ort.json").write_text(json.dumps(saved | change))
         assert "May it be deployed?" not in html(find_material([bundle / "results"]))

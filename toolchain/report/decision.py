@@ -107,10 +107,11 @@ def drop_of(name: str, result: Result, deployments: list[tuple[str, Deployment]]
 def _gated(result: Result, deployments: list[tuple[str, Deployment]]) -> Comparison | None:
     for file, deployment in deployments:
         for one in deployment["candidates"]:
-            same = (one["file"], one["backend"], one["device"]) == (
+            same = (one["file"], one["backend"], one["device"], one.get("halves", False)) == (
                 result["artefact"]["file"],
                 result["backend"],
                 result["device"],
+                result.get("halves", False),
             )
             same_rows = _rows_of(one["comparison"]) == _rows_of(result)
             if same and same_rows and Path(file).parent.parent == Path(result["file"]).parent:
