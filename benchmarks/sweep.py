@@ -2,7 +2,7 @@
 
 `python benchmarks/sweep.py` runs the 24 cells in a new folder, then the sweep again with nothing to do, and prints the
 wall time of both and the overhead a cell. `--noise N` evaluates one cell N times and prints how far its median latency
-and its throughput vary: that is what toolchain/report/costs.py calls TIME_NOISE.
+and its throughput vary on this machine: compare it with TIME_NOISE of toolchain/report/costs.py.
 """
 
 import argparse

@@ -130,6 +130,13 @@ def test_a_blank_line_is_an_empty_cell_of_one_column_and_no_row_of_several(tmp_p
     assert rows_of(tmp_path, "text,label\na,1\n\nb,0\n") == {"text": ["a", "b"], "label": ["1", "0"]}
 
 
+def test_a_lost_quote_does_not_hold_the_rest_of_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolchain.data.table_file.LONGEST_CELL", 1000)
+    (tmp_path / "any.csv").write_text('text,label\n"lost,1\n' + "plain,1\n" * 10_000)
+    with pytest.raises(InputError, match=r"lines 2 to 1\d\d have .* or a cell of more than 1,000 characters\."):
+        next(read_parts(tmp_path / "any.csv"))
+
+
 def test_signs_in_quotes_do_not_divide_columns(tmp_path: Path) -> None:
     assert rows_of(tmp_path, '"text, raw";label\na, b;1\n') == {"text, raw": ["a, b"], "label": ["1"]}
 

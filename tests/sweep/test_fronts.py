@@ -87,3 +87,8 @@ def test_tasks_have_fronts_of_their_own():
     other = done("other", 0.5, 9.0)
     other.result["task"] = "rte"
     assert [front["members"] for front in fronts([done("one", 0.9, 1.0), other], ["size"])] == [["one"], ["other"]]
+
+
+def test_a_task_without_a_metric_has_no_front():
+    one = done("a", 0.5, 1.0)
+    assert fronts([Done(one.name, {**one.result, "primary": None, "metrics": {}}, one.run)], ["latency"]) == []

@@ -66,6 +66,12 @@ def test_an_option_goes_to_the_build_or_to_the_evaluation(axes):
         assert {**of_build(one), **of_eval(one)} == {"backend": "ort", **one, **of_both(one)}
 
 
+def test_the_seed_and_consents_go_to_both_commands():
+    given = {"seed": 3, "trust_remote_code": True}
+    assert given.items() <= of_build(given).items()
+    assert of_eval(given) == given
+
+
 def of_both(one):
     """PyTorch evaluates a precision of its own, with the bundle of FP32."""
     return {} if "precision" in one or one.get("backend") != "torch" else {"precision": "fp32"}
@@ -118,6 +124,10 @@ def test_a_forecast_lies_between_the_least_and_the_most_that_alike_commands_took
         (GRID.replace("[10, 20]", str(list(range(1, 302)))), "1,204 cells are more than 1,000. Add --yes"),
         (GRID + "[[exclude]]\nbackends = 'ort'\n", "unknown key 'backends'. Did you mean backend?"),
         (GRID + "exclude = 3\n", "exclude is not a list of tables"),
+        (GRID.replace("[10, 20]", "{a = 1}"), "--limit {'a': 1}: not a whole number"),
+        (GRID.replace("[10, 20]", "[[10], [20]]"), "--limit [10]: not a whole number"),
+        (GRID.replace("[10, 20]", "[1, true]"), "--limit True: not a whole number"),
+        (GRID.replace('["latency"]', "[]"), "objectives is not a list of names"),
         (GRID + 'output = "here"\n', "unknown key 'output'"),
         (GRID + "allow_pickle = true\n", "allow_pickle is for the command line alone"),
     ],
@@ -132,6 +142,11 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(study, text, message):
 def test_an_assignment_replaces_a_key(study):
     assert read_study(study(), ["limit=[1, 2, 3]", "model=other-{task}"]).axes["limit"] == [1, 2, 3]
     assert read_study(study(GRID.replace("[10, 20]", str(list(range(1, 302))))), [], yes=True).combinations == 1204
+
+
+def test_one_and_one_point_zero_are_the_same_threshold(study):
+    axes = read_study(study(), ["threshold=[1, 1.0, 0.5]"]).axes
+    assert json.dumps(axes["threshold"]) == "[1.0, 0.5]"
 
 
 def test_an_exclusion_that_fits_no_cell_is_refused(study):

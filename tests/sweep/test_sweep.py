@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.sweep.conftest import GRID, STANDIN
+from toolchain import sweep as sweep_module
 from toolchain.cli import main
 from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.recipe.options import toml_value
 from toolchain.sweep import Asked, sweep
-from toolchain.sweep.runner import machine_lock
+from toolchain.sweep.runner import machine_lock, run
 
 FOLDER = Path("eval/results/study")
 
@@ -87,6 +89,48 @@ def test_a_build_that_fails_is_the_reason_of_all_its_cells(study, monkeypatch):
     assert states(record) == {"done": 4, "failed": 4}
 
 
+def test_a_bundle_that_a_failed_build_left_is_built_again(study, monkeypatch):
+    monkeypatch.setenv("STANDIN_FAULT", '{"bundles/int8": "exit"}')
+    sweep(study(), Asked(), program=STANDIN)
+    record = sweep(study(), Asked(dry_run=True), program=STANDIN)
+    for bundle in {FOLDER / one["bundle"] for one in record["cells"] if one["state"] == "failed"}:
+        bundle.mkdir()
+        (bundle / "bundle.json").write_text("{}")
+    monkeypatch.setenv("STANDIN_FAULT", '{"build": "segfault"}')
+    again = sweep(study(), Asked(), program=STANDIN)
+    # The reason is that of this attempt, although the log of the first has an error.
+    assert {one["reason"] for one in again["cells"] if one["state"] == "failed"} == {"build: killed by SIGSEGV"}
+    assert states(again) == {"done": 4, "failed": 4}
+
+
+def test_the_reason_of_a_failure_is_of_its_own_attempt(tmp_path):
+    file = tmp_path / "log.txt"
+    file.write_text("error: of another attempt\n")
+    ended = run(["-c", "import sys; sys.exit('a traceback')"], file, program=(sys.executable,))
+    assert ended.reason == "a traceback"
+
+
+def test_energy_as_an_objective_makes_no_cell_twice(study, monkeypatch):
+    monkeypatch.setattr("toolchain.sweep.here.unmeasurable", lambda objective, device: None)
+    text = GRID.replace('["latency"]', '["energy"]') + "energy = [true, false]\n"
+    cells = sweep(study(text), Asked(dry_run=True), program=STANDIN)["cells"]
+    assert len(cells) == len({one["key"] for one in cells}) == 8
+
+
+def test_a_model_in_the_current_folder_has_the_same_key_after_its_cells_have_run(study, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text("{}")
+    asked = Asked(output=tmp_path / "model/swept")
+    file = study(GRID.replace('"demo"', '"./model"', 1))
+    assert sweep(file, asked, program=STANDIN) == sweep(file, asked, program=("false",))
+    assert len(runs()) == 8
+
+
+def test_a_text_reaches_the_commands_as_it_is():
+    (word,) = [word for word in sweep_module._sets({"model": "a é 😀"}) if word != "--set"]
+    assert toml_value(word.partition("=")[2]) == "a é 😀"
+
+
 def test_only_runs_the_cells_that_are_asked_for_and_the_forecast_is_for_the_rest(study):
     record = sweep(study(), Asked(only="int8*"), program=STANDIN)
     assert states(record) == {"done": 4, "waiting": 4}
@@ -115,6 +159,9 @@ def test_a_folder_of_another_sweep_or_of_nobody_is_refused(study, tmp_path):
     (tmp_path / "mine/file").write_text("")
     with pytest.raises(InputError, match="not the folder of a sweep"):
         sweep(study(), Asked(output=tmp_path / "mine"), program=STANDIN)
+    for dry_run in (True, False):
+        with pytest.raises(InputError, match=r"mine/file is a file\. Choose"):
+            sweep(study(), Asked(output=tmp_path / "mine/file/x", dry_run=dry_run), program=STANDIN)
 
 
 def test_what_no_machine_or_no_cell_can_give_is_one_line(study):

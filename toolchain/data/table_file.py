@@ -32,6 +32,10 @@ LFS_POINTER = b"version https://git-lfs.github.com/"
 # A cell as a writer of csv quotes it: each quote in it is doubled.
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
+# The most characters of a cell of csv; the module csv takes 131,072 by default. It holds four bytes of each, so that a
+# lost quote at the start of a large file fills 64 MiB and not four times the file.
+LONGEST_CELL = 2**24
+
 # What pandas says of a line that is longer than the header.
 LONG_LINE = re.compile(r"Expected (?P<names>\d+) fields in line (?P<line>\d+), saw (?P<cells>\d+)")
 
@@ -140,6 +144,7 @@ def _delimited(file: Path, rows: int | None, *, sep: str, quoting: Literal[0, 3]
     """Yield cells as text. An empty cell counts as missing, because a row that ends early looks the same."""
     import pandas
 
+    csv.field_size_limit(LONGEST_CELL)
     with file.open(encoding="utf-8-sig", newline="") as lines:
         header = next(csv.reader(lines, delimiter=sep, quoting=quoting), [])
     if twice := [name for name in header if name and header.count(name) > 1]:
@@ -179,11 +184,10 @@ def _delimiter(file: Path) -> str:
 
 
 def _refuse_open_quotes(file: Path, sep: str) -> None:
-    """Refuse a csv with a quote that nothing closes, or with text behind a closing one.
+    """Refuse a csv with a quote that nothing closes, with text behind a closing one, or with a cell too long.
 
     pandas reads the second as text, so one lost quote makes a single cell of all rows up to the next quote.
     """
-    csv.field_size_limit(2**31 - 1)  # a text of a row may be longer than the 128 KiB that csv takes by default
     with file.open(encoding="utf-8-sig", newline="") as lines:
         reader, before = csv.reader(lines, delimiter=sep, strict=True), 0
         try:
@@ -193,7 +197,8 @@ def _refuse_open_quotes(file: Path, sep: str) -> None:
             first, last = before + 1, reader.line_num
             place = f"line {last} has" if first == last else f"lines {first} to {last} have"
             raise InputError(
-                f"{file}: {place} a quote that is not closed, or text behind a closing one. "
+                f"{file}: {place} a quote that is not closed, text behind a closing one, or a cell of more than "
+                f"{LONGEST_CELL:,} characters. "
                 "Write quotes around the cell, and each quote in it twice."
             ) from None
 

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolchain.base.files import write_json
@@ -34,6 +34,9 @@ OBJECTIVES = ("latency", "throughput", "size")
 
 # A build with this exit code has written its bundle: the gate failed, which the results say too.
 GATE_FAILED = 3
+
+# How the reason of a cell begins whose build failed.
+BUILD = "build: "
 
 Say = Callable[[str], None]
 
@@ -61,17 +64,16 @@ def sweep(file: Path, asked: Asked, *, program: Sequence[str] = PROGRAM, tell: S
     """
     study = read_study(file, list(asked.sets), yes=asked.yes)
     folder = asked.output or RESULTS / study.name
-    grid = expand(study)
     objectives = _objectives(study)
-    options = [_with_energy(one, objectives) for one in grid.combinations]
+    grid = expand(_with_energy(study, objectives))
     if asked.dry_run:
         state.check(folder, study.name)
-        cells = make_cells(options, depends_on(Digests(folder / state.MEMORY)))
+        cells = make_cells(grid.combinations, depends_on(Digests(folder / state.MEMORY)))
         require_measurable(objectives, {str(one.options.get("device", "auto")) for one in chosen(cells, asked.only)})
         return _record(study, folder, objectives, grid, cells, state.read_record(folder), _reasons(folder, cells))
     with state.opened(folder, study.name) as last:
         digests = Digests(folder / state.MEMORY)
-        cells = make_cells(options, depends_on(digests))
+        cells = make_cells(grid.combinations, depends_on(digests))
         digests.keep()
         asked_for, reasons = chosen(cells, asked.only), _reasons(folder, cells)
         todo = [cell for cell in asked_for if cell.name not in reasons and not state.is_done(folder, cell)]
@@ -92,8 +94,9 @@ def _objectives(study: Study) -> tuple[str, ...]:
     return study.objectives or (*energy, *OBJECTIVES)
 
 
-def _with_energy(options: Options, objectives: Sequence[str]) -> Options:
-    return options | {"energy": True} if "energy" in objectives else options
+def _with_energy(study: Study, objectives: Sequence[str]) -> Study:
+    """Return a study whose cells all measure energy, if it is an objective."""
+    return replace(study, axes=study.axes | {"energy": [True]}) if "energy" in objectives else study
 
 
 def _reasons(folder: Path, cells: Sequence[Cell]) -> dict[str, str]:
@@ -116,12 +119,14 @@ def _run(folder: Path, cell: Cell, program: Sequence[str], tell: Say) -> None:
         "size_mb": None,
     }
     tell(cell.name)
-    if not state.is_built(folder, cell):
+    # A build that failed may have left a bundle without what was asked for, such as an engine.
+    failed = before is not None and (before["reason"] or "").startswith(BUILD)
+    if failed or not state.is_built(folder, cell):
         built = run(["build", *_sets(of_build(cell.options)), "-o", str(bundle), "--json"], file, program=program)
         kept["build_s"] = built.seconds
         if built.code not in (0, GATE_FAILED) or not state.is_built(folder, cell):
             reason = built.reason or "it wrote no bundle"
-            _fail(folder, cell, kept | {"exit_code": built.code, "reason": f"build: {reason}"}, built)
+            _fail(folder, cell, kept | {"exit_code": built.code or 1, "reason": f"{BUILD}{reason}"}, built)
             return
     ended = run(["eval", str(bundle), *_sets(of_eval(cell.options)), "--json"], file, program=program)
     kept |= {"seconds": ended.seconds, "exit_code": ended.code, "reason": ended.reason}
@@ -140,7 +145,9 @@ def _fail(folder: Path, cell: Cell, kept: CellRun, ended: Ended) -> None:
 
 
 def _sets(options: Options) -> list[str]:
-    return [word for key, value in options.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+    # TOML lacks JSON's pairs of surrogates, so characters stand as they are.
+    texts = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items()]
+    return [word for text in texts for word in ("--set", text)]
 
 
 def _record(
@@ -171,7 +178,7 @@ def _record(
 def _cell(folder: Path, cell: Cell, why: str | None) -> SweepCell:
     """Return the record of a cell; `why` is the reason if it is impossible here."""
     done, known = state.is_done(folder, cell), state.read_run(folder, cell)
-    failed = known is not None and not done
+    failed = known is not None and known["exit_code"] != 0 and not done
     return {
         "key": cell.key,
         "name": cell.name,

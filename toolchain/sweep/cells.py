@@ -27,6 +27,9 @@ SHORT, LONGEST = 8, 60
 # Options whose values come first in a name, and those that are left out of it.
 FIRST, SILENT = ("precision", "backend", "task", "model"), ("data", "token_file")
 
+# Options of both commands, besides those that MEASURED and a build share.
+OF_BOTH = ("seed", "allow_pickle", "trust_remote_code", "ignore_unused")
+
 # Options of INT8 alone.
 OF_INT8 = (*CALIBRATION, "keep", "residual")
 
@@ -125,7 +128,8 @@ def of_eval(options: Options) -> Options:
     """Return the options of the evaluation of a combination's bundle."""
     backend = str(options.get("backend", "ort"))
     plan = backend in BACKENDS and BACKENDS[backend].runs == "plan"
-    return {key: value for key, value in options.items() if key in MEASURED and not (plan and key == "attention")}
+    kept = {*MEASURED, *OF_BOTH} - ({"attention"} if plan else set())
+    return {key: value for key, value in options.items() if key in kept}
 
 
 def _given(options: Options, key: str) -> Options:

@@ -29,10 +29,14 @@ class Digests:
         self._known, self._new = _read(memory), False
 
     def of(self, place: Path) -> str:
-        """Return the digest of a file, or of the names and contents of a folder."""
+        """Return the digest of a file, or of the names and contents of a folder without those of the sweep itself.
+
+        With `model = "."` the folder of the sweep may lie in that of the model, and changes with each cell.
+        """
         if place.is_file():
             return self._file(place)
-        files = sorted(path for path in place.rglob("*") if path.is_file())
+        own = self._memory.parent.absolute()
+        files = sorted(path for path in place.rglob("*") if path.is_file() and own not in path.absolute().parents)
         return sha256_json([[str(path.relative_to(place)), self._file(path)] for path in files])
 
     def keep(self) -> None:

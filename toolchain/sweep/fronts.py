@@ -23,10 +23,12 @@ class Done:
 
 
 def fronts(cells: Sequence[Done], objectives: Sequence[str]) -> list[Front]:
-    """Return a front for each task and cost, of the cells that evaluated the same rows."""
+    """Return a front for each task and cost, of the cells that evaluated the same rows; none without a metric."""
     tasks: dict[tuple[str, str, str], list[Done]] = {}
     for cell in cells:
         result = cell.result
+        if result["primary"] is None:
+            continue
         tasks.setdefault((result["task"], result["data_sha256"], result["primary"]), []).append(cell)
     return [_front(its, metric, rows, cost) for (_, rows, metric), its in tasks.items() for cost in objectives]
 

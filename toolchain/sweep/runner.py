@@ -27,12 +27,16 @@ LONGEST = 300
 
 @dataclass(frozen=True)
 class Ended:
-    """A command that has ended; a negative code is the number of the signal that killed it."""
+    """A command that has ended; a negative code is the number of the signal that killed it.
+
+    The log may begin with what earlier commands wrote: `start` is the byte at which this one began.
+    """
 
     code: int
     seconds: float
     out: bytes
     log: Path
+    start: int = 0
 
     @property
     def reason(self) -> str | None:
@@ -42,7 +46,8 @@ class Ended:
         if self.code < 0:
             name = signal.Signals(-self.code).name
             return f"killed by {name}{OUT_OF_MEMORY if name == 'SIGKILL' else ''}"
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        written = self.log.read_bytes()[self.start :] if self.log.exists() else b""
+        lines = written.decode(errors="replace").splitlines()
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
         return f"{errors[-1] if errors else last}"[:LONGEST]
@@ -55,11 +60,11 @@ def run(command: Sequence[str], file: Path, *, program: Sequence[str] = PROGRAM)
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with machine_lock() as lock, file.open("ab") as errors:
-        start_s = time.monotonic()
+        start_s, start = time.monotonic(), os.fstat(errors.fileno()).st_size
         done = subprocess.run(  # noqa: S603  # our own program, without a shell
             [*program, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, pass_fds=(lock,)
         )
-        return Ended(done.returncode, time.monotonic() - start_s, done.stdout, file)
+        return Ended(done.returncode, time.monotonic() - start_s, done.stdout, file, start)
 
 
 @contextmanager

@@ -56,6 +56,8 @@ def check(folder: Path, name: str) -> None:
     found = _name_in(folder)
     if found is not None and found != name:
         raise InputError(f"{folder}: the results of another sweep, {found}, are here. Choose another folder with -o.")
+    if above := next((one for one in folder.parents if one.exists() and not one.is_dir()), None):
+        raise InputError(f"{folder}: {above} is a file. Choose another folder with -o.")
     if found is None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(f"{folder}: not empty, and not the folder of a sweep. Choose another folder with -o.")
 
@@ -126,7 +128,7 @@ def _parse(out: bytes) -> dict[str, Any]:  # a result; `load_result` checks it w
 
 def _size_mb(bundle: Path, result: dict[str, Any]) -> float | None:
     """Return the size of the artefact of a result with its external weights, in MB (10^6 bytes)."""
-    file = bundle / str(result.get("artefact", {}).get("file", ""))
+    file = bundle / str((result.get("artefact") or {}).get("file", ""))
     if not file.is_file():
         return None
     beside = file.with_name(f"{file.name}.data")

@@ -76,8 +76,8 @@ def read_study(file: Path, sets: list[str], *, yes: bool = False) -> Study:
 def _objectives(file: Path, asked: object) -> tuple[str, ...]:
     if asked is None:
         return ()
-    if not isinstance(asked, list) or not all(isinstance(one, str) for one in asked):
-        raise UsageError(f"{file}: objectives is not a list of texts. Choose from {', '.join(COSTS)}.")
+    if not isinstance(asked, list) or not asked or not all(isinstance(one, str) for one in asked):
+        raise UsageError(f"{file}: objectives is not a list of names. Choose from {', '.join(COSTS)}.")
     if unknown := next((one for one in asked if one not in COSTS), None):
         hint = meant(unknown, COSTS)
         raise UsageError(f"{file}: the objective {unknown!r} is unknown.{hint} Choose from {', '.join(COSTS)}.")
@@ -92,12 +92,15 @@ def _axes(file: Path, values: RecipeValues) -> Values:
         if key not in known:
             hint = meant(key, [*known, "objectives", "exclude"])
             raise UsageError(f"{file}: unknown key {key!r}.{hint} A sweep has objectives, exclude and a recipe's keys.")
-        found[key] = list(dict.fromkeys(value if isinstance(value, list) else [value]))
-        if not found[key]:
+        given = value if isinstance(value, list) else [value]
+        if not given:
             raise UsageError(f"{file}: {key} has no value. Give one, or take the key out.")
-        for one in found[key]:
+        for one in given:
             try:
                 check(known[key], one)
             except UsageError as error:
                 raise UsageError(f"{file}: {error}") from None
+        # `threshold = 1` and `1.0` are the same cell, and have the same key.
+        real = known[key].type in (float, float | None)
+        found[key] = list(dict.fromkeys(float(one) if real else one for one in given))
     return found

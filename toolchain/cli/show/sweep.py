@@ -29,7 +29,7 @@ def swept(record: SweepRecord) -> None:
 
 def _counts(record: SweepRecord) -> str:
     states = Counter(cell["state"] for cell in record["cells"])
-    parts = [f"{len(record['cells'])} cells", *(f"{count} {state}" for state, count in states.items())]
+    parts = [_number(len(record["cells"]), "cell"), *(f"{count} {state}" for state, count in states.items())]
     parts += [f"{record['excluded']} excluded"] if record["excluded"] else []
     parts += [f"{record['merged']} left out, because their options have no effect there"] if record["merged"] else []
     return ", ".join(parts)
@@ -62,7 +62,12 @@ def _left(forecast: Forecast) -> list[str]:
         return []
     seconds = forecast["seconds"]
     expected = "no forecast, because no such cell is done" if seconds is None else f"about {_duration(seconds)}"
-    return [f"left: {forecast['cells']} cells, {forecast['builds']} bundles to build; {expected}"]
+    cells, bundles = _number(forecast["cells"], "cell"), _number(forecast["builds"], "bundle")
+    return [f"left: {cells}, {bundles} to build; {expected}"]
+
+
+def _number(count: int, of: str) -> str:
+    return f"{count} {of}" if count == 1 else f"{count} {of}s"
 
 
 def _duration(seconds: float) -> str:
