@@ -14,7 +14,7 @@ from pathlib import Path
 
 from toolchain.base.files import write_json
 from toolchain.base.progress import track
-from toolchain.errors import InputError, MachineError, ToolchainError
+from toolchain.errors import InputError, ToolchainError
 from toolchain.records.sweep import CellRun, Forecast, Front, GlueScore, SweepCell, SweepRecord
 from toolchain.sweep import state
 from toolchain.sweep.cells import Cell, Grid, Options, chosen, expand, make_cells, of_build, of_eval
@@ -40,6 +40,9 @@ BUILD = "build: "
 
 Say = Callable[[str], None]
 
+# Name of a cell -> the error that says why it is impossible here.
+Reasons = dict[str, ToolchainError]
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -59,7 +62,8 @@ def sweep(file: Path, asked: Asked, *, program: Sequence[str] = PROGRAM, tell: S
 
     Raises:
         InputError: the file cannot be read, or the folder belongs to another sweep.
-        MachineError: an objective cannot be measured on this machine, or no cell is possible.
+        MachineError: an objective cannot be measured on this machine.
+        ToolchainError: no cell is possible; its class is that of the first reason.
         UsageError: see `read_study`, `expand` and `chosen`.
     """
     study = read_study(file, list(asked.sets), yes=asked.yes)
@@ -80,7 +84,8 @@ def sweep(file: Path, asked: Asked, *, program: Sequence[str] = PROGRAM, tell: S
         if todo:
             require_measurable(objectives, {str(one.options.get("device", "auto")) for one in todo})
         elif len(reasons) == len(cells):
-            raise MachineError(f"{file}: no cell is possible here. {reasons[cells[0].name]}")
+            why = reasons[cells[0].name]
+            raise type(why)(f"{file}: no cell is possible here. {why}")
         for cell in track(todo, total=len(todo), text=study.name):
             _run(folder, cell, program, tell)
         record = _record(study, folder, objectives, grid, cells, last, reasons)
@@ -99,7 +104,7 @@ def _with_energy(study: Study, objectives: Sequence[str]) -> Study:
     return replace(study, axes=study.axes | {"energy": [True]}) if "energy" in objectives else study
 
 
-def _reasons(folder: Path, cells: Sequence[Cell]) -> dict[str, str]:
+def _reasons(folder: Path, cells: Sequence[Cell]) -> Reasons:
     """Return name -> why a cell is impossible here, of the cells that are not done."""
     found = {cell.name: impossible(cell.options) for cell in cells if not state.is_done(folder, cell)}
     return {name: reason for name, reason in found.items() if reason is not None}
@@ -157,7 +162,7 @@ def _record(
     grid: Grid,
     cells: Sequence[Cell],
     last: SweepRecord | None,
-    reasons: dict[str, str],
+    reasons: Reasons,
 ) -> SweepRecord:
     shown = [_cell(folder, cell, reasons.get(cell.name)) for cell in cells]
     found, scores = _judged(folder, shown, objectives, last)
@@ -175,7 +180,7 @@ def _record(
     }
 
 
-def _cell(folder: Path, cell: Cell, why: str | None) -> SweepCell:
+def _cell(folder: Path, cell: Cell, why: ToolchainError | None) -> SweepCell:
     """Return the record of a cell; `why` is the reason if it is impossible here."""
     done, known = state.is_done(folder, cell), state.read_run(folder, cell)
     failed = known is not None and known["exit_code"] != 0 and not done
@@ -185,7 +190,7 @@ def _cell(folder: Path, cell: Cell, why: str | None) -> SweepCell:
         "options": cell.options,
         "bundle": os.path.join(state.BUNDLES, cell.bundle),
         "state": "done" if done else "impossible" if why else "failed" if failed else "waiting",
-        "reason": None if done else why or (known["reason"] if known else None),
+        "reason": None if done else str(why) if why else known["reason"] if known else None,
         "result": os.path.join(state.CELLS, cell.name, state.RESULT) if done else None,
         "run": known,
     }

@@ -5,19 +5,21 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-from toolchain.errors import MachineError, ToolchainError
+from toolchain.data.tasks import load_task
+from toolchain.errors import InputError, MachineError, ToolchainError
 from toolchain.recipe import DEFAULT_MODEL, Recipe
 from toolchain.recipe.tables import BACKENDS, imported
 from toolchain.runtimes.device import choose_device
 from toolchain.sweep.cells import Options
 
 
-def impossible(options: Options) -> str | None:
-    """Return why a combination cannot run on this machine, or None if nothing is known against it."""
+def impossible(options: Options) -> ToolchainError | None:
+    """Return the error that says why a combination cannot run on this machine, or None if none is known."""
     try:
         recipe = Recipe.make(dict(options))
+        load_task(recipe)
     except ToolchainError as error:
-        return str(error)
+        return error
     backend = recipe.backend or "ort"
     return (
         _lacks(backend, recipe.device)
@@ -27,17 +29,17 @@ def impossible(options: Options) -> str | None:
     )
 
 
-def _lacks_files(name: str, key: str) -> str | None:
+def _lacks_files(name: str, key: str) -> InputError | None:
     """Return why a path does not exist. The name of a model may be that of a hub, unless it begins with a folder."""
     begins = Path(name).parts[:1]
     local = name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and Path(*begins).is_dir())
     if name == "demo" or Path(name).exists() or (key == "model" and not local):
         return None
-    return f"{key} {name}: there is no such file or folder."
+    return InputError(f"{key} {name}: there is no such file or folder.")
 
 
 @lru_cache
-def _lacks(backend: str, device: str) -> str | None:
+def _lacks(backend: str, device: str) -> ToolchainError | None:
     """Return what a backend lacks here: its library, or the device."""
     if backend not in BACKENDS or BACKENDS[backend].runs == "server":
         return None
@@ -51,14 +53,14 @@ def _lacks(backend: str, device: str) -> str | None:
             asks = device not in ("auto", "cpu")  # only then is the library imported, which takes seconds
             choose_device(device, cuda=bool(asks and gpu and imported(str(gpu))()))
     except ToolchainError as error:
-        return str(error)
+        return error
     return None
 
 
-def _lacks_torchao(backend: str, precision: str | None) -> str | None:
+def _lacks_torchao(backend: str, precision: str | None) -> MachineError | None:
     if (backend, precision) != ("torch", "int8") or importlib.util.find_spec("torchao"):
         return None
-    return "--precision int8: PyTorch needs torchao for it. Install it with: pip install torchao."
+    return MachineError("--precision int8: PyTorch needs torchao for it. Install it with: pip install torchao.")
 
 
 @lru_cache
