@@ -146,6 +146,12 @@ def test_a_refusal_is_short_whatever_it_names(ask, field):
     assert len(found.body) < 2000
 
 
+def test_a_path_that_the_model_lacks_is_refused_in_the_form_of_its_clients(ask):
+    assert ask("POST", "/rerank", b"{}").json == {"error": "Not Found", "error_type": "validation"}
+    assert ask("POST", "/v1/embeddings", b"{}").json["error"]["message"] == "Not Found"
+    assert ask("POST", "/other", b"{}").json == {"error": "Not Found"}
+
+
 def test_a_bug_is_logged_and_hidden_from_the_client(ask, service, caplog, monkeypatch):
     monkeypatch.setattr("toolchain.serve.http.app.log.propagate", True)
     service.failure = ValueError("/secret/path")

@@ -190,7 +190,7 @@ class Application:
             check(self.service.name, match[1], match[2] or "")
         if _CONTROL.fullmatch(path):
             raise RefusedError(Reason.UNAVAILABLE, "explicit model load / unload is not allowed")
-        return json_response({"error": "Not Found"}, 404)
+        return error_response(path, 404, "Not Found")
 
     async def _infer(self, version: str, request: Request) -> Response:
         body = await read_body(request)
