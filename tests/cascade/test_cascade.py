@@ -162,3 +162,12 @@ def test_a_cascade_that_saves_nothing_ends_with_3_and_one_line(demo_bundle, tmp_
 def test_wrong_usage_ends_with_2(words, message, capsys):
     assert main(["cascade", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_rows_that_are_all_train_rows_are_refused_though_they_are_few(demo_bundle, tmp_path):
+    train = find_target({}, demo_bundle).resolved.rows("train")
+    few = tmp_path / "few.tsv"
+    few.write_text("sentence\tlabel\n" + "".join(f"{train.texts[row][0]}\t{train.labels[row]}\n" for row in range(2)))
+    with pytest.raises(InputError, match=r"few\.tsv: every row is also a train row"):
+        make({**CHOICES, "calib_data": str(few)}, tmp_path / "both", big=demo_bundle, small=None)
+    assert not (tmp_path / "both").exists()

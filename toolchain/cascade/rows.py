@@ -32,7 +32,7 @@ def choose_rows(resolved: ResolvedRecipe, given: str | None) -> Chosen:
     """Return the rows in `given`, a folder or a file, or else of the split to evaluate, without train rows.
 
     Raises:
-        InputError: a stage was trained on more of them than chance explains: it is too sure of these.
+        InputError: a stage was trained on all of them, or on more than chance explains: it is too sure of these.
     """
     recipe = resolved.recipe
     reading: Reading = {**recipe.reading, "data": given}
@@ -55,7 +55,10 @@ def choose_rows(resolved: ResolvedRecipe, given: str | None) -> Chosen:
             "with --calib-data to keep them apart.",
             rows.source,
         )
-    return Chosen(rows.without(known), shared)
+    left = rows.without(known)
+    if not len(left):
+        raise InputError(f"{rows.source}: every row is also a train row. Give other labelled rows with --calib-data.")
+    return Chosen(left, shared)
 
 
 def train_rows(resolved: ResolvedRecipe, leaving: Collection[str]) -> Rows:
