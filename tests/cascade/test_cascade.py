@@ -133,6 +133,10 @@ def test_what_cannot_be_a_cascade_is_refused_and_nothing_is_written(demo_bundle,
     shutil.copytree(demo_bundle, tmp_path / "other")
     with pytest.raises(UsageError, match="it is a bundle of one model, which would be replaced"):
         make(CHOICES, tmp_path / "other", big=demo_bundle, small=None)
+    torn = shutil.copytree(both[1], tmp_path / "torn") / "cascade/lexical.safetensors"
+    torn.write_bytes(torn.read_bytes()[:-1])
+    with pytest.raises(InputError, match="the cascade there is damaged"):
+        make(CHOICES, tmp_path / "torn", big=demo_bundle, small=None)
     with pytest.raises(UsageError, match="a cascade runs graphs and plans"):
         make({**CHOICES, "backend": "torch"}, out, big=demo_bundle, small=None)
     with pytest.raises(InputError, match=r"4,000 of these 4,000 rows are train rows"):

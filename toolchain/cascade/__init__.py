@@ -112,8 +112,23 @@ def _check(second: Target, output: Path, small: Path | None) -> None:
     for place in (bundle.path, small):
         if place and output.resolve() == place.resolve():
             raise UsageError(f"-o {output}: it is a stage, which would be replaced. Choose another folder.")
-    if (output / MANIFEST).exists() and not open_bundle(output, check_files=False).cascade:
+    if (output / MANIFEST).exists():
+        _check_old(output)
+
+
+def _check_old(output: Path) -> None:
+    """Refuse an output that is a bundle of one model, or a damaged cascade, before time is spent on another.
+
+    Raises:
+        InputError: a file of the cascade differs from its digest.
+        UsageError: it is a bundle of one model.
+    """
+    if not open_bundle(output, check_files=False).cascade:
         raise UsageError(f"-o {output}: it is a bundle of one model, which would be replaced. Choose another folder.")
+    try:
+        open_bundle(output)
+    except InputError as error:
+        raise InputError(f"-o {output}: the cascade there is damaged. Remove the folder, or choose another.") from error
 
 
 def _of_text(second: Target, chosen: Chosen, tell: Callable[[str], None]) -> First:
