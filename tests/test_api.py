@@ -38,7 +38,7 @@ def test_the_five_names_are_the_public_api():
 
 
 def test_the_import_loads_no_other_module_of_ours_and_no_typing(root):
-    code = "import sys; before = set(sys.modules); import toolchain; print(sorted(set(sys.modules) - before))"
+    code = "import os, sys; before = set(sys.modules); import toolchain; print(sorted(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-S", "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['toolchain']"
 

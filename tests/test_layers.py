@@ -140,6 +140,14 @@ def test_every_module_imports_without_what_only_some_steps_need(root: Path) -> N
     assert run(root, "-c", WITHOUT.format(names=names)) == ""
 
 
+def test_onnx_runtime_keeps_no_usage_data(root: Path, tmp_path: Path) -> None:
+    place = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(root)}
+    place.pop("ORT_DISABLE_TELEMETRY", None)
+    code = "import toolchain, onnxruntime; onnxruntime.get_available_providers()"
+    subprocess.run([sys.executable, "-c", code], env=place, check=True)
+    assert not list(tmp_path.rglob("*"))
+
+
 def test_the_service_imports_nothing_that_only_changes_graphs(root: Path) -> None:
     # onnx_ir imports SymPy, which takes longer than all else of a start.
     said = run(root, "-c", "import sys, toolchain.serve.server; print('onnx_ir' in sys.modules, 'onnx' in sys.modules)")

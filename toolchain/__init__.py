@@ -4,6 +4,11 @@ The public Python API is five names: `build`, `evaluate`, `compare`, `measure_en
 toolchain/api.py and are imported when they are first used, so that `import toolchain` costs almost nothing.
 """
 
+import os
+
+# ONNX Runtime's packages send usage data to their maker unless this is set before they are imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 TYPE_CHECKING = False  # type checkers take it for true; importing it from `typing` would take 5 ms
 if TYPE_CHECKING:
     from toolchain.api import build, compare, evaluate, load, measure_energy

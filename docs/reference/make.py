@@ -42,6 +42,10 @@ ENVIRONMENT = {
         "toolchain.runtimes.user_cache",
         "Folder of the user's cache, in which OpenVINO's compiled models are kept (default `~/.cache`).",
     ),
+    "ORT_DISABLE_TELEMETRY": (
+        "toolchain",
+        "`import toolchain` sets it to `1` where it is not set, so that ONNX Runtime sends no usage data to its maker.",
+    ),
     "HF_TOKEN": ("huggingface_hub", "Access token for private or gated models and data sets."),
     "HF_HOME": ("huggingface_hub", "Folder of the hub's cache."),
     "HF_HUB_OFFLINE": ("huggingface_hub", "`1`: use the hub's cache only, without the network."),

@@ -231,7 +231,7 @@ def test_kills_at_random_instants_lose_and_repeat_nothing(study, kills):
     assert states(record) == {"done": 4 * kills}
     assert len(results()) == 4 * kills
     assert {path: path.stat().st_mtime_ns for path in finished} == finished  # none of them ran again
-    assert list(FOLDER.rglob(".result.json.*")) == []
+    assert [*FOLDER.rglob(".result.json.*"), *FOLDER.rglob(".run.json.*")] == []
 
 
 def test_the_command_line_prints_the_cells_and_ends_with_1_if_one_failed(study, monkeypatch, capsys):

@@ -112,6 +112,7 @@ def _reasons(folder: Path, cells: Sequence[Cell]) -> Reasons:
 
 def _run(folder: Path, cell: Cell, program: Sequence[str], tell: Say) -> None:
     """Build the bundle of a cell if it is not there, evaluate it, and keep what is known of both."""
+    state.remove_left(folder, cell)
     before = state.read_run(folder, cell)
     file = folder / state.CELLS / cell.name / state.LOG
     bundle = folder / state.BUNDLES / cell.bundle

@@ -97,6 +97,13 @@ def is_built(folder: Path, cell: Cell) -> bool:
     return (folder / BUNDLES / cell.bundle / MANIFEST).is_file()
 
 
+def remove_left(folder: Path, cell: Cell) -> None:
+    """Remove the files that a killed sweep left half written beside those of a cell."""
+    for name in (RUN, RESULT):
+        for left in (folder / CELLS / cell.name).glob(f".{name}.*"):
+            left.unlink(missing_ok=True)
+
+
 def keep(folder: Path, cell: Cell, run: CellRun, ended: Ended) -> None:
     """Write what is known of a run, and, if it did not fail, its result, last of all.
 
