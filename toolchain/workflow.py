@@ -44,9 +44,8 @@ from toolchain.runtimes.environment import describe
 
 log = logging.getLogger(__name__)
 
-# Rows that may be in both splits, as in some of GLUE's tasks: this share of them, or this number if it is larger.
+# Share of the rows that may be in both splits, as in some of GLUE's tasks.
 MAX_SHARED_ROWS = 0.01
-CHANCE_ROWS = 2
 
 
 # Takes a line for the user.
@@ -161,7 +160,7 @@ def _roofline(target: Target, speed: Timing, *, rows: int, tell: Callable[[str],
     if not target.remote:
         tell("measuring the ceiling of this machine")
     at = {"backend": target.backend, "device": target.device, "precision": target.precision}
-    graph = None if target.bundle and target.bundle.cascade else target.graph  # not every row passes through it
+    graph = None if target.bundle and target.bundle.is_cascade else target.graph  # not every row passes through it
     return assess(graph, speed, rows=rows, **at)
 
 
@@ -213,12 +212,8 @@ def refuse_calibrated(bundle: Bundle, rows: Rows) -> None:
         with contextlib.suppress(InputError):  # the bundle may have been moved without the record of `tune`
             file = bundle.path / RESULTS / CHOSEN_ROWS
             known |= set(read_json(file, what="the rows of tune", advice="Run toolchain tune again."))
-    shared = int(rows.among(known).sum())
-    if shared > max(CHANCE_ROWS, MAX_SHARED_ROWS * len(rows)):
-        raise InputError(
-            f"{rows.source}: {shared} of these rows were calibrated with. "
-            "Evaluate other rows, or calibrate with others (--calib-data)."
-        )
+    why = "were calibrated with. Evaluate other rows, or calibrate with others (--calib-data)."
+    shared = rows.count_known(known, most=MAX_SHARED_ROWS, why=why)
     if shared:
         log.warning("%d of %d rows are also calibration rows", shared, len(rows))
 

@@ -41,6 +41,7 @@ def test_prompts_of_a_table(model, tmp_path, capsys):
         (["MODEL", "--prompt", "good", "--cache", "dynamc"], 2, "Did you mean dynamic?"),
         (["MODEL", "--prompt", "good", "--batch-size", "0"], 2, "--batch-size 0: too small"),
         (["MODEL", "--prompt", "good", "--data", "x.csv"], 2, "--prompt is given too"),
+        (["MODEL", "--prompt", "good", "--text-column", "body"], 2, "--text-column body: there is no table"),
         (["MODEL", "--data", "x.csv"], 1, "x.csv: no such file"),
         (["nowhere/to/be/found", "--prompt", "good"], 2, "no such folder"),
     ],

@@ -101,9 +101,9 @@ class Bundle:
         return [name for name in self.manifest["artefacts"] if "/" not in name and not name.endswith(GRAPH_FILES)]
 
     @property
-    def cascade(self) -> str | None:
-        """`cascade` if a first stage answers before its model, else None."""
-        return "cascade" if "cascade" in self.manifest else None
+    def is_cascade(self) -> bool:
+        """Whether a first stage answers before its model."""
+        return "cascade" in self.manifest
 
     def require_one_model(self, command: str) -> None:
         """Refuse a cascade for a command that takes one model.
@@ -111,7 +111,7 @@ class Bundle:
         Raises:
             UsageError: this is a cascade.
         """
-        if self.cascade:
+        if self.is_cascade:
             raise UsageError(f"{command}: {self.path} is a cascade, and this takes one model. Give one of its stages.")
 
     @property

@@ -123,7 +123,7 @@ def _check_old(output: Path) -> None:
         InputError: a file of the cascade differs from its digest.
         UsageError: it is a bundle of one model.
     """
-    if not open_bundle(output, check_files=False).cascade:
+    if not open_bundle(output, check_files=False).is_cascade:
         raise UsageError(f"-o {output}: it is a bundle of one model, which would be replaced. Choose another folder.")
     try:
         open_bundle(output)

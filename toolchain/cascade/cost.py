@@ -24,7 +24,7 @@ class Cost:
 
 
 def measure(first: Infer, second: Infer, threshold: float, tokens: Tokens, *, seed: int) -> Cost:
-    """Return the cost on rows, medians over interleaved rounds."""
+    """Return the cost on rows, means over interleaved rounds."""
     contenders = (first, second, in_stages(first, second, threshold))
     rounds = [[run(infer, tokens).runtime_s for infer in contenders] for _ in range(ROUNDS + 1)][1:]
     return of_rounds(rounds, seed=seed)
@@ -33,8 +33,8 @@ def measure(first: Infer, second: Infer, threshold: float, tokens: Tokens, *, se
 def of_rounds(rounds: list[list[float]], *, seed: int) -> Cost:
     """Return the cost of rounds of three times: of the first stage, the second, and both."""
     ratios = [both / second for _, second, both in rounds]
-    first = statistics.median(first / second for first, second, _ in rounds)
-    return Cost(first, statistics.median(ratios), bootstrap_mean_ci95(ratios, seed=seed))
+    first = statistics.fmean(first / second for first, second, _ in rounds)
+    return Cost(first, statistics.fmean(ratios), bootstrap_mean_ci95(ratios, seed=seed))
 
 
 def require(cost: Cost) -> None:

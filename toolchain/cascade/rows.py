@@ -15,9 +15,9 @@ from toolchain.recipe import Reading
 
 log = logging.getLogger(__name__)
 
-# Rows of a split that may be train rows too, as in some of GLUE's tasks: this share of them, or this number if it is
-# larger. They are left out; more would mean that the rows were trained on.
-MAX_SHARED, CHANCE_ROWS = 0.05, 2
+# Share of a split that may be train rows too, as in some of GLUE's tasks. They are left out; more would mean that the
+# rows were trained on.
+MAX_SHARED = 0.05
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,11 @@ def choose_rows(resolved: ResolvedRecipe, given: str | None) -> Chosen:
         rows = rows.take(range(min(recipe.limit, len(rows))))
     check_texts(rows)
     known = _train_digests(resolved)
-    shared = int(rows.among(known).sum())
-    if shared > max(CHANCE_ROWS, MAX_SHARED * len(rows)):
-        raise InputError(
-            f"{rows.source}: {shared:,} of these {len(rows):,} rows are train rows, of which a stage is too sure. "
-            "Give rows that neither stage was trained on, with --calib-data or --split."
-        )
+    why = (
+        "are train rows, of which a stage is too sure. Give rows that neither stage was trained on, with --calib-data "
+        "or --split."
+    )
+    shared = rows.count_known(known, most=MAX_SHARED, why=why)
     if shared:
         log.warning("%s: %d of %d rows are also train rows, and are left out", rows.source, shared, len(rows))
     if not given:

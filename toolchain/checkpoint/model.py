@@ -15,30 +15,27 @@ from toolchain.checkpoint.checks import (
     AGAIN,
     PROBLEMS,
     check_config,
-    check_finite,
     check_folder,
     check_head,
-    check_loaded,
-    check_stored,
     says_tags,
 )
 from toolchain.checkpoint.faults import (
     INDEX,
     TOKENIZER_EXTRA,
     WEIGHTS,
-    why_no_model,
     why_no_package,
     why_no_tokenizer,
 )
 from toolchain.checkpoint.pooling import Pooling, choose_pooling, read_limit, read_modules
-from toolchain.checkpoint.sizes import check_size, check_values
+from toolchain.checkpoint.sizes import check_values
 from toolchain.checkpoint.stored_tokenizer import StoredTokenizer, tokenizer_files
+from toolchain.checkpoint.weights import load_as, silence
 from toolchain.data import demo
 from toolchain.errors import InputError, MachineError, UsageError, first_line
 from toolchain.records.bundle import StoredTokenizerRecord
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from toolchain.checkpoint.facts import Facts
 
@@ -51,9 +48,6 @@ OTHER_CLASSES = {"embedding": "AutoModel", "tokens": "AutoModelForTokenClassific
 WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json")
 PICKLE_FILES = ("pytorch_model*.bin", "*.bin.index.json")
 CODE_FILES = ("*.py",)
-
-# Ends of the names of a buffer of older transformers: the constant score of a masked position, -1e4 or -1e9.
-MASK_VALUES = ".attn.masked_bias", ".attention.masked_bias"
 
 # Of a hub repository, the root and modules such as 1_Pooling are downloaded, and no other formats or pages.
 OTHER_FORMATS = ("h5", "msgpack", "ot", "onnx*", "pt", "pth", "ckpt", "gguf", "tflite", "mlmodel", "pkl", "npz", "zip")
@@ -249,82 +243,10 @@ def load_model(source: Source, *, attention: str | None = None) -> "PreTrainedMo
         InputError: it is not a classifier, a file is broken, or weights do not fit (see checks.py and sizes.py).
         MachineError: its code needs a package that is not installed.
     """
-    import torch
-    import transformers
-
     if source.heads[0] not in OTHER_CLASSES:
         check_head(source.folder, source.config, trusted=source.trust_remote_code)
-    _transformers_silenced()
-    auto = getattr(transformers, OTHER_CLASSES.get(source.heads[0], "AutoModelForSequenceClassification"))
-    try:
-        config = _config(source, attention)
-        check_size(auto, config, source.config, stored=source.weight_bytes, trust_remote_code=source.trust_remote_code)
-        model, info = auto.from_pretrained(
-            source.folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=not source.allow_pickle or None,
-            trust_remote_code=source.trust_remote_code,
-            ignore_mismatched_sizes=True,  # refused below, with the name of the weight
-            output_loading_info=True,
-        )
-    except ImportError as error:
-        raise MachineError(f"{source.folder}: {why_no_package(error)}") from error
-    except Exception as error:  # transformers raises various classes for broken files
-        why = why_no_model(source.folder, source.config, error, trusted=source.trust_remote_code)
-        kind = "an encoder" if source.pooling else "a classifier"
-        raise InputError(f"{source.folder}: cannot be loaded as {kind}: {why}") from error
-    missing = info["missing_keys"]
-    if source.pooling:  # the class has a pooler that is trained with a head alone, and nothing reads it
-        missing = {name for name in missing if not name.startswith("pooler.")}
-    check_loaded(
-        source.folder,
-        body="" if source.pooling else f"{model.base_model_prefix}.",
-        missing=missing,
-        mismatched=info["mismatched_keys"],
-        unused=_trained(model, info["unexpected_keys"]),
-        ignored=source.ignore_unused,
-    )
-    check_stored(source.folder, set(dict(model.named_parameters())), body=f"{model.base_model_prefix}.")
-    check_finite(source.folder, model.named_parameters())
-    model.text_pooling = source.pooling
-    return model.eval()
-
-
-def _config(source: Source, attention: str | None) -> "PreTrainedConfig":
-    """Return config.json as transformers reads it, without what it says about how the model is run.
-
-    The logits are read by name, by the implementation of attention that is asked for, and by no other that this machine
-    may lack. Chunks of the feed-forward layers do not change a logit, and fail on rows that they do not divide.
-    """
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(source.folder, trust_remote_code=source.trust_remote_code)
-    config.return_dict, config.chunk_size_feed_forward, config.output_attentions = True, 0, False
-    config._attn_implementation = attention  # None: transformers chooses; from_pretrained would keep config.json's
-    return config
-
-
-def _trained(model: "PreTrainedModel", unused: set[str]) -> set[str]:
-    """Return the unused weights that may have been part of the trained classifier.
-
-    Two kinds were not. Old checkpoints have buffers that transformers now computes, such as GPT-2's masks. And a class
-    such as RobertaForSequenceClassification makes its encoder without the pooler, which old checkpoints still have: it
-    is a weight of the encoder alone, as transformers makes it.
-    """
-    import torch
-
-    unused = unused - {name for name, _ in model.named_buffers()}
-    unused = {name for name in unused if not name.endswith(MASK_VALUES)}
-    if not unused:
-        return unused
-    try:
-        with torch.device("meta"):
-            encoder = type(model.base_model)(model.config)
-    except Exception:  # code from a checkpoint, which may need other arguments
-        return unused
-    known = {f"{model.base_model_prefix}.{name}" for name in encoder.state_dict()}
-    return unused - known
+    auto = OTHER_CLASSES.get(source.heads[0], "AutoModelForSequenceClassification")
+    return load_as(auto, source, kind="an encoder" if source.pooling else "a classifier", attention=attention)
 
 
 def load_tokenizer(
@@ -349,7 +271,7 @@ def _load_tokenizer(place: Path, folder: Path, *, trust_remote_code: bool) -> "P
     """Load the tokenizer from the files in `place`; messages name `folder`."""
     from transformers import AutoTokenizer
 
-    _transformers_silenced()
+    silence()
     _check_packages(place, folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
@@ -388,11 +310,3 @@ def choose_max_length(source: Source, asked: int | None) -> int:
         raise UsageError(f"--max-length {asked}: {source.name} has {positions} positions. Give {positions} or less.")
     default = (source.pooling and read_limit(source.folder)) or DEFAULT_MAX_LENGTH
     return asked or min(default, positions or default, int(source.tokenizer.model_max_length))
-
-
-def _transformers_silenced() -> None:
-    """Keep transformers' progress bars and advice off the terminal; it still logs errors."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()

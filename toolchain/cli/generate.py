@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
 
     settings = Settings(**given(args, Settings))
     recipe = Recipe.make({name: value for name, value in given(args).items() if name in (*SHARED, *TRUST)})
-    prompts, place = _prompts(args.prompt, Path(args.table) if args.table else None, recipe.text_column or "text")
+    prompts, place = _prompts(args.prompt, Path(args.table) if args.table else None, recipe.text_column)
     source = find_model(args.model, **{name: getattr(recipe, name) for name in TRUST})
     emit(args, _measured(source, prompts, place, settings, recipe), generation)
 
@@ -68,19 +68,21 @@ def _measured(source: "Source", prompts: list[str], place: str, settings: Settin
         return run(source, prompts, settings, device=device, place=place, energy=energy, log=log.info)
 
 
-def _prompts(given: list[str], table: Path | None, column: str) -> tuple[list[str], str]:
+def _prompts(given: list[str], table: Path | None, column: str | None) -> tuple[list[str], str]:
     """Return the prompts, and where they come from.
 
     Raises:
-        UsageError: prompts are given twice.
+        UsageError: prompts are given twice, or a column without a table.
         InputError: the table does not exist or cannot be read.
     """
     from toolchain.data.rows import read_texts
 
     if table is None:
+        if column:
+            raise UsageError(f"--text-column {column}: there is no table. Give one with --data, or leave it out.")
         return given, "--prompt"
     if given:
         raise UsageError(f"--data {table}: --prompt is given too. Leave one of them out.")
     if not table.is_file():
-        raise InputError(f"{table}: no such file. Give a table of prompts.")
-    return [text for part in read_texts(table, [column], rows=PART_ROWS) for (text,) in part], str(table)
+        raise InputError(f"{table}: no such file. Give one file with prompts.")
+    return [text for part in read_texts(table, [column or "text"], rows=PART_ROWS) for (text,) in part], str(table)

@@ -49,6 +49,9 @@ FOREIGN: tuple[tuple[type | tuple[type, ...], str, str], ...] = (
     ((int, float, decimal.Decimal), "a number", "Choose the text's column, or write numbers as text"),
 )
 
+# Rows that are never too many to be known by chance.
+CHANCE_ROWS = 2
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -112,6 +115,17 @@ class Rows:
         """Return whether each row's text is among `digests`, bool [rows]; a pair also with its texts exchanged."""
         known = set(digests)
         return np.array([not known.isdisjoint(both) for both in self._digests], bool)
+
+    def count_known(self, digests: Collection[str], *, most: float, why: str) -> int:
+        """Return how many rows are `among` digests.
+
+        Raises:
+            InputError: more than the share `most`, which two splits may have in common; `why` ends the message.
+        """
+        known = int(self.among(digests).sum())
+        if known > max(CHANCE_ROWS, most * len(self)):
+            raise InputError(f"{self.source}: {known:,} of these {len(self):,} rows {why}")
+        return known
 
     def without(self, digests: Collection[str]) -> "Rows":
         """Return the rows whose text is neither among `digests` nor in an earlier row; for pairs see `among`."""

@@ -68,7 +68,7 @@ def find_small(target: "Target") -> "Target | None":
         return None
     from toolchain.evaluation.target import find_target
 
-    device = "cpu" if target.device in ("cpu", "remote") else "auto"
+    device = "cpu" if target.device == "remote" else target.device
     place = target.bundle.path / record["file"]
     return find_target({"device": device, "trust": record["sha256"]}, place, prefer_plan=device != "cpu")
 

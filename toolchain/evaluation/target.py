@@ -291,7 +291,7 @@ def _graph_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked:
         backend,
         device,
         precision,
-        _variant(recipe, bundle.cascade, kind),
+        _variant(recipe, kind, bundle=bundle),
         file,
         graph,
         graph=graph,
@@ -322,7 +322,7 @@ def _plan_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked: 
         backend,
         str(machine.device),
         precision,
-        _variant(resolved.recipe, bundle.cascade, precision, "plugin" if record["layout"] == "packed" else None),
+        _variant(resolved.recipe, precision, "plugin" if record["layout"] == "packed" else None, bundle=bundle),
         file,
         plan,
         graph=bundle.file(typed if typed in bundle.manifest["artefacts"] else "model.onnx"),
@@ -349,7 +349,7 @@ def _server_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked
         backend,
         "remote",
         precision,
-        _variant(recipe, bundle.cascade, precision),
+        _variant(recipe, precision, bundle=bundle),
         file=None,
         model=server,
         graph=None,
@@ -357,10 +357,10 @@ def _server_target(resolved: ResolvedRecipe, bundle: Bundle, backend: str, asked
     )
 
 
-def _variant(recipe: Recipe, *kinds: str | None) -> str:
+def _variant(recipe: Recipe, *kinds: str | None, bundle: Bundle | None = None) -> str:
     """Return the name that distinguishes runs of one backend: `fp16.packed`, `int8.cpu`, `int8.plugin.graphs`."""
-    flags = {"graphs": recipe.cuda_graphs, "halves": recipe.halves}
-    return ".".join(filter(None, [*kinds, *(name for name, given in flags.items() if given)]))
+    stages, flags = {"cascade": bundle and bundle.is_cascade}, {"graphs": recipe.cuda_graphs, "halves": recipe.halves}
+    return ".".join(name for name, given in (stages | {kind: True for kind in kinds if kind} | flags).items() if given)
 
 
 def _attention(backend: str, recipe: Recipe) -> str | None:

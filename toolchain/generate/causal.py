@@ -2,10 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from toolchain.checkpoint.checks import check_finite, check_loaded, check_stored
-from toolchain.checkpoint.faults import why_no_model, why_no_package
 from toolchain.checkpoint.model import Source
-from toolchain.checkpoint.sizes import check_size
+from toolchain.checkpoint.weights import load_as
 from toolchain.errors import InputError, MachineError, first_line
 from toolchain.runtimes.device import cpu_threads
 
@@ -23,48 +21,8 @@ def load_causal(source: Source, *, device: str) -> "PreTrainedModel":
         InputError: it is another kind of model, a file is broken, or weights do not fit.
         MachineError: its code needs a package that is not installed.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.utils import logging
-
     check_causal(source)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=source.trust_remote_code)
-        check_size(
-            AutoModelForCausalLM,
-            config,
-            source.config,
-            stored=source.weight_bytes,
-            trust_remote_code=source.trust_remote_code,
-        )
-        model, info = AutoModelForCausalLM.from_pretrained(
-            source.folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=not source.allow_pickle or None,
-            trust_remote_code=source.trust_remote_code,
-            ignore_mismatched_sizes=True,  # refused below, with the name of the weight
-            output_loading_info=True,
-        )
-    except ImportError as error:
-        raise MachineError(f"{source.folder}: {why_no_package(error)}") from error
-    except Exception as error:  # transformers raises various classes for broken files
-        why = why_no_model(source.folder, source.config, error, trusted=source.trust_remote_code)
-        raise InputError(f"{source.folder}: cannot be loaded as a causal language model: {why}") from error
-    body = f"{model.base_model_prefix}."
-    check_loaded(
-        source.folder,
-        body=body,
-        missing=info["missing_keys"],
-        mismatched=info["mismatched_keys"],
-        unused=info["unexpected_keys"] - {name for name, _ in model.named_buffers()},
-        ignored=source.ignore_unused,
-    )
-    check_stored(source.folder, set(dict(model.named_parameters())), body=body)
-    check_finite(source.folder, model.named_parameters())
-    return _moved(model.eval(), device)
+    return _moved(load_as("AutoModelForCausalLM", source, kind="a causal language model"), device)
 
 
 def _moved(model: "PreTrainedModel", device: str) -> "PreTrainedModel":

@@ -90,7 +90,7 @@ class CascadeRecord(CascadeAbout):
     first_cost: float
     """Time of the first stage for all rows, by that of the second stage for all rows."""
     cost_ratio: float
-    """Time of the cascade by that of the second stage alone: median over interleaved rounds."""
+    """Time of the cascade by that of the second stage alone: mean over interleaved rounds."""
     cost_ratio_ci95: list[float]
     """95 % interval of its mean over the rounds."""
     calibrated_on: ThresholdRows

@@ -1,0 +1,105 @@
+"""The weights of a checkpoint in PyTorch: loaded in float32, and each one accounted for."""
+
+from typing import TYPE_CHECKING
+
+from toolchain.checkpoint.checks import check_finite, check_loaded, check_stored
+from toolchain.checkpoint.faults import why_no_model, why_no_package
+from toolchain.checkpoint.sizes import check_size
+from toolchain.errors import InputError, MachineError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from toolchain.checkpoint.model import Source
+
+# Ends of the names of a buffer of older transformers: the constant score of a masked position, -1e4 or -1e9.
+MASK_VALUES = ".attn.masked_bias", ".attention.masked_bias"
+
+
+def load_as(name: str, source: "Source", *, kind: str, attention: str | None = None) -> "PreTrainedModel":
+    """Load the checkpoint by the auto class `name` of transformers, for which `kind` stands in messages.
+
+    Raises:
+        InputError, MachineError: see `load_model`.
+    """
+    import torch
+    import transformers
+
+    silence()
+    auto = getattr(transformers, name)
+    try:
+        config = _config(source, attention)
+        check_size(auto, config, source.config, stored=source.weight_bytes, trust_remote_code=source.trust_remote_code)
+        model, info = auto.from_pretrained(
+            source.folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=not source.allow_pickle or None,
+            trust_remote_code=source.trust_remote_code,
+            ignore_mismatched_sizes=True,  # refused below, with the name of the weight
+            output_loading_info=True,
+        )
+    except ImportError as error:
+        raise MachineError(f"{source.folder}: {why_no_package(error)}") from error
+    except Exception as error:  # transformers raises various classes for broken files
+        why = why_no_model(source.folder, source.config, error, trusted=source.trust_remote_code)
+        raise InputError(f"{source.folder}: cannot be loaded as {kind}: {why}") from error
+    missing = info["missing_keys"]
+    if source.pooling:  # the class has a pooler that is trained with a head alone, and nothing reads it
+        missing = {name for name in missing if not name.startswith("pooler.")}
+    check_loaded(
+        source.folder,
+        body="" if source.pooling else f"{model.base_model_prefix}.",
+        missing=missing,
+        mismatched=info["mismatched_keys"],
+        unused=_trained(model, info["unexpected_keys"]),
+        ignored=source.ignore_unused,
+    )
+    check_stored(source.folder, set(dict(model.named_parameters())), body=f"{model.base_model_prefix}.")
+    check_finite(source.folder, model.named_parameters())
+    model.text_pooling = source.pooling
+    return model.eval()
+
+
+def _config(source: "Source", attention: str | None) -> "PreTrainedConfig":
+    """Return config.json as transformers reads it, without what it says about how the model is run.
+
+    The logits are read by name, by the implementation of attention that is asked for, and by no other that this machine
+    may lack. Chunks of the feed-forward layers do not change a logit, and fail on rows that they do not divide.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(source.folder, trust_remote_code=source.trust_remote_code)
+    config.return_dict, config.chunk_size_feed_forward, config.output_attentions = True, 0, False
+    config._attn_implementation = attention  # None: transformers chooses; from_pretrained would keep config.json's
+    return config
+
+
+def _trained(model: "PreTrainedModel", unused: set[str]) -> set[str]:
+    """Return the unused weights that may have been part of the trained classifier.
+
+    Two kinds were not. Old checkpoints have buffers that transformers now computes, such as GPT-2's masks. And a class
+    such as RobertaForSequenceClassification makes its encoder without the pooler, which old checkpoints still have: it
+    is a weight of the encoder alone, as transformers makes it.
+    """
+    import torch
+
+    unused = unused - {name for name, _ in model.named_buffers()}
+    unused = {name for name in unused if not name.endswith(MASK_VALUES)}
+    if not unused:
+        return unused
+    try:
+        with torch.device("meta"):
+            encoder = type(model.base_model)(model.config)
+    except Exception:  # code from a checkpoint, which may need other arguments
+        return unused
+    known = {f"{model.base_model_prefix}.{name}" for name in encoder.state_dict()}
+    return unused - known
+
+
+def silence() -> None:
+    """Keep transformers' progress bars and advice off the terminal; it still logs errors."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
