@@ -33,7 +33,7 @@ def _lacks_files(name: str, key: str) -> InputError | None:
     """Return why a path does not exist. The name of a model may be that of a hub, unless it begins with a folder."""
     begins = Path(name).parts[:1]
     local = name.startswith((".", "/", "~")) or name.count("/") > 1 or ("/" in name and Path(*begins).is_dir())
-    if name == "demo" or Path(name).exists() or (key == "model" and not local):
+    if Path(name).exists() or (key == "model" and not local):
         return None
     return InputError(f"{key} {name}: there is no such file or folder.")
 
