@@ -26,7 +26,7 @@ LAYERS = (
     ("workflow",),
     ("diagnose", "serve", "cascade"),
     ("ship",),  # above serve: it writes configurations by the schema in serve/proto
-    ("accept", "api", "sweep"),
+    ("accept", "api", "sweep", "distill"),
     ("cli",),
     ("__main__",),
 )

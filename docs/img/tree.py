@@ -13,6 +13,7 @@ WORDS = {
     "api": "the public Python functions",
     "accept": "all checks on a GPU machine",
     "sweep": "a grid of cells, resumable; fronts",
+    "distill": "smaller models, trained by a teacher",
     "diagnose": "verify, explain, tune, doctor, gate",
     "cascade": "two stages, threshold, cost",
     "serve": "HTTP, gRPC, batching, metrics",
@@ -39,7 +40,7 @@ WORDS = {
 }
 # Fill colours: the commands, what uses a bundle, what makes one, what runs and reads, and the ground.
 COLOURS = {
-    "#e8eaf6": ("__main__", "cli", "api", "accept", "sweep", "diagnose", "cascade", "workflow"),
+    "#e8eaf6": ("__main__", "cli", "api", "accept", "sweep", "distill", "diagnose", "cascade", "workflow"),
     "#e0f2f1": ("serve", "ship", "report", "profile", "generate", "energy", "evaluation"),
     "#fff3e0": ("bundle", "int8"),
     "#e3f2fd": ("runtimes", "checkpoint", "heads", "engine", "data", "graph", "meters"),

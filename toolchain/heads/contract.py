@@ -48,6 +48,8 @@ class Head(ABC):
     join: ClassVar[str | None] = None
     # Why no first stage of a cascade can answer for such a model; None if one can.
     no_cascade: ClassVar[str | None] = "only a model of one label a row says how sure it is of a whole row"
+    # What makes probabilities of its logits, `softmax` or `sigmoid`; None for numbers that are none.
+    probabilities: ClassVar[str | None] = "softmax"
     # The size of logits from which on a difference counts as a share of them, not as it is.
     least_scale: ClassVar[float] = 1.0
 

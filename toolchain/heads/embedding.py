@@ -32,6 +32,7 @@ class Embedding(Head):
     metrics = ("spearman_cosine",)
     defaults = metrics
     raw = "EMBEDDING"
+    probabilities = None
     routes = ("/v1/embeddings",)
     made: ClassVar[dict[str, str]] = {"EMBEDDING": "none"}
     # A vector may have the length 1, whose numbers are small.

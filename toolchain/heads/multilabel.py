@@ -30,6 +30,7 @@ class Multilabel(Head):
     what = "a model of several labels a row"
     metrics = LABEL_SETS
     defaults = LABEL_SETS
+    probabilities = "sigmoid"
 
     @property
     def threshold(self) -> float:

@@ -24,6 +24,7 @@ class Number(Head):
     no_cascade = "a number has no confidence"
     metrics = ("pearson", "spearman")
     defaults = metrics
+    probabilities = None
 
     @property
     def gives(self) -> str:

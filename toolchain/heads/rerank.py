@@ -30,6 +30,7 @@ class Rerank(Head):
     metrics = tuple(OF_QUERIES)
     defaults = metrics
     routes = ("/rerank",)
+    probabilities = "sigmoid"
     made: ClassVar[dict[str, str]] = {"SCORE": "sigmoid", "LOGITS": "none"}
 
     @property

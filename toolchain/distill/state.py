@@ -1,0 +1,127 @@
+"""The state of a run on disk, from which an interrupted run goes on: one safetensors file, written in one step.
+
+It has the trained weights, Adam's averages, and in its header the progress as JSON. Nothing in it is a pickle, so a
+state that somebody else put there cannot run code.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, cast
+
+from toolchain.base.files import open_file, write_bytes
+from toolchain.errors import InputError
+from toolchain.records.check import find_fault
+
+if TYPE_CHECKING:
+    import torch
+
+# The state is written at most this often, and takes at most this share of the time.
+SAVE_EVERY_S, SAVE_SHARE = 60.0, 0.05
+
+WEIGHT, ADAM, PROGRESS = "weight/", "adam/", "progress"
+
+
+class Progress(TypedDict):
+    """What has been done of a run."""
+
+    key: str
+    """What identifies the run: its models, rows and settings."""
+    step: int
+    """Steps that are done."""
+    steps: int | None
+    """Steps in all; null while --minutes has not set them."""
+    seconds: float
+    """Time that they took."""
+    losses: list[float]
+    """The loss of each step."""
+
+
+@dataclass
+class State:
+    """What changes in a run: the trained parameters by name, and their optimizer; and the file that keeps them."""
+
+    file: Path | None
+    trained: Mapping[str, "torch.nn.Parameter"]
+    optimizer: "torch.optim.Optimizer"
+    _next_s: float = field(default_factory=lambda: time.monotonic() + SAVE_EVERY_S)
+
+    def save_now_and_then(self, progress: Progress) -> None:
+        """Write the file if the last time is long enough ago."""
+        if time.monotonic() >= self._next_s:
+            self.save(progress)
+
+    def save(self, progress: Progress) -> None:
+        """Write the file: a reader, or a power cut, sees the old state or the new one."""
+        if self.file is None:
+            return
+        from safetensors.torch import save
+
+        start_s = time.monotonic()
+        tensors = {f"{WEIGHT}{name}": one.detach() for name, one in self.trained.items()}
+        for index, averages in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"{ADAM}{index}/{name}": one for name, one in averages.items()}
+        tensors = {name: one.cpu().contiguous() for name, one in tensors.items()}
+        write_bytes(self.file, save(tensors, metadata={PROGRESS: json.dumps(progress)}))
+        took_s = time.monotonic() - start_s
+        self._next_s = time.monotonic() + max(SAVE_EVERY_S, took_s / SAVE_SHARE)
+
+    def restore(self, key: str) -> Progress | None:
+        """Put the file's state into the parameters and the optimizer, and return its progress; None if there is none.
+
+        Raises:
+            InputError: the file is damaged, or the state is that of another run.
+        """
+        if self.file is None:
+            return None
+        try:
+            with open_file(self.file) as opened:
+                data = opened.read()
+        except FileNotFoundError:
+            return None
+        try:
+            progress, tensors = _read(data)
+            if progress["key"] == key:
+                self._put(tensors)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self.file}: the state of an interrupted run, and damaged. Give --force to begin again."
+            ) from error
+        if progress["key"] != key:
+            raise InputError(
+                f"{self.file}: the state of an interrupted run with other options, models or rows. "
+                "Give those again to go on, or --force to begin again."
+            )
+        return progress
+
+    def _put(self, tensors: Mapping[str, "torch.Tensor"]) -> None:
+        """Put tensors by their names in the file in place. A KeyError, RuntimeError or ValueError: they do not fit."""
+        import torch
+
+        averages: dict[int, dict[str, torch.Tensor]] = {}
+        for name in (name for name in tensors if name.startswith(ADAM)):
+            index, _, part = name.removeprefix(ADAM).partition("/")
+            averages.setdefault(int(index), {})[part] = tensors[name]
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(tensors[f"{WEIGHT}{name}"])
+        self.optimizer.load_state_dict({"state": averages, "param_groups": self.optimizer.state_dict()["param_groups"]})
+
+
+def _read(data: bytes) -> "tuple[Progress, dict[str, torch.Tensor]]":
+    """Return the progress and the tensors of a file. A KeyError, TypeError or ValueError: it is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+    # The format: eight bytes with the length of the JSON that follows, then the tensors.
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    progress = json.loads(header["__metadata__"][PROGRESS])
+    if fault := find_fault(progress, Progress):
+        raise ValueError(fault)
+    return cast(Progress, progress), tensors
