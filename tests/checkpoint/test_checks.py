@@ -184,6 +184,21 @@ def test_a_label2id_that_says_nothing_else_is_taken(label2id: dict[str, Any], be
     assert find_model(str(edit(bert, label2id=label2id))).labels == ["negative", "positive"]
 
 
+@pytest.mark.parametrize("id2label", [{"0": "LABEL_0", "1": "LABEL_1"}, None])
+def test_names_in_label2id_alone_are_said_not_to_be_read(id2label: Any, bert: Path, caplog: Any) -> None:
+    """transformers answers LABEL_0: the names may be right, or left over from another model."""
+    edit(bert, id2label=id2label, label2id={"bad": 0, "good": 1})
+    assert find_model(str(bert)).labels == ["LABEL_0", "LABEL_1"]
+    assert "label2id names bad, good, and id2label" in caplog.text
+    assert "write its names into id2label" in caplog.text
+
+
+def test_labels_that_only_label2id_counts_are_refused_and_not_taken_for_two(bert: Path) -> None:
+    edit(bert, id2label=None, label2id={"bad": 0, "fair": 1, "good": 2})
+    with pytest.raises(InputError, match=r"label2id names bad, fair, good, and id2label is missing\. Add id2label"):
+        find_model(str(bert))
+
+
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [

@@ -63,8 +63,12 @@ def with_half_the_bytes(folder: Path) -> None:
             lambda folder: (folder / "model.safetensors").rename(folder / "model.fp16.safetensors"),
             r"no file named model\.safetensors or .*, only model\.fp16\.safetensors\. Get",
         ),
-        (lambda folder: edit(folder, model_type=None), r"config\.json has no model_type\. Get"),
-        (lambda folder: edit(folder, model_type="bertium"), r"does not have the model type bertium\. Give"),
+        (lambda folder: edit(folder, model_type=None), 'model_type is missing, .*Set model_type to "bert"'),
+        (lambda folder: edit(folder, model_type=None, architectures=None), r"config\.json has no model_type\. Get"),
+        (
+            lambda folder: edit(folder, model_type="bertium", architectures=None),
+            r"does not have the model type bertium\. Give",
+        ),
         (lambda folder: edit(folder, hidden_act="gelu_erf"), r"transformers does not have 'gelu_erf'\."),
     ],
 )
@@ -124,6 +128,21 @@ def test_a_lost_weight_is_not_a_lost_head(lost: str, advice: str, bert: Path) ->
     rewrite_weights(bert, lambda weights: weights.pop(lost))
     with pytest.raises(InputError, match=rf"lacks 1 weights, the first is {lost}\. {advice}"):
         load_model(find_model(str(bert)))
+
+
+@pytest.mark.parametrize("kind", ["roberta", "albert", "gpt2"])
+def test_a_model_type_of_another_class_than_the_weights_is_what_to_change(kind: str, bert: Path) -> None:
+    with pytest.raises(InputError) as found:
+        load_model(find_model(str(edit(bert, model_type=kind))))
+    assert str(found.value).endswith(
+        f"config.json: model_type is {kind}, and architectures names BertForSequenceClassification, whose weights "
+        'these are. Set model_type to "bert".'
+    )
+
+
+def test_weights_of_neither_class_are_not_said_to_be_of_one(bert: Path) -> None:
+    with pytest.raises(InputError, match=r"lacks .* weights, the first is .*, and has others"):
+        load_model(find_model(str(edit(bert, model_type="albert", architectures=["RobertaForSequenceClassification"]))))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

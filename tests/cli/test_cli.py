@@ -14,6 +14,7 @@ import pytest
 from tests.forked.start import python
 from toolchain.cli import COMMANDS, _everywhere_flags_first, _parse, main, parser
 from toolchain.cli.examples import EXAMPLES
+from toolchain.cli.ship import KINDS
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = [str(Path(sys.executable).with_name("toolchain"))]
@@ -253,13 +254,27 @@ def test_the_console_script_builds_and_evaluates(built, tiny_distilbert, sentenc
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_a_help_page(command, capsys):
+def test_every_command_has_a_help_page_of_80_columns(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
-    shown = " ".join(capsys.readouterr().out.split())
+    page = capsys.readouterr().out
+    assert max(map(len, page.splitlines())) <= 80
+    shown = " ".join(page.split())
     assert COMMANDS[command].text[1:] in shown
     assert "--json" in shown
     assert callable(COMMANDS[command].load_run())
+
+
+def test_the_other_help_pages_have_80_columns_and_a_usage_line_names_what_must_be_given(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for words in ([], *(["ship", kind] for kind in KINDS)):
+        with pytest.raises(SystemExit, match="0"):
+            main([*words, "--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    with pytest.raises(SystemExit, match="0"):
+        main(["estimate", "--help"])
+    assert capsys.readouterr().out.startswith("usage: toolchain estimate [options] --gpu NAME [BUNDLE]\n")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

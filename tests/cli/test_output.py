@@ -33,6 +33,16 @@ def test_results_logs_and_errors_have_no_control_characters(monkeypatch, capsys)
     assert said.err == f"column {SHOWN}\nerror: server {SHOWN}\n"
 
 
+def test_a_warning_is_shown_once_unless_it_is_an_event_of_a_service(capsys):
+    set_up_logging(0)
+    for _ in range(3):
+        log.getChild("data.rows").warning("%d rows", 3)
+        log.getChild("serve.server").warning("a client left")
+        log.info("a step")
+    said = capsys.readouterr().err.splitlines()
+    assert [said.count(line) for line in ("3 rows", "a client left", "a step")] == [1, 3, 3]
+
+
 def hostile_table(args):
     table = titled(f"title {EVIL}")
     for number in range(1 if args.quiet else 9):  # nine columns do not fit, and are printed row by row

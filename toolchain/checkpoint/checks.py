@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from toolchain.base.tensors import RowShape, is_of
+from toolchain.checkpoint.label_names import check_labels
 from toolchain.errors import InputError
 
 if TYPE_CHECKING:
@@ -138,38 +139,12 @@ def check_config(folder: Path, config: dict[str, Any]) -> None:  # config.json o
             f"{file}: pruned_heads is {config['pruned_heads']}, and transformers 5 makes every layer with all heads. "
             "Give a checkpoint without pruned heads."
         )
-    count = _check_labels(file, config)
+    count = check_labels(file, config)
     problem = config.get("problem_type")
     if problem == "regression" and count != 1:
         raise InputError(f"{file}: problem_type is regression with {count} outputs. Choose a model with one output.")
     if problem == "single_label_classification" and count == 1:
         raise InputError(f"{file}: problem_type is {problem} with one label. Fix problem_type, or name two labels.")
-
-
-def _check_labels(file: Path, config: dict[str, Any]) -> int:  # config.json of any architecture
-    """Refuse labels that contradict each other, and return how many there are."""
-    named, number = config.get("id2label") or {}, config.get("num_labels")
-    if sorted(map(str, named)) != sorted(map(str, range(len(named)))):
-        raise InputError(f"{file}: id2label is {named}. Its keys must be 0, 1, 2 ...")
-    if nameless := [index for index, name in named.items() if name is None or not str(name).strip()]:
-        raise InputError(f"{file}: id2label has no name for {nameless[0]}. Name every class.")
-    if number is not None and not str(number).isdecimal():
-        raise InputError(f"{file}: num_labels is {number!r}. It must be the number of classes.")
-    if named and number is not None and str(number) != str(len(named)):
-        raise InputError(
-            f"{file}: num_labels is {number}, and id2label names {len(named)}. Name every class in id2label, and "
-            "remove num_labels."
-        )
-    by_name, by_label = {str(name): int(index) for index, name in named.items()}, config.get("label2id") or {}
-    if not isinstance(by_label, dict):
-        raise InputError(f"{file}: label2id is {by_label}. It must have the index of each label, or be left out.")
-    for name, index in by_label.items():
-        if str(index) != str(by_name.get(str(name), index)):
-            raise InputError(
-                f"{file}: label2id says that {name} is {index}, and id2label that it is {by_name[str(name)]}. "
-                "Find out which one is right, and fix the other."
-            )
-    return len(named) or int(2 if number is None else number)
 
 
 def check_head(folder: Path, config: dict[str, Any], *, trusted: bool) -> None:  # config.json of any architecture
@@ -228,17 +203,27 @@ def is_headless(architecture: str) -> bool:
 
 def _task_of(name: str) -> str | None:
     """Return the task of a class of transformers, such as `token classification`; None if it has none."""
+    tasks = [table for table, _, classes in _registered() if re.sub(r"^(TF|Flax)(?=[A-Z])", "", name) in classes]
+    if not tasks:
+        return None
+    # A class may stand in several tables; that of sequence classification decides, and pretraining says the least.
+    table = min(tasks, key=lambda table: ("_SEQUENCE_" not in table, "PRETRAINING" in table, table))
+    words = table.removeprefix("MODEL_FOR_").removesuffix("_MAPPING_NAMES").replace("_", " ").lower()
+    return re.sub(r"\blm\b", "language modelling", words)
+
+
+def types_of(architecture: str) -> list[str]:
+    """Return each value of model_type for which transformers has a class of this name."""
+    return sorted({kind for _, kind, classes in _registered() if architecture in classes})
+
+
+def _registered() -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Yield each entry of transformers' tables of classes with a head: the table, the model type, and the classes."""
     from transformers.models.auto import modeling_auto
 
-    plain = re.sub(r"^(TF|Flax)(?=[A-Z])", "", name)
-    tables = [table for table in vars(modeling_auto) if re.fullmatch(r"MODEL_FOR_\w+_MAPPING_NAMES", table)]
-    # A class may stand in several tables; that of sequence classification decides, and pretraining says the least.
-    for table in sorted(tables, key=lambda table: ("_SEQUENCE_" not in table, "PRETRAINING" in table)):
-        classes = getattr(modeling_auto, table).values()
-        if any(plain in (one if isinstance(one, tuple) else (one,)) for one in classes):
-            words = table.removeprefix("MODEL_FOR_").removesuffix("_MAPPING_NAMES").replace("_", " ").lower()
-            return re.sub(r"\blm\b", "language modelling", words)
-    return None
+    for table in filter(re.compile(r"MODEL_FOR_\w+_MAPPING_NAMES").fullmatch, vars(modeling_auto)):
+        for kind, classes in getattr(modeling_auto, table).items():
+            yield table, kind, classes if isinstance(classes, tuple) else (classes,)
 
 
 def check_loaded(

@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from toolchain.checkpoint.checks import AGAIN, OWN_CODE
+from toolchain.checkpoint.checks import AGAIN, OWN_CODE, types_of
 from toolchain.errors import InputError, why_not_imported
 
 # The first bytes of a file that Git LFS puts in the place of a large one.
@@ -34,13 +34,50 @@ def why_no_model(
     trusted: bool,
 ) -> str:
     """Return why a model was not loaded, and what to do; `trusted` says whether its own code was allowed to run."""
-    if fault := _fault_of_type(config) or _fault_of_weights(folder):
+    if fault := fault_of_class(folder, config) or _fault_of_type(config) or _fault_of_weights(folder):
         return fault
     if isinstance(error, InputError):
         return str(error)
     if "auto_map" in config and not trusted:
         return f"{cause(error)}. {OWN_CODE}"
     return f"{cause(error)}. Get the checkpoint again, or give one with a sequence classification head."
+
+
+def fault_of_class(folder: Path, config: dict[str, Any]) -> str | None:  # config.json of any architecture
+    """Return that the weights fit the class in `architectures` and not `model_type`, by which a model is made, or None.
+
+    Asked only where the weights do not fit the model that was made.
+    """
+    import torch
+    import transformers
+
+    stated, kind = next((str(name) for name in config.get("architectures") or []), ""), config.get("model_type")
+    if "auto_map" in config or kind in (types := types_of(stated)) or not types:
+        return None
+    others = {key: value for key, value in config.items() if key != "model_type"}
+    try:
+        with torch.device("meta"):  # where tensors take no memory
+            wanted = getattr(transformers, stated)(transformers.CONFIG_MAPPING[types[0]](**others))
+        if not {name for name, _ in wanted.named_parameters()} <= _stored(folder):
+            return None
+    except Exception:  # each class raises another one; what is said without an answer is still true
+        return None
+    what = "is missing" if kind is None else f"is {kind}"
+    return (
+        f"config.json: model_type {what}, and architectures names {stated}, whose weights these are. "
+        f'Set model_type to "{types[0]}".'
+    )
+
+
+def _stored(folder: Path) -> set[str]:
+    """Return the names of the weights in the files that are read."""
+    from safetensors import safe_open
+
+    found: set[str] = set()
+    for file in folder.glob("model*.safetensors"):
+        with safe_open(file, "np") as opened:
+            found |= set(opened.keys())
+    return found
 
 
 def _fault_of_type(config: dict[str, Any]) -> str | None:  # config.json of any architecture

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from toolchain.checkpoint.checks import check_finite, check_loaded, check_stored
-from toolchain.checkpoint.faults import why_no_model, why_no_package
+from toolchain.checkpoint.faults import fault_of_class, why_no_model, why_no_package
 from toolchain.checkpoint.sizes import check_size
 from toolchain.errors import InputError, MachineError
 
@@ -47,6 +47,8 @@ def load_as(name: str, source: "Source", *, kind: str, attention: str | None = N
     missing = info["missing_keys"]
     if source.pooling:  # the class has a pooler that is trained with a head alone, and nothing reads it
         missing = {name for name in missing if not name.startswith("pooler.")}
+    if (missing or info["mismatched_keys"]) and (fault := fault_of_class(source.folder, source.config)):
+        raise InputError(f"{source.folder}: {fault}")
     check_loaded(
         source.folder,
         body="" if source.pooling else f"{model.base_model_prefix}.",

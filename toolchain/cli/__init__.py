@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import gc
 import sys
+import textwrap
 from typing import Any
 
 from toolchain import __version__
@@ -112,8 +113,25 @@ def _fail(error: object, code: int, verbose: int) -> int:
     return code
 
 
+# Stands in a usage line for all options, which the groups below it list.
+OPTIONS = argparse.Action(["options"], "options", nargs=0)
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help whose usage line has the arguments, the options that must be given, and one word for all others."""
+
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        """Add the usage line."""
+        needed = [one for one in actions if one.required or not one.option_strings]
+        optional = [OPTIONS] if len(needed) < len(list(actions)) else []
+        super().add_usage(usage, [*optional, *needed], (), prefix)
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser that says which choice may have been meant."""
+
+    def __init__(self, **choices: Any) -> None:  # those of ArgumentParser
+        super().__init__(**{"formatter_class": _Help, **choices})
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
@@ -123,6 +141,12 @@ class _Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"{error.message}.{hint}" if hint else error.message) from None
 
 
+def _on_lines(example: str) -> str:
+    """Return a command line for a help page, on several lines of a shell if it is long."""
+    lines = textwrap.wrap(example, 76, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return " \\\n  ".join(lines)
+
+
 def parser(typed: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of every command; with `typed`, the arguments of that command only, which is faster.
 
@@ -130,8 +154,8 @@ def parser(typed: str | None = None) -> argparse.ArgumentParser:
     """
     made = _Parser(
         prog="toolchain",
-        description="Take a Hugging Face encoder from checkpoint to a checked, measured, quantized engine.",
-        epilog="First steps: toolchain demo. Then: toolchain build --precision int8; toolchain eval.",
+        description="Take a Hugging Face encoder from checkpoint to a checked, measured engine.",
+        epilog="First: toolchain demo. Then: toolchain build --precision int8; toolchain eval.",
     )
     made.add_argument("--version", action="version", version=f"toolchain {__version__}")
     commands = made.add_subparsers(title="commands", metavar="COMMAND", dest="typed", required=True)
@@ -140,8 +164,7 @@ def parser(typed: str | None = None) -> argparse.ArgumentParser:
         if typed in (None, name):
             from toolchain.cli.options import group  # it imports the table of options, which --help does not need
 
-            its.epilog = "\n  ".join(["examples:", *EXAMPLES[name]])
-            its.formatter_class = argparse.RawDescriptionHelpFormatter
+            its.epilog = "\n  ".join(["examples:", *map(_on_lines, EXAMPLES[name])])
             command.load_arguments()(its)
             output = group(its, "output")
             output.add_argument("--json", action="store_true", help="print the result as one JSON object")

@@ -55,10 +55,10 @@ COMMANDS = {
     "profile": Command("measure the time and the energy of each part of the model", "profile", "profile"),
     "estimate": Command("bound the time on a GPU by its data sheet: a limit, not a measurement", "estimate"),
     "accept": Command("run every check on a machine with a GPU and TensorRT; write one report", "accept"),
-    "sweep": Command("build and evaluate a grid of models, tasks and options; go on where it was interrupted", "sweep"),
+    "sweep": Command("build and evaluate a grid of models, tasks and options, resumably", "sweep"),
     "report": Command("put results side by side: HTML, Markdown, CSV or JSON", "report"),
     "serve": Command(
-        "serve a bundle over HTTP and gRPC, for Triton's clients too, with a page to try it",
+        "serve a bundle over HTTP and gRPC, for Triton's clients too, with a page",
         "serve",
         "serve",
         "serve_arguments",

@@ -17,9 +17,22 @@ Value = TypeVar("Value")
 
 
 class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]  # StreamHandler is generic for type checkers alone
-    """A handler that looks up `sys.stderr` for each record, because a progress bar replaces it while it is drawn."""
+    """A handler that looks up `sys.stderr` for each record, because a progress bar replaces it while it is drawn.
+
+    A command may read the same rows several times, and each of its warnings is shown once. A service runs for long,
+    and its warnings are events.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._warned: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING and not record.name.startswith("toolchain.serve"):
+            message = record.getMessage()
+            if message in self._warned:
+                return
+            self._warned.add(message)
         self.stream = sys.stderr
         super().emit(record)
 

@@ -92,8 +92,7 @@ class _Names:
             self._read_class_names(rows)
         elif not self._generic and not task.labels and numbers and self.positions:
             log.warning(
-                "%s: the numbers are read as positions of the model's labels: %s",
-                rows.source,
+                "labels that are numbers are read as positions of the model's labels: %s",
                 ", ".join(f"{index} is {name}" for index, name in enumerate(model_labels)),
             )
 

@@ -4,8 +4,10 @@ import re
 
 import pytest
 
+from tests.report.conftest import RESULT
 from toolchain.cli.show import put, titled
 from toolchain.cli.show.build import built
+from toolchain.cli.show.results import result
 
 
 def table(columns):
@@ -30,10 +32,15 @@ def test_a_table_wider_than_the_terminal_is_printed_row_by_row(monkeypatch, caps
 
 def shown(monkeypatch, capsys, *things):
     """Return the lines of things on a terminal of 80 columns."""
+    return on_a_terminal(monkeypatch, capsys, lambda: put(*things))
+
+
+def on_a_terminal(monkeypatch, capsys, show):
+    """Return the lines that `show` prints on a terminal of 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("NO_COLOR", "1")
-    put(*things)
+    show()
     return [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in capsys.readouterr().out.splitlines()]
 
 
@@ -73,6 +80,14 @@ def test_text_is_wrapped_between_words_and_a_command_is_not(monkeypatch, capsys)
     assert lines[-1] == command.rstrip()
     assert [line[:8] for line in lines[:2]] == ["  word w", "    word"]
     assert max(map(len, lines[:-1])) <= 80
+    assert max(map(len, shown(monkeypatch, capsys, "some words " * 8 + "tell: toolchain accept"))) <= 80
+
+
+def test_the_last_lines_of_an_evaluation_hold_at_80_columns(monkeypatch, capsys):
+    file = "engines/build/demo-demo-int8/results/demo-validation-ort-cpu-int8.cpu.json"
+    lines = on_a_terminal(monkeypatch, capsys, lambda: result({**RESULT, "file": file}))
+    assert max(map(len, lines)) <= 80
+    assert lines[-3:-1] == ["saved in", f"  {file}"]
 
 
 def test_a_file_gets_the_whole_table(monkeypatch, capsys):

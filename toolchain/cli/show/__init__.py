@@ -24,8 +24,8 @@ WIDTH = 124
 # Cells that say nothing.
 NOTHING = ("", "-")
 
-# A line with a command, which must be copied as one line.
-COMMAND = re.compile(r"\btoolchain |^start: |^with ")
+# A line that is a command behind a few words, which must be copied as one line.
+COMMAND = re.compile(r"^(\w+( \w+){0,3}: )?toolchain |^start: |^with ")
 
 # Stands below times that were measured while other processes used the processors.
 BUSY = "This machine was busy with other work: do not rely on these times. Measure again when it is idle."

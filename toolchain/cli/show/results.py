@@ -24,7 +24,8 @@ def result(one: Result) -> None:
         *_stages(one),
         *text.describe(one["energy"]),
         *(mlperf.describe(scenario) if (scenario := one.get("mlperf")) else []),
-        f"saved in {one['file']}; side by side with others: toolchain report RESULT...",
+        f"saved in {one['file']}",
+        "next: toolchain report RESULT..., which puts several side by side",
     )
 
 
@@ -34,9 +35,13 @@ def demo(record: DemoRecord) -> None:
         _table(record["results"]),
         LEGEND,
         *_busy(record["results"]),
-        f"bundle: {record['build']['bundle']}   report: {record['report']}   page: {record['page']}",
-        "next: toolchain build -m YOUR_CHECKPOINT --task sst2 --data DIR --precision int8",
+        *(f"{name}: {place}" for name, place in _places(record).items()),
+        "next: toolchain build -m CHECKPOINT --task sst2 --data DIR --precision int8",
     )
+
+
+def _places(record: DemoRecord) -> dict[str, str]:
+    return {"bundle": record["build"]["bundle"], "report": record["report"], "page": record["page"]}
 
 
 def _stages(one: Result) -> list[str]:
