@@ -97,16 +97,19 @@ def run_build(
     from toolchain.diagnose.gate import gate
     from toolchain.diagnose.way_on import after_build
     from toolchain.evaluation.target import recorded
+    from toolchain.generate import build as language_models
 
     steps: tuple[str, ...] | None = goal or None
     if bundle and bundle.is_dir() and not (bundle / MANIFEST).exists():
         values, bundle = _of_checkpoint(bundle, values), None
     if bundle:
-        opened = open_bundle(bundle, check_files=not values.get("force"))
+        opened = open_bundle(bundle, check_files=not values.get("force"), lm=None)
         recipe = recorded(opened, values)
         steps = None if "precision" in values else (*opened.manifest["steps"], *goal)
     else:
         recipe = Recipe.make(values | ({"precision": "fp32"} if goal else {}))
+    if recipe.task == language_models.TASK:
+        return language_models.build(recipe, log=log.info), recipe
     if bundle and _asks_for_engine_only(values):
         done = bundles.build_engine(opened, recipe, log=log.info)
     else:

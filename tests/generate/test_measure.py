@@ -6,8 +6,8 @@ import torch
 
 from tests.generate.causal import make_causal
 from toolchain.checkpoint.model import find_model
-from toolchain.generate.causal import load_causal, weight_bytes
-from toolchain.generate.decode import Generated
+from toolchain.generate.causal import load_causal, open_torch, weight_bytes
+from toolchain.generate.generator import Generated
 from toolchain.generate.measure import Timed, predict_ratio, run
 from toolchain.generate.prompts import PromptBatch
 from toolchain.generate.settings import Settings
@@ -38,7 +38,7 @@ def expected(source):
 @pytest.mark.parametrize("size", [1, 8])
 def test_50_texts_are_those_of_transformers_with_and_without_a_cache(source, expected, size):
     settings = Settings(max_new_tokens=NEW, cache="none,dynamic,static", batch_size=size, rounds=1)
-    record = run(source, PROMPTS, settings, device="cpu")
+    record = run(open_torch(source, device="cpu"), PROMPTS, settings)
     assert len(set(map(tuple, expected))) > 25
     assert [text["tokens"] for text in record["texts"]] == expected
     assert [ratio["tokens_equal"] for ratio in record["ratios"]] == [True, True]
@@ -61,7 +61,7 @@ def test_bytes_are_those_of_the_weights_that_a_step_reads_and_of_keys_and_values
     read += head.nbytes if any(head is table for table in tables) else 0
     assert weight_bytes(model) == read
     prompt = "a good story"
-    record = run(source, [prompt], Settings(max_new_tokens=4, rounds=1), device="cpu")
+    record = run(open_torch(source, device="cpu"), [prompt], Settings(max_new_tokens=4, rounds=1))
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
     kept = 2 * config.num_hidden_layers * heads * config.hidden_size // config.num_attention_heads * 4
@@ -81,7 +81,12 @@ def test_energy_of_prompt_and_generated_tokens(source):
         calls.append(sum(one.count for one in made))
         return 10.0 if len(calls) == 1 else 40.0, None
 
-    record = run(source, PROMPTS[:3], Settings(max_new_tokens=5, rounds=1, batch_size=2), device="cpu", energy=measure)
+    record = run(
+        open_torch(source, device="cpu"),
+        PROMPTS[:3],
+        Settings(max_new_tokens=5, rounds=1, batch_size=2),
+        energy=measure,
+    )
     (one,) = record["runs"]
     generated = one["generated_tokens"]
     assert calls == [3, generated]
@@ -92,7 +97,7 @@ def test_energy_of_prompt_and_generated_tokens(source):
 
 def test_energy_that_cannot_be_measured_has_a_reason(source):
     settings = Settings(max_new_tokens=2, rounds=1)
-    record = run(source, PROMPTS[:1], settings, device="cpu", energy=lambda work: (None, "rapl_absent"))
+    record = run(open_torch(source, device="cpu"), PROMPTS[:1], settings, energy=lambda work: (None, "rapl_absent"))
     assert record["runs"][0]["per_generated_token_j"] is None
     assert record["runs"][0]["energy_reason"] == "rapl_absent"
 

@@ -39,6 +39,10 @@ DEPTH = 3
 # Ends of the names of graphs and of their weights.
 GRAPH_FILES = (".onnx", ".onnx.data")
 
+# What is said of a bundle to a command that takes none of its kind.
+LM_ONLY = "a bundle of a language model, which only build and generate take. Choose one of them."
+NO_LM = "not a bundle of a language model. Build one with --task lm."
+
 # Long enough for a lock whose holder is just removing it, short enough that a second build is refused at once.
 LOCK_S = 0.1
 
@@ -105,6 +109,11 @@ class Bundle:
         """Whether a first stage answers before its model."""
         return "cascade" in self.manifest
 
+    @property
+    def is_lm(self) -> bool:
+        """Whether its model is a language model."""
+        return "lm" in self.manifest
+
     def require_one_model(self, command: str) -> None:
         """Refuse a cascade for a command that takes one model.
 
@@ -126,7 +135,14 @@ class Bundle:
         return str(self.manifest["sha256"])
 
 
-def open_bundle(path: Path, *, trust: str | None = None, check_files: bool = True, redo: str | None = None) -> Bundle:
+def open_bundle(
+    path: Path,
+    *,
+    trust: str | None = None,
+    check_files: bool = True,
+    redo: str | None = None,
+    lm: bool | None = False,
+) -> Bundle:
     """Read a bundle and check its digests.
 
     Args:
@@ -134,8 +150,10 @@ def open_bundle(path: Path, *, trust: str | None = None, check_files: bool = Tru
         trust: the digest that the bundle must have.
         check_files: False checks the digest of bundle.json alone; `Bundle.check` does the rest.
         redo: a folder in the bundle whose files are not checked, because they will be made again.
+        lm: whether the caller takes the bundle of a language model; None takes it and any other.
 
     Raises:
+        UsageError: the bundle is of the other kind.
         InputError: the folder is not a bundle or of another schema, a file differs from its digest, or the bundle's
             digest is not `trust`.
     """
@@ -157,6 +175,8 @@ def open_bundle(path: Path, *, trust: str | None = None, check_files: bool = Tru
                 f"{path}: the manifest names {name}, which is outside the bundle. Get the bundle again from its maker."
             )
     bundle = Bundle(path, manifest)
+    if lm is not None and bundle.is_lm is not lm:
+        raise UsageError(f"{path}: {LM_ONLY if bundle.is_lm else NO_LM}")
     if check_files:
         bundle.check(leaving=[name for name in manifest["artefacts"] if redo and name.startswith(f"{redo}/")])
     return bundle

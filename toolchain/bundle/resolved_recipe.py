@@ -263,7 +263,8 @@ def resolve(recipe: Recipe, steps: Collection[str] | None = None) -> ResolvedRec
     precision = recipe.precision or default_precision(recipe)
     needed = [name for name, step in STEPS.items() if precision in step.precisions]
     if not needed:
-        raise UsageError(f"--precision {precision}: only for eval --backend torch. Build fp32, fp16 or int8.")
+        only = "--task lm" if precision == "int4" else "eval --backend torch"
+        raise UsageError(f"--precision {precision}: only for {only}. Build fp32, fp16 or int8.")
     task = load_task(recipe)
     source = find_model(
         recipe.model or DEFAULT_MODEL,

@@ -131,7 +131,12 @@ def _same(old: Manifest, new: Manifest) -> bool:
 
 @contextlib.contextmanager
 def open_writer(
-    target: Path, *, force: bool = False, redo: str | None = None, log: Callable[[str], None] = lambda line: None
+    target: Path,
+    *,
+    force: bool = False,
+    redo: str | None = None,
+    log: Callable[[str], None] = lambda line: None,
+    lm: bool = False,
 ) -> Iterator[BundleWriter]:
     """Open a new version of the bundle at `target`, which changes nothing there before `BundleWriter.finish`.
 
@@ -140,10 +145,11 @@ def open_writer(
         force: the old version is not read, so it may be broken.
         redo: a folder in the bundle that will be made again, so its files may be broken.
         log: takes one line before each step that runs.
+        lm: whether it is the bundle of a language model.
 
     Raises:
         InputError: `target` exists and is not a bundle, or another build is writing it.
-        UsageError: `target` is the current folder.
+        UsageError: `target` is the current folder, or a bundle of the other kind.
     """
     target = target.resolve()  # so that a link to a bundle stays a link
     if target == Path.cwd():
@@ -153,7 +159,7 @@ def open_writer(
         recover(target)
         for left in target.parent.glob(f".{glob.escape(target.name)}.new-*"):
             shutil.rmtree(left, ignore_errors=True)
-        old = _readable(target, force=force, redo=redo)
+        old = _readable(target, force=force, redo=redo, lm=lm)
         folder = target.parent / f".{target.name}.new-{os.getpid()}"
         folder.mkdir()
         try:
@@ -165,7 +171,7 @@ def open_writer(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _readable(target: Path, *, force: bool, redo: str | None) -> Bundle | None:
+def _readable(target: Path, *, force: bool, redo: str | None, lm: bool) -> Bundle | None:
     """Return the old version whose steps can be carried over, or None.
 
     Raises:
@@ -177,7 +183,7 @@ def _readable(target: Path, *, force: bool, redo: str | None) -> Bundle | None:
         raise InputError(f"{target}: it exists and is not a bundle. Choose another folder with -o.")
     if force or not (target / MANIFEST).exists():
         return None
-    return open_bundle(target, redo=redo)
+    return open_bundle(target, redo=redo, lm=lm)
 
 
 def _was_bundle(folder: Path) -> bool:

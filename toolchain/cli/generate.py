@@ -11,20 +11,21 @@ from toolchain.generate.settings import Settings
 from toolchain.recipe import Recipe
 
 if TYPE_CHECKING:
-    from toolchain.checkpoint.model import Source
+    from toolchain.generate.generator import Generator
     from toolchain.records.generation import Generation
 
 # The options of a recipe that hold here too.
-SHARED = ("device", "text_column", "energy", "energy_window", "require_energy", "seed")
-TRUST = ("allow_pickle", "trust_remote_code", "ignore_unused")
+SHARED = ("device", "file", "text_column", "energy", "energy_window", "require_energy", "seed")
+TRUST = ("trust", "allow_pickle", "trust_remote_code", "ignore_unused")
 
 # Rows of a table that are read at once.
 PART_ROWS = 4096
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the checkpoint, the prompts, and the options."""
-    parser.add_argument("model", metavar="MODEL", help="a causal language model: a checkpoint's folder or a hub id")
+    """Add the checkpoint or bundle, the prompts, and the options."""
+    text = "a causal language model: a checkpoint's folder, a hub id, or a bundle of --task lm"
+    parser.add_argument("model", metavar="MODEL|BUNDLE", help=text)
     parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a prompt; may be given again")
     parser.add_argument(
         "--data", dest="table", metavar="FILE", help="table of prompts (tsv, csv, json, jsonl, parquet) instead"
@@ -35,37 +36,34 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Generate, and print the texts and the measurement."""
-    from toolchain.checkpoint.model import find_model
     from toolchain.cli.show.generation import generation
+    from toolchain.generate.opened import open_generator
 
     settings = Settings(**given(args, Settings))
     recipe = Recipe.make({name: value for name, value in given(args).items() if name in (*SHARED, *TRUST)})
     prompts, place = _prompts(args.prompt, Path(args.table) if args.table else None, recipe.text_column)
-    source = find_model(args.model, **{name: getattr(recipe, name) for name in TRUST})
-    emit(args, _measured(source, prompts, place, settings, recipe), generation)
+    model = open_generator(args.model, recipe, backend=settings.backend, cache=settings.caches)
+    emit(args, _measured(model, prompts, place, settings, recipe), generation)
 
 
-def _measured(source: "Source", prompts: list[str], place: str, settings: Settings, recipe: Recipe) -> "Generation":
+def _measured(model: "Generator", prompts: list[str], place: str, settings: Settings, recipe: Recipe) -> "Generation":
     from toolchain.energy.calls import joules_per_call
     from toolchain.energy.components import lacking
     from toolchain.energy.protocol import Protocol
     from toolchain.generate.measure import run
     from toolchain.meters.energy import open_meter
-    from toolchain.runtimes.device import choose_device
-    from toolchain.runtimes.pytorch import has_gpu
 
-    device = choose_device(recipe.device, cuda=has_gpu())
     if not recipe.wants_energy:
-        return run(source, prompts, settings, device=device, place=place, log=log.info)
-    with open_meter(device) as meter:
-        if recipe.require_energy and (missing := lacking(device, meter)):
+        return run(model, prompts, settings, place=place, log=log.info)
+    with open_meter(model.device) as meter:
+        if recipe.require_energy and (missing := lacking(model.device, meter)):
             raise MachineError(
                 f"--require-energy: this machine cannot measure the energy ({missing[0]}: {missing[1]}). "
                 "See what it can read: `toolchain doctor`."
             )
         protocol = Protocol(window_s=recipe.energy_window, seed=recipe.seed)
-        energy = joules_per_call(meter, protocol, device=device)
-        return run(source, prompts, settings, device=device, place=place, energy=energy, log=log.info)
+        energy = joules_per_call(meter, protocol, device=model.device)
+        return run(model, prompts, settings, place=place, energy=energy, log=log.info)
 
 
 def _prompts(given: list[str], table: Path | None, column: str | None) -> tuple[list[str], str]:

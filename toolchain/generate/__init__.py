@@ -1,4 +1,6 @@
 """Text from a causal language model, and its measurement: `toolchain generate`.
 
-`causal.py` loads the model, `prompts.py` pads batches, `decode.py` runs and times one, `measure.py` makes the record.
+`opened.py` opens a checkpoint (`causal.py`, `decode.py`) or the graph of a bundle (`session.py`) as a `Generator`;
+`prompts.py` pads batches, `measure.py` makes the record. `build.py` makes a bundle by `export.py`, `parity.py` and
+`weight_only.py`.
 """

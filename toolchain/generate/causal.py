@@ -1,10 +1,12 @@
 """A causal language model in PyTorch: its weights in float32, and the counts that a step depends on."""
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from toolchain.checkpoint.model import Source
 from toolchain.checkpoint.weights import load_as
 from toolchain.errors import InputError, MachineError, first_line
+from toolchain.generate.generator import Generator
 from toolchain.runtimes.device import cpu_threads
 
 if TYPE_CHECKING:
@@ -12,6 +14,15 @@ if TYPE_CHECKING:
 
 # Ends of the names of classes that predict the next token.
 CAUSAL = ("ForCausalLM", "LMHeadModel")
+
+
+def open_torch(source: Source, *, device: str) -> Generator:
+    """Return a checkpoint of a causal language model as a generator, in float32. For errors, see `load_causal`."""
+    from toolchain.generate.decode import generate
+
+    model = load_causal(source, device=device)
+    run, kept, read = functools.partial(generate, model), positions(model), weight_bytes(model)
+    return Generator(source.name, "torch", device, "fp32", source.tokenizer, kept, read, run)
 
 
 def load_causal(source: Source, *, device: str) -> "PreTrainedModel":

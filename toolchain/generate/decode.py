@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from toolchain.generate.causal import cache_bytes
+from toolchain.generate.generator import Generated, until_end
 from toolchain.generate.prompts import PromptBatch
 from toolchain.generate.settings import CACHES
 
@@ -34,35 +35,6 @@ class TokenClock:
         self.synchronise()
         self.times_s.append(self.clock())
         return torch.zeros(ids.shape[0], dtype=torch.bool, device=ids.device)
-
-
-@dataclass(frozen=True)
-class Generated:
-    """What one batch gave.
-
-    Attributes:
-        tokens: generated ids of each row, up to its end of text and with it.
-        ended: whether each row's last token is an end of text.
-        first_s: time from the call to the first token.
-        steps_s: time of each later step.
-        cache_bytes: bytes of keys and values of one position of one row, None without a cache.
-    """
-
-    tokens: list[list[int]]
-    ended: list[bool]
-    first_s: float
-    steps_s: list[float]
-    cache_bytes: int | None
-
-    @property
-    def seconds(self) -> float:
-        """Time from the call to the last token."""
-        return self.first_s + sum(self.steps_s)
-
-    @property
-    def count(self) -> int:
-        """Number of generated tokens."""
-        return sum(map(len, self.tokens))
 
 
 def generate(model: "PreTrainedModel", batch: PromptBatch, *, cache: str, new: int, pad: int) -> Generated:
@@ -93,11 +65,5 @@ def generate(model: "PreTrainedModel", batch: PromptBatch, *, cache: str, new: i
     times_s = [start_s, *clock.times_s][: len(written[0]) + 1]
     first_s, *steps_s = (after - before for before, after in itertools.pairwise(times_s))
     found = made.get("past_key_values") if cache != "none" else None
-    tokens = [_until(row, ends) for row in written]
+    tokens = [until_end(row, ends) for row in written]
     return Generated(tokens, [row[-1] in ends for row in tokens], first_s, steps_s, cache_bytes(found))
-
-
-def _until(row: list[int], ends: set[int]) -> list[int]:
-    """Return the ids up to the first end of text, with it."""
-    stop = next((index for index, token in enumerate(row) if token in ends), len(row) - 1)
-    return row[: stop + 1]

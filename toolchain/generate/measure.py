@@ -2,24 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from toolchain.base.progress import track
 from toolchain.energy.calls import Measure
 from toolchain.energy.record import NOT_REQUESTED
-from toolchain.generate.causal import load_causal, positions, weight_bytes
-from toolchain.generate.decode import Generated, generate
+from toolchain.generate.generator import Generated, Generator, pad_id
 from toolchain.generate.prompts import PromptBatch, batches, check_room, encode
 from toolchain.generate.settings import Settings
 from toolchain.records.generation import CacheRatio, CacheRun, Decode, GeneratedText, Generation, Prefill
 from toolchain.runtimes.environment import describe
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from toolchain.checkpoint.model import Source
 
 # Tokens of each warm-up call: a first pass, and steps of both a new and a used cache.
 WARM_UP_TOKENS = 3
@@ -51,72 +44,59 @@ class Timed:
 
 
 def run(
-    source: "Source",
+    model: Generator,
     prompts: Sequence[str],
     settings: Settings,
     *,
-    device: str,
     place: str = "--prompt",
     energy: Measure | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Generation:
-    """Generate a continuation of each prompt greedily in float32, and measure it.
+    """Generate a continuation of each prompt greedily, and measure it.
 
     Args:
-        source: a checkpoint of a causal language model.
+        model: an open language model.
         prompts: texts, given to the model as they are.
         settings: tokens, caches, batch size, rounds.
-        device: cpu or cuda:N.
         place: where the prompts come from, for messages.
         energy: runs work without a pause and returns the joules of a call; None if energy was not asked for.
         log: takes lines about the progress.
 
     Raises:
-        InputError: the checkpoint or a prompt cannot be used.
+        InputError: a prompt cannot be used.
         UsageError: prompt and new tokens are more than the model's positions.
     """
-    model = load_causal(source, device=device)
-    tokenizer = source.tokenizer
-    rows = encode(tokenizer, prompts, source=place)
-    check_room(rows, settings.max_new_tokens, positions(model), source=place)
-    pad = _padding(tokenizer)
+    rows = encode(model.tokenizer, prompts, source=place)
+    check_room(rows, settings.max_new_tokens, model.positions, source=place)
+    pad = pad_id(model.tokenizer)
     parts = list(batches(rows, settings.batch_size, pad))
-    log(f"{source.name}: {len(rows)} prompts in {len(parts)} batches on {device}")
+    log(f"{model.name}: {len(rows)} prompts in {len(parts)} batches on {model.device}")
     timed = _time(model, parts, settings, pad)
     if energy:
         for name, one in timed.items():
             log(f"energy: first pass and whole, cache {name}")
             _add_energy(one, energy, model, parts, settings, pad, name)
-    return _record(
-        source,
-        device,
-        settings,
-        timed,
-        parts,
-        weight_bytes(model),
-        _texts(source, prompts, rows, timed[settings.caches[0]]),
-    )
+    texts = _texts(model, prompts, rows, timed[settings.caches[0]])
+    return _record(model, settings, timed, parts, texts)
 
 
 def _record(
-    source: "Source",
-    device: str,
+    model: Generator,
     settings: Settings,
     timed: dict[str, Timed],
     parts: list[PromptBatch],
-    weights: int,
     texts: list[GeneratedText],
 ) -> Generation:
-    runs = [_cache_run(name, one, parts, weights) for name, one in timed.items()]
+    runs = [_cache_run(name, one, parts, model.weight_bytes) for name, one in timed.items()]
     return {
-        "model": source.name,
-        "backend": settings.backend,
-        "device": device,
-        "precision": "fp32",
+        "model": model.name,
+        "backend": model.backend,
+        "device": model.device,
+        "precision": model.precision,
         "batch_size": settings.batch_size,
         "max_new_tokens": settings.max_new_tokens,
         "rounds": settings.rounds,
-        "weight_bytes_per_step": weights,
+        "weight_bytes_per_step": model.weight_bytes,
         "texts": texts,
         "runs": runs,
         "ratios": _ratios(timed, runs, parts),
@@ -124,30 +104,24 @@ def _record(
     }
 
 
-def _padding(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Return the id that pads; the mask hides it, so any serves where the tokenizer has none."""
-    own = (tokenizer.pad_token_id, tokenizer.eos_token_id)
-    return next((one for one in own if one is not None), 0)
-
-
-def _time(model: "PreTrainedModel", parts: list[PromptBatch], settings: Settings, pad: int) -> dict[str, Timed]:
+def _time(model: Generator, parts: list[PromptBatch], settings: Settings, pad: int) -> dict[str, Timed]:
     """Run every batch with each cache in turn, after a warm-up of each, so that a slow moment meets all of them."""
     for name in settings.caches:
-        generate(model, parts[0], cache=name, new=min(WARM_UP_TOKENS, settings.max_new_tokens), pad=pad)
+        model.generate(parts[0], cache=name, new=min(WARM_UP_TOKENS, settings.max_new_tokens), pad=pad)
     timed = {name: Timed() for name in settings.caches}
     for _ in track(range(settings.rounds), total=settings.rounds, text="generating"):
         for one in timed.values():
             one.rounds.append([])
         for part in parts:
             for name, one in timed.items():
-                one.rounds[-1].append(generate(model, part, cache=name, new=settings.max_new_tokens, pad=pad))
+                one.rounds[-1].append(model.generate(part, cache=name, new=settings.max_new_tokens, pad=pad))
     return timed
 
 
 def _add_energy(
     timed: Timed,
     energy: Measure,
-    model: "PreTrainedModel",
+    model: Generator,
     parts: list[PromptBatch],
     settings: Settings,
     pad: int,
@@ -156,7 +130,7 @@ def _add_energy(
     """Measure all batches with one new token, and with all of them."""
 
     def work(new: int) -> Callable[[], object]:
-        return lambda: [generate(model, part, cache=cache, new=new, pad=pad) for part in parts]
+        return lambda: [model.generate(part, cache=cache, new=new, pad=pad) for part in parts]
 
     timed.first_j, timed.reason = energy(work(1))
     if timed.reason is None:
@@ -259,12 +233,12 @@ def predict_ratio(timed: Timed, parts: list[PromptBatch]) -> float:
     return float(np.median(ratios))
 
 
-def _texts(source: "Source", prompts: Sequence[str], rows: list[list[int]], timed: Timed) -> list[GeneratedText]:
+def _texts(model: Generator, prompts: Sequence[str], rows: list[list[int]], timed: Timed) -> list[GeneratedText]:
     ended = [one for done in timed.rounds[0] for one in done.ended]
     return [
         {
             "prompt": prompt,
-            "text": source.tokenizer.decode(tokens, skip_special_tokens=True),
+            "text": model.tokenizer.decode(tokens, skip_special_tokens=True),
             "prompt_tokens": len(row),
             "tokens": tokens,
             "ended": "eos" if end else "length",

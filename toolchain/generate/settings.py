@@ -25,7 +25,11 @@ class Settings:
     )
     batch_size: int = option(1, "prompts in a batch, padded on the left", metavar="N", least=1)
     rounds: int = option(3, "how often each batch is timed", metavar="N", least=1)
-    backend: str = option("torch", "where to run", choices=("torch",))
+    backend: str | None = option(
+        None,
+        "where to run (default: ort for a bundle, else torch)",
+        choices=("torch", "ort"),
+    )
 
     def __post_init__(self) -> None:
         for field in fields(self):

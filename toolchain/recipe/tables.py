@@ -95,7 +95,7 @@ def is_method(name: str) -> bool:
     return name in METHODS or (found is not None and 50 < float(found[1]) <= 100)
 
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
 
 # Implementations of attention in PyTorch: see runtimes/attention.py.
 ATTENTIONS = ("eager", "sdpa", "flash", "flex", "packed")

@@ -6,6 +6,7 @@ from toolchain.records.calibration import CalibrationSummary
 from toolchain.records.cascade import CascadeRecord
 from toolchain.records.comparison import NamedComparison
 from toolchain.records.deployment import Deployment
+from toolchain.records.language_model import LanguageModelFacts, LanguageModelRecord, WeightsRecord
 from toolchain.records.plan import PlanRecord
 
 
@@ -59,6 +60,15 @@ class ExportRecord(ExportedGraph):
     """Differences from PyTorch."""
     tokenizer: NotRequired["StoredTokenizerRecord | None"]
     """As in the manifest's `model`."""
+
+
+class LanguageModelExport(ExportedGraph):
+    """Step `export` of a language model: checkpoint to `model.onnx`."""
+
+    parity: ParityRecord
+    """Differences from PyTorch over the positions of random batches: prompts, later steps, padding on the left."""
+    lm: LanguageModelFacts
+    """As in the manifest."""
 
 
 class CpuRecord(TypedDict):
@@ -285,7 +295,7 @@ class Manifest(TypedDict):
     task: TaskRecord
     """The task."""
     precision: str
-    """Number type of the typed graph: `fp32`, `fp16` or `int8`."""
+    """Number type of the typed graph: `fp32`, `fp16` or `int8`; of a language model also `int4`."""
     max_length: int
     """Tokens after which every backend truncates a row."""
     inputs: list[TensorInfo]
@@ -298,6 +308,8 @@ class Manifest(TypedDict):
     """The calibration; null in a bundle without one."""
     cascade: NotRequired[CascadeRecord]
     """The first stage that answers before this model; missing in a bundle of one model."""
+    lm: NotRequired[LanguageModelRecord]
+    """What generation needs to know; only of a language model."""
     recipe: dict[str, Any]
     """Options that the bundle was built with, by their names with `_` for `-`; those without a value are left out."""
     versions: dict[str, str | None]
@@ -329,7 +341,7 @@ class BuildRecord(TypedDict):
     """Steps whose inputs had not changed."""
     artefacts: NotRequired[list[str]]
     """Files of the bundle."""
-    export: NotRequired[ExportRecord]
+    export: NotRequired[ExportRecord | LanguageModelExport]
     """Record of this step."""
     cpu: NotRequired[CpuRecord]
     """Record of this step."""
@@ -341,6 +353,8 @@ class BuildRecord(TypedDict):
     """Record of this step."""
     quantize: NotRequired[QuantizeRecord]
     """Record of this step."""
+    weights: NotRequired[WeightsRecord]
+    """Record of this step, of a language model."""
     rtx: NotRequired[ViewRecord]
     """Record of this step."""
     trt8: NotRequired[ViewRecord]

@@ -1,0 +1,175 @@
+"""Export of a causal language model to ONNX, by transformers' own exporter (docs/decisions/021-language-models.md).
+
+One graph serves the prompt and each later step: its cache of keys and values may be empty, and any number of tokens may
+be new. It takes the positions whose logits are wanted, so the head does not multiply those of a whole prompt.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from toolchain import graph
+from toolchain.errors import InputError, MachineError, innermost
+from toolchain.generate.session import PAST, PRESENT
+from toolchain.graph.model import tidy
+from toolchain.records.bundle import ExportedGraph, TensorInfo
+from toolchain.runtimes.environment import version_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+OPSET = 18
+
+# The first release whose exporter was tried here.
+FLOOR = (5, 23)
+
+# Sizes of the example, all different, so that the exporter takes no two for one: rows, positions before, new ones.
+ROWS, BEFORE, NEW = 2, 5, 3
+
+# Names of a dynamic cache's tensors -> those of the graph.
+PARTS = {"keys": "key", "values": "value"}
+
+
+def require_exporter() -> None:
+    """Refuse a transformers without the exporter.
+
+    Raises:
+        MachineError: naming its version.
+    """
+    found = version_of("transformers")
+    if found is None or tuple(int(part) for part in found.split(".")[:2] if part.isdecimal()) < FLOOR:
+        raise MachineError(
+            f"--task lm: needs transformers {'.'.join(map(str, FLOOR))} or later, which has the exporter, and here is "
+            f"{found or 'none'}. Update it: pip install 'transformers>={'.'.join(map(str, FLOOR))}'."
+        )
+
+
+def export(model: "PreTrainedModel", target: Path, *, where: str) -> ExportedGraph:
+    """Write the graph of a causal language model, in the type of its weights, to `target`.
+
+    Inputs, int64: input_ids and position_ids [batch, sequence], attention_mask [batch, past + sequence], logits_to_keep
+    [kept]; past_key_values.N.key|value [batch, heads, past, size]. Outputs: logits [batch, kept, vocabulary],
+    present.N.key|value with the new positions.
+
+    Raises:
+        InputError: the model keeps something else than keys and values, or has an operation that cannot be exported.
+        MachineError: see `require_exporter`.
+    """
+    require_exporter()
+    inputs = _example(model, where)
+    with _silenced():
+        from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+
+        config = OnnxConfig(dynamic=True, dynamic_shapes=_shapes(inputs), opset_version=OPSET)
+        try:
+            made: ir.Model = OnnxExporter().export(model, inputs, config).program
+        except Exception as error:  # the exporter's own, and whatever the model raises in it
+            raise InputError(
+                f"{where}: {model.config.model_type} cannot be exported with a cache "
+                f"({type(innermost(error)).__name__}; see -v). Run it in PyTorch: toolchain generate --backend torch."
+            ) from error
+    _rename(made)
+    tidy(made)
+    made.producer_name, made.producer_version = "encoder-toolchain", ""
+    graph.save(made, target)
+    return {
+        "opset": OPSET,
+        "inputs": [_describe(value) for value in made.graph.inputs],
+        "outputs": [_describe(value) for value in made.graph.outputs],
+        "nodes": len(made.graph),
+        "passes": {},
+    }
+
+
+def _example(model: "PreTrainedModel", where: str) -> dict[str, Any]:  # arguments of a foreign function
+    """Return arguments of the model's forward: new tokens after a cache of some.
+
+    Raises:
+        InputError: what the model keeps between steps are not the keys and values of all positions.
+    """
+    import torch
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config)
+    with torch.inference_mode(False), torch.no_grad():
+        model(input_ids=torch.ones((ROWS, BEFORE), dtype=torch.int64), past_key_values=cache, use_cache=True)
+    for layer in cache.layers:
+        kept = [getattr(layer, name, None) for name in PARTS]
+        if not all(one is not None and one.ndim == 4 and one.shape[2] == BEFORE for one in kept):
+            raise InputError(
+                f"{where}: {model.config.model_type} keeps something else than the keys and values of all positions "
+                "between steps. Run it in PyTorch: toolchain generate --backend torch."
+            )
+    places = torch.arange(BEFORE, BEFORE + NEW).expand(ROWS, NEW).clone()
+    return {
+        "input_ids": torch.ones((ROWS, NEW), dtype=torch.int64),
+        "attention_mask": torch.ones((ROWS, BEFORE + NEW), dtype=torch.int64),
+        "position_ids": places,
+        "past_key_values": cache,
+        "logits_to_keep": torch.tensor([0, NEW - 1]),
+    }
+
+
+def _shapes(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return the sizes that vary; without them the exporter would look for relations among all sizes, which is slow."""
+    from torch.export import Dim
+
+    rows, new, before = Dim("batch"), Dim("sequence"), Dim("past")
+    tensors = len(PARTS) * len(inputs["past_key_values"].layers)
+    return {
+        "input_ids": {0: rows, 1: new},
+        "attention_mask": {0: rows, 1: Dim.AUTO},  # the sum of two others, which the exporter finds
+        "position_ids": {0: rows, 1: new},
+        "past_key_values": [{0: rows, 2: before} for _ in range(tensors)],
+        "logits_to_keep": {0: Dim("kept")},
+    }
+
+
+def _rename(model: ir.Model) -> None:
+    """Give inputs and outputs the names that other exporters of generation use, and their sizes those of `_shapes`."""
+    named = {str(value.name): value for value in model.graph.inputs}
+    before = next(value for name, value in named.items() if name.endswith(".keys"))
+    places = (("input_ids", 0, "batch"), ("input_ids", 1, "sequence"), ("logits_to_keep", 0, "kept"))
+    sizes = {str(_size(named[name], axis)): meaning for name, axis, meaning in places} | {str(_size(before, 2)): "past"}
+    for values, prefix in ((model.graph.inputs, PAST), (model.graph.outputs, PRESENT)):
+        for value in values:
+            *_, number, part = [None, *str(value.name).split(".")]
+            if part in PARTS:
+                value.name = f"{prefix}{number}.{PARTS[part]}"
+            terms = [[sizes.get(term, term) for term in str(size).split(" + ")] for size in value.shape or ()]
+            value.shape = ir.Shape([int(parts[0]) if parts[0].isdecimal() else " + ".join(parts) for parts in terms])
+    for value in named.values():
+        if value.name == "attention_mask":
+            value.shape = ir.Shape(["batch", "past + sequence"])
+
+
+def _size(value: ir.Value, axis: int) -> int | ir.SymbolicDim:
+    assert value.shape is not None
+    return value.shape[axis]
+
+
+def _describe(value: ir.Value) -> TensorInfo:
+    shape: list[int | str] = [size if isinstance(size, int) else str(size) for size in value.shape or ()]
+    return {"name": str(value.name), "dtype": str(value.dtype).lower(), "shape": shape}
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep the exporter's progress, its advice and its graphs off the terminal."""
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,116 @@
+"""A language model, opened where it shall run: a checkpoint in PyTorch, or the graph of a bundle in ONNX Runtime."""
+
+import functools
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from toolchain.bundle import MANIFEST, Bundle, open_bundle
+from toolchain.checkpoint.model import find_model, load_tokenizer
+from toolchain.errors import MachineError, UsageError
+from toolchain.evaluation.target import find_checkpoint, recorded
+from toolchain.generate.build import graph_name
+from toolchain.generate.causal import open_torch
+from toolchain.generate.generator import Generator
+from toolchain.generate.session import Session, generate, open_graph
+from toolchain.graph import file_has_halves
+from toolchain.recipe import Recipe
+from toolchain.runtimes.device import choose_device
+from toolchain.runtimes.ort import has_gpu as ort_has_gpu
+from toolchain.runtimes.pytorch import has_gpu
+
+log = logging.getLogger(__name__)
+
+# The name of a typed graph.
+TYPED = re.compile(r"model\.(\w+)\.onnx")
+
+# Options of a checkpoint that a bundle's own recipe gives.
+TRUST = ("allow_pickle", "trust_remote_code", "ignore_unused")
+
+
+@dataclass(frozen=True)
+class OpenedGraph:
+    """A graph of a language model's bundle: its file, its precision, and its session."""
+
+    bundle: Bundle
+    file: str
+    precision: str
+    session: Session
+
+
+def open_generator(place: str, recipe: Recipe, *, backend: str | None, cache: tuple[str, ...] = ()) -> Generator:
+    """Open a checkpoint or a bundle; `backend` is `torch` or `ort`, by default that of its kind.
+
+    Raises:
+        UsageError: the backend does not run it, or keeps no `cache` of a kind.
+        ToolchainError: see errors.py.
+    """
+    if (Path(place) / MANIFEST).exists():
+        bundle = open_lm(Path(place), trust=recipe.trust)
+        if backend != "torch":
+            return _on_ort(bundle, recipe, cache)
+        source = find_checkpoint(bundle, recorded(bundle, {name: getattr(recipe, name) for name in TRUST}))
+    else:
+        if backend == "ort":
+            raise UsageError(f"--backend ort: {place} is not a bundle. Build one of it: toolchain build --task lm.")
+        source = find_model(place, **{name: getattr(recipe, name) for name in TRUST})
+    if recipe.file:
+        raise UsageError(f"--file {recipe.file}: only for a bundle on ort. Leave it out.")
+    return open_torch(source, device=choose_device(recipe.device, cuda=has_gpu()))
+
+
+def open_lm(place: Path, *, trust: str | None = None) -> Bundle:
+    """Return the bundle of a language model whose files have their digests, apart from its graphs.
+
+    Raises:
+        InputError, UsageError: see `open_bundle`.
+    """
+    bundle = open_bundle(place, trust=trust, check_files=False, lm=True)
+    bundle.check(leaving=[name for name in bundle.manifest["artefacts"] if name not in bundle.texts])
+    return bundle
+
+
+def open_file(bundle: Bundle, file: str | None, *, device: str) -> OpenedGraph:
+    """Open a graph of a bundle, by default that of its precision, after a check of its digest.
+
+    Raises:
+        InputError: the bundle lacks it, or it differs from its digest.
+        MachineError: it is in float16, and the device is a CPU.
+    """
+    name = file or graph_name(bundle.manifest["precision"])
+    path, place = bundle.file(name), choose_device(device, cuda=ort_has_gpu())
+    if place == "cpu" and file_has_halves(path):
+        raise MachineError(
+            f"{path}: in float16, which ONNX Runtime on a CPU computes in float32, with a cast around each operator: "
+            "slower than model.onnx, and rounded otherwise than a GPU. Choose --file model.onnx, or use a GPU."
+        )
+    digests = {one: digest for one, digest in bundle.manifest["artefacts"].items() if "/" not in one}
+    typed = TYPED.fullmatch(name)
+    return OpenedGraph(bundle, name, typed[1] if typed else "fp32", open_graph(path, device=place, digests=digests))
+
+
+def _on_ort(bundle: Bundle, recipe: Recipe, cache: tuple[str, ...]) -> Generator:
+    if "static" in cache:
+        raise UsageError("--cache static: the cache of a bundle's graph grows. Choose dynamic or none.")
+    opened = open_file(bundle, recipe.file, device=recipe.device)
+    facts = bundle.manifest["lm"]
+    if facts["not_followed"]:
+        log.warning(
+            "%s: its generation_config.json sets %s, which greedy search on a graph does not follow, so its text may "
+            "differ from PyTorch's",
+            bundle.path,
+            ", ".join(facts["not_followed"]),
+        )
+    tokenizer = load_tokenizer(bundle.path, files={name: bundle.read(name) for name in bundle.texts})
+    run = functools.partial(generate, opened.session, set(facts["end_ids"]))
+    return Generator(
+        str(bundle.path),
+        "ort",
+        opened.session.device,
+        opened.precision,
+        tokenizer,
+        facts["positions"],
+        facts["step_bytes"][opened.file],
+        run,
+    )

@@ -1,0 +1,139 @@
+"""Weight-only quantization of a language model's graph: INT8 or INT4 weights in blocks, by ONNX Runtime's MatMulNBits.
+
+A step of one token reads each weight once and multiplies little, so fewer bytes are less time. Activations stay in
+float between the operators, so a token's logits do not depend on the others of its batch.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from toolchain.base.tensors import Array
+from toolchain.errors import GateError
+from toolchain.graph import add_initializer, constant, nodes, tidy
+from toolchain.records.language_model import WeightOnlyGemm, WeightsRecord
+
+# Precision -> bits of a weight.
+BITS = {"int8": 8, "int4": 4}
+
+# Weights that share a scale and a zero point, along a GEMM's inner dimension.
+BLOCK = 32
+
+# Within the operator, activations are rounded to 8 bits in blocks and products are of integers: the fast kernels.
+ACCURACY_LEVEL = 4
+
+# The least share of the weights in GEMMs that must be quantized; a head that was left out alone may be a fifth of them.
+LEAST_SHARE = 0.9
+
+DOMAIN = "com.microsoft"
+
+# Element types of weights. Other constants are shapes.
+WEIGHTS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.UINT8}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """The constant weight of a GEMM: its name, and float32 [inner, outer]; None with the reason if it is not taken."""
+
+    name: str
+    numbers: int
+    array: Array | None
+    reason: str | None = None
+
+
+def quantize_weights(model: ir.Model, bits: int, *, where: str) -> WeightsRecord:
+    """Quantize the weights of all MatMul and Gemm nodes to `bits`, 8 or 4, in place; the last GEMM, the head, too.
+
+    Raises:
+        GateError: under LEAST_SHARE of the weights could be taken; it names the others.
+    """
+    gemms: list[WeightOnlyGemm] = []
+    for node in nodes(model, "MatMul", "Gemm"):
+        if (weight := _weight(node)) is None:
+            continue  # both inputs are computed, as in attention
+        if weight.array is not None:
+            _replace(model, node, weight.name, weight.array, bits)
+        taken = weight.array is not None
+        gemms.append(
+            {"name": weight.name, "weights": weight.numbers, "bits": bits if taken else None, "reason": weight.reason}
+        )
+    model.graph.opset_imports[DOMAIN] = 1
+    tidy(model)
+    total = sum(one["weights"] for one in gemms)
+    share = sum(one["weights"] for one in gemms if one["bits"]) / max(1, total)
+    if share < LEAST_SHARE:
+        left = [f"{one['name']} ({one['reason']})" for one in gemms if not one["bits"]]
+        raise GateError(
+            f"{where}: {share:.0%} of the weights in GEMMs could be quantized, less than {LEAST_SHARE:.0%}. Left are "
+            f"{', '.join(left[:5]) or 'none'}{' and others' if len(left) > 5 else ''}. Build with --precision fp32."
+        )
+    return {"bits": bits, "block": BLOCK, "share": share, "products": gemms}
+
+
+def step_bytes(model: ir.Model) -> int:
+    """Return the bytes of the weights that a step reads: all but the tables of which a Gather takes a row a token."""
+    found = 0
+    for value in model.graph.initializers.values():
+        read = any(use.node.op_type != "Gather" or use.idx != 0 for use in value.uses())
+        if read and value.dtype in WEIGHTS and value.const_value is not None and len(value.const_value.shape):
+            found += value.const_value.nbytes
+    return found
+
+
+def _weight(node: ir.Node) -> Weight | None:
+    """Return the constant weight of a MatMul or Gemm, or None if it has none."""
+    left, right = node.inputs[0], node.inputs[1]
+    turned = node.attributes.get_int("transB", 0) == 1
+    if right is not None and (maker := right.producer()) is not None and maker.op_type == "Transpose":
+        perm = tuple(maker.attributes.get_ints("perm", [1, 0]))
+        if constant(maker.inputs[0]) is not None and perm == (1, 0):
+            right, turned = maker.inputs[0], not turned
+    array = constant(right)
+    if array is None:
+        other = constant(left)
+        if other is None or other.ndim < 2:
+            return None
+        return Weight(str(left.name), other.size, None, "it is the left input") if left is not None else None
+    assert right is not None
+    name = str(right.name)
+    if array.ndim != 2:
+        return Weight(name, array.size, None, f"it has {array.ndim} dimensions") if array.ndim > 2 else None
+    scaled = any(node.attributes.get_float(key, 1.0) != 1.0 for key in ("alpha", "beta"))
+    if scaled or node.attributes.get_int("transA", 0) == 1:
+        return Weight(name, array.size, None, "its Gemm scales or transposes")
+    return Weight(name, array.size, np.ascontiguousarray(array.T if turned else array, np.float32))
+
+
+def _replace(model: ir.Model, node: ir.Node, name: str, array: Array, bits: int) -> None:
+    """Put MatMulNBits, and an Add for the bias of a Gemm, in the place of a node."""
+    packed, scales, zeros = _quantizer(bits).qbits_block_quant(array)
+    inner, outer = array.shape
+    inputs = [
+        node.inputs[0],
+        *(
+            add_initializer(model, f"{name}.{part}", value)
+            for part, value in (("packed", packed), ("scales", scales), ("zero_points", zeros))
+        ),
+    ]
+    sizes = {"K": inner, "N": outer, "bits": bits, "block_size": BLOCK, "accuracy_level": ACCURACY_LEVEL}
+    made = [ir.node("MatMulNBits", inputs, sizes, domain=DOMAIN, name=str(node.name))]
+    bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
+    if bias is not None:
+        made.append(ir.node("Add", [made[0].outputs[0], bias], name=f"{node.name}.bias"))
+    for one in made:
+        one.outputs[0].type, one.outputs[0].shape = node.outputs[0].type, node.outputs[0].shape
+    ir.convenience.replace_nodes_and_values(model.graph, node, [node], made, node.outputs, made[-1].outputs)
+
+
+def _quantizer(bits: int):  # type: ignore[no-untyped-def]  # onnxruntime has no types
+    """Return ONNX Runtime's quantizer, whose module sets up the root logger when it is imported."""
+    root = logging.getLogger()
+    handlers, level = [*root.handlers], root.level
+    from onnxruntime.quantization import matmul_nbits_quantizer as nbits
+
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    config = nbits.DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=False, bits=bits)
+    return nbits.DefaultWeightOnlyQuantizer(config)
