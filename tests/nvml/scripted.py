@@ -38,6 +38,20 @@ class ScriptedNvml:
         """Return the seconds since `load`."""
         return float(self.loaded.fakenvml_now_us()) / 1e6
 
+    def clock_mhz(self, index: int) -> int:
+        """Return the clock that a load runs at now."""
+        return int(self.loaded.fakenvml_clock_mhz(index))
+
+    def setter_calls(self) -> int:
+        """Return how often a setter was called since the scenario began, in every process."""
+        return int(self.loaded.fakenvml_setter_calls())
+
+    def settings(self, index: int) -> tuple[int, int, int]:
+        """Return the lock in MHz (0, 0 without one) and the power limit in mW."""
+        found = (ctypes.c_uint * 3)()
+        self.loaded.fakenvml_settings(index, found)
+        return found[0], found[1], found[2]
+
     def true_joules(self, index: int, start_s: float, end_s: float) -> float:
         """Return the energy that the scenario gives to a GPU."""
         return float(self.loaded.fakenvml_true_joules(index, round(start_s * 1e6), round(end_s * 1e6)))

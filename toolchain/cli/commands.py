@@ -56,6 +56,7 @@ COMMANDS = {
     "estimate": Command("bound the time on a GPU by its data sheet: a limit, not a measurement", "estimate"),
     "accept": Command("run every check on a machine with a GPU and TensorRT; write one report", "accept"),
     "sweep": Command("build and evaluate a grid of models, tasks and options, resumably", "sweep"),
+    "clocks": Command("find the GPU clock with the least energy a row", "clocks"),
     "report": Command("put results side by side: HTML, Markdown, CSV or JSON", "report"),
     "serve": Command(
         "serve a bundle over HTTP and gRPC, for Triton's clients too, with a page",

@@ -77,6 +77,11 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "toolchain sweep eval/sweep.toml --only 'int8*'",
         "toolchain sweep eval/glue.toml --set model='models/bert-{task}' --json",
     ),
+    "clocks": (
+        "toolchain clocks ./bundle",
+        "toolchain clocks ./bundle --backend trt --max-slowdown 1.1 --apply",
+        "toolchain clocks ./bundle --sm-clocks 600,900,1200 --power --json",
+    ),
     "report": (
         "toolchain report ./bundle",
         "toolchain report ./bundle -o report.html",

@@ -150,13 +150,22 @@ def other_processes(device: Device, own_pid: int | None = None) -> list[int] | N
     Raises:
         Unavailable: the GPU is lost.
     """
-    found = _processes(device)
-    if found is None:
+    pids, own = process_ids(device), os.getpid() if own_pid is None else own_pid
+    if pids is None:
         return None
-    pids, own = {process.pid for process in found}, os.getpid() if own_pid is None else own_pid
     if own not in pids and not all(Path(f"/proc/{pid}").exists() for pid in pids):
         return None
     return sorted(pids - {own})
+
+
+def process_ids(device: Device) -> set[int] | None:
+    """Return the processes that compute on the GPU, by the driver's numbers; None if it does not report them.
+
+    Raises:
+        Unavailable: the GPU is lost.
+    """
+    found = _processes(device)
+    return None if found is None else {process.pid for process in found}
 
 
 def own_memory_mb(device: Device, own_pid: int | None = None) -> float:

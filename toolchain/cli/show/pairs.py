@@ -77,11 +77,11 @@ def _sentences(found: PairRecord) -> list[str]:
     """Return the result of a comparison, and whether the throughput alone explains it."""
     name = found["candidate_name"]
     if found["ratio"] is None:
-        return [f"{name}: not compared: {_why(found['reason'])}"]
+        return [f"{name}: not compared: {why(found['reason'])}"]
     side = "less" if found["ratio"] < 1 else "more"
     lines = [f"{name}: {abs(found['difference_percent'] or 0):.1f} % {side} energy a row than {found['baseline_name']}"]
     if found["reason"]:
-        lines = [f"{name}: not resolved: {_why(found['reason'])}"]
+        lines = [f"{name}: not resolved: {why(found['reason'])}"]
     lines[0] += f"; {found['throughput_ratio']:.3f} times the rows/s at {found['mean_power_ratio']:.3f} times the power"
     if not found["reason"] and found["mean_power_ratio"] and abs(found["mean_power_ratio"] - 1) < SAME_POWER:
         lines.append(f"{name}: both draw the same power, as at a power cap: the energy differs as the throughput does")
@@ -90,7 +90,8 @@ def _sentences(found: PairRecord) -> list[str]:
     return lines
 
 
-def _why(code: str | None) -> str:
+def why(code: str | None) -> str:
+    """Return the text of the reason why a difference is not resolved."""
     return WHY.get(code or "") or reason(code)
 
 

@@ -33,6 +33,7 @@ def measure(
     runs: dict[str, Run] = {}
     for name, load in loads.items():
         log(f"warming up {name}")
+        load.prepare()
         with in_memory(name, beside=[other for other in loads if other != name]):
             warmed = under_load(load.infer, load.work, meter, protocol, lambda done: warm_up(meter, done, protocol))
         runs[name] = Run(warm_up=warmed)
@@ -60,6 +61,7 @@ def _window(name: str, load: Load, meter: EnergyMeter, protocol: Protocol, *, de
         meter.wait(LEAD_OUT_S)
         return found
 
+    load.prepare()
     try:
         return under_load(load.infer, load.work, meter, protocol, watch)
     except UsageError as error:  # it does not reach the rate

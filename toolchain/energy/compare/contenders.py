@@ -41,11 +41,15 @@ class Contender:
 
 @dataclass(frozen=True)
 class Load:
-    """An open runtime, and its batches of at most `batch_slots` positions, padded ones included (None: single rows)."""
+    """An open runtime, and its batches of at most `batch_slots` positions, padded ones included (None: single rows).
+
+    `prepare` is called before its warm-up and before each of its windows.
+    """
 
     infer: Infer
     work: list[Piece]
     batch_slots: int | None
+    prepare: Callable[[], None] = lambda: None
 
 
 def parse_backends(text: str) -> list[str]:

@@ -1,0 +1,121 @@
+"""The clocks of a GPU and the energy a row at each, on the terminal."""
+
+from toolchain.cli.show import put, titled
+from toolchain.cli.show.pairs import why
+from toolchain.energy.clocks.record import LEAST_SAVING, NONE_LESS, SMALL
+from toolchain.records.clocks import ClockPoint, ClocksRecord, ClockStage, GpuSettings, SavedClocksRecord
+
+LEGEND = "ratio: energy a row to that of the settings as found; capped: share of the time that the power limit held"
+
+# Reason code -> its text; `toolchain.cli.show.pairs` has the others.
+WHY = {
+    NONE_LESS: "no point uses less",
+    SMALL: f"the best saves less than {LEAST_SAVING:.0%}, which may be the error of the sensor at another power",
+}
+
+# A unit for systemd, which locks the clock at each start of the machine.
+UNIT = """\
+[Unit]
+Description=Clock of {gpu}
+After=nvidia-persistenced.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+{starts}
+ExecStop=/usr/bin/nvidia-smi -i {uuid} -rgc
+
+[Install]
+WantedBy=multi-user.target"""
+
+
+def clocked(record: SavedClocksRecord) -> None:
+    """Print every stage, the best point and how to keep it; without measurements, what would be compared."""
+    if not record["applied"]:
+        _planned(record)
+        return
+    for stage in record["stages"]:
+        _stage(record, stage)
+    put(LEGEND, _verdict(record), *(f"note: {flag}" for flag in record["flags"]), _restored(record))
+    if record["keep"]:
+        starts = "\n".join(f"ExecStart=/usr/bin/{line}" for line in record["keep"])
+        put("", "to keep it until the next start:", *(f"  {line}" for line in record["keep"]))
+        put("", "to keep it, as /etc/systemd/system/gpu-clock.service:", "")
+        put(UNIT.format(gpu=record["gpu"], uuid=record["gpu_uuid"], starts=starts), "")
+    put(f"written to {record['file']}")
+
+
+def _planned(record: ClocksRecord) -> None:
+    clocks, limits = record["supported_mhz"], record["power_limit_range_w"]
+    put(
+        f"{record['gpu']} ({record['gpu_uuid']}): {len(clocks)} clocks from {clocks[0]} to {clocks[-1]} MHz"
+        + (f", power limits from {limits[0]:g} to {limits[1]:g} W" if limits else ""),
+        f"would compare with the settings as found: {', '.join(one['name'] for one in record['planned'])}",
+        f"windows of at least {record['least_s'] / 60:.0f} min in all, and a warm-up of each",
+        *(f"note: {note}" for note in record["notes"]),
+    )
+    for one in record["hindrances"]:
+        put(f"forbidden here: {one['text']}. {one['advice']}.")
+    if not record["hindrances"]:
+        put("next: the same command with --apply sets these clocks, measures, and puts everything back")
+
+
+def _stage(record: ClocksRecord, stage: ClockStage) -> None:
+    rows = f"{record['task']} {record['split']}, {record['n']} rows"
+    window = record["protocol"]["window_s"] if record["protocol"] else 0.0
+    table = titled(f"{stage['name']}, {rows}: {len(stage['blocks'])} blocks of {window:g} s", narrow=True)
+    for heading in ("point", "J/row [95 %]", "rows/s", "W", "MHz", "capped", "ratio [95 %]", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("point", "verdict") else "right", no_wrap=True)
+    for one in stage["points"]:
+        table.add_row(*_cells(one))
+    put(table)
+
+
+def _cells(one: ClockPoint) -> list[str]:
+    if one["per_inference_j"] is None:
+        return [one["name"], f"n/a ({one['reason']})", *"------"]
+    interval = " [{:#.4g}, {:#.4g}]".format(*one["ci95"]) if one["ci95"] else ""
+    found = one["against_found"]
+    ratio, verdict = "-", "as found"
+    if found:
+        bounds = found["ratio_ci95"]
+        ratio = "-" if found["ratio"] is None else f"{found['ratio']:.3f}"
+        ratio += f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else ""
+        verdict = found["verdict"] if one["within_slowdown"] else "too slow"
+    return [
+        one["name"],
+        f"{one['per_inference_j']:#.4g}{interval}",
+        f"{one['throughput_per_s'] or 0:,.0f}",
+        f"{one['mean_power_w'] or 0:.1f}",
+        "-" if one["measured_sm_mhz"] is None else f"{one['measured_sm_mhz']:.0f}",
+        "-" if one["capped_share"] is None else f"{one['capped_share']:.0%}",
+        ratio,
+        verdict,
+    ]
+
+
+def _verdict(record: ClocksRecord) -> str:
+    if record["best"] is None:
+        return (
+            f"not resolved: {WHY.get(str(record['reason'])) or why(record['reason'])}. Leave the settings as they are."
+        )
+    found = record["stages"][-1]["points"][-1]["against_found"]
+    assert found
+    return (
+        f"{record['best']['name']}: {-(found['difference_percent'] or 0):.1f} % less energy a row than as found, "
+        f"at {found['throughput_ratio']:.3f} times the rows/s"
+    )
+
+
+def _restored(record: ClocksRecord) -> str:
+    put_back = record["restored"]
+    assert put_back
+    before, after = put_back["before"], put_back["after"]
+    state = "could not be read again" if after is None else f"now {_settings(after)}"
+    return f"settings before: {_settings(before)}; {state}"
+
+
+def _settings(settings: GpuSettings) -> str:
+    lock, limit = settings["locked_mhz"], settings["power_limit_w"]
+    locked = f"locked from {lock[0]} to {lock[1]} MHz" if lock else "not locked"
+    return locked if limit is None else f"{locked}, {limit:g} W"

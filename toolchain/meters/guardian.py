@@ -1,0 +1,154 @@
+"""A process that puts the settings of a GPU back when the pipe from its parent closes: also if the parent was killed.
+
+`guarded` starts it before anything is set, and it alone puts the settings back, however the parent ends. Only if it was
+killed itself does the parent put them back. It is run as
+
+    python -m toolchain.meters.guardian UUID LIMIT_MW LOW_MHZ HIGH_MHZ
+
+where 0 stands for no power limit and for no lock.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from toolchain.errors import MachineError
+from toolchain.meters.nvml import Device, Unavailable, all_devices, open_nvml
+from toolchain.meters.settings import Settings, change, put_back, read_settings
+
+# Signals that a terminal or a service manager may send to the guardian together with its parent.
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+# What the guardian says when it can put the settings back.
+READY = "ready"
+
+# The guardian sets two values; the driver takes far less than this for them.
+LIMIT_S = 30.0
+
+
+@dataclass
+class Guarded:
+    """A GPU whose settings are put back at the end.
+
+    Attributes:
+        device: the GPU.
+        first: the settings to put back.
+        process: the guardian.
+        touched: whether anything may have been set.
+        after: the settings once they have been put back.
+    """
+
+    device: Device
+    first: Settings
+    process: "subprocess.Popen[str]"
+    touched: bool = False
+    after: Settings | None = None
+
+    def change(self, settings: Settings) -> None:
+        """Set the GPU.
+
+        Raises:
+            MachineError: NVML refused, or the guardian has ended.
+        """
+        if self.process.poll() is not None:
+            raise MachineError(
+                f"{self.device.name}: the process that puts its clocks back has ended. Start again, and do not kill it."
+            )
+        try:
+            change(self.device, settings)
+        except Unavailable as why:
+            self.touched |= why.reason != "no_permission"
+            raise MachineError(
+                f"{self.device.name}: NVML refused to set its clock or power limit ({why.reason}). "
+                "Run as an administrator, on a GPU whose clocks can be locked."
+            ) from why
+        self.touched = True
+
+
+@contextmanager
+def guarded(device: Device, first: Settings) -> Iterator[Guarded]:
+    """Yield the GPU for changes of its settings; put `first` back at the end, whatever ends this process.
+
+    Raises:
+        MachineError: the guardian cannot start, or the settings could not be put back.
+    """
+    low, high = first.locked_mhz or (0, 0)
+    words = [device.uuid, str(first.power_limit_mw or 0), str(low), str(high)]
+    process = subprocess.Popen(  # noqa: S603  # our own program, without a shell
+        [sys.executable, "-m", "toolchain.meters.guardian", *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C in the terminal is for this process alone
+    )
+    found = Guarded(device, first, process)
+    with process:
+        assert process.stdout
+        if process.stdout.readline().strip() != READY:
+            raise MachineError(f"{device.name}: the process that puts its clocks back cannot start. Nothing was set.")
+        try:
+            yield found
+        finally:
+            fault = _end(found)
+            if fault and found.touched:
+                raise MachineError(f"{device.name}: {fault}. Put them back by hand: {' && '.join(commands(found))}")
+
+
+def _end(found: Guarded) -> str | None:
+    """Close the pipe and wait for the guardian; put the settings back if it did not. Return what failed."""
+    try:
+        out, _ = found.process.communicate(timeout=LIMIT_S)
+        fault: str | None = json.loads(out)["fault"]
+    except (ValueError, subprocess.TimeoutExpired, OSError):  # it was killed, or it hangs
+        found.process.kill()
+        fault = put_back(found.device, found.first)
+    with suppress(Unavailable):
+        found.after = read_settings(found.device, found.first.locked_mhz)
+    return fault and f"its clock or power limit could not be put back ({fault})"
+
+
+def commands(found: Guarded) -> list[str]:
+    """Return the commands that put the settings back."""
+    return nvidia_smi(found.device.uuid, found.first, reset=True)
+
+
+def nvidia_smi(uuid: str, settings: Settings, *, reset: bool = False) -> list[str]:
+    """Return the commands of nvidia-smi that set a GPU; with `reset`, one that unlocks a clock without a lock."""
+    lines = []
+    if settings.locked_mhz:
+        lines.append(f"nvidia-smi -i {uuid} -lgc {settings.locked_mhz[0]},{settings.locked_mhz[1]}")
+    elif reset:
+        lines.append(f"nvidia-smi -i {uuid} -rgc")
+    if settings.power_limit_mw:
+        lines.append(f"nvidia-smi -i {uuid} -pl {settings.power_limit_mw / 1000:g}")
+    return lines
+
+
+def guard(words: list[str], wait: Callable[[], object] = sys.stdin.read) -> str | None:
+    """Put the settings of the words back once `wait` has returned; return what failed, or None."""
+    uuid, limit, low, high = words[0], *map(int, words[1:])
+    first = Settings((low, high) if high else None, limit or None)
+    with open_nvml():
+        device = next(one for one in all_devices() if one.uuid == uuid)
+        os.write(1, f"{READY}\n".encode())
+        wait()
+        return put_back(device, first)
+
+
+def main() -> None:
+    """Guard the GPU that the command line names until standard input ends."""
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    fault = guard(sys.argv[1:])
+    with suppress(BrokenPipeError):  # the parent was killed
+        os.write(1, json.dumps({"fault": fault}).encode())
+    sys.exit(fault is not None)
+
+
+if __name__ == "__main__":
+    main()
