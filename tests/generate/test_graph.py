@@ -28,7 +28,7 @@ WORDS = ["good", "story", "about", "the", "dark", "sea", "and", "a", "slow", "ci
 PROMPTS = [" ".join(np.random.default_rng(seed).permutation(WORDS)[: 1 + seed % 7]) for seed in range(50)]
 
 
-@pytest.fixture(scope="module", params=PRODUCTS)
+@pytest.fixture(scope="module", params=["gpt2", pytest.param("llama", marks=pytest.mark.slow)])
 def built(request, tmp_path_factory):
     changes = {"n_layer": 1} if request.param == "gpt2" else {}  # for time
     folder = make_causal(tmp_path_factory.mktemp(request.param), request.param, **changes)
@@ -94,8 +94,8 @@ def test_a_step_reads_a_quarter_of_the_weights_in_int8_and_the_count_is_that_of_
     folder, output, _ = built
     known = graph.load(output / "model.onnx")
     read = step_bytes(known)
-    # A new model's norms are equal, and the graph holds them once.
-    assert read == pytest.approx(weight_bytes(load_causal(find_model(str(folder)), device="cpu")), rel=0.01)
+    # A new model's norms are equal, as are its biases, and the graph holds them once.
+    assert read == pytest.approx(weight_bytes(load_causal(find_model(str(folder)), device="cpu")), rel=0.02)
     quantize_weights(known, 8, where="it")
     assert 0.25 < step_bytes(known) / read < 0.35
 
