@@ -113,6 +113,24 @@ def ort_static(workload: Workload, method: str) -> Path:
     return quantized.static(workload.bundle / "model.onnx", workload.folder / f"{method}.onnx", tokens, method=method)
 
 
+def of_transformers(workload: Workload) -> Path:
+    """Return the graph of transformers' own exporter with its fusions for CPUs, after its dynamic quantization."""
+    return quantized.by_transformers(
+        workload.resolved.source.folder, workload.resolved.tokenizer, workload.folder / "transformers"
+    )
+
+
+@contextmanager
+def torchao(workload: Workload) -> Iterator[Contender]:
+    """Yield the checkpoint on PyTorch with dynamic INT8 by torchao, compiled by inductor."""
+    try:
+        import torchao  # noqa: F401
+    except ImportError:
+        raise LeftOut("torchao is not installed: pip install torchao") from None
+    with open_runtime("torch", workload.resolved.source, device="cpu", precision="int8", compiled=True) as infer:
+        yield in_batches(workload, infer)
+
+
 @contextmanager
 def openvino(workload: Workload, graph: Callable[[Workload], Path]) -> Iterator[Contender]:
     """Yield a graph on OpenVINO."""
@@ -186,7 +204,9 @@ CONTENDERS: dict[str, Callable[[Workload], Opened]] = {
     DYNAMIC: partial(ort, graph=ort_dynamic),
     "ort static INT8 minmax": partial(ort, graph=partial(ort_static, method="minmax")),
     "ort static INT8 percentile": partial(ort, graph=partial(ort_static, method="percentile")),
+    "transformers' exporter, dynamic INT8": partial(ort, graph=of_transformers),
     "openvino NNCF INT8": nncf,
+    "torchao INT8, compiled": torchao,
     "openvino FP32": partial(openvino, graph=of_bundle("model.onnx")),
     TORCH: partial(ours_torch, precision="fp32"),
     TORCH_BF16: partial(ours_torch, precision="bf16"),

@@ -1,4 +1,4 @@
-"""INT8 graphs by ONNX Runtime's own quantization tools."""
+"""INT8 graphs by ONNX Runtime's own quantization tools, on our export and on that of transformers."""
 
 import io
 import logging
@@ -48,6 +48,29 @@ def static(model: Path, made: Path, tokens: Tokens, *, method: str) -> Path:
             extra_options={"CalibStridedMinMax": STRIDE},
         )
     return made
+
+
+def by_transformers(checkpoint: Path, tokenizer: Any, folder: Path) -> Path:
+    """Export by transformers' exporter with its fusions for CPUs and dynamic INT8 weights per channel; return the file.
+
+    Its warning that other versions of its packages were tested is not printed.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+    from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    sample = dict(tokenizer(["one text", "another text that is longer"], padding=True, return_tensors="pt"))
+    batch, length = torch.export.Dim("batch", max=4096), torch.export.Dim("length", max=tokenizer.model_max_length)
+    dynamic = OnnxRuntimeDynamicConfig(per_channel=True, weight_type=QuantType.QInt8)
+    config = OnnxConfig(
+        dynamic_shapes={name: {0: batch, 1: length} for name in sample},
+        ort_fusions="cpu",
+        quantizer=OnnxRuntimeQuantizer(dynamic),
+    )
+    with silent():
+        OnnxExporter().export(model, sample, config=config).save_pretrained(folder)
+    return folder / "model.onnx"
 
 
 def plain(model: Path) -> onnx.ModelProto:

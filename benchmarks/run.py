@@ -42,7 +42,8 @@ def main() -> None:
     args = arguments()
     about = described()
     with tempfile.TemporaryDirectory() as folder:
-        workload = make(recipe(demo=args.demo).replace(calib_method=args.calib_method), Path(folder))
+        chosen = recipe(demo=args.demo).replace(calib_method=args.calib_method)
+        workload = make(chosen, Path(folder), base=args.base, tokens=args.tokens)
         speed = measure(workload, args.only, rounds=args.rounds, limit=args.rows)
         verdicts = targets.judge(targets.figures(speed), cpu_flags())
         print_tables(speed, verdicts, as_markdown=args.markdown)
@@ -52,7 +53,7 @@ def main() -> None:
     for name, value in costs.items():
         print(f"{name:68} {value:9.3f}")
     if args.output:
-        options = {"rounds": args.rounds, "calib_method": args.calib_method}
+        options = {"rounds": args.rounds, "calib_method": args.calib_method, "tokens": args.tokens}
         write_json(args.output, {**named(workload), **options, **numbers(speed, costs, verdicts), **about})
     if args.strict and any(one.met is False for one in verdicts):
         sys.exit(GateError.exit_code)
@@ -80,6 +81,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--rows", type=int, metavar="N", help="the first N validation rows (default all)")
     parser.add_argument("--demo", action="store_true", help="use the demo's model and rows even if ../shared exists")
+    parser.add_argument("--base", action="store_true", help="random weights of DistilBERT-base's shapes")
+    parser.add_argument("--tokens", type=int, metavar="N", help="rows of N tokens each: their texts, repeated")
     parser.add_argument(
         "--only",
         nargs="+",

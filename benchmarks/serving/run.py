@@ -55,6 +55,7 @@ TARGETS = {
         Target(versus(PLAIN, CLIENTS[-1]), 2.0),
         Target(P50, 1.1, most=True),
     ),
+    "long": (*(Target(versus(PLAIN, clients), 1.15) for clients in CLIENTS[1:]),),
 }
 
 

@@ -25,9 +25,10 @@ import server as triton  # noqa: E402  # the tests start a real Triton with it
 
 
 @contextlib.contextmanager
-def ours(bundle: Path, *options: str) -> Iterator[str]:
+def ours(bundle: Path, *options: str, grpc: bool = False) -> Iterator[str]:
     """Yield the address of `toolchain serve` with further options."""
-    command = [sys.executable, "-m", "toolchain", "serve", str(bundle), "--name", NAME, "--no-grpc", "--log", "off"]
+    command = [sys.executable, "-m", "toolchain", "serve", str(bundle), "--name", NAME, "--log", "off"]
+    command += [] if grpc else ["--no-grpc"]
     with _process([*command, *options, "--http-port", str(port := triton.free_ports(1)[0])], port) as address:
         yield address
 

@@ -1,4 +1,4 @@
-"""The two models for the comparison of servers, and their runtime without a server."""
+"""The models and texts for the comparison of servers, and their runtime without a server."""
 
 import contextlib
 import itertools
@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from load import Load
-from workload import SHARED
+from workload import SHARED, base_checkpoint, repeated
 
 from toolchain.base.tensors import Infer
 from toolchain.bundle.build import build
 from toolchain.checkpoint.tokenize import Tokens
-from toolchain.data.demo import FOLDER
 from toolchain.data.rows import load_rows
 from toolchain.data.tasks import load_task
 from toolchain.evaluation.target import find_target
@@ -22,6 +21,8 @@ from toolchain.recipe import Recipe
 from toolchain.runtimes import open_runtime
 
 TEXTS = 256
+# Tokens of a row of `long`.
+LONG = 256
 
 
 def embedded(folder: Path) -> tuple[Path, list[str]]:
@@ -29,29 +30,34 @@ def embedded(folder: Path) -> tuple[Path, list[str]]:
     return _built("demo", folder), _texts("demo", None)
 
 
-def base(folder: Path) -> tuple[Path, list[str]]:
-    """Return a bundle with DistilBERT-base's shapes and random weights, and sst2's texts if ../shared has them."""
-    import torch
-    from transformers import AutoTokenizer, DistilBertConfig, DistilBertForSequenceClassification
+def base(folder: Path, **changes: int) -> tuple[Path, list[str]]:
+    """Return a bundle with DistilBERT-base's shapes and random weights, and sst2's texts if ../shared has them.
 
+    `changes` are those of the recipe.
+    """
     real = SHARED / "glue/sst2"
-    source = SHARED / "models/distilbert-l6-h384-sst2" if real.exists() else FOLDER
-    tokenizer = AutoTokenizer.from_pretrained(str(source))
-    torch.manual_seed(0)
-    config = DistilBertConfig(vocab_size=len(tokenizer), num_labels=2)
-    DistilBertForSequenceClassification(config).save_pretrained(folder / "base")
-    tokenizer.save_pretrained(folder / "base")
     texts = _texts("sst2", str(real)) if real.exists() else _texts("demo", None)
-    return _built(str(folder / "base"), folder), texts
+    return _built(str(base_checkpoint(folder)), folder, **changes), texts
 
 
-WORKLOADS: dict[str, Callable[[Path], tuple[Path, list[str]]]] = {"base": base, "embedded": embedded}
+def long(folder: Path) -> tuple[Path, list[str]]:
+    """Return the bundle of `base`, and its texts, each repeated until it has LONG tokens."""
+    bundle, texts = base(folder, max_length=LONG)
+    return bundle, [repeated(text, LONG) for text in texts]
 
 
-def _built(model: str, folder: Path) -> Path:
-    recipe = Recipe.make(
-        {"model": model, "task": "demo", "precision": "int8", "calib_samples": 64, "output": str(folder / "bundle")}
-    )
+WORKLOADS: dict[str, Callable[[Path], tuple[Path, list[str]]]] = {"base": base, "embedded": embedded, "long": long}
+
+
+def _built(model: str, folder: Path, **changes: int) -> Path:
+    values = {
+        "model": model,
+        "task": "demo",
+        "precision": "int8",
+        "calib_samples": 64,
+        "output": str(folder / "bundle"),
+    }
+    recipe = Recipe.make(values | changes)
     build(recipe, engine=False)
     return folder / "bundle"
 

@@ -124,6 +124,15 @@ def test_int8_covers_the_encoder_only_and_is_near(kind, checkpoints, random_batc
     assert 0 < difference < 0.2
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_model_in_int8_frees_its_weights(tiny_distilbert, random_batch, reference):
+    pytest.importorskip("torchao")
+    batch = random_batch("distilbert", 5, 17)
+    with open_torch(find_model(str(tiny_distilbert)), device="cpu", precision="int8", compiled=True) as infer:
+        assert np.abs(infer(batch) - reference("distilbert", batch)).max() < 0.2
+
+
 def test_a_missing_torchao_is_an_error_with_advice(tiny_bert, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torchao.quantization", None)
     with (

@@ -126,9 +126,16 @@ def open_module(
     try:
         yield module
     finally:
-        module.to("meta")
+        _release(module)
         if place != "cpu":
             torch.cuda.empty_cache()
+
+
+def _release(module: "torch.nn.Module") -> None:
+    """Free the weights, even if a caller keeps the module; `module.to` refuses those of a compiled quantized module."""
+    for part in module.modules():
+        for held in (part._parameters, part._buffers):
+            held.update(dict.fromkeys(held))
 
 
 def has_gpu() -> bool:
