@@ -5,7 +5,7 @@ All but the pipelines run through this evaluator: the same tokens, length-sorted
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -115,9 +115,8 @@ def ort_static(workload: Workload, method: str) -> Path:
 
 def of_transformers(workload: Workload) -> Path:
     """Return the graph of transformers' own exporter with its fusions for CPUs, after its dynamic quantization."""
-    return quantized.by_transformers(
-        workload.resolved.source.folder, workload.resolved.tokenizer, workload.folder / "transformers"
-    )
+    batch = workload.resolved.encode(workload.resolved.calibration_rows.texts).batch(np.arange(2))
+    return quantized.by_transformers(workload.resolved.source.folder, batch, workload.folder / "transformers")
 
 
 @contextmanager
@@ -134,11 +133,12 @@ def torchao(workload: Workload) -> Iterator[Contender]:
 @contextmanager
 def openvino(workload: Workload, graph: Callable[[Workload], Path]) -> Iterator[Contender]:
     """Yield a graph on OpenVINO."""
-    try:
-        with open_runtime("openvino", graph(workload)) as infer:
-            yield in_batches(workload, infer)
-    except (InputError, MachineError) as error:  # without VNNI it cannot open the graph for TensorRT
-        raise LeftOut(str(error)) from None
+    with ExitStack() as opened:
+        try:
+            infer = opened.enter_context(open_runtime("openvino", graph(workload)))
+        except (InputError, MachineError) as error:  # without VNNI it cannot open the graph for TensorRT
+            raise LeftOut(str(error)) from None
+        yield in_batches(workload, infer)
 
 
 @contextmanager

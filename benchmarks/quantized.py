@@ -50,21 +50,22 @@ def static(model: Path, made: Path, tokens: Tokens, *, method: str) -> Path:
     return made
 
 
-def by_transformers(checkpoint: Path, tokenizer: Any, folder: Path) -> Path:
+def by_transformers(checkpoint: Path, batch: Batch, folder: Path) -> Path:
     """Export by transformers' exporter with its fusions for CPUs and dynamic INT8 weights per channel; return the file.
 
-    Its warning that other versions of its packages were tested is not printed.
+    The graph takes the inputs of `batch`, which is of at least two rows. The exporter's warning that other versions of
+    its packages were tested is not printed.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
     from transformers.exporters import OnnxConfig, OnnxExporter, OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
 
     model = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    sample = dict(tokenizer(["one text", "another text that is longer"], padding=True, return_tensors="pt"))
-    batch, length = torch.export.Dim("batch", max=4096), torch.export.Dim("length", max=tokenizer.model_max_length)
+    sample = {name: torch.from_numpy(array) for name, array in batch.items()}
+    rows, length = torch.export.Dim("rows", max=4096), torch.export.Dim("length", max=512)
     dynamic = OnnxRuntimeDynamicConfig(per_channel=True, weight_type=QuantType.QInt8)
     config = OnnxConfig(
-        dynamic_shapes={name: {0: batch, 1: length} for name in sample},
+        dynamic_shapes={name: {0: rows, 1: length} for name in sample},
         ort_fusions="cpu",
         quantizer=OnnxRuntimeQuantizer(dynamic),
     )
