@@ -117,6 +117,10 @@ def test_labels_of_tokens_are_refused_where_no_architecture_is_named(tmp_path: P
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"already quantized \(gptq\)"),
         ({"id2label": {"0": "a", "1": None}}, "id2label has no name for 1"),
         ({"label2id": ["negative", "positive"]}, "label2id is .*It must have the index of each label"),
+        (
+            {"problem_type": "multi_label"},
+            "problem_type is 'multi_label'. Write regression, single_label_classification",
+        ),
         ({"num_labels": "two"}, "num_labels is 'two'. It must be the number of classes"),
         ({"architectures": "BertForSequenceClassification"}, "architectures is 'Bert.*, not a JSON array"),
         ({"architectures": 1}, "architectures is 1, not a JSON array"),
@@ -213,6 +217,11 @@ def test_weights_that_would_not_be_used_are_named(name: str, remedy: str, bert: 
     with pytest.raises(InputError, match=rf"would not use 1 of its weights \({name}\).*{remedy}"):
         load_model(find_model(str(folder)))
     load_model(find_model(str(folder), ignore_unused=f"nothing, {name.rpartition('.')[0]}.*"))
+
+
+def test_layers_beyond_the_stated_number_are_not_said_to_be_needless(bert: Path) -> None:
+    with pytest.raises(InputError, match=r"would not use 16 of its weights .* those of further layers: write the numb"):
+        load_model(find_model(str(edit(bert, num_hidden_layers=1))))
 
 
 def test_the_option_is_one_of_build_and_eval(bert: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:

@@ -162,6 +162,24 @@ def test_a_stray_id_is_said_and_not_refused(tmp_path: Path, caplog: Any) -> None
     assert "1 of its tokens have none" in caplog.text
 
 
+def test_a_tokenizer_class_that_makes_other_ids_than_tokenizer_json_is_said(tmp_path: Path, caplog: Any) -> None:
+    folder = make(tmp_path / "model", "Bert", vocab_size=new_model("Bert").config.vocab_size + 8)
+    read(folder)
+    assert "other ids" not in caplog.text
+    read(edit(folder, "tokenizer_config.json", tokenizer_class="RobertaTokenizer"))
+    assert "transformers (RobertaTokenizer) reads 5 of 5 sentences into other ids than tokenizer.json" in caplog.text
+
+
+def test_a_tokenizer_that_fails_on_unknown_words_says_why(tmp_path: Path) -> None:
+    folder = make(tmp_path / "model", "Bert")
+    tokens = json.loads((folder / "tokenizer.json").read_text())
+    tokens["model"]["vocab"]["[OTHER]"] = tokens["model"]["vocab"].pop("[UNK]")
+    tokens["added_tokens"] = [one for one in tokens["added_tokens"] if one["content"] != "[UNK]"]
+    (folder / "tokenizer.json").write_text(json.dumps(tokens))
+    with pytest.raises(InputError, match=r"does not take plain texts \(.*\[UNK\] token .*\)\. Fix its files, or"):
+        read(edit(folder, "tokenizer_config.json", unk_token=None))
+
+
 def test_a_model_that_counts_end_tokens_over_the_batch_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="bart counts end tokens over a whole batch"):
         read(make(tmp_path / "model", "Bart"))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -106,14 +107,42 @@ def test_a_tokenizer_that_cannot_be_read_is_not_said_to_be_missing(text: str, me
     assert "Put tokenizer.json" not in str(found.value)
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "net.encoder."])
-def test_the_prefix_of_a_wrapper_is_named(prefix: str, bert: Path) -> None:
+@pytest.mark.parametrize("place", ["../model.safetensors", "pytorch_model-00001-of-00001.bin"])
+def test_an_index_of_weights_elsewhere_or_in_pickles_is_refused(place: str, bert: Path) -> None:
+    (bert / "model.safetensors").rename(bert.parent / "model.safetensors")
+    (bert / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"classifier.weight": place}}))
+    with pytest.raises(InputError, match=rf"index\.json names {place}, not a file of safetensors beside it"):
+        find_model(str(bert))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layer_norm_eps": "1e-12"}, r"'layer_norm_eps'.*\. Fix config\.json, or get the checkpoint again\.$"),
+        ({"num_attention_heads": 3}, r"number of attention heads \(3\)\. Fix config\.json, or"),
+    ],
+)
+def test_a_value_of_which_no_model_can_be_made_is_not_a_lost_head(changes: Any, message: str, bert: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        load_model(find_model(str(edit(bert, **changes))))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "advice"),
+    [
+        ("module.", "a wrapper.*save the model inside it"),
+        ("_orig_mod.", "a wrapper"),
+        ("net.encoder.", "a wrapper"),
+        ("base_model.model.", r"peft: merge the adapter with merge_and_unload\(\)"),
+    ],
+)
+def test_the_prefix_of_a_wrapper_is_named(prefix: str, advice: str, bert: Path) -> None:
     def wrap(weights: dict[str, torch.Tensor]) -> None:
         for name in list(weights):
             weights[prefix + name] = weights.pop(name)
 
     rewrite_weights(bert, wrap)
-    with pytest.raises(InputError, match=rf"its weights begin with '{prefix}'.*save the model inside it"):
+    with pytest.raises(InputError, match=rf"its weights begin with '{prefix}'.*{advice}"):
         load_model(find_model(str(bert)))
 
 

@@ -130,6 +130,8 @@ def test_empty_cells_beyond_the_header_are_ignored(read: Read) -> None:
         ("sentence\tlabel\n", "tsv", r"train\.tsv: no rows\. Give a file with at least one row\.$"),
         ("\n\n", "jsonl", r"train\.jsonl: no rows\."),
         ("text\tlabel\na\t1\n", "tsv", r"there is no column 'sentence', only 'text', 'label'\. Name the columns with"),
+        ("Sentence ,label\na,1\n", "csv", r"only 'Sentence ', 'label'\. Write 'Sentence ' as it stands there\.$"),
+        ("sentence|label\na|1\n", "csv", r"only 'sentence\|label'\. .* Commas, semicolons or tabs divide the columns"),
         (
             "sentence\tlabel\na\t1\n\t0\n",
             "tsv",
@@ -155,6 +157,13 @@ def test_empty_cells_beyond_the_header_are_ignored(read: Read) -> None:
 def test_a_file_that_cannot_be_used_says_why(read: Read, data: bytes | str, suffix: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read(data, suffix)
+
+
+def test_a_column_in_another_normal_form_is_told_from_one_that_looks_the_same(tmp_path: Path) -> None:
+    (tmp_path / "validation.csv").write_text("text,e\u0301tat\na,1\n")
+    task = Task(name="custom", text_columns=("text",), label_column="\u00e9tat")
+    with pytest.raises(InputError, match="Write 'e\u0301tat' as it stands there"):
+        load_rows(task, "validation", data=str(tmp_path))
 
 
 def test_missing_values_of_parquet_are_empty_cells(tmp_path: Path) -> None:

@@ -105,6 +105,10 @@ UNREAD: dict[str, tuple[str, Any, str]] = {
         b"version https://git-lfs.github.com/spec/v1\n",
         r"a pointer of Git LFS.*: git lfs pull$",
     ),
+    "gzip by the name of a csv": ("any.csv", b"\x1f\x8b\x08\0", r"whatever it is called\. Unpack it: gunzip <"),
+    "a workbook by the name of a csv": ("any.csv", b"PK\x03\x04\x14", "an archive or a workbook: unpack it, or save"),
+    "parquet by the name of a csv": ("any.csv", b"PAR1\x15", r"It is parquet: rename it to \.parquet\.$"),
+    "a line for a spreadsheet": ("any.csv", b"sep=;\na;b\n", r"its first line, 'sep=;', is for a spreadsheet\. Remove"),
     "a workbook": ("any.xlsx", b"PK", r"not a table .* Give a file \*\.tsv, \*\.csv, .*\*\.parquet\.$"),
 }
 

@@ -30,10 +30,11 @@ STRAY_IDS = 8
 # The types of weights that are not quantized, as safetensors names them.
 FLOATS = ("F64", "F32", "F16", "BF16")
 
-# Value of problem_type in config.json -> the heads that it allows; others allow one label a row.
+# Value of problem_type in config.json -> the heads that it allows.
 PROBLEMS: dict[str | None, tuple[str, ...]] = {
     None: ("sequence", "multilabel", "rerank"),
     "regression": ("sequence", "rerank"),
+    "single_label_classification": ("sequence",),
     "multi_label_classification": ("multilabel",),
 }
 
@@ -140,7 +141,11 @@ def check_config(folder: Path, config: dict[str, Any]) -> None:  # config.json o
             "Give a checkpoint without pruned heads."
         )
     count = check_labels(file, config)
-    problem = config.get("problem_type")
+    problem = config.get("problem_type") or None
+    if problem not in PROBLEMS and not says_tags(config):
+        raise InputError(
+            f"{file}: problem_type is {problem!r}. Write {', '.join(filter(None, PROBLEMS))}, or leave it out."
+        )
     if problem == "regression" and count != 1:
         raise InputError(f"{file}: problem_type is regression with {count} outputs. Choose a model with one output.")
     if problem == "single_label_classification" and count == 1:
@@ -217,6 +222,11 @@ def types_of(architecture: str) -> list[str]:
     return sorted({kind for _, kind, classes in _registered() if architecture in classes})
 
 
+def types_of_classifiers() -> set[str]:
+    """Return each value of model_type for which transformers has a class that classifies texts."""
+    return {kind for table, kind, _ in _registered() if "_SEQUENCE_" in table}
+
+
 def _registered() -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """Yield each entry of transformers' tables of classes with a head: the table, the model type, and the classes."""
     from transformers.models.auto import modeling_auto
@@ -234,6 +244,7 @@ def check_loaded(
     mismatched: Collection[tuple[str, Any, Any]],
     unused: Collection[str],
     ignored: str | None,
+    present: Collection[str] = (),
 ) -> None:
     """Refuse weights that do not fit the class which transformers made.
 
@@ -243,6 +254,7 @@ def check_loaded(
         missing: weights of the model that the checkpoint lacks.
         mismatched: name, stored shape and needed shape of weights of another size.
         unused: weights of the checkpoint that the model does not have.
+        present: weights of the model.
         ignored: `--ignore-unused`, names or patterns of weights that may stay unused, with commas between.
 
     Raises:
@@ -260,7 +272,7 @@ def check_loaded(
     if left:
         raise InputError(
             f"{folder}: transformers would not use {len(left)} of its weights ({', '.join(_some(left))}), so the model "
-            f"is not the one that was trained. {_advice(left)}"
+            f"is not the one that was trained. {_advice(left, present)}"
         )
 
 
@@ -268,10 +280,15 @@ def _explain_missing(folder: Path, body: str, missing: Collection[str], unused: 
     """Return which weights are missing, and why: another name, a part that was lost, or a head that was never made."""
     first = min(missing)
     if longer := next((name for name in sorted(unused) if name.endswith(f".{first}")), None):
+        prefix = longer.removesuffix(first)
+        whose = (
+            "the package peft: merge the adapter with merge_and_unload(), save the model"
+            if prefix.startswith("base_model.model.")
+            else "a wrapper, such as DataParallel, Lightning or torch.compile: save the model inside it"
+        )
         return (
-            f"{folder}: its weights begin with {longer.removesuffix(first)!r} ({longer}), where transformers looks for "
-            f"{first}. They are those of a wrapper, such as DataParallel, Lightning or torch.compile: save the model "
-            "inside it with save_pretrained(FOLDER), and give that folder."
+            f"{folder}: its weights begin with {prefix!r} ({longer}), where transformers looks for {first}. They are "
+            f"those of {whose} with save_pretrained(FOLDER), and give that folder."
         )
     lost = any(name.startswith(body) for name in missing)
     advice = AGAIN if lost else "Give a checkpoint that was fine-tuned for classification."
@@ -326,14 +343,17 @@ def _some(names: Collection[str]) -> Iterator[str]:
         yield "..."
 
 
-def _advice(unused: Collection[str]) -> str:
-    """Return what to do about weights that would not be used."""
+def _advice(unused: Collection[str], present: Collection[str]) -> str:
+    """Return what to do about weights that would not be used beside those that are `present` in the model."""
     if any("lora_" in name for name in unused):
         return "Merge the LoRA adapter (merge_and_unload() of the package peft) and save the model again."
     if any("distance_embedding" in name for name in unused):
         return "transformers 5 has no relative positions in this architecture. Give a model with absolute positions."
     if any(re.search(r"scale|zero_point|absmax|quant|SCB", name) for name in unused):
         return "They are quantized: give the checkpoint before its quantization."
+    numbered = {re.sub(r"\.\d+\.", ".N.", name) for name in present}
+    if all(re.sub(r"\.\d+\.", ".N.", name) in numbered for name in unused):
+        return "They are those of further layers: write the number of layers that was trained into config.json."
     return "If the logits do not depend on them, name them in --ignore-unused."
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from toolchain.base.tensors import Batch, RowShape, joined
 from toolchain.checkpoint.checks import check_logits, check_vocabulary
+from toolchain.checkpoint.faults import cause
 from toolchain.checkpoint.model import Source, load_model
 from toolchain.checkpoint.tokenize import TextEncoder, Tokens
 from toolchain.data.probes import PROBES
@@ -85,6 +86,7 @@ def examine(source: Source) -> Facts:
     counts = {"input_ids": vocabulary, "attention_mask": 2, "token_type_ids": types}
     limits = [*watched.positions, *filter(None, [_stated(model.config, "max_position_embeddings")])]
     longest = min(watched.positions or limits, default=None)
+    _warn_of_other_ids(source)
     tokens = _encoder(source, inputs, pad_id, min(TRIED_TOKENS, longest or TRIED_TOKENS), vocabulary)(_sentences())
     equal_length = _needs_equal_length(source, model, tokens, longest)
     if equal_length:
@@ -197,9 +199,32 @@ def _encoder(
         return TextEncoder(source.tokenizer, max_length=max_length, inputs=inputs, pad_id=pad_id, vocabulary=vocabulary)
     except Exception as error:  # each tokenizer raises another one
         raise InputError(
-            f"{source.folder}: its tokenizer ({type(source.tokenizer).__name__}) does not take plain texts. "
-            "Choose a model for text."
+            f"{source.folder}: its tokenizer ({type(source.tokenizer).__name__}) does not take plain texts "
+            f"({cause(error)}). Fix its files, or choose a model for text."
         ) from error
+
+
+def _warn_of_other_ids(source: Source) -> None:
+    """Warn if transformers makes other ids than the checkpoint's tokenizer.json, as for a wrong `tokenizer_class`."""
+    from tokenizers import Tokenizer
+
+    file, texts = source.folder / "tokenizer.json", [text for (text,) in _sentences()]
+    if not file.is_file() or not source.tokenizer.is_fast:
+        return
+    stored = Tokenizer.from_file(str(file))
+    stored.no_padding()
+    stored.no_truncation()
+    read = [list(source.tokenizer(text)["input_ids"]) for text in texts]
+    other = sum(found.ids != ids for found, ids in zip(stored.encode_batch(texts), read, strict=True))
+    if other:
+        log.warning(
+            "%s: transformers (%s) reads %d of %d sentences into other ids than tokenizer.json alone. "
+            "Look whether tokenizer_class in tokenizer_config.json is right.",
+            source.folder,
+            type(source.tokenizer).__name__,
+            other,
+            len(texts),
+        )
 
 
 def _sentences() -> list[Text]:

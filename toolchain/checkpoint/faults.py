@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from toolchain.checkpoint.checks import AGAIN, OWN_CODE, types_of
+from toolchain.checkpoint.checks import AGAIN, OWN_CODE, types_of, types_of_classifiers
 from toolchain.errors import InputError, why_not_imported
 
 # The first bytes of a file that Git LFS puts in the place of a large one.
@@ -40,7 +40,9 @@ def why_no_model(
         return str(error)
     if "auto_map" in config and not trusted:
         return f"{cause(error)}. {OWN_CODE}"
-    return f"{cause(error)}. Get the checkpoint again, or give one with a sequence classification head."
+    if config.get("model_type") in types_of_classifiers():  # so it is not for want of a head
+        return f"{cause(error)}. Fix config.json, or get the checkpoint again."
+    return f"{cause(error)}. Give a checkpoint with a sequence classification head."
 
 
 def fault_of_class(folder: Path, config: dict[str, Any]) -> str | None:  # config.json of any architecture
@@ -109,6 +111,21 @@ def _fault_of_weights(folder: Path) -> str | None:
         return f"there is no file named {WEIGHTS} or {INDEX}, only {files[0].name}. {AGAIN}"
     torn = next(filter(_is_torn, files), None)
     return None if torn is None else f"{torn.name} is cut off, or not in safetensors' format. {AGAIN}"
+
+
+def check_index(folder: Path) -> None:
+    """Refuse an index of weights that lie elsewhere than beside it, or in pickles, which transformers would load.
+
+    Raises:
+        InputError: naming the place.
+    """
+    try:
+        places = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return  # said where it is loaded
+    for place in sorted(map(str, places)):
+        if "/" in place or "\\" in place or not place.endswith(".safetensors"):
+            raise InputError(f"{folder}: {INDEX} names {place}, not a file of safetensors beside it. {AGAIN}")
 
 
 def _first_lost(files: list[Path]) -> str | None:

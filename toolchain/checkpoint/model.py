@@ -1,5 +1,6 @@
 """A Hugging Face classifier: where it lies, the digests of its files, its weights in float32, and its tokenizer."""
 
+import codecs
 import functools
 import importlib.util
 import json
@@ -23,6 +24,7 @@ from toolchain.checkpoint.faults import (
     INDEX,
     TOKENIZER_EXTRA,
     WEIGHTS,
+    check_index,
     why_no_package,
     why_no_tokenizer,
 )
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_MAX_LENGTH = 128
+MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # of files that other programs saved
 OTHER_CLASSES = {"embedding": "AutoModel", "tokens": "AutoModelForTokenClassification"}  # of heads of no sequence
 
 # Patterns of the files of a checkpoint.
@@ -176,6 +179,8 @@ def find_model(
             f"{folder}: has only pickled weights ({pickled[0]}), which can run code when loaded. "
             "Convert them to safetensors, or trust them with --allow-pickle."
         )
+    if INDEX in safe and WEIGHTS not in safe:
+        check_index(folder)
     if {WEIGHTS, INDEX} <= {*safe}:
         log.warning("%s: has both %s, which is used, and %s. Move away what is old.", folder, WEIGHTS, INDEX)
     return Source(name, folder, config, allow_pickle, trust_remote_code, ignore_unused, pooling)
@@ -227,6 +232,8 @@ def parse_config(data: bytes, folder: Path) -> dict[str, Any]:  # the keys depen
     try:
         config = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
+        if data.startswith(MARKS):
+            raise InputError(f"{file}: begins with a byte order mark. Save it in UTF-8 without one.") from None
         raise InputError(f"{file}: not JSON: {first_line(error)}. {AGAIN}") from None
     if not isinstance(config, dict):
         raise InputError(f"{file}: not a JSON object. {AGAIN}")

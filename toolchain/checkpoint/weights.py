@@ -56,6 +56,7 @@ def load_as(name: str, source: "Source", *, kind: str, attention: str | None = N
         mismatched=info["mismatched_keys"],
         unused=_trained(model, info["unexpected_keys"]),
         ignored=source.ignore_unused,
+        present=[name for name, _ in model.named_parameters()],
     )
     check_stored(source.folder, set(dict(model.named_parameters())), body=f"{model.base_model_prefix}.")
     check_finite(source.folder, model.named_parameters())

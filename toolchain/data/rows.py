@@ -20,7 +20,15 @@ from toolchain.base.files import sha256_json
 from toolchain.base.progress import still
 from toolchain.data import hub
 from toolchain.data.table_file import Table, read_parts, refuse_quotes
-from toolchain.data.tables import MissingSplitError, from_dataset, is_single, read_single, read_split, splits
+from toolchain.data.tables import (
+    MissingSplitError,
+    from_dataset,
+    is_single,
+    read_single,
+    read_split,
+    require_columns,
+    splits,
+)
 from toolchain.data.tasks import Task
 from toolchain.data.words import words_and_tags
 from toolchain.errors import InputError, MachineError, TextError, UsageError, first_line
@@ -206,16 +214,16 @@ def read_texts(file: Path, columns: Sequence[str], *, rows: int, text_join: str 
     """
     part = Table(str(file), {})
     for part in read_parts(file, rows):
-        _require(part, [*columns], advice="Name the columns with --text-column A[,B].")
+        require_columns(part, [*columns], advice="Name the columns with --text-column A[,B].")
         refuse_quotes(part)
         texts = [_texts(part, column, text_join) for column in columns]
         yield list(zip(*texts, strict=True))
-    _require(part, [])
+    require_columns(part, [])
 
 
 def _of_column(table: Table, task: Task, split: str, column: str, reading: Reading) -> Rows:
     """Return the rows whose cell in the split's column is `split`."""
-    _require(table, [column])
+    require_columns(table, [column])
     cells = table.columns[column]
     if None in cells:
         raise InputError(f"{table.source}: row {cells.index(None) + 1} has no split in {column!r}. Fill or remove it.")
@@ -249,21 +257,6 @@ def _place(digest: str) -> float:
     return int.from_bytes(hashlib.sha256(digest.encode()).digest()[:7], "big") / 2**56
 
 
-def _require(
-    table: Table,
-    columns: list[str],
-    *,
-    advice: str = "Name the columns with --task custom --text-column A[,B] --label-column L; a file needs a header.",
-) -> None:
-    """Refuse a table without rows, or without one of the columns."""
-    if not len(table):
-        raise InputError(f"{table.source}: no rows. Give a file with at least one row.")
-    if absent := [column for column in columns if column not in table.columns]:
-        raise InputError(
-            f"{table.source}: there is no column {absent[0]!r}, only {', '.join(map(repr, table.columns))}. {advice}"
-        )
-
-
 def _rows(table: Table, task: Task, reading: Reading) -> Rows:
     """Return the rows of a table.
 
@@ -272,7 +265,7 @@ def _rows(table: Table, task: Task, reading: Reading) -> Rows:
     """
     label = task.label_column
     query = [task.query_column] if task.query_column else []
-    _require(table, [*task.text_columns, *(task.label_columns or [label]), *query])
+    require_columns(table, [*task.text_columns, *(task.label_columns or [label]), *query])
     if not task.hub:  # GLUE's own files have such quotes, and its users read them as text
         refuse_quotes(table)
     names = tuple(table.class_names.get(label, ()))

@@ -36,6 +36,16 @@ QUOTED = re.compile(r'"(?:[^"]|"")*"')
 # lost quote at the start of a large file fills 64 MiB and not four times the file.
 LONGEST_CELL = 2**24
 
+# First bytes of files of other kinds, which may have the suffix of a table -> what to do.
+BYTES = {
+    b"\x1f\x8b": "Unpack it: gunzip < OLD > NEW",
+    b"BZh": "Unpack it: bunzip2 < OLD > NEW",
+    b"\xfd7zXZ": "Unpack it: unxz < OLD > NEW",
+    b"(\xb5/\xfd": "Unpack it: unzstd < OLD > NEW",
+    b"PK\x03\x04": "It is an archive or a workbook: unpack it, or save its sheet as csv.",
+    b"PAR1": "It is parquet: rename it to .parquet.",
+}
+
 # What pandas says of a line that is longer than the header.
 LONG_LINE = re.compile(r"Expected (?P<names>\d+) fields in line (?P<line>\d+), saw (?P<cells>\d+)")
 
@@ -83,8 +93,7 @@ def read_parts(file: Path, rows: int | None = None) -> Iterator[Table]:
 
     if file.suffix.lower()[1:] not in SUFFIXES or not file.is_file():
         raise InputError(f"{file}: not a table that can be read. {advice_on(file)}")
-    if _begins(file, LFS_POINTER):
-        raise InputError(f"{file}: a pointer of Git LFS, and not the file itself. Fetch it: git lfs pull")
+    _refuse_bytes(file)
     parts, before = _parts(file, rows), 0
     while True:
         try:
@@ -109,6 +118,16 @@ def read_parts(file: Path, rows: int | None = None) -> Iterator[Table]:
             return
         yield dataclasses.replace(part, before=before)
         before += len(part)
+
+
+def _refuse_bytes(file: Path) -> None:
+    """Refuse a file of another kind than its suffix says, and one that stands for the file itself."""
+    if _begins(file, LFS_POINTER):
+        raise InputError(f"{file}: a pointer of Git LFS, and not the file itself. Fetch it: git lfs pull")
+    if file.suffix.lower() != ".parquet":
+        for start, advice in BYTES.items():
+            if _begins(file, start):
+                raise InputError(f"{file}: not a table, whatever it is called. {advice}")
 
 
 def _parts(file: Path, rows: int | None) -> Iterator[Table]:
@@ -180,6 +199,8 @@ def _delimiter(file: Path) -> str:
     """
     with file.open(encoding="utf-8-sig") as lines:
         header = re.sub(r'"[^"]*"', "", lines.readline())
+    if re.fullmatch(r"sep=.\s*", header, re.IGNORECASE):
+        raise InputError(f"{file}: its first line, {header.strip()!r}, is for a spreadsheet. Remove it.")
     return next((sign for sign in ",;\t" if sign in header), ",")
 
 

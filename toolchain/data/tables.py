@@ -6,6 +6,7 @@ that `datasets` wrote with `save_to_disk`, or one file. `data/rows.py` makes row
 
 import logging
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,31 @@ def _saved(folder: Path) -> Table:
 def from_dataset(dataset: Any, source: str) -> Table:
     """Return the cells of a data set of `datasets`."""
     return of_arrow(dataset.with_format("arrow")[:], source)
+
+
+def require_columns(
+    table: Table,
+    columns: list[str],
+    *,
+    advice: str = "Name the columns with --task custom --text-column A[,B] --label-column L; a file needs a header.",
+) -> None:
+    """Refuse a table without rows, or without one of the columns.
+
+    Raises:
+        InputError: naming the columns that are there, and one that only looks like the column that is not.
+    """
+    if not len(table):
+        raise InputError(f"{table.source}: no rows. Give a file with at least one row.")
+    if absent := [column for column in columns if column not in table.columns]:
+        alike = [name for name in table.columns if _folded(name) == _folded(absent[0])]
+        advice = f"Write {alike[0]!r} as it stands there." if alike else advice
+        if len(table.columns) == 1 and table.source.lower().endswith(".csv"):
+            advice += " Commas, semicolons or tabs divide the columns of a csv."
+        raise InputError(
+            f"{table.source}: there is no column {absent[0]!r}, only {', '.join(map(repr, table.columns))}. {advice}"
+        )
+
+
+def _folded(name: str) -> str:
+    """Return the name of a column without what one does not see: case, white space at its ends, its normal form."""
+    return unicodedata.normalize("NFC", name).casefold().strip()
