@@ -92,3 +92,19 @@ def test_tasks_have_fronts_of_their_own():
 def test_a_task_without_a_metric_has_no_front():
     one = done("a", 0.5, 1.0)
     assert fronts([Done(one.name, {**one.result, "primary": None, "metrics": {}}, one.run)], ["latency"]) == []
+
+
+def test_energies_of_other_components_are_not_compared():
+    cells = [
+        done("gpu", 0.9, 1.0, joules=9.0),
+        done("worse gpu", 0.8, 1.0, joules=20.0),
+        done("cpu", 0.8, 1.0, joules=1.0),
+    ]
+    for cell in cells:
+        its = ("gpu_board", "cpu_package") if "gpu" in cell.name else ("cpu_package",)
+        for name in its:
+            cell.result["energy"]["components"][name] |= {"joules": 1.0, "counted": True}
+    gpu, cpu = fronts([*cells, done("none", 0.9, 1.0)], ["energy"])
+    assert (gpu["members"], gpu["components"]) == (["gpu"], ["cpu_package", "gpu_board"])
+    assert (cpu["members"], cpu["components"]) == (["cpu"], ["cpu_package"])
+    assert gpu["unmeasured"] == cpu["unmeasured"] == ["none"]

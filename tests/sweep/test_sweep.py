@@ -43,6 +43,15 @@ def test_every_cell_runs_once_and_a_second_call_runs_and_writes_nothing(study):
     assert {path: path.stat().st_mtime_ns for path in FOLDER.rglob("*")} == before
 
 
+@pytest.mark.parametrize("broken", ["", '{"schema": 1', "[]", "{}", '{"metrics": {"accuracy": "high"}}'])
+def test_a_cell_whose_result_is_broken_runs_again(study, broken):
+    first = sweep(study(), Asked(), program=STANDIN)
+    (FOLDER / first["cells"][3]["result"]).write_text(broken)
+    assert states(sweep(study(), Asked(dry_run=True))) == {"done": 7, "waiting": 1}
+    assert states(sweep(study(), Asked(), program=STANDIN)) == {"done": 8}
+    assert len(runs()) == 9
+
+
 def test_a_new_value_of_an_axis_runs_only_its_own_cells(study):
     first = sweep(study(), Asked(), program=STANDIN)
     more = sweep(study(GRID.replace("[10, 20]", "[10, 20, 30]")), Asked(), program=STANDIN)

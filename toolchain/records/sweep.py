@@ -1,6 +1,6 @@
 """The record of `toolchain sweep`: what it prints with --json, and `sweep.json` in the folder of a sweep."""
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 # A value of an option.
 Option = str | int | float | bool
@@ -67,6 +67,8 @@ class Front(TypedDict):
     """Those of the members that another cell beats in both, by a difference that is not resolved."""
     unmeasured: list[str]
     """Names of the cells that are done, and whose cost was not measured."""
+    components: NotRequired[list[str] | None]
+    """Components in the totals of an energy front, sorted; cells with others have another front. Else null."""
 
 
 class GlueScore(TypedDict):

@@ -33,6 +33,17 @@ def joules_ends(block: EnergyBlock) -> Ends | None:
     return None if each is None or ends is None else (each, ends[0], ends[1])
 
 
+def counted_in(cost: str, result: Result) -> list[str] | None:
+    """Return the components in the total of a result's energy, sorted; None for other costs.
+
+    Totals of other components, such as those of a GPU and of a processor, are not comparable.
+    """
+    if cost != "energy":
+        return None
+    parts = result["energy"]["components"].items()
+    return sorted(name for name, part in parts if part["counted"] and part["joules"] is not None)
+
+
 def _noisy(value: float) -> Ends:
     """Return a time or a throughput with ends so that two intervals overlap if they differ by TIME_NOISE or less."""
     return value, value * (1 - TIME_NOISE / 2), value * (1 + TIME_NOISE / 2)

@@ -7,7 +7,7 @@ from toolchain.records.result import Result
 from toolchain.records.sweep import Front, State, SweepCell
 from toolchain.report.cell_names import SHORT, short_name, shown, varying
 from toolchain.report.columns import Cell, Number, metric, number
-from toolchain.report.costs import COSTS, Ends
+from toolchain.report.costs import COSTS, Ends, counted_in
 from toolchain.report.inputs import Sweep
 from toolchain.report.plots import MARKERS, ROW, WIDTH, Plot, spread
 from toolchain.report.svg import SERIES, SOFT, draw
@@ -105,6 +105,7 @@ def _plot(sweep: Sweep, front: Front, *, name: str) -> Plot:
         for one, result in sweep.results.items()
         if (result["task"], result["data_sha256"]) == (front["task"], front["data_sha256"])
         and (ends := _ends(front["cost"], cells[one], result)) is not None
+        and counted_in(front["cost"], result) == front.get("components")
     }
     members = [one for one in front["members"] if one in points]
     differ = varying([cells[one] for one in members])
@@ -131,6 +132,7 @@ def _plot(sweep: Sweep, front: Front, *, name: str) -> Plot:
 
     title = f"{front['task']}: {front['metric']} against {cost.label}"
     description = "; ".join(f"{labels[one]}: {points[one][1]:.4f} at {points[one][0][0]:.4g}" for one in members)
+    title += f" ({', '.join(parts)})" if (parts := front.get("components")) else ""
     size = (WIDTH, 2.9 + ROW * -(-len(members) // columns))
     svg = draw(paint, name=name, size=size, title=title, description=description)
     caption = f"{title}. In colours: the {len(members)} cells of the Pareto front; grey: those that another dominates."

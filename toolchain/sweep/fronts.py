@@ -7,7 +7,7 @@ from toolchain.errors import InputError
 from toolchain.evaluation.results import is_resolved
 from toolchain.records.result import Result
 from toolchain.records.sweep import CellRun, Front
-from toolchain.report.costs import COSTS, Ends
+from toolchain.report.costs import COSTS, Ends, counted_in
 
 # Whether the metric of a point is higher than that of another beyond chance.
 Resolved = Callable[[int, int], bool]
@@ -23,19 +23,33 @@ class Done:
 
 
 def fronts(cells: Sequence[Done], objectives: Sequence[str]) -> list[Front]:
-    """Return a front for each task and cost, of the cells that evaluated the same rows; none without a metric."""
+    """Return the fronts of each task and cost, of the cells that evaluated the same rows; none without a metric.
+
+    Energies are compared only if their totals have the same components, so there is a front for each set of them.
+    """
     tasks: dict[tuple[str, str, str], list[Done]] = {}
     for cell in cells:
         result = cell.result
         if result["primary"] is None:
             continue
         tasks.setdefault((result["task"], result["data_sha256"], result["primary"]), []).append(cell)
-    return [_front(its, metric, rows, cost) for (_, rows, metric), its in tasks.items() for cost in objectives]
+    return [one for its in tasks.values() for cost in objectives for one in _fronts(its, cost)]
 
 
-def _front(cells: list[Done], metric: str, rows: str, cost: str) -> Front:
-    measured = [(cell, ends) for cell in cells if (ends := COSTS[cost].ends(cell.result, cell.run)) is not None]
-    its = [cell for cell, _ in measured]
+def _fronts(cells: list[Done], cost: str) -> list[Front]:
+    """Return the fronts of the cells of one task."""
+    ends = {cell.name: COSTS[cost].ends(cell.result, cell.run) for cell in cells}
+    unmeasured = [cell.name for cell in cells if ends[cell.name] is None]
+    groups: dict[str, list[tuple[Done, Ends]]] = {}
+    for cell in cells:
+        if (its := ends[cell.name]) is not None:
+            groups.setdefault(str(counted_in(cost, cell.result)), []).append((cell, its))
+    return [_front(cells[0], measured, cost, unmeasured) for measured in groups.values() or [[]]]
+
+
+def _front(of: Done, measured: list[tuple[Done, Ends]], cost: str, unmeasured: list[str]) -> Front:
+    """Return the front of the cells that were measured; `of` is one of the task."""
+    its, metric = [cell for cell, _ in measured], str(of.result["primary"])
     gains = [cell.result["metrics"][metric] for cell in its]
     # More is better of a throughput: its negative is a cost.
     costs = [ends if COSTS[cost].less else (-ends[0], -ends[2], -ends[1]) for _, ends in measured]
@@ -43,13 +57,14 @@ def _front(cells: list[Done], metric: str, rows: str, cost: str) -> Front:
     members.sort(key=lambda at: costs[at][0])
     beaten = {at for at in members if any(_beats(gains, costs, other, at) for other in range(len(its)))}
     return {
-        "task": cells[0].result["task"],
-        "data_sha256": rows,
+        "task": of.result["task"],
+        "data_sha256": of.result["data_sha256"],
         "metric": metric,
         "cost": cost,
         "members": [its[at].name for at in members],
         "unresolved": [its[at].name for at in members if at in beaten],
-        "unmeasured": [cell.name for cell in cells if cell.name not in {one.name for one in its}],
+        "unmeasured": unmeasured,
+        "components": counted_in(cost, its[0].result) if its else None,
     }
 
 

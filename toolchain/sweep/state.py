@@ -3,7 +3,7 @@
 sweep.json                the record
 digests.json              digests of model and data, so that they are not read again
 bundles/NAME/             the bundles, each shared by cells
-cells/NAME/result.json    the result of a cell, written last: the cell is done if it is there
+cells/NAME/result.json    the result of a cell, written last: the cell is done if it is there and whole
 cells/NAME/*.npz          its predictions and those of FP32
 cells/NAME/run.json       its last run: seconds, attempts, and why it failed
 cells/NAME/log.txt        what its commands wrote to stderr
@@ -12,6 +12,7 @@ cells/NAME/log.txt        what its commands wrote to stderr
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from toolchain.base.files import carry, read_json, write_json, write_text
 from toolchain.bundle import MANIFEST, locked
 from toolchain.errors import InputError
 from toolchain.records.check import find_fault
+from toolchain.records.result import Result
 from toolchain.records.sweep import CellRun, SweepRecord
 from toolchain.sweep.cells import Cell
 from toolchain.sweep.runner import Ended
@@ -88,8 +90,23 @@ def _read(file: Path, kind: Any) -> object | None:  # a class of TypedDict
 
 
 def is_done(folder: Path, cell: Cell) -> bool:
-    """Return whether a cell has a result."""
-    return (folder / CELLS / cell.name / RESULT).is_file()
+    """Return whether a cell has a result that can be read."""
+    file = folder / CELLS / cell.name / RESULT
+    try:
+        found = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return _is_whole(file, found.st_size, found.st_mtime_ns)
+
+
+@cache
+def _is_whole(file: Path, size: int, changed_ns: int) -> bool:
+    """Return whether a file of this size and time has a result: each is read once."""
+    try:
+        found = read_json(file, what="result", advice="")
+    except InputError:
+        return False
+    return isinstance(found, dict) and "metrics" in found and find_fault(found, Result, whole=False) is None
 
 
 def is_built(folder: Path, cell: Cell) -> bool:

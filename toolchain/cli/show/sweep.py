@@ -46,7 +46,8 @@ def _front(front: Front, cells: list[SweepCell]) -> str:
 
     members = ", ".join(map(text, front["members"])) or "no cell"
     missing = f"; not measured for {len(front['unmeasured'])}" if front["unmeasured"] else ""
-    return f"{front['task']}, {front['metric']} against {front['cost']}: {members}{missing}"
+    parts = f" ({', '.join(counted)})" if (counted := front.get("components")) else ""
+    return f"{front['task']}, {front['metric']} against {front['cost']}{parts}: {members}{missing}"
 
 
 def glue(score: GlueScore) -> str:
