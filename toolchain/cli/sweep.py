@@ -20,6 +20,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key of the file")
     parser.add_argument("--only", metavar="PATTERN", help="run the cells with such names only, such as 'int8*'")
     parser.add_argument("--dry-run", action="store_true", help="print the cells and a forecast of time, and run none")
+    parser.add_argument(
+        "--search",
+        type=int,
+        metavar="N",
+        help="run N cells of the grid, chosen by what those before them measured",
+    )
     parser.add_argument("--yes", action="store_true", help="run more than 1,000 cells")
 
 
@@ -29,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from toolchain.sweep import Asked, sweep
 
     output = Path(args.output) if args.output else None
-    asked = Asked(args.set, args.only, args.yes, args.dry_run, output)
+    asked = Asked(args.set, args.only, args.yes, args.dry_run, output, args.search)
     record = sweep(Path(args.file), asked, tell=log.info)
     emit(args, record, swept)
     return 0 if args.dry_run else int(any(cell["state"] == "failed" for cell in record["cells"]))

@@ -8,13 +8,13 @@ A cell that failed runs again at the next call.
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolchain.base.files import write_json
 from toolchain.base.progress import track
-from toolchain.errors import InputError, ToolchainError
+from toolchain.errors import InputError, ToolchainError, UsageError
 from toolchain.records.sweep import CellRun, Forecast, Front, GlueScore, SweepCell, SweepRecord
 from toolchain.sweep import state
 from toolchain.sweep.cells import Cell, Grid, Options, chosen, expand, make_cells, of_build, of_eval
@@ -53,6 +53,16 @@ class Asked:
     yes: bool = False
     dry_run: bool = False
     output: Path | None = None
+    search: int | None = None
+
+    def check(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            UsageError: naming the option.
+        """
+        if self.search is not None and self.search < 1:
+            raise UsageError(f"--search {self.search}: not a number of cells. Give at least 1.")
 
 
 def sweep(file: Path, asked: Asked, *, program: Sequence[str] = PROGRAM, tell: Say = log.info) -> SweepRecord:
@@ -66,10 +76,12 @@ def sweep(file: Path, asked: Asked, *, program: Sequence[str] = PROGRAM, tell: S
         ToolchainError: no cell is possible; its class is that of the first reason.
         UsageError: see `read_study`, `expand` and `chosen`.
     """
+    asked.check()
     study = read_study(file, list(asked.sets), yes=asked.yes)
     folder = asked.output or RESULTS / study.name
     objectives = _objectives(study)
-    grid = expand(_with_energy(study, objectives))
+    study = _with_energy(study, objectives)
+    grid = expand(study)
     if asked.dry_run:
         state.check(folder, study.name)
         cells = make_cells(grid.combinations, depends_on(Digests(folder / state.MEMORY)))
@@ -86,12 +98,28 @@ def sweep(file: Path, asked: Asked, *, program: Sequence[str] = PROGRAM, tell: S
         elif len(reasons) == len(cells):
             why = reasons[cells[0].name]
             raise type(why)(f"{file}: no cell is possible here. {why}")
-        for cell in track(todo, total=len(todo), text=study.name):
+        its, count = _chosen_by_search(study, folder, asked_for, reasons, objectives, asked) or (todo, len(todo))
+        for cell in track(its, total=count, text=study.name):
             _run(folder, cell, program, tell)
         record = _record(study, folder, objectives, grid, cells, last, reasons)
         if record != last:
             write_json(folder / state.RECORD, record)
         return record
+
+
+def _chosen_by_search(
+    study: Study, folder: Path, cells: Sequence[Cell], reasons: Reasons, objectives: Sequence[str], asked: Asked
+) -> tuple[Iterable[Cell], int] | None:
+    """Return the cells that a search runs one after the other, and how many they are at most; None without a search."""
+    if asked.search is None:
+        return None
+    from toolchain.sweep.search import Search, require_one_task, searched
+
+    require_one_task(study)
+    able = {cell.name: cell for cell in cells if cell.name not in reasons}
+    done = sum(state.is_done(folder, cell) for cell in able.values())
+    search = Search(list(able.values()))
+    return searched(search, folder, able, objectives, asked.search), max(0, min(asked.search, len(able)) - done)
 
 
 def _objectives(study: Study) -> tuple[str, ...]:
