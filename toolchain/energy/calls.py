@@ -16,12 +16,15 @@ Measure = Callable[[Callable[[], object]], tuple[float | None, str | None]]
 ONE = Piece({"input_ids": np.zeros((1, 1), np.int32)}, rows=1, tokens=1)
 
 
-def joules_per_call(meter: EnergyMeter, protocol: Protocol, *, device: str) -> Measure:
+def joules_per_call(
+    meter: EnergyMeter, protocol: Protocol, *, device: str, components: tuple[str, ...] | None = None
+) -> Measure:
     """Return a function that calls its argument without a pause for one window and returns the joules of one call.
 
-    The joules are those of the components that a backend on `device` uses and that this machine can measure.
+    The joules are those of `components`, by default those that a backend on `device` uses, as far as this machine can
+    measure them.
     """
-    used = [name for name in counted(device) if name in meter.components]
+    used = [name for name in components or counted(device) if name in meter.components]
 
     def measure(work: Callable[[], object]) -> tuple[float | None, str | None]:
         if missing := lacking(device, meter):

@@ -20,6 +20,7 @@ REASONS = {
     "nvml_unknown": "NVML failed for an unknown reason",
     "reads_zero": "its sensor reads 0 W, which cannot be right",
     "nvml_closed": "the NVML session was closed",
+    "server_elsewhere": "the server is on another machine: run `toolchain power` there",
     "no_device_used": "the backend ran on the processor",
     "process_not_seen": "the driver does not list this process by its number, as in a container",
     "module_only": "only the power of a module that contains more than the GPU can be read",

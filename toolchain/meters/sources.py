@@ -66,7 +66,8 @@ def open_sources(device: str | None = None, *, powercap: Path = rapl.ROOT) -> It
     Without an open session the driver may unload and reset its counter.
 
     Args:
-        device: with a number, as in cuda:1, only that GPU is read; otherwise every GPU that CUDA shows this process.
+        device: with numbers, as in cuda:1 or cuda:0,1, only these GPUs are read; otherwise every GPU that CUDA shows
+            this process.
         powercap: folder of the RAPL zones.
     """
     found = Inventory()
@@ -86,7 +87,7 @@ def open_sources(device: str | None = None, *, powercap: Path = rapl.ROOT) -> It
 def _chosen(device: str | None) -> list[Device]:
     if device is None or ":" not in device:
         return nvml.visible_devices()
-    return [nvml.visible_device(int(device.split(":")[1]))]
+    return [nvml.visible_device(int(number)) for number in device.split(":")[1].split(",")]
 
 
 def _add_gpu(found: Inventory, gpu: Device) -> None:

@@ -1,0 +1,96 @@
+"""`toolchain generate --backend openai`: a language model that another program serves."""
+
+import argparse
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from toolchain.cli.options import add_options, given
+from toolchain.cli.output import emit, log
+from toolchain.errors import MachineError, UsageError
+from toolchain.generate.served.settings import ServedSettings
+from toolchain.recipe import Recipe
+from toolchain.recipe.options import flag
+
+if TYPE_CHECKING:
+    from toolchain.energy.calls import Measure
+
+# Options that are about a server alone, and those that a server does not know.
+OWN = ("url", "token_file", "concurrency", "devices", "timeout")
+NOT_OWN = ("cache", "batch_size", "device", "allow_pickle", "trust_remote_code", "ignore_unused")
+
+ELSEWHERE = "server_elsewhere"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a server."""
+    parser.add_argument("--url", metavar="URL", help="address of the server (openai): http://HOST:PORT[/v1/completions]")
+    add_options(parser, ("token_file",))
+    add_options(parser, ("concurrency", "devices", "timeout"), ServedSettings)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse options that are about something else.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    served = args.backend == "openai"
+    if served and not args.url:
+        raise UsageError("--backend openai: needs a server. Give --url http://HOST:PORT.")
+    wrong = [name for name in (NOT_OWN if served else OWN) if getattr(args, name, None) is not None]
+    if wrong:
+        what = "cannot be used with --backend openai" if served else "only with --backend openai"
+        raise UsageError(f"{flag(wrong[0])}: {what}. {'Leave it out' if served else 'Add it, or leave this out'}.")
+    if args.devices and not (args.energy or args.require_energy):
+        raise UsageError(f"--devices {args.devices}: only with --energy. Add it, or leave this out.")
+
+
+def run(args: argparse.Namespace, prompts: list[str], place: str, recipe: Recipe) -> None:
+    """Measure the served model, and print its replies and figures."""
+    from toolchain.cli.show.served import served
+    from toolchain.generate.served.endpoint import Endpoint, read_key
+    from toolchain.generate.served.measure import run as measure
+
+    settings = ServedSettings(**given(args, ServedSettings))
+    endpoint = Endpoint(args.url, args.model, read_key(args.token_file))
+    with ExitStack() as stack:
+        energy, why_not, gpus = _energy(endpoint.host, settings, recipe, stack)
+        record = measure(
+            endpoint, prompts, settings, place=place, energy=energy, why_not=why_not, gpus=gpus, log=log.info
+        )
+    emit(args, record, served)
+
+
+def _energy(
+    host: str, settings: ServedSettings, recipe: Recipe, stack: ExitStack
+) -> "tuple[Measure | None, str, list[str]]":
+    """Return what measures the GPUs, or None and why not; and the names of the GPUs.
+
+    Raises:
+        MachineError: --require-energy is given, and one of the GPUs cannot be measured.
+    """
+    from toolchain.energy.calls import joules_per_call
+    from toolchain.energy.protocol import Protocol
+    from toolchain.energy.record import NOT_REQUESTED
+    from toolchain.energy.text import reason
+    from toolchain.generate.served.endpoint import is_here
+    from toolchain.meters.energy import open_meter
+    from toolchain.meters.sources import BOARD
+
+    if not recipe.wants_energy:
+        return None, NOT_REQUESTED, []
+    missing, meter = ELSEWHERE, None
+    if is_here(host):
+        meter = stack.enter_context(open_meter(settings.device))
+        missing = meter.missing.get(BOARD, ("", ""))[0]  # also if one of several GPUs cannot be measured
+    if meter is None or missing:
+        if recipe.require_energy:
+            raise MachineError(
+                f"--require-energy: the energy of the GPUs cannot be measured: {reason(missing)} ({missing}). "
+                "See what this machine can read: `toolchain doctor`."
+            )
+        log.warning("warning: energy is not measured: %s (%s)", reason(missing), missing)
+        return None, missing, []
+    protocol = Protocol(window_s=recipe.energy_window, seed=recipe.seed)
+    measure = joules_per_call(meter, protocol, device=settings.device, components=(BOARD,))
+    return measure, "", [gpu.name for gpu in meter.inventory.gpus]

@@ -1,0 +1,85 @@
+"""Streams in flight: some prompts once, or prompts without end while the energy is measured."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
+
+from toolchain.errors import ToolchainError
+from toolchain.generate.served.stream import Reply
+
+# Sends a prompt; calls its second argument when a part with text arrives.
+Ask = Callable[[str, Callable[[], None]], Awaitable[Reply]]
+
+
+async def replies(ask: Ask, prompts: Iterable[str], streams: int) -> list[Reply]:
+    """Send prompts in their order, with at most `streams` in flight; return the replies in the same order.
+
+    Raises:
+        ToolchainError: the first error of a stream. The others are cancelled.
+    """
+    found: dict[int, Reply] = {}
+    waiting = enumerate(prompts)
+
+    async def stream() -> None:
+        for number, prompt in waiting:
+            found[number] = await ask(prompt, lambda: None)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(streams):
+                group.create_task(stream())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [found[number] for number in sorted(found)]
+
+
+class Endless:
+    """Streams that send prompts again and again, without a pause, until they are drained."""
+
+    def __init__(self, ask: Ask, prompts: list[str], streams: int) -> None:
+        """Start the streams, in a running event loop."""
+        self.done: list[Reply] = []
+        self.parts = 0
+        self._prompts: Iterator[str] = itertools.cycle(prompts)
+        self._arrived: asyncio.Queue[ToolchainError | None] = asyncio.Queue()
+        self._draining = False
+        self._tasks = [asyncio.create_task(self._stream(ask)) for _ in range(streams)]
+
+    async def _stream(self, ask: Ask) -> None:
+        try:
+            while not self._draining:
+                self.done.append(await ask(next(self._prompts), self._count))
+        except ToolchainError as error:
+            self._arrived.put_nowait(error)
+
+    def _count(self) -> None:
+        self.parts += 1
+        self._arrived.put_nowait(None)
+
+    async def part(self) -> None:
+        """Return when a part with text has arrived that no earlier call returned for.
+
+        Raises:
+            ToolchainError: the error of a stream.
+        """
+        error = await self._arrived.get()
+        if error is not None:
+            raise error
+
+    async def settle(self, count: int) -> None:
+        """Return when `count` replies are complete, so that the streams no longer run in step."""
+        while len(self.done) < count:
+            await self.part()
+
+    async def drain(self) -> None:
+        """Wait for the replies in flight, and send no more."""
+        self._draining = True
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*self._tasks)
+
+    async def cancel(self) -> None:
+        """Give up the replies in flight."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)

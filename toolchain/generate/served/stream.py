@@ -1,0 +1,209 @@
+"""One streamed reply: server-sent events as they arrive, with the moment of each part of the text.
+
+Format: https://html.spec.whatwg.org/multipage/server-sent-events.html; names of the fields: OpenAI's API reference.
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from toolchain.errors import MachineError
+from toolchain.generate.served.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+# Largest event. One with a token is about 300 bytes.
+MAX_EVENT_BYTES = 1 << 20
+
+LOG = "Look at the log of the server."
+
+# Keys of a part of a reply that hold text: the answer, and the reasoning before it as servers name it.
+TEXTS = ("content", "reasoning_content", "reasoning", "text")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole reply.
+
+    Attributes:
+        prompt_tokens: tokens of the prompt, as the server counts them, with its chat template.
+        generated_tokens: tokens of the reply, as the server counts them.
+        cached_tokens: tokens of the prompt that the server did not compute again; None if it does not say.
+        text: the reply.
+        ended: why it ended, in the server's word: stop or length.
+        sent_s: moment of the request.
+        times_s: moment of each part with text; that of the end if there was no text.
+    """
+
+    prompt_tokens: int
+    generated_tokens: int
+    cached_tokens: int | None
+    text: str
+    ended: str
+    sent_s: float
+    times_s: list[float]
+
+    @property
+    def first_s(self) -> float:
+        """Time from the request to the first token."""
+        return self.times_s[0] - self.sent_s
+
+    @property
+    def per_token_s(self) -> float | None:
+        """Mean time of each token after the first; None if there is none."""
+        later = self.generated_tokens - 1
+        return (self.times_s[-1] - self.times_s[0]) / later if later > 0 and len(self.times_s) > 1 else None
+
+
+async def ask(
+    session: "ClientSession",
+    endpoint: Endpoint,
+    prompt: str,
+    new: int,
+    *,
+    clock: Callable[[], float],
+    on_part: Callable[[], None] = lambda: None,
+) -> Reply:
+    """Send a prompt and read the reply to its end. `on_part` is called when a part with text arrives.
+
+    Raises:
+        InputError: the server refuses the request, or its reply cannot be used.
+        MachineError: there is no server, it ends or stalls, or the connection does.
+    """
+    import aiohttp
+
+    reading = _Reading(endpoint, clock, on_part)
+    sent_s = clock()
+    try:
+        async with session.post(
+            endpoint.address, json=endpoint.body(prompt, new), headers=endpoint.headers, allow_redirects=False
+        ) as response:
+            if response.status != 200:
+                raise endpoint.refused(response.status)
+            async for data in _events(response.content.iter_any(), endpoint):
+                if data == b"[DONE]":
+                    break
+                reading.add(data)
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise _lost(error, endpoint, session.timeout.sock_read, begun=bool(reading.times_s)) from None
+    return reading.reply(sent_s)
+
+
+def _lost(error: Exception, endpoint: Endpoint, timeout_s: float | None, *, begun: bool) -> MachineError:
+    """Return the error for a connection that failed. TimeoutError is an OSError, so it comes first."""
+    import aiohttp
+
+    if isinstance(error, TimeoutError):
+        what = f"the server has sent nothing for {timeout_s:g} s"
+        return endpoint.lost(what, f"{LOG} Give a longer --timeout if it is slow.")
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
+        return endpoint.lost("its certificate or its TLS cannot be used", "Give the http or https address of the server.")
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return endpoint.lost("no server responds", "Start it, or give another --url.")
+    if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError | OSError):
+        when = "in the middle of a reply" if begun else "before a reply"
+        return endpoint.lost(f"the server closed the connection {when}", LOG)
+    return endpoint.lost("the server does not speak HTTP as a client expects", "Give another --url.")
+
+
+async def _events(blocks: AsyncIterator[bytes], endpoint: Endpoint) -> AsyncIterator[bytes]:
+    """Yield the data of each event, also where a block of bytes ends within a line or a character.
+
+    Servers of this interface write an event's JSON on one line.
+
+    Raises:
+        InputError: an event is too large.
+    """
+    rest = b""
+    async for block in blocks:
+        *lines, rest = (rest + block).split(b"\n")
+        if len(rest) > MAX_EVENT_BYTES:
+            raise endpoint.fault(f"an event exceeds {MAX_EVENT_BYTES >> 20} MiB", "Give another --url.")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line.removeprefix(b"data:").strip()
+    if rest.startswith(b"data:"):  # a last event without the end of its line
+        yield rest.removeprefix(b"data:").strip()
+
+
+@dataclass
+class _Reading:
+    """What has arrived of a reply."""
+
+    endpoint: Endpoint
+    clock: Callable[[], float]
+    on_part: Callable[[], None]
+    times_s: list[float] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    ended: str | None = None
+    usage: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, data: bytes) -> None:
+        """Take the data of an event.
+
+        Raises:
+            InputError: it is not JSON of this interface, or an error.
+        """
+        now_s = self.clock()
+        event = self._parsed(data)
+        if event.get("error"):
+            raise self.endpoint.fault("the server ends the reply with an error of its own", LOG)
+        usage, choices = event.get("usage") or {}, event.get("choices") or []
+        if not (isinstance(usage, dict) and isinstance(choices, list) and all(isinstance(one, dict) for one in choices)):
+            raise self._foreign()
+        self.usage |= usage
+        text = ""
+        for choice in choices:
+            part = choice.get("delta", choice)
+            if not isinstance(part, dict):
+                raise self._foreign()
+            text += "".join(part[key] for key in TEXTS if isinstance(part.get(key), str))
+            self.ended = choice.get("finish_reason") or self.ended
+        if text or (self.ended and not self.times_s):
+            self.times_s.append(now_s)
+            self.texts.append(text)
+            self.on_part()
+
+    def _parsed(self, data: bytes) -> dict[str, Any]:
+        try:
+            event = json.loads(data.decode())
+        except UnicodeDecodeError as error:
+            cut = error.reason == "unexpected end of data"
+            what = "the stream ends within a character" if cut else "the stream is not UTF-8"
+            raise self.endpoint.fault(what, LOG) from None
+        except (ValueError, RecursionError):
+            raise self.endpoint.fault("the stream has an event that is not JSON", LOG) from None
+        if not isinstance(event, dict):
+            raise self._foreign()
+        return event
+
+    def _foreign(self) -> Exception:
+        return self.endpoint.fault("the reply is not one of OpenAI's interface", "Give another --url.")
+
+    def reply(self, sent_s: float) -> Reply:
+        """Return the whole reply.
+
+        Raises:
+            InputError: the server did not count its tokens.
+            MachineError: the reply has no end.
+        """
+        if not self.ended:
+            raise self.endpoint.lost("the stream ends before its reply does", LOG)
+        counts = [self.usage.get(key) for key in ("prompt_tokens", "completion_tokens")]
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise self.endpoint.fault(
+                "the server does not count its tokens: `usage` is missing from the stream",
+                "Choose a release of it that knows stream_options.include_usage.",
+            )
+        details = self.usage.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        return Reply(
+            *(int(count or 0) for count in counts),
+            cached_tokens=cached if type(cached) is int else None,
+            text="".join(self.texts),
+            ended=str(self.ended),
+            sent_s=sent_s,
+            times_s=self.times_s,
+        )
