@@ -46,6 +46,10 @@ ENVIRONMENT = {
         "toolchain",
         "`import toolchain` sets it to `1` where it is not set, so that ONNX Runtime sends no usage data to its maker.",
     ),
+    "OPENAI_API_KEY": (
+        "toolchain.generate.served.endpoint",
+        "Key that `generate --backend openai` sends to the server of `--url`, unless `--token-file` is given.",
+    ),
     "HF_TOKEN": ("huggingface_hub", "Access token for private or gated models and data sets."),
     "HF_HOME": ("huggingface_hub", "Folder of the hub's cache."),
     "HF_HUB_OFFLINE": ("huggingface_hub", "`1`: use the hub's cache only, without the network."),

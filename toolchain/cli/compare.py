@@ -16,7 +16,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "results",
         nargs="+",
         metavar="RESULT|BUNDLE",
-        help="the baseline, then candidates; a single one is compared with its FP32 reference",
+        help="the baseline, then candidates; a single one is compared with its FP32 reference; also records of "
+        "`generate --backend openai`",
     )
     add_options(
         parser,
@@ -51,14 +52,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Compare, print, and refuse a candidate that fails the gate."""
     from toolchain.cli.show.compare import compared
+    from toolchain.cli.show.served import compared_served
     from toolchain.diagnose.gate import compare_results, judge
+    from toolchain.generate.served.compare import compare_served, is_served
     from toolchain.records.comparison import ComparisonList
+    from toolchain.records.served_generation import ServedComparisonList
 
     recipe = Recipe.make(given(args))
+    if any(map(is_served, places := [Path(place) for place in args.results])):
+        if recipe.max_drop is not None or recipe.wants_energy:
+            raise UsageError(
+                "--max-drop, --energy: not for records of a server, whose figures are in them. Leave it out."
+            )
+        emit(args, ServedComparisonList(comparisons=compare_served(places)), compared_served)
+        return
     if recipe.wants_energy:
         _run_energy(args, recipe)
         return
-    records = compare_results([Path(place) for place in args.results], recipe, tell=log.info)
+    records = compare_results(places, recipe, tell=log.info)
     emit(args, ComparisonList(comparisons=records), compared)
     judge(records, strict=recipe.strict)
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolchain.cli import served
 from toolchain.cli.options import add_options, given
 from toolchain.cli.output import emit, log
 from toolchain.errors import InputError, MachineError, UsageError
@@ -24,13 +25,19 @@ PART_ROWS = 4096
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the checkpoint or bundle, the prompts, and the options."""
-    text = "a causal language model: a checkpoint's folder, a hub id, or a bundle of --task lm"
-    parser.add_argument("model", metavar="MODEL|BUNDLE", help=text)
+    text = "a causal language model: a checkpoint's folder, a hub id, a bundle of --task lm, or its name in a server"
+    parser.add_argument("model", nargs="?", metavar="MODEL|BUNDLE", help=text)
+    parser.add_argument("-m", "--model", dest="named", metavar="MODEL", help="the same as MODEL")
     parser.add_argument("--prompt", action="append", default=[], metavar="TEXT", help="a prompt; may be given again")
     parser.add_argument(
-        "--data", dest="table", metavar="FILE", help="table of prompts (tsv, csv, json, jsonl, parquet) instead"
+        "--data",
+        "--prompts",
+        dest="table",
+        metavar="FILE",
+        help="table of prompts (tsv, csv, json, jsonl, parquet) instead",
     )
     add_options(parser, ("max_new_tokens", "cache", "batch_size", "rounds", "backend"), Settings)
+    served.arguments(parser)
     add_options(parser, (*SHARED, *TRUST))
 
 
@@ -39,9 +46,14 @@ def run(args: argparse.Namespace) -> None:
     from toolchain.cli.show.generation import generation
     from toolchain.generate.opened import open_generator
 
+    served.check(args)
+    args.model = _model(args.model, args.named)
     settings = Settings(**given(args, Settings))
     recipe = Recipe.make({name: value for name, value in given(args).items() if name in (*SHARED, *TRUST)})
     prompts, place = _prompts(args.prompt, Path(args.table) if args.table else None, recipe.text_column)
+    if settings.backend == "openai":
+        served.run(args, prompts, place, recipe)
+        return
     model = open_generator(args.model, recipe, backend=settings.backend, cache=settings.caches)
     emit(args, _measured(model, prompts, place, settings, recipe), generation)
 
@@ -64,6 +76,18 @@ def _measured(model: "Generator", prompts: list[str], place: str, settings: Sett
         protocol = Protocol(window_s=recipe.energy_window, seed=recipe.seed)
         energy = joules_per_call(meter, protocol, device=model.device)
         return run(model, prompts, settings, place=place, energy=energy, log=log.info)
+
+
+def _model(*given: str | None) -> str:
+    """Return the one name of a model that was given.
+
+    Raises:
+        UsageError: there is none, or two.
+    """
+    names = [name for name in given if name is not None]
+    if len(names) != 1:
+        raise UsageError(f"MODEL: {' and '.join(names) or 'none'} is given. Give one, alone or with --model.")
+    return names[0]
 
 
 def _prompts(given: list[str], table: Path | None, column: str | None) -> tuple[list[str], str]:

@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
 # Options that are about a server alone, and those that a server does not know.
 OWN = ("url", "token_file", "concurrency", "devices", "timeout")
-NOT_OWN = ("cache", "batch_size", "device", "allow_pickle", "trust_remote_code", "ignore_unused")
+NOT_OWN = ("cache", "batch_size", "device", "file", "trust", "allow_pickle", "trust_remote_code", "ignore_unused")
 
 ELSEWHERE = "server_elsewhere"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of a server."""
-    parser.add_argument("--url", metavar="URL", help="address of the server (openai): http://HOST:PORT[/v1/completions]")
+    parser.add_argument(
+        "--url", metavar="URL", help="address of the server (openai): http://HOST:PORT[/v1/completions]"
+    )
     add_options(parser, ("token_file",))
     add_options(parser, ("concurrency", "devices", "timeout"), ServedSettings)
 

@@ -27,8 +27,8 @@ class Settings:
     rounds: int = option(3, "how often each batch is timed", metavar="N", least=1)
     backend: str | None = option(
         None,
-        "where to run (default: ort for a bundle, else torch)",
-        choices=("torch", "ort"),
+        "where to run (default: ort for a bundle, else torch); openai: a server with OpenAI's interface, see --url",
+        choices=("torch", "ort", "openai"),
     )
 
     def __post_init__(self) -> None:

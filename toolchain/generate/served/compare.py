@@ -47,9 +47,7 @@ def _load(place: Path) -> ServedGeneration:
     return cast("ServedGeneration", printable_json(record))
 
 
-def _compare(
-    base: Path, baseline: ServedGeneration, place: Path, candidate: ServedGeneration
-) -> ServedComparison:
+def _compare(base: Path, baseline: ServedGeneration, place: Path, candidate: ServedGeneration) -> ServedComparison:
     if baseline["prompts_sha256"] != candidate["prompts_sha256"]:
         raise InputError(f"{place}: its prompts are not those of {base}. Measure both with the same prompts.")
     if baseline["max_new_tokens"] != candidate["max_new_tokens"]:

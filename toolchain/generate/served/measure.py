@@ -59,9 +59,7 @@ class Client:
 
     def asking(self, new: int) -> Callable[[str, Callable[[], None]], Coroutine[Any, Any, Reply]]:
         """Return the function that sends a prompt for at most `new` tokens."""
-        return lambda prompt, on_part: ask(
-            self.session, self.endpoint, prompt, new, clock=self.clock, on_part=on_part
-        )
+        return lambda prompt, on_part: ask(self.session, self.endpoint, prompt, new, clock=self.clock, on_part=on_part)
 
 
 def run(
@@ -160,9 +158,7 @@ async def _open(settings: ServedSettings, aiohttp: Any) -> "ClientSession":
     return session
 
 
-def _timed(
-    client: Client, prompts: Sequence[str], settings: ServedSettings, streams: int
-) -> tuple[float, list[Reply]]:
+def _timed(client: Client, prompts: Sequence[str], settings: ServedSettings, streams: int) -> tuple[float, list[Reply]]:
     """Return the seconds and the replies of `streams` streams after a warm-up: every prompt equally often."""
     warm_up = itertools.islice(itertools.cycle(prompts), streams)
     client.run(replies(client.asking(min(WARM_UP_TOKENS, settings.max_new_tokens)), warm_up, streams))

@@ -99,7 +99,9 @@ def _lost(error: Exception, endpoint: Endpoint, timeout_s: float | None, *, begu
         what = f"the server has sent nothing for {timeout_s:g} s"
         return endpoint.lost(what, f"{LOG} Give a longer --timeout if it is slow.")
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
-        return endpoint.lost("its certificate or its TLS cannot be used", "Give the http or https address of the server.")
+        return endpoint.lost(
+            "its certificate or its TLS cannot be used", "Give the http or https address of the server."
+        )
     if isinstance(error, aiohttp.ClientConnectorError):
         return endpoint.lost("no server responds", "Start it, or give another --url.")
     if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError | OSError):
@@ -151,7 +153,9 @@ class _Reading:
         if event.get("error"):
             raise self.endpoint.fault("the server ends the reply with an error of its own", LOG)
         usage, choices = event.get("usage") or {}, event.get("choices") or []
-        if not (isinstance(usage, dict) and isinstance(choices, list) and all(isinstance(one, dict) for one in choices)):
+        if not (
+            isinstance(usage, dict) and isinstance(choices, list) and all(isinstance(one, dict) for one in choices)
+        ):
             raise self._foreign()
         self.usage |= usage
         text = ""
@@ -182,6 +186,10 @@ class _Reading:
     def _foreign(self) -> Exception:
         return self.endpoint.fault("the reply is not one of OpenAI's interface", "Give another --url.")
 
+    def _count(self, key: str) -> int | None:
+        value = self.usage.get(key)
+        return value if type(value) is int and value >= 0 else None
+
     def reply(self, sent_s: float) -> Reply:
         """Return the whole reply.
 
@@ -191,8 +199,8 @@ class _Reading:
         """
         if not self.ended:
             raise self.endpoint.lost("the stream ends before its reply does", LOG)
-        counts = [self.usage.get(key) for key in ("prompt_tokens", "completion_tokens")]
-        if not all(type(count) is int and count >= 0 for count in counts):
+        prompt, generated = self._count("prompt_tokens"), self._count("completion_tokens")
+        if prompt is None or generated is None:
             raise self.endpoint.fault(
                 "the server does not count its tokens: `usage` is missing from the stream",
                 "Choose a release of it that knows stream_options.include_usage.",
@@ -200,7 +208,8 @@ class _Reading:
         details = self.usage.get("prompt_tokens_details")
         cached = details.get("cached_tokens") if isinstance(details, dict) else None
         return Reply(
-            *(int(count or 0) for count in counts),
+            prompt_tokens=prompt,
+            generated_tokens=generated,
             cached_tokens=cached if type(cached) is int else None,
             text="".join(self.texts),
             ended=str(self.ended),
