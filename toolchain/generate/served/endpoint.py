@@ -118,7 +118,7 @@ def read_key(file: str | None) -> str | None:
         InputError: the file cannot be read, or what it has is not a key.
     """
     if file is None:
-        where, key = KEY, os.environ.get(KEY, "").strip()
+        where, key = KEY, os.environ.get("OPENAI_API_KEY", "").strip()
         if not key:
             return None
     else:
