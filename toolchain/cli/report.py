@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from toolchain.base.progress import still
-from toolchain.cli.output import log
+from toolchain.cli.output import emit, log
+from toolchain.errors import UsageError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,14 +22,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=("md", "html", "csv", "json", "optimum-benchmark"),
         help="format (default: by the suffix of -o, else md)",
     )
+    parser.add_argument("--to", metavar="mlflow[:URI]", help="write each result to MLflow once, in place of a report")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Render the results to a file or to stdout."""
+    """Render the results to a file or to stdout, or write them to a tracking server."""
     from toolchain.base.files import write_text
     from toolchain.report.formats import format_for, render
     from toolchain.report.inputs import find_material
 
+    if args.to:
+        _track(args)
+        return
     output = Path(args.output) if args.output else None
     chosen = "json" if args.json else args.format or format_for(output)
     text = render(find_material(map(Path, args.results)), chosen)
@@ -38,3 +43,15 @@ def run(args: argparse.Namespace) -> None:
     else:
         with still():
             print(text, end="")
+
+
+def _track(args: argparse.Namespace) -> None:
+    from toolchain.cli.show import put
+    from toolchain.report.inputs import find_material
+    from toolchain.report.tracking import track
+
+    if args.output or args.format:
+        raise UsageError("--to: it writes no report. Leave -o and --format out, or call report twice.")
+    tracked = track(find_material(map(Path, args.results)).results, args.to)
+    new = sum(run["state"] == "written" for run in tracked["runs"])
+    emit(args, tracked, lambda _: put(f"{new} of {len(tracked['runs'])} results were new, and are now in {args.to}"))

@@ -1,0 +1,76 @@
+"""Results in MLflow: once each, with figures and parameters; a server that is down is one error."""
+
+import json
+import os
+import socket
+
+import pytest
+
+from toolchain.errors import MachineError, UsageError
+from toolchain.report.tracking import EXPERIMENT, figures, track
+
+
+def test_figures_are_the_numbers_that_were_measured(result):
+    found = dict(figures(result))
+    assert (found["metrics.accuracy"], found["latency_ms.p50"], found["throughput_per_s"]) == (0.8812, 1.25, 1234.5)
+    assert found["peak_memory_mb.host"] == 256.0
+    assert not any(key.startswith("energy") or key == "peak_memory_mb.device" for key in found)
+
+
+def test_another_place_and_a_missing_package_are_named(result, monkeypatch):
+    with pytest.raises(UsageError, match=r"--to tensorboard: unknown\. Write --to mlflow"):
+        track([result], "tensorboard")
+    monkeypatch.setitem(__import__("sys").modules, "mlflow", None)
+    with pytest.raises(MachineError, match=r"not installed.*encoder-toolchain\[mlflow\]"):
+        track([result], "mlflow")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Return a folder that MLflow keeps runs in, and a client of it."""
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed: pip install mlflow-skinny")
+    return f"file:{tmp_path}/runs", mlflow.MlflowClient(f"file:{tmp_path}/runs")
+
+
+@pytest.mark.filterwarnings("ignore")  # of mlflow: its file store is in maintenance
+def test_a_result_is_written_once_with_its_figures_and_itself(place, result, tmp_path):
+    uri, client = place
+    first = track([result], f"mlflow:{uri}")["runs"][0]
+    again = track([result, result | {"seed": 1}], f"mlflow:{uri}")["runs"]
+    assert [one["state"] for one in (first, *again)] == ["written", "there", "written"]
+    assert again[0]["run"] == first["run"]
+    runs = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+    assert len(runs) == 2
+    run = client.get_run(first["run"])
+    assert run.data.metrics == dict(figures(result))
+    assert (run.data.params["backend"], run.data.params["variant"]) == ("ort", "int8.cpu")
+    kept = client.download_artifacts(first["run"], "result.json", str(tmp_path))
+    with open(kept) as file:
+        assert json.load(file) == {key: value for key, value in result.items() if key != "file"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_killed_call_left_is_written_again(place, result, monkeypatch):
+    uri, client = place
+
+    def interrupt(result):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("toolchain.report.tracking.figures", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            track([result], f"mlflow:{uri}")
+    assert track([result], f"mlflow:{uri}")["runs"][0]["state"] == "written"
+    assert len(client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])) == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_server_that_is_down_is_one_error(place, result):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        to = f"mlflow:http://127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(MachineError, match=rf"^--to {to}: the tracking server cannot be used \(\w+\)\. Start it"):
+            track([result], to)
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"

@@ -1,0 +1,113 @@
+"""`report --to mlflow[:URI]`: a run of MLflow for each result, known by the result's digest, so that none is twice."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from toolchain.base.files import sha256_json
+from toolchain.errors import MachineError, UsageError
+from toolchain.records.result import Result
+from toolchain.records.tracking import Tracked, TrackedRun
+
+log = logging.getLogger(__name__)
+
+# Name of the experiment that has the runs, and the tag that has the digest of a result.
+EXPERIMENT, DIGEST = "toolchain", "toolchain.sha256"
+
+# Keys of a result that become parameters; the numbers below the others become metrics.
+PARAMETERS = ("model", "task", "split", "n", "backend", "device", "precision", "variant", "max_length", "seed")
+FIGURES = ("metrics", "agreement", "latency_ms", "throughput_per_s", "runtime_throughput_per_s", "peak_memory_mb")
+OF_ENERGY = ("per_inference_j", "per_token_j", "per_correct_j", "total_j", "mean_power_w")
+
+# A server that is down is an error at once: MLflow would try for minutes. It sends no usage data of its own.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def track(results: Sequence[Result], to: str, *, tell: Callable[[str], None] = log.info) -> Tracked:
+    """Write results to where `to` says, such as mlflow or mlflow:http://127.0.0.1:5000; a result is written once.
+
+    Raises:
+        MachineError: MLflow is not installed, or its server cannot be used. Results that were written stay.
+        UsageError: `to` is unknown.
+    """
+    kind, _, place = to.partition(":")
+    if kind != "mlflow":
+        raise UsageError(f"--to {to}: unknown. Write --to mlflow, or --to mlflow:URI.")
+    client, failure = _open(place or None)
+    try:
+        experiment = _experiment(client)
+        runs = []
+        for result in results:
+            runs.append(_tracked(client, experiment, result))
+            tell(f"{runs[-1]['result']}: run {runs[-1]['run']}, {runs[-1]['state']}")
+    except failure as error:
+        raise MachineError(
+            f"--to {to}: the tracking server cannot be used ({type(error).__name__}). "
+            "Start it or correct its address, then repeat the command: nothing is written twice."
+        ) from error
+    return {"to": to, "runs": runs}
+
+
+def _open(place: str | None) -> tuple[Any, tuple[type[Exception], ...]]:
+    """Return a client of MLflow, and what it raises."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        import requests
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+    except ImportError as error:
+        raise MachineError(
+            "--to mlflow: MLflow is not installed. Install it with: pip install 'encoder-toolchain[mlflow]'."
+        ) from error
+    failure = (MlflowException, requests.RequestException, OSError)
+    try:
+        return MlflowClient(place), failure
+    except failure as error:
+        raise UsageError(f"--to mlflow:{place}: MLflow knows no such place. Give a server's address.") from error
+
+
+def _experiment(client: Any) -> str:
+    found = client.get_experiment_by_name(EXPERIMENT)
+    return str(found.experiment_id if found else client.create_experiment(EXPERIMENT))
+
+
+def _tracked(client: Any, experiment: str, result: Result) -> TrackedRun:
+    """Return the run of a result, which is written unless it is there; what a killed call left is removed."""
+    record = {key: value for key, value in result.items() if key != "file"}
+    digest = sha256_json(record)
+    for run in client.search_runs([experiment], f"tags.`{DIGEST}` = '{digest}'"):
+        if run.info.status == "FINISHED":
+            return {"result": result["file"], "sha256": digest, "run": run.info.run_id, "state": "there"}
+        client.delete_run(run.info.run_id)
+    name = f"{result['task']} {result['backend']} {result['variant']}"
+    made = client.create_run(experiment, tags={DIGEST: digest}, run_name=name).info.run_id
+    for key in PARAMETERS:
+        if record.get(key) is not None:
+            client.log_param(made, key, str(record[key])[:500])
+    for key, value in figures(result):
+        client.log_metric(made, key, value)
+    client.log_text(made, json.dumps(record, indent=2, ensure_ascii=False), "result.json")
+    client.set_terminated(made)
+    return {"result": result["file"], "sha256": digest, "run": made, "state": "written"}
+
+
+def figures(result: Result) -> Iterator[tuple[str, float]]:
+    """Yield the figures of a result by their keys, such as latency_ms.p50; what was not measured is left out."""
+    chosen: dict[str, object] = {key: result.get(key) for key in FIGURES}
+    chosen |= {"energy": {key: result["energy"].get(key) for key in OF_ENERGY}}
+    yield from _numbers(chosen, "")
+
+
+def _numbers(value: object, where: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield where, float(value)
