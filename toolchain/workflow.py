@@ -21,11 +21,13 @@ from toolchain.errors import InputError
 from toolchain.evaluation import measure as evaluation
 from toolchain.evaluation.mlperf.loadgen import require_loadgen
 from toolchain.evaluation.mlperf.scenario import ScenarioRun, run_scenario
+from toolchain.evaluation.original import NAME as ORIGINAL
+from toolchain.evaluation.original import find_original
 from toolchain.evaluation.remarks import remarks
 from toolchain.evaluation.results import SCHEMA, read_predictions, save_predictions, save_result
 from toolchain.evaluation.runtime_choice import find_to_run
 from toolchain.evaluation.stages import run_choices, stage_run
-from toolchain.evaluation.target import CHOSEN_ROWS, Target, find_reference
+from toolchain.evaluation.target import CHOSEN_ROWS, Reference, Target, find_reference
 from toolchain.heads.predictions import Predictions
 from toolchain.int8.calibrate import read_calibration
 from toolchain.profile.roofline import assess
@@ -229,14 +231,16 @@ def _agreement(target: Target, rows: Rows, references: Values, found: Prediction
 def _reference(target: Target, rows: Rows, references: Values) -> tuple[Predictions, str, FileDigest] | None:
     """Return the predictions of the FP32 reference for these rows, its name, and the file that keeps them.
 
-    None if the target is the reference itself. The predictions of an earlier run are reused if model, rows, labels and
-    length are the same.
+    None if the target is the reference itself. The reference of a shrunk checkpoint is its original. The predictions of
+    an earlier run are reused if model, rows, labels and length are the same.
     """
-    if target.is_reference:
+    original = find_original(target)
+    if target.is_reference and not original:
         return None
     resolved = target.resolved
-    name, backend, model = find_reference(target)
+    name, backend, model = Reference(ORIGINAL, "torch", original) if original else find_reference(target)
     digests = target.bundle.manifest["model"]["sha256"] if target.bundle else resolved.source.digests
+    digests = original.digests if original else digests
     labels = [*resolved.head.key, references.tolist()]  # a task may change their order
     key = sha256_json([name, digests, rows.digest, resolved.max_length, labels])
     file = target.folder / f"reference-{key[:16]}.npz"

@@ -18,6 +18,7 @@ from toolchain.bundle.trial import try_bundle
 from toolchain.bundle.views import VIEWS, make_view, view_files
 from toolchain.bundle.writer import BundleWriter, open_writer
 from toolchain.checkpoint.model import Source
+from toolchain.checkpoint.shrunk import read_shrink
 from toolchain.data import demo
 from toolchain.engine.plan import PLANS
 from toolchain.engine.releases import RELEASES
@@ -26,6 +27,7 @@ from toolchain.recipe import DEFAULT_MODEL, Recipe
 from toolchain.recipe.groups import ENGINE
 from toolchain.recipe.tables import ATTENTIONS
 from toolchain.records.bundle import BuildRecord, PoolingRecord
+from toolchain.records.shrink import ShrinkRecord
 
 OWN_CALIBRATION = "calibration.json"
 
@@ -224,6 +226,7 @@ def _about(resolved: ResolvedRecipe, records: Mapping[str, Mapping[str, Any]]) -
             **_pooling(resolved.source),
             "sha256": resolved.source.digests,
         },
+        **_shrunk(resolved.source),
         "task": resolved.task.to_json(),
         "precision": resolved.precision,
         "max_length": resolved.max_length,
@@ -242,6 +245,12 @@ def _pooling(source: Source) -> dict[str, PoolingRecord]:
     if pooling is None or width is None:
         return {}
     return {"pooling": {"mode": pooling.mode, "normalize": pooling.normalize, "width": width}}
+
+
+def _shrunk(source: Source) -> dict[str, ShrinkRecord]:
+    """Return the key of the manifest that only a checkpoint of `toolchain shrink` has."""
+    record = read_shrink(source.folder)
+    return {"shrink": record} if record else {}
 
 
 def _kept_recipe(resolved: ResolvedRecipe) -> dict[str, Any]:  # values of options, as a recipe's TOML may have them

@@ -52,6 +52,11 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "toolchain tune ./bundle --max-drop 0.5 --budget 80",
         "toolchain tune ./bundle --data ./my-data --json",
     ),
+    "shrink": (
+        "toolchain shrink -m demo --ffn 0.5 --steps 300 -o ./small",
+        "toolchain shrink -m ./my-checkpoint --task sst2 --data ./my-data --target-speed 2 --minutes 30 -o ./small",
+        "toolchain shrink -m ./my-checkpoint --ffn 0.5 --layers 4 --max-drop 1 -o ./small --json",
+    ),
     "cascade": (
         "toolchain cascade --lexical ./bundle -o ./both --max-drop 1",
         "toolchain cascade ./small ./bundle -o ./both --calib-data ./labelled",

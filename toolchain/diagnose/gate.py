@@ -85,10 +85,12 @@ def compare_results(places: Iterable[Path], recipe: Recipe, *, tell: Tell) -> li
     return [_compare(baseline, candidate, recipe) for candidate in candidates]
 
 
-def judge(comparisons: list[NamedComparison], *, strict: bool, way_on: str | None = None) -> None:
+def judge(
+    comparisons: list[NamedComparison], *, strict: bool, way_on: str | None = None, advice: str | None = None
+) -> None:
     """Refuse a candidate that failed its gate. Warn once of those whose gate cannot tell, or refuse them if `strict`.
 
-    `way_on` is the next command, if one is known.
+    `way_on` is the next command, if one is known. `advice` takes the place of both.
 
     Raises:
         GateError: it names the first that failed, or else those whose gate cannot tell.
@@ -97,7 +99,7 @@ def judge(comparisons: list[NamedComparison], *, strict: bool, way_on: str | Non
         if one["verdict"] == FAILS:
             raise GateError(
                 f"{one['candidate_name']}: {one['metric']} drops {one['drop_points']:.2f} points, "
-                f"{one['max_drop_points']:g} are allowed. {_see_why(one)}{f'; go on: {way_on}' if way_on else '.'}"
+                f"{one['max_drop_points']:g} are allowed. {advice or _see_why(one, way_on)}"
             )
     if unsure := [one for one in comparisons if one["verdict"] == UNKNOWN]:
         if strict:
@@ -105,10 +107,11 @@ def judge(comparisons: list[NamedComparison], *, strict: bool, way_on: str | Non
         log.warning("warning: %s", _unsure(unsure))
 
 
-def _see_why(one: NamedComparison) -> str:
-    """Return the command that shows why a candidate drops: `explain` is about INT8."""
+def _see_why(one: NamedComparison, way_on: str | None) -> str:
+    """Return the command that shows why a candidate drops, and the next one: `explain` is about INT8."""
     variant = one["candidate_name"].rpartition(" ")[2]
-    return f"See why: toolchain {'explain' if variant.startswith('int8') else 'verify'}"
+    why = f"See why: toolchain {'explain' if variant.startswith('int8') else 'verify'}"
+    return f"{why}; go on: {way_on}" if way_on else f"{why}."
 
 
 def _unsure(comparisons: list[NamedComparison]) -> str:

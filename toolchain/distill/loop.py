@@ -178,19 +178,19 @@ def _mean(losses: Sequence[float]) -> float:
 
 def observed(module: "torch.nn.Module", layers: Sequence["torch.nn.Module"]) -> Model:
     """Return a checkpoint's module as a model whose hidden states are the outputs of `layers`, submodules of it."""
-    hidden: list[torch.Tensor] = []
-
-    def keep(_: object, __: object, output: Any) -> None:  # a layer gives its states, alone or first in a tuple
-        hidden.append(output[0] if isinstance(output, tuple) else output)
-
-    for layer in layers:
-        layer.register_forward_hook(keep)
 
     def run(inputs: Inputs) -> Activations:
-        hidden.clear()
-        found = Activations(outputs(module, inputs), tuple(hidden))
-        hidden.clear()
-        return found
+        hidden: list[torch.Tensor] = []
+
+        def keep(_: object, __: object, output: Any) -> None:  # a layer gives its states, alone or first in a tuple
+            hidden.append(output[0] if isinstance(output, tuple) else output)
+
+        handles = [layer.register_forward_hook(keep) for layer in layers]
+        try:
+            return Activations(outputs(module, inputs), tuple(hidden))
+        finally:
+            for handle in handles:
+                handle.remove()
 
     return Model(module, run)
 

@@ -8,6 +8,7 @@ from toolchain.records.comparison import NamedComparison
 from toolchain.records.deployment import Deployment
 from toolchain.records.language_model import LanguageModelFacts, LanguageModelRecord, WeightsRecord
 from toolchain.records.plan import PlanRecord
+from toolchain.records.shrink import ShrinkRecord
 
 
 class TensorInfo(TypedDict):
@@ -292,6 +293,8 @@ class Manifest(TypedDict):
     """Version of this format: 1."""
     model: ModelInfo
     """The checkpoint."""
+    shrink: NotRequired[ShrinkRecord]
+    """How the checkpoint was made of a larger one; only if `toolchain shrink` made it."""
     task: TaskRecord
     """The task."""
     precision: str

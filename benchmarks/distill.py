@@ -1,0 +1,112 @@
+"""What `toolchain shrink` keeps of the accuracy of sst2, and how much faster the result is, in FP32 and INT8.
+
+Rows per second are of the evaluator with ONNX Runtime, from text to logits, in interleaved rounds. With several seeds,
+the accuracy is their mean. `--checkpoint DIR` takes a result of `toolchain shrink` instead of making one.
+"""
+
+import argparse
+import statistics
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from interleave import interleaved, ratio
+from table import show, verdicts
+from targets import Target, judge
+from workload import SHARED
+
+from toolchain.bundle.build import build
+from toolchain.checkpoint.shrunk import read_shrink
+from toolchain.distill.options import Options
+from toolchain.distill.shrink import shrink
+from toolchain.evaluation.target import find_target
+from toolchain.recipe import Recipe
+from toolchain.records.shrink import ShrinkRecord
+from toolchain.runtimes import open_runtime
+from toolchain.runtimes.batched import run_texts
+from toolchain.workflow import evaluate
+
+BIG = {
+    "model": str(SHARED / "models/distilbert-l6-h384-sst2"),
+    "task": "sst2",
+    "data": str(SHARED / "glue/sst2"),
+    "device": "cpu",
+}
+ACCURACY, FP32, INT8 = "accuracy of the result", "rows/s in FP32 / the original's", "rows/s in INT8 / the original's"
+TARGETS = {
+    "ffn": (Target(ACCURACY, 0.875), Target(FP32, 1.35), Target(INT8, 1.25)),
+    "layers": (Target(ACCURACY, 0.865), Target(FP32, 1.8)),
+}
+
+
+def made(options: Options, seed: int, folder: Path) -> ShrinkRecord:
+    """Shrink sst2's model into `folder` and return the record."""
+    return shrink({**BIG, "seed": seed}, options, folder, tell=print)["shrink"]
+
+
+def bundles(checkpoint: Path, folder: Path) -> dict[str, Path]:
+    """Build a checkpoint in FP32 and INT8 below `folder`; return the bundles by precision."""
+    for precision in ("fp32", "int8"):
+        output = folder / precision
+        build(
+            Recipe.make({**BIG, "model": str(checkpoint), "precision": precision, "output": str(output)}), engine=False
+        )
+    return {precision: folder / precision for precision in ("fp32", "int8")}
+
+
+def faster(original: dict[str, Path], shrunk: dict[str, Path], rounds: int) -> dict[str, float]:
+    """Return the ratio of rows per second in each precision; print the least and the most over the rounds."""
+    places = {
+        f"{kind} {name}": place
+        for kind, all_ in (("original", original), ("shrunk", shrunk))
+        for name, place in all_.items()
+    }
+    found = {}
+    with ExitStack() as opened:
+        calls = {}
+        for name, place in places.items():
+            target = find_target({"device": "cpu"}, place)
+            infer = opened.enter_context(open_runtime("ort", target.model, **target.choices))
+            texts, encode = target.resolved.rows("validation").texts, target.resolved.encode
+            calls[name] = lambda infer=infer, encode=encode, texts=texts: run_texts(infer, encode, texts)
+        timed = interleaved(calls, rounds)
+    for key, name in ((FP32, "fp32"), (INT8, "int8")):
+        within = ratio(timed[f"original {name}"], timed[f"shrunk {name}"])
+        print(f"{key}: {within.median:.3f} ({within.low:.3f} to {within.high:.3f})")
+        found[key] = within.median
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=TARGETS, default="ffn", help="half the feed-forward, or three of six layers")
+    parser.add_argument("--minutes", type=float, metavar="M", help="minutes of training for each seed (default 15)")
+    parser.add_argument("--steps", type=int, metavar="N", help="steps of training instead")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N")
+    parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="a result of `toolchain shrink`")
+    args = parser.parse_args()
+    cuts = {"ffn": {"ffn": 0.5}, "layers": {"layers": 3}}[args.only]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        checkpoint = args.checkpoint or folder / "0"
+        if args.checkpoint:
+            record = read_shrink(checkpoint)
+            assert record, f"{checkpoint} has no shrink.json"
+            records = [record]
+        else:
+            options = Options(**cuts, steps=args.steps, minutes=args.minutes)
+            records = [made(options, seed, folder / str(seed)) for seed in range(args.seeds)]
+        for one in records:
+            print({key: one[key] for key in ("seed", "steps", "rows_seen", "seconds", "macs_ratio", "scores", "loss")})
+        found = {ACCURACY: statistics.mean(one["scores"]["shrunk"] for one in records if one["scores"])}
+        original, shrunk = bundles(Path(BIG["model"]), folder / "original"), bundles(checkpoint, folder / "shrunk")
+        for place in (original["int8"], shrunk["int8"]):
+            print(place.parent.name, "INT8:", evaluate({"device": "cpu"}, bundle=place)["metrics"])
+        found |= faster(original, shrunk, args.rounds)
+    show(verdicts(judge(found, frozenset(), TARGETS[args.only])))
+
+
+if __name__ == "__main__":
+    main()

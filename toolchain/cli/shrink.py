@@ -1,0 +1,36 @@
+"""`toolchain shrink`: a checkpoint with fewer layers and narrower feed-forward blocks, trained by the original."""
+
+import argparse
+from pathlib import Path
+
+from toolchain.cli.options import add_options, given
+from toolchain.cli.output import emit, log
+from toolchain.distill.options import Options
+from toolchain.errors import UsageError
+from toolchain.recipe import Recipe
+from toolchain.recipe.groups import GATE, MODEL_AND_TASK
+
+# The options of a recipe that hold here too.
+SHARED = (*MODEL_AND_TASK, "split", "limit", "max_length", "device", "seed", "force", *GATE)
+TRUST = ("allow_pickle", "trust_remote_code", "ignore_unused")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what is cut, how long the rest is trained, and the checkpoint and its rows."""
+    add_options(parser, ("ffn", "layers", "target_speed", "steps", "minutes"), Options)
+    parser.add_argument("-o", "--output", metavar="DIR", help="folder of the new checkpoint")
+    add_options(parser, (*SHARED, *TRUST))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Shrink, print the record, then refuse a failed gate."""
+    from toolchain.cli.show.shrink import shrunk
+    from toolchain.distill.shrink import judge_shrunk, shrink
+
+    options = Options(**given(args, Options))
+    if not args.output:
+        raise UsageError("--output: missing. Name the folder of the new checkpoint with -o DIR.")
+    values = Recipe.values({key: value for key, value in given(args).items() if key in (*SHARED, *TRUST)})
+    found = shrink(values, options, Path(args.output), tell=log.info)
+    emit(args, found, shrunk)
+    judge_shrunk(found, Recipe.make(values))

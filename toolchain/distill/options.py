@@ -1,0 +1,47 @@
+"""The options that only `shrink` has."""
+
+import math
+from dataclasses import dataclass, fields
+
+from toolchain.errors import UsageError
+from toolchain.recipe.options import check, option
+
+# Minutes of training where neither --steps nor --minutes is given.
+DEFAULT_MINUTES = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is cut, and how long the rest is trained."""
+
+    ffn: float | None = option(None, "share of the feed-forward's width to keep, rounded to 64", metavar="SHARE")
+    layers: int | None = option(None, "number of layers to keep", metavar="N", least=1)
+    target_speed: float | None = option(
+        None, "choose both: this many times fewer multiplications than the original", metavar="X"
+    )
+    steps: int | None = option(None, "steps of training", metavar="N", least=1)
+    minutes: float | None = option(
+        None, f"minutes of training instead of steps (default {DEFAULT_MINUTES:g})", metavar="M"
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse values that are out of range or exclude each other, with a UsageError."""
+        for field in fields(self):
+            check(field, getattr(self, field.name))
+        if self.ffn is not None and not 0 < self.ffn <= 1:
+            raise UsageError(f"--ffn {self.ffn:g}: not above 0 and up to 1. Give a share such as 0.5.")
+        if self.target_speed is not None and not 1 < self.target_speed < math.inf:
+            raise UsageError(f"--target-speed {self.target_speed:g}: not a number above 1. Give 1.5 or so.")
+        if self.target_speed is not None and (self.ffn is not None or self.layers is not None):
+            raise UsageError("--target-speed: it chooses --ffn and --layers. Leave these out, or give no speed.")
+        if self.target_speed is None and self.ffn is None and self.layers is None:
+            raise UsageError("shrink: nothing says what to cut. Give --ffn 0.5, --layers N or --target-speed X.")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise UsageError(f"--minutes {self.minutes:g}: not a number above 0. Give 15 or so.")
+        if self.minutes is not None and self.steps is not None:
+            raise UsageError(f"--minutes {self.minutes:g}: --steps {self.steps} is given too. Leave one of them out.")
+
+    @property
+    def training_minutes(self) -> float | None:
+        """The minutes of training; None where it has a number of steps."""
+        return None if self.steps else self.minutes or DEFAULT_MINUTES

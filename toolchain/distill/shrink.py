@@ -1,0 +1,271 @@
+"""`toolchain shrink`: a checkpoint with fewer layers and narrower feed-forward blocks, trained by the original.
+
+The result is an ordinary checkpoint, which transformers loads and `build` takes, with `shrink.json` beside its files.
+"""
+
+import logging
+import shlex
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from toolchain.base.files import let_everybody_read, replacing, sha256_json, write_json
+from toolchain.bundle import locked
+from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve
+from toolchain.checkpoint.model import CODE_FILES, find_model, load_model
+from toolchain.checkpoint.shrunk import FILE
+from toolchain.checkpoint.stored_tokenizer import tokenizer_files
+from toolchain.checkpoint.tokenize import Tokens
+from toolchain.data import demo
+from toolchain.data.metrics import METRICS
+from toolchain.diagnose.gate import judge
+from toolchain.distill.anatomy import Anatomy, find_anatomy
+from toolchain.distill.cut import Cut, Shape, count_work, cut, shape_of, shapes_for_speed
+from toolchain.distill.loop import Distilled, Settings, distil, observed
+from toolchain.distill.losses import DIVERGENCES
+from toolchain.distill.options import Options
+from toolchain.distill.rows import Chosen, Evaluated, choose_rows
+from toolchain.errors import InputError, UsageError
+from toolchain.evaluation.compare import compare
+from toolchain.heads.predictions import Predictions
+from toolchain.recipe import Recipe
+from toolchain.recipe.options import RecipeValues
+from toolchain.records.comparison import NamedComparison
+from toolchain.records.shrink import ShrinkRecord, ShrinkScores, Shrunk
+from toolchain.runtimes.batched import run_texts
+from toolchain.runtimes.device import choose_device
+from toolchain.runtimes.pytorch import forward, has_gpu
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+
+# Rows that importance is measured on.
+MEASURED_ROWS = 1024
+
+# What sentence-transformers saves beside the files of the encoder and its tokenizer.
+MODULE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "*_*/config.json")
+
+Tell = Callable[[str], None]
+"""Receives a line of progress."""
+
+
+def shrink(changes: RecipeValues, options: Options, output: Path, *, tell: Tell = log.info) -> Shrunk:
+    """Cut a checkpoint, train the rest to follow it, and write the result to `output`.
+
+    `changes` are options by their names in a recipe; `judge_shrunk` judges the gate. An interrupted call goes on when
+    it is made again: its state is in a file beside `output` until the result is there.
+
+    Raises:
+        InputError: the model cannot be cut, the texts are too few, or `output` is something else than such a result.
+        UsageError: an option is out of range for the model.
+        ToolchainError: see errors.py.
+    """
+    resolved = resolve(Recipe.make(changes).replace(precision="fp32"))
+    recipe, target = resolved.recipe, output.resolve()
+    _check_output(target, output, resolved.source.folder, force=recipe.force)
+    chosen = choose_rows(resolved)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    state = target.parent / f".{target.name}.shrink"
+    with locked(target):
+        if recipe.force:
+            state.unlink(missing_ok=True)
+        student = _cut(resolved, chosen, options, tell)
+        done = _train(student, options, state, tell)
+        with replacing(target) as folder:
+            _write(student, folder)
+            tell("evaluating")
+            scores, comparison = _evaluate(student, folder, name=str(output))
+            record = _record(student, done, scores)
+            write_json(folder / FILE, record)
+        state.unlink(missing_ok=True)
+    found: Shrunk = {"checkpoint": str(output), "shrink": record, "next": _next(resolved, output)}
+    if comparison:
+        found["gate"] = comparison
+    return found
+
+
+def judge_shrunk(found: Shrunk, recipe: Recipe) -> None:
+    """Refuse a result that failed its gate.
+
+    Raises:
+        GateError: see `judge`.
+    """
+    advice = "Give more --steps, or cut less."
+    judge([found["gate"]] if "gate" in found else [], strict=recipe.strict, advice=advice)
+
+
+def _check_output(target: Path, output: Path, model: Path, *, force: bool) -> None:
+    """Refuse an output that is the model, something else than a result of this command, or one without --force."""
+    if not target.exists():
+        return
+    if target == model.resolve():
+        raise UsageError(f"-o {output}: it is the model, which would be replaced. Choose another folder.")
+    if not (target / FILE).is_file():
+        raise InputError(f"{output}: it exists and was not made by shrink. Choose another folder with -o.")
+    if not force:
+        raise InputError(f"{output}: it exists. Choose another folder with -o, or give --force to make it again.")
+
+
+@dataclass(frozen=True)
+class _Student:
+    """A student before or after its training: the teacher, what was cut of a copy of it, and the rows."""
+
+    resolved: ResolvedRecipe
+    chosen: Chosen
+    tokens: Tokens
+    teacher: Anatomy
+    cut: Cut
+    before: Predictions | None
+
+    @property
+    def model(self) -> "PreTrainedModel":
+        """The student's module."""
+        return self.cut.anatomy.model
+
+
+def _cut(resolved: ResolvedRecipe, chosen: Chosen, options: Options, tell: Tell) -> _Student:
+    """Load the teacher and cut a copy of it."""
+    folder, seed = resolved.source.folder, resolved.recipe.seed
+    device = choose_device(resolved.recipe.device, cuda=has_gpu())
+    teacher = find_anatomy(load_model(resolved.source).to(device), folder)
+    with chosen.rows.placed():
+        tokens = resolved.encode(chosen.rows.texts)
+    if options.target_speed is None:
+        shapes = [shape_of(teacher, ffn=options.ffn, layers=options.layers)]
+    else:
+        shapes = shapes_for_speed(count_work(teacher, _mean_tokens(tokens)), options.target_speed)
+    tell("measuring which layers and neurons matter")
+    sample = np.sort(np.random.default_rng(seed).choice(len(tokens), min(MEASURED_ROWS, len(tokens)), replace=False))
+    centred = resolved.head.probabilities == "softmax"
+    found = cut(teacher.model, shapes, tokens.take(sample), seed=seed, centred=centred, folder=folder)
+    before = _predictions(resolved, found.anatomy.model, chosen.evaluated)
+    return _Student(resolved, chosen, tokens, teacher, found, before)
+
+
+def _mean_tokens(tokens: Tokens) -> int:
+    return round(float(tokens.lengths.mean()))
+
+
+def _train(student: _Student, options: Options, state: Path, tell: Tell) -> Distilled:
+    """Train the student. The tables of embeddings stay: they are the teacher's, and most of the weights."""
+    import torch
+
+    resolved, (kept, count) = student.resolved, (student.cut.layers, len(student.teacher.blocks))
+    for module in student.model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            module.requires_grad_(False)
+    # A layer learns what the next one that is left got from the layer before it.
+    ends = [*(following - 1 for following in kept[1:]), count - 1]
+    teacher_layers = student.teacher.layers
+    key = [resolved.source.digests, student.chosen.rows.digest, resolved.max_length, kept, student.cut.neurons]
+    return distil(
+        observed(student.model, student.cut.anatomy.layers),
+        observed(student.teacher.model, [teacher_layers[at] for at in ends]),
+        student.tokens,
+        Settings(steps=options.steps, minutes=options.training_minutes, seed=resolved.recipe.seed),
+        divergence=DIVERGENCES[resolved.head.probabilities],
+        key=sha256_json(key),
+        state=state,
+        tell=tell,
+    )
+
+
+def _write(student: _Student, folder: Path) -> None:
+    """Write the student as an ordinary checkpoint: its weights, and all other files as the original has them."""
+    source, cut = student.resolved.source, student.cut
+    names = {*tokenizer_files(source.tokenizer, source.folder)}
+    patterns = (*MODULE_FILES, *(CODE_FILES if source.trust_remote_code else ()))
+    names |= {str(file.relative_to(source.folder)) for one in patterns for file in source.folder.glob(one)}
+    student.model.to("cpu").save_pretrained(folder)
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(source.folder / name, folder / name)
+    changes = student.teacher.changes(cut.layers, cut.anatomy.width)
+    config = {key: value for key, value in source.config.items() if key != "torch_dtype"}
+    write_json(folder / "config.json", {**config, **changes, "dtype": "float32"})
+    let_everybody_read(folder)  # weights are written for their owner alone
+
+
+def _evaluate(student: _Student, folder: Path, *, name: str) -> tuple[ShrinkScores | None, NamedComparison | None]:
+    """Return the metric of the original, the cut and what was written, and the gate's comparison if there is a gate."""
+    resolved, evaluated = student.resolved, student.chosen.evaluated
+    source = resolved.source
+    written = load_model(
+        find_model(
+            str(folder),
+            trust_remote_code=source.trust_remote_code,
+            ignore_unused=source.ignore_unused,
+            pooling=source.pooling,
+        )
+    )
+    if evaluated is None or student.before is None:
+        log.warning("there are no labelled rows to evaluate, so nobody knows what the result lost.")
+        return None, None
+    original, shrunk = (_predictions(resolved, model, evaluated) for model in (student.teacher.model, written))
+    assert original
+    assert shrunk
+    recipe, metric = resolved.recipe, resolved.task.primary
+    values = [METRICS[metric](one.references, one.predicted) for one in (original, student.before, shrunk)]
+    scores: ShrinkScores = {
+        "metric": metric,
+        "n": len(evaluated.rows),
+        "original": values[0],
+        "cut": values[1],
+        "shrunk": values[2],
+    }
+    if recipe.max_drop is None:
+        return scores, None
+    found = compare(
+        original, shrunk, metric, confidence=recipe.confidence, max_drop=recipe.max_drop, seed=recipe.seed
+    ).to_json()
+    rows = {"task": resolved.task.name, "split": recipe.split, "n": len(evaluated.rows)}
+    names = {"baseline_name": source.name, "candidate_name": name, "data_sha256": evaluated.rows.digest}
+    return scores, cast(NamedComparison, {**names, **rows, **found})
+
+
+def _predictions(resolved: ResolvedRecipe, model: "PreTrainedModel", evaluated: Evaluated | None) -> Predictions | None:
+    if evaluated is None:
+        return None
+    texts = evaluated.rows.texts
+    logits = run_texts(partial(forward, model), resolved.encode, texts).logits
+    return resolved.head.about(texts).predict(evaluated.references, logits)
+
+
+def _record(student: _Student, done: Distilled, scores: ShrinkScores | None) -> ShrinkRecord:
+    resolved, chosen, cut, whole = student.resolved, student.chosen, student.cut, student.teacher
+    name, work = resolved.source.name, count_work(whole, _mean_tokens(student.tokens))
+    left = Shape(len(cut.layers), cut.anatomy.width)
+    sizes = [sum(one.numel() for one in model.parameters()) for model in (whole.model, student.model)]
+    local = name not in demo.MODELS and Path(name).is_dir()
+    return {
+        "teacher": {"id": str(Path(name).resolve()) if local else name, "sha256": resolved.source.digests},
+        "ffn": {"before": whole.width, "after": left.width},
+        "layers": {"before": len(whole.blocks), "after": left.layers},
+        "layers_kept": [*cut.layers],
+        "macs_ratio": work.share(left),
+        "parameters": {"before": sizes[0], "after": sizes[1]},
+        "rows": len(chosen.rows),
+        "rows_left_out": chosen.left_out,
+        "data_sha256": chosen.rows.digest,
+        "rows_seen": done.rows,
+        "steps": done.steps,
+        "seconds": done.seconds,
+        "seed": resolved.recipe.seed,
+        "loss": {"first": done.first_loss, "last": done.last_loss},
+        "scores": scores,
+    }
+
+
+def _next(resolved: ResolvedRecipe, output: Path) -> str:
+    """Return the command that builds the result as the original would be."""
+    keys = ("data", "text_column", "label_column", "split_column", "validation_share", "max_length")
+    task = resolved.recipe.task or resolved.task.name
+    options = ["--task", task, *resolved.recipe.flags(keys), "--precision", "int8"]
+    return shlex.join(["toolchain", "build", "-m", str(output), *options])
