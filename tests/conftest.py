@@ -467,6 +467,19 @@ def cascade_bundle(demo_bundle: Path, once: Once) -> Path:
 
 
 @pytest.fixture(scope="session")
+def cascade_of_bundles(demo_bundle: Path, once: Once) -> Path:
+    """A cascade whose first stage is the demo's bundle too; read only. Its times are scripted."""
+    from toolchain.cascade import cost, make
+
+    def fill(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cost, "measure", lambda *_, **__: cost.Cost(0.05, 0.6, (0.55, 0.65)))
+            make({"max_drop": 3.0, "device": "cpu", "limit": 400}, folder, big=demo_bundle, small=demo_bundle)
+
+    return once("cascade-of-bundles", fill)
+
+
+@pytest.fixture(scope="session")
 def served(demo_bundle: Path, python: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What `toolchain serve` of that bundle says of itself, with a token that is in `token_file`."""
     token = tmp_path_factory.mktemp("served") / "token"

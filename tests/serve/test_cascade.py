@@ -10,8 +10,6 @@ import tritonclient.grpc
 import tritonclient.http
 
 from toolchain.bundle import open_bundle
-from toolchain.cascade import cost, make
-from toolchain.errors import UsageError
 from toolchain.evaluation.stages import find_stage, run_choices
 from toolchain.evaluation.target import find_target
 from toolchain.runtimes import open_runtime
@@ -19,9 +17,7 @@ from toolchain.runtimes.batched import run
 from toolchain.runtimes.cascade import passed_on
 from toolchain.serve.metrics import render
 from toolchain.serve.service import open_service
-from toolchain.ship.options import Options
 from toolchain.ship.service import ship_service
-from toolchain.ship.triton import ship
 
 ROWS = 60
 
@@ -70,36 +66,38 @@ def test_both_wires_give_the_evaluators_logits_and_the_rows_passed_on(processes,
         client.close()
 
 
-def test_a_first_stage_that_is_a_bundle_has_a_queue_of_its_own(demo_bundle, tmp_path, monkeypatch):
-    monkeypatch.setattr(cost, "measure", lambda *_, **__: cost.Cost(0.05, 0.6, (0.55, 0.65)))
-    both = tmp_path / "both"
-    make({"max_drop": 3.0, "device": "cpu", "limit": 400}, both, big=demo_bundle, small=demo_bundle)
+def test_a_first_stage_that_is_a_bundle_has_a_queue_of_its_own(cascade_of_bundles):
+    both = cascade_of_bundles
     texts, expected, rest = evaluated(both)
 
     async def main():
         async with open_service(both, name="demo", device="cpu", cache=1000) as service:
             ran = await service.run(texts)
             np.testing.assert_allclose(ran.logits, expected, atol=1e-5)
-            await service.run(texts)
+            assert not any("stage" in one for one in await service.classify(texts))  # from the cache
             assert service.counters.cache_hits == ROWS
             page = render(service).decode()
             assert f'toolchain_cascade_rows{{model="demo",version="1",stage="second"}} {rest.sum()}' in page
+            other, known = await service.classify([("a text that is new",), texts[0]])
+            assert "stage" in other
+            assert "stage" not in known
         # Rows that the first stage has accepted are answered at a shutdown, also those that it passes on.
         async with open_service(both, name="demo", device="cpu") as service:
+            named = [one["stage"] for one in await service.classify(texts)]
+            assert named == ["second" if passed else "first" for passed in rest]
+            before = service.counters.stage_rows["second"]
             unsure = [texts[row] for row in np.flatnonzero(rest)] * 5
             accepted = [asyncio.ensure_future(service.run([text])) for text in unsure]
             await asyncio.sleep(0)
             await service.close()
-            assert len(await asyncio.gather(*accepted)) == service.counters.stage_rows["second"] == len(unsure)
+            assert len(await asyncio.gather(*accepted)) == len(unsure)
+            assert service.counters.stage_rows["second"] - before == len(unsure)
 
     asyncio.run(main())
 
 
-def test_a_service_holds_both_stages_and_triton_is_refused_in_one_line(cascade_bundle, tmp_path):
+def test_a_service_holds_both_stages(cascade_bundle, tmp_path):
     made = ship_service(cascade_bundle, tmp_path / "service", name="demo")
     inside = open_bundle(tmp_path / "service/bundle", trust=made["sha256"])
     assert inside.manifest == open_bundle(cascade_bundle).manifest
     assert find_stage(find_target({"device": "cpu"}, inside.path)) is not None
-    with pytest.raises(UsageError, match=r"^ship triton: .* is a cascade"):
-        ship(cascade_bundle, tmp_path / "repository", Options())
-    assert not (tmp_path / "repository").exists()

@@ -82,12 +82,14 @@ def planned(pairs_bundle, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def shipped(demo_bundle, pairs_bundle, tmp_path_factory):
-    """Return a repository with a model of each backend; tests only read it."""
+def shipped(demo_bundle, pairs_bundle, cascade_bundle, cascade_of_bundles, tmp_path_factory):
+    """Return a repository with a model of each backend, and two cascades; tests only read it."""
     repository = tmp_path_factory.mktemp("shipped") / "models"
     ship(demo_bundle, repository, Options(name="sentiment", backend="python", max_batch=8, response_cache=True))
     ship(pairs_bundle, repository, Options(name="plan", backend="trt", queue=2, cuda_graphs=True, instances=2))
     ship(pairs_bundle, repository, Options(name="graph", backend="ort", max_batch=4, timeout_ms=60_000))
+    ship(cascade_bundle, repository, Options(name="both", max_batch=16))
+    ship(cascade_of_bundles, repository, Options(name="bundles", backend="ort", device="cpu", max_batch=16))
     return repository
 
 

@@ -13,7 +13,7 @@ from toolchain.ship.lint import lint, require_no_errors
 
 def test_a_shipped_repository_has_no_findings(shipped):
     found = lint(shipped)
-    assert (found["models"], found["findings"]) == (12, [])
+    assert (found["models"], found["findings"]) == (23, [])
     require_no_errors(found)
 
 
@@ -222,6 +222,22 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(repository, file):
     (repository / file).unlink(missing_ok=True)
     os.mkfifo(repository / file)
     assert (file, "not a regular file") in [(one["where"], one["what"]) for one in lint(repository)["findings"]]
+
+
+@pytest.mark.parametrize(
+    ("lost", "what"),
+    [
+        ("both_cascade/1/stages.json", "1/stages.json is missing"),
+        ("both_cascade/1/tfidf.py", "names a lexical stage, and tfidf.py is missing"),
+        ("both_cascade/1/lexical.npz", "1/lexical.npz is missing"),
+        ("bundles_first", "version 1 asks bundles_first, which lacks this version"),
+        ("bundles_first/1/model.onnx", "1/model.onnx is missing"),
+    ],
+)
+def test_a_cascade_lacks_nothing_that_it_asks(repository, lost, what):
+    place = repository / lost
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    assert any(what in one["what"] for one in lint(repository)["findings"] if one["level"] == "error")
 
 
 def test_the_others_are_checked_if_one_configuration_cannot_be_read(repository):

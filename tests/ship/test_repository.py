@@ -5,19 +5,27 @@ import importlib.util
 import json
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.special
 
+import toolchain.runtimes.tfidf
 import toolchain.ship.triton
 from toolchain.bundle import open_bundle
 from toolchain.bundle.resolved_recipe import resolve_bundle
-from toolchain.evaluation.target import recorded
+from toolchain.evaluation.stages import find_stage
+from toolchain.evaluation.target import find_target, recorded
+from toolchain.runtimes.batched import run
+from toolchain.runtimes.cascade import passed_on
+from toolchain.ship.config import read_config
 
 CODE = sorted(toolchain.ship.triton.CODE.glob("*.py"))
+TFIDF = Path(toolchain.runtimes.tfidf.__file__)
 ALLOWED = {"__future__", "json", "os", "typing", "numpy", "tokenizers", "onnxruntime", "triton_python_backend_utils"}
+ALLOWED |= {"sys", "tfidf"}
 
 
 @dataclass
@@ -55,17 +63,23 @@ def model(shipped, monkeypatch):
         InferenceResponse=InferenceResponse,
         TritonError=TritonError,
         logged=logged,
-        Logger=SimpleNamespace(log_error=logged.append),
+        Logger=SimpleNamespace(log_error=logged.append, log_warn=logged.append),
+        PreferredMemory=lambda kind, device: None,
+        TRITONSERVER_MEMORY_CPU=0,
         get_input_tensor_by_name=lambda request, name: Tensor(name, request[name]),
     )
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", stub)
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
     def load(name):
+        config = read_config(shipped / name / "config.pbtxt")
+        inputs = json.dumps({"input": [{"name": one.name} for one in config.input]})
         spec = importlib.util.spec_from_file_location(name, shipped / name / "1/model.py")
         module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
         spec.loader.exec_module(module)
         loaded = module.TritonPythonModel()
-        args = {"model_repository": str(shipped / name), "model_version": "1", "model_config": "{}"}
+        args = {"model_repository": str(shipped / name), "model_version": "1", "model_config": inputs}
         loaded.initialize(args)
         loaded.logged = logged
         return loaded
@@ -86,7 +100,7 @@ def evaluated(path, texts):
     return resolved(path).encode(texts)
 
 
-@pytest.mark.parametrize("file", CODE, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [*CODE, TFIDF], ids=lambda file: file.name)
 def test_the_models_are_python_3_8_and_import_few_packages(file):
     tree = ast.parse(file.read_text(), feature_version=(3, 8))
     imported = [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
@@ -96,7 +110,8 @@ def test_the_models_are_python_3_8_and_import_few_packages(file):
 
 def test_the_models_are_copied_verbatim(shipped):
     for file in CODE:
-        assert (shipped / f"sentiment_{file.stem}/1/model.py").read_bytes() == file.read_bytes()
+        name = "both" if file.stem == "cascade" else "sentiment"
+        assert (shipped / f"{name}_{file.stem}/1/model.py").read_bytes() == file.read_bytes()
 
 
 TEXTS = ["A fine film.", "", "naïve café \u202e 日本 🙂", "word " * 500, "[SEP] [MASK] x\0y"]
@@ -180,6 +195,65 @@ def test_the_classifier_runs_one_batch_and_hides_the_reason_of_a_failure(model, 
     (failed,) = classifier.execute([{name: ids + 10**6 for name, ids in batches[1].items()}])
     assert (str(failed.error), failed.error.code) == ("the engine failed on this batch", "INTERNAL")
     assert classifier.logged
+
+
+class Failed:
+    """Triton's error of a model that another one asked."""
+
+    def message(self):
+        return "Exceeds maximum queue size"
+
+    def code(self):
+        return "UNAVAILABLE"
+
+
+def test_a_cascade_asks_the_classifier_for_unsure_rows_alone_and_passes_its_error_on(model, cascade_bundle):
+    cascade = model("both_cascade")
+    assert cascade.counts == {}  # this server has no metrics
+    assert any("are not counted" in line for line in cascade.logged)
+    target = find_target({"device": "cpu"}, cascade_bundle)
+    tokens = target.resolved.encode(target.resolved.rows("validation").texts[:64])
+    stage = find_stage(target)
+    with stage.open({}) as first:
+        wanted = run(first, tokens).logits
+    rest = passed_on(wanted, stage.threshold)
+    asked = []
+
+    def second(batch):
+        asked.append(batch["input_ids"])
+        return np.full((len(batch["input_ids"]), 2), 7, np.float32)
+
+    cascade.second, cascade.inputs = second, ["input_ids", "attention_mask"]
+    batch = tokens.batch(np.arange(64), length=128)
+    found = cascade.execute(
+        [{name: ids[:40] for name, ids in batch.items()}, {name: ids[40:] for name, ids in batch.items()}]
+    )
+    logits = np.concatenate([one["logits"] for one in found])
+    np.testing.assert_allclose(logits[~rest], wanted[~rest], atol=1e-5)
+    assert (logits[rest] == 7).all()
+    np.testing.assert_array_equal(asked[0], batch["input_ids"][rest])
+    stages = np.concatenate([one["STAGE"][:, 0] for one in found])
+    assert stages.tolist() == ["second" if passed else "first" for passed in rest]
+
+    def failing(batch):
+        raise sys.modules["both_cascade"].StageError(Failed())
+
+    cascade.second = failing
+    (failed,) = cascade.execute([batch])
+    assert (str(failed.error), failed.error.code) == ("Exceeds maximum queue size", "UNAVAILABLE")
+
+
+def test_a_batch_of_a_stage_is_as_short_as_its_lengths_allow(model):
+    shortened = sys.modules[type(model("both_cascade")).__module__].shortened
+    mask = np.zeros((2, 64), np.int32)
+    mask[0, :9] = 1
+    for longest, length in ((9, 16), (16, 16), (17, 32), (33, 64), (64, 64)):
+        mask[1] = np.arange(64) < longest
+        assert shortened({"attention_mask": mask, "input_ids": mask}, [16, 32, 64, 128])["input_ids"].shape == (
+            2,
+            length,
+        )
+    assert shortened({"input_ids": mask[:, :50]}, [16, 32])["input_ids"].shape == (2, 50)
 
 
 def test_settings_are_json(shipped):

@@ -12,8 +12,11 @@ import scipy.special
 from toolchain.bundle import open_bundle
 from toolchain.bundle.resolved_recipe import resolve_bundle
 from toolchain.data.probes import PROBES
-from toolchain.evaluation.target import recorded
+from toolchain.evaluation.stages import find_stage, run_choices
+from toolchain.evaluation.target import find_target, recorded
 from toolchain.runtimes import open_runtime
+from toolchain.runtimes.batched import run
+from toolchain.runtimes.cascade import passed_on
 
 WIRES = ("http", "grpc")
 OUTPUTS = ["LABEL", "SCORE", "LOGITS", "TRUNCATED"]
@@ -57,6 +60,56 @@ def test_pairs_and_regression_get_the_evaluators_logits(server, logits_of, pairs
     assert found["SCORE"] == found["LOGITS"]
     assert found["TRUNCATED"] == [[False], [True], [False]]
     assert [np.float32(label) for (label,) in found["LABEL"]] == [np.float32(row[0]) for row in found["LOGITS"]]
+
+
+def in_stages(path, texts):
+    """Return the evaluator's logits of a cascade, and which rows the second stage answers."""
+    target = find_target({"device": "cpu"}, path)
+    tokens = target.resolved.encode(texts)
+    with open_runtime(target.backend, target.model, **run_choices(target)) as infer:
+        logits = run(infer, tokens).logits
+    stage = find_stage(target)
+    with stage.open({}) as first:
+        return logits, passed_on(run(first, tokens).logits, stage.threshold)
+
+
+def counted_rows(server, model):
+    with urllib.request.urlopen(f"http://{server.metrics}/metrics") as page:
+        found = re.findall(r"toolchain_cascade_rows{(.*)} (\S+)", page.read().decode())
+    return {
+        stage: sum(float(value) for labels, value in found if f'model="{model}"' in labels and f'"{stage}"' in labels)
+        for stage in ("first", "second")
+    }
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize(("model", "bundle"), [("both", "cascade_bundle"), ("bundles", "cascade_of_bundles")])
+def test_rows_of_a_cascade_get_the_evaluators_logits_and_the_name_of_their_stage(
+    server, request, demo_bundle, model, bundle, wire
+):
+    texts = find_target({}, demo_bundle).resolved.rows("validation").texts[:192]
+    wanted, rest = in_stages(request.getfixturevalue(bundle), texts)
+    before = counted_rows(server, model)
+    calls = [
+        {"wire": wire, "model": model, "inputs": {"TEXT": column(text for (text,) in texts[start : start + size])}}
+        for size, starts in ((16, range(0, 160, 16)), (1, range(160, 192)))
+        for start in starts
+    ]
+    found = server.ask(*calls)
+    np.testing.assert_allclose(np.concatenate([one["LOGITS"] for one in found]), wanted, atol=1e-5)
+    stages = [stage for one in found for (stage,) in one["STAGE"]]
+    assert stages == ["second" if passed else "first" for passed in rest]
+    assert 0 < rest.sum() < len(rest)
+    after = counted_rows(server, model)
+    assert {stage: after[stage] - before[stage] for stage in after} == {"first": (~rest).sum(), "second": rest.sum()}
+
+
+def test_a_cascade_counts_every_row_of_many_clients(server):
+    before = counted_rows(server, "both")
+    call = {"wire": "grpc", "model": "both", "inputs": {"TEXT": [["a good film"], ["the plot"]]}}
+    assert server.ask({**call, "clients": 16, "each": 25}) == [{"ok": 400}]
+    after = counted_rows(server, "both")
+    assert sum(after.values()) - sum(before.values()) == 800
 
 
 @pytest.mark.parametrize("wire", WIRES)

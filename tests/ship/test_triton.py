@@ -94,6 +94,30 @@ def test_provenance_has_the_digests_of_bundle_and_files(shipped, pairs_bundle):
         assert file["sha256"] == hashlib.sha256(data).hexdigest()
 
 
+def test_a_cascade_is_asked_in_the_place_of_the_classifier(shipped, cascade_of_bundles, tmp_path):
+    steps = [step.model_name for step in config(shipped, "both").ensemble_scheduling.step]
+    assert steps == ["both_tokenizer", "both_cascade", "both_decoder"]
+    assert [one.name for one in config(shipped, "both").output][-2:] == ["STAGE", "TRUNCATED"]
+    assert not (shipped / "both_first").exists()
+    asked = json.loads((shipped / "bundles_cascade/1/stages.json").read_text())["stages"]
+    assert {stage: one["model"] for stage, one in asked.items()} == {
+        "first": "bundles_first",
+        "second": "bundles_classifier",
+    }
+    small = cascade_of_bundles / "cascade/small/model.fp32.cpu.onnx"
+    assert (shipped / "bundles_first/1/model.onnx").read_bytes() == small.read_bytes()
+    about = json.loads((shipped / "bundles/1/provenance.json").read_text())["first_files"]["model.onnx"]
+    assert about == {
+        "from": "cascade/small/model.fp32.cpu.onnx",
+        "sha256": hashlib.sha256(small.read_bytes()).hexdigest(),
+    }
+    ship(cascade_of_bundles, tmp_path / "r", Options(name="m", response_cache=True))
+    cached = [
+        role for role in ("classifier", "first", "cascade") if config(tmp_path / "r", f"m_{role}").response_cache.enable
+    ]
+    assert cached == ["cascade"]
+
+
 def test_the_readme_contains_the_command_that_starts_the_server(demo_bundle, tmp_path):
     started = ship(demo_bundle, tmp_path / "r", Options(name="m"))["start"]
     assert f"    {started['line']}\n" in (tmp_path / "r/m/README.md").read_text()

@@ -71,12 +71,13 @@ def make(
         InputError: the stages do not fit each other, their model has no classes, or the rows are train rows.
         ToolchainError: see errors.py.
     """
-    second = find_target({**changes, "output": None}, big)
+    trusted, of_small = _trusted(changes.get("trust"), small)
+    second = find_target({**changes, "output": None, "trust": trusted}, big)
     _check(second, output, small)
     chosen = choose_rows(second.resolved, changes.get("calib_data"))
     assert second.bundle is not None
     refuse_calibrated(second.bundle, chosen.rows)
-    first = _of_bundle(second, small, chosen) if small else _of_text(second, chosen, tell)
+    first = _of_bundle(second, small, chosen, of_small) if small else _of_text(second, chosen, tell)
     record = _measured(first, second, chosen, tell)
     with open_writer(output, log=tell) as writer:
         for name in second.bundle.manifest["artefacts"]:
@@ -146,13 +147,26 @@ def _of_text(second: Target, chosen: Chosen, tell: Callable[[str], None]) -> Fir
     )
 
 
-def _of_bundle(second: Target, small: Path, chosen: Chosen) -> First:
-    """Return another bundle as the first stage.
+def _trusted(given: str | None, small: Path | None) -> tuple[str | None, str | None]:
+    """Return the digests that the second and the first stage must have; None for any.
+
+    Raises:
+        UsageError: the digest of one of two bundles is missing, and code of the other would run unchecked.
+    """
+    digests = given.split(",") if given else []
+    if digests and len(digests) != (2 if small else 1):
+        wanted = "those of SMALL and BIG, as --trust A,B" if small else "that of BIG alone"
+        raise UsageError(f"--trust {given}: {len(digests)} digests. Give {wanted}.")
+    return (digests[-1], digests[0] if small else None) if digests else (None, None)
+
+
+def _of_bundle(second: Target, small: Path, chosen: Chosen, trust: str | None) -> First:
+    """Return another bundle as the first stage; it must have the digest `trust`, if that is given.
 
     Raises:
         InputError: its labels, its tokens or its inputs are not those of the second stage.
     """
-    target = find_target({"device": second.device}, small, prefer_plan=second.device != "cpu")
+    target = find_target({"device": second.device, "trust": trust}, small, prefer_plan=second.device != "cpu")
     bundle, head = target.bundle, target.resolved.head
     assert bundle is not None
     if record_of(bundle):

@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.metrics import Values
 from toolchain.errors import InputError
-from toolchain.runtimes.lexical import Lexical, keys_of
+from toolchain.runtimes.lexical import Lexical
+from toolchain.runtimes.tfidf import features
 
 # A feature of one row alone says nothing about others.
 LEAST_ROWS = 2
@@ -58,7 +59,8 @@ def _features(tokens: Tokens, vocabulary: int) -> tuple[NDArray[np.int64], NDArr
     order = np.argsort(tokens.lengths, kind="stable")
     ends = np.flatnonzero(np.diff(tokens.lengths[order])) + 1
     for rows in np.split(order, ends):
-        own, keys = keys_of(tokens.batch(rows), vocabulary)
+        batch = tokens.batch(rows)
+        own, keys = features(batch["input_ids"], batch["attention_mask"], vocabulary)
         owners.append(rows[own])
         numbers.append(keys)
     return np.concatenate(owners), np.concatenate(numbers)

@@ -18,7 +18,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="the first stage is TF-IDF of tokens with logistic regression, fitted to the train rows; give BIG alone",
     )
     add_options(parser, ("output", "data", "calib_data", "split", "limit", "max_drop", "confidence", "seed"))
-    add_options(parser, ("precision", "backend", "device", "file", "trust"))
+    add_options(parser, ("precision", "backend", "device", "file"))
+    parser.add_argument("--trust", metavar="[DIGEST,]DIGEST", help="refuse bundles with other digests: [SMALL,]BIG")
 
 
 def run(args: argparse.Namespace) -> None:

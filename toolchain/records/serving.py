@@ -34,6 +34,8 @@ class Classification(TypedDict):
     """Label -> score, of all classes; absent for regression."""
     truncated: NotRequired[bool]
     """True if the text is longer than the model reads; absent if it is not."""
+    stage: NotRequired[Literal["first", "second"]]
+    """The stage of a cascade that answered the row; absent for another model, and for a row from the cache."""
 
 
 # The response of `POST /classify` to one text or pair.

@@ -100,6 +100,30 @@ class TokenizerSettings(TypedDict):
     """True if the decoder gets the places of the tokens in the text, for entities; absent if it does not."""
 
 
+class CascadeStage(TypedDict):
+    """A stage of a cascade that is a model of the repository."""
+
+    model: str
+    """Name of the model."""
+    inputs: list[str]
+    """Names of its inputs."""
+    buckets: list[int]
+    """Sequence lengths, in tokens, of its batches."""
+
+
+class CascadeSettings(TypedDict):
+    """The file stages.json of the model of a cascade."""
+
+    name: str
+    """Name of the model that clients send requests to."""
+    threshold: float
+    """The margin of the two highest logits of the first stage from which its answer counts."""
+    vocabulary: int
+    """Number of token ids."""
+    stages: dict[str, CascadeStage]
+    """second -> the classifier, and first -> the model of the first stage; absent for a lexical stage."""
+
+
 class ModelIdentity(TypedDict):
     """The checkpoint that a bundle was built from."""
 
@@ -136,6 +160,8 @@ class Provenance(TypedDict):
     """Container image that can run the models."""
     files: dict[str, ShippedFile]
     """File name in the version folder of the classifier -> its origin."""
+    first_files: NotRequired[dict[str, ShippedFile]]
+    """The same of the model of the first stage; absent without one."""
     profiles: list[ProfileRecord]
     """Optimisation profiles of the plans; empty without a plan."""
     inputs: list[TensorRecord]

@@ -1,7 +1,7 @@
 """The lexical model, the cheapest first stage of a cascade: weights of tokens and of pairs of neighbours.
 
 It computes what scikit-learn's TF-IDF and logistic regression do (toolchain/cascade/lexical.py fits it), with numpy
-alone, from the token ids of the second stage. So both stages read the same tokens, cut at the same length.
+alone (tfidf.py), from the token ids of the second stage. So both stages read the same tokens, cut at the same length.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from toolchain.base.tensors import Batch, Logits
 from toolchain.errors import InputError
+from toolchain.runtimes.tfidf import linear
 
 Numbers = NDArray[np.int64]
 
@@ -19,9 +20,9 @@ Numbers = NDArray[np.int64]
 class Lexical:
     """A linear model of TF-IDF features.
 
-    A feature is a token or two neighbours, with a number by `keys_of`. `keys` are those of the model, int64 [features],
-    in rising order; `idf` are their inverse document frequencies, float32 [features]; `weights` float32 [features,
-    classes] and `bias` float32 [classes]. `vocabulary` is the number of token ids.
+    A feature is a token or two neighbours, with a number by `tfidf.features`. `keys` are those of the model, int64
+    [features], in rising order; `idf` are their inverse document frequencies, float32 [features]; `weights` float32
+    [features, classes] and `bias` float32 [classes]. `vocabulary` is the number of token ids.
     """
 
     keys: Numbers
@@ -32,16 +33,8 @@ class Lexical:
 
     def __call__(self, batch: Batch) -> Logits:
         """Return the logits of a batch, float32 [batch, classes]."""
-        rows, count = len(batch["input_ids"]), len(self.keys)
-        owners, keys = keys_of(batch, self.vocabulary)
-        places = np.searchsorted(self.keys, keys)
-        known = self.keys[np.minimum(places, count - 1)] == keys
-        found, times = np.unique(owners[known] * count + places[known], return_counts=True)
-        owner, feature = np.divmod(found, count)
-        values = (1 + np.log(times)) * self.idf[feature]
-        norm = np.sqrt(np.bincount(owner, values**2, rows))
-        sums = [np.bincount(owner, values * column[feature], rows) for column in self.weights.T]
-        return np.asarray(np.stack(sums, axis=1) / np.maximum(norm, 1e-12)[:, None] + self.bias, np.float32)
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        return np.asarray(linear(ids, mask, self.keys, self.idf, self.weights, self.bias, self.vocabulary))
 
     def to_bytes(self) -> bytes:
         """Return the model in the format of safetensors."""
@@ -70,15 +63,3 @@ def read_lexical(data: bytes, vocabulary: int, classes: int, *, where: str) -> L
     if not count or any(arrays[name].shape != shape for name, shape in shapes.items()):
         raise InputError(f"{where}: its arrays do not fit the {classes} classes. Make the cascade again.")
     return found
-
-
-def keys_of(batch: Batch, vocabulary: int) -> tuple[Numbers, Numbers]:
-    """Return the features of a batch, in any order: the row of each, and its number, both int64 [features].
-
-    The number of a token is its id, and that of two neighbours (first id + 1) * vocabulary + second id.
-    """
-    ids, real = batch["input_ids"].astype(np.int64), batch["attention_mask"].astype(bool)
-    both = real[:, :-1] & real[:, 1:]
-    pairs = (ids[:, :-1] + 1) * vocabulary + ids[:, 1:]
-    owners = np.concatenate([np.nonzero(real)[0], np.nonzero(both)[0]])
-    return owners, np.concatenate([ids[real], pairs[both]])

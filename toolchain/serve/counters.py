@@ -26,8 +26,8 @@ class Times:
     input_ns: int = 0
     infer_ns: int = 0
     output_ns: int = 0
-    # Rows that the second stage of a cascade ran; None without stages.
-    passed_on: int | None = None
+    # The stage of a cascade that answered each row, "" for a row from the cache; None without stages.
+    stages: list[str] | None = None
 
     def plus(self, other: "Times") -> "Times":
         """Return the sums of both, which follow each other in one request."""

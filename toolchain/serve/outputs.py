@@ -1,13 +1,14 @@
 """Logits to outputs: labels, scores, and the tensors of a response."""
 
 from collections.abc import Mapping
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.base.tensors import Array, Logits
 from toolchain.heads.contract import Head
-from toolchain.records.serving import Response
+from toolchain.records.serving import Classification, Response
 from toolchain.serve.protocol import Tensor
 
 
@@ -37,9 +38,14 @@ def _bytes_column(texts: list[str]) -> Array:
     return column
 
 
-def classifications(logits: Logits, head: Head, cut: NDArray[np.bool_] | None = None) -> list[Response]:
-    """Return the head's response to each row, and whether it was cut, if it was."""
+def classifications(
+    logits: Logits, head: Head, cut: NDArray[np.bool_] | None = None, stages: list[str] | None = None
+) -> list[Response]:
+    """Return the head's response to each row, whether it was cut, if it was, and the stage of a cascade, if known."""
     found = head.responses(logits)
     for row in np.flatnonzero(cut).tolist() if cut is not None else ():
         found[row]["truncated"] = True
+    for response, stage in zip(found, stages or [], strict=False):
+        if stage:
+            cast(Classification, response)["stage"] = cast(Literal["first", "second"], stage)
     return found

@@ -29,6 +29,7 @@ from toolchain.records.serving import (
     StatisticsResponse,
 )
 from toolchain.serve import outputs, request_log
+from toolchain.serve.batching.stages import SECOND
 from toolchain.serve.checks import VERSION, Checks, check_model
 from toolchain.serve.counters import Counters, Times
 from toolchain.serve.http.openapi import Shown
@@ -191,13 +192,14 @@ class Service:
         head = self.head if isinstance(rows, Tokens) else self.head.about(rows)
         tensors = outputs.tensors(logits, head, names, request.classes)
         times.output_ns = self.counters.clock() - before
-        made = InferResponse(self.name, VERSION, request.id, tensors, int(cut.sum()), times.passed_on)
+        passed_on = None if times.stages is None else times.stages.count(SECOND)
+        made = InferResponse(self.name, VERSION, request.id, tensors, int(cut.sum()), passed_on)
         return made, len(logits), times
 
     async def _classify(self, texts: list[Text]) -> Timed[list[Response]]:
         ran, rows, times = await self._run(texts)
         before = self.counters.clock()
-        found = outputs.classifications(ran.logits, self.head.about(texts), ran.cut)
+        found = outputs.classifications(ran.logits, self.head.about(texts), ran.cut, times.stages)
         times.output_ns = self.counters.clock() - before
         return found, rows, times
 

@@ -16,8 +16,8 @@ from toolchain.bundle import locked
 from toolchain.errors import InputError
 from toolchain.ship.config import CONFIG, parse, read_config, type_name
 
-# A file to copy, or a text to write.
-Content = Path | str
+# A file to copy, or a text or bytes to write.
+Content = Path | str | bytes
 
 # File in each version folder of a decoder: the labels in the order of the logits.
 LABELS = "labels.json"
@@ -191,7 +191,7 @@ def _tensors(values: Iterable[Any]) -> str:
 
 def _labels(content: Content) -> str:
     """Return the content of labels.json on one line, and content that is not JSON unchanged."""
-    text = content.read_text(encoding="utf-8", errors="replace") if isinstance(content, Path) else content
+    text = content.read_text(encoding="utf-8", errors="replace") if isinstance(content, Path) else str(content)
     try:
         return json.dumps(json.loads(text), ensure_ascii=False)
     except ValueError:
@@ -212,7 +212,7 @@ def _write(model: Model, folder: Path, old: Path, version: int) -> set[int]:
             if isinstance(content, Path):
                 shutil.copyfile(content, parent / name)
             else:
-                (parent / name).write_text(content, encoding="utf-8")
+                (parent / name).write_bytes(content.encode() if isinstance(content, str) else content)
     others = _versions(old) - {version}
     for other in others:
         for file in filter(Path.is_file, (old / str(other)).rglob("*")):

@@ -51,22 +51,24 @@ def requirements(*packages: str) -> str:
     return "\n".join(["numpy<2", *pinned]) + "\n"
 
 
-def arguments(engine: Engine, options: Options) -> list[str]:
+def arguments(engines: Sequence[Engine], options: Options) -> list[str]:
     """Return the arguments of `tritonserver` that these models need; their configurations are complete."""
     flags = ["--disable-auto-complete-config"]
     if options.response_cache:
         flags.append(f"--cache-config=local,size={CACHE_BYTES}")
-    if engine.version_compatible:
+    if any(engine.version_compatible for engine in engines):
         flags.append("--backend-config=tensorrt,version-compatible=true")
     return flags
 
 
-def start(name: str, engine: Engine, options: Options, repository: Path) -> StartRecord:
+def start(name: str, engines: Sequence[Engine], options: Options, repository: Path) -> StartRecord:
     """Return the image, the arguments for these models, and the command that serves the whole repository."""
     others = list(_others(name, repository))
-    plans = engine.tensorrt is not None or any(one.platform == "tensorrt_plan" for one in others)
+    tensorrt = next((engine.tensorrt for engine in engines if engine.tensorrt), None)
+    plans = tensorrt is not None or any(one.platform == "tensorrt_plan" for one in others)
     kinds = {group.kind for one in others for group in one.instance_group}
-    on_gpu = engine.config["instance_group"][0]["kind"] != "KIND_CPU" or bool(kinds - {InstanceGroup.KIND_CPU})
+    own = {engine.config["instance_group"][0]["kind"] for engine in engines}
+    on_gpu = own != {"KIND_CPU"} or bool(kinds - {InstanceGroup.KIND_CPU})
     image = OWN if plans else STOCK
     command = [
         "docker",
@@ -85,8 +87,8 @@ def start(name: str, engine: Engine, options: Options, repository: Path) -> Star
         image,
         *([] if image == OWN else ["sh", "-c", INSTALL_AND_SERVE]),
     ]
-    flags = arguments(engine, options)
-    return {"image": image, "tensorrt": engine.tensorrt, "flags": flags, "line": shlex.join(command)}
+    flags = arguments(engines, options)
+    return {"image": image, "tensorrt": tensorrt, "flags": flags, "line": shlex.join(command)}
 
 
 def _others(name: str, repository: Path) -> Iterator[Any]:

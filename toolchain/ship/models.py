@@ -1,13 +1,16 @@
-"""The configurations of the four models of a repository: an ensemble of a tokenizer, a classifier and a decoder.
+"""The configurations of the models of a repository: an ensemble of a tokenizer, a classifier and a decoder.
 
 A client sends TEXT (and TEXT_PAIR) to the ensemble. The tokenizer pads to length buckets, because Triton merges only
 requests of equal shape. The classifier is the engine alone, so that its queue and batches are the engine's. The decoder
-turns logits into a label.
+turns logits into a label. In a cascade a Python model stands in the place of the classifier: it runs the first stage,
+and sends to the classifier what that is not sure of.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from toolchain.heads.contract import Head
+from toolchain.ship.cascade import First
 from toolchain.ship.config import ConfigJson
 from toolchain.ship.engine import Engine
 from toolchain.ship.options import Options
@@ -21,19 +24,32 @@ CUT = "truncated"
 # Output of the tokenizer for the decoder of a model of tags.
 SPANS = "spans"
 
+# Output of a cascade: which stage answered a row.
+STAGE = "STAGE"
+
+# Instances of a cascade's Python model. One waits while the classifier runs its rows, and rows of which the first stage
+# is sure are answered by another meanwhile.
+CASCADES = 4
+
+# Roles of the models beside the ensemble; the last two are in the repository of a cascade alone.
+ROLES = ("tokenizer", "classifier", "decoder", "first", "cascade")
+
 # File in each version folder of the ensemble that records its origin.
 PROVENANCE = "provenance.json"
 
 
 def names(name: str) -> dict[str, str]:
     """Return role -> model name, the ensemble last."""
-    return {role: f"{name}_{role}" for role in ("tokenizer", "classifier", "decoder")} | {"ensemble": name}
+    return {role: f"{name}_{role}" for role in ROLES} | {"ensemble": name}
 
 
 def configurations(
-    name: str, texts: Sequence[str], head: Head, engine: Engine, options: Options
+    name: str, texts: Sequence[str], head: Head, engine: Engine, options: Options, first: First | None = None
 ) -> dict[str, ConfigJson]:
-    """Return role -> configuration of the four models; `texts` are the names of the text inputs."""
+    """Return role -> configuration of the models, the ensemble last; `texts` are the names of the text inputs.
+
+    `first` is the first stage of a cascade.
+    """
     logits = Tensor("TYPE_FP32", tuple(-1 if size is None else size for size in head.row))
     tokens = {token: Tensor(tensor.type, (-1,)) for token, tensor in engine.inputs.items()}
     inputs: Tensors = dict.fromkeys(texts, TEXT)
@@ -43,18 +59,11 @@ def configurations(
     # The places of the tokens in a text go past it too, for entities.
     spans: Tensors = {SPANS: Tensor("TYPE_INT32", (-1, 3))} if head.join else {}
     decoded: Tensors = {"logits": logits, **spans, **(inputs if spans else {})}
+    stage = {STAGE: TEXT} if first else {}
     model_names = names(name)
 
     def model(role: str, takes: Tensors, gives: Tensors, more: ConfigJson) -> ConfigJson:
-        return {
-            "name": model_names[role],
-            "max_batch_size": engine.max_batch,
-            "input": to_json(takes),
-            "output": to_json(gives),
-            # The four models of a version belong together, so an ensemble must not combine models of two versions.
-            "version_policy": {"specific": {"versions": [options.version]}},
-            **more,
-        }
+        return _model(model_names[role], takes, gives, more, max_batch=engine.max_batch, version=options.version)
 
     on_cpu: ConfigJson = {
         "backend": "python",
@@ -63,13 +72,35 @@ def configurations(
     }
     ensemble: ConfigJson = {
         "platform": "ensemble",
-        "ensemble_scheduling": {"step": _steps(model_names, inputs, tokens, spans, outputs, options.version)},
+        "ensemble_scheduling": {"step": _steps(model_names, inputs, tokens, spans, outputs, options.version, stage)},
     }
+    staged: dict[str, ConfigJson] = {}
+    if first:
+        cached = {"response_cache": {"enable": True}} if options.response_cache else {}
+        several = {**on_cpu, "instance_group": [{"count": CASCADES, "kind": "KIND_CPU"}], **cached}
+        staged["cascade"] = model("cascade", tokens, {"logits": logits, **stage}, several)
+        options = dataclasses.replace(options, response_cache=False)  # one answer would be kept twice
+        if first.engine:
+            narrowed = {token: tokens[token] for token in first.engine.inputs}
+            staged["first"] = model("first", narrowed, {"logits": logits}, _classifier(first.engine, options))
     return {
         "tokenizer": model("tokenizer", inputs, {**tokens, **spans, CUT: cut}, on_cpu),
         "classifier": model("classifier", tokens, {"logits": logits}, _classifier(engine, options)),
+        **staged,
         "decoder": model("decoder", decoded, outputs, on_cpu),
-        "ensemble": model("ensemble", inputs, {**outputs, "TRUNCATED": cut}, ensemble),
+        "ensemble": model("ensemble", inputs, {**outputs, **stage, "TRUNCATED": cut}, ensemble),
+    }
+
+
+def _model(name: str, takes: Tensors, gives: Tensors, more: ConfigJson, *, max_batch: int, version: int) -> ConfigJson:
+    return {
+        "name": name,
+        "max_batch_size": max_batch,
+        "input": to_json(takes),
+        "output": to_json(gives),
+        # The models of a version belong together, so an ensemble must not combine models of two versions.
+        "version_policy": {"specific": {"versions": [version]}},
+        **more,
     }
 
 
@@ -141,7 +172,13 @@ def _cuda_graphs(engine: Engine) -> ConfigJson:
 
 
 def _steps(
-    model_names: dict[str, str], inputs: Tensors, tokens: Tensors, spans: Tensors, outputs: Tensors, version: int
+    model_names: dict[str, str],
+    inputs: Tensors,
+    tokens: Tensors,
+    spans: Tensors,
+    outputs: Tensors,
+    version: int,
+    stage: Tensors,
 ) -> list[ConfigJson]:
     """Return the steps of the ensemble: text -> tokens -> logits -> outputs."""
 
@@ -154,6 +191,6 @@ def _steps(
         step("tokenizer", {name: name for name in inputs}, {**same, **past, CUT: "TRUNCATED"}),
         # The decoder reads `logits` and not LOGITS: where an output of the ensemble is also the input of a step, Triton
         # skips the step that produces it if a request does not ask for that output (server issue 7482).
-        step("classifier", same, {"logits": "logits"}),
+        step("cascade" if stage else "classifier", same, {"logits": "logits", **{name: name for name in stage}}),
         step("decoder", {"logits": "logits", **past, **texts}, {name: name for name in outputs}),
     ]

@@ -1,5 +1,6 @@
 """Make a Triton model repository from a bundle."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -7,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from toolchain import __version__
-from toolchain.base.files import sha256_file
 from toolchain.base.tensors import RowShape
 from toolchain.bundle import Bundle, open_bundle
 from toolchain.bundle.names import check_name
@@ -16,6 +16,7 @@ from toolchain.errors import InputError
 from toolchain.evaluation.target import recorded
 from toolchain.records.ship import Provenance, StartRecord, TokenizerSettings, TritonRecord
 from toolchain.runtimes.environment import version_of
+from toolchain.ship.cascade import First, find_first, first_files, first_shipped, shipped
 from toolchain.ship.config import config_text
 from toolchain.ship.engine import Engine, find_engine
 from toolchain.ship.folder import check_folder
@@ -38,6 +39,9 @@ OUTPUTS: Final = "outputs.json"
 # The code of the Python models, which is copied into the repository.
 CODE = Path(__file__).parent / "repository"
 
+# File with the code of a Python model -> the package that it needs beside numpy.
+PACKAGES = {"tokenizer": "tokenizers", "classifier": "onnxruntime"}
+
 
 def ship(path: Path, repository: Path, options: Options, *, trust: str | None = None) -> TritonRecord:
     """Write the bundle at `path` into `repository`, which may contain other models and versions.
@@ -50,22 +54,31 @@ def ship(path: Path, repository: Path, options: Options, *, trust: str | None = 
     """
     check_folder(repository)
     bundle = open_bundle(path, trust=trust)
-    bundle.require_one_model("ship triton")
     resolved = resolve_bundle(bundle, recorded(bundle, {}))
     name = options.name or bundle.name
     check_name(name)
-    engine = find_engine(bundle, options)
-    _check_logits(engine, resolved.head.row)
+    engine, first = _engines(bundle, resolved, options)
     own = settings(resolved, engine.inputs, engine.buckets, max_characters=options.max_characters)
-    configs = configurations(name, own["texts"], resolved.head, engine, options)
+    configs = configurations(name, own["texts"], resolved.head, engine, options, first)
     configs["ensemble"]["parameters"] = {"bundle_sha256": {"string_value": bundle.digest}}
-    started = start(name, engine, options, repository)
+    engines = [engine, *([first.engine] if first and first.engine else [])]
+    started = start(name, engines, options, repository)
     provenance = _provenance(bundle, resolved, engine, options, started)
+    if first:
+        provenance["first_files"] = first_shipped(bundle, first)
     files = _files(resolved, engine, own, provenance)
-    beside = _beside(name, engine, own, started)
+    if first:
+        files |= first_files(name, first, engine, resolved)
+    beside = _beside(name, own, started)
+    for role in (role for role, config in configs.items() if config.get("backend") == "python"):
+        code = "classifier" if role == "first" else role
+        files[role]["model.py"] = CODE / f"{code}.py"
+        if code in PACKAGES:
+            beside[role] = {REQUIREMENTS: requirements(PACKAGES[code])}
     model_names = names(name)
     models = [
-        Model(model_names[role], config_text(configs[role]), files[role], beside.get(role, {})) for role in model_names
+        Model(model_names[role], config_text(config), files[role], beside.get(role, {}))
+        for role, config in configs.items()
     ]
     kept = write_models(models, repository, version=options.version)
     return {
@@ -87,12 +100,11 @@ def _files(
     """Return role -> file name in the version folder -> content."""
     files: dict[str, dict[str, Content]] = {
         "tokenizer": {
-            "model.py": CODE / "tokenizer.py",
             "tokenizer.json": standalone_tokenizer(resolved),
             "settings.json": _json(own),
         },
         "classifier": dict(engine.files),
-        "decoder": {"model.py": CODE / "decoder.py", LABELS: _json(resolved.source.labels)},
+        "decoder": {LABELS: _json(resolved.source.labels)},
         # The ensemble needs no file, but some ways to copy a repository drop empty folders.
         "ensemble": {PROVENANCE: _json(provenance)},
     }
@@ -100,27 +112,30 @@ def _files(
         files["decoder"][THRESHOLD] = f"{resolved.head.threshold}\n"
     if resolved.head.made is not None:
         files["decoder"][OUTPUTS] = _json(resolved.head.made)
-    if engine.backend == "python":
-        files["classifier"]["model.py"] = CODE / "classifier.py"
     return files
 
 
-def _beside(name: str, engine: Engine, own: TokenizerSettings, started: StartRecord) -> dict[str, dict[str, Content]]:
-    """Return role -> file name next to config.pbtxt -> content, where there is any."""
-    beside: dict[str, dict[str, Content]] = {
-        "tokenizer": {REQUIREMENTS: requirements("tokenizers")},
-        "ensemble": {
-            "README.md": readme(name, started, own["texts"]),
-            ARGUMENTS: "".join(f"{flag}\n" for flag in started["flags"]),
-        },
-    }
-    if engine.backend == "python":
-        beside["classifier"] = {REQUIREMENTS: requirements("onnxruntime")}
-    return beside
+def _beside(name: str, own: TokenizerSettings, started: StartRecord) -> dict[str, dict[str, Content]]:
+    """Return role -> file name next to config.pbtxt -> content, where there is any beside the packages."""
+    flags = "".join(f"{flag}\n" for flag in started["flags"])
+    return {"ensemble": {"README.md": readme(name, started, own["texts"]), ARGUMENTS: flags}}
 
 
 def _json(value: Mapping[str, Any] | list[str]) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _engines(bundle: Bundle, resolved: ResolvedRecipe, options: Options) -> tuple[Engine, First | None]:
+    """Return the engine of the classifier and the first stage of a cascade; both take batches of one size."""
+    engine = find_engine(bundle, options)
+    first = find_first(bundle, resolved, engine, options)
+    if first and first.engine:
+        _check_logits(first.engine, resolved.head.row)
+        most = min(engine.max_batch, first.engine.max_batch)
+        engine = dataclasses.replace(engine, max_batch=most)
+        first = dataclasses.replace(first, engine=dataclasses.replace(first.engine, max_batch=most))
+    _check_logits(engine, resolved.head.row)
+    return engine, first
 
 
 def _check_logits(engine: Engine, row: RowShape) -> None:
@@ -154,11 +169,7 @@ def _provenance(
         "backend": engine.backend,
         "tensorrt": engine.tensorrt,
         "image": started["image"],
-        "files": {
-            name: {"from": str(file.relative_to(bundle.path)), "sha256": sha256_file(file)}
-            for name, file in engine.files.items()
-            if isinstance(file, Path)
-        },
+        "files": shipped(bundle, engine),
         "profiles": [profile.to_json() for profile in engine.profiles],
         "inputs": to_json(engine.inputs),
         "outputs": to_json(engine.outputs),

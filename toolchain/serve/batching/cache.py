@@ -51,6 +51,9 @@ class Cache:
                 found[row] = self._keep(keys[row], logits[self._own(int(tokens.lengths[row]))].copy())
             if every:
                 return ran, times
+            if times.stages is not None:
+                known = dict(zip(missing, times.stages, strict=True))
+                times.stages = [known.get(row, "") for row in range(len(keys))]
         return joined([logits[None] for logits in found if logits is not None]), times
 
     def _find(self, key: bytes) -> Logits | None:

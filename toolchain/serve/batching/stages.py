@@ -16,6 +16,9 @@ from toolchain.serve.counters import Counters, Times
 # Runs rows: their logits, float32 [rows, classes], and where their time went.
 Run = Callable[[Tokens], Awaitable[tuple[Logits, Times]]]
 
+# The names of the stages in metrics and responses.
+FIRST, SECOND = "first", "second"
+
 # Tokens of a request from which on a lexical stage runs in a thread, because it would block the event loop.
 LONG_TOKENS = 4096
 
@@ -56,7 +59,7 @@ class Stages:
     def __init__(self, first: First, threshold: float, counters: Counters) -> None:
         """Count the rows of each stage in `counters`."""
         self._first, self._threshold = first, threshold
-        self._rows = counters.stage_rows = {"first": 0, "second": 0}
+        self._rows = counters.stage_rows = {FIRST: 0, SECOND: 0}
 
     async def answer(self, tokens: Tokens, second: Run, *, timeout_us: int, arrived_ns: int) -> tuple[Logits, Times]:
         """Return the logits of rows, float32 [rows, classes]; `second` gets those of which the first stage is unsure.
@@ -70,7 +73,9 @@ class Stages:
             found, more = await second(tokens if len(rest) == len(tokens) else tokens.take(rest))
             logits, times = np.array(logits), times.plus(more)
             logits[rest] = found
-        self._rows["first"] += len(tokens) - len(rest)
-        self._rows["second"] += len(rest)
-        times.passed_on = len(rest)
+        self._rows[FIRST] += len(tokens) - len(rest)
+        self._rows[SECOND] += len(rest)
+        times.stages = [FIRST] * len(tokens)
+        for row in rest.tolist():
+            times.stages[row] = SECOND
         return logits, times

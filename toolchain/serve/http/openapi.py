@@ -237,6 +237,7 @@ def _schemas(limits: "Limits") -> OpenApi:
             embedding=_array(_NUMBER),
             entities=_array(_entity()),
             truncated={"type": "boolean", "description": "True if the text is longer than the model reads."},
+            stage={"type": "string", "description": "The stage of a cascade that answered the row: first or second."},
         )
         | {"anyOf": [{"required": keys.split()} for keys in ("label score", "labels scores", "embedding", "entities")]},
         "Info": _record(

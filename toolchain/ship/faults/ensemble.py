@@ -112,20 +112,22 @@ def _matches(model: LoadedModel, name: str, producer: Producer, taken: Any, cons
 
 def provenance(model: LoadedModel, models: Models) -> Iterator[Finding]:
     """Compare the digests of the engine files with those that were recorded when the bundle was shipped."""
-    classifier = models.get(names(model.name)["classifier"])
-    if classifier is None:
-        return
-    for version in model.served:
+    own = {role: models[name] for role, name in names(model.name).items() if name in models}
+    for version in model.served if "classifier" in own else ():
         try:
-            shipped = json.loads((model.folder / str(version) / PROVENANCE).read_text(encoding="utf-8"))["files"]
-        except (OSError, ValueError, KeyError, TypeError):
+            record = json.loads((model.folder / str(version) / PROVENANCE).read_text(encoding="utf-8"))
+            shipped = [(own["classifier"], record["files"])]
+            if "first_files" in record:
+                shipped.append((own.get("first") or own["cascade"], record["first_files"]))
+            listed = [(one, name, file["sha256"]) for one, files in shipped for name, file in files.items()]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
-        for name, record in shipped.items():
-            file = classifier.folder / str(version) / name
+        for one, name, digest in listed:
+            file = one.folder / str(version) / name
             if not file.is_file():
-                yield classifier.error(f"{version}/{name} is missing", "Ship the bundle again")
-            elif sha256_file(file) != record["sha256"]:
-                yield classifier.error(f"{version}/{name} is not the file that was shipped", "Ship the bundle again")
+                yield one.error(f"{version}/{name} is missing", "Ship the bundle again")
+            elif sha256_file(file) != digest:
+                yield one.error(f"{version}/{name} is not the file that was shipped", "Ship the bundle again")
 
 
 CHECKS: tuple[Check, ...] = (connections, provenance)

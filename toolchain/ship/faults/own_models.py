@@ -82,11 +82,44 @@ def _graph(file: Path, config: Any) -> str | None:
     return None
 
 
+def _stages(file: Path, config: Any) -> str | None:
+    """Check the settings of a cascade, and that a lexical stage has its files."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        complete = bool(found["name"]) and found["threshold"] >= 0 and found["vocabulary"] > 0
+        named = {one["model"] for one in found["stages"].values() if one["inputs"] and min(one["buckets"]) > 0}
+        complete = complete and "second" in found["stages"] and len(named) == len(found["stages"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        complete = False
+    if not complete:
+        return "lacks a setting that model.py reads"
+    lexical = () if "first" in found["stages"] else ("lexical.npz", "tfidf.py")
+    missing = [name for name in lexical if not (file.parent / name).is_file()]
+    return f"names a lexical stage, and {missing[0]} is missing" if missing else None
+
+
+def stages(model: LoadedModel, models: Models) -> Iterator[Finding]:
+    """Check that the models which a cascade of ours asks are in the repository, and serve its versions."""
+    for version in model.served if model.backend == "python" else ():
+        file = model.folder / str(version) / "stages.json"
+        if _role(file.with_name("model.py")) != "cascade" or _stages(file, model.config):
+            continue
+        for stage in json.loads(file.read_text(encoding="utf-8"))["stages"].values():
+            other = models.get(stage["model"])
+            if other is None or version not in other.served:
+                yield model.error(f"version {version} asks {stage['model']}, which lacks this version", SHIP_AGAIN)
+            elif other.config.max_batch_size < model.config.max_batch_size:
+                yield model.error(
+                    f"its max_batch_size is above the {other.config.max_batch_size} of {other.name}", SHIP_AGAIN
+                )
+
+
 # Role -> the files that its model.py reads -> a function that returns the fault of such a file, or None.
 FILES: dict[str, dict[str, Callable[[Path, Any], str | None]]] = {
     "tokenizer": {"tokenizer.json": _tokenizer, "settings.json": _settings},
     "classifier": {"model.onnx": _graph},
     "decoder": {"labels.json": _labels},
+    "cascade": {"stages.json": _stages},
 }
 
-CHECKS: tuple[Check, ...] = (own_files,)
+CHECKS: tuple[Check, ...] = (own_files, stages)
