@@ -18,11 +18,13 @@ def test_figures_are_the_numbers_that_were_measured(result):
 
 
 def test_another_place_and_a_missing_package_are_named(result, monkeypatch):
-    with pytest.raises(UsageError, match=r"--to tensorboard: unknown\. Write --to mlflow"):
+    with pytest.raises(UsageError, match=r"--to tensorboard: unknown\. Write --to mlflow, .* or --to wandb"):
         track([result], "tensorboard")
     monkeypatch.setitem(__import__("sys").modules, "mlflow", None)
-    with pytest.raises(MachineError, match=r"not installed.*encoder-toolchain\[mlflow\]"):
-        track([result], "mlflow")
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    for kind in ("mlflow", "wandb"):
+        with pytest.raises(MachineError, match=rf"not installed.*encoder-toolchain\[{kind}\]"):
+            track([result], kind)
 
 
 @pytest.fixture
@@ -74,3 +76,32 @@ def test_a_server_that_is_down_is_one_error(place, result):
         with pytest.raises(MachineError, match=rf"^--to {to}: the tracking server cannot be used \(\w+\)\. Start it"):
             track([result], to)
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
+
+
+@pytest.fixture
+def wandb(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = pytest.importorskip("wandb", reason="wandb is not installed: pip install wandb")
+    yield module
+    module.teardown()  # its settings are those of the first call in a process
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_result_is_one_run_of_weights_and_biases(wandb, result, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    first, again = (track([result], "wandb")["runs"][0] for _ in range(2))
+    assert first["run"] == again["run"] == first["sha256"][:32]
+    folders = list(tmp_path.glob("wandb/offline-run-*"))
+    assert {folder.name.rpartition("-")[2] for folder in folders} == {first["run"]}
+    kept = b"".join(file.read_bytes() for file in folders[0].glob("*.wandb"))
+    assert b"metrics.accuracy" in kept
+    assert b"0.8812" in kept
+
+
+@pytest.mark.slow  # it tries for ten seconds
+@pytest.mark.filterwarnings("ignore")
+def test_a_server_of_weights_and_biases_that_is_down_is_one_error(wandb, result, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "0")
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    with pytest.raises(MachineError, match=r"^--to wandb: the tracking server cannot be used \(CommError\)\. Start it"):
+        track([result], "wandb")

@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=("md", "html", "csv", "json", "optimum-benchmark"),
         help="format (default: by the suffix of -o, else md)",
     )
-    parser.add_argument("--to", metavar="mlflow[:URI]", help="write each result to MLflow once, in place of a report")
+    parser.add_argument("--to", metavar="mlflow[:URI]|wandb", help="write each result to MLflow or W&B once")
 
 
 def run(args: argparse.Namespace) -> None:

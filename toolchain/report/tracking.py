@@ -1,10 +1,11 @@
-"""`report --to mlflow[:URI]`: a run of MLflow for each result, known by the result's digest, so that none is twice."""
+"""`report --to`: a run of MLflow or of Weights & Biases for each result, known by its digest, so that none is twice."""
 
+import functools
 import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from toolchain.base.files import sha256_json
 from toolchain.errors import MachineError, UsageError
@@ -21,6 +22,10 @@ PARAMETERS = ("model", "task", "split", "n", "backend", "device", "precision", "
 FIGURES = ("metrics", "agreement", "latency_ms", "throughput_per_s", "runtime_throughput_per_s", "peak_memory_mb")
 OF_ENERGY = ("per_inference_j", "per_token_j", "per_correct_j", "total_j", "mean_power_w")
 
+# Writes a result, and what that raises if the server cannot be used.
+Write = Callable[[Result], TrackedRun]
+Failures = tuple[type[Exception], ...]
+
 # A server that is down is an error at once: MLflow would try for minutes. It sends no usage data of its own.
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -30,21 +35,20 @@ ENVIRONMENT = {
 
 
 def track(results: Sequence[Result], to: str, *, tell: Callable[[str], None] = log.info) -> Tracked:
-    """Write results to where `to` says, such as mlflow or mlflow:http://127.0.0.1:5000; a result is written once.
+    """Write results to where `to` says: mlflow, mlflow:http://127.0.0.1:5000 or wandb. A result is one run there.
 
     Raises:
-        MachineError: MLflow is not installed, or its server cannot be used. Results that were written stay.
+        MachineError: the package is not installed, or its server cannot be used. Results that were written stay.
         UsageError: `to` is unknown.
     """
-    kind, _, place = to.partition(":")
-    if kind != "mlflow":
-        raise UsageError(f"--to {to}: unknown. Write --to mlflow, or --to mlflow:URI.")
-    client, failure = _open(place or None)
+    kind, colon, place = to.partition(":")
+    if kind not in ("mlflow", "wandb") or (kind == "wandb" and colon):
+        raise UsageError(f"--to {to}: unknown. Write --to mlflow, --to mlflow:URI or --to wandb.")
+    write, failure = _mlflow(place or None) if kind == "mlflow" else _wandb()
+    runs = []
     try:
-        experiment = _experiment(client)
-        runs = []
         for result in results:
-            runs.append(_tracked(client, experiment, result))
+            runs.append(write(result))
             tell(f"{runs[-1]['result']}: run {runs[-1]['run']}, {runs[-1]['state']}")
     except failure as error:
         raise MachineError(
@@ -54,7 +58,48 @@ def track(results: Sequence[Result], to: str, *, tell: Callable[[str], None] = l
     return {"to": to, "runs": runs}
 
 
-def _open(place: str | None) -> tuple[Any, tuple[type[Exception], ...]]:
+def _mlflow(place: str | None) -> tuple[Write, Failures]:
+    client, failure = _open(place)
+    experiment = functools.cache(lambda: _experiment(client))
+    return lambda result: _tracked(client, experiment(), result), failure
+
+
+def _wandb() -> tuple[Write, Failures]:
+    """Return a function that writes a result to Weights & Biases, and what it raises."""
+    try:
+        import wandb
+        from wandb.errors import Error
+    except ImportError as error:
+        raise MachineError(
+            "--to wandb: wandb is not installed. Install it with: pip install 'encoder-toolchain[wandb]'."
+        ) from error
+    quiet = wandb.Settings(
+        silent=True, console="off", disable_code=True, disable_git=True, x_disable_stats=True, init_timeout=10
+    )
+
+    def write(result: Result) -> TrackedRun:
+        record, digest = _record(result)
+        with wandb.init(
+            project=EXPERIMENT,
+            id=digest[:32],  # a second call goes on with this run, also once an offline run has been synchronised
+            resume="allow",
+            name=_name(result),
+            config={key: record[key] for key in PARAMETERS if record.get(key) is not None} | {DIGEST: digest},
+            settings=quiet,
+        ) as run:
+            for key, value in figures(result):
+                run.summary[key] = value
+            kept = wandb.Artifact(f"result-{digest[:32]}", "result")
+            with kept.new_file("result.json") as file:
+                file.write(_text(record))
+            run.log_artifact(kept)
+            state: Literal["written", "there"] = "there" if run.resumed else "written"
+        return {"result": result["file"], "sha256": digest, "run": digest[:32], "state": state}
+
+    return write, (Error, OSError)
+
+
+def _open(place: str | None) -> tuple[Any, Failures]:
     """Return a client of MLflow, and what it raises."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -80,22 +125,34 @@ def _experiment(client: Any) -> str:
 
 def _tracked(client: Any, experiment: str, result: Result) -> TrackedRun:
     """Return the run of a result, which is written unless it is there; what a killed call left is removed."""
-    record = {key: value for key, value in result.items() if key != "file"}
-    digest = sha256_json(record)
+    record, digest = _record(result)
     for run in client.search_runs([experiment], f"tags.`{DIGEST}` = '{digest}'"):
         if run.info.status == "FINISHED":
             return {"result": result["file"], "sha256": digest, "run": run.info.run_id, "state": "there"}
         client.delete_run(run.info.run_id)
-    name = f"{result['task']} {result['backend']} {result['variant']}"
-    made = client.create_run(experiment, tags={DIGEST: digest}, run_name=name).info.run_id
+    made = client.create_run(experiment, tags={DIGEST: digest}, run_name=_name(result)).info.run_id
     for key in PARAMETERS:
         if record.get(key) is not None:
             client.log_param(made, key, str(record[key])[:500])
     for key, value in figures(result):
         client.log_metric(made, key, value)
-    client.log_text(made, json.dumps(record, indent=2, ensure_ascii=False), "result.json")
+    client.log_text(made, _text(record), "result.json")
     client.set_terminated(made)
     return {"result": result["file"], "sha256": digest, "run": made, "state": "written"}
+
+
+def _record(result: Result) -> tuple[dict[str, object], str]:
+    """Return a result as it is in its file, and its digest."""
+    record = {key: value for key, value in result.items() if key != "file"}
+    return record, sha256_json(record)
+
+
+def _name(result: Result) -> str:
+    return f"{result['task']} {result['backend']} {result['variant']}"
+
+
+def _text(record: Mapping[str, object]) -> str:
+    return json.dumps(record, indent=2, ensure_ascii=False)
 
 
 def figures(result: Result) -> Iterator[tuple[str, float]]:
