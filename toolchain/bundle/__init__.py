@@ -40,7 +40,7 @@ DEPTH = 3
 GRAPH_FILES = (".onnx", ".onnx.data")
 
 # What is said of a bundle to a command that takes none of its kind.
-LM_ONLY = "a bundle of a language model, which only build and generate take. Choose one of them."
+LM_ONLY = "a bundle of a language model, which build, generate, eval, verify and explain take. Choose one of them."
 NO_LM = "not a bundle of a language model. Build one with --task lm."
 
 # Long enough for a lock whose holder is just removing it, short enough that a second build is refused at once.
@@ -196,8 +196,8 @@ def quantized_gemms(steps: Mapping[str, StepRecord], precision: str) -> Quantize
     return found
 
 
-def last_bundle(folder: Path = Path()) -> Path:
-    """Return the bundle that was built last, in `folder` or below it, and log which one it is.
+def last_bundle(folder: Path = Path(), *, quiet: bool = False) -> Path:
+    """Return the bundle that was built last, in `folder` or below it, and log which one it is unless `quiet`.
 
     Raises:
         UsageError: there is no bundle.
@@ -205,7 +205,8 @@ def last_bundle(folder: Path = Path()) -> Path:
     found = max(_manifests(folder), key=lambda path: path.stat().st_mtime_ns, default=None)
     if found is None:
         raise UsageError(f"{folder.resolve()}: there is no bundle here. Name one, or build one first: toolchain build.")
-    log.info("%s: the bundle built last here", found.parent)
+    if not quiet:
+        log.info("%s: the bundle built last here", found.parent)
     return found.parent
 
 

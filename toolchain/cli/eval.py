@@ -32,8 +32,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate, save the result and print it."""
+    from toolchain.cli.show.perplexity import perplexity
     from toolchain.cli.show.results import result
+    from toolchain.generate.opened import find_lm
     from toolchain.workflow import evaluate
 
     values, bundle = choices(args)
+    if found := find_lm(bundle, values):
+        from toolchain.generate.perplexity import evaluate as evaluate_lm
+
+        emit(args, evaluate_lm(values, found, tell=log.info), perplexity)
+        return
     emit(args, evaluate(values, bundle=bundle, tell=log.info), result)

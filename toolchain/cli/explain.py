@@ -19,8 +19,15 @@ def run(args: argparse.Namespace) -> None:
     from toolchain.diagnose.probe import open_probe_graph
     from toolchain.engine.plan import plan_backend
     from toolchain.engine.releases import RELEASES
+    from toolchain.generate.opened import find_lm, open_lm
 
     values, place = choices(args)
+    if found := find_lm(place, values):
+        from toolchain.cli.show.perplexity import weights
+        from toolchain.generate.explain import explain as explain_lm
+
+        emit(args, explain_lm(open_lm(found, trust=values.get("trust")), values.get("file")), weights)
+        return
     if values.get("target"):
         from toolchain.cli.show.kernels import explained_target
         from toolchain.diagnose.kernels import explain_target

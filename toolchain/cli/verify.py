@@ -17,8 +17,17 @@ def run(args: argparse.Namespace) -> None:
     from toolchain.cli.show.verify import verified
     from toolchain.diagnose.probe import open_probe_graph
     from toolchain.diagnose.verify import judge, verify
+    from toolchain.generate.opened import find_lm, open_file, open_lm
 
     values, place = choices(args)
+    if language_model := find_lm(place, values):
+        from toolchain.generate.invariance import verify as verify_lm
+
+        bundle = open_lm(language_model, trust=values.get("trust"))
+        cases = verify_lm(open_file(bundle, values.get("file"), device=values.get("device") or "auto"))
+        emit(args, cases, verified)
+        judge(cases)
+        return
     found = verify(open_probe_graph(place, values))
     emit(args, found, verified)
     judge(found)

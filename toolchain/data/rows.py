@@ -265,7 +265,8 @@ def _rows(table: Table, task: Task, reading: Reading) -> Rows:
     """
     label = task.label_column
     query = [task.query_column] if task.query_column else []
-    require_columns(table, [*task.text_columns, *(task.label_columns or [label]), *query])
+    labelled = task.label_columns or ((label,) if label else ())  # documents of a language model have no labels
+    require_columns(table, [*task.text_columns, *labelled, *query])
     if not task.hub:  # GLUE's own files have such quotes, and its users read them as text
         refuse_quotes(table)
     names = tuple(table.class_names.get(label, ()))
@@ -275,9 +276,13 @@ def _rows(table: Table, task: Task, reading: Reading) -> Rows:
         words, tags = words_and_tags(table, task.text_columns[0], label)
         return Rows(table.source, [(text,) for text in words], tags, names, table.numbers)
     texts = [_texts(table, column, reading.get("text_join")) for column in task.text_columns]
-    labels = _marked(table, task.label_columns) if task.label_columns else table.columns[label]
-    if not task.label_columns:
+    if task.label_columns:
+        labels: list[Any] = _marked(table, task.label_columns)
+    elif label:
         _refuse_holes(table, label)
+        labels = table.columns[label]
+    else:
+        labels = [None] * len(table)
     for column in query:
         _refuse_holes(table, column)
     queries = table.columns[query[0]] if query else None

@@ -251,6 +251,21 @@ def bootstrap_mean_ci95(values: Sequence[float], *, seed: int) -> tuple[float, f
     return float(low), float(high)
 
 
+def bootstrap_ratio_ci95(above: Values, below: Values, *, seed: int) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of a sum over another sum, drawn together: low and high end.
+
+    Both have a value for each of at least two units, such as the loss and the tokens of a document.
+    """
+
+    def ratio(one: Values, other: Values, axis: int) -> Values:
+        found: Values = one.sum(axis=axis) / other.sum(axis=axis)
+        return found
+
+    found = _bootstrap((above, below), ratio, seed=seed, resamples=MEAN_RESAMPLES, vectorized=True)
+    low, high = np.quantile(found.bootstrap_distribution, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def detectable_mean(values: Sequence[float]) -> float:
     """Return the smallest true mean that a two-sided t-test at level 0.05 detects with probability POWER.
 

@@ -6,16 +6,17 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from toolchain.bundle import MANIFEST, Bundle, open_bundle
+from toolchain.bundle import MANIFEST, Bundle, last_bundle, open_bundle
 from toolchain.checkpoint.model import find_model, load_tokenizer
 from toolchain.errors import MachineError, UsageError
 from toolchain.evaluation.target import find_checkpoint, recorded
-from toolchain.generate.build import graph_name
+from toolchain.generate.build import TASK, graph_name
 from toolchain.generate.causal import open_torch
 from toolchain.generate.generator import Generator
 from toolchain.generate.session import Session, generate, open_graph
 from toolchain.graph import file_has_halves
 from toolchain.recipe import Recipe
+from toolchain.recipe.options import RecipeValues
 from toolchain.runtimes.device import choose_device
 from toolchain.runtimes.ort import has_gpu as ort_has_gpu
 from toolchain.runtimes.pytorch import has_gpu
@@ -60,6 +61,23 @@ def open_generator(place: str, recipe: Recipe, *, backend: str | None, cache: tu
     return open_torch(source, device=choose_device(recipe.device, cuda=has_gpu()))
 
 
+def find_lm(place: Path | None, changes: RecipeValues) -> Path | None:
+    """Return the bundle that options name, or else the one built last, if it is that of a language model, or None.
+
+    Raises:
+        UsageError: the task is `lm`, and no such bundle is given.
+        InputError: the bundle cannot be read.
+    """
+    if place is None and changes.get("task") == TASK:
+        raise UsageError(f"--task {TASK}: no bundle. Build one first (toolchain build --task {TASK}), and name it.")
+    if place is None and changes.get("model"):
+        return None
+    if place is not None and not (place / MANIFEST).is_file():
+        return None  # an ONNX file, or what is refused later
+    found = place or last_bundle(quiet=True)
+    return found if open_bundle(found, check_files=False, lm=None).is_lm else None
+
+
 def open_lm(place: Path, *, trust: str | None = None) -> Bundle:
     """Return the bundle of a language model whose files have their digests, apart from its graphs.
 
@@ -86,8 +104,13 @@ def open_file(bundle: Bundle, file: str | None, *, device: str) -> OpenedGraph:
             "slower than model.onnx, and rounded otherwise than a GPU. Choose --file model.onnx, or use a GPU."
         )
     digests = {one: digest for one, digest in bundle.manifest["artefacts"].items() if "/" not in one}
-    typed = TYPED.fullmatch(name)
-    return OpenedGraph(bundle, name, typed[1] if typed else "fp32", open_graph(path, device=place, digests=digests))
+    return OpenedGraph(bundle, name, precision_of(name), open_graph(path, device=place, digests=digests))
+
+
+def precision_of(file: str) -> str:
+    """Return the precision of a graph by its name."""
+    typed = TYPED.fullmatch(file)
+    return typed[1] if typed else "fp32"
 
 
 def _on_ort(bundle: Bundle, recipe: Recipe, cache: tuple[str, ...]) -> Generator:

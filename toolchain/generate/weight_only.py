@@ -27,7 +27,8 @@ ACCURACY_LEVEL = 4
 # The least share of the weights in GEMMs that must be quantized; a head that was left out alone may be a fifth of them.
 LEAST_SHARE = 0.9
 
-DOMAIN = "com.microsoft"
+# ONNX Runtime's operator (onnxruntime, docs/ContribOperators.md).
+QUANTIZED, DOMAIN = "MatMulNBits", "com.microsoft"
 
 # Element types of weights. Other constants are shapes.
 WEIGHTS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.UINT8}
@@ -49,27 +50,40 @@ def quantize_weights(model: ir.Model, bits: int, *, where: str) -> WeightsRecord
     Raises:
         GateError: under LEAST_SHARE of the weights could be taken; it names the others.
     """
-    gemms: list[WeightOnlyGemm] = []
     for node in nodes(model, "MatMul", "Gemm"):
-        if (weight := _weight(node)) is None:
-            continue  # both inputs are computed, as in attention
-        if weight.array is not None:
+        weight = _weight(node)
+        if weight is not None and weight.array is not None:
             _replace(model, node, weight.name, weight.array, bits)
-        taken = weight.array is not None
-        gemms.append(
-            {"name": weight.name, "weights": weight.numbers, "bits": bits if taken else None, "reason": weight.reason}
-        )
     model.graph.opset_imports[DOMAIN] = 1
     tidy(model)
-    total = sum(one["weights"] for one in gemms)
-    share = sum(one["weights"] for one in gemms if one["bits"]) / max(1, total)
-    if share < LEAST_SHARE:
+    gemms = coverage(model)
+    if (share := taken(gemms)) < LEAST_SHARE:
         left = [f"{one['name']} ({one['reason']})" for one in gemms if not one["bits"]]
         raise GateError(
             f"{where}: {share:.0%} of the weights in GEMMs could be quantized, less than {LEAST_SHARE:.0%}. Left are "
             f"{', '.join(left[:5]) or 'none'}{' and others' if len(left) > 5 else ''}. Build with --precision fp32."
         )
     return {"bits": bits, "block": BLOCK, "share": share, "products": gemms}
+
+
+def coverage(model: ir.Model) -> list[WeightOnlyGemm]:
+    """Return every GEMM of a graph with a constant weight, in graph order, and whether it is quantized."""
+    gemms: list[WeightOnlyGemm] = []
+    for node in nodes(model, "MatMul", "Gemm", QUANTIZED):
+        if node.op_type == QUANTIZED and node.inputs[1] is not None:
+            numbers = node.attributes.get_int("K", 0) * node.attributes.get_int("N", 0)
+            name, bits = str(node.inputs[1].name).removesuffix(".packed"), node.attributes.get_int("bits", 4)
+            gemms.append({"name": name, "weights": numbers, "bits": bits, "reason": None})
+        elif (weight := _weight(node)) is not None:  # else both inputs are computed, as in attention
+            reason = weight.reason or "it was not asked for"
+            gemms.append({"name": weight.name, "weights": weight.numbers, "bits": None, "reason": reason})
+    return gemms
+
+
+def taken(gemms: list[WeightOnlyGemm]) -> float:
+    """Return the share of the weights in GEMMs that are quantized, 0 to 1."""
+    total = sum(one["weights"] for one in gemms)
+    return sum(one["weights"] for one in gemms if one["bits"]) / max(1, total)
 
 
 def step_bytes(model: ir.Model) -> int:
@@ -118,7 +132,7 @@ def _replace(model: ir.Model, node: ir.Node, name: str, array: Array, bits: int)
         ),
     ]
     sizes = {"K": inner, "N": outer, "bits": bits, "block_size": BLOCK, "accuracy_level": ACCURACY_LEVEL}
-    made = [ir.node("MatMulNBits", inputs, sizes, domain=DOMAIN, name=str(node.name))]
+    made = [ir.node(QUANTIZED, inputs, sizes, domain=DOMAIN, name=str(node.name))]
     bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
     if bias is not None:
         made.append(ir.node("Add", [made[0].outputs[0], bias], name=f"{node.name}.bias"))

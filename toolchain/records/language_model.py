@@ -1,6 +1,8 @@
 """The bundle of a language model (`build --task lm`): what generation needs to know, and weight-only quantization."""
 
-from typing import TypedDict
+from typing import Literal, TypedDict
+
+from toolchain.records.result import ArtefactDigest, Environment
 
 
 class LanguageModelFacts(TypedDict):
@@ -47,3 +49,80 @@ class WeightsRecord(TypedDict):
     """Share of the weights in GEMMs that were quantized, 0 to 1; a build with less than 0.9 is refused."""
     products: list[WeightOnlyGemm]
     """Every GEMM with a constant weight, in graph order."""
+
+
+class Rise(TypedDict):
+    """The perplexity of the FP32 graph on the same documents, and how much higher that of the typed graph is."""
+
+    artefact: str
+    """The FP32 graph: `model.onnx`."""
+    perplexity: float
+    """Its perplexity."""
+    ratio: float
+    """Perplexity of the typed graph over it."""
+    ratio_ci95: list[float] | None
+    """95 % bootstrap interval of the ratio over documents, drawn in pairs; null with fewer than two documents."""
+    verdict: Literal["higher", "lower", "cannot tell"]
+    """Whether the interval is above 1, below 1, or holds it."""
+
+
+class PerplexityResult(TypedDict):
+    """What `toolchain eval --json` prints for the bundle of a language model, and saves in its `results/`."""
+
+    schema: int
+    """Version of this format: 1."""
+    task: str
+    """`lm`."""
+    split: str
+    """Split that was evaluated."""
+    documents: int
+    """Documents of the split."""
+    data_sha256: str
+    """Digest of the documents."""
+    model: str
+    """Checkpoint of the bundle."""
+    backend: str
+    """`ort`."""
+    device: str
+    """Device, such as cpu or cuda:0."""
+    precision: str
+    """Type of the weights: fp32, fp16, int8 or int4."""
+    artefact: ArtefactDigest
+    """Graph that ran."""
+    perplexity: float
+    """Exponential of the mean negative log probability, nats, of a token."""
+    perplexity_ci95: list[float] | None
+    """95 % bootstrap interval over documents; null with fewer than two documents."""
+    tokens_scored: int
+    """Tokens with a probability: all of each document but its first."""
+    max_length: int
+    """Tokens of a window; a longer document is cut, and each window begins with the last token of the one before."""
+    reference: Rise | None
+    """Comparison with the FP32 graph; null for that graph itself."""
+    environment: Environment
+    """Versions and hardware."""
+    seed: int
+    """Seed of the bootstrap."""
+    created: str
+    """Time of the evaluation, ISO 8601, UTC."""
+    file: str
+    """Path of the saved result."""
+
+
+class ExplainedWeights(TypedDict):
+    """The output of `toolchain explain --json` for the bundle of a language model."""
+
+    artefact: str
+    """Path of the graph."""
+    precision: str
+    """Type of its weights: fp32, fp16, int8 or int4."""
+    share: float
+    """Share of the weights in GEMMs that are quantized, 0 to 1."""
+    step_bytes: int
+    """Bytes of the weights that a step reads, by count."""
+    fp32_step_bytes: int
+    """The same of `model.onnx`."""
+    products: list[WeightOnlyGemm]
+    """Every GEMM with a constant weight, in graph order."""
+    advice: list[str]
+    """What to do, most important first."""

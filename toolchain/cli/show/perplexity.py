@@ -1,0 +1,35 @@
+"""Show the perplexity of a language model's graph, and its weights."""
+
+from toolchain.cli.show import folded, put
+from toolchain.records.language_model import ExplainedWeights, PerplexityResult
+
+
+def perplexity(one: PerplexityResult) -> None:
+    """Print the perplexity with its interval, that of FP32 beside it, and the file."""
+    put(
+        f"{one['artefact']['file']} of {one['model']} on {one['backend']}, {one['device']}: "
+        f"{one['documents']:,} documents, {one['tokens_scored']:,} tokens scored",
+        f"perplexity {one['perplexity']:.3f}{_interval(one['perplexity_ci95'], '.3f')}",
+    )
+    if rise := one["reference"]:
+        put(
+            f"{rise['artefact']}: {rise['perplexity']:.3f}; ratio {rise['ratio']:.4f}"
+            f"{_interval(rise['ratio_ci95'], '.4f')}: {rise['verdict']}"
+        )
+    put(f"saved in {one['file']}")
+
+
+def weights(record: ExplainedWeights) -> None:
+    """Print how many GEMMs are quantized, the bytes of a step, and advice."""
+    gemms = record["products"]
+    put(
+        f"{record['artefact']}: {sum(1 for one in gemms if one['bits'])} of {len(gemms)} GEMMs with weights are "
+        f"quantized, {record['share']:.1%} of their weights",
+        f"a step reads {record['step_bytes'] / 1e6:,.1f} MB of weights; in FP32 {record['fp32_step_bytes'] / 1e6:,.1f}",
+        *folded([f"not quantized: {one['name']}: {one['reason']}" for one in gemms if not one["bits"]]),
+        *record["advice"],
+    )
+
+
+def _interval(ends: list[float] | None, form: str) -> str:
+    return f" (95 % interval {ends[0]:{form}} to {ends[1]:{form}})" if ends else " (one document: no interval)"

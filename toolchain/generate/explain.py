@@ -1,0 +1,42 @@
+"""Why a language model's graph is not faster: its GEMMs, which of them are quantized, and the bytes of a step."""
+
+from toolchain import graph
+from toolchain.bundle import Bundle
+from toolchain.generate.build import graph_name
+from toolchain.generate.opened import precision_of
+from toolchain.generate.weight_only import BITS, coverage, step_bytes, taken
+from toolchain.records.language_model import ExplainedWeights
+
+
+def explain(bundle: Bundle, file: str | None) -> ExplainedWeights:
+    """Return the facts of a graph of a bundle, by default that of its precision, with advice.
+
+    Raises:
+        InputError: the bundle lacks the graph, or it is broken.
+    """
+    name = file or graph_name(bundle.manifest["precision"])
+    model = graph.load(bundle.file(name))
+    gemms = coverage(model)
+    record: ExplainedWeights = {
+        "artefact": str(bundle.path / name),
+        "precision": precision_of(name),
+        "share": taken(gemms),
+        "step_bytes": step_bytes(model),
+        "fp32_step_bytes": bundle.manifest["lm"]["step_bytes"][graph_name("fp32")],
+        "products": gemms,
+        "advice": [],
+    }
+    return {**record, "advice": _advise(record)}
+
+
+def _advise(record: ExplainedWeights) -> list[str]:
+    ratio = record["fp32_step_bytes"] / record["step_bytes"]
+    if record["precision"] not in BITS:
+        return [f"The weights are in {record['precision']}. A step reads fewer bytes with --precision int8 or int4."]
+    advice = [
+        f"A step reads {ratio:.2f} times fewer bytes of weights than in FP32, which bounds how much faster it can be. "
+        "The prompt is bound by products, and is not faster."
+    ]
+    if left := [one["name"] for one in record["products"] if not one["bits"]]:
+        advice.append(f"{len(left)} GEMMs are not quantized: {', '.join(left[:5])}.")
+    return advice

@@ -1,0 +1,109 @@
+"""Verification of a language model's graph: a token gets the same logits in one pass, in steps, in any batch, padded.
+
+Every case is compared with each row alone, in one pass without a cache. The graph runs in ONNX Runtime; `verify` shows
+the cases.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from toolchain.generate.build import graph_name
+from toolchain.generate.opened import OpenedGraph, open_file
+from toolchain.generate.session import Session
+from toolchain.records.verify import CaseRecord, VerifyRecord
+
+# Rows of random tokens, of these lengths.
+LENGTHS = (3, 9, 17, 30)
+
+# Precision -> largest difference that a cache, a batch or padding may make, as a share of the largest logit. Within
+# MatMulNBits, activations are rounded to 8 bits, and a value at the edge between two integers can go to either.
+INVARIANCE = {"fp32": 1e-4, "fp16": 0.01, "int8": 0.02, "int4": 0.02}
+
+# Precision -> largest root mean square difference from FP32, as a share of that of the FP32 logits. `eval` judges what
+# a precision costs; this finds graphs that compute something else.
+PARITY = {"fp16": 0.05, "int8": 0.15, "int4": 0.5}
+
+Logits = NDArray[np.float32]
+Ids = NDArray[np.int64]
+
+
+def verify(opened: OpenedGraph) -> VerifyRecord:
+    """Run every case and return them.
+
+    Raises:
+        ToolchainError: the graph cannot be run.
+    """
+    cases = list(_cases(opened))
+    return {
+        "artefact": str(opened.bundle.path / opened.file),
+        "precision": opened.precision,
+        "halves": False,
+        "rows": f"{len(LENGTHS)} rows of random tokens",
+        "cases": cases,
+        "passed": all(case["passed"] for case in cases),
+    }
+
+
+def _cases(opened: OpenedGraph) -> Iterator[CaseRecord]:
+    facts, draw = opened.bundle.manifest["lm"], np.random.default_rng(0)
+    longest = facts["positions"] or max(LENGTHS)
+    rows = [draw.integers(0, facts["vocabulary"], (1, min(length, longest))) for length in LENGTHS]
+    session = opened.session
+    alone = [_pass(session, row) for row in rows]
+    tolerance = INVARIANCE[opened.precision] * max(1.0, *(float(np.abs(one).max()) for one in alone))
+
+    def compare(name: str, found: list[Logits]) -> CaseRecord:
+        if not all(np.isfinite(one).all() for one in found):
+            return {"name": name, "difference": None, "tolerance": tolerance, "passed": False, "note": "not finite"}
+        largest = max(float(np.abs(one - known).max()) for one, known in zip(found, alone, strict=True))
+        return {
+            "name": name,
+            "difference": largest,
+            "tolerance": tolerance,
+            "passed": largest <= tolerance,
+            "note": "",
+        }
+
+    yield compare("token by token, with the cache", [_steps(session, row, 1) for row in rows])
+    yield compare("in passes of up to 4 tokens, with the cache", [_steps(session, row, 4) for row in rows])
+    yield compare("in a batch, padded on the left", _padded(session, rows, 0))
+    yield compare("with more padding than tokens", _padded(session, rows, min(32, longest - LENGTHS[0])))
+    yield compare("in a batch of equal rows", [_pass(session, np.repeat(row, 7, axis=0))[:1] for row in rows])
+    if opened.precision != "fp32":
+        yield _parity(opened, rows, alone)
+
+
+def _pass(session: Session, ids: Ids) -> Logits:
+    return session.run(ids, np.ones_like(ids), session.empty(len(ids)), np.arange(ids.shape[1]))[0]
+
+
+def _steps(session: Session, ids: Ids, size: int) -> Logits:
+    cache, parts = session.empty(1), []
+    for start in range(0, ids.shape[1], size):
+        new = ids[:, start : start + size]
+        mask = np.ones((1, start + new.shape[1]), np.int64)
+        logits, cache = session.run(new, mask, cache, np.arange(new.shape[1]))
+        parts.append(logits)
+    return np.concatenate(parts, axis=1)
+
+
+def _padded(session: Session, rows: list[Ids], more: int) -> list[Logits]:
+    """Return the logits of each row's tokens in one batch with `more` padded positions than the longest row needs."""
+    length = max(row.shape[1] for row in rows) + more
+    ids, mask = np.zeros((len(rows), length), np.int64), np.zeros((len(rows), length), np.int64)
+    for at, row in enumerate(rows):
+        ids[at, length - row.shape[1] :], mask[at, length - row.shape[1] :] = row[0], 1
+    logits, _ = session.run(ids, mask, session.empty(len(rows)), np.arange(length))
+    return [logits[at : at + 1, length - row.shape[1] :] for at, row in enumerate(rows)]
+
+
+def _parity(opened: OpenedGraph, rows: list[Ids], alone: list[Logits]) -> CaseRecord:
+    reference = open_file(opened.bundle, graph_name("fp32"), device=opened.session.device).session
+    known = np.concatenate([_pass(reference, row)[0] for row in rows])
+    scale = max(1.0, float(np.sqrt(np.square(known).mean())))
+    difference = float(np.sqrt(np.square(np.concatenate([one[0] for one in alone]) - known).mean()))
+    tolerance, name = PARITY[opened.precision] * scale, "parity with model.onnx (root mean square)"
+    passed = bool(np.isfinite(difference)) and difference <= tolerance
+    return {"name": name, "difference": difference, "tolerance": tolerance, "passed": passed, "note": ""}
