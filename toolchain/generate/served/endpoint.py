@@ -19,11 +19,10 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 
 # HTTP status -> advice.
 ADVICE = {
-    400: f"Look at the server's log; for a model without a chat template, give --url http://HOST:PORT{TEXT}.",
+    400: f"Check --model; if the model has no chat template, give --url http://HOST:PORT{TEXT}; see the server's log.",
     401: f"Set {KEY} to the server's key, or give a file with it: --token-file FILE.",
     403: f"Set {KEY} to a key that may use this model, or give a file with it: --token-file FILE.",
     404: "Give --model as the server names it (it lists its models at /v1/models), or another --url.",
-    422: f"Look at the server's log; for a model without a chat template, give --url http://HOST:PORT{TEXT}.",
     429: "Give a smaller --concurrency, or raise the limit of the server.",
 }
 
@@ -108,7 +107,7 @@ class Endpoint:
         What the server wrote is left out: for 401 it may have a part of the key.
         """
         advice = ADVICE.get(status, "Look at the log of the server.")
-        return self.fault(f"the server refuses {self.model} with status {status}", advice)
+        return self.fault(f"the server refuses a request for the model {self.model} with status {status}", advice)
 
 
 def read_key(file: str | None) -> str | None:

@@ -3,9 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import suppress
 
-from toolchain.errors import ToolchainError
 from toolchain.generate.served.stream import Reply
 
 # Sends a prompt; calls its second argument when a part with text arrives.
@@ -40,9 +38,8 @@ class Endless:
     def __init__(self, ask: Ask, prompts: list[str], streams: int) -> None:
         """Start the streams, in a running event loop."""
         self.done: list[Reply] = []
-        self.parts = 0
         self._prompts: Iterator[str] = itertools.cycle(prompts)
-        self._arrived: asyncio.Queue[ToolchainError | None] = asyncio.Queue()
+        self._arrived: asyncio.Queue[Exception | None] = asyncio.Queue()
         self._draining = False
         self._tasks = [asyncio.create_task(self._stream(ask)) for _ in range(streams)]
 
@@ -50,33 +47,38 @@ class Endless:
         try:
             while not self._draining:
                 self.done.append(await ask(next(self._prompts), self._count))
-        except ToolchainError as error:
+        except Exception as error:  # otherwise `more` would wait for ever
             self._arrived.put_nowait(error)
 
     def _count(self) -> None:
-        self.parts += 1
         self._arrived.put_nowait(None)
 
-    async def part(self) -> None:
-        """Return when a part with text has arrived that no earlier call returned for.
+    async def more(self, parts: int = 1) -> None:
+        """Return when `parts` parts with text have arrived that no earlier call returned for.
 
         Raises:
             ToolchainError: the error of a stream.
         """
-        error = await self._arrived.get()
-        if error is not None:
-            raise error
+        for _ in range(parts):
+            error = await self._arrived.get()
+            if error is not None:
+                raise error
 
     async def settle(self, count: int) -> None:
         """Return when `count` replies are complete, so that the streams no longer run in step."""
         while len(self.done) < count:
-            await self.part()
+            await self.more()
 
     async def drain(self) -> None:
-        """Wait for the replies in flight, and send no more."""
+        """Wait for the replies in flight, and send no more.
+
+        Raises:
+            ToolchainError: the error of a stream.
+        """
         self._draining = True
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks)
+        while not self._arrived.empty():
+            await self.more()
 
     async def cancel(self) -> None:
         """Give up the replies in flight."""

@@ -184,8 +184,8 @@ def _request_j(
 ) -> tuple[float | None, str | None]:
     """Return the joules of a request while `streams` streams run without a pause.
 
-    The joules of an event with text are measured, because replies of streams that run in step end all at once, which
-    would make a count of replies coarse.
+    A call is as many events with text as there are streams. Replies end too seldom to be counted in a window, and the
+    events of streams that run in step arrive together.
     """
 
     async def start() -> Endless:
@@ -194,12 +194,12 @@ def _request_j(
     load = client.run(start())
     try:
         client.run(load.settle(streams))
-        part_j, reason = energy(lambda: client.run(load.part()))
+        call_j, reason = energy(lambda: client.run(load.more(streams)))
         client.run(load.drain())
     finally:
         client.run(load.cancel())
     parts = sum(len(one.times_s) for one in load.done)
-    return part_j and part_j * parts / len(load.done), reason
+    return call_j and call_j / streams * parts / len(load.done), reason
 
 
 def _run(streams: int, seconds: float, found: list[Reply], joules: Joules) -> ServedRun:
