@@ -1,5 +1,6 @@
 from typing import Any
 
+from toolchain.report.columns import SECOND_STAGE, html_columns
 from toolchain.report.table import headings, names_of, rows, title
 
 
@@ -33,6 +34,14 @@ def test_utilisation_is_a_percentage_and_unknown_without_a_roofline(result: dict
     unknown = result | {"roofline": {"model_flop_utilisation": None, "reason": "no_graph"}}
     column = headings([known]).index("util")
     assert [row[column] for row in rows([known, unknown, result])] == ["42.8", "-", "-"]
+
+
+def test_a_page_with_a_cascade_has_the_share_of_the_second_stage(result: dict[str, Any]) -> None:
+    both = result | {"cascade": {"passed_on": 0.4512}}
+    assert SECOND_STAGE not in dict(html_columns([result]))
+    cell = dict(html_columns([result, both]))[SECOND_STAGE]
+    assert [part.text for part in cell(both).parts] == ["45.1%"]
+    assert cell(result).reason == "it is not a cascade"
 
 
 def test_names_tell_results_apart(result: dict[str, Any], measured: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 A number in an HTML cell keeps the file and key that it is from; a cell without a number has the reason.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from toolchain.energy.text import joules, reason
@@ -174,12 +174,16 @@ def _memory(result: Result) -> Cell:
 
 AGREEMENT = "agreement.label_agreement"
 
+# Heading of the column that only tables with a cascade have: the share of the rows that its second stage ran.
+SECOND_STAGE = "rows of the second stage"
+
 # In the order of the tables.
 COLUMNS = (
     Column("runtime", lambda result: f"{result['backend']} {result['device']}"),
     Column("variant", lambda result: str(result["variant"])),
     Column(METRIC, _metric_text, METRIC, metric),
     Column("agree", _text(AGREEMENT, 4), "agrees with FP32", _html(AGREEMENT, ".2%", "a regression has no labels")),
+    Column(html_heading=SECOND_STAGE, html=_html("cascade.passed_on", ".1%", "it is not a cascade")),
     Column("diff", _text("agreement.max_abs_logit_difference", 4)),
     Column(html_heading="changed rows", html=_flips),
     Column("p50 ms", _text("latency_ms.p50", 2), "p50, ms", _html("latency_ms.p50", ",.2f")),
@@ -194,3 +198,9 @@ COLUMNS = (
 )
 TEXT_COLUMNS = [(column.text_heading, column.text) for column in COLUMNS if column.text_heading and column.text]
 HTML_COLUMNS = [(column.html_heading, column.html) for column in COLUMNS if column.html_heading and column.html]
+
+
+def html_columns(results: Sequence[Result]) -> list[tuple[str, HtmlCell]]:
+    """Return heading and cell of the columns of a table of results on the page."""
+    staged = any(known(result, "cascade.passed_on") is not None for result in results)
+    return [(heading, cell) for heading, cell in HTML_COLUMNS if staged or heading != SECOND_STAGE]

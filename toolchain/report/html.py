@@ -19,7 +19,7 @@ from toolchain.records.deployment import Deployment
 from toolchain.records.power import PowerRecord
 from toolchain.records.result import Environment, Result
 from toolchain.report import glue, kernel_plots, plots, record_plots, sweeps
-from toolchain.report.columns import HTML_COLUMNS, METRIC, Cell, Number, Pattern, known, look, metric, number
+from toolchain.report.columns import METRIC, Cell, Number, Pattern, html_columns, known, look, metric, number
 from toolchain.report.costs import joules_ends
 from toolchain.report.decision import Answer, Detail, Drop, answer_of, detail_of, drop_of, reference_cell
 from toolchain.report.inputs import Material
@@ -145,14 +145,14 @@ def _section(
     results = sorted(results, key=lambda result: (result["backend"], result["precision"]) != ("torch", "fp32"))
     names = names_of(results)
     reasons: list[str] = []
-    rows = []
+    rows, columns = [], html_columns(results)
     for name, result in zip(names, results, strict=True):
-        cells = [html_cell(result) for _, html_cell in HTML_COLUMNS]
+        cells = [html_cell(result) for _, html_cell in columns]
         reasons += [cell.reason for cell in cells if cell.reason and cell.reason not in reasons]
         notes = [reasons.index(cell.reason) + 1 if cell.reason else None for cell in cells]
         rows.append(Row(name, anchors[id(result)], result, cells, notes))
     others = [(name, result) for name, result in zip(names, results, strict=True) if result["precision"] != "fp32"]
-    headings = [results[0]["primary"] if heading == METRIC else heading for heading, _ in HTML_COLUMNS]
+    headings = [results[0]["primary"] if heading == METRIC else heading for heading, _ in columns]
     return Section(
         anchor,
         title(results[0]),
