@@ -194,9 +194,7 @@ def test_options_out_of_range_are_refused(given, message):
 
 
 @pytest.mark.slow
-def test_sigkill_leaves_nothing_half_written_and_the_next_call_goes_on(
-    python, root, tiny_distilbert, lesson, small, tmp_path
-):
+def test_sigkill_leaves_nothing_half_written(python, root, tiny_distilbert, lesson, small, tmp_path):
     words = ["-m", "toolchain", "shrink", "-m", tiny_distilbert, "--task", "sst2", "--data", lesson, "--ffn", 0.5]
     command = [*python, *map(str, [*words, "--steps", 6, "-o", tmp_path / "small"])]
     environment, generator, lasts_s = os.environ | {"PYTHONPATH": str(root)}, random.Random(0), 12.0
