@@ -8,9 +8,12 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from toolchain.base.tensors import Array
 from toolchain.bundle import Bundle
 from toolchain.bundle.data_check import check_data
 from toolchain.bundle.engine_step import compile_plan, resolved_profiles
+from toolchain.bundle.healed import STEP as HEAL
+from toolchain.bundle.healed import add_healed
 from toolchain.bundle.machine import Machine, check_engine_options, find_targets
 from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve, resolve_bundle
 from toolchain.bundle.steps import STEPS, versions
@@ -22,11 +25,12 @@ from toolchain.checkpoint.shrunk import read_shrink
 from toolchain.data import demo
 from toolchain.engine.plan import PLANS
 from toolchain.engine.releases import RELEASES
-from toolchain.errors import MachineError, UsageError
+from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.recipe import DEFAULT_MODEL, Recipe
 from toolchain.recipe.groups import ENGINE
 from toolchain.recipe.tables import ATTENTIONS
 from toolchain.records.bundle import BuildRecord, PoolingRecord
+from toolchain.records.heal import HealRecord
 from toolchain.records.shrink import ShrinkRecord
 
 OWN_CALIBRATION = "calibration.json"
@@ -164,8 +168,7 @@ def _add_engine(resolved: ResolvedRecipe, machine: Machine, done: BuildRecord, l
         for file in views:
             make_view(resolved, made, file)
         record = compile_plan(resolved, made, machine)
-        keys = ("schema", "sha256", "created", "steps", "artefacts")
-        made.finish({key: value for key, value in made.old.manifest.items() if key not in keys})
+        made.finish(_about_of(made.old))
     engines = [*done.get("engines", []), record]
     ran = [name for name in names if name not in made.skipped]
     known = {*done["done"], *done["skipped"]}  # a view is made once for all targets
@@ -178,6 +181,57 @@ def _add_engine(resolved: ResolvedRecipe, machine: Machine, done: BuildRecord, l
         "skipped": [*done["skipped"], *(name for name in made.skipped if name not in known)],
         "up_to_date": done["up_to_date"] and not ran,
     }
+
+
+def requantize(
+    bundle: Bundle,
+    resolved: ResolvedRecipe,
+    weights: Mapping[str, Array],
+    record: HealRecord,
+    *,
+    judge: Callable[[Path, HealRecord], HealRecord],
+    log: Log = lambda line: None,
+) -> HealRecord:
+    """Make the INT8 graphs of a bundle again, of healed weights; all else stays, except for plans of the old graphs.
+
+    Args:
+        bundle: the bundle as it was when the weights were healed.
+        resolved: its recipe.
+        weights: float32 by their name in the smoothed graph.
+        record: that of the healing.
+        judge: gets the folder of the new version and the record, and returns what the manifest records, or raises.
+        log: takes one line at a time about the progress.
+
+    Raises:
+        InputError: the bundle was changed meanwhile.
+        ToolchainError: see errors.py. The bundle is then unchanged.
+    """
+    with open_writer(bundle.path, log=log) as made:
+        if made.old is None or made.old.digest != bundle.digest:
+            raise InputError(f"{bundle.path}: it was changed while it was healed. Heal it again.")
+        views = _views_of(made.old, resolved.precision)
+        redone = {HEAL, "quantize", *(VIEWS[file].name for file in views)}
+        for name in made.old.manifest["steps"]:
+            if name not in redone and not name.startswith(f"{PLANS}/"):
+                made.retain(name)
+        add_healed(made, weights, record)
+        parity = STEPS["quantize"].run(resolved, made)["parity"]
+        for file in views:
+            make_view(resolved, made, file)
+        made.steps[HEAL]["record"] = found = judge(made.folder, record)
+        _retain_plans(made, resolved.precision)
+        for name in made.old.manifest["steps"].keys() - made.steps.keys():
+            log(f"{name} is of the old graph and was removed: toolchain build {bundle.path} makes it again")
+        about = _about_of(made.old)
+        about["parity"] = {**about["parity"], "quantize": parity}
+        made.finish(about, check=lambda folder: try_bundle(folder, resolved))
+    return found
+
+
+def _about_of(old: Bundle) -> dict[str, Any]:  # a manifest, in part
+    """Return the part of a bundle's manifest that the writer does not give."""
+    keys = ("schema", "sha256", "created", "steps", "artefacts")
+    return {key: value for key, value in old.manifest.items() if key not in keys}
 
 
 def _views_of(old: Bundle | None, precision: str) -> list[str]:

@@ -1,31 +1,51 @@
 """The Q/DQ graph of a bundle, from model.onnx and calibration.json; the steps and the views make their files of it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx_ir as ir
 
 from toolchain import graph
+from toolchain.base.tensors import Array
+from toolchain.bundle.healed import put_weights
 from toolchain.graph.first_token import first_token
 from toolchain.graph.gemms import attention_gemms, find_gemms
 from toolchain.graph.smooth import smooth
-from toolchain.int8.calibrate import read_calibration
+from toolchain.int8.calibrate import Calibration, read_calibration
 from toolchain.int8.quantize import TENSORRT, QdqScheme, quantize
 from toolchain.records.bundle import QuantizedView
 
 
-def quantized_graph(
-    folder: Path, scheme: QdqScheme, *, keep: str | None, residual: str | None
-) -> tuple[ir.Model, QuantizedView]:
-    """Return the smoothed and quantized float32 graph of the bundle in `folder`, and the record of what was quantized.
+def smoothed_graph(folder: Path, healed: Mapping[str, Array] | None = None) -> tuple[ir.Model, Calibration, int]:
+    """Return the smoothed float32 graph of the bundle in `folder`, its calibration, and the number of Muls added.
 
-    `keep` and `residual` are those of the recipe; None is the choice of the calibration.
-
-    The graph for TensorRT computes the last layer for the first token only. The CPU view does so too, by its own
-    passes (graph/cpu.py).
+    `healed` are the weights that take the place of the checkpoint's (bundle/healed.py).
     """
     calibration = read_calibration(folder / "calibration.json")
     model = graph.load(folder / "model.onnx")
     muls = smooth(model, calibration.smoothing)
+    graph.tidy(model)  # equal constants become one before a weight has a value of its own
+    put_weights(model, healed or {})
+    return model, calibration, muls
+
+
+def quantized_graph(
+    folder: Path,
+    scheme: QdqScheme,
+    *,
+    keep: str | None,
+    residual: str | None,
+    healed: Mapping[str, Array] | None = None,
+) -> tuple[ir.Model, QuantizedView]:
+    """Return the smoothed and quantized float32 graph of the bundle in `folder`, and the record of what was quantized.
+
+    `keep` and `residual` are those of the recipe; None is the choice of the calibration. For `healed`, see
+    `smoothed_graph`: scales of weights follow the healed ones, and those of activations stay.
+
+    The graph for TensorRT computes the last layer for the first token only. The CPU view does so too, by its own
+    passes (graph/cpu.py).
+    """
+    model, calibration, muls = smoothed_graph(folder, healed)
     kept = _kept(model, keep, calibration.about.get("keep", []), scheme)
     integer, passes = False, {}
     if scheme is TENSORRT:

@@ -5,7 +5,7 @@ cpu        model.onnx -> model.fp32.cpu.onnx, for ONNX Runtime on a CPU
 half       model.onnx -> model.fp16.onnx
 cuda       model.onnx -> model.fp16.cuda.onnx, fused for ONNX Runtime on CUDA
 calibrate  model.onnx and rows -> calibration.json, calibration.cache
-quantize   model.onnx and ranges -> model.int8.onnx, model.int8.cpu.onnx
+quantize   model.onnx and ranges, or healed weights -> model.int8.onnx, model.int8.cpu.onnx
 
 A step is a function of a resolved recipe and a bundle writer. It hands the writer its inputs and a function that writes
 files and returns a JSON record about them; the writer skips a step whose inputs have not changed. To add a step: write
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from toolchain.base.files import sha256_json
+from toolchain.bundle.healed import carry_healed, healed_of
 from toolchain.checkpoint.stored_tokenizer import store, tokenizer_files
 from toolchain.data.probes import long_text, probe_texts
 from toolchain.data.rows import Text
@@ -290,6 +291,7 @@ def _written(folder: Path, calibration: Calibration) -> CalibrateRecord:
 
 def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
     recipe, texts = resolved.recipe, parity_texts(resolved)
+    healed = carry_healed(made)
 
     def run(folder: Path) -> QuantizeRecord:
         from toolchain import graph
@@ -302,8 +304,9 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
 
         schemes = {"model.int8.onnx": TENSORRT, "model.int8.cpu.onnx": CPU}
         views: dict[str, QuantizedView] = {}
+        weights = healed_of(folder, made.artefacts)
         for file, scheme in schemes.items():
-            model, view = quantized_graph(folder, scheme, keep=recipe.keep, residual=recipe.residual)
+            model, view = quantized_graph(folder, scheme, keep=recipe.keep, residual=recipe.residual, healed=weights)
             if scheme is TENSORRT:
                 types = to_half_within_range(resolved, model, range_texts(resolved, texts))
                 view = {**view, **types}
@@ -331,6 +334,7 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
         "residual": recipe.residual,
         "rows": sha256_json(texts),
         "tools": versions("onnx-ir", "onnxruntime", "onnxruntime-gpu"),
+        **({"healed": healed} if healed else {}),
     }
     return made.step("quantize", inputs, run)
 

@@ -54,6 +54,7 @@ COMMANDS = {
     "shrink": Command(
         "cut layers and feed-forward width of a checkpoint, and train the rest by the original", "shrink"
     ),
+    "heal": Command("train the weights of INT8 graphs to give FP32's logits, where the gate does not pass", "heal"),
     "cascade": Command("put a cheap first stage before a bundle, which then runs only the unsure rows", "cascade"),
     "profile": Command("measure the time and the energy of each part of the model", "profile", "profile"),
     "estimate": Command("bound the time on a GPU by its data sheet: a limit, not a measurement", "estimate"),

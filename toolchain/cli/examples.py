@@ -57,6 +57,11 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
         "toolchain shrink -m ./my-checkpoint --task sst2 --data ./my-data --target-speed 2 --minutes 30 -o ./small",
         "toolchain shrink -m ./my-checkpoint --ffn 0.5 --layers 4 --max-drop 1 -o ./small --json",
     ),
+    "heal": (
+        "toolchain heal ./bundle --max-drop 0.5",
+        "toolchain heal ./bundle --minutes 20 --strict",
+        "toolchain heal ./bundle --steps 300 --data ./my-data --json",
+    ),
     "cascade": (
         "toolchain cascade --lexical ./bundle -o ./both --max-drop 1",
         "toolchain cascade ./small ./bundle -o ./both --calib-data ./labelled",

@@ -1,0 +1,94 @@
+"""The healed weights of an INT8 bundle: what `toolchain heal` trained, from which its INT8 graphs are made.
+
+They are the float32 weights of the smoothed graph, in a file of their own. model.onnx keeps the checkpoint's weights,
+because it is the reference.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolchain.base.files import read_checked, write_bytes
+from toolchain.base.tensors import Array
+from toolchain.errors import InputError
+from toolchain.records.heal import HealRecord
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from toolchain.bundle.writer import BundleWriter
+
+log = logging.getLogger(__name__)
+
+STEP = "heal"
+FILE = "healed.safetensors"
+
+# Weights are healed for these files, and belong to no others.
+MADE_OF = ("model.onnx", "calibration.json")
+
+
+def add_healed(made: "BundleWriter", weights: Mapping[str, Array], record: HealRecord) -> HealRecord:
+    """Write healed weights, float32 by their name in the smoothed graph, as a step of a new version of a bundle."""
+    from safetensors.numpy import save
+
+    def run(folder: Path) -> HealRecord:
+        write_bytes(folder / FILE, save({name: array for name, array in weights.items()}))
+        return record
+
+    return made.step(STEP, {"weights": sorted(weights), "made_of": record["made_of"]}, run, redo=True)
+
+
+def carry_healed(made: "BundleWriter") -> str | None:
+    """Carry the healed weights of the old version over if its graph and ranges are still the same.
+
+    Return their digest; None if the bundle has none.
+    """
+    if STEP not in made.steps:
+        known = made.old.manifest["steps"].get(STEP) if made.old else None
+        if known is None:
+            return None
+        if known["record"]["made_of"] != made_of(made.artefacts):
+            log.warning(
+                "its healed weights are of another graph or other ranges, and are dropped: heal the bundle again"
+            )
+            return None
+        if not made.retain(STEP):
+            return None
+    return made.artefacts[FILE]
+
+
+def made_of(artefacts: Mapping[str, str]) -> dict[str, str]:
+    """Return the digests of the files that healed weights belong to."""
+    return {name: artefacts[name] for name in MADE_OF}
+
+
+def healed_of(folder: Path, artefacts: Mapping[str, str]) -> dict[str, Array] | None:
+    """Return the healed weights of a bundle that lists `artefacts`; None if it has none. For errors, see `_read`."""
+    return _read(folder / FILE, artefacts[FILE]) if FILE in artefacts else None
+
+
+def _read(file: Path, sha256: str) -> dict[str, Array]:
+    """Return healed weights from their file.
+
+    Raises:
+        InputError: the file is missing, or differs from its digest.
+    """
+    from safetensors.numpy import load
+
+    return dict(load(read_checked(file, sha256)))
+
+
+def put_weights(model: "ir.Model", weights: Mapping[str, Array]) -> None:
+    """Put weights in the place of those of a smoothed graph.
+
+    Raises:
+        InputError: the graph lacks one of the name and shape.
+    """
+    import onnx_ir as ir
+
+    for name, array in weights.items():
+        value = model.graph.initializers.get(name)
+        if value is None or value.const_value is None or tuple(value.const_value.shape.numpy()) != array.shape:
+            raise InputError(f"{FILE}: {name} is not a weight of this graph. Heal the bundle again.")
+        value.const_value = ir.tensor(array, name=name)

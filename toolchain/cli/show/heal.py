@@ -1,0 +1,33 @@
+"""What was healed, and the gate before and after."""
+
+from toolchain.cli.show import put, titled
+from toolchain.records.comparison import NamedComparison
+from toolchain.records.heal import Healed
+
+
+def healed(found: Healed) -> None:
+    """Print the gate of each graph before and after, and what the training came to."""
+    table = titled(f"{found['bundle']}: the gate")
+    for heading in ("graph", "", "drop, points", "verdict"):
+        table.add_column(heading, justify="right" if heading == "drop, points" else "left")
+    for text, comparisons in (("before", found["before"]), ("after", found.get("gate", []))):
+        for one in comparisons:
+            table.add_row(one["candidate_name"], text, f"{one['drop_points']:.2f}", _verdict(one))
+    record = found["heal"]
+    if record is None:
+        put(table, "the gate passes already, so nothing needs healing")
+        return
+    moved = [
+        f"{file}: {one['before']['rms']:.3g} to {one['after']['rms']:.3g}" for file, one in record["distance"].items()
+    ]
+    put(
+        table,
+        f"{record['steps']:,} steps on {record['rows']:,} train rows, {record['seconds'] / 60:.1f} minutes; "
+        f"loss {record['loss']['first']:.4f} to {record['loss']['last']:.4f}",
+        f"root mean square to FP32's logits on {record['held_out']} held-out rows: {'; '.join(moved)}",
+        f"next: {found['deploy']['next']}" if "deploy" in found else "",
+    )
+
+
+def _verdict(one: NamedComparison) -> str:
+    return str(one["verdict"])

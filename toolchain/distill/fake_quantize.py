@@ -1,0 +1,221 @@
+"""The student of `toolchain heal`: the bundle's own INT8 graphs, run by PyTorch over one set of float32 weights.
+
+Both Q/DQ graphs are made as a build makes them, so activations are rounded at exactly the sites and scales of
+calibration.json. Weights are rounded in each pass by scales of their own present values, one for each channel. Each
+batch is shared: every other row passes the graph for a CPU, and the rest the graph for TensorRT, so both are healed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from toolchain import graph
+from toolchain.base.tensors import INT8_LEVELS, Array
+from toolchain.bundle.quantized import quantized_graph, smoothed_graph
+from toolchain.checkpoint.tokenize import Tokens
+from toolchain.distill.loop import Activations, Inputs, Model
+from toolchain.distill.torch_graph import Made, TorchGraph, torch_graph
+from toolchain.graph import constant
+from toolchain.graph.embedding import quantize_embedding
+from toolchain.graph.first_token import first_token
+from toolchain.graph.fp16 import round_scales
+from toolchain.int8.quantize import CPU, TENSORRT, QdqScheme
+from toolchain.runtimes.ort import open_session
+
+if TYPE_CHECKING:
+    import torch
+
+# Operator -> its inputs that are trained: weights and biases. Tables of embeddings stay: most rows of a table are never
+# seen, and those of a CPU's graph are in INT8.
+TRAINED = {"MatMul": (1,), "Gemm": (1, 2), "LayerNormalization": (1, 2), "Add": (0, 1)}
+
+# A tensor that is zero everywhere divides by this.
+SMALLEST = 1e-12
+
+
+@dataclass(frozen=True)
+class Student:
+    """The weights that are trained, float32 by their name in the smoothed graph, and the graphs that read them."""
+
+    module: "torch.nn.ParameterList"
+    names: tuple[str, ...]
+    # File of the bundle -> its graph.
+    graphs: dict[str, TorchGraph]
+
+    @property
+    def model(self) -> Model:
+        """What the training loop takes."""
+        return Model(self.module, self._run)
+
+    def weights(self) -> dict[str, Array]:
+        """Return the weights as they are now."""
+        pairs = zip(self.names, self.module.parameters(), strict=True)
+        return {name: np.array(one.detach().cpu().numpy()) for name, one in pairs}
+
+    def _run(self, inputs: Inputs) -> Activations:
+        """Return logits and hidden states, each graph's for its rows of the batch."""
+        import torch
+
+        graphs, rows = list(self.graphs.values()), torch.arange(len(inputs["attention_mask"]))
+        shares = [rows[at :: len(graphs)] for at in range(len(graphs))]
+        found = [
+            activations(one, {name: given[share] for name, given in inputs.items()})
+            for one, share in zip(graphs, shares, strict=True)
+            if len(share)
+        ]
+        back = torch.cat(shares).argsort()
+        hidden = zip(*(one.hidden for one in found), strict=True)
+        return Activations(
+            torch.cat([one.logits for one in found])[back], tuple(torch.cat(parts)[back] for parts in hidden)
+        )
+
+
+def activations(graph: TorchGraph, inputs: Inputs) -> Activations:
+    """Return the logits of a graph, and the outputs of its LayerNorms that it computes for all tokens."""
+    values, shape = graph.run(inputs), inputs["attention_mask"].shape
+    norms = [node.outputs[0] for node in graph.model.graph if node.op_type == "LayerNormalization"]
+    hidden = tuple(values[one] for one in norms if values[one].ndim == 3 and values[one].shape[:2] == shape)
+    return Activations(values[graph.model.graph.outputs[0]], hidden)
+
+
+def teacher_of(folder: Path) -> Model:
+    """Return the FP32 graph of a bundle, smoothed, so that its hidden states are those of the student.
+
+    Raises:
+        InputError: it has an operator that PyTorch is not taught here.
+    """
+    import torch
+
+    model, _, _ = smoothed_graph(folder)
+    first_token(model)
+    whole = torch_graph(model, {})
+    return Model(torch.nn.Module(), lambda inputs: activations(whole, inputs))
+
+
+def student_of(
+    folder: Path, *, keep: str | None, residual: str | None, healed: Mapping[str, Array] | None = None
+) -> Student:
+    """Return the INT8 graphs of a bundle over the checkpoint's weights, or over `healed` ones.
+
+    `keep` and `residual` are those of the recipe; None is the choice of the calibration.
+
+    Raises:
+        InputError: see `teacher_of`.
+    """
+    import torch
+
+    smoothed, _, _ = smoothed_graph(folder, healed)
+    arrays = _trained(smoothed)
+    module = torch.nn.ParameterList([torch.nn.Parameter(torch.from_numpy(np.array(one))) for one in arrays.values()])
+    parameters = dict(zip(arrays, module, strict=True))
+    matmuls = {str(node.name): str(node.inputs[1].name) for node in graph.nodes(smoothed, "MatMul") if node.inputs[1]}
+    graphs = {}
+    for file, scheme in {"model.int8.cpu.onnx": CPU, "model.int8.onnx": TENSORRT}.items():
+        model, _ = quantized_graph(folder, scheme, keep=keep, residual=residual, healed=healed)
+        _finish(model, scheme)
+        graphs[file] = torch_graph(model, _made(model, parameters, matmuls))
+    return Student(module, tuple(arrays), graphs)
+
+
+class Difference(NamedTuple):
+    """How far a graph in PyTorch is from the same graph in ONNX Runtime, given ONNX Runtime's rounded activations.
+
+    `relative`: the largest difference of an activation before it is rounded, or of a logit, as a share of the largest
+    magnitude of its tensor. `rounded`: the largest share of the numbers of a tensor that were rounded to another level.
+    """
+
+    relative: float
+    rounded: float
+
+
+def compare_sites(made: TorchGraph, tokens: Tokens) -> Difference:
+    """Return the largest differences of a Q/DQ graph at any of its sites, over rows that are run one by one.
+
+    Logits alone would not tell: an activation between two levels may round to either, and later layers spread that. So
+    each part between two sites starts from the values that ONNX Runtime rounded.
+    """
+    import torch
+
+    pairs = list(graph.nodes(made.model, "QuantizeLinear"))
+    ends = {node: next(iter(node.outputs[0].uses())).node.outputs[0] for node in pairs}
+    smooth = [*(node.inputs[0] for node in pairs if node.inputs[0] is not None), made.model.graph.outputs[0]]
+    names = list(dict.fromkeys(str(value.name) for value in (*smooth, *ends.values())))
+    session, relative, rounded = open_session(graph.with_outputs(made.model, names)), 0.0, 0.0
+    for row in range(len(tokens)):
+        batch = tokens.batch(np.array([row]))
+        wanted = {name: torch.from_numpy(one) for name, one in zip(names, session.run(names, batch), strict=True)}
+        inputs = {name: torch.from_numpy(one).long() for name, one in batch.items()}
+        with torch.no_grad():
+            found = made.run(inputs, {end: wanted[str(end.name)] for end in ends.values()})
+        for value in smooth:
+            other = wanted[str(value.name)]
+            relative = max(relative, float((found[value] - other).abs().max() / other.abs().max().clamp_min(SMALLEST)))
+        for node, end in ends.items():
+            scale = found[node.inputs[1]] if node.inputs[1] is not None else 0
+            moved = (found[node.outputs[0]] - wanted[str(end.name)]).abs() > scale / 2
+            rounded = max(rounded, float(moved.float().mean()))
+    return Difference(relative, rounded)
+
+
+def _finish(model: ir.Model, scheme: QdqScheme) -> None:
+    """Change a Q/DQ graph, in place, as the steps of a build after it change its values."""
+    if scheme is CPU:
+        first_token(model)
+        quantize_embedding(model)
+    else:
+        round_scales(model)
+
+
+def _trained(model: ir.Model) -> dict[str, Array]:
+    """Return the weights of a float32 graph that are trained, by their name."""
+    found: dict[str, Array] = {}
+    for node in model.graph:
+        for position in TRAINED.get(node.op_type, ()):
+            value = node.inputs[position] if position < len(node.inputs) else None
+            array = constant(value) if value is not None and value.is_initializer() else None
+            bias = node.op_type != "Add" or (array is not None and array.ndim == 1 and array.size > 1)
+            if value is not None and array is not None and array.dtype == np.float32 and bias:
+                found[str(value.name)] = array
+    return found
+
+
+def _made(
+    model: ir.Model, parameters: "Mapping[str, torch.nn.Parameter]", matmuls: Mapping[str, str]
+) -> dict[ir.Value, Made]:
+    """Return what makes each trained weight of a Q/DQ graph, float or dequantized, from the parameters."""
+    made: dict[ir.Value, Made] = {}
+    for name, parameter in parameters.items():
+        if (value := model.graph.initializers.get(name)) is not None:
+            made[value] = lambda parameter=parameter: parameter  # type: ignore[misc]
+    for node in graph.nodes(model, "MatMul"):
+        value = node.inputs[1]
+        source = value.producer() if value is not None else None
+        if value is None or source is None or source.op_type != "DequantizeLinear":
+            continue
+        if constant(source.inputs[0]) is not None:
+            halves = constant(source.inputs[1])
+            parameter = parameters[matmuls[str(node.name)]]
+            rounded = halves is not None and bool((halves == halves.astype(np.float16)).all())
+            made[value] = lambda parameter=parameter, rounded=rounded: fake_weight(parameter, halves=rounded)  # type: ignore[misc]
+    return made
+
+
+def fake_weight(weight: Any, *, halves: bool) -> Any:
+    """Return a weight [in, out] as `quantize_weight` rounds it, with the gradient of one that is not rounded.
+
+    With `halves`, the scales that it is dequantized by are rounded to float16.
+    """
+    import torch
+
+    fixed = weight.detach()
+    scale = fixed.abs().amax(dim=0) / INT8_LEVELS
+    scale = torch.where(scale == 0, torch.ones_like(scale), scale)
+    least = torch.finfo(torch.float16).smallest_normal * 2.0**-10  # float16's smallest number above zero
+    stored = scale.half().float().clamp_min(least) if halves else scale
+    # PyTorch's own fake quantization multiplies by 1 / scale, which rounds some weights to another level.
+    rounded = (fixed / scale).round().clamp(-INT8_LEVELS, INT8_LEVELS) * stored
+    return weight + (rounded - fixed)

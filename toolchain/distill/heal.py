@@ -1,0 +1,235 @@
+"""`toolchain heal`: the weights of a bundle's INT8 graphs, trained so that INT8 gives FP32's logits.
+
+The student is the pair of INT8 graphs with their rounding in place (fake_quantize.py), and the teacher is the bundle's
+FP32 graph; labels are not read. Ranges of activations stay as they were calibrated, because the student learns within
+them; scales of weights follow the weights. The graphs are then made of the healed weights by the same step of a build
+that made them before.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from toolchain.base.files import sha256_json
+from toolchain.base.tensors import Logits
+from toolchain.bundle import Bundle, open_bundle
+from toolchain.bundle.build import requantize
+from toolchain.bundle.healed import made_of
+from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve
+from toolchain.checkpoint.tokenize import Tokens
+from toolchain.data.rows import Rows
+from toolchain.diagnose.gate import gate, judge
+from toolchain.distill.fake_quantize import Student, compare_sites, student_of, teacher_of
+from toolchain.distill.loop import Distilled, Settings, distil
+from toolchain.distill.losses import DIVERGENCES
+from toolchain.errors import GateError, InputError
+from toolchain.evaluation.compare import PASSES
+from toolchain.evaluation.target import find_checkpoint, recorded
+from toolchain.recipe import Recipe
+from toolchain.recipe.options import RecipeValues
+from toolchain.records.heal import HealDistance, Healed, HealRecord
+from toolchain.runtimes import open_runtime
+from toolchain.runtimes.batched import run
+
+log = logging.getLogger(__name__)
+
+# Points that INT8 may lose where neither --max-drop nor the bundle's recipe says it.
+DEFAULT_MAX_DROP = 0.5
+
+# Minutes of training where neither --steps nor --minutes is given.
+DEFAULT_MINUTES = 10.0
+
+# Train rows that are not learnt from, on which INT8 must be nearer to FP32 afterwards; at most this share of all.
+HELD_OUT_ROWS, HELD_OUT_SHARE = 512, 8
+
+# Rows on which the student is compared with the graphs before it is trained.
+PROVED_ROWS = 16
+
+# At each site the student must have the activation of the graph to this share of its size, and this share of the
+# integers may be one level away, because they lie in the middle of two.
+TOLERANCE, ROUNDED = 1e-3, 1e-2
+
+# Adam's rate: the weights are trained already, and move by about one INT8 level.
+RATE = 2e-5
+
+Tell = Callable[[str], None]
+"""Receives a line of progress."""
+
+
+def heal(
+    changes: RecipeValues,
+    bundle: Path,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    tell: Tell = log.info,
+) -> Healed:
+    """Train the weights of an INT8 bundle's graphs if its gate does not pass; put them into both, and run the gate.
+
+    `changes` are options by their names in a recipe. An interrupted call goes on when it is made again: its state is in
+    a file beside the bundle until the graphs are there.
+
+    Raises:
+        GateError: INT8 came no nearer to FP32 on train rows that were not learnt from. The bundle is unchanged.
+        InputError: the bundle is not in INT8, its checkpoint is missing, its graphs cannot be trained, or rows lack.
+        ToolchainError: see errors.py. The bundle is then unchanged.
+    """
+    opened = open_bundle(bundle, trust=changes.get("trust"))
+    opened.require_one_model("heal")
+    if opened.manifest["precision"] != "int8" or "calibration.json" not in opened.manifest["artefacts"]:
+        raise InputError(f"{bundle}: it is not in INT8. Build INT8: toolchain build --precision int8.")
+    recipe = recorded(opened, changes)
+    recipe = recipe if recipe.max_drop is not None else recipe.replace(max_drop=DEFAULT_MAX_DROP)
+    minutes = DEFAULT_MINUTES if steps is None and minutes is None else minutes
+    settings = Settings(steps=steps, minutes=minutes, seed=recipe.seed, rate=RATE)
+    find_checkpoint(opened, recipe)
+    before, _ = gate(bundle, recipe, tell=tell)
+    if all(one["verdict"] == PASSES for one in before) and not recipe.force:
+        tell("the gate passes already: nothing needs healing")
+        return {"bundle": str(bundle), "before": before, "heal": None}
+    resolved = resolve(recipe, steps=tuple(opened.manifest["steps"]))
+    state = opened.path.resolve().parent / f".{opened.path.resolve().name}.heal"
+    if recipe.force:
+        state.unlink(missing_ok=True)
+    training = _begin(opened, resolved)
+    done = _train(training, settings, state, tell)
+    weights = training.student.weights()
+    record = requantize(opened, resolved, weights, _record(training, done), judge=partial(_judged, training), log=tell)
+    state.unlink(missing_ok=True)
+    after, deploy = gate(bundle, recipe, tell=tell)
+    return {"bundle": str(bundle), "before": before, "heal": record, "gate": after, "deploy": deploy}
+
+
+def judge_healed(found: Healed, recipe: Recipe) -> None:
+    """Refuse a bundle whose gate fails after healing, as a build does.
+
+    Raises:
+        GateError: see `judge`.
+    """
+    way_on = found["deploy"]["next"] if "deploy" in found else None
+    judge(found.get("gate", []), strict=recipe.strict, way_on=way_on)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """A bundle before it is healed: the student, the rows to learn from, and those that are held out."""
+
+    bundle: Bundle
+    resolved: ResolvedRecipe
+    student: Student
+    rows: Rows
+    tokens: Tokens
+    held: Tokens
+    # FP32's logits of the held-out rows, and by file those of INT8 before.
+    reference: Logits
+    before: dict[str, Logits]
+
+
+def _begin(opened: Bundle, resolved: ResolvedRecipe) -> _Training:
+    """Return what is trained and compared.
+
+    Raises:
+        InputError: the graphs cannot be trained, or the rows are too few.
+    """
+    rows, recipe = resolved.train_rows, resolved.recipe
+    held = rows.sample(min(HELD_OUT_ROWS, len(rows) // HELD_OUT_SHARE), seed=recipe.seed)
+    learnt = rows.without(held.text_digests)
+    if not len(learnt):
+        raise InputError(f"{rows.source}: all texts are the same. Give more rows in train.* or with --calib-data.")
+    with rows.placed():
+        tokens, some = resolved.encode(learnt.texts), resolved.encode(held.texts)
+    try:
+        student = student_of(opened.path, keep=recipe.keep, residual=recipe.residual)
+    except InputError as error:
+        raise InputError(f"{opened.path}: cannot be healed: {error}") from None
+    files = {name: opened.path / name for name in student.graphs}
+    before = {name: _logits(file, some) for name, file in files.items()}
+    return _Training(opened, resolved, student, learnt, tokens, some, _logits(opened.path / "model.onnx", some), before)
+
+
+def _logits(file: Path, tokens: Tokens) -> Logits:
+    with open_runtime("ort", file, device="cpu") as infer:
+        return run(infer, tokens).logits
+
+
+def _train(training: _Training, settings: Settings, state: Path, tell: Tell) -> Distilled:
+    """Prove that the student is the graphs, and train it.
+
+    Raises:
+        InputError: it is not; see also `distil`.
+    """
+    opened, resolved, student = training.bundle, training.resolved, training.student
+    teacher = teacher_of(opened.path)
+    prove(student, training.held.take(np.arange(min(PROVED_ROWS, len(training.held)))), opened.path)
+    recipe = resolved.recipe
+    key = [made_of(opened.manifest["artefacts"]), training.rows.digest, resolved.max_length, student.names]
+    tell(f"healing on {len(training.rows):,} train rows")
+    return distil(
+        student.model,
+        teacher,
+        training.tokens,
+        settings,
+        divergence=DIVERGENCES[resolved.head.probabilities],
+        key=sha256_json([key, recipe.keep, recipe.residual]),
+        state=state,
+        tell=tell,
+    )
+
+
+def prove(student: Student, tokens: Tokens, folder: Path) -> None:
+    """Compare each graph as PyTorch runs it with the same graph in ONNX Runtime, site by site.
+
+    Raises:
+        InputError: an activation differs by more than TOLERANCE, or more than ROUNDED of one are on another level.
+    """
+    for file, made in student.graphs.items():
+        found = compare_sites(made, tokens)
+        if not (found.relative <= TOLERANCE and found.rounded <= ROUNDED):
+            raise InputError(
+                f"{folder / file}: cannot be healed: in PyTorch an activation differs by {found.relative:.2g} of its "
+                f"size, and {found.rounded:.2g} of one are rounded otherwise. Exclude GEMMs instead: toolchain tune."
+            )
+
+
+def _judged(training: _Training, folder: Path, record: HealRecord) -> HealRecord:
+    """Return the record with the distance of the new graphs in `folder` from FP32, on the held-out rows.
+
+    Raises:
+        GateError: none is nearer than before, or one is further by as much as the other is nearer.
+    """
+    head, found = training.resolved.head, {}
+    for file, logits in training.before.items():
+        ranks = [head.distance(training.reference, one) for one in (logits, _logits(folder / file, training.held))]
+        found[file] = ranks
+    before, after = (sum(ranks[at].rank for ranks in found.values()) for at in (0, 1))
+    if not after < before:
+        raise GateError(
+            f"{training.bundle.path}: healing brought INT8 no nearer to FP32: {after:.3g} instead of {before:.3g} on "
+            f"{len(training.held)} held-out train rows. The bundle is unchanged. Give more --steps or more rows."
+        )
+    distance: dict[str, HealDistance] = {
+        file: {"before": one.to_json(), "after": other.to_json()} for file, (one, other) in found.items()
+    }
+    return {**record, "distance": distance}
+
+
+def _record(training: _Training, done: Distilled) -> HealRecord:
+    overlap = training.resolved.overlap
+    return {
+        "made_of": made_of(training.bundle.manifest["artefacts"]),
+        "rows": len(training.rows),
+        "rows_left_out": overlap["left_out"] if overlap else 0,
+        "data_sha256": training.rows.digest,
+        "rows_seen": done.rows,
+        "steps": done.steps,
+        "seconds": done.seconds,
+        "seed": training.resolved.recipe.seed,
+        "weights": sum(one.numel() for one in training.student.module.parameters()),
+        "loss": {"first": done.first_loss, "last": done.last_loss},
+        "held_out": len(training.held),
+        "distance": {},
+    }
