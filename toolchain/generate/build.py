@@ -2,7 +2,6 @@
 
 export   checkpoint -> model.onnx, compared with PyTorch
 weights  model.onnx -> model.int8.onnx or model.int4.onnx
-half     checkpoint -> model.fp16.onnx
 
 The bundle is written as any other (bundle/writer.py); its manifest has a key `lm`.
 """
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from toolchain.base.files import sha256_file
 from toolchain.bundle import BUILD_FOLDER
-from toolchain.bundle.resolved_recipe import default_precision
 from toolchain.bundle.steps import versions
 from toolchain.bundle.writer import BundleWriter, open_writer
 from toolchain.checkpoint.model import Source, find_model
@@ -28,7 +26,7 @@ from toolchain.generate.export import export, require_exporter
 from toolchain.generate.session import open_graph
 from toolchain.generate.weight_only import BITS, quantize_weights, step_bytes
 from toolchain.recipe import Recipe
-from toolchain.records.bundle import BuildRecord, HalfRecord, LanguageModelExport
+from toolchain.records.bundle import BuildRecord, LanguageModelExport
 from toolchain.records.language_model import LanguageModelFacts, WeightsRecord
 from toolchain.runtimes.parity import check
 
@@ -39,10 +37,10 @@ if TYPE_CHECKING:
 TASK = "lm"
 
 # Precision -> its steps.
-STEPS = {"fp32": ("export",), "fp16": ("export", "half"), "int8": ("export", "weights"), "int4": ("export", "weights")}
+STEPS = {"fp32": ("export",), "int8": ("export", "weights"), "int4": ("export", "weights")}
 
 # Versions of the steps; one is raised when its code changes the files that it writes.
-VERSIONS = {"export": 1, "half": 1, "weights": 1}
+VERSIONS = {"export": 1, "weights": 1}
 
 # Options of a recipe that a language model has. Those in KEPT stand in the manifest.
 KEPT = (
@@ -53,9 +51,6 @@ TAKEN = {*KEPT, "split", "backend", "device", "output", "force", "dry_run", "all
 
 # Tokens of a window of perplexity, where --max-length is not given and the model has as many positions.
 WINDOW = 1024
-
-# float16 has 11 significant bits, and ONNX Runtime on a CPU computes it in float32: this finds other graphs.
-HALF_RTOL = 0.05
 
 GENERATION = "generation_config.json"
 
@@ -76,9 +71,10 @@ def build(recipe: Recipe, *, log: Log = lambda line: None) -> BuildRecord:
         ToolchainError: see errors.py. The old bundle is then unchanged.
     """
     _refuse(recipe)
-    precision = recipe.precision or default_precision(recipe)
+    precision = recipe.precision or "int8"
     if precision not in STEPS:
-        raise UsageError(f"--precision {precision}: not for --task {TASK}. Choose one of {', '.join(STEPS)}.")
+        why = "a CPU computes float16 in float32" if precision == "fp16" else f"not for --task {TASK}"
+        raise UsageError(f"--precision {precision}: {why}. Choose one of {', '.join(STEPS)}.")
     require_exporter()
     consent = {name: getattr(recipe, name) for name in ("allow_pickle", "trust_remote_code", "ignore_unused")}
     source = find_model(str(recipe.model), **consent)
@@ -132,7 +128,7 @@ class _Maker:
 
     @property
     def steps(self) -> dict[str, Callable[[], Mapping[str, Any]]]:
-        return {"export": self.export, "weights": self.weights, "half": self.half}
+        return {"export": self.export, "weights": self.weights}
 
     @property
     def model(self) -> "PreTrainedModel":
@@ -171,15 +167,6 @@ class _Maker:
         graph_sha256 = self.made.artefacts["model.onnx"]
         inputs = {"version": VERSIONS["weights"], "graph": graph_sha256, "bits": BITS[self.precision]}
         return self.made.step("weights", {**inputs, "tools": versions("onnx-ir", "onnxruntime")}, run)
-
-    def half(self) -> HalfRecord:
-        def run(folder: Path) -> HalfRecord:
-            export(self.model.half(), folder / self.file, where=str(self.source.folder))
-            self.loaded = None  # it is in float16 now
-            return {"parity": self._parity(folder / self.file, HALF_RTOL)}
-
-        graph_sha256 = self.made.artefacts["model.onnx"]
-        return self.made.step("half", {"version": VERSIONS["half"], "graph": graph_sha256}, run)
 
     @property
     def file(self) -> str:
