@@ -104,6 +104,22 @@ def test_the_layer_that_does_nothing_goes_first():
     assert model.config.n_layers == 4
 
 
+def test_a_layer_that_no_other_can_take_the_place_of_stays():
+    model = new_model("ModernBert")  # its first layer lacks a LayerNorm that the others have
+    with torch.no_grad():
+        for linear in (model.model.layers[0].attn.Wo, model.model.layers[0].mlp.Wo):
+            linear.weight.zero_()
+    assert choose_layers(find_anatomy(model, ""), tokens(), 1, centred=True)[1] == (0,)
+
+
+def test_a_module_that_is_only_as_wide_as_the_feed_forward_is_not_cut():
+    model = architectures.new_model("ModernBert", hidden_size=128, intermediate_size=192)  # ModernBERT-base's ratio
+    layer, (block, _) = model.model.layers[0], find_anatomy(model, "").blocks
+    assert layer.attn.Wqkv.out_features == layer.mlp.Wi.out_features
+    assert block.ups == (layer.mlp.Wi,)
+    assert cut_to(model, Shape(2, 128)).anatomy.width == 128
+
+
 @pytest.mark.parametrize("kind", ["DistilBert", "Electra", "ModernBert"])
 def test_the_work_of_a_shape_is_that_of_the_model_that_is_cut_to_it(kind):
     work = count_work(find_anatomy(new_model(kind), ""), 11)

@@ -56,6 +56,12 @@ class Anatomy:
                 found[key] = [value[at] for at in kept]
         return found
 
+    def is_ordinary(self) -> bool:
+        """Return whether transformers makes a model with the same weights of its configuration."""
+        models = self.model, _empty(self.model, {})
+        one, other = ({name: one.shape for name, one in model.named_parameters()} for model in models)
+        return one == other
+
     def keep_layers(self, kept: Sequence[int]) -> "Anatomy":
         """Leave the layers `kept` in the model alone, in order; return the model's new anatomy."""
         import torch
@@ -104,9 +110,10 @@ def find_anatomy(model: "PreTrainedModel", folder: Path) -> Anatomy:
     for name, layers in model.named_modules():
         if isinstance(layers, torch.nn.ModuleList) and len(layers) == count and len({*map(type, layers)}) == 1:
             blocks = tuple(block for layer in layers if (block := _find_block(layer, model.config.hidden_size)))
-            key = _width_key(model, name, blocks) if len(blocks) == count else None
-            if key:
-                return Anatomy(model, name, blocks, key)
+            found = _width_key(model, name, blocks) if len(blocks) == count else None
+            if found:
+                key, wider = found
+                return Anatomy(model, name, tuple(map(_grown, blocks, layers, wider)), key)
     raise InputError(
         f"{folder}: {type(model).__name__} has no feed-forward that can be found: layers one after the other, each "
         "with linear modules to another width and back. Choose a model like BERT."
@@ -126,18 +133,27 @@ def _find_block(layer: "torch.nn.Module", hidden: int) -> Block | None:
     return Block(tuple(ups), downs[0]) if ups else None
 
 
-def _width_key(model: "PreTrainedModel", place: str, blocks: tuple[Block, ...]) -> str | None:
-    """Return the key of config.json that sets the inner width of all blocks, and nothing else; None without one.
+def _grown(block: Block, layer: "torch.nn.Module", wider: "torch.nn.Module") -> Block:
+    """Return the block of a layer without modules of other use that are as wide, which `wider` has in the same size."""
+    sizes = {name: tuple(one.shape) for name, one in wider.named_parameters()}
+    same = {id(one) for name, one in layer.named_parameters() if sizes[name] == tuple(one.shape)}
+    return Block(tuple(up for up in block.ups if id(up.weight) not in same), block.down)
 
-    Each number of that size is tried, because the names differ between architectures.
+
+def _width_key(
+    model: "PreTrainedModel", place: str, blocks: tuple[Block, ...]
+) -> "tuple[str, list[torch.nn.Module]] | None":
+    """Return the key of config.json that sets the inner width of all blocks, and layers of twice the width.
+
+    Each number of that size is tried, because the names differ between architectures. None if none of them is it.
     """
     width = blocks[0].down.in_features
     stated: dict[str, Any] = model.config.to_dict()
     for key in (key for key, value in stated.items() if type(value) is int and value == width):
-        made = _empty(model, {key: 2 * width})
-        found = [_find_block(layer, model.config.hidden_size) for layer in made.get_submodule(place).children()]
+        layers = [*_empty(model, {key: 2 * width}).get_submodule(place).children()]
+        found = [_find_block(layer, model.config.hidden_size) for layer in layers]
         if all(block and block.down.in_features == 2 * width for block in found):
-            return key
+            return key, layers
     return None
 
 

@@ -166,6 +166,9 @@ def choose_layers(anatomy: Anatomy, tokens: Tokens, least: int, *, centred: bool
     """Return for each number of layers down to `least` which are left: one after the other goes, whichever moves least.
 
     The model is as before when this returns. With `centred`, what is added to all logits of a row does not count.
+
+    Raises:
+        InputError: the weights of each layer have names or shapes of their own.
     """
     have = len(anatomy.blocks)
     kept = tuple(range(have))
@@ -178,8 +181,14 @@ def choose_layers(anatomy: Anatomy, tokens: Tokens, least: int, *, centred: bool
             for at in kept:
                 left = tuple(one for one in kept if one != at)
                 with _only(anatomy, left):
-                    moved[left] = float((_logits(anatomy.model, tokens, centred=centred) - wanted).square().mean())
+                    if anatomy.is_ordinary():  # the first layer of some models lacks a weight that others have
+                        moved[left] = float((_logits(anatomy.model, tokens, centred=centred) - wanted).square().mean())
                 advance()
+            if not moved:
+                raise InputError(
+                    f"--layers {least}: no layer of {type(anatomy.model).__name__} can take the place of another. "
+                    "Leave it out, and give --ffn."
+                )
             kept = min(moved, key=moved.__getitem__)
             found[len(kept)] = kept
     return found
