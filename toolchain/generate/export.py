@@ -1,4 +1,4 @@
-"""Export of a causal language model to ONNX, by transformers' own exporter (docs/decisions/021-language-models.md).
+"""Export of a causal language model to ONNX, by transformers' own exporter (docs/decisions/023-language-models.md).
 
 One graph serves the prompt and each later step: its cache of keys and values may be empty, and any number of tokens may
 be new. It takes the positions whose logits are wanted, so the head does not multiply those of a whole prompt.
