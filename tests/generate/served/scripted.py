@@ -96,7 +96,7 @@ class SharedLoop(Loop):
 class Server:
     """Sends a role, `words` after `first_s` and then every `step_s`, and its usage. `fault` changes one of them.
 
-    `sent` has the counts of each whole reply; `seen` the requests.
+    `sent` has the counts of each whole reply; `seen` the requests, `connections` those that they came by.
     """
 
     words: list[str] = field(default_factory=lambda: ["a", "é", "€", "😀"])
@@ -106,10 +106,13 @@ class Server:
     usage: dict[str, Any] = field(default_factory=dict)
     sent: list[tuple[int, int]] = field(default_factory=list)
     seen: list[Any] = field(default_factory=list)
+    end_s: float = 0.0  # from the last event to the end of the reply
+    connections: set[Any] = field(default_factory=set)
     pieces: int = 1  # an event is written in so many pieces, each in a packet of its own
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        self.connections.add(request.transport)
         self.seen.append((request.path, request.headers.get("Authorization"), body))
         if self.fault.isdecimal():
             return web.json_response({"error": {"message": "key sk-secret is wrong"}}, status=int(self.fault))
@@ -130,6 +133,8 @@ class Server:
             counts = {"prompt_tokens": prompt, "completion_tokens": len(words)} | self.usage
             await self.write(response, {"choices": [], "usage": counts})
         await response.write(b"data: [DONE]\n\n")
+        if self.end_s:
+            await asyncio.sleep(self.end_s)
         return response
 
     async def broken(self, response: web.StreamResponse, request: web.Request) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import json
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tests.generate.served.scripted import Loop, Server, SharedLoop
 from toolchain.energy import calls
 from toolchain.energy.protocol import Protocol
 from toolchain.errors import InputError, MachineError
-from toolchain.generate.served import measure
+from toolchain.generate.served import measure, stream
 from toolchain.generate.served.endpoint import Endpoint
 from toolchain.generate.served.settings import ServedSettings
 from toolchain.meters.energy import open_meter
@@ -68,6 +69,26 @@ def test_several_tokens_of_a_part_and_a_reply_without_text():
     none = run(Server(words=[""], usage={"completion_tokens": 1}), rounds=1)["runs"][0]
     assert none["first_token_ms_p50"] == pytest.approx(500)
     assert none["inter_token_ms_p50"] is none["ms_per_token_p50"] is none["j_per_prompt_token"] is None
+
+
+@pytest.mark.parametrize(("end_s", "count"), [(0.01, 1), (100, 4)])
+def test_a_connection_is_used_again_if_the_reply_ends_soon_after_its_last_event(end_s, count):
+    server = Server(end_s=end_s)
+    record = run(server, rounds=1, prompts=PROMPTS[:1] * 3)["runs"][0]
+    assert len(server.connections) == count
+    assert record["first_token_ms_p99"] == pytest.approx(500)
+
+
+def test_reasoning_that_is_sent_by_two_names_is_one_text():
+    reading = stream._Reading(Endpoint("http://h", "m"), lambda: 1.0, lambda: None)
+    for part in (
+        {"reasoning": "a", "reasoning_content": "a"},
+        {"reasoning": "b", "content": ""},
+        {"content": "c"},
+        None,
+    ):
+        reading.add(json.dumps({"choices": [{"delta": part}]}).encode())
+    assert reading.texts == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 Format: https://html.spec.whatwg.org/multipage/server-sent-events.html; names of the fields: OpenAI's API reference.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +21,11 @@ MAX_EVENT_BYTES = 1 << 20
 
 LOG = "Look at the log of the server."
 
-# Keys of a part of a reply that hold text: the answer, and the reasoning before it as servers name it.
-TEXTS = ("content", "reasoning_content", "reasoning", "text")
+# Longest wait for the end of a reply whose last event has arrived. Only then can the next request use the connection.
+END_S = 1.0
+
+# Keys of a part of a reply that hold text, in groups of which one counts: some servers send the reasoning twice.
+TEXTS = (("reasoning_content", "reasoning"), ("content",), ("text",))
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,10 @@ async def ask(
                 if data == b"[DONE]":
                     break
                 reading.add(data)
+            with suppress(TimeoutError, aiohttp.ClientError):
+                async with asyncio.timeout(END_S):
+                    async for _ in response.content.iter_any():
+                        pass
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise _lost(error, endpoint, session.timeout.sock_read, begun=bool(reading.times_s)) from None
     return reading.reply(sent_s)
@@ -160,10 +169,11 @@ class _Reading:
         self.usage |= usage
         text = ""
         for choice in choices:
-            part = choice.get("delta", choice)
+            part = choice.get("delta", choice) or {}
             if not isinstance(part, dict):
                 raise self._foreign()
-            text += "".join(part[key] for key in TEXTS if isinstance(part.get(key), str))
+            for keys in TEXTS:
+                text += next((part[key] for key in keys if isinstance(part.get(key), str) and part[key]), "")
             self.ended = choice.get("finish_reason") or self.ended
         if text or (self.ended and not self.times_s):
             self.times_s.append(now_s)
