@@ -66,6 +66,11 @@ def test_records_that_cannot_be_compared_are_one_line(measured, tmp_path, capsys
     ):
         assert main(["compare", first, other]) == 1
         assert said in capsys.readouterr().err
+    silent = json.loads(Path(first).read_text())
+    silent["runs"][0] |= {"tokens_per_s": 0.0, "generated_tokens": 0}
+    (tmp_path / "silent.json").write_text(json.dumps(silent))
+    assert main(["compare", str(tmp_path / "silent.json"), first]) == 1
+    assert "its server generated no token" in capsys.readouterr().err
     assert main(["compare", first]) == 1
     assert "a single record" in capsys.readouterr().err
 
@@ -78,6 +83,8 @@ def test_records_that_cannot_be_compared_are_one_line(measured, tmp_path, capsys
         (["m", "--model", "n", "--url", "http://h"], 2, "MODEL: m and n is given"),
         (["m", "--url", "h:1"], 2, "--url h:1: not the URL of a server"),
         (["m", "--url", "http://sk-secret@h"], 2, "contains a name, a key or a query"),
+        (["m", "--url", "me:sk-secret@h:1"], 2, "contains a name, a key or a query"),
+        (["m", "--url", "http://me:sk-secret@h:port"], 2, "contains a name, a key or a query"),
         (["m", "--url", "http://h", "--concurrency", "8,x"], 2, "--concurrency 8,x: 'x' is not a whole number"),
         (["m", "--url", "http://h", "--concurrency", "0"], 2, "of 1 or more"),
         (["m", "--url", "http://h", "--devices", "0"], 2, "--devices 0: only with --energy"),

@@ -57,6 +57,8 @@ def _compare(base: Path, baseline: ServedGeneration, place: Path, candidate: Ser
     pairs = [(run, runs[run["concurrency"]]) for run in baseline["runs"] if run["concurrency"] in runs]
     if not pairs:
         raise InputError(f"{place}: no number of streams is also in {base}. Measure both with the same --concurrency.")
+    if not all(before["tokens_per_s"] and before["first_token_ms_p50"] for before, _ in pairs):
+        raise InputError(f"{base}: its server generated no token, so there is no ratio to it. Measure another one.")
     texts = [one["text"] for one in baseline["texts"]], [one["text"] for one in candidate["texts"]]
     return {
         "baseline": str(base),

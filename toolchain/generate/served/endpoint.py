@@ -48,7 +48,7 @@ class Endpoint:
             host, _ = parts.hostname, parts.port
         except ValueError:  # a malformed address or port
             parts, host = urllib.parse.urlsplit(""), None
-        if parts.username or parts.password or parts.query:
+        if any(sign in self.url for sign in "@?#"):  # also where the URL has another fault, whose message shows it
             raise UsageError(f"--url: it contains a name, a key or a query. Set {KEY} to the key, and leave it out.")
         if parts.scheme not in ("http", "https") or not host or self._path(parts.path) is None:
             raise UsageError(
