@@ -27,6 +27,18 @@ def test_another_place_and_a_missing_package_are_named(result, monkeypatch):
             track([result], kind)
 
 
+def test_the_password_of_an_address_is_not_shown(result, monkeypatch):
+    to = "mlflow:postgresql://me:sec/ret@host/runs"
+    for kind in ("tensorboard", "mlflow"):
+        monkeypatch.setattr("toolchain.report.tracking._mlflow", lambda place: ({}.__getitem__, (TypeError,)))
+        with pytest.raises(
+            (MachineError, UsageError), match=rf"^--to {kind}:postgresql://\*\*\*@host/runs: "
+        ) as raised:
+            track([result], to.replace("mlflow", kind))
+        assert "ret" not in str(raised.value)
+    assert track([], to)["to"] == "mlflow:postgresql://***@host/runs"
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """Return a folder that MLflow keeps runs in, and a client of it."""

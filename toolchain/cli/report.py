@@ -54,4 +54,8 @@ def _track(args: argparse.Namespace) -> None:
         raise UsageError("--to: it writes no report. Leave -o and --format out, or call report twice.")
     tracked = track(find_material(map(Path, args.results)).results, args.to)
     new = sum(run["state"] == "written" for run in tracked["runs"])
-    emit(args, tracked, lambda _: put(f"{new} of {len(tracked['runs'])} results were new, and are now in {args.to}"))
+    emit(
+        args,
+        tracked,
+        lambda _: put(f"{new} of {len(tracked['runs'])} results were new, and are now in {tracked['to']}"),
+    )

@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -42,6 +43,7 @@ def track(results: Sequence[Result], to: str, *, tell: Callable[[str], None] = l
         UsageError: `to` is unknown.
     """
     kind, colon, place = to.partition(":")
+    to = without_key(to)
     if kind not in ("mlflow", "wandb") or (kind == "wandb" and colon):
         raise UsageError(f"--to {to}: unknown. Write --to mlflow, --to mlflow:URI or --to wandb.")
     write, failure = _mlflow(place or None) if kind == "mlflow" else _wandb()
@@ -56,6 +58,11 @@ def track(results: Sequence[Result], to: str, *, tell: Callable[[str], None] = l
             "Start it or correct its address, then repeat the command: nothing is written twice."
         ) from error
     return {"to": to, "runs": runs}
+
+
+def without_key(to: str) -> str:
+    """Return an address without the name and the password in it, as that of a database may have."""
+    return re.sub(r"(?<=//).*@", "***@", to)
 
 
 def _mlflow(place: str | None) -> tuple[Write, Failures]:
@@ -115,7 +122,8 @@ def _open(place: str | None) -> tuple[Any, Failures]:
     try:
         return MlflowClient(place), failure
     except failure as error:
-        raise UsageError(f"--to mlflow:{place}: MLflow knows no such place. Give a server's address.") from error
+        shown = without_key(f"mlflow:{place}")
+        raise UsageError(f"--to {shown}: MLflow knows no such place. Give a server's address.") from error
 
 
 def _experiment(client: Any) -> str:
