@@ -138,6 +138,12 @@ def test_clocks_are_compared_and_the_lock_of_before_is_put_back(nvml, monkeypatc
     assert "settings before: locked from 300 to 1590 MHz, 70 W; now locked from 300 to 1590 MHz, 70 W" in text
 
 
+def test_a_process_that_comes_before_the_clocks_are_set_is_refused(monkeypatch):
+    monkeypatch.setattr(allowed.gpu_state, "process_ids", lambda device: {1, 99})
+    with pytest.raises(MachineError, match=r"other processes compute on it \(1, 99\)"):
+        Watch(SimpleNamespace(name="Tesla T4"))
+
+
 def test_a_process_that_comes_ends_the_search(monkeypatch):
     pids = [{1}, {1}, {1, 99}]
     monkeypatch.setattr(allowed.gpu_state, "process_ids", lambda device: pids.pop(0))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from toolchain.energy.clocks import Contest
-from toolchain.energy.clocks.points import AS_FOUND, scale
-from toolchain.energy.clocks.record import Search, record_of
+from toolchain.energy.clocks.points import AS_FOUND, Point, scale
+from toolchain.energy.clocks.record import TOO_SLOW, Search, _judged, record_of
 from toolchain.energy.compare import blocks
 from toolchain.energy.compare.contenders import Load
 from toolchain.energy.load import Progress
@@ -157,6 +157,12 @@ def test_a_point_that_is_too_slow_is_not_chosen(nvml, monkeypatch):
     coarse = {one["sm_mhz"]: one for one in record["stages"][0]["points"]}
     assert not coarse[300]["within_slowdown"]
     assert coarse[1590]["within_slowdown"]
+
+
+def test_the_best_point_must_be_fast_enough_when_it_is_measured_afresh():
+    for fast, expected in ((True, (Point(900), None)), (False, (None, TOO_SLOW))):
+        one = SimpleNamespace(point=Point(900), against={"ratio": 0.8, "reason": None}, fast_enough=fast)
+        assert _judged(SimpleNamespace(points=[None, one])) == expected
 
 
 def test_a_power_limit_may_be_the_best_and_its_share_of_time_is_recorded(nvml, monkeypatch):

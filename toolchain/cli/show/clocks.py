@@ -2,7 +2,7 @@
 
 from toolchain.cli.show import put, titled
 from toolchain.cli.show.pairs import why
-from toolchain.energy.clocks.record import LEAST_SAVING, NONE_LESS, SMALL
+from toolchain.energy.clocks.record import LEAST_SAVING, NONE_LESS, SMALL, TOO_SLOW
 from toolchain.records.clocks import ClockPoint, ClocksRecord, ClockStage, GpuSettings, SavedClocksRecord
 
 LEGEND = "ratio: energy a row to that of the settings as found; capped: share of the time that the power limit held"
@@ -10,6 +10,7 @@ LEGEND = "ratio: energy a row to that of the settings as found; capped: share of
 # Reason code -> its text; `toolchain.cli.show.pairs` has the others.
 WHY = {
     NONE_LESS: "no point uses less",
+    TOO_SLOW: "measured afresh, the best is slower than --max-slowdown allows",
     SMALL: f"the best saves less than {LEAST_SAVING:.0%}, which may be the error of the sensor at another power",
 }
 

@@ -85,12 +85,19 @@ def require(device: Device, found: list[Hindrance]) -> None:
 class Watch:
     """The processes on a GPU from the moment that this one uses it: none may come while its clocks are set.
 
-    In a container the driver may report this process by another number, so its own are those that are there at first.
+    In a container the driver may report this process by another number, so its own is the one that is there at first.
     """
 
     def __init__(self, device: Device) -> None:
+        """Take the process that is there.
+
+        Raises:
+            MachineError: there are several, so another one has come since `hindrances` saw none.
+        """
         self._device = device
         self._own = gpu_state.process_ids(device) or set()
+        if len(self._own) > 1:
+            require(device, _sharing(device))
 
     def check(self) -> None:
         """Refuse to go on beside another process.

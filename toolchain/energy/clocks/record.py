@@ -36,6 +36,9 @@ MISSED = 0.03
 # Reason code: no point uses less than the settings as found.
 NONE_LESS = "none_less"
 
+# Reason code: the last stage, which measures the best point afresh, found it slower than --max-slowdown allows.
+TOO_SLOW = "too_slow"
+
 # Reason code: the saving is below LEAST_SAVING. A sensor's relative error changes with the power (paper in protocol.py)
 # and clocks change the power, so a smaller saving may be the sensor's, however many windows show it.
 SMALL, LEAST_SAVING = "small_saving", 0.02
@@ -139,6 +142,8 @@ def _judged(final: Stage | None) -> tuple[Point | None, str | None]:
     ratio = last.against["ratio"] or 1.0
     if last.against["reason"] or ratio >= 1:
         return None, last.against["reason"] or NONE_LESS
+    if not last.fast_enough:
+        return None, TOO_SLOW
     return (last.point, None) if ratio <= 1 - LEAST_SAVING else (None, SMALL)
 
 
