@@ -1,6 +1,7 @@
 """Perplexity is that of PyTorch's cross entropy, over the same windows; intervals draw documents."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from toolchain.generate.explain import explain
 from toolchain.generate.invariance import verify
 from toolchain.generate.opened import open_file, open_lm
 from toolchain.generate.perplexity import evaluate
+from toolchain.generate.session import Session
 
 WINDOW = 8
 DOCUMENTS = [" ".join(PROMPTS[start : start + 6]) for start in range(0, 42, 6)]
@@ -25,6 +27,12 @@ def data(tmp_path_factory):
     lines = [json.dumps({"text": text}) for text in DOCUMENTS]
     (folder / "validation.jsonl").write_text("\n".join(lines))
     return str(folder)
+
+
+class LastRowWrong(Session):
+    def run(self, ids, mask, cache, keep):
+        logits, cache = super().run(ids, mask, cache, keep)
+        return logits + (np.arange(len(ids)) == 6)[:, None, None], cache
 
 
 def score(place, data, **changes):
@@ -78,6 +86,9 @@ def test_verify_and_explain_take_the_graphs_of_the_bundle(built):
         found = verify(open_file(bundle, file, device="cpu"))
         assert found["passed"], found
         assert len(found["cases"]) == (5 if file == "model.onnx" else 6)
+    right = open_file(bundle, "model.onnx", device="cpu")
+    wrong = verify(replace(right, session=LastRowWrong(right.session.session, right.session.model, "cpu")))
+    assert [case["name"] for case in wrong["cases"] if not case["passed"]] == ["in a batch of equal rows"]
     assert explain(bundle, None)["share"] == 1
     plain = explain(bundle, "model.onnx")
     assert (plain["share"], plain["step_bytes"]) == (0, plain["fp32_step_bytes"])
