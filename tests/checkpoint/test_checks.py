@@ -128,6 +128,7 @@ def test_labels_of_tokens_are_refused_where_no_architecture_is_named(tmp_path: P
         ({"model_type": []}, r"model_type is \[\], not a JSON string"),
         ({"auto_map": 5}, "auto_map is 5, not a JSON object"),
         ({"pruned_heads": [1]}, r"pruned_heads is \[1\], not a JSON object"),
+        ({"problem_type": ["regression"]}, r"problem_type is \['regression'\], not a JSON string"),
         ({"pruned_heads": {"0": [1]}}, r"pruned_heads is \{'0': \[1\]\}"),
     ],
 )

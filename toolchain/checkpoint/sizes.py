@@ -22,6 +22,7 @@ FORMS = {
     "architectures": (list, "array"),
     "auto_map": (dict, "object"),
     "pruned_heads": (dict, "object"),
+    "problem_type": (str, "string"),
 }
 
 # Keys of which transformers makes a list of that length before it makes a weight -> the most that is taken, which is
