@@ -93,8 +93,9 @@ def test_a_bundle_may_be_the_first_stage_and_is_checked(demo_bundle, cheap, tmp_
 def test_both_bundles_are_pinned_from_outside(demo_bundle, cheap, tmp_path):
     digest, choices = open_bundle(demo_bundle).digest, {**CHOICES, "limit": 400}
     stages = {"big": demo_bundle, "small": demo_bundle}
-    with pytest.raises(UsageError, match=r"1 digests\. Give those of SMALL and BIG, as --trust A,B"):
-        make({**choices, "trust": digest}, tmp_path / "both", **stages)
+    for one in (digest, ""):
+        with pytest.raises(UsageError, match=r"1 digests\. Give those of SMALL and BIG, as --trust A,B"):
+            make({**choices, "trust": one}, tmp_path / "both", **stages)
     for other in (f"{'0' * 64},{digest}", f"{digest},{'0' * 64}"):
         with pytest.raises(InputError, match=r"0{8}"):
             make({**choices, "trust": other}, tmp_path / "both", **stages)

@@ -153,7 +153,7 @@ def _trusted(given: str | None, small: Path | None) -> tuple[str | None, str | N
     Raises:
         UsageError: the digest of one of two bundles is missing, and code of the other would run unchecked.
     """
-    digests = given.split(",") if given else []
+    digests = [] if given is None else given.split(",")  # that of an empty variable of a shell is no bundle's
     if digests and len(digests) != (2 if small else 1):
         wanted = "those of SMALL and BIG, as --trust A,B" if small else "that of BIG alone"
         raise UsageError(f"--trust {given}: {len(digests)} digests. Give {wanted}.")
