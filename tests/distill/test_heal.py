@@ -117,6 +117,14 @@ def test_healing_that_brings_nothing_leaves_the_bundle(bundle, gates, monkeypatc
     with pytest.raises(GateError, match="no nearer to FP32"):
         heal({}, bundle, steps=3)
     assert digests(bundle) == before
+    assert not list(bundle.parent.glob(".*"))  # so that the same call with more steps begins
+
+
+def test_the_current_folder_is_refused_before_the_training(bundle, gates, monkeypatch):
+    monkeypatch.chdir(bundle)
+    with pytest.raises(UsageError, match=r"cannot be replaced\. Call heal from another folder"):
+        heal({}, bundle, steps=2)
+    assert not list(bundle.parent.glob(".*"))
 
 
 def test_new_ranges_drop_healed_weights_with_a_warning(bundle, clipped, gates, caplog):

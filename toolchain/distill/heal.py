@@ -26,7 +26,7 @@ from toolchain.diagnose.gate import gate, judge
 from toolchain.distill.fake_quantize import Student, compare_sites, student_of, teacher_of
 from toolchain.distill.loop import Distilled, Settings, distil
 from toolchain.distill.losses import DIVERGENCES
-from toolchain.errors import GateError, InputError
+from toolchain.errors import GateError, InputError, UsageError
 from toolchain.evaluation.compare import PASSES
 from toolchain.evaluation.target import find_checkpoint, recorded
 from toolchain.recipe import Recipe
@@ -75,11 +75,14 @@ def heal(
 
     Raises:
         GateError: INT8 came no nearer to FP32 on train rows that were not learnt from. The bundle is unchanged.
+        UsageError: the bundle is the current folder.
         InputError: the bundle is not in INT8, its checkpoint is missing, its graphs cannot be trained, or rows lack.
         ToolchainError: see errors.py. The bundle is then unchanged.
     """
     opened = open_bundle(bundle, trust=changes.get("trust"))
     opened.require_one_model("heal")
+    if opened.path.resolve() == Path.cwd():
+        raise UsageError(f"{bundle}: the current folder cannot be replaced. Call heal from another folder.")
     if opened.manifest["precision"] != "int8" or "calibration.json" not in opened.manifest["artefacts"]:
         raise InputError(f"{bundle}: it is not in INT8. Build INT8: toolchain build --precision int8.")
     recipe = recorded(opened, changes)
@@ -98,7 +101,13 @@ def heal(
     training = _begin(opened, resolved)
     done = _train(training, settings, state, tell)
     weights = training.student.weights()
-    record = requantize(opened, resolved, weights, _record(training, done), judge=partial(_judged, training), log=tell)
+    try:
+        record = requantize(
+            opened, resolved, weights, _record(training, done), judge=partial(_judged, training), log=tell
+        )
+    except GateError:
+        state.unlink(missing_ok=True)  # the run is over, and the next one has other options
+        raise
     state.unlink(missing_ok=True)
     after, deploy = gate(bundle, recipe, tell=tell)
     return {"bundle": str(bundle), "before": before, "heal": record, "gate": after, "deploy": deploy}
