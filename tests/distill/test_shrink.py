@@ -92,6 +92,12 @@ def test_the_same_seed_gives_the_same_weights_also_where_the_end_was_interrupted
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
 
 
+def test_rows_that_a_limit_leaves_out_are_not_learnt_from_either_and_the_next_command_has_the_options(make, tmp_path):
+    made = make(tmp_path / "few", Options(ffn=0.5, steps=1), limit=10, trust_remote_code=True)
+    assert (made["shrink"]["scores"]["n"], made["shrink"]["rows_left_out"]) == (10, 40)
+    assert made["next"].endswith("--trust-remote-code --precision int8")
+
+
 def test_layers_and_width_are_chosen_by_the_speed(make, tmp_path):
     made = make(tmp_path / "fast", Options(target_speed=1.5, steps=1))["shrink"]
     assert made["macs_ratio"] <= 1 / 1.5

@@ -42,7 +42,7 @@ class Chosen:
 def choose_rows(resolved: ResolvedRecipe) -> Chosen:
     """Return the train rows, or the texts of one table without labels; and the rows of the split to evaluate.
 
-    A text that is evaluated is not learnt from.
+    A text of the split to evaluate is not learnt from.
 
     Raises:
         InputError: the texts are too few, or cannot be read.
@@ -59,9 +59,9 @@ def choose_rows(resolved: ResolvedRecipe) -> Chosen:
             f"--max-drop {recipe.max_drop:g}: there are no labelled rows to evaluate. Give a folder with train.* and "
             "validation.* as --data, or leave it out."
         )
-    kept = rows
-    if evaluated:
-        kept = rows.take(np.flatnonzero(~rows.among(set(evaluated.rows.text_digests))))
+    split, kept = None if alone else resolved.evaluated_rows, rows
+    if split is not None:  # also what --limit leaves out of it, which a build evaluates later
+        kept = rows.take(np.flatnonzero(~rows.among(set(split.text_digests))))
     if len(kept) < LEAST_TEXTS:
         out = f", without {len(rows) - len(kept):,} that are evaluated" if len(kept) < len(rows) else ""
         raise InputError(

@@ -34,7 +34,8 @@ from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.compare import compare
 from toolchain.heads.predictions import Predictions
 from toolchain.recipe import Recipe
-from toolchain.recipe.options import RecipeValues
+from toolchain.recipe.groups import MODEL_AND_TASK
+from toolchain.recipe.options import CONSENT, RecipeValues
 from toolchain.records.comparison import NamedComparison
 from toolchain.records.shrink import ShrinkRecord, ShrinkScores, Shrunk
 from toolchain.runtimes.batched import run_texts
@@ -265,7 +266,7 @@ def _record(student: _Student, done: Distilled, scores: ShrinkScores | None) -> 
 
 def _next(resolved: ResolvedRecipe, output: Path) -> str:
     """Return the command that builds the result as the original would be."""
-    keys = ("data", "text_column", "label_column", "split_column", "validation_share", "max_length")
+    keys = (*MODEL_AND_TASK[2:], "split", "max_length", *CONSENT)
     task = resolved.recipe.task or resolved.task.name
     options = ["--task", task, *resolved.recipe.flags(keys), "--precision", "int8"]
     return shlex.join(["toolchain", "build", "-m", str(output), *options])
