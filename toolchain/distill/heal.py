@@ -80,11 +80,7 @@ def heal(
         ToolchainError: see errors.py. The bundle is then unchanged.
     """
     opened = open_bundle(bundle, trust=changes.get("trust"))
-    opened.require_one_model("heal")
-    if opened.path.resolve() == Path.cwd():
-        raise UsageError(f"{bundle}: the current folder cannot be replaced. Call heal from another folder.")
-    if opened.manifest["precision"] != "int8" or "calibration.json" not in opened.manifest["artefacts"]:
-        raise InputError(f"{bundle}: it is not in INT8. Build INT8: toolchain build --precision int8.")
+    _check(opened)
     recipe = recorded(opened, changes)
     recipe = recipe if recipe.max_drop is not None else recipe.replace(max_drop=DEFAULT_MAX_DROP)
     minutes = DEFAULT_MINUTES if steps is None and minutes is None else minutes
@@ -111,6 +107,15 @@ def heal(
     state.unlink(missing_ok=True)
     after, deploy = gate(bundle, recipe, tell=tell)
     return {"bundle": str(bundle), "before": before, "heal": record, "gate": after, "deploy": deploy}
+
+
+def _check(opened: Bundle) -> None:
+    """Refuse a bundle that cannot be healed, or not from the current folder, before anything is run."""
+    opened.require_one_model("heal")
+    if opened.path.resolve() == Path.cwd():
+        raise UsageError(f"{opened.path}: the current folder cannot be replaced. Call heal from another folder.")
+    if opened.manifest["precision"] != "int8" or "calibration.json" not in opened.manifest["artefacts"]:
+        raise InputError(f"{opened.path}: it is not in INT8. Build INT8: toolchain build --precision int8.")
 
 
 def judge_healed(found: Healed, recipe: Recipe) -> None:
