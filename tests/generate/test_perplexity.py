@@ -9,6 +9,7 @@ import torch
 
 from tests.generate.test_graph import PROMPTS
 from toolchain.checkpoint.model import find_model
+from toolchain.cli import main
 from toolchain.errors import InputError, UsageError
 from toolchain.generate.causal import load_causal
 from toolchain.generate.explain import explain
@@ -66,7 +67,7 @@ def test_perplexity_is_that_of_cross_entropy(built, data):
     assert score(output, data, limit=1)["perplexity_ci95"] is None
 
 
-def test_what_it_cannot_do_is_refused_in_one_line(built, data, tmp_path):
+def test_what_it_cannot_do_is_refused_in_one_line(built, data, tmp_path, capsys):
     _, output, _ = built
     with pytest.raises(UsageError, match=r"--energy: not for .* `toolchain generate --energy`"):
         score(output, data, energy=True)
@@ -74,6 +75,9 @@ def test_what_it_cannot_do_is_refused_in_one_line(built, data, tmp_path):
         score(output, data, max_length=1000)
     with pytest.raises(InputError, match=r"no model\.int4\.onnx"):
         score(output, data, precision="int4")
+    for command, others in (("verify", "--data d"), ("explain", "--backend trt"), ("verify", "--precision int8")):
+        assert main([command, str(output), *others.split()]) == 2
+        assert f"error: {others.split()[0]}" in capsys.readouterr().err
     (tmp_path / "validation.jsonl").write_text('{"body": "a story"}')
     with pytest.raises(InputError, match="no column 'text'"):
         score(output, str(tmp_path))

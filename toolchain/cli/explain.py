@@ -19,13 +19,14 @@ def run(args: argparse.Namespace) -> None:
     from toolchain.diagnose.probe import open_probe_graph
     from toolchain.engine.plan import plan_backend
     from toolchain.engine.releases import RELEASES
-    from toolchain.generate.opened import find_lm, open_lm
+    from toolchain.generate.opened import find_lm, open_lm, refuse_others
 
     values, place = choices(args)
     if found := find_lm(place, values):
         from toolchain.cli.show.perplexity import weights
         from toolchain.generate.explain import explain as explain_lm
 
+        refuse_others(values, {"file", "device", "backend", "trust"})
         emit(args, explain_lm(open_lm(found, trust=values.get("trust")), values.get("file")), weights)
         return
     if values.get("target"):

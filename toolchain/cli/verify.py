@@ -17,12 +17,13 @@ def run(args: argparse.Namespace) -> None:
     from toolchain.cli.show.verify import verified
     from toolchain.diagnose.probe import open_probe_graph
     from toolchain.diagnose.verify import judge, verify
-    from toolchain.generate.opened import find_lm, open_file, open_lm
+    from toolchain.generate.opened import find_lm, open_file, open_lm, refuse_others
 
     values, place = choices(args)
     if language_model := find_lm(place, values):
         from toolchain.generate.invariance import verify as verify_lm
 
+        refuse_others(values, {"file", "device", "backend", "trust"})
         bundle = open_lm(language_model, trust=values.get("trust"))
         cases = verify_lm(open_file(bundle, values.get("file"), device=values.get("device") or "auto"))
         emit(args, cases, verified)

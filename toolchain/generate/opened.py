@@ -3,7 +3,8 @@
 import functools
 import logging
 import re
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from toolchain.bundle import MANIFEST, Bundle, last_bundle, open_bundle
@@ -16,7 +17,7 @@ from toolchain.generate.generator import Generator
 from toolchain.generate.session import Session, generate, open_graph
 from toolchain.graph import file_has_halves
 from toolchain.recipe import Recipe
-from toolchain.recipe.options import RecipeValues
+from toolchain.recipe.options import RecipeValues, flag
 from toolchain.runtimes.device import choose_device
 from toolchain.runtimes.ort import has_gpu as ort_has_gpu
 from toolchain.runtimes.pytorch import has_gpu
@@ -76,6 +77,21 @@ def find_lm(place: Path | None, changes: RecipeValues) -> Path | None:
         return None  # an ONNX file, or what is refused later
     found = place or last_bundle(quiet=True)
     return found if open_bundle(found, check_files=False, lm=None).is_lm else None
+
+
+def refuse_others(changes: RecipeValues, taken: Collection[str]) -> None:
+    """Refuse options other than those in `taken`.
+
+    Raises:
+        UsageError: naming the first.
+    """
+    defaults = {field.name: field.default for field in fields(Recipe)}
+    for name, value in changes.items():
+        if name not in taken and value not in (None, defaults[name]):
+            advice = " Measure it with `toolchain generate --energy`." if "energy" in name else " Leave it out."
+            raise UsageError(f"{flag(name)}: not for the bundle of a language model.{advice}")
+    if changes.get("backend") not in (None, "ort"):
+        raise UsageError(f"--backend {changes['backend']}: a language model's bundle runs on ort alone. Leave it out.")
 
 
 def open_lm(place: Path, *, trust: str | None = None) -> Bundle:

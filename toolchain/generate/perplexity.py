@@ -1,7 +1,6 @@
 """Perplexity of a language model's graph on documents: `toolchain eval` of a bundle of `build --task lm`."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,10 +18,10 @@ from toolchain.evaluation.results import SCHEMA
 from toolchain.evaluation.statistics import bootstrap_ratio_ci95
 from toolchain.evaluation.target import recorded
 from toolchain.generate.build import TASK, graph_name
-from toolchain.generate.opened import OpenedGraph, open_file, open_lm
+from toolchain.generate.opened import OpenedGraph, open_file, open_lm, refuse_others
 from toolchain.generate.session import Session
 from toolchain.recipe import Recipe
-from toolchain.recipe.options import RecipeValues, flag
+from toolchain.recipe.options import RecipeValues
 from toolchain.records.language_model import PerplexityResult, Rise
 from toolchain.runtimes.environment import describe
 
@@ -44,7 +43,7 @@ def evaluate(changes: RecipeValues, place: Path, *, tell: Callable[[str], None])
     Raises:
         ToolchainError: see errors.py.
     """
-    _refuse(changes)
+    refuse_others(changes, TAKEN)
     bundle = open_lm(place, trust=changes.get("trust"))
     recipe = recorded(bundle, {**changes, "precision": None})
     if recipe.file is None and changes.get("precision"):
@@ -79,21 +78,6 @@ def _loss(session: Session, document: Sequence[int], window: int) -> float:
         sums = np.log(np.exp(scores - highest).sum(axis=-1, dtype=np.float64)) + highest[:, 0]
         total += float((sums - np.take_along_axis(scores, ids[0, 1:, None], axis=-1)[:, 0]).sum())
     return total
-
-
-def _refuse(changes: RecipeValues) -> None:
-    """Refuse options that this evaluation does not have.
-
-    Raises:
-        UsageError: naming the first.
-    """
-    defaults = {field.name: field.default for field in fields(Recipe)}
-    for name, value in changes.items():
-        if name not in TAKEN and value not in (None, defaults[name]):
-            advice = " Measure it with `toolchain generate --energy`." if "energy" in name else " Leave it out."
-            raise UsageError(f"{flag(name)}: not for the bundle of a language model.{advice}")
-    if changes.get("backend") not in (None, "ort"):
-        raise UsageError(f"--backend {changes['backend']}: a language model's bundle runs on ort alone. Leave it out.")
 
 
 def _documents(recipe: Recipe, column: str) -> Rows:
