@@ -83,6 +83,10 @@ def test_without_apply_nothing_is_set(nvml, monkeypatch):
     assert "other processes compute on it (4242)" in text
     assert "note: persistence mode is off" in text
     assert "with --locked" in text
+    assert "first process of its container" not in text
+    with monkeypatch.context() as patch:
+        patch.setattr(toolchain.energy.clocks.os, "getpid", lambda: 1)
+        assert "first process of its container" in found()[1]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`toolchain clocks`: the SM clock, or the power limit, with the least energy a row; nothing is set without --apply."""
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,7 +9,15 @@ from pathlib import Path
 
 from toolchain.base.files import write_json
 from toolchain.data.rows import load_rows
-from toolchain.energy.clocks.allowed import NO_LOCK, NO_PERSISTENCE, Watch, hindrances, not_measurable, require
+from toolchain.energy.clocks.allowed import (
+    FIRST_PROCESS,
+    NO_LOCK,
+    NO_PERSISTENCE,
+    Watch,
+    hindrances,
+    not_measurable,
+    require,
+)
 from toolchain.energy.clocks.contest import Contest, least_s
 from toolchain.energy.clocks.points import Point, Scale, parse_clocks, parse_lock, scale
 from toolchain.energy.clocks.record import Search, record_of
@@ -119,6 +128,7 @@ def _planned(target: Target, gpu: Device, asked: Asked) -> tuple[Search, Scale]:
         planned = [*parse_clocks(asked.sm_clocks, supported), *(one for one in planned if one.power_limit_mw)]
     locked = parse_lock(asked.locked) if asked.locked else None
     notes = [NO_PERSISTENCE] if gpu_state.describe(gpu)["persistence"] is False else []
+    notes += [FIRST_PROCESS] if os.getpid() == 1 else []
     return Search(
         target=target,
         gpu=gpu,

@@ -19,6 +19,11 @@ NO_LOCK = (
     "the end. Otherwise the clock is unlocked at the end"
 )
 
+FIRST_PROCESS = (
+    "this command is the first process of its container, whose end also ends the guardian: `docker stop` or SIGKILL "
+    "leave the clock as it is at that moment. End the command with Ctrl-C (SIGINT), or start it with `docker exec`"
+)
+
 
 def hindrances(device: Device) -> list[Hindrance]:
     """Return everything that forbids setting the clocks of a GPU that this process does not use yet."""
