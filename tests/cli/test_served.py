@@ -80,7 +80,7 @@ def test_records_that_cannot_be_compared_are_one_line(measured, tmp_path, capsys
     [
         (["m"], 2, "Give --url http://HOST:PORT"),
         (["--url", "http://h"], 2, "MODEL: none is given"),
-        (["m", "--model", "n", "--url", "http://h"], 2, "MODEL: m and n is given"),
+        (["m", "--model", "n", "--url", "http://h"], 2, "MODEL: m and n are given"),
         (["m", "--url", "h:1"], 2, "--url h:1: not the URL of a server"),
         (["m", "--url", "http://sk-secret@h"], 2, "contains a name, a key or a query"),
         (["m", "--url", "me:sk-secret@h:1"], 2, "contains a name, a key or a query"),

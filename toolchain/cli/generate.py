@@ -86,7 +86,9 @@ def _model(*given: str | None) -> str:
     """
     names = [name for name in given if name is not None]
     if len(names) != 1:
-        raise UsageError(f"MODEL: {' and '.join(names) or 'none'} is given. Give one, alone or with --model.")
+        raise UsageError(
+            f"MODEL: {' and '.join(names) or 'none'} {'are' if names else 'is'} given. Give one, alone or with --model."
+        )
     return names[0]
 
 
