@@ -112,7 +112,9 @@ def test_numbers_and_vectors_are_learnt_from_texts_alone(tiny, lesson, tmp_path,
     values = {"model": str(source), "task": str(task), "data": str(lesson / "texts.csv"), "device": "cpu"}
     if pooling:
         task.write_text('text_columns = ["sentence", "sentence"]\nlabel_column = "label"\n')
-    made = shrink(values, Options(ffn=0.5, layers=1, steps=40), tmp_path / "small")["shrink"]
+    found = shrink(values, Options(ffn=0.5, layers=1, steps=40), tmp_path / "small")
+    assert " --data LABELLED_ROWS --precision int8" in found["next"]
+    made = found["shrink"]
     assert made["scores"] is None
     assert made["loss"]["last"] < made["loss"]["first"]
     assert (made["rows"], made["layers"]["after"]) == (1060, 1)
@@ -166,6 +168,18 @@ def test_a_folder_that_is_there_is_replaced_only_if_it_is_ours_and_with_force(ma
             make(small, model=str(small), force=True)
         with pytest.raises(InputError, match=r"it exists. Choose another folder with -o, or give --force"):
             make(small)
+
+
+def test_the_result_of_a_call_that_has_just_ended_is_not_replaced(make, small, tmp_path, monkeypatch):
+    choose = module.choose_rows
+
+    def slow(resolved):
+        shutil.copytree(small, tmp_path / "small")
+        return choose(resolved)
+
+    monkeypatch.setattr(module, "choose_rows", slow)
+    with pytest.raises(InputError, match=r"it exists. Choose another folder with -o, or give --force"):
+        make(tmp_path / "small")
 
 
 def test_too_few_texts_are_refused(make, tmp_path, tiny):

@@ -12,6 +12,7 @@ from toolchain.data.metrics import Values
 from toolchain.data.rows import Rows, read_texts
 from toolchain.data.tables import is_single
 from toolchain.errors import InputError, UsageError
+from toolchain.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,12 @@ class Chosen:
     evaluated: Evaluated | None
 
 
+def is_texts(recipe: Recipe) -> bool:
+    """Return whether the rows are one table without splits, whose labels are not read."""
+    divided = recipe.split_column is not None or recipe.validation_share is not None
+    return recipe.data is not None and not divided and is_single(Path(recipe.data))
+
+
 def choose_rows(resolved: ResolvedRecipe) -> Chosen:
     """Return the train rows, or the texts of one table without labels; and the rows of the split to evaluate.
 
@@ -49,8 +56,7 @@ def choose_rows(resolved: ResolvedRecipe) -> Chosen:
         UsageError: there is a gate, and no row to evaluate.
     """
     recipe = resolved.recipe
-    alone = recipe.data is not None and is_single(Path(recipe.data))
-    alone = alone and recipe.split_column is None and recipe.validation_share is None
+    alone = is_texts(recipe)
     rows = _texts_of(resolved, Path(str(recipe.data))) if alone else resolved.rows("train")
     check_texts(rows)
     evaluated = None if alone else _evaluated(resolved)

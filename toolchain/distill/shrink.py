@@ -29,7 +29,7 @@ from toolchain.distill.cut import Cut, Shape, count_work, cut, shape_of, shapes_
 from toolchain.distill.loop import Distilled, Settings, distil, observed
 from toolchain.distill.losses import DIVERGENCES
 from toolchain.distill.options import Options
-from toolchain.distill.rows import Chosen, Evaluated, choose_rows
+from toolchain.distill.rows import Chosen, Evaluated, choose_rows, is_texts
 from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.compare import compare
 from toolchain.heads.predictions import Predictions
@@ -75,6 +75,7 @@ def shrink(changes: RecipeValues, options: Options, output: Path, *, tell: Tell 
     target.parent.mkdir(parents=True, exist_ok=True)
     state = target.parent / f".{target.name}.shrink"
     with locked(target):
+        _check_output(target, output, resolved.source.folder, force=recipe.force)  # of a call that has just ended
         if recipe.force:
             state.unlink(missing_ok=True)
         student = _cut(resolved, chosen, options, tell)
@@ -269,4 +270,6 @@ def _next(resolved: ResolvedRecipe, output: Path) -> str:
     keys = (*MODEL_AND_TASK[2:], "split", "max_length", *CONSENT)
     task = resolved.recipe.task or resolved.task.name
     options = ["--task", task, *resolved.recipe.flags(keys), "--precision", "int8"]
+    if is_texts(resolved.recipe):  # a build needs labels
+        options[options.index("--data") + 1] = "LABELLED_ROWS"
     return shlex.join(["toolchain", "build", "-m", str(output), *options])
