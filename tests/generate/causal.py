@@ -7,7 +7,7 @@ from tests.tiny import HEADS, HIDDEN, LAYERS, new_tokenizer, vocabulary
 
 
 def make_causal(folder: Path, kind: str, *, positions: int = 96, **changes: Any) -> Path:
-    """Save a tiny GPT-2 or Llama whose greedy text varies, and its tokenizer without a padding token."""
+    """Save a tiny GPT-2, Llama or Mistral whose greedy text varies, and its tokenizer without a padding token."""
     import torch
     import transformers
 
@@ -23,8 +23,8 @@ def make_causal(folder: Path, kind: str, *, positions: int = 96, **changes: Any)
             "intermediate_size": 2 * HIDDEN,
             "max_position_embeddings": positions,
         },
-    }[kind]
-    stem = {"gpt2": "GPT2", "llama": "Llama"}[kind]
+    }["gpt2" if kind == "gpt2" else "llama"]
+    stem = {"gpt2": "GPT2", "llama": "Llama", "mistral": "Mistral"}[kind]
     config = getattr(transformers, f"{stem}Config")(**(common | sizes | {"initializer_range": 0.3} | changes))
     auto = transformers.AutoModelForCausalLM
     auto.from_config(config).save_pretrained(folder)

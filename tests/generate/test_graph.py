@@ -5,10 +5,11 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from tests.generate.causal import make_causal
 from toolchain import graph
 from toolchain.bundle import open_bundle
 from toolchain.checkpoint.model import find_model
-from toolchain.errors import GateError, MachineError, UsageError
+from toolchain.errors import GateError, InputError, MachineError, UsageError
 from toolchain.generate import parity
 from toolchain.generate.build import build
 from toolchain.generate.causal import load_causal, weight_bytes
@@ -111,6 +112,14 @@ def test_the_bundle_is_refused_to_other_commands_and_options_of_encoders_to_it(b
         open_generator(str(output), Recipe(device="cpu"), backend=None, cache=("static",))
     with pytest.raises(UsageError, match=r"--backend ort: .* is not a bundle"):
         open_generator(str(folder), Recipe(), backend="ort")
+
+
+def test_a_rope_that_changes_with_the_length_and_a_sliding_window_are_refused(tmp_path):
+    window = make_causal(tmp_path / "window", "mistral", sliding_window=64)
+    rope = make_causal(tmp_path / "rope", "llama", rope_parameters={"rope_type": "dynamic", "factor": 2.0})
+    for folder, why in ((window, "mistral"), (rope, "RoPE is of the kind dynamic")):
+        with pytest.raises(InputError, match=f"{why}.*--backend torch"):
+            build(Recipe(model=str(folder), task="lm", output=str(tmp_path / "bundle")))
 
 
 def test_an_older_transformers_lacks_the_exporter(monkeypatch):

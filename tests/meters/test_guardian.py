@@ -4,11 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from tests.nvml.scripted import ScriptedNvml
-from toolchain.meters.settings import is_administrator
+from toolchain.errors import MachineError
+from toolchain.meters import guardian
+from toolchain.meters.settings import Settings, is_administrator
 
 T4 = "clock real\ndevice 0 6 GPU-11111111-aaaa Tesla T4\nclocks 0 300 1590 15\n"
 UNLOCKED, LOCKED = (0, 0, 70_000), (300, 900, 70_000)
@@ -35,6 +38,7 @@ with open_nvml():
             signal.pause()
         for mhz in range(300, 1591, 15):
             found.change(Settings((mhz, mhz), 70_000))
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 print(found.after)
 """
 
@@ -70,7 +74,7 @@ WAYS = [
     ("normal", "locked", 0),
     ("exception", "locked", 1),
     ("SIGINT", "unlocked", 1),
-    ("SIGTERM", "locked", -signal.SIGTERM),
+    ("SIGTERM", "locked", -signal.SIGINT),  # as Ctrl-C, so that this process waits until the settings are back
     ("SIGKILL", "unlocked", -signal.SIGKILL),
     ("SIGKILL", "locked", -signal.SIGKILL),
     ("guardian", "locked", 1),
@@ -96,6 +100,26 @@ def test_settings_that_cannot_be_put_back_are_named_with_the_commands(gpu):
     assert "its clock or power limit could not be put back" in done.stderr
     gpu_0 = "nvidia-smi -i GPU-11111111-aaaa"
     assert f"Put them back by hand: {gpu_0} -rgc && {gpu_0} -pl 70" in done.stderr
+
+
+def test_a_guardian_that_cannot_start_is_one_error(library, root, tmp_path, monkeypatch):
+    (tmp_path / "scenario").write_text(T4)
+    lost = subprocess.run(
+        [sys.executable, "-m", "toolchain.meters.guardian", "GPU-2", "0", "0", "0"],
+        env=os.environ
+        | {"LD_LIBRARY_PATH": str(library.parent), "FAKENVML_SCENARIO": str(tmp_path / "scenario")}
+        | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert (lost.returncode, lost.stdout, lost.stderr) == (1, '{"fault": "this machine has no GPU GPU-2"}', "")
+    (tmp_path / "mute").write_text("#!/bin/sh\nexec sleep 600\n")
+    (tmp_path / "mute").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "mute"))
+    monkeypatch.setattr(guardian, "START_S", 0.01)
+    device = SimpleNamespace(name="T4", uuid="GPU-1")
+    with pytest.raises(MachineError, match=r"cannot start\. Nothing"), guardian.guarded(device, Settings(None, None)):
+        pass
 
 
 def test_without_the_right_nothing_is_set(gpu):

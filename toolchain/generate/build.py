@@ -173,10 +173,9 @@ class _Maker:
         return graph_name(self.precision)
 
     def _parity(self, file: Path, rtol: float) -> Any:  # a ParityRecord
-        """Compare a graph with the model; `rtol` is the largest difference as a share of the largest logit."""
+        """Compare a graph with the model; `rtol` is the largest difference as a share of the largest centred logit."""
         found = parity.compare(self.model, open_graph(file), seed=self.recipe.seed)
-        scale = max(1.0, found.largest_logit)
-        return check(found, where=f"{self.source.name}: {file.name}", atol=rtol * scale).to_json()
+        return check(found, where=f"{self.source.name}: {file.name}", atol=rtol * found.largest_logit).to_json()
 
     def about(self, records: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
         """Return the part of the manifest that the steps do not give."""

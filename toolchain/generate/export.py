@@ -22,7 +22,7 @@ from toolchain.records.bundle import ExportedGraph, TensorInfo
 from toolchain.runtimes.environment import version_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 OPSET = 18
 
@@ -31,6 +31,9 @@ FLOOR = (5, 23)
 
 # Sizes of the example, all different, so that the exporter takes no two for one: rows, positions before, new ones.
 ROWS, BEFORE, NEW = 2, 5, 3
+
+# Kinds of RoPE whose frequencies change with the length of the text, so that keys in a cache may have those of before.
+LENGTH_DEPENDENT = {"longrope", "dynamic"}
 
 # Names of a dynamic cache's tensors -> those of the graph.
 PARTS = {"keys": "key", "values": "value"}
@@ -58,10 +61,12 @@ def export(model: "PreTrainedModel", target: Path, *, where: str) -> ExportedGra
     present.N.key|value with the new positions.
 
     Raises:
-        InputError: the model keeps something else than keys and values, or has an operation that cannot be exported.
+        InputError: the model keeps something else than keys and values, its RoPE changes with the length, or it has an
+            operation that cannot be exported.
         MachineError: see `require_exporter`.
     """
     require_exporter()
+    _refuse_rope(model.config, where)
     inputs = _example(model, where)
     with _silenced():
         from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
@@ -85,6 +90,24 @@ def export(model: "PreTrainedModel", target: Path, *, where: str) -> ExportedGra
         "nodes": len(made.graph),
         "passes": {},
     }
+
+
+def _refuse_rope(config: "PretrainedConfig", where: str) -> None:
+    """Refuse a model whose frequencies change with the length.
+
+    Raises:
+        InputError: naming the kind of its RoPE.
+    """
+    given = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    each = [
+        given,
+        *(one for one in given.values() if isinstance(one, dict)),
+    ]  # some models have one for a kind of layer
+    for kind in sorted(LENGTH_DEPENDENT & {str(one.get("rope_type")) for one in each}):
+        raise InputError(
+            f"{where}: its RoPE is of the kind {kind}, whose frequencies change with the length of the text, and a "
+            "graph's cache keeps those of before. Run it in PyTorch: toolchain generate --backend torch."
+        )
 
 
 def _example(model: "PreTrainedModel", where: str) -> dict[str, Any]:  # arguments of a foreign function

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from toolchain.bundle import MANIFEST, Bundle, last_bundle, open_bundle
 from toolchain.checkpoint.model import find_model, load_tokenizer
-from toolchain.errors import MachineError, UsageError
+from toolchain.errors import UsageError
 from toolchain.evaluation.target import find_checkpoint, recorded
 from toolchain.generate.build import TASK, graph_name
 from toolchain.generate.causal import open_torch
 from toolchain.generate.generator import Generator
 from toolchain.generate.session import Session, generate, open_graph
-from toolchain.graph import file_has_halves
 from toolchain.recipe import Recipe
 from toolchain.recipe.options import RecipeValues, flag
 from toolchain.runtimes.device import choose_device
@@ -109,16 +108,14 @@ def open_file(bundle: Bundle, file: str | None, *, device: str) -> OpenedGraph:
     """Open a graph of a bundle, by default that of its precision, after a check of its digest.
 
     Raises:
+        UsageError: it is not one of the bundle's graphs.
         InputError: the bundle lacks it, or it differs from its digest.
-        MachineError: it is in float16, and the device is a CPU.
+        MachineError: the device is not there.
     """
     name = file or graph_name(bundle.manifest["precision"])
+    if name in bundle.manifest["artefacts"] and name not in (graphs := bundle.manifest["lm"]["step_bytes"]):
+        raise UsageError(f"--file {name}: not a graph. Choose one of {', '.join(graphs)}.")
     path, place = bundle.file(name), choose_device(device, cuda=ort_has_gpu())
-    if place == "cpu" and file_has_halves(path):
-        raise MachineError(
-            f"{path}: in float16, which ONNX Runtime on a CPU computes in float32, with a cast around each operator: "
-            "slower than model.onnx, and rounded otherwise than a GPU. Choose --file model.onnx, or use a GPU."
-        )
     digests = {one: digest for one, digest in bundle.manifest["artefacts"].items() if "/" not in one}
     return OpenedGraph(bundle, name, precision_of(name), open_graph(path, device=place, digests=digests))
 

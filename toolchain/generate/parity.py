@@ -26,12 +26,13 @@ def compare(model: "PreTrainedModel", graph: Session, *, batches: int = BATCHES,
     """Return the differences of a graph from the model in PyTorch, over the positions of random batches.
 
     PyTorch runs each batch in one pass without a cache. The graph runs its prompt, and then the other tokens in passes
-    of one or more with the cache. Padded positions are not compared.
+    of one or more with the cache. Padded positions are not compared. Logits are compared, and the largest is taken, as
+    `centred` returns them.
     """
     differences, agreed, largest, finite = [], [], 0.0, True
     for ids, mask, prompt in _batches(model, batches, np.random.default_rng(seed)):
         real = mask.astype(bool)
-        expected, found = _expected(model, ids, mask)[real], _found(graph, ids, mask, prompt)[real]
+        expected, found = centred(_expected(model, ids, mask)[real]), centred(_found(graph, ids, mask, prompt)[real])
         finite = finite and bool(np.isfinite(found).all() and np.isfinite(expected).all())
         largest = max(largest, float(np.abs(expected).max()))
         differences.append(np.abs(found - expected).ravel())
@@ -39,6 +40,12 @@ def compare(model: "PreTrainedModel", graph: Session, *, batches: int = BATCHES,
     every, agreement = np.concatenate(differences), np.concatenate(agreed)
     rms = float(np.sqrt(np.square(every).mean()))
     return Parity(len(agreement), float(every.max()), rms, float(agreement.mean()), largest, finite)
+
+
+def centred(logits: Logits) -> Logits:
+    """Return logits less their mean over the vocabulary, the last axis; softmax ignores it."""
+    made: Logits = logits - logits.mean(axis=-1, keepdims=True)
+    return made
 
 
 def require_finite(graph: Session, *, where: str) -> None:

@@ -44,6 +44,8 @@ def evaluate(changes: RecipeValues, place: Path, *, tell: Callable[[str], None])
         ToolchainError: see errors.py.
     """
     refuse_others(changes, TAKEN)
+    if changes.get("task") not in (None, TASK):
+        raise UsageError(f"--task {changes['task']}: {place} is a language model, whose task is {TASK}. Leave it out.")
     bundle = open_lm(place, trust=changes.get("trust"))
     recipe = recorded(bundle, {**changes, "precision": None})
     if recipe.file is None and changes.get("precision"):

@@ -1,6 +1,6 @@
 """Prompts as batches of token ids, padded on the left, so that every row's last token is its newest."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,13 +32,22 @@ def encode(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], *, sour
     Raises:
         InputError: there is no prompt, or one has no token; `source` and its number are in the message.
     """
+    rows = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
+    check_prompts(prompts, rows, source=source)
+    return rows
+
+
+def check_prompts(prompts: Sequence[str], rows: Sequence[Sized], *, source: str) -> None:
+    """Refuse prompts without a text; `rows` are what was made of them, which must not be empty either.
+
+    Raises:
+        InputError: as `encode` does.
+    """
     if not prompts:
         raise InputError(f"{source}: no prompt. Give --prompt TEXT, or a table with --data FILE.")
-    rows = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
     for number, (prompt, row) in enumerate(zip(prompts, rows, strict=True), 1):
         if not prompt.strip() or not row:
             raise InputError(f"{source}: prompt {number} is empty. Write a text there, or remove it.")
-    return rows
 
 
 def check_room(rows: Sequence[Sequence[int]], new: int, positions: int | None, *, source: str) -> None:

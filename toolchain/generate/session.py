@@ -23,9 +23,6 @@ PAST, PRESENT = "past_key_values.", "present."
 # Keys and values by their names without PAST or PRESENT: onnxruntime.OrtValue, [rows, heads, positions, size].
 Cache = dict[str, Any]
 
-# ONNX Runtime's name of the element type of keys and values -> numpy's.
-DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-
 
 @dataclass(frozen=True)
 class Session:
@@ -43,7 +40,7 @@ class Session:
             if entry.name.startswith(PAST):
                 shape = (rows, entry.shape[1], 0, entry.shape[3])
                 made[entry.name.removeprefix(PAST)] = ort.OrtValue.ortvalue_from_numpy(
-                    np.zeros(shape, DTYPES[entry.type]), *self._place
+                    np.zeros(shape, np.float32), *self._place
                 )
         return made
 
@@ -121,5 +118,5 @@ def cache_bytes(cache: Cache) -> int:
     found = 0
     for value in cache.values():
         _, heads, _, size = value.shape()
-        found += heads * size * (2 if "16" in value.data_type() else 4)
+        found += heads * size * np.dtype(np.float32).itemsize
     return found

@@ -10,9 +10,11 @@ where 0 stands for no power limit and for no lock.
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +31,9 @@ READY = "ready"
 
 # The guardian sets two values; the driver takes far less than this for them.
 LIMIT_S = 30.0
+
+# The guardian imports NVML and finds its GPU; also a busy machine takes less than this for it.
+START_S = 60.0
 
 
 @dataclass
@@ -74,6 +79,9 @@ class Guarded:
 def guarded(device: Device, first: Settings) -> Iterator[Guarded]:
     """Yield the GPU for changes of its settings; put `first` back at the end, whatever ends this process.
 
+    In the main thread, SIGTERM raises KeyboardInterrupt meanwhile, as Ctrl-C does: the end of the first process of a
+    container ends the guardian too, so this process waits until the settings are back.
+
     Raises:
         MachineError: the guardian cannot start, or the settings could not be put back.
     """
@@ -87,9 +95,11 @@ def guarded(device: Device, first: Settings) -> Iterator[Guarded]:
         start_new_session=True,  # Ctrl-C in the terminal is for this process alone
     )
     found = Guarded(device, first, process)
-    with process:
+    with process, _interrupted_by_sigterm():
         assert process.stdout
-        if process.stdout.readline().strip() != READY:
+        spoken, _, _ = select.select([process.stdout], [], [], START_S)
+        if not spoken or process.stdout.readline().strip() != READY:
+            process.kill()
             raise MachineError(f"{device.name}: the process that puts its clocks back cannot start. Nothing was set.")
         try:
             yield found
@@ -97,6 +107,18 @@ def guarded(device: Device, first: Settings) -> Iterator[Guarded]:
             fault = _end(found)
             if fault and found.touched:
                 raise MachineError(f"{device.name}: {fault}. Put them back by hand: {' && '.join(commands(found))}")
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # no other thread may set a handler
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end(found: Guarded) -> str | None:
@@ -134,7 +156,9 @@ def guard(words: list[str], wait: Callable[[], object] = sys.stdin.read) -> str 
     uuid, limit, low, high = words[0], *map(int, words[1:])
     first = Settings((low, high) if high else None, limit or None)
     with open_nvml():
-        device = next(one for one in all_devices() if one.uuid == uuid)
+        device = next((one for one in all_devices() if one.uuid == uuid), None)
+        if device is None:
+            return f"this machine has no GPU {uuid}"
         os.write(1, f"{READY}\n".encode())
         wait()
         return put_back(device, first)
@@ -144,7 +168,10 @@ def main() -> None:
     """Guard the GPU that the command line names until standard input ends."""
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    fault = guard(sys.argv[1:])
+    try:
+        fault = guard(sys.argv[1:])
+    except Unavailable as why:
+        fault = str(why)
     with suppress(BrokenPipeError):  # the parent was killed
         os.write(1, json.dumps({"fault": fault}).encode())
     sys.exit(fault is not None)

@@ -34,7 +34,7 @@ class ParityRecord(TypedDict):
     label_agreement: float
     """Share of the rows with the same predicted label, 0 to 1."""
     largest_logit: float
-    """Largest absolute logit of the reference."""
+    """Largest absolute logit of the reference; of a language model, less the mean of its position's logits."""
     finite: bool
     """Whether each logit of both was finite."""
 

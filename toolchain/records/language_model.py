@@ -86,7 +86,7 @@ class PerplexityResult(TypedDict):
     device: str
     """Device, such as cpu or cuda:0."""
     precision: str
-    """Type of the weights: fp32, fp16, int8 or int4."""
+    """Type of the weights: fp32, int8 or int4."""
     artefact: ArtefactDigest
     """Graph that ran."""
     perplexity: float
@@ -115,7 +115,7 @@ class ExplainedWeights(TypedDict):
     artefact: str
     """Path of the graph."""
     precision: str
-    """Type of its weights: fp32, fp16, int8 or int4."""
+    """Type of its weights: fp32, int8 or int4."""
     share: float
     """Share of the weights in GEMMs that are quantized, 0 to 1."""
     step_bytes: int

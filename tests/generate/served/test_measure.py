@@ -101,6 +101,7 @@ def test_reasoning_that_is_sent_by_two_names_is_one_text():
         ("not json", InputError, "an event that is not JSON"),
         ("error", InputError, "ends the reply with an error of its own"),
         ("no usage", InputError, "`usage` is missing from the stream"),
+        ("200", InputError, "the reply is not a stream"),
         ("401", InputError, "status 401. Set OPENAI_API_KEY"),
         ("404", InputError, "status 404. Give --model as the server names it"),
         ("429", InputError, "status 429. Give a smaller --concurrency"),

@@ -20,8 +20,8 @@ NO_LOCK = (
 )
 
 FIRST_PROCESS = (
-    "this command is the first process of its container, whose end also ends the guardian: `docker stop` or SIGKILL "
-    "leave the clock as it is at that moment. End the command with Ctrl-C (SIGINT), or start it with `docker exec`"
+    "this command is the first process of its container, whose end also ends the guardian: SIGKILL leaves the clock "
+    "as it is at that moment. End the command with Ctrl-C or `docker stop`, or start it with `docker exec`"
 )
 
 

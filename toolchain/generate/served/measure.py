@@ -14,7 +14,8 @@ import numpy as np
 from toolchain.base.files import sha256_json
 from toolchain.energy.calls import Measure
 from toolchain.energy.record import NOT_REQUESTED
-from toolchain.errors import InputError, MachineError
+from toolchain.errors import MachineError
+from toolchain.generate.prompts import check_prompts
 from toolchain.generate.served.endpoint import Endpoint
 from toolchain.generate.served.load import Endless, replies
 from toolchain.generate.served.settings import ServedSettings
@@ -91,7 +92,7 @@ def run(
         InputError: there is no prompt, or the server refuses a request, or its reply cannot be used.
         MachineError: aiohttp is not installed; there is no server; it ends or stalls.
     """
-    _check(prompts, place)
+    check_prompts(prompts, prompts, source=place)
     with nullcontext(runner) if runner else asyncio.Runner() as runner:
         client = Client(endpoint, runner.run(_open(settings, _aiohttp())), runner)
         try:
@@ -130,14 +131,6 @@ def run(
         "environment": describe(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _check(prompts: Sequence[str], place: str) -> None:
-    if not prompts:
-        raise InputError(f"{place}: no prompt. Give --prompt TEXT, or a table with --data FILE.")
-    for number, prompt in enumerate(prompts, 1):
-        if not prompt.strip():
-            raise InputError(f"{place}: prompt {number} is empty. Write a text there, or remove it.")
 
 
 def _aiohttp() -> Any:  # the module

@@ -87,6 +87,8 @@ async def ask(
         ) as response:
             if response.status != 200:
                 raise endpoint.refused(response.status)
+            if response.content_type == "application/json":
+                raise endpoint.fault("the reply is not a stream", "Give the --url of a server that knows `stream`.")
             async for data in _events(response.content.iter_any(), endpoint):
                 if data == b"[DONE]":
                     break
