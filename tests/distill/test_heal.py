@@ -10,6 +10,7 @@ from toolchain.base.files import sha256_file
 from toolchain.base.tensors import Range
 from toolchain.bundle import open_bundle
 from toolchain.bundle.healed import FILE
+from toolchain.bundle.learnt import OF_HEAL, learnt_digests
 from toolchain.distill import heal as module
 from toolchain.distill.heal import heal
 from toolchain.errors import GateError, InputError, UsageError
@@ -76,8 +77,9 @@ def test_both_graphs_are_healed_the_reference_stays_and_a_build_has_nothing_to_d
     found = heal({}, bundle, steps=40)
     after, record = digests(bundle), found["heal"]
     changed = {name for name in after if before.get(name) != after[name]}
-    assert changed == {FILE, "model.int8.onnx", "model.int8.cpu.onnx"}
+    assert changed == {FILE, OF_HEAL, "model.int8.onnx", "model.int8.cpu.onnx"}
     assert record["steps"] == 40
+    assert len(learnt_digests(open_bundle(bundle))) == record["rows"]
     ranks = {at: sum(Distance(**one[at]).rank for one in record["distance"].values()) for at in ("before", "after")}
     assert ranks["after"] < ranks["before"]
     assert not list(bundle.parent.glob(".*"))

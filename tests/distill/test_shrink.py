@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from toolchain.bundle import open_bundle
 from toolchain.bundle.build import build
+from toolchain.bundle.learnt import learnt_digests
 from toolchain.bundle.resolved_recipe import resolve
 from toolchain.checkpoint.shrunk import read_shrink
 from toolchain.data.tables import read_split
@@ -141,6 +142,7 @@ def test_results_of_its_bundle_are_compared_with_the_original_while_it_is_there(
     keys |= {"data": str(lesson), "device": "cpu"}
     build(Recipe.make(keys))
     assert open_bundle(bundle).manifest["shrink"] == made
+    assert len(learnt_digests(open_bundle(bundle))) == made["rows"]
     agreement = evaluate({"backend": "torch", "device": "cpu"}, bundle=bundle)["agreement"]
     assert agreement["reference"] == "original-fp32"
     assert agreement["max_abs_logit_difference"] > 1e-3

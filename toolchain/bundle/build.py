@@ -4,7 +4,7 @@ The graphs come first. Then an engine for this machine is added to the bundle, i
 """
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -189,6 +189,7 @@ def requantize(
     weights: Mapping[str, Array],
     record: HealRecord,
     *,
+    learnt: Iterable[str],
     judge: Callable[[Path, HealRecord], HealRecord],
     log: Log = lambda line: None,
 ) -> HealRecord:
@@ -199,6 +200,7 @@ def requantize(
         resolved: its recipe.
         weights: float32 by their name in the smoothed graph.
         record: that of the healing.
+        learnt: digests of the rows that were learnt from.
         judge: gets the folder of the new version and the record, and returns what the manifest records, or raises.
         log: takes one line at a time about the progress.
 
@@ -214,7 +216,7 @@ def requantize(
         for name in made.old.manifest["steps"]:
             if name not in redone and not name.startswith(f"{PLANS}/"):
                 made.retain(name)
-        add_healed(made, weights, record)
+        add_healed(made, weights, record, learnt)
         parity = STEPS["quantize"].run(resolved, made)["parity"]
         for file in views:
             make_view(resolved, made, file)

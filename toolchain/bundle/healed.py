@@ -5,12 +5,13 @@ because it is the reference.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolchain.base.files import read_checked, write_bytes
 from toolchain.base.tensors import Array
+from toolchain.bundle.learnt import OF_HEAL, write_learnt
 from toolchain.errors import InputError
 from toolchain.records.heal import HealRecord
 
@@ -28,12 +29,18 @@ FILE = "healed.safetensors"
 MADE_OF = ("model.onnx", "calibration.json")
 
 
-def add_healed(made: "BundleWriter", weights: Mapping[str, Array], record: HealRecord) -> HealRecord:
-    """Write healed weights, float32 by their name in the smoothed graph, as a step of a new version of a bundle."""
+def add_healed(
+    made: "BundleWriter", weights: Mapping[str, Array], record: HealRecord, learnt: Iterable[str]
+) -> HealRecord:
+    """Write healed weights, float32 by their name in the smoothed graph, as a step of a new version of a bundle.
+
+    `learnt` are the digests of the rows that they were trained on.
+    """
     from safetensors.numpy import save
 
     def run(folder: Path) -> HealRecord:
         write_bytes(folder / FILE, save({name: array for name, array in weights.items()}))
+        write_learnt(folder / OF_HEAL, learnt)
         return record
 
     return made.step(STEP, {"weights": sorted(weights), "made_of": record["made_of"]}, run, redo=True)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from toolchain.base.files import sha256_json
 from toolchain.bundle.healed import carry_healed, healed_of
+from toolchain.bundle.learnt import OF_CHECKPOINT, OF_SHRINK, read_learnt, write_learnt
 from toolchain.checkpoint.stored_tokenizer import store, tokenizer_files
 from toolchain.data.probes import long_text, probe_texts
 from toolchain.data.rows import Text
@@ -86,6 +87,8 @@ def _export(resolved: ResolvedRecipe, made: BundleWriter) -> ExportRecord:
         record = export(resolved.source, folder / "model.onnx")
         for name in ("config.json", *tokenizer_files(resolved.tokenizer, resolved.source.folder)):
             shutil.copyfile(resolved.source.folder / name, folder / name)
+        if learnt := read_learnt(resolved.source.folder / OF_CHECKPOINT):
+            write_learnt(folder / OF_SHRINK, learnt)
         stored = store(resolved.tokenizer, folder) if resolved.encoder.rust is not None else None
         # The longest row shows positions or parts of attention that short rows do not reach.
         longest = long_text(resolved.head.texts_per_row, resolved.max_length)

@@ -74,8 +74,9 @@ def make(
     trusted, of_small = _trusted(changes.get("trust"), small)
     second = find_target({**changes, "output": None, "trust": trusted}, big)
     _check(second, output, small)
-    chosen = choose_rows(second.resolved, changes.get("calib_data"))
     assert second.bundle is not None
+    stages = [second.bundle, *([open_bundle(small, check_files=False)] if small else [])]
+    chosen = choose_rows(second.resolved, changes.get("calib_data"), stages)
     refuse_calibrated(second.bundle, chosen.rows)
     first = _of_bundle(second, small, chosen, of_small) if small else _of_text(second, chosen, tell)
     record = _measured(first, second, chosen, tell)

@@ -1,11 +1,13 @@
 """The rows of a cascade: those that its threshold is chosen on, and those that a lexical stage is fitted to."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from toolchain.bundle import Bundle
+from toolchain.bundle.learnt import learnt_digests
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
 from toolchain.data.labels import check_texts
 from toolchain.data.rows import Rows, load_all
@@ -28,8 +30,10 @@ class Chosen:
     left_out: int
 
 
-def choose_rows(resolved: ResolvedRecipe, given: str | None) -> Chosen:
+def choose_rows(resolved: ResolvedRecipe, given: str | None, stages: Iterable[Bundle] = ()) -> Chosen:
     """Return the rows in `given`, a folder or a file, or else of the split to evaluate, without train rows.
+
+    Rows that one of `stages` was shrunk or healed with are train rows too.
 
     Raises:
         InputError: a stage was trained on all of them, or on more than chance explains: it is too sure of these.
@@ -40,7 +44,7 @@ def choose_rows(resolved: ResolvedRecipe, given: str | None) -> Chosen:
     if recipe.limit:
         rows = rows.take(range(min(recipe.limit, len(rows))))
     check_texts(rows)
-    known = _train_digests(resolved)
+    known = {*_train_digests(resolved)}.union(*map(learnt_digests, stages))
     why = (
         "are train rows, of which a stage is too sure. Give rows that neither stage was trained on, with --calib-data "
         "or --split."

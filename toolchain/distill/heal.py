@@ -99,7 +99,13 @@ def heal(
     weights = training.student.weights()
     try:
         record = requantize(
-            opened, resolved, weights, _record(training, done), judge=partial(_judged, training), log=tell
+            opened,
+            resolved,
+            weights,
+            _record(training, done),
+            learnt=training.rows.text_digests,
+            judge=partial(_judged, training),
+            log=tell,
         )
     except GateError:
         state.unlink(missing_ok=True)  # the run is over, and the next one has other options

@@ -16,6 +16,7 @@ import numpy as np
 
 from toolchain.base.files import let_everybody_read, replacing, sha256_json, write_json
 from toolchain.bundle import locked
+from toolchain.bundle.learnt import OF_CHECKPOINT, read_learnt, write_learnt
 from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve
 from toolchain.checkpoint.model import CODE_FILES, find_model, load_model
 from toolchain.checkpoint.shrunk import FILE
@@ -192,6 +193,8 @@ def _write(student: _Student, folder: Path) -> None:
     changes = student.teacher.changes(cut.layers, cut.anatomy.width)
     config = {key: value for key, value in source.config.items() if key != "torch_dtype"}
     write_json(folder / "config.json", {**config, **changes, "dtype": "float32"})
+    before = read_learnt(source.folder / OF_CHECKPOINT)  # of an original that was shrunk itself
+    write_learnt(folder / OF_CHECKPOINT, [*before, *student.chosen.rows.text_digests])
     let_everybody_read(folder)  # weights are written for their owner alone
 
 

@@ -1,0 +1,48 @@
+"""The rows that a bundle's model learnt from in `toolchain shrink` or `heal`, by the digests of their texts.
+
+`shrink` lists them beside its checkpoint's record, `build` copies the list into the bundle, and `heal` lists its own.
+`cascade` does not choose its threshold on them.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from toolchain.base.files import read_json, write_json
+from toolchain.bundle import Bundle
+from toolchain.errors import InputError
+
+# File of a shrunk checkpoint.
+OF_CHECKPOINT = "shrink.rows.json"
+
+# Artefacts of a bundle.
+OF_SHRINK, OF_HEAL = "learnt/shrink.json", "learnt/heal.json"
+
+
+def write_learnt(file: Path, digests: Iterable[str]) -> None:
+    """Write digests of rows (`Rows.text_digests`), sorted and each once."""
+    write_json(file, sorted({*digests}))
+
+
+def read_learnt(file: Path) -> list[str]:
+    """Return the digests in a file; none if it does not exist.
+
+    Raises:
+        InputError: it is not a list of digests.
+    """
+    if not file.exists():
+        return []
+    what, advice = "the list of rows that were learnt from", "Shrink or heal again."
+    found = read_json(file, what=what, advice=advice)
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise InputError(f"{file}: broken: not a list of digests. {advice}")
+    return found
+
+
+def learnt_digests(bundle: Bundle) -> set[str]:
+    """Return the digests of the rows that a bundle's model learnt from; none if it was neither shrunk nor healed.
+
+    Raises:
+        InputError: see `read_learnt`.
+    """
+    names = {OF_SHRINK, OF_HEAL} & bundle.manifest["artefacts"].keys()
+    return {digest for name in names for digest in read_learnt(bundle.path / name)}
