@@ -292,7 +292,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Download], None]:
 
 @pytest.mark.parametrize("error", [ConnectionError, TimeoutError, huggingface_hub.errors.LocalEntryNotFoundError])
 def test_an_unreachable_hub_is_a_machine_error(hub: Any, error: type[Exception]) -> None:
-    def download(name: str, *, ignore_patterns: list[str]) -> str:
+    def download(name: str, *, ignore_patterns: list[str], local_files_only: bool) -> str:
         raise error("no route to host")
 
     hub(download)
@@ -300,6 +300,19 @@ def test_an_unreachable_hub_is_a_machine_error(hub: Any, error: type[Exception])
         MachineError, match=rf"^--model org/name: the hub cannot be reached .* \({error.__name__}\)\. Give a local"
     ):
         find_model("org/name")
+
+
+def test_without_download_only_the_cache_of_the_hub_is_read(hub: Any) -> None:
+    asked: list[bool] = []
+
+    def download(name: str, *, ignore_patterns: list[str], local_files_only: bool) -> str:
+        asked.append(local_files_only)
+        raise huggingface_hub.errors.LocalEntryNotFoundError("not there")
+
+    hub(download)
+    with pytest.raises(MachineError, match=r"^--model org/name: not in the hub's cache\. Download it: hf download"):
+        find_model("org/name", download=False)
+    assert asked == [True]
 
 
 @pytest.mark.parametrize("pickle", [False, True])
@@ -310,7 +323,7 @@ def test_only_needed_files_are_downloaded(hub: Any, tiny_distilbert: Path, pickl
     others = {"pytorch_model.bin", "modeling.py", "onnx/model.onnx", "tf_model.h5", "README.md", "model.onnx_data"}
     asked: list[str] = []
 
-    def download(name: str, *, ignore_patterns: list[str]) -> str:
+    def download(name: str, *, ignore_patterns: list[str], local_files_only: bool) -> str:
         asked.extend(filter_repo_objects([*files, *others], ignore_patterns=ignore_patterns))
         return str(tiny_distilbert)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from toolchain.cli import main
+from toolchain.diagnose import gate as module
 from toolchain.diagnose.gate import _preference, compare_results, gate, judge
 from toolchain.errors import GateError, InputError
 from toolchain.recipe import Recipe
@@ -121,6 +122,15 @@ def test_a_failed_gate_is_an_error_and_one_that_cannot_tell_a_warning(caplog):
         judge([record("fails", candidate_name="ort fp16.halves")], strict=False, way_on="toolchain build b")
     with pytest.raises(GateError, match=r"872 rows cannot tell .* within 0\.5\. Evaluate about 4,100 rows\."):
         judge([record("cannot tell")], strict=True)
+
+
+def test_without_its_original_a_shrunk_checkpoint_does_not_pass_its_gate(monkeypatch, caplog):
+    monkeypatch.setattr(module, "_compare", lambda *_, **__: record("passes", baseline_name="torch-fp32"))
+    assert module._compare_with_fp32({}, Recipe(), None)["verdict"] == "passes"
+    found = module._compare_with_fp32({}, Recipe(), "org/big")
+    assert found["verdict"] == "cannot tell"
+    judge([found], strict=False)
+    assert "cannot tell: the original of the shrunk checkpoint, org/big, is not at hand" in caplog.text
 
 
 def test_gates_that_cannot_tell_are_one_warning(caplog):

@@ -29,7 +29,7 @@ def bundle(tmp_path):
 
 
 def judged(verdict):
-    return [{"file": "model.int8.cpu.onnx", "verdict": verdict}]
+    return [{"file": "model.int8.cpu.onnx", "verdict": verdict, "comparison": {}}]
 
 
 def best(file, **more):

@@ -106,11 +106,13 @@ def test_an_interrupted_run_leaves_the_bundle_and_goes_on_to_the_same_weights(bu
     assert sha256_file(bundle / FILE) == sha256_file(whole / FILE)
 
 
-def test_a_gate_that_passes_needs_no_healing(bundle, gates):
+def test_a_gate_that_passes_needs_no_healing_and_the_state_of_other_graphs_is_removed(bundle, gates):
     gates[0] = "passes"
+    (bundle.parent / f".{bundle.name}.heal-{'0' * 16}").touch()
     before = digests(bundle)
     assert heal({}, bundle, steps=2)["heal"] is None
     assert digests(bundle) == before
+    assert not list(bundle.parent.glob(".*"))
 
 
 def test_healing_that_brings_nothing_leaves_the_bundle(bundle, gates, monkeypatch):

@@ -148,10 +148,12 @@ def find_model(
     trust_remote_code: bool = False,
     ignore_unused: str | None = None,
     pooling: Pooling | None = None,
+    download: bool = True,
 ) -> Source:
     """Find a checkpoint: one of `demo.MODELS`, a local folder, or a hub id (downloaded, or from the hub's cache).
 
-    An encoder gets `pooling`; a folder of sentence-transformers states its own.
+    An encoder gets `pooling`; a folder of sentence-transformers states its own. Without `download` the network is not
+    used.
 
     Raises:
         InputError: the folder is of another kind, lacks config.json or weights, or its weights are pickled.
@@ -162,7 +164,7 @@ def find_model(
     if not folder.is_dir():
         if folder.exists() or name.count("/") > 1 or name.startswith((".", "/", "~")):
             raise UsageError(f"--model {name}: no such folder. Give a checkpoint's folder or a hub id.")
-        folder = _from_hub(name, allow_pickle=allow_pickle, code=trust_remote_code)
+        folder = _from_hub(name, allow_pickle=allow_pickle, code=trust_remote_code, download=download)
     whole, (folder, stated) = folder, read_modules(folder)
     safe, pickled = _names(folder, WEIGHT_FILES), _names(folder, PICKLE_FILES)
     check_folder(folder, weights=bool((folder / "config.json").is_file() and (safe or pickled)))
@@ -190,19 +192,21 @@ def _names(folder: Path, patterns: Iterable[str]) -> list[str]:
     return [file.name for pattern in patterns for file in folder.glob(pattern)]
 
 
-def _from_hub(name: str, *, allow_pickle: bool, code: bool) -> Path:
+def _from_hub(name: str, *, allow_pickle: bool, code: bool, download: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     skipped = [*NOT_DOWNLOADED, *(() if allow_pickle else ("*.bin",)), *(() if code else CODE_FILES)]
     try:
         with still():  # the hub's library draws bars of its own
-            return Path(snapshot_download(name, ignore_patterns=skipped))
+            return Path(snapshot_download(name, ignore_patterns=skipped, local_files_only=not download))
     except (HFValidationError, RepositoryNotFoundError) as error:
         raise UsageError(
             f"--model {name}: no such folder, and not on the hub. Give a checkpoint's folder, a hub id, or `demo`."
         ) from error
     except Exception as error:  # the hub's client has no common error for "cannot be reached"
+        if not download:
+            raise MachineError(f"--model {name}: not in the hub's cache. Download it: hf download {name}") from error
         raise MachineError(
             f"--model {name}: the hub cannot be reached and the model is not in its cache "
             f"({type(error).__name__}). Give a local checkpoint with -m DIR, or try `-m demo --task demo`."

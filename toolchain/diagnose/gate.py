@@ -9,7 +9,8 @@ from toolchain.bundle import MANIFEST, open_bundle
 from toolchain.diagnose.deploy import advise_deployment, evaluation_choices
 from toolchain.engine.plan import plan_backend
 from toolchain.errors import GateError, InputError
-from toolchain.evaluation.compare import FAILS, UNKNOWN, compare
+from toolchain.evaluation.compare import FAILS, PASSES, UNKNOWN, compare
+from toolchain.evaluation.original import NAME as ORIGINAL
 from toolchain.evaluation.results import find_results, load_predictions, load_result
 from toolchain.graph import file_has_halves
 from toolchain.recipe import Recipe
@@ -39,7 +40,7 @@ def gate(
     Raises:
         ToolchainError: see errors.py.
     """
-    artefacts = open_bundle(bundle, check_files=False).manifest["artefacts"]
+    artefacts, original = open_bundle(bundle, check_files=False).manifest["artefacts"], _original_of(bundle)
     graphs = [name for name in artefacts if name.endswith(".onnx") and name != "model.onnx" and ".trt8." not in name]
     results: list[Result] = []
     for file in [*(graphs or ["model.onnx"]), *engines]:
@@ -50,7 +51,7 @@ def gate(
         # The first result's remarks are said once: those of the others are nearly the same.
         remark = log.debug if results else log.warning
         results.append(evaluate(choices, bundle=bundle, tell=lambda line: None, remark=remark))
-    comparisons = [_compare_with_fp32(result, recipe) for result in results]
+    comparisons = [_compare_with_fp32(result, recipe, original) for result in results]
     tell("gate: timing against FP32")
     return comparisons, advise_deployment(bundle, recipe, results, comparisons)
 
@@ -80,7 +81,8 @@ def compare_results(places: Iterable[Path], recipe: Recipe, *, tell: Tell) -> li
     """
     places = list(places)
     if len(places) == 1:
-        return [_compare_with_fp32(result, recipe) for result in _all_results(places[0], tell)]
+        original = _original_of(places[0])
+        return [_compare_with_fp32(result, recipe, original) for result in _all_results(places[0], tell)]
     baseline, *candidates = [_representative(place, tell) for place in places]
     return [_compare(baseline, candidate, recipe) for candidate in candidates]
 
@@ -115,9 +117,11 @@ def _see_why(one: NamedComparison, way_on: str | None) -> str:
 
 
 def _unsure(comparisons: list[NamedComparison]) -> str:
-    """Return in one sentence which gates cannot tell, and how many rows would."""
+    """Return in one sentence which gates cannot tell, and how many rows would, or why none would."""
     first = comparisons[0]
     names = " and ".join(one["candidate_name"] for one in comparisons)
+    if why := next((one["why"] for one in comparisons if "why" in one), None):
+        return f"{names}: the gate cannot tell: {why}. Put it back, and call the same again."
     drops = " and ".join(f"{one['drop_points']:.2f}" for one in comparisons)
     more = max((one["rows_to_tell"] or 0 for one in comparisons), default=0)
     return (
@@ -154,8 +158,19 @@ def _current_results(bundle: Path) -> list[Result]:
         return []
 
 
-def _compare_with_fp32(result: Result, recipe: Recipe) -> NamedComparison:
-    return _compare(result, result, recipe, with_reference=True)
+def _original_of(place: Path) -> str | None:
+    """Return the name of the checkpoint that a bundle's checkpoint was shrunk from; None if it was not shrunk."""
+    shrink = open_bundle(place, check_files=False).manifest.get("shrink") if (place / MANIFEST).exists() else None
+    return shrink["teacher"]["id"] if shrink else None
+
+
+def _compare_with_fp32(result: Result, recipe: Recipe, original: str | None) -> NamedComparison:
+    """Return the comparison with the FP32 reference, which passes only if the reference is the `original` there is."""
+    found = _compare(result, result, recipe, with_reference=True)
+    if original is not None and found["baseline_name"] != ORIGINAL and found["verdict"] == PASSES:
+        why = f"the original of the shrunk checkpoint, {original}, is not at hand or has changed"
+        return {**found, "verdict": UNKNOWN, "why": why}
+    return found
 
 
 def _compare(baseline: Result, candidate: Result, recipe: Recipe, *, with_reference: bool = False) -> NamedComparison:

@@ -47,7 +47,8 @@ def after_gate(bundle: Bundle, recipe: Recipe, best: Result | None, candidates: 
         return _command("serve", place, *backend, *([] if default else ["--file", file]))
     carried = recipe.flags(CARRIED)
     if any(one["verdict"] == UNKNOWN for one in candidates):
-        return _command("build", place, "--data", "MORE_ROWS", *carried)
+        rows = [] if any("why" in one["comparison"] for one in candidates) else ["--data", "MORE_ROWS"]
+        return _command("build", place, *rows, *carried)
     return _after_failure(bundle, recipe, carried)
 
 

@@ -6,6 +6,7 @@ them; scales of weights follow the weights. The graphs are then made of the heal
 that made them before.
 """
 
+import glob
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from toolchain.base.files import sha256_json
 from toolchain.base.tensors import Logits
 from toolchain.bundle import Bundle, open_bundle
 from toolchain.bundle.build import requantize
-from toolchain.bundle.healed import made_of
+from toolchain.bundle.healed import FILE, made_of
 from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Rows
@@ -86,27 +87,18 @@ def heal(
     minutes = DEFAULT_MINUTES if steps is None and minutes is None else minutes
     settings = Settings(steps=steps, minutes=minutes, seed=recipe.seed, rate=RATE)
     find_checkpoint(opened, recipe)
+    state = _state_of(opened)
     before, _ = gate(bundle, recipe, tell=tell)
     if all(one["verdict"] == PASSES for one in before) and not recipe.force:
         tell("the gate passes already: nothing needs healing")
         return {"bundle": str(bundle), "before": before, "heal": None}
     resolved = resolve(recipe, steps=tuple(opened.manifest["steps"]))
-    state = opened.path.resolve().parent / f".{opened.path.resolve().name}.heal"
     if recipe.force:
         state.unlink(missing_ok=True)
     training = _begin(opened, resolved)
     done = _train(training, settings, state, tell)
-    weights = training.student.weights()
     try:
-        record = requantize(
-            opened,
-            resolved,
-            weights,
-            _record(training, done),
-            learnt=training.rows.text_digests,
-            judge=partial(_judged, training),
-            log=tell,
-        )
+        record = _requantized(training, done, tell)
     except GateError:
         state.unlink(missing_ok=True)  # the run is over, and the next one has other options
         raise
@@ -122,6 +114,20 @@ def _check(opened: Bundle) -> None:
         raise UsageError(f"{opened.path}: the current folder cannot be replaced. Call heal from another folder.")
     if opened.manifest["precision"] != "int8" or "calibration.json" not in opened.manifest["artefacts"]:
         raise InputError(f"{opened.path}: it is not in INT8. Build INT8: toolchain build --precision int8.")
+
+
+def _state_of(opened: Bundle) -> Path:
+    """Return the file of a run's state, whose name says which graphs the run began with; remove states of others.
+
+    A run that was killed after its graphs were in place leaves such a state.
+    """
+    place, artefacts = opened.path.resolve(), opened.manifest["artefacts"]
+    start, graphs = f".{place.name}.heal-", sha256_json([made_of(artefacts), artefacts.get(FILE)])
+    state = place.parent / f"{start}{graphs[:16]}"
+    for other in place.parent.glob(f"{glob.escape(start)}*"):
+        if other != state:
+            other.unlink(missing_ok=True)
+    return state
 
 
 def judge_healed(found: Healed, recipe: Recipe) -> None:
@@ -213,6 +219,19 @@ def prove(student: Student, tokens: Tokens, folder: Path) -> None:
                 f"{folder / file}: cannot be healed: in PyTorch an activation differs by {found.relative:.2g} of its "
                 f"size, and {found.rounded:.2g} of one are rounded otherwise. Exclude GEMMs instead: toolchain tune."
             )
+
+
+def _requantized(training: _Training, done: Distilled, tell: Tell) -> HealRecord:
+    """Make the bundle's INT8 graphs of the healed weights. For errors, see `requantize` and `_judged`."""
+    return requantize(
+        training.bundle,
+        training.resolved,
+        training.student.weights(),
+        _record(training, done),
+        learnt=training.rows.text_digests,
+        judge=partial(_judged, training),
+        log=tell,
+    )
 
 
 def _judged(training: _Training, folder: Path, record: HealRecord) -> HealRecord:

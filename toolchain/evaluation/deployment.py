@@ -73,6 +73,7 @@ def _remark(one: Candidate) -> str:
     text = f"{drop}: its {_metric(found)} drops by {found['drop_points']:.2f} points, {allowed}"
     if one["verdict"] == UNKNOWN:
         text += f", and {_changed(found)}"
+        text += f"; {found['why']}" if "why" in found else ""
         text += f"; about {found['rows_to_tell']:,} rows would tell" if found["rows_to_tell"] else ""
     return f"{text}."
 

@@ -18,6 +18,7 @@ def find_original(target: Target) -> Source | None:
     """Return the checkpoint that a bundle's checkpoint was shrunk from; None if it was not shrunk.
 
     None also if the original is not where it was, or has changed, with a warning: the shrunk one is the reference then.
+    A hub id is looked up in the hub's cache alone.
     """
     record = target.bundle.manifest.get("shrink") if target.bundle else None
     if record is None:
@@ -26,7 +27,8 @@ def find_original(target: Target) -> Source | None:
     teacher, recipe = record["teacher"], target.resolved.recipe
     consent = {key: getattr(recipe, key) for key in (*CONSENT, "ignore_unused")}
     try:
-        source = find_model(teacher["id"], **consent, pooling=bundled(target.bundle).pooling)
+        pooling = bundled(target.bundle).pooling
+        source = find_model(teacher["id"], **consent, pooling=pooling, download=False)
         if source.digests == teacher["sha256"]:
             return source
         why = f"{source.folder}: it has changed since {target.bundle.path} was shrunk from it."

@@ -1,6 +1,6 @@
 """The comparison of two results on the same rows: what `toolchain compare --json` prints, and the gate of a build."""
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 Verdict = Literal["passes", "fails", "cannot tell"]
 
@@ -63,6 +63,8 @@ class NamedComparison(Comparison):
     """Name of the split."""
     data_sha256: str
     """SHA-256 of the texts and labels of the rows."""
+    why: NotRequired[str]
+    """Why the verdict is `cannot tell` however many rows there are: the original of a shrunk checkpoint is missing."""
 
 
 class ComparisonList(TypedDict):
