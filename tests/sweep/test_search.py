@@ -86,6 +86,9 @@ def test_50_of_200_cells_find_the_front_better_than_chance():
 def test_a_search_runs_as_many_cells_as_asked_and_goes_on_where_it_was(study, monkeypatch):
     assert states(sweep(study(), Asked(search=3), program=STANDIN)) == {"done": 3, "waiting": 5}
     assert states(sweep(study(), Asked(search=3), program=("false",))) == {"done": 3, "waiting": 5}
+    said = []
+    sweep(study(), Asked(search=5, dry_run=True), program=("false",), tell=said.append)
+    assert said == ["--search 5: 2 of the cells that are left would run"]
     monkeypatch.setenv("STANDIN_FAULT", '{"bundles/int8": "exit"}')
     record = sweep(study(), Asked(search=6), program=STANDIN)
     assert sum(states(record)[one] for one in ("done", "failed")) == 6
@@ -108,4 +111,8 @@ def test_what_a_search_refuses(study):
     with pytest.raises(UsageError, match="--search 0: not a number of cells"):
         sweep(study(), Asked(search=0), program=STANDIN)
     with pytest.raises(UsageError, match=r"several tasks, .* --set task=demo"):
-        sweep(study(GRID.replace('task = "demo"', 'task = ["demo", "demo-tokens"]')), Asked(search=3), program=STANDIN)
+        sweep(
+            study(GRID.replace('task = "demo"', 'task = ["demo", "demo-tokens"]')),
+            Asked(search=3, dry_run=True),
+            program=STANDIN,
+        )

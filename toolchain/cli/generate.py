@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from toolchain.cli import served
 from toolchain.cli.options import add_options, given
 from toolchain.cli.output import emit, log
-from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.errors import InputError, UsageError
 from toolchain.generate.settings import Settings
 from toolchain.recipe import Recipe
 
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> None:
 def _measured(model: "Generator", prompts: list[str], place: str, settings: Settings, recipe: Recipe) -> "Generation":
     from toolchain.energy.calls import joules_per_call
     from toolchain.energy.components import lacking
+    from toolchain.energy.evaluation import required
     from toolchain.energy.protocol import Protocol
     from toolchain.generate.measure import run
     from toolchain.meters.energy import open_meter
@@ -69,10 +70,7 @@ def _measured(model: "Generator", prompts: list[str], place: str, settings: Sett
         return run(model, prompts, settings, place=place, log=log.info)
     with open_meter(model.device) as meter:
         if recipe.require_energy and (missing := lacking(model.device, meter)):
-            raise MachineError(
-                f"--require-energy: this machine cannot measure the energy ({missing[0]}: {missing[1]}). "
-                "See what it can read: `toolchain doctor`."
-            )
+            raise required(*missing)
         protocol = Protocol(window_s=recipe.energy_window, seed=recipe.seed)
         energy = joules_per_call(meter, protocol, device=model.device)
         return run(model, prompts, settings, place=place, energy=energy, log=log.info)

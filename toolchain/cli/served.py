@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from toolchain.cli.options import add_options, given
 from toolchain.cli.output import emit, log
-from toolchain.errors import MachineError, UsageError
+from toolchain.errors import UsageError
 from toolchain.generate.served.settings import ServedSettings
 from toolchain.recipe import Recipe
 from toolchain.recipe.options import flag
@@ -72,6 +72,7 @@ def _energy(
         MachineError: --require-energy is given, and one of the GPUs cannot be measured.
     """
     from toolchain.energy.calls import joules_per_call
+    from toolchain.energy.evaluation import required
     from toolchain.energy.protocol import Protocol
     from toolchain.energy.record import NOT_REQUESTED
     from toolchain.energy.text import reason
@@ -87,10 +88,7 @@ def _energy(
         missing = meter.missing.get(BOARD, ("", ""))[0]  # also if one of several GPUs cannot be measured
     if meter is None or missing:
         if recipe.require_energy:
-            raise MachineError(
-                f"--require-energy: the energy of the GPUs cannot be measured: {reason(missing)} ({missing}). "
-                "See what this machine can read: `toolchain doctor`."
-            )
+            raise required(missing, reason(missing))
         log.warning("warning: energy is not measured: %s (%s)", reason(missing), missing)
         return None, missing, []
     protocol = Protocol(window_s=recipe.energy_window, seed=recipe.seed)

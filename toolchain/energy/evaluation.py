@@ -113,7 +113,12 @@ def require(found: EnergyBlock) -> None:
         MachineError: the block lacks figures.
     """
     if found["status"] == "unavailable":
-        raise MachineError(
-            f"--require-energy: this machine cannot measure the energy ({found['reason']}: {found['detail']}). "
-            "See what it can read: `toolchain doctor`."
-        )
+        raise required(str(found["reason"]), str(found["detail"]))
+
+
+def required(reason: str, detail: str) -> MachineError:
+    """Return the error of --require-energy, from the code of a reason and its words."""
+    return MachineError(
+        f"--require-energy: this machine cannot measure the energy ({reason}: {detail}). "
+        "See what it can read: `toolchain doctor`."
+    )

@@ -82,7 +82,7 @@ class Restored(TypedDict):
     before: GpuSettings
     """Settings before anything was set."""
     after: GpuSettings | None
-    """Settings at the end; null if they could not be read."""
+    """Power limit at the end, and the lock that was put back, which NVML does not report; null if it was unreadable."""
 
 
 class ClocksRecord(TypedDict):
@@ -131,7 +131,7 @@ class ClocksRecord(TypedDict):
     reason: str | None
     """Code of the reason why not."""
     keep: list[str]
-    """Commands that set the best point for good."""
+    """Commands that set the best point until the machine starts again."""
     restored: Restored | None
     """Settings before and after; null if nothing was set."""
     flags: list[str]

@@ -1,4 +1,4 @@
-"""`report --to`: a run of MLflow or of Weights & Biases for each result, known by its digest, so that none is twice."""
+"""`report --to`: a run of MLflow or of Weights & Biases for each result, by whose digest a later call finds it."""
 
 import functools
 import json

@@ -85,8 +85,11 @@ def sweep(file: Path, asked: Asked, *, program: Sequence[str] = PROGRAM, tell: S
     if asked.dry_run:
         state.check(folder, study.name)
         cells = make_cells(grid.combinations, depends_on(Digests(folder / state.MEMORY)))
-        require_measurable(objectives, {str(one.options.get("device", "auto")) for one in chosen(cells, asked.only)})
-        return _record(study, folder, objectives, grid, cells, state.read_record(folder), _reasons(folder, cells))
+        asked_for, reasons = chosen(cells, asked.only), _reasons(folder, cells)
+        require_measurable(objectives, {str(one.options.get("device", "auto")) for one in asked_for})
+        if search := _chosen_by_search(study, folder, asked_for, reasons, objectives, asked):
+            tell(f"--search {asked.search}: {search[1]} of the cells that are left would run")
+        return _record(study, folder, objectives, grid, cells, state.read_record(folder), reasons)
     with state.opened(folder, study.name) as last:
         digests = Digests(folder / state.MEMORY)
         cells = make_cells(grid.combinations, depends_on(digests))

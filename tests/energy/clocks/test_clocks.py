@@ -126,7 +126,9 @@ def test_clocks_are_compared_and_the_lock_of_before_is_put_back(nvml, monkeypatc
     on_gpu(nvml, monkeypatch, "locked 0 300 1590\n")
     record, text = found(apply=True, points=3, locked="300,1590")
     assert nvml.settings(0) == (300, 1590, 70_000)
-    assert nvml.setter_calls() > 20
+    blocks = [block for stage in record["stages"] for block in stage["blocks"]]
+    warm_ups = sum(len(stage["points"]) for stage in record["stages"])
+    assert nvml.setter_calls() == warm_ups + sum(map(len, blocks)) + 1  # the last one puts the lock back
     assert (
         record["restored"]["before"]
         == record["restored"]["after"]
@@ -138,8 +140,16 @@ def test_clocks_are_compared_and_the_lock_of_before_is_put_back(nvml, monkeypatc
     assert record["best"]["sm_mhz"] == 945
     assert "945 MHz: " in text
     assert "% less energy a row than as found, at 0.59" in text
-    assert "ExecStart=/usr/bin/nvidia-smi -i GPU-11111111-aaaa -lgc 945,945" in text
-    assert "settings before: locked from 300 to 1590 MHz, 70 W; now locked from 300 to 1590 MHz, 70 W" in text
+    assert "ExecStart=/usr/bin/nvidia-smi -i GPU-11111111-aaaa -lgc 945,945\nExecStop=/usr/bin/nvidia-smi -i " in text
+    assert "-pl" not in text
+    limited = {**record, "best": {**record["best"], "power_limit_w": 60.0}}
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        clocked(limited)
+    assert "-rgc\nExecStop=/usr/bin/nvidia-smi -i GPU-11111111-aaaa -pl 70\n" in shown.getvalue()
+    assert (
+        "settings before: locked from 300 to 1590 MHz, 70 W; now locked from 300 to 1590 MHz, 70 W (NVML does not"
+        in text
+    )
 
 
 def test_a_process_that_comes_before_the_clocks_are_set_is_refused(monkeypatch):

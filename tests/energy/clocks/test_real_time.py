@@ -9,6 +9,8 @@ import pytest
 
 from toolchain.bundle.build import build
 from toolchain.recipe import Recipe
+from toolchain.records.check import find_fault
+from toolchain.records.clocks import SavedClocksRecord
 
 SCENARIO = """clock real
 device 0 6 GPU-11111111-aaaa Tesla T4
@@ -61,12 +63,14 @@ def test_a_bundle_on_a_gpu(library, root, tiny_distilbert, sentences, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
-    assert (
-        record["best"]["sm_mhz"] == 600
-    )  # the throughput is the same at every clock, and the power is the least there
-    assert record["stages"][-1]["points"][-1]["mean_power_w"] == pytest.approx(20, rel=0.1)
+    assert find_fault(record, SavedClocksRecord) is None
+    # Which point is best, and with what figures, depends on what else the machine does: nothing of it is asserted.
+    assert [one["name"] for one in record["stages"][0]["points"]] == ["as found", "300 MHz", "600 MHz", "1500 MHz"]
     assert record["restored"]["before"] == record["restored"]["after"]
     assert record["file"].startswith("bundle/results/energy/clocks-")
     assert (record["backend"], record["n"]) == ("ort", 40)
     values = memoryview((tmp_path / "state").read_bytes()).cast("I")
     assert tuple(values[2:5]) == (300, 1500, 70_000)
+    # The clock is locked for each warm-up, for each window, and at the end. The power limit is never another one.
+    warm_ups = sum(len(stage["points"]) for stage in record["stages"])
+    assert values[1] == warm_ups + sum(len(block) for stage in record["stages"] for block in stage["blocks"]) + 1

@@ -2,7 +2,10 @@
 
 from toolchain.cli.show import put, titled
 from toolchain.cli.show.pairs import why
+from toolchain.energy.clocks.points import WATT_MW
 from toolchain.energy.clocks.record import LEAST_SAVING, NONE_LESS, SMALL, TOO_SLOW
+from toolchain.meters.guardian import nvidia_smi
+from toolchain.meters.settings import Settings
 from toolchain.records.clocks import ClockPoint, ClocksRecord, ClockStage, GpuSettings, SavedClocksRecord
 
 LEGEND = "ratio: energy a row to that of the settings as found; capped: share of the time that the power limit held"
@@ -24,7 +27,7 @@ After=nvidia-persistenced.service
 Type=oneshot
 RemainAfterExit=yes
 {starts}
-ExecStop=/usr/bin/nvidia-smi -i {uuid} -rgc
+{stops}
 
 [Install]
 WantedBy=multi-user.target"""
@@ -40,10 +43,19 @@ def clocked(record: SavedClocksRecord) -> None:
     put(LEGEND, _verdict(record), *(f"note: {flag}" for flag in record["flags"]), _restored(record))
     if record["keep"]:
         starts = "\n".join(f"ExecStart=/usr/bin/{line}" for line in record["keep"])
-        put("", "to keep it until the next start:", *(f"  {line}" for line in record["keep"]))
-        put("", "to keep it, as /etc/systemd/system/gpu-clock.service:", "")
-        put(UNIT.format(gpu=record["gpu"], uuid=record["gpu_uuid"], starts=starts), "")
+        stops = "\n".join(f"ExecStop=/usr/bin/{line}" for line in _undone(record))
+        put("", "to set it until the machine starts again:", *(f"  {line}" for line in record["keep"]))
+        put("", "to set it at each start, as /etc/systemd/system/gpu-clock.service:", "")
+        put(UNIT.format(gpu=record["gpu"], starts=starts, stops=stops), "")
     put(f"written to {record['file']}")
+
+
+def _undone(record: ClocksRecord) -> list[str]:
+    """Return the commands that unlock the clock, and set the power limit of before if the best point has another."""
+    assert record["best"]
+    assert record["restored"]
+    limit = record["restored"]["before"]["power_limit_w"] if record["best"]["power_limit_w"] else None
+    return nvidia_smi(record["gpu_uuid"], Settings(None, None if limit is None else round(limit * WATT_MW)), reset=True)
 
 
 def _planned(record: ClocksRecord) -> None:
@@ -112,7 +124,11 @@ def _restored(record: ClocksRecord) -> str:
     put_back = record["restored"]
     assert put_back
     before, after = put_back["before"], put_back["after"]
-    state = "could not be read again" if after is None else f"now {_settings(after)}"
+    state = (
+        "could not be read again"
+        if after is None
+        else f"now {_settings(after)} (NVML does not report a lock: it is what was put back)"
+    )
     return f"settings before: {_settings(before)}; {state}"
 
 
