@@ -127,6 +127,20 @@ def test_the_work_of_a_shape_is_that_of_the_model_that_is_cut_to_it(kind):
     assert work.share(Shape(2, 64)) == pytest.approx(count_work(made.anatomy, 11).total / work.total, rel=1e-9)
 
 
+def test_a_feed_forward_of_half_the_models_width_is_found():
+    model = new_model("Bert")
+    half = copy.deepcopy(model.config)
+    half.intermediate_size = half.hidden_size // 2
+    found = find_anatomy(type(model)(half), "")
+    assert (found.width_key, found.width) == ("intermediate_size", half.hidden_size // 2)
+    assert [len(block.ups) for block in found.blocks] == [1] * len(found.blocks)
+
+
+def test_a_key_of_config_json_changes_under_both_of_its_names():
+    found = find_anatomy(new_model("DistilBert"), "").stated({"n_layers": 3, "num_hidden_layers": 3}, [0, 2], 128)
+    assert found == {"n_layers": 2, "num_hidden_layers": 2, "hidden_dim": 128}
+
+
 def test_the_work_of_a_bert_layer_is_counted_by_hand():
     hidden, length = 32, 11
     work = count_work(find_anatomy(new_model("Bert"), ""), length)

@@ -3,12 +3,14 @@
 import shutil
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 import torch
 
 from toolchain import graph
 from toolchain.distill import heal
-from toolchain.distill.fake_quantize import compare_sites, fake_weight, student_of, teacher_of
+from toolchain.distill.fake_quantize import _made, compare_sites, fake_weight, student_of, teacher_of
 from toolchain.errors import InputError
 from toolchain.graph.smooth import exponents
 from toolchain.int8.calibrate import Calibration, channel_amax, read_calibration, write_calibration
@@ -55,6 +57,20 @@ def test_the_student_of_a_smoothed_mixed_graph_is_that_graph(bundle, tokens_of, 
     about = {**known.about, "keep": ["distilbert.transformer.layer.0.ffn.lin2"], "residual": "int8"}
     write_calibration(tmp_path, Calibration(known.ranges, powers, about))
     heal.prove(student_of(tmp_path, keep=None, residual=None), tokens, tmp_path)
+
+
+def test_a_quantized_weight_that_the_smoothed_graph_lacks_is_refused():
+    scale, zero = np.ones(2, np.float32), np.zeros(2, np.int8)
+    constants = {"w": np.ones((2, 2), np.int8), "s": scale, "z": zero}
+    nodes = [
+        onnx.helper.make_node("DequantizeLinear", ["w", "s", "z"], ["d"], axis=1),
+        onnx.helper.make_node("MatMul", ["x", "d"], ["y"], name="one"),
+    ]
+    ends = [onnx.helper.make_tensor_value_info(name, 1, [1, 2]) for name in ("x", "y")]
+    arrays = [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()]
+    model = ir.from_proto(onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], arrays)))
+    with pytest.raises(InputError, match="the weight of one is none of the graph without Q/DQ"):
+        _made(model, {}, {"one": "w"})
 
 
 def test_graphs_of_changed_weights_are_what_the_student_is_with_them(bundle, tokens_of):

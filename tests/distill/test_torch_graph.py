@@ -66,6 +66,20 @@ def test_an_operator_is_that_of_onnx(op_type, arrays, attributes):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("op_type", "arrays"),
+    [
+        ("Max", [X, X, X]),
+        ("Transpose", [X]),
+        ("Slice", [X, np.array([-1]), np.array([-9]), np.array([2]), np.array([-1])]),
+        ("QuantizeLinear", [X, np.array(0.1, np.float32)]),
+    ],
+)
+def test_a_form_of_an_operator_that_is_not_known_is_refused(op_type, arrays):
+    with pytest.raises(InputError, match=rf"^the operator {op_type} of .*has a form that heal cannot train through"):
+        run_node(op_type, arrays)
+
+
 def test_an_unknown_operator_is_named():
     value = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1]))
     node = ir.node("Erfinv", [value])

@@ -5,7 +5,7 @@ feed-forward block of a layer is a linear module from another width back to the 
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,16 @@ class Anatomy:
             if "layer" in key and isinstance(value, list) and len(value) == len(self.blocks):
                 found[key] = [value[at] for at in kept]
         return found
+
+    def stated(self, config: Mapping[str, Any], kept: Sequence[int], width: int) -> dict[str, Any]:  # of a config.json
+        """Return `config`, the values of a config.json, for such a model; a key may also stand there by an alias."""
+        changes = self.changes(kept, width)
+        aliases = type(self.model.config).attribute_map.items()
+        return {
+            **config,
+            **changes,
+            **{name: changes[key] for name, key in aliases if name in config and key in changes},
+        }
 
     def is_ordinary(self) -> bool:
         """Return whether transformers makes a model with the same weights of its configuration."""
@@ -143,16 +153,17 @@ def _grown(block: Block, layer: "torch.nn.Module", wider: "torch.nn.Module") -> 
 def _width_key(
     model: "PreTrainedModel", place: str, blocks: tuple[Block, ...]
 ) -> "tuple[str, list[torch.nn.Module]] | None":
-    """Return the key of config.json that sets the inner width of all blocks, and layers of twice the width.
+    """Return the key of config.json that sets the inner width of all blocks, and wider layers.
 
     Each number of that size is tried, because the names differ between architectures. None if none of them is it.
     """
-    width = blocks[0].down.in_features
+    width, hidden = blocks[0].down.in_features, model.config.hidden_size
+    wider = 3 * width if 2 * width == hidden else 2 * width  # a block as wide as the model cannot be found
     stated: dict[str, Any] = model.config.to_dict()
     for key in (key for key, value in stated.items() if type(value) is int and value == width):
-        layers = [*_empty(model, {key: 2 * width}).get_submodule(place).children()]
-        found = [_find_block(layer, model.config.hidden_size) for layer in layers]
-        if all(block and block.down.in_features == 2 * width for block in found):
+        layers = [*_empty(model, {key: wider}).get_submodule(place).children()]
+        found = [_find_block(layer, hidden) for layer in layers]
+        if all(block and block.down.in_features == wider for block in found):
             return key, layers
     return None
 

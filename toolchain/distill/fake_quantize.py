@@ -19,6 +19,7 @@ from toolchain.bundle.quantized import quantized_graph, smoothed_graph
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.distill.loop import Activations, Inputs, Model
 from toolchain.distill.torch_graph import Made, TorchGraph, torch_graph
+from toolchain.errors import InputError
 from toolchain.graph import constant
 from toolchain.graph.embedding import quantize_embedding
 from toolchain.graph.first_token import first_token
@@ -186,7 +187,11 @@ def _trained(model: ir.Model) -> dict[str, Array]:
 def _made(
     model: ir.Model, parameters: "Mapping[str, torch.nn.Parameter]", matmuls: Mapping[str, str]
 ) -> dict[ir.Value, Made]:
-    """Return what makes each trained weight of a Q/DQ graph, float or dequantized, from the parameters."""
+    """Return what makes each trained weight of a Q/DQ graph, float or dequantized, from the parameters.
+
+    Raises:
+        InputError: the weight of a quantized MatMul is none of the smoothed graph.
+    """
     made: dict[ir.Value, Made] = {}
     for name, parameter in parameters.items():
         if (value := model.graph.initializers.get(name)) is not None:
@@ -198,9 +203,11 @@ def _made(
             continue
         if constant(source.inputs[0]) is not None:
             halves = constant(source.inputs[1])
-            parameter = parameters[matmuls[str(node.name)]]
+            trained = parameters.get(matmuls.get(str(node.name), ""))
+            if trained is None:
+                raise InputError(f"the weight of {node.name} is none of the graph without Q/DQ. Use tune.")
             rounded = halves is not None and bool((halves == halves.astype(np.float16)).all())
-            made[value] = lambda parameter=parameter, rounded=rounded: fake_weight(parameter, halves=rounded)  # type: ignore[misc]
+            made[value] = lambda parameter=trained, rounded=rounded: fake_weight(parameter, halves=rounded)  # type: ignore[misc]
     return made
 
 

@@ -210,10 +210,14 @@ def prove(student: Student, tokens: Tokens, folder: Path) -> None:
     """Compare each graph as PyTorch runs it with the same graph in ONNX Runtime, site by site.
 
     Raises:
-        InputError: an activation differs by more than TOLERANCE, or more than ROUNDED of one are on another level.
+        InputError: an activation differs by more than TOLERANCE, or more than ROUNDED of one are on another level; or
+            PyTorch cannot run the graph.
     """
     for file, made in student.graphs.items():
-        found = compare_sites(made, tokens)
+        try:
+            found = compare_sites(made, tokens)
+        except InputError as error:
+            raise InputError(f"{folder / file}: cannot be healed: {error}") from error
         if not (found.relative <= TOLERANCE and found.rounded <= ROUNDED):
             raise InputError(
                 f"{folder / file}: cannot be healed: in PyTorch an activation differs by {found.relative:.2g} of its "

@@ -190,9 +190,9 @@ def _write(student: _Student, folder: Path) -> None:
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source.folder / name, folder / name)
-    changes = student.teacher.changes(cut.layers, cut.anatomy.width)
-    config = {key: value for key, value in source.config.items() if key != "torch_dtype"}
-    write_json(folder / "config.json", {**config, **changes, "dtype": "float32"})
+    config = student.teacher.stated(source.config, cut.layers, cut.anatomy.width)
+    config = {key: value for key, value in config.items() if key != "torch_dtype"}
+    write_json(folder / "config.json", {**config, "dtype": "float32"})
     before = read_learnt(source.folder / OF_CHECKPOINT)  # of an original that was shrunk itself
     write_learnt(folder / OF_CHECKPOINT, [*before, *student.chosen.rows.text_digests])
     let_everybody_read(folder)  # weights are written for their owner alone

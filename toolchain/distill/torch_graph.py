@@ -65,7 +65,11 @@ class TorchGraph:
     def run(
         self, inputs: "Mapping[str, torch.Tensor]", given: "Mapping[ir.Value, torch.Tensor] | None" = None
     ) -> "dict[ir.Value, torch.Tensor]":
-        """Return every value of the graph for a batch of integers [batch, sequence]; `given` are taken as they are."""
+        """Return every value of the graph for a batch of integers [batch, sequence]; `given` are taken as they are.
+
+        Raises:
+            InputError: an operator has a form that is not known here, such as other inputs.
+        """
         known = {**self.fixed, **{value: make() for value, make in self.made.items()}, **(given or {})}
         known |= {value: inputs[str(value.name)] for value in self.model.graph.inputs}
         for node in self.model.graph:
@@ -73,7 +77,12 @@ class TorchGraph:
                 continue
             values = [None if value is None else known[value] for value in node.inputs]
             attributes = {name: one.value for name, one in node.attributes.items() if isinstance(one, ir.Attr)}
-            found = _function(node)(*values, **attributes)
+            try:
+                found = _function(node)(*values, **attributes)
+            except (AttributeError, IndexError, TypeError, ValueError) as error:
+                raise InputError(
+                    f"the operator {node.op_type} of {node.name} has a form that heal cannot train through. Use tune."
+                ) from error
             known |= zip(node.outputs, found if isinstance(found, tuple) else (found,), strict=False)
         return known
 
