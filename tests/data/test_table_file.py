@@ -1,5 +1,6 @@
 """Files as other programs write them: pandas, spreadsheets, databases, Windows, Git LFS."""
 
+import bz2
 import csv
 import json
 from collections.abc import Iterable
@@ -107,6 +108,7 @@ UNREAD: dict[str, tuple[str, Any, str]] = {
     ),
     "gzip by the name of a csv": ("any.csv", b"\x1f\x8b\x08\0", r"whatever it is called\. Unpack it: gunzip <"),
     "a workbook by the name of a csv": ("any.csv", b"PK\x03\x04\x14", "an archive or a workbook: unpack it, or save"),
+    "bzip2 by the name of a csv": ("any.csv", bz2.compress(b"text\n"), r"whatever it is called\. Unpack it: bunzip2 <"),
     "parquet by the name of a csv": ("any.csv", b"PAR1\x15", r"It is parquet: rename it to \.parquet\.$"),
     "a line for a spreadsheet": ("any.csv", b"sep=;\na;b\n", r"its first line, 'sep=;', is for a spreadsheet\. Remove"),
     "a workbook": ("any.xlsx", b"PK", r"not a table .* Give a file \*\.tsv, \*\.csv, .*\*\.parquet\.$"),
@@ -119,6 +121,12 @@ def test_a_file_of_another_kind_is_refused_with_the_command_that_helps(tmp_path:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError, match=message):
         next(read_parts(tmp_path / name))
+
+
+@pytest.mark.parametrize("header", ["PAR1", "BZh9"])
+def test_a_header_that_begins_like_another_kind_of_file_is_a_header(tmp_path: Path, header: str) -> None:
+    (tmp_path / "any.csv").write_text(f"{header},label\na,1\n")
+    assert next(read_parts(tmp_path / "any.csv")).columns[header] == ["a"]
 
 
 def rows_of(tmp_path: Path, data: str | bytes, suffix: str = "csv") -> dict[str, list[Any]]:

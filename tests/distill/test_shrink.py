@@ -20,6 +20,7 @@ from toolchain.checkpoint.shrunk import read_shrink
 from toolchain.data.tables import read_split
 from toolchain.distill import shrink as module
 from toolchain.distill.options import Options
+from toolchain.distill.rows import recipe_of
 from toolchain.distill.shrink import judge_shrunk, shrink
 from toolchain.errors import GateError, InputError, UsageError
 from toolchain.recipe import Recipe
@@ -164,7 +165,7 @@ def test_a_broken_record_is_one_line(tmp_path):
 def test_a_folder_that_is_there_is_replaced_only_if_it_is_ours_and_with_force(make, small, tmp_path, force):
     (tmp_path / "mine").mkdir()
     with pytest.raises(InputError, match=r"mine: it exists and was not made by shrink. Choose another folder"):
-        make(tmp_path / "mine", force=force)
+        make(tmp_path / "mine", model=str(tmp_path / "none"), force=force)  # before the model is looked for
     if not force:
         with pytest.raises(UsageError, match=r"it is the model, which would be replaced"):
             make(small, model=str(small), force=True)
@@ -182,6 +183,23 @@ def test_the_result_of_a_call_that_has_just_ended_is_not_replaced(make, small, t
     monkeypatch.setattr(module, "choose_rows", slow)
     with pytest.raises(InputError, match=r"it exists. Choose another folder with -o, or give --force"):
         make(tmp_path / "small")
+
+
+def test_a_refused_call_leaves_no_folder(make, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise InputError("it has no feed-forward")
+
+    monkeypatch.setattr(module, "_cut", refuse)
+    with pytest.raises(InputError, match="no feed-forward"):
+        make(tmp_path / "new/folder/small")
+    assert not list(tmp_path.iterdir())
+
+
+def test_texts_alone_need_no_label_column(lesson):
+    words = {"task": "custom", "text_column": "sentence"}
+    assert recipe_of({**words, "data": str(lesson / "texts.csv")}).label_column == "LABEL_COLUMN"
+    with pytest.raises(UsageError, match="--label-column"):
+        recipe_of({**words, "data": str(lesson)})
 
 
 def test_too_few_texts_are_refused(make, tmp_path, tiny):

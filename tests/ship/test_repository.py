@@ -239,8 +239,11 @@ def test_a_cascade_asks_the_classifier_for_unsure_rows_alone_and_passes_its_erro
         raise sys.modules["both_cascade"].StageError(Failed())
 
     cascade.second = failing
-    (failed,) = cascade.execute([batch])
+    parts = (rest.nonzero()[0], (~rest).nonzero()[0])
+    failed, sure = cascade.execute([{name: ids[rows] for name, ids in batch.items()} for rows in parts])
     assert (str(failed.error), failed.error.code) == ("Exceeds maximum queue size", "UNAVAILABLE")
+    assert sure.error is None
+    np.testing.assert_allclose(sure["logits"], wanted[~rest], atol=1e-5)
 
 
 def test_a_batch_of_a_stage_is_as_short_as_its_lengths_allow(model):

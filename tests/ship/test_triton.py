@@ -1,5 +1,6 @@
 """`ship triton` makes a repository from a bundle, keeps other versions and models, and refuses invalid choices."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -10,10 +11,12 @@ import pytest
 from toolchain.bundle import open_bundle
 from toolchain.cli import main
 from toolchain.errors import InputError, MachineError, UsageError
-from toolchain.ship import install
+from toolchain.ship import install, triton
 from toolchain.ship.config import read_config
 from toolchain.ship.folder import check_folder
+from toolchain.ship.models import configurations
 from toolchain.ship.options import Options
+from toolchain.ship.signature import Tensor
 from toolchain.ship.triton import ship
 
 
@@ -104,6 +107,7 @@ def test_a_cascade_is_asked_in_the_place_of_the_classifier(shipped, cascade_of_b
         "first": "bundles_first",
         "second": "bundles_classifier",
     }
+    assert asked["first"]["inputs"] == {"input_ids": "int32", "attention_mask": "int32"}
     small = cascade_of_bundles / "cascade/small/model.fp32.cpu.onnx"
     assert (shipped / "bundles_first/1/model.onnx").read_bytes() == small.read_bytes()
     about = json.loads((shipped / "bundles/1/provenance.json").read_text())["first_files"]["model.onnx"]
@@ -116,6 +120,21 @@ def test_a_cascade_is_asked_in_the_place_of_the_classifier(shipped, cascade_of_b
         role for role in ("classifier", "first", "cascade") if config(tmp_path / "r", f"m_{role}").response_cache.enable
     ]
     assert cached == ["cascade"]
+
+
+def test_the_first_stage_of_a_cascade_has_the_tensor_types_of_its_own_engine(cascade_of_bundles, tmp_path, monkeypatch):
+    found = {}
+
+    def configured(name, texts, head, engine, options, first=None):
+        inputs = {one: Tensor("TYPE_INT64", (-1,)) for one in engine.inputs}
+        own = dataclasses.replace(first, engine=dataclasses.replace(first.engine, inputs=inputs))
+        found.update(configurations(name, texts, head, engine, options, own))
+        return configurations(name, texts, head, engine, options, first)
+
+    monkeypatch.setattr(triton, "configurations", configured)
+    ship(cascade_of_bundles, tmp_path / "r", Options(name="m"))
+    types = {role: {one["data_type"] for one in found[role]["input"]} for role in ("first", "classifier")}
+    assert types == {"first": {"TYPE_INT64"}, "classifier": {"TYPE_INT32"}}
 
 
 def test_the_readme_contains_the_command_that_starts_the_server(demo_bundle, tmp_path):

@@ -197,6 +197,19 @@ def replacing(folder: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)  # after the exchange this is the old version
 
 
+@contextmanager
+def parents_of(path: Path) -> Iterator[None]:
+    """Make the folders above `path` that are missing. Those that are empty at the end of the block are removed."""
+    absent = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # one of them is not empty
+            for folder in absent:
+                folder.rmdir()
+
+
 def let_everybody_read(folder: Path) -> None:
     """Set the modes of a folder and of all in it so that everybody may read it and its owner may write."""
     for path in [folder, *folder.rglob("*")]:

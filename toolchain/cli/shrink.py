@@ -7,7 +7,6 @@ from toolchain.cli.options import add_options, given
 from toolchain.cli.output import emit, log
 from toolchain.distill.options import Options
 from toolchain.errors import UsageError
-from toolchain.recipe import Recipe
 from toolchain.recipe.groups import GATE, MODEL_AND_TASK
 
 # The options of a recipe that hold here too.
@@ -25,12 +24,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Shrink, print the record, then refuse a failed gate."""
     from toolchain.cli.show.shrink import shrunk
+    from toolchain.distill.rows import recipe_of
     from toolchain.distill.shrink import judge_shrunk, shrink
 
     options = Options(**given(args, Options))
     if not args.output:
         raise UsageError("--output: missing. Name the folder of the new checkpoint with -o DIR.")
-    values = Recipe.values({key: value for key, value in given(args).items() if key in (*SHARED, *TRUST)})
+    values = {key: value for key, value in given(args).items() if key in (*SHARED, *TRUST)}
     found = shrink(values, options, Path(args.output), tell=log.info)
     emit(args, found, shrunk)
-    judge_shrunk(found, Recipe.make(values))
+    judge_shrunk(found, recipe_of(values))

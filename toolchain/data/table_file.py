@@ -36,14 +36,15 @@ QUOTED = re.compile(r'"(?:[^"]|"")*"')
 # lost quote at the start of a large file fills 64 MiB and not four times the file.
 LONGEST_CELL = 2**24
 
-# First bytes of files of other kinds, which may have the suffix of a table -> what to do.
+# First bytes of files of other kinds, which may have the suffix of a table -> what to do. `BZh` and `PAR1` alone may be
+# the start of a header; after them come the level and the mark of a block (bzip2), or the first field of a struct.
 BYTES = {
     b"\x1f\x8b": "Unpack it: gunzip < OLD > NEW",
-    b"BZh": "Unpack it: bunzip2 < OLD > NEW",
+    **{f"BZh{level}1AY&SY".encode(): "Unpack it: bunzip2 < OLD > NEW" for level in range(1, 10)},
     b"\xfd7zXZ": "Unpack it: unxz < OLD > NEW",
     b"(\xb5/\xfd": "Unpack it: unzstd < OLD > NEW",
     b"PK\x03\x04": "It is an archive or a workbook: unpack it, or save its sheet as csv.",
-    b"PAR1": "It is parquet: rename it to .parquet.",
+    b"PAR1\x15": "It is parquet: rename it to .parquet.",
 }
 
 # What pandas says of a line that is longer than the header.

@@ -13,6 +13,7 @@ from toolchain.data.rows import Rows, read_texts
 from toolchain.data.tables import is_single
 from toolchain.errors import InputError, UsageError
 from toolchain.recipe import Recipe
+from toolchain.recipe.options import RecipeValues
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,19 @@ class Chosen:
     rows: Rows
     left_out: int
     evaluated: Evaluated | None
+
+
+def recipe_of(changes: RecipeValues) -> Recipe:
+    """Return the recipe of options by their names; texts alone need no label column, also under `--task custom`.
+
+    Raises:
+        UsageError: see `Recipe.make`.
+    """
+    if changes.get("task") == "custom" and not changes.get("label_column"):
+        recipe = Recipe.make({**changes, "label_column": "LABEL_COLUMN"})  # as the next command names it
+        if is_texts(recipe):
+            return recipe
+    return Recipe.make(changes)
 
 
 def is_texts(recipe: Recipe) -> bool:

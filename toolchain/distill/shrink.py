@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from toolchain.base.files import let_everybody_read, replacing, sha256_json, write_json
+from toolchain.base.files import let_everybody_read, parents_of, replacing, sha256_json, write_json
 from toolchain.bundle import locked
 from toolchain.bundle.learnt import OF_CHECKPOINT, read_learnt, write_learnt
 from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve
@@ -30,8 +30,8 @@ from toolchain.distill.cut import Cut, Shape, count_work, cut, shape_of, shapes_
 from toolchain.distill.loop import Distilled, Settings, distil, observed
 from toolchain.distill.losses import DIVERGENCES
 from toolchain.distill.options import Options
-from toolchain.distill.rows import Chosen, Evaluated, choose_rows, is_texts
-from toolchain.errors import InputError, UsageError
+from toolchain.distill.rows import Chosen, Evaluated, choose_rows, is_texts, recipe_of
+from toolchain.errors import InputError, ToolchainError, UsageError
 from toolchain.evaluation.compare import compare
 from toolchain.heads.predictions import Predictions
 from toolchain.recipe import Recipe
@@ -40,7 +40,7 @@ from toolchain.recipe.options import CONSENT, RecipeValues
 from toolchain.records.comparison import NamedComparison
 from toolchain.records.shrink import ShrinkRecord, ShrinkScores, Shrunk
 from toolchain.runtimes.batched import run_texts
-from toolchain.runtimes.device import choose_device
+from toolchain.runtimes.device import choose_device, cpu_threads
 from toolchain.runtimes.pytorch import forward, has_gpu
 
 if TYPE_CHECKING:
@@ -69,14 +69,13 @@ def shrink(changes: RecipeValues, options: Options, output: Path, *, tell: Tell 
         UsageError: an option is out of range for the model.
         ToolchainError: see errors.py.
     """
-    resolved = resolve(Recipe.make(changes).replace(precision="fp32"))
-    recipe, target = resolved.recipe, output.resolve()
-    _check_output(target, output, resolved.source.folder, force=recipe.force)
+    recipe, target = recipe_of(changes).replace(precision="fp32"), output.resolve()
+    _check_output(target, output, recipe)
+    resolved = resolve(recipe)
     chosen = choose_rows(resolved)
-    target.parent.mkdir(parents=True, exist_ok=True)
     state = target.parent / f".{target.name}.shrink"
-    with locked(target):
-        _check_output(target, output, resolved.source.folder, force=recipe.force)  # of a call that has just ended
+    with parents_of(target), locked(target):
+        _check_output(target, output, recipe)  # of a call that has just ended
         if recipe.force:
             state.unlink(missing_ok=True)
         student = _cut(resolved, chosen, options, tell)
@@ -104,15 +103,15 @@ def judge_shrunk(found: Shrunk, recipe: Recipe) -> None:
     judge([found["gate"]] if "gate" in found else [], strict=recipe.strict, advice=advice)
 
 
-def _check_output(target: Path, output: Path, model: Path, *, force: bool) -> None:
+def _check_output(target: Path, output: Path, recipe: Recipe) -> None:
     """Refuse an output that is the model, something else than a result of this command, or one without --force."""
     if not target.exists():
         return
-    if target == model.resolve():
+    if recipe.model and target == Path(recipe.model).resolve():
         raise UsageError(f"-o {output}: it is the model, which would be replaced. Choose another folder.")
     if not (target / FILE).is_file():
         raise InputError(f"{output}: it exists and was not made by shrink. Choose another folder with -o.")
-    if not force:
+    if not recipe.force:
         raise InputError(f"{output}: it exists. Choose another folder with -o, or give --force to make it again.")
 
 
@@ -135,6 +134,9 @@ class _Student:
 
 def _cut(resolved: ResolvedRecipe, chosen: Chosen, options: Options, tell: Tell) -> _Student:
     """Load the teacher and cut a copy of it."""
+    import torch
+
+    torch.set_num_threads(cpu_threads())  # as in training: which neurons go may depend on it
     folder, seed = resolved.source.folder, resolved.recipe.seed
     device = choose_device(resolved.recipe.device, cuda=has_gpu())
     teacher = find_anatomy(load_model(resolved.source).to(device), folder)
@@ -202,14 +204,17 @@ def _evaluate(student: _Student, folder: Path, *, name: str) -> tuple[ShrinkScor
     """Return the metric of the original, the cut and what was written, and the gate's comparison if there is a gate."""
     resolved, evaluated = student.resolved, student.chosen.evaluated
     source = resolved.source
-    written = load_model(
-        find_model(
-            str(folder),
-            trust_remote_code=source.trust_remote_code,
-            ignore_unused=source.ignore_unused,
-            pooling=source.pooling,
+    try:
+        written = load_model(
+            find_model(
+                str(folder),
+                trust_remote_code=source.trust_remote_code,
+                ignore_unused=source.ignore_unused,
+                pooling=source.pooling,
+            )
         )
-    )
+    except ToolchainError as error:  # `folder` is gone when somebody reads this
+        raise type(error)(str(error).replace(str(folder), name)) from error
     if evaluated is None or student.before is None:
         log.warning("there are no labelled rows to evaluate, so nobody knows what the result lost.")
         return None, None

@@ -91,8 +91,8 @@ class State:
             ) from error
         if progress["key"] != key:
             raise InputError(
-                f"{self.file}: the state of an interrupted run with other options, models or rows. "
-                "Give those again to go on, or --force to begin again."
+                f"{self.file}: the state of an interrupted run with other options, models or rows, or with another "
+                "device or number of threads. Give those again to go on, or --force to begin again."
             )
         return progress
 

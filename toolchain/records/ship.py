@@ -105,8 +105,8 @@ class CascadeStage(TypedDict):
 
     model: str
     """Name of the model."""
-    inputs: list[str]
-    """Names of its inputs."""
+    inputs: dict[str, str]
+    """Name of each of its inputs -> NumPy's type of its numbers."""
     buckets: list[int]
     """Sequence lengths, in tokens, of its batches."""
 

@@ -97,7 +97,8 @@ def first_files(name: str, first: First, second: Engine, resolved: ResolvedRecip
 
 
 def _stage(model: str, engine: Engine) -> CascadeStage:
-    return {"model": model, "inputs": list(engine.inputs), "buckets": list(engine.buckets)}
+    types = {name: tensor.type.removeprefix("TYPE_").lower() for name, tensor in engine.inputs.items()}
+    return {"model": model, "inputs": types, "buckets": list(engine.buckets)}
 
 
 def first_shipped(bundle: Bundle, first: First) -> dict[str, ShippedFile]:

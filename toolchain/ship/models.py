@@ -81,7 +81,7 @@ def configurations(
         staged["cascade"] = model("cascade", tokens, {"logits": logits, **stage}, several)
         options = dataclasses.replace(options, response_cache=False)  # one answer would be kept twice
         if first.engine:
-            narrowed = {token: tokens[token] for token in first.engine.inputs}
+            narrowed = {token: Tensor(tensor.type, (-1,)) for token, tensor in first.engine.inputs.items()}
             staged["first"] = model("first", narrowed, {"logits": logits}, _classifier(first.engine, options))
     return {
         "tokenizer": model("tokenizer", inputs, {**tokens, **spans, CUT: cut}, on_cpu),

@@ -1,7 +1,6 @@
 """What was healed, and the gate before and after."""
 
 from toolchain.cli.show import put, titled
-from toolchain.records.comparison import NamedComparison
 from toolchain.records.heal import Healed
 
 
@@ -12,7 +11,7 @@ def healed(found: Healed) -> None:
         table.add_column(heading, justify="right" if heading == "drop, points" else "left")
     for text, comparisons in (("before", found["before"]), ("after", found.get("gate", []))):
         for one in comparisons:
-            table.add_row(one["candidate_name"], text, f"{one['drop_points']:.2f}", _verdict(one))
+            table.add_row(one["candidate_name"], text, f"{one['drop_points']:.2f}", str(one["verdict"]))
     record = found["heal"]
     if record is None:
         put(table, "the gate passes already, so nothing needs healing")
@@ -27,7 +26,3 @@ def healed(found: Healed) -> None:
         f"root mean square to FP32's logits on {record['held_out']} held-out rows: {'; '.join(moved)}",
         f"next: {found['deploy']['next']}" if "deploy" in found else "",
     )
-
-
-def _verdict(one: NamedComparison) -> str:
-    return str(one["verdict"])

@@ -40,39 +40,50 @@ class TritonPythonModel:
         """Run the requests as one batch; they have equal lengths, because Triton merges only those."""
         columns = {name: [column(request, name) for request in requests] for name in self.inputs}
         try:
-            logits, rest = self.run({name: np.concatenate(parts) for name, parts in columns.items()})
-        except StageError as failed:
-            error = pb_utils.TritonError(str(failed), failed.error.code())
-            return [pb_utils.InferenceResponse(output_tensors=[], error=error) for _ in requests]
+            logits, rest, failed = self.run({name: np.concatenate(parts) for name, parts in columns.items()})
+        except StageError as error:
+            return [refusal(error) for _ in requests]
         responses: list[Any] = []
         start = 0
         for part in columns[self.inputs[0]]:
             own = slice(start, start + len(part))
+            start = own.stop
+            if failed and rest[own].any():
+                responses.append(refusal(failed))
+                continue
             stage = np.where(rest[own], SECOND, FIRST).astype(np.object_).reshape(-1, 1)
             tensors = [pb_utils.Tensor("logits", logits[own]), pb_utils.Tensor("STAGE", stage)]
             responses.append(pb_utils.InferenceResponse(tensors))
-            start = own.stop
         return responses
 
     def run(self, batch: dict[str, Any]) -> Any:
-        """Return the logits of a batch, and which rows the second stage answered, bool [rows].
+        """Return the logits of a batch; which rows go to the second stage, bool [rows]; and its error, or None.
 
         Raises:
-            StageError: see above.
+            StageError: the first stage failed.
         """
         logits = np.array(self.first(batch), np.float32)
         best = np.partition(logits, -2, axis=1)
         rest = ~(best[:, -1] - best[:, -2] >= np.float32(self.settings["threshold"]))
+        failed: StageError | None = None
         if rest.any():
-            logits[rest] = self.second({name: array[rest] for name, array in batch.items()})
-        for stage, rows in ((FIRST, int((~rest).sum())), (SECOND, int(rest.sum()))):
+            try:
+                logits[rest] = self.second({name: array[rest] for name, array in batch.items()})
+            except StageError as error:
+                failed = error
+        for stage, rows in ((FIRST, int((~rest).sum())), (SECOND, 0 if failed else int(rest.sum()))):
             if rows and stage in self.counts:
                 self.counts[stage].increment(rows)
-        return logits, rest
+        return logits, rest, failed
 
     def finalize(self) -> None:
         self.counts = {}  # before their family
         self.family = None
+
+
+def refusal(failed: StageError) -> Any:
+    error = pb_utils.TritonError(str(failed), failed.error.code())
+    return pb_utils.InferenceResponse(output_tensors=[], error=error)
 
 
 def model(stage: dict[str, Any], version: int) -> Any:
@@ -85,7 +96,10 @@ def model(stage: dict[str, Any], version: int) -> Any:
             model_name=stage["model"],
             model_version=version,
             requested_output_names=["logits"],
-            inputs=[pb_utils.Tensor(name, np.ascontiguousarray(batch[name])) for name in stage["inputs"]],
+            inputs=[
+                pb_utils.Tensor(name, np.ascontiguousarray(batch[name], dtype=dtype))
+                for name, dtype in stage["inputs"].items()
+            ],
             preferred_memory=memory,
         )
         response = request.exec()
