@@ -75,10 +75,12 @@ def make(
     second = find_target({**changes, "output": None, "trust": trusted}, big)
     _check(second, output, small)
     assert second.bundle is not None
-    stages = [second.bundle, *([open_bundle(small, check_files=False)] if small else [])]
+    asked = {"device": second.device, "trust": of_small}
+    before = find_target(asked, small, prefer_plan=second.device != "cpu") if small else None
+    stages = [one.bundle for one in (second, before) if one and one.bundle]
     chosen = choose_rows(second.resolved, changes.get("calib_data"), stages)
     refuse_calibrated(second.bundle, chosen.rows)
-    first = _of_bundle(second, small, chosen, of_small) if small else _of_text(second, chosen, tell)
+    first = _of_bundle(second, before, chosen) if before else _of_text(second, chosen, tell)
     record = _measured(first, second, chosen, tell)
     with open_writer(output, log=tell) as writer:
         for name in second.bundle.manifest["artefacts"]:
@@ -161,15 +163,15 @@ def _trusted(given: str | None, small: Path | None) -> tuple[str | None, str | N
     return (digests[-1], digests[0] if small else None) if digests else (None, None)
 
 
-def _of_bundle(second: Target, small: Path, chosen: Chosen, trust: str | None) -> First:
-    """Return another bundle as the first stage; it must have the digest `trust`, if that is given.
+def _of_bundle(second: Target, target: Target, chosen: Chosen) -> First:
+    """Return another bundle as the first stage.
 
     Raises:
         InputError: its labels, its tokens or its inputs are not those of the second stage.
     """
-    target = find_target({"device": second.device, "trust": trust}, small, prefer_plan=second.device != "cpu")
     bundle, head = target.bundle, target.resolved.head
     assert bundle is not None
+    small = bundle.path
     if record_of(bundle):
         raise InputError(f"{small}: it is a cascade already. Give the bundle of one model.")
     if head.labels != second.resolved.head.labels:
