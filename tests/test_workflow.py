@@ -210,6 +210,7 @@ def test_an_artefact_that_was_not_built_is_named(bundle):
         evaluate({"backend": "ort", "precision": "fp16"}, bundle=bundle, tell=quiet)
 
 
+@pytest.mark.slow
 def test_five_classes_of_ones_own(tiny, tmp_path):
     names = ("anger", "joy", "fear", "love", "surprise")
     model = tiny.make_checkpoint(tmp_path / "m", "bert", labels=names, num_hidden_layers=1)

@@ -66,6 +66,7 @@ def test_another_method_redoes_only_what_depends_on_it(int8, tmp_path):
     assert again["done"] == ["calibrate", "quantize"]
 
 
+@pytest.mark.slow
 def test_force_redoes_everything_to_the_same_bytes(int8, tmp_path):
     made, done = int8
     before = open_bundle(Path(done["bundle"])).manifest["artefacts"]

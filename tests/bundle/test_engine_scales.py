@@ -88,6 +88,7 @@ def test_both_calibrators_give_every_tensor_a_scale_of_its_size(make, toolchain,
     assert json.loads(done.stdout)["variant"] == "int8.plugin", done.stderr
 
 
+@pytest.mark.slow
 def test_tensorrt_8_calibrates_and_builds_with_the_older_plugins(make, toolchain, bundle_of):
     bundle, eight = bundle_of("int8"), {"version": "8.6.1", "fault": "v2_plugins"}
     done = make(bundle, *TENSORRT, "--json", **eight)

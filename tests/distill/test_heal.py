@@ -131,6 +131,7 @@ def test_the_current_folder_is_refused_before_the_training(bundle, gates, monkey
     assert not list(bundle.parent.glob(".*"))
 
 
+@pytest.mark.slow
 def test_new_ranges_drop_healed_weights_with_a_warning(bundle, clipped, gates, caplog):
     heal({}, bundle, steps=40)
     run_build({"calibration": str(clipped / "first/calibration.json")}, bundle=bundle)
@@ -147,5 +148,5 @@ def test_what_cannot_be_healed_says_so(begun, tmp_path, gates):
 
 @pytest.mark.slow
 def test_the_command_heals_and_judges(bundle, toolchain):
-    found = json.loads(toolchain("heal", bundle, "--steps", 400, "--max-drop", 0, "--force", "--json"))
+    found = json.loads(toolchain("heal", bundle, "--steps", 400, "--max-drop", 0, "--force", "--json").stdout)
     assert [one["candidate_name"] for one in found["gate"]] == [one["candidate_name"] for one in found["before"]]

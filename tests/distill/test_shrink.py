@@ -134,6 +134,7 @@ def test_a_gate_that_fails_is_exit_3_and_the_checkpoint_stays(make, tmp_path):
     assert found["gate"]["n"] == 60
 
 
+@pytest.mark.slow
 def test_results_of_its_bundle_are_compared_with_the_original_while_it_is_there(
     make, tiny_distilbert, lesson, tmp_path, caplog
 ):

@@ -12,7 +12,7 @@ from toolchain.generate.measure import Timed, predict_ratio, run
 from toolchain.generate.prompts import PromptBatch
 from toolchain.generate.settings import Settings
 
-KINDS = ("gpt2", "llama")
+KINDS = ["gpt2", pytest.param("llama", marks=pytest.mark.slow)]
 NEW = 12
 WORDS = ["good", "story", "about", "the", "dark", "sea", "and", "a", "slow", "city"]
 # Of one to seven words, so that batches have padded positions.

@@ -65,8 +65,7 @@ def plain(encoder, **changes):
     ("kind", "head_size"),
     [
         *((kind, 32) for kind in KINDS),
-        ("distilbert", 64),
-        *(pytest.param(kind, 64, marks=pytest.mark.slow) for kind in ("bert", "roberta")),
+        *(pytest.param(kind, 64, marks=pytest.mark.slow) for kind in KINDS),
     ],
 )
 def test_logits_are_those_of_the_model(sized, run, random_batch, kind, head_size):

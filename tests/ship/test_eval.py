@@ -34,7 +34,8 @@ def logits(bundle, result):
 
 def test_logits_and_accuracy_equal_those_without_a_server(server, bundle):
     here = evaluate({"backend": "ort", "device": "cpu", "limit": 64}, bundle=bundle)
-    there = evaluate({"backend": "triton", "url": f"http://{server.http}", "limit": 64}, bundle=bundle)
+    url = f"http://{server.http}/v2/models/sentiment"
+    there = evaluate({"backend": "triton", "url": url, "limit": 64}, bundle=bundle)
     np.testing.assert_allclose(logits(bundle, there), logits(bundle, here), atol=1e-5)
     np.testing.assert_array_equal(logits(bundle, there).argmax(axis=1), logits(bundle, here).argmax(axis=1))
     assert there["metrics"] == here["metrics"]

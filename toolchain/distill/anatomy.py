@@ -121,7 +121,7 @@ def find_anatomy(model: "PreTrainedModel", folder: Path) -> Anatomy:
         if isinstance(layers, torch.nn.ModuleList) and len(layers) == count and len({*map(type, layers)}) == 1:
             blocks = tuple(block for layer in layers if (block := _find_block(layer, model.config.hidden_size)))
             found = _width_key(model, name, blocks) if len(blocks) == count else None
-            if found:
+            if found and all(map(_alone, blocks, layers, found[1])):
                 key, wider = found
                 return Anatomy(model, name, tuple(map(_grown, blocks, layers, wider)), key)
     raise InputError(
@@ -141,6 +141,13 @@ def _find_block(layer: "torch.nn.Module", hidden: int) -> Block | None:
     width = downs[0].in_features
     ups = [one for one in linears if one.in_features == hidden and one.out_features in (width, 2 * width)]
     return Block(tuple(ups), downs[0]) if ups else None
+
+
+def _alone(block: Block, layer: "torch.nn.Module", wider: "torch.nn.Module") -> bool:
+    """Return whether only the block has other sizes in `wider`; MobileBERT's attention is as wide as its bottleneck."""
+    sizes = {name: tuple(one.shape) for name, one in wider.named_parameters()}
+    own = {id(one) for module in (*block.ups, block.down) for one in module.parameters()}
+    return all(id(one) in own or sizes[name] == tuple(one.shape) for name, one in layer.named_parameters())
 
 
 def _grown(block: Block, layer: "torch.nn.Module", wider: "torch.nn.Module") -> Block:

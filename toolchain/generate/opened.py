@@ -74,7 +74,10 @@ def find_lm(place: Path | None, changes: RecipeValues) -> Path | None:
         return None
     if place is not None and not (place / MANIFEST).is_file():
         return None  # an ONNX file, or what is refused later
-    found = place or last_bundle(quiet=True)
+    try:
+        found = place or last_bundle(quiet=True)
+    except UsageError:
+        return None  # there is no bundle, which is refused later
     return found if open_bundle(found, check_files=False, lm=None).is_lm else None
 
 

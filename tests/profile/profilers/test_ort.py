@@ -33,7 +33,9 @@ VIEWS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["distilbert", "bert", "roberta"])
+@pytest.mark.parametrize(
+    "kind", ["distilbert", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("bert", "roberta"))]
+)
 def test_at_least_97_percent_of_the_time_has_a_place(exported, tokens_of, probe, tmp_path, kind):
     tokens = tokens_of(kind, 40)
     ranges = calibrate(graph.load(exported[kind]), tokens, method="minmax")
