@@ -232,6 +232,7 @@ def test_five_classes_of_ones_own(tiny, tmp_path):
     assert np.load(tmp_path / "b/results" / result["predictions"]["file"])["logits"].shape == (40, 5)
 
 
+@pytest.mark.slow
 def test_regression_of_pairs(tiny, tmp_path):
     model = tiny.make_checkpoint(tmp_path / "m", "roberta", labels=1, num_hidden_layers=1)
     for split in ("train", "validation"):

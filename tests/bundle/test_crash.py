@@ -31,7 +31,7 @@ def rebuild(python, root, tiny_distilbert, sentences, tmp_path, begun):
 
 
 @pytest.mark.parametrize(
-    "kills", [pytest.param(4, marks=pytest.mark.short), pytest.param(50, marks=pytest.mark.stress)]
+    "kills", [pytest.param(2, marks=pytest.mark.short), pytest.param(50, marks=pytest.mark.stress)]
 )
 def test_sigkill_leaves_the_old_bundle_or_the_new_one(rebuild, tmp_path, kills):
     for method in METHODS:

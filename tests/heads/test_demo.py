@@ -92,13 +92,8 @@ FAULTS = {
 }
 
 
-DEFAULT = [("tokens", "a dead tag")]
-
-
-@pytest.mark.parametrize(
-    ("head", "name"),
-    [pytest.param(*fault, marks=[pytest.mark.slow] * (fault not in DEFAULT)) for fault in FAULTS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("head", "name"), FAULTS)
 def test_a_planted_fault_is_found(export: Callable[[str], Path], tmp_path: Path, head: str, name: str) -> None:
     faulty = FAULTS[head, name].plant(export(head), tmp_path / "bundle")
     assert not verify(open_probe_graph(faulty, {"file": "model.onnx", "device": "cpu"}))["passed"]

@@ -16,8 +16,10 @@ pytest.importorskip("openvino", reason="pip install 'encoder-toolchain[openvino]
 # OpenVINO cannot open the typed graph for TensorRT in float32: it fails on the float16 between the Q/DQ nodes.
 @pytest.mark.parametrize(
     ("flags", "views"),
-    [({"avx2"}, ("fp32", "int8.cpu")), ({"avx2", "avx512_vnni"}, ("fp32", "int8", "int8.cpu"))],
-    ids=["float", "integers"],
+    [
+        pytest.param({"avx2"}, ("fp32", "int8.cpu"), id="float"),
+        pytest.param({"avx2", "avx512_vnni"}, ("fp32", "int8", "int8.cpu"), id="integers", marks=pytest.mark.slow),
+    ],
 )
 def test_at_least_97_percent_of_the_time_has_a_place(
     exported, tokens_of, probe, reference, tmp_path, monkeypatch, flags, views
