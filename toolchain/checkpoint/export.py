@@ -42,6 +42,11 @@ def export(source: Source, target: Path) -> ExportedGraph:
     """
     model = _export_graph(source)
     changed = clean(model)
+    return write_export(model, target, changed)
+
+
+def write_export(model: ir.Model, target: Path, passes: dict[str, int]) -> ExportedGraph:
+    """Write an exported graph to `target`, and return its record; `passes` are the changes that each pass made."""
     model.producer_name, model.producer_version = "encoder-toolchain", ""
     graph.save(model, target)
     return {
@@ -49,7 +54,7 @@ def export(source: Source, target: Path) -> ExportedGraph:
         "inputs": [_describe(value) for value in model.graph.inputs],
         "outputs": [_describe(value) for value in model.graph.outputs],
         "nodes": len(model.graph),
-        "passes": changed,
+        "passes": passes,
     }
 
 
@@ -63,7 +68,7 @@ def _export_graph(source: Source) -> ir.Model:
 
     names = list(source.inputs)
     example = torch.ones((2, 7), dtype=torch.int32)
-    with _exporter_silenced():
+    with exporter_silenced():
         try:
             program = torch.onnx.export(
                 _logits_only(source),
@@ -158,7 +163,7 @@ def _takes_additive_mask(source: Source, model: "torch.nn.Module") -> bool:
 
 
 @contextlib.contextmanager
-def _exporter_silenced() -> Iterator[None]:
+def exporter_silenced() -> Iterator[None]:
     """Keep the exporter's progress, its advice and its graphs off the terminal."""
     logging.disable(logging.CRITICAL)
     try:

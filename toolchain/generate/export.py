@@ -4,27 +4,20 @@ One graph serves the prompt and each later step: its cache of keys and values ma
 be new. It takes the positions whose logits are wanted, so the head does not multiply those of a whole prompt.
 """
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from toolchain import graph
+from toolchain.checkpoint.export import OPSET, exporter_silenced, write_export
 from toolchain.errors import InputError, MachineError, innermost
 from toolchain.generate.session import PAST, PRESENT
 from toolchain.graph.model import tidy
-from toolchain.records.bundle import ExportedGraph, TensorInfo
+from toolchain.records.bundle import ExportedGraph
 from toolchain.runtimes.environment import version_of
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
-
-OPSET = 18
 
 # The first release whose exporter was tried here.
 FLOOR = (5, 23)
@@ -68,7 +61,7 @@ def export(model: "PreTrainedModel", target: Path, *, where: str) -> ExportedGra
     require_exporter()
     _refuse_rope(model.config, where)
     inputs = _example(model, where)
-    with _silenced():
+    with exporter_silenced():
         from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
         config = OnnxConfig(dynamic=True, dynamic_shapes=_shapes(inputs), opset_version=OPSET)
@@ -81,15 +74,7 @@ def export(model: "PreTrainedModel", target: Path, *, where: str) -> ExportedGra
             ) from error
     _rename(made)
     tidy(made)
-    made.producer_name, made.producer_version = "encoder-toolchain", ""
-    graph.save(made, target)
-    return {
-        "opset": OPSET,
-        "inputs": [_describe(value) for value in made.graph.inputs],
-        "outputs": [_describe(value) for value in made.graph.outputs],
-        "nodes": len(made.graph),
-        "passes": {},
-    }
+    return write_export(made, target, {})
 
 
 def _refuse_rope(config: "PretrainedConfig", where: str) -> None:
@@ -175,24 +160,3 @@ def _rename(model: ir.Model) -> None:
 def _size(value: ir.Value, axis: int) -> int | ir.SymbolicDim:
     assert value.shape is not None
     return value.shape[axis]
-
-
-def _describe(value: ir.Value) -> TensorInfo:
-    shape: list[int | str] = [size if isinstance(size, int) else str(size) for size in value.shape or ()]
-    return {"name": str(value.name), "dtype": str(value.dtype).lower(), "shape": shape}
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Keep the exporter's progress, its advice and its graphs off the terminal."""
-    logging.disable(logging.CRITICAL)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
