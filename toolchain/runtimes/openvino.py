@@ -207,8 +207,9 @@ def _compiled(core: Any, source: bytes | Path, name: str, properties: Mapping[st
 
 def _say_what_is_in_float(source: bytes | Path, compiled: Any, name: str, *, in_float: bool) -> None:
     """Warn if GEMMs that a graph has in INT8 run in float32."""
-    wanted = len(quantized_gemms(graph.load(source)))
-    left = wanted - integer_gemms(compiled)
+    model = graph.load(source)
+    wanted = len(quantized_gemms(model))
+    left = wanted - integer_gemms(compiled, model)
     # A graph in memory is one of the many that `auto` and `tune` compare, and nobody waits for its speed.
     level = logging.DEBUG if name == IN_MEMORY else logging.WARNING
     if wanted and in_float:

@@ -15,6 +15,10 @@ from toolchain.graph.integer import INTEGER_MATMUL
 # Types of the kernels that compute one GEMM.
 GEMMS = {"FullyConnected", "MatMul"}
 
+# The type of a kernel that OpenVINO generates for several nodes. On processors with AVX-512 it takes whole attentions,
+# from the GEMM of queries and keys to that with the values. A compiled model from the cache names the last one only.
+GENERATED = "Subgraph"
+
 # What OpenVINO adds to the name of a GEMM that it computes in integers.
 DEQUANTIZED = "/Dequantization"
 
@@ -70,9 +74,12 @@ def kernels_of(compiled: Any) -> Iterator[Kernel]:
         )
 
 
-def integer_gemms(compiled: Any) -> int:
-    """Return the number of GEMMs that a compiled model computes in integers."""
-    return sum(one.is_gemm and one.in_integers for one in kernels_of(compiled))
+def integer_gemms(compiled: Any, model: ir.Model) -> int:
+    """Return the number of GEMMs that a compiled model of a graph computes in integers."""
+    wanted = quantized_gemms(model)
+    integers = [one for one in kernels_of(compiled) if one.in_integers]
+    attentions = sum(one.type == GENERATED and not wanted.isdisjoint(one.made_from) for one in integers)
+    return sum(one.is_gemm for one in integers) + 2 * attentions
 
 
 def float_gemms(compiled: Any, model: ir.Model) -> set[str]:
@@ -81,9 +88,9 @@ def float_gemms(compiled: Any, model: ir.Model) -> set[str]:
     OpenVINO keeps the name of a float GEMM, but not that of every integer one, nor of GEMMs inside its attention.
     """
     wanted = quantized_gemms(model)
-    if not integer_gemms(compiled):
+    if not integer_gemms(compiled, model):
         return wanted
-    floats = (one for one in kernels_of(compiled) if one.is_gemm and not one.in_integers)
+    floats = (one for one in kernels_of(compiled) if (one.is_gemm or one.type == GENERATED) and not one.in_integers)
     return wanted & {name for one in floats for name in one.made_from}
 
 
