@@ -13,7 +13,8 @@ from toolchain.int8.calibrate import calibrate
 from toolchain.int8.coverage import cover, on_this_cpu
 from toolchain.int8.quantize import TENSORRT, quantize
 from toolchain.runtimes import open_runtime, openvino
-from toolchain.runtimes.openvino import compile_graph, saturates
+from toolchain.runtimes.environment import saturates
+from toolchain.runtimes.openvino import compile_graph
 from toolchain.runtimes.openvino_kernels import integer_gemms
 
 pytest.importorskip("openvino", reason="pip install 'encoder-toolchain[openvino]'")

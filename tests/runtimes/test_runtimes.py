@@ -105,6 +105,17 @@ def test_a_session_leaves_processors_to_others_where_it_is_told(exported):
     assert options.get_session_config_entry("session.force_spinning_stop") == "1"
 
 
+@pytest.mark.parametrize(("flags", "set_to"), [({"avx2"}, "1"), ({"avx2", "avx512_vnni"}, None), ({"asimd"}, None)])
+def test_the_slower_kernel_with_exact_sums_is_taken_where_the_faster_saturates(exported, monkeypatch, flags, set_to):
+    monkeypatch.setattr(ort, "cpu_flags", lambda: frozenset(flags))
+    options = open_session(exported["distilbert"]).get_session_options()
+    if set_to:
+        assert options.get_session_config_entry(ort.EXACT_SUMS) == set_to
+    else:
+        with pytest.raises(RuntimeError, match="does not have configuration"):
+            options.get_session_config_entry(ort.EXACT_SUMS)
+
+
 def test_the_largest_integer_sums_are_exact():
     # Without VNNI, x86 kernels of uint8 x int8 saturate at 2 x 255 x 127 unless they are told otherwise.
     from onnx import TensorProto, helper

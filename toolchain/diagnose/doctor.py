@@ -15,8 +15,8 @@ from toolchain.meters import rapl
 from toolchain.meters.sources import BOARD, COUNTER, INTEGRAL, open_sources
 from toolchain.records.doctor import FindingRecord, State
 from toolchain.runtimes.device import cpu_threads
-from toolchain.runtimes.environment import cpu_flags, cpu_name, gpu_facts, version_of
-from toolchain.runtimes.openvino import import_openvino, saturates
+from toolchain.runtimes.environment import cpu_flags, cpu_name, gpu_facts, saturates, version_of
+from toolchain.runtimes.openvino import import_openvino
 
 POWERCAP = rapl.ROOT
 

@@ -21,16 +21,12 @@ from toolchain.base.files import sha256_json
 from toolchain.base.tensors import Batch, Infer
 from toolchain.errors import InputError, MachineError, first_line
 from toolchain.runtimes.device import choose_device, cpu_threads
-from toolchain.runtimes.environment import cpu_flags, cpu_name
+from toolchain.runtimes.environment import cpu_flags, cpu_name, saturates
 from toolchain.runtimes.openvino_kernels import integer_gemms, quantized_gemms
 from toolchain.runtimes.ort import IN_MEMORY
 from toolchain.runtimes.user_cache import cache_folder, read_cached, write_cached
 
 log = logging.getLogger(__name__)
-
-# Flags of x86 processors that add products of 8 bits in 32 bits. Without one of them OpenVINO adds two products in 16
-# bits, which saturates: a row of 384 times 127 x 127 gave 48,960 instead of 6,193,536.
-EXACT_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 # With this value of a property, OpenVINO leaves Q/DQ nodes float operators.
 FLOAT_QDQ = {"LP_TRANSFORMS_MODE": "NO"}
@@ -49,14 +45,6 @@ def import_openvino() -> Any:
             "--backend openvino: OpenVINO is not installed. Install it with: pip install 'encoder-toolchain[openvino]'."
         ) from error
     return openvino
-
-
-def saturates(flags: frozenset[str]) -> bool:
-    """Return whether the integer kernels of a processor with these flags of /proc/cpuinfo add products in 16 bits.
-
-    Only x86 processors have `avx2`.
-    """
-    return "avx2" in flags and not EXACT_FLAGS & flags
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from toolchain import graph
 from toolchain.base.tensors import Batch, Infer
 from toolchain.errors import InputError, MachineError, UsageError, first_line
 from toolchain.runtimes.device import choose_device, cpu_threads, has_cuda_gpu
+from toolchain.runtimes.environment import cpu_flags, saturates
 from toolchain.runtimes.io_binding import BoundSession
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ FATAL = 4
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
-# Without VNNI, x86 adds two uint8 x int8 products in 16 bits, which saturates (VPMADDUBSW). With this entry ONNX
-# Runtime makes the weights uint8 too, whose kernel is exact. It ignores the entry where all its kernels are exact.
+# With this entry ONNX Runtime makes the weights of uint8 x int8 products uint8 too, whose kernel is exact on any x86
+# processor. Where VNNI makes both exact, the one for uint8 x uint8 takes twice the time, so the entry is not for there.
 EXACT_SUMS = "session.x64quantprecision"
 
 # With this entry the weights of an optimised graph are written to a file of their own.
@@ -149,7 +150,8 @@ def _options(threads: int | None, *, spin: bool, listed_only: bool) -> Any:
     options = import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads or cpu_threads()
     options.log_severity_level = FATAL
-    options.add_session_config_entry(EXACT_SUMS, "1")
+    if saturates(cpu_flags()):
+        options.add_session_config_entry(EXACT_SUMS, "1")
     if not spin:
         options.add_session_config_entry("session.force_spinning_stop", "1")
     if listed_only:
