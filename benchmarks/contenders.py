@@ -1,9 +1,11 @@
 """The contenders of `make bench`: each is a context manager that yields a pass, which turns texts into logits.
 
 To add one, add a function here and its line in CONTENDERS; where it needs a package that is missing, it raises LeftOut.
-All but the pipelines run through this evaluator: the same tokens, length-sorted batches and number of threads.
+All but the pipelines run through this evaluator: the same tokens, batches (sorted by length, unless the workload keeps
+the order of the file) and number of threads.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -49,10 +51,12 @@ Opened = AbstractContextManager[Contender]
 
 
 def in_batches(workload: Workload, infer: Infer) -> Contender:
-    """Return a pass that runs a runtime through this evaluator."""
+    """Return a pass that runs a runtime through this evaluator, or in the pipeline's batches."""
+    # A window of rows is sorted by length, so a window of one batch keeps the order of the file.
+    cut = {"window": PIPELINE_BATCH, "max_slots": sys.maxsize} if workload.file_order else {"max_slots": BUDGET}
 
     def once(texts: list[Text]) -> Pass:
-        done = run_texts(infer, workload.resolved.encode, texts, max_slots=BUDGET)
+        done = run_texts(infer, workload.resolved.encode, texts, **cut)
         return Pass(done.logits, done.runtime_s)
 
     return once
@@ -197,6 +201,8 @@ TORCH, TORCH_BF16 = "torch FP32", "torch BF16"
 OPENVINO_INT8 = "openvino INT8"
 ORT, ORT_CPU, ORT_INT8 = "ort FP32", "ort FP32 cpu", "ort INT8"
 OURS = (TORCH, TORCH_BF16, ORT_CPU, ORT_INT8, OPENVINO_INT8)
+EXPORTER, NNCF, TORCHAO = "transformers' exporter, dynamic INT8", "openvino NNCF INT8", "torchao INT8, compiled"
+INT8_OF_OTHERS = (DYNAMIC, EXPORTER, NNCF, TORCHAO)
 # The contenders of others come first, then ours.
 CONTENDERS: dict[str, Callable[[Workload], Opened]] = {
     PIPELINE: pipeline,
@@ -204,9 +210,9 @@ CONTENDERS: dict[str, Callable[[Workload], Opened]] = {
     DYNAMIC: partial(ort, graph=ort_dynamic),
     "ort static INT8 minmax": partial(ort, graph=partial(ort_static, method="minmax")),
     "ort static INT8 percentile": partial(ort, graph=partial(ort_static, method="percentile")),
-    "transformers' exporter, dynamic INT8": partial(ort, graph=of_transformers),
-    "openvino NNCF INT8": nncf,
-    "torchao INT8, compiled": torchao,
+    EXPORTER: partial(ort, graph=of_transformers),
+    NNCF: nncf,
+    TORCHAO: torchao,
     "openvino FP32": partial(openvino, graph=of_bundle("model.onnx")),
     TORCH: partial(ours_torch, precision="fp32"),
     TORCH_BF16: partial(ours_torch, precision="bf16"),

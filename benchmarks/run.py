@@ -6,6 +6,7 @@ GLUE's sst2 and the model is a fine-tuned DistilBERT; without it, both are the d
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
@@ -41,9 +42,9 @@ def main() -> None:
     """Run the comparison and the costs that are asked for; print them, and write them if asked."""
     args = arguments()
     about = described()
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.nullcontext(args.keep) if args.keep else tempfile.TemporaryDirectory() as folder:
         chosen = recipe(demo=args.demo).replace(calib_method=args.calib_method)
-        workload = make(chosen, Path(folder), base=args.base, tokens=args.tokens)
+        workload = make(chosen, Path(folder), base=args.base, tokens=args.tokens, file_order=args.file_order)
         speed = measure(workload, args.only, rounds=args.rounds, limit=args.rows)
         verdicts = targets.judge(targets.figures(speed), cpu_flags())
         print_tables(speed, verdicts, as_markdown=args.markdown)
@@ -53,7 +54,8 @@ def main() -> None:
     for name, value in costs.items():
         print(f"{name:68} {value:9.3f}")
     if args.output:
-        options = {"rounds": args.rounds, "calib_method": args.calib_method, "tokens": args.tokens}
+        names = ("rounds", "calib_method", "tokens", "base", "file_order")
+        options = {name: getattr(args, name) for name in names}
         write_json(args.output, {**named(workload), **options, **numbers(speed, costs, verdicts), **about})
     if args.strict and any(one.met is False for one in verdicts):
         sys.exit(GateError.exit_code)
@@ -83,6 +85,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--demo", action="store_true", help="use the demo's model and rows even if ../shared exists")
     parser.add_argument("--base", action="store_true", help="random weights of DistilBERT-base's shapes")
     parser.add_argument("--tokens", type=int, metavar="N", help="rows of N tokens each: their texts, repeated")
+    parser.add_argument("--file-order", action="store_true", help="batches of 32 rows in file order, for all of them")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="build here, and use what an earlier run built")
     parser.add_argument(
         "--only",
         nargs="+",

@@ -27,6 +27,8 @@ class Workload:
     folder: Path
     # Each row repeats its text until it has this many tokens; its label stays.
     tokens: int | None = None
+    # Batches of 32 rows in the order of the file, as a pipeline makes them, instead of batches sorted by length.
+    file_order: bool = False
 
     def rows(self, split: str) -> Rows:
         """Return the rows of a split."""
@@ -64,13 +66,19 @@ def base_checkpoint(folder: Path) -> Path:
 
 
 def make(
-    chosen: Recipe, folder: Path, *, steps: tuple[str, ...] = STEPS, base: bool = False, tokens: int | None = None
+    chosen: Recipe,
+    folder: Path,
+    *,
+    steps: tuple[str, ...] = STEPS,
+    base: bool = False,
+    tokens: int | None = None,
+    file_order: bool = False,
 ) -> Workload:
-    """Build the graphs of a recipe below `folder`; with `base`, of DistilBERT-base's shapes."""
+    """Build the graphs of a recipe below `folder`, if they are not there; with `base`, of DistilBERT-base's shapes."""
     if base:
         chosen = chosen.replace(model=str(base_checkpoint(folder)))
     if tokens:
         chosen = chosen.replace(max_length=tokens)
     resolved = resolve(chosen.replace(precision="int8", output=str(folder / "bundle")), steps)
     build(resolved.recipe, steps=steps, engine=False)
-    return Workload(resolved, resolved.bundle_folder, folder, tokens)
+    return Workload(resolved, resolved.bundle_folder, folder, tokens, file_order)

@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from load import Load, at_rate, closed, has_wrk
-from servers import INFER, OURS, PLAIN, SERVERS, TRITON
+from servers import INFER, OPENVINO, OURS, PLAIN, SERVERS, TRITON
 from table import show, verdicts
 from targets import Target, judge
 from workloads import WORKLOADS, Engine, bare_rows_per_s
@@ -65,13 +65,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
     parser.add_argument("--seconds", type=int, default=4, metavar="S", help="duration of one load")
     parser.add_argument("--only", nargs="+", default=list(WORKLOADS), choices=WORKLOADS)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="build here, and use what an earlier run built")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures as JSON")
     args = parser.parse_args()
     if not has_wrk():
         raise MachineError("wrk is not installed. Install it: apt-get install wrk.")
     kept = {}
     for name in args.only:
-        with tempfile.TemporaryDirectory() as folder:
+        with contextlib.nullcontext(args.keep / name) if args.keep else tempfile.TemporaryDirectory() as folder:
             kept[name] = measure(name, Path(folder), rounds=args.rounds, seconds=args.seconds)
         print_tables(name, kept[name])
     if args.output:
@@ -145,7 +146,7 @@ def print_tables(name: str, found: dict[str, Any]) -> None:
     """Print the figures of one model, and the verdicts of its targets."""
     numbers = found["figures"]
     table = [(name, "clients", "requests/s", "p50 ms", "p99 ms", "lost", "ours to it")]
-    for server in (OURS, TRITON, PLAIN, ENGINE):
+    for server in (OURS, OPENVINO, TRITON, PLAIN, ENGINE):
         for clients in CLIENTS:
             if (per_s := numbers.get((slot := f"{server}, {clients} clients") + ", per_s")) is not None:
                 p50, p99, lost = (numbers[f"{slot}, {one}"] for one in ("p50_ms", "p99_ms", "lost"))

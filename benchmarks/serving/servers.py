@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from toolchain.bundle import open_bundle
+from toolchain.runtimes.openvino import import_openvino
 
 ROOT = Path(__file__).parent.parent.parent
 NAME = "model"
 INFER = f"/v2/models/{NAME}/infer"
 READY_S = 120.0
 OURS, TRITON, PLAIN = "toolchain serve", "Triton (python backend)", "plain FastAPI"
+OPENVINO = f"{OURS} --backend openvino"
 
 sys.path.insert(0, str(ROOT / "tests/triton"))
 import server as triton  # noqa: E402  # the tests start a real Triton with it
@@ -92,7 +94,15 @@ def real_triton(bundle: Path) -> Iterator[str]:
             yield f"http://{server.http}"
 
 
-SERVERS = {OURS: ours, TRITON: real_triton, PLAIN: plain}
+@contextlib.contextmanager
+def on_openvino(bundle: Path) -> Iterator[str]:
+    """Yield the address of `toolchain serve` on OpenVINO."""
+    import_openvino()
+    with ours(bundle, "--backend", "openvino") as address:
+        yield address
+
+
+SERVERS = {OURS: ours, OPENVINO: on_openvino, TRITON: real_triton, PLAIN: plain}
 
 
 @contextlib.contextmanager
