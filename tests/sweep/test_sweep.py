@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -211,9 +212,9 @@ sweep(Path(sys.argv[1]), Asked(), program={STANDIN!r})
 """
 
 
-def start(file: Path) -> subprocess.Popen:
+def start(file: Path, python: Sequence[str] = (sys.executable,)) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)}
-    return subprocess.Popen([sys.executable, "-c", CODE, str(file)], env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([*python, "-c", CODE, str(file)], env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def results() -> set[Path]:
@@ -221,13 +222,13 @@ def results() -> set[Path]:
 
 
 @pytest.mark.parametrize("kills", [8, pytest.param(50, marks=pytest.mark.stress)])
-def test_kills_at_random_instants_lose_and_repeat_nothing(study, kills):
+def test_kills_at_random_instants_lose_and_repeat_nothing(study, python, kills):
     """Each kill comes a random time after a random cell has begun."""
     chance = random.Random(kills)
     file = study(GRID.replace("[10, 20]", str(list(range(1, kills + 1)))))
     finished: dict[Path, int] = {}
     for _ in range(kills):
-        process = start(file)
+        process = start(file, python)
         for _ in range(chance.randint(1, 3)):
             process.stderr.readline()  # the name of a cell that begins
         with contextlib.suppress(subprocess.TimeoutExpired):
