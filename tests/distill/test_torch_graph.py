@@ -66,6 +66,16 @@ def test_an_operator_is_that_of_onnx(op_type, arrays, attributes):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_a_quantizer_with_a_scale_for_each_channel_is_that_of_onnx(axis):
+    channels = X.shape[axis]
+    scale, zero = np.linspace(0.05, 0.2, channels, dtype=np.float32), np.arange(channels, dtype=np.int8)
+    found, expected = run_node("QuantizeLinear", [X, scale, zero], axis=axis)
+    shape = [channels if at == axis % 3 else 1 for at in range(3)]
+    expected = (expected.astype(np.float32) - zero.reshape(shape)) * scale.reshape(shape)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("op_type", "arrays"),
     [

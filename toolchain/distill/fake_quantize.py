@@ -156,10 +156,17 @@ def compare_sites(made: TorchGraph, tokens: Tokens) -> Difference:
             other = wanted[str(value.name)]
             relative = max(relative, float((found[value] - other).abs().max() / other.abs().max().clamp_min(SMALLEST)))
         for node, end in ends.items():
-            scale = found[node.inputs[1]] if node.inputs[1] is not None else 0
-            moved = (found[node.outputs[0]] - wanted[str(end.name)]).abs() > scale / 2
+            found_end = found[node.outputs[0]]
+            moved = (found_end - wanted[str(end.name)]).abs() > _scale_of(node, found, found_end.ndim) / 2
             rounded = max(rounded, float(moved.float().mean()))
     return Difference(relative, rounded)
+
+
+def _scale_of(node: ir.Node, found: "Mapping[ir.Value, torch.Tensor]", rank: int) -> "torch.Tensor":
+    """Return the scale of a QuantizeLinear, in a shape that goes with its input of `rank` dimensions."""
+    assert node.inputs[1] is not None
+    scale, axis = found[node.inputs[1]], node.attributes.get_int("axis", 1) % rank
+    return scale.reshape([-1 if at == axis else 1 for at in range(rank)]) if scale.numel() > 1 else scale
 
 
 def _finish(model: ir.Model, scheme: QdqScheme) -> None:

@@ -5,7 +5,7 @@ gradient is passed on unchanged, or 0 where the value was clipped (Jacob et al. 
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -73,17 +73,9 @@ class TorchGraph:
         known = {**self.fixed, **{value: make() for value, make in self.made.items()}, **(given or {})}
         known |= {value: inputs[str(value.name)] for value in self.model.graph.inputs}
         for node in self.model.graph:
-            if node.outputs[0] in known:
-                continue
-            values = [None if value is None else known[value] for value in node.inputs]
-            attributes = {name: one.value for name, one in node.attributes.items() if isinstance(one, ir.Attr)}
-            try:
-                found = _function(node)(*values, **attributes)
-            except (AttributeError, IndexError, TypeError, ValueError) as error:
-                raise InputError(
-                    f"the operator {node.op_type} of {node.name} has a form that heal cannot train through. Use tune."
-                ) from error
-            known |= zip(node.outputs, found if isinstance(found, tuple) else (found,), strict=False)
+            if node.outputs[0] not in known:
+                values = [None if value is None else known[value] for value in node.inputs]
+                known |= zip(node.outputs, compute(node, values), strict=False)
         return known
 
     def logits(self, inputs: "Mapping[str, torch.Tensor]") -> "torch.Tensor":
@@ -109,6 +101,22 @@ def torch_graph(model: ir.Model, made: Mapping[ir.Value, Made]) -> TorchGraph:
     return TorchGraph(model, made, fixed)
 
 
+def compute(node: ir.Node, values: "Sequence[torch.Tensor | None]") -> "tuple[torch.Tensor, ...]":
+    """Return the outputs of a node for its inputs.
+
+    Raises:
+        InputError: the operator has a form that is not known here, such as other inputs.
+    """
+    attributes = {name: one.value for name, one in node.attributes.items() if isinstance(one, ir.Attr)}
+    try:
+        found = _function(node)(*values, **attributes)
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the operator {node.op_type} of {node.name} has a form that heal cannot train through. Use tune."
+        ) from error
+    return found if isinstance(found, tuple) else (found,)
+
+
 def _function(node: ir.Node) -> Callable[..., Any]:
     """Return what computes a node from its inputs and, by keyword, its attributes."""
     import torch
@@ -120,11 +128,17 @@ def _function(node: ir.Node) -> Callable[..., Any]:
     return OPERATORS[node.op_type]
 
 
-def _quantize(x: Any, scale: Any, zero: Any) -> Any:
-    """Return a value as DequantizeLinear gives it after QuantizeLinear, with gradients."""
+def _quantize(x: Any, scale: Any, zero: Any, *, axis: int = 1) -> Any:
+    """Return a value as DequantizeLinear gives it after QuantizeLinear, with gradients.
+
+    A scale of several numbers has one for each channel of `axis`.
+    """
     import torch
 
     limits = torch.iinfo(zero.dtype)
+    if scale.numel() > 1:
+        channels = scale.float(), zero.int(), axis % x.ndim
+        return torch.fake_quantize_per_channel_affine(x, *channels, limits.min, limits.max)
     return torch.fake_quantize_per_tensor_affine(x, float(scale), int(zero), limits.min, limits.max)
 
 
