@@ -19,6 +19,7 @@ from toolchain.data.rows import Rows, load_rows
 from toolchain.energy.evaluation import LOAD_ROWS, open_session, require
 from toolchain.errors import InputError
 from toolchain.evaluation import measure as evaluation
+from toolchain.evaluation.learnt_rows import learnt_rows
 from toolchain.evaluation.mlperf.loadgen import require_loadgen
 from toolchain.evaluation.mlperf.scenario import ScenarioRun, run_scenario
 from toolchain.evaluation.original import NAME as ORIGINAL
@@ -81,6 +82,7 @@ def evaluate(
         "task": resolved.task.name,
         "split": recipe.split,
         "n": len(rows),
+        "learnt_rows": learnt_rows(target, rows),
         "data_sha256": rows.digest,
         "predictions": kept,
         **_what_ran(target, rows),

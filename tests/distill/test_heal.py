@@ -15,6 +15,8 @@ from toolchain.distill import heal as module
 from toolchain.distill.heal import heal
 from toolchain.errors import GateError, InputError, UsageError
 from toolchain.evaluation.compare import UNKNOWN
+from toolchain.evaluation.learnt_rows import learnt_rows
+from toolchain.evaluation.target import find_target
 from toolchain.heads.distance import Distance
 from toolchain.int8.calibrate import Calibration, read_calibration, write_calibration
 
@@ -80,6 +82,11 @@ def test_both_graphs_are_healed_the_reference_stays_and_a_build_has_nothing_to_d
     assert changed == {FILE, OF_HEAL, "model.int8.onnx", "model.int8.cpu.onnx"}
     assert record["steps"] == 40
     assert len(learnt_digests(open_bundle(bundle))) == record["rows"]
+    int8, fp32 = (find_target({"precision": name, "device": "cpu"}, bundle) for name in ("int8", "fp32"))
+    train = int8.resolved.rows("train")
+    assert learnt_rows(int8, train) == len(train) - record["rows_left_out"] - record["held_out"]
+    assert learnt_rows(int8, int8.resolved.rows("validation")) == 0
+    assert learnt_rows(fp32, train) == 0  # has the checkpoint's weights
     ranks = {at: sum(Distance(**one[at]).rank for one in record["distance"].values()) for at in ("before", "after")}
     assert ranks["after"] < ranks["before"]
     assert not list(bundle.parent.glob(".*"))

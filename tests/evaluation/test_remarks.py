@@ -35,3 +35,8 @@ def test_rows_that_were_cut_are_counted():
 
 def test_results_of_earlier_versions_have_no_remarks():
     assert not remarks({"n": 500, "tokens": {}})
+
+
+def test_rows_that_the_model_learnt_from_are_counted():
+    (line,) = remarks({"n": 500, "tokens": {}, "learnt_rows": 40})
+    assert line.startswith("the model learnt from 40 of these 500 rows")

@@ -1,7 +1,7 @@
 """The rows that a bundle's model learnt from in `toolchain shrink` or `heal`, by the digests of their texts.
 
 `shrink` lists them beside its checkpoint's record, `build` copies the list into the bundle, and `heal` lists its own.
-`cascade` does not choose its threshold on them.
+`cascade` does not choose its threshold on them, and `eval` counts those among the rows that it evaluates.
 """
 
 from collections.abc import Iterable
@@ -38,11 +38,14 @@ def read_learnt(file: Path) -> list[str]:
     return found
 
 
-def learnt_digests(bundle: Bundle) -> set[str]:
-    """Return the digests of the rows that a bundle's model learnt from; none if it was neither shrunk nor healed.
+def learnt_digests(bundle: Bundle, *, healed: bool = True) -> set[str]:
+    """Return the digests of the rows that a bundle's model learnt from, or the stages of a cascade; none without any.
+
+    Without `healed`, those of `heal` are left out: only INT8 graphs have its weights.
 
     Raises:
         InputError: see `read_learnt`.
     """
-    names = {OF_SHRINK, OF_HEAL} & bundle.manifest["artefacts"].keys()
+    ends = (OF_SHRINK, OF_HEAL) if healed else (OF_SHRINK,)
+    names = [name for name in bundle.manifest["artefacts"] if name.endswith(ends)]
     return {digest for name in names for digest in read_learnt(bundle.path / name)}

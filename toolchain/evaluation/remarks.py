@@ -10,8 +10,13 @@ LEAST_ROWS = 32
 
 
 def remarks(result: Result) -> list[str]:
-    """Return sentences on rows that were cut, a model no better than the most frequent label, and a cascade's rows."""
+    """Return sentences on rows that were cut or learnt from, useless models, and a cascade's rows."""
     found, rows = _of_cascade(result), result["n"]
+    if learnt := result.get("learnt_rows"):
+        found.append(
+            f"the model learnt from {learnt:,} of these {rows:,} rows, in shrink or heal, which flatters its figures. "
+            "Evaluate other rows."
+        )
     if cut := result["tokens"].get("truncated_rows"):
         found.append(
             f"{cut:,} of {rows:,} rows are longer than --max-length {result.get('max_length')}, and the model does not "

@@ -264,6 +264,8 @@ class Result(WhatRan, Scores, Speed):
     """Name of the split."""
     n: int
     """Number of rows."""
+    learnt_rows: NotRequired[int]
+    """Rows among them from which the model learnt in `shrink` or `heal`, which flatter its figures."""
     data_sha256: str
     """SHA-256 of the texts and labels of the rows."""
     predictions: NotRequired[FileDigest]

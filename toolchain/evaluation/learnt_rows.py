@@ -1,0 +1,18 @@
+"""The evaluated rows that a model learnt from in `toolchain shrink` or `heal`, which flatter its figures."""
+
+from toolchain.bundle.learnt import OF_CHECKPOINT, learnt_digests, read_learnt
+from toolchain.data.rows import Rows
+from toolchain.evaluation.target import Target
+
+
+def learnt_rows(target: Target, rows: Rows) -> int:
+    """Return the number of rows that the model of a target learnt from.
+
+    Raises:
+        InputError: the list of these rows is broken.
+    """
+    if target.bundle:
+        known = learnt_digests(target.bundle, healed=target.precision == "int8")
+    else:
+        known = set(read_learnt(target.resolved.source.folder / OF_CHECKPOINT))
+    return int(rows.among(known).sum())
