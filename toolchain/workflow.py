@@ -82,7 +82,6 @@ def evaluate(
         "task": resolved.task.name,
         "split": recipe.split,
         "n": len(rows),
-        "learnt_rows": learnt_rows(target, rows),
         "data_sha256": rows.digest,
         "predictions": kept,
         **_what_ran(target, rows),
@@ -125,6 +124,7 @@ def _what_ran(target: Target, rows: Rows) -> WhatRan:
         "artefact": target.artefact,
         "variant": target.variant,
         "cascade": stage_run(target, rows),
+        "learnt_rows": learnt_rows(target, rows),
     }
 
 

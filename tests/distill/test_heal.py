@@ -95,6 +95,16 @@ def test_both_graphs_are_healed_the_reference_stays_and_a_build_has_nothing_to_d
     assert digests(bundle) == after
 
 
+def test_without_a_length_the_weights_are_rounded_anew_and_not_trained(begun, tmp_path, gates):
+    bundle = tmp_path / "bundle"
+    begun("int8", bundle)
+    record = heal({}, bundle)["heal"]
+    assert (record["steps"], record["loss"], record["rounding"]["gemms"]) == (0, None, 12)
+    assert record["rows"] == record["rounding"]["rows"] == len(learnt_digests(open_bundle(bundle)))
+    ranks = {at: sum(Distance(**one[at]).rank for one in record["distance"].values()) for at in ("before", "after")}
+    assert ranks["after"] < ranks["before"]
+
+
 def test_an_interrupted_run_leaves_the_bundle_and_goes_on_to_the_same_weights(bundle, gates, tmp_path, monkeypatch):
     from toolchain.distill import loop, state
 

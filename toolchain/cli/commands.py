@@ -52,7 +52,7 @@ COMMANDS = {
     "explain": Command("explain why a graph or an engine is not faster or not as accurate", "explain"),
     "tune": Command("find which GEMMs to exclude from INT8 to stay within a drop", "tune"),
     "shrink": Command("cut layers and feed-forward width, and train the rest by the original", "shrink"),
-    "heal": Command("train the weights of INT8 graphs to give FP32's logits, if the gate fails", "heal"),
+    "heal": Command("round the weights of INT8 graphs anew to give FP32's logits, if the gate fails", "heal"),
     "cascade": Command("put a cheap first stage before a bundle, which then runs only the unsure rows", "cascade"),
     "profile": Command("measure the time and the energy of each part of the model", "profile", "profile"),
     "estimate": Command("bound the time on a GPU by its data sheet: a limit, not a measurement", "estimate"),

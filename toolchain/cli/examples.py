@@ -59,7 +59,7 @@ EXAMPLES: dict[str, tuple[str, str, str]] = {
     ),
     "heal": (
         "toolchain heal ./bundle --max-drop 0.5",
-        "toolchain heal ./bundle --minutes 20 --strict",
+        "toolchain heal ./bundle --seed 1 --strict",
         "toolchain heal ./bundle --steps 300 --data ./my-data --json",
     ),
     "cascade": (

@@ -1,4 +1,4 @@
-"""`toolchain heal`: the weights of a bundle's INT8 graphs, trained to give FP32's logits."""
+"""`toolchain heal`: the weights of a bundle's INT8 graphs, rounded anew to give FP32's logits."""
 
 import argparse
 
@@ -8,10 +8,10 @@ from toolchain.recipe.groups import GATE
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the INT8 bundle, the length of the training, its rows and the gate."""
+    """Add the INT8 bundle, the length of a training, its rows and the gate."""
     add_source(parser, "BUNDLE")
-    parser.add_argument("--steps", type=int, metavar="N", help="steps of training")
-    parser.add_argument("--minutes", type=float, metavar="M", help="minutes of training instead of steps (default 10)")
+    parser.add_argument("--steps", type=int, metavar="N", help="steps of training after the rounding (default 0)")
+    parser.add_argument("--minutes", type=float, metavar="M", help="minutes of training instead of steps")
     add_options(parser, ("data", "calib_data", "split", *GATE, "seed", "force", "trust"))
     add_options(parser, ("allow_pickle", "trust_remote_code", "ignore_unused"))
 

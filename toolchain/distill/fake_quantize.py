@@ -83,17 +83,22 @@ def activations(graph: TorchGraph, inputs: Inputs) -> Activations:
     return Activations(values[graph.model.graph.outputs[0]], hidden)
 
 
-def teacher_of(folder: Path) -> Model:
-    """Return the FP32 graph of a bundle, smoothed, so that its hidden states are those of the student.
+def teacher_graph(folder: Path) -> TorchGraph:
+    """Return the FP32 graph of a bundle, smoothed, so that its GEMMs and its hidden states are those of the student.
 
     Raises:
         InputError: it has an operator that PyTorch is not taught here.
     """
-    import torch
-
     model, _, _ = smoothed_graph(folder)
     first_token(model)
-    whole = torch_graph(model, {})
+    return torch_graph(model, {})
+
+
+def teacher_of(folder: Path) -> Model:
+    """Return the FP32 graph of a bundle as the training loop takes it. For errors, see `teacher_graph`."""
+    import torch
+
+    whole = teacher_graph(folder)
     return Model(torch.nn.Module(), lambda inputs: activations(whole, inputs))
 
 
@@ -105,7 +110,7 @@ def student_of(
     `keep` and `residual` are those of the recipe; None is the choice of the calibration.
 
     Raises:
-        InputError: see `teacher_of`.
+        InputError: see `teacher_graph`.
     """
     import torch
 

@@ -1,13 +1,14 @@
-"""`toolchain heal`: the weights of a bundle's INT8 graphs, trained so that INT8 gives FP32's logits.
+"""`toolchain heal`: the weights of a bundle's INT8 graphs, chosen anew so that INT8 gives FP32's logits.
 
-The student is the pair of INT8 graphs with their rounding in place (fake_quantize.py), and the teacher is the bundle's
-FP32 graph; labels are not read. Ranges of activations stay as they were calibrated, because the student learns within
-them; scales of weights follow the weights. The graphs are then made of the healed weights by the same step of a build
-that made them before.
+First the weights of each GEMM are rounded so that their errors cancel (reconstruct.py). Then, if a length is given, all
+weights are trained: the student is the pair of INT8 graphs with their rounding in place (fake_quantize.py), and the
+teacher is the bundle's FP32 graph. Labels are not read. Ranges of activations stay as they were calibrated. The graphs
+are then made of the healed weights by the same step of a build that made them before.
 """
 
 import glob
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,18 +22,20 @@ from toolchain.bundle import Bundle, open_bundle
 from toolchain.bundle.build import requantize
 from toolchain.bundle.healed import FILE, made_of
 from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve
+from toolchain.checkpoint.ragged import Indices
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Rows
 from toolchain.diagnose.gate import gate, judge
-from toolchain.distill.fake_quantize import Student, compare_sites, student_of, teacher_of
+from toolchain.distill.fake_quantize import Student, compare_sites, student_of, teacher_graph, teacher_of
 from toolchain.distill.loop import Distilled, Settings, distil
 from toolchain.distill.losses import DIVERGENCES
+from toolchain.distill.reconstruct import TOKENS, reconstruct
 from toolchain.errors import GateError, InputError, UsageError
 from toolchain.evaluation.compare import PASSES
 from toolchain.evaluation.target import find_checkpoint, recorded
 from toolchain.recipe import Recipe
 from toolchain.recipe.options import RecipeValues
-from toolchain.records.heal import HealDistance, Healed, HealRecord
+from toolchain.records.heal import HealDistance, Healed, HealRecord, HealRounding
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run
 
@@ -40,9 +43,6 @@ log = logging.getLogger(__name__)
 
 # Points that INT8 may lose where neither --max-drop nor the bundle's recipe says it.
 DEFAULT_MAX_DROP = 0.5
-
-# Minutes of training where neither --steps nor --minutes is given.
-DEFAULT_MINUTES = 10.0
 
 # Train rows that are not learnt from, on which INT8 must be nearer to FP32 afterwards; at most this share of all.
 HELD_OUT_ROWS, HELD_OUT_SHARE = 512, 8
@@ -69,10 +69,11 @@ def heal(
     minutes: float | None = None,
     tell: Tell = log.info,
 ) -> Healed:
-    """Train the weights of an INT8 bundle's graphs if its gate does not pass; put them into both, and run the gate.
+    """Round the weights of an INT8 bundle anew if its gate does not pass; put them into both graphs, and run the gate.
 
-    `changes` are options by their names in a recipe. An interrupted call goes on when it is made again: its state is in
-    a file beside the bundle until the graphs are there.
+    With `steps` or `minutes` the weights are trained afterwards. `changes` are options by their names in a recipe. An
+    interrupted training goes on when the call is made again: its state is in a file beside the bundle until the graphs
+    are there.
 
     Raises:
         GateError: INT8 came no nearer to FP32 on train rows that were not learnt from. The bundle is unchanged.
@@ -84,8 +85,8 @@ def heal(
     _check(opened)
     recipe = recorded(opened, changes)
     recipe = recipe if recipe.max_drop is not None else recipe.replace(max_drop=DEFAULT_MAX_DROP)
-    minutes = DEFAULT_MINUTES if steps is None and minutes is None else minutes
-    settings = Settings(steps=steps, minutes=minutes, seed=recipe.seed, rate=RATE)
+    trained = steps is not None or minutes is not None
+    settings = Settings(steps=steps, minutes=minutes, seed=recipe.seed, rate=RATE) if trained else None
     find_checkpoint(opened, recipe)
     state = _state_of(opened)
     before, _ = gate(bundle, recipe, tell=tell)
@@ -96,9 +97,10 @@ def heal(
     if recipe.force:
         state.unlink(missing_ok=True)
     training = _begin(opened, resolved)
-    done = _train(training, settings, state, tell)
+    rounding = _round(training, tell)
+    done = _train(training, settings, state, tell) if settings else None
     try:
-        record = _requantized(training, done, tell)
+        record = _requantized(training, rounding, done, tell)
     except GateError:
         state.unlink(missing_ok=True)  # the run is over, and the next one has other options
         raise
@@ -149,6 +151,8 @@ class _Training:
     student: Student
     rows: Rows
     tokens: Tokens
+    # Positions of those that the weights are rounded on.
+    rounded: Indices
     held: Tokens
     # FP32's logits of the held-out rows, and by file those of INT8 before.
     reference: Logits
@@ -174,7 +178,16 @@ def _begin(opened: Bundle, resolved: ResolvedRecipe) -> _Training:
         raise InputError(f"{opened.path}: cannot be healed: {error}") from None
     files = {name: opened.path / name for name in student.graphs}
     before = {name: _logits(file, some) for name, file in files.items()}
-    return _Training(opened, resolved, student, learnt, tokens, some, _logits(opened.path / "model.onnx", some), before)
+    rounded = _some_of(tokens, recipe.seed)
+    reference = _logits(opened.path / "model.onnx", some)
+    return _Training(opened, resolved, student, learnt, tokens, rounded, some, reference, before)
+
+
+def _some_of(tokens: Tokens, seed: int) -> Indices:
+    """Return positions of rows of about TOKENS tokens in all, drawn without replacement, in rising order."""
+    order = np.random.default_rng(seed).permutation(len(tokens))
+    count = int(np.searchsorted(tokens.lengths[order].cumsum(), TOKENS)) + 1
+    return np.sort(order[:count])
 
 
 def _logits(file: Path, tokens: Tokens) -> Logits:
@@ -182,21 +195,31 @@ def _logits(file: Path, tokens: Tokens) -> Logits:
         return run(infer, tokens).logits
 
 
-def _train(training: _Training, settings: Settings, state: Path, tell: Tell) -> Distilled:
-    """Prove that the student is the graphs, and train it.
+def _round(training: _Training, tell: Tell) -> HealRounding:
+    """Prove that the student is the graphs, and round its weights anew, on some of the rows.
 
     Raises:
-        InputError: it is not; see also `distil`.
+        InputError: it is not.
     """
-    opened, resolved, student = training.bundle, training.resolved, training.student
-    teacher = teacher_of(opened.path)
+    opened, student = training.bundle, training.student
     prove(student, training.held.take(np.arange(min(PROVED_ROWS, len(training.held)))), opened.path)
+    tokens = training.tokens.take(training.rounded)
+    tell(f"rounding the weights on {len(tokens):,} train rows")
+    start_s = time.monotonic()
+    gemms = reconstruct(student, teacher_graph(opened.path), tokens)
+    seconds = time.monotonic() - start_s
+    return {"gemms": gemms, "rows": len(tokens), "tokens": int(tokens.lengths.sum()), "seconds": seconds}
+
+
+def _train(training: _Training, settings: Settings, state: Path, tell: Tell) -> Distilled:
+    """Train the student. For errors, see `distil`."""
+    opened, resolved, student = training.bundle, training.resolved, training.student
     recipe = resolved.recipe
     key = [made_of(opened.manifest["artefacts"]), training.rows.digest, resolved.max_length, student.names]
     tell(f"healing on {len(training.rows):,} train rows")
     return distil(
         student.model,
-        teacher,
+        teacher_of(opened.path),
         training.tokens,
         settings,
         divergence=DIVERGENCES[resolved.head.probabilities],
@@ -225,14 +248,15 @@ def prove(student: Student, tokens: Tokens, folder: Path) -> None:
             )
 
 
-def _requantized(training: _Training, done: Distilled, tell: Tell) -> HealRecord:
+def _requantized(training: _Training, rounding: HealRounding, done: Distilled | None, tell: Tell) -> HealRecord:
     """Make the bundle's INT8 graphs of the healed weights. For errors, see `requantize` and `_judged`."""
+    rows = training.rows if done else training.rows.take(training.rounded)
     return requantize(
         training.bundle,
         training.resolved,
         training.student.weights(),
-        _record(training, done),
-        learnt=training.rows.text_digests,
+        _record(training, rows, rounding, done),
+        learnt=rows.text_digests,
         judge=partial(_judged, training),
         log=tell,
     )
@@ -252,7 +276,7 @@ def _judged(training: _Training, folder: Path, record: HealRecord) -> HealRecord
     if not after < before:
         raise GateError(
             f"{training.bundle.path}: healing brought INT8 no nearer to FP32: {after:.3g} instead of {before:.3g} on "
-            f"{len(training.held)} held-out train rows. The bundle is unchanged. Give more --steps or more rows."
+            f"{len(training.held)} held-out train rows. The bundle is unchanged. Exclude GEMMs instead: toolchain tune."
         )
     distance: dict[str, HealDistance] = {
         file: {"before": one.to_json(), "after": other.to_json()} for file, (one, other) in found.items()
@@ -260,19 +284,20 @@ def _judged(training: _Training, folder: Path, record: HealRecord) -> HealRecord
     return {**record, "distance": distance}
 
 
-def _record(training: _Training, done: Distilled) -> HealRecord:
+def _record(training: _Training, rows: Rows, rounding: HealRounding, done: Distilled | None) -> HealRecord:
     overlap = training.resolved.overlap
     return {
         "made_of": made_of(training.bundle.manifest["artefacts"]),
-        "rows": len(training.rows),
+        "rows": len(rows),
         "rows_left_out": overlap["left_out"] if overlap else 0,
-        "data_sha256": training.rows.digest,
-        "rows_seen": done.rows,
-        "steps": done.steps,
-        "seconds": done.seconds,
+        "data_sha256": rows.digest,
         "seed": training.resolved.recipe.seed,
         "weights": sum(one.numel() for one in training.student.module.parameters()),
-        "loss": {"first": done.first_loss, "last": done.last_loss},
+        "rounding": rounding,
+        "rows_seen": done.rows if done else 0,
+        "steps": done.steps if done else 0,
+        "seconds": done.seconds if done else 0.0,
+        "loss": {"first": done.first_loss, "last": done.last_loss} if done else None,
         "held_out": len(training.held),
         "distance": {},
     }

@@ -1,19 +1,24 @@
-"""The step `heal` of a bundle: the weights of its INT8 graphs, trained to give FP32's logits; what `heal` prints."""
+"""The step `heal` of a bundle: the weights of its INT8 graphs, rounded to give FP32's logits; what `heal` prints."""
 
 from typing import NotRequired, TypedDict
 
 from toolchain.records.calibration import DistanceRecord
 from toolchain.records.comparison import NamedComparison
 from toolchain.records.deployment import Deployment
+from toolchain.records.training import Training, TrainingLoss
 
 
-class HealLoss(TypedDict):
-    """The loss of a training, each the mean over up to 16 steps."""
+class HealRounding(TypedDict):
+    """How the weights of GEMMs were rounded anew, so that their errors cancel."""
 
-    first: float
-    """At its beginning."""
-    last: float
-    """At its end."""
+    gemms: int
+    """GEMMs whose weights were rounded."""
+    rows: int
+    """Train rows whose activations they were rounded for."""
+    tokens: int
+    """Tokens of these rows."""
+    seconds: float
+    """Time of the rounding."""
 
 
 class HealDistance(TypedDict):
@@ -25,29 +30,17 @@ class HealDistance(TypedDict):
     """With the healed weights."""
 
 
-class HealRecord(TypedDict):
+class HealRecord(Training):
     """Step `heal`: `model.onnx`, ranges and rows to `healed.safetensors`."""
 
     made_of: dict[str, str]
     """File that the weights belong to -> its SHA-256."""
-    rows: int
-    """Rows that were learnt from; their labels were not read."""
-    rows_left_out: int
-    """Train rows that are evaluated, and were not learnt from."""
-    data_sha256: str
-    """Digest of the rows that were learnt from."""
-    rows_seen: int
-    """Rows of all steps."""
-    steps: int
-    """Steps of training."""
-    seconds: float
-    """Time of training."""
-    seed: int
-    """Seed of the order of the rows."""
     weights: int
-    """Numbers that were trained."""
-    loss: HealLoss
-    """The loss of the training."""
+    """Numbers in `healed.safetensors`."""
+    rounding: HealRounding
+    """How the weights were rounded, before any training."""
+    loss: TrainingLoss | None
+    """The loss of the training; null without training."""
     held_out: int
     """Train rows that were not learnt from, on which the distance is measured."""
     distance: dict[str, HealDistance]

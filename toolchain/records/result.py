@@ -251,6 +251,8 @@ class WhatRan(TypedDict):
     """Precision and what else distinguishes runs of one backend: `int8.cpu`, `fp16.packed`, `int8.graphs`."""
     cascade: NotRequired[CascadeRun | None]
     """What the first stage of a cascade did; null for one model."""
+    learnt_rows: NotRequired[int]
+    """Rows that it learnt from in `shrink` or `heal` among those evaluated, which flatter its figures."""
 
 
 class Result(WhatRan, Scores, Speed):
@@ -264,8 +266,6 @@ class Result(WhatRan, Scores, Speed):
     """Name of the split."""
     n: int
     """Number of rows."""
-    learnt_rows: NotRequired[int]
-    """Rows among them from which the model learnt in `shrink` or `heal`, which flatter its figures."""
     data_sha256: str
     """SHA-256 of the texts and labels of the rows."""
     predictions: NotRequired[FileDigest]

@@ -3,6 +3,7 @@
 from typing import NotRequired, TypedDict
 
 from toolchain.records.comparison import NamedComparison
+from toolchain.records.training import Training, TrainingLoss
 
 
 class Teacher(TypedDict):
@@ -23,15 +24,6 @@ class Sizes(TypedDict):
     """Of the result."""
 
 
-class ShrinkLoss(TypedDict):
-    """The divergence of the logits plus the distance of the hidden states, which training makes small."""
-
-    first: float
-    """Mean over the first steps."""
-    last: float
-    """Mean over the last steps."""
-
-
 class ShrinkScores(TypedDict):
     """The task's main metric on the labelled rows that were evaluated."""
 
@@ -47,7 +39,7 @@ class ShrinkScores(TypedDict):
     """Of the result."""
 
 
-class ShrinkRecord(TypedDict):
+class ShrinkRecord(Training):
     """`shrink.json`: what was cut, and how the rest was trained."""
 
     teacher: Teacher
@@ -62,21 +54,7 @@ class ShrinkRecord(TypedDict):
     """Multiply-accumulates of the result by those of the original, for a row of the mean length."""
     parameters: Sizes
     """Number of weights."""
-    rows: int
-    """Rows of text to train with."""
-    rows_left_out: int
-    """Rows that were not trained with because they are evaluated."""
-    data_sha256: str
-    """SHA-256 of the rows to train with."""
-    rows_seen: int
-    """Rows of all steps together."""
-    steps: int
-    """Steps of training: --steps with this number gives the same weights."""
-    seconds: float
-    """Time of the steps."""
-    seed: int
-    """Seed of every random choice."""
-    loss: ShrinkLoss
+    loss: TrainingLoss
     """The loss."""
     scores: ShrinkScores | None
     """The task's main metric before and after; null without labelled rows to evaluate."""

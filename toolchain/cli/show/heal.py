@@ -5,7 +5,7 @@ from toolchain.records.heal import Healed
 
 
 def healed(found: Healed) -> None:
-    """Print the gate of each graph before and after, and what the training came to."""
+    """Print the gate of each graph before and after, and what the rounding and the training came to."""
     table = titled(f"{found['bundle']}: the gate")
     for heading in ("graph", "", "drop, points", "verdict"):
         table.add_column(heading, justify="right" if heading == "drop, points" else "left")
@@ -19,10 +19,14 @@ def healed(found: Healed) -> None:
     moved = [
         f"{file}: {one['before']['rms']:.3g} to {one['after']['rms']:.3g}" for file, one in record["distance"].items()
     ]
+    rounding, loss = record["rounding"], record["loss"]
     put(
         table,
+        f"{rounding['gemms']} GEMMs rounded on {rounding['rows']:,} train rows, {rounding['seconds'] / 60:.1f} minutes",
         f"{record['steps']:,} steps on {record['rows']:,} train rows, {record['seconds'] / 60:.1f} minutes; "
-        f"loss {record['loss']['first']:.4f} to {record['loss']['last']:.4f}",
+        f"loss {loss['first']:.4f} to {loss['last']:.4f}"
+        if loss
+        else "",
         f"root mean square to FP32's logits on {record['held_out']} held-out rows: {'; '.join(moved)}",
         f"next: {found['deploy']['next']}" if "deploy" in found else "",
     )

@@ -1,0 +1,117 @@
+"""What `toolchain heal` does to INT8 bundles of GLUE's models: the distance from FP32, the drop, and the minutes.
+
+Each bundle is built with `--calib-method` and healed once for each seed, also where its gate passes. The seed chooses
+the rows that the weights are rounded on and those that are held out. The distance is over held-out train rows, and the
+drop over the validation rows, of both INT8 graphs; neither are rows that were learnt from.
+
+    python benchmarks/heal.py --tasks mrpc --methods auto entropy --seeds 3
+"""
+
+import argparse
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from table import show, verdicts
+from targets import Target, judge
+from workload import SHARED
+
+from toolchain.bundle import MANIFEST
+from toolchain.bundle.build import build
+from toolchain.distill.heal import heal
+from toolchain.errors import GateError
+from toolchain.heads.distance import Distance
+from toolchain.recipe import Recipe
+from toolchain.records.comparison import NamedComparison
+from toolchain.records.heal import Healed
+from toolchain.runtimes.environment import describe
+
+MAX_DROP = 0.5
+FAILED, FURTHER = "graphs that fail their gate afterwards", "bundles that are no nearer to FP32"
+LONGEST = "minutes of the longest"
+TARGETS = (
+    Target(FAILED, 0, most=True),
+    Target(FURTHER, 0, most=True),
+    Target(LONGEST, 10, most=True),
+)
+
+
+def built(task: str, method: str, folder: Path) -> Path:
+    """Build a task's model in INT8 with a range method, without its gate, if it is not there; return the bundle."""
+    place = folder / f"{task}-{method}"
+    if (place / MANIFEST).exists():
+        return place
+    values = {
+        "model": str(SHARED / f"models/distilbert-l6-h384-{task}"),
+        "task": task,
+        "data": str(SHARED / "glue" / task),
+    }
+    values |= {"device": "cpu", "precision": "int8", "calib_method": method, "output": str(place)}
+    build(Recipe.make(values), engine=False)
+    return place
+
+
+def healed(bundle: Path, seed: int, folder: Path) -> tuple[Healed | None, float]:
+    """Heal a copy of a bundle; return what `heal` found, None if it came no nearer, and the minutes it took."""
+    place = shutil.copytree(bundle, folder / f"{bundle.name}-{seed}")
+    start_s = time.monotonic()
+    try:
+        found = heal({"max_drop": MAX_DROP, "seed": seed, "device": "cpu", "force": True}, place)
+    except GateError as error:
+        print(error)
+        found = None
+    return found, (time.monotonic() - start_s) / 60
+
+
+def line(found: Healed | None) -> dict[str, object]:
+    """Return the figures of one healing, before and after, by graph."""
+    if found is None or found["heal"] is None:
+        return {}
+    moved = {
+        file: [Distance(**one[at]).rank for at in ("before", "after")]
+        for file, one in found["heal"]["distance"].items()
+    }
+    gates = {
+        at: {one["candidate_name"]: [one["drop_points"], one["verdict"]] for one in comparisons}
+        for at, comparisons in (("before", found["before"]), ("after", found.get("gate", [])))
+    }
+    return {"distance": moved, "gate": gates, "rounding": found["heal"]["rounding"]}
+
+
+def fails(comparisons: list[NamedComparison]) -> int:
+    """Return the number of comparisons whose gate fails."""
+    return sum(one["verdict"] == "fails" for one in comparisons)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", default=["mrpc", "sst2", "stsb"], metavar="TASK")
+    parser.add_argument("--methods", nargs="+", default=["auto"], metavar="METHOD", help="of calibration")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="folder of the bundles, which a later call takes again"
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the figures as JSON")
+    args = parser.parse_args()
+    lines, found = [], {FAILED: 0.0, FURTHER: 0.0, LONGEST: 0.0}
+    with tempfile.TemporaryDirectory() as name:
+        for task in args.tasks:
+            for method in args.methods:
+                bundle = built(task, method, args.keep or Path(name))
+                for seed in range(args.seeds):
+                    made, minutes = healed(bundle, seed, Path(name))
+                    found[FAILED] += fails(made.get("gate", [])) if made else 0
+                    found[FURTHER] += made is None
+                    found[LONGEST] = max(found[LONGEST], minutes)
+                    lines.append({"task": task, "method": method, "seed": seed, "minutes": minutes, **line(made)})
+                    print(json.dumps(lines[-1]), flush=True)
+    if args.output:
+        args.output.write_text(json.dumps({"environment": describe(), "lines": lines}, indent=1) + "\n")
+    show(verdicts(judge(found, frozenset(), TARGETS)))
+
+
+if __name__ == "__main__":
+    main()

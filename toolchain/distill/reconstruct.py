@@ -1,0 +1,165 @@
+"""INT8 weights whose errors cancel in the outputs of each GEMM, instead of weights at the nearest level.
+
+The weights of one input are rounded after the other, and what that changes in the outputs is made up for by those that
+are not rounded yet: GPTQ (Frantar et al. 2022, arXiv 2210.17323). The inputs are those of the INT8 graphs, whose GEMMs
+before have been rounded already. What is left of the mean error goes into the bias (Nagel et al. 2019, arXiv
+1906.04721). Nothing is random, and there is no rate to choose.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import onnx_ir as ir
+
+from toolchain import graph
+from toolchain.base.progress import track
+from toolchain.base.tensors import INT8_LEVELS
+from toolchain.checkpoint.tokenize import Tokens, batches_of
+from toolchain.distill.fake_quantize import Student
+from toolchain.distill.flow import Flow
+from toolchain.distill.torch_graph import TorchGraph
+from toolchain.runtimes.device import cpu_threads
+
+if TYPE_CHECKING:
+    import torch
+
+    from toolchain.distill.loop import Inputs
+
+# Rows of a batch, and tokens in all: enough for the products of 1,536 inputs, and they fit into memory.
+ROWS, TOKENS = 32, 32_768
+
+# Inputs that are rounded before their errors are passed on to all that follow: faster than one by one.
+BLOCK = 128
+
+
+class Sums(NamedTuple):
+    """Sums over the tokens of all INT8 graphs, float64: products of a GEMM's inputs, [in, in], and the inputs.
+
+    `mean` and `wanted` are [in]: the mean inputs in INT8, and those in FP32.
+    """
+
+    tokens: int
+    products: "torch.Tensor"
+    mean: "torch.Tensor"
+    wanted: "torch.Tensor"
+
+
+def reconstruct(student: Student, teacher: TorchGraph, tokens: Tokens) -> int:
+    """Choose the weights of the student's GEMMs in INT8, in place, in the order of the graph; return their number.
+
+    `teacher` is the FP32 graph, whose GEMMs have the names of the student's.
+    """
+    import torch
+
+    torch.set_num_threads(cpu_threads())
+    batches = [
+        {name: torch.from_numpy(one).long() for name, one in tokens.batch(rows).items()}
+        for rows in batches_of(tokens, ROWS)
+    ]
+    whole, flows = Flow(teacher, batches), [Flow(one, batches) for one in student.graphs.values()]
+    places = [{node.name: node for node in graph.nodes(one.model, "MatMul")} for one in student.graphs.values()]
+    parameters = dict(zip(student.names, student.module, strict=True))
+    rounded = {name for place in places for name, node in place.items() if _is_rounded(node)}
+    todo: dict[str, ir.Node] = {}
+    for node in graph.nodes(teacher.model, "MatMul"):
+        if node.name in rounded:
+            todo.setdefault(_weight_name(node), node)  # the first reader decides, where layers share a weight
+    sums: Sums | None = None
+    read: ir.Value | None = None
+    for name, node in track(todo.items(), total=len(todo), text="rounding"):
+        if sums is None or node.inputs[0] is not read:  # queries, keys and values read the same
+            exact = whole.advance(node)
+            seen = [flow.advance(place[node.name]) for flow, place in zip(flows, places, strict=True)]
+            sums, read = _sums(exact, seen, batches), node.inputs[0]
+        _choose(parameters[name], parameters.get(_bias(node)), sums)
+    return len(todo)
+
+
+def _is_rounded(node: ir.Node) -> bool:
+    """Return whether a MatMul of a Q/DQ graph reads a weight in INT8."""
+    maker = node.inputs[1].producer() if node.inputs[1] is not None else None
+    return maker is not None and maker.op_type == "DequantizeLinear" and graph.constant(maker.inputs[0]) is not None
+
+
+def _weight_name(node: ir.Node) -> str:
+    assert node.inputs[1] is not None
+    return str(node.inputs[1].name)
+
+
+def _bias(node: ir.Node) -> str:
+    """Return the name of the constant that is added to a MatMul's output, and to no other; an empty one without any."""
+    for use in node.outputs[0].uses():
+        for value in use.node.inputs if use.node.op_type == "Add" else ():
+            if value is not None and value.is_initializer() and len(value.uses()) == 1:
+                return str(value.name)
+    return ""
+
+
+def _sums(
+    exact: "Sequence[torch.Tensor]", seen: "Sequence[Sequence[torch.Tensor]]", batches: "Sequence[Inputs]"
+) -> Sums:
+    """Return the sums of a GEMM's inputs in FP32, `exact`, and in each INT8 graph, without padded positions."""
+    import torch
+
+    width = exact[0].shape[-1]
+    products, mean, wanted = (
+        torch.zeros(*shape, dtype=torch.float64) for shape in ((width, width), (width,), (width,))
+    )
+    tokens = 0
+    for at, batch in enumerate(batches):
+        mask = batch["attention_mask"].bool()
+        for one in seen:
+            rows = _real(one[at], mask)
+            products += (rows.T @ rows).double()
+            mean += rows.double().sum(dim=0)
+            tokens += len(rows)
+        wanted += len(seen) * _real(exact[at], mask).double().sum(dim=0)
+    return Sums(tokens, products, mean / tokens, wanted / tokens)
+
+
+def _real(values: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
+    """Return the inputs of the real tokens, [tokens, in]; those of the last layer are of one token a row."""
+    return values[mask] if values.shape[:2] == mask.shape else values.reshape(-1, values.shape[-1])
+
+
+def _choose(weight: "torch.nn.Parameter", bias: "torch.nn.Parameter | None", sums: Sums) -> None:
+    """Put the chosen weights [in, out] and bias [out] in the place of those that there are."""
+    import torch
+
+    old, square = weight.detach().double(), sums.products
+    if bias is not None:  # takes what is the same for all tokens
+        square = square - sums.tokens * torch.outer(sums.mean, sums.mean)
+    # Of few tokens, such as those of the last layer's first token, the products say little about new ones.
+    damping = len(square) / sums.tokens * float(square.diagonal().mean())
+    made = round_in_turn(old, square + (damping or 1.0) * torch.eye(len(square), dtype=square.dtype))
+    with torch.no_grad():
+        weight.copy_(made)
+        if bias is not None:
+            bias.add_(sums.wanted @ old - sums.mean @ made)
+
+
+def round_in_turn(weight: "torch.Tensor", square: "torch.Tensor") -> "torch.Tensor":
+    """Return a weight [in, out] at levels of its scales, whose errors cancel for inputs with the products `square`.
+
+    The products have an inverse. The largest weight of each output keeps the level 127, so the quantizer finds the same
+    scale and the same levels.
+    """
+    import torch
+
+    left = weight.clone()
+    scale = left.abs().amax(dim=0) / INT8_LEVELS
+    scale = torch.where(scale == 0, torch.ones_like(scale), scale)
+    top = left.abs().argmax(dim=0)
+    most = INT8_LEVELS * left.gather(0, top[None])[0].sign()
+    share = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(square)), upper=True)
+    made = torch.empty_like(left)
+    for begin in range(0, len(left), BLOCK):
+        end = min(begin + BLOCK, len(left))
+        errors = torch.empty_like(left[begin:end])
+        for at in range(begin, end):
+            levels = (left[at] / scale).round().clamp(-INT8_LEVELS, INT8_LEVELS)
+            made[at] = torch.where(top == at, most, levels) * scale
+            errors[at - begin] = (left[at] - made[at]) / share[at, at]
+            left[at + 1 : end] -= torch.outer(share[at, at + 1 : end], errors[at - begin])
+        left[end:] -= share[begin:end, end:].T @ errors
+    return made
