@@ -150,7 +150,7 @@ def compare_sites(made: TorchGraph, tokens: Tokens) -> Difference:
     ends = {node: next(iter(node.outputs[0].uses())).node.outputs[0] for node in pairs}
     smooth = [*(node.inputs[0] for node in pairs if node.inputs[0] is not None), made.model.graph.outputs[0]]
     names = list(dict.fromkeys(str(value.name) for value in (*smooth, *ends.values())))
-    session, relative, rounded = open_session(graph.with_outputs(made.model, names)), 0.0, 0.0
+    session, relative, rounded = open_session(graph.with_outputs(made.model, names), literal=True), 0.0, 0.0
     for row in range(len(tokens)):
         batch = tokens.batch(np.array([row]))
         wanted = {name: torch.from_numpy(one) for name, one in zip(names, session.run(names, batch), strict=True)}

@@ -106,6 +106,7 @@ def open_session(
     cuda_graphs: bool = False,
     halves: bool = False,
     digests: Mapping[str, str] | None = None,
+    literal: bool = False,
 ) -> "onnxruntime.InferenceSession":
     """Return a session that runs on `device`, after checking that it does.
 
@@ -119,13 +120,13 @@ def open_session(
         cuda_graphs: capture and replay the work of runs whose options have a `gpu_graph_id` (io_binding.py).
         halves: round float16 tensors to float16 on the CPU, which otherwise computes them in float32 (graph/halves.py).
         digests: file of the model's folder -> SHA-256; if given, no other file is read, and none with another digest.
+        literal: compute Q/DQ nodes and GEMMs one by one, in float, and move no Q node to where a tensor is the same.
 
     Raises:
         InputError: the graph cannot be loaded.
         MachineError: the provider for `device` is missing, or it fell back.
     """
-    place = choose_device(device, cuda=has_gpu())
-    name, in_memory = _name(model), isinstance(model, bytes)
+    place, name, in_memory = choose_device(device, cuda=has_gpu()), _name(model), isinstance(model, bytes)
     if digests is not None and isinstance(model, Path):
         model = graph.read_listed(model, digests)
     options = _options(threads, spin=spin, listed_only=digests is not None)
@@ -133,7 +134,7 @@ def open_session(
         _write_optimised(model, options, optimised)
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
-    if place == "cpu" and (halves or (not in_memory and _has_half_qdq(model))):
+    if place == "cpu" and (literal or halves or (not in_memory and _has_half_qdq(model))):
         # It lacks integer kernels in float16; its search for them moves Q/DQ nodes and keeps the weights in int8.
         options.add_session_config_entry(FLOAT_QDQ, "1")
     provider: Any = CPU
