@@ -61,7 +61,8 @@ def test_bytes_are_those_of_the_weights_that_a_step_reads_and_of_keys_and_values
     read += head.nbytes if any(head is table for table in tables) else 0
     assert weight_bytes(model) == read
     prompt = "a good story"
-    record = run(open_torch(source, device="cpu"), [prompt], Settings(max_new_tokens=4, rounds=1))
+    settings = Settings(max_new_tokens=4, rounds=1)
+    record = run(open_torch(source, device="cpu"), [prompt], settings, bandwidth=lambda device: 5e9)
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
     kept = 2 * config.num_hidden_layers * heads * config.hidden_size // config.num_attention_heads * 4
@@ -70,7 +71,10 @@ def test_bytes_are_those_of_the_weights_that_a_step_reads_and_of_keys_and_values
     steps = one["decode"]["steps"]
     assert steps == len(record["texts"][0]["tokens"]) - 1
     length = record["texts"][0]["prompt_tokens"]
-    assert one["decode"]["bytes_per_step"] == read + round(kept * np.mean([length + i for i in range(1, steps + 1)]))
+    moved = read + round(kept * np.mean([length + i for i in range(1, steps + 1)]))
+    assert one["decode"]["bytes_per_step"] == moved
+    assert record["memory_gigabytes_per_s"] == 5
+    assert one["decode"]["bandwidth_share"] == pytest.approx(moved / (one["decode"]["step_ms_p50"] / 1e3) / 5e9)
 
 
 def test_energy_of_prompt_and_generated_tokens(source):

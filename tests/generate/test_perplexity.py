@@ -18,6 +18,8 @@ from toolchain.generate.opened import open_file, open_lm
 from toolchain.generate.perplexity import evaluate
 from toolchain.generate.session import Session
 
+ROUNDED = "with activations in 8 bits"
+
 WINDOW = 8
 DOCUMENTS = [" ".join(PROMPTS[start : start + 6]) for start in range(0, 42, 6)]
 
@@ -35,6 +37,12 @@ class LastRowWrong(Session):
         logits, cache = super().run(ids, mask, cache, keep)
         # The common offset changes no probability, and must not make the tolerance wider.
         return 300 + logits * (1 + 0.003 * (np.arange(len(ids)) == 6)[:, None, None]), cache
+
+
+class Noisy(Session):
+    def run(self, ids, mask, cache, keep):
+        logits, cache = super().run(ids, mask, cache, keep)
+        return logits + np.random.default_rng(0).normal(scale=0.3 * logits.std(), size=logits.shape), cache
 
 
 def score(place, data, **changes):
@@ -99,7 +107,10 @@ def test_verify_and_explain_take_the_graphs_of_the_bundle(built):
     for file in ("model.onnx", "model.int8.onnx"):
         found = verify(open_file(bundle, file, device="cpu"))
         assert found["passed"], found
-        assert len(found["cases"]) == (5 if file == "model.onnx" else 6)
+        assert len(found["cases"]) == (5 if file == "model.onnx" else 9)
+    typed = open_file(bundle, "model.int8.onnx", device="cpu")
+    noisy = verify(replace(typed, session=Noisy(typed.session.session, typed.session.model, "cpu")))
+    assert [case["name"].partition(",")[0] for case in noisy["cases"] if not case["passed"]] == [ROUNDED, ROUNDED]
     right = open_file(bundle, "model.onnx", device="cpu")
     wrong = verify(replace(right, session=LastRowWrong(right.session.session, right.session.model, "cpu")))
     assert [case["name"] for case in wrong["cases"] if not case["passed"]] == ["in a batch of equal rows"]

@@ -12,6 +12,7 @@ from toolchain.generate.generator import Generated, Generator, pad_id
 from toolchain.generate.prompts import PromptBatch, batches, check_room, encode
 from toolchain.generate.settings import Settings
 from toolchain.records.generation import CacheRatio, CacheRun, Decode, GeneratedText, Generation, Prefill
+from toolchain.runtimes.bandwidth import measure_bandwidth
 from toolchain.runtimes.environment import describe
 
 # Tokens of each warm-up call: a first pass, and steps of both a new and a used cache.
@@ -50,6 +51,7 @@ def run(
     *,
     place: str = "--prompt",
     energy: Measure | None = None,
+    bandwidth: Callable[[str], float | None] = measure_bandwidth,
     log: Callable[[str], None] = lambda line: None,
 ) -> Generation:
     """Generate a continuation of each prompt greedily, and measure it.
@@ -60,6 +62,7 @@ def run(
         settings: tokens, caches, batch size, rounds.
         place: where the prompts come from, for messages.
         energy: runs work without a pause and returns the joules of a call; None if energy was not asked for.
+        bandwidth: device -> bytes/s of its memory, None if it cannot be measured.
         log: takes lines about the progress.
 
     Raises:
@@ -77,7 +80,7 @@ def run(
             log(f"energy: first pass and whole, cache {name}")
             _add_energy(one, energy, model, parts, settings, pad, name)
     texts = _texts(model, prompts, rows, timed[settings.caches[0]])
-    return _record(model, settings, timed, parts, texts)
+    return _record(model, settings, timed, parts, texts, bandwidth(model.device))
 
 
 def _record(
@@ -86,8 +89,9 @@ def _record(
     timed: dict[str, Timed],
     parts: list[PromptBatch],
     texts: list[GeneratedText],
+    bytes_per_s: float | None,
 ) -> Generation:
-    runs = [_cache_run(name, one, parts, model.weight_bytes) for name, one in timed.items()]
+    runs = [_cache_run(name, one, parts, model.weight_bytes, bytes_per_s) for name, one in timed.items()]
     return {
         "model": model.name,
         "backend": model.backend,
@@ -97,6 +101,7 @@ def _record(
         "max_new_tokens": settings.max_new_tokens,
         "rounds": settings.rounds,
         "weight_bytes_per_step": model.weight_bytes,
+        "memory_gigabytes_per_s": bytes_per_s and bytes_per_s / 1e9,
         "texts": texts,
         "runs": runs,
         "ratios": _ratios(timed, runs, parts),
@@ -137,7 +142,7 @@ def _add_energy(
         timed.whole_j, timed.reason = energy(work(settings.max_new_tokens))
 
 
-def _cache_run(name: str, timed: Timed, parts: list[PromptBatch], weights: int) -> CacheRun:
+def _cache_run(name: str, timed: Timed, parts: list[PromptBatch], weights: int, bytes_per_s: float | None) -> CacheRun:
     generated = sum(map(len, timed.tokens))
     kept = timed.rounds[0][0].cache_bytes
     return {
@@ -146,7 +151,7 @@ def _cache_run(name: str, timed: Timed, parts: list[PromptBatch], weights: int) 
         "generated_tokens": generated,
         "seconds_per_token": timed.seconds / generated,
         "prefill": _prefill(timed, parts),
-        "decode": _decode(timed, parts, weights, kept),
+        "decode": _decode(timed, parts, weights, kept, bytes_per_s),
         "kv_cache_bytes_per_token": kept,
         "per_generated_token_j": timed.whole_j and timed.whole_j / generated,
         "energy_reason": timed.reason,
@@ -165,7 +170,9 @@ def _prefill(timed: Timed, parts: list[PromptBatch]) -> Prefill:
     }
 
 
-def _decode(timed: Timed, parts: list[PromptBatch], weights: int, kept: int | None) -> Decode:
+def _decode(
+    timed: Timed, parts: list[PromptBatch], weights: int, kept: int | None, bytes_per_s: float | None
+) -> Decode:
     steps = [step for one in timed.all for step in one.steps_s]
     later = sum(len(row) - 1 for row in timed.tokens)
     made: Decode = {
@@ -175,6 +182,7 @@ def _decode(timed: Timed, parts: list[PromptBatch], weights: int, kept: int | No
         "tokens_per_s": None,
         "bytes_per_step": None,
         "gigabytes_per_s": None,
+        "bandwidth_share": None,
         "j_per_token": None,
     }
     if not steps:
@@ -185,6 +193,7 @@ def _decode(timed: Timed, parts: list[PromptBatch], weights: int, kept: int | No
     if kept is not None:
         made["bytes_per_step"] = moved = weights + round(kept * _mean_positions(timed, parts))
         made["gigabytes_per_s"] = moved / p50 / 1e9
+        made["bandwidth_share"] = bytes_per_s and moved / p50 / bytes_per_s
     if timed.first_j is not None and timed.whole_j is not None and later:
         made["j_per_token"] = (timed.whole_j - timed.first_j) / later
     return made

@@ -24,6 +24,9 @@ BLOCK = 32
 # Within the operator, activations are rounded to 8 bits in blocks and products are of integers: the fast kernels.
 ACCURACY_LEVEL = 4
 
+# With this value activations and products stay in float32.
+FLOAT_LEVEL = 1
+
 # The least share of the weights in GEMMs that must be quantized; a head that was left out alone may be a fifth of them.
 LEAST_SHARE = 0.9
 
@@ -94,6 +97,51 @@ def step_bytes(model: ir.Model) -> int:
         if read and value.dtype in WEIGHTS and value.const_value is not None and len(value.const_value.shape):
             found += value.const_value.nbytes
     return found
+
+
+def in_float(model: ir.Model) -> int:
+    """Let quantized GEMMs keep their activations in float32, in place; return the number of GEMMs."""
+    gemms = list(nodes(model, QUANTIZED))
+    for node in gemms:
+        node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", FLOAT_LEVEL)
+    return len(gemms)
+
+
+def dequantize_weights(model: ir.Model) -> int:
+    """Replace each quantized GEMM by a MatMul with its weights in float32, in place; return the number of GEMMs."""
+    gemms = list(nodes(model, QUANTIZED))
+    for node in gemms:
+        weight = add_initializer(model, f"{node.name}.dequantized", _dequantized(node))
+        made = ir.node("MatMul", [node.inputs[0], weight], name=f"{node.name}.float")
+        made.outputs[0].type, made.outputs[0].shape = node.outputs[0].type, node.outputs[0].shape
+        ir.convenience.replace_nodes_and_values(model.graph, node, [node], [made], node.outputs, made.outputs)
+    tidy(model)
+    return len(gemms)
+
+
+def _dequantized(node: ir.Node) -> Array:
+    """Return the weight of a quantized GEMM, float32 [inner, outer].
+
+    Source: onnxruntime, docs/ContribOperators.md. The packed numbers are uint8 [outer, blocks, bytes], of 4 bits two in
+    a byte, the lower half first; a block has one scale and one zero point, which are packed in the same way.
+    """
+    inner, outer, bits = (node.attributes.get_int(key, 0) for key in ("K", "N", "bits"))
+    packed, scales, zeros = (constant(value) for value in node.inputs[1:4])
+    assert packed is not None
+    assert scales is not None
+    assert zeros is not None
+    blocks = -(-inner // BLOCK)
+    numbers = _unpacked(packed.reshape(outer, -1), bits)[:, : blocks * BLOCK].reshape(outer, blocks, BLOCK)
+    middle = _unpacked(zeros.reshape(outer, -1), bits)[:, :blocks, None]
+    weight = (numbers - middle) * scales.reshape(outer, blocks, 1).astype(np.float32)
+    return np.ascontiguousarray(weight.reshape(outer, -1)[:, :inner].T)
+
+
+def _unpacked(packed: Array, bits: int) -> Array:
+    """Return the numbers of rows of bytes, float32."""
+    if bits == 8:
+        return packed.astype(np.float32)
+    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1).astype(np.float32)
 
 
 def _weight(node: ir.Node) -> Weight | None:

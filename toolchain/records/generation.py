@@ -48,6 +48,9 @@ class Decode(TypedDict):
     """Bytes that a step must read, by count: weights and keys and values; null without a cache."""
     gigabytes_per_s: float | None
     """`bytes_per_step` over the median time of a step, 1e9 bytes/s; null without a cache."""
+    bandwidth_share: float | None
+    """`gigabytes_per_s` over `memory_gigabytes_per_s`; null without either. A small model may lie in the caches of a
+    CPU, and the share is then above 1."""
     j_per_token: float | None
     """Energy of a generated token, J: the whole without that of the first pass, over the tokens of the steps."""
 
@@ -107,6 +110,9 @@ class Generation(TypedDict):
     """How often each batch was timed with each kind of cache, in turn."""
     weight_bytes_per_step: int
     """Bytes of the weights that a step reads, by count: all but the tables of which it gathers a row."""
+    memory_gigabytes_per_s: float | None
+    """Measured memory bandwidth of the device, 1e9 bytes/s: a copy or a sum of a large tensor in PyTorch, whichever is
+    faster; null if it cannot be measured."""
     texts: list[GeneratedText]
     """Prompts and texts, of the kind of cache that was named first."""
     runs: list[CacheRun]

@@ -8,8 +8,11 @@ from toolchain.energy.record import NOT_REQUESTED
 from toolchain.energy.text import joules, reason
 from toolchain.records.generation import CacheRatio, CacheRun, Generation
 
-COLUMNS = ("cache", "first token ms", "prompt tokens/s", "step ms", "tokens/s", "MB/step", "GB/s")
-LEGEND = "first token and step: medians; MB/step: weights, keys and values by count; GB/s: MB/step over the step's time"
+COLUMNS = ("cache", "first token ms", "prompt tokens/s", "step ms", "tokens/s", "MB/step", "GB/s", "of memory")
+LEGEND = (
+    "first token and step: medians; MB/step: weights, keys and values by count; GB/s: MB/step over the step's time; "
+    "of memory: its share of the memory bandwidth that was measured here"
+)
 
 
 def generation(record: Generation) -> None:
@@ -43,6 +46,7 @@ def _times(run: CacheRun) -> list[str]:
         _number(later["tokens_per_s"], ",.1f"),
         _number(moved and moved / 1e6, ",.1f"),
         _number(later["gigabytes_per_s"], ".1f"),
+        _number(later["bandwidth_share"], ".0%"),
     ]
 
 

@@ -12,13 +12,11 @@ from toolchain.base.progress import still
 from toolchain.errors import MachineError, first_line
 from toolchain.profile.roofline.kernel_speed import gemm_session
 from toolchain.profile.roofline.work import Flop
+from toolchain.runtimes.bandwidth import COPIED_BYTES, copying
 from toolchain.runtimes.device import cpu_threads
 
 # Side of the square GEMMs: large enough to reach the ceiling, small enough to take a fraction of a second.
 SIDES = {"cpu": 1024, "cuda": 8192}
-
-# More than the caches hold, so that the copy measures memory.
-COPIED_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}
 
 # There is at least 1 round. There are ROUNDS if they fit into LIMIT_S. Further rounds run until BUDGET_S.
 BUDGET_S, LIMIT_S, ROUNDS = 1.0, 2.0, 3
@@ -144,5 +142,4 @@ def _copy(place: Any) -> Action:
     """Return an action that copies COPIED_BYTES within the memory of a device."""
     import torch
 
-    source = torch.ones(COPIED_BYTES[place.type] // 4, device=place)
-    return functools.partial(torch.empty_like(source).copy_, source)
+    return copying(torch.ones(COPIED_BYTES[place.type] // 4, device=place))

@@ -1,0 +1,57 @@
+"""The memory bandwidth of a device, measured by large tensors that PyTorch copies and adds up."""
+
+import functools
+import importlib.util
+import time
+from collections.abc import Callable
+from typing import Any
+
+from toolchain.base.progress import still
+from toolchain.runtimes.device import cpu_threads
+
+# More than the caches hold, so that memory is measured.
+COPIED_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}
+
+# The best of these passes counts: a disturbance only makes one slower.
+PASSES = 8
+
+
+@functools.cache
+def measure_bandwidth(device: str) -> float | None:
+    """Return the memory bandwidth of `cpu` or `cuda:N`, bytes/s, once a process; None if PyTorch cannot measure it.
+
+    It is that of a copy, which reads and writes each byte, or of a sum, which reads it, whichever is higher. A step of
+    generation mostly reads.
+    """
+    if not importlib.util.find_spec("torch"):
+        return None
+    import torch
+
+    kind = device.partition(":")[0]
+    if kind == "cuda" and not torch.cuda.is_available():
+        return None
+    torch.set_num_threads(cpu_threads())
+    source = torch.ones(COPIED_BYTES[kind] // 4, device=device)
+    wait = functools.partial(torch.cuda.synchronize, device) if kind == "cuda" else lambda: None
+    with still():
+        copy_s, sum_s = (_best(action, wait) for action in (copying(source), source.sum))
+    return max(2 * source.nbytes / copy_s, source.nbytes / sum_s)
+
+
+def copying(source: Any) -> Callable[[], Any]:
+    """Return an action that copies a tensor within the memory of its device."""
+    import torch
+
+    return functools.partial(torch.empty_like(source).copy_, source)
+
+
+def _best(action: Callable[[], Any], wait: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return the shortest time of an action, s; `wait` returns when the device is idle."""
+    times = []
+    for _ in range(PASSES):
+        wait()
+        start = clock()
+        action()
+        wait()
+        times.append(clock() - start)
+    return min(times)
