@@ -58,7 +58,7 @@ def build(
         task: a GLUE task, "demo" (for a demo model the default is the task of its name), "custom" (with `text_column`
             and `label_column`), or a TOML file.
         data: folder with train.* and validation.*; by default GLUE from the hub.
-        precision: "fp32", "fp16" or "int8"; by default fp16 with a GPU and int8 without.
+        precision: "fp32", "fp16", "int8" or "fp8"; by default fp16 with a GPU and int8 without.
         backend: "trt" requires an engine for this machine; by default one is built where that is possible.
         output: the bundle's folder; by default engines/build/<model>-<task>-<precision>.
         max_drop: the largest drop of the task's metric that is allowed, in points (1/100).

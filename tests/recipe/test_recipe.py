@@ -84,7 +84,7 @@ def test_unknown_key_names_the_file_and_what_is_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"precision": "fp8"}, r"^--precision fp8: unknown\. Choose one of fp32, fp16, bf16, int8, int4\.$"),
+        ({"precision": "half"}, r"^--precision half: unknown\. Choose one of fp32, fp16, bf16, int8, fp8, int4\.$"),
         ({"backend": "tflite"}, r"^--backend tflite: unknown\. Choose one of torch, ort, openvino, trt"),
         ({"calib_method": "magic"}, r"^--calib-method magic: unknown"),
         ({"calib_samples": 0}, r"^--calib-samples 0: too small\. Give 1 or more\.$"),

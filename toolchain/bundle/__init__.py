@@ -23,7 +23,8 @@ from toolchain.base.files import (
     sha256_open,
 )
 from toolchain.errors import InputError, UsageError
-from toolchain.records.bundle import Manifest, QuantizedGemms, StepRecord
+from toolchain.recipe.tables import QUANTIZED
+from toolchain.records.bundle import Manifest, QuantizedGemms, QuantizedView, QuantizeRecord, StepRecord
 from toolchain.records.check import find_fault
 
 log = logging.getLogger(__name__)
@@ -183,17 +184,21 @@ def open_bundle(
 
 
 def quantized_gemms(steps: Mapping[str, StepRecord], precision: str) -> QuantizedGemms | None:
-    """Return what the step `quantize` recorded of the graph for TensorRT; None unless the precision is `int8`.
+    """Return what the step `quantize` recorded of the graph for TensorRT; None unless the precision is quantized.
 
     Raises:
         InputError: there is no such record.
     """
-    if precision != "int8":
+    if precision not in QUANTIZED:
         return None
     if "quantize" not in steps:
         raise InputError(f"{MANIFEST}: it has no record of the quantization. Build the bundle again with --force.")
-    found: QuantizedGemms = steps["quantize"]["record"]["views"]["model.int8.onnx"]
-    return found
+    return typed_view(steps["quantize"]["record"])[1]
+
+
+def typed_view(record: QuantizeRecord) -> tuple[str, QuantizedView]:
+    """Return the graph for TensorRT in the record of the step `quantize`: its file, and what was quantized."""
+    return next((file, view) for file, view in record["views"].items() if view["target"] == "tensorrt")
 
 
 def last_bundle(folder: Path = Path(), *, quiet: bool = False) -> Path:

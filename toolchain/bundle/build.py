@@ -14,7 +14,7 @@ from toolchain.bundle.data_check import check_data
 from toolchain.bundle.engine_step import compile_plan, resolved_profiles
 from toolchain.bundle.healed import STEP as HEAL
 from toolchain.bundle.healed import add_healed
-from toolchain.bundle.machine import Machine, check_engine_options, find_targets
+from toolchain.bundle.machine import Machine, check_engine_options, check_precision, find_targets
 from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve, resolve_bundle
 from toolchain.bundle.steps import STEPS, versions
 from toolchain.bundle.trial import try_bundle
@@ -146,7 +146,11 @@ def _with_engine(resolved: ResolvedRecipe, done: BuildRecord, log: Log) -> Build
         return done
     try:
         machines = find_targets(resolved.recipe)
+        for machine in machines:
+            check_precision(machine, resolved.precision)
     except MachineError as error:
+        if resolved.precision == "fp8" and not asked:
+            log(f"no engine: {error}")
         return {**done, "lacks": str(error)} if asked else done
     for machine in machines:
         done = _add_engine(resolved, machine, done, log)

@@ -8,7 +8,7 @@ plugin  A graph without padding is built, in which NVIDIA's plugins compute atte
         takes its scales from a calibration cache, which only TensorRT 10 reads. The cache is made from our own ranges,
         or by TensorRT's entropy calibrator on a static network with the same tensor names.
 
-An INT8 engine that has no GEMM in INT8 is refused after its build.
+An INT8 or FP8 engine that has no GEMM in that type is refused after its build.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ import onnx_ir as ir
 
 from toolchain import graph
 from toolchain.base.files import sha256_file, write_bytes, write_json, write_text
-from toolchain.bundle import quantized_gemms
+from toolchain.bundle import quantized_gemms, typed_view
 from toolchain.bundle.engine_scales import find_scales
 from toolchain.bundle.machine import Machine
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
@@ -50,6 +50,7 @@ from toolchain.graph.plugin_graph import FP16, INT8, check_packable, packed_grap
 from toolchain.graph.trt8 import float_nodes
 from toolchain.graph.trt_fusable import attention_faults
 from toolchain.recipe.groups import ENGINE
+from toolchain.recipe.tables import QUANTIZED
 from toolchain.records.bundle import QuantizeRecord, StepRecord
 from toolchain.records.plan import EngineCalibration, EngineOptions, PlanInputs, PlanRecord, PlanSource
 from toolchain.runtimes.environment import version_of
@@ -185,7 +186,7 @@ def _native(
 def warn_of_sums(file: str, steps: Mapping[str, StepRecord]) -> None:
     """Log a warning if the steps of a build found GEMMs of the INT8 graph whose integer sums exceed float16."""
     record: QuantizeRecord | None = steps["quantize"]["record"] if "quantize" in steps else None
-    if record and (sums := record["views"]["model.int8.onnx"].get("large_sums")):
+    if record and (sums := typed_view(record)[1].get("large_sums")):
         log.warning("%s: %s.", file, describe_sums(sums))
 
 
@@ -246,13 +247,15 @@ def _fault(built: Built, precision: str, needed: set[str]) -> str | None:
     if lost := sorted(needed & set(built.messages.missing_scales)):
         return f"TensorRT finds no scale for {lost[0]} ({len(lost)} missing)."
     layers = built.summary
-    if precision != "int8" or layers["products"] is None or layers["int8_products"]:
+    found = layers.get("fp8_products") if precision == "fp8" else layers["int8_products"]
+    if precision not in QUANTIZED or layers["products"] is None or found:
         return None
     if layers["unknown_products"]:
         log.warning("the inspector does not report the types of %d GEMMs", layers["unknown_products"])
         return None
     missing = len(built.messages.missing_scales)
-    return f"INT8 was asked for, and the engine has no GEMM in INT8 ({missing} tensors without a scale)."
+    kind = QUANTIZED[precision].title
+    return f"{kind} was asked for, and the engine has no GEMM in {kind} ({missing} tensors without a scale)."
 
 
 def _evidence(built: Built, machine: Machine) -> str:

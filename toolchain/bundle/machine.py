@@ -12,6 +12,7 @@ from toolchain.errors import MachineError, UsageError
 from toolchain.recipe import Recipe
 from toolchain.recipe.groups import ENGINE
 from toolchain.recipe.options import flag
+from toolchain.recipe.tables import QUANTIZED
 from toolchain.runtimes.device import choose_device
 
 
@@ -77,12 +78,41 @@ def find_targets(recipe: Recipe) -> list[Machine]:
     return [Machine(trt, Tag(parsed, trt.__version__, backend)) for parsed in parse_targets(trt, f"sm{sm}")]
 
 
+def check_precision(machine: Machine, precision: str) -> None:
+    """Refuse a precision that a GPU lacks, or that its release of TensorRT has no graph for.
+
+    Raises:
+        MachineError: it says what the precision needs.
+    """
+    if precision not in machine.release.graphs:
+        raise MachineError(
+            f"--precision {precision}: {machine.release.name} does not take it. Install TensorRT 10 or 11."
+        )
+    require_units(precision, machine.tag.sm, machine.gpu or f"--target sm{machine.tag.sm}")
+
+
+def require_units(precision: str, sm: int, where: str) -> None:
+    """Refuse a precision for whose GEMMs a compute capability, times ten, has no units.
+
+    Raises:
+        MachineError: it says what the precision needs.
+    """
+    needed = QUANTIZED[precision].sm if precision in QUANTIZED else TURING
+    if sm < needed:
+        raise MachineError(
+            f"{where}: compute capability {sm // 10}.{sm % 10} has no "
+            f"{QUANTIZED[precision].title}, which needs {needed // 10}.{needed % 10} (Ada) or later. "
+            "Build with --precision int8, or choose a later GPU, such as l4."
+        )
+
+
 def check_engine_options(recipe: Recipe, *, precision: str) -> None:
     """Refuse options of an engine that its release lacks, before any work is done.
 
     A release that is not installed is not an error here.
 
     Raises:
+        MachineError: a target lacks the precision.
         UsageError: naming the option, or a target that the release does not compile for.
     """
     release = RELEASES.get(recipe.backend or "trt")
@@ -90,6 +120,8 @@ def check_engine_options(recipe: Recipe, *, precision: str) -> None:
         raise UsageError(f"--target {recipe.target}: only with --backend trt-rtx. Add it.")
     if release is None:
         return
+    if precision == "fp8" and recipe.attention == "plugin":
+        raise UsageError("--attention plugin: its plugins compute FP16 or INT8. Leave it out with --precision fp8.")
     defaults = {field.name: field.default for field in dataclasses.fields(Recipe) if field.name in ENGINE}
     for name in (name for name in release.lacks if getattr(recipe, name) != defaults[name]):
         raise UsageError(f"{flag(name)}: not with {release.name}: {release.lacks[name]}. Leave the option out.")
@@ -99,6 +131,8 @@ def check_engine_options(recipe: Recipe, *, precision: str) -> None:
         machines = find_targets(recipe)
     except MachineError:
         return
+    for machine in machines if recipe.target else ():
+        check_precision(machine, precision)
     if precision == "fp32" and (turing := [one for one in machines if one.tag.sm == TURING]):
         raise UsageError(
             f"--target sm{turing[0].tag.sm}: {release.name} computes no float32 GEMM on Turing. "

@@ -12,7 +12,7 @@ from toolchain.graph.first_token import first_token
 from toolchain.graph.gemms import attention_gemms, find_gemms
 from toolchain.graph.smooth import smooth
 from toolchain.int8.calibrate import Calibration, read_calibration
-from toolchain.int8.quantize import TENSORRT, QdqScheme, quantize
+from toolchain.int8.quantize import QdqScheme, quantize
 from toolchain.records.bundle import QuantizedView
 
 
@@ -48,7 +48,7 @@ def quantized_graph(
     model, calibration, muls = smoothed_graph(folder, healed)
     kept = _kept(model, keep, calibration.about.get("keep", []), scheme)
     integer, passes = False, {}
-    if scheme is TENSORRT:
+    if scheme.for_tensorrt:
         integer = (residual or calibration.about.get("residual")) == "int8"
         passes = {"first_token": first_token(model)}
     gemms = quantize(model, calibration.ranges, scheme, keep=kept, residual=integer)
@@ -63,7 +63,7 @@ def _kept(model: ir.Model, named: str | None, chosen: list[str], scheme: QdqSche
     empty. The calibration chose by the error of the graph for TensorRT, most of which comes from attention. On a CPU
     attention always stays in floating point, where it is also faster.
     """
-    if scheme is TENSORRT:
+    if scheme.for_tensorrt:
         return find_gemms(model, ",".join(chosen) if named is None else named)
     attention = [str(node.name) for node in attention_gemms(model)]
     return list(dict.fromkeys([*attention, *find_gemms(model, named)]))

@@ -264,7 +264,7 @@ def resolve(recipe: Recipe, steps: Collection[str] | None = None) -> ResolvedRec
     needed = [name for name, step in STEPS.items() if precision in step.precisions]
     if not needed:
         only = "--task lm" if precision == "int4" else "eval --backend torch"
-        raise UsageError(f"--precision {precision}: only for {only}. Build fp32, fp16 or int8.")
+        raise UsageError(f"--precision {precision}: only for {only}. Build fp32, fp16, int8 or fp8.")
     task = load_task(recipe)
     source = find_model(
         recipe.model or DEFAULT_MODEL,

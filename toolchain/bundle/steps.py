@@ -5,7 +5,7 @@ cpu        model.onnx -> model.fp32.cpu.onnx, for ONNX Runtime on a CPU
 half       model.onnx -> model.fp16.onnx
 cuda       model.onnx -> model.fp16.cuda.onnx, fused for ONNX Runtime on CUDA
 calibrate  model.onnx and rows -> calibration.json, calibration.cache
-quantize   model.onnx and ranges, or healed weights -> model.int8.onnx, model.int8.cpu.onnx
+quantize   model.onnx and ranges, or healed weights -> model.int8.onnx, model.int8.cpu.onnx; or model.fp8.onnx
 
 A step is a function of a resolved recipe and a bundle writer. It hands the writer its inputs and a function that writes
 files and returns a JSON record about them; the writer skips a step whose inputs have not changed. To add a step: write
@@ -29,6 +29,7 @@ from toolchain.data.probes import long_text, probe_texts
 from toolchain.data.rows import Text
 from toolchain.data.tables import MissingSplitError
 from toolchain.errors import GateError, InputError, ToolchainError
+from toolchain.recipe.tables import QUANTIZED
 from toolchain.records.bundle import (
     CalibrateRecord,
     CpuRecord,
@@ -217,6 +218,7 @@ def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> CalibrateRecord:
         "tokenizer": {name: digest for name, digest in resolved.source.digests.items() if name != "config.json"},
         "max_length": resolved.max_length,
         **about,
+        **(_other_precision(resolved) if recipe.range_method == "auto" else {}),
     }
 
     def run(folder: Path) -> CalibrateRecord:
@@ -226,6 +228,11 @@ def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> CalibrateRecord:
         return record
 
     return made.step("calibrate", inputs, run)
+
+
+def _other_precision(resolved: ResolvedRecipe) -> dict[str, str]:
+    """Return the precision as an input of a step, unless it is INT8, which the digests of earlier bundles lack."""
+    return {} if resolved.precision == "int8" else {"precision": resolved.precision}
 
 
 def _calibration(resolved: ResolvedRecipe, model: Path, about: CalibrationAbout) -> Calibration:
@@ -250,21 +257,22 @@ def _calibration(resolved: ResolvedRecipe, model: Path, about: CalibrationAbout)
 def _chosen(
     resolved: ResolvedRecipe, load: Callable[[], ir.Model], tokens: Tokens, about: CalibrationAbout
 ) -> Calibration:
-    """Return the calibration that is nearest to FP32; with a gate also what else it allows or needs."""
+    """Return the calibration that is nearest to FP32; with a gate and in INT8 also what else it allows or needs."""
     from toolchain.int8.auto import choose, smoothed
     from toolchain.int8.calibrate import Calibration
     from toolchain.int8.holdout import choose_holdout
     from toolchain.int8.mixed_precision import KEPT, Search
+    from toolchain.int8.quantize import typed_scheme
 
     recipe = resolved.recipe
     with resolved.holdout_rows.placed():
         held = resolved.encode(resolved.holdout_rows.texts)
     holdout = choose_holdout(load, held, head=resolved.head, seed=recipe.seed)
-    found = choose(load, tokens, holdout, alpha=recipe.smooth)
+    found = choose(load, tokens, holdout, scheme=typed_scheme(resolved.precision), alpha=recipe.smooth)
     about["method"], about["smooth"] = found.best.method, found.best.alpha
     about["trials"] = [trial.to_json() for trial in found.trials]
     about["chosen_sha256"] = sorted(set(resolved.holdout_rows.text_digests))
-    if recipe.max_drop is not None:
+    if recipe.max_drop is not None and resolved.precision == "int8":
         known: SearchRecord = {"evaluations": {KEPT: found.best.distance.to_json()}}
         search = Search(lambda: smoothed(load, found.smoothing), found.ranges, holdout, KEEP_BUDGET, known)
         _choose_within(recipe.max_drop, holdout.expected_drop(found.best.distance), search, about)
@@ -303,31 +311,32 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
         from toolchain.graph.cpu import for_cpu
         from toolchain.graph.embedding import quantize_embedding
         from toolchain.int8.coverage import integer_coverage
-        from toolchain.int8.quantize import CPU, TENSORRT
+        from toolchain.int8.quantize import SCHEMES
 
-        schemes = {"model.int8.onnx": TENSORRT, "model.int8.cpu.onnx": CPU}
+        schemes = SCHEMES[resolved.precision]
         views: dict[str, QuantizedView] = {}
         weights = healed_of(folder, made.artefacts)
         for file, scheme in schemes.items():
             model, view = quantized_graph(folder, scheme, keep=recipe.keep, residual=recipe.residual, healed=weights)
-            if scheme is TENSORRT:
+            if scheme.for_tensorrt:
                 types = to_half_within_range(resolved, model, range_texts(resolved, texts))
                 view = {**view, **types}
             else:
                 view["passes"] = {**for_cpu(model), "quantize_embedding": quantize_embedding(model)}
             views[file] = view
             graph.save(model, folder / file)
-        found = {file: _parity(resolved, folder / file, halves=scheme is TENSORRT) for file, scheme in schemes.items()}
+        found = {file: _parity(resolved, folder / file, halves=scheme.for_tensorrt) for file, scheme in schemes.items()}
         for file, one in found.items():
             where = f"{resolved.source.name}: {file}"
-            if schemes[file] is TENSORRT:  # INT8 may be far from FP32, which the gate judges
+            if schemes[file].for_tensorrt:  # 8 bits may be far from FP32, which the gate judges
                 tokens = resolved.encode(texts)
                 check_halves(graph.load(folder / file), tokens, one, where=where, rtol=float("inf"))
             elif not one.finite:
                 raise GateError(f"{where} computes NaN or infinity. Calibrate with more rows.")
         covered = {file: integer_coverage(folder / file) for file in schemes}
-        parities = [found[file].to_json() for file in ("model.int8.cpu.onnx", "model.int8.onnx")]
-        return {"views": views, "products_on_cpu": covered, "parity": parities[0], "parity_in_halves": parities[1]}
+        *halves, own = (one.to_json() for one in found.values())
+        record: QuantizeRecord = {"views": views, "products_on_cpu": covered, "parity": own}
+        return {**record, "parity_in_halves": halves[0]} if halves else record
 
     inputs = {
         "version": STEPS["quantize"].version,
@@ -338,6 +347,7 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
         "rows": sha256_json(texts),
         "tools": versions("onnx-ir", "onnxruntime", "onnxruntime-gpu"),
         **({"healed": healed} if healed else {}),
+        **_other_precision(resolved),
     }
     return made.step("quantize", inputs, run)
 
@@ -377,10 +387,10 @@ def parity_texts(resolved: ResolvedRecipe) -> list[Text]:
 
 # The steps in the order in which they run.
 STEPS: dict[str, Step] = {
-    "export": Step(_export, version=4, precisions=("fp32", "fp16", "int8")),
+    "export": Step(_export, version=4, precisions=("fp32", "fp16", *QUANTIZED)),
     "cpu": Step(_cpu, version=1, precisions=("fp32",)),
     "half": Step(_half, version=4, precisions=("fp16",)),
     "cuda": Step(_cuda, version=5, precisions=("fp16",)),
-    "calibrate": Step(_calibrate, version=4, precisions=("int8",)),
-    "quantize": Step(_quantize, version=8, precisions=("int8",)),
+    "calibrate": Step(_calibrate, version=4, precisions=tuple(QUANTIZED)),
+    "quantize": Step(_quantize, version=8, precisions=tuple(QUANTIZED)),
 }

@@ -17,7 +17,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from toolchain import graph
-from toolchain.bundle import Bundle
+from toolchain.bundle import Bundle, typed_view
 from toolchain.bundle.healed import FILE, healed_of
 from toolchain.bundle.quantized import quantized_graph
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
@@ -128,7 +128,7 @@ def open_graph(bundle: Bundle, file: str) -> ir.Model:
 def beyond_float16(steps: Mapping[str, StepRecord]) -> list[str]:
     """Return the names of the tensors around which typed graphs are in float32, and those of their GEMMs' raw sums."""
     records: list[Float16Record] = [steps[name]["record"] for name in ("half", "rtx", "trt8") if name in steps]
-    records += [steps["quantize"]["record"]["views"]["model.int8.onnx"]] if "quantize" in steps else []
+    records += [typed_view(steps["quantize"]["record"])[1]] if "quantize" in steps else []
     beyond = [one["tensor"] for record in records for one in record.get("beyond_float16", [])]
     return list(dict.fromkeys(name for one in beyond for name in (one, f"{one}{UNSCALED}")))
 

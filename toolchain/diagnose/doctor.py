@@ -13,6 +13,7 @@ from toolchain.engine.targets import compute_capabilities
 from toolchain.errors import MachineError
 from toolchain.meters import rapl
 from toolchain.meters.sources import BOARD, COUNTER, INTEGRAL, open_sources
+from toolchain.recipe.tables import QUANTIZED
 from toolchain.records.doctor import FindingRecord, State
 from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.environment import cpu_flags, cpu_name, gpu_facts, saturates, version_of
@@ -22,6 +23,9 @@ POWERCAP = rapl.ROOT
 
 # Packages that every installation has.
 PACKAGES = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "datasets", "evaluate")
+
+# What is said beside TensorRT, which takes a graph in FP8 on any GPU and computes it in float16 on an older one.
+FP8 = f"FP8 from sm{QUANTIZED['fp8'].sm} on, so not on a T4"
 
 # Flag in /proc/cpuinfo -> name of the vector extension; INT8 is fast with VNNI and AMX.
 CPU_FEATURES = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "VNNI", "avx_vnni": "AVX-VNNI", "amx_int8": "AMX"}
@@ -184,7 +188,7 @@ def _tensorrt() -> list[Finding]:
     except MachineError as error:
         return [Finding("TensorRT", "broken", str(error), advice)]
     paths = "INT8 by Q/DQ and by its own calibration" if has_implicit_int8(trt) else "INT8 by Q/DQ only"
-    return [Finding("TensorRT", "ok", f"{trt.__version__}: {paths}")]
+    return [Finding("TensorRT", "ok", f"{trt.__version__}: {paths}; {FP8}")]
 
 
 def _tensorrt_rtx() -> Finding:
@@ -197,7 +201,7 @@ def _tensorrt_rtx() -> Finding:
     except MachineError as error:
         return Finding("TensorRT-RTX", "broken", str(error), advice)
     targets = ", ".join(f"sm{sm}" for sm in compute_capabilities(trt))
-    return Finding("TensorRT-RTX", "ok", f"{trt.__version__}: compiles for {targets}")
+    return Finding("TensorRT-RTX", "ok", f"{trt.__version__}: compiles for {targets}; {FP8}")
 
 
 def _rapl() -> Finding:

@@ -24,6 +24,7 @@ from toolchain.int8.coverage import INTEGER_GEMMS, OnThisCpu, conversions, cover
 from toolchain.int8.sensitivity import decibel, sum_of_squares
 from toolchain.meters.contention import ContentionMeter
 from toolchain.profile.roofline.kernel_speed import gemm_ratio, share_of_time
+from toolchain.recipe.tables import QUANTIZED
 from toolchain.records.check import find_fault
 from toolchain.records.explain import (
     ClippedTensor,
@@ -35,7 +36,7 @@ from toolchain.records.explain import (
     MacShares,
     SpeedUp,
 )
-from toolchain.records.plan import PlanRecord
+from toolchain.records.plan import LayerCounts, PlanRecord
 from toolchain.records.quantization import ScaleRecord
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.half_range import MARGIN, describe_sums, measure_range
@@ -48,6 +49,9 @@ LOW_SNR_DB = 15.0
 
 # Float16 tensors that are listed.
 WORST = 10
+
+# E4M3 ends at 448, and its numbers there are 32 apart.
+FP8_END = 480
 
 # A smaller speed-up counts as none: it is within the noise of the clock.
 MIN_SPEED_UP = 1.1
@@ -95,7 +99,7 @@ def explain(probe: ProbeGraph) -> ExplainRecord:
         "scales": _scales(model, probe.calibration),
         "conversions": {"graph": conversions(model), "on_this_cpu": here.conversions},
         "smoothing_muls": sum(str(node.name).endswith((".residual", ".smooth")) for node in graph.nodes(model, "Mul")),
-        "speed": _speed(probe, shares["on_this_cpu"]) if probe.reference else None,
+        "speed": _speed(probe, shares["on_this_cpu"]) if probe.reference and probe.precision != "fp8" else None,
         "advice": [],
     }
     return {**record, "advice": advise(record)}
@@ -141,14 +145,14 @@ def explain_plan(place: Path | None, file: str | None, *, backend: str, trust: s
 
 def _advise_plan(record: PlanRecord, backend: str, bundle: Path) -> list[str]:
     layers, advice = record["layers"], [*record.get("unfused_because", []), *record.get("not_as_asked", [])]
-    gemms, in_int8, reformats = layers["products"], layers["int8_products"], layers["reformats"]
-    if gemms is None or in_int8 is None or reformats is None:
+    gemms, reformats = layers["products"], layers["reformats"]
+    if gemms is None or reformats is None:
         return [
             *advice,
             "The engine lists only names of layers. Build it with detailed profiling verbosity to see more.",
         ]
-    if record["precision"] == "int8" and in_int8 < gemms / 2:
-        advice.append(f"{in_int8} of {gemms} GEMMs are in INT8: layers.json lists the others.")
+    if (kind := QUANTIZED.get(record["precision"])) and (found := _quantized_products(layers)) < gemms / 2:
+        advice.append(f"{found} of {gemms} GEMMs are in {kind.title}: layers.json lists the others.")
     if not layers["fused_attention"]:
         plugin = "" if RELEASES[backend].cross else " Try --attention plugin (TensorRT 10), or a later TensorRT."
         advice.append(f"No fused attention kernel was chosen.{plugin}")
@@ -163,10 +167,14 @@ def _advise_plan(record: PlanRecord, backend: str, bundle: Path) -> list[str]:
     return advice
 
 
+def _quantized_products(layers: LayerCounts) -> int:
+    return (layers["int8_products"] or 0) + layers.get("fp8_products", 0)
+
+
 def _reference_name(probe: ProbeGraph) -> str:
     if probe.reference:
         return "model.onnx"
-    return "itself without Q/DQ of activations" if probe.precision == "int8" else "nothing: no other graph is here"
+    return "itself without Q/DQ of activations" if probe.precision in QUANTIZED else "nothing: no other graph is here"
 
 
 def _gemms(model: ir.Model, here: OnThisCpu, macs: dict[str, float], snr_db: dict[str, float]) -> list[ExplainedGemm]:
@@ -253,7 +261,10 @@ def _limits(node: ir.Node) -> tuple[float, float] | None:
     scale, zero = constant(node.inputs[1]), constant(node.inputs[2]) if len(node.inputs) > 2 else np.uint8(0)
     if scale is None or zero is None or scale.size != 1:
         return None
-    info, step, middle = np.iinfo(zero.dtype), float(scale.item()), int(zero.item())
+    step, middle = float(scale.item()), int(zero.item())
+    if str(zero.dtype) == "float8_e4m3fn":
+        return -FP8_END * step, FP8_END * step
+    info = np.iinfo(zero.dtype)
     return (info.min - 1 - middle) * step, (info.max + 1 - middle) * step
 
 
@@ -327,7 +338,9 @@ def _advise_types(record: ExplainRecord) -> list[str]:
     shares, advice = record["share_of_macs"], []
     if record["not_finite"]:
         advice.append(f"{record['not_finite'][0]} gives NaN or infinity: do not use this graph; build it again.")
-    if record["precision"] != "int8":
+    if record["precision"] == "fp8":
+        advice.append("FP8 runs on GPUs of compute capability 8.9 or later; a CPU and a T4 compute it in float.")
+    elif record["precision"] != "int8":
         advice.append(f"{record['precision']}: no GEMM is in integers. For INT8: toolchain build --precision int8.")
     elif shares["integers"] < 0.9:
         advice.append(

@@ -14,6 +14,7 @@ from toolchain.evaluation.original import NAME as ORIGINAL
 from toolchain.evaluation.results import find_results, load_predictions, load_result
 from toolchain.graph import file_has_halves
 from toolchain.recipe import Recipe
+from toolchain.recipe.tables import QUANTIZED
 from toolchain.records.comparison import NamedComparison
 from toolchain.records.deployment import Deployment
 from toolchain.records.result import Result
@@ -110,9 +111,9 @@ def judge(
 
 
 def _see_why(one: NamedComparison, way_on: str | None) -> str:
-    """Return the command that shows why a candidate drops, and the next one: `explain` is about INT8."""
+    """Return the command that shows why a candidate drops, and the next one: `explain` is about INT8 and FP8."""
     variant = one["candidate_name"].rpartition(" ")[2]
-    why = f"See why: toolchain {'explain' if variant.startswith('int8') else 'verify'}"
+    why = f"See why: toolchain {'explain' if variant.startswith(tuple(QUANTIZED)) else 'verify'}"
     return f"{why}; go on: {way_on}" if way_on else f"{why}."
 
 

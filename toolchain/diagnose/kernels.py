@@ -10,6 +10,7 @@ from toolchain import graph
 from toolchain.base.files import write_json
 from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle, quantized_gemms
 from toolchain.bundle.engine_step import refuse_float_gemms
+from toolchain.bundle.machine import require_units
 from toolchain.bundle.views import beyond_float16, open_graph
 from toolchain.engine.cross import compile_kernels
 from toolchain.engine.judge import judge, wanted
@@ -24,6 +25,7 @@ from toolchain.profile.groups import place_kernels
 from toolchain.profile.roofline.gpus import Gpu, find_target
 from toolchain.profile.roofline.kernels import bounded, grouped
 from toolchain.recipe.options import RecipeValues
+from toolchain.recipe.tables import QUANTIZED
 from toolchain.records.kernels import CompiledGraph, ExplainedTarget
 
 # Rows and tokens that the kernels are compiled for by default.
@@ -37,9 +39,9 @@ OTHERS = ("elementwise", "copy", "other")
 
 
 def explain_target(place: Path | None, changes: RecipeValues) -> ExplainedTarget:
-    """Compile the FP16 and the INT8 graph of a bundle for `target` and return their kernels, with bounds; keep them.
+    """Compile the FP16 graph of a bundle and that in 8 bits for `target`; return their kernels with bounds; keep them.
 
-    `batch_size` and `seq_len` of `changes` are the shape. A bundle in INT8 need not have an FP16 graph: it is made of
+    `batch_size` and `seq_len` of `changes` are the shape. A bundle in 8 bits need not have an FP16 graph: it is made of
     model.onnx here.
 
     Raises:
@@ -59,8 +61,8 @@ def explain_target(place: Path | None, changes: RecipeValues) -> ExplainedTarget
     bundle = open_bundle(place or last_bundle(), trust=changes.get("trust"))
     graphs = [
         _compiled(bundle, precision, gpu, capabilities[0], batch=batch, length=length)
-        for precision in ("fp16", "int8")
-        if precision == "fp16" or "model.int8.onnx" in bundle.manifest["artefacts"]
+        for precision in ("fp16", *QUANTIZED)
+        if precision == "fp16" or f"model.{precision}.onnx" in bundle.manifest["artefacts"]
     ]
     record: ExplainedTarget = {
         "bundle": str(bundle.path),
@@ -95,6 +97,7 @@ def _compiled(bundle: Bundle, precision: str, gpu: Gpu, sm: int, *, batch: int, 
     beyond = beyond_float16(bundle.manifest["steps"])
     model = _half(graph.load(bundle.file("model.onnx")), beyond) if half else open_graph(bundle, name)
     refuse_float_gemms(model, name, sm)
+    require_units(precision, sm, gpu.name)
     compiled = compile_kernels(model, sm, batch=batch, length=length, where=name)
     places = place_kernels(compiled, model)
     kernels = [
@@ -130,22 +133,26 @@ def _half(model: ir.Model, beyond: list[str]) -> ir.Model:
 
 
 def answer(graphs: list[CompiledGraph], gpu: Gpu) -> str:
-    """Return one sentence with the reason why INT8 is not faster than it is."""
+    """Return one sentence with the reason why INT8 or FP8 is not faster than it is."""
     if len(graphs) < 2:
         return "The bundle has no INT8 graph to compare with: build it with toolchain build --precision int8."
     half, integer = graphs
-    ratio, peak = half["us"] / integer["us"], gpu.tera_per_s["int8"] / gpu.tera_per_s["fp16"]
+    precision = integer["precision"]
+    title = QUANTIZED[precision].title
+    ratio, peak = half["us"] / integer["us"], gpu.tera_per_s[precision] / gpu.tera_per_s["fp16"]
     rest, rest_half = _us(integer, OTHERS), _us(half, OTHERS)
     faster = f"{ratio:.2f} times as fast as FP16" if ratio > 1 else f"not faster than FP16 ({ratio:.2f} times)"
     gemms_us, gemms_us_half = _us(integer, MULTIPLYING), _us(half, MULTIPLYING)
     not_integer = sum(
-        one["us"] for one in integer["kernels"] if one["kind"] in MULTIPLYING and one["precision"] != "int8"
+        one["us"] for one in integer["kernels"] if one["kind"] in MULTIPLYING and one["precision"] != precision
     )
-    more = f", and GEMMs that are not in INT8 take {not_integer:,.0f} µs" if not_integer > 0.02 * integer["us"] else ""
+    more = (
+        f", and GEMMs that are not in {title} take {not_integer:,.0f} µs" if not_integer > 0.02 * integer["us"] else ""
+    )
     return (
-        f"By the bounds of its kernels INT8 is {faster}, {integer['us']:,.0f} against {half['us']:,.0f} µs a batch, "
+        f"By the bounds of its kernels {title} is {faster}, {integer['us']:,.0f} against {half['us']:,.0f} µs a batch, "
         f"although its GEMMs are up to {peak:.3g} times as fast: GEMMs and attention go from {gemms_us_half:,.0f} "
-        f"to {gemms_us:,.0f} µs, but the other kernels, which only move memory, take {rest:,.0f} µs in INT8 "
+        f"to {gemms_us:,.0f} µs, but the other kernels, which only move memory, take {rest:,.0f} µs in {title} "
         f"({rest / integer['us']:.0%} of the batch) and {rest_half:,.0f} µs in FP16{more}."
     )
 

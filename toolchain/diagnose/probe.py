@@ -48,7 +48,7 @@ class ProbeGraph:
         choices: keyword arguments of `open_runtime`, which each backend defines.
         backend: the backend that runs it.
         device: `cpu` or `cuda:N`.
-        precision: `fp32`, `fp16`, `bf16` or `int8`.
+        precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8`.
         reference: the FP32 graph, or None if there is none beside it, or it is that graph itself.
         fp32: name, backend and model of the FP32 reference: PyTorch if the checkpoint is at hand; None as above.
         tokens: the rows.
@@ -237,7 +237,7 @@ def vocabulary_size(model: ir.Model) -> int:
 
 
 def _precision(model: ir.Model) -> str:
-    if any(True for _ in graph.nodes(model, "QuantizeLinear", "DequantizeLinear")):
-        return "int8"
+    if types := {str(node.inputs[0].dtype) for node in graph.nodes(model, "DequantizeLinear") if node.inputs[0]}:
+        return "fp8" if types == {"FLOAT8E4M3FN"} else "int8"
     half = any(value.dtype == ir.DataType.FLOAT16 for value in model.graph.initializers.values())
     return "fp16" if half else "fp32"

@@ -47,7 +47,8 @@ def tune(changes: RecipeValues, *, bundle: Path | None = None, tell: Callable[[s
     found = target.bundle
     if found:
         found.require_one_model("tune")
-    if found is None or "calibration.json" not in found.manifest["artefacts"]:
+    artefacts = found.manifest["artefacts"] if found else {}
+    if found is None or "calibration.json" not in artefacts or "model.fp8.onnx" in artefacts:
         raise InputError(
             f"{found.path if found else bundle}: it is not in INT8. Build INT8: toolchain build --precision int8."
         )

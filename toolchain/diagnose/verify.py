@@ -23,15 +23,15 @@ BATCHES = (2, 7, 32)
 LENGTHS = (16, 64, 128)
 
 # Precision -> largest difference that batch, padding or order may make, as a share of the largest logit. Sums of floats
-# depend on their order; in INT8, a value at the edge between two integers can then be rounded to the other one.
-INVARIANCE = {"fp32": 1e-4, "fp16": 0.01, "bf16": 0.05, "int8": 0.05}
+# depend on their order; in 8 bits, a value at the edge between two numbers can then be rounded to the other one.
+INVARIANCE = {"fp32": 1e-4, "fp16": 0.01, "bf16": 0.05, "int8": 0.05, "fp8": 0.05}
 
 # Precision -> largest root mean square difference from FP32 over the rows, as a share of that of the FP32 logits.
-PARITY = {"fp32": 1e-4, "fp16": 0.05, "bf16": 0.1, "int8": 0.15}
+PARITY = {"fp32": 1e-4, "fp16": 0.05, "bf16": 0.1, "int8": 0.15, "fp8": 0.15}
 
-# Precision -> largest 1 - cosine of a vector to that of FP32, the mean over the rows. The gate judges what INT8 costs;
+# Precision -> largest 1 - cosine of a vector to that of FP32, the mean over the rows. The gate judges what 8 bits cost;
 # this catches graphs that compute something else.
-COSINE = {"fp32": 1e-6, "fp16": 1e-3, "bf16": 0.01, "int8": 0.05}
+COSINE = {"fp32": 1e-6, "fp16": 1e-3, "bf16": 0.01, "int8": 0.05, "fp8": 0.05}
 
 Compare = Callable[..., CaseRecord]
 """`compare(name, found, expected)`: the case of these logits; `expected` is by default every row alone."""

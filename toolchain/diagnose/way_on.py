@@ -17,6 +17,7 @@ from toolchain.evaluation.target import choose_graph, recorded
 from toolchain.recipe import Recipe
 from toolchain.recipe.groups import ENGINE, GATE
 from toolchain.recipe.options import CONSENT
+from toolchain.recipe.tables import QUANTIZED
 from toolchain.records.bundle import BuildRecord
 from toolchain.records.deployment import Candidate
 from toolchain.records.result import Result
@@ -55,13 +56,14 @@ def after_gate(bundle: Bundle, recipe: Recipe, best: Result | None, candidates: 
 
 
 def _after_failure(bundle: Bundle, recipe: Recipe, carried: list[str]) -> str:
-    place, known = str(bundle.path), bundle.manifest["recipe"]
-    if bundle.manifest["precision"] == "int8":
+    place, known, precision = str(bundle.path), bundle.manifest["recipe"], bundle.manifest["precision"]
+    if precision in QUANTIZED:
         if recorded(bundle, {}).range_method != "auto" and not known.get("calibration"):
             return _command("build", place, "--calib-method", "auto", *carried)
-        if HEAL not in bundle.manifest.get("steps", {}):
+        # heal and tune are for INT8 alone.
+        if precision == "int8" and HEAL not in bundle.manifest.get("steps", {}):
             return _command("heal", place, *recipe.flags(GATE))
-        if known.get("keep") is None:  # the recipe of `tune` has it, even if it is empty
+        if precision == "int8" and known.get("keep") is None:  # the recipe of `tune` has it, even if it is empty
             return _command("tune", place, *recipe.flags(GATE))
     return higher_precision(bundle, carried)
 
@@ -74,8 +76,8 @@ def higher_precision(bundle: Bundle, carried: Sequence[str]) -> str:
     place, precision = str(bundle.path), bundle.manifest["precision"]
     if precision == "fp32":
         return _command("verify", place)
-    higher = "fp16" if precision == "int8" and gpu_facts()["gpu"] else "fp32"
-    beside = bundle.path.with_name(f"{re.sub(r'-(int8|fp16)$', '', Path(place).resolve().name)}-{higher}")
+    higher = "fp16" if precision in QUANTIZED and gpu_facts()["gpu"] else "fp32"
+    beside = bundle.path.with_name(f"{re.sub(r'-(int8|fp8|fp16)$', '', Path(place).resolve().name)}-{higher}")
     return _command("build", place, "--precision", higher, "-o", str(beside), *carried)
 
 

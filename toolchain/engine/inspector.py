@@ -20,6 +20,7 @@ Layer = dict[str, Any]
 
 # Name in reports -> the words for it in the inspector's JSON; the first match counts.
 DATATYPES = (
+    ("fp8", re.compile(r"\bfp8\b|\be4m3", re.IGNORECASE)),
     ("int8", re.compile(r"\bint8\b|\bi8\b", re.IGNORECASE)),
     ("fp16", re.compile(r"\bhalf\b|\bfp16\b|\bfloat16\b|\bf16\b", re.IGNORECASE)),
     ("bf16", re.compile(r"\bbf16\b|\bbfloat16\b", re.IGNORECASE)),
@@ -40,6 +41,7 @@ def count_layers(text: str) -> LayerCounts:
     gemms = [layer for layer in detailed if is_gemm(layer)]
     verdicts = [(str(layer.get("Name", "")), is_int8(layer)) for layer in gemms]
     integer = [name for name, verdict in verdicts if verdict]
+    fp8 = sum("fp8" in _read(layer) for layer in gemms)
     return {
         "layers": len(layers),
         "by_type": dict(Counter(str(layer.get("LayerType", "unknown")) for layer in detailed).most_common()),
@@ -50,6 +52,7 @@ def count_layers(text: str) -> LayerCounts:
         "fused_attention": sum(bool(FUSED_ATTENTION.search(_text(layer))) for layer in detailed),
         "reformats": sum(bool(REFORMAT.search(_text(layer))) for layer in detailed),
         "int8_names": integer[:10],
+        **({"fp8_products": fp8} if fp8 else {}),
     }
 
 
@@ -83,10 +86,15 @@ def is_int8(layer: Layer) -> bool | None:
 
     If the shapes of a layer vary, the inspector may write `N/A due to dynamic shapes` instead of a type.
     """
-    types = {datatype(entry) for entry in layer.get("Inputs", [])}
+    types = _read(layer)
     if "int8" in types or INT8_KERNEL.search(str(layer.get("TacticName", ""))):
         return True
     return None if types <= {"other"} else False
+
+
+def _read(layer: Layer) -> set[str]:
+    """Return the types of a layer's inputs."""
+    return {datatype(entry) for entry in layer.get("Inputs", [])}
 
 
 def precision_of(layer: Layer) -> str:

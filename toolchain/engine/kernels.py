@@ -22,6 +22,7 @@ HEADING = "Layers:"
 # The compiler's datatypes -> names in records.
 DATATYPES = {
     "Int8": "int8",
+    "FP8": "fp8",
     "Half": "fp16",
     "BFloat16": "bf16",
     "Float": "fp32",
@@ -29,7 +30,7 @@ DATATYPES = {
     "Int64": "int64",
     "Bool": "bool",
 }
-WIDTHS = {"int8": 1, "fp16": 2, "bf16": 2, "fp32": 4, "int32": 4, "int64": 8, "bool": 1}
+WIDTHS = {"int8": 1, "fp8": 1, "fp16": 2, "bf16": 2, "fp32": 4, "int32": 4, "int64": 8, "bool": 1}
 
 # Names may have brackets and commas, so a line is split at the words between its fields only.
 LINE = re.compile(
@@ -101,7 +102,7 @@ class Kernel:
     def kind(self) -> KernelKind:
         """What the kernel does, by its type and its name."""
         done = self.fused_operations
-        if "_gemm_mha" in self.name:
+        if "_gemm_mha" in self.name or self.is_one_query:
             return "attention"
         if self.layer_type == "correlation":
             return "convolution"
@@ -110,6 +111,11 @@ class Kernel:
         if self.layer_type not in ("kgen", "runtime_fusion"):
             return "other"
         return "copy" if done and set(done) <= MOVES else "elementwise"
+
+    @property
+    def is_one_query(self) -> bool:
+        """Whether it is the attention of one token a row, which reads float16 and rounds it to 8 bits itself."""
+        return "_gemv_mha" in self.name
 
     @property
     def fused_operations(self) -> list[str]:
@@ -122,10 +128,14 @@ class Kernel:
         """The matrices that a GEMM or an attention multiplies; empty for other kernels.
 
         The second operand of a GEMM is its largest constant of two dimensions, else its second input. Attention reads
-        query, key and value, which have the rank and the first dimension of its output, and a mask, which lacks them.
+        query, key and value, which have the rank and the first dimension of its output, and a mask, which lacks them;
+        that of one query reads keys, values and the query of all heads side by side.
         """
         if self.kind not in MULTIPLYING or not self.outputs:
             return ()
+        if self.is_one_query:
+            floats = [one for one in self.inputs if one.datatype in ("fp16", "bf16", "fp32")]
+            return tuple(sorted(floats, key=lambda one: -(one.size or 0)))
         if self.kind == "attention":
             output = self.outputs[0].dimensions
             return tuple(one for one in self.inputs if _leading(one.dimensions) == _leading(output))
@@ -253,6 +263,7 @@ def count_kernels(kernels: list[Kernel]) -> LayerCounts:
     """Return the counts of plan.json, as engine/inspector.py makes them where a GPU is."""
     gemms = [kernel for kernel in kernels if kernel.kind in MULTIPLYING]
     integer = [kernel.name for kernel in gemms if kernel.precision == "int8"]
+    fp8 = sum(kernel.precision == "fp8" for kernel in gemms)
     return {
         "layers": len(kernels),
         "by_type": dict(Counter(kernel.layer_type for kernel in kernels).most_common()),
@@ -263,6 +274,7 @@ def count_kernels(kernels: list[Kernel]) -> LayerCounts:
         "fused_attention": sum(kernel.kind == "attention" for kernel in kernels),
         "reformats": sum(kernel.kind == "copy" for kernel in kernels),
         "int8_names": integer[:10],
+        **({"fp8_products": fp8} if fp8 else {}),
     }
 
 

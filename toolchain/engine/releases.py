@@ -48,7 +48,7 @@ RELEASES: dict[str, Release] = {
         mark="trt",
         install="pip install 'encoder-toolchain[cuda,tensorrt]' on a machine with an NVIDIA GPU; "
         "`toolchain doctor` shows more",
-        graphs={"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"},
+        graphs={"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.onnx", "fp8": "model.fp8.onnx"},
     ),
     "trt-rtx": Release(
         "TensorRT-RTX",
@@ -56,7 +56,12 @@ RELEASES: dict[str, Release] = {
         module="tensorrt_rtx_bindings",
         mark="rtx",
         install="pip install 'encoder-toolchain[rtx]' on Linux x86-64; it needs no GPU to build",
-        graphs={"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8.rtx.onnx"},
+        graphs={
+            "fp32": "model.onnx",
+            "fp16": "model.fp16.onnx",
+            "int8": "model.int8.rtx.onnx",
+            "fp8": "model.fp8.onnx",
+        },
         lacks={
             "version_compatible": "each of its versions runs its own plans only",
             "hardware_compatible": "name each GPU with --target, and from sm80 on later GPUs run the plan too",

@@ -43,7 +43,7 @@ MOVES = {
     "Where",
 }
 
-# The first opset in which QuantizeLinear and DequantizeLinear take float16. The other operators are as in opset 18.
+# The first opset in which QuantizeLinear and DequantizeLinear take float16 and FP8. The others are as in opset 18.
 QDQ_OPSET = 19
 
 

@@ -1,4 +1,4 @@
-"""`--calib-method auto`: the smoothing and the range method whose INT8 logits are nearest to FP32.
+"""`--calib-method auto`: the smoothing and the range method whose INT8 or FP8 logits are nearest to FP32.
 
 Each combination is built in memory as the graph for TensorRT, and its logits are compared with the FP32 logits on the
 hold-out rows. A combination that can no longer be the nearest is not run on the remaining rows. Labels are not read,
@@ -19,7 +19,7 @@ from toolchain.graph.smooth import Exponents, exponents, smooth
 from toolchain.heads.distance import Distance
 from toolchain.int8.calibrate import channel_amax, collect
 from toolchain.int8.holdout import Holdout
-from toolchain.int8.quantize import TENSORRT, quantize
+from toolchain.int8.quantize import TENSORRT, QdqScheme, quantize
 from toolchain.records.calibration import TrialRecord
 
 # SmoothQuant's alpha: the share of the outliers that moves into the weights. None: without smoothing. Those that are
@@ -59,7 +59,12 @@ class Choice:
 
 
 def choose(
-    load: Callable[[], ir.Model], calibration: Tokens, holdout: Holdout, *, alpha: float | None = None
+    load: Callable[[], ir.Model],
+    calibration: Tokens,
+    holdout: Holdout,
+    *,
+    scheme: QdqScheme = TENSORRT,
+    alpha: float | None = None,
 ) -> Choice:
     """Return the combination that is nearest to FP32 on the hold-out rows.
 
@@ -67,6 +72,7 @@ def choose(
         load: returns a new copy of the FP32 graph.
         calibration: the rows that ranges are made from.
         holdout: other rows, for the comparison.
+        scheme: the number type of the graph.
         alpha: if given, the only smoothing to try.
     """
     amax = channel_amax(load(), calibration)
@@ -81,7 +87,7 @@ def choose(
         ranges = {name: histogram.range(method) for name, histogram in histograms[share].items()}
         model = smoothed(load, powers[share])
         first_token(model)
-        quantize(model, ranges, TENSORRT)
+        quantize(model, ranges, scheme)
         trial = Trial(method, share, *holdout.distance_below(model, nearest))
         nearest = min(nearest, trial.distance.rank)
         made[trial] = ranges, powers[share]

@@ -47,7 +47,8 @@ class Coverage:
     """Whether one GEMM of a Q/DQ graph is in integers.
 
     `integers`: both inputs come from DequantizeLinear, so a runtime may compute in integers. `tensorrt`: both inputs
-    are also int8 with zero point 0, as TensorRT needs. `reason` says why one of the two is false; None if both hold.
+    are also int8 with zero point 0, or FP8, as TensorRT needs. `reason` says why one of the two is false; None if both
+    hold.
     """
 
     name: str
@@ -122,7 +123,7 @@ def _cover(node: ir.Node) -> Coverage:
 
 
 def _side(value: ir.Value | None, side: str) -> tuple[bool, str | None]:
-    """Return whether an input is dequantized, and why TensorRT's INT8 does not take it, or None."""
+    """Return whether an input is dequantized, and why TensorRT does not take it, or None."""
     source = value.producer() if value is not None else None
     # A Transpose or Reshape between Q/DQ and the GEMM changes no number.
     while source is not None and source.op_type in ("Transpose", "Reshape"):
@@ -131,9 +132,9 @@ def _side(value: ir.Value | None, side: str) -> tuple[bool, str | None]:
     if source is None or source.op_type != "DequantizeLinear":
         return False, f"its {side} input is float, without Q/DQ before it"
     zero = constant(source.inputs[2]) if len(source.inputs) > 2 else None
-    if zero is not None and str(zero.dtype) != "int8":
-        return True, f"its {side} input is {zero.dtype}: TensorRT takes int8 only"
-    if zero is not None and zero.any():
+    if zero is not None and str(zero.dtype) not in ("int8", "float8_e4m3fn"):
+        return True, f"its {side} input is {zero.dtype}: TensorRT takes int8 and FP8 only"
+    if zero is not None and zero.astype("float32").any():
         return True, f"its {side} input has a zero point other than 0"
     return True, None
 

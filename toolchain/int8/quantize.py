@@ -1,13 +1,13 @@
 """Quantization: Q/DQ nodes around the GEMMs of a float graph, for TensorRT or for ONNX Runtime on a CPU.
 
-Both graphs come from the same calibration ranges. Quantized are the inputs of every linear layer in the encoder and
+All graphs come from the same calibration ranges. Quantized are the inputs of every linear layer in the encoder and
 of both attention GEMMs, and the weights of the linear layers. Embeddings, the addition of the mask, LayerNorm and the
 classification head stay in floating point.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -17,19 +17,30 @@ from toolchain.base.tensors import INT8_LEVELS, Array, Range, Ranges
 from toolchain.errors import InputError
 from toolchain.graph import add_initializer, constant
 from toolchain.graph.first_token import FIRST
+from toolchain.graph.fp16 import QDQ_OPSET
 from toolchain.graph.gemms import activation_inputs, is_probabilities
+from toolchain.recipe.tables import QUANTIZED
 from toolchain.records.bundle import QuantizedGemms
 
-# Softmax gives 0..1 whatever the data, so its range is not calibrated. The scale is 1/127.
+# Softmax gives 0..1 whatever the data, so its range is not calibrated. In int8 the scale is 1/127.
 PROBABILITIES = Range(amax=1.0, low=0.0, high=1.0)
 
 
 @dataclass(frozen=True)
 class QdqScheme:
-    """The types of a GEMM's inputs: the left one is uint8 if `unsigned_left`, else int8; the right one is int8."""
+    """The runtime that a graph is for, and the types of a GEMM's inputs.
+
+    Both have the number type `precision`, but the left one is uint8 if `unsigned_left`.
+    """
 
     name: Literal["tensorrt", "cpu"]
     unsigned_left: bool
+    precision: Literal["int8", "fp8"] = "int8"
+
+    @property
+    def for_tensorrt(self) -> bool:
+        """Whether the graph is for TensorRT, so that it is typed as float16 and INT8 or FP8."""
+        return self.name == "tensorrt"
 
 
 # Symmetric int8 on both sides: explicit quantization takes no zero point
@@ -38,6 +49,20 @@ TENSORRT = QdqScheme("tensorrt", unsigned_left=False)
 
 # uint8 x int8: on x86, ONNX Runtime's int8 x int8 GEMM is many times slower.
 CPU = QdqScheme("cpu", unsigned_left=True)
+
+# E4M3 on both sides, with amax at 448.
+FP8 = QdqScheme("tensorrt", unsigned_left=False, precision="fp8")
+
+# Precision -> the files of a bundle with Q/DQ nodes. The graph for TensorRT comes first.
+SCHEMES: dict[str, dict[str, QdqScheme]] = {
+    "int8": {"model.int8.onnx": TENSORRT, "model.int8.cpu.onnx": CPU},
+    "fp8": {"model.fp8.onnx": FP8},
+}
+
+
+def typed_scheme(precision: str) -> QdqScheme:
+    """Return the scheme of the graph for TensorRT in a precision; that of INT8 for a precision without one."""
+    return next(iter(SCHEMES.get(precision, SCHEMES["int8"]).values()))
 
 
 def quantize(
@@ -48,8 +73,9 @@ def quantize(
     With `residual` the residual additions read the INT8 that the GEMMs read too. That moves fewer bytes on a GPU and
     costs accuracy.
 
-    Scales are float32 here: amax / 127, or (high - low) / 255 for uint8. The graph for TensorRT is later typed as
-    float16 (graph/fp16.py), which rounds them to float16, so model.int8.onnx does not hold amax / 127 exactly.
+    Scales are float32 here: amax / 127, (high - low) / 255 for uint8, or amax / 448 for FP8. The graph for TensorRT is
+    later typed as float16 (graph/fp16.py), which rounds them to float16, so model.int8.onnx does not hold amax / 127
+    exactly.
 
     Raises:
         InputError: a tensor of the graph has no range.
@@ -57,13 +83,16 @@ def quantize(
     gemms = [node for node in graph.nodes(model, "MatMul") if node.name not in keep]
     linear = [node for node in gemms if constant(node.inputs[1]) is not None]
     for value, position, readers in activation_inputs(gemms):
-        unsigned = scheme.unsigned_left and position == 0
-        replacement = _quantized(model, value, _range_of(value, ranges), unsigned=unsigned)
+        known = _range_of(value, ranges)
+        replacement = _quantized(model, value, known, scheme, unsigned=scheme.unsigned_left and position == 0)
         for node in readers:
             node.replace_input_with(position, replacement)
+    largest = _largest_weights(linear) if scheme.precision == "fp8" else {}
     for node in linear:
-        node.replace_input_with(1, _quantized_weight(model, node))
+        node.replace_input_with(1, _quantized_weight(model, node, largest.get(node)))
     residuals = _quantize_residuals(model) if residual else 0
+    if scheme.precision == "fp8":
+        model.graph.opset_imports[""] = max(QDQ_OPSET, model.graph.opset_imports[""])
     graph.tidy(model)
     return {
         "target": scheme.name,
@@ -115,7 +144,7 @@ def add_int8_copies(model: ir.Model, ranges: Ranges) -> dict[str, str]:
                 read[value] = (
                     _quantized_weight(model, node)
                     if fixed
-                    else _quantized(model, value, _range_of(value, ranges), unsigned=False)
+                    else _quantized(model, value, _range_of(value, ranges), TENSORRT, unsigned=False)
                 )
         inputs = [read[value] for value in node.inputs if value is not None]
         copy = ir.node("MatMul", inputs, name=f"{node.name}.int8")
@@ -132,16 +161,16 @@ def _range_of(value: ir.Value, ranges: Ranges) -> Range:
     return known
 
 
-def _quantized(model: ir.Model, value: ir.Value, known: Range, *, unsigned: bool) -> ir.Value:
-    """Return `value` after a Q/DQ pair: symmetric int8, or uint8 with its own zero point."""
+def _quantized(model: ir.Model, value: ir.Value, known: Range, scheme: QdqScheme, *, unsigned: bool) -> ir.Value:
+    """Return `value` after a Q/DQ pair: symmetric int8 or FP8, or uint8 with its own zero point."""
     if unsigned:
         # Zero must be exact, because padding, ReLU and masked probabilities hold many zeros.
         low, high = min(known.low, 0.0), max(known.high, 0.0)
         scale = (high - low) / 255 or known.scale
         zero = np.array(round(-low / scale), np.uint8)
     else:
-        scale, zero = known.scale, np.array(0, np.int8)
-    stem = f"{value.name}.{'uint8' if unsigned else 'int8'}"
+        scale, zero = known.amax / QUANTIZED[scheme.precision].largest, np.array(0, number_type(scheme.precision))
+    stem = f"{value.name}.{'uint8' if unsigned else scheme.precision}"
     return _pair(
         model,
         value,
@@ -176,20 +205,48 @@ def quantize_weight(weight: Array) -> tuple[Array, Array]:
     return np.clip(np.rint(weight / scale), -INT8_LEVELS, INT8_LEVELS).astype(np.int8), scale
 
 
-def _quantized_weight(model: ir.Model, node: ir.Node) -> ir.Value:
-    """Return the dequantized weight of a linear layer, stored as int8 with a scale for each output channel."""
+def number_type(precision: str) -> Any:
+    """Return the numpy type of a number in int8 or fp8; numpy itself has none for FP8."""
+    return np.dtype(np.int8) if precision == "int8" else ir.DataType.FLOAT8E4M3FN.numpy()
+
+
+def fp8_weight(weight: Array, amax: float) -> tuple[Array, Array]:
+    """Return weights [in, out] in E4M3 and their float32 scale, a scalar, which maps `amax` to 448.
+
+    One scale is enough, because E4M3 has an exponent: a channel whose weights are 2^k smaller keeps as many bits.
+    """
+    largest = QUANTIZED["fp8"].largest
+    scale = np.array(amax / largest or 1, np.float32)
+    return np.clip(weight / scale, -largest, largest).astype(number_type("fp8")), scale
+
+
+def _largest_weights(linear: list[ir.Node]) -> dict[ir.Node, float]:
+    """Return for each linear layer the largest magnitude of the weights of all that read the same activation.
+
+    TensorRT-RTX computes query, key and value in one kernel. If their scales differ, that kernel stores the sums as
+    float16 before it scales them, and they may exceed float16.
+    """
+    amax = {node: float(np.abs(array).max()) for node in linear if (array := constant(node.inputs[1])) is not None}
+    read = [(node, node.inputs[0].producer() or node.inputs[0]) for node in linear if node.inputs[0] is not None]
+    return {node: max(amax[other] for other, source in read if source is value) for node, value in read}
+
+
+def _quantized_weight(model: ir.Model, node: ir.Node, fp8_amax: float | None = None) -> ir.Value:
+    """Return the dequantized weight of a linear layer: int8 with a scale for each output channel, or FP8 with one."""
     weight = node.inputs[1]
     assert weight is not None
     array = constant(weight)
     assert array is not None
-    integers, scale = quantize_weight(array)
-    stem = f"{weight.name}.int8"
+    numbers, scale = quantize_weight(array) if fp8_amax is None else fp8_weight(array, fp8_amax)
+    precision = "int8" if fp8_amax is None else "fp8"
+    stem = f"{weight.name}.{precision}"
     inputs = [
-        add_initializer(model, stem, integers),
+        add_initializer(model, stem, numbers),
         add_initializer(model, f"{stem}.scale", scale),
-        add_initializer(model, f"{stem}.zero_point", np.zeros(scale.shape, np.int8)),
+        add_initializer(model, f"{stem}.zero_point", np.zeros(scale.shape, number_type(precision))),
     ]
-    dequantize = ir.node("DequantizeLinear", inputs, {"axis": 1}, name=f"{stem}.dequantize")
+    attributes = {"axis": 1} if scale.ndim else {}
+    dequantize = ir.node("DequantizeLinear", inputs, attributes, name=f"{stem}.dequantize")
     dequantize.outputs[0].name = f"{stem}.dequantized"
     dequantize.outputs[0].shape, dequantize.outputs[0].type = weight.shape, ir.TensorType(ir.DataType.FLOAT)
     model.graph.insert_before(node, dequantize)

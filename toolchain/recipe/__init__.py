@@ -15,7 +15,7 @@ from typing import Any, Self, TypedDict
 from toolchain.errors import UsageError, meant
 from toolchain.recipe.checks import check_together
 from toolchain.recipe.options import check, flag, joined, load_recipe, option, toml_value
-from toolchain.recipe.tables import ATTENTIONS, AUTO, BACKENDS, HARDWARE, PRECISIONS, SCENARIOS
+from toolchain.recipe.tables import ATTENTIONS, AUTO, BACKENDS, HARDWARE, PRECISIONS, QUANTIZED, SCENARIOS
 
 DEFAULT_MODEL = "distilbert/distilbert-base-uncased-finetuned-sst-2-english"
 
@@ -102,7 +102,7 @@ class Recipe:
     calib_method: str | None = option(
         None,
         "range method: entropy, minmax, mse, percentile (99.99), percentile-P, or auto, "
-        "which takes the one nearest to FP32 (default entropy; with --max-drop auto)",
+        "which takes the one nearest to FP32 (default entropy, for fp8 minmax; with --max-drop auto)",
         metavar="METHOD",
     )
     smooth: float | None = option(
@@ -110,7 +110,7 @@ class Recipe:
     )
     keep: str | None = option(
         None,
-        "GEMMs to keep out of INT8: names or patterns such as '*.ffn.lin2' (default: none; with auto, those found)",
+        "GEMMs to keep out of 8 bits: names or patterns such as '*.ffn.lin2' (default: none; with auto, those found)",
         metavar="A[,B]",
     )
     residual: str | None = option(
@@ -242,7 +242,8 @@ class Recipe:
     @property
     def range_method(self) -> str:
         """The range method: `calib_method`, or else auto if there is a gate to pass, because it loses less accuracy."""
-        return self.calib_method or ("auto" if self.max_drop is not None else "entropy")
+        own = QUANTIZED[self.precision if self.precision in QUANTIZED else "int8"].method
+        return self.calib_method or ("auto" if self.max_drop is not None else own)
 
     @property
     def gives_cache(self) -> bool:

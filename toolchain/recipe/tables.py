@@ -95,7 +95,30 @@ def is_method(name: str) -> bool:
     return name in METHODS or (found is not None and 50 < float(found[1]) <= 100)
 
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int4")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8", "int4")
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A precision in which GEMMs multiply numbers of 8 bits, with scales from calibration."""
+
+    # Its name in messages.
+    title: str
+    # The number to which the amax of a tensor is mapped.
+    largest: float
+    # The range method if a recipe names none and has no gate.
+    method: str
+    # The least compute capability of a GPU that multiplies such numbers, times ten.
+    sm: int
+
+
+# int8 uses -127..127, so that x and -x have the same scale. E4M3 of FP8 has 3 bits after the point and ends at 448
+# (Micikevicius et al., "FP8 Formats for Deep Learning", 2022). A wider range costs a number with an exponent no bits,
+# so nothing is gained by clipping. Ada (8.9) is NVIDIA's first architecture with it.
+QUANTIZED: dict[str, Quantized] = {
+    "int8": Quantized("INT8", largest=127, method="entropy", sm=75),
+    "fp8": Quantized("FP8", largest=448, method="minmax", sm=89),
+}
 
 # Implementations of attention in PyTorch: see runtimes/attention.py.
 ATTENTIONS = ("eager", "sdpa", "flash", "flex", "packed")

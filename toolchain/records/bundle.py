@@ -135,7 +135,7 @@ class QuantizedGemms(TypedDict):
     """The GEMMs of a graph that were quantized."""
 
     target: Literal["tensorrt", "cpu"]
-    """Scheme: symmetric int8 for TensorRT, or uint8 activations for ONNX Runtime on a CPU."""
+    """Scheme: symmetric int8 or FP8 for TensorRT, or uint8 activations for ONNX Runtime on a CPU."""
     linear: int
     """Quantized linear layers."""
     attention: int
@@ -165,14 +165,14 @@ class GemmTypes(TypedDict):
 
 
 class QuantizeRecord(TypedDict):
-    """Step `quantize`: `model.onnx` and ranges to `model.int8.onnx` and `model.int8.cpu.onnx`."""
+    """Step `quantize`: `model.onnx` and ranges to `model.int8.onnx` and `model.int8.cpu.onnx`; or `model.fp8.onnx`."""
 
     views: dict[str, QuantizedView]
     """File -> what was quantized."""
     products_on_cpu: dict[str, GemmTypes]
     """File -> types of its GEMMs on this CPU."""
     parity: ParityRecord
-    """Differences of `model.int8.cpu.onnx` from PyTorch."""
+    """Differences of `model.int8.cpu.onnx` from PyTorch; of `model.fp8.onnx`, with float16 tensors rounded."""
     parity_in_halves: NotRequired[ParityRecord]
     """Differences of `model.int8.onnx` from PyTorch, with float16 tensors rounded to float16."""
 
@@ -298,7 +298,7 @@ class Manifest(TypedDict):
     task: TaskRecord
     """The task."""
     precision: str
-    """Number type of the typed graph: `fp32`, `fp16` or `int8`; of a language model also `int4`."""
+    """Number type of the typed graph: `fp32`, `fp16`, `int8` or `fp8`; of a language model also `int4`."""
     max_length: int
     """Tokens after which every backend truncates a row."""
     inputs: list[TensorInfo]
@@ -333,7 +333,7 @@ class BuildRecord(TypedDict):
     bundle: str
     """Path of the bundle."""
     precision: str
-    """Number type: `fp32`, `fp16` or `int8`."""
+    """Number type: `fp32`, `fp16`, `int8` or `fp8`."""
     would_do: NotRequired[list[str]]
     """Steps that a build would run (`--dry-run`; the keys below are then missing)."""
     up_to_date: NotRequired[bool]

@@ -13,7 +13,7 @@ class TensorRecord(TypedDict):
     dimensions: list[int]
     """Its size; -1 where it varies between the shapes of the optimisation profile."""
     datatype: str
-    """`int8`, `fp16`, `bf16`, `fp32`, `int32`, `int64`, `bool`, or the compiler's own name of another type."""
+    """`int8`, `fp8`, `fp16`, `bf16`, `fp32`, `int32`, `int64`, `bool`, or the compiler's own name of another type."""
 
 
 class KernelRecord(TypedDict):
@@ -79,7 +79,7 @@ class CompiledGraph(TypedDict):
     artefact: str
     """The graph's name in the bundle; `made of model.onnx` where the bundle lacks a graph of this precision."""
     precision: str
-    """`fp16` or `int8`."""
+    """`fp16`, `int8` or `fp8`."""
     made_from: NotRequired[dict[str, str]]
     """File of the bundle that the graph is, or was made of -> its SHA-256. If the bundle has another now, the record is
     out of date."""

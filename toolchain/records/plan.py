@@ -89,8 +89,8 @@ class LayerCounts(TypedDict):
     """Type of layer to number of layers, most frequent first."""
 
     by_precision: dict[str, int] | None
-    """Type of a layer's first output (`int8`, `fp16`, `bf16`, `fp32`, `int32`, `other`, `none`) to number of layers,
-    most frequent first."""
+    """Type of a layer's first output (`int8`, `fp8`, `fp16`, `bf16`, `fp32`, `int32`, `other`, `none`) to number of
+    layers, most frequent first."""
 
     products: int | None
     """Number of layers that are GEMMs, convolutions or fused attention."""
@@ -109,6 +109,9 @@ class LayerCounts(TypedDict):
 
     int8_names: list[str] | None
     """Names of up to ten of the layers counted in `int8_products`."""
+
+    fp8_products: NotRequired[int]
+    """Number of the GEMMs, convolutions and fused attentions that read FP8; only of an engine that has some."""
 
 
 class PlanInputs(TypedDict):
@@ -134,7 +137,7 @@ class PlanSource(TypedDict):
     """The choices and files that an engine is built from."""
 
     precision: str
-    """`fp32`, `fp16` or `int8`."""
+    """`fp32`, `fp16`, `int8` or `fp8`."""
 
     graph: GraphRecord
     """The graph that the engine was built from."""

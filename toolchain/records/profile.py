@@ -96,7 +96,7 @@ class ProfiledTarget(TypedDict):
     device: str
     """Device: cpu or cuda:N."""
     precision: str
-    """Number type: `fp32`, `fp16`, `bf16` or `int8`."""
+    """Number type: `fp32`, `fp16`, `bf16`, `int8` or `fp8`."""
     artefact: ArtefactDigest
     """What ran."""
     nsys_command: str | None

@@ -18,7 +18,7 @@ class CoverageRecord(TypedDict):
     """Whether both inputs come from DequantizeLinear, so that a runtime may compute in integers."""
 
     tensorrt: bool
-    """Whether both inputs are also int8 with zero point 0, as TensorRT needs."""
+    """Whether both inputs are also int8 with zero point 0, or FP8, as TensorRT needs."""
 
     reason: str | None
     """Why it is not in integers everywhere; null if it is."""

@@ -244,7 +244,7 @@ class WhatRan(TypedDict):
     halves: NotRequired[bool]
     """Whether float16 tensors were rounded to float16 on a CPU (`--halves`): speed is then that of the emulation."""
     precision: str
-    """Number type: `fp32`, `fp16`, `bf16` or `int8`."""
+    """Number type: `fp32`, `fp16`, `bf16`, `int8` or `fp8`."""
     artefact: ArtefactDigest
     """What ran."""
     variant: str

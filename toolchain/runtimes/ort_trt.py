@@ -82,7 +82,7 @@ def provider_options(device: str, precision: str, inputs: Sequence[str]) -> dict
         "trt_timing_cache_enable": "1",
         "trt_timing_cache_path": str(CACHE),
         # A graph with Q/DQ nodes needs both. A TensorRT that is always strongly typed ignores them.
-        "trt_fp16_enable": "1" if precision in ("fp16", "int8") else "0",
+        "trt_fp16_enable": "1" if precision in ("fp16", "int8", "fp8") else "0",
         "trt_int8_enable": "1" if precision == "int8" else "0",
     }
 

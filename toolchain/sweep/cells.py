@@ -12,7 +12,7 @@ from toolchain.base.files import sha256_json
 from toolchain.errors import UsageError
 from toolchain.recipe import Recipe
 from toolchain.recipe.groups import CALIBRATION, ENGINE, MEASURED
-from toolchain.recipe.tables import ATTENTIONS, BACKENDS
+from toolchain.recipe.tables import ATTENTIONS, BACKENDS, QUANTIZED
 from toolchain.records.sweep import Option
 from toolchain.sweep.study import Study, Values
 
@@ -30,7 +30,7 @@ FIRST, SILENT = ("precision", "backend", "task", "model"), ("data", "token_file"
 # Options of both commands, besides those that MEASURED and a build share.
 OF_BOTH = ("seed", "allow_pickle", "trust_remote_code", "ignore_unused")
 
-# Options of INT8 alone.
+# Options of INT8 and FP8 alone.
 OF_INT8 = (*CALIBRATION, "keep", "residual")
 
 
@@ -86,8 +86,8 @@ def fits(table: Values, options: Mapping[str, Option]) -> bool:
 def effective(options: Options) -> Options:
     """Return a combination without the options that have no effect with its backend and precision, `{task}` filled in.
 
-    Options of an engine are kept for TensorRT's plans, implementations of attention for torch, and those of INT8 for
-    graphs and plans in INT8.
+    Options of an engine are kept for TensorRT's plans, implementations of attention for torch, and those of INT8 and
+    FP8 for graphs and plans in them.
     """
     backend = str(options.get("backend", "ort"))
     runs = BACKENDS[backend].runs if backend in BACKENDS else "graph"
@@ -96,7 +96,7 @@ def effective(options: Options) -> Options:
         dropped |= {*ENGINE, "target"}
     if runs == "checkpoint" and options.get("attention") in ATTENTIONS:
         dropped -= {"attention"}
-    if runs == "checkpoint" or options.get("precision", "int8") != "int8":
+    if runs == "checkpoint" or options.get("precision", "int8") not in QUANTIZED:
         dropped |= set(OF_INT8)
     if runs != "checkpoint":
         dropped |= {"compile"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from toolchain.data.tasks import load_task
 from toolchain.errors import InputError, MachineError, ToolchainError
 from toolchain.recipe import DEFAULT_MODEL, Recipe
-from toolchain.recipe.tables import BACKENDS, imported
+from toolchain.recipe.tables import BACKENDS, QUANTIZED, imported
 from toolchain.runtimes.device import choose_device
 from toolchain.sweep.cells import Options
 
@@ -58,9 +58,9 @@ def _lacks(backend: str, device: str) -> ToolchainError | None:
 
 
 def _lacks_torchao(backend: str, precision: str | None) -> MachineError | None:
-    if (backend, precision) != ("torch", "int8") or importlib.util.find_spec("torchao"):
+    if backend != "torch" or precision not in QUANTIZED or importlib.util.find_spec("torchao"):
         return None
-    return MachineError("--precision int8: PyTorch needs torchao for it. Install it with: pip install torchao.")
+    return MachineError(f"--precision {precision}: PyTorch needs torchao for it. Install it with: pip install torchao.")
 
 
 @lru_cache

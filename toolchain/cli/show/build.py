@@ -1,5 +1,6 @@
 """The record of a build."""
 
+from toolchain.bundle import typed_view
 from toolchain.cli.show import folded, put
 from toolchain.cli.show.compare import compared
 from toolchain.evaluation.deployment import sentence
@@ -53,12 +54,12 @@ def _beyond(file: str, record: Float16Record) -> list[str]:
 
 
 def _quantized(record: QuantizeRecord) -> list[str]:
-    """Return the GEMMs that are excluded from INT8, and how many run in integers on this CPU."""
-    kept = record["views"]["model.int8.onnx"]["kept"]
-    lines = [f"  excluded from INT8: {', '.join(folded(kept))}"] if kept else []
-    lines += _beyond("model.int8.onnx", record["views"]["model.int8.onnx"])
-    if sums := record["views"]["model.int8.onnx"].get("large_sums"):
-        lines.append(f"  warning: model.int8.onnx: {describe_sums(sums)}")
+    """Return the GEMMs that are excluded from quantization, and how many run in integers on this CPU."""
+    typed, view = typed_view(record)
+    lines = [f"  excluded from quantization: {', '.join(folded(view['kept']))}"] if view["kept"] else []
+    lines += _beyond(typed, view)
+    if sums := view.get("large_sums"):
+        lines.append(f"  warning: {typed}: {describe_sums(sums)}")
     for file, found in record["products_on_cpu"].items():
         total = found["integer"] + found["float"]
         purpose = "" if ".cpu." in file else ", because the graph is made for GPUs"
@@ -75,8 +76,10 @@ def _engine(record: PlanRecord) -> list[str]:
         f"built in {record['build_s']:.0f} s"
     ]
     if layers["products"] is not None:
+        fp8 = record["precision"] == "fp8"
+        found, kind = (layers.get("fp8_products", 0), "FP8") if fp8 else (layers["int8_products"], "INT8")
         lines.append(
-            f"  {layers['layers']} layers: {layers['int8_products']} of {layers['products']} GEMMs in INT8, "
+            f"  {layers['layers']} layers: {found} of {layers['products']} GEMMs in {kind}, "
             f"{layers['fused_attention']} fused attentions, {layers['reformats']} changes of format"
         )
     return lines + [f"  not as the graph asks: {line}" for line in folded(record.get("not_as_asked", []))]

@@ -18,8 +18,8 @@ def _summary(record: ExplainRecord) -> list[str]:
     shares, speed, conversions = record["share_of_macs"], record["speed"], record["conversions"]
     lines = [
         f"{record['artefact']}, on {record['rows']}, compared with {record['reference']}",
-        f"work in integers: {shares['integers']:.1%} by the graph, {shares['tensorrt']:.1%} for TensorRT "
-        f"(int8, zero point 0), {shares['on_this_cpu']:.1%} on this CPU",
+        f"work in {'FP8' if record['precision'] == 'fp8' else 'integers'}: {shares['integers']:.1%} by the graph, "
+        f"{shares['tensorrt']:.1%} for TensorRT (8 bits, zero point 0), {shares['on_this_cpu']:.1%} on this CPU",
     ]
     for title, found in (("in the graph", conversions["graph"]), ("on this CPU", conversions["on_this_cpu"])):
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(found.items()))
@@ -55,6 +55,7 @@ def explained_plan(record: ExplainedPlan) -> None:
         ("layers", layers["layers"]),
         ("GEMMs", layers["products"]),
         ("GEMMs in INT8", layers["int8_products"]),
+        *([("GEMMs in FP8", layers["fp8_products"])] if "fp8_products" in layers else ()),
         ("fused attention", layers["fused_attention"]),
         ("reformats", layers["reformats"]),
     ):

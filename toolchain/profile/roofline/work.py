@@ -22,8 +22,13 @@ from toolchain.int8.coverage import FLOAT_GEMMS, INTEGER_GEMMS, cover
 # Precision -> operations.
 Flop = dict[str, float]
 
-BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1}
-NAMES = {ir.DataType.FLOAT: "fp32", ir.DataType.FLOAT16: "fp16", ir.DataType.BFLOAT16: "bf16"}
+BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
+NAMES = {
+    ir.DataType.FLOAT: "fp32",
+    ir.DataType.FLOAT16: "fp16",
+    ir.DataType.BFLOAT16: "bf16",
+    ir.DataType.FLOAT8E4M3FN: "fp8",
+}
 ID_BYTES, LOGIT_BYTES = 4, 4
 
 # ONNX Runtime's operator of query, key and value, each [batch, length, width].
@@ -97,10 +102,10 @@ def _width(name: str) -> int:
 
 
 def count(model: ir.Model, *, integers: bool = True, runs_as: Mapping[str, str] | None = None) -> Work:
-    """Count the work of a graph: FP32, FP16 or INT8 with Q/DQ nodes.
+    """Count the work of a graph: FP32, FP16, or INT8 or FP8 with Q/DQ nodes.
 
-    A GEMM of two dequantized inputs runs in int8 if the device has integer GEMMs (`integers`), any other GEMM in the
-    type of its output. `runs_as` maps types that run in another type: ONNX Runtime computes float16 on a CPU in
+    A GEMM of two dequantized inputs runs in int8 or FP8 if the device has integer GEMMs (`integers`), any other GEMM in
+    the type of its output. `runs_as` maps types that run in another type: ONNX Runtime computes float16 on a CPU in
     float32, which is `{"fp16": "fp32"}`.
 
     Raises:
@@ -110,6 +115,8 @@ def count(model: ir.Model, *, integers: bool = True, runs_as: Mapping[str, str] 
     assert first.shape is not None
     names = [str(size) for size in first.shape]
     quantized = {one.name for one in cover(model) if integers and one.integers}
+    parameters = _parameters(model)
+    eight = "fp8" if "fp8" in parameters else "int8"
     flop: dict[str, list[float]] = {}
     for node in model.graph:
         if node.op_type in (FLOAT_GEMMS | INTEGER_GEMMS) - {"MatMul", INTEGER_MATMUL, ATTENTION}:
@@ -117,13 +124,13 @@ def count(model: ir.Model, *, integers: bool = True, runs_as: Mapping[str, str] 
                 f"{node.name}: the work of a {node.op_type} is unknown. Count the graph before it was fused."
             )
         if node.op_type in ("MatMul", "Gemm", INTEGER_MATMUL, ATTENTION):
-            kind = "int8" if str(node.name) in quantized else NAMES[node.outputs[0].dtype or ir.DataType.FLOAT]
+            kind = eight if str(node.name) in quantized else NAMES[node.outputs[0].dtype or ir.DataType.FLOAT]
             kind = (runs_as or {}).get(kind, kind)
             factor, power = _macs(node, *names)
             flop.setdefault(kind, [0.0, 0.0, 0.0])[power] += 2 * factor
     return Work(
         flop={kind: (parts[0], parts[1], parts[2]) for kind, parts in flop.items()},
-        parameters=_parameters(model),
+        parameters=parameters,
         inputs=len(model.graph.inputs),
         outputs=_size(model.graph.outputs[0], names[0])[-1],
     )
