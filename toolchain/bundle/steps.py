@@ -302,7 +302,7 @@ def _written(folder: Path, calibration: Calibration) -> CalibrateRecord:
 
 def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
     recipe, texts = resolved.recipe, parity_texts(resolved)
-    healed = carry_healed(made)
+    healed = carry_healed(made) if resolved.precision == "int8" else None  # such weights are healed for INT8
 
     def run(folder: Path) -> QuantizeRecord:
         from toolchain import graph
