@@ -113,7 +113,7 @@ def test_tensorrt_is_broken_without_its_libraries_and_shows_its_paths_to_int8(mo
     assert finding("TensorRT").state == "broken"
     later = SimpleNamespace(__version__="11.4.0.106", BuilderFlag=SimpleNamespace(__members__={}))
     monkeypatch.setitem(sys.modules, "tensorrt", later)
-    assert finding("TensorRT").detail == "11.4.0.106: INT8 by Q/DQ only"
+    assert finding("TensorRT").detail == "11.4.0.106: INT8 by Q/DQ only; FP8 from sm89 on, so not on a T4"
 
 
 def test_rapl_is_ok_missing_or_unreadable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -166,4 +166,6 @@ def test_tensorrt_rtx_states_the_gpus_that_it_compiles_for(monkeypatch: pytest.M
     assert finding("TensorRT-RTX").state == "missing"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "tensorrt_rtx_bindings", rtx)
-    assert finding("TensorRT-RTX") == doctor.Finding("TensorRT-RTX", "ok", "1.7.1.116: compiles for sm75")
+    assert finding("TensorRT-RTX") == doctor.Finding(
+        "TensorRT-RTX", "ok", "1.7.1.116: compiles for sm75; FP8 from sm89 on, so not on a T4"
+    )

@@ -133,7 +133,7 @@ def test_layers_json_has_a_list_for_each_profile():
 NAMES = st.text(st.characters(blacklist_characters="\n\x1f", blacklist_categories=["Cs"]), min_size=1).map(
     lambda text: re.sub(r", (Dimensions|LayerType|Name)|\], |\}|\{", "", text).strip() or "x"
 )
-TYPES = {"Int8": "int8", "Half": "fp16", "Float": "fp32", "Int64": "int64", "Bool": "bool", "FP8": "FP8"}
+TYPES = {"Int8": "int8", "Half": "fp16", "Float": "fp32", "Int64": "int64", "Bool": "bool", "FP8": "fp8", "FP4": "FP4"}
 DIMENSIONS = st.lists(st.integers(-1, 9), max_size=4).map(tuple)
 TENSORS = st.lists(st.tuples(NAMES, DIMENSIONS, st.sampled_from(list(TYPES))), max_size=3)
 LAYERS = st.tuples(NAMES, st.sampled_from(["kgen", "gemm", "signal"]), TENSORS, TENSORS, TENSORS, st.lists(NAMES))

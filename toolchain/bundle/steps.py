@@ -28,7 +28,7 @@ from toolchain.checkpoint.stored_tokenizer import store, tokenizer_files
 from toolchain.data.probes import long_text, probe_texts
 from toolchain.data.rows import Text
 from toolchain.data.tables import MissingSplitError
-from toolchain.errors import GateError, InputError, ToolchainError
+from toolchain.errors import InputError, ToolchainError
 from toolchain.recipe.tables import QUANTIZED
 from toolchain.records.bundle import (
     CalibrateRecord,
@@ -307,7 +307,7 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
     def run(folder: Path) -> QuantizeRecord:
         from toolchain import graph
         from toolchain.bundle.quantized import quantized_graph
-        from toolchain.bundle.typed import check_halves, range_texts, to_half_within_range
+        from toolchain.bundle.typed import check_quantized, range_texts, to_half_within_range
         from toolchain.graph.cpu import for_cpu
         from toolchain.graph.embedding import quantize_embedding
         from toolchain.int8.coverage import integer_coverage
@@ -325,14 +325,11 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
                 view["passes"] = {**for_cpu(model), "quantize_embedding": quantize_embedding(model)}
             views[file] = view
             graph.save(model, folder / file)
-        found = {file: _parity(resolved, folder / file, halves=scheme.for_tensorrt) for file, scheme in schemes.items()}
-        for file, one in found.items():
-            where = f"{resolved.source.name}: {file}"
-            if schemes[file].for_tensorrt:  # 8 bits may be far from FP32, which the gate judges
-                tokens = resolved.encode(texts)
-                check_halves(graph.load(folder / file), tokens, one, where=where, rtol=float("inf"))
-            elif not one.finite:
-                raise GateError(f"{where} computes NaN or infinity. Calibrate with more rows.")
+        found: dict[str, parity.Parity] = {}
+        for file, scheme in schemes.items():
+            typed = scheme.for_tensorrt
+            compared = _parity(resolved, folder / file, halves=typed)
+            found[file] = check_quantized(resolved, folder / file, compared, texts, typed=typed)
         covered = {file: integer_coverage(folder / file) for file in schemes}
         *halves, own = (one.to_json() for one in found.values())
         record: QuantizeRecord = {"views": views, "products_on_cpu": covered, "parity": own}

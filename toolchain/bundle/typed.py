@@ -1,7 +1,10 @@
 """Typed graphs within the range of float16: what does not fit stays in float32, and the rest is checked in halves."""
 
+from pathlib import Path
+
 import onnx_ir as ir
 
+from toolchain import graph
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Text
@@ -50,6 +53,20 @@ def check_halves(model: ir.Model, tokens: Tokens, found: Parity, *, where: str, 
             f"{where}: logits in float16 differ from PyTorch by {found.max_abs_logit_difference:.2g}, more than "
             f"{atol:.2g}; {coarsest_in_halves(model, tokens)}. Build with --precision fp32."
         )
+    return found
+
+
+def check_quantized(resolved: ResolvedRecipe, file: Path, found: Parity, texts: list[Text], *, typed: bool) -> Parity:
+    """Return `found`, the parity of a quantized graph, if its values are finite; the gate judges how near it is.
+
+    Raises:
+        GateError: they are not finite.
+    """
+    where = f"{resolved.source.name}: {file.name}"
+    if typed:
+        return check_halves(graph.load(file), resolved.encode(texts), found, where=where, rtol=float("inf"))
+    if not found.finite:
+        raise GateError(f"{where} computes NaN or infinity. Calibrate with more rows.")
     return found
 
 

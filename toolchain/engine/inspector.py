@@ -42,7 +42,7 @@ def count_layers(text: str) -> LayerCounts:
     verdicts = [(str(layer.get("Name", "")), is_int8(layer)) for layer in gemms]
     integer = [name for name, verdict in verdicts if verdict]
     fp8 = sum("fp8" in _read(layer) for layer in gemms)
-    return {
+    counts: LayerCounts = {
         "layers": len(layers),
         "by_type": dict(Counter(str(layer.get("LayerType", "unknown")) for layer in detailed).most_common()),
         "by_precision": dict(Counter(precision_of(layer) for layer in detailed).most_common()),
@@ -52,8 +52,8 @@ def count_layers(text: str) -> LayerCounts:
         "fused_attention": sum(bool(FUSED_ATTENTION.search(_text(layer))) for layer in detailed),
         "reformats": sum(bool(REFORMAT.search(_text(layer))) for layer in detailed),
         "int8_names": integer[:10],
-        **({"fp8_products": fp8} if fp8 else {}),
     }
+    return {**counts, "fp8_products": fp8} if fp8 else counts
 
 
 def _names_only(layers: int) -> LayerCounts:

@@ -264,7 +264,7 @@ def count_kernels(kernels: list[Kernel]) -> LayerCounts:
     gemms = [kernel for kernel in kernels if kernel.kind in MULTIPLYING]
     integer = [kernel.name for kernel in gemms if kernel.precision == "int8"]
     fp8 = sum(kernel.precision == "fp8" for kernel in gemms)
-    return {
+    counts: LayerCounts = {
         "layers": len(kernels),
         "by_type": dict(Counter(kernel.layer_type for kernel in kernels).most_common()),
         "by_precision": dict(Counter(_written(kernel) for kernel in kernels).most_common()),
@@ -274,8 +274,8 @@ def count_kernels(kernels: list[Kernel]) -> LayerCounts:
         "fused_attention": sum(kernel.kind == "attention" for kernel in kernels),
         "reformats": sum(kernel.kind == "copy" for kernel in kernels),
         "int8_names": integer[:10],
-        **({"fp8_products": fp8} if fp8 else {}),
     }
+    return {**counts, "fp8_products": fp8} if fp8 else counts
 
 
 def _written(kernel: Kernel) -> str:
