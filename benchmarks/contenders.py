@@ -198,9 +198,9 @@ def optimum(workload: Workload) -> Iterator[Contender]:
 
 
 TORCH, TORCH_BF16 = "torch FP32", "torch BF16"
-OPENVINO_INT8 = "openvino INT8"
+OPENVINO_INT8, OPENVINO_QDQ = "openvino INT8", "openvino INT8 for TensorRT"
 ORT, ORT_CPU, ORT_INT8 = "ort FP32", "ort FP32 cpu", "ort INT8"
-OURS = (TORCH, TORCH_BF16, ORT_CPU, ORT_INT8, OPENVINO_INT8)
+OURS = (TORCH, TORCH_BF16, ORT_CPU, ORT_INT8, OPENVINO_INT8, OPENVINO_QDQ)
 EXPORTER, NNCF, TORCHAO = "transformers' exporter, dynamic INT8", "openvino NNCF INT8", "torchao INT8, compiled"
 INT8_OF_OTHERS = (DYNAMIC, EXPORTER, NNCF, TORCHAO)
 # The contenders of others come first, then ours.
@@ -220,5 +220,5 @@ CONTENDERS: dict[str, Callable[[Workload], Opened]] = {
     ORT_CPU: ours_ort("model.fp32.cpu.onnx"),
     ORT_INT8: ours_ort("model.int8.cpu.onnx"),
     OPENVINO_INT8: partial(openvino, graph=of_bundle("model.int8.cpu.onnx")),
-    "openvino INT8 for TensorRT": partial(openvino, graph=of_bundle("model.int8.onnx")),
+    OPENVINO_QDQ: partial(openvino, graph=of_bundle("model.int8.onnx")),
 }
