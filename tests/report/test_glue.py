@@ -31,9 +31,11 @@ def test_wnli_is_shown_and_does_not_count(result: dict[str, Any]) -> None:
 
 
 def test_two_results_for_a_task_give_no_score(result: dict[str, Any]) -> None:
-    (found,) = scores([result, result | {"model": "other"}])
+    twice = [result, result | {"model": "other"}]
+    (found,) = scores([*twice, result | {"task": "rte"}])
     assert found.mean is None
     assert found.reason == "several results for sst2: give one for each task"
+    assert scores(twice) == []  # a study of one task
 
 
 def test_other_tasks_and_rows_have_no_score(result: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The page as a parser reads it: well-formed, nothing from the network, and every number from a file."""
 
 import base64
+import copy
 import hashlib
 import json
 import re
@@ -159,6 +160,26 @@ def test_utilisation_is_shown_where_there_is_a_roofline(result: dict[str, Any]) 
 def test_partial_energy_has_a_remark(page: Page) -> None:
     (found,) = (one for one in page.all("li") if one["text"].startswith("a part of the energy is missing"))
     assert "this machine lacks a RAPL counter for it" in found["text"]
+
+
+def test_energies_of_other_components_have_plots_and_best_figures_of_their_own(measured: dict[str, Any]) -> None:
+    """A processor uses less than a board in this example: neither is called the least of both."""
+    package = copy.deepcopy(measured) | {"backend": "ort", "variant": "int8.cpu", "file": "results/ort.json"}
+    parts = package["energy"]["components"]
+    parts["cpu_package"], parts["gpu_board"] = parts["gpu_board"], parts["cpu_package"]
+    package["energy"] |= {"per_inference_j": 0.01, "ci95": [0.009, 0.011]}
+    page = Page(html(Material([measured, copy.deepcopy(measured) | {"variant": "fp8", "file": "b"}, package])))
+    titles = [one["text"] for one in page.all("title") if "against energy" in one["text"]]
+    assert titles == [f"accuracy against energy a row, J ({name})" for name in ("gpu_board", "cpu_package")]
+    board, processor = (one["text"] for one in page.all("desc") if "at 0.3" in one["text"] or "at 0.01" in one["text"])
+    assert ("trt" in board, "ort" in board) == (True, False)
+    assert ("trt" in processor, "ort" in processor) == (False, True)
+    keys = [one for one in page.all("data", **{"data-key": "energy.per_inference_j, divided"})]
+    assert [one for one in keys if one["data-source"].startswith("results/ort.json")] == []  # 3 % of nothing alike
+    alone = Page(html(Material([measured, package | {"energy": measured["energy"]}])))
+    assert [one["text"] for one in alone.all("title") if "energy" in one["text"]] == [
+        "accuracy against energy a row, J"
+    ]
 
 
 @pytest.mark.parametrize("key", ["model", "variant", "backend", "file", "command"])

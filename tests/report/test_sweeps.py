@@ -97,3 +97,15 @@ def test_a_sweep_stands_beside_results_and_a_broken_record_is_refused(folder: Pa
     (folder / "sweep.json").write_text('{"cells": 3, "fronts": []}')
     with pytest.raises(InputError, match=r"sweep.json: broken"):
         find_material([folder])
+
+
+def test_a_cost_that_no_cell_has_gets_no_plot(folder: Path) -> None:
+    """As the size, if PyTorch alone ran."""
+    file = folder / "sweep.json"
+    record = json.loads(file.read_text())
+    for cell in record["cells"]:
+        cell["run"]["size_mb"] = None
+    record["fronts"][1] |= {"members": [], "unmeasured": ["best", "fast", "slow"]}
+    file.write_text(json.dumps(record))
+    titles = [one["text"] for one in Page(html(find_material([folder]))).all("title")]
+    assert [one for one in titles if one.startswith("sst2: ")] == ["sst2: accuracy against median latency, ms"]

@@ -41,13 +41,17 @@ class Score:
 
 
 def scores(results: list[Result]) -> list[Score]:
-    """Return the score of every runtime and variant that ran tasks of GLUE on their validation rows."""
+    """Return the score of every runtime and variant that ran tasks of GLUE on their validation rows.
+
+    Several results of one task alone are a study of that task, and have no score to wait for.
+    """
     found: dict[str, list[Result]] = {}
     for result in results:
         if result["task"] in TASKS and result["split"] == "validation":
             (name,) = names_of([result])
             found.setdefault(name, []).append(result)
-    return [_score(name, its) for name, its in found.items()]
+    suites = {name: its for name, its in found.items() if len(its) == 1 or len({one["task"] for one in its}) > 1}
+    return [_score(name, its) for name, its in suites.items()]
 
 
 def _score(name: str, results: list[Result]) -> Score:

@@ -20,7 +20,7 @@ from toolchain.records.power import PowerRecord
 from toolchain.records.result import Environment, Result
 from toolchain.report import glue, kernel_plots, plots, record_plots, sweeps
 from toolchain.report.columns import METRIC, Cell, Number, Pattern, html_columns, known, look, metric, number
-from toolchain.report.costs import joules_ends
+from toolchain.report.costs import COSTS, Ends, counted_in, joules_ends
 from toolchain.report.decision import Answer, Detail, Drop, answer_of, detail_of, drop_of, reference_cell
 from toolchain.report.inputs import Material
 from toolchain.report.plots import Axis, Plot
@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 FOLDER = Path(__file__).parent
 TEMPLATE, STYLE = "page.html", "page.css"
+ENERGY = COSTS["energy"].key
 
 
 @dataclass(frozen=True)
@@ -195,16 +196,16 @@ def _alike(rows: list[Row], of: Callable[[Row], T]) -> list[tuple[T, list[Row]]]
 
 def _cards(results: list[Result], names: list[str]) -> list[Card]:
     """Return the best result of each kind. A metric is called highest only if each difference from it is resolved."""
-    primary = results[0]["primary"]
-    wanted: tuple[tuple[str, str, Pattern, str, bool], ...] = (
-        (primary, f"metrics.{primary}", ".4f", "", True),
-        ("most rows a second", "throughput_per_s", ",.0f", " rows/s", True),
-        ("shortest median latency", "latency_ms.p50", ",.2f", " ms", False),
-        ("least energy a row", "energy.per_inference_j", joules, "", False),
+    primary, every = results[0]["primary"], set(range(len(results)))
+    wanted: tuple[tuple[str, str, Pattern, str, bool, set[int]], ...] = (
+        (primary, f"metrics.{primary}", ".4f", "", True, every),
+        ("most rows a second", "throughput_per_s", ",.0f", " rows/s", True, every),
+        ("shortest median latency", "latency_ms.p50", ",.2f", " ms", False, every),
+        *((f"least energy a row{name}", ENERGY, joules, "", False, its) for name, its in _kinds(results).items()),
     )
     cards = []
-    for label, key, pattern, unit, most in wanted:
-        values = {at: value for at, result in enumerate(results) if (value := known(result, key)) is not None}
+    for label, key, pattern, unit, most, its in wanted:
+        values = {at: value for at in sorted(its) if (value := known(results[at], key)) is not None}
         if not values:
             cards.append(Card(label))
             continue
@@ -214,9 +215,21 @@ def _cards(results: list[Result], names: list[str]) -> list[Card]:
             label, remark = _rank(results, best)
             beside = (*metric(results[best]).parts[1:], remark)
         else:
-            beside = _beside(shown, results[0], names[0])
+            beside = _beside(shown, results[0], names[0]) if 0 in its else ()
         cards.append(Card(label, (shown, unit), (names[best], *beside)))
     return cards
+
+
+def _kinds(results: list[Result]) -> dict[str, set[int]]:
+    """Return the indices of results whose energies are comparable, by their components if there are several kinds.
+
+    A result without energy is in all kinds, and changes none.
+    """
+    parts = [counted_in("energy", one) if joules_ends(one["energy"]) else None for one in results]
+    kinds = list({str(one): one for one in parts if one is not None}.values())
+    if len(kinds) < 2:
+        return {"": set(range(len(results)))}
+    return {f" ({', '.join(kind)})": {at for at, its in enumerate(parts) if its in (kind, None)} for kind in kinds}
 
 
 def _rank(results: list[Result], best: int) -> tuple[str, str]:
@@ -255,23 +268,31 @@ def _plots(results: list[Result], anchor: str) -> list[Plot]:
 
 
 def _costs(results: list[Result]) -> list[tuple[Axis, str]]:
-    """Return the axes to plot the metric against; energy only if that of a result was measured."""
+    """Return the axes to plot the metric against; energy only if it was measured, an axis for each kind of total."""
     bars = "Vertical bars: the 95 % interval."
     throughputs = tuple((result["throughput_per_s"],) * 3 for result in results)
     times = tuple((ms["p50"], ms["p50"], ms["p99"]) for ms in (result["latency_ms"] for result in results))
-    energies = tuple(joules_ends(result["energy"]) for result in results)
+    of_windows = "horizontal bars: the 95 % interval, or the range of few windows"
     found = [
         (Axis("rows/s", "throughput_per_s", throughputs, less=False), f"Quality against throughput. {bars}"),
         (
             Axis("median latency, ms", "latency_ms.p50", times),
             f"Quality against latency; horizontal bars: up to the 99th percentile. {bars}",
         ),
-        (
-            Axis("energy a row, J", "energy.per_inference_j", energies),
-            f"Quality against energy; horizontal bars: the 95 % interval, or the range of few windows. {bars}",
+        *(
+            (
+                Axis(f"energy a row, J{name}", ENERGY, _joules(results, its)),
+                f"Quality against energy{name}; {of_windows}. {bars}",
+            )
+            for name, its in _kinds(results).items()
         ),
     ]
     return [(axis, caption) for axis, caption in found if any(axis.values)]
+
+
+def _joules(results: list[Result], its: set[int]) -> tuple[Ends | None, ...]:
+    """Return joules a row with their ends, of each result whose index is in `its`."""
+    return tuple(joules_ends(one["energy"]) if at in its else None for at, one in enumerate(results))
 
 
 def _power(record: PowerRecord) -> list[Number]:

@@ -55,6 +55,7 @@ def section(sweep: Sweep, anchor: str, anchors: dict[int, str]) -> SweepSection:
     for front in record["fronts"]:
         for name in front["members"]:
             on.setdefault(name, []).append(front["cost"])
+    looks = {name: at for at, name in enumerate(on)}
     lines = [
         Line(
             cell["key"][:SHORT],
@@ -79,7 +80,11 @@ def section(sweep: Sweep, anchor: str, anchors: dict[int, str]) -> SweepSection:
         [COSTS[cost].label for cost in record["objectives"]],
         lines,
         others,
-        [_plot(sweep, front, name=f"{anchor}-{at}") for at, front in enumerate(record["fronts"])],
+        [
+            plot
+            for at, front in enumerate(record["fronts"])
+            if (plot := _plot(sweep, front, looks, name=f"{anchor}-{at}"))
+        ],
     )
 
 
@@ -97,8 +102,12 @@ def _ends(cost: str, cell: SweepCell, result: Result) -> Ends | None:
     return COSTS[cost].ends(result, cell["run"]) if cell["run"] else None
 
 
-def _plot(sweep: Sweep, front: Front, *, name: str) -> Plot:
-    """Plot the cells of a front in colours, with their names and intervals, and in grey those that are dominated."""
+def _plot(sweep: Sweep, front: Front, looks: dict[str, int], *, name: str) -> Plot | None:
+    """Plot the cells of a front in colours, with their names and intervals, and in grey those that are dominated.
+
+    `looks` has the number of each cell's colour and marker, the same in all plots. None if the cost was measured in no
+    cell, as the size of checkpoints.
+    """
     cost, cells = COSTS[front["cost"]], {cell["name"]: cell for cell in sweep.record["cells"]}
     points = {
         one: (ends, result["metrics"][front["metric"]], result["metrics_ci95"][front["metric"]])
@@ -107,8 +116,10 @@ def _plot(sweep: Sweep, front: Front, *, name: str) -> Plot:
         and (ends := _ends(front["cost"], cells[one], result)) is not None
         and counted_in(front["cost"], result) == front.get("components")
     }
+    if not points:
+        return None
     members = [one for one in front["members"] if one in points]
-    differ = varying([cells[one] for one in members])
+    differ = varying([cells[one] for one in points])
     unresolved = {one for one in members if one in front["unresolved"]}
     mark = " (not resolved)"
     labels = {one: short_name(cells[one], differ) + mark * (one in unresolved) for one in members}
@@ -116,15 +127,16 @@ def _plot(sweep: Sweep, front: Front, *, name: str) -> Plot:
 
     def paint(figure: "Figure") -> None:
         axes = figure.subplots()
-        for one in points.keys() - set(members):
+        for one in (name for name in points if name not in members):
             (x, *_), y, _ = points[one]
             axes.plot(x, y, ".", color=SOFT)
-        for at, one in enumerate(members):
+        for one in members:
             (x, left, right), y, (low, high) = points[one]
+            at = looks[one]
             colour, up = SERIES[at % len(SERIES)], [[max(0.0, y - low)], [max(0.0, high - y)]]
             bars = [[x - left], [right - x]]
             axes.errorbar(x, y, yerr=up, xerr=bars, fmt="none", ecolor=colour, capsize=2.5, elinewidth=1)
-            axes.plot(x, y, MARKERS[at // len(SERIES) % len(MARKERS)], color=colour, label=labels[one])
+            axes.plot(x, y, MARKERS[(at + at // len(SERIES)) % len(MARKERS)], color=colour, label=labels[one])
         spread(axes, [end for ends, *_ in points.values() for end in ends])
         axes.set(xlabel=f"{cost.label} ({'less' if cost.less else 'more'} is better)", ylabel=front["metric"])
         if members:
@@ -135,9 +147,14 @@ def _plot(sweep: Sweep, front: Front, *, name: str) -> Plot:
     title += f" ({', '.join(parts)})" if (parts := front.get("components")) else ""
     size = (WIDTH, 2.9 + ROW * -(-len(members) // columns))
     svg = draw(paint, name=name, size=size, title=title, description=description)
-    caption = f"{title}. In colours: the {len(members)} cells of the Pareto front; grey: those that another dominates."
-    if unresolved:
+    caption, keys = _caption(title, front, len(members)), (f"metrics.{front['metric']}", cost.key)
+    return Plot(svg, caption, keys, (sweep.record["file"],))
+
+
+def _caption(title: str, front: Front, members: int) -> str:
+    caption = f"{title}. In colours: the {members} cells of the Pareto front; grey: those that another dominates."
+    if front["unresolved"]:
         caption += " Not resolved: another cell is better in both, by a difference that may be chance."
     if front["unmeasured"]:
         caption += f" Not measured: {len(front['unmeasured'])} cells."
-    return Plot(svg, caption, (f"metrics.{front['metric']}", cost.key), (sweep.record["file"],))
+    return caption
