@@ -6,20 +6,24 @@ from toolchain.cli.show import put, titled
 from toolchain.records.sweep import Forecast, Front, GlueScore, SweepCell, SweepRecord
 from toolchain.report.cell_names import SHORT, short_name, shown, varying
 
+# Cells that a line names.
+NAMED = 3
+
 
 def swept(record: SweepRecord) -> None:
-    """Print a row for each cell, the fronts, the GLUE scores, the forecast and the next command."""
+    """Print a row for each cell, reasons, the fronts, the GLUE scores, the forecast and the next command."""
     cells = record["cells"]
     differ = varying(cells)
     table = titled(f"{record['name']}: {_counts(record)}", narrow=True)
-    for heading in ("cell", *differ, "state", "s", "reason"):
-        table.add_column(heading, justify="right" if heading == "s" else "left", no_wrap=heading != "reason")
+    for heading in ("cell", *differ, "state", "s"):
+        table.add_column(heading, justify="right" if heading == "s" else "left", no_wrap=True)
     for cell in cells:
         values = [shown(cell, key) for key in differ]
         seconds = f"{cell['run']['seconds']:.0f}" if cell["run"] and cell["state"] == "done" else "-"
-        table.add_row(cell["key"][:SHORT], *values, cell["state"], seconds, cell["reason"] or "")
+        table.add_row(cell["key"][:SHORT], *values, cell["state"], seconds)
     put(
         table,
+        *_reasons(record),
         *(_front(front, cells) for front in record["fronts"]),
         *(glue(score) for score in record["glue"]),
         *_left(record["forecast"]),
@@ -35,10 +39,25 @@ def _counts(record: SweepRecord) -> str:
     return ", ".join(parts)
 
 
+def _reasons(record: SweepRecord) -> list[str]:
+    """Return a line for each reason, with the cells that have it and the log of the first that failed."""
+    found: dict[tuple[str, str], list[SweepCell]] = {}
+    for cell in record["cells"]:
+        if cell["reason"]:
+            found.setdefault((cell["state"], cell["reason"]), []).append(cell)
+    lines = []
+    for (state, reason), cells in found.items():
+        keys = ", ".join(cell["key"][:SHORT] for cell in cells[:NAMED])
+        more = f" and {len(cells) - NAMED} more" if len(cells) > NAMED else ""
+        log = f" (log: {record['folder']}/cells/{cells[0]['name']}/log.txt)" if state == "failed" else ""
+        lines.append(f"{state}: {keys}{more}: {reason}{log}")
+    return lines
+
+
 def _front(front: Front, cells: list[SweepCell]) -> str:
     """Return a front in one line: the cells on it, by cost."""
     known = {cell["name"]: cell for cell in cells}
-    keys = varying([known[name] for name in front["members"]])
+    keys = varying(cells)
     unresolved = set(front["unresolved"])
 
     def text(name: str) -> str:
@@ -62,7 +81,7 @@ def _left(forecast: Forecast) -> list[str]:
     if not forecast["cells"]:
         return []
     seconds = forecast["seconds"]
-    expected = "no forecast, because no such cell is done" if seconds is None else f"about {_duration(seconds)}"
+    expected = "no forecast of the time until a cell is done" if seconds is None else f"about {_duration(seconds)}"
     cells, bundles = _number(forecast["cells"], "cell"), _number(forecast["builds"], "bundle")
     return [f"left: {cells}, {bundles} to build; {expected}"]
 
