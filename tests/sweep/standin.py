@@ -1,7 +1,8 @@
 """Stands in for `toolchain` in a cell: `build` makes a bundle's manifest, and `eval` prints a result.
 
 It appends each evaluation that ended to $STANDIN_LOG. $STANDIN_FAULT is a JSON object: text in the arguments -> how it
-fails: `segfault`, `kill`, `exit`, or `nothing` for a command that prints nothing.
+fails: `segfault`, `kill`, `exit`, `nothing` for a command that prints nothing, `worker` for one that kills the process
+that started it, or `machine` for one that kills Ray's process above that one, once.
 """
 
 import json
@@ -11,6 +12,18 @@ import sys
 import time
 from pathlib import Path
 
+
+def lose_machine() -> None:
+    """Kill Ray's process of this machine, unless a command did so before."""
+    parent = int(Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[1])
+    lost = Path(os.environ["STANDIN_LOG"] + ".lost")
+    if not lost.exists() and b"raylet" in Path(f"/proc/{parent}/cmdline").read_bytes():
+        lost.touch()
+        os.kill(parent, signal.SIGKILL)
+        os.kill(os.getppid(), signal.SIGKILL)
+        sys.exit(1)
+
+
 words = sys.argv[1:]
 for text, how in json.loads(os.environ.get("STANDIN_FAULT", "{}")).items():
     if any(text in word for word in words):
@@ -19,6 +32,12 @@ for text, how in json.loads(os.environ.get("STANDIN_FAULT", "{}")).items():
             sys.exit(1)
         if how == "nothing":
             sys.exit(0)
+        if how == "machine":
+            lose_machine()
+            continue
+        if how == "worker":
+            os.kill(os.getppid(), signal.SIGKILL)
+            sys.exit(1)
         os.kill(os.getpid(), {"segfault": signal.SIGSEGV, "kill": signal.SIGKILL}[how])
 start = time.monotonic()
 if words[0] == "build":

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from tests.sweep.conftest import GRID, STANDIN
-from toolchain import sweep as sweep_module
 from toolchain.cli import main
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.recipe.options import toml_value
 from toolchain.sweep import Asked, sweep
+from toolchain.sweep.attempt import sets
 from toolchain.sweep.runner import machine_lock, run
 
 FOLDER = Path("eval/results/study")
@@ -137,7 +137,7 @@ def test_a_model_in_the_current_folder_has_the_same_key_after_its_cells_have_run
 
 
 def test_a_text_reaches_the_commands_as_it_is():
-    (word,) = [word for word in sweep_module._sets({"model": "a é 😀"}) if word != "--set"]
+    (word,) = [word for word in sets({"model": "a é 😀"}) if word != "--set"]
     assert toml_value(word.partition("=")[2]) == "a é 😀"
 
 
@@ -207,6 +207,7 @@ CODE = f"""
 import logging, sys
 from pathlib import Path
 from toolchain.sweep import Asked, sweep
+from toolchain.sweep.attempt import sets
 logging.basicConfig(format="%(message)s", level="INFO")
 sweep(Path(sys.argv[1]), Asked(), program={STANDIN!r})
 """

@@ -26,6 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="run N cells of the grid, chosen by what those before them measured",
     )
+    parser.add_argument("--ray", metavar="ADDRESS", help="run the cells on a Ray cluster: HOST:PORT, or auto")
     parser.add_argument("--yes", action="store_true", help="run more than 1,000 cells")
 
 
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from toolchain.sweep import Asked, sweep
 
     output = Path(args.output) if args.output else None
-    asked = Asked(args.set, args.only, args.yes, args.dry_run, output, args.search)
+    asked = Asked(args.set, args.only, args.yes, args.dry_run, output, args.search, args.ray)
     record = sweep(Path(args.file), asked, tell=log.info)
     emit(args, record, swept)
     return 0 if args.dry_run else int(any(cell["state"] == "failed" for cell in record["cells"]))

@@ -24,6 +24,8 @@ class CellRun(TypedDict):
     """Why the cell failed; null if it did not."""
     size_mb: float | None
     """Size of the file that was evaluated, with the weights beside it; null for a checkpoint or a server."""
+    host: NotRequired[str]
+    """Name of the machine that ran it, with `--ray`."""
 
 
 class SweepCell(TypedDict):

@@ -2,26 +2,27 @@
 
 A cell is done if its result is there, so a sweep that was interrupted goes on where it was. Cells run one at a time in
 processes of their own: a cell that crashes or runs out of memory ends alone, and no two share the meters of a machine.
-A cell that failed runs again at the next call.
+With `ray` each machine of a cluster runs one at a time. A cell that failed runs again at the next call.
 """
 
-import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolchain.base.files import write_json
 from toolchain.base.progress import track
 from toolchain.errors import InputError, ToolchainError, UsageError
-from toolchain.records.sweep import CellRun, Forecast, Front, GlueScore, SweepCell, SweepRecord
+from toolchain.records.sweep import Forecast, Front, GlueScore, SweepCell, SweepRecord
 from toolchain.sweep import state
-from toolchain.sweep.cells import Cell, Grid, Options, chosen, expand, make_cells, of_build, of_eval
+from toolchain.sweep.attempt import Say, attempt
+from toolchain.sweep.cells import Cell, Grid, chosen, expand, make_cells, of_build
 from toolchain.sweep.depends import Digests, depends_on
 from toolchain.sweep.forecast import forecast
 from toolchain.sweep.here import impossible, require_measurable
-from toolchain.sweep.runner import PROGRAM, Ended, run
+from toolchain.sweep.runner import PROGRAM
 from toolchain.sweep.study import Study, read_study
 
 log = logging.getLogger(__name__)
@@ -32,13 +33,8 @@ RESULTS = Path("eval/results")
 # Costs of the fronts of a file without objectives; with energy that too.
 OBJECTIVES = ("latency", "throughput", "size")
 
-# A build with this exit code has written its bundle: the gate failed, which the results say too.
-GATE_FAILED = 3
-
-# How the reason of a cell begins whose build failed.
-BUILD = "build: "
-
-Say = Callable[[str], None]
+# Where a cluster of Ray is: the address of its head, or the cluster of this machine.
+ADDRESS = re.compile(r"auto|(?:[\w.-]+|\[[\da-fA-F:]+\]):\d+")
 
 # Name of a cell -> the error that says why it is impossible here.
 Reasons = dict[str, ToolchainError]
@@ -54,6 +50,7 @@ class Asked:
     dry_run: bool = False
     output: Path | None = None
     search: int | None = None
+    ray: str | None = None
 
     def check(self) -> None:
         """Refuse values out of range.
@@ -63,6 +60,10 @@ class Asked:
         """
         if self.search is not None and self.search < 1:
             raise UsageError(f"--search {self.search}: not a number of cells. Give at least 1.")
+        if self.ray is not None and not ADDRESS.fullmatch(self.ray):
+            raise UsageError(f"--ray {self.ray}: not an address. Give HOST:PORT of the cluster's head, or auto.")
+        if self.search is not None and self.ray is not None:
+            raise UsageError("--search with --ray: a search chooses each cell by those before it. Leave one out.")
 
 
 def sweep(file: Path, asked: Asked, *, program: Sequence[str] = PROGRAM, tell: Say = log.info) -> SweepRecord:
@@ -102,8 +103,14 @@ def sweep(file: Path, asked: Asked, *, program: Sequence[str] = PROGRAM, tell: S
             why = reasons[cells[0].name]
             raise type(why)(f"{file}: no cell is possible here. {why}")
         its, count = _chosen_by_search(study, folder, asked_for, reasons, objectives, asked) or (todo, len(todo))
-        for cell in track(its, total=count, text=study.name):
-            _run(folder, cell, program, tell)
+        if asked.ray is None:
+            for cell in track(its, total=count, text=study.name):
+                attempt(folder, cell, program, tell)
+        elif todo:
+            from toolchain.sweep.spread import spread
+
+            for _ in track(spread(todo, folder, asked.ray, program, tell), total=count, text=study.name):
+                pass
         record = _record(study, folder, objectives, grid, cells, last, reasons)
         if record != last:
             write_json(folder / state.RECORD, record)
@@ -139,52 +146,6 @@ def _reasons(folder: Path, cells: Sequence[Cell]) -> Reasons:
     """Return name -> why a cell is impossible here, of the cells that are not done."""
     found = {cell.name: impossible(cell.options) for cell in cells if not state.is_done(folder, cell)}
     return {name: reason for name, reason in found.items() if reason is not None}
-
-
-def _run(folder: Path, cell: Cell, program: Sequence[str], tell: Say) -> None:
-    """Build the bundle of a cell if it is not there, evaluate it, and keep what is known of both."""
-    state.remove_left(folder, cell)
-    before = state.read_run(folder, cell)
-    file = folder / state.CELLS / cell.name / state.LOG
-    bundle = folder / state.BUNDLES / cell.bundle
-    kept: CellRun = {
-        "attempts": (before["attempts"] if before else 0) + 1,
-        "seconds": 0.0,
-        "build_s": None,
-        "exit_code": 0,
-        "reason": None,
-        "size_mb": None,
-    }
-    tell(cell.name)
-    # A build that failed may have left a bundle without what was asked for, such as an engine.
-    failed = before is not None and (before["reason"] or "").startswith(BUILD)
-    if failed or not state.is_built(folder, cell):
-        built = run(["build", *_sets(of_build(cell.options)), "-o", str(bundle), "--json"], file, program=program)
-        kept["build_s"] = built.seconds
-        if built.code not in (0, GATE_FAILED) or not state.is_built(folder, cell):
-            reason = built.reason or "it wrote no bundle"
-            _fail(folder, cell, kept | {"exit_code": built.code or 1, "reason": f"{BUILD}{reason}"}, built)
-            return
-    ended = run(["eval", str(bundle), *_sets(of_eval(cell.options)), "--json"], file, program=program)
-    kept |= {"seconds": ended.seconds, "exit_code": ended.code, "reason": ended.reason}
-    if ended.code:
-        _fail(folder, cell, kept, ended)
-        return
-    try:
-        state.keep(folder, cell, kept, ended)
-    except (ToolchainError, OSError) as error:
-        _fail(folder, cell, kept | {"exit_code": 1, "reason": f"eval: {error}"}, Ended(1, ended.seconds, b"", file))
-
-
-def _fail(folder: Path, cell: Cell, kept: CellRun, ended: Ended) -> None:
-    log.warning("%s failed: %s (log: %s)", cell.name, kept["reason"], ended.log)
-    state.keep(folder, cell, kept, Ended(kept["exit_code"] or 1, ended.seconds, b"", ended.log))
-
-
-def _sets(options: Options) -> list[str]:
-    # TOML lacks JSON's pairs of surrogates, so characters stand as they are.
-    texts = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items()]
-    return [word for text in texts for word in ("--set", text)]
 
 
 def _record(

@@ -24,8 +24,9 @@ Known = dict[str, tuple[int, int, str]]
 class Digests:
     """SHA-256 of files and folders. A file is read again only if its size or its time has changed since."""
 
-    def __init__(self, memory: Path) -> None:
-        self._memory = memory
+    def __init__(self, memory: Path, *, own: Path | None = None) -> None:
+        """Keep what was read in the file `memory`; `own` is the folder of the sweep, by default the file's."""
+        self._memory, self._own = memory, (own or memory.parent).absolute()
         self._known, self._new = _read(memory), False
 
     def of(self, place: Path) -> str:
@@ -35,8 +36,7 @@ class Digests:
         """
         if place.is_file():
             return self._file(place)
-        own = self._memory.parent.absolute()
-        files = sorted(path for path in place.rglob("*") if path.is_file() and own not in path.absolute().parents)
+        files = sorted(path for path in place.rglob("*") if path.is_file() and self._own not in path.absolute().parents)
         return sha256_json([[str(path.relative_to(place)), self._file(path)] for path in files])
 
     def keep(self) -> None:
@@ -67,11 +67,7 @@ def depends_on(digests: Digests) -> Depends:
 
     A hub id and the name of a task count by their names.
     """
-    here = {
-        "versions": {name: version for name in PACKAGES if (version := version_of(name))},
-        "toolchain": __version__,
-        "machine": machine(),
-    }
+    here = {"versions": versions(), "toolchain": __version__, "machine": machine()}
 
     def depends(options: Options) -> object:
         task = str(options.get("task", ""))
@@ -80,6 +76,11 @@ def depends_on(digests: Digests) -> Depends:
         return [here, {place: digests.of(Path(place)) for place in places if Path(place).exists()}]
 
     return depends
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that a result depends on, of those that are installed."""
+    return {name: version for name in PACKAGES if (version := version_of(name))}
 
 
 def machine() -> dict[str, object]:

@@ -1,0 +1,70 @@
+"""Runs one cell: builds its bundle if it is not there, evaluates it, and keeps what is known of both."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from toolchain.errors import ToolchainError
+from toolchain.records.sweep import CellRun
+from toolchain.sweep import state
+from toolchain.sweep.cells import Cell, Options, of_build, of_eval
+from toolchain.sweep.runner import Ended, run
+
+log = logging.getLogger(__name__)
+
+# A build with this exit code has written its bundle: the gate failed, which the results say too.
+GATE_FAILED = 3
+
+# How the reason of a cell begins whose build failed.
+BUILD = "build: "
+
+Say = Callable[[str], None]
+
+
+def attempt(folder: Path, cell: Cell, program: Sequence[str], tell: Say) -> None:
+    """Run a cell in the folder of a sweep. Its result is there afterwards, or the reason why it failed."""
+    state.remove_left(folder, cell)
+    before = state.read_run(folder, cell)
+    file = folder / state.CELLS / cell.name / state.LOG
+    bundle = folder / state.BUNDLES / cell.bundle
+    kept: CellRun = {
+        "attempts": (before["attempts"] if before else 0) + 1,
+        "seconds": 0.0,
+        "build_s": None,
+        "exit_code": 0,
+        "reason": None,
+        "size_mb": None,
+    }
+    tell(cell.name)
+    # A build that failed may have left a bundle without what was asked for, such as an engine.
+    failed = before is not None and (before["reason"] or "").startswith(BUILD)
+    if failed or not state.is_built(folder, cell):
+        built = run(["build", *sets(of_build(cell.options)), "-o", str(bundle), "--json"], file, program=program)
+        kept["build_s"] = built.seconds
+        if built.code not in (0, GATE_FAILED) or not state.is_built(folder, cell):
+            reason = built.reason or "it wrote no bundle"
+            fail(folder, cell, kept | {"exit_code": built.code or 1, "reason": f"{BUILD}{reason}"}, file)
+            return
+    ended = run(["eval", str(bundle), *sets(of_eval(cell.options)), "--json"], file, program=program)
+    kept |= {"seconds": ended.seconds, "exit_code": ended.code, "reason": ended.reason}
+    if ended.code:
+        fail(folder, cell, kept, file)
+        return
+    try:
+        state.keep(folder, cell, kept, ended)
+    except (ToolchainError, OSError) as error:
+        fail(folder, cell, kept | {"exit_code": 1, "reason": f"eval: {error}"}, file)
+
+
+def fail(folder: Path, cell: Cell, kept: CellRun, file: Path) -> None:
+    """Keep why a cell failed, and warn of it; `file` is its log."""
+    log.warning("%s failed: %s (log: %s)", cell.name, kept["reason"], file)
+    state.keep(folder, cell, kept, Ended(kept["exit_code"] or 1, kept["seconds"], b"", file))
+
+
+def sets(options: Options) -> list[str]:
+    """Return the words of a command line that set options."""
+    # TOML lacks JSON's pairs of surrogates, so characters stand as they are.
+    texts = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in options.items()]
+    return [word for text in texts for word in ("--set", text)]

@@ -1,0 +1,332 @@
+"""`toolchain sweep --ray ADDRESS`: the cells of a sweep on the machines of a Ray cluster, one at a time on each.
+
+Ray spreads cells and nothing else. A task of Ray is the function `work`, which takes JSON and returns JSON. It runs in
+the folder in which the sweep was started, on a machine that has the resource METER, and sends back the files of the
+cell. Every machine keeps the bundles that it builds. A machine whose files of model or data differ from those here
+gives a cell another key, and its result is refused.
+"""
+
+import base64
+import ipaddress
+import json
+import logging
+import os
+import platform
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypedDict, cast
+
+from toolchain import __version__
+from toolchain.base.files import write_bytes, write_json, write_text
+from toolchain.errors import MachineError, first_line, innermost
+from toolchain.records.sweep import CellRun
+from toolchain.runtimes.environment import version_of
+from toolchain.sweep import state
+from toolchain.sweep.attempt import Say, attempt, fail
+from toolchain.sweep.cells import Cell, Options, make_cells
+from toolchain.sweep.depends import Digests, depends_on, machine, versions
+from toolchain.sweep.runner import PROGRAM
+
+log = logging.getLogger(__name__)
+
+# The resource of a machine whose cells may be measured: each cell takes it whole.
+METER = "meter"
+START = f"""ray start --address HOST:PORT --resources='{{"{METER}": 1}}'"""
+
+# How often a cell runs if its worker is lost.
+ATTEMPTS = 2
+
+# Cells wait for machines that are gone; this often it is seen whether one is left.
+LOOK_S = 10.0
+
+# A machine that has not said its versions after this time is not there.
+ANSWER_S = 120.0
+
+# Folder below that of the sweep in which a machine runs its cells.
+WORKERS = "workers"
+
+# Environment variables that Ray sets in its workers, and that change a measurement. They are as here.
+THREADS = "OMP_NUM_THREADS"
+
+# Ray's own protection: every connection must show the cluster's token.
+AUTH, TOKEN = "RAY_AUTH_MODE", "token"
+SET_TOKEN = (
+    f"Make a token with `ray get-auth-token --generate`, copy it to all machines, and set {AUTH}={TOKEN} on each"
+)
+
+
+class Request(TypedDict):
+    """What a worker is asked to run: a cell, the current folder, and the folder of the sweep below it."""
+
+    cell: dict[str, object]
+    at: str
+    folder: str
+    threads: str | None
+    program: list[str] | None
+
+
+class Reply(TypedDict):
+    """The machine that ran a cell and the files of the cell in base64, or why it did not run."""
+
+    host: str
+    files: dict[str, str]
+    error: str | None
+
+
+# What must be the same on all machines: name -> value.
+Facts = dict[str, object]
+
+
+def work(text: str) -> str:
+    """Return the facts of this machine if nothing is asked, else run the cell of a `Request` and return a `Reply`."""
+    if not text:
+        return json.dumps(facts() | {"host": socket.gethostname(), AUTH: _auth()})
+    return json.dumps(_worked(json.loads(text)))
+
+
+def facts() -> Facts:
+    """Return the versions and the machine that results depend on."""
+    here: Facts = {"toolchain": __version__, "python": platform.python_version(), "ray": version_of("ray")}
+    return here | versions() | machine()
+
+
+def _worked(asked: Request) -> Reply:
+    host = socket.gethostname()
+    reply: Reply = {"host": host, "files": {}, "error": None}
+    cell = Cell(**asked["cell"])  # type: ignore[arg-type]  # as `asdict` wrote it
+    try:
+        os.chdir(asked["at"])
+        folder = Path(asked["folder"]) / WORKERS / host
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ.pop(THREADS, None)
+        if asked["threads"] is not None:
+            os.environ[THREADS] = asked["threads"]
+        if _key(cell.options, folder, Path(asked["folder"])) != cell.key:
+            return reply | {
+                "error": f"{host}: the files of the model or the data differ from those of the first machine"
+            }
+        place = folder / state.CELLS / cell.name
+        _empty(place)
+        attempt(folder, cell, asked["program"] or PROGRAM, log.info)
+        for file in sorted(place.iterdir()):
+            reply["files"][file.name] = base64.b64encode(file.read_bytes()).decode()
+        _empty(place)
+    except OSError as error:
+        return reply | {"error": f"{host}: {first_line(error)}"}
+    return reply
+
+
+def _key(options: Options, folder: Path, own: Path) -> str:
+    digests = Digests(folder / state.MEMORY, own=own)
+    (cell,) = make_cells([options], depends_on(digests))
+    digests.keep()
+    return cell.key
+
+
+def _empty(place: Path) -> None:
+    for file in place.glob("*"):
+        file.unlink()
+
+
+def spread(cells: Sequence[Cell], folder: Path, address: str, program: Sequence[str], tell: Say) -> Iterator[Cell]:
+    """Run cells on the machines of a cluster, and yield each when its files are in the folder of the sweep.
+
+    Raises:
+        MachineError: Ray is not installed, the cluster cannot be reached or used, or all its machines are lost.
+    """
+    _require_token(address)
+    ray = _ray()
+    _connect(ray, address)
+    try:
+        gpus = _require_alike(ray, address)
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0, resources={METER: 1})(work)
+        text = {cell.name: json.dumps(_request(cell, folder, program)) for cell in cells}
+        running = {task.remote(text[cell.name]): (cell, 1) for cell in cells}
+        while running:
+            done, _ = ray.wait(list(running), timeout=LOOK_S)
+            if not done and not ray.cluster_resources().get(METER):
+                raise MachineError(f"--ray {address}: no machine is left. {len(running)} cells did not run.")
+            for one in done:
+                cell, attempts = running.pop(one)
+                if (reply := _reply(ray, one)) is not None:
+                    _keep(folder, cell, reply, attempts, tell)
+                    yield cell
+                elif attempts < ATTEMPTS:
+                    log.warning("%s: its worker was lost, so it runs again", cell.name)
+                    running[task.remote(text[cell.name])] = (cell, attempts + 1)
+                else:
+                    reason = f"its worker was lost {attempts} times"
+                    _failed(folder, cell, attempts, reason)
+                    yield cell
+    finally:
+        ray.shutdown()
+
+
+def _ray() -> ModuleType:
+    # Ray sends usage data to its maker otherwise.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError:
+        raise MachineError(
+            "--ray: Ray is not installed. Install it with: pip install 'encoder-toolchain[ray]'."
+        ) from None
+    except Exception as error:  # of a package that Ray imports, such as amdsmi without ROCm
+        raise MachineError(
+            f"--ray: Ray cannot be imported: {innermost(error)!r}. See python -c 'import ray'."
+        ) from None
+    return cast(ModuleType, ray)
+
+
+def _is_here(host: str) -> bool:
+    """Return whether a host is this machine by its loopback address, which no other machine can reach."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _auth() -> str:
+    return os.environ.get(AUTH, "").lower()
+
+
+def _require_token(address: str) -> None:
+    """Ask Ray for its token, if an address is not loopback. Ray reads the variable when it is imported.
+
+    Raises:
+        MachineError: the user has turned tokens off.
+    """
+    host = address.rpartition(":")[0].strip("[]")
+    if host and not _is_here(host) and os.environ.setdefault(AUTH, TOKEN).lower() != TOKEN:
+        raise MachineError(f"--ray {address}: {AUTH}={_auth()} lets anybody run programs there. {SET_TOKEN}.")
+
+
+def _connect(ray: ModuleType, address: str) -> None:
+    """Connect with a running cluster.
+
+    Raises:
+        MachineError: it cannot be reached.
+    """
+    try:
+        ray.init(address, logging_level="ERROR", log_to_driver=False)
+    except Exception as error:  # Ray raises several kinds, of its own and of the system
+        raise MachineError(f"--ray {address}: {first_line(error)}. Start a cluster with: ray start --head.") from None
+
+
+def _require_alike(ray: ModuleType, address: str) -> int:
+    """Refuse machines that differ from this one; return 1 if they have GPUs, of which each cell takes one.
+
+    Raises:
+        MachineError: naming the machine and what differs, or saying that no machine may measure.
+    """
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = facts()
+    nodes = [one for one in ray.nodes() if one["Alive"]]
+    able = [one["NodeID"] for one in nodes if one["Resources"].get(METER)]
+    if not able:
+        raise MachineError(f"--ray {address}: no machine has the resource {METER}. Start each with: {START}.")
+    for node in nodes:
+        if node["Resources"].get(METER, 1) != 1:
+            where = f"--ray {address}: {node['NodeManagerAddress']}"
+            count = f"{METER} {node['Resources'][METER]:g} times"
+            raise MachineError(f"{where} has the resource {count}: its cells would overlap. Start it with: {START}.")
+    asks = [
+        ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(one, soft=False))(
+            work
+        ).remote("")
+        for one in able
+    ]
+    try:
+        answers: list[Facts] = [json.loads(one) for one in ray.get(asks, timeout=ANSWER_S)]
+    except ray.exceptions.RayError as error:
+        raise MachineError(f"--ray {address}: a machine cannot say its versions: {_last_line(error)}.") from None
+    for there in answers:
+        _require_same(address, here, there)
+    shut = all(_is_here(node["NodeManagerAddress"]) for node in nodes)
+    if not shut and not all(one[AUTH] == TOKEN for one in [*answers, {AUTH: _auth()}]):
+        raise MachineError(f"--ray {address}: other machines can reach this cluster, and it has no token. {SET_TOKEN}.")
+    return int(bool(here["gpus"]))
+
+
+def _require_same(address: str, here: Facts, there: Facts) -> None:
+    differ = [key for key in {**here, **there} if key not in ("host", AUTH) and here.get(key) != there.get(key)]
+    if differ:
+        shown = "; ".join(
+            f"{key} {_shown(there.get(key))} there and {_shown(here.get(key))} here" for key in differ[:3]
+        )
+        raise MachineError(
+            f"--ray {address}: {there['host']} differs: {shown}. Install the same versions, use machines of one kind, "
+            "and start the sweep on one of them."
+        )
+
+
+def _shown(value: object) -> str:
+    return "absent" if value is None else str(value)
+
+
+def _request(cell: Cell, folder: Path, program: Sequence[str]) -> Request:
+    return {
+        "cell": asdict(cell),
+        "at": os.getcwd(),
+        "folder": str(folder),
+        "threads": os.environ.get(THREADS),
+        "program": None if program is PROGRAM else list(program),
+    }
+
+
+def _reply(ray: ModuleType, one: Any) -> Reply | None:  # a reference of Ray
+    """Return the reply of a worker; None if the worker is lost."""
+    try:
+        return cast(Reply, json.loads(ray.get(one)))
+    except ray.exceptions.RayTaskError as error:
+        return {"host": "", "files": {}, "error": _last_line(error)}
+    except ray.exceptions.RayError:
+        return None
+
+
+def _last_line(error: BaseException) -> str:
+    """Return the last line of an error, which in Ray's has the cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _keep(folder: Path, cell: Cell, reply: Reply, attempts: int, tell: Say) -> None:
+    """Write the files of a cell to the folder of the sweep, its result last of all."""
+    if reply["error"] is not None:
+        _failed(folder, cell, attempts, reply["error"])
+        return
+    place, before = folder / state.CELLS / cell.name, state.read_run(folder, cell)
+    files = {Path(name).name: base64.b64decode(text) for name, text in reply["files"].items()}
+    result = files.pop(state.RESULT, None)
+    run: CellRun = json.loads(files.pop(state.RUN))
+    run |= {"attempts": (before["attempts"] if before else 0) + attempts, "host": reply["host"]}
+    place.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_bytes(place / name, content)
+    write_json(place / state.RUN, run)
+    if result is None:
+        log.warning("%s failed on %s: %s (log: %s)", cell.name, reply["host"], run["reason"], place / state.LOG)
+        return
+    write_bytes(place / state.RESULT, result)
+    tell(f"{cell.name}: done on {reply['host']}")
+
+
+def _failed(folder: Path, cell: Cell, attempts: int, reason: str) -> None:
+    """Keep why a cell failed that no worker ran to its end."""
+    before = state.read_run(folder, cell)
+    kept: CellRun = {
+        "attempts": (before["attempts"] if before else 0) + attempts,
+        "seconds": 0.0,
+        "build_s": None,
+        "exit_code": 1,
+        "reason": reason,
+        "size_mb": None,
+    }
+    file = folder / state.CELLS / cell.name / state.LOG
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, reason + "\n")
+    fail(folder, cell, kept, file)
