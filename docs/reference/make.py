@@ -38,6 +38,15 @@ ENVIRONMENT = {
         "and its energy is not measured.",
     ),
     "PYTHONPATH": ("toolchain.evaluation.mlperf", "Passed on to the process of MLPerf's load generator."),
+    "RAY_USAGE_STATS_ENABLED": (
+        "toolchain.sweep.spread",
+        "`sweep --ray` sets it to `0` where it is not set, so that Ray sends no usage data to its maker.",
+    ),
+    "RAY_AUTH_MODE": (
+        "ray",
+        "`token`: machines of a cluster show each other its token. `sweep --ray` sets it for an address that is not "
+        "loopback, and refuses another value there.",
+    ),
     "XDG_CACHE_HOME": (
         "toolchain.runtimes.user_cache",
         "Folder of the user's cache, in which OpenVINO's compiled models are kept (default `~/.cache`).",

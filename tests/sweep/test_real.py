@@ -1,6 +1,8 @@
 """The real command: cells of the built-in model, and two tasks of GLUE."""
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -26,7 +28,7 @@ def test_two_backends_share_a_bundle_and_the_report_shows_both(tmp_path, monkeyp
     (one,) = {one["run"]["size_mb"] for one in done}
     assert one == pytest.approx(Path("swept", done[0]["bundle"], "model.int8.cpu.onnx").stat().st_size / 1e6)
     assert main(["report", "swept", "-o", "page.html"]) == 0
-    assert "Sweep sweep" in Path("page.html").read_text()
+    assert "Sweep: sweep" in Path("page.html").read_text()
     assert main(["report", "swept", "--format", "csv"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
 
@@ -37,14 +39,17 @@ def test_tasks_of_glue_with_checkpoints_by_a_pattern_have_no_score_until_all_are
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(root))
-    shutil.copytree(tiny_distilbert, "models/tiny-sst2")
+    shutil.copytree(tiny_distilbert, "models/bert-sst2")
+    shutil.copytree(root / "eval", "eval", ignore=shutil.ignore_patterns("results"))
     shutil.copytree(sentences, "glue/sst2")
-    sets = ["model=models/tiny-{task}", "data=glue/{task}", 'precision="fp32"']
-    options = [word for one in sets for word in ("--set", one)]
-    assert main(["sweep", str(ROOT / "eval/glue.toml"), *options, "--json"]) == 0
+    (block,) = re.findall(r"```sh glue\n(.*?)```", (root / "docs/guides/study.md").read_text(), re.DOTALL)
+    swept, reported = (shlex.split(line)[1:] for line in block.splitlines())
+    assert main([*swept, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     states = [one["state"] for one in record["cells"]]
     assert (states.count("done"), states.count("impossible")) == (1, 8)
     assert "there is no such file or folder" in record["cells"][0]["reason"]
     (score,) = record["glue"]
     assert (score["score"], score["reason"], len(score["missing"])) == (None, "1 of 9 tasks measured", 8)
+    assert main(reported) == 0
+    assert "1 of 9 tasks measured" in Path("report.html").read_text()

@@ -247,7 +247,7 @@ def _require_alike(ray: ModuleType, address: str) -> int:
     for there in answers:
         _require_same(address, here, there)
     shut = all(_is_here(node["NodeManagerAddress"]) for node in nodes)
-    if not shut and not all(one[AUTH] == TOKEN for one in [*answers, {AUTH: _auth()}]):
+    if not shut and {_auth(), *(one[AUTH] for one in answers)} != {TOKEN}:
         raise MachineError(f"--ray {address}: other machines can reach this cluster, and it has no token. {SET_TOKEN}.")
     return int(bool(here["gpus"]))
 
