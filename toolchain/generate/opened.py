@@ -131,7 +131,10 @@ def precision_of(file: str) -> str:
 
 def _on_ort(bundle: Bundle, recipe: Recipe, cache: tuple[str, ...]) -> Generator:
     if "static" in cache:
-        raise UsageError("--cache static: the cache of a bundle's graph grows. Choose dynamic or none.")
+        raise UsageError(
+            "--cache static: the cache of a bundle's graph grows by concatenation. Choose dynamic or none, or "
+            "--backend torch."
+        )
     opened = open_file(bundle, recipe.file, device=recipe.device)
     facts = bundle.manifest["lm"]
     if facts["not_followed"]:
