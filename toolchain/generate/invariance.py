@@ -31,8 +31,9 @@ INVARIANCE = 1e-4
 ROUNDING = 0.1
 
 # Precision -> the same of quantized weights against FP32's. `eval` judges what a precision costs; this finds graphs
-# that compute something else.
-PARITY = {"int8": 0.1, "int4": 0.5}
+# that compute something else, whose logits would differ by more than their own size. SmolLM2-135M, random tokens: 0.03
+# and 0.54.
+PARITY = {"int8": 0.1, "int4": 0.8}
 
 Logits = NDArray[np.float32]
 Ids = NDArray[np.int64]
