@@ -20,13 +20,13 @@ def healed(found: Healed) -> None:
         f"{file}: {one['before']['rms']:.3g} to {one['after']['rms']:.3g}" for file, one in record["distance"].items()
     ]
     rounding, loss = record["rounding"], record["loss"]
-    put(
-        table,
-        f"{rounding['gemms']} GEMMs rounded on {rounding['rows']:,} train rows, {rounding['seconds'] / 60:.1f} minutes",
-        f"{record['steps']:,} steps on {record['rows']:,} train rows, {record['seconds'] / 60:.1f} minutes; "
-        f"loss {loss['first']:.4f} to {loss['last']:.4f}"
-        if loss
-        else "",
-        f"root mean square to FP32's logits on {record['held_out']} held-out rows: {'; '.join(moved)}",
-        f"next: {found['deploy']['next']}" if "deploy" in found else "",
-    )
+    lines = [
+        f"{rounding['gemms']} GEMMs rounded on {rounding['rows']:,} train rows, {rounding['seconds'] / 60:.1f} minutes"
+    ]
+    if loss:
+        lines.append(
+            f"{record['steps']:,} steps on {record['rows']:,} train rows, {record['seconds'] / 60:.1f} minutes; "
+            f"loss {loss['first']:.4f} to {loss['last']:.4f}"
+        )
+    lines.append(f"root mean square to FP32's logits on {record['held_out']} held-out rows: {'; '.join(moved)}")
+    put(table, *lines, f"next: {found['deploy']['next']}" if "deploy" in found else "")
