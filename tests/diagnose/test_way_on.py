@@ -21,9 +21,9 @@ def gpu(request, monkeypatch):
 
 @pytest.fixture
 def bundle(tmp_path):
-    def make(precision="int8", *, steps=(), **recipe):
-        about = {"artefacts": {"model.int8.cpu.onnx": ""}, "steps": dict.fromkeys(steps), "recipe": recipe}
-        return Bundle(tmp_path / "b-int8", {"precision": precision, **about})
+    def make(precision="int8", **recipe):
+        artefacts = {"model.int8.cpu.onnx": ""}
+        return Bundle(tmp_path / "b-int8", {"precision": precision, "artefacts": artefacts, "recipe": recipe})
 
     return make
 
@@ -71,11 +71,7 @@ def test_after_a_graph_that_ran_in_halves_its_engine_is_built(bundle):
     [
         ("cannot tell", {}, "toolchain build b --data MORE_ROWS"),
         ("fails", {"calib_method": "entropy"}, "toolchain build b --calib-method auto"),
-        (
-            "fails",
-            {"calib_method": "auto", "keep": "", "steps": ["heal"]},
-            "toolchain build b --precision fp32 -o b-fp32",
-        ),
+        ("fails", {"calib_method": "auto", "keep": ""}, "toolchain build b --precision fp32 -o b-fp32"),
     ],
 )
 def test_the_options_of_the_gate_go_with_it(bundle, monkeypatch, verdict, recipe, start):
@@ -94,21 +90,19 @@ def test_the_options_of_the_gate_go_with_it(bundle, monkeypatch, verdict, recipe
 
 def test_a_failing_gate_ends_in_a_higher_precision_and_never_in_a_circle(bundle, gpu):
     """A user who follows the advice, and whose every gate fails."""
-    recipe, precision, seen, steps = {"calib_method": "entropy"}, "int8", [], []
+    recipe, precision, seen = {"calib_method": "entropy"}, "int8", []
     while not seen or not seen[-1].startswith("toolchain verify"):
-        command = words(after_gate(bundle(precision, steps=steps, **recipe), GATE, None, judged("fails")), bundle())
+        command = words(after_gate(bundle(precision, **recipe), GATE, None, judged("fails")), bundle())
         assert command not in seen
         seen.append(command)
         if "auto" in command:
             recipe = {"calib_method": "auto"}
-        elif "heal" in command:
-            steps = ["heal"]
         elif "tune" in command:  # its recipe has `keep`, even if nothing is to be excluded
             recipe = {"calib_method": "auto", "keep": "", "calibration": "calibration.json"}
         elif "--precision" in command:
             precision = command.partition("--precision ")[2].split()[0]
     kinds = [line.split()[1] for line in seen]
-    assert kinds == ["build", "heal", "tune", *(["build"] * (2 if gpu else 1)), "verify"]
+    assert kinds == ["build", "tune", *(["build"] * (2 if gpu else 1)), "verify"]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The next command after a gate or a search. It keeps the options of this one, and no sequence of them is a circle.
 
-After a failed INT8 gate: the ranges that `auto` chooses, then weights that `heal` rounds anew, then the GEMMs that
-`tune` finds, then a higher precision.
+After a failed INT8 gate: the ranges that `auto` chooses, then the GEMMs that `tune` finds, then a higher precision.
 Each is advised only if the bundle was not built with it yet.
 """
 
@@ -11,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toolchain.bundle import Bundle
-from toolchain.bundle.healed import STEP as HEAL
 from toolchain.evaluation.compare import UNKNOWN
 from toolchain.evaluation.target import choose_graph, recorded
 from toolchain.recipe import Recipe
@@ -60,9 +58,7 @@ def _after_failure(bundle: Bundle, recipe: Recipe, carried: list[str]) -> str:
     if precision in QUANTIZED:
         if recorded(bundle, {}).range_method != "auto" and not known.get("calibration"):
             return _command("build", place, "--calib-method", "auto", *carried)
-        # heal and tune are for INT8 alone.
-        if precision == "int8" and HEAL not in bundle.manifest.get("steps", {}):
-            return _command("heal", place, *recipe.flags(GATE))
+        # tune is for INT8 alone.
         if precision == "int8" and known.get("keep") is None:  # the recipe of `tune` has it, even if it is empty
             return _command("tune", place, *recipe.flags(GATE))
     return higher_precision(bundle, carried)
