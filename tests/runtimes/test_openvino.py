@@ -2,13 +2,16 @@
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from toolchain import graph
+from toolchain.bundle import open_bundle
 from toolchain.cli import main
 from toolchain.errors import InputError, MachineError, UsageError
+from toolchain.evaluation import target
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.coverage import cover, on_this_cpu
 from toolchain.int8.quantize import TENSORRT, quantize
@@ -189,14 +192,25 @@ def test_without_the_package_it_is_exit_4_with_the_command(typed_bundles, monkey
     )
 
 
+@pytest.mark.parametrize(
+    ("flags", "file"), [(VNNI, "model.int8.onnx"), (frozenset({"avx_vnni"}), "model.int8.cpu.onnx")]
+)
+def test_attention_is_in_int8_too_on_avx512_with_vnni(bundle_of, monkeypatch, flags, file):
+    monkeypatch.setattr(target, "cpu_flags", lambda: flags)
+    assert target.choose_graph(open_bundle(bundle_of("int8")), "int8", "cpu", backend="openvino") == file
+    assert target.choose_graph(open_bundle(bundle_of("int8")), "int8", "cpu") == "model.int8.cpu.onnx"
+    assert target.choose_graph(open_bundle(bundle_of("fp32")), "fp32", "cpu", backend="openvino").endswith("cpu.onnx")
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_eval_and_verify_run_the_graph_for_cpus(bundle_of, precision, capsys):
+def test_eval_and_verify_run_the_graph_that_is_chosen(bundle_of, precision, capsys):
     import json
 
     bundle = str(bundle_of(precision))
     assert main(["eval", bundle, "--backend", "openvino", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["backend"], result["device"]) == ("openvino", "cpu")
-    assert result["artefact"]["file"] == f"model.{precision}.cpu.onnx"
+    chosen = target.choose_graph(open_bundle(Path(bundle)), precision, "cpu", backend="openvino")
+    assert result["artefact"]["file"] == chosen
     assert result["environment"]["openvino"]
     assert main(["verify", bundle, "--backend", "openvino"]) == 0

@@ -25,6 +25,7 @@ from toolchain.recipe.options import CONSENT, RecipeValues, flag
 from toolchain.recipe.tables import ATTENTIONS, BACKENDS, imported
 from toolchain.records.result import ArtefactDigest
 from toolchain.runtimes.device import choose_device
+from toolchain.runtimes.environment import cpu_flags
 from toolchain.runtimes.remote import Server
 
 log = logging.getLogger(__name__)
@@ -180,12 +181,11 @@ def choose_graph(bundle: Bundle, precision: str, device: str, *, backend: str = 
 
     An INT8 bundle always has a graph for CPUs, so that name is returned even if the bundle lacks the file.
     """
-    kind = device.partition(":")[0]
-    own = f"model.{precision}.{kind}.onnx"
-    takes_own = backend in BACKENDS and BACKENDS[backend].device_graphs
-    if takes_own and (own in bundle.manifest["artefacts"] or (kind, precision) == ("cpu", "int8")):
-        return own
-    return typed_graph(precision)
+    about, kind = BACKENDS.get(backend), device.partition(":")[0]
+    own, in_int8 = f"model.{precision}.{kind}.onnx", (kind, precision) == ("cpu", "int8")
+    takes_own = about and about.device_graphs and (in_int8 or own in bundle.manifest["artefacts"])
+    attention = about and about.integer_attention and in_int8 and "avx512_vnni" in cpu_flags()
+    return own if takes_own and not attention else typed_graph(precision)
 
 
 def typed_graph(precision: str) -> str:
