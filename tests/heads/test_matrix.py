@@ -1,4 +1,7 @@
-"""Every head on the whole path: build with a gate, evaluate, verify, explain, report, Python, files."""
+"""Every head on the whole path: build, gate, evaluate, verify, explain, tune, report, Python, predict, files.
+
+`tests/ship/test_kinds.py` has the wires of a service and a real Triton for every head.
+"""
 
 import json
 import shutil
@@ -16,13 +19,16 @@ from transformers import AutoModel, AutoTokenizer, pipeline
 import toolchain
 from toolchain.bundle import open_bundle
 from toolchain.checkpoint.model import find_model, load_model
+from toolchain.cli import main
 from toolchain.cli.show.compare import compared
 from toolchain.data.metrics import OF_SEVERAL
 from toolchain.diagnose import explain, verify
 from toolchain.diagnose.probe import open_probe_graph
+from toolchain.diagnose.tune import tune
 from toolchain.errors import UsageError
 from toolchain.evaluation.compare import SEVERAL
 from toolchain.evaluation.results import find_results, load_predictions
+from toolchain.evaluation.target import find_target
 from toolchain.report.html import html
 from toolchain.report.inputs import find_material
 from toolchain.report.markdown import markdown
@@ -197,6 +203,46 @@ def test_verify_explain_and_report_take_it(made: Made) -> None:
     assert made.case.head == "rerank" or all(label.split("-")[-1] in page for label in made.case.labels)
     assert made.case.metric in page
     assert made.case.metric in markdown(material.results)
+
+
+def test_tune_measures_what_the_int8_graph_loses(made: Made) -> None:
+    """The set that excludes nothing is the bundle's graph before its float16, on the 20 rows without calibration."""
+    found = tune({"budget": 2, "max_drop": 1e9}, bundle=made.bundle, tell=lambda line: None)
+    assert (found["enough"], found["keep"], found["rows"]) == (True, [], 20)
+    (everything,) = (one for one in found["sets"] if not one["keep"])
+    resolved = find_target({"backend": "ort"}, made.bundle).resolved
+    texts = resolved.train_rows.without(resolved.calibration_rows.text_digests).texts
+    assert len(texts) == 20
+    both = []
+    for file in ("model.onnx", "model.int8.onnx"):
+        with toolchain.load(made.bundle, file=file, device="cpu") as one:
+            both.append(one.logits(resolved.head.sequences(texts)))
+    assert everything["rms"] == pytest.approx(np.sqrt(np.square(both[0] - both[1]).mean()), rel=0.25)
+
+
+def test_fp16_gives_nearly_what_fp32_does(made: Made, tmp_path: Path) -> None:
+    target = Path(shutil.copytree(made.bundle, tmp_path / "bundle"))
+    folder = made.bundle.parent
+    given = {"task": folder / "own.toml", "data": folder, "precision": "fp16", "max_drop": 100}
+    built = toolchain.build(model=made.checkpoint, **given, device="cpu", output=target)
+    assert "export" in built["skipped"]
+    assert [abs(one["drop_points"]) < 2 for one in built["gate"]] == [True, True]
+    result = toolchain.evaluate(target, file="model.fp16.onnx", device="cpu", halves=True)
+    assert 0 < result["agreement"]["max_abs_logit_difference"] < 0.02
+
+
+def test_predict_gives_the_answers_of_python(made: Made, tmp_path: Path) -> None:
+    with toolchain.load(made.bundle, device="cpu") as one:
+        texts = [("a good film", "not good")[: one.head.texts_per_row]] * 2
+        texts = [text for pair in texts for text in one.head.sequences([pair])]
+        expected = one([text if len(text) > 1 else text[0] for text in texts])
+    (tmp_path / "in.jsonl").write_text("\n".join(json.dumps(dict(zip("ab", text, strict=False))) for text in texts))
+    columns = ",".join("ab"[: len(texts[0])])
+    command = ["predict", str(made.bundle), "--data", str(tmp_path / "in.jsonl"), "--text-column", columns]
+    assert main([*command, "--device", "cpu", "-o", str(tmp_path / "out.jsonl")]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    for row, answer, text in zip(rows, expected, texts, strict=True):
+        assert row == {**dict(zip(("text", "text_pair"), text, strict=False)), **json.loads(json.dumps(answer))}
 
 
 def test_the_card_on_a_hub_says_what_it_gives(made: Made) -> None:
