@@ -217,7 +217,8 @@ def test_tune_measures_what_the_int8_graph_loses(made: Made) -> None:
     for file in ("model.onnx", "model.int8.onnx"):
         with toolchain.load(made.bundle, file=file, device="cpu") as one:
             both.append(one.logits(resolved.head.sequences(texts)))
-    assert everything["rms"] == pytest.approx(np.sqrt(np.square(both[0] - both[1]).mean()), rel=0.25)
+    # Scales in float16 round some activations to other levels, which shows where 20 rows have one logit each.
+    assert everything["rms"] == pytest.approx(np.sqrt(np.square(both[0] - both[1]).mean()), rel=0.5)
 
 
 def test_fp16_gives_nearly_what_fp32_does(made: Made, tmp_path: Path) -> None:

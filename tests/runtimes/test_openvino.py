@@ -197,8 +197,9 @@ def test_without_the_package_it_is_exit_4_with_the_command(typed_bundles, monkey
 )
 def test_attention_is_in_int8_too_on_avx512_with_vnni(bundle_of, monkeypatch, flags, file):
     monkeypatch.setattr(target, "cpu_flags", lambda: flags)
-    assert target.choose_graph(open_bundle(bundle_of("int8")), "int8", "cpu", backend="openvino") == file
-    assert target.choose_graph(open_bundle(bundle_of("int8")), "int8", "cpu") == "model.int8.cpu.onnx"
+    int8 = open_bundle(bundle_of("int8"))
+    assert target.choose_graph(int8, "int8", "cpu", backend="openvino") == file
+    assert target.choose_graph(int8, "int8", "cpu") == "model.int8.cpu.onnx"
     assert target.choose_graph(open_bundle(bundle_of("fp32")), "fp32", "cpu", backend="openvino").endswith("cpu.onnx")
 
 
