@@ -1,19 +1,21 @@
 """A cascade of the demo's model: what is written, evaluated and refused."""
 
 import dataclasses
+import hashlib
 import shutil
 
 import numpy as np
 import pytest
 
 from toolchain import cascade, load
-from toolchain.bundle import open_bundle
+from toolchain.bundle import Bundle, open_bundle
+from toolchain.bundle.learnt import read_listed
 from toolchain.cascade import cost, make
 from toolchain.cli import main
 from toolchain.errors import GateError, InputError, UsageError
 from toolchain.evaluation.remarks import remarks
 from toolchain.evaluation.results import load_predictions
-from toolchain.evaluation.stages import SMALL, find_stage
+from toolchain.evaluation.stages import SMALL, find_stage, record_of
 from toolchain.evaluation.target import find_target
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run
@@ -187,3 +189,33 @@ def test_rows_that_are_all_train_rows_are_refused_though_they_are_few(demo_bundl
     with pytest.raises(InputError, match=r"few\.tsv: every row is also a train row"):
         make({**CHOICES, "calib_data": str(few)}, tmp_path / "both", big=demo_bundle, small=None)
     assert not (tmp_path / "both").exists()
+
+
+def test_a_cascade_of_somebody_else_that_lacks_a_part_or_names_other_files_is_refused(both):
+    bundle = open_bundle(both[1])
+    for change in (
+        {"first": "bundle"},
+        {"first": "bundle", "file": SMALL},  # without a digest
+        {"file": "model.onnx"},
+        {"file": "../lexical.safetensors"},
+        {"threshold": float("nan")},
+        {"calibrated_on": {}},
+    ):
+        record = {**bundle.manifest["cascade"], **change}
+        changed = dataclasses.replace(bundle, manifest={**bundle.manifest, "cascade": record})
+        with pytest.raises(InputError, match=r"bundle\.json: its cascade is broken"):
+            record_of(changed)
+    lacking = {key: value for key, value in bundle.manifest["cascade"].items() if key != "first"}
+    with pytest.raises(InputError, match="broken"):
+        record_of(dataclasses.replace(bundle, manifest={**bundle.manifest, "cascade": lacking}))
+
+
+@pytest.mark.parametrize("data", [b"5", b"[[]]", b"{", b"[" * 100_000])
+def test_a_list_of_rows_that_is_none_is_refused(tmp_path, data):
+    (tmp_path / "rows.json").write_bytes(data)
+    bundle = Bundle(tmp_path, {"artefacts": {"rows.json": hashlib.sha256(data).hexdigest()}})
+    with pytest.raises(InputError, match="not a list of digests"):
+        read_listed(bundle, "rows.json", advice="")
+    (tmp_path / "rows.json").write_bytes(b"[]")
+    with pytest.raises(InputError, match="changed since"):
+        read_listed(bundle, "rows.json", advice="")

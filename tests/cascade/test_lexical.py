@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -64,8 +65,22 @@ def test_a_model_is_read_as_it_was_written_and_a_damaged_one_is_refused():
     model = fit(tokens(ids), labels, vocabulary=VOCABULARY, labels=("a", "b"))
     read = read_lexical(model.to_bytes(), VOCABULARY, 2, where="lexical.safetensors")
     np.testing.assert_array_equal(read(batch(ids)), model(batch(ids)))
-    for data, classes in ((model.to_bytes()[:-8], 2), (b"", 2), (model.to_bytes(), 3)):
-        with pytest.raises(InputError, match=r"lexical\.safetensors: .*Make the cascade again"):
+    arrays = {"keys": model.keys, "idf": model.idf, "weights": model.weights, "bias": model.bias}
+    hostile = [
+        {"keys": model.keys[0]},
+        {"keys": model.keys[::-1]},
+        {"keys": model.keys.astype(np.float64)},
+        {"idf": model.idf * np.nan},
+        {"bias": model.bias + np.float32(np.inf)},
+    ]
+    changed = [save({name: np.array(one) for name, one in (arrays | change).items()}) for change in hostile]
+    for data, classes in (
+        *((one, 2) for one in changed),
+        (model.to_bytes()[:-8], 2),
+        (b"", 2),
+        (model.to_bytes(), 3),
+    ):
+        with pytest.raises(InputError, match=r"lexical\.safetensors: .*Make the cascade again|Make it again"):
             read_lexical(data, VOCABULARY, classes, where="lexical.safetensors")
 
 

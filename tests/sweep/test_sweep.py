@@ -165,6 +165,10 @@ def test_a_folder_of_another_sweep_or_of_nobody_is_refused(study, tmp_path):
     sweep(study(), Asked(), program=STANDIN)
     with pytest.raises(InputError, match="another sweep, study, are here"):
         sweep(study(name="other"), Asked(output=FOLDER), program=STANDIN)
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe/sweep.txt")
+    with pytest.raises(InputError, match=r"sweep\.txt: not a regular file"):
+        sweep(study(), Asked(output=tmp_path / "pipe"), program=STANDIN)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/file").write_text("")
     with pytest.raises(InputError, match="not the folder of a sweep"):

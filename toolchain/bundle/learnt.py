@@ -4,6 +4,7 @@
 `cascade` does not choose its threshold on them, and `eval` counts those among the rows that it evaluates.
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,8 +32,24 @@ def read_learnt(file: Path) -> list[str]:
     """
     if not file.exists():
         return []
-    what, advice = "the list of rows that were learnt from", "Shrink or heal again."
-    found = read_json(file, what=what, advice=advice)
+    advice = "Shrink or heal again."
+    return _checked(read_json(file, what="the list of rows that were learnt from", advice=advice), file, advice)
+
+
+def read_listed(bundle: Bundle, name: str, *, advice: str) -> list[str]:
+    """Return the digests of rows in an artefact.
+
+    Raises:
+        InputError: see `Bundle.read`, or it is not a list of digests.
+    """
+    try:
+        found = json.loads(bundle.read(name))
+    except (ValueError, RecursionError):
+        found = None
+    return _checked(found, bundle.path / name, advice)
+
+
+def _checked(found: object, file: Path, advice: str) -> list[str]:
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise InputError(f"{file}: broken: not a list of digests. {advice}")
     return found
@@ -44,8 +61,8 @@ def learnt_digests(bundle: Bundle, *, healed: bool = True) -> set[str]:
     Without `healed`, those of `heal` are left out: only INT8 graphs have its weights.
 
     Raises:
-        InputError: see `read_learnt`.
+        InputError: see `read_listed`.
     """
     ends = (OF_SHRINK, OF_HEAL) if healed else (OF_SHRINK,)
     names = [name for name in bundle.manifest["artefacts"] if name.endswith(ends)]
-    return {digest for name in names for digest in read_learnt(bundle.path / name)}
+    return {digest for name in names for digest in read_listed(bundle, name, advice="Shrink or heal again.")}

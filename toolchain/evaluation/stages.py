@@ -1,5 +1,6 @@
 """The first stage of a bundle that is a cascade, as `toolchain cascade` wrote it."""
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -7,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolchain.base.files import read_json
 from toolchain.base.tensors import Batch, Infer
-from toolchain.bundle import Bundle
+from toolchain.bundle import MANIFEST, Bundle
+from toolchain.bundle.learnt import read_listed
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Rows
+from toolchain.errors import InputError
 from toolchain.recipe.tables import BACKENDS
 from toolchain.records.cascade import CascadeRecord, CascadeRun
 from toolchain.runtimes import open_runtime
@@ -26,13 +28,27 @@ if TYPE_CHECKING:
 FOLDER = "cascade"
 LEXICAL, SMALL = f"{FOLDER}/lexical.safetensors", f"{FOLDER}/small"
 
+AGAIN = "Make the cascade again."
+
 # Digests of the texts that the threshold was chosen on.
 ROWS = f"{FOLDER}/rows.json"
 
 
 def record_of(bundle: Bundle | None) -> CascadeRecord | None:
-    """Return what a bundle says of its cascade; None if it is not one."""
-    return bundle.manifest.get("cascade") if bundle else None
+    """Return what a bundle says of its cascade; None if it is not one.
+
+    Raises:
+        InputError: the bundle lacks a part of it, or names other files.
+    """
+    record = bundle.manifest.get("cascade") if bundle else None
+    if record is None or bundle is None:
+        return None
+    file = {"lexical": LEXICAL, "bundle": SMALL}.get(record.get("first", ""))
+    needed = {"threshold", "passed_on", "calibrated_on"} | ({"sha256"} if file == SMALL else set())
+    whole = needed <= record.keys() and "n" in record["calibrated_on"] and math.isfinite(record["threshold"])
+    if file is None or record.get("file") != file or not whole:
+        raise InputError(f"{bundle.path / MANIFEST}: its cascade is broken. {AGAIN}")
+    return record
 
 
 def find_stage(target: "Target") -> FirstStage | None:
@@ -113,7 +129,7 @@ def stage_run(target: "Target", rows: Rows) -> CascadeRun | None:
     tokens = target.resolved.encode(rows.texts)
     with stage.open({}) as first:
         rest = passed_on(run(first, tokens).logits, stage.threshold)
-    chosen = read_json(target.bundle.file(ROWS), what="the list of rows", advice="Make the cascade again.")
+    chosen = read_listed(target.bundle, ROWS, advice=AGAIN)
     return {
         "passed_on": float(rest.mean()),
         "passed_on_tokens": share_of_tokens(tokens, rest),

@@ -48,7 +48,7 @@ def read_lexical(data: bytes, vocabulary: int, classes: int, *, where: str) -> L
     """Return the model that `to_bytes` wrote.
 
     Raises:
-        InputError: the file `where` has other arrays, or arrays of other shapes.
+        InputError: the file `where` has other arrays, arrays that do not fit, or numbers that are not finite.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -56,10 +56,16 @@ def read_lexical(data: bytes, vocabulary: int, classes: int, *, where: str) -> L
     try:
         arrays = load(data)
         found = Lexical(**arrays, vocabulary=vocabulary)
-    except (SafetensorError, TypeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{where}: not a lexical model. Make the cascade again.") from error
-    count = len(found.keys)
+    count = found.keys.size
     shapes = {"keys": (count,), "idf": (count,), "weights": (count, classes), "bias": (classes,)}
     if not count or any(arrays[name].shape != shape for name, shape in shapes.items()):
         raise InputError(f"{where}: its arrays do not fit the {classes} classes. Make the cascade again.")
+    if any(array.dtype != (np.int64 if name == "keys" else np.float32) for name, array in arrays.items()):
+        raise InputError(f"{where}: its arrays have other types. Make the cascade again.")
+    if (np.diff(found.keys) <= 0).any() or not all(np.isfinite(array).all() for array in arrays.values()):
+        raise InputError(
+            f"{where}: its features are not in rising order, or a number is not finite. Make the cascade again."
+        )
     return found

@@ -18,7 +18,8 @@ class Limits:
     max_characters: int = 16_384
     # Rows that may wait in the queue, and rows of a list for /classify. Above it: 503, for the list 413.
     max_queue: int = 1024
-    # Bytes of a request's body or message, both as it arrives and decompressed. Above it: 413.
+    # Bytes of a request's body or message, both as it arrives and decompressed, and characters that /rerank reads: the
+    # texts, each with the query. Above it: 413.
     max_body_bytes: int = 1 << 20
     # Longest wait in the queue, in seconds. Then: 503.
     timeout_s: float = 30.0
@@ -56,7 +57,7 @@ MAX_DIMENSIONS = 8
 # Elements of a tensor that are looked at one by one: texts, and numbers that are not in binary form. Above it: 400.
 MAX_ELEMENTS = 1 << 18
 
-# Bytes of a body that is parsed on the event loop. Above it: parsed in a thread, so that other requests go on.
+# Bytes of a body that is parsed or compressed on the event loop. Above it: in a thread, so that other requests go on.
 LARGE_BODY_BYTES = 32 * 1024
 
 # Connections over HTTP, three quarters of them from one address. Above it: who has been silent longest is disconnected.

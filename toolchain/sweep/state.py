@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from toolchain.base.files import carry, read_json, write_json, write_text
+from toolchain.base.files import carry, open_file, read_json, write_json, write_text
 from toolchain.bundle import MANIFEST, locked
 from toolchain.errors import InputError
 from toolchain.records.check import find_fault
@@ -31,6 +31,9 @@ RESULT, RUN, LOG = "result.json", "run.json", "log.txt"
 
 # Written first, so that the folder is known as that of a sweep even if the first call is killed.
 MARK = "sweep.txt"
+
+# It has the name of the sweep.
+MAX_MARK_BYTES = 1 << 12
 
 
 @contextmanager
@@ -66,7 +69,8 @@ def check(folder: Path, name: str) -> None:
 
 def _name_in(folder: Path) -> str | None:
     try:
-        return (folder / MARK).read_text().strip()
+        with open_file(folder / MARK) as file:
+            return file.read(MAX_MARK_BYTES).decode(errors="replace").strip()
     except (FileNotFoundError, NotADirectoryError):
         return None
 

@@ -187,3 +187,27 @@ def test_tokens_of_1000_streams_are_the_servers_own_count():
     assert (one["prompt_tokens"], one["generated_tokens"]) == tuple(map(sum, zip(*timed, strict=True)))
     assert one["parts"] == one["generated_tokens"] == 50_000
     assert one["inter_token_ms_p99"] == pytest.approx(100)
+
+
+def test_a_reply_without_an_end_is_refused(monkeypatch):
+    async def blocks():
+        while True:
+            yield b": still here\n" * 10
+
+    async def read():
+        return [one async for one in stream._events(blocks(), Endpoint("http://a", "m"))]
+
+    monkeypatch.setattr(stream, "MAX_REPLY_BYTES", 1 << 12)
+    with pytest.raises(InputError, match="a reply exceeds"):
+        asyncio.run(read())
+
+
+def test_hostile_counts_are_none_and_half_a_character_is_replaced():
+    reading = stream._Reading(Endpoint("http://a", "m"), lambda: 1.0, lambda: None)
+    reading.add(b'{"choices": [{"delta": {"content": "a\\ud800"}, "finish_reason": ["x"]}]}')
+    reading.add(b'{"choices": [{"delta": {}, "finish_reason": "\\udfff"}]}')
+    assert (reading.texts, reading.ended) == (["a?"], "?")
+    for count in ("1" * 4000, "-1", "true", "1e3"):
+        reading.add(b'{"usage": {"prompt_tokens": 1, "completion_tokens": %s}}' % count.encode())
+        with pytest.raises(InputError, match="does not count its tokens"):
+            reading.reply(0.0)

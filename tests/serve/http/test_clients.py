@@ -56,7 +56,7 @@ def test_vectors_come_as_numbers_or_as_bytes_of_float32():
 
 
 def rank(**keys):
-    return decode_rerank(json.dumps(keys).encode(), 3)
+    return decode_rerank(json.dumps(keys).encode(), 3, 100)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ WRONG = {
     "/rerank": [
         (413, {"query": "a", "texts": ["a" * 101]}),
         (413, {"query": "a", "texts": ["a"] * 65}),
+        (413, {"query": "a" * 90, "texts": ["a"] * 64}),  # 5,824 characters from a smaller body
         (400, {"query": "a", "texts": "b"}),
         (400, {"texts": ["b"]}),
     ],

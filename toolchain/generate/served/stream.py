@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 # Largest event. One with a token is about 300 bytes.
 MAX_EVENT_BYTES = 1 << 20
 
+# Largest reply, and largest count of tokens. A server that never ends its reply would fill the memory.
+MAX_REPLY_BYTES = 64 << 20
+MAX_TOKENS = 1 << 31
+
 LOG = "Look at the log of the server."
 
 # Longest wait for the end of a reply whose last event has arrived. Only then can the next request use the connection.
@@ -127,10 +131,13 @@ async def _events(blocks: AsyncIterator[bytes], endpoint: Endpoint) -> AsyncIter
     Servers of this interface write an event's JSON on one line.
 
     Raises:
-        InputError: an event is too large.
+        InputError: an event or the whole reply is too large.
     """
-    rest = b""
+    rest, size = b"", 0
     async for block in blocks:
+        size += len(block)
+        if size > MAX_REPLY_BYTES:
+            raise endpoint.fault(f"a reply exceeds {MAX_REPLY_BYTES >> 20} MiB", LOG)
         *lines, rest = (rest + block).split(b"\n")
         if len(rest) > MAX_EVENT_BYTES:
             raise endpoint.fault(f"an event exceeds {MAX_EVENT_BYTES >> 20} MiB", "Give another --url.")
@@ -176,10 +183,11 @@ class _Reading:
                 raise self._foreign()
             for keys in TEXTS:
                 text += next((part[key] for key in keys if isinstance(part.get(key), str) and part[key]), "")
-            self.ended = choice.get("finish_reason") or self.ended
+            ended = choice.get("finish_reason")
+            self.ended = _valid(ended) if isinstance(ended, str) and ended else self.ended
         if text or (self.ended and not self.times_s):
             self.times_s.append(now_s)
-            self.texts.append(text)
+            self.texts.append(_valid(text))
             self.on_part()
 
     def _parsed(self, data: bytes) -> dict[str, Any]:
@@ -199,8 +207,7 @@ class _Reading:
         return self.endpoint.fault("the reply is not one of OpenAI's interface", "Give another --url.")
 
     def _count(self, key: str) -> int | None:
-        value = self.usage.get(key)
-        return value if type(value) is int and value >= 0 else None
+        return _number(self.usage.get(key))
 
     def reply(self, sent_s: float) -> Reply:
         """Return the whole reply.
@@ -222,9 +229,19 @@ class _Reading:
         return Reply(
             prompt_tokens=prompt,
             generated_tokens=generated,
-            cached_tokens=cached if type(cached) is int else None,
+            cached_tokens=_number(cached),
             text="".join(self.texts),
-            ended=str(self.ended),
+            ended=self.ended,
             sent_s=sent_s,
             times_s=self.times_s,
         )
+
+
+def _valid(text: str) -> str:
+    """Return a text that can be written as UTF-8: JSON may have half a surrogate pair."""
+    return text.encode(errors="replace").decode()
+
+
+def _number(value: object) -> int | None:
+    """Return a number of tokens, or None for anything else."""
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS else None

@@ -143,7 +143,9 @@ class Application:
             entry.status = response.status
         # Before the client has sent the rest of a body, no further request can be told from it.
         request.keep_alive = request.keep_alive and request.complete and not self.closing
-        body, encoding = compress(response.body, request.headers.get(b"accept-encoding", b""))
+        accepted = request.headers.get(b"accept-encoding", b"")
+        size = len(response.body) if accepted else 0
+        body, encoding = await _aside(size, partial(compress, response.body, accepted))
         headers = response.headers
         if encoding:
             headers = (*headers, (b"content-encoding", encoding))
@@ -196,7 +198,7 @@ class Application:
         body = await read_body(request)
         length = request.headers.get(codec.LENGTH_HEADER)
         decode = partial(codec.decode, body, model=self.service.name, version=version, json_length=length)
-        inference, form = await _parsed(body, decode)
+        inference, form = await _aside(len(body), decode)
         data, json_length = codec.encode(await self.service.infer(inference), form)
         if json_length is None:
             return Response(data)
@@ -204,8 +206,8 @@ class Application:
 
     async def _classify(self, request: Request) -> Response:
         body = await read_body(request)
-        texts, is_list = await _parsed(
-            body, partial(codec.decode_classify, body, self.service.texts_per_row, self.service.limits.max_queue)
+        texts, is_list = await _aside(
+            len(body), partial(codec.decode_classify, body, self.service.texts_per_row, self.service.limits.max_queue)
         )
         found = await self.service.classify(texts)
         return json_response(found if is_list else found[0])
@@ -213,14 +215,16 @@ class Application:
     async def _embeddings(self, request: Request) -> Response:
         body, service = await read_body(request), self.service
         decode = partial(clients.decode_embeddings, width=service.head.width, max_rows=service.limits.max_queue)
-        asked = await _parsed(body, partial(decode, body))
+        asked = await _aside(len(body), partial(decode, body))
         service.check(asked.model or service.name)
         ran = await service.run([(text,) for text in asked.texts])
-        return json_response(clients.embeddings(ran, asked, service.name))
+        return await _aside(ran.logits.nbytes, lambda: json_response(clients.embeddings(ran, asked, service.name)))
 
     async def _rerank(self, request: Request) -> Response:
         body, service = await read_body(request), self.service
-        asked = await _parsed(body, partial(clients.decode_rerank, body, service.limits.max_queue))
+        limits = service.limits
+        decode = partial(clients.decode_rerank, body, limits.max_queue, limits.max_body_bytes)
+        asked = await _aside(len(body), decode)
         ran = await service.run([(asked.query, text) for text in asked.texts])
         return json_response(clients.ranked(ran, asked, service.head.scores(ran.logits)))
 
@@ -242,9 +246,9 @@ class Application:
         return Response(await metrics.scrape(self.service, self.gpus), content_type=PROMETHEUS)
 
 
-async def _parsed(body: bytes, parse: Callable[[], T]) -> T:
-    """Return what a body holds. A large one is parsed in a thread, so that other requests go on."""
-    return await asyncio.to_thread(parse) if len(body) > LARGE_BODY_BYTES else parse()
+async def _aside(size: int, work: Callable[[], T]) -> T:
+    """Return what `work` on a body of `size` bytes returns, in a thread if it is large: other requests go on then."""
+    return await asyncio.to_thread(work) if size > LARGE_BODY_BYTES else work()
 
 
 def _constant(response: Response) -> Handler:

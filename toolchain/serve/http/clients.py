@@ -16,6 +16,7 @@ from toolchain.records.serving import (
     TokenUsage,
 )
 from toolchain.serve.http.codec import load, read_texts, refuse_repeated, refused
+from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.serve.service import Ran
 
 # Keys of a request of POST /v1/embeddings (OpenAI's API reference, "Create embeddings").
@@ -79,11 +80,12 @@ def _base64(vector: Any) -> str:
     return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
 
 
-def decode_rerank(body: bytes, max_rows: int) -> RerankRequest:
+def decode_rerank(body: bytes, max_rows: int, max_characters: int) -> RerankRequest:
     """Return the request in a body of POST /rerank.
 
     Raises:
-        RefusedError: the body has another form, or asks for what the model does not do.
+        RefusedError: the body has another form, or asks for what the model does not do; or the texts, each with the
+            query, have more than `max_characters` (TOO_LARGE).
     """
     record = _record(body, RERANK_KEYS, "query", "texts")
     if type(record["query"]) is not str:
@@ -96,6 +98,13 @@ def decode_rerank(body: bytes, max_rows: int) -> RerankRequest:
     if str(record.get("truncation_direction") or "right").lower() != "right":
         raise refused("'truncation_direction' must be right or left out: texts are cut at their ends")
     texts = read_texts(record, "texts", max_rows)
+    characters = len(record["query"]) * len(texts) + sum(map(len, texts))
+    if characters > max_characters:
+        raise RefusedError(
+            Reason.TOO_LARGE,
+            f"the texts, each with the query, have {characters} characters, and a request may have {max_characters}: "
+            "send several requests",
+        )
     return RerankRequest(record["query"], texts, flags["raw_scores"], flags["return_text"])
 
 
