@@ -102,7 +102,10 @@ def test_a_state_of_another_run_is_refused(each_step, tmp_path):
         train(new_model(0), seed=1, state=file)
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "text", "no weight", "other shape", "no progress", "odd progress"])
+@pytest.mark.parametrize(
+    "damage",
+    ["cut", "empty", "text", "no weight", "other shape", "one number", "averages", "no progress", "odd progress"],
+)
 def test_a_damaged_state_is_one_line(each_step, tmp_path, damage):
     from safetensors.torch import save
 
@@ -114,6 +117,10 @@ def test_a_damaged_state_is_one_line(each_step, tmp_path, damage):
         del tensors["weight/layer.bias"]
     if damage == "other shape":
         tensors["weight/layer.bias"] = torch.zeros(3)
+    if damage == "one number":
+        tensors["weight/layer.bias"] = torch.zeros(1)
+    if damage == "averages":
+        tensors["adam/0/exp_avg"] = torch.zeros(1)
     if damage == "odd progress":
         header["progress"] = json.dumps({**json.loads(header["progress"]), "losses": "none"})
     made = {"cut": data[:-50], "empty": b"", "text": b"0123456789 of no use", "no progress": save(tensors)}

@@ -23,6 +23,9 @@ SAVE_EVERY_S, SAVE_SHARE = 60.0, 0.05
 
 WEIGHT, ADAM, PROGRESS = "weight/", "adam/", "progress"
 
+# Adam's count of steps; its other numbers have the shape of their parameter.
+STEP = "step"
+
 
 class Progress(TypedDict):
     """What has been done of a run."""
@@ -85,7 +88,7 @@ class State:
             progress, tensors = _read(data)
             if progress["key"] == key:
                 self._put(tensors)
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
             raise InputError(
                 f"{self.file}: the state of an interrupted run, and damaged. Give --force to begin again."
             ) from error
@@ -97,16 +100,22 @@ class State:
         return progress
 
     def _put(self, tensors: Mapping[str, "torch.Tensor"]) -> None:
-        """Put tensors by their names in the file in place. A KeyError, RuntimeError or ValueError: they do not fit."""
+        """Put tensors by their names in place. A LookupError, RuntimeError or ValueError: they do not fit."""
         import torch
 
+        shapes = [one.shape for one in self.trained.values()]
         averages: dict[int, dict[str, torch.Tensor]] = {}
         for name in (name for name in tensors if name.startswith(ADAM)):
             index, _, part = name.removeprefix(ADAM).partition("/")
+            if part != STEP and tensors[name].shape != shapes[int(index)]:
+                raise ValueError(f"{name} has another shape")
             averages.setdefault(int(index), {})[part] = tensors[name]
         with torch.no_grad():
             for name, parameter in self.trained.items():
-                parameter.copy_(tensors[f"{WEIGHT}{name}"])
+                found = tensors[f"{WEIGHT}{name}"]
+                if found.shape != parameter.shape:  # copy_ would repeat a single number
+                    raise ValueError(f"{name} has another shape")
+                parameter.copy_(found)
         self.optimizer.load_state_dict({"state": averages, "param_groups": self.optimizer.state_dict()["param_groups"]})
 
 
