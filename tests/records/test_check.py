@@ -36,6 +36,8 @@ def test_a_record_of_its_type_has_no_fault() -> None:
         ({"inner": {"n": 1, "kind": "c"}}, "inner.kind is 'c'"),
         ({"inner": []}, "inner is []"),
         ({"share": "1"}, "share is '1'"),
+        ({"share": 10**400}, f"share is {10**39}"),
+        ({"inner": {"n": -(10**400)}}, f"inner.n is -{10**38}"),
         ({"names": "x"}, "names is 'x'"),
         ({"names": ["x", 1]}, "names.1 is 1"),
         ({"by_name": {"y": None}}, "by_name.y is None"),

@@ -5,6 +5,9 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+# Largest integer of a record. A float does not hold one of 400 digits, so computing with it would raise.
+LARGEST = 1 << 64
+
 
 def find_fault(value: object, kind: Any, where: str = "", *, whole: bool = True) -> str | None:
     """Return where JSON differs from a type, and how, or None if it does not.
@@ -31,6 +34,7 @@ def find_fault(value: object, kind: Any, where: str = "", *, whole: bool = True)
     else:
         allowed = (int, float) if kind is float else type(None) if kind is None else kind
         fits = isinstance(value, allowed) and (kind is bool or not isinstance(value, bool))
+        fits = fits and not (isinstance(value, int) and abs(value) > LARGEST)
         return None if fits else f"{where} is {_short(value)}"
     if inner is None:
         return f"{where} is {_short(value)}"
