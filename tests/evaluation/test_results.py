@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,14 @@ def test_a_value_of_another_type_is_refused_with_its_place(tmp_path: Path, chang
 def test_texts_of_a_result_control_no_terminal(tmp_path: Path) -> None:
     file = save_result(tmp_path, "a", {**RESULT, "backend": "\x1b[2Jort"})
     assert load_result(file)["backend"] == "\\u001b[2Jort"
+
+
+def test_predictions_of_somebody_else_are_none(tmp_path: Path) -> None:
+    file = tmp_path / "a.npz"
+    kept = {"references": FOUND.references, "predictions": FOUND.predicted, "logits": LOGITS}
+    np.savez(file, **kept)
+    assert read_predictions(file) is not None
+    np.savez_compressed(file, **kept)  # a few bytes of it could fill the memory
+    assert read_predictions(file) is None
+    os.mkfifo(tmp_path / "pipe.npz")
+    assert read_predictions(tmp_path / "pipe.npz") is None

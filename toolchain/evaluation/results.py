@@ -2,7 +2,6 @@
 
 import io
 import logging
-import os
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import cast
 
 import numpy as np
 
-from toolchain.base.files import read_json, sha256_file, sha256_json, write_json
+from toolchain.base.files import open_file, read_json, sha256_file, sha256_json, write_bytes, write_json
 from toolchain.bundle import MANIFEST, RESULTS, open_bundle
 from toolchain.data.metrics import METRICS
 from toolchain.errors import InputError
@@ -62,21 +61,23 @@ def save_predictions(file: Path, found: Predictions) -> FileDigest:
     buffer = io.BytesIO()
     ids = np.arange(len(found.logits))
     np.savez(buffer, ids=ids, logits=found.logits, references=found.references, predictions=found.predicted)
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(buffer.getvalue())
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_bytes(file, buffer.getvalue())
     return {"file": file.name, "sha256": sha256_file(file)}
 
 
 def read_predictions(file: Path) -> Predictions | None:
     """Return the predictions that `save_predictions` wrote, or None if the file is missing or damaged."""
     try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-            return Predictions(arrays["references"], arrays["predictions"], np.asarray(arrays["logits"], np.float32))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        with open_file(file) as opened, zipfile.ZipFile(opened) as parts:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):  # it may unpack to any size
+                return None
+            opened.seek(0)
+            with np.load(opened, allow_pickle=False) as arrays:
+                logits = np.asarray(arrays["logits"], np.float32)
+                return Predictions(arrays["references"], arrays["predictions"], logits)
+    except (InputError, OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, RuntimeError):
+        return None
+    except (OverflowError, SyntaxError, zipfile.BadZipFile):  # headers of numpy and of zip
         return None
 
 
