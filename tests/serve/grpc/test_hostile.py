@@ -15,6 +15,7 @@ import grpc
 import numpy as np
 import pytest
 
+from toolchain.serve.limits import GRPC_IDLE_S
 from toolchain.serve.proto import INFERENCE, MESSAGES
 
 INFER, STREAM = f"/{INFERENCE}/ModelInfer", f"/{INFERENCE}/ModelStreamInfer"
@@ -213,7 +214,7 @@ async def settled(descriptors, most):
         while sockets(descriptors) > most:
             await asyncio.sleep(0.01)
 
-    await asyncio.wait_for(settle(), 60)
+    await asyncio.wait_for(settle(), GRPC_IDLE_S + 30)  # the server closes idle connections after this time
 
 
 @pytest.mark.parametrize("cases", [300, pytest.param(10_000, marks=pytest.mark.stress)])
