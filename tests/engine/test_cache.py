@@ -1,6 +1,7 @@
 """The calibration cache survives the disk, and a cache that TensorRT's builder would ignore is refused."""
 
 import json
+import os
 import struct
 
 import pytest
@@ -117,3 +118,13 @@ def test_removed_tensors_are_not_checked():
     assert select_tensors(data, ["layer.0.qkv"], where="c") == (first + kept).encode()
     with pytest.raises(InputError, match=r"number\.1"):
         select_tensors(data, ["number.1", "layer.0.qkv"], where="c")
+
+
+def test_a_pipe_and_an_origin_that_nests_too_deeply_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="not a regular file"):
+        read_cache(tmp_path / "pipe")
+    (tmp_path / "c.cache").write_bytes(b"")
+    (tmp_path / "c.cache.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="not JSON"):
+        read_cache(tmp_path / "c.cache")

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import cast
 
-from toolchain.base.files import sha256_json, write_json, write_text
+from toolchain.base.files import open_file, sha256_json, write_json, write_text
 from toolchain.base.tensors import INT8_LEVELS, SMALLEST_SCALE
 from toolchain.engine.api import version_number
 from toolchain.errors import InputError
@@ -130,14 +130,16 @@ def read_cache(file: Path) -> tuple[bytes, CacheRecord | None]:
         InputError: the cache cannot be read, or the file beside it is not JSON.
     """
     try:
-        data = file.read_bytes()
+        with open_file(file) as opened:
+            data = opened.read()
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}. Give a calibration cache.") from None
     try:
-        about = json.loads(origin_file(file).read_text(encoding="utf-8"))
+        with open_file(origin_file(file)) as opened:
+            about = json.loads(opened.read().decode())
     except FileNotFoundError:
         return data, None
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{origin_file(file)}: not JSON ({error}). Calibrate again.") from None
     return data, cast(CacheRecord, about) if isinstance(about, dict) else None
 
