@@ -42,6 +42,8 @@ def test_a_graph_that_ran_in_halves_is_for_a_gpu_and_was_not_timed():
         "You may deploy model.fp16.onnx on a GPU (judged here with float16 rounded as there): its accuracy is within 1 "
         "point of FP32's (95 % confidence); 3 of 500 labels changed. It has 52 MB instead of 62 MB."
     )
+    fp8 = {**candidate("model.fp8.onnx"), "halves": True}
+    assert "on a GPU of compute capability 8.9 or later (judged" in sentence(answer(fp8, speed_up=None))
 
 
 def test_a_busy_machine_an_unknown_speed_and_unchanged_labels_are_said():

@@ -10,11 +10,13 @@ import torch
 from toolchain import graph
 from toolchain.bundle import open_bundle
 from toolchain.bundle.build import build
+from toolchain.bundle.quantized import quantized_graph
 from toolchain.cli import main
+from toolchain.diagnose.explain import advise
 from toolchain.graph.fp16 import to_half
 from toolchain.int8.calibrate import calibrate, stream_activations
 from toolchain.int8.coverage import cover
-from toolchain.int8.quantize import FP8, fp8_weight, quantize
+from toolchain.int8.quantize import FP8, TENSORRT, fp8_weight, quantize
 from toolchain.recipe import Recipe
 
 E4M3 = torch.float8_e4m3fn
@@ -86,10 +88,18 @@ def test_a_bundle_in_fp8_is_evaluated_verified_and_explained(fp8_bundle, capsys)
     assert found["share_of_macs"]["on_this_cpu"] == 0
     assert found["speed"] is None
     assert "FP8 runs on GPUs of compute capability 8.9 or later" in found["advice"][0]
+    assert "no CPU has kernels for FP8" in {one["reason"] for one in found["products"]}
+    noisy = [{**one, "snr_db": 5.0} for one in found["products"]]
+    assert "--keep excludes GEMMs" in advise({**found, "products": noisy})[-1]  # tune is for INT8 alone
     assert main(["eval", str(fp8_bundle), "--backend", "ort", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["precision"], result["artefact"]["file"]) == ("fp8", "model.fp8.onnx")
     assert result["agreement"]["max_abs_logit_difference"] > 0
+
+
+def test_residual_additions_stay_in_float16_whatever_the_calibration_chose_for_int8(fp8_bundle):
+    assert quantized_graph(fp8_bundle, FP8, keep=None, residual="int8")[1]["residual"] == 0
+    assert quantized_graph(fp8_bundle, TENSORRT, keep=None, residual="int8")[1]["residual"] > 0
 
 
 @pytest.mark.parametrize(
@@ -98,6 +108,7 @@ def test_a_bundle_in_fp8_is_evaluated_verified_and_explained(fp8_bundle, capsys)
         (["--target", "t4"], 4, "--target sm75: compute capability 7.5 has no FP8, which needs 8.9 (Ada) or later."),
         (["--target", "l4,a10"], 4, "--target sm86: compute capability 8.6 has no FP8"),
         (["--attention", "plugin", "--backend", "trt"], 2, "--attention plugin: its plugins compute FP16 or INT8."),
+        (["--residual", "int8"], 2, "--residual int8: residual additions stay in float16 in FP8."),
     ],
 )
 def test_what_has_no_fp8_is_refused_before_any_work(fp8_bundle, options, code, message, capsys):

@@ -121,7 +121,7 @@ def test_explain_says_what_openvino_computes_in_integers(int8, monkeypatch, flag
 def test_gemms_that_openvino_leaves_in_float_are_counted(int8, monkeypatch, caplog):
     monkeypatch.setattr(openvino, "cpu_flags", lambda: VNNI)
     compile_graph(int8, **openvino.FLOAT_QDQ)
-    assert "runs 16 of its 16 INT8 GEMMs in float32" in caplog.text
+    assert "runs 16 of its 16 quantized GEMMs in float32" in caplog.text
 
 
 def test_a_compiled_model_is_read_from_the_cache(exported, probe, cache_home, monkeypatch):

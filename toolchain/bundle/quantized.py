@@ -39,8 +39,8 @@ def quantized_graph(
 ) -> tuple[ir.Model, QuantizedView]:
     """Return the smoothed and quantized float32 graph of the bundle in `folder`, and the record of what was quantized.
 
-    `keep` and `residual` are those of the recipe; None is the choice of the calibration. For `healed`, see
-    `smoothed_graph`: scales of weights follow the healed ones, and those of activations stay.
+    `keep` and `residual` are those of the recipe; None is the choice of the calibration, whose `residual` is for INT8
+    alone. For `healed`, see `smoothed_graph`: scales of weights follow the healed ones, and those of activations stay.
 
     The graph for TensorRT computes the last layer for the first token only. The CPU view does so too, by its own
     passes (graph/cpu.py).
@@ -49,7 +49,7 @@ def quantized_graph(
     kept = _kept(model, keep, calibration.about.get("keep", []), scheme)
     integer, passes = False, {}
     if scheme.for_tensorrt:
-        integer = (residual or calibration.about.get("residual")) == "int8"
+        integer = scheme.precision == "int8" and (residual or calibration.about.get("residual")) == "int8"
         passes = {"first_token": first_token(model)}
     gemms = quantize(model, calibration.ranges, scheme, keep=kept, residual=integer)
     view: QuantizedView = {**gemms, "smoothing_muls": muls, "passes": passes}  # type: ignore[typeddict-item]  # optional

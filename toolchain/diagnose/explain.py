@@ -1,6 +1,6 @@
 """Reasons why an artefact is not faster or not as accurate: GEMMs in float, clipped values, errors; with advice."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from toolchain.graph.first_token import FIRST
 from toolchain.graph.fp16 import MAX
 from toolchain.graph.halves import has_halves
 from toolchain.int8.calibrate import read_calibration, stream_activations
-from toolchain.int8.coverage import INTEGER_GEMMS, OnThisCpu, conversions, cover, on_this_cpu
+from toolchain.int8.coverage import FP8_ON_A_CPU, INTEGER_GEMMS, OnThisCpu, conversions, cover, on_this_cpu
 from toolchain.int8.sensitivity import decibel, sum_of_squares
 from toolchain.meters.contention import ContentionMeter
 from toolchain.profile.roofline.kernel_speed import gemm_ratio, share_of_time
@@ -78,6 +78,7 @@ def explain(probe: ProbeGraph) -> ExplainRecord:
     """
     model = graph.load(probe.file)
     here = on_this_cpu(probe.file, probe.backend)
+    here = replace(here, why=FP8_ON_A_CPU) if probe.precision == "fp8" else here
     activations = _measure_activations(model, probe)
     reference = graph.load(probe.reference) if probe.reference else without_activation_qdq(graph.load(probe.file))
     gemms = _gemms(model, here, activations.macs, _snr_db(model, reference, probe.tokens))
@@ -364,9 +365,11 @@ def _advise_accuracy(record: ExplainRecord) -> list[str]:
     snr_db = {one["name"]: one["snr_db"] for one in record["products"] if one["integers"] and one["snr_db"]}
     if snr_db and min(snr_db.values()) < LOW_SNR_DB:
         worst = min(snr_db, key=snr_db.__getitem__)
+        found = "toolchain tune finds which GEMMs to exclude from INT8"
+        exclude = found if record["precision"] == "int8" else "--keep excludes GEMMs"  # tune is for INT8 alone
         advice.append(
             f"The error is largest at {worst} ({snr_db[worst]:.0f} dB): smooth with --smooth 0.7 "
-            "or --calib-method auto; toolchain tune finds which GEMMs to exclude from INT8."
+            f"or --calib-method auto; {exclude}."
         )
     return advice
 

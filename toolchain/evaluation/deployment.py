@@ -46,7 +46,8 @@ def _gain(answer: Deployment, best: Candidate) -> str:
 
 def _where(one: Candidate) -> str:
     if one.get("halves"):
-        return "a GPU (judged here with float16 rounded as there)"
+        gpu = "a GPU of compute capability 8.9 or later" if ".fp8." in one["file"] else "a GPU"
+        return f"{gpu} (judged here with float16 rounded as there)"
     return "a CPU" if one["device"] == "cpu" else "this GPU"
 
 

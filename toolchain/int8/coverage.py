@@ -32,6 +32,9 @@ FLOAT_GEMMS = {"MatMul", "FusedMatMul", "Attention", "MultiHeadAttention"}
 
 NO_KERNEL = "ONNX Runtime has no integer kernel for it on this CPU, which needs a uint8 left input"
 
+# Why no runtime computes a GEMM of an FP8 graph in FP8 on a CPU.
+FP8_ON_A_CPU = "no CPU has kernels for FP8"
+
 # Operators that convert or move numbers and compute nothing -> the name in reports.
 CONVERSIONS = {
     "QuantizeLinear": "quantize",

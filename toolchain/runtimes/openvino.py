@@ -194,7 +194,7 @@ def _compiled(core: Any, source: bytes | Path, name: str, properties: Mapping[st
 
 
 def _say_what_is_in_float(source: bytes | Path, compiled: Any, name: str, *, in_float: bool) -> None:
-    """Warn if GEMMs that a graph has in INT8 run in float32."""
+    """Warn if GEMMs that a graph has in INT8 or FP8 run in float32."""
     model = graph.load(source)
     wanted = len(quantized_gemms(model))
     left = wanted - integer_gemms(compiled, model)
@@ -204,7 +204,7 @@ def _say_what_is_in_float(source: bytes | Path, compiled: Any, name: str, *, in_
         why = "its INT8 kernels are not exact on this CPU, which has neither VNNI nor AMX"
         log.log(level, "%s: OpenVINO runs it in float32, because %s. For INT8: --backend ort.", name, why)
     elif left > 0:
-        log.log(level, "%s: OpenVINO runs %d of its %d INT8 GEMMs in float32.", name, left, wanted)
+        log.log(level, "%s: OpenVINO runs %d of its %d quantized GEMMs in float32.", name, left, wanted)
 
 
 def _name(model: Path | bytes) -> str:

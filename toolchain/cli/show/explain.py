@@ -108,7 +108,7 @@ def _clipped(tensors: list[ClippedTensor]) -> list[Table | str]:
     table = _ranking(title, "tensor", "values beyond the range", "largest / end of the range")
     for one in tensors[:10]:
         table.add_row(one["tensor"], f"{one['share']:.3%}", f"{one['reach']:.1f}")
-    return [table, "range: of the calibration; INT8 has its end for every value beyond it"]
+    return [table, "range: of the calibration; every value beyond it becomes its end"]
 
 
 def _float16(tensors: list[HalfTensor]) -> list[Table | str]:

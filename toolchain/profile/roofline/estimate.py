@@ -110,7 +110,7 @@ def _kernel_times(bundle: Bundle, file: str, card: Gpu, length: int) -> tuple[li
     It is the sum over the kernels, each the longer of its operations and of its memory traffic at the GPU's peaks.
     """
     if file == "model.onnx":
-        return None, "the bundle has no graph of this precision in FP16 or INT8"
+        return None, "the bundle has no graph for TensorRT in this precision"
     try:
         if card.sm not in compute_capabilities(import_release("trt-rtx")):
             return None, f"TensorRT-RTX does not compile for {card.name}"
