@@ -199,14 +199,17 @@ def _round(training: _Training, tell: Tell) -> HealRounding:
     """Prove that the student is the graphs, and round its weights anew, on some of the rows.
 
     Raises:
-        InputError: it is not.
+        InputError: it is not, or PyTorch cannot run it on these rows.
     """
     opened, student = training.bundle, training.student
     prove(student, training.held.take(np.arange(min(PROVED_ROWS, len(training.held)))), opened.path)
     tokens = training.tokens.take(training.rounded)
     tell(f"rounding the weights on {len(tokens):,} train rows")
     start_s = time.monotonic()
-    gemms = reconstruct(student, teacher_graph(opened.path), tokens)
+    try:
+        gemms = reconstruct(student, teacher_graph(opened.path), tokens)
+    except InputError as error:
+        raise InputError(f"{opened.path}: cannot be healed: {error}") from error
     seconds = time.monotonic() - start_s
     return {"gemms": gemms, "rows": len(tokens), "tokens": int(tokens.lengths.sum()), "seconds": seconds}
 

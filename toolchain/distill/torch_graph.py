@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from toolchain.errors import InputError
+from toolchain.errors import InputError, first_line
 from toolchain.graph import constant
 
 if TYPE_CHECKING:
@@ -105,14 +105,14 @@ def compute(node: ir.Node, values: "Sequence[torch.Tensor | None]") -> "tuple[to
     """Return the outputs of a node for its inputs.
 
     Raises:
-        InputError: the operator has a form that is not known here, such as other inputs.
+        InputError: the operator has a form that is not known here, such as other inputs, or memory is short.
     """
     attributes = {name: one.value for name, one in node.attributes.items() if isinstance(one, ir.Attr)}
     try:
         found = _function(node)(*values, **attributes)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
-            f"the operator {node.op_type} of {node.name} has a form that heal cannot train through. Use tune."
+            f"PyTorch cannot run the operator {node.op_type} of {node.name}: {first_line(error)}. Use tune."
         ) from error
     return found if isinstance(found, tuple) else (found,)
 
