@@ -87,6 +87,8 @@ def test_both_graphs_are_healed_the_reference_stays_and_a_build_has_nothing_to_d
     assert learnt_rows(int8, train) == len(train) - record["rows_left_out"] - record["held_out"]
     assert learnt_rows(int8, int8.resolved.rows("validation")) == 0
     assert learnt_rows(fp32, train) == 0  # has the checkpoint's weights
+    of_torch = find_target({"precision": "int8", "backend": "torch", "device": "cpu"}, bundle)
+    assert learnt_rows(of_torch, train) == 0  # PyTorch quantizes the checkpoint
     ranks = {at: sum(Distance(**one[at]).rank for one in record["distance"].values()) for at in ("before", "after")}
     assert ranks["after"] < ranks["before"]
     assert not list(bundle.parent.glob(".*"))
