@@ -108,7 +108,7 @@ def test_residual_additions_stay_in_float16_whatever_the_calibration_chose_for_i
         (["--target", "t4"], 4, "--target sm75: compute capability 7.5 has no FP8, which needs 8.9 (Ada) or later."),
         (["--target", "l4,a10"], 4, "--target sm86: compute capability 8.6 has no FP8"),
         (["--attention", "plugin", "--backend", "trt"], 2, "--attention plugin: its plugins compute FP16 or INT8."),
-        (["--residual", "int8"], 2, "--residual int8: residual additions stay in float16 in FP8."),
+        (["--residual", "int8"], 2, "--residual int8: not in FP8. Give --residual float16"),
     ],
 )
 def test_what_has_no_fp8_is_refused_before_any_work(fp8_bundle, options, code, message, capsys):

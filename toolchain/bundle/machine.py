@@ -119,7 +119,7 @@ def check_engine_options(recipe: Recipe, *, precision: str) -> None:
     if recipe.target is not None and not (release and release.cross):
         raise UsageError(f"--target {recipe.target}: only with --backend trt-rtx. Add it.")
     if precision == "fp8" and recipe.residual == "int8":
-        raise UsageError("--residual int8: residual additions stay in float16 in FP8. Leave it out with --precision fp8.")
+        raise UsageError("--residual int8: not in FP8. Give --residual float16 with --precision fp8.")
     if release is None:
         return
     if precision == "fp8" and recipe.attention == "plugin":
