@@ -40,3 +40,9 @@ def test_results_of_earlier_versions_have_no_remarks():
 def test_rows_that_the_model_learnt_from_are_counted():
     (line,) = remarks({"n": 500, "tokens": {}, "learnt_rows": 40})
     assert line.startswith("the model learnt from 40 of these 500 rows")
+
+
+def test_times_of_fp8_on_a_cpu_are_remarked_upon():
+    on_cpu = {"n": 500, "tokens": {}, "precision": "fp8", "device": "cpu"}
+    assert [line.startswith("a CPU computes FP8 in float") for line in remarks(on_cpu)] == [True]
+    assert remarks({**on_cpu, "device": "cuda:0"}) == remarks({**on_cpu, "precision": "int8"}) == []

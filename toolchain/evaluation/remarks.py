@@ -10,8 +10,10 @@ LEAST_ROWS = 32
 
 
 def remarks(result: Result) -> list[str]:
-    """Return sentences on rows that were cut or learnt from, useless models, and a cascade's rows."""
+    """Return sentences on FP8 on a CPU, rows that were cut or learnt from, useless models, and a cascade's rows."""
     found, rows = _of_cascade(result), result["n"]
+    if result.get("precision") == "fp8" and result["device"] == "cpu" and not result.get("halves"):
+        found.append("a CPU computes FP8 in float: these times say nothing about a GPU.")
     if learnt := result.get("learnt_rows"):
         found.append(
             f"the model learnt from {learnt:,} of these {rows:,} rows, in shrink or heal, which flatters its figures. "
