@@ -1,9 +1,9 @@
 """INT8 weights whose errors cancel in the outputs of each GEMM, instead of weights at the nearest level.
 
-The weights of one input are rounded after the other, and what that changes in the outputs is made up for by those that
-are not rounded yet: GPTQ (Frantar et al. 2022, arXiv 2210.17323). The inputs are those of the INT8 graphs, whose GEMMs
-before have been rounded already. What is left of the mean error goes into the bias (Nagel et al. 2019, arXiv
-1906.04721). Nothing is random, and there is no rate to choose.
+The weights are rounded input by input, and those that are not rounded yet make up for the change of the outputs: GPTQ
+(Frantar et al. 2022, arXiv 2210.17323). The inputs are those that a GEMM has in the INT8 graphs after the GEMMs before
+it were rounded. The bias takes what is left of the mean error (Nagel et al. 2019, arXiv 1906.04721). Nothing is random,
+and there is no rate to choose.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from toolchain.distill.loop import Inputs
 
-# Rows of a batch, and tokens in all: enough for the products of 1,536 inputs, and they fit into memory.
+# Rows of a batch, and tokens in all, which are enough for the products of 1,536 inputs and fit into memory.
 ROWS, TOKENS = 32, 32_768
 
-# Inputs that are rounded before their errors are passed on to all that follow: faster than one by one.
+# Inputs that are rounded before all later inputs take over their errors, which is faster than after each input.
 BLOCK = 128
 
 
@@ -123,13 +123,13 @@ def _real(values: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
 
 
 def _choose(weight: "torch.nn.Parameter", bias: "torch.nn.Parameter | None", sums: Sums) -> None:
-    """Put the chosen weights [in, out] and bias [out] in the place of those that there are."""
+    """Replace the weights [in, out] and the bias [out] by the chosen ones."""
     import torch
 
     old, square = weight.detach().double(), sums.products
-    if bias is not None:  # takes what is the same for all tokens
+    if bias is not None:  # it takes the mean error, so the weights need not
         square = square - sums.tokens * torch.outer(sums.mean, sums.mean)
-    # Of few tokens, such as those of the last layer's first token, the products say little about new ones.
+    # Products of few tokens say little about new ones, and the last layer sees the first token of each row alone.
     damping = len(square) / sums.tokens * float(square.diagonal().mean())
     made = round_in_turn(old, square + (damping or 1.0) * torch.eye(len(square), dtype=square.dtype))
     with torch.no_grad():
