@@ -1,11 +1,14 @@
 """`sweep --ray`: on a cluster of two workers on this machine, of which one is lost in mid-cell."""
 
+import base64
 import itertools
 import json
 import shutil
+import socket
 import sys
 import tempfile
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -75,6 +78,54 @@ def test_a_worker_runs_a_cell_from_json_and_sends_its_files(study, tmp_path):
     nowhere = json.loads(spread.work(json.dumps(request | {"cell": asked, "at": str(tmp_path / "absent")})))
     assert "No such file or directory" in nowhere["error"]
     assert len(runs()) == 1
+
+
+def test_a_worker_builds_again_what_a_failed_build_left(study, tmp_path, monkeypatch):
+    found = next(one for one in sweep(study(), Asked(dry_run=True))["cells"] if one["options"]["precision"] == "int8")
+    asked = {key: found[key] for key in ("options", "key", "name")} | {"bundle": "int8-1"}
+    request = {"at": str(tmp_path), "folder": "x", "threads": None, "program": list(STANDIN), "cell": asked}
+    reasons = []
+    for fault in ({"bundles/int8": "exit"}, {"build": "segfault"}):
+        monkeypatch.setenv("STANDIN_FAULT", json.dumps(fault))
+        reply = json.loads(spread.work(json.dumps(request)))
+        reasons.append(json.loads(base64.b64decode(reply["files"]["run.json"]))["reason"])
+        left = tmp_path / "x" / spread.WORKERS / reply["host"] / "bundles/int8-1"
+        left.mkdir(parents=True, exist_ok=True)
+        (left / "bundle.json").write_text("{}")
+    assert reasons == ["build: model.onnx: broken. Build it again.", "build: killed by SIGSEGV"]
+
+
+def test_an_address_where_nothing_answers_is_refused_without_ray(study, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", object())  # it has nothing that could connect
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    for one in (address, "127.0.0.1:99999"):
+        with pytest.raises(MachineError, match=f"--ray {one}: nothing answers there"):
+            sweep(study(), Asked(ray=one), program=STANDIN)
+
+
+def test_what_ray_says_becomes_one_line():
+    """Its versions are on lines of their own, and its advice is for options of its own."""
+
+    def init(*_, **__):
+        raise RuntimeError(
+            "Version mismatch: started with:\n    Ray: 2.52.0\n    Python: 3.11.7. Use the flag --address."
+        )
+
+    with pytest.raises(MachineError) as caught:
+        spread._connect(SimpleNamespace(init=init), "auto")
+    assert str(caught.value).startswith(
+        "--ray auto: Version mismatch: started with: Ray: 2.52.0 Python: 3.11.7. Start a cluster with `ray"
+    )
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("resources", "gpus", "kind"), [({"meter": 1}, 0, "CPU"), ({"CPU": 2, "meter": 1}, 1, "GPU")])
+def test_a_machine_on_which_no_cell_can_start_is_refused(resources, gpus, kind):
+    node = {"NodeManagerAddress": "10.0.0.8", "Resources": resources}
+    with pytest.raises(MachineError, match=f"10.0.0.8 has the resource meter and no {kind}"):
+        spread._require_room("auto", node, gpus)
+    spread._require_room("auto", node | {"Resources": {"CPU": 1, "GPU": 1, "meter": 1}}, gpus)
 
 
 def test_a_cell_that_no_worker_ended_is_a_failed_cell_with_a_log(study):

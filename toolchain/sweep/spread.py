@@ -45,6 +45,9 @@ LOOK_S = 10.0
 # A machine that has not said its versions after this time is not there.
 ANSWER_S = 120.0
 
+# A head that does not accept a connection in this time is not there. Ray itself tries for minutes.
+CONNECT_S = 5.0
+
 # Folder below that of the sweep in which a machine runs its cells.
 WORKERS = "workers"
 
@@ -127,8 +130,10 @@ def _key(options: Options, folder: Path, own: Path) -> str:
 
 
 def _empty(place: Path) -> None:
+    """Remove the files of a cell but its last run: `attempt` builds again where that failed in its build."""
     for file in place.glob("*"):
-        file.unlink()
+        if file.name != state.RUN:
+            file.unlink()
 
 
 def spread(cells: Sequence[Cell], folder: Path, address: str, program: Sequence[str], tell: Say) -> Iterator[Cell]:
@@ -210,10 +215,27 @@ def _connect(ray: ModuleType, address: str) -> None:
     Raises:
         MachineError: it cannot be reached.
     """
+    if address != "auto":
+        _require_listener(address)
     try:
         ray.init(address, logging_level="ERROR", log_to_driver=False)
     except Exception as error:  # Ray raises several kinds, of its own and of the system
-        raise MachineError(f"--ray {address}: {first_line(error)}. Start a cluster with: ray start --head.") from None
+        said = " ".join(str(error).split()).partition(". ")[0].rstrip(".") or type(error).__name__
+        raise MachineError(
+            f"--ray {address}: {said}. Start a cluster with `ray start --head`. If one runs there, this shell needs "
+            f"its versions of Ray and Python, its {AUTH} and its token."
+        ) from None
+
+
+def _require_listener(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except (OSError, OverflowError, UnicodeError) as error:  # a port or a name that cannot be one
+        raise MachineError(
+            f"--ray {address}: nothing answers there ({first_line(error)}). Start a cluster with `ray start --head`, "
+            "and give the address that it prints."
+        ) from None
 
 
 def _require_alike(ray: ModuleType, address: str) -> int:
@@ -225,6 +247,7 @@ def _require_alike(ray: ModuleType, address: str) -> int:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = facts()
+    gpus = int(bool(here["gpus"]))
     nodes = [one for one in ray.nodes() if one["Alive"]]
     able = [one["NodeID"] for one in nodes if one["Resources"].get(METER)]
     if not able:
@@ -234,6 +257,8 @@ def _require_alike(ray: ModuleType, address: str) -> int:
             where = f"--ray {address}: {node['NodeManagerAddress']}"
             count = f"{METER} {node['Resources'][METER]:g} times"
             raise MachineError(f"{where} has the resource {count}: its cells would overlap. Start it with: {START}.")
+        if METER in node["Resources"]:
+            _require_room(address, node, gpus)
     asks = [
         ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(one, soft=False))(
             work
@@ -249,7 +274,17 @@ def _require_alike(ray: ModuleType, address: str) -> int:
     shut = all(_is_here(node["NodeManagerAddress"]) for node in nodes)
     if not shut and {_auth(), *(one[AUTH] for one in answers)} != {TOKEN}:
         raise MachineError(f"--ray {address}: other machines can reach this cluster, and it has no token. {SET_TOKEN}.")
-    return int(bool(here["gpus"]))
+    return gpus
+
+
+def _require_room(address: str, node: dict[str, Any], gpus: int) -> None:  # as Ray describes a machine
+    """Refuse a machine on which no cell would ever start, because Ray knows of too few CPUs or GPUs there."""
+    for kind, least in (("CPU", 1), ("GPU", gpus)):
+        if node["Resources"].get(kind, 0) < least:
+            raise MachineError(
+                f"--ray {address}: {node['NodeManagerAddress']} has the resource {METER} and no {kind}, so no cell "
+                f"would run there. Start it with --num-{kind.lower()}s {least} or more."
+            )
 
 
 def _require_same(address: str, here: Facts, there: Facts) -> None:
@@ -300,6 +335,7 @@ def _keep(folder: Path, cell: Cell, reply: Reply, attempts: int, tell: Say) -> N
         _failed(folder, cell, attempts, reply["error"])
         return
     place, before = folder / state.CELLS / cell.name, state.read_run(folder, cell)
+    state.remove_left(folder, cell)
     files = {Path(name).name: base64.b64decode(text) for name, text in reply["files"].items()}
     result = files.pop(state.RESULT, None)
     run: CellRun = json.loads(files.pop(state.RUN))
