@@ -62,6 +62,11 @@ def test_a_worker_that_differs_is_named(key, value, text):
     spread._require_same("auto", here, there)
     with pytest.raises(MachineError, match=f"{there['host']} differs: {text}"):
         spread._require_same("auto", here, there | {key: value})
+    if key == "threads":  # a head that runs no cell may be another machine
+        spread._require_same("auto", here, there | {key: value}, machines=False)
+    else:
+        with pytest.raises(MachineError):
+            spread._require_same("auto", here, there | {key: value}, machines=False)
 
 
 def test_a_worker_runs_a_cell_from_json_and_sends_its_files(study, tmp_path):
@@ -168,10 +173,13 @@ def cluster(study, monkeypatch, root):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of Ray's own
-def test_a_lost_worker_does_not_lose_its_cell_and_no_two_cells_overlap(cluster, study, capsys):
+def test_a_lost_worker_does_not_lose_its_cell_and_no_two_cells_overlap(cluster, study, monkeypatch):
     file = study(GRID.replace("[10, 20]", "[10, 20, 30, 40]"))
+    compared, same = [], spread._require_same
+    monkeypatch.setattr(spread, "_require_same", lambda *a, machines: (compared.append(machines), same(*a)))
     record = sweep(file, Asked(ray=cluster), program=STANDIN)
     assert states(record) == {"done": 12, "failed": 4}
+    assert sorted(compared) == [False, True, True]  # the head and two workers
     by_limit = {limit: [one for one in record["cells"] if one["options"]["limit"] == limit] for limit in (10, 20)}
     # A machine was lost once: its cell ran again on the other one.
     assert sorted(one["run"]["attempts"] for one in by_limit[10]) == [1, 1, 1, 2]

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # The resource of a machine whose cells may be measured: each cell takes it whole.
 METER = "meter"
+# The resource that Ray gives to the machine of a cluster's head.
+HEAD = "node:__internal_head__"
 START = f"""ray start --address HOST:PORT --resources='{{"{METER}": 1}}'"""
 
 # How often a cell runs if its worker is lost.
@@ -249,8 +251,7 @@ def _require_alike(ray: ModuleType, address: str) -> int:
     here = facts()
     gpus = int(bool(here["gpus"]))
     nodes = [one for one in ray.nodes() if one["Alive"]]
-    able = [one["NodeID"] for one in nodes if one["Resources"].get(METER)]
-    if not able:
+    if not any(one["Resources"].get(METER) for one in nodes):
         raise MachineError(f"--ray {address}: no machine has the resource {METER}. Start each with: {START}.")
     for node in nodes:
         if node["Resources"].get(METER, 1) != 1:
@@ -259,18 +260,20 @@ def _require_alike(ray: ModuleType, address: str) -> int:
             raise MachineError(f"{where} has the resource {count}: its cells would overlap. Start it with: {START}.")
         if METER in node["Resources"]:
             _require_room(address, node, gpus)
+    # The head lets others in, so its token counts even if it runs no cell.
+    asked = [one for one in nodes if METER in one["Resources"] or HEAD in one["Resources"]]
     asks = [
-        ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(one, soft=False))(
-            work
-        ).remote("")
-        for one in able
+        ray.remote(
+            num_cpus=0, max_retries=0, scheduling_strategy=NodeAffinitySchedulingStrategy(one["NodeID"], soft=False)
+        )(work).remote("")
+        for one in asked
     ]
     try:
         answers: list[Facts] = [json.loads(one) for one in ray.get(asks, timeout=ANSWER_S)]
     except ray.exceptions.RayError as error:
         raise MachineError(f"--ray {address}: a machine cannot say its versions: {_last_line(error)}.") from None
-    for there in answers:
-        _require_same(address, here, there)
+    for node, there in zip(asked, answers, strict=True):
+        _require_same(address, here, there, machines=METER in node["Resources"])
     shut = all(_is_here(node["NodeManagerAddress"]) for node in nodes)
     if not shut and {_auth(), *(one[AUTH] for one in answers)} != {TOKEN}:
         raise MachineError(f"--ray {address}: other machines can reach this cluster, and it has no token. {SET_TOKEN}.")
@@ -287,8 +290,10 @@ def _require_room(address: str, node: dict[str, Any], gpus: int) -> None:  # as 
             )
 
 
-def _require_same(address: str, here: Facts, there: Facts) -> None:
-    differ = [key for key in {**here, **there} if key not in ("host", AUTH) and here.get(key) != there.get(key)]
+def _require_same(address: str, here: Facts, there: Facts, *, machines: bool = True) -> None:
+    """Refuse other versions, and with `machines` another kind of machine."""
+    ignored = {"host", AUTH, *(() if machines else machine())}
+    differ = [key for key in {**here, **there} if key not in ignored and here.get(key) != there.get(key)]
     if differ:
         shown = "; ".join(
             f"{key} {_shown(there.get(key))} there and {_shown(here.get(key))} here" for key in differ[:3]
