@@ -35,7 +35,7 @@ def gates(monkeypatch):
         return [{"candidate_name": "ort int8.cpu", "verdict": verdicts[0], "drop_points": 1.0}], {"next": "serve"}
 
     monkeypatch.setattr(module, "gate", gate)
-    monkeypatch.setattr(module, "RATE", 1e-3)  # a random model has much to learn, and few steps here
+    monkeypatch.setattr(module, "RATE", 1e-4)  # a random model has much to learn, and few steps here
     return verdicts
 
 
@@ -60,6 +60,13 @@ def bundle(clipped, tmp_path):
     return shutil.copytree(clipped / "bundle", tmp_path / "bundle")
 
 
+def assert_nearer(record):
+    """Each graph is nearer to FP32 than before."""
+    assert record["distance"].keys() == {"model.int8.onnx", "model.int8.cpu.onnx"}
+    for one in record["distance"].values():
+        assert Distance(**one["after"]).rank < Distance(**one["before"]).rank
+
+
 def stop_after(steps):
     """Return a stand-in for the loop's advance that interrupts it."""
     from toolchain.distill import loop
@@ -82,6 +89,7 @@ def test_both_graphs_are_healed_the_reference_stays_and_a_build_has_nothing_to_d
     assert changed == {FILE, OF_HEAL, "model.int8.onnx", "model.int8.cpu.onnx"}
     assert record["steps"] == 40
     assert len(learnt_digests(open_bundle(bundle))) == record["rows"]
+    assert_nearer(record)
     int8, fp32 = (find_target({"precision": name, "device": "cpu"}, bundle) for name in ("int8", "fp32"))
     train = int8.resolved.rows("train")
     assert learnt_rows(int8, train) == len(train) - record["rows_left_out"] - record["held_out"]
@@ -89,8 +97,6 @@ def test_both_graphs_are_healed_the_reference_stays_and_a_build_has_nothing_to_d
     assert learnt_rows(fp32, train) == 0  # has the checkpoint's weights
     of_torch = find_target({"precision": "int8", "backend": "torch", "device": "cpu"}, bundle)
     assert learnt_rows(of_torch, train) == 0  # PyTorch quantizes the checkpoint
-    ranks = {at: sum(Distance(**one[at]).rank for one in record["distance"].values()) for at in ("before", "after")}
-    assert ranks["after"] < ranks["before"]
     assert not list(bundle.parent.glob(".*"))
     done, _ = run_build({}, bundle=bundle)
     assert done["up_to_date"]
@@ -103,8 +109,7 @@ def test_without_a_length_the_weights_are_rounded_anew_and_not_trained(begun, tm
     record = heal({}, bundle)["heal"]
     assert (record["steps"], record["loss"], record["rounding"]["gemms"]) == (0, None, 12)
     assert record["rows"] == record["rounding"]["rows"] == len(learnt_digests(open_bundle(bundle)))
-    ranks = {at: sum(Distance(**one[at]).rank for one in record["distance"].values()) for at in ("before", "after")}
-    assert ranks["after"] < ranks["before"]
+    assert_nearer(record)
 
 
 def test_an_interrupted_run_leaves_the_bundle_and_goes_on_to_the_same_weights(bundle, gates, tmp_path, monkeypatch):
@@ -141,6 +146,22 @@ def test_healing_that_brings_nothing_leaves_the_bundle(bundle, gates, monkeypatc
         heal({}, bundle, steps=3)
     assert digests(bundle) == before
     assert not list(bundle.parent.glob(".*"))  # so that the same call with more steps begins
+
+
+def test_one_graph_that_comes_no_nearer_leaves_the_bundle(bundle, gates, monkeypatch):
+    real = module._logits
+    # The graph for CPUs becomes FP32's equal, so the sum of both distances falls.
+    after = {"model.int8.cpu.onnx": "model.onnx", "model.int8.onnx": "model.int8.onnx"}
+    monkeypatch.setattr(
+        module,
+        "_logits",
+        lambda file, tokens: real(file if file.parent == bundle else bundle / after[file.name], tokens),
+    )
+    monkeypatch.setattr(module, "prove", lambda *_: None)
+    before = digests(bundle)
+    with pytest.raises(GateError, match=r"bundle/model\.int8\.onnx: healing brought INT8 no nearer to FP32"):
+        heal({}, bundle)
+    assert digests(bundle) == before
 
 
 def test_the_current_folder_is_refused_before_the_training(bundle, gates, monkeypatch):

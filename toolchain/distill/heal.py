@@ -76,7 +76,8 @@ def heal(
     are there.
 
     Raises:
-        GateError: INT8 came no nearer to FP32 on train rows that were not learnt from. The bundle is unchanged.
+        GateError: an INT8 graph came no nearer to FP32 on train rows that were not learnt from. The bundle is
+            unchanged.
         UsageError: the bundle is the current folder.
         InputError: the bundle is not in INT8, its checkpoint is missing, its graphs cannot be trained, or rows lack.
         ToolchainError: see errors.py. The bundle is then unchanged.
@@ -207,7 +208,7 @@ def _round(training: _Training, tell: Tell) -> HealRounding:
     tell(f"rounding the weights on {len(tokens):,} train rows")
     start_s = time.monotonic()
     try:
-        gemms = reconstruct(student, teacher_graph(opened.path), tokens)
+        gemms = reconstruct(student, teacher_graph(opened.path).model, tokens)
     except InputError as error:
         raise InputError(f"{opened.path}: cannot be healed: {error}") from error
     seconds = time.monotonic() - start_s
@@ -269,22 +270,21 @@ def _judged(training: _Training, folder: Path, record: HealRecord) -> HealRecord
     """Return the record with the distance of the new graphs in `folder` from FP32, on the held-out rows.
 
     Raises:
-        GateError: none is nearer than before, or one is further by as much as the other is nearer.
+        GateError: one of them is no nearer than before.
     """
-    head, found = training.resolved.head, {}
+    head, found = training.resolved.head, dict[str, HealDistance]()
     for file, logits in training.before.items():
-        ranks = [head.distance(training.reference, one) for one in (logits, _logits(folder / file, training.held))]
-        found[file] = ranks
-    before, after = (sum(ranks[at].rank for ranks in found.values()) for at in (0, 1))
-    if not after < before:
-        raise GateError(
-            f"{training.bundle.path}: healing brought INT8 no nearer to FP32: {after:.3g} instead of {before:.3g} on "
-            f"{len(training.held)} held-out train rows. The bundle is unchanged. Exclude GEMMs instead: toolchain tune."
+        before, after = (
+            head.distance(training.reference, one) for one in (logits, _logits(folder / file, training.held))
         )
-    distance: dict[str, HealDistance] = {
-        file: {"before": one.to_json(), "after": other.to_json()} for file, (one, other) in found.items()
-    }
-    return {**record, "distance": distance}
+        if not after.rank < before.rank:
+            raise GateError(
+                f"{training.bundle.path / file}: healing brought INT8 no nearer to FP32: {after.rank:.3g} instead of "
+                f"{before.rank:.3g} on {len(training.held)} held-out train rows. The bundle is unchanged. Exclude "
+                f"GEMMs instead: toolchain tune."
+            )
+        found[file] = {"before": before.to_json(), "after": after.to_json()}
+    return {**record, "distance": found}
 
 
 def _record(training: _Training, rows: Rows, rounding: HealRounding, done: Distilled | None) -> HealRecord:

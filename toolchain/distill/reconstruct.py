@@ -2,8 +2,9 @@
 
 The weights are rounded input by input, and those that are not rounded yet make up for the change of the outputs: GPTQ
 (Frantar et al. 2022, arXiv 2210.17323). The inputs are those that a GEMM has in the INT8 graphs after the GEMMs before
-it were rounded. The bias takes what is left of the mean error (Nagel et al. 2019, arXiv 1906.04721). Nothing is random,
-and there is no rate to choose.
+it were rounded. The bias takes what the rounding of the weights changes in the mean output (Nagel et al. 2019, arXiv
+1906.04721). What that of activations changes it does not take: where ranges clip, its mean is that of a few tokens.
+Nothing is random, and there is no rate to choose.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,6 @@ from toolchain.base.tensors import INT8_LEVELS
 from toolchain.checkpoint.tokenize import Tokens, batches_of
 from toolchain.distill.fake_quantize import Student
 from toolchain.distill.flow import Flow
-from toolchain.distill.torch_graph import TorchGraph
 from toolchain.runtimes.device import cpu_threads
 
 if TYPE_CHECKING:
@@ -33,21 +33,17 @@ BLOCK = 128
 
 
 class Sums(NamedTuple):
-    """Sums over the tokens of all INT8 graphs, float64: products of a GEMM's inputs, [in, in], and the inputs.
-
-    `mean` and `wanted` are [in]: the mean inputs in INT8, and those in FP32.
-    """
+    """Over the tokens of all INT8 graphs, float64: sums of products of a GEMM's inputs, [in, in], and their mean."""
 
     tokens: int
     products: "torch.Tensor"
     mean: "torch.Tensor"
-    wanted: "torch.Tensor"
 
 
-def reconstruct(student: Student, teacher: TorchGraph, tokens: Tokens) -> int:
+def reconstruct(student: Student, smoothed: ir.Model, tokens: Tokens) -> int:
     """Choose the weights of the student's GEMMs in INT8, in place, in the order of the graph; return their number.
 
-    `teacher` is the FP32 graph, whose GEMMs have the names of the student's.
+    `smoothed` is the FP32 graph, whose GEMMs have the names of the student's.
     """
     import torch
 
@@ -56,21 +52,20 @@ def reconstruct(student: Student, teacher: TorchGraph, tokens: Tokens) -> int:
         {name: torch.from_numpy(one).long() for name, one in tokens.batch(rows).items()}
         for rows in batches_of(tokens, ROWS)
     ]
-    whole, flows = Flow(teacher, batches), [Flow(one, batches) for one in student.graphs.values()]
+    flows = [Flow(one, batches) for one in student.graphs.values()]
     places = [{node.name: node for node in graph.nodes(one.model, "MatMul")} for one in student.graphs.values()]
     parameters = dict(zip(student.names, student.module, strict=True))
     rounded = {name for place in places for name, node in place.items() if _is_rounded(node)}
     todo: dict[str, ir.Node] = {}
-    for node in graph.nodes(teacher.model, "MatMul"):
+    for node in graph.nodes(smoothed, "MatMul"):
         if node.name in rounded:
             todo.setdefault(_weight_name(node), node)  # the first reader decides, where layers share a weight
     sums: Sums | None = None
     read: ir.Value | None = None
     for name, node in track(todo.items(), total=len(todo), text="rounding"):
         if sums is None or node.inputs[0] is not read:  # queries, keys and values read the same
-            exact = whole.advance(node)
             seen = [flow.advance(place[node.name]) for flow, place in zip(flows, places, strict=True)]
-            sums, read = _sums(exact, seen, batches), node.inputs[0]
+            sums, read = _sums(seen, batches), node.inputs[0]
         _choose(parameters[name], parameters.get(_bias(node)), sums)
     return len(todo)
 
@@ -95,26 +90,21 @@ def _bias(node: ir.Node) -> str:
     return ""
 
 
-def _sums(
-    exact: "Sequence[torch.Tensor]", seen: "Sequence[Sequence[torch.Tensor]]", batches: "Sequence[Inputs]"
-) -> Sums:
-    """Return the sums of a GEMM's inputs in FP32, `exact`, and in each INT8 graph, without padded positions."""
+def _sums(seen: "Sequence[Sequence[torch.Tensor]]", batches: "Sequence[Inputs]") -> Sums:
+    """Return the sums of a GEMM's inputs in each INT8 graph, without padded positions."""
     import torch
 
-    width = exact[0].shape[-1]
-    products, mean, wanted = (
-        torch.zeros(*shape, dtype=torch.float64) for shape in ((width, width), (width,), (width,))
-    )
+    width = seen[0][0].shape[-1]
+    products, total = (torch.zeros(*shape, dtype=torch.float64) for shape in ((width, width), (width,)))
     tokens = 0
     for at, batch in enumerate(batches):
         mask = batch["attention_mask"].bool()
         for one in seen:
             rows = _real(one[at], mask)
             products += (rows.T @ rows).double()
-            mean += rows.double().sum(dim=0)
+            total += rows.double().sum(dim=0)
             tokens += len(rows)
-        wanted += len(seen) * _real(exact[at], mask).double().sum(dim=0)
-    return Sums(tokens, products, mean / tokens, wanted / tokens)
+    return Sums(tokens, products, total / tokens)
 
 
 def _real(values: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
@@ -135,7 +125,7 @@ def _choose(weight: "torch.nn.Parameter", bias: "torch.nn.Parameter | None", sum
     with torch.no_grad():
         weight.copy_(made)
         if bias is not None:
-            bias.add_(sums.wanted @ old - sums.mean @ made)
+            bias.add_(sums.mean @ (old - made))
 
 
 def round_in_turn(weight: "torch.Tensor", square: "torch.Tensor") -> "torch.Tensor":
