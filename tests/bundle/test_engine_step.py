@@ -90,7 +90,7 @@ def test_plugins_become_a_plan(make, bundle_of, precision, calibrator, chosen, p
 
 @pytest.mark.parametrize(("amax", "warned"), [(70_000.0, True), (None, False)])
 def test_integer_sums_beyond_float16_are_logged(caplog, amax, warned):
-    view = {"large_sums": [{"tensor": "layer.0.lin2", "amax": amax}]} if amax else {}
+    view = {"target": "tensorrt", **({"large_sums": [{"tensor": "layer.0.lin2", "amax": amax}]} if amax else {})}
     with caplog.at_level("WARNING"):
         warn_of_sums("model.int8.onnx", {"quantize": {"record": {"views": {"model.int8.onnx": view}}}})
         warn_of_sums("model.fp16.onnx", {"half": {"record": {}}})

@@ -2,6 +2,7 @@
 
 import pytest
 
+from toolchain.base.files import sha256_file
 from toolchain.bundle import Bundle
 from toolchain.bundle.learnt import OF_HEAL, OF_SHRINK, write_learnt
 from toolchain.cascade.rows import choose_rows
@@ -13,13 +14,16 @@ def test_rows_that_a_stage_was_shrunk_or_healed_with_are_left_out_and_many_are_r
     resolved = find_target({}, demo_bundle).resolved
     digests = resolved.rows("validation").text_digests
     known = choose_rows(resolved, None)
-    stage = Bundle(tmp_path, {"artefacts": {OF_HEAL: "", OF_SHRINK: ""}})
-    for name, rows in ((OF_HEAL, digests[:10]), (OF_SHRINK, digests[10:20])):
-        write_learnt(tmp_path / name, rows)
-    found = choose_rows(resolved, None, [stage])
+
+    def stage(learnt):
+        """Return a bundle whose model learnt from these rows."""
+        for name, rows in learnt.items():
+            write_learnt(tmp_path / name, rows)
+        return Bundle(tmp_path, {"artefacts": {name: sha256_file(tmp_path / name) for name in learnt}})
+
+    found = choose_rows(resolved, None, [stage({OF_HEAL: digests[:10], OF_SHRINK: digests[10:20]})])
     assert found.left_out == known.left_out + 20
     assert not {*digests[:20]} & {*found.rows.text_digests}
     assert "20 of 1000 rows are also train rows, and are left out" in caplog.text
-    write_learnt(tmp_path / OF_HEAL, digests)
     with pytest.raises(InputError, match="1,000 of these 1,000 rows are train rows, of which a stage is too sure"):
-        choose_rows(resolved, None, [stage])
+        choose_rows(resolved, None, [stage({OF_HEAL: digests})])

@@ -34,7 +34,7 @@ def script(tmp_path_factory):
     [
         (["toolchain", "bu"], ["build"]),
         (["toolchain", "build", "--prec"], ["--precision"]),
-        (["toolchain", "build", "--precision", ""], ["fp32", "fp16", "bf16", "int8", "int4"]),
+        (["toolchain", "build", "--precision", ""], ["fp32", "fp16", "bf16", "int8", "fp8", "int4"]),
         (["toolchain", "ship", "tri"], ["triton"]),
         (["toolchain", "ship", "triton", "--max-b"], ["--max-batch"]),
         (["toolchain", "report", "--format", "opt"], ["optimum-benchmark"]),

@@ -9,6 +9,7 @@ from toolchain.cli.show.power import recorded
 
 RECORD: dict[str, Any] = {
     "artefact": "model.int8.cpu.onnx",
+    "precision": "int8",
     "rows": "16 built-in sentences",
     "reference": "model.onnx",
     "share_of_macs": {"integers": 0.9, "tensorrt": 0.9, "on_this_cpu": 0.9},

@@ -98,7 +98,7 @@ def test_a_file_gets_the_whole_table(monkeypatch, capsys):
 
 def test_a_build_warns_of_integer_sums_beyond_float16(capsys):
     sums = [{"tensor": "layer.0.ffn.lin2", "amax": 410715.0}, {"tensor": "layer.1.ffn.lin2", "amax": 7e4}]
-    views = {"model.int8.onnx": {"kept": [], "large_sums": sums}}
+    views = {"model.int8.onnx": {"target": "tensorrt", "kept": [], "large_sums": sums}}
     record = {"bundle": "b", "precision": "int8", "up_to_date": False, "done": ["quantize"], "skipped": []}
     record["next"] = "toolchain eval b"
     built({**record, "quantize": {"views": views, "products_on_cpu": {}}})

@@ -33,7 +33,7 @@ def test_with_the_compiler_the_time_of_its_kernels_stands_beside_the_bound(typed
 
 @pytest.mark.parametrize(
     ("gpu", "precision", "reason"),
-    [("h200", "int8", "does not compile for NVIDIA H200"), ("t4", "fp16", "has no graph of this precision")],
+    [("h200", "int8", "does not compile for NVIDIA H200"), ("t4", "fp16", "no graph for TensorRT in this precision")],
 )
 def test_where_there_are_no_kernels_it_says_why(typed_bundles, gpu, precision, reason):
     pytest.importorskip("tensorrt_rtx_bindings", reason="pip install 'encoder-toolchain[rtx]'")
