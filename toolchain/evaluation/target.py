@@ -184,8 +184,8 @@ def choose_graph(bundle: Bundle, precision: str, device: str, *, backend: str = 
     about, kind = BACKENDS.get(backend), device.partition(":")[0]
     own, in_int8 = f"model.{precision}.{kind}.onnx", (kind, precision) == ("cpu", "int8")
     takes_own = about and about.device_graphs and (in_int8 or own in bundle.manifest["artefacts"])
-    attention = about and about.integer_attention and in_int8 and "avx512_vnni" in cpu_flags()
-    return own if takes_own and not attention else typed_graph(precision)
+    prefers_typed = about and about.integer_attention and in_int8 and "avx512_vnni" in cpu_flags()
+    return own if takes_own and not prefers_typed else typed_graph(precision)
 
 
 def typed_graph(precision: str) -> str:
