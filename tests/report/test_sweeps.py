@@ -109,3 +109,9 @@ def test_a_cost_that_no_cell_has_gets_no_plot(folder: Path) -> None:
     file.write_text(json.dumps(record))
     titles = [one["text"] for one in Page(html(find_material([folder]))).all("title")]
     assert [one for one in titles if one.startswith("sst2: ")] == ["sst2: accuracy against median latency, ms"]
+
+
+def test_a_sweep_that_was_killed_is_named_as_such(tmp_path):
+    (tmp_path / "cells").mkdir()
+    with pytest.raises(InputError, match="the sweep here did not end"):
+        find_material([tmp_path])

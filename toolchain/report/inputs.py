@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 # The record of `tune`, below the results of a bundle.
 TUNED = "tune/tune.json"
 
-# The record of `sweep`, in its folder.
-SWEPT = "sweep.json"
+# The record of `sweep`, which it writes at its end, and the folder of its cells, both in its folder.
+SWEPT, CELLS = "sweep.json", "cells"
 
 # The records of `explain --target`, below the results of a bundle.
 KERNELS = "kernels/*.json"
@@ -78,6 +78,8 @@ def find_material(places: Iterable[Path]) -> Material:
             found.powers.append(cast("SavedPowerRecord", record))
         elif record is not None and {"products", "sets"} <= record.keys():
             found.tuned.append(cast("SavedTuneRecord", record))
+        elif (place / CELLS).is_dir():
+            raise InputError(f"{place}: the sweep here did not end. Call `toolchain sweep` again: it goes on.")
         else:
             results = find_results([place])
             found.results.extend(results)
