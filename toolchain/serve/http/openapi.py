@@ -1,15 +1,21 @@
-"""The description of the HTTP API as an OpenAPI 3.1 document."""
+"""The description of the HTTP API: openapi.json beside this file, and in it what depends on the service.
+
+That is the limits, the examples, the paths of the model's head, and the forms of responses, which are the records that
+the service sends (toolchain/records/).
+"""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints, is_typeddict
 
 from toolchain import __version__
 from toolchain.base.tensors import TEXT_INPUTS
 from toolchain.data.probes import probe_texts
 from toolchain.data.rows import Text
-from toolchain.records.serving import Response
+from toolchain.records import serving
 from toolchain.serve.datatypes import NUMPY
 
 if TYPE_CHECKING:
@@ -28,9 +34,24 @@ _ERRORS = {
     501: "The content encoding is neither gzip nor deflate.",
     503: "The service is busy, not ready or shutting down. Try again after the seconds in Retry-After.",
 }
-SENTIMENT: Response = {"label": "positive", "score": 0.98, "scores": {"negative": 0.02, "positive": 0.98}}
-_NAME = {"type": "string", "minLength": 1}
-_NUMBER = {"type": ["number", "null"]}
+
+# Schemas of what the service sends. Code generators use the names as class names, so the names are public.
+_RESPONSES = {
+    "Label": serving.Response,
+    "Info": serving.ServiceInfo,
+    "Vectors": serving.EmbeddingsResponse,
+    "Ranks": list[serving.RankedText],
+    "EmbeddingsError": serving.EmbeddingsError,
+    "RerankError": serving.RerankError,
+    "Model": serving.ModelMetadata,
+    "Server": serving.ServerMetadata,
+    "Index": list[serving.ModelState],
+}
+
+# A number that is not finite is written as null.
+_TYPES = {str: "string", int: "integer", float: ["number", "null"], bool: "boolean", type(None): "null"}
+
+SENTIMENT: serving.Response = {"label": "positive", "score": 0.98, "scores": {"negative": 0.02, "positive": 0.98}}
 
 
 @dataclass(frozen=True)
@@ -38,7 +59,7 @@ class Shown:
     """What is shown of a model: its name, its response to a row, rows that it takes, and the paths of its head."""
 
     model: str = "sst2"
-    response: Response = field(default_factory=lambda: SENTIMENT)
+    response: serving.Response = field(default_factory=lambda: SENTIMENT)
     rows: Sequence[Text] = (("a gripping film",), ("two hours that I will not get back",))
     routes: Sequence[str] = ()
 
@@ -58,14 +79,11 @@ class Shown:
         if "embedding" in found:
             vector = found["embedding"]
             return {"name": "EMBEDDING", "datatype": "FP32", "shape": [1, len(vector)], "data": vector}
+        name, value = "LABEL", found.get("label", found.get("labels"))
         if "entities" in found:
-            entities = json.dumps(found["entities"], ensure_ascii=False)
-            return {"name": "ENTITIES", "datatype": "BYTES", "shape": [1, 1], "data": [entities]}
-        if "labels" in found:
-            label = json.dumps(found["labels"], ensure_ascii=False)
-        else:
-            label = str(found["score"] if found["label"] is None else found["label"])
-        return {"name": "LABEL", "datatype": "BYTES", "shape": [1, 1], "data": [label]}
+            name, value = "ENTITIES", found["entities"]
+        text = json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value or str(found["score"])
+        return {"name": name, "datatype": "BYTES", "shape": [1, 1], "data": [text]}
 
 
 # A service that asks for a token shows this to everybody, and nothing about its model.
@@ -74,259 +92,71 @@ ANY_MODEL = Shown()
 
 def document(limits: "Limits", shown: Shown = ANY_MODEL) -> OpenApi:
     """Return the OpenAPI document of a service with these limits."""
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "toolchain service",
-            "version": __version__,
-            "description": "One model of texts, as plain JSON and in the Open Inference Protocol that Triton uses.",
-        },
-        "paths": {
-            "/classify": {"post": _classify(shown)},
-            **{path: {"post": _OF_HEADS[path](shown)} for path in shown.routes},
-            "/info": {"get": _get("Describe what is served, with rows to try it", _schema("Info"))},
-            "/v2/models/{model}/infer": {"post": _infer(shown)},
-            "/v2/models/{model}": {
-                "get": _get("Describe the inputs and outputs of the model", _schema("Model"), of_model=True)
-            },
-            "/v2/models/{model}/ready": {"get": _get("Check whether the model is ready", None, of_model=True)},
-            "/v2": {"get": _get("Describe the service and its extensions", _schema("Server"))},
-            "/v2/repository/index": {"post": _get("List the model and its state", _schema("Index"))},
-            "/v2/health/live": {"get": _get("Check whether the process works", None, open_to_all=True)},
-            "/v2/health/ready": {"get": _get("Check whether requests should be sent here", None, open_to_all=True)},
-            "/metrics": {"get": _get("Return counters in the text format of Prometheus", None)},
-        },
-        "components": {"schemas": _schemas(limits), "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
-    }
+    found: OpenApi = json.loads(Path(__file__).with_name("openapi.json").read_text(encoding="utf-8"))
+    found["info"]["version"] = __version__
+    schemas = found["components"]["schemas"]
+    schemas |= {name: schema(kind) for name, kind in _RESPONSES.items()} | {"Datatype": {"enum": list(NUMPY)}}
+    found["components"]["responses"] |= {name: _response("Success.", name) for name in _RESPONSES}
+    schemas["Text"]["maxLength"], schemas["TextList"]["maxItems"] = limits.max_characters, limits.max_queue
+    for path in ("/v1/embeddings", "/rerank"):
+        if path not in shown.routes:
+            del found["paths"][path]
+    for path, methods in found["paths"].items():
+        error = {"/v1/embeddings": "EmbeddingsError", "/rerank": "RerankError"}.get(path, "Error")
+        for operation in methods.values():
+            operation["responses"] |= {str(code): _response(text, error) for code, text in _ERRORS.items()}
+    for path, (requests, response) in _examples(shown).items():
+        if path in found["paths"]:
+            operation = found["paths"][path]["post"]
+            for part, examples in ((operation["requestBody"], requests), (operation["responses"]["200"], response)):
+                shown_there = {name: {"value": value} for name, value in examples.items()}
+                part["content"]["application/json"]["examples"] = shown_there
+    return found
 
 
-def _classify(shown: Shown) -> OpenApi:
-    texts = dict(zip(("text", "pair"), zip(*shown.rows[:2], strict=True), strict=False))
-    examples = {
-        "one": shown.bodies[0],
-        "several": {key: list(column) for key, column in texts.items()},
-    }
-    response = {"anyOf": [_schema("Label"), {"type": "array", "items": _schema("Label")}]}
-    return {
-        "summary": "Classify one text or several",
-        "description": "The response to a list is a list. A model for pairs takes the second text as pair. The names "
-        "inputs and text_pair of Hugging Face's servers are accepted too.",
-        "requestBody": _json(_schema("Texts"), examples),
-        "responses": {
-            "200": {
-                "description": "The label and its score; the number of a regression is the score, and its label null. "
-                "A model that gives several labels responds with a list of them, and the scores of all; a model of "
-                "embeddings with a vector; a model of tags with entities and their places in the text.",
-                **_json(response, {"one": shown.response}),
-            },
-            **_errors(),
-        },
-        "security": [{"token": []}, {}],
-    }
+def _response(description: str, name: str) -> OpenApi:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+    return {"description": description, "content": content}
 
 
-def _embeddings(shown: Shown) -> OpenApi:
-    request = {"input": [row[0] for row in shown.rows], "encoding_format": "float"}
+def schema(kind: Any) -> OpenApi:
+    """Return the JSON schema of a type of which records consist: of a record, a list, a dict, a union or a value."""
+    of = get_args(kind)
+    if is_typeddict(kind):
+        keys = get_type_hints(kind)
+        required = [key for key in keys if key in kind.__required_keys__]
+        properties = {key: schema(value) for key, value in keys.items()}
+        return {"type": "object", "required": required, "properties": properties}
+    if get_origin(kind) is list:
+        return {"type": "array", "items": schema(of[0])}
+    if get_origin(kind) is dict:
+        return {"type": "object", "additionalProperties": schema(of[1])}
+    if get_origin(kind) is Literal:
+        return {"enum": list(of)}
+    return {"anyOf": [*map(schema, of)]} if isinstance(kind, UnionType) else {"type": _TYPES[kind]}
+
+
+def _examples(shown: Shown) -> dict[str, tuple[OpenApi, OpenApi]]:
+    """Return the examples of requests and of responses by path."""
+    columns = {key: [body[key] for body in shown.bodies[:2]] for key in shown.bodies[0]}
+    vector = {"object": "embedding", "index": 0, "embedding": {**shown.response}.get("embedding")}
     usage = {"prompt_tokens": 11, "total_tokens": 11}
-    data = [{"object": "embedding", "index": 0, "embedding": {**shown.response}.get("embedding")}]
-    response = {"object": "list", "data": data, "model": shown.model, "usage": usage}
-    return _of_others(
-        "Return the vectors of texts, as OpenAI's clients ask for them", "Embeddings", request, "Vectors", response
-    )
-
-
-def _rerank(shown: Shown) -> OpenApi:
-    request = {"query": shown.rows[0][0], "texts": [row[-1] for row in shown.rows]}
-    response = [{"index": 0, "score": 0.98}, {"index": 1, "score": 0.02}]
-    return _of_others(
-        "Rank texts for a query, as text-embeddings-inference's clients ask for it",
-        "Rerank",
-        request,
-        "Ranks",
-        response,
-    )
-
-
-def _of_others(summary: str, takes: str, request: OpenApi, gives: str, response: Any) -> OpenApi:
-    """Return an operation in the form of another server."""
-    return {
-        "summary": summary,
-        "requestBody": _json(_schema(takes), {"some": request}),
-        "responses": {
-            "200": {"description": "Success.", **_json(_schema(gives), {"some": response})},
-            **_errors(f"{takes}Error"),
-        },
-        "security": [{"token": []}, {}],
-    }
-
-
-_OF_HEADS = {"/v1/embeddings": _embeddings, "/rerank": _rerank}
-
-
-def _infer(shown: Shown) -> OpenApi:
     inputs = [
         {"name": name, "shape": [1, 1], "datatype": "BYTES", "data": [text]}
         for name, text in zip(TEXT_INPUTS, shown.rows[0], strict=False)
     ]
-    response = {
-        "model_name": shown.model,
-        "model_version": "1",
-        "outputs": [shown.output],
-    }
-    request = {"text": {"inputs": inputs, "outputs": [{"name": shown.output["name"]}]}}
-    success = {"description": "The outputs.", **_json(_schema("Answer"), {"text": response})}
     return {
-        "summary": "Run an inference request of the Open Inference Protocol",
-        "description": "Tensors may also follow the JSON in binary form, as tritonclient sends them. Texts are BYTES "
-        "[n, 1]; token ids are INT32 or INT64 [n, length]. Version 1 is also at /v2/models/{model}/versions/1.",
-        "parameters": [_model()],
-        "requestBody": _json(_schema("Request"), request),
-        "responses": {"200": success, **_errors()},
-        "security": [{"token": []}, {}],
-    }
-
-
-def _get(summary: str, schema: Any, *, of_model: bool = False, open_to_all: bool = False) -> OpenApi:
-    """Return an operation without a request body. Without a schema, its response is text."""
-    content = _json(schema) if schema else {"content": {"text/plain": {"schema": {"type": "string"}}}}
-    return {
-        "summary": summary,
-        "parameters": [_model()] if of_model else [],
-        "responses": {"200": {"description": "Success.", **content}, **_errors()},
-        "security": [] if open_to_all else [{"token": []}, {}],
-    }
-
-
-def _errors(schema: str = "Error") -> OpenApi:
-    return {str(code): {"description": text, **_json(_schema(schema))} for code, text in _ERRORS.items()}
-
-
-def _model() -> OpenApi:
-    return {"name": "model", "in": "path", "required": True, "schema": _NAME, "description": "The name of the model."}
-
-
-def _json(schema: OpenApi, examples: OpenApi | None = None) -> OpenApi:
-    shown = {"examples": {name: {"value": value} for name, value in examples.items()}} if examples else {}
-    return {"content": {"application/json": {"schema": schema, **shown}}}
-
-
-def _schema(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _record(required: str, **properties: Any) -> OpenApi:
-    return {"type": "object", "required": required.split(), "properties": properties}
-
-
-def _array(items: Any, **more: Any) -> OpenApi:
-    return {"type": "array", "items": items, **more}
-
-
-def _schemas(limits: "Limits") -> OpenApi:
-    """Return the named schemas. Code generators use the names as class names, so the names are public."""
-    text = {"type": "string", "maxLength": limits.max_characters}
-    texts = {"anyOf": [text, _array(text, minItems=1, maxItems=limits.max_queue)]}
-    return {
-        "Texts": _record("text", text=texts, pair=texts) | {"additionalProperties": False},
-        "Label": _record(
-            "",
-            label={"type": ["string", "null"]},
-            score=_NUMBER,
-            labels=_array({"type": "string"}),
-            scores={"type": "object", "additionalProperties": _NUMBER},
-            embedding=_array(_NUMBER),
-            entities=_array(_entity()),
-            truncated={"type": "boolean", "description": "True if the text is longer than the model reads."},
-            stage={"type": "string", "description": "The stage of a cascade that answered the row: first or second."},
-        )
-        | {"anyOf": [{"required": keys.split()} for keys in ("label score", "labels scores", "embedding", "entities")]},
-        "Info": _record(
-            "name labels precision backend device artefact bundle_sha256 examples",
-            name=_NAME,
-            labels=_array(_NAME),
-            precision=_NAME,
-            backend=_NAME,
-            device=_NAME,
-            artefact=_record("file sha256", file=_NAME, sha256=_NAME),
-            bundle_sha256=_NAME,
-            examples=_array(_schema("Texts"), minItems=1),
+        "/classify": ({"one": shown.bodies[0], "several": columns}, {"one": shown.response}),
+        "/v1/embeddings": (
+            {"some": {"input": [row[0] for row in shown.rows], "encoding_format": "float"}},
+            {"some": {"object": "list", "data": [vector], "model": shown.model, "usage": usage}},
         ),
-        **_schemas_of_others(texts, text, limits.max_queue),
-        **_protocol_schemas(),
-        "Error": _record("error", error={"type": "string"}),
-    }
-
-
-def _schemas_of_others(texts: OpenApi, text: OpenApi, most: int) -> OpenApi:
-    """Return the named schemas of requests and responses in the form of other servers."""
-    count, flag = {"type": "integer", "minimum": 0}, {"type": "boolean"}
-    vector = {"anyOf": [_array(_NUMBER), {"type": "string", "contentEncoding": "base64"}]}
-    embedded = _record("object index embedding", object=_NAME, index=count, embedding=vector, truncated=flag)
-    usage = _record("prompt_tokens total_tokens", prompt_tokens=count, total_tokens=count)
-    ranked = _record("index score", index=count, score=_NUMBER, text={"type": "string"}, truncated=flag)
-    forms = {"enum": ["float", "base64"]}
-    nullable = {"type": ["string", "null"]}
-    detail = _record("message type param code", message=_NAME, type=_NAME, param=nullable, code=nullable)
-    return {
-        "Embeddings": _record("input", input=texts, model=_NAME, encoding_format=forms, dimensions=count, user=_NAME)
-        | {"additionalProperties": False},
-        "Vectors": _record("object data model usage", object=_NAME, data=_array(embedded), model=_NAME, usage=usage),
-        "Rerank": _record(
-            "query texts",
-            query=text,
-            texts=_array(text, minItems=1, maxItems=most),
-            raw_scores=flag,
-            return_text=flag,
-            truncate=flag,
-            truncation_direction={"enum": ["right", "Right"]},
-        )
-        | {"additionalProperties": False},
-        "Ranks": _array(ranked),
-        "EmbeddingsError": _record("error", error=detail),
-        "RerankError": _record("error error_type", error=_NAME, error_type=_NAME),
-    }
-
-
-def _entity() -> OpenApi:
-    place = {"type": "integer", "minimum": 0}
-    text = {"type": "string"}
-    return _record("label score start end text", label=text, score=_NUMBER, start=place, end=place, text=text)
-
-
-def _protocol_schemas() -> OpenApi:
-    """Return the named schemas of the Open Inference Protocol."""
-    shape = _array({"type": "integer", "minimum": 1}, minItems=1, maxItems=2)
-    datatype, parameters = {"enum": list(NUMPY)}, {"type": "object"}
-    value = {"type": ["string", "number", "boolean"]}
-    answer = _array({"type": ["string", "number", "boolean", "null"]})
-    output = _record("name datatype shape", name=_NAME, datatype=datatype, shape=shape, data=answer)
-    described = _array(_record("name datatype shape", name=_NAME, datatype=datatype, shape=_array({"type": "integer"})))
-    return {
-        "Input": _record("name datatype shape data", name=_NAME, datatype=datatype, shape=shape, data=_array(value)),
-        "Wanted": _record("name", name=_NAME, parameters=parameters),
-        "Request": _record(
-            "inputs",
-            id={"type": "string"},
-            inputs=_array(_schema("Input"), minItems=1),
-            outputs=_array(_schema("Wanted")),
-            parameters=parameters,
+        "/rerank": (
+            {"some": {"query": shown.rows[0][0], "texts": [row[-1] for row in shown.rows]}},
+            {"some": [{"index": 0, "score": 0.98}, {"index": 1, "score": 0.02}]},
         ),
-        "Answer": _record(
-            "model_name model_version outputs",
-            id={"type": "string"},
-            model_name=_NAME,
-            model_version=_NAME,
-            outputs=_array(output),
-            parameters=parameters,
+        "/v2/models/{model}/infer": (
+            {"text": {"inputs": inputs, "outputs": [{"name": shown.output["name"]}]}},
+            {"text": {"model_name": shown.model, "model_version": "1", "outputs": [shown.output]}},
         ),
-        "Model": _record(
-            "name versions inputs outputs",
-            name=_NAME,
-            versions=_array(_NAME),
-            platform=_NAME,
-            inputs=described,
-            outputs=described,
-        ),
-        "Server": _record("name version extensions", name=_NAME, version=_NAME, extensions=_array(_NAME)),
-        "Index": _array(_record("name version state", name=_NAME, version=_NAME, state=_NAME)),
     }
