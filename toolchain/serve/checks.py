@@ -3,8 +3,9 @@
 A refusal has the same text as Triton's where Triton refuses the same request.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -14,10 +15,13 @@ from toolchain.checkpoint.ragged import Ragged
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Text
 from toolchain.serve.limits import Limits
-from toolchain.serve.protocol import InferRequest, Reason, RefusedError, Tensor
+from toolchain.serve.protocol import InferRequest, Reason, RefusedError, Tensor, invalid
 
 INTEGERS = ("INT64", "INT32")
 VERSION = "1"
+
+# Makes the refusal of a request from a message.
+Refuse = Callable[[str], RefusedError]
 
 # Longest part of a client's name in a message. gRPC sends messages in headers, which are short.
 SHOWN_CHARACTERS = 64
@@ -39,10 +43,9 @@ def check_model(name: str, model: str, version: str) -> None:
     if version in ("", VERSION):
         return
     if not (version.isascii() and version.removeprefix("-").isdecimal()):
-        raise RefusedError(
-            Reason.INVALID,
+        raise invalid(
             f"failed to get model version from specified version string '{shown(version)}' (details: stol), "
-            "version should be an integral value > 0",
+            "version should be an integral value > 0"
         )
     raise RefusedError(Reason.NOT_FOUND, f"Request for unknown model: '{name}' version {shown(version)} is not found")
 
@@ -58,10 +61,8 @@ def check_statistics(name: str, model: str, version: str) -> None:
     except RefusedError as refused:
         if refused.reason is not Reason.NOT_FOUND:
             raise
-        message = (
-            f"version is not available for model '{name}'" if model == name else f"'{shown(model)}' is not available"
-        )
-        raise RefusedError(Reason.INVALID, f"requested model {message}") from refused
+        what = f"version is not available for model '{name}'" if model == name else f"'{shown(model)}' is not available"
+        raise invalid(f"requested model {what}") from refused
 
 
 def shown(name: str) -> str:
@@ -92,13 +93,9 @@ class Checks:
         """
         for name in request.outputs:
             if name not in self.gives:
-                raise RefusedError(
-                    Reason.INVALID, f"unexpected inference output '{shown(name)}' for model '{self.name}'"
-                )
+                raise invalid(f"unexpected inference output '{shown(name)}' for model '{self.name}'")
         if texts := [name for name in request.classes if self.gives.get(name, 0) is None]:
-            raise RefusedError(
-                Reason.INVALID, f"class result not available for output '{texts[0]}' due to unsupported type 'BYTES'"
-            )
+            raise invalid(f"class result not available for output '{texts[0]}' due to unsupported type 'BYTES'")
         return tuple(dict.fromkeys(request.outputs)) or tuple(self.gives)
 
     def rows(self, request: InferRequest) -> list[Text] | Tokens:
@@ -107,7 +104,8 @@ class Checks:
         Raises:
             RefusedError: the inputs do not fit the model.
         """
-        refuse = _Refusal(request.id)
+        # Like Triton's, refusals begin with the request's id in brackets.
+        refuse = partial(_refusal, shown(request.id) or "<id_unknown>")
         given: dict[str, Tensor] = {}
         for tensor in request.inputs:
             if tensor.name in given:
@@ -142,7 +140,7 @@ class Checks:
         has_tokens = names & set(self.value_counts) and not names & set(TEXT_INPUTS)
         return tuple(self.value_counts) if has_tokens else TEXT_INPUTS[: self.texts_per_row]
 
-    def _check_names(self, given: dict[str, Tensor], required: tuple[str, ...], refuse: "_Refusal") -> None:
+    def _check_names(self, given: dict[str, Tensor], required: tuple[str, ...], refuse: Refuse) -> None:
         if len(given) != len(required):
             missing = [name for name in required if name not in given]
             raise refuse(
@@ -152,11 +150,9 @@ class Checks:
             )
         for name in given:
             if name not in required:
-                raise RefusedError(
-                    Reason.INVALID, f"unexpected inference input '{shown(name)}' for model '{self.name}'"
-                )
+                raise invalid(f"unexpected inference input '{shown(name)}' for model '{self.name}'")
 
-    def _check_shapes(self, tensors: list[Tensor], types: tuple[str, ...], shape: str, refuse: "_Refusal") -> None:
+    def _check_shapes(self, tensors: list[Tensor], types: tuple[str, ...], shape: str, refuse: Refuse) -> None:
         for tensor in tensors:
             found = tensor.array.shape
             if tensor.datatype not in types:
@@ -184,13 +180,13 @@ class Checks:
             f"Expected {expected}, got {_shape(tensor.array.shape)}. {BATCH_NOTE}"
         )
 
-    def _check_rows(self, rows: int, refuse: "_Refusal") -> None:
+    def _check_rows(self, rows: int, refuse: Refuse) -> None:
         if rows < 1:
             raise refuse(f"inference request batch-size must be >= 1 for '{self.name}'")
         if rows > self.limits.max_batch:
             raise refuse(f"inference request batch-size must be <= {self.limits.max_batch} for '{self.name}'")
 
-    def _texts(self, tensors: list[Tensor], refuse: "_Refusal") -> list[Text]:
+    def _texts(self, tensors: list[Tensor], refuse: Refuse) -> list[Text]:
         columns = []
         for tensor in tensors:
             try:
@@ -201,7 +197,7 @@ class Checks:
         self.check_lengths(texts)
         return texts
 
-    def _tokens(self, tensors: list[Tensor], refuse: "_Refusal") -> Tokens:
+    def _tokens(self, tensors: list[Tensor], refuse: Refuse) -> Tokens:
         length = tensors[0].array.shape[1]
         if length > self.max_length:
             raise refuse(
@@ -223,7 +219,7 @@ class Checks:
         columns = {tensor.name: Ragged(tensor.array[real].astype(np.int32), starts) for tensor in tensors}
         return Tokens(columns, self.pad_values)
 
-    def _check_range(self, tensor: Tensor, refuse: "_Refusal") -> None:
+    def _check_range(self, tensor: Tensor, refuse: Refuse) -> None:
         count, values = self.value_counts[tensor.name], tensor.array
         wrong = (values < 0) | (values >= count)
         if wrong.any():
@@ -233,14 +229,8 @@ class Checks:
             )
 
 
-class _Refusal:
-    """Makes the refusals of one request; like Triton's, they begin with the request's id in brackets."""
-
-    def __init__(self, request_id: str) -> None:
-        self._id = shown(request_id) or "<id_unknown>"
-
-    def __call__(self, message: str) -> RefusedError:
-        return RefusedError(Reason.INVALID, f"[request id: {self._id}] {message}")
+def _refusal(request_id: str, message: str) -> RefusedError:
+    return invalid(f"[request id: {request_id}] {message}")
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -9,12 +9,13 @@ Sources: KServe's V2 protocol ("Tensor Data") and Triton's binary tensor extensi
 import math
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from toolchain.base.tensors import Array
 from toolchain.serve.limits import MAX_DIMENSIONS, MAX_ELEMENTS
-from toolchain.serve.protocol import Reason, RefusedError
+from toolchain.serve.protocol import RefusedError, invalid
 
 BYTES = "BYTES"
 
@@ -46,9 +47,7 @@ def count_elements(name: str, datatype: str, shape: Sequence[int], *, model: str
         RefusedError: unknown datatype, too many dimensions, or a dimension below 1.
     """
     if datatype not in NUMPY:
-        raise RefusedError(
-            Reason.INVALID, f"invalid datatype for input {name}: data-type is '<invalid>' for model '{model}'"
-        )
+        raise invalid(f"invalid datatype for input {name}: data-type is '<invalid>' for model '{model}'")
     if len(shape) > MAX_DIMENSIONS:
         raise _refused("unexpected shape", name, model, f". Expected at most {MAX_DIMENSIONS} dimensions")
     if any(size < 1 for size in shape):
@@ -77,10 +76,25 @@ def decode(name: str, datatype: str, shape: Sequence[int], blob: bytes | memoryv
     if datatype == BYTES:
         return from_strings(name, shape, _split(name, count, blob, model), model=model)
     dtype = NUMPY[datatype]
-    if len(blob) != count * dtype.itemsize:
-        detail = f". Expected {count * dtype.itemsize}, got {len(blob)}"
-        raise _refused("input byte size mismatch", name, model, detail)
+    _check_bytes(len(blob), count * dtype.itemsize, name, model)
     return np.frombuffer(blob, dtype).reshape(tuple(shape))
+
+
+def from_numbers(name: str, datatype: str, shape: Sequence[int], numbers: Sequence[Any], *, model: str) -> Array:
+    """Return an input's array from its elements, which Python or protobuf has as numbers.
+
+    Raises:
+        RefusedError: unknown datatype, the number of elements does not match the shape, or one is beyond the datatype.
+    """
+    check_size(name, len(numbers), model=model)
+    count = count_elements(name, datatype, shape, model=model)
+    dtype = NUMPY[datatype]
+    _check_bytes(len(numbers) * dtype.itemsize, count * dtype.itemsize, name, model)
+    try:
+        with np.errstate(over="ignore"):  # a number beyond FP32 becomes infinite
+            return np.array(numbers, dtype).reshape(tuple(shape))
+    except OverflowError:
+        raise _refused(f"a number beyond {datatype}", name, model, "") from None
 
 
 def from_strings(name: str, shape: Sequence[int], strings: Sequence[bytes], *, model: str) -> Array:
@@ -91,12 +105,11 @@ def from_strings(name: str, shape: Sequence[int], strings: Sequence[bytes], *, m
     """
     check_size(name, len(strings), model=model)
     count = count_elements(name, BYTES, shape, model=model)
-    if len(strings) > count:
-        problem = f"unexpected number of string elements {len(strings)}"
-        raise _refused(problem, name, model, f", expecting {count}", kind="inference input")
-    if len(strings) < count:
-        problem = f"expected {count} string elements"
-        raise _refused(problem, name, model, f", got {len(strings)}", kind="inference input")
+    found = len(strings)
+    if found > count:
+        raise _wrong_strings(f"unexpected number of string elements {found}", name, model, f", expecting {count}")
+    if found < count:
+        raise _wrong_strings(f"expected {count} string elements", name, model, f", got {found}")
     array = np.empty(count, object)
     array[:] = strings
     return array.reshape(tuple(shape))
@@ -117,16 +130,25 @@ def _split(name: str, count: int, blob: bytes | memoryview, model: str) -> list[
     while at < end and len(strings) <= count:
         if end - at < _LENGTH.size:
             detail = f", expecting {_LENGTH.size} bytes but only {end - at} bytes available"
-            raise _refused("incomplete string length indicator", name, model, detail, kind="inference input")
+            raise _wrong_strings("incomplete string length indicator", name, model, detail)
         (length,) = _LENGTH.unpack_from(blob, at)
         at += _LENGTH.size
         if length > end - at:
             detail = f", expecting string of length {length} but only {end - at} bytes available"
-            raise _refused("incomplete string data", name, model, detail, kind="inference input")
+            raise _wrong_strings("incomplete string data", name, model, detail)
         strings.append(bytes(blob[at : at + length]))
         at += length
     return strings
 
 
-def _refused(problem: str, name: str, model: str, detail: str, *, kind: str = "input") -> RefusedError:
-    return RefusedError(Reason.INVALID, f"{problem} for {kind} '{name}' for model '{model}'{detail}")
+def _check_bytes(found: int, expected: int, name: str, model: str) -> None:
+    if found != expected:
+        raise _refused("input byte size mismatch", name, model, f". Expected {expected}, got {found}")
+
+
+def _refused(problem: str, name: str, model: str, detail: str) -> RefusedError:
+    return invalid(f"{problem} for input '{name}' for model '{model}'{detail}")
+
+
+def _wrong_strings(problem: str, name: str, model: str, detail: str) -> RefusedError:
+    return invalid(f"{problem} for inference input '{name}' for model '{model}'{detail}")

@@ -86,3 +86,13 @@ class RefusedError(Exception):
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def invalid(message: str) -> RefusedError:
+    """Return the refusal of a request that is not what the protocol or the model asks for."""
+    return RefusedError(Reason.INVALID, message)
+
+
+def no_shared_memory(region: object) -> RefusedError:
+    """Return the refusal of a tensor that lies in shared memory, which the service does not map."""
+    return RefusedError(Reason.NOT_FOUND, f"Unable to find shared memory region: '{str(region)[:100]}'")

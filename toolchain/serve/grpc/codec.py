@@ -7,28 +7,22 @@ The tensors of a request are either all raw (`raw_input_contents`, one element f
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from toolchain.base.tensors import Array
-from toolchain.serve.datatypes import BYTES, NUMPY, check_size, decode, encode, from_strings
+from toolchain.serve.datatypes import BYTES, decode, encode, from_numbers, from_strings
 from toolchain.serve.limits import MAX_TENSORS
 from toolchain.serve.proto import MESSAGES
-from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError, Tensor
+from toolchain.serve.protocol import InferRequest, InferResponse, Tensor, invalid, no_shared_memory
 
-# Datatype -> the field of `contents` that has its elements, and the numpy type of that field.
+# Datatype -> the field of `contents` that has its elements.
 CONTENTS = {
-    "BOOL": ("bool_contents", "?"),
-    "UINT8": ("uint_contents", "u4"),
-    "UINT16": ("uint_contents", "u4"),
-    "UINT32": ("uint_contents", "u4"),
-    "UINT64": ("uint64_contents", "u8"),
-    "INT8": ("int_contents", "i4"),
-    "INT16": ("int_contents", "i4"),
-    "INT32": ("int_contents", "i4"),
-    "INT64": ("int64_contents", "i8"),
-    "FP32": ("fp32_contents", "f4"),
-    "FP64": ("fp64_contents", "f8"),
-    BYTES: ("bytes_contents", "O"),
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "UINT64": "uint64_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    "INT64": "int64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    BYTES: "bytes_contents",
 }
 
 _Response = MESSAGES["inference.ModelInferResponse"]
@@ -47,9 +41,10 @@ def to_request(message: Any, *, left_us: int) -> InferRequest:
     model = message.model_name
     for kind, tensors in (("inputs", message.inputs), ("outputs", message.outputs)):
         if len(tensors) > MAX_TENSORS:
-            raise RefusedError(Reason.INVALID, f"expected at most {MAX_TENSORS} {kind} but got {len(tensors)} {kind}")
+            raise invalid(f"expected at most {MAX_TENSORS} {kind} but got {len(tensors)} {kind}")
     for tensor in (*message.inputs, *message.outputs):
-        _check_parameters(tensor)
+        if "shared_memory_region" in tensor.parameters:
+            raise no_shared_memory(tensor.parameters["shared_memory_region"].string_param)
     return InferRequest(
         model=model,
         inputs=tuple(_inputs(message, model)),
@@ -77,53 +72,35 @@ def _inputs(message: Any, model: str) -> Iterator[Tensor]:
     for number, tensor in enumerate(message.inputs):
         name = tensor.name
         if raw and tensor.HasField("contents"):
-            raise RefusedError(
-                Reason.INVALID,
-                f"contents field must not be specified when using raw_input_contents for '{name}' for model '{model}'",
+            raise invalid(
+                f"contents field must not be specified when using raw_input_contents for '{name}' for model '{model}'"
             )
         if number < len(raw):
             array = decode(name, tensor.datatype, tensor.shape, raw[number], model=model)
         elif tensor.HasField("contents"):
             array = _typed(tensor, model)
         else:
-            raise RefusedError(
-                Reason.INVALID, f"unable to find data for input tensor '{name}' for model '{model}' in request."
-            )
+            raise invalid(f"unable to find data for input tensor '{name}' for model '{model}' in request.")
         yield Tensor(name, tensor.datatype, array)
 
 
 def _typed(tensor: Any, model: str) -> Array:
-    field, field_type = CONTENTS.get(tensor.datatype, ("", ""))
-    if not field:  # FP16 and BF16 can only be raw, and an unknown datatype is refused: `decode` refuses both
-        return decode(tensor.name, tensor.datatype, tensor.shape, b"", model=model)
-    values = getattr(tensor.contents, field)
-    if tensor.datatype == BYTES:
-        return from_strings(tensor.name, tensor.shape, values, model=model)
-    check_size(tensor.name, len(values), model=model)
-    wide = np.array(values, field_type)
-    array = wide.astype(NUMPY[tensor.datatype], copy=False)
-    if wide.dtype != array.dtype and (wide != array).any():
-        raise RefusedError(
-            Reason.INVALID, f"input '{tensor.name}' for model '{model}' has a number beyond {tensor.datatype}"
-        )
-    return decode(tensor.name, tensor.datatype, tensor.shape, array.tobytes(), model=model)
-
-
-def _check_parameters(tensor: Any) -> None:
-    if "shared_memory_region" in tensor.parameters:
-        region = tensor.parameters["shared_memory_region"].string_param
-        raise RefusedError(Reason.NOT_FOUND, f"Unable to find shared memory region: '{region}'")
+    name, datatype, shape = tensor.name, tensor.datatype, tensor.shape
+    if datatype not in CONTENTS:  # FP16 and BF16 can only be raw, and an unknown datatype is refused: by `decode`
+        return decode(name, datatype, shape, b"", model=model)
+    values = getattr(tensor.contents, CONTENTS[datatype])
+    if datatype == BYTES:
+        return from_strings(name, shape, values, model=model)
+    return from_numbers(name, datatype, shape, values, model=model)
 
 
 def _classes(output: Any) -> int:
     """Return how many of an output's best classes are requested."""
     count = output.parameters["classification"]
     if not count.HasField("int64_param"):
-        raise RefusedError(Reason.INVALID, "invalid value type for 'classification' parameter, expected int64_param")
+        raise invalid("invalid value type for 'classification' parameter, expected int64_param")
     if count.int64_param < 1:
-        raise RefusedError(
-            Reason.INVALID, f"invalid value for 'classification' parameter, expected above 0, got {count.int64_param}"
-        )
+        raise invalid(f"invalid value for 'classification' parameter, expected above 0, got {count.int64_param}")
     return int(count.int64_param)
 
 

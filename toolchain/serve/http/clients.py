@@ -15,8 +15,8 @@ from toolchain.records.serving import (
     RerankError,
     TokenUsage,
 )
-from toolchain.serve.http.codec import load, read_texts, refuse_repeated, refused
-from toolchain.serve.protocol import Reason, RefusedError
+from toolchain.serve.http.codec import load, read_texts, refuse_repeated
+from toolchain.serve.protocol import Reason, RefusedError, invalid
 from toolchain.serve.service import Ran
 
 # Keys of a request of POST /v1/embeddings (OpenAI's API reference, "Create embeddings").
@@ -54,12 +54,12 @@ def decode_embeddings(body: bytes, *, width: int | None, max_rows: int) -> Embed
     record = _record(body, EMBEDDINGS_KEYS, "input")
     form = record.get("encoding_format") or "float"
     if form not in ("float", "base64"):
-        raise refused("'encoding_format' must be float or base64")
+        raise invalid("'encoding_format' must be float or base64")
     if record.get("dimensions") not in (None, width):
-        raise refused(f"'dimensions' must be {width} or left out: this model has no shorter vectors")
+        raise invalid(f"'dimensions' must be {width} or left out: this model has no shorter vectors")
     model = record.get("model")
     if model is not None and type(model) is not str:
-        raise refused("'model' must be a text")
+        raise invalid("'model' must be a text")
     return EmbeddingsRequest(read_texts(record, "input", max_rows), model, form == "base64")
 
 
@@ -89,14 +89,14 @@ def decode_rerank(body: bytes, max_rows: int, max_characters: int) -> RerankRequ
     """
     record = _record(body, RERANK_KEYS, "query", "texts")
     if type(record["query"]) is not str:
-        raise refused("'query' must be a text")
+        raise invalid("'query' must be a text")
     if type(record["texts"]) is not list:
-        raise refused("'texts' must be a list of texts")
+        raise invalid("'texts' must be a list of texts")
     flags = {key: record.get(key) or False for key in ("raw_scores", "return_text", "truncate")}
     if not all(type(flag) is bool for flag in flags.values()):
-        raise refused("'raw_scores', 'return_text' and 'truncate' must be true or false")
+        raise invalid("'raw_scores', 'return_text' and 'truncate' must be true or false")
     if str(record.get("truncation_direction") or "right").lower() != "right":
-        raise refused("'truncation_direction' must be right or left out: texts are cut at their ends")
+        raise invalid("'truncation_direction' must be right or left out: texts are cut at their ends")
     texts = read_texts(record, "texts", max_rows)
     characters = len(record["query"]) * len(texts) + sum(map(len, texts))
     if characters > max_characters:
@@ -144,7 +144,7 @@ def _record(body: bytes, known: tuple[str, ...], *required: str) -> dict[str, An
     record = load(body)
     refuse_repeated(body, [record])
     if unknown := [key for key in record if key not in known]:
-        raise refused(f"unknown key '{unknown[0]:.64}': give {' and '.join(required)}")
+        raise invalid(f"unknown key '{unknown[0]:.64}': give {' and '.join(required)}")
     if absent := [key for key in required if key not in record]:
-        raise refused(f"'{absent[0]}' is missing: give {' and '.join(required)}")
+        raise invalid(f"'{absent[0]}' is missing: give {' and '.join(required)}")
     return record

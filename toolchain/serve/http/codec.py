@@ -11,9 +11,8 @@ responds with 500 to wrong JSON, this service responds with 400 and the same tex
 import json
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import orjson
 
 from toolchain.base.tensors import Array
@@ -21,7 +20,15 @@ from toolchain.serve import datatypes
 from toolchain.serve.checks import shown
 from toolchain.serve.datatypes import BYTES
 from toolchain.serve.limits import MAX_DIMENSIONS, MAX_TENSORS
-from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError, Tensor
+from toolchain.serve.protocol import (
+    InferRequest,
+    InferResponse,
+    Reason,
+    RefusedError,
+    Tensor,
+    invalid,
+    no_shared_memory,
+)
 
 if TYPE_CHECKING:
     from toolchain.data.rows import Text
@@ -65,13 +72,6 @@ class OutputForm:
     chosen: dict[str, bool] = field(default_factory=dict)
 
 
-class Body(NamedTuple):
-    """The body of a response, and the length of its JSON if binary tensors follow it."""
-
-    data: bytes
-    json_length: int | None
-
-
 class BinaryData:
     """The bytes after the JSON, which inputs take from the front. Nothing is copied."""
 
@@ -87,7 +87,7 @@ class BinaryData:
         end = self._position + size
         missing = end - len(self._data)
         if missing > 0:
-            raise refused(
+            raise invalid(
                 f"unexpected size for input '{name}', expecting {missing} additional bytes for model '{self._model}'"
             )
         taken, self._position = self._data[self._position : end], end
@@ -100,7 +100,7 @@ class BinaryData:
             RefusedError: bytes are left.
         """
         if self._position != len(self._data):
-            raise refused(f"unexpected additional input data for model '{self._model}'")
+            raise invalid(f"unexpected additional input data for model '{self._model}'")
 
 
 def split(body: bytes, json_length: bytes | None, *, model: str) -> tuple[bytes | memoryview, BinaryData]:
@@ -115,7 +115,7 @@ def split(body: bytes, json_length: bytes | None, *, model: str) -> tuple[bytes 
     size = int(json_length) if json_length.isdigit() and len(json_length) < 20 else 0
     if not 0 < size <= len(body):
         got = json_length[:20].decode("ascii", "replace")
-        raise refused(f"inference header size should be in range (0, {len(body)}), got: {got}")
+        raise invalid(f"inference header size should be in range (0, {len(body)}), got: {got}")
     view = memoryview(body)
     return view[:size], BinaryData(view[size:], model)
 
@@ -149,8 +149,11 @@ def decode(
     return request, _output_form(outputs, binary=_member(parameters, "binary_data_output", bool, False))
 
 
-def encode(response: InferResponse, form: OutputForm) -> Body:
-    """Return the body of a response. In JSON, a number that is not finite becomes null."""
+def encode(response: InferResponse, form: OutputForm) -> tuple[bytes, int | None]:
+    """Return the body of a response, and the length of its JSON if binary tensors follow it.
+
+    In JSON, a number that is not finite becomes null.
+    """
     outputs: list[JsonObject] = []
     blobs = [b""]
     for tensor in response.outputs:
@@ -168,9 +171,7 @@ def encode(response: InferResponse, form: OutputForm) -> Body:
     body |= {"model_name": response.model, "model_version": response.version, "outputs": outputs}
     body |= {"parameters": parameters} if (parameters := response.parameters) else {}
     blobs[0] = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    if len(blobs) == 1:
-        return Body(blobs[0], None)
-    return Body(b"".join(blobs), len(blobs[0]))
+    return b"".join(blobs), len(blobs[0]) if len(blobs) > 1 else None
 
 
 def decode_classify(body: bytes, texts_per_row: int, max_rows: int) -> tuple[list["Text"], bool]:
@@ -188,13 +189,13 @@ def decode_classify(body: bytes, texts_per_row: int, max_rows: int) -> tuple[lis
     unknown = [key for key in record if key not in CLASSIFY_KEYS]
     if unknown or len(record) < len(given):
         wrong = f"unknown key '{shown(unknown[0])}'" if unknown else "a text is given under two keys"
-        raise refused(f"{wrong}: give {' and '.join(required)}")
+        raise invalid(f"{wrong}: give {' and '.join(required)}")
     if "pair" in record and "pair" not in required:
-        raise refused("'pair' is not allowed: this model takes one text")
+        raise invalid("'pair' is not allowed: this model takes one text")
     columns = [read_texts(record, key, max_rows) for key in required]
     is_list = isinstance(record["text"], list)
     if any(isinstance(record[key], list) != is_list for key in required) or len({*map(len, columns)}) > 1:
-        raise refused("'text' and 'pair' must be two texts, or two lists of the same length")
+        raise invalid("'text' and 'pair' must be two texts, or two lists of the same length")
     return list(zip(*columns, strict=True)), is_list
 
 
@@ -209,12 +210,12 @@ def refuse_repeated(text: bytes | memoryview, objects: list[JsonObject]) -> None
 
     def check(pairs: list[tuple[str, Any]]) -> None:
         if len(dict(pairs)) < len(pairs):
-            raise refused("a key is given twice in the same object")
+            raise invalid("a key is given twice in the same object")
 
     try:  # numbers are not converted: int() refuses long ones
         json.loads(text, object_pairs_hook=check, parse_int=len, parse_float=len)
     except RecursionError:
-        raise refused("it is nested too deeply") from None
+        raise invalid("it is nested too deeply") from None
 
 
 def read_texts(record: JsonObject, key: str, max_rows: int) -> list[str]:
@@ -224,21 +225,20 @@ def read_texts(record: JsonObject, key: str, max_rows: int) -> list[str]:
         RefusedError: it is missing or something else, or has more than `max_rows` texts.
     """
     if key not in record:
-        raise refused(f"'{key}' is missing: give a text, or a list of texts")
+        raise invalid(f"'{key}' is missing: give a text, or a list of texts")
     texts = record[key] if isinstance(record[key], list) else [record[key]]
     if len(texts) > max_rows:
         message = f"the list has {len(texts)} rows, and a request may have {max_rows}: send several requests"
         raise RefusedError(Reason.TOO_LARGE, message)
     if not texts or not all(type(text) is str for text in texts):
-        raise refused(f"'{key}' must be a text, or a list of texts")
+        raise invalid(f"'{key}' must be a text, or a list of texts")
     return texts
 
 
 def _output_form(outputs: list[JsonObject], *, binary: bool) -> OutputForm:
     chosen = {}
     for output in outputs:
-        parameters = _parameters(output)
-        _refuse_shared_memory(parameters)
+        parameters = _tensor_parameters(output)
         if "binary_data" in parameters:
             chosen[output["name"]] = _member(parameters, "binary_data", bool)
     return OutputForm(binary, chosen)
@@ -249,11 +249,10 @@ def _input(record: JsonObject, binary: BinaryData, model: str) -> Tensor:
     shape = _member(record, "shape", list)
     if not set(map(type, shape)) <= {int}:  # integers that cannot be sizes are refused later
         raise _wrong_type("shape", int)
-    parameters = _parameters(record)
-    _refuse_shared_memory(parameters)
+    parameters = _tensor_parameters(record)
     is_binary, has_data = "binary_data_size" in parameters, "data" in record
     if is_binary == has_data:
-        raise refused(f"{_ONE_SOURCE}. But {'more than one' if has_data else 'no'} field is set")
+        raise invalid(f"{_ONE_SOURCE}. But {'more than one' if has_data else 'no'} field is set")
     if is_binary:
         blob = binary.take(name, _count(parameters, "binary_data_size"))
         return Tensor(name, datatype, datatypes.decode(name, datatype, shape, blob, model=model))
@@ -266,19 +265,11 @@ def _from_json(name: str, datatype: str, shape: list[int], data: list[Any], mode
     if datatype == BYTES:
         _check_elements(types, "O")
         return datatypes.from_strings(name, shape, [text.encode() for text in values], model=model)
-    count = datatypes.count_elements(name, datatype, shape, model=model)
     if datatype in _BINARY_ONLY:
-        raise refused(f"receiving {datatype} data via JSON is not supported. Send it as bytes for input '{name}'")
-    dtype = datatypes.NUMPY[datatype]
-    _check_elements(types, dtype.kind)
-    if len(values) != count:
-        sizes = f"Expected {count * dtype.itemsize}, got {len(values) * dtype.itemsize}"
-        raise refused(f"input byte size mismatch for input '{name}' for model '{model}'. {sizes}")
-    try:
-        with np.errstate(over="ignore"):  # a number beyond FP32 becomes infinite
-            return np.array(values, dtype).reshape(shape)
-    except OverflowError:
-        raise refused(f"Unable to parse 'data': a number of input '{name}' is outside {datatype}") from None
+        raise invalid(f"receiving {datatype} data via JSON is not supported. Send it as bytes for input '{name}'")
+    if datatype in datatypes.NUMPY:  # another is refused below
+        _check_elements(types, datatypes.NUMPY[datatype].kind)
+    return datatypes.from_numbers(name, datatype, shape, values, model=model)
 
 
 def _flatten(values: list[Any], name: str, model: str) -> tuple[list[Any], set[type]]:
@@ -288,19 +279,13 @@ def _flatten(values: list[Any], name: str, model: str) -> tuple[list[Any], set[t
         if (types := set(map(type, values))) != {list}:
             return values, types
         values = list(chain.from_iterable(values))
-    raise refused(f"Unable to parse 'data': the lists of input '{name}' are nested deeper than {MAX_DIMENSIONS}")
+    raise invalid(f"Unable to parse 'data': the lists of input '{name}' are nested deeper than {MAX_DIMENSIONS}")
 
 
 def _check_elements(types: set[type], kind: str) -> None:
     allowed, name = _ELEMENTS[kind]
     if not types <= allowed:
-        raise refused(f"Unable to parse 'data': attempt to access JSON non-{name} as {name}")
-
-
-def _refuse_shared_memory(parameters: JsonObject) -> None:
-    if "shared_memory_region" in parameters:
-        region = str(parameters["shared_memory_region"])[:100]
-        raise RefusedError(Reason.NOT_FOUND, f"Unable to find shared memory region: '{region}'")
+        raise invalid(f"Unable to parse 'data': attempt to access JSON non-{name} as {name}")
 
 
 def load(data: bytes | memoryview) -> JsonObject:
@@ -312,9 +297,9 @@ def load(data: bytes | memoryview) -> JsonObject:
     try:
         record = orjson.loads(data)
     except orjson.JSONDecodeError:
-        raise refused("failed to parse the request JSON buffer: it is not JSON") from None
+        raise invalid("failed to parse the request JSON buffer: it is not JSON") from None
     if type(record) is not dict:
-        raise refused("failed to parse the request JSON buffer: it is not an object")
+        raise invalid("failed to parse the request JSON buffer: it is not an object")
     return record
 
 
@@ -322,7 +307,7 @@ def _objects(record: JsonObject, key: str, default: Any = None) -> list[JsonObje
     """Return a member that is a list of objects, which describe tensors."""
     values: list[JsonObject] = _member(record, key, list, _REQUIRED if default is None else default)
     if len(values) > MAX_TENSORS:
-        raise refused(f"expected at most {MAX_TENSORS} {key} but got {len(values)} {key}")
+        raise invalid(f"expected at most {MAX_TENSORS} {key} but got {len(values)} {key}")
     if any(type(value) is not dict for value in values):
         raise _wrong_type(key, dict)
     return values
@@ -335,7 +320,7 @@ def _member(record: JsonObject, key: str, kind: type, default: Any = _REQUIRED) 
     """Return a member of a JSON object, of exactly the type `kind`."""
     value = record.get(key, default)
     if value is _REQUIRED:
-        raise refused(f"Unable to parse '{key}': attempt to access non-existing object member '{key}'")
+        raise invalid(f"Unable to parse '{key}': attempt to access non-existing object member '{key}'")
     if type(value) is not kind:
         raise _wrong_type(key, kind)
     return value
@@ -343,6 +328,13 @@ def _member(record: JsonObject, key: str, kind: type, default: Any = _REQUIRED) 
 
 def _parameters(record: JsonObject) -> JsonObject:
     parameters: JsonObject = _member(record, "parameters", dict, {})
+    return parameters
+
+
+def _tensor_parameters(record: JsonObject) -> JsonObject:
+    parameters = _parameters(record)
+    if "shared_memory_region" in parameters:
+        raise no_shared_memory(parameters["shared_memory_region"])
     return parameters
 
 
@@ -355,9 +347,4 @@ def _count(record: JsonObject, key: str, default: Any = _REQUIRED) -> int:
 
 def _wrong_type(key: str, kind: type) -> RefusedError:
     name = _JSON_TYPES[kind]
-    return refused(f"Unable to parse '{key}': attempt to access JSON non-{name} as {name}")
-
-
-def refused(message: str) -> RefusedError:
-    """Return the refusal of a request whose form is wrong."""
-    return RefusedError(Reason.INVALID, message)
+    return invalid(f"Unable to parse '{key}': attempt to access JSON non-{name} as {name}")
