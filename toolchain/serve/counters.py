@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from toolchain.records.serving import Duration, InferenceDurations, ModelStatistics
+from toolchain.records.serving import Duration, ModelStatistics
 
 FAILURE_REASONS = ("OTHER", "REJECTED", "CANCELED", "BACKEND")
 
@@ -29,14 +29,12 @@ class Times:
     # The stage of a cascade that answered each row, "" for a row from the cache; None without stages.
     stages: list[str] | None = None
 
-    def plus(self, other: "Times") -> "Times":
-        """Return the sums of both, which follow each other in one request."""
-        return Times(
-            self.queue_ns + other.queue_ns,
-            self.input_ns + other.input_ns,
-            self.infer_ns + other.infer_ns,
-            self.output_ns + other.output_ns,
-        )
+    def add(self, other: "Times") -> None:
+        """Add the durations of another request, or of another part of this one."""
+        self.queue_ns += other.queue_ns
+        self.input_ns += other.input_ns
+        self.infer_ns += other.infer_ns
+        self.output_ns += other.output_ns
 
 
 @dataclass
@@ -68,10 +66,7 @@ class Counters:
         self.success += 1
         self.rows += rows
         self.request_ns += total_ns
-        self.times.queue_ns += spent.queue_ns
-        self.times.input_ns += spent.input_ns
-        self.times.infer_ns += spent.infer_ns
-        self.times.output_ns += spent.output_ns
+        self.times.add(spent)
         self.last_ms = time.time_ns() // 1_000_000
 
     def count_failure(self, reason: str, total_ns: int) -> None:
@@ -97,23 +92,25 @@ class Counters:
 
     def statistics(self, name: str, version: str) -> ModelStatistics:
         """Return the counters as Triton's statistics of the model."""
-        spent = self.times
-        durations = InferenceDurations(
-            success=Duration(count=self.success, ns=self.request_ns),
-            fail=Duration(count=sum(self.failures.values()), ns=self.failed_ns),
-            queue=Duration(count=self.success, ns=spent.queue_ns),
-            compute_input=Duration(count=self.success, ns=spent.input_ns),
-            compute_infer=Duration(count=self.success, ns=spent.infer_ns),
-            compute_output=Duration(count=self.success, ns=spent.output_ns),
-            cache_hit=Duration(**self.cache_hit),
-            cache_miss=Duration(**self.cache_miss),
-        )
+
+        def summed(ns: int) -> Duration:
+            return {"count": self.success, "ns": ns}
+
         return {
             "name": name,
             "version": version,
             "last_inference": self.last_ms,
             "inference_count": self.rows,
             "execution_count": self.executions,
-            "inference_stats": durations,
+            "inference_stats": {
+                "success": summed(self.request_ns),
+                "fail": {"count": sum(self.failures.values()), "ns": self.failed_ns},
+                "queue": summed(self.times.queue_ns),
+                "compute_input": summed(self.times.input_ns),
+                "compute_infer": summed(self.times.infer_ns),
+                "compute_output": summed(self.times.output_ns),
+                "cache_hit": {**self.cache_hit},
+                "cache_miss": {**self.cache_miss},
+            },
             "batch_stats": [],
         }

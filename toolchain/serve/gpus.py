@@ -1,13 +1,16 @@
 """The GPUs of the service: what they use now, and their energy since the service started."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from toolchain.meters.gpu_state import Usage, read_usage
 from toolchain.meters.nvml import Device, Unavailable
 from toolchain.meters.sources import BOARD, COUNTER, INTEGRAL, Inventory, Source, open_sources
+
+T = TypeVar("T")
 
 NO_USAGE = Usage(None, None, None, None)
 
@@ -43,8 +46,8 @@ class Gpus:
         power, energy = self._powers.get(device.uuid), self._energies.get(device.uuid)
         return GpuReading(
             device.uuid,
-            _usage(device),
-            None if power is None else _value(power),
+            _unless_unavailable(lambda: read_usage(device)) or NO_USAGE,
+            None if power is None else _unless_unavailable(power.read),
             None if energy is None else energy.used_j(),
         )
 
@@ -52,11 +55,11 @@ class Gpus:
 class _EnergyCounter:
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._start_j = self._last_j = _value(source)
+        self._start_j = self._last_j = _unless_unavailable(source.read)
 
     def used_j(self) -> float | None:
         """Return joules since the start; None until the counter has moved, and always None after it was reset."""
-        now_j = _value(self._source)
+        now_j = _unless_unavailable(self._source.read)
         if now_j is None or self._last_j is None or self._start_j is None:
             return None
         if now_j < self._last_j:
@@ -66,18 +69,11 @@ class _EnergyCounter:
         return now_j - self._start_j or None
 
 
-def _value(source: Source) -> float | None:
+def _unless_unavailable(read: Callable[[], T]) -> T | None:
     try:
-        return source.read()
+        return read()
     except Unavailable:
         return None
-
-
-def _usage(device: Device) -> Usage:
-    try:
-        return read_usage(device)
-    except Unavailable:
-        return NO_USAGE
 
 
 @contextmanager

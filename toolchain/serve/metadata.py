@@ -1,19 +1,13 @@
-"""The service's description of itself: the protocol's metadata, and Triton's model configuration."""
+"""The service's description of itself: the protocol's metadata, and Triton's model configuration.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+Every input is optional, because a request sends texts or token ids, never both. The metadata cannot express this; only
+the configuration can.
+"""
 
 from toolchain import __version__
 from toolchain.base.tensors import TEXT_INPUTS
 from toolchain.evaluation.target import Target
-from toolchain.records.serving import (
-    ConfigTensor,
-    ModelConfig,
-    ModelMetadata,
-    Parameter,
-    ServerMetadata,
-    TensorMetadata,
-)
+from toolchain.records.serving import ConfigTensor, ModelConfig, ModelMetadata, ServerMetadata, TensorMetadata
 from toolchain.serve.checks import VERSION
 from toolchain.serve.limits import Limits
 
@@ -26,86 +20,71 @@ EXTENSIONS = (
     "statistics",
 )
 
+# Datatype of the protocol -> the data type of Triton's configuration.
+CONFIG_TYPES = {"BYTES": "TYPE_STRING", "INT64": "TYPE_INT64", "FP32": "TYPE_FP32"}
+
+# Name, datatype, and numbers of a row, -1 if the client chooses.
+Described = tuple[str, str, int]
+
 
 def server_metadata() -> ServerMetadata:
     """Return the server's metadata."""
     return {"name": "toolchain", "version": __version__, "extensions": list(EXTENSIONS)}
 
 
-@dataclass(frozen=True)
-class ModelDescription:
-    """A model's name, its target, the names of its token inputs, and its outputs.
+def model_metadata(name: str, target: Target) -> ModelMetadata:
+    """Return the protocol's metadata of a model; a size of -1 is chosen by the client."""
 
-    `outputs` are name -> numbers of a row, or None for a text.
+    def tensor(described: Described) -> TensorMetadata:
+        tensor_name, datatype, size = described
+        return {"name": tensor_name, "datatype": datatype, "shape": [-1, size]}
 
-    Every input is optional, because a request sends texts or token ids, never both. The metadata cannot express this;
-    only the configuration can.
+    return {
+        "name": name,
+        "versions": [VERSION],
+        "platform": f"toolchain_{target.backend}",
+        "inputs": [*map(tensor, _inputs(target))],
+        "outputs": [*map(tensor, _outputs(target))],
+    }
+
+
+def model_config(name: str, target: Target, limits: Limits) -> ModelConfig:
+    """Return Triton's ModelConfig in its JSON form; dims are without the batch.
+
+    Its parameter is the digest of the bundle, by which a client can tell which bundle is served.
     """
 
-    name: str
-    target: Target
-    token_inputs: tuple[str, ...]
-    outputs: Mapping[str, int | None]
+    def tensor(described: Described) -> ConfigTensor:
+        tensor_name, datatype, size = described
+        return {"name": tensor_name, "data_type": CONFIG_TYPES[datatype], "dims": [size]}
 
-    @property
-    def _text_inputs(self) -> tuple[str, ...]:
-        return TEXT_INPUTS[: self.target.resolved.head.texts_per_row]
-
-    @property
-    def _platform(self) -> str:
-        return f"toolchain_{self.target.backend}"
-
-    @property
-    def _parameters(self) -> dict[str, Parameter]:
-        """The digest of the bundle, by which a client can tell which bundle is served."""
-        return {"bundle_sha256": {"string_value": self.target.bundle.digest}} if self.target.bundle else {}
-
-    def metadata(self) -> ModelMetadata:
-        """Return the protocol's model metadata; a size of -1 is chosen by the client."""
-        return {
-            "name": self.name,
-            "versions": [VERSION],
-            "platform": self._platform,
-            "inputs": [
-                *(TensorMetadata(name=name, datatype="BYTES", shape=[-1, 1]) for name in self._text_inputs),
-                *(TensorMetadata(name=name, datatype="INT64", shape=[-1, -1]) for name in self.token_inputs),
-            ],
-            "outputs": [
-                TensorMetadata(name=name, datatype="BYTES" if width is None else "FP32", shape=[-1, width or 1])
-                for name, width in self.outputs.items()
-            ],
-        }
-
-    def config(self, limits: Limits) -> ModelConfig:
-        """Return Triton's ModelConfig in its JSON form; dims are without the batch."""
-        return {
-            "name": self.name,
-            "platform": self._platform,
-            "backend": "toolchain",
-            "max_batch_size": limits.max_batch,
-            "input": [
-                *(
-                    ConfigTensor(name=name, data_type="TYPE_STRING", dims=[1], optional=True)
-                    for name in self._text_inputs
-                ),
-                *(
-                    ConfigTensor(name=name, data_type="TYPE_INT64", dims=[-1], optional=True)
-                    for name in self.token_inputs
-                ),
-            ],
-            "output": [
-                ConfigTensor(name=name, data_type="TYPE_STRING" if width is None else "TYPE_FP32", dims=[width or 1])
-                for name, width in self.outputs.items()
-            ],
-            "dynamic_batching": {
-                "max_queue_delay_microseconds": 0,
-                "default_queue_policy": {
-                    "timeout_action": "REJECT",
-                    "default_timeout_microseconds": round(limits.timeout_s * 1e6),
-                    "allow_timeout_override": True,
-                    "max_queue_size": limits.max_queue,
-                },
+    return {
+        "name": name,
+        "platform": f"toolchain_{target.backend}",
+        "backend": "toolchain",
+        "max_batch_size": limits.max_batch,
+        "input": [{**tensor(described), "optional": True} for described in _inputs(target)],
+        "output": [*map(tensor, _outputs(target))],
+        "dynamic_batching": {
+            "max_queue_delay_microseconds": 0,
+            "default_queue_policy": {
+                "timeout_action": "REJECT",
+                "default_timeout_microseconds": round(limits.timeout_s * 1e6),
+                "allow_timeout_override": True,
+                "max_queue_size": limits.max_queue,
             },
-            "model_transaction_policy": {"decoupled": False},
-            "parameters": self._parameters,
-        }
+        },
+        "model_transaction_policy": {"decoupled": False},
+        "parameters": {"bundle_sha256": {"string_value": target.bundle.digest}} if target.bundle else {},
+    }
+
+
+def _inputs(target: Target) -> list[Described]:
+    resolved = target.resolved
+    texts = [(name, "BYTES", 1) for name in TEXT_INPUTS[: resolved.head.texts_per_row]]
+    return [*texts, *((name, "INT64", -1) for name in resolved.source.facts.values)]
+
+
+def _outputs(target: Target) -> list[Described]:
+    outputs = target.resolved.head.outputs.items()
+    return [(name, "BYTES" if width is None else "FP32", width or 1) for name, width in outputs]

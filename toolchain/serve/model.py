@@ -73,11 +73,6 @@ class ServedModel:
             await self.first.close()
         await self.batcher.close()
 
-    @property
-    def value_counts(self) -> dict[str, int]:
-        """Token input -> number of its values: every id is at least 0 and below it."""
-        return self.target.resolved.source.facts.values
-
 
 def find_served(bundle: Path, *, backend: str | None, **changes: Any) -> Target:
     """Return the target to serve: the bundle's plan for this machine if it has one, else a graph in ONNX Runtime.
@@ -127,10 +122,11 @@ async def _open_batcher(
     resolved = target.resolved
     columns = resolved.head.texts_per_row
     ends, limits = _shapes(target, limits)
-    tokenizer = resolved.encoder
+    if equal := resolved.source.facts.equal_length:  # answers depend on padding, so each length is a bucket
+        ends = tuple(range(1, ends[-1] + 1))
     # A CPU prepares nothing for the lengths between, and one batch of each length would be too many.
-    lengths = (ends[0], ends[-1]) if on_cpu(target) or resolved.source.facts.equal_length else ends
-    batches = _warm_up(tokenizer(probe_texts(columns)), lengths, limits, every_power=resolved.recipe.cuda_graphs)
+    lengths = (ends[0], ends[-1]) if on_cpu(target) or equal else ends
+    batches = _warm_up(resolved.encoder(probe_texts(columns)), lengths, limits, every_power=resolved.recipe.cuda_graphs)
     row = resolved.head.row
     with find_engines(target, instances) as engines:
         workers = [Worker(open_engine, batches, row=row) for open_engine in engines.side_by_side]
@@ -159,19 +155,10 @@ def _cache(target: Target, size: int | None, counters: Counters) -> Cache | None
 def _shapes(target: Target, limits: Limits) -> tuple[tuple[int, ...], Limits]:
     """Return the ends of the length buckets, and the limits lowered to what the engine takes.
 
-    Each length is a bucket of its own if the model's answers depend on padding.
+    A plan with several optimisation profiles has one bucket for each of their lengths.
 
     Raises:
         InputError: the plan takes shorter rows than the bundle's longest.
-    """
-    ends, limits = _padded_shapes(target, limits)
-    return (tuple(range(1, ends[-1] + 1)) if target.resolved.source.facts.equal_length else ends), limits
-
-
-def _padded_shapes(target: Target, limits: Limits) -> tuple[tuple[int, ...], Limits]:
-    """Return the same for a model whose rows may be padded.
-
-    A plan with several optimisation profiles has one bucket for each of their lengths.
     """
     longest = target.resolved.max_length
     if on_cpu(target):

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from toolchain.records.serving import Endpoints
 from toolchain.serve.auth import is_loopback
@@ -57,11 +57,8 @@ class ServerOptions:
     log: str = "off"
 
 
-class Server(Protocol):
-    """A server that finishes requests in flight before it stops."""
-
-    async def stop(self, grace_s: float) -> None:
-        """Accept no more requests, and return when all are answered, or after `grace_s` seconds."""
+# Both finish requests in flight before they stop.
+Server = HttpServer | GrpcServer
 
 
 async def serve(

@@ -28,13 +28,12 @@ from toolchain.records.serving import (
     ServiceInfo,
     StatisticsResponse,
 )
-from toolchain.serve import outputs, request_log
+from toolchain.serve import metadata, outputs, request_log
 from toolchain.serve.batching.stages import SECOND
 from toolchain.serve.checks import VERSION, Checks, check_model
 from toolchain.serve.counters import Counters, Times
 from toolchain.serve.http.openapi import Shown
 from toolchain.serve.limits import DEFAULTS, Limits
-from toolchain.serve.metadata import ModelDescription, server_metadata
 from toolchain.serve.model import ServedModel, find_served, open_model
 from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError
 
@@ -75,12 +74,10 @@ class Service:
         self.texts_per_row = resolved.head.texts_per_row
         self._model, self._draining = model, False
         self.head = resolved.head
-        sizes = model.value_counts
-        self._description = ModelDescription(name, model.target, tuple(sizes), self.head.outputs)
         self._checks = Checks(
             name,
             self.texts_per_row,
-            sizes,
+            resolved.source.facts.values,
             resolved.max_length,
             model.tokenizer.pad_values,
             self.limits,
@@ -168,15 +165,15 @@ class Service:
 
     def server_metadata(self) -> ServerMetadata:
         """Return the protocol's metadata of the server."""
-        return server_metadata()
+        return metadata.server_metadata()
 
     def model_metadata(self) -> ModelMetadata:
         """Return the protocol's metadata of the model."""
-        return self._description.metadata()
+        return metadata.model_metadata(self.name, self._model.target)
 
     def model_config(self) -> ModelConfig:
         """Return the model's configuration in Triton's JSON form."""
-        return self._description.config(self.limits)
+        return metadata.model_config(self.name, self._model.target, self.limits)
 
     def statistics(self) -> StatisticsResponse:
         """Return the counters as Triton's model statistics."""

@@ -6,16 +6,13 @@ entry, with each other and with clients that send token ids. It lives as long as
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
 
 import numpy as np
 
 from toolchain.base.tensors import Logits, RowShape, joined
 from toolchain.checkpoint.tokenize import Tokens
+from toolchain.serve.batching.stages import Run
 from toolchain.serve.counters import Counters, Times
-
-# Runs rows: their logits, float32 [rows, *row], and where their time went.
-Run = Callable[[Tokens], Awaitable[tuple[Logits, Times]]]
 
 # Bytes of an entry beside its numbers: the objects of Python and numpy, and the places in the dictionary.
 ENTRY_BYTES = 512

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from toolchain.base.tensors import Infer, Logits
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.runtimes.batched import run
 from toolchain.runtimes.cascade import passed_on
+from toolchain.serve.batching.batcher import Batcher
 from toolchain.serve.counters import Counters, Times
 
 # Runs rows: their logits, float32 [rows, classes], and where their time went.
@@ -21,15 +21,6 @@ FIRST, SECOND = "first", "second"
 
 # Tokens of a request from which on a lexical stage runs in a thread, because it would block the event loop.
 LONG_TOKENS = 4096
-
-
-class First(Protocol):
-    """What runs the first stage: a batcher, or `Inline`."""
-
-    async def submit(
-        self, tokens: Tokens, *, timeout_us: int = 0, arrived_ns: int | None = None
-    ) -> tuple[Logits, Times]:
-        """Return the logits of rows, and where their time went."""
 
 
 class Inline:
@@ -43,20 +34,15 @@ class Inline:
     ) -> tuple[Logits, Times]:
         """Return the logits of rows, and the time that they took; nothing waits, so nothing times out."""
         start = time.monotonic_ns()
-        if len(tokens.columns["input_ids"].values) > LONG_TOKENS:
-            logits = await asyncio.to_thread(self._run, tokens)
-        else:
-            logits = self._run(tokens)
-        return logits, Times(infer_ns=time.monotonic_ns() - start)
-
-    def _run(self, tokens: Tokens) -> Logits:
-        return run(self._infer, tokens).logits
+        is_long = len(tokens.columns["input_ids"].values) > LONG_TOKENS
+        ran = await asyncio.to_thread(run, self._infer, tokens) if is_long else run(self._infer, tokens)
+        return ran.logits, Times(infer_ns=time.monotonic_ns() - start)
 
 
 class Stages:
     """The first stage, the margin from which its answer counts, and the counters of both stages."""
 
-    def __init__(self, first: First, threshold: float, counters: Counters) -> None:
+    def __init__(self, first: Batcher | Inline, threshold: float, counters: Counters) -> None:
         """Count the rows of each stage in `counters`."""
         self._first, self._threshold = first, threshold
         self._rows = counters.stage_rows = {FIRST: 0, SECOND: 0}
@@ -71,11 +57,11 @@ class Stages:
         rest = np.flatnonzero(passed_on(logits, self._threshold))
         if len(rest):
             found, more = await second(tokens if len(rest) == len(tokens) else tokens.take(rest))
-            logits, times = np.array(logits), times.plus(more)
+            logits = np.array(logits)
             logits[rest] = found
+            times.add(more)
         self._rows[FIRST] += len(tokens) - len(rest)
         self._rows[SECOND] += len(rest)
-        times.stages = [FIRST] * len(tokens)
-        for row in rest.tolist():
-            times.stages[row] = SECOND
+        passed = set(rest.tolist())
+        times.stages = [SECOND if row in passed else FIRST for row in range(len(tokens))]
         return logits, times

@@ -11,7 +11,7 @@ import re
 import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.json_format import ParseDict
@@ -35,6 +35,10 @@ GRPC = "gRPC"
 # Longest message of a refusal. It travels in a header of at most 8 KiB, in which one byte may become three.
 MESSAGE_BYTES = 1300
 
+_SILENT = Reason.EXHAUSTED, "The call sent no request for too long"
+_BUSY = Reason.EXHAUSTED, "too many calls"
+_STOPPING = Reason.UNAVAILABLE, "Server is stopping, no new requests are accepted"
+
 # Takes a request's message and gRPC's context, and returns a message, or a dict with the message's fields.
 Method = Callable[[Any, Any], Awaitable[Any]]
 
@@ -43,10 +47,10 @@ Respond = Callable[[bytes, Any], Coroutine[Any, Any, bytes]]
 
 
 class Call:
-    """A call that has a place. `task` waits for its next request."""
+    """A call, which has a place unless it is refused. `task` waits for its next request."""
 
     def __init__(self, task: "asyncio.Task[Any] | None") -> None:
-        self.task, self.hung_up = task, False
+        self.task, self.hung_up, self.refused = task, False, False
 
     def hang_up(self) -> None:
         """Wait no longer for a request."""
@@ -82,12 +86,13 @@ class CallHandler:
         return grpc.stream_unary_rpc_method_handler(self._unary(descriptor, method))
 
     @contextmanager
-    def _place(self, context: Any, *, is_open: bool) -> Iterator[Call | None]:
-        """Yield the call of this task, or None if there is no place for it."""
+    def _place(self, context: Any, *, is_open: bool = False) -> Iterator[Call]:
+        """Yield the call of this task. It is refused if there is no place for it."""
         call = Call(asyncio.current_task())
         is_there = self._places.enter(call, _host(context.peer()))
+        call.refused = not is_there or (self._places.is_spare(call) and not is_open)
         try:
-            yield call if is_there and (is_open or not self._places.is_spare(call)) else None
+            yield call
         finally:
             self._places.leave(call)
 
@@ -106,7 +111,7 @@ class CallHandler:
             if not call.hung_up or task is None:
                 raise
             task.uncancel()
-            raise _silent() from None
+            raise RefusedError(*_SILENT) from None
         finally:
             self._places.work(call)
 
@@ -119,20 +124,16 @@ class CallHandler:
             with self._requests.request(GRPC, path) as entry, self._place(context, is_open=is_open) as call:
                 if entry.id:
                     context.set_trailing_metadata((("x-request-id", entry.id),))
-                refused = None if is_open else self._refuse(context)
-                if call is None:
-                    refused = _busy()
-                elif refused is None:
-                    try:
-                        request = await _parse(request_type, await self._receive(requests, call))
-                        response = _serialise(await method(request, context), response_type)
-                        entry.status = 200
-                        return response
-                    except Exception as error:
-                        refused = _as_refusal(error)
-                entry.status = refused.reason.http
-            await context.abort(grpc.StatusCode[refused.reason.grpc], _message(refused))
-            raise AssertionError("abort has raised")
+                try:
+                    self._check(context, call, is_open=is_open)
+                    request = await _parse(request_type, await self._receive(requests, call))
+                    response = _serialise(await method(request, context), response_type)
+                    entry.status = 200
+                    return response
+                except Exception as error:
+                    refused = _as_refusal(error)
+                    entry.status = refused.reason.http
+            return await _abort(context, refused)
 
         return handle
 
@@ -154,12 +155,12 @@ class CallHandler:
             return bytes(response.SerializeToString())
 
         async def handle(requests: AsyncIterator[bytes], context: Any) -> None:
-            with self._place(context, is_open=False) as call:
-                if refused := self._refuse(context) or (None if call else _busy()):
-                    await context.abort(grpc.StatusCode[refused.reason.grpc], _message(refused))
-                assert call
+            with self._place(context) as call:
                 try:
+                    self._check(context, call)
                     await self._answer_each(requests, context, call, respond)
+                except RefusedError as refused:
+                    await _abort(context, refused)
                 except ExceptionGroup as group:  # the library knows its own error of a client that has left
                     raise group.exceptions[0] from None
 
@@ -195,21 +196,27 @@ class CallHandler:
             if call.hung_up:
                 writer.cancel()
         if reader.cancelled():
-            refused = _silent() if call.hung_up else _stopping()
-            await context.abort(grpc.StatusCode[refused.reason.grpc], str(refused))
+            raise RefusedError(*(_SILENT if call.hung_up else _STOPPING))
 
-    def _refuse(self, context: Any) -> RefusedError | None:
-        """Return the refusal of a call without the token, or of any call at shutdown; None if it is accepted."""
+    def _check(self, context: Any, call: Call, *, is_open: bool = False) -> None:
+        """Refuse a call without a place or without the token, and any at shutdown; one that `is_open` needs a place.
+
+        Raises:
+            RefusedError: as said.
+        """
+        if call.refused:
+            raise RefusedError(*_BUSY)
+        if is_open:
+            return
         if self._closed:
-            return _stopping()
+            raise RefusedError(*_STOPPING)
         if not self._token:
-            return None
+            return
         metadata = {key.encode(): str(value).encode() for key, value in context.invocation_metadata()}
-        if is_authorized(metadata, self._token):
-            return None
-        return RefusedError(
-            Reason.UNAUTHENTICATED, "this service needs its token: metadata authorization: Bearer TOKEN"
-        )
+        if not is_authorized(metadata, self._token):
+            raise RefusedError(
+                Reason.UNAUTHENTICATED, "this service needs its token: metadata authorization: Bearer TOKEN"
+            )
 
 
 def _path(descriptor: Any) -> str:
@@ -223,18 +230,6 @@ def _message_types(descriptor: Any) -> tuple[Any, Any]:
 def _host(peer: str) -> str:
     """Return the address in gRPC's name of a client, such as ipv4:127.0.0.1:5000 or ipv6:%5B::1%5D:5000."""
     return urllib.parse.unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
-
-
-def _silent() -> RefusedError:
-    return RefusedError(Reason.EXHAUSTED, "The call sent no request for too long")
-
-
-def _busy() -> RefusedError:
-    return RefusedError(Reason.EXHAUSTED, "too many calls")
-
-
-def _stopping() -> RefusedError:
-    return RefusedError(Reason.UNAVAILABLE, "Server is stopping, no new requests are accepted")
 
 
 async def _parse(message_type: Any, blob: bytes) -> Any:
@@ -260,6 +255,11 @@ def _as_refusal(error: Exception) -> RefusedError:
         return error
     log.error("gRPC: a call failed", exc_info=error)
     return RefusedError(Reason.INTERNAL, "the service failed; its log says why")
+
+
+async def _abort(context: Any, refused: RefusedError) -> NoReturn:
+    await context.abort(grpc.StatusCode[refused.reason.grpc], _message(refused))
+    raise AssertionError("abort has raised")
 
 
 def _message(refused: RefusedError) -> str:

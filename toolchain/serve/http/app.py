@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("toolchain")
 
 JSON, OCTETS, TEXT = b"application/json", b"application/octet-stream", b"text/plain; charset=utf-8"
-HTML = b"text/html; charset=utf-8"
 PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 
 # Longest message of a refusal, which may name what the client sent.
@@ -107,8 +106,8 @@ class Application:
         document = openapi.document(self.service.limits, openapi.ANY_MODEL if self.token else self.shown)
         return {
             **{path: {"GET": self._live if path.endswith("live") else self._ready} for path in HEALTH},
-            "/": {"GET": _page(pages.load("page.html"))},
-            "/docs": {"GET": _page(pages.docs(document))},
+            "/": {"GET": _constant(pages.load("page.html"))},
+            "/docs": {"GET": _constant(pages.docs(document))},
             "/openapi.json": {"GET": _constant(json_response(document))},
         }
 
@@ -263,7 +262,3 @@ def _json(value: Callable[[], Any]) -> Handler:
         return json_response(value())
 
     return handler
-
-
-def _page(page: pages.Page) -> Handler:
-    return _constant(Response(page.body, content_type=HTML, headers=page.headers))

@@ -4,29 +4,24 @@ import base64
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from toolchain.serve.http.openapi import OpenApi
+from toolchain.serve.http.request import Response
 
 _NONE = "'none'"
 _INLINE = re.compile(rb"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Page:
-    """A page and its headers."""
-
-    body: bytes
-    headers: tuple[tuple[bytes, bytes], ...]
+HTML = b"text/html; charset=utf-8"
 
 
-def load(name: str) -> Page:
+def load(name: str) -> Response:
     """Return a page of this folder."""
     return _page(_read(name).encode())
 
 
-def docs(document: OpenApi) -> Page:
+def docs(document: OpenApi) -> Response:
     """Return the page that documents the API, from its OpenAPI document."""
     from jinja2 import Environment, StrictUndefined
 
@@ -39,7 +34,7 @@ def _read(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def _page(body: bytes) -> Page:
+def _page(body: bytes) -> Response:
     """Return a page whose policy allows its own scripts and styles, by their digests, and nothing else.
 
     Source: Content Security Policy Level 3.
@@ -57,4 +52,4 @@ def _page(body: bytes) -> Page:
         "referrer-policy": "no-referrer",
         "cache-control": "no-cache",  # another release has another page at the same address
     }
-    return Page(body, tuple((name.encode(), value.encode()) for name, value in headers.items()))
+    return Response(body, 200, HTML, tuple((name.encode(), value.encode()) for name, value in headers.items()))

@@ -1,6 +1,7 @@
 """An HTTP request, whose body may still arrive, and its response."""
 
 import asyncio
+from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple
 
 from toolchain.serve.protocol import Reason, RefusedError
@@ -20,36 +21,30 @@ class Response(NamedTuple):
     headers: Headers = ()
 
 
+@dataclass(slots=True, eq=False)
 class Request:
-    """One request. Its body may still arrive while it is answered."""
+    """One request, whose body may have up to `limit` bytes. It may still arrive while the request is answered."""
 
-    __slots__ = (
-        "_arrived",
-        "_body",
-        "_transport",
-        "answered",
-        "complete",
-        "fault",
-        "headers",
-        "keep_alive",
-        "limit",
-        "method",
-        "path",
-    )
+    method: str
+    path: str
+    headers: dict[bytes, bytes]
+    _: KW_ONLY
+    limit: int
+    # Whether the connection may stay open after the response.
+    keep_alive: bool
+    # Whether the body has arrived, and the response has left.
+    complete: bool = False
+    answered: bool = False
+    # Why the request is refused, if its connection refuses it.
+    fault: RefusedError | None = None
+    _body: bytearray = field(default_factory=bytearray)
+    _arrived: asyncio.Future[None] | None = None
+    # Where the client is asked for the body, if it waits for this.
+    _transport: asyncio.Transport | None = None
 
-    def __init__(self, method: str, path: str, headers: dict[bytes, bytes], *, limit: int, keep_alive: bool) -> None:
-        """Begin a request whose body may have up to `limit` bytes."""
-        self.method, self.path, self.headers, self.limit = method, path, headers, limit
-        # Whether the connection may stay open after the response, whether the body has arrived, and the response left.
-        self.keep_alive, self.complete, self.answered = keep_alive, False, False
-        # Why the request is refused, if its connection refuses it.
-        self.fault: RefusedError | None = None
-        self._body = bytearray()
-        self._arrived: asyncio.Future[None] | None = None
-        # Where the client is asked for the body, if it waits for this.
-        self._transport: asyncio.Transport | None = None
+    def __post_init__(self) -> None:
         # The HTTP parser has checked that it is a number of 64 bits. It takes zeros before it, and int() counts these.
-        if int(headers.get(b"content-length", b"").lstrip(b"0") or b"0") > limit:
+        if int(self.headers.get(b"content-length", b"").lstrip(b"0") or b"0") > self.limit:
             self.refuse(self.too_large())
 
     async def read(self) -> bytes:
