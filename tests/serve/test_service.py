@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,6 +13,7 @@ from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.target import find_target
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run
+from toolchain.serve import aside, outputs
 from toolchain.serve.batching import engines
 from toolchain.serve.limits import Limits
 from toolchain.serve.metrics import render
@@ -280,6 +282,25 @@ def test_two_engines_share_the_requests(demo_bundle):
         assert all(np.isfinite(output(answer, "LOGITS")).all() for answer in found)
 
     serve(demo_bundle, scenario, instances=2, limits=Limits(max_batch=2))
+
+
+def test_outputs_of_many_logits_are_made_beside_the_event_loop(demo_bundle, monkeypatch):
+    threads = []
+
+    def describe(*arguments):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return made(*arguments)
+
+    made = outputs.classifications
+    monkeypatch.setattr(outputs, "classifications", describe)
+
+    async def scenario(service):
+        monkeypatch.setattr(aside, "LARGE_BODY_BYTES", 8 * len(service.head.labels))
+        await service.classify([("good",)])
+        await service.classify([("good",)] * 3)
+
+    serve(demo_bundle, scenario)
+    assert threads == [True, False]
 
 
 def test_a_cached_row_is_answered_without_the_engine_also_when_the_queue_is_full(demo_bundle, caplog):

@@ -6,7 +6,6 @@ process ends. A second signal ends it at once.
 """
 
 import asyncio
-import contextlib
 import gc
 import logging
 import resource
@@ -89,20 +88,20 @@ async def serve(
             with open_gpus(service.device) as gpus:
                 http, grpc, url = await _start(service, listener, gpus, options)
                 servers: list[Server] = [http, *([grpc] if grpc else [])]
-                signals = Signals()
+                first, second = _handle_signals()
                 grpc_address = f"{host_in_url(options.host)}:{grpc.port}" if grpc else None
                 example = service.shown.without_rows().bodies[0]  # it goes to logs, which others read
                 gc.collect()
                 gc.freeze()  # otherwise each full collection would scan what was imported: 0.2 s on the event loop
                 on_started({"name": service.name, "http": url, "grpc": grpc_address, "example": example})
-                await signals.first.wait()
+                await first.wait()
                 service.drain()
                 http.application.closing = True
                 log.info(
                     "shutting down: requests are answered for %g s more; a second signal ends it at once",
                     options.drain_s,
                 )
-                await _shut_down(servers, signals, options.drain_s, service.limits.timeout_s + GRACE_S)
+                await _shut_down(servers, second, options.drain_s, service.limits.timeout_s + GRACE_S)
 
 
 def allow_descriptors() -> None:
@@ -138,36 +137,26 @@ async def _start(
     return http, grpc, f"{scheme}://{host_in_url(options.host)}:{listener.getsockname()[1]}"
 
 
-class Signals:
-    """The first and the second SIGINT, SIGTERM or SIGHUP, as events."""
-
-    def __init__(self) -> None:
-        """Handle the signals from now on."""
-        self.first, self.second = asyncio.Event(), asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, self._handle)
-
-    def _handle(self) -> None:
-        (self.second if self.first.is_set() else self.first).set()
+def _handle_signals() -> tuple[asyncio.Event, asyncio.Event]:
+    """Return the first and the second SIGINT, SIGTERM or SIGHUP, as events."""
+    first, second = asyncio.Event(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, lambda: (second if first.is_set() else first).set())
+    return first, second
 
 
-async def _shut_down(servers: list[Server], signals: Signals, drain_s: float, grace_s: float) -> None:
+async def _shut_down(servers: list[Server], second: asyncio.Event, drain_s: float, grace_s: float) -> None:
     """Wait `drain_s` seconds, then stop the servers within `grace_s`; at the second signal stop them at once."""
 
-    async def drain() -> None:
-        await asyncio.sleep(drain_s)
-        await _stop(servers, grace_s)
+    async def stop(after_s: float, grace_s: float) -> None:
+        await asyncio.sleep(after_s)
+        await asyncio.gather(*(server.stop(grace_s) for server in servers))
 
-    draining, second = asyncio.create_task(drain()), asyncio.create_task(signals.second.wait())
-    await asyncio.wait({draining, second}, return_when=asyncio.FIRST_COMPLETED)
-    second.cancel()
-    if draining.done():
-        return await draining
-    draining.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await draining
-    return await _stop(servers, 0)
-
-
-async def _stop(servers: list[Server], grace_s: float) -> None:
-    await asyncio.gather(*(server.stop(grace_s) for server in servers))
+    draining, hurry = asyncio.create_task(stop(drain_s, grace_s)), asyncio.create_task(second.wait())
+    await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
+    hurry.cancel()
+    if not draining.done():
+        draining.cancel()
+        await asyncio.wait([draining])
+        draining = asyncio.create_task(stop(0, 0))
+    await draining

@@ -8,6 +8,7 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,6 +30,7 @@ from toolchain.records.serving import (
     StatisticsResponse,
 )
 from toolchain.serve import metadata, outputs, request_log
+from toolchain.serve.aside import aside
 from toolchain.serve.batching.stages import SECOND
 from toolchain.serve.checks import VERSION, Checks, check_model
 from toolchain.serve.counters import Counters, Times
@@ -187,7 +189,7 @@ class Service:
         (logits, cut, _), times = await self._logits(rows, request.timeout_us)
         before = self.counters.clock()
         head = self.head if isinstance(rows, Tokens) else self.head.about(rows)
-        tensors = outputs.tensors(logits, head, names, request.classes)
+        tensors = await aside(logits.nbytes, partial(outputs.tensors, logits, head, names, request.classes))
         times.output_ns = self.counters.clock() - before
         passed_on = None if times.stages is None else times.stages.count(SECOND)
         made = InferResponse(self.name, VERSION, request.id, tensors, int(cut.sum()), passed_on)
@@ -196,7 +198,11 @@ class Service:
     async def _classify(self, texts: list[Text]) -> Timed[list[Response]]:
         ran, rows, times = await self._run(texts)
         before = self.counters.clock()
-        found = outputs.classifications(ran.logits, self.head.about(texts), ran.cut, times.stages)
+
+        def describe() -> list[Response]:
+            return outputs.classifications(ran.logits, self.head.about(texts), ran.cut, times.stages)
+
+        found = await aside(ran.logits.nbytes, describe)
         times.output_ns = self.counters.clock() - before
         return found, rows, times
 

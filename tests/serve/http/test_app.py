@@ -5,10 +5,13 @@ test_conformance.py compares the responses with those of a real Triton.
 
 import gzip
 import json
+import threading
 import zlib
 
 import pytest
 
+from tests.head_of import head_of
+from toolchain.serve.http import app
 from toolchain.serve.http.app import Application
 from toolchain.serve.limits import Limits
 from toolchain.serve.protocol import Reason, RefusedError
@@ -229,3 +232,19 @@ def test_a_list_of_classify_may_fill_the_queue_and_no_more(fake):
 def test_the_limits_are_those_of_the_service(fake):
     application = Application(fake.FakeService(limits=Limits(max_body_bytes=20)))
     assert fake.ask(application, "POST", "/classify", {"text": "a" * 20}).status == 413
+
+
+def test_a_large_response_is_written_beside_the_event_loop(fake, monkeypatch):
+    threads = []
+
+    def write(*arguments):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return written(*arguments)
+
+    written = app.json_response
+    monkeypatch.setattr(app, "json_response", write)
+    head = head_of(*(f"label {number}" for number in range(1000)))
+    application = Application(fake.FakeService(head=head))
+    assert fake.ask(application, "POST", "/classify", {"text": "one"}).status == 200
+    assert fake.ask(application, "POST", "/classify", {"text": ["one"] * 50}).status == 200
+    assert threads[-2:] == [True, False]

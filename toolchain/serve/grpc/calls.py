@@ -11,14 +11,16 @@ import re
 import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
+from toolchain.serve.aside import aside
 from toolchain.serve.auth import is_authorized
-from toolchain.serve.limits import LARGE_BODY_BYTES, STREAM_WINDOW
+from toolchain.serve.limits import STREAM_WINDOW
 from toolchain.serve.places import Places
 from toolchain.serve.proto import MESSAGES, SERVICES
 from toolchain.serve.protocol import Reason, RefusedError
@@ -233,11 +235,9 @@ def _host(peer: str) -> str:
 
 
 async def _parse(message_type: Any, blob: bytes) -> Any:
-    """Return a message. A large one is parsed in a thread, so that other requests go on."""
+    """Return the message in bytes."""
     try:
-        if len(blob) > LARGE_BODY_BYTES:
-            return await asyncio.to_thread(message_type.FromString, blob)
-        return message_type.FromString(blob)
+        return await aside(len(blob), partial(message_type.FromString, blob))
     except DecodeError as error:
         raise RefusedError(
             Reason.INVALID, f"the request is not a valid message of type {message_type.DESCRIPTOR.name}"

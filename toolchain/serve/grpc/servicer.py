@@ -11,10 +11,11 @@ import grpc
 
 from toolchain.errors import InputError
 from toolchain.records.serving import ModelState
+from toolchain.serve.aside import aside
 from toolchain.serve.checks import check_statistics
 from toolchain.serve.grpc.calls import Call, CallHandler
 from toolchain.serve.grpc.codec import to_message, to_request
-from toolchain.serve.limits import GRPC_IDLE_S, LARGE_BODY_BYTES, MAX_CALLS, MAX_GRPC_CONNECTIONS
+from toolchain.serve.limits import GRPC_IDLE_S, MAX_CALLS, MAX_GRPC_CONNECTIONS
 from toolchain.serve.listener import host_in_url
 from toolchain.serve.places import Places
 from toolchain.serve.proto import HEALTH, INFERENCE
@@ -172,9 +173,8 @@ class Methods:
         self.service.check(request.model_name, request.model_version)
         left_s = context.time_remaining()
         left_us = 0 if left_s is None else max(1, round(left_s * 1e6))
-        is_large = request.ByteSize() > LARGE_BODY_BYTES
         translate = partial(to_request, request, left_us=left_us)
-        return to_message(await self.service.infer(await asyncio.to_thread(translate) if is_large else translate()))
+        return to_message(await self.service.infer(await aside(request.ByteSize(), translate)))
 
     async def repository_index(self, request: Any, _: Any) -> Any:
         state = "READY" if self.service.ready else "UNAVAILABLE"

@@ -4,8 +4,8 @@ It uses no framework, and no ASGI. There is one model in one version, so every p
 inference request passes through nothing else on its way to the service.
 """
 
-import asyncio
 import logging
+import math
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -15,6 +15,7 @@ import orjson
 
 from toolchain.records.serving import ModelState
 from toolchain.serve import metrics
+from toolchain.serve.aside import aside
 from toolchain.serve.auth import check_origin, is_authorized
 from toolchain.serve.checks import check_model, check_statistics
 from toolchain.serve.gpus import Gpus
@@ -22,7 +23,6 @@ from toolchain.serve.http import clients, codec, openapi, pages
 from toolchain.serve.http.body import compress, read_body
 from toolchain.serve.http.connection import HEALTH
 from toolchain.serve.http.request import Headers, Request, Response
-from toolchain.serve.limits import LARGE_BODY_BYTES
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.serve.request_log import OFF, RequestLog
 
@@ -144,7 +144,7 @@ class Application:
         request.keep_alive = request.keep_alive and request.complete and not self.closing
         accepted = request.headers.get(b"accept-encoding", b"")
         size = len(response.body) if accepted else 0
-        body, encoding = await _aside(size, partial(compress, response.body, accepted))
+        body, encoding = await aside(size, partial(compress, response.body, accepted))
         headers = response.headers
         if encoding:
             headers = (*headers, (b"content-encoding", encoding))
@@ -194,36 +194,36 @@ class Application:
         return error_response(path, 404, "Not Found")
 
     async def _infer(self, version: str, request: Request) -> Response:
-        body = await read_body(request)
         length = request.headers.get(codec.LENGTH_HEADER)
-        decode = partial(codec.decode, body, model=self.service.name, version=version, json_length=length)
-        inference, form = await _aside(len(body), decode)
-        data, json_length = codec.encode(await self.service.infer(inference), form)
+        decode = partial(codec.decode, model=self.service.name, version=version, json_length=length)
+        inference, form = await _decoded(request, decode)
+        response = await self.service.infer(inference)
+        size = sum(tensor.array.nbytes for tensor in response.outputs)
+        data, json_length = await aside(size, partial(codec.encode, response, form))
         if json_length is None:
             return Response(data)
         return Response(data, content_type=OCTETS, headers=((codec.LENGTH_HEADER, b"%d" % json_length),))
 
     async def _classify(self, request: Request) -> Response:
-        body = await read_body(request)
-        texts, is_list = await _aside(
-            len(body), partial(codec.decode_classify, body, self.service.texts_per_row, self.service.limits.max_queue)
-        )
-        found = await self.service.classify(texts)
-        return json_response(found if is_list else found[0])
+        service = self.service
+        decode = partial(codec.decode_classify, texts_per_row=service.texts_per_row, max_rows=service.limits.max_queue)
+        texts, is_list = await _decoded(request, decode)
+        found = await service.classify(texts)
+        size = 4 * len(texts) * math.prod(one or 1 for one in service.head.row)  # the bytes of its logits
+        return await aside(size, lambda: json_response(found if is_list else found[0]))
 
     async def _embeddings(self, request: Request) -> Response:
-        body, service = await read_body(request), self.service
+        service = self.service
         decode = partial(clients.decode_embeddings, width=service.head.width, max_rows=service.limits.max_queue)
-        asked = await _aside(len(body), partial(decode, body))
+        asked = await _decoded(request, decode)
         service.check(asked.model or service.name)
         ran = await service.run([(text,) for text in asked.texts])
-        return await _aside(ran.logits.nbytes, lambda: json_response(clients.embeddings(ran, asked, service.name)))
+        return await aside(ran.logits.nbytes, lambda: json_response(clients.embeddings(ran, asked, service.name)))
 
     async def _rerank(self, request: Request) -> Response:
-        body, service = await read_body(request), self.service
-        limits = service.limits
-        decode = partial(clients.decode_rerank, body, limits.max_queue, limits.max_body_bytes)
-        asked = await _aside(len(body), decode)
+        service, limits = self.service, self.service.limits
+        decode = partial(clients.decode_rerank, max_rows=limits.max_queue, max_characters=limits.max_body_bytes)
+        asked = await _decoded(request, decode)
         ran = await service.run([(asked.query, text) for text in asked.texts])
         return json_response(clients.ranked(ran, asked, service.head.scores(ran.logits)))
 
@@ -245,9 +245,14 @@ class Application:
         return Response(await metrics.scrape(self.service, self.gpus), content_type=PROMETHEUS)
 
 
-async def _aside(size: int, work: Callable[[], T]) -> T:
-    """Return what `work` on a body of `size` bytes returns, in a thread if it is large: other requests go on then."""
-    return await asyncio.to_thread(work) if size > LARGE_BODY_BYTES else work()
+async def _decoded(request: Request, decode: Callable[[bytes], T]) -> T:
+    """Return what `decode` makes of the body of a request.
+
+    Raises:
+        RefusedError: as `read_body` and `decode`.
+    """
+    body = await read_body(request)
+    return await aside(len(body), partial(decode, body))
 
 
 def _constant(response: Response) -> Handler:

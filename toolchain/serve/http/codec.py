@@ -73,10 +73,10 @@ class OutputForm:
 
 
 class BinaryData:
-    """The bytes after the JSON, which inputs take from the front. Nothing is copied."""
+    """The bytes after the JSON, which inputs take from the front until none are `left`. Nothing is copied."""
 
     def __init__(self, data: memoryview, model: str) -> None:
-        self._data, self._model, self._position = data, model, 0
+        self.left, self._model = data, model
 
     def take(self, name: str, size: int) -> memoryview:
         """Return the next `size` bytes, for the input `name`.
@@ -84,23 +84,13 @@ class BinaryData:
         Raises:
             RefusedError: fewer bytes are left.
         """
-        end = self._position + size
-        missing = end - len(self._data)
+        missing = size - len(self.left)
         if missing > 0:
             raise invalid(
                 f"unexpected size for input '{name}', expecting {missing} additional bytes for model '{self._model}'"
             )
-        taken, self._position = self._data[self._position : end], end
+        taken, self.left = self.left[:size], self.left[size:]
         return taken
-
-    def check_all_taken(self) -> None:
-        """Refuse bytes that belong to no input.
-
-        Raises:
-            RefusedError: bytes are left.
-        """
-        if self._position != len(self._data):
-            raise invalid(f"unexpected additional input data for model '{self._model}'")
 
 
 def split(body: bytes, json_length: bytes | None, *, model: str) -> tuple[bytes | memoryview, BinaryData]:
@@ -136,7 +126,8 @@ def decode(
     given, outputs = _objects(record, "inputs"), _objects(record, "outputs", [])
     refuse_repeated(text, [one for found in (record, *given, *outputs) for one in (found, _parameters(found))])
     inputs = tuple(_input(one, binary, model) for one in given)
-    binary.check_all_taken()
+    if binary.left:
+        raise invalid(f"unexpected additional input data for model '{model}'")
     request = InferRequest(
         model,
         inputs,

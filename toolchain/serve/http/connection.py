@@ -223,7 +223,7 @@ class Connection(asyncio.Protocol):
         keep_alive = not is_old and self._parser.should_keep_alive()
         request = Request(method, path, headers, limit=limit, keep_alive=keep_alive)
         if headers.get(b"expect", b"").lower() == b"100-continue" and not is_old:
-            request.expect(self._transport)
+            request.expecting = self._transport
         if self._server.places.is_spare(self) and path not in PROBED:
             request.keep_alive = False
             request.refuse(RefusedError(Reason.UNAVAILABLE, "too many connections"))

@@ -37,10 +37,10 @@ class Request:
     answered: bool = False
     # Why the request is refused, if its connection refuses it.
     fault: RefusedError | None = None
+    # Where the client is asked for the body when it is read, if the client waits for this (RFC 9110, section 10.1.1).
+    expecting: asyncio.Transport | None = None
     _body: bytearray = field(default_factory=bytearray)
     _arrived: asyncio.Future[None] | None = None
-    # Where the client is asked for the body, if it waits for this.
-    _transport: asyncio.Transport | None = None
 
     def __post_init__(self) -> None:
         # The HTTP parser has checked that it is a number of 64 bits. It takes zeros before it, and int() counts these.
@@ -54,17 +54,13 @@ class Request:
             RefusedError: it is too large, or it is not HTTP.
         """
         if not self.complete and not self.fault:
-            if self._transport:
-                self._transport.write(CONTINUE)
+            if self.expecting:
+                self.expecting.write(CONTINUE)
             self._arrived = asyncio.get_running_loop().create_future()
             await self._arrived
         if self.fault:
             raise self.fault
         return bytes(self._body)
-
-    def expect(self, transport: asyncio.Transport) -> None:
-        """Ask the client for the body when it is read: the client waits for this (RFC 9110, section 10.1.1)."""
-        self._transport = transport
 
     def add(self, part: bytes) -> None:
         """Add to the body."""
