@@ -15,7 +15,7 @@ from toolchain.checkpoint.ragged import Ragged
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Text
 from toolchain.serve.limits import Limits
-from toolchain.serve.protocol import InferRequest, Reason, RefusedError, Tensor, invalid
+from toolchain.serve.protocol import InferRequest, Reason, RefusedError, Tensor, invalid, too_large
 
 INTEGERS = ("INT64", "INT32")
 VERSION = "1"
@@ -128,10 +128,9 @@ class Checks:
         """
         for part in chain.from_iterable(texts):
             if len(part) > self.limits.max_characters:
-                raise RefusedError(
-                    Reason.TOO_LARGE,
+                raise too_large(
                     f"a text of {len(part)} characters exceeds the maximum allowed value of "
-                    f"{self.limits.max_characters} for model '{self.name}'",
+                    f"{self.limits.max_characters} for model '{self.name}'"
                 )
 
     def _required(self, given: Iterable[str]) -> tuple[str, ...]:

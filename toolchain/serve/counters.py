@@ -52,9 +52,11 @@ class Counters:
     stage_rows: dict[str, int] = field(default_factory=dict)
     # Rows in the cache; None without one.
     cache_entries: int | None = None
-    # Rows that were found in the cache, and rows that were not, with the time of their lookup.
-    cache_hit: Duration = field(default_factory=lambda: Duration(count=0, ns=0))
-    cache_miss: Duration = field(default_factory=lambda: Duration(count=0, ns=0))
+    # Rows that were found in the cache, and rows that were not, with the time of their lookup; None without one.
+    cache_hits: int | None = None
+    cache_misses: int | None = None
+    hit_ns: int = 0
+    miss_ns: int = 0
     request_ns: int = 0
     failed_ns: int = 0
     times: Times = field(default_factory=Times)
@@ -76,19 +78,9 @@ class Counters:
 
     def count_lookups(self, hits: int, misses: int, ns: int) -> None:
         """Count the rows of a request that were looked up in the cache in `ns` nanoseconds."""
-        for counted, rows in ((self.cache_hit, hits), (self.cache_miss, misses)):
-            counted["count"] += rows
-            counted["ns"] += ns * rows // (hits + misses)
-
-    @property
-    def cache_hits(self) -> int | None:
-        """Rows that were found in the cache; None without one."""
-        return None if self.cache_entries is None else self.cache_hit["count"]
-
-    @property
-    def cache_misses(self) -> int | None:
-        """Rows that were not found in the cache; None without one."""
-        return None if self.cache_entries is None else self.cache_miss["count"]
+        self.cache_hits, self.cache_misses = (self.cache_hits or 0) + hits, (self.cache_misses or 0) + misses
+        self.hit_ns += ns * hits // (hits + misses)
+        self.miss_ns += ns * misses // (hits + misses)
 
     def statistics(self, name: str, version: str) -> ModelStatistics:
         """Return the counters as Triton's statistics of the model."""
@@ -109,8 +101,8 @@ class Counters:
                 "compute_input": summed(self.times.input_ns),
                 "compute_infer": summed(self.times.infer_ns),
                 "compute_output": summed(self.times.output_ns),
-                "cache_hit": {**self.cache_hit},
-                "cache_miss": {**self.cache_miss},
+                "cache_hit": {"count": self.cache_hits or 0, "ns": self.hit_ns},
+                "cache_miss": {"count": self.cache_misses or 0, "ns": self.miss_ns},
             },
             "batch_stats": [],
         }

@@ -92,7 +92,7 @@ def from_numbers(name: str, datatype: str, shape: Sequence[int], numbers: Sequen
     _check_bytes(len(numbers) * dtype.itemsize, count * dtype.itemsize, name, model)
     try:
         with np.errstate(over="ignore"):  # a number beyond FP32 becomes infinite
-            return np.array(numbers, dtype).reshape(tuple(shape))
+            return np.array(list(numbers), dtype).reshape(tuple(shape))  # numpy checks no range of protobuf's arrays
     except OverflowError:
         raise _refused(f"a number beyond {datatype}", name, model, "") from None
 

@@ -93,6 +93,11 @@ def invalid(message: str) -> RefusedError:
     return RefusedError(Reason.INVALID, message)
 
 
+def too_large(message: str) -> RefusedError:
+    """Return the refusal of a request that is larger than a limit."""
+    return RefusedError(Reason.TOO_LARGE, message)
+
+
 def no_shared_memory(region: object) -> RefusedError:
     """Return the refusal of a tensor that lies in shared memory, which the service does not map."""
     return RefusedError(Reason.NOT_FOUND, f"Unable to find shared memory region: '{str(region)[:100]}'")

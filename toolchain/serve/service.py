@@ -37,7 +37,7 @@ from toolchain.serve.counters import Counters, Times
 from toolchain.serve.http.openapi import Shown
 from toolchain.serve.limits import DEFAULTS, Limits
 from toolchain.serve.model import ServedModel, find_served, open_model
-from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError
+from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError, invalid
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Service:
         """Serve a model under a name."""
         resolved = model.target.resolved
         self.name, self.counters, self.limits = name, counters, model.limits
-        self.texts_per_row = resolved.head.texts_per_row
+        self.texts_per_row, self.device = resolved.head.texts_per_row, model.target.device
         self._model, self._draining = model, False
         self.head = resolved.head
         self._checks = Checks(
@@ -101,11 +101,6 @@ class Service:
     def alive(self) -> bool:
         """False when every engine has failed, so that only a restart helps."""
         return not self._model.broken
-
-    @property
-    def device(self) -> str:
-        """The device of the engines: cpu, or cuda:N."""
-        return self._model.target.device
 
     def drain(self) -> None:
         """Report not ready from now on; requests are still answered until `close`."""
@@ -185,7 +180,7 @@ class Service:
         names = self._checks.outputs(request)
         rows = self._checks.rows(request)
         if isinstance(rows, Tokens) and self.head.join:
-            raise RefusedError(Reason.INVALID, "token ids have no places in a text: send TEXT to get ENTITIES")
+            raise invalid("token ids have no places in a text: send TEXT to get ENTITIES")
         (logits, cut, _), times = await self._logits(rows, request.timeout_us)
         before = self.counters.clock()
         head = self.head if isinstance(rows, Tokens) else self.head.about(rows)
@@ -240,7 +235,7 @@ class Service:
         try:
             return await asyncio.to_thread(self._encode, rows) if _is_long(rows) else self._encode(rows)
         except InputError as error:  # a token that the model lacks
-            raise RefusedError(Reason.INVALID, str(error)) from error
+            raise invalid(str(error)) from error
 
     def _encode(self, texts: list[Text]) -> tuple[Tokens, NDArray[np.bool_]]:
         """Return the tokens of texts, and whether each was cut."""

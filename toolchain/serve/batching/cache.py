@@ -28,7 +28,7 @@ class Cache:
         """Make an empty cache for `size` rows whose logits have the shape `row`."""
         self._size, self._row, self._counters = size, row, counters
         self._entries: OrderedDict[bytes, Logits] = OrderedDict()
-        counters.cache_entries = 0
+        counters.cache_entries = counters.cache_hits = counters.cache_misses = 0
 
     async def answer(self, tokens: Tokens, run: Run) -> tuple[Logits, Times]:
         """Return the logits of rows, float32 [rows, *row]; `run` gets those that the cache lacks.

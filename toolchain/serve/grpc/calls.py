@@ -23,7 +23,7 @@ from toolchain.serve.auth import is_authorized
 from toolchain.serve.limits import STREAM_WINDOW
 from toolchain.serve.places import Places
 from toolchain.serve.proto import MESSAGES, SERVICES
-from toolchain.serve.protocol import Reason, RefusedError
+from toolchain.serve.protocol import Reason, RefusedError, invalid
 from toolchain.serve.request_log import OFF, RequestLog
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ MESSAGE_BYTES = 1300
 
 _SILENT = Reason.EXHAUSTED, "The call sent no request for too long"
 _BUSY = Reason.EXHAUSTED, "too many calls"
+_NO_TOKEN = Reason.UNAUTHENTICATED, "this service needs its token: metadata authorization: Bearer TOKEN"
 _STOPPING = Reason.UNAVAILABLE, "Server is stopping, no new requests are accepted"
 
 # Takes a request's message and gRPC's context, and returns a message, or a dict with the message's fields.
@@ -107,7 +108,7 @@ class CallHandler:
         try:
             return await anext(requests)
         except StopAsyncIteration:
-            raise RefusedError(Reason.INVALID, "the call has no request") from None
+            raise invalid("the call has no request") from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not call.hung_up or task is None:
@@ -216,9 +217,7 @@ class CallHandler:
             return
         metadata = {key.encode(): str(value).encode() for key, value in context.invocation_metadata()}
         if not is_authorized(metadata, self._token):
-            raise RefusedError(
-                Reason.UNAUTHENTICATED, "this service needs its token: metadata authorization: Bearer TOKEN"
-            )
+            raise RefusedError(*_NO_TOKEN)
 
 
 def _path(descriptor: Any) -> str:
@@ -239,9 +238,7 @@ async def _parse(message_type: Any, blob: bytes) -> Any:
     try:
         return await aside(len(blob), partial(message_type.FromString, blob))
     except DecodeError as error:
-        raise RefusedError(
-            Reason.INVALID, f"the request is not a valid message of type {message_type.DESCRIPTOR.name}"
-        ) from error
+        raise invalid(f"the request is not a valid message of type {message_type.DESCRIPTOR.name}") from error
 
 
 def _serialise(response: Any, message_type: Any) -> bytes:

@@ -3,7 +3,7 @@
 import zlib
 
 from toolchain.serve.http.request import Request
-from toolchain.serve.protocol import Reason, RefusedError
+from toolchain.serve.protocol import Reason, RefusedError, invalid
 
 # Content encoding -> zlib's parameter for its format. gzip comes first, so it wins where both are accepted equally.
 _WBITS = {b"gzip": zlib.MAX_WBITS | 16, b"deflate": zlib.MAX_WBITS}
@@ -30,15 +30,11 @@ def _decompress(body: bytes, wbits: int, request: Request) -> bytes:
     try:
         data = decompressor.decompress(body, request.limit + 1)
     except zlib.error:
-        raise RefusedError(
-            Reason.INVALID, "the request's body is not compressed as its Content-Encoding says"
-        ) from None
+        raise invalid("the request's body is not compressed as its Content-Encoding says") from None
     if len(data) > request.limit:
         raise request.too_large()
     if not decompressor.eof or decompressor.unused_data:
-        raise RefusedError(
-            Reason.INVALID, "the request's compressed body is cut short, or it is followed by other bytes"
-        )
+        raise invalid("the request's compressed body is cut short, or it is followed by other bytes")
     return data
 
 

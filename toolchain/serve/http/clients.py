@@ -16,7 +16,7 @@ from toolchain.records.serving import (
     TokenUsage,
 )
 from toolchain.serve.http.codec import load, read_texts, refuse_repeated
-from toolchain.serve.protocol import Reason, RefusedError, invalid
+from toolchain.serve.protocol import invalid, too_large
 from toolchain.serve.service import Ran
 
 # Keys of a request of POST /v1/embeddings (OpenAI's API reference, "Create embeddings").
@@ -100,10 +100,9 @@ def decode_rerank(body: bytes, max_rows: int, max_characters: int) -> RerankRequ
     texts = read_texts(record, "texts", max_rows)
     characters = len(record["query"]) * len(texts) + sum(map(len, texts))
     if characters > max_characters:
-        raise RefusedError(
-            Reason.TOO_LARGE,
+        raise too_large(
             f"the texts, each with the query, have {characters} characters, and a request may have {max_characters}: "
-            "send several requests",
+            "send several requests"
         )
     return RerankRequest(record["query"], texts, flags["raw_scores"], flags["return_text"])
 

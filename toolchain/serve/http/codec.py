@@ -11,7 +11,7 @@ responds with 500 to wrong JSON, this service responds with 400 and the same tex
 import json
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import orjson
 
@@ -20,15 +20,7 @@ from toolchain.serve import datatypes
 from toolchain.serve.checks import shown
 from toolchain.serve.datatypes import BYTES
 from toolchain.serve.limits import MAX_DIMENSIONS, MAX_TENSORS
-from toolchain.serve.protocol import (
-    InferRequest,
-    InferResponse,
-    Reason,
-    RefusedError,
-    Tensor,
-    invalid,
-    no_shared_memory,
-)
+from toolchain.serve.protocol import InferRequest, InferResponse, Tensor, invalid, no_shared_memory, too_large
 
 if TYPE_CHECKING:
     from toolchain.data.rows import Text
@@ -219,8 +211,7 @@ def read_texts(record: JsonObject, key: str, max_rows: int) -> list[str]:
         raise invalid(f"'{key}' is missing: give a text, or a list of texts")
     texts = record[key] if isinstance(record[key], list) else [record[key]]
     if len(texts) > max_rows:
-        message = f"the list has {len(texts)} rows, and a request may have {max_rows}: send several requests"
-        raise RefusedError(Reason.TOO_LARGE, message)
+        raise too_large(f"the list has {len(texts)} rows, and a request may have {max_rows}: send several requests")
     if not texts or not all(type(text) is str for text in texts):
         raise invalid(f"'{key}' must be a text, or a list of texts")
     return texts
@@ -239,7 +230,7 @@ def _input(record: JsonObject, binary: BinaryData, model: str) -> Tensor:
     name, datatype = _member(record, "name", str), _member(record, "datatype", str)
     shape = _member(record, "shape", list)
     if not set(map(type, shape)) <= {int}:  # integers that cannot be sizes are refused later
-        raise _wrong_type("shape", int)
+        _refuse_type("shape", int)
     parameters = _tensor_parameters(record)
     is_binary, has_data = "binary_data_size" in parameters, "data" in record
     if is_binary == has_data:
@@ -300,7 +291,7 @@ def _objects(record: JsonObject, key: str, default: Any = None) -> list[JsonObje
     if len(values) > MAX_TENSORS:
         raise invalid(f"expected at most {MAX_TENSORS} {key} but got {len(values)} {key}")
     if any(type(value) is not dict for value in values):
-        raise _wrong_type(key, dict)
+        _refuse_type(key, dict)
     return values
 
 
@@ -313,7 +304,7 @@ def _member(record: JsonObject, key: str, kind: type, default: Any = _REQUIRED) 
     if value is _REQUIRED:
         raise invalid(f"Unable to parse '{key}': attempt to access non-existing object member '{key}'")
     if type(value) is not kind:
-        raise _wrong_type(key, kind)
+        _refuse_type(key, kind)
     return value
 
 
@@ -332,10 +323,10 @@ def _tensor_parameters(record: JsonObject) -> JsonObject:
 def _count(record: JsonObject, key: str, default: Any = _REQUIRED) -> int:
     count: int = _member(record, key, int, default)
     if count < 0:
-        raise _wrong_type(key, int)
+        _refuse_type(key, int)
     return count
 
 
-def _wrong_type(key: str, kind: type) -> RefusedError:
+def _refuse_type(key: str, kind: type) -> NoReturn:
     name = _JSON_TYPES[kind]
-    return invalid(f"Unable to parse '{key}': attempt to access JSON non-{name} as {name}")
+    raise invalid(f"Unable to parse '{key}': attempt to access JSON non-{name} as {name}")

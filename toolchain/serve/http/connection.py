@@ -18,7 +18,7 @@ import httptools
 
 from toolchain.serve.http.request import CONTINUE, Request, Response, by_name
 from toolchain.serve.limits import BODY_TIMES, DISCARD_S, HEAD_BYTES, SILENT_S
-from toolchain.serve.protocol import Reason, RefusedError
+from toolchain.serve.protocol import Reason, RefusedError, invalid
 
 if TYPE_CHECKING:
     import ssl
@@ -47,16 +47,12 @@ FULL = (
 )
 
 
-class _HeadError(Exception):
-    """A request's head is refused; the client reads the message."""
-
-
 class Connection(asyncio.Protocol):
     """The connection of one client. Its methods `on_...` are called by the parser."""
 
     def __init__(self, server: "HttpServer") -> None:
         self._server = server
-        self._parser = self._new_parser()
+        self._parser: Any = httptools.HttpRequestParser(self)
         # Requests that are not answered yet, and the task that answers the first of them.
         self._requests: deque[Request] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -72,9 +68,6 @@ class Connection(asyncio.Protocol):
         self._url, self._headers = b"", cast("list[tuple[bytes, bytes]]", [])
         # Bytes of the current request's head, and later of its trailers.
         self._head_bytes = 0
-
-    def _new_parser(self) -> Any:
-        return httptools.HttpRequestParser(self)
 
     async def open(self, client: socket.socket, tls: "ssl.SSLContext | None") -> None:
         """Connect a client that has a place. A TLS client whose handshake fails is disconnected."""
@@ -115,7 +108,7 @@ class Connection(asyncio.Protocol):
             self._parse(data)
         except httptools.HttpParserError as error:
             # What a callback below refuses is the context of the parser's own error.
-            why = error.__context__ if isinstance(error.__context__, _HeadError) else "Invalid HTTP request received."
+            why = error.__context__ if isinstance(error.__context__, RefusedError) else "Invalid HTTP request received."
             if not self._ended:
                 self._refuse(str(why))
         if self._received > self._max_received:
@@ -128,7 +121,7 @@ class Connection(asyncio.Protocol):
                 return self._parser.feed_data(data)  # type: ignore[no-any-return]
             except httptools.HttpParserUpgrade as offer:
                 data = self._head_without_offer() + data[offer.args[0] :]
-                self._parser = self._new_parser()
+                self._parser = httptools.HttpRequestParser(self)
 
     def _head_without_offer(self) -> bytes:
         """Return the head of the current request without what offers another protocol."""
@@ -152,7 +145,7 @@ class Connection(asyncio.Protocol):
         elif request.answered:
             self._transport.close()
         request.keep_alive = False
-        request.refuse(RefusedError(Reason.INVALID, message))
+        request.refuse(invalid(message))
 
     def eof_received(self) -> bool:
         """Answer what was asked before the client closed its side; return whether the connection stays open for this.
@@ -194,7 +187,7 @@ class Connection(asyncio.Protocol):
     def _count(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > HEAD_BYTES:
-            raise _HeadError(f"the request's head or trailers exceed {HEAD_BYTES} bytes")
+            raise invalid(f"the request's head or trailers exceed {HEAD_BYTES} bytes")
 
     def on_headers_complete(self) -> None:
         """Begin to answer a request, if none is before it."""
@@ -203,15 +196,15 @@ class Connection(asyncio.Protocol):
         method = self._parser.get_method()
         if self._parser.should_upgrade():
             if method == b"CONNECT":
-                raise _HeadError("this is not a proxy")
+                raise invalid("this is not a proxy")
             return  # `_parse` begins the request again
         version, headers = self._parser.get_http_version(), by_name(self._headers)
         if version not in ("1.0", "1.1"):
-            raise _HeadError("the version of HTTP is neither 1.0 nor 1.1")
+            raise invalid("the version of HTTP is neither 1.0 nor 1.1")
         if not _HOST.fullmatch(headers.get(b"host", b"" if version == "1.0" else b" ")):
-            raise _HeadError("a request needs one header Host, which names a host")
+            raise invalid("a request needs one header Host, which names a host")
         if headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
-            raise _HeadError("the only transfer coding is chunked")
+            raise invalid("the only transfer coding is chunked")
         url = httptools.parse_url(self._url)
         if url.host:  # the header does not count then (RFC 9112, section 3.2.2)
             headers[b"host"] = url.host

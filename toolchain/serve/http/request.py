@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple
 
-from toolchain.serve.protocol import Reason, RefusedError
+from toolchain.serve.protocol import RefusedError, too_large
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -86,8 +86,7 @@ class Request:
 
     def too_large(self) -> RefusedError:
         """Return the refusal of a body above the limit."""
-        message = f"the request's body exceeds the maximum allowed value of {self.limit} bytes"
-        return RefusedError(Reason.TOO_LARGE, message)
+        return too_large(f"the request's body exceeds the maximum allowed value of {self.limit} bytes")
 
 
 def by_name(fields: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
