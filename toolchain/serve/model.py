@@ -135,7 +135,7 @@ async def _open_batcher(
         try:
             for worker in all_workers:
                 await worker.opened()
-            batcher = Batcher(list(workers), solo=solo, row=row, ends=ends, limits=limits, counters=counters)
+            batcher = Batcher(workers, solo=solo, row=row, ends=ends, limits=limits, counters=counters)
             yield batcher, limits
         finally:
             await asyncio.gather(*(worker.close() for worker in all_workers))

@@ -12,17 +12,16 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 
 from toolchain.base.tensors import Logits, RowShape
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.serve.batching.queue import BatchQueue, Group, QueuedRequest
+from toolchain.serve.batching.worker import BatchResult, Worker
 from toolchain.serve.counters import Counters, Times
 from toolchain.serve.limits import ENGINE_TIMEOUT_S, GRACE_S, Limits
 from toolchain.serve.protocol import Reason, RefusedError
@@ -30,37 +29,14 @@ from toolchain.serve.protocol import Reason, RefusedError
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class BatchResult:
-    """The outcome of one batch on one engine."""
-
-    # Logits of each group, float32 [rows, *row]; None for a group on which the engine failed.
-    logits: Sequence[Logits | None]
-    # Time to build the padded batch.
-    input_ns: int
-    # Time in the engine.
-    infer_ns: int
-    # Successful runs of the engine: several where a batch failed and its groups were run one by one.
-    executions: int
-    # True if the engine cannot run any more.
-    broken: bool = False
-
-
-class Engine(Protocol):
-    """An engine that runs one batch at a time, outside the event loop."""
-
-    def begin(self, groups: list[Tokens], on_done: Callable[[BatchResult], object]) -> None:
-        """Start to run groups of rows as one batch; `on_done` is called once, on the event loop."""
-
-
 class Batcher:
     """A bounded queue in front of the engines."""
 
     def __init__(
         self,
-        engines: list[Engine],
+        engines: list[Worker],
         *,
-        solo: Engine | None = None,
+        solo: Worker | None = None,
         row: RowShape,
         ends: tuple[int, ...],
         limits: Limits,
@@ -80,9 +56,9 @@ class Batcher:
         """
         self._idle, self._engines, self._solo = list(engines), frozenset(engines), solo
         # Engines that are broken or hang. An engine that hangs is taken back if its batch ends after all.
-        self._failed: set[Engine] = set()
+        self._failed: set[Worker] = set()
         # The batch of each busy engine, and the time at which the engine counts as hanging.
-        self._running: dict[Engine, tuple[list[Group], int]] = {}
+        self._running: dict[Worker, tuple[list[Group], int]] = {}
         self._queue, self._numbers = BatchQueue(ends, limits), itertools.count()
         self._row, self._limits = row, limits
         self._counters, self._clock = counters, clock
@@ -163,7 +139,7 @@ class Batcher:
         self._next_deadline_ns = min(ends, default=math.inf)
         self._note_drained()
 
-    def _give_up(self, engine: Engine) -> None:
+    def _give_up(self, engine: Worker) -> None:
         self._failed.add(engine)
         if self.broken:
             self._refuse(self._queue.requests(), _no_engine())
@@ -208,14 +184,14 @@ class Batcher:
             engine.begin([request.select(rows) for request, rows in groups], partial(self._finish, engine, groups))
         self._set_timer()
 
-    def _next_engine(self) -> tuple[Engine, int]:
+    def _next_engine(self) -> tuple[Worker, int]:
         """Return the next engine, and how many rows it may take: idle engines share the queued rows evenly."""
         rows, idle = self._queue.rows, len(self._idle)
         if self._solo and self._solo not in self._failed and not self._running and rows < idle:
             return self._solo, rows
         return self._idle.pop(), math.ceil(rows / idle)
 
-    def _finish(self, engine: Engine, groups: list[Group], result: BatchResult) -> None:
+    def _finish(self, engine: Worker, groups: list[Group], result: BatchResult) -> None:
         """Complete the requests of a batch; the engine gets its next batch first, so that it runs meanwhile."""
         if self._running.pop(engine, None) is None:  # it was given up, perhaps because the whole machine was paused
             self._failed.discard(engine)

@@ -9,8 +9,9 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +19,6 @@ from toolchain.base.tensors import Batch, Infer, Logits, RowShape, is_of
 from toolchain.checkpoint.ragged import Ragged
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.errors import InputError
-from toolchain.serve.batching.batcher import BatchResult
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,23 @@ log = logging.getLogger(__name__)
 CLOSE_S = 10.0
 
 # The groups of a batch, and the function that takes its result.
-BatchJob = tuple[list[Tokens], Callable[[BatchResult], object]]
+BatchJob = tuple[list[Tokens], Callable[["BatchResult"], object]]
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """The outcome of one batch on one engine."""
+
+    # Logits of each group, float32 [rows, *row]; None for a group on which the engine failed.
+    logits: Sequence[Logits | None]
+    # Time to build the padded batch.
+    input_ns: int
+    # Time in the engine.
+    infer_ns: int
+    # Successful runs of the engine: several where a batch failed and its groups were run one by one.
+    executions: int
+    # True if the engine cannot run any more.
+    broken: bool = False
 
 
 class Worker:
@@ -59,7 +75,7 @@ class Worker:
         await self._opened
 
     def begin(self, groups: list[Tokens], on_done: Callable[[BatchResult], object]) -> None:
-        """Start to run groups of rows as one batch (see Engine in batcher.py)."""
+        """Start to run groups of rows as one batch; `on_done` is called once, on the event loop."""
         self._jobs.put((groups, on_done))
 
     async def close(self) -> None:

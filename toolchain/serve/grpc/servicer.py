@@ -54,12 +54,13 @@ class GrpcServer:
     handler: CallHandler
     # Makes the server again, on the same port.
     listen: Callable[[int], tuple[Any, int]]
+    places: Places[Call]
 
-    def start_maintenance(self, places: Places[Call]) -> None:
+    def __post_init__(self) -> None:
+        self.maintenance = asyncio.create_task(self._maintain())
+
+    async def _maintain(self) -> None:
         """End calls that wait too long for their request, and start the server again if it ends by itself."""
-        self.maintenance = asyncio.create_task(self._maintain(places))
-
-    async def _maintain(self, places: Places[Call]) -> None:
         is_running = True
         while is_running:
             try:
@@ -69,7 +70,7 @@ class GrpcServer:
                 await self.server.stop(None)
                 self.server, _ = self.listen(self.port)
                 await self.server.start()
-            places.hang_up_silent(GRPC_IDLE_S)
+            self.places.hang_up_silent(GRPC_IDLE_S)
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more calls and no more requests of streams; cancel what is unfinished after `grace_s` seconds."""
@@ -120,9 +121,7 @@ async def serve_grpc(
 
     server, bound = listen(port)
     await server.start()
-    made = GrpcServer(server, bound, handler, listen)
-    made.start_maintenance(places)
-    return made
+    return GrpcServer(server, bound, handler, listen, places)
 
 
 def _credentials(tls: Tls) -> Any:
