@@ -13,6 +13,7 @@ from toolchain.base.files import read_json, sha256_file, sha256_json, write_text
 from toolchain.base.progress import bar
 from toolchain.bundle import RESULTS, Bundle
 from toolchain.bundle.build import build
+from toolchain.bundle.resolved_recipe import ResolvedRecipe
 from toolchain.data.labels import check_texts
 from toolchain.data.metrics import Values
 from toolchain.data.rows import Rows, load_rows
@@ -56,12 +57,17 @@ Say = Callable[[str], None]
 
 
 def evaluate(
-    changes: RecipeValues, *, bundle: Path | None = None, tell: Say = log.info, remark: Say = log.warning
+    changes: RecipeValues,
+    *,
+    bundle: Path | None = None,
+    named: Path | None = None,
+    tell: Say = log.info,
+    remark: Say = log.warning,
 ) -> Result:
     """Evaluate one backend on one task; save the result and return it. `remark` takes what `remarks` says of it.
 
     `changes` are options by their names in a recipe; the bundle's recipe fills the rest. Without a bundle, and with
-    `model` in `changes`, the checkpoint itself runs on torch.
+    `model` in `changes`, the checkpoint itself runs on torch. A result's command names `named` in the bundle's place.
 
     Raises:
         ToolchainError: see errors.py.
@@ -75,8 +81,7 @@ def evaluate(
         found, speed, energy, scenario = _measure(target, rows, references, tell)
     roofline = _roofline(target, speed, rows=len(resolved.head.sequences(rows.texts)), tell=tell)
     tell("comparing with FP32")
-    stem = _stem(target)
-    kept = save_predictions(target.folder / f"{stem}.npz", found)
+    kept = save_predictions(target.folder / f"{(stem := _stem(target))}.npz", found)
     values = {
         "schema": SCHEMA,
         "task": resolved.task.name,
@@ -92,11 +97,7 @@ def evaluate(
         "roofline": roofline,
         "energy": energy,
         "mlperf": scenario.save(target.folder, stem) if scenario else None,
-        "max_length": resolved.max_length,
-        "environment": describe(),
-        "seed": recipe.seed,
-        "command": command_of(changes, bundle or (target.bundle.path if target.bundle else None)),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **_origin(resolved, command_of(changes, named or bundle or (target.bundle.path if target.bundle else None))),
     }
     values["file"] = str(save_result(target.folder, stem, result := cast(Result, values)))
     for line in remarks(result):
@@ -104,6 +105,17 @@ def evaluate(
     if recipe.require_energy:
         require(energy)
     return result
+
+
+def _origin(resolved: ResolvedRecipe, command: str) -> dict[str, object]:
+    """Return the keys of a result that say how it was made, and when."""
+    return {
+        "max_length": resolved.max_length,
+        "environment": describe(),
+        "seed": resolved.recipe.seed,
+        "command": command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def command_of(changes: RecipeValues, bundle: Path | None) -> str:

@@ -195,6 +195,7 @@ def requantize(
     *,
     learnt: Iterable[str],
     judge: Callable[[Path, HealRecord], HealRecord],
+    accept: Callable[[Path], None],
     log: Log = lambda line: None,
 ) -> HealRecord:
     """Make the INT8 graphs of a bundle again, of healed weights; all else stays, except for plans of the old graphs.
@@ -206,6 +207,7 @@ def requantize(
         record: that of the healing.
         learnt: digests of the rows that were learnt from.
         judge: gets the folder of the new version and the record, and returns what the manifest records, or raises.
+        accept: gets that folder when it is a bundle, and raises if the old version is to stay.
         log: takes one line at a time about the progress.
 
     Raises:
@@ -230,8 +232,18 @@ def requantize(
             log(f"{name} is of the old graph and was removed: toolchain build {bundle.path} makes it again")
         about = _about_of(made.old)
         about["parity"] = {**about["parity"], "quantize": parity}
-        made.finish(about, check=lambda folder: try_bundle(folder, resolved))
+        made.finish(about, check=_trial(resolved, accept))
     return found
+
+
+def _trial(resolved: ResolvedRecipe, accept: Callable[[Path], None]) -> Callable[[Path], None]:
+    """Return what checks the folder of a new version, and then lets `accept` see it."""
+
+    def check(folder: Path) -> None:
+        try_bundle(folder, resolved)
+        accept(folder)
+
+    return check
 
 
 def _about_of(old: Bundle) -> dict[str, Any]:  # a manifest, in part

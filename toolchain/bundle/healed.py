@@ -1,7 +1,7 @@
-"""The healed weights of an INT8 bundle: what `toolchain heal` trained, from which its INT8 graphs are made.
+"""The healed weights of an INT8 bundle: what `toolchain heal` chose, from which its INT8 graphs are made.
 
 They are the float32 weights of the smoothed graph, in a file of their own. model.onnx keeps the checkpoint's weights,
-because it is the reference.
+because it is the reference, and so does an INT8 graph that healing did not help.
 """
 
 import logging
@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toolchain.base.files import read_checked, write_bytes
+from toolchain.base.files import read_checked, sha256_json, write_bytes
 from toolchain.base.tensors import Array
 from toolchain.bundle.learnt import OF_HEAL, write_learnt
 from toolchain.errors import InputError
+from toolchain.records.bundle import StepRecord
 from toolchain.records.heal import HealRecord
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ FILE = "healed.safetensors"
 
 # Weights are healed for these files, and belong to no others.
 MADE_OF = ("model.onnx", "calibration.json")
+
+# The graphs that can have healed weights. Views and engines are made as the one for TensorRT is.
+OF_CPU, OF_TENSORRT = GRAPHS = ("model.int8.cpu.onnx", "model.int8.onnx")
 
 
 def add_healed(
@@ -46,10 +50,20 @@ def add_healed(
     return made.step(STEP, {"weights": sorted(weights), "made_of": record["made_of"]}, run, redo=True)
 
 
+def graph_of(file: str) -> str:
+    """Return the one of GRAPHS that an INT8 file of a bundle is, or is made of."""
+    return OF_CPU if file == OF_CPU else OF_TENSORRT
+
+
+def healed_graphs(steps: Mapping[str, StepRecord]) -> frozenset[str]:
+    """Return the graphs of a bundle with these steps that have healed weights; none without any."""
+    return frozenset(steps[STEP]["record"].get("graphs", GRAPHS)) if STEP in steps else frozenset()
+
+
 def carry_healed(made: "BundleWriter") -> str | None:
     """Carry the healed weights of the old version over if its graph and ranges are still the same.
 
-    Return their digest; None if the bundle has none.
+    Return a digest of them and of the graphs that have them; None if the bundle has none.
     """
     if STEP not in made.steps:
         known = made.old.manifest["steps"].get(STEP) if made.old else None
@@ -62,7 +76,8 @@ def carry_healed(made: "BundleWriter") -> str | None:
             return None
         if not made.retain(STEP):
             return None
-    return made.artefacts[FILE]
+    digest, graphs = made.artefacts[FILE], healed_graphs(made.steps)
+    return digest if graphs == {*GRAPHS} else sha256_json([digest, sorted(graphs)])
 
 
 def made_of(artefacts: Mapping[str, str]) -> dict[str, str]:
@@ -70,9 +85,14 @@ def made_of(artefacts: Mapping[str, str]) -> dict[str, str]:
     return {name: artefacts[name] for name in MADE_OF}
 
 
-def healed_of(folder: Path, artefacts: Mapping[str, str]) -> dict[str, Array] | None:
-    """Return the healed weights of a bundle that lists `artefacts`; None if it has none. For errors, see `_read`."""
-    return _read(folder / FILE, artefacts[FILE]) if FILE in artefacts else None
+def healed_of(
+    folder: Path, artefacts: Mapping[str, str], steps: Mapping[str, StepRecord], graph: str
+) -> dict[str, Array] | None:
+    """Return the weights that one of GRAPHS has in a bundle with `artefacts` and `steps`; None for the checkpoint's.
+
+    For errors, see `_read`.
+    """
+    return _read(folder / FILE, artefacts[FILE]) if FILE in artefacts and graph in healed_graphs(steps) else None
 
 
 def _read(file: Path, sha256: str) -> dict[str, Array]:

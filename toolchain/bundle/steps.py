@@ -315,8 +315,8 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
 
         schemes = SCHEMES[resolved.precision]
         views: dict[str, QuantizedView] = {}
-        weights = healed_of(folder, made.artefacts)
         for file, scheme in schemes.items():
+            weights = healed_of(folder, made.artefacts, made.steps, file)
             model, view = quantized_graph(folder, scheme, keep=recipe.keep, residual=recipe.residual, healed=weights)
             if scheme.for_tensorrt:
                 types = to_half_within_range(resolved, model, range_texts(resolved, texts))

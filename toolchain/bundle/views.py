@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from toolchain import graph
 from toolchain.bundle import Bundle, typed_view
-from toolchain.bundle.healed import FILE, healed_of
+from toolchain.bundle.healed import FILE, OF_TENSORRT, healed_of
 from toolchain.bundle.quantized import quantized_graph
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
 from toolchain.bundle.steps import HALF_RTOL, parity_texts, versions
@@ -72,7 +72,7 @@ def make_view(resolved: ResolvedRecipe, made: BundleWriter, file: str) -> ViewRe
     view, recipe = VIEWS[file], resolved.recipe
 
     def run(folder: Path) -> ViewRecord:
-        base, passes = _made(folder, file, made.artefacts, keep=recipe.keep, residual=recipe.residual)
+        base, passes = _made(folder, file, made.artefacts, made.steps, keep=recipe.keep, residual=recipe.residual)
         model = base.clone()
         passes |= view.change(model)
         halved, types = model, Float16Record()
@@ -119,8 +119,8 @@ def open_graph(bundle: Bundle, file: str) -> ir.Model:
     for name in ("model.onnx", VIEWS[file].reference):
         bundle.file(name)
     recipe = bundle.manifest["recipe"]
-    artefacts = bundle.manifest["artefacts"]
-    model, _ = _made(bundle.path, file, artefacts, keep=recipe.get("keep"), residual=recipe.get("residual"))
+    artefacts, steps = bundle.manifest["artefacts"], bundle.manifest["steps"]
+    model, _ = _made(bundle.path, file, artefacts, steps, keep=recipe.get("keep"), residual=recipe.get("residual"))
     VIEWS[file].change(model)
     return in_float16(model, beyond_float16(bundle.manifest["steps"])) if VIEWS[file].typed else model
 
@@ -152,12 +152,18 @@ def _texts(resolved: ResolvedRecipe, file: str) -> list[Text]:
 
 
 def _made(
-    folder: Path, file: str, artefacts: Mapping[str, str], *, keep: str | None, residual: str | None
+    folder: Path,
+    file: str,
+    artefacts: Mapping[str, str],
+    steps: Mapping[str, StepRecord],
+    *,
+    keep: str | None,
+    residual: str | None,
 ) -> tuple[ir.Model, Passes]:
     """Return the float32 graph that a view is made of, which in INT8 is quantized, and what was changed."""
     view, passes = VIEWS[file], Passes()
     if view.precision == "int8":
-        healed = healed_of(folder, artefacts)
+        healed = healed_of(folder, artefacts, steps, OF_TENSORRT)
         model, quantized = quantized_graph(folder, TENSORRT, keep=keep, residual=residual, healed=healed)
         passes |= quantized["passes"]
     else:

@@ -101,9 +101,9 @@ class BundleWriter:
         manifest["created"] = datetime.now(UTC).isoformat(timespec="seconds")
         manifest["sha256"] = digest_of(manifest)
         write_json(self.folder / MANIFEST, manifest)
-        check(self.folder)
         replaced = {MANIFEST, *(self.old.manifest["artefacts"] if self.old else ())}
         _carry_others(self.target, self.folder, replaced)
+        check(self.folder)
         sync_tree(self.folder)
         exchange(self.folder, self.target)
         _carry_others(self.folder, self.target, replaced)  # results that were written during the exchange

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from toolchain.bundle import MANIFEST, open_bundle
 from toolchain.diagnose.deploy import advise_deployment, evaluation_choices
@@ -41,20 +41,39 @@ def gate(
     Raises:
         ToolchainError: see errors.py.
     """
+    judged = compare_graphs(bundle, recipe, engines=engines, tell=tell)
+    comparisons = [one.comparison for one in judged]
+    tell("gate: timing against FP32")
+    return comparisons, advise_deployment(bundle, recipe, [one.result for one in judged], comparisons)
+
+
+class Judged(NamedTuple):
+    """The result of an artefact, and its comparison with FP32."""
+
+    result: Result
+    comparison: NamedComparison
+
+
+def compare_graphs(
+    bundle: Path, recipe: Recipe, *, engines: Sequence[str] = (), named: Path | None = None, tell: Tell
+) -> list[Judged]:
+    """Return what `gate` does before it times: each artefact that it judges, evaluated and compared with FP32.
+
+    `named` is the bundle's path in the command of a result; None is `bundle`. For errors, see `gate`.
+    """
     artefacts, original = open_bundle(bundle, check_files=False).manifest["artefacts"], _original_of(bundle)
     graphs = [name for name in artefacts if name.endswith(".onnx") and name != "model.onnx" and ".trt8." not in name]
-    results: list[Result] = []
+    found: list[Judged] = []
     for file in [*(graphs or ["model.onnx"]), *engines]:
         tell(f"gate: {file}")
         choices = evaluation_choices(recipe, file, plan_backend(file) or "ort")
         if needs_halves(bundle / file) and not has_gpu():
             choices = {**choices, "halves": True}
         # The first result's remarks are said once: those of the others are nearly the same.
-        remark = log.debug if results else log.warning
-        results.append(evaluate(choices, bundle=bundle, tell=lambda line: None, remark=remark))
-    comparisons = [_compare_with_fp32(result, recipe, original) for result in results]
-    tell("gate: timing against FP32")
-    return comparisons, advise_deployment(bundle, recipe, results, comparisons)
+        remark = log.debug if found else log.warning
+        result = evaluate(choices, bundle=bundle, named=named, tell=lambda line: None, remark=remark)
+        found.append(Judged(result, _compare_with_fp32(result, recipe, original)))
+    return found
 
 
 def needs_halves(file: Path) -> bool:

@@ -57,6 +57,14 @@ class Student:
         pairs = zip(self.names, self.module.parameters(), strict=True)
         return {name: np.array(one.detach().cpu().numpy()) for name, one in pairs}
 
+    def put(self, weights: Mapping[str, Array]) -> None:
+        """Give the student other weights, by their name."""
+        import torch
+
+        with torch.no_grad():
+            for name, one in zip(self.names, self.module.parameters(), strict=True):
+                one.copy_(torch.from_numpy(weights[name]))
+
     def _run(self, inputs: Inputs) -> Activations:
         """Return logits and hidden states, each graph's for its rows of the batch."""
         import torch

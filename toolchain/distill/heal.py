@@ -1,15 +1,15 @@
 """`toolchain heal`: the weights of a bundle's INT8 graphs, chosen anew so that INT8 gives FP32's logits.
 
-First the weights of each GEMM are rounded so that their errors cancel (reconstruct.py). Then, if a length is given, all
-weights are trained: the student is the pair of INT8 graphs with their rounding in place (fake_quantize.py), and the
-teacher is the bundle's FP32 graph. Labels are not read. Ranges of activations stay as they were calibrated. The graphs
-are then made of the healed weights by the same step of a build that made them before.
+First the weights of each GEMM are rounded so that their errors cancel (reconstruct.py, choose.py). Then, if a length is
+given, all weights are trained: the student is the pair of INT8 graphs with their rounding in place (fake_quantize.py),
+and the teacher is the bundle's FP32 graph. Labels are not read. Ranges of activations stay as they were calibrated. The
+graphs are then made of the healed weights by the same step of a build that made them before, and each that is not
+better for it keeps the checkpoint's weights (accept.py).
 """
 
 import glob
 import logging
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,27 +17,27 @@ from pathlib import Path
 import numpy as np
 
 from toolchain.base.files import sha256_json
-from toolchain.base.tensors import Logits
 from toolchain.bundle import Bundle, open_bundle
 from toolchain.bundle.build import requantize
-from toolchain.bundle.healed import FILE, made_of
+from toolchain.bundle.healed import FILE, GRAPHS, healed_graphs, made_of
 from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve
 from toolchain.checkpoint.ragged import Indices
 from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Rows
-from toolchain.diagnose.gate import gate, judge
+from toolchain.diagnose.deploy import advise_deployment
+from toolchain.diagnose.gate import Judged, compare_graphs, judge
+from toolchain.distill.accept import Accept, Check, Held, Trial, logits_in
+from toolchain.distill.choose import round_and_choose
 from toolchain.distill.fake_quantize import Student, compare_sites, student_of, teacher_graph, teacher_of
 from toolchain.distill.loop import Distilled, Settings, distil
 from toolchain.distill.losses import DIVERGENCES
-from toolchain.distill.reconstruct import TOKENS, reconstruct
+from toolchain.distill.reconstruct import TOKENS
 from toolchain.errors import GateError, InputError, UsageError
 from toolchain.evaluation.compare import PASSES
 from toolchain.evaluation.target import find_checkpoint, recorded
 from toolchain.recipe import Recipe
 from toolchain.recipe.options import RecipeValues
-from toolchain.records.heal import HealDistance, Healed, HealRecord, HealRounding
-from toolchain.runtimes import open_runtime
-from toolchain.runtimes.batched import run
+from toolchain.records.heal import Gated, Healed, HealRecord, HealRounding
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,9 @@ DEFAULT_MAX_DROP = 0.5
 
 # Train rows that are not learnt from, on which INT8 must be nearer to FP32 afterwards; at most this share of all.
 HELD_OUT_ROWS, HELD_OUT_SHARE = 512, 8
+
+# Train rows for the choice among roundings, which are in neither of the other sets; at most the same share.
+CHOSEN_ROWS = 256
 
 # Rows on which the student is compared with the graphs before it is trained.
 PROVED_ROWS = 16
@@ -69,15 +72,14 @@ def heal(
     minutes: float | None = None,
     tell: Tell = log.info,
 ) -> Healed:
-    """Round the weights of an INT8 bundle anew if its gate does not pass; put them into both graphs, and run the gate.
+    """Round the weights of an INT8 bundle anew if its gate does not pass; put them into the graphs that they help.
 
     With `steps` or `minutes` the weights are trained afterwards. `changes` are options by their names in a recipe. An
     interrupted training goes on when the call is made again: its state is in a file beside the bundle until the graphs
     are there.
 
     Raises:
-        GateError: an INT8 graph came no nearer to FP32 on train rows that were not learnt from. The bundle is
-            unchanged.
+        GateError: no INT8 graph came nearer to FP32 without a worse verdict of its gate. The bundle is unchanged.
         UsageError: the bundle is the current folder.
         InputError: the bundle is not in INT8, its checkpoint is missing, its graphs cannot be trained, or rows lack.
         ToolchainError: see errors.py. The bundle is then unchanged.
@@ -90,7 +92,8 @@ def heal(
     settings = Settings(steps=steps, minutes=minutes, seed=recipe.seed, rate=RATE) if trained else None
     find_checkpoint(opened, recipe)
     state = _state_of(opened)
-    before, _ = gate(bundle, recipe, tell=tell)
+    judged = compare_graphs(bundle, recipe, tell=tell)
+    before = [one.comparison for one in judged]
     if all(one["verdict"] == PASSES for one in before) and not recipe.force:
         tell("the gate passes already: nothing needs healing")
         return {"bundle": str(bundle), "before": before, "heal": None}
@@ -100,14 +103,23 @@ def heal(
     training = _begin(opened, resolved)
     rounding = _round(training, tell)
     done = _train(training, settings, state, tell) if settings else None
+    evaluate = partial(compare_graphs, recipe=recipe, named=bundle, tell=tell)
+    trial = Trial(training.held, judged, evaluate, tell, healed_graphs(opened.manifest["steps"]))
     try:
-        record = _requantized(training, rounding, done, tell)
+        record = _requantized(training, trial, rounding, done)
     except GateError:
         state.unlink(missing_ok=True)  # the run is over, and the next one has other options
         raise
     state.unlink(missing_ok=True)
-    after, deploy = gate(bundle, recipe, tell=tell)
-    return {"bundle": str(bundle), "before": before, "heal": record, "gate": after, "deploy": deploy}
+    tell("gate: timing against FP32")
+    return {"bundle": str(bundle), "before": before, "heal": record, **_deployed(bundle, recipe, trial.after)}
+
+
+def _deployed(bundle: Path, recipe: Recipe, after: Sequence[Judged]) -> Gated:
+    """Return the comparisons of the healed bundle, and the artefact that they allow to deploy."""
+    comparisons = [one.comparison for one in after]
+    deploy = advise_deployment(bundle, recipe, [one.result for one in after], comparisons)
+    return {"gate": comparisons, "deploy": deploy}
 
 
 def _check(opened: Bundle) -> None:
@@ -152,12 +164,10 @@ class _Training:
     student: Student
     rows: Rows
     tokens: Tokens
-    # Positions of those that the weights are rounded on.
+    # Positions of those that the weights are rounded on, and rows for the choice among roundings.
     rounded: Indices
-    held: Tokens
-    # FP32's logits of the held-out rows, and by file those of INT8 before.
-    reference: Logits
-    before: dict[str, Logits]
+    chosen: Tokens
+    held: Held
 
 
 def _begin(opened: Bundle, resolved: ResolvedRecipe) -> _Training:
@@ -168,20 +178,20 @@ def _begin(opened: Bundle, resolved: ResolvedRecipe) -> _Training:
     """
     rows, recipe = resolved.train_rows, resolved.recipe
     held = rows.sample(min(HELD_OUT_ROWS, len(rows) // HELD_OUT_SHARE), seed=recipe.seed)
-    learnt = rows.without(held.text_digests)
+    others = rows.without(held.text_digests)
+    chosen = others.sample(min(CHOSEN_ROWS, len(rows) // HELD_OUT_SHARE), seed=recipe.seed)
+    learnt = others.without(chosen.text_digests)
     if not len(learnt):
         raise InputError(f"{rows.source}: all texts are the same. Give more rows in train.* or with --calib-data.")
     with rows.placed():
-        tokens, some = resolved.encode(learnt.texts), resolved.encode(held.texts)
+        tokens, choice, some = (resolved.encode(part.texts) for part in (learnt, chosen, held))
     try:
         student = student_of(opened.path, keep=recipe.keep, residual=recipe.residual)
     except InputError as error:
         raise InputError(f"{opened.path}: cannot be healed: {error}") from None
-    files = {name: opened.path / name for name in student.graphs}
-    before = {name: _logits(file, some) for name, file in files.items()}
-    rounded = _some_of(tokens, recipe.seed)
-    reference = _logits(opened.path / "model.onnx", some)
-    return _Training(opened, resolved, student, learnt, tokens, rounded, some, reference, before)
+    before = {name: logits_in(opened.path / name, some) for name in GRAPHS}
+    proof = Held(resolved.head, some, logits_in(opened.path / "model.onnx", some), before)
+    return _Training(opened, resolved, student, learnt, tokens, _some_of(tokens, recipe.seed), choice, proof)
 
 
 def _some_of(tokens: Tokens, seed: int) -> Indices:
@@ -191,11 +201,6 @@ def _some_of(tokens: Tokens, seed: int) -> Indices:
     return np.sort(order[:count])
 
 
-def _logits(file: Path, tokens: Tokens) -> Logits:
-    with open_runtime("ort", file, device="cpu") as infer:
-        return run(infer, tokens).logits
-
-
 def _round(training: _Training, tell: Tell) -> HealRounding:
     """Prove that the student is the graphs, and round its weights anew, on some of the rows.
 
@@ -203,16 +208,14 @@ def _round(training: _Training, tell: Tell) -> HealRounding:
         InputError: it is not, or PyTorch cannot run it on these rows.
     """
     opened, student = training.bundle, training.student
-    prove(student, training.held.take(np.arange(min(PROVED_ROWS, len(training.held)))), opened.path)
-    tokens = training.tokens.take(training.rounded)
+    held, tokens = training.held.tokens, training.tokens.take(training.rounded)
+    prove(student, held.take(np.arange(min(PROVED_ROWS, len(held)))), opened.path)
     tell(f"rounding the weights on {len(tokens):,} train rows")
-    start_s = time.monotonic()
     try:
-        gemms = reconstruct(student, teacher_graph(opened.path).model, tokens)
+        teacher, head = teacher_graph(opened.path), training.resolved.head
+        return round_and_choose(student, teacher, head, rounded=tokens, chosen=training.chosen)
     except InputError as error:
         raise InputError(f"{opened.path}: cannot be healed: {error}") from error
-    seconds = time.monotonic() - start_s
-    return {"gemms": gemms, "rows": len(tokens), "tokens": int(tokens.lengths.sum()), "seconds": seconds}
 
 
 def _train(training: _Training, settings: Settings, state: Path, tell: Tell) -> Distilled:
@@ -252,39 +255,23 @@ def prove(student: Student, tokens: Tokens, folder: Path) -> None:
             )
 
 
-def _requantized(training: _Training, rounding: HealRounding, done: Distilled | None, tell: Tell) -> HealRecord:
-    """Make the bundle's INT8 graphs of the healed weights. For errors, see `requantize` and `_judged`."""
+def _requantized(training: _Training, trial: Trial, rounding: HealRounding, done: Distilled | None) -> HealRecord:
+    """Make the INT8 graphs that they help of the healed weights. For errors, see `requantize` and `Trial.run`."""
     rows = training.rows if done else training.rows.take(training.rounded)
-    return requantize(
-        training.bundle,
-        training.resolved,
-        training.student.weights(),
-        _record(training, rows, rounding, done),
-        learnt=rows.text_digests,
-        judge=partial(_judged, training),
-        log=tell,
-    )
 
-
-def _judged(training: _Training, folder: Path, record: HealRecord) -> HealRecord:
-    """Return the record with the distance of the new graphs in `folder` from FP32, on the held-out rows.
-
-    Raises:
-        GateError: one of them is no nearer than before.
-    """
-    head, found = training.resolved.head, dict[str, HealDistance]()
-    for file, logits in training.before.items():
-        before, after = (
-            head.distance(training.reference, one) for one in (logits, _logits(folder / file, training.held))
+    def make(record: HealRecord, judge: Check, accept: Accept) -> HealRecord:
+        return requantize(
+            training.bundle,
+            training.resolved,
+            training.student.weights(),
+            record,
+            learnt=rows.text_digests,
+            judge=judge,
+            accept=accept,
+            log=trial.tell,
         )
-        if not after.rank < before.rank:
-            raise GateError(
-                f"{training.bundle.path / file}: healing brought INT8 no nearer to FP32: {after.rank:.3g} instead of "
-                f"{before.rank:.3g} on {len(training.held)} held-out train rows. The bundle is unchanged. Exclude "
-                f"GEMMs instead: toolchain tune."
-            )
-        found[file] = {"before": before.to_json(), "after": after.to_json()}
-    return {**record, "distance": found}
+
+    return trial.run(make, _record(training, rows, rounding, done))
 
 
 def _record(training: _Training, rows: Rows, rounding: HealRounding, done: Distilled | None) -> HealRecord:
@@ -301,6 +288,6 @@ def _record(training: _Training, rows: Rows, rounding: HealRounding, done: Disti
         "steps": done.steps if done else 0,
         "seconds": done.seconds if done else 0.0,
         "loss": {"first": done.first_loss, "last": done.last_loss} if done else None,
-        "held_out": len(training.held),
+        "held_out": len(training.held.tokens),
         "distance": {},
     }

@@ -2,12 +2,12 @@
 
 The weights are rounded input by input, and those that are not rounded yet make up for the change of the outputs: GPTQ
 (Frantar et al. 2022, arXiv 2210.17323). The inputs are those that a GEMM has in the INT8 graphs after the GEMMs before
-it were rounded. The bias takes what the rounding of the weights changes in the mean output (Nagel et al. 2019, arXiv
-1906.04721). What that of activations changes it does not take: where ranges clip, its mean is that of a few tokens.
-Nothing is random, and there is no rate to choose.
+it were rounded. The bias takes the mean difference of the outputs from FP32's (Nagel et al. 2019, arXiv 1906.04721).
+Where ranges clip, that mean is that of a few tokens, so there is a second way to take it (`BIASES`). Nothing is random
+but which tokens are looked at, and there is no rate to choose.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import onnx_ir as ir
@@ -18,6 +18,7 @@ from toolchain.base.tensors import INT8_LEVELS
 from toolchain.checkpoint.tokenize import Tokens, batches_of
 from toolchain.distill.fake_quantize import Student
 from toolchain.distill.flow import Flow
+from toolchain.distill.torch_graph import TorchGraph
 from toolchain.runtimes.device import cpu_threads
 
 if TYPE_CHECKING:
@@ -31,6 +32,30 @@ ROWS, TOKENS = 32, 32_768
 # Inputs that are rounded before all later inputs take over their errors, which is faster than after each input.
 BLOCK = 128
 
+# Tokens of each graph that the bias is found on; the median of more takes longer than the rounding.
+SAMPLED = 8192
+
+# A difference that is further from the median, in standard deviations of a normal distribution, counts as if it were
+# this far (Huber 1964, doi 10.1214/aoms/1177703732). DEVIATION median distances from the median are one of them.
+FARTHEST, DEVIATION = 2.0, 1.4826
+
+
+def mean(errors: "torch.Tensor") -> "torch.Tensor":
+    """Return the mean of each output's differences, [tokens, out] to [out]."""
+    return errors.mean(dim=0)
+
+
+def robust_mean(errors: "torch.Tensor") -> "torch.Tensor":
+    """Return the mean of each output's differences, in which those of a few tokens count as those of others do."""
+    middle = errors.median(dim=0).values
+    around = errors - middle
+    most = FARTHEST * DEVIATION * around.abs().median(dim=0).values
+    return middle + around.clamp(-most, most).mean(dim=0)
+
+
+# Name in a record -> what the bias takes of the differences of a GEMM's outputs from FP32's.
+BIASES: dict[str, Callable[["torch.Tensor"], "torch.Tensor"]] = {"mean": mean, "robust": robust_mean}
+
 
 class Sums(NamedTuple):
     """Over the tokens of all INT8 graphs, float64: sums of products of a GEMM's inputs, [in, in], and their mean."""
@@ -40,10 +65,17 @@ class Sums(NamedTuple):
     mean: "torch.Tensor"
 
 
-def reconstruct(student: Student, smoothed: ir.Model, tokens: Tokens) -> int:
+class Sample(NamedTuple):
+    """The inputs of a GEMM for some tokens, in FP32 and in each INT8 graph, each [tokens, in]."""
+
+    exact: "torch.Tensor"
+    seen: "Sequence[torch.Tensor]"
+
+
+def reconstruct(student: Student, teacher: TorchGraph, tokens: Tokens, bias: str) -> int:
     """Choose the weights of the student's GEMMs in INT8, in place, in the order of the graph; return their number.
 
-    `smoothed` is the FP32 graph, whose GEMMs have the names of the student's.
+    `teacher` is the smoothed FP32 graph, whose GEMMs have the names of the student's, and `bias` one of BIASES.
     """
     import torch
 
@@ -52,21 +84,22 @@ def reconstruct(student: Student, smoothed: ir.Model, tokens: Tokens) -> int:
         {name: torch.from_numpy(one).long() for name, one in tokens.batch(rows).items()}
         for rows in batches_of(tokens, ROWS)
     ]
-    flows = [Flow(one, batches) for one in student.graphs.values()]
+    exact, *flows = [Flow(one, batches) for one in (teacher, *student.graphs.values())]
     places = [{node.name: node for node in graph.nodes(one.model, "MatMul")} for one in student.graphs.values()]
     parameters = dict(zip(student.names, student.module, strict=True))
     rounded = {name for place in places for name, node in place.items() if _is_rounded(node)}
     todo: dict[str, ir.Node] = {}
-    for node in graph.nodes(smoothed, "MatMul"):
+    for node in graph.nodes(teacher.model, "MatMul"):
         if node.name in rounded:
             todo.setdefault(_weight_name(node), node)  # the first reader decides, where layers share a weight
-    sums: Sums | None = None
+    known: tuple[Sums, Sample] | None = None
     read: ir.Value | None = None
     for name, node in track(todo.items(), total=len(todo), text="rounding"):
-        if sums is None or node.inputs[0] is not read:  # queries, keys and values read the same
+        if known is None or node.inputs[0] is not read:  # queries, keys and values read the same
             seen = [flow.advance(place[node.name]) for flow, place in zip(flows, places, strict=True)]
-            sums, read = _sums(seen, batches), node.inputs[0]
-        _choose(parameters[name], parameters.get(_bias(node)), sums)
+            known = _sums(seen, batches), _sample(exact.advance(node), seen, batches)
+            read = node.inputs[0]
+        _choose(parameters[name], parameters.get(_bias(node)), *known, BIASES[bias])
     return len(todo)
 
 
@@ -112,7 +145,28 @@ def _real(values: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
     return values[mask] if values.shape[:2] == mask.shape else values.reshape(-1, values.shape[-1])
 
 
-def _choose(weight: "torch.nn.Parameter", bias: "torch.nn.Parameter | None", sums: Sums) -> None:
+def _sample(
+    exact: "Sequence[torch.Tensor]", seen: "Sequence[Sequence[torch.Tensor]]", batches: "Sequence[Inputs]"
+) -> Sample:
+    """Return a GEMM's inputs, of each batch, for at most SAMPLED tokens, the same in each graph."""
+    import torch
+
+    found = [
+        torch.cat([_real(one, batch["attention_mask"].bool()) for one, batch in zip(values, batches, strict=True)])
+        for values in (exact, *seen)
+    ]
+    some = torch.randperm(len(found[0]), generator=torch.Generator().manual_seed(0))[:SAMPLED]
+    first, *others = (one[some] for one in found)
+    return Sample(first, others)
+
+
+def _choose(
+    weight: "torch.nn.Parameter",
+    bias: "torch.nn.Parameter | None",
+    sums: Sums,
+    sample: Sample,
+    middle: Callable[["torch.Tensor"], "torch.Tensor"],
+) -> None:
     """Replace the weights [in, out] and the bias [out] by the chosen ones."""
     import torch
 
@@ -125,7 +179,8 @@ def _choose(weight: "torch.nn.Parameter", bias: "torch.nn.Parameter | None", sum
     with torch.no_grad():
         weight.copy_(made)
         if bias is not None:
-            bias.add_(sums.mean @ (old - made))
+            wanted = sample.exact @ old.float()
+            bias.add_(middle(torch.cat([wanted - one @ weight for one in sample.seen])))
 
 
 def round_in_turn(weight: "torch.Tensor", square: "torch.Tensor") -> "torch.Tensor":

@@ -17,8 +17,15 @@ class HealRounding(TypedDict):
     """Train rows whose activations they were rounded for."""
     tokens: int
     """Tokens of these rows."""
+    bias: NotRequired[str]
+    """What the bias takes of the difference from FP32: its `mean`, or the mean without that of a few tokens, `robust`.
+    Missing in bundles that were healed when there was no choice."""
+    distances: NotRequired[dict[str, float]]
+    """Such a way -> the sum of both graphs' distances from FP32 with it, over rows for this choice; the least stays."""
+    chosen_on: NotRequired[int]
+    """Train rows for this choice, that are neither among those rounded on nor held out."""
     seconds: float
-    """Time of the rounding."""
+    """Time of the roundings and of the choice."""
 
 
 class HealDistance(TypedDict):
@@ -35,6 +42,10 @@ class HealRecord(Training):
 
     made_of: dict[str, str]
     """File that the weights belong to -> its SHA-256."""
+    graphs: NotRequired[list[str]]
+    """INT8 graphs that have the healed weights; both if the key is missing."""
+    kept: NotRequired[dict[str, str]]
+    """INT8 graph that keeps the checkpoint's weights -> why."""
     weights: int
     """Numbers in `healed.safetensors`."""
     rounding: HealRounding
@@ -47,7 +58,16 @@ class HealRecord(Training):
     """INT8 graph -> its distance from FP32."""
 
 
-class Healed(TypedDict):
+class Gated(TypedDict):
+    """The gate of a healed bundle."""
+
+    gate: NotRequired[list[NamedComparison]]
+    """Comparisons of its graphs with FP32 after."""
+    deploy: NotRequired[Deployment]
+    """The artefact that the gate allows to deploy."""
+
+
+class Healed(Gated):
     """What `toolchain heal --json` prints."""
 
     bundle: str
@@ -56,7 +76,3 @@ class Healed(TypedDict):
     """Comparisons of its graphs with FP32 before."""
     heal: HealRecord | None
     """What was done; null if the gate passed before, so that nothing needs healing."""
-    gate: NotRequired[list[NamedComparison]]
-    """Comparisons of its graphs with FP32 after."""
-    deploy: NotRequired[Deployment]
-    """The artefact that the gate allows to deploy."""

@@ -28,5 +28,6 @@ def healed(found: Healed) -> None:
             f"{record['steps']:,} steps on {record['rows']:,} train rows, {record['seconds'] / 60:.1f} minutes; "
             f"loss {loss['first']:.4f} to {loss['last']:.4f}"
         )
+    lines += [f"{file} keeps its weights: {why}" for file, why in record.get("kept", {}).items()]
     lines.append(f"root mean square to FP32's logits on {record['held_out']} held-out rows: {'; '.join(moved)}")
     put(table, *lines, f"next: {found['deploy']['next']}" if "deploy" in found else "")
