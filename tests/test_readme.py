@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked.server import EXECUTABLE
 from toolchain.cli import COMMANDS
 from toolchain.ship.folder import check_folder
 
@@ -41,6 +42,7 @@ def clone(root, tmp_path_factory):
 def typed(code, clone, commands):
     """Run lines of a shell in the clone's root, which is on the import path too, as for `python -m` and a notebook."""
     environment = {**os.environ, "PYTHONPATH": str(clone), "PATH": f"{commands}:{os.environ['PATH']}"}
+    environment[EXECUTABLE] = str(commands / "python")  # the cells of a sweep too are forked
     done = subprocess.run(["bash", "-euc", code], cwd=clone, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout

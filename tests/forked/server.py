@@ -53,6 +53,9 @@ PRELOADED = (
     "transformers.models.roberta.modeling_roberta",
 )
 
+# Environment variable with the program that a child starts as Python: one that is forked too.
+EXECUTABLE = "TOOLCHAIN_FORK_PYTHON"
+
 
 @dataclass
 class Child:
@@ -164,6 +167,7 @@ def run(arguments: list[str], folder: str, environment: dict[str, str], processo
     os.environ.clear()
     os.environ.update(environment)
     sys.stdout.reconfigure(line_buffering=os.isatty(1))
+    sys.executable = environment.get(EXECUTABLE, sys.executable)
     kind, *rest = arguments if arguments[0] in ("-m", "-c") else ("file", *arguments)
     first = {"-m": folder, "-c": ""}.get(kind, str(Path(rest[0]).resolve().parent))
     added = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked.server import EXECUTABLE
+
 SEEN = "import os, sys; print(sys.argv, os.getcwd(), os.environ['MARK'], sys.stdin.read(), file=sys.{})"
 AT_EXIT = """
 import atexit, threading, time
@@ -79,3 +81,11 @@ def test_the_child_of_a_killed_client_is_killed(python: list[str]) -> None:
         assert process.stdout.readline() == b"begun\n"
         process.kill()
         assert process.stdout.read() == b""  # the pipe ends with the last process that holds it
+
+
+def test_what_a_child_starts_as_python_can_be_forked_too(python: list[str], commands: Path) -> None:
+    loaded = "import sys; print('torch' in sys.modules)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {loaded!r}])"
+    for more, expected in (({}, "False\n"), ({EXECUTABLE: str(commands / "python")}, "True\n")):
+        done = subprocess.run([*python, "-c", code], env=os.environ | more, capture_output=True, text=True)
+        assert done.stdout == expected

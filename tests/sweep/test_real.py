@@ -11,8 +11,15 @@ import pytest
 from toolchain.bundle import open_bundle
 from toolchain.cli import main
 from toolchain.evaluation.target import choose_graph
+from toolchain.sweep import sweep
 
 ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(autouse=True)
+def forked_cells(monkeypatch, python):
+    """The commands of a cell are forked from a process that has torch imported."""
+    monkeypatch.setitem(sweep.__kwdefaults__, "program", (*python, "-m", "toolchain"))
 
 
 @pytest.mark.slow
