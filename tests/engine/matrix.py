@@ -11,7 +11,7 @@ models are cut to two such layers too: for a T4, each layer but the last is judg
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,15 @@ class Case:
         )
         export(find_model(checkpoint), folder / f"{self.name}.onnx")
         return folder / f"{self.name}.onnx"
+
+    def by_target(self, float_graph: Path) -> Iterator[tuple[int, dict[str, tuple[ir.Model, Wanted]]]]:
+        """Yield each GPU with the graphs to compile for it; those of all GPUs after a T4 are the same."""
+        made: dict[bool, dict[str, tuple[ir.Model, Wanted]]] = {}
+        for sm in self.targets:
+            later = sm != TARGETS[0]
+            if later not in made:
+                made = {later: self.graphs(float_graph, sm)}
+            yield sm, made[later]
 
     def graphs(self, float_graph: Path, sm: int) -> dict[str, tuple[ir.Model, Wanted]]:
         """Return the graphs to compile for a GPU, by their names, each with what it asks."""
@@ -194,8 +203,8 @@ def record() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for case in CASES:
             float_graph, sizes = case.export(Path(folder)), found.setdefault(case.name, {})
-            for sm in case.targets:
-                for name, (model, _) in case.graphs(float_graph, sm).items():
+            for sm, graphs in case.by_target(float_graph):
+                for name, (model, _) in graphs.items():
                     sizes.setdefault(name, {})[str(sm)] = moved(compiled(model, sm))
     BYTES.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 

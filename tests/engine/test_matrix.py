@@ -44,8 +44,8 @@ def test_every_emitted_graph_is_compiled_as_it_asks(float_graphs, case):
     if not case.exists:
         pytest.skip(f"{case.checkpoint} is absent")
     recorded = json.loads(BYTES.read_text(encoding="utf-8"))[case.name]
-    for sm in case.targets:
-        for name, (model, asked) in case.graphs(float_graphs(case), sm).items():
+    for sm, graphs in case.by_target(float_graphs(case)):
+        for name, (model, asked) in graphs.items():
             kernels = compiled(model, sm)
             assert judge(kernels, asked) == [], (name, sm)
             assert moved(kernels) == pytest.approx(recorded[name][str(sm)], rel=TOLERANCE), (name, sm)
