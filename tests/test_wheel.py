@@ -27,7 +27,7 @@ def test_wheel_has_one_top_level_name(names: set[str]) -> None:
 
 
 def test_wheel_has_every_module_and_task_and_the_mark_of_types(names: set[str], root: Path) -> None:
-    patterns = ("*.py", "*.toml", "*.html", "*.css", "*.binpb", "*.proto", "py.typed")
+    patterns = ("*.py", "*.toml", "*.html", "*.css", "*.json", "*.binpb", "*.proto", "py.typed")
     wanted = [path for pattern in patterns for path in (root / "toolchain").rglob(pattern)]
     makers = root / "toolchain/data/demo/make"  # the sdist has them
     assert {str(path.relative_to(root)) for path in wanted if makers not in path.parents} <= names

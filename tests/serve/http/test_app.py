@@ -7,7 +7,9 @@ import gzip
 import json
 import threading
 import zlib
+from types import SimpleNamespace
 
+import orjson
 import pytest
 
 from tests.head_of import head_of
@@ -234,17 +236,16 @@ def test_the_limits_are_those_of_the_service(fake):
     assert fake.ask(application, "POST", "/classify", {"text": "a" * 20}).status == 413
 
 
-def test_a_large_response_is_written_beside_the_event_loop(fake, monkeypatch):
-    threads = []
+def test_a_large_response_is_written_beside_the_event_loop_row_by_row(fake, monkeypatch):
+    on_loop = []
 
-    def write(*arguments):
-        threads.append(threading.current_thread() is threading.main_thread())
-        return written(*arguments)
+    def dumps(*arguments):
+        on_loop.append(threading.current_thread() is threading.main_thread())
+        return orjson.dumps(*arguments)
 
-    written = app.json_response
-    monkeypatch.setattr(app, "json_response", write)
-    head = head_of(*(f"label {number}" for number in range(1000)))
-    application = Application(fake.FakeService(head=head))
-    assert fake.ask(application, "POST", "/classify", {"text": "one"}).status == 200
-    assert fake.ask(application, "POST", "/classify", {"text": ["one"] * 50}).status == 200
-    assert threads[-2:] == [True, False]
+    monkeypatch.setattr(app, "orjson", SimpleNamespace(dumps=dumps))
+    application = Application(fake.FakeService(head=head_of(*(f"label {number}" for number in range(1000)))))
+    for texts, written in (("one", [True]), (["one"] * 2, [True] * 2), (["one"] * 50, [False] * 50)):
+        on_loop.clear()
+        assert len(fake.ask(application, "POST", "/classify", {"text": texts}).json) in (len(written), 3)
+        assert on_loop == written

@@ -209,8 +209,11 @@ class Application:
         decode = partial(codec.decode_classify, texts_per_row=service.texts_per_row, max_rows=service.limits.max_queue)
         texts, is_list = await _decoded(request, decode)
         found = await service.classify(texts)
+        if not is_list:
+            return json_response(found[0])
         size = 4 * len(texts) * math.prod(one or 1 for one in service.head.row)  # the bytes of its logits
-        return await aside(size, lambda: json_response(found if is_list else found[0]))
+        # Row by row, because orjson keeps Python's global lock while it writes.
+        return await aside(size, lambda: Response(b"[%b]" % b",".join(map(orjson.dumps, found))))
 
     async def _embeddings(self, request: Request) -> Response:
         service = self.service
