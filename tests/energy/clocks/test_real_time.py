@@ -43,7 +43,8 @@ sys.exit(main(["clocks", "bundle", "--apply", "--json", "--sm-clocks", "300,600,
 
 
 @pytest.mark.slow
-def test_a_bundle_on_a_gpu(library, root, tiny_distilbert, sentences, tmp_path):
+def test_a_bundle_on_a_gpu(library, root, tiny_distilbert, sentences, tmp_path, begun):
+    begun("fp32", tmp_path / "bundle")
     values = {
         "model": str(tiny_distilbert),
         "data": str(sentences),
