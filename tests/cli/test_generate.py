@@ -30,6 +30,11 @@ def test_prompts_of_a_table(model, tmp_path, capsys):
     assert "the counts predict" in capsys.readouterr().out
 
 
+def test_the_bundle_of_an_encoder_is_a_file_of_the_wrong_kind(typed_bundles, capsys):
+    assert main(["generate", str(typed_bundles["int8"]), "--prompt", "a"]) == 1
+    assert "not a bundle of a language model. Build one with --task lm." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [

@@ -170,5 +170,18 @@ def test_a_missing_libcuda_is_a_machine_error(monkeypatch):
         cuda.driver_library()
 
 
+@pytest.mark.parametrize("refuses", [None, "cuInit", "cuDeviceGetAttribute"])
+def test_the_compute_capability_is_that_of_the_driver_or_unknown(monkeypatch, refuses):
+    library = Library(refuses)
+
+    def attribute(found, number, device):
+        found._obj.value = {75: 8, 76: 9}[number]
+        return 900 if refuses == "cuDeviceGetAttribute" else 0
+
+    library.cuDeviceGetAttribute = attribute
+    monkeypatch.setattr(cuda, "driver_library", lambda: library)
+    assert cuda.compute_capability("cuda:1") == (None if refuses else 89)
+
+
 def test_bytes_of_large_arrays_do_not_overflow():
     assert cuda.nbytes((1 << 20, 1 << 20), "float32") == 1 << 42

@@ -104,7 +104,7 @@ def test_too_few_quantized_weights_are_refused_with_their_names(built):
 
 def test_the_bundle_is_refused_to_other_commands_and_options_of_encoders_to_it(built):
     folder, output, _ = built
-    with pytest.raises(UsageError, match="a bundle of a language model"):
+    with pytest.raises(InputError, match="a bundle of a language model"):
         open_bundle(output)
     with pytest.raises(UsageError, match="--max-drop: not for --task lm"):
         build(Recipe(model=str(folder), task="lm", max_drop=0.5))

@@ -1,5 +1,6 @@
 """ONNX Runtime's TensorRT provider: it runs the whole graph or is refused, with options from its documentation."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -108,6 +109,16 @@ def test_a_graph_that_runs_only_in_part_is_refused(runtime, tmp_path, monkeypatc
         open_runtime("ort-trt", tmp_path / "m.onnx"),
     ):
         pass
+
+
+def test_a_gpu_without_fp8_is_refused(runtime, tmp_path, monkeypatch):
+    for sm, refused in ((75, True), (86, True), (89, False), (None, False)):
+        monkeypatch.setattr(ort_trt, "compute_capability", lambda device, sm=sm: sm)
+        refusal = pytest.raises(MachineError, match=r"cuda:1: compute capability .* has no FP8, which needs 8\.9")
+        with refusal if refused else nullcontext():
+            with open_runtime("ort-trt", tmp_path / "m.onnx", device="cuda:1", precision="fp8"):
+                pass
+            assert not refused
 
 
 def test_a_missing_provider_is_exit_4(typed_bundles, capsys):

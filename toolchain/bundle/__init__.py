@@ -154,9 +154,8 @@ def open_bundle(
         lm: whether the caller takes the bundle of a language model; None takes it and any other.
 
     Raises:
-        UsageError: the bundle is of the other kind.
-        InputError: the folder is not a bundle or of another schema, a file differs from its digest, or the bundle's
-            digest is not `trust`.
+        InputError: the folder is not a bundle, or of the other kind, or of another schema, a file differs from its
+            digest, or the bundle's digest is not `trust`.
     """
     if interrupted(path):
         with (
@@ -177,7 +176,7 @@ def open_bundle(
             )
     bundle = Bundle(path, manifest)
     if lm is not None and bundle.is_lm is not lm:
-        raise UsageError(f"{path}: {LM_ONLY if bundle.is_lm else NO_LM}")
+        raise InputError(f"{path}: {LM_ONLY if bundle.is_lm else NO_LM}")
     if check_files:
         bundle.check(leaving=[name for name in manifest["artefacts"] if redo and name.startswith(f"{redo}/")])
     return bundle

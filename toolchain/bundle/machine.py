@@ -7,12 +7,11 @@ from typing import Any
 from toolchain.engine.cuda import import_pycuda, open_gpu
 from toolchain.engine.plan import TURING, Tag
 from toolchain.engine.releases import RELEASES, Release, import_release, release_of
-from toolchain.engine.targets import parse_targets
+from toolchain.engine.targets import named_targets, parse_targets, require_units
 from toolchain.errors import MachineError, UsageError
 from toolchain.recipe import Recipe
 from toolchain.recipe.groups import ENGINE
 from toolchain.recipe.options import flag
-from toolchain.recipe.tables import QUANTIZED
 from toolchain.runtimes.device import choose_device
 
 
@@ -91,19 +90,11 @@ def check_precision(machine: Machine, precision: str) -> None:
     require_units(precision, machine.tag.sm, machine.gpu or f"--target sm{machine.tag.sm}")
 
 
-def require_units(precision: str, sm: int, where: str) -> None:
-    """Refuse a precision for whose GEMMs a compute capability, times ten, has no units.
-
-    Raises:
-        MachineError: it says what the precision needs.
-    """
-    needed = QUANTIZED[precision].sm if precision in QUANTIZED else TURING
-    if sm < needed:
-        raise MachineError(
-            f"{where}: compute capability {sm // 10}.{sm % 10} has no "
-            f"{QUANTIZED[precision].title}, which needs {needed // 10}.{needed % 10} (Ada) or later. "
-            "Build with --precision int8, or choose a later GPU, such as l4."
-        )
+def _require_units_of(target: str | None, precision: str) -> None:
+    """Refuse a precision that a named target lacks; that no release compiles for one before Turing is said later."""
+    for sm in named_targets(target or ""):
+        if sm >= TURING:
+            require_units(precision, sm, f"--target sm{sm}")
 
 
 def check_engine_options(recipe: Recipe, *, precision: str) -> None:
@@ -116,6 +107,7 @@ def check_engine_options(recipe: Recipe, *, precision: str) -> None:
         UsageError: naming the option, or a target that the release does not compile for.
     """
     release = RELEASES.get(recipe.backend or "trt")
+    _require_units_of(recipe.target, precision)
     if recipe.target is not None and not (release and release.cross):
         raise UsageError(f"--target {recipe.target}: only with --backend trt-rtx. Add it.")
     if precision == "fp8" and recipe.residual == "int8":

@@ -10,14 +10,13 @@ from toolchain import graph
 from toolchain.base.files import write_json
 from toolchain.bundle import RESULTS, Bundle, last_bundle, open_bundle, quantized_gemms
 from toolchain.bundle.engine_step import refuse_float_gemms
-from toolchain.bundle.machine import require_units
 from toolchain.bundle.views import beyond_float16, open_graph
 from toolchain.engine.cross import compile_kernels
 from toolchain.engine.judge import judge, wanted
 from toolchain.engine.kernels import MULTIPLYING
 from toolchain.engine.releases import RELEASES, import_release
 from toolchain.engine.shapes import parse_triple
-from toolchain.engine.targets import parse_targets
+from toolchain.engine.targets import parse_targets, require_units
 from toolchain.errors import UsageError
 from toolchain.graph.first_token import first_token
 from toolchain.graph.fp16 import to_half

@@ -1,7 +1,7 @@
 """A GPU through PyCUDA: its primary context, which torch may share, memory, streams, and CUDA graphs.
 
 PyCUDA wraps every part of the driver that is needed except CUDA graphs. Those use six functions of libcuda (cuda.h,
-CUDA 12).
+CUDA 12), as does the compute capability where a GPU is used without PyCUDA.
 """
 
 import ctypes
@@ -18,6 +18,9 @@ from toolchain.errors import MachineError
 
 # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: calls of other threads do not invalidate the capture.
 THREAD_LOCAL = 1
+
+# CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR.
+CAPABILITY = (75, 76)
 
 
 def import_pycuda() -> Any:
@@ -167,6 +170,21 @@ class CudaGraph:
         status = getattr(self._library, name)(*arguments)
         if status != 0:
             raise MachineError(f"CUDA graph: {name} returns CUresult {status}. Run without --cuda-graphs.")
+
+
+def compute_capability(device: str = "cuda:0") -> int | None:
+    """Return the compute capability of a GPU, times ten, without a context; None if the driver does not state it."""
+    try:
+        library = driver_library()
+    except MachineError:
+        return None
+    number, found = ctypes.c_int(), [ctypes.c_int() for _ in CAPABILITY]
+    calls = [library.cuInit(0), library.cuDeviceGet(ctypes.byref(number), int(device.partition(":")[2] or 0))]
+    calls += [
+        library.cuDeviceGetAttribute(ctypes.byref(one), attribute, number)
+        for one, attribute in zip(found, CAPABILITY, strict=True)
+    ]
+    return None if any(calls) else 10 * found[0].value + found[1].value
 
 
 def driver_library() -> Any:

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from toolchain.errors import UsageError
+from toolchain.errors import MachineError, UsageError
 from toolchain.recipe.options import load_toml
+from toolchain.recipe.tables import QUANTIZED
 
 # The releases whose API this module uses.
 MAJORS = ("rtx",)
@@ -38,14 +39,38 @@ def parse_targets(trt: Any, text: str) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _parsed(name: str, known: list[int]) -> int:
+def named_targets(text: str) -> list[int]:
+    """Return the compute capabilities, times ten, of those targets in `t4,l4,sm86` whose names are known."""
+    return [sm for name in text.split(",") if (sm := _capability(name.strip().lower())) is not None]
+
+
+def _capability(name: str) -> int | None:
     number = re.fullmatch(r"sm_?(\d+)", name)
-    sm = int(number[1]) if number else capabilities().get(name.replace("-", "").replace(" ", ""))
+    return int(number[1]) if number else capabilities().get(name.replace("-", "").replace(" ", ""))
+
+
+def _parsed(name: str, known: list[int]) -> int:
+    sm = _capability(name)
     if sm not in known:
         gpus = [gpu for gpu, capability in capabilities().items() if capability in known]
         names = ", ".join([*gpus, *(f"sm{one}" for one in known)])
         raise UsageError(f"--target {name}: TensorRT-RTX does not compile for it. Choose one or several of {names}.")
     return sm
+
+
+def require_units(precision: str, sm: int, where: str) -> None:
+    """Refuse a precision for whose GEMMs a compute capability, times ten, has no units.
+
+    Raises:
+        MachineError: it says what the precision needs.
+    """
+    quantized = QUANTIZED.get(precision)
+    if quantized is not None and sm < quantized.sm:
+        raise MachineError(
+            f"{where}: compute capability {sm // 10}.{sm % 10} has no {quantized.title}, which needs "
+            f"{quantized.sm // 10}.{quantized.sm % 10} ({quantized.since}) or later. "
+            "Build with --precision int8, or choose a later GPU, such as l4."
+        )
 
 
 def set_target(trt: Any, config: Any, sm: int) -> None:

@@ -115,16 +115,17 @@ class Quantized:
     largest: float
     # The range method if a recipe names none and has no gate.
     method: str
-    # The least compute capability of a GPU that multiplies such numbers, times ten.
+    # The least compute capability of a GPU that multiplies such numbers, times ten, and its architecture.
     sm: int
+    since: str
 
 
 # int8 uses -127..127, so that x and -x have the same scale. E4M3 of FP8 has 3 bits after the point and ends at 448
 # (Micikevicius et al., "FP8 Formats for Deep Learning", 2022). A wider range costs a number with an exponent no bits,
 # so nothing is gained by clipping. Ada (8.9) is NVIDIA's first architecture with it.
 QUANTIZED: dict[str, Quantized] = {
-    "int8": Quantized("INT8", largest=127, method="entropy", sm=75),
-    "fp8": Quantized("FP8", largest=448, method="minmax", sm=89),
+    "int8": Quantized("INT8", largest=127, method="entropy", sm=75, since="Turing"),
+    "fp8": Quantized("FP8", largest=448, method="minmax", sm=89, since="Ada"),
 }
 
 # Implementations of attention in PyTorch: see runtimes/attention.py.

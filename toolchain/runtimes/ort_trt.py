@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from toolchain import graph
 from toolchain.base.tensors import Batch, Infer
+from toolchain.engine.cuda import compute_capability
 from toolchain.engine.releases import import_release
+from toolchain.engine.targets import require_units
 from toolchain.errors import InputError, MachineError, first_line
 from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.ort import FATAL, cannot_run, import_onnxruntime
@@ -33,7 +35,7 @@ def open_ort_trt(model: Path, *, device: str = "cuda:0", precision: str = "fp32"
 
     Raises:
         InputError: the provider cannot run the whole graph.
-        MachineError: this ONNX Runtime lacks the TensorRT provider, or cannot load it.
+        MachineError: this ONNX Runtime lacks the TensorRT provider, or cannot load it, or the GPU lacks the precision.
     """
     ort = import_onnxruntime()
     if PROVIDER not in ort.get_available_providers():
@@ -41,6 +43,8 @@ def open_ort_trt(model: Path, *, device: str = "cuda:0", precision: str = "fp32"
             "--backend ort-trt: this ONNX Runtime lacks the TensorRT provider. "
             "Install 'encoder-toolchain[cuda,tensorrt]' on a machine with an NVIDIA GPU."
         )
+    if (sm := compute_capability(device)) is not None:
+        require_units(precision, sm, device)
     with suppress(MachineError):
         import_release("trt")  # loads the library, whose pip package lies outside the loader's path
     opened = [_session(ort, model, device, precision)]
