@@ -12,7 +12,7 @@ import onnx_ir as ir
 from toolchain.checkpoint.export import OPSET, exporter_silenced, write_export
 from toolchain.errors import InputError, MachineError, innermost
 from toolchain.generate.session import PAST, PRESENT
-from toolchain.graph.model import tidy
+from toolchain.graph.keys import fold_keys
 from toolchain.records.bundle import ExportedGraph
 from toolchain.runtimes.environment import version_of
 
@@ -73,7 +73,7 @@ def export(model: "PreTrainedModel", target: Path, *, where: str) -> ExportedGra
                 f"({type(innermost(error)).__name__}; see -v). Run it in PyTorch: toolchain generate --backend torch."
             ) from error
     _rename(made)
-    tidy(made)
+    fold_keys(made)
     return write_export(made, target, {})
 
 

@@ -1,0 +1,60 @@
+"""Attention scores that read keys as they are: ONNX Runtime multiplies by a transposed matrix without moving it.
+
+The exporter writes query * a times (key, transposed behind two Reshape nodes) * a. That moves all keys twice in each
+step. Here the query is multiplied by a * a, and one Transpose stands before the MatMul, which ONNX Runtime fuses.
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from toolchain.graph import add_initializer, constant, nodes, tidy
+
+# From [rows * heads, positions, size] and [rows, heads, positions, size] to a matrix of columns.
+TURNED, TURNED_BY_HEAD = (0, 2, 1), (0, 1, 3, 2)
+
+
+def fold_keys(model: ir.Model) -> int:
+    """Let the scores of each attention read its keys untransposed, in place; return the number of attentions."""
+    count = 0
+    for node in list(nodes(model, "MatMul")):
+        scale_of_query, scale_of_key = (_scale(_maker(value, "Mul")) for value in node.inputs)
+        keys = _keys(_maker(node.inputs[1], "Mul"))
+        if scale_of_query is None or scale_of_key is None or keys is None:
+            continue
+        query = _maker(node.inputs[0], "Mul")
+        assert query is not None
+        scale = add_initializer(model, f"{node.name}.scale", np.array(scale_of_query * scale_of_key, np.float32))
+        scaled = ir.node("Mul", [query.inputs[0], scale], name=f"{node.name}.query")
+        turned = ir.node("Transpose", [keys], {"perm": TURNED_BY_HEAD}, name=f"{node.name}.keys")
+        for made, old in zip((scaled, turned), node.inputs, strict=True):
+            assert old is not None
+            made.outputs[0].type, made.outputs[0].shape = old.type, old.shape
+        model.graph.insert_before(node, [scaled, turned])
+        node.replace_input_with(0, scaled.outputs[0])
+        node.replace_input_with(1, turned.outputs[0])
+        count += 1
+    tidy(model)
+    return count
+
+
+def _keys(scaling: ir.Node | None) -> ir.Value | None:
+    """Return the keys [rows, heads, positions, size] behind Reshape, Transpose, Reshape and the scaling, or None."""
+    outer = _maker(scaling.inputs[0], "Reshape") if scaling is not None else None
+    turn = _maker(outer.inputs[0], "Transpose") if outer is not None else None
+    inner = _maker(turn.inputs[0], "Reshape") if turn is not None else None
+    if inner is None or turn is None or tuple(turn.attributes.get_ints("perm", ())) != TURNED:
+        return None
+    keys = inner.inputs[0]
+    return keys if keys is not None and keys.shape is not None and len(keys.shape) == len(TURNED_BY_HEAD) else None
+
+
+def _maker(value: ir.Value | None, kind: str) -> ir.Node | None:
+    """Return the node of a type that computes a value, or None."""
+    node = value.producer() if value is not None else None
+    return node if node is not None and node.op_type == kind else None
+
+
+def _scale(node: ir.Node | None) -> float | None:
+    """Return the number that a Mul multiplies by, or None."""
+    array = constant(node.inputs[1]) if node is not None else None
+    return float(array) if array is not None and array.ndim == 0 else None
