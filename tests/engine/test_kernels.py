@@ -44,6 +44,21 @@ def test_every_layer_of_a_real_list_but_those_of_streams_is_a_kernel(name):
     assert len(tensors) == read(name).count("{ Name: ")
 
 
+def test_a_size_that_is_copied_to_the_gpu_is_not_a_kernel():
+    copied = (
+        "Name: [ShapeHostToDeviceCopy 0], LayerType: ShapeHostToDevice, Inputs: [], Outputs: [ { Name: "
+        "(Unnamed Layer* 50) [Shuffle]_output, Location: Device, Dimensions: [1], Datatype: Int64, Format: Format not "
+        "available due to dynamic shapes }], ParameterType: ShapeH2D, shapeValues0: [-10], "
+        "TacticValue: 0x0000000000000000, StreamId: 0, Metadata: "
+    )
+    lines = read("int8.txt").split("\n")
+    assert parse_kernels("\n".join([lines[0], copied, *lines[1:]])) == parse_kernels(read("int8.txt"))
+
+
+def test_two_weights_of_four_bits_are_a_byte():
+    assert Tensor("w", (3, 5), "int4").bytes == 8
+
+
 def test_a_gemm_has_the_bytes_and_operations_of_its_shapes():
     one = holding("int8.txt", "attention.q_lin")
     assert {f"{LAYER}.attention.{name}_lin" for name in "qkv"} < set(one.nodes)
@@ -133,7 +148,16 @@ def test_layers_json_has_a_list_for_each_profile():
 NAMES = st.text(st.characters(blacklist_characters="\n\x1f", blacklist_categories=["Cs"]), min_size=1).map(
     lambda text: re.sub(r", (Dimensions|LayerType|Name)|\], |\}|\{", "", text).strip() or "x"
 )
-TYPES = {"Int8": "int8", "Half": "fp16", "Float": "fp32", "Int64": "int64", "Bool": "bool", "FP8": "fp8", "FP4": "FP4"}
+TYPES = {
+    "Int4": "int4",
+    "Int8": "int8",
+    "Half": "fp16",
+    "Float": "fp32",
+    "Int64": "int64",
+    "Bool": "bool",
+    "FP8": "fp8",
+    "FP4": "FP4",
+}
 DIMENSIONS = st.lists(st.integers(-1, 9), max_size=4).map(tuple)
 TENSORS = st.lists(st.tuples(NAMES, DIMENSIONS, st.sampled_from(list(TYPES))), max_size=3)
 LAYERS = st.tuples(NAMES, st.sampled_from(["kgen", "gemm", "signal"]), TENSORS, TENSORS, TENSORS, st.lists(NAMES))

@@ -23,11 +23,17 @@ def run(args: argparse.Namespace) -> None:
 
     values, place = choices(args)
     if found := find_lm(place, values):
-        from toolchain.cli.show.perplexity import weights
+        from toolchain.cli.show.perplexity import passes, weights
+        from toolchain.diagnose.lm_kernels import explain_passes
         from toolchain.generate.explain import explain as explain_lm
 
+        bundle = open_lm(found, trust=values.get("trust"))
+        if values.get("target"):
+            refuse_others(values, {"target", "batch_size", "seq_len", "trust"})
+            emit(args, explain_passes(bundle, values), passes)
+            return
         refuse_others(values, {"file", "device", "backend", "trust"})
-        emit(args, explain_lm(open_lm(found, trust=values.get("trust")), values.get("file")), weights)
+        emit(args, explain_lm(bundle, values.get("file")), weights)
         return
     if values.get("target"):
         from toolchain.cli.show.kernels import explained_target

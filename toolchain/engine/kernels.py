@@ -21,6 +21,7 @@ HEADING = "Layers:"
 
 # The compiler's datatypes -> names in records.
 DATATYPES = {
+    "Int4": "int4",
     "Int8": "int8",
     "FP8": "fp8",
     "Half": "fp16",
@@ -30,7 +31,7 @@ DATATYPES = {
     "Int64": "int64",
     "Bool": "bool",
 }
-WIDTHS = {"int8": 1, "fp8": 1, "fp16": 2, "bf16": 2, "fp32": 4, "int32": 4, "int64": 8, "bool": 1}
+WIDTHS = {"int4": 0.5, "int8": 1, "fp8": 1, "fp16": 2, "bf16": 2, "fp32": 4, "int32": 4, "int64": 8, "bool": 1}
 
 # Names may have brackets and commas, so a line is split at the words between its fields only.
 LINE = re.compile(
@@ -48,6 +49,9 @@ NODE = re.compile(r"\[ONNX Layer: (.*)\]")
 
 # Layers that run no kernel: they order streams, and compute shapes on the host.
 NO_KERNEL = {"signal", "wait", "shape_call"}
+
+# One that copies a size to the GPU, where sizes vary. It has fields of its own.
+SIZE_COPY = re.compile(r"Name: \[ShapeHostToDeviceCopy \d+\], LayerType: ShapeHostToDevice, .*")
 
 # A fused kernel is named after its operations, each cut to four letters: __myl_MulAddReshTranReshMove_myl0_3.
 OPERATIONS = re.compile(r"__myl_(?P<operations>\w+?)_myl\d+_\d+")
@@ -77,7 +81,7 @@ class Tensor:
     def bytes(self) -> int | None:
         """The number of bytes; None if it varies, or the datatype is unknown."""
         width = WIDTHS.get(self.datatype)
-        return None if self.size is None or width is None else self.size * width
+        return None if self.size is None or width is None else math.ceil(self.size * width)
 
     def to_json(self) -> TensorRecord:
         """Return the record of layers.json."""
@@ -168,7 +172,7 @@ class Kernel:
         output = self.outputs[0]
         if tensor.bytes is None or output.size is None or output.dimensions[-1] != tensor.dimensions[-1]:
             return tensor.bytes
-        return min(tensor.bytes, output.size * WIDTHS[tensor.datatype])
+        return min(tensor.bytes, math.ceil(output.size * WIDTHS[tensor.datatype]))
 
     @property
     def operations(self) -> int | None:
@@ -213,6 +217,8 @@ def parse_kernels(message: str) -> list[Kernel]:
     for line in lines:
         if not line.strip():  # the bindings follow
             break
+        if SIZE_COPY.fullmatch(line.strip()):
+            continue
         found = LINE.fullmatch(line.strip())
         if found is None:
             raise InputError(f"the compiler's list of layers: cannot read {line[:60]!r}. Report this bug with its log.")

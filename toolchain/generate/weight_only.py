@@ -54,7 +54,7 @@ def quantize_weights(model: ir.Model, bits: int, *, where: str) -> WeightsRecord
         GateError: under LEAST_SHARE of the weights could be taken; it names the others.
     """
     for node in nodes(model, "MatMul", "Gemm"):
-        weight = _weight(node)
+        weight = constant_weight(node)
         if weight is not None and weight.array is not None:
             _replace(model, node, weight.name, weight.array, bits)
     model.graph.opset_imports[DOMAIN] = 1
@@ -77,7 +77,7 @@ def coverage(model: ir.Model) -> list[WeightOnlyGemm]:
             numbers = node.attributes.get_int("K", 0) * node.attributes.get_int("N", 0)
             name, bits = str(node.inputs[1].name).removesuffix(".packed"), node.attributes.get_int("bits", 4)
             gemms.append({"name": name, "weights": numbers, "bits": bits, "reason": None})
-        elif (weight := _weight(node)) is not None:  # else both inputs are computed, as in attention
+        elif (weight := constant_weight(node)) is not None:  # else both inputs are computed, as in attention
             reason = weight.reason or "it was not asked for"
             gemms.append({"name": weight.name, "weights": weight.numbers, "bits": None, "reason": reason})
     return gemms
@@ -144,7 +144,7 @@ def _unpacked(packed: Array, bits: int) -> Array:
     return np.stack([packed & 15, packed >> 4], axis=-1).reshape(len(packed), -1).astype(np.float32)
 
 
-def _weight(node: ir.Node) -> Weight | None:
+def constant_weight(node: ir.Node) -> Weight | None:
     """Return the constant weight of a MatMul or Gemm, or None if it has none."""
     left, right = node.inputs[0], node.inputs[1]
     turned = node.attributes.get_int("transB", 0) == 1

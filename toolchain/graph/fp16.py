@@ -43,16 +43,19 @@ MOVES = {
     "Where",
 }
 
+# Operators that take their input in the type that it has.
+READS_ANY = {"QuantizeLinear", "Shape"}
+
 # The first opset in which QuantizeLinear and DequantizeLinear take float16 and FP8. The others are as in opset 18.
 QDQ_OPSET = 19
 
 
-def to_half(model: ir.Model, beyond: Collection[str] = ()) -> int:
+def to_half(model: ir.Model, beyond: Collection[str] = (), half_outputs: Collection[str] = ()) -> int:
     """Convert the graph in place; return the number of nodes that compute in float16.
 
     The scales of Q/DQ nodes are rounded to float16 first (round_scales). `beyond` are names of tensors that do not fit
     float16 (runtimes/half_range.py measures them): the nodes that compute or read one stay in float32, like those that
-    read a constant that does not fit.
+    read a constant that does not fit. `half_outputs` are outputs of the graph that stay in float16.
     """
     quantized = round_scales(model)
     kept = _kept_nodes(model) | reading_or_making(model, {*beyond, *large_constants(model)})
@@ -60,7 +63,7 @@ def to_half(model: ir.Model, beyond: Collection[str] = ()) -> int:
     count = 0
     for node in list(model.graph):
         wanted = FLOAT if node in kept else HALF
-        if node.op_type == "QuantizeLinear" and node.inputs[0] is not None and node.inputs[0].dtype is not None:
+        if node.op_type in READS_ANY and node.inputs[0] is not None and node.inputs[0].dtype is not None:
             wanted = node.inputs[0].dtype
         if not any(_is_float(value) for value in _values(node)):
             continue
@@ -72,7 +75,7 @@ def to_half(model: ir.Model, beyond: Collection[str] = ()) -> int:
             for value in node.outputs:
                 if _is_float(value):
                     value.type = ir.TensorType(HALF)  # a new one: values may share the old
-    _cast_outputs(model)
+    _cast_outputs(model, half_outputs)
     if quantized:
         model.graph.opset_imports[""] = max(QDQ_OPSET, model.graph.opset_imports[""])
     tidy(model)
@@ -111,10 +114,13 @@ def _kept_nodes(model: ir.Model) -> set[ir.Node]:
     """Return the nodes that stay in float32."""
     kept = {node for node in model.graph if node.op_type in FULL_PRECISION}
     kept |= {entry for node in nodes(model, "Softmax") if (entry := _producer(node)) is not None}
-    embeddings = {node for node in nodes(model, "Gather") if _is_float(node.inputs[0])}
-    # Nodes that do not depend on an embedding compute the mask, or dequantize a weight.
+    roots = {node for node in nodes(model, "Gather") if _is_float(node.inputs[0])}
+    # A language model also reads keys and values of the tokens before.
+    read = [use.node for value in model.graph.inputs if _is_float(value) for use in value.uses()]
+    roots |= {node for node in read if node.op_type != "Shape"}
+    # Nodes that depend neither on an embedding nor on these compute the mask, or dequantize a weight.
     weights = set(nodes(model, "DequantizeLinear"))
-    return kept | (set(model.graph) - _downstream(model, embeddings) - weights)
+    return kept | (set(model.graph) - _downstream(model, roots) - weights)
 
 
 def reading_or_making(model: ir.Model, tensors: Collection[str]) -> set[ir.Node]:
@@ -157,10 +163,10 @@ def _downstream(model: ir.Model, roots: set[ir.Node]) -> set[ir.Node]:
     return found
 
 
-def _cast_outputs(model: ir.Model) -> None:
-    """Return the graph's float16 outputs to float32, under the names that they have."""
+def _cast_outputs(model: ir.Model, half: Collection[str]) -> None:
+    """Return the graph's float16 outputs but those in `half` to float32, under the names that they have."""
     for index, value in enumerate(model.graph.outputs):
-        if value.dtype is HALF:
+        if value.dtype is HALF and value.name not in half:
             name, value.name = value.name, f"{value.name}.fp16"
             cast = _typed(model, value, FLOAT, {})
             cast.name = name

@@ -126,3 +126,51 @@ class ExplainedWeights(TypedDict):
     """Every GEMM with a constant weight, in graph order."""
     advice: list[str]
     """What to do, most important first."""
+
+
+class CompiledPass(TypedDict):
+    """A pass of a language model as TensorRT-RTX compiles it for one GPU and one shape."""
+
+    phase: Literal["prompt", "step"]
+    """`prompt`: all tokens are new, and the cache is empty; `step`: one token is new."""
+    precision: str
+    """Type of the weights in GEMMs: `fp16`, `int8` (a scale an output channel) or `int4` (symmetric blocks)."""
+    refused: str | None
+    """Why the compiler makes no plan; null if it does."""
+    kernels: int
+    """Number of kernels."""
+    gemms: dict[str, int]
+    """Types of both operands, such as `fp16 x int4`, to the number of kernels that multiply them, without attention."""
+    fused_attention: int
+    """Number of kernels that compute the whole attention of a layer."""
+    bytes: int | None
+    """Bytes that all kernels read and write; null if it is refused."""
+    us: float | None
+    """Lower bound of the time, microseconds, by the data sheet: the sum over the kernels; null if it is refused."""
+
+
+class ExplainedPasses(TypedDict):
+    """The output of `toolchain explain --target --json` for the bundle of a language model."""
+
+    bundle: str
+    """Path of the bundle."""
+    target: str
+    """The target, such as `t4`."""
+    sm: int
+    """Its compute capability, times ten."""
+    gpu: str
+    """Name of the GPU whose data sheet gives the bounds."""
+    source: str
+    """That data sheet."""
+    compiler: str
+    """Name and version of the compiler."""
+    batch: int
+    """Rows in the batch."""
+    length: int
+    """Tokens of each row: of the prompt, and in the cache of the step."""
+    passes: list[CompiledPass]
+    """Prompt and step in float16, then with weights in the bundle's precision, if that is INT8 or INT4."""
+    answer: str
+    """What follows for a step, in sentences."""
+    created: str
+    """Time of the compilation, ISO 8601, UTC."""

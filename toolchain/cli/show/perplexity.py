@@ -1,7 +1,7 @@
-"""Show the perplexity of a language model's graph, and its weights."""
+"""Show the perplexity of a language model's graph, its weights, and what TensorRT-RTX makes of it."""
 
-from toolchain.cli.show import folded, put
-from toolchain.records.language_model import ExplainedWeights, PerplexityResult
+from toolchain.cli.show import folded, put, titled
+from toolchain.records.language_model import ExplainedPasses, ExplainedWeights, PerplexityResult
 
 
 def perplexity(one: PerplexityResult) -> None:
@@ -29,6 +29,24 @@ def weights(record: ExplainedWeights) -> None:
         *folded([f"not quantized: {one['name']}: {one['reason']}" for one in gemms if not one["bits"]]),
         *record["advice"],
     )
+
+
+def passes(record: ExplainedPasses) -> None:
+    """Print a row for each pass that was compiled, refusals, and the answer."""
+    table = titled(
+        f"{record['target']}: {record['batch']} rows, {record['length']} tokens, {record['compiler']}\n"
+        f"bounds by the data sheet of {record['gpu']}, not measurements",
+        narrow=True,
+    )
+    for heading in ("pass", "weights", "kernels", "GEMMs", "attention", "MB", "µs"):
+        table.add_column(heading, justify="left" if heading in ("pass", "weights", "GEMMs") else "right")
+    for one in record["passes"]:
+        gemms = ", ".join(f"{count} {types}" for types, count in one["gemms"].items())
+        moved, least_us = one["bytes"], one["us"]
+        figures = ("", "") if moved is None or least_us is None else (f"{moved / 1e6:,.0f}", f"{least_us:,.0f}")
+        counts = ("", "refused", "") if one["refused"] else (str(one["kernels"]), gemms, str(one["fused_attention"]))
+        table.add_row(one["phase"], one["precision"], *counts, *figures)
+    put(table, *dict.fromkeys(one["refused"] for one in record["passes"] if one["refused"]), record["answer"])
 
 
 def _interval(ends: list[float] | None, form: str) -> str:

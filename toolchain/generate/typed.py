@@ -1,0 +1,80 @@
+"""A language model's graph as TensorRT-RTX takes it: in float16, with weights in float16, INT8 or INT4.
+
+MatMulNBits is an operator of ONNX Runtime alone. Here a DequantizeLinear gives the weight of a GEMM: in INT8 with a
+scale for each output channel, in INT4 with one for each block, and without zero points, which TensorRT does not take.
+So the numbers are not those of model.int8.onnx and model.int4.onnx, and their accuracy was not measured.
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from toolchain.base.tensors import Array
+from toolchain.generate.session import PRESENT
+from toolchain.generate.weight_only import BLOCK, constant_weight
+from toolchain.graph import add_initializer, nodes, tidy
+from toolchain.graph.fp16 import HALF, to_half
+from toolchain.int8.quantize import quantize_weight
+
+# The first opset whose DequantizeLinear takes 4 bits and blocks.
+BLOCKS_OPSET = 21
+
+# Of the numbers -8 ... 7, so that x and -x have the same scale.
+INT4_LEVELS = 7
+
+
+def to_typed(model: ir.Model, bits: int | None) -> int:
+    """Type a graph for TensorRT-RTX in place; return the number of GEMMs whose weights have `bits`, 8 or 4.
+
+    None leaves all weights in float16. A GEMM whose inner dimension has no whole blocks keeps float16 in 4 bits.
+    """
+    count = 0
+    for node in nodes(model, "MatMul", "Gemm") if bits else ():
+        weight = constant_weight(node)
+        if weight is not None and weight.array is not None and (bits == 8 or weight.array.shape[0] % BLOCK == 0):
+            _dequantize(model, node, weight.array, bits or 8)
+            count += 1
+    if count and bits == 4:
+        model.graph.opset_imports[""] = max(BLOCKS_OPSET, model.graph.opset_imports[""])
+    tidy(model)
+    for value in model.graph.inputs:
+        if value.dtype is ir.DataType.FLOAT:
+            value.type = ir.TensorType(HALF)
+    to_half(
+        model, half_outputs=[str(value.name) for value in model.graph.outputs if str(value.name).startswith(PRESENT)]
+    )
+    return count
+
+
+def _dequantize(model: ir.Model, node: ir.Node, array: Array, bits: int) -> None:
+    """Put a MatMul with a dequantized weight, and an Add for the bias of a Gemm, in the place of a node."""
+    stem, attributes = f"{node.name}.int{bits}", {"axis": 1}
+    numbers, scale = quantize_weight(array) if bits == 8 else quantize_blocks(array)
+    if bits == 4:
+        attributes = {"axis": 0, "block_size": BLOCK}
+        packed = ir.Tensor(numbers.astype(ir.DataType.INT4.numpy()), dtype=ir.DataType.INT4, name=stem)
+        weight = ir.Value(name=stem, const_value=packed, type=ir.TensorType(packed.dtype), shape=packed.shape)
+        model.graph.register_initializer(weight)
+    else:
+        weight = add_initializer(model, stem, numbers)
+    inputs = [weight, add_initializer(model, f"{stem}.scale", scale)]
+    dequantize = ir.node("DequantizeLinear", inputs, attributes, name=f"{stem}.dequantize")
+    given = dequantize.outputs[0]
+    given.name, given.shape, given.type = f"{stem}.dequantized", ir.Shape(array.shape), ir.TensorType(ir.DataType.FLOAT)
+    made = [ir.node("MatMul", [node.inputs[0], given], name=str(node.name))]
+    bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
+    if bias is not None:
+        made.append(ir.node("Add", [made[0].outputs[0], bias], name=f"{node.name}.bias"))
+    for one in made:
+        one.outputs[0].type, one.outputs[0].shape = node.outputs[0].type, node.outputs[0].shape
+    replaced = [dequantize, *made]
+    ir.convenience.replace_nodes_and_values(model.graph, node, [node], replaced, node.outputs, made[-1].outputs)
+
+
+def quantize_blocks(weight: Array) -> tuple[Array, Array]:
+    """Return int4 numbers as int8 [inner, outer], and float32 scales [inner / BLOCK, outer]."""
+    inner, outer = weight.shape
+    blocks = weight.reshape(inner // BLOCK, BLOCK, outer)
+    scale = (np.abs(blocks).max(axis=1) / INT4_LEVELS).astype(np.float32)
+    scale[scale == 0] = 1
+    numbers = np.clip(np.rint(blocks / scale[:, None]), -INT4_LEVELS, INT4_LEVELS)
+    return numbers.reshape(inner, outer).astype(np.int8), scale
