@@ -1,5 +1,6 @@
 """OpenVINO computes what transformers does, exactly in INT8 or in float32, and says which; it caches and shares."""
 
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -146,6 +147,24 @@ def test_several_threads_share_one_runtime(exported, random_batch, reference):
     with open_runtime("openvino", exported["distilbert"], threads=1, callers=2) as infer, ThreadPoolExecutor(4) as pool:
         for batch, found in zip(batches, pool.map(infer, batches), strict=True):
             np.testing.assert_allclose(found, reference("distilbert", batch), atol=1e-5)
+
+
+# OpenVINO's binding asks for NumPy's version at the first access to a tensor's data, which two threads must not make.
+FIRST_ACCESS = """
+import numpy as np
+from toolchain.runtimes.openvino import import_openvino
+asked, version = [], np.lib.NumpyVersion
+np.lib.NumpyVersion = lambda text: asked.append(text) or version(text)
+openvino = import_openvino()
+print(len(asked))
+openvino.Tensor(np.zeros(2, np.float32)).data
+print(len(asked))
+"""
+
+
+def test_the_first_access_to_a_tensor_s_data_is_made_by_one_thread():
+    done = subprocess.run([sys.executable, "-c", FIRST_ACCESS], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]
 
 
 def test_weights_in_a_file_of_their_own_are_taken(exported, probe, reference, tmp_path, monkeypatch):

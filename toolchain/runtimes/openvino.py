@@ -8,6 +8,7 @@ in the user's cache under the digest of its graph, and loads from there in less 
 import hashlib
 import logging
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,12 +29,18 @@ from toolchain.runtimes.user_cache import cache_folder, read_cached, write_cache
 
 log = logging.getLogger(__name__)
 
+# Held while the module is prepared for several threads.
+_PREPARING = threading.Lock()
+
 # With this value of a property, OpenVINO leaves Q/DQ nodes float operators.
 FLOAT_QDQ = {"LP_TRANSFORMS_MODE": "NO"}
 
 
 def import_openvino() -> Any:
-    """Return the openvino module.
+    """Return the openvino module, prepared for calls from several threads.
+
+    The first access to a tensor's data sets a static variable of its C++ binding, and releases Python's global lock
+    meanwhile. A second thread at the same place would hold that lock while it waits for the variable, for ever.
 
     Raises:
         MachineError: it is not installed, or cannot be loaded.
@@ -44,6 +51,8 @@ def import_openvino() -> Any:
         raise MachineError(
             "--backend openvino: OpenVINO is not installed. Install it with: pip install 'encoder-toolchain[openvino]'."
         ) from error
+    with _PREPARING:
+        _ = openvino.Tensor(np.zeros(1, np.int32)).data
     return openvino
 
 
