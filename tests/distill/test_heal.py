@@ -13,7 +13,7 @@ from toolchain.api import run_build
 from toolchain.base.files import sha256_file
 from toolchain.base.tensors import Range
 from toolchain.bundle import open_bundle, writer
-from toolchain.bundle.healed import FILE, GRAPHS
+from toolchain.bundle.healed import FILE, GRAPHS, healed_graphs
 from toolchain.bundle.learnt import OF_HEAL, learnt_digests
 from toolchain.diagnose.gate import Judged
 from toolchain.distill import accept
@@ -211,7 +211,7 @@ def test_a_graph_whose_verdict_would_get_worse_keeps_its_weights(bundle, gates, 
     after, nearer = digests(bundle), only_the_graph_for_cpus_is_fp32s_equal(bundle)
     swapped = dict(zip(GRAPHS, reversed(GRAPHS), strict=True)) | {"model.onnx": "model.onnx"}
     monkeypatch.setattr(accept, "logits_in", lambda file, tokens: nearer(file.with_name(swapped[file.name]), tokens))
-    with pytest.raises(GateError, match=r"model\.int8\.cpu\.onnx: .*The bundle is unchanged"):
+    with pytest.raises(GateError, match=r"bundle: model\.int8\.cpu\.onnx: .*The bundle is unchanged"):
         heal({"seed": 1}, bundle)  # a graph that was healed before cannot keep those weights beside others
     assert digests(bundle) == after
 
@@ -228,6 +228,11 @@ def test_a_verdict_that_stays_is_none_that_gets_worse_and_until_the_end_the_old_
             heal({}, bundle)
     assert digests(bundle) == before
     assert heal({}, bundle)["heal"]["kept"] == {}
+
+
+def test_a_bundle_that_was_healed_before_there_was_a_choice_has_both_graphs_healed():
+    assert healed_graphs({"heal": {"inputs_sha256": "", "files": [], "record": {}}}) == {*GRAPHS}
+    assert not healed_graphs({})
 
 
 def test_the_current_folder_is_refused_before_the_training(bundle, gates, monkeypatch):

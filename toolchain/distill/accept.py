@@ -65,6 +65,7 @@ def logits_in(file: Path, tokens: Tokens) -> Logits:
 class Trial:
     """The tries to put healed weights into the graphs of one bundle, each with fewer graphs than the one before."""
 
+    bundle: Path
     held: Held
     # What the gate found before, and how it judges the bundle in a folder.
     before: Sequence[Judged]
@@ -94,7 +95,7 @@ class Trial:
                 for name, why in worse.graphs.items():
                     self.tell(f"{name} keeps its weights: {why}")
         reasons = "; ".join(f"{name}: {why}" for name, why in self.kept.items())
-        raise GateError(f"{reasons}. The bundle is unchanged. Exclude GEMMs instead: toolchain tune.")
+        raise GateError(f"{self.bundle}: {reasons}. The bundle is unchanged. Exclude GEMMs instead: toolchain tune.")
 
     def _nearer(self, folder: Path, record: HealRecord) -> HealRecord:
         """Return the record with the distance of each graph from FP32, on the held-out rows.

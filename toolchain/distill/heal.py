@@ -104,7 +104,7 @@ def heal(
     rounding = _round(training, tell)
     done = _train(training, settings, state, tell) if settings else None
     evaluate = partial(compare_graphs, recipe=recipe, named=bundle, tell=tell)
-    trial = Trial(training.held, judged, evaluate, tell, healed_graphs(opened.manifest["steps"]))
+    trial = Trial(bundle, training.held, judged, evaluate, tell, healed_graphs(opened.manifest["steps"]))
     try:
         record = _requantized(training, trial, rounding, done)
     except GateError:
