@@ -299,9 +299,9 @@ class InferenceDurations(TypedDict):
     compute_output: Duration
     """Turning logits into labels and scores."""
     cache_hit: Duration
-    """Always 0: there is no cache."""
+    """Rows found in the cache, and the time of their lookup; 0 without a cache."""
     cache_miss: Duration
-    """Always 0: there is no cache."""
+    """Rows looked up in the cache and not found; 0 without a cache."""
 
 
 class ModelStatistics(TypedDict):

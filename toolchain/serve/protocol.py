@@ -50,6 +50,11 @@ class InferResponse:
     passed_on_rows: int | None = None
 
     @property
+    def size(self) -> int:
+        """The bytes of its arrays."""
+        return sum(tensor.array.nbytes for tensor in self.outputs)
+
+    @property
     def parameters(self) -> dict[str, int]:
         """The parameters of the response: rows that were cut, if there are any, and of a cascade, rows passed on."""
         cut = {"truncated_rows": self.truncated_rows} if self.truncated_rows else {}

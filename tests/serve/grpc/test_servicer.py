@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import threading
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ import numpy as np
 import pytest
 
 from toolchain.errors import InputError
+from toolchain.serve import aside
 from toolchain.serve.grpc import servicer
 from toolchain.serve.grpc.calls import CallHandler
 from toolchain.serve.grpc.servicer import Methods, serve_grpc
@@ -121,6 +123,25 @@ def test_best_classes_have_tritons_form(wire, double):
     found = asyncio.run(ask())
     assert (found.outputs[0].datatype, list(found.outputs[0].shape)) == ("BYTES", [1, 1])
     assert list(found.raw_output_contents) == [struct.pack("<I", 10) + b"2.000000:0"]
+
+
+def test_a_large_response_is_written_beside_the_event_loop(wire, double, monkeypatch):
+    on_loop = []
+
+    def write(response):
+        on_loop.append(threading.current_thread() is threading.main_thread())
+        return written(response)
+
+    async def ask():
+        async with wire.serving(double()) as client:
+            small = await client.call("ModelInfer", wire.text())
+            monkeypatch.setattr(aside, "LARGE_BODY_BYTES", 0)
+            return small, await client.call("ModelInfer", wire.text())
+
+    written = servicer.to_message
+    monkeypatch.setattr(servicer, "to_message", write)
+    small, large = asyncio.run(ask())
+    assert (on_loop, small) == ([True, False], large)
 
 
 def test_a_response_holds_the_requested_outputs(wire, double):

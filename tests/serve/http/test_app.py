@@ -15,6 +15,7 @@ import pytest
 from tests.head_of import head_of
 from toolchain.serve.http import app
 from toolchain.serve.http.app import Application
+from toolchain.serve.http.request import Request
 from toolchain.serve.limits import Limits
 from toolchain.serve.protocol import Reason, RefusedError
 
@@ -234,6 +235,11 @@ def test_a_list_of_classify_may_fill_the_queue_and_no_more(fake):
 def test_the_limits_are_those_of_the_service(fake):
     application = Application(fake.FakeService(limits=Limits(max_body_bytes=20)))
     assert fake.ask(application, "POST", "/classify", {"text": "a" * 20}).status == 413
+
+
+def test_a_request_in_a_log_shows_no_token():
+    request = Request("GET", "/v2", {b"authorization": f"Bearer {TOKEN}".encode()}, limit=1, keep_alive=True)
+    assert TOKEN not in f"{request}{request!r}"
 
 
 def test_a_large_response_is_written_beside_the_event_loop_row_by_row(fake, monkeypatch):

@@ -173,7 +173,8 @@ class Methods:
         left_s = context.time_remaining()
         left_us = 0 if left_s is None else max(1, round(left_s * 1e6))
         translate = partial(to_request, request, left_us=left_us)
-        return to_message(await self.service.infer(await aside(request.ByteSize(), translate)))
+        response = await self.service.infer(await aside(request.ByteSize(), translate))
+        return await aside(response.size, partial(to_message, response))
 
     async def repository_index(self, request: Any, _: Any) -> Any:
         state = "READY" if self.service.ready else "UNAVAILABLE"

@@ -198,8 +198,7 @@ class Application:
         decode = partial(codec.decode, model=self.service.name, version=version, json_length=length)
         inference, form = await _decoded(request, decode)
         response = await self.service.infer(inference)
-        size = sum(tensor.array.nbytes for tensor in response.outputs)
-        data, json_length = await aside(size, partial(codec.encode, response, form))
+        data, json_length = await aside(response.size, partial(codec.encode, response, form))
         if json_length is None:
             return Response(data)
         return Response(data, content_type=OCTETS, headers=((codec.LENGTH_HEADER, b"%d" % json_length),))

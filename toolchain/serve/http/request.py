@@ -21,7 +21,7 @@ class Response(NamedTuple):
     headers: Headers = ()
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)  # its headers may have a token, which no log shows
 class Request:
     """One request, whose body may have up to `limit` bytes. It may still arrive while the request is answered."""
 
