@@ -110,12 +110,12 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the figures as JSON")
     args = parser.parse_args()
     lines, found = [], {WORSE: 0.0, FURTHER: 0.0, DROP: 0.0, LONGEST: 0.0}
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as place:
         for task in args.tasks:
             for method in args.methods:
-                bundle = built(task, method, args.keep or Path(name))
+                bundle = built(task, method, args.keep or Path(place))
                 for seed in range(args.seeds):
-                    made, minutes = healed(bundle, seed, Path(name))
+                    made, minutes = healed(bundle, seed, Path(place))
                     for name, one in figures(made, minutes).items():
                         found[name] = found[name] + one if name in (WORSE, FURTHER) else max(found[name], one)
                     lines.append({"task": task, "method": method, "seed": seed, "minutes": minutes, **line(made)})

@@ -123,3 +123,13 @@ def test_it_runs_on_the_demo_and_writes_its_figures(root, tmp_path):
     assert {"pipeline", "ort dynamic INT8", "ort FP32 cpu", "ort INT8"} <= ran
     assert found["figures"]["ort FP32 cpu, points below the pipeline"] == 0
     assert all(name in done.stdout for name in ran)
+
+
+def test_each_seed_heals_a_copy_in_the_same_folder(bench, monkeypatch, tmp_path):
+    module, places = bench("heal"), []
+    monkeypatch.setattr(module, "built", lambda task, method, folder: folder / task)
+    monkeypatch.setattr(module, "healed", lambda bundle, seed, folder: (places.append(folder), (None, 0.5))[1])
+    monkeypatch.setattr(sys, "argv", ["heal.py", "--tasks", "mrpc", "stsb", "--keep", str(tmp_path), "--seeds", "2"])
+    module.main()
+    assert len(places) == 4
+    assert len({*places}) == 1
