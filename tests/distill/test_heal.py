@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -93,6 +94,8 @@ def assert_only_the_graph_for_cpus_changed(bundle, before, told):
         target = find_target({"precision": "int8", "device": "cpu", "file": name}, bundle)
         counts[name] = learnt_rows(target, target.resolved.rows("train"))
     assert (counts["model.int8.onnx"], counts["model.int8.cpu.onnx"] > 0) == (0, True)
+    unknown = replace(target, file=None)  # what a server runs
+    assert learnt_rows(unknown, unknown.resolved.rows("train")) == counts["model.int8.cpu.onnx"]
 
 
 def only_the_graph_for_cpus_is_fp32s_equal(bundle):
@@ -181,9 +184,10 @@ def test_a_gate_that_passes_needs_no_healing_and_the_state_of_other_graphs_is_re
 
 def test_healing_that_brings_nothing_leaves_the_bundle(bundle, gates, monkeypatch):
     monkeypatch.setattr(module, "RATE", 0.3)
-    before = digests(bundle)
+    before, told = digests(bundle), []
     with pytest.raises(GateError, match="comes no nearer to FP32"):
-        heal({}, bundle, steps=3)
+        heal({}, bundle, steps=3, tell=told.append)
+    assert not [line for line in told if "keeps its weights" in line]  # the error says it
     assert digests(bundle) == before
     assert not list(bundle.parent.glob(".*"))  # so that the same call with more steps begins
 
