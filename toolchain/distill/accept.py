@@ -92,7 +92,7 @@ class Trial:
                 self.kept |= worse.graphs
                 if self.healed & worse.graphs.keys():
                     break
-                for name, why in worse.graphs.items():
+                for name, why in worse.graphs.items() if len(self.kept) < len(GRAPHS) else ():
                     self.tell(f"{name} keeps its weights: {why}")
         reasons = "; ".join(f"{name}: {why}" for name, why in self.kept.items())
         raise GateError(f"{self.bundle}: {reasons}. The bundle is unchanged. Exclude GEMMs instead: toolchain tune.")

@@ -2,9 +2,9 @@
 
 First the weights of each GEMM are rounded so that their errors cancel (reconstruct.py, choose.py). Then, if a length is
 given, all weights are trained: the student is the pair of INT8 graphs with their rounding in place (fake_quantize.py),
-and the teacher is the bundle's FP32 graph. Labels are not read. Ranges of activations stay as they were calibrated. The
-graphs are then made of the healed weights by the same step of a build that made them before, and each that is not
-better for it keeps the checkpoint's weights (accept.py).
+and the teacher is the bundle's FP32 graph. Neither reads labels, which only the gate does. Ranges of activations stay
+as they were calibrated. The graphs are then made of the healed weights by the same step of a build that made them
+before, and each that is not better for it keeps the checkpoint's weights (accept.py).
 """
 
 import glob

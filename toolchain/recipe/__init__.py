@@ -162,7 +162,7 @@ class Recipe:
     compile: bool = option(False, "compile the model with torch.compile (torch)")
     max_drop: float | None = option(
         None,
-        "gate: refuse a larger drop of the task's metric, in points, 1/100 (default: no gate; tune 0.5)",
+        "gate: refuse a larger drop of the task's metric, in points, 1/100 (default: no gate; tune and heal 0.5)",
         metavar="POINTS",
     )
     confidence: float = option(0.95, "confidence of the gate's one-sided interval", metavar="SHARE")

@@ -1,6 +1,7 @@
 """What was healed, and the gate before and after."""
 
 from toolchain.cli.show import put, titled
+from toolchain.heads.distance import Distance
 from toolchain.records.heal import Healed
 
 
@@ -17,7 +18,8 @@ def healed(found: Healed) -> None:
         put(table, "the gate passes already, so nothing needs healing")
         return
     moved = [
-        f"{file}: {one['before']['rms']:.3g} to {one['after']['rms']:.3g}" for file, one in record["distance"].items()
+        f"{file}: {Distance(**one['before']).rank:.3g} to {Distance(**one['after']).rank:.3g}"
+        for file, one in record["distance"].items()
     ]
     rounding, loss = record["rounding"], record["loss"]
     lines = [
@@ -29,5 +31,5 @@ def healed(found: Healed) -> None:
             f"loss {loss['first']:.4f} to {loss['last']:.4f}"
         )
     lines += [f"{file} keeps its weights: {why}" for file, why in record.get("kept", {}).items()]
-    lines.append(f"root mean square to FP32's logits on {record['held_out']} held-out rows: {'; '.join(moved)}")
+    lines.append(f"distance from FP32 on {record['held_out']} held-out train rows: {'; '.join(moved)}")
     put(table, *lines, f"next: {found['deploy']['next']}" if "deploy" in found else "")
