@@ -6,11 +6,13 @@ import logging
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.head_of import head_of
 from toolchain.errors import InputError, TextError
 from toolchain.evaluation.predict import csv_lines, json_lines, plain_lines, predict, save
+from toolchain.records.plain import printable
 
 
 class Lengths:
@@ -103,3 +105,58 @@ def test_texts_control_no_terminal_and_are_no_formulas():
     assert plain_lines(rows).endswith(b"\t=1+1 \\u001b[2J\n")
     assert b"\n'=1+1 \\u001b[2J," in csv_lines(rows, header=True)
     assert json.loads(json_lines(rows))["text"] == "=1+1 \x1b[2J"
+
+
+# What a csv reader, a spreadsheet or a terminal could take for something else than text.
+HOSTILE = [
+    "=1+1",
+    "'=1+1",
+    "''@x",
+    "'",
+    "'tis",
+    "-1",
+    "'-1",
+    "-x",
+    "\t=1",
+    "\n=1",
+    "\uff1d1",
+    "a\rb",
+    "a\r\n",
+    "\n",
+    "",
+]
+HOSTILE += [
+    '"',
+    'say "c", d',
+    " ",
+    "NA",
+    "null",
+    "007",
+    "\x00",
+    "\x1b[2J",
+    "\x85",
+    "\u2028",
+    "\ud800",
+    "\ufeffa",
+    "\\",
+    "é",
+]
+
+
+def unquoted(cell):
+    """Return the text of a cell without the quote that it has before what may be a formula."""
+    return (
+        cell[1:] if cell[:1] == "'" and cell.lstrip("'").startswith(tuple("=+-@\t\n\uff1d\uff0b\uff0d\uff20")) else cell
+    )
+
+
+def test_a_csv_file_of_hostile_texts_and_labels_has_the_same_rows_for_csv_and_pandas(tmp_path):
+    rows = [{"text": a, "text_pair": b, "label": a, "score": 0.5} for a in HOSTILE for b in HOSTILE]
+    save([rows[:9], rows[9:]], tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        read = list(csv.DictReader(file))
+    assert pd.read_csv(tmp_path / "out.csv", dtype=str, keep_default_na=False).to_dict("records") == read
+    for row, given in zip(read, rows, strict=True):
+        for key in ("text", "text_pair", "label"):
+            assert unquoted(row[key]) == printable(given[key])
+            assert not row[key].startswith(("=", "@", "\t", "\n", "-x", "\uff1d"))

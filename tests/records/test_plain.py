@@ -30,8 +30,9 @@ def test_every_text_of_json_is_printable() -> None:
 
 
 def test_a_cell_is_no_formula_and_a_number_stays() -> None:
-    rows = ["=1+1", "@SUM(1)", "+1+1", "-x", "\t=1", "plain", "a=b", "-1", -1.5, None]
+    rows = ["=1+1", "@SUM(1)", "+1+1", "-x", "\t=1", "\n=1", "\uff1d1", "'=1", "plain", "'tis", "a=b", "-1", -1.5, None]
     text = io.StringIO()
     csv.writer(text).writerow([cell(row) for row in rows])
     (read,) = csv.reader(io.StringIO(text.getvalue()))
-    assert read == ["'=1+1", "'@SUM(1)", "'+1+1", "'-x", "'\t=1", "plain", "a=b", "-1", "-1.5", ""]
+    quoted = ["'=1+1", "'@SUM(1)", "'+1+1", "'-x", "'\t=1", "'\n=1", "'\uff1d1", "''=1"]
+    assert read == [*quoted, "plain", "'tis", "a=b", "-1", "-1.5", ""]

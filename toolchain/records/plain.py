@@ -8,10 +8,10 @@ from typing import Any
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # A number, such as the label -1, which no spreadsheet computes.
-_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
-# Beginnings of a cell that spreadsheets take for a formula (OWASP, CSV injection).
-_FORMULA = ("=", "+", "-", "@", "\t")
+# Beginnings of a cell that spreadsheets take for a formula, some of them in full width too (OWASP, CSV injection).
+_FORMULA = tuple("=+-@\t\n\uff1d\uff0b\uff0d\uff20")
 
 
 def printable(text: str) -> str:
@@ -31,10 +31,13 @@ def printable_json(value: Any) -> Any:  # any JSON
 
 
 def cell(value: Any) -> Any:  # a cell has any type
-    """Return the value of a cell of a CSV file: a text is `printable`, with a quote before what may be a formula."""
+    """Return the value of a cell of a CSV file: a text is `printable`, with a quote before what may be a formula.
+
+    What has quotes before a formula already gets one more, so that removing one always gives the text.
+    """
     if not isinstance(value, str):
         return value
     text = printable(value)
     if _NUMBER.fullmatch(text):
         return text
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
