@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 
-from toolchain.serve.grpc.servicer import serve_grpc
+from toolchain.serve.grpc.servicer import GrpcServer
 from toolchain.serve.proto import INFERENCE, MESSAGES, SERVICES
 
 HI = struct.pack("<I", 2) + b"hi"
@@ -37,7 +37,8 @@ class Client:
 
 @asynccontextmanager
 async def serving(service, *, channel=None, metadata=(), **options):
-    server = await serve_grpc(service, "127.0.0.1", 0, **options)
+    server = GrpcServer(service, "127.0.0.1", 0, **options)
+    await server.start()
     try:
         async with channel or grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as opened:
             client = Client(opened, metadata)

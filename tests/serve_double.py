@@ -13,6 +13,7 @@ from tests.head_of import head_of
 from toolchain.serve.checks import Checks, check_model
 from toolchain.serve.counters import Counters
 from toolchain.serve.limits import Limits
+from toolchain.serve.metadata import Description
 from toolchain.serve.outputs import tensors
 from toolchain.serve.protocol import InferResponse
 
@@ -33,12 +34,9 @@ class Double:
         self.seen = []
         self._checks = Checks(self.name, 1, SIZES, 16, dict.fromkeys(SIZES, 0), self.limits, head_of("a", "b").outputs)
 
-    def check(self, model, version=""):
-        check_model(self.name, model, version)
-
     async def infer(self, request):
         self.seen.append(request)
-        self.check(request.model, request.version)
+        check_model(self.name, request.model, request.version)
         names, rows = self._checks.outputs(request), self._checks.rows(request)
         try:
             await self.gate.wait()
@@ -52,18 +50,15 @@ class Double:
         outputs = tensors(logits, HEAD, names, request.classes)
         return InferResponse(self.name, self.version, request.id, outputs)
 
-    def server_metadata(self):
-        return {"name": "toolchain", "version": "1.2.3", "extensions": ["binary_tensor_data", "statistics"]}
-
-    def model_metadata(self):
+    @property
+    def description(self):
+        server = {"name": "toolchain", "version": "1.2.3", "extensions": ["binary_tensor_data", "statistics"]}
         shapes = {"LABEL": ("BYTES", 1), "SCORE": ("FP32", 2), "LOGITS": ("FP32", 2)}
         outputs = [{"name": name, "datatype": kind, "shape": [-1, size]} for name, (kind, size) in shapes.items()]
         inputs = [{"name": "TEXT", "datatype": "BYTES", "shape": [-1, 1]}]
-        return {"name": "demo", "versions": ["1"], "platform": "toolchain", "inputs": inputs, "outputs": outputs}
-
-    def model_config(self):
+        model = {"name": "demo", "versions": ["1"], "platform": "toolchain", "inputs": inputs, "outputs": outputs}
         policy = {"timeout_action": "REJECT", "default_timeout_microseconds": 30_000_000, "max_queue_size": 1024}
-        return {
+        config = {
             "name": "demo",
             "platform": "toolchain",
             "backend": "toolchain",
@@ -73,6 +68,7 @@ class Double:
             "dynamic_batching": {"default_queue_policy": policy},
             "model_transaction_policy": {"decoupled": False},
         }
+        return Description(server, model, config)
 
     def statistics(self):
         return {"model_stats": [self.counters.statistics("demo", "1")]}

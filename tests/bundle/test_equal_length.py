@@ -72,8 +72,8 @@ def test_the_python_api_answers_as_transformers(bundle, expected):
 def test_the_service_answers_as_transformers(bundle, expected):
     async def answers():
         async with open_service(bundle, device="cpu") as service:
-            alone = [service.classify([(text,)]) for text in TEXTS]
-            return await asyncio.gather(service.classify([(text,) for text in TEXTS]), *alone)
+            alone = [service.classify([(text,)], list) for text in TEXTS]
+            return await asyncio.gather(service.classify([(text,) for text in TEXTS], list), *alone)
 
     together, *alone = asyncio.run(answers())
     wanted = np.exp(expected[1]) / np.exp(expected[1]).sum(axis=1, keepdims=True)

@@ -75,7 +75,7 @@ with toolchain.load(sys.argv[1]) as classify:
 async def serve():
     async with open_service(Path(sys.argv[1]), name="m", backend="ort") as service:
         assert service.shown
-        return await service.classify([("a b",)])
+        return await service.classify([("a b",)], list)
 
 print(one == asyncio.run(serve())[0] or one)
 """

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,14 +14,16 @@ import uvloop
 
 from tests.head_of import head_of
 from toolchain.heads.contract import Head
-from toolchain.serve.checks import Checks, check_model
-from toolchain.serve.counters import Counters
+from toolchain.serve.aside import aside
+from toolchain.serve.checks import Checks
+from toolchain.serve.counters import Counters, Times
 from toolchain.serve.http.app import Application
 from toolchain.serve.http.openapi import ANY_MODEL, Shown
 from toolchain.serve.http.request import Request
 from toolchain.serve.http.server import HttpServer
 from toolchain.serve.limits import Limits
 from toolchain.serve.listener import bind
+from toolchain.serve.metadata import Description
 from toolchain.serve.outputs import tensors
 from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError
 from toolchain.serve.service import Ran
@@ -55,25 +58,19 @@ class FakeService:
         made = {"precision": "int8", "backend": "ort", "device": "cpu", "bundle_sha256": "b2" * 32}
         return {"name": self.name, "labels": labels, "artefact": artefact, "examples": examples, **made}
 
-    def server_metadata(self) -> dict[str, Any]:
-        return {"name": "toolchain", "version": "0", "extensions": ["binary_tensor_data"]}
-
-    def model_metadata(self) -> dict[str, Any]:
+    @property
+    def description(self) -> Description:
         inputs = [
             {"name": name, "datatype": "BYTES", "shape": [-1, 1]}
             for name in ("TEXT", "TEXT_PAIR")[: self.texts_per_row]
         ]
         outputs = [{"name": "LABEL", "datatype": "BYTES", "shape": [-1, 1]}]
-        return {"name": self.name, "versions": ["1"], "platform": "toolchain", "inputs": inputs, "outputs": outputs}
-
-    def model_config(self) -> dict[str, Any]:
-        return {"name": self.name, "max_batch_size": self.limits.max_batch}
+        model = {"name": self.name, "versions": ["1"], "platform": "toolchain", "inputs": inputs, "outputs": outputs}
+        server = {"name": "toolchain", "version": "0", "extensions": ["binary_tensor_data"]}
+        return Description(server, model, {"name": self.name, "max_batch_size": self.limits.max_batch})
 
     def statistics(self) -> dict[str, Any]:
         return {"model_stats": [{"name": self.name, "version": "1"}]}
-
-    def check(self, model: str, version: str = "") -> None:
-        check_model(self.name, model, version)
 
     async def _wait(self) -> None:
         if self.failure:
@@ -96,21 +93,22 @@ class FakeService:
         made = tensors(logits, self.head, names, request.classes)
         return InferResponse(self.name, "1", request.id, made)
 
-    async def classify(self, texts: list[tuple[str, ...]]) -> list[dict[str, Any]]:
+    async def classify(self, texts: list[tuple[str, ...]], write: Callable[[list[dict[str, Any]]], Any]) -> Any:
         if any(len(part) > self.limits.max_characters for text in texts for part in text):
             raise RefusedError(Reason.INVALID, "a text is too long")
         await self._wait()
         if self.shown.response["label"] is None:
-            return [{"label": None, "score": sum(map(len, text)) / 3} for text in texts]
+            return write([{"label": None, "score": sum(map(len, text)) / 3} for text in texts])
         labels = [str(sum(map(len, text))) for text in texts]
-        return [{"label": label, "score": 0.75, "scores": {label: 0.75, "other": 0.25}} for label in labels]
+        return write([{"label": label, "score": 0.75, "scores": {label: 0.75, "other": 0.25}} for label in labels])
 
-    async def run(self, texts: list[tuple[str, ...]]) -> Ran:
+    async def run(self, texts: list[tuple[str, ...]], make: Callable[[Ran], Any]) -> Any:
         sizes = np.array([[sum(map(len, text))] for text in texts], np.float32)
         if sizes.max() > self.limits.max_characters:
             raise RefusedError(Reason.TOO_LARGE, "a text is too long")
         await self._wait()
-        return Ran(sizes.repeat(self.head.width or 1, axis=1), np.zeros(len(texts), bool), len(texts))
+        logits = sizes.repeat(self.head.width or 1, axis=1)
+        return await aside(logits.nbytes, partial(make, Ran(logits, np.zeros(len(texts), bool), len(texts), Times())))
 
     async def close(self) -> None:
         self.closed = True

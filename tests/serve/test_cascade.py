@@ -72,22 +72,22 @@ def test_a_first_stage_that_is_a_bundle_has_a_queue_of_its_own(cascade_of_bundle
 
     async def main():
         async with open_service(both, name="demo", device="cpu", cache=1000) as service:
-            ran = await service.run(texts)
+            ran = await service.run(texts, lambda ran: ran)
             np.testing.assert_allclose(ran.logits, expected, atol=1e-5)
-            assert not any("stage" in one for one in await service.classify(texts))  # from the cache
+            assert not any("stage" in one for one in await service.classify(texts, list))  # from the cache
             assert service.counters.cache_hits == ROWS
             page = render(service).decode()
             assert f'toolchain_cascade_rows{{model="demo",version="1",stage="second"}} {rest.sum()}' in page
-            other, known = await service.classify([("a text that is new",), texts[0]])
+            other, known = await service.classify([("a text that is new",), texts[0]], list)
             assert "stage" in other
             assert "stage" not in known
         # Rows that the first stage has accepted are answered at a shutdown, also those that it passes on.
         async with open_service(both, name="demo", device="cpu") as service:
-            named = [one["stage"] for one in await service.classify(texts)]
+            named = [one["stage"] for one in await service.classify(texts, list)]
             assert named == ["second" if passed else "first" for passed in rest]
             before = service.counters.stage_rows["second"]
             unsure = [texts[row] for row in np.flatnonzero(rest)] * 5
-            accepted = [asyncio.ensure_future(service.run([text])) for text in unsure]
+            accepted = [asyncio.ensure_future(service.run([text], lambda ran: ran)) for text in unsure]
             await asyncio.sleep(0)
             await service.close()
             assert len(await asyncio.gather(*accepted)) == len(unsure)

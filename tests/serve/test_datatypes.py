@@ -7,7 +7,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from toolchain.serve.datatypes import BYTES, NUMPY, decode, encode
+from toolchain.serve.datatypes import BYTES, NUMPY, Declared, to_bytes
+from toolchain.serve.proto import MESSAGES
 from toolchain.serve.protocol import Reason, RefusedError
 
 FIXED = sorted(set(NUMPY) - {BYTES})
@@ -15,13 +16,13 @@ HI = struct.pack("<I", 2) + b"hi"
 
 
 def take(datatype, shape, blob):
-    return decode("TEXT", datatype, shape, blob, model="demo")
+    return Declared("TEXT", datatype, shape, "demo").from_bytes(blob).array
 
 
 @pytest.mark.parametrize("datatype", FIXED)
 def test_a_fixed_size_type_has_numpys_layout(datatype):
     array = np.array([[0, 1, 1], [1, 0, 1]], NUMPY[datatype])
-    blob = encode(array.T, datatype)  # an array that is not contiguous
+    blob = to_bytes(array.T, datatype)  # an array that is not contiguous
     assert blob == array.T.astype(NUMPY[datatype].newbyteorder("<")).tobytes()
     np.testing.assert_array_equal(take(datatype, [3, 2], memoryview(blob)), array.T)
 
@@ -31,11 +32,11 @@ def test_strings_have_tritonclients_form(texts):
     utils = pytest.importorskip("tritonclient.utils")
     array = np.array(texts, object).reshape(-1, 1)
     blob = utils.serialize_byte_tensor(array).item()
-    assert encode(array, BYTES) == blob
+    assert to_bytes(array, BYTES) == blob
     found = take(BYTES, [len(texts), 1], blob)
     assert found.shape == array.shape
     assert found.tolist() == array.tolist()
-    assert utils.deserialize_bytes_tensor(encode(array, BYTES)).tolist() == texts
+    assert utils.deserialize_bytes_tensor(to_bytes(array, BYTES)).tolist() == texts
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,34 @@ def test_bytes_that_do_not_match_are_refused_with_tritons_texts(datatype, shape,
     assert refused.value.reason is Reason.INVALID
 
 
+@pytest.mark.parametrize(
+    ("datatype", "field", "numbers", "beyond"),
+    [
+        ("INT8", "int_contents", [-128, 127], 128),
+        ("INT32", "int_contents", [-(2**31), 2**31 - 1], None),
+        ("UINT16", "uint_contents", [0, 65_535], 65_536),
+        ("INT64", "int64_contents", [-(2**63), 2**63 - 1], None),
+        ("UINT64", "uint64_contents", [0, 2**64 - 1], None),
+        ("BOOL", "bool_contents", [True, False], None),
+        ("FP32", "fp32_contents", [0.1, float("nan")], None),
+        ("FP64", "fp64_contents", [0.1, float("-inf")], None),
+    ],
+)
+def test_numbers_of_protobuf_are_those_of_python(datatype, field, numbers, beyond):
+    def read(values):
+        return Declared("x", datatype, [len(values)], "demo").from_numbers(values).array
+
+    def contents(values):
+        return getattr(MESSAGES["inference.InferTensorContents"](**{field: values}), field)
+
+    found = read(contents(numbers))
+    assert found.dtype == NUMPY[datatype]
+    np.testing.assert_array_equal(found, read(numbers))
+    for values in ([beyond], contents([beyond])) if beyond else ():
+        with pytest.raises(RefusedError, match=f"a number beyond {datatype} for input 'x' for model 'demo'"):
+            read(values)
+
+
 def mutations(whole, count):
     """Yield bytes with up to three changes, half of them cut short, and a shape that is usually right."""
     random = np.random.default_rng(7)
@@ -79,7 +108,7 @@ def mutations(whole, count):
 
 
 def test_ten_thousand_mutations_are_parsed_or_refused_in_little_memory():
-    whole = encode(np.array([b"a sentence", b"", b"another one", b"x" * 300], object), BYTES)
+    whole = to_bytes(np.array([b"a sentence", b"", b"another one", b"x" * 300], object), BYTES)
     read, refused = 0, set()
     tracemalloc.start()
     for blob, shape in mutations(whole, 10_000):
@@ -90,7 +119,7 @@ def test_ten_thousand_mutations_are_parsed_or_refused_in_little_memory():
             continue
         read += 1
         assert found.size == math.prod(shape) == 4
-        assert encode(found, BYTES) == blob
+        assert to_bytes(found, BYTES) == blob
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 500 < read < 9_500

@@ -21,7 +21,7 @@ def serve(bundle, batches):
 
     async def ask():
         async with open_service(bundle) as service:
-            assert service.model_metadata()["platform"] == "toolchain_trt"
+            assert service.description.model["platform"] == "toolchain_trt"
             assert service.device == "cuda:0"
             answer = await service.infer(InferRequest(service.name, (Tensor("TEXT", "BYTES", column),), ("LOGITS",)))
             np.testing.assert_allclose(answer.outputs[0].array, expected, rtol=1e-3, atol=1e-3)

@@ -101,7 +101,7 @@ REQUESTS = [
     ("GET", f"/v2/models/{SECRET}/config", "", {}, 404),
     ("GET", f"/{SECRET}", "", {}, 404),
     ("GET", f"/%0d%0a%22{SECRET}", "", {}, 404),
-    ("OPTIONS", "/classify", "", {"Origin": SECRET}, 405),
+    ("OPTIONS", "/classify", "", {"Origin": SECRET}, 403),
 ]
 
 

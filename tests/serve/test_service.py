@@ -13,7 +13,7 @@ from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.target import find_target
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run
-from toolchain.serve import aside, outputs
+from toolchain.serve import aside
 from toolchain.serve.batching import engines
 from toolchain.serve.limits import Limits
 from toolchain.serve.metrics import render
@@ -99,8 +99,8 @@ def test_classify_returns_labels(demo_bundle):
     rows = [("a fine film, warm and funny",), ("dull and far too long",)]
 
     async def scenario(service):
-        many = await service.classify(rows * service.limits.max_batch)  # more than a batch takes
-        return await service.classify(rows), many
+        many = await service.classify(rows * service.limits.max_batch, list)  # more than a batch takes
+        return await service.classify(rows, list), many
 
     found, many = serve(demo_bundle, scenario)
     assert [row["label"] for row in found] == ["positive", "negative"]
@@ -115,9 +115,9 @@ def test_the_request_log_has_rows_tokens_and_times(demo_bundle, caplog):
 
     async def scenario(service):
         with RequestLog("text").request("POST", "/classify") as entry:
-            await service.classify(rows)
+            await service.classify(rows, list)
         with RequestLog("text").request("POST", "/classify") as refused, pytest.raises(RefusedError):
-            await service.classify([("x" * 20_000,)])
+            await service.classify([("x" * 20_000,)], list)
         return entry, refused
 
     entry, refused = serve(demo_bundle, scenario)
@@ -130,11 +130,11 @@ def test_a_pair_has_two_texts_and_a_regression_one_number(pair_bundle):
     async def scenario(service):
         assert service.texts_per_row == 2
         inputs = ["TEXT", "TEXT_PAIR", "input_ids", "attention_mask", "token_type_ids"]
-        assert [one["name"] for one in service.model_metadata()["inputs"]] == inputs
+        assert [one["name"] for one in service.description.model["inputs"]] == inputs
         answer = await service.infer(request(service, texts("warm room"), texts("cold meal", name="TEXT_PAIR")))
         label, score = output(answer, "LABEL")[0, 0].decode(), output(answer, "SCORE")[0, 0]
         assert np.float32(label) == score
-        (row,) = await service.classify([("warm room", "cold meal")])
+        (row,) = await service.classify([("warm room", "cold meal")], list)
         assert row == {"label": None, "score": pytest.approx(score)}
         with pytest.raises(RefusedError, match=r"missing required input\(s\) \['TEXT_PAIR'\]"):
             await service.infer(request(service, texts("warm room")))
@@ -144,8 +144,7 @@ def test_a_pair_has_two_texts_and_a_regression_one_number(pair_bundle):
 
 def test_metadata_and_configuration_match_inputs_and_outputs(demo_bundle):
     async def scenario(service):
-        assert service.check(service.name, "1") is None
-        metadata, config = service.model_metadata(), service.model_config()
+        metadata, config = service.description.model, service.description.config
         assert metadata["inputs"][:2] == [
             {"name": "TEXT", "datatype": "BYTES", "shape": [-1, 1]},
             {"name": "input_ids", "datatype": "INT64", "shape": [-1, -1]},
@@ -157,7 +156,7 @@ def test_metadata_and_configuration_match_inputs_and_outputs(demo_bundle):
         assert [one["name"] for one in config["input"]] == [one["name"] for one in metadata["inputs"]]
         assert all(one["optional"] for one in config["input"])
         assert all(one["dims"] == stated[one["name"]][1][1:] for one in config["output"])
-        assert (config["max_batch_size"], service.server_metadata()["name"]) == (7, "toolchain")
+        assert (config["max_batch_size"], service.description.server["name"]) == (7, "toolchain")
         (model,) = service.statistics()["model_stats"]
         assert (model["inference_count"], model["execution_count"]) == (2, 1)
         assert service.counters.request_ns > service.counters.times.infer_ns > 0
@@ -285,22 +284,14 @@ def test_two_engines_share_the_requests(demo_bundle):
 
 
 def test_outputs_of_many_logits_are_made_beside_the_event_loop(demo_bundle, monkeypatch):
-    threads = []
-
-    def describe(*arguments):
-        threads.append(threading.current_thread() is threading.main_thread())
-        return made(*arguments)
-
-    made = outputs.classifications
-    monkeypatch.setattr(outputs, "classifications", describe)
+    def write(found):
+        return threading.current_thread() is threading.main_thread()
 
     async def scenario(service):
         monkeypatch.setattr(aside, "LARGE_BODY_BYTES", 8 * len(service.head.labels))
-        await service.classify([("good",)])
-        await service.classify([("good",)] * 3)
+        return [await service.classify([("good",)] * rows, write) for rows in (1, 3)]
 
-    serve(demo_bundle, scenario)
-    assert threads == [True, False]
+    assert serve(demo_bundle, scenario) == [True, False]
 
 
 def test_a_cached_row_is_answered_without_the_engine_also_when_the_queue_is_full(demo_bundle, caplog):
@@ -309,10 +300,10 @@ def test_a_cached_row_is_answered_without_the_engine_also_when_the_queue_is_full
 
     async def scenario(service):
         first = await service.infer(request(service, texts("a fine film")))
-        (label,) = await service.classify([("A  FINE  film",)])  # the tokenizer makes it the same text
+        (label,) = await service.classify([("A  FINE  film",)], list)  # the tokenizer makes it the same text
         assert label["label"] == output(first, "LABEL")[0, 0].decode()
         assert service.counters.executions == 1
-        waiting = asyncio.ensure_future(service.classify([(f"film {n}",) for n in range(4)]))
+        waiting = asyncio.ensure_future(service.classify([(f"film {n}",) for n in range(4)], list))
         await asyncio.sleep(0)
         with pytest.raises(RefusedError, match="queue"):
             await service.infer(request(service, texts("a dull film")))
@@ -335,7 +326,8 @@ def test_a_text_that_is_longer_than_the_model_reads_is_flagged(demo_bundle):
     words = [". " * count for count in (limit, limit + 1, 3000)]
 
     async def scenario(service):
-        return await service.classify([(text,) for text in words]), await service.infer(request(service, texts(*words)))
+        found = await service.classify([(text,) for text in words], list)
+        return found, await service.infer(request(service, texts(*words)))
 
     found, response = serve(demo_bundle, scenario)
     assert [one.get("truncated") for one in found] == [None, True, True]

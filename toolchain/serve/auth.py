@@ -63,12 +63,17 @@ def check_origin(headers: Mapping[bytes, bytes], *, changes: bool, public: bool)
     Such a name is one of the public DNS, which has a dot. A service that is `public` may have such a name of its own.
     A request that `changes` nothing is harmless if its response cannot be read.
 
+    A browser that does not say whether the site is another one (Sec-Fetch-Site) still names the site in Origin. A
+    service that is `public` does not compare that with Host, which a proxy in front may have replaced.
+
     Raises:
         RefusedError: the browser says that another site sent the request, or Host is a name of the public DNS.
     """
-    if changes and headers.get(b"sec-fetch-site") == b"cross-site":
+    host, origin = _name(headers.get(b"host", b"")), _name(headers.get(b"origin", b""))
+    site = headers.get(b"sec-fetch-site", b"cross-site" if origin and origin != host and not public else b"")
+    if changes and site == b"cross-site":
         raise RefusedError(Reason.FORBIDDEN, "a page of another web site sent this request")
-    if not public and _is_public_name(headers.get(b"host", b"").decode("ascii", "replace")):
+    if not public and _is_public(host):
         raise RefusedError(
             Reason.FORBIDDEN,
             "this service has no token and answers only under a name of this machine, such as localhost. "
@@ -76,10 +81,15 @@ def check_origin(headers: Mapping[bytes, bytes], *, changes: bool, public: bool)
         )
 
 
-def _is_public_name(host: str) -> bool:
-    """Return whether a header Host holds a name with a dot: no address, and not below localhost."""
+def _name(header: bytes) -> str:
+    """Return the name or the address in a header Host or Origin, without a scheme and a port."""
+    host = header.decode("ascii", "replace").rpartition("://")[2]
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
-    name = name.strip("[]").rstrip(".").lower()
+    return name.strip("[]").rstrip(".").lower()
+
+
+def _is_public(name: str) -> bool:
+    """Return whether a name has a dot, is not an address, and is not below localhost."""
     try:
         ipaddress.ip_address(name)
     except ValueError:

@@ -32,7 +32,7 @@ BATCH_NOTE = (
 )
 
 
-def check_model(name: str, model: str, version: str) -> None:
+def check_model(name: str, model: str, version: str = "") -> None:
     """Refuse a request for another model than `name`, or for another version than its only one.
 
     Raises:
@@ -171,19 +171,16 @@ class Checks:
             raise refuse(
                 f"expected 1 string elements for inference input '{tensors[0].name}' for model '{self.name}', got 0"
             )
-        self._check_rows(first[0], refuse)
+        if first[0] < 1:
+            raise refuse(f"inference request batch-size must be >= 1 for '{self.name}'")
+        if first[0] > self.limits.max_batch:
+            raise refuse(f"inference request batch-size must be <= {self.limits.max_batch} for '{self.name}'")
 
     def _unexpected(self, tensor: Tensor, expected: str) -> str:
         return (
             f"unexpected shape for input '{tensor.name}' for model '{self.name}'. "
             f"Expected {expected}, got {_shape(tensor.array.shape)}. {BATCH_NOTE}"
         )
-
-    def _check_rows(self, rows: int, refuse: Refuse) -> None:
-        if rows < 1:
-            raise refuse(f"inference request batch-size must be >= 1 for '{self.name}'")
-        if rows > self.limits.max_batch:
-            raise refuse(f"inference request batch-size must be <= {self.limits.max_batch} for '{self.name}'")
 
     def _texts(self, tensors: list[Tensor], refuse: Refuse) -> list[Text]:
         columns = []

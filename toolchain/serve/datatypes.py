@@ -9,13 +9,14 @@ Sources: KServe's V2 protocol ("Tensor Data") and Triton's binary tensor extensi
 import math
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from toolchain.base.tensors import Array
 from toolchain.serve.limits import MAX_DIMENSIONS, MAX_ELEMENTS
-from toolchain.serve.protocol import RefusedError, invalid
+from toolchain.serve.protocol import RefusedError, Tensor, invalid
 
 BYTES = "BYTES"
 
@@ -40,115 +41,119 @@ NUMPY = {
 _LENGTH = struct.Struct("<I")
 
 
-def count_elements(name: str, datatype: str, shape: Sequence[int], *, model: str) -> int:
-    """Return the number of elements of an input.
+@dataclass(frozen=True)
+class Declared:
+    """An input as its request declares it, and the model that refusals name. Its methods make the tensor."""
 
-    Raises:
-        RefusedError: unknown datatype, too many dimensions, or a dimension below 1.
-    """
-    if datatype not in NUMPY:
-        raise invalid(f"invalid datatype for input {name}: data-type is '<invalid>' for model '{model}'")
-    if len(shape) > MAX_DIMENSIONS:
-        raise _refused("unexpected shape", name, model, f". Expected at most {MAX_DIMENSIONS} dimensions")
-    if any(size < 1 for size in shape):
-        sizes = ",".join(map(str, shape))
-        raise _refused("unexpected shape", name, model, f". Expected dimensions of at least 1, got [{sizes}]")
-    return math.prod(shape)
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    model: str
+
+    def from_bytes(self, blob: bytes | memoryview) -> Tensor:
+        """Return the tensor from its binary form: its array is a view of it, or has copies of the strings.
+
+        Raises:
+            RefusedError: unknown datatype, or the number of bytes does not match the shape.
+        """
+        count = self._count_elements()
+        if self.datatype == BYTES:
+            return self.from_strings(self._split(count, blob))
+        dtype = NUMPY[self.datatype]
+        self._check_bytes(len(blob), count * dtype.itemsize)
+        return self._tensor(np.frombuffer(blob, dtype))
+
+    def from_numbers(self, numbers: Sequence[Any]) -> Tensor:
+        """Return the tensor from its elements, which Python or protobuf has as numbers.
+
+        Raises:
+            RefusedError: unknown datatype, the number of elements does not match the shape, or one is beyond the
+                datatype.
+        """
+        self.check_size(len(numbers))
+        count = self._count_elements()
+        dtype = NUMPY[self.datatype]
+        self._check_bytes(len(numbers) * dtype.itemsize, count * dtype.itemsize)
+        given = numbers if isinstance(numbers, list) else np.asarray(numbers)
+        try:
+            with np.errstate(over="ignore"):  # a number beyond FP32 becomes infinite
+                array = np.array(given, dtype)
+            is_beyond = given is not numbers and dtype.kind in "iu" and (array != given).any()  # numpy checks lists
+        except OverflowError:
+            is_beyond = True
+        if is_beyond:
+            raise self._refused(f"a number beyond {self.datatype}")
+        return self._tensor(array)
+
+    def from_strings(self, strings: Sequence[bytes]) -> Tensor:
+        """Return the tensor of strings, whose array has the dtype object.
+
+        Raises:
+            RefusedError: the number of strings does not match the shape.
+        """
+        self.check_size(len(strings))
+        count, found = self._count_elements(), len(strings)
+        if found > count:
+            raise self._wrong_strings(f"unexpected number of string elements {found}", f", expecting {count}")
+        if found < count:
+            raise self._wrong_strings(f"expected {count} string elements", f", got {found}")
+        array = np.empty(count, object)
+        array[:] = strings
+        return self._tensor(array)
+
+    def check_size(self, elements: int) -> None:
+        """Refuse an input whose elements are too many to look at each.
+
+        Raises:
+            RefusedError: there are more than MAX_ELEMENTS.
+        """
+        if elements > MAX_ELEMENTS:
+            raise self._refused("unexpected shape", f". Expected at most {MAX_ELEMENTS} elements, got {elements}")
+
+    def _count_elements(self) -> int:
+        if self.datatype not in NUMPY:
+            raise invalid(f"invalid datatype for input {self.name}: data-type is '<invalid>' for model '{self.model}'")
+        if len(self.shape) > MAX_DIMENSIONS:
+            raise self._refused("unexpected shape", f". Expected at most {MAX_DIMENSIONS} dimensions")
+        if any(size < 1 for size in self.shape):
+            sizes = ",".join(map(str, self.shape))
+            raise self._refused("unexpected shape", f". Expected dimensions of at least 1, got [{sizes}]")
+        return math.prod(self.shape)
+
+    def _tensor(self, array: Array) -> Tensor:
+        return Tensor(self.name, self.datatype, array.reshape(tuple(self.shape)))
+
+    def _split(self, count: int, blob: bytes | memoryview) -> list[bytes]:
+        """Return the strings of the binary form; if there are more than `count`, stop after one more."""
+        self.check_size(min(count, len(blob) // _LENGTH.size))
+        strings: list[bytes] = []
+        at, end = 0, len(blob)
+        while at < end and len(strings) <= count:
+            if end - at < _LENGTH.size:
+                detail = f", expecting {_LENGTH.size} bytes but only {end - at} bytes available"
+                raise self._wrong_strings("incomplete string length indicator", detail)
+            (length,) = _LENGTH.unpack_from(blob, at)
+            at += _LENGTH.size
+            if length > end - at:
+                detail = f", expecting string of length {length} but only {end - at} bytes available"
+                raise self._wrong_strings("incomplete string data", detail)
+            strings.append(bytes(blob[at : at + length]))
+            at += length
+        return strings
+
+    def _check_bytes(self, found: int, expected: int) -> None:
+        if found != expected:
+            raise self._refused("input byte size mismatch", f". Expected {expected}, got {found}")
+
+    def _refused(self, problem: str, detail: str = "") -> RefusedError:
+        return invalid(f"{problem} for input '{self.name}' for model '{self.model}'{detail}")
+
+    def _wrong_strings(self, problem: str, detail: str) -> RefusedError:
+        return invalid(f"{problem} for inference input '{self.name}' for model '{self.model}'{detail}")
 
 
-def check_size(name: str, elements: int, *, model: str) -> None:
-    """Refuse an input whose elements are too many to look at each.
-
-    Raises:
-        RefusedError: there are more than MAX_ELEMENTS.
-    """
-    if elements > MAX_ELEMENTS:
-        raise _refused("unexpected shape", name, model, f". Expected at most {MAX_ELEMENTS} elements, got {elements}")
-
-
-def decode(name: str, datatype: str, shape: Sequence[int], blob: bytes | memoryview, *, model: str) -> Array:
-    """Return an input's array from its binary form: a view of it, or an object array of `bytes` for BYTES.
-
-    Raises:
-        RefusedError: unknown datatype, or the number of bytes does not match the shape.
-    """
-    count = count_elements(name, datatype, shape, model=model)
-    if datatype == BYTES:
-        return from_strings(name, shape, _split(name, count, blob, model), model=model)
-    dtype = NUMPY[datatype]
-    _check_bytes(len(blob), count * dtype.itemsize, name, model)
-    return np.frombuffer(blob, dtype).reshape(tuple(shape))
-
-
-def from_numbers(name: str, datatype: str, shape: Sequence[int], numbers: Sequence[Any], *, model: str) -> Array:
-    """Return an input's array from its elements, which Python or protobuf has as numbers.
-
-    Raises:
-        RefusedError: unknown datatype, the number of elements does not match the shape, or one is beyond the datatype.
-    """
-    check_size(name, len(numbers), model=model)
-    count = count_elements(name, datatype, shape, model=model)
-    dtype = NUMPY[datatype]
-    _check_bytes(len(numbers) * dtype.itemsize, count * dtype.itemsize, name, model)
-    try:
-        with np.errstate(over="ignore"):  # a number beyond FP32 becomes infinite
-            return np.array(list(numbers), dtype).reshape(tuple(shape))  # numpy checks no range of protobuf's arrays
-    except OverflowError:
-        raise _refused(f"a number beyond {datatype}", name, model, "") from None
-
-
-def from_strings(name: str, shape: Sequence[int], strings: Sequence[bytes], *, model: str) -> Array:
-    """Return a BYTES input's array, of dtype object.
-
-    Raises:
-        RefusedError: the number of strings does not match the shape.
-    """
-    check_size(name, len(strings), model=model)
-    count = count_elements(name, BYTES, shape, model=model)
-    found = len(strings)
-    if found > count:
-        raise _wrong_strings(f"unexpected number of string elements {found}", name, model, f", expecting {count}")
-    if found < count:
-        raise _wrong_strings(f"expected {count} string elements", name, model, f", got {found}")
-    array = np.empty(count, object)
-    array[:] = strings
-    return array.reshape(tuple(shape))
-
-
-def encode(array: Array, datatype: str) -> bytes:
+def to_bytes(array: Array, datatype: str) -> bytes:
     """Return the binary form of an output."""
     if datatype != BYTES:
         return np.asarray(array, NUMPY[datatype]).tobytes()
     return b"".join(_LENGTH.pack(len(text)) + text for text in array.reshape(-1).tolist())
-
-
-def _split(name: str, count: int, blob: bytes | memoryview, model: str) -> list[bytes]:
-    """Return the strings of a BYTES tensor; if there are more than `count`, stop after one more."""
-    check_size(name, min(count, len(blob) // _LENGTH.size), model=model)
-    strings: list[bytes] = []
-    at, end = 0, len(blob)
-    while at < end and len(strings) <= count:
-        if end - at < _LENGTH.size:
-            detail = f", expecting {_LENGTH.size} bytes but only {end - at} bytes available"
-            raise _wrong_strings("incomplete string length indicator", name, model, detail)
-        (length,) = _LENGTH.unpack_from(blob, at)
-        at += _LENGTH.size
-        if length > end - at:
-            detail = f", expecting string of length {length} but only {end - at} bytes available"
-            raise _wrong_strings("incomplete string data", name, model, detail)
-        strings.append(bytes(blob[at : at + length]))
-        at += length
-    return strings
-
-
-def _check_bytes(found: int, expected: int, name: str, model: str) -> None:
-    if found != expected:
-        raise _refused("input byte size mismatch", name, model, f". Expected {expected}, got {found}")
-
-
-def _refused(problem: str, name: str, model: str, detail: str) -> RefusedError:
-    return invalid(f"{problem} for input '{name}' for model '{model}'{detail}")
-
-
-def _wrong_strings(problem: str, name: str, model: str, detail: str) -> RefusedError:
-    return invalid(f"{problem} for inference input '{name}' for model '{model}'{detail}")

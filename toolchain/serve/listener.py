@@ -9,7 +9,6 @@ import contextlib
 import ctypes
 import socket
 import struct
-import sys
 
 from toolchain.errors import InputError, UsageError
 
@@ -24,8 +23,8 @@ _DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0,
 def bind(host: str, port: int) -> socket.socket:
     """Return a socket that listens on a port but ignores clients until `let_clients_connect`.
 
-    The socket listens already, because two sockets that do not listen may bind the same port. On a system without BPF
-    filters, clients connect at once and wait until the model is loaded.
+    The socket listens already, because two sockets that do not listen may bind the same port. Without BPF filters in
+    the kernel, clients connect at once and wait until the model is loaded.
 
     Raises:
         InputError: the port is not available.
@@ -54,8 +53,6 @@ def drop_new_clients(listener: socket.socket) -> None:
     At shutdown this comes before the close. Otherwise the close would reset the connections that are established
     between the last accept and the close.
     """
-    if not sys.platform.startswith("linux"):
-        return
     instructions = b"".join(struct.pack("HBBI", *instruction) for instruction in _DROP_SYN)
     buffer = ctypes.create_string_buffer(instructions)
     program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(buffer))  # struct sock_fprog
@@ -65,9 +62,8 @@ def drop_new_clients(listener: socket.socket) -> None:
 
 def let_clients_connect(listener: socket.socket) -> None:
     """Undo `drop_new_clients`."""
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError):  # no filter is attached
-            listener.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+    with contextlib.suppress(OSError):  # no filter is attached
+        listener.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
 def accept_pending(listener: socket.socket) -> list[socket.socket]:

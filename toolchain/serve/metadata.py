@@ -4,6 +4,8 @@ Every input is optional, because a request sends texts or token ids, never both.
 the configuration can.
 """
 
+from dataclasses import dataclass
+
 from toolchain import __version__
 from toolchain.base.tensors import TEXT_INPUTS
 from toolchain.evaluation.target import Target
@@ -23,48 +25,32 @@ EXTENSIONS = (
 # Datatype of the protocol -> the data type of Triton's configuration.
 CONFIG_TYPES = {"BYTES": "TYPE_STRING", "INT64": "TYPE_INT64", "FP32": "TYPE_FP32"}
 
-# Name, datatype, and numbers of a row, -1 if the client chooses.
-Described = tuple[str, str, int]
+
+@dataclass(frozen=True)
+class Description:
+    """The protocol's metadata of the server and of the model, and the model's configuration in Triton's JSON form."""
+
+    server: ServerMetadata
+    model: ModelMetadata
+    config: ModelConfig
 
 
-def server_metadata() -> ServerMetadata:
-    """Return the server's metadata."""
-    return {"name": "toolchain", "version": __version__, "extensions": list(EXTENSIONS)}
+def describe(name: str, target: Target, limits: Limits) -> Description:
+    """Return the description of a model; a size of -1 is chosen by the client.
 
-
-def model_metadata(name: str, target: Target) -> ModelMetadata:
-    """Return the protocol's metadata of a model; a size of -1 is chosen by the client."""
-
-    def tensor(described: Described) -> TensorMetadata:
-        tensor_name, datatype, size = described
-        return {"name": tensor_name, "datatype": datatype, "shape": [-1, size]}
-
-    return {
-        "name": name,
-        "versions": [VERSION],
-        "platform": f"toolchain_{target.backend}",
-        "inputs": [*map(tensor, _inputs(target))],
-        "outputs": [*map(tensor, _outputs(target))],
-    }
-
-
-def model_config(name: str, target: Target, limits: Limits) -> ModelConfig:
-    """Return Triton's ModelConfig in its JSON form; dims are without the batch.
-
-    Its parameter is the digest of the bundle, by which a client can tell which bundle is served.
+    The parameter of its configuration is the digest of the bundle, by which a client can tell which bundle is served.
     """
-
-    def tensor(described: Described) -> ConfigTensor:
-        tensor_name, datatype, size = described
-        return {"name": tensor_name, "data_type": CONFIG_TYPES[datatype], "dims": [size]}
-
-    return {
+    head, platform = target.resolved.head, f"toolchain_{target.backend}"
+    texts = [_tensor(text, "BYTES", 1) for text in TEXT_INPUTS[: head.texts_per_row]]
+    inputs = [*texts, *(_tensor(ids, "INT64", -1) for ids in target.resolved.source.facts.values)]
+    outputs = [_tensor(one, "BYTES" if width is None else "FP32", width or 1) for one, width in head.outputs.items()]
+    config: ModelConfig = {
         "name": name,
-        "platform": f"toolchain_{target.backend}",
+        "platform": platform,
         "backend": "toolchain",
         "max_batch_size": limits.max_batch,
-        "input": [{**tensor(described), "optional": True} for described in _inputs(target)],
-        "output": [*map(tensor, _outputs(target))],
+        "input": [{**_configured(tensor), "optional": True} for tensor in inputs],
+        "output": [*map(_configured, outputs)],
         "dynamic_batching": {
             "max_queue_delay_microseconds": 0,
             "default_queue_policy": {
@@ -77,14 +63,17 @@ def model_config(name: str, target: Target, limits: Limits) -> ModelConfig:
         "model_transaction_policy": {"decoupled": False},
         "parameters": {"bundle_sha256": {"string_value": target.bundle.digest}} if target.bundle else {},
     }
+    return Description(
+        {"name": "toolchain", "version": __version__, "extensions": list(EXTENSIONS)},
+        {"name": name, "versions": [VERSION], "platform": platform, "inputs": inputs, "outputs": outputs},
+        config,
+    )
 
 
-def _inputs(target: Target) -> list[Described]:
-    resolved = target.resolved
-    texts = [(name, "BYTES", 1) for name in TEXT_INPUTS[: resolved.head.texts_per_row]]
-    return [*texts, *((name, "INT64", -1) for name in resolved.source.facts.values)]
+def _tensor(name: str, datatype: str, size: int) -> TensorMetadata:
+    return {"name": name, "datatype": datatype, "shape": [-1, size]}
 
 
-def _outputs(target: Target) -> list[Described]:
-    outputs = target.resolved.head.outputs.items()
-    return [(name, "BYTES" if width is None else "FP32", width or 1) for name, width in outputs]
+def _configured(tensor: TensorMetadata) -> ConfigTensor:
+    """Return a tensor in the form of the configuration, whose dims are without the batch."""
+    return {"name": tensor["name"], "data_type": CONFIG_TYPES[tensor["datatype"]], "dims": tensor["shape"][1:]}

@@ -5,13 +5,12 @@ Triton's names have no such ending. A value that this machine cannot read is lef
 0.0.4; Triton's documentation page "Metrics" for names and units.
 """
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from toolchain.serve.gpus import GpuReading, Gpus
+from toolchain.serve.gpus import GpuReading
 
 if TYPE_CHECKING:
     from toolchain.serve.service import Service
@@ -70,11 +69,6 @@ PER_REQUEST = Metric(
     "gauge",
     "Energy of the board since the service started, idle time included, for each successful request",
 )
-
-
-async def scrape(service: "Service", gpus: Gpus | None = None) -> bytes:
-    """Return the page. GPUs are read in a thread, because some drivers take milliseconds to respond."""
-    return render(service, await asyncio.to_thread(gpus.read) if gpus else ())
 
 
 def render(service: "Service", gpus: Sequence[GpuReading] = ()) -> bytes:

@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,11 +17,9 @@ from toolchain.base.tensors import Batch, Logits
 from toolchain.checkpoint.tokenize import TextEncoder, Tokens
 from toolchain.data.probes import probe_texts
 from toolchain.engine.plan import is_plan, read_record
-from toolchain.errors import InputError, UsageError
-from toolchain.evaluation.runtime_choice import find_to_run
+from toolchain.errors import InputError
 from toolchain.evaluation.stages import find_small, find_stage
 from toolchain.evaluation.target import Target
-from toolchain.recipe.tables import AUTO, BACKENDS
 from toolchain.serve.batching.batcher import Batcher
 from toolchain.serve.batching.cache import Cache, most_bytes
 from toolchain.serve.batching.engines import CPU_MAX_TOKENS, find_engines, on_cpu
@@ -74,21 +70,6 @@ class ServedModel:
         await self.batcher.close()
 
 
-def find_served(bundle: Path, *, backend: str | None, **changes: Any) -> Target:
-    """Return the target to serve: the bundle's plan for this machine if it has one, else a graph in ONNX Runtime.
-
-    With `auto` it is a graph in the fastest runtime for CPUs. `changes` are options of the command line, as
-    `find_target` takes them.
-
-    Raises:
-        ToolchainError: see errors.py.
-    """
-    served = [name for name, one in BACKENDS.items() if one.runs in ("graph", "plan")]
-    if backend not in (None, AUTO, *served):
-        raise UsageError(f"--backend {backend}: cannot be served. Choose {', '.join(served[:-1])} or {served[-1]}.")
-    return find_to_run({**changes, "backend": backend}, bundle, prefer_plan=True)
-
-
 @asynccontextmanager
 async def open_model(
     target: Target, *, limits: Limits, instances: int | None, cache: int | None, counters: Counters
@@ -134,7 +115,7 @@ async def _open_batcher(
         all_workers = [*workers, solo] if solo else workers
         try:
             for worker in all_workers:
-                await worker.opened()
+                await worker.opened
             batcher = Batcher(workers, solo=solo, row=row, ends=ends, limits=limits, counters=counters)
             yield batcher, limits
         finally:

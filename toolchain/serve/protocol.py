@@ -51,8 +51,9 @@ class InferResponse:
 
     @property
     def size(self) -> int:
-        """The bytes of its arrays."""
-        return sum(tensor.array.nbytes for tensor in self.outputs)
+        """The bytes of its arrays, and of the texts in them."""
+        texts = (text for tensor in self.outputs if tensor.array.dtype == object for text in tensor.array.flat)
+        return sum(tensor.array.nbytes for tensor in self.outputs) + sum(map(len, texts))
 
     @property
     def parameters(self) -> dict[str, int]:
@@ -74,15 +75,8 @@ class Reason(Enum):
     INTERNAL = 500, "INTERNAL"
     UNAVAILABLE = 503, "UNAVAILABLE"
 
-    @property
-    def http(self) -> int:
-        """The HTTP status code."""
-        return self.value[0]
-
-    @property
-    def grpc(self) -> str:
-        """The name of the gRPC status code."""
-        return self.value[1]
+    def __init__(self, http: int, grpc: str) -> None:
+        self.http, self.grpc = http, grpc
 
 
 class RefusedError(Exception):

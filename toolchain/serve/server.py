@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from toolchain.records.serving import Endpoints
 from toolchain.serve.auth import is_loopback
 from toolchain.serve.gpus import Gpus, open_gpus
-from toolchain.serve.grpc.servicer import GrpcServer, serve_grpc
+from toolchain.serve.grpc.servicer import GrpcServer
 from toolchain.serve.http.app import Application
 from toolchain.serve.http.server import HttpServer
 from toolchain.serve.limits import GRACE_S, MAX_CONNECTIONS, MAX_GRPC_CONNECTIONS, SPARE_PLACES
@@ -56,10 +56,6 @@ class ServerOptions:
     log: str = "off"
 
 
-# Both finish requests in flight before they stop.
-Server = HttpServer | GrpcServer
-
-
 async def serve(
     opened: AbstractAsyncContextManager["Service"], options: ServerOptions, *, on_started: Callable[[Endpoints], None]
 ) -> None:
@@ -87,21 +83,21 @@ async def serve(
         async with opened as service:
             with open_gpus(service.device) as gpus:
                 http, grpc, url = await _start(service, listener, gpus, options)
-                servers: list[Server] = [http, *([grpc] if grpc else [])]
-                first, second = _handle_signals()
+                servers: list[HttpServer | GrpcServer] = [http, *([grpc] if grpc else [])]
+                signals = _queue_signals()
                 grpc_address = f"{host_in_url(options.host)}:{grpc.port}" if grpc else None
                 example = service.shown.without_rows().bodies[0]  # it goes to logs, which others read
                 gc.collect()
                 gc.freeze()  # otherwise each full collection would scan what was imported: 0.2 s on the event loop
                 on_started({"name": service.name, "http": url, "grpc": grpc_address, "example": example})
-                await first.wait()
+                await signals.get()
                 service.drain()
                 http.application.closing = True
                 log.info(
                     "shutting down: requests are answered for %g s more; a second signal ends it at once",
                     options.drain_s,
                 )
-                await _shut_down(servers, second, options.drain_s, service.limits.timeout_s + GRACE_S)
+                await _shut_down(servers, signals, options.drain_s, service.limits.timeout_s + GRACE_S)
 
 
 def allow_descriptors() -> None:
@@ -125,34 +121,35 @@ async def _start(
 ) -> tuple[HttpServer, GrpcServer | None, str]:
     """Start both servers, and return them with the URL of the first."""
     requests, grpc = RequestLog(options.log), None
-    public = not is_loopback(options.host)
-    application = Application(service, token=options.token, gpus=gpus, public=public, requests=requests)
-    http = HttpServer(application, listener, tls=options.tls)
+    token, tls, public = options.token, options.tls, not is_loopback(options.host)
+    application = Application(service, token=token, gpus=gpus, public=public, requests=requests)
+    http = HttpServer(application, listener, tls=tls)
     if options.grpc_port is not None:
-        grpc = await serve_grpc(
-            service, options.host, options.grpc_port, token=options.token, tls=options.tls, requests=requests
-        )
+        grpc = GrpcServer(service, options.host, options.grpc_port, token=token, tls=tls, requests=requests)
+        await grpc.start()
     await http.start()
-    scheme = "https" if options.tls else "http"
+    scheme = "https" if tls else "http"
     return http, grpc, f"{scheme}://{host_in_url(options.host)}:{listener.getsockname()[1]}"
 
 
-def _handle_signals() -> tuple[asyncio.Event, asyncio.Event]:
-    """Return the first and the second SIGINT, SIGTERM or SIGHUP, as events."""
-    first, second = asyncio.Event(), asyncio.Event()
+def _queue_signals() -> asyncio.Queue[None]:
+    """Return a queue that gets an entry at each SIGINT, SIGTERM and SIGHUP."""
+    signals: asyncio.Queue[None] = asyncio.Queue()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, lambda: (second if first.is_set() else first).set())
-    return first, second
+        asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, None)
+    return signals
 
 
-async def _shut_down(servers: list[Server], second: asyncio.Event, drain_s: float, grace_s: float) -> None:
-    """Wait `drain_s` seconds, then stop the servers within `grace_s`; at the second signal stop them at once."""
+async def _shut_down(
+    servers: list[HttpServer | GrpcServer], signals: asyncio.Queue[None], drain_s: float, grace_s: float
+) -> None:
+    """Wait `drain_s` seconds, then stop the servers within `grace_s`; at another signal stop them at once."""
 
     async def stop(after_s: float, grace_s: float) -> None:
         await asyncio.sleep(after_s)
         await asyncio.gather(*(server.stop(grace_s) for server in servers))
 
-    draining, hurry = asyncio.create_task(stop(drain_s, grace_s)), asyncio.create_task(second.wait())
+    draining, hurry = asyncio.create_task(stop(drain_s, grace_s)), asyncio.create_task(signals.get())
     await asyncio.wait({draining, hurry}, return_when=asyncio.FIRST_COMPLETED)
     hurry.cancel()
     if not draining.done():

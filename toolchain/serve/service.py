@@ -1,16 +1,16 @@
 """The service of one bundle, which both HTTP and gRPC call.
 
-`infer` and `classify` raise no other exception than RefusedError.
+What goes wrong after a request is checked becomes a RefusedError.
 """
 
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,37 +21,32 @@ from toolchain.checkpoint.tokenize import Tokens
 from toolchain.data.rows import Text
 from toolchain.errors import InputError, UsageError
 from toolchain.evaluation.example import example_rows
-from toolchain.records.serving import (
-    ModelConfig,
-    ModelMetadata,
-    Response,
-    ServerMetadata,
-    ServiceInfo,
-    StatisticsResponse,
-)
-from toolchain.serve import metadata, outputs, request_log
+from toolchain.evaluation.runtime_choice import find_to_run
+from toolchain.recipe.tables import AUTO, BACKENDS
+from toolchain.records.serving import Response, ServiceInfo, StatisticsResponse
+from toolchain.serve import outputs, request_log
 from toolchain.serve.aside import aside
 from toolchain.serve.batching.stages import SECOND
 from toolchain.serve.checks import VERSION, Checks, check_model
 from toolchain.serve.counters import Counters, Times
 from toolchain.serve.http.openapi import Shown
 from toolchain.serve.limits import DEFAULTS, Limits
-from toolchain.serve.model import ServedModel, find_served, open_model
+from toolchain.serve.metadata import describe
+from toolchain.serve.model import ServedModel, open_model
 from toolchain.serve.protocol import InferRequest, InferResponse, Reason, RefusedError, invalid
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-# A response, its number of rows, and where its time went.
-Timed = tuple[T, int, Times]
 
 
 class Ran(NamedTuple):
-    """Rows that the model ran: their logits, whether each text was cut, bool [rows], and the number of tokens."""
+    """Rows that the model ran: their logits, whether each text was cut, bool [rows], how many tokens, and the times."""
 
     logits: Logits
     cut: NDArray[np.bool_]
     tokens: int
+    times: Times
 
 
 # Rows that the page offers to try.
@@ -75,7 +70,7 @@ class Service:
         self.name, self.counters, self.limits = name, counters, model.limits
         self.texts_per_row, self.device = resolved.head.texts_per_row, model.target.device
         self._model, self._draining = model, False
-        self.head = resolved.head
+        self.head, self.description = resolved.head, describe(name, model.target, model.limits)
         self._checks = Checks(
             name,
             self.texts_per_row,
@@ -111,14 +106,6 @@ class Service:
         self.drain()
         await self._model.close()
 
-    def check(self, model: str, version: str = "") -> None:
-        """Refuse another model or version than the served one.
-
-        Raises:
-            RefusedError: unknown name or version (NOT_FOUND), or a version that is not a number (INVALID).
-        """
-        check_model(self.name, model, version)
-
     async def infer(self, request: InferRequest) -> InferResponse:
         """Return the response to a request.
 
@@ -127,23 +114,37 @@ class Service:
                 failed on it.
         """
         check_model(self.name, request.model, request.version)
-        return await self._counted(self._infer(request))
+        names, rows = self._checks.outputs(request), self._checks.rows(request)
+        if isinstance(rows, Tokens) and self.head.join:
+            raise invalid("token ids have no places in a text: send TEXT to get ENTITIES")
+        head = self.head if isinstance(rows, Tokens) else self.head.about(rows)
 
-    async def classify(self, texts: list[Text]) -> list[Response]:
-        """Return the head's response to each row: its label or labels, and the scores of all.
+        def make(ran: Ran) -> InferResponse:
+            tensors = outputs.tensors(ran.logits, head, names, request.classes)
+            passed_on = None if ran.times.stages is None else ran.times.stages.count(SECOND)
+            return InferResponse(self.name, VERSION, request.id, tensors, int(ran.cut.sum()), passed_on)
+
+        return await self._answer(rows, make, request.timeout_us)
+
+    async def classify(self, texts: list[Text], write: Callable[[list[Response]], T]) -> T:
+        """Return what `write` makes of the head's response to each row: its label or labels, and the scores of all.
 
         Raises:
             RefusedError: as `infer`.
         """
-        return await self._counted(self._classify(texts))
+        head = self.head.about(texts)
+        return await self.run(
+            texts, lambda ran: write(outputs.classifications(ran.logits, head, ran.cut, ran.times.stages))
+        )
 
-    async def run(self, texts: list[Text]) -> Ran:
-        """Return what the model puts out for texts, for a response in the form of another server.
+    async def run(self, texts: list[Text], make: Callable[[Ran], T]) -> T:
+        """Return what `make` makes of what the model puts out for texts. It runs in a thread if this is large.
 
         Raises:
             RefusedError: as `infer`.
         """
-        return await self._counted(self._run(texts))
+        self._checks.check_lengths(texts)
+        return await self._answer(texts, make)
 
     def info(self, examples: list[dict[str, str]]) -> ServiceInfo:
         """Return what is served, with examples of requests of `POST /classify`."""
@@ -160,64 +161,45 @@ class Service:
             "examples": examples,
         }
 
-    def server_metadata(self) -> ServerMetadata:
-        """Return the protocol's metadata of the server."""
-        return metadata.server_metadata()
-
-    def model_metadata(self) -> ModelMetadata:
-        """Return the protocol's metadata of the model."""
-        return metadata.model_metadata(self.name, self._model.target)
-
-    def model_config(self) -> ModelConfig:
-        """Return the model's configuration in Triton's JSON form."""
-        return metadata.model_config(self.name, self._model.target, self.limits)
-
     def statistics(self) -> StatisticsResponse:
         """Return the counters as Triton's model statistics."""
         return {"model_stats": [self.counters.statistics(self.name, VERSION)]}
 
-    async def _infer(self, request: InferRequest) -> Timed[InferResponse]:
-        names = self._checks.outputs(request)
-        rows = self._checks.rows(request)
-        if isinstance(rows, Tokens) and self.head.join:
-            raise invalid("token ids have no places in a text: send TEXT to get ENTITIES")
-        (logits, cut, _), times = await self._logits(rows, request.timeout_us)
+    async def _answer(self, rows: list[Text] | Tokens, make: Callable[[Ran], T], timeout_us: int = 0) -> T:
+        """Run rows, return what `make` makes of them, and count the success or the failure."""
+        clock = self.counters.clock
+        start = clock()
+        try:
+            ran = await self._run(rows, timeout_us)
+            before = clock()
+            response = await aside(ran.logits.nbytes, partial(make, ran))
+            ran.times.output_ns = clock() - before
+        except RefusedError as error:
+            if error.reason in FAILURES:
+                self.counters.count_failure(FAILURES[error.reason], clock() - start)
+            raise
+        except asyncio.CancelledError:
+            self.counters.count_failure("CANCELED", clock() - start)
+            raise
+        except Exception as error:  # a bug of the service: the log shows it, the client does not see it
+            log.exception("a request could not be answered")
+            self.counters.count_failure("OTHER", clock() - start)
+            raise RefusedError(Reason.INTERNAL, "The request could not be answered") from error
+        self.counters.count_success(len(ran.logits), clock() - start, ran.times)
+        request_log.current().times = ran.times
+        return response
+
+    async def _run(self, rows: list[Text] | Tokens, timeout_us: int) -> Ran:
         before = self.counters.clock()
-        head = self.head if isinstance(rows, Tokens) else self.head.about(rows)
-        tensors = await aside(logits.nbytes, partial(outputs.tensors, logits, head, names, request.classes))
-        times.output_ns = self.counters.clock() - before
-        passed_on = None if times.stages is None else times.stages.count(SECOND)
-        made = InferResponse(self.name, VERSION, request.id, tensors, int(cut.sum()), passed_on)
-        return made, len(logits), times
-
-    async def _classify(self, texts: list[Text]) -> Timed[list[Response]]:
-        ran, rows, times = await self._run(texts)
-        before = self.counters.clock()
-
-        def describe() -> list[Response]:
-            return outputs.classifications(ran.logits, self.head.about(texts), ran.cut, times.stages)
-
-        found = await aside(ran.logits.nbytes, describe)
-        times.output_ns = self.counters.clock() - before
-        return found, rows, times
-
-    async def _run(self, texts: list[Text]) -> Timed[Ran]:
-        self._checks.check_lengths(texts)
-        ran, times = await self._logits(texts, 0)
-        return ran, len(texts), times
-
-    async def _logits(self, rows: list[Text] | Tokens, timeout_us: int) -> tuple[Ran, Times]:
-        """Return what the model puts out for texts or tokens, and where their time went."""
-        before = self.counters.clock()
-        batcher, entry = self._model.batcher, request_log.current()
+        entry = request_log.current()
         entry.rows = len(rows)
-        with batcher.reserve(self._places(rows)):
+        with self._model.batcher.reserve(self._places(rows)):
             tokens, cut = await self._tokenize(rows)
         entry.tokens = int(tokens.lengths.sum())
         tokenized_ns = self.counters.clock() - before
         logits, times = await self._model.run(tokens, timeout_us=timeout_us, arrived_ns=before)
         times.input_ns += tokenized_ns
-        return Ran(logits, cut, entry.tokens), times
+        return Ran(logits, cut, entry.tokens, times)
 
     def _places(self, rows: list[Text] | Tokens) -> int:
         """Return the capacity of the queue that rows need until they are tokens.
@@ -242,29 +224,17 @@ class Service:
         tokens = self._model.tokenizer(texts)
         return tokens, self._model.target.resolved.find_cut(texts, tokens.lengths)
 
-    async def _counted(self, work: Coroutine[Any, Any, Timed[T]]) -> T:
-        """Return the response that `work` gives, and count the success or the failure."""
-        start = self.counters.clock()
-        try:
-            response, rows, times = await work
-        except RefusedError as error:
-            if error.reason in FAILURES:
-                self.counters.count_failure(FAILURES[error.reason], self.counters.clock() - start)
-            raise
-        except asyncio.CancelledError:
-            self.counters.count_failure("CANCELED", self.counters.clock() - start)
-            raise
-        except Exception as error:  # a bug of the service: the log shows it, the client does not see it
-            log.exception("a request could not be answered")
-            self.counters.count_failure("OTHER", self.counters.clock() - start)
-            raise RefusedError(Reason.INTERNAL, "The request could not be answered") from error
-        self.counters.count_success(rows, self.counters.clock() - start, times)
-        request_log.current().times = times
-        return response
-
 
 def _is_long(texts: list[Text]) -> bool:
     return sum(len(part) for text in texts for part in text) > LONG_CHARACTERS
+
+
+def _served(backend: str | None) -> str | None:
+    """Return a backend whose runtime can be served, as its user gave it."""
+    served = [name for name, one in BACKENDS.items() if one.runs in ("graph", "plan")]
+    if backend not in (None, AUTO, *served):
+        raise UsageError(f"--backend {backend}: cannot be served. Choose {', '.join(served[:-1])} or {served[-1]}.")
+    return backend
 
 
 @asynccontextmanager
@@ -306,7 +276,7 @@ async def open_service(
     if instances is not None and instances < 1:
         raise UsageError(f"--instances {instances}: no engine would run. Give 1 or more.")
     asked = {"file": file, "device": device, "trust": trust, "threshold": threshold, "cuda_graphs": cuda_graphs}
-    target = find_served(bundle, backend=backend, **asked)
+    target = find_to_run({**asked, "backend": _served(backend)}, bundle, prefer_plan=True)
     assert target.bundle is not None
     name = name or target.bundle.name
     check_name(name)

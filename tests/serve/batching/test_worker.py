@@ -77,7 +77,7 @@ def test_an_engine_lives_in_one_thread():
 
     async def scenario():
         worker = Worker(opened, [PROBE], row=(1,))
-        await worker.opened()
+        await worker.opened
         done = asyncio.get_running_loop().create_future()
         worker.begin([tokens([1])], done.set_result)
         assert sums(await done) == [[1.0]]
@@ -100,7 +100,7 @@ def test_an_engine_that_fails_to_open_raises_its_own_error(where):
     async def scenario():
         worker = Worker(opened, [PROBE], row=(1,))
         with pytest.raises(MachineError, match="no GPU"):
-            await worker.opened()
+            await worker.opened
         await worker.close()
 
     asyncio.run(scenario())
@@ -114,7 +114,7 @@ def test_an_engine_with_another_number_of_logits_is_refused_at_start():
     async def scenario():
         worker = Worker(opened, [PROBE], row=(2,))
         with pytest.raises(InputError, match="the model returns 2 numbers"):
-            await worker.opened()
+            await worker.opened
         await worker.close()
 
     asyncio.run(scenario())

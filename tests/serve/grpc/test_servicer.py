@@ -26,7 +26,7 @@ from toolchain.errors import InputError
 from toolchain.serve import aside
 from toolchain.serve.grpc import servicer
 from toolchain.serve.grpc.calls import CallHandler
-from toolchain.serve.grpc.servicer import Methods, serve_grpc
+from toolchain.serve.grpc.servicer import GrpcServer, Methods
 from toolchain.serve.limits import GRPC_IDLE_S, MAX_CALLS, MAX_GRPC_CONNECTIONS
 from toolchain.serve.places import Places
 from toolchain.serve.proto import HEALTH, INFERENCE, MESSAGES
@@ -327,7 +327,8 @@ def test_too_large_a_message_is_refused_even_if_it_is_small_when_compressed(wire
     async def ask(compression):
         service = double(max_body_bytes=10_000)
         options = [("grpc.max_send_message_length", -1)]
-        server = await serve_grpc(service, "127.0.0.1", 0)
+        server = GrpcServer(service, "127.0.0.1", 0)
+        await server.start()
         address = f"127.0.0.1:{server.port}"
         async with grpc.aio.insecure_channel(address, options=options, compression=compression) as channel:
             client = wire.Client(channel)
@@ -384,7 +385,8 @@ def certificate(tmp_path_factory):
 
 def test_with_tls_only_clients_that_use_it_can_connect(wire, double, certificate):
     async def ask():
-        server = await serve_grpc(double(), "127.0.0.1", 0, tls=certificate)
+        server = GrpcServer(double(), "127.0.0.1", 0, tls=certificate)
+        await server.start()
         trusted = grpc.ssl_channel_credentials(certificate.cert.read_bytes())
         async with grpc.aio.secure_channel(f"localhost:{server.port}", trusted) as channel:
             secure = await wire.Client(channel).outcome("ModelInfer", wire.text())
@@ -398,7 +400,7 @@ def test_with_tls_only_clients_that_use_it_can_connect(wire, double, certificate
 
 def test_a_port_in_use_and_a_wrong_certificate_are_one_message(wire, double, tmp_path):
     async def start(port=0, tls=None):
-        return await serve_grpc(double(), "127.0.0.1", port, tls=tls)
+        return GrpcServer(double(), "127.0.0.1", port, tls=tls)
 
     pair = Tls(tmp_path / "certificate.pem", tmp_path / "key.pem")
 

@@ -5,15 +5,10 @@ test_conformance.py compares the responses with those of a real Triton.
 
 import gzip
 import json
-import threading
 import zlib
-from types import SimpleNamespace
 
-import orjson
 import pytest
 
-from tests.head_of import head_of
-from toolchain.serve.http import app
 from toolchain.serve.http.app import Application
 from toolchain.serve.http.request import Request
 from toolchain.serve.limits import Limits
@@ -123,6 +118,28 @@ def test_a_page_of_another_site_cannot_send_requests(ask):
     for site, status in (("cross-site", 403), ("same-origin", 200), ("none", 200)):
         assert ask("POST", "/classify", {"text": "a"}, {"Sec-Fetch-Site": site}).status == status
         assert ask("GET", "/metrics", b"", {"Sec-Fetch-Site": site}).status == 200
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "status"),
+    [
+        ("http://attacker.example", "localhost:8000", 403),
+        ("https://attacker.example:8000", "127.0.0.1:8000", 403),
+        ("http://localhost:3000", "127.0.0.1:8000", 403),
+        ("http://127.0.0.1.attacker.example", "127.0.0.1", 403),
+        ("null", "localhost:8000", 403),
+        ("http://localhost:3000", "localhost:8000", 200),
+        ("http://[::1]:8000", "[::1]", 200),
+    ],
+)
+def test_a_browser_that_names_only_the_origin_cannot_send_another_sites_requests(ask, origin, host, status):
+    headers = {"Origin": origin, "Host": host}
+    assert ask("POST", "/classify", {"text": "a"}, headers).status == status
+    assert ask("GET", "/metrics", b"", headers).status == 200
+    assert ask("POST", "/classify", {"text": "a"}, {**headers, "Sec-Fetch-Site": "same-origin"}).status == 200
+    assert ask("POST", "/classify", {"text": "a"}, headers, public=True).status == 200
+    with_token = {**headers, "Authorization": f"Bearer {TOKEN}"}
+    assert ask("POST", "/classify", {"text": "a"}, with_token, token=TOKEN).status == 200
 
 
 @pytest.mark.parametrize("path", ["/v2/health/ready", "/v2/models/sentiment/ready"])
@@ -240,18 +257,3 @@ def test_the_limits_are_those_of_the_service(fake):
 def test_a_request_in_a_log_shows_no_token():
     request = Request("GET", "/v2", {b"authorization": f"Bearer {TOKEN}".encode()}, limit=1, keep_alive=True)
     assert TOKEN not in f"{request}{request!r}"
-
-
-def test_a_large_response_is_written_beside_the_event_loop_row_by_row(fake, monkeypatch):
-    on_loop = []
-
-    def dumps(*arguments):
-        on_loop.append(threading.current_thread() is threading.main_thread())
-        return orjson.dumps(*arguments)
-
-    monkeypatch.setattr(app, "orjson", SimpleNamespace(dumps=dumps))
-    application = Application(fake.FakeService(head=head_of(*(f"label {number}" for number in range(1000)))))
-    for texts, written in (("one", [True]), (["one"] * 2, [True] * 2), (["one"] * 50, [False] * 50)):
-        on_loop.clear()
-        assert len(fake.ask(application, "POST", "/classify", {"text": texts}).json) in (len(written), 3)
-        assert on_loop == written

@@ -4,12 +4,17 @@ import base64
 import json
 
 import numpy as np
+import orjson
 import pytest
 
+from toolchain.data.tasks import Task
+from toolchain.heads import find_head
+from toolchain.serve.counters import Times
 from toolchain.serve.http.clients import RerankRequest, decode_embeddings, decode_rerank, embeddings, ranked
 from toolchain.serve.protocol import RefusedError
 from toolchain.serve.service import Ran
 
+PAIRS = Task(name="t", text_columns=("a", "b"), label_column="l")
 VECTORS = np.array([[0.6, -0.8], [1 / 3, 1e-8]], np.float32)
 
 
@@ -43,14 +48,14 @@ def test_another_request_for_vectors_is_refused(keys, why):
 
 
 def test_vectors_come_as_numbers_or_as_bytes_of_float32():
-    ran = Ran(VECTORS, np.array([False, True]), 7)
-    found = embeddings(ran, asked(input=["a", "b"]), "m")
+    ran = Ran(VECTORS, np.array([False, True]), 7, Times())
+    found = orjson.loads(orjson.dumps(embeddings(ran, asked(input=["a", "b"]), "m")))
     assert (found["object"], found["model"]) == ("list", "m")
     assert found["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
     assert [one["index"] for one in found["data"]] == [0, 1]
     assert np.float32([one["embedding"] for one in found["data"]]).tolist() == VECTORS.tolist()
     assert [one.get("truncated") for one in found["data"]] == [None, True]
-    packed = embeddings(ran, asked(input=["a", "b"], encoding_format="base64"), "m")
+    packed = orjson.loads(orjson.dumps(embeddings(ran, asked(input=["a", "b"], encoding_format="base64"), "m")))
     for one, vector in zip(packed["data"], VECTORS, strict=True):
         assert np.frombuffer(base64.b64decode(one["embedding"]), "<f4").tolist() == vector.tolist()
 
@@ -78,10 +83,10 @@ def test_another_request_to_rank_is_refused(keys, why):
 
 def test_texts_come_by_falling_score_and_equal_ones_in_their_order():
     logits = np.array([[0.5], [2.0], [0.5], [-1.0]], np.float32)
-    ran, scores = Ran(logits, np.zeros(4, bool), 9), 1 / (1 + np.exp(-logits))
-    plain = ranked(ran, RerankRequest("q", ["a", "b", "c", "d"], False, False), scores)
+    ran, head = Ran(logits, np.zeros(4, bool), 9, Times()), find_head(PAIRS, ("score",), possible=("rerank",))
+    plain = ranked(ran, RerankRequest("q", ["a", "b", "c", "d"], False, False), head)
     assert [one["index"] for one in plain] == [1, 0, 2, 3]
     assert [one["score"] for one in plain] == pytest.approx([0.8808, 0.6225, 0.6225, 0.2689], abs=1e-4)
-    raw = ranked(ran, RerankRequest("q", ["a", "b", "c", "d"], True, True), scores)
+    raw = ranked(ran, RerankRequest("q", ["a", "b", "c", "d"], True, True), head)
     assert [(one["score"], one["text"]) for one in raw] == [(2.0, "b"), (0.5, "a"), (0.5, "c"), (-1.0, "d")]
     assert rank(query="q", texts=["a", "b"], raw_scores=True) == RerankRequest("q", ["a", "b"], True, False)

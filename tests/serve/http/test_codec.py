@@ -175,7 +175,7 @@ def test_lists_that_are_nested_deeper_than_any_tensor_are_refused():
 @pytest.mark.parametrize("length", [b"0", b"-1", b"abc", b"3", b"99999", b"1_0", b"9" * 5000, b""])
 def test_a_header_that_is_not_a_length_within_the_body_is_refused(length):
     with pytest.raises(RefusedError, match=r"should be in range \(0, 2\)"):
-        split(b"{}", length, model="m")
+        split(b"{}", length)
 
 
 def test_too_few_or_too_many_bytes_are_refused():
@@ -229,3 +229,9 @@ def test_colons_in_texts_and_unknown_objects_are_allowed():
     body = json.dumps({"inputs": [tensor], "parameters": {"x": {"y": 1}}, "other": {"z": {}}}).encode()
     request, _ = decode(body, model="demo", version="")
     assert request.inputs[0].array.ravel().tolist() == [text.encode() for text in data]
+
+
+def test_the_texts_of_a_response_count_as_its_size():
+    numbers, texts = np.zeros((2, 3), np.float32), np.array([[b"x" * 1000], [b""]], object)
+    response = InferResponse("m", "1", "", (Tensor("n", "FP32", numbers), Tensor("t", "BYTES", texts)))
+    assert response.size == numbers.nbytes + texts.nbytes + 1000

@@ -1,5 +1,8 @@
 """Requests that schemathesis makes from the OpenAPI document: the real service keeps the document and never fails."""
 
+import json
+import re
+
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks, not_a_server_error
 from schemathesis.specs.openapi import checks
+from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from tests.head_of import head_of
 from toolchain.serve.http import openapi
@@ -50,6 +54,26 @@ def test_responses_keep_the_document(served_demo, path, verb, mode):
 
     ask()
     assert statuses & ({200} if mode is GenerationMode.POSITIVE and path != WITH_BODY[1][0] else {400})
+
+
+@pytest.mark.parametrize("routes", [(), ("/v1/embeddings",), ("/rerank",)])
+def test_the_document_is_valid_and_refers_to_each_of_its_components(routes):
+    found = openapi.document(Limits(), openapi.Shown(routes=routes))
+    OPENAPI_31_VALIDATOR.validate(found)
+    text = json.dumps(found)
+    parts = [(kind, name) for kind in ("parameters", "responses", "schemas") for name in found["components"][kind]]
+    assert [part for part in parts if f'"$ref": "#/components/{"/".join(part)}"' not in text] == []
+    referred = {tuple(one.split("/")) for one in re.findall(r'"#/components/([^"]+)"', text)}
+    assert referred <= set(parts)
+
+
+def test_what_a_type_does_not_say_is_in_the_document():
+    schemas = openapi.document(Limits(), openapi.Shown(routes=("/v1/embeddings",)))["components"]["schemas"]
+    label = schemas["Label"]["anyOf"][0]["properties"]
+    assert "longer than the model reads" in label["truncated"]["description"]
+    assert "cascade" in label["stage"]["description"]
+    assert schemas["Vectors"]["properties"]["data"]["items"]["properties"]["index"]["minimum"] == 0
+    assert schemas["Info"]["properties"]["examples"]["minItems"] == 1
 
 
 def test_the_examples_are_of_the_served_model():

@@ -5,8 +5,10 @@ The batcher owns it and calls it on the event loop only, so nothing here is lock
 
 import asyncio
 import bisect
+import itertools
 from collections import deque
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import numpy as np
 
@@ -85,15 +87,11 @@ class BatchQueue:
         filled = [index for index, bucket in enumerate(self._buckets) if bucket]
         oldest = min(filled, key=lambda index: self._buckets[index][0][0].number)
         bucket = self._buckets[oldest]
-        groups: list[Group] = []
-        for _ in range(min(len(bucket), self._capacities[oldest], most)):
-            request, row = bucket.popleft()
-            if groups and groups[-1][0] is request:
-                groups[-1][1].append(row)
-            else:
-                groups.append((request, [row]))
-            request.queued -= 1
-            self.rows -= 1
+        taken = [bucket.popleft() for _ in range(min(len(bucket), self._capacities[oldest], most))]
+        groups = [(request, [row for _, row in rows]) for request, rows in itertools.groupby(taken, itemgetter(0))]
+        for request, rows in groups:
+            request.queued -= len(rows)
+        self.rows -= len(taken)
         return groups
 
     def remove(self, requests: set[QueuedRequest]) -> None:

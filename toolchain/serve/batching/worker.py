@@ -62,17 +62,10 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._open_engine, self._warm_up = open_engine, warm_up
         self._jobs: queue.SimpleQueue[BatchJob | None] = queue.SimpleQueue()
-        self._opened: asyncio.Future[None] = self._loop.create_future()
+        # Done when the engine is warm; it has the exception with which the engine failed to open.
+        self.opened: asyncio.Future[None] = self._loop.create_future()
         self._closed: asyncio.Future[None] = self._loop.create_future()
         threading.Thread(target=self._work, name="engine", daemon=True).start()
-
-    async def opened(self) -> None:
-        """Return when the engine is warm.
-
-        Raises:
-            Exception: the exception with which the engine failed to open.
-        """
-        await self._opened
 
     def begin(self, groups: list[Tokens], on_done: Callable[[BatchResult], object]) -> None:
         """Start to run groups of rows as one batch; `on_done` is called once, on the event loop."""
@@ -93,17 +86,17 @@ class Worker:
                             f"the engine returned logits {list(logits.shape)} for {len(batch['input_ids'])} rows, but "
                             f"the model returns {self._row[-1]} numbers. Build the bundle again."
                         )
-                self._settle(self._opened, None)
+                self._settle(self.opened)
                 while job := self._jobs.get():
                     groups, on_done = job
                     self._call_on_loop(on_done, run(infer, groups, probe=self._warm_up[0]))
         except BaseException as error:
-            if self._opened.done():
+            if self.opened.done():
                 log.exception("an engine could not be closed")
-            self._settle(self._opened, error)
-        self._settle(self._closed, None)
+            self._settle(self.opened, error)
+        self._settle(self._closed)
 
-    def _settle(self, future: "asyncio.Future[None]", error: BaseException | None) -> None:
+    def _settle(self, future: "asyncio.Future[None]", error: BaseException | None = None) -> None:
         def settle() -> None:
             if not future.done():
                 future.set_exception(error) if error else future.set_result(None)

@@ -50,10 +50,10 @@ Respond = Callable[[bytes, Any], Coroutine[Any, Any, bytes]]
 
 
 class Call:
-    """A call, which has a place unless it is refused. `task` waits for its next request."""
+    """A call. `task` waits for its next request."""
 
     def __init__(self, task: "asyncio.Task[Any] | None") -> None:
-        self.task, self.hung_up, self.refused = task, False, False
+        self.task, self.hung_up = task, False
 
     def hang_up(self) -> None:
         """Wait no longer for a request."""
@@ -90,11 +90,21 @@ class CallHandler:
 
     @contextmanager
     def _place(self, context: Any, *, is_open: bool = False) -> Iterator[Call]:
-        """Yield the call of this task. It is refused if there is no place for it."""
+        """Yield the call of this task, which has a place.
+
+        Raises:
+            RefusedError: there is no place for it; or, unless it is open to all, it lacks the token, or at shutdown.
+        """
         call = Call(asyncio.current_task())
-        is_there = self._places.enter(call, _host(context.peer()))
-        call.refused = not is_there or (self._places.is_spare(call) and not is_open)
         try:
+            if not self._places.enter(call, _host(context.peer())) or (self._places.is_spare(call) and not is_open):
+                raise RefusedError(*_BUSY)
+            if self._closed and not is_open:
+                raise RefusedError(*_STOPPING)
+            if self._token and not is_open:
+                metadata = {key.encode(): str(value).encode() for key, value in context.invocation_metadata()}
+                if not is_authorized(metadata, self._token):
+                    raise RefusedError(*_NO_TOKEN)
             yield call
         finally:
             self._places.leave(call)
@@ -124,13 +134,13 @@ class CallHandler:
         is_open, path = descriptor.name in OPEN_METHODS, _path(descriptor)
 
         async def handle(requests: AsyncIterator[bytes], context: Any) -> bytes:
-            with self._requests.request(GRPC, path) as entry, self._place(context, is_open=is_open) as call:
+            with self._requests.request(GRPC, path) as entry:
                 if entry.id:
                     context.set_trailing_metadata((("x-request-id", entry.id),))
                 try:
-                    self._check(context, call, is_open=is_open)
-                    request = await _parse(request_type, await self._receive(requests, call))
-                    response = _serialise(await method(request, context), response_type)
+                    with self._place(context, is_open=is_open) as call:
+                        request = await _parse(request_type, await self._receive(requests, call))
+                        response = _serialise(await method(request, context), response_type)
                     entry.status = 200
                     return response
                 except Exception as error:
@@ -158,14 +168,13 @@ class CallHandler:
             return bytes(response.SerializeToString())
 
         async def handle(requests: AsyncIterator[bytes], context: Any) -> None:
-            with self._place(context) as call:
-                try:
-                    self._check(context, call)
+            try:
+                with self._place(context) as call:
                     await self._answer_each(requests, context, call, respond)
-                except RefusedError as refused:
-                    await _abort(context, refused)
-                except ExceptionGroup as group:  # the library knows its own error of a client that has left
-                    raise group.exceptions[0] from None
+            except RefusedError as refused:
+                await _abort(context, refused)
+            except ExceptionGroup as group:  # the library knows its own error of a client that has left
+                raise group.exceptions[0] from None
 
         return handle
 
@@ -200,24 +209,6 @@ class CallHandler:
                 writer.cancel()
         if reader.cancelled():
             raise RefusedError(*(_SILENT if call.hung_up else _STOPPING))
-
-    def _check(self, context: Any, call: Call, *, is_open: bool = False) -> None:
-        """Refuse a call without a place or without the token, and any at shutdown; one that `is_open` needs a place.
-
-        Raises:
-            RefusedError: as said.
-        """
-        if call.refused:
-            raise RefusedError(*_BUSY)
-        if is_open:
-            return
-        if self._closed:
-            raise RefusedError(*_STOPPING)
-        if not self._token:
-            return
-        metadata = {key.encode(): str(value).encode() for key, value in context.invocation_metadata()}
-        if not is_authorized(metadata, self._token):
-            raise RefusedError(*_NO_TOKEN)
 
 
 def _path(descriptor: Any) -> str:

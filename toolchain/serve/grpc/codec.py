@@ -7,8 +7,7 @@ The tensors of a request are either all raw (`raw_input_contents`, one element f
 from collections.abc import Iterator
 from typing import Any
 
-from toolchain.base.tensors import Array
-from toolchain.serve.datatypes import BYTES, decode, encode, from_numbers, from_strings
+from toolchain.serve.datatypes import BYTES, Declared, to_bytes
 from toolchain.serve.limits import MAX_TENSORS
 from toolchain.serve.proto import MESSAGES
 from toolchain.serve.protocol import InferRequest, InferResponse, Tensor, invalid, no_shared_memory
@@ -61,7 +60,7 @@ def to_message(response: InferResponse) -> Any:
     message = _Response(model_name=response.model, model_version=response.version, id=response.id)
     for tensor in response.outputs:
         message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.array.shape)
-        message.raw_output_contents.append(encode(tensor.array, tensor.datatype))
+        message.raw_output_contents.append(to_bytes(tensor.array, tensor.datatype))
     for name, value in response.parameters.items():
         message.parameters[name].int64_param = value
     return message
@@ -70,28 +69,25 @@ def to_message(response: InferResponse) -> Any:
 def _inputs(message: Any, model: str) -> Iterator[Tensor]:
     raw = message.raw_input_contents
     for number, tensor in enumerate(message.inputs):
-        name = tensor.name
+        name, declared = tensor.name, Declared(tensor.name, tensor.datatype, tensor.shape, model)
         if raw and tensor.HasField("contents"):
             raise invalid(
                 f"contents field must not be specified when using raw_input_contents for '{name}' for model '{model}'"
             )
         if number < len(raw):
-            array = decode(name, tensor.datatype, tensor.shape, raw[number], model=model)
+            yield declared.from_bytes(raw[number])
         elif tensor.HasField("contents"):
-            array = _typed(tensor, model)
+            yield _typed(declared, tensor.contents)
         else:
             raise invalid(f"unable to find data for input tensor '{name}' for model '{model}' in request.")
-        yield Tensor(name, tensor.datatype, array)
 
 
-def _typed(tensor: Any, model: str) -> Array:
-    name, datatype, shape = tensor.name, tensor.datatype, tensor.shape
-    if datatype not in CONTENTS:  # FP16 and BF16 can only be raw, and an unknown datatype is refused: by `decode`
-        return decode(name, datatype, shape, b"", model=model)
-    values = getattr(tensor.contents, CONTENTS[datatype])
-    if datatype == BYTES:
-        return from_strings(name, shape, values, model=model)
-    return from_numbers(name, datatype, shape, values, model=model)
+def _typed(declared: Declared, contents: Any) -> Tensor:
+    datatype = declared.datatype
+    if datatype not in CONTENTS:  # FP16 and BF16 can only be raw, and an unknown datatype is refused: by `from_bytes`
+        return declared.from_bytes(b"")
+    values = getattr(contents, CONTENTS[datatype])
+    return declared.from_strings(values) if datatype == BYTES else declared.from_numbers(values)
 
 
 def _classes(output: Any) -> int:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import grpc
 from toolchain.errors import InputError
 from toolchain.records.serving import ModelState
 from toolchain.serve.aside import aside
-from toolchain.serve.checks import check_statistics
+from toolchain.serve.checks import check_model, check_statistics
 from toolchain.serve.grpc.calls import Call, CallHandler
 from toolchain.serve.grpc.codec import to_message, to_request
 from toolchain.serve.limits import GRPC_IDLE_S, MAX_CALLS, MAX_GRPC_CONNECTIONS
@@ -45,19 +44,51 @@ OPTIONS = (
 )
 
 
-@dataclass
 class GrpcServer:
-    """A gRPC server that runs, and its port."""
+    """A gRPC server on a port."""
 
-    server: Any
-    port: int
-    handler: CallHandler
-    # Makes the server again, on the same port.
-    listen: Callable[[int], tuple[Any, int]]
-    places: Places[Call]
+    def __init__(
+        self,
+        service: "Service",
+        host: str,
+        port: int,
+        *,
+        token: str | None = None,
+        tls: Tls | None = None,
+        requests: RequestLog = OFF,
+    ) -> None:
+        """Make a server on a port, 0 for any free one; `start` opens it.
 
-    def __post_init__(self) -> None:
-        self.maintenance = asyncio.create_task(self._maintain())
+        Callers must send `token` as metadata `authorization: Bearer TOKEN`, except for health checks.
+
+        Raises:
+            InputError: the certificate or its key cannot be used, or the port is not available.
+        """
+        # More than the service queues: the service refuses sooner, and its message says why.
+        self._places = Places[Call](2 * service.limits.max_queue + MAX_CALLS)
+        self._handler, methods = CallHandler(token, self._places, requests), Methods(service)
+        self._handlers = [self._handler.handlers(name, methods) for name in (INFERENCE, HEALTH)]
+        self._options = (*OPTIONS, ("grpc.max_receive_message_length", service.limits.max_body_bytes))
+        self._host, self._tls = host, tls
+        self.server, self.port = self._listen(port)
+
+    def _listen(self, port: int) -> tuple[Any, int]:
+        """Return a new server, and the port that it has taken."""
+        server = grpc.aio.server(options=self._options)
+        server.add_generic_rpc_handlers(self._handlers)
+        address, tls = f"{host_in_url(self._host)}:{port}", self._tls
+        try:
+            bound = server.add_secure_port(address, _credentials(tls)) if tls else server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise InputError(
+                f"{address}: the port is not available. Choose another port with --grpc-port, or 0 for any free one."
+            ) from error
+        return server, bound
+
+    async def start(self) -> None:
+        """Start to accept calls."""
+        await self.server.start()
+        self._maintenance = asyncio.create_task(self._maintain())
 
     async def _maintain(self) -> None:
         """End calls that wait too long for their request, and start the server again if it ends by itself."""
@@ -68,60 +99,16 @@ class GrpcServer:
             except Exception as error:  # one call whose method is not UTF-8 ends grpcio's loop over calls
                 log.error("gRPC: the server has ended (%s) and starts again", type(error).__name__)
                 await self.server.stop(None)
-                self.server, _ = self.listen(self.port)
+                self.server, _ = self._listen(self.port)
                 await self.server.start()
-            self.places.hang_up_silent(GRPC_IDLE_S)
+            self._places.hang_up_silent(GRPC_IDLE_S)
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more calls and no more requests of streams; cancel what is unfinished after `grace_s` seconds."""
-        self.handler.close()
+        self._handler.close()
         await asyncio.sleep(min(grace_s, REFUSE_S))
-        self.maintenance.cancel()
+        self._maintenance.cancel()
         await self.server.stop(grace_s)
-
-
-async def serve_grpc(
-    service: "Service",
-    host: str,
-    port: int,
-    *,
-    token: str | None = None,
-    tls: Tls | None = None,
-    requests: RequestLog = OFF,
-) -> GrpcServer:
-    """Start a gRPC server.
-
-    Args:
-        service: the service that responds.
-        host: the address to listen on.
-        port: the port; 0 for any free one.
-        token: the token that callers must send as metadata `authorization: Bearer TOKEN`, except for health checks.
-        tls: the certificate chain and its key.
-        requests: the log of requests.
-
-    Raises:
-        InputError: the certificate or its key cannot be used, or the port is not available.
-    """
-    # More than the service queues: the service refuses sooner, and its message says why.
-    places = Places[Call](2 * service.limits.max_queue + MAX_CALLS)
-    handler, methods = CallHandler(token, places, requests), Methods(service)
-    options = (*OPTIONS, ("grpc.max_receive_message_length", service.limits.max_body_bytes))
-
-    def listen(port: int) -> tuple[Any, int]:
-        server = grpc.aio.server(options=options)
-        server.add_generic_rpc_handlers((handler.handlers(INFERENCE, methods), handler.handlers(HEALTH, methods)))
-        address = f"{host_in_url(host)}:{port}"
-        try:
-            bound = server.add_secure_port(address, _credentials(tls)) if tls else server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise InputError(
-                f"{address}: the port is not available. Choose another port with --grpc-port, or 0 for any free one."
-            ) from error
-        return server, bound
-
-    server, bound = listen(port)
-    await server.start()
-    return GrpcServer(server, bound, handler, listen, places)
 
 
 def _credentials(tls: Tls) -> Any:
@@ -146,7 +133,7 @@ class Methods:
 
     async def model_ready(self, request: Any, _: Any) -> Any:
         try:
-            self.service.check(request.name, request.version)
+            check_model(self.service.name, request.name, request.version)
         except RefusedError as refused:
             if refused.reason is not Reason.NOT_FOUND:
                 raise
@@ -154,22 +141,22 @@ class Methods:
         return {"ready": self.service.ready}
 
     async def server_metadata(self, _: Any, __: Any) -> Any:
-        return self.service.server_metadata()
+        return self.service.description.server
 
     async def model_metadata(self, request: Any, _: Any) -> Any:
-        self.service.check(request.name, request.version)
-        return self.service.model_metadata()
+        check_model(self.service.name, request.name, request.version)
+        return self.service.description.model
 
     async def model_config(self, request: Any, _: Any) -> Any:
-        self.service.check(request.name, request.version)
-        return {"config": self.service.model_config()}
+        check_model(self.service.name, request.name, request.version)
+        return {"config": self.service.description.config}
 
     async def model_statistics(self, request: Any, _: Any) -> Any:
         check_statistics(self.service.name, request.name or self.service.name, request.version)
         return self.service.statistics()
 
     async def model_infer(self, request: Any, context: Any) -> Any:
-        self.service.check(request.model_name, request.model_version)
+        check_model(self.service.name, request.model_name, request.model_version)
         left_s = context.time_remaining()
         left_us = 0 if left_s is None else max(1, round(left_s * 1e6))
         translate = partial(to_request, request, left_us=left_us)

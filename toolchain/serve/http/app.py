@@ -4,8 +4,8 @@ It uses no framework, and no ASGI. There is one model in one version, so every p
 inference request passes through nothing else on its way to the service.
 """
 
+import asyncio
 import logging
-import math
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -21,17 +21,19 @@ from toolchain.serve.checks import check_model, check_statistics
 from toolchain.serve.gpus import Gpus
 from toolchain.serve.http import clients, codec, openapi, pages
 from toolchain.serve.http.body import compress, read_body
+from toolchain.serve.http.codec import by_row
 from toolchain.serve.http.connection import HEALTH
 from toolchain.serve.http.request import Headers, Request, Response
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.serve.request_log import OFF, RequestLog
 
 if TYPE_CHECKING:
+    from toolchain.data.rows import Text
     from toolchain.serve.service import Service
 
 log = logging.getLogger("toolchain")
 
-JSON, OCTETS, TEXT = b"application/json", b"application/octet-stream", b"text/plain; charset=utf-8"
+OCTETS, TEXT = b"application/octet-stream", b"text/plain; charset=utf-8"
 PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 
 # Longest message of a refusal, which may name what the client sent.
@@ -51,7 +53,7 @@ Routes = dict[str, dict[str, Handler]]
 
 def json_response(value: Any, status: int = 200, headers: Headers = ()) -> Response:
     """Return a value as JSON. A number that is not finite becomes null."""
-    return Response(orjson.dumps(value), status, JSON, headers)
+    return Response(orjson.dumps(value), status, headers=headers)
 
 
 def error_response(path: str, status: int, message: str, headers: Headers = ()) -> Response:
@@ -115,10 +117,10 @@ class Application:
         service = self.service
         routes: Routes = {
             "/classify": {"POST": self._classify},
-            "/info": {"GET": _json(lambda: service.info(self.shown.bodies))},
+            "/info": {"GET": _constant(json_response(service.info(self.shown.bodies)))},
             "/metrics": {"GET": self._metrics},
-            "/v2": {"GET": _json(service.server_metadata)},
-            "/v2/models/stats": {"GET": _json(service.statistics)},
+            "/v2": {"GET": _constant(json_response(service.description.server))},
+            "/v2/models/stats": {"GET": self._statistics},
             "/v2/repository/index": {"POST": self._index},
         }
         of_heads = {"/v1/embeddings": self._embeddings, "/rerank": self._rerank}
@@ -126,10 +128,10 @@ class Application:
         for version in ("", service.version):
             model = f"/v2/models/{service.name}" + (f"/versions/{version}" if version else "")
             routes |= {
-                model: {"GET": _json(service.model_metadata)},
+                model: {"GET": _constant(json_response(service.description.model))},
                 f"{model}/ready": {"GET": self._ready},
-                f"{model}/config": {"GET": _json(service.model_config)},
-                f"{model}/stats": {"GET": _json(service.statistics)},
+                f"{model}/config": {"GET": _constant(json_response(service.description.config))},
+                f"{model}/stats": {"GET": self._statistics},
                 f"{model}/infer": {"POST": partial(self._infer, version)},
             }
         return routes
@@ -157,19 +159,19 @@ class Application:
             if request.fault:
                 raise request.fault
             handler = self._find(request, "GET" if request.method == "HEAD" else request.method)
-            return handler if isinstance(handler, Response) else await handler(request)
+            return await handler(request)
         except RefusedError as error:
             return refusal(error, request.path)
         except Exception:  # a bug of the service: the log shows it, the client does not see it
             log.exception("%s: internal error", request.method)
             return error_response(request.path, 500, "internal error")
 
-    def _find(self, request: Request, method: str) -> Handler | Response:
-        """Return the handler of a request, or the response where no handler exists.
+    def _find(self, request: Request, method: str) -> Handler:
+        """Return the handler of a request.
 
         Raises:
-            RefusedError: the request lacks the token or, where there is none, comes from another web site; or its
-                model is unknown.
+            RefusedError: the request lacks the token or, where there is none, comes from another web site; or its path
+                or model is unknown.
         """
         if not self.token and request.path not in HEALTH:
             check_origin(request.headers, changes=method != "GET", public=self.public)
@@ -179,19 +181,19 @@ class Application:
                 raise RefusedError(Reason.UNAUTHENTICATED, "this service needs its token: Authorization: Bearer TOKEN")
             methods = self.routes.get(request.path)
         if methods is None:
-            return self._unknown_path(request.path)
+            raise self._unknown_path(request.path)
         if method not in methods:
             allow = ", ".join(["HEAD", *methods] if "GET" in methods else methods)
-            return error_response(request.path, 405, "Method Not Allowed", ((b"allow", allow.encode()),))
+            return _constant(error_response(request.path, 405, "Method Not Allowed", ((b"allow", allow.encode()),)))
         return methods[method]
 
-    def _unknown_path(self, path: str) -> Response:
+    def _unknown_path(self, path: str) -> RefusedError:
         if match := _MODEL.fullmatch(path):
             check = check_statistics if match[3] == "stats" else check_model
             check(self.service.name, match[1], match[2] or "")
         if _CONTROL.fullmatch(path):
-            raise RefusedError(Reason.UNAVAILABLE, "explicit model load / unload is not allowed")
-        return error_response(path, 404, "Not Found")
+            return RefusedError(Reason.UNAVAILABLE, "explicit model load / unload is not allowed")
+        return RefusedError(Reason.NOT_FOUND, "Not Found")
 
     async def _infer(self, version: str, request: Request) -> Response:
         length = request.headers.get(codec.LENGTH_HEADER)
@@ -207,27 +209,22 @@ class Application:
         service = self.service
         decode = partial(codec.decode_classify, texts_per_row=service.texts_per_row, max_rows=service.limits.max_queue)
         texts, is_list = await _decoded(request, decode)
-        found = await service.classify(texts)
-        if not is_list:
-            return json_response(found[0])
-        size = 4 * len(texts) * math.prod(one or 1 for one in service.head.row)  # the bytes of its logits
-        # Row by row, because orjson keeps Python's global lock while it writes.
-        return await aside(size, lambda: Response(b"[%b]" % b",".join(map(orjson.dumps, found))))
+        return await service.classify(texts, lambda found: json_response(by_row(found) if is_list else found[0]))
 
     async def _embeddings(self, request: Request) -> Response:
         service = self.service
         decode = partial(clients.decode_embeddings, width=service.head.width, max_rows=service.limits.max_queue)
         asked = await _decoded(request, decode)
-        service.check(asked.model or service.name)
-        ran = await service.run([(text,) for text in asked.texts])
-        return await aside(ran.logits.nbytes, lambda: json_response(clients.embeddings(ran, asked, service.name)))
+        check_model(service.name, asked.model or service.name)
+        texts: list[Text] = [(text,) for text in asked.texts]
+        return await service.run(texts, lambda ran: json_response(clients.embeddings(ran, asked, service.name)))
 
     async def _rerank(self, request: Request) -> Response:
         service, limits = self.service, self.service.limits
         decode = partial(clients.decode_rerank, max_rows=limits.max_queue, max_characters=limits.max_body_bytes)
         asked = await _decoded(request, decode)
-        ran = await service.run([(asked.query, text) for text in asked.texts])
-        return json_response(clients.ranked(ran, asked, service.head.scores(ran.logits)))
+        texts: list[Text] = [(asked.query, text) for text in asked.texts]
+        return await service.run(texts, lambda ran: json_response(by_row(clients.ranked(ran, asked, service.head))))
 
     async def _live(self, _: Request) -> Response:
         if not self.service.alive:
@@ -243,8 +240,13 @@ class Application:
         state = "READY" if self.service.ready else "UNAVAILABLE"
         return json_response([ModelState(name=self.service.name, version=self.service.version, state=state)])
 
+    async def _statistics(self, _: Request) -> Response:
+        return json_response(self.service.statistics())
+
     async def _metrics(self, _: Request) -> Response:
-        return Response(await metrics.scrape(self.service, self.gpus), content_type=PROMETHEUS)
+        # In a thread, because some drivers take milliseconds to respond.
+        gpus = await asyncio.to_thread(self.gpus.read) if self.gpus else ()
+        return Response(metrics.render(self.service, gpus), content_type=PROMETHEUS)
 
 
 async def _decoded(request: Request, decode: Callable[[bytes], T]) -> T:
@@ -260,12 +262,5 @@ async def _decoded(request: Request, decode: Callable[[bytes], T]) -> T:
 def _constant(response: Response) -> Handler:
     async def handler(_: Request) -> Response:
         return response
-
-    return handler
-
-
-def _json(value: Callable[[], Any]) -> Handler:
-    async def handler(_: Request) -> Response:
-        return json_response(value())
 
     return handler

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.heads.contract import Head
 from toolchain.records.serving import (
     EmbeddedText,
     EmbeddingsError,
@@ -15,7 +16,7 @@ from toolchain.records.serving import (
     RerankError,
     TokenUsage,
 )
-from toolchain.serve.http.codec import load, read_texts, refuse_repeated
+from toolchain.serve.http.codec import by_row, load, read_texts, refuse_repeated
 from toolchain.serve.protocol import invalid, too_large
 from toolchain.serve.service import Ran
 
@@ -65,19 +66,17 @@ def decode_embeddings(body: bytes, *, width: int | None, max_rows: int) -> Embed
 
 def embeddings(ran: Ran, request: EmbeddingsRequest, model: str) -> EmbeddingsResponse:
     """Return the response to a request of POST /v1/embeddings; a text that was cut has `truncated` too."""
-    data: list[EmbeddedText] = [
-        {"object": "embedding", "index": index, "embedding": _base64(vector) if request.base64 else vector.tolist()}
-        for index, vector in enumerate(ran.logits)
-    ]
-    for index in np.flatnonzero(ran.cut).tolist():
-        data[index]["truncated"] = True
+
+    def row(index: int) -> EmbeddedText:
+        vector = ran.logits[index]
+        # OpenAI's client decodes little-endian float32.
+        packed = base64.b64encode(vector.astype("<f4").tobytes()).decode() if request.base64 else None
+        found: EmbeddedText = {"object": "embedding", "index": index, "embedding": packed or vector.tolist()}
+        return {**found, "truncated": True} if ran.cut[index] else found
+
     usage: TokenUsage = {"prompt_tokens": ran.tokens, "total_tokens": ran.tokens}
+    data = by_row(map(row, range(len(ran.logits))))
     return {"object": "list", "data": data, "model": model, "usage": usage}
-
-
-def _base64(vector: Any) -> str:
-    """Return the numbers as little-endian float32 in base64, as OpenAI's client decodes them."""
-    return base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()
 
 
 def decode_rerank(body: bytes, max_rows: int, max_characters: int) -> RerankRequest:
@@ -107,9 +106,9 @@ def decode_rerank(body: bytes, max_rows: int, max_characters: int) -> RerankRequ
     return RerankRequest(record["query"], texts, flags["raw_scores"], flags["return_text"])
 
 
-def ranked(ran: Ran, request: RerankRequest, scores: Any) -> list[RankedText]:
+def ranked(ran: Ran, request: RerankRequest, head: Head) -> list[RankedText]:
     """Return the response to a request of POST /rerank: the texts by falling score, equal scores in their order."""
-    values = ran.logits[:, 0] if request.raw_scores else scores[:, 0]
+    values = (ran.logits if request.raw_scores else head.scores(ran.logits))[:, 0]
     found: list[RankedText] = []
     for index in np.argsort(-ran.logits[:, 0], kind="stable").tolist():
         one: RankedText = {"index": index, "score": float(values[index])}

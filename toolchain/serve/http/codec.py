@@ -9,16 +9,15 @@ responds with 500 to wrong JSON, this service responds with 400 and the same tex
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import orjson
 
-from toolchain.base.tensors import Array
-from toolchain.serve import datatypes
 from toolchain.serve.checks import shown
-from toolchain.serve.datatypes import BYTES
+from toolchain.serve.datatypes import BYTES, NUMPY, Declared, to_bytes
 from toolchain.serve.limits import MAX_DIMENSIONS, MAX_TENSORS
 from toolchain.serve.protocol import InferRequest, InferResponse, Tensor, invalid, no_shared_memory, too_large
 
@@ -64,42 +63,21 @@ class OutputForm:
     chosen: dict[str, bool] = field(default_factory=dict)
 
 
-class BinaryData:
-    """The bytes after the JSON, which inputs take from the front until none are `left`. Nothing is copied."""
-
-    def __init__(self, data: memoryview, model: str) -> None:
-        self.left, self._model = data, model
-
-    def take(self, name: str, size: int) -> memoryview:
-        """Return the next `size` bytes, for the input `name`.
-
-        Raises:
-            RefusedError: fewer bytes are left.
-        """
-        missing = size - len(self.left)
-        if missing > 0:
-            raise invalid(
-                f"unexpected size for input '{name}', expecting {missing} additional bytes for model '{self._model}'"
-            )
-        taken, self.left = self.left[:size], self.left[size:]
-        return taken
-
-
-def split(body: bytes, json_length: bytes | None, *, model: str) -> tuple[bytes | memoryview, BinaryData]:
+def split(body: bytes, json_length: bytes | None) -> tuple[bytes | memoryview, memoryview]:
     """Return the JSON of a body, and the bytes after it. Without the header's `json_length`, the whole body is JSON.
 
     Raises:
         RefusedError: `json_length` is not a number of bytes within the body.
     """
     if json_length is None:
-        return body, BinaryData(memoryview(b""), model)
+        return body, memoryview(b"")
     # int() of a million digits would take seconds, and no body has a length of 20 digits.
     size = int(json_length) if json_length.isdigit() and len(json_length) < 20 else 0
     if not 0 < size <= len(body):
         got = json_length[:20].decode("ascii", "replace")
         raise invalid(f"inference header size should be in range (0, {len(body)}), got: {got}")
     view = memoryview(body)
-    return view[:size], BinaryData(view[size:], model)
+    return view[:size], view[size:]
 
 
 def decode(
@@ -112,17 +90,20 @@ def decode(
     Raises:
         RefusedError: the body is not a request of the protocol.
     """
-    text, binary = split(body, json_length, model=model)
+    text, binary = split(body, json_length)
     record = load(text)
     parameters = _parameters(record)
     given, outputs = _objects(record, "inputs"), _objects(record, "outputs", [])
     refuse_repeated(text, [one for found in (record, *given, *outputs) for one in (found, _parameters(found))])
-    inputs = tuple(_input(one, binary, model) for one in given)
-    if binary.left:
+    inputs = []
+    for one in given:
+        tensor, binary = _input(one, binary, model)
+        inputs.append(tensor)
+    if binary:
         raise invalid(f"unexpected additional input data for model '{model}'")
     request = InferRequest(
         model,
-        inputs,
+        tuple(inputs),
         tuple(_member(one, "name", str) for one in outputs),
         version,
         _member(record, "id", str, ""),
@@ -143,7 +124,7 @@ def encode(response: InferResponse, form: OutputForm) -> tuple[bytes, int | None
         array = tensor.array
         record: JsonObject = {"name": tensor.name, "datatype": tensor.datatype, "shape": array.shape}
         if form.chosen.get(tensor.name, form.binary):
-            blobs.append(datatypes.encode(array, tensor.datatype))
+            blobs.append(to_bytes(array, tensor.datatype))
             record["parameters"] = {"binary_data_size": len(blobs[-1])}
         elif tensor.datatype == BYTES:
             record["data"] = [text.decode(errors="replace") for text in array.ravel().tolist()]
@@ -155,6 +136,11 @@ def encode(response: InferResponse, form: OutputForm) -> tuple[bytes, int | None
     body |= {"parameters": parameters} if (parameters := response.parameters) else {}
     blobs[0] = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
     return b"".join(blobs), len(blobs[0]) if len(blobs) > 1 else None
+
+
+def by_row(rows: Iterable[Any]) -> Any:
+    """Return a list in a form that orjson writes at once: it keeps Python's global lock while it writes one value."""
+    return orjson.Fragment(b"[%b]" % b",".join(map(orjson.dumps, rows)))
 
 
 def decode_classify(body: bytes, texts_per_row: int, max_rows: int) -> tuple[list["Text"], bool]:
@@ -226,42 +212,48 @@ def _output_form(outputs: list[JsonObject], *, binary: bool) -> OutputForm:
     return OutputForm(binary, chosen)
 
 
-def _input(record: JsonObject, binary: BinaryData, model: str) -> Tensor:
+def _input(record: JsonObject, binary: memoryview, model: str) -> tuple[Tensor, memoryview]:
+    """Return a tensor, and of the bytes after the JSON those that are left behind it. Nothing is copied."""
     name, datatype = _member(record, "name", str), _member(record, "datatype", str)
     shape = _member(record, "shape", list)
     if not set(map(type, shape)) <= {int}:  # integers that cannot be sizes are refused later
         _refuse_type("shape", int)
-    parameters = _tensor_parameters(record)
+    parameters, declared = _tensor_parameters(record), Declared(name, datatype, shape, model)
     is_binary, has_data = "binary_data_size" in parameters, "data" in record
     if is_binary == has_data:
         raise invalid(f"{_ONE_SOURCE}. But {'more than one' if has_data else 'no'} field is set")
-    if is_binary:
-        blob = binary.take(name, _count(parameters, "binary_data_size"))
-        return Tensor(name, datatype, datatypes.decode(name, datatype, shape, blob, model=model))
-    return Tensor(name, datatype, _from_json(name, datatype, shape, _member(record, "data", list), model))
+    if has_data:
+        return _from_json(declared, _member(record, "data", list)), binary
+    size = _count(parameters, "binary_data_size")
+    if (missing := size - len(binary)) > 0:
+        raise invalid(f"unexpected size for input '{name}', expecting {missing} additional bytes for model '{model}'")
+    return declared.from_bytes(binary[:size]), binary[size:]
 
 
-def _from_json(name: str, datatype: str, shape: list[int], data: list[Any], model: str) -> Array:
-    """Return the array of an input whose elements are in the JSON."""
-    values, types = _flatten(data, name, model)
+def _from_json(declared: Declared, data: list[Any]) -> Tensor:
+    """Return the tensor of an input whose elements are in the JSON."""
+    name, datatype = declared.name, declared.datatype
+    values, types = _flatten(declared, data)
     if datatype == BYTES:
         _check_elements(types, "O")
-        return datatypes.from_strings(name, shape, [text.encode() for text in values], model=model)
+        return declared.from_strings([text.encode() for text in values])
     if datatype in _BINARY_ONLY:
         raise invalid(f"receiving {datatype} data via JSON is not supported. Send it as bytes for input '{name}'")
-    if datatype in datatypes.NUMPY:  # another is refused below
-        _check_elements(types, datatypes.NUMPY[datatype].kind)
-    return datatypes.from_numbers(name, datatype, shape, values, model=model)
+    if datatype in NUMPY:  # another is refused below
+        _check_elements(types, NUMPY[datatype].kind)
+    return declared.from_numbers(values)
 
 
-def _flatten(values: list[Any], name: str, model: str) -> tuple[list[Any], set[type]]:
+def _flatten(declared: Declared, values: list[Any]) -> tuple[list[Any], set[type]]:
     """Return the elements of nested lists, and their types. Lists of unequal depth remain among the elements."""
     for _ in range(MAX_DIMENSIONS):
-        datatypes.check_size(name, len(values), model=model)
+        declared.check_size(len(values))
         if (types := set(map(type, values))) != {list}:
             return values, types
         values = list(chain.from_iterable(values))
-    raise invalid(f"Unable to parse 'data': the lists of input '{name}' are nested deeper than {MAX_DIMENSIONS}")
+    raise invalid(
+        f"Unable to parse 'data': the lists of input '{declared.name}' are nested deeper than {MAX_DIMENSIONS}"
+    )
 
 
 def _check_elements(types: set[type], kind: str) -> None:
@@ -285,17 +277,17 @@ def load(data: bytes | memoryview) -> JsonObject:
     return record
 
 
-def _objects(record: JsonObject, key: str, default: Any = None) -> list[JsonObject]:
+_REQUIRED: Any = object()
+
+
+def _objects(record: JsonObject, key: str, default: Any = _REQUIRED) -> list[JsonObject]:
     """Return a member that is a list of objects, which describe tensors."""
-    values: list[JsonObject] = _member(record, key, list, _REQUIRED if default is None else default)
+    values: list[JsonObject] = _member(record, key, list, default)
     if len(values) > MAX_TENSORS:
         raise invalid(f"expected at most {MAX_TENSORS} {key} but got {len(values)} {key}")
     if any(type(value) is not dict for value in values):
         _refuse_type(key, dict)
     return values
-
-
-_REQUIRED: Any = object()
 
 
 def _member(record: JsonObject, key: str, kind: type, default: Any = _REQUIRED) -> Any:

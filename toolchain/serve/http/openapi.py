@@ -48,6 +48,14 @@ _RESPONSES = {
     "Index": list[serving.ModelState],
 }
 
+# Key of a record -> what its type does not say.
+_MORE: dict[str, OpenApi] = {
+    **{key: {"minimum": 0} for key in ("index", "start", "end", "prompt_tokens", "total_tokens")},
+    "examples": {"minItems": 1},
+    "truncated": {"description": "True if the text is longer than the model reads."},
+    "stage": {"description": "The stage of a cascade that answered the row."},
+}
+
 # A number that is not finite is written as null.
 _TYPES = {str: "string", int: "integer", float: ["number", "null"], bool: "boolean", type(None): "null"}
 
@@ -96,27 +104,26 @@ def document(limits: "Limits", shown: Shown = ANY_MODEL) -> OpenApi:
     found["info"]["version"] = __version__
     schemas = found["components"]["schemas"]
     schemas |= {name: schema(kind) for name, kind in _RESPONSES.items()} | {"Datatype": {"enum": list(NUMPY)}}
-    found["components"]["responses"] |= {name: _response("Success.", name) for name in _RESPONSES}
     schemas["Text"]["maxLength"], schemas["TextList"]["maxItems"] = limits.max_characters, limits.max_queue
     for path in ("/v1/embeddings", "/rerank"):
         if path not in shown.routes:
             del found["paths"][path]
     for path, methods in found["paths"].items():
         error = {"/v1/embeddings": "EmbeddingsError", "/rerank": "RerankError"}.get(path, "Error")
+        content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{error}"}}}
+        errors = {str(code): {"description": text, "content": content} for code, text in _ERRORS.items()}
         for operation in methods.values():
-            operation["responses"] |= {str(code): _response(text, error) for code, text in _ERRORS.items()}
+            operation["responses"] |= errors
     for path, (requests, response) in _examples(shown).items():
         if path in found["paths"]:
             operation = found["paths"][path]["post"]
             for part, examples in ((operation["requestBody"], requests), (operation["responses"]["200"], response)):
                 shown_there = {name: {"value": value} for name, value in examples.items()}
                 part["content"]["application/json"]["examples"] = shown_there
+    text = json.dumps(found)
+    for name in [name for name in schemas if f'"#/components/schemas/{name}"' not in text]:  # of other heads
+        del schemas[name]
     return found
-
-
-def _response(description: str, name: str) -> OpenApi:
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
-    return {"description": description, "content": content}
 
 
 def schema(kind: Any) -> OpenApi:
@@ -125,7 +132,7 @@ def schema(kind: Any) -> OpenApi:
     if is_typeddict(kind):
         keys = get_type_hints(kind)
         required = [key for key in keys if key in kind.__required_keys__]
-        properties = {key: schema(value) for key, value in keys.items()}
+        properties = {key: schema(value) | _MORE.get(key, {}) for key, value in keys.items()}
         return {"type": "object", "required": required, "properties": properties}
     if get_origin(kind) is list:
         return {"type": "array", "items": schema(of[0])}

@@ -40,7 +40,7 @@ class Request:
     # Where the client is asked for the body when it is read, if the client waits for this (RFC 9110, section 10.1.1).
     expecting: asyncio.Transport | None = None
     _body: bytearray = field(default_factory=bytearray)
-    _arrived: asyncio.Future[None] | None = None
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         # The HTTP parser has checked that it is a number of 64 bits. It takes zeros before it, and int() counts these.
@@ -53,11 +53,9 @@ class Request:
         Raises:
             RefusedError: it is too large, or it is not HTTP.
         """
-        if not self.complete and not self.fault:
-            if self.expecting:
-                self.expecting.write(CONTINUE)
-            self._arrived = asyncio.get_running_loop().create_future()
-            await self._arrived
+        if self.expecting and not self._arrived.is_set():
+            self.expecting.write(CONTINUE)
+        await self._arrived.wait()
         if self.fault:
             raise self.fault
         return bytes(self._body)
@@ -73,16 +71,12 @@ class Request:
     def end(self) -> None:
         """Note that the body has arrived."""
         self.complete = True
-        self._wake()
+        self._arrived.set()
 
     def refuse(self, fault: RefusedError) -> None:
         """Let `read` raise."""
         self.fault, self._body = fault, bytearray()
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._arrived and not self._arrived.done():
-            self._arrived.set_result(None)
+        self._arrived.set()
 
     def too_large(self) -> RefusedError:
         """Return the refusal of a body above the limit."""
