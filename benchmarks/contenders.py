@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import quantized
+from before import earlier
 from numpy.typing import NDArray
 from workload import Workload
 
@@ -104,6 +105,19 @@ def ort(workload: Workload, graph: Callable[[Workload], Path]) -> Iterator[Conte
 def ours_ort(file: str) -> Callable[[Workload], Opened]:
     """Return a function that opens a graph of the bundle."""
     return partial(ort, graph=of_bundle(file))
+
+
+@contextmanager
+def before(workload: Workload) -> Iterator[Contender]:
+    """Yield INT8 on ONNX Runtime in the earlier version of this project that `--before` names."""
+    if workload.before is None:
+        raise LeftOut("no earlier version is named: --before CHECKOUT")
+    if not (workload.before / "benchmarks/contenders.py").is_file():
+        raise LeftOut(f"{workload.before} has no benchmarks/contenders.py; name a checkout of this project")
+    if workload.file_order:
+        raise LeftOut("the earlier version sorts its batches by length; leave out --file-order")
+    with earlier(workload.before, workload.resolved.recipe, workload.folder / "before") as ask:
+        yield lambda texts: Pass(*ask(texts))
 
 
 def ort_dynamic(workload: Workload) -> Path:
@@ -200,6 +214,7 @@ def optimum(workload: Workload) -> Iterator[Contender]:
 TORCH, TORCH_BF16 = "torch FP32", "torch BF16"
 OPENVINO_INT8, OPENVINO_QDQ = "openvino INT8", "openvino INT8 for TensorRT"
 ORT, ORT_CPU, ORT_INT8 = "ort FP32", "ort FP32 cpu", "ort INT8"
+BEFORE = "ort INT8 of --before"
 OURS = (TORCH, TORCH_BF16, ORT_CPU, ORT_INT8, OPENVINO_INT8, OPENVINO_QDQ)
 EXPORTER, NNCF, TORCHAO = "transformers' exporter, dynamic INT8", "openvino NNCF INT8", "torchao INT8, compiled"
 INT8_OF_OTHERS = (DYNAMIC, EXPORTER, NNCF, TORCHAO)
@@ -213,6 +228,7 @@ CONTENDERS: dict[str, Callable[[Workload], Opened]] = {
     EXPORTER: partial(ort, graph=of_transformers),
     NNCF: nncf,
     TORCHAO: torchao,
+    BEFORE: before,
     "openvino FP32": partial(openvino, graph=of_bundle("model.onnx")),
     TORCH: partial(ours_torch, precision="fp32"),
     TORCH_BF16: partial(ours_torch, precision="bf16"),

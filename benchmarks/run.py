@@ -8,6 +8,7 @@ GLUE's sst2 and the model is a fine-tuned DistilBERT; without it, both are the d
 import argparse
 import contextlib
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -36,6 +37,8 @@ COSTS: dict[str, Callable[[Workload, int], dict[str, float]]] = {
     ),  # last, because it may load a scripted driver into the process
 }
 PACKAGES = ("openvino", "optimum-onnx")
+# The options that change the model or the rows.
+SHAPES = ("base", "tokens", "file_order")
 
 
 def main() -> None:
@@ -44,7 +47,8 @@ def main() -> None:
     about = described()
     with contextlib.nullcontext(args.keep) if args.keep else tempfile.TemporaryDirectory() as folder:
         chosen = recipe(demo=args.demo).replace(calib_method=args.calib_method)
-        workload = make(chosen, Path(folder), base=args.base, tokens=args.tokens, file_order=args.file_order)
+        options = {name: getattr(args, name) for name in SHAPES}
+        workload = make(chosen, Path(folder), **options, before=args.before)
         speed = measure(workload, args.only, rounds=args.rounds, limit=args.rows)
         verdicts = targets.judge(targets.figures(speed), cpu_flags())
         print_tables(speed, verdicts, as_markdown=args.markdown)
@@ -54,8 +58,7 @@ def main() -> None:
     for name, value in costs.items():
         print(f"{name:68} {value:9.3f}")
     if args.output:
-        names = ("rounds", "calib_method", "tokens", "base", "file_order")
-        options = {name: getattr(args, name) for name in names}
+        options |= {"rounds": args.rounds, "calib_method": args.calib_method, "before": commit_of(args.before)}
         write_json(args.output, {**named(workload), **options, **numbers(speed, costs, verdicts), **about})
     if args.strict and any(one.met is False for one in verdicts):
         sys.exit(GateError.exit_code)
@@ -64,6 +67,14 @@ def main() -> None:
 def named(workload: Workload) -> dict[str, str]:
     """Return the model and the task."""
     return {"model": Path(workload.resolved.source.name).name, "task": workload.resolved.task.name}
+
+
+def commit_of(checkout: Path | None) -> str | None:
+    """Return the commit that a checkout of an earlier version is at; None without a checkout, or without git there."""
+    if checkout is None:
+        return None
+    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
 
 
 def numbers(speed: Speed, costs: dict[str, float], verdicts: list[targets.Verdict]) -> dict[str, Any]:
@@ -86,6 +97,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--base", action="store_true", help="random weights of DistilBERT-base's shapes")
     parser.add_argument("--tokens", type=int, metavar="N", help="rows of N tokens each: their texts, repeated")
     parser.add_argument("--file-order", action="store_true", help="batches of 32 rows in file order, for all of them")
+    parser.add_argument(
+        "--before", type=Path, metavar="CHECKOUT", help="a checkout of an earlier version of this project"
+    )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="build here, and use what an earlier run built")
     parser.add_argument(
         "--only",

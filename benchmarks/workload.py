@@ -29,6 +29,8 @@ class Workload:
     tokens: int | None = None
     # Batches of 32 rows in the order of the file, as a pipeline makes them, instead of batches sorted by length.
     file_order: bool = False
+    # A checkout of an earlier version of this project, which then is a contender.
+    before: Path | None = None
 
     def rows(self, split: str) -> Rows:
         """Return the rows of a split."""
@@ -73,6 +75,7 @@ def make(
     base: bool = False,
     tokens: int | None = None,
     file_order: bool = False,
+    before: Path | None = None,
 ) -> Workload:
     """Build the graphs of a recipe below `folder`, if they are not there; with `base`, of DistilBERT-base's shapes."""
     if base:
@@ -81,4 +84,4 @@ def make(
         chosen = chosen.replace(max_length=tokens)
     resolved = resolve(chosen.replace(precision="int8", output=str(folder / "bundle")), steps)
     build(resolved.recipe, steps=steps, engine=False)
-    return Workload(resolved, resolved.bundle_folder, folder, tokens, file_order)
+    return Workload(resolved, resolved.bundle_folder, folder, tokens, file_order, before)
