@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 def check_labels(file: Path, config: dict[str, Any]) -> int:  # config.json of any architecture
-    """Refuse names of labels that contradict each other, and return how many labels there are.
+    """Refuse names of labels that contradict each other or cannot be written, and return how many labels there are.
 
     Raises:
         InputError: naming the keys.
@@ -21,6 +21,8 @@ def check_labels(file: Path, config: dict[str, Any]) -> int:  # config.json of a
         raise InputError(f"{file}: id2label is {named}. Its keys must be 0, 1, 2 ...")
     if nameless := [index for index, name in named.items() if name is None or not str(name).strip()]:
         raise InputError(f"{file}: id2label has no name for {nameless[0]}. Name every class.")
+    if halves := [name for name in map(str, named.values()) if re.search("[\ud800-\udfff]", name)]:
+        raise InputError(f"{file}: id2label has {halves[0]!r}, half of a surrogate pair. Write the whole character.")
     if number is not None and not str(number).isdecimal():
         raise InputError(f"{file}: num_labels is {number!r}. It must be the number of classes.")
     if named and number is not None and str(number) != str(len(named)):
