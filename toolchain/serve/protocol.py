@@ -52,7 +52,7 @@ class InferResponse:
     @property
     def size(self) -> int:
         """The bytes of its arrays, and of the texts in them."""
-        texts = (text for tensor in self.outputs if tensor.array.dtype == object for text in tensor.array.flat)
+        texts = (text for tensor in self.outputs if tensor.datatype == "BYTES" for text in tensor.array.flat)
         return sum(tensor.array.nbytes for tensor in self.outputs) + sum(map(len, texts))
 
     @property
