@@ -3,7 +3,8 @@
 Each bundle is built with `--calib-method` and healed once for each seed, also where its gate passes. The seed chooses
 the rows that the weights are rounded on, those that choose the bias and those that are held out. The distance is over
 held-out train rows, and the drop over the validation rows, of both INT8 graphs; neither are rows that were learnt from.
-A graph that heal did not help has the figures of before, and `kept` says why.
+A graph that heal did not help has the figures of before, and `kept` says why. A seed that heal refuses has no drop;
+`refused` says why.
 
     python benchmarks/heal.py --tasks mrpc --methods auto entropy --seeds 3
 """
@@ -55,22 +56,22 @@ def built(task: str, method: str, folder: Path) -> Path:
     return place
 
 
-def healed(bundle: Path, seed: int, folder: Path) -> tuple[Healed | None, float]:
-    """Heal a copy of a bundle; return what `heal` found, None if it came no nearer, and the minutes it took."""
+def healed(bundle: Path, seed: int, folder: Path) -> tuple[Healed | str, float]:
+    """Heal a copy of a bundle; return what `heal` found, or why it came no nearer, and the minutes it took."""
     place = shutil.copytree(bundle, folder / f"{bundle.name}-{seed}")
     start_s = time.monotonic()
     try:
-        found = heal({"max_drop": MAX_DROP, "seed": seed, "device": "cpu", "force": True}, place)
+        found: Healed | str = heal({"max_drop": MAX_DROP, "seed": seed, "device": "cpu", "force": True}, place)
     except GateError as error:
-        print(error)
-        found = None
+        found = str(error)
     return found, (time.monotonic() - start_s) / 60
 
 
-def line(found: Healed | None) -> dict[str, object]:
-    """Return the figures of one healing, before and after, by graph."""
-    if found is None or found["heal"] is None:
-        return {}
+def line(found: Healed | str) -> dict[str, object]:
+    """Return the figures of one healing, before and after, by graph; or why it was refused."""
+    if isinstance(found, str):
+        return {"refused": found}
+    assert found["heal"] is not None, "a healing is forced"
     moved = {
         file: [Distance(**one[at]).rank for at in ("before", "after")]
         for file, one in found["heal"]["distance"].items()
@@ -83,15 +84,23 @@ def line(found: Healed | None) -> dict[str, object]:
     return {"distance": moved, "gate": gates, "rounding": found["heal"]["rounding"], **kept}
 
 
-def figures(found: Healed | None, minutes: float) -> dict[str, float]:
-    """Return what the targets judge, of one healing."""
-    before, after = (found["before"], found.get("gate", [])) if found else ([], [])
+def figures(found: Healed | str, minutes: float) -> dict[str, float]:
+    """Return what the targets judge, of one healing; one that was refused has no drop."""
+    if isinstance(found, str):
+        return {WORSE: 0, FURTHER: 1, LONGEST: minutes}
+    before, after = found["before"], found["gate"]
     return {
         WORSE: sum(_fails(new) and not _fails(old) for old, new in zip(before, after, strict=True)),
-        FURTHER: found is None,
-        DROP: max((one["drop_points"] for one in after if one["candidate_name"].endswith(".cpu")), default=0.0),
+        FURTHER: 0,
+        DROP: max(one["drop_points"] for one in after if one["candidate_name"].endswith(".cpu")),
         LONGEST: minutes,
     }
+
+
+def together(each: list[dict[str, float]]) -> dict[str, float]:
+    """Return the figures of all healings: of the counts their sum, and of the others the largest."""
+    names = {name: (sum if name in (WORSE, FURTHER) else max) for one in each for name in one}
+    return {name: merge(one[name] for one in each if name in one) for name, merge in names.items()}
 
 
 def _fails(comparison: NamedComparison) -> bool:
@@ -109,20 +118,19 @@ def main() -> None:
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the figures as JSON")
     args = parser.parse_args()
-    lines, found = [], {WORSE: 0.0, FURTHER: 0.0, DROP: 0.0, LONGEST: 0.0}
+    lines, each = [], []
     with tempfile.TemporaryDirectory() as place:
         for task in args.tasks:
             for method in args.methods:
                 bundle = built(task, method, args.keep or Path(place))
                 for seed in range(args.seeds):
                     made, minutes = healed(bundle, seed, Path(place))
-                    for name, one in figures(made, minutes).items():
-                        found[name] = found[name] + one if name in (WORSE, FURTHER) else max(found[name], one)
+                    each.append(figures(made, minutes))
                     lines.append({"task": task, "method": method, "seed": seed, "minutes": minutes, **line(made)})
                     print(json.dumps(lines[-1]), flush=True)
     if args.output:
         args.output.write_text(json.dumps({"environment": describe(), "lines": lines}, indent=1) + "\n")
-    show(verdicts(judge(found, frozenset(), TARGETS)))
+    show(verdicts(judge(together(each), frozenset(), TARGETS)))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 
@@ -126,11 +127,15 @@ def test_it_runs_on_the_demo_and_writes_its_figures(root, tmp_path):
     assert all(name in done.stdout for name in ran)
 
 
-def test_each_seed_heals_a_copy_in_the_same_folder(bench, monkeypatch, tmp_path):
+def test_each_seed_heals_a_copy_in_the_same_folder_and_a_refused_one_has_no_drop(bench, monkeypatch, tmp_path, capsys):
     module, places = bench("heal"), []
     monkeypatch.setattr(module, "built", lambda task, method, folder: folder / task)
-    monkeypatch.setattr(module, "healed", lambda bundle, seed, folder: (places.append(folder), (None, 0.5))[1])
+    monkeypatch.setattr(module, "healed", lambda bundle, seed, folder: (places.append(folder), ("no nearer", 0.5))[1])
     monkeypatch.setattr(sys, "argv", ["heal.py", "--tasks", "mrpc", "stsb", "--keep", str(tmp_path), "--seeds", "2"])
     module.main()
     assert len(places) == 4
     assert len({*places}) == 1
+    shown = capsys.readouterr().out
+    assert shown.count('"refused": "no nearer"') == 4
+    assert re.search(rf"{module.FURTHER} +<= 0 +4.00 +not met", shown)
+    assert re.search(rf"{module.DROP} +<= 0.5 +not measured", shown)  # and not 0
