@@ -49,6 +49,7 @@ def gates(monkeypatch):
 
     monkeypatch.setattr(module, "compare_graphs", compare_graphs)
     monkeypatch.setattr(module, "advise_deployment", lambda *_: {"next": "serve"})
+    monkeypatch.setattr(module, "LEAST_HELD_OUT", 7)  # of 60 train rows
     monkeypatch.setattr(module, "RATE", 1e-4)  # a random model has much to learn, and few steps here
     return verdicts
 
@@ -129,12 +130,11 @@ def test_both_graphs_are_healed_the_reference_stays_and_a_build_has_nothing_to_d
     changed = {name for name in after if before.get(name) != after[name]}
     assert changed == {FILE, OF_HEAL, "model.int8.onnx", "model.int8.cpu.onnx"}
     assert record["steps"] == 40
-    assert len(learnt_digests(open_bundle(bundle))) == record["rows"]
+    assert len(learnt_digests(open_bundle(bundle))) == record["rows"] + record["rounding"]["chosen_on"]
     assert_nearer(record)
     int8, fp32 = (find_target({"precision": name, "device": "cpu"}, bundle) for name in ("int8", "fp32"))
     train = int8.resolved.rows("train")
-    others = record["rows_left_out"] + record["held_out"] + record["rounding"]["chosen_on"]
-    assert learnt_rows(int8, train) == len(train) - others
+    assert learnt_rows(int8, train) == len(train) - record["rows_left_out"] - record["held_out"]
     assert learnt_rows(int8, int8.resolved.rows("validation")) == 0
     assert learnt_rows(fp32, train) == 0  # has the checkpoint's weights
     of_torch = find_target({"precision": "int8", "backend": "torch", "device": "cpu"}, bundle)
@@ -150,7 +150,9 @@ def test_without_a_length_the_weights_are_rounded_anew_and_not_trained(begun, tm
     begun("int8", bundle)
     record = heal({}, bundle)["heal"]
     assert (record["steps"], record["loss"], record["rounding"]["gemms"]) == (0, None, 12)
-    assert record["rows"] == record["rounding"]["rows"] == len(learnt_digests(open_bundle(bundle)))
+    assert record["rows"] == record["rounding"]["rows"]
+    # The rows that chose the bias are learnt from too.
+    assert len(learnt_digests(open_bundle(bundle))) == record["rows"] + record["rounding"]["chosen_on"]
     assert record["rounding"]["bias"] == min(record["rounding"]["distances"], key=record["rounding"]["distances"].get)
     assert_nearer(record)
 
@@ -261,16 +263,29 @@ def test_what_cannot_be_healed_says_so(begun, tmp_path, gates):
         heal({}, begun("int8", tmp_path / "int8"), steps=0)
 
 
+@pytest.mark.parametrize("copies", [1, 3])
+def test_a_result_is_not_proved_on_a_few_texts(bundle, gates, tmp_path, copies):
+    rows = [f"a film of the year {number},{number % 2}" for number in range(55)] * copies
+    (tmp_path / "few.csv").write_text("sentence,label\n" + "\n".join(rows) + "\n")
+    before = digests(bundle)
+    with pytest.raises(InputError, match=r"few\.csv: 55 different texts to heal with.*These must be 7: give 56 "):
+        heal({"calib_data": str(tmp_path / "few.csv")}, bundle)
+    assert digests(bundle) == before
+
+
 @pytest.mark.slow
-def test_the_command_heals_and_judges(bundle, toolchain):
-    found = json.loads(toolchain("heal", bundle, "--steps", 400, "--max-drop", 0, "--force", "--json").stdout)
+def test_the_command_heals_and_judges(bundle, lesson, toolchain):
+    options = ("--steps", 400, "--max-drop", 0, "--force", "--json")
+    refused = toolchain("heal", bundle, *options)
+    assert (refused.returncode, "60 different texts to heal with" in refused.stderr) == (1, True)
+    found = json.loads(toolchain("heal", bundle, *options, "--calib-data", lesson / "train.csv").stdout)
     assert [one["candidate_name"] for one in found["gate"]] == [one["candidate_name"] for one in found["before"]]
 
 
 @pytest.mark.stress
-def test_sigkill_leaves_the_old_bundle_or_the_healed_one(bundle, python, root, tmp_path):
+def test_sigkill_leaves_the_old_bundle_or_the_healed_one(bundle, lesson, python, root, tmp_path):
     first, whole = (shutil.copytree(bundle, tmp_path / name) for name in ("first", "whole"))
-    command = [*python, "-m", "toolchain", "heal", "--max-drop", "100", "--force"]
+    command = [*python, "-m", "toolchain", "heal", "--max-drop", "100", "--force", "--calib-data", lesson / "train.csv"]
     environment, generator, start = os.environ | {"PYTHONPATH": str(root)}, random.Random(0), time.monotonic()
     subprocess.run([*command, whole], env=environment, check=True, stdout=subprocess.DEVNULL)
     lasts_s, found = time.monotonic() - start, []

@@ -38,7 +38,7 @@ def add_healed(
 ) -> HealRecord:
     """Write healed weights, float32 by their name in the smoothed graph, as a step of a new version of a bundle.
 
-    `learnt` are the digests of the rows that they were trained on.
+    `learnt` are the digests of the rows that they were rounded, chosen or trained on.
     """
     from safetensors.numpy import save
 

@@ -50,6 +50,9 @@ HELD_OUT_ROWS, HELD_OUT_SHARE = 512, 8
 # Train rows for the choice among roundings, which are in neither of the other sets; at most the same share.
 CHOSEN_ROWS = 256
 
+# With fewer rows that prove it, a result may be that of a few texts. A calibration warns below this number of rows.
+LEAST_HELD_OUT = 32
+
 # Rows on which the student is compared with the graphs before it is trained.
 PROVED_ROWS = 16
 
@@ -164,9 +167,10 @@ class _Training:
     student: Student
     rows: Rows
     tokens: Tokens
-    # Positions of those that the weights are rounded on, and rows for the choice among roundings.
+    # Positions of those that the weights are rounded on, and rows for the choice among roundings with their tokens.
     rounded: Indices
-    chosen: Tokens
+    chosen: Rows
+    choice: Tokens
     held: Held
 
 
@@ -176,13 +180,17 @@ def _begin(opened: Bundle, resolved: ResolvedRecipe) -> _Training:
     Raises:
         InputError: the graphs cannot be trained, or the rows are too few.
     """
-    rows, recipe = resolved.train_rows, resolved.recipe
+    recipe, rows = resolved.recipe, resolved.train_rows.without(())  # each text once
+    if len(rows) < HELD_OUT_SHARE * LEAST_HELD_OUT:
+        raise InputError(
+            f"{rows.source}: {len(rows):,} different texts to heal with, of which an eighth is held out and proves the "
+            f"result. These must be {LEAST_HELD_OUT}: give {HELD_OUT_SHARE * LEAST_HELD_OUT} or more texts in train.* "
+            "or with --calib-data."
+        )
     held = rows.sample(min(HELD_OUT_ROWS, len(rows) // HELD_OUT_SHARE), seed=recipe.seed)
     others = rows.without(held.text_digests)
     chosen = others.sample(min(CHOSEN_ROWS, len(rows) // HELD_OUT_SHARE), seed=recipe.seed)
     learnt = others.without(chosen.text_digests)
-    if not len(learnt):
-        raise InputError(f"{rows.source}: all texts are the same. Give more rows in train.* or with --calib-data.")
     with rows.placed():
         tokens, choice, some = (resolved.encode(part.texts) for part in (learnt, chosen, held))
     try:
@@ -191,7 +199,7 @@ def _begin(opened: Bundle, resolved: ResolvedRecipe) -> _Training:
         raise InputError(f"{opened.path}: cannot be healed: {error}") from None
     before = {name: logits_in(opened.path / name, some) for name in GRAPHS}
     proof = Held(resolved.head, some, logits_in(opened.path / "model.onnx", some), before)
-    return _Training(opened, resolved, student, learnt, tokens, _some_of(tokens, recipe.seed), choice, proof)
+    return _Training(opened, resolved, student, learnt, tokens, _some_of(tokens, recipe.seed), chosen, choice, proof)
 
 
 def _some_of(tokens: Tokens, seed: int) -> Indices:
@@ -213,7 +221,7 @@ def _round(training: _Training, tell: Tell) -> HealRounding:
     tell(f"rounding the weights on {len(tokens):,} train rows")
     try:
         teacher, head = teacher_graph(opened.path), training.resolved.head
-        return round_and_choose(student, teacher, head, rounded=tokens, chosen=training.chosen)
+        return round_and_choose(student, teacher, head, rounded=tokens, chosen=training.choice)
     except InputError as error:
         raise InputError(f"{opened.path}: cannot be healed: {error}") from error
 
@@ -265,7 +273,7 @@ def _requantized(training: _Training, trial: Trial, rounding: HealRounding, done
             training.resolved,
             training.student.weights(),
             record,
-            learnt=rows.text_digests,
+            learnt=[*rows.text_digests, *training.chosen.text_digests],
             judge=judge,
             accept=accept,
             log=trial.tell,

@@ -23,7 +23,8 @@ class HealRounding(TypedDict):
     distances: NotRequired[dict[str, float]]
     """Such a way -> the sum of both graphs' distances from FP32 with it, over rows for this choice; the least stays."""
     chosen_on: NotRequired[int]
-    """Train rows for this choice, that are neither among those rounded on nor held out."""
+    """Train rows for this choice, that are neither among those rounded on nor held out. The bundle lists them among the
+    rows that it learnt from."""
     seconds: float
     """Time of the roundings and of the choice."""
 
