@@ -13,7 +13,7 @@ from toolchain.errors import GateError, InputError, MachineError, UsageError
 from toolchain.generate import parity
 from toolchain.generate.build import build
 from toolchain.generate.causal import load_causal, weight_bytes
-from toolchain.generate.export import require_exporter
+from toolchain.generate.export import _warn_of_keys, require_exporter
 from toolchain.generate.measure import run
 from toolchain.generate.opened import open_generator
 from toolchain.generate.session import open_graph
@@ -32,6 +32,8 @@ def test_logits_are_those_of_pytorch(built):
     folder, output, done = built
     assert done["done"] == ["export", "weights"]
     assert done["export"]["parity"]["label_agreement"] == 1
+    layers = len(list(graph.nodes(graph.load(output / "model.onnx"), "Softmax")))
+    assert done["export"]["passes"] == {"fold_keys": layers}
     model = load_causal(find_model(str(folder)), device="cpu")
     found = parity.compare(model, open_graph(output / "model.onnx"), batches=20, seed=1)
     assert found.max_abs_logit_difference <= 1e-4 * found.largest_logit
@@ -120,6 +122,14 @@ def test_a_rope_that_changes_with_the_length_and_a_sliding_window_are_refused(tm
     for folder, why in ((window, "mistral"), (rope, "RoPE is of the kind dynamic")):
         with pytest.raises(InputError, match=f"{why}.*--backend torch"):
             build(Recipe(model=str(folder), task="lm", output=str(tmp_path / "bundle")))
+
+
+def test_attentions_whose_keys_are_moved_are_counted(caplog):
+    _warn_of_keys(5, 6, "./gpt")
+    _warn_of_keys(6, 6, "./other")
+    assert caplog.messages == [
+        "./gpt: 5 of 6 attentions read keys in place; the others move all of them in each step, which takes longer"
+    ]
 
 
 def test_an_older_transformers_lacks_the_exporter(monkeypatch):

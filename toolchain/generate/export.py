@@ -4,6 +4,7 @@ One graph serves the prompt and each later step: its cache of keys and values ma
 be new. It takes the positions whose logits are wanted, so the head does not multiply those of a whole prompt.
 """
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from toolchain.runtimes.environment import version_of
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+log = logging.getLogger(__name__)
 
 # The first release whose exporter was tried here.
 FLOOR = (5, 23)
@@ -73,8 +76,20 @@ def export(model: "PreTrainedModel", target: Path, *, where: str) -> ExportedGra
                 f"({type(innermost(error)).__name__}; see -v). Run it in PyTorch: toolchain generate --backend torch."
             ) from error
     _rename(made)
-    fold_keys(made)
-    return write_export(made, target, {})
+    folded = fold_keys(made)
+    _warn_of_keys(folded, len(inputs["past_key_values"].layers), where)
+    return write_export(made, target, {"fold_keys": folded})
+
+
+def _warn_of_keys(folded: int, layers: int, where: str) -> None:
+    """Say if some attentions keep the exporter's way to read their keys."""
+    if folded < layers:
+        log.warning(
+            "%s: %d of %d attentions read keys in place; the others move all of them in each step, which takes longer",
+            where,
+            folded,
+            layers,
+        )
 
 
 def _refuse_rope(config: "PretrainedConfig", where: str) -> None:

@@ -12,6 +12,9 @@ from toolchain.graph import add_initializer, constant, nodes, tidy
 # From [rows * heads, positions, size] and [rows, heads, positions, size] to a matrix of columns.
 TURNED, TURNED_BY_HEAD = (0, 2, 1), (0, 1, 3, 2)
 
+# Axes of the keys whose sizes the first Reshape gives to its axes: rows and heads are what is left.
+JOINED = (-1, 2, 3)
+
 
 def fold_keys(model: ir.Model) -> int:
     """Let the scores of each attention read its keys untransposed, in place; return the number of attentions."""
@@ -38,14 +41,46 @@ def fold_keys(model: ir.Model) -> int:
 
 
 def _keys(scaling: ir.Node | None) -> ir.Value | None:
-    """Return the keys [rows, heads, positions, size] behind Reshape, Transpose, Reshape and the scaling, or None."""
+    """Return the keys [rows, heads, positions, size] behind Reshape, Transpose, Reshape and the scaling, or None.
+
+    The first Reshape must join rows and heads, and the second one part them again, with the other axes as they are.
+    """
     outer = _maker(scaling.inputs[0], "Reshape") if scaling is not None else None
     turn = _maker(outer.inputs[0], "Transpose") if outer is not None else None
     inner = _maker(turn.inputs[0], "Reshape") if turn is not None else None
-    if inner is None or turn is None or tuple(turn.attributes.get_ints("perm", ())) != TURNED:
+    if outer is None or inner is None or turn is None or tuple(turn.attributes.get_ints("perm", ())) != TURNED:
         return None
     keys = inner.inputs[0]
-    return keys if keys is not None and keys.shape is not None and len(keys.shape) == len(TURNED_BY_HEAD) else None
+    same = _axes(inner.inputs[1], keys) == JOINED and _axes(outer.inputs[1], keys) == TURNED_BY_HEAD
+    return keys if same else None
+
+
+def _axes(target: ir.Value | None, keys: ir.Value | None) -> tuple[int, ...] | None:
+    """Return the axes of `keys` whose sizes a Reshape gives its axes, -1 for what is left; None if it gives others."""
+    joined = _maker(target, "Concat")
+    if joined is None or keys is None or keys.shape is None or len(keys.shape) != len(TURNED_BY_HEAD):
+        return None
+    found: list[int] = []
+    for part in joined.inputs:
+        number = constant(part)
+        axes = [-1] if number is not None and number.tolist() == [-1] else _sliced(part, keys)
+        if axes is None:
+            return None
+        found += axes
+    return tuple(found)
+
+
+def _sliced(part: ir.Value | None, keys: ir.Value) -> list[int] | None:
+    """Return the axes of `keys` whose sizes a Slice takes from their Shape; None if it is something else."""
+    cut = _maker(part, "Slice")
+    sizes = _maker(cut.inputs[0], "Shape") if cut is not None else None
+    if cut is None or sizes is None or sizes.inputs[0] is not keys or sizes.attributes.get_int("end", None) is not None:
+        return None
+    ends = [constant(end) for end in cut.inputs[1:]]
+    numbers = [int(end.item()) for end in ends if end is not None]
+    if sizes.attributes.get_int("start", 0) or len(numbers) != len(ends) or len(ends) != 2:
+        return None
+    return [*range(len(TURNED_BY_HEAD))][slice(*numbers)]
 
 
 def _maker(value: ir.Value | None, kind: str) -> ir.Node | None:

@@ -51,7 +51,8 @@ class ExportedGraph(TypedDict):
     nodes: int
     """Number of nodes."""
     passes: dict[str, int]
-    """Cleaning pass -> number of places that it changed."""
+    """Cleaning pass -> number of places that it changed; of a language model `fold_keys` -> attentions that read keys
+    in place."""
 
 
 class ExportRecord(ExportedGraph):
