@@ -8,6 +8,7 @@ from typing import Any
 import pynvml
 import pytest
 
+from toolchain.meters.nvml import all_devices
 from toolchain.runtimes import environment
 from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.environment import cpu_name, describe, gpu_facts, version_of
@@ -17,22 +18,24 @@ Driver = Callable[..., None]
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
-    """Replace the results of NVIDIA's driver; a result that is an exception is raised."""
+    """Replace the results of NVIDIA's driver; a list has one for each GPU, and an exception is raised."""
 
     def answer(**calls: Any) -> None:
         known = {
             "nvmlInit": None,
             "nvmlShutdown": None,
             "nvmlDeviceGetCount": 1,
-            "nvmlDeviceGetUUID": "GPU-1",
-            "nvmlDeviceGetHandleByIndex": "handle",
+            "nvmlDeviceGetUUID": ["GPU-1", "GPU-2"],
         }
+        # A GPU's handle is its index here.
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
         for name, value in (known | calls).items():
 
-            def call(*_: object, value: Any = value) -> Any:
-                if isinstance(value, Exception):
-                    raise value
-                return value
+            def call(*handle: int, value: Any = value) -> Any:
+                found = value[handle[0]] if isinstance(value, list) else value
+                if isinstance(found, Exception):
+                    raise found
+                return found
 
             monkeypatch.setattr(pynvml, name, call)
 
@@ -44,13 +47,18 @@ def test_the_version_is_that_of_the_distribution_or_none() -> None:
     assert version_of("no-such-package") is None
 
 
-def test_a_gpu_is_described(driver: Driver) -> None:
+def test_the_first_of_two_gpus_is_described(driver: Driver) -> None:
     driver(
+        nvmlDeviceGetCount=2,
         nvmlSystemGetCudaDriverVersion_v2=12080,
         nvmlSystemGetDriverVersion="570.86",
-        nvmlDeviceGetName="Tesla T4",
+        nvmlDeviceGetName=["Tesla T4", "NVIDIA L4"],
     )
     assert gpu_facts() == {"driver": "570.86", "cuda": "12.8", "gpu": "Tesla T4", "reason": None}
+    assert [(one.index, one.uuid, one.name) for one in all_devices()] == [
+        (0, "GPU-1", "Tesla T4"),
+        (1, "GPU-2", "NVIDIA L4"),
+    ]
 
 
 def test_a_missing_library_driver_or_gpu_has_its_reason(driver: Driver) -> None:
