@@ -53,6 +53,13 @@ def test_a_cell_whose_result_is_broken_runs_again(study, broken):
     assert len(runs()) == 9
 
 
+def test_a_cell_whose_run_is_broken_runs_again(study):
+    first = sweep(study(), Asked(), program=STANDIN)
+    (FOLDER / first["cells"][3]["result"]).with_name("run.json").write_text("{")
+    assert states(sweep(study(), Asked(), program=STANDIN)) == {"done": 8}
+    assert len(runs()) == 9
+
+
 def test_a_new_value_of_an_axis_runs_only_its_own_cells(study):
     first = sweep(study(), Asked(), program=STANDIN)
     more = sweep(study(GRID.replace("[10, 20]", "[10, 20, 30]")), Asked(), program=STANDIN)

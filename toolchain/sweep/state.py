@@ -94,13 +94,13 @@ def _read(file: Path, kind: Any) -> object | None:  # a class of TypedDict
 
 
 def is_done(folder: Path, cell: Cell) -> bool:
-    """Return whether a cell has a result that can be read."""
+    """Return whether a cell has a result that can be read, and the record of its run."""
     file = folder / CELLS / cell.name / RESULT
     try:
         found = file.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return _is_whole(file, found.st_size, found.st_mtime_ns)
+    return _is_whole(file, found.st_size, found.st_mtime_ns) and read_run(folder, cell) is not None
 
 
 @cache
