@@ -7,7 +7,9 @@ import onnxruntime
 import pytest
 
 from toolchain import graph
+from toolchain.base.amounts import megabytes
 from toolchain.cli import main
+from toolchain.cli.show.perplexity import passes
 from toolchain.generate.session import PAST, PRESENT
 from toolchain.generate.typed import quantize_blocks, to_typed
 
@@ -80,5 +82,10 @@ def test_nvidias_compiler_takes_the_prompt_and_a_step(built, tmp_path, capsys):
         assert one["us"] > 0
     assert record["passes"][1]["fused_attention"] == layers
     assert "`generate` runs no such plan" in record["answer"]
+    passes(record)
+    shown = capsys.readouterr().out
+    assert "t4: 1 row, 16 tokens, " in shown
+    assert f" {megabytes(record['passes'][0]['bytes'])} " in shown
+    assert " 0 MB" not in shown
     assert main(["explain", str(output), "--target", "t4"]) == 2  # 128 tokens of 96 positions
     assert "--seq-len 128: the model has 96 positions. Give 95 or less." in capsys.readouterr().err

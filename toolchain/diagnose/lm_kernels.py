@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import onnx_ir as ir
 
 from toolchain import graph
+from toolchain.base.amounts import megabytes
 from toolchain.bundle import Bundle
 from toolchain.engine.cross import compile_static
 from toolchain.engine.kernels import MULTIPLYING, Kernel, parse_kernels
@@ -131,7 +132,7 @@ def _answer(passes: list[CompiledPass], batch: int) -> str:
     for one in passes:
         if one["phase"] == "step" and one["us"] and one["bytes"] is not None:
             said.append(
-                f"In {one['precision']} a step moves {one['bytes'] / 1e6:,.0f} MB, so it makes at most "
+                f"In {one['precision']} a step moves {megabytes(one['bytes'])} MB, so it makes at most "
                 f"{batch * 1e6 / one['us']:,.0f} tokens/s."
             )
     half, *rest = [one for one in passes if one["phase"] == "step"]

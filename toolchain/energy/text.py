@@ -1,5 +1,6 @@
 """An energy block as text: figures with their uncertainty, and the reasons for missing ones."""
 
+from toolchain.base.amounts import counted
 from toolchain.energy.record import NOT_REQUESTED, NOT_RUN, SENSOR
 from toolchain.meters.sources import BOARD
 from toolchain.records.energy import ComponentRecord, EnergyBlock
@@ -134,7 +135,7 @@ def _how(one: ComponentRecord) -> list[str]:
 def _uncertainty(block: EnergyBlock) -> str:
     dropped = block.get("windows_dropped", 0)
     windows = len(block["windows"]) - dropped
-    shown = "1 window" if windows == 1 else f"{windows} windows"
+    shown = counted(windows, "window")
     spread = f"95 % over {shown}" if block["ci95"] else f"{shown}, too few for an interval"
     board = block["components"][BOARD]
     sensor = (

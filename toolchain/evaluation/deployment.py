@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from toolchain.base.amounts import megabytes
 from toolchain.data.metrics import OF_SEVERAL
 from toolchain.evaluation.compare import FAILS, PASSES, UNKNOWN
 from toolchain.records.comparison import NamedComparison
@@ -37,7 +38,7 @@ def _metric(found: NamedComparison) -> str:
 
 def _gain(answer: Deployment, best: Candidate) -> str:
     """Return the size beside that of FP32, and the speed if it was measured."""
-    size = f"has {_megabytes(best['bytes'])} MB instead of {_megabytes(answer['fp32_bytes'])} MB"
+    size = f"has {megabytes(best['bytes'])} MB instead of {megabytes(answer['fp32_bytes'])} MB"
     if answer["speed_up"] is None:
         return f"It {size}."
     busy = " (measured while the machine was busy)" if answer["busy"] else ""
@@ -77,8 +78,3 @@ def _remark(one: Candidate) -> str:
         text += f"; {found['why']}" if "why" in found else ""
         text += f"; about {found['rows_to_tell']:,} rows would tell" if found["rows_to_tell"] else ""
     return f"{text}."
-
-
-def _megabytes(count: int) -> str:
-    megabytes = count / 1e6
-    return f"{megabytes:,.0f}" if megabytes >= 10 else f"{megabytes:.1f}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from toolchain.base.amounts import counted
 from toolchain.base.progress import track
 from toolchain.energy.calls import Measure
 from toolchain.energy.record import NOT_REQUESTED
@@ -73,7 +74,7 @@ def run(
     check_room(rows, settings.max_new_tokens, model.positions, source=place)
     pad = pad_id(model.tokenizer)
     parts = list(batches(rows, settings.batch_size, pad))
-    log(f"{model.name}: {len(rows)} prompts in {len(parts)} batches on {model.device}")
+    log(f"{model.name}: {counted(len(rows), 'prompt')} in batches of {settings.batch_size} on {model.device}")
     timed = _time(model, parts, settings, pad)
     if energy:
         for name, one in timed.items():

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolchain import graph
+from toolchain.base.amounts import counted
 from toolchain.base.tensors import Array
 from toolchain.checkpoint.tokenize import Tokens, batches
 from toolchain.graph.fp16 import MAX
@@ -50,9 +51,9 @@ class HalfRange:
 
 def describe_sums(sums: list[LargeTensor]) -> str:
     """Return in words what is known about integer sums beyond float16, of a list that is not empty."""
-    gemms = "1 GEMM" if len(sums) == 1 else f"{len(sums)} GEMMs"
     return (
-        f"integer sums of {gemms} exceed float16 (up to {sums[0]['amax']:,.0f} at {sums[0]['tensor']}). "
+        f"integer sums of {counted(len(sums), 'GEMM')} exceed float16 "
+        f"(up to {sums[0]['amax']:,.0f} at {sums[0]['tensor']}). "
         "TensorRT-RTX gets them scaled; whether TensorRT stores them as float16 before it scales them, only a GPU "
         "tells: toolchain accept, toolchain verify --backend trt"
     )

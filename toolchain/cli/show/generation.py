@@ -3,6 +3,7 @@
 from rich.box import SIMPLE
 from rich.table import Table
 
+from toolchain.base.amounts import counted
 from toolchain.cli.show import put
 from toolchain.energy.record import NOT_REQUESTED
 from toolchain.energy.text import joules, reason
@@ -21,8 +22,8 @@ def generation(record: Generation) -> None:
         put(f"{one['prompt']} | {one['text']}")
     title = (
         f"{record['model']} on {record['backend']}, {record['device']}, {record['precision']}: "
-        f"{len(record['texts'])} prompts in batches of {record['batch_size']}, "
-        f"at most {record['max_new_tokens']} new tokens"
+        f"{counted(len(record['texts']), 'prompt')} in batches of {record['batch_size']}, "
+        f"at most {counted(record['max_new_tokens'], 'new token')}"
     )
     asked = any(run["energy_reason"] != NOT_REQUESTED for run in record["runs"])
     table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))

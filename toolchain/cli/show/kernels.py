@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from toolchain.base.amounts import counted, figure, megabytes
 from toolchain.cli.show import folded, put, titled
 from toolchain.records.kernels import BoundedKernel, CompiledGraph, ExplainedTarget
 
@@ -18,7 +19,8 @@ LAYER = re.compile(r"^.*\.\d+\.")
 def explained_target(record: ExplainedTarget) -> None:
     """Print the kernels by part and kind, then those of each graph, and the answer."""
     table = titled(
-        f"{record['target']}: {record['batch']} rows of {record['length']} tokens, {record['compiler']}\n"
+        f"{record['target']}: {counted(record['batch'], 'row')} of {counted(record['length'], 'token')}, "
+        f"{record['compiler']}\n"
         f"bounds by the data sheet of {record['gpu']}, not measurements",
         narrow=True,
     )
@@ -30,7 +32,7 @@ def explained_target(record: ExplainedTarget) -> None:
     for part, kind in dict.fromkeys((each["part"], each["kind"]) for one in record["graphs"] for each in one["groups"]):
         cells = [_group(one, part, kind) for one in record["graphs"]]
         table.add_row(part, kind, *(cell for row in cells for cell in row))
-    totals = [(str(len(one["kernels"])), _mb(one["bytes"]), f"{one['us']:,.0f}", "") for one in record["graphs"]]
+    totals = [(str(len(one["kernels"])), megabytes(one["bytes"]), figure(one["us"]), "") for one in record["graphs"]]
     table.add_row("all", "", *(cell for row in totals for cell in row))
     put(table, *(_kernels(one) for one in record["graphs"]))
     for one in record["graphs"]:
@@ -43,11 +45,7 @@ def _group(compiled: CompiledGraph, part: str, kind: str) -> tuple[str, str, str
     found = next((one for one in compiled["groups"] if (one["part"], one["kind"]) == (part, kind)), None)
     if found is None:
         return ("", "", "", "")
-    return str(found["kernels"]), _mb(found["bytes"]), f"{found['us']:,.0f}", found["bound"]
-
-
-def _mb(amount: int) -> str:
-    return f"{amount / 1e6:,.0f}" if amount >= 1e8 else f"{amount / 1e6:.1f}"
+    return str(found["kernels"]), megabytes(found["bytes"]), figure(found["us"]), found["bound"]
 
 
 @dataclass
@@ -83,7 +81,7 @@ def _kernels(compiled: CompiledGraph) -> Table:
     table.add_column("ONNX nodes", max_width=25, overflow="fold")
     for (kind, nodes), one in found.items():
         operations = f"{one.operations / 1e9:,.1f}" if one.operations else ""
-        table.add_row(str(one.kernels), _mb(one.bytes), operations, f"{one.us:,.0f}", one.bound, kind, nodes)
+        table.add_row(str(one.kernels), megabytes(one.bytes), operations, figure(one.us), one.bound, kind, nodes)
     return table
 
 

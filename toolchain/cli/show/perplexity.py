@@ -1,5 +1,6 @@
 """Show the perplexity of a language model's graph, its weights, and what TensorRT-RTX makes of it."""
 
+from toolchain.base.amounts import counted, figure, megabytes
 from toolchain.cli.show import folded, put, titled
 from toolchain.records.language_model import ExplainedPasses, ExplainedWeights, PerplexityResult
 
@@ -25,7 +26,7 @@ def weights(record: ExplainedWeights) -> None:
     put(
         f"{record['artefact']}: {sum(1 for one in gemms if one['bits'])} of {len(gemms)} GEMMs with weights are "
         f"quantized, {record['share']:.1%} of their weights",
-        f"a step reads {record['step_bytes'] / 1e6:,.1f} MB of weights; in FP32 {record['fp32_step_bytes'] / 1e6:,.1f}",
+        f"a step reads {megabytes(record['step_bytes'])} MB of weights; in FP32 {megabytes(record['fp32_step_bytes'])}",
         *folded([f"not quantized: {one['name']}: {one['reason']}" for one in gemms if not one["bits"]]),
         *record["advice"],
     )
@@ -34,7 +35,8 @@ def weights(record: ExplainedWeights) -> None:
 def passes(record: ExplainedPasses) -> None:
     """Print a row for each pass that was compiled, refusals, and the answer."""
     table = titled(
-        f"{record['target']}: {record['batch']} rows, {record['length']} tokens, {record['compiler']}\n"
+        f"{record['target']}: {counted(record['batch'], 'row')}, {counted(record['length'], 'token')}, "
+        f"{record['compiler']}\n"
         f"bounds by the data sheet of {record['gpu']}, not measurements",
         narrow=True,
     )
@@ -43,7 +45,7 @@ def passes(record: ExplainedPasses) -> None:
     for one in record["passes"]:
         gemms = ", ".join(f"{count} {types}" for types, count in one["gemms"].items())
         moved, least_us = one["bytes"], one["us"]
-        figures = ("", "") if moved is None or least_us is None else (f"{moved / 1e6:,.0f}", f"{least_us:,.0f}")
+        figures = ("", "") if moved is None or least_us is None else (megabytes(moved), figure(least_us))
         counts = ("", "refused", "") if one["refused"] else (str(one["kernels"]), gemms, str(one["fused_attention"]))
         table.add_row(one["phase"], one["precision"], *counts, *figures)
     put(table, *dict.fromkeys(one["refused"] for one in record["passes"] if one["refused"]), record["answer"])

@@ -3,6 +3,7 @@
 from rich.box import SIMPLE
 from rich.table import Table
 
+from toolchain.base.amounts import counted
 from toolchain.cli.show import put
 from toolchain.energy.record import NOT_REQUESTED
 from toolchain.energy.text import joules, reason
@@ -21,8 +22,8 @@ def served(record: ServedGeneration) -> None:
     runs = record["runs"]
     asked = any(run["energy_reason"] != NOT_REQUESTED for run in runs)
     table = _table(
-        f"{record['model']} at {record['url']}: {len(record['texts'])} prompts, "
-        f"at most {record['max_new_tokens']} new tokens",
+        f"{record['model']} at {record['url']}: {counted(len(record['texts']), 'prompt')}, "
+        f"at most {counted(record['max_new_tokens'], 'new token')}",
         (*COLUMNS, *(JOULES if asked else ())),
     )
     for run in runs:
@@ -30,7 +31,7 @@ def served(record: ServedGeneration) -> None:
     missing = {run["energy_reason"] for run in runs} - {None, NOT_REQUESTED}
     notes = [f"energy: not measured: {reason(code)} ({code})" for code in sorted(map(str, missing))]
     if record["gpus"] and not missing:
-        notes.append(f"energy: of {len(record['gpus'])} GPUs: {', '.join(record['gpus'])}")
+        notes.append(f"energy: of {counted(len(record['gpus']), 'GPU')}: {', '.join(record['gpus'])}")
     put(table, LEGEND, *notes, *_remarks(runs))
 
 

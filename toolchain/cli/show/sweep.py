@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from toolchain.base.amounts import counted
 from toolchain.cli.show import put, titled
 from toolchain.records.sweep import Forecast, Front, GlueScore, SweepCell, SweepRecord
 from toolchain.report.cell_names import SHORT, short_name, shown, varying
@@ -33,7 +34,7 @@ def swept(record: SweepRecord) -> None:
 
 def _counts(record: SweepRecord) -> str:
     states = Counter(cell["state"] for cell in record["cells"])
-    parts = [_number(len(record["cells"]), "cell"), *(f"{count} {state}" for state, count in states.items())]
+    parts = [counted(len(record["cells"]), "cell"), *(f"{count} {state}" for state, count in states.items())]
     parts += [f"{record['excluded']} excluded"] if record["excluded"] else []
     parts += [f"{record['merged']} left out, because their options have no effect there"] if record["merged"] else []
     return ", ".join(parts)
@@ -65,7 +66,7 @@ def _front(front: Front, cells: list[SweepCell]) -> str:
 
     members = ", ".join(map(text, front["members"])) or "no cell"
     missing = f"; not measured for {len(front['unmeasured'])}" if front["unmeasured"] else ""
-    parts = f" ({', '.join(counted)})" if (counted := front.get("components")) else ""
+    parts = f" ({', '.join(its)})" if (its := front.get("components")) else ""
     return f"{front['task']}, {front['metric']} against {front['cost']}{parts}: {members}{missing}"
 
 
@@ -82,12 +83,8 @@ def _left(forecast: Forecast) -> list[str]:
         return []
     seconds = forecast["seconds"]
     expected = "no forecast of the time until a cell is done" if seconds is None else f"about {_duration(seconds)}"
-    cells, bundles = _number(forecast["cells"], "cell"), _number(forecast["builds"], "bundle")
+    cells, bundles = counted(forecast["cells"], "cell"), counted(forecast["builds"], "bundle")
     return [f"left: {cells}, {bundles} to build; {expected}"]
-
-
-def _number(count: int, of: str) -> str:
-    return f"{count} {of}" if count == 1 else f"{count} {of}s"
 
 
 def _duration(seconds: float) -> str:

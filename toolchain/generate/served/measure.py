@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from toolchain.base.amounts import counted
 from toolchain.base.files import sha256_json
 from toolchain.energy.calls import Measure
 from toolchain.energy.record import NOT_REQUESTED
@@ -99,7 +100,7 @@ def run(
             measured: list[ServedRun] = []
             first: list[Reply] = []
             for streams in settings.levels:
-                log(f"{endpoint.model}: {streams} streams")
+                log(f"{endpoint.model}: {counted(streams, 'stream')}")
                 seconds, found = _timed(client, prompts, settings, streams)
                 joules = Joules(reason=why_not)
                 if energy:
@@ -164,7 +165,7 @@ def _timed(client: Client, prompts: Sequence[str], settings: ServedSettings, str
 def _joules(
     client: Client, prompts: list[str], new: int, streams: int, energy: Measure, log: Callable[[str], None]
 ) -> Joules:
-    log(f"energy: {streams} streams, one new token each, then {new}")
+    log(f"energy: {counted(streams, 'stream')}, one new token each, then {new}")
     first_j, reason = _request_j(client, prompts, 1, streams, energy)
     if reason is not None or new == 1:
         return Joules(first_j, first_j, reason)
