@@ -96,12 +96,20 @@ def test_both_bundles_are_pinned_from_outside(demo_bundle, cheap, tmp_path):
     digest, choices = open_bundle(demo_bundle).digest, {**CHOICES, "limit": 400}
     stages = {"big": demo_bundle, "small": demo_bundle}
     for one in (digest, ""):
-        with pytest.raises(UsageError, match=r"1 digests\. Give those of SMALL and BIG, as --trust A,B"):
+        with pytest.raises(UsageError, match=r"1 digest\. Give those of SMALL and BIG, as --trust A,B"):
             make({**choices, "trust": one}, tmp_path / "both", **stages)
     for other in (f"{'0' * 64},{digest}", f"{digest},{'0' * 64}"):
         with pytest.raises(InputError, match=r"0{8}"):
             make({**choices, "trust": other}, tmp_path / "both", **stages)
     make({**choices, "trust": f"{digest},{digest}"}, tmp_path / "both", **stages)
+
+
+def test_an_output_that_is_not_a_bundle_is_refused_before_anything_runs(demo_bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(cascade, "choose_rows", lambda *_: pytest.fail("too late"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").touch()
+    with pytest.raises(InputError, match="mine: it exists and is not a bundle"):
+        make(CHOICES, tmp_path / "mine", big=demo_bundle, small=demo_bundle)
 
 
 def other_labels(target):

@@ -185,7 +185,7 @@ def test_a_gate_that_passes_needs_no_healing_and_the_state_of_other_graphs_is_re
 
 
 def test_healing_that_brings_nothing_leaves_the_bundle(bundle, gates, monkeypatch):
-    monkeypatch.setattr(module, "RATE", 0.3)
+    monkeypatch.setattr(module, "RATE", 30.0)
     before, told = digests(bundle), []
     with pytest.raises(GateError, match="comes no nearer to FP32"):
         heal({}, bundle, steps=3, tell=told.append)

@@ -186,6 +186,8 @@ def test_a_folder_of_another_sweep_or_of_nobody_is_refused(study, tmp_path):
 
 
 def test_what_no_machine_or_no_cell_can_give_is_one_line(study):
+    with pytest.raises(UsageError, match=r"empty\.toml: no key"):
+        sweep(study("", "empty"), Asked(), program=STANDIN)
     with pytest.raises(MachineError, match=r"no cell is possible here. --backend trt|TensorRT"):
         sweep(study(GRID.replace('["ort", "openvino"]', '"trt"')), Asked(), program=STANDIN)
     with pytest.raises(InputError, match=r"no cell is possible here. model ./absent: there is no such"):

@@ -179,11 +179,20 @@ def _readable(target: Path, *, force: bool, redo: str | None, lm: bool) -> Bundl
     """
     if not target.exists():
         return None
-    if not target.is_dir() or (any(target.iterdir()) and not _was_bundle(target)):
-        raise InputError(f"{target}: it exists and is not a bundle. Choose another folder with -o.")
+    require_bundle(target)
     if force or not (target / MANIFEST).exists():
         return None
     return open_bundle(target, redo=redo, lm=lm)
+
+
+def require_bundle(target: Path) -> None:
+    """Refuse what exists at `target` unless it is an empty folder or a bundle, perhaps a broken one.
+
+    Raises:
+        InputError: it may not be replaced.
+    """
+    if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or _was_bundle(target))):
+        raise InputError(f"{target}: it exists and is not a bundle. Choose another folder with -o.")
 
 
 def _was_bundle(folder: Path) -> bool:

@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from toolchain.base.amounts import counted
 from toolchain.base.files import write_bytes, write_json
 from toolchain.bundle import MANIFEST, open_bundle
-from toolchain.bundle.writer import open_writer
+from toolchain.bundle.writer import open_writer, require_bundle
 from toolchain.cascade import cost, threshold
 from toolchain.cascade.lexical import fit
 from toolchain.cascade.rows import Chosen, choose_rows, positions, train_rows
@@ -100,10 +101,10 @@ def make(
 
 
 def _check(second: Target, output: Path, small: Path | None) -> None:
-    """Refuse a second stage that cannot be one, and an output that would replace a bundle of one model.
+    """Refuse a second stage that cannot be one, and an output that would replace something else than a cascade.
 
     Raises:
-        InputError: it has no classes, or is a cascade.
+        InputError: it has no classes, or is a cascade; or the output is not a bundle.
         UsageError: the output is a stage, or the backend is none that a cascade runs on.
     """
     head, bundle = second.resolved.head, second.bundle
@@ -116,6 +117,7 @@ def _check(second: Target, output: Path, small: Path | None) -> None:
     for place in (bundle.path, small):
         if place and output.resolve() == place.resolve():
             raise UsageError(f"-o {output}: it is a stage, which would be replaced. Choose another folder.")
+    require_bundle(output)
     if (output / MANIFEST).exists():
         _check_old(output)
 
@@ -159,7 +161,7 @@ def _trusted(given: str | None, small: Path | None) -> tuple[str | None, str | N
     digests = [] if given is None else given.split(",")  # that of an empty variable of a shell is no bundle's
     if digests and len(digests) != (2 if small else 1):
         wanted = "those of SMALL and BIG, as --trust A,B" if small else "that of BIG alone"
-        raise UsageError(f"--trust {given}: {len(digests)} digests. Give {wanted}.")
+        raise UsageError(f"--trust {given}: {counted(len(digests), 'digest')}. Give {wanted}.")
     return (digests[-1], digests[0] if small else None) if digests else (None, None)
 
 

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from toolchain.base.amounts import counted
 from toolchain.cli.options import add_options, given
 from toolchain.cli.output import emit, log
 from toolchain.errors import UsageError
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     places = [Path(place) for place in args.bundles]
     if len(places) != (1 if args.lexical else 2):
         wanted = "--lexical takes BIG alone" if args.lexical else "give SMALL and BIG, or --lexical and BIG"
-        raise UsageError(f"cascade: {len(places)} bundles: {wanted}.")
+        raise UsageError(f"cascade: {counted(len(places), 'bundle')}: {wanted}.")
     if not args.output:
         raise UsageError("--output: missing. Name the folder of the cascade with -o DIR.")
     small, big = None if args.lexical else places[0], places[-1]

@@ -61,6 +61,8 @@ def read_study(file: Path, sets: list[str], *, yes: bool = False) -> Study:
         if not equals:
             raise UsageError(f"--set {assignment}: no '='. Write --set KEY=VALUE.")
         values[key.strip().replace("-", "_")] = toml_value(text.strip())
+    if not values:
+        raise UsageError(f'{file}: no key. Write a model, and lists of values such as precision = ["fp32", "int8"].')
     objectives = _objectives(file, values.pop("objectives", None))
     tables = values.pop("exclude", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) and table for table in tables):
