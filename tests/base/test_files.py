@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -239,3 +240,10 @@ def test_recover_changes_nothing_else(tmp_path: Path) -> None:
     files.recover(tmp_path / "current")
     files.recover(tmp_path / "absent")
     assert names(tmp_path) == ["current"]
+
+
+def test_a_full_disk_names_the_folder_that_was_being_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as found, files.replacing(tmp_path / "made"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert found.value.filename == str(tmp_path / "made")
+    assert list(tmp_path.iterdir()) == []

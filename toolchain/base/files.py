@@ -193,6 +193,9 @@ def replacing(folder: Path) -> Iterator[Path]:
         yield beside
         sync_tree(beside)
         exchange(beside, folder)
+    except OSError as error:
+        error.filename = error.filename or str(folder)  # the error of a full disk names no file
+        raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)  # after the exchange this is the old version
 
