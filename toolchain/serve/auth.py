@@ -69,8 +69,9 @@ def check_origin(headers: Mapping[bytes, bytes], *, changes: bool, public: bool)
     Raises:
         RefusedError: the browser says that another site sent the request, or Host is a name of the public DNS.
     """
-    host, origin = _name(headers.get(b"host", b"")), _name(headers.get(b"origin", b""))
-    site = headers.get(b"sec-fetch-site", b"cross-site" if origin and origin != host and not public else b"")
+    host, origin = _name(headers.get(b"host", b"")), headers.get(b"origin", b"")
+    is_other = origin != b"" and _name(origin) != host  # file://, which has no name, is another site too
+    site = headers.get(b"sec-fetch-site", b"cross-site" if is_other and not public else b"")
     if changes and site == b"cross-site":
         raise RefusedError(Reason.FORBIDDEN, "a page of another web site sent this request")
     if not public and _is_public(host):

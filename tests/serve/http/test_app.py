@@ -128,6 +128,7 @@ def test_a_page_of_another_site_cannot_send_requests(ask):
         ("http://localhost:3000", "127.0.0.1:8000", 403),
         ("http://127.0.0.1.attacker.example", "127.0.0.1", 403),
         ("null", "localhost:8000", 403),
+        ("file://", "localhost:8000", 403),
         ("http://localhost:3000", "localhost:8000", 200),
         ("http://[::1]:8000", "[::1]", 200),
     ],

@@ -24,6 +24,7 @@ from toolchain.serve.http.body import compress, read_body
 from toolchain.serve.http.codec import by_row
 from toolchain.serve.http.connection import HEALTH
 from toolchain.serve.http.request import Headers, Request, Response
+from toolchain.serve.limits import LARGE_BODY_BYTES
 from toolchain.serve.protocol import Reason, RefusedError
 from toolchain.serve.request_log import OFF, RequestLog
 
@@ -144,9 +145,10 @@ class Application:
             entry.status = response.status
         # Before the client has sent the rest of a body, no further request can be told from it.
         request.keep_alive = request.keep_alive and request.complete and not self.closing
-        accepted = request.headers.get(b"accept-encoding", b"")
-        size = len(response.body) if accepted else 0
-        body, encoding = await aside(size, partial(compress, response.body, accepted))
+        body, accepted = response.body, request.headers.get(b"accept-encoding", b"")
+        is_large = bool(accepted) and len(body) > LARGE_BODY_BYTES
+        # In one of several threads, because zlib keeps no lock.
+        body, encoding = await asyncio.to_thread(compress, body, accepted) if is_large else compress(body, accepted)
         headers = response.headers
         if encoding:
             headers = (*headers, (b"content-encoding", encoding))
