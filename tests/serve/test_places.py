@@ -73,6 +73,19 @@ def test_a_client_that_is_silent_for_too_long_is_ended(places, clock):
     assert len(places) == 2
 
 
+def test_the_silent_give_way_until_what_all_take_is_small_enough(places):
+    small, first, second, spared = enter(places, 4)
+    sizes = {small: 0, first: 5, second: 5, spared: 5}
+    places.make_room(spared, 15, sizes.__getitem__)
+    assert not any(client.ended for client in sizes)
+    places.wait(first)  # it has read and asked again: it is silent since now
+    places.make_room(spared, 10, sizes.__getitem__)
+    places.make_room(spared, 10, sizes.__getitem__)
+    assert [client.ended for client in sizes] == [False, False, True, False]
+    places.make_room(spared, 0, sizes.__getitem__)
+    assert [client.ended for client in sizes] == [False, True, True, False]
+
+
 @pytest.mark.parametrize(
     ("host", "found"),
     [

@@ -60,6 +60,9 @@ MAX_ELEMENTS = 1 << 18
 # Bytes of a body that is parsed or compressed on the event loop. Above it: in a thread, so that other requests go on.
 LARGE_BODY_BYTES = 32 * 1024
 
+# Bytes of responses over HTTP that clients have not read yet. Above it: who has been silent longest is disconnected.
+MAX_UNREAD_BYTES = 1 << 30
+
 # Connections over HTTP, three quarters of them from one address. Above it: who has been silent longest is disconnected.
 MAX_CONNECTIONS = 1000
 

@@ -95,6 +95,15 @@ class Places(Generic[C]):
                 break
             self._end(client)
 
+    def make_room(self, spared: C, most: int, size: Callable[[C], int]) -> None:
+        """End those that have been silent longest, while the sizes of all clients have a sum above `most`."""
+        excess = sum(map(size, self._addresses)) - most
+        for client in list(self._silent):
+            taken = size(client)
+            if taken and excess > 0 and client is not spared:
+                excess -= taken
+                self._end(client)
+
     def _hang_up_first(self, address: str | None) -> None:
         """End the client that has been silent longest, if there is one, of all or of one address."""
         found = (client for client in self._silent if address in (None, self._addresses[client]))

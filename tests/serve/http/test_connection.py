@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import json
 import re
 import socket
 import threading
 
 import pytest
 
+from toolchain.data.tasks import Task
+from toolchain.heads import find_head
 from toolchain.serve.limits import SPARE_PLACES
 
 ALIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -103,3 +106,22 @@ def test_silent_clients_give_way_and_health_has_places_of_its_own(fake, service,
                 assert statuses(everything(client)) == [status]
         assert crowd[0].recv(1) == b""
         assert service.cancelled == 0
+
+
+def test_those_who_read_no_large_response_give_way_before_memory_does(fake, monkeypatch):
+    monkeypatch.setattr("toolchain.serve.http.connection.MAX_UNREAD_BYTES", 1 << 20)
+    task = Task(name="t", text_columns=("a", "b"), label_column="l")
+    service = fake.FakeService(head=find_head(task, (), possible=("embedding",), width=3072))
+    body = json.dumps({"input": ["a"] * 1024}).encode()
+    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with fake.running(service) as address, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(address)) for _ in range(4)]
+        for client in clients:
+            client.sendall(head + body)
+            began = client.recv(4096)
+            assert began.startswith(b"HTTP/1.1 200")
+        whole = int(re.search(rb"content-length: (\d+)", began)[1])
+        clients[-1].sendall(LAST)
+        found = [everything(client) for client in clients]
+    assert [len(one) > whole - 4096 for one in found] == [False, False, False, True]
+    assert found[-1].endswith(b"\r\n\r\n")

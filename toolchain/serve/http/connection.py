@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import httptools
 
 from toolchain.serve.http.request import CONTINUE, Request, Response, by_name
-from toolchain.serve.limits import BODY_TIMES, DISCARD_S, HEAD_BYTES, SILENT_S
+from toolchain.serve.limits import BODY_TIMES, DISCARD_S, HEAD_BYTES, MAX_UNREAD_BYTES, SILENT_S
 from toolchain.serve.protocol import Reason, RefusedError, invalid
 
 if TYPE_CHECKING:
@@ -301,8 +301,13 @@ class Connection(asyncio.Protocol):
         self._transport.write(b"".join(lines))
 
     def pause_writing(self) -> None:
-        """Start no further request until the client has read its responses."""
+        """Start no further request until the client has read its responses. Others give way if all are too large."""
         self._paused = True
+        self._server.places.make_room(self, MAX_UNREAD_BYTES, Connection.unread_bytes)
+
+    def unread_bytes(self) -> int:
+        """Return how much the client has not read, once it is so much that the connection is paused."""
+        return self._transport.get_write_buffer_size() if self._paused else 0
 
     def resume_writing(self) -> None:
         """Go on with the next request."""
