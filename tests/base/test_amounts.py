@@ -7,7 +7,15 @@ from toolchain.base.amounts import counted, megabytes
 
 @pytest.mark.parametrize(
     ("count", "shown"),
-    [(0, "0"), (12_345, "0.012"), (312_000, "0.31"), (9_400_000, "9.4"), (52_400_000, "52"), (1_234_500_000, "1,234")],
+    [
+        (0, "0.0"),
+        (12_345, "<0.1"),
+        (50_000, "0.1"),
+        (312_000, "0.3"),
+        (9_400_000, "9.4"),
+        (52_400_000, "52"),
+        (1_234_500_000, "1,234"),
+    ],
 )
 def test_megabytes_of_a_small_graph_are_not_0(count, shown):
     assert megabytes(count) == shown

@@ -2,8 +2,10 @@
 
 
 def figure(value: float) -> str:
-    """Return a number without decimals from 10 on, and with two digits that count below."""
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+    """Return a number above 0 without decimals from 10 on and with one below; `<0.1` where that would be 0.0."""
+    if 0 < value < 0.05:
+        return "<0.1"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 
 def megabytes(count: int) -> str:
