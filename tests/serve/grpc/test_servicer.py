@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import os
 import resource
-import shutil
 import socket
 import struct
 import subprocess
@@ -369,18 +368,6 @@ def test_every_method_but_health_checks_needs_the_token(wire, double, metadata, 
     assert opened == [("OK", "")] * 3
     assert (streamed, "UNAUTHENTICATED" in closed) == ((1, False) if is_accepted else ("UNAUTHENTICATED", True))
     assert is_accepted or closed == {"UNAUTHENTICATED"}
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """A self-signed certificate for localhost, and its key."""
-    if (openssl := shutil.which("openssl")) is None:
-        pytest.skip("openssl, which makes the certificate, is not installed")
-    folder = tmp_path_factory.mktemp("tls")
-    command = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem -out certificate.pem"
-    name = ["-days", "1", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run([openssl, *command.split(), *name], cwd=folder, check=True, capture_output=True)
-    return Tls(folder / "certificate.pem", folder / "key.pem")
 
 
 def test_with_tls_only_clients_that_use_it_can_connect(wire, double, certificate):

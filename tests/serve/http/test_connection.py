@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 import socket
+import ssl
 import threading
 
 import pytest
@@ -30,7 +31,7 @@ def connect(address):
 
 def everything(client):
     found = b""
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError, ssl.SSLEOFError):
         while data := client.recv(65536):
             found += data
     return found
@@ -108,14 +109,16 @@ def test_silent_clients_give_way_and_health_has_places_of_its_own(fake, service,
         assert service.cancelled == 0
 
 
-def test_those_who_read_no_large_response_give_way_before_memory_does(fake, monkeypatch):
+@pytest.mark.parametrize("tls", [False, True])
+def test_those_who_read_no_large_response_give_way_before_memory_does(fake, certificate, monkeypatch, tls):
     monkeypatch.setattr("toolchain.serve.http.connection.MAX_UNREAD_BYTES", 1 << 20)
     task = Task(name="t", text_columns=("a", "b"), label_column="l")
     service = fake.FakeService(head=find_head(task, (), possible=("embedding",), width=3072))
     body = json.dumps({"input": ["a"] * 1024}).encode()
     head = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
-    with fake.running(service) as address, contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(connect(address)) for _ in range(4)]
+    wrap = ssl.create_default_context(cafile=certificate.cert).wrap_socket if tls else lambda client, **_: client
+    with fake.running(service, tls=certificate if tls else None) as address, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(wrap(connect(address), server_hostname="localhost")) for _ in range(4)]
         for client in clients:
             client.sendall(head + body)
             began = client.recv(4096)

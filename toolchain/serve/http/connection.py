@@ -36,6 +36,9 @@ PROBED = (*HEALTH, "/metrics")
 # A header Host (RFC 3986, section 3.2): a name or an address, and a port.
 _HOST = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*")
 
+# Bytes that are written at once. TLS would count a whole body as read by the client.
+_PIECE_BYTES = 1 << 20
+
 # Headers that offer another protocol.
 _OFFER = (b"upgrade", b"http2-settings")
 
@@ -296,9 +299,10 @@ class Connection(asyncio.Protocol):
         for name, value in response.headers:
             lines += name, b": ", value, b"\r\n"
         lines.append(b"\r\n" if request.keep_alive else b"connection: close\r\n\r\n")
-        if request.method != "HEAD":
-            lines.append(response.body)
-        self._transport.write(b"".join(lines))
+        body = b"" if request.method == "HEAD" else response.body
+        self._transport.write(b"".join([*lines, body[:_PIECE_BYTES]]))
+        for start in range(_PIECE_BYTES, len(body), _PIECE_BYTES):
+            self._transport.write(memoryview(body)[start : start + _PIECE_BYTES])
 
     def pause_writing(self) -> None:
         """Start no further request until the client has read its responses. Others give way if all are too large."""
