@@ -302,7 +302,7 @@ class Connection(asyncio.Protocol):
         body = b"" if request.method == "HEAD" else response.body
         self._transport.write(b"".join([*lines, body[:_PIECE_BYTES]]))
         for start in range(_PIECE_BYTES, len(body), _PIECE_BYTES):
-            self._transport.write(memoryview(body)[start : start + _PIECE_BYTES])
+            self._transport.write(body[start : start + _PIECE_BYTES])  # a view would keep what is read
 
     def pause_writing(self) -> None:
         """Start no further request until the client has read its responses. Others give way if all are too large."""
