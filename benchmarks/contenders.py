@@ -21,7 +21,7 @@ from workload import Workload
 
 from toolchain.base.tensors import Infer
 from toolchain.data.rows import Text
-from toolchain.errors import InputError, MachineError
+from toolchain.errors import MachineError
 from toolchain.evaluation.measure import BUDGETS
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run_texts
@@ -154,7 +154,7 @@ def openvino(workload: Workload, graph: Callable[[Workload], Path]) -> Iterator[
     with ExitStack() as opened:
         try:
             infer = opened.enter_context(open_runtime("openvino", graph(workload)))
-        except (InputError, MachineError) as error:  # without VNNI it cannot open the graph for TensorRT
+        except MachineError as error:
             raise LeftOut(str(error)) from None
         yield in_batches(workload, infer)
 

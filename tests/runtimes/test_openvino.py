@@ -13,6 +13,7 @@ from toolchain.bundle import open_bundle
 from toolchain.cli import main
 from toolchain.errors import InputError, MachineError, UsageError
 from toolchain.evaluation import target
+from toolchain.graph.fp16 import to_half
 from toolchain.int8.calibrate import calibrate
 from toolchain.int8.coverage import cover, on_this_cpu
 from toolchain.int8.quantize import TENSORRT, quantize
@@ -102,6 +103,22 @@ def test_an_int8_graph_runs_in_integers_where_they_are_exact(int8, monkeypatch, 
     for _ in range(2):  # the second comes out of the cache
         assert integer_gemms(compile_graph(int8), graph.load(int8)) == 16  # two layers of six and two of attention
     assert not caplog.text
+
+
+def test_the_graph_for_gpus_runs_in_float32_where_integers_are_not_exact(
+    int8, probe, reference, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(openvino, "cpu_flags", lambda: frozenset({"avx2"}))
+    model, typed = graph.load(int8), tmp_path / "typed.onnx"
+    to_half(model)
+    graph.save(model, typed)
+    assert graph.is_half_qdq(typed)
+    batch = probe("distilbert")
+    with open_runtime("openvino", typed) as infer, open_runtime("ort", typed, device="cpu") as expected:
+        found, in_ort = infer(batch), expected(batch)
+    errors = [np.abs(logits - reference("distilbert", batch)).mean() for logits in (found, in_ort)]
+    assert errors[0] < 1.5 * errors[1]  # integers one level apart move the logits of so small a model
+    assert "typed.onnx: OpenVINO runs it in float32" in caplog.text
 
 
 def test_an_int8_graph_that_runs_in_float32_is_said_to(int8, monkeypatch, caplog):

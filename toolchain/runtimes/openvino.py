@@ -142,6 +142,8 @@ def compile_graph(
     spread = {"NUM_STREAMS": callers, "INFERENCE_NUM_THREADS": (threads or cpu_threads()) * callers}
     spread["PERF_COUNT"] = profile
     source = _source(model, digests)
+    if in_float and graph.is_half_qdq(source):
+        source = _in_float32(source)  # it takes no float16 between Q/DQ nodes that stay float operators
     compiled = _load(source, _name(model), fixed, spread, cached=isinstance(model, Path))
     _say_what_is_in_float(source, compiled, _name(model), in_float=in_float)
     return compiled
@@ -158,6 +160,15 @@ def _source(model: Path | bytes, digests: Mapping[str, str] | None) -> bytes | P
     if digests is not None:
         return graph.read_listed(model, digests)
     return model if len(graph.files_of(model)) > 1 else model.read_bytes()
+
+
+def _in_float32(source: bytes | Path) -> graph.Message:
+    """Return a graph whose float16 tensors are float32."""
+    from toolchain.graph.halves import to_float
+
+    model = graph.load(source)
+    to_float(model)
+    return graph.message(model)
 
 
 def _load(source: bytes | Path, name: str, fixed: Mapping[str, Any], spread: Mapping[str, int], *, cached: bool) -> Any:
