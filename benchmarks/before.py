@@ -1,8 +1,8 @@
-"""INT8 on ONNX Runtime in an earlier version of this project, as a contender: in a process of its own, which imports
-the packages of that checkout.
+"""An earlier version of this project as a contender, INT8 on ONNX Runtime.
 
-The earlier version builds its own bundle from the same recipe and runs its own contender "ort INT8". Texts and logits
-cross two pipes as lines of JSON, and the time for them counts as its own.
+It runs in a process that imports the packages of an earlier checkout. That version builds its own bundle from the same
+recipe and runs its own contender "ort INT8". Texts and logits cross two pipes as lines of JSON, and the time for this
+counts as the earlier version's.
 """
 
 import json
@@ -12,10 +12,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # the process of the earlier version imports its own
+    from toolchain.data.rows import Text
+    from toolchain.recipe import Recipe
 
 NAME = "ort INT8"
 # What the earlier version is told of the recipe; it has its own defaults for all else.
@@ -24,10 +28,11 @@ Answer = tuple[NDArray[np.float32], float | None]
 
 
 @contextmanager
-def earlier(checkout: Path, recipe: Any, folder: Path) -> Iterator[Callable[[list[tuple[str, ...]]], Answer]]:
+def earlier(checkout: Path, recipe: "Recipe", folder: Path) -> "Iterator[Callable[[list[Text]], Answer]]":
     """Yield a function from texts to float32 logits [rows, classes] and the seconds within the runtime.
 
-    Raise RuntimeError if the earlier version ends before it has answered; its own message is on stderr.
+    Raises:
+        RuntimeError: the earlier version ends before it has answered; its own message is on stderr.
     """
     chosen = {name: getattr(recipe, name) for name in FIELDS}
     paths = os.pathsep.join(map(str, (checkout.resolve(), checkout.resolve() / "benchmarks")))
@@ -42,7 +47,7 @@ def earlier(checkout: Path, recipe: Any, folder: Path) -> Iterator[Callable[[lis
     assert process.stdout
     sent, received = process.stdin, process.stdout
 
-    def ask(texts: list[tuple[str, ...]]) -> Answer:
+    def ask(texts: "list[Text]") -> Answer:
         sent.write(json.dumps(texts) + "\n")
         sent.flush()
         line = received.readline()

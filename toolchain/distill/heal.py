@@ -167,10 +167,11 @@ class _Training:
     student: Student
     rows: Rows
     tokens: Tokens
-    # Positions of those that the weights are rounded on, and rows for the choice among roundings with their tokens.
+    # Positions of those that the weights are rounded on.
     rounded: Indices
-    chosen: Rows
-    choice: Tokens
+    # Rows for the choice among roundings, and their tokens.
+    choosing: Rows
+    choosing_tokens: Tokens
     held: Held
 
 
@@ -183,23 +184,24 @@ def _begin(opened: Bundle, resolved: ResolvedRecipe) -> _Training:
     recipe, rows = resolved.recipe, resolved.train_rows.without(())  # each text once
     if len(rows) < HELD_OUT_SHARE * LEAST_HELD_OUT:
         raise InputError(
-            f"{rows.source}: {len(rows):,} different texts to heal with, of which an eighth is held out and proves the "
-            f"result. These must be {LEAST_HELD_OUT}: give {HELD_OUT_SHARE * LEAST_HELD_OUT} or more texts in train.* "
-            "or with --calib-data."
+            f"{rows.source}: {len(rows):,} different texts are too few to heal with. An eighth of them is held out and "
+            f"proves the result, and this needs at least {LEAST_HELD_OUT}. Give {HELD_OUT_SHARE * LEAST_HELD_OUT} or "
+            "more texts in train.* or with --calib-data."
         )
     held = rows.sample(min(HELD_OUT_ROWS, len(rows) // HELD_OUT_SHARE), seed=recipe.seed)
     others = rows.without(held.text_digests)
-    chosen = others.sample(min(CHOSEN_ROWS, len(rows) // HELD_OUT_SHARE), seed=recipe.seed)
-    learnt = others.without(chosen.text_digests)
+    choosing = others.sample(min(CHOSEN_ROWS, len(rows) // HELD_OUT_SHARE), seed=recipe.seed)
+    learnt = others.without(choosing.text_digests)
     with rows.placed():
-        tokens, choice, some = (resolved.encode(part.texts) for part in (learnt, chosen, held))
+        tokens, choosing_tokens, some = (resolved.encode(part.texts) for part in (learnt, choosing, held))
     try:
         student = student_of(opened.path, keep=recipe.keep, residual=recipe.residual)
     except InputError as error:
         raise InputError(f"{opened.path}: cannot be healed: {error}") from None
     before = {name: logits_in(opened.path / name, some) for name in GRAPHS}
     proof = Held(resolved.head, some, logits_in(opened.path / "model.onnx", some), before)
-    return _Training(opened, resolved, student, learnt, tokens, _some_of(tokens, recipe.seed), chosen, choice, proof)
+    rounded = _some_of(tokens, recipe.seed)
+    return _Training(opened, resolved, student, learnt, tokens, rounded, choosing, choosing_tokens, proof)
 
 
 def _some_of(tokens: Tokens, seed: int) -> Indices:
@@ -221,7 +223,7 @@ def _round(training: _Training, tell: Tell) -> HealRounding:
     tell(f"rounding the weights on {len(tokens):,} train rows")
     try:
         teacher, head = teacher_graph(opened.path), training.resolved.head
-        return round_and_choose(student, teacher, head, rounded=tokens, chosen=training.choice)
+        return round_and_choose(student, teacher, head, rounded=tokens, chosen=training.choosing_tokens)
     except InputError as error:
         raise InputError(f"{opened.path}: cannot be healed: {error}") from error
 
@@ -273,7 +275,7 @@ def _requantized(training: _Training, trial: Trial, rounding: HealRounding, done
             training.resolved,
             training.student.weights(),
             record,
-            learnt=[*rows.text_digests, *training.chosen.text_digests],
+            learnt=[*rows.text_digests, *training.choosing.text_digests],
             judge=judge,
             accept=accept,
             log=trial.tell,
