@@ -268,7 +268,7 @@ def test_a_result_is_not_proved_on_a_few_texts(bundle, gates, tmp_path, copies):
     rows = [f"a film of the year {number},{number % 2}" for number in range(55)] * copies
     (tmp_path / "few.csv").write_text("sentence,label\n" + "\n".join(rows) + "\n")
     before = digests(bundle)
-    with pytest.raises(InputError, match=r"few\.csv: 55 different texts are too few to heal with.*at least 7. Give 56 "):
+    with pytest.raises(InputError, match=r"few\.csv: 55 different texts are too few to heal.*at least 7. Give 56 "):
         heal({"calib_data": str(tmp_path / "few.csv")}, bundle)
     assert digests(bundle) == before
 
