@@ -6,7 +6,7 @@ joules are known.
 """
 
 import itertools
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -94,7 +94,8 @@ class Track:
         return float(closed_j - opened_j) * (closed_s - opened_s) / (end_s - opened_s)
 
     def _integral(self, opened_s: float, closed_s: float) -> float:
-        times, watts = np.array(self.times_s), np.array(self.values)
+        part = slice(max(0, bisect_right(self.times_s, opened_s) - 1), bisect_right(self.times_s, closed_s) + 1)
+        times, watts = np.array(self.times_s[part]), np.array(self.values[part])
         inside = (times > opened_s) & (times < closed_s)
         if not inside.any() or times[0] > opened_s or times[-1] < closed_s:
             raise Unavailable(TOO_SHORT)
@@ -105,5 +106,5 @@ class Track:
         """Return the highest power read between two moments, in watts; None for a counter."""
         if self.source.is_counter:
             return None
-        pairs = zip(self.times_s, self.values, strict=True)
-        return max((value for moment, value in pairs if opened_s <= moment <= closed_s), default=None)
+        first, last = bisect_left(self.times_s, opened_s), bisect_right(self.times_s, closed_s)
+        return max(self.values[first:last], default=None)
