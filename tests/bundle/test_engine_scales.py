@@ -5,7 +5,6 @@ import os
 import re
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from tests.double.here import IN_DOUBLE
@@ -14,6 +13,7 @@ from toolchain.bundle import engine_scales
 from toolchain.cli import main
 from toolchain.engine.cache import parse_cache
 from toolchain.graph.encoder import parse_encoder, tensor_names
+from toolchain.runtimes.ort import open_session
 
 if IN_DOUBLE:
     import pycuda.driver as cuda
@@ -68,7 +68,7 @@ def test_both_calibrators_give_every_tensor_a_scale_of_its_size(make, toolchain,
         for role, name in (layer.sources | layer.results).items()
     }
     looked = {name: sources[name] for name in ("layer.0.normed", "layer.1.context", "layer.1.outer", "layer.0.inner")}
-    session = onnxruntime.InferenceSession(graph.with_outputs(graph.load(bundle / "model.onnx"), [*looked.values()]))
+    session = open_session(graph.with_outputs(graph.load(bundle / "model.onnx"), [*looked.values()]))
     seen = [session.run(list(looked.values()), row) for row in real_rows(bundle, sentences)]
     assert len(seen) == 24
     amax = {name: max(np.abs(one[index]).max() for one in seen) for index, name in enumerate(looked)}

@@ -9,6 +9,7 @@ from toolchain.graph.gemms import linear_layers
 from toolchain.graph.smooth import MAX_EXPONENT, exponents, folds, smooth
 from toolchain.int8.calibrate import channel_amax, collect
 from toolchain.runtimes.batched import logits_of
+from toolchain.runtimes.ort import open_session
 
 KINDS = ["distilbert", "bert", "roberta"]
 
@@ -48,12 +49,11 @@ def test_factors_equal_the_papers_within_a_sixteenth_of_an_octave(exported, toke
 
 
 def test_channel_amax_equals_numpys(exported, tokens_of):
-    import onnxruntime
 
     tokens = tokens_of("distilbert", 12)
     model = graph.load(exported["distilbert"])
     fold = folds(model)[-1]
-    session = onnxruntime.InferenceSession(graph.with_outputs(model, [fold.value.name]))
+    session = open_session(graph.with_outputs(model, [fold.value.name]))
     rows = [session.run(None, tokens.batch(np.array([row])))[0][0] for row in range(12)]
     found = channel_amax(model, tokens)[fold.name]
     np.testing.assert_allclose(found, np.abs(np.concatenate(rows)).max(axis=0), rtol=1e-5)

@@ -18,15 +18,16 @@ HEAD = head_of("no", "yes")
 
 @pytest.fixture(scope="module")
 def setting(exported, tokens_of):
-    def load():
-        return graph.load(exported["distilbert"])
-
-    return load, tokens_of("distilbert", 30), choose_holdout(load, tokens_of("distilbert", 120), head=HEAD, seed=0)
+    model = graph.load(exported["distilbert"])
+    return model, tokens_of("distilbert", 30), choose_holdout(model, tokens_of("distilbert", 120), head=HEAD, seed=0)
 
 
 @pytest.fixture(scope="module")
 def choice(setting):
-    return choose(*setting)
+    before = graph.serialised(setting[0])
+    chosen = choose(*setting)
+    assert graph.serialised(setting[0]) == before
+    return chosen
 
 
 def test_every_combination_is_tried_and_the_nearest_chosen(choice):
@@ -36,25 +37,25 @@ def test_every_combination_is_tried_and_the_nearest_chosen(choice):
 
 
 def test_a_combination_that_ended_early_is_farther_from_fp32_on_all_rows_too(setting, choice):
-    load, calibration, holdout = setting
+    fp32, calibration, holdout = setting
     early = [trial for trial in choice.trials if trial.rows < len(holdout.tokens)]
     assert early
     assert choice.best not in early
     for trial in early[:3]:
-        model = load()
-        powers = {} if trial.alpha is None else exponents(load(), channel_amax(load(), calibration), trial.alpha)
+        model = fp32.clone()
+        powers = {} if trial.alpha is None else exponents(fp32, channel_amax(fp32, calibration), trial.alpha)
         smooth(model, powers)
         quantize(model, calibrate(model, calibration, method=trial.method), TENSORRT)
         assert holdout.distance(model).rank > choice.best.distance.rank
 
 
 def test_ranges_and_smoothing_belong_to_the_best_trial(setting, choice):
-    load, _, holdout = setting
-    model = load()
+    fp32, _, holdout = setting
+    model = fp32.clone()
     smooth(model, choice.smoothing)
     first_token(model)
     quantize(model, choice.ranges, TENSORRT)
-    np.testing.assert_allclose(holdout.reference, logits_of(load(), holdout.tokens), atol=1e-5)
+    np.testing.assert_allclose(holdout.reference, logits_of(fp32, holdout.tokens), atol=1e-5)
     assert HEAD.distance(holdout.reference, logits_of(model, holdout.tokens)) == choice.best.distance
 
 

@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from toolchain import graph
@@ -14,6 +13,7 @@ from toolchain.graph.fp16 import to_half
 from toolchain.graph.gemms import calibrated_tensors, is_probabilities
 from toolchain.int8 import calibrate as calibration
 from toolchain.int8.quantize import TENSORRT, quantize
+from toolchain.runtimes.ort import open_session
 
 
 def test_ranges_are_those_of_each_row_alone(exported, tokens_of):
@@ -22,7 +22,7 @@ def test_ranges_are_those_of_each_row_alone(exported, tokens_of):
     ranges = calibration.calibrate(graph.load(exported["distilbert"]), tokens, method="minmax")
     model = graph.load(exported["distilbert"])
     names = calibrated_tensors(model)
-    session = onnxruntime.InferenceSession(graph.with_outputs(model, names))
+    session = open_session(graph.with_outputs(model, names))
     alone = [session.run(names, tokens.batch(np.array([row]))) for row in range(len(tokens))]
     for index, name in enumerate(names):
         expected = max(np.abs(values[index]).max() for values in alone)

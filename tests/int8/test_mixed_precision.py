@@ -18,20 +18,17 @@ HEAD = head_of("no", "yes")
 
 @pytest.fixture(scope="module")
 def setting(exported, tokens_of):
-    def load():
-        return graph.load(exported["distilbert"])
-
-    tokens = tokens_of("distilbert", 40)
-    ranges = calibrate(load(), tokens, method="minmax")
+    model, tokens = graph.load(exported["distilbert"]), tokens_of("distilbert", 40)
+    ranges = calibrate(model, tokens, method="minmax")
     # The range of one tensor is far too small: its GEMM must be the first to be excluded.
     broken = "distilbert.transformer.layer.1.ffn.lin2.input"
     ranges[broken] = Range(ranges[broken].amax / 200, 0, ranges[broken].amax / 200)
-    return load, ranges, choose_holdout(load, tokens_of("distilbert", 30), head=HEAD, seed=0)
+    return model, ranges, choose_holdout(model, tokens_of("distilbert", 30), head=HEAD, seed=0)
 
 
 def test_noise_is_measured_for_each_gemm_alone(setting):
-    load, ranges, holdout = setting
-    gemms = measure_noise(load, ranges, holdout.tokens)
+    model, ranges, holdout = setting
+    gemms = measure_noise(model, ranges, holdout.tokens)
     assert sum(gemm.macs for gemm in gemms) == pytest.approx(1)
     assert min(gemms, key=lambda gemm: gemm.snr_db).name == "distilbert.transformer.layer.1.ffn.lin2"
     assert {gemm.kind for gemm in gemms} == {"linear", "attention"}
@@ -47,16 +44,16 @@ class ByDistance(Holdout):
 
 
 def test_only_the_broken_gemm_is_excluded(setting):
-    load, ranges, holdout = setting
+    model, ranges, holdout = setting
     holdout = ByDistance(holdout.tokens, holdout.reference, holdout.pool, holdout.head)
-    search = Search(load, ranges, holdout, 20, {})
+    search = Search(model, ranges, holdout, 20, {})
     before = search.run(max_drop=1e9)
     assert before.best.keep == ()
     limit = before.best.expected_drop_points * 0.5
-    tuned = Search(load, ranges, holdout, 20, search.memory).run(max_drop=limit)
+    tuned = Search(model, ranges, holdout, 20, search.memory).run(max_drop=limit)
     assert tuned.enough
     assert tuned.best.keep == ("distilbert.transformer.layer.1.ffn.lin2",)
-    model = load()
+    model = model.clone()
     quantize(model, ranges, TENSORRT, keep=tuned.best.keep)
     assert holdout.distance(model) == tuned.best.distance
 
@@ -136,13 +133,10 @@ def test_no_more_work_is_excluded_than_allowed():
 
 
 def test_half_of_the_rows_are_near_the_decision_boundary(exported, tokens_of):
-    def load():
-        return graph.load(exported["bert"])
-
-    pool = tokens_of("bert", 600)
-    holdout = choose_holdout(load, pool, head=HEAD, seed=0)
+    model, pool = graph.load(exported["bert"]), tokens_of("bert", 600)
+    holdout = choose_holdout(model, pool, head=HEAD, seed=0)
     assert (len(holdout.reference), holdout.pool) == (512, 600)
     margin = np.abs(holdout.reference[:, 0] - holdout.reference[:, 1])
     assert np.isfinite(margin).all()
-    assert holdout.distance(load()).rms < 1e-5
+    assert holdout.distance(model).rms < 1e-5
     assert holdout.expected_drop(Distance(0.1, 0.1, 3 / 512)) == pytest.approx(100 * 2 * 3 / 600)

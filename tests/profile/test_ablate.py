@@ -19,7 +19,7 @@ from toolchain.int8.coverage import optimised
 from toolchain.int8.quantize import CPU, TENSORRT, quantize
 from toolchain.profile.ablate import repeated, without
 from toolchain.profile.groups import NORMS
-from toolchain.runtimes.ort import open_ort
+from toolchain.runtimes.ort import open_ort, open_session
 
 KINDS = ("distilbert", "bert", "roberta")
 
@@ -133,9 +133,8 @@ def test_copies_of_the_embedding_read_the_rows_in_another_order(exported, probe)
     batch = probe("distilbert")
     norm = next(node for node in graph.nodes(model, "LayerNormalization"))
     names = [str(norm.outputs[0].name), *(str(value.name) for value in model.graph.outputs[1:])]
-    import onnxruntime
 
-    session = onnxruntime.InferenceSession(graph.with_outputs(model, names))
+    session = open_session(graph.with_outputs(model, names))
     first, once, twice = session.run(None, batch)
     np.testing.assert_array_equal(once, np.roll(first, -1, axis=0))
     np.testing.assert_array_equal(twice, np.roll(first, -2, axis=0))

@@ -22,6 +22,8 @@ MAX_SECRET_BYTES = 1 << 20
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
+# One encoder for every digest: `json.dumps` makes a new one for each value.
+_SORTED = json.JSONEncoder(sort_keys=True, default=str)
 
 # Where a private folder can be made if no folder for temporary files can be written.
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # the folder in it is private
@@ -111,7 +113,7 @@ def sha256_open(file: BinaryIO) -> str:
 
 def sha256_json(value: Any) -> str:
     """Return the hex SHA-256 of a JSON value. The order of keys does not matter."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(_SORTED.encode(value).encode()).hexdigest()
 
 
 def read_json(path: Path, *, what: str, advice: str, follow: bool = True) -> Any:

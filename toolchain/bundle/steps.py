@@ -246,7 +246,7 @@ def _calibration(resolved: ResolvedRecipe, model: Path, about: CalibrationAbout)
         tokens = resolved.encode(rows.texts)
     about["row_sha256"] = sorted(set(rows.text_digests))
     if recipe.range_method == "auto":
-        return _chosen(resolved, lambda: graph.load(model), tokens, about)
+        return _chosen(resolved, graph.load(model), tokens, about)
     full, smoothing = graph.load(model), {}
     if recipe.smooth is not None:
         smoothing = exponents(full, channel_amax(full, tokens), recipe.smooth)
@@ -254,9 +254,7 @@ def _calibration(resolved: ResolvedRecipe, model: Path, about: CalibrationAbout)
     return Calibration(calibrate(full, tokens, method=recipe.range_method, where=str(model)), smoothing, about)
 
 
-def _chosen(
-    resolved: ResolvedRecipe, load: Callable[[], ir.Model], tokens: Tokens, about: CalibrationAbout
-) -> Calibration:
+def _chosen(resolved: ResolvedRecipe, model: ir.Model, tokens: Tokens, about: CalibrationAbout) -> Calibration:
     """Return the calibration that is nearest to FP32; with a gate and in INT8 also what else it allows or needs."""
     from toolchain.int8.auto import choose, smoothed
     from toolchain.int8.calibrate import Calibration
@@ -267,14 +265,14 @@ def _chosen(
     recipe = resolved.recipe
     with resolved.holdout_rows.placed():
         held = resolved.encode(resolved.holdout_rows.texts)
-    holdout = choose_holdout(load, held, head=resolved.head, seed=recipe.seed)
-    found = choose(load, tokens, holdout, scheme=typed_scheme(resolved.precision), alpha=recipe.smooth)
+    holdout = choose_holdout(model, held, head=resolved.head, seed=recipe.seed)
+    found = choose(model, tokens, holdout, scheme=typed_scheme(resolved.precision), alpha=recipe.smooth)
     about["method"], about["smooth"] = found.best.method, found.best.alpha
     about["trials"] = [trial.to_json() for trial in found.trials]
     about["chosen_sha256"] = sorted(set(resolved.holdout_rows.text_digests))
     if recipe.max_drop is not None and resolved.precision == "int8":
         known: SearchRecord = {"evaluations": {KEPT: found.best.distance.to_json()}}
-        search = Search(lambda: smoothed(load, found.smoothing), found.ranges, holdout, KEEP_BUDGET, known)
+        search = Search(smoothed(model, found.smoothing), found.ranges, holdout, KEEP_BUDGET, known)
         _choose_within(recipe.max_drop, holdout.expected_drop(found.best.distance), search, about)
     return Calibration(found.ranges, found.smoothing, about)
 

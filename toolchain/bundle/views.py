@@ -198,7 +198,7 @@ def _compared(resolved: ResolvedRecipe, folder: Path, view: View, model: ir.Mode
     reference, halves = folder / view.reference, has_halves(model)
     with (
         open_runtime("ort", reference, device="cpu", halves=graph.file_has_halves(reference)) as expected,
-        open_runtime("ort", graph.serialised(model), device="cpu", halves=halves) as actual,
+        open_runtime("ort", graph.message(model), device="cpu", halves=halves) as actual,
     ):
         found = parity.compare(expected, actual, tokens, decide=resolved.head.decide, longest=resolved.max_length)
     near = max(view.rtol, HALF_RTOL) if halves else view.rtol

@@ -117,7 +117,11 @@ class Rows:
     def _digests(self) -> list[tuple[str, str]]:
         """The digest of each row's text, and the one of a pair with its texts exchanged."""
         folded = ([" ".join(normalize("NFC", part).lower().split()) for part in text] for text in self.texts)
-        return [(sha256_json(text)[:16], sha256_json(text[::-1])[:16]) for text in folded]
+        found = []
+        for text in folded:
+            digest = sha256_json(text)[:16]
+            found.append((digest, digest if len(text) == 1 else sha256_json(text[::-1])[:16]))
+        return found
 
     def among(self, digests: Collection[str]) -> NDArray[np.bool_]:
         """Return whether each row's text is among `digests`, bool [rows]; a pair also with its texts exchanged."""

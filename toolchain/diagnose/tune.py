@@ -4,8 +4,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import onnx_ir as ir
-
 from toolchain import graph
 from toolchain.base.files import sha256_json, write_json, write_text
 from toolchain.bundle import RESULTS, Bundle
@@ -66,11 +64,9 @@ def tune(changes: RecipeValues, *, bundle: Path | None = None, tell: Callable[[s
         f"{len(memory.get('evaluations', {}))} of them were evaluated before ({file})"
     )
 
-    def load() -> ir.Model:
-        return smoothed(lambda: graph.load(found.file("model.onnx")), calibration.smoothing)
-
-    holdout = choose_holdout(load, resolved.encode(rows.texts), head=resolved.head, seed=recipe.seed)
-    search = Search(load, calibration.ranges, holdout, recipe.budget, memory, lambda: write_json(file, memory))
+    model = smoothed(graph.load(found.file("model.onnx")), calibration.smoothing)
+    holdout = choose_holdout(model, resolved.encode(rows.texts), head=resolved.head, seed=recipe.seed)
+    search = Search(model, calibration.ranges, holdout, recipe.budget, memory, lambda: write_json(file, memory))
     record = _record(found, search.run(max_drop=max_drop), max_drop=max_drop, rows=len(rows))
     write_json(found.path / RESULTS / CHOSEN_ROWS, rows.text_digests)
     files, exhausted = _write(found, record), record["evaluations"] < recipe.budget

@@ -70,7 +70,7 @@ def __getattr__(name: str) -> object:
 
 
 class Message(bytes):
-    """A graph as an ONNX message, without the weights that do not fit into it: name -> array, in `weights`."""
+    """A graph as an ONNX message, without the weights that are apart from it: name -> array, in `weights`."""
 
     weights: dict[str, Array]
 

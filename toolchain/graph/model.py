@@ -17,6 +17,9 @@ from toolchain.graph import WEIGHTS, Message, check_outside, data_file
 # Weights of at most this number of bytes stay beside the nodes, also if the others do not.
 LEAST_OUTSIDE = 1024
 
+# Number types that numpy has too; it lacks FP8, whose weights stay in the message.
+NATIVE = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT64}
+
 # Key of a graph's metadata with the digest of the file of its weights.
 WEIGHTS_SHA256 = "weights_sha256"
 
@@ -119,26 +122,27 @@ def with_outputs(model: ir.Model, names: list[str]) -> Message:
         model.graph.outputs[:] = kept
 
 
-def message(model: ir.Model) -> Message:
-    """Return the graph in memory as ONNX Runtime opens it, of any size. The model stays unchanged."""
-    if _size(model) <= graph.MAX_BYTES:
+def message(model: ir.Model, *, most: int = 0) -> Message:
+    """Return the graph in memory as ONNX Runtime opens it, of any size. The model stays unchanged.
+
+    The message holds weights of at most `most` bytes together; others stay apart from it, where they are not copied.
+    """
+    if _size(model) <= most:
         small = Message(serialised(model))
         small.weights = {}
         return small
-    large = {name: value for name, value in model.graph.initializers.items() if _is_large(value)}
-    _read_outside(value for name, value in model.graph.initializers.items() if name not in large)
-    tensors = {name: value.const_value for name, value in large.items()}
-    try:
-        for name, value in large.items():
-            tensor = value.const_value
-            assert tensor is not None
-            place = {"location": WEIGHTS, "offset": 0, "length": tensor.nbytes, "base_dir": ""}
-            value.const_value = ir.ExternalTensor(**place, dtype=tensor.dtype, shape=tensor.shape, name=name)  # type: ignore[arg-type]
-        made = Message(ir.to_proto(model).SerializeToString())
-    finally:
-        for name, value in large.items():
-            value.const_value = tensors[name]
-    made.weights = {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
+    copy, weights = model.clone(), dict[str, Array]()
+    common.RemoveUnusedNodesPass()(copy)  # ONNX Runtime drops a weight that no node reads before it looks for it
+    for name, value in copy.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or not _is_large(tensor):
+            continue
+        weights[name] = tensor.numpy()
+        place = {"location": WEIGHTS, "offset": 0, "length": tensor.nbytes, "base_dir": ""}
+        value.const_value = ir.ExternalTensor(**place, dtype=tensor.dtype, shape=tensor.shape, name=name)  # type: ignore[arg-type]
+    _read_outside(value for name, value in copy.graph.initializers.items() if name not in weights)
+    made = Message(ir.to_proto(copy).SerializeToString())
+    made.weights = weights
     return made
 
 
@@ -149,9 +153,9 @@ def _read_outside(values: Iterable[ir.Value]) -> None:
             value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
 
 
-def _is_large(value: ir.Value) -> bool:
+def _is_large(tensor: ir.TensorProtocol) -> bool:
     """Return whether a message is to have a weight's place alone. Small ones stay: shapes may follow from them."""
-    return value.const_value is not None and value.const_value.nbytes > LEAST_OUTSIDE
+    return tensor.nbytes > LEAST_OUTSIDE and tensor.dtype in NATIVE
 
 
 def serialised(model: ir.Model) -> bytes:

@@ -6,7 +6,6 @@ and validation rows are never used.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -20,6 +19,7 @@ from toolchain.heads.distance import Distance
 from toolchain.int8.calibrate import channel_amax, collect
 from toolchain.int8.holdout import Holdout
 from toolchain.int8.quantize import TENSORRT, QdqScheme, quantize
+from toolchain.int8.range_methods import Histogram
 from toolchain.records.calibration import TrialRecord
 
 # SmoothQuant's alpha: the share of the outliers that moves into the weights. None: without smoothing. Those that are
@@ -59,7 +59,7 @@ class Choice:
 
 
 def choose(
-    load: Callable[[], ir.Model],
+    model: ir.Model,
     calibration: Tokens,
     holdout: Holdout,
     *,
@@ -69,34 +69,37 @@ def choose(
     """Return the combination that is nearest to FP32 on the hold-out rows.
 
     Args:
-        load: returns a new copy of the FP32 graph.
+        model: the FP32 graph.
         calibration: the rows that ranges are made from.
         holdout: other rows, for the comparison.
         scheme: the number type of the graph.
         alpha: if given, the only smoothing to try.
     """
-    amax = channel_amax(load(), calibration)
+    amax = channel_amax(model, calibration)
     alphas = (alpha,) if alpha is not None else ALPHAS if amax else (None,)
     made: dict[Trial, tuple[Ranges, Exponents]] = {}
     todo = [(share, method) for share in alphas for method in CANDIDATES]
-    histograms, powers, nearest = {}, {}, math.inf
+    powers: dict[float | None, Exponents] = {}
+    histograms: dict[str, Histogram] = {}
+    base, nearest = model, math.inf
     for share, method in track(todo, total=len(todo), text="choosing a method"):
-        if share not in histograms:
-            powers[share] = exponents(load(), amax, share) if share is not None else {}
-            histograms[share] = collect(smoothed(load, powers[share]), calibration)
-        ranges = {name: histogram.range(method) for name, histogram in histograms[share].items()}
-        model = smoothed(load, powers[share])
-        first_token(model)
-        quantize(model, ranges, scheme)
-        trial = Trial(method, share, *holdout.distance_below(model, nearest))
+        if share not in powers:
+            powers[share] = exponents(model, amax, share) if share is not None else {}
+            base = smoothed(model, powers[share])
+            histograms = collect(base, calibration)
+        ranges = {name: histogram.range(method) for name, histogram in histograms.items()}
+        candidate = base.clone()
+        first_token(candidate)
+        quantize(candidate, ranges, scheme)
+        trial = Trial(method, share, *holdout.distance_below(candidate, nearest))
         nearest = min(nearest, trial.distance.rank)
         made[trial] = ranges, powers[share]
     trials = sorted(made, key=lambda trial: trial.distance.rank)
     return Choice(*made[trials[0]], trials)
 
 
-def smoothed(load: Callable[[], ir.Model], powers: Exponents) -> ir.Model:
-    """Return a new copy of the float graph with these smoothing factors folded in."""
-    model = load()
-    smooth(model, powers)
-    return model
+def smoothed(model: ir.Model, powers: Exponents) -> ir.Model:
+    """Return a copy of the float graph with these smoothing factors folded in."""
+    made = model.clone()
+    smooth(made, powers)
+    return made

@@ -5,7 +5,6 @@ the hold-out rows are those of a larger pool with the smallest margin, and the o
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +16,14 @@ from toolchain.graph import message
 from toolchain.graph.first_token import first_token
 from toolchain.heads.contract import Head
 from toolchain.heads.distance import Distance
-from toolchain.runtimes.batched import DEFAULT_SLOTS, logits_of
+from toolchain.runtimes.batched import logits_of
 from toolchain.runtimes.ort import open_ort
 
 # Enough for a stable ranking of graphs, and few enough to evaluate dozens of graphs on them.
 ROWS = 512
+
+# Positions per batch, padding included: small batches, after each of which a graph may end.
+MAX_SLOTS = 512
 
 # A model is surer of rows that it was trained on: on new rows, labels change about twice as often.
 SAFETY = 2.0
@@ -45,12 +47,14 @@ class Holdout:
 
         These are all rows, or only the first batches if no errors of the remaining rows could bring the rank over all
         rows down to `limit`. KL divergence and squared difference of a row are never negative, so with k of n rows
-        seen, the rank over all is at least sqrt(k / n) of the rank over those k.
+        seen, the rank over all is at least sqrt(k / n) of the rank over those k. The shortest rows come first, because
+        their errors are as large as those of long rows, which take longer.
         """
         logits, count = np.zeros_like(self.reference), len(self.tokens)
         seen = np.empty(0, np.int64)
         with open_ort(message(model), device="cpu") as infer:
-            for rows in batches(self.tokens, max_slots=DEFAULT_SLOTS):
+            plan = batches(self.tokens, max_slots=MAX_SLOTS)
+            for rows in sorted(plan, key=lambda rows: int(self.tokens.lengths[rows].max())):
                 found_here = infer(self.tokens.batch(rows))
                 logits[rows, : found_here.shape[1]] = found_here  # rows of tokens are as long as the batch
                 seen = np.concatenate([seen, rows])
@@ -77,14 +81,11 @@ class Holdout:
         return 100 * SAFETY * found.changed * len(self.reference) / self.pool
 
 
-def choose_holdout(load: Callable[[], ir.Model], pool: Tokens, *, head: Head, seed: int) -> Holdout:
-    """Return ROWS rows of the pool; for a head with labels, half of them have the smallest margin.
-
-    `load` returns a new copy of the FP32 graph.
-    """
-    model = load()
-    first_token(model)
-    logits = logits_of(model, pool)
+def choose_holdout(model: ir.Model, pool: Tokens, *, head: Head, seed: int) -> Holdout:
+    """Return ROWS rows of the pool by its FP32 graph; for a head with labels, half of them have the smallest margin."""
+    made = model.clone()
+    first_token(made)
+    logits = logits_of(made, pool)
     count = min(ROWS, len(pool))
     order = np.random.default_rng(seed).permutation(len(pool))
     if (margins := head.margins(logits)) is not None:

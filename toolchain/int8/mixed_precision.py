@@ -84,13 +84,13 @@ class SearchResult:
 
 @dataclass
 class Search:
-    """One search. `load` returns a new copy of the float graph that `ranges` were made from.
+    """One search. `model` is the float graph that `ranges` were made from.
 
     `budget` is the largest number of graphs to evaluate. `memory` holds the evaluations of an earlier search and
     receives new ones; `save` is called after each.
     """
 
-    load: Callable[[], ir.Model]
+    model: ir.Model
     ranges: Ranges
     holdout: Holdout
     budget: int
@@ -167,13 +167,13 @@ class Search:
     def _noise(self) -> list[Sensitivity]:
         if "noise" not in self.memory:
             rows = self.holdout.tokens.take(np.arange(min(NOISE_ROWS, len(self.holdout.tokens))))
-            self.memory["noise"] = [one.to_json() for one in measure_noise(self._model, self.ranges, rows)]
+            self.memory["noise"] = [one.to_json() for one in measure_noise(self._first_token(), self.ranges, rows)]
             self.save()
         return [Sensitivity(**one) for one in self.memory["noise"]]
 
-    def _model(self) -> ir.Model:
-        """Return a new copy of the float graph that computes the last layer for the first token only."""
-        model = self.load()
+    def _first_token(self) -> ir.Model:
+        """Return a copy of the float graph that computes the last layer for the first token only."""
+        model = self.model.clone()
         first_token(model)
         return model
 
@@ -188,7 +188,7 @@ class Search:
         """Return the distance from FP32 of the graph with `keep` excluded; `key` names it in `memory`."""
         done = self.memory.setdefault("evaluations", {})
         if key not in done:
-            model = self._model()
+            model = self._first_token()
             quantize(model, self.ranges, TENSORRT, keep=list(keep), residual=residual)
             done[key] = holdout.distance(model).to_json()
             self.save()

@@ -1,6 +1,5 @@
 """The sensitivity of each GEMM to INT8: the noise at its output, and its effect on the logits."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,12 +45,12 @@ class Sensitivity:
         }
 
 
-def measure_noise(load: Callable[[], ir.Model], ranges: Ranges, tokens: Tokens) -> list[Sensitivity]:
+def measure_noise(model: ir.Model, ranges: Ranges, tokens: Tokens) -> list[Sensitivity]:
     """Return the share of the work and the noise of every GEMM, in graph order, after one pass over the rows.
 
-    `load` returns a new copy of the float graph that `ranges` were made from.
+    `model` is the float graph that `ranges` were made from; it stays unchanged.
     """
-    model = load()
+    model = model.clone()
     gemms = list(graph.nodes(model, "MatMul"))
     kinds = {str(node.name): "linear" if constant(node.inputs[1]) is not None else "attention" for node in gemms}
     exact = {str(node.name): str(node.outputs[0].name) for node in gemms}
