@@ -425,6 +425,35 @@ def pair_bundle(tiny: ModuleType, once: Once) -> Path:
     return once("pairs", fill) / "bundle"
 
 
+# Head -> the arguments of its tiny BERT, and the columns of its texts.
+HEADS: dict[str, tuple[dict[str, Any], str]] = {
+    "tokens": ({"labels": ("O", "B-joy", "I-joy", "B-fear", "I-fear"), "kind": "Token"}, "one"),
+    "embedding": ({"pooling": "mean"}, "one,two"),
+}
+
+
+@pytest.fixture(scope="session")
+def exported_head(tiny: ModuleType, once: Once) -> Callable[[str, Path], Path]:
+    """Return what copies a bundle that has the export of a head alone to a folder; it returns the head's checkpoint."""
+    from toolchain.bundle.build import build
+    from toolchain.recipe import Recipe
+
+    def copy(head: str, target: Path) -> Path:
+        arguments, columns = HEADS[head]
+
+        def fill(folder: Path) -> None:
+            model = tiny.make_checkpoint(folder / "model", "bert", **arguments)
+            values = {"model": str(model), "task": "custom", "text_column": columns, "label_column": "label"}
+            recipe = Recipe.make(values | {"precision": "fp32", "output": str(folder / "bundle")})
+            build(recipe, steps=("export",), engine=False)
+
+        home = once(f"head-{head}", fill)
+        shutil.copytree(home / "bundle", target)
+        return home / "model"
+
+    return copy
+
+
 @pytest.fixture(scope="session")
 def build_tiny(tiny_distilbert: Path, sentences: Path, begun: Begun) -> Callable[..., Any]:
     """Return what builds an INT8 bundle of the tiny DistilBERT and returns the record of the build.

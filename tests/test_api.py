@@ -125,14 +125,15 @@ def words_and_numbers(text):
 
 
 @pytest.mark.slow
-def test_the_guide_runs_from_top_to_bottom_and_prints_what_it_shows(root, tmp_path):
+def test_the_guide_runs_from_top_to_bottom_and_prints_what_it_shows(root, tmp_path, python, demo_bundle):
+    shutil.copytree(demo_bundle, tmp_path / "engines/build/demo-demo-int8")  # so that it is exported once
     guide = (root / "docs/guides/python.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", guide, re.DOTALL)
     assert len(blocks) == guide.count("```python")
     end = "--- end of block ---"
     script = tmp_path / "guide.py"
     script.write_text("".join(f"{code}\nprint({end!r})\n" for code, _ in blocks))
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run([*python, script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     printed = done.stdout.split(f"{end}\n")
     for (code, shown), found in zip(blocks, printed[:-1], strict=True):

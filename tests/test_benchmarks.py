@@ -3,11 +3,14 @@
 import importlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+
+from tests.forked.server import EXECUTABLE
 
 
 @pytest.fixture
@@ -111,12 +114,16 @@ def test_onnx_runtimes_own_tools_give_graphs_that_run_with_a_scale_per_channel(
 
 
 @pytest.mark.slow
-def test_it_runs_on_the_demo_and_writes_its_figures(root, tmp_path):
+def test_it_runs_on_the_demo_and_writes_its_figures(root, tmp_path, python, commands, demo_bundle):
+    for place in (tmp_path, tmp_path / "before"):  # so that it is exported once
+        shutil.copytree(demo_bundle, place / "bundle")
     kept = tmp_path / "bench.json"
     only = ("optimum ORTModel", "ort dynamic INT8", "openvino FP32", "ort FP32 cpu", "ort INT8", "ort INT8 of --before")
     options = ("--rounds", "1", "--rows", "16", "--calib-method", "minmax", "--demo", "--costs", "--before", str(root))
-    command = [sys.executable, str(root / "benchmarks/run.py"), *options, "--only", *only, "-o", str(kept)]
-    done = subprocess.run(command, cwd=root, env={"PYTHONPATH": str(root)}, capture_output=True, text=True, check=False)
+    places = ("--keep", str(tmp_path), "-o", str(kept))
+    command = [*python, str(root / "benchmarks/run.py"), *options, *places, "--only", *only]
+    environment = {"PYTHONPATH": str(root), EXECUTABLE: str(commands / "python")}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(kept.read_text())
     ran = {name.removesuffix(", rows/s") for name in found["figures"] if name.endswith(", rows/s")}

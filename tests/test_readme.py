@@ -57,7 +57,8 @@ def test_its_commands_run(block, clone, commands, demo_bundle):
     if block == BLOCKS[0]:
         shutil.rmtree(clone / "engines/build", ignore_errors=True)  # it begins with nothing
     else:  # the model has been exported
-        for place in ("checked", BUNDLE, "engines/build/demo-demo-calibration", "engines/build/demo-demo-fp16"):
+        bundles = [f"engines/build/demo-demo-{name}" for name in ("int8", "fp32", "calibration", "fp16")]
+        for place in ("checked", *bundles):
             if not (clone / place).exists():
                 shutil.copytree(demo_bundle, clone / place)
     typed(block, clone, commands)

@@ -3,17 +3,17 @@
 import json
 import shutil
 import subprocess
-import sys
 
 import pytest
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
-def test_a_short_comparison(root, tmp_path):
+def test_a_short_comparison(root, tmp_path, python, demo_bundle):
+    shutil.copytree(demo_bundle, tmp_path / "embedded/bundle")  # so that it is exported once
     done = subprocess.run(
         [
-            sys.executable,
+            *python,
             root / "benchmarks/serving/run.py",
             "--only",
             "embedded",
@@ -21,6 +21,8 @@ def test_a_short_comparison(root, tmp_path):
             "1",
             "--seconds",
             "1",
+            "--keep",
+            tmp_path,
             "-o",
             tmp_path / "found.json",
         ],

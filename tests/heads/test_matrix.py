@@ -6,6 +6,7 @@
 import json
 import shutil
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ from scipy.stats import spearmanr
 from transformers import AutoModel, AutoTokenizer, pipeline
 
 import toolchain
+from tests.conftest import HEADS
 from toolchain.bundle import open_bundle
 from toolchain.checkpoint.model import find_model, load_model
 from toolchain.cli import main
@@ -35,7 +37,6 @@ from toolchain.report.markdown import markdown
 from toolchain.ship.push import push
 
 TOPICS = ("joy", "fear", "hope")
-TAGS = ("O", "B-joy", "I-joy", "B-fear", "I-fear")
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,12 @@ CASES = {
         {"problem_type": "multi_label_classification"},
     ),
     "tokens": Case(
-        TAGS,
+        HEADS["tokens"][0]["labels"],
         f'{ONE_TEXT}\nhead = "tokens"',
         [["B-joy", "I-joy", "O"], ["O", "B-fear"], ["O"]],
         "entity_f1",
         "the entities joy, fear for each text",
         "tokens",
-        {"kind": "Token"},
     ),
     "embedding": Case(
         (),
@@ -82,7 +82,6 @@ CASES = {
         [0.1, 4.0, 2.5],
         "spearman_cosine",
         "a vector of 64 numbers for each text",
-        config={"pooling": "mean"},
     ),
     "rerank": Case(
         ("score",),
@@ -112,7 +111,12 @@ RUN = [*SLOW, "tokens", "embedding"]
 
 
 @pytest.fixture(scope="module", params=RUN)
-def made(request: pytest.FixtureRequest, tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(
+    request: pytest.FixtureRequest,
+    tiny: ModuleType,
+    exported_head: Callable[[str, Path], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Made:
     case, home = CASES[request.param], tmp_path_factory.mktemp(request.param)
     generator = np.random.default_rng(5)
     for split, count in (("train", 40), ("validation", 30)):
@@ -128,7 +132,10 @@ def made(request: pytest.FixtureRequest, tiny: ModuleType, tmp_path_factory: pyt
         ]
         (home / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (home / "own.toml").write_text(f"{case.task}\n")
-    checkpoint = tiny.make_checkpoint(home / "model", labels=case.labels or 2, **case.config)
+    if request.param in HEADS:
+        checkpoint = exported_head(request.param, home / "bundle")
+    else:
+        checkpoint = tiny.make_checkpoint(home / "model", labels=case.labels, **case.config)
     built = toolchain.build(
         model=checkpoint,
         task=home / "own.toml",
@@ -167,9 +174,7 @@ def test_predictions_of_fp32_are_those_of_pytorch(made: Made) -> None:
     rows = [json.loads(line) for line in (made.bundle.parent / "validation.jsonl").read_text().splitlines()]
     for at in (0, 7, 29):
         texts = [rows[at][column] for column in tomllib.loads(made.case.task)["text_columns"]]
-        expected = (
-            _vectors(made.checkpoint, texts) if "pooling" in made.case.config else _logits(made.checkpoint, texts)
-        )
+        expected = (_logits if made.case.labels else _vectors)(made.checkpoint, texts)
         own = found.logits[at]
         if made.case.head == "tokens":
             assert not own[len(expected) :].any()  # padding

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -24,41 +25,41 @@ from toolchain.ship.triton import ship
 from toolchain.workflow import evaluate
 
 CUSTOM = {"task": "custom", "text_column": "sentence", "label_column": "label"}
-# Kind -> the labels of its model's head, and its task.
-MADE = {
-    "two_texts": (("equal", "other", "neither"), CUSTOM | {"text_column": "one,two"}),
-    "number": (1, CUSTOM),
-    "two_texts_number": (1, {"task": "stsb"}),
-    "tags": (("O", "B-joy", "I-joy", "B-fear"), CUSTOM),
-    "several": (("joy", "fear", "höpe"), CUSTOM | {"threshold": 0.4}),
-    "vector": (2, {}),
-    "two_texts_ranked": (1, {}),
-}
-# Kind -> further arguments of its checkpoint, and its task's TOML.
-FURTHER = {
-    "several": {"problem_type": "multi_label_classification"},
-    "vector": {"pooling": "mean"},
-    "tags": {"kind": "Token"},
-}
+KINDS = ("text", "two_texts", "number", "two_texts_number", "tags", "several", "vector", "two_texts_ranked")
+TOPICS = ("joy", "fear", "höpe")
 PAIRS = 'text_columns = ["one", "two"]\nlabel_column = "label"\n'
-TASKS = {"vector": PAIRS, "two_texts_ranked": f'{PAIRS}head = "rerank"\n'}
-
-KINDS = ("text", *MADE)
 CHECKS = [not_a_server_error, checks.status_code_conformance, checks.response_schema_conformance]
 
 
 @pytest.fixture(scope="module")
-def bundles(tiny, demo_bundle, tmp_path_factory):
+def bundles(tiny, demo_bundle, pair_bundle, begun_regression, exported_head, tmp_path_factory):
+    """Return kind -> its FP32 bundle. Those of other tests have the export of some."""
     home = tmp_path_factory.mktemp("kinds")
-    made = {"text": demo_bundle}
-    for kind, (labels, task) in MADE.items():
-        model = tiny.make_checkpoint(home / f"{kind}-model", "bert", labels=labels, **FURTHER.get(kind, {}))
-        if kind in TASKS:
-            (home / f"{kind}.toml").write_text(TASKS[kind])
-            task = {"task": str(home / f"{kind}.toml")}
-        made[kind] = home / kind
-        build(Recipe.make(task | {"model": str(model), "precision": "fp32", "output": str(made[kind])}), engine=False)
-    return made
+    for name, text in (("vector", PAIRS), ("ranked", f'{PAIRS}head = "rerank"\n')):
+        (home / f"{name}.toml").write_text(text)
+
+    def made(kind, model, **task):
+        build(Recipe.make(task | {"model": str(model), "precision": "fp32", "output": str(home / kind)}), engine=False)
+        return home / kind
+
+    def tiny_bert(kind, labels, **config):
+        return tiny.make_checkpoint(home / f"{kind}-model", "bert", labels=labels, num_hidden_layers=1, **config)
+
+    begun_regression(home / "number")
+    shutil.copytree(pair_bundle, home / "two_texts_ranked")
+    equal = tiny_bert("two_texts", ("equal", "other", "neither"))
+    topics = tiny_bert("several", TOPICS, problem_type="multi_label_classification")
+    ranked = {"task": str(home / "ranked.toml"), "max_length": 32}
+    return {
+        "text": demo_bundle,
+        "two_texts": made("two_texts", equal, **CUSTOM | {"text_column": "one,two"}),
+        "number": home / "number",
+        "two_texts_number": pair_bundle,
+        "tags": made("tags", exported_head("tokens", home / "tags"), **CUSTOM),
+        "several": made("several", topics, **CUSTOM, threshold=0.4),
+        "vector": made("vector", exported_head("embedding", home / "vector"), task=str(home / "vector.toml")),
+        "two_texts_ranked": made("two_texts_ranked", pair_bundle.parent / "model", **ranked),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def test_labels_scores_and_logits_are_equal(real, own, kind, wire):
     else:
         assert theirs["LABEL"] == ours["LABEL"]
     if kind == "several":
-        names = np.array(MADE[kind][0])
+        names = np.array(TOPICS)
         expected = [names[np.array(row) >= np.float32(0.4)].tolist() for row in ours["SCORE"]]
         assert [json.loads(label) for (label,) in ours["LABEL"]] == expected
 
