@@ -34,7 +34,8 @@ class MemoryMeter:
     def start(self) -> None:
         """Reset the kernel's high-water mark, and start sampling the GPU.
 
-        Where the system does not allow the reset, the peak is that of the whole process.
+        The peak begins at what is resident now, freed memory that the allocator keeps included. Where the system does
+        not allow the reset, the peak is that of the whole process.
         """
         if self._number is not None:
             self._open(self._number)
