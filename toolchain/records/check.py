@@ -1,5 +1,6 @@
 """Whether JSON that was read has the types of its record."""
 
+import functools
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -50,9 +51,15 @@ def _of_record(value: object, kind: Any, where: str, *, whole: bool) -> str | No
     begin = f"{where}." if where else ""
     if whole and (absent := sorted(kind.__required_keys__ - value.keys())):
         return f"{begin}{absent[0]} is missing"
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     faults = (find_fault(entry, hints[key], begin + key, whole=whole) for key, entry in value.items() if key in hints)
     return next((fault for fault in faults if fault), None)
+
+
+@functools.cache
+def _hints(kind: Any) -> Mapping[str, object]:
+    """Return the types of a record's keys. Finding them takes longer than all else here, and a record is read often."""
+    return get_type_hints(kind)
 
 
 def _short(value: object) -> str:
