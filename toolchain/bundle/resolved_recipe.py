@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.base.tensors import Logits
 from toolchain.bundle import BUILD_FOLDER, MANIFEST, Bundle
 from toolchain.bundle.steps import STEPS
 from toolchain.checkpoint.facts import Facts
@@ -73,6 +74,11 @@ class ResolvedRecipe:
                 f"{asked}: the answers of {self.source.name} depend on padding, so only rows of equal length "
                 "are run together, as they are. Leave the option out."
             )
+
+    @functools.cached_property
+    def checkpoint_logits(self) -> dict[tuple[tuple[str, tuple[int, ...], bytes], ...], Logits]:
+        """PyTorch's logits of each batch that a graph was compared on (checkpoint_parity.py), by the batch's bytes."""
+        return {}
 
     @property
     def task(self) -> Task:

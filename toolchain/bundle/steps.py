@@ -14,7 +14,6 @@ the function here and add its line to STEPS.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -22,13 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from toolchain.base.files import sha256_json
+from toolchain.bundle.checkpoint_parity import compare_with_checkpoint, parity_texts
 from toolchain.bundle.healed import carry_healed, healed_of
 from toolchain.bundle.learnt import OF_CHECKPOINT, OF_SHRINK, read_learnt, write_learnt
 from toolchain.checkpoint.stored_tokenizer import store, tokenizer_files
-from toolchain.data.probes import long_text, probe_texts
-from toolchain.data.rows import Text
-from toolchain.data.tables import MissingSplitError
-from toolchain.errors import InputError, ToolchainError
+from toolchain.data.probes import long_text
+from toolchain.errors import InputError
 from toolchain.recipe.tables import QUANTIZED
 from toolchain.records.bundle import (
     CalibrateRecord,
@@ -41,7 +39,7 @@ from toolchain.records.bundle import (
 )
 from toolchain.records.calibration import CalibrationAbout
 from toolchain.records.quantization import SearchRecord
-from toolchain.runtimes import open_runtime, parity
+from toolchain.runtimes import parity
 from toolchain.runtimes.environment import version_of
 
 if TYPE_CHECKING:
@@ -58,9 +56,6 @@ KEEP_MACS = 0.09
 
 # The number of graphs that a build with a gate may evaluate to find the GEMMs to keep in higher precision.
 KEEP_BUDGET = 24
-
-# Enough rows for every length and label, few enough that the comparison with PyTorch takes seconds.
-PARITY_ROWS = 32
 
 # float16 has 11 significant bits. Correct conversions of such encoders differ by 1e-4 to 1e-2 of the largest logit.
 HALF_RTOL = 0.05
@@ -93,7 +88,7 @@ def _export(resolved: ResolvedRecipe, made: BundleWriter) -> ExportRecord:
         stored = store(resolved.tokenizer, folder) if resolved.encoder.rust is not None else None
         # The longest row shows positions or parts of attention that short rows do not reach.
         longest = long_text(resolved.head.texts_per_row, resolved.max_length)
-        found = _parity(resolved, folder / "model.onnx", longest)
+        found = compare_with_checkpoint(resolved, folder / "model.onnx", longest)
         parity.check(found, where=f"{resolved.source.name}: model.onnx", atol=resolved.recipe.atol)
         return {**record, "parity": found.to_json(), "tokenizer": stored}
 
@@ -135,7 +130,8 @@ def _cpu(resolved: ResolvedRecipe, made: BundleWriter) -> CpuRecord:
         from toolchain.graph.cpu import for_cpu
 
         passes = for_cpu(model)
-        found = parity.check(_parity(resolved, model), where=f"{resolved.source.name}: {file}", atol=atol)
+        where = f"{resolved.source.name}: {file}"
+        found = parity.check(compare_with_checkpoint(resolved, model), where=where, atol=atol)
         return {"passes": passes, "parity": found.to_json()}
 
     return _convert(made, "cpu", file, change, atol=atol)
@@ -150,7 +146,7 @@ def _half(resolved: ResolvedRecipe, made: BundleWriter) -> HalfRecord:
 
         passes = {"first_token": first_token(model)}
         types = to_half_within_range(resolved, model, texts)
-        found, where = _parity(resolved, model, halves=True), f"{resolved.source.name}: {file}"
+        found, where = compare_with_checkpoint(resolved, model, halves=True), f"{resolved.source.name}: {file}"
         check_halves(model, resolved.encode(texts), found, where=where, rtol=HALF_RTOL)
         return {"passes": passes, **types, "parity": found.to_json()}
 
@@ -170,10 +166,10 @@ def _cuda(resolved: ResolvedRecipe, made: BundleWriter) -> CudaRecord:
         except InputError as why:  # ONNX Runtime on CUDA then runs model.fp16.onnx, which is correct but slower
             made.log(f"not made: {why}")
             return {"passes": None, "reason": str(why)}
-        found = parity.check(_parity(resolved, model), where=where, atol=atol)
+        found = parity.check(compare_with_checkpoint(resolved, model), where=where, atol=atol)
         types = to_half_within_range(resolved, model, texts)
         # What is inside a fused operator is computed in float32 here; its inputs and outputs are rounded to float16.
-        halves = _parity(resolved, model, halves=True)
+        halves = compare_with_checkpoint(resolved, model, halves=True)
         check_halves(model, resolved.encode(texts), halves, where=where, rtol=HALF_RTOL)
         record: CudaRecord = {"passes": passes, "parity_in_float32": found.to_json()}
         return {**record, "parity": halves.to_json(), **types}
@@ -326,7 +322,7 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
         found: dict[str, parity.Parity] = {}
         for file, scheme in schemes.items():
             typed = scheme.for_tensorrt
-            compared = _parity(resolved, folder / file, halves=typed)
+            compared = compare_with_checkpoint(resolved, folder / file, halves=typed)
             found[file] = check_quantized(resolved, folder / file, compared, texts, typed=typed)
         covered = {file: integer_coverage(folder / file) for file in schemes}
         *halves, own = (one.to_json() for one in found.values())
@@ -345,39 +341,6 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
         **_other_precision(resolved),
     }
     return made.step("quantize", inputs, run)
-
-
-def _parity(resolved: ResolvedRecipe, model: Path | ir.Model, *more: Text, halves: bool = False) -> parity.Parity:
-    """Compare a graph with the checkpoint in PyTorch, both on the CPU, on `parity_texts` and `more`.
-
-    With `halves`, float16 tensors are rounded to float16, as a GPU computes them.
-    """
-    from toolchain import graph
-
-    tokens = resolved.encode([*parity_texts(resolved), *more])
-    opened = model if isinstance(model, Path) else graph.message(model)
-    try:
-        with (
-            open_runtime("torch", resolved.source, device="cpu") as reference,
-            open_runtime("ort", opened, device="cpu", halves=halves) as candidate,
-        ):
-            decide, longest = resolved.head.decide, resolved.max_length
-            return parity.compare(reference, candidate, tokens, decide=decide, longest=longest)
-    except ToolchainError:
-        raise
-    except Exception as error:  # each model and each operator raises another one
-        raise InputError(
-            f"{resolved.source.name}: the model or its graph cannot run rows of {tokens.lengths.min()} to "
-            f"{tokens.lengths.max()} tokens ({type(error).__name__}; see -v). Choose another --max-length or model."
-        ) from error
-
-
-def parity_texts(resolved: ResolvedRecipe) -> list[Text]:
-    """Return texts of the task's train split, or built-in sentences if that would need the hub or is missing."""
-    if resolved.has_local_rows:
-        with contextlib.suppress(MissingSplitError):  # a folder needs only the splits that a command reads
-            return resolved.rows("train").texts[:PARITY_ROWS]
-    return probe_texts(resolved.head.texts_per_row)
 
 
 # The steps in the order in which they run.

@@ -18,10 +18,11 @@ import onnx_ir as ir
 
 from toolchain import graph
 from toolchain.bundle import Bundle, typed_view
+from toolchain.bundle.checkpoint_parity import parity_texts
 from toolchain.bundle.healed import FILE, OF_TENSORRT, healed_of
 from toolchain.bundle.quantized import quantized_graph
 from toolchain.bundle.resolved_recipe import ResolvedRecipe
-from toolchain.bundle.steps import HALF_RTOL, parity_texts, versions
+from toolchain.bundle.steps import HALF_RTOL, versions
 from toolchain.bundle.typed import range_texts
 from toolchain.bundle.writer import BundleWriter
 from toolchain.data.probes import probe_texts

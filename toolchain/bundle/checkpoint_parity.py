@@ -1,0 +1,79 @@
+"""Parity of a bundle's graphs with the checkpoint, which PyTorch runs once on each batch for all graphs of a build."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolchain.base.tensors import Batch, Infer, Logits
+from toolchain.data.probes import probe_texts
+from toolchain.data.rows import Text
+from toolchain.data.tables import MissingSplitError
+from toolchain.errors import InputError, ToolchainError
+from toolchain.runtimes import open_runtime, parity
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from toolchain.bundle.resolved_recipe import ResolvedRecipe
+
+# Enough rows for every length and label, few enough that the comparison with PyTorch takes seconds.
+PARITY_ROWS = 32
+
+
+def parity_texts(resolved: ResolvedRecipe) -> list[Text]:
+    """Return texts of the task's train split, or built-in sentences if that would need the hub or is missing."""
+    if resolved.has_local_rows:
+        with contextlib.suppress(MissingSplitError):  # a folder needs only the splits that a command reads
+            return resolved.rows("train").texts[:PARITY_ROWS]
+    return probe_texts(resolved.head.texts_per_row)
+
+
+def compare_with_checkpoint(
+    resolved: ResolvedRecipe, model: Path | ir.Model, *more: Text, halves: bool = False
+) -> parity.Parity:
+    """Compare a graph with the checkpoint in PyTorch, both on the CPU, on `parity_texts` and `more`.
+
+    With `halves`, float16 tensors are rounded to float16, as a GPU computes them.
+
+    Raises:
+        InputError: one of them cannot run the rows.
+        GateError: see `parity.compare`.
+    """
+    from toolchain import graph
+
+    tokens = resolved.encode([*parity_texts(resolved), *more])
+    opened = model if isinstance(model, Path) else graph.message(model)
+    try:
+        with (
+            _checkpoint(resolved) as reference,
+            open_runtime("ort", opened, device="cpu", halves=halves) as candidate,
+        ):
+            decide, longest = resolved.head.decide, resolved.max_length
+            return parity.compare(reference, candidate, tokens, decide=decide, longest=longest)
+    except ToolchainError:
+        raise
+    except Exception as error:  # each model and each operator raises another one
+        raise InputError(
+            f"{resolved.source.name}: the model or its graph cannot run rows of {tokens.lengths.min()} to "
+            f"{tokens.lengths.max()} tokens ({type(error).__name__}; see -v). Choose another --max-length or model."
+        ) from error
+
+
+@contextlib.contextmanager
+def _checkpoint(resolved: ResolvedRecipe) -> Iterator[Infer]:
+    """Yield the checkpoint in PyTorch on the CPU, which is loaded at the first batch that no earlier graph ran."""
+    with contextlib.ExitStack() as stack:
+        opened: list[Infer] = []
+
+        def infer(batch: Batch) -> Logits:
+            key = tuple((name, array.shape, array.tobytes()) for name, array in batch.items())
+            if key not in resolved.checkpoint_logits:
+                if not opened:
+                    opened.append(stack.enter_context(open_runtime("torch", resolved.source, device="cpu")))
+                resolved.checkpoint_logits[key] = opened[0](batch)
+            return resolved.checkpoint_logits[key]
+
+        yield infer
