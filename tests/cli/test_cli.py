@@ -347,6 +347,14 @@ def small_disk(tmp_path):
     subprocess.run(["umount", place], check=True)
 
 
+@pytest.mark.parametrize("command", ["shrink --ffn 0.5", "export"])
+def test_an_output_below_a_file_names_the_file(tmp_path, capsys, command):
+    (tmp_path / "file").touch()
+    assert main([*command.split(), "-m", "demo", "--task", "demo", "-o", str(tmp_path / "file/x")]) == 1
+    found = f"error: {tmp_path / 'file'}: it is a file, where a folder is needed. Choose another path.\n"
+    assert capsys.readouterr().err.endswith(found)
+
+
 def test_a_full_disk_is_one_line_and_leaves_the_old_bundle(small_disk, tiny, tmp_path):
     model = tiny.make_checkpoint(tmp_path / "m", "distilbert", n_layers=1)
     done = run("export", "-m", model, "-o", small_disk / "b")

@@ -53,9 +53,19 @@ def main(argv: list[str] | None = None) -> int:
             raise
         return _fail(f"{args.typed}: {why_not_imported(error)}", MachineError.exit_code, args.verbose)
     except OSError as error:
-        place = error.filename or "file system"
-        return _fail(f"{place}: {error.strerror or error}. Fix that and try again.", 1, args.verbose)
+        return _fail(_os_message(error), 1, args.verbose)
     return code or 0
+
+
+def _os_message(error: OSError) -> str:
+    from pathlib import Path
+
+    place = error.filename or "file system"
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        for path in (Path(place), *Path(place).parents):
+            if path.is_file():
+                return f"{path}: it is a file, where a folder is needed. Choose another path."
+    return f"{place}: {error.strerror or error}. Fix that and try again."
 
 
 # Command -> its list of arguments, which options may stand between.
