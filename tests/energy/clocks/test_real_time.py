@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 
@@ -22,7 +21,8 @@ curve 0 1500 65000
 """
 
 CODE = """
-import dataclasses, sys
+import ctypes, dataclasses, os, sys
+ctypes.CDLL(os.environ["NVML"], ctypes.RTLD_GLOBAL)  # what is forked has read LD_LIBRARY_PATH
 import toolchain.energy.clocks as clocks
 from toolchain.cli import main
 from toolchain.energy import protocol
@@ -43,7 +43,7 @@ sys.exit(main(["clocks", "bundle", "--apply", "--json", "--sm-clocks", "300,600,
 
 
 @pytest.mark.slow
-def test_a_bundle_on_a_gpu(library, root, tiny_distilbert, sentences, tmp_path, begun):
+def test_a_bundle_on_a_gpu(python, library, root, tiny_distilbert, sentences, tmp_path, begun):
     begun("fp32", tmp_path / "bundle")
     values = {
         "model": str(tiny_distilbert),
@@ -54,14 +54,13 @@ def test_a_bundle_on_a_gpu(library, root, tiny_distilbert, sentences, tmp_path, 
     build(Recipe.make(values))
     (tmp_path / "scenario").write_text(f"{SCENARIO}locked 0 300 1500\n")
     gpu = {
-        "LD_LIBRARY_PATH": str(library.parent),
+        "NVML": str(library),
+        "LD_LIBRARY_PATH": str(library.parent),  # for the guardian
         "FAKENVML_SCENARIO": str(tmp_path / "scenario"),
         "FAKENVML_STATE": str(tmp_path / "state"),
         "PYTHONPATH": str(root),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", CODE], cwd=tmp_path, env=os.environ | gpu, capture_output=True, text=True
-    )
+    done = subprocess.run([*python, "-c", CODE], cwd=tmp_path, env=os.environ | gpu, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert find_fault(record, SavedClocksRecord) is None
