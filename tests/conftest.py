@@ -429,6 +429,7 @@ def pair_bundle(tiny: ModuleType, once: Once) -> Path:
 HEADS: dict[str, tuple[dict[str, Any], str]] = {
     "tokens": ({"labels": ("O", "B-joy", "I-joy", "B-fear", "I-fear"), "kind": "Token"}, "one"),
     "embedding": ({"pooling": "mean"}, "one,two"),
+    "pairs": ({"labels": ("contradiction", "neutral", "entailment"), "num_hidden_layers": 1}, "one,two"),
 }
 
 

@@ -1,5 +1,6 @@
 """The example notebook runs as it stands, and stores no output."""
 
+import json
 import os
 
 import pytest
@@ -20,13 +21,19 @@ def test_the_notebook_stores_no_output(notebook):
 
 
 @pytest.mark.slow
-def test_the_notebook_runs_in_an_empty_folder(notebook, root, tmp_path, monkeypatch):
+def test_the_notebook_runs_in_an_empty_folder(notebook, root, python, tmp_path, tmp_path_factory, monkeypatch):
     from nbclient import NotebookClient
 
     monkeypatch.setenv("PYTHONPATH", os.fspath(root))
+    kernels = tmp_path_factory.mktemp("jupyter")
+    (kernels / "kernels/forked").mkdir(parents=True)
+    argv = [*python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    about = {"argv": argv, "display_name": "Python", "language": "python"}
+    (kernels / "kernels/forked/kernel.json").write_text(json.dumps(about))
+    monkeypatch.setenv("JUPYTER_PATH", os.fspath(kernels))
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", os.fspath(tmp_path / "runtime"))
     resources = {"metadata": {"path": os.fspath(tmp_path)}}
-    done = NotebookClient(notebook, timeout=None, kernel_name="python3", resources=resources).execute()
+    done = NotebookClient(notebook, timeout=None, kernel_name="forked", resources=resources).execute()
     printed = "".join(
         output.text for cell in done.cells if cell.cell_type == "code" for output in cell.outputs if "text" in output
     )

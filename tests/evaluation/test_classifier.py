@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from tests.conftest import HEADS
 from tests.head_of import head_of
 from toolchain.bundle.build import build
 from toolchain.errors import InputError, UsageError
@@ -16,7 +17,7 @@ from toolchain.evaluation.target import find_target
 from toolchain.recipe import Recipe
 
 TEXTS = ["a good film", "a bad film , and too long", "", "the cat never liked the plot of this movie", "bad"] * 3
-LABELS = ("contradiction", "neutral", "entailment")
+LABELS = HEADS["pairs"][0]["labels"]
 
 
 def opened(bundle, **changes):
@@ -35,13 +36,13 @@ def bundle(begun, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def three(tiny, tmp_path_factory):
+def three(exported_head, tmp_path_factory):
     """A checkpoint for pairs with three classes, and its bundle."""
-    home = tmp_path_factory.mktemp("pairs")
-    checkpoint = tiny.make_checkpoint(home / "m", "bert", labels=LABELS, num_hidden_layers=1)
-    values = {"model": str(checkpoint), "precision": "fp32", "output": str(home / "b")}
+    target = tmp_path_factory.mktemp("pairs") / "b"
+    checkpoint = exported_head("pairs", target)
+    values = {"model": str(checkpoint), "precision": "fp32", "output": str(target)}
     build(Recipe.make(values | {"task": "custom", "text_column": "one,other", "label_column": "label"}))
-    return checkpoint, home / "b"
+    return checkpoint, target
 
 
 @pytest.fixture(scope="module")

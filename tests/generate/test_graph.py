@@ -40,7 +40,7 @@ def test_logits_are_those_of_pytorch(built):
 
 
 @pytest.mark.parametrize("size", [1, 8])
-@pytest.mark.parametrize("count", [8, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [pytest.param(8, marks=pytest.mark.short), pytest.param(50, marks=pytest.mark.slow)])
 def test_texts_are_those_of_generate_with_and_without_a_cache(built, size, count):
     folder, output, _ = built
     source = find_model(str(folder))

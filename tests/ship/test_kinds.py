@@ -42,17 +42,15 @@ def bundles(tiny, demo_bundle, pair_bundle, begun_regression, exported_head, tmp
         build(Recipe.make(task | {"model": str(model), "precision": "fp32", "output": str(home / kind)}), engine=False)
         return home / kind
 
-    def tiny_bert(kind, labels, **config):
-        return tiny.make_checkpoint(home / f"{kind}-model", "bert", labels=labels, num_hidden_layers=1, **config)
-
     begun_regression(home / "number")
     shutil.copytree(pair_bundle, home / "two_texts_ranked")
-    equal = tiny_bert("two_texts", ("equal", "other", "neither"))
-    topics = tiny_bert("several", TOPICS, problem_type="multi_label_classification")
+    several = {"labels": TOPICS, "problem_type": "multi_label_classification", "num_hidden_layers": 1}
+    topics = tiny.make_checkpoint(home / "topics", "bert", **several)
     ranked = {"task": str(home / "ranked.toml"), "max_length": 32}
+    pairs = CUSTOM | {"text_column": "one,two"}
     return {
         "text": demo_bundle,
-        "two_texts": made("two_texts", equal, **CUSTOM | {"text_column": "one,two"}),
+        "two_texts": made("two_texts", exported_head("pairs", home / "two_texts"), **pairs),
         "number": home / "number",
         "two_texts_number": pair_bundle,
         "tags": made("tags", exported_head("tokens", home / "tags"), **CUSTOM),
@@ -130,7 +128,7 @@ def test_labels_scores_and_logits_are_equal(real, own, kind, wire):
 
 # Kind -> labels of rows, for those that a server can be evaluated with.
 LABELS = {
-    "two_texts": ["equal", "other"],
+    "two_texts": ["neutral", "entailment"],
     "number": [0.5, 2],
     "several": [["joy"], ["fear", "höpe"], []],
     "vector": [0.1, 4.0, 2.5],
