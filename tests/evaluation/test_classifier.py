@@ -56,13 +56,13 @@ def theirs(tiny_distilbert):
     return pipeline_of(tiny_distilbert)
 
 
-def same(found, expected):
+def assert_same(found, expected):
     """Compare two answers of any shape: the labels are equal, the scores within 1e-4."""
     if isinstance(expected, list):
         assert isinstance(found, list)
         assert len(found) == len(expected)
         for one, other in zip(found, expected, strict=True):
-            same(one, other)
+            assert_same(one, other)
         return
     assert found["label"] == expected["label"]
     assert found["score"] == pytest.approx(expected["score"], abs=1e-4)
@@ -71,7 +71,7 @@ def same(found, expected):
 @pytest.mark.parametrize("rows", [TEXTS, TEXTS[:1], TEXTS[0]], ids=["several", "a list of one", "one"])
 @pytest.mark.parametrize("choice", [{}, {"top_k": 1}, {"top_k": None}, {"top_k": 5}], ids=str)
 def test_texts_are_answered_as_by_a_transformers_pipeline(classifier, theirs, rows, choice):
-    same(classifier(rows, **choice), theirs(rows, **choice))
+    assert_same(classifier(rows, **choice), theirs(rows, **choice))
 
 
 @pytest.mark.parametrize("choice", [{}, {"top_k": 2}], ids=str)
@@ -81,9 +81,9 @@ def test_pairs_are_answered_as_by_a_transformers_pipeline(three, choice):
     keyed = [{"text": one, "text_pair": other} for one, other in pairs]
     expected = pipeline_of(checkpoint)(keyed, **choice)
     with opened(bundle) as classifier:
-        same(classifier(pairs, **choice), expected)
-        same(classifier(keyed, **choice), expected)
-        same(classifier(pairs[0], **choice), expected[0] if choice else expected[:1])
+        assert_same(classifier(pairs, **choice), expected)
+        assert_same(classifier(keyed, **choice), expected)
+        assert_same(classifier(pairs[0], **choice), expected[0] if choice else expected[:1])
 
 
 def test_a_regression_gives_its_value_without_a_label(begun_regression, tmp_path):
@@ -97,7 +97,7 @@ def test_a_regression_gives_its_value_without_a_label(begun_regression, tmp_path
 
 def test_torch_answers_from_the_checkpoint(bundle, classifier):
     with opened(bundle, backend="torch") as torch:
-        same(torch(TEXTS), classifier(TEXTS))
+        assert_same(torch(TEXTS), classifier(TEXTS))
 
 
 def test_any_number_of_rows_in_their_order(classifier, tiny):
@@ -106,7 +106,7 @@ def test_any_number_of_rows_in_their_order(classifier, tiny):
     found = classifier(text for text in texts)
     assert len(found) == 9000
     for row in (0, 4095, 4096, 8999):
-        same(found[row : row + 1], classifier(texts[row]))
+        assert_same(found[row : row + 1], classifier(texts[row]))
     assert classifier([]) == []
     assert classifier([], top_k=2) == []
 
@@ -136,7 +136,7 @@ def test_several_threads_get_their_own_answers(classifier):
     expected = classifier(TEXTS)
     with ThreadPoolExecutor(4) as pool:
         for found, text in zip(pool.map(classifier, TEXTS * 4), TEXTS * 4, strict=True):
-            same(found, [expected[TEXTS.index(text)]])
+            assert_same(found, [expected[TEXTS.index(text)]])
 
 
 def test_the_runtime_is_opened_run_and_closed_by_one_thread(bundle, monkeypatch):

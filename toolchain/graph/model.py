@@ -125,7 +125,8 @@ def with_outputs(model: ir.Model, names: list[str]) -> Message:
 def message(model: ir.Model, *, most: int = 0) -> Message:
     """Return the graph in memory as ONNX Runtime opens it, of any size. The model stays unchanged.
 
-    The message holds weights of at most `most` bytes together; others stay apart from it, where they are not copied.
+    It holds the weights if all of them together take at most `most` bytes. Otherwise those that are not small stay
+    apart from it, and are not copied.
     """
     if _size(model) <= most:
         small = Message(serialised(model))
@@ -135,7 +136,7 @@ def message(model: ir.Model, *, most: int = 0) -> Message:
     common.RemoveUnusedNodesPass()(copy)  # ONNX Runtime drops a weight that no node reads before it looks for it
     for name, value in copy.graph.initializers.items():
         tensor = value.const_value
-        if tensor is None or not _is_large(tensor):
+        if tensor is None or not _stays_apart(tensor):
             continue
         weights[name] = tensor.numpy()
         place = {"location": WEIGHTS, "offset": 0, "length": tensor.nbytes, "base_dir": ""}
@@ -153,8 +154,8 @@ def _read_outside(values: Iterable[ir.Value]) -> None:
             value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
 
 
-def _is_large(tensor: ir.TensorProtocol) -> bool:
-    """Return whether a message is to have a weight's place alone. Small ones stay: shapes may follow from them."""
+def _stays_apart(tensor: ir.TensorProtocol) -> bool:
+    """Return whether a message has only the place of a weight. Small ones it holds: shapes may follow from them."""
     return tensor.nbytes > LEAST_OUTSIDE and tensor.dtype in NATIVE
 
 

@@ -48,7 +48,7 @@ class Holdout:
         These are all rows, or only the first batches if no errors of the remaining rows could bring the rank over all
         rows down to `limit`. KL divergence and squared difference of a row are never negative, so with k of n rows
         seen, the rank over all is at least sqrt(k / n) of the rank over those k. The shortest rows come first, because
-        their errors are as large as those of long rows, which take longer.
+        their errors are about as large as those of long rows, which take more time.
         """
         logits, count = np.zeros_like(self.reference), len(self.tokens)
         seen = np.empty(0, np.int64)

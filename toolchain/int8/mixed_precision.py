@@ -12,6 +12,7 @@ All of it uses hold-out rows (holdout.py). Whether the result stays within the d
 gate (diagnose/gate.py).
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -167,12 +168,13 @@ class Search:
     def _noise(self) -> list[Sensitivity]:
         if "noise" not in self.memory:
             rows = self.holdout.tokens.take(np.arange(min(NOISE_ROWS, len(self.holdout.tokens))))
-            self.memory["noise"] = [one.to_json() for one in measure_noise(self._first_token(), self.ranges, rows)]
+            self.memory["noise"] = [one.to_json() for one in measure_noise(self._pruned, self.ranges, rows)]
             self.save()
         return [Sensitivity(**one) for one in self.memory["noise"]]
 
-    def _first_token(self) -> ir.Model:
-        """Return a copy of the float graph that computes the last layer for the first token only."""
+    @functools.cached_property
+    def _pruned(self) -> ir.Model:
+        """The float graph, which computes the last layer for the first token only."""
         model = self.model.clone()
         first_token(model)
         return model
@@ -188,7 +190,7 @@ class Search:
         """Return the distance from FP32 of the graph with `keep` excluded; `key` names it in `memory`."""
         done = self.memory.setdefault("evaluations", {})
         if key not in done:
-            model = self._first_token()
+            model = self._pruned.clone()
             quantize(model, self.ranges, TENSORRT, keep=list(keep), residual=residual)
             done[key] = holdout.distance(model).to_json()
             self.save()

@@ -34,7 +34,7 @@ class MemoryMeter:
     def start(self) -> None:
         """Reset the kernel's high-water mark, and start sampling the GPU.
 
-        The peak begins at what is resident now, freed memory that the allocator keeps included. Where the system does
+        The peak begins at what is resident now, including freed memory that the allocator keeps. Where the system does
         not allow the reset, the peak is that of the whole process.
         """
         if self._number is not None:
