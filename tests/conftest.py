@@ -425,11 +425,11 @@ def pair_bundle(tiny: ModuleType, once: Once) -> Path:
     return once("pairs", fill) / "bundle"
 
 
-# Head -> the arguments of its tiny BERT, and the columns of its texts.
-HEADS: dict[str, tuple[dict[str, Any], str]] = {
-    "tokens": ({"labels": ("O", "B-joy", "I-joy", "B-fear", "I-fear"), "kind": "Token"}, "one"),
-    "embedding": ({"pooling": "mean"}, "one,two"),
-    "pairs": ({"labels": ("contradiction", "neutral", "entailment"), "num_hidden_layers": 1}, "one,two"),
+# Head -> the architecture of its tiny checkpoint, the other arguments for it, and the columns of its texts.
+HEADS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "tokens": ("bert", {"labels": ("O", "B-joy", "I-joy", "B-fear", "I-fear"), "kind": "Token"}, "one"),
+    "embedding": ("distilbert", {"pooling": "mean"}, "one,two"),
+    "pairs": ("bert", {"labels": ("contradiction", "neutral", "entailment"), "num_hidden_layers": 1}, "one,two"),
 }
 
 
@@ -440,10 +440,10 @@ def exported_head(tiny: ModuleType, once: Once) -> Callable[[str, Path], Path]:
     from toolchain.recipe import Recipe
 
     def copy(head: str, target: Path) -> Path:
-        arguments, columns = HEADS[head]
+        architecture, arguments, columns = HEADS[head]
 
         def fill(folder: Path) -> None:
-            model = tiny.make_checkpoint(folder / "model", "bert", **arguments)
+            model = tiny.make_checkpoint(folder / "model", architecture, **arguments)
             values = {"model": str(model), "task": "custom", "text_column": columns, "label_column": "label"}
             recipe = Recipe.make(values | {"precision": "fp32", "output": str(folder / "bundle")})
             build(recipe, steps=("export",), engine=False)

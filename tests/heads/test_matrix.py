@@ -69,7 +69,7 @@ CASES = {
         {"problem_type": "multi_label_classification"},
     ),
     "tokens": Case(
-        HEADS["tokens"][0]["labels"],
+        HEADS["tokens"][1]["labels"],
         f'{ONE_TEXT}\nhead = "tokens"',
         [["B-joy", "I-joy", "O"], ["O", "B-fear"], ["O"]],
         "entity_f1",
