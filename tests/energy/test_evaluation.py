@@ -92,7 +92,8 @@ from pathlib import Path
 from toolchain.energy import evaluation, protocol
 from toolchain.meters.energy import open_meter
 
-ctypes.CDLL(os.environ["NVML"], ctypes.RTLD_GLOBAL)  # what is forked has read LD_LIBRARY_PATH
+# The loader read LD_LIBRARY_PATH when the fork server began, so a change of it has no effect here.
+ctypes.CDLL(os.environ["NVML"], ctypes.RTLD_GLOBAL)
 root, power_w = Path(sys.argv[1]), 90.0
 begun, over = time.monotonic(), threading.Event()
 

@@ -50,12 +50,6 @@ def test_magnitudes_are_those_of_onnx_runtime(exported, tokens, probe):
     assert found.largest[norm] == pytest.approx(max(np.abs(session.run(None, row)[0]).max() for row in rows), rel=1e-5)
 
 
-def test_a_graph_too_large_for_one_message_is_measured_alike(exported, tokens, monkeypatch):
-    expected = measure_range(graph.load(exported["bert"]), tokens)
-    monkeypatch.setattr(graph, "MAX_BYTES", 4096)
-    assert measure_range(graph.load(exported["bert"]), tokens).largest == pytest.approx(expected.largest)
-
-
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_values_of_1e5_stay_in_float32_and_the_graph_is_right_in_halves(exported, tokens, probe, precision):
     batch, made = probe("bert"), {}

@@ -22,7 +22,8 @@ curve 0 1500 65000
 
 CODE = """
 import ctypes, dataclasses, os, sys
-ctypes.CDLL(os.environ["NVML"], ctypes.RTLD_GLOBAL)  # what is forked has read LD_LIBRARY_PATH
+# The loader read LD_LIBRARY_PATH when the fork server began, so a change of it has no effect here.
+ctypes.CDLL(os.environ["NVML"], ctypes.RTLD_GLOBAL)
 import toolchain.energy.clocks as clocks
 from toolchain.cli import main
 from toolchain.energy import protocol

@@ -13,7 +13,8 @@ SCENARIO = "clock real\ndevice 0 6 GPU-11111111-aaaa Tesla T4\nupdate_ms 0 20\np
 
 CODE = """
 import ctypes, dataclasses, json, os, sys
-ctypes.CDLL(os.environ["NVML"], ctypes.RTLD_GLOBAL)  # what is forked has read LD_LIBRARY_PATH
+# The loader read LD_LIBRARY_PATH when the fork server began, so a change of it has no effect here.
+ctypes.CDLL(os.environ["NVML"], ctypes.RTLD_GLOBAL)
 from pathlib import Path
 from toolchain.energy.compare import compare_energy, contenders, judge
 from toolchain.cli.show.pairs import compared_energy
