@@ -70,7 +70,7 @@ def __getattr__(name: str) -> object:
 
 
 class Message(bytes):
-    """A graph as an ONNX message, without the weights that are apart from it: name -> array, in `weights`."""
+    """A graph as an ONNX message; `weights` holds the weights that are not in it, by name."""
 
     weights: dict[str, Array]
 

@@ -17,7 +17,8 @@ from toolchain.graph import WEIGHTS, Message, check_outside, data_file
 # Weights of at most this number of bytes stay beside the nodes, also if the others do not.
 LEAST_OUTSIDE = 1024
 
-# Number types that numpy has too; it lacks FP8, whose weights stay in the message.
+# The types of weights that a message has outside it. ONNX Runtime takes arrays of these types, and none of FP8. Of the
+# others that it takes, graphs have only small weights.
 NATIVE = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT64}
 
 # Key of a graph's metadata with the digest of the file of its weights.
@@ -122,13 +123,13 @@ def with_outputs(model: ir.Model, names: list[str]) -> Message:
         model.graph.outputs[:] = kept
 
 
-def message(model: ir.Model, *, most: int = 0) -> Message:
+def message(model: ir.Model, *, most_bytes: int = 0) -> Message:
     """Return the graph in memory as ONNX Runtime opens it, of any size. The model stays unchanged.
 
     It holds the weights if all of them together take at most `most` bytes. Otherwise those that are not small stay
     apart from it, and are not copied.
     """
-    if _size(model) <= most:
+    if _size(model) <= most_bytes:
         small = Message(serialised(model))
         small.weights = {}
         return small
@@ -136,7 +137,7 @@ def message(model: ir.Model, *, most: int = 0) -> Message:
     common.RemoveUnusedNodesPass()(copy)  # ONNX Runtime drops a weight that no node reads before it looks for it
     for name, value in copy.graph.initializers.items():
         tensor = value.const_value
-        if tensor is None or not _stays_apart(tensor):
+        if tensor is None or not _is_outside(tensor):
             continue
         weights[name] = tensor.numpy()
         place = {"location": WEIGHTS, "offset": 0, "length": tensor.nbytes, "base_dir": ""}
@@ -154,8 +155,8 @@ def _read_outside(values: Iterable[ir.Value]) -> None:
             value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
 
 
-def _stays_apart(tensor: ir.TensorProtocol) -> bool:
-    """Return whether a message has only the place of a weight. Small ones it holds: shapes may follow from them."""
+def _is_outside(tensor: ir.TensorProtocol) -> bool:
+    """Return whether a message has only the place of a weight. Small ones are in it: shapes may follow from them."""
     return tensor.nbytes > LEAST_OUTSIDE and tensor.dtype in NATIVE
 
 

@@ -82,7 +82,10 @@ class Holdout:
 
 
 def choose_holdout(model: ir.Model, pool: Tokens, *, head: Head, seed: int) -> Holdout:
-    """Return ROWS rows of the pool by its FP32 graph; for a head with labels, half of them have the smallest margin."""
+    """Return ROWS rows of the pool, chosen by the logits of the FP32 graph.
+
+    For a head with labels, half of the rows have the smallest margins.
+    """
     made = model.clone()
     first_token(made)
     logits = logits_of(made, pool)

@@ -168,7 +168,7 @@ def _in_float32(source: bytes | Path) -> graph.Message:
 
     model = graph.load(source)
     to_float(model)
-    return graph.message(model, most=graph.MAX_BYTES)
+    return graph.message(model, most_bytes=graph.MAX_BYTES)
 
 
 def _load(source: bytes | Path, name: str, fixed: Mapping[str, Any], spread: Mapping[str, int], *, cached: bool) -> Any:
@@ -202,7 +202,7 @@ def _compiled(core: Any, source: bytes | Path, name: str, properties: Mapping[st
     """
     with tempfile.TemporaryDirectory() as folder:
         given: Any = source if isinstance(source, bytes) else str(source)
-        if getattr(source, "weights", {}):  # it takes weights that are apart from a message from a file only
+        if getattr(source, "weights", {}):  # it reads weights outside a message only from a file
             given = str(Path(folder) / "model.onnx")
             graph.save(graph.load(source), Path(given))
         try:

@@ -195,7 +195,7 @@ class Application:
             check(self.service.name, match[1], match[2] or "")
         if _CONTROL.fullmatch(path):
             return RefusedError(Reason.UNAVAILABLE, "explicit model load / unload is not allowed")
-        if path in clients.ERRORS:  # a client of another server, whose model gives something else
+        if path in clients.ERRORS:  # The client expects another server: this model lacks that path.
             head, name = self.service.head, self.service.name
             answers = " and ".join(["/classify", *head.routes])
             return RefusedError(Reason.NOT_FOUND, f"{name} is {head.what}, which answers {answers}, not {path}")
