@@ -45,6 +45,13 @@ def test_a_large_graph_computes_the_same_from_its_files_and_from_memory(large, e
     assert set() < needed < message.weights.keys()
 
 
+def test_messages_of_copies_of_a_graph_share_its_weights(exported):
+    model = graph.load(exported["bert"])
+    one, other = graph.message(model), graph.message(model.clone())
+    assert one.weights
+    assert all(np.shares_memory(array, other.weights[name]) for name, array in one.weights.items())
+
+
 def test_a_large_graph_survives_the_optimiser_of_onnx_runtime(large, exported):
     kinds = [[node.op_type for node in optimised(file).graph] for file in (large, exported["bert"])]
     assert kinds[0] == kinds[1]

@@ -7,7 +7,7 @@ from tests.head_of import head_of
 from toolchain import graph
 from toolchain.graph.first_token import first_token
 from toolchain.graph.smooth import exponents, smooth
-from toolchain.int8.auto import ALPHAS, CANDIDATES, choose
+from toolchain.int8.auto import ALPHAS, CANDIDATES, choose, smoothed
 from toolchain.int8.calibrate import calibrate, channel_amax
 from toolchain.int8.holdout import choose_holdout
 from toolchain.int8.quantize import TENSORRT, quantize
@@ -63,3 +63,10 @@ def test_a_given_alpha_is_the_only_one_tried(setting):
     choice = choose(*setting, alpha=0.5)
     assert {trial.alpha for trial in choice.trials} == {0.5}
     assert any(np.any(powers) for powers in choice.smoothing.values())
+
+
+def test_candidates_share_the_weights_that_smoothing_leaves(exported):
+    model = graph.load(exported["distilbert"])
+    one, other = (graph.message(smoothed(model, {})).weights for _ in range(2))
+    assert one
+    assert all(np.shares_memory(array, other[name]) for name, array in one.items())

@@ -126,13 +126,14 @@ def with_outputs(model: ir.Model, names: list[str]) -> Message:
 def message(model: ir.Model, *, most_bytes: int = 0) -> Message:
     """Return the graph in memory as ONNX Runtime opens it, of any size. The model stays unchanged.
 
-    It holds the weights if all of them together take at most `most` bytes. Otherwise those that are not small stay
-    apart from it, and are not copied.
+    It holds all weights if they take at most `most_bytes` together. Otherwise, as by default, it holds only small ones
+    and those of types outside NATIVE, such as FP8. The model and copies of it share the arrays of the others.
     """
     if _size(model) <= most_bytes:
         small = Message(serialised(model))
         small.weights = {}
         return small
+    read_weights(model)
     copy, weights = model.clone(), dict[str, Array]()
     common.RemoveUnusedNodesPass()(copy)  # ONNX Runtime drops a weight that no node reads before it looks for it
     for name, value in copy.graph.initializers.items():
@@ -146,6 +147,16 @@ def message(model: ir.Model, *, most_bytes: int = 0) -> Message:
     made = Message(ir.to_proto(copy).SerializeToString())
     made.weights = weights
     return made
+
+
+def read_weights(model: ir.Model) -> None:
+    """Read the weights that are in the graph's own file into arrays, so that copies of the graph share them.
+
+    Before, they are in the message that was the file, and each use copies them from there. Afterwards it is freed.
+    """
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.serde.TensorProtoTensor):
+            value.const_value = ir.tensor(value.const_value.numpy(), name=value.name)
 
 
 def _read_outside(values: Iterable[ir.Value]) -> None:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from toolchain.base.progress import track
 from toolchain.base.tensors import Ranges
 from toolchain.checkpoint.tokenize import Tokens
+from toolchain.graph import read_weights
 from toolchain.graph.first_token import first_token
 from toolchain.graph.smooth import Exponents, exponents, smooth
 from toolchain.heads.distance import Distance
@@ -99,7 +100,8 @@ def choose(
 
 
 def smoothed(model: ir.Model, powers: Exponents) -> ir.Model:
-    """Return a copy of the float graph with these smoothing factors folded in."""
+    """Return a copy of the float graph with these smoothing factors folded in. It shares the other weights."""
+    read_weights(model)
     made = model.clone()
     smooth(made, powers)
     return made
