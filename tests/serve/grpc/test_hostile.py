@@ -28,9 +28,13 @@ ALLOWED = {
     "CANCELLED",
     "DEADLINE_EXCEEDED",
 }
+# Of the attack's own calls alone: the server may end the connection of a hostile client, with all calls on it.
+ENDED = {"UNAVAILABLE"}
 AT_ONCE = 50
 # Largest resident memory after the cases, relative to that before them.
 GROWTH = 1.1
+# Between the logits of one text in different batches; those of two texts differ by more.
+TOLERANCE = 1e-4
 Response = MESSAGES["inference.ModelInferResponse"]
 
 
@@ -43,10 +47,14 @@ def damaged(generator, data, most=256):
     return bytes(blob)
 
 
+def logits(response):
+    blobs = dict(zip([output.name for output in response.outputs], response.raw_output_contents, strict=True))
+    return np.frombuffer(blobs["LOGITS"], "<f4")
+
+
 def check_length(response, size):
     """Check that the double's response belongs to its request: its logits are the length of its text."""
-    blobs = dict(zip([output.name for output in response.outputs], response.raw_output_contents, strict=True))
-    assert np.frombuffer(blobs["LOGITS"], "<f4").tolist() == [size, -size]
+    assert logits(response).tolist() == [size, -size]
 
 
 def metadata(generator):
@@ -68,10 +76,14 @@ class Attack:
         self.codes = set()
 
     async def run(self, count):
-        """Send the cases, many at once, and with each of them a valid request on another connection."""
-        for first in range(0, count, AT_ONCE):
-            numbers = range(first, min(count, first + AT_ONCE))
-            await asyncio.gather(*(self._case(number) for number in numbers), *map(self._valid, numbers))
+        """Send the cases, AT_ONCE at a time, and with each of them a valid request on another connection."""
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def send(number):
+            async with places:
+                await asyncio.gather(self._case(number), self._valid(number))
+
+        await asyncio.gather(*map(send, range(count)))
 
     def _text(self, text, number):
         return self._wire.text(text, id=str(number), model_name=self._model).SerializeToString()
@@ -217,40 +229,43 @@ async def settled(descriptors, most):
     await asyncio.wait_for(settle(), GRPC_IDLE_S + 30)  # the server closes idle connections after this time
 
 
-@pytest.mark.parametrize("cases", [300, pytest.param(10_000, marks=pytest.mark.stress)])
-def test_hostile_calls_are_refused_and_leave_no_descriptor(wire, double, cases, caplog):
+def test_hostile_calls_are_refused_and_leave_no_descriptor(wire, double, caplog):
     async def scenario():
         async with contextlib.AsyncExitStack() as stack:
             client = await stack.enter_async_context(wire.serving(double()))
             attack = await stack.enter_async_context(attacking(wire, f"127.0.0.1:{client.server.port}"))
-            await attack.run(cases // 10)
+            await attack.run(30)
             before = sockets("/proc/self/fd")
-            await attack.run(cases)
+            await attack.run(300)
             await settled("/proc/self/fd", before)
             return attack.codes
 
     codes = asyncio.run(scenario())
-    assert codes <= ALLOWED
+    assert codes <= ALLOWED | ENDED
     assert {"OK", "INVALID_ARGUMENT", "CANCELLED"} <= codes
     faults = [record.getMessage() for record in caplog.records if record.exc_info]
     assert {fault[:16] for fault in faults} <= {"Invalid encoding"}  # the library's, of a name of metadata
 
 
 @pytest.mark.stress
-def test_memory_and_descriptors_return_after_ten_thousand_hostile_calls(wire, served_demo):
+def test_ten_thousand_hostile_calls_of_a_real_service_leave_nothing(wire, served_demo):
     descriptors = f"/proc/{served_demo.process.pid}/fd"
+    start, expected = sockets(descriptors), {}
 
-    start = sockets(descriptors)
+    def check(response, size):
+        """Check that the logits are those of a text of this size, but for the order of sums in a batch."""
+        found = logits(response)
+        assert found == pytest.approx(expected.setdefault(size, found), abs=TOLERANCE)
 
     async def rounds(count):
         """Return the codes of calls and the resident memory after them, once their connections are closed."""
-        by_id = {"model": "sentiment", "check": lambda response, size: None}
-        async with attacking(wire, served_demo.grpc, **by_id) as attack:
+        async with attacking(wire, served_demo.grpc, model="sentiment", check=check) as attack:
             await attack.run(count)
         await settled(descriptors, start)
         return attack.codes, served_demo.resident_mb()
 
     _, before = asyncio.run(rounds(1000))
     codes, after = asyncio.run(rounds(10_000))
-    assert codes <= ALLOWED
+    assert codes <= ALLOWED | ENDED
     assert after < GROWTH * before
+    assert "Traceback" not in served_demo.stderr()
