@@ -208,7 +208,8 @@ def is_headless(architecture: str) -> bool:
 
 def _task_of(name: str) -> str | None:
     """Return the task of a class of transformers, such as `token classification`; None if it has none."""
-    tasks = [table for table, _, classes in _registered() if re.sub(r"^(TF|Flax)(?=[A-Z])", "", name) in classes]
+    bare = re.sub(r"^(TF|Flax)(?=[A-Z])", "", name)
+    tasks = [table for table, _, classes in _registered() if bare in classes]
     if not tasks:
         return None
     # A class may stand in several tables; that of sequence classification decides, and pretraining says the least.
