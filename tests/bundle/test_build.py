@@ -9,6 +9,7 @@ import pytest
 
 from toolchain.bundle import open_bundle
 from toolchain.bundle.build import build
+from toolchain.cli.show.build import built
 from toolchain.errors import GateError, InputError, MachineError, UsageError
 from toolchain.recipe import Recipe
 from toolchain.runtimes import open_runtime
@@ -64,6 +65,25 @@ def test_another_method_redoes_only_what_depends_on_it(int8, tmp_path):
     again = build(made.replace(calib_method="mse", output=str(tmp_path / "copy")))
     assert again["skipped"] == ["export"]
     assert again["done"] == ["calibrate", "quantize"]
+
+
+def test_steps_are_taken_from_another_bundle_where_their_inputs_are_equal(int8, tmp_path, capsys):
+    made, done = int8
+    same = build(made.replace(reuse=done["bundle"], output=str(tmp_path / "same")))
+    assert (same["done"], same["reused"]) == ([], dict.fromkeys(["export", "calibrate", "quantize"], done["bundle"]))
+    assert (
+        open_bundle(tmp_path / "same").manifest["artefacts"] == open_bundle(Path(done["bundle"])).manifest["artefacts"]
+    )
+    half = build(made.replace(precision="fp16", reuse=str(tmp_path), output=str(tmp_path / "half")))
+    assert (half["done"], half["reused"]) == (["half", "cuda"], {"export": str(tmp_path / "same")})
+    assert "reuse" not in open_bundle(tmp_path / "half").manifest["recipe"]
+    built({**half, "next": "eval"})
+    assert "half, cuda done; export taken from another bundle" in " ".join(capsys.readouterr().out.split())
+
+
+def test_reuse_and_force_exclude_each_other(int8):
+    with pytest.raises(UsageError, match="--reuse: cannot be used with --force, which does every step again"):
+        int8[0].replace(reuse=".", force=True)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from toolchain.base.tensors import Array
-from toolchain.bundle import Bundle
+from toolchain.bundle import Bundle, bundles_in
 from toolchain.bundle.data_check import check_data
 from toolchain.bundle.engine_step import compile_plan, resolved_profiles
 from toolchain.bundle.healed import STEP as HEAL
@@ -39,6 +39,7 @@ OWN_CALIBRATION = "calibration.json"
 TRANSIENT = (
     "output",
     "force",
+    "reuse",
     "dry_run",
     "backend",
     "device",
@@ -91,7 +92,8 @@ def build(
     if engine and recipe.backend in RELEASES and profiles[-1].length[2] < resolved.max_length:
         longest = profiles[-1].length[2]
         log(f"this engine cannot run rows of more than {longest} tokens; the model takes {resolved.max_length}")
-    with open_writer(resolved.bundle_folder, force=recipe.force, log=log) as made:
+    others = bundles_in(Path(recipe.reuse)) if recipe.reuse else []
+    with open_writer(resolved.bundle_folder, force=recipe.force, others=others, log=log) as made:
         if made.old:
             made.old.require_one_model("build")
         views += [file for file in _views_of(made.old, resolved.precision) if file not in views]
@@ -270,13 +272,14 @@ def _retain_plans(made: BundleWriter, precision: str) -> None:
 
 
 def _summary(resolved: ResolvedRecipe, made: BundleWriter, records: Mapping[str, Mapping[str, Any]]) -> BuildRecord:
-    done = [name for name in records if name not in made.skipped]
+    done = [name for name in records if name not in made.skipped and name not in made.reused]
     record = {
         "bundle": str(resolved.bundle_folder),
         "precision": resolved.precision,
-        "up_to_date": not done,
+        "up_to_date": not done and not made.reused,
         "done": done,
         "skipped": made.skipped,
+        **({"reused": made.reused} if made.reused else {}),
         "artefacts": sorted(made.artefacts),
         **records,
     }

@@ -10,7 +10,7 @@ from toolchain.recipe.groups import CALIBRATION, ENGINE, GATE
 def export_arguments(parser: argparse.ArgumentParser) -> None:
     """Add a checkpoint, a recipe or a bundle, and the options of a checkpoint."""
     add_source(parser, "CHECKPOINT|RECIPE|BUNDLE")
-    add_options(parser, MODEL)
+    add_options(parser, (*MODEL, "reuse"))
 
 
 def calibrate_arguments(parser: argparse.ArgumentParser) -> None:

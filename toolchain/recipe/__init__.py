@@ -198,6 +198,12 @@ class Recipe:
         None, "weights that the model may leave unused: names or patterns such as 'lm_head.*'", metavar="A[,B]"
     )
     force: bool = option(False, "redo steps that are up to date")
+    reuse: str | None = option(
+        None,
+        "another bundle, or a folder with bundles: a step that one of them has done with the same inputs, such as the "
+        "export, is copied from it. Name only bundles that you trust",
+        metavar="DIR",
+    )
     dry_run: bool = option(False, "print the steps that would run, and run none")
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from toolchain.bundle import MANIFEST
 from toolchain.errors import ToolchainError
 from toolchain.records.sweep import CellRun
 from toolchain.sweep import state
@@ -40,7 +41,8 @@ def attempt(folder: Path, cell: Cell, program: Sequence[str], tell: Say) -> None
     # A build that failed may have left a bundle without what was asked for, such as an engine.
     failed = before is not None and (before["reason"] or "").startswith(BUILD)
     if failed or not state.is_built(folder, cell):
-        built = run(["build", *sets(of_build(cell.options)), "-o", str(bundle), "--json"], file, program=program)
+        words = ["build", *sets(of_build(cell.options)), *_reuse(folder), "-o", str(bundle), "--json"]
+        built = run(words, file, program=program)
         kept["build_s"] = built.seconds
         if built.code not in (0, GATE_FAILED) or not state.is_built(folder, cell):
             reason = built.reason or "it wrote no bundle"
@@ -55,6 +57,12 @@ def attempt(folder: Path, cell: Cell, program: Sequence[str], tell: Say) -> None
         state.keep(folder, cell, kept, ended)
     except (ToolchainError, OSError) as error:
         fail(folder, cell, kept | {"exit_code": 1, "reason": f"eval: {error}"}, file)
+
+
+def _reuse(folder: Path) -> list[str]:
+    """Return the words that let a build take steps, such as the export, from the bundles of this sweep."""
+    bundles = folder / state.BUNDLES
+    return ["--reuse", str(bundles)] if any(bundles.glob(f"*/{MANIFEST}")) else []
 
 
 def fail(folder: Path, cell: Cell, kept: CellRun, file: Path) -> None:
