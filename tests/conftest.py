@@ -106,9 +106,8 @@ def share_processors(worker: str, count: int) -> None:
     What it starts then has as few threads as it has processors; threads that wait for each other on a processor that
     another worker uses cost more time than they save.
     """
-    share = sorted(os.sched_getaffinity(0))[int(worker.removeprefix("gw")) :: count]
-    if share:
-        os.sched_setaffinity(0, share)
+    processors = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, processors[int(worker.removeprefix("gw")) % len(processors) :: count])
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
