@@ -54,8 +54,8 @@ def choose_rows(resolved: ResolvedRecipe, given: str | None, stages: Iterable[Bu
         log.warning("%s: %d of %d rows are also train rows, and are left out", rows.source, shared, len(rows))
     if not given:
         log.warning(
-            "the threshold is chosen on %s, and what is evaluated on these rows is flattered. Give other labelled rows "
-            "with --calib-data to keep them apart.",
+            "the threshold is chosen on %s, so figures of the cascade on these rows are too good. Give other labelled "
+            "rows with --calib-data.",
             rows.source,
         )
     left = rows.without(known)

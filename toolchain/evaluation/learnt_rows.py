@@ -1,4 +1,4 @@
-"""The evaluated rows that a model learnt from in `toolchain shrink` or `heal`, which flatter its figures."""
+"""The evaluated rows that a model learnt from in `toolchain shrink` or `heal`, which make its figures too good."""
 
 from toolchain.bundle import Bundle
 from toolchain.bundle.healed import STEP, graph_of, healed_graphs

@@ -16,7 +16,7 @@ def remarks(result: Result) -> list[str]:
         found.append("a CPU computes FP8 in float: these times say nothing about a GPU.")
     if learnt := result.get("learnt_rows"):
         found.append(
-            f"the model learnt from {learnt:,} of these {rows:,} rows, in shrink or heal, which flatters its figures. "
+            f"the model learnt from {learnt:,} of these {rows:,} rows, in shrink or heal, so its figures are too good. "
             "Evaluate other rows."
         )
     if cut := result["tokens"].get("truncated_rows"):
@@ -57,7 +57,7 @@ def _of_cascade(result: Result) -> list[str]:
         )
     if cascade["chosen_on"]:
         found.append(
-            f"the cascade's threshold was chosen on {cascade['chosen_on']:,} of these {rows:,} rows, which flatters "
-            "its figures. Evaluate other rows, or give others to choose on: toolchain cascade --calib-data."
+            f"the cascade's threshold was chosen on {cascade['chosen_on']:,} of these {rows:,} rows, so its "
+            "figures are too good. Evaluate other rows, or give others to choose on: toolchain cascade --calib-data."
         )
     return found

@@ -252,7 +252,7 @@ class WhatRan(TypedDict):
     cascade: NotRequired[CascadeRun | None]
     """What the first stage of a cascade did; null for one model."""
     learnt_rows: NotRequired[int]
-    """Rows that it learnt from in `shrink` or `heal` among those evaluated, which flatter its figures."""
+    """Rows that it learnt from in `shrink` or `heal` among those evaluated, which make its figures too good."""
 
 
 class Result(WhatRan, Scores, Speed):
