@@ -144,7 +144,7 @@ def _asks_for_engine_only(values: RecipeValues) -> bool:
     from toolchain.engine.releases import RELEASES
 
     cache = {"calibration"} if Recipe.make(values).gives_cache else set()  # a calibration.json changes the graph too
-    engine = {"backend", "target", "device", "force", *cache, *ENGINE}
+    engine = {"backend", "target", "device", "force", "reuse", *cache, *ENGINE}
     return values.get("backend") in RELEASES and values.keys() <= engine
 
 

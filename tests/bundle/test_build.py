@@ -3,13 +3,16 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from toolchain.base.files import sha256_json
 from toolchain.bundle import open_bundle
 from toolchain.bundle.build import build
-from toolchain.cli.show.build import built
+from toolchain.bundle.resolved_recipe import resolve
+from toolchain.bundle.steps import STEPS, _of_choice
 from toolchain.errors import GateError, InputError, MachineError, UsageError
 from toolchain.recipe import Recipe
 from toolchain.runtimes import open_runtime
@@ -67,25 +70,6 @@ def test_another_method_redoes_only_what_depends_on_it(int8, tmp_path):
     assert again["done"] == ["calibrate", "quantize"]
 
 
-def test_steps_are_taken_from_another_bundle_where_their_inputs_are_equal(int8, tmp_path, capsys):
-    made, done = int8
-    same = build(made.replace(reuse=done["bundle"], output=str(tmp_path / "same")))
-    assert (same["done"], same["reused"]) == ([], dict.fromkeys(["export", "calibrate", "quantize"], done["bundle"]))
-    assert (
-        open_bundle(tmp_path / "same").manifest["artefacts"] == open_bundle(Path(done["bundle"])).manifest["artefacts"]
-    )
-    half = build(made.replace(precision="fp16", reuse=str(tmp_path), output=str(tmp_path / "half")))
-    assert (half["done"], half["reused"]) == (["half", "cuda"], {"export": str(tmp_path / "same")})
-    assert "reuse" not in open_bundle(tmp_path / "half").manifest["recipe"]
-    built({**half, "next": "eval"})
-    assert "half, cuda done; export taken from another bundle" in " ".join(capsys.readouterr().out.split())
-
-
-def test_reuse_and_force_exclude_each_other(int8):
-    with pytest.raises(UsageError, match="--reuse: cannot be used with --force, which does every step again"):
-        int8[0].replace(reuse=".", force=True)
-
-
 @pytest.mark.slow
 def test_force_redoes_everything_to_the_same_bytes(int8, tmp_path):
     made, done = int8
@@ -131,6 +115,44 @@ def test_fp16_has_a_graph_for_cuda_too_and_does_without_where_it_cannot_be_fused
     assert record["passes"] is None
     assert "attention: only 1 of 2" in record["reason"]
     assert set(chosen.values()) - set(open_bundle(tmp_path / "b").manifest["artefacts"]) == {"model.fp16.cuda.onnx"}
+
+
+def test_another_length_of_rows_redoes_what_they_decided(fp16, tmp_path):
+    """Which tensors fit float16 is measured on rows, which a shorter length cuts."""
+    made, record = fp16
+    shutil.copytree(record["bundle"], tmp_path / "b")
+    again = build(made.replace(max_length=16, output=str(tmp_path / "b"), reuse=str(tmp_path / "b")))
+    assert again["done"] == ["export", "half", "cuda"]
+
+
+def test_inputs_of_steps_have_all_that_their_files_depend_on(tiny_distilbert, sentences, tmp_path):
+    model = shutil.copytree(tiny_distilbert, tmp_path / "model")
+
+    def inputs(name, **changes):
+        """Return a digest of a step's inputs, without running it."""
+        values = {"model": str(model), "data": str(sentences), "precision": "int8", "calib_method": "auto"}
+        kept = []
+        artefacts = {"model.onnx": "1", "calibration.json": "2"}
+        made = SimpleNamespace(
+            artefacts=artefacts, steps={}, old=None, log=None, step=lambda *given: kept.append(given)
+        )
+        STEPS[name].run(resolve(recipe(**values, **changes)), made)
+        return sha256_json(kept[0][1])
+
+    for name in ("half", "cuda", "calibrate", "quantize"):
+        assert inputs(name) == inputs(name) != inputs(name, max_length=16)
+    assert inputs("calibrate") != inputs("calibrate", seed=1)
+    known = inputs("export")
+    (model / "shrink.rows.json").write_text("[]")
+    assert inputs("export") != known
+
+
+def test_the_task_of_the_head_is_an_input_of_a_choice():
+    task = [
+        resolve(Recipe(model="demo-multilabel", task="demo-multilabel", threshold=threshold))
+        for threshold in (0.5, 0.1)
+    ]
+    assert _of_choice(task[0]) != _of_choice(task[1])
 
 
 def test_rows_to_evaluate_are_not_calibrated_with(tiny_distilbert, sentences, tmp_path):

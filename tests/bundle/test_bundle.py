@@ -15,7 +15,7 @@ import pytest
 
 from toolchain.base import files
 from toolchain.base.files import sha256_file, sha256_json
-from toolchain.bundle import bundles_in, last_bundle, open_bundle
+from toolchain.bundle import last_bundle, open_bundle
 from toolchain.bundle.writer import BundleWriter, open_writer
 from toolchain.errors import InputError, UsageError
 
@@ -90,42 +90,6 @@ def test_a_step_redone_with_the_same_file_leaves_the_next_one_skipped(bundle: Pa
 def test_a_skipped_step_gives_its_record(bundle: Path) -> None:
     with open_writer(bundle) as made:
         assert made.step("first", {"value": "1"}, lambda folder: pytest.fail("ran")) == {"wrote": "1"}
-
-
-def test_a_step_with_equal_inputs_is_copied_from_another_bundle(bundle: Path, tmp_path: Path) -> None:
-    make(tmp_path / "more/other", one="5")
-    said: list[str] = []
-    with open_writer(
-        tmp_path / "new", others=[*bundles_in(tmp_path / "more"), *bundles_in(bundle)], log=said.append
-    ) as made:
-        assert made.step("first", {"value": "1"}, lambda folder: pytest.fail("ran")) == {"wrote": "1"}
-        made.step("second", {"value": "9"}, writer("ranges.json", "19"))
-        made.finish({"precision": "fp32"})
-    assert said == [f"first: taken from {bundle}", "second ..."]
-    assert (made.reused, made.skipped) == ({"first": str(bundle)}, [])
-    (bundle / "model.onnx").write_text("2")  # the copy is not linked to it
-    assert open_bundle(tmp_path / "new").read("model.onnx") == b"1"
-
-
-def test_a_step_is_not_copied_from_a_bundle_whose_files_changed(bundle: Path, tmp_path: Path) -> None:
-    (bundle / "model.onnx").write_text("2")
-    said: list[str] = []
-    with open_writer(tmp_path / "new", others=bundles_in(bundle), log=said.append) as made:
-        made.step("first", {"value": "1"}, writer("model.onnx", "1"))
-        made.finish({"precision": "fp32"})
-    assert said[0].startswith(
-        f"first: not taken from {bundle}, which was changed since it was built ({bundle}/model.onnx"
-    )
-    assert said[1:] == ["first ..."]
-    assert (open_bundle(tmp_path / "new").read("model.onnx"), made.reused) == (b"1", {})
-
-
-def test_bundles_of_a_folder_are_those_that_can_be_read(bundle: Path, tmp_path: Path) -> None:
-    broken = shutil.copytree(bundle, tmp_path / "broken")
-    (broken / "bundle.json").write_text("{}")
-    assert [one.path for one in bundles_in(tmp_path)] == [bundle]
-    with pytest.raises(UsageError, match=r"--reuse .*/nowhere: there is no bundle\. Give a bundle, or a folder"):
-        bundles_in(tmp_path / "nowhere")
 
 
 def test_force_redoes_all(bundle: Path) -> None:

@@ -206,7 +206,7 @@ def last_bundle(folder: Path = Path(), *, quiet: bool = False) -> Path:
     Raises:
         UsageError: there is no bundle.
     """
-    found = max(_manifests(folder), key=lambda path: path.stat().st_mtime_ns, default=None)
+    found = max(manifests_below(folder), key=lambda path: path.stat().st_mtime_ns, default=None)
     if found is None:
         raise UsageError(f"{folder.resolve()}: there is no bundle here. Name one, or build one first: toolchain build.")
     if not quiet:
@@ -214,24 +214,7 @@ def last_bundle(folder: Path = Path(), *, quiet: bool = False) -> Path:
     return found.parent
 
 
-def bundles_in(place: Path) -> list[Bundle]:
-    """Return the bundle at `place`, or those in the folder, without the ones that cannot be read or hold a cascade.
-
-    The digests of their files are not checked; `Bundle.copy` does so.
-
-    Raises:
-        UsageError: there is no bundle.
-    """
-    files, found = sorted(_manifests(place)), []
-    if not files:
-        raise UsageError(f"--reuse {place}: there is no bundle. Give a bundle, or a folder that has some.")
-    for file in files:
-        with contextlib.suppress(InputError):
-            found.append(open_bundle(file.parent, check_files=False))
-    return [bundle for bundle in found if not bundle.is_cascade]
-
-
-def _manifests(folder: Path) -> Iterator[Path]:
+def manifests_below(folder: Path) -> Iterator[Path]:
     """Yield the manifests in a folder and at most DEPTH folders below it, not in hidden ones."""
     for place, names, files in os.walk(folder):
         parts = Path(place).relative_to(folder).parts

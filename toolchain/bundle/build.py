@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from toolchain.base.tensors import Array
-from toolchain.bundle import Bundle, bundles_in
+from toolchain.bundle import Bundle
 from toolchain.bundle.data_check import check_data
 from toolchain.bundle.engine_step import compile_plan, resolved_profiles
 from toolchain.bundle.healed import STEP as HEAL
 from toolchain.bundle.healed import add_healed
 from toolchain.bundle.machine import Machine, check_engine_options, check_precision, find_targets
 from toolchain.bundle.resolved_recipe import ResolvedRecipe, resolve, resolve_bundle
+from toolchain.bundle.reuse import bundles_at
 from toolchain.bundle.steps import STEPS, versions
 from toolchain.bundle.trial import try_bundle
 from toolchain.bundle.views import VIEWS, make_view, view_files
@@ -82,6 +83,8 @@ def build(
     views = view_files(resolved.precision, recipe.views)
     if engine:
         check_engine_options(recipe, precision=resolved.precision)
+    if recipe.reuse is not None:
+        bundles_at(Path(recipe.reuse))  # an error of it is one before anything runs
     if recipe.dry_run:
         return {
             "bundle": str(resolved.bundle_folder),
@@ -92,8 +95,7 @@ def build(
     if engine and recipe.backend in RELEASES and profiles[-1].length[2] < resolved.max_length:
         longest = profiles[-1].length[2]
         log(f"this engine cannot run rows of more than {longest} tokens; the model takes {resolved.max_length}")
-    others = bundles_in(Path(recipe.reuse)) if recipe.reuse else []
-    with open_writer(resolved.bundle_folder, force=recipe.force, others=others, log=log) as made:
+    with open_writer(resolved.bundle_folder, force=recipe.force, log=log) as made:
         if made.old:
             made.old.require_one_model("build")
         views += [file for file in _views_of(made.old, resolved.precision) if file not in views]
@@ -272,14 +274,13 @@ def _retain_plans(made: BundleWriter, precision: str) -> None:
 
 
 def _summary(resolved: ResolvedRecipe, made: BundleWriter, records: Mapping[str, Mapping[str, Any]]) -> BuildRecord:
-    done = [name for name in records if name not in made.skipped and name not in made.reused]
+    done = [name for name in records if name not in made.skipped]
     record = {
         "bundle": str(resolved.bundle_folder),
         "precision": resolved.precision,
-        "up_to_date": not done and not made.reused,
+        "up_to_date": not done,
         "done": done,
         "skipped": made.skipped,
-        **({"reused": made.reused} if made.reused else {}),
         "artefacts": sorted(made.artefacts),
         **records,
     }

@@ -129,6 +129,12 @@ class ResolvedRecipe:
         )
 
     @property
+    def tokenization(self) -> dict[str, Any]:  # inputs of a step, any JSON
+        """What the tokens of a text depend on, for the inputs of steps that run rows."""
+        files = {name: digest for name, digest in self.source.digests.items() if name != "config.json"}
+        return {"tokenizer": files, "max_length": self.max_length}
+
+    @property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The checkpoint's tokenizer."""
         return self.source.tokenizer

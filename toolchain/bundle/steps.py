@@ -20,13 +20,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from toolchain.base.files import sha256_json
+from toolchain.base.files import sha256_file, sha256_json
 from toolchain.bundle.checkpoint_parity import compare_with_checkpoint, parity_texts
 from toolchain.bundle.healed import carry_healed, healed_of
 from toolchain.bundle.learnt import OF_CHECKPOINT, OF_SHRINK, read_learnt, write_learnt
+from toolchain.bundle.reuse import take_graph
 from toolchain.checkpoint.stored_tokenizer import store, tokenizer_files
 from toolchain.data.probes import long_text
-from toolchain.errors import InputError
+from toolchain.errors import GateError, InputError
 from toolchain.recipe.tables import QUANTIZED
 from toolchain.records.bundle import (
     CalibrateRecord,
@@ -77,19 +78,27 @@ def versions(*packages: str) -> dict[str, str | None]:
 
 
 def _export(resolved: ResolvedRecipe, made: BundleWriter) -> ExportRecord:
+    learnt_file = resolved.source.folder / OF_CHECKPOINT
+
     def run(folder: Path) -> ExportRecord:
         from toolchain.checkpoint.export import export
 
-        record = export(resolved.source, folder / "model.onnx")
+        taken = take_graph(resolved.recipe, folder, inputs, log=made.log)
+        record = taken or export(resolved.source, folder / "model.onnx")
         for name in ("config.json", *tokenizer_files(resolved.tokenizer, resolved.source.folder)):
             shutil.copyfile(resolved.source.folder / name, folder / name)
-        if learnt := read_learnt(resolved.source.folder / OF_CHECKPOINT):
+        if learnt := read_learnt(learnt_file):
             write_learnt(folder / OF_SHRINK, learnt)
         stored = store(resolved.tokenizer, folder) if resolved.encoder.rust is not None else None
-        # The longest row shows positions or parts of attention that short rows do not reach.
-        longest = long_text(resolved.head.texts_per_row, resolved.max_length)
-        found = compare_with_checkpoint(resolved, folder / "model.onnx", longest)
-        parity.check(found, where=f"{resolved.source.name}: model.onnx", atol=resolved.recipe.atol)
+        try:
+            found = _check_export(resolved, folder / "model.onnx")
+        except (GateError, InputError) as error:
+            if taken is None:
+                raise
+            raise InputError(
+                f"--reuse {resolved.recipe.reuse}: the graph there is not that of {resolved.source.name}, although its "
+                "bundle says so (see -v). Leave --reuse out."
+            ) from error
         return {**record, "parity": found.to_json(), "tokenizer": stored}
 
     inputs = {
@@ -100,8 +109,22 @@ def _export(resolved: ResolvedRecipe, made: BundleWriter) -> ExportRecord:
         "pooling": resolved.source.pooling and asdict(resolved.source.pooling),
         "max_length": resolved.max_length,
         "tools": versions("torch", "transformers", "onnxscript", "onnx-ir"),
+        **({"learnt": sha256_file(learnt_file)} if learnt_file.exists() else {}),
     }
     return made.step("export", inputs, run)
+
+
+def _check_export(resolved: ResolvedRecipe, graph: Path) -> parity.Parity:
+    """Return the differences of an exported graph from the checkpoint, if they are within the recipe's `atol`.
+
+    Raises:
+        GateError: they are not.
+        InputError: see `compare_with_checkpoint`.
+    """
+    # The longest row shows positions or parts of attention that short rows do not reach.
+    longest = long_text(resolved.head.texts_per_row, resolved.max_length)
+    found = compare_with_checkpoint(resolved, graph, longest)
+    return parity.check(found, where=f"{resolved.source.name}: model.onnx", atol=resolved.recipe.atol)
 
 
 def _convert(made: BundleWriter, name: str, file: str, change: Callable[[ir.Model], Record], **inputs: Any) -> Record:
@@ -150,7 +173,7 @@ def _half(resolved: ResolvedRecipe, made: BundleWriter) -> HalfRecord:
         check_halves(model, resolved.encode(texts), found, where=where, rtol=HALF_RTOL)
         return {"passes": passes, **types, "parity": found.to_json()}
 
-    return _convert(made, "half", file, change, rows=sha256_json(texts))
+    return _convert(made, "half", file, change, rows=sha256_json(texts), **resolved.tokenization)
 
 
 def _cuda(resolved: ResolvedRecipe, made: BundleWriter) -> CudaRecord:
@@ -174,7 +197,7 @@ def _cuda(resolved: ResolvedRecipe, made: BundleWriter) -> CudaRecord:
         record: CudaRecord = {"passes": passes, "parity_in_float32": found.to_json()}
         return {**record, "parity": halves.to_json(), **types}
 
-    return _convert(made, "cuda", file, change, atol=atol, rows=sha256_json(texts))
+    return _convert(made, "cuda", file, change, atol=atol, rows=sha256_json(texts), **resolved.tokenization)
 
 
 def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> CalibrateRecord:
@@ -211,10 +234,9 @@ def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> CalibrateRecord:
         about["chosen_on"] = {"rows": len(resolved.holdout_rows), "data_sha256": resolved.holdout_rows.digest}
     inputs = {
         "version": STEPS["calibrate"].version,
-        "tokenizer": {name: digest for name, digest in resolved.source.digests.items() if name != "config.json"},
-        "max_length": resolved.max_length,
+        **resolved.tokenization,
         **about,
-        **(_other_precision(resolved) if recipe.range_method == "auto" else {}),
+        **(_of_choice(resolved) if recipe.range_method == "auto" else {}),
     }
 
     def run(folder: Path) -> CalibrateRecord:
@@ -224,6 +246,11 @@ def _calibrate(resolved: ResolvedRecipe, made: BundleWriter) -> CalibrateRecord:
         return record
 
     return made.step("calibrate", inputs, run)
+
+
+def _of_choice(resolved: ResolvedRecipe) -> dict[str, Any]:  # inputs of a step, any JSON
+    """Return what a choice depends on besides its rows: the number type, the task of the head, and the seed."""
+    return {**_other_precision(resolved), "task": resolved.task.to_json(), "seed": resolved.recipe.seed}
 
 
 def _other_precision(resolved: ResolvedRecipe) -> dict[str, str]:
@@ -336,6 +363,7 @@ def _quantize(resolved: ResolvedRecipe, made: BundleWriter) -> QuantizeRecord:
         "keep": recipe.keep,
         "residual": recipe.residual,
         "rows": sha256_json(texts),
+        **resolved.tokenization,
         "tools": versions("onnx-ir", "onnxruntime", "onnxruntime-gpu"),
         **({"healed": healed} if healed else {}),
         **_other_precision(resolved),

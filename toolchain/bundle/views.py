@@ -90,6 +90,8 @@ def make_view(resolved: ResolvedRecipe, made: BundleWriter, file: str) -> ViewRe
         "keep": recipe.keep,
         "residual": recipe.residual,
         "tools": versions("onnx-ir"),
+        # It changes with the rows and the tokenizer, on which the values of a view are measured too.
+        "reference": next(step["inputs_sha256"] for step in made.steps.values() if view.reference in step["files"]),
         **({FILE: made.artefacts[FILE]} if FILE in made.artefacts else {}),
     }
     return made.step(view.name, inputs, run)

@@ -10,7 +10,7 @@ import glob
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,8 +30,7 @@ class BundleWriter:
     """A new version of a bundle: a sibling folder that becomes the bundle when `finish` is called.
 
     `target` is the bundle's folder, `folder` the sibling, and `old` the version that is replaced, if there is one; with
-    `damaged`, its files may be other ones than its manifest says. `others` are further bundles to take steps from, and
-    `reused` has the name of each step that was taken, with the path of its bundle.
+    `damaged`, its files may be other ones than its manifest says.
     """
 
     target: Path
@@ -39,19 +38,16 @@ class BundleWriter:
     old: Bundle | None
     log: Callable[[str], None]
     damaged: bool = False
-    others: Sequence[Bundle] = ()
     steps: dict[str, StepRecord] = field(default_factory=dict)
     artefacts: dict[str, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
-    reused: dict[str, str] = field(default_factory=dict)
 
     def step(
         self, name: str, inputs: Mapping[str, Any], run: Callable[[Path], Record], *, redo: bool = False
     ) -> Record:
         """Run one step, or skip it and carry its files over; return its record.
 
-        A step is skipped if the digest of `inputs`, any JSON, is the same as before and `redo` is False. Otherwise its
-        files are copied from another bundle that has done it with the same inputs, if there is one.
+        A step is skipped if the digest of `inputs`, any JSON, is the same as before and `redo` is False.
 
         Args:
             name: its key in the manifest.
@@ -64,8 +60,6 @@ class BundleWriter:
         if known and known["inputs_sha256"] == key and not redo and self.retain(name):
             self.skipped.append(name)
             return cast(Record, known["record"])
-        if not redo and any(self._take(name, key, other) for other in self.others):
-            return cast(Record, self.steps[name]["record"])
         before = self._files()
         self.log(f"{name} ...")
         record = run(self.folder)
@@ -85,24 +79,6 @@ class BundleWriter:
             carry(self.old.path / file, self.folder / file, link=not file.endswith(".onnx.data"))
             self.artefacts[file] = artefacts[file]
         self.steps[name] = known
-        return True
-
-    def _take(self, name: str, key: str, other: Bundle) -> bool:
-        """Copy a step from another bundle; return False if it lacks the step with the inputs of this digest."""
-        known, artefacts = other.manifest["steps"].get(name), other.manifest["artefacts"]
-        if known is None or known["inputs_sha256"] != key or not set(known["files"]) <= artefacts.keys():
-            return False
-        try:
-            for file in known["files"]:
-                other.copy(file, self.folder / file)
-        except InputError as error:
-            self.log(f"{name}: not taken from {other.path}, which was changed since it was built ({error})")
-            for file in known["files"]:
-                (self.folder / file).unlink(missing_ok=True)
-            return False
-        self.log(f"{name}: taken from {other.path}")
-        self.artefacts |= {file: artefacts[file] for file in known["files"]}
-        self.steps[name], self.reused[name] = known, str(other.path)
         return True
 
     def _files(self) -> set[str]:
@@ -159,7 +135,6 @@ def open_writer(
     *,
     force: bool = False,
     redo: str | None = None,
-    others: Sequence[Bundle] = (),
     log: Callable[[str], None] = lambda line: None,
     lm: bool = False,
 ) -> Iterator[BundleWriter]:
@@ -169,7 +144,6 @@ def open_writer(
         target: the bundle's folder, which need not exist.
         force: the old version is not read, so it may be broken.
         redo: a folder in the bundle that will be made again, so its files may be broken.
-        others: bundles from which steps with the same inputs are copied.
         log: takes one line before each step that runs.
         lm: whether it is the bundle of a language model.
 
@@ -189,7 +163,7 @@ def open_writer(
         folder = target.parent / f".{target.name}.new-{os.getpid()}"
         folder.mkdir()
         try:
-            yield BundleWriter(target, folder, old, log, damaged=redo is not None, others=others)
+            yield BundleWriter(target, folder, old, log, damaged=redo is not None)
         except OSError as error:
             error.filename = error.filename or str(target)  # the error of a full disk names no file
             raise

@@ -124,7 +124,7 @@ def with_outputs(model: ir.Model, names: list[str]) -> Message:
 
 
 def message(model: ir.Model, *, most_bytes: int = 0) -> Message:
-    """Return the graph in memory as ONNX Runtime opens it, of any size. The model stays unchanged.
+    """Return the graph in memory as ONNX Runtime opens it, of any size. The values of the model stay as they are.
 
     It holds all weights if they take at most `most_bytes` together. Otherwise, as by default, it holds only small ones
     and those of types outside NATIVE, such as FP8. The model and copies of it share the arrays of the others.

@@ -200,8 +200,8 @@ class Recipe:
     force: bool = option(False, "redo steps that are up to date")
     reuse: str | None = option(
         None,
-        "another bundle, or a folder with bundles: a step that one of them has done with the same inputs, such as the "
-        "export, is copied from it. Name only bundles that you trust",
+        "a bundle of the same checkpoint, or a folder with bundles: in place of an export, its graph is copied and "
+        "compared with the checkpoint. Name only bundles that you trust",
         metavar="DIR",
     )
     dry_run: bool = option(False, "print the steps that would run, and run none")

@@ -20,7 +20,7 @@ def check_together(recipe: "Recipe") -> None:
     if not 0 < recipe.atol < math.inf:
         raise UsageError(f"--atol {recipe.atol}: not a number above 0. Give a tolerance such as 1e-4.")
     if recipe.reuse is not None and recipe.force:
-        raise UsageError("--reuse: cannot be used with --force, which does every step again. Leave one of them out.")
+        raise UsageError("--reuse: cannot be used with --force, which exports again. Leave one of them out.")
     _calibration(recipe)
     _engine(recipe)
     _gate(recipe)

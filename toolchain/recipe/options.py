@@ -16,6 +16,9 @@ RecipeValues = dict[str, Any]
 # may come from somebody else, can consent for its user.
 CONSENT = ("allow_pickle", "trust_remote_code")
 
+# Those, and an option that takes a graph from a bundle.
+PERSONAL = (*CONSENT, "reuse")
+
 
 def option(
     default: Any,
@@ -42,13 +45,13 @@ def load_recipe(path: Path) -> RecipeValues:
 
     Raises:
         InputError: see `load_toml`.
-        UsageError: it gives a key of CONSENT.
+        UsageError: it gives a key of PERSONAL.
     """
     values = load_toml(path)
-    if given := next((key for key in CONSENT if values.get(key)), None):
+    if given := next((key for key in PERSONAL if values.get(key)), None):
         raise UsageError(
             f"{path}: {given} is for the command line alone, because a recipe may come from somebody else. "
-            f"Remove it, and give {flag(given)} if you trust the checkpoint."
+            f"Remove it, and give {flag(given)} if you trust what it names."
         )
     return values
 

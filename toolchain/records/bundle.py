@@ -343,8 +343,6 @@ class BuildRecord(TypedDict):
     """Steps that were run."""
     skipped: NotRequired[list[str]]
     """Steps whose inputs had not changed."""
-    reused: NotRequired[dict[str, str]]
-    """Steps that were copied from another bundle (`--reuse`), and its path."""
     artefacts: NotRequired[list[str]]
     """Files of the bundle."""
     export: NotRequired[ExportRecord | LanguageModelExport]

@@ -17,7 +17,7 @@ class CellRun(TypedDict):
     seconds: float
     """Wall time of its evaluation, of the last run."""
     build_s: float | None
-    """Wall time of the build of its bundle; null if the bundle was there."""
+    """Wall time of the build of its bundle, which may take its graph from another one; null if the bundle was there."""
     exit_code: int
     """Exit code of the command that ended the cell; negative: the number of the signal that killed it."""
     reason: str | None

@@ -60,7 +60,7 @@ def attempt(folder: Path, cell: Cell, program: Sequence[str], tell: Say) -> None
 
 
 def _reuse(folder: Path) -> list[str]:
-    """Return the words that let a build take steps, such as the export, from the bundles of this sweep."""
+    """Return the words that let a build take its exported graph from another bundle of this sweep."""
     bundles = folder / state.BUNDLES
     return ["--reuse", str(bundles)] if any(bundles.glob(f"*/{MANIFEST}")) else []
 

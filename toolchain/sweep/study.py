@@ -27,7 +27,7 @@ from toolchain.report.costs import COSTS
 MANY_CELLS = 1000
 
 # Options that the sweep itself decides.
-OWN = ("output", "dry_run", "force", "trust")
+OWN = ("output", "dry_run", "force", "reuse", "trust")
 
 # Axis -> its values, and an exclusion: option -> the values that it excludes.
 Values = dict[str, list[Option]]

@@ -27,12 +27,8 @@ def built(record: BuildRecord) -> None:
 
 
 def _put_steps(record: BuildRecord) -> None:
-    parts = {
-        "done": record["done"],
-        "unchanged": record["skipped"],
-        "taken from another bundle": record.get("reused", {}),
-    }
-    put(f"{record['bundle']}: " + "; ".join(f"{', '.join(names)} {how}" for how, names in parts.items() if names))
+    unchanged = f"; {', '.join(record['skipped'])} unchanged" if record["skipped"] else ""
+    put(f"{record['bundle']}: {', '.join(record['done'])} done{unchanged}")
     if "export" in record:
         parity = record["export"]["parity"]
         put(f"  model.onnx differs from PyTorch by at most {parity['max_abs_logit_difference']:.1e}")
