@@ -88,7 +88,7 @@ def running(
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with (
-        tempfile.TemporaryFile("w+") as log,
+        tempfile.TemporaryFile("w+", errors="backslashreplace") as log,
         subprocess.Popen(
             [*map(str, command)], env=environment, stdout=subprocess.PIPE, stderr=log, text=True
         ) as process,
