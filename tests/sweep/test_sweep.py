@@ -97,7 +97,7 @@ def test_a_cell_that_fails_is_a_record_and_the_others_go_on(study, monkeypatch, 
     assert max(one["run"]["attempts"] for one in again["cells"]) == 2
 
 
-def test_a_build_takes_steps_from_the_bundles_before_it(study, monkeypatch):
+def test_a_build_may_take_its_graph_from_the_bundles_before_it(study, monkeypatch):
     monkeypatch.setenv("STANDIN_FAULT", '{"--reuse": "exit"}')
     assert states(sweep(study(), Asked(), program=STANDIN)) == {"done": 4, "failed": 4}  # the first build lacks it
 

@@ -262,7 +262,7 @@ class Recipe:
 
         Raises:
             InputError: the file cannot be read as TOML.
-            UsageError: a key is unknown, a value is not allowed, or the file gives a key of CONSENT.
+            UsageError: a key is unknown, a value is not allowed, or the file gives a key of COMMAND_LINE_ONLY.
         """
         values: dict[str, Any] = load_recipe(file) if file else {}
         for assignment in sets:

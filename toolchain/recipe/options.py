@@ -16,8 +16,8 @@ RecipeValues = dict[str, Any]
 # may come from somebody else, can consent for its user.
 CONSENT = ("allow_pickle", "trust_remote_code")
 
-# Those, and an option that takes a graph from a bundle.
-PERSONAL = (*CONSENT, "reuse")
+# Keys that a recipe's file cannot give: those, and the place of bundles that are trusted with a graph.
+COMMAND_LINE_ONLY = (*CONSENT, "reuse")
 
 
 def option(
@@ -45,10 +45,10 @@ def load_recipe(path: Path) -> RecipeValues:
 
     Raises:
         InputError: see `load_toml`.
-        UsageError: it gives a key of PERSONAL.
+        UsageError: it gives a key of COMMAND_LINE_ONLY.
     """
     values = load_toml(path)
-    if given := next((key for key in PERSONAL if values.get(key)), None):
+    if given := next((key for key in COMMAND_LINE_ONLY if values.get(key)), None):
         raise UsageError(
             f"{path}: {given} is for the command line alone, because a recipe may come from somebody else. "
             f"Remove it, and give {flag(given)} if you trust what it names."
