@@ -11,6 +11,10 @@ import pytest
 from tests.forked.server import EXECUTABLE
 
 SEEN = "import os, sys; print(sys.argv, os.getcwd(), os.environ['MARK'], sys.stdin.read(), file=sys.{})"
+THREADS = """
+import threadpoolctl, torch
+print(torch.get_num_threads(), {pool["num_threads"] for pool in threadpoolctl.threadpool_info()})
+"""
 AT_EXIT = """
 import atexit, threading, time
 atexit.register(print, "at exit")
@@ -53,6 +57,15 @@ def both(python: list[str], tmp_path: Path, *arguments: str) -> list[tuple[int, 
 def test_code_does_what_it_does_in_python(python: list[str], tmp_path: Path, code: str) -> None:
     real, forked = both(python, tmp_path, "-c", code, "a", "b c")
     assert forked == real
+
+
+def test_libraries_have_as_many_threads_as_the_process_has_processors(python: list[str]) -> None:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert subprocess.check_output([*python, "-c", THREADS], text=True) == "1 {1}\n"
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def test_modules_and_files_run_as_main(python: list[str], tmp_path: Path) -> None:
