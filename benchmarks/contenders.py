@@ -19,13 +19,13 @@ from before import earlier
 from numpy.typing import NDArray
 from workload import Workload
 
+from toolchain.base.processors import cpu_threads
 from toolchain.base.tensors import Infer
 from toolchain.data.rows import Text
 from toolchain.errors import MachineError
 from toolchain.evaluation.measure import BUDGETS
 from toolchain.runtimes import open_runtime
 from toolchain.runtimes.batched import run_texts
-from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.environment import version_of
 from toolchain.runtimes.openvino import run_request
 

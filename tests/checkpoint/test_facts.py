@@ -17,11 +17,6 @@ from toolchain.errors import InputError, UsageError
 TABLES = ("Bert", "Albert", "Electra", "DistilBert", "GPT2", "ConvBert", *OFFSET)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def read(folder: Path, **choices: Any) -> Facts:
     return find_model(str(folder), **choices).facts
 

@@ -13,6 +13,7 @@ import pytest
 import safetensors.numpy
 import torch
 
+from toolchain.checkpoint import weights
 from toolchain.checkpoint.model import (
     Source,
     choose_max_length,
@@ -25,11 +26,6 @@ from toolchain.checkpoint.model import (
 from toolchain.checkpoint.tokenize import TextEncoder
 from toolchain.data.demo import MODELS
 from toolchain.errors import InputError, MachineError, UsageError
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -219,6 +215,18 @@ def test_a_model_without_its_head_is_refused(copy: Path) -> None:
 def test_a_config_that_does_not_fit_the_weights_is_refused(copy: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_model(find(configure(copy, **change)))
+
+
+def test_pytorch_runs_no_more_threads_than_a_quota_allows(
+    monkeypatch: pytest.MonkeyPatch, tiny_distilbert: Path
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(weights, "cpu_threads", lambda: 3)
+    try:
+        load_model(find(tiny_distilbert))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_half_weights_are_loaded_as_float32(tiny: ModuleType, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pynvml
 import pytest
 
+from toolchain.base.processors import cpu_threads
 from toolchain.meters.nvml import all_devices
 from toolchain.runtimes import environment
-from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.environment import cpu_name, describe, gpu_facts, version_of
 
 Driver = Callable[..., None]

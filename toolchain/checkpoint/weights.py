@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from toolchain.base.processors import cpu_threads
 from toolchain.checkpoint.checks import check_finite, check_loaded, check_stored
 from toolchain.checkpoint.faults import fault_of_class, why_no_model, why_no_package
 from toolchain.checkpoint.sizes import check_size
@@ -26,6 +27,7 @@ def load_as(name: str, source: "Source", *, kind: str, attention: str | None = N
     import transformers
 
     silence()
+    torch.set_num_threads(cpu_threads())  # torch counts the processors, not those that a container's quota allows
     auto = getattr(transformers, name)
     try:
         config = _config(source, attention)

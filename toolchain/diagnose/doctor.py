@@ -6,6 +6,7 @@ import platform
 import shutil
 from dataclasses import dataclass
 
+from toolchain.base.processors import cpu_threads
 from toolchain.data import hub
 from toolchain.engine.api import has_implicit_int8
 from toolchain.engine.releases import RELEASES, import_release
@@ -15,7 +16,6 @@ from toolchain.meters import rapl
 from toolchain.meters.sources import BOARD, COUNTER, INTEGRAL, open_sources
 from toolchain.recipe.tables import QUANTIZED
 from toolchain.records.doctor import FindingRecord, State
-from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.environment import cpu_flags, cpu_name, gpu_facts, saturates, version_of
 from toolchain.runtimes.openvino import import_openvino
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from toolchain.base.processors import cpu_threads
 from toolchain.base.progress import Advance, bar
 from toolchain.checkpoint.facts import outputs
 from toolchain.checkpoint.ragged import Indices
@@ -28,7 +29,6 @@ from toolchain.checkpoint.tokenize import Tokens, batches_of
 from toolchain.distill.losses import Divergence, relative_distance
 from toolchain.distill.state import Progress, State
 from toolchain.errors import InputError, UsageError
-from toolchain.runtimes.device import cpu_threads
 
 if TYPE_CHECKING:
     import torch

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import onnx_ir as ir
 
 from toolchain import graph
+from toolchain.base.processors import cpu_threads
 from toolchain.base.progress import track
 from toolchain.base.tensors import INT8_LEVELS
 from toolchain.checkpoint.tokenize import Tokens, batches_of
 from toolchain.distill.fake_quantize import Student
 from toolchain.distill.flow import Flow
 from toolchain.distill.torch_graph import TorchGraph
-from toolchain.runtimes.device import cpu_threads
 
 if TYPE_CHECKING:
     import torch

@@ -40,7 +40,7 @@ from toolchain.recipe.options import CONSENT, RecipeValues
 from toolchain.records.comparison import NamedComparison
 from toolchain.records.shrink import ShrinkRecord, ShrinkScores, Shrunk
 from toolchain.runtimes.batched import run_texts
-from toolchain.runtimes.device import choose_device, cpu_threads
+from toolchain.runtimes.device import choose_device
 from toolchain.runtimes.pytorch import forward, has_gpu
 
 if TYPE_CHECKING:
@@ -134,9 +134,6 @@ class _Student:
 
 def _cut(resolved: ResolvedRecipe, chosen: Chosen, options: Options, tell: Tell) -> _Student:
     """Load the teacher and cut a copy of it."""
-    import torch
-
-    torch.set_num_threads(cpu_threads())  # as in training: which neurons go may depend on it
     folder, seed = resolved.source.folder, resolved.recipe.seed
     device = choose_device(resolved.recipe.device, cuda=has_gpu())
     teacher = find_anatomy(load_model(resolved.source).to(device), folder)

@@ -7,7 +7,6 @@ from toolchain.checkpoint.model import Source
 from toolchain.checkpoint.weights import load_as
 from toolchain.errors import InputError, MachineError, first_line
 from toolchain.generate.generator import Generator
-from toolchain.runtimes.device import cpu_threads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,9 +36,6 @@ def load_causal(source: Source, *, device: str) -> "PreTrainedModel":
 
 
 def _moved(model: "PreTrainedModel", device: str) -> "PreTrainedModel":
-    import torch
-
-    torch.set_num_threads(cpu_threads())
     try:
         return model.to(device)
     except RuntimeError as error:  # also out of memory

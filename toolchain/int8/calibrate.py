@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from toolchain import graph
 from toolchain.base.files import write_json, write_text
+from toolchain.base.processors import cpu_threads
 from toolchain.base.progress import track
 from toolchain.base.tensors import Array, Ranges, range_from_json
 from toolchain.checkpoint.tokenize import Tokens, equal_length_batches
@@ -25,7 +26,6 @@ from toolchain.graph.gemms import calibrated_tensors
 from toolchain.graph.smooth import MAX_EXPONENT, Exponents, folds
 from toolchain.int8.range_methods import Histogram
 from toolchain.records.calibration import CalibrationAbout, CalibrationRecord
-from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.ort import cannot_run, open_session
 
 # Tokens per batch. The activations of 512 tokens take few megabytes and stay in the processor's cache.

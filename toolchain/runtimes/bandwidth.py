@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from toolchain.base.processors import cpu_threads
 from toolchain.base.progress import still
-from toolchain.runtimes.device import cpu_threads
 
 # More than the caches hold, so that memory is measured.
 COPIED_BYTES = {"cpu": 1 << 27, "cuda": 1 << 30}

@@ -5,9 +5,9 @@ import platform
 from pathlib import Path
 from typing import TypedDict
 
+from toolchain.base.processors import cpu_threads
 from toolchain.meters import nvml
 from toolchain.records.result import Environment
-from toolchain.runtimes.device import cpu_threads
 
 # Distributions that a bundle records.
 PACKAGES = (

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from toolchain import graph
 from toolchain.base.files import sha256_json
+from toolchain.base.processors import cpu_threads
 from toolchain.base.tensors import Batch, Infer
 from toolchain.errors import InputError, MachineError, first_line
-from toolchain.runtimes.device import choose_device, cpu_threads
+from toolchain.runtimes.device import choose_device
 from toolchain.runtimes.environment import cpu_flags, cpu_name, saturates
 from toolchain.runtimes.openvino_kernels import integer_gemms, quantized_gemms
 from toolchain.runtimes.ort import IN_MEMORY

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain import graph
+from toolchain.base.processors import cpu_threads
 from toolchain.base.tensors import Batch, Infer
 from toolchain.errors import InputError, MachineError, UsageError, first_line
-from toolchain.runtimes.device import choose_device, cpu_threads, has_cuda_gpu
+from toolchain.runtimes.device import choose_device, has_cuda_gpu
 from toolchain.runtimes.environment import cpu_flags, saturates
 from toolchain.runtimes.io_binding import BoundSession
 

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain import graph
+from toolchain.base.processors import cpu_threads
 from toolchain.base.tensors import Batch, Infer
 from toolchain.engine.cuda import compute_capability
 from toolchain.engine.releases import import_release
 from toolchain.engine.targets import require_units
 from toolchain.errors import InputError, MachineError, first_line
-from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.ort import FATAL, cannot_run, import_onnxruntime
 
 PROVIDER = "TensorrtExecutionProvider"

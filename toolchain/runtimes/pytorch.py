@@ -14,7 +14,7 @@ from toolchain.checkpoint.model import Source, load_model
 from toolchain.errors import MachineError, UsageError, first_line
 from toolchain.runtimes.attention import PADDED, attend_without_padding
 from toolchain.runtimes.cuda_graphs import GraphRunner, cuda_capture
-from toolchain.runtimes.device import choose_device, cpu_threads
+from toolchain.runtimes.device import choose_device
 from toolchain.runtimes.quantized import QUANTIZED, quantize
 
 if TYPE_CHECKING:
@@ -116,7 +116,6 @@ def open_module(
         raise UsageError(
             f"--precision {precision}: cannot be used with --backend torch. Choose fp32, bf16, fp16 or int8."
         )
-    torch.set_num_threads(cpu_threads())
     padded = attention if attention in PADDED else None
     module = load_model(source, attention=padded).to(place, types[precision])
     if precision in QUANTIZED:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from toolchain import __version__
 from toolchain.base.files import read_json, sha256_file, sha256_json, write_json
+from toolchain.base.processors import cpu_threads
 from toolchain.errors import InputError
-from toolchain.runtimes.device import cpu_threads
 from toolchain.runtimes.environment import PACKAGES, cpu_name, version_of
 from toolchain.sweep.cells import Depends, Options
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.base.processors import cpu_threads
 from toolchain.base.progress import still
 from toolchain.errors import MachineError, first_line
 from toolchain.profile.roofline.kernel_speed import gemm_session
 from toolchain.profile.roofline.work import Flop
 from toolchain.runtimes.bandwidth import COPIED_BYTES, copying
-from toolchain.runtimes.device import cpu_threads
 
 # Side of the square GEMMs: large enough to reach the ceiling, small enough to take a fraction of a second.
 SIDES = {"cpu": 1024, "cuda": 8192}

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from toolchain.base.processors import cpu_threads
 from toolchain.base.tensors import Infer
 from toolchain.evaluation.target import Target
 from toolchain.graph import data_file
 from toolchain.recipe.tables import BACKENDS
 from toolchain.runtimes import open_runtime
-from toolchain.runtimes.device import cpu_threads
 
 Open = Callable[[], AbstractContextManager[Infer]]
 
