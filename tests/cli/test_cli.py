@@ -72,7 +72,7 @@ def test_a_checkpoints_folder_is_what_is_built_and_is_no_bundle(
     assert main(["build", *given, "-m", "demo"]) == 2
     assert "not a bundle, and --model demo is given too" in capsys.readouterr().err
     assert main(["eval", str(tiny_distilbert)]) == 1
-    assert "a checkpoint, and not a bundle. Build one of it: toolchain build" in capsys.readouterr().err
+    assert "this is a checkpoint, not a bundle. Build a bundle from it: toolchain build" in capsys.readouterr().err
 
 
 def test_int8_by_default_needs_rows_and_says_so_before_the_export(tiny_distilbert, tmp_path, capsys, monkeypatch):

@@ -205,7 +205,7 @@ def test_texts_alone_need_no_label_column(lesson):
 
 def test_too_few_texts_are_refused(make, tmp_path, tiny):
     (tmp_path / "few.csv").write_text("sentence\n" + "\n".join(tiny.WORDS[:12]) + "\n")
-    with pytest.raises(InputError, match=r"few.csv: 12 rows of text, too few to learn from. Give 1,000 or more."):
+    with pytest.raises(InputError, match=r"few.csv: only 12 rows of text can be learnt from. Give 1,000 or more."):
         make(tmp_path / "small", data=str(tmp_path / "few.csv"))
     assert not (tmp_path / "small").exists()
 

@@ -1,4 +1,4 @@
-"""The record of one component, from windows and tracks made by hand."""
+"""The record of one component, from windows and readings made by hand."""
 
 from types import SimpleNamespace
 
@@ -6,8 +6,8 @@ import pytest
 
 from toolchain.energy.components import component
 from toolchain.meters.energy import Window
+from toolchain.meters.readings import Readings
 from toolchain.meters.sources import BOARD, COUNTER, Source
-from toolchain.meters.track import Track
 
 GPU = (BOARD, "GPU-1")
 
@@ -21,8 +21,8 @@ def window(joules, *, peak_w=None):
 
 @pytest.fixture
 def meter():
-    track = Track(Source(*GPU, COUNTER, lambda: 0.0))
-    return SimpleNamespace(tracks={GPU: track}, missing={})
+    one = Readings(Source(*GPU, COUNTER, lambda: 0.0))
+    return SimpleNamespace(readings={GPU: one}, missing={})
 
 
 def test_windows_without_it_are_left_out(meter):

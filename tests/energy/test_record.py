@@ -10,8 +10,8 @@ from toolchain.energy.protocol import Idle, Protocol, Run, Trial
 from toolchain.energy.record import Carbon, block, unavailable
 from toolchain.energy.text import REASONS, describe
 from toolchain.meters.energy import Window
+from toolchain.meters.readings import Readings
 from toolchain.meters.sources import BOARD, COUNTER, Inventory, Source
-from toolchain.meters.track import Track
 
 # The energy block of a result, as the design has it.
 DESIGN = json.loads(
@@ -62,8 +62,8 @@ class Meter:
         self.tick_s, self.inventory = 0.1, Inventory()
         self.states: dict[str, Any] = {}
         self.missing = dict.fromkeys(("cpu_package", "cpu_dram"), ("rapl_absent", "")) | {"gpu_memory": ("no_such", "")}
-        counter = Track(Source(BOARD, "GPU-1", COUNTER, lambda: 0.0), tick_s=0.1)
-        self.tracks = {(BOARD, "GPU-1"): counter}
+        counter = Readings(Source(BOARD, "GPU-1", COUNTER, lambda: 0.0), tick_s=0.1)
+        self.readings = {(BOARD, "GPU-1"): counter}
         self.components = {BOARD}
 
 
@@ -74,8 +74,8 @@ class WholeMeter(Meter):
         super().__init__()
         self.missing = {BOARD: ("not_supported", f"not_supported: {lacks}")} if lacks else {}
         for name in ("gpu_memory", "cpu_package", "cpu_dram"):
-            self.tracks[name, "package-0"] = Track(Source(name, "package-0", "rapl", lambda: 0.0))
-        self.components = {name for name, _ in self.tracks}
+            self.readings[name, "package-0"] = Readings(Source(name, "package-0", "rapl", lambda: 0.0))
+        self.components = {name for name, _ in self.readings}
 
 
 def trial(joules: float | None, *, rows: float = 1000, seconds: float = 6, integral_j: float | None = None) -> Trial:

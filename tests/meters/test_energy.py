@@ -40,7 +40,7 @@ def test_without_a_counter_power_is_integrated_and_labelled(nvml, profile):
         window = found.window(12)
         truth = nvml.true_joules(0, window.opened_s, window.closed_s)
         assert abs(window.component_j("gpu_board") / truth - 1) <= 0.003
-        assert [track.source.method for track in found.tracks.values()] == ["nvml_power_integral"]
+        assert [one.source.method for one in found.readings.values()] == ["nvml_power_integral"]
 
 
 def test_counter_and_power_check_each_other(nvml):
@@ -59,7 +59,7 @@ def test_several_gpus_add_up_and_one_can_be_chosen(nvml):
         truth = sum(nvml.true_joules(gpu, window.opened_s, window.closed_s) for gpu in (0, 1))
         assert abs(window.component_j("gpu_board") / truth - 1) <= 0.001
     with meter(nvml, device="cuda:1") as found:
-        assert {key[1] for key in found.tracks} == {"GPU-22222222-bbbb"}
+        assert {key[1] for key in found.readings} == {"GPU-22222222-bbbb"}
     with meter(nvml, device="cuda:2") as found:
         assert found.missing["gpu_board"][0] == "no_device"
 
@@ -80,8 +80,8 @@ def test_a_counter_out_of_step_with_the_slowest_errs_by_less_than_a_tick(nvml, u
 def test_a_stuck_counter_is_replaced_by_integrated_power(nvml):
     nvml.load(f"{T4}{CONSTANT}stuck 0 0\n")
     with meter(nvml) as found:
-        (track,) = found.tracks.values()
-        assert track.source.method == "nvml_power_integral"
+        (one,) = found.readings.values()
+        assert one.source.method == "nvml_power_integral"
         window = found.window(6)
         assert abs(window.component_j("gpu_board") / (43.21 * window.seconds) - 1) <= 0.001
 
@@ -131,7 +131,7 @@ def test_a_lost_gpu_or_stuck_counter_gives_no_further_number(nvml, fault, reason
 def test_components_that_cannot_be_measured_have_their_reason(nvml, scenario, reason):
     nvml.load(scenario)
     with meter(nvml) as found:
-        assert found.tracks == {}
+        assert found.readings == {}
         assert found.missing["gpu_board"][0] == reason
         assert found.missing["cpu_package"][0] == "rapl_absent"
 
@@ -168,7 +168,7 @@ def test_a_zone_that_never_moves_is_missing(nvml, tmp_path):
     nvml.load("")
     with meter(nvml, powercap=tmp_path) as found:
         assert found.missing["cpu_package"][0] == "counter_stuck"
-        assert found.tracks == {}
+        assert found.readings == {}
 
 
 @pytest.mark.slow

@@ -10,8 +10,8 @@ from toolchain.energy.load import Work
 from toolchain.energy.protocol import Protocol, Run, Trial
 from toolchain.energy.record import block, unavailable
 from toolchain.meters.energy import Window
+from toolchain.meters.readings import Readings
 from toolchain.meters.sources import BOARD, COUNTER, Inventory, Source
-from toolchain.meters.track import Track
 
 RESULT: dict[str, Any] = {
     "schema": 1,
@@ -82,13 +82,13 @@ def measured(result: dict[str, Any]) -> dict[str, Any]:
     """A result on a GPU: five windows of its board's counter, about 0.3 J a row, without processor energy."""
 
     missing = dict.fromkeys(("cpu_package", "cpu_dram"), ("rapl_absent", "")) | {"gpu_memory": ("no_such", "")}
-    counter = Track(Source(BOARD, "GPU-1", COUNTER, lambda: 0.0), tick_s=0.1)
+    counter = Readings(Source(BOARD, "GPU-1", COUNTER, lambda: 0.0), tick_s=0.1)
     meter: Any = SimpleNamespace(
         tick_s=0.1,
         inventory=Inventory(),
         states={},
         missing=missing,
-        tracks={(BOARD, "GPU-1"): counter},
+        readings={(BOARD, "GPU-1"): counter},
         components={BOARD},
     )
     trials = [

@@ -20,7 +20,7 @@ def _counter(bench: Bench) -> str:
         if BOARD not in meter.components:
             raise Skip(reason(meter.missing[BOARD][0]))
         window = meter.window(bench.recipe.energy_window)
-        track = next(track for key, track in meter.tracks.items() if key[0] == BOARD)
+        track = next(track for key, track in meter.readings.items() if key[0] == BOARD)
     joules, integral = window.component_j(BOARD), sum(window.integral_j.values())
     if joules is None:
         raise MachineError(f"energy of {bench.machine.gpu}: {reason(window.reason(BOARD))}. See `toolchain doctor`.")

@@ -229,7 +229,7 @@ def _read_manifest(path: Path) -> Manifest:
     if path.is_file():
         raise InputError(f"{path}: a file, not a bundle. Give a folder that `build` made.")
     if not file.exists() and (path / "config.json").exists():
-        raise InputError(f"{path}: a checkpoint, and not a bundle. Build one of it: toolchain build {path}.")
+        raise InputError(f"{path}: this is a checkpoint, not a bundle. Build a bundle from it: toolchain build {path}.")
     if not file.exists():
         raise InputError(f"{path}: not a bundle, because it has no {MANIFEST}. Give a folder that `build` made.")
     manifest = read_json(file, what="the manifest", advice=rebuild, follow=False)

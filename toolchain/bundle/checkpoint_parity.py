@@ -36,10 +36,11 @@ def compare_with_checkpoint(
 ) -> parity.Parity:
     """Compare a graph with the checkpoint in PyTorch, both on the CPU, on `parity_texts` and `more`.
 
-    With `halves`, float16 tensors are rounded to float16, as a GPU computes them.
+    ONNX Runtime computes float16 nodes in float32 on a CPU. With `halves`, their results are rounded to float16, as on
+    a GPU.
 
     Raises:
-        InputError: one of them cannot run the rows.
+        InputError: the checkpoint or the graph cannot run the rows.
         GateError: see `parity.compare`.
     """
     from toolchain import graph

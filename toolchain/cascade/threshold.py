@@ -88,8 +88,8 @@ def _refuse_chance(found: Predictions) -> None:
     if wilson_ci95(right, len(found.references))[0] <= frequent["share"]:
         raise GateError(
             f"cascade: the second stage is right in {frequent['accuracy']:.1%} of {len(found.references):,} rows, not "
-            f"clearly more than the {frequent['share']:.1%} of the most frequent label, so these rows can judge no "
-            "cascade. Look whether labels and columns are those of the model, or give more rows."
+            f"clearly more than the {frequent['share']:.1%} of the most frequent label, so a cascade "
+            "cannot be judged on these rows. Check that labels and columns are those of the model, or give more rows."
         )
 
 

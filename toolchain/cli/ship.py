@@ -114,7 +114,7 @@ KINDS = {
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add a sub-command for each kind, which also accepts --json, -v and -q."""
+    """Add one sub-command for each entry of KINDS. Each also accepts --json, -v and -q."""
     kinds = parser.add_subparsers(title="kinds", metavar="KIND", required=True)
     for name, kind in KINDS.items():
         its = kinds.add_parser(name, help=kind.text, description=kind.text[0].upper() + kind.text[1:] + ".")

@@ -7,7 +7,7 @@ from toolchain.cli.output import emit, log
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the file of the sweep, and what to run of it."""
+    """Add the file of the sweep, and the options that choose which of its cells run."""
     parser.add_argument(
         "file", metavar="RECIPE", help="a sweep (*.toml): a recipe whose options may be lists of values"
     )

@@ -236,7 +236,7 @@ def _of_column(table: Table, task: Task, split: str, column: str, reading: Readi
         found = ", ".join(map(repr, dict.fromkeys(map(str, cells))))
         raise MissingSplitError(
             f"{table.source}: no row has {split!r} in the column {column!r}, only {found:.200}. "
-            "Write train and validation there, or choose another split with --split."
+            "Write train or validation in that column, or choose another split with --split."
         )
     return _rows(table.take(chosen), task, reading)  # the labels of other splits may be hidden
 

@@ -1,9 +1,9 @@
-"""The cut: which layers and which neurons of the feed-forward blocks matter least to the logits, and their removal.
+"""The cut: which layers and which neurons of the feed-forward blocks matter least to the logits.
 
-A layer is tried: its importance is how far the logits move without it. A neuron's is an estimate of that by the first
-order of Taylor's series (Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning"), with the logits in
-the place of a loss, so no row needs a label: a random direction of the logits is differentiated for each row, and the
-mean square over the rows estimates the squared distance that the logits move when the neuron gives its mean.
+The importance of a layer is measured: it is how far the logits move without the layer. That of a neuron is estimated by
+a first-order Taylor expansion (Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning"): the squared
+distance that the logits move when the neuron gives its mean. Random directions of the logits, one a row, stand in the
+place of a loss, so no row needs a label. `anatomy.py` removes the weights.
 """
 
 import copy

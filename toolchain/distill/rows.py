@@ -83,9 +83,9 @@ def choose_rows(resolved: ResolvedRecipe) -> Chosen:
     if split is not None:  # also what --limit leaves out of it, which a build evaluates later
         kept = rows.take(np.flatnonzero(~rows.among(set(split.text_digests))))
     if len(kept) < LEAST_TEXTS:
-        out = f", without {len(rows) - len(kept):,} that are evaluated" if len(kept) < len(rows) else ""
+        out = f" ({len(rows) - len(kept):,} others are evaluated)" if len(kept) < len(rows) else ""
         raise InputError(
-            f"{rows.source}: {len(kept):,} rows of text{out}, too few to learn from. Give {LEAST_TEXTS:,} or more."
+            f"{rows.source}: only {len(kept):,} rows of text can be learnt from{out}. Give {LEAST_TEXTS:,} or more."
         )
     if len(kept) < len(rows):
         log.warning("%s: %d rows are evaluated, and are not learnt from", rows.source, len(rows) - len(kept))

@@ -45,11 +45,11 @@ def absent(name: str, reason: str | None, detail: str | None, device: str) -> Co
 
 def component(name: str, windows: list[Window], meter: EnergyMeter, device: str) -> ComponentRecord:
     """Return the sum of a component over the windows in which it was measured, or the reason why there is none."""
-    tracks = {key: track for key, track in meter.tracks.items() if key[0] == name}
-    if not tracks:
+    readings = {key: one for key, one in meter.readings.items() if key[0] == name}
+    if not readings:
         reason, detail = meter.missing[name]
         return absent(name, reason, detail, device)
-    first = next(iter(tracks.values()))
+    first = next(iter(readings.values()))
     made: ComponentRecord = {
         "joules": None,
         "method": first.source.method,
@@ -68,7 +68,7 @@ def component(name: str, windows: list[Window], meter: EnergyMeter, device: str)
         return made
     made["joules"] = total = sum(joules for _, joules in whole)
     made["mean_power_w"] = total / sum(window.seconds for window, _ in whole)
-    made["devices"] = [{"device": key[1], "joules": sum(window.joules[key] for window, _ in whole)} for key in tracks]
+    made["devices"] = [{"device": key[1], "joules": sum(window.joules[key] for window, _ in whole)} for key in readings]
     if name == BOARD:
         _cross_check(made, [window for window, _ in whole])
     return made

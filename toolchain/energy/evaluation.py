@@ -55,7 +55,7 @@ class Session:
         Raises:
             UsageError: the runtime does not reach the rate.
         """
-        if self.meter is None or not self.meter.tracks:
+        if self.meter is None or not self.meter.readings:
             return
         tokens = encode(texts)
         plans: dict[int | None, Iterable[Indices]] = {None: batches(tokens, max_slots=max_slots)}
@@ -101,7 +101,7 @@ def open_session(recipe: Recipe, device: str, *, log: Log) -> Iterator[Session]:
     with open_meter(device) as meter:
         if recipe.require_energy and lacking(device, meter):
             require(not_measurable(meter, device))
-        if meter.tracks:
+        if meter.readings:
             log("energy: idle, with nothing loaded")
         yield Session(recipe, device, meter, idle(meter))
 

@@ -97,7 +97,7 @@ class Run:
 
 def idle(meter: EnergyMeter, seconds: float = IDLE_S) -> Idle | None:
     """Measure idle power, and try again while it changes; return None where nothing can be measured."""
-    if not meter.tracks:
+    if not meter.readings:
         return None
     for last in [False] * (IDLE_TRIES - 1) + [True]:
         halves = [meter.window(seconds / 2) for _ in range(2)]

@@ -28,10 +28,11 @@ class Distance:
 
     @property
     def rank(self) -> float:
-        """The number to compare: for classes, the geometric mean of sqrt(kl) and rms, both linear in the error.
+        """The distance as one number: of two candidates, the one with the smaller number is nearer to the reference.
 
-        The divergence weighs errors by their effect, but on rows that the model was trained on, few rows dominate it;
-        the difference counts every row.
+        For classes it is the geometric mean of sqrt(kl) and rms, which both grow linearly with the error; for a
+        regression it is rms. The divergence weighs an error by its effect, but a few rows dominate it where the model
+        was trained on the rows. The difference counts all rows alike.
         """
         return self.rms if self.kl is None else float(np.sqrt(np.sqrt(max(self.kl, 0.0)) * self.rms))
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from toolchain.meters import gpu_state, rapl
 from toolchain.meters.nvml import Unavailable
+from toolchain.meters.readings import STUCK, Readings
 from toolchain.meters.sources import BOARD, COUNTER, INTEGRAL, Inventory, open_sources
-from toolchain.meters.track import STUCK, Track
 from toolchain.records.energy import GpuStates
 
 # Interval between readings: half the update period of the slowest sensors, which is 100 ms.
@@ -85,7 +85,7 @@ class EnergyMeter:
         inventory: sources and GPUs; opened by `open_sources`.
         clock: returns seconds; never goes back.
         sleep: waits for seconds.
-        tracks: component and device -> readings that its joules come from.
+        readings: component and device -> readings that its joules come from.
         powers: UUID of a GPU -> readings of its power.
         states: UUID of a GPU -> moments and states.
         cancelled: set by `cancel`, until `rest` has raised `Cancelled`.
@@ -94,22 +94,20 @@ class EnergyMeter:
     inventory: Inventory
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
-    tracks: dict[Key, Track] = field(init=False)
-    powers: dict[str, Track] = field(init=False)
+    readings: dict[Key, Readings] = field(init=False)
+    powers: dict[str, Readings] = field(init=False)
     states: dict[str, list[tuple[float, gpu_state.State]]] = field(init=False)
     cancelled: bool = False
 
     def __post_init__(self) -> None:
-        tracks = [Track(source) for source in self.inventory.sources]
+        readings = [Readings(source) for source in self.inventory.sources]
         self.powers = {
-            track.source.device: track
-            for track in tracks
-            if (track.source.component, track.source.method) == (BOARD, INTEGRAL)
+            one.source.device: one for one in readings if (one.source.component, one.source.method) == (BOARD, INTEGRAL)
         }
         self.states = {gpu.uuid: [] for gpu in self.inventory.gpus}
-        self.tracks = {}
-        for track in tracks:  # the inventory lists a GPU's counter before its power, so the counter is preferred
-            self.tracks.setdefault((track.source.component, track.source.device), track)
+        self.readings = {}
+        for one in readings:  # the inventory lists a GPU's counter before its power, so the counter is preferred
+            self.readings.setdefault((one.source.component, one.source.device), one)
         self._find_periods()
 
     @property
@@ -120,15 +118,15 @@ class EnergyMeter:
     @property
     def components(self) -> set[str]:
         """The components that have at least one source."""
-        return {component for component, _ in self.tracks}
+        return {component for component, _ in self.readings}
 
     @property
     def tick_s(self) -> float:
         """The update period of the slowest counter in seconds, 0 without one."""
-        return max((track.tick_s or 0.0 for track in self._counters()), default=0.0)
+        return max((one.tick_s or 0.0 for one in self._counters()), default=0.0)
 
-    def _counters(self) -> list[Track]:
-        return [track for track in self.tracks.values() if track.source.is_counter]
+    def _counters(self) -> list[Readings]:
+        return [one for one in self.readings.values() if one.source.is_counter]
 
     def _find_periods(self) -> None:
         """Measure the update period of every counter, and replace a counter that does not move.
@@ -136,29 +134,29 @@ class EnergyMeter:
         A GPU's power takes the place of its counter; a RAPL zone becomes missing.
         """
         limit_s = self.clock() + EDGE_LIMIT_S
-        while any(len(track.times_s) <= TICKS for track in self._counters()) and self.clock() < limit_s:
+        while any(len(one.times_s) <= TICKS for one in self._counters()) and self.clock() < limit_s:
             self._read(self._counters())
             self.rest(TICK_POLL_S)
-        for key, track in list(self.tracks.items()):
-            track.find_tick()
-            if track.source.is_counter and track.tick_s is None:
-                reason = track.faults[-1][1] if track.faults else STUCK
+        for key, one in list(self.readings.items()):
+            one.find_tick()
+            if one.source.is_counter and one.tick_s is None:
+                reason = one.faults[-1][1] if one.faults else STUCK
                 self._replace(key, reason)
 
     def _replace(self, key: Key, reason: str) -> None:
         component, device = key
-        if self.tracks.pop(key).source.method == COUNTER and device in self.powers:
-            self.tracks[key] = self.powers[device]
+        if self.readings.pop(key).source.method == COUNTER and device in self.powers:
+            self.readings[key] = self.powers[device]
         else:
             self.missing[component] = (reason, device)
 
-    def _read(self, tracks: list[Track]) -> None:
-        for track in tracks:
-            track.poll(self.clock())
+    def _read(self, readings: list[Readings]) -> None:
+        for one in readings:
+            one.poll(self.clock())
 
     def poll(self) -> None:
         """Read every source once, and temperatures and clocks if the last reading of them is a second old."""
-        self._read(list({id(track): track for track in (*self.tracks.values(), *self.powers.values())}.values()))
+        self._read(list({id(one): one for one in (*self.readings.values(), *self.powers.values())}.values()))
         for gpu in self.inventory.gpus:
             kept, now = self.states[gpu.uuid], self.clock()
             if not kept or now - kept[-1][0] >= STATE_S:
@@ -201,20 +199,20 @@ class EnergyMeter:
         the edge can be interpolated.
         """
         self.poll()
-        counters = sorted(self._counters(), key=lambda track: track.tick_s or 0.0)
+        counters = sorted(self._counters(), key=lambda one: one.tick_s or 0.0)
         slowest, others = counters[-1:], counters[:-1]
         self._await_ticks(others)
         start_s = self._await_ticks(slowest)
-        edge_s = max((track.last_tick_s for track in slowest if track.last_tick_s > start_s), default=self.clock())
+        edge_s = max((one.last_tick_s for one in slowest if one.last_tick_s > start_s), default=self.clock())
         self._await_ticks(others)
         self.poll()
         return edge_s
 
-    def _await_ticks(self, tracks: list[Track]) -> float:
+    def _await_ticks(self, readings: list[Readings]) -> float:
         """Read all counters every `TICK_POLL_S` until these have moved; return the moment when that began."""
         start_s = self.clock()
         while self.clock() < start_s + EDGE_LIMIT_S and any(
-            track.last_tick_s <= start_s and not (track.faults and track.faults[-1][0] > start_s) for track in tracks
+            one.last_tick_s <= start_s and not (one.faults and one.faults[-1][0] > start_s) for one in readings
         ):
             self.rest(TICK_POLL_S)
             self._read(self._counters())
@@ -235,18 +233,18 @@ class EnergyMeter:
         """Return the joules between two moments that lie within the readings."""
         joules: dict[Key, float] = {}
         reasons: dict[Key, str] = {}
-        for key, track in self.tracks.items():
+        for key, one in self.readings.items():
             try:
-                joules[key] = track.joules(opened_s, closed_s)
+                joules[key] = one.joules(opened_s, closed_s)
             except Unavailable as why:
                 reasons[key] = why.reason
         integrals: dict[str, float] = {}
-        for uuid, track in self.powers.items():
+        for uuid, one in self.powers.items():
             try:
-                integrals[uuid] = track.joules(opened_s, closed_s)
+                integrals[uuid] = one.joules(opened_s, closed_s)
             except Unavailable:
                 continue
-        peaks = {uuid: track.peak(opened_s, closed_s) for uuid, track in self.powers.items()}
+        peaks = {uuid: one.peak(opened_s, closed_s) for uuid, one in self.powers.items()}
         return Window(
             opened_s,
             closed_s,

@@ -108,7 +108,7 @@ class ProfiledTarget(TypedDict):
 
 
 class ProfiledBatch(TypedDict):
-    """The profiled batch."""
+    """Size and origin of the batch that was profiled."""
 
     rows: int
     """Rows in the batch."""

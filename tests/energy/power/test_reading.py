@@ -11,8 +11,8 @@ from toolchain.energy.power import reading
 from toolchain.energy.power.reading import SENSOR_S, close, measured, sample
 from toolchain.meters.energy import EnergyMeter, Window
 from toolchain.meters.nvml import Unavailable
+from toolchain.meters.readings import RESET, STUCK, TOO_SHORT, Readings
 from toolchain.meters.sources import BOARD, COUNTER, INTEGRAL, MEMORY, PACKAGE, RAPL, Inventory, Source
-from toolchain.meters.track import RESET, STUCK, TOO_SHORT, Track
 
 KEY = (BOARD, "GPU-1")
 TICK_S = 0.1
@@ -27,7 +27,7 @@ def polled(closed_s: float) -> np.ndarray:
 
 
 def tracked(values, times_s, *, method=COUNTER):
-    """Return a track of these readings; an exception among them is raised at its reading."""
+    """Return the readings of these moments; an exception among them is raised at its reading."""
     turns = iter(values)
 
     def read():
@@ -35,12 +35,12 @@ def tracked(values, times_s, *, method=COUNTER):
             raise value
         return value
 
-    track = Track(Source(*KEY, method, read))
+    one = Readings(Source(*KEY, method, read))
     for number, moment in enumerate(times_s):
-        track.poll(float(moment))
+        one.poll(float(moment))
         if number == 1500:
-            track.find_tick()
-    return track
+            one.find_tick()
+    return one
 
 
 def counted(true_joules, times_s, *, phase_s=0.0):
@@ -49,11 +49,11 @@ def counted(true_joules, times_s, *, phase_s=0.0):
     return list(np.round(true_joules(ticks_s), 6))
 
 
-def span(track, opened_s, closed_s):
+def span(one, opened_s, closed_s):
     def between(opened_s, closed_s):
         return Window(opened_s, closed_s, {}, {}, {}, {}, {})
 
-    return measured(SimpleNamespace(tracks={KEY: track}, between=between), opened_s, closed_s)
+    return measured(SimpleNamespace(readings={KEY: one}, between=between), opened_s, closed_s)
 
 
 @given(low=st.floats(5, 60), high=st.floats(60, 700), closed_s=st.floats(4, 9), phase_s=st.floats(0, 0.0999))
@@ -73,8 +73,8 @@ def test_the_truth_is_within_the_stated_error(low, high, closed_s, phase_s):
 @given(closed_s=st.floats(2.3, 9), phase_s=st.floats(0, 0.0999))
 def test_constant_power_is_nearly_exact_wherever_it_ends(closed_s, phase_s):
     times = polled(closed_s)
-    track = tracked(counted(lambda moments: 50 * moments, times, phase_s=phase_s), times)
-    window, _ = span(track, 1.9, closed_s)
+    one = tracked(counted(lambda moments: 50 * moments, times, phase_s=phase_s), times)
+    window, _ = span(one, 1.9, closed_s)
     assert window.joules[KEY] == pytest.approx(50 * (closed_s - 1.9), abs=50 * 3 * EDGE_S)
 
 
@@ -84,9 +84,9 @@ def test_the_stated_error_is_the_energy_of_the_last_tick():
         return ticks * 7 + np.minimum(rest_s, 0.01) * 700
 
     times = polled(4.01)
-    track = tracked(counted(true_joules, times), times)
-    opened_s = track.times_s[15]
-    window, open_j = span(track, opened_s, 4.01)
+    one = tracked(counted(true_joules, times), times)
+    opened_s = one.times_s[15]
+    window, open_j = span(one, opened_s, 4.01)
     assert true_joules(4.01) - true_joules(opened_s) - window.joules[KEY] == pytest.approx(0.9 * 7, abs=0.1)
     assert open_j[KEY] == pytest.approx(7)
 
@@ -141,14 +141,14 @@ OTHER, MEMORY_KEY, CPU = (BOARD, "GPU-2"), (MEMORY, "GPU-1"), (PACKAGE, "package
 
 
 class Meter:
-    """The tracks of a meter, filled by hand."""
+    """The readings of a meter, filled by hand."""
 
-    def __init__(self, tracks, powers):
-        self.tracks, self.powers = tracks, powers
+    def __init__(self, readings, powers):
+        self.readings, self.powers = readings, powers
 
 
-def track(key, method, times_s, values, tick_s=None):
-    return Track(Source(*key, method, lambda: 0.0), list(times_s), list(values), tick_s=tick_s)
+def made(key, method, times_s, values, tick_s=None):
+    return Readings(Source(*key, method, lambda: 0.0), list(times_s), list(values), tick_s=tick_s)
 
 
 def window(joules, *, integral_j=(), seconds=10.0):
@@ -158,9 +158,9 @@ def window(joules, *, integral_j=(), seconds=10.0):
 def test_power_comes_from_the_sensor_and_joules_from_the_counter():
     times = np.arange(0, 13, 0.0513)
     watts = np.where((times > 5) & (times < 5.2), 70.0, 30.0)
-    power = track(KEY, INTEGRAL, times, watts)
+    power = made(KEY, INTEGRAL, times, watts)
     ticks = np.arange(0, 13, 0.1)
-    meter = Meter({KEY: track(KEY, COUNTER, ticks, 31 * ticks, tick_s=0.1)}, {"GPU-1": power})
+    meter = Meter({KEY: made(KEY, COUNTER, ticks, 31 * ticks, tick_s=0.1)}, {"GPU-1": power})
     found = sample(meter, window({KEY: 310.0}, integral_j=["GPU-1"]), "auto")
     assert found.time_s[-1] == pytest.approx(10)
     assert set(found.power_w[BOARD]) == {30.0, 70.0}
@@ -171,7 +171,7 @@ def test_power_comes_from_the_sensor_and_joules_from_the_counter():
 def test_a_board_without_a_sensor_is_drawn_by_its_counter_though_ticks_are_seen_late():
     ticks = np.arange(0, 13, 0.1)
     late = np.ceil(ticks / 0.0513) * 0.0513
-    meter = Meter({KEY: track(KEY, COUNTER, late, 50 * ticks, tick_s=0.1)}, {})
+    meter = Meter({KEY: made(KEY, COUNTER, late, 50 * ticks, tick_s=0.1)}, {})
     found = sample(meter, window({KEY: 500.0}), "auto")
     assert found.power_w[BOARD] == pytest.approx(50, rel=0.12)
     assert found.joules[BOARD][-1] == pytest.approx(500)
@@ -179,23 +179,23 @@ def test_a_board_without_a_sensor_is_drawn_by_its_counter_though_ticks_are_seen_
 
 def test_boards_and_packages_add_up_and_memory_does_not():
     times = np.arange(0, 13, 0.05)
-    tracks = {
-        key: track(key, INTEGRAL, times, np.full(len(times), watts))
+    readings = {
+        key: made(key, INTEGRAL, times, np.full(len(times), watts))
         for key, watts in ((KEY, 40.0), (OTHER, 20.0), (MEMORY_KEY, 9.0))
     }
-    tracks[CPU] = track(CPU, RAPL, times, 15 * times, tick_s=0.001)
+    readings[CPU] = made(CPU, RAPL, times, 15 * times, tick_s=0.001)
     joules = {KEY: 400.0, OTHER: 200.0, MEMORY_KEY: 90.0, CPU: 150.0}
-    found = sample(Meter(tracks, {}), window(joules), "auto")
+    found = sample(Meter(readings, {}), window(joules), "auto")
     assert found.peak_w == pytest.approx({BOARD: 60, MEMORY: 9, PACKAGE: 15})
     assert found.total_peak_w == pytest.approx(75)
-    assert sample(Meter(tracks, {}), window(joules), "cpu").total_peak_w == pytest.approx(15)
+    assert sample(Meter(readings, {}), window(joules), "cpu").total_peak_w == pytest.approx(15)
 
 
 def test_a_long_run_keeps_means_and_the_peaks_of_all(monkeypatch):
     monkeypatch.setattr(reading, "MOST_SAMPLES", 20)
     times = np.arange(0, 13, 0.05)
     watts = np.where(np.isclose(times, 7.0), 90.0, 30.0)
-    meter = Meter({KEY: track(KEY, INTEGRAL, times, watts)}, {})
+    meter = Meter({KEY: made(KEY, INTEGRAL, times, watts)}, {})
     found = sample(meter, window({KEY: 303.0}), "auto")
     assert len(found.time_s) == len(found.power_w[BOARD]) == len(found.joules[BOARD]) == 20
     assert found.power_w[BOARD].mean() == pytest.approx(30.3, rel=0.01)
@@ -203,7 +203,7 @@ def test_a_long_run_keeps_means_and_the_peaks_of_all(monkeypatch):
 
 
 def test_json_has_units_in_its_names():
-    meter = Meter({KEY: track(KEY, INTEGRAL, [0.0, 13.0], [30.0, 30.0])}, {})
+    meter = Meter({KEY: made(KEY, INTEGRAL, [0.0, 13.0], [30.0, 30.0])}, {})
     found = sample(meter, window({KEY: 3.0}, seconds=0.1), "auto").to_json()
     assert found == {"time_s": [0.05, 0.1], "gpu_board_w": [30.0, 30.0], "gpu_board_j": [1.5, 3.0]}
 

@@ -145,7 +145,7 @@ def _flags(contenders: Sequence[Contender], blocks: dict[str, EnergyBlock]) -> l
 
 def _components(meter: EnergyMeter) -> dict[str, ComponentMethod]:
     """Return how this machine measures each component, or why it does not; each contender has its own joules."""
-    methods = {component: track.source.method for (component, _), track in meter.tracks.items()}
+    methods = {component: one.source.method for (component, _), one in meter.readings.items()}
     made: dict[str, ComponentMethod] = {}
     for name in COMPONENTS:
         reason, detail = meter.missing.get(name, (None, None))

@@ -1,11 +1,11 @@
 """Energy of a block of Python, of a command, or of the machine until a signal.
 
 The meter needs about a second to start: it watches every counter until its update period is known, and the measurement
-begins on a tick of the slowest counter. It can end between two ticks. The joules of the tick that the end cuts are
-interpolated, and all of them are the largest possible error, `edge_error_j`. With an update period T and a length L
-that is about T / L of the total. On GPUs T is 20 to 100 ms: up to 5 % of two seconds and 0.2 % of a minute. Counters
-out of step with the slowest one add the same error at the beginning. `toolchain eval --energy` measures a runtime on a
-task, with windows on ticks, a baseline and confidence intervals.
+begins on a tick of the slowest counter. It can end between two ticks. If the measurement ends inside a tick, its joules
+of that tick are interpolated; the error is at most the energy of the whole tick, which `edge_error_j` gives. With an
+update period T and a length L that is about T / L of the total. On GPUs T is 20 to 100 ms: up to 5 % of two seconds and
+0.2 % of a minute. Counters out of step with the slowest one add the same error at the beginning. `toolchain eval
+--energy` measures a runtime on a task, with windows on ticks, a baseline and confidence intervals.
 """
 
 import functools
@@ -114,7 +114,7 @@ def _open(
 
 
 def _require(meter: EnergyMeter, where: str) -> None:
-    if not meter.tracks:
+    if not meter.readings:
         raise _nothing(where, {name: reason for name, (reason, _) in meter.missing.items()})
 
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from toolchain.energy.components import component, context, counted, flags
 from toolchain.meters.energy import POLL_S, EnergyMeter, Key, Window
 from toolchain.meters.nvml import Unavailable
+from toolchain.meters.readings import STUCK, TOO_SHORT, Readings
 from toolchain.meters.sources import BOARD, COMPONENTS
-from toolchain.meters.track import STUCK, TOO_SHORT, Track
 from toolchain.records.energy import ComponentRecord, EnergyContext, Status
 from toolchain.records.power import ReadingRecord
 
@@ -172,10 +172,10 @@ def measured(meter: EnergyMeter, opened_s: float, closed_s: float) -> tuple[Wind
     joules: dict[Key, float] = {}
     errors_j: dict[Key, float] = {}
     reasons: dict[Key, str] = {}
-    for key, track in meter.tracks.items():
-        read = _counted if track.source.is_counter else _integrated
+    for key, readings in meter.readings.items():
+        read = _counted if readings.source.is_counter else _integrated
         try:
-            used_j, error_j = read(track, opened_s, closed_s)
+            used_j, error_j = read(readings, opened_s, closed_s)
             if error_j >= used_j:
                 raise Unavailable(TOO_SHORT)
         except Unavailable as why:
@@ -185,26 +185,26 @@ def measured(meter: EnergyMeter, opened_s: float, closed_s: float) -> tuple[Wind
     return replace(meter.between(opened_s, closed_s), joules=joules, reasons=reasons), errors_j
 
 
-def _counted(track: Track, opened_s: float, closed_s: float) -> Joules:
+def _counted(readings: Readings, opened_s: float, closed_s: float) -> Joules:
     """Return the joules from tick to tick less those outside; the error is at most the two ticks that the ends cut."""
-    times = track.times_s
+    times = readings.times_s
     first, last = bisect_right(times, opened_s) - 1, bisect_right(times, closed_s)
     if last == len(times):
-        raise Unavailable(next((reason for when, reason in track.faults if when >= opened_s), STUCK))
-    joules, error_j = track.joules(times[first], times[last]), 0.0
+        raise Unavailable(next((reason for when, reason in readings.faults if when >= opened_s), STUCK))
+    joules, error_j = readings.joules(times[first], times[last]), 0.0
     for index, outside_s in ((first + 1, opened_s - times[first]), (last, times[last] - closed_s)):
         if outside_s:
-            tick_j = track.values[index] - track.values[index - 1]
+            tick_j = readings.values[index] - readings.values[index - 1]
             # Between two polls a tick is seen late, so two ticks can look closer than they are.
-            joules -= tick_j * outside_s / max(track.tick_s or 0.0, times[index] - times[index - 1])
+            joules -= tick_j * outside_s / max(readings.tick_s or 0.0, times[index] - times[index - 1])
             error_j += tick_j
     return joules, error_j
 
 
-def _integrated(track: Track, opened_s: float, closed_s: float) -> Joules:
+def _integrated(readings: Readings, opened_s: float, closed_s: float) -> Joules:
     """Return the integral of power; the error is the energy of `SENSOR_S` at each end."""
-    edges_w = np.interp([opened_s, closed_s], track.times_s, track.values)
-    return track.joules(opened_s, closed_s), SENSOR_S * float(edges_w.sum())
+    edges_w = np.interp([opened_s, closed_s], readings.times_s, readings.values)
+    return readings.joules(opened_s, closed_s), SENSOR_S * float(edges_w.sum())
 
 
 def sample(meter: EnergyMeter, window: Window, device: str) -> Samples:
@@ -215,9 +215,9 @@ def sample(meter: EnergyMeter, window: Window, device: str) -> Samples:
     power_w, joules = {}, {}
     for name in COMPONENTS:
         if window.component_j(name) is not None:
-            keys = [key for key in meter.tracks if key[0] == name]
+            keys = [key for key in meter.readings if key[0] == name]
             power_w[name] = _sum_of(_power(_shown(meter, window, *key), edges_s) for key in keys)
-            joules[name] = _sum_of(_joules(meter.tracks[key], edges_s, window.joules[key]) for key in keys)
+            joules[name] = _sum_of(_joules(meter.readings[key], edges_s, window.joules[key]) for key in keys)
     added = [series for name, series in power_w.items() if name in counted(device)]
     return Samples(
         time_s=edges_s[group::group] - window.opened_s,
@@ -233,30 +233,30 @@ def _sum_of(series: Iterable[Series]) -> Series:
     return total
 
 
-def _shown(meter: EnergyMeter, window: Window, component: str, device: str) -> Track:
-    """Return the track to draw: for a board its sensor, if that could be read all the time."""
+def _shown(meter: EnergyMeter, window: Window, component: str, device: str) -> Readings:
+    """Return the readings to draw: for a board its sensor, if that could be read all the time."""
     if component == BOARD and device in window.integral_j:
         return meter.powers[device]
-    return meter.tracks[component, device]
+    return meter.readings[component, device]
 
 
-def _power(track: Track, edges_s: Series) -> Series:
+def _power(readings: Readings, edges_s: Series) -> Series:
     """Return the watts of each step."""
-    times, values = np.array(track.times_s), np.array(track.values)
-    if not track.source.is_counter:
+    times, values = np.array(readings.times_s), np.array(readings.values)
+    if not readings.source.is_counter:
         last: Series = values[np.searchsorted(times, edges_s[1:], side="right") - 1]
         return last
-    apart_s = BLUR_TICKS * min(POLL_S, track.tick_s or POLL_S)
+    apart_s = BLUR_TICKS * min(POLL_S, readings.tick_s or POLL_S)
     _, knots = np.unique((times[-1] - times[::-1]) // apart_s, return_index=True)  # from the last tick backwards
     knots = len(times) - 1 - knots[::-1]
     power_w: Series = np.diff(np.interp(edges_s, times[knots], values[knots])) / np.diff(edges_s)
     return power_w
 
 
-def _joules(track: Track, edges_s: Series, total_j: float) -> Series:
+def _joules(readings: Readings, edges_s: Series, total_j: float) -> Series:
     """Return the joules from the first edge to each edge, scaled to `total_j` at the last."""
-    times, values = np.array(track.times_s), np.array(track.values)
-    if not track.source.is_counter:
+    times, values = np.array(readings.times_s), np.array(readings.values)
+    if not readings.source.is_counter:
         values = np.concatenate([[0.0], np.cumsum((values[1:] + values[:-1]) / 2 * np.diff(times))])
     joules: Series = np.interp(edges_s, times, values)
     joules -= joules[0]

@@ -127,7 +127,7 @@ def document(limits: "Limits", shown: Shown = ANY_MODEL) -> OpenApi:
 
 
 def schema(kind: Any) -> OpenApi:
-    """Return the JSON schema of a type of which records consist: of a record, a list, a dict, a union or a value."""
+    """Return the JSON schema of a type that records use: a TypedDict, a list, a dict, a union or a plain value."""
     of = get_args(kind)
     if is_typeddict(kind):
         keys = get_type_hints(kind)

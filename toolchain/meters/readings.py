@@ -21,7 +21,7 @@ STILL_S = 1.0
 
 
 @dataclass
-class Track:
+class Readings:
     """Readings of one source: all of a power sensor, and of a counter only those at which it moved.
 
     Attributes:
