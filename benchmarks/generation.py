@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from toolchain.generate.decode_ort import Session, generate
 from toolchain.generate.opened import open_file, open_lm
 from toolchain.generate.prompts import PromptBatch
-from toolchain.generate.session import Session, generate
 
 Ids = NDArray[np.int64]
 

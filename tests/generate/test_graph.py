@@ -13,10 +13,10 @@ from toolchain.errors import GateError, InputError, MachineError, UsageError
 from toolchain.generate import parity
 from toolchain.generate.build import build
 from toolchain.generate.causal import load_causal, weight_bytes
+from toolchain.generate.decode_ort import open_graph
 from toolchain.generate.export import _warn_of_keys, require_exporter
 from toolchain.generate.measure import run
 from toolchain.generate.opened import open_generator
-from toolchain.generate.session import open_graph
 from toolchain.generate.settings import Settings
 from toolchain.generate.weight_only import quantize_weights, step_bytes
 from toolchain.recipe import Recipe

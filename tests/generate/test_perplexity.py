@@ -12,11 +12,11 @@ from toolchain.checkpoint.model import find_model
 from toolchain.cli import main
 from toolchain.errors import InputError, UsageError
 from toolchain.generate.causal import load_causal
+from toolchain.generate.decode_ort import Session
 from toolchain.generate.explain import explain
 from toolchain.generate.invariance import verify
 from toolchain.generate.opened import open_file, open_lm
 from toolchain.generate.perplexity import evaluate
-from toolchain.generate.session import Session
 
 ROUNDED = "with activations in 8 bits"
 

@@ -10,7 +10,7 @@ from toolchain import graph
 from toolchain.base.amounts import megabytes
 from toolchain.cli import main
 from toolchain.cli.show.perplexity import passes
-from toolchain.generate.session import PAST, PRESENT
+from toolchain.generate.decode_ort import PAST, PRESENT
 from toolchain.generate.typed import quantize_blocks, to_typed
 
 ROWS, BEFORE, NEW = 2, 5, 3

@@ -17,7 +17,7 @@ from toolchain.engine.releases import RELEASES, import_release
 from toolchain.engine.targets import parse_targets
 from toolchain.errors import InputError, UsageError
 from toolchain.generate.build import graph_name
-from toolchain.generate.session import PAST
+from toolchain.generate.decode_ort import PAST
 from toolchain.generate.typed import to_typed
 from toolchain.generate.weight_only import BITS
 from toolchain.profile.roofline.gpus import Gpu, find_target

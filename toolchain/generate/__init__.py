@@ -1,6 +1,6 @@
 """Text from a causal language model, and its measurement: `toolchain generate`.
 
-`opened.py` opens a checkpoint (`causal.py`, `decode.py`) or the graph of a bundle (`session.py`) as a `Generator`;
-`prompts.py` pads batches, `measure.py` makes the record. `build.py` makes a bundle by `export.py`, `parity.py` and
-`weight_only.py`.
+`opened.py` opens a checkpoint (`causal.py`, `decode_torch.py`) or the graph of a bundle (`decode_ort.py`) as a
+`Generator`; `prompts.py` pads batches, `measure.py` makes the record. `build.py` makes a bundle by `export.py`,
+`parity.py` and `weight_only.py`.
 """

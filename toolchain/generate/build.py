@@ -22,8 +22,8 @@ from toolchain.data.tasks import Task
 from toolchain.errors import UsageError
 from toolchain.generate import parity
 from toolchain.generate.causal import check_causal, load_causal, positions
+from toolchain.generate.decode_ort import open_graph
 from toolchain.generate.export import export, require_exporter
-from toolchain.generate.session import open_graph
 from toolchain.generate.weight_only import BITS, quantize_weights, step_bytes
 from toolchain.recipe import Recipe
 from toolchain.records.bundle import BuildRecord, LanguageModelExport

@@ -17,7 +17,7 @@ CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 def open_torch(source: Source, *, device: str) -> Generator:
     """Return a checkpoint of a causal language model as a generator, in float32. For errors, see `load_causal`."""
-    from toolchain.generate.decode import generate
+    from toolchain.generate.decode_torch import generate
 
     model = load_causal(source, device=device)
     run, kept, read = functools.partial(generate, model), positions(model), weight_bytes(model)

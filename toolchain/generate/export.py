@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from toolchain.checkpoint.export import OPSET, exporter_silenced, write_export
 from toolchain.errors import InputError, MachineError, innermost
-from toolchain.generate.session import PAST, PRESENT
+from toolchain.generate.decode_ort import PAST, PRESENT
 from toolchain.graph.keys import fold_keys
 from toolchain.records.bundle import ExportedGraph
 from toolchain.runtimes.environment import version_of

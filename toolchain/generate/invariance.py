@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from toolchain import graph
 from toolchain.generate.build import graph_name
+from toolchain.generate.decode_ort import Session, open_graph
 from toolchain.generate.opened import OpenedGraph, open_file
 from toolchain.generate.parity import centred
-from toolchain.generate.session import Session, open_graph
 from toolchain.generate.weight_only import dequantize_weights, in_float
 from toolchain.records.verify import CaseRecord, VerifyRecord
 

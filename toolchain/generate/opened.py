@@ -13,8 +13,8 @@ from toolchain.errors import UsageError
 from toolchain.evaluation.target import find_checkpoint, recorded
 from toolchain.generate.build import TASK, graph_name
 from toolchain.generate.causal import open_torch
+from toolchain.generate.decode_ort import Session, generate, open_graph
 from toolchain.generate.generator import Generator
-from toolchain.generate.session import Session, generate, open_graph
 from toolchain.recipe import Recipe
 from toolchain.recipe.options import RecipeValues, flag
 from toolchain.runtimes.device import choose_device
@@ -54,7 +54,7 @@ def open_generator(place: str, recipe: Recipe, *, backend: str | None, cache: tu
         source = find_checkpoint(bundle, recorded(bundle, {name: getattr(recipe, name) for name in TRUST}))
     else:
         if backend == "ort":
-            raise UsageError(f"--backend ort: {place} is not a bundle. Build one of it: toolchain build --task lm.")
+            raise UsageError(f"--backend ort: {place} is not a bundle. Build one first: toolchain build --task lm.")
         source = find_model(place, **{name: getattr(recipe, name) for name in TRUST})
     if recipe.file:
         raise UsageError(f"--file {recipe.file}: only for a bundle on ort. Leave it out.")

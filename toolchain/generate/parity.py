@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toolchain.errors import GateError
-from toolchain.generate.session import Session
+from toolchain.generate.decode_ort import Session
 from toolchain.runtimes.parity import Parity
 
 if TYPE_CHECKING:

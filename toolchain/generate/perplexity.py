@@ -18,8 +18,8 @@ from toolchain.evaluation.results import SCHEMA
 from toolchain.evaluation.statistics import bootstrap_ratio_ci95
 from toolchain.evaluation.target import recorded
 from toolchain.generate.build import TASK, graph_name
+from toolchain.generate.decode_ort import Session
 from toolchain.generate.opened import OpenedGraph, open_file, open_lm, refuse_others
-from toolchain.generate.session import Session
 from toolchain.recipe import Recipe
 from toolchain.recipe.options import RecipeValues
 from toolchain.records.language_model import PerplexityResult, Rise

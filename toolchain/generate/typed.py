@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from toolchain.base.tensors import Array
-from toolchain.generate.session import PRESENT
+from toolchain.generate.decode_ort import PRESENT
 from toolchain.generate.weight_only import BLOCK, constant_weight
 from toolchain.graph import add_initializer, nodes, tidy
 from toolchain.graph.fp16 import HALF, to_half
