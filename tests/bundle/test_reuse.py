@@ -41,7 +41,7 @@ def test_a_graph_is_taken_from_a_folder_of_bundles_also_for_another_length(other
     (tmp_path / "others/broken").mkdir()
     (tmp_path / "others/broken/bundle.json").write_text("{}")
     said = again(other.parent, max_length=max_length)
-    assert said[:2] == ["export ...", f"export: the graph of {other}"]
+    assert said[:2] == ["export ...", f"export: copied the graph of {other}"]
     new, old = open_bundle(tmp_path / "new"), open_bundle(other)
     assert new.manifest["artefacts"]["model.onnx"] == old.manifest["artefacts"]["model.onnx"]
     assert new.manifest["parity"]["export"]["max_abs_logit_difference"] < 1e-4

@@ -62,11 +62,11 @@ def take_graph(
             for name in (name for name in FILES if name in bundle.manifest["artefacts"]):
                 bundle.copy(name, folder / name)
         except (InputError, PermissionError) as error:
-            log(f"export: not the graph of {bundle.path}: {error}")
+            log(f"export: the graph of {bundle.path} could not be copied: {error}")
             for name in FILES:
                 (folder / name).unlink(missing_ok=True)
             continue
-        log(f"export: the graph of {bundle.path}")
+        log(f"export: copied the graph of {bundle.path}")
         return record
     log(f"export: no bundle at {recipe.reuse} has a graph of this checkpoint, made with these options and versions")
     return None
