@@ -27,7 +27,7 @@ class ScriptedNvml:
         wrong_line = self.loaded.fakenvml_load(str(self.script).encode())
         assert wrong_line == 0, wrong_line
 
-    @property
+    @functools.cached_property
     def loaded(self) -> ctypes.CDLL:
         return load_library(self.library)
 

@@ -70,10 +70,10 @@ def test_onnx_runtimes_own_int8_is_explained(made, shared, tmp_path):
     assert all(one["tensor"] and one["share"] > 0 for one in found["clipped"])
 
 
-def test_every_row_is_finite_and_decided_alike_in_real_halves(made):
-    check_halves(made("sst2", precision="fp16"), "fp16")
+def test_fp16_is_finite_in_real_halves_and_decides_as_pytorch_does(made, in_pytorch):
+    check_halves(made("sst2", precision="fp16"), "model.fp16.onnx", in_pytorch("sst2"))
 
 
 def test_int8_as_a_gated_build_chooses_it_decides_alike_in_real_halves(made):
     bundle = made("sst2", precision="int8", calib_method="auto", max_drop=0.5)  # entropy alone does not: docs/log.md
-    check_halves(bundle, "int8")
+    check_halves(bundle, "model.int8.onnx", predictions(bundle, file="model.int8.onnx"))
