@@ -10,8 +10,8 @@ from rich.table import Table
 
 from toolchain.cli.show import put, titled
 from toolchain.energy.text import reason
+from toolchain.meters.readings import TOO_SHORT
 from toolchain.meters.sources import MEMORY
-from toolchain.meters.track import TOO_SHORT
 from toolchain.records.power import PowerRecord
 
 BARS = "▁▂▃▄▅▆▇█"
