@@ -64,10 +64,12 @@ def pytest_configure(config: pytest.Config) -> None:
 SLOW_FIXTURES = {"triton_environment", "perf_analyzer", "browser"}
 
 # Names of the files that take longest. They run first: a long file that starts last keeps one worker busy alone.
-LONGEST = {"test_accept.py", "test_api.py", "test_benchmarks.py", "test_build.py", "test_cli.py", "test_crash.py"}
-LONGEST |= {"test_engine_step.py", "test_export.py", "test_kinds.py", "test_large.py", "test_load.py", "test_matrix.py"}
-LONGEST |= {"test_mrpc.py", "test_notebook.py", "test_plugin_graph.py", "test_readme.py", "test_serving.py"}
-LONGEST |= {"test_sst2.py", "test_stsb.py"}
+LONGEST = {"test_accept.py", "test_api.py", "test_benchmarks.py", "test_build.py", "test_cli.py"}
+LONGEST |= {"test_contest.py", "test_crash.py", "test_crash_large.py", "test_demo.py", "test_engine_step.py"}
+LONGEST |= {"test_export.py", "test_faults.py", "test_heal.py", "test_hostile.py", "test_kinds.py"}
+LONGEST |= {"test_large.py", "test_load.py", "test_matrix.py", "test_mrpc.py", "test_notebook.py"}
+LONGEST |= {"test_plugin_graph.py", "test_readme.py", "test_real.py", "test_real_time.py", "test_server.py"}
+LONGEST |= {"test_serving.py", "test_sst2.py", "test_stsb.py", "test_sweep.py", "test_workflow.py"}
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
