@@ -8,6 +8,8 @@ import grpc
 from toolchain.serve.grpc.servicer import GrpcServer
 from toolchain.serve.proto import INFERENCE, MESSAGES, SERVICES
 
+# What asyncio logs when gRPC's library has an event for a loop that has ended, which may be that of a test before.
+ENDED_LOOP = "Exception in callback PollerCompletionQueue"
 HI = struct.pack("<I", 2) + b"hi"
 
 

@@ -96,9 +96,8 @@ def test_a_counter_that_is_stuck_at_an_edge_has_no_joules(edges):
 
 
 def test_joules_are_linear_within_a_tick_and_extrapolated_after_the_last():
-    readings = recorded(
-        [0.0] * 100 + [1.0] * 100 + [3.0] * 100 + [13.0] * 50
-    )  # 10, 20 and 100 W, seen at 0.1, 0.2, 0.3 s
+    # 10, 20 and 100 W, seen at 0.1, 0.2, 0.3 s
+    readings = recorded([0.0] * 100 + [1.0] * 100 + [3.0] * 100 + [13.0] * 50)
     assert readings.joules(0.15, 0.28) == pytest.approx(0.05 * 20 + 0.08 * 100)
     assert readings.joules(0.1, 0.35) == pytest.approx(12 * 0.25 / 0.2)
 

@@ -25,7 +25,7 @@ FIELDS = ["time", "id", "method", "path", "status", "rows", "tokens", "queue_ms"
 def lines(caplog, monkeypatch):
     """Return a function that gives the lines of the service's log so far, as `toolchain serve` writes them.
 
-    Other loggers' records are left out: gRPC's library may report calls of an earlier test whose loop has ended.
+    Records of other loggers are not among them: gRPC's library may report calls of a test before, whose loop has ended.
     """
     monkeypatch.setattr(logging.getLogger("toolchain"), "propagate", True)
     caplog.set_level(logging.INFO)
@@ -122,7 +122,7 @@ def send_raw(address, data):
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_neither_log_nor_errors_hold_anything_that_a_client_wrote(fake, lines, capfd, form):
+def test_neither_log_nor_errors_hold_anything_that_a_client_wrote(fake, lines, caplog, capfd, form):
     service = fake.FakeService(limits=Limits(max_characters=100))
     with fake.running(service, requests=RequestLog(form)) as address:
         for *request, status in REQUESTS:
@@ -131,7 +131,7 @@ def test_neither_log_nor_errors_hold_anything_that_a_client_wrote(fake, lines, c
         service.failure = ValueError("a bug")
         assert send(address, "POST", "/classify", json.dumps({"text": SECRET}), {}) == 500
     found = lines()
-    assert SECRET not in "\n".join([*found, *capfd.readouterr()])
+    assert SECRET not in "\n".join([*map(JsonLines().format, caplog.records), *capfd.readouterr()])
     logged = [line for line in found if "internal error" not in line]
     assert len(logged) == len(REQUESTS) + 2
     assert not any("\n" in line for line in found)
@@ -141,7 +141,7 @@ def test_neither_log_nor_errors_hold_anything_that_a_client_wrote(fake, lines, c
         assert {json.loads(line)["path"] for line in logged} == {"/classify", "/v2/models/sentiment/infer", None}
 
 
-def test_calls_over_grpc_are_logged(by_path, lines):
+def test_calls_over_grpc_are_logged(by_path, lines, caplog):
     wire, double = by_path("grpc_wire"), by_path("serve_double").Double()
 
     async def scenario():
@@ -156,4 +156,4 @@ def test_calls_over_grpc_are_logged(by_path, lines):
     assert [(one["method"], one["path"], one["status"]) for one in found] == [
         ("gRPC", path, status) for path, status in zip(paths, (200, 200, 404), strict=True)
     ]
-    assert SECRET not in "".join(lines())
+    assert SECRET not in "\n".join(map(JsonLines().format, caplog.records))

@@ -20,17 +20,17 @@ def _counter(bench: Bench) -> str:
         if BOARD not in meter.components:
             raise Skip(reason(meter.missing[BOARD][0]))
         window = meter.window(bench.recipe.energy_window)
-        track = next(track for key, track in meter.readings.items() if key[0] == BOARD)
+        readings = next(one for key, one in meter.readings.items() if key[0] == BOARD)
     joules, integral = window.component_j(BOARD), sum(window.integral_j.values())
     if joules is None:
         raise MachineError(f"energy of {bench.machine.gpu}: {reason(window.reason(BOARD))}. See `toolchain doctor`.")
     power = f"{joules / window.seconds:.1f} W"
-    if track.source.method != COUNTER:
+    if readings.source.method != COUNTER:
         return f"{power} by integrated power; the energy counter cannot be used"
     ratio = joules / integral if integral else None
     if ratio is not None and abs(ratio - 1) > DISAGREE:
         raise GateError(f"the energy counter gives {ratio:.2f} times the integrated power. Do not trust either.")
-    return f"{power}, ticks of {1e3 * (track.tick_s or 0):.0f} ms, counter / integral {ratio and round(ratio, 3)}"
+    return f"{power}, ticks of {1e3 * (readings.tick_s or 0):.0f} ms, counter / integral {ratio and round(ratio, 3)}"
 
 
 def _energy(name: str) -> Check:

@@ -20,6 +20,8 @@ MASK_VALUES = ".attn.masked_bias", ".attention.masked_bias"
 def load_as(name: str, source: "Source", *, kind: str, attention: str | None = None) -> "PreTrainedModel":
     """Load the checkpoint by the auto class `name` of transformers, for which `kind` stands in messages.
 
+    PyTorch then runs as many threads as the process may use.
+
     Raises:
         InputError, MachineError: see `load_model`.
     """

@@ -83,7 +83,7 @@ def choose_rows(resolved: ResolvedRecipe) -> Chosen:
     if split is not None:  # also what --limit leaves out of it, which a build evaluates later
         kept = rows.take(np.flatnonzero(~rows.among(set(split.text_digests))))
     if len(kept) < LEAST_TEXTS:
-        out = f" ({len(rows) - len(kept):,} others are evaluated)" if len(kept) < len(rows) else ""
+        out = f" (rows that are evaluated: {len(rows) - len(kept):,})" if len(kept) < len(rows) else ""
         raise InputError(
             f"{rows.source}: only {len(kept):,} rows of text can be learnt from{out}. Give {LEAST_TEXTS:,} or more."
         )

@@ -19,7 +19,8 @@ class Distance:
 
     `kl`: mean KL divergence of the class probabilities, in nats. `rms`: root mean square of the logit differences.
     `changed`: share of rows whose label changed or, where a row has several labels or tags, the drop of the main metric
-    if the reference's predictions were the truth. For a regression, `kl` and `changed` are None.
+    if the reference's predictions were the truth. `kl` is None where a head has no probabilities, and
+    `changed` where it has no labels.
     """
 
     kl: float | None
@@ -30,9 +31,9 @@ class Distance:
     def rank(self) -> float:
         """The distance as one number: of two candidates, the one with the smaller number is nearer to the reference.
 
-        For classes it is the geometric mean of sqrt(kl) and rms, which both grow linearly with the error; for a
-        regression it is rms. The divergence weighs an error by its effect, but a few rows dominate it where the model
-        was trained on the rows. The difference counts all rows alike.
+        For classes it is the geometric mean of sqrt(kl) and rms, which both grow linearly with the error; without
+        probabilities it is rms. The divergence weighs an error by its effect, but a few rows dominate it where the
+        model was trained on the rows. The difference counts all rows alike.
         """
         return self.rms if self.kl is None else float(np.sqrt(np.sqrt(max(self.kl, 0.0)) * self.rms))
 

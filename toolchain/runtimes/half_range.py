@@ -127,7 +127,8 @@ def coarsest_in_halves(model: ir.Model, tokens: Tokens) -> str:
 
 def _run(model: ir.Model, names: list[str], tokens: Tokens) -> Iterator[Array]:
     """Yield the scalars `names` of a graph, float64, for each batch of the rows."""
-    session = open_session(graph.message(model), literal=True)  # nothing is fused, and INT8 weights become floats once
+    # INT8 GEMMs compute in float32, and their weights become floats once, not in each batch.
+    session = open_session(graph.message(model), literal=True)
     for rows in batches(tokens, max_slots=MAX_SLOTS):
         try:
             values = session.run(names, tokens.batch(rows))

@@ -26,8 +26,8 @@ def polled(closed_s: float) -> np.ndarray:
     return np.concatenate([np.arange(0, 2, EDGE_S), passing, closed_s + EDGE_S * np.arange(300)])
 
 
-def tracked(values, times_s, *, method=COUNTER):
-    """Return the readings of these moments; an exception among them is raised at its reading."""
+def recorded(values, times_s, *, method=COUNTER):
+    """Return readings of values at their moments; an exception among the values is raised at its reading."""
     turns = iter(values)
 
     def read():
@@ -64,7 +64,7 @@ def test_the_truth_is_within_the_stated_error(low, high, closed_s, phase_s):
 
     times = polled(closed_s)
     opened_s = 1.9
-    window, open_j = span(tracked(counted(true_joules, times, phase_s=phase_s), times), opened_s, closed_s)
+    window, open_j = span(recorded(counted(true_joules, times, phase_s=phase_s), times), opened_s, closed_s)
     truth = float(true_joules(closed_s) - true_joules(opened_s))
     assert abs(window.joules[KEY] - truth) <= open_j[KEY] + high * EDGE_S
     assert open_j[KEY] <= 2 * high * TICK_S + 1e-5
@@ -73,7 +73,7 @@ def test_the_truth_is_within_the_stated_error(low, high, closed_s, phase_s):
 @given(closed_s=st.floats(2.3, 9), phase_s=st.floats(0, 0.0999))
 def test_constant_power_is_nearly_exact_wherever_it_ends(closed_s, phase_s):
     times = polled(closed_s)
-    one = tracked(counted(lambda moments: 50 * moments, times, phase_s=phase_s), times)
+    one = recorded(counted(lambda moments: 50 * moments, times, phase_s=phase_s), times)
     window, _ = span(one, 1.9, closed_s)
     assert window.joules[KEY] == pytest.approx(50 * (closed_s - 1.9), abs=50 * 3 * EDGE_S)
 
@@ -84,7 +84,7 @@ def test_the_stated_error_is_the_energy_of_the_last_tick():
         return ticks * 7 + np.minimum(rest_s, 0.01) * 700
 
     times = polled(4.01)
-    one = tracked(counted(true_joules, times), times)
+    one = recorded(counted(true_joules, times), times)
     opened_s = one.times_s[15]
     window, open_j = span(one, opened_s, 4.01)
     assert true_joules(4.01) - true_joules(opened_s) - window.joules[KEY] == pytest.approx(0.9 * 7, abs=0.1)
@@ -113,7 +113,7 @@ def test_a_tick_between_the_last_reading_and_the_end_is_from_before_the_end():
 
 def test_the_error_of_integrated_power_is_the_age_of_its_sensor():
     times = polled(4.0)
-    window, open_j = span(tracked([60.0] * len(times), times, method=INTEGRAL), 1.9, 4.0)
+    window, open_j = span(recorded([60.0] * len(times), times, method=INTEGRAL), 1.9, 4.0)
     assert window.joules[KEY] == pytest.approx(60 * 2.1)
     assert open_j[KEY] == pytest.approx(SENSOR_S * 120)
 
@@ -133,7 +133,7 @@ def test_an_interval_without_two_valid_ends_has_no_figure(closed_s, at_s, what, 
     values = counted(lambda moments: 7 + 50 * moments, times)
     for index in np.flatnonzero(times >= at_s):
         values[index] = what(values[index - 1], values[index])
-    window, open_j = span(tracked(values, times), 1.9, closed_s)
+    window, open_j = span(recorded(values, times), 1.9, closed_s)
     assert (window.joules, open_j, window.reasons) == ({}, {}, {KEY: reason})
 
 
