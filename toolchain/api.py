@@ -110,7 +110,7 @@ def run_build(
         recipe = Recipe.make(values | ({"precision": "fp32"} if goal else {}))
     if recipe.task == language_models.TASK:
         if goal:
-            raise UsageError(f"{goal[-1]}: not for a language model. Build it: toolchain build --task {recipe.task}.")
+            raise UsageError(f"{goal[-1]}: not for a language model. Use: toolchain build --task {recipe.task}.")
         return language_models.build(recipe, log=log.info), recipe
     if bundle and _asks_for_engine_only(values):
         done = bundles.build_engine(opened, recipe, log=log.info)

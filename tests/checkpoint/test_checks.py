@@ -116,7 +116,7 @@ def test_labels_of_tokens_are_refused_where_no_architecture_is_named(tmp_path: P
         ({"id2label": {"0": "a"}, "problem_type": "single_label_classification"}, "with one label"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"already quantized \(gptq\)"),
         ({"id2label": {"0": "a", "1": None}}, "id2label has no name for 1"),
-        ({"id2label": {"0": "a", "1": "b\ud800"}}, r"id2label has 'b\\ud800', half of a surrogate pair"),
+        ({"id2label": {"0": "a", "1": "b\ud800"}}, r"id2label has 'b\\ud800', with half of a surrogate pair"),
         ({"label2id": ["negative", "positive"]}, "label2id is .*It must have the index of each label"),
         (
             {"problem_type": "multi_label"},

@@ -383,7 +383,7 @@ def test_a_folder_without_validation_is_divided_too(single: str, tmp_path: Path)
     (tmp_path / "folder/test.csv").write_text("sentence,label\na,1\n")
     assert load_rows(ONE, "test", data=folder, validation_share=0.3).texts == [("a",)]
     (tmp_path / "folder/validation.csv").write_text("sentence,label\na,1\n")
-    with pytest.raises(InputError, match=r"--validation-share 0\.3: .* has the split validation already"):
+    with pytest.raises(InputError, match=r"--validation-share 0\.3: .* has a validation split already"):
         load_rows(ONE, "train", data=folder, validation_share=0.3)
 
 

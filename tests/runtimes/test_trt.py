@@ -210,7 +210,7 @@ def test_a_driver_that_refuses_the_capture_is_an_error(native):
         ),
         pytest.param(
             InputError,
-            "TensorRT does not run this batch: .*illegal memory access",
+            "TensorRT cannot run this batch: .*illegal memory access",
             marks=pytest.mark.double(fault="enqueue"),
         ),
     ],

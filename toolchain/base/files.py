@@ -228,7 +228,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def exchange(new: Path, current: Path) -> None:
-    """Put the folder `new` at `current`; the old folder, if there was one, is then at `new`.
+    """Exchange the folders `new` and `current`; if there is no `current`, move `new` there.
 
     With renameat2(2) this is one step. If the kernel or the file system has no exchange, the old folder is first moved
     to `.<name>.old`, and `recover` moves it back after a crash in between.

@@ -22,7 +22,9 @@ def check_labels(file: Path, config: dict[str, Any]) -> int:  # config.json of a
     if nameless := [index for index, name in named.items() if name is None or not str(name).strip()]:
         raise InputError(f"{file}: id2label has no name for {nameless[0]}. Name every class.")
     if halves := [name for name in map(str, named.values()) if re.search("[\ud800-\udfff]", name)]:
-        raise InputError(f"{file}: id2label has {halves[0]!r}, half of a surrogate pair. Write the whole character.")
+        raise InputError(
+            f"{file}: id2label has {halves[0]!r}, with half of a surrogate pair. Write the whole character."
+        )
     if number is not None and not str(number).isdecimal():
         raise InputError(f"{file}: num_labels is {number!r}. It must be the number of classes.")
     if named and number is not None and str(number) != str(len(named)):

@@ -198,7 +198,7 @@ def load_rows(task: Task, split: str, **reading: Unpack[Reading]) -> Rows:
     if share is None or not place.is_dir() or (split not in (TRAIN, VALIDATION) and split in splits(place)):
         return _rows(read_split(place, split), task, reading)
     if VALIDATION in splits(place):
-        raise InputError(f"--validation-share {share:g}: {place} has the split validation already. Leave it out.")
+        raise InputError(f"--validation-share {share:g}: {place} has a validation split already. Leave the option out.")
     return _shared(_rows(read_split(place, TRAIN), task, reading), split, share)
 
 

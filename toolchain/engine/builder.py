@@ -67,7 +67,7 @@ class Builder:
         return network
 
     def empty(self, *, strongly_typed: bool) -> Any:
-        """Return an empty network, to be filled through the network API."""
+        """Return an empty TensorRT network, for the ONNX parser or the network API to fill."""
         return self._builder.create_network(network_flags(self.trt, strongly_typed=strongly_typed))
 
     def build(

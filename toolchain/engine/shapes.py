@@ -83,14 +83,14 @@ def make_profiles(batch: str | None, length: str | None, buckets: str | None, *,
     rows = parse_triple("batch-size", batch, DEFAULT_BATCH)
     lengths = parse_triple("seq-len", length, (1, min(DEFAULT_LENGTH, max_length), max_length))
     if lengths[2] > max_length:
-        raise UsageError(f"--seq-len {length}: the model takes {max_length} tokens. Give that or less.")
+        raise UsageError(f"--seq-len {length}: the model takes at most {max_length} tokens. Give no larger length.")
     if buckets is None:
         return [Profile(rows, lengths)]
     ends = _numbers("buckets", buckets)
     if ends != sorted(set(ends)):
         raise UsageError(f"--buckets {buckets}: not in rising order. Give lengths such as 16,32,64,128.")
     if ends[-1] > max_length:
-        raise UsageError(f"--buckets {buckets}: the model takes {max_length} tokens. Give that or less.")
+        raise UsageError(f"--buckets {buckets}: the model takes at most {max_length} tokens. Give no larger length.")
     if length is not None:
         raise UsageError("--buckets and --seq-len both state lengths. Give one of them.")
     starts = [1, *(end + 1 for end in ends[:-1])]

@@ -28,7 +28,7 @@ class Classes(Head):
 
     @property
     def gives(self) -> str:
-        """One of its labels."""
+        """What the model gives for each row, in words: one of its labels."""
         return f"one of {', '.join(self.labels)}"
 
     def check(self) -> None:

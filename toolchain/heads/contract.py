@@ -92,7 +92,7 @@ class Head(ABC):
     @property
     @abstractmethod
     def gives(self) -> str:
-        """What it gives for each row, in words."""
+        """What the model gives for each row, in words."""
 
     # Scores: labels of the data in, predictions out.
 

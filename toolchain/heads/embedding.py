@@ -40,7 +40,7 @@ class Embedding(Head):
 
     @property
     def gives(self) -> str:
-        """A vector."""
+        """What the model gives for each row, in words: a vector and its length."""
         return f"a vector of {self.width} numbers"
 
     @property

@@ -39,7 +39,7 @@ class Multilabel(Head):
 
     @property
     def gives(self) -> str:
-        """Any of its labels."""
+        """What the model gives for each row, in words: any of its labels."""
         return f"any of {', '.join(self.labels)}"
 
     def check(self) -> None:
@@ -90,7 +90,7 @@ class Multilabel(Head):
 
     @property
     def key(self) -> list[Any]:
-        """The names of the labels, and the threshold."""
+        """What predictions depend on beside logits and references, as JSON: the labels' names and the threshold."""
         return [self.names, self.threshold]
 
     def shown(self, value: Any) -> str:

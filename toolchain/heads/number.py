@@ -28,7 +28,7 @@ class Number(Head):
 
     @property
     def gives(self) -> str:
-        """A number."""
+        """What the model gives for each row, in words: a number."""
         return "a number"
 
     def check(self) -> None:

@@ -35,7 +35,7 @@ class Rerank(Head):
 
     @property
     def gives(self) -> str:
-        """A score."""
+        """What the model gives for each row, in words: a score."""
         return "a score"
 
     @property

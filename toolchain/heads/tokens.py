@@ -83,7 +83,7 @@ class Tokens(Head):
 
     @property
     def gives(self) -> str:
-        """The types of its entities."""
+        """What the model gives for each row, in words: the types of its entities."""
         return f"the entities {', '.join(self.names)}"
 
     @property

@@ -57,7 +57,10 @@ def power_limits(device: Device) -> tuple[int, int] | None:
 
 
 def read_settings(device: Device, locked_mhz: tuple[int, int] | None = None) -> Settings:
-    """Return the settings now. NVML does not report a lock: `locked_mhz` is the one that the caller knows of."""
+    """Return the present settings of a GPU.
+
+    NVML does not report a lock of the clock, so the caller gives the one that it has set as `locked_mhz`.
+    """
     import pynvml
 
     try:

@@ -212,7 +212,7 @@ class Uncertainty(TypedDict):
 
 
 class WarmUpRecord(TypedDict):
-    """The warm-up before the windows."""
+    """The warm-up before the measured windows."""
 
     seconds: float
     """Length, s."""

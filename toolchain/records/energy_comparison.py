@@ -101,7 +101,7 @@ class PairRecord(Pairing):
 
 
 class ComparisonProtocol(TypedDict):
-    """How the blocks of a comparison were measured."""
+    """How the blocks of a comparison were measured; a block is one window of each contender."""
 
     mode: Mode
     """`max_throughput`: batches without a pause; `fixed_load`: single rows at a rate."""

@@ -280,14 +280,14 @@ class Lane:
         context = self._contexts[key]
         if new or (key is None and profile != self._profile):
             if not context.set_optimization_profile_async(profile, self._stream.handle):
-                self._fail(f"profile {profile}")
+                self._fail(f"use profile {profile}")
             self._profile = profile
         for name, shape in shapes.items():
             if not context.set_input_shape(name, shape):
-                self._fail(f"{name} of shape {list(shape)}")
+                self._fail(f"take the shape {list(shape)} for {name}")
         for name, memory in self._device.items():
             if not context.set_tensor_address(name, int(memory)):
-                self._fail(f"an address for {name}")
+                self._fail(f"take an address for {name}")
         return context
 
     def _run(self, context: Any, shapes: dict[str, tuple[int, ...]], rows: int) -> None:
@@ -295,7 +295,7 @@ class Lane:
             for name, shape in shapes.items():
                 self._gpu.upload(self._device[name], self._host[name][: int(np.prod(shape))], self._stream)
         if not context.execute_async_v3(self._stream.handle):
-            self._fail("this batch")
+            self._fail("run this batch")
         with self._timed(DOWNLOAD):
             count = rows * int(np.prod(self._row))
             self._gpu.download(self._host["logits"][:count], self._device["logits"], self._stream)
@@ -332,4 +332,4 @@ class Lane:
 
     def _fail(self, what: str) -> None:
         why = self._messages.first_error
-        raise InputError(f"{self._where}: TensorRT does not run {what}: {why}. See `toolchain doctor`.")
+        raise InputError(f"{self._where}: TensorRT cannot {what}: {why}. See `toolchain doctor`.")

@@ -1,4 +1,7 @@
-"""Write and read config.pbtxt, the configuration of one Triton model."""
+"""The text of config.pbtxt, the configuration of one Triton model: made from a record, and read.
+
+models.py decides what a configuration holds, and install.py writes the file.
+"""
 
 import re
 from collections.abc import Sequence

@@ -26,7 +26,7 @@ def is_served(place: Path) -> bool:
 
 
 def compare_served(places: Sequence[Path]) -> list[ServedComparison]:
-    """Compare records with the first of them.
+    """Compare the records of several servers with the first one, the baseline.
 
     Raises:
         InputError: a place has another kind of record; the prompts or the most new tokens differ; or no number of
