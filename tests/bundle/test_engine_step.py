@@ -107,7 +107,7 @@ def test_integer_sums_beyond_float16_are_logged(caplog, amax, warned):
         (("--device", "cuda:1"), {}, 4, "this machine has 1 GPUs"),
         (("--device", "tpu"), {}, 2, "--device tpu: unknown"),
         (("--device", "cuda:x"), {}, 2, "cuda:x: unknown"),
-        (("--seq-len", "1,64,256"), {}, 2, "the model takes 128"),
+        (("--seq-len", "1,64,256"), {}, 2, "the model takes at most 128"),
         (("--hardware-compatible", "ampere-plus"), {}, 2, "needs compute capability 8.0, and this GPU has 7.5"),
         ((), {"sm": "7.0"}, 4, "compute capability 7.0, and TensorRT needs 7.5"),
         (
