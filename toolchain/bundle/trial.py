@@ -31,7 +31,10 @@ def try_bundle(folder: Path, resolved: ResolvedRecipe) -> None:
             f"{SAVE_IT}"
         ) from error
     if found != resolved.encode(texts):
-        raise InputError(f"{resolved.source.folder}: in a bundle, its tokenizer would give other ids. {SAVE_IT}")
+        raise InputError(
+            f"{resolved.source.folder}: the tokenizer, as a bundle stores it, gives other token ids than the "
+            f"checkpoint's own. {SAVE_IT}"
+        )
     if "model.onnx" not in (file.name for file in folder.iterdir()):
         return  # a calibration alone
     with open_runtime("ort", folder / "model.onnx", device="cpu") as infer:

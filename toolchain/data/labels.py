@@ -273,7 +273,7 @@ def check_texts(rows: Rows) -> None:
 
 
 def check_labels(task: Task, model_labels: list[str]) -> None:
-    """Refuse a model of other labels than the task's.
+    """Refuse a model whose labels are not those of the task.
 
     Raises:
         InputError: two labels of the model are equal, or the task states labels of another number or other names, or

@@ -79,7 +79,7 @@ class Progress:
             self.times_s.append(now_s)
 
     def calls_by(self, moment_s: float) -> float:
-        """Return the number of calls by a moment, interpolated linearly within a call."""
+        """Return the number of calls that had ended at a moment, interpolated linearly within a call."""
         after = bisect_right(self.times_s, moment_s)
         near = slice(max(0, after - 1), after + 1)
         times = self.times_s[near]

@@ -148,7 +148,7 @@ class QuantizedGemms(TypedDict):
 
 
 class QuantizedView(QuantizedGemms, Float16Record):
-    """One of the two Q/DQ graphs."""
+    """What was quantized in one Q/DQ graph of a bundle, and what stays in float32 or float16 there."""
 
     smoothing_muls: int
     """Multiplications that smoothing added because they could not be folded into weights."""

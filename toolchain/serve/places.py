@@ -96,7 +96,10 @@ class Places(Generic[C]):
             self._end(client)
 
     def make_room(self, spared: C, most: int, size: Callable[[C], int]) -> None:
-        """End those that have been silent longest, while the sizes of all clients have a sum above `most`."""
+        """Disconnect clients, the longest silent first, until the sum of `size(client)` over all is at most `most`.
+
+        `spared` and clients of size 0 stay connected.
+        """
         excess = sum(map(size, self._addresses)) - most
         for client in list(self._silent):
             taken = size(client)

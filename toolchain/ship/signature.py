@@ -65,7 +65,7 @@ def to_json(tensors: Tensors) -> list[TensorRecord]:
 
 
 def from_json(records: list[TensorRecord]) -> Tensors:
-    """Return the tensors of a record that `to_json` made."""
+    """Return the names, types and shapes that `to_json` has written."""
     return {record["name"]: Tensor(record["data_type"], tuple(record["dims"])) for record in records}
 
 
