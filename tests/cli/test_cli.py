@@ -70,7 +70,7 @@ def test_a_checkpoints_folder_is_what_is_built_and_is_no_bundle(
     said = json.loads(capsys.readouterr().out)
     assert (said["bundle"], said["precision"]) == ("engines/build/distilbert-sst2-int8", "int8")
     assert main(["build", *given, "-m", "demo"]) == 2
-    assert "not a bundle, and --model demo is given too" in capsys.readouterr().err
+    assert "is not a bundle, and --model demo was given too" in capsys.readouterr().err
     assert main(["eval", str(tiny_distilbert)]) == 1
     assert "this is a checkpoint, not a bundle. Build a bundle from it: toolchain build" in capsys.readouterr().err
 
@@ -79,7 +79,7 @@ def test_int8_by_default_needs_rows_and_says_so_before_the_export(tiny_distilber
     monkeypatch.chdir(tmp_path)
     assert main(["build", "-m", str(tiny_distilbert)]) == 4
     (line,) = capsys.readouterr().err.splitlines()
-    assert "--data DIR; --precision fp16 needs none" in line
+    assert "--data DIR, or choose --precision fp16, which needs none" in line
     assert main(["build", "-m", str(tiny_distilbert), "--precision", "int8"]) == 4
     assert "--precision fp16" not in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -96,7 +96,7 @@ def test_trt_is_exit_4_after_the_rest_was_built(tmp_path, tiny_distilbert, begun
     begun("fp32", tmp_path / "b")
     done = run("build", "-m", tiny_distilbert, "--precision", "fp16", "--backend", "trt", "-o", tmp_path / "b")
     assert done.returncode == 4
-    assert "TensorRT: not installed" in done.stderr
+    assert "TensorRT: it is not installed" in done.stderr
     assert (tmp_path / "b/model.fp16.onnx").exists()
 
 
@@ -130,7 +130,7 @@ def pickle_weights(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / "model.safetensors").unlink(), "no safetensors weights"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "has no weights"),
         (pickle_weights, "pickled weights"),
         (cut_weights, "cannot be loaded"),
         (lambda folder: (folder / "config.json").write_text("{"), "not JSON"),
@@ -148,15 +148,15 @@ def test_a_broken_checkpoint_is_one_line_and_exit_1(tmp_path, tiny_distilbert, c
     ("arguments", "code", "message"),
     [
         (["eval", "--limit", "0"], 2, "--limit 0: too small"),
-        (["eval", "--task", "sst3"], 2, "--task sst3: unknown"),
-        (["eval", "--backend", "trt"], 4, "TensorRT: not installed"),
+        (["eval", "--task", "sst3"], 2, "--task sst3: the task is unknown"),
+        (["eval", "--backend", "trt"], 4, "TensorRT: it is not installed"),
         (["eval", "--device", "tpu"], 2, "--device tpu: unknown"),
-        (["eval", "--device", "cuda"], 4, "no GPU"),
+        (["eval", "--device", "cuda"], 4, "cannot use a GPU here"),
         (["eval", "nowhere"], 1, "not a bundle"),
         (["eval", "--set", "precison=int8"], 2, "unknown key 'precison'"),
         (["build", "-m", "./nowhere"], 2, "no such folder"),
         (["build", "-m", "distilbert/nothing"], 4, "the hub cannot be reached"),
-        (["build", "--task", "custom", "-m", "demo"], 2, "needs --text-column"),
+        (["build", "--task", "custom", "-m", "demo"], 2, "Give --text-column A[,B] and --label-column L"),
         (["build", "nothing.toml"], 1, "No such file"),
         (["report", "nothing.json"], 1, "No such file"),
     ],
@@ -176,7 +176,7 @@ def test_what_the_parser_refuses_is_exit_2(arguments):
 @pytest.mark.parametrize(
     ("arguments", "meant"),
     [
-        (["bulid"], "bulid: not a command. Did you mean build?"),
+        (["bulid"], "bulid: this is not a command. Did you mean build?"),
         (["build", "--presicion", "int8"], "--presicion: build has no such argument. Did you mean --precision?"),
         (["build", "--presicion=int8"], "Did you mean --precision?"),
         (["ship", "triton", "b", "--max-bach", "4"], "Did you mean --max-batch?"),
@@ -190,6 +190,27 @@ def test_what_may_have_been_meant_is_said(arguments, meant, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert meant in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "argument"),
+    [
+        (["build", "--data", ""], "--data"),
+        (["build", "--reuse="], "--reuse"),
+        (["eval", ""], "RECIPE|BUNDLE"),
+        (["report", "r.json", "-o", ""], "-o/--output"),
+        (["ship", "triton", ""], "BUNDLE"),
+    ],
+)
+def test_an_empty_value_is_refused(arguments, argument, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert f"argument {argument}: the value is empty" in capsys.readouterr().err
+
+
+def test_a_text_and_a_word_of_a_measured_command_may_be_empty():
+    assert parser("predict").parse_args(["predict", "b", "", "x"]).texts == ["", "x"]
+    assert parser("power").parse_args(["power", "--", "sh", ""]).command[-2:] == ["sh", ""]
 
 
 @pytest.mark.parametrize(
@@ -351,7 +372,7 @@ def small_disk(tmp_path):
 def test_an_output_below_a_file_names_the_file(tmp_path, capsys, command):
     (tmp_path / "file").touch()
     assert main([*command.split(), "-m", "demo", "--task", "demo", "-o", str(tmp_path / "file/x")]) == 1
-    found = f"error: {tmp_path / 'file'}: it is a file, where a folder is needed. Choose another path.\n"
+    found = f"error: {tmp_path / 'file'}: this is a file, and a folder is needed. Choose another path.\n"
     assert capsys.readouterr().err.endswith(found)
 
 

@@ -1,4 +1,4 @@
-"""The command line: parse, call one function, print. Nothing is decided here."""
+"""The command line: it parses the arguments, calls one function of the toolchain, and prints the result."""
 
 import argparse
 import contextlib
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     except ToolchainError as error:
         return _fail(error, error.exit_code, args.verbose)
     except KeyboardInterrupt:
-        print("interrupted: files that were there before are unchanged.", file=sys.stderr)
+        print("interrupted: existing files are unchanged.", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of stdout, such as `head`, has ended
         sys.stderr.close()
@@ -64,7 +64,7 @@ def _os_message(error: OSError) -> str:
     if isinstance(error, FileExistsError | NotADirectoryError):
         for path in (Path(place), *Path(place).parents):
             if path.is_file():
-                return f"{path}: it is a file, where a folder is needed. Choose another path."
+                return f"{path}: this is a file, and a folder is needed. Choose another path."
     return f"{place}: {error.strerror or error}. Fix that and try again."
 
 
@@ -73,9 +73,12 @@ LISTS = {"predict": "texts", "compare": "results", "report": "results", "cascade
 
 
 def _parse(made: argparse.ArgumentParser, typed: str, words: list[str]) -> argparse.Namespace:
-    """Parse a command line; say what may have been meant where a command or an option is unknown."""
+    """Parse a command line.
+
+    For an unknown command or option, exit with an error that suggests the most similar one.
+    """
     if typed and typed not in COMMANDS:
-        made.error(f"{typed}: not a command.{meant(typed, COMMANDS)} See: toolchain --help")
+        made.error(f"{typed}: this is not a command.{meant(typed, COMMANDS)} See: toolchain --help")
     args, unknown = made.parse_known_args(_everywhere_flags_first(typed, words))
     if typed in LISTS and not any(word.startswith("-") for word in unknown):
         getattr(args, LISTS[typed]).extend(unknown)  # argparse leaves what follows an option behind the first ones
@@ -89,9 +92,10 @@ def _parse(made: argparse.ArgumentParser, typed: str, words: list[str]) -> argpa
 
 
 def _everywhere_flags_first(typed: str, words: list[str]) -> list[str]:
-    """Move the flags that every command has to where its parser expects them, directly behind the command.
+    """Return the words of a command line with the flags in EVERYWHERE moved directly behind the command.
 
-    What follows `--` stays, and so does all that follows `power`, which may be another command with such flags.
+    The command's parser expects them there. Words after `--` are not moved, and neither are words after `power`,
+    because they may belong to the command that `power` measures.
     """
     if typed not in words:
         return words
@@ -105,7 +109,7 @@ def _everywhere_flags_first(typed: str, words: list[str]) -> list[str]:
 
 
 def _flags(made: argparse.ArgumentParser) -> list[str]:
-    """Return the flags of a command and, for `ship`, of its kinds."""
+    """Return the flags of a parser and of its sub-parsers, such as those of `ship`."""
     found: list[str] = []
     parsers = [made]
     while parsers:
@@ -128,20 +132,40 @@ OPTIONS = argparse.Action(["options"], "options", nargs=0)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Help whose usage line has the arguments, the options that must be given, and one word for all others."""
+    """A help page with a short usage line.
+
+    The line has the arguments, the required options, and the word `options` for all others.
+    """
 
     def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
-        """Add the usage line."""
+        """Add the short usage line."""
         needed = [one for one in actions if one.required or not one.option_strings]
         optional = [OPTIONS] if len(needed) < len(list(actions)) else []
         super().add_usage(usage, [*optional, *needed], (), prefix)
 
 
+def _not_empty(value: str) -> str:
+    """Return a value of the command line, and refuse an empty one.
+
+    A shell passes an empty value for a variable that is not set. As a path it would mean the current folder.
+    """
+    if not value:
+        raise argparse.ArgumentTypeError("the value is empty. Write one, or leave the argument out.")
+    return value
+
+
 class _Parser(argparse.ArgumentParser):
-    """A parser that says which choice may have been meant."""
+    """An argument parser that refuses empty values, and suggests the most similar choice for an invalid one."""
 
     def __init__(self, **choices: Any) -> None:  # those of ArgumentParser
         super().__init__(**{"formatter_class": _Help, **choices})
+        self.register("type", None, _not_empty)  # the type of an argument for which none is stated
+
+    def add_subparsers(self, **choices: Any) -> Any:  # argparse's action, which is private
+        """Add commands. The words after a command are checked by its own parser."""
+        commands = super().add_subparsers(**choices)
+        commands.type = str
+        return commands
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
@@ -152,20 +176,21 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _on_lines(example: str) -> str:
-    """Return a command line for a help page, on several lines of a shell if it is long."""
+    """Return an example for a help page. A long command line is split into several lines with backslashes."""
     lines = textwrap.wrap(example, 76, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
     return " \\\n  ".join(lines)
 
 
 def parser(typed: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser of every command; with `typed`, the arguments of that command only, which is faster.
+    """Return the parser of all commands.
 
-    The top-level options take no values, so the first word on a command line that is not an option is its command.
+    With `typed`, the name of a command, only this command gets its arguments, which is faster. The top-level options
+    take no values, so the first word on a command line that is not an option is its command.
     """
     made = _Parser(
         prog="toolchain",
-        description="Take a Hugging Face encoder from checkpoint to a checked, measured engine.",
-        epilog="First: toolchain demo. Then: toolchain build --precision int8; toolchain eval.",
+        description="Convert a Hugging Face encoder to a tested and measured inference engine.",
+        epilog="Start with: toolchain demo\nThen: toolchain build -m MODEL --precision int8; toolchain eval",
     )
     made.add_argument("--version", action="version", version=f"toolchain {__version__}")
     commands = made.add_subparsers(title="commands", metavar="COMMAND", dest="typed", required=True)
@@ -178,6 +203,6 @@ def parser(typed: str | None = None) -> argparse.ArgumentParser:
             command.load_arguments()(its)
             output = group(its, "output")
             output.add_argument("--json", action="store_true", help="print the result as one JSON object")
-            output.add_argument("-v", "--verbose", action="count", default=0, help="show more, and tracebacks")
+            output.add_argument("-v", "--verbose", action="count", default=0, help="show debug messages and tracebacks")
             output.add_argument("-q", "--quiet", action="count", default=0, help="show warnings and errors only")
     return made

@@ -1,4 +1,4 @@
-"""Options of the commands: argparse arguments made from the fields of a recipe, and read back."""
+"""Command-line options that are made from the fields of a recipe, and functions that read their values."""
 
 import argparse
 import dataclasses
@@ -37,14 +37,22 @@ SOURCES = {
 
 
 def add_source(parser: argparse.ArgumentParser, metavar: str) -> None:
-    """Add the positional recipe or bundle, named `metavar` in the help, and `--config` and `--set`."""
+    """Add the positional argument for a recipe or bundle, and the options --config and --set.
+
+    `metavar` is the name of the argument on the help page, a key of SOURCES.
+    """
     parser.add_argument("source", nargs="?", metavar=metavar, help=SOURCES[metavar])
-    parser.add_argument("--config", metavar="FILE", help="a recipe; the same as RECIPE")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one key of the recipe")
+    parser.add_argument("--config", metavar="FILE", help="a recipe (*.toml)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one key of the recipe; may be repeated"
+    )
 
 
 def add_options(parser: argparse.ArgumentParser, names: tuple[str, ...], table: Any = Recipe) -> None:
-    """Add the fields `names` of a dataclass as options. Their default is None, which means: not given."""
+    """Add an option for each of the fields `names` of the dataclass `table`.
+
+    The default of each option is None, which means that the option was not given.
+    """
     fields = {field.name: field for field in dataclasses.fields(table)}
     for name in names:
         field, meta = fields[name], fields[name].metadata
@@ -57,20 +65,20 @@ def add_options(parser: argparse.ArgumentParser, names: tuple[str, ...], table: 
             place.add_argument(*flags, action="store_true", default=None, help=text)
             continue
         kinds: dict[str, Callable[[str], Any]] = {"int": _integer, "float": float}
-        kind = next((kinds[name] for name in kinds if name in str(field.type)), str)
+        kind: Any = next((kinds[name] for name in kinds if name in str(field.type)), None)  # None: a text, not empty
         place.add_argument(
             *flags, default=None, help=text, type=kind, metavar=meta["metavar"], choices=meta["choices"] or None
         )
 
 
 def _group(parser: argparse.ArgumentParser, name: str) -> argparse._ActionsContainer:
-    """Return the group of a key on the parser's help page, or the parser itself."""
+    """Return the group of a recipe's key on the help page, or the parser itself if the key has no group."""
     title = next((title for title, names in TITLES.items() if name in names), None)
     return parser if title is None else group(parser, title)
 
 
 def group(parser: argparse.ArgumentParser, title: str) -> argparse._ActionsContainer:
-    """Return the group of this title on the parser's help page. It is made when it is first used."""
+    """Return the group with this title on the parser's help page; create it on first use."""
     groups = {group.title: group for group in parser._action_groups}
     return groups.get(title) or parser.add_argument_group(title)
 
@@ -83,13 +91,16 @@ def _integer(text: str) -> int:
 
 
 def given(args: argparse.Namespace, table: Any = Recipe) -> RecipeValues:
-    """Return the options of a dataclass that were given, by field."""
+    """Return the options that were given on the command line: field of the dataclass `table` -> value."""
     known = {field.name for field in dataclasses.fields(table)}
     return {key: value for key, value in vars(args).items() if key in known and value is not None}
 
 
 def choices(args: argparse.Namespace) -> tuple[RecipeValues, Path | None]:
-    """Return the recipe's keys by precedence (flag, --set, file), and the bundle if the positional is one.
+    """Return the values of the recipe that the command line describes, and the path of the bundle.
+
+    An option overrides --set, which overrides the recipe file. The path is None if the positional argument is missing
+    or a recipe.
 
     Raises:
         InputError: the recipe cannot be read.

@@ -1,4 +1,7 @@
-"""`toolchain power`. It runs a command of the user, to which stdout belongs; its own table goes to stderr."""
+"""`toolchain power`: measure the energy of any command, or of the machine.
+
+Stdout belongs to the measured command, so the table of results goes to stderr.
+"""
 
 import argparse
 import json
@@ -12,7 +15,7 @@ from toolchain.errors import UsageError
 
 
 def power(args: argparse.Namespace) -> int:
-    """Measure a command, or the machine if there is none; return the exit code of the command."""
+    """Measure a command, or the machine if no command is given. Return the exit code of the command, else 0."""
     from toolchain.cli.show.power import live, recorded
     from toolchain.energy import power as meter
     from toolchain.report.power_file import writer
@@ -23,7 +26,7 @@ def power(args: argparse.Namespace) -> int:
         )
     if args.seconds is not None and not 0 < args.seconds < math.inf:
         raise UsageError(
-            f"--seconds {args.seconds:g}: the number is not above 0. Give a larger one, or none to stop with Ctrl-C."
+            f"--seconds {args.seconds:g}: the number is not above 0. Give a larger one, or leave the option out."
         )
     write = writer(Path(args.output)) if args.output else None
     device, needed, command = args.device or "auto", bool(args.require_energy), _command(args.command)
@@ -56,14 +59,15 @@ def power_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         metavar="FILE",
-        help="file for the record: .json for all of it, .csv for samples, .svg for a plot (default: none)",
+        help="file for the result: .json for the whole record, .csv for samples, .svg for a plot (default: none)",
     )
     group(parser, "energy").add_argument(
-        "--seconds", type=float, metavar="S", help="duration without a command (default: until Ctrl-C)"
+        "--seconds", type=float, metavar="S", help="seconds to measure without a command (default: until Ctrl-C)"
     )
     parser.add_argument(
         "command",
         nargs=argparse.REMAINDER,
+        type=str,  # an argument of the command may be empty
         metavar="-- COMMAND",
         help="command to run and measure; with --json its output goes to stderr",
     )

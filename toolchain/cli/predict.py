@@ -1,4 +1,4 @@
-"""`toolchain predict`: labels for texts from the command line, a file or standard input."""
+"""`toolchain predict`: label texts from the command line, a file or standard input."""
 
 import argparse
 import contextlib
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolchain.base.amounts import counted
 from toolchain.base.progress import bar
 from toolchain.cli.options import add_options, add_source, choices
 from toolchain.cli.output import emit, log
@@ -23,17 +24,21 @@ STREAM = "standard input"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add a bundle, the texts, the file to write, and the options of a runtime."""
+    """Add the arguments: a bundle, the texts, the file to write, and the options of a runtime."""
     add_source(parser, "BUNDLE")
     parser.add_argument(
-        "texts", nargs="*", metavar="TEXT", help="texts, one for each row; two for each row if the model takes pairs"
+        "texts",
+        nargs="*",
+        type=str,  # a text may be empty
+        metavar="TEXT",
+        help="texts, one for each row; two for each row if the model takes pairs",
     )
     parser.add_argument(
         "--data",
         dest="table",
         metavar="FILE",
-        help="table of texts (tsv, csv, json, jsonl, parquet) instead. Without it and without texts, standard input is "
-        "read: one text a line, with a tab between the texts of a pair",
+        help="table of texts (tsv, csv, json, jsonl, parquet), instead of TEXT. Without either, standard input is "
+        "read: one text per line, with a tab between the texts of a pair",
     )
     parser.add_argument(
         "-o", "--output", dest="to", metavar="FILE", help="file to write, .csv or .jsonl (default: print the rows)"
@@ -46,7 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Predict, and print the rows or write a file."""
+    """Label the texts, and print the rows or write them to a file."""
     if args.gpu:
         _estimate(args)
         return
@@ -78,10 +83,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check_places(args: argparse.Namespace, table: Path | None, to: Path | None) -> None:
-    """Refuse what cannot work before anything is loaded.
+    """Check the paths on the command line before anything is loaded.
 
     Raises:
-        UsageError: texts are given twice, or the output is no kind of file or the input itself.
+        UsageError: there are both texts and a table, the suffix of the output is unknown, or the output is the table.
         InputError: the bundle or the table does not exist.
     """
     from toolchain.evaluation.predict import format_of
@@ -89,19 +94,22 @@ def _check_places(args: argparse.Namespace, table: Path | None, to: Path | None)
     if args.source and not Path(args.source).exists():
         raise InputError(f"{args.source}: no such bundle. Give the bundle first: toolchain predict BUNDLE TEXT.")
     if table and args.texts:
-        raise UsageError(f"--data {table}: texts are given too. Leave one of them out.")
+        raise UsageError(f"--data {table}: texts are given as arguments too. Leave one of them out.")
     if table and not table.is_file():
         raise InputError(f"{table}: no such file. Give a table of texts.")
     if to:
         format_of(to)
         if table and to.exists() and to.samefile(table):
-            raise UsageError(f"--output {to}: this is the file of the texts. Write another file.")
+            raise UsageError(f"--output {to}: the texts are read from this file. Name another file.")
 
 
 def _parts(
     texts: list[str], table: Path | None, columns: str | None, target: "Target"
 ) -> tuple[Iterable[list["Text"]], int | None]:
-    """Return the rows in parts, and the number of all rows, or None where it is not known before they are read."""
+    """Return the rows to label, as an iterable of lists of rows, and the total number of rows.
+
+    The number is None if it is not known before the rows are read.
+    """
     from toolchain.data.rows import read_texts
     from toolchain.data.texts import count_lines, from_arguments, from_lines
     from toolchain.evaluation.predict import PART_ROWS
@@ -110,14 +118,18 @@ def _parts(
     own = target.resolved.task.text_columns[: head.texts_per_row]
     named = tuple(columns.split(",")) if columns else own
     if len(named) != len(own):
-        raise UsageError(f"--text-column {columns}: the model takes {len(own)}, such as {','.join(own)}. Name as many.")
+        raise UsageError(
+            f"--text-column {columns}: the model takes {counted(len(own), 'column')}, such as {','.join(own)}. "
+            "Name that many."
+        )
     if table:
         found = read_texts(table, named, rows=PART_ROWS, text_join=target.resolved.recipe.text_join or head.join)
         return found, count_lines(table) if table.suffix not in (".json", ".parquet") else None
     if texts:
         return [from_arguments(texts, parts=len(own))], len(texts) // len(own)
     if sys.stdin.isatty():
-        log.info("one text a line%s; Ctrl-D ends", ", a tab between the two of a pair" if len(own) > 1 else "")
+        pairs = ", with a tab between the texts of a pair" if len(own) > 1 else ""
+        log.info("type one text per line%s; Ctrl-D ends the input", pairs)
     return from_lines(sys.stdin.fileno(), parts=len(own), source=STREAM), None
 
 
@@ -132,9 +144,11 @@ def _estimate(args: argparse.Namespace) -> None:
 
     if args.texts or args.to:
         raise UsageError(
-            "--gpu: not with texts or --to, because `predict` labels texts. For a lower bound on the time on a GPU: "
+            "--gpu: this option cannot be used with texts or --output. For a lower bound of the time on a GPU, run: "
             "toolchain estimate BUNDLE --gpu NAME"
         )
-    log.warning("warning: `toolchain predict --gpu` is now `toolchain estimate --gpu`. It ends with version 0.2.")
+    log.warning(
+        "warning: `toolchain predict --gpu` is now `toolchain estimate --gpu`. Version 0.2 removes the old form."
+    )
     args.data = args.table
     estimate(args)
