@@ -105,7 +105,7 @@ def test_reasoning_that_is_sent_by_two_names_is_one_text():
         ("401", InputError, "status 401. Set OPENAI_API_KEY"),
         ("404", InputError, "status 404. Give --model as the server names it"),
         ("429", InputError, "status 429. Give a smaller --concurrency"),
-        ("500", InputError, "status 500. Look at the log"),
+        ("500", InputError, "status 500. Look at the server's log"),
     ],
 )
 def test_a_fault_of_the_server_is_one_line(fault, kind, said):

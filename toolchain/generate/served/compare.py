@@ -1,6 +1,6 @@
-"""Records of `generate --backend openai` side by side, such as tensor parallelism over 1 and 2 GPUs.
+"""Compares records of `generate --backend openai`, such as those of one server on 1 GPU and another on 2 GPUs.
 
-Each figure is one measurement, so a ratio has no interval.
+Each figure was measured once, so the ratios have no confidence interval.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ ADVICE = "Give records of `generate --backend openai --json`."
 
 
 def is_served(place: Path) -> bool:
-    """Return whether a file holds a record of `generate --backend openai`; a file that cannot be read does not."""
+    """Return whether a file is a record of `generate --backend openai`; False also if the file cannot be read."""
     try:
         record = read_json(place, what="the record", advice=ADVICE)
     except InputError:
@@ -29,36 +29,42 @@ def compare_served(places: Sequence[Path]) -> list[ServedComparison]:
     """Compare the records of several servers with the first one, the baseline.
 
     Raises:
-        InputError: a place has another kind of record; the prompts or the most new tokens differ; or no number of
-            streams is in both.
+        InputError: a file is another kind of record; the prompts or --max-new-tokens differ; or a record has no number
+            of streams in common with the baseline.
     """
     if len(places) < 2:
-        raise InputError(f"{places[0]}: a single record of a server. Give the baseline, and then a candidate.")
+        raise InputError(
+            f"{places[0]}: this is the only record of a server. Give the baseline's record, and then a candidate's."
+        )
     baseline, *candidates = [_load(place) for place in places]
     return [_compare(places[0], baseline, *one) for one in zip(places[1:], candidates, strict=True)]
 
 
 def _load(place: Path) -> ServedGeneration:
     if not is_served(place):
-        raise InputError(f"{place}: not a record of a server, as others here are. {ADVICE}")
+        raise InputError(f"{place}: this is not a record of a server, but another file is. {ADVICE}")
     record = read_json(place, what="the record", advice=ADVICE)
     if fault := find_fault(record, ServedGeneration):
-        raise InputError(f"{place}: broken: {fault}. Measure again.")
+        raise InputError(f"{place}: the record is broken: {fault}. Measure again.")
     return cast("ServedGeneration", printable_json(record))
 
 
 def _compare(base: Path, baseline: ServedGeneration, place: Path, candidate: ServedGeneration) -> ServedComparison:
     if baseline["prompts_sha256"] != candidate["prompts_sha256"]:
-        raise InputError(f"{place}: its prompts are not those of {base}. Measure both with the same prompts.")
+        raise InputError(f"{place}: its prompts differ from those of {base}. Measure both with the same prompts.")
     if baseline["max_new_tokens"] != candidate["max_new_tokens"]:
-        asked = f"{candidate['max_new_tokens']} new tokens, and {baseline['max_new_tokens']} in {base}"
+        asked = f"it has --max-new-tokens {candidate['max_new_tokens']}, and {base} has {baseline['max_new_tokens']}"
         raise InputError(f"{place}: {asked}. Measure both with the same --max-new-tokens.")
     runs = {run["concurrency"]: run for run in candidate["runs"]}
     pairs = [(run, runs[run["concurrency"]]) for run in baseline["runs"] if run["concurrency"] in runs]
     if not pairs:
-        raise InputError(f"{place}: no number of streams is also in {base}. Measure both with the same --concurrency.")
+        raise InputError(
+            f"{place}: it has no number of streams in common with {base}. Measure both with the same --concurrency."
+        )
     if not all(before["tokens_per_s"] and before["first_token_ms_p50"] for before, _ in pairs):
-        raise InputError(f"{base}: its server generated no token, so there is no ratio to it. Measure another one.")
+        raise InputError(
+            f"{base}: its server generated no token, so nothing can be compared with it. Measure it again."
+        )
     texts = [one["text"] for one in baseline["texts"]], [one["text"] for one in candidate["texts"]]
     return {
         "baseline": str(base),

@@ -1,4 +1,4 @@
-"""Streams in flight: some prompts once, or prompts without end while the energy is measured."""
+"""Keeps a number of requests in flight (streams): once for a list of prompts, or endlessly while energy is measured."""
 
 import asyncio
 import itertools
@@ -14,7 +14,7 @@ async def replies(ask: Ask, prompts: Iterable[str], streams: int) -> list[Reply]
     """Send prompts in their order, with at most `streams` in flight; return the replies in the same order.
 
     Raises:
-        ToolchainError: the first error of a stream. The others are cancelled.
+        ToolchainError: the first error of a stream. The other streams are cancelled.
     """
     found: dict[int, Reply] = {}
     waiting = enumerate(prompts)
@@ -54,7 +54,7 @@ class Endless:
         self._arrived.put_nowait(None)
 
     async def more(self, parts: int = 1) -> None:
-        """Return when `parts` parts with text have arrived that no earlier call returned for.
+        """Wait until `parts` more parts of text have arrived, in addition to those that earlier calls waited for.
 
         Raises:
             ToolchainError: the error of a stream.
@@ -65,12 +65,12 @@ class Endless:
                 raise error
 
     async def settle(self, count: int) -> None:
-        """Return when `count` replies are complete, so that the streams no longer run in step."""
+        """Wait until `count` replies are complete. By then the streams no longer start at the same time."""
         while len(self.done) < count:
             await self.more()
 
     async def drain(self) -> None:
-        """Wait for the replies in flight, and send no more.
+        """Send no more prompts, and wait for the replies in flight.
 
         Raises:
             ToolchainError: the error of a stream.
@@ -81,7 +81,7 @@ class Endless:
             await self.more()
 
     async def cancel(self) -> None:
-        """Give up the replies in flight."""
+        """Cancel the replies in flight."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""The measurement of a served model: each number of streams in turn, by the server's own count of tokens."""
+"""Measures a served model with each number of streams in turn, using the server's own counts of tokens."""
 
 import asyncio
 import itertools
@@ -21,7 +21,7 @@ from toolchain.generate.served.endpoint import Endpoint
 from toolchain.generate.served.load import Endless, replies
 from toolchain.generate.served.settings import ServedSettings
 from toolchain.generate.served.stream import Reply, ask
-from toolchain.records.served_generation import ServedGeneration, ServedRun
+from toolchain.records.served_generation import ServedGeneration, ServedRun, ServedText
 from toolchain.runtimes.environment import describe
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ WARM_UP_TOKENS = 3
 
 @dataclass(frozen=True)
 class Joules:
-    """Energy of a request for one new token and of a whole one, in joules, or the reason why they are unknown."""
+    """The energy of a request, in joules: with one new token (`first_j`), and with all new tokens (`whole_j`).
+
+    `reason` is a code that says why they are None.
+    """
 
     first_j: float | None = None
     whole_j: float | None = None
@@ -44,7 +47,7 @@ class Joules:
 
 @dataclass(frozen=True)
 class Client:
-    """An open session with a server, and the event loop that it lives in."""
+    """An open HTTP session with a server, and the event loop that runs it."""
 
     endpoint: Endpoint
     session: "ClientSession"
@@ -56,11 +59,11 @@ class Client:
 
     @property
     def clock(self) -> Callable[[], float]:
-        """The clock of the event loop, in seconds."""
+        """The function that returns the time of the event loop, in seconds."""
         return self.runner.get_loop().time
 
     def asking(self, new: int) -> Callable[[str, Callable[[], None]], Coroutine[Any, Any, Reply]]:
-        """Return the function that sends a prompt for at most `new` tokens."""
+        """Return the function that sends a prompt, asks for up to `new` tokens, and returns the reply."""
         return lambda prompt, on_part: ask(self.session, self.endpoint, prompt, new, clock=self.clock, on_part=on_part)
 
 
@@ -79,36 +82,23 @@ def run(
     """Send prompts to a server and measure its replies.
 
     Args:
-        endpoint: the model of a server.
-        prompts: texts; a server's chat template is around each, unless the endpoint is that of plain completions.
-        settings: tokens, numbers of streams, rounds, time-out.
-        place: where the prompts come from, for messages.
-        energy: runs work without a pause and returns the joules of a call; None if they are not measured.
-        why_not: reason code, if `energy` is None.
-        gpus: names of the GPUs of `energy`.
-        runner: event loop of the client, whose clock is read.
-        log: takes lines about the progress.
+        endpoint: the server, and the model to measure.
+        prompts: texts. The server puts its chat template around each, unless the endpoint's path is TEXT.
+        settings: number of new tokens, numbers of streams, rounds and time-out.
+        place: where the prompts come from, for error messages.
+        energy: function that calls its argument again and again without a pause, and returns the joules of one call, or
+            a reason code if they could not be measured; None if energy is not to be measured.
+        why_not: reason code for the record if `energy` is None.
+        gpus: names of the GPUs whose energy is measured.
+        runner: event loop of the client, whose clock is used; None makes a new one.
+        log: takes one line of text about the progress.
 
     Raises:
-        InputError: there is no prompt, or the server refuses a request, or its reply cannot be used.
-        MachineError: aiohttp is not installed; there is no server; it ends or stalls.
+        InputError: there is no prompt, the server refuses a request, or its reply cannot be used.
+        MachineError: aiohttp is not installed, or the server cannot be reached, stops or stalls.
     """
     check_prompts(prompts, prompts, source=place)
-    with nullcontext(runner) if runner else asyncio.Runner() as runner:
-        client = Client(endpoint, runner.run(_open(settings, _aiohttp())), runner)
-        try:
-            measured: list[ServedRun] = []
-            first: list[Reply] = []
-            for streams in settings.levels:
-                log(f"{endpoint.model}: {counted(streams, 'stream')}")
-                seconds, found = _timed(client, prompts, settings, streams)
-                joules = Joules(reason=why_not)
-                if energy:
-                    joules = _joules(client, list(prompts), settings.max_new_tokens, streams, energy, log)
-                measured.append(_run(streams, seconds, found, joules))
-                first = first or found[: len(prompts)]
-        finally:
-            runner.run(client.session.close())
+    measured, first = _measured(endpoint, prompts, settings, energy, why_not, runner, log)
     return {
         "schema": 1,
         "model": endpoint.model,
@@ -118,19 +108,48 @@ def run(
         "rounds": settings.rounds,
         "prompts_sha256": sha256_json(list(prompts)),
         "gpus": list(gpus),
-        "texts": [
-            {
-                "prompt": prompt,
-                "text": one.text,
-                "prompt_tokens": one.prompt_tokens,
-                "generated_tokens": one.generated_tokens,
-                "ended": one.ended,
-            }
-            for prompt, one in zip(prompts, first, strict=True)
-        ],
+        "texts": [_text(prompt, one) for prompt, one in zip(prompts, first, strict=True)],
         "runs": measured,
         "environment": describe(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _measured(
+    endpoint: Endpoint,
+    prompts: Sequence[str],
+    settings: ServedSettings,
+    energy: Measure | None,
+    why_not: str,
+    runner: asyncio.Runner | None,
+    log: Callable[[str], None],
+) -> tuple[list[ServedRun], list[Reply]]:
+    """Return the figures of each number of streams, and one reply to each prompt. For the arguments, see `run`."""
+    with nullcontext(runner) if runner else asyncio.Runner() as runner:
+        client = Client(endpoint, runner.run(_open(settings, _aiohttp())), runner)
+        try:
+            measured: list[ServedRun] = []
+            first: list[Reply] = []
+            for streams in settings.levels:
+                log(f"{endpoint.model}: measuring with {counted(streams, 'stream')}")
+                seconds, found = _timed(client, prompts, settings, streams)
+                joules = Joules(reason=why_not)
+                if energy:
+                    joules = _joules(client, list(prompts), settings.max_new_tokens, streams, energy, log)
+                measured.append(_run(streams, seconds, found, joules))
+                first = first or found[: len(prompts)]
+        finally:
+            runner.run(client.session.close())
+    return measured, first
+
+
+def _text(prompt: str, reply: Reply) -> ServedText:
+    return {
+        "prompt": prompt,
+        "text": reply.text,
+        "prompt_tokens": reply.prompt_tokens,
+        "generated_tokens": reply.generated_tokens,
+        "ended": reply.ended,
     }
 
 
@@ -146,14 +165,14 @@ def _aiohttp() -> Any:  # the module
 
 
 async def _open(settings: ServedSettings, aiohttp: Any) -> "ClientSession":
-    """Open a session without a limit of connections. It reads no proxy and no password from the environment."""
+    """Open a session that may use any number of connections, and reads no proxy or password from the environment."""
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=settings.timeout, sock_read=settings.timeout)
     session: ClientSession = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout)
     return session
 
 
 def _timed(client: Client, prompts: Sequence[str], settings: ServedSettings, streams: int) -> tuple[float, list[Reply]]:
-    """Return the seconds and the replies of `streams` streams after a warm-up: every prompt equally often."""
+    """Send every prompt equally often with `streams` streams, after a warm-up; return the seconds and the replies."""
     warm_up = itertools.islice(itertools.cycle(prompts), streams)
     client.run(replies(client.asking(min(WARM_UP_TOKENS, settings.max_new_tokens)), warm_up, streams))
     passes = settings.rounds * math.ceil(streams / len(prompts))
@@ -165,7 +184,7 @@ def _timed(client: Client, prompts: Sequence[str], settings: ServedSettings, str
 def _joules(
     client: Client, prompts: list[str], new: int, streams: int, energy: Measure, log: Callable[[str], None]
 ) -> Joules:
-    log(f"energy: {counted(streams, 'stream')}, one new token each, then {new}")
+    log(f"energy: measuring {counted(streams, 'stream')} with one new token per request, then with {new}")
     first_j, reason = _request_j(client, prompts, 1, streams, energy)
     if reason is not None or new == 1:
         return Joules(first_j, first_j, reason)
@@ -176,10 +195,11 @@ def _joules(
 def _request_j(
     client: Client, prompts: list[str], new: int, streams: int, energy: Measure
 ) -> tuple[float | None, str | None]:
-    """Return the joules of a request while `streams` streams run without a pause.
+    """Return the joules of one request while `streams` streams run without a pause, and a reason code if it is None.
 
-    A call is as many events with text as there are streams. Replies end too seldom to be counted in a window, and the
-    events of streams that run in step arrive together.
+    Replies end too seldom to be counted in a measurement window. So the energy is measured per part of text, and
+    multiplied by the mean number of parts in a reply. Parts are counted in groups of `streams`, because the parts of
+    streams that run in step arrive together.
     """
 
     async def start() -> Endless:
@@ -231,7 +251,7 @@ def _run(streams: int, seconds: float, found: list[Reply], joules: Joules) -> Se
 
 
 def _ms(seconds: list[float]) -> tuple[float | None, float | None]:
-    """Return median and 99th percentile in milliseconds, or None twice without a value."""
+    """Return the median and the 99th percentile of times, in milliseconds; None for both if there are no times."""
     if not seconds:
         return None, None
     p50, p99 = np.percentile(seconds, (50, 99)).tolist()

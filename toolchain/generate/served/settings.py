@@ -1,4 +1,4 @@
-"""The options that only `generate --backend openai` has."""
+"""The options of `toolchain generate --backend openai`."""
 
 from dataclasses import dataclass, fields
 
@@ -8,31 +8,35 @@ from toolchain.recipe.options import check, option
 
 @dataclass(frozen=True, kw_only=True)
 class ServedSettings:
-    """How much is generated, by how many streams at once, and which GPUs serve."""
+    """How much text is generated, with how many streams at once, and which GPUs run the server."""
 
-    max_new_tokens: int = option(64, "most tokens that each prompt gets", metavar="N", least=1)
-    rounds: int = option(3, "how often each prompt is sent", metavar="N", least=1)
-    concurrency: str = option("1", "streams at once (openai); several with commas between run in turn", metavar="N[,N]")
-    devices: str | None = option(
-        None, "GPUs of this machine that serve, whose energy is measured (openai; default all)", metavar="0,1"
+    max_new_tokens: int = option(64, "largest number of new tokens for each prompt", metavar="N", least=1)
+    rounds: int = option(3, "number of times that each prompt is sent", metavar="N", least=1)
+    concurrency: str = option(
+        "1", "number of streams at once (openai); several, separated by commas, run in turn", metavar="N[,N]"
     )
-    timeout: float = option(120.0, "longest silence of the server, in seconds (openai)", metavar="S")
+    devices: str | None = option(
+        None, "GPUs of this machine that run the server, whose energy is measured (openai; default: all)", metavar="0,1"
+    )
+    timeout: float = option(120.0, "longest wait for data from the server, in seconds (openai)", metavar="S")
 
     def __post_init__(self) -> None:
         for field in fields(self):
             check(field, getattr(self, field.name))
         if not 0 < self.timeout < float("inf"):
-            raise UsageError(f"--timeout {self.timeout:g}: not a time. Give seconds, more than 0.")
+            raise UsageError(
+                f"--timeout {self.timeout:g}: this is not a time in seconds above 0. Give 120, for example."
+            )
         _ = self.levels, self.device
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """The numbers of streams, in the order in which they were given, each once."""
+        """The numbers of streams, in the order in which they were given, without duplicates."""
         return _numbers("--concurrency", self.concurrency, least=1)
 
     @property
     def device(self) -> str:
-        """The GPUs as `open_meter` takes them: cuda, or cuda:0,1."""
+        """The GPUs in the form that `open_meter` takes: `cuda` for all, or such as `cuda:0,1`."""
         if self.devices is None:
             return "cuda"
         return "cuda:" + ",".join(map(str, _numbers("--devices", self.devices, least=0)))

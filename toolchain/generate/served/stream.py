@@ -1,4 +1,4 @@
-"""One streamed reply: server-sent events as they arrive, with the moment of each part of the text.
+"""Reads one streamed reply: server-sent events as they arrive, and the time of each part of the text.
 
 Format: https://html.spec.whatwg.org/multipage/server-sent-events.html; names of the fields: OpenAI's API reference.
 """
@@ -23,7 +23,7 @@ MAX_EVENT_BYTES = 1 << 20
 MAX_REPLY_BYTES = 64 << 20
 MAX_TOKENS = 1 << 31
 
-LOG = "Look at the log of the server."
+LOG = "Look at the server's log."
 
 # Longest wait for the end of a reply whose last event has arrived. Only then can the next request use the connection.
 END_S = 1.0
@@ -34,16 +34,16 @@ TEXTS = (("reasoning_content", "reasoning"), ("content",), ("text",))
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole reply.
+    """A complete reply. Times are in seconds on the client's clock.
 
     Attributes:
-        prompt_tokens: tokens of the prompt, as the server counts them, with its chat template.
-        generated_tokens: tokens of the reply, as the server counts them.
-        cached_tokens: tokens of the prompt that the server did not compute again; None if it does not say.
-        text: the reply.
-        ended: why it ended, in the server's word: stop or length.
-        sent_s: moment of the request.
-        times_s: moment of each part with text; that of the end if there was no text.
+        prompt_tokens: number of tokens of the prompt with its chat template, as the server counts them.
+        generated_tokens: number of tokens of the reply, as the server counts them.
+        cached_tokens: number of the prompt's tokens that the server took from its cache; None if it does not say.
+        text: the generated text.
+        ended: why the reply ended, in the server's word: stop or length.
+        sent_s: time at which the request was sent.
+        times_s: times at which the parts with text arrived; the time of the end alone if there was no text.
     """
 
     prompt_tokens: int
@@ -56,12 +56,12 @@ class Reply:
 
     @property
     def first_s(self) -> float:
-        """Time from the request to the first token."""
+        """Seconds from the request to the first token."""
         return self.times_s[0] - self.sent_s
 
     @property
     def per_token_s(self) -> float | None:
-        """Mean time of each token after the first; None if there is none."""
+        """Mean seconds per token after the first; None if there is only one token, or one part of text."""
         later = self.generated_tokens - 1
         return (self.times_s[-1] - self.times_s[0]) / later if later > 0 and len(self.times_s) > 1 else None
 
@@ -79,7 +79,7 @@ async def ask(
 
     Raises:
         InputError: the server refuses the request, or its reply cannot be used.
-        MachineError: there is no server, it ends or stalls, or the connection does.
+        MachineError: the server cannot be reached, stops or stalls, or the connection breaks.
     """
     import aiohttp
 
@@ -92,7 +92,7 @@ async def ask(
             if response.status != 200:
                 raise endpoint.refused(response.status)
             if response.content_type == "application/json":
-                raise endpoint.fault("the reply is not a stream", "Give the --url of a server that knows `stream`.")
+                raise endpoint.fault("the reply is not a stream", "Give the --url of a server that supports `stream`.")
             async for data in _events(response.content.iter_any(), endpoint):
                 if data == b"[DONE]":
                     break
@@ -107,26 +107,27 @@ async def ask(
 
 
 def _lost(error: Exception, endpoint: Endpoint, timeout_s: float | None, *, begun: bool) -> MachineError:
-    """Return the error for a connection that failed. TimeoutError is an OSError, so it comes first."""
+    """Return the error for a connection that failed. TimeoutError is tested first, because it is an OSError too."""
     import aiohttp
 
     if isinstance(error, TimeoutError):
         what = f"the server has sent nothing for {timeout_s:g} s"
-        return endpoint.lost(what, f"{LOG} Give a longer --timeout if it is slow.")
+        return endpoint.lost(what, f"{LOG} If it is only slow, give a longer --timeout.")
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError):
         return endpoint.lost(
-            "its certificate or its TLS cannot be used", "Give the http or https address of the server."
+            "the TLS connection failed, or the certificate of the server was not accepted",
+            "Check whether --url must begin with http or https, and check the certificate.",
         )
     if isinstance(error, aiohttp.ClientConnectorError):
-        return endpoint.lost("no server responds", "Start it, or give another --url.")
+        return endpoint.lost("no server responds", "Start the server, or give another --url.")
     if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError | OSError):
         when = "in the middle of a reply" if begun else "before a reply"
         return endpoint.lost(f"the server closed the connection {when}", LOG)
-    return endpoint.lost("the server does not speak HTTP as a client expects", "Give another --url.")
+    return endpoint.lost("the server does not respond in valid HTTP", "Give another --url.")
 
 
 async def _events(blocks: AsyncIterator[bytes], endpoint: Endpoint) -> AsyncIterator[bytes]:
-    """Yield the data of each event, also where a block of bytes ends within a line or a character.
+    """Yield the data of each event. A block of bytes may end within a line, or within a character.
 
     Servers of this interface write an event's JSON on one line.
 
@@ -150,7 +151,7 @@ async def _events(blocks: AsyncIterator[bytes], endpoint: Endpoint) -> AsyncIter
 
 @dataclass
 class _Reading:
-    """What has arrived of a reply."""
+    """The parts of a reply that have arrived so far."""
 
     endpoint: Endpoint
     clock: Callable[[], float]
@@ -161,10 +162,10 @@ class _Reading:
     usage: dict[str, Any] = field(default_factory=dict)
 
     def add(self, data: bytes) -> None:
-        """Take the data of an event.
+        """Add the data of an event to the reply.
 
         Raises:
-            InputError: it is not JSON of this interface, or an error.
+            InputError: the data is not JSON of this interface, or it is an error of the server.
         """
         now_s = self.clock()
         event = self._parsed(data)
@@ -204,17 +205,17 @@ class _Reading:
         return event
 
     def _foreign(self) -> Exception:
-        return self.endpoint.fault("the reply is not one of OpenAI's interface", "Give another --url.")
+        return self.endpoint.fault("the reply does not follow OpenAI's interface", "Give another --url.")
 
     def _count(self, key: str) -> int | None:
         return _number(self.usage.get(key))
 
     def reply(self, sent_s: float) -> Reply:
-        """Return the whole reply.
+        """Return the complete reply.
 
         Raises:
-            InputError: the server did not count its tokens.
-            MachineError: the reply has no end.
+            InputError: the server did not report its counts of tokens.
+            MachineError: the stream ended before the reply was complete.
         """
         if not self.ended:
             raise self.endpoint.lost("the stream ends before its reply does", LOG)
@@ -222,7 +223,7 @@ class _Reading:
         if prompt is None or generated is None:
             raise self.endpoint.fault(
                 "the server does not count its tokens: `usage` is missing from the stream",
-                "Choose a release of it that knows stream_options.include_usage.",
+                "Use a release of the server that supports stream_options.include_usage.",
             )
         details = self.usage.get("prompt_tokens_details")
         cached = details.get("cached_tokens") if isinstance(details, dict) else None
@@ -238,10 +239,10 @@ class _Reading:
 
 
 def _valid(text: str) -> str:
-    """Return a text that can be written as UTF-8: JSON may have half a surrogate pair."""
+    """Return a text that can be encoded as UTF-8: lone surrogates, which JSON may contain, are replaced."""
     return text.encode(errors="replace").decode()
 
 
 def _number(value: object) -> int | None:
-    """Return a number of tokens, or None for anything else."""
+    """Return `value` if it is a valid number of tokens, or None if it is anything else."""
     return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
